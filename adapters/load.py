@@ -1,0 +1,78 @@
+"""From what the user typed to a `Model`: one branch a runtime."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from .errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from .model import InputSpec, Model
+
+FORMS = "timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, or PATH.onnx"
+
+
+def load(
+    reference: str | nn.Module,
+    *,
+    device: str = "auto",
+    target: str | None = None,
+    size: tuple[int, int] | None = None,
+    spec: InputSpec | None = None,
+    seed: int = 0,
+    members: int | None = None,
+) -> Model:
+    """Open a model for auditing.
+
+    `target` names the layer to audit (default: the last spatial feature map). `size` (height,
+    width) overrides a timm model's input, `spec` the whole input of a module or an ONNX file.
+    `seed` and `members` are the first seed and the number of seeds of an `@init` model.
+    Raises subclasses of `PerimetryError`.
+    """
+    if isinstance(reference, nn.Module):
+        from .torch import wrap
+
+        return wrap(reference, spec=spec, device=device, target=target)
+    if reference.endswith(".onnx"):
+        from .onnx import open_onnx
+
+        return open_onnx(reference, device=device, spec=spec, target=target)
+    if not reference.startswith("timm:"):
+        raise UnknownNameError(f"model {reference!r} is not of a known form; expected {FORMS}")
+    if spec is not None:
+        raise InputError("timm models state their own input; use `size`, not `spec`")
+    from .timm import open_timm
+
+    name, at, state = reference.removeprefix("timm:").partition("@")
+    return open_timm(
+        name,
+        state if at else None,
+        device=device,
+        target=target,
+        size=size,
+        seed=seed,
+        members=members,
+    )
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """References of all timm architectures that match a shell `pattern`, such as `timm:resnet*`."""
+    from .timm import known_models
+
+    names = [f"timm:{name}" for name in known_models()]
+    return [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"timm:{pattern}")]
+
+
+def expand(reference: str) -> list[str]:
+    """Expand wildcards in a timm reference; anything else, an existing path included, stays."""
+    name, at, state = reference.partition("@")
+    if not any(c in name for c in "*?[") or Path(reference).exists():
+        return [reference]
+    found = [n + at + state for n in list_models(name)]
+    if not found:
+        raise UnknownNameError(f"no model matches {reference!r}; try `perimetry list models`")
+    return found

@@ -1,0 +1,234 @@
+"""timm models: `timm:NAME[.TAG]` (pretrained), `timm:NAME@init` (seeded), `timm:NAME@FILE`."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError, ModelFileError, UnknownNameError, WeightsError
+from .model import InputSpec
+from .torch import TorchModel, pick_device, set_scales_to_one, tensors_digest, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+INIT_MEMBERS = 8
+"""How many seeds stand behind an `@init` model unless the caller says otherwise."""
+
+
+@cache
+def known_models() -> tuple[str, ...]:
+    """All architecture names of the installed timm."""
+    import timm
+
+    return tuple(timm.list_models())
+
+
+def open_timm(
+    name: str,
+    state: str | None,
+    *,
+    device: str = "auto",
+    target: str | None = None,
+    size: tuple[int, int] | None = None,
+    seed: int = 0,
+    members: int | None = None,
+) -> TorchModel:
+    """Open the architecture `name`; `state` is None (pretrained), `init`, or a weights file.
+
+    `size` overrides the (height, width) the model was made for. Raises `UnknownNameError` with near
+    names, `WeightsError` when weights cannot be had or do not fit, `InputError` when the model
+    refuses the size.
+    """
+    _check_name(name, pretrained=state is None)
+    shell = _create(name, device="meta")
+    build, source = _builder(name, state, seed)
+    model = TorchModel(
+        shell,
+        build,
+        reference=f"timm:{name}" + (f"@{state}" if state else ""),
+        spec=_spec(shell, size),
+        device=pick_device(device),
+        source=source,
+        target=target,
+        prefix=getattr(shell, "num_prefix_tokens", None),
+        members=(members or INIT_MEMBERS) if state == "init" else 1,
+        calibrated=state == "init",
+    )
+    if state == "init":
+        model.notes.append(f"untrained: {model.members} seeded initial states, norms calibrated")
+    return model
+
+
+def _check_name(name: str, *, pretrained: bool) -> None:
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise UnknownNameError(unknown("timm model", name, known_models()))
+    tags = [n.partition(".")[2] for n in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise UnknownNameError(unknown("weights tag", tag, tags) + f" for {architecture}")
+    if pretrained and not tags:
+        raise WeightsError(
+            f"timm has no pretrained weights for {architecture!r}; audit its initial state "
+            f"(timm:{architecture}@init) or a file (timm:{architecture}@FILE)"
+        )
+
+
+def _create(name: str, **options: Any) -> nn.Module:
+    """Build an architecture without weights, on `device` if given."""
+    import timm
+
+    device = options.pop("device", "cpu")
+    try:
+        with torch.device(device):
+            module: nn.Module = timm.create_model(name, pretrained=False, **options)
+    except Exception:
+        if device == "cpu":
+            raise
+        return _create(name, **options)  # a few architectures compute with their weights when built
+    return module.eval()
+
+
+def _spec(module: nn.Module, size: tuple[int, int] | None) -> InputSpec:
+    from timm.data.config import resolve_model_data_config
+
+    config = resolve_model_data_config(module)
+    channels, height, width = config["input_size"]
+    return InputSpec(
+        height=size[0] if size else height,
+        width=size[1] if size else width,
+        channels=channels,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        crop_pct=config["crop_pct"],
+    )
+
+
+def _builder(name: str, state: str | None, seed: int) -> tuple[Any, Mapping[str, str]]:
+    """The function that builds a weight set, and where it comes from."""
+    import timm
+
+    source = {"runtime": "torch", "timm": timm.__version__, "architecture": name.partition(".")[0]}
+    if state == "init":
+        return partial(_initial, name, seed), {**source, "weights": "initial state"}
+    path = None if state is None else Path(state)
+    loaded = _with_file(name, path) if path is not None else _pretrained(name)
+    source["tensors_sha256"] = tensors_digest(loaded)
+    if path is not None:
+        source["file"] = path.name
+        source["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return partial(_copy, loaded), source
+
+
+def _copy(module: nn.Module, _member: int) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(module)
+
+
+def _initial(name: str, seed: int, member: int) -> nn.Module:
+    """The initial state of seed `seed` + `member`, scales at one; global generators restored."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + member)
+        module = _create(name)
+    set_scales_to_one(module)
+    return module
+
+
+def _pretrained(name: str) -> nn.Module:
+    import timm
+
+    try:
+        module: nn.Module = timm.create_model(name, pretrained=True)
+    except Exception as error:
+        architecture = name.partition(".")[0]
+        raise WeightsError(
+            f"the pretrained weights of {name!r} are neither cached nor reachable "
+            f"({type(error).__name__}); two ways on: audit the initial state "
+            f"(timm:{architecture}@init), or name a weights file (timm:{architecture}@FILE)"
+        ) from error
+    return module.eval()
+
+
+def _with_file(name: str, path: Path) -> nn.Module:
+    module = _create(name)
+    state = read_state(path)
+    fitted = _fit(state, module.state_dict())
+    if fitted is None:
+        raise WeightsError(
+            f"{path} holds {len(state)} tensors that do not fit {name!r} "
+            f"({len(module.state_dict())} tensors), neither by name nor by order and shape"
+        )
+    module.load_state_dict(fitted)
+    return module.eval()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from safetensors or a weights-only torch file; nothing is unpickled.
+
+    Raises `WeightsError` when there is no such file, `ModelFileError` when it cannot be read or
+    holds no tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no weights file {str(path)!r}; give a .safetensors or .pth file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} cannot be read as weights ({type(error).__name__}: {str(error)[:200]}); "
+            "expected safetensors, or a torch file of plain tensors"
+        ) from error
+    for key in ("state_dict", "model", "state_dict_ema"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = content if isinstance(content, dict) else {}
+    state = {str(k).removeprefix("module."): v for k, v in tensors.items() if _is_tensor(v)}
+    if not state:
+        raise ModelFileError(f"{path} holds no tensors; expected a state dict")
+    return state
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _fit(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """Match `state` to `own` entries by name, else by order and shape; None when neither fits.
+
+    Step counters of batch norm may be absent.
+    """
+    counters = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")}
+    wanted = {k: v for k, v in own.items() if k not in counters}
+    given = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    if given.keys() == wanted.keys():
+        pairs = {k: given[k] for k in wanted}
+    elif len(given) == len(wanted):
+        pairs = dict(zip(wanted, given.values(), strict=True))
+    else:
+        return None
+    if any(pairs[k].shape != wanted[k].shape for k in wanted):
+        return None
+    return {**counters, **pairs}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read `224` or `224x320` as (height, width). Raises `InputError`."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise InputError(
+            f"input size {text!r}; expected SIDE or HEIGHTxWIDTH, such as 224 or 224x320"
+        )
+    return int(parts[0]), int(parts[-1])

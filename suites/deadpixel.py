@@ -1,0 +1,244 @@
+"""`deadpixel`: is every pixel heard?
+
+Protocols
+---------
+energy (default, ours)
+    S(i, j) = mean over images and random sign vectors v of sum_c (d(v . F) / d image_cij)^2, per
+    pixel value in [0, 1]. F is the target, all units at once. Unbiased for the sum over all target
+    units of the squared Jacobian: the output noise power that unit noise at that pixel causes.
+kim2023 (Kim et al. 2023, arXiv 2108.13576)
+    ReLU of the channel-mean gradient of the predicted class's logit, in normalised units, per
+    image, averaged. Their code sums over images; the map `sensitivity_sum` is that form.
+
+Metrics
+-------
+They are read off the phase profile A (see `phases`), P being the total stride of the target:
+`weakest` is min A, `imbalance` its coefficient of variation, `ratio` max A / min A, `dead@t` the
+share of phases with A < t, `by_period_p` the part of the variance of A that period p adds to its
+divisor before. `relL1` and `relL2` (Kim et al.) are the mean absolute first and second difference
+along both axes over the map's mean, on the whole map; `rawL1` and `rawL2` are not divided.
+
+Estimates do not reward noise. Samples are split into two halves. `imbalance` and `by_period` come
+from the covariance of the halves' profiles; `weakest` and `ratio` choose the phase on one half and
+read it on the other, both ways, averaged. On even maps they come out as even within their interval.
+Kim's difference metrics are as published, noise included.
+
+Fewer dead pixels is not simply better: Kim et al. found that they help ordinary classification
+training, and hurt where small perturbations matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from . import phases
+from .gradients import expect, pixel_energy, random_signs
+from .statistics import Bootstrap, bootstrap, linear
+from .suite import Context, Estimate, Measurement, Metric, Probe, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from ..adapters.model import Model, Outputs
+    from .suite import Array
+
+STREAM = 1
+DEAD = (0.01, 0.1, 0.5)
+PERIODS = (2, 4, 8, 16, 32, 64)
+
+
+def _metrics() -> tuple[Metric, ...]:
+    dead = (
+        Metric(f"dead@{t}", f"share of phases with A < {t}", "share", "lower", high=1.0, even=0.0)
+        for t in DEAD
+    )
+    periods = (
+        Metric(
+            f"by_period_{p}",
+            f"variance of A that period {p} adds",
+            "variance",
+            "lower",
+            low=None,
+            even=0.0,
+        )
+        for p in PERIODS
+    )
+    return (
+        Metric(
+            "weakest",
+            "share of the average sensitivity that the worst-served phase gets",
+            "ratio",
+            "higher",
+            even=1.0,
+        ),
+        Metric("imbalance", "coefficient of variation of A", "ratio", "lower", even=0.0),
+        Metric("ratio", "max A / min A", "ratio", "lower", even=1.0),
+        *dead,
+        *periods,
+        Metric("relL1", "mean |first difference| / mean", "ratio", "lower", even=0.0),
+        Metric("relL2", "mean |second difference| / mean", "ratio", "lower", even=0.0),
+        Metric("rawL1", "mean |first difference|", "map units", "neither", even=0.0),
+        Metric("rawL2", "mean |second difference|", "map units", "neither", even=0.0),
+    )
+
+
+@dataclass(frozen=True)
+class DeadPixel:
+    """The suite; its module's docstring is the definition."""
+
+    name: ClassVar[str] = "deadpixel"
+    protocols: ClassVar[Mapping[str, str]] = {"energy": "1", "kim2023": "1"}
+    metrics: ClassVar[tuple[Metric, ...]] = _metrics()
+    headline: ClassVar[str] = "weakest"
+    random: ClassVar[bool] = True
+
+    def skip(self, model: Model, protocol: str) -> str | None:
+        """Gradients and a spatial target (for its stride) are needed; `kim2023` needs logits."""
+        del protocol
+        return model.gradients or model.spatial
+
+    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
+        """One backward pass for all units at once, or for the predicted class's logit."""
+        if protocol == "kim2023":
+            return (Probe("deadpixel/kim2023", _top_logit, _kim_map, logits=True),)
+        return (
+            Probe(
+                "deadpixel/energy",
+                partial(_signed_sum, seed=seed),
+                partial(pixel_energy, spec=model.spec),
+            ),
+        )
+
+    def measure(
+        self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
+    ) -> Measurement:
+        """Read the metrics off `maps[...]` (samples, height, width)."""
+        samples = maps[f"deadpixel/{protocol}"]
+        found = Measurement({}, {"sensitivity": samples.mean(0)})
+        if protocol == "kim2023":
+            found.maps["sensitivity_sum"] = samples.sum(0)
+            found.notes.append("class of the logit: the one predicted for each image")
+        resamples = bootstrap(len(samples), context.draws, context.seed)
+        found.metrics.update(_differences(samples, resamples))
+        found.metrics.update(_phase_metrics(samples, stride(model), resamples, found))
+        return found
+
+
+def _signed_sum(outputs: Outputs, indices: Sequence[int], *, seed: int) -> Tensor:
+    """Give the sum over the batch of v . F, F being (batch, channels, height, width)."""
+    target = expect(outputs.target, "a target")
+    return (target * random_signs(target, indices, seed=seed, stream=STREAM)).sum()
+
+
+def _top_logit(outputs: Outputs, _indices: Sequence[int]) -> Tensor:
+    return expect(outputs.logits, "logits").amax(1).sum()
+
+
+def _kim_map(gradient: Tensor) -> Tensor:
+    return gradient.mean(1).relu()
+
+
+def stride(model: Model) -> phases.Pair:
+    """Total stride from input to target along (rows, columns), in pixels, rounded."""
+    if model.target is None:
+        raise ValueError("a stride needs a target; `skip` should have seen to it")
+    return (
+        max(1, round(model.spec.height / model.target.height)),
+        max(1, round(model.spec.width / model.target.width)),
+    )
+
+
+def _differences(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
+    """Kim's difference metrics of the mean map, with first-order replicates."""
+    mean = samples.mean(0)
+    level, levels = mean.mean(), samples.mean((-2, -1))
+    found = {}
+    for order in (1, 2):
+        raw, raws = _difference(mean, samples, order)
+        relatives = (raws - raw / level * levels) / level
+        relative = linear(np.asarray(raw / level), relatives, resamples.whole)
+        found[f"relL{order}"] = resamples.estimate(relative, low=0.0)
+        absolute = linear(np.asarray(raw), raws, resamples.whole)
+        found[f"rawL{order}"] = resamples.estimate(absolute, low=0.0)
+    return found
+
+
+def _difference(mean: Array, samples: Array, order: int) -> tuple[Array, Array]:
+    """Mean absolute difference of the mean map, and its change in the direction of each sample."""
+    level, change = np.zeros(()), np.zeros(len(samples))
+    for axis in (-2, -1):
+        slope = np.diff(mean, order, axis)
+        change += np.einsum("ij,nij->n", np.sign(slope), np.diff(samples, order, axis)) / slope.size
+        level += np.abs(slope).mean()
+    return level / 2, change / 2
+
+
+def _phase_metrics(
+    samples: Array, total: phases.Pair, resamples: Bootstrap, found: Measurement
+) -> dict[str, Estimate]:
+    """All metrics of the phase profile, with the reason where there are no phases to tell apart."""
+    period = phases.fit_period((samples.shape[1], samples.shape[2]), total)
+    if period != total:
+        found.notes.append(f"period lowered from {total} to {period}: too few interior cells")
+    if period == (1, 1):
+        why = (
+            "the target has stride 1" if total == (1, 1) else "no period fits three interior cells"
+        )
+        return {m.name: missing(f"{why}: there are no phases") for m in _metrics()[:-4]}
+    first = half_profiles(samples, resamples.first, period)
+    second = half_profiles(samples, resamples.second, period)
+    profile = (first + second) / 2
+    found.maps["phase_profile"] = profile[0]
+    return {
+        **corrected(first, second, resamples),
+        **{
+            f"dead@{t}": resamples.estimate((profile < t).mean((-2, -1)), low=0.0, high=1.0)
+            for t in DEAD
+        },
+        **_periods(first, second, resamples),
+    }
+
+
+def half_profiles(samples: Array, weights: Array, period: phases.Pair) -> Array:
+    """Phase profiles (replicates, P, P) of the maps that `weights` (replicates, samples) make.
+
+    Row 0 is exact, the others are first order around it (`linear`).
+    """
+    used = weights[0] > 0
+    base = np.tensordot(weights[0], samples, 1)
+    change = phases.profile_change(samples[used], base, period)
+    return linear(phases.phase_profile(base[None], period)[0], change, weights[:, used])
+
+
+def corrected(first: Array, second: Array, resamples: Bootstrap) -> dict[str, Estimate]:
+    """`weakest`, `imbalance` and `ratio` of two halves' profiles (replicates, P, P)."""
+    rows = np.arange(len(first))
+    flat = [half.reshape(len(half), -1) for half in (first, second)]
+    low = sum(b[rows, a.argmin(1)] for a, b in (flat, flat[::-1])) / 2
+    high = sum(b[rows, a.argmax(1)] for a, b in (flat, flat[::-1])) / 2
+    floor = np.where(low > 0, low, np.nan)
+    variance = phases.covariance(first, second)
+    spread = np.sign(variance) * np.sqrt(np.abs(variance))
+    unbounded = missing("the weakest phase gets nothing: the ratio is unbounded")
+    return {
+        "weakest": resamples.estimate(low, low=0.0),
+        "imbalance": resamples.estimate(spread, low=0.0),
+        "ratio": resamples.estimate(high / floor, low=1.0) if (low > 0).all() else unbounded,
+    }
+
+
+def _periods(first: Array, second: Array, resamples: Bootstrap) -> dict[str, Estimate]:
+    parts = phases.by_period(first, second)
+    found = {f"by_period_{p}": resamples.estimate(v) for p, v in parts.items()}
+    for p in PERIODS:
+        found.setdefault(f"by_period_{p}", missing(f"the period is not a multiple of {p}"))
+    return found
+
+
+DEADPIXEL = DeadPixel()

@@ -1,0 +1,307 @@
+"""`erf`: the effective receptive field of one target unit.
+
+Protocols (target scalar; gradient to map; over images), each as published
+-------------------------------------------------------------------------
+energy (default, ours)
+    random-sign combination of the unit's channels, so that its square is unbiased for the sum over
+    channels; square, sum over input channels, per pixel value in [0, 1]; mean.
+kim2023 (Kim et al. 2023, arXiv 2108.13576)
+    channel mean of the unit; mean over input channels, then ReLU; sum of per-image maps, scaled to
+    sum 1. On token grids of even size the centre is the upper left of the four central tokens.
+replknet2022 (Ding et al. 2022, arXiv 2203.06717)
+    ReLU of the unit, summed over channels; ReLU per input channel, then sum; mean.
+luo2016 (Luo et al. 2016, arXiv 1701.04128)
+    the unit, one gradient of 1 (into all its channels); absolute value, mean over input channels;
+    mean.
+
+The unit is the central one, (floor(h/2), floor(w/2)), unless the setting `unit` names another.
+
+Metrics
+-------
+`sigma_x`, `sigma_y`, `center_x`, `center_y`, `r_squared`: Kim's Gaussian fit (see `gaussian`).
+`luo_size`: square root of the number of pixels above 4.55 % of the peak (Luo et al.).
+`mass@f`: share of the map within f times the image's shorter side of the unit's geometric centre.
+`radius`: root of the second moment about the centre of mass. `anisotropy`: root of the ratio of the
+second-moment matrix's eigenvalues. `offset_y`, `offset_x`, `offset`: centre of mass less the unit's
+geometric centre (Araujo et al., Distill 2019). `area@t`: smallest square about the image's centre
+that holds the share t of log10(1 + map), over the image's area (Ding et al.); it is not scale-free.
+`erf_trf`: `luo_size` over the side of the theoretical receptive field, where that is bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ..adapters.errors import InputError
+from .gaussian import PARAMETERS, fit_gaussian
+from .gradients import expect, pixel_energy, random_signs
+from .receptive_field import ReceptiveField, receptive_field
+from .statistics import Bootstrap, bootstrap
+from .suite import Context, Estimate, Measurement, Metric, Probe, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from ..adapters.model import Grid, Model, Outputs
+    from .suite import Array
+
+STREAM = 2
+LUO_THRESHOLD = 1 - 0.9545
+FRACTIONS = (0.0625, 0.125, 0.25, 0.5)
+AREAS = (0.2, 0.3, 0.5, 0.99)
+Unit = tuple[int, int]
+
+
+def _metrics() -> tuple[Metric, ...]:
+    px = "pixels"
+    mass = (
+        Metric(f"mass@{f:g}", f"share of the map within {f:g} image sides", "share", "neither")
+        for f in FRACTIONS
+    )
+    area = (
+        Metric(f"area@{t:g}", f"area holding {t:.0%} of log10(1 + map)", "share", "neither")
+        for t in AREAS
+    )
+    return (
+        Metric("luo_size", "root of the number of pixels above 4.55 % of the peak", px, "neither"),
+        Metric("radius", "root of the second moment about the centre of mass", px, "neither"),
+        Metric("sigma_y", "Gaussian fit: standard deviation, rows", px, "neither"),
+        Metric("sigma_x", "Gaussian fit: standard deviation, columns", px, "neither"),
+        Metric("center_y", "Gaussian fit: centre, row", px, "neither", low=None),
+        Metric("center_x", "Gaussian fit: centre, column", px, "neither", low=None),
+        Metric(
+            "r_squared",
+            "Gaussian fit: 1 - var(residual) / var(map)",
+            "share",
+            "higher",
+            low=None,
+            high=1.0,
+            even=1.0,
+        ),
+        Metric("anisotropy", "long over short axis of the second moments", "ratio", "lower", 1.0),
+        Metric("offset_y", "centre of mass less geometric centre, rows", px, "neither", low=None),
+        Metric("offset_x", "the same, columns", px, "neither", low=None),
+        Metric("offset", "distance of the two centres", px, "lower", even=0.0),
+        Metric("erf_trf", "luo_size over the theoretical receptive field", "ratio", "neither"),
+        *mass,
+        *area,
+    )
+
+
+@dataclass(frozen=True)
+class Erf:
+    """The suite; its module's docstring is the definition. `unit` is (row, column) or None."""
+
+    unit: Unit | None = None
+    name: ClassVar[str] = "erf"
+    protocols: ClassVar[Mapping[str, str]] = {
+        "energy": "1",
+        "kim2023": "1",
+        "replknet2022": "1",
+        "luo2016": "1",
+    }
+    metrics: ClassVar[tuple[Metric, ...]] = _metrics()
+    headline: ClassVar[str] = "luo_size"
+    random: ClassVar[bool] = True
+
+    def skip(self, model: Model, protocol: str) -> str | None:
+        """Gradients and a spatial target are needed."""
+        del protocol
+        return model.gradients or model.spatial
+
+    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
+        """One backward pass from the unit. Raises `InputError` when the target has no such unit."""
+        unit = self.place(model, protocol)
+        name = f"erf/{protocol}"
+        if protocol == "kim2023":
+            return (Probe(name, partial(_mean_unit, unit=unit), _positive_mean),)
+        if protocol == "replknet2022":
+            return (Probe(name, partial(_positive_unit, unit=unit), _positive_sum),)
+        if protocol == "luo2016":
+            return (Probe(name, partial(_sum_unit, unit=unit), _absolute_mean),)
+        scalar = partial(_signed_unit, unit=unit, seed=seed)
+        return (Probe(name, scalar, partial(pixel_energy, spec=model.spec)),)
+
+    def place(self, model: Model, protocol: str) -> Unit:
+        """The (row, column) of the unit that is audited in `model`."""
+        grid = expect(model.target, "a target")
+        if self.unit is None:
+            return central_unit(grid, tokens_up_left=protocol == "kim2023")
+        row, column = self.unit
+        if not (0 <= row < grid.height and 0 <= column < grid.width):
+            raise InputError(
+                f"unit {self.unit} is outside the target's {grid.height} x {grid.width} units "
+                "(rows x columns, from 0)"
+            )
+        return self.unit
+
+    def measure(
+        self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
+    ) -> Measurement:
+        """Read the metrics off `maps[...]` (samples, height, width)."""
+        samples = maps[f"erf/{protocol}"]
+        mean = samples.mean(0)
+        found = Measurement({}, {"erf": mean / mean.sum() if protocol == "kim2023" else mean})
+        resamples = bootstrap(len(samples), context.draws, context.seed)
+        field = _field(model, found)
+        centre = field.center(self.place(model, protocol)) if field else None
+        found.metrics.update(_gaussian_metrics(samples, resamples))
+        found.metrics.update(_moment_metrics(samples, resamples, centre))
+        found.metrics.update(_size_metrics(samples, resamples, field))
+        return found
+
+
+def central_unit(grid: Grid, *, tokens_up_left: bool) -> Unit:
+    """The unit (floor(h/2), floor(w/2)); for tokens, Kim's upper left of the central four."""
+    lower = 1 if tokens_up_left and grid.kind != "NCHW" else 0
+    return (grid.height - lower) // 2, (grid.width - lower) // 2
+
+
+def _unit(outputs: Outputs, unit: Unit) -> Tensor:
+    """Give the unit's channels (batch, channels)."""
+    return expect(outputs.target, "a target")[:, :, unit[0], unit[1]]
+
+
+def _signed_unit(outputs: Outputs, indices: Sequence[int], *, unit: Unit, seed: int) -> Tensor:
+    channels = _unit(outputs, unit)
+    return (channels * random_signs(channels, indices, seed=seed, stream=STREAM)).sum()
+
+
+def _mean_unit(outputs: Outputs, _indices: Sequence[int], *, unit: Unit) -> Tensor:
+    return _unit(outputs, unit).mean(1).sum()
+
+
+def _sum_unit(outputs: Outputs, _indices: Sequence[int], *, unit: Unit) -> Tensor:
+    return _unit(outputs, unit).sum()
+
+
+def _positive_unit(outputs: Outputs, _indices: Sequence[int], *, unit: Unit) -> Tensor:
+    return _unit(outputs, unit).relu().sum()
+
+
+def _positive_mean(gradient: Tensor) -> Tensor:
+    return gradient.mean(1).relu()
+
+
+def _positive_sum(gradient: Tensor) -> Tensor:
+    return gradient.relu().sum(1)
+
+
+def _absolute_mean(gradient: Tensor) -> Tensor:
+    return gradient.abs().mean(1)
+
+
+def _field(model: Model, found: Measurement) -> ReceptiveField | None:
+    """Give the theoretical receptive field, or None with a note that says why it is unknown."""
+    import torch
+
+    from ..adapters.errors import PerimetryError
+
+    shape = (1, model.spec.channels, model.spec.height, model.spec.width)
+    try:
+        return receptive_field(model.skeleton(), torch.ones(shape))
+    except PerimetryError as error:
+        found.notes.append(f"theoretical receptive field unknown: {error}")
+        return None
+
+
+def _gaussian_metrics(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
+    names = (*PARAMETERS[1:], "r_squared")
+    fit = fit_gaussian(samples, resamples.whole)
+    if fit.failure is not None:
+        return {name: missing(fit.failure) for name in names}
+    bounds = {"r_squared": (None, 1.0), "sigma_x": (0.0, None), "sigma_y": (0.0, None)}
+    found = {}
+    for name in names:
+        low, high = bounds.get(name, (None, None))
+        found[name] = resamples.estimate(fit.values[name], low=low, high=high)
+    return found
+
+
+def _moment_metrics(
+    samples: Array, resamples: Bootstrap, centre: tuple[float, float] | None
+) -> dict[str, Estimate]:
+    """Metrics that are functions of moments and of masses within circles, all linear in the map."""
+    height, width = samples.shape[1:]
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    cy, cx = centre or ((height - 1) / 2, (width - 1) / 2)
+    y, x = (y - cy).ravel(), (x - cx).ravel()
+    reach = np.hypot(y, x) / min(height, width)
+    masks = [reach <= f for f in FRACTIONS]
+    features = np.stack([np.ones_like(y), y, x, y * y, x * x, x * y, *masks], 1)
+    sums = resamples.whole @ (samples.reshape(len(samples), -1) @ features)
+    mass, my, mx, myy, mxx, mxy, *within = sums.T
+    my, mx = my / mass, mx / mass
+    vy, vx, vxy = myy / mass - my**2, mxx / mass - mx**2, mxy / mass - my * mx
+    spread = np.sqrt(((vy - vx) / 2) ** 2 + vxy**2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.sqrt(((vy + vx) / 2 + spread) / ((vy + vx) / 2 - spread))
+    found = {
+        "radius": resamples.estimate(np.sqrt(vy + vx), low=0.0),
+        "anisotropy": resamples.estimate(ratio, low=1.0),
+    }
+    for f, inside in zip(FRACTIONS, within, strict=True):
+        found[f"mass@{f:g}"] = resamples.estimate(inside / mass, low=0.0, high=1.0)
+    offsets = {"offset_y": my, "offset_x": mx, "offset": np.hypot(my, mx)}
+    for name, value in offsets.items():
+        found[name] = (
+            resamples.estimate(value, low=0.0 if name == "offset" else None)
+            if centre
+            else missing("the unit's geometric centre is unknown")
+        )
+    return found
+
+
+def _size_metrics(
+    samples: Array, resamples: Bootstrap, field: ReceptiveField | None
+) -> dict[str, Estimate]:
+    """Sizes by threshold; their replicates need whole maps, in single precision."""
+    shape = samples.shape[1:]
+    maps = resamples.whole.astype(np.float32) @ samples.reshape(len(samples), -1).astype(np.float32)
+    above = maps > LUO_THRESHOLD * maps.max(1, keepdims=True)
+    size = np.sqrt(above.sum(1, dtype=np.float64))
+    found = {"luo_size": resamples.estimate(size, low=1.0)}
+    found["erf_trf"] = _against_theory(size, field, resamples)
+    areas = area_ratios(maps.reshape(-1, *shape))
+    for t, area in zip(AREAS, areas.T, strict=True):
+        found[f"area@{t:g}"] = resamples.estimate(area, low=0.0, high=1.0)
+    return found
+
+
+def _against_theory(size: Array, field: ReceptiveField | None, resamples: Bootstrap) -> Estimate:
+    if field is None:
+        return missing("the theoretical receptive field is unknown")
+    if field.global_:
+        return missing("the theoretical receptive field is global")
+    return resamples.estimate(size / float(np.sqrt(field.size[0] * field.size[1])), low=0.0)
+
+
+def area_ratios(maps: np.ndarray[Any, Any]) -> Array:
+    """Ding et al.'s high-contribution areas of `maps` (n, height, width): (n, thresholds).
+
+    The smallest centred square of side 2 i + 1 whose share of log10(1 + map) exceeds t, over the
+    image's area; 1 where none does.
+    """
+    _, height, width = maps.shape
+    y, x = np.mgrid[:height, :width]
+    ring = np.maximum(abs(y - height // 2), abs(x - width // 2)).ravel()
+    order = np.argsort(ring, kind="stable")
+    starts = np.searchsorted(ring[order], np.arange(ring.max() + 1))
+    logs = np.log10(1 + maps.reshape(len(maps), -1))[:, order]
+    share = np.add.reduceat(logs, starts, axis=1).cumsum(1)
+    share = share / np.maximum(share[:, -1:], np.finfo(share.dtype).tiny)
+    areas = []
+    for t in AREAS:
+        i = (share > t).argmax(1)
+        areas.append((2 * i + 1) ** 2 / (height * width))
+    ratios: Array = np.minimum(np.stack(areas, 1), 1.0)
+    return ratios
+
+
+ERF = Erf()

@@ -1,0 +1,127 @@
+"""`fidelity`: what a treatment costs, against the untreated original on the same images.
+
+`top1_agreement`: share of images with the same arg-max of the logits. `feature_cosine`: cosine of
+the two targets (all channels and units of an image as one vector), mean over images. Forward passes
+only. For a model of several weight sets, image i is seen by weight set i mod members of both, and a
+sample is a weight set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..adapters.model import Outputs
+from .gradients import CALIBRATION_IMAGES
+from .statistics import bootstrap
+from .suite import Context, Estimate, Measurement, Metric, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from ..adapters.model import Model
+    from .suite import Array, Probe
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """The suite; its module's docstring is the definition."""
+
+    name: ClassVar[str] = "fidelity"
+    protocols: ClassVar[Mapping[str, str]] = {"forward": "1"}
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            "top1_agreement",
+            "share of images with the original's top class",
+            "share",
+            "higher",
+            high=1.0,
+            even=1.0,
+        ),
+        Metric(
+            "feature_cosine",
+            "cosine with the original's target",
+            "cosine",
+            "higher",
+            low=-1.0,
+            high=1.0,
+            even=1.0,
+        ),
+    )
+    headline: ClassVar[str] = "top1_agreement"
+    random: ClassVar[bool] = True
+
+    def skip(self, model: Model, protocol: str) -> str | None:
+        """Only a treated model has an original to be faithful to."""
+        del protocol
+        return None if model.original else "the model is not treated"
+
+    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
+        """No gradients are needed."""
+        del model, protocol, seed
+        return ()
+
+    def measure(
+        self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
+    ) -> Measurement:
+        """Compare `model` with `model.original` on the images."""
+        del protocol, maps
+        if model.original is None:
+            raise ValueError("`skip` should have seen that there is no original")
+        agreement, cosine = _compare(model, model.original, context)
+        return Measurement(
+            {
+                "top1_agreement": _mean(agreement, context, "the model gives no logits", 0.0),
+                "feature_cosine": _mean(cosine, context, "the model has no spatial map", -1.0),
+            }
+        )
+
+
+def _mean(values: list[Tensor], context: Context, why_none: str, low: float) -> Estimate:
+    """Mean over samples, `values` holding those of each weight set (images,)."""
+    if not values:
+        return missing(why_none)
+    samples = values[0] if len(values) == 1 else torch.stack([v.mean() for v in values])
+    array = samples.double().cpu().numpy()
+    resamples = bootstrap(len(array), context.draws, context.seed)
+    return resamples.estimate(resamples.whole @ array, low=low, high=1.0)
+
+
+def _compare(model: Model, original: Model, context: Context) -> tuple[list[Tensor], list[Tensor]]:
+    """Agreement and cosine, a tensor (images,) for each weight set."""
+    x = model.spec.prepare(context.images)
+    members = min(model.members, len(x))
+    agreement: list[Tensor] = []
+    cosine: list[Tensor] = []
+    for member in range(members):
+        own = x[np.arange(member, len(x), members)]
+        a, b = (_forward(one, member, x, own, context.batch) for one in (model, original))
+        if a.logits is not None and b.logits is not None:
+            agreement.append((a.logits.argmax(1) == b.logits.argmax(1)).float())
+        if a.target is not None and b.target is not None:
+            cosine.append(F.cosine_similarity(a.target.flatten(1), b.target.flatten(1)))
+    return agreement, cosine
+
+
+def _forward(model: Model, member: int, x: Tensor, own: Tensor, batch: int) -> Outputs:
+    """Outputs of one weight set for its `own` images, batch by batch."""
+    model.select(member, x[:CALIBRATION_IMAGES].to(model.device))
+    spatial = model.spatial is None
+    parts = [
+        model.run(chunk.to(model.device), target=spatial, logits=True) for chunk in own.split(batch)
+    ]
+    targets = [p.target for p in parts if p.target is not None]
+    logits = [p.logits for p in parts if p.logits is not None]
+    return Outputs(
+        torch.cat(targets) if targets else None,
+        torch.cat(logits) if logits else None,
+    )
+
+
+FIDELITY = Fidelity()

@@ -1,0 +1,118 @@
+"""The five-parameter Gaussian that Kim et al. (2023) fit to a receptive field.
+
+g(y, x) = a exp(-((x - cx)^2 / (2 sx^2) + (y - cy)^2 / (2 sy^2))), fitted by least squares to a map
+scaled to sum 1; R^2 = 1 - var(residual) / var(map); sigmas by absolute value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from .statistics import linear
+
+if TYPE_CHECKING:
+    from .suite import Array
+
+PARAMETERS = ("amplitude", "center_y", "center_x", "sigma_y", "sigma_x")
+
+
+@dataclass(frozen=True)
+class GaussianFit:
+    """Parameters and R^2, each (replicates,), row 0 the fit itself; or the reason why it failed."""
+
+    values: dict[str, Array]
+    failure: str | None = None
+
+
+def fit_gaussian(samples: Array, weights: Array) -> GaussianFit:
+    """Fit the mean of `samples` (n, height, width) under each row of `weights` (replicates, n).
+
+    Row 0 is fitted; the others take one Gauss-Newton step from there, which is exact to first
+    order.
+    """
+    mean = np.tensordot(weights[0], samples, 1)
+    scale = mean.sum()
+    if scale <= 0:
+        return GaussianFit({}, "the map sums to 0")
+    mean = mean / scale
+    theta, failure = _fit(mean)
+    if failure is not None:
+        return GaussianFit({}, failure)
+    model, jacobian = _gaussian(theta, mean.shape)
+    flat = samples.reshape(len(samples), -1) / scale
+    inverse = np.linalg.pinv(jacobian)
+    thetas = linear(theta, flat @ inverse.T, weights)
+    thetas[:, 3:] = np.abs(thetas[:, 3:])
+    values = dict(zip(PARAMETERS, thetas.T, strict=True))
+    values["r_squared"] = _r_squared(flat, mean.ravel() - model, jacobian, inverse, weights)
+    return GaussianFit(values)
+
+
+def _fit(mean: Array) -> tuple[Array, str | None]:
+    """Parameters of the best fit to a map of sum 1, started from its moments."""
+    height, width = mean.shape
+    y, x = np.arange(height), np.arange(width)
+    rows, columns = mean.sum(1), mean.sum(0)
+    cy, cx = rows @ y, columns @ x
+    sy, sx = np.sqrt(rows @ (y - cy) ** 2), np.sqrt(columns @ (x - cx) ** 2)
+    start = np.array([mean.max(), cy, cx, max(sy / 2, 0.5), max(sx / 2, 0.5)])
+    result = least_squares(
+        lambda t: _gaussian(t, mean.shape)[0] - mean.ravel(),
+        start,
+        jac=lambda t: _gaussian(t, mean.shape)[1],
+        x_scale=np.abs(start) + 1e-12,
+        ftol=1e-10,
+        xtol=1e-10,
+        gtol=None,
+        method="trf",
+        max_nfev=200,
+    )
+    theta = result.x
+    theta[3:] = np.abs(theta[3:])
+    if result.status <= 0:
+        return theta, "the Gaussian fit did not converge"
+    if theta[3] > 10 * height or theta[4] > 10 * width:
+        return theta, "the map is flat: the fitted Gaussian is over ten times as wide as the image"
+    return theta, None
+
+
+def _gaussian(theta: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """The Gaussian (pixels,) and its Jacobian (pixels, 5)."""
+    amplitude, cy, cx, sy, sx = theta
+    y = (np.arange(shape[0]) - cy) / sy
+    x = (np.arange(shape[1]) - cx) / sx
+    bell = np.outer(np.exp(-(y**2) / 2), np.exp(-(x**2) / 2))
+    g = amplitude * bell
+    columns = (
+        bell,
+        g * (y / sy)[:, None],
+        g * (x / sx)[None],
+        g * (y**2 / sy)[:, None],
+        g * (x**2 / sx)[None],
+    )
+    return g.ravel(), np.stack([c.ravel() for c in columns], 1)
+
+
+def _r_squared(
+    flat: Array, residual: Array, jacobian: Array, inverse: Array, weights: Array
+) -> Any:
+    """R^2 (replicates,) from products between samples, so that no replicate is ever a full map."""
+    steps = weights - weights[:1]
+    rest = flat - (flat @ inverse.T) @ jacobian.T
+    residuals = _variances(residual, rest, steps)
+    totals = _variances(np.tensordot(weights[0], flat, 1), flat, steps)
+    return 1 - residuals / totals
+
+
+def _variances(base: Array, moves: Array, steps: Array) -> Array:
+    """Variance over pixels of base + steps @ moves, for each row of `steps`."""
+    base = base - base.mean()
+    moves = moves - moves.mean(1, keepdims=True)
+    cross = 2 * steps @ (moves @ base)
+    square = np.einsum("ri,ij,rj->r", steps, moves @ moves.T, steps)
+    variances: Array = (base @ base + cross + square) / base.size
+    return variances

@@ -1,0 +1,143 @@
+"""One forward and several backward passes over the images, shared by all suites.
+
+Batching is exact: every probe's scalar is a sum of per-image targets, and every reduction stays
+within its image. Random signs depend on the seed and the image's place, never on the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..adapters.errors import InputError, NotApplicableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..adapters.model import InputSpec, Model
+    from .suite import Array, Probe
+
+T = TypeVar("T")
+
+CALIBRATION_IMAGES = 8
+"""How many images, the first ones, calibrate the norms of an `@init` model."""
+
+
+@dataclass
+class GradientMaps:
+    """Reduced gradients by probe name, each (samples, height, width); and how they were made."""
+
+    maps: dict[str, Array]
+    batch: int
+    notes: list[str] = field(default_factory=list)
+
+
+def gradient_maps(
+    model: Model, images: Tensor, probes: Sequence[Probe], *, batch: int = 16
+) -> GradientMaps:
+    """Take the gradients of all `probes` over `images` (n, 3, height, width).
+
+    A sample is an image; for a model of several weight sets it is a weight set, which sees every
+    `members`-th image, and the mean over these. The batch halves when memory runs out, and the
+    notes say so. Raises `NotApplicableError` when a gradient is not finite, or zero everywhere.
+    """
+    if batch < 1:
+        raise InputError(f"batch {batch} was given; expected at least 1")
+    names = [p.name for p in probes]
+    if len(set(names)) < len(names):
+        raise ValueError(f"probe names must differ, got {names}")
+    result = GradientMaps({}, batch)
+    x = model.spec.prepare(images)
+    members = min(model.members, len(x))
+    samples: list[dict[str, Tensor]] = []
+    for member in range(members):
+        model.select(member, x[:CALIBRATION_IMAGES].to(model.device))
+        own = range(member, len(x), members)
+        maps = _member_maps(model, x, own, probes, result)
+        if members > 1:
+            maps = {name: m.mean(0, keepdim=True) for name, m in maps.items()}
+        samples.append(maps)
+    for name in names:
+        stacked = torch.cat([s[name] for s in samples]).double().cpu().numpy()
+        result.maps[name] = _checked(name, stacked)
+    return result
+
+
+def _checked(name: str, maps: Array) -> Array:
+    if not np.isfinite(maps).all():
+        raise NotApplicableError(f"the gradient {name!r} is not finite on {_share(maps)} of pixels")
+    if not maps.any():
+        raise NotApplicableError(
+            f"the gradient {name!r} is zero everywhere: the target is constant"
+        )
+    return maps
+
+
+def _share(maps: Array) -> str:
+    return f"{float((~np.isfinite(maps)).mean()):.1%}"
+
+
+def _member_maps(
+    model: Model, x: Tensor, own: Sequence[int], probes: Sequence[Probe], result: GradientMaps
+) -> dict[str, Tensor]:
+    """Maps (images of this weight set, height, width) by probe."""
+    parts: list[dict[str, Tensor]] = []
+    done = 0
+    while done < len(own):
+        indices = own[done : done + result.batch]
+        try:
+            parts.append(_batch_maps(model, x[list(indices)], indices, probes))
+        except torch.OutOfMemoryError:
+            if result.batch == 1:
+                raise
+            result.batch = max(1, len(indices) // 2)
+            result.notes.append(f"out of memory: batch lowered to {result.batch}")
+            if model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        done += len(indices)
+    return {p.name: torch.cat([part[p.name] for part in parts]) for p in probes}
+
+
+def _batch_maps(
+    model: Model, x: Tensor, indices: Sequence[int], probes: Sequence[Probe]
+) -> dict[str, Tensor]:
+    """One forward, then one backward a probe."""
+    x = x.to(model.device).requires_grad_()
+    outputs = model.run(x, logits=any(p.logits for p in probes))
+    maps = {}
+    for probe in probes:
+        scalar = probe.scalar(outputs, indices)
+        (gradient,) = torch.autograd.grad(scalar, x, retain_graph=probe is not probes[-1])
+        maps[probe.name] = probe.reduce(gradient).detach()
+    return maps
+
+
+def random_signs(like: Tensor, indices: Sequence[int], *, seed: int, stream: int) -> Tensor:
+    """Independent +1 and -1 of the shape of `like` (batch, ...), one stream for each image.
+
+    `stream` tells apart uses of one seed. Made on the CPU, so that every device sees the same.
+    """
+    size = like[0].numel()
+    signs = np.empty((len(indices), size), dtype=np.float32)
+    for row, index in zip(signs, indices, strict=True):
+        octets = np.random.default_rng([seed, stream, index]).bytes(-(-size // 8))
+        row[:] = np.unpackbits(np.frombuffer(octets, dtype=np.uint8))[:size]
+    return torch.from_numpy(signs * 2 - 1).to(like.device, like.dtype).view(like.shape)
+
+
+def expect(thing: T | None, what: str) -> T:
+    """The thing, or the reason why a suite cannot go on without it."""
+    if thing is None:
+        raise NotApplicableError(f"the model gives no {what}")
+    return thing
+
+
+def pixel_energy(gradient: Tensor, spec: InputSpec) -> Tensor:
+    """Squared gradient per pixel value in [0, 1], summed over channels: (batch, height, width)."""
+    per_pixel = gradient * (spec.value_range / spec.channel_std(gradient))
+    return per_pixel.square().sum(1)
