@@ -98,7 +98,7 @@ class Grid:
             return raw.permute(0, 3, 1, 2)
         tokens = raw if self.kind == "NLC" else raw.transpose(1, 2)
         tokens = tokens[:, self.prefix :]
-        return tokens.transpose(1, 2).unflatten(2, (self.height, self.width))
+        return tokens.transpose(1, 2).reshape(len(raw), -1, self.height, self.width)
 
 
 def find_grid(
@@ -194,7 +194,6 @@ class Model(Protocol):
     spec: InputSpec
     device: torch.device
     target: Grid | None
-    gradients: str | None
     spatial: str | None
     members: int
     """How many independent weight sets stand behind it: 1, or the number of seeds of `@init`."""
@@ -205,6 +204,10 @@ class Model(Protocol):
     @property
     def original(self) -> Model | None:
         """The untreated twin, when this model is kernel-padded."""
+
+    @property
+    def gradients(self) -> str | None:
+        """None, or the reason; a property because some adapters measure it when first asked."""
 
     def select(self, member: int, x: Tensor) -> None:
         """Load weight set `member`; `x` (batch, channels, height, width) calibrates norms."""

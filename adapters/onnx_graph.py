@@ -51,6 +51,8 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     opset: int
+    constant: frozenset[str] = frozenset()
+    """Those inputs that do not depend on the image."""
 
     def reads(self) -> set[str]:
         """All tensors the node needs, those that its subgraphs capture included."""

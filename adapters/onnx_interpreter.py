@@ -7,7 +7,6 @@ only the nodes that the wanted tensors need and drops each tensor after its last
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +28,10 @@ FOLD_LIMIT = 2**27
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
 
 
+Step = tuple[Node, tuple[str, ...]]
+"""A node, and the tensors that nobody reads after it."""
+
+
 class Interpreter(nn.Module):
     """A graph as a module: named inputs in, named tensors out.
 
@@ -45,7 +48,11 @@ class Interpreter(nn.Module):
                 f"operators without a gradient route: {', '.join(plain(op) for op in missing)}"
             )
         self.graph = fold_constants(graph, self.mode)
-        self._plan = lru_cache(maxsize=8)(lambda want: plan(self.graph, want))
+        self._plans: dict[tuple[str, ...], list[Step]] = {}
+
+    def replace_constants(self, constants: Mapping[str, Tensor]) -> None:
+        """Exchange some constants; later passes use the new ones."""
+        self.graph = replace(self.graph, constants={**self.graph.constants, **constants})
 
     def forward(self, feeds: Mapping[str, Tensor], want: Sequence[str]) -> dict[str, Tensor]:
         """Evaluate the tensors named in `want` from the graph inputs `feeds`."""
@@ -54,9 +61,14 @@ class Interpreter(nn.Module):
         execute(self._plan(tuple(want)), scope, self.mode)
         return {name: scope[name] for name in want}
 
+    def _plan(self, want: tuple[str, ...]) -> list[Step]:
+        if want not in self._plans:
+            self._plans[want] = plan(self.graph, want)
+        return self._plans[want]
 
-def plan(graph: Graph, want: Sequence[str]) -> list[tuple[Node, tuple[str, ...]]]:
-    """The nodes that `want` needs, each with the tensors nobody reads after it."""
+
+def plan(graph: Graph, want: Sequence[str]) -> list[Step]:
+    """The steps that `want` needs, in execution order."""
     needed = set(want)
     nodes = []
     for node in reversed(graph.nodes):
@@ -65,16 +77,14 @@ def plan(graph: Graph, want: Sequence[str]) -> list[tuple[Node, tuple[str, ...]]
             needed |= reads
             nodes.append((node, reads))
     seen = {*want, *graph.constants}
-    steps: list[tuple[Node, tuple[str, ...]]] = []
+    steps: list[Step] = []
     for node, reads in nodes:
         steps.append((node, tuple((reads | set(node.outputs)) - seen)))
         seen |= reads
     return steps[::-1]
 
 
-def execute(
-    steps: Iterable[tuple[Node, tuple[str, ...]]], scope: dict[str, Tensor], mode: Mode
-) -> None:
+def execute(steps: Iterable[Step], scope: dict[str, Tensor], mode: Mode) -> None:
     """Run `steps`, reading from and writing to `scope`."""
     for node, done in steps:
         for name, value in zip(node.outputs, apply(node, scope, mode), strict=False):
@@ -102,7 +112,7 @@ def fold_constants(graph: Graph, mode: Mode) -> Graph:
     kept = []
     for node in graph.nodes:
         if node.op in _RANDOM or not node.reads() <= constants.keys() or not node.inputs:
-            kept.append(node)
+            kept.append(replace(node, constant=frozenset(node.inputs) & constants.keys()))
             continue
         with torch.no_grad():
             values = apply(node, constants, mode)

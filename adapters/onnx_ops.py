@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def together(*tensors: Tensor) -> list[Tensor]:
-    """Bring operands to one device and, where one is a float, to its type."""
+    """Bring operands to one device: shapes are computed on the CPU, images need not be."""
     lead = next((t for t in tensors if t.device.type != "cpu"), tensors[0])
     return [t.to(lead.device) for t in tensors]
 
@@ -175,8 +175,12 @@ def cast(call: Call, x: Tensor, like: Tensor | None = None) -> Tensor:
     return x.to(kind)
 
 
-def dropout(_call: Call, x: Tensor, *_ratio: Any) -> tuple[Tensor, Tensor]:
-    """Identity, as always in inference, and the mask."""
+def dropout(
+    call: Call, x: Tensor, _ratio: Tensor | None = None, training: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Identity, as in inference, and the mask."""
+    if training is not None and bool(training):
+        raise call.decline("dropout in training mode")
     return x, torch.ones_like(x, dtype=torch.bool)
 
 

@@ -17,13 +17,9 @@ if TYPE_CHECKING:
 
 def matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
     """Matrix product; with a constant matrix on the right it is a linear layer."""
-    if b.ndim == 2 and a.ndim > 1 and call.node.inputs[1] in call.scope and _is_weight(b):
+    if b.ndim == 2 and a.ndim > 1 and call.node.inputs[1] in call.node.constant:
         return F.linear(a, b.t())
     return torch.matmul(a, b)
-
-
-def _is_weight(b: Tensor) -> bool:
-    return not b.requires_grad
 
 
 def gemm(call: Call, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
@@ -84,6 +80,8 @@ def attention(
     """Scaled dot-product attention (opset 23), without caches and soft caps."""
     if any(r is not None for r in rest) or call.get("softcap"):
         raise call.decline("attention with a cache or a soft cap")
+    if mask is not None and call.get("is_causal"):
+        raise call.decline("attention that is both masked and causal")
     if len(call.node.outputs) > 3 and call.node.outputs[3]:
         raise call.decline("the score output of attention")
     flat = query.ndim == 3

@@ -100,7 +100,7 @@ def transposed_convolution(
     if call.get("output_shape") or mode.startswith("SAME"):
         wanted = call.get("output_shape") or [n * s for n, s in zip(size, stride, strict=True)]
         total = [f - o for f, o in zip(full, list(wanted)[-rank:], strict=True)]
-        short = [t // 2 if mode != "SAME_LOWER" else t - t // 2 for t in total]
+        short = [max(t if mode != "SAME_LOWER" else t + 1, 0) // 2 for t in total]
         pads = short + [t - s for t, s in zip(total, short, strict=True)]
     group = call.get("group", 1)
     y = TRANSPOSED[rank](x, weight, None, stride, 0, 0, group, dilation)
@@ -142,7 +142,9 @@ def max_pool(call: Call, x: Tensor) -> Tensor:
     if not x.is_floating_point():
         x = x.to(call.mode.dtype)
     if not _half_fits(w):
-        x, pad = F.pad(x, w.padding(), value=float("-inf")), 0
+        # In a skeleton energies flow, and those must stay finite.
+        lowest = 0.0 if call.mode.skeleton else float("-inf")
+        x, pad = F.pad(x, w.padding(), value=lowest), 0
     return MAX_POOL[len(kernel)](x, kernel, w.stride, pad, w.dilation)
 
 
@@ -152,26 +154,15 @@ def average_pool(call: Call, x: Tensor) -> Tensor:
     given = window(call, x.shape[2:], kernel)
     w = _rounded_up(call, x.shape[2:], given)
     include = bool(call.get("count_include_pad", 0))
-    plain = len(kernel) == 2 and _half_fits(w) and set(w.dilation) == {1}
-    if plain and (include or not any(w.before)):
+    if len(kernel) == 2 and _half_fits(w) and set(w.dilation) == {1}:
         return F.avg_pool2d(x, kernel, w.stride, w.before, count_include_pad=include)
-    if plain:
-        return F.avg_pool2d(x, kernel, w.stride, w.before, count_include_pad=False)
+    if call.mode.skeleton and len(kernel) == 2:
+        return F.avg_pool2d(F.pad(x, w.padding()), kernel, w.stride)
     real = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype, device=x.device)
-    if include:
-        inner = Window(kernel, w.stride, w.dilation, given.before, given.after)
-        real = F.pad(real, inner.padding(), value=1.0)
-        rest = Window(
-            kernel,
-            w.stride,
-            w.dilation,
-            [0] * len(kernel),
-            [a - b for a, b in zip(w.after, given.after, strict=True)],
-        )
-        count = _window_sum(F.pad(real, rest.padding()), w)
-    else:
-        count = _window_sum(F.pad(real, w.padding()), w)
-    return _window_sum(F.pad(x, w.padding()), w) / count
+    # Only the padding that the file asked for counts, not what rounding up adds.
+    real = F.pad(real, given.padding(), value=1.0 if include else 0.0)
+    extra = [n - m for n, m in zip(w.padding(), given.padding(), strict=True)]
+    return _window_sum(F.pad(x, w.padding()), w) / _window_sum(F.pad(real, extra), w)
 
 
 def _window_sum(x: Tensor, w: Window) -> Tensor:
@@ -212,6 +203,8 @@ def depth_to_space(call: Call, x: Tensor) -> Tensor:
 def space_to_depth(call: Call, x: Tensor) -> Tensor:
     """Blocks of pixels to channels."""
     b = call.get("blocksize")
+    if call.get("mode", "DCR") == "CRD":
+        return F.pixel_unshuffle(x, b)
     n, c, h, w = x.shape
     blocks = x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4)
     return blocks.reshape(n, c * b * b, h // b, w // b)

@@ -52,10 +52,19 @@ def instance_norm(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     return normal * _per_channel(scale, x) + _per_channel(bias, x)
 
 
-def layer_norm(call: Call, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Normalisation over all axes from `axis` on."""
-    if any(call.node.outputs[1:]):
-        raise call.decline("the statistics output of LayerNormalization")
+def layer_norm(
+    call: Call, x: Tensor, scale: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Normalisation over all axes from `axis` on; gives mean and inverse deviation on demand."""
+    y = _layer_normed(call, x, scale, bias)
+    if not any(call.node.outputs[1:]):
+        return (y,)
+    axes = tuple(range(call.get("axis", -1) % x.ndim, x.ndim))
+    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    return y, mean, torch.rsqrt(variance + _epsilon(call))
+
+
+def _layer_normed(call: Call, x: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     shape = x.shape[call.get("axis", -1) % x.ndim :]
     if scale.shape == shape and (bias is None or bias.shape == shape):
         return F.layer_norm(x, shape, scale, bias, _epsilon(call))

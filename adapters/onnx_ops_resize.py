@@ -90,7 +90,7 @@ def _coordinates(call: Call, length: int, size: int, scale: float, transform: st
     if transform == "asymmetric":
         return i / scale
     if transform == "align_corners":
-        return i * (length - 1) / max(size - 1, 1)
+        return i * (length - 1) / (length * scale - 1) if size > 1 else torch.zeros_like(i)
     if transform == "pytorch_half_pixel" and size == 1:
         return torch.zeros_like(i)
     if transform in {"half_pixel", "pytorch_half_pixel"}:

@@ -79,7 +79,7 @@ def quantize_linear(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None = 
     """QuantizeLinear, per tensor or per axis."""
     if call.get("block_size"):
         raise call.decline("block quantisation")
-    kind = TYPES.get(call.get("output_dtype", 0), torch.uint8)
+    kind = zero.dtype if zero is not None else TYPES.get(call.get("output_dtype", 0), torch.uint8)
     if kind not in RANGES:
         raise call.decline(f"quantisation to {kind}")
     x = x.to(call.mode.device, call.mode.dtype)

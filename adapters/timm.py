@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import socket
+import urllib.parse
+import urllib.request
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +19,7 @@ from .model import InputSpec
 from .torch import TorchModel, pick_device, set_scales_to_one, tensors_digest, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 INIT_MEMBERS = 8
 """How many seeds stand behind an `@init` model unless the caller says otherwise."""
@@ -147,7 +151,8 @@ def _pretrained(name: str) -> nn.Module:
     import timm
 
     try:
-        module: nn.Module = timm.create_model(name, pretrained=True)
+        with _offline_if_unreachable():
+            module: nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:
         architecture = name.partition(".")[0]
         raise WeightsError(
@@ -156,6 +161,30 @@ def _pretrained(name: str) -> nn.Module:
             f"(timm:{architecture}@init), or name a weights file (timm:{architecture}@FILE)"
         ) from error
     return module.eval()
+
+
+@contextlib.contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Look in the cache only when the hub does not answer: its client would retry for a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or urllib.request.getproxies() or _answers(constants.ENDPOINT):
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def _answers(endpoint: str) -> bool:
+    address = urllib.parse.urlsplit(endpoint)
+    try:
+        socket.create_connection((address.hostname, address.port or 443), timeout=3).close()
+    except OSError:
+        return False
+    return True
 
 
 def _with_file(name: str, path: Path) -> nn.Module:
@@ -188,8 +217,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ModelFileError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {str(error)[:200]}); "
-            "expected safetensors, or a torch file of plain tensors"
+            f"{path} cannot be read as weights ({type(error).__name__}); expected safetensors, or "
+            "a torch file that holds nothing but tensors (pickled objects are refused)"
         ) from error
     for key in ("state_dict", "model", "state_dict_ema"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -34,11 +34,11 @@ def fit_gaussian(samples: Array, weights: Array) -> GaussianFit:
     Row 0 is fitted; the others take one Gauss-Newton step from there, which is exact to first
     order.
     """
-    mean = np.tensordot(weights[0], samples, 1)
+    mean: Array = np.tensordot(weights[0], samples, 1)
     scale = mean.sum()
     if scale <= 0:
         return GaussianFit({}, "the map sums to 0")
-    mean = mean / scale
+    mean = np.asarray(mean / scale, dtype=np.float64)
     theta, failure = _fit(mean)
     if failure is not None:
         return GaussianFit({}, failure)
@@ -48,7 +48,8 @@ def fit_gaussian(samples: Array, weights: Array) -> GaussianFit:
     thetas = linear(theta, flat @ inverse.T, weights)
     thetas[:, 3:] = np.abs(thetas[:, 3:])
     values = dict(zip(PARAMETERS, thetas.T, strict=True))
-    values["r_squared"] = _r_squared(flat, mean.ravel() - model, jacobian, inverse, weights)
+    residual: Array = mean.ravel() - model
+    values["r_squared"] = _r_squared(flat, residual, jacobian, inverse, weights)
     return GaussianFit(values)
 
 

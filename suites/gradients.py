@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CALIBRATION_IMAGES = 8
+CALIBRATION_IMAGES = 4
 """How many images, the first ones, calibrate the norms of an `@init` model."""
 
 

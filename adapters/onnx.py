@@ -1,0 +1,304 @@
+"""Any ONNX file with one image input as a `Model`.
+
+Forward passes run through onnxruntime. Gradients come from an interpreter of the graph over torch,
+which is verified against onnxruntime on the file itself before its first use.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError, ModelFileError, NotApplicableError, PerimetryError
+from .model import Fill, Grid, InputSpec, Model, Outputs, Treatment
+from .onnx_batch import settle_batch
+from .onnx_file import plain, read_model, standard_opset, tensors_digest
+from .onnx_graph import Mode
+from .onnx_interpreter import Interpreter
+from .onnx_quantised import STRAIGHT_THROUGH
+from .onnx_session import Session, feed, providers
+from .onnx_spec import ImageInput, check_spec, image_input, read_spec
+from .onnx_target import find_target, image_edges, named_target
+from .onnx_verify import Subject, Verdict, outputs_to_check, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx
+
+
+class OnnxModel:
+    """An ONNX graph and everything a suite asks of it; see `adapters.model.Model`."""
+
+    members = 1
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        *,
+        reference: str,
+        source: Mapping[str, str],
+        spec: InputSpec,
+        image: ImageInput,
+        output: str | None,
+        device: torch.device,
+        target: str | None = None,
+    ) -> None:
+        self.reference = reference
+        self.spec = spec
+        self.device = device
+        self.source = dict(source)
+        self.original: Model | None = None
+        self.treatment: Treatment | None = None
+        self.notes: list[str] = []
+        self._image = image.name
+        self._output = output
+        self._sessions: dict[tuple[str, ...], Session] = {}
+        outputs = [output or first_output(proto, image.name)]
+        self._proto, self._batch = settle_batch(
+            proto, image.name, outputs, feed(example(spec, 2), spec), image.dims[0]
+        )
+        self.target = self._locate(target, outputs[0])
+        self.spatial = None if self.target else NO_MAP
+        session = self._session(tuple(outputs))
+        self.source["provider"] = session.provider
+
+    def _locate(self, name: str | None, output: str) -> Grid | None:
+        x = feed(example(self.spec, self._batch or 1), self.spec)
+        size = (self.spec.height, self.spec.width)
+        if name is not None:
+            return named_target(self._proto, self._image, name, x, size)
+        return find_target(self._proto, self._image, output, x, size)
+
+    def _session(self, names: tuple[str, ...]) -> Session:
+        if names not in self._sessions:
+            self._sessions[names] = Session(self._proto, names, device=self.device)
+        return self._sessions[names]
+
+    @cached_property
+    def interpreter(self) -> Interpreter:
+        """The graph over torch. Raises `NotApplicableError` for operators without a route."""
+        return Interpreter(self._proto, Mode(device=self.device))
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether the gradient route agrees with onnxruntime on this file; measured once."""
+        try:
+            interpreter = self.interpreter
+        except PerimetryError as error:
+            return Verdict(str(error))
+        logits = [self._output] if self._output else []
+        subject = Subject(
+            proto=self._proto,
+            interpreter=interpreter,
+            spec=self.spec,
+            image=self._image,
+            outputs=outputs_to_check(self.target.name if self.target else None, logits),
+            precision=precision(self._proto),
+            straight_through=not STRAIGHT_THROUGH.isdisjoint(interpreter.graph.operators()),
+            batch=self._batch or 1,
+        )
+        verdict = verify(subject, example(self.spec, 1))
+        self.notes.append(verdict.note())
+        if subject.straight_through and verdict.reason is None:
+            self.notes.append("quantised: the gradient is the straight-through one")
+        return verdict
+
+    @cached_property
+    def gradients(self) -> str | None:
+        """None when gradients can be trusted, else the reason why not."""
+        return self.verdict.reason
+
+    def select(self, member: int, x: Tensor) -> None:
+        """There is one weight set and nothing to calibrate."""
+        del x
+        if member != 0:
+            raise InputError(f"weight set {member} of 1 was asked for")
+
+    def run(self, x: Tensor, *, target: bool = True, logits: bool = False) -> Outputs:
+        """One pass over `x`; see `Model.run`.
+
+        Raises `NotApplicableError` without a target, or when `x` requires a gradient that cannot
+        be trusted.
+        """
+        if target and self.target is None:
+            raise NotApplicableError(self.spatial or "")
+        if x.requires_grad and self.gradients is not None:
+            raise NotApplicableError(self.gradients)
+        names = [self.target.name] if target and self.target else []
+        names += [self._output] if logits and self._output else []
+        if not names:
+            return Outputs()
+        values = self._pass(x, tuple(dict.fromkeys(names)))
+        grid = self.target.read(values[self.target.name]) if target and self.target else None
+        scores = values[self._output].flatten(1) if logits and self._output else None
+        return Outputs(grid, scores)
+
+    def _pass(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """Evaluate the tensors `names`, in pieces where the file insists on a batch size."""
+        one = self._differentiable if x.requires_grad else self._forward
+        if self._batch is None:
+            return one(x, names)
+        pieces = []
+        for piece in x.split(self._batch):
+            missing = self._batch - len(piece)
+            full = torch.cat([piece, piece[-1:].detach().expand(missing, *piece.shape[1:])])
+            pieces.append({n: v[: len(piece)] for n, v in one(full, names).items()})
+        return {name: torch.cat([p[name] for p in pieces]) for name in names}
+
+    def _forward(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+        values = self._session(names).run({self._image: feed(x, self.spec)})
+        return {n: torch.as_tensor(v).to(self.device, torch.float32) for n, v in values.items()}
+
+    def _differentiable(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        x = x.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else x
+        return self.interpreter({self._image: x}, names)  # type: ignore[no-any-return]
+
+    def skeleton(self) -> nn.Module:
+        """A light copy that maps `x` to the target; see `Model.skeleton`."""
+        from .onnx_skeleton import OnnxSkeleton
+
+        if self.target is None:
+            raise NotApplicableError(self.spatial or "")
+        return OnnxSkeleton(self._proto, self._image, self.target, self.spec.layout)
+
+    def padded(self, fill: Fill, *, seed: int = 0) -> OnnxModel:
+        """The kernel-padded twin; `self` is not touched."""
+        from .onnx_padding import pad_graph
+
+        x = feed(example(self.spec, self._batch or 1), self.spec)
+        proto, treatment = pad_graph(self._proto, fill, self._image, x, seed=seed)
+        twin = copy.copy(self)
+        for name in ("interpreter", "verdict", "gradients"):
+            twin.__dict__.pop(name, None)
+        twin._proto = proto
+        twin._sessions = {}
+        twin.original = self
+        twin.treatment = treatment
+        twin.notes = [n for n in self.notes if n != self.__dict__.get("verdict", NO_VERDICT).note()]
+        return twin
+
+
+NO_MAP = (
+    "no tensor that every path to the output passes through is a grid of units; name the target"
+)
+NO_VERDICT = Verdict(None, 0.0)
+
+
+def open_onnx(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    spec: InputSpec | None = None,
+    target: str | None = None,
+    output: str | None = None,
+) -> OnnxModel:
+    """Open an ONNX file for auditing.
+
+    `spec` overrides what the file says or leaves to guess about its image; `target` names a tensor
+    or node as the feature map; `output` names the output that holds the logits. A device without
+    CUDA falls back to the CPU and says so in `notes`.
+    Raises `ModelFileError` for files that cannot be read or run, `InputError` for files that do
+    not take one image, `UnknownNameError`.
+    """
+    proto, digest = read_model(path)
+    image = image_input(proto)
+    guess = spec or read_spec(proto, image)
+    check_spec(guess, image)
+    actual = _device(device)
+    model = OnnxModel(
+        proto,
+        reference=str(path),
+        source=_source(Path(path), proto, digest, device),
+        spec=guess,
+        image=image,
+        output=logits_output(proto, output),
+        device=actual,
+        target=target,
+    )
+    model.notes[:0] = _notes(model, device)
+    return model
+
+
+def _device(name: str) -> torch.device:
+    """The device for torch; CUDA that is not there becomes the CPU, as it does in onnxruntime."""
+    from .torch import pick_device
+
+    if name == "cuda" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    return pick_device(name)
+
+
+def _source(path: Path, proto: onnx.ModelProto, digest: str, device: str) -> dict[str, str]:
+    wanted = device if device != "auto" else _device(device).type
+    return {
+        "runtime": "onnxruntime",
+        "file": path.name,
+        "sha256": digest,
+        "tensors_sha256": tensors_digest(proto),
+        "opset": str(standard_opset(proto)),
+        "producer": plain(f"{proto.producer_name} {proto.producer_version}".strip()),
+        "requested_provider": providers(torch.device(wanted))[0],
+    }
+
+
+def _notes(model: OnnxModel, device: str) -> list[str]:
+    notes = []
+    if model.spec.guessed:
+        notes.append(f"input guessed: {', '.join(model.spec.guessed)}")
+    source = model.source
+    if source["provider"] != source["requested_provider"]:
+        notes.append(f"asked for {device}, onnxruntime runs on {source['provider']}")
+    if model._batch is not None:
+        notes.append(f"the file insists on a batch of {model._batch}; images go in pieces")
+    return notes
+
+
+def example(spec: InputSpec, count: int) -> Tensor:
+    """Random images, as `x` (count, channels, height, width); the same in every call."""
+    random = torch.Generator().manual_seed(0)
+    return spec.prepare(torch.rand(count, 3, spec.height, spec.width, generator=random))
+
+
+def logits_output(proto: onnx.ModelProto, name: str | None = None) -> str | None:
+    """The output that holds the logits: the named one, else the first of (batch, classes).
+
+    Trailing axes of size 1 do not count. None when no output has that form.
+    """
+    from .torch import unknown
+
+    outputs = {o.name: o.type for o in proto.graph.output}
+    if name is not None:
+        if name not in outputs:
+            raise InputError(plain(unknown("output", name, outputs), 400))
+        return name
+    for key, kind in outputs.items():
+        dims = list(kind.tensor_type.shape.dim)
+        floating = kind.tensor_type.elem_type in FLOATING
+        if floating and len(dims) >= 2 and all(d.dim_value == 1 for d in dims[2:]):
+            return key
+    return None
+
+
+FLOATING = (1, 10, 11, 16)
+"""ONNX element types float32, float16, float64 and bfloat16."""
+
+
+def first_output(proto: onnx.ModelProto, image: str) -> str:
+    """The first output that depends on the image. Raises `ModelFileError` when there is none."""
+    edges = image_edges(proto, image)
+    for output in proto.graph.output:
+        if output.name in edges and output.type.HasField("tensor_type"):
+            return output.name
+    raise ModelFileError("no output of the file is a tensor that depends on the image")
+
+
+def precision(proto: onnx.ModelProto) -> str:
+    """The narrowest float type of the weights: float32 or float16."""
+    half = any(i.data_type in (10, 16) for i in proto.graph.initializer)
+    return "float16" if half else "float32"

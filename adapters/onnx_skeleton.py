@@ -1,0 +1,79 @@
+"""The weightless copy of an ONNX graph that `structure` walks.
+
+Exporters fold batch norms into the convolution before them, so that such a graph has fewer
+normalisations than the network it came from: the skeleton shows the graph as it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .errors import NotApplicableError
+from .onnx_graph import Mode, Node
+from .onnx_interpreter import Interpreter, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import onnx
+
+    from .model import Grid
+
+WEIGHTED = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", "Gemm", "MatMul"}
+"""Operators whose constant inputs are weights and biases: only their shape counts."""
+
+SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
+"""Operators whose constant operand is a learned vector, unless it is a single number."""
+
+OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log", "Einsum", "LSTM", "Loop", "If", "QuantizeLinear"}
+"""Operators that stand for the insides of a layer: second moments do not pass through them."""
+
+
+class OnnxSkeleton(nn.Module):
+    """Maps `x` (batch, channels, height, width) to the target; weights live on `meta`.
+
+    Raises `NotApplicableError` when layers were written out as arithmetic.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, image: str, grid: Grid, layout: str) -> None:
+        super().__init__()
+        self.body = Interpreter(proto, Mode(skeleton=True))
+        self.grid = grid
+        self._image = image
+        self._layout = layout
+        nodes = [node for node, _ in plan(self.body.graph, [grid.name])]
+        opaque = sorted({node.op for node in nodes} & OPAQUE)
+        if opaque:
+            raise NotApplicableError(
+                f"layers of this graph are written out as arithmetic ({', '.join(opaque)}); "
+                "export it with opset 20 or later for a structure"
+            )
+        self.body.replace_constants(light_constants(nodes, self.body.graph.constants))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x` (batch, channels, height, width) to the target, of the same axes."""
+        x = x.permute(0, 2, 3, 1) if self._layout == "NHWC" else x
+        return self.grid.read(self.body({self._image: x}, [self.grid.name])[self.grid.name])
+
+
+def light_constants(nodes: Iterable[Node], constants: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Constants as the skeleton has them: weights on `meta`, scales one, biases of products zero.
+
+    Integers and single numbers, which are shapes and settings, stay.
+    """
+    light: dict[str, Tensor] = {}
+    products: set[str] = set()
+    for node in nodes:
+        if node.op in WEIGHTED and node.constant:
+            products.update(node.outputs)
+        for name in node.constant:
+            value = constants[name]
+            if node.op in WEIGHTED:
+                light[name] = torch.empty(value.shape, device="meta")
+            elif node.op in SCALED and value.numel() > 1 and value.is_floating_point():
+                shift = node.op in {"Add", "Sub"} and products.intersection(node.inputs)
+                light[name] = torch.zeros_like(value) if shift else torch.ones_like(value)
+    return light

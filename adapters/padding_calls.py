@@ -1,0 +1,293 @@
+"""Kernel padding of one call: a strided convolution or pool as the network makes it.
+
+The treatment is defined on the call, not on the layer class: the weight and the input as they reach
+`conv2d`, after whatever the layer did to them (standardised weights, mixtures of experts, reflect
+padding). So every layer that ends in one of these functions is treated alike.
+
+Existing padding stays. One exception: an input that the same layer has just padded by hand with
+less before than after, as TF-SAME does, gets the new rows in front until both sides balance, as if
+SAME had been computed for the grown kernel (exactly so for stride 2). `zero` never does this: it
+keeps the function.
+
+Pools. A maximum grows its window; the rows it lacks at the end repeat the last one, which every
+such window holds already, so that they change nothing (dilated windows get -inf). A mean becomes a
+fixed convolution, see `mean_taps`; its divisor counts the pixels, and the layer's own padding where
+it counted that, but never the rows added here: a constant image stays constant up to the border.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .padding_kernels import (
+    Pair,
+    end_padding,
+    grown_kernel,
+    mean_taps,
+    output_size,
+    pad_weight,
+    tap_energy,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .model import Fill
+
+Kind = Literal["conv2d", "max_pool2d", "avg_pool2d"]
+
+_CONV = ("x", "weight", "bias", "stride", "padding", "dilation", "groups")
+_CONVOLUTION = (*_CONV[:6], "transposed", "output_padding", "groups")
+_MAX = ("x", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+_MEAN = (
+    "x",
+    "kernel_size",
+    "stride",
+    "padding",
+    "ceil_mode",
+    "count_include_pad",
+    "divisor_override",
+)
+
+_FUNCTIONS: dict[Callable[..., Any], tuple[Kind, tuple[str, ...]]] = {
+    F.conv2d: ("conv2d", _CONV),
+    torch.convolution: ("conv2d", _CONVOLUTION),
+    F.max_pool2d: ("max_pool2d", _MAX),
+    torch.max_pool2d: ("max_pool2d", _MAX),
+    F.max_pool2d_with_indices: ("max_pool2d", _MAX),
+    F.avg_pool2d: ("avg_pool2d", _MEAN),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a convolution or pool over `x` (..., channels, height, width)."""
+
+    kind: Kind
+    x: Tensor
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    ceil_mode: bool = False
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    groups: int = 1
+    indices: bool = False
+    include_pad: bool = True
+    divisor: int | None = None
+
+    @property
+    def uneven(self) -> bool:
+        """Whether a stride does not divide its kernel, on a call that is not padded yet.
+
+        A padded weight is known by its `tap_energy`.
+        """
+        divides = all(k % s == 0 for k, s in zip(self.kernel, self.stride, strict=True))
+        return not divides and getattr(self.weight, "tap_energy", None) is None
+
+    @property
+    def size(self) -> Pair:
+        """Height and width of `x`."""
+        return self.x.shape[-2], self.x.shape[-1]
+
+
+def read_call(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Call | None:
+    """What a call of a torch function does, or None when it is neither convolution nor pool."""
+    if func not in _FUNCTIONS:
+        return None
+    kind, names = _FUNCTIONS[func]
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    x = given["x"] if "x" in given else given["input"]
+    if kind == "conv2d":
+        return _read_conv(x, given)
+    kernel = _pair(given["kernel_size"])
+    return Call(
+        kind,
+        x,
+        kernel,
+        _pair(given.get("stride") or kernel),
+        _pair(given.get("padding", 0)),
+        _pair(given.get("dilation", 1)),
+        ceil_mode=bool(given.get("ceil_mode", False)),
+        indices=func is F.max_pool2d_with_indices or bool(given.get("return_indices", False)),
+        include_pad=bool(given.get("count_include_pad", True)),
+        divisor=given.get("divisor_override"),
+    )
+
+
+def _read_conv(x: Tensor, given: Mapping[str, Any]) -> Call | None:
+    weight = given["weight"]
+    if weight.ndim != 4 or given.get("transposed", False):
+        return None
+    padding = given.get("padding", 0)
+    if isinstance(padding, str):  # torch refuses "same" with a stride
+        padding = 0
+    return Call(
+        "conv2d",
+        x,
+        (weight.shape[2], weight.shape[3]),
+        _pair(given.get("stride", 1)),
+        _pair(padding),
+        _pair(given.get("dilation", 1)),
+        weight=weight,
+        bias=given.get("bias"),
+        groups=given.get("groups", 1),
+    )
+
+
+def _pair(value: Any) -> Pair:
+    """Torch's `n`, `(n,)` or `(rows, columns)` as (rows, columns)."""
+    if isinstance(value, int):
+        return value, value
+    values = tuple(value)
+    return (values[0], values[-1])
+
+
+def own_parameter(module: nn.Module, weight: Tensor | None) -> str | None:
+    """The name of the parameter of `module` that `weight` is, or is made of tap by tap.
+
+    A convolution that standardises or scales its weight in `forward` is the second case.
+    """
+    if weight is None:
+        return None
+    own = module._parameters
+    for name, parameter in own.items():
+        if parameter is weight:
+            return name
+    shared = own.get("weight")
+    is_made = isinstance(module, nn.Conv2d) and shared is not None and shared.shape == weight.shape
+    return "weight" if is_made else None
+
+
+def is_fixed(module: nn.Module, weight: Tensor) -> bool:
+    """Whether `weight` is a buffer of `module` (or a view of one), such as a blur."""
+    return any(b is weight or weight._base is b for b in module.buffers(recurse=False))
+
+
+def refusal(call: Call, fill: Fill, owned: bool) -> str | None:
+    """Why `fill` leaves an uneven call alone, or None. `owned`: the weight is the layer's own."""
+    if grown_kernel(call.kernel, call.stride, "box", call.dilation) == call.kernel:
+        return (
+            f"dilation {call.dilation} and stride {call.stride} share a factor: no number of taps "
+            "reaches every phase"
+        )
+    if call.indices:
+        return "a max-pool that returns indices, which a padded input would shift"
+    if fill == "zero" and call.kind == "max_pool2d":
+        return "a larger window would change the maximum; zero keeps the function"
+    if fill == "zero" and call.kind == "avg_pool2d":
+        return "a mean has no taps to add: with weight 0 they are the same mean"
+    if fill == "zero" and not owned:
+        return "a fixed or computed kernel: new taps of 0 could never be trained"
+    return None
+
+
+def settled_fill(call: Call, fill: Fill, owned: bool) -> Fill:
+    """The fill a call really gets: a kernel that is fixed or computed cannot be drawn anew."""
+    return "box" if fill == "fresh" and call.kind == "conv2d" and not owned else fill
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a call grows: its kernel and the rows to add in front and at the end, per axis."""
+
+    kernel: Pair
+    front: Pair
+    end: Pair
+
+    @property
+    def ends(self) -> tuple[int, int, int, int]:
+        """In the order of `F.pad`."""
+        return (self.front[1], self.end[1], self.front[0], self.end[0])
+
+
+def growth(call: Call, kernel: Pair, fill: Fill, by_hand: tuple[Pair, Pair]) -> Growth:
+    """Size up `call` for the grown `kernel`.
+
+    `by_hand` is what the layer itself has just padded, (before, after) of rows and of columns.
+    """
+    front = [0, 0]
+    end = [0, 0]
+    for axis in (0, 1):
+        k, s, p, d = (v[axis] for v in (call.kernel, call.stride, call.padding, call.dilation))
+        before, after = by_hand[axis]
+        new = d * (kernel[axis] - k)
+        if fill != "zero" and p == 0 and before < after:
+            front[axis] = min(new, (before + after + new) // 2 - before)
+        missing = end_padding(
+            call.size[axis], k, kernel[axis], s, p, p, d, ceil_mode=call.ceil_mode
+        )
+        end[axis] = max(0, missing - front[axis])
+    return Growth(kernel, (front[0], front[1]), (end[0], end[1]))
+
+
+def run_conv(call: Call, grown: Growth, weight: Tensor, energy: Tensor) -> Tensor:
+    """Convolve with the grown `weight`, which carries its `tap_energy` (rows, columns)."""
+    weight.tap_energy = energy  # type: ignore[attr-defined]
+    x = F.pad(call.x, grown.ends) if any(grown.ends) else call.x
+    return F.conv2d(x, weight, call.bias, call.stride, call.padding, call.dilation, call.groups)
+
+
+def run_max_pool(call: Call, grown: Growth) -> Tensor:
+    """The maximum over the grown window."""
+    x = call.x
+    if any(grown.ends) and call.dilation == (1, 1):
+        x = F.pad(x, grown.ends, mode="replicate")
+    elif any(grown.ends):
+        x = F.pad(x, grown.ends, value=float("-inf"))
+    return F.max_pool2d(x, grown.kernel, call.stride, call.padding, call.dilation)
+
+
+def run_mean(call: Call, grown: Growth, fill: Fill) -> Tensor:
+    """The mean over the grown window, as a convolution of each channel by itself."""
+    rows, columns = (mean_taps(k, s, fill) for k, s in zip(call.kernel, call.stride, strict=True))
+    taps = rows[:, None] * columns
+    channels = call.x.shape[-3]
+    weight = taps.to(call.x).expand(channels, 1, -1, -1)
+    depthwise = replace(call, weight=weight, dilation=(1, 1), groups=channels)
+    out = run_conv(depthwise, grown, weight, taps.square())
+    if call.divisor is not None:
+        return out * (call.kernel[0] * call.kernel[1] / call.divisor)
+    if not any(grown.ends) and not call.ceil_mode and (call.include_pad or call.padding == (0, 0)):
+        return out
+    mass = _mass(call, grown, 0, rows)[:, None] * _mass(call, grown, 1, columns)
+    return out / mass.to(out)
+
+
+def _mass(call: Call, grown: Growth, axis: int, taps: Tensor) -> Tensor:
+    """How much of the weight of each window (windows,) falls on pixels that count, 0 to 1."""
+    size, pad, stride = call.size[axis], call.padding[axis], call.stride[axis]
+    margin = pad if call.include_pad else 0
+    count = output_size(size, call.kernel[axis], stride, pad, pad, ceil_mode=call.ceil_mode)
+    first = torch.arange(count, device=taps.device) * stride - pad - grown.front[axis]
+    place = first[:, None] + torch.arange(len(taps), device=taps.device)
+    counted = (place >= -margin) & (place < size + margin)
+    return (counted * taps).sum(1)
+
+
+def conv_energy(call: Call, weight: Tensor, fill: Fill, *, fixed: bool) -> Tensor:
+    """`tap_energy` of a padded convolution; of a fixed kernel, its own squares."""
+    if fixed and not weight.is_meta:
+        return weight.detach().square().mean((0, 1)).double().cpu()
+    return tap_energy(call.kernel, call.stride, fill, call.dilation)
+
+
+def grow_conv(
+    call: Call, fill: Fill, extra: tuple[Tensor | None, Tensor | None] = (None, None)
+) -> Tensor:
+    """The grown weight of `call`; `extra` are trained rows and columns in place of zeros."""
+    assert call.weight is not None  # noqa: S101 - a convolution has one
+    if extra == (None, None):
+        return pad_weight(call.weight, call.stride, fill, dilation=call.dilation)
+    weight, (rows, columns) = call.weight, extra
+    if columns is not None:
+        weight = torch.cat((weight, columns.to(weight)), 3)
+    return weight if rows is None else torch.cat((weight, rows.to(weight)), 2)

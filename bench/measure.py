@@ -1,0 +1,227 @@
+"""Measuring one model variant: open it once, take gradients once, then suite after suite.
+
+Whatever breaks becomes a failed record of the cells it touched, and what does not apply a skipped
+one; the other cells go on. `audit` does it in this process, `worker` in one of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..adapters.errors import NotApplicableError
+from .clerk import Clerk
+from .environment import reset_peaks
+from .plan import DEFAULT_SUITES, Settings, make_jobs, module_identity
+from .toolkit import standard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import nn
+
+    from ..adapters.model import Fill, Model
+    from ..suites.images import ImageSet
+    from ..suites.suite import Array, Context, Probe
+    from .plan import Cell, Job
+    from .record import Record
+    from .toolkit import Toolkit
+
+
+def audit(
+    reference: str | Path | nn.Module,
+    suites: Sequence[str] = DEFAULT_SUITES,
+    kernel_padding: Sequence[Fill] = ("none",),
+    *,
+    images: str = "dead-leaves",
+    count: int = 16,
+    seed: int = 0,
+    device: str = "auto",
+    batch: int = 16,
+    target: str | None = None,
+    size: tuple[int, int] | None = None,
+    draws: int = 200,
+    members: int | None = None,
+    name: str | None = None,
+    toolkit: Toolkit | None = None,
+) -> list[Record]:
+    """Audit one model in this process: a record for each kernel padding, suite and protocol.
+
+    `reference` is what `adapters.load.load` takes; `name` is what a module is called in records.
+    `suites` are named as on the command line (`erf`, `erf:kim2023`, `erf:all`). `images`, `count`,
+    `seed`, `draws`, `target`, `size` and `members` are those of `plan.Settings`.
+    A measurement that fails gives a failed record; only wrong names and settings raise, as
+    subclasses of `PerimetryError`.
+
+    >>> records = audit("timm:test_resnet@init", ("structure",))  # doctest: +SKIP
+    >>> records[0].metrics["weakest"].value  # doctest: +SKIP
+    """
+    from ..adapters.torch import pick_device
+
+    toolkit = toolkit or standard()
+    settings = Settings(images, count, seed, draws, target, size, members)
+    place = pick_device(device)
+    text, objects, identities = _named(reference, name)
+    jobs = make_jobs(
+        [text],
+        suites,
+        kernel_padding,
+        settings,
+        device=place.type,
+        known=toolkit.suites,
+        identities=identities,
+    )
+    bench = Workbench(toolkit, settings, device=str(place), batch=batch, objects=objects)
+    records: list[Record] = []
+    for job in jobs:
+        bench.measure(job, records.append)
+    return records
+
+
+def _named(
+    reference: str | Path | nn.Module, name: str | None
+) -> tuple[str, dict[str, nn.Module], dict[str, str]]:
+    """The text that stands for `reference`; a module's own entry and hash by that text."""
+    if isinstance(reference, str | Path):
+        return str(reference), {}, {}
+    text = name or f"module:{type(reference).__name__}"
+    return text, {text: reference}, {text: module_identity(reference)}
+
+
+def no_stage(_name: str, _cells: Sequence[Cell]) -> None:
+    """Take no notice of a stage."""
+
+
+class Workbench:
+    """Opens models and images, and measures jobs one after another on one device.
+
+    `stage(name, cells)` is told what is about to be done and which cells a crash would cost.
+    """
+
+    def __init__(
+        self,
+        toolkit: Toolkit,
+        settings: Settings,
+        *,
+        device: str = "cpu",
+        batch: int = 16,
+        objects: Mapping[str, nn.Module] | None = None,
+        stage: Callable[[str, Sequence[Cell]], None] = no_stage,
+    ) -> None:
+        from ..suites.images import open_images
+
+        self.toolkit = toolkit
+        self.settings = settings
+        self.device = device
+        self.batch = batch
+        self.stage = stage
+        self._objects = objects or {}
+        self._images: ImageSet = open_images(settings.images, settings.count, settings.seed)
+        self._opened: tuple[str, Model] | None = None
+
+    def measure(self, job: Job, keep: Callable[[Record], None]) -> None:
+        """Measure every cell of `job`; `keep` gets each record as soon as it is there."""
+        reset_peaks(self.device)
+        clerk = Clerk(job, self.settings.seed, self._images, self.device)
+        self.stage("opening the model", job.cells)
+        try:
+            clerk.opened(self._open(job))
+        except Exception as error:  # noqa: BLE001 - a foreign model may raise anything
+            for cell in job.cells:
+                keep(clerk.broken(cell, error))
+            return
+        cells, probes = self._sort(clerk, keep)
+        for cell in (c for c in cells if not probes[c.key]):
+            keep(self._finish(clerk, cell, {}))
+        self._with_gradients(clerk, [c for c in cells if probes[c.key]], probes, keep)
+
+    def _open(self, job: Job) -> Model:
+        """The model variant; the untreated model stays open for the next fill."""
+        if self._opened is None or self._opened[0] != job.reference:
+            self._opened = None  # frees the last model before the next one is built
+            model = self.toolkit.load(
+                self._objects.get(job.reference, job.reference),
+                device=self.device,
+                target=self.settings.target,
+                size=self.settings.size,
+                seed=self.settings.seed,
+                members=self.settings.members,
+            )
+            self._opened = (job.reference, model)
+        model = self._opened[1]
+        return model if job.fill == "none" else model.padded(job.fill, seed=self.settings.seed)
+
+    def _sort(
+        self, clerk: Clerk, keep: Callable[[Record], None]
+    ) -> tuple[list[Cell], dict[str, Sequence[Probe]]]:
+        """Record the cells that do not apply; give the others, and their probes by key."""
+        cells, probes = [], {}
+        for cell in clerk.job.cells:
+            suite = self.toolkit.suites[cell.suite]
+            try:
+                reason = suite.skip(clerk.model, cell.protocol)
+                if reason is not None:
+                    raise NotApplicableError(reason)
+                probes[cell.key] = suite.probes(clerk.model, cell.protocol, self.settings.seed)
+                cells.append(cell)
+            except Exception as error:  # noqa: BLE001 - becomes a record
+                keep(clerk.broken(cell, error))
+        return cells, probes
+
+    def _with_gradients(
+        self,
+        clerk: Clerk,
+        cells: Sequence[Cell],
+        probes: Mapping[str, Sequence[Probe]],
+        keep: Callable[[Record], None],
+    ) -> None:
+        """One pass for all `cells`; where that breaks, one pass for each."""
+        if not cells:
+            return
+        self.stage("gradients", cells)
+        try:
+            maps = self._gradients(clerk, [p for c in cells for p in probes[c.key]])
+        except Exception as error:  # noqa: BLE001 - becomes a record
+            if len(cells) == 1:
+                keep(clerk.broken(cells[0], error))
+                return
+            for cell in cells:
+                self._with_gradients(clerk, [cell], probes, keep)
+            return
+        for cell in cells:
+            own = {p.name: maps[p.name] for p in probes[cell.key]}
+            keep(self._finish(clerk, cell, own))
+
+    def _gradients(self, clerk: Clerk, probes: Sequence[Probe]) -> Mapping[str, Array]:
+        from ..suites.gradients import gradient_maps
+
+        begun = time.perf_counter()
+        once = list({probe.name: probe for probe in probes}.values())
+        images = self._images.load(clerk.model.spec)
+        found = gradient_maps(clerk.model, images, once, batch=self.batch)
+        clerk.gradients_s = time.perf_counter() - begun
+        clerk.notes = list(found.notes)
+        return found.maps
+
+    def _finish(self, clerk: Clerk, cell: Cell, maps: Mapping[str, Array]) -> Record:
+        """Let the suite measure; its record, whatever comes of it."""
+        self.stage(f"{cell.suite}:{cell.protocol}", [cell])
+        begun = time.perf_counter()
+        try:
+            suite = self.toolkit.suites[cell.suite]
+            context = self._context(clerk.model, cell)
+            measurement = suite.measure(clerk.model, cell.protocol, maps, context)
+            return clerk.measured(cell, measurement, time.perf_counter() - begun)
+        except Exception as error:  # noqa: BLE001 - becomes a record
+            return clerk.broken(cell, error)
+
+    def _context(self, model: Model, cell: Cell) -> Context:
+        """What the suite may look at; exact suites get no images."""
+        import torch
+
+        from ..suites.suite import Context
+
+        blank = torch.empty(0, 3, model.spec.height, model.spec.width)
+        images = self._images.load(model.spec) if cell.random else blank
+        return Context(images, self.settings.seed, self.batch, self.settings.draws)

@@ -1,0 +1,219 @@
+"""What is to be measured, and the key of every record before any model is opened.
+
+A *cell* is one record to be: model reference, fill, suite, protocol. Its key is a sha256 over
+everything that can change its numbers: the reference and the bytes of the file it names, fill,
+suite, protocol and its version, target, input size, seed, weight sets, the kind of device, the
+versions of the libraries in `environment.STACK`, and, for suites that look at images, the images
+(generator, count and seed; or the files' bytes) and the number of bootstrap draws. Left out on
+purpose: batch size and thread count, which change nothing beyond float noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..adapters.errors import InputError, UnknownNameError
+from ..adapters.model import FILLS, Fill
+from .environment import STACK, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from torch import nn
+
+    from ..suites.images import ImageSet
+    from ..suites.suite import Suite
+
+DEFAULT_SUITES = ("structure", "erf", "deadpixel")
+TREATED_ONLY = "fidelity"
+"""Added by itself to treated variants wherever another suite looks at images."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the user chooses that can change a number, except model, fill, suite, protocol.
+
+    `images` is `dead-leaves`, `noise` or a folder; `count` how many; `draws` the bootstrap
+    replicates; `members` the weight sets of an `@init` model; `size` (height, width).
+    """
+
+    images: str = "dead-leaves"
+    count: int = 16
+    seed: int = 0
+    draws: int = 200
+    target: str | None = None
+    size: tuple[int, int] | None = None
+    members: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One record to be made; `settings` are those of `used_settings`."""
+
+    suite: str
+    protocol: str
+    version: str
+    random: bool
+    settings: Mapping[str, Any]
+    key: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """All cells of one model variant; the model is opened once for them."""
+
+    reference: str
+    fill: Fill
+    cells: tuple[Cell, ...]
+
+    def only(self, keys: Iterable[str]) -> Job:
+        """The same variant with the cells of `keys` alone."""
+        wanted = set(keys)
+        return Job(self.reference, self.fill, tuple(c for c in self.cells if c.key in wanted))
+
+
+def make_jobs(
+    references: Sequence[str],
+    suites: Sequence[str],
+    fills: Sequence[str],
+    settings: Settings,
+    *,
+    device: str,
+    known: Mapping[str, Suite],
+    identities: Mapping[str, str] | None = None,
+) -> list[Job]:
+    """Every variant of every model, in the order given, with keys.
+
+    `device` is a kind (`cpu`, `cuda`); `identities` gives the hash behind references that name no
+    file (modules given in Python). Raises `UnknownNameError` with near names for suites, protocols
+    and fills, `InputError` for images that cannot be used.
+    """
+    chosen, checked = parse_suites(suites, known), parse_fills(fills)
+    used = {random: used_settings(settings, random=random) for random in (True, False)}
+    jobs = []
+    for reference in dict.fromkeys(references):
+        identity = (identities or {}).get(reference) or file_identity(reference)
+        for fill in checked:
+            common = [reference, identity, fill, device, settings.seed, versions(STACK)]
+            cells = [
+                _cell(known[suite], protocol, used, common)
+                for suite, protocol in _for_fill(chosen, fill, known)
+            ]
+            if cells:
+                jobs.append(Job(reference, fill, tuple(cells)))
+    return jobs
+
+
+def _cell(suite: Suite, protocol: str, used: Mapping[bool, Any], common: list[Any]) -> Cell:
+    version = suite.protocols[protocol]
+    settings = used[suite.random]
+    key = _hash([common, suite.name, protocol, version, settings])
+    return Cell(suite.name, protocol, version, suite.random, settings, key)
+
+
+def parse_suites(names: Sequence[str], known: Mapping[str, Suite]) -> list[tuple[str, str]]:
+    """Read `erf`, `erf:kim2023` and `erf:all` as (suite, protocol) pairs, each once, in order.
+
+    Raises `UnknownNameError` with near names, `InputError` when there is none.
+    """
+    pairs: dict[tuple[str, str], None] = {}
+    for text in names:
+        name, _, protocol = text.strip().partition(":")
+        suite = known[check_name("suite", name, known)]
+        default = next(iter(suite.protocols))
+        wanted = list(suite.protocols) if protocol == "all" else [protocol or default]
+        for one in wanted:
+            pairs[name, check_name(f"protocol of {name}", one, suite.protocols)] = None
+    if not pairs:
+        raise InputError(f"no suite was named; expected some of {', '.join(known)}")
+    return list(pairs)
+
+
+def parse_fills(names: Sequence[str]) -> list[Fill]:
+    """Check the names of kernel-padding fills, each once, in order. Raises `UnknownNameError`."""
+    checked = [check_name("kernel padding", name.strip(), FILLS) for name in names]
+    return [fill for fill in FILLS if fill in checked]
+
+
+def check_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Give `name` back when it is known. Raises `UnknownNameError` with near names."""
+    names = list(known)
+    if name in names:
+        return name
+    near = get_close_matches(name, names, n=3, cutoff=0.5) or names
+    raise UnknownNameError(f"unknown {kind} {name!r}; did you mean {' or '.join(near)}?")
+
+
+def file_identity(reference: str) -> str:
+    """Sha256 of the file a reference names (and of ONNX external data beside it), or ''.
+
+    A file that is missing or unreadable has none: opening the model will say what is wrong.
+    """
+    name, at, state = reference.partition("@")
+    path = Path(state if name.startswith("timm:") and at else reference)
+    if reference.startswith("timm:") and (not at or state == "init"):
+        return ""
+    parts = [_file_sha256(p) for p in (path, Path(f"{path}.data"), path.with_suffix(".data"))]
+    return "+".join(part for part in parts if part)
+
+
+def used_settings(settings: Settings, *, random: bool) -> dict[str, Any]:
+    """The settings, seed apart, that can change the numbers of a suite; exact ones use no images.
+
+    Records of one suite, protocol and version compare only when these are equal.
+    """
+    used: dict[str, Any] = {
+        "target": settings.target,
+        "size": list(settings.size) if settings.size else None,
+        "members": settings.members,
+    }
+    if random:
+        from ..suites.images import open_images
+
+        images = open_images(settings.images, settings.count, settings.seed)
+        used["images_sha256"] = images_identity(images)
+        used["draws"] = settings.draws
+    return used
+
+
+def images_identity(images: ImageSet) -> str:
+    """Sha256 of an image set that does not depend on the size a model wants."""
+    if not images.files:
+        return _hash([images.name, images.count, images.seed])
+    return _hash([_file_sha256(path) for path in images.files])
+
+
+def _for_fill(
+    chosen: Sequence[tuple[str, str]], fill: Fill, known: Mapping[str, Suite]
+) -> list[tuple[str, str]]:
+    """The (suite, protocol) pairs of one fill: fidelity is for treated variants."""
+    pairs = [pair for pair in chosen if pair[0] != TREATED_ONLY]
+    asked = len(pairs) < len(chosen) or any(known[suite].random for suite, _ in pairs)
+    if fill != "none" and asked and TREATED_ONLY in known:
+        pairs.append((TREATED_ONLY, next(iter(known[TREATED_ONLY].protocols))))
+    return pairs
+
+
+def module_identity(module: nn.Module) -> str:
+    """Sha256 of a module's structure and tensors."""
+    from ..adapters.torch import tensors_digest
+
+    return _hash([repr(module), tensors_digest(module)])
+
+
+def _file_sha256(path: Path) -> str:
+    """Hash of a file's bytes, or '' when it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,322 @@
+"""One pass through an architecture in the energy domain: no weights, no data, no sampling.
+
+Definition (ours). For independent zero-mean weights the expected squared Jacobian of a layer,
+E (dy_o / dx_i)^2, is a matrix of its own, and these matrices multiply from layer to layer. So the
+*expected sensitivity map* E sum_o (dF_o / dx_ij)^2 is the vector-Jacobian product of ones with a
+network whose layers are replaced by their energy matrices:
+
+- convolution, linear: every tap 1 / fan_in (its second moment); biases vanish. A fixed filter that
+  is no parameter: its taps squared. A weight with the attribute `tap_energy` (kernel height, width):
+  second moments relative to an unpadded tap, whose count is `tap_count`.
+- normalisation: division by the detached mean energy.
+- ReLU and its like: 1/2. Saturating gates: constant 1/4. Softmax: uniform, so that attention is a
+  mean over tokens; queries and keys carry nothing.
+- max-pool: 1 / window. Mean over n: mean / n. Constant factors: their square. Additive constants
+  vanish. Product of two activations: product of energies (its derivative is the product rule).
+- interpolation: its coefficients squared.
+
+With `paths=True` the same pass counts paths (Perone 2017; Alsallakh et al. 2021): all taps and
+factors 1, activations and normalisations the identity, pools sum; one channel per layer.
+
+Energies of all channels of a layer agree unless branches were joined, so they are stored once (see
+`narrow`). Tensors that need a gradient are energies; all others are constants, kept as amplitudes.
+Weights are needed for their shapes only and may be on the `meta` device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ..adapters.errors import NotApplicableError, PerimetryError
+from .layers import Field, Layer, Pair, Window, union
+from .narrow import alias, widen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+METADATA = frozenset(
+    "get set delete size dim stride numel nelement ndimension is_floating_point is_complex "
+    "is_contiguous len hash repr is_tensor device has_names storage_offset element_size "
+    "get_device data_ptr bool iter contains".split()
+)
+"""Functions that read no entries (names without underscores)."""
+
+SHAPE_ONLY = frozenset(
+    "permute transpose swapaxes movedim moveaxis unsqueeze squeeze chunk split tensor_split "
+    "split_with_sizes unbind getitem select narrow expand expand_as view_as unfold t swapdims "
+    "detach index_select gather take_along_dim repeat tile repeat_interleave diagonal".split()
+)
+"""Functions that only move entries: they are their own energy matrix, and need no check."""
+
+
+class Trace(TorchFunctionMode):
+    """Reads a forward pass in the energy domain and notes its layers and fields.
+
+    `padded[v]` is the index of the layer whose kernel is padded in entry v of the batch, or None.
+    """
+
+    def __init__(self, *, paths: bool = False, padded: Sequence[int | None] = (None,)) -> None:
+        super().__init__()
+        self.paths = paths
+        self.padded = tuple(padded)
+        self.layers: list[Layer] = []
+        self.names: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        name = func.__name__.strip("_")
+        if name in METADATA:
+            return func(*args, **kwargs)
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        try:
+            out = self._apply(name, func, tensors, args, kwargs)
+        except PerimetryError:
+            raise
+        except Exception as error:
+            if not any(is_energy(t) or t.is_meta for t in tensors):
+                raise
+            raise NotApplicableError(self._complaint(name, f"{error}")) from error
+        return self._tag(out, tensors)
+
+    def _apply(
+        self, name: str, func: Any, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        from .energy_rules import RULES
+
+        energy = any(is_energy(t) for t in tensors)
+        rule = RULES.get(name)
+        if rule is not None and (energy or _weighs_a_constant(name, args)):
+            return self._ruled(rule, args, kwargs) if energy else self._amplitude(rule, args, kwargs)
+        if not energy and any(t.is_meta for t in tensors):
+            return _shape_only(name, func, args, kwargs)
+        out = func(*args, **kwargs)
+        if energy and name not in SHAPE_ONLY:
+            self._check(name, out)
+        return out
+
+    def _ruled(self, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        return rule(self, *args, **kwargs)
+
+    def _amplitude(self, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Send a constant through random weights: the root of the energy that comes out."""
+        first, *rest = args
+        out = rule(self, first**2, *rest, **kwargs)
+        return out.clamp(min=0).sqrt()
+
+    def _check(self, name: str, out: Any) -> None:
+        for t in tree_leaves(out):
+            if isinstance(t, Tensor) and t.is_floating_point() and not bool(t.isfinite().all()):
+                raise NotApplicableError(self._complaint(name, "it gives infinite energies"))
+
+    def _complaint(self, name: str, detail: str) -> str:
+        where = f" in layer {self.names[-1]!r}" if self.names and self.names[-1] else ""
+        return f"the operation {name!r}{where} has no energy rule: {detail.splitlines()[0]}"
+
+    def _tag(self, out: Any, tensors: list[Tensor]) -> Any:
+        """Give results that have no field yet the union of the fields of what went in."""
+        fields = [f for f in map(field_of, tensors) if f is not None]
+        if not fields:
+            return out
+        merged = union(fields)
+
+        def tag(t: Any) -> Any:
+            if not isinstance(t, Tensor) or t.is_meta:
+                return t
+            if any(t is other for other in tensors):
+                if field_of(t) == merged:
+                    return t
+                t = alias(t)
+            elif field_of(t) is not None:
+                return t
+            return with_field(t, merged)
+
+        return tree_map(tag, out)
+
+    def coefficient(self, constant: Tensor | complex) -> Any:
+        """The factor by which a constant multiplies an energy (or a path count)."""
+        if isinstance(constant, Tensor):
+            if self.paths or constant.is_meta:
+                return constant.new_ones((1,) * constant.ndim, device="cpu", dtype=torch.float64)
+            return constant.to(torch.float64) ** 2
+        return 1.0 if self.paths else abs(constant) ** 2
+
+    def note(
+        self, kind: str, x: Tensor, out: Tensor, windows: tuple[Window, Window], groups: int = 1
+    ) -> Tensor:
+        """Record one convolution or pooling from `x` to `out` (..., height, width)."""
+        origin, size, windows = self._origin(x, windows)
+        sources = origin.history if origin else ((), ())
+        grid = (out.shape[-2], out.shape[-1])
+        name = self.names[-1] if self.names else ""
+        layer = Layer(name, kind, windows, groups, size, grid, sources, len(self.layers))
+        self.layers.append(layer)
+        return with_field(out, origin.through(windows, grid)) if origin else out
+
+    def _origin(
+        self, x: Tensor, windows: tuple[Window, Window]
+    ) -> tuple[Field | None, Pair, tuple[Window, Window]]:
+        """Undo a padding that came just before: its field, size, and windows that include it."""
+        pending: tuple[Field | None, Pair, tuple[Pair, Pair]] | None
+        pending = getattr(x, "pending", None)
+        if pending is None:
+            found = field_of(x)
+            size = (x.shape[-2], x.shape[-1])
+            return (found.regridded(size) if found and self._whole(x) else found), size, windows
+        origin, size, pads = pending
+        both = tuple(
+            _with_padding(w, n, p) for w, n, p in zip(windows, size, pads, strict=True)
+        )
+        return origin, size, both  # type: ignore[return-value]
+
+    def _whole(self, x: Tensor) -> bool:
+        """Whether the batch axis holds whole maps, not windows of them."""
+        return x.shape[0] == len(self.padded)
+
+    def variant(self) -> int | None:
+        """Find the batch entry in which the layer about to be recorded is padded, if any."""
+        index = len(self.layers)
+        return self.padded.index(index) if index in self.padded else None
+
+
+def _with_padding(window: Window, size: int, pads: Pair) -> Window:
+    before, after = pads
+    total = max(0, (-(-size // window.stride) - 1) * window.stride + window.extent - size)
+    same = total == before + after and before == total // 2 and window.before + window.after == 0
+    return replace(
+        window, before=window.before + before, after=window.after + after, same=same and total > 0
+    )
+
+
+def _weighs_a_constant(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether random weights meet a constant, such as a learned query."""
+    return (
+        name in {"conv1d", "conv2d", "conv3d", "linear", "matmul"}
+        and len(args) > 1
+        and not args[0].is_meta
+        and args[1].is_meta
+    )
+
+
+def _shape_only(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """Run on the `meta` device what only concerns weights."""
+    if name in {"to", "type_as", "cpu", "cuda", "contiguous"}:
+        return args[0]
+
+    def to_meta(t: Any) -> Any:
+        return t.to("meta") if isinstance(t, Tensor) else t
+
+    return func(*tree_map(to_meta, args), **tree_map(to_meta, kwargs))
+
+
+def is_energy(t: Any) -> bool:
+    """Whether `t` is an energy: a tensor that the input reaches."""
+    return isinstance(t, Tensor) and t.requires_grad
+
+
+def is_weight(t: Any) -> bool:
+    """Whether `t` stands for random weights: on `meta`, or a parameter with two axes or more."""
+    return isinstance(t, Tensor) and (t.is_meta or (isinstance(t, nn.Parameter) and t.ndim > 1))
+
+
+def field_of(t: Tensor) -> Field | None:
+    """Give the field of the units of `t`, if the input reaches it."""
+    return getattr(t, "field", None)
+
+
+def with_field(t: Tensor, field: Field | None) -> Tensor:
+    """Note the field of the units of `t`."""
+    t.field = field  # type: ignore[attr-defined]
+    return t
+
+
+@contextlib.contextmanager
+def module_names(module: nn.Module, stack: list[str]) -> Iterator[None]:
+    """Keep on `stack` the dotted name of the module that is running."""
+    while len(children := list(module.children())) == 1:
+        (module,) = children
+    handles = []
+    for name, layer in module.named_modules():
+        handles.append(layer.register_forward_pre_hook(lambda *_, n=name: stack.append(n)))
+        handles.append(layer.register_forward_hook(lambda *_: stack.pop() and None))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run(skeleton: nn.Module, size: tuple[int, int, int], trace: Trace) -> tuple[Tensor, Tensor]:
+    """Run `skeleton` under `trace` on an input of ones, size (channels, height, width).
+
+    Returns the input, (variants, 1, height, width) with one channel standing for all, and the
+    target (variants, channels, h, w). Raises `NotApplicableError` naming what stands in the way.
+    """
+    channels, height, width = size
+    entries = len(trace.padded)
+    x = torch.ones(entries, 1, height, width, dtype=torch.float64, requires_grad=True)
+    wide = with_field(widen(x, (entries, channels, height, width)), Field((height, width)))
+    skeleton.requires_grad_(False)
+    with module_names(skeleton, trace.names):
+        target = _forward(skeleton, wide, trace)
+    if not (isinstance(target, Tensor) and target.requires_grad):
+        raise NotApplicableError("no path without a gate leads from the input to the target")
+    return x, target
+
+
+def _forward(skeleton: nn.Module, x: Tensor, trace: Trace) -> Tensor:
+    try:
+        with trace:
+            target: Tensor = skeleton(x)
+    except PerimetryError:
+        raise
+    except Exception as error:
+        where = trace.names[-1] if trace.names else ""
+        raise NotApplicableError(
+            f"the forward pass failed in layer {where!r}: {type(error).__name__}: {error}"
+        ) from error
+    return target
+
+
+def energy_map(
+    skeleton: nn.Module, size: tuple[int, int, int], *, padded: Sequence[int | None] = (None,)
+) -> Tensor:
+    """Expected sensitivity maps (variants, height, width): E over weights of sum_o (dF_o/dx)^2.
+
+    `size` is (channels, height, width). In variant v the layer of index `padded[v]` has its kernel
+    padded with a box (PROTOCOL 6). The scale is arbitrary. Raises `NotApplicableError`.
+    """
+    return _vjp(*run(skeleton, size, Trace(padded=padded)))
+
+
+def path_count_map(
+    skeleton: nn.Module, size: tuple[int, int, int]
+) -> tuple[Tensor, Trace, Field | None]:
+    """Count the paths from each pixel to the target: (height, width).
+
+    `size` is (channels, height, width). Also gives the trace with its layers, and the target's
+    field. Counts are per channel: every layer has one. Raises `NotApplicableError`.
+    """
+    trace = Trace(paths=True)
+    x, target = run(skeleton, size, trace)
+    found = field_of(target)
+    grid = (target.shape[-2], target.shape[-1])
+    return _vjp(x, target)[0], trace, found.regridded(grid) if found else None
+
+
+def _vjp(x: Tensor, target: Tensor) -> Tensor:
+    ones = torch.ones((), dtype=target.dtype).expand(target.shape)
+    channels = target.shape[1]
+    (gradient,) = torch.autograd.grad(target, x, ones / channels)
+    if not bool(gradient.isfinite().all()):
+        raise NotApplicableError("the expected sensitivity overflows; it cannot be told")
+    return gradient.detach().squeeze(1)

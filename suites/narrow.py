@@ -1,0 +1,124 @@
+"""One channel standing for all: tensors whose equal entries are stored once.
+
+A *wide* tensor is an expanded view (stride 0 along some axes) of a *narrow* one (size 1 there).
+Random weights of equal variance make all channels of a layer alike, so energies stay narrow along
+the channels and the cost of a pass does not depend on the width of the network. Everything here is
+differentiable, and gradients stay narrow too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_BASE = "narrow_base"
+
+
+class _Narrow(torch.autograd.Function):
+    """Keep the first entry along zero-stride axes; the gradient is shared among the equal ones."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        ctx.shape = x.shape
+        return x[tuple(slice(0, 1) if d in axes else slice(None) for d in range(x.ndim))]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        copies = ctx.shape.numel() // gradient.numel()
+        return (gradient / copies).expand(ctx.shape), None
+
+
+def equal_axes(x: Tensor) -> tuple[int, ...]:
+    """Axes along which all entries are known to be equal because they share storage."""
+    return tuple(d for d, (n, s) in enumerate(zip(x.shape, x.stride(), strict=True)) if n > 1 > s)
+
+
+def narrow(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+    """Store equal entries once: size 1 along `axes`, by default along all equal axes."""
+    base: Tensor | None = getattr(x, _BASE, None)
+    equal = equal_axes(x)
+    chosen = equal if axes is None else tuple(d for d in equal if d in axes)
+    if base is not None and chosen == equal:
+        return base
+    return _Narrow.apply(x, chosen) if chosen else x  # type: ignore[no-untyped-call, no-any-return]
+
+
+def widen(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Expand `x` to `shape` without a copy, and remember the narrow tensor."""
+    if x.shape == tuple(shape):
+        return x
+    wide = x.expand(*shape)
+    setattr(wide, _BASE, x)
+    return wide
+
+
+def alias(x: Tensor) -> Tensor:
+    """Give another tensor object with the same entries."""
+    base = getattr(x, _BASE, None)
+    return x.view_as(x) if base is None else widen(base, x.shape)
+
+
+def pointwise(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Apply an entry-by-entry function with broadcasting, on the narrow tensors."""
+    shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+    return widen(function(*(narrow(t) for t in tensors)), shape)
+
+
+def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Reshape; equal axes that lead or end both shapes stay narrow instead of being copied."""
+    shape = _resolve(x, shape)
+    lead = _common(x.shape, shape)
+    tail = min(_common(x.shape[::-1], shape[::-1]), len(shape) - lead, x.ndim - lead)
+    kept = [*range(lead), *range(x.ndim - tail, x.ndim)]
+    axes = [d for d in equal_axes(x) if d in kept]
+    if not axes:
+        return x.reshape(shape)
+    small = list(shape)
+    for d in axes:
+        small[d if d < lead else d - x.ndim] = 1
+    return widen(narrow(x, axes).reshape(small), shape)
+
+
+def _resolve(x: Tensor, shape: Sequence[int]) -> list[int]:
+    """Replace a -1 in `shape` by the size it stands for."""
+    known = 1
+    for n in shape:
+        known *= n if n != -1 else 1
+    return [x.numel() // known if n == -1 else int(n) for n in shape]
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    count = 0
+    for m, n in zip(a, b, strict=False):
+        if m != n:
+            break
+        count += 1
+    return count
+
+
+def cat(tensors: Sequence[Tensor], axis: int) -> Tensor:
+    """Concatenate; axes that are equal in all `tensors` stay narrow."""
+    axis %= tensors[0].ndim
+    axes = set(range(tensors[0].ndim)) - {axis}
+    for t in tensors:
+        axes &= {*equal_axes(t), *(d for d, n in enumerate(t.shape) if n == 1)}
+    joined = torch.cat([narrow(t, sorted(axes)) for t in tensors], axis)
+    shape = [
+        joined.shape[d] if d == axis else tensors[0].shape[d] for d in range(tensors[0].ndim)
+    ]
+    return widen(joined, shape)
+
+
+def uniform(x: Tensor) -> Tensor:
+    """Narrow a constant whose entries all have one value, such as a scale of ones."""
+    x = narrow(x)
+    if x.numel() < 2:
+        return x
+    first = x.flatten()[:1]
+    return first.reshape([1] * x.ndim) if bool((x == first).all()) else x

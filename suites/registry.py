@@ -1,0 +1,22 @@
+"""Every suite there is. Adding one is a file, a line here, and a test file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .deadpixel import DEADPIXEL
+from .erf import ERF
+from .fidelity import FIDELITY
+from .structure import STRUCTURE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .suite import Suite
+
+SUITES: Mapping[str, Suite] = {
+    "structure": STRUCTURE,
+    "erf": ERF,
+    "deadpixel": DEADPIXEL,
+    "fidelity": FIDELITY,
+}

@@ -1,0 +1,159 @@
+"""The deadpixel suite: planted truths, literal references, no reward for noise."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from perimetry.adapters.model import InputSpec
+from perimetry.adapters.torch import wrap
+from perimetry.suites import phases
+from perimetry.suites.deadpixel import DEADPIXEL, corrected, half_profiles
+from perimetry.suites.gradients import gradient_maps
+from perimetry.suites.images import open_images
+from perimetry.suites.statistics import bootstrap
+from perimetry.suites.suite import Context
+
+SPEC = InputSpec(64, 64)
+
+
+def audit(module, protocol="energy", count=8, spec=SPEC, seed=0):
+    model = wrap(module, spec=spec)
+    images = open_images("dead-leaves", count).load(spec)
+    maps = gradient_maps(model, images, DEADPIXEL.probes(model, protocol, seed)).maps
+    return DEADPIXEL.measure(model, protocol, maps, Context(images, seed=seed))
+
+
+def signed_conv(kernel: int, stride: int, channels: int = 64) -> nn.Conv2d:
+    """A convolution with weights of +1 and -1: every tap carries the same energy."""
+    torch.manual_seed(kernel)
+    conv = nn.Conv2d(3, channels, kernel, stride, kernel // 2, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.where(torch.rand_like(conv.weight) < 0.5, -1.0, 1.0))
+    return conv
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (7, 2), (2, 2), (4, 4), (5, 4)])
+def test_one_convolution_gives_its_smallest_coverage_over_its_mean(kernel, stride):
+    coverage = np.bincount(np.arange(kernel) % stride, minlength=stride)
+    plane = np.outer(coverage, coverage)
+    expected = plane.min() / plane.mean()
+    runs = [audit(signed_conv(kernel, stride), count=32, seed=s) for s in range(5)]
+    found = [run.metrics["weakest"] for run in runs]
+    assert np.mean([f.value for f in found]) == pytest.approx(expected, abs=0.01)
+    assert sum(f.low <= expected <= f.high for f in found) >= 3
+
+
+def test_a_planted_dead_phase_is_found_exactly():
+    conv = signed_conv(2, 2)
+    with torch.no_grad():
+        conv.weight[:, :, 1, 1] = 0
+    found = audit(conv).metrics
+    assert found["weakest"].value == 0
+    assert found["ratio"].value is None
+    assert "unbounded" in found["ratio"].reason
+    assert found["dead@0.01"].value == pytest.approx(1 / 4)
+
+
+def test_the_stage_that_causes_the_imbalance_is_told_by_its_period():
+    stage_two = nn.Sequential(signed_conv(2, 2, 32), signed_conv_of(32, 3, 2))
+    found = audit(stage_two, count=32).metrics
+    assert found["by_period_4"].value > 0.05
+    assert abs(found["by_period_2"].value) < found["by_period_4"].value / 20
+    total = found["imbalance"].value ** 2
+    parts = [found[f"by_period_{p}"].value for p in (2, 4)]
+    assert sum(parts) == pytest.approx(total)
+    assert "not a multiple of 8" in found["by_period_8"].reason
+
+
+def signed_conv_of(channels: int, kernel: int, stride: int) -> nn.Conv2d:
+    torch.manual_seed(7)
+    conv = nn.Conv2d(channels, 64, kernel, stride, kernel // 2, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.where(torch.rand_like(conv.weight) < 0.5, -1.0, 1.0))
+    return conv
+
+
+def test_an_identity_network_has_no_phases_and_says_so():
+    found = audit(nn.Identity()).metrics
+    assert found["weakest"].value is None
+    assert "stride 1" in found["weakest"].reason
+    assert found["relL1"].value == 0
+
+
+def test_white_noise_maps_come_out_as_even():
+    hits = {"weakest": [], "imbalance": [], "ratio": []}
+    values = {"weakest": [], "imbalance": []}
+    for seed in range(60):
+        samples = np.random.default_rng(seed).chisquare(1, (8, 64, 64))
+        resamples = bootstrap(8, 100, seed)
+        halves = [half_profiles(samples, w, (8, 8)) for w in (resamples.first, resamples.second)]
+        found = corrected(*halves, resamples)
+        for name, even in (("weakest", 1), ("imbalance", 0), ("ratio", 1)):
+            hits[name].append(found[name].low <= even <= found[name].high)
+        for name, series in values.items():
+            series.append(found[name].value)
+    assert all(np.mean(h) > 0.9 for h in hits.values())
+    assert np.mean(values["weakest"]) == pytest.approx(1, abs=0.03)
+    naive = phases.weakest(phases.phase_profile(samples.mean(0)[None], (8, 8)))[0]
+    assert naive < 0.9  # what the correction is for
+
+
+def test_first_order_profiles_are_close_to_those_of_real_resamples():
+    rng = np.random.default_rng(0)
+    samples = rng.gamma(4.0, size=(16, 64, 64)) * (1 + (np.arange(64) % 2))
+    resamples = bootstrap(16, 30, 0)
+    fast = half_profiles(samples, resamples.first, (8, 8))
+    slow = phases.phase_profile(np.tensordot(resamples.first, samples, 1), (8, 8))
+    np.testing.assert_allclose(fast[0], slow[0])
+    assert np.abs(fast - slow).max() < 0.2 * np.abs(slow - slow[:1]).max()
+
+
+def test_a_shift_by_one_period_leaves_the_profile_alone():
+    rng = np.random.default_rng(0)
+    tile = np.tile(rng.random((8, 8)), (9, 9))
+    weights = np.ones((1, 1))
+    here = half_profiles(tile[None, :64, :64], weights, (8, 8))
+    there = half_profiles(tile[None, 8:, 8:], weights, (8, 8))
+    np.testing.assert_allclose(here, there)
+    np.testing.assert_allclose(here[0], tile[:8, :8] / tile[:8, :8].mean())
+
+
+def test_kims_differences_equal_the_literal_double_loop():
+    samples = np.random.default_rng(0).random((4, 12, 10))
+    from perimetry.suites.deadpixel import _differences
+
+    found = _differences(samples, bootstrap(4, 10, 0))
+    m = samples.mean(0)
+    rows = [abs(m[i + 1, j] - m[i, j]) for i in range(11) for j in range(10)]
+    columns = [abs(m[i, j + 1] - m[i, j]) for i in range(12) for j in range(9)]
+    expected = (np.mean(rows) + np.mean(columns)) / 2
+    assert found["rawL1"].value == pytest.approx(expected)
+    assert found["relL1"].value == pytest.approx(expected / m.mean())
+    rows = [abs(m[i + 2, j] - 2 * m[i + 1, j] + m[i, j]) for i in range(10) for j in range(10)]
+    columns = [abs(m[i, j + 2] - 2 * m[i, j + 1] + m[i, j]) for i in range(12) for j in range(8)]
+    expected = (np.mean(rows) + np.mean(columns)) / 2
+    assert found["relL2"].value == pytest.approx(expected / m.mean())
+
+
+def test_kim2023_is_the_positive_channel_mean_gradient_of_the_predicted_logit():
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    )
+    spec = InputSpec(32, 32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    images = open_images("dead-leaves", 5).load(spec)
+    expected = np.zeros((32, 32))
+    for image in images:
+        x = spec.prepare(image[None]).requires_grad_()
+        logits = module(x)[0]
+        logits[logits.argmax()].backward()
+        expected += np.maximum(x.grad[0].numpy().mean(0), 0)
+    found = audit(module, "kim2023", count=5, spec=spec)
+    np.testing.assert_allclose(found.maps["sensitivity_sum"], expected, rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(found.maps["sensitivity"] * 5, found.maps["sensitivity_sum"])
+
+
+def test_a_period_too_large_for_the_image_is_lowered_and_said():
+    found = audit(nn.Sequential(signed_conv(3, 2, 16), nn.AvgPool2d(16)))
+    assert any("period lowered from (32, 32)" in note for note in found.notes)

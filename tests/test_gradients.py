@@ -1,0 +1,121 @@
+"""The shared pass: batching, signs, out of memory, weight sets."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from perimetry.adapters.errors import NotApplicableError
+from perimetry.adapters.model import InputSpec
+from perimetry.adapters.torch import wrap
+from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.erf import ERF
+from perimetry.suites.gradients import gradient_maps, random_signs
+from perimetry.suites.images import open_images
+
+SPEC = InputSpec(32, 32, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def convnet() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3, 2, 1)
+    )
+
+
+def all_probes(model, seed=0):
+    return [
+        *(p for name in ERF.protocols for p in ERF.probes(model, name, seed)),
+        *DEADPIXEL.probes(model, "energy", seed),
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+def test_batch_size_changes_nothing_beyond_float_noise(batch):
+    model = wrap(convnet(), spec=SPEC)
+    images = open_images("dead-leaves", 6).load(SPEC)
+    whole = gradient_maps(model, images, all_probes(model), batch=6).maps
+    split = gradient_maps(model, images, all_probes(model), batch=batch).maps
+    for name, maps in whole.items():
+        np.testing.assert_allclose(split[name], maps, rtol=1e-4, atol=1e-6 * maps.max())
+
+
+def test_the_same_seed_gives_the_same_bits():
+    images = open_images("dead-leaves", 4).load(SPEC)
+    runs = [wrap(convnet(), spec=SPEC) for _ in range(2)]
+    one, two = (gradient_maps(m, images, all_probes(m)).maps for m in runs)
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_the_energy_map_scales_with_the_square_of_the_output():
+    images = open_images("dead-leaves", 2).load(SPEC)
+    module = convnet()
+    one = wrap(module, spec=SPEC)
+    with torch.no_grad():
+        module[-1].weight *= 3
+    three = wrap(module, spec=SPEC)
+    a, b = (gradient_maps(m, images, all_probes(m)).maps["deadpixel/energy"] for m in (one, three))
+    np.testing.assert_allclose(b, 9 * a, rtol=1e-4)
+
+
+def test_the_energy_map_is_unbiased_for_the_squared_jacobian_of_all_units():
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Conv2d(3, 2, 3, 2, 1), nn.Tanh()).double()
+    spec = InputSpec(8, 8, std=(0.5, 1.0, 2.0))
+    model = wrap(module, spec=spec)
+    image = torch.rand(1, 3, 8, 8)
+    x = spec.prepare(image).double()
+    jacobian = torch.autograd.functional.jacobian(module, x).flatten(0, 3)[:, 0]
+    per_pixel = jacobian / torch.tensor([0.5, 1.0, 2.0]).view(1, 3, 1, 1)
+    expected = per_pixel.square().sum((0, 1)).numpy()
+    probes = DEADPIXEL.probes(model, "energy", 0)
+    maps = gradient_maps(model, image.expand(4000, -1, -1, -1), probes, batch=500).maps
+    samples = maps["deadpixel/energy"]
+    error = samples.std(0) / np.sqrt(len(samples))
+    assert (np.abs(samples.mean(0) - expected) < 5 * error + 1e-12).all()
+
+
+def test_random_signs_depend_on_the_image_and_not_on_its_batch():
+    like = torch.zeros(3, 5, 7)
+    signs = random_signs(like, [4, 9, 2], seed=1, stream=0)
+    assert set(signs.unique().tolist()) == {-1.0, 1.0}
+    alone = random_signs(like[:1], [9], seed=1, stream=0)
+    assert torch.equal(signs[1], alone[0])
+    assert not torch.equal(signs[0], signs[1])
+    assert not torch.equal(alone, random_signs(like[:1], [9], seed=1, stream=1))
+    assert not torch.equal(alone, random_signs(like[:1], [9], seed=2, stream=0))
+
+
+def test_the_batch_halves_when_memory_runs_out_and_the_notes_say_so(monkeypatch):
+    model = wrap(convnet(), spec=SPEC)
+    images = open_images("dead-leaves", 7).load(SPEC)
+    expected = gradient_maps(model, images, all_probes(model)).maps
+    run = model.run
+
+    def small(x, **options):
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return run(x, **options)
+
+    monkeypatch.setattr(model, "run", small)
+    result = gradient_maps(model, images, all_probes(model), batch=7)
+    assert result.batch <= 2
+    assert any("out of memory" in note for note in result.notes)
+    for name, maps in expected.items():
+        np.testing.assert_allclose(result.maps[name], maps, rtol=1e-4, atol=1e-6 * maps.max())
+
+
+def test_a_constant_target_is_refused_with_its_reason():
+    module = nn.Conv2d(3, 4, 3, 2, 1)
+    nn.init.zeros_(module.weight)
+    model = wrap(module, spec=SPEC)
+    with pytest.raises(NotApplicableError, match="zero everywhere"):
+        gradient_maps(model, torch.rand(2, 3, 32, 32), DEADPIXEL.probes(model, "energy", 0))
+
+
+def test_gradients_that_are_not_finite_are_refused_with_their_share():
+    model = wrap(nn.Conv2d(3, 4, 3, 2, 1), spec=SPEC)
+    with torch.no_grad():
+        model.module().weight.fill_(float("inf"))
+    with pytest.raises(NotApplicableError, match="not finite on"):
+        gradient_maps(model, torch.rand(2, 3, 32, 32), DEADPIXEL.probes(model, "energy", 0))

@@ -1,0 +1,91 @@
+"""Image sets: built in and from a folder."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.adapters.model import InputSpec
+from perimetry.suites.images import open_images
+
+SPEC = InputSpec(48, 64, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+
+
+def test_the_same_seed_gives_the_same_pixels_and_another_seed_others():
+    one, two = (open_images("dead-leaves", 3, seed=5).load(SPEC) for _ in range(2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, open_images("dead-leaves", 3, seed=6).load(SPEC))
+
+
+def test_an_image_does_not_depend_on_how_many_others_are_asked_for():
+    few, many = (open_images("dead-leaves", n).load(SPEC) for n in (2, 5))
+    assert torch.equal(few, many[:2])
+
+
+def test_dead_leaves_fill_the_canvas_with_values_in_range():
+    images = open_images("dead-leaves", 4).load(SPEC)
+    assert images.shape == (4, 3, 48, 64)
+    assert 0 <= images.min() < 0.1 < 0.9 < images.max() <= 1
+
+
+def test_dead_leaves_have_the_falling_spectrum_of_natural_images():
+    images = open_images("dead-leaves", 8).load(InputSpec(128, 128)).mean(1).numpy()
+    power = (np.abs(np.fft.fft2(images - images.mean((1, 2), keepdims=True))) ** 2).mean(0)
+    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(128)] * 2))
+    band = (frequency > 0.02) & (frequency < 0.25)
+    slope = np.polyfit(np.log(frequency[band]), np.log(power[band]), 1)[0]
+    assert -3 < slope < -1.2
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_noise_is_standard_normal_after_normalisation(order):
+    spec = InputSpec(64, 64, mean=(4.0, 50, 60), std=(2.0, 25, 30), value_range=255.0)
+    spec = InputSpec(**{**spec.__dict__, "channel_order": order})
+    x = spec.prepare(open_images("noise", 8).load(spec))
+    assert torch.allclose(x.mean((0, 2, 3)), torch.zeros(3), atol=0.03)
+    assert torch.allclose(x.std((0, 2, 3)), torch.ones(3), atol=0.03)
+
+
+def test_a_folder_gives_its_pictures_cropped_from_the_centre(tmp_path):
+    picture = np.zeros((80, 80, 3), dtype=np.uint8)
+    picture[20:60, 20:60] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    images = open_images(str(tmp_path)).load(InputSpec(40, 40, crop_pct=0.5))
+    assert images.shape == (1, 3, 40, 40)
+    assert images.mean() > 0.98
+
+
+def test_a_larger_folder_is_sampled_by_seed_in_name_order(tmp_path):
+    for i in range(6):
+        Image.fromarray(np.full((8, 8, 3), i * 40, dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    names = [p.name for p in open_images(str(tmp_path), 3, seed=1).files]
+    assert names == sorted(names)
+    assert names == [p.name for p in open_images(str(tmp_path), 3, seed=1).files]
+    assert len(names) == 3
+
+
+def test_the_digest_tells_sets_and_sizes_apart(tmp_path):
+    digests = {
+        open_images(name, count, seed).digest(spec)
+        for name, count, seed, spec in [
+            ("dead-leaves", 2, 0, SPEC),
+            ("dead-leaves", 3, 0, SPEC),
+            ("dead-leaves", 2, 1, SPEC),
+            ("noise", 2, 0, SPEC),
+            ("dead-leaves", 2, 0, InputSpec(32, 32)),
+        ]
+    }
+    assert len(digests) == 5
+
+
+def test_unknown_sets_empty_folders_and_broken_files_are_named(tmp_path):
+    with pytest.raises(UnknownNameError, match="neither a folder nor built in"):
+        open_images("cats")
+    with pytest.raises(InputError, match="holds no images"):
+        open_images(str(tmp_path))
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(InputError, match=r"broken\.png cannot be read"):
+        open_images(str(tmp_path)).load(SPEC)
+    with pytest.raises(InputError, match="at least 1"):
+        open_images("noise", 0)

@@ -1,0 +1,62 @@
+"""Intervals: resamples, first-order replicates, coverage."""
+
+import numpy as np
+import pytest
+
+from perimetry.suites.statistics import MIN_SAMPLES, bootstrap, linear
+
+
+def test_weights_sum_to_one_on_their_own_half_and_vanish_on_the_other():
+    resamples = bootstrap(9, 50, seed=3)
+    even, odd = np.arange(9)[::2], np.arange(9)[1::2]
+    assert np.allclose(resamples.first[:, even].sum(1), 1)
+    assert not resamples.first[:, odd].any()
+    assert np.allclose(resamples.second[:, odd].sum(1), 1)
+    assert not resamples.second[:, even].any()
+    assert np.allclose(resamples.first[0, even], 1 / 5)
+
+
+def test_the_same_seed_gives_the_same_resamples_whatever_is_measured():
+    one, two, other = bootstrap(8, 20, 1), bootstrap(8, 20, 1), bootstrap(8, 20, 2)
+    assert np.array_equal(one.first, two.first)
+    assert not np.array_equal(one.first, other.first)
+
+
+def test_the_interval_of_a_mean_covers_the_truth_in_93_to_97_percent():
+    rng = np.random.default_rng(0)
+    hits = []
+    for seed in range(1500):
+        samples = rng.normal(2.0, 1.0, 12)
+        resamples = bootstrap(12, 100, seed)
+        estimate = resamples.estimate(resamples.whole @ samples)
+        hits.append(estimate.low <= 2.0 <= estimate.high)
+    assert 0.93 <= np.mean(hits) <= 0.97
+
+
+def test_first_order_replicates_are_exact_for_linear_statistics():
+    samples = np.random.default_rng(0).normal(size=(10, 3))
+    resamples = bootstrap(10, 40, 0)
+    replicates = linear(resamples.whole[0] @ samples, samples, resamples.whole)
+    assert np.allclose(replicates, resamples.whole @ samples)
+
+
+def test_too_few_samples_give_a_value_without_an_interval():
+    resamples = bootstrap(MIN_SAMPLES - 1, 20, 0)
+    estimate = resamples.estimate(resamples.whole @ np.array([1.0, 2.0, 3.0]))
+    assert estimate.value == pytest.approx(2.0)
+    assert estimate.low is None
+    assert estimate.high is None
+
+
+def test_a_value_that_is_not_finite_is_missing_with_its_reason():
+    resamples = bootstrap(8, 20, 0)
+    estimate = resamples.estimate(np.full(21, np.inf))
+    assert estimate.value is None
+    assert "not finite" in estimate.reason
+
+
+def test_estimates_stay_in_the_range_of_their_metric():
+    resamples = bootstrap(8, 50, 0)
+    noisy = resamples.whole @ np.random.default_rng(1).normal(0, 1, 8)
+    estimate = resamples.estimate(noisy, low=0.0, high=0.1)
+    assert 0.0 <= estimate.low <= estimate.value <= estimate.high <= 0.1

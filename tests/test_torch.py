@@ -1,0 +1,228 @@
+"""The torch adapter: targets, guards, weights left alone, refused inputs."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from perimetry.adapters.errors import InputError, NotApplicableError, UnknownNameError
+from perimetry.adapters.load import load
+from perimetry.adapters.model import Grid, InputSpec, find_grid
+from perimetry.adapters.torch import (
+    contiguous_norm_gradients,
+    light_copy,
+    pick_device,
+    set_scales_to_one,
+    wrap,
+)
+from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.gradients import gradient_maps
+
+SPEC = InputSpec(32, 48)
+
+
+class TokenNorm(nn.Module):
+    """Batch norm over a token grid: what makes torch's input gradient wrong at batch 1."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch = nn.Conv2d(3, 16, 4, 4)
+        self.norm = nn.BatchNorm2d(16)
+        self.norm.running_var.uniform_(0.5, 2)
+        self.mix = nn.Linear(16, 16)
+
+    def forward(self, x):
+        grid = self.norm(self.patch(x))
+        tokens = self.mix(grid.flatten(2).transpose(1, 2))
+        return tokens.transpose(1, 2).reshape(grid.shape)
+
+
+def norm_gradients(batch_gradient):
+    """Input gradients of one batch norm for the same incoming gradient, strided and contiguous."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 16, 7, 7, requires_grad=True)
+    y = F.batch_norm(x, torch.randn(16), torch.rand(16) + 0.5, None, None, False, 0.0, 1e-5)
+    return torch.autograd.grad(y, x, batch_gradient)[0]
+
+
+def strided_gradient():
+    return torch.randn(1, 49, 16, generator=torch.Generator().manual_seed(1)).transpose(1, 2)
+
+
+def test_the_guard_makes_a_norms_input_gradient_independent_of_strides():
+    strided = strided_gradient().reshape(1, 16, 7, 7)
+    assert not strided.is_contiguous()
+    right = norm_gradients(strided.contiguous())
+    with contiguous_norm_gradients(torch.zeros(1, requires_grad=True)):
+        torch.testing.assert_close(norm_gradients(strided), right)
+
+
+def test_gradients_at_batch_one_match_a_directional_derivative():
+    module = TokenNorm().double().eval()
+    model = wrap(module, spec=SPEC)
+    x = torch.randn(1, 3, 32, 48, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(1, 16, 8, 12, dtype=torch.float64)
+    target = model.run(x).target
+    (gradient,) = torch.autograd.grad((target * weight).sum(), x)
+    step = 1e-5 * torch.randn_like(x)
+    with torch.no_grad():
+        up, down = ((module(x + s) * weight).sum() for s in (step, -step))
+    measured = float(up - down) / 2
+    assert float((gradient * step).sum()) == pytest.approx(measured, rel=1e-6)
+
+
+def test_the_guard_also_holds_through_the_shared_pass():
+    model = wrap(TokenNorm(), spec=SPEC)
+    images = torch.rand(4, 3, 32, 48)
+    probes = DEADPIXEL.probes(model, "energy", 0)
+    one, four = (gradient_maps(model, images, probes, batch=b).maps for b in (1, 4))
+    np.testing.assert_allclose(one["deadpixel/energy"], four["deadpixel/energy"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1, 64, 4, 6), ("NCHW", 64, 4, 6, 0)),
+        ((1, 4, 6, 64), ("NHWC", 64, 4, 6, 0)),
+        ((1, 24, 64), ("NLC", 64, 4, 6, 0)),
+        ((1, 25, 64), ("NLC", 64, 4, 6, 1)),
+        ((1, 29, 64), ("NLC", 64, 4, 6, 5)),
+        ((1, 64, 24), ("NCL", 64, 4, 6, 0)),
+        ((1, 64), None),
+        ((1, 64, 1, 1), None),
+        ((1, 64, 4, 19), None),
+    ],
+)
+def test_a_grid_of_units_is_told_by_its_shape(shape, expected):
+    grid = find_grid("x", torch.zeros(shape), (128, 192))
+    found = grid and (grid.kind, grid.channels, grid.height, grid.width, grid.prefix)
+    assert found == expected
+
+
+@pytest.mark.parametrize("kind", ["NCHW", "NHWC", "NLC", "NCL"])
+def test_every_layout_reads_as_the_same_grid(kind):
+    truth = torch.arange(2 * 5 * 3 * 4.0).reshape(2, 5, 3, 4)
+    tokens = truth.flatten(2).transpose(1, 2)
+    extra = torch.cat([torch.zeros(2, 1, 5), tokens], 1)
+    raw = {
+        "NCHW": truth,
+        "NHWC": truth.permute(0, 2, 3, 1),
+        "NLC": extra,
+        "NCL": extra.transpose(1, 2),
+    }[kind]
+    prefix = 1 if kind in ("NLC", "NCL") else 0
+    assert torch.equal(Grid("x", kind, 5, 3, 4, prefix).read(raw), truth)
+
+
+def classifier(channels=3):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, 2, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 7),
+    )
+
+
+def test_the_last_spatial_map_before_pooling_is_the_target():
+    model = wrap(classifier(), spec=SPEC)
+    assert model.target == Grid("2", "NCHW", 16, 8, 12)
+    outputs = model.run(torch.randn(2, 3, 32, 48), logits=True)
+    assert outputs.target.shape == (2, 16, 8, 12)
+    assert outputs.logits.shape == (2, 7)
+
+
+def test_without_logits_the_pass_stops_at_the_target():
+    module = classifier()
+    module[-1] = nn.Linear(99, 7)  # would raise if it were reached
+    model = load(module, spec=SPEC, target="2")
+    assert model.run(torch.randn(1, 3, 32, 48)).target.shape == (1, 16, 8, 12)
+
+
+def test_a_named_layer_becomes_the_target_and_an_unknown_one_is_answered_with_near_names():
+    assert wrap(classifier(), spec=SPEC, target="0").target.height == 16
+    with pytest.raises(UnknownNameError, match="unknown layer 'conv'; 6 are known"):
+        wrap(classifier(), spec=SPEC, target="conv")
+    with pytest.raises(NotApplicableError, match="no grid of units"):
+        wrap(classifier(), spec=SPEC, target="5")
+
+
+def test_the_users_module_is_never_touched():
+    module = classifier().train()
+    before = copy.deepcopy(module.state_dict())
+    model = wrap(module, spec=SPEC)
+    model.select(0, torch.randn(2, 3, 32, 48))
+    model.run(torch.randn(1, 3, 32, 48, requires_grad=True), logits=True)
+    assert module.training
+    assert all(p.requires_grad for p in module.parameters())
+    assert not any(m._forward_hooks for m in module.modules())
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+def test_no_hook_is_left_behind_when_a_pass_breaks():
+    model = wrap(classifier(), spec=SPEC)
+    with pytest.raises(RuntimeError):
+        model.run(torch.randn(1, 5, 32, 48))
+    assert not any(m._forward_hooks for m in model.module().modules())
+
+
+def test_a_network_without_a_spatial_map_says_so():
+    model = wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 48, 5)), spec=SPEC)
+    assert model.target is None
+    assert "no layer gives a grid" in model.spatial
+    with pytest.raises(NotApplicableError, match="no layer gives a grid"):
+        model.run(torch.randn(1, 3, 32, 48))
+    assert model.run(torch.randn(2, 3, 32, 48), target=False, logits=True).logits.shape == (2, 5)
+
+
+def test_a_one_channel_network_sees_the_mean_of_the_colours():
+    model = wrap(classifier(channels=1))
+    assert model.spec.channels == 1
+    assert "input guessed" in model.notes[0]
+    images = torch.rand(2, 3, 224, 224)
+    assert torch.allclose(model.spec.prepare(images), images.mean(1, keepdim=True))
+
+
+def test_an_input_size_the_model_refuses_is_named():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(10, 5))
+    with pytest.raises(InputError, match="refuses an input of 3 x 32 x 48"):
+        wrap(module, spec=SPEC)
+
+
+def test_images_of_the_wrong_shape_are_named():
+    with pytest.raises(InputError, match="expected \\(batch, 3, height, width\\)"):
+        SPEC.prepare(torch.zeros(3, 32, 48))
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(InputError, match="cannot be used here"):
+        pick_device("warp-drive")
+
+
+def test_a_light_copy_keeps_shapes_and_drops_weights():
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(4, 2))
+    nn.init.zeros_(module[1].weight)
+    light = light_copy(module)
+    assert light[0].weight.is_meta
+    assert light[2].weight.is_meta
+    assert light[0].weight.shape == module[0].weight.shape
+    assert torch.equal(light[1].weight, torch.ones(8))
+    assert not module[0].weight.is_meta
+
+
+def test_scales_become_one_and_biases_and_weights_stay():
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    module[1].register_parameter("gain", nn.Parameter(torch.tensor(0.0)))
+    nn.init.zeros_(module[1].weight)
+    before = module[0].weight.clone()
+    set_scales_to_one(module)
+    assert torch.equal(module[1].weight, torch.ones(8))
+    assert module[1].gain == 1
+    assert torch.equal(module[1].bias, torch.zeros(8))
+    assert torch.equal(module[0].weight, before)
