@@ -198,9 +198,9 @@ def pad_module(module: nn.Module, fill: Fill, example: Tensor, *, seed: int = 0)
             f"kernel padding changed the output shapes of {type(module).__name__} from "
             f"{trace.shapes} to {again.shapes}; please report it with the model's name"
         )
-    for seen in again.uneven:
-        left.setdefault(seen.name, "its forward is not reached by the class's methods")
-    return Treatment(fill, tuple(layer for layer in layers if layer.name not in left), left)
+    missed = {seen.name for seen in again.uneven} - left.keys()
+    left |= dict.fromkeys(missed, "its forward is an attribute, not a method of its class")
+    return Treatment(fill, tuple(layer for layer in layers if layer.name not in missed), left)
 
 
 def _treat(seen: Seen, fill: Fill, generator: torch.Generator) -> PaddedLayer:

@@ -114,7 +114,7 @@ def _draw(weight: Tensor, grown: Pair, generator: torch.Generator | None) -> Ten
 
 
 def tap_energy(kernel: Pair, stride: Pair, fill: Fill, dilation: Pair = (1, 1)) -> Tensor:
-    """Second moments (rows, columns), float64, of the padded taps of independent unit-variance taps.
+    """Second moments (rows, columns), float64, of the padded taps of iid unit-variance taps.
 
     zero: 1 on old taps, 0 on new ones. box: the ones of the old taps convolved with the squared
     box. fresh: old over new number of taps, everywhere.
@@ -156,7 +156,7 @@ def output_size(
     *,
     ceil_mode: bool = False,
 ) -> int:
-    """How many windows fit; with `ceil_mode`, as torch counts, overhanging ones that start inside."""
+    """How many windows fit; with `ceil_mode`, overhanging ones too where they start inside."""
     room = size + pad_before + pad_after - dilation * (kernel - 1) - 1
     if not ceil_mode:
         return room // stride + 1

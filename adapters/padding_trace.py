@@ -188,7 +188,7 @@ def trace_uneven(module: nn.Module, example: Tensor) -> Trace:
             module,
             lambda: torch.func.functional_call(module, shapes, (example.to("meta"),)),
         )
-    except Exception as shapes_only:  # noqa: BLE001 - a foreign forward may raise anything
+    except Exception as shapes_only:  # a foreign forward may raise anything
         try:
             return _record(module, lambda: module(example))
         except Exception as error:

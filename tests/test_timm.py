@@ -125,9 +125,9 @@ def test_missing_pretrained_weights_name_the_two_ways_on(no_hub):
 
 
 def test_unknown_names_offer_near_ones():
-    with pytest.raises(UnknownNameError, match="did you mean .*resnet50"):
+    with pytest.raises(UnknownNameError, match=r"did you mean .*resnet50"):
         load("timm:resnet5O@init")
-    with pytest.raises(UnknownNameError, match="unknown weights tag 'a1'.*a1_in1k"):
+    with pytest.raises(UnknownNameError, match=r"unknown weights tag 'a1'.*a1_in1k"):
         load("timm:resnet50.a1")
     with pytest.raises(UnknownNameError, match="expected timm:NAME"):
         load("resnet50")

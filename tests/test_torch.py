@@ -33,7 +33,7 @@ class TokenNorm(nn.Module):
         self.patch = nn.Conv2d(3, 16, 4, 4)
         self.norm = nn.BatchNorm2d(16)
         self.norm.running_var.uniform_(0.5, 2)
-        self.mix = nn.Linear(16, 16)
+        self.mix = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 16))
 
     def forward(self, x):
         grid = self.norm(self.patch(x))
