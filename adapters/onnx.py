@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,21 +52,24 @@ class OnnxModel:
         self.reference = reference
         self.spec = spec
         self.device = device
-        self.source = dict(source)
+        self.source: Mapping[str, str] = source
         self.original: Model | None = None
         self.treatment: Treatment | None = None
         self.notes: list[str] = []
         self._image = image.name
         self._output = output
+        self._energy: Mapping[str, Tensor] = {}
+        self._measured: list[str] = []
         self._sessions: dict[tuple[str, ...], Session] = {}
-        outputs = [output or first_output(proto, image.name)]
+        self._first = first_output(proto, image.name)
+        outputs = [output or self._first]
         self._proto, self._batch = settle_batch(
             proto, image.name, outputs, feed(example(spec, 2), spec), image.dims[0]
         )
         self.target = self._locate(target, outputs[0])
         self.spatial = None if self.target else NO_MAP
         session = self._session(tuple(outputs))
-        self.source["provider"] = session.provider
+        self.source = {**source, "provider": session.provider}
 
     def _locate(self, name: str | None, output: str) -> Grid | None:
         x = feed(example(self.spec, self._batch or 1), self.spec)
@@ -104,9 +107,10 @@ class OnnxModel:
             batch=self._batch or 1,
         )
         verdict = verify(subject, example(self.spec, 1))
-        self.notes.append(verdict.note())
+        self._measured.append(verdict.note())
         if subject.straight_through and verdict.reason is None:
-            self.notes.append("quantised: the gradient is the straight-through one")
+            self._measured.append("quantised: the gradient is the straight-through one")
+        self.notes += self._measured
         return verdict
 
     @cached_property
@@ -165,29 +169,39 @@ class OnnxModel:
 
         if self.target is None:
             raise NotApplicableError(self.spatial or "")
-        return OnnxSkeleton(self._proto, self._image, self.target, self.spec.layout)
+        return OnnxSkeleton(self._proto, self._image, self.target, self.spec.layout, self._energy)
 
     def padded(self, fill: Fill, *, seed: int = 0) -> OnnxModel:
         """The kernel-padded twin; `self` is not touched."""
         from .onnx_padding import pad_graph
 
-        x = feed(example(self.spec, self._batch or 1), self.spec)
-        proto, treatment = pad_graph(self._proto, fill, self._image, x, seed=seed)
-        twin = copy.copy(self)
+        padded = pad_graph(self._proto, fill, seed=seed)
+        twin: OnnxModel = copy.copy(self)
         for name in ("interpreter", "verdict", "gradients"):
             twin.__dict__.pop(name, None)
-        twin._proto = proto
+        twin._proto = padded.proto
+        twin._energy = padded.energy
         twin._sessions = {}
-        twin.original = self
-        twin.treatment = treatment
-        twin.notes = [n for n in self.notes if n != self.__dict__.get("verdict", NO_VERDICT).note()]
+        twin.original = cast("Model", self)
+        twin.treatment = padded.treatment
+        twin.notes = [n for n in self.notes if n not in self._measured]
+        twin._measured = []
+        self._compare_shapes(twin)
         return twin
+
+    def _compare_shapes(self, twin: OnnxModel) -> None:
+        """Raise `ModelFileError` unless `twin` gives outputs of the shapes that `self` gives."""
+        names = (self._output or self._first, *([self.target.name] if self.target else []))
+        x = feed(example(self.spec, self._batch or 1), self.spec)
+        old, new = (m._session(names).run({self._image: x}) for m in (self, twin))
+        changed = [plain(n) for n in names if old[n].shape != new[n].shape]
+        if changed:
+            raise ModelFileError(f"kernel padding changed the shapes of {', '.join(changed)}")
 
 
 NO_MAP = (
     "no tensor that every path to the output passes through is a grid of units; name the target"
 )
-NO_VERDICT = Verdict(None, 0.0)
 
 
 def open_onnx(
@@ -281,7 +295,7 @@ def logits_output(proto: onnx.ModelProto, name: str | None = None) -> str | None
         dims = list(kind.tensor_type.shape.dim)
         floating = kind.tensor_type.elem_type in FLOATING
         if floating and len(dims) >= 2 and all(d.dim_value == 1 for d in dims[2:]):
-            return key
+            return str(key)
     return None
 
 
@@ -294,7 +308,7 @@ def first_output(proto: onnx.ModelProto, image: str) -> str:
     edges = image_edges(proto, image)
     for output in proto.graph.output:
         if output.name in edges and output.type.HasField("tensor_type"):
-            return output.name
+            return str(output.name)
     raise ModelFileError("no output of the file is a tensor that depends on the image")
 
 

@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from .errors import ModelFileError
 
@@ -89,7 +88,7 @@ def _read_bytes(path: Path) -> bytes:
 def _parse(data: bytes, path: Path) -> onnx.ModelProto:
     try:
         proto = onnx.load_model_from_string(data)
-    except (DecodeError, ValueError, RuntimeError) as error:
+    except Exception as error:
         raise ModelFileError(
             f"{path} is no readable ONNX file (truncated, damaged or of another format): "
             f"{plain(str(error))}"

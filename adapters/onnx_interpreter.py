@@ -106,12 +106,20 @@ def apply(node: Node, scope: Mapping[str, Tensor], mode: Mode) -> tuple[Any, ...
     return tuple(out) if isinstance(out, tuple | list) else (out,)
 
 
-def fold_constants(graph: Graph, mode: Mode) -> Graph:
-    """Evaluate every node that depends on no input, such as a weight behind DequantizeLinear."""
+def fold_constants(graph: Graph, mode: Mode, *, keep: bool = False) -> Graph:
+    """Evaluate every node that depends on no input, such as a weight behind DequantizeLinear.
+
+    With `keep` the constants stay that no remaining node reads.
+    """
     constants = dict(graph.constants)
     kept = []
     for node in graph.nodes:
-        if node.op in _RANDOM or not node.reads() <= constants.keys() or not node.inputs:
+        if (
+            node.op in _RANDOM
+            or node.op not in OPERATORS
+            or not node.reads() <= constants.keys()
+            or not node.inputs
+        ):
             kept.append(replace(node, constant=frozenset(node.inputs) & constants.keys()))
             continue
         with torch.no_grad():
@@ -120,7 +128,8 @@ def fold_constants(graph: Graph, mode: Mode) -> Graph:
             kept.append(node)
         else:
             constants.update(zip(node.outputs, values, strict=False))
-    return replace(graph, nodes=tuple(kept), constants=_used(constants, kept, graph.outputs))
+    constants = constants if keep else _used(constants, kept, graph.outputs)
+    return replace(graph, nodes=tuple(kept), constants=constants)
 
 
 def _used(

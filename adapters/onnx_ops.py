@@ -121,7 +121,7 @@ def celu(call: Call, x: Tensor) -> Tensor:
 def selu(call: Call, x: Tensor) -> Tensor:
     """Scaled exponential linear unit."""
     alpha = call.get("alpha", 1.67326319217681884765625)
-    return F.elu(x, alpha) * call.get("gamma", 1.05070102214813232421875)
+    return F.elu(x, alpha).mul(call.get("gamma", 1.05070102214813232421875))
 
 
 def thresholded_relu(call: Call, x: Tensor) -> Tensor:

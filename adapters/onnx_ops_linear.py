@@ -23,13 +23,13 @@ def matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
 
 
 def gemm(call: Call, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-    """alpha * A' B' + beta * C."""
+    """Product of A and B, either transposed, times alpha, plus beta times C."""
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
     a = a.t() if call.get("transA") else a
     weight = b if call.get("transB") else b.t()
     if alpha == beta == 1.0 and (c is None or c.ndim == 1):
         return F.linear(a, weight, None if c is None else c.expand(weight.shape[0]))
-    product = F.linear(a, weight) * alpha
+    product: Tensor = F.linear(a, weight) * alpha
     return product if c is None else product + c * beta
 
 
@@ -37,7 +37,7 @@ def fused_matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
     """onnxruntime's scaled product of transposed matrices."""
     a = a.transpose(-1, -2) if call.get("transA") else a
     b = b.transpose(-1, -2) if call.get("transB") else b
-    return torch.matmul(a, b) * call.get("alpha", 1.0)
+    return torch.matmul(a, b).mul(call.get("alpha", 1.0))
 
 
 def einsum(call: Call, *xs: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def attention(
 
 def _heads(x: Tensor, count: int) -> Tensor:
     """(batch, tokens, heads * size) to (batch, heads, tokens, size)."""
-    return x.unflatten(2, (count, -1)).transpose(1, 2)
+    return x.reshape(*x.shape[:2], count, -1).transpose(1, 2)
 
 
 LINEAR: dict[str, Callable[..., Any]] = {

@@ -117,7 +117,7 @@ def local_response_norm(call: Call, x: Tensor) -> Tensor:
     size = call.get("size")
     squares = F.pad((x * x).flatten(2).transpose(1, 2), [(size - 1) // 2, size // 2])
     local = squares.unfold(2, size, 1).sum(-1).transpose(1, 2).reshape(x.shape)
-    base = call.get("bias", 1.0) + call.get("alpha", 1e-4) / size * local
+    base: Tensor = call.get("bias", 1.0) + call.get("alpha", 1e-4) / size * local
     return x / base.pow(call.get("beta", 0.75))
 
 

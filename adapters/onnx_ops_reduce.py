@@ -65,7 +65,8 @@ def _extreme(call: Call, x: Tensor) -> Tensor:
     axis, keep = call.get("axis", 0), bool(call.get("keepdims", 1))
     if not call.get("select_last_index"):
         return x.argmax(axis, keepdim=keep)
-    return x.shape[axis] - 1 - x.flip(axis).argmax(axis, keepdim=keep)
+    from_end = x.flip(axis).argmax(axis, keepdim=keep)
+    return torch.sub(x.shape[axis] - 1, from_end)
 
 
 def top_k(call: Call, x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -131,12 +131,12 @@ def gather_nd(call: Call, x: Tensor, places: Tensor) -> Tensor:
     index = places.to(x.device).long()
     if batch == 0:
         return x[tuple(index.unbind(-1))]
-    lead = x.shape[:batch]
     rows = [
         a[tuple(i.unbind(-1))]
         for a, i in zip(x.flatten(0, batch - 1), index.flatten(0, batch - 1), strict=True)
     ]
-    return torch.stack(rows).unflatten(0, lead)
+    stacked = torch.stack(rows)
+    return stacked.reshape(*x.shape[:batch], *stacked.shape[1:])
 
 
 def scatter_nd(call: Call, x: Tensor, places: Tensor, updates: Tensor) -> Tensor:

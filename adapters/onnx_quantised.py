@@ -38,7 +38,7 @@ class StraightThrough(torch.autograd.Function):
         return y.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """Pass the gradient where nothing was clipped."""
         (inside,) = ctx.saved_tensors
         return gradient * inside, None, None
@@ -61,7 +61,7 @@ def quantise(
     if zero is not None:
         level = level + along(zero.to(x.dtype), x, axis)
     inside = ((level >= low) & (level <= high)).to(x.dtype)
-    return StraightThrough.apply(t, level.clamp(low, high), inside)  # type: ignore[no-any-return, no-untyped-call]
+    return StraightThrough.apply(t, level.clamp(low, high), inside)  # type: ignore[no-any-return]
 
 
 def dequantise(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 1) -> Tensor:

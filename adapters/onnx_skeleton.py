@@ -16,7 +16,7 @@ from .onnx_graph import Mode, Node
 from .onnx_interpreter import Interpreter, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import onnx
 
@@ -35,10 +35,19 @@ OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log", "Einsum", "LSTM", "Loop", "If", "Q
 class OnnxSkeleton(nn.Module):
     """Maps `x` (batch, channels, height, width) to the target; weights live on `meta`.
 
-    Raises `NotApplicableError` when layers were written out as arithmetic.
+    `energy` has, by name, the second moments (rows, columns) of the taps of padded weights, which
+    go along as their `tap_energy`. Raises `NotApplicableError` when layers were written out as
+    arithmetic.
     """
 
-    def __init__(self, proto: onnx.ModelProto, image: str, grid: Grid, layout: str) -> None:
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        image: str,
+        grid: Grid,
+        layout: str,
+        energy: Mapping[str, Tensor],
+    ) -> None:
         super().__init__()
         self.body = Interpreter(proto, Mode(skeleton=True))
         self.grid = grid
@@ -51,7 +60,10 @@ class OnnxSkeleton(nn.Module):
                 f"layers of this graph are written out as arithmetic ({', '.join(opaque)}); "
                 "export it with opset 20 or later for a structure"
             )
-        self.body.replace_constants(light_constants(nodes, self.body.graph.constants))
+        light = light_constants(nodes, self.body.graph.constants)
+        for name in energy.keys() & light.keys():
+            light[name].tap_energy = energy[name]  # type: ignore[attr-defined]
+        self.body.replace_constants(light)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` (batch, channels, height, width) to the target, of the same axes."""
@@ -59,7 +71,7 @@ class OnnxSkeleton(nn.Module):
         return self.grid.read(self.body({self._image: x}, [self.grid.name])[self.grid.name])
 
 
-def light_constants(nodes: Iterable[Node], constants: dict[str, Tensor]) -> dict[str, Tensor]:
+def light_constants(nodes: Iterable[Node], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Constants as the skeleton has them: weights on `meta`, scales one, biases of products zero.
 
     Integers and single numbers, which are shapes and settings, stay.

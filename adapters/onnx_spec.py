@@ -187,7 +187,8 @@ def _stated(proto: onnx.ModelProto) -> InputSpec | None:
         values: dict[str, Any] = {
             f.name: json.loads(raw[f.name]) for f in fields(InputSpec) if f.name in raw
         }
-        spec = InputSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        spec = InputSpec(**values)
         _check_stated(spec)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelFileError(

@@ -7,15 +7,17 @@ size the module took before. How the new taps are filled:
 | fill | convolution | max-pool | mean-pool |
 |---|---|---|---|
 | `zero` | new taps are parameters of value 0, next to the weight | left | left |
-| `box` | the weight convolved with a box of the stride, at every call | window k' | mean * box |
+| `box` | the weight convolved with a box of the stride | window k' | mean * box |
 | `fresh` | a new random weight, same output variance | window k' | mean over k' |
 
 One pass finds the calls (`padding_trace`); a module that makes one becomes an instance of a
-subclass of its class, whose forward rewrites them (`padding_calls`). The weight it already has
-keeps its name and shape under `zero` and `box`, so its checkpoints still load; under `zero` there
-are two more parameters, `weight_rows` (out, in, new rows, columns) and `weight_columns` (out, in,
-old rows, new columns). Layers whose kernel is fixed (a blur) or computed from the input
-(CondConv) cannot be trained or drawn: `zero` leaves them, `fresh` treats them as `box`.
+subclass of its class, whose forward rewrites them (`padding_calls`). `box` and `fresh` exchange the
+parameter for a larger one; where the layer standardises its weight in forward, `box` acts on the
+standardised weight at every call and the parameter stays. `zero` leaves the parameter and puts
+`weight_rows` (out, in, new rows, all columns) and `weight_columns` (out, in, old rows, new columns)
+beside it, so that whatever the layer does to its weight or computes from it stays the same.
+Kernels that are fixed (a blur) or computed from the input (CondConv) cannot be trained or drawn:
+`zero` leaves them, `fresh` treats them as `box`.
 
 The weight that reaches `conv2d` carries `tap_energy`, (rows, columns) float64 on the CPU: the
 second moments of its taps if the old ones were independent with unit variance.
@@ -65,14 +67,15 @@ __all__ = ["end_padding", "pad_module", "pad_weight", "padded_size", "tap_energy
 
 _PLAN = "kernel_padding"
 _ENTRANCES = ("forward", "forward_features")
+_NONE: tuple[Pair, Pair] = ((0, 0), (0, 0))
 
 
 @dataclass
 class Plan:
-    """What a padded module remembers: its fill, and the old kernels of weights drawn anew."""
+    """What a padded module remembers: its fill, and the old kernels of parameters that grew."""
 
     fill: Fill
-    drawn: dict[str, Pair] = field(default_factory=dict)
+    grown: dict[str, Pair] = field(default_factory=dict)
 
 
 class _Rewriter(TorchFunctionMode):
@@ -83,7 +86,7 @@ class _Rewriter(TorchFunctionMode):
         self.module = module
         self.plan: Plan = getattr(module, _PLAN)
         self.last_padded: Tensor | None = None
-        self.by_hand: tuple[Pair, Pair] = ((0, 0), (0, 0))
+        self.by_hand: tuple[Pair, Pair] = _NONE
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -106,23 +109,23 @@ class _Rewriter(TorchFunctionMode):
     def _rewritten(self, call: Call) -> Tensor | None:
         """The output of the padded call, or None where it stays as it is."""
         name = own_parameter(self.module, call.weight)
-        if name is not None and name in self.plan.drawn:
-            return self._run_drawn(call, name)
+        if name is not None and name in self.plan.grown:
+            return self._run_grown(call, name)
         if not call.uneven or refusal(call, self.plan.fill, name is not None):
             return None
         fill = settled_fill(call, self.plan.fill, name is not None)
-        by_hand = self.by_hand if call.x is self.last_padded else ((0, 0), (0, 0))
+        by_hand = self.by_hand if call.x is self.last_padded else _NONE
         return _run(call, fill, by_hand, self.module, name)
 
-    def _run_drawn(self, call: Call, name: str) -> Tensor:
-        """A weight drawn anew is grown already; one standardised in forward needs its variance."""
+    def _run_grown(self, call: Call, name: str) -> Tensor:
+        """The parameter is grown already; if standardised in forward, it needs its variance."""
         assert call.weight is not None  # noqa: S101 - it has a name
-        weight, kernel, old = call.weight, call.kernel, self.plan.drawn[name]
+        weight, kernel, old = call.weight, call.kernel, self.plan.grown[name]
         if weight is not self.module._parameters[name]:
             weight = weight * (old[0] * old[1] / (kernel[0] * kernel[1])) ** 0.5
         call = replace(call, kernel=old)
-        energy = tap_energy(old, call.stride, "fresh", call.dilation)
-        return run_conv(call, growth(call, kernel, "fresh", ((0, 0), (0, 0))), weight, energy)
+        energy = tap_energy(old, call.stride, self.plan.fill, call.dilation)
+        return run_conv(call, growth(call, kernel, self.plan.fill, _NONE), weight, energy)
 
 
 def _run(
@@ -216,8 +219,8 @@ def _treat(seen: Seen, fill: Fill, generator: torch.Generator) -> PaddedLayer:
     kernel = grown_kernel(call.kernel, call.stride, rule, call.dilation)
     if name is not None and settled == "zero":
         _add_taps(module, name, call.kernel, kernel)
-    elif name is not None and settled == "fresh":
-        _draw_anew(module, name, call, kernel, generator)
+    elif name is not None and (settled == "fresh" or seen.direct):
+        _grow(module, name, call, settled, generator)
     return PaddedLayer(seen.name, call.kind, call.stride, call.kernel, kernel)
 
 
@@ -236,16 +239,17 @@ def _add_taps(module: nn.Module, name: str, kernel: Pair, grown: Pair) -> None:
             module.register_parameter(label, taps)
 
 
-def _draw_anew(
-    module: nn.Module, name: str, call: Call, grown: Pair, generator: torch.Generator
-) -> None:
-    """Exchange the parameter `name` for a new, larger one of the same output variance."""
+def _grow(module: nn.Module, name: str, call: Call, fill: Fill, generator: torch.Generator) -> None:
+    """Exchange the parameter `name` for its padded self, once."""
     plan: Plan = getattr(module, _PLAN)
     weight = module._parameters[name]
-    if weight is None or name in plan.drawn:
+    if weight is None or name in plan.grown:
         return
-    taps = pad_weight(weight.detach(), call.stride, "fresh", generator, dilation=call.dilation)
-    plan.drawn[name] = call.kernel
+    taps = pad_weight(weight.detach(), call.stride, fill, generator, dilation=call.dilation)
+    plan.grown[name] = call.kernel
     module._parameters[name] = nn.Parameter(taps, requires_grad=weight.requires_grad)
     if hasattr(module, "kernel_size"):
-        module.kernel_size = grown  # what TF-SAME computes its padding from
+        module.kernel_size = (
+            taps.shape[2],
+            taps.shape[3],
+        )  # what TF-SAME computes its padding from

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """One uneven call: the innermost module that made it, its name, the parameter it used."""
+    """One uneven call: the innermost module that made it, its name, the parameter it used.
+
+    `direct`: the parameter itself was the weight, not something made of it.
+    """
 
     name: str
     module: nn.Module
     call: Call
     parameter: str | None
+    direct: bool
 
 
 @dataclass
@@ -65,7 +69,9 @@ class _Recorder(TorchFunctionMode):
 
     def _note(self, call: Call) -> None:
         name, module = self.stack[-1]
-        seen = Seen(name, module, call, own_parameter(module, call.weight))
+        own = own_parameter(module, call.weight)
+        direct = own is not None and module._parameters[own] is call.weight
+        seen = Seen(name, module, call, own, direct)
         known = ((s.module, s.call.kind, s.call.kernel, s.call.stride) for s in self.trace.uneven)
         if (module, call.kind, call.kernel, call.stride) not in known:
             self.trace.uneven.append(seen)
@@ -158,7 +164,10 @@ def _untouched(root: nn.Module) -> Iterator[None]:
 
     A forward may cache tensors on its module; those of a pass without numbers must not stay.
     """
-    kept = [(module, dict(module.__dict__)) for module in root.modules()]
+    kept = [
+        (module, {k: dict(v) if type(v) is dict else v for k, v in module.__dict__.items()})
+        for module in root.modules()
+    ]
     root.eval()
     try:
         yield

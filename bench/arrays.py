@@ -38,7 +38,7 @@ def write_arrays(stream: IO[bytes], arrays: Arrays) -> None:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Read an archive: maps as float32 (or as stored where they are not floating), draws as float64.
+    """Read an archive: floating maps as float32, other maps as stored, draws as float64.
 
     Maps whose peak float32 cannot hold come back as float64.
     """
@@ -74,7 +74,7 @@ def grow(stored: np.ndarray[Any, Any], exponent: int | None) -> np.ndarray[Any, 
     """Undo `shrink`, up to its rounding."""
     if exponent is None:
         return stored
-    values = np.ldexp(stored.astype(np.float64), exponent)
+    values: np.ndarray[Any, Any] = np.ldexp(stored.astype(np.float64), exponent)
     fits = abs(exponent + PEAK_EXPONENT) < 100
     return values.astype(np.float32) if fits else values
 

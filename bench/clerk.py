@@ -80,15 +80,21 @@ class Clerk:
             seed=self._seed,
             images=self._images_info() if cell.random else None,
             environment=environment(torch.device(self._device)),
-            timing=Timing(
-                load_s=self._load_s,
-                gradients_s=self.gradients_s,
-                measure_s=measure_s,
-                peak_memory_mib=peak_memory_mib(),
-                peak_device_memory_mib=peak_device_memory_mib(self._device),
-            ),
+            timing=self._timing(measure_s),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             **fields,
+        )
+
+    def _timing(self, measure_s: float) -> Timing:
+        """Seconds and peaks; empty when the model was never open here."""
+        if self._model is None:
+            return Timing()
+        return Timing(
+            load_s=self._load_s,
+            gradients_s=self.gradients_s,
+            measure_s=measure_s,
+            peak_memory_mib=peak_memory_mib(),
+            peak_device_memory_mib=peak_device_memory_mib(self._device),
         )
 
     def _info(self) -> ModelInfo:

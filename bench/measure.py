@@ -127,7 +127,7 @@ class Workbench:
         self.stage("opening the model", job.cells)
         try:
             clerk.opened(self._open(job))
-        except Exception as error:  # noqa: BLE001 - a foreign model may raise anything
+        except Exception as error:
             for cell in job.cells:
                 keep(clerk.broken(cell, error))
             return
@@ -162,10 +162,11 @@ class Workbench:
             try:
                 reason = suite.skip(clerk.model, cell.protocol)
                 if reason is not None:
-                    raise NotApplicableError(reason)
+                    keep(clerk.broken(cell, NotApplicableError(reason)))
+                    continue
                 probes[cell.key] = suite.probes(clerk.model, cell.protocol, self.settings.seed)
                 cells.append(cell)
-            except Exception as error:  # noqa: BLE001 - becomes a record
+            except Exception as error:
                 keep(clerk.broken(cell, error))
         return cells, probes
 
@@ -179,10 +180,10 @@ class Workbench:
         """One pass for all `cells`; where that breaks, one pass for each."""
         if not cells:
             return
-        self.stage("gradients", cells)
+        self.stage("taking gradients", cells)
         try:
             maps = self._gradients(clerk, [p for c in cells for p in probes[c.key]])
-        except Exception as error:  # noqa: BLE001 - becomes a record
+        except Exception as error:
             if len(cells) == 1:
                 keep(clerk.broken(cells[0], error))
                 return
@@ -206,14 +207,14 @@ class Workbench:
 
     def _finish(self, clerk: Clerk, cell: Cell, maps: Mapping[str, Array]) -> Record:
         """Let the suite measure; its record, whatever comes of it."""
-        self.stage(f"{cell.suite}:{cell.protocol}", [cell])
+        self.stage(f"measuring {cell.suite}:{cell.protocol}", [cell])
         begun = time.perf_counter()
         try:
             suite = self.toolkit.suites[cell.suite]
             context = self._context(clerk.model, cell)
             measurement = suite.measure(clerk.model, cell.protocol, maps, context)
             return clerk.measured(cell, measurement, time.perf_counter() - begun)
-        except Exception as error:  # noqa: BLE001 - becomes a record
+        except Exception as error:
             return clerk.broken(cell, error)
 
     def _context(self, model: Model, cell: Cell) -> Context:

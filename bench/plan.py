@@ -116,6 +116,22 @@ def _cell(suite: Suite, protocol: str, used: Mapping[bool, Any], common: list[An
     return Cell(suite.name, protocol, version, suite.random, settings, key)
 
 
+def expand_references(references: Sequence[str]) -> list[str]:
+    """Replace wildcards by the models that match, each once.
+
+    A pattern that nothing matches stays: opening it will fail and say so, the others go on.
+    """
+    from ..adapters.load import expand
+
+    found: dict[str, None] = {}
+    for reference in references:
+        try:
+            found.update(dict.fromkeys(expand(reference)))
+        except UnknownNameError:
+            found[reference] = None
+    return list(found)
+
+
 def parse_suites(names: Sequence[str], known: Mapping[str, Suite]) -> list[tuple[str, str]]:
     """Read `erf`, `erf:kim2023` and `erf:all` as (suite, protocol) pairs, each once, in order.
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import math
 import traceback
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from ..suites.suite import Array, Estimate  # noqa: TC001 - pydantic and callers read it at run time
-from .environment import Environment  # noqa: TC001 - a field's type
+from ..suites.suite import Array, Estimate
+from .environment import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..adapters.model import Model
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 TRACE_LINES = 12
 """How much of a traceback's end a failed record keeps."""
 
@@ -35,7 +35,7 @@ class _Frozen(BaseModel):
 
 
 class Value(_Frozen):
-    """One metric: a value, with its 95 % interval where it is an estimate; or the reason for none."""
+    """One metric: a value, an estimate with its 95 % interval; or the reason why there is none."""
 
     value: Finite | None
     low: Finite | None = None

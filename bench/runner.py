@@ -49,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Event:
-    """Something to show: `what` is `begin`, `stage` or a record's status; `cell` if it is one's."""
+    """Something to show: `what` is `begin`, `stage`, or the status of the record of `cell`."""
 
     what: str
     device: str
@@ -64,6 +64,11 @@ class Summary:
 
     held: int = 0
     made: Counter[str] = field(default_factory=Counter)
+
+    def text(self) -> str:
+        """One line for a person."""
+        made = ", ".join(f"{n} {status}" for status, n in sorted(self.made.items())) or "none"
+        return f"records made: {made}; already there: {self.held}"
 
 
 def run(
@@ -91,9 +96,7 @@ def run(
     return summary
 
 
-def missing_jobs(
-    jobs: Sequence[Job], store: Store, *, retry_failed: bool
-) -> tuple[list[Job], int]:
+def missing_jobs(jobs: Sequence[Job], store: Store, *, retry_failed: bool) -> tuple[list[Job], int]:
     """The jobs with the cells that must still be measured, and how many cells need not be."""
     keys = [cell.key for job in jobs for cell in job.cells]
     found = store.find(keys)

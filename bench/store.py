@@ -69,8 +69,7 @@ class Store:
         try:
             if record.map_names or record.draws:
                 write_atomically(path.with_suffix(".npz"), partial(_dump_arrays, record))
-            text = record.model_dump_json(indent=1).encode()
-            write_atomically(path, lambda stream: stream.write(text))
+            write_text(path, record.model_dump_json(indent=1))
         except OSError as error:
             raise _explain(error, self.folder) from error
 
@@ -128,6 +127,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that `path` is whole or absent."""
+    write_atomically(path, lambda stream: stream.write(text.encode()))
 
 
 def _dump_arrays(record: Record, stream: IO[bytes]) -> None:

@@ -53,6 +53,7 @@ def widen(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Expand `x` to `shape` without a copy, and remember the narrow tensor."""
     if x.shape == tuple(shape):
         return x
+    x = narrow(x)
     wide = x.expand(*shape)
     setattr(wide, _BASE, x)
     return wide

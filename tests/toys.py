@@ -76,7 +76,7 @@ def load(reference, *, device="auto", target=None, size=None, seed=0, members=No
     if "hang" in reference:
         time.sleep(3600)
     if "noise" in reference:
-        print("last words")
+        os.write(1, b"last words")
         os._exit(3)
     return ToyModel(reference, gain=float(len(reference)))
 

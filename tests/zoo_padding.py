@@ -26,7 +26,10 @@ from perimetry.adapters.model import FILLS
 from perimetry.adapters.padding import pad_module
 from perimetry.adapters.padding_trace import trace_uneven
 
-COLUMNS = "model family built fill uneven grown left reasons difference seconds status".split()
+COLUMNS = [
+    *("model", "family", "built", "fill", "uneven", "grown"),
+    *("left", "reasons", "difference", "seconds", "status"),
+]
 
 
 def build(name: str) -> tuple[nn.Module, str]:
@@ -129,11 +132,7 @@ def smallest_per_family() -> list[str]:
     """The model with the fewest parameters of each family."""
     best: dict[str, tuple[int, str]] = {}
     for name, family in families().items():
-        with torch.device("meta"):
-            try:
-                size = sum(p.numel() for p in timm.create_model(name).parameters())
-            except Exception:
-                continue
+        size = sum(p.numel() for p in build(name)[0].parameters())
         if family not in best or size < best[family][0]:
             best[family] = (size, name)
     return sorted(name for _, name in best.values())

@@ -1,0 +1,369 @@
+"""Kernel padding on an ONNX graph (PROTOCOL 6), written as a plain ONNX graph again.
+
+The same rules as `padding_calls` has for torch modules. A layer whose kernel grows by g taps gets
+g * dilation more rows of padding at its end: then it has as many outputs as before at every input
+size, and rows that no window needs are never read. Max-pools pad with minus infinity; mean-pools
+become a fixed convolution of each channel, divided by the share of the window that counts.
+Names, opset, metadata and everything else stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from .errors import InputError, ModelFileError
+from .model import FILLS, Fill, PaddedLayer, Treatment
+from .onnx_file import plain, standard_opset
+from .onnx_graph import Mode, read_graph
+from .onnx_interpreter import fold_constants
+from .onnx_mean_pool import mean_pool_nodes
+from .onnx_ops_nn import same_padding
+from .onnx_session import Session, feed, reads
+from .onnx_spec import image_input, read_spec, stored_constants
+from .padding_calls import Call, refusal, settled_fill
+from .padding_kernels import Pair, end_padding, grown_kernel, pad_weight, tap_energy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+KINDS = {
+    "Conv": "conv2d",
+    "com.microsoft:FusedConv": "conv2d",
+    "MaxPool": "max_pool2d",
+    "AveragePool": "avg_pool2d",
+}
+"""ONNX operators that take the treatment, and torch's name of the call they are."""
+
+QUANTISED = {"QLinearConv", "ConvInteger", "com.microsoft:QLinearAveragePool"}
+"""Operators that would, but store whole numbers only."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One convolution or pool of the graph; pairs are (rows, columns).
+
+    `pads` is (before rows, before columns, after rows, after columns), None where the file leaves
+    it to `auto_pad` and the input's size is open. `by_hand` is what a Pad node just before adds.
+    """
+
+    node: onnx.NodeProto
+    call: Call
+    auto: str
+    pads: list[int] | None
+    by_hand: tuple[Pair, Pair]
+    size: tuple[int | None, int | None]
+
+    @property
+    def name(self) -> str:
+        """The node's name, or its output's."""
+        return plain(self.node.name or self.node.output[0])
+
+
+@dataclass(frozen=True)
+class PaddedGraph:
+    """A treated graph; `energy` has, by weight name, the second moments of the padded taps."""
+
+    proto: onnx.ModelProto
+    treatment: Treatment
+    energy: Mapping[str, Tensor]
+
+
+class _Facts:
+    """What the file states about its tensors: constants, shapes, types, and who writes them."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        mode = Mode()
+        self.constants = fold_constants(read_graph(proto, mode), mode, keep=True).constants
+        self.stored = stored_constants(proto)
+        self.writers = {o: n for n in proto.graph.node for o in n.output}
+        self.opset = standard_opset(proto)
+        inferred = onnx.shape_inference.infer_shapes(proto).graph
+        values = (*inferred.value_info, *inferred.input, *inferred.output)
+        self.shapes = {v.name: _dims(v) for v in values}
+        self.types = {v.name: v.type.tensor_type.elem_type for v in values}
+        self.by_hand = self._evaluate(proto, self._open_pads(proto))
+
+    def _open_pads(self, proto: onnx.ModelProto) -> list[str]:
+        """The amounts of Pad nodes before a layer that the graph computes from its sizes."""
+        sources = {n.input[0] for n in proto.graph.node if _operator(n) in KINDS}
+        pads = [n for n in proto.graph.node if n.op_type == "Pad" and n.output[0] in sources]
+        names = {n.input[1] for n in pads if len(n.input) > 1}
+        return sorted(names - self.constants.keys())
+
+    @staticmethod
+    def _evaluate(proto: onnx.ModelProto, names: Sequence[str]) -> dict[str, list[int]]:
+        """Values of `names` at the input size of the file, or at the default size."""
+        if not names:
+            return {}
+        image = image_input(proto)
+        spec = read_spec(proto, image)
+        blank = torch.zeros(image.dims[0] or 1, spec.channels, spec.height, spec.width)
+        values = Session(proto, names).run({image.name: feed(blank, spec)})
+        return {name: value.tolist() for name, value in values.items()}
+
+    def kind(self, name: str) -> int:
+        """The element type of a tensor, float32 when the file does not say."""
+        stored = self.stored.get(name)
+        return (stored.data_type if stored else self.types.get(name)) or onnx.TensorProto.FLOAT
+
+    def shape(self, name: str) -> list[int | None]:
+        """The four sizes of an image-like tensor, None for open ones."""
+        dims = self.shapes.get(name, [])
+        return dims if len(dims) == 4 else [None] * 4
+
+
+def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGraph:
+    """Treat a copy of `proto`; the output shapes stay. `seed` draws the weights of `fresh`.
+
+    Raises `InputError` for an unknown fill, `ModelFileError` when the treated graph is not valid.
+    """
+    if fill not in FILLS:
+        raise InputError(f"unknown fill {fill!r}; expected one of {', '.join(FILLS)}")
+    padded = onnx.ModelProto()
+    padded.CopyFrom(proto)
+    if fill == "none":
+        return PaddedGraph(padded, Treatment(fill), {})
+    editor = _Editor(padded, _Facts(proto), fill, torch.Generator().manual_seed(seed))
+    editor.run()
+    try:
+        onnx.checker.check_model(padded)
+    except onnx.checker.ValidationError as error:
+        raise ModelFileError(f"the padded graph is not valid: {plain(str(error), 300)}") from error
+    return PaddedGraph(padded, Treatment(fill, tuple(editor.layers), editor.left), editor.energy)
+
+
+class _Editor:
+    """Walks the nodes of `proto` and grows those that are uneven."""
+
+    def __init__(
+        self, proto: onnx.ModelProto, facts: _Facts, fill: Fill, generator: torch.Generator
+    ) -> None:
+        self.graph = proto.graph
+        self.facts = facts
+        self.fill = fill
+        self.generator = generator
+        self.layers: list[PaddedLayer] = []
+        self.left: dict[str, str] = {}
+        self.energy: dict[str, Tensor] = {}
+
+    def run(self) -> None:
+        """Treat every node, then drop the weights that nobody reads any more."""
+        nodes: list[onnx.NodeProto] = []
+        for node in self.graph.node:
+            op = _operator(node)
+            site = read_site(node, self.facts) if op in KINDS else None
+            reason = self._reason(node, op, site)
+            if reason is not None:
+                self.left[plain(node.name or node.output[0])] = reason
+            if site is None or reason is not None or not site.call.uneven:
+                nodes.append(node)
+            else:
+                nodes += self._treat(site)
+        del self.graph.node[:]
+        self.graph.node.extend(nodes)
+        self._drop_unread()
+
+    def _reason(self, node: onnx.NodeProto, op: str, site: Site | None) -> str | None:
+        """Why an uneven layer is left alone, or None."""
+        if site is None:
+            return _why_not_read(node, op, self.facts)
+        if not site.call.uneven:
+            return None
+        if site.call.kind == "conv2d" and site.call.weight is None:
+            return "its weight is computed from the image"
+        sized = self.fill == "zero" or site.call.kind == "avg_pool2d"
+        rounds_up = site.call.kind == "avg_pool2d" and site.call.ceil_mode
+        if (site.pads is None and sized) or (rounds_up and None in site.size):
+            return "its padding follows the input's size, which the file leaves open"
+        channels = self.facts.shape(node.input[0])[1]
+        if site.call.kind == "avg_pool2d" and channels is None:
+            return "the number of its channels is not stated in the file"
+        return refusal(site.call, self.fill, not is_fixed(site.call))
+
+    def _treat(self, site: Site) -> list[onnx.NodeProto]:
+        call = site.call
+        fill = settled_fill(call, self.fill, not is_fixed(call))
+        rule: Fill = "fresh" if call.kind == "max_pool2d" else fill
+        kernel = grown_kernel(call.kernel, call.stride, rule, call.dilation)
+        self.layers.append(PaddedLayer(site.name, call.kind, call.stride, call.kernel, kernel))
+        node = onnx.NodeProto()
+        node.CopyFrom(site.node)
+        pads = grown_pads(site, kernel, fill)
+        if call.kind == "avg_pool2d":
+            channels = self.facts.shape(node.input[0])[1] or 1
+            nodes, constants, weight, energy = mean_pool_nodes(
+                node, call, pads, site.pads or [0] * 4, fill, channels, self.facts.opset
+            )
+            kind = self.facts.kind(node.input[0])
+            for name, value in constants.items():
+                self._store(name, value, kind)
+            self.energy[weight] = energy
+            return nodes
+        if call.kind == "conv2d":
+            self._grow_weight(node, call, fill)
+        set_attribute(node, "kernel_shape", list(kernel))
+        if pads is not None:
+            set_attribute(node, "auto_pad", "NOTSET")
+            set_attribute(node, "pads", pads)
+        return [node]
+
+    def _grow_weight(self, node: onnx.NodeProto, call: Call, fill: Fill) -> None:
+        """Give `node` a weight of its own: the old one may have other readers."""
+        assert call.weight is not None  # noqa: S101 - a convolution without one is left
+        kind = self.facts.kind(node.input[1])
+        weight = pad_weight(call.weight, call.stride, fill, self.generator, dilation=call.dilation)
+        name = f"{node.output[0]}/padded_weight"
+        self._store(name, weight, kind)
+        node.input[1] = name
+        if is_fixed(call):
+            self.energy[name] = weight.square().mean((0, 1)).double()
+        else:
+            self.energy[name] = tap_energy(call.kernel, call.stride, fill, call.dilation)
+
+    def _store(self, name: str, value: Tensor, kind: int) -> None:
+        """Add a constant; floats become the element type `kind`."""
+        array = value.numpy()
+        if value.is_floating_point():
+            array = array.astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+        self.graph.initializer.append(numpy_helper.from_array(array, name))
+
+    def _drop_unread(self) -> None:
+        read = {o.name for o in self.graph.output}.union(*(reads(n) for n in self.graph.node))
+        kept = [i for i in self.graph.initializer if i.name in read]
+        gone = {i.name for i in self.graph.initializer} - {i.name for i in kept}
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept)
+        # Files before IR version 4 list their weights among the inputs too.
+        inputs = [i for i in self.graph.input if i.name not in gone]
+        del self.graph.input[:]
+        self.graph.input.extend(inputs)
+
+
+def read_site(node: onnx.NodeProto, facts: _Facts) -> Site | None:
+    """What a convolution or pool does, None when it is not two-dimensional."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    weight = facts.constants.get(node.input[1]) if len(node.input) > 1 else None
+    kernel: list[int] = list(attributes.get("kernel_shape", []))
+    if not kernel and weight is not None:
+        kernel = list(weight.shape[2:])
+    if len(kernel) != 2:
+        return None
+    size = facts.shape(node.input[0])[2:]
+    stride, dilation = (list(attributes.get(k, [1, 1])) for k in ("strides", "dilations"))
+    auto = attributes.get("auto_pad", b"NOTSET").decode()
+    pads: list[int] | None = list(attributes.get("pads", [0] * 4))
+    if auto.startswith("SAME"):
+        lower = auto == "SAME_LOWER"
+        known = None not in size
+        pads = same_padding(size, kernel, stride, dilation, lower=lower) if known else None  # type: ignore[arg-type]
+    call = Call(
+        KINDS[_operator(node)],  # type: ignore[arg-type]
+        torch.empty(0, device="meta"),
+        (int(kernel[0]), int(kernel[1])),
+        (stride[0], stride[1]),
+        (0, 0),
+        (dilation[0], dilation[1]),
+        ceil_mode=bool(attributes.get("ceil_mode", 0)),
+        weight=weight,
+        groups=attributes.get("group", 1),
+        indices=len(node.output) > 1 and bool(node.output[1]),
+        include_pad=bool(attributes.get("count_include_pad", 0)),
+    )
+    return Site(node, call, auto, pads, _padded_by_hand(node, facts), (size[0], size[1]))
+
+
+def _padded_by_hand(node: onnx.NodeProto, facts: _Facts) -> tuple[Pair, Pair]:
+    """What a Pad node with zeros just before `node` adds: rows (before, after), columns."""
+    writer = facts.writers.get(node.input[0])
+    if writer is None or writer.op_type != "Pad":
+        return (0, 0), (0, 0)
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in writer.attribute}
+    pads = attributes.get("pads")
+    if len(writer.input) > 1 and writer.input[1] in facts.constants:
+        pads = facts.constants[writer.input[1]].tolist()
+    elif len(writer.input) > 1:
+        pads = facts.by_hand.get(writer.input[1])
+    if attributes.get("mode", b"constant") != b"constant" or pads is None or len(pads) != 8:
+        return (0, 0), (0, 0)
+    return (pads[2], pads[6]), (pads[3], pads[7])
+
+
+def is_fixed(call: Call) -> bool:
+    """Whether a convolution is a blur: each channel by itself, all with the same kernel."""
+    weight = call.weight
+    if weight is None or weight.shape[1] != 1 or call.groups != weight.shape[0] or call.groups == 1:
+        return False
+    return bool((weight == weight[:1]).all())
+
+
+def grown_pads(site: Site, kernel: Pair, fill: Fill) -> list[int] | None:
+    """The padding of the grown layer, None where `auto_pad` goes on to compute it.
+
+    A layer with less padding before than after (SAME) gets new rows in front until both sides
+    balance, except under `zero`, which keeps the function.
+    """
+    call = site.call
+    follows = site.auto.startswith("SAME") and fill != "zero" and call.kind != "avg_pool2d"
+    if follows or site.pads is None:
+        return None
+    pads = list(site.pads)
+    for axis in (0, 1):
+        new = call.dilation[axis] * (kernel[axis] - call.kernel[axis])
+        own = (pads[axis], pads[axis + 2])
+        before, after = (a + b for a, b in zip(own, site.by_hand[axis], strict=True))
+        front = 0
+        if fill != "zero" and before < after:
+            front = min(new, (before + after + new) // 2 - before)
+        if call.kind == "avg_pool2d" and call.ceil_mode:
+            size = site.size[axis] or 0
+            new = front + end_padding(
+                size, call.kernel[axis], kernel[axis], call.stride[axis], *own, 1, ceil_mode=True
+            )
+        pads[axis] += front
+        pads[axis + 2] += max(0, new - front)
+    return pads
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+    """Set or replace an attribute; an absent `auto_pad` stays absent."""
+    kept = [a for a in node.attribute if a.name != name]
+    if value == "NOTSET":
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        return
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+
+
+def _operator(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
+
+
+def _why_not_read(node: onnx.NodeProto, op: str, facts: _Facts) -> str | None:
+    """The reason to report for strided layers that are no two-dimensional float layers."""
+    strides = next((list(a.ints) for a in node.attribute if a.name == "strides"), [1])
+    if max(strides) == 1:
+        return None
+    if op in QUANTISED:
+        return "its weights are stored as whole numbers, which the new taps need not be"
+    if op in KINDS and _is_uneven(node, strides, facts):
+        return "kernel padding grows 2-D kernels only"
+    return None
+
+
+def _is_uneven(node: onnx.NodeProto, strides: Sequence[int], facts: _Facts) -> bool:
+    kernel = next((list(a.ints) for a in node.attribute if a.name == "kernel_shape"), None)
+    if kernel is None and len(node.input) > 1 and node.input[1] in facts.constants:
+        kernel = list(facts.constants[node.input[1]].shape[2:])
+    return kernel is None or any(k % s for k, s in zip(kernel, strides, strict=False))
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int | None]:
+    dims = value.type.tensor_type.shape.dim
+    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims]

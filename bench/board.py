@@ -1,0 +1,305 @@
+"""The leaderboard: a row for each model and kernel padding, ranked, with tie groups.
+
+A column holds numbers of one suite, protocol, version and settings; records that would mix them
+are refused. Columns are called `SUITE.METRIC`, or `SUITE:PROTOCOL.METRIC` off the default protocol,
+with `.low`, `.high` and `.reason` beside them. Treated rows also have `.untreated` (the twin's
+value) and `.change` (treated less untreated) with `.change.low`, `.change.high` and
+`.change.method`.
+
+Ranks: rows in order of the sort column; neighbours that the interval of their difference does not
+separate share a rank (PROTOCOL 8), so a group may be longer than any of its intervals; the next
+group's rank counts all rows above it. Rows without a value have no rank.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ..adapters.errors import InputError
+from .compare import difference
+from .plan import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
+
+    from ..suites.suite import Metric, Suite
+    from .record import Record
+
+SORT_ORDER = ("deadpixel.weakest", "structure.weakest")
+"""Default sort columns: the first that any row has gives the ranks, the next orders the rest."""
+
+
+class MixedRecordsError(InputError):
+    """Records of unlike settings or versions, which must not meet in one column."""
+
+
+def leaderboard(
+    records: Iterable[Record],
+    *,
+    sort: str | None = None,
+    suites: Mapping[str, Suite] | None = None,
+) -> pd.DataFrame:
+    """Rank `records`; see the module's text for rows, columns and ranks.
+
+    `sort` is a metric column such as `deadpixel.imbalance`. Missing numbers are `pandas.NA`, with
+    the reason in the `.reason` column. Raises `MixedRecordsError`, and `UnknownNameError` for a
+    `sort` that no record has.
+    """
+    return Board(records, sort=sort, suites=suites).frame()
+
+
+@dataclass
+class Row:
+    """One model variant and its records by column prefix, such as `erf` or `erf:kim2023`."""
+
+    model: str
+    fill: str
+    records: dict[str, Record]
+    rank: int | None = None
+
+    def find(self, column: str) -> tuple[Record | None, str]:
+        """The record behind a column, and the metric's name in it."""
+        prefix, _, metric = column.partition(".")
+        return self.records.get(prefix), metric
+
+    def value(self, column: str) -> float | None:
+        """The number in `column`, or None."""
+        record, metric = self.find(column)
+        held = record.metrics.get(metric) if record else None
+        return held.value if held else None
+
+
+class Board:
+    """Rows in rank order, and what the columns mean."""
+
+    def __init__(
+        self,
+        records: Iterable[Record],
+        *,
+        sort: str | None = None,
+        suites: Mapping[str, Suite] | None = None,
+    ) -> None:
+        if suites is None:
+            from ..suites.registry import SUITES
+
+            suites = SUITES
+        self.suites = suites
+        self.records = newest(records)
+        check_unmixed(self.records)
+        self.rows = self._rows()
+        self._untreated = {row.model: row for row in self.rows if row.fill == "none"}
+        self.sort = self._sort_column(sort)
+        self._rank()
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Metric columns in the order of the suites and their metrics."""
+        found = []
+        for name, suite in self.suites.items():
+            for protocol in suite.protocols:
+                held = [r for r in self.records if (r.suite, r.protocol) == (name, protocol)]
+                names = {metric for record in held for metric in record.metrics}
+                known = [m.name for m in suite.metrics if m.name in names]
+                prefix = self.prefix(name, protocol)
+                found += [f"{prefix}.{m}" for m in [*known, *sorted(names - set(known))]]
+        return found
+
+    def prefix(self, suite: str, protocol: str) -> str:
+        """`SUITE`, or `SUITE:PROTOCOL` off the default protocol."""
+        known = self.suites.get(suite)
+        default = next(iter(known.protocols)) if known else None
+        return suite if protocol == default else f"{suite}:{protocol}"
+
+    def metric(self, column: str) -> Metric | None:
+        """What a column's metric says of itself."""
+        prefix, _, name = column.partition(".")
+        suite = self.suites.get(prefix.partition(":")[0])
+        return next((m for m in suite.metrics if m.name == name), None) if suite else None
+
+    def twin(self, row: Row) -> Row | None:
+        """The untreated row of a treated one's model."""
+        return None if row.fill == "none" else self._untreated.get(row.model)
+
+    def frame(self) -> pd.DataFrame:
+        """All columns of all rows."""
+        import pandas as pd
+
+        frame = pd.DataFrame([self.cells(row) for row in self.rows])
+        return frame.astype({name: _dtype(name) for name in frame.columns})
+
+    def cells(self, row: Row) -> dict[str, Any]:
+        """One row of the frame."""
+        cells: dict[str, Any] = {"model": row.model, "fill": row.fill, "rank": row.rank}
+        for prefix, record in row.records.items():
+            cells[f"{prefix}.status"] = record.status
+            cells[f"{prefix}.error"] = record.error.message if record.error else None
+            if record.reason:
+                cells[f"{prefix}.reason"] = record.reason
+        for column in self.columns:
+            cells.update(self.cells_of(row, column))
+        return cells
+
+    def cells_of(self, row: Row, column: str) -> dict[str, Any]:
+        """Value, interval, reason, and the change against the untreated twin, in one column."""
+        record, metric = row.find(column)
+        held = record.metrics.get(metric) if record else None
+        cells: dict[str, Any] = {
+            column: held.value if held else None,
+            f"{column}.low": held.low if held else None,
+            f"{column}.high": held.high if held else None,
+            f"{column}.reason": why_missing(record, metric),
+        }
+        twin = self.twin(row)
+        other = twin.find(column)[0] if twin else None
+        if record is not None and other is not None:
+            cells[f"{column}.untreated"] = twin.value(column) if twin else None
+            change = difference(record, other, metric)
+            if change is not None:
+                cells[f"{column}.change"] = change.value
+                cells[f"{column}.change.low"] = change.low
+                cells[f"{column}.change.high"] = change.high
+                cells[f"{column}.change.method"] = change.method
+        return cells
+
+    def _rows(self) -> list[Row]:
+        rows: dict[tuple[str, str], Row] = {}
+        for record in self.records:
+            key = (record.model.reference, record.fill)
+            row = rows.setdefault(key, Row(*key, {}))
+            row.records[self.prefix(record.suite, record.protocol)] = record
+        return list(rows.values())
+
+    def _sort_column(self, wanted: str | None) -> str | None:
+        if wanted is not None:
+            return check_name("metric", wanted, self.columns)
+        held = [column for column in SORT_ORDER if column in self.columns]
+        headlines = [c for c in self.columns if self._is_headline(c)]
+        return next(iter([*held, *headlines, *self.columns]), None)
+
+    def _is_headline(self, column: str) -> bool:
+        prefix, _, name = column.partition(".")
+        suite = self.suites.get(prefix.partition(":")[0])
+        return suite is not None and suite.headline == name
+
+    def _rank(self) -> None:
+        """Order the rows and give them ranks."""
+        order = [c for c in (self.sort, *SORT_ORDER) if c is not None]
+        self.rows.sort(key=lambda row: [*(self._sort_key(row, c) for c in order), *_names(row)])
+        above: Row | None = None
+        for place, row in enumerate(self.rows, start=1):
+            if self.sort is None or row.value(self.sort) is None:
+                continue
+            row.rank = place if above is None or self._separated(above, row) else above.rank
+            above = row
+
+    def _sort_key(self, row: Row, column: str) -> tuple[bool, float]:
+        value = row.value(column)
+        metric = self.metric(column)
+        best_first = 1 if metric is not None and metric.better == "lower" else -1
+        return (value is None, 0.0 if value is None else best_first * value)
+
+    def _separated(self, above: Row, row: Row) -> bool:
+        (first, metric), (second, _) = above.find(self.sort or ""), row.find(self.sort or "")
+        if first is None or second is None:
+            return True
+        found = difference(first, second, metric)
+        return found is None or found.separated
+
+
+def _names(row: Row) -> tuple[str, str]:
+    return row.model, row.fill
+
+
+def _dtype(column: str) -> str:
+    """The nullable pandas type of a column of the frame."""
+    if column == "rank":
+        return "Int64"
+    words = ("model", "fill", "reason", "status", "error", "method")
+    return "string" if column.rpartition(".")[2] in words else "Float64"
+
+
+def why_missing(record: Record | None, metric: str) -> str | None:
+    """The reason why a cell has no number, or None when it has one."""
+    if record is None:
+        return "not measured"
+    if record.status == "skipped":
+        return record.reason
+    if record.status == "failed":
+        return f"failed: {record.error.message if record.error else 'no error was kept'}"
+    held = record.metrics.get(metric)
+    return held.reason if held else "this model has no such metric"
+
+
+def facts(record: Record) -> dict[str, str]:
+    """What `--where` may ask of a record; an exact record has no images, so none of theirs."""
+    images = record.images
+    found = {"suite": record.suite, "protocol": record.protocol, "fill": record.fill}
+    found |= {k: str(v) for k, v in record.settings.items() if k != "images_sha256"}
+    if images is not None:
+        found |= {"images": images.name, "count": str(images.count), "seed": str(record.seed)}
+    return {**found, "version": record.version, "device": record.environment.device}
+
+
+def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
+    """The records of which every KEY=VALUE holds; keys that a record does not have do not count.
+
+    Raises `InputError` for what is not KEY=VALUE, `UnknownNameError` for a key that no record has.
+    """
+    held = [(record, facts(record)) for record in records]
+    for text in where:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--where {text!r}; expected KEY=VALUE, such as seed=0")
+        check_name("key", key, {name for _, known in held for name in known})
+        held = [(record, known) for record, known in held if known.get(key, value) == value]
+    return [record for record, _ in held]
+
+
+def newest(records: Iterable[Record]) -> list[Record]:
+    """One record for each cell and setting: the newest, a finished one before a failed one.
+
+    Several come about when a model was measured again on another device or other library versions.
+    """
+    held: dict[tuple[Any, ...], Record] = {}
+    for record in sorted(records, key=lambda r: (r.status != "failed", r.created)):
+        held[*_cell(record), record.model.reference, record.fill, _signature(record)] = record
+    return sorted(held.values(), key=lambda r: (r.model.reference, r.fill, _cell(r)))
+
+
+def check_unmixed(records: Sequence[Record]) -> None:
+    """Raise `MixedRecordsError` when a column would hold numbers of unlike version or settings."""
+    groups: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        groups[_cell(record)][_signature(record)].append(record)
+    for (suite, protocol), held in groups.items():
+        if len(held) > 1:
+            found = "; ".join(_describe(group[0], len(group)) for group in held.values())
+            raise MixedRecordsError(
+                f"the records of {suite}:{protocol} were made under {len(held)} unlike settings, "
+                f"which must not share a column: {found}. Choose one kind: `perimetry board DIR "
+                "--where seed=0 --where count=16`, or give fewer records"
+            )
+
+
+def _cell(record: Record) -> tuple[str, str]:
+    return record.suite, record.protocol
+
+
+def _signature(record: Record) -> str:
+    """What must be equal for two records' numbers to compare."""
+    seed = record.seed if record.images else None
+    return json.dumps([record.version, seed, record.settings], sort_keys=True)
+
+
+def _describe(record: Record, count: int) -> str:
+    images = record.images
+    shown = {k: v for k, v in record.settings.items() if v is not None and k != "images_sha256"}
+    what = f"{images.count} x {images.name}, " if images else ""
+    values = "".join(f", {k} {v}" for k, v in shown.items())
+    return f"{count} with {what}version {record.version}, seed {record.seed}{values}"

@@ -1,0 +1,280 @@
+"""The command line: `perimetry run`, `board`, `list`, `demo`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..adapters.errors import InputError, PerimetryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .board import Board
+    from .plan import Settings
+    from .runner import Options
+    from .store import Store
+
+FAILED = 1
+"""Exit code when some record failed, or the command could not be carried out."""
+
+app = typer.Typer(
+    help="Visual-field tests for vision models: receptive fields and dead pixels, ranked.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Format(StrEnum):
+    """Forms of a board."""
+
+    table = "table"
+    md = "md"
+    csv = "csv"
+    json = "json"
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    models = "models"
+    suites = "suites"
+    metrics = "metrics"
+
+
+Folder = Annotated[Path, typer.Argument(help="Folder with records.", metavar="DIR")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda (every GPU), or names such as cuda:0,cuda:1.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"perimetry {metadata.version('perimetry')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+    del version
+
+
+@app.command()
+def run(
+    references: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="REF...",
+            help="timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, PATH.onnx; wildcards in NAME.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the records; a rerun goes on in it.")],
+    suite: Annotated[
+        str, typer.Option(help="Comma-separated; SUITE:PROTOCOL or SUITE:all for others.")
+    ] = "structure,erf,deadpixel",
+    kernel_padding: Annotated[
+        str, typer.Option(help="Comma-separated fills: none, zero, box, fresh.")
+    ] = "none,box",
+    images: Annotated[str, typer.Option(help="dead-leaves, noise, or a folder.")] = "dead-leaves",
+    count: Annotated[int, typer.Option(min=1, help="How many images.")] = 16,
+    seed: Seed = 0,
+    members: Annotated[
+        int | None, typer.Option(min=1, help="Seeds behind an @init model.", show_default="8")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Layer to audit.", show_default="last spatial feature map")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Input SIDE or HEIGHTxWIDTH.", show_default="the model's own")
+    ] = None,
+    device: Device = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Images a pass; halves out of memory.")] = 16,
+    time_limit: Annotated[
+        float, typer.Option(min=0, help="Seconds a model variant may take; 0 for no limit.")
+    ] = 1800,
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help="Do not try failed records again.")
+    ] = False,
+) -> None:
+    """Audit models, with and without kernel padding, and print the board."""
+    from .plan import Settings
+
+    settings = Settings(
+        images=images, count=count, seed=seed, target=target, size=_size(size), members=members
+    )
+    with _told():
+        from .devices import devices
+
+        options = _options(devices(device), batch, time_limit, retry_failed=not keep_failed)
+        store, failed = _run(
+            references, suite.split(","), kernel_padding.split(","), settings, options, out
+        )
+        _show(store, None, Format.table, ())
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def board(
+    folder: Folder,
+    sort: Annotated[
+        str | None, typer.Option(help="Metric, such as deadpixel.imbalance or structure.weakest.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only records with KEY=VALUE, such as seed=0, count=16, images=noise."),
+    ] = None,
+) -> None:
+    """Rank the models whose records are in DIR."""
+    from .store import Store
+
+    with _told():
+        if not (folder / "records").is_dir():
+            raise InputError(
+                f"{str(folder)!r} holds no records; expected a folder that was given as "
+                "`perimetry run ... --out`"
+            )
+        _show(Store(folder), sort, form, tuple(where or ()))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    pattern: Annotated[
+        str, typer.Argument(help="Only names that match, such as 'timm:resnet*' or 'erf.*'.")
+    ] = "*",
+) -> None:
+    """List models, suites with their protocols, or metrics with their definitions."""
+    from . import listing
+
+    lines = {"models": listing.models, "suites": listing.suites, "metrics": listing.metrics}
+    with _told():
+        typer.echo(lines[kind.value](pattern))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for records, board and pictures.")] = Path(
+        "perimetry-demo"
+    ),
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Audit nine real architectures from their initial state; needs no network and no data."""
+    from . import demo as one
+    from .devices import devices
+
+    with _told():
+        references = one.references(out, seed=seed)
+        options = _options(devices(device), one.BATCH, one.TIME_LIMIT_S, retry_failed=True)
+        settings = one.settings(seed)
+        store, failed = _run(references, one.SUITES, one.FILLS, settings, options, out)
+        written = one.publish(store)
+        _show(store, None, Format.table, ())
+        typer.echo(f"Written: {', '.join(map(str, written))}")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn an expected error into one line on standard error and an exit code."""
+    from .text import clean
+
+    try:
+        yield
+    except (PerimetryError, OSError) as error:
+        typer.echo(f"perimetry: {clean(str(error), 2000)}", err=True)
+        raise typer.Exit(FAILED) from error
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    from ..adapters.timm import parse_size
+
+    with _told():
+        return parse_size(text)
+
+
+def _options(found: tuple[str, ...], batch: int, limit_s: float, *, retry_failed: bool) -> Options:
+    from .runner import Options
+
+    return Options(found, batch, limit_s or None, retry_failed)
+
+
+def _run(
+    references: list[str],
+    suites: list[str],
+    fills: list[str],
+    settings: Settings,
+    options: Options,
+    out: Path,
+) -> tuple[Store, int]:
+    """Make what is missing in `out`; the store, and how many of the records asked for failed."""
+    from .plan import expand_references, make_jobs
+    from .progress import Progress
+    from .runner import missing_jobs
+    from .runner import run as run_jobs
+    from .store import Store
+    from .toolkit import standard
+
+    jobs = make_jobs(
+        expand_references(references),
+        suites,
+        fills,
+        settings,
+        device=options.devices[0].partition(":")[0],
+        known=standard().suites,
+    )
+    store = Store(out)
+    todo, _ = missing_jobs(jobs, store, retry_failed=options.retry_failed)
+    with Progress(sum(len(job.cells) for job in todo)) as progress:
+        summary = run_jobs(jobs, store, settings, options, report=progress.report)
+    typer.echo(summary.text(), err=True)
+    keys = [cell.key for job in jobs for cell in job.cells]
+    return store, sum(record.status == "failed" for record in store.find(keys).values())
+
+
+def _show(store: Store, sort: str | None, form: Format, where: tuple[str, ...]) -> None:
+    """Print the board of a store, and what is wrong with its files on standard error."""
+    import shutil
+
+    from .render import render
+    from .text import clean
+
+    for problem in store.problems():
+        typer.echo(f"perimetry: left out: {clean(problem)}", err=True)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(render(_board(store, sort, where), form.value, width=width), nl=False)
+
+
+def _board(store: Store, sort: str | None, where: tuple[str, ...]) -> Board:
+    from .board import Board, choose
+
+    records = choose(store.records(), where)
+    if not records:
+        raise InputError(f"no record in {str(store.folder)!r} can be shown")
+    return Board(records, sort=sort)

@@ -1,0 +1,84 @@
+"""`perimetry demo`: nine architectures of nine kinds, one of them twice, and no data.
+
+Each is audited from its seeded initial state, with and without kernel padding; one is exported to
+ONNX first and audited again from that file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .plan import Settings
+
+if TYPE_CHECKING:
+    from .store import Store
+
+ARCHITECTURES = (
+    "resnet18",
+    "resnet26d",
+    "regnety_002",
+    "mobilenetv3_small_100",
+    "efficientnet_lite0",
+    "densenet121",
+    "convnext_atto",
+    "vit_tiny_patch16_224",
+    "test_resnet",
+)
+EXPORTED = "resnet18"
+"""The architecture that is audited again through an ONNX file."""
+SUITES = ["structure", "erf", "deadpixel"]
+FILLS = ["none", "box"]
+BATCH = 8
+TIME_LIMIT_S = 600.0
+PICTURES = ("deadpixel", "erf", "structure")
+
+
+def settings(seed: int) -> Settings:
+    """Few images and weight sets: the demo is for looking, not for publishing."""
+    return Settings(count=8, seed=seed, members=4)
+
+
+def references(out: Path, *, seed: int) -> list[str]:
+    """What the demo audits; exports the ONNX file where it is not there yet."""
+    path = out / "models" / f"{EXPORTED}-seed{seed}.onnx"
+    if not path.exists():
+        export(EXPORTED, path, seed=seed)
+    return [*(f"timm:{name}@init" for name in ARCHITECTURES), str(path)]
+
+
+def export(name: str, path: Path, *, seed: int) -> None:
+    """Write the initial state of seed `seed` of a timm architecture as an ONNX file."""
+    import torch
+
+    from ..adapters.onnx_export import export_onnx
+    from ..adapters.timm import open_timm
+    from ..suites.images import open_images
+
+    model = open_timm(name, "init", device="cpu", seed=seed, members=1)
+    x = model.spec.prepare(open_images("dead-leaves", 4, seed).load(model.spec))
+    model.select(0, x)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    export_onnx(model.module(), torch.zeros_like(x[:1]), path, spec=model.spec)
+
+
+def publish(store: Store) -> list[Path]:
+    """Write the board as Markdown, CSV and JSON, and every map as PNG, beside the records."""
+    from .board import Board
+    from .pictures import draw_record
+    from .render import render
+    from .store import write_text
+
+    records = store.records()
+    board = Board(records)
+    written = []
+    for form in ("md", "csv", "json"):
+        path = store.root / f"board.{form}"
+        write_text(path, render(board, form))
+        written.append(path)
+    maps = store.root / "maps"
+    maps.mkdir(exist_ok=True)
+    for record in records:
+        if record.suite in PICTURES:
+            draw_record(record, maps)
+    return [*written, maps]

@@ -1,0 +1,26 @@
+"""Which devices a run uses: one worker process for each."""
+
+from __future__ import annotations
+
+from ..adapters.errors import InputError
+
+
+def devices(text: str) -> tuple[str, ...]:
+    """Read `auto`, `cpu`, `cuda` (every GPU) or a comma-separated list as device names.
+
+    Raises `InputError` for a device that is not here, and for a mixture of kinds, whose numbers
+    would not compare bit for bit.
+    """
+    import torch
+
+    from ..adapters.torch import pick_device
+
+    names: list[str] = []
+    for word in (part.strip() for part in text.split(",")):
+        device = pick_device(word)
+        many = device.type == "cuda" and device.index is None
+        count = torch.cuda.device_count() if many else 0
+        names += [f"cuda:{i}" for i in range(count)] if many else [str(device)]
+    if len({name.partition(":")[0] for name in names}) > 1:
+        raise InputError(f"devices {text!r} are of unlike kinds; take one kind a run")
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,42 @@
+"""What `perimetry list` says."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+
+def models(pattern: str = "*") -> str:
+    """References of all timm architectures that match, one a line, and the other forms."""
+    from ..adapters.load import FORMS, list_models
+
+    found = list_models(pattern)
+    return "\n".join([*found, f"{len(found)} architectures; a reference is {FORMS}"])
+
+
+def suites(pattern: str = "*") -> str:
+    """Suites with protocols (the default first), versions and headline metric."""
+    from ..suites.registry import SUITES
+
+    lines = []
+    for name, suite in SUITES.items():
+        if fnmatchcase(name, pattern):
+            protocols = ", ".join(f"{p} (version {v})" for p, v in suite.protocols.items())
+            lines.append(f"{name}: {protocols}; headline {suite.headline}")
+    return "\n".join(lines)
+
+
+def metrics(pattern: str = "*") -> str:
+    """Every metric: name, definition, unit, which way is more even, value on an even model."""
+    from tabulate import tabulate
+
+    from ..suites.registry import SUITES
+
+    rows = [
+        (f"{suite.name}.{m.name}", m.definition, m.unit, m.better, "" if m.even is None else m.even)
+        for suite in SUITES.values()
+        for m in suite.metrics
+        if fnmatchcase(f"{suite.name}.{m.name}", pattern)
+    ]
+    heads = ("metric", "definition", "unit", "more even", "even")
+    text: str = tabulate(rows, heads, disable_numparse=True)
+    return text

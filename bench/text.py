@@ -1,0 +1,43 @@
+"""Names and messages that came from outside, made safe for where they are shown."""
+
+from __future__ import annotations
+
+import unicodedata
+
+LONGEST = 300
+
+
+def clean(text: str, longest: int = LONGEST) -> str:
+    """One line without control, format or separator characters, which become visible escapes.
+
+    No terminal escape, line break or change of writing direction survives. What is longer than
+    `longest` loses its middle.
+    """
+    shown = "".join(_visible(char) for char in text)
+    if len(shown) <= longest:
+        return shown
+    end = (longest - 3) // 2
+    return f"{shown[: longest - 3 - end]}...{shown[-end:]}"
+
+
+def code(text: str) -> str:
+    """A Markdown code span: no markup, HTML, link or mention in it is live; fits a table cell."""
+    inside = clean(text).replace("`", "'").replace("|", "\\|")
+    return f"`{inside}`" if inside.strip() else "` `"
+
+
+def spreadsheet(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    shown = clean(text, longest=10_000)
+    return f"'{shown}" if shown[:1] in tuple("=+-@") else shown
+
+
+def ascii_only(text: str, longest: int = 80) -> str:
+    """Text that every font can draw."""
+    return clean(text, longest).encode("ascii", "backslashreplace").decode()
+
+
+def _visible(char: str) -> str:
+    if char == " " or unicodedata.category(char)[0] not in "CZ":
+        return char
+    return char.encode("unicode_escape", "backslashreplace").decode() if ord(char) != 160 else " "

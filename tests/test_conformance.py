@@ -1,0 +1,99 @@
+"""Every suite on every kind of model: declared metrics, in range, or the reason why not."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from perimetry.adapters.load import load
+from perimetry.adapters.model import InputSpec
+from perimetry.adapters.onnx_export import export_onnx
+from perimetry.adapters.torch import wrap
+from perimetry.suites.gradients import gradient_maps
+from perimetry.suites.images import open_images
+from perimetry.suites.registry import SUITES
+from perimetry.suites.suite import Context
+
+SPEC = InputSpec(64, 64, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def classifier(channels=3) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, 2, 1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(8, 16, 3, 2, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 7),
+    )
+
+
+def onnx_file(folder):
+    path = folder / "model.onnx"
+    export_onnx(classifier().eval(), torch.randn(2, 3, 64, 64), path, spec=SPEC)
+    return load(str(path), device="cpu")
+
+
+KINDS = {
+    "classifier": lambda _folder: wrap(classifier(), spec=SPEC),
+    "padded with box": lambda _folder: wrap(classifier(), spec=SPEC).padded("box"),
+    "padded with zero": lambda _folder: wrap(classifier(), spec=SPEC).padded("zero"),
+    "padded with fresh": lambda _folder: wrap(classifier(), spec=SPEC).padded("fresh"),
+    "one channel": lambda _folder: wrap(
+        classifier(1), spec=InputSpec(64, 64, channels=1, mean=(0.5,), std=(0.5,))
+    ),
+    "no spatial map": lambda _folder: wrap(
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5)), spec=SPEC
+    ),
+    "no logits": lambda _folder: wrap(nn.Conv2d(3, 4, 3, 2, 1), spec=SPEC),
+    "stride 1": lambda _folder: wrap(nn.Conv2d(3, 4, 3, 1, 1), spec=SPEC),
+    "not square": lambda _folder: wrap(
+        classifier(), spec=InputSpec(64, 96, mean=(0.5,) * 3, std=(0.25,) * 3)
+    ),
+    "initial states": lambda _folder: load("timm:test_resnet@init", device="cpu", members=4),
+    "tokens": lambda _folder: load("timm:test_vit@init", device="cpu", members=4),
+    "onnx": onnx_file,
+    "onnx padded with box": lambda folder: onnx_file(folder).padded("box"),
+}
+CASES = [(name, protocol) for name, suite in SUITES.items() for protocol in suite.protocols]
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def model(request, tmp_path_factory):
+    return KINDS[request.param](tmp_path_factory.mktemp("models"))
+
+
+@pytest.mark.parametrize(("name", "protocol"), CASES)
+def test_a_suite_reports_every_metric_it_declares_or_the_reason_why_not(model, name, protocol):
+    suite = SUITES[name]
+    reason = suite.skip(model, protocol)
+    if reason is not None:
+        assert len(reason) > 10
+        return
+    images = open_images("dead-leaves", 4).load(model.spec)
+    probes = suite.probes(model, protocol, 0)
+    if protocol == "kim2023" and name == "deadpixel" and not has_logits(model, images):
+        pytest.skip("covered by test_a_model_without_logits_has_no_logit_gradient")
+    maps = gradient_maps(model, images, probes, batch=4).maps if probes else {}
+    found = suite.measure(model, protocol, maps, Context(images, draws=20, batch=4))
+    assert set(found.metrics) == {m.name for m in suite.metrics}
+    for metric in suite.metrics:
+        estimate = found.metrics[metric.name]
+        if estimate.value is None:
+            assert len(estimate.reason) > 10
+            continue
+        low = -np.inf if metric.low is None else metric.low
+        high = np.inf if metric.high is None else metric.high
+        assert low <= estimate.value <= high, metric.name
+        if estimate.low is not None:
+            assert low <= estimate.low <= estimate.value <= estimate.high <= high, metric.name
+    assert all(np.isfinite(m).all() for m in found.maps.values())
+    assert suite.headline in found.metrics
+
+
+def has_logits(model, images) -> bool:
+    x = model.spec.prepare(images[:2])
+    return model.run(x, logits=True).logits is not None
