@@ -7,6 +7,7 @@ which is verified against onnxruntime on the file itself before its first use.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -24,7 +25,7 @@ from .onnx_quantised import STRAIGHT_THROUGH
 from .onnx_session import Session, feed, providers
 from .onnx_spec import ImageInput, check_spec, image_input, read_spec
 from .onnx_target import find_target, image_edges, named_target
-from .onnx_verify import Subject, Verdict, outputs_to_check, verify
+from .onnx_verify import Subject, Verdict, as_float, outputs_to_check, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,10 +97,11 @@ class OnnxModel:
         except PerimetryError as error:
             return Verdict(str(error))
         logits = [self._output] if self._output else []
+        bytes_in = self.spec.dtype == "uint8"
         subject = Subject(
-            proto=self._proto,
+            proto=as_float(self._proto, self._image) if bytes_in else self._proto,
             interpreter=interpreter,
-            spec=self.spec,
+            spec=replace(self.spec, dtype="float32") if bytes_in else self.spec,
             image=self._image,
             outputs=outputs_to_check(self.target.name if self.target else None, logits),
             precision=precision(self._proto),
