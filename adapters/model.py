@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Fill = Literal["none", "zero", "box", "fresh"]
+UNTOUCHED = "untouched by kernel padding: no strided kernel that the fill could grow"
 FILLS: tuple[Fill, ...] = ("none", "zero", "box", "fresh")
 
 

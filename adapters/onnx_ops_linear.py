@@ -69,6 +69,17 @@ def _normalised(call: Call, x: Tensor, function: Callable[..., Tensor]) -> Tenso
     return function(rows, dim=1).reshape(x.shape)
 
 
+_ATTENTION = {
+    "is_causal",
+    "kv_num_heads",
+    "q_num_heads",
+    "qk_matmul_output_mode",
+    "scale",
+    "softcap",
+    "softmax_precision",
+}
+
+
 def attention(
     call: Call,
     query: Tensor,
@@ -78,8 +89,9 @@ def attention(
     *rest: Tensor | None,
 ) -> tuple[Any, ...]:
     """Scaled dot-product attention (opset 23), without caches and soft caps."""
-    if any(r is not None for r in rest) or call.get("softcap"):
-        raise call.decline("attention with a cache or a soft cap")
+    unknown = call.node.attributes.keys() - _ATTENTION
+    if any(r is not None for r in rest) or call.get("softcap") or unknown:
+        raise call.decline("attention with a cache, a soft cap or a window")
     if mask is not None and call.get("is_causal"):
         raise call.decline("attention that is both masked and causal")
     if len(call.node.outputs) > 3 and call.node.outputs[3]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .errors import InputError, NotApplicableError, PerimetryError, UnknownNameError
-from .model import Fill, Grid, InputSpec, Outputs, Treatment, find_grid
+from .model import UNTOUCHED, Fill, Grid, InputSpec, Outputs, Treatment, find_grid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -381,6 +381,10 @@ class TorchModel:
         if self.target is None:
             raise NotApplicableError(self.spatial or "")
         body = light_copy(self._shell).eval().requires_grad_(False)
+        if self.treatment is not None:
+            from .padding import pad_module
+
+            pad_module(body, self.treatment.fill, self._example(self._shell), seed=self._seed)
         return Skeleton(body, self.target)
 
     def padded(self, fill: Fill, *, seed: int = 0) -> TorchModel:
@@ -391,9 +395,11 @@ class TorchModel:
         twin.original = self
         twin._live = None
         twin._seed = seed
-        probe = self._build(0)
-        twin.treatment = pad_module(probe, fill, self._example(probe), seed=seed)
+        probe = light_copy(self._shell).eval().requires_grad_(False)
+        twin.treatment = pad_module(probe, fill, self._example(self._shell), seed=seed)
         twin.notes = list(self.notes)
+        if not twin.treatment.layers:
+            twin.notes.append(UNTOUCHED)
         return twin
 
 

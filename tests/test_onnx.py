@@ -1,0 +1,392 @@
+"""ONNX files as models: real exports against the torch models they came from."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnx_files import convnet, model, node, read, save, weights
+
+from perimetry.adapters import onnx_ops
+from perimetry.adapters.errors import InputError, NotApplicableError, UnknownNameError
+from perimetry.adapters.load import load
+from perimetry.adapters.model import InputSpec
+from perimetry.adapters.onnx import open_onnx
+from perimetry.adapters.onnx_export import export_onnx
+from perimetry.adapters.onnx_graph import Mode
+from perimetry.adapters.onnx_interpreter import Interpreter
+
+ARCHITECTURES = {
+    "resnet18": {},
+    "mobilenetv3_small_100": {},
+    "vit_tiny_patch16_224": {"img_size": 64},
+}
+SPEC = InputSpec(64, 64, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+
+
+@pytest.fixture(scope="module")
+def networks():
+    made = {}
+    for name, settings in ARCHITECTURES.items():
+        torch.manual_seed(0)
+        made[name] = timm.create_model(name, pretrained=False, **settings).eval()
+    return made
+
+
+@pytest.fixture(scope="module")
+def exported(networks, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports")
+    paths = {}
+
+    def export(name, exporter):
+        if (name, exporter) not in paths:
+            path = folder / f"{name}_{exporter}.onnx"
+            x = torch.randn(1, 3, 64, 64)
+            export_onnx(networks[name], x, path, spec=SPEC, dynamo=exporter == "dynamo")
+            paths[name, exporter] = str(path)
+        return paths[name, exporter]
+
+    return export
+
+
+def images(count, seed=1):
+    return torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+
+
+def distance(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+EXPORTS = [(n, e) for n in ARCHITECTURES for e in ("torchscript", "dynamo")]
+
+
+@pytest.mark.parametrize(("name", "exporter"), EXPORTS)
+def test_an_export_gives_the_logits_and_the_very_feature_map_of_the_torch_model(
+    name, exporter, networks, exported
+):
+    torch_model = load(networks[name], spec=SPEC)
+    onnx_model = load(exported(name, exporter), device="cpu")
+    x = images(3)
+    mine = onnx_model.run(x, logits=True)
+    theirs = torch_model.run(x, logits=True)
+    assert distance(mine.logits, theirs.logits) < 1e-5
+    assert mine.target.shape == theirs.target.shape
+    assert distance(mine.target, theirs.target) < 1e-5
+    assert torch_model.target.name == "forward_features"
+
+
+@pytest.mark.parametrize(("name", "exporter"), EXPORTS)
+def test_the_input_gradient_of_an_export_is_that_of_the_torch_model(
+    name, exporter, networks, exported
+):
+    """Float32 within 1e-2: decisions of ReLU and max-pool flip; float64 within 1e-6."""
+    onnx_model = load(exported(name, exporter), device="cpu")
+    assert onnx_model.gradients is None
+    x = images(2).requires_grad_(True)
+    signs = torch.sign(images(1, seed=2).flatten())
+    mine = _gradient(onnx_model.run(x).target, x, signs)
+    theirs = _gradient(networks[name].forward_features(x), x, signs, onnx_model.target)
+    assert distance(mine, theirs) < 1e-2
+
+    exact = Interpreter(read(exported(name, exporter)), Mode(dtype=torch.float64))
+    x = images(2).double().requires_grad_(True)
+    raw = exact({"image": x}, [onnx_model.target.name])[onnx_model.target.name]
+    mine = _gradient(raw, x, signs, onnx_model.target)
+    network = networks[name].double()
+    theirs = _gradient(network.forward_features(x), x, signs, onnx_model.target)
+    networks[name].float()
+    assert distance(mine, theirs) < 1e-6
+
+
+def _gradient(raw, x, signs, grid=None):
+    y = raw if grid is None else grid.read(raw)
+    repeats = signs.repeat(y.numel() // signs.numel() + 1)[: y.numel()].to(y.dtype)
+    return torch.autograd.grad((y.flatten() * repeats).sum(), x)[0]
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_file_with_a_fixed_batch_of_one_takes_any_batch(name, dynamo, networks, tmp_path):
+    path = tmp_path / "fixed.onnx"
+    x = images(1)
+    settings = {"external_data": False, "verbose": False} if dynamo else {}
+    with pytest.MonkeyPatch.context(), _quiet():
+        torch.onnx.export(networks[name], (x,), str(path), dynamo=dynamo, **settings)
+    model = open_onnx(path, device="cpu", spec=SPEC)
+    assert not any("insists" in note for note in model.notes)
+    x = images(3)
+    with torch.no_grad():
+        expected = networks[name](x)
+    assert distance(model.run(x, target=False, logits=True).logits, expected) < 1e-5
+    x.requires_grad_(True)
+    assert distance(model.run(x, logits=True).logits, expected) < 1e-5
+
+
+def _quiet():
+    import warnings
+
+    return warnings.catch_warnings(action="ignore")
+
+
+def test_an_exported_file_states_its_input_and_nothing_is_guessed(exported):
+    model = load(exported("resnet18", "torchscript"), device="cpu")
+    assert model.spec == SPEC
+    assert model.spec.digest() == SPEC.digest()
+    assert not any("guessed" in note for note in model.notes)
+
+
+def test_a_foreign_file_says_what_was_guessed(tmp_path):
+    model = open_onnx(save(convnet(size=None), tmp_path / "a.onnx"), device="cpu")
+    assert (model.spec.height, model.spec.width, model.spec.channels) == (224, 224, 3)
+    assert {"mean", "std", "height", "width", "channel_order"} <= set(model.spec.guessed)
+    assert model.notes[0].startswith("input guessed: ")
+
+
+def test_a_grey_file_gets_one_channel(tmp_path):
+    model = open_onnx(save(convnet(channels=1), tmp_path / "a.onnx"), device="cpu")
+    assert model.spec.channels == 1
+    assert model.spec.prepare(torch.rand(2, 3, 32, 32)).shape == (2, 1, 32, 32)
+    assert model.gradients is None
+
+
+def test_source_names_file_hashes_and_the_provider_that_really_runs(tmp_path):
+    path = save(convnet(), tmp_path / "a.onnx")
+    source = open_onnx(path, device="cpu").source
+    assert source["file"] == "a.onnx"
+    assert source["opset"] == "20"
+    assert source["provider"] == source["requested_provider"] == "CPUExecutionProvider"
+    assert {len(source["sha256"]), len(source["tensors_sha256"])} == {64}
+    other = convnet()
+    other.producer_name = "someone"
+    renamed = open_onnx(save(other, tmp_path / "b.onnx"), device="cpu").source
+    assert renamed["sha256"] != source["sha256"]
+    assert renamed["tensors_sha256"] == source["tensors_sha256"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test must miss")
+def test_asking_for_cuda_where_there_is_none_runs_on_the_cpu_and_says_so(tmp_path):
+    model = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cuda")
+    assert model.source["requested_provider"] == "CUDAExecutionProvider"
+    assert model.source["provider"] == "CPUExecutionProvider"
+    assert any("asked for cuda" in note for note in model.notes)
+    assert model.device.type == "cpu"
+
+
+def test_forward_passes_and_gradient_passes_agree(tmp_path):
+    model = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
+    x = torch.rand(4, 3, 32, 32)
+    plain = model.run(x, logits=True)
+    traced = model.run(x.clone().requires_grad_(True), logits=True)
+    torch.testing.assert_close(plain.target, traced.target.detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(plain.logits, traced.logits.detach(), rtol=1e-4, atol=1e-4)
+    assert not plain.target.requires_grad
+    assert traced.target.requires_grad
+
+
+def test_a_named_target_is_taken_and_an_unknown_one_suggests_near_names(tmp_path):
+    path = save(convnet(), tmp_path / "a.onnx")
+    assert open_onnx(path, device="cpu", target="r1").target.height == 16
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        open_onnx(path, device="cpu", target="mapp")
+    with pytest.raises(NotApplicableError, match="no grid of units"):
+        open_onnx(path, device="cpu", target="logits")
+
+
+def test_a_graph_without_a_spatial_bottleneck_has_no_target_and_says_why(tmp_path):
+    nodes = [node("Flatten", ["image"], ["flat"]), node("Gemm", ["flat", "w"], ["logits"])]
+    proto = model(
+        nodes, {"w": weights(192, 4)}, dims=["n", 3, 8, 8], outputs=["logits"], out_dims=["n", 4]
+    )
+    net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
+    assert net.target is None
+    assert "name the target" in net.spatial
+    with pytest.raises(NotApplicableError, match="name the target"):
+        net.run(torch.rand(1, 3, 8, 8))
+    assert net.run(torch.rand(2, 3, 8, 8), target=False, logits=True).logits.shape == (2, 4)
+    with pytest.raises(NotApplicableError):
+        net.skeleton()
+
+
+def test_the_target_lies_on_every_path_to_the_output(tmp_path):
+    """Two branches that meet after pooling leave only the map before they part."""
+    nodes = [
+        node("Conv", ["image", "w"], ["stem"], strides=[2, 2]),
+        node("Relu", ["stem"], ["a"]),
+        node("Sigmoid", ["stem"], ["b"]),
+        node("GlobalAveragePool", ["a"], ["pa"]),
+        node("GlobalMaxPool", ["b"], ["pb"]),
+        node("Add", ["pa", "pb"], ["sum"]),
+        node("Flatten", ["sum"], ["logits"]),
+    ]
+    proto = model(
+        nodes,
+        {"w": weights(4, 3, 2, 2)},
+        dims=["n", 3, 16, 16],
+        outputs=["logits"],
+        out_dims=["n", 4],
+    )
+    assert open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu").target.name == "stem"
+
+
+def test_a_channels_last_file_gives_the_same_as_its_channels_first_twin(tmp_path):
+    proto = convnet()
+    twin = convnet()
+    twin.graph.input[0].CopyFrom(
+        helper.make_tensor_value_info("nhwc", TensorProto.FLOAT, ["batch", 32, 32, 3])
+    )
+    twin.graph.node.insert(0, node("Transpose", ["nhwc"], ["image"], perm=[0, 3, 1, 2]))
+    first = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
+    last = open_onnx(save(twin, tmp_path / "b.onnx"), device="cpu")
+    assert (first.spec.layout, last.spec.layout) == ("NCHW", "NHWC")
+    assert last.gradients is None
+    results = []
+    for net in (first, last):
+        x = weights(2, 3, 32, 32)
+        x = torch.from_numpy(x).requires_grad_(True)
+        results.append(torch.autograd.grad(net.run(x).target.square().sum(), x)[0])
+    torch.testing.assert_close(*results)
+
+
+def test_a_file_that_takes_bytes_is_fed_bytes_and_has_gradients(tmp_path):
+    proto = convnet()
+    proto.graph.input[0].CopyFrom(
+        helper.make_tensor_value_info("bytes", TensorProto.UINT8, ["batch", 3, 32, 32])
+    )
+    scale = numpy_helper.from_array(np.float32(1 / 255), "scale")
+    proto.graph.initializer.append(scale)
+    proto.graph.node.insert(0, node("Mul", ["floats", "scale"], ["image"]))
+    proto.graph.node.insert(0, node("Cast", ["bytes"], ["floats"], to=TensorProto.FLOAT))
+    net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
+    assert (net.spec.dtype, net.spec.value_range, net.spec.mean) == ("uint8", 255.0, (0.0,) * 3)
+    assert net.gradients is None
+    pixels = torch.randint(0, 256, (2, 3, 32, 32)).float()
+    plain = net.run(pixels).target
+    assert distance(net.run(pixels.requires_grad_(True)).target.detach(), plain) < 1e-5
+
+
+def test_a_float_file_that_divides_by_255_itself_wants_0_to_255(tmp_path):
+    proto = convnet()
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(255), "scale"))
+    proto.graph.input[0].name = "pixels"
+    proto.graph.node.insert(0, node("Div", ["pixels", "scale"], ["image"]))
+    spec = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu").spec
+    assert (spec.value_range, spec.mean, spec.std) == (255.0, (0.0,) * 3, (1.0,) * 3)
+
+
+def test_a_half_precision_file_passes_the_gate_in_float32(tmp_path):
+    proto = convnet()
+    for tensor in proto.graph.initializer:
+        half = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
+    assert net.spec.dtype == "float16"
+    assert net.gradients is None, net.gradients
+    assert net.run(torch.rand(1, 3, 32, 32)).target.dtype == torch.float32
+
+
+def test_a_quantised_file_has_a_straight_through_gradient_and_says_so(tmp_path):
+    proto = convnet()
+    proto.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.float32(0.02), "s"),
+            numpy_helper.from_array(np.int8(0), "z"),
+        ]
+    )
+    proto.graph.node.insert(0, node("DequantizeLinear", ["q", "s", "z"], ["dq"]))
+    proto.graph.node.insert(0, node("QuantizeLinear", ["image", "s", "z"], ["q"]))
+    proto.graph.node[2].input[0] = "dq"
+    net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
+    assert net.gradients is None, net.gradients
+    assert any("straight-through" in note for note in net.notes)
+    exact = open_onnx(save(convnet(), tmp_path / "b.onnx"), device="cpu")
+    x = torch.rand(1, 3, 32, 32, requires_grad=True)
+    mine, theirs = (
+        torch.autograd.grad(m.run(x).target.square().sum(), x)[0].flatten() for m in (net, exact)
+    )
+    assert torch.cosine_similarity(mine, theirs, 0) > 0.95
+
+
+def test_the_gate_finds_a_wrong_forward_pass_and_names_the_node(tmp_path, monkeypatch):
+    monkeypatch.setitem(onnx_ops.OPERATORS, "Relu", lambda _call, x: x.clamp(min=0.5))
+    net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
+    assert "outputs differ from onnxruntime's" in net.gradients
+    assert "they part at the Relu node 'r1'" in net.gradients
+    with pytest.raises(NotApplicableError, match="they part at"):
+        net.run(torch.rand(1, 3, 32, 32, requires_grad=True))
+
+
+class HalfGradient(torch.autograd.Function):
+    """Right values, half the gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient / 2
+
+
+def test_the_gate_finds_a_wrong_gradient_behind_a_right_forward_pass(tmp_path, monkeypatch):
+    monkeypatch.setitem(onnx_ops.OPERATORS, "Relu", lambda _call, x: HalfGradient.apply(x))
+    net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
+    assert "disagrees with finite differences" in net.gradients
+
+
+def test_a_graph_with_an_operator_of_unknown_gradient_still_runs_forward(tmp_path):
+    proto = convnet()
+    proto.graph.node[1].CopyFrom(node("Acosh", ["c1"], ["r1"]))
+    proto.graph.node.insert(1, node("Abs", ["c1"], ["abs"]))
+    proto.graph.node.insert(2, node("Add", ["abs", "one"], ["above"]))
+    proto.graph.node[3].input[0] = "above"
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(1.1), "one"))
+    net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
+    assert net.gradients == "operators without a gradient route: Acosh"
+    assert net.run(torch.rand(2, 3, 32, 32)).target.shape == (2, 6, 8, 8)
+
+
+def test_nan_outputs_are_a_reason_not_a_number(tmp_path):
+    proto = convnet()
+    proto.graph.node[1].CopyFrom(node("Log", ["c1"], ["r1"]))
+    net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
+    assert net.gradients == "the model's own outputs are not finite on a test image"
+
+
+def test_a_file_that_insists_on_its_batch_is_fed_in_pieces(tmp_path):
+    """A baked-in sum over the batch cannot be freed; each image must still be seen alone."""
+    proto = convnet(batch=1)
+    proto.graph.node.insert(3, node("ReduceSum", ["map", "axis"], ["summed"], keepdims=1))
+    proto.graph.node[4].input[0] = "summed"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axis"))
+    net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
+    assert any("insists on a batch of 1" in note for note in net.notes)
+    x = torch.rand(3, 3, 32, 32)
+    both = net.run(x, target=False, logits=True).logits
+    each = torch.cat([net.run(x[i : i + 1], target=False, logits=True).logits for i in range(3)])
+    assert torch.equal(both, each)
+    x.requires_grad_(True)
+    assert net.run(x, logits=True).logits.shape == (3, 5)
+
+
+def test_a_spec_that_contradicts_the_file_is_refused(tmp_path):
+    path = save(convnet(), tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="the file declares"):
+        open_onnx(path, device="cpu", spec=InputSpec(64, 64))
+
+
+def test_select_knows_one_weight_set(tmp_path):
+    net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
+    net.select(0, torch.zeros(1, 3, 32, 32))
+    with pytest.raises(InputError, match="weight set 1 of 1"):
+        net.select(1, torch.zeros(1, 3, 32, 32))
+
+
+def test_a_skeleton_maps_the_image_to_the_target_with_weights_on_meta(tmp_path):
+    net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
+    skeleton = net.skeleton()
+    weight = skeleton.body.graph.constants["w1"]
+    assert (weight.device.type, tuple(weight.shape)) == ("meta", (8, 3, 3, 3))
+    skeleton.body.replace_constants({"w1": torch.ones(8, 3, 3, 3), "w2": torch.ones(6, 8, 3, 3)})
+    assert skeleton(torch.ones(1, 3, 32, 32)).shape == (1, 6, 8, 8)
