@@ -44,6 +44,10 @@ QUANTISED = {"QLinearConv", "ConvInteger", "com.microsoft:QLinearAveragePool"}
 """Operators that would, but store whole numbers only."""
 
 
+PAD_INPUTS = 11
+"""First opset whose Pad takes its amounts as inputs."""
+
+
 @dataclass(frozen=True)
 class Site:
     """One convolution or pool of the graph; pairs are (rows, columns).
@@ -131,11 +135,19 @@ def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGra
         return PaddedGraph(padded, Treatment(fill), {})
     editor = _Editor(padded, _Facts(proto), fill, torch.Generator().manual_seed(seed))
     editor.run()
-    try:
-        onnx.checker.check_model(padded)
-    except onnx.checker.ValidationError as error:
-        raise ModelFileError(f"the padded graph is not valid: {plain(str(error), 300)}") from error
+    fault = _fault(padded)
+    if fault is not None and _fault(proto) is None:
+        raise ModelFileError(f"the padded graph is not valid: {plain(fault, 300)}")
     return PaddedGraph(padded, Treatment(fill, tuple(editor.layers), editor.left), editor.energy)
+
+
+def _fault(proto: onnx.ModelProto) -> str | None:
+    """What the ONNX checker finds wrong, None when nothing; some files never were valid."""
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        return str(error)
+    return None
 
 
 class _Editor:
@@ -208,10 +220,30 @@ class _Editor:
         if call.kind == "conv2d":
             self._grow_weight(node, call, fill)
         set_attribute(node, "kernel_shape", list(kernel))
+        if call.kind == "max_pool2d" and any(n >= min(kernel) for n in pads or ()):
+            return self._padded_before(node, pads or [])
         if pads is not None:
             set_attribute(node, "auto_pad", "NOTSET")
             set_attribute(node, "pads", pads)
         return [node]
+
+    def _padded_before(self, node: onnx.NodeProto, pads: list[int]) -> list[onnx.NodeProto]:
+        """A Pad node of its own: onnxruntime's max-pool takes no padding as large as its kernel."""
+        base = node.output[0]
+        before = onnx.helper.make_node("Pad", [node.input[0]], [f"{base}/padded"])
+        amounts = [0, 0, *pads[:2], 0, 0, *pads[2:]]
+        if self.facts.opset >= PAD_INPUTS:
+            self._store(f"{base}/amounts", torch.tensor(amounts), onnx.TensorProto.INT64)
+            lowest = torch.tensor(float("-inf"))
+            self._store(f"{base}/lowest", lowest, self.facts.kind(node.input[0]))
+            before.input.extend([f"{base}/amounts", f"{base}/lowest"])
+        else:
+            set_attribute(before, "pads", amounts)
+            set_attribute(before, "value", float("-inf"))
+        node.input[0] = before.output[0]
+        set_attribute(node, "auto_pad", "NOTSET")
+        set_attribute(node, "pads", [0] * 4)
+        return [before, node]
 
     def _grow_weight(self, node: onnx.NodeProto, call: Call, fill: Fill) -> None:
         """Give `node` a weight of its own: the old one may have other readers."""

@@ -36,7 +36,8 @@ def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
     graph = cut.graph
     graph.name = proto.graph.name
     graph.node.extend(reversed(nodes))
-    graph.input.extend(proto.graph.input)
+    unread = {i.name for i in proto.graph.initializer} - needed
+    graph.input.extend(i for i in proto.graph.input if i.name not in unread)
     graph.initializer.extend(i for i in proto.graph.initializer if i.name in needed)
     graph.sparse_initializer.extend(proto.graph.sparse_initializer)
     declared = {o.name: o for o in proto.graph.output}

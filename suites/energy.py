@@ -7,7 +7,7 @@ network whose layers are replaced by their energy matrices:
 
 - convolution, linear: every tap 1 / fan_in (its second moment); biases vanish. A fixed filter that
   is no parameter: its taps squared. A weight with the attribute `tap_energy` (kernel height, width):
-  second moments relative to an unpadded tap, whose count is `tap_count`.
+  second moments relative to an unpadded tap.
 - normalisation: division by the detached mean energy.
 - ReLU and its like: 1/2. Saturating gates: constant 1/4. Softmax: uniform, so that attention is a
   mean over tokens; queries and keys carry nothing.
@@ -76,7 +76,8 @@ class Trace(TorchFunctionMode):
         kwargs = kwargs or {}
         name = func.__name__.strip("_")
         if name in METADATA:
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
+            return self._tag(out, list(args)) if isinstance(out, Tensor) else out
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         try:
             out = self._apply(name, func, tensors, args, kwargs)
@@ -96,7 +97,9 @@ class Trace(TorchFunctionMode):
         energy = any(is_energy(t) for t in tensors)
         rule = RULES.get(name)
         if rule is not None and (energy or _weighs_a_constant(name, args)):
-            return self._ruled(rule, args, kwargs) if energy else self._amplitude(rule, args, kwargs)
+            return (
+                self._ruled(rule, args, kwargs) if energy else self._amplitude(rule, args, kwargs)
+            )
         if not energy and any(t.is_meta for t in tensors):
             return _shape_only(name, func, args, kwargs)
         out = func(*args, **kwargs)
@@ -173,9 +176,7 @@ class Trace(TorchFunctionMode):
             size = (x.shape[-2], x.shape[-1])
             return (found.regridded(size) if found and self._whole(x) else found), size, windows
         origin, size, pads = pending
-        both = tuple(
-            _with_padding(w, n, p) for w, n, p in zip(windows, size, pads, strict=True)
-        )
+        both = tuple(_with_padding(w, n, p) for w, n, p in zip(windows, size, pads, strict=True))
         return origin, size, both  # type: ignore[return-value]
 
     def _whole(self, x: Tensor) -> bool:
@@ -242,8 +243,7 @@ def with_field(t: Tensor, field: Field | None) -> Tensor:
 @contextlib.contextmanager
 def module_names(module: nn.Module, stack: list[str]) -> Iterator[None]:
     """Keep on `stack` the dotted name of the module that is running."""
-    while len(children := list(module.children())) == 1:
-        (module,) = children
+    module = getattr(module, "body", module)
     handles = []
     for name, layer in module.named_modules():
         handles.append(layer.register_forward_pre_hook(lambda *_, n=name: stack.append(n)))
@@ -266,11 +266,22 @@ def run(skeleton: nn.Module, size: tuple[int, int, int], trace: Trace) -> tuple[
     x = torch.ones(entries, 1, height, width, dtype=torch.float64, requires_grad=True)
     wide = with_field(widen(x, (entries, channels, height, width)), Field((height, width)))
     skeleton.requires_grad_(False)
-    with module_names(skeleton, trace.names):
+    with module_names(skeleton, trace.names), one_thread():
         target = _forward(skeleton, wide, trace)
     if not (isinstance(target, Tensor) and target.requires_grad):
         raise NotApplicableError("no path without a gate leads from the input to the target")
     return x, target
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep small tensors off the thread pool, whose overhead exceeds the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _forward(skeleton: nn.Module, x: Tensor, trace: Trace) -> Tensor:
@@ -316,7 +327,8 @@ def path_count_map(
 def _vjp(x: Tensor, target: Tensor) -> Tensor:
     ones = torch.ones((), dtype=target.dtype).expand(target.shape)
     channels = target.shape[1]
-    (gradient,) = torch.autograd.grad(target, x, ones / channels)
+    with one_thread():
+        (gradient,) = torch.autograd.grad(target, x, ones / channels)
     if not bool(gradient.isfinite().all()):
         raise NotApplicableError("the expected sensitivity overflows; it cannot be told")
     return gradient.detach().squeeze(1)

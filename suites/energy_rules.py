@@ -49,7 +49,11 @@ def _activation(trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 @rule("clamp clip clamp_min clamp_max")
 def _clamp(
-    trace: Trace, x: Tensor, min: Any = None, max: Any = None, **_: Any  # noqa: A002 - torch's names
+    trace: Trace,
+    x: Tensor,
+    min: Any = None,
+    max: Any = None,
+    **_: Any,  # noqa: A002 - torch's names
 ) -> Tensor:
     """A clamp at 0 is a ReLU; a clamp far out, as in a guard, changes nothing."""
     del max
@@ -151,7 +155,9 @@ def _scaled(energy: Tensor, constant: Tensor, factor: Tensor) -> Tensor:
 def _div(trace: Trace, a: Any, b: Any, **_: Any) -> Tensor:
     if is_energy(b):
         if is_energy(a):
-            return a if trace.paths else pointwise(lambda e, d: e / d.detach().clamp(min=1e-30), a, b)
+            return (
+                a if trace.paths else pointwise(lambda e, d: e / d.detach().clamp(min=1e-30), a, b)
+            )
         return _constant(b, 1.0)
     if not isinstance(b, Tensor):
         return _mul(trace, a, 1 / b)
@@ -219,22 +225,30 @@ def _statistic(trace: Trace, x: Tensor) -> Tensor:
 
 
 @rule("var")
-def _var(trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any) -> Tensor:
+def _var(
+    trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
+) -> Tensor:
     return _average(_statistic(trace, x), _axes(x, dim), keepdim=keepdim)
 
 
 @rule("std")
-def _std(trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any) -> Tensor:
+def _std(
+    trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
+) -> Tensor:
     return _var(trace, x, dim, keepdim=keepdim).sqrt()
 
 
 @rule("var_mean")
-def _var_mean(trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any) -> Any:
+def _var_mean(
+    trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
+) -> Any:
     return _var(trace, x, dim, keepdim=keepdim), _mean(trace, x, dim, keepdim)
 
 
 @rule("norm linalg_norm linalg_vector_norm vector_norm")
-def _norm(trace: Trace, x: Tensor, *args: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+def _norm(
+    trace: Trace, x: Tensor, *args: Any, dim: Any = None, keepdim: bool = False, **_: Any
+) -> Tensor:
     """The root of the summed energies, a constant."""
     axes = _axes(x, args[1] if len(args) > 1 else dim)
     count = math.prod(x.shape[a] for a in axes)
@@ -436,7 +450,9 @@ def _einsum(trace: Trace, equation: str, *operands: Any) -> Tensor:
     tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
     inputs, _, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
-    sizes = {c: n for t, x in zip(terms, tensors, strict=True) for c, n in zip(t, x.shape, strict=False)}
+    sizes = {
+        c: n for t, x in zip(terms, tensors, strict=True) for c, n in zip(t, x.shape, strict=False)
+    }
     factors = []
     for term, x in zip(terms, tensors, strict=True):
         if is_energy(x):
@@ -450,7 +466,9 @@ def _einsum(trace: Trace, equation: str, *operands: Any) -> Tensor:
 
 
 @rule("scaled_dot_product_attention")
-def _attention(trace: Trace, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+def _attention(
+    trace: Trace, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+) -> Tensor:
     """Uniform attention: every query reads the mean over all tokens."""
     count = value.shape[-2]
     factor = count if trace.paths else 1 / count
@@ -522,8 +540,10 @@ def _flatten(_trace: Trace, x: Tensor, start_dim: int = 0, end_dim: int = -1) ->
 
 @rule("roll")
 def _roll(_trace: Trace, x: Tensor, shifts: Any, dims: Any = None, **_: Any) -> Tensor:
-    return torch.roll(x, shifts, dims) if dims is None else widen(
-        torch.roll(narrow(x), shifts, dims), x.shape
+    return (
+        torch.roll(x, shifts, dims)
+        if dims is None
+        else widen(torch.roll(narrow(x), shifts, dims), x.shape)
     )
 
 

@@ -86,9 +86,7 @@ def conv_windows(weight: Tensor, stride: Any, padding: Any, dilation: Any) -> Wi
         pads = [(n // 2, n - n // 2) for n in spare]
     else:
         pads = [(n, n) for n in ((0, 0) if padding == "valid" else pair(padding))]
-    rows, columns = (
-        replace(w, before=b, after=a) for w, (b, a) in zip(windows, pads, strict=True)
-    )
+    rows, columns = (replace(w, before=b, after=a) for w, (b, a) in zip(windows, pads, strict=True))
     return rows, columns
 
 
@@ -111,7 +109,7 @@ def _kernel(trace: Trace, weight: Tensor, groups: int) -> Tensor:
         return torch.ones(1, height, width, dtype=torch.float64)
     taps = getattr(weight, "tap_energy", None)
     if taps is not None:
-        count = getattr(weight, "tap_count", None) or float(taps.sum())
+        count = float(taps.sum()) if is_weight(weight) else 1.0
         return (taps.to(torch.float64) / count)[None]
     if not is_weight(weight) and uniform(weight).numel() > 1:
         return _fixed(weight, groups)
@@ -147,9 +145,7 @@ def _slide(trace: Trace, x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:
     return _replace(trace, x, out, padded)
 
 
-def _replace(
-    trace: Trace, x: Tensor, out: Tensor, padded: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _replace(trace: Trace, x: Tensor, out: Tensor, padded: Callable[[Tensor], Tensor]) -> Tensor:
     """Exchange in `out` the batch entry of this layer's padded variant."""
     variant = trace.variant()
     if variant is None:
@@ -159,9 +155,7 @@ def _replace(
     return torch.cat([out[:start], padded(x[start:stop]), out[stop:]])
 
 
-def pad_taps(
-    windows: Windows, kernel: Tensor, *, size: Pair, have: Pair
-) -> tuple[Windows, Tensor]:
+def pad_taps(windows: Windows, kernel: Tensor, *, size: Pair, have: Pair) -> tuple[Windows, Tensor]:
     """Grow windows and tap energies (groups, height, width) by a box as long as the stride.
 
     Energies of random taps, which are independent, convolve with the squared box. `size` is the
@@ -201,6 +195,9 @@ def _convolve(x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:
     padding, dilation = (pads[2], pads[0]), (rows.dilation, columns.dilation)
     batch, groups = x.shape[:2]
     flat = uniform(kernel)
+    if kernel.shape[1:] == (1, 1) and padding == (0, 0) and flat.numel() == 1:
+        x = x if stride == (1, 1) else x[..., :: stride[0], :: stride[1]]
+        return x if float(flat) == 1 else x * flat
     small = all(2 * p <= k for p, k in zip(padding, kernel.shape[1:], strict=True))
     if flat.numel() == 1 and dilation == (1, 1) and small:
         size = (rows.kernel, columns.kernel)
@@ -396,7 +393,8 @@ def _adaptive(trace: Trace, input: Tensor, output_size: Any, *_: Any) -> Tensor:
     if found is not None and grid == [1, 1] and found.grid != (1, 1):
         return with_field(out, replace(found, low=None, high=None, global_=True))
     windows = tuple(
-        Window(kernel=-(-h // n), stride=h // n) for h, n in zip(input.shape[-2:], grid, strict=True)
+        Window(kernel=-(-h // n), stride=h // n)
+        for h, n in zip(input.shape[-2:], grid, strict=True)
     )
     return trace.note("adaptive_pool2d", input, out, windows)  # type: ignore[arg-type]
 
@@ -423,7 +421,10 @@ def _pad(
     touched = [input.ndim - 1 - i // 2 for i, n in enumerate(pad) if n]
     small = narrow(input, [d for d in equal_axes(input) if d not in touched])
     out = F.pad(small, list(pad), mode=mode) if mode != "constant" else F.pad(small, list(pad))
-    shape = [o if d in touched else n for d, (o, n) in enumerate(zip(out.shape, input.shape, strict=True))]
+    shape = [
+        o if d in touched else n
+        for d, (o, n) in enumerate(zip(out.shape, input.shape, strict=True))
+    ]
     out = widen(out, shape)
     found = field_of(input)
     if found is None or input.ndim != 4 or any(d < 2 for d in touched):
@@ -478,7 +479,11 @@ def _interpolate(
         raise NotApplicableError("only two-dimensional interpolation has an energy rule")
     scales = pair_of_floats(scale_factor) if size is None else (1.0, 1.0)
     have = input.shape[-2:]
-    grid = pair(size) if size is not None else tuple(int(n * s) for n, s in zip(have, scales, strict=True))
+    grid = (
+        pair(size)
+        if size is not None
+        else tuple(int(n * s) for n, s in zip(have, scales, strict=True))
+    )
     small = narrow(input, [d for d in equal_axes(input) if d < 2]).to(torch.float64)
     options = {"mode": mode, "align_corners": align_corners, "antialias": antialias}
     rows, columns = (

@@ -38,6 +38,12 @@ class Window:
         """Units between the first and the last that one window reads, both included."""
         return self.dilation * (self.kernel - 1) + 1
 
+    @property
+    def keeps_size(self) -> bool:
+        """Whether it gives as many units as it reads, whatever their number."""
+        filled = self.before + self.after == self.extent - 1
+        return self.stride == 1 and self.scale == 1 and (filled or self.same)
+
     def size(self, n: int) -> int:
         """How many windows fit over `n` units."""
         if self.same:
@@ -130,10 +136,17 @@ class Field:
         if self.low is None or self.high is None:
             return replace(self, grid=grid)
         low = tuple(v - w.before * s for v, w, s in self._axes(self.low, windows))
-        high = tuple(v + (w.extent - 1 - w.before) * s for v, w, s in self._axes(self.high, windows))
+        high = tuple(
+            v + (w.extent - 1 - w.before) * s for v, w, s in self._axes(self.high, windows)
+        )
         stride = tuple(s * w.stride for s, w in zip(self.stride, windows, strict=True))
-        history = tuple((*h, w) for h, w in zip(self.history, windows, strict=True))
-        return Field(grid, stride, low, high, self.global_, history)  # type: ignore[arg-type]
+        return Field(grid, stride, low, high, self.global_, self._after(windows))  # type: ignore[arg-type]
+
+    def _after(self, windows: Iterable[Window]) -> tuple[tuple[Window, ...], ...]:
+        """Give the history with `windows` added, where they change the size."""
+        return tuple(
+            h if w.keeps_size else (*h, w) for h, w in zip(self.history, windows, strict=True)
+        )
 
     def _axes(
         self, values: tuple[float, float], windows: tuple[Window, Window]
@@ -152,8 +165,7 @@ class Field:
             Window(before=-f, after=g - n + f)
             for f, g, n in zip(first, grid, self.grid, strict=True)
         )
-        history = tuple((*h, w) for h, w in zip(self.history, windows, strict=True))
-        return replace(self, low=low, high=high, grid=grid, history=history)
+        return replace(self, low=low, high=high, grid=grid, history=self._after(windows))
 
     def resized(self, grid: Pair, reach: float) -> Field:
         """Fields after an interpolation to `grid` that reads `reach` units either side."""
@@ -169,7 +181,7 @@ class Field:
         shift = tuple((t - s) / 2 for t, s in zip(stride, self.stride, strict=True))
         low = tuple(v + a - b for v, a, b in zip(self.low, shift, spread, strict=True))
         high = tuple(v + a + b for v, a, b in zip(self.high, shift, spread, strict=True))
-        history = tuple((*h, Window(scale=f)) for h, f in zip(self.history, scale, strict=True))
+        history = self._after(Window(scale=f) for f in scale)
         return Field(grid, stride, low, high, self.global_, history)  # type: ignore[arg-type]
 
     def regridded(self, grid: Pair) -> Field:

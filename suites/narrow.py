@@ -110,9 +110,7 @@ def cat(tensors: Sequence[Tensor], axis: int) -> Tensor:
     for t in tensors:
         axes &= {*equal_axes(t), *(d for d, n in enumerate(t.shape) if n == 1)}
     joined = torch.cat([narrow(t, sorted(axes)) for t in tensors], axis)
-    shape = [
-        joined.shape[d] if d == axis else tensors[0].shape[d] for d in range(tensors[0].ndim)
-    ]
+    shape = [joined.shape[d] if d == axis else tensors[0].shape[d] for d in range(tensors[0].ndim)]
     return widen(joined, shape)
 
 

@@ -1,0 +1,265 @@
+"""`structure`: what the architecture alone implies, without weights, data or noise.
+
+Maps
+----
+sensitivity (height, width)
+    Expected sensitivity, E over independent zero-mean weights of sum_o (dF_o / dx_ij)^2 (ours; see
+    `energy`), scaled to mean 1.
+path_count (height, width)
+    Number of paths from each pixel to the target, every kernel 1 (Perone 2017; Alsallakh et al.
+    2021): exact integers where they fit in float64, which a note says.
+phase_profile (phase row, phase column)
+    Phase profile of `sensitivity` (see `phases`), the period being the target's total stride.
+
+Metrics
+-------
+`weakest`, `imbalance`, `ratio`, `by_period_p`, `relL1` and `relL2` are read off the expected
+sensitivity as `deadpixel` reads them off a measured one. `path_ratio` is `ratio` of the path counts.
+`receptive_field` and `receptive_field_columns` are the local path's; a note says when other paths
+make it global (see `receptive_field`). `coverage`: in the layer that treats its input worst, how
+often the least-touched phase is touched, over the mean (Odena et al. 2016). `uneven_layers` and
+`largest_remainder`: strided layers with padded rows or columns that are never read (Alsallakh).
+
+Tables
+------
+layers: every convolution and pooling in execution order. uneven: layers with unread padding.
+even_sizes: input sizes near the given one that leave none unread. culprits: for each strided layer
+that touches its input's phases unequally, `imbalance` once that layer alone is padded with a box,
+and the difference, largest first. by_period: all shares of the variance.
+
+Everything is exact for the architecture: no interval, no seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ..adapters.errors import NotApplicableError
+from . import phases
+from .energy import energy_map, path_count_map
+from .receptive_field import even_sizes, summary, uneven
+from .suite import Context, Estimate, Measurement, Metric, Probe, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from ..adapters.model import Model
+    from .layers import Field, Layer
+    from .suite import Array
+
+PERIODS = (2, 4, 8, 16, 32, 64)
+MAX_CULPRITS = 24
+"""Layers recomputed one by one; a note says when there are more."""
+TOGETHER = 9
+"""Maps computed in one pass."""
+EXACT = 2.0**53
+
+_PHASED = (
+    Metric("weakest", "smallest phase of the expected sensitivity", "ratio", "higher", even=1.0),
+    Metric("imbalance", "coefficient of variation over the phases", "ratio", "lower", even=0.0),
+    Metric("ratio", "largest over smallest phase", "ratio", "lower", low=1.0, even=1.0),
+    *(
+        Metric(f"by_period_{p}", f"variance that period {p} adds", "variance", "lower", even=0.0)
+        for p in PERIODS
+    ),
+)
+_OTHERS = (
+    Metric("relL1", "mean |first difference| / mean", "ratio", "lower", even=0.0),
+    Metric("relL2", "mean |second difference| / mean", "ratio", "lower", even=0.0),
+    Metric("path_ratio", "largest over smallest phase, paths", "ratio", "lower", low=1.0, even=1.0),
+    Metric("receptive_field", "theoretical, local path, rows", "pixels", "neither"),
+    Metric("receptive_field_columns", "the same, columns", "pixels", "neither"),
+    Metric("target_stride", "input rows per target row", "pixels", "neither"),
+    Metric("coverage", "least over mean touches, worst layer", "ratio", "higher", 0.0, 1.0, 1.0),
+    Metric("uneven_layers", "strided layers with unread padding", "layers", "lower", even=0.0),
+    Metric("largest_remainder", "most rows of padding unread", "rows", "lower", even=0.0),
+)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The suite; its module's docstring is the definition."""
+
+    name: ClassVar[str] = "structure"
+    protocols: ClassVar[Mapping[str, str]] = {"expected": "1"}
+    metrics: ClassVar[tuple[Metric, ...]] = (*_PHASED, *_OTHERS)
+    headline: ClassVar[str] = "weakest"
+    random: ClassVar[bool] = False
+
+    def skip(self, model: Model, protocol: str) -> str | None:
+        """A spatial target is needed; what the trace cannot follow is found out in `measure`."""
+        del protocol
+        return model.spatial
+
+    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
+        """None: no gradients of the real network are taken."""
+        del model, protocol, seed
+        return ()
+
+    def measure(
+        self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
+    ) -> Measurement:
+        """Measure the architecture of `model`; `maps` and `context` play no part.
+
+        Raises `NotApplicableError` when the model has no skeleton, or an operation without rule.
+        """
+        del protocol, maps, context
+        return measure_skeleton(
+            model.skeleton(), (model.spec.channels, model.spec.height, model.spec.width)
+        )
+
+
+def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measurement:
+    """Measure any module that maps (1, channels, height, width) to its target; see `Structure`.
+
+    `size` is (channels, height, width) of the input.
+    """
+    paths, trace, field = path_count_map(skeleton, size)
+    culprits = [layer for layer in trace.layers if layer.strided and not layer.even]
+    energies = _energies(skeleton, size, culprits[:MAX_CULPRITS])
+    pixels = (size[1], size[2])
+    stride = _stride(field, pixels)
+    expected = energies[0] / energies[0].mean()
+    counts: Array = paths.numpy()
+    found = Measurement({}, {"sensitivity": expected, "path_count": counts})
+    found.tables["layers"] = [layer.row() for layer in trace.layers]
+    _read_phases(found, energies, counts, phases.fit_period(pixels, stride), stride)
+    if "phase_profile" in found.maps:
+        _read_culprits(found, energies, culprits, found.maps["phase_profile"].shape)
+    for order in (1, 2):
+        value = float(phases.relative_difference(expected, order))
+        found.metrics[f"relL{order}"] = Estimate(value)
+    _read_layers(found, trace.layers, pixels, stride)
+    _read_field(found, field, stride)
+    if counts.max() > EXACT or bool((counts % 1).any()):
+        found.notes.append("path counts do not fit in float64 as exact integers: they are rounded")
+    return found
+
+
+def _energies(skeleton: nn.Module, size: tuple[int, int, int], culprits: Sequence[Layer]) -> Array:
+    """Maps (1 + culprits, height, width): the architecture's, then with one layer padded each."""
+    padded: list[int | None] = [None, *(layer.index for layer in culprits)]
+    parts = [
+        energy_map(skeleton, size, padded=padded[i : i + TOGETHER]).numpy()
+        for i in range(0, len(padded), TOGETHER)
+    ]
+    maps: Array = np.concatenate(parts)
+    if not maps[0].any():
+        raise NotApplicableError("the expected sensitivity is zero everywhere: no path has weight")
+    return maps
+
+
+def _stride(field: Field | None, pixels: phases.Pair) -> phases.Pair:
+    """Total stride from input to target along (rows, columns), in pixels, rounded."""
+    if field is None:
+        raise NotApplicableError("the target's grid could not be followed back to the input")
+    rows, columns = (max(1, round(n / g)) for n, g in zip(pixels, field.grid, strict=True))
+    return rows, columns
+
+
+def _read_phases(
+    found: Measurement,
+    energies: Array,
+    counts: Array,
+    period: phases.Pair,
+    stride: phases.Pair,
+) -> None:
+    """Fill in the metrics of the phase profile, or the reason why there is none."""
+    if period == (1, 1):
+        why = "the target has stride 1" if stride == (1, 1) else "no period fits in the interior"
+        for metric in (*_PHASED, "path_ratio"):
+            name = metric if isinstance(metric, str) else metric.name
+            found.metrics[name] = missing(f"{why}: there are no phases")
+        return
+    if period != stride:
+        found.notes.append(f"period lowered from {stride} to {period}: too few interior cells")
+    profile = phases.phase_profile(energies[:1], period)[0]
+    found.maps["phase_profile"] = profile
+    found.metrics["weakest"] = Estimate(float(phases.weakest(profile)))
+    found.metrics["imbalance"] = Estimate(float(phases.imbalance(profile)))
+    found.metrics["ratio"] = _ratio(profile)
+    found.metrics["path_ratio"] = _ratio(phases.phase_profile(counts[None], period)[0])
+    shares = {p: float(v) for p, v in phases.by_period(profile).items()}
+    found.tables["by_period"] = [{"period": p, "variance": v} for p, v in shares.items()]
+    for p in PERIODS:
+        found.metrics[f"by_period_{p}"] = (
+            Estimate(max(0.0, shares[p]))
+            if p in shares
+            else missing(f"the period is not a multiple of {p}")
+        )
+
+
+def _ratio(profile: Array) -> Estimate:
+    value = float(phases.ratio(profile))
+    if np.isfinite(value):
+        return Estimate(value)
+    return missing("the weakest phase gets nothing: the ratio is unbounded")
+
+
+def _read_culprits(
+    found: Measurement, energies: Array, culprits: Sequence[Layer], period: tuple[int, ...]
+) -> None:
+    """Fill in the table of culprits, by how much padding each one alone would help."""
+    first, *others = phases.imbalance(phases.phase_profile(energies, (period[0], period[1])))
+    rows: list[dict[str, Any]] = [
+        {
+            "name": layer.name,
+            "kind": layer.kind,
+            "kernel": tuple(w.kernel for w in layer.windows),
+            "stride": tuple(w.stride for w in layer.windows),
+            "imbalance_padded": float(other),
+            "reduction": float(first - other),
+        }
+        for layer, other in zip(culprits, others, strict=False)
+    ]
+    found.tables["culprits"] = sorted(rows, key=lambda row: -row["reduction"])
+    if len(culprits) > len(rows):
+        found.notes.append(f"culprits: only the first {len(rows)} of {len(culprits)} layers tried")
+
+
+def _read_layers(
+    found: Measurement, layers: Sequence[Layer], pixels: phases.Pair, stride: phases.Pair
+) -> None:
+    """Fill in coverage and uneven padding."""
+    shares = [n.min() / n.mean() for n in (layer.coverage() for layer in layers if layer.strided)]
+    found.metrics["coverage"] = (
+        Estimate(float(min(shares))) if shares else missing("no layer has a stride")
+    )
+    faults = uneven(layers)
+    found.metrics["uneven_layers"] = Estimate(float(len(faults)))
+    found.metrics["largest_remainder"] = Estimate(
+        float(max((max(r) for _, r in faults), default=0))
+    )
+    found.tables["uneven"] = [
+        {"name": layer.name, "input": layer.input_size, "rows": rows, "columns": columns}
+        for layer, (rows, columns) in faults
+    ]
+    reach = (2 * stride[0], 2 * stride[1])
+    sizes = even_sizes(layers, pixels, reach)
+    found.tables["even_sizes"] = [
+        {"axis": axis, "size": n}
+        for axis, numbers in zip(("height", "width"), sizes, strict=True)
+        for n in numbers
+    ]
+
+
+def _read_field(found: Measurement, field: Field | None, stride: phases.Pair) -> None:
+    """Fill in the theoretical receptive field."""
+    found.metrics["target_stride"] = Estimate(float(stride[0]))
+    names = ("receptive_field", "receptive_field_columns")
+    try:
+        local = summary(field)
+    except NotApplicableError as error:
+        found.metrics |= {name: missing(str(error)) for name in names}
+        return
+    found.metrics |= {n: Estimate(float(v)) for n, v in zip(names, local.size, strict=True)}
+    if local.global_:
+        found.notes.append("the receptive field is global; its size is that of the local path")
+
+
+STRUCTURE = Structure()

@@ -1,0 +1,258 @@
+"""Reading hostile, damaged and odd ONNX files: a clear error each, nothing read outside."""
+
+import contextlib
+import struct
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from onnx_files import convnet, model, node, save, weights
+
+from perimetry.adapters.errors import InputError, ModelFileError, PerimetryError
+from perimetry.adapters.load import load
+from perimetry.adapters.onnx import open_onnx
+from perimetry.adapters.onnx_file import plain, read_model
+from perimetry.adapters.onnx_spec import write_spec
+
+
+def write(data, path):
+    path.write_bytes(data)
+    return path
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(ModelFileError, match=r"cannot read .*none\.onnx"):
+        load(str(tmp_path / "none.onnx"))
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(ModelFileError):
+        open_onnx(tmp_path / "folder.onnx")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is empty"),
+        (b"PK\x03\x04 a zip archive", "no readable ONNX|holds no ONNX"),
+        (b"\x80\x02csome\npickle", "no readable ONNX|holds no ONNX"),
+        (bytes(range(256)) * 8, "no readable ONNX|holds no ONNX"),
+    ],
+)
+def test_a_file_of_another_format_is_refused(data, says, tmp_path):
+    with pytest.raises(ModelFileError, match=says):
+        open_onnx(write(data, tmp_path / "a.onnx"))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(share, tmp_path):
+    data = convnet().SerializeToString()
+    with pytest.raises(ModelFileError):
+        open_onnx(write(data[: int(len(data) * share)], tmp_path / "a.onnx"))
+
+
+def external(location, **entries):
+    """A network whose first weight claims to lie in another file."""
+    proto = convnet()
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return proto
+
+
+@pytest.mark.parametrize(
+    "location", ["../secret.bin", "sub/../../secret.bin", "/etc/hostname", "C:\\secret.bin"]
+)
+def test_external_data_outside_the_folder_is_never_opened(location, tmp_path):
+    (tmp_path / "secret.bin").write_bytes(weights(8, 3, 3, 3).tobytes())
+    folder = tmp_path / "models"
+    folder.mkdir()
+    with pytest.raises(ModelFileError, match="outside its folder"):
+        open_onnx(save(external(location), folder / "a.onnx"))
+
+
+def test_a_symbolic_link_out_of_the_folder_is_not_followed(tmp_path):
+    (tmp_path / "secret.bin").write_bytes(weights(8, 3, 3, 3).tobytes())
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "w.bin").symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(ModelFileError, match="outside its folder"):
+        open_onnx(save(external("w.bin"), folder / "a.onnx"))
+
+
+def test_external_data_beside_the_file_is_read_and_hashed(tmp_path):
+    data = convnet().graph.initializer[0].raw_data
+    (tmp_path / "w.bin").write_bytes(b"head" + data)
+    path = save(external("w.bin", offset=4, length=len(data)), tmp_path / "a.onnx")
+    proto, digest = read_model(path)
+    assert proto.graph.initializer[0].raw_data == data
+    (tmp_path / "w.bin").write_bytes(b"head" + bytes(len(data)))
+    assert read_model(path)[1] != digest
+    assert open_onnx(path, device="cpu").gradients is None
+
+
+def test_missing_or_short_external_data_is_named(tmp_path):
+    path = save(external("w.bin"), tmp_path / "a.onnx")
+    with pytest.raises(ModelFileError, match="not beside it"):
+        read_model(path)
+    (tmp_path / "w.bin").write_bytes(b"1234")
+    with pytest.raises(ModelFileError, match="declares shape"):
+        read_model(path)
+    path = save(external("w.bin", offset=2, length=2**40), tmp_path / "b.onnx")
+    with pytest.raises(ModelFileError, match="which has 4"):
+        read_model(path)
+
+
+def test_a_terabyte_declared_is_refused_before_memory_is_taken(tmp_path):
+    proto = convnet()
+    proto.graph.initializer[0].dims[:] = [2**20, 2**20, 3, 3]
+    with pytest.raises(ModelFileError, match="truncated or damaged"):
+        read_model(save(proto, tmp_path / "a.onnx"))
+
+
+def test_negative_sizes_and_strings_as_weights_are_refused(tmp_path):
+    proto = convnet()
+    proto.graph.initializer[0].dims[0] = -8
+    with pytest.raises(ModelFileError, match="no negative sizes"):
+        read_model(save(proto, tmp_path / "a.onnx"))
+
+
+def test_a_cyclic_graph_is_refused(tmp_path):
+    proto = convnet()
+    proto.graph.node[0].input[0] = "r1"
+    with pytest.raises(ModelFileError, match="cyclic, unsorted or incomplete"):
+        read_model(save(proto, tmp_path / "a.onnx"))
+
+
+def test_a_graph_without_outputs_is_refused(tmp_path):
+    proto = convnet()
+    del proto.graph.output[:]
+    with pytest.raises(ModelFileError, match="gives no output"):
+        read_model(save(proto, tmp_path / "a.onnx"))
+
+
+def test_an_output_that_does_not_depend_on_the_image_is_refused(tmp_path):
+    proto = model(
+        [node("Identity", ["w"], ["logits"])],
+        {"w": weights(1, 4)},
+        dims=["n", 3, 8, 8],
+        outputs=["logits"],
+    )
+    with pytest.raises(ModelFileError, match="depends on the image"):
+        open_onnx(save(proto, tmp_path / "a.onnx"))
+
+
+def test_several_inputs_are_refused_by_name_with_control_characters_removed(tmp_path):
+    proto = convnet()
+    proto.graph.input.append(
+        helper.make_tensor_value_info("<b>\x1b[31mtext", TensorProto.FLOAT, [1])
+    )
+    with pytest.raises(InputError, match=r"takes 2 inputs \('image', '<b>\?\[31mtext'\)"):
+        open_onnx(save(proto, tmp_path / "a.onnx"))
+
+
+@pytest.mark.parametrize("dims", [["n", 3, 32], ["n", 3, 10**9, 32], [1, 3, 32, 32, 32]])
+def test_an_input_that_is_no_image_is_refused(dims, tmp_path):
+    proto = convnet()
+    info = helper.make_tensor_value_info("image", TensorProto.FLOAT, dims)
+    proto.graph.input[0].CopyFrom(info)
+    with pytest.raises(InputError, match="expected an image batch"):
+        open_onnx(save(proto, tmp_path / "a.onnx"))
+
+
+def test_five_channels_and_strings_as_image_are_refused(tmp_path):
+    with pytest.raises(InputError, match="wants 5 channels"):
+        open_onnx(save(convnet(channels=5), tmp_path / "a.onnx"))
+    proto = convnet()
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
+    with pytest.raises(InputError, match="is of STRING"):
+        open_onnx(save(proto, tmp_path / "b.onnx"))
+
+
+def test_a_custom_domain_is_refused_by_onnxruntime_with_a_clear_error(tmp_path):
+    proto = convnet()
+    proto.graph.node[1].domain = "vendor.secret"
+    proto.opset_import.append(helper.make_opsetid("vendor.secret", 1))
+    with pytest.raises(ModelFileError, match="onnxruntime refuses the graph"):
+        open_onnx(save(proto, tmp_path / "a.onnx"))
+
+
+def test_damaged_input_statements_are_refused(tmp_path):
+    proto = convnet()
+    proto.metadata_props.add(key="perimetry.mean", value="[0.5")
+    with pytest.raises(ModelFileError, match="input statement"):
+        open_onnx(save(proto, tmp_path / "a.onnx"))
+
+
+def test_a_stated_standard_deviation_of_zero_is_refused(tmp_path):
+    proto = convnet()
+    spec = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu").spec
+    write_spec(proto, spec)
+    entry = next(p for p in proto.metadata_props if p.key == "perimetry.std")
+    entry.value = "[0.2, 0.0, 0.2]"
+    with pytest.raises(ModelFileError, match="std"):
+        open_onnx(save(proto, tmp_path / "b.onnx"))
+
+
+def test_plain_text_is_printable_and_short():
+    assert plain("a\x1b[0m\nb") == "a?[0m?b"
+    assert len(plain("x" * 1000)) == 80
+
+
+def test_a_model_function_is_expanded(tmp_path):
+    proto = convnet()
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    opsets = [helper.make_opsetid("", 20)]
+    function = helper.make_function("local", "Rectify", ["a"], ["b"], body, opsets)
+    proto.functions.append(function)
+    proto.graph.node[1].CopyFrom(node("Rectify", ["c1"], ["r1"], domain="local"))
+    proto.opset_import.append(helper.make_opsetid("local", 1))
+    assert open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu").gradients is None
+
+
+def test_old_files_that_list_weights_as_inputs_are_read(tmp_path):
+    proto = convnet(opset=11)
+    for tensor in proto.graph.initializer:
+        info = helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, list(tensor.dims))
+        proto.graph.input.append(info)
+    assert open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu").gradients is None
+
+
+SMALL = convnet(size=8).SerializeToString()
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    place=st.integers(0, len(SMALL) - 1),
+    value=st.integers(0, 255),
+    length=st.integers(1, 4),
+)
+def test_a_flipped_byte_gives_a_model_or_a_clear_error(place, value, length, tmp_path):
+    data = bytearray(SMALL)
+    data[place : place + length] = struct.pack("B", value) * length
+    path = write(bytes(data), tmp_path / "a.onnx")
+    with contextlib.suppress(PerimetryError):
+        net = open_onnx(path, device="cpu")
+        assert net.gradients is None or net.gradients.isprintable()
+
+
+def test_typed_entries_are_counted_like_raw_ones(tmp_path):
+    proto = convnet()
+    values = np.arange(30, dtype=np.float32)
+    tensor = helper.make_tensor("w3", TensorProto.FLOAT, [6, 5], values)
+    proto.graph.initializer[2].CopyFrom(tensor)
+    assert onnx.numpy_helper.to_array(
+        read_model(save(proto, tmp_path / "a.onnx"))[0].graph.initializer[2]
+    ).shape == (6, 5)
+    tensor.dims[:] = [600, 500]
+    proto.graph.initializer[2].CopyFrom(tensor)
+    with pytest.raises(ModelFileError, match="declares shape"):
+        read_model(save(proto, tmp_path / "b.onnx"))
