@@ -58,10 +58,11 @@ class Interpreter(nn.Module):
         """Evaluate the tensors named in `want` from the graph inputs `feeds`."""
         scope = {**self.graph.constants}
         scope.update({name: self.mode.place(x) for name, x in feeds.items()})
-        execute(self._plan(tuple(want)), scope, self.mode)
+        execute(self.plan(tuple(want)), scope, self.mode)
         return {name: scope[name] for name in want}
 
-    def _plan(self, want: tuple[str, ...]) -> list[Step]:
+    def plan(self, want: tuple[str, ...]) -> list[Step]:
+        """The steps that `want` needs, worked out once."""
         if want not in self._plans:
             self._plans[want] = plan(self.graph, want)
         return self._plans[want]

@@ -19,54 +19,18 @@ from torch import Tensor
 
 from .errors import InputError, ModelFileError
 from .model import FILLS, Fill, PaddedLayer, Treatment
-from .onnx_file import plain, standard_opset
-from .onnx_graph import Mode, read_graph
-from .onnx_interpreter import fold_constants
+from .onnx_file import plain
 from .onnx_mean_pool import mean_pool_nodes
-from .onnx_ops_nn import same_padding
-from .onnx_session import Session, feed, reads
-from .onnx_spec import image_input, read_spec, stored_constants
+from .onnx_session import reads
+from .onnx_sites import KINDS, Facts, Site, operator_of, read_site, why_not_read
 from .padding_calls import Call, refusal, settled_fill
 from .padding_kernels import Pair, end_padding, grown_kernel, pad_weight, tap_energy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-KINDS = {
-    "Conv": "conv2d",
-    "com.microsoft:FusedConv": "conv2d",
-    "MaxPool": "max_pool2d",
-    "AveragePool": "avg_pool2d",
-}
-"""ONNX operators that take the treatment, and torch's name of the call they are."""
-
-QUANTISED = {"QLinearConv", "ConvInteger", "com.microsoft:QLinearAveragePool"}
-"""Operators that would, but store whole numbers only."""
-
+    from collections.abc import Mapping
 
 PAD_INPUTS = 11
 """First opset whose Pad takes its amounts as inputs."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """One convolution or pool of the graph; pairs are (rows, columns).
-
-    `pads` is (before rows, before columns, after rows, after columns), None where the file leaves
-    it to `auto_pad` and the input's size is open. `by_hand` is what a Pad node just before adds.
-    """
-
-    node: onnx.NodeProto
-    call: Call
-    auto: str
-    pads: list[int] | None
-    by_hand: tuple[Pair, Pair]
-    size: tuple[int | None, int | None]
-
-    @property
-    def name(self) -> str:
-        """The node's name, or its output's."""
-        return plain(self.node.name or self.node.output[0])
 
 
 @dataclass(frozen=True)
@@ -76,50 +40,6 @@ class PaddedGraph:
     proto: onnx.ModelProto
     treatment: Treatment
     energy: Mapping[str, Tensor]
-
-
-class _Facts:
-    """What the file states about its tensors: constants, shapes, types, and who writes them."""
-
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        mode = Mode()
-        self.constants = fold_constants(read_graph(proto, mode), mode, keep=True).constants
-        self.stored = stored_constants(proto)
-        self.writers = {o: n for n in proto.graph.node for o in n.output}
-        self.opset = standard_opset(proto)
-        inferred = onnx.shape_inference.infer_shapes(proto).graph
-        values = (*inferred.value_info, *inferred.input, *inferred.output)
-        self.shapes = {v.name: _dims(v) for v in values}
-        self.types = {v.name: v.type.tensor_type.elem_type for v in values}
-        self.by_hand = self._evaluate(proto, self._open_pads(proto))
-
-    def _open_pads(self, proto: onnx.ModelProto) -> list[str]:
-        """The amounts of Pad nodes before a layer that the graph computes from its sizes."""
-        sources = {n.input[0] for n in proto.graph.node if _operator(n) in KINDS}
-        pads = [n for n in proto.graph.node if n.op_type == "Pad" and n.output[0] in sources]
-        names = {n.input[1] for n in pads if len(n.input) > 1}
-        return sorted(names - self.constants.keys())
-
-    @staticmethod
-    def _evaluate(proto: onnx.ModelProto, names: Sequence[str]) -> dict[str, list[int]]:
-        """Values of `names` at the input size of the file, or at the default size."""
-        if not names:
-            return {}
-        image = image_input(proto)
-        spec = read_spec(proto, image)
-        blank = torch.zeros(image.dims[0] or 1, spec.channels, spec.height, spec.width)
-        values = Session(proto, names).run({image.name: feed(blank, spec)})
-        return {name: value.tolist() for name, value in values.items()}
-
-    def kind(self, name: str) -> int:
-        """The element type of a tensor, float32 when the file does not say."""
-        stored = self.stored.get(name)
-        return (stored.data_type if stored else self.types.get(name)) or onnx.TensorProto.FLOAT
-
-    def shape(self, name: str) -> list[int | None]:
-        """The four sizes of an image-like tensor, None for open ones."""
-        dims = self.shapes.get(name, [])
-        return dims if len(dims) == 4 else [None] * 4
 
 
 def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGraph:
@@ -133,7 +53,7 @@ def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGra
     padded.CopyFrom(proto)
     if fill == "none":
         return PaddedGraph(padded, Treatment(fill), {})
-    editor = _Editor(padded, _Facts(proto), fill, torch.Generator().manual_seed(seed))
+    editor = _Editor(padded, Facts(proto), fill, torch.Generator().manual_seed(seed))
     editor.run()
     fault = _fault(padded)
     if fault is not None and _fault(proto) is None:
@@ -154,7 +74,7 @@ class _Editor:
     """Walks the nodes of `proto` and grows those that are uneven."""
 
     def __init__(
-        self, proto: onnx.ModelProto, facts: _Facts, fill: Fill, generator: torch.Generator
+        self, proto: onnx.ModelProto, facts: Facts, fill: Fill, generator: torch.Generator
     ) -> None:
         self.graph = proto.graph
         self.facts = facts
@@ -168,7 +88,7 @@ class _Editor:
         """Treat every node, then drop the weights that nobody reads any more."""
         nodes: list[onnx.NodeProto] = []
         for node in self.graph.node:
-            op = _operator(node)
+            op = operator_of(node)
             site = read_site(node, self.facts) if op in KINDS else None
             reason = self._reason(node, op, site)
             if reason is not None:
@@ -184,7 +104,7 @@ class _Editor:
     def _reason(self, node: onnx.NodeProto, op: str, site: Site | None) -> str | None:
         """Why an uneven layer is left alone, or None."""
         if site is None:
-            return _why_not_read(node, op, self.facts)
+            return why_not_read(node, op, self.facts)
         if not site.call.uneven:
             return None
         if site.call.kind == "conv2d" and site.call.weight is None:
@@ -277,55 +197,6 @@ class _Editor:
         self.graph.input.extend(inputs)
 
 
-def read_site(node: onnx.NodeProto, facts: _Facts) -> Site | None:
-    """What a convolution or pool does, None when it is not two-dimensional."""
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    weight = facts.constants.get(node.input[1]) if len(node.input) > 1 else None
-    kernel: list[int] = list(attributes.get("kernel_shape", []))
-    if not kernel and weight is not None:
-        kernel = list(weight.shape[2:])
-    if len(kernel) != 2:
-        return None
-    size = facts.shape(node.input[0])[2:]
-    stride, dilation = (list(attributes.get(k, [1, 1])) for k in ("strides", "dilations"))
-    auto = attributes.get("auto_pad", b"NOTSET").decode()
-    pads: list[int] | None = list(attributes.get("pads", [0] * 4))
-    if auto.startswith("SAME"):
-        lower = auto == "SAME_LOWER"
-        known = None not in size
-        pads = same_padding(size, kernel, stride, dilation, lower=lower) if known else None  # type: ignore[arg-type]
-    call = Call(
-        KINDS[_operator(node)],  # type: ignore[arg-type]
-        torch.empty(0, device="meta"),
-        (int(kernel[0]), int(kernel[1])),
-        (stride[0], stride[1]),
-        (0, 0),
-        (dilation[0], dilation[1]),
-        ceil_mode=bool(attributes.get("ceil_mode", 0)),
-        weight=weight,
-        groups=attributes.get("group", 1),
-        indices=len(node.output) > 1 and bool(node.output[1]),
-        include_pad=bool(attributes.get("count_include_pad", 0)),
-    )
-    return Site(node, call, auto, pads, _padded_by_hand(node, facts), (size[0], size[1]))
-
-
-def _padded_by_hand(node: onnx.NodeProto, facts: _Facts) -> tuple[Pair, Pair]:
-    """What a Pad node with zeros just before `node` adds: rows (before, after), columns."""
-    writer = facts.writers.get(node.input[0])
-    if writer is None or writer.op_type != "Pad":
-        return (0, 0), (0, 0)
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in writer.attribute}
-    pads = attributes.get("pads")
-    if len(writer.input) > 1 and writer.input[1] in facts.constants:
-        pads = facts.constants[writer.input[1]].tolist()
-    elif len(writer.input) > 1:
-        pads = facts.by_hand.get(writer.input[1])
-    if attributes.get("mode", b"constant") != b"constant" or pads is None or len(pads) != 8:
-        return (0, 0), (0, 0)
-    return (pads[2], pads[6]), (pads[3], pads[7])
-
-
 def is_fixed(call: Call) -> bool:
     """Whether a convolution is a blur: each channel by itself, all with the same kernel."""
     weight = call.weight
@@ -371,31 +242,3 @@ def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
         return
     del node.attribute[:]
     node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
-
-
-def _operator(node: onnx.NodeProto) -> str:
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
-
-
-def _why_not_read(node: onnx.NodeProto, op: str, facts: _Facts) -> str | None:
-    """The reason to report for strided layers that are no two-dimensional float layers."""
-    strides = next((list(a.ints) for a in node.attribute if a.name == "strides"), [1])
-    if max(strides) == 1:
-        return None
-    if op in QUANTISED:
-        return "its weights are stored as whole numbers, which the new taps need not be"
-    if op in KINDS and _is_uneven(node, strides, facts):
-        return "kernel padding grows 2-D kernels only"
-    return None
-
-
-def _is_uneven(node: onnx.NodeProto, strides: Sequence[int], facts: _Facts) -> bool:
-    kernel = next((list(a.ints) for a in node.attribute if a.name == "kernel_shape"), None)
-    if kernel is None and len(node.input) > 1 and node.input[1] in facts.constants:
-        kernel = list(facts.constants[node.input[1]].shape[2:])
-    return kernel is None or any(k % s for k, s in zip(kernel, strides, strict=False))
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[int | None]:
-    dims = value.type.tensor_type.shape.dim
-    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims]

@@ -6,17 +6,19 @@ normalisations than the network it came from: the skeleton shows the graph as it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .errors import NotApplicableError
+from .onnx_file import plain
 from .onnx_graph import Mode, Node
-from .onnx_interpreter import Interpreter, plan
+from .onnx_interpreter import Interpreter, apply
+from .onnx_target import image_edges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import onnx
 
@@ -30,6 +32,41 @@ SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
 
 OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log", "Einsum", "LSTM", "Loop", "If", "QuantizeLinear"}
 """Operators that stand for the insides of a layer: second moments do not pass through them."""
+
+
+class NodeLayer(nn.Module):
+    """One node as a module, so that hooks see it run."""
+
+    def __init__(self, node: Node, mode: Mode) -> None:
+        super().__init__()
+        self.node = node
+        self.mode = mode
+
+    def forward(self, scope: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The node's outputs from the tensors in `scope`."""
+        return apply(self.node, scope, self.mode)
+
+
+class SkeletonBody(Interpreter):
+    """The interpreter with a module for each node; modules are named like the nodes."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        super().__init__(proto, Mode(skeleton=True))
+        self.layers = {n.outputs[0]: NodeLayer(n, self.mode) for n in self.graph.nodes}
+
+    def named_modules(self, *_: Any, **__: Any) -> Iterator[tuple[str, nn.Module]]:
+        """Give the nodes' modules under the nodes' own names, which may hold dots and slashes."""
+        for layer in self.layers.values():
+            yield plain(layer.node.name or layer.node.outputs[0]), layer
+
+    def forward(self, feeds: Mapping[str, Tensor], want: Sequence[str]) -> dict[str, Tensor]:
+        """Evaluate the tensors named in `want`, node by node."""
+        scope = {**self.graph.constants, **feeds}
+        for node, done in self.plan(tuple(want)):
+            scope.update(zip(node.outputs, self.layers[node.outputs[0]](scope), strict=False))
+            for name in done:
+                scope.pop(name, None)
+        return {name: scope[name] for name in want}
 
 
 class OnnxSkeleton(nn.Module):
@@ -49,12 +86,13 @@ class OnnxSkeleton(nn.Module):
         energy: Mapping[str, Tensor],
     ) -> None:
         super().__init__()
-        self.body = Interpreter(proto, Mode(skeleton=True))
+        self.body = SkeletonBody(proto)
         self.grid = grid
         self._image = image
         self._layout = layout
-        nodes = [node for node, _ in plan(self.body.graph, [grid.name])]
-        opaque = sorted({node.op for node in nodes} & OPAQUE)
+        nodes = [node for node, _ in self.body.plan((grid.name,))]
+        seen = image_edges(proto, image)
+        opaque = sorted({n.op for n in nodes if n.op in OPAQUE and n.outputs[0] in seen})
         if opaque:
             raise NotApplicableError(
                 f"layers of this graph are written out as arithmetic ({', '.join(opaque)}); "

@@ -202,7 +202,7 @@ def test_the_straight_through_gradient_is_one_inside_the_range_and_zero_outside(
 
 
 def test_batch_norm_has_the_right_gradient_at_batch_1_when_the_incoming_one_is_strided():
-    """y = k x + c per channel, read as tokens: dy/dx is k times the weights, whatever the strides."""
+    """y = k x + c per channel, read as tokens: dy/dx is k times the upstream gradient."""
     nodes = [
         node("BatchNormalization", ["image", "g", "b", "m", "v"], ["n"], epsilon=0.0),
         node("Flatten", ["n"], ["f"], axis=2),

@@ -18,7 +18,6 @@ from perimetry.adapters.onnx_export import export_onnx
 from perimetry.adapters.onnx_padding import pad_graph
 from perimetry.adapters.padding import pad_module, tap_energy
 
-
 NETWORKS = {
     "plain": lambda: nn.Conv2d(3, 8, 3, 2, 1),
     "stem": lambda: nn.Sequential(nn.Conv2d(3, 8, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)),

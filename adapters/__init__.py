@@ -1,0 +1,1 @@
+"""Adapters: one runtime a file, all behind `model.Model`."""

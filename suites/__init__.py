@@ -1,0 +1,1 @@
+"""Suites: one standardised test a file; the module docstring is its definition."""
