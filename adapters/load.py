@@ -17,7 +17,7 @@ FORMS = "timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, or PATH.onnx"
 
 
 def load(
-    reference: str | nn.Module,
+    reference: str | nn.Module | Model,
     *,
     device: str = "auto",
     target: str | None = None,
@@ -26,7 +26,7 @@ def load(
     seed: int = 0,
     members: int | None = None,
 ) -> Model:
-    """Open a model for auditing.
+    """Open a model for auditing; one that is open already is given back as it is.
 
     `target` names the layer to audit (default: the last spatial feature map). `size` (height,
     width) overrides a timm model's input, `spec` the whole input of a module or an ONNX file.
@@ -37,6 +37,8 @@ def load(
         from .torch import wrap
 
         return wrap(reference, spec=spec, device=device, target=target)
+    if not isinstance(reference, str):
+        return reference
     if reference.endswith(".onnx"):
         from .onnx import open_onnx
 

@@ -20,6 +20,8 @@ from .errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+STRIDE_TOLERANCE = 0.25
+
 Fill = Literal["none", "zero", "box", "fresh"]
 UNTOUCHED = "untouched by kernel padding: no strided kernel that the fill could grow"
 FILLS: tuple[Fill, ...] = ("none", "zero", "box", "fresh")
@@ -108,7 +110,7 @@ def find_grid(
     """Read the shape of one raw tensor as a grid of units, or None when it is none.
 
     `raw` is (batch, ...); `input_size` is (height, width) in pixels. A grid has at least two units
-    along one axis, and the same stride (within rounding) along both. Token tensors may carry
+    along one axis, and about the same stride along both. Token tensors may carry
     `prefix` leading tokens; None tries 0, 1, 2, 4, 5.
     """
     shape = tuple(raw.shape)
@@ -131,23 +133,27 @@ def find_grid(
 
 
 def _is_grid(size: tuple[int, ...], input_size: tuple[int, int]) -> bool:
-    """Whether `size` units cover `input_size` pixels with one stride, within one unit."""
+    """Whether `size` units cover `input_size` pixels with strides within a quarter of another.
+
+    Unpadded networks lose the same number of units along both axes, so strides may differ a little.
+    """
     (h, w), (height, width) = size, input_size
     if h * w < 2 or h > height or w > width:
         return False
-    stride = max(height / h, width / w)
-    return abs(height / stride - h) < 1 and abs(width / stride - w) < 1
+    rows, columns = height / h, width / w
+    return abs(rows - columns) <= STRIDE_TOLERANCE * max(rows, columns)
 
 
 def _token_size(tokens: int, input_size: tuple[int, int]) -> tuple[int, int] | None:
-    """The (height, width) that `tokens` units make over `input_size`, or None."""
+    """The (height, width) that `tokens` units make over `input_size`, within one unit, or None."""
     if tokens < 4:
         return None
     height, width = input_size
     h = round((tokens * height / width) ** 0.5)
-    if h < 1 or tokens % h or not _is_grid((h, tokens // h), input_size):
+    if h < 1 or tokens % h or h > height:
         return None
-    return h, tokens // h
+    w = tokens // h
+    return (h, w) if abs(h * width / height - w) < 1 else None
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,13 @@ class OnnxModel:
 
         if self.target is None:
             raise NotApplicableError(self.spatial or "")
-        return OnnxSkeleton(self._proto, self._image, self.target, self.spec.layout, self._energy)
+        skeleton = OnnxSkeleton(
+            self._proto, self._image, self.target, self.spec.layout, self._energy
+        )
+        note = f"structure: {len(skeleton.body.folded)} batch norms folded by the exporter assumed"
+        if skeleton.body.folded and note not in self.notes:
+            self.notes.append(note)
+        return skeleton
 
     def padded(self, fill: Fill, *, seed: int = 0) -> OnnxModel:
         """The kernel-padded twin; `self` is not touched."""

@@ -25,8 +25,12 @@ STANDARD = ("", "ai.onnx")
 """The two spellings of the standard operator domain."""
 
 
-def plain(text: str, limit: int = 80) -> str:
-    """Make `text` from a file safe to show: printable characters only, at most `limit`."""
+def plain(text: str | bytes, limit: int = 80) -> str:
+    """Make `text` from a file safe to show: printable characters only, at most `limit`.
+
+    Damaged text, which is not UTF-8, reaches us as bytes.
+    """
+    text = text.decode(errors="replace") if isinstance(text, bytes) else text
     shown = "".join(c if c.isprintable() else "?" for c in text)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 

@@ -141,11 +141,25 @@ def max_pool(call: Call, x: Tensor) -> Tensor:
     pad: Any = w.before
     if not x.is_floating_point():
         x = x.to(call.mode.dtype)
-    if not _half_fits(w):
-        # In a skeleton energies flow, and those must stay finite.
-        lowest = 0.0 if call.mode.skeleton else float("-inf")
-        x, pad = F.pad(x, w.padding(), value=lowest), 0
+    if call.mode.skeleton and len(kernel) == 2:
+        x = _repeated_end(x, w)
+    elif not _half_fits(w):
+        x, pad = F.pad(x, w.padding(), value=float("-inf")), 0
     return MAX_POOL[len(kernel)](x, kernel, w.stride, pad, w.dilation)
+
+
+def _repeated_end(x: Tensor, w: Window) -> Tensor:
+    """Copies of the last row where windows reach beyond the padding that both ends share.
+
+    Only for skeletons: energies must stay finite and full.
+    """
+    missing = []
+    for i, n in enumerate(x.shape[2:]):
+        reach = w.dilation[i] * (w.kernel[i] - 1) + 1
+        last = (n + w.before[i] + w.after[i] - reach) // w.stride[i] * w.stride[i]
+        missing.append(max(0, last + reach - n - 2 * w.before[i]))
+    rows, columns = missing
+    return F.pad(x, (0, columns, 0, rows), mode="replicate") if rows or columns else x
 
 
 def average_pool(call: Call, x: Tensor) -> Tensor:

@@ -111,6 +111,8 @@ def _open(data: bytes, wanted: Iterable[str], *, optimise: bool) -> Any:
         ort.preload_dlls()
     options = ort.SessionOptions()
     options.log_severity_level = _QUIET
+    # Idle threads that spin would take the cores from torch, which runs in between.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     known = [p for p in wanted if p in ort.get_available_providers()]

@@ -1,7 +1,9 @@
 """The weightless copy of an ONNX graph that `structure` walks.
 
-Exporters fold batch norms into the convolution before them, so that such a graph has fewer
-normalisations than the network it came from: the skeleton shows the graph as it is.
+Exporters fold batch norms into the convolution before them; what is left of a norm is the bias. In
+a graph without layer or group norms, every convolution with a bias therefore gets its norm back; in
+a graph without any norm every convolution does, as a bias of zeros may have been dropped. In a
+chain that changes nothing; where branches meet it keeps them in the balance they had.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import NotApplicableError
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
     from .model import Grid
 
+CONVOLUTIONS = {"Conv", "com.microsoft:FusedConv"}
+"""Operators into which a batch norm is folded."""
+
 WEIGHTED = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", "Gemm", "MatMul"}
 """Operators whose constant inputs are weights and biases: only their shape counts."""
 
@@ -34,17 +40,46 @@ OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log", "Einsum", "LSTM", "Loop", "If", "Q
 """Operators that stand for the insides of a layer: second moments do not pass through them."""
 
 
-class NodeLayer(nn.Module):
-    """One node as a module, so that hooks see it run."""
+NORMS = {
+    "BatchNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "GroupNormalization",
+    "RMSNormalization",
+    "com.microsoft:SkipLayerNormalization",
+}
+"""Operators that normalise; only the first is ever folded away."""
 
-    def __init__(self, node: Node, mode: Mode) -> None:
+
+class NodeLayer(nn.Module):
+    """One node as a module, so that hooks see it run; `folded`: a batch norm belongs behind it."""
+
+    def __init__(self, node: Node, mode: Mode, *, folded: bool) -> None:
         super().__init__()
         self.node = node
         self.mode = mode
+        self.folded = folded
 
     def forward(self, scope: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The node's outputs from the tensors in `scope`."""
-        return apply(self.node, scope, self.mode)
+        out = apply(self.node, scope, self.mode)
+        return (_batch_norm(out[0]),) if self.folded else out
+
+
+def _batch_norm(x: Tensor) -> Tensor:
+    """A batch norm of x (batch, channels, height, width) with blank statistics."""
+    zeros, ones = torch.zeros(x.shape[1]), torch.ones(x.shape[1])
+    return F.batch_norm(x, zeros, ones, ones, zeros, False, 0.0, 1e-5)
+
+
+def folded_norms(nodes: Sequence[Node]) -> set[str]:
+    """Outputs of the convolutions that most likely had a batch norm behind them."""
+    if any(node.op in NORMS - {"BatchNormalization"} for node in nodes):
+        return set()
+    normed = {node.inputs[0] for node in nodes if node.op == "BatchNormalization"}
+    convolutions = [node for node in nodes if node.op in CONVOLUTIONS]
+    biased = [node for node in convolutions if len(node.inputs) > 2 and node.inputs[2]]
+    return {node.outputs[0] for node in (biased if normed else convolutions)} - normed
 
 
 class SkeletonBody(Interpreter):
@@ -52,7 +87,11 @@ class SkeletonBody(Interpreter):
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         super().__init__(proto, Mode(skeleton=True))
-        self.layers = {n.outputs[0]: NodeLayer(n, self.mode) for n in self.graph.nodes}
+        self.folded = folded_norms(self.graph.nodes)
+        self.layers = {
+            n.outputs[0]: NodeLayer(n, self.mode, folded=n.outputs[0] in self.folded)
+            for n in self.graph.nodes
+        }
 
     def named_modules(self, *_: Any, **__: Any) -> Iterator[tuple[str, nn.Module]]:
         """Give the nodes' modules under the nodes' own names, which may hold dots and slashes."""

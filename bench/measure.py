@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..adapters.errors import NotApplicableError
 from .clerk import Clerk
 from .environment import reset_peaks
-from .plan import DEFAULT_SUITES, Settings, make_jobs, module_identity
+from .plan import DEFAULT_SUITES, Settings, make_jobs, model_identity, module_identity
 from .toolkit import standard
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def audit(
-    reference: str | Path | nn.Module,
+    reference: str | Path | nn.Module | Model,
     suites: Sequence[str] = DEFAULT_SUITES,
     kernel_padding: Sequence[Fill] = ("none",),
     *,
@@ -80,13 +80,18 @@ def audit(
 
 
 def _named(
-    reference: str | Path | nn.Module, name: str | None
-) -> tuple[str, dict[str, nn.Module], dict[str, str]]:
+    reference: str | Path | nn.Module | Model, name: str | None
+) -> tuple[str, dict[str, nn.Module | Model], dict[str, str]]:
     """The text that stands for `reference`; a module's own entry and hash by that text."""
     if isinstance(reference, str | Path):
         return str(reference), {}, {}
-    text = name or f"module:{type(reference).__name__}"
-    return text, {text: reference}, {text: module_identity(reference)}
+    from torch import nn
+
+    if isinstance(reference, nn.Module):
+        text = name or f"module:{type(reference).__name__}"
+        return text, {text: reference}, {text: module_identity(reference)}
+    text = name or reference.reference
+    return text, {text: reference}, {text: model_identity(reference)}
 
 
 def no_stage(_name: str, _cells: Sequence[Cell]) -> None:
@@ -106,7 +111,7 @@ class Workbench:
         *,
         device: str = "cpu",
         batch: int = 16,
-        objects: Mapping[str, nn.Module] | None = None,
+        objects: Mapping[str, nn.Module | Model] | None = None,
         stage: Callable[[str, Sequence[Cell]], None] = no_stage,
     ) -> None:
         from ..suites.images import open_images

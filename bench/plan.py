@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from ..adapters.model import Model
     from ..suites.images import ImageSet
     from ..suites.suite import Suite
 
@@ -220,6 +221,11 @@ def module_identity(module: nn.Module) -> str:
     from ..adapters.torch import tensors_digest
 
     return _hash([repr(module), tensors_digest(module)])
+
+
+def model_identity(model: Model) -> str:
+    """Sha256 of what an opened model says of its origin and its input."""
+    return _hash([dict(model.source), model.spec.digest(), str(model.target)])
 
 
 def _file_sha256(path: Path) -> str:

@@ -23,7 +23,7 @@ class Loader(Protocol):
 
     def __call__(
         self,
-        reference: str | nn.Module,
+        reference: str | nn.Module | Model,
         *,
         device: str = "auto",
         target: str | None = None,

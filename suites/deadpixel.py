@@ -132,7 +132,7 @@ class DeadPixel:
 
 def _signed_sum(outputs: Outputs, indices: Sequence[int], *, seed: int) -> Tensor:
     """Give the sum over the batch of v . F, F being (batch, channels, height, width)."""
-    target = expect(outputs.target, "a target")
+    target = expect(outputs.target, "target")
     return (target * random_signs(target, indices, seed=seed, stream=STREAM)).sum()
 
 

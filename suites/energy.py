@@ -245,9 +245,13 @@ def module_names(module: nn.Module, stack: list[str]) -> Iterator[None]:
     """Keep on `stack` the dotted name of the module that is running."""
     module = getattr(module, "body", module)
     handles = []
+
+    def leave(*_: Any) -> None:  # its return value would replace the module's output
+        stack.pop()
+
     for name, layer in module.named_modules():
         handles.append(layer.register_forward_pre_hook(lambda *_, n=name: stack.append(n)))
-        handles.append(layer.register_forward_hook(lambda *_: stack.pop() and None))
+        handles.append(layer.register_forward_hook(leave))
     try:
         yield
     finally:

@@ -130,7 +130,7 @@ class Erf:
 
     def place(self, model: Model, protocol: str) -> Unit:
         """The (row, column) of the unit that is audited in `model`."""
-        grid = expect(model.target, "a target")
+        grid = expect(model.target, "target")
         if self.unit is None:
             return central_unit(grid, tokens_up_left=protocol == "kim2023")
         row, column = self.unit
@@ -165,7 +165,7 @@ def central_unit(grid: Grid, *, tokens_up_left: bool) -> Unit:
 
 def _unit(outputs: Outputs, unit: Unit) -> Tensor:
     """Give the unit's channels (batch, channels)."""
-    return expect(outputs.target, "a target")[:, :, unit[0], unit[1]]
+    return expect(outputs.target, "target")[:, :, unit[0], unit[1]]
 
 
 def _signed_unit(outputs: Outputs, indices: Sequence[int], *, unit: Unit, seed: int) -> Tensor:

@@ -17,6 +17,7 @@ from .statistics import linear
 if TYPE_CHECKING:
     from .suite import Array
 
+MIN_SIGMA = 0.1
 PARAMETERS = ("amplitude", "center_y", "center_x", "sigma_y", "sigma_x")
 
 
@@ -54,31 +55,59 @@ def fit_gaussian(samples: Array, weights: Array) -> GaussianFit:
 
 
 def _fit(mean: Array) -> tuple[Array, str | None]:
-    """Parameters of the best fit to a map of sum 1, started from its moments."""
+    """Parameters of the best fit to a map of sum 1, or the reason why there is none.
+
+    Started from the moments, and, where that explains less than half of the map, from the region
+    above half of the peak too.
+    """
+    best = _descend(mean, _from_moments(mean))
+    if best.cost > 0.25 * mean.var() * mean.size:
+        best = min(best, _descend(mean, _from_peak(mean)), key=lambda found: found.cost)
+    theta = np.asarray(best.x, dtype=np.float64)
     height, width = mean.shape
-    y, x = np.arange(height), np.arange(width)
+    if best.status <= 0:
+        return theta, "the Gaussian fit did not converge"
+    if theta[3] > 5 * height or theta[4] > 5 * width:
+        return theta, "the map is flat: the fitted Gaussian is over five times as wide as the image"
+    if min(theta[3:]) < 2 * MIN_SIGMA:
+        return theta, "the map is a dot: the fitted Gaussian is narrower than a pixel can show"
+    return theta, None
+
+
+def _from_moments(mean: Array) -> list[float]:
+    y, x = np.arange(mean.shape[0]), np.arange(mean.shape[1])
     rows, columns = mean.sum(1), mean.sum(0)
     cy, cx = rows @ y, columns @ x
     sy, sx = np.sqrt(rows @ (y - cy) ** 2), np.sqrt(columns @ (x - cx) ** 2)
-    start = np.array([mean.max(), cy, cx, max(sy / 2, 0.5), max(sx / 2, 0.5)])
-    result = least_squares(
-        lambda t: _gaussian(t, mean.shape)[0] - mean.ravel(),
-        start,
-        jac=lambda t: _gaussian(t, mean.shape)[1],
-        x_scale=np.abs(start) + 1e-12,
-        ftol=1e-10,
-        xtol=1e-10,
-        gtol=None,
-        method="trf",
-        max_nfev=200,
-    )
-    theta = result.x
-    theta[3:] = np.abs(theta[3:])
-    if result.status <= 0:
-        return theta, "the Gaussian fit did not converge"
-    if theta[3] > 10 * height or theta[4] > 10 * width:
-        return theta, "the map is flat: the fitted Gaussian is over ten times as wide as the image"
-    return theta, None
+    return [float(mean.max()), cy, cx, max(sy / 2, 0.5), max(sx / 2, 0.5)]
+
+
+def _from_peak(mean: Array) -> list[float]:
+    """A Gaussian is above half of its peak on an area of 2 pi ln 2 sigma^2."""
+    y, x = np.nonzero(mean > mean.max() / 2)
+    sigma = max(np.sqrt(len(y) / (2 * np.pi * np.log(2))), 0.5)
+    return [float(mean.max()), y.mean(), x.mean(), sigma, sigma]
+
+
+def _descend(mean: Array, start: list[float]) -> Any:
+    """Least squares from `start`, the centre within one image of the image."""
+    height, width = mean.shape
+    peak = start[0]
+    with np.errstate(all="ignore"):  # steps that overflow are rejected by the solver
+        return least_squares(
+            lambda t: _gaussian(t, mean.shape)[0] - mean.ravel(),
+            np.clip(start, [0, 0, 0, MIN_SIGMA, MIN_SIGMA], [np.inf, height, width, height, width]),
+            jac=lambda t: _gaussian(t, mean.shape)[1],
+            bounds=(
+                [-np.inf, -height, -width, MIN_SIGMA, MIN_SIGMA],
+                [np.inf, 2 * height, 2 * width, 10 * height, 10 * width],
+            ),
+            x_scale=[peak, height, width, height, width],
+            ftol=1e-10,
+            xtol=1e-10,
+            gtol=None,
+            max_nfev=200,
+        )
 
 
 def _gaussian(theta: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:

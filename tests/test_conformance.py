@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.model import InputSpec
 from perimetry.adapters.onnx_export import export_onnx
@@ -75,8 +76,10 @@ def test_a_suite_reports_every_metric_it_declares_or_the_reason_why_not(model, n
         return
     images = open_images("dead-leaves", 4).load(model.spec)
     probes = suite.probes(model, protocol, 0)
-    if protocol == "kim2023" and name == "deadpixel" and not has_logits(model, images):
-        pytest.skip("covered by test_a_model_without_logits_has_no_logit_gradient")
+    if any(probe.logits for probe in probes) and not has_logits(model, images):
+        with pytest.raises(NotApplicableError, match="gives no logits"):
+            gradient_maps(model, images, probes)
+        return
     maps = gradient_maps(model, images, probes, batch=4).maps if probes else {}
     found = suite.measure(model, protocol, maps, Context(images, draws=20, batch=4))
     assert set(found.metrics) == {m.name for m in suite.metrics}

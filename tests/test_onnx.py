@@ -15,6 +15,7 @@ from perimetry.adapters.onnx import open_onnx
 from perimetry.adapters.onnx_export import export_onnx
 from perimetry.adapters.onnx_graph import Mode
 from perimetry.adapters.onnx_interpreter import Interpreter
+from perimetry.suites.energy import energy_map
 
 ARCHITECTURES = {
     "resnet18": {},
@@ -89,7 +90,7 @@ def test_the_input_gradient_of_an_export_is_that_of_the_torch_model(
     assert distance(mine, theirs) < 1e-2
 
     exact = Interpreter(read(exported(name, exporter)), Mode(dtype=torch.float64))
-    x = images(2).double().requires_grad_(True)
+    x = images(1).double().requires_grad_(True)
     raw = exact({"image": x}, [onnx_model.target.name])[onnx_model.target.name]
     mine = _gradient(raw, x, signs, onnx_model.target)
     network = networks[name].double()
@@ -390,3 +391,53 @@ def test_a_skeleton_maps_the_image_to_the_target_with_weights_on_meta(tmp_path):
     assert (weight.device.type, tuple(weight.shape)) == ("meta", (8, 3, 3, 3))
     skeleton.body.replace_constants({"w1": torch.ones(8, 3, 3, 3), "w2": torch.ones(6, 8, 3, 3)})
     assert skeleton(torch.ones(1, 3, 32, 32)).shape == (1, 6, 8, 8)
+
+
+@pytest.mark.parametrize("fill", ["none", "box"])
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_the_energy_map_of_an_export_is_that_of_the_torch_model(exporter, fill, networks, exported):
+    """Folded batch norms included: the expected sensitivity does not depend on the runtime."""
+    maps = []
+    for reference in (networks["resnet18"], exported("resnet18", exporter)):
+        spec = SPEC if isinstance(reference, torch.nn.Module) else None
+        net = load(reference, spec=spec, device="cpu")
+        found = energy_map(net.padded(fill).skeleton(), (3, 64, 64))[0]
+        maps.append(found / found.sum())
+    torch.testing.assert_close(*maps, rtol=1e-6, atol=1e-9)
+    net.skeleton()
+    assert any("20 batch norms folded" in note for note in net.notes)
+
+
+def test_the_layers_of_a_skeleton_run_as_modules_named_like_the_nodes(tmp_path):
+    skeleton = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu").skeleton()
+    names = [name for name, _ in skeleton.body.named_modules()]
+    assert names[:3] == ["c1", "r1", "map"]
+
+
+def test_folded_norms_are_assumed_where_no_norm_is_left(tmp_path):
+    """Behind every convolution of a bare graph, behind none where layer norms show all norms."""
+    proto = convnet()
+    bare = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu").skeleton()
+    assert bare.body.folded == {"c1", "map"}
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones(16, np.float32), "g"))
+    proto.graph.node[1].CopyFrom(node("LayerNormalization", ["c1", "g"], ["r1"]))
+    normed = open_onnx(save(proto, tmp_path / "b.onnx"), device="cpu").skeleton()
+    assert normed.body.folded == set()
+
+
+def test_layers_written_out_as_arithmetic_have_no_structure_and_say_which(tmp_path):
+    proto = convnet()
+    proto.graph.node[1].CopyFrom(node("Erf", ["c1"], ["r1"]))
+    net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
+    with pytest.raises(NotApplicableError, match=r"arithmetic \(Erf\)"):
+        net.skeleton()
+
+
+def test_nothing_is_written_to_the_terminal(tmp_path, capfd):
+    path = save(convnet(batch=1), tmp_path / "a.onnx")
+    net = open_onnx(path, device="cpu")
+    net.padded("box").run(torch.rand(2, 3, 32, 32, requires_grad=True))
+    with pytest.raises(InputError, match="onnxruntime cannot run inputs"):
+        net.run(torch.rand(2, 3, 16, 40, 2), logits=True)
+    export_onnx(torch.nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8), tmp_path / "b.onnx")
+    assert capfd.readouterr() == ("", "")

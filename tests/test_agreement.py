@@ -1,0 +1,46 @@
+"""One network, two runtimes: the same weights through torch and through ONNX."""
+
+import pytest
+import torch
+
+from perimetry.adapters.load import load
+from perimetry.adapters.onnx_export import export_onnx
+from perimetry.adapters.torch import wrap
+from perimetry.bench import audit
+from perimetry.suites.images import open_images
+from perimetry.suites.registry import SUITES
+
+PROTOCOLS = ("erf", "erf:kim2023", "deadpixel", "deadpixel:kim2023")
+TOLERANCE = 1e-3
+
+
+def twins(name, folder):
+    """A calibrated initial state as a model, and the ONNX file exported from it."""
+    model = load(f"timm:{name}@init", device="cpu", members=1)
+    x = model.spec.prepare(open_images("dead-leaves", 4).load(model.spec))
+    model.select(0, x)
+    path = folder / f"{name}.onnx"
+    export_onnx(model.module(), torch.zeros_like(x[:1]), path, spec=model.spec)
+    return wrap(model.module(), spec=model.spec, device="cpu"), str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "fills"), [("resnet18", ("none", "box")), ("vit_tiny_patch16_224", ("none",))]
+)
+def test_the_same_weights_give_the_same_metrics_within_a_thousandth(name, fills, tmp_path):
+    model, path = twins(name, tmp_path)
+    ours = audit(model, PROTOCOLS, fills, count=4, draws=10, device="cpu")
+    theirs = audit(path, PROTOCOLS, fills, count=4, draws=10, device="cpu")
+    compared = 0
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.suite, a.protocol, a.fill, a.status) == (b.suite, b.protocol, b.fill, b.status)
+        for metric in SUITES[a.suite].metrics:
+            first, second = a.metrics[metric.name].value, b.metrics[metric.name].value
+            if first is None or second is None:
+                assert first is second or metric.name == "erf_trf"
+                continue
+            # A position or a length in pixels is told on the scale of the image.
+            scale = model.spec.height if metric.unit == "pixels" else 1.0
+            assert first == pytest.approx(second, rel=TOLERANCE, abs=TOLERANCE * scale), metric
+            compared += 1
+    assert compared > 60
