@@ -17,6 +17,7 @@ it counted that, but never the rows added here: a constant image stays constant 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,7 +95,7 @@ class Call:
     @property
     def size(self) -> Pair:
         """Height and width of `x`."""
-        return self.x.shape[-2], self.x.shape[-1]
+        return _plane(self.x)
 
 
 def read_call(
@@ -133,7 +134,7 @@ def _read_conv(x: Tensor, given: Mapping[str, Any]) -> Call | None:
     return Call(
         "conv2d",
         x,
-        (weight.shape[2], weight.shape[3]),
+        _plane(weight),
         _pair(given.get("stride", 1)),
         _pair(padding),
         _pair(given.get("dilation", 1)),
@@ -141,6 +142,16 @@ def _read_conv(x: Tensor, given: Mapping[str, Any]) -> Call | None:
         bias=given.get("bias"),
         groups=given.get("groups", 1),
     )
+
+
+def _plane(tensor: Tensor) -> Pair:
+    """The last two sizes of `tensor`, as numbers where `torch.jit.trace` would give tensors."""
+    rows, columns = tensor.shape[-2], tensor.shape[-1]
+    if not isinstance(rows, Tensor):
+        return rows, columns
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return int(rows), int(columns)
 
 
 def _pair(value: Any) -> Pair:

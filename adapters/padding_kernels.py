@@ -73,7 +73,7 @@ def pad_weight(
     old taps over new taps: the variance of the output stays. On the `meta` device only the shape
     is made. An even kernel comes back as it is. Raises `InputError` when `fresh` has no generator.
     """
-    kernel: Pair = (weight.shape[2], weight.shape[3])
+    kernel: Pair = (int(weight.shape[2]), int(weight.shape[3]))
     grown = grown_kernel(kernel, stride, fill, dilation)
     if grown == kernel:
         return weight

@@ -105,7 +105,7 @@ class Board:
             for protocol in suite.protocols:
                 held = [r for r in self.records if (r.suite, r.protocol) == (name, protocol)]
                 names = {metric for record in held for metric in record.metrics}
-                known = [m.name for m in suite.metrics if m.name in names]
+                known = [m.name for m in suite.metrics] if held else []  # failed rows show too
                 prefix = self.prefix(name, protocol)
                 found += [f"{prefix}.{m}" for m in [*known, *sorted(names - set(known))]]
         return found

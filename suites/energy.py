@@ -35,8 +35,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..adapters.errors import NotApplicableError, PerimetryError
+from . import (  # noqa: F401 - each enters its rules
+    energy_convolutions,
+    energy_moves,
+    energy_pointwise,
+    energy_pools,
+    energy_products,
+    energy_statistics,
+)
+from .energy_base import RULES, field_of, is_energy, with_field
 from .layers import Field, Layer, Pair, Window, union
-from .narrow import alias, widen
+from .narrow import alias, narrow, pointwise, widen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -92,8 +101,6 @@ class Trace(TorchFunctionMode):
     def _apply(
         self, name: str, func: Any, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
-        from .energy_rules import RULES
-
         energy = any(is_energy(t) for t in tensors)
         rule = RULES.get(name)
         if rule is not None and (energy or _weighs_a_constant(name, args)):
@@ -113,8 +120,8 @@ class Trace(TorchFunctionMode):
     def _amplitude(self, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Send a constant through random weights: the root of the energy that comes out."""
         first, *rest = args
-        out = rule(self, first**2, *rest, **kwargs)
-        return out.clamp(min=0).sqrt()
+        out = rule(self, pointwise(torch.square, first.to(torch.float64)), *rest, **kwargs)
+        return pointwise(torch.sqrt, out)
 
     def _check(self, name: str, out: Any) -> None:
         for t in tree_leaves(out):
@@ -219,27 +226,6 @@ def _shape_only(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any
     return func(*tree_map(to_meta, args), **tree_map(to_meta, kwargs))
 
 
-def is_energy(t: Any) -> bool:
-    """Whether `t` is an energy: a tensor that the input reaches."""
-    return isinstance(t, Tensor) and t.requires_grad
-
-
-def is_weight(t: Any) -> bool:
-    """Whether `t` stands for random weights: on `meta`, or a parameter with two axes or more."""
-    return isinstance(t, Tensor) and (t.is_meta or (isinstance(t, nn.Parameter) and t.ndim > 1))
-
-
-def field_of(t: Tensor) -> Field | None:
-    """Give the field of the units of `t`, if the input reaches it."""
-    return getattr(t, "field", None)
-
-
-def with_field(t: Tensor, field: Field | None) -> Tensor:
-    """Note the field of the units of `t`."""
-    t.field = field  # type: ignore[attr-defined]
-    return t
-
-
 @contextlib.contextmanager
 def module_names(module: nn.Module, stack: list[str]) -> Iterator[None]:
     """Keep on `stack` the dotted name of the module that is running."""
@@ -329,10 +315,9 @@ def path_count_map(
 
 
 def _vjp(x: Tensor, target: Tensor) -> Tensor:
-    ones = torch.ones((), dtype=target.dtype).expand(target.shape)
-    channels = target.shape[1]
+    target = narrow(target, [1])
     with one_thread():
-        (gradient,) = torch.autograd.grad(target, x, ones / channels)
+        (gradient,) = torch.autograd.grad(target, x, torch.ones_like(target))
     if not bool(gradient.isfinite().all()):
         raise NotApplicableError("the expected sensitivity overflows; it cannot be told")
     return gradient.detach().squeeze(1)

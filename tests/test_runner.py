@@ -151,13 +151,17 @@ def test_a_rerun_makes_only_what_failed(faults):
     assert not run(again, store, SETTINGS, Options(retry_failed=False), toolkit=toys.toolkit).made
 
 
-def test_a_store_that_cannot_be_written_stops_the_run(tmp_path, monkeypatch):
-    """When records cannot be written any more, the run ends with the store's message."""
+def test_a_full_disk_ends_the_run_with_what_to_do(tmp_path):
+    """When the disk fills up in a worker, the run stops and says so; earlier records stay whole."""
     store = Store(tmp_path)
-    store.folder.rmdir()
-    store.folder.write_text("in the way")
-    with pytest.raises((StoreError, FileNotFoundError, NotADirectoryError)):
-        run(jobs_of(["a"]), store, SETTINGS, Options(), toolkit=toys.toolkit)
+    jobs = jobs_of(["a", "full-disk", "last"])
+    with pytest.raises(StoreError, match=r"no space left for .*; free some and give the same"):
+        run(jobs, store, SETTINGS, Options(), toolkit=toys.toolkit)
+    assert statuses(store, "a") == dict.fromkeys(EVERYTHING, "ok")
+    assert statuses(store, "full-disk") == {"structure:expected": "ok"}
+    assert statuses(store, "last") == {}
+    assert store.problems() == []
+    assert not list(store.folder.glob(".*"))
 
 
 PARENT = """

@@ -5,6 +5,7 @@ Worker processes import this module by name, which is why it is no part of a tes
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -81,6 +82,10 @@ def load(reference, *, device="auto", target=None, size=None, seed=0, members=No
     return ToyModel(reference, gain=float(len(reference)))
 
 
+def _no_space(_descriptor):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 @dataclass(frozen=True)
 class Exact:
     """A suite that looks at no images and says what the name of the model plants in it."""
@@ -129,6 +134,8 @@ class Gradient:
             raise RuntimeError("planted error")
         if "slow" in name:
             time.sleep(0.3)
+        if "full-disk" in name:
+            os.fsync = _no_space
         log = os.environ.get("TOY_LOG")
         if log:
             with Path(log).open("a") as stream:

@@ -1,0 +1,313 @@
+"""The leaderboard: ranks, ties, paired differences, what is missing, and hostile names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import toys
+from scipy.stats import t as student
+
+from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.bench import audit, leaderboard
+from perimetry.bench.board import Board, MixedRecordsError, choose, newest
+from perimetry.bench.compare import difference
+from perimetry.bench.record import Failure, Value
+from perimetry.bench.render import FORMATS, render
+from perimetry.bench.text import clean, code, spreadsheet
+
+COUNT = 8
+TEMPLATE = {
+    (r.suite, r.fill): r
+    for r in audit(
+        "toy:a",
+        ("structure", "deadpixel"),
+        ("none", "box"),
+        toolkit=toys.toolkit(),
+        images="noise",
+        count=COUNT,
+    )
+}
+
+
+def record(name, value, *, half=None, draws=None, fill="none", suite="deadpixel", **changes):
+    """A finished record of the toy suites with a planted `weakest`."""
+    base = TEMPLATE[suite, fill]
+    low, high = (None, None) if half is None else (value - half, value + half)
+    model = base.model.model_copy(update={"reference": name})
+    metrics = {"weakest": Value(value=value, low=low, high=high)}
+    made = base.model_copy(update={"model": model, "metrics": metrics, "key": name, **changes})
+    return made.attach(({}, {} if draws is None else {"weakest": draws}))
+
+
+def board(records, **options):
+    return Board(records, suites=toys.SUITES, **options)
+
+
+def ranks(records, **options):
+    return [(row.model, row.rank) for row in board(records, **options).rows]
+
+
+def test_rows_are_ranked_best_first():
+    """With intervals far apart, the higher `weakest` ranks first."""
+    rows = [record("low", 0.1, half=0.01), record("high", 0.9, half=0.01)]
+    assert ranks(rows) == [("high", 1), ("low", 2)]
+
+
+def test_neighbours_that_are_not_separated_share_a_rank():
+    """a-b and b-c overlap: one group; d is apart and its rank counts the three above."""
+    rows = [
+        record("a", 0.90, half=0.1),
+        record("b", 0.80, half=0.1),
+        record("c", 0.70, half=0.1),
+        record("d", 0.10, half=0.1),
+    ]
+    assert ranks(rows) == [("a", 1), ("b", 1), ("c", 1), ("d", 4)]
+
+
+def test_independent_intervals_add_in_quadrature():
+    """Half widths 3 and 4 separate values that are more than 5 apart, and none closer."""
+    for gap, separated in ((5.01, True), (4.99, False)):
+        first, second = record("a", gap, half=3.0), record("b", 0.0, half=4.0)
+        found = difference(first, second, "weakest")
+        assert found.method == "independent"
+        assert found.high - found.value == pytest.approx(5.0)
+        assert found.separated is separated
+
+
+def test_paired_draws_cancel_what_is_shared():
+    """Common noise cancels: the interval is that of the draws' differences, by hand."""
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(0, 1, 200), rng.normal(0, 0.01, 200)
+    first = record("a", 0.6, half=2.0, draws=0.6 + shared + own)
+    second = record("b", 0.5, half=2.0, draws=0.5 + shared)
+    found = difference(first, second, "weakest")
+    half_count = COUNT // 2
+    error = np.std(0.1 + own, ddof=1) * math.sqrt(half_count / (half_count - 1))
+    assert found.method == "paired"
+    assert found.high - found.value == pytest.approx(error * student.ppf(0.975, COUNT - 2))
+    assert found.separated
+    assert ranks([first, second]) == [("a", 1), ("b", 2)]
+
+
+@pytest.mark.parametrize("change", ["seed", "members", "draws", "images"])
+def test_draws_of_unlike_samples_do_not_pair(change):
+    """Another seed, number of weight sets, number of draws or image set: independent intervals."""
+    draws = np.linspace(0, 1, 200)
+    first = record("a", 0.5, half=0.1, draws=draws)
+    second = record("b", 0.4, half=0.1, draws=draws[:100] if change == "draws" else draws)
+    if change == "seed":
+        second.seed = 7
+    if change == "members":
+        second.model = second.model.model_copy(update={"members": 4})
+    if change == "images":
+        second.settings = {**second.settings, "images_sha256": "other"}
+    assert difference(first, second, "weakest").method == "independent"
+
+
+def test_exact_metrics_tie_only_when_equal():
+    """Without images there is no interval: equal numbers tie, the smallest difference does not."""
+    rows = [record(n, v, suite="structure") for n, v in (("a", 0.5), ("b", 0.5), ("c", 0.4999999))]
+    assert ranks(rows) == [("a", 1), ("b", 1), ("c", 3)]
+
+
+def test_estimates_without_an_interval_are_never_separated():
+    """Too few samples for an interval: no claim that the rows differ."""
+    assert ranks([record("a", 0.9), record("b", 0.1)]) == [("a", 1), ("b", 1)]
+
+
+def test_rows_without_the_sort_metric_come_last_without_a_rank():
+    """Unranked rows are ordered by the structure suite's number, then those without any."""
+    rows = [
+        record("none", 0.0, half=0.1, metrics={"weakest": Value(value=None, reason="no target")}),
+        record("ranked", 0.2, half=0.1),
+        record("exact low", 0.3, suite="structure"),
+        record("exact high", 0.8, suite="structure"),
+    ]
+    assert ranks(rows) == [("ranked", 1), ("exact high", None), ("exact low", None), ("none", None)]
+
+
+def test_the_treated_row_has_the_paired_change():
+    """Treated less untreated, with its interval, in the treated row; the untreated has none."""
+    draws = np.random.default_rng(1).normal(0, 1, 200)
+    rows = [
+        record("m", 0.4, half=1.0, draws=draws + 0.4),
+        record("m", 0.9, half=1.0, draws=draws * 1.01 + 0.9, fill="box"),
+    ]
+    frame = leaderboard(rows, suites=toys.SUITES).set_index("fill")
+    assert frame.loc["box", "deadpixel.weakest.change"] == pytest.approx(0.5)
+    assert frame.loc["box", "deadpixel.weakest.untreated"] == 0.4
+    assert frame.loc["box", "deadpixel.weakest.change.method"] == "paired"
+    assert 0.4 < frame.loc["box", "deadpixel.weakest.change.low"] < 0.5
+    assert frame.loc["none", "deadpixel.weakest.change"] is pd.NA
+
+
+def test_sorting_follows_the_metric_that_was_asked_for():
+    """`sort` takes any column, best first by the metric's own direction; unknown ones are told."""
+    rows = []
+    for name, value in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
+        metrics = {"by_period_2": Value(value=value, low=value - 0.1, high=value + 0.1)}
+        rows.append(record(name, 0.5, metrics=metrics))
+    assert ranks(rows, sort="deadpixel.by_period_2") == [("b", 1), ("c", 2), ("a", 3)]
+    with pytest.raises(UnknownNameError, match=r"did you mean deadpixel\.by_period_2"):
+        board(rows, sort="deadpixel.by_period")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"version": "2"}, {"seed": 1}, {"settings": {"target": "layer3"}}],
+)
+def test_unlike_records_never_share_a_column(changes):
+    """Another version, seed or target is refused, and the text says what there is and how on."""
+    rows = [record("a", 0.5), record("b", 0.5, **changes)]
+    with pytest.raises(MixedRecordsError, match=r"deadpixel:energy were made under 2 unlike") as e:
+        board(rows)
+    assert "--where" in str(e.value)
+
+
+def test_records_can_be_chosen_by_what_they_say():
+    """`seed=1` keeps that seed, and exact records, which have none; wrong keys are told."""
+    rows = [record("a", 0.5), record("b", 0.5, seed=1), record("c", 1.0, suite="structure")]
+    assert [r.key for r in choose(rows, ["seed=1"])] == ["b", "c"]
+    with pytest.raises(UnknownNameError, match="unknown key 'sed'; did you mean seed"):
+        choose(rows, ["sed=1"])
+    with pytest.raises(InputError, match="expected KEY=VALUE"):
+        choose(rows, ["seed"])
+
+
+def test_the_newest_record_of_a_cell_counts_but_never_a_failure():
+    """Measured again elsewhere, the newer number shows; a newer failure does not hide it."""
+    failure = {"status": "failed", "error": Failure(kind="died", message="x"), "metrics": {}}
+    old = record("a", 0.1, created="2026-01-01")
+    new = record("a", 0.2, created="2026-01-02")
+    broken = record("a", 0.3, created="2026-01-03", **failure)
+    (kept,) = newest([new, broken, old])
+    assert kept.metrics["weakest"].value == 0.2
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "a|b`c`*d*_e_[x](javascript:1)",
+    "\x1b[31mred\x1b[0m\x07",
+    "two\nlines\r\n| 1 | 2 |",
+    "\u202egnp.exe\u200b",
+    '=HYPERLINK("http://x","y")',
+    "@SUM(A1)",
+    "$x^{2$",
+    "x" * 4000,
+    "\ud800",
+]
+
+
+def hostile_board():
+    rows = [record(name, 0.5, half=0.1, key=str(i)) for i, name in enumerate(HOSTILE)]
+    failure = Failure(kind="exception", message="\x1b[2J<b>`|\nboom")
+    rows.append(record("f", 0.5, status="failed", error=failure, metrics={}))
+    return board(rows)
+
+
+@pytest.mark.parametrize("form", ["table", "md", "csv"])
+def test_no_control_character_survives_in_any_form(form):
+    """Escapes, bells, direction marks and surrogates are visible text, and every row one line."""
+    text = render(hostile_board(), form)
+    assert clean(text.replace("\n", " "), 10**6) == text.replace("\n", " ")
+    text.encode()
+
+
+def test_markdown_names_are_inert():
+    """Every name is one code span in one cell: a table of one shape, with no live markup."""
+    text = render(hostile_board(), "md")
+    table = [line for line in text.split("\n") if line.startswith("|")]
+    assert len(table) == len(HOSTILE) + 1 + 2
+    cells = [line.replace("\\|", "").count("|") for line in table]
+    assert len(set(cells)) == 1
+    for line in text.split("\n"):
+        outside = "".join(line.split("`")[::2])
+        assert line.count("`") % 2 == 0
+        assert not set(outside) & set("<>*")
+
+
+def test_csv_cells_are_no_formulas():
+    """No text cell starts like a spreadsheet formula; numbers are numbers; missing is empty."""
+    rows = list(csv.DictReader(io.StringIO(render(hostile_board(), "csv"))))
+    assert len(rows) == len(HOSTILE) + 1
+    assert not any(row["model"].startswith(("=", "@", "+", "-")) for row in rows)
+    (failed,) = [row for row in rows if row["model"] == "f"]
+    assert failed["deadpixel.weakest"] == ""
+    assert failed["deadpixel.status"] == "failed"
+    assert failed["deadpixel.weakest.reason"].startswith("failed: \\x1b[2J")
+
+
+def test_json_is_strict_and_complete():
+    """JSON holds every name as it is, null for what is missing, and no NaN."""
+    content = json.loads(render(hostile_board(), "json"), parse_constant=pytest.fail)
+    assert {row["model"] for row in content["rows"]} == {*HOSTILE, "f"}
+    failed = next(row for row in content["rows"] if row["model"] == "f")
+    assert failed["deadpixel.weakest"] is None
+    assert failed["deadpixel.error"].endswith("boom")
+
+
+def test_cleaning_keeps_ordinary_text():
+    """Letters of any script, punctuation and spaces stay; the helpers quote what they must."""
+    assert clean("vit_tiny.augreg (224 x 224) ±0.1 模型") == "vit_tiny.augreg (224 x 224) ±0.1 模型"
+    assert len(clean("y" * 999)) == 300
+    assert code("a`b|c") == "`a'b\\|c`"
+    assert spreadsheet("-1") == "'-1"
+    assert spreadsheet("resnet18") == "resnet18"
+
+
+def test_missing_cells_say_why_in_footnotes():
+    """A table shows n/a or failed with a number, and the reason under it; never 0 or nan."""
+    rows = audit("toy:headless", ("structure", "deadpixel"), toolkit=toys.toolkit(), count=4)
+    rows += audit("toy:measure-error", ("deadpixel",), toolkit=toys.toolkit(), count=4)
+    for form in ("table", "md"):
+        text = render(board(rows), form)
+        assert "n/a [" in text
+        assert "failed [" in text
+        assert "a toy without logits" in text
+        assert "RuntimeError: planted error" in text
+        assert "nan" not in text.replace("planted", "")
+
+
+def test_a_frame_has_no_nan_for_what_is_missing():
+    """Missing numbers are pandas.NA and missing texts too; ranks are whole numbers."""
+    frame = hostile_board().frame()
+    for column in frame:
+        assert not any(isinstance(v, float) and math.isnan(v) for v in frame[column])
+    assert frame["rank"].dtype == "Int64"
+    assert frame["deadpixel.weakest"].isna().sum() == 1
+
+
+def test_the_board_warns_beside_the_deadpixel_columns():
+    """Every person's form says that fewer dead pixels is not simply better."""
+    for form in ("table", "md", "json"):
+        assert "not simply better" in render(board([record("a", 0.5)]), form)
+    assert "not simply better" not in render(board([record("a", 0.5, suite="structure")]), "md")
+
+
+def test_a_narrow_terminal_hides_columns_and_says_which():
+    """A table never exceeds the width it was given while a column can be dropped."""
+    one = board([record("m" * 40, 0.5, half=0.1), record("m" * 40, 0.5, suite="structure")])
+    wide, narrow = render(one, "table", width=200), render(one, "table", width=70)
+    assert "struct." in wide.split("\n")[0]
+    assert len(narrow.split("\n")[0]) <= 70
+    assert "Hidden to fit the terminal: struct." in narrow
+
+
+def test_untouched_models_say_so():
+    """A treatment that grew no layer is marked beside the fill."""
+    base = TEMPLATE["deadpixel", "box"]
+    treatment = {**base.model.treatment, "layers": []}
+    model = base.model.model_copy(update={"treatment": treatment})
+    assert "box [1]" in render(board([base.model_copy(update={"model": model})]), "table")
+
+
+def test_every_form_of_an_empty_board_is_text():
+    """No records: no rows, no error."""
+    for form in FORMATS:
+        assert isinstance(render(board([]), form), str)

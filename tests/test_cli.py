@@ -1,0 +1,179 @@
+"""The command line: real models end to end, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from perimetry.bench.cli import app
+from perimetry.bench.listing import metrics, suites
+from perimetry.bench.pictures import draw_map, draw_record
+from perimetry.bench.store import Store
+
+RUN = ["--count", "4", "--members", "4", "--device", "cpu", "--batch", "4"]
+
+
+def perimetry(*arguments):
+    """Run the command line in this process; workers are processes of their own."""
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One run over a tiny ResNet, a tiny ViT, and two references that cannot be opened."""
+    out = tmp_path_factory.mktemp("run")
+    names = ["timm:test_resnet@init", "timm:test_vit@init", "timm:test_resnt@init", "none.onnx"]
+    done = perimetry("run", *names, "--out", out, *RUN)
+    return out, done
+
+
+def names_that_open():
+    return "timm:test_resnet@init", "timm:test_vit@init"
+
+
+def test_a_run_measures_what_it_can_and_says_what_failed(folder):
+    """Two models are ranked, two rows are failed with their reason, and the exit code is 1."""
+    out, done = folder
+    assert done.exit_code == 1, done.output
+    assert "Traceback" not in done.output
+    records = Store(out).records()
+    good = [
+        r for r in records if r.model.reference in ("timm:test_resnet@init", "timm:test_vit@init")
+    ]
+    assert len(good) == 14
+    assert {r.status for r in good} == {"ok"}, [r.error for r in good if r.error]
+    assert {r.status for r in records if r not in good} == {"failed"}
+    assert "did you mean test_resnet" in done.output
+    assert "none.onnx" in done.output
+
+
+def test_box_lowers_the_imbalance_of_an_odd_kernel(folder):
+    """The tiny ResNet is more even with box padding, by structure and by gradient; top-1 is told."""
+    board = json.loads(perimetry("board", folder[0], "--format", "json").output)
+    rows = {row["fill"]: row for row in board["rows"] if row["model"] == "timm:test_resnet@init"}
+    for column in ("structure.imbalance", "deadpixel.imbalance"):
+        assert rows["box"][column] < rows["none"][column]
+        assert rows["box"][f"{column}.change"] < 0
+    assert 0 <= rows["box"]["fidelity.top1_agreement"] <= 1
+
+
+def test_a_model_of_even_kernels_is_untouched_and_says_so(folder):
+    """The ViT's stem divides: both fills give equal numbers, and the table says untouched."""
+    board = perimetry("board", folder[0], "--format", "json").output
+    rows = [r for r in json.loads(board)["rows"] if r["model"] == "timm:test_vit@init"]
+    assert rows[0]["deadpixel.weakest"] == rows[1]["deadpixel.weakest"]
+    assert "untouched" in perimetry("board", folder[0]).output
+
+
+def test_the_same_command_again_makes_nothing_new(folder):
+    """A finished run repeated measures nothing and prints the same board."""
+    out = folder[0]
+    before = perimetry("board", out, "--format", "json").output
+    again = perimetry("run", "timm:test_resnet@init", "timm:test_vit@init", "--out", out, *RUN)
+    assert again.exit_code == 0
+    assert "records made: none; already there: 14" in again.output
+    assert perimetry("board", out, "--format", "json").output == before
+
+
+def test_wildcards_name_models(tmp_path):
+    """`timm:test_res*@init` is the architectures that match."""
+    done = perimetry(
+        "run", "timm:test_res*@init", "--suite", "structure", "--kernel-padding", "none",
+        "--out", tmp_path, "--device", "cpu",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert [r.model.reference for r in Store(tmp_path).records()] == ["timm:test_resnet@init"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["run", "timm:x@init", "--suite", "efr"], "unknown suite 'efr'; did you mean erf?"),
+        (
+            ["run", "timm:x@init", "--kernel-padding", "boxx"],
+            "unknown kernel padding 'boxx'; did you mean box?",
+        ),
+        (["run", "timm:x@init", "--images", "nowhere"], "neither a folder nor built in"),
+        (["run", "timm:x@init", "--size", "big"], "expected SIDE or HEIGHTxWIDTH"),
+        (["run", "timm:x@init", "--device", "warp9"], "take 'cpu', 'cuda' or 'auto'"),
+    ],
+)
+def test_wrong_words_are_answered_before_anything_runs(tmp_path, arguments, text):
+    """A misspelt suite, fill, image set, size or device ends the command with what to do."""
+    done = perimetry(*arguments, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert text in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_boards_of_nothing_and_of_damage(folder, tmp_path):
+    """No records: told how to make some. Unknown sort: told near ones. Damage: named, left out."""
+    assert "holds no records" in perimetry("board", tmp_path).output
+    assert "did you mean" in perimetry("board", folder[0], "--sort", "deadpixel.weak").output
+    Store(tmp_path).folder.joinpath("x.json").write_text("{")
+    done = perimetry("board", tmp_path)
+    assert done.exit_code == 1
+    assert "x.json is no readable record" in done.output
+
+
+def test_lists():
+    """Every suite, protocol and metric is listed; models by pattern."""
+    assert "perimetry" not in perimetry("list", "models", "timm:test_res*").output
+    assert "timm:test_resnet\n1 architectures" in perimetry("list", "models", "test_res*").output
+    assert perimetry("list", "suites").output.strip() == suites()
+    for name in ("kim2023", "replknet2022", "luo2016"):
+        assert name in suites("erf")
+    assert "deadpixel.weakest" in metrics()
+    assert "deadpixel" not in metrics("erf.*")
+
+
+def test_the_version_is_the_installed_one():
+    """`--version` names the package and a version."""
+    assert re.fullmatch(r"perimetry \d+\.\d+\S*\n", perimetry("--version").output)
+
+
+def test_help_does_not_wait_for_heavy_imports():
+    """Importing the command line loads none of torch, timm, pandas, matplotlib, onnx, scipy."""
+    heavy = {"torch", "timm", "pandas", "matplotlib", "onnx", "onnxruntime", "scipy", "pydantic"}
+    code = "import sys, perimetry.bench.cli; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())
+
+
+def test_the_public_names_are_functions_whatever_was_imported_before():
+    """`audit` and `leaderboard` stay functions after every submodule has been imported."""
+    code = (
+        "import perimetry.bench.cli, perimetry.bench.measure, perimetry.bench.board\n"
+        "from perimetry.bench import audit, leaderboard, Record\n"
+        "print(callable(audit), callable(leaderboard), isinstance(Record, type))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True True\n"
+
+
+def test_maps_become_pictures(folder, tmp_path):
+    """Each two-dimensional map of a record is a PNG that opens; equal maps give equal bytes."""
+    records = Store(folder[0]).records()
+    record = next(r for r in records if r.suite == "deadpixel" and r.status == "ok")
+    paths = draw_record(record, tmp_path)
+    assert {p.name.split(".")[-2] for p in paths} == {"sensitivity", "phase_profile"}
+    first = paths[0].read_bytes()
+    with Image.open(paths[0]) as picture:
+        assert picture.format == "PNG"
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+    draw_record(record, tmp_path)
+    assert paths[0].read_bytes() == first
+
+
+def test_a_picture_takes_any_title_and_any_map(tmp_path):
+    """Formula marks, escapes and other scripts in a title, and constant or zero maps, all draw."""
+    for i, values in enumerate(([[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1e-30, 2e-30], [0, 1e-30]])):
+        draw_map(values, tmp_path / f"{i}.png", title="$x^{2$ \x1b[31m 模型", log=i == 2)
+        assert (tmp_path / f"{i}.png").stat().st_size > 1000
