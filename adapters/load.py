@@ -11,7 +11,7 @@ from torch import nn
 from .errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
-    from .model import InputSpec, Model
+    from .model import InputSpec, Model, Precision
 
 FORMS = "timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, or PATH.onnx"
 
@@ -25,24 +25,26 @@ def load(
     spec: InputSpec | None = None,
     seed: int = 0,
     members: int | None = None,
+    precision: Precision = "float32",
 ) -> Model:
     """Open a model for auditing; one that is open already is given back as it is.
 
     `target` names the layer to audit (default: the last spatial feature map). `size` (height,
     width) overrides a timm model's input, `spec` the whole input of a module or an ONNX file.
-    `seed` and `members` are the first seed and the number of seeds of an `@init` model.
+    `seed` and `members` are the first seed and the number of seeds of an `@init` model. `precision` is
+    the float type of the passes.
     Raises subclasses of `PerimetryError`.
     """
     if isinstance(reference, nn.Module):
         from .torch import wrap
 
-        return wrap(reference, spec=spec, device=device, target=target)
+        return wrap(reference, spec=spec, device=device, target=target, precision=precision)
     if not isinstance(reference, str):
         return reference
     if reference.endswith(".onnx"):
         from .onnx import open_onnx
 
-        return open_onnx(reference, device=device, spec=spec, target=target)
+        return open_onnx(reference, device=device, spec=spec, target=target, precision=precision)
     if not reference.startswith("timm:"):
         raise UnknownNameError(f"model {reference!r} is not of a known form; expected {FORMS}")
     if spec is not None:
@@ -58,6 +60,7 @@ def load(
         size=size,
         seed=seed,
         members=members,
+        precision=precision,
     )
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 STRIDE_TOLERANCE = 0.25
 
+Precision = Literal["float32", "float64"]
+"""Float type of a gradient pass; float64 where decisions at kinks must not depend on rounding."""
+
 Fill = Literal["none", "zero", "box", "fresh"]
 UNTOUCHED = "untouched by kernel padding: no strided kernel that the fill could grow"
 FILLS: tuple[Fill, ...] = ("none", "zero", "box", "fresh")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, ModelFileError, NotApplicableError, PerimetryError
-from .model import Fill, Grid, InputSpec, Model, Outputs, Treatment
+from .model import Fill, Grid, InputSpec, Model, Outputs, Precision, Treatment
 from .onnx_batch import settle_batch
 from .onnx_file import plain, read_model, standard_opset, tensors_digest
 from .onnx_graph import Mode
@@ -49,10 +49,12 @@ class OnnxModel:
         output: str | None,
         device: torch.device,
         target: str | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self.reference = reference
         self.spec = spec
         self.device = device
+        self._dtype: torch.dtype = getattr(torch, precision)
         self.source: Mapping[str, str] = source
         self.original: Model | None = None
         self.treatment: Treatment | None = None
@@ -87,7 +89,7 @@ class OnnxModel:
     @cached_property
     def interpreter(self) -> Interpreter:
         """The graph over torch. Raises `NotApplicableError` for operators without a route."""
-        return Interpreter(self._proto, Mode(device=self.device))
+        return Interpreter(self._proto, Mode(dtype=self._dtype, device=self.device))
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -219,12 +221,13 @@ def open_onnx(
     spec: InputSpec | None = None,
     target: str | None = None,
     output: str | None = None,
+    precision: Precision = "float32",
 ) -> OnnxModel:
     """Open an ONNX file for auditing.
 
     `spec` overrides what the file says or leaves to guess about its image; `target` names a tensor
-    or node as the feature map; `output` names the output that holds the logits. A device without
-    CUDA falls back to the CPU and says so in `notes`.
+    or node as the feature map; `output` names the output that holds the logits; `precision` is that
+    of gradients. A device without CUDA falls back to the CPU and says so in `notes`.
     Raises `ModelFileError` for files that cannot be read or run, `InputError` for files that do
     not take one image, `UnknownNameError`.
     """
@@ -242,6 +245,7 @@ def open_onnx(
         output=logits_output(proto, output),
         device=actual,
         target=target,
+        precision=precision,
     )
     model.notes[:0] = _notes(model, device)
     return model

@@ -38,10 +38,10 @@ from .errors import InputError
 from .model import FILLS, Fill, PaddedLayer, Treatment
 from .padding_calls import (
     Call,
-    conv_energy,
+    fixed_energy,
     grow_conv,
     growth,
-    is_fixed,
+    own_buffer,
     own_parameter,
     read_call,
     refusal,
@@ -72,10 +72,14 @@ _NONE: tuple[Pair, Pair] = ((0, 0), (0, 0))
 
 @dataclass
 class Plan:
-    """What a padded module remembers: its fill, and the old kernels of parameters that grew."""
+    """What a padded module remembers.
+
+    `grown` has the old kernels of parameters that grew, `fixed` the `tap_energy` of padded buffers.
+    """
 
     fill: Fill
     grown: dict[str, Pair] = field(default_factory=dict)
+    fixed: dict[str, Tensor] = field(default_factory=dict)
 
 
 class _Rewriter(TorchFunctionMode):
@@ -142,7 +146,10 @@ def _run(
         return run_mean(call, grown, fill)
     assert call.weight is not None  # noqa: S101 - a convolution has one
     weight = grow_conv(call, fill, _extra(module, name))
-    energy = conv_energy(call, weight, fill, fixed=is_fixed(module, call.weight))
+    plan: Plan = getattr(module, _PLAN)
+    energy = plan.fixed.get(own_buffer(module, call.weight) or "")
+    if energy is None:
+        energy = tap_energy(call.kernel, call.stride, fill, call.dilation)
     return run_conv(call, grown, weight, energy)
 
 
@@ -212,7 +219,7 @@ def _treat(seen: Seen, fill: Fill, generator: torch.Generator) -> PaddedLayer:
     base = type(module)
     if not hasattr(module, _PLAN):
         setattr(module, _PLAN, Plan(fill))
-        module.__class__ = _padded_class(base)
+        module.__class__ = _padded_class(base)  # type: ignore[arg-type]
     owned = name is not None
     settled = settled_fill(call, fill, owned)
     rule: Fill = "fresh" if call.kind == "max_pool2d" else settled
@@ -221,6 +228,9 @@ def _treat(seen: Seen, fill: Fill, generator: torch.Generator) -> PaddedLayer:
         _add_taps(module, name, call.kernel, kernel)
     elif name is not None and (settled == "fresh" or seen.direct):
         _grow(module, name, call, settled, generator)
+    elif seen.buffer is not None:
+        plan: Plan = getattr(module, _PLAN)
+        plan.fixed[seen.buffer] = fixed_energy(call, module.get_buffer(seen.buffer), settled)
     return PaddedLayer(seen.name, call.kind, call.stride, call.kernel, kernel)
 
 

@@ -178,9 +178,14 @@ def own_parameter(module: nn.Module, weight: Tensor | None) -> str | None:
     return "weight" if is_made else None
 
 
-def is_fixed(module: nn.Module, weight: Tensor) -> bool:
-    """Whether `weight` is a buffer of `module` (or a view of one), such as a blur."""
-    return any(b is weight or weight._base is b for b in module.buffers(recurse=False))
+def own_buffer(module: nn.Module, weight: Tensor | None) -> str | None:
+    """The name of the buffer of `module` that `weight` is a view of: a fixed kernel, as of a blur."""
+    if weight is None:
+        return None
+    for name, buffer in module._buffers.items():
+        if buffer is not None and (buffer is weight or weight._base is buffer):
+            return name
+    return None
 
 
 def refusal(call: Call, fill: Fill, owned: bool) -> str | None:
@@ -284,11 +289,17 @@ def _mass(call: Call, grown: Growth, axis: int, taps: Tensor) -> Tensor:
     return (counted * taps).sum(1)
 
 
-def conv_energy(call: Call, weight: Tensor, fill: Fill, *, fixed: bool) -> Tensor:
-    """`tap_energy` of a padded convolution; of a fixed kernel, its own squares."""
-    if fixed and not weight.is_meta:
-        return weight.detach().square().mean((0, 1)).double().cpu()
-    return tap_energy(call.kernel, call.stride, fill, call.dilation)
+def fixed_energy(call: Call, buffer: Tensor, fill: Fill) -> Tensor:
+    """`tap_energy` of a fixed kernel (..., rows, columns) after padding: its own squares.
+
+    Without numbers (on `meta`, or all zero in a skeleton) it counts as a flat mean of its size.
+    """
+    if buffer.is_meta or not buffer.any():
+        flat = tap_energy(call.kernel, call.stride, fill, call.dilation)
+        return flat / (call.kernel[0] * call.kernel[1])
+    taps = buffer.detach().double().cpu().reshape(-1, 1, *call.kernel)
+    grown = pad_weight(taps, call.stride, fill, dilation=call.dilation)
+    return grown.square().mean((0, 1))
 
 
 def grow_conv(

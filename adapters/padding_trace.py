@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from .errors import InputError
-from .padding_calls import Call, own_parameter, read_call
+from .padding_calls import Call, own_buffer, own_parameter, read_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Seen:
     """One uneven call: the innermost module that made it, its name, the parameter it used.
 
-    `direct`: the parameter itself was the weight, not something made of it.
+    `direct`: the parameter itself was the weight, not something made of it. `buffer`: the name of
+    the buffer whose fixed kernel it used.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Seen:
     call: Call
     parameter: str | None
     direct: bool
+    buffer: str | None
 
 
 @dataclass
@@ -71,7 +73,7 @@ class _Recorder(TorchFunctionMode):
         name, module = self.stack[-1]
         own = own_parameter(module, call.weight)
         direct = own is not None and module._parameters[own] is call.weight
-        seen = Seen(name, module, call, own, direct)
+        seen = Seen(name, module, call, own, direct, own_buffer(module, call.weight))
         known = ((s.module, s.call.kind, s.call.kernel, s.call.stride) for s in self.trace.uneven)
         if (module, call.kind, call.kernel, call.stride) not in known:
             self.trace.uneven.append(seen)

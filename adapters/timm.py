@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, ModelFileError, UnknownNameError, WeightsError
-from .model import InputSpec
+from .model import InputSpec, Precision
 from .torch import TorchModel, pick_device, set_scales_to_one, tensors_digest, unknown
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def open_timm(
     size: tuple[int, int] | None = None,
     seed: int = 0,
     members: int | None = None,
+    precision: Precision = "float32",
 ) -> TorchModel:
     """Open the architecture `name`; `state` is None (pretrained), `init`, or a weights file.
 
@@ -63,6 +64,7 @@ def open_timm(
         prefix=getattr(shell, "num_prefix_tokens", None),
         members=(members or INIT_MEMBERS) if state == "init" else 1,
         calibrated=state == "init",
+        precision=precision,
     )
     if state == "init":
         model.notes.append(f"untrained: {model.members} seeded initial states, norms calibrated")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .errors import InputError, NotApplicableError, PerimetryError, UnknownNameError
-from .model import UNTOUCHED, Fill, Grid, InputSpec, Outputs, Treatment, find_grid
+from .model import UNTOUCHED, Fill, Grid, InputSpec, Outputs, Precision, Treatment, find_grid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -277,6 +277,7 @@ class TorchModel:
         prefix: int | None = None,
         members: int = 1,
         calibrated: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         self.reference = reference
         self.spec = spec
@@ -290,6 +291,7 @@ class TorchModel:
         self._shell = shell
         self._build = build
         self._calibrated = calibrated
+        self._dtype: torch.dtype | None = torch.float64 if precision == "float64" else None
         self._seed = 0
         self._live: nn.Module | None = None
         self.target = self._locate(target, prefix)
@@ -341,7 +343,8 @@ class TorchModel:
             from .padding import pad_module
 
             pad_module(module, self.treatment.fill, self._example(module), seed=self._seed + member)
-        return module.eval().requires_grad_(False).to(self.device)
+        module = module.eval().requires_grad_(False).to(self.device, self._dtype)
+        return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def select(self, member: int, x: Tensor) -> None:
         """Load weight set `member` (0 to `members` - 1); `x` calibrates norms of `@init` models."""
@@ -353,8 +356,12 @@ class TorchModel:
             calibrate_norms(self._live, self._cast(x))
 
     def _cast(self, x: Tensor) -> Tensor:
+        """Bring `x` to the module's device and type; batches in channels-last order, as it is."""
         first = next(iter(self.module().parameters()), x)
-        return self._feed(x.to(first.device, first.dtype))
+        x = x.to(first.device, first.dtype)
+        if len(x) > 1:  # a batch of one stays clear of the norms' strides, see above
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self._feed(x)
 
     def run(self, x: Tensor, *, target: bool = True, logits: bool = False) -> Outputs:
         """One pass over `x`; see `Model.run`. Raises `NotApplicableError` without a target."""
@@ -410,6 +417,7 @@ def wrap(
     spec: InputSpec | None = None,
     device: str = "auto",
     target: str | None = None,
+    precision: Precision = "float32",
 ) -> TorchModel:
     """Make a `Model` of any module; the module itself is never touched.
 
@@ -425,6 +433,7 @@ def wrap(
         device=pick_device(device),
         source={"runtime": "torch", "tensors_sha256": tensors_digest(frozen)},
         target=target,
+        precision=precision,
     )
     if model.spec.guessed:
         model.notes.append(f"input guessed: {', '.join(model.spec.guessed)}")

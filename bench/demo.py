@@ -36,7 +36,7 @@ PICTURES = ("deadpixel", "erf", "structure")
 
 def settings(seed: int) -> Settings:
     """Few images and weight sets: the demo is for looking, not for publishing."""
-    return Settings(count=8, seed=seed, members=4)
+    return Settings(count=8, seed=seed, members=8)
 
 
 def references(out: Path, *, seed: int) -> list[str]:

@@ -5,9 +5,9 @@ E (dy_o / dx_i)^2, is a matrix of its own, and these matrices multiply from laye
 *expected sensitivity map* E sum_o (dF_o / dx_ij)^2 is the vector-Jacobian product of ones with a
 network whose layers are replaced by their energy matrices:
 
-- convolution, linear: every tap 1 / fan_in (its second moment); biases vanish. A fixed filter that
-  is no parameter: its taps squared. A weight with the attribute `tap_energy` (kernel height, width):
-  second moments relative to an unpadded tap.
+- convolution, linear: every tap 1 / fan_in (its second moment); biases vanish. A fixed filter,
+  which is no parameter: its taps squared. A weight with the attribute `tap_energy` (kernel height,
+  kernel width): those second moments.
 - normalisation: division by the detached mean energy.
 - ReLU and its like: 1/2. Saturating gates: constant 1/4. Softmax: uniform, so that attention is a
   mean over tokens; queries and keys carry nothing.
@@ -45,22 +45,27 @@ from . import (  # noqa: F401 - each enters its rules
 )
 from .energy_base import RULES, field_of, is_energy, with_field
 from .layers import Field, Layer, Pair, Window, union
-from .narrow import alias, narrow, pointwise, widen
+from .narrow import alias, equal_axes, narrow, pointwise, widen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 METADATA = frozenset(
-    "get set delete size dim stride numel nelement ndimension is_floating_point is_complex "
-    "is_contiguous len hash repr is_tensor device has_names storage_offset element_size "
-    "get_device data_ptr bool iter contains".split()
+    """
+    get set delete size dim stride numel nelement ndimension is_floating_point is_complex
+    is_contiguous len hash repr is_tensor device has_names storage_offset element_size
+    get_device data_ptr bool iter contains
+    """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions that read no entries (names without underscores)."""
 
 SHAPE_ONLY = frozenset(
-    "permute transpose swapaxes movedim moveaxis unsqueeze squeeze chunk split tensor_split "
-    "split_with_sizes unbind getitem select narrow expand expand_as view_as unfold t swapdims "
-    "detach index_select gather take_along_dim repeat tile repeat_interleave diagonal".split()
+    """
+    permute transpose swapaxes movedim moveaxis unsqueeze squeeze tensor_split
+    narrow expand expand_as view_as unfold t
+    swapdims detach index_select gather take_along_dim repeat tile repeat_interleave
+    diagonal
+    """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions that only move entries: they are their own energy matrix, and need no check."""
 
@@ -88,6 +93,7 @@ class Trace(TorchFunctionMode):
             out = func(*args, **kwargs)
             return self._tag(out, list(args)) if isinstance(out, Tensor) else out
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        self._refuse_spoiled(name, tensors)
         try:
             out = self._apply(name, func, tensors, args, kwargs)
         except PerimetryError:
@@ -109,7 +115,7 @@ class Trace(TorchFunctionMode):
             )
         if not energy and any(t.is_meta for t in tensors):
             return _shape_only(name, func, args, kwargs)
-        out = func(*args, **kwargs)
+        out = _native(func, args, kwargs)
         if energy and name not in SHAPE_ONLY:
             self._check(name, out)
         return out
@@ -122,6 +128,11 @@ class Trace(TorchFunctionMode):
         first, *rest = args
         out = rule(self, pointwise(torch.square, first.to(torch.float64)), *rest, **kwargs)
         return pointwise(torch.sqrt, out)
+
+    def _refuse_spoiled(self, name: str, tensors: list[Tensor]) -> None:
+        """Stop where an energy with a lost entry would count; attention forgets its logits."""
+        if any(hasattr(t, "spoiled") for t in tensors) and name not in {"softmax", "setitem"}:
+            raise NotApplicableError(self._complaint("setitem", "it writes into equal channels"))
 
     def _check(self, name: str, out: Any) -> None:
         for t in tree_leaves(out):
@@ -137,11 +148,11 @@ class Trace(TorchFunctionMode):
         fields = [f for f in map(field_of, tensors) if f is not None]
         if not fields:
             return out
-        merged = union(fields)
 
         def tag(t: Any) -> Any:
             if not isinstance(t, Tensor) or t.is_meta:
                 return t
+            merged = union(fields, t.shape)
             if any(t is other for other in tensors):
                 if field_of(t) == merged:
                     return t
@@ -215,6 +226,16 @@ def _weighs_a_constant(name: str, args: tuple[Any, ...]) -> bool:
     )
 
 
+def _native(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """Run the function itself; in-place ones cannot write to constants that share storage."""
+    try:
+        return func(*args, **kwargs)
+    except RuntimeError:
+        if not (args and isinstance(args[0], Tensor) and equal_axes(args[0])):
+            raise
+        return func(args[0].contiguous(), *args[1:], **kwargs)
+
+
 def _shape_only(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """Run on the `meta` device what only concerns weights."""
     if name in {"to", "type_as", "cpu", "cuda", "contiguous"}:
@@ -255,7 +276,7 @@ def run(skeleton: nn.Module, size: tuple[int, int, int], trace: Trace) -> tuple[
     entries = len(trace.padded)
     x = torch.ones(entries, 1, height, width, dtype=torch.float64, requires_grad=True)
     wide = with_field(widen(x, (entries, channels, height, width)), Field((height, width)))
-    skeleton.requires_grad_(False)
+    skeleton.requires_grad_(False).double()
     with module_names(skeleton, trace.names), one_thread():
         target = _forward(skeleton, wide, trace)
     if not (isinstance(target, Tensor) and target.requires_grad):

@@ -7,9 +7,8 @@ called only when an energy is among them, or a constant that meets random weight
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from .layers import Field, union
@@ -22,10 +21,13 @@ RULES: dict[str, Callable[..., Any]] = {}
 """Rules by the function's name in torch, less underscores at its ends."""
 
 
-def rule(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+Rule = TypeVar("Rule", bound="Callable[..., Any]")
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
     """Enter a function into `RULES` under all `names`."""
 
-    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
+    def enter(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
         return function
 
@@ -60,5 +62,5 @@ def constant(x: Tensor, value: float) -> Tensor:
 
 def everywhere(out: Tensor, *origins: Tensor) -> Tensor:
     """Mark the units of `out` as seeing everything, beside what their field says."""
-    merged = union([f for f in map(field_of, origins) if f])
+    merged = union([f for f in map(field_of, origins) if f], out.shape)
     return with_field(out, replace(merged, global_=True) if merged else None)

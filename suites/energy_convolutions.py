@@ -6,13 +6,13 @@ output keeps its size.
 """
 
 from __future__ import annotations
-from __future__ import annotations
 
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .energy_base import field_of, is_weight, rule, with_field
@@ -20,7 +20,7 @@ from .layers import Pair, Window
 from .narrow import equal_axes, narrow, uniform, widen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .energy import Trace
 

@@ -6,15 +6,17 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..adapters.errors import NotApplicableError
 from .energy_base import field_of, is_energy, rule, with_field
+from .energy_convolutions import pair
 from .layers import Window
-from .narrow import cat, equal_axes, narrow, reshape, widen
+from .narrow import cat, equal_axes, narrow, reshape, take, widen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from .energy import Trace
 
@@ -66,11 +68,9 @@ def _flatten(_trace: Trace, x: Tensor, start_dim: int = 0, end_dim: int = -1) ->
 
 @rule("roll")
 def _roll(_trace: Trace, x: Tensor, shifts: Any, dims: Any = None, **_: Any) -> Tensor:
-    return (
-        torch.roll(x, shifts, dims)
-        if dims is None
-        else widen(torch.roll(narrow(x), shifts, dims), x.shape)
-    )
+    if dims is None:
+        return torch.roll(x, shifts)
+    return widen(torch.roll(narrow(x), shifts, dims), x.shape)
 
 
 @rule("flip")
@@ -109,28 +109,72 @@ def _pad(
 
 
 @rule("getitem")
-def _getitem(_trace: Trace, input: Tensor, index: Any) -> Tensor:  # noqa: A002 - torch's name
+def _getitem(_trace: Trace, x: Tensor, index: Any) -> Tensor:
     """A crop of the image's axes shifts the units, a strided slice is a window of one."""
-    out = input[index]
-    found = field_of(input)
-    if found is None or input.ndim != 4 or out.ndim != 4 or not isinstance(index, tuple):
+    out = take(x, index)
+    found = field_of(x)
+    if found is None or x.ndim != 4 or out.ndim != 4 or not isinstance(index, tuple):
         return out
-    if Ellipsis in [i for i in index if i is Ellipsis]:
-        fill = (slice(None),) * (5 - len(index))
-        at = next(k for k, i in enumerate(index) if i is Ellipsis)
-        index = (*index[:at], *fill, *index[at + 1 :])
-    slices = [*index, *(slice(None),) * (4 - len(index))]
-    if not all(isinstance(i, slice) for i in slices):
+    axes = (2, 3) if found.grid == tuple(x.shape[2:]) else (1, 2)
+    slices = _slices(index)
+    if slices is None or found.grid != tuple(x.shape[a] for a in axes):
         return out
-    axes = (2, 3) if found.grid == tuple(input.shape[2:]) else (1, 2)
-    if found.grid != tuple(input.shape[a] for a in axes):
-        return out
-    bounds = [slices[a].indices(input.shape[a]) for a in axes]
+    (top, _, row_step), (left, _, column_step) = (slices[a].indices(x.shape[a]) for a in axes)
     grid = (out.shape[axes[0]], out.shape[axes[1]])
-    if all(b[2] == 1 for b in bounds):
-        return with_field(out, found.shifted((bounds[0][0], bounds[1][0]), grid))
-    rows, columns = (Window(stride=b[2], before=-b[0]) for b in bounds)
-    return with_field(out, found.through((rows, columns), grid))
+    if (row_step, column_step) == (1, 1):
+        return with_field(out, found.shifted((top, left), grid))
+    windows = (Window(stride=row_step, before=-top), Window(stride=column_step, before=-left))
+    return with_field(out, found.through(windows, grid))
+
+
+def _slices(index: tuple[Any, ...]) -> list[slice] | None:
+    """The slices of an index into four axes, or None when it is no plain crop."""
+    if any(i is Ellipsis for i in index):
+        at = next(k for k, i in enumerate(index) if i is Ellipsis)
+        index = (*index[:at], *(slice(None),) * (5 - len(index)), *index[at + 1 :])
+    slices = [*index, *(slice(None),) * (4 - len(index))]
+    return slices if all(isinstance(i, slice) for i in slices) else None
+
+
+@rule("chunk")
+def _chunk(_trace: Trace, x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    return _pieces(x, x.detach().chunk(chunks, dim), dim)
+
+
+@rule("split", "split_with_sizes")
+def _split(_trace: Trace, x: Tensor, sizes: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    return _pieces(x, x.detach().split(sizes, dim), dim)
+
+
+def _pieces(x: Tensor, parts: Sequence[Tensor], dim: int) -> tuple[Tensor, ...]:
+    """Cut `x` along `dim` as `parts` were."""
+    before = (slice(None),) * (dim % x.ndim)
+    pieces, start = [], 0
+    for part in parts:
+        stop = start + part.shape[dim]
+        pieces.append(take(x, (*before, slice(start, stop))))
+        start = stop
+    return tuple(pieces)
+
+
+@rule("unbind")
+def _unbind(_trace: Trace, x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    before = (slice(None),) * (dim % x.ndim)
+    return tuple(take(x, (*before, i)) for i in range(x.shape[dim]))
+
+
+@rule("select")
+def _select(_trace: Trace, x: Tensor, dim: int, index: int) -> Tensor:
+    return take(x, (*(slice(None),) * (dim % x.ndim), index))
+
+
+@rule("setitem")
+def _setitem(_trace: Trace, x: Tensor, index: Any, value: Any) -> None:
+    """Write in place; where equal entries share storage that cannot be, and `x` is spoiled."""
+    if is_energy(x) and equal_axes(x):
+        x.spoiled = True  # type: ignore[attr-defined]
+    else:
+        x[index] = value
 
 
 @rule("interpolate", "upsample")

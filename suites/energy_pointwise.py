@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +11,7 @@ from .energy_base import constant, everywhere, is_energy, rule
 from .narrow import alias, narrow, pointwise, uniform, widen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from .energy import Trace
 
@@ -43,16 +42,10 @@ def _activation(trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 @rule("clamp", "clip", "clamp_min", "clamp_max")
-def _clamp(
-    trace: Trace,
-    x: Tensor,
-    min: Any = None,
-    max: Any = None,
-    **_: Any,  # noqa: A002 - torch's names
-) -> Tensor:
+def _clamp(trace: Trace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
     """A clamp at 0 is a ReLU; a clamp far out, as in a guard, changes nothing."""
-    del max
-    return _activation(trace, x) if min == 0 else x
+    low = bounds[0] if bounds else named.get("min")
+    return _activation(trace, x) if low is not None and low == 0 else x
 
 
 @rule("sigmoid", "hardsigmoid")
@@ -96,10 +89,8 @@ def _softmax(_trace: Trace, x: Tensor, dim: int | None = None, *_: Any, **__: An
     "local_response_norm",
     "half",
     "bfloat16",
-    "checkpoint",
     "exp",
     "expm1",
-    "log",
     "log1p",
 )
 def _identity(_trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -187,6 +178,7 @@ def _lerp(trace: Trace, a: Any, b: Any, weight: Any) -> Tensor:
 
 @rule("maximum", "minimum", "fmax", "fmin")
 def extreme(trace: Trace, a: Any, b: Any) -> Tensor:
+    """Each of two entries is the larger in half of the cases."""
     both = add(trace, a, b)
     return both if trace.paths else pointwise(lambda e: e / 2, both)
 
@@ -199,8 +191,8 @@ def _masked_fill(_trace: Trace, x: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 @rule("where")
 def _where(trace: Trace, condition: Tensor, a: Any, b: Any) -> Tensor:
-    values = [v if is_energy(v) else _energy(trace, v) for v in (a, b)]
-    return torch.where(condition, *values)
+    first, second = (v if is_energy(v) else _energy(trace, v) for v in (a, b))
+    return torch.where(condition, first, second)
 
 
 def _energy(trace: Trace, constant: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..adapters.errors import NotApplicableError
@@ -141,17 +142,20 @@ def _sum_windows(x: Tensor, windows: Windows) -> Tensor:
 
 
 @rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
-def _adaptive(trace: Trace, input: Tensor, output_size: Any, *_: Any) -> Tensor:  # noqa: A002
+def _adaptive(trace: Trace, input: Tensor, output_size: Any, *_: Any, **__: Any) -> Tensor:  # noqa: A002
     """Windows as even as they come; mean and maximum differ by one more window in energy."""
     sizes = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
-    grid = [n if n is not None else h for n, h in zip(sizes, input.shape[-2:], strict=True)]
+    rows, columns = (
+        n if n is not None else h for n, h in zip(sizes, input.shape[-2:], strict=True)
+    )
+    grid = (rows, columns)
     small = narrow(input, [d for d in equal_axes(input) if d < input.ndim - 2])
     out = F.adaptive_avg_pool2d(small, grid)
     shares = [_shares(h, n).to(out) for h, n in zip(input.shape[-2:], grid, strict=True)]
     window = shares[0][:, None] * shares[1]
     out = widen(out * window if trace.paths else out / window, (*input.shape[:-2], *grid))
     found = field_of(input)
-    if found is not None and grid == [1, 1] and found.grid != (1, 1):
+    if found is not None and grid == (1, 1) and found.grid != (1, 1):
         return with_field(out, replace(found, low=None, high=None, global_=True))
     windows = tuple(
         Window(kernel=-(-h // n), stride=h // n)

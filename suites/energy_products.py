@@ -14,7 +14,7 @@ from .energy_pointwise import add, widen_like
 from .narrow import narrow, uniform, widen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from .energy import Trace
 
@@ -31,12 +31,16 @@ def _contract(_trace: Trace, x: Tensor, out: Sequence[int]) -> Tensor:
     mean = small.mean(-1, keepdim=True) if small.shape[-1] > 1 else small
     mean = mean if len(out) else mean.squeeze(-1)
     result = widen(mean, (*x.shape[:-1], *out))
+    return everywhere(result, x) if small.shape[-1] > 1 and _sums_units(x, -1) else result
+
+
+def _sums_units(x: Tensor, axis: int) -> bool:
+    """Whether `axis` of `x` runs over the units of its grid, or over its rows or columns."""
     found = field_of(x)
-    if small.shape[-1] > 1 and found and math.prod(found.grid) > 1:
-        rows, columns = found.grid
-        if x.shape[-1] in {rows * columns, rows, columns}:
-            return everywhere(result, x)
-    return result
+    if found is None or math.prod(found.grid) == 1:
+        return False
+    rows, columns = found.grid
+    return x.shape[axis] in {rows * columns, rows, columns}
 
 
 @rule("matmul", "bmm", "mm", "imatmul")
@@ -47,7 +51,9 @@ def _matmul(trace: Trace, a: Tensor, b: Tensor) -> Tensor:
         return _left(trace, a, b)
     if not is_energy(b):
         return _left(trace, b.mT, a.mT).mT
-    return _both(trace, a, b)
+    product = _both(trace, a, b)
+    tokens = narrow(a).shape[-1] > 1 and _sums_units(a, -1)
+    return everywhere(product, a, b) if tokens else product
 
 
 @rule("rmatmul")
@@ -70,7 +76,7 @@ def _left(trace: Trace, constant: Tensor, x: Tensor) -> Tensor:
     return widen(full @ small.expand(*small.shape[:-2], x.shape[-2], small.shape[-1]), shape)
 
 
-LARGEST_PRODUCT = 1 << 22
+LARGEST_PRODUCT = 1 << 16
 """Entries of a product of two energies beyond which it is replaced by its mean field."""
 
 

@@ -14,7 +14,7 @@ from .energy_pointwise import extreme
 from .narrow import equal_axes, narrow, pointwise, widen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from .energy import Trace
 
@@ -33,6 +33,7 @@ def _root(trace: Trace, x: Tensor) -> Tensor:
 
 
 def statistic(trace: Trace, x: Tensor) -> Tensor:
+    """Take the energy as a constant."""
     if trace.paths:
         return constant(x, 1.0)
     return widen(narrow(x).detach(), x.shape)
@@ -109,6 +110,7 @@ def _normed(trace: Trace, x: Tensor, axes: Sequence[int], scale: float = 1.0) ->
 
 
 def axes_of(x: Tensor, dim: Any) -> tuple[int, ...]:
+    """Read torch's `dim`: none for all, one, or several; negative from the end."""
     if dim is None:
         return tuple(range(x.ndim))
     return tuple(d % x.ndim for d in ((dim,) if isinstance(dim, int) else dim))
@@ -160,8 +162,6 @@ def _max(trace: Trace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: A
 
 def _pooled(x: Tensor, axes: tuple[int, ...], out: Tensor) -> Tensor:
     """Drop the local field where a whole map was averaged away."""
-    from dataclasses import replace
-
     found = field_of(x)
     if found is None:
         return out

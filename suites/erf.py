@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..adapters.errors import InputError
+from ..adapters.errors import InputError, NotApplicableError
 from .gaussian import PARAMETERS, fit_gaussian
 from .gradients import expect, pixel_energy, random_signs
 from .receptive_field import ReceptiveField, receptive_field
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from .suite import Array
 
 STREAM = 2
+CANCELLED = 1e-5
+"""Share of the sum of magnitudes below which a sum of channels is rounding noise."""
+
 LUO_THRESHOLD = 1 - 0.9545
 FRACTIONS = (0.0625, 0.125, 0.25, 0.5)
 AREAS = (0.2, 0.3, 0.5, 0.99)
@@ -174,11 +177,23 @@ def _signed_unit(outputs: Outputs, indices: Sequence[int], *, unit: Unit, seed: 
 
 
 def _mean_unit(outputs: Outputs, _indices: Sequence[int], *, unit: Unit) -> Tensor:
-    return _unit(outputs, unit).mean(1).sum()
+    return _channel_sum(outputs, unit).sum() / expect(outputs.target, "target").shape[1]
 
 
 def _sum_unit(outputs: Outputs, _indices: Sequence[int], *, unit: Unit) -> Tensor:
-    return _unit(outputs, unit).sum()
+    return _channel_sum(outputs, unit).sum()
+
+
+def _channel_sum(outputs: Outputs, unit: Unit) -> Tensor:
+    """Give the sum over the unit's channels (batch,), unless it is constant by construction."""
+    channels = _unit(outputs, unit)
+    total = channels.sum(1)
+    if bool((total.abs() < CANCELLED * channels.abs().sum(1)).all()):
+        raise NotApplicableError(
+            "the unit's channels always sum to 0, as behind a layer norm whose scales are all 1: "
+            "what gradient there is is rounding noise; use the protocol energy"
+        )
+    return total
 
 
 def _positive_unit(outputs: Outputs, _indices: Sequence[int], *, unit: Unit) -> Tensor:

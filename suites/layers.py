@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Pair = tuple[int, int]
 
@@ -52,7 +52,7 @@ class Window:
         count = -(-spare // self.stride) if self.ceil else spare // self.stride
         if self.ceil and count * self.stride >= n + self.before:
             count -= 1  # a window must not start in the padding at the end
-        return int(round((count + 1) * self.scale))
+        return round((count + 1) * self.scale)
 
     def remainder(self, n: int) -> int:
         """Count the padded units at the end of `n` that no window reads; 0 is even (Alsallakh)."""
@@ -91,7 +91,8 @@ class Layer:
     def coverage(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """How many windows touch each input phase: (row stride, column stride)."""
         rows, columns = (w.coverage() for w in self.windows)
-        return np.multiply.outer(rows, columns)
+        counts: np.ndarray[Any, np.dtype[np.int64]] = np.multiply.outer(rows, columns)
+        return counts
 
     @property
     def even(self) -> bool:
@@ -140,13 +141,14 @@ class Field:
             v + (w.extent - 1 - w.before) * s for v, w, s in self._axes(self.high, windows)
         )
         stride = tuple(s * w.stride for s, w in zip(self.stride, windows, strict=True))
-        return Field(grid, stride, low, high, self.global_, self._after(windows))  # type: ignore[arg-type]
+        return Field(grid, stride, low, high, self.global_, self._after(windows))
 
-    def _after(self, windows: Iterable[Window]) -> tuple[tuple[Window, ...], ...]:
+    def _after(self, windows: Iterable[Window]) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
         """Give the history with `windows` added, where they change the size."""
-        return tuple(
+        rows, columns = (
             h if w.keeps_size else (*h, w) for h, w in zip(self.history, windows, strict=True)
         )
+        return rows, columns
 
     def _axes(
         self, values: tuple[float, float], windows: tuple[Window, Window]
@@ -158,7 +160,7 @@ class Field:
         if self.low is None or self.high is None:
             return replace(self, grid=grid)
         low, high = (
-            tuple(v + f * s for v, f, s in zip(ends, first, self.stride, strict=True))
+            _pair(v + f * s for v, f, s in zip(ends, first, self.stride, strict=True))
             for ends in (self.low, self.high)
         )
         windows = tuple(
@@ -172,17 +174,17 @@ class Field:
         if self.low is None or self.high is None:
             return replace(self, grid=grid)
         scale = tuple(new / old for new, old in zip(grid, self.grid, strict=True))
-        stride = tuple(s / f for s, f in zip(self.stride, scale, strict=True))
+        stride = _pair(s / f for s, f in zip(self.stride, scale, strict=True))
         # A new unit lies at most half an old and half a new unit from the centre of what it reads.
         spread = tuple(
             s * (reach if f == 1 else reach + abs(1 - 1 / f) / 2)
             for s, f in zip(self.stride, scale, strict=True)
         )
         shift = tuple((t - s) / 2 for t, s in zip(stride, self.stride, strict=True))
-        low = tuple(v + a - b for v, a, b in zip(self.low, shift, spread, strict=True))
-        high = tuple(v + a + b for v, a, b in zip(self.high, shift, spread, strict=True))
+        low = _pair(v + a - b for v, a, b in zip(self.low, shift, spread, strict=True))
+        high = _pair(v + a + b for v, a, b in zip(self.high, shift, spread, strict=True))
         history = self._after(Window(scale=f) for f in scale)
-        return Field(grid, stride, low, high, self.global_, history)  # type: ignore[arg-type]
+        return Field(grid, stride, low, high, self.global_, history)
 
     def regridded(self, grid: Pair) -> Field:
         """Account for a reshape, slice or merge that changed the grid without a layer.
@@ -198,10 +200,11 @@ class Field:
         return self.resized(grid, 0.0)
 
 
-def union(fields: Iterable[Field]) -> Field | None:
-    """Union of the intervals of several branches that meet; None when there is none.
+def union(fields: Iterable[Field], shape: Sequence[int] = ()) -> Field | None:
+    """Union of the intervals of the branches that meet in a tensor of `shape`; None without any.
 
-    The coarsest local grid wins, finer ones are regridded to it.
+    Where their grids differ, as those of queries and keys may, only the branches whose grid `shape`
+    shows count, else those with the coarsest grid; the others make no local path.
     """
     fields = list(dict.fromkeys(fields))
     if len(fields) < 2:
@@ -210,8 +213,30 @@ def union(fields: Iterable[Field]) -> Field | None:
     local = [f for f in fields if f.low is not None]
     if not local:
         return replace(fields[0], global_=anywhere)
-    first = max(local, key=lambda f: f.stride)
-    local = [f.regridded(first.grid) for f in local]
-    low = tuple(min(f.low[a] for f in local if f.low) for a in (0, 1))
-    high = tuple(max(f.high[a] for f in local if f.high) for a in (0, 1))
-    return replace(first, low=low, high=high, global_=anywhere)
+    first = max(local, key=lambda f: (_shows(shape, f.grid), f.stride))
+    local = [f for f in local if f.grid == first.grid and f.stride == first.stride]
+    low, high = (
+        tuple(pick(getattr(f, end)[axis] for f in local) for axis in (0, 1))
+        for end, pick in (("low", min), ("high", max))
+    )
+    return replace(first, low=_pair(low), high=_pair(high), global_=anywhere)
+
+
+MOST_PREFIX = 5
+"""Tokens without a place (class, registers) that may precede those of the grid."""
+
+
+def _shows(shape: Sequence[int], grid: Pair) -> int:
+    """How clearly `shape` is that of a tensor over `grid`: maps, then tokens, then neither."""
+    if grid in (tuple(shape[-2:]), tuple(shape[-3:-1])):
+        return 3
+    for rank, axis in ((2, -2), (1, -1)):
+        spare = shape[axis] - grid[0] * grid[1] if len(shape) > 2 else -1
+        if 0 <= spare <= MOST_PREFIX:
+            return rank
+    return 0
+
+
+def _pair(values: Iterable[float]) -> tuple[float, float]:
+    rows, columns = values
+    return rows, columns

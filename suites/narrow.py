@@ -46,7 +46,8 @@ def narrow(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     chosen = equal if axes is None else tuple(d for d in equal if d in axes)
     if base is not None and chosen == equal:
         return base
-    return _Narrow.apply(x, chosen) if chosen else x  # type: ignore[no-untyped-call, no-any-return]
+    small: Tensor = _Narrow.apply(x, chosen) if chosen else x
+    return small
 
 
 def widen(x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -112,6 +113,34 @@ def cat(tensors: Sequence[Tensor], axis: int) -> Tensor:
     joined = torch.cat([narrow(t, sorted(axes)) for t in tensors], axis)
     shape = [joined.shape[d] if d == axis else tensors[0].shape[d] for d in range(tensors[0].ndim)]
     return widen(joined, shape)
+
+
+def take(x: Tensor, index: Any) -> Tensor:
+    """Index `x`; along equal axes any entry stands for the others."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    if not all(i is None or i is Ellipsis or type(i) in (int, slice) for i in items):
+        return x[index]
+    small = narrow(x)
+    shape = x.detach()[index].shape
+    chosen: list[Any] = []
+    axis = 0
+    for item in _without_ellipsis(items, x.ndim):
+        if item is None:
+            chosen.append(None)
+            continue
+        equal = small.shape[axis] != x.shape[axis]
+        chosen.append((0 if isinstance(item, int) else slice(None)) if equal else item)
+        axis += 1
+    return widen(small[tuple(chosen)], shape)
+
+
+def _without_ellipsis(items: list[Any], axes: int) -> list[Any]:
+    """Write an ellipsis out as the full slices it stands for."""
+    at = next((k for k, item in enumerate(items) if item is Ellipsis), None)
+    if at is None:
+        return items
+    named = sum(item is not None for item in items) - 1
+    return [*items[:at], *[slice(None)] * (axes - named), *items[at + 1 :]]
 
 
 def uniform(x: Tensor) -> Tensor:

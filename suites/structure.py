@@ -14,7 +14,7 @@ phase_profile (phase row, phase column)
 Metrics
 -------
 `weakest`, `imbalance`, `ratio`, `by_period_p`, `relL1` and `relL2` are read off the expected
-sensitivity as `deadpixel` reads them off a measured one. `path_ratio` is `ratio` of the path counts.
+sensitivity as `deadpixel` reads them off a measured one. `path_ratio`: `ratio` of the path counts.
 `receptive_field` and `receptive_field_columns` are the local path's; a note says when other paths
 make it global (see `receptive_field`). `coverage`: in the layer that treats its input worst, how
 often the least-touched phase is touched, over the mean (Odena et al. 2016). `uneven_layers` and
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from .suite import Array
 
 PERIODS = (2, 4, 8, 16, 32, 64)
-MAX_CULPRITS = 24
+MAX_CULPRITS = 16
 """Layers recomputed one by one; a note says when there are more."""
 TOGETHER = 9
 """Maps computed in one pass."""
@@ -158,7 +158,10 @@ def _stride(field: Field | None, pixels: phases.Pair) -> phases.Pair:
     """Total stride from input to target along (rows, columns), in pixels, rounded."""
     if field is None:
         raise NotApplicableError("the target's grid could not be followed back to the input")
-    rows, columns = (max(1, round(n / g)) for n, g in zip(pixels, field.grid, strict=True))
+    if field.low is not None:
+        rows, columns = (max(1, round(s)) for s in field.stride)
+    else:
+        rows, columns = (max(1, round(n / g)) for n, g in zip(pixels, field.grid, strict=True))
     return rows, columns
 
 
@@ -172,8 +175,7 @@ def _read_phases(
     """Fill in the metrics of the phase profile, or the reason why there is none."""
     if period == (1, 1):
         why = "the target has stride 1" if stride == (1, 1) else "no period fits in the interior"
-        for metric in (*_PHASED, "path_ratio"):
-            name = metric if isinstance(metric, str) else metric.name
+        for name in (*(metric.name for metric in _PHASED), "path_ratio"):
             found.metrics[name] = missing(f"{why}: there are no phases")
         return
     if period != stride:

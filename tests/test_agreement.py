@@ -21,19 +21,25 @@ def twins(name, folder):
     model.select(0, x)
     path = folder / f"{name}.onnx"
     export_onnx(model.module(), torch.zeros_like(x[:1]), path, spec=model.spec)
-    return wrap(model.module(), spec=model.spec, device="cpu"), str(path)
+    return (
+        wrap(model.module(), spec=model.spec, device="cpu", precision="float64"),
+        load(str(path), device="cpu", precision="float64"),
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "fills"), [("resnet18", ("none", "box")), ("vit_tiny_patch16_224", ("none",))]
+    ("name", "fills"), [("resnet18", ("none",)), ("test_resnet", ("box",)), ("test_vit", ("none",))]
 )
 def test_the_same_weights_give_the_same_metrics_within_a_thousandth(name, fills, tmp_path):
-    model, path = twins(name, tmp_path)
+    model, file = twins(name, tmp_path)
     ours = audit(model, PROTOCOLS, fills, count=4, draws=10, device="cpu")
-    theirs = audit(path, PROTOCOLS, fills, count=4, draws=10, device="cpu")
+    theirs = audit(file, PROTOCOLS, fills, count=4, draws=10, device="cpu")
     compared = 0
     for a, b in zip(ours, theirs, strict=True):
         assert (a.suite, a.protocol, a.fill, a.status) == (b.suite, b.protocol, b.fill, b.status)
+        if a.status == "skipped":
+            assert a.reason == b.reason
+            continue
         for metric in SUITES[a.suite].metrics:
             first, second = a.metrics[metric.name].value, b.metrics[metric.name].value
             if first is None or second is None:
@@ -43,4 +49,4 @@ def test_the_same_weights_give_the_same_metrics_within_a_thousandth(name, fills,
             scale = model.spec.height if metric.unit == "pixels" else 1.0
             assert first == pytest.approx(second, rel=TOLERANCE, abs=TOLERANCE * scale), metric
             compared += 1
-    assert compared > 60
+    assert compared > 30

@@ -80,7 +80,11 @@ def test_a_suite_reports_every_metric_it_declares_or_the_reason_why_not(model, n
         with pytest.raises(NotApplicableError, match="gives no logits"):
             gradient_maps(model, images, probes)
         return
-    maps = gradient_maps(model, images, probes, batch=4).maps if probes else {}
+    try:
+        maps = gradient_maps(model, images, probes, batch=4).maps if probes else {}
+    except NotApplicableError as error:
+        assert "always sum to 0" in str(error)  # noqa: PT017 - one of two right outcomes
+        return
     found = suite.measure(model, protocol, maps, Context(images, draws=20, batch=4))
     assert set(found.metrics) == {m.name for m in suite.metrics}
     for metric in suite.metrics:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from perimetry.adapters.errors import InputError
+from perimetry.adapters.errors import InputError, NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.model import InputSpec
 from perimetry.adapters.torch import wrap
@@ -206,3 +206,12 @@ def test_the_central_unit_of_an_even_token_grid_is_the_upper_left_of_four_in_kim
     model = load("timm:test_vit@init", device="cpu")
     assert ERF.place(model, "kim2023") == (model.target.height // 2 - 1,) * 2
     assert ERF.place(model, "energy") == (model.target.height // 2,) * 2
+
+
+def test_a_channel_mean_that_is_constant_by_construction_is_not_measured():
+    model = load("timm:test_vit@init", device="cpu", members=2)  # ends in a layer norm, scales 1
+    images = open_images("dead-leaves", 2).load(model.spec)
+    for protocol in ("kim2023", "luo2016"):
+        with pytest.raises(NotApplicableError, match="always sum to 0"):
+            gradient_maps(model, images, ERF.probes(model, protocol, 0))
+    gradient_maps(model, images, ERF.probes(model, "energy", 0))
