@@ -31,8 +31,8 @@ def load(
 
     `target` names the layer to audit (default: the last spatial feature map). `size` (height,
     width) overrides a timm model's input, `spec` the whole input of a module or an ONNX file.
-    `seed` and `members` are the first seed and the number of seeds of an `@init` model. `precision` is
-    the float type of the passes.
+    `seed` and `members` are the first seed and the number of seeds of an `@init` model.
+    `precision` is the float type of the passes.
     Raises subclasses of `PerimetryError`.
     """
     if isinstance(reference, nn.Module):

@@ -344,7 +344,7 @@ class TorchModel:
 
             pad_module(module, self.treatment.fill, self._example(module), seed=self._seed + member)
         module = module.eval().requires_grad_(False).to(self.device, self._dtype)
-        return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return module.to(memory_format=torch.channels_last)
 
     def select(self, member: int, x: Tensor) -> None:
         """Load weight set `member` (0 to `members` - 1); `x` calibrates norms of `@init` models."""

@@ -45,11 +45,11 @@ def fit_gaussian(samples: Array, weights: Array) -> GaussianFit:
         return GaussianFit({}, failure)
     model, jacobian = _gaussian(theta, mean.shape)
     flat = samples.reshape(len(samples), -1) / scale
-    inverse = np.linalg.pinv(jacobian)
+    inverse = np.asarray(np.linalg.pinv(jacobian), dtype=np.float64)
     thetas = linear(theta, flat @ inverse.T, weights)
     thetas[:, 3:] = np.abs(thetas[:, 3:])
     values = dict(zip(PARAMETERS, thetas.T, strict=True))
-    residual: Array = mean.ravel() - model
+    residual: Array = np.asarray(mean.ravel() - model, dtype=np.float64)
     values["r_squared"] = _r_squared(flat, residual, jacobian, inverse, weights)
     return GaussianFit(values)
 

@@ -3,7 +3,8 @@
 `dead-leaves` (Lee, Mumford & Huang 2001): opaque discs of random colour, radii r with density
 proportional to r^-3, laid over each other until the canvas is full; scale-invariant, with the
 statistics of natural images. A fine texture (standard deviation 0.02) lies over them, as over
-anything a camera sees: on exactly flat areas rounding would decide which pixel a max-pool takes. `noise`: standard normal in the model's normalised space.
+anything a camera sees: on exactly flat areas rounding would decide which pixel a max-pool takes.
+`noise`: standard normal in the model's normalised space.
 
 The same name, count, seed and size give the same pixels, bit for bit. An image's content does not
 depend on how many others are asked for.

@@ -115,7 +115,8 @@ def ratio(profile: Array) -> Array:
     """Largest over smallest phase; 1 is even, infinite when a phase gets nothing."""
     smallest = weakest(profile)
     unbounded = np.full_like(smallest, np.inf)
-    return np.divide(profile.max((-2, -1)), smallest, out=unbounded, where=smallest > 0)
+    share: Array = np.divide(profile.max((-2, -1)), smallest, out=unbounded, where=smallest > 0)
+    return share
 
 
 def covariance(a: Array, b: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -89,12 +89,12 @@ class Probe:
 class Suite(Protocol):
     """One standardised test. Its module's docstring is its definition."""
 
-    name: str
-    protocols: Mapping[str, str]
+    name: ClassVar[str]
+    protocols: ClassVar[Mapping[str, str]]
     """Protocol name to version; the first is the default. A changed definition bumps it."""
-    metrics: tuple[Metric, ...]
-    headline: str
-    random: bool
+    metrics: ClassVar[tuple[Metric, ...]]
+    headline: ClassVar[str]
+    random: ClassVar[bool]
     """Whether it looks at images and draws; exact suites do not."""
 
     def skip(self, model: Model, protocol: str) -> str | None:
