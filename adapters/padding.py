@@ -258,8 +258,6 @@ def _grow(module: nn.Module, name: str, call: Call, fill: Fill, generator: torch
     taps = pad_weight(weight.detach(), call.stride, fill, generator, dilation=call.dilation)
     plan.grown[name] = call.kernel
     module._parameters[name] = nn.Parameter(taps, requires_grad=weight.requires_grad)
-    if hasattr(module, "kernel_size"):
-        module.kernel_size = (
-            taps.shape[2],
-            taps.shape[3],
-        )  # what TF-SAME computes its padding from
+    if hasattr(module, "kernel_size"):  # what TF-SAME layers compute their padding from
+        kernel: Any = (taps.shape[2], taps.shape[3])
+        module.kernel_size = kernel

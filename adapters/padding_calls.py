@@ -179,7 +179,7 @@ def own_parameter(module: nn.Module, weight: Tensor | None) -> str | None:
 
 
 def own_buffer(module: nn.Module, weight: Tensor | None) -> str | None:
-    """The name of the buffer of `module` that `weight` is a view of: a fixed kernel, as of a blur."""
+    """The name of the buffer of `module` that `weight` is or views: a fixed kernel, like a blur."""
     if weight is None:
         return None
     for name, buffer in module._buffers.items():

@@ -6,9 +6,11 @@ with `.low`, `.high` and `.reason` beside them. Treated rows also have `.untreat
 value) and `.change` (treated less untreated) with `.change.low`, `.change.high` and
 `.change.method`.
 
-Ranks: rows in order of the sort column; neighbours that the interval of their difference does not
-separate share a rank (PROTOCOL 8), so a group may be longer than any of its intervals; the next
-group's rank counts all rows above it. Rows without a value have no rank.
+Ranks: rows in order of the sort column. The first row leads a tie group; the rows after it share
+its rank as long as the interval of their difference to that leader does not separate them; the
+first one that it separates leads the next group, whose rank counts all rows above it. (Chaining
+from neighbour to neighbour instead would let one wide interval join rows that are far apart.) Rows
+without a value have no rank.
 """
 
 from __future__ import annotations
@@ -191,12 +193,15 @@ class Board:
         """Order the rows and give them ranks."""
         order = [c for c in (self.sort, *SORT_ORDER) if c is not None]
         self.rows.sort(key=lambda row: [*(self._sort_key(row, c) for c in order), *_names(row)])
-        above: Row | None = None
+        leader: Row | None = None
         for place, row in enumerate(self.rows, start=1):
             if self.sort is None or row.value(self.sort) is None:
                 continue
-            row.rank = place if above is None or self._separated(above, row) else above.rank
-            above = row
+            if leader is None or self._separated(leader, row):
+                leader = row
+                row.rank = place
+            else:
+                row.rank = leader.rank
 
     def _sort_key(self, row: Row, column: str) -> tuple[bool, float]:
         value = row.value(column)
@@ -204,8 +209,8 @@ class Board:
         best_first = 1 if metric is not None and metric.better == "lower" else -1
         return (value is None, 0.0 if value is None else best_first * value)
 
-    def _separated(self, above: Row, row: Row) -> bool:
-        (first, metric), (second, _) = above.find(self.sort or ""), row.find(self.sort or "")
+    def _separated(self, leader: Row, row: Row) -> bool:
+        (first, metric), (second, _) = leader.find(self.sort or ""), row.find(self.sort or "")
         if first is None or second is None:
             return True
         found = difference(first, second, metric)

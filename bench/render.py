@@ -89,9 +89,9 @@ def caption(board: Board) -> list[str]:
     if metric is not None:
         best = {"lower": ", lowest first", "higher": ", highest first", "neither": ""}
         lines.append(
-            f"Ranked by {board.sort} ({metric.definition}){best[metric.better]}. Neighbours that "
-            "the interval of their difference does not separate share a rank. ± is half a 95 % "
-            "interval."
+            f"Ranked by {board.sort} ({metric.definition}){best[metric.better]}. Rows that the "
+            "95 % interval of the difference does not separate from the first of their group share "
+            "its rank. ± is half a 95 % interval."
         )
     if any(column.startswith("deadpixel") for column in board.columns):
         lines.append(NOT_SIMPLY_BETTER)
@@ -177,7 +177,11 @@ def _main_cells(
 
 
 def _short_name(reference: str) -> str:
-    return clean(reference.removeprefix("timm:"), MODEL_WIDTH)
+    """The reference without `timm:`; of a long path its end, of another long one both ends."""
+    name = clean(reference.removeprefix("timm:"), 10_000)
+    if len(name) > MODEL_WIDTH and reference.endswith(".onnx"):
+        return f"...{name[3 - MODEL_WIDTH :]}"
+    return clean(name, MODEL_WIDTH)
 
 
 def _fill_cell(row: Row, notes: Footnotes) -> str:

@@ -242,7 +242,9 @@ def _shape_only(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any
         return args[0]
 
     def to_meta(t: Any) -> Any:
-        return t.to("meta") if isinstance(t, Tensor) else t
+        if not isinstance(t, Tensor):
+            return t
+        return t.to("meta", torch.float64) if t.is_floating_point() else t.to("meta")
 
     return func(*tree_map(to_meta, args), **tree_map(to_meta, kwargs))
 

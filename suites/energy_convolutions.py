@@ -80,7 +80,8 @@ def group_mean(x: Tensor, groups: int) -> Tensor:
     x = narrow(x, axes) if axes else x
     if x.shape[1] == 1 or groups == 1:
         return x.mean(1, keepdim=True) if x.shape[1] > 1 else x
-    return x.unflatten(1, (groups, -1)).mean(2)
+    grouped: Tensor = torch.unflatten(x, 1, (groups, -1))
+    return grouped.mean(2)
 
 
 def _kernel(trace: Trace, weight: Tensor, groups: int) -> Tensor:
@@ -105,7 +106,7 @@ def _fixed(weight: Tensor, groups: int) -> Tensor:
     taps = weight.to(torch.float64) ** 2
     if groups == 1:
         return taps.sum(1).mean(0, keepdim=True)
-    return taps.sum(1).unflatten(0, (groups, -1)).mean(1)
+    return torch.unflatten(taps.sum(1), 0, (groups, -1)).mean(1)
 
 
 def _spread(x: Tensor, channels: int) -> Tensor:

@@ -136,11 +136,11 @@ class Field:
         """Fields behind one layer: r <- s r + (k - s), in interval form (Araujo et al. 2019)."""
         if self.low is None or self.high is None:
             return replace(self, grid=grid)
-        low = tuple(v - w.before * s for v, w, s in self._axes(self.low, windows))
-        high = tuple(
+        low = _pair(v - w.before * s for v, w, s in self._axes(self.low, windows))
+        high = _pair(
             v + (w.extent - 1 - w.before) * s for v, w, s in self._axes(self.high, windows)
         )
-        stride = tuple(s * w.stride for s, w in zip(self.stride, windows, strict=True))
+        stride = _pair(s * w.stride for s, w in zip(self.stride, windows, strict=True))
         return Field(grid, stride, low, high, self.global_, self._after(windows))
 
     def _after(self, windows: Iterable[Window]) -> tuple[tuple[Window, ...], tuple[Window, ...]]:

@@ -59,15 +59,21 @@ def test_rows_are_ranked_best_first():
     assert ranks(rows) == [("high", 1), ("low", 2)]
 
 
-def test_neighbours_that_are_not_separated_share_a_rank():
-    """a-b and b-c overlap: one group; d is apart and its rank counts the three above."""
+def test_rows_not_separated_from_their_leader_share_its_rank():
+    """Half widths 0.1 separate beyond 0.1414: b ties with a, c leads a group of its own, then d."""
     rows = [
         record("a", 0.90, half=0.1),
         record("b", 0.80, half=0.1),
         record("c", 0.70, half=0.1),
         record("d", 0.10, half=0.1),
     ]
-    assert ranks(rows) == [("a", 1), ("b", 1), ("c", 1), ("d", 4)]
+    assert ranks(rows) == [("a", 1), ("b", 1), ("c", 3), ("d", 4)]
+
+
+def test_one_wide_interval_does_not_join_what_lies_around_it():
+    """w ties with its leader a; c, separated from a, is not drawn in through w."""
+    rows = [record("a", 0.9, half=0.05), record("w", 0.8, half=0.5), record("c", 0.1, half=0.05)]
+    assert ranks(rows) == [("a", 1), ("w", 1), ("c", 3)]
 
 
 def test_independent_intervals_add_in_quadrature():

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from perimetry.bench import demo
 from perimetry.bench.cli import app
 from perimetry.bench.listing import metrics, suites
 from perimetry.bench.pictures import draw_map, draw_record
@@ -177,3 +178,26 @@ def test_a_picture_takes_any_title_and_any_map(tmp_path):
     for i, values in enumerate(([[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1e-30, 2e-30], [0, 1e-30]])):
         draw_map(values, tmp_path / f"{i}.png", title="$x^{2$ \x1b[31m 模型", log=i == 2)
         assert (tmp_path / f"{i}.png").stat().st_size > 1000
+
+
+def test_the_demo_writes_board_and_pictures_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """A demo of one tiny model and its own ONNX file: both forms agree, all files are written."""
+    monkeypatch.setattr(demo, "ARCHITECTURES", ("test_resnet",))
+    monkeypatch.setattr(demo, "EXPORTED", "test_resnet")
+    done = perimetry("demo", "--out", tmp_path, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "board.json").read_text())["rows"]
+    assert {(row["model"].rpartition(".")[2], row["fill"]) for row in rows} == {
+        ("timm:test_resnet@init", "none"),
+        ("timm:test_resnet@init", "box"),
+        ("onnx", "none"),
+        ("onnx", "box"),
+    }
+    structure = {row["fill"]: set() for row in rows}
+    for row in rows:
+        structure[row["fill"]].add(round(row["structure.weakest"], 6))
+    assert all(len(values) == 1 for values in structure.values())
+    assert {p.suffix for p in tmp_path.glob("board.*")} == {".md", ".csv", ".json"}
+    assert len(list((tmp_path / "maps").glob("*.deadpixel-energy.sensitivity.png"))) == 4
+    again = perimetry("demo", "--out", tmp_path, "--device", "cpu")
+    assert "records made: none" in again.output

@@ -334,6 +334,16 @@ def test_tap_energy_of_a_mean_or_a_blur_is_the_square_of_its_taps():
         assert torch.allclose(watch.weights[0].tap_energy, expected, atol=1e-9)
 
 
+def test_a_blur_without_numbers_counts_as_a_flat_mean():
+    module = BlurPool2d(4)
+    module.filt.zero_()
+    pad_module(module, "box", torch.ones(1, 4, 16, 16))
+    with Watch() as watch:
+        module(torch.ones(1, 4, 16, 16))
+    expected = tap_energy((3, 3), (2, 2), "box") / 9
+    assert torch.allclose(watch.weights[0].tap_energy, expected)
+
+
 # --- errors
 
 
@@ -345,50 +355,3 @@ def test_an_unknown_fill_is_refused_with_the_known_ones():
 def test_an_example_the_module_refuses_is_named_by_its_shape():
     with pytest.raises(InputError, match=r"\(1, 3, 8, 8\).*give an example it accepts"):
         pad_module(nn.Conv2d(4, 4, 3, 2), "box", torch.zeros(1, 3, 8, 8))
-
-
-# --- timm families
-
-FAMILIES = [
-    "resnet18",
-    "resnetv2_50x1_bit",
-    "resnetblur50",
-    "regnety_002",
-    "tf_mixnet_s",
-    "tf_efficientnet_cc_b0_4e",
-    "inception_v4",
-    "nfnet_l0",
-    "seresnext26d_32x4d",
-    "volo_d1_224",
-    "levit_128s",
-    "convnext_atto",
-]
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_families_of_timm_take_every_fill_with_shapes_unchanged(name):
-    import timm
-
-    with torch.device("meta"):
-        module = timm.create_model(name).eval()
-    x = torch.zeros(2, *module.pretrained_cfg["input_size"], device="meta")
-    even = name == "convnext_atto"
-    for fill in FILLS:
-        twin, treatment = padded(module, fill, x)
-        with torch.no_grad():
-            assert twin(x).shape == module(x).shape
-        assert bool(treatment.layers) != even
-        assert {p.name for p in treatment.layers} <= dict(module.named_modules()).keys()
-
-
-@pytest.mark.parametrize("name", ["resnet18", "tf_mixnet_s", "test_nfnet"])
-def test_a_timm_model_padded_with_zeros_gives_the_same_logits(name):
-    import timm
-
-    torch.manual_seed(0)
-    module = timm.create_model(name).eval().double()
-    x = random(2, 3, 95, 96)
-    twin, treatment = padded(module, "zero", x)
-    assert treatment.layers
-    with torch.no_grad():
-        assert torch.allclose(twin(x), module(x), rtol=1e-9, atol=1e-9)

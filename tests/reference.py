@@ -1,0 +1,157 @@
+"""Slow, literal formulas, each written a second time for the tests of the fast ones."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def moving_mean(row, period):
+    """Mean over a centred box of `period` entries at each place; the ends count half if even."""
+    out = np.full(len(row), np.nan)
+    reach = period // 2
+    for i in range(reach, len(row) - reach):
+        window = np.array(row[i - reach : i + reach + 1], dtype=np.float64)
+        if period % 2 == 0:
+            window[[0, -1]] /= 2
+        out[i] = window.sum() / period
+    return out
+
+
+def phase_profile(sensitivity, period):
+    """PROTOCOL 3.3, pixel by pixel, of one map (height, width)."""
+    height, width = sensitivity.shape
+    trend = np.apply_along_axis(moving_mean, 0, sensitivity, period[0])
+    trend = np.apply_along_axis(moving_mean, 1, trend, period[1])
+    sums, counts = np.zeros(period), np.zeros(period)
+    for i, j in itertools.product(range(height), range(width)):
+        if whole_cell(i, height, period[0]) and whole_cell(j, width, period[1]):
+            sums[i % period[0], j % period[1]] += sensitivity[i, j] / trend[i, j]
+            counts[i % period[0], j % period[1]] += 1
+    profile = sums / counts
+    return profile / profile.mean()
+
+
+def whole_cell(place, size, period):
+    """Whether `place` lies in a cell that keeps a cell and an eighth away from both borders."""
+    first, last = place // period * period, place // period * period + period
+    margin = max(period, size / 8)
+    return first >= margin and size - last >= margin
+
+
+def share_of_period(profile, period, before):
+    """Variance of the profile folded to `period`, less that folded to `before`."""
+
+    def folded(p):
+        cells = np.zeros((p, p))
+        counts = np.zeros((p, p))
+        for (i, j), value in np.ndenumerate(profile):
+            cells[i % p, j % p] += value
+            counts[i % p, j % p] += 1
+        return (cells / counts).var()
+
+    return folded(period) - folded(before)
+
+
+def relative_difference(sensitivity, order):
+    """Mean absolute difference along both axes over the mean, entry by entry."""
+    height, width = sensitivity.shape
+    taps = {1: (-1, 1), 2: (1, -2, 1)}[order]
+    vertical = [
+        abs(sum(t * sensitivity[i + k, j] for k, t in enumerate(taps)))
+        for i in range(height - order)
+        for j in range(width)
+    ]
+    horizontal = [
+        abs(sum(t * sensitivity[i, j + k] for k, t in enumerate(taps)))
+        for i in range(height)
+        for j in range(width - order)
+    ]
+    return (np.mean(vertical) + np.mean(horizontal)) / 2 / sensitivity.mean()
+
+
+def touches(kernel, stride, dilation=1):
+    """How many windows touch each of `stride` phases, counted over a long line."""
+    counts = np.zeros(100 * stride)
+    for start in range(0, 90 * stride, stride):
+        for tap in range(kernel):
+            counts[start + tap * dilation] += 1
+    middle = counts[40 * stride : 41 * stride]
+    return [int(n) for n in middle]
+
+
+def receptive_field(layers):
+    """Araujo et al.'s recursion from the last layer to the first: (r, S, P)."""
+    r, stride, pad = 1, 1, 0
+    for kernel, s, p, dilation in reversed(layers):
+        extent = dilation * (kernel - 1) + 1
+        r = s * r + (extent - s)
+        stride *= s
+        pad = s * pad + p
+    return r, stride, pad
+
+
+class Halve(nn.Module):
+    def forward(self, x):
+        return x / 2
+
+
+class DivideByMean(nn.Module):
+    """A norm in the energy domain: each channel over its map."""
+
+    def forward(self, x):
+        return x / x.detach().mean((2, 3), keepdim=True)
+
+
+class PoolEvenly(nn.Module):
+    """A max-pool in the energy domain: the mean over the entries of the window that exist."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.pool = nn.AvgPool2d(
+            pool.kernel_size, pool.stride, pool.padding, count_include_pad=False
+        )
+
+    def forward(self, x):
+        return self.pool(x)
+
+
+def energy_twin(module):
+    """The same network at full width in the energy domain, layer by layer, in float64."""
+    twin = copy.deepcopy(module).double().eval()
+    for parent in list(twin.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d):
+                with torch.no_grad():
+                    child.weight.fill_(1 / child.weight[0].numel())
+                child.bias = None
+            elif isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, DivideByMean())
+            elif isinstance(child, nn.ReLU):
+                setattr(parent, name, Halve())
+            elif isinstance(child, nn.MaxPool2d):
+                setattr(parent, name, PoolEvenly(child))
+    return twin
+
+
+def energy_map(module, size):
+    """Gradient of the energy twin's sum over outputs and channels, scaled to mean 1."""
+    x = torch.ones(1, *size, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(energy_twin(module)(x).sum(), x)
+    total = gradient[0].sum(0).numpy()
+    return total / total.mean()
+
+
+def squared_jacobian(module, size):
+    """Sum over outputs of the squared Jacobian, output by output: (height, width)."""
+    x = torch.randn(1, *size, dtype=torch.float64, requires_grad=True)
+    out = module(x).flatten()
+    total = np.zeros(size[1:])
+    for unit in out:
+        (gradient,) = torch.autograd.grad(unit, x, retain_graph=True)
+        total += gradient[0].square().sum(0).numpy()
+    return total

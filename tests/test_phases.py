@@ -1,0 +1,166 @@
+"""Phase profiles against their literal formula and planted patterns."""
+
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toy_models import linear_resnet50
+
+from perimetry.adapters.errors import InputError, NotApplicableError
+from perimetry.suites import phases
+
+RNG = np.random.default_rng
+
+
+def tiled(profile, size):
+    """A map of `size` that repeats `profile`."""
+    return np.tile(profile, (-(-size[0] // len(profile)), -(-size[1] // profile.shape[1])))[
+        : size[0], : size[1]
+    ]
+
+
+@pytest.mark.parametrize("period", [(2, 2), (4, 4), (3, 3), (4, 6), (1, 5)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_profile_is_the_literal_formula(period, seed):
+    maps = RNG(seed).random((2, 41, 48)) + 0.1
+    fast = phases.phase_profile(maps, period)
+    slow = np.stack([reference.phase_profile(m, period) for m in maps])
+    np.testing.assert_allclose(fast, slow, rtol=1e-12)
+
+
+@pytest.mark.parametrize("period", [2, 3, 4, 8, 32])
+def test_a_pattern_whose_period_divides_p_is_untouched(period):
+    planted = RNG(0).random((period, period)) + 0.1
+    measured = phases.phase_profile(tiled(planted, (224, 224))[None], (period, period))[0]
+    np.testing.assert_allclose(measured, planted / planted.mean(), rtol=1e-10)
+
+
+def test_a_linear_slope_leaves_no_imbalance():
+    slope = np.add.outer(np.linspace(1, 3, 96), np.linspace(2, 9, 96))
+    assert phases.imbalance(phases.phase_profile(slope[None], (8, 8)))[0] < 1e-12
+
+
+def test_a_planted_dead_phase_is_reported_as_zero():
+    planted = np.ones((4, 4))
+    planted[1, 2] = 0
+    profile = phases.phase_profile(tiled(planted, (64, 64))[None], (4, 4))
+    assert phases.weakest(profile)[0] == 0
+    assert np.isinf(phases.ratio(profile)[0])
+
+
+def test_single_precision_maps_are_summed_in_double():
+    maps = RNG(0).random((1, 64, 64)).astype(np.float32)
+    exact = phases.phase_profile(maps.astype(np.float64), (8, 8))
+    np.testing.assert_array_equal(phases.phase_profile(maps, (8, 8)), exact)
+
+
+def test_a_blind_region_is_left_out_and_does_not_even_out_the_rest():
+    planted = tiled(np.array([[1.0, 3.0], [1.0, 3.0]]), (64, 64))
+    blind = planted.copy()
+    blind[20:30, 20:30] = 0
+    whole, holed = (
+        phases.imbalance(phases.phase_profile(m[None], (2, 2)))[0] for m in (planted, blind)
+    )
+    assert holed == pytest.approx(whole, rel=0.05)
+
+
+def test_a_zero_map_has_no_profile():
+    with pytest.raises(NotApplicableError, match="zero throughout"):
+        phases.phase_profile(np.zeros((1, 64, 64)), (4, 4))
+
+
+def test_a_map_without_interior_cells_is_refused():
+    with pytest.raises(InputError, match="fit_period"):
+        phases.phase_profile(np.ones((1, 32, 32)), (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("size", "period", "expected"),
+    [
+        (224, 32, 32),
+        (160, 32, 32),
+        (128, 32, 16),
+        (64, 32, 8),
+        (112, 14, 14),
+        (60, 14, 7),
+        (4, 4, 1),
+    ],
+)
+def test_the_period_is_lowered_to_its_largest_divisor_with_three_cells(size, period, expected):
+    assert phases.fit_period((size, size), (period, period)) == (expected, expected)
+
+
+@given(st.integers(1, 400), st.sampled_from([1, 2, 3, 7, 8, 14, 16, 30, 32]))
+def test_interior_cells_are_whole_and_keep_their_distance(size, period):
+    rows, _ = phases.interior((size, size), (period, period))
+    inside = set(range(rows.start, rows.stop))
+    literal = {i for i in range(size // period * period) if reference.whole_cell(i, size, period)}
+    assert inside == literal
+
+
+@pytest.mark.parametrize("period", [2, 4, 8, 12, 14, 32])
+def test_shares_of_the_periods_sum_to_the_variance_and_match_the_literal_formula(period):
+    profile = RNG(period).random((period, period))
+    shares = phases.by_period(profile)
+    assert sum(shares.values()) == pytest.approx(profile.var(), rel=1e-12)
+    before = 1
+    for p, share in shares.items():
+        assert share == pytest.approx(reference.share_of_period(profile, p, before), abs=1e-14)
+        before = p
+
+
+def test_the_chain_of_periods_adds_one_prime_factor_at_a_time():
+    assert phases.nested_periods((32, 32)) == [(2, 2), (4, 4), (8, 8), (16, 16), (32, 32)]
+    assert phases.nested_periods((14, 14)) == [(2, 2), (14, 14)]
+    assert phases.nested_periods((12, 2)) == [(2, 2), (4, 2), (12, 2)]
+    assert phases.nested_periods((1, 1)) == []
+
+
+def test_a_pattern_of_period_two_has_all_its_variance_there():
+    profile = tiled(RNG(0).random((2, 2)), (32, 32))
+    shares = phases.by_period(profile)
+    assert shares[2] == pytest.approx(profile.var(), rel=1e-12)
+    assert max(abs(shares[p]) for p in (4, 8, 16, 32)) < 1e-15
+
+
+def test_shares_between_independent_halves_average_to_zero():
+    first, second = RNG(0).random((2, 4000, 8, 8))
+    between = phases.by_period(first, second)
+    within = phases.by_period(first)
+    for period in (2, 4, 8):
+        standard_error = between[period].std() / np.sqrt(4000)
+        assert abs(between[period].mean()) < 4 * standard_error
+        assert within[period].mean() > 40 * standard_error
+
+
+def test_profiles_are_invariant_to_scale_and_to_a_shift_by_one_period():
+    maps = RNG(0).random((1, 120, 120)) + 0.1
+    base = phases.phase_profile(maps, (6, 6))
+    np.testing.assert_allclose(phases.phase_profile(7 * maps, (6, 6)), base, rtol=1e-12)
+    cyclic = tiled(RNG(1).random((6, 6)), (120, 120))[None]
+    shifted = np.roll(cyclic, 6, 2)
+    np.testing.assert_allclose(
+        phases.phase_profile(shifted, (6, 6)), phases.phase_profile(cyclic, (6, 6)), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_relative_difference_is_the_literal_formula(order):
+    sensitivity = RNG(order).random((9, 13))
+    expected = reference.relative_difference(sensitivity, order)
+    assert phases.relative_difference(sensitivity, order) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("treated", "first", "second"), [(False, 0.2863, 0.5746), (True, 0.0102, 0.0199)]
+)
+def test_the_linear_resnet50_has_the_known_relative_differences(treated, first, second):
+    x = torch.ones(1, 1, 224, 224, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(linear_resnet50(treated=treated)(x).sum(), x)
+    sensitivity = gradient[0, 0].numpy()
+    assert round(float(phases.relative_difference(sensitivity, 1)), 4) == first
+    assert round(float(phases.relative_difference(sensitivity, 2)), 4) == second
+    symmetric = np.allclose(sensitivity, sensitivity[:, ::-1], rtol=1e-9)
+    assert symmetric == treated

@@ -1,0 +1,228 @@
+"""Theoretical receptive fields, coverage, layer table and uneven padding against known answers."""
+
+import numpy as np
+import pytest
+import reference
+import torch
+import torch.nn.functional as F
+from torch import nn
+from toy_models import Fork, Gated, Tokens, stack
+
+from perimetry.adapters.errors import NotApplicableError
+from perimetry.adapters.load import load
+from perimetry.adapters.torch import light_copy
+from perimetry.suites.layers import Field, Window, union
+from perimetry.suites.receptive_field import even_sizes, receptive_field, trace, uneven
+
+
+def example(side=224, channels=3):
+    return torch.ones(1, channels, side, side)
+
+
+def timm_field(name):
+    model = load(f"timm:{name}@init", device="cpu")
+    return receptive_field(model.skeleton(), example(model.spec.height))
+
+
+def chain(layers):
+    """Convolutions (kernel, stride, padding, dilation) one after the other."""
+    return nn.Sequential(*(nn.Conv2d(2, 2, k, s, p, dilation=d) for k, s, p, d in layers))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet18", 435),
+        ("resnet50", 427),
+        ("legacy_seresnet50", 483),  # the stride sits in the first 1 x 1, as in Araujo's ResNet-50
+        ("vgg16", 212),
+        ("mobilenetv1_100", 315),
+        ("inception_v3", 1311),
+    ],
+)
+def test_known_networks_have_their_published_receptive_field(name, size):
+    assert timm_field(name).size == (size, size)
+
+
+def test_resnet50_looks_from_where_its_strides_and_padding_put_it():
+    field = timm_field("resnet50")
+    assert field.stride == (32, 32)
+    assert field.center((3, 3)) == (96, 96)
+    assert not field.global_
+
+
+def test_kernel_padding_adds_31_pixels_and_moves_the_centre_by_half_of_that():
+    padded = load("timm:resnet50@init", device="cpu").padded("box")
+    field = receptive_field(padded.skeleton(), example())
+    assert field.size == (427 + 31, 427 + 31)
+    assert field.center((3, 3)) == (111.5, 111.5)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [(3, 1, 0, 1)] * 6,
+        [(7, 2, 3, 1), (3, 2, 1, 1), (3, 1, 2, 2), (1, 2, 0, 1)],
+        [(5, 3, 0, 1), (3, 1, 1, 3), (4, 4, 0, 1)],
+    ],
+)
+def test_a_chain_follows_the_recursion_from_output_to_input(layers):
+    field = receptive_field(light_copy(chain(layers)), example(160, 2))
+    r, stride, pad = reference.receptive_field(layers)
+    assert field.size == (r, r)
+    assert field.stride == (stride, stride)
+    assert field.start == (-pad, -pad)
+    assert field.center((2, 1)) == (-pad + 2 * stride + (r - 1) / 2, -pad + stride + (r - 1) / 2)
+
+
+@pytest.mark.parametrize("module", [chain([(7, 2, 3, 1), (3, 2, 1, 1)]), Fork(), stack(4)])
+def test_a_unit_sees_exactly_its_receptive_field(module):
+    channels = next(module.parameters()).shape[1]
+    field = receptive_field(light_copy(module), example(64, channels))
+    x = torch.randn(1, channels, 64, 64, dtype=torch.float64, requires_grad=True)
+    unit = (8, 7)
+    (gradient,) = torch.autograd.grad(module.double()(x)[0, :, unit[0], unit[1]].sum(), x)
+    for axis, other in ((0, 1), (1, 0)):
+        seen = np.flatnonzero(gradient[0].abs().sum(0).sum(other).numpy())
+        first = field.start[axis] + unit[axis] * field.stride[axis]
+        assert (seen[0], seen[-1]) == (first, first + field.size[axis] - 1)
+
+
+def test_unequal_axes_are_followed_one_by_one():
+    field = receptive_field(light_copy(nn.Conv2d(3, 4, (3, 5), (1, 2), (1, 2))), example(32))
+    assert (field.size, field.stride, field.start) == ((3, 5), (1, 2), (-1, -2))
+
+
+@pytest.mark.parametrize("module", [Gated(), Tokens()])
+def test_gates_and_attention_make_it_global_and_leave_the_local_path(module):
+    field = receptive_field(light_copy(module), example(32))
+    first = next(m for m in module.modules() if isinstance(m, nn.Conv2d))
+    assert field.global_
+    assert field.size == first.kernel_size
+
+
+def test_a_target_reached_by_global_paths_only_has_no_field():
+    class Broadcast(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3), keepdim=True).expand(-1, -1, 4, 4)
+
+    with pytest.raises(NotApplicableError, match="only global paths"):
+        receptive_field(light_copy(Broadcast()), example(32))
+
+
+def test_padding_and_crops_between_layers_shift_the_units():
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, 2)
+
+        def forward(self, x):
+            return self.conv(F.pad(x, (2, 0, 1, 0)))[:, :, 1:, 3:]
+
+    field = receptive_field(light_copy(Shifted()), example(32))
+    assert field.start == (-1 + 2, -2 + 6)
+
+
+def test_space_to_depth_counts_as_a_window_of_its_block():
+    net = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 8, 3, padding=1))
+    field = receptive_field(light_copy(net), example(32))
+    assert (field.size, field.stride, field.start) == ((12, 12), (4, 4), (-4, -4))
+
+
+def test_nearest_upsampling_reads_the_unit_it_repeats():
+    net = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Upsample(scale_factor=2))
+    field = receptive_field(light_copy(net), example(32))
+    assert field.stride == (2, 2)
+    assert field.start == (-2, -2)  # an odd unit starts half a patch before its own place
+    assert field.size == (6, 6)
+
+
+def test_branches_with_unequal_grids_keep_the_one_that_the_result_has():
+    fine = Field((8, 8), (4, 4), (0, 0), (3, 3))
+    coarse = Field((4, 4), (8, 8), (0, 0), (7, 7), global_=True)
+    assert union([fine, coarse], (1, 64, 16)).grid == (8, 8)
+    assert union([fine, coarse], (1, 16, 16)).grid == (4, 4)
+    assert union([fine, coarse], (1, 64, 16)).global_
+
+
+@pytest.mark.parametrize("kernel", range(1, 10))
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+def test_coverage_is_counted_window_by_window(kernel, stride, dilation):
+    counts = Window(kernel=kernel, stride=stride, dilation=dilation).coverage()
+    assert list(counts) == reference.touches(kernel, stride, dilation)
+
+
+@pytest.mark.parametrize("size", range(5, 30))
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "ceil"),
+    [
+        (3, 2, 1, False),
+        (7, 2, 3, False),
+        (3, 2, 0, True),
+        (3, 2, 1, True),
+        (2, 2, 0, True),
+        (5, 4, 2, False),
+    ],
+)
+def test_windows_fit_as_often_as_torch_says(size, kernel, stride, padding, ceil):
+    window = Window(kernel=kernel, stride=stride, before=padding, after=padding, ceil=ceil)
+    out = F.max_pool2d(torch.ones(1, 1, size, size), kernel, stride, padding, ceil_mode=ceil)
+    assert window.size(size) == out.shape[-1]
+
+
+@pytest.mark.parametrize("size", range(16, 32))
+def test_the_remainder_counts_the_padded_rows_that_no_window_reads(size):
+    layers = trace(light_copy(nn.Conv2d(1, 1, 7, 4, 3)), example(size, 1))
+    unread = (size + 6 - 7) % 4
+    assert [remainder for _, remainder in uneven(layers)] == ([(unread, unread)] if unread else [])
+
+
+def test_odd_kernel_resnets_are_even_at_32a_plus_1_and_padded_ones_at_32a():
+    model = load("timm:resnet50@init", device="cpu")
+    plain = trace(model.skeleton(), example())
+    padded = trace(model.padded("box").skeleton(), example())
+    assert even_sizes(plain, (224, 224), (64, 64))[0] == [161, 193, 225, 257]
+    assert even_sizes(padded, (224, 224), (64, 64))[0] == [160, 192, 224, 256, 288]
+    assert len(uneven(plain)) == 8
+    assert not uneven(padded)
+
+
+@pytest.mark.parametrize("size", [93, 97, 100, 128, 129])
+def test_even_sizes_agree_with_a_trace_at_that_size(size):
+    net = light_copy(
+        nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(2, 2, 3))
+    )
+    said = size in even_sizes(trace(net, example(112, 1)), (112, 112), (32, 32))[0]
+    assert said == (not uneven(trace(net, example(size, 1))))
+
+
+def test_same_padding_is_seen_on_both_sides_and_is_never_uneven():
+    model = load("timm:tf_efficientnet_lite0@init", device="cpu")
+    layers = trace(model.skeleton(), example())
+    stem = layers[0].row()
+    assert (stem["padding_before"], stem["padding_after"]) == ((0, 0), (1, 1))
+    assert stem["input"] == (224, 224)
+    assert not uneven(layers)
+
+
+def test_the_layer_table_names_layers_in_execution_order_with_functional_pools():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3, 2, 1)
+            self.second = nn.Sequential(nn.Conv2d(4, 4, 3, dilation=2, groups=2))
+
+        def forward(self, x):
+            return self.second(F.max_pool2d(self.first(x), 3, 2))
+
+    first, pool, second = (layer.row() for layer in trace(light_copy(Net()), example(32)))
+    assert (first["name"], first["kind"], first["output"]) == ("first", "conv2d", (16, 16))
+    assert (pool["name"], pool["kind"], pool["kernel"], pool["stride"]) == (
+        "",
+        "max_pool2d",
+        (3, 3),
+        (2, 2),
+    )
+    assert (second["name"], second["groups"], second["dilation"]) == ("second.0", 2, (2, 2))
+    assert first["coverage"] == ((1, 2), (1, 2)) or first["coverage"] == ((2, 1), (2, 1))

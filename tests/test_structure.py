@@ -1,0 +1,242 @@
+"""The structure suite: metrics, tables and reasons, on toys and on real architectures."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy_models import Branches, Gated, Tokens
+
+from perimetry.adapters.errors import NotApplicableError
+from perimetry.adapters.load import load
+from perimetry.adapters.model import InputSpec
+from perimetry.adapters.torch import light_copy, wrap
+from perimetry.suites.structure import STRUCTURE, measure_skeleton
+from perimetry.suites.suite import Context
+
+
+def measure(module, size=(3, 96, 96)):
+    return measure_skeleton(light_copy(module.eval()), size)
+
+
+def resnet(fill="none"):
+    model = load("timm:resnet50@init", device="cpu")
+    return model if fill == "none" else model.padded(fill)
+
+
+def audit(model):
+    return STRUCTURE.measure(model, "expected", {}, Context(torch.empty(0)))
+
+
+def values(found):
+    return {name: e.value for name, e in found.metrics.items() if e.value is not None}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "weakest"), [(1, 0.0), (2, 1.0), (3, 1 / 2.25), (4, 1.0), (7, 9 / 12.25)]
+)
+def test_a_single_strided_convolution_has_the_known_weakest_phase(kernel, weakest):
+    found = values(measure(nn.Conv2d(3, 4, kernel, 2, kernel // 2)))
+    assert found["weakest"] == pytest.approx(weakest, abs=1e-12)
+    assert found["coverage"] == pytest.approx(weakest, abs=1e-12)
+
+
+def test_a_phase_without_any_path_leaves_the_ratio_unbounded_and_says_so():
+    found = measure(nn.Conv2d(3, 4, 1, 2))
+    assert "gets nothing" in found.metrics["ratio"].reason
+    assert "gets nothing" in found.metrics["path_ratio"].reason
+
+
+def test_every_declared_metric_has_a_value_or_a_reason_and_lies_in_range():
+    for module in (Branches(), Gated(), Tokens(), nn.Conv2d(3, 4, 3, 1, 1)):
+        found = measure(module)
+        assert set(found.metrics) == {metric.name for metric in STRUCTURE.metrics}
+        for metric in STRUCTURE.metrics:
+            value = found.metrics[metric.name].value
+            if value is not None:
+                assert metric.low is None or value >= metric.low
+                assert metric.high is None or value <= metric.high
+
+
+def test_nothing_is_estimated():
+    for estimate in measure(Branches()).metrics.values():
+        assert estimate.low is None
+        assert estimate.high is None
+
+
+def test_the_same_architecture_gives_the_same_numbers_bit_for_bit():
+    first, second = measure(Branches()), measure(Branches())
+    np.testing.assert_array_equal(first.maps["sensitivity"], second.maps["sensitivity"])
+    assert values(first) == values(second)
+
+
+def test_a_target_of_stride_one_has_no_phases():
+    found = measure(nn.Conv2d(3, 4, 3, 1, 1))
+    assert "stride 1" in found.metrics["weakest"].reason
+    assert "no layer has a stride" in found.metrics["coverage"].reason
+
+
+def test_the_period_is_the_stride_even_where_missing_padding_shrinks_the_grid():
+    net = nn.Sequential(*(nn.Conv2d(3 if i == 0 else 4, 4, 3, 2) for i in range(4)))
+    found = measure(net, (3, 160, 160))
+    assert found.metrics["target_stride"].value == 16  # the grid, 9 x 9, would say 18
+    assert found.maps["phase_profile"].shape == (16, 16)
+
+
+def test_a_lowered_period_is_noted():
+    found = measure(nn.Sequential(nn.Conv2d(3, 4, 3, 4, 1), nn.Conv2d(4, 4, 3, 4, 1)), (3, 64, 64))
+    assert found.maps["phase_profile"].shape == (8, 8)
+    assert any("period lowered from (16, 16) to (8, 8)" in note for note in found.notes)
+
+
+def test_shares_of_the_periods_sum_to_the_squared_imbalance():
+    found = measure(Branches(), (3, 128, 128))
+    shares = [row["variance"] for row in found.tables["by_period"]]
+    assert sum(shares) == pytest.approx(found.metrics["imbalance"].value ** 2)
+
+
+def test_culprits_are_the_uneven_layers_sorted_by_what_padding_each_would_help():
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 7, 2, 3)
+    )
+    found = measure(net, (3, 128, 128))
+    rows = found.tables["culprits"]
+    assert [row["name"] for row in rows] == ["1", "2"]
+    assert rows[0]["reduction"] > rows[1]["reduction"] > 0
+    for row in rows:
+        total = row["imbalance_padded"] + row["reduction"]
+        assert total == pytest.approx(found.metrics["imbalance"].value)
+
+
+def test_a_culprit_is_as_even_as_the_network_with_that_layer_really_padded():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+    predicted = measure(net, (3, 96, 96)).tables["culprits"][0]["imbalance_padded"]
+    treated = wrap(net, spec=InputSpec(96, 96), device="cpu").padded("box")
+    assert audit(treated).metrics["imbalance"].value == pytest.approx(predicted, abs=1e-9)
+
+
+def test_even_kernels_have_no_culprits_and_need_no_even_sizes():
+    found = measure(nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 2, 2)))
+    assert found.tables["culprits"] == []
+    assert found.metrics["imbalance"].value < 1e-12
+    assert found.metrics["uneven_layers"].value == 0
+
+
+def test_resnet50_has_its_known_structure():
+    found = audit(resnet())
+    known = values(found)
+    assert known["receptive_field"] == known["receptive_field_columns"] == 427
+    assert known["path_ratio"] == pytest.approx(2.25, abs=0.02)  # stem and pool: 36 over 16
+    assert known["by_period_2"] ** 0.5 == pytest.approx(0.201, abs=0.005)
+    assert known["uneven_layers"] == 8
+    assert known["largest_remainder"] == 1
+    assert found.tables["culprits"][0]["name"] == "conv1"
+    assert {row["size"] for row in found.tables["even_sizes"]} == {161, 193, 225, 257}
+
+
+def test_zero_padding_leaves_the_expected_sensitivity_and_evens_the_paths():
+    before, after = audit(resnet()), audit(resnet("zero"))
+    np.testing.assert_allclose(
+        after.maps["sensitivity"], before.maps["sensitivity"], rtol=1e-9, atol=1e-12
+    )
+    assert after.metrics["path_ratio"].value < 1.05 < before.metrics["path_ratio"].value
+
+
+def test_box_padding_evens_the_expected_sensitivity():
+    found = audit(resnet("box"))
+    assert found.metrics["imbalance"].value < 0.002
+    assert found.metrics["receptive_field"].value == 427 + 31
+    assert found.tables["culprits"] == []
+
+
+def test_path_counts_that_exceed_float64_are_declared_rounded():
+    exact = measure(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)))
+    deep = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(20)))
+    assert not any("path counts" in note for note in exact.notes)
+    assert (exact.maps["path_count"] % 1 == 0).all()
+    assert any("path counts" in note for note in measure(deep).notes)
+
+
+def test_a_model_without_a_grid_is_skipped_with_the_reason():
+    model = wrap(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), spec=InputSpec(4, 4), device="cpu")
+    assert "grid" in STRUCTURE.skip(model, "expected")
+
+
+def test_a_recurrent_network_is_not_applicable_by_name():
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x):
+            tokens = self.lstm(x.flatten(2).transpose(1, 2))[0]
+            return tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+
+    with pytest.raises(NotApplicableError, match="recurrent"):
+        measure(Rows(), (3, 8, 8))
+
+
+FAMILIES = [
+    "test_efficientnet_ln",
+    "test_resnet",
+    "test_vit",
+    "test_vit4",
+    "test_convnext2",
+    "test_byobnet",
+    "test_nfnet",
+    "xcit_nano_12_p16_224",
+    "swin_tiny_patch4_window7_224",
+    "mixer_s32_224",
+    "gmlp_s16_224",
+    "resmlp_12_224",
+    "poolformerv2_s12",
+    "levit_128s",
+    "volo_d1_224",
+    "tnt_s_patch16_224",
+    "efficientvit_b0",
+    "mobilevit_xxs",
+    "edgenext_xx_small",
+    "focalnet_tiny_srf",
+    "coat_tiny",
+    "convit_tiny",
+    "nest_tiny",
+    "pvt_v2_b0",
+    "twins_svt_small",
+    "hiera_tiny_224",
+    "mvitv2_tiny",
+    "davit_tiny",
+    "gcvit_xxtiny",
+    "maxvit_pico_rw_256",
+    "lambda_resnet26t",
+    "halonet26t",
+    "resnest14d",
+    "skresnet18",
+    "dla34",
+    "dpn48b",
+    "ghostnet_050",
+    "hardcorenas_a",
+    "mobilenetv4_conv_small",
+    "res2net50_14w_8s",
+    "selecsls42b",
+    "tresnet_m",
+    "cs3darknet_focus_s",
+    "eva02_tiny_patch14_224",
+    "cait_xxs24_224",
+]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_measured(name):
+    found = values(audit(load(f"timm:{name}@init", device="cpu")))
+    assert 0 <= found["weakest"] <= 1
+    assert found["receptive_field"] >= found["target_stride"] * 0.25
+
+
+def test_resnet50_takes_less_than_a_second_on_an_idle_machine():
+    """Compared with torch's own forward and backward, which do not depend on the load."""
+    skeleton = resnet().skeleton()
+    measure_skeleton(skeleton, (3, 224, 224))
+    start = time.process_time()
+    measure_skeleton(skeleton, (3, 224, 224))
+    assert time.process_time() - start < 1.0
