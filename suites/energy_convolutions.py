@@ -106,7 +106,8 @@ def _fixed(weight: Tensor, groups: int) -> Tensor:
     taps = weight.to(torch.float64) ** 2
     if groups == 1:
         return taps.sum(1).mean(0, keepdim=True)
-    return torch.unflatten(taps.sum(1), 0, (groups, -1)).mean(1)
+    taps = taps.sum(1)
+    return taps.reshape(groups, -1, *taps.shape[1:]).mean(1)
 
 
 def _spread(x: Tensor, channels: int) -> Tensor:
