@@ -92,7 +92,7 @@ def _kernel(trace: Trace, weight: Tensor, groups: int) -> Tensor:
     height, width = weight.shape[2:]
     if trace.paths:
         return torch.ones(1, height, width, dtype=torch.float64)
-    taps = getattr(weight, "tap_energy", None)
+    taps: Tensor | None = getattr(weight, "tap_energy", None)
     if taps is not None:
         count = float(taps.sum()) if is_weight(weight) else 1.0
         return (taps.to(torch.float64) / count)[None]

@@ -76,11 +76,11 @@ def relative_difference(sensitivity, order):
 
 def touches(kernel, stride, dilation=1):
     """How many windows touch each of `stride` phases, counted over a long line."""
-    counts = np.zeros(100 * stride)
-    for start in range(0, 90 * stride, stride):
+    counts = np.zeros(100 * stride + kernel * dilation)
+    for start in range(0, 100 * stride, stride):
         for tap in range(kernel):
             counts[start + tap * dilation] += 1
-    middle = counts[40 * stride : 41 * stride]
+    middle = counts[60 * stride : 61 * stride]
     return [int(n) for n in middle]
 
 
@@ -147,11 +147,7 @@ def energy_map(module, size):
 
 
 def squared_jacobian(module, size):
-    """Sum over outputs of the squared Jacobian, output by output: (height, width)."""
-    x = torch.randn(1, *size, dtype=torch.float64, requires_grad=True)
-    out = module(x).flatten()
-    total = np.zeros(size[1:])
-    for unit in out:
-        (gradient,) = torch.autograd.grad(unit, x, retain_graph=True)
-        total += gradient[0].square().sum(0).numpy()
-    return total
+    """Sum over outputs of the squared Jacobian, entry by entry: (height, width)."""
+    x = torch.randn(1, *size, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(module, x, vectorize=True)
+    return jacobian.reshape(-1, *size).square().sum((0, 1)).numpy()

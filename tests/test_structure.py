@@ -177,64 +177,26 @@ def test_a_recurrent_network_is_not_applicable_by_name():
         measure(Rows(), (3, 8, 8))
 
 
-FAMILIES = [
-    "test_efficientnet_ln",
-    "test_resnet",
-    "test_vit",
-    "test_vit4",
-    "test_convnext2",
-    "test_byobnet",
-    "test_nfnet",
-    "xcit_nano_12_p16_224",
-    "swin_tiny_patch4_window7_224",
-    "mixer_s32_224",
-    "gmlp_s16_224",
-    "resmlp_12_224",
-    "poolformerv2_s12",
-    "levit_128s",
-    "volo_d1_224",
-    "tnt_s_patch16_224",
-    "efficientvit_b0",
-    "mobilevit_xxs",
-    "edgenext_xx_small",
-    "focalnet_tiny_srf",
-    "coat_tiny",
-    "convit_tiny",
-    "nest_tiny",
-    "pvt_v2_b0",
-    "twins_svt_small",
-    "hiera_tiny_224",
-    "mvitv2_tiny",
-    "davit_tiny",
-    "gcvit_xxtiny",
-    "maxvit_pico_rw_256",
-    "lambda_resnet26t",
-    "halonet26t",
-    "resnest14d",
-    "skresnet18",
-    "dla34",
-    "dpn48b",
-    "ghostnet_050",
-    "hardcorenas_a",
-    "mobilenetv4_conv_small",
-    "res2net50_14w_8s",
-    "selecsls42b",
-    "tresnet_m",
-    "cs3darknet_focus_s",
-    "eva02_tiny_patch14_224",
-    "cait_xxs24_224",
-]
+FAMILIES = """
+    test_efficientnet_ln test_resnet test_vit test_vit4 test_convnext2 test_byobnet
+    test_nfnet xcit_nano_12_p16_224 swin_tiny_patch4_window7_224 mixer_s32_224 gmlp_s16_224
+    resmlp_12_224 poolformerv2_s12 levit_128s volo_d1_224 tnt_s_legacy_patch16_224
+    efficientvit_b0 mobilevit_xxs edgenext_xx_small focalnet_tiny_srf coat_tiny convit_tiny
+    nest_tiny pvt_v2_b0 twins_svt_small hiera_tiny_224 mvitv2_tiny davit_tiny gcvit_xxtiny
+    maxvit_pico_rw_256 lambda_resnet26t halonet26t resnest14d skresnet18 dla34 dpn48b
+    ghostnet_050 hardcorenas_a mobilenetv4_conv_small res2net50_14w_8s selecsls42b tresnet_m
+    cs3darknet_focus_s eva02_tiny_patch14_224 cait_xxs24_224
+"""
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES.split())
 def test_every_family_is_measured(name):
     found = values(audit(load(f"timm:{name}@init", device="cpu")))
     assert 0 <= found["weakest"] <= 1
     assert found["receptive_field"] >= found["target_stride"] * 0.25
 
 
-def test_resnet50_takes_less_than_a_second_on_an_idle_machine():
-    """Compared with torch's own forward and backward, which do not depend on the load."""
+def test_resnet50_takes_less_than_a_second_of_processor_time():
     skeleton = resnet().skeleton()
     measure_skeleton(skeleton, (3, 224, 224))
     start = time.process_time()
