@@ -8,7 +8,10 @@ network whose layers are replaced by their energy matrices:
 - convolution, linear: every tap 1 / fan_in (its second moment); biases vanish. A fixed filter,
   which is no parameter: its taps squared. A weight with the attribute `tap_energy` (kernel height,
   kernel width): those second moments.
-- normalisation: division by the detached mean energy.
+- normalisation: division by the detached mean energy. Batch and instance norm take out the mean
+  over the map first, so their gradient is divided by the variance: the energy less the share that is
+  constant over the map. That share is followed along: 0 behind such a norm, 1 / pi behind a ReLU
+  after it (arc-cosine kernel), the same behind random weights.
 - ReLU and its like: 1/2. Saturating gates: constant 1/4. Softmax: uniform, so that attention is a
   mean over tokens; queries and keys carry nothing.
 - max-pool: 1 / window. Mean over n: mean / n. Constant factors: their square. Additive constants
@@ -43,7 +46,7 @@ from . import (  # noqa: F401 - each enters its rules
     energy_products,
     energy_statistics,
 )
-from .energy_base import RULES, field_of, is_energy, with_field
+from .energy_base import RULES, field_of, is_energy, mixed_share, share_of, with_field, with_share
 from .layers import Field, Layer, Pair, Window, union
 from .narrow import alias, equal_axes, narrow, pointwise, widen
 
@@ -144,7 +147,10 @@ class Trace(TorchFunctionMode):
         return f"the operation {name!r}{where} has no energy rule: {detail.splitlines()[0]}"
 
     def _tag(self, out: Any, tensors: list[Tensor]) -> Any:
-        """Give results that have no field yet the union of the fields of what went in."""
+        """Give results what they do not have yet: the fields and shares of what went in, joined."""
+        for t in tree_leaves(out):
+            if isinstance(t, Tensor) and is_energy(t) and not self.paths and share_of(t) is None:
+                with_share(t, mixed_share(tensors, len(self.padded)))
         fields = [f for f in map(field_of, tensors) if f is not None]
         if not fields:
             return out
@@ -278,6 +284,7 @@ def run(skeleton: nn.Module, size: tuple[int, int, int], trace: Trace) -> tuple[
     entries = len(trace.padded)
     x = torch.ones(entries, 1, height, width, dtype=torch.float64, requires_grad=True)
     wide = with_field(widen(x, (entries, channels, height, width)), Field((height, width)))
+    with_share(wide, torch.zeros(entries, dtype=torch.float64))
     skeleton.requires_grad_(False).double()
     with module_names(skeleton, trace.names), one_thread():
         target = _forward(skeleton, wide, trace)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from .layers import Field, union
-from .narrow import widen
+from .narrow import narrow, widen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 RULES: dict[str, Callable[..., Any]] = {}
 """Rules by the function's name in torch, less underscores at its ends."""
@@ -64,3 +65,41 @@ def everywhere(out: Tensor, *origins: Tensor) -> Tensor:
     """Mark the units of `out` as seeing everything, beside what their field says."""
     merged = union([f for f in map(field_of, origins) if f], out.shape)
     return with_field(out, replace(merged, global_=True) if merged else None)
+
+
+def share_of(t: Tensor) -> Tensor | None:
+    """Share of the energy of `t` that is constant over the map, (variants,), where known."""
+    return getattr(t, "share", None)
+
+
+def with_share(t: Tensor, share: Tensor | None) -> Tensor:
+    """Note the share of the energy of `t` that is constant over the map."""
+    t.share = share  # type: ignore[attr-defined]
+    return t
+
+
+def mixed_share(tensors: Sequence[Tensor], variants: int) -> Tensor | None:
+    """Share of a sum of `tensors`, weighted by their energies: (variants,)."""
+    known = [(t, s) for t in tensors if is_energy(t) and (s := share_of(t)) is not None]
+    if not known:
+        return None
+    if all(s is known[0][1] for _, s in known):
+        return known[0][1]
+    weights = torch.stack([_mean_energy(t, variants) for t, _ in known])
+    shares = torch.stack([s for _, s in known])
+    return (weights * shares).sum(0) / weights.sum(0).clamp(min=1e-30)
+
+
+def _mean_energy(t: Tensor, variants: int) -> Tensor:
+    small = narrow(t).detach()
+    if small.shape[0] % variants:
+        return small.mean().expand(variants)
+    return small.reshape(variants, -1).mean(1)
+
+
+def rectified(share: Tensor) -> Tensor:
+    """Constant share behind a ReLU: twice the arc-cosine kernel (Cho & Saul 2009).
+
+    Two places of a channel that share the part `share` of their energy are correlated by it.
+    """
+    return ((1 - share**2).clamp(min=0).sqrt() + share * (torch.pi - share.acos())) / torch.pi

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .energy_base import constant, everywhere, is_energy, rule
+from .energy_base import constant, everywhere, is_energy, rectified, rule, share_of, with_share
 from .narrow import alias, narrow, pointwise, uniform, widen
 
 if TYPE_CHECKING:
@@ -17,27 +17,24 @@ if TYPE_CHECKING:
 
 
 @rule(
-    "relu",
-    "relu6",
-    "hardtanh",
-    "silu",
-    "gelu",
-    "hardswish",
-    "leaky_relu",
-    "rrelu",
-    "mish",
-    "elu",
-    "selu",
-    "celu",
-    "prelu",
-    "tanh",
-    "softplus",
-    "hardshrink",
-    "softshrink",
-    "threshold",
-    "softsign",
+    *("relu", "relu6", "silu", "gelu", "hardswish", "leaky_relu", "rrelu", "mish", "elu"),
+    *("selu", "celu", "prelu", "softplus", "threshold"),
 )
-def _activation(trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _rectifier(trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Half of the energy passes; what is constant over the map grows."""
+    if trace.paths:
+        return x
+    share = share_of(x)
+    out = pointwise(lambda e: e / 2, x)
+    return out if share is None else with_share(out, rectified(share))
+
+
+@rule("tanh", "hardtanh", "softsign", "hardshrink", "softshrink")
+def _squash(trace: Trace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
+    """Odd functions keep what is constant; a hard tanh from 0 up is a ReLU."""
+    low = bounds[0] if bounds else named.get("min_val", -1)
+    if low == 0:
+        return _rectifier(trace, x)
     return x if trace.paths else pointwise(lambda e: e / 2, x)
 
 
@@ -45,7 +42,7 @@ def _activation(trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
 def _clamp(trace: Trace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
     """A clamp at 0 is a ReLU; a clamp far out, as in a guard, changes nothing."""
     low = bounds[0] if bounds else named.get("min")
-    return _activation(trace, x) if low is not None and low == 0 else x
+    return _rectifier(trace, x) if low is not None and low == 0 else x
 
 
 @rule("sigmoid", "hardsigmoid")

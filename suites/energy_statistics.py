@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .energy_base import constant, field_of, is_energy, rule, with_field
+from .energy_base import constant, field_of, is_energy, rule, share_of, with_field, with_share
 from .energy_pointwise import extreme
 from .narrow import equal_axes, narrow, pointwise, widen
 
@@ -84,12 +84,23 @@ def _layer_norm(trace: Trace, x: Tensor, shape: Sequence[int], *_: Any, **__: An
 
 @rule("batch_norm", "instance_norm", "native_batch_norm")
 def _batch_norm(trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    """Each channel over its map; entries of the batch are variants and stay apart."""
+    """Each channel over its map, by its variance: what is constant over the map is taken out.
+
+    Entries of the batch are variants and stay apart.
+    """
     entries = len(trace.padded)
+    share = share_of(x)
+    if trace.paths or share is None:
+        return _normed(trace, x, range(2, x.ndim) if x.ndim > 2 else (0,))
+    slope = 1 / (1 - share).clamp(min=1e-6)
     if x.ndim == 2 and x.shape[0] % entries == 0:
-        split = x.unflatten(0, (entries, -1))
-        return _normed(trace, split, (1,)).flatten(0, 1)
-    return _normed(trace, x, range(2, x.ndim))
+        split = torch.unflatten(x, 0, (entries, -1))
+        out = _normed(trace, split, (1,), slope=slope[:, None, None]).flatten(0, 1)
+    else:
+        each = slope.repeat_interleave(max(1, x.shape[0] // entries))[: x.shape[0]]
+        slopes = each.view(-1, *[1] * (x.ndim - 1))
+        out = _normed(trace, x, range(2, x.ndim), slope=slopes)
+    return with_share(out, torch.zeros_like(share))
 
 
 @rule("group_norm")
@@ -100,13 +111,18 @@ def _group_norm(trace: Trace, x: Tensor, groups: int, *_: Any, **__: Any) -> Ten
     return _normed(trace, split, range(2, split.ndim)).flatten(1, 2)
 
 
-def _normed(trace: Trace, x: Tensor, axes: Sequence[int], scale: float = 1.0) -> Tensor:
-    """Divide by the detached mean energy over `axes`."""
+def _normed(
+    trace: Trace, x: Tensor, axes: Sequence[int], scale: float = 1.0, slope: Tensor | None = None
+) -> Tensor:
+    """Divide by the detached mean energy over `axes`; `slope` multiplies the gradient alone."""
     if trace.paths:
         return x
     small = narrow(x)
     mean = small.detach().mean(tuple(axes), keepdim=True).clamp(min=1e-30)
-    return widen(small * (scale / mean), x.shape)
+    out = small * (scale / mean)
+    if slope is not None:
+        out = out.detach() + (out - out.detach()) * slope
+    return widen(out, x.shape)
 
 
 def axes_of(x: Tensor, dim: Any) -> tuple[int, ...]:

@@ -7,7 +7,9 @@ import itertools
 
 import numpy as np
 import torch
+from scipy.stats import norm
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 
 def moving_mean(row, period):
@@ -95,16 +97,45 @@ def receptive_field(layers):
     return r, stride, pad
 
 
-class Halve(nn.Module):
+class Shares(TorchFunctionMode):
+    """Carries along which share of a tensor's energy is constant over the map."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        parts = [t for t in torch.utils._pytree.tree_leaves(args) if hasattr(t, "share")]
+        if parts and isinstance(out, torch.Tensor) and not hasattr(out, "share"):
+            energies = [float(t.detach().mean()) for t in parts]
+            out.share = sum(e * t.share for e, t in zip(energies, parts, strict=True)) / sum(
+                energies
+            )
+        return out
+
+
+class Rectify(nn.Module):
+    """A ReLU in the energy domain; its constant share by integrating over two normal variables."""
+
     def forward(self, x):
-        return x / 2
+        out = x / 2
+        nodes, weights = np.polynomial.hermite_e.hermegauss(200)
+        level = np.sqrt(x.share) * nodes  # what the places of a channel have in common
+        spread = np.sqrt(1 - x.share)
+        mean = [np.mean(np.maximum(m + spread * NORMAL, 0)) for m in level]
+        out.share = float((weights * np.square(mean)).sum() / weights.sum() / 0.5)
+        return out
 
 
-class DivideByMean(nn.Module):
-    """A norm in the energy domain: each channel over its map."""
+NORMAL = norm.ppf((np.arange(20000) + 0.5) / 20000)
+
+
+class DivideByVariance(nn.Module):
+    """A batch norm in the energy domain: the energy becomes 1, the gradient is over the variance."""
 
     def forward(self, x):
-        return x / x.detach().mean((2, 3), keepdim=True)
+        mean = x.detach().mean((2, 3), keepdim=True)
+        gradient = x / (mean * (1 - x.share))
+        out = gradient + (x / mean - gradient).detach()
+        out.share = 0.0
+        return out
 
 
 class PoolEvenly(nn.Module):
@@ -130,9 +161,9 @@ def energy_twin(module):
                     child.weight.fill_(1 / child.weight[0].numel())
                 child.bias = None
             elif isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, DivideByMean())
+                setattr(parent, name, DivideByVariance())
             elif isinstance(child, nn.ReLU):
-                setattr(parent, name, Halve())
+                setattr(parent, name, Rectify())
             elif isinstance(child, nn.MaxPool2d):
                 setattr(parent, name, PoolEvenly(child))
     return twin
@@ -141,7 +172,10 @@ def energy_twin(module):
 def energy_map(module, size):
     """Gradient of the energy twin's sum over outputs and channels, scaled to mean 1."""
     x = torch.ones(1, *size, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(energy_twin(module)(x).sum(), x)
+    x.share = 0.0
+    with Shares():
+        out = energy_twin(module)(x)
+    (gradient,) = torch.autograd.grad(out.sum(), x)
     total = gradient[0].sum(0).numpy()
     return total / total.mean()
 

@@ -19,7 +19,7 @@ from perimetry.suites.images import open_images
 from perimetry.suites.registry import SUITES
 from perimetry.suites.suite import Context
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def fastest(*jobs, rounds=ROUNDS):
