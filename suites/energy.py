@@ -8,10 +8,10 @@ network whose layers are replaced by their energy matrices:
 - convolution, linear: every tap 1 / fan_in (its second moment); biases vanish. A fixed filter,
   which is no parameter: its taps squared. A weight with the attribute `tap_energy` (kernel height,
   kernel width): those second moments.
-- normalisation: division by the detached mean energy. Batch and instance norm take out the mean
-  over the map first, so their gradient is divided by the variance: the energy less the share that is
-  constant over the map. That share is followed along: 0 behind such a norm, 1 / pi behind a ReLU
-  after it (arc-cosine kernel), the same behind random weights.
+- normalisation: division by the detached mean energy. Batch and instance norm take out the
+  mean over the map first, so their gradient is divided by the variance: the energy less the share
+  that is constant over the map. That share is followed along: 0 behind such a norm, 1 / pi behind
+  a ReLU after it (arc-cosine kernel), the same behind random weights.
 - ReLU and its like: 1/2. Saturating gates: constant 1/4. Softmax: uniform, so that attention is a
   mean over tokens; queries and keys carry nothing.
 - max-pool: 1 / window. Mean over n: mean / n. Constant factors: their square. Additive constants

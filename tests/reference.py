@@ -101,13 +101,14 @@ class Shares(TorchFunctionMode):
     """Carries along which share of a tensor's energy is constant over the map."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
         parts = [t for t in torch.utils._pytree.tree_leaves(args) if hasattr(t, "share")]
-        if parts and isinstance(out, torch.Tensor) and not hasattr(out, "share"):
-            energies = [float(t.detach().mean()) for t in parts]
-            out.share = sum(e * t.share for e, t in zip(energies, parts, strict=True)) / sum(
-                energies
-            )
+        energies = [float(t.detach().mean()) for t in parts]
+        shares = [t.share for t in parts]
+        out = func(*args, **(kwargs or {}))
+        in_place = any(out is t for t in parts)
+        if parts and isinstance(out, torch.Tensor) and (in_place or not hasattr(out, "share")):
+            weighted = sum(e * s for e, s in zip(energies, shares, strict=True))
+            out.share = weighted / (sum(energies) or 1.0)
         return out
 
 
@@ -128,7 +129,7 @@ NORMAL = norm.ppf((np.arange(20000) + 0.5) / 20000)
 
 
 class DivideByVariance(nn.Module):
-    """A batch norm in the energy domain: the energy becomes 1, the gradient is over the variance."""
+    """A batch norm in the energy domain: energy over energy, gradient over variance."""
 
     def forward(self, x):
         mean = x.detach().mean((2, 3), keepdim=True)
@@ -161,7 +162,9 @@ def energy_twin(module):
                     child.weight.fill_(1 / child.weight[0].numel())
                 child.bias = None
             elif isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, DivideByVariance())
+                rectify = isinstance(getattr(child, "act", None), nn.ReLU)  # timm's two in one
+                steps = [DivideByVariance(), *([Rectify()] if rectify else [])]
+                setattr(parent, name, nn.Sequential(*steps))
             elif isinstance(child, nn.ReLU):
                 setattr(parent, name, Rectify())
             elif isinstance(child, nn.MaxPool2d):

@@ -97,9 +97,7 @@ def test_shares_of_the_periods_sum_to_the_squared_imbalance():
 
 
 def test_culprits_are_the_uneven_layers_sorted_by_what_padding_each_would_help():
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 2, 2), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 7, 2, 3)
-    )
+    net = nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 7, 2, 3))
     found = measure(net, (3, 128, 128))
     rows = found.tables["culprits"]
     assert [row["name"] for row in rows] == ["1", "2"]
