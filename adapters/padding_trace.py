@@ -85,7 +85,7 @@ class _Recorder(TorchFunctionMode):
             if start is not None:
                 self.starts.setdefault(name, set()).add(start)
         elif func in _OTHERS and _OTHERS[func](args, kwargs):
-            self.trace.others[name] = f"{func.__name__}: kernel padding grows 2-D kernels only"
+            self.trace.others[name] = f"{func.__name__}: only 2-D convolutions and pools are grown"
 
     def finish(self, out: Any) -> Trace:
         """The trace, once the pass has given `out`."""
