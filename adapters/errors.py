@@ -1,5 +1,13 @@
 """Every error perimetry raises on purpose: what was given, what was expected, what to do."""
 
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class PerimetryError(Exception):
     """Base of all errors of this package; its text is meant for the user."""
@@ -23,3 +31,28 @@ class InputError(PerimetryError, ValueError):
 
 class NotApplicableError(PerimetryError, NotImplementedError):
     """The measurement does not apply to this model; its text is the reason, stored in a skip."""
+
+
+FEW = 8
+"""So many names are all told when none is near."""
+
+
+def check_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Give `name` back when it is known. Raises `UnknownNameError` with near names."""
+    names = list(known)
+    if name in names:
+        return name
+    raise UnknownNameError(unknown(kind, name, names))
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The text for an unknown name: what was given, and the near ones or how many there are."""
+    names = [n for n in known if n]
+    near = get_close_matches(name, names, n=5, cutoff=0.5)
+    near += [n for n in names if name in n and n not in near][: 5 - len(near)]
+    if near:
+        hint = f"did you mean {', '.join(near)}?"
+    else:
+        few = len(names) <= FEW
+        hint = f"known: {', '.join(names)}" if few else f"{len(names)} are known"
+    return f"unknown {kind} {name!r}; {hint}"

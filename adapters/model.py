@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 STRIDE_TOLERANCE = 0.25
 
-Precision = Literal["float32", "float64"]
-"""Float type of a gradient pass; float64 where decisions at kinks must not depend on rounding."""
+Precision = Literal["float32", "float64", "bfloat16"]
+"""Float type of the passes: float64 where decisions at kinks must not depend on rounding, bfloat16
+(gradient passes only, batch norms folded) where speed matters more than the third digit."""
 
 Fill = Literal["none", "zero", "box", "fresh"]
 UNTOUCHED = "untouched by kernel padding: no strided kernel that the fill could grow"
 FILLS: tuple[Fill, ...] = ("none", "zero", "box", "fresh")
+
+Border = Literal["reflect", "replicate", "circular"]
+"""What may stand beyond a border in place of padding: torch's names of its padding modes."""
+BORDERS: tuple[Border, ...] = ("reflect", "replicate", "circular")
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,10 @@ class InputSpec:
     def channel_std(self, like: Tensor) -> Tensor:
         """`std` as (1, channels, 1, 1), on the device of `like`."""
         return like.new_tensor(self.std).view(1, -1, 1, 1)
+
+    def blank(self, level: float = 0.5) -> Tensor:
+        """One image of nothing but grey `level`, as `x` (1, channels, height, width)."""
+        return self.prepare(torch.full((1, 3, self.height, self.width), level))
 
     def digest(self) -> str:
         """Sha256 over all fields: two equal digests see the same pixels."""
@@ -220,7 +229,10 @@ class Model(Protocol):
         """None, or the reason; a property because some adapters measure it when first asked."""
 
     def select(self, member: int, x: Tensor) -> None:
-        """Load weight set `member`; `x` (batch, channels, height, width) calibrates norms."""
+        """Load weight set `member`; `x` (images, channels, height, width) calibrates norms.
+
+        Give all images: the model takes as many as it needs.
+        """
 
     def run(self, x: Tensor, *, target: bool = True, logits: bool = False) -> Outputs:
         """One pass over `x`. Differentiable with respect to `x` when it requires a gradient.
@@ -235,5 +247,37 @@ class Model(Protocol):
         are ones. Raises `NotApplicableError`.
         """
 
-    def padded(self, fill: Fill, *, seed: int = 0) -> Model:
-        """The kernel-padded twin (PROTOCOL 6); `self` is not touched."""
+    def padded(self, fill: Fill, *, seed: int = 0, recalibrate: bool = False) -> Model:
+        """The kernel-padded twin (PROTOCOL 6); `self` is not touched.
+
+        `recalibrate` has the twin's norm statistics estimated anew on the images it is shown.
+        """
+
+    def resized(self, height: int, width: int) -> Model:
+        """The same weights at another input size; `self` is not touched.
+
+        Weight sets of `@init` models are to be selected anew. Raises `InputError`, naming sizes
+        that the model takes, when it refuses this one.
+        """
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        """The last spatial map at each resolution from the input to the target, by layer name.
+
+        One pass over `x` without gradients. Maps are (batch, channels, height, width), in
+        execution order, none larger than the one before; the last one is the target. Raises
+        `NotApplicableError` without a target.
+        """
+
+    def filters(self) -> Mapping[str, Tensor]:
+        """Learned kernels (out, in per group, rows, columns) of 2-D convolutions, by layer name.
+
+        Copies, in float32 on the CPU.
+        """
+
+    def bordered(self, border: Border) -> Model:
+        """A twin of the selected weight set whose layers continue their input beyond its border.
+
+        The padding of convolutions (zeros) and of pools is exchanged for `border`; `self` is not
+        touched. Layers that keep theirs, and why, are in the twin's `notes`. Raises `InputError`
+        for an unknown border, `NotApplicableError` when no layer pads.
+        """

@@ -16,16 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, ModelFileError, NotApplicableError, PerimetryError
-from .model import Fill, Grid, InputSpec, Model, Outputs, Precision, Treatment
+from .model import Border, Fill, Grid, InputSpec, Model, Outputs, Precision, Treatment
 from .onnx_batch import settle_batch
+from .onnx_borders import exchange
 from .onnx_file import plain, read_model, standard_opset, tensors_digest
 from .onnx_graph import Mode
 from .onnx_interpreter import Interpreter
 from .onnx_quantised import STRAIGHT_THROUGH
 from .onnx_session import Session, feed, providers
 from .onnx_spec import ImageInput, check_spec, image_input, read_spec
+from .onnx_stages import graph_filters, stage_grids
 from .onnx_target import find_target, image_edges, named_target
 from .onnx_verify import Subject, Verdict, as_float, outputs_to_check, verify
+from .resizing import resize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -181,21 +184,69 @@ class OnnxModel:
             self.notes.append(note)
         return skeleton
 
-    def padded(self, fill: Fill, *, seed: int = 0) -> OnnxModel:
-        """The kernel-padded twin; `self` is not touched."""
+    def padded(self, fill: Fill, *, seed: int = 0, recalibrate: bool = False) -> OnnxModel:
+        """The kernel-padded twin; see `Model.padded`. There are no norms to recalibrate."""
         from .onnx_padding import pad_graph
 
         padded = pad_graph(self._proto, fill, seed=seed)
-        twin: OnnxModel = copy.copy(self)
-        for name in ("interpreter", "verdict", "gradients"):
-            twin.__dict__.pop(name, None)
-        twin._proto = padded.proto
+        twin = self._twin(padded.proto)
         twin._energy = padded.energy
-        twin._sessions = {}
         twin.original = cast("Model", self)
         twin.treatment = padded.treatment
+        if recalibrate:
+            twin.notes.append("not recalibrated: norm statistics are part of an ONNX graph")
+        self._compare_shapes(twin)
+        return twin
+
+    def _twin(self, proto: onnx.ModelProto) -> OnnxModel:
+        """A copy on the graph `proto`, about which nothing has been measured yet."""
+        twin: OnnxModel = copy.copy(self)
+        for name in ("interpreter", "verdict", "gradients", "_stages"):
+            twin.__dict__.pop(name, None)
+        twin._proto = proto
+        twin._sessions = {}
         twin.notes = [n for n in self.notes if n not in self._measured]
         twin._measured = []
+        return twin
+
+    def resized(self, height: int, width: int) -> OnnxModel:
+        """The same graph at another input size; see `Model.resized`."""
+        twin = self._twin(self._proto)
+        name, output = self.target.name if self.target else None, self._output or self._first
+
+        def attempt(height: int, width: int) -> None:
+            twin.spec = replace(self.spec, height=height, width=width)
+            check_spec(twin.spec, image_input(self._proto))
+            twin.target = twin._locate(name, output)
+            twin.run(example(twin.spec, 1), target=name is not None, logits=True)
+
+        resize(attempt, (height, width), self)
+        twin.original = self.original.resized(height, width) if self.original else None
+        return twin
+
+    @cached_property
+    def _stages(self) -> list[Grid]:
+        if self.target is None:
+            raise NotApplicableError(self.spatial or "")
+        x = feed(example(self.spec, self._batch or 1), self.spec)
+        size = (self.spec.height, self.spec.width)
+        return stage_grids(self._proto, self._image, self.target, x, size)
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        """The last spatial map at each resolution; see `Model.stages`."""
+        values = self._pass(x.detach(), tuple(grid.name for grid in self._stages))
+        return {grid.name: grid.read(values[grid.name]) for grid in self._stages}
+
+    def filters(self) -> dict[str, Tensor]:
+        """Stored kernels of the 2-D convolutions, by node name; see `Model.filters`."""
+        return graph_filters(self._proto)
+
+    def bordered(self, border: Border) -> OnnxModel:
+        """A twin that continues its maps by `border` in place of padding; see `Model.bordered`."""
+        x = feed(example(self.spec, self._batch or 1), self.spec)
+        proto, found = exchange(self._proto, border, {self._image: x})
+        twin = self._twin(proto)
+        twin.notes += found
         self._compare_shapes(twin)
         return twin
 
@@ -206,7 +257,7 @@ class OnnxModel:
         old, new = (m._session(names).run({self._image: x}) for m in (self, twin))
         changed = [plain(n) for n in names if old[n].shape != new[n].shape]
         if changed:
-            raise ModelFileError(f"kernel padding changed the shapes of {', '.join(changed)}")
+            raise ModelFileError(f"the changed graph gives other shapes of {', '.join(changed)}")
 
 
 NO_MAP = (
@@ -227,41 +278,40 @@ def open_onnx(
 
     `spec` overrides what the file says or leaves to guess about its image; `target` names a tensor
     or node as the feature map; `output` names the output that holds the logits; `precision` is that
-    of gradients. A device without CUDA falls back to the CPU and says so in `notes`.
+    of gradients. Where onnxruntime falls back to the CPU, `notes` say so.
     Raises `ModelFileError` for files that cannot be read or run, `InputError` for files that do
     not take one image, `UnknownNameError`.
     """
+    if precision == "bfloat16":
+        raise InputError(
+            "precision bfloat16 was given; ONNX files are checked against onnxruntime in float32 "
+            "or float64"
+        )
+    from .device import pick_device
+
+    place = pick_device(device)
     proto, digest = read_model(path)
     image = image_input(proto)
     guess = spec or read_spec(proto, image)
     check_spec(guess, image)
-    actual = _device(device)
     model = OnnxModel(
         proto,
         reference=str(path),
-        source=_source(Path(path), proto, digest, device),
+        source=_source(Path(path), proto, digest, place),
         spec=guess,
         image=image,
         output=logits_output(proto, output),
-        device=actual,
+        device=place,
         target=target,
         precision=precision,
     )
-    model.notes[:0] = _notes(model, device)
+    model.notes[:0] = _notes(model)
     return model
 
 
-def _device(name: str) -> torch.device:
-    """The device for torch; CUDA that is not there becomes the CPU, as it does in onnxruntime."""
-    from .torch import pick_device
-
-    if name == "cuda" and not torch.cuda.is_available():
-        return torch.device("cpu")
-    return pick_device(name)
-
-
-def _source(path: Path, proto: onnx.ModelProto, digest: str, device: str) -> dict[str, str]:
-    wanted = device if device != "auto" else _device(device).type
+def _source(
+    path: Path, proto: onnx.ModelProto, digest: str, device: torch.device
+) -> dict[str, str]:
     return {
         "runtime": "onnxruntime",
         "file": path.name,
@@ -269,17 +319,20 @@ def _source(path: Path, proto: onnx.ModelProto, digest: str, device: str) -> dic
         "tensors_sha256": tensors_digest(proto),
         "opset": str(standard_opset(proto)),
         "producer": plain(f"{proto.producer_name} {proto.producer_version}".strip()),
-        "requested_provider": providers(torch.device(wanted))[0],
+        "requested_provider": providers(device)[0],
     }
 
 
-def _notes(model: OnnxModel, device: str) -> list[str]:
+def _notes(model: OnnxModel) -> list[str]:
     notes = []
     if model.spec.guessed:
         notes.append(f"input guessed: {', '.join(model.spec.guessed)}")
     source = model.source
     if source["provider"] != source["requested_provider"]:
-        notes.append(f"asked for {device}, onnxruntime runs on {source['provider']}")
+        notes.append(
+            f"{source['requested_provider']} was asked for, onnxruntime runs on "
+            f"{source['provider']}"
+        )
     if model._batch is not None:
         notes.append(f"the file insists on a batch of {model._batch}; images go in pieces")
     return notes
@@ -296,7 +349,7 @@ def logits_output(proto: onnx.ModelProto, name: str | None = None) -> str | None
 
     Trailing axes of size 1 do not count. None when no output has that form.
     """
-    from .torch import unknown
+    from .errors import unknown
 
     outputs = {o.name: o.type for o in proto.graph.output}
     if name is not None:

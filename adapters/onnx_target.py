@@ -70,7 +70,7 @@ def find_target(
         return None
     values = Session(proto, names, optimise=False).run({image: x})
     for name in reversed(names):
-        grid = _grid(name, values[name], size)
+        grid = as_grid(name, values[name], size)
         if grid is not None:
             return grid
     return None
@@ -83,7 +83,7 @@ def named_target(
 
     Raises `UnknownNameError` or, when the tensor is no grid, `NotApplicableError`.
     """
-    from .torch import unknown
+    from .errors import unknown
 
     nodes = {n.name: n.output[0] for n in proto.graph.node if n.name}
     tensors = {o for n in proto.graph.node for o in n.output if o}
@@ -91,7 +91,7 @@ def named_target(
     if tensor is None:
         raise UnknownNameError(plain(unknown("tensor", name, sorted({*tensors, *nodes})), 400))
     value = Session(proto, [tensor]).run({image: x})[tensor]
-    grid = _grid(tensor, value, size)
+    grid = as_grid(tensor, value, size)
     if grid is None:
         raise NotApplicableError(
             f"tensor {plain(tensor)!r} has shape {list(np.shape(value))}, no grid of units "
@@ -100,7 +100,7 @@ def named_target(
     return grid
 
 
-def _grid(name: str, value: Any, size: tuple[int, int]) -> Grid | None:
+def as_grid(name: str, value: Any, size: tuple[int, int]) -> Grid | None:
     """Read one output as a grid; a lone row of features is none, whatever its length."""
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.ndim not in (3, 4):
         return None

@@ -58,7 +58,7 @@ from .padding_kernels import (
     padded_size,
     tap_energy,
 )
-from .padding_trace import Seen, trace_uneven
+from .padding_trace import Seen, Trace, trace_uneven
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,13 +176,21 @@ def _padded_class(base: type[nn.Module]) -> type[nn.Module]:
     return type(f"Padded{base.__name__}", (base,), {"__module__": base.__module__, **body})
 
 
-def pad_module(module: nn.Module, fill: Fill, example: Tensor, *, seed: int = 0) -> Treatment:
+def pad_module(
+    module: nn.Module,
+    fill: Fill,
+    example: Tensor,
+    *,
+    seed: int = 0,
+    trace: Trace | None = None,
+) -> Treatment:
     """Pad the kernels of `module` in place and say what was done.
 
     `example` (batch, channels, height, width) is any input the module takes; only its shape and
     type matter, unless the module's forward needs numbers. Weights may be on the `meta` device.
-    `seed` is that of `fresh`. Raises `InputError` for an unknown fill, when the module does not run
-    on the example, or when an output would change its shape.
+    `seed` is that of `fresh`; `trace` saves a pass where it was made before. Raises
+    `InputError` for an unknown fill, when the module does not run on the example, or when an output
+    would change its shape.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1))
     >>> pad_module(net, "box", torch.zeros(1, 3, 32, 32)).layers[0].padded_kernel
@@ -192,16 +200,11 @@ def pad_module(module: nn.Module, fill: Fill, example: Tensor, *, seed: int = 0)
         raise InputError(f"unknown fill {fill!r}; expected one of {', '.join(FILLS)}")
     if fill == "none":
         return Treatment(fill)
-    trace = trace_uneven(module, example)
-    left = dict(trace.others)
-    layers = []
-    generator = torch.Generator().manual_seed(seed)
-    for seen in trace.uneven:
-        reason = refusal(seen.call, fill, seen.parameter is not None)
-        if reason is None:
-            layers.append(_treat(seen, fill, generator))
-        else:
-            left[seen.name] = reason
+    trace = trace or trace_uneven(module, example)
+    layers, left = pad_traced(module, trace, fill, seed)
+    left = {**trace.others, **left}
+    if not layers:
+        return Treatment(fill, (), left)
     again = trace_uneven(module, example)
     if again.shapes != trace.shapes:
         raise InputError(
@@ -211,6 +214,23 @@ def pad_module(module: nn.Module, fill: Fill, example: Tensor, *, seed: int = 0)
     missed = {seen.name for seen in again.uneven} - left.keys()
     left |= dict.fromkeys(missed, "its forward is an attribute, not a method of its class")
     return Treatment(fill, tuple(layer for layer in layers if layer.name not in missed), left)
+
+
+def pad_traced(
+    module: nn.Module, trace: Trace, fill: Fill, seed: int
+) -> tuple[list[PaddedLayer], dict[str, str]]:
+    """Pad `module` where `trace` saw it, or its double, uneven: what was grown, what not and why."""
+    modules = dict(module.named_modules())
+    generator = torch.Generator().manual_seed(seed)
+    layers, left = [], {}
+    for seen in trace.uneven:
+        reason = refusal(seen.call, fill, seen.parameter is not None)
+        if reason is None:
+            own = replace(seen, module=modules.get(seen.name, module))
+            layers.append(_treat(own, fill, generator))
+        else:
+            left[seen.name] = reason
+    return layers, left
 
 
 def _treat(seen: Seen, fill: Fill, generator: torch.Generator) -> PaddedLayer:

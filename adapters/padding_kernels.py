@@ -116,8 +116,9 @@ def _draw(weight: Tensor, grown: Pair, generator: torch.Generator | None) -> Ten
 def tap_energy(kernel: Pair, stride: Pair, fill: Fill, dilation: Pair = (1, 1)) -> Tensor:
     """Second moments (rows, columns), float64, of the padded taps of iid unit-variance taps.
 
-    zero: 1 on old taps, 0 on new ones. box: the ones of the old taps convolved with the squared
-    box. fresh: old over new number of taps, everywhere.
+    box: the ones of the old taps convolved with the squared box. fresh and zero: old over new
+    number of taps, everywhere; for `zero` that is what training may make of the new taps, which
+    is what the architecture allows.
     """
     rows = _axis_energy(kernel[0], stride[0], fill, dilation[0])
     columns = _axis_energy(kernel[1], stride[1], fill, dilation[1])
@@ -129,9 +130,7 @@ def _axis_energy(kernel: int, stride: int, fill: Fill, dilation: int) -> Tensor:
     taps = torch.arange(grown, device="cpu")
     if grown == kernel:
         return torch.ones(kernel, dtype=torch.float64, device="cpu")
-    if fill == "zero":
-        return (taps < kernel).double()
-    if fill == "fresh":
+    if fill in ("fresh", "zero"):
         return torch.full((grown,), kernel / grown, dtype=torch.float64, device="cpu")
     covering = (taps + 1).clamp(max=kernel) - (taps - stride + 1).clamp(min=0)
     return covering.double() / stride**2

@@ -139,7 +139,7 @@ _OTHERS: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], bool]] = {
 
 
 @contextlib.contextmanager
-def _tracked(root: nn.Module, stack: list[tuple[str, nn.Module]]) -> Iterator[None]:
+def tracked(root: nn.Module, stack: list[tuple[str, nn.Module]]) -> Iterator[None]:
     """Keep the names of the modules whose forward runs on `stack`."""
     handles = []
     for name, module in root.named_modules():
@@ -181,7 +181,7 @@ def _untouched(root: nn.Module) -> Iterator[None]:
 
 def _record(module: nn.Module, run: Callable[[], Any]) -> Trace:
     recorder = _Recorder(module)
-    with _untouched(module), _tracked(module, recorder.stack), torch.no_grad(), recorder:
+    with _untouched(module), tracked(module, recorder.stack), torch.no_grad(), recorder:
         out = run()
     return recorder.finish(out)
 

@@ -14,15 +14,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError, ModelFileError, UnknownNameError, WeightsError
+from .device import pick_device
+from .errors import InputError, ModelFileError, UnknownNameError, WeightsError, unknown
 from .model import InputSpec, Precision
-from .torch import TorchModel, pick_device, set_scales_to_one, tensors_digest, unknown
+from .torch import TorchModel
+from .weights import set_scales_to_one, tensors_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 INIT_MEMBERS = 8
 """How many seeds stand behind an `@init` model unless the caller says otherwise."""
+
+CALIBRATION_IMAGES = 4
+"""How many images, the first ones, calibrate the norms of an `@init` model."""
 
 
 @cache
@@ -63,7 +68,7 @@ def open_timm(
         target=target,
         prefix=getattr(shell, "num_prefix_tokens", None),
         members=(members or INIT_MEMBERS) if state == "init" else 1,
-        calibrated=state == "init",
+        calibrated=CALIBRATION_IMAGES if state == "init" else 0,
         precision=precision,
     )
     if state == "init":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,33 +19,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .errors import InputError, NotApplicableError, PerimetryError, UnknownNameError
-from .model import UNTOUCHED, Fill, Grid, InputSpec, Outputs, Precision, Treatment, find_grid
+from .borders import active, survey
+from .device import pick_device
+from .errors import InputError, NotApplicableError, PerimetryError
+from .folding import Pairs, find_pairs, folded
+from .model import (
+    UNTOUCHED,
+    Border,
+    Fill,
+    Grid,
+    InputSpec,
+    Outputs,
+    Precision,
+    Treatment,
+)
+from .padding_trace import Trace, trace_uneven
+from .resizing import resize
+from .skeleton import Skeleton, light_copy
+from .stages import module_filters, record_stages
+from .torch_target import FEATURES, find_target, first_logits, named_target, run_target, run_to
+from .weights import calibrate_norms, tensors_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-FEATURES = "forward_features"
-"""Name of the target that timm models (and any module with the same two methods) offer."""
+    from collections.abc import Callable, Mapping
 
 _NORMS = (F.batch_norm, torch.batch_norm, F.instance_norm, torch.instance_norm)
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device called `name`; `auto` takes the accelerator when there is one.
-
-    Raises `InputError` when the device does not exist here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {name!r} cannot be used here ({error}); take 'cpu', 'cuda' or 'auto'"
-        ) from error
-    return device
 
 
 class _ContiguousNormGradients(TorchFunctionMode):
@@ -67,194 +65,14 @@ def contiguous_norm_gradients(x: Tensor) -> contextlib.AbstractContextManager[An
     return _ContiguousNormGradients() if at_risk else contextlib.nullcontext()
 
 
-class _Reached(Exception):  # noqa: N818 - a signal, not an error
-    """Raised by the hook at the target to end the forward pass there."""
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.device == b.device and torch.equal(a, b)
 
 
-def find_target(module: nn.Module, x: Tensor, prefix: int | None = None) -> Grid | None:
-    """Find the last spatial feature map of `module` by one pass over `x`.
-
-    `forward_features` wins where the module has it; else the last module call, in order of
-    completion, whose output is a grid of units.
-    """
-    size = (x.shape[2], x.shape[3])
-    if callable(getattr(module, FEATURES, None)):
-        raw = module.forward_features(x)  # type: ignore[operator]
-        grid = find_grid(FEATURES, raw, size, prefix) if isinstance(raw, Tensor) else None
-        if grid is not None:
-            return grid
-    found: list[Grid] = []
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, out: Any) -> None:
-            grid = find_grid(name, out, size, prefix) if isinstance(out, Tensor) else None
-            if grid is not None:
-                found.append(grid)
-
-        return hook
-
-    with _hooks({m: note(name) for name, m in module.named_modules()}):
-        module(x)
-    return found[-1] if found else None
-
-
-def named_target(module: nn.Module, x: Tensor, name: str, prefix: int | None = None) -> Grid:
-    """The grid that the layer called `name` gives for `x`.
-
-    Raises `UnknownNameError` when there is no such layer, `NotApplicableError` when its output is
-    no grid.
-    """
-    if name == FEATURES and hasattr(module, FEATURES):
-        raw = module.forward_features(x)  # type: ignore[operator]
-    else:
-        layers = dict(module.named_modules())
-        if name not in layers:
-            raise UnknownNameError(unknown("layer", name, layers))
-        raw, _ = _run_to(module, x, name, to_end=False)
-    grid = find_grid(name, raw, (x.shape[2], x.shape[3]), prefix)
-    if grid is None:
-        raise NotApplicableError(
-            f"layer {name!r} gives a tensor of shape {tuple(raw.shape)}, which is no grid of units "
-            f"over a {x.shape[2]} x {x.shape[3]} input; name another layer as the target"
-        )
-    return grid
-
-
-def unknown(kind: str, name: str, known: Any) -> str:
-    """The text for an unknown name: what was given, the near ones, how many there are."""
-    import difflib
-
-    names = [n for n in known if n]
-    near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-    near += [n for n in names if name in n and n not in near][: 5 - len(near)]
-    hint = f"did you mean {', '.join(near)}?" if near else f"{len(names)} are known"
-    return f"unknown {kind} {name!r}; {hint}"
-
-
-@contextlib.contextmanager
-def _hooks(hooks: Mapping[nn.Module, Callable[..., None]]) -> Iterator[None]:
-    """Register forward hooks and remove them again, whatever happens."""
-    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _run_to(module: nn.Module, x: Tensor, name: str, *, to_end: bool) -> tuple[Tensor, Any]:
-    """Run `module` and give the last output of the layer `name`, and the output if `to_end`."""
-    seen: list[Tensor] = []
-
-    def hook(_module: nn.Module, _args: Any, out: Any) -> None:
-        seen.append(out)
-        if not to_end:
-            raise _Reached
-
-    out = None
-    with _hooks({module.get_submodule(name): hook}), contextlib.suppress(_Reached):
-        out = module(x)
-    if not seen:
-        raise NotApplicableError(f"layer {name!r} is never called in a forward pass")
-    return seen[-1], out
-
-
-def _logits(out: Any) -> Tensor | None:
-    """The first (batch, classes) tensor of a module's output, or None."""
-    if isinstance(out, Tensor):
-        return out if out.ndim == 2 else None
-    values = out.values() if isinstance(out, dict) else out if isinstance(out, tuple | list) else ()
-    return next((v for v in values if isinstance(v, Tensor) and v.ndim == 2), None)
-
-
-class Skeleton(nn.Module):
-    """A network up to its target, as `structure` walks it; layer names are those of `body`."""
-
-    def __init__(self, body: nn.Module, grid: Grid) -> None:
-        super().__init__()
-        self.body = body
-        self.grid = grid
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `x` (batch, channels, height, width) to the target, of the same axes."""
-        return self.grid.read(run_target(self.body, x, self.grid))
-
-
-def run_target(module: nn.Module, x: Tensor, grid: Grid) -> Tensor:
-    """The raw target tensor of one pass, stopped there."""
-    if grid.name == FEATURES:
-        raw: Tensor = module.forward_features(x)  # type: ignore[operator]
-        return raw
-    return _run_to(module, x, grid.name, to_end=False)[0]
-
-
-def light_copy(module: nn.Module) -> nn.Module:
-    """Copy `module` without its weights: matrices and kernels on `meta`, all else filled.
-
-    Parameters with two axes or more that belong to a convolution or a linear layer keep only their
-    shape; the other parameters become ones, so that no zero-initialised scale hides a branch.
-    Buffers are kept where they are real (fixed filters, indices) and become zeros where not.
-    """
-    weights = {
-        id(p)
-        for layer in module.modules()
-        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)
-        for p in layer.parameters(recurse=False)
-    }
-    memo: dict[int, Any] = {}
-    for parameter in module.parameters():
-        device = "meta" if id(parameter) in weights else "cpu"
-        light = torch.ones(parameter.shape, device=device)
-        memo[id(parameter)] = nn.Parameter(light, requires_grad=False)
-    for buffer in module.buffers():
-        if buffer.is_meta:
-            memo[id(buffer)] = torch.zeros(buffer.shape, dtype=buffer.dtype)
-        else:
-            memo[id(buffer)] = buffer.detach().cpu()
-    return copy.deepcopy(module, memo)
-
-
-def tensors_digest(module: nn.Module) -> str:
-    """Sha256 over names, types, shapes and bytes of all entries of the state dict."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-        digest.update(
-            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
-
-
-def set_scales_to_one(module: nn.Module) -> None:
-    """Set norm and layer scales to 1, so that zero-initialised residual branches do not hide.
-
-    A scale is a parameter with at most one axis, not a bias, whose entries are all the same.
-    """
-    with torch.no_grad():
-        for layer in module.modules():
-            if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
-                continue
-            for name, p in layer.named_parameters(recurse=False):
-                if p.ndim <= 1 and "bias" not in name and bool((p == p.flatten()[0]).all()):
-                    p.fill_(1.0)
-
-
-def calibrate_norms(module: nn.Module, x: Tensor) -> None:
-    """Set the running statistics of every batch norm to those of `x` (batch, ...), in one pass."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    if not norms:
-        return
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
-    try:
-        with torch.no_grad():
-            module(x)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.eval()
-            norm.momentum = momentum
+def _at_least_single(value: Tensor | None) -> Tensor | None:
+    """The tensor in float32 where it is of a narrower type: sums over it must not be narrow."""
+    narrow = value is not None and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if value is not None and narrow else value
 
 
 class TorchModel:
@@ -276,7 +94,7 @@ class TorchModel:
         target: str | None = None,
         prefix: int | None = None,
         members: int = 1,
-        calibrated: bool = False,
+        calibrated: int = 0,
         precision: Precision = "float32",
     ) -> None:
         self.reference = reference
@@ -291,9 +109,16 @@ class TorchModel:
         self._shell = shell
         self._build = build
         self._calibrated = calibrated
-        self._dtype: torch.dtype | None = torch.float64 if precision == "float64" else None
+        self._dtype = torch.float64 if precision == "float64" else torch.float32
+        self._fast = precision == "bfloat16"
         self._seed = 0
+        self._body: nn.Module | None = None
+        self._trace = Trace()
         self._live: nn.Module | None = None
+        self._light: nn.Module | None = None
+        self._selected: tuple[int, Tensor] | None = None
+        self._pairs: Pairs | None = None
+        self._border: Border | None = None
         self.target = self._locate(target, prefix)
         self.spatial = None if self.target else "no layer gives a grid of units for this input size"
 
@@ -340,24 +165,33 @@ class TorchModel:
     def _prepare(self, member: int) -> nn.Module:
         module = self._build(member)
         if self.treatment is not None:
-            from .padding import pad_module
+            from .padding import pad_traced
 
-            pad_module(module, self.treatment.fill, self._example(module), seed=self._seed + member)
+            pad_traced(module, self._trace, self.treatment.fill, self._seed + member)
         module = module.eval().requires_grad_(False).to(self.device, self._dtype)
         return module.to(memory_format=torch.channels_last)
 
     def select(self, member: int, x: Tensor) -> None:
-        """Load weight set `member` (0 to `members` - 1); `x` calibrates norms of `@init` models."""
+        """Load weight set `member` (0 to `members` - 1); `x` (images, ...) calibrates norms.
+
+        That is done for `@init` models, on the first images, and for twins that are to be
+        recalibrated, on all.
+        """
         if not 0 <= member < self.members:
             raise InputError(f"weight set {member} of {self.members} was asked for")
-        if self.members > 1 or self._live is None:
+        x = x[: self._calibrated]
+        before, calibrator = self._selected or (None, x)
+        if member == before and _same(x, calibrator):
+            return
+        if self._live is None or (self.members > 1 and member != before):
             self._live = self._prepare(member)
+        self._light, self._selected = None, (member, x)
         if self._calibrated:
-            calibrate_norms(self._live, self._cast(x))
+            calibrate_norms(self._live, self._cast(x, self._live))
 
-    def _cast(self, x: Tensor) -> Tensor:
+    def _cast(self, x: Tensor, module: nn.Module) -> Tensor:
         """Bring `x` to the module's device and type; batches in channels-last order, as it is."""
-        first = next(iter(self.module().parameters()), x)
+        first = next(iter(module.parameters()), x)
         x = x.to(first.device, first.dtype)
         if len(x) > 1:  # a batch of one stays clear of the norms' strides, see above
             x = x.contiguous(memory_format=torch.channels_last)
@@ -367,13 +201,36 @@ class TorchModel:
         """One pass over `x`; see `Model.run`. Raises `NotApplicableError` without a target."""
         if target and self.target is None:
             raise NotApplicableError(self.spatial or "")
-        with torch.set_grad_enabled(x.requires_grad), contiguous_norm_gradients(x):
-            raw, out = self._pass(self._cast(x), target=target, logits=logits)
+        grad, guard = torch.set_grad_enabled(x.requires_grad), contiguous_norm_gradients(x)
+        with grad, guard, active(self._border):
+            module = self._faster() if self._fast and x.requires_grad else self.module()
+            raw, out = self._pass(module, x, target=target, logits=logits)
         grid = self.target.read(raw) if self.target and raw is not None else None
-        return Outputs(grid, _logits(out))
+        return Outputs(_at_least_single(grid), _at_least_single(first_logits(out)))
 
-    def _pass(self, x: Tensor, *, target: bool, logits: bool) -> tuple[Tensor | None, Any]:
-        module = self.module()
+    def _faster(self) -> nn.Module:
+        """The module for gradients in bfloat16; batch norms are folded where that is the same."""
+        if self._light is None:
+            module = self.module()
+            if self._pairs is None:
+                try:
+                    self._pairs = find_pairs(module, self._shown)
+                except Exception:  # what comes after the target may refuse; nothing is lost
+                    self._pairs = {}
+            self._light = folded(module, self._pairs).to(torch.bfloat16)
+        return self._light
+
+    def _shown(self, module: nn.Module) -> list[Tensor]:
+        """What `module` makes of one image of noise: target and logits, those that there are."""
+        shape = (1, self.spec.channels, self.spec.height, self.spec.width)
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        raw, out = self._pass(module, x, target=True, logits=True)
+        return [value for value in (raw, first_logits(out)) if value is not None]
+
+    def _pass(
+        self, module: nn.Module, x: Tensor, *, target: bool, logits: bool
+    ) -> tuple[Tensor | None, Any]:
+        x = self._cast(x, module)
         if not target or self.target is None:
             return None, module(x)
         if not logits:
@@ -381,32 +238,75 @@ class TorchModel:
         if self.target.name == FEATURES:
             raw: Tensor = module.forward_features(x)  # type: ignore[operator]
             return raw, module.forward_head(raw)  # type: ignore[operator]
-        return _run_to(module, x, self.target.name, to_end=True)
+        return run_to(module, x, self.target.name, to_end=True)
 
     def skeleton(self) -> nn.Module:
         """A light copy that maps `x` to the target; see `Model.skeleton`."""
         if self.target is None:
             raise NotApplicableError(self.spatial or "")
-        body = light_copy(self._shell).eval().requires_grad_(False)
-        if self.treatment is not None:
-            from .padding import pad_module
+        if self._body is None:
+            self._body = light_copy(self._shell).eval().requires_grad_(False)
+        return Skeleton(self._body, self.target)
 
-            pad_module(body, self.treatment.fill, self._example(self._shell), seed=self._seed)
-        return Skeleton(body, self.target)
-
-    def padded(self, fill: Fill, *, seed: int = 0) -> TorchModel:
-        """The kernel-padded twin; `self` is not touched."""
+    def padded(self, fill: Fill, *, seed: int = 0, recalibrate: bool = False) -> TorchModel:
+        """The kernel-padded twin; see `Model.padded`."""
         from .padding import pad_module
 
         twin = copy.copy(self)
         twin.original = self
-        twin._live = None
+        twin._live = twin._light = twin._pairs = twin._selected = None
         twin._seed = seed
-        probe = light_copy(self._shell).eval().requires_grad_(False)
-        twin.treatment = pad_module(probe, fill, self._example(self._shell), seed=seed)
+        twin._calibrated = sys.maxsize if recalibrate else self._calibrated
+        twin._body = light_copy(self._shell).eval().requires_grad_(False)
+        example = self._example(self._shell)
+        twin._trace = trace_uneven(twin._body, example)
+        twin.treatment = pad_module(twin._body, fill, example, seed=seed, trace=twin._trace)
         twin.notes = list(self.notes)
         if not twin.treatment.layers:
             twin.notes.append(UNTOUCHED)
+        if recalibrate:
+            twin.notes.append("norm statistics re-estimated on the images")
+        return twin
+
+    def _twin(self) -> TorchModel:
+        """A copy on the same weights; on its own where `select` would change them in place."""
+        twin = copy.copy(self)
+        twin._light = twin._pairs = twin._selected = None
+        twin.notes = list(self.notes)
+        if self._calibrated and self.members == 1:
+            twin._live = copy.deepcopy(self._live)
+        return twin
+
+    def resized(self, height: int, width: int) -> TorchModel:
+        """The same weights at another input size; see `Model.resized`."""
+        twin = self._twin()
+        name, prefix = (self.target.name, self.target.prefix) if self.target else (None, None)
+
+        def attempt(height: int, width: int) -> None:
+            twin.spec = replace(self.spec, height=height, width=width)
+            twin.target = twin._locate(name, prefix)
+
+        resize(attempt, (height, width), self)
+        twin.original = self.original.resized(height, width) if self.original else None
+        return twin
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        """The last spatial map at each resolution; see `Model.stages`."""
+        if self.target is None:
+            raise NotApplicableError(self.spatial or "")
+        return record_stages(self.module(), lambda: self.run(x.detach()), x, self.target)
+
+    def filters(self) -> dict[str, Tensor]:
+        """Learned kernels of the 2-D convolutions, by layer name; see `Model.filters`."""
+        return module_filters(self.module())
+
+    def bordered(self, border: Border) -> TorchModel:
+        """A twin that continues its maps by `border` in place of padding; see `Model.bordered`."""
+        module, x = self.module(), self.spec.blank()
+        found = survey(module, lambda: self.run(x, target=self.target is not None), border)
+        twin = self._twin()
+        twin._border = border
+        twin.notes += found
         return twin
 
 

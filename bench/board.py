@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..adapters.errors import InputError
+from ..adapters.errors import InputError, check_name
 from .compare import difference
-from .plan import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The command line: `perimetry run`, `board`, `list`, `demo`."""
+"""The command line: `perimetry run`, `board`, `show`, `list`, `demo`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..adapters.errors import InputError, PerimetryError
+from .devices import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,14 @@ class Format(StrEnum):
     md = "md"
     csv = "csv"
     json = "json"
+
+
+class Float(StrEnum):
+    """Float types of a pass."""
+
+    float32 = "float32"
+    float64 = "float64"
+    bfloat16 = "bfloat16"
 
 
 class Kind(StrEnum):
@@ -101,23 +110,50 @@ def run(
         str | None, typer.Option(help="Input SIDE or HEIGHTxWIDTH.", show_default="the model's own")
     ] = None,
     device: Device = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Images a pass; halves out of memory.")] = 16,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images a pass; halves out of memory.",
+            show_default=f"{BATCH['cpu']} on the CPU, {BATCH['cuda']} on a GPU",
+        ),
+    ] = None,
     time_limit: Annotated[
         float, typer.Option(min=0, help="Seconds a model variant may take; 0 for no limit.")
     ] = 1800,
+    precision: Annotated[
+        Float, typer.Option(help="Float type of gradients; bfloat16 is faster and coarser.")
+    ] = Float.float32,
+    recalibrate: Annotated[
+        bool,
+        typer.Option("--recalibrate", help="Re-estimate norms of treated models on the images."),
+    ] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SUITE.FIELD=VALUE", help="See `perimetry list suites`."),
+    ] = None,
     keep_failed: Annotated[
         bool, typer.Option("--keep-failed", help="Do not try failed records again.")
     ] = False,
 ) -> None:
     """Audit models, with and without kernel padding, and print the board."""
+    from ..suites.settings import parse_options
     from .plan import Settings
 
-    settings = Settings(
-        images=images, count=count, seed=seed, target=target, size=_size(size), members=members
-    )
     with _told():
         from .devices import devices
 
+        settings = Settings(
+            images=images,
+            count=count,
+            seed=seed,
+            target=target,
+            size=_size(size),
+            members=members,
+            precision=precision.value,
+            recalibrate=recalibrate,
+            options=parse_options(setting or ()),
+        )
         options = _options(devices(device), batch, time_limit, retry_failed=not keep_failed)
         store, failed = _run(
             references, suite.split(","), kernel_padding.split(","), settings, options, out
@@ -151,6 +187,43 @@ def board(
         _show(Store(folder), sort, form, tuple(where or ()))
 
 
+@app.command()
+def show(
+    place: Annotated[
+        Path, typer.Argument(metavar="RECORD.json|DIR", help="A record, or a folder with records.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Its reference, or enough of it.", show_default="the only one"),
+    ] = None,
+    kernel_padding: Annotated[
+        str | None, typer.Option(help="The variant to tell.", show_default="none")
+    ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder to draw the model's maps into, as PNG.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only records with KEY=VALUE, such as seed=0.")
+    ] = None,
+) -> None:
+    """Say in words what was found of one model."""
+    import shutil
+    from functools import partial
+
+    from .show import account, draw, open_case
+    from .text import clean
+
+    with _told():
+        case, problems = open_case(place, model, fill=kernel_padding, where=where or ())
+        for problem in problems:
+            typer.echo(f"perimetry: left out: {clean(problem)}", err=True)
+        bold = partial(typer.style, bold=True)
+        width = shutil.get_terminal_size((96, 24)).columns
+        typer.echo(account(case, width=width, heading=bold), nl=False)
+        if maps is not None:
+            typer.echo(f"\nDrawn: {len(draw(case, maps))} pictures in {clean(str(maps))}")
+
+
 @app.command("list")
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
@@ -180,13 +253,35 @@ def demo(
 
     with _told():
         references = one.references(out, seed=seed)
-        options = _options(devices(device), one.BATCH, one.TIME_LIMIT_S, retry_failed=True)
+        options = _options(devices(device), None, one.TIME_LIMIT_S, retry_failed=True)
         settings = one.settings(seed)
         store, failed = _run(references, one.SUITES, one.FILLS, settings, options, out)
         written = one.publish(store)
         _show(store, None, Format.table, ())
         typer.echo(f"Written: {', '.join(map(str, written))}")
     if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def validate(
+    out: Annotated[
+        Path | None, typer.Option(help="Markdown file to write.", show_default="print it")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes minutes.")] = False,
+) -> None:
+    """Put every published or exact reference beside this installation's own number."""
+    from . import validation
+    from .store import write_text
+
+    checks = validation.validate(quick=quick)
+    text = validation.render(checks)
+    if out is None:
+        typer.echo(text)
+    else:
+        write_text(out, text)
+        typer.echo(f"Written: {out}")
+    if any(check.verdict == "differs" for check in checks):
         raise typer.Exit(FAILED)
 
 
@@ -215,14 +310,16 @@ def _size(text: str | None) -> tuple[int, int] | None:
         return None
     from ..adapters.timm import parse_size
 
-    with _told():
-        return parse_size(text)
+    return parse_size(text)
 
 
-def _options(found: tuple[str, ...], batch: int, limit_s: float, *, retry_failed: bool) -> Options:
+def _options(
+    found: tuple[str, ...], batch: int | None, limit_s: float, *, retry_failed: bool
+) -> Options:
+    from .devices import default_batch
     from .runner import Options
 
-    return Options(found, batch, limit_s or None, retry_failed)
+    return Options(found, batch or default_batch(found[0]), limit_s or None, retry_failed)
 
 
 def _run(

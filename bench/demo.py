@@ -29,7 +29,7 @@ EXPORTED = "resnet18"
 """The architecture that is audited again through an ONNX file."""
 SUITES = ["structure", "erf", "deadpixel"]
 FILLS = ["none", "box"]
-BATCH = 8
+
 TIME_LIMIT_S = 600.0
 PICTURES = ("deadpixel", "erf", "structure")
 

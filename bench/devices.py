@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ..adapters.errors import InputError
 
+BATCH = {"cpu": 8, "cuda": 64}
+"""Images a pass, by kind of device."""
+
 
 def devices(text: str) -> tuple[str, ...]:
     """Read `auto`, `cpu`, `cuda` (every GPU) or a comma-separated list as device names.
@@ -13,7 +16,7 @@ def devices(text: str) -> tuple[str, ...]:
     """
     import torch
 
-    from ..adapters.torch import pick_device
+    from ..adapters.device import pick_device
 
     names: list[str] = []
     for word in (part.strip() for part in text.split(",")):
@@ -24,3 +27,8 @@ def devices(text: str) -> tuple[str, ...]:
     if len({name.partition(":")[0] for name in names}) > 1:
         raise InputError(f"devices {text!r} are of unlike kinds; take one kind a run")
     return tuple(dict.fromkeys(names))
+
+
+def default_batch(device: str) -> int:
+    """Images a pass on `device`: what fits the caches of a CPU, what fills a GPU."""
+    return BATCH["cpu" if device == "cpu" else "cuda"]

@@ -14,15 +14,23 @@ def models(pattern: str = "*") -> str:
 
 
 def suites(pattern: str = "*") -> str:
-    """Suites with protocols (the default first), versions and headline metric."""
+    """Suites with protocols (the default first), versions, headline metric and settings."""
     from ..suites.registry import SUITES
+    from ..suites.settings import settings_of
 
     lines = []
     for name, suite in SUITES.items():
         if fnmatchcase(name, pattern):
             protocols = ", ".join(f"{p} (version {v})" for p, v in suite.protocols.items())
             lines.append(f"{name}: {protocols}; headline {suite.headline}")
+            chosen = ", ".join(f"{k}={_text(v)}" for k, v in settings_of(suite).items())
+            lines += [f"    settings: {chosen}"] if chosen else []
     return "\n".join(lines)
+
+
+def _text(value: object) -> str:
+    """A setting's value as `--set` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def metrics(pattern: str = "*") -> str:

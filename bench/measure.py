@@ -7,11 +7,14 @@ one; the other cells go on. `audit` does it in this process, `worker` in one of 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import NotApplicableError
+from ..suites.settings import configure
 from .clerk import Clerk
+from .devices import default_batch
 from .environment import reset_peaks
 from .plan import DEFAULT_SUITES, Settings, make_jobs, model_identity, module_identity
 from .toolkit import standard
@@ -19,9 +22,9 @@ from .toolkit import standard
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
-    from ..adapters.model import Fill, Model
+    from ..adapters.model import Fill, Model, Precision
     from ..suites.images import ImageSet
     from ..suites.suite import Array, Context, Probe
     from .plan import Cell, Job
@@ -38,11 +41,14 @@ def audit(
     count: int = 16,
     seed: int = 0,
     device: str = "auto",
-    batch: int = 16,
+    batch: int | None = None,
     target: str | None = None,
     size: tuple[int, int] | None = None,
     draws: int = 200,
     members: int | None = None,
+    precision: Precision = "float32",
+    recalibrate: bool = False,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
     name: str | None = None,
     toolkit: Toolkit | None = None,
 ) -> list[Record]:
@@ -50,17 +56,20 @@ def audit(
 
     `reference` is what `adapters.load.load` takes; `name` is what a module is called in records.
     `suites` are named as on the command line (`erf`, `erf:kim2023`, `erf:all`). `images`, `count`,
-    `seed`, `draws`, `target`, `size` and `members` are those of `plan.Settings`.
+    `seed`, `draws`, `target`, `size`, `members`, `precision`, `recalibrate` and `options` (such as
+    `{"erf": {"unit": (0, 0)}}`) are those of `plan.Settings`.
     A measurement that fails gives a failed record; only wrong names and settings raise, as
     subclasses of `PerimetryError`.
 
     >>> records = audit("timm:test_resnet@init", ("structure",))  # doctest: +SKIP
     >>> records[0].metrics["weakest"].value  # doctest: +SKIP
     """
-    from ..adapters.torch import pick_device
+    from ..adapters.device import pick_device
 
     toolkit = toolkit or standard()
-    settings = Settings(images, count, seed, draws, target, size, members)
+    settings = Settings(
+        images, count, seed, draws, target, size, members, precision, recalibrate, options or {}
+    )
     place = pick_device(device)
     text, objects, identities = _named(reference, name)
     jobs = make_jobs(
@@ -72,6 +81,7 @@ def audit(
         known=toolkit.suites,
         identities=identities,
     )
+    batch = batch or default_batch(place.type)
     bench = Workbench(toolkit, settings, device=str(place), batch=batch, objects=objects)
     records: list[Record] = []
     for job in jobs:
@@ -117,6 +127,7 @@ class Workbench:
         from ..suites.images import open_images
 
         self.toolkit = toolkit
+        self.suites = configure(toolkit.suites, settings.options)
         self.settings = settings
         self.device = device
         self.batch = batch
@@ -152,10 +163,14 @@ class Workbench:
                 size=self.settings.size,
                 seed=self.settings.seed,
                 members=self.settings.members,
+                precision=self.settings.precision,
             )
             self._opened = (job.reference, model)
         model = self._opened[1]
-        return model if job.fill == "none" else model.padded(job.fill, seed=self.settings.seed)
+        if job.fill == "none":
+            return model
+        chosen = self.settings
+        return model.padded(job.fill, seed=chosen.seed, recalibrate=chosen.recalibrate)
 
     def _sort(
         self, clerk: Clerk, keep: Callable[[Record], None]
@@ -163,7 +178,7 @@ class Workbench:
         """Record the cells that do not apply; give the others, and their probes by key."""
         cells, probes = [], {}
         for cell in clerk.job.cells:
-            suite = self.toolkit.suites[cell.suite]
+            suite = self.suites[cell.suite]
             try:
                 reason = suite.skip(clerk.model, cell.protocol)
                 if reason is not None:
@@ -215,7 +230,7 @@ class Workbench:
         self.stage(f"measuring {cell.suite}:{cell.protocol}", [cell])
         begun = time.perf_counter()
         try:
-            suite = self.toolkit.suites[cell.suite]
+            suite = self.suites[cell.suite]
             context = self._context(clerk.model, cell)
             measurement = suite.measure(clerk.model, cell.protocol, maps, context)
             return clerk.measured(cell, measurement, time.perf_counter() - begun)
@@ -230,4 +245,8 @@ class Workbench:
 
         blank = torch.empty(0, 3, model.spec.height, model.spec.width)
         images = self._images.load(model.spec) if cell.random else blank
-        return Context(images, self.settings.seed, self.batch, self.settings.draws)
+
+        def sized(height: int, width: int) -> Tensor:
+            return self._images.load(replace(model.spec, height=height, width=width))
+
+        return Context(images, self.settings.seed, self.batch, self.settings.draws, sized)

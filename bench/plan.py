@@ -2,31 +2,33 @@
 
 A *cell* is one record to be: model reference, fill, suite, protocol. Its key is a sha256 over
 everything that can change its numbers: the reference and the bytes of the file it names, fill,
-suite, protocol and its version, target, input size, seed, weight sets, the kind of device, the
-versions of the libraries in `environment.STACK`, and, for suites that look at images, the images
-(generator, count and seed; or the files' bytes) and the number of bootstrap draws. Left out on
-purpose: batch size and thread count, which change nothing beyond float noise.
+suite, protocol and its version, the suite's own settings, target, input size, seed, weight sets,
+the kind of device, the versions of the libraries in `environment.STACK`, and, for suites that look
+at images, the images (generator, count and seed; or the files' bytes), the number of bootstrap
+draws, precision and recalibration. Left out on purpose: batch size and thread count, which change
+nothing beyond float noise.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..adapters.errors import InputError, UnknownNameError
+from ..adapters.errors import InputError, UnknownNameError, check_name
 from ..adapters.model import FILLS, Fill
+from ..suites.settings import configure, settings_of
 from .environment import STACK, versions
+from .record import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from torch import nn
 
-    from ..adapters.model import Model
+    from ..adapters.model import Model, Precision
     from ..suites.images import ImageSet
     from ..suites.suite import Suite
 
@@ -40,7 +42,9 @@ class Settings:
     """Everything the user chooses that can change a number, except model, fill, suite, protocol.
 
     `images` is `dead-leaves`, `noise` or a folder; `count` how many; `draws` the bootstrap
-    replicates; `members` the weight sets of an `@init` model; `size` (height, width).
+    replicates; `members` the weight sets of an `@init` model; `size` (height, width); `precision`
+    the float type of the passes; `recalibrate` re-estimates the norms of treated twins; `options`
+    are settings of single suites, by suite and field (see `suites.settings`).
     """
 
     images: str = "dead-leaves"
@@ -50,6 +54,9 @@ class Settings:
     target: str | None = None
     size: tuple[int, int] | None = None
     members: int | None = None
+    precision: Precision = "float32"
+    recalibrate: bool = False
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ def make_jobs(
     file (modules given in Python). Raises `UnknownNameError` with near names for suites, protocols
     and fills, `InputError` for images that cannot be used.
     """
+    known = configure(known, settings.options)
     chosen, checked = parse_suites(suites, known), parse_fills(fills)
     used = {random: used_settings(settings, random=random) for random in (True, False)}
     jobs = []
@@ -112,7 +120,7 @@ def make_jobs(
 
 def _cell(suite: Suite, protocol: str, used: Mapping[bool, Any], common: list[Any]) -> Cell:
     version = suite.protocols[protocol]
-    settings = used[suite.random]
+    settings = {**used[suite.random], **plain(settings_of(suite))}
     key = _hash([common, suite.name, protocol, version, settings])
     return Cell(suite.name, protocol, version, suite.random, settings, key)
 
@@ -157,15 +165,6 @@ def parse_fills(names: Sequence[str]) -> list[Fill]:
     return [fill for fill in FILLS if fill in checked]
 
 
-def check_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """Give `name` back when it is known. Raises `UnknownNameError` with near names."""
-    names = list(known)
-    if name in names:
-        return name
-    near = get_close_matches(name, names, n=3, cutoff=0.5) or names
-    raise UnknownNameError(f"unknown {kind} {name!r}; did you mean {' or '.join(near)}?")
-
-
 def file_identity(reference: str) -> str:
     """Sha256 of the file a reference names (and of ONNX external data beside it), or ''.
 
@@ -195,6 +194,8 @@ def used_settings(settings: Settings, *, random: bool) -> dict[str, Any]:
         images = open_images(settings.images, settings.count, settings.seed)
         used["images_sha256"] = images_identity(images)
         used["draws"] = settings.draws
+        used["precision"] = settings.precision
+        used["recalibrate"] = settings.recalibrate
     return used
 
 
@@ -218,7 +219,7 @@ def _for_fill(
 
 def module_identity(module: nn.Module) -> str:
     """Sha256 of a module's structure and tensors."""
-    from ..adapters.torch import tensors_digest
+    from ..adapters.weights import tensors_digest
 
     return _hash([repr(module), tensors_digest(module)])
 

@@ -134,6 +134,14 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda stream: stream.write(text.encode()))
 
 
+def read_record(path: Path) -> Record:
+    """Read one record's file. Raises `StoreError` when it is none."""
+    found = _read_or_error(path)
+    if isinstance(found, StoreError):
+        raise found
+    return found
+
+
 def _dump_arrays(record: Record, stream: IO[bytes]) -> None:
     write_arrays(stream, record.arrays)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from ..adapters.model import Model
+    from ..adapters.model import Model, Precision
     from ..suites.suite import Suite
 
 
@@ -30,6 +30,7 @@ class Loader(Protocol):
         size: tuple[int, int] | None = None,
         seed: int = 0,
         members: int | None = None,
+        precision: Precision = "float32",
     ) -> Model:
         """Open a model."""
 

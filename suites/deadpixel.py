@@ -18,9 +18,11 @@ share of phases with A < t, `by_period_p` the part of the variance of A that per
 divisor before. `relL1` and `relL2` (Kim et al.) are the mean absolute first and second difference
 along both axes over the map's mean, on the whole map; `rawL1` and `rawL2` are not divided.
 
-Estimates do not reward noise. Samples are split into two halves. `imbalance` and `by_period` come
-from the covariance of the halves' profiles; `weakest` and `ratio` choose the phase on one half and
-read it on the other, both ways, averaged. On even maps they come out as even within their interval.
+Estimates do not reward noise (see `unbiased`). `imbalance` and `by_period` come from the products
+of unlike samples' profiles; `weakest` and `ratio` choose the phase on one half of the samples and
+read it on the other, both ways. On even maps they come out as even within their interval. Where
+several phases are nearly the weakest, noise decides between them, and `weakest` lies between their
+values. `dead@t` counts the phases of the mean profile; noise smears it where phases lie near t.
 Kim's difference metrics are as published, noise included.
 
 Fewer dead pixels is not simply better: Kim et al. found that they help ordinary classification
@@ -39,6 +41,7 @@ from . import phases
 from .gradients import expect, pixel_energy, random_signs
 from .statistics import Bootstrap, bootstrap, linear
 from .suite import Context, Estimate, Measurement, Metric, Probe, missing
+from .unbiased import extreme, mean_square, products, pseudo_values, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,51 +194,44 @@ def _phase_metrics(
             "the target has stride 1" if total == (1, 1) else "no period fits three interior cells"
         )
         return {m.name: missing(f"{why}: there are no phases") for m in _metrics()[:-4]}
-    first = half_profiles(samples, resamples.first, period)
-    second = half_profiles(samples, resamples.second, period)
-    profile = (first + second) / 2
-    found.maps["phase_profile"] = profile[0]
+    profiles = pseudo_values(samples, partial(phases.phase_profile, period=period))
+    mean = np.tensordot(resamples.whole, profiles, 1)
+    found.maps["phase_profile"] = mean[0]
     return {
-        **corrected(first, second, resamples),
+        **corrected(profiles, resamples),
         **{
-            f"dead@{t}": resamples.estimate((profile < t).mean((-2, -1)), low=0.0, high=1.0)
+            f"dead@{t}": resamples.estimate((mean < t).mean((-2, -1)), low=0.0, high=1.0)
             for t in DEAD
         },
-        **_periods(first, second, resamples),
+        **_periods(profiles, resamples),
     }
 
 
-def half_profiles(samples: Array, weights: Array, period: phases.Pair) -> Array:
-    """Phase profiles (replicates, P, P) of the maps that `weights` (replicates, samples) make.
-
-    Row 0 is exact, the others are first order around it (`linear`).
-    """
-    used = weights[0] > 0
-    base = np.tensordot(weights[0], samples, 1)
-    change = phases.profile_change(samples[used], base, period)
-    return linear(phases.phase_profile(base[None], period)[0], change, weights[:, used])
-
-
-def corrected(first: Array, second: Array, resamples: Bootstrap) -> dict[str, Estimate]:
-    """`weakest`, `imbalance` and `ratio` of two halves' profiles (replicates, P, P)."""
-    rows = np.arange(len(first))
-    flat = [half.reshape(len(half), -1) for half in (first, second)]
-    low = sum(b[rows, a.argmin(1)] for a, b in (flat, flat[::-1])) / 2
-    high = sum(b[rows, a.argmax(1)] for a, b in (flat, flat[::-1])) / 2
-    floor = np.where(low > 0, low, np.nan)
-    variance = phases.covariance(first, second)
-    spread = np.sign(variance) * np.sqrt(np.abs(variance))
+def corrected(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
+    """`weakest`, `imbalance` and `ratio` of the samples' profiles (samples, P, P)."""
+    flat = profiles.reshape(len(profiles), -1)
+    low, high = (extreme(flat, choose, resamples) for choose in (np.argmin, np.argmax))
     unbounded = missing("the weakest phase gets nothing: the ratio is unbounded")
     return {
-        "weakest": resamples.estimate(low, low=0.0),
-        "imbalance": resamples.estimate(spread, low=0.0),
-        "ratio": resamples.estimate(high / floor, low=1.0) if (low > 0).all() else unbounded,
+        "weakest": resamples.estimate(low, low=0.0, positive=True),
+        "imbalance": resamples.estimate(size(flat - 1, resamples), low=0.0),
+        "ratio": resamples.estimate(high / low, low=1.0, positive=True)
+        if (low > 0).all()
+        else unbounded,
     }
 
 
-def _periods(first: Array, second: Array, resamples: Bootstrap) -> dict[str, Estimate]:
-    parts = phases.by_period(first, second)
-    found = {f"by_period_{p}": resamples.estimate(v) for p, v in parts.items()}
+def _products(profiles: Array) -> Array:
+    """Mean products of the deviations of all pairs of profiles (samples, p, q) from even."""
+    return products(profiles.reshape(len(profiles), -1) - 1)
+
+
+def _periods(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
+    parts = phases.by_period(profiles, _products)
+    found = {
+        f"by_period_{p}": resamples.estimate(mean_square(pairs, resamples))
+        for p, pairs in parts.items()
+    }
     for p in PERIODS:
         found.setdefault(f"by_period_{p}", missing(f"the period is not a multiple of {p}"))
     return found

@@ -14,12 +14,15 @@ luo2016 (Luo et al. 2016, arXiv 1701.04128)
     the unit, one gradient of 1 (into all its channels); absolute value, mean over input channels;
     mean.
 
-The unit is the central one, (floor(h/2), floor(w/2)), unless the setting `unit` names another.
+The unit is the central one, (floor(h/2), floor(w/2)), unless the setting `unit` names another
+(row, column). The setting `grid` = n adds n x n units, spread evenly from border to border: their
+maps (n, n, height, width), and a table with the sizes and offsets of each.
 
 Metrics
 -------
 `sigma_x`, `sigma_y`, `center_x`, `center_y`, `r_squared`: Kim's Gaussian fit (see `gaussian`).
-`luo_size`: square root of the number of pixels above 4.55 % of the peak (Luo et al.).
+`luo_size`: square root of the number of pixels above 4.55 % of the peak (Luo et al.), the peak
+being read on other samples than it is found on (see `unbiased`): noise would raise it.
 `mass@f`: share of the map within f times the image's shorter side of the unit's geometric centre.
 `radius`: root of the second moment about the centre of mass. `anisotropy`: root of the ratio of the
 second-moment matrix's eigenvalues. `offset_y`, `offset_x`, `offset`: centre of mass less the unit's
@@ -42,6 +45,7 @@ from .gradients import expect, pixel_energy, random_signs
 from .receptive_field import ReceptiveField, receptive_field
 from .statistics import Bootstrap, bootstrap
 from .suite import Context, Estimate, Measurement, Metric, Probe, missing
+from .unbiased import read_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,6 +62,9 @@ CANCELLED = 1e-5
 LUO_THRESHOLD = 1 - 0.9545
 FRACTIONS = (0.0625, 0.125, 0.25, 0.5)
 AREAS = (0.2, 0.3, 0.5, 0.99)
+UNIT_METRICS = ("luo_size", "radius", "offset_y", "offset_x")
+"""What is told of every unit of a grid."""
+
 Unit = tuple[int, int]
 
 
@@ -102,6 +109,7 @@ class Erf:
     """The suite; its module's docstring is the definition. `unit` is (row, column) or None."""
 
     unit: Unit | None = None
+    grid: int = 0
     name: ClassVar[str] = "erf"
     protocols: ClassVar[Mapping[str, str]] = {
         "energy": "1",
@@ -113,23 +121,33 @@ class Erf:
     headline: ClassVar[str] = "luo_size"
     random: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        if self.grid < 0:
+            raise InputError(f"erf.grid = {self.grid}; expected 0 (no grid) or units along a side")
+
     def skip(self, model: Model, protocol: str) -> str | None:
         """Gradients and a spatial target are needed."""
         del protocol
         return model.gradients or model.spatial
 
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
-        """One backward pass from the unit. Raises `InputError` when the target has no such unit."""
-        unit = self.place(model, protocol)
-        name = f"erf/{protocol}"
-        if protocol == "kim2023":
-            return (Probe(name, partial(_mean_unit, unit=unit), _positive_mean),)
-        if protocol == "replknet2022":
-            return (Probe(name, partial(_positive_unit, unit=unit), _positive_sum),)
-        if protocol == "luo2016":
-            return (Probe(name, partial(_sum_unit, unit=unit), _absolute_mean),)
-        scalar = partial(_signed_unit, unit=unit, seed=seed)
-        return (Probe(name, scalar, partial(pixel_energy, spec=model.spec)),)
+        """One backward pass a unit. Raises `InputError` when the target has no such unit."""
+        units = [self.place(model, protocol), *self.places(model)]
+        return [_probe(model, protocol, unit, seed) for unit in dict.fromkeys(units)]
+
+    def places(self, model: Model) -> list[Unit]:
+        """The units of the grid, row by row."""
+        grid = expect(model.target, "target")
+        if self.grid > min(grid.height, grid.width):
+            raise InputError(
+                f"erf.grid = {self.grid} is more than the target's {grid.height} x {grid.width} "
+                "units; expected at most the smaller of the two"
+            )
+        rows, columns = (
+            np.linspace(0, side - 1, self.grid).round().astype(int).tolist()
+            for side in (grid.height, grid.width)
+        )
+        return [(row, column) for row in rows for column in columns]
 
     def place(self, model: Model, protocol: str) -> Unit:
         """The (row, column) of the unit that is audited in `model`."""
@@ -148,16 +166,59 @@ class Erf:
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
         """Read the metrics off `maps[...]` (samples, height, width)."""
-        samples = maps[f"erf/{protocol}"]
-        mean = samples.mean(0)
-        found = Measurement({}, {"erf": mean / mean.sum() if protocol == "kim2023" else mean})
+        unit = self.place(model, protocol)
+        samples = maps[_name(protocol, unit)]
+        found = Measurement({}, {"erf": _shown(samples, protocol)})
         resamples = bootstrap(len(samples), context.draws, context.seed)
         field = _field(model, found)
-        centre = field.center(self.place(model, protocol)) if field else None
         found.metrics.update(_gaussian_metrics(samples, resamples))
-        found.metrics.update(_moment_metrics(samples, resamples, centre))
+        found.metrics.update(_moment_metrics(samples, resamples, _centre(field, unit)))
         found.metrics.update(_size_metrics(samples, resamples, field))
+        if self.grid:
+            own = {place: maps[_name(protocol, place)] for place in self.places(model)}
+            found.tables["units"] = [_unit_row(u, s, resamples, field) for u, s in own.items()]
+            shown = np.stack([_shown(s, protocol) for s in own.values()])
+            found.maps["units"] = shown.reshape(self.grid, self.grid, *shown.shape[1:])
         return found
+
+
+def _name(protocol: str, unit: Unit) -> str:
+    return f"erf/{protocol}/{unit[0]},{unit[1]}"
+
+
+def _probe(model: Model, protocol: str, unit: Unit, seed: int) -> Probe:
+    name = _name(protocol, unit)
+    if protocol == "kim2023":
+        return Probe(name, partial(_mean_unit, unit=unit), _positive_mean)
+    if protocol == "replknet2022":
+        return Probe(name, partial(_positive_unit, unit=unit), _positive_sum)
+    if protocol == "luo2016":
+        return Probe(name, partial(_sum_unit, unit=unit), _absolute_mean)
+    scalar = partial(_signed_unit, unit=unit, seed=seed)
+    return Probe(name, scalar, partial(pixel_energy, spec=model.spec))
+
+
+def _shown(samples: Array, protocol: str) -> Array:
+    """The map that is published of `samples` (samples, height, width)."""
+    mean: Array = samples.mean(0)
+    return mean / mean.sum() if protocol == "kim2023" else mean
+
+
+def _centre(field: ReceptiveField | None, unit: Unit) -> tuple[float, float] | None:
+    return field.center(unit) if field else None
+
+
+def _unit_row(
+    unit: Unit, samples: Array, resamples: Bootstrap, field: ReceptiveField | None
+) -> dict[str, Any]:
+    """One unit of the grid: its place, and its sizes and offsets with their intervals."""
+    found = _moment_metrics(samples, resamples, _centre(field, unit))
+    found |= _size_metrics(samples, resamples, field)
+    row: dict[str, Any] = {"row": unit[0], "column": unit[1]}
+    for name in UNIT_METRICS:
+        row |= {name: found[name].value, f"{name}.low": found[name].low}
+        row[f"{name}.high"] = found[name].high
+    return row
 
 
 def central_unit(grid: Grid, *, tokens_up_left: bool) -> Unit:
@@ -252,17 +313,18 @@ def _moment_metrics(
     features = np.stack([np.ones_like(y), y, x, y * y, x * x, x * y, *masks], 1)
     sums = resamples.whole @ (samples.reshape(len(samples), -1) @ features)
     mass, my, mx, myy, mxx, mxy, *within = sums.T
-    my, mx = my / mass, mx / mass
-    vy, vx, vxy = myy / mass - my**2, mxx / mass - mx**2, mxy / mass - my * mx
-    spread = np.sqrt(((vy - vx) / 2) ** 2 + vxy**2)
     with np.errstate(invalid="ignore", divide="ignore"):
+        my, mx = my / mass, mx / mass
+        vy, vx, vxy = myy / mass - my**2, mxx / mass - mx**2, mxy / mass - my * mx
+        spread = np.sqrt(((vy - vx) / 2) ** 2 + vxy**2)
         ratio = np.sqrt(((vy + vx) / 2 + spread) / ((vy + vx) / 2 - spread))
+        shares = [inside / mass for inside in within]
     found = {
         "radius": resamples.estimate(np.sqrt(vy + vx), low=0.0),
         "anisotropy": resamples.estimate(ratio, low=1.0),
     }
-    for f, inside in zip(FRACTIONS, within, strict=True):
-        found[f"mass@{f:g}"] = resamples.estimate(inside / mass, low=0.0, high=1.0)
+    for f, share in zip(FRACTIONS, shares, strict=True):
+        found[f"mass@{f:g}"] = resamples.estimate(share, low=0.0, high=1.0)
     offsets = {"offset_y": my, "offset_x": mx, "offset": np.hypot(my, mx)}
     for name, value in offsets.items():
         found[name] = (
@@ -277,14 +339,16 @@ def _size_metrics(
     samples: Array, resamples: Bootstrap, field: ReceptiveField | None
 ) -> dict[str, Estimate]:
     """Sizes by threshold; their replicates need whole maps, in single precision."""
-    shape = samples.shape[1:]
-    maps = resamples.whole.astype(np.float32) @ samples.reshape(len(samples), -1).astype(np.float32)
-    above = maps > LUO_THRESHOLD * maps.max(1, keepdims=True)
+    order, starts = _rings(samples.shape[1:])
+    flat = samples.reshape(len(samples), -1)[:, order].astype(np.float32)
+    maps = resamples.whole.astype(np.float32) @ flat
+    read, _ = read_elsewhere(flat.astype(np.float64), np.argmax)
+    peak = (resamples.whole @ read).astype(np.float32)
+    above = maps > LUO_THRESHOLD * peak[:, None]
     size = np.sqrt(above.sum(1, dtype=np.float64))
     found = {"luo_size": resamples.estimate(size, low=1.0)}
     found["erf_trf"] = _against_theory(size, field, resamples)
-    areas = area_ratios(maps.reshape(-1, *shape))
-    for t, area in zip(AREAS, areas.T, strict=True):
+    for t, area in zip(AREAS, _areas(maps, starts).T, strict=True):
         found[f"area@{t:g}"] = resamples.estimate(area, low=0.0, high=1.0)
     return found
 
@@ -303,18 +367,27 @@ def area_ratios(maps: np.ndarray[Any, Any]) -> Array:
     The smallest centred square of side 2 i + 1 whose share of log10(1 + map) exceeds t, over the
     image's area; 1 where none does.
     """
-    _, height, width = maps.shape
+    order, starts = _rings(maps.shape[1:])
+    return _areas(maps.reshape(len(maps), -1)[:, order], starts)
+
+
+def _rings(shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Pixels by ring around the image's centre: their order (pixels,), and where rings start."""
+    height, width = shape
     y, x = np.mgrid[:height, :width]
     ring = np.maximum(abs(y - height // 2), abs(x - width // 2)).ravel()
     order = np.argsort(ring, kind="stable")
-    starts = np.searchsorted(ring[order], np.arange(ring.max() + 1))
-    logs = np.log10(1 + maps.reshape(len(maps), -1))[:, order]
-    share = np.add.reduceat(logs, starts, axis=1).cumsum(1)
+    return order, np.searchsorted(ring[order], np.arange(ring.max() + 1))
+
+
+def _areas(maps: np.ndarray[Any, Any], starts: Any) -> Array:
+    """`area_ratios` of `maps` (n, pixels) whose pixels are in the order of `_rings`."""
+    share = np.add.reduceat(np.log1p(maps), starts, axis=1).cumsum(1)
     share = share / np.maximum(share[:, -1:], np.finfo(share.dtype).tiny)
     areas = []
     for t in AREAS:
         i = (share > t).argmax(1)
-        areas.append((2 * i + 1) ** 2 / (height * width))
+        areas.append((2 * i + 1) ** 2 / maps.shape[1])
     ratios: Array = np.minimum(np.stack(areas, 1), 1.0)
     return ratios
 

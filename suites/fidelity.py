@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 
 from ..adapters.model import Outputs
-from .gradients import CALIBRATION_IMAGES
 from .statistics import bootstrap
 from .suite import Context, Estimate, Measurement, Metric, missing
 
@@ -111,7 +110,7 @@ def _compare(model: Model, original: Model, context: Context) -> tuple[list[Tens
 
 def _forward(model: Model, member: int, x: Tensor, own: Tensor, batch: int) -> Outputs:
     """Outputs of one weight set for its `own` images, batch by batch."""
-    model.select(member, x[:CALIBRATION_IMAGES].to(model.device))
+    model.select(member, x)
     spatial = model.spatial is None
     parts = [
         model.run(chunk.to(model.device), target=spatial, logits=True) for chunk in own.split(batch)

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CALIBRATION_IMAGES = 4
-"""How many images, the first ones, calibrate the norms of an `@init` model."""
-
 
 @dataclass
 class GradientMaps:
@@ -55,7 +52,7 @@ def gradient_maps(
     members = min(model.members, len(x))
     samples: list[dict[str, Tensor]] = []
     for member in range(members):
-        model.select(member, x[:CALIBRATION_IMAGES].to(model.device))
+        model.select(member, x)
         own = range(member, len(x), members)
         maps = _member_maps(model, x, own, probes, result)
         if members > 1:

@@ -19,6 +19,8 @@ import numpy as np
 from ..adapters.errors import InputError, NotApplicableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .suite import Array
 
 Pair = tuple[int, int]
@@ -119,26 +121,25 @@ def ratio(profile: Array) -> Array:
     return share
 
 
-def covariance(a: Array, b: Array) -> Array:
-    """Mean over the phases of the product of deviations of two profiles; `a` twice: variance."""
-    centred = a - a.mean((-2, -1), keepdims=True)
-    product: Array = (centred * (b - b.mean((-2, -1), keepdims=True))).mean((-2, -1))
-    return product
+def variance(profile: Array) -> Array:
+    """Variance over the phases."""
+    found: Array = profile.var((-2, -1))
+    return found
 
 
-def by_period(a: Array, b: Array | None = None) -> dict[int, Array]:
+def by_period(profile: Array, square: Callable[[Array], Array] | None = None) -> dict[int, Array]:
     """Split the variance of a profile over nested periods, such as 2, 4, 8, ..., P.
 
     The share of a period is the variance of the profile folded to it, less that of the period
-    before; the shares sum to the variance. With `b`, a profile of an independent half, covariances
-    take the place of variances and noise adds nothing on average. Periods are the chain of divisors
-    by ascending prime factors; where the axes differ, the larger one names the step.
+    before; the shares sum to the variance. `square` takes a folded profile and gives what stands
+    for its variance. Periods are the chain of divisors by ascending prime factors; where the axes
+    differ, the larger one names the step.
     """
-    b = a if b is None else b
+    square = square or variance
     shares: dict[int, Array] = {}
-    before: Array = np.zeros(a.shape[:-2])
-    for step in nested_periods((a.shape[-2], a.shape[-1])):
-        total = covariance(fold(a, step), fold(b, step))
+    before: Array = np.zeros(())
+    for step in nested_periods((profile.shape[-2], profile.shape[-1])):
+        total = square(fold(profile, step))
         shares[max(step)] = shares.get(max(step), 0.0) + total - before
         before = total
     return shares
@@ -183,26 +184,3 @@ def relative_difference(maps: np.ndarray[Any, Any], order: int) -> Array:
     vertical, horizontal = (np.abs(np.diff(maps, order, axis)).mean((-2, -1)) for axis in (-2, -1))
     difference: Array = (vertical + horizontal) / 2 / maps.mean((-2, -1))
     return difference
-
-
-def profile_change(
-    samples: np.ndarray[Any, Any], mean: np.ndarray[Any, Any], period: Pair
-) -> Array:
-    """How each of `samples` (n, height, width) moves the profile of `mean` (height, width).
-
-    The derivative of `phase_profile` at `mean` in the direction of each sample: (n, P, P).
-    """
-    rows, columns = interior((mean.shape[-2], mean.shape[-1]), period)
-    vertical = _box(mean.shape[-2], rows, period[0])
-    horizontal = _box(mean.shape[-1], columns, period[1])
-    trend = vertical @ mean @ horizontal.T
-    heard = trend > 0
-    inverse = np.divide(1.0, trend, out=np.zeros_like(trend), where=heard)
-    ratio = mean[rows, columns] * inverse
-    count = np.maximum(_sum_cells(heard[None], period), 1)
-    moved = (samples[:, rows, columns] - ratio * (vertical @ samples @ horizontal.T)) * inverse
-    change = _sum_cells(moved, period) / count
-    level = (_sum_cells(ratio[None], period) / count)[0]
-    profile = level / level.mean()
-    derivative: Array = (change - profile * change.mean((-2, -1), keepdims=True)) / level.mean()
-    return derivative

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from .deadpixel import DEADPIXEL
 from .erf import ERF
 from .fidelity import FIDELITY
+from .padding import PADDING
+from .perturbation import PERTURBATION
 from .structure import STRUCTURE
 
 if TYPE_CHECKING:
@@ -18,5 +20,7 @@ SUITES: Mapping[str, Suite] = {
     "structure": STRUCTURE,
     "erf": ERF,
     "deadpixel": DEADPIXEL,
+    "padding": PADDING,
+    "perturbation": PERTURBATION,
     "fidelity": FIDELITY,
 }

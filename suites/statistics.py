@@ -1,13 +1,12 @@
 """Intervals: a bootstrap over samples, with common random numbers.
 
-A *sample* is one image, or, for a model averaged over seeds, one seed. Samples are split into two
-halves (even and odd places), and resampled within each, so that estimators that play one half
-against the other stay unbiased. The same number of samples and the same seed give the same
-resamples, so that replicates of two models on the same images can be subtracted pair by pair.
+A *sample* is one image, or, for a model averaged over seeds, one seed. The same number of samples
+and the same seed give the same resamples, so that replicates of two models on the same images can
+be subtracted pair by pair.
 
 The interval is value +- t * se: se is the standard deviation of the replicates, times
-sqrt(m / (m - 1)) because resampling m samples understates their spread; t is Student's quantile
-with n - 2 degrees of freedom, two means having been estimated.
+sqrt(n / (n - 1)) because resampling n samples understates their spread; t is Student's quantile
+with n - 1 degrees of freedom.
 """
 
 from __future__ import annotations
@@ -25,36 +24,37 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 MIN_SAMPLES = 4
-"""Fewer samples leave a half with a single one, and no interval."""
+"""With fewer samples their spread is anyone's guess, and there is no interval."""
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Resamples of `samples` in two halves.
+    """Resamples: weights `whole` (replicates, samples) that sum to 1.
 
-    `first` and `second` are (replicates, samples): weights that sum to 1 on their own half and are
-    0 on the other. Row 0 is the sample itself; the others are resamples.
+    Row 0 is the sample itself; the others are resamples. `normal` (replicates,) are standard normal
+    numbers, 0 in row 0, for what is uncertain beside the choice of samples.
     """
 
-    first: Array
-    second: Array
-
-    @property
-    def whole(self) -> Array:
-        """Weights (replicates, samples) of the mean of both halves."""
-        return (self.first + self.second) / 2
+    whole: Array
+    normal: Array
 
     @property
     def samples(self) -> int:
         """How many samples there are."""
-        return int(self.first.shape[1])
+        return int(self.whole.shape[1])
 
     def estimate(
-        self, values: Any, *, low: float | None = None, high: float | None = None
+        self,
+        values: Any,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        positive: bool = False,
     ) -> Estimate:
         """Turn `values` (replicates,) into an estimate, clipped to the metric's range.
 
-        A value that is not finite is missing, with the reason.
+        The interval of a `positive` quantity, whose error grows with it, is symmetric in its
+        logarithm. A value that is not finite is missing, with the reason.
         """
         values = np.asarray(values, dtype=np.float64)
         if not np.isfinite(values).all():
@@ -63,10 +63,14 @@ class Bootstrap:
         error = self.standard_error(values)
         if error is None:
             return Estimate(_clip(value, low, high))
+        half = error * self._quantile()
+        ends = (value - half, value + half)
+        if positive and value > 0:
+            ends = (value * np.exp(-half / value), value * np.exp(half / value))
         return Estimate(
             _clip(value, low, high),
-            _clip(value - error * self._quantile(), low, high),
-            _clip(value + error * self._quantile(), low, high),
+            _clip(ends[0], low, high),
+            _clip(ends[1], low, high),
             draws=values[1:],
         )
 
@@ -74,11 +78,10 @@ class Bootstrap:
         """Standard error of row 0 of `values` (replicates,), or None with too few samples."""
         if len(values) < 3 or self.samples < MIN_SAMPLES:
             return None
-        half = self.samples // 2
-        return float(np.std(values[1:], ddof=1) * np.sqrt(half / (half - 1)))
+        return float(np.std(values[1:], ddof=1) * np.sqrt(self.samples / (self.samples - 1)))
 
     def _quantile(self) -> float:
-        return float(student.ppf((1 + CONFIDENCE) / 2, self.samples - 2))
+        return float(student.ppf((1 + CONFIDENCE) / 2, self.samples - 1))
 
 
 def _clip(value: float, low: float | None, high: float | None) -> float:
@@ -86,13 +89,12 @@ def _clip(value: float, low: float | None, high: float | None) -> float:
 
 
 def bootstrap(samples: int, draws: int, seed: int) -> Bootstrap:
-    """Draw the weights; see `Bootstrap`. One sample stands for both halves."""
-    halves = [np.arange(samples)[i::2] for i in (0, 1)]
-    if samples == 1:
-        halves[1] = halves[0]
+    """Draw the weights; see `Bootstrap`."""
     rng = np.random.default_rng([seed, samples])
-    weights = [_half_weights(half, samples, draws, rng) for half in halves]
-    return Bootstrap(weights[0], weights[1])
+    weights = np.full((draws + 1, samples), 1 / samples)
+    weights[1:] = rng.multinomial(samples, weights[0], draws) / samples
+    normal = np.concatenate([[0.0], rng.standard_normal(draws)])
+    return Bootstrap(weights, normal)
 
 
 def linear(value: Array, change: Array, weights: Array) -> Array:
@@ -106,12 +108,3 @@ def linear(value: Array, change: Array, weights: Array) -> Array:
     """
     replicates: Array = value + np.tensordot(weights - weights[:1], change, 1)
     return replicates
-
-
-def _half_weights(
-    half: np.ndarray[Any, Any], samples: int, draws: int, rng: np.random.Generator
-) -> Array:
-    weights = np.zeros((draws + 1, samples))
-    weights[0, half] = 1 / len(half)
-    weights[1:, half] = rng.multinomial(len(half), [1 / len(half)] * len(half), draws) / len(half)
-    return weights

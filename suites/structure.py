@@ -27,7 +27,8 @@ even_sizes: input sizes near the given one that leave none unread. culprits: for
 that touches its input's phases unequally, `imbalance` once that layer alone is padded with a box,
 and the difference, largest first. by_period: all shares of the variance.
 
-Everything is exact for the architecture: no interval, no seed.
+Everything is exact for the architecture: no interval, no seed. New taps of a `zero` kernel padding
+count like the others, as training may make them; as long as they are 0 the network is the old one.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
+from ..adapters.errors import NotApplicableError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -109,11 +111,19 @@ class Suite(Protocol):
         """Measure. `maps` holds, by probe name, (samples, height, width)."""
 
 
+def _one_size(height: int, width: int) -> Tensor:
+    raise NotApplicableError(f"the images cannot be had at {height} x {width} pixels")
+
+
 @dataclass(frozen=True)
 class Context:
-    """What every measurement may need beside the model: images (n, 3, h, w), seed, batch, draws."""
+    """What every measurement may need beside the model: images (n, 3, h, w), seed, batch, draws.
+
+    `sized(height, width)` gives the same images at another size.
+    """
 
     images: Tensor
     seed: int = 0
     batch: int = 16
     draws: int = 200
+    sized: Callable[[int, int], Tensor] = _one_size

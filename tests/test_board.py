@@ -93,10 +93,9 @@ def test_paired_draws_cancel_what_is_shared():
     first = record("a", 0.6, half=2.0, draws=0.6 + shared + own)
     second = record("b", 0.5, half=2.0, draws=0.5 + shared)
     found = difference(first, second, "weakest")
-    half_count = COUNT // 2
-    error = np.std(0.1 + own, ddof=1) * math.sqrt(half_count / (half_count - 1))
+    error = np.std(0.1 + own, ddof=1) * math.sqrt(COUNT / (COUNT - 1))
     assert found.method == "paired"
-    assert found.high - found.value == pytest.approx(error * student.ppf(0.975, COUNT - 2))
+    assert found.high - found.value == pytest.approx(error * student.ppf(0.975, COUNT - 1))
     assert found.separated
     assert ranks([first, second]) == [("a", 1), ("b", 2)]
 

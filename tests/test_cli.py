@@ -93,9 +93,30 @@ def test_wildcards_name_models(tmp_path):
     assert [r.model.reference for r in Store(tmp_path).records()] == ["timm:test_resnet@init"]
 
 
+def test_settings_precision_and_recalibration_reach_the_records_and_their_keys(tmp_path):
+    """What the command line sets is measured, recorded, and kept apart from the defaults."""
+    common = ["timm:test_resnet@init", "--suite", "erf", "--out", tmp_path, *RUN]
+    options = ["--set", "erf.grid=2", "--set", "erf.unit=1,2", "--precision", "bfloat16"]
+    done = perimetry("run", *common, *options, "--recalibrate")
+    assert done.exit_code == 0, done.output
+    record = next(r for r in Store(tmp_path).records() if (r.suite, r.fill) == ("erf", "box"))
+    assert record.settings["grid"] == 2
+    assert record.settings["unit"] == [1, 2]
+    assert record.settings["precision"] == "bfloat16"
+    assert record.settings["recalibrate"] is True
+    assert "norm statistics re-estimated on the images" in record.notes
+    assert record.maps["units"].shape == (2, 2, 160, 160)
+    assert len(record.tables["units"]) == 4
+    assert "records made: 3 ok" in perimetry("run", *common).output
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["run", "timm:x@init", "--set", "erf.units=1,1"], "unknown setting of erf 'units'"),
+        (["run", "timm:x@init", "--set", "erf"], "expected SUITE.FIELD=VALUE"),
+        (["run", "timm:x@init", "--set", "padding.grid=1"], "padding.grid"),
+        (["run", "timm:x@init", "--set", "perturbation.epsilon=0"], "epsilon"),
         (["run", "timm:x@init", "--suite", "efr"], "unknown suite 'efr'; did you mean erf?"),
         (
             ["run", "timm:x@init", "--kernel-padding", "boxx"],

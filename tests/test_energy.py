@@ -10,7 +10,7 @@ from torch import nn
 from toy_models import Branches, Gated, Tokens, stack
 
 from perimetry.adapters.errors import NotApplicableError
-from perimetry.adapters.torch import light_copy
+from perimetry.adapters.skeleton import light_copy
 from perimetry.suites import phases
 from perimetry.suites.energy import energy_map, path_count_map
 

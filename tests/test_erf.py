@@ -76,9 +76,8 @@ def test_the_energy_map_is_unbiased_for_the_sum_over_channels_of_squared_gradien
     expected = sum((g[0] / 0.25) ** 2 for g in channels).sum(0)
     model = wrap(module, spec=SPEC)
     image = open_images("dead-leaves", 1).load(SPEC).expand(3000, -1, -1, -1)
-    samples = gradient_maps(model, image, ERF.probes(model, "energy", 0), batch=500).maps[
-        "erf/energy"
-    ]
+    (probe,) = ERF.probes(model, "energy", 0)
+    samples = gradient_maps(model, image, [probe], batch=500).maps[probe.name]
     error = samples.std(0) / np.sqrt(len(samples))
     assert (np.abs(samples.mean(0) - expected) < 5.5 * error + 1e-9).all()
 
@@ -90,7 +89,7 @@ def test_kim2023_equals_an_independent_program_on_a_trained_network(tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
     images = open_images(str(tmp_path)).load(model.spec)
     probes = ERF.probes(model, "kim2023", 0)
-    ours = gradient_maps(model, images, probes, batch=4).maps["erf/kim2023"].sum(0)
+    ours = gradient_maps(model, images, probes, batch=4).maps[probes[0].name].sum(0)
     ours = ours / ours.sum()
     theirs = openerf.compute_erf(
         model.module(),
@@ -215,3 +214,31 @@ def test_a_channel_mean_that_is_constant_by_construction_is_not_measured():
         with pytest.raises(NotApplicableError, match="always sum to 0"):
             gradient_maps(model, images, ERF.probes(model, protocol, 0))
     gradient_maps(model, images, ERF.probes(model, "energy", 0))
+
+
+def test_a_grid_of_units_gives_each_its_map_and_its_place():
+    torch.manual_seed(0)
+    model = wrap(nn.Conv2d(3, 5, 8, 8, bias=False), spec=InputSpec(64, 64))
+    suite = Erf(grid=3)
+    images = open_images("dead-leaves", 4).load(model.spec)
+    probes = suite.probes(model, "energy", 0)
+    maps = gradient_maps(model, images, probes).maps
+    found = suite.measure(model, "energy", maps, Context(images))
+    assert found.maps["units"].shape == (3, 3, 64, 64)
+    assert suite.places(model) == [(r, c) for r in (0, 4, 7) for c in (0, 4, 7)]
+    shown = found.maps["units"].reshape(9, 64, 64)
+    for row, (r, c), own in zip(found.tables["units"], suite.places(model), shown, strict=True):
+        window = np.zeros((64, 64), bool)
+        window[8 * r : 8 * r + 8, 8 * c : 8 * c + 8] = True
+        assert (own[window] > 0).all()
+        assert not own[~window].any()
+        assert (row["row"], row["column"]) == (r, c)
+        assert 1 <= row["luo_size"] <= 8
+    central = Erf().measure(model, "energy", maps, Context(images)).metrics
+    assert found.metrics["luo_size"].value == central["luo_size"].value
+
+
+def test_a_grid_finer_than_the_target_is_refused():
+    model = wrap(nn.Conv2d(3, 5, 8, 8), spec=InputSpec(64, 64))
+    with pytest.raises(InputError, match="more than the target's 8 x 8 units"):
+        Erf(grid=9).probes(model, "energy", 0)

@@ -165,12 +165,17 @@ def test_source_names_file_hashes_and_the_provider_that_really_runs(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test must miss")
-def test_asking_for_cuda_where_there_is_none_runs_on_the_cpu_and_says_so(tmp_path):
-    model = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cuda")
+def test_asking_for_cuda_where_there_is_none_names_the_devices_to_take(tmp_path):
+    with pytest.raises(InputError, match="take 'cpu', 'cuda' or 'auto'"):
+        open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cuda")
+
+
+def test_a_provider_that_is_not_the_one_asked_for_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr("perimetry.adapters.onnx.providers", lambda _: ["CUDAExecutionProvider"])
+    model = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     assert model.source["requested_provider"] == "CUDAExecutionProvider"
     assert model.source["provider"] == "CPUExecutionProvider"
-    assert any("asked for cuda" in note for note in model.notes)
-    assert model.device.type == "cpu"
+    assert any("CUDAExecutionProvider was asked for" in note for note in model.notes)
 
 
 def test_forward_passes_and_gradient_passes_agree(tmp_path):

@@ -62,16 +62,16 @@ def test_box_makes_the_tap_sums_of_all_input_phases_equal(kernel, stride, dilati
             assert torch.allclose(phase_sum, weight.sum((2, 3)) / stride, atol=1e-12)
 
 
-@pytest.mark.parametrize("fill", ["zero", "box"])
 @pytest.mark.parametrize(("kernel", "stride"), [((3, 1), 2), ((7, 5), 4), ((2, 3), 3), ((4, 4), 2)])
-def test_tap_energy_is_the_squared_response_to_each_old_tap_summed(fill, kernel, stride):
+def test_tap_energy_of_box_is_the_squared_response_to_each_old_tap_summed(kernel, stride):
     basis = torch.eye(kernel[0] * kernel[1], dtype=torch.float64).view(-1, 1, *kernel)
-    expected = pad_weight(basis, (stride, stride), fill).square().sum((0, 1))
-    assert torch.allclose(tap_energy(kernel, (stride, stride), fill), expected, atol=1e-15)
+    expected = pad_weight(basis, (stride, stride), "box").square().sum((0, 1))
+    assert torch.allclose(tap_energy(kernel, (stride, stride), "box"), expected, atol=1e-15)
 
 
-def test_tap_energy_of_fresh_taps_is_flat_and_keeps_the_total():
-    energy = tap_energy((3, 1), (2, 2), "fresh")
+@pytest.mark.parametrize("fill", ["fresh", "zero"])
+def test_tap_energy_of_taps_that_are_free_to_learn_is_flat_and_keeps_the_total(fill):
+    energy = tap_energy((3, 1), (2, 2), fill)
     assert energy.shape == (4, 2)
     assert energy.dtype == torch.float64
     assert torch.allclose(energy, torch.full_like(energy, 3 / 8))

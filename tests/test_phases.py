@@ -125,16 +125,6 @@ def test_a_pattern_of_period_two_has_all_its_variance_there():
     assert max(abs(shares[p]) for p in (4, 8, 16, 32)) < 1e-15
 
 
-def test_shares_between_independent_halves_average_to_zero():
-    first, second = RNG(0).random((2, 4000, 8, 8))
-    between = phases.by_period(first, second)
-    within = phases.by_period(first)
-    for period in (2, 4, 8):
-        standard_error = between[period].std() / np.sqrt(4000)
-        assert abs(between[period].mean()) < 4 * standard_error
-        assert within[period].mean() > 40 * standard_error
-
-
 def test_profiles_are_invariant_to_scale_and_to_a_shift_by_one_period():
     maps = RNG(0).random((1, 120, 120)) + 0.1
     base = phases.phase_profile(maps, (6, 6))

@@ -10,7 +10,7 @@ from toy_models import Fork, Gated, Tokens, stack
 
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
-from perimetry.adapters.torch import light_copy
+from perimetry.adapters.skeleton import light_copy
 from perimetry.suites.layers import Field, Window, union
 from perimetry.suites.receptive_field import even_sizes, receptive_field, trace, uneven
 

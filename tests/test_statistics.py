@@ -6,20 +6,17 @@ import pytest
 from perimetry.suites.statistics import MIN_SAMPLES, bootstrap, linear
 
 
-def test_weights_sum_to_one_on_their_own_half_and_vanish_on_the_other():
-    resamples = bootstrap(9, 50, seed=3)
-    even, odd = np.arange(9)[::2], np.arange(9)[1::2]
-    assert np.allclose(resamples.first[:, even].sum(1), 1)
-    assert not resamples.first[:, odd].any()
-    assert np.allclose(resamples.second[:, odd].sum(1), 1)
-    assert not resamples.second[:, even].any()
-    assert np.allclose(resamples.first[0, even], 1 / 5)
+def test_weights_sum_to_one_and_the_first_row_is_the_sample_itself():
+    weights = bootstrap(9, 50, seed=3).whole
+    assert weights.shape == (51, 9)
+    assert np.allclose(weights.sum(1), 1)
+    assert np.allclose(weights[0], 1 / 9)
 
 
 def test_the_same_seed_gives_the_same_resamples_whatever_is_measured():
     one, two, other = bootstrap(8, 20, 1), bootstrap(8, 20, 1), bootstrap(8, 20, 2)
-    assert np.array_equal(one.first, two.first)
-    assert not np.array_equal(one.first, other.first)
+    assert np.array_equal(one.whole, two.whole)
+    assert not np.array_equal(one.whole, other.whole)
 
 
 def test_the_interval_of_a_mean_covers_the_truth_in_93_to_97_percent():
@@ -60,3 +57,11 @@ def test_estimates_stay_in_the_range_of_their_metric():
     noisy = resamples.whole @ np.random.default_rng(1).normal(0, 1, 8)
     estimate = resamples.estimate(noisy, low=0.0, high=0.1)
     assert 0.0 <= estimate.low <= estimate.value <= estimate.high <= 0.1
+
+
+def test_the_interval_of_a_positive_quantity_is_symmetric_in_its_logarithm():
+    resamples = bootstrap(8, 100, 0)
+    values = resamples.whole @ np.linspace(0.1, 1.9, 8)
+    plain, found = resamples.estimate(values), resamples.estimate(values, positive=True)
+    assert found.low * found.high == pytest.approx(found.value**2)
+    assert np.log(found.high / found.value) == pytest.approx(plain.high / plain.value - 1)

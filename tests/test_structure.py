@@ -11,7 +11,8 @@ from toy_models import Branches, Gated, Tokens
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import light_copy, wrap
+from perimetry.adapters.skeleton import light_copy
+from perimetry.adapters.torch import wrap
 from perimetry.suites.structure import STRUCTURE, measure_skeleton
 from perimetry.suites.suite import Context
 
@@ -133,11 +134,9 @@ def test_resnet50_has_its_known_structure():
     assert {row["size"] for row in found.tables["even_sizes"]} == {161, 193, 225, 257}
 
 
-def test_zero_padding_leaves_the_expected_sensitivity_and_evens_the_paths():
+def test_zero_padding_evens_what_the_architecture_allows_once_the_new_taps_learn():
     before, after = audit(resnet()), audit(resnet("zero"))
-    np.testing.assert_allclose(
-        after.maps["sensitivity"], before.maps["sensitivity"], rtol=1e-9, atol=1e-12
-    )
+    assert after.metrics["imbalance"].value < 0.005 < before.metrics["imbalance"].value
     assert after.metrics["path_ratio"].value < 1.05 < before.metrics["path_ratio"].value
 
 

@@ -8,16 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from perimetry.adapters.device import pick_device
 from perimetry.adapters.errors import InputError, NotApplicableError, UnknownNameError
 from perimetry.adapters.load import load
 from perimetry.adapters.model import Grid, InputSpec, find_grid
-from perimetry.adapters.torch import (
-    contiguous_norm_gradients,
-    light_copy,
-    pick_device,
-    set_scales_to_one,
-    wrap,
-)
+from perimetry.adapters.skeleton import light_copy
+from perimetry.adapters.torch import contiguous_norm_gradients, wrap
+from perimetry.adapters.weights import set_scales_to_one
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.gradients import gradient_maps
 
@@ -147,7 +144,7 @@ def test_without_logits_the_pass_stops_at_the_target():
 
 def test_a_named_layer_becomes_the_target_and_an_unknown_one_is_answered_with_near_names():
     assert wrap(classifier(), spec=SPEC, target="0").target.height == 16
-    with pytest.raises(UnknownNameError, match="unknown layer 'conv'; 6 are known"):
+    with pytest.raises(UnknownNameError, match="unknown layer 'conv'; known: 0, 1, 2, 3, 4, 5"):
         wrap(classifier(), spec=SPEC, target="conv")
     with pytest.raises(NotApplicableError, match="no grid of units"):
         wrap(classifier(), spec=SPEC, target="5")
@@ -226,3 +223,33 @@ def test_scales_become_one_and_biases_and_weights_stay():
     assert module[1].gain == 1
     assert torch.equal(module[1].bias, torch.zeros(8))
     assert torch.equal(module[0].weight, before)
+
+
+def test_a_recalibrated_twin_has_the_norm_statistics_of_all_images():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU())
+    model = wrap(module, spec=SPEC, device="cpu")
+    x = torch.rand(9, 3, 32, 48)
+    twin, plain = model.padded("box", recalibrate=True), model.padded("box")
+    for one in (twin, plain):
+        one.select(0, x)
+    features = twin.module()[0](x)
+    norm = twin.module()[1]
+    torch.testing.assert_close(norm.running_mean, features.mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, features.var((0, 2, 3)))
+    assert torch.equal(plain.module()[1].running_mean, torch.zeros(4))
+    assert any("re-estimated" in note for note in twin.notes)
+
+
+def test_norms_are_calibrated_once_for_the_same_images(monkeypatch):
+    passes = []
+    monkeypatch.setattr(
+        "perimetry.adapters.torch.calibrate_norms", lambda module, x: passes.append(len(x))
+    )
+    model = load("timm:test_resnet@init", device="cpu", members=1)
+    x = torch.rand(6, 3, 160, 160)
+    model.select(0, x)
+    model.select(0, x.clone())
+    assert passes == [4]
+    model.select(0, x + 1)
+    assert passes == [4, 4]

@@ -57,7 +57,7 @@ class ToyModel:
     def skeleton(self):
         raise NotApplicableError("a toy has no skeleton")
 
-    def padded(self, fill, *, seed=0):
+    def padded(self, fill, *, seed=0, recalibrate=False):
         if "even" in self.reference:
             raise NotApplicableError("no strided layer with an odd kernel")
         layer = PaddedLayer("pool", "pool", (4, 4), (3, 3), (4, 4))
@@ -66,7 +66,7 @@ class ToyModel:
         return twin
 
 
-def load(reference, *, device="auto", target=None, size=None, seed=0, members=None):
+def load(reference, **_settings):
     """`toy:NAME`: what the name contains says what happens; `once-PATH` crashes the first time."""
     if "unknown" in reference:
         raise UnknownNameError(f"unknown model {reference!r}; did you mean toy:even?")

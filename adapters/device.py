@@ -1,0 +1,24 @@
+"""Which device a model runs on."""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import InputError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name`; `auto` takes the accelerator when there is one.
+
+    Raises `InputError` when the device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {name!r} cannot be used here ({error}); take 'cpu', 'cuda' or 'auto'"
+        ) from error
+    return device

@@ -1,0 +1,114 @@
+"""Where a module's target is: the layer whose output is the last spatial feature map."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from .errors import NotApplicableError, UnknownNameError, unknown
+from .model import Grid, find_grid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+FEATURES = "forward_features"
+"""Name of the target that timm models (and any module with the same two methods) offer."""
+
+
+class _Reached(Exception):  # noqa: N818 - a signal, not an error
+    """Raised by the hook at the target to end the forward pass there."""
+
+
+def find_target(module: nn.Module, x: Tensor, prefix: int | None = None) -> Grid | None:
+    """Find the last spatial feature map of `module` by one pass over `x`.
+
+    `forward_features` wins where the module has it; else the last module call, in order of
+    completion, whose output is a grid of units.
+    """
+    size = (x.shape[2], x.shape[3])
+    if callable(getattr(module, FEATURES, None)):
+        raw = module.forward_features(x)  # type: ignore[operator]
+        grid = find_grid(FEATURES, raw, size, prefix) if isinstance(raw, Tensor) else None
+        if grid is not None:
+            return grid
+    found: list[Grid] = []
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, out: Any) -> None:
+            grid = find_grid(name, out, size, prefix) if isinstance(out, Tensor) else None
+            if grid is not None:
+                found.append(grid)
+
+        return hook
+
+    with _hooks({m: note(name) for name, m in module.named_modules()}):
+        module(x)
+    return found[-1] if found else None
+
+
+def named_target(module: nn.Module, x: Tensor, name: str, prefix: int | None = None) -> Grid:
+    """The grid that the layer called `name` gives for `x`.
+
+    Raises `UnknownNameError` when there is no such layer, `NotApplicableError` when its output is
+    no grid.
+    """
+    if name == FEATURES and hasattr(module, FEATURES):
+        raw = module.forward_features(x)  # type: ignore[operator]
+    else:
+        layers = dict(module.named_modules())
+        if name not in layers:
+            raise UnknownNameError(unknown("layer", name, layers))
+        raw, _ = run_to(module, x, name, to_end=False)
+    grid = find_grid(name, raw, (x.shape[2], x.shape[3]), prefix)
+    if grid is None:
+        raise NotApplicableError(
+            f"layer {name!r} gives a tensor of shape {tuple(raw.shape)}, which is no grid of units "
+            f"over a {x.shape[2]} x {x.shape[3]} input; name another layer as the target"
+        )
+    return grid
+
+
+def run_target(module: nn.Module, x: Tensor, grid: Grid) -> Tensor:
+    """The raw target tensor of one pass, stopped there."""
+    if grid.name == FEATURES:
+        raw: Tensor = module.forward_features(x)  # type: ignore[operator]
+        return raw
+    return run_to(module, x, grid.name, to_end=False)[0]
+
+
+def run_to(module: nn.Module, x: Tensor, name: str, *, to_end: bool) -> tuple[Tensor, Any]:
+    """Run `module` and give the last output of the layer `name`, and the output if `to_end`."""
+    seen: list[Tensor] = []
+
+    def hook(_module: nn.Module, _args: Any, out: Any) -> None:
+        seen.append(out)
+        if not to_end:
+            raise _Reached
+
+    out = None
+    with _hooks({module.get_submodule(name): hook}), contextlib.suppress(_Reached):
+        out = module(x)
+    if not seen:
+        raise NotApplicableError(f"layer {name!r} is never called in a forward pass")
+    return seen[-1], out
+
+
+@contextlib.contextmanager
+def _hooks(hooks: Mapping[nn.Module, Callable[..., None]]) -> Iterator[None]:
+    """Register forward hooks and remove them again, whatever happens."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def first_logits(out: Any) -> Tensor | None:
+    """The first (batch, classes) tensor of a module's output, or None."""
+    if isinstance(out, Tensor):
+        return out if out.ndim == 2 else None
+    values = out.values() if isinstance(out, dict) else out if isinstance(out, tuple | list) else ()
+    return next((v for v in values if isinstance(v, Tensor) and v.ndim == 2), None)

@@ -1,0 +1,212 @@
+"""One record as an account reads it: numbers as text, and what they show against even.
+
+A number that its interval does not separate from even is *not shown* to be uneven. Exact numbers
+have no interval; they count as even within `TOLERANCE`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from .compare import samples
+from .text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+
+    from ..suites.suite import Metric, Suite
+    from .record import Record, Value
+
+    Words = Mapping[str, Callable[["Finding"], str | None]]
+
+TOLERANCE = 0.005
+"""An exact number this near to even is called even."""
+LEVELS = 255
+"""Grey levels of an 8-bit image, in which small steps are told."""
+ALWAYS_EXACT = ("uneven_layers",)
+OF_ONE_WEIGHT_SET = ("blind_", "border_drop", "constant_", "filter_", "exchange_")
+"""Metrics of `padding` that are exact for what one weight set makes of one stimulus."""
+FIELD = re.compile(r"\{([^{}:]+)(?::([^{}]+))?\}")
+"""A place in a sentence: `{metric}`, `{metric:form}` or `{word}`."""
+
+
+class Verdict(Enum):
+    """What a number shows against its value on an even model."""
+
+    off = "shown to be uneven"
+    even = "even"
+    not_shown = "not shown to be uneven"
+    no_interval = "too few samples to tell"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A finished record; `beside` names the other suites of the same account."""
+
+    record: Record
+    suite: Suite | None = None
+    beside: frozenset[str] = frozenset()
+
+    def held(self, name: str) -> Value | None:
+        """A metric that has a value, or None."""
+        held = self.record.metrics.get(name)
+        return held if held is not None and held.value is not None else None
+
+    def value(self, name: str) -> float:
+        """The number of a metric. Raises `KeyError` where there is none."""
+        held = self.held(name)
+        if held is None or held.value is None:
+            raise KeyError(name)
+        return held.value
+
+    def metric(self, name: str) -> Metric | None:
+        """What a metric says of itself; None for one that this version does not know."""
+        known = self.suite.metrics if self.suite else ()
+        return next((m for m in known if m.name == name), None)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """The rows of a table, none where the record has no such table."""
+        return self.record.tables.get(table, [])
+
+    def map(self, name: str) -> np.ndarray[Any, Any]:
+        """A map of the record. Raises `KeyError` where there is none."""
+        return self.record.maps[name]
+
+    @property
+    def initial(self) -> bool:
+        """Whether the weights are a seeded initial state."""
+        return self.record.model.source.get("weights") == "initial state"
+
+    def exact(self, name: str) -> bool:
+        """Whether a metric is no estimate."""
+        if self.record.images is None or name in ALWAYS_EXACT:
+            return True
+        of_weights = self.record.suite == "padding" and name.startswith(OF_ONE_WEIGHT_SET)
+        return of_weights and (self.record.model.members or 1) == 1
+
+    def verdict(self, name: str) -> Verdict | None:
+        """What a metric shows against even; None without a value, or where nothing is even."""
+        held, metric = self.held(name), self.metric(name)
+        if held is None or held.value is None or metric is None or metric.even is None:
+            return None
+        if self.exact(name):
+            return Verdict.off if abs(held.value - metric.even) > TOLERANCE else Verdict.even
+        if held.low is None and held.high is None:
+            return Verdict.no_interval
+        above = metric.better != "higher" and held.low is not None and held.low > metric.even
+        below = metric.better != "lower" and held.high is not None and held.high < metric.even
+        return Verdict.off if above or below else Verdict.not_shown
+
+    def text(self, name: str, form: str = "") -> str | None:
+        """A metric in words: with its interval, as `%`, grey `levels`, or the `doubt` about it."""
+        held = self.held(name)
+        if held is None or held.value is None:
+            return None
+        if form == "doubt":
+            return self._doubt(name)
+        scale = {"%": 100.0, "levels": float(LEVELS)}.get(form, 1.0)
+        return measured(held, scale) + ("\u00a0%" if form == "%" else "")
+
+    def _doubt(self, name: str) -> str | None:
+        """Why a metric shows nothing."""
+        verdict, metric = self.verdict(name), self.metric(name)
+        if metric is None or metric.even is None or verdict is None or verdict is Verdict.off:
+            return None
+        if verdict is Verdict.no_interval:
+            return f"not shown to be uneven, {samples(self.record)} samples give no interval"
+        if verdict is Verdict.even:
+            return "even"
+        return f"not shown to be uneven, the interval holds {metric.even:g}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A sentence, said when `when` holds and everything in its braces is known."""
+
+    text: str
+    when: Callable[[Finding], bool] = lambda _: True
+
+
+Topic = tuple[Rule, ...]
+"""Rules about one thing; the first that can be said is said."""
+
+
+def sentences(finding: Finding, topics: tuple[Topic, ...], words: Words) -> list[str]:
+    """What `topics` say of `finding`, a sentence or none for each."""
+    found = []
+    for topic in topics:
+        said = (_say(rule, finding, words) for rule in topic)
+        found += [text for text in said if text is not None][:1]
+    return found
+
+
+def _say(rule: Rule, finding: Finding, words: Words) -> str | None:
+    """The sentence of `rule`, or None when it does not apply."""
+    try:
+        if not rule.when(finding):
+            return None
+        parts = {m[0]: _fill(finding, words, m[1], m[2] or "") for m in FIELD.finditer(rule.text)}
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return None  # the record lacks a column or a map that this sentence speaks of
+    if None in parts.values():
+        return None
+    return FIELD.sub(lambda m: parts[m[0]] or "", rule.text)
+
+
+def _fill(finding: Finding, words: Words, name: str, form: str) -> str | None:
+    return words[name](finding) if name in words else finding.text(name, form)
+
+
+def off(*names: str) -> Callable[[Finding], bool]:
+    """Whether any of `names` is shown to be uneven."""
+    return lambda finding: any(finding.verdict(name) is Verdict.off for name in names)
+
+
+def settled(name: str) -> Callable[[Finding], bool]:
+    """Whether `name` has a value that is not shown to be uneven."""
+    return lambda finding: finding.verdict(name) not in (None, Verdict.off)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`value` to `digits` significant digits, without an exponent where it is readable."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.{digits - 1}e}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{decimals}f}"
+    return f"{value:.0f}" if float(text) == round(value) else text
+
+
+def measured(held: Value, scale: float = 1.0) -> str:
+    """A value with its interval: ± half of it, or both ends where it is lopsided."""
+    if held.value is None:
+        raise ValueError("there is no value to show")
+    value = held.value * scale
+    if held.low is None or held.high is None:
+        return number(value)
+    low, high = held.low * scale, held.high * scale
+    below, above = value - low, high - value
+    half = max(below, above)
+    if half <= abs(value) * 1e-6:
+        return number(value)
+    decimals = max(0, 1 - math.floor(math.log10(half)))
+    if decimals > 6:
+        return f"{number(value)}\u00a0±\u00a0{number(half, 2)}"
+    if min(below, above) >= 0.8 * half:
+        return f"{value:.{decimals}f}\u00a0±\u00a0{half:.{decimals}f}"
+    return f"{value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
+
+
+def joined(items: list[str], most: int = 6) -> str:
+    """`a, b and c`, names made safe; of more than `most` the first, and how many others."""
+    shown = [clean(item, 80) for item in items]
+    if len(shown) > most:
+        return f"{', '.join(shown[:most])} and {len(shown) - most} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

@@ -1,0 +1,145 @@
+"""Where an account's numbers come from: model, images, versions, and the command to repeat them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from .compare import samples
+from .show_layout import Literal
+from .text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..suites.suite import Suite
+    from .record import Record
+    from .show_layout import Block
+
+BUILT_IN = ("dead-leaves", "noise")
+LONGEST = 4000
+
+
+def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[Block]:
+    """Model, images, protocols, stack; and the command that makes these records again."""
+    best = next((r for r in records if r.model.spec), records[0])
+    facts = {
+        "Model": _pairs({"reference": best.model.reference, **best.model.source}),
+        "Input": _input(best),
+        "Target": _pairs(best.model.target or {}),
+        "Images": _images(records),
+        "Protocols": ", ".join(
+            sorted({f"{r.suite}:{r.protocol} version {r.version}" for r in records})
+        ),
+        "Made": _made(records),
+        "With": _pairs(best.environment.libraries),
+        "On": _machine(best),
+    }
+    blocks: list[Block] = [f"{k}: {clean(v, 1000)}." for k, v in facts.items() if v]
+    command = repeat(records, suites)
+    return [*blocks, "To make these records again:", Literal(clean(command, LONGEST))]
+
+
+def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
+    """The `perimetry run` command that makes `records`, of one model, again."""
+    measured = [r for r in records if r.suite != "fidelity"] or list(records)
+    first = measured[0]
+    words = ["perimetry", "run", first.model.reference]
+    words += ["--suite", ",".join(dict.fromkeys(_suite(r, suites) for r in measured))]
+    words += ["--kernel-padding", ",".join(dict.fromkeys(r.fill for r in measured))]
+    for name, value in _options(measured).items():
+        words += [f"--{name}", value]
+    if any(r.settings.get("recalibrate") for r in measured):
+        words.append("--recalibrate")
+    chosen = dict.fromkeys(text for record in measured for text in _settings(record, suites))
+    words += [word for text in chosen for word in ("--set", text)]
+    return shlex.join([*words, "--out", "OUT"])
+
+
+def _options(records: Sequence[Record]) -> dict[str, str]:
+    """Options of the run, as far as they differ from nothing."""
+    looked = next((r for r in records if r.images), records[0])
+    settings, images = looked.settings, looked.images
+    options: dict[str, str] = {}
+    if images is not None:
+        folder = images.name not in BUILT_IN
+        options["images"] = f"PATH/TO/{images.name}" if folder else images.name
+        options["count"] = str(images.count)
+    options["seed"] = str(looked.seed)
+    for name in ("members", "target"):
+        if settings.get(name) is not None:
+            options[name] = str(settings[name])
+    if settings.get("size"):
+        options["size"] = "x".join(map(str, settings["size"]))
+    if settings.get("precision") not in (None, "float32"):
+        options["precision"] = str(settings["precision"])
+    return options
+
+
+def _suite(record: Record, suites: Mapping[str, Suite]) -> str:
+    known = suites.get(record.suite)
+    default = next(iter(known.protocols)) if known else record.protocol
+    return record.suite if record.protocol == default else f"{record.suite}:{record.protocol}"
+
+
+def _settings(record: Record, suites: Mapping[str, Suite]) -> list[str]:
+    """`SUITE.FIELD=VALUE` for each of the suite's settings that is not the default."""
+    from ..suites.settings import settings_of
+    from .record import plain
+
+    known = suites.get(record.suite)
+    defaults = plain(settings_of(known)) if known else {}
+    found = []
+    for name, default in defaults.items():
+        value = record.settings.get(name, default)
+        if value != default:
+            found.append(f"{record.suite}.{name}={_value(value)}")
+    return found
+
+
+def _value(value: Any) -> str:
+    """A setting as `--set` reads it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value)) if len(value) > 1 else str(value).replace("'", '"')
+    return str(value)
+
+
+def _pairs(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in facts.items())
+
+
+def _input(record: Record) -> str:
+    """Size and normalisation, and what of it was guessed."""
+    spec = record.model.spec
+    if not spec:
+        return ""
+    size = f"{spec['height']} x {spec['width']}, {spec['channels']} channel(s)"
+    guessed = spec.get("guessed") or []
+    return size + (f"; guessed, not stated by the model: {', '.join(guessed)}" if guessed else "")
+
+
+def _images(records: Sequence[Record]) -> str:
+    looked = next((r for r in records if r.images), None)
+    if looked is None or looked.images is None:
+        return ""
+    sets = looked.model.members or 1
+    what = "weight sets" if sets > 1 else "images"
+    return (
+        f"{looked.images.count} x {looked.images.name}, seed {looked.seed}, sha256 "
+        f"{(looked.images.sha256 or 'unknown')[:16]}; intervals are 95 %, over "
+        f"{samples(looked)} {what}"
+    )
+
+
+def _made(records: Sequence[Record]) -> str:
+    days = sorted({record.created[:10] for record in records})
+    seconds = sum(record.timing.measure_s for record in records)
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{when}, {len(records)} records, {seconds:.0f} s of measuring beside shared gradients"
+
+
+def _machine(record: Record) -> str:
+    made = record.environment
+    git = made.git
+    commit = f", commit {git.commit[:12]}{' with changes' if git.dirty else ''}" if git else ""
+    return f"{made.device} ({made.device_name}), python {made.python}{commit}"

@@ -1,0 +1,265 @@
+"""The phase comb: all interior pixels of one phase changed at once, with independent random signs.
+
+For a direction d with entries +1 and -1 at the channels of the n interior pixels of a phase, and 0
+elsewhere, the *response* is the central difference R = (F(x + h d) - F(x - h d)) / (2 h), h in
+pixel values in [0, 1]. Over random signs, E |R|^2 / n is the mean over these pixels of
+sum_c |dF / d image_c|^2, up to the error of the step: the phase mean of `deadpixel`'s sensitivity.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import phases
+from .deadpixel import STREAM as TARGET_STREAM
+from .gradients import random_signs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..adapters.model import InputSpec
+    from .phases import Pair
+    from .sittings import Sitting
+    from .slopes import Slopes
+    from .suite import Array
+
+STREAM = 31
+NOISE_STREAM = 32
+PILOT_STREAM = 33
+STEPS = tuple(2.0**-k for k in (5, 7, 9, 11, 13, 15))
+"""Step sizes that are tried, in pixel values in [0, 1], each a quarter of the one before."""
+
+
+@dataclass(frozen=True)
+class Comb:
+    """The interior pixels of each phase: `rows` and `columns` are whole cells of `period`."""
+
+    period: Pair
+    rows: slice
+    columns: slice
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels a phase has."""
+        inner = (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
+        return int(inner // (self.period[0] * self.period[1]))
+
+    def teeth(self) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of the pixels of each phase, phase row by phase row."""
+        for a in range(self.period[0]):
+            for b in range(self.period[1]):
+                yield (
+                    slice(self.rows.start + a, self.rows.stop, self.period[0]),
+                    slice(self.columns.start + b, self.columns.stop, self.period[1]),
+                )
+
+    def sums(self, maps: Tensor) -> Tensor:
+        """Sums of `maps` (..., height, width) over the pixels of each phase: (..., p, q)."""
+        inner = maps[..., self.rows, self.columns]
+        cells = inner.unflatten(-1, (-1, self.period[1])).unflatten(-3, (-1, self.period[0]))
+        sums: Tensor = cells.sum((-4, -2))
+        return sums
+
+    def scattered(self, rng: np.random.Generator, size: Pair) -> Tensor:
+        """Ones at one pixel of a random phase in each cell, as many as a phase has: (h, w)."""
+        mask = np.zeros(size, dtype=np.float32)
+        for top in range(self.rows.start, self.rows.stop, self.period[0]):
+            lefts = np.arange(self.columns.start, self.columns.stop, self.period[1])
+            a = rng.integers(self.period[0], size=len(lefts))
+            mask[top + a, lefts + rng.integers(self.period[1], size=len(lefts))] = 1
+        return torch.from_numpy(mask)
+
+
+def make_comb(size: Pair, period: Pair) -> Comb:
+    """The comb of `period` in the interior (see `phases`) of images of `size`."""
+    return Comb(period, *phases.interior(size, period))
+
+
+def pixel_step(spec: InputSpec, like: Tensor) -> Tensor:
+    """One pixel value in [0, 1], in normalised units: (channels, 1, 1)."""
+    return (spec.value_range / spec.channel_std(like))[0]
+
+
+def per_mean(maps: Array) -> Array:
+    """Divide `maps` (..., rows, columns) by their means; NaN where a mean is 0."""
+    mean = maps.mean((-2, -1), keepdims=True)
+    shares: Array = np.divide(maps, mean, out=np.full_like(maps, np.nan), where=mean > 0)
+    return shares
+
+
+def choose_step(sitting: Sitting, comb: Comb, seed: int) -> float | None:
+    """Take the step at which responses depend least on it; None if nothing responds.
+
+    Responses to a scattered direction (a random phase in each cell) of the sitting's first image
+    are taken at all `STEPS`, and the finer step of the neighbours that differ least is chosen:
+    curvature and kinks make the difference grow with the step (kinks with its root, as the share of
+    units that cross one goes with the step), float noise with its inverse.
+    """
+    responses = pilot_responses(sitting, comb, seed, sitting.indices[0], STEPS)
+    if not any(bool(r.any()) for r in responses):
+        return None
+    errors = [Disagreement.between(a, b).relative for a, b in pairwise(responses)]
+    return STEPS[int(np.argmin(errors)) + 1]
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How far responses at a coarse and a fine step differ: squared lengths."""
+
+    difference: float
+    coarse: float
+    fine: float
+
+    @classmethod
+    def between(cls, coarse: Tensor, fine: Tensor) -> Disagreement:
+        """Compare two responses (units,)."""
+        lengths = (float(t.square().sum()) for t in (coarse - fine, coarse, fine))
+        return cls(*lengths)
+
+    def __add__(self, other: Disagreement) -> Disagreement:
+        return Disagreement(
+            self.difference + other.difference, self.coarse + other.coarse, self.fine + other.fine
+        )
+
+    @property
+    def relative(self) -> float:
+        """Length of the difference over the longer of the two; 1 where both are 0."""
+        longer = max(self.coarse, self.fine)
+        return math.sqrt(self.difference / longer) if longer else 1.0
+
+    @property
+    def relative_energy(self) -> float:
+        """Difference of the squared lengths over the larger; 1 where both are 0."""
+        larger = max(self.coarse, self.fine)
+        return abs(self.coarse - self.fine) / larger if larger else 1.0
+
+
+def pilot_responses(
+    sitting: Sitting, comb: Comb, seed: int, index: int, steps: Sequence[float]
+) -> list[Tensor]:
+    """Responses (units,) of image `index` to a scattered direction, one a step, in float64."""
+    x = sitting.image(index)
+    rng = np.random.default_rng([seed, PILOT_STREAM, index])
+    mask = comb.scattered(rng, (x.shape[1], x.shape[2])).to(x.device)
+    signs = random_signs(x[None], [index], seed=seed, stream=PILOT_STREAM + 1)[0]
+    direction = signs * mask * pixel_step(sitting.view.model.spec, x)
+    outputs = sitting.view.target(x + s * h * direction for h in steps for s in (1, -1))
+    return [difference(next(outputs), next(outputs), h) for h in steps]
+
+
+def difference(plus: Tensor, minus: Tensor, step: float) -> Tensor:
+    """Central difference of two outputs (units,), in float64."""
+    return (plus.double() - minus.double()) / (2 * step)
+
+
+@dataclass
+class CombTest:
+    """Gathers what the comb finds, image by image; see this module and `perturbation`.
+
+    By image: `energies` (p, q), mean squared response per pixel; `signals`, squared responses, and
+    `noises`, their mean squared products with the response to input noise, both (p, q);
+    `projections` (draws, 2, p, q): responses on the random target signs of `slopes`, by differences
+    and by gradients. `steps_differ` compares responses at `step` and at four times it.
+    """
+
+    comb: Comb
+    draws: int
+    images: int
+    noise: float
+    noise_draws: int
+    seed: int
+    slopes: Slopes
+    step: float | None = None
+    silent: bool = False
+    steps_differ: Disagreement = field(default_factory=lambda: Disagreement(0.0, 0.0, 0.0))
+    energies: dict[int, Array] = field(default_factory=dict)
+    signals: dict[int, Array] = field(default_factory=dict)
+    noises: dict[int, Array] = field(default_factory=dict)
+    projections: dict[int, Array] = field(default_factory=dict)
+
+    def look(self, sitting: Sitting) -> None:
+        """Measure the images of one weight set."""
+        own = sitting.first(self.draws)
+        if not own or self.silent:
+            return
+        if self.step is None:
+            self.step = choose_step(sitting, self.comb, self.seed)
+            self.silent = self.step is None
+        if self.step is not None:
+            for index in own:
+                self._image(sitting, index, self.step)
+                pilots = pilot_responses(
+                    sitting, self.comb, self.seed, index, (4 * self.step, self.step)
+                )
+                self.steps_differ += Disagreement.between(*pilots)
+
+    def _image(self, sitting: Sitting, index: int, step: float) -> None:
+        noise = self._noise_responses(sitting, index)
+        draws = range(index, self.draws, self.images)
+        found = [self._draw(sitting, index, draw, step, noise) for draw in draws]
+        signals = np.mean([signal for signal, _, _ in found], axis=0)
+        self.signals[index] = signals
+        self.energies[index] = signals / self.comb.pixels
+        self.noises[index] = np.mean([product for _, product, _ in found], axis=0)
+        self.projections[index] = np.stack([projection for _, _, projection in found])
+
+    def _draw(
+        self, sitting: Sitting, index: int, draw: int, step: float, noise: Tensor
+    ) -> tuple[Array, Array, Array]:
+        """Squared responses, squared products with `noise` (draws, units), and projections."""
+        x = sitting.image(index)
+        signs = random_signs(x[None], [draw], seed=self.seed, stream=STREAM)[0]
+        direction = signs * pixel_step(sitting.view.model.spec, x)
+        outputs = sitting.view.target(self._pairs(x, step * direction))
+        rows = []
+        for plus, minus in zip(outputs, outputs, strict=True):
+            response = difference(plus, minus, step)
+            product = (noise @ response).square().sum() / (len(noise) - 1)
+            projection = response @ signs_of_target(plus, index, self.seed).double()
+            rows.append([float(v) for v in (response.square().sum(), product, projection)])
+        table: Array = np.array(rows).T.reshape(3, *self.comb.period)
+        exact = self.slopes.along(index, signs, self.comb)
+        return table[0], table[1], np.stack([table[2], exact])
+
+    def _pairs(self, x: Tensor, change: Tensor) -> Iterator[Tensor]:
+        """The image with each phase changed up, and down."""
+        for rows, columns in self.comb.teeth():
+            for sign in (1, -1):
+                altered = x.clone()
+                altered[:, rows, columns] += sign * change[:, rows, columns]
+                yield altered
+
+    def _noise_responses(self, sitting: Sitting, index: int) -> Tensor:
+        """F's deviations from their mean (draws, units) under input noise, in float64."""
+        x = sitting.image(index)
+        scale = self.noise * pixel_step(sitting.view.model.spec, x)
+        inputs = (x + scale * self._normal(x, index, draw) for draw in range(self.noise_draws))
+        responses = torch.stack(list(sitting.view.target(inputs))).double()
+        return responses - responses.mean(0)
+
+    def _normal(self, like: Tensor, index: int, draw: int) -> Tensor:
+        rng = np.random.default_rng([self.seed, NOISE_STREAM, index, draw])
+        return torch.from_numpy(rng.standard_normal(like.shape, dtype=np.float32)).to(like.device)
+
+
+def signs_of_target(f: Tensor, index: int, seed: int) -> Tensor:
+    """The random signs that `deadpixel` gives the target `f` (units,) of image `index`."""
+    return random_signs(f[None], [index], seed=seed, stream=TARGET_STREAM)[0]
+
+
+def direction_error(projections: Sequence[Array]) -> float | None:
+    """Relative difference of the directional derivatives by differences and by gradients.
+
+    `projections` are (draws, 2, p, q) each; root of the summed squared differences over that of the
+    summed squared gradients; None when the latter are all 0.
+    """
+    both = np.concatenate([p.transpose(1, 0, 2, 3).reshape(2, -1) for p in projections], axis=1)
+    scale = float(np.linalg.norm(both[1]))
+    return float(np.linalg.norm(both[0] - both[1])) / scale if scale else None

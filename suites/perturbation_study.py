@@ -1,0 +1,201 @@
+"""One measurement of `perturbation`: its parts, laid out, shown to the model, and read off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..adapters.errors import PerimetryError
+from .attack import AttackTest
+from .comb import Comb, CombTest, direction_error, per_mean
+from .comb_period import choose_comb
+from .deadpixel import corrected
+from .positions import PositionTest, make_block, position_metrics, stem_period
+from .routes import detect_metrics, distance, gradient_metrics, leverage, structure_profile
+from .shift import ShiftTest
+from .sittings import by_sample, sittings
+from .slopes import Slopes
+from .statistics import bootstrap
+from .suite import Context, Estimate, Measurement, missing
+from .unbiased import pseudo_values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from ..adapters.model import Model
+    from .perturbation import Perturbation
+    from .statistics import Bootstrap
+    from .suite import Array
+
+
+@dataclass
+class Study:
+    """One measurement: its parts, and what is read off them into `found`.
+
+    `comb` is the reason when the model has no phases to tell apart.
+    """
+
+    model: Model
+    context: Context
+    found: Measurement
+    slopes: Slopes
+    positions: PositionTest
+    shift: ShiftTest
+    comb: CombTest | str
+    attack: AttackTest | None = None
+    no_crops: str | None = None
+
+    @classmethod
+    def plan(
+        cls, chosen: Perturbation, model: Model, context: Context, found: Measurement
+    ) -> Study:
+        """Lay out all parts for `model`, with notes on what was decided."""
+        seed, size = context.seed, (model.spec.height, model.spec.width)
+        comb = choose_comb(model, chosen.period, found.notes)
+        block = make_block(size, stem_period(model, found.notes), chosen.block)
+        slopes = Slopes(model.gradients, chosen.comb_draws, chosen.attack_images, seed)
+        large, reason = _large_images(model, context, chosen.shift)
+        study = cls(
+            model,
+            context,
+            found,
+            slopes,
+            PositionTest(block, chosen.epsilon, chosen.position_images),
+            ShiftTest(large, chosen.shift, chosen.shift_pairs, seed),
+            comb if isinstance(comb, str) else _comb_test(chosen, comb, slopes, context),
+            no_crops=reason,
+        )
+        if isinstance(comb, Comb):
+            study.attack = AttackTest(comb, chosen.attack_step, slopes)
+        return study
+
+    def parts(self) -> Sequence[Slopes | CombTest | AttackTest | PositionTest | ShiftTest]:
+        """What each sitting is shown to, in order: the gradients come first."""
+        phased = () if isinstance(self.comb, str) else (self.comb,)
+        attack = () if self.attack is None else (self.attack,)
+        return (self.slopes, *phased, *attack, self.positions, self.shift)
+
+    def show(self) -> None:
+        """Show the images to every weight set, and all parts to each."""
+        context = self.context
+        for sitting in sittings(self.model, context.images, context.batch, self.found.notes):
+            for part in self.parts():
+                part.look(sitting)
+
+    @property
+    def no_phases(self) -> str:
+        """Why the comb gives nothing, where it does not."""
+        if isinstance(self.comb, str):
+            return self.comb
+        return "the target does not respond to any change of its interior pixels"
+
+    def report(self) -> None:
+        """Fill in maps and metrics; those of the comb are left out where it gives nothing."""
+        self._report_positions()
+        self._report_shift()
+        if isinstance(self.comb, CombTest) and self.comb.step is not None:
+            self._report_comb(self.comb, self.comb.step)
+
+    def _samples(self, values: Mapping[int, Array]) -> tuple[Array, Bootstrap]:
+        """`values` by image as (samples, ...), and resamples of them."""
+        members = min(self.model.members, len(self.context.images))
+        samples = by_sample(values, members)
+        return samples, bootstrap(len(samples), self.context.draws, self.context.seed)
+
+    def _report_positions(self) -> None:
+        samples, resamples = self._samples(self.positions.responses)
+        roots: Array | str = self.slopes.reason or "there are no gradients"
+        if self.slopes.reason is None and self.slopes.signed:
+            energy = self._samples(self.slopes.energies())[0].mean(0)
+            roots = np.sqrt(self.positions.block.of(energy))
+        self.found.metrics |= position_metrics(samples, roots, resamples)
+        self.found.maps["positions"] = samples.mean(0)
+
+    def _report_shift(self) -> None:
+        if not self.shift.shares:
+            reason = missing(self.no_crops or "the model gives no logits")
+            self.found.metrics["shift_consistency"] = reason
+            return
+        samples, resamples = self._samples(self.shift.shares)
+        estimate = resamples.estimate(resamples.whole @ samples, low=0.0, high=1.0)
+        self.found.metrics["shift_consistency"] = estimate
+
+    def _report_comb(self, test: CombTest, step: float) -> None:
+        energies, resamples = self._samples(test.energies)
+        profiles = pseudo_values(energies, per_mean)
+        metrics = self.found.metrics
+        metrics |= {f"comb_{k}": v for k, v in corrected(profiles, resamples).items()}
+        metrics["comb_step"] = Estimate(step)
+        metrics["comb_error"] = Estimate(test.steps_differ.relative)
+        self.found.maps["comb_profile"] = per_mean(energies.mean(0))
+        signals, noises = (self._samples(v)[0] for v in (test.signals, test.noises))
+        metrics |= detect_metrics(energies, signals, noises, resamples)
+        metrics["leverage"] = self._leverage(energies)
+        self._report_gradients(test, energies, resamples)
+        self._report_structure(test, profiles, resamples)
+
+    def _leverage(self, energies: Array) -> Estimate:
+        if self.attack is None or not self.attack.effects:
+            return missing(self.slopes.reason or "there are no gradients")
+        effects, resamples = self._samples(self.attack.effects)
+        return leverage(energies, effects, resamples)
+
+    def _report_gradients(self, test: CombTest, energies: Array, resamples: Bootstrap) -> None:
+        """Compare with the gradients' phase means, and along the same directions."""
+        names = ("agreement_gradient", "agreement_gradient_z", "agreement_direction")
+        if self.slopes.reason is not None:
+            self.found.metrics |= dict.fromkeys(names, missing(self.slopes.reason))
+            return
+        by_image = {
+            i: test.comb.sums(torch.from_numpy(m)).numpy() / test.comb.pixels
+            for i, m in self.slopes.energies().items()
+        }
+        gradients, _ = self._samples(by_image)
+        if not gradients.any():
+            reason = missing("the gradient is zero throughout the interior")
+            self.found.metrics |= dict.fromkeys(names, reason)
+            return
+        found, profile = gradient_metrics(
+            energies, gradients, test.steps_differ.relative_energy, resamples
+        )
+        error = direction_error(list(test.projections.values()))
+        found["agreement_direction"] = (
+            missing("the gradient is zero along all combs") if error is None else Estimate(error)
+        )
+        self.found.metrics |= found
+        self.found.maps["gradient_profile"] = profile
+
+    def _report_structure(self, test: CombTest, profiles: Array, resamples: Bootstrap) -> None:
+        expected = structure_profile(self.model, test.comb)
+        if isinstance(expected, str):
+            self.found.metrics["agreement_structure"] = missing(expected)
+            return
+        self.found.metrics["agreement_structure"] = distance(profiles - expected, resamples)
+        self.found.maps["structure_profile"] = expected
+
+
+def _comb_test(chosen: Perturbation, comb: Comb, slopes: Slopes, context: Context) -> CombTest:
+    return CombTest(
+        comb,
+        chosen.comb_draws,
+        len(context.images),
+        chosen.noise,
+        chosen.noise_draws,
+        context.seed,
+        slopes,
+    )
+
+
+def _large_images(model: Model, context: Context, shift: int) -> tuple[Tensor | None, str | None]:
+    """The images with room for a shift, prepared, or the reason why they cannot be had."""
+    spec = model.spec
+    try:
+        images = context.sized(spec.height + shift, spec.width + shift)
+    except PerimetryError as error:
+        return None, str(error)
+    return spec.prepare(images), None

@@ -1,0 +1,87 @@
+"""Settings of suites: the fields of their dataclasses, by name, from text or values.
+
+A suite is a frozen dataclass; what a user may choose about it is a field with a default.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..adapters.errors import InputError, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .suite import Suite
+
+
+def configure(
+    suites: Mapping[str, Suite], options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Suite]:
+    """Set fields of `suites` by suite name and field name; the suites given stay as they are.
+
+    Text is read as what the field's type wants: `3,3` as (3, 3), `none` as None. Raises
+    `UnknownNameError` with near names, `InputError` for a value that the field or the suite
+    refuses.
+    """
+    changed = dict(suites)
+    for name, values in options.items():
+        suite = suites[check_name("suite", name, suites)]
+        for key in values:
+            check_name(f"setting of {name}", key, settings_of(suite))
+        parsed = {key: _parse(suite, key, value) for key, value in values.items()}
+        changed[name] = cast("Suite", replace(cast("Any", suite), **parsed))
+    return changed
+
+
+def settings_of(suite: Suite) -> dict[str, Any]:
+    """The settings of `suite` and their values."""
+    return asdict(suite) if is_dataclass(suite) and not isinstance(suite, type) else {}
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Read `SUITE.FIELD=VALUE` texts. Raises `InputError` for anything else."""
+    options: dict[str, dict[str, str]] = {}
+    for text in texts:
+        place, equals, value = text.partition("=")
+        suite, dot, key = place.strip().partition(".")
+        if not (equals and dot and suite and key):
+            raise InputError(f"setting {text!r}; expected SUITE.FIELD=VALUE, such as erf.unit=3,3")
+        options.setdefault(suite, {})[key] = value.strip()
+    return options
+
+
+def _parse(suite: Suite, key: str, value: Any) -> Any:
+    """The value of a field, checked against its type."""
+    kind = _types(suite)[key]
+    try:
+        return TypeAdapter(kind).validate_python(_read(value) if isinstance(value, str) else value)
+    except ValidationError as error:
+        wanted = str(kind).replace("typing.", "")
+        raise InputError(
+            f"{suite.name}.{key} = {value!r} cannot be used ({error.errors()[0]['msg']}); "
+            f"expected {getattr(kind, '__name__', wanted)}, default {getattr(suite, key)!r}"
+        ) from error
+
+
+def _types(suite: Any) -> dict[str, Any]:
+    """Resolved types of the fields alone: class variables may name what only checkers import."""
+    declared = type("Fields", (), {"__annotations__": {f.name: f.type for f in fields(suite)}})
+    return get_type_hints(declared, globalns=vars(sys.modules[type(suite).__module__]))
+
+
+def _read(text: str) -> Any:
+    """Read JSON, a comma-separated list of it, `none`, or plain text."""
+    if text.lower() == "none":
+        return None
+    if "," in text and not text.startswith(("[", "{")):
+        return [_read(part.strip()) for part in text.split(",") if part.strip()]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

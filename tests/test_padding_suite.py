@@ -1,0 +1,246 @@
+"""The padding suite: planted bias recovered exactly, kinds of models, sizes, settings."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from bias_tools import QUICK, SPEC, Circular, approx, classifier, measure, planted, ring, values
+from torch import nn
+
+from perimetry.adapters.errors import InputError
+from perimetry.adapters.load import load
+from perimetry.adapters.model import BORDERS, InputSpec
+from perimetry.adapters.onnx_export import export_onnx
+from perimetry.adapters.torch import wrap
+from perimetry.suites.blind_spots import Stimulus
+from perimetry.suites.padding import PADDING, Padding
+from perimetry.suites.registry import SUITES
+from perimetry.suites.settings import configure
+
+# Planted truths
+
+
+def test_a_network_that_treats_all_places_alike_shows_no_bias_at_all():
+    found = values(planted(np.ones((5, 5))))
+    for metric in PADDING.metrics:
+        if metric.name.startswith(("constant", "blind", "border_drop")):
+            assert found[metric.name] == approx(metric.even), metric.name
+
+
+def test_a_blind_corner_is_found_exactly():
+    gain = np.ones((5, 5))
+    gain[0, 4] = 0
+    measured = planted(gain)
+    found = values(measured)
+    assert found["blind_weakest"] == 0
+    np.testing.assert_allclose(
+        measured.maps["blind_spots"], gain * measured.maps["blind_spots"].max()
+    )
+    assert measured.maps["blind_spots"][0, 4] == 0
+    assert found["border_drop"] == approx(1 / 16)
+    assert found["constant_border_ratio"] == approx(15 / 16)
+    assert found["blind_cv"] == approx(gain.std() / gain.mean())
+    assert found["blind_left_right"] == approx((1 - 9 / 10) / gain.mean())
+    assert found["constant_top_bottom"] == approx((1 - 9 / 10) / gain.mean())
+
+
+def test_a_border_gain_is_found_exactly():
+    found = values(planted(ring(2, 1)))
+    assert found["border_drop"] == approx(-1)
+    assert found["constant_border_ratio"] == approx(2)
+    assert found["blind_weakest"] == approx(1 / ring(2, 1).mean())
+    assert found["blind_left_right"] == approx(0)
+
+
+def test_a_half_that_hears_better_is_found_exactly_and_the_tables_say_which():
+    gain = np.ones((5, 5))
+    gain[:, :2] = 3
+    measured = planted(gain)
+    found = values(measured)
+    assert found["blind_left_right"] == approx((3 - 1) / gain.mean())
+    assert found["constant_left_right"] == approx((3 - 1) / gain.mean())
+    assert found["constant_top_bottom"] == approx(0)
+    (stage,) = measured.tables["stages"]
+    assert stage["constant_left_right"] == approx(2 / gain.mean())
+    mirrored = planted(gain[:, ::-1].copy())
+    assert mirrored.tables["stages"][0]["constant_left_right"] == approx(-2 / gain.mean())
+
+
+def test_a_deaf_network_is_said_to_be_deaf_and_not_called_even():
+    found = planted(np.zeros((5, 5)))
+    assert "changes nothing, wherever" in found.metrics["blind_weakest"].reason
+    assert "0 everywhere" in found.metrics["constant_border_ratio"].reason
+    assert "0 everywhere" in found.metrics["left_right"].reason
+
+
+def test_a_deaf_centre_leaves_the_drop_undefined():
+    found = planted(ring(1, 0))
+    assert "centre answers to no stimulus" in found.metrics["border_drop"].reason
+    assert found.metrics["blind_weakest"].value == 0
+
+
+def test_one_layer_of_zero_padding_darkens_the_border_by_the_share_it_covers():
+    conv = nn.Conv2d(3, 1, 3, 1, 1, bias=False)
+    conv.weight.data.fill_(1.0)
+    model = wrap(conv, spec=InputSpec(12, 12), device="cpu")
+    found = values(measure(model, Padding(grid=2, stimulus=1, exchange=BORDERS)))
+    corners, edges = 4 * 4 / 9, 40 * 6 / 9
+    assert found["constant_border_ratio"] == approx((corners + edges) / 44)
+
+
+def test_circular_padding_leaves_no_place_unlike_another():
+    model = wrap(Circular("circular"), spec=InputSpec(24, 24), device="cpu")
+    found = values(measure(model, replace(QUICK, stimulus=3)))
+    assert found["border_drop"] == approx(0)
+    assert found["blind_cv"] == approx(0)
+    assert found["blind_weakest"] == approx(1)
+    assert found["constant_border_ratio"] == approx(1)
+
+
+def test_exchanging_for_circular_takes_the_whole_border_drop_away():
+    model = wrap(Circular("zeros"), spec=InputSpec(24, 24), device="cpu")
+    found = measure(model, replace(QUICK, stimulus=3, exchange=BORDERS, grid=3))
+    drop = found.metrics["border_drop"].value
+    assert abs(drop) > 0.05
+    assert found.metrics["exchange_circular"].value == approx(-drop)
+    rows = {row["padding"]: row for row in found.tables["exchange"]}
+    assert list(rows) == ["zero", *BORDERS]
+    assert rows["zero"]["border_drop"] == approx(drop)
+    for border in BORDERS:
+        assert rows[border]["border_drop"] - drop == approx(
+            found.metrics[f"exchange_{border}"].value
+        )
+        # A plain image has no border once it goes on beyond it.
+        assert rows[border]["constant_border_ratio"] == approx(1)
+    assert rows["zero"]["constant_border_ratio"] != approx(1)
+
+
+# Kinds of models
+
+
+def test_an_onnx_file_gives_the_numbers_of_the_module_it_was_made_from(tmp_path):
+    net = classifier().eval()
+    path = export_onnx(net, torch.zeros(2, 3, 40, 40), tmp_path / "m.onnx", spec=SPEC)
+    ours = measure(wrap(net, spec=SPEC, device="cpu"), Padding(grid=3))
+    theirs = measure(load(str(path), device="cpu"), Padding(grid=3))
+    for name, value in values(ours).items():
+        assert theirs.metrics[name].value == pytest.approx(value, rel=1e-3, abs=1e-4), name
+    for name, found in ours.maps.items():
+        np.testing.assert_allclose(theirs.maps[name], found, rtol=1e-3, atol=1e-5)
+
+
+def test_the_top_logit_has_its_own_map():
+    model = wrap(classifier(), spec=SPEC, device="cpu")
+    found = measure(model, replace(QUICK, stimulus=4))
+    plain = model.run(model.spec.blank(), logits=True).logits[0]
+    images = Stimulus(4, (1.0, 1.0, 1.0), 0.5).images([(0, 0)], model.spec)
+    shown = model.run(model.spec.prepare(images), logits=True).logits[1]
+    top = int(plain.argmax())
+    assert found.maps["blind_spots_logit"][0, 0] == pytest.approx(
+        float((shown - plain)[top].abs()), rel=1e-3
+    )
+
+
+def test_a_model_without_a_spatial_map_still_shows_its_filters():
+    net = nn.Sequential(nn.Conv2d(3, 4, 40), nn.Flatten(), nn.Linear(4, 2))
+    model = wrap(net, spec=SPEC, device="cpu")
+    assert QUICK.skip(model, "forward") is None
+    found = measure(model)
+    assert found.metrics["filter_left_right"].value >= 0
+    assert "no layer gives a grid" in found.metrics["blind_weakest"].reason
+    assert "no spatial map" in found.metrics["exchange_reflect"].reason
+    bare = wrap(nn.Sequential(nn.Flatten(), nn.Linear(4800, 2)), spec=SPEC, device="cpu")
+    assert "no layer gives a grid" in QUICK.skip(bare, "forward")
+
+
+def test_a_model_without_padding_or_filters_says_which_metrics_it_lacks():
+    found = planted(np.ones((5, 5)), Padding(grid=5, stimulus=8))
+    assert "no layer on the way to the target pads" in found.metrics["exchange_reflect"].reason
+    assert "no convolution has learned kernels" in found.metrics["filter_left_right"].reason
+
+
+def test_borders_that_were_not_asked_for_are_missing_and_say_so():
+    model = wrap(Circular("zeros"), spec=SPEC, device="cpu")
+    found = measure(model, Padding(grid=3, exchange=("circular",)))
+    assert "does not name reflect" in found.metrics["exchange_reflect"].reason
+    assert found.metrics["exchange_circular"].value is not None
+
+
+def test_uneven_layers_are_named_with_the_sizes_that_cure_them():
+    found = measure(wrap(classifier(), spec=SPEC, device="cpu"))
+    assert found.metrics["uneven_layers"].value == 2
+    first = found.tables["uneven"][0]
+    assert (first["name"], first["rows"], first["columns"]) == ("0", 1, 1)
+    assert first["even_heights"] == first["even_widths"] == (37, 41)
+    cured = measure(wrap(classifier(), spec=InputSpec(41, 37), device="cpu"))
+    assert cured.metrics["uneven_layers"].value == 0
+
+
+# Input sizes
+
+
+def test_the_sweep_measures_each_size_as_a_model_of_that_size_would_be():
+    model = wrap(classifier(), spec=SPEC, device="cpu")
+    found = measure(model, replace(QUICK, sizes=(40, 41)))
+    rows = found.tables["sizes"]
+    assert [row["size"] for row in rows] == [40, 41]
+    for row, spec in zip(rows, (SPEC, InputSpec(41, 41)), strict=True):
+        alone = values(measure(wrap(classifier(), spec=spec, device="cpu")))
+        for name, value in row.items():
+            assert name == "size" or value == pytest.approx(alone[name], rel=1e-5, abs=1e-7), name
+    assert (rows[0]["uneven_layers"], rows[1]["uneven_layers"]) == (2, 0)
+    assert "filter_left_right" not in rows[0]
+
+
+def test_a_size_that_the_model_refuses_names_the_sizes_it_takes():
+    model = load("timm:vit_tiny_patch16_224@init", device="cpu", members=1)
+    with pytest.raises(InputError, match=r"refuses an input of 225 x 225 .* takes 224 x 224"):
+        measure(model, Padding(grid=2, exchange=(), sizes=(225,)), count=1)
+
+
+# Settings
+
+BAD = {
+    "stimulus of nothing": ({"stimulus": 0}, "padding.stimulus = 0; expected at least 1"),
+    "one place": ({"grid": 1}, "padding.grid = 1; expected at least 2"),
+    "no weights": ({"weight_sets": 0}, "padding.weight_sets = 0; expected at least 1"),
+    "no size": ({"sizes": (224, 0)}, "padding.sizes = 0; expected at least 1"),
+    "too bright": ({"colour": 1.5}, "padding.colour = 1.5 .* expected levels from 0 to 1"),
+    "one channel too dark": ({"colour": (1.0, -0.1, 0.0)}, "expected levels from 0 to 1"),
+    "background out of range": ({"background": 255.0}, "expected levels from 0 to 1"),
+    "invisible": ({"colour": 0.5}, "must differ from what surrounds it"),
+    "unknown border": ({"exchange": ("mirror",)}, "'mirror' .* reflect, replicate, circular"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_setting_is_refused_with_what_is_allowed(case):
+    setting, text = BAD[case]
+    with pytest.raises(InputError, match=text):
+        Padding(**setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ({"stimulus": 41}, "41 pixels does not fit 7 x 7 places in an image of 40 x 40; allowed"),
+        ({"stimulus": 35}, "allowed are 1 to 34 pixels"),
+        ({"grid": 41}, "allowed are grids of fewer places"),
+    ],
+)
+def test_a_stimulus_that_does_not_fit_the_image_is_refused_with_what_does(setting, text):
+    model = wrap(classifier(), spec=SPEC, device="cpu")
+    with pytest.raises(InputError, match=text):
+        measure(model, Padding(exchange=(), **setting))
+
+
+def test_settings_come_from_the_command_line_as_text():
+    options = {"colour": "1,0,0", "exchange": "reflect,circular", "sizes": "224,225", "grid": "9"}
+    suite = configure(SUITES, {"padding": options})["padding"]
+    assert suite == Padding(
+        colour=(1.0, 0.0, 0.0), exchange=("reflect", "circular"), sizes=(224, 225), grid=9
+    )
+    assert configure(SUITES, {"padding": {"colour": "0"}})["padding"].colour == 0
+    with pytest.raises(InputError, match=r"padding\.grid"):
+        configure(SUITES, {"padding": {"grid": "many"}})

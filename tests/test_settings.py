@@ -1,0 +1,61 @@
+"""Settings of suites: from text to fields, and what is said about those that cannot be."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.suites.erf import Erf
+from perimetry.suites.registry import SUITES
+from perimetry.suites.settings import configure, parse_options, settings_of
+
+
+def test_text_becomes_what_the_field_wants_and_the_registry_stays_as_it_is():
+    suites = configure(SUITES, parse_options(["erf.unit=3,4", "erf.grid=2"]))
+    assert suites["erf"] == Erf(unit=(3, 4), grid=2)
+    assert SUITES["erf"] == Erf()
+    assert configure(suites, {"erf": {"unit": "none"}})["erf"] == Erf(grid=2)
+
+
+def test_values_need_not_be_text():
+    assert configure(SUITES, {"erf": {"unit": (1, 2)}})["erf"] == Erf(unit=(1, 2))
+
+
+def test_settings_are_named_with_their_values():
+    assert settings_of(Erf(grid=3)) == {"unit": None, "grid": 3}
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    pass
+
+
+def test_a_suite_without_settings_has_none():
+    assert settings_of(NoSettings()) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("erf.units=3", "unknown setting of erf 'units'; did you mean unit"),
+        ("erff.unit=3", "unknown suite 'erff'; did you mean erf"),
+    ],
+)
+def test_unknown_names_are_met_with_near_ones(text, message):
+    with pytest.raises(UnknownNameError, match=message):
+        configure(SUITES, parse_options([text]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("erf.grid=many", r"erf.grid = 'many' cannot be used .*expected int, default 0"),
+        ("erf.unit=3", r"erf.unit = '3' cannot be used"),
+        ("erf.grid=-1", r"erf.grid = -1; expected 0 \(no grid\)"),
+        ("erf", r"expected SUITE.FIELD=VALUE, such as erf.unit=3,3"),
+        ("erf.unit", r"expected SUITE.FIELD=VALUE"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_told_with_what_can(text, message):
+    with pytest.raises(InputError, match=message):
+        configure(SUITES, parse_options([text]))

@@ -1,0 +1,232 @@
+"""Stages, filters and other input sizes: what a model shows of itself, and that it stays as is."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx_files import convnet, model, node, save, weights
+from torch import nn
+
+from perimetry.adapters.errors import InputError, NotApplicableError
+from perimetry.adapters.load import load
+from perimetry.adapters.model import Grid, InputSpec
+from perimetry.adapters.onnx_export import export_onnx
+from perimetry.adapters.stages import Falling
+from perimetry.adapters.torch import wrap
+from perimetry.adapters.weights import tensors_digest
+
+SPEC = InputSpec(32, 48)
+
+
+class Steps(nn.Module):
+    """Three resolutions, two maps at each, a gate, and a linear layer behind the target."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU())
+        self.down = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.ReLU())
+        self.gate = nn.Conv2d(6, 6, 1)
+        self.last = nn.Conv2d(6, 8, 3, 2, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.down(self.stem(x))
+        x = self.last(x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True))))
+        return self.head(x.mean((2, 3)))
+
+
+def images(count=2, height=32, width=48):
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def exported(folder, module=None, size=(32, 48), open_sizes=False):
+    path = folder / "model.onnx"
+    export_onnx((module or Steps()).eval(), images(2, *size), path, spec=InputSpec(*size))
+    if open_sizes:
+        proto = onnx.load_model(path)
+        for place, name in ((2, "height"), (3, "width")):
+            proto.graph.input[0].type.tensor_type.shape.dim[place].dim_param = name
+        del proto.graph.value_info[:]
+        save(proto, path)
+    return load(str(path), device="cpu")
+
+
+def test_stages_are_the_last_map_of_each_resolution_down_to_the_target():
+    module = Steps().eval()
+    with torch.no_grad():
+        stem = module.stem(images())
+        down = module.down(stem)
+    found = wrap(module, spec=SPEC, device="cpu").stages(images())
+    assert list(found) == ["stem", "down", "last"]
+    torch.testing.assert_close(found["stem"], stem)
+    torch.testing.assert_close(found["down"], down)
+    assert found["last"].shape == (2, 8, 4, 6)
+
+
+def test_the_last_stage_is_the_target_and_nothing_needs_a_gradient():
+    opened = wrap(Steps(), spec=SPEC, device="cpu")
+    found = opened.stages(images().requires_grad_())
+    *_, last = found.values()
+    torch.testing.assert_close(last, opened.run(images()).target, rtol=0, atol=0)
+    assert not any(stage.requires_grad for stage in found.values())
+
+
+def test_stages_end_at_a_named_target():
+    opened = wrap(Steps(), spec=SPEC, device="cpu", target="down.0")
+    assert list(opened.stages(images())) == ["stem", "down.0"]
+
+
+def test_a_larger_map_on_the_way_down_is_no_stage():
+    found: Falling[str] = Falling()
+    for name, side in (("patches", 14), ("attention", 197), ("block", 14), ("merged", 7)):
+        found.add(Grid(name, "NCHW", 1, side, side), name)
+    assert found.end(Grid("t", "NCHW", 1, 7, 7), "t") == ["block", "t"]
+
+
+def test_stages_leave_no_hooks_and_no_change_behind():
+    opened = wrap(Steps(), spec=SPEC, device="cpu")
+    before = opened.run(images()).target
+    opened.stages(images())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in opened.module().modules())
+    torch.testing.assert_close(opened.run(images()).target, before, rtol=0, atol=0)
+
+
+def test_an_onnx_file_has_the_stages_of_the_module_it_was_made_from(tmp_path):
+    ours = wrap(Steps(), spec=SPEC, device="cpu").stages(images())
+    theirs = exported(tmp_path).stages(images())
+    assert [s.shape for s in theirs.values()] == [s.shape for s in ours.values()]
+    for name, other in zip(ours, theirs.values(), strict=True):
+        # The gate's product lies on the way too, and is the last map of its resolution.
+        if name != "down":
+            torch.testing.assert_close(other, ours[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_without_a_spatial_map_has_no_stages():
+    opened = wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 48, 5)), spec=SPEC, device="cpu")
+    with pytest.raises(NotApplicableError, match="no layer gives a grid"):
+        opened.stages(images())
+
+
+def test_token_models_have_the_single_stage_that_their_tokens_make():
+    opened = load("timm:test_vit@init", device="cpu", members=1)
+    (only,) = opened.stages(opened.spec.blank()).values()
+    assert only.shape[2:] == (opened.target.height, opened.target.width)
+
+
+def test_filters_are_copies_of_the_kernels_by_layer_name():
+    opened = wrap(Steps(), spec=SPEC, device="cpu")
+    found = opened.filters()
+    assert list(found) == ["stem.0", "down.0", "gate", "last"]
+    torch.testing.assert_close(found["last"], Steps().last.weight.detach())
+    before = tensors_digest(opened.module())
+    found["last"].zero_()
+    assert tensors_digest(opened.module()) == before
+
+
+def test_onnx_filters_are_the_stored_kernels_by_node_name(tmp_path):
+    found = load(save(convnet(), tmp_path / "m.onnx"), device="cpu").filters()
+    assert list(found) == ["c1", "map"]
+    np.testing.assert_array_equal(found["c1"], weights(8, 3, 3, 3))
+    found["c1"].zero_()
+    again = load(str(tmp_path / "m.onnx"), device="cpu").filters()
+    np.testing.assert_array_equal(again["c1"], weights(8, 3, 3, 3))
+
+
+def test_a_kernel_computed_from_the_image_is_no_learned_filter(tmp_path):
+    nodes = [
+        node("ReduceMean", ["image"], ["taps"], keepdims=1),
+        node("Conv", ["image", "taps"], ["one"]),
+        node("Conv", ["image", "w"], ["map"], strides=[2, 2]),
+    ]
+    constants = {"w": weights(4, 1, 3, 3)}
+    proto = model(nodes, constants, dims=[1, 1, 16, 16], outputs=["map"], opset=17)
+    assert list(load(save(proto, tmp_path / "m.onnx"), device="cpu").filters()) == ["map"]
+
+
+def test_a_resized_model_gives_what_the_module_gives_at_that_size():
+    module = Steps().eval()
+    opened = wrap(module, spec=SPEC, device="cpu")
+    twin = opened.resized(65, 33)
+    assert (twin.spec.height, twin.spec.width) == (65, 33)
+    assert (twin.target.name, twin.target.height, twin.target.width) == ("last", 9, 5)
+    x = images(2, 65, 33)
+    with torch.no_grad():
+        torch.testing.assert_close(twin.run(x, logits=True).logits, module(x))
+    assert (opened.spec, opened.target.height) == (SPEC, 4)
+
+
+def test_a_resized_twin_of_a_padded_model_stays_padded_and_so_does_its_original():
+    twin = wrap(Steps(), spec=SPEC, device="cpu").padded("box").resized(64, 64)
+    assert twin.treatment.fill == "box"
+    assert twin.original.spec == twin.spec
+    assert twin.run(images(2, 64, 64)).target.shape == (2, 8, 8, 8)
+
+
+def test_selecting_a_twin_of_a_calibrated_model_leaves_the_model_as_it_was():
+    opened = load("timm:test_resnet@init", device="cpu", members=1)
+    x = opened.spec.prepare(torch.rand(4, 3, opened.spec.height, opened.spec.width))
+    opened.select(0, x)
+    before = tensors_digest(opened.module())
+    twin = opened.resized(opened.spec.height + 32, opened.spec.width + 32)
+    twin.select(0, 3 * torch.rand(4, 3, twin.spec.height, twin.spec.width))
+    assert tensors_digest(twin.module()) != before
+    assert tensors_digest(opened.module()) == before
+
+
+def test_a_refused_size_names_the_sizes_that_are_taken():
+    opened = load("timm:vit_tiny_patch16_224@init", device="cpu", members=1)
+    with pytest.raises(InputError, match=r"an input of 225 x 225 .* it takes 224 x 224 \("):
+        opened.resized(225, 225)
+    assert opened.resized(224, 224).target == opened.target
+
+
+class Patches(nn.Module):
+    """Takes whole patches of 16 pixels only, however many."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 16, 16)
+
+    def forward(self, x):
+        if x.shape[2] % 16 or x.shape[3] % 16:
+            raise ValueError("whole patches only")
+        return self.conv(x)
+
+
+def test_the_nearest_whole_strides_are_offered_where_the_model_takes_them():
+    opened = wrap(Patches(), spec=InputSpec(64, 64), device="cpu")
+    with pytest.raises(InputError, match="it takes 64 x 64, 96 x 96, 112 x 112 "):
+        opened.resized(100, 100)
+
+
+@pytest.mark.parametrize("side", [0, -3, 10**6])
+def test_a_size_that_no_image_has_is_refused(side):
+    with pytest.raises(InputError, match="expected 1 to 16384 pixels"):
+        wrap(Steps(), spec=SPEC, device="cpu").resized(side, 32)
+
+
+def test_an_onnx_file_of_fixed_size_says_which_size_that_is(tmp_path):
+    with pytest.raises(InputError, match=r"it takes 32 x 48 \(the input was given as"):
+        exported(tmp_path).resized(64, 64)
+
+
+def test_an_onnx_file_of_open_size_is_resized_like_the_module(tmp_path):
+    module = Steps().eval()
+    twin = exported(tmp_path, module, open_sizes=True).resized(65, 33)
+    ours = wrap(module, spec=SPEC, device="cpu").resized(65, 33)
+    x = images(2, 65, 33)
+    torch.testing.assert_close(twin.run(x).target, ours.run(x).target, rtol=1e-5, atol=1e-6)
+
+
+def test_an_onnx_file_whose_size_is_baked_in_further_down_refuses_another(tmp_path):
+    nodes = [
+        node("Conv", ["image", "w"], ["map"], strides=[2, 2]),
+        node("Reshape", ["map", "shape"], ["flat"]),
+        node("Gemm", ["flat", "v"], ["logits"]),
+    ]
+    constants = {"w": weights(4, 3, 2, 2), "shape": np.array([-1, 1024]), "v": weights(1024, 5)}
+    proto = model(nodes, constants, dims=["b", 3, "h", "w"], outputs=["logits"], out_dims=["b", 5])
+    opened = load(save(proto, tmp_path / "m.onnx"), device="cpu", spec=InputSpec(32, 32))
+    with pytest.raises(InputError, match=r"refuses an input of 33 x 35.*it takes 32 x 32"):
+        opened.resized(33, 35)

@@ -1,0 +1,163 @@
+"""The validation page: its verdicts, its text, and that what it compares is really computed."""
+
+import numpy as np
+import pytest
+
+from perimetry.bench import validation_coverage, validation_known
+from perimetry.bench.validation import VERDICTS, Check, render, shown, validate
+from perimetry.bench.validation_nets import DEPTHS, averaging_stack, linear_resnet50, slim_resnet
+from perimetry.suites import phases
+from perimetry.suites.layers import Window
+
+
+@pytest.fixture(scope="module")
+def quick():
+    return validate(quick=True)
+
+
+def check(ours, reference=2.0, **options):
+    return Check("group", "what | where", "a paper", reference, ours, "function()", **options)
+
+
+def test_every_quick_check_agrees_or_differs_as_its_explanation_predicts(quick):
+    wrong = [(c.what, c.reference, c.ours) for c in quick if c.verdict == "differs"]
+    assert not wrong
+    assert sum(c.verdict == "agrees" for c in quick) > 50
+
+
+def test_every_source_of_the_protocol_is_compared(quick):
+    text = render(quick)
+    for name in ("Araujo", "Luo", "Perone", "Odena", "Alsallakh", "Kim", "closed form", "planted"):
+        assert name in text
+    assert len({(c.group, c.what, c.source) for c in quick}) == len(quick)
+
+
+@pytest.mark.parametrize(
+    ("ours", "options", "verdict"),
+    [
+        (2.0, {}, "agrees"),
+        (2.1, {}, "differs"),
+        (2.1, {"tolerance": 0.11}, "agrees"),
+        (1.9, {"relation": ">="}, "differs"),
+        (2.1, {"relation": ">="}, "agrees"),
+        (2.1, {"relation": "<="}, "differs"),
+        (float("nan"), {"tolerance": 9.0}, "differs"),
+        ((2.0, 2.0), {}, "differs"),
+        ("2", {}, "differs"),
+        (3.0, {"because": "stride", "predicted": 3.0}, "differs, explained"),
+        (3.5, {"because": "stride", "predicted": 3.0}, "differs"),
+        (3.5, {"because": "noise", "predicted": 3.0, "slack": 0.6}, "differs, explained"),
+        (2.5, {"because": "noise", "predicted": 9.0, "slack": 0.6}, "differs"),
+    ],
+)
+def test_a_verdict_follows_from_the_values_alone(ours, options, verdict):
+    assert check(ours, **options).verdict == verdict
+
+
+@pytest.mark.parametrize("ours", [(1.0, 2.0), (1.0, 2.5), "no", "yes"])
+def test_tuples_are_compared_entry_by_entry_and_texts_to_the_letter(ours):
+    reference = "yes" if isinstance(ours, str) else (1.0, 2.0)
+    expected = "agrees" if ours == reference else "differs"
+    assert check(ours, reference).verdict == expected
+
+
+def test_an_explanation_without_a_prediction_is_refused():
+    with pytest.raises(ValueError, match="go together"):
+        check(3.0, because="somehow")
+
+
+def test_the_page_shows_a_planted_wrong_number_as_differing():
+    page = render([check(2.0), check(7.0), check(3.0, because="of that", predicted=3.0)])
+    rows = [line for line in page.splitlines() if "what \\| where" in line]
+    assert ["**differs**" in row for row in rows] == [False, True, False]
+    assert "| **all** | 3 | 1 | 1 | 1 |" in " ".join(page.split())
+    assert "- what | where: of that" in page
+
+
+def test_the_page_is_markdown_with_one_table_for_each_group():
+    page = render([check(2.0), check((1.0, 0.25), (1.0, 0.25))])
+    assert page.startswith("# Validation")
+    assert page.count("| computed by") == 1
+    assert page.endswith("\n")
+    assert not page.endswith("\n\n")
+    assert all(verdict in page for verdict in VERDICTS)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(483.0, "483"), (0.44444, "0.4444"), ((1.0, 2.5), "1, 2.5"), (1e-18, "0")]
+)
+def test_values_are_shown_to_four_digits(value, text):
+    assert shown(value) == text
+
+
+def test_a_wrong_implementation_turns_the_known_answers_red(monkeypatch):
+    monkeypatch.setattr(Window, "coverage", lambda self: np.ones(self.stride))
+    verdicts = [c.verdict for c in validation_known._windows()]
+    assert verdicts.count("differs") >= 4
+
+
+def test_a_wrong_profile_turns_the_linear_resnet_red(monkeypatch):
+    from perimetry.bench import validation_published
+
+    monkeypatch.setattr(validation_published, "linear_resnet50", lambda **_: linear_resnet50())
+    assert [c.verdict for c in validation_published._linear_resnet()].count("differs") == 2
+
+
+def test_an_interval_that_is_too_narrow_or_biased_is_seen():
+    def estimates(shift, half):
+        from perimetry.suites.suite import Estimate
+
+        rng = np.random.default_rng(0)
+        values = rng.normal(1.0 + shift, 0.1, 400)
+        return [Estimate(v, v - half, v + half) for v in values]
+
+    good, narrow, biased = (
+        validation_coverage._summary("plant", "pixels", 8, "radius", 1.0, estimates(*setting))
+        for setting in ((0.0, 0.196), (0.0, 0.1), (0.3, 0.196))
+    )
+    assert good.covered == pytest.approx(0.95, abs=0.03)
+    assert good.width == pytest.approx(1, abs=0.1)
+    assert narrow.covered == pytest.approx(0.68, abs=0.06)
+    assert narrow.width == pytest.approx(0.51, abs=0.05)
+    assert biased.below > 0.8
+    assert biased.above < 0.01
+
+
+@pytest.mark.parametrize("profile", validation_coverage.PROFILES)
+@pytest.mark.parametrize("period", [4, 8])
+def test_the_planted_truths_are_those_of_the_profile(profile, period):
+    plant = validation_coverage.PROFILES[profile](period)
+    plant = plant / plant.mean()
+    truths = validation_coverage.phase_truths(plant, np.tile(plant, (5, 5)))
+    assert truths["weakest"] == pytest.approx(float(phases.weakest(plant)))
+    assert truths["imbalance"] == pytest.approx(float(phases.imbalance(plant)))
+    assert truths["ratio"] == pytest.approx(float(phases.ratio(plant)))
+    assert truths["by_period_2"] == pytest.approx(float(phases.by_period(plant)[2]))
+
+
+@pytest.mark.parametrize("period", [None, 4])
+def test_the_noise_has_mean_one_and_the_variance_of_its_law(period):
+    rng = np.random.default_rng(0)
+    samples = validation_coverage._noisy(np.full((20, 20), 3.0), 4000, rng, period)
+    pixels, own = 2 / validation_coverage.DEGREES, 2 / validation_coverage.PROFILE_DEGREES
+    variance = pixels if period is None else (1 + pixels) * (1 + own) - 1
+    assert samples.mean() == pytest.approx(3, rel=0.01)
+    assert samples[:, 3, 5].var() / 9 == pytest.approx(variance, rel=0.15)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_the_slim_resnet_halves_its_grid_in_the_last_unit_of_three_blocks(depth):
+    import torch
+
+    for blocks, side in ((1, 28), (2, 14), (3, 7), (4, 7)):
+        shape = slim_resnet(DEPTHS[depth], blocks)(torch.zeros(1, 3, 224, 224)).shape[-1]
+        assert shape == side
+    strided = [m for m in slim_resnet(DEPTHS[depth]).modules() if getattr(m, "stride", 1) == (2, 2)]
+    assert len(strided) == 4  # the stem and three 3 x 3
+
+
+def test_an_averaging_stack_keeps_sums():
+    import torch
+
+    out = averaging_stack(3, channels=2)(torch.ones(1, 2, 9, 9))
+    torch.testing.assert_close(out, torch.ones(1, 2, 3, 3))
