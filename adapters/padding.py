@@ -219,7 +219,7 @@ def pad_module(
 def pad_traced(
     module: nn.Module, trace: Trace, fill: Fill, seed: int
 ) -> tuple[list[PaddedLayer], dict[str, str]]:
-    """Pad `module` where `trace` saw it, or its double, uneven: what was grown, what not and why."""
+    """Pad `module` where `trace` saw it, or its double, uneven: what grew, what not and why."""
     modules = dict(module.named_modules())
     generator = torch.Generator().manual_seed(seed)
     layers, left = [], {}

@@ -27,16 +27,19 @@ ARCHITECTURES = (
 )
 EXPORTED = "resnet18"
 """The architecture that is audited again through an ONNX file."""
-SUITES = ["structure", "erf", "deadpixel"]
+SUITES = ["structure", "erf", "deadpixel", "perturbation", "padding"]
+OPTIONS = {"padding": {"grid": 5, "exchange": ("circular",), "weight_sets": 2}}
+"""Coarser than the defaults, for speed."""
+
 FILLS = ["none", "box"]
 
 TIME_LIMIT_S = 600.0
-PICTURES = ("deadpixel", "erf", "structure")
+PICTURES = ("deadpixel", "erf", "structure", "perturbation", "padding")
 
 
 def settings(seed: int) -> Settings:
     """Few images and weight sets: the demo is for looking, not for publishing."""
-    return Settings(count=8, seed=seed, members=8)
+    return Settings(count=8, seed=seed, members=8, options=OPTIONS)
 
 
 def references(out: Path, *, seed: int) -> list[str]:

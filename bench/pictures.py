@@ -1,11 +1,8 @@
-"""Maps as PNG, drawn without any window or global state.
+"""Maps as PNG: which there are, on what scale each is shown, and what a treatment changed in them.
 
 Magnitudes use cividis, whose lightness rises evenly from dark to bright, also for colour-blind
 readers and in grey print. Differences and signed leans use a blue-to-red scale with symmetric
-limits, white at 0. Every value is drawn as a square of whole screen pixels, so that a pattern of
-period 2 in a map is a pattern of period 2 in the picture, never moiré. Light lines mark the stride
-cells over maps whose phases are measured. Titles are plain text: nothing in a model's name is read
-as a formula.
+limits, white at 0. How they are drawn is in `canvas`.
 """
 
 from __future__ import annotations
@@ -15,42 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .store import file_stem, write_atomically
-from .text import ascii_only
+from .canvas import NUMBERED, SIGNED_COLOURS, Frame, Scale, draw
+from .store import file_stem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from matplotlib.axes import Axes
-    from matplotlib.image import AxesImage
-
+    from .canvas import Array, Span
     from .record import Record
 
-    Array = np.ndarray[Any, np.dtype[np.float64]]
-
-COLOURS = "cividis"
-SIGNED_COLOURS = "RdBu_r"
-DPI = 110
-SIDE = 448
-"""About how many screen pixels a map's longer side takes; larger maps keep their own size."""
-LEFT, RIGHT, TOP, BOTTOM = 74, 118, 64, 52
-"""Room in screen pixels round the map, for ticks, colour bar, title and axis label."""
-BAR, GAP = 16, 14
-"""Width of the colour bar and its distance from the map, in screen pixels."""
 LOG_DECADES = 3.0
 """How far below its peak a map is shown on a logarithmic scale."""
 CLIPPED, MUCH = 99.5, 1.25
 """Percentile at which a scale ends where the largest value is so many times larger: a few border
 pixels must not take all colours."""
-NUMBERED = 8
-"""Maps of up to so many values a side have their numbers written in."""
-FEW = 10
-"""Scales that end below have two decimals."""
 MEAN_ONE = 1e-3
 """A mean so near to 1 needs no telling."""
-TICKS = 9
-"""At most so many along an axis, at multiples of a power of 2, as strides are."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +37,21 @@ class Look:
 
     `scale` is `mean` (times the mean), `log` (decades below the peak), `lean` (departure from the
     mean, in % of it) or `signed` (as it is, about 0). `axes` names what rows and columns count.
-    `cells` lays the stride grid over it, `phases` a finer one; `whole` spreads the values over the
-    image's pixels.
+    `cells` lays the stride grid over it, `phases` a finer one; `places` says that values
+    stand at the places of a stimulus.
     """
 
     scale: str = "mean"
     axes: tuple[str, str] = ("row (pixel)", "column (pixel)")
     cells: bool = False
     phases: bool = False
-    whole: bool = False
+    places: bool = False
     what: str = ""
 
 
 _PHASES = Look(axes=("row mod {rows} (pixel)", "column mod {columns} (pixel)"), phases=True)
 _UNITS = Look(axes=("row (unit)", "column (unit)"))
-_PLACES = Look(axes=("row of the stimulus (pixel)", "column of the stimulus (pixel)"), whole=True)
+_PLACES = Look(axes=("stimulus's centre, row (pixel)", "its column (pixel)"), places=True)
 LOOKS: Mapping[str, Look] = {
     "sensitivity": Look(cells=True, what="sensitivity"),
     "sensitivity_sum": Look(cells=True, what="sensitivity, summed over images"),
@@ -93,40 +71,12 @@ LOOKS: Mapping[str, Look] = {
 """By the map's name; others are drawn as magnitudes over pixels."""
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What is drawn of a map, between which ends, and what the colour bar says of it."""
-
-    shown: Array
-    low: float
-    high: float
-    label: str
-    colours: str = COLOURS
-
-    @property
-    def beyond(self) -> str:
-        """At which ends values lie beyond the scale, as matplotlib calls it."""
-        above, below = self.shown.max() > self.high, self.shown.min() < self.low
-        return {(1, 1): "both", (1, 0): "max", (0, 1): "min"}.get((above, below), "neither")
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What lies round a map: title lines, axis names, steps of the grid, and its size in pixels.
-
-    `grid` are the rows and columns between two light lines; `bar` says that these are stride cells,
-    whose size is then written above the map; `size` spreads the values over so many pixels.
-    """
-
-    title: str
-    axes: tuple[str, str] = ("row (pixel)", "column (pixel)")
-    grid: tuple[int, int] | None = None
-    bar: bool = False
-    size: tuple[int, int] | None = None
-
-
 def draw_record(record: Record, folder: Path) -> list[Path]:
-    """Draw every map of `record` into `folder`; give the files' paths."""
+    """Draw every map of `record` into `folder`; give the files' paths.
+
+    Maps with other axes than (rows, columns) or (n, m, rows, columns), or with values that are not
+    finite, are left out.
+    """
     paths = []
     for name, values in record.maps.items():
         look = LOOKS.get(name, Look())
@@ -136,7 +86,7 @@ def draw_record(record: Record, folder: Path) -> list[Path]:
         path = folder / f"{_file_name(record)}.{name}.png"
         variant = "as it is" if record.fill == "none" else f"kernel padding {record.fill}"
         frame = _frame(record, name, look, flat.shape, variant)
-        _draw(scaled(flat, look.scale, look.what), path, frame)
+        draw(scaled(flat, look.scale, look.what), path, frame)
         paths.append(path)
     return paths
 
@@ -157,7 +107,7 @@ def draw_change(treated: Record, untreated: Record, folder: Path) -> list[Path]:
         path = folder / f"{_file_name(treated)}.{name}.change.png"
         frame = _frame(treated, name, look, after.shape, f"{treated.fill} less {untreated.fill}")
         change = per_mean(after) - per_mean(before)
-        _draw(scaled(change, "signed", "change, in means of either map"), path, frame)
+        draw(scaled(change, "signed", "change, in means of either map"), path, frame)
         paths.append(path)
     return paths
 
@@ -171,7 +121,7 @@ def draw_map(
     of the peak; `signed` values as they are, with limits symmetric about 0.
     """
     scale = "signed" if signed else "log" if log else "mean"
-    _draw(scaled(np.asarray(values, dtype=np.float64), scale, ""), path, Frame(title))
+    draw(scaled(np.asarray(values, dtype=np.float64), scale, ""), path, Frame(title))
 
 
 def tiled(values: np.ndarray[Any, Any]) -> Array | None:
@@ -232,8 +182,8 @@ def _frame(record: Record, name: str, look: Look, shape: tuple[int, ...], varian
     grid = _cell(record) if look.cells else None
     if look.phases:
         grid = (max(1, shape[0] // NUMBERED), max(1, shape[1] // NUMBERED))
-    size = _pixels(record) if look.whole else None
-    return Frame(title, (rows, columns), grid, look.cells, size)
+    spans = _spans(record, shape) if look.places else None
+    return Frame(title, (rows, columns), grid, look.cells, spans)
 
 
 def _cell(record: Record) -> tuple[int, int] | None:
@@ -244,109 +194,27 @@ def _cell(record: Record) -> tuple[int, int] | None:
     return int(profile.shape[0]), int(profile.shape[1])
 
 
-def _pixels(record: Record) -> tuple[int, int] | None:
-    """The input's height and width, where the record has them."""
-    spec = record.model.spec
-    return (int(spec["height"]), int(spec["width"])) if spec else None
+def _spans(record: Record, shape: tuple[int, ...]) -> tuple[Span, Span] | None:
+    """Pixels that the squares of a map of stimuli reach over, so that each is centred on its own.
 
+    None where the record does not say how large the stimulus was.
+    """
+    from ..suites.blind_spots import PER_SIDE
 
-def _draw(scale: Scale, path: Path, frame: Frame) -> None:
-    """Lay map, colour bar and words out in whole screen pixels, and write the PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows, columns = scale.shown.shape
-    dot = max(1, SIDE // max(rows, columns))
-    height, width = rows * dot, columns * dot
-    whole = (LEFT + max(width, SIDE // 2) + RIGHT, TOP + height + BOTTOM)
-    figure = Figure(figsize=(whole[0] / DPI, whole[1] / DPI), dpi=DPI)
-    FigureCanvasAgg(figure)
-    axes, bar = (
-        figure.add_axes((x / whole[0], BOTTOM / whole[1], wide / whole[0], height / whole[1]))
-        for x, wide in ((LEFT, width), (LEFT + width + GAP, BAR))
+    spec, side = record.model.spec, record.settings.get("stimulus")
+    if not spec:
+        return None
+    side = side or max(1, round(min(spec["height"], spec["width"]) / PER_SIDE))
+    rows, columns = (
+        _span(spec[name], side, count)
+        for name, count in zip(("height", "width"), shape, strict=True)
     )
-    image = _image(axes, scale, frame)
-    figure.colorbar(image, cax=bar, extend=scale.beyond).set_label(
-        ascii_only(scale.label), fontsize=9
-    )
-    bar.tick_params(labelsize=8)
-    _around(axes, scale.shown.shape, frame)
-    text = "\n".join(ascii_only(line, 64) for line in frame.title.split("\n"))
-    figure.text(LEFT / whole[0], 1 - 10 / whole[1], text, fontsize=9, va="top", parse_math=False)
-    if max(rows, columns) <= NUMBERED:
-        _numbers(axes, scale, image)
-    write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))
+    return rows, columns
 
 
-def _image(axes: Axes, scale: Scale, frame: Frame) -> AxesImage:
-    return axes.imshow(
-        scale.shown,
-        cmap=scale.colours,
-        vmin=scale.low,
-        vmax=scale.high,
-        interpolation="nearest",
-        aspect="auto",
-        extent=None if frame.size is None else (0, frame.size[1], frame.size[0], 0),
-    )
-
-
-def _around(axes: Axes, shape: tuple[int, ...], frame: Frame) -> None:
-    """Axis names, ticks at multiples of the stride, and the light lines between cells."""
-    sides = frame.size or shape
-    steps = frame.grid if frame.bar and frame.grid else (1, 1)
-    for name, axis, side, step in zip(
-        frame.axes, (axes.yaxis, axes.xaxis), sides, steps, strict=True
-    ):
-        axis.set_label_text(name, fontsize=9)
-        while side / step > TICKS:
-            step *= 2
-        axis.set_ticks(np.arange(0, side, step))
-    axes.tick_params(labelsize=8)
-    if frame.grid is None:
-        return
-    for draw, side, step in zip((axes.axhline, axes.axvline), shape, frame.grid, strict=True):
-        for at in range(step, side, step):
-            draw(at - 0.5, color="white", linewidth=0.5, alpha=0.45)
-    if frame.bar:
-        _scale_bar(axes, frame.grid)
-
-
-def _scale_bar(axes: Axes, cell: tuple[int, int]) -> None:
-    """One stride cell's width above the map's right end, with its size in pixels."""
-    right = axes.get_xlim()[1]
-    style = {"transform": axes.get_xaxis_transform(), "color": "black", "clip_on": False}
-    axes.plot([right - cell[1], right], [1.02, 1.02], linewidth=2, solid_capstyle="butt", **style)
-    text = f"stride cell, {cell[0]} x {cell[1]} pixels"
-    axes.annotate(
-        text,
-        (right - cell[1], 1.02),
-        (-4, 0),
-        xycoords=axes.get_xaxis_transform(),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        fontsize=8,
-        annotation_clip=False,
-    )
-
-
-def _numbers(axes: Axes, scale: Scale, image: AxesImage) -> None:
-    """Write each value into its square, dark on bright and bright on dark."""
-    left, right, bottom, top = image.get_extent()
-    decimals = 2 if max(abs(scale.low), abs(scale.high)) < FEW else 1
-    rows, columns = scale.shown.shape
-    for (i, j), value in np.ndenumerate(scale.shown):
-        red, green, blue, _ = image.to_rgba(value)
-        dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
-        axes.text(
-            left + (j + 0.5) * (right - left) / columns,
-            top + (i + 0.5) * (bottom - top) / rows,
-            f"{value:.{decimals}f}",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if dark else "black",
-        )
+def _span(size: int, side: int, count: int) -> Span:
+    step = (size - side) / (count - 1)
+    return (side - step) / 2, size - (side - step) / 2
 
 
 def _file_name(record: Record) -> str:

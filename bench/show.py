@@ -15,10 +15,10 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ..adapters.errors import InputError, UnknownNameError, unknown
-from . import show_rules, show_rules_forward
+from . import show_rules, show_rules_padding, show_rules_perturbation
 from .board import check_unmixed, choose, newest
 from .render import NOT_SIMPLY_BETTER
-from .show_finding import Finding, Topic, measured, sentences
+from .show_finding import Finding, Topic, kept, measured, sentences
 from .show_layout import WIDTH, Section, Table, lay_out
 from .show_provenance import provenance
 from .show_tables import TABLES, changes, grown, label
@@ -47,9 +47,9 @@ TOPICS: Mapping[str, tuple[tuple[Topic, ...], Words]] = {
     "structure": (show_rules.STRUCTURE, show_rules.WORDS),
     "erf": (show_rules.ERF, show_rules.WORDS),
     "deadpixel": (show_rules.DEADPIXEL, show_rules.WORDS),
-    "padding": (show_rules_forward.PADDING, show_rules_forward.WORDS),
-    "perturbation": (show_rules_forward.PERTURBATION, show_rules_forward.WORDS),
-    "fidelity": (show_rules_forward.FIDELITY, show_rules_forward.WORDS),
+    "padding": (show_rules_padding.PADDING, show_rules_padding.WORDS),
+    "perturbation": (show_rules_perturbation.PERTURBATION, show_rules_perturbation.WORDS),
+    "fidelity": (show_rules_padding.FIDELITY, show_rules_padding.WORDS),
 }
 QUESTIONS = {
     "structure": "what the architecture alone implies",
@@ -215,10 +215,7 @@ def _suite_section(finding: Finding) -> Section:
     topics, words = TOPICS.get(record.suite, ((), {}))
     section.blocks += sentences(finding, topics, words) if topics else _plain(finding)
     for make in TABLES.get(record.suite, ()):
-        try:
-            table = make(finding)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-            continue  # the record lacks a column that this table shows
+        table = kept(make, finding)
         section.blocks += [table] if table else []
     if record.suite == "deadpixel":
         section.blocks.append(NOT_SIMPLY_BETTER)
@@ -248,9 +245,11 @@ def _treated(case: Case, fill: str) -> Section:
     section = Section(f"Kernel padding {clean(fill, 20)}: what it changed")
     if not after:
         return section
-    section.blocks += grown(after[0].record)
-    table = changes(after, before)
-    section.blocks += [table] if table else []
+    section.blocks += kept(grown, after[0].record) or []
+    if not (after[0].record.model.treatment or {}).get("layers"):
+        return section
+    table = kept(changes, after, before)
+    section.blocks.append(table or "There is no untreated record of these suites to set beside it.")
     if case.fill == "none":
         for finding in (f for f in after if f.record.suite == "fidelity"):
             section.blocks += sentences(finding, *TOPICS["fidelity"])
@@ -259,21 +258,27 @@ def _treated(case: Case, fill: str) -> Section:
 
 def _gaps(records: Sequence[Record]) -> list[Block]:
     """What has no number, and why; equal reasons of one suite together."""
-    reasons: dict[str, list[str]] = defaultdict(list)
+    found: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        label = f"{record.suite}:{record.protocol} ({record.fill})"
-        if record.status == "skipped":
-            reasons[f"{label}: does not apply: {record.reason}"] = []
-        elif record.status == "failed":
-            what = record.error.message if record.error else "no error was kept"
-            reasons[f"{label}: FAILED: {what}"] = []
-        for name, held in record.metrics.items():
-            if held.value is None:
-                reasons[f"{label}: {held.reason}"].append(name)
+        for what, reason in _reasons(record):
+            found[f"{record.suite}:{record.protocol}", reason][what].append(record.fill)
     return [
-        clean(f"{reason} -- {', '.join(names)}" if names else reason, 600)
-        for reason, names in reasons.items()
+        clean(f"{label} ({_fills(held)}): {', '.join(held)}: {reason}.", 600)
+        for (label, reason), held in found.items()
     ]
+
+
+def _reasons(record: Record) -> list[tuple[str, str]]:
+    """What of a record is missing, and why."""
+    if record.status == "skipped":
+        return [("does not apply", record.reason or "no reason was kept")]
+    if record.status == "failed":
+        return [("failed", record.error.message if record.error else "no error was kept")]
+    return [(name, held.reason or "") for name, held in record.metrics.items() if held.reason]
+
+
+def _fills(held: Mapping[str, list[str]]) -> str:
+    return ", ".join(dict.fromkeys(fill for fills in held.values() for fill in fills))
 
 
 def _notes(records: Sequence[Record]) -> list[Block]:

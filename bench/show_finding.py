@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .compare import samples
 from .text import clean
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Words = Mapping[str, Callable[["Finding"], str | None]]
 
+T = TypeVar("T")
 TOLERANCE = 0.005
 """An exact number this near to even is called even."""
 LEVELS = 255
@@ -34,6 +35,18 @@ OF_ONE_WEIGHT_SET = ("blind_", "border_drop", "constant_", "filter_", "exchange_
 """Metrics of `padding` that are exact for what one weight set makes of one stimulus."""
 FIELD = re.compile(r"\{([^{}:]+)(?::([^{}]+))?\}")
 """A place in a sentence: `{metric}`, `{metric:form}` or `{word}`."""
+
+
+MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+"""What a record of another version, or a damaged one, raises where it lacks what is looked for."""
+
+
+def kept(make: Callable[..., T], *arguments: Any) -> T | None:
+    """What `make` gives, or None where the record lacks what it speaks of."""
+    try:
+        return make(*arguments)
+    except MALFORMED:
+        return None
 
 
 class Verdict(Enum):
@@ -141,19 +154,16 @@ def sentences(finding: Finding, topics: tuple[Topic, ...], words: Words) -> list
     """What `topics` say of `finding`, a sentence or none for each."""
     found = []
     for topic in topics:
-        said = (_say(rule, finding, words) for rule in topic)
+        said = (kept(_say, rule, finding, words) for rule in topic)
         found += [text for text in said if text is not None][:1]
     return found
 
 
 def _say(rule: Rule, finding: Finding, words: Words) -> str | None:
     """The sentence of `rule`, or None when it does not apply."""
-    try:
-        if not rule.when(finding):
-            return None
-        parts = {m[0]: _fill(finding, words, m[1], m[2] or "") for m in FIELD.finditer(rule.text)}
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-        return None  # the record lacks a column or a map that this sentence speaks of
+    if not rule.when(finding):
+        return None
+    parts = {m[0]: _fill(finding, words, m[1], m[2] or "") for m in FIELD.finditer(rule.text)}
     if None in parts.values():
         return None
     return FIELD.sub(lambda m: parts[m[0]] or "", rule.text)

@@ -1,10 +1,16 @@
-"""How an account is laid out: sections of sentences and small tables, folded to a width."""
+"""How an account is laid out: sections of sentences and small tables, folded to a width.
+
+This is the gate through which everything goes that is shown: no control character, line break or
+change of writing direction that a model's or a record's text may hold gets through.
+"""
 
 from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from .text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,6 +20,7 @@ WIDTH = 96
 NARROWEST = 40
 UNBROKEN = "\u00a0"
 """A space at which no line breaks; shown as a plain one."""
+LONGEST = 4000
 
 
 @dataclass(frozen=True)
@@ -49,20 +56,27 @@ def lay_out(
     """The sections that hold something, as text of at most `width` columns where that can be."""
     width = max(NARROWEST, min(width, WIDTH))
     parts = [
-        "\n".join([heading(section.title), *(_block(block, width) for block in section.blocks)])
+        "\n".join(
+            [heading(safe(section.title)), *(_block(block, width) for block in section.blocks)]
+        )
         for section in sections
         if section.blocks
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def safe(text: str) -> str:
+    """`text` made safe to show; spaces at which no line breaks stay."""
+    return UNBROKEN.join(clean(part, LONGEST) for part in text.split(UNBROKEN))
+
+
 def _block(block: Block, width: int) -> str:
     if isinstance(block, Literal):
-        return f"    {block.text}"
+        return f"    {clean(block.text, LONGEST)}"
     if isinstance(block, Table):
         return _table(block, width)
     text = textwrap.fill(
-        block,
+        safe(block),
         width,
         initial_indent="  - ",
         subsequent_indent="    ",
@@ -89,6 +103,6 @@ def _tabulated(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
     from tabulate import tabulate
 
     align = ["left"] + ["right"] * (len(heads) - 1)
-    rows = [[cell.replace(UNBROKEN, " ") for cell in row] for row in rows]
+    rows = [[clean(cell) for cell in row] for row in rows]
     text: str = tabulate(rows, heads, tablefmt="simple", disable_numparse=True, colalign=align)
     return [f"    {line}" for line in text.split("\n")]

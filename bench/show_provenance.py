@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from .compare import samples
+from .show_finding import kept
 from .show_layout import Literal
 from .text import clean
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from .show_layout import Block
 
 BUILT_IN = ("dead-leaves", "noise")
-LONGEST = 4000
 
 
 def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[Block]:
@@ -25,7 +25,7 @@ def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[B
     best = next((r for r in records if r.model.spec), records[0])
     facts = {
         "Model": _pairs({"reference": best.model.reference, **best.model.source}),
-        "Input": _input(best),
+        "Input": kept(_input, best),
         "Target": _pairs(best.model.target or {}),
         "Images": _images(records),
         "Protocols": ", ".join(
@@ -36,8 +36,8 @@ def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[B
         "On": _machine(best),
     }
     blocks: list[Block] = [f"{k}: {clean(v, 1000)}." for k, v in facts.items() if v]
-    command = repeat(records, suites)
-    return [*blocks, "To make these records again:", Literal(clean(command, LONGEST))]
+    command = kept(repeat, records, suites)
+    return [*blocks, "To make these records again:", Literal(command)] if command else blocks
 
 
 def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
@@ -115,7 +115,9 @@ def _input(record: Record) -> str:
         return ""
     size = f"{spec['height']} x {spec['width']}, {spec['channels']} channel(s)"
     guessed = spec.get("guessed") or []
-    return size + (f"; guessed, not stated by the model: {', '.join(guessed)}" if guessed else "")
+    return size + (
+        f"; guessed, not stated by the model: {', '.join(map(str, guessed))}" if guessed else ""
+    )
 
 
 def _images(records: Sequence[Record]) -> str:
@@ -135,7 +137,7 @@ def _made(records: Sequence[Record]) -> str:
     days = sorted({record.created[:10] for record in records})
     seconds = sum(record.timing.measure_s for record in records)
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{when}, {len(records)} records, {seconds:.0f} s of measuring beside shared gradients"
+    return f"{when}, {len(records)} record(s), {seconds:.0f} s of measuring beside shared gradients"
 
 
 def _machine(record: Record) -> str:

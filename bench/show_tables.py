@@ -22,7 +22,7 @@ LEAST = 0.01
 """Culprits that take off less of the imbalance are only counted."""
 COMPARED = {
     "structure": ("weakest", "imbalance", "uneven_layers"),
-    "erf": ("luo_size", "r_squared", "offset_y", "offset_x"),
+    "erf": ("luo_size", "radius", "offset_y", "offset_x"),
     "deadpixel": ("weakest", "imbalance", "relL1"),
     "padding": ("blind_weakest", "border_drop", "constant_left_right", "constant_top_bottom"),
     "perturbation": ("comb_weakest", "comb_imbalance", "detect_ratio", "shift_consistency"),
