@@ -43,6 +43,9 @@ from .weights import calibrate_norms, tensors_digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+KEPT_BYTES = 2**30
+"""Weight sets stay in memory, once built and calibrated, where all together take no more."""
+
 _NORMS = (F.batch_norm, torch.batch_norm, F.instance_norm, torch.instance_norm)
 
 
@@ -63,6 +66,11 @@ def contiguous_norm_gradients(x: Tensor) -> contextlib.AbstractContextManager[An
     """Guard one pass over `x` (batch, ...) where torch's norm gradients can be wrong."""
     at_risk = x.requires_grad and x.shape[0] == 1 and x.device.type == "cpu"
     return _ContiguousNormGradients() if at_risk else contextlib.nullcontext()
+
+
+def _size(module: nn.Module) -> int:
+    """Bytes of all parameters."""
+    return sum(p.nbytes for p in module.parameters())
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -116,7 +124,7 @@ class TorchModel:
         self._trace = Trace()
         self._live: nn.Module | None = None
         self._light: nn.Module | None = None
-        self._selected: tuple[int, Tensor] | None = None
+        self._kept: dict[int, tuple[nn.Module, Tensor]] = {}
         self._pairs: Pairs | None = None
         self._border: Border | None = None
         self.target = self._locate(target, prefix)
@@ -180,14 +188,18 @@ class TorchModel:
         if not 0 <= member < self.members:
             raise InputError(f"weight set {member} of {self.members} was asked for")
         x = x[: self._calibrated]
-        before, calibrator = self._selected or (None, x)
-        if member == before and _same(x, calibrator):
+        self._light = None
+        kept = self._kept.get(member)
+        if kept is not None and _same(kept[1], x):
+            self._live = kept[0]
             return
-        if self._live is None or (self.members > 1 and member != before):
-            self._live = self._prepare(member)
-        self._light, self._selected = None, (member, x)
+        if self._live is None or self.members > 1:
+            self._live = kept[0] if kept is not None else self._prepare(member)
         if self._calibrated:
             calibrate_norms(self._live, self._cast(x, self._live))
+        if _size(self._live) * self.members > KEPT_BYTES:
+            self._kept.clear()
+        self._kept[member] = (self._live, x)
 
     def _cast(self, x: Tensor, module: nn.Module) -> Tensor:
         """Bring `x` to the module's device and type; batches in channels-last order, as it is."""
@@ -217,7 +229,8 @@ class TorchModel:
                     self._pairs = find_pairs(module, self._shown)
                 except Exception:  # what comes after the target may refuse; nothing is lost
                     self._pairs = {}
-            self._light = folded(module, self._pairs).to(torch.bfloat16)
+            twin = copy.deepcopy(folded(module, self._pairs))  # `to` changes tensors in place
+            self._light = twin.to(torch.bfloat16)
         return self._light
 
     def _shown(self, module: nn.Module) -> list[Tensor]:
@@ -254,7 +267,8 @@ class TorchModel:
 
         twin = copy.copy(self)
         twin.original = self
-        twin._live = twin._light = twin._pairs = twin._selected = None
+        twin._live = twin._light = twin._pairs = None
+        twin._kept = {}
         twin._seed = seed
         twin._calibrated = sys.maxsize if recalibrate else self._calibrated
         twin._body = light_copy(self._shell).eval().requires_grad_(False)
@@ -271,7 +285,8 @@ class TorchModel:
     def _twin(self) -> TorchModel:
         """A copy on the same weights; on its own where `select` would change them in place."""
         twin = copy.copy(self)
-        twin._light = twin._pairs = twin._selected = None
+        twin._light = twin._pairs = None
+        twin._kept = {}
         twin.notes = list(self.notes)
         if self._calibrated and self.members == 1:
             twin._live = copy.deepcopy(self._live)

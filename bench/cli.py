@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from enum import StrEnum
@@ -286,7 +287,12 @@ def validate(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line.
+
+    OpenMP's threads are told to sleep while they wait, here and in the workers, unless the user
+    says otherwise: spinning, they take a shared machine's cores from one another.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

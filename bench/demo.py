@@ -28,7 +28,10 @@ ARCHITECTURES = (
 EXPORTED = "resnet18"
 """The architecture that is audited again through an ONNX file."""
 SUITES = ["structure", "erf", "deadpixel", "perturbation", "padding"]
-OPTIONS = {"padding": {"grid": 5, "exchange": ("circular",), "weight_sets": 2}}
+OPTIONS = {
+    "padding": {"grid": 5, "exchange": ("circular",), "weight_sets": 2},
+    "perturbation": {"comb_draws": 3, "noise_draws": 3, "attack_images": 2, "block": 5},
+}
 """Coarser than the defaults, for speed."""
 
 FILLS = ["none", "box"]

@@ -74,6 +74,8 @@ def test_gradients_in_bfloat16_are_those_in_float32_to_their_precision(name):
         signs = torch.randn(target.shape, generator=torch.Generator().manual_seed(1)).sign()
         (gradient,) = torch.autograd.grad((target * signs).sum(), x)
         gradients.append(gradient)
+        assert model.run(x.detach(), logits=True).logits.dtype == torch.float32
+        assert {p.dtype for p in model.module().parameters()} == {torch.float32}
     a, b = gradients
     assert not torch.equal(a, b)
     assert (a - b).norm() < 0.5 * a.norm()  # activations at a kink fall to the other side
