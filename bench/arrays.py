@@ -42,7 +42,7 @@ def read_arrays(path: Path) -> Arrays:
 
     Maps whose peak float32 cannot hold come back as float64.
     """
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         maps = {
             name.removeprefix("map."): grow(archive[name], _exponent(archive, name))
             for name in archive.files

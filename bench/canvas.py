@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
     Array = np.ndarray[Any, np.dtype[np.float64]]
+    Pair = tuple[int, int]
     Span = tuple[float, float]
 
 COLOURS = "cividis"
@@ -62,15 +63,15 @@ class Scale:
 class Frame:
     """What lies round a map: title lines, axis names, steps of the grid, and its size in pixels.
 
-    `grid` are the rows and columns between two light lines; `bar` says that these are stride cells,
-    whose size is then written above the map; `spans` are the pixels that rows and columns reach
-    over, where a value is not one pixel.
+    `grid` are the rows and columns between two light lines; `bar` says what they enclose, if its
+    size is to stand above the map; `spans` are the pixels that rows and columns reach over, where a
+    value is not one pixel.
     """
 
     title: str
     axes: tuple[str, str] = ("row (pixel)", "column (pixel)")
-    grid: tuple[int, int] | None = None
-    bar: bool = False
+    grid: Pair | None = None
+    bar: str = ""
     spans: tuple[Span, Span] | None = None
 
 
@@ -136,11 +137,11 @@ def _around(axes: Axes, shape: tuple[int, ...], frame: Frame) -> None:
         for at in range(step, side, step):
             draw(at - 0.5, color="white", linewidth=0.5, alpha=0.45)
     if frame.bar:
-        _scale_bar(axes, frame.grid)
+        _scale_bar(axes, frame.grid, frame.bar)
 
 
-def _scale_bar(axes: Axes, cell: tuple[int, int]) -> None:
-    """One stride cell's width above the map's right end, with its size in pixels."""
+def _scale_bar(axes: Axes, cell: Pair, what: str) -> None:
+    """One cell's width above the map's right end, with what it is and its size in pixels."""
     right = axes.get_xlim()[1]
     axes.plot(
         [right - cell[1], right],
@@ -151,7 +152,7 @@ def _scale_bar(axes: Axes, cell: tuple[int, int]) -> None:
         solid_capstyle="butt",
         clip_on=False,
     )
-    text = f"stride cell, {cell[0]} x {cell[1]} pixels"
+    text = f"{what}, {cell[0]} x {cell[1]} pixels"
     axes.annotate(
         text,
         (right - cell[1], 1.02),

@@ -7,11 +7,13 @@ ONNX first and audited again from that file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .plan import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .store import Store
 
 ARCHITECTURES = (
@@ -28,7 +30,7 @@ ARCHITECTURES = (
 EXPORTED = "resnet18"
 """The architecture that is audited again through an ONNX file."""
 SUITES = ["structure", "erf", "deadpixel", "perturbation", "padding"]
-OPTIONS = {
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "padding": {"grid": 5, "exchange": ("circular",), "weight_sets": 2},
     "perturbation": {"comb_draws": 3, "noise_draws": 3, "attack_images": 2, "block": 5},
 }

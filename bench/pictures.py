@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from .canvas import Array, Span
+    from .canvas import Array, Pair, Span
     from .record import Record
 
 LOG_DECADES = 3.0
@@ -61,7 +61,7 @@ LOOKS: Mapping[str, Look] = {
     "gradient_profile": replace(_PHASES, what="gradient energy of each phase"),
     "structure_profile": replace(_PHASES, what="expected energy of each phase"),
     "erf": Look("log", what="effective receptive field"),
-    "units": Look("log", what="fields of a grid of units"),
+    "units": Look("log", ("row of units", "column of units"), what="fields of units"),
     "mean_feature_map": replace(_UNITS, what="mean magnitude of a unit, images"),
     "constant_feature_map": replace(_UNITS, scale="lean", what="lean of a unit, plain image"),
     "blind_spots": replace(_PLACES, what="response of the target"),
@@ -85,7 +85,7 @@ def draw_record(record: Record, folder: Path) -> list[Path]:
             continue
         path = folder / f"{_file_name(record)}.{name}.png"
         variant = "as it is" if record.fill == "none" else f"kernel padding {record.fill}"
-        frame = _frame(record, name, look, flat.shape, variant)
+        frame = _frame(record, name, look, np.shape(values), variant)
         draw(scaled(flat, look.scale, look.what), path, frame)
         paths.append(path)
     return paths
@@ -105,7 +105,8 @@ def draw_change(treated: Record, untreated: Record, folder: Path) -> list[Path]:
             continue
         look = LOOKS.get(name, Look())
         path = folder / f"{_file_name(treated)}.{name}.change.png"
-        frame = _frame(treated, name, look, after.shape, f"{treated.fill} less {untreated.fill}")
+        variant = f"{treated.fill} less {untreated.fill}"
+        frame = _frame(treated, name, look, np.shape(values), variant)
         change = per_mean(after) - per_mean(before)
         draw(scaled(change, "signed", "change, in means of either map"), path, frame)
         paths.append(path)
@@ -174,19 +175,26 @@ def _label(what: str, unit: str) -> str:
 
 
 def _frame(record: Record, name: str, look: Look, shape: tuple[int, ...], variant: str) -> Frame:
-    """Title, axes, grid and extent of one map of `record`."""
+    """Title, axes, grid and extent of one map of `record`, whose own shape is `shape`."""
     title = "\n".join(
         (record.model.reference, f"{variant}; {record.suite}:{record.protocol}, {name}")
     )
-    rows, columns = (a.format(rows=shape[0], columns=shape[1]) for a in look.axes)
-    grid = _cell(record) if look.cells else None
-    if look.phases:
-        grid = (max(1, shape[0] // NUMBERED), max(1, shape[1] // NUMBERED))
+    rows, columns = (a.format(rows=shape[-2], columns=shape[-1]) for a in look.axes)
     spans = _spans(record, shape) if look.places else None
-    return Frame(title, (rows, columns), grid, look.cells, spans)
+    return Frame(title, (rows, columns), *_grid(record, look, shape), spans)
 
 
-def _cell(record: Record) -> tuple[int, int] | None:
+def _grid(record: Record, look: Look, shape: tuple[int, ...]) -> tuple[Pair | None, str]:
+    """What the light lines enclose, and what that is called where its size is to be told."""
+    if len(shape) == 4:
+        return (shape[2], shape[3]), "each field"
+    if look.phases:
+        return (max(1, shape[0] // NUMBERED), max(1, shape[1] // NUMBERED)), ""
+    cell = _cell(record) if look.cells else None
+    return cell, "stride cell" if cell else ""
+
+
+def _cell(record: Record) -> Pair | None:
     """The stride cell of the record's sensitivity, where it has phases."""
     profile = record.maps.get("phase_profile")
     if profile is None or np.ndim(profile) != 2:

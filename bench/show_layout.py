@@ -57,7 +57,10 @@ def lay_out(
     width = max(NARROWEST, min(width, WIDTH))
     parts = [
         "\n".join(
-            [heading(safe(section.title)), *(_block(block, width) for block in section.blocks)]
+            [
+                heading(clean(section.title, width)),
+                *(_block(block, width) for block in section.blocks),
+            ]
         )
         for section in sections
         if section.blocks

@@ -111,9 +111,8 @@ def culprit(finding: Finding) -> str | None:
     if not rows or rows[0]["reduction"] <= 0:
         return None
     before, after = finding.value("imbalance"), float(rows[0]["imbalance_padded"])
-    return f"{joined([str(rows[0]['name'])])} alone would take it from {number(before)} to " + (
-        number(after)
-    )
+    name = joined([str(rows[0]["name"])])
+    return f"{name} alone would take the imbalance from {number(before)} to {number(after)}"
 
 
 def of_image(finding: Finding) -> str:
@@ -176,6 +175,11 @@ STRUCTURE: tuple[Topic, ...] = (
             off("weakest"),
         ),
         Rule(
+            "Over all random weights, the worst-served phase{phase} is expected to get {weakest} "
+            "of the average sensitivity.",
+            off("weakest"),
+        ),
+        Rule(
             "All phases are treated alike: the weakest gets {weakest} of the average.",
             settled("weakest"),
         ),
@@ -184,6 +188,10 @@ STRUCTURE: tuple[Topic, ...] = (
         Rule(
             "Sensitivity is expected to vary over the phases by {imbalance:%} of its mean "
             "(imbalance). Of that variance, {periods}.",
+            off("imbalance"),
+        ),
+        Rule(
+            "Sensitivity is expected to vary over the phases by {imbalance:%} of its mean.",
             off("imbalance"),
         ),
     ),

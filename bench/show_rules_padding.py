@@ -74,13 +74,15 @@ def before_exchange(finding: Finding) -> str:
 
 
 def _drop(finding: Finding, border: str) -> float:
-    row: dict[str, Any] = next(r for r in finding.rows("exchange") if r["padding"] == border)
-    return float(row["border_drop"])
+    drops: dict[str, Any] = {r["padding"]: r["border_drop"] for r in finding.rows("exchange")}
+    return float(drops[border])
 
 
-def chance(finding: Finding) -> str:
+def chance(finding: Finding) -> str | None:
     """The lean that random kernels leave: 1 / sqrt(kernels) a layer, weighted as the metric is."""
     kernels = np.array([float(row["kernels"]) for row in finding.rows("filters")])
+    if not kernels.sum():
+        return None
     return f"{100 * float(np.sqrt(kernels).sum() / kernels.sum()):.2g}\u00a0%"
 
 

@@ -59,13 +59,20 @@ PERTURBATION: tuple[Topic, ...] = (
     (
         Rule(
             "By differences alone, without gradients: the worst-served phase{comb} gets "
-            "{comb_weakest} of the mean response; imbalance {comb_imbalance:%}.",
+            "{comb_weakest} of the mean response.",
             off("comb_weakest"),
         ),
         Rule(
             "By differences alone, without gradients: the phase that comes out weakest{comb} "
             "gets {comb_weakest} of the mean response: {comb_weakest:doubt}."
         ),
+    ),
+    (
+        Rule(
+            "The response varies over these phases by {comb_imbalance:%} of its mean.",
+            off("comb_imbalance"),
+        ),
+        Rule("Variation over these phases {comb_imbalance:%} of the mean: {comb_imbalance:doubt}."),
     ),
     (
         Rule(

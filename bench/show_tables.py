@@ -112,7 +112,7 @@ def sizes(finding: Finding) -> Table | None:
     }
     rows = finding.rows("sizes")
     cells = [(str(row["size"]), *(_cell(row[name]) for name in columns)) for row in rows]
-    return Table("By input size", ("side", *columns.values()), cells) if rows else None
+    return Table("By input size:", ("side", *columns.values()), cells) if rows else None
 
 
 def units(finding: Finding) -> Table | None:
@@ -120,11 +120,9 @@ def units(finding: Finding) -> Table | None:
     rows = finding.rows("units")
     names = ("luo_size", "radius", "offset_y", "offset_x")
     cells = [
-        (f"{row['row']}, {row['column']}", *(_cell(row[name]) for name in names))
-        for row in rows[:MOST_ROWS]
+        (f"{row['row']}, {row['column']}", *(_cell(row[name]) for name in names)) for row in rows
     ]
-    caption = _of("Unit by unit, in pixels", len(rows))
-    return Table(caption, ("unit", *names), cells) if rows else None
+    return Table("Unit by unit, in pixels:", ("unit", *names), cells) if rows else None
 
 
 def _cell(value: Any) -> str:
