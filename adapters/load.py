@@ -64,11 +64,14 @@ def load(
     )
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """References of all timm architectures that match a shell `pattern`, such as `timm:resnet*`."""
+def list_models(pattern: str = "*", family: str | None = None) -> list[str]:
+    """References of all timm architectures that match a shell `pattern`, such as `timm:resnet*`.
+
+    `family` is the module of timm that defines them, such as `resnet`, `regnet` or `convnext`.
+    """
     from .timm import known_models
 
-    names = [f"timm:{name}" for name in known_models()]
+    names = [f"timm:{name}" for name in known_models(family)]
     return [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"timm:{pattern}")]
 
 

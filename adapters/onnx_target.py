@@ -69,11 +69,26 @@ def find_target(
     if not names:
         return None
     values = Session(proto, names, optimise=False).run({image: x})
+    prefixed = _joins_stored_tokens(proto, image)
     for name in reversed(names):
         grid = as_grid(name, values[name], size)
-        if grid is not None:
+        if grid is not None and (prefixed or not grid.prefix):
             return grid
     return None
+
+
+def _joins_stored_tokens(proto: onnx.ModelProto, image: str) -> bool:
+    """Whether some Concat joins what does not depend on the image to what does.
+
+    Class and register tokens come in this way. Without one, a list of boxes from several grids may
+    still be as long as a square grid with a few tokens more (28^2 + 14^2 + 7^2 = 32^2 + 5).
+    """
+    edges = image_edges(proto, image)
+    return any(
+        len({name in edges for name in node.input}) == 2
+        for node in proto.graph.node
+        if node.op_type == "Concat"
+    )
 
 
 def named_target(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .device import pick_device
-from .errors import InputError, ModelFileError, UnknownNameError, WeightsError, unknown
+from .errors import InputError, ModelFileError, UnknownNameError, WeightsError, check_name, unknown
 from .model import InputSpec, Precision
 from .torch import TorchModel
 from .weights import set_scales_to_one, tensors_digest
@@ -31,11 +31,16 @@ CALIBRATION_IMAGES = 4
 
 
 @cache
-def known_models() -> tuple[str, ...]:
-    """All architecture names of the installed timm."""
+def known_models(family: str | None = None) -> tuple[str, ...]:
+    """All architecture names of the installed timm, or those of one of its modules.
+
+    Raises `UnknownNameError` for a family that timm does not have.
+    """
     import timm
 
-    return tuple(timm.list_models())
+    if family is not None:
+        check_name("family of timm models", family, timm.list_modules())
+    return tuple(timm.list_models(module=family or ""))
 
 
 def open_timm(

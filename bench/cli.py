@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .board import Board
-    from .plan import Settings
+    from .plan import Job, Settings
     from .runner import Options
     from .store import Store
 
@@ -133,13 +134,29 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="SUITE.FIELD=VALUE", help="See `perimetry list suites`."),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Worker processes a device; on the CPU they share cores.")
+    ] = 1,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out models that match this pattern.")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option(help="Only models of this timm family, such as regnet.")
+    ] = None,
+    shard: Annotated[str, typer.Option(help="I/N: the I-th of N shares of the models.")] = "1/1",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many models.", show_default="all")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be measured, and how long.")
+    ] = False,
     keep_failed: Annotated[
         bool, typer.Option("--keep-failed", help="Do not try failed records again.")
     ] = False,
 ) -> None:
     """Audit models, with and without kernel padding, and print the board."""
     from ..suites.settings import parse_options
-    from .plan import Settings
+    from .plan import Choice, Settings, expand_references, parse_shard
 
     with _told():
         from .devices import devices
@@ -156,9 +173,16 @@ def run(
             options=parse_options(setting or ()),
         )
         options = _options(devices(device), batch, time_limit, retry_failed=not keep_failed)
-        store, failed = _run(
-            references, suite.split(","), kernel_padding.split(","), settings, options, out
-        )
+        options = replace(options, workers=workers)
+        choice = Choice(tuple(exclude or ()), family, parse_shard(shard), limit)
+        names = expand_references(references, choice)
+        if not names:
+            raise InputError("no model is left: --exclude, --family or --shard took them all")
+        suites, fills = suite.split(","), kernel_padding.split(",")
+        if dry_run:
+            typer.echo(_forecast(names, suites, fills, settings, options, out))
+            return
+        store, failed = _run(names, suites, fills, settings, options, out)
         _show(store, None, Format.table, ())
     if failed:
         raise typer.Exit(FAILED)
@@ -325,7 +349,12 @@ def _options(
     from .devices import default_batch
     from .runner import Options
 
-    return Options(found, batch or default_batch(found[0]), limit_s or None, retry_failed)
+    return Options(
+        found,
+        batch or default_batch(found[0]),
+        time_limit_s=limit_s or None,
+        retry_failed=retry_failed,
+    )
 
 
 def _run(
@@ -337,21 +366,12 @@ def _run(
     out: Path,
 ) -> tuple[Store, int]:
     """Make what is missing in `out`; the store, and how many of the records asked for failed."""
-    from .plan import expand_references, make_jobs
     from .progress import Progress
     from .runner import missing_jobs
     from .runner import run as run_jobs
     from .store import Store
-    from .toolkit import standard
 
-    jobs = make_jobs(
-        expand_references(references),
-        suites,
-        fills,
-        settings,
-        device=options.devices[0].partition(":")[0],
-        known=standard().suites,
-    )
+    jobs = _jobs(references, suites, fills, settings, options)
     store = Store(out)
     todo, _ = missing_jobs(jobs, store, retry_failed=options.retry_failed)
     with Progress(sum(len(job.cells) for job in todo)) as progress:
@@ -359,6 +379,37 @@ def _run(
     typer.echo(summary.text(), err=True)
     keys = [cell.key for job in jobs for cell in job.cells]
     return store, sum(record.status == "failed" for record in store.find(keys).values())
+
+
+def _jobs(
+    references: list[str],
+    suites: list[str],
+    fills: list[str],
+    settings: Settings,
+    options: Options,
+) -> list[Job]:
+    from .plan import make_jobs
+    from .toolkit import standard
+
+    device = options.devices[0].partition(":")[0]
+    known = standard().suites
+    return make_jobs(references, suites, fills, settings, device=device, known=known)
+
+
+def _forecast(
+    references: list[str],
+    suites: list[str],
+    fills: list[str],
+    settings: Settings,
+    options: Options,
+    out: Path,
+) -> str:
+    """What a run would do: records to make, and the time, where the folder has some to go by."""
+    from .runner import forecast
+    from .store import Store
+
+    jobs = _jobs(references, suites, fills, settings, options)
+    return forecast(jobs, Store(out) if out.exists() else None, options)
 
 
 def _show(store: Store, sort: str | None, form: Format, where: tuple[str, ...]) -> None:

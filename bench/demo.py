@@ -31,8 +31,8 @@ EXPORTED = "resnet18"
 """The architecture that is audited again through an ONNX file."""
 SUITES = ["structure", "erf", "deadpixel", "perturbation", "padding"]
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "padding": {"grid": 5, "exchange": ("circular",), "weight_sets": 2},
-    "perturbation": {"comb_draws": 3, "noise_draws": 3, "attack_images": 2, "block": 5},
+    "padding": {"grid": 5, "exchange": ("circular",), "weight_sets": 4},
+    "perturbation": {"comb_draws": 4, "noise_draws": 3, "block": 5},
 }
 """Coarser than the defaults, for speed."""
 

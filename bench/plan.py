@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,8 +126,46 @@ def _cell(suite: Suite, protocol: str, used: Mapping[bool, Any], common: list[An
     return Cell(suite.name, protocol, version, suite.random, settings, key)
 
 
-def expand_references(references: Sequence[str]) -> list[str]:
-    """Replace wildcards by the models that match, each once.
+@dataclass(frozen=True)
+class Choice:
+    """Which of the models named are meant: shell patterns left out, a family, a share, a number.
+
+    `shard` is (i, n): the i-th of n interleaved shares, from 1.
+    """
+
+    exclude: tuple[str, ...] = ()
+    family: str | None = None
+    shard: tuple[int, int] = (1, 1)
+    limit: int | None = None
+
+    def of(self, references: Sequence[str]) -> list[str]:
+        """Choose from `references`, in their order."""
+        known = None
+        if self.family is not None:
+            from ..adapters.load import list_models
+
+            known = set(list_models(family=self.family))
+        chosen = [r for r in references if known is None or r.partition("@")[0] in known]
+        chosen = [r for r in chosen if not self._excluded(r)]
+        first, step = self.shard
+        return chosen[first - 1 :: step][: self.limit]
+
+    def _excluded(self, reference: str) -> bool:
+        bare = reference.partition("@")[0]
+        names = (reference, bare, bare.removeprefix("timm:"))
+        return any(fnmatchcase(name, pattern) for name in names for pattern in self.exclude)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read `I/N` as (i, n). Raises `InputError`."""
+    first, slash, count = text.partition("/")
+    if slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count):
+        return int(first), int(count)
+    raise InputError(f"shard {text!r}; expected I/N with I from 1 to N, such as 2/8")
+
+
+def expand_references(references: Sequence[str], choice: Choice | None = None) -> list[str]:
+    """Replace wildcards by the models that match, each once, and choose.
 
     A pattern that nothing matches stays: opening it will fail and say so, the others go on.
     """
@@ -138,7 +177,7 @@ def expand_references(references: Sequence[str]) -> list[str]:
             found.update(dict.fromkeys(expand(reference)))
         except UnknownNameError:
             found[reference] = None
-    return list(found)
+    return (choice or Choice()).of(list(found))
 
 
 def parse_suites(names: Sequence[str], known: Mapping[str, Suite]) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ that are already in the store are not made again, failed ones only when asked to
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import tempfile
 import time
@@ -39,10 +40,14 @@ EXIT_S = 10.0
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: nothing here changes a number."""
+    """How to run: nothing here changes a number beyond float noise.
+
+    `workers` is the number of worker processes a device; on the CPU they share its cores.
+    """
 
     devices: tuple[str, ...] = ("cpu",)
     batch: int = 16
+    workers: int = 1
     time_limit_s: float | None = None
     retry_failed: bool = True
 
@@ -103,6 +108,29 @@ def missing_jobs(jobs: Sequence[Job], store: Store, *, retry_failed: bool) -> tu
     done = {k for k, r in found.items() if not (retry_failed and r.status == "failed")}
     rest = [job.only(c.key for c in job.cells if c.key not in done) for job in jobs]
     return [job for job in rest if job.cells], len(done)
+
+
+def forecast(jobs: Sequence[Job], store: Store | None, options: Options) -> str:
+    """What a run of `jobs` would make, and how long it would take.
+
+    The time is a guess from what the records in `store` took, told only where there are some.
+    """
+    todo, held = list(jobs), 0
+    if store is not None:
+        todo, held = missing_jobs(jobs, store, retry_failed=options.retry_failed)
+    models = len({job.reference for job in todo})
+    count = sum(len(job.cells) for job in todo)
+    text = f"{count} records of {models} models to make; {held} are there already"
+    spent: dict[tuple[str, str], float] = {}
+    for record in store.records() if store is not None else ():
+        timing, variant = record.timing, (record.model.reference, record.fill)
+        shared = timing.load_s + timing.gradients_s
+        spent[variant] = spent.get(variant, shared) + timing.measure_s
+    if not spent or not todo:
+        return text
+    seconds = sum(spent.values()) / len(spent) * len(todo)
+    seconds /= len(options.devices) * options.workers
+    return f"{text}; about {seconds / 60:.1f} minutes, going by {len(spent)} variants measured here"
 
 
 class Slot:
@@ -175,7 +203,7 @@ class Floor:
         self._report = report
         self._started = 0
         self._context = multiprocessing.get_context("spawn")
-        self._slots = [Slot(device, self._start) for device in options.devices]
+        self._slots = [Slot(d, self._start) for d in options.devices * options.workers]
         self._queue: deque[Job] = deque()
 
     def work_off(self, queue: deque[Job]) -> None:
@@ -206,16 +234,25 @@ class Floor:
             self._options.batch,
             str(self._store.root),
             str(slot.log),
+            self._threads(),
         )
         process = self._context.Process(target=work, args=(theirs, order), daemon=True)
         process.start()
         theirs.close()  # else its end would never be seen to close
         return process, ours
 
+    def _threads(self) -> int | None:
+        """Threads of a worker, where several share the CPU."""
+        if self._options.workers == 1:
+            return None
+        return max(1, (os.cpu_count() or 1) // len(self._slots))
+
     def _dispatch(self, slot: Slot) -> None:
-        """Give the slot a job: of the model it has open, where there is one."""
+        """Give the slot a job: of the model it has open, else of one that no other has open."""
+        others = {s.last_reference for s in self._slots if s is not slot and s.job is not None}
         same = (job for job in self._queue if job.reference == slot.last_reference)
-        job = next(same, self._queue[0])
+        free = (job for job in self._queue if job.reference not in others)
+        job = next(same, None) or next(free, self._queue[0])
         self._queue.remove(job)
         self._report(Event("begin", slot.device, job))
         slot.give(job, self._options.time_limit_s)

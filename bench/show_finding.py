@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .compare import samples
 from .text import clean
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ class Finding:
         if metric is None or metric.even is None or verdict is None or verdict is Verdict.off:
             return None
         if verdict is Verdict.no_interval:
-            return f"not shown to be uneven, {samples(self.record)} samples give no interval"
+            return "not shown to be uneven: too few samples for an interval"
         if verdict is Verdict.even:
             return "even"
         return f"not shown to be uneven, the interval holds {metric.even:g}"

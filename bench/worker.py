@@ -41,6 +41,8 @@ class Order:
     batch: int
     folder: str
     log: str
+    threads: int | None = None
+    """Threads of torch in this process; None leaves them as they are."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def work(pipe: Connection, order: Order) -> None:
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     _print_to(order.log)
+    _use_threads(order.threads)
     store = Store(order.folder)
     bench = Workbench(
         order.toolkit(),
@@ -95,6 +98,14 @@ def work(pipe: Connection, order: Order) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             _serve(pipe, bench, pipe.recv(), keep)
+
+
+def _use_threads(count: int | None) -> None:
+    """Share the cores with the other workers."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
 
 
 def _serve(pipe: Connection, bench: Workbench, job: Job, keep: Callable[[Record], None]) -> None:

@@ -110,9 +110,40 @@ def test_settings_precision_and_recalibration_reach_the_records_and_their_keys(t
     assert "records made: 3 ok" in perimetry("run", *common).output
 
 
+def test_a_dry_run_counts_and_guesses_and_leaves_nothing_behind(folder, tmp_path):
+    """Nothing there: counts only. Beside records: the time that they took, scaled."""
+    out = tmp_path / "new"
+    done = perimetry("run", "timm:test_*@init", "--exclude", "*vit*", "--dry-run", "--out", out)
+    assert re.search(r"\d+ records of \d+ models to make; 0 are there already\n", done.output)
+    assert not out.exists()
+    names = ["timm:test_resnet@init", "timm:test_convnext@init"]
+    done = perimetry("run", *names, "--out", folder[0], *RUN, "--dry-run")
+    assert "7 records of 1 models to make; 7 are there already" in done.output
+    assert re.search(r"about \d+\.\d minutes, going by \d variants measured here", done.output)
+
+
+def test_two_workers_give_the_board_of_one(folder, tmp_path):
+    """Structure and gradients are the same whoever measures them, up to float noise."""
+    names = ["timm:test_vit@init", "timm:test_resnet@init"]
+    done = perimetry("run", *names, "--out", tmp_path, *RUN, "--workers", "2")
+    assert done.exit_code == 0, done.output
+    one, two = (
+        {(r.model.reference, r.fill, r.suite): r for r in Store(f).records() if r.status == "ok"}
+        for f in (folder[0], tmp_path)
+    )
+    assert one.keys() == two.keys()
+    for key, record in one.items():
+        for name, value in record.metrics.items():
+            other = two[key].metrics[name].value
+            assert other == (None if value.value is None else pytest.approx(value.value, rel=1e-3))
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["run", "timm:x@init", "--shard", "3/2"], "expected I/N"),
+        (["run", "timm:x@init", "--family", "resnetz"], "unknown family of timm models"),
+        (["run", "timm:x@init", "--exclude", "*"], "no model is left"),
         (["run", "timm:x@init", "--set", "erf.units=1,1"], "unknown setting of erf 'units'"),
         (["run", "timm:x@init", "--set", "erf"], "expected SUITE.FIELD=VALUE"),
         (["run", "timm:x@init", "--set", "padding.grid=1"], "padding.grid"),

@@ -11,7 +11,15 @@ from PIL import Image
 
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench import plan as plan_module
-from perimetry.bench.plan import Settings, file_identity, make_jobs, parse_fills, parse_suites
+from perimetry.bench.plan import (
+    Choice,
+    Settings,
+    file_identity,
+    make_jobs,
+    parse_fills,
+    parse_shard,
+    parse_suites,
+)
 
 SETTINGS = Settings(images="noise", count=4)
 
@@ -150,3 +158,38 @@ def test_fidelity_joins_only_treated_variants_of_image_suites():
     assert ("box", "fidelity") in made(["deadpixel"], ["none", "box"])
     assert ("none", "fidelity") not in made(["deadpixel"], ["none", "box"])
     assert made(["fidelity"], ["none", "zero"]) == [("zero", "fidelity")]
+
+
+NAMES = ["timm:resnet18@init", "timm:resnet34@init", "timm:regnetx_002@init", "vendor.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "kept"),
+    [
+        (Choice(), NAMES),
+        (Choice(exclude=("resnet*",)), NAMES[2:]),
+        (Choice(exclude=("*.onnx", "timm:*18")), NAMES[1:3]),
+        (Choice(family="regnet"), [NAMES[2]]),
+        (Choice(shard=(2, 2)), [NAMES[1], NAMES[3]]),
+        (Choice(limit=1, shard=(2, 3)), [NAMES[1]]),
+    ],
+)
+def test_a_choice_leaves_out_shares_and_bounds(choice, kept):
+    assert choice.of(NAMES) == kept
+
+
+def test_shards_are_disjoint_and_together_everything():
+    shares = [Choice(shard=(i, 3)).of(NAMES) for i in (1, 2, 3)]
+    assert sorted(sum(shares, [])) == sorted(NAMES)
+
+
+def test_an_unknown_family_is_answered_with_near_names():
+    with pytest.raises(UnknownNameError, match="did you mean .*regnet"):
+        Choice(family="regnets").of(NAMES)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/"])
+def test_a_shard_that_is_none_is_told_what_one_is(text):
+    with pytest.raises(InputError, match="expected I/N with I from 1 to N"):
+        parse_shard(text)
+    assert parse_shard("2/8") == (2, 8)
