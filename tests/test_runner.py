@@ -243,3 +243,21 @@ def test_two_runs_of_one_folder_agree(tmp_path, undisturbed):
     assert [p.returncode for p in both] == [0, 0]
     assert board_text(tmp_path) == undisturbed
     assert len(list((tmp_path / "records").glob("*.json"))) == 28
+
+
+def test_an_untouched_twin_takes_over_what_is_exact_without_measuring_it_again(monkeypatch):
+    """A ViT has no kernel to pad: its structure is measured once, and both records say the same."""
+    from perimetry.bench import audit
+    from perimetry.suites.structure import Structure
+
+    measured = []
+    original = Structure.measure
+    monkeypatch.setattr(
+        Structure, "measure", lambda self, *rest: measured.append(1) or original(self, *rest)
+    )
+    records = audit("timm:test_vit@init", ("structure",), ("none", "zero"), device="cpu")
+    assert len(measured) == 1
+    assert records[0].metrics == records[1].metrics
+    assert [r.fill for r in records] == ["none", "zero"]
+    audit("timm:test_resnet@init", ("structure",), ("none", "zero"), device="cpu")
+    assert len(measured) == 3
