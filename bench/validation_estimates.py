@@ -37,6 +37,10 @@ LIMITS = {
         "a share of phases below a threshold has no estimate free of bias where phases lie close "
         "to the threshold"
     ),
+    "luo_size": (
+        "the pixel that one half of the images takes for the peak is not always the highest, so "
+        "the threshold, a share of the peak, comes out a little low and the size a little large"
+    ),
     "ratio": (
         "where phases nearly tie, the phase that one half picks is not always the extreme one, so "
         "the ratio comes out too small"

@@ -41,7 +41,7 @@ from . import phases
 from .gradients import expect, pixel_energy, random_signs
 from .statistics import Bootstrap, bootstrap, linear
 from .suite import Context, Estimate, Measurement, Metric, Probe, missing
-from .unbiased import extreme, mean_square, products, pseudo_values, size
+from .unbiased import estimate_square, extreme, products, pseudo_values, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -228,10 +228,7 @@ def _products(profiles: Array) -> Array:
 
 def _periods(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     parts = phases.by_period(profiles, _products)
-    found = {
-        f"by_period_{p}": resamples.estimate(mean_square(pairs, resamples))
-        for p, pairs in parts.items()
-    }
+    found = {f"by_period_{p}": estimate_square(pairs, resamples) for p, pairs in parts.items()}
     for p in PERIODS:
         found.setdefault(f"by_period_{p}", missing(f"the period is not a multiple of {p}"))
     return found

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .suite import Estimate
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -96,6 +98,21 @@ def size(deviations: Array, resamples: Bootstrap) -> Array:
     Below 0 the samples have nothing in common but noise.
     """
     return signed_root(mean_square(products(deviations), resamples))
+
+
+def estimate_square(pairs: Array, resamples: Bootstrap) -> Estimate:
+    """Estimate `mean_square` with the interval of its signed root, squared.
+
+    The error of a square grows with it, that of its root hardly does.
+    """
+    root = resamples.estimate(signed_root(mean_square(pairs, resamples)))
+    if root.value is None:
+        return root
+    value, low, high = (
+        None if end is None else end * abs(end) for end in (root.value, root.low, root.high)
+    )
+    draws = None if root.draws is None else root.draws * np.abs(root.draws)
+    return Estimate(value, low, high, draws=draws)
 
 
 def signed_root(square: Array) -> Array:

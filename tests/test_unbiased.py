@@ -5,6 +5,7 @@ import pytest
 
 from perimetry.suites.statistics import bootstrap
 from perimetry.suites.unbiased import (
+    estimate_square,
     extreme,
     mean_square,
     products,
@@ -98,6 +99,17 @@ def test_the_interval_of_a_mean_square_covers_the_truth_and_is_not_wider_than_it
     assert np.mean(values) == pytest.approx(truth, abs=4 * np.std(values) / np.sqrt(600))
     assert 0.915 <= np.mean(hits) <= 0.98
     assert np.mean(halves) < 1.45 * 1.96 * np.std(values)
+
+
+def test_the_estimate_of_a_square_is_its_mean_with_the_interval_of_its_root():
+    values = 1 + np.random.default_rng(0).normal(size=(9, 4))
+    resamples = bootstrap(9, 200, 0)
+    found = estimate_square(products(values), resamples)
+    root = resamples.estimate(size(values, resamples))
+    assert found.value == pytest.approx(mean_square(products(values), resamples)[0])
+    assert found.low == pytest.approx(root.low * abs(root.low))
+    assert found.high == pytest.approx(root.high * abs(root.high))
+    assert np.allclose(found.draws, mean_square(products(values), resamples)[1:])
 
 
 def test_the_size_of_what_is_only_noise_is_around_zero():
