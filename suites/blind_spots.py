@@ -21,7 +21,7 @@ from .feature_maps import channel_mean
 from .gradients import expect
 from .spatial_bias import SMALLEST, asymmetries, border_ratio, no_centre
 from .suite import missing
-from .unbiased import extreme, size
+from .unbiased import extreme, magnitude
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -156,7 +156,7 @@ def blind_metrics(shares: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     """
     flat = shares.reshape(len(shares), -1)
     weakest = extreme(flat, np.argmin, resamples)
-    cv = size(flat - 1, resamples)
+    cv = magnitude(flat - 1, resamples)
     sides = asymmetries(shares, resamples)
     return {
         "blind_weakest": resamples.estimate(weakest, low=0.0),

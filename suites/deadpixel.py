@@ -41,7 +41,7 @@ from . import phases
 from .gradients import expect, pixel_energy, random_signs
 from .statistics import Bootstrap, bootstrap, linear
 from .suite import Context, Estimate, Measurement, Metric, Probe, missing
-from .unbiased import estimate_square, extreme, products, pseudo_values, size
+from .unbiased import estimate_square, extreme, magnitude, products, pseudo_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -214,7 +214,7 @@ def corrected(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     unbounded = missing("the weakest phase gets nothing: the ratio is unbounded")
     return {
         "weakest": resamples.estimate(low, low=0.0, positive=True),
-        "imbalance": resamples.estimate(size(flat - 1, resamples), low=0.0),
+        "imbalance": resamples.estimate(magnitude(flat - 1, resamples), low=0.0),
         "ratio": resamples.estimate(high / low, low=1.0, positive=True)
         if (low > 0).all()
         else unbounded,

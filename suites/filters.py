@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .suite import missing
-from .unbiased import size
+from .unbiased import magnitude
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +72,7 @@ def _average(sets: Sequence[Mapping[str, Lean]], axis: str, resamples: Bootstrap
         return missing("no convolution has learned kernels with two taps along this axis")
     values = np.array([[getattr(one[name], axis) for name in names] for one in sets])
     weights = np.array([sets[0][name].kernels for name in names], dtype=np.float64)
-    sizes = np.stack([size(column[:, None], resamples) for column in values.T], 1)
+    sizes = np.stack([magnitude(column[:, None], resamples) for column in values.T], 1)
     return resamples.estimate(sizes @ weights / weights.sum(), low=0.0)
 
 

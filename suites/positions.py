@@ -17,7 +17,7 @@ from ..adapters.errors import InputError, PerimetryError
 from .comb import per_mean
 from .receptive_field import trace
 from .suite import Estimate, missing
-from .unbiased import mean_square, products, pseudo_values
+from .unbiased import magnitude, pseudo_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -145,9 +145,8 @@ def position_metrics(
         why = missing("no change of a pixel of the block changes the output")
         return {**found, "position_cv": why, "position_r2": why}
     places = pseudo_values(samples, per_mean)
-    spread = mean_square(products(places.reshape(len(places), -1) - 1), resamples)
-    signed = np.sign(spread) * np.sqrt(np.abs(spread))
-    found["position_cv"] = resamples.estimate(signed, low=0.0)
+    spread = magnitude(places.reshape(len(places), -1) - 1, resamples)
+    found["position_cv"] = resamples.estimate(spread, low=0.0)
     found["position_r2"] = missing(roots) if isinstance(roots, str) else _r2(samples, roots)
     return found
 

@@ -10,7 +10,7 @@ from ..adapters.errors import PerimetryError
 from .comb import per_mean
 from .energy import energy_map
 from .suite import Estimate, missing
-from .unbiased import mean_square, products, pseudo_values
+from .unbiased import magnitude, pseudo_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,8 +87,8 @@ def leverage(energies: Array, effects: Array, resamples: Bootstrap) -> Estimate:
 
 def distance(differences: Array, resamples: Bootstrap) -> Estimate:
     """Root mean square over the phases of the mean `differences` (samples, p, q), noise aside."""
-    square = mean_square(products(differences.reshape(len(differences), -1)), resamples)
-    return resamples.estimate(np.sign(square) * np.sqrt(np.abs(square)), low=0.0)
+    flat = differences.reshape(len(differences), -1)
+    return resamples.estimate(magnitude(flat, resamples), low=0.0)
 
 
 def gradient_metrics(

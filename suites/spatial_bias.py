@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .suite import missing
-from .unbiased import pseudo_values, size
+from .unbiased import magnitude, pseudo_values
 
 if TYPE_CHECKING:
     from .statistics import Bootstrap
@@ -70,7 +70,7 @@ def asymmetries(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
             found[name] = missing("a single unit along this axis has no halves")
         else:
             leans = pseudo_values(samples, measure)[:, None]
-            found[name] = resamples.estimate(size(leans, resamples), low=0.0)
+            found[name] = resamples.estimate(magnitude(leans, resamples), low=0.0)
     return found
 
 

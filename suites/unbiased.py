@@ -92,7 +92,7 @@ def mean_square(pairs: Array, resamples: Bootstrap) -> Array:
     return replicates
 
 
-def size(deviations: Array, resamples: Bootstrap) -> Array:
+def magnitude(deviations: Array, resamples: Bootstrap) -> Array:
     """Root of `mean_square` of `deviations` (n, places), signed: replicates (replicates,).
 
     Below 0 the samples have nothing in common but noise.

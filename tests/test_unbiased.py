@@ -7,11 +7,11 @@ from perimetry.suites.statistics import bootstrap
 from perimetry.suites.unbiased import (
     estimate_square,
     extreme,
+    magnitude,
     mean_square,
     products,
     pseudo_values,
     read_elsewhere,
-    size,
 )
 
 
@@ -105,7 +105,7 @@ def test_the_estimate_of_a_square_is_its_mean_with_the_interval_of_its_root():
     values = 1 + np.random.default_rng(0).normal(size=(9, 4))
     resamples = bootstrap(9, 200, 0)
     found = estimate_square(products(values), resamples)
-    root = resamples.estimate(size(values, resamples))
+    root = resamples.estimate(magnitude(values, resamples))
     assert found.value == pytest.approx(mean_square(products(values), resamples)[0])
     assert found.low == pytest.approx(root.low * abs(root.low))
     assert found.high == pytest.approx(root.high * abs(root.high))
@@ -115,6 +115,6 @@ def test_the_estimate_of_a_square_is_its_mean_with_the_interval_of_its_root():
 def test_the_size_of_what_is_only_noise_is_around_zero():
     rng = np.random.default_rng(0)
     resamples = bootstrap(10, 10, 0)
-    sizes = [size(rng.normal(0, 1, (10, 32)), resamples)[0] for _ in range(300)]
+    sizes = [magnitude(rng.normal(0, 1, (10, 32)), resamples)[0] for _ in range(300)]
     assert abs(np.mean(sizes)) < 4 * np.std(sizes) / np.sqrt(300)
     assert min(sizes) < 0 < max(sizes)
