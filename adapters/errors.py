@@ -33,6 +33,9 @@ class NotApplicableError(PerimetryError, NotImplementedError):
     """The measurement does not apply to this model; its text is the reason, stored in a skip."""
 
 
+NO_GRADIENTS = "no gradient route: "
+"""How the reason begins why a model has forward passes only."""
+
 FEW = 8
 """So many names are all told when none is near."""
 

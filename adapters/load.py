@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from .errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .model import InputSpec, Model, Precision
 
 FORMS = "timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, or PATH.onnx"
@@ -26,11 +28,14 @@ def load(
     seed: int = 0,
     members: int | None = None,
     precision: Precision = "float32",
+    inputs: Mapping[str, Any] | None = None,
 ) -> Model:
     """Open a model for auditing; one that is open already is given back as it is.
 
     `target` names the layer to audit (default: the last spatial feature map). `size` (height,
-    width) overrides a timm model's input, `spec` the whole input of a module or an ONNX file.
+    width) overrides the input of a timm model or an ONNX file, `spec` the whole input of a module
+    or an ONNX file. `inputs` state what an ONNX file leaves to guess about its input and output
+    (see `onnx_statement`).
     `seed` and `members` are the first seed and the number of seeds of an `@init` model.
     `precision` is the float type of the passes.
     Raises subclasses of `PerimetryError`.
@@ -44,7 +49,15 @@ def load(
     if reference.endswith(".onnx"):
         from .onnx import open_onnx
 
-        return open_onnx(reference, device=device, spec=spec, target=target, precision=precision)
+        return open_onnx(
+            reference,
+            device=device,
+            spec=spec,
+            target=target,
+            inputs=inputs,
+            size=size,
+            precision=precision,
+        )
     if not reference.startswith("timm:"):
         raise UnknownNameError(f"model {reference!r} is not of a known form; expected {FORMS}")
     if spec is not None:

@@ -250,7 +250,8 @@ class Model(Protocol):
     def padded(self, fill: Fill, *, seed: int = 0, recalibrate: bool = False) -> Model:
         """The kernel-padded twin (PROTOCOL 6); `self` is not touched.
 
-        `recalibrate` has the twin's norm statistics estimated anew on the images it is shown.
+        `recalibrate` has the twin's norms give, on the images it is shown, outputs of the mean and
+        variance that the original's have, channel by channel.
         """
 
     def resized(self, height: int, width: int) -> Model:

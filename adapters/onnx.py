@@ -7,26 +7,52 @@ which is verified against onnxruntime on the file itself before its first use.
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError, ModelFileError, NotApplicableError, PerimetryError
-from .model import Border, Fill, Grid, InputSpec, Model, Outputs, Precision, Treatment
+from .errors import (
+    NO_GRADIENTS,
+    InputError,
+    ModelFileError,
+    NotApplicableError,
+    PerimetryError,
+)
+from .model import (
+    Border,
+    Fill,
+    Grid,
+    InputSpec,
+    Model,
+    Outputs,
+    Precision,
+    Treatment,
+)
 from .onnx_batch import settle_batch
 from .onnx_borders import exchange
 from .onnx_file import plain, read_model, standard_opset, tensors_digest
 from .onnx_graph import Mode
+from .onnx_inputs import fix_inputs
 from .onnx_interpreter import Interpreter
+from .onnx_outputs import example, first_output, logits_output, precision_of
 from .onnx_quantised import STRAIGHT_THROUGH
 from .onnx_session import Session, feed, providers
-from .onnx_spec import ImageInput, check_spec, image_input, read_spec
+from .onnx_size import fit_size, take_size
+from .onnx_spec import (
+    ImageInput,
+    check_spec,
+    describe_spec,
+    image_input,
+    read_spec,
+)
 from .onnx_stages import graph_filters, stage_grids
-from .onnx_target import find_target, image_edges, named_target
+from .onnx_statement import read_beside, read_statement
+from .onnx_target import bottlenecks, find_target, named_target
 from .onnx_verify import Subject, Verdict, as_float, outputs_to_check, verify
 from .resizing import resize
 
@@ -34,6 +60,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx
+
+    from .onnx_statement import Statement
 
 
 class OnnxModel:
@@ -84,6 +112,10 @@ class OnnxModel:
             return named_target(self._proto, self._image, name, x, size)
         return find_target(self._proto, self._image, output, x, size)
 
+    def is_on_every_path(self, name: str) -> bool:
+        """Whether every path from the image to the output passes through the tensor `name`."""
+        return name in bottlenecks(self._proto, self._image, self._output or self._first)
+
     def _session(self, names: tuple[str, ...]) -> Session:
         if names not in self._sessions:
             self._sessions[names] = Session(self._proto, names, device=self.device)
@@ -109,8 +141,8 @@ class OnnxModel:
             spec=replace(self.spec, dtype="float32") if bytes_in else self.spec,
             image=self._image,
             outputs=outputs_to_check(self.target.name if self.target else None, logits),
-            precision=precision(self._proto),
-            straight_through=not STRAIGHT_THROUGH.isdisjoint(interpreter.graph.operators()),
+            precision=precision_of(self._proto),
+            straight_through=any(n.op in STRAIGHT_THROUGH for n in interpreter.graph.walk()),
             batch=self._batch or 1,
         )
         verdict = verify(subject, example(self.spec, 1))
@@ -122,8 +154,9 @@ class OnnxModel:
 
     @cached_property
     def gradients(self) -> str | None:
-        """None when gradients can be trusted, else the reason why not."""
-        return self.verdict.reason
+        """None when gradients can be trusted, else the reason why not, with the node at fault."""
+        reason = self.verdict.reason
+        return None if reason is None else f"{NO_GRADIENTS}{reason}"
 
     def select(self, member: int, x: Tensor) -> None:
         """There is one weight set and nothing to calibrate."""
@@ -260,6 +293,10 @@ class OnnxModel:
             raise ModelFileError(f"the changed graph gives other shapes of {', '.join(changed)}")
 
 
+GUESSED = "input guessed: "
+"""How the note begins that tells which parts of the input were guessed."""
+
+DETOUR = "the coarsest map on the way to an output as fine as the image; name another as the target"
 NO_MAP = (
     "no tensor that every path to the output passes through is a grid of units; name the target"
 )
@@ -272,15 +309,20 @@ def open_onnx(
     spec: InputSpec | None = None,
     target: str | None = None,
     output: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    size: tuple[int, int] | None = None,
     precision: Precision = "float32",
 ) -> OnnxModel:
     """Open an ONNX file for auditing.
 
-    `spec` overrides what the file says or leaves to guess about its image; `target` names a tensor
-    or node as the feature map; `output` names the output that holds the logits; `precision` is that
-    of gradients. Where onnxruntime falls back to the CPU, `notes` say so.
+    `inputs` states what the file leaves to guess about its input, with the keys of
+    `onnx_statement`, `size` (height, width) among it; a TOML file beside the model may do the same,
+    and what is given here wins. `spec` states
+    the whole input and puts both aside. `target` names a tensor or node as the feature map;
+    `output` names the output that holds the logits; `precision` is that of gradients. `notes` say
+    what was stated and what guessed, and where onnxruntime falls back to the CPU.
     Raises `ModelFileError` for files that cannot be read or run, `InputError` for files that do
-    not take one image, `UnknownNameError`.
+    not take one image and statements that do not fit, `UnknownNameError`.
     """
     if precision == "bfloat16":
         raise InputError(
@@ -290,22 +332,29 @@ def open_onnx(
     from .device import pick_device
 
     place = pick_device(device)
-    proto, digest = read_model(path)
-    image = image_input(proto)
-    guess = spec or read_spec(proto, image)
-    check_spec(guess, image)
+    raw, digest = read_model(path)
+    given = {**({"size": list(size)} if size else {}), **(inputs or {})}
+    said = read_statement(given).over(read_beside(path))
+    proto = fix_inputs(raw, said.fixed, said.image)
+    image = image_input(proto, said.image)
+    stated = spec or fit_size(proto, image, said.apply(read_spec(proto, image)))
+    proto = take_size(proto, image, stated)
+    image = image_input(proto, said.image)
+    check_spec(stated, image)
+    wanted = output or said.output
+    source = _source(Path(path), proto, digest, place)
     model = OnnxModel(
         proto,
         reference=str(path),
-        source=_source(Path(path), proto, digest, place),
-        spec=guess,
+        source=source | ({"inputs": plain(json.dumps(inputs), 2000)} if inputs else {}),
+        spec=stated,
         image=image,
-        output=logits_output(proto, output),
+        output=logits_output(proto, wanted),
         device=place,
         target=target,
         precision=precision,
     )
-    model.notes[:0] = _notes(model)
+    model.notes[:0] = _notes(model, said, named=target is not None)
     return model
 
 
@@ -323,10 +372,15 @@ def _source(
     }
 
 
-def _notes(model: OnnxModel) -> list[str]:
+def _notes(model: OnnxModel, said: Statement, *, named: bool) -> list[str]:
     notes = []
     if model.spec.guessed:
-        notes.append(f"input guessed: {', '.join(model.spec.guessed)}")
+        notes.append(f"{GUESSED}{', '.join(model.spec.guessed)}")
+    stated = said.note()
+    notes += [stated] if stated else []
+    notes.append(f"input: {describe_spec(model.spec)}")
+    if model.target is not None and not (named or model.is_on_every_path(model.target.name)):
+        notes.append(f"target {plain(model.target.name)!r}: {DETOUR}")
     source = model.source
     if source["provider"] != source["requested_provider"]:
         notes.append(
@@ -336,48 +390,3 @@ def _notes(model: OnnxModel) -> list[str]:
     if model._batch is not None:
         notes.append(f"the file insists on a batch of {model._batch}; images go in pieces")
     return notes
-
-
-def example(spec: InputSpec, count: int) -> Tensor:
-    """Random images, as `x` (count, channels, height, width); the same in every call."""
-    random = torch.Generator().manual_seed(0)
-    return spec.prepare(torch.rand(count, 3, spec.height, spec.width, generator=random))
-
-
-def logits_output(proto: onnx.ModelProto, name: str | None = None) -> str | None:
-    """The output that holds the logits: the named one, else the first of (batch, classes).
-
-    Trailing axes of size 1 do not count. None when no output has that form.
-    """
-    from .errors import unknown
-
-    outputs = {o.name: o.type for o in proto.graph.output}
-    if name is not None:
-        if name not in outputs:
-            raise InputError(plain(unknown("output", name, outputs), 400))
-        return name
-    for key, kind in outputs.items():
-        dims = list(kind.tensor_type.shape.dim)
-        floating = kind.tensor_type.elem_type in FLOATING
-        if floating and len(dims) >= 2 and all(d.dim_value == 1 for d in dims[2:]):
-            return str(key)
-    return None
-
-
-FLOATING = (1, 10, 11, 16)
-"""ONNX element types float32, float16, float64 and bfloat16."""
-
-
-def first_output(proto: onnx.ModelProto, image: str) -> str:
-    """The first output that depends on the image. Raises `ModelFileError` when there is none."""
-    edges = image_edges(proto, image)
-    for output in proto.graph.output:
-        if output.name in edges and output.type.HasField("tensor_type"):
-            return str(output.name)
-    raise ModelFileError("no output of the file is a tensor that depends on the image")
-
-
-def precision(proto: onnx.ModelProto) -> str:
-    """The narrowest float type of the weights: float32 or float16."""
-    half = any(i.data_type in (10, 16) for i in proto.graph.initializer)
-    return "float16" if half else "float32"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import onnx
 from .errors import ModelFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 LIMIT = 2**31 - 1
 """Bytes one ONNX message may have, weights included: a limit of its format."""
@@ -45,9 +46,11 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, str]:
     data = _read_bytes(path)
     digest = hashlib.sha256(data)
     proto = _parse(data, path)
-    for tensor in _all_tensors(proto.graph):
+    of_functions = (_attribute_tensors(function.node) for function in proto.functions)
+    room = LIMIT
+    for tensor in chain(_all_tensors(proto.graph), *of_functions):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _inline(tensor, path, digest)
+            room -= _inline(tensor, path, digest, room)
         _check_size(tensor, path)
     if proto.functions:
         proto = _expand_functions(proto, path)
@@ -105,17 +108,29 @@ def _parse(data: bytes, path: Path) -> onnx.ModelProto:
 def _all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Initialisers and constant attributes of `graph` and of its subgraphs."""
     yield from graph.initializer
-    for node in graph.node:
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _attribute_tensors(graph.node)
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+            for sparse in (*attribute.sparse_tensors, attribute.sparse_tensor):
+                if sparse.HasField("values"):
+                    yield from (sparse.values, sparse.indices)
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
                 yield from _all_tensors(inner)
 
 
-def _inline(tensor: onnx.TensorProto, path: Path, digest: Any) -> None:
-    """Read the external bytes of `tensor` into it; only from inside the folder of `path`."""
+def _inline(tensor: onnx.TensorProto, path: Path, digest: Any, room: int) -> int:
+    """Read the external bytes of `tensor` into it, `room` at most; only from the folder of `path`.
+
+    Gives their number.
+    """
     entry = {e.key: e.value for e in tensor.external_data}
     source = _inside(entry.get("location", ""), path)
     try:
@@ -126,9 +141,10 @@ def _inline(tensor: onnx.TensorProto, path: Path, digest: Any) -> None:
                 f"{path}: tensor {plain(tensor.name)!r} wants bytes {offset} to {offset + length} "
                 f"of {source.name}, which has {source.stat().st_size}"
             )
-        if length > LIMIT:
+        if length > room:
             raise ModelFileError(
-                f"{path}: tensor {plain(tensor.name)!r} has {length} bytes, more than {LIMIT}"
+                f"{path}: with tensor {plain(tensor.name)!r}, of {length} bytes, its weights are "
+                f"more than {LIMIT} bytes, too many for one graph"
             )
         with source.open("rb") as file:
             file.seek(offset)
@@ -140,6 +156,7 @@ def _inline(tensor: onnx.TensorProto, path: Path, digest: Any) -> None:
     digest.update(tensor.raw_data)
     tensor.data_location = onnx.TensorProto.DEFAULT
     del tensor.external_data[:]
+    return len(tensor.raw_data)
 
 
 def _inside(location: str, path: Path) -> Path:
@@ -170,7 +187,7 @@ def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
         )
     try:
         width = _bits(tensor.data_type)
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise ModelFileError(
             f"{path}: tensor {plain(tensor.name)!r} has the unknown type {tensor.data_type}"
         ) from error
@@ -197,6 +214,22 @@ def _typed_count(tensor: onnx.TensorProto) -> int:
     return max(len(getattr(tensor, name)) for name in fields)
 
 
+WINDOWS = {"strides": 1, "dilations": 1, "kernel_shape": 1, "pads": -(2**14)}
+"""Attributes of windows, and the least each may hold; the most is `WIDEST`."""
+WIDEST = 2**14
+
+
+def _check_windows(node: onnx.NodeProto, path: Path) -> None:
+    """Strides, kernels and padding that no image has are damage, and cost memory."""
+    for attribute in node.attribute:
+        least = WINDOWS.get(attribute.name, -math.inf)
+        if attribute.name in WINDOWS and any(not least <= n <= WIDEST for n in attribute.ints):
+            raise ModelFileError(
+                f"{path}: node {plain(node.name)!r} ({plain(node.op_type)}) has {attribute.name} "
+                f"{list(attribute.ints)[:8]}; expected {least} to {WIDEST}"
+            )
+
+
 def _expand_functions(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     from onnx import inliner
 
@@ -219,5 +252,6 @@ def _check_graph(graph: onnx.GraphProto, path: Path) -> None:
                 "or incomplete"
             )
         known.update(node.output)
+        _check_windows(node, path)
     if not graph.output or any(o.name not in known for o in graph.output):
         raise ModelFileError(f"{path}: the graph gives no output; expected at least one")

@@ -83,13 +83,13 @@ class Graph:
         read = set(self.outputs).union(*(node.reads() for node in self.nodes))
         return read - written
 
-    def operators(self) -> Iterator[str]:
-        """Every operator used, subgraphs included."""
+    def walk(self) -> Iterator[Node]:
+        """Every node, those of subgraphs included."""
         for node in self.nodes:
-            yield node.op
+            yield node
             for value in node.attributes.values():
                 if isinstance(value, Graph):
-                    yield from value.operators()
+                    yield from value.walk()
 
 
 @dataclass(frozen=True)

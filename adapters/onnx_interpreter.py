@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from .errors import NotApplicableError
-from .onnx_file import plain
 from .onnx_graph import Call, Graph, Mode, Node, read_graph
 from .onnx_ops import OPERATORS
 
@@ -42,11 +41,10 @@ class Interpreter(nn.Module):
         super().__init__()
         self.mode = mode or Mode()
         graph = read_graph(proto, self.mode)
-        missing = sorted({op for op in graph.operators() if op not in OPERATORS})
+        missing = {n.op: n for n in reversed(tuple(graph.walk())) if n.op not in OPERATORS}
         if missing:
-            raise NotApplicableError(
-                f"operators without a gradient route: {', '.join(plain(op) for op in missing)}"
-            )
+            first = ", ".join(missing[op].label() for op in sorted(missing)[:8])
+            raise NotApplicableError(f"no rule for {len(missing)} of its operators: {first}")
         self.graph = fold_constants(graph, self.mode)
         self._plans: dict[tuple[str, ...], list[Step]] = {}
 

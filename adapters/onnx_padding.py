@@ -99,7 +99,7 @@ class _Editor:
                 nodes += self._treat(site)
         del self.graph.node[:]
         self.graph.node.extend(nodes)
-        self._drop_unread()
+        drop_unread(self.graph)
 
     def _reason(self, node: onnx.NodeProto, op: str, site: Site | None) -> str | None:
         """Why an uneven layer is left alone, or None."""
@@ -185,16 +185,18 @@ class _Editor:
             array = array.astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
         self.graph.initializer.append(numpy_helper.from_array(array, name))
 
-    def _drop_unread(self) -> None:
-        read = {o.name for o in self.graph.output}.union(*(reads(n) for n in self.graph.node))
-        kept = [i for i in self.graph.initializer if i.name in read]
-        gone = {i.name for i in self.graph.initializer} - {i.name for i in kept}
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
-        # Files before IR version 4 list their weights among the inputs too.
-        inputs = [i for i in self.graph.input if i.name not in gone]
-        del self.graph.input[:]
-        self.graph.input.extend(inputs)
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Drop the stored tensors of `graph` that nobody reads any more."""
+    read = {o.name for o in graph.output}.union(*(reads(n) for n in graph.node))
+    kept = [i for i in graph.initializer if i.name in read]
+    gone = {i.name for i in graph.initializer} - {i.name for i in kept}
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    # Files before IR version 4 list their weights among the inputs too.
+    inputs = [i for i in graph.input if i.name not in gone]
+    del graph.input[:]
+    graph.input.extend(inputs)
 
 
 def is_fixed(call: Call) -> bool:

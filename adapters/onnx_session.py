@@ -117,7 +117,9 @@ def _open(data: bytes, wanted: Iterable[str], *, optimise: bool) -> Any:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     known = [p for p in wanted if p in ort.get_available_providers()]
     try:
-        return ort.InferenceSession(data, options, providers=known)
+        # Falling back from the CPU to the CPU is of no use, and is told on standard output.
+        fallback = {} if CUDA in known else {"enable_fallback": 0}
+        return ort.InferenceSession(data, options, providers=known, **fallback)
     except Exception as error:
         raise ModelFileError(f"onnxruntime refuses the graph: {plain(str(error), 300)}") from error
 

@@ -13,6 +13,7 @@ from .onnx_graph import Mode, read_graph
 from .onnx_interpreter import fold_constants
 from .onnx_ops_nn import same_padding
 from .onnx_session import Session, feed
+from .onnx_size import fit_size
 from .onnx_spec import image_input, read_spec, stored_constants
 from .padding_calls import Call
 
@@ -63,7 +64,7 @@ class Facts:
         self.stored = stored_constants(proto)
         self.writers = {o: n for n in proto.graph.node for o in n.output}
         self.opset = standard_opset(proto)
-        inferred = onnx.shape_inference.infer_shapes(proto).graph
+        inferred = _inferred(proto).graph
         values = (*inferred.value_info, *inferred.input, *inferred.output)
         self.shapes = {v.name: _dims(v) for v in values}
         self.types = {v.name: v.type.tensor_type.elem_type for v in values}
@@ -82,7 +83,7 @@ class Facts:
         if not names:
             return {}
         image = image_input(proto)
-        spec = read_spec(proto, image)
+        spec = fit_size(proto, image, read_spec(proto, image))
         blank = torch.zeros(image.dims[0] or 1, spec.channels, spec.height, spec.width)
         values = Session(proto, names).run({image.name: feed(blank, spec)})
         return {name: value.tolist() for name, value in values.items()}
@@ -98,6 +99,14 @@ class Facts:
         return dims if len(dims) == 4 else [None] * 4
 
 
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """`proto` with inferred shapes, or as it is where the rules of ONNX cannot infer any."""
+    try:
+        return onnx.shape_inference.infer_shapes(proto)
+    except Exception:  # its own error has no common base across releases of onnx
+        return proto
+
+
 def read_site(node: onnx.NodeProto, facts: Facts) -> Site | None:
     """What a convolution or pool does, None when it is not two-dimensional."""
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -105,10 +114,10 @@ def read_site(node: onnx.NodeProto, facts: Facts) -> Site | None:
     kernel: list[int] = list(attributes.get("kernel_shape", []))
     if not kernel and weight is not None:
         kernel = list(weight.shape[2:])
-    if len(kernel) != 2:
+    stride, dilation = (list(attributes.get(k, [1, 1])) for k in ("strides", "dilations"))
+    if any(len(pair) != 2 for pair in (kernel, stride, dilation)):
         return None
     size = facts.shape(node.input[0])[2:]
-    stride, dilation = (list(attributes.get(k, [1, 1])) for k in ("strides", "dilations"))
     auto = attributes.get("auto_pad", b"NOTSET").decode()
     pads: list[int] | None = list(attributes.get("pads", [0] * 4))
     if auto.startswith("SAME"):

@@ -14,6 +14,7 @@ import onnx
 from .errors import InputError, ModelFileError
 from .model import InputSpec
 from .onnx_file import metadata, plain
+from .onnx_inputs import ask_for, describe, free_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ LARGEST = 16_384
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
-DTYPES = {
+DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.FLOAT16: "float16",
     onnx.TensorProto.UINT8: "uint8",
@@ -41,25 +42,45 @@ class ImageInput:
     dims: tuple[int | None, int | None, int | None, int | None]
 
 
-def image_input(proto: onnx.ModelProto) -> ImageInput:
-    """The one image input of the file. Raises `InputError` when there is none or more than one."""
-    stored = {i.name for i in proto.graph.initializer}
-    inputs = [i for i in proto.graph.input if i.name not in stored]
-    if len(inputs) != 1:
-        names = ", ".join(repr(plain(i.name)) for i in inputs[:8]) or "none"
-        raise InputError(f"the file takes {len(inputs)} inputs ({names}); expected one image")
+def image_input(proto: onnx.ModelProto, name: str | None = None) -> ImageInput:
+    """The image input of the file: the one named, or the only one that can be an image.
+
+    Raises `InputError` when there is none, or when another input has no value.
+    """
+    inputs = free_inputs(proto)
+    named = [i for i in inputs if i.name == name]
+    likely = named or [i for i in inputs if _image_like(i)] or inputs
+    if len(likely) != 1:
+        names = ", ".join(f"{plain(i.name)!r} ({describe(i)})" for i in likely[:8]) or "none"
+        raise InputError(
+            f"{len(likely)} inputs of the file can be the image: {names}; expected one, or its "
+            "name: --input image=NAME"
+        )
+    if len(inputs) > 1:
+        raise InputError(ask_for(inputs, likely[0].name))
     kind = inputs[0].type.tensor_type
     dims = tuple(_size(d) for d in kind.shape.dim)
-    name = plain(inputs[0].name)
+    shown = plain(inputs[0].name)
     if len(dims) != 4 or any(d is not None and not 0 < d <= LARGEST for d in dims):
         raise InputError(
-            f"input {name!r} has shape {list(dims)}; expected an image batch: four axes, sizes 1 "
+            f"input {shown!r} has shape {list(dims)}; expected an image batch: four axes, sizes 1 "
             f"to {LARGEST}"
         )
     if kind.elem_type not in DTYPES:
-        given = onnx.TensorProto.DataType.Name(kind.elem_type) if kind.elem_type else "no type"
-        raise InputError(f"input {name!r} is of {given}; expected one of {list(DTYPES.values())}")
+        given = describe(inputs[0]).partition(" of ")[0].upper() if kind.elem_type else "no type"
+        raise InputError(f"input {shown!r} is of {given}; expected one of {list(DTYPES.values())}")
     return ImageInput(inputs[0].name, DTYPES[kind.elem_type], dims)
+
+
+def _image_like(value: onnx.ValueInfoProto) -> bool:
+    """Whether an input has four axes, one of which may be the channels of an image."""
+    kind = value.type.tensor_type
+    dims = [_size(d) for d in kind.shape.dim]
+    return (
+        len(dims) == 4
+        and kind.elem_type in DTYPES
+        and not {dims[1], dims[3]}.isdisjoint({1, 3, None})
+    )
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension) -> int | None:
@@ -152,6 +173,16 @@ def _first_channels(proto: onnx.ModelProto) -> int | None:
             group = next((a.i for a in node.attribute if a.name == "group"), 1)
             return int(stored[node.input[1]].dims[1] * group)
     return None
+
+
+def describe_spec(spec: InputSpec) -> str:
+    """One line: size, layout, type, channels, range and normalisation."""
+    mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (spec.mean, spec.std))
+    colour = spec.channel_order if spec.channels == 3 else "grey"
+    return (
+        f"{spec.height} x {spec.width} (height x width), {spec.layout}, {spec.dtype}, {colour}, "
+        f"0..{spec.value_range:g}, mean {mean}, std {std}"
+    )
 
 
 def check_spec(spec: InputSpec, image: ImageInput) -> None:

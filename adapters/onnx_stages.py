@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .onnx_layout import layouts
 from .onnx_session import Session
 from .onnx_sites import KINDS, Facts, operator_of
 from .onnx_target import as_grid, bottlenecks
@@ -28,8 +29,9 @@ def stage_grids(
     found: Falling[Grid] = Falling()
     names = [n for n in bottlenecks(proto, image, target.name) if n not in (image, target.name)]
     values = Session(proto, names, optimise=False).run({image: x}) if names else {}
+    known = layouts(proto)
     for name in names:
-        grid = as_grid(name, values[name], size)
+        grid = as_grid(name, values[name], size, known.get(name))
         if grid is not None:
             found.add(grid, grid)
     return found.end(target, target)

@@ -15,6 +15,7 @@ import torch
 from .errors import NotApplicableError, UnknownNameError
 from .model import Grid, find_grid
 from .onnx_file import plain
+from .onnx_layout import FIRST, layouts
 from .onnx_session import Session, reads
 
 if TYPE_CHECKING:
@@ -34,12 +35,8 @@ def image_edges(proto: onnx.ModelProto, image: str) -> dict[str, list[str]]:
     return edges
 
 
-def bottlenecks(proto: onnx.ModelProto, image: str, output: str) -> list[str]:
-    """The tensors that every path from `image` to `output` passes through, in execution order.
-
-    In execution order a tensor is one exactly when no edge between tensors on such paths jumps
-    over it.
-    """
+def on_the_way(proto: onnx.ModelProto, image: str, output: str) -> list[str]:
+    """The tensors on paths from `image` to `output`, both included, in execution order."""
     edges = image_edges(proto, image)
     if output not in edges:
         return []
@@ -47,7 +44,17 @@ def bottlenecks(proto: onnx.ModelProto, image: str, output: str) -> list[str]:
     for name in reversed(edges):
         if name in on_path:
             on_path.update(edges[name])
-    order = [name for name in edges if name in on_path]
+    return [name for name in edges if name in on_path]
+
+
+def bottlenecks(proto: onnx.ModelProto, image: str, output: str) -> list[str]:
+    """The tensors that every path from `image` to `output` passes through, in execution order.
+
+    In execution order a tensor is one exactly when no edge between tensors on such paths jumps
+    over it.
+    """
+    edges = image_edges(proto, image)
+    order = on_the_way(proto, image, output)
     place = {name: i for i, name in enumerate(order)}
     longest = [0] * len(order)
     for name in order:
@@ -69,12 +76,32 @@ def find_target(
     if not names:
         return None
     values = Session(proto, names, optimise=False).run({image: x})
-    prefixed = _joins_stored_tokens(proto, image)
+    prefixed, known = _joins_stored_tokens(proto, image), layouts(proto)
     for name in reversed(names):
-        grid = as_grid(name, values[name], size)
+        grid = as_grid(name, values[name], size, known.get(name))
         if grid is not None and (prefixed or not grid.prefix):
-            return grid
+            fine = (grid.height, grid.width) == size
+            return (coarsest_map(proto, image, name, x, size) if fine else None) or grid
     return None
+
+
+def coarsest_map(
+    proto: onnx.ModelProto, image: str, output: str, x: Any, size: tuple[int, int]
+) -> Grid | None:
+    """The last of the coarsest maps on the way to `output`, None where none is coarser than x.
+
+    Where the last map is as fine as the image, as in networks that go down and up again, every
+    pixel has units of its own there; what strides did to it shows at the bottom.
+    """
+    known = layouts(proto)
+    names = [n for n in on_the_way(proto, image, output) if n in known]
+    values = Session(proto, names, optimise=False).run({image: x}) if names else {}
+    grids = [as_grid(name, values[name], size, known[name]) for name in names]
+    coarse = [g for g in grids if g is not None and min(g.height, g.width) > 1]
+    best = min((g.height * g.width for g in coarse), default=size[0] * size[1])
+    if best == size[0] * size[1]:
+        return None
+    return next(g for g in reversed(coarse) if g.height * g.width == best)
 
 
 def _joins_stored_tokens(proto: onnx.ModelProto, image: str) -> bool:
@@ -106,7 +133,7 @@ def named_target(
     if tensor is None:
         raise UnknownNameError(plain(unknown("tensor", name, sorted({*tensors, *nodes})), 400))
     value = Session(proto, [tensor]).run({image: x})[tensor]
-    grid = as_grid(tensor, value, size)
+    grid = as_grid(tensor, value, size, layouts(proto).get(tensor))
     if grid is None:
         raise NotApplicableError(
             f"tensor {plain(tensor)!r} has shape {list(np.shape(value))}, no grid of units "
@@ -115,10 +142,21 @@ def named_target(
     return grid
 
 
-def as_grid(name: str, value: Any, size: tuple[int, int]) -> Grid | None:
-    """Read one output as a grid; a lone row of features is none, whatever its length."""
+def as_grid(name: str, value: Any, size: tuple[int, int], layout: str | None = None) -> Grid | None:
+    """Read one output as a grid; a lone row of features is none, whatever its length.
+
+    Where the graph tells the `layout`, the strides along rows and columns may differ at will, as
+    they do in networks that read lines of text.
+    """
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.ndim not in (3, 4):
         return None
     if value.ndim == 3 and 1 in value.shape[1:]:
         return None
-    return find_grid(name, torch.empty(value.shape, device="meta"), size)
+    found = find_grid(name, torch.empty(value.shape, device="meta"), size)
+    if layout is None or value.ndim == 3 or (found is not None and found.kind == layout):
+        return found
+    order = (1, 2, 3) if layout == FIRST else (3, 1, 2)
+    channels, height, width = (value.shape[i] for i in order)
+    if min(height, width) < 2 or height > size[0] or width > size[1]:
+        return None
+    return Grid(name, "NCHW" if layout == FIRST else "NHWC", channels, height, width)

@@ -17,8 +17,10 @@ import onnx
 import torch
 from torch import Tensor
 
-from .errors import PerimetryError
+from .errors import NO_GRADIENTS, PerimetryError
+from .onnx_file import plain
 from .onnx_session import Session, feed
+from .onnx_target import bottlenecks, on_the_way
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,9 @@ FORWARD = {"float32": 1e-4, "float16": 5e-3}
 
 STEPS = {"float32": (1e-3, 1e-4), "float16": (3e-2, 1e-2)}
 """Steps of the central difference as shares of the norm of x, by the file's precision."""
+
+MOST_TRIED = 48
+"""Tensors that are tried one by one in search of a wrong gradient."""
 
 RATIO = (0.9, 1.1)
 """Derivative by differences over derivative by gradient; one step size must fall in here."""
@@ -70,7 +75,7 @@ class Verdict:
     def note(self) -> str:
         """One line for the record."""
         if self.reason is not None:
-            return f"no gradient route: {self.reason}"
+            return f"{NO_GRADIENTS}{self.reason}"
         derivative = ", ".join(f"{r:.3f}" for r in self.ratios) or "not defined (quantised)"
         return (
             f"gradient route verified against onnxruntime: outputs differ by {self.forward:.1e}, "
@@ -143,11 +148,11 @@ def _check_derivatives(subject: Subject, x: Tensor, error: float) -> Verdict:
     for name in subject.outputs:
         found = derivative_ratios(subject, x, name)
         ratios += found
-        if found and not any(RATIO[0] <= r <= RATIO[1] for r in found):
+        if not agree(found):
             shown = ", ".join(f"{r:.3f}" for r in found)
             return Verdict(
-                f"the gradient of {name!r} disagrees with finite differences through onnxruntime "
-                f"(ratio {shown}; expected 1)",
+                f"the gradient of {plain(name)!r} disagrees with finite differences through "
+                f"onnxruntime (ratio {shown}; expected 1){wrong_rule(subject, x, name)}",
                 error,
                 tuple(ratios),
             )
@@ -181,6 +186,44 @@ def derivative_ratios(subject: Subject, x: Tensor, name: str) -> list[float]:
         rise = float(((ends[0].double() - ends[1].double()) * signs).sum())
         ratios.append(rise / (2 * step) / norm)
     return ratios
+
+
+def agree(ratios: Sequence[float]) -> bool:
+    """Whether one of the step sizes confirms the gradient; nothing to compare is no objection."""
+    return not ratios or any(RATIO[0] <= r <= RATIO[1] for r in ratios)
+
+
+def wrong_rule(subject: Subject, x: Tensor, name: str) -> str:
+    """Which node's gradient is wrong, as a clause; empty when it cannot be told.
+
+    Halves the tensors that every path to `name` passes through until it has the first one whose
+    gradient is wrong, then tries the tensors between it and the last right one in order.
+    """
+    place = {t: i for i, t in enumerate(on_the_way(subject.proto, subject.image, name))}
+    marks = [t for t in bottlenecks(subject.proto, subject.image, name) if t != subject.image]
+    low, high = 0, len(marks) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if agree(_ratios_or_none(subject, x, marks[middle])):
+            low = middle + 1
+        else:
+            high = middle
+    begin = place[marks[low - 1]] if low else 0
+    between = [t for t, i in place.items() if begin < i <= place[marks[low]]]
+    for tensor in between[:MOST_TRIED]:
+        if not agree(_ratios_or_none(subject, x, tensor)):
+            nodes = subject.interpreter.graph.nodes
+            label = next((n.label() for n in nodes if tensor in n.outputs), plain(tensor))
+            return f"; it goes wrong at the {label}"
+    return ""
+
+
+def _ratios_or_none(subject: Subject, x: Tensor, name: str) -> list[float]:
+    """`derivative_ratios`; empty where the tensor has no gradient, as indices have none."""
+    try:
+        return derivative_ratios(subject, x, name)
+    except (RuntimeError, PerimetryError, KeyError):
+        return []
 
 
 def culprit(subject: Subject, x: Tensor) -> str:

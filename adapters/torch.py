@@ -38,7 +38,7 @@ from .resizing import resize
 from .skeleton import Skeleton, light_copy
 from .stages import module_filters, record_stages
 from .torch_target import FEATURES, find_target, first_logits, named_target, run_target, run_to
-from .weights import calibrate_norms, tensors_digest
+from .weights import calibrate_norms, match_norms, tensors_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,6 +117,7 @@ class TorchModel:
         self._shell = shell
         self._build = build
         self._calibrated = calibrated
+        self._recalibrated = False
         self._dtype = torch.float64 if precision == "float64" else torch.float32
         self._fast = precision == "bfloat16"
         self._seed = 0
@@ -183,7 +184,7 @@ class TorchModel:
         """Load weight set `member` (0 to `members` - 1); `x` (images, ...) calibrates norms.
 
         That is done for `@init` models, on the first images, and for twins that are to be
-        recalibrated, on all.
+        recalibrated, on all: their norms' outputs get the moments that the original's have.
         """
         if not 0 <= member < self.members:
             raise InputError(f"weight set {member} of {self.members} was asked for")
@@ -195,7 +196,10 @@ class TorchModel:
             return
         if self._live is None or self.members > 1:
             self._live = kept[0] if kept is not None else self._prepare(member)
-        if self._calibrated:
+        if self._recalibrated and self.original is not None:
+            self.original.select(member, x)
+            match_norms(self._live, self.original.module(), self._cast(x, self._live))
+        elif self._calibrated:
             calibrate_norms(self._live, self._cast(x, self._live))
         if _size(self._live) * self.members > KEPT_BYTES:
             self._kept.clear()
@@ -270,6 +274,7 @@ class TorchModel:
         twin._live = twin._light = twin._pairs = None
         twin._kept = {}
         twin._seed = seed
+        twin._recalibrated = recalibrate
         twin._calibrated = sys.maxsize if recalibrate else self._calibrated
         twin._body = light_copy(self._shell).eval().requires_grad_(False)
         example = self._example(self._shell)
@@ -279,7 +284,7 @@ class TorchModel:
         if not twin.treatment.layers:
             twin.notes.append(UNTOUCHED)
         if recalibrate:
-            twin.notes.append("norm statistics re-estimated on the images")
+            twin.notes.append("norm statistics re-estimated: outputs match the original's moments")
         return twin
 
     def _twin(self) -> TorchModel:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def tensors_digest(module: nn.Module) -> str:
@@ -49,3 +53,59 @@ def calibrate_norms(module: nn.Module, x: Tensor) -> None:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.eval()
             norm.momentum = momentum
+
+
+def match_norms(module: nn.Module, original: nn.Module, x: Tensor) -> None:
+    """Give the batch norms of `module` outputs with the moments that those of `original` have.
+
+    Mean and variance of every channel, over `x` (batch, ...) and its units, become equal by moving
+    the running statistics, norm after norm in one pass. What was not treated stays as it is. (With
+    statistics estimated anew, a few images that are unlike the training data would change it, too.)
+    """
+    before = dict(original.named_modules())
+    wanted: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def note(name: str, norm: nn.Module, seen: Tensor) -> None:
+        del norm
+        wanted[name] = _moments(seen)
+
+    def match(name: str, norm: nn.Module, seen: Tensor) -> None:
+        _match(norm, before[name], wanted[name], _moments(seen))
+
+    _visit_norms(original, x, note)
+    _visit_norms(module, x, match)
+
+
+def _visit_norms(
+    module: nn.Module, x: Tensor, visit: Callable[[str, nn.Module, Tensor], None]
+) -> None:
+    """Call `visit` with the name, the norm and its input for every batch norm in a pass."""
+    handles = [
+        norm.register_forward_pre_hook(lambda norm, seen, name=name: visit(name, norm, seen[0]))
+        for name, norm in module.named_modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None
+    ]
+    try:
+        with torch.no_grad():
+            module(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel of `x` (batch, channels, ...)."""
+    values = x.double().movedim(1, 0).flatten(1)
+    return values.mean(1), values.var(1, correction=0)
+
+
+def _match(norm: Any, before: Any, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> None:
+    """Set the statistics of `norm` so that inputs of moments `new` give what `old` gave `before`.
+
+    A channel that is constant in either is moved, not scaled.
+    """
+    alive = (old[1] > 0) & (new[1] > 0)
+    share = torch.where(alive, new[1] / old[1].where(alive, torch.ones_like(old[1])), 1.0)
+    norm.running_mean.copy_(new[0] + share.sqrt() * (before.running_mean.double() - old[0]))
+    variance = share * (before.running_var.double() + before.eps) - norm.eps
+    norm.running_var.copy_(variance.clamp(min=0))

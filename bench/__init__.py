@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .board import leaderboard
+    from .comparison import compare
+    from .gate import check
     from .measure import audit
     from .record import Record
 
-__all__ = ["Record", "audit", "leaderboard"]
+__all__ = ["Record", "audit", "check", "compare", "leaderboard"]
 
-_HOMES = {"Record": ".record", "audit": ".measure", "leaderboard": ".board"}
+_HOMES = {
+    "Record": ".record",
+    "audit": ".measure",
+    "check": ".gate",
+    "compare": ".comparison",
+    "leaderboard": ".board",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -42,7 +42,13 @@ def read_arrays(path: Path) -> Arrays:
 
     Maps whose peak float32 cannot hold come back as float64.
     """
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+    with path.open("rb") as stream:
+        return load_arrays(stream)
+
+
+def load_arrays(stream: IO[bytes]) -> Arrays:
+    """Read an archive from a stream, as `read_arrays` does."""
+    with np.load(stream, allow_pickle=False) as archive:
         maps = {
             name.removeprefix("map."): grow(archive[name], _exponent(archive, name))
             for name in archive.files

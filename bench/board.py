@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import InputError, check_name
-from .compare import difference
+from .paired import difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

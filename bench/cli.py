@@ -1,4 +1,4 @@
-"""The command line: `perimetry run`, `board`, `show`, `list`, `demo`."""
+"""The command line: `perimetry run`, `pad`, `board`, `show`, `list`, `demo`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..adapters.errors import InputError, PerimetryError
+from .cli_trust import app as trust
 from .devices import BATCH
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from .board import Board
     from .plan import Job, Settings
+    from .record import Record
     from .runner import Options
     from .store import Store
 
@@ -60,7 +62,27 @@ class Kind(StrEnum):
     metrics = "metrics"
 
 
+class NewFill(StrEnum):
+    """Fills for a file that is written."""
+
+    box = "box"
+    zero = "zero"
+
+
 Folder = Annotated[Path, typer.Argument(help="Folder with records.", metavar="DIR")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="KEY=VALUE",
+        help="What an ONNX file leaves to guess: size, layout, range, dtype, channel_order, mean, "
+        "std, image (which input), fixed.NAME (value of another one).",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(help="Output of ONNX files to audit.", show_default="the first like logits"),
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda (every GPU), or names such as cuda:0,cuda:1.")
@@ -111,6 +133,8 @@ def run(
     size: Annotated[
         str | None, typer.Option(help="Input SIDE or HEIGHTxWIDTH.", show_default="the model's own")
     ] = None,
+    inputs: Inputs = None,
+    output: Output = None,
     device: Device = "auto",
     batch: Annotated[
         int | None,
@@ -155,6 +179,7 @@ def run(
     ] = False,
 ) -> None:
     """Audit models, with and without kernel padding, and print the board."""
+    from ..adapters.onnx_statement import parse_pairs, read_statement
     from ..suites.settings import parse_options
     from .plan import Choice, Settings, expand_references, parse_shard
 
@@ -171,7 +196,9 @@ def run(
             precision=precision.value,
             recalibrate=recalibrate,
             options=parse_options(setting or ()),
+            inputs=parse_pairs(inputs or (), output),
         )
+        read_statement(settings.inputs)  # a slip must not cost every file its records
         options = _options(devices(device), batch, time_limit, retry_failed=not keep_failed)
         options = replace(options, workers=workers)
         choice = Choice(tuple(exclude or ()), family, parse_shard(shard), limit)
@@ -186,6 +213,49 @@ def run(
         _show(store, None, Format.table, ())
     if failed:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def pad(
+    path: Annotated[Path, typer.Argument(metavar="PATH.onnx", help="The file to treat.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    fill: Annotated[NewFill, typer.Option(help="What the new taps hold.")] = NewFill.box,
+    images: Annotated[str, typer.Option(help="dead-leaves, noise, or a folder.")] = "dead-leaves",
+    count: Annotated[int, typer.Option(min=1, help="How many images.")] = 16,
+    seed: Seed = 0,
+    inputs: Inputs = None,
+    output: Output = None,
+    target: Annotated[
+        str | None, typer.Option(help="Layer to audit.", show_default="last spatial feature map")
+    ] = None,
+    forward_only: Annotated[
+        bool, typer.Option("--forward-only", help="Measure without gradients.")
+    ] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Rescale the layers that grew, on the images.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Write the kernel-padded twin of an ONNX file, and say what that did to it."""
+    from ..adapters.onnx_statement import parse_pairs
+
+    with _told():
+        from .treat import pad_file
+
+        report = pad_file(
+            path,
+            out,
+            fill.value,
+            images=images,
+            count=count,
+            seed=seed,
+            inputs=parse_pairs(inputs or (), output),
+            target=target,
+            forward_only=forward_only,
+            recalibrate=recalibrate,
+            device=device,
+        )
+        typer.echo(report.text())
 
 
 @app.command()
@@ -310,6 +380,9 @@ def validate(
         raise typer.Exit(FAILED)
 
 
+app.add_typer(trust)
+
+
 def main() -> None:
     """Run the command line.
 
@@ -366,19 +439,34 @@ def _run(
     out: Path,
 ) -> tuple[Store, int]:
     """Make what is missing in `out`; the store, and how many of the records asked for failed."""
+    from .opaque import lack_gradients, remarks, stand_ins
     from .progress import Progress
     from .runner import missing_jobs
     from .runner import run as run_jobs
     from .store import Store
+    from .toolkit import standard
 
     jobs = _jobs(references, suites, fills, settings, options)
     store = Store(out)
-    todo, _ = missing_jobs(jobs, store, retry_failed=options.retry_failed)
-    with Progress(sum(len(job.cells) for job in todo)) as progress:
-        summary = run_jobs(jobs, store, settings, options, report=progress.report)
-    typer.echo(summary.text(), err=True)
-    keys = [cell.key for job in jobs for cell in job.cells]
-    return store, sum(record.status == "failed" for record in store.find(keys).values())
+
+    def make(round_of: list[Job]) -> None:
+        todo, _ = missing_jobs(round_of, store, retry_failed=options.retry_failed)
+        with Progress(sum(len(job.cells) for job in todo)) as progress:
+            summary = run_jobs(round_of, store, settings, options, report=progress.report)
+        typer.echo(summary.text(), err=True)
+
+    def records() -> list[Record]:
+        return list(store.find([cell.key for job in jobs for cell in job.cells]).values())
+
+    make(jobs)
+    blind, others = lack_gradients(records()), stand_ins(jobs, standard().suites)
+    if blind and others:
+        second = _jobs(blind, others, fills, settings, options)
+        make(second)
+        jobs += second
+    for remark in remarks(records()):
+        typer.echo(f"perimetry: {remark}", err=True)
+    return store, sum(record.status == "failed" for record in records())
 
 
 def _jobs(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ..suites.settings import configure
 from .clerk import Clerk
 from .devices import default_batch
 from .environment import reset_peaks
+from .opaque import lack_gradients, stand_ins
 from .plan import DEFAULT_SUITES, Settings, make_jobs, model_identity, module_identity
 from .toolkit import standard
 
@@ -49,6 +51,7 @@ def audit(
     precision: Precision = "float32",
     recalibrate: bool = False,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     name: str | None = None,
     toolkit: Toolkit | None = None,
 ) -> list[Record]:
@@ -56,8 +59,10 @@ def audit(
 
     `reference` is what `adapters.load.load` takes; `name` is what a module is called in records.
     `suites` are named as on the command line (`erf`, `erf:kim2023`, `erf:all`). `images`, `count`,
-    `seed`, `draws`, `target`, `size`, `members`, `precision`, `recalibrate` and `options` (such as
-    `{"erf": {"unit": (0, 0)}}`) are those of `plan.Settings`.
+    `seed`, `draws`, `target`, `size`, `members`, `precision`, `recalibrate`, `options` (such as
+    `{"erf": {"unit": (0, 0)}}`), `inputs` (of an ONNX file, such as
+    `{"range": "0..255", "output": "scores"}`) are those of `plan.Settings`.
+    A model whose gradients cannot be trusted gets records of the suites of `opaque.STAND_INS` too.
     A measurement that fails gives a failed record; only wrong names and settings raise, as
     subclasses of `PerimetryError`.
 
@@ -68,15 +73,25 @@ def audit(
 
     toolkit = toolkit or standard()
     settings = Settings(
-        images, count, seed, draws, target, size, members, precision, recalibrate, options or {}
+        images,
+        count,
+        seed,
+        draws,
+        target,
+        size,
+        members,
+        precision,
+        recalibrate,
+        options or {},
+        inputs or {},
     )
     place = pick_device(device)
     text, objects, identities = _named(reference, name)
-    jobs = make_jobs(
+    plan = partial(
+        make_jobs,
         [text],
-        suites,
-        kernel_padding,
-        settings,
+        fills=kernel_padding,
+        settings=settings,
         device=place.type,
         known=toolkit.suites,
         identities=identities,
@@ -84,8 +99,13 @@ def audit(
     batch = batch or default_batch(place.type)
     bench = Workbench(toolkit, settings, device=str(place), batch=batch, objects=objects)
     records: list[Record] = []
+    jobs = plan(suites)
     for job in jobs:
         bench.measure(job, records.append)
+    others = stand_ins(jobs, toolkit.suites) if lack_gradients(records) else []
+    held = {record.key for record in records}
+    for job in plan(others) if others else ():
+        bench.measure(job.without(held), records.append)
     return records
 
 
@@ -166,6 +186,7 @@ class Workbench:
                 seed=self.settings.seed,
                 members=self.settings.members,
                 precision=self.settings.precision,
+                inputs=self.settings.inputs,
             )
             self._opened = (job.reference, model)
         model = self._opened[1]

@@ -25,7 +25,7 @@ from .environment import STACK, versions
 from .record import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from torch import nn
 
@@ -45,7 +45,8 @@ class Settings:
     `images` is `dead-leaves`, `noise` or a folder; `count` how many; `draws` the bootstrap
     replicates; `members` the weight sets of an `@init` model; `size` (height, width); `precision`
     the float type of the passes; `recalibrate` re-estimates the norms of treated twins; `options`
-    are settings of single suites, by suite and field (see `suites.settings`).
+    are settings of single suites, by suite and field (see `suites.settings`). `inputs` state
+    what ONNX files leave to guess of their input and output (see `adapters.onnx_statement`).
     """
 
     images: str = "dead-leaves"
@@ -58,6 +59,7 @@ class Settings:
     precision: Precision = "float32"
     recalibrate: bool = False
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ class Job:
         wanted = set(keys)
         return Job(self.reference, self.fill, tuple(c for c in self.cells if c.key in wanted))
 
+    def without(self, keys: Collection[str]) -> Job:
+        """The same variant without the cells of `keys`."""
+        return self.only(c.key for c in self.cells if c.key not in keys)
+
 
 def make_jobs(
     references: Sequence[str],
@@ -107,7 +113,7 @@ def make_jobs(
     used = {random: used_settings(settings, random=random) for random in (True, False)}
     jobs = []
     for reference in dict.fromkeys(references):
-        identity = (identities or {}).get(reference) or file_identity(reference)
+        identity = (identities or {}).get(reference) or file_identity(reference, settings)
         for fill in checked:
             common = [reference, identity, fill, device, settings.seed, versions(STACK)]
             cells = [
@@ -121,7 +127,7 @@ def make_jobs(
 
 def _cell(suite: Suite, protocol: str, used: Mapping[bool, Any], common: list[Any]) -> Cell:
     version = suite.protocols[protocol]
-    settings = {**used[suite.random], **plain(settings_of(suite))}
+    settings = {**used[suite.random], **plain(settings_of(suite, protocol))}
     key = _hash([common, suite.name, protocol, version, settings])
     return Cell(suite.name, protocol, version, suite.random, settings, key)
 
@@ -204,16 +210,24 @@ def parse_fills(names: Sequence[str]) -> list[Fill]:
     return [fill for fill in FILLS if fill in checked]
 
 
-def file_identity(reference: str) -> str:
-    """Sha256 of the file a reference names (and of ONNX external data beside it), or ''.
+def file_identity(reference: str, settings: Settings | None = None) -> str:
+    """Sha256 of the file a reference names, or '' where it names none that can be read.
 
-    A file that is missing or unreadable has none: opening the model will say what is wrong.
+    Of an ONNX file also of the external data and the TOML statement beside it, and of what
+    `settings` state of its input and output. Opening the model says what is wrong with a file.
     """
+    from ..adapters.onnx_external import external_files
+
     name, at, state = reference.partition("@")
-    path = Path(state if name.startswith("timm:") and at else reference)
-    if reference.startswith("timm:") and (not at or state == "init"):
+    timm = name.startswith("timm:")
+    if timm and (not at or state == "init"):
         return ""
-    parts = [_file_sha256(p) for p in (path, Path(f"{path}.data"), path.with_suffix(".data"))]
+    path = Path(state if timm else reference)
+    beside = [Path(f"{path}.data"), path.with_suffix(".data")]
+    beside += [] if timm else [*external_files(path), path.with_suffix(".toml")]
+    parts = [_file_sha256(file) for file in dict.fromkeys([path, *beside])]
+    if settings is not None and settings.inputs:
+        parts.append(_hash(plain(dict(settings.inputs))))
     return "+".join(part for part in parts if part)
 
 
@@ -269,8 +283,10 @@ def model_identity(model: Model) -> str:
 
 
 def _file_sha256(path: Path) -> str:
-    """Hash of a file's bytes, or '' when it cannot be read."""
+    """Hash of a file's bytes, or '' when it cannot be read; devices and pipes are not opened."""
     try:
+        if not path.is_file():
+            return ""
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:

@@ -6,6 +6,7 @@ not part of the JSON: a record names its maps and reads both lazily from whereve
 
 from __future__ import annotations
 
+import json
 import math
 import traceback
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -182,10 +183,21 @@ class Record(BaseModel):
         """Which record it is, for a person: reference, fill, suite and protocol."""
         return f"{self.model.reference} ({self.fill}) {self.suite}:{self.protocol}"
 
+    def _repr_html_(self) -> str:
+        from .notebook import record_html
+
+        return record_html(self)
+
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a stored record."""
     return Record.model_json_schema(mode="serialization")
+
+
+def schema_text() -> str:
+    """The JSON schema as it is published: sorted keys, a title and its dialect."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps({**dialect, **json_schema()}, indent=1, sort_keys=True) + "\n"
 
 
 def plain(value: Any) -> Any:

@@ -188,8 +188,9 @@ def _fill_cell(row: Row, notes: Footnotes) -> str:
     """The fill; marked where kernel padding found nothing to grow."""
     treatments = [r.model.treatment for r in row.records.values() if r.model.treatment]
     if treatments and not treatments[0]["layers"]:
-        mark = notes.mark("untouched: every strided kernel is divisible by its stride")
-        return f"{row.fill} {mark}"
+        reasons = dict.fromkeys((treatments[0].get("left") or {}).values())
+        why = "; ".join(reasons) or "every strided kernel is divisible by its stride"
+        return f"{row.fill} {notes.mark(f'untouched: {why}')}"
     return row.fill
 
 

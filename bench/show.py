@@ -96,7 +96,7 @@ def open_case(
 
         suites = SUITES
     records, problems = _read(place)
-    reference = _find(model, sorted({r.model.reference for r in records}))
+    reference = find_reference(model, sorted({r.model.reference for r in records}))
     own = newest(choose([r for r in records if r.model.reference == reference], where))
     if not own:
         raise InputError(f"no record of {reference!r} is left by --where {' '.join(where)}")
@@ -139,7 +139,7 @@ def _read(place: Path) -> tuple[list[Record], list[str]]:
     return records, problems
 
 
-def _find(model: str | None, references: Sequence[str]) -> str:
+def find_reference(model: str | None, references: Sequence[str]) -> str:
     """The reference that `model` means: itself, without `timm:`, or the end of a path."""
     if model is None and len(references) == 1:
         return references[0]

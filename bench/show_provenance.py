@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from .compare import samples
+from .opaque import stated_inputs
+from .paired import samples
 from .show_finding import kept
 from .show_layout import Literal
 from .text import clean
@@ -53,6 +55,7 @@ def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
         words.append("--recalibrate")
     chosen = dict.fromkeys(text for record in measured for text in _settings(record, suites))
     words += [word for text in chosen for word in ("--set", text)]
+    words += [word for text in _inputs(first) for word in ("--input", text)]
     return shlex.join([*words, "--out", "OUT"])
 
 
@@ -74,6 +77,14 @@ def _options(records: Sequence[Record]) -> dict[str, str]:
     if settings.get("precision") not in (None, "float32"):
         options["precision"] = str(settings["precision"])
     return options
+
+
+def _inputs(record: Record) -> list[str]:
+    """`KEY=VALUE` for each thing that the command stated of an ONNX file's input and output."""
+    stated = stated_inputs(record)
+    fixed = stated.pop("fixed", {})
+    stated |= {f"fixed.{name}": value for name, value in fixed.items()}
+    return [f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in stated.items()]
 
 
 def _suite(record: Record, suites: Mapping[str, Suite]) -> str:

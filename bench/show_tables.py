@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..adapters.model import UNTOUCHED
-from .compare import difference
+from .paired import difference
 from .show_finding import TOLERANCE, Finding, joined, number
 from .show_layout import Table
 from .text import clean
@@ -13,7 +13,7 @@ from .text import clean
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .compare import Difference
+    from .paired import Difference
     from .record import Record
     from .show_layout import Block
 

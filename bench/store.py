@@ -50,7 +50,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
         except OSError as error:
-            raise _explain(error, self.folder) from error
+            raise explain(error, self.folder) from error
 
     def path(self, record: Record) -> Path:
         """Where a record's JSON is, or would be."""
@@ -71,7 +71,7 @@ class Store:
                 write_atomically(path.with_suffix(".npz"), partial(_dump_arrays, record))
             write_text(path, record.model_dump_json(indent=1))
         except OSError as error:
-            raise _explain(error, self.folder) from error
+            raise explain(error, self.folder) from error
 
     def get(self, key: str) -> Record | None:
         """The record of `key`, or None when there is none that can be read."""
@@ -146,23 +146,31 @@ def _dump_arrays(record: Record, stream: IO[bytes]) -> None:
     write_arrays(stream, record.arrays)
 
 
-def _read_or_error(path: Path) -> Record | StoreError:
+def parse_record(data: bytes, place: object) -> Record | StoreError:
+    """The record, without arrays, that `data` is, or what is wrong with it at `place`."""
     try:
-        record = Record.model_validate_json(path.read_bytes())
+        return Record.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        return StoreError(f"{path} is no readable record ({where}: {first['msg']})")
+        where = ".".join(str(part) for part in first["loc"]) or "all of it"
+        return StoreError(f"{place} is no readable record ({where}: {first['msg']})")
+
+
+def _read_or_error(path: Path) -> Record | StoreError:
+    try:
+        found = parse_record(path.read_bytes(), path)
     except OSError as error:
-        return _explain(error, path)
-    return record.attach(partial(_arrays, path.with_suffix(".npz")))
+        return explain(error, path)
+    if isinstance(found, Record):
+        found.attach(partial(_arrays, path.with_suffix(".npz")))
+    return found
 
 
 def _arrays(path: Path) -> Arrays:
     return read_arrays(path) if path.exists() else ({}, {})
 
 
-def _explain(error: OSError, where: Path) -> StoreError:
+def explain(error: OSError, where: Path) -> StoreError:
     """Say what to do about an operating system's error."""
     if error.errno in FULL:
         return StoreError(

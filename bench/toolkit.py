@@ -7,7 +7,7 @@ heavy travels between processes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +31,7 @@ class Loader(Protocol):
         seed: int = 0,
         members: int | None = None,
         precision: Precision = "float32",
+        inputs: Mapping[str, Any] | None = None,
     ) -> Model:
         """Open a model."""
 

@@ -15,6 +15,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .measure import Workbench
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .toolkit import Toolkit
 
 PR_SET_PDEATHSIG = 1
+MEMORY_SHARE = 0.9
+"""Of the machine's memory, what a worker may take."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def work(pipe: Connection, order: Order) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     _print_to(order.log)
     _use_threads(order.threads)
+    _bound_memory(order.device)
     store = Store(order.folder)
     bench = Workbench(
         order.toolkit(),
@@ -98,6 +102,24 @@ def work(pipe: Connection, order: Order) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             _serve(pipe, bench, pipe.recv(), keep)
+
+
+def _bound_memory(device: str) -> None:
+    """Let an allocation fail that this machine cannot hold, before the system kills at will.
+
+    The bound is what the process has mapped already and `MEMORY_SHARE` of the machine's memory. Not
+    for GPUs, whose drivers map far more than there is.
+    """
+    if sys.platform != "linux" or device != "cpu":
+        return
+    import resource
+
+    page = os.sysconf("SC_PAGE_SIZE")
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * page
+    bound = mapped + int(MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * page)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or bound < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
 
 
 def _use_threads(count: int | None) -> None:

@@ -13,6 +13,10 @@ replknet2022 (Ding et al. 2022, arXiv 2203.06717)
 luo2016 (Luo et al. 2016, arXiv 1701.04128)
     the unit, one gradient of 1 (into all its channels); absolute value, mean over input channels;
     mean.
+blocks (ours; see `erf_blocks`)
+    the map of energy, averaged within blocks of `block` x `block` pixels, by forward passes alone
+    over the first `block_images` images; for models without gradients. The table `blocks` has its
+    cost and its errors.
 
 The unit is the central one, (floor(h/2), floor(w/2)), unless the setting `unit` names another
 (row, column). The setting `grid` = n adds n x n units, spread evenly from border to border: their
@@ -33,13 +37,14 @@ that holds the share t of log10(1 + map), over the image's area (Ding et al.); i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..adapters.errors import InputError, NotApplicableError
+from .erf_blocks import block_maps
 from .gaussian import PARAMETERS, fit_gaussian
 from .gradients import expect, pixel_energy, random_signs
 from .receptive_field import ReceptiveField, receptive_field
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
     from ..adapters.model import Grid, Model, Outputs
     from .suite import Array
 
+BLOCKS = "blocks"
 STREAM = 2
 CANCELLED = 1e-5
 """Share of the sum of magnitudes below which a sum of channels is rounding noise."""
@@ -110,12 +116,15 @@ class Erf:
 
     unit: Unit | None = None
     grid: int = 0
+    block: int | None = field(default=None, metadata={"protocol": BLOCKS})
+    block_images: int = field(default=4, metadata={"protocol": BLOCKS})
     name: ClassVar[str] = "erf"
     protocols: ClassVar[Mapping[str, str]] = {
         "energy": "1",
         "kim2023": "1",
         "replknet2022": "1",
         "luo2016": "1",
+        BLOCKS: "1",
     }
     metrics: ClassVar[tuple[Metric, ...]] = _metrics()
     headline: ClassVar[str] = "luo_size"
@@ -124,15 +133,19 @@ class Erf:
     def __post_init__(self) -> None:
         if self.grid < 0:
             raise InputError(f"erf.grid = {self.grid}; expected 0 (no grid) or units along a side")
+        for name in ("block", "block_images"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"erf.{name} = {getattr(self, name)}; expected at least 1")
 
     def skip(self, model: Model, protocol: str) -> str | None:
-        """Gradients and a spatial target are needed."""
-        del protocol
-        return model.gradients or model.spatial
+        """A spatial target is needed, and gradients but for `blocks`."""
+        return (None if protocol == BLOCKS else model.gradients) or model.spatial
 
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
         """One backward pass a unit. Raises `InputError` when the target has no such unit."""
         units = [self.place(model, protocol), *self.places(model)]
+        if protocol == BLOCKS:
+            return ()
         return [_probe(model, protocol, unit, seed) for unit in dict.fromkeys(units)]
 
     def places(self, model: Model) -> list[Unit]:
@@ -167,19 +180,30 @@ class Erf:
     ) -> Measurement:
         """Read the metrics off `maps[...]` (samples, height, width)."""
         unit = self.place(model, protocol)
+        found = Measurement({})
+        if protocol == BLOCKS:
+            maps = self._by_blocks(model, context, found)
         samples = maps[_name(protocol, unit)]
-        found = Measurement({}, {"erf": _shown(samples, protocol)})
+        found.maps["erf"] = _shown(samples, protocol)
         resamples = bootstrap(len(samples), context.draws, context.seed)
-        field = _field(model, found)
+        theory = _field(model, found)
         found.metrics.update(_gaussian_metrics(samples, resamples))
-        found.metrics.update(_moment_metrics(samples, resamples, _centre(field, unit)))
-        found.metrics.update(_size_metrics(samples, resamples, field))
+        found.metrics.update(_moment_metrics(samples, resamples, _centre(theory, unit)))
+        found.metrics.update(_size_metrics(samples, resamples, theory))
         if self.grid:
             own = {place: maps[_name(protocol, place)] for place in self.places(model)}
-            found.tables["units"] = [_unit_row(u, s, resamples, field) for u, s in own.items()]
+            found.tables["units"] = [_unit_row(u, s, resamples, theory) for u, s in own.items()]
             shown = np.stack([_shown(s, protocol) for s in own.values()])
             found.maps["units"] = shown.reshape(self.grid, self.grid, *shown.shape[1:])
         return found
+
+    def _by_blocks(self, model: Model, context: Context, found: Measurement) -> Mapping[str, Array]:
+        """What stands for the gradients of all units; its cost and errors go into `found`."""
+        units = list(dict.fromkeys([self.place(model, BLOCKS), *self.places(model)]))
+        made = block_maps(model, context, units, block=self.block, images=self.block_images)
+        found.tables["blocks"] = [made.row]
+        found.notes += made.notes
+        return {_name(BLOCKS, unit): own for unit, own in made.maps.items()}
 
 
 def _name(protocol: str, unit: Unit) -> str:

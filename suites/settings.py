@@ -39,9 +39,18 @@ def configure(
     return changed
 
 
-def settings_of(suite: Suite) -> dict[str, Any]:
-    """The settings of `suite` and their values."""
-    return asdict(suite) if is_dataclass(suite) and not isinstance(suite, type) else {}
+def settings_of(suite: Suite, protocol: str | None = None) -> dict[str, Any]:
+    """The settings of `suite` and their values; with a `protocol`, only those it looks at.
+
+    A field that one protocol alone looks at says so in its metadata.
+    """
+    if not is_dataclass(suite) or isinstance(suite, type):
+        return {}
+    return {
+        f.name: value
+        for f, value in zip(fields(suite), asdict(suite).values(), strict=True)
+        if protocol is None or f.metadata.get("protocol", protocol) == protocol
+    }
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:

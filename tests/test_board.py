@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench import audit, leaderboard
 from perimetry.bench.board import Board, MixedRecordsError, choose, newest
-from perimetry.bench.compare import difference
+from perimetry.bench.paired import difference
 from perimetry.bench.record import Failure, Value
 from perimetry.bench.render import FORMATS, render
 from perimetry.bench.text import clean, code, spreadsheet
@@ -304,12 +304,21 @@ def test_a_narrow_terminal_hides_columns_and_says_which():
     assert "Hidden to fit the terminal: struct." in narrow
 
 
-def test_untouched_models_say_so():
-    """A treatment that grew no layer is marked beside the fill."""
+@pytest.mark.parametrize(
+    ("left", "why"),
+    [
+        ({}, "every strided kernel is divisible by its stride"),
+        ({"a": "whole numbers", "b": "whole numbers", "c": "a slice"}, "whole numbers; a slice"),
+    ],
+)
+def test_untouched_models_say_why(left, why):
+    """A treatment that grew no layer is marked, with the reasons for what it had to leave."""
     base = TEMPLATE["deadpixel", "box"]
-    treatment = {**base.model.treatment, "layers": []}
+    treatment = {**base.model.treatment, "layers": [], "left": left}
     model = base.model.model_copy(update={"treatment": treatment})
-    assert "box [1]" in render(board([base.model_copy(update={"model": model})]), "table")
+    text = render(board([base.model_copy(update={"model": model})]), "table")
+    assert "box [1]" in text
+    assert f"[1] untouched: {why}\n" in text
 
 
 def test_every_form_of_an_empty_board_is_text():

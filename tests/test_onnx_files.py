@@ -153,7 +153,7 @@ def test_several_inputs_are_refused_by_name_with_control_characters_removed(tmp_
     proto.graph.input.append(
         helper.make_tensor_value_info("<b>\x1b[31mtext", TensorProto.FLOAT, [1])
     )
-    with pytest.raises(InputError, match=r"takes 2 inputs \('image', '<b>\?\[31mtext'\)"):
+    with pytest.raises(InputError, match=r"2 inputs; .*'<b>\?\[31mtext', float of shape \[1\]"):
         open_onnx(save(proto, tmp_path / "a.onnx"))
 
 

@@ -22,7 +22,14 @@ def test_values_need_not_be_text():
 
 
 def test_settings_are_named_with_their_values():
-    assert settings_of(Erf(grid=3)) == {"unit": None, "grid": 3}
+    own = {"unit": None, "grid": 3}
+    assert settings_of(Erf(grid=3)) == {**own, "block": None, "block_images": 4}
+    assert settings_of(Erf(grid=3), "blocks") == settings_of(Erf(grid=3))
+
+
+def test_a_setting_of_one_protocol_is_no_setting_of_the_others():
+    """So that a new protocol's settings change no key of a record that never looked at them."""
+    assert settings_of(Erf(grid=3), "energy") == {"unit": None, "grid": 3}
 
 
 @dataclass(frozen=True)

@@ -225,20 +225,73 @@ def test_scales_become_one_and_biases_and_weights_stay():
     assert torch.equal(module[0].weight, before)
 
 
-def test_a_recalibrated_twin_has_the_norm_statistics_of_all_images():
+def trained_net():
+    """Two strided convolutions with norms whose statistics are those of no image at hand."""
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU())
-    model = wrap(module, spec=SPEC, device="cpu")
+    module = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU()),
+        *(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU()),
+    )
+    for norm in (module[1], module[4]):
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.1, 2)
+        nn.init.uniform_(norm.weight)
+    return module
+
+
+def test_a_recalibrated_twins_norms_have_the_originals_output_moments_on_all_images():
+    """Mean and variance of each norm's outputs are the original's, norm after norm."""
+    model = wrap(trained_net(), spec=SPEC, device="cpu")
     x = torch.rand(9, 3, 32, 48)
     twin, plain = model.padded("box", recalibrate=True), model.padded("box")
-    for one in (twin, plain):
+    for one in (model, twin, plain):
         one.select(0, x)
-    features = twin.module()[0](x)
-    norm = twin.module()[1]
-    torch.testing.assert_close(norm.running_mean, features.mean((0, 2, 3)))
-    torch.testing.assert_close(norm.running_var, features.var((0, 2, 3)))
-    assert torch.equal(plain.module()[1].running_mean, torch.zeros(4))
+    for end in (2, 5):
+        (a, b, c) = (one.module()[:end](x) for one in (model, twin, plain))
+        for moment in (torch.mean, torch.var):
+            torch.testing.assert_close(moment(b, (0, 2, 3)), moment(a, (0, 2, 3)))
+        assert not torch.allclose(c.var((0, 2, 3)), a.var((0, 2, 3)), rtol=0.1)
     assert any("re-estimated" in note for note in twin.notes)
+
+
+def test_recalibrating_what_was_not_treated_changes_nothing():
+    """Where the fill found nothing to grow, statistics stay as trained, whatever the images."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.BatchNorm2d(4), nn.ReLU())
+    module[1].running_mean.uniform_(-1, 1)
+    model = wrap(module, spec=SPEC, device="cpu")
+    twin = model.padded("box", recalibrate=True)
+    twin.select(0, torch.rand(5, 3, 32, 48))
+    for name in ("running_mean", "running_var"):
+        ours, theirs = (getattr(one.module()[1], name) for one in (twin, model))
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_a_channel_that_is_constant_is_moved_and_not_scaled():
+    """A dead channel neither divides by zero nor loses its variance."""
+    module = trained_net()
+    with torch.no_grad():
+        module[0].weight[1] = 0
+    model = wrap(module, spec=SPEC, device="cpu")
+    twin = model.padded("box", recalibrate=True)
+    twin.select(0, torch.rand(5, 3, 32, 48))
+    assert twin.module()[1].running_var[1] == pytest.approx(float(module[1].running_var[1]))
+    assert all(p.isfinite().all() for p in twin.module().buffers())
+
+
+def test_each_weight_set_is_recalibrated_to_its_own_original():
+    """The twin of an initial state has the moments of the original of the same seed."""
+    model = load("timm:test_resnet@init", device="cpu", members=2)
+    twin = model.padded("box", recalibrate=True)
+    x = torch.rand(6, 3, 160, 160)
+    means = []
+    for member in (1, 0):
+        twin.select(member, x)
+        model.select(member, x)
+        stems = [nn.Sequential(one.module().conv1, one.module().bn1) for one in (model, twin)]
+        ours, theirs = (stem(x).mean((0, 2, 3)) for stem in stems)
+        torch.testing.assert_close(theirs, ours)
+        means.append(ours)
+    assert not torch.allclose(*means, rtol=0.1)
 
 
 def test_norms_are_calibrated_once_for_the_same_images(monkeypatch):

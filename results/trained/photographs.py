@@ -36,15 +36,17 @@ SCIENCE = {
 def write_photographs(folder: Path) -> list[Path]:
     """Write all 27 images as PNG into `folder`; their paths in name order.
 
+    Numbers in the names keep whole photographs first: the first four calibrate `@init` models.
     Raises `FileNotFoundError` when one of the three packages is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     images = {name: _open(place) for name, place in {**EVERYDAY, **SCIENCE}.items()}
     for name in EVERYDAY:
         images |= {f"{name}-{part}": tile for part, tile in _tiles(images[name]).items()}
-    for name, image in images.items():
-        image.save(folder / f"{name}.png")
-    return sorted(folder / f"{name}.png" for name in images)
+    paths = [folder / f"{number:02}-{name}.png" for number, name in enumerate(images)]
+    for path, image in zip(paths, images.values(), strict=True):
+        image.save(path)
+    return paths
 
 
 def packaged(place: str) -> Path:

@@ -1,0 +1,267 @@
+"""Commands about trust: `perimetry compare`, `check`, `verify`, `doctor`, `schema`."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..adapters.errors import PerimetryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .again import Tools
+    from .comparison import Comparison
+
+UNMEASURED = 2
+"""Exit code when there is nothing to judge by."""
+WIDTH = 96
+
+app = typer.Typer()
+
+
+class Form(StrEnum):
+    """Forms of a comparison."""
+
+    table = "table"
+    md = "md"
+    json = "json"
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or a name such as cuda:0.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Images a pass.", show_default="by device")]
+Limit = Annotated[float, typer.Option(min=0, help="Seconds a model may take; 0 for no limit.")]
+Where = Annotated[
+    list[str] | None, typer.Option(help="Only stored records with KEY=VALUE, such as seed=0.")
+]
+Photographs = Annotated[
+    str | None,
+    typer.Option("--images", help="Where the folder is that stored records were made on."),
+]
+
+
+@app.command()
+def compare(
+    sides: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B...", help="DIR, DIR:MODEL or REF; ...+FILL for kernel padding."
+        ),
+    ],
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="Suites for models that are audited now.", show_default="those of stored ones"
+        ),
+    ] = None,
+    form: Annotated[Form, typer.Option("--format", help="How to print it.")] = Form.table,
+    every: Annotated[
+        bool, typer.Option("--all", help="All metrics, also where none differ.")
+    ] = False,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder to draw difference maps into, as PNG.")
+    ] = None,
+    stages: Annotated[
+        bool, typer.Option(help="Open the models to see at which stage twins part.")
+    ] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare unlike settings, images or preprocessing too.")
+    ] = False,
+    images: Photographs = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="Images, where nothing stored says how many.")
+    ] = 16,
+    seed: Annotated[int, typer.Option(help="Seed, where nothing stored says which.")] = 0,
+    where: Where = None,
+    device: Device = "auto",
+    batch: Batch = None,
+    time_limit: Limit = 1800,
+) -> None:
+    """Set models side by side: every one against the first, paired image by image."""
+    with told(1):
+        from .comparison import compare as make
+        from .plan import Settings
+
+        found = make(
+            *sides,
+            suites=suite.split(",") if suite else None,
+            settings=Settings(images=images or "dead-leaves", count=count, seed=seed),
+            where=where or (),
+            images=images,
+            force=force,
+            stages=stages,
+            tools=tools(device, batch, time_limit),
+        )
+        _complain(found.problems)
+        typer.echo(_shown(found, form, every=every), nl=False)
+        if maps is not None:
+            _draw(found, maps)
+
+
+@app.command()
+def check(
+    baseline: Annotated[Path, typer.Option(help="Folder or packed file to hold models against.")],
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="REF...", help="Models to check.", show_default="all of the baseline"
+        ),
+    ] = None,
+    as_: Annotated[
+        str | None, typer.Option("--as", help="What the one model given is called in the baseline.")
+    ] = None,
+    tolerances: Annotated[
+        Path | None, typer.Option(help="TOML file with bounds; see docs/regression.md.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.")] = None,
+    measure_noise: Annotated[
+        bool,
+        typer.Option("--measure-noise", help="Store noise floor and fingerprint in the baseline."),
+    ] = False,
+    images: Photographs = None,
+    where: Where = None,
+    device: Device = "auto",
+    batch: Batch = None,
+    time_limit: Limit = 1800,
+) -> None:
+    """Regression gate: exit code 0 not shown to differ, 1 regressed, 2 could not measure."""
+    with told(UNMEASURED):
+        from . import gate
+        from .gate_report import on_github, to_junit, to_text
+        from .store import write_text
+        from .tolerances import Tolerances, read_tolerances
+
+        found = gate.check(
+            baseline,
+            *(references or ()),
+            tolerances=read_tolerances(tolerances) if tolerances else Tolerances(),
+            name=as_,
+            where=where or (),
+            images=images,
+            tools=tools(device, batch, time_limit),
+            measure_noise=measure_noise,
+        )
+        _complain(found.problems)
+        typer.echo(to_text(found, _width()), nl=False)
+        if junit is not None:
+            write_text(junit, to_junit(found))
+        for line in on_github(found):
+            typer.echo(line)
+    raise typer.Exit(found.verdict.value)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder or packed file.")],
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Measure so many variants.", show_default="all")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Which ones are taken.")] = 0,
+    tolerances: Annotated[
+        Path | None, typer.Option(help="TOML file with bounds; see docs/regression.md.")
+    ] = None,
+    images: Photographs = None,
+    where: Where = None,
+    device: Device = "auto",
+    batch: Batch = None,
+    time_limit: Limit = 1800,
+) -> None:
+    """Measure a published set again: exit code 0 it reproduces, 1 it does not, 2 not measurable."""
+    with told(UNMEASURED):
+        from .tolerances import Tolerances, read_tolerances
+        from .verify import verify as again
+
+        found = again(
+            folder,
+            sample=sample,
+            seed=seed,
+            where=where or (),
+            images=images,
+            tolerances=read_tolerances(tolerances) if tolerances else Tolerances(),
+            tools=tools(device, batch, time_limit),
+        )
+        typer.echo(found.text(_width()), nl=False)
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: versions, devices, clashes, known answers; exit code 1 if broken."""
+    from .doctor import examine, to_text
+
+    checks = examine()
+    typer.echo(to_text(checks, _width()), nl=False)
+    raise typer.Exit(int(any(check.status == "broken" for check in checks)))
+
+
+@app.command()
+def schema(
+    out: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default="print it")
+    ] = None,
+) -> None:
+    """Print the JSON schema of a record, as published in docs/record.schema.json."""
+    from .record import schema_text
+    from .store import write_text
+
+    if out is None:
+        typer.echo(schema_text(), nl=False)
+        return
+    with told(1):
+        write_text(out, schema_text())
+        typer.echo(f"Written: {out}")
+
+
+def tools(device: str, batch: int | None, limit_s: float) -> Tools:
+    """Worker processes on the device asked for."""
+    from .again import Tools
+    from .toolkit import standard
+
+    return Tools(device, batch, limit_s or None, isolated=True, progress=True, toolkit=standard)
+
+
+@contextmanager
+def told(code: int) -> Iterator[None]:
+    """Turn an expected error into one line on standard error and an exit code."""
+    from .text import clean
+
+    try:
+        yield
+    except (PerimetryError, OSError) as error:
+        typer.echo(f"perimetry: {clean(str(error), 2000)}", err=True)
+        raise typer.Exit(code) from error
+
+
+def _complain(problems: tuple[str, ...]) -> None:
+    from .text import clean
+
+    for problem in problems:
+        typer.echo(f"perimetry: left out: {clean(problem)}", err=True)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((WIDTH, 24)).columns
+
+
+def _shown(found: Comparison, form: Form, *, every: bool) -> str:
+    """A comparison in one of its forms."""
+    if form is Form.json:
+        import json
+
+        return json.dumps(found.cells(), indent=1, allow_nan=False) + "\n"
+    if form is Form.md:
+        return found.markdown(every=every)
+    return found.text(width=_width(), every=every)
+
+
+def _draw(found: Comparison, folder: Path) -> None:
+    from .comparison_maps import draw_differences
+    from .text import clean
+
+    drawn = draw_differences(found, folder)
+    typer.echo(f"Drawn: {len(drawn)} pictures in {clean(str(folder))}", err=True)

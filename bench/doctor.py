@@ -1,0 +1,286 @@
+"""`perimetry doctor`: is this installation fit to measure with?
+
+Every check says what it looked at. *broken* means that numbers would be wrong or a part does not
+work, and what to do; *note* is worth knowing. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from .show_layout import Section, lay_out
+from .text import clean
+
+Status = Literal["ok", "note", "broken"]
+SOLE = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "perimetry": ("perimetry",)}
+"""Import packages that exactly one distribution may provide, and the ones it may be."""
+PERIOD_ANSWER = 1 / 2.25
+"""`weakest` of one 3 x 3 convolution at stride 2: least over mean coverage, PROTOCOL section 9."""
+RESNET18_FIELD = 435
+TOLERANCE = 1e-6
+WRONG = 1e-4
+"""Gradients of a norm that are off by more are wrong, not rounded."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, how it is, and what to do where it is broken."""
+
+    name: str
+    status: Status
+    text: str
+
+
+def examine() -> list[Check]:
+    """Make all checks; one that raises is broken, and the others go on."""
+    checks: list[Check] = []
+    for name, look in LOOKS.items():
+        try:
+            checks += look()
+        except Exception as error:  # whatever an installation does, the others are told
+            text = f"{type(error).__name__}: {clean(str(error), 400)}"
+            checks.append(Check(name, "broken", text))
+    return checks
+
+
+def to_text(checks: list[Check], width: int = 96) -> str:
+    """A line for each check, and a verdict."""
+    broken = sum(check.status == "broken" for check in checks)
+    verdict = f"{broken} of {len(checks)} checks are broken" if broken else "all is well"
+    lines: list[Any] = [f"{check.status}: {check.name}: {check.text}" for check in checks]
+    return lay_out(
+        [Section("perimetry doctor", lines), Section(f"Verdict: {verdict}", [""])], width
+    )
+
+
+def _versions() -> list[Check]:
+    """Python and every dependency against the floor it was installed with."""
+    from packaging.requirements import Requirement
+
+    checks = [Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")]
+    for text in metadata.requires("perimetry") or []:
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        checks.append(_version(wanted.name, wanted.specifier))
+    return checks
+
+
+def _version(name: str, floor: Any) -> Check:
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Check(name, "broken", f"not installed; `pip install '{name}{floor}'`")
+    if not floor.contains(found, prereleases=True):
+        return Check(name, "broken", f"{found}, but {floor} is needed; `pip install -U {name}`")
+    return Check(name, "ok", found)
+
+
+def _clashes() -> list[Check]:
+    return clashes(metadata.packages_distributions())
+
+
+def clashes(provided: Mapping[str, list[str]]) -> list[Check]:
+    """Packages that several distributions provide: they overwrite each other's files.
+
+    `provided` gives distributions by import package, as `packages_distributions` does.
+    """
+    checks = []
+    for package, allowed in SOLE.items():
+        found = sorted(set(provided.get(package, ())))
+        named = [name for name in found if name.startswith(package)]
+        if len(named) > 1:
+            text = (
+                f"{' and '.join(named)} are both installed and overwrite each other; `pip "
+                f"uninstall {' '.join(named)}`, then install one of {', '.join(allowed)}"
+            )
+            checks.append(Check(f"package {package}", "broken", text))
+        elif not named:
+            checks.append(Check(f"package {package}", "broken", "no distribution provides it"))
+        else:
+            checks.append(Check(f"package {package}", "ok", f"provided by {named[0]} alone"))
+    return checks
+
+
+def _devices() -> list[Check]:
+    import torch
+
+    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    checks = [Check("device cpu", "ok", threads)]
+    for index in range(torch.cuda.device_count()):
+        name = torch.cuda.get_device_name(index)
+        torch.ones(1, device=f"cuda:{index}").add_(1)
+        checks.append(Check(f"device cuda:{index}", "ok", f"{name}, CUDA {torch.version.cuda}"))
+    if not torch.cuda.is_available():
+        built = (
+            f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+        )
+        checks.append(Check("device cuda", "note", f"none here ({built}); audits run on the CPU"))
+    return checks
+
+
+def _vision() -> list[Check]:
+    """torchvision, which timm imports: a build for another torch breaks on import."""
+    version = import_module("torchvision").__version__
+    return [Check("torchvision", "ok", f"{version} imports")]
+
+
+def _providers() -> list[Check]:
+    """Ask onnxruntime for what audits would ask for, and see what it really runs on."""
+    import onnxruntime
+    import torch
+
+    from ..adapters.onnx_session import Session, providers
+
+    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    checks = []
+    for kind in kinds:
+        wanted = providers(torch.device(kind))[0]
+        actual = Session(_convolution(), ["map"], device=torch.device(kind)).provider
+        asked = f"asked for {wanted}, runs on {actual}"
+        hint = "" if wanted == actual else "; ONNX files would be audited on the CPU, check CUDA"
+        checks.append(Check(f"provider {kind}", "ok" if not hint else "broken", asked + hint))
+    listed = ", ".join(onnxruntime.get_available_providers())
+    return [*checks, Check("providers listed", "note", f"{listed} (listed is not usable)")]
+
+
+def _structure() -> list[Check]:
+    """Answers that follow from a formula: one convolution, by module and through ONNX; a ResNet."""
+    from torch import nn
+
+    from ..adapters.model import InputSpec
+    from ..adapters.torch import wrap
+
+    conv = nn.Conv2d(3, 4, 3, 2, 1)
+    module = wrap(conv, spec=InputSpec(32, 32), device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "convolution.onnx"
+        path.write_bytes(_convolution().SerializeToString())
+        from ..adapters.onnx import open_onnx
+
+        file = open_onnx(str(path), device="cpu", spec=InputSpec(32, 32))
+        gradients = file.gradients
+        checks = [
+            _answer("3 x 3 convolution at stride 2", module, "weakest", PERIOD_ANSWER),
+            _answer("the same as an ONNX file", file, "weakest", PERIOD_ANSWER),
+        ]
+    text = gradients or "the interpreter agrees with onnxruntime"
+    return [*checks, Check("gradients of an ONNX file", "broken" if gradients else "ok", text)]
+
+
+def _resnet() -> list[Check]:
+    from ..adapters.load import load
+
+    model = load("timm:resnet18@init", device="cpu", members=1)
+    return [_answer("receptive field of resnet18", model, "receptive_field", RESNET18_FIELD)]
+
+
+def _answer(name: str, model: Any, metric: str, known: float) -> Check:
+    """Whether `structure` gives a known answer."""
+    from ..suites.structure import measure_skeleton
+
+    size = (model.spec.channels, model.spec.height, model.spec.width)
+    found = measure_skeleton(model.skeleton(), size).metrics[metric].value
+    if found is not None and abs(found - known) <= TOLERANCE * max(1.0, known):
+        return Check(name, "ok", f"{metric} {found:.6g}, as it must be")
+    return Check(name, "broken", f"{metric} {found}, but {known:.6g} is right; reinstall perimetry")
+
+
+def _norms() -> list[Check]:
+    """Torch's input gradient of batch norm at batch 1 on the CPU, without and with our guard."""
+    from ..adapters.torch import contiguous_norm_gradients
+
+    bare = norm_error()
+    with contiguous_norm_gradients(_image()):
+        guarded = norm_error()
+    if guarded > WRONG:
+        text = f"wrong by {guarded:.0%} even with perimetry's guard; use another torch release"
+        return [Check("gradient of batch norm", "broken", text)]
+    if bare > WRONG:
+        text = (
+            f"this torch has the bug (wrong by {bare:.0%} at batch 1); perimetry's guard mends it"
+        )
+        return [Check("gradient of batch norm", "note", text)]
+    return [Check("gradient of batch norm", "ok", "right at batch 1, with and without the guard")]
+
+
+def _image() -> Any:
+    import torch
+
+    return torch.zeros(1, requires_grad=True)
+
+
+def norm_error() -> float:
+    """Relative error of one batch norm's input gradient for a strided incoming gradient.
+
+    The right answer is known: in evaluation the norm multiplies by a constant a channel.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    made = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 16, 7, 7, generator=made).requires_grad_()
+    variance = torch.rand(16, generator=made) + 0.5
+    y = F.batch_norm(x, torch.zeros(16), variance, None, None, False, 0.0, 0.0)
+    incoming = torch.randn(1, 49, 16, generator=made).transpose(1, 2).reshape(1, 16, 7, 7)
+    (found,) = torch.autograd.grad(y, x, incoming)
+    right = incoming / variance.sqrt().view(1, -1, 1, 1)
+    return float((found - right).norm() / right.norm())
+
+
+def _repeats() -> list[Check]:
+    """One audit twice: the same seed must give the same numbers, bit for bit."""
+    from torch import nn
+
+    from ..adapters.model import InputSpec
+    from ..adapters.torch import wrap
+    from .measure import audit
+
+    model = wrap(nn.Conv2d(3, 4, 3, 2, 1), name="probe", spec=InputSpec(32, 32), device="cpu")
+    runs = [audit(model, ("deadpixel",), count=4, device="cpu")[0] for _ in range(2)]
+    if runs[0].status != "ok":
+        why = runs[0].error.message if runs[0].error else runs[0].reason
+        return [Check("audit", "broken", f"a one-layer model cannot be audited: {why}")]
+    if runs[0].metrics == runs[1].metrics:
+        return [Check("audit twice", "ok", "equal bit for bit")]
+    return [Check("audit twice", "broken", "the same seed gives unlike numbers on this machine")]
+
+
+def _convolution() -> Any:
+    """An ONNX graph of one 3 x 3 convolution at stride 2 with seeded weights."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    node = helper.make_node("Conv", ["image", "w"], ["map"], strides=[2, 2], pads=[1, 1, 1, 1])
+    graph = helper.make_graph(
+        [node],
+        "convolution",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 32, 32])],
+        [helper.make_tensor_value_info("map", TensorProto.FLOAT, ["batch", 4, 16, 16])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(made)
+    return made
+
+
+LOOKS: Mapping[str, Callable[[], list[Check]]] = {
+    "versions": _versions,
+    "packages": _clashes,
+    "devices": _devices,
+    "torchvision": _vision,
+    "providers": _providers,
+    "known answers": _structure,
+    "resnet18": _resnet,
+    "norms": _norms,
+    "audits": _repeats,
+}

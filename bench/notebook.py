@@ -1,0 +1,39 @@
+"""A record as HTML, for notebooks: what it is of, its metrics, and why some are missing."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from .show_finding import measured
+from .text import clean
+
+if TYPE_CHECKING:
+    from .record import Record, Value
+
+
+def record_html(record: Record) -> str:
+    """A heading and a table; everything that came from a model or a file is escaped."""
+    heading = f"<b>{_safe(record.label)}</b>: {_safe(_status(record))}"
+    rows = "".join(_row(name, held) for name, held in record.metrics.items())
+    table = f"<table><tr><th>metric</th><th>value</th></tr>{rows}</table>" if rows else ""
+    notes = "".join(f"<li>{_safe(note)}</li>" for note in record.notes)
+    return f"<div>{heading}{table}{f'<ul>{notes}</ul>' if notes else ''}</div>"
+
+
+def _status(record: Record) -> str:
+    """The status, with the reason of what was not measured."""
+    if record.status == "ok":
+        images = record.images
+        return f"{images.count} x {images.name}" if images else "exact"
+    why = record.error.message if record.error else record.reason
+    return f"{record.status}: {why or 'no reason was kept'}"
+
+
+def _row(name: str, held: Value) -> str:
+    value = held.reason or "n/a" if held.value is None else measured(held)
+    return f"<tr><td>{_safe(name)}</td><td>{_safe(value)}</td></tr>"
+
+
+def _safe(text: str) -> str:
+    return html.escape(clean(text))

@@ -1,0 +1,71 @@
+"""What a run does besides for files that do not tell everything.
+
+A model whose gradients cannot be trusted is measured by forward passes alone, in a second round
+over the suites of `STAND_INS`; and whoever gave a file whose input had to be guessed is told so.
+The second round is planned from the records of the first, so that a run which is killed in between
+and given again makes it all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..adapters.errors import NO_GRADIENTS
+from .text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from .plan import Job
+    from .record import Record
+
+STAND_INS = ("perturbation", "erf:blocks")
+"""What forward passes alone tell of phases and of the receptive field."""
+
+
+def lack_gradients(records: Iterable[Record]) -> list[str]:
+    """References of models some of whose records were skipped for want of gradients, each once."""
+    return list(_reasons(records))
+
+
+def _reasons(records: Iterable[Record]) -> dict[str, str]:
+    """Why models have no gradients, by reference."""
+    return {
+        r.model.reference: r.reason
+        for r in records
+        if r.status == "skipped" and r.reason and r.reason.startswith(NO_GRADIENTS)
+    }
+
+
+def stated_inputs(record: Record) -> dict[str, Any]:
+    """What the command that made `record` stated of its file's input and output."""
+    try:
+        stated = json.loads(record.model.source.get("inputs", "{}"))
+    except ValueError:
+        return {}
+    return stated if isinstance(stated, dict) else {}
+
+
+def stand_ins(jobs: Sequence[Job], known: Collection[str]) -> list[str]:
+    """Those of `STAND_INS` whose suite is among `known` and that `jobs` do not hold yet."""
+    held = {name for j in jobs for c in j.cells for name in (c.suite, f"{c.suite}:{c.protocol}")}
+    return [n for n in STAND_INS if n.partition(":")[0] in known and n not in held]
+
+
+def remarks(records: Sequence[Record]) -> list[str]:
+    """What to tell about files: what was guessed of their input, and why forward passes only."""
+    found: dict[str, None] = {}
+    for record in records:
+        name, guessed = clean(record.model.reference), record.model.spec.get("guessed")
+        if guessed:
+            found[
+                f"{name}: guessed of its input: {', '.join(guessed)}; state them by --input "
+                "KEY=VALUE or in a TOML file of the same name beside it"
+            ] = None
+    for name, reason in _reasons(records).items():
+        found[
+            f"{clean(name)}: {clean(reason)}; measured by forward passes alone, as "
+            f"{' and '.join(STAND_INS)}"
+        ] = None
+    return list(found)

@@ -1,0 +1,95 @@
+"""pytest plugin: a zoo's own tests hold its models against a baseline.
+
+    def test_resnet(audit):
+        audit("timm:resnet18.a1_in1k").check("results/baseline")
+
+Nothing heavy is imported before a test asks for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .gate import Check
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options for where and how much to compute."""
+    group = parser.getgroup("perimetry")
+    group.addoption(
+        "--perimetry-device", default="auto", help="Device of audits: auto, cpu, cuda:0, ..."
+    )
+    group.addoption("--perimetry-batch", type=int, default=None, help="Images a pass in audits.")
+    group.addoption(
+        "--perimetry-tolerances", default=None, metavar="FILE.toml", help="Tolerances of audits."
+    )
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A model that a test asks about: a reference, a module or an opened model."""
+
+    model: Any
+    device: str = "auto"
+    batch: int | None = None
+    tolerances: str | None = None
+
+    def check(
+        self,
+        baseline: Path | str,
+        *,
+        name: str | None = None,
+        tolerances: Path | str | None = None,
+        images: str | None = None,
+        where: tuple[str, ...] = (),
+    ) -> Check:
+        """Fail the test unless the model is not shown to differ from `baseline`.
+
+        `name` is what it is called there, `tolerances` a TOML file, `images` the folder that the
+        baseline was made on. What could not be measured fails too: it never passes unseen.
+        """
+        __tracebackhide__ = True
+        from pathlib import Path
+
+        from .again import Tools
+        from .gate import check
+        from .gate_judge import Verdict
+        from .gate_report import failure_text
+        from .tolerances import Tolerances, read_tolerances
+
+        chosen = tolerances or self.tolerances
+        found = check(
+            baseline,
+            self.model,
+            name=name,
+            tolerances=read_tolerances(Path(chosen)) if chosen else Tolerances(),
+            images=images,
+            where=where,
+            tools=Tools(device=self.device, batch=self.batch),
+        )
+        if found.verdict is not Verdict.same:
+            pytest.fail(failure_text(found.reports), pytrace=False)
+        return found
+
+
+@pytest.fixture(scope="session")
+def audit(request: pytest.FixtureRequest) -> Callable[[Any], Audited]:
+    """`audit(model).check(baseline)`; the model is a reference, a module or an opened model."""
+    config = request.config
+
+    def of(model: Any) -> Audited:
+        return Audited(
+            model,
+            config.getoption("--perimetry-device"),
+            config.getoption("--perimetry-batch"),
+            config.getoption("--perimetry-tolerances"),
+        )
+
+    return of

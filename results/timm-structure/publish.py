@@ -1,0 +1,233 @@
+"""Write this folder from a finished run: `python results/timm-structure/publish.py RUN_DIR`.
+
+RUN_DIR is what the command in README.md was given as --out. Written: board.csv (a row per model and
+variant), records.jsonl.gz (packed records, without layer tables), README.md.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+from statistics import median
+from textwrap import fill
+
+import pandas as pd
+import timm
+from tabulate import tabulate
+
+from perimetry.bench.pack import pack
+from perimetry.bench.store import Store
+
+HERE = Path(__file__).parent
+COMMAND = "perimetry run 'timm:*@init' --suite structure --kernel-padding none,zero --out RUN_DIR"
+EVEN = 0.95
+"""A model counts as even when its worst-served phase gets this share of the average or more."""
+METRICS = (
+    *("weakest", "imbalance", "ratio", "by_period_2", "relL1", "path_ratio"),
+    *("receptive_field", "coverage", "uneven_layers"),
+)
+
+
+def table(store: Store) -> pd.DataFrame:
+    """One row per model and fill: family, status, reason, metrics, worst culprit, seconds."""
+    family = {n: m for m in timm.list_modules() for n in timm.list_models(module=m)}
+    rows = []
+    for record in store.records():
+        name = record.model.reference.removeprefix("timm:").removesuffix("@init")
+        culprits = record.tables.get("culprits", [])
+        row = {
+            "model": name,
+            "family": family[name],
+            "fill": record.fill,
+            "status": record.status,
+            "input": f"{record.model.spec.get('height')}x{record.model.spec.get('width')}",
+            "stride": stride(record),
+        }
+        row |= {m: value(record, m) for m in METRICS}
+        row["culprit"] = culprits[0]["name"] if culprits else None
+        row["grown"] = len((record.model.treatment or {}).get("layers", []))
+        row["reason"] = reason(record)
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values(["model", "fill"]).reset_index(drop=True)
+
+
+def value(record, metric):
+    """A metric's value, or None."""
+    held = record.metrics.get(metric)
+    return None if held is None or held.value is None else round(held.value, 6)
+
+
+def stride(record):
+    """Total stride from input to target, rows."""
+    target = record.model.target
+    return round(record.model.spec["height"] / target["height"]) if target else None
+
+
+def reason(record):
+    """Why there is no number, or ''."""
+    if record.status == "failed":
+        return record.error.message
+    held = record.metrics.get("weakest")
+    return record.reason or (held.reason if held is not None and held.reason else "")
+
+
+def readme(frame: pd.DataFrame, store: Store) -> str:
+    """The findings, in words and tables, all of them computed."""
+    plain = frame[frame.fill == "none"].set_index("model")
+    treated = frame[frame.fill == "zero"].set_index("model")
+    known = plain[plain.weakest.notna()]
+    even = known[known.weakest >= EVEN]
+    uneven = known[known.weakest < EVEN]
+    cured = treated.loc[uneven.index]
+    left = cured[cured.weakest < EVEN]
+    versions = store.records()[0].environment.libraries
+    seconds = sum(r.timing.load_s + r.timing.measure_s for r in store.records())
+    return f"""\
+# What timm's architectures imply: structure of the whole zoo
+
+Every architecture of timm {versions["timm"]} ({len(plain)}), at its own input size, as it is
+and with kernel
+padding `zero` (every tap, the new ones too, free to learn): the expected sensitivity of the
+input over all
+random weights. Exact for the architecture: no weights, no data, no noise.
+
+    {COMMAND}
+    python results/timm-structure/publish.py RUN_DIR
+
+torch {versions["torch"]}, timm {versions["timm"]}, {store.records()[0].created[:10]}, one CPU
+core;
+{seconds / 60:.0f} minutes of computing for {len(frame)} records. `board.csv` has every number,
+`records.jsonl.gz` the packed records.
+
+## Findings
+
+- {len(known)} of {len(plain)} architectures have a phase profile; {outcome(plain)}.
+- **{len(even)} are even** (the worst-served phase gets {EVEN:.0%} of the average or more),
+  **{len(uneven)} are
+  not**. Among the uneven ones the median worst-served phase gets
+{uneven.weakest.median():.2f} of the average,
+  the least {uneven.weakest.min():.3f} ({uneven.weakest.idxmin()}).
+- Kernel padding takes {len(uneven) - len(left)} of the {len(uneven)} uneven ones above
+  {EVEN:.0%};
+  {len(left)} stay below: {by_family(left)}.
+- {share_of_period(uneven)} of the uneven ones owe more than half of their variance to period 2.
+- {int((plain.uneven_layers > 0).sum())} architectures have strided layers that never read the
+  last rows or
+  columns of their padding at their own input size ("Mind the Pad").
+
+## Families, the most uneven first
+
+{families(plain, treated)}
+
+`weakest` is the median over the family's models; `even` counts models at {EVEN:.0%} or more.
+
+## The ten that listen least to their worst-served phase
+
+{worst(known, treated)}
+
+{missing_table(plain)}
+Year and accuracy are not in the package that these numbers come from; join `board.csv` with
+timm's own result
+files by model name.
+"""
+
+
+def by_family(frame: pd.DataFrame) -> str:
+    """How many models of each family, the most first."""
+    return ", ".join(f"{family} {n}" for family, n in frame.family.value_counts().items())
+
+
+def outcome(plain: pd.DataFrame) -> str:
+    """What became of the rest, in words."""
+    kinds = Counter(plain[plain.weakest.isna()].status)
+    parts = [f"{n} {status}" for status, n in sorted(kinds.items())]
+    return "the others: " + ", ".join(parts) + " (below)" if parts else "none is left out"
+
+
+def share_of_period(uneven: pd.DataFrame) -> str:
+    """Share of models whose variance comes mostly from period 2."""
+    shares = uneven.by_period_2 / uneven.imbalance**2
+    return f"{(shares > 0.5).mean():.0%}"
+
+
+def families(plain: pd.DataFrame, treated: pd.DataFrame) -> str:
+    """One row a family, by median `weakest`."""
+    groups = defaultdict(list)
+    for name, row in plain[plain.weakest.notna()].iterrows():
+        groups[row.family].append(name)
+    rows = []
+    for family, names in groups.items():
+        after = [treated.weakest.get(n) for n in names]
+        rows.append(
+            (
+                family,
+                len(names),
+                sum(plain.weakest[n] >= EVEN for n in names),
+                round(median(plain.weakest[n] for n in names), 3),
+                round(median(plain.imbalance[n] for n in names), 3),
+                round(median(a for a in after if a is not None and a == a), 3),
+            )
+        )
+    heads = ("family", "models", "even", "weakest", "imbalance", "weakest with `zero`")
+    return tabulate(sorted(rows, key=lambda row: row[3:]), heads, tablefmt="github")
+
+
+def worst(known: pd.DataFrame, treated: pd.DataFrame) -> str:
+    """The ten smallest values, one a family."""
+    first = known.sort_values("weakest").groupby("family", sort=False).head(1).head(10)
+    rows = [
+        (name, row.family, row.weakest, treated.weakest.get(name), row.culprit or "")
+        for name, row in first.iterrows()
+    ]
+    heads = ("model (the worst of its family)", "family", "weakest", "with `zero`", "first culprit")
+    return tabulate(rows, heads, tablefmt="github", floatfmt=".3f")
+
+
+def missing_table(plain: pd.DataFrame) -> str:
+    """Those without a profile, by reason."""
+    rest = plain[plain.weakest.isna()]
+    if rest.empty:
+        return ""
+    rows = [
+        (why[:160], len(names), ", ".join(sorted(names)[:4]) + (" ..." if len(names) > 4 else ""))
+        for why, names in rest.groupby("reason").groups.items()
+    ]
+    text = tabulate(rows, ("reason", "models", "such as"), tablefmt="github")
+    return f"## Not measured\n\n{text}\n"
+
+
+def reflow(text: str) -> str:
+    """Fill paragraphs and list items; tables, headings and commands stay."""
+    blocks = []
+    for block in text.split("\n\n"):
+        if block.startswith(("|", "#", "    ")):
+            blocks.append(block)
+            continue
+        items = re.split(r"\n(?=- )", block)
+        filled = []
+        for item in items:
+            indent = "  " if item.startswith("- ") else ""
+            filled.append(fill(" ".join(item.split()), 108, subsequent_indent=indent))
+        blocks.append("\n".join(filled))
+    return "\n\n".join(blocks) + "\n"
+
+
+def main() -> None:
+    """Write board.csv, records.jsonl.gz and README.md."""
+    store = Store(sys.argv[1])
+    frame = table(store)
+    frame.to_csv(HERE / "board.csv", index=False)
+    with tempfile.TemporaryDirectory() as folder:
+        packed = Path(folder) / "records.jsonl"
+        pack(store, packed, tables=False)
+        data = gzip.compress(packed.read_bytes(), mtime=0)
+    (HERE / "records.jsonl.gz").write_bytes(data)
+    (HERE / "README.md").write_text(reflow(readme(frame, store)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,478 @@
+"""Comparison: paired differences, Holm's correction, refusals, where twins part, and the words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+from scipy.stats import ttest_rel
+from small_nets import NAME, SPEC, TOOLS, baseline, mirrored, net, opened, perturbed, quantised
+from torch import nn
+from typer.testing import CliRunner
+
+from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.adapters.onnx_export import export_onnx
+from perimetry.bench import audit, compare
+from perimetry.bench.cli import app
+from perimetry.bench.comparison import UnlikeRecordsError
+from perimetry.bench.comparison_maps import draw_differences
+from perimetry.bench.comparison_sources import NotMeasuredError, Wanted, open_sides, side_of
+from perimetry.bench.comparison_statistics import evidence, holm
+from perimetry.bench.fingerprint import BUCKETS, first_parting, partings, sketch
+from perimetry.bench.plan import Settings
+from perimetry.bench.record import Value
+from perimetry.bench.store import Store
+from perimetry.suites.images import open_images
+from perimetry.suites.statistics import bootstrap
+from perimetry.suites.suite import Context
+
+FEW = Settings(count=8, draws=100)
+QUICK = {"settings": FEW, "suites": ("structure", "deadpixel"), "tools": TOOLS}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Records of the small network, as it is and with box padding."""
+    return baseline(tmp_path_factory.mktemp("set"), fills=("none", "box"))
+
+
+@pytest.fixture(scope="module")
+def twins():
+    """The network against itself with reflected borders in its second convolution."""
+    return compare(opened(net()), opened(mirrored()), **QUICK)
+
+
+def rows(found, place=0):
+    return {row.column: row for row in found.pairs[place].rows}
+
+
+# ------------------------------------------------------------------ statistics
+
+
+def literal_holm(values):
+    """Holm's step-down by its definition: reject the smallest while p <= alpha / (m - i)."""
+    adjusted = {}
+    for index in range(len(values)):
+        levels = np.linspace(0, 1, 20001)[1:]
+        for alpha in levels:
+            left = sorted(range(len(values)), key=lambda i: values[i])
+            rejected = []
+            for place, i in enumerate(left):
+                if values[i] > alpha / (len(values) - place):
+                    break
+                rejected.append(i)
+            if index in rejected:
+                adjusted[index] = alpha
+                break
+        else:
+            adjusted[index] = 1.0
+    return [adjusted[i] for i in range(len(values))]
+
+
+@pytest.mark.parametrize("values", [[0.01, 0.04, 0.03, 0.005], [0.5], [0.2, 0.2, 0.9], [0.011] * 5])
+def test_holms_adjusted_p_is_the_smallest_level_that_rejects(values):
+    """The closed form equals the step-down procedure tried level by level."""
+    np.testing.assert_allclose(holm(values), literal_holm(values), atol=1e-4)
+    assert holm([]) == []
+
+
+def planted(values, seed=0):
+    """A record of one metric, the mean of `values` (samples,)."""
+    (record,) = audit(opened(net()), ("deadpixel",), count=len(values), draws=4000, device="cpu")
+    resamples = bootstrap(len(values), 4000, seed)
+    estimate = resamples.estimate(resamples.whole @ values)
+    record.metrics = {"weakest": Value.of(estimate)}
+    return record.attach(({}, {"weakest": estimate.draws}))
+
+
+def test_p_and_effect_of_a_mean_are_those_of_the_paired_t_test():
+    """Bootstrapped from draws alone, t, p and Cohen's d_z come out as from the values."""
+    rng = np.random.default_rng(3)
+    a = rng.normal(1.0, 0.5, 16)
+    b = a + rng.normal(0.1, 0.15, 16)
+    found = evidence(planted(a), planted(b), "weakest")
+    wanted = ttest_rel(b, a)
+    assert found.difference.method == "paired"
+    assert found.p == pytest.approx(wanted.pvalue, rel=0.15)
+    assert found.effect == pytest.approx((b - a).mean() / (b - a).std(ddof=1), rel=0.05)
+    half = student.ppf(0.975, 15) * (b - a).std(ddof=1) / 4
+    assert found.difference.high - found.difference.value == pytest.approx(half, rel=0.05)
+
+
+def test_p_below_five_percent_says_that_the_interval_leaves_out_zero():
+    """Uncorrected p and interval always agree."""
+    rng = np.random.default_rng(5)
+    a = planted(rng.normal(1.0, 0.5, 16))
+    for shift in np.linspace(0, 0.6, 13):
+        found = evidence(a, planted(rng.normal(1.0 + shift, 0.5, 16)), "weakest")
+        assert (found.p < 0.05) == found.difference.separated
+
+
+def test_rounding_is_no_difference_however_significant():
+    """A shift by 1e-7 on every image has a p-value near 0, and is not shown; by 1e-3 it is."""
+    values = np.random.default_rng(0).normal(1.0, 0.5, 16)
+    noise = np.random.default_rng(1).normal(0, 1e-9, 16)
+    small, large = (
+        evidence(planted(values), planted(values + s + noise), "weakest") for s in (1e-7, 1e-3)
+    )
+    assert small.p < 1e-6
+    assert (small.shown, large.shown) == (False, True)
+
+
+def test_all_p_values_of_a_comparison_are_corrected_together():
+    """Three models make two pairs; the family is the tests of both, exact metrics apart."""
+    found = compare(opened(net()), opened(perturbed(0, 0.3)), opened(net(3)), **QUICK)
+    tested = [
+        r.evidence for p in found.pairs for r in p.rows if r.evidence and r.evidence.p is not None
+    ]
+    assert len(found.pairs) == 2
+    assert found.tests == len(tested) > 10
+    assert [e.adjusted for e in tested] == holm([e.p for e in tested])
+    exact = rows(found)["structure.weakest"].evidence
+    assert (exact.p, exact.difference.method, exact.shown) == (None, "exact", False)
+
+
+# ------------------------------------------------------------------ fingerprints
+
+
+def test_a_sketchs_squared_distance_is_unbiased():
+    """Over many seeds |sketch(a) - sketch(b)|^2 averages to |a - b|^2; equal gives equal."""
+    import torch
+
+    made = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 1, 6, 9, 9, generator=made)
+    distances = [
+        float(((sketch(a, 0, seed) - sketch(b, 0, seed)) ** 2).sum()) for seed in range(400)
+    ]
+    assert np.mean(distances) == pytest.approx(float(((a - b) ** 2).sum()), rel=0.05)
+    assert np.std(distances) / np.mean(distances) < 1.2 * np.sqrt(2 / BUCKETS)
+    assert np.array_equal(sketch(a, 0, 1), sketch(a.clone(), 0, 1))
+
+
+def test_the_difference_of_a_stage_is_the_one_of_its_features():
+    """The relative difference read from sketches is that of the full maps, stage by stage."""
+    from perimetry.bench.fingerprint import Fingerprint
+
+    models = [opened(net()), opened(perturbed(3, 0.2))]
+    images = open_images("dead-leaves", 4).load(SPEC)
+    records, maps = [], []
+    for model in models:
+        records.append(side_of(compare_prints(model)).records["fingerprint", "sketch"])
+        maps.append(model.stages(SPEC.prepare(images)))
+    found = partings(*records)
+    for stage in found[:-1]:
+        a, b = (m[stage.first] for m in maps)
+        exact = float((a - b).norm() / a.norm())
+        assert stage.difference == pytest.approx(exact, rel=0.3, abs=1e-6)
+    assert Fingerprint().measure(models[0], "sketch", {}, Context(images)).metrics == {}
+
+
+def compare_prints(model):
+    """The fingerprint record of a model, as a comparison makes it."""
+    from perimetry.bench.again import Order, remake
+    from perimetry.bench.fingerprint import WithFingerprint
+
+    tools = replace(TOOLS, toolkit=WithFingerprint())
+    return remake(model, Order(replace(FEW, count=4), ("fingerprint",)), ["none"], tools)
+
+
+def test_twins_part_at_the_stage_that_was_changed(twins):
+    """Reflected borders in the second convolution: equal to the bit up to there."""
+    stages = twins.pairs[0].stages
+    assert [s.first for s in stages] == ["2", "5", "8", "logits"]
+    assert stages[0].difference == 0
+    assert first_parting(stages).first == "5"
+    assert "They part at stage 2 of 4, `5` (24 channels, 12 x 12 units)" in flat(twins.text())
+    assert "up to there they agree bit for bit" in flat(twins.text())
+
+
+def test_other_architectures_are_no_twins():
+    """Stages of unlike shapes do not pair; the comparison says so and goes on."""
+    narrow = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1))
+    found = compare(opened(net()), opened(narrow.eval()), **QUICK)
+    assert "not twins of one architecture" in found.pairs[0].stages
+    assert rows(found)["structure.receptive_field"].shown
+
+
+def test_two_exports_of_one_network_agree_at_every_stage(tmp_path):
+    """The ONNX file of a network is a twin under other names: same function, within float noise."""
+    import torch
+
+    path = tmp_path / "net.onnx"
+    export_onnx(net(), torch.zeros(1, 3, 48, 48), path, spec=SPEC)
+    found = compare(opened(net()), str(path), **QUICK)
+    pair = found.pairs[0]
+    assert not isinstance(pair.stages, str), pair.stages
+    assert max(s.difference for s in pair.stages) < 1e-5
+    assert pair.differing == []
+    assert "the same function on these images" in flat(found.text())
+
+
+def test_a_quantised_copy_parts_from_its_first_stage():
+    """Every stage of an eight-bit copy differs by about a percent, and the text says how much."""
+    found = compare(opened(net()), opened(quantised()), **QUICK)
+    stages = found.pairs[0].stages
+    assert first_parting(stages) is stages[0]
+    assert 1e-3 < stages[-1].difference < 0.1
+    assert "They part at stage 1 of 4" in flat(found.text())
+
+
+def test_a_file_with_its_activations_quantised_parts_from_the_original(tmp_path):
+    """Static int8 by onnxruntime: its rounded image is one stage more, the others pair."""
+    quantisation = pytest.importorskip("onnxruntime.quantization")
+    images = SPEC.prepare(open_images("dead-leaves", 8).load(SPEC))
+    whole, rounded = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    export_onnx(net(), images[:1], whole, spec=SPEC)
+
+    class Reader(quantisation.CalibrationDataReader):
+        def __init__(self):
+            self.feeds = iter([{"image": x[None].numpy()} for x in images])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    quantisation.quantize_static(str(whole), str(rounded), Reader())
+    settings = {**QUICK, "suites": ("perturbation",)}
+    stages = compare(str(whole), str(rounded), **settings).pairs[0].stages
+    assert [stage.shape for stage in stages] == [(16, 24, 24), (24, 12, 12), (32, 6, 6), (10, 1, 1)]
+    assert 1e-3 < stages[0].difference < stages[-2].difference < 0.2
+
+
+# ------------------------------------------------------------------ what is compared
+
+
+def test_a_model_and_itself_are_equal_bit_for_bit(folder):
+    """A stored run against the same weights audited now, under the settings of the run."""
+    found = compare(f"{folder}:{NAME}", opened(net()), tools=TOOLS)
+    assert {row.column.partition(".")[0] for row in found.pairs[0].rows} == {
+        "structure", "erf", "deadpixel",
+    }  # fmt: skip
+    assert found.pairs[0].differing == []
+    assert "equal, bit for bit" in found.text()
+    assert not found.pairs[0].gaps
+
+
+def test_the_variants_of_one_model_compare_within_a_folder(folder):
+    """`+box` names the kernel-padded variant; its odd kernels became even, which is told."""
+    found = compare(f"{folder}:{NAME}", f"{folder}:{NAME}+box", stages=False)
+    weakest = rows(found)["structure.weakest"]
+    assert weakest.shown
+    assert weakest.evidence.difference.value > 0.3
+    assert "nearer to even" in flat(found.text())
+    assert "only net+box has fidelity:forward" in flat(found.text())
+
+
+def test_two_runs_pair_by_model_and_kernel_padding(folder, tmp_path):
+    """Bare folders: every variant that both hold, named with its folder."""
+    other = baseline(tmp_path / "other", perturbed(0, 0.5), fills=("none", "box"))
+    found = compare(folder, other, stages=False)
+    assert [(p.first.fill, p.second.fill) for p in found.pairs] == [
+        ("box", "box"),
+        ("none", "none"),
+    ]
+    assert str(other) in found.pairs[0].second.name
+    third = Store(tmp_path / "third")
+    for record in audit(net(), ("structure",), device="cpu", size=None, name="another"):
+        third.put(record)
+    with pytest.raises(InputError, match="share no model variant"):
+        compare(folder, third.root)
+
+
+def test_a_folder_before_model_names_is_where_they_are_looked_up(folder):
+    """`compare DIR A B`: A is stored, and what DIR lacks is audited under its settings."""
+    found = compare(folder, NAME, f"{NAME}+box", stages=False)
+    assert [p.second.fill for p in found.pairs] == ["box"]
+    wanted = Wanted(tools=TOOLS)
+    with pytest.raises(NotMeasuredError, match=r"not of a known form.*no folder of that name"):
+        open_sides([str(folder), NAME, "nett"], wanted)
+
+
+def test_records_and_modules_are_sides_too():
+    """What `audit` gave, and a module as it is."""
+    records = audit(opened(net()), ("structure",), device="cpu")
+    found = compare(records, net().requires_grad_(False), tools=TOOLS, stages=False, force=True)
+    assert found.pairs[0].rows
+    with pytest.raises(InputError, match="2 model variants were given as one side"):
+        side_of([*records, *audit(opened(net()), ("structure",), ("box",), device="cpu")])
+
+
+def test_one_model_alone_is_no_comparison(folder):
+    with pytest.raises(InputError, match="one model only"):
+        compare(f"{folder}:{NAME}")
+
+
+def test_an_unknown_model_of_a_folder_offers_near_names(folder):
+    with pytest.raises(UnknownNameError, match="did you mean net"):
+        compare(f"{folder}:nett", NAME)
+    with pytest.raises(UnknownNameError, match="kernel padding 'zero'; there is box and none"):
+        compare(f"{folder}:{NAME}+zero", f"{folder}:{NAME}")
+
+
+def test_an_empty_folder_says_what_was_expected(tmp_path):
+    with pytest.raises(InputError, match="holds no records; expected a folder"):
+        compare(tmp_path, tmp_path)
+
+
+# ------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "phrase"),
+    [
+        ({"count": 4}, "images 8 x dead-leaves against 4 x dead-leaves"),
+        ({"images": "noise"}, "images 8 x dead-leaves against 8 x noise"),
+        ({"seed": 1}, "seed 0 against 1"),
+        ({"draws": 50}, "setting draws 100 against 50"),
+        ({"options": {"deadpixel": {}}, "precision": "float64"}, "setting precision"),
+    ],
+)
+def test_unlike_images_and_settings_are_refused_and_named(options, phrase):
+    """The refusal says what differs; forced, the comparison says it beside the numbers."""
+    common = {"count": 8, "draws": 100, "device": "cpu"}
+    first = audit(opened(net()), ("deadpixel",), **common)
+    second = audit(opened(net()), ("deadpixel",), **(common | options))
+    with pytest.raises(UnlikeRecordsError, match=phrase):
+        compare(first, second, stages=False)
+    found = compare(first, second, stages=False, force=True)
+    assert any(phrase in text for text in found.pairs[0].forced)
+    assert "Forced: " in found.text()
+
+
+def test_unlike_preprocessing_is_refused_unless_it_only_looks_unlike():
+    """Another mean is refused; the same mean on a scale of 255 sees the same pixels."""
+    spec = replace(SPEC, mean=(0.5, 0.5, 0.5))
+    bytes_ = replace(
+        SPEC,
+        mean=tuple(255 * m for m in SPEC.mean),
+        std=tuple(255 * s for s in SPEC.std),
+        value_range=255.0,
+        guessed=("mean",),
+    )
+    with pytest.raises(UnlikeRecordsError, match="preprocessing: mean"):
+        compare(opened(net()), opened(net(), spec), **QUICK)
+    found = compare(opened(net()), opened(net(), bytes_), **QUICK)
+    assert found.pairs[0].forced == ()
+
+
+def test_an_older_protocol_version_is_refused():
+    """Numbers of unlike protocol versions never meet."""
+    first, second = (audit(opened(net()), ("structure",), device="cpu") for _ in range(2))
+    second[0].version = "0"
+    with pytest.raises(UnlikeRecordsError, match="protocol version 1 against 0"):
+        compare(first, second)
+
+
+def test_changed_weights_are_not_taken_for_the_stored_model(folder):
+    """A module under a stored name has other tensors: no stage is claimed for the record."""
+    records = [r for r in Store(folder).records() if r.fill == "none"]
+    side = replace(side_of(records), thing=perturbed(0))
+    found = compare(side, opened(net()), tools=TOOLS)
+    assert "other weights now" in found.pairs[0].stages
+
+
+# ------------------------------------------------------------------ words and forms
+
+
+def flat(text):
+    return " ".join(text.split())
+
+
+def test_nothing_shown_is_no_proof_of_equality():
+    """Where no metric differs, the verdict says how large a difference could still hide."""
+    found = compare(opened(net()), opened(perturbed(6, 0.02)), **QUICK)
+    text = flat(found.text())
+    assert (
+        "That is no proof that the two are equal: they may still differ in deadpixel.weakest"
+        in text
+    )
+
+
+def test_the_table_gives_difference_interval_effect_and_corrected_p(folder):
+    """Every number of the flat form is the one the statistics give, and the text names Holm."""
+    found = compare(f"{folder}:{NAME}", f"{folder}:{NAME}+box", stages=False)
+    cells = {cell["metric"]: cell for cell in found.cells()}
+    cell, row = cells["deadpixel.relL1"], rows(found)["deadpixel.relL1"]
+    assert cell["difference"] == pytest.approx(cell["second.value"] - cell["first.value"])
+    assert (cell["p.holm"], cell["method"]) == (row.evidence.adjusted, "paired")
+    assert "Holm" in found.text()
+    assert f"{found.tests} estimates" in flat(found.text())
+    assert len(found.text(every=True)) > len(found.text())
+
+
+HOSTILE = "<img src=x onerror=alert(1)>|`*\x1b[31m\n# head"
+
+
+def test_hostile_names_are_only_text(folder):
+    """No form lets a name become markup, a heading, a table cell or a terminal escape."""
+    records = [r for r in Store(folder).records() if r.fill == "none"]
+    sides = [side_of(records), replace(side_of(records), name=HOSTILE)]
+    found = compare(*sides, stages=False)
+    for text in (found.text(), found.markdown(), found._repr_html_()):
+        assert "\x1b" not in text
+        assert "\n# head" not in text
+    assert "<img" not in found._repr_html_()
+    (heading,) = [line for line in found.markdown().splitlines() if line.startswith("##")]
+    assert heading.count("`") == 4
+
+
+def test_a_record_shows_itself_in_a_notebook_as_text_only(folder):
+    """Metrics with intervals; a failed one its reason; nothing hostile is live."""
+    record = next(r for r in Store(folder).records() if r.suite == "deadpixel")
+    assert "<td>weakest</td>" in record._repr_html_()
+    record.model = record.model.model_copy(update={"reference": HOSTILE})
+    record.status, record.reason, record.metrics = "skipped", HOSTILE, {}
+    assert "skipped: &lt;img" in record._repr_html_()
+    assert "<img" not in record._repr_html_()
+
+
+def test_difference_maps_are_drawn_for_maps_of_one_shape(folder, tmp_path):
+    """One PNG for every map that both sides have."""
+    from PIL import Image
+
+    found = compare(f"{folder}:{NAME}", f"{folder}:{NAME}+box", stages=False)
+    paths = draw_differences(found, tmp_path / "maps")
+    assert {p.name.split(".")[-2] for p in paths} >= {"sensitivity", "phase_profile", "erf"}
+    with Image.open(paths[0]) as picture:
+        assert picture.format == "PNG"
+
+
+def test_the_command_prints_tables_markdown_and_json(folder, tmp_path):
+    """`perimetry compare`: three forms, pictures, and one line for what is wrong."""
+
+    def perimetry(*arguments):
+        return CliRunner().invoke(app, ["compare", *(str(a) for a in arguments)])
+
+    pair = [f"{folder}:{NAME}", f"{folder}:{NAME}+box", "--no-stages"]
+    assert "nearer to even" in flat(perimetry(*pair).output)
+    assert "| `structure.weakest` " in perimetry(*pair, "--format", "md").output
+    cells = json.loads(perimetry(*pair, "--format", "json").output)
+    assert {"first", "second", "metric", "p.holm"} <= cells[0].keys()
+    done = perimetry(*pair, "--maps", tmp_path / "maps")
+    assert done.exit_code == 0
+    assert list((tmp_path / "maps").glob("*.png"))
+    wrong = perimetry(f"{folder}:{NAME}", f"{folder}:{NAME}+zero")
+    assert wrong.exit_code == 1
+    assert wrong.output.startswith("perimetry: no record of")
+
+
+def test_a_model_named_by_reference_is_audited_in_a_worker_of_its_own(tmp_path):
+    """Two references, nothing stored: both audited under one setting, and the twins part."""
+    done = CliRunner().invoke(
+        app,
+        ["compare", "timm:test_resnet@init", "timm:test_resnet@init+box", "--suite", "structure",
+         "--count", "4", "--device", "cpu"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "They part at stage 1 of" in flat(done.output)
+
+
+def test_compare_is_a_function_whatever_was_imported_before():
+    """The name of the front door is taken by no module."""
+    from perimetry import bench
+    from perimetry.bench import comparison
+
+    assert bench.compare is comparison.compare
+    assert not hasattr(bench.compare, "__path__")

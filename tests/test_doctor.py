@@ -1,0 +1,116 @@
+"""The doctor: this installation is well, and planted faults are found and named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from typer.testing import CliRunner
+
+from perimetry.bench import doctor
+from perimetry.bench.cli import app
+from perimetry.suites.suite import Estimate
+
+
+@pytest.fixture(scope="module")
+def checks():
+    return doctor.examine()
+
+
+def status(checks, name):
+    return next(check.status for check in checks if check.name == name)
+
+
+def test_the_installation_that_runs_these_tests_is_well(checks):
+    """Nothing is broken, and every part was looked at."""
+    assert [c for c in checks if c.status == "broken"] == []
+    names = {check.name for check in checks}
+    assert {"python", "torch", "device cpu", "provider cpu", "package onnxruntime"} <= names
+    assert {"3 x 3 convolution at stride 2", "receptive field of resnet18", "audit twice"} <= names
+
+
+def test_two_distributions_of_onnxruntime_are_a_clash():
+    """They overwrite each other's files; the way out is told. Plug-ins of other names are not."""
+    provided = {
+        "onnxruntime": ["onnxruntime", "onnxruntime-gpu"],
+        "perimetry": ["perimetry"],
+    }
+    (found, other) = doctor.clashes(provided)
+    assert (found.status, other.status) == ("broken", "ok")
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in found.text
+    provided["onnxruntime"] = ["onnxruntime-gpu", "onnxruntime-gpu", "rapidocr"]
+    assert doctor.clashes(provided)[0].status == "ok"
+    assert doctor.clashes({})[0].status == "broken"
+
+
+def test_a_version_below_the_floor_is_broken():
+    """So is a dependency that is not there at all."""
+    from packaging.specifiers import SpecifierSet
+
+    assert doctor._version("torch", SpecifierSet(">=2.6")).status == "ok"
+    assert "needed" in doctor._version("torch", SpecifierSet(">=999")).text
+    assert "not installed" in doctor._version("no-such-thing", SpecifierSet()).text
+
+
+def test_a_wrong_known_answer_is_broken(monkeypatch):
+    """If `structure` gave another number, the doctor would say which is right."""
+
+    class Off:
+        def __init__(self):
+            self.metrics = dict.fromkeys(("weakest", "receptive_field"), Estimate(0.5))
+
+    monkeypatch.setattr("perimetry.suites.structure.measure_skeleton", lambda *_: Off())
+    found = {c.name: c for c in doctor.examine()}
+    assert found["3 x 3 convolution at stride 2"].status == "broken"
+    assert "0.444444 is right" in found["3 x 3 convolution at stride 2"].text
+    assert found["receptive field of resnet18"].status == "broken"
+    assert found["audit twice"].status == "ok"
+
+
+def test_a_norm_that_the_guard_does_not_mend_is_broken(monkeypatch):
+    """The gradient of an evaluated batch norm is a constant a channel; anything else is wrong."""
+    assert doctor.norm_error() == pytest.approx(0, abs=1e-5) or doctor.norm_error() > 0.1
+    right = F.batch_norm
+    monkeypatch.setattr(F, "batch_norm", lambda *a, **k: right(*a, **k) * 2)
+    (found,) = doctor._norms()
+    assert found.status == "broken"
+    assert "even with perimetry's guard" in found.text
+
+
+def test_the_bug_of_torch_is_told_and_guarded(checks):
+    """Where this torch has it, it is a note and no fault: the guard mends it."""
+    assert status(checks, "gradient of batch norm") in ("ok", "note")
+
+
+def test_a_silent_fall_back_of_onnxruntime_is_broken(monkeypatch):
+    """Asked for CUDA on a machine that has it, running on the CPU: that is told."""
+    from perimetry.adapters import onnx_session
+
+    real = onnx_session.Session
+
+    def falls_back(*arguments, device, **options):
+        del device
+        return real(*arguments, device=torch.device("cpu"), **options)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(onnx_session, "Session", falls_back)
+    found = {check.name: check for check in doctor._providers()}
+    assert found["provider cpu"].status == "ok"
+    assert found["provider cuda"].status == "broken"
+    assert "runs on CPUExecutionProvider" in found["provider cuda"].text
+
+
+def test_a_look_that_raises_is_a_broken_check_and_the_others_go_on(monkeypatch):
+    """A library that breaks on import costs its own line; the exit code is 1."""
+
+    def breaks():
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    looks = {"torchvision": breaks, "packages": doctor.LOOKS["packages"]}
+    monkeypatch.setattr(doctor, "LOOKS", looks)
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 1
+    assert "broken: torchvision: RuntimeError: operator torchvision::nms" in done.output
+    assert "package onnxruntime" in done.output
+    monkeypatch.setattr(doctor, "LOOKS", {"packages": doctor.LOOKS["packages"]})
+    assert CliRunner().invoke(app, ["doctor"]).exit_code == 0

@@ -1,0 +1,110 @@
+"""The examples folder: each file does what it says."""
+
+from __future__ import annotations
+
+import runpy
+import shlex
+from pathlib import Path
+
+import onnx_files
+import pytest
+import typer
+import yaml
+from test_plugin import pytest_in
+from typer.testing import CliRunner
+
+from perimetry.bench.cli import app
+from perimetry.bench.tolerances import OFF, read_tolerances
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+REFERENCE = "timm:test_resnet@init"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """A folder with a baseline as the example's first command makes it."""
+    folder = tmp_path_factory.mktemp("zoo")
+    done = CliRunner().invoke(
+        app,
+        ["run", REFERENCE, "--suite", "structure", "--kernel-padding", "none", "--device", "cpu",
+         "--out", str(folder / "baseline")],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_the_zoos_test_file_runs_and_passes(zoo):
+    """Its models are what the baseline says."""
+    (zoo / "test_zoo.py").write_text((EXAMPLES / "test_zoo.py").read_text())
+    options = ["-q", "--perimetry-device", "cpu"]
+    done = pytest_in(zoo, *options, "test_zoo.py", ZOO_MODELS=REFERENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    done = pytest_in(zoo, *options, "test_zoo.py")
+    assert "1 failed, 1 passed" in done.stdout
+    assert "lacks the model" in " ".join(done.stdout.split())
+
+
+def commands(workflow):
+    """The `perimetry` command lines of a workflow, as lists of words."""
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    lines = [line for step in steps for line in step.get("run", "").splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith("perimetry ")]
+
+
+def parsed(words):
+    """The values that a command line gives to its command, which is not run."""
+    _, name, *rest = words
+    command = typer.main.get_command(app).commands[name]
+    with command.make_context(name, rest) as context:
+        return name, context.params
+
+
+def test_the_workflow_parses_and_its_commands_are_commands():
+    """Valid YAML with triggers and steps, and every option of every command exists."""
+    workflow = yaml.safe_load((EXAMPLES / "check-models.yml").read_text())
+    assert workflow[True] == {"pull_request": None}  # YAML reads the key `on` as true
+    found = dict(parsed(words) for words in commands(workflow))
+    assert set(found) == {"doctor", "check", "run", "compare"}
+    assert found["check"]["junit"] == Path("models.xml")
+    assert found["check"]["baseline"] == Path("baseline")
+    assert found["compare"]["sides"] == ["baseline", "now"]
+    with pytest.raises(Exception, match="No such option"):
+        parsed(["perimetry", "check", "--baselin", "x"])
+
+
+def test_the_workflows_gate_passes_on_its_own_baseline(zoo, monkeypatch):
+    """The check command as it stands in the workflow, run where its files are."""
+    workflow = yaml.safe_load((EXAMPLES / "check-models.yml").read_text())
+    (check,) = [words for words in commands(workflow) if words[1] == "check"]
+    (zoo / "tolerances.toml").write_text((EXAMPLES / "tolerances.toml").read_text())
+    monkeypatch.chdir(zoo)
+    done = CliRunner().invoke(app, check[1:])
+    assert done.exit_code == 0, done.output
+    assert (zoo / "models.xml").exists()
+
+
+def test_the_example_tolerances_are_read():
+    found = read_tolerances(EXAMPLES / "tolerances.toml")
+    assert (found.fingerprint, found.maps) == (OFF, OFF)
+    assert found.bounds("deadpixel.weakest").direction == "worse"
+    assert found.bounds("erf.rawL1").ignore
+
+
+def test_the_vendor_comparison_writes_its_report(tmp_path):
+    """Two opaque files: a Markdown report with a table, a verdict, and pictures that exist."""
+    ours = onnx_files.save(onnx_files.convnet(), tmp_path / "ours.onnx")
+    theirs = onnx_files.convnet()
+    changed = onnx_files.weights(8, 3, 3, 3, seed=9)
+    constant = next(i for i in theirs.graph.initializer if i.name == "w1")
+    constant.raw_data = changed.tobytes()
+    vendor = onnx_files.save(theirs, tmp_path / "vendor.onnx")
+    script = runpy.run_path(str(EXAMPLES / "compare_vendors.py"))
+    script["report"](tmp_path / "report.md", [ours, vendor], images=8)
+    text = (tmp_path / "report.md").read_text()
+    assert "vendor.onnx" in text
+    assert "| `deadpixel.weakest`" in text
+    assert "They part at stage 1 of" in text
+    pictures = [line.split("(")[-1].rstrip(")") for line in text.splitlines() if line[:1] == "!"]
+    assert pictures
+    assert all((tmp_path / picture).exists() for picture in pictures)

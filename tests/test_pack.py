@@ -1,0 +1,146 @@
+"""Packed records: one sorted file, the same bytes from the same records, and the same board."""
+
+import json
+from itertools import permutations
+
+import pytest
+
+from perimetry.adapters.errors import InputError
+from perimetry.bench import audit
+from perimetry.bench.board import Board
+from perimetry.bench.pack import Packed, open_records, pack
+from perimetry.bench.record import Failure
+from perimetry.bench.render import render
+from perimetry.bench.store import Store, StoreError
+
+MODELS = ("timm:test_resnet@init", "timm:test_convnext@init")
+
+
+@pytest.fixture(scope="module")
+def records():
+    found = []
+    for reference in MODELS:
+        settings = {"count": 4, "members": 4, "draws": 20, "device": "cpu", "size": (64, 64)}
+        suites = ("structure", "deadpixel")
+        found += audit(reference, suites, kernel_padding=("none", "box"), **settings)
+    failed = found[0].model_copy(
+        update={
+            "key": "0" * 64,
+            "status": "failed",
+            "error": Failure(kind="died", message="line\nbreak\r and \x85 and \u2028 模型"),
+            "model": found[0].model.model_copy(update={"reference": "a\nb.onnx"}),
+        }
+    )
+    return [*found, failed]
+
+
+@pytest.fixture
+def store(tmp_path, records):
+    made = Store(tmp_path / "set")
+    for record in records:
+        made.put(record)
+    return made
+
+
+def test_every_record_comes_back_as_it_was(store, records, tmp_path):
+    """Packing and reading loses nothing of a record's JSON, control characters included."""
+    assert pack(store, tmp_path / "a.jsonl") == len(records) == 11
+    packed = Packed(tmp_path / "a.jsonl")
+    assert packed.problems() == []
+    found = {record.key: record.model_dump() for record in packed.records()}
+    assert found == {record.key: record.model_dump() for record in records}
+
+
+def test_the_bytes_do_not_depend_on_the_order_of_writing(records, tmp_path):
+    """Stores filled in any order, and a packed file's own records, pack to the same bytes."""
+    written = set()
+    for i, order in enumerate(permutations(records[:4])):
+        one = Store(tmp_path / str(i))
+        for record in order:
+            one.put(record)
+        pack(one, tmp_path / f"{i}.jsonl")
+        written.add((tmp_path / f"{i}.jsonl").read_bytes())
+    again = Store(tmp_path / "again")
+    for record in Packed(tmp_path / "0.jsonl").records():
+        again.put(record)
+    pack(again, tmp_path / "again.jsonl")
+    assert written == {(tmp_path / "again.jsonl").read_bytes()}
+
+
+def test_lines_and_their_keys_are_sorted(store, tmp_path):
+    """A line a record, in order of reference, fill, suite, protocol; sorted keys within."""
+    pack(store, tmp_path / "a.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().split("\n")[:-1]]
+    places = [(c["model"]["reference"], c["fill"], c["suite"], c["protocol"]) for c in lines]
+    assert places == sorted(places)
+    assert len(set(places)) == 11
+    assert all(list(content) == sorted(content) for content in lines)
+
+
+def test_a_board_of_packed_records_has_the_rows_and_values_of_the_folder(store, tmp_path):
+    """Values, intervals, reasons and order agree; only differences lose their pairing."""
+    pack(store, tmp_path / "a.jsonl", tables=False)
+    boards = [Board(open_records(place).records()) for place in (store.root, tmp_path / "a.jsonl")]
+    assert [(r.model, r.fill) for r in boards[0].rows] == [
+        (r.model, r.fill) for r in boards[1].rows
+    ]
+    for a, b in zip(boards[0].rows, boards[1].rows, strict=True):
+        ours, theirs = (
+            {k: v for k, v in board.cells(row).items() if ".change" not in k and k != "rank"}
+            for board, row in zip(boards, (a, b), strict=True)
+        )
+        assert ours == theirs
+    column = "deadpixel.imbalance"
+    methods = [
+        {board.cells_of(row, column).get(f"{column}.change.method") for row in board.rows}
+        for board in boards
+    ]
+    assert methods == [{None, "paired"}, {None, "independent"}]
+    assert "test_resnet@init" in render(boards[1], "md")
+
+
+def test_without_tables_a_record_is_the_same_but_for_them(store, records, tmp_path):
+    """Leaving out the tables changes nothing else, and saves room."""
+    pack(store, tmp_path / "all.jsonl")
+    pack(store, tmp_path / "few.jsonl", tables=False)
+    assert any(record.tables for record in records)
+    whole = {
+        r.key: r.model_dump(exclude={"tables"}) for r in Packed(tmp_path / "all.jsonl").records()
+    }
+    few = Packed(tmp_path / "few.jsonl").records()
+    assert {r.key: r.model_dump(exclude={"tables"}) for r in few} == whole
+    assert not any(record.tables for record in few)
+    assert (tmp_path / "few.jsonl").stat().st_size < (tmp_path / "all.jsonl").stat().st_size
+
+
+def test_a_damaged_line_is_named_and_hides_no_other(store, tmp_path):
+    """Line 3 cut short is one problem, by number; the ten others are there."""
+    path = tmp_path / "a.jsonl"
+    pack(store, path)
+    lines = path.read_bytes().split(b"\n")
+    lines[2] = lines[2][: len(lines[2]) // 2]
+    path.write_bytes(b"\n".join(lines))
+    packed = Packed(path)
+    assert len(packed.records()) == 10
+    (problem,) = packed.problems()
+    assert f"line 3 of {path} is no readable record" in problem
+
+
+def test_a_store_with_a_damaged_record_is_not_packed(store, records, tmp_path):
+    """What is published must not lack a row that nobody misses: the file at fault is named."""
+    store.path(records[0]).write_text("{")
+    with pytest.raises(StoreError, match=r"is no readable record .*mend or remove it"):
+        pack(store, tmp_path / "a.jsonl")
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_wrong_names_are_refused_with_what_is_expected(store, tmp_path):
+    """Another suffix, a missing file and an empty folder each say what was expected."""
+    with pytest.raises(InputError, match=r"'.*a\.json'; expected NAME\.jsonl"):
+        pack(store, tmp_path / "a.json")
+    with pytest.raises(StoreError, match=r"cannot use .*missing"):
+        pack(store, tmp_path / "missing" / "a.jsonl")
+    with pytest.raises(StoreError, match=r"cannot use .*none\.jsonl"):
+        Packed(tmp_path / "none.jsonl")
+    with pytest.raises(InputError, match=r"holds no records; expected a folder .* or a \.jsonl"):
+        open_records(tmp_path)

@@ -1,0 +1,249 @@
+"""Verifying a published set; the schema of records; records of every schema version."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from small_nets import NAME, TOOLS, baseline, net, opened, perturbed
+from typer.testing import CliRunner
+
+from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.bench.cli import app
+from perimetry.bench.pack import pack
+from perimetry.bench.record import SCHEMA_VERSION, Record, schema_text
+from perimetry.bench.store import Store, read_record
+from perimetry.bench.toolkit import Toolkit
+from perimetry.bench.verify import Outcome, verify
+from perimetry.suites.registry import SUITES
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data"
+SCHEMA = ROOT / "docs" / "record.schema.json"
+
+
+def tools(module=None, **changes):
+    """Tools that open the small network, or `module`, under its stored name."""
+
+    def load(reference, **_settings):
+        if reference != NAME:
+            raise UnknownNameError(f"unknown model {reference!r}")
+        return opened(net() if module is None else module)
+
+    return replace(TOOLS, toolkit=lambda: Toolkit(load, SUITES), **changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return baseline(tmp_path_factory.mktemp("set"), fills=("none", "box"))
+
+
+def rewritten(folder, suite, change):
+    """Change the JSON of one stored record."""
+    store = Store(folder)
+    record = next(r for r in store.records() if (r.suite, r.fill) == (suite, "none"))
+    content = json.loads(store.path(record).read_text())
+    change(content)
+    store.path(record).write_text(json.dumps(content))
+
+
+def outcomes(found):
+    return {row.label: row.outcome for row in found.rows}
+
+
+def test_a_set_made_here_reproduces_bit_for_bit(folder):
+    """Every row of both variants: metrics, intervals, draws and maps are equal."""
+    found = verify(folder, tools=tools())
+    assert (found.variants, found.of, len(found.rows)) == (2, 2, 7)
+    assert set(outcomes(found).values()) == {Outcome.exact}, found.text()
+    assert found.exit_code == 0
+
+
+def test_another_batch_size_reproduces_within_tolerance_at_least(folder):
+    """Float noise is told apart from equality and from difference."""
+    found = verify(folder, tools=tools(batch=3))
+    assert found.exit_code == 0
+    assert set(outcomes(found).values()) <= {Outcome.exact, Outcome.close}
+
+
+def test_a_number_that_was_changed_in_the_set_does_not_reproduce(tmp_path):
+    """A published value made better by a tenth is found, and only its row."""
+    place = baseline(tmp_path)
+
+    def better(content):
+        held = content["metrics"]["weakest"]
+        content["metrics"]["weakest"] = {**held, "value": held["value"] + 0.1}
+
+    rewritten(place, "structure", better)
+    found = verify(place, tools=tools())
+    assert found.exit_code == 1
+    wrong = [row for row in found.rows if row.outcome is Outcome.differs]
+    assert [row.label for row in wrong] == [f"{NAME} (none) structure:expected"]
+    assert "structure:expected.weakest" in wrong[0].why
+
+
+def test_other_weights_do_not_reproduce(folder):
+    """A set published for one state of a network is not that of another."""
+    found = verify(folder, tools=tools(perturbed(0, 0.3)))
+    assert found.exit_code == 1
+    assert outcomes(found)[f"{NAME} (none) deadpixel:energy"] is Outcome.differs
+    assert outcomes(found)[f"{NAME} (none) structure:expected"] is Outcome.exact
+
+
+def test_a_record_of_other_libraries_says_which(tmp_path):
+    """Where the key comes out otherwise, the row names the versions that differ."""
+    place = baseline(tmp_path, suites=("deadpixel",))
+
+    def older(content):
+        content["environment"]["libraries"]["torch"] = "1.0"
+        content["key"] = "f" * 64
+        content["metrics"]["relL1"]["value"] *= 1 + 1e-7
+
+    rewritten(place, "deadpixel", older)
+    (row,) = verify(place, tools=tools()).rows
+    assert row.outcome is Outcome.close
+    assert "torch 1.0 there" in row.why
+    assert "moved most: relL1" in row.why
+
+
+def test_a_sample_is_seeded_and_of_variants(folder):
+    """One of two variants; the same seed takes the same, and some seed takes the other."""
+    taken = [
+        verify(folder, sample=1, seed=seed, tools=tools()).rows[0].label for seed in (0, 0, 1, 2, 3)
+    ]
+    assert taken[0] == taken[1]
+    assert len(set(taken)) == 2
+
+
+def test_what_cannot_be_opened_could_not_be_measured(tmp_path):
+    """Exit code 2, with the reason of the model's own error."""
+    place = baseline(tmp_path, suites=("structure",))
+
+    def renamed(content):
+        content["model"]["reference"] = "elsewhere.onnx"
+
+    rewritten(place, "structure", renamed)
+    found = verify(place, tools=tools())
+    assert found.exit_code == 2
+    assert "unknown model" in found.text()
+
+
+def test_an_unreadable_record_is_told_and_is_no_success(tmp_path):
+    """A corrupt file counts against the set; an empty folder is an error."""
+    place = baseline(tmp_path / "set", suites=("structure", "deadpixel"))
+    store = Store(place)
+    store.path(store.records()[0]).write_text("{")
+    found = verify(place, tools=tools())
+    assert (len(found.rows), len(found.problems), found.exit_code) == (1, 1, 1)
+    with pytest.raises(InputError, match="holds no records"):
+        verify(tmp_path / "none")
+
+
+def test_a_packed_set_is_verified_by_its_metrics(folder, tmp_path):
+    """A `.jsonl` in git has no arrays; its metrics and intervals must still come out."""
+    path = tmp_path / "set.jsonl"
+    pack(Store(folder), path)
+    assert set(outcomes(verify(path, tools=tools())).values()) == {Outcome.exact}
+
+
+def test_the_command_verifies_a_run(tmp_path):
+    """`perimetry verify` on what `perimetry run` wrote: exit code 0."""
+
+    def perimetry(*arguments):
+        return CliRunner().invoke(app, [str(a) for a in arguments])
+
+    run = ["run", "timm:test_resnet@init", "--suite", "structure", "--kernel-padding", "none"]
+    assert perimetry(*run, "--out", tmp_path, "--device", "cpu").exit_code == 0
+    done = perimetry("verify", tmp_path, "--sample", "1", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "1 bit for bit" in done.output
+    assert perimetry("verify", tmp_path / "none").exit_code == 2
+
+
+# ------------------------------------------------------------------ schema
+
+
+def complaints(value, schema, root, place="record"):
+    """What in `value` the JSON schema forbids: the part of the standard that ours uses."""
+    if "$ref" in schema:
+        return complaints(value, root["$defs"][schema["$ref"].rpartition("/")[2]], root, place)
+    if "anyOf" in schema:
+        found = [complaints(value, one, root, place) for one in schema["anyOf"]]
+        return [] if [] in found else [f"{place}: none of {len(found)} forms"]
+    if "const" in schema and value != schema["const"]:
+        return [f"{place}: not {schema['const']}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{place}: not one of {schema['enum']}"]
+    return [*_of_type(value, schema, place), *_inside(value, schema, root, place)]
+
+
+KINDS = {
+    "object": dict, "array": list, "string": str, "boolean": bool,
+    "integer": int, "number": (int, float), "null": type(None),
+}  # fmt: skip
+
+
+def _of_type(value, schema, place):
+    kind = KINDS.get(schema.get("type"), object)
+    truth = isinstance(value, bool) and schema.get("type") in ("integer", "number")
+    return [] if isinstance(value, kind) and not truth else [f"{place}: no {schema['type']}"]
+
+
+def _inside(value, schema, root, place):
+    found = []
+    if isinstance(value, dict):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+        found += [f"{place}.{n}: missing" for n in schema.get("required", ()) if n not in value]
+        for name, inner in value.items():
+            if name not in known and others is False:
+                found.append(f"{place}.{name}: unknown")
+                continue
+            rule = known.get(name, others if isinstance(others, dict) else {})
+            found += complaints(inner, rule, root, f"{place}.{name}")
+    if isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for i, inner in enumerate(value):
+            found += complaints(inner, schema["items"], root, f"{place}[{i}]")
+    return found
+
+
+def test_the_published_schema_is_current():
+    """`perimetry schema --out docs/record.schema.json` would change nothing."""
+    assert SCHEMA.read_text(encoding="utf-8") == schema_text()
+    assert CliRunner().invoke(app, ["schema"]).output == schema_text()
+
+
+def test_stored_records_validate_against_the_published_schema(folder):
+    """Every record of a real set; and the checker finds what is planted."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    paths = sorted((folder / "records").glob("*.json"))
+    assert len(paths) == 7
+    for path in paths:
+        assert complaints(json.loads(path.read_text()), schema, schema) == []
+    content = json.loads(paths[0].read_text())
+    content["status"], content["surprise"], content["seed"] = "fine", 1, True
+    del content["suite"]
+    found = " ".join(complaints(content, schema, schema))
+    for text in ("record.suite: missing", "surprise: unknown", "status: not one of", "seed: no"):
+        assert text in found
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
+def test_a_record_of_every_schema_version_loads(version):
+    """A file that this project wrote under each version reads as a record of today."""
+    record = read_record(DATA / f"record-{version}.json")
+    assert isinstance(record, Record)
+    assert json.loads((DATA / f"record-{version}.json").read_text())["schema_version"] == version
+    assert record.metrics["weakest"].value == pytest.approx(4 / 9)
+    assert record.model.reference
+    assert np.isfinite(record.timing.measure_s)
+
+
+def test_a_record_of_an_unknown_version_is_refused():
+    """What a later release writes is not half understood."""
+    content = json.loads((DATA / "record-1.json").read_text())
+    with pytest.raises(ValidationError, match="schema_version"):
+        Record.model_validate(content | {"schema_version": SCHEMA_VERSION + 1})
