@@ -90,14 +90,14 @@ class OnnxModel:
         self.original: Model | None = None
         self.treatment: Treatment | None = None
         self.notes: list[str] = []
-        self._image = image.name
+        self.image = image.name
         self._output = output
         self._energy: Mapping[str, Tensor] = {}
         self._measured: list[str] = []
         self._sessions: dict[tuple[str, ...], Session] = {}
         self._first = first_output(proto, image.name)
         outputs = [output or self._first]
-        self._proto, self._batch = settle_batch(
+        self.graph, self._batch = settle_batch(
             proto, image.name, outputs, feed(example(spec, 2), spec), image.dims[0]
         )
         self.target = self._locate(target, outputs[0])
@@ -109,22 +109,22 @@ class OnnxModel:
         x = feed(example(self.spec, self._batch or 1), self.spec)
         size = (self.spec.height, self.spec.width)
         if name is not None:
-            return named_target(self._proto, self._image, name, x, size)
-        return find_target(self._proto, self._image, output, x, size)
+            return named_target(self.graph, self.image, name, x, size)
+        return find_target(self.graph, self.image, output, x, size)
 
     def is_on_every_path(self, name: str) -> bool:
         """Whether every path from the image to the output passes through the tensor `name`."""
-        return name in bottlenecks(self._proto, self._image, self._output or self._first)
+        return name in bottlenecks(self.graph, self.image, self._output or self._first)
 
     def _session(self, names: tuple[str, ...]) -> Session:
         if names not in self._sessions:
-            self._sessions[names] = Session(self._proto, names, device=self.device)
+            self._sessions[names] = Session(self.graph, names, device=self.device)
         return self._sessions[names]
 
     @cached_property
     def interpreter(self) -> Interpreter:
         """The graph over torch. Raises `NotApplicableError` for operators without a route."""
-        return Interpreter(self._proto, Mode(dtype=self._dtype, device=self.device))
+        return Interpreter(self.graph, Mode(dtype=self._dtype, device=self.device))
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -136,12 +136,12 @@ class OnnxModel:
         logits = [self._output] if self._output else []
         bytes_in = self.spec.dtype == "uint8"
         subject = Subject(
-            proto=as_float(self._proto, self._image) if bytes_in else self._proto,
+            proto=as_float(self.graph, self.image) if bytes_in else self.graph,
             interpreter=interpreter,
             spec=replace(self.spec, dtype="float32") if bytes_in else self.spec,
-            image=self._image,
+            image=self.image,
             outputs=outputs_to_check(self.target.name if self.target else None, logits),
-            precision=precision_of(self._proto),
+            precision=precision_of(self.graph),
             straight_through=any(n.op in STRAIGHT_THROUGH for n in interpreter.graph.walk()),
             batch=self._batch or 1,
         )
@@ -196,12 +196,12 @@ class OnnxModel:
         return {name: torch.cat([p[name] for p in pieces]) for name in names}
 
     def _forward(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-        values = self._session(names).run({self._image: feed(x, self.spec)})
+        values = self._session(names).run({self.image: feed(x, self.spec)})
         return {n: torch.as_tensor(v).to(self.device, torch.float32) for n, v in values.items()}
 
     def _differentiable(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         x = x.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else x
-        return self.interpreter({self._image: x}, names)  # type: ignore[no-any-return]
+        return self.interpreter({self.image: x}, names)  # type: ignore[no-any-return]
 
     def skeleton(self) -> nn.Module:
         """A light copy that maps `x` to the target; see `Model.skeleton`."""
@@ -209,9 +209,7 @@ class OnnxModel:
 
         if self.target is None:
             raise NotApplicableError(self.spatial or "")
-        skeleton = OnnxSkeleton(
-            self._proto, self._image, self.target, self.spec.layout, self._energy
-        )
+        skeleton = OnnxSkeleton(self.graph, self.image, self.target, self.spec.layout, self._energy)
         note = f"structure: {len(skeleton.body.folded)} batch norms folded by the exporter assumed"
         if skeleton.body.folded and note not in self.notes:
             self.notes.append(note)
@@ -221,7 +219,7 @@ class OnnxModel:
         """The kernel-padded twin; see `Model.padded`. There are no norms to recalibrate."""
         from .onnx_padding import pad_graph
 
-        padded = pad_graph(self._proto, fill, seed=seed)
+        padded = pad_graph(self.graph, fill, seed=seed)
         twin = self._twin(padded.proto)
         twin._energy = padded.energy
         twin.original = cast("Model", self)
@@ -236,7 +234,7 @@ class OnnxModel:
         twin: OnnxModel = copy.copy(self)
         for name in ("interpreter", "verdict", "gradients", "_stages"):
             twin.__dict__.pop(name, None)
-        twin._proto = proto
+        twin.graph = proto
         twin._sessions = {}
         twin.notes = [n for n in self.notes if n not in self._measured]
         twin._measured = []
@@ -244,12 +242,12 @@ class OnnxModel:
 
     def resized(self, height: int, width: int) -> OnnxModel:
         """The same graph at another input size; see `Model.resized`."""
-        twin = self._twin(self._proto)
+        twin = self._twin(self.graph)
         name, output = self.target.name if self.target else None, self._output or self._first
 
         def attempt(height: int, width: int) -> None:
             twin.spec = replace(self.spec, height=height, width=width)
-            check_spec(twin.spec, image_input(self._proto))
+            check_spec(twin.spec, image_input(self.graph))
             twin.target = twin._locate(name, output)
             twin.run(example(twin.spec, 1), target=name is not None, logits=True)
 
@@ -263,7 +261,7 @@ class OnnxModel:
             raise NotApplicableError(self.spatial or "")
         x = feed(example(self.spec, self._batch or 1), self.spec)
         size = (self.spec.height, self.spec.width)
-        return stage_grids(self._proto, self._image, self.target, x, size)
+        return stage_grids(self.graph, self.image, self.target, x, size)
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """The last spatial map at each resolution; see `Model.stages`."""
@@ -272,12 +270,12 @@ class OnnxModel:
 
     def filters(self) -> dict[str, Tensor]:
         """Stored kernels of the 2-D convolutions, by node name; see `Model.filters`."""
-        return graph_filters(self._proto)
+        return graph_filters(self.graph)
 
     def bordered(self, border: Border) -> OnnxModel:
         """A twin that continues its maps by `border` in place of padding; see `Model.bordered`."""
         x = feed(example(self.spec, self._batch or 1), self.spec)
-        proto, found = exchange(self._proto, border, {self._image: x})
+        proto, found = exchange(self.graph, border, {self.image: x})
         twin = self._twin(proto)
         twin.notes += found
         self._compare_shapes(twin)
@@ -287,7 +285,7 @@ class OnnxModel:
         """Raise `ModelFileError` unless `twin` gives outputs of the shapes that `self` gives."""
         names = (self._output or self._first, *([self.target.name] if self.target else []))
         x = feed(example(self.spec, self._batch or 1), self.spec)
-        old, new = (m._session(names).run({self._image: x}) for m in (self, twin))
+        old, new = (m._session(names).run({self.image: x}) for m in (self, twin))
         changed = [plain(n) for n in names if old[n].shape != new[n].shape]
         if changed:
             raise ModelFileError(f"the changed graph gives other shapes of {', '.join(changed)}")

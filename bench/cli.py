@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .board import Board
+    from .pack import Packed
     from .plan import Job, Settings
     from .record import Record
     from .runner import Options
@@ -270,16 +271,30 @@ def board(
         typer.Option(help="Only records with KEY=VALUE, such as seed=0, count=16, images=noise."),
     ] = None,
 ) -> None:
-    """Rank the models whose records are in DIR."""
+    """Rank the models whose records are in DIR, or in a file that `pack` wrote."""
+    from .pack import open_records
+
+    with _told():
+        _show(open_records(folder), sort, form, tuple(where or ()))
+
+
+@app.command()
+def pack(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(help="NAME.jsonl or NAME.jsonl.gz.", metavar="FILE")],
+    tables: Annotated[
+        bool, typer.Option(help="Keep layer tables and the like, which no board shows.")
+    ] = True,
+) -> None:
+    """Write the records in DIR, without maps, to one sorted file for git; `board` reads it."""
+    from .pack import pack as pack_records
     from .store import Store
 
     with _told():
         if not (folder / "records").is_dir():
-            raise InputError(
-                f"{str(folder)!r} holds no records; expected a folder that was given as "
-                "`perimetry run ... --out`"
-            )
-        _show(Store(folder), sort, form, tuple(where or ()))
+            raise InputError(f"{str(folder)!r} holds no records; expected a folder of a run")
+        count = pack_records(Store(folder), out, tables=tables)
+        typer.echo(f"Written: {out}, {count} records")
 
 
 @app.command()
@@ -500,7 +515,7 @@ def _forecast(
     return forecast(jobs, Store(out) if out.exists() else None, options)
 
 
-def _show(store: Store, sort: str | None, form: Format, where: tuple[str, ...]) -> None:
+def _show(store: Store | Packed, sort: str | None, form: Format, where: tuple[str, ...]) -> None:
     """Print the board of a store, and what is wrong with its files on standard error."""
     import shutil
 
@@ -513,7 +528,7 @@ def _show(store: Store, sort: str | None, form: Format, where: tuple[str, ...]) 
     typer.echo(render(_board(store, sort, where), form.value, width=width), nl=False)
 
 
-def _board(store: Store, sort: str | None, where: tuple[str, ...]) -> Board:
+def _board(store: Store | Packed, sort: str | None, where: tuple[str, ...]) -> Board:
     from .board import Board, choose
 
     records = choose(store.records(), where)

@@ -23,7 +23,7 @@ from .again import Order, Tools, order_of, read_folder, remake
 from .board import check_unmixed, choose, newest
 from .fingerprint import CELL, WithFingerprint
 from .noise import read_fingerprints
-from .pack import SUFFIX
+from .pack import is_packed
 from .plan import DEFAULT_SUITES, Settings
 from .show import find_reference
 
@@ -183,7 +183,7 @@ def _read_text(text: str) -> _Given:
 
 def _holds_records(text: str) -> bool:
     """Whether it is a folder, or a packed file, rather than a model."""
-    return Path(text).is_dir() or (text.endswith(SUFFIX) and Path(text).is_file())
+    return Path(text).is_dir() or (is_packed(text) and Path(text).is_file())
 
 
 def _runs(given: Sequence[_Given], shelf: Shelf) -> list[list[Side]]:

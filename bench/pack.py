@@ -8,15 +8,17 @@ rows by independent intervals where that of the folder pairs their draws.
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from functools import partial
 from pathlib import Path
 
 from ..adapters.errors import InputError
 from .record import Record
-from .store import Store, StoreError, explain, parse_record, write_text
+from .store import Store, StoreError, explain, parse_record, write_atomically
 
-SUFFIX = ".jsonl"
+SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 def pack(store: Store, path: Path | str, *, tables: bool = True) -> int:
@@ -24,20 +26,29 @@ def pack(store: Store, path: Path | str, *, tables: bool = True) -> int:
 
     Without `tables`, which no board shows, a record takes half the room.
     Raises `StoreError` when one of them cannot be read (a published set must not lack a row that
-    nobody misses) or `path` cannot be written, `InputError` when it does not end in `.jsonl`.
+    nobody misses) or `path` cannot be written, `InputError` when its name ends in neither `.jsonl`
+    nor `.jsonl.gz`.
     """
     path = Path(path)
-    if path.suffix != SUFFIX:
-        raise InputError(f"packed records were to go to {str(path)!r}; expected NAME{SUFFIX}")
+    if not is_packed(path):
+        expected = " or ".join(f"NAME{suffix}" for suffix in SUFFIXES)
+        raise InputError(f"packed records were to go to {str(path)!r}; expected {expected}")
     problems = store.problems()
     if problems:
         raise StoreError(f"{problems[0]}; mend or remove it, then pack again")
     records = sorted(store.records(), key=_place)
     try:
-        write_text(path, "".join(_line(record, tables=tables) for record in records))
+        text = "".join(_line(record, tables=tables) for record in records).encode()
+        data = gzip.compress(text, mtime=0) if path.suffix == ".gz" else text
+        write_atomically(path, lambda stream: stream.write(data))
     except OSError as error:
         raise explain(error, path) from error
     return len(records)
+
+
+def is_packed(path: Path | str) -> bool:
+    """Whether a file of this name holds packed records."""
+    return str(path).endswith(SUFFIXES)
 
 
 def open_records(path: Path | str) -> Store | Packed:
@@ -49,7 +60,7 @@ def open_records(path: Path | str) -> Store | Packed:
         return Store(path)
     raise InputError(
         f"{str(path)!r} holds no records; expected a folder that was given as `perimetry run ... "
-        f"--out`, or a {SUFFIX} file that `perimetry pack` wrote"
+        "--out`, or a file that `perimetry pack` wrote"
     )
 
 
@@ -60,9 +71,11 @@ class Packed:
         """Read the file at `path`. Raises `StoreError` when it cannot be read."""
         self.folder = Path(path)
         try:
-            lines = self.folder.read_bytes().split(b"\n")
-        except OSError as error:
-            raise explain(error, self.folder) from error
+            data = self.folder.read_bytes()
+            lines = (gzip.decompress(data) if self.folder.suffix == ".gz" else data).split(b"\n")
+        except (OSError, EOFError, zlib.error) as error:
+            problem = error if isinstance(error, OSError) else OSError(str(error))
+            raise explain(problem, self.folder) from error
         self._found = [
             parse_record(line, f"line {number} of {path}")
             for number, line in enumerate(lines, start=1)

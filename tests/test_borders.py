@@ -261,11 +261,11 @@ def test_a_mean_under_kernel_padding_keeps_its_padding_in_both_adapters(tmp_path
 
 def test_the_onnx_model_itself_is_not_altered(tmp_path):
     file, _ = onnx_pair(tmp_path, deep())
-    before, data = file.run(images(48, 48).float()).target, file._proto.SerializeToString()
+    before, data = file.run(images(48, 48).float()).target, file.graph.SerializeToString()
     for border in BORDERS:
         file.bordered(border)
     torch.testing.assert_close(file.run(images(48, 48).float()).target, before, rtol=0, atol=0)
-    assert file._proto.SerializeToString() == data
+    assert file.graph.SerializeToString() == data
 
 
 def small_graph(opset, **attributes):

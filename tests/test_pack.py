@@ -67,6 +67,19 @@ def test_the_bytes_do_not_depend_on_the_order_of_writing(records, tmp_path):
     assert written == {(tmp_path / "again.jsonl").read_bytes()}
 
 
+def test_a_compressed_file_is_the_same_records_in_fewer_bytes(store, tmp_path):
+    """`.jsonl.gz` reads back equal, has the same bytes each time, and says when it is damaged."""
+    for name in ("a.jsonl", "a.jsonl.gz", "b.jsonl.gz"):
+        pack(store, tmp_path / name)
+    plain, small, again = (tmp_path / n for n in ("a.jsonl", "a.jsonl.gz", "b.jsonl.gz"))
+    assert small.read_bytes() == again.read_bytes()
+    assert small.stat().st_size < plain.stat().st_size
+    assert open_records(small).records() == open_records(plain).records()
+    small.write_bytes(small.read_bytes()[:-40])
+    with pytest.raises(StoreError, match=r"a\.jsonl\.gz"):
+        open_records(small)
+
+
 def test_lines_and_their_keys_are_sorted(store, tmp_path):
     """A line a record, in order of reference, fill, suite, protocol; sorted keys within."""
     pack(store, tmp_path / "a.jsonl")
@@ -142,5 +155,5 @@ def test_wrong_names_are_refused_with_what_is_expected(store, tmp_path):
         pack(store, tmp_path / "missing" / "a.jsonl")
     with pytest.raises(StoreError, match=r"cannot use .*none\.jsonl"):
         Packed(tmp_path / "none.jsonl")
-    with pytest.raises(InputError, match=r"holds no records; expected a folder .* or a \.jsonl"):
+    with pytest.raises(InputError, match=r"holds no records; expected a folder .* or a file"):
         open_records(tmp_path)

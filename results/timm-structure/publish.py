@@ -6,10 +6,8 @@ variant), records.jsonl.gz (packed records, without layer tables), README.md.
 
 from __future__ import annotations
 
-import gzip
 import re
 import sys
-import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 from statistics import median
@@ -221,11 +219,7 @@ def main() -> None:
     store = Store(sys.argv[1])
     frame = table(store)
     frame.to_csv(HERE / "board.csv", index=False)
-    with tempfile.TemporaryDirectory() as folder:
-        packed = Path(folder) / "records.jsonl"
-        pack(store, packed, tables=False)
-        data = gzip.compress(packed.read_bytes(), mtime=0)
-    (HERE / "records.jsonl.gz").write_bytes(data)
+    pack(store, HERE / "records.jsonl.gz", tables=False)
     (HERE / "README.md").write_text(reflow(readme(frame, store)), encoding="utf-8")
 
 
