@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any, cast
 
@@ -23,6 +24,16 @@ class Skeleton(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` (batch, channels, height, width) to the target, of the same axes."""
         return self.grid.read(run_target(self.body, x, self.grid))
+
+
+def _make_buffers(layer: nn.Module) -> None:
+    """Have `layer` make its buffers anew; those that it makes without numbers stay as they are."""
+    before = dict(layer.named_buffers(recurse=False))
+    with contextlib.suppress(NotImplementedError):  # torch's error for weights without numbers
+        cast("Any", layer).init_non_persistent_buffers()
+    for name, buffer in layer.named_buffers(recurse=False):
+        if buffer.is_meta:
+            layer._buffers[name] = before[name]
 
 
 def light_copy(module: nn.Module) -> nn.Module:
@@ -53,5 +64,5 @@ def light_copy(module: nn.Module) -> nn.Module:
     for original, layer in zip(module.modules(), body.modules(), strict=True):
         lost = any(b.is_meta for b in original.buffers(recurse=False))
         if lost and hasattr(layer, "init_non_persistent_buffers"):
-            cast("Any", layer).init_non_persistent_buffers()
+            _make_buffers(layer)
     return body

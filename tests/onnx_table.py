@@ -38,57 +38,59 @@ COLUMNS = ("model", "exporter", "precision", "route", "outputs", "float32", "flo
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 SIDE = 64
 
-CONVNETS = (
-    *(
-        "resnet18",
-        "resnet26d",
-        "resnetv2_50",
-        "resnext26ts",
-        "seresnext26t_32x4d",
-        "res2net50_14w_8s",
-    ),
-    *(
-        "regnetx_002",
-        "regnety_002",
-        "mobilenetv2_050",
-        "mobilenetv3_small_050",
-        "mobilenetv4_conv_small",
-    ),
-    *(
-        "efficientnet_lite0",
-        "efficientnet_b0",
-        "efficientnetv2_rw_t",
-        "mnasnet_small",
-        "fbnetc_100",
-    ),
-    *(
-        "densenet121",
-        "dla34",
-        "vgg11_bn",
-        "vovnet39a",
-        "hardcorenas_a",
-        "ghostnet_050",
-        "lcnet_035",
-    ),
-    *("convnext_atto", "convnextv2_atto", "repvgg_a0", "rexnetr_200", "selecsls42b", "darknet17"),
-    *("tinynet_e", "mixnet_s", "inception_v3", "hgnetv2_b0", "starnet_s1", "fasternet_t0"),
-)
-TRANSFORMERS = (
-    *(
-        "vit_tiny_patch16_224",
-        "deit_tiny_patch16_224",
-        "deit3_small_patch16_224",
-        "beit_base_patch16_224",
-    ),
-    *(
-        "mixer_s32_224",
-        "poolformer_s12",
-        "pvt_v2_b0",
-        "swin_tiny_patch4_window7_224",
-        "xcit_nano_12_p16_224",
-    ),
-    *("efficientformer_l1", "mobilevit_xxs", "coat_tiny", "cait_xxs24_224", "levit_128s"),
-)
+CONVNETS = [
+    "resnet18",
+    "resnet26d",
+    "resnetv2_50",
+    "resnext26ts",
+    "seresnext26t_32x4d",
+    "res2net50_14w_8s",
+    "regnetx_002",
+    "regnety_002",
+    "mobilenetv2_050",
+    "mobilenetv3_small_050",
+    "mobilenetv4_conv_small",
+    "efficientnet_lite0",
+    "efficientnet_b0",
+    "efficientnetv2_rw_t",
+    "mnasnet_small",
+    "fbnetc_100",
+    "densenet121",
+    "dla34",
+    "vgg11_bn",
+    "vovnet39a",
+    "hardcorenas_a",
+    "ghostnet_050",
+    "lcnet_035",
+    "convnext_atto",
+    "convnextv2_atto",
+    "repvgg_a0",
+    "rexnetr_200",
+    "selecsls42b",
+    "darknet17",
+    "tinynet_e",
+    "mixnet_s",
+    "inception_v3",
+    "hgnetv2_b0",
+    "starnet_s1",
+    "fasternet_t0",
+]
+TRANSFORMERS = [
+    "vit_tiny_patch16_224",
+    "deit_tiny_patch16_224",
+    "deit3_small_patch16_224",
+    "beit_base_patch16_224",
+    "mixer_s32_224",
+    "poolformer_s12",
+    "pvt_v2_b0",
+    "swin_tiny_patch4_window7_224",
+    "xcit_nano_12_p16_224",
+    "efficientformer_l1",
+    "mobilevit_xxs",
+    "coat_tiny",
+    "cait_xxs24_224",
+    "levit_128s",
+]
 FIXED = {
     "swin_tiny_patch4_window7_224": 224,
     "coat_tiny": 224,
@@ -168,7 +170,7 @@ def export(module: nn.Module, x: Tensor, path: Path, exporter: str, *, free: boo
 
 def convert(path: Path, precision: str, x: Tensor) -> Path:
     """The file at another precision, or optimised by onnxruntime."""
-    if precision in ("float32", "batch of 1"):
+    if precision in ("float32", "float16", "batch of 1"):
         return path
     out = path.with_name("converted.onnx")
     if precision == "optimised":

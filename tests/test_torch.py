@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -306,3 +307,14 @@ def test_norms_are_calibrated_once_for_the_same_images(monkeypatch):
     assert passes == [4]
     model.select(0, x + 1)
     assert passes == [4, 4]
+
+
+def test_a_light_copy_keeps_fixed_filters_and_survives_buffers_that_need_weights():
+    """BlurPool's filter is made anew off `meta`; Swin v2's tables, made of weights, are zeros."""
+    for name in ("resnetblur18", "swinv2_tiny_window8_256"):
+        with torch.device("meta"):
+            module = timm.create_model(name)
+        buffers = dict(light_copy(module).named_buffers())
+        assert not any(b.is_meta for b in buffers.values())
+        if name == "resnetblur18":
+            assert float(buffers["maxpool.1.filt"].sum()) == 64

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from textwrap import fill
@@ -103,7 +103,8 @@ core;
 
 ## Findings
 
-- {len(known)} of {len(plain)} architectures have a phase profile; {outcome(plain)}.
+- {len(known)} of {len(plain)} architectures have a phase profile; the other
+  {len(plain) - len(known)} are listed below.
 - **{len(even)} are even** (the worst-served phase gets {EVEN:.0%} of the average or more),
   **{len(uneven)} are
   not**. Among the uneven ones the median worst-served phase gets
@@ -137,13 +138,6 @@ files by model name.
 def by_family(frame: pd.DataFrame) -> str:
     """How many models of each family, the most first."""
     return ", ".join(f"{family} {n}" for family, n in frame.family.value_counts().items())
-
-
-def outcome(plain: pd.DataFrame) -> str:
-    """What became of the rest, in words."""
-    kinds = Counter(plain[plain.weakest.isna()].status)
-    parts = [f"{n} {status}" for status, n in sorted(kinds.items())]
-    return "the others: " + ", ".join(parts) + " (below)" if parts else "none is left out"
 
 
 def share_of_period(uneven: pd.DataFrame) -> str:
