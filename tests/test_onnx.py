@@ -408,7 +408,7 @@ def test_a_file_that_insists_on_its_batch_is_fed_in_pieces(tmp_path):
 def test_a_spec_that_contradicts_the_file_is_refused(tmp_path):
     path = save(convnet(), tmp_path / "a.onnx")
     with pytest.raises(InputError, match="the file declares"):
-        open_onnx(path, device="cpu", spec=InputSpec(64, 64))
+        open_onnx(path, device="cpu", spec=InputSpec(32, 32, 1, (0.0,), (1.0,)))
 
 
 def test_select_knows_one_weight_set(tmp_path):
