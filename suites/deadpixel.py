@@ -37,8 +37,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ..adapters.errors import PerimetryError
 from . import phases
 from .gradients import expect, pixel_energy, random_signs
+from .receptive_field import receptive_field
 from .statistics import Bootstrap, bootstrap, linear
 from .suite import Context, Estimate, Measurement, Metric, Probe, missing
 from .unbiased import estimate_square, extreme, magnitude, products, pseudo_values
@@ -148,13 +150,20 @@ def _kim_map(gradient: Tensor) -> Tensor:
 
 
 def stride(model: Model) -> phases.Pair:
-    """Total stride from input to target along (rows, columns), in pixels, rounded."""
-    if model.target is None:
+    """Total stride from input to target along (rows, columns), in pixels, rounded.
+
+    It is the product of the layers' strides: every strided layer rounds its grid up or down, so
+    that pixels over units may be another number (9 units of stride 32 see 260 pixels). Only where
+    no local path can be followed to the input are pixels over units taken.
+    """
+    target, spec = model.target, model.spec
+    if target is None:
         raise ValueError("a stride needs a target; `skip` should have seen to it")
-    return (
-        max(1, round(model.spec.height / model.target.height)),
-        max(1, round(model.spec.width / model.target.width)),
-    )
+    try:
+        found = receptive_field(model.skeleton(), spec.blank()).stride
+    except PerimetryError:
+        found = (spec.height / target.height, spec.width / target.width)
+    return max(1, round(found[0])), max(1, round(found[1]))
 
 
 def _differences(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:

@@ -8,7 +8,7 @@ from torch import nn
 from perimetry.adapters.model import InputSpec
 from perimetry.adapters.torch import wrap
 from perimetry.suites import phases
-from perimetry.suites.deadpixel import DEADPIXEL, corrected
+from perimetry.suites.deadpixel import DEADPIXEL, corrected, stride
 from perimetry.suites.gradients import gradient_maps
 from perimetry.suites.images import open_images
 from perimetry.suites.statistics import bootstrap
@@ -65,6 +65,25 @@ def test_the_stage_that_causes_the_imbalance_is_told_by_its_period():
     parts = [found[f"by_period_{p}"].value for p in (2, 4)]
     assert sum(parts) == pytest.approx(total)
     assert "not a multiple of 8" in found["by_period_8"].reason
+
+
+@pytest.mark.parametrize(("side", "units"), [(64, 8), (60, 8), (57, 8), (36, 5)])
+def test_the_stride_is_the_product_of_the_layers_strides_at_every_size(side, units):
+    """Padding rounds grids up: 36 pixels give 5 units of stride 8, not of 36 / 5."""
+    net = nn.Sequential(*(nn.Conv2d(3, 3, 3, 2, 1) for _ in range(3)))
+    model = wrap(net, spec=InputSpec(side, side))
+    assert model.target.height == units
+    assert stride(model) == (8, 8)
+
+
+def test_an_uneven_stem_is_seen_at_a_size_that_no_stride_divides():
+    """At 36 pixels, 5 units of stride 8 (36 / 5 is about 7) leave the stem its period of 2."""
+    torch.manual_seed(0)
+    net = nn.Sequential(signed_conv(3, 2), nn.Conv2d(64, 64, 4, 4, 2))
+    assert wrap(net, spec=InputSpec(36, 36)).target.height == 5
+    found = audit(net, spec=InputSpec(36, 36), count=16).metrics["by_period_2"]
+    profile = np.outer([1, 2], [1, 2]) / 2.25
+    assert found.value == pytest.approx(profile.var(), rel=0.25)
 
 
 def signed_conv_of(channels: int, kernel: int, stride: int) -> nn.Conv2d:
