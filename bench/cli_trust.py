@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..adapters.errors import PerimetryError
+from .cli_common import complain, told, width
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .again import Tools
     from .comparison import Comparison
 
 UNMEASURED = 2
 """Exit code when there is nothing to judge by."""
-WIDTH = 96
 
 app = typer.Typer()
 
@@ -83,7 +78,7 @@ def compare(
     time_limit: Limit = 1800,
 ) -> None:
     """Set models side by side: every one against the first, paired image by image."""
-    with told(1):
+    with told():
         from .comparison import compare as make
         from .plan import Settings
 
@@ -97,7 +92,7 @@ def compare(
             stages=stages,
             tools=tools(device, batch, time_limit),
         )
-        _complain(found.problems)
+        complain(found.problems)
         typer.echo(_shown(found, form, every=every), nl=False)
         if maps is not None:
             _draw(found, maps)
@@ -146,8 +141,8 @@ def check(
             tools=tools(device, batch, time_limit),
             measure_noise=measure_noise,
         )
-        _complain(found.problems)
-        typer.echo(to_text(found, _width()), nl=False)
+        complain(found.problems)
+        typer.echo(to_text(found, width()), nl=False)
         if junit is not None:
             write_text(junit, to_junit(found))
         for line in on_github(found):
@@ -185,7 +180,7 @@ def verify(
             tolerances=read_tolerances(tolerances) if tolerances else Tolerances(),
             tools=tools(device, batch, time_limit),
         )
-        typer.echo(found.text(_width()), nl=False)
+        typer.echo(found.text(width()), nl=False)
     raise typer.Exit(found.exit_code)
 
 
@@ -195,7 +190,7 @@ def doctor() -> None:
     from .doctor import examine, to_text
 
     checks = examine()
-    typer.echo(to_text(checks, _width()), nl=False)
+    typer.echo(to_text(checks, width()), nl=False)
     raise typer.Exit(int(any(check.status == "broken" for check in checks)))
 
 
@@ -212,7 +207,7 @@ def schema(
     if out is None:
         typer.echo(schema_text(), nl=False)
         return
-    with told(1):
+    with told():
         write_text(out, schema_text())
         typer.echo(f"Written: {out}")
 
@@ -225,29 +220,6 @@ def tools(device: str, batch: int | None, limit_s: float) -> Tools:
     return Tools(device, batch, limit_s or None, isolated=True, progress=True, toolkit=standard)
 
 
-@contextmanager
-def told(code: int) -> Iterator[None]:
-    """Turn an expected error into one line on standard error and an exit code."""
-    from .text import clean
-
-    try:
-        yield
-    except (PerimetryError, OSError) as error:
-        typer.echo(f"perimetry: {clean(str(error), 2000)}", err=True)
-        raise typer.Exit(code) from error
-
-
-def _complain(problems: tuple[str, ...]) -> None:
-    from .text import clean
-
-    for problem in problems:
-        typer.echo(f"perimetry: left out: {clean(problem)}", err=True)
-
-
-def _width() -> int:
-    return shutil.get_terminal_size((WIDTH, 24)).columns
-
-
 def _shown(found: Comparison, form: Form, *, every: bool) -> str:
     """A comparison in one of its forms."""
     if form is Form.json:
@@ -256,7 +228,7 @@ def _shown(found: Comparison, form: Form, *, every: bool) -> str:
         return json.dumps(found.cells(), indent=1, allow_nan=False) + "\n"
     if form is Form.md:
         return found.markdown(every=every)
-    return found.text(width=_width(), every=every)
+    return found.text(width=width(), every=every)
 
 
 def _draw(found: Comparison, folder: Path) -> None:

@@ -1,0 +1,62 @@
+"""What the command line's parts share: options, and how errors and problems are told."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..adapters.errors import PerimetryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+FAILED = 1
+"""Exit code when some record failed, or the command could not be carried out."""
+WIDTH = 96
+"""Columns where there is no terminal to ask."""
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="KEY=VALUE",
+        help="What an ONNX file leaves to guess: size, layout, range, dtype, channel_order, mean, "
+        "std, image (which input), fixed.NAME (value of another one).",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(help="Output of ONNX files to audit.", show_default="the first like logits"),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda (every GPU), or names such as cuda:0,cuda:1.")
+]
+
+
+@contextmanager
+def told(code: int = FAILED) -> Iterator[None]:
+    """Turn an expected error into one line on standard error and an exit code."""
+    from .text import clean
+
+    try:
+        yield
+    except (PerimetryError, OSError) as error:
+        typer.echo(f"perimetry: {clean(str(error), 2000)}", err=True)
+        raise typer.Exit(code) from error
+
+
+def complain(problems: Iterable[str]) -> None:
+    """Say on standard error which files were left out, and why."""
+    from .text import clean
+
+    for problem in problems:
+        typer.echo(f"perimetry: left out: {clean(problem)}", err=True)
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns

@@ -1,0 +1,307 @@
+"""Commands that measure: `perimetry run`, `demo`, `pad`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..adapters.errors import InputError
+from .cli_common import FAILED, Device, Inputs, Output, Seed, told
+from .cli_view import Format, show_board
+from .devices import BATCH
+
+if TYPE_CHECKING:
+    from .plan import Job, Settings
+    from .record import Record
+    from .runner import Options
+    from .store import Store
+
+app = typer.Typer()
+
+
+class Float(StrEnum):
+    """Float types of a pass."""
+
+    float32 = "float32"
+    float64 = "float64"
+    bfloat16 = "bfloat16"
+
+
+class NewFill(StrEnum):
+    """Fills for a file that is written."""
+
+    box = "box"
+    zero = "zero"
+
+
+@app.command()
+def run(
+    references: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="REF...",
+            help="timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, PATH.onnx; wildcards in NAME.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the records; a rerun goes on in it.")],
+    suite: Annotated[
+        str, typer.Option(help="Comma-separated; SUITE:PROTOCOL or SUITE:all for others.")
+    ] = "structure,erf,deadpixel",
+    kernel_padding: Annotated[
+        str, typer.Option(help="Comma-separated fills: none, zero, box, fresh.")
+    ] = "none,box",
+    images: Annotated[str, typer.Option(help="dead-leaves, noise, or a folder.")] = "dead-leaves",
+    count: Annotated[int, typer.Option(min=1, help="How many images.")] = 16,
+    seed: Seed = 0,
+    members: Annotated[
+        int | None, typer.Option(min=1, help="Seeds behind an @init model.", show_default="8")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Layer to audit.", show_default="last spatial feature map")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Input SIDE or HEIGHTxWIDTH.", show_default="the model's own")
+    ] = None,
+    inputs: Inputs = None,
+    output: Output = None,
+    device: Device = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images a pass; halves out of memory.",
+            show_default=f"{BATCH['cpu']} on the CPU, {BATCH['cuda']} on a GPU",
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=0, help="Seconds a model variant may take; 0 for no limit.")
+    ] = 1800,
+    precision: Annotated[
+        Float, typer.Option(help="Float type of gradients; bfloat16 is faster and coarser.")
+    ] = Float.float32,
+    recalibrate: Annotated[
+        bool,
+        typer.Option("--recalibrate", help="Re-estimate norms of treated models on the images."),
+    ] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SUITE.FIELD=VALUE", help="See `perimetry list suites`."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Worker processes a device; on the CPU they share cores.")
+    ] = 1,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out models that match this pattern.")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option(help="Only models of this timm family, such as regnet.")
+    ] = None,
+    shard: Annotated[str, typer.Option(help="I/N: the I-th of N shares of the models.")] = "1/1",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many models.", show_default="all")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be measured, and how long.")
+    ] = False,
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help="Do not try failed records again.")
+    ] = False,
+) -> None:
+    """Audit models, with and without kernel padding, and print the board."""
+    from ..adapters.onnx_statement import parse_pairs, read_statement
+    from ..suites.settings import parse_options
+    from .plan import Choice, Settings, expand_references, parse_shard
+
+    with told():
+        from .devices import devices
+
+        settings = Settings(
+            images=images,
+            count=count,
+            seed=seed,
+            target=target,
+            size=_size(size),
+            members=members,
+            precision=precision.value,
+            recalibrate=recalibrate,
+            options=parse_options(setting or ()),
+            inputs=parse_pairs(inputs or (), output),
+        )
+        read_statement(settings.inputs)  # a slip must not cost every file its records
+        options = _options(devices(device), batch, time_limit, retry_failed=not keep_failed)
+        options = replace(options, workers=workers)
+        choice = Choice(tuple(exclude or ()), family, parse_shard(shard), limit)
+        names = expand_references(references, choice)
+        if not names:
+            raise InputError("no model is left: --exclude, --family or --shard took them all")
+        suites, fills = suite.split(","), kernel_padding.split(",")
+        if dry_run:
+            typer.echo(_forecast(names, suites, fills, settings, options, out))
+            return
+        store, failed = _run(names, suites, fills, settings, options, out)
+        show_board(store, None, Format.table, ())
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for records, board and pictures.")] = Path(
+        "perimetry-demo"
+    ),
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Audit nine real architectures from their initial state; needs no network and no data."""
+    from . import demo as one
+    from .devices import devices
+
+    with told():
+        references = one.references(out, seed=seed)
+        options = _options(devices(device), None, one.TIME_LIMIT_S, retry_failed=True)
+        settings = one.settings(seed)
+        store, failed = _run(references, one.SUITES, one.FILLS, settings, options, out)
+        written = one.publish(store)
+        show_board(store, None, Format.table, ())
+        typer.echo(f"Written: {', '.join(map(str, written))}")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def pad(
+    path: Annotated[Path, typer.Argument(metavar="PATH.onnx", help="The file to treat.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    fill: Annotated[NewFill, typer.Option(help="What the new taps hold.")] = NewFill.box,
+    images: Annotated[str, typer.Option(help="dead-leaves, noise, or a folder.")] = "dead-leaves",
+    count: Annotated[int, typer.Option(min=1, help="How many images.")] = 16,
+    seed: Seed = 0,
+    inputs: Inputs = None,
+    output: Output = None,
+    target: Annotated[
+        str | None, typer.Option(help="Layer to audit.", show_default="last spatial feature map")
+    ] = None,
+    forward_only: Annotated[
+        bool, typer.Option("--forward-only", help="Measure without gradients.")
+    ] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Rescale the layers that grew, on the images.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Write the kernel-padded twin of an ONNX file, and say what that did to it."""
+    from ..adapters.onnx_statement import parse_pairs
+
+    with told():
+        from .treat import pad_file
+
+        report = pad_file(
+            path,
+            out,
+            fill.value,
+            images=images,
+            count=count,
+            seed=seed,
+            inputs=parse_pairs(inputs or (), output),
+            target=target,
+            forward_only=forward_only,
+            recalibrate=recalibrate,
+            device=device,
+        )
+        typer.echo(report.text())
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    from ..adapters.timm import parse_size
+
+    return parse_size(text)
+
+
+def _options(
+    found: tuple[str, ...], batch: int | None, limit_s: float, *, retry_failed: bool
+) -> Options:
+    from .devices import default_batch
+    from .runner import Options
+
+    return Options(
+        found,
+        batch or default_batch(found[0]),
+        time_limit_s=limit_s or None,
+        retry_failed=retry_failed,
+    )
+
+
+def _run(
+    references: list[str],
+    suites: list[str],
+    fills: list[str],
+    settings: Settings,
+    options: Options,
+    out: Path,
+) -> tuple[Store, int]:
+    """Make what is missing in `out`; the store, and how many of the records asked for failed."""
+    from .opaque import lack_gradients, remarks, stand_ins
+    from .progress import Progress
+    from .runner import missing_jobs
+    from .runner import run as run_jobs
+    from .store import Store
+    from .toolkit import standard
+
+    jobs = _jobs(references, suites, fills, settings, options)
+    store = Store(out)
+
+    def make(round_of: list[Job]) -> None:
+        todo, _ = missing_jobs(round_of, store, retry_failed=options.retry_failed)
+        with Progress(sum(len(job.cells) for job in todo)) as progress:
+            summary = run_jobs(round_of, store, settings, options, report=progress.report)
+        typer.echo(summary.text(), err=True)
+
+    def records() -> list[Record]:
+        return list(store.find([cell.key for job in jobs for cell in job.cells]).values())
+
+    make(jobs)
+    blind, others = lack_gradients(records()), stand_ins(jobs, standard().suites)
+    if blind and others:
+        second = _jobs(blind, others, fills, settings, options)
+        make(second)
+        jobs += second
+    for remark in remarks(records()):
+        typer.echo(f"perimetry: {remark}", err=True)
+    return store, sum(record.status == "failed" for record in records())
+
+
+def _jobs(
+    references: list[str],
+    suites: list[str],
+    fills: list[str],
+    settings: Settings,
+    options: Options,
+) -> list[Job]:
+    from .plan import make_jobs
+    from .toolkit import standard
+
+    device = options.devices[0].partition(":")[0]
+    known = standard().suites
+    return make_jobs(references, suites, fills, settings, device=device, known=known)
+
+
+def _forecast(
+    references: list[str],
+    suites: list[str],
+    fills: list[str],
+    settings: Settings,
+    options: Options,
+    out: Path,
+) -> str:
+    """What a run would do: records to make, and the time, where the folder has some to go by."""
+    from .runner import forecast
+    from .store import Store
+
+    jobs = _jobs(references, suites, fills, settings, options)
+    return forecast(jobs, Store(out) if out.exists() else None, options)

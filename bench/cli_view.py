@@ -1,0 +1,169 @@
+"""Commands that tell what was measured: `perimetry board`, `show`, `list`, `pack`, `validate`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..adapters.errors import InputError
+from .cli_common import FAILED, complain, told, width
+
+if TYPE_CHECKING:
+    from .board import Board
+    from .pack import Packed
+    from .store import Store
+
+app = typer.Typer()
+
+
+class Format(StrEnum):
+    """Forms of a board."""
+
+    table = "table"
+    md = "md"
+    csv = "csv"
+    json = "json"
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    models = "models"
+    suites = "suites"
+    metrics = "metrics"
+
+
+Folder = Annotated[Path, typer.Argument(help="Folder with records.", metavar="DIR")]
+
+
+@app.command()
+def board(
+    folder: Folder,
+    sort: Annotated[
+        str | None, typer.Option(help="Metric, such as deadpixel.imbalance or structure.weakest.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only records with KEY=VALUE, such as seed=0, count=16, images=noise."),
+    ] = None,
+) -> None:
+    """Rank the models whose records are in DIR, or in a file that `pack` wrote."""
+    from .pack import open_records
+
+    with told():
+        show_board(open_records(folder), sort, form, tuple(where or ()))
+
+
+@app.command()
+def pack(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(help="NAME.jsonl or NAME.jsonl.gz.", metavar="FILE")],
+    tables: Annotated[
+        bool, typer.Option(help="Keep layer tables and the like, which no board shows.")
+    ] = True,
+) -> None:
+    """Write the records in DIR, without maps, to one sorted file for git; `board` reads it."""
+    from .pack import pack as pack_records
+    from .store import Store
+
+    with told():
+        if not (folder / "records").is_dir():
+            raise InputError(f"{str(folder)!r} holds no records; expected a folder of a run")
+        count = pack_records(Store(folder), out, tables=tables)
+        typer.echo(f"Written: {out}, {count} records")
+
+
+@app.command()
+def show(
+    place: Annotated[
+        Path, typer.Argument(metavar="RECORD.json|DIR", help="A record, or a folder with records.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Its reference, or enough of it.", show_default="the only one"),
+    ] = None,
+    kernel_padding: Annotated[
+        str | None, typer.Option(help="The variant to tell.", show_default="none")
+    ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder to draw the model's maps into, as PNG.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only records with KEY=VALUE, such as seed=0.")
+    ] = None,
+) -> None:
+    """Say in words what was found of one model."""
+    from functools import partial
+
+    from .show import account, draw, open_case
+    from .text import clean
+
+    with told():
+        case, problems = open_case(place, model, fill=kernel_padding, where=where or ())
+        complain(problems)
+        bold = partial(typer.style, bold=True)
+        typer.echo(account(case, width=width(), heading=bold), nl=False)
+        if maps is not None:
+            typer.echo(f"\nDrawn: {len(draw(case, maps))} pictures in {clean(str(maps))}")
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    pattern: Annotated[
+        str, typer.Argument(help="Only names that match, such as 'timm:resnet*' or 'erf.*'.")
+    ] = "*",
+) -> None:
+    """List models, suites with their protocols, or metrics with their definitions."""
+    from . import listing
+
+    lines = {"models": listing.models, "suites": listing.suites, "metrics": listing.metrics}
+    with told():
+        typer.echo(lines[kind.value](pattern))
+
+
+@app.command()
+def validate(
+    out: Annotated[
+        Path | None, typer.Option(help="Markdown file to write.", show_default="print it")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes minutes.")] = False,
+) -> None:
+    """Put every published or exact reference beside this installation's own number."""
+    from . import validation
+    from .store import write_text
+
+    checks = validation.validate(quick=quick)
+    text = validation.render(checks)
+    if out is None:
+        typer.echo(text)
+    else:
+        write_text(out, text)
+        typer.echo(f"Written: {out}")
+    if any(check.verdict == "differs" for check in checks):
+        raise typer.Exit(FAILED)
+
+
+def show_board(
+    store: Store | Packed, sort: str | None, form: Format, where: tuple[str, ...]
+) -> None:
+    """Print the board of a store, and what is wrong with its files on standard error."""
+    from .render import render
+
+    complain(store.problems())
+    columns = width() if sys.stdout.isatty() else None
+    typer.echo(render(_board(store, sort, where), form.value, width=columns), nl=False)
+
+
+def _board(store: Store | Packed, sort: str | None, where: tuple[str, ...]) -> Board:
+    from .board import Board, choose
+
+    records = choose(store.records(), where)
+    if not records:
+        raise InputError(f"no record in {str(store.folder)!r} can be shown")
+    return Board(records, sort=sort)
