@@ -1,0 +1,191 @@
+"""`perimetry show`: folders, files and names; what it says of real models."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from told import model, record
+from typer.testing import CliRunner
+
+from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.bench.board import MixedRecordsError
+from perimetry.bench.cli import app
+from perimetry.bench.show import account, open_case
+from perimetry.bench.show_provenance import repeat
+from perimetry.bench.store import Store, StoreError
+from perimetry.suites.registry import SUITES
+
+# Folders, files, names
+
+
+def perimetry(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A store with two models, one of them treated too."""
+    store = Store(tmp_path)
+    for key, name in (("a" * 30, "timm:first@init"), ("b" * 30, "/some/where/second.onnx")):
+        found = record("structure", {"weakest": 0.5}, model=model(name))
+        store.put(found.model_copy(update={"key": key}))
+    treated = record(
+        "structure", {"weakest": 0.9}, fill="box", model=model("timm:first@init", fill="box")
+    )
+    store.put(treated)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("timm:first@init", "timm:first@init"),
+        ("first@init", "timm:first@init"),
+        ("first", "timm:first@init"),
+        ("second.onnx", "/some/where/second.onnx"),
+        ("second", "/some/where/second.onnx"),
+    ],
+)
+def test_a_model_is_found_by_enough_of_its_name(folder, name, reference):
+    """A reference, without its prefix, without its state, a file's name or its stem."""
+    assert open_case(folder, name)[0].reference == reference
+
+
+def test_an_unknown_model_is_answered_with_near_names(folder):
+    """A misspelt name, and no name where there are several, are told what there is."""
+    with pytest.raises(
+        UnknownNameError, match="unknown model 'frist@init'; did you mean timm:first@init"
+    ):
+        open_case(folder, "frist@init")
+    with pytest.raises(InputError, match=r"there are 2 models here; name one: /some/.*timm:first"):
+        open_case(folder)
+
+
+def test_an_unknown_variant_is_told_which_there_are(folder):
+    """`zero` was never measured; none and box were."""
+    assert open_case(folder, "first", fill="box")[0].fill == "box"
+    with pytest.raises(UnknownNameError, match="'zero'; there is box and none"):
+        open_case(folder, "first", fill="zero")
+
+
+def test_places_without_records_say_what_was_expected(tmp_path):
+    """A folder that is none, an empty store, and a file that is no record, each in one line."""
+    with pytest.raises(InputError, match="neither a record's file nor a folder with records"):
+        open_case(tmp_path)
+    assert not (tmp_path / "records").exists()
+    Store(tmp_path)
+    with pytest.raises(InputError, match="has not written any yet"):
+        open_case(tmp_path)
+    wrong = tmp_path / "x.json"
+    wrong.write_text("{}")
+    with pytest.raises(StoreError, match=r"x\.json is no readable record"):
+        open_case(wrong)
+    done = perimetry("show", wrong)
+    assert done.exit_code == 1
+    assert done.output.startswith("perimetry: ")
+
+
+def test_a_damaged_record_in_a_folder_is_named_and_left_out(folder):
+    """The others are told; a folder of nothing but damage says what is wrong."""
+    (folder / "records" / "broken.json").write_text("{")
+    done = perimetry("show", folder, "first")
+    assert done.exit_code == 0
+    assert "left out: " in done.output
+    assert "broken.json is no readable record" in done.output
+    for path in (folder / "records").glob("*.json"):
+        path.write_text("{")
+    assert "no record in" in perimetry("show", folder, "first").output
+
+
+def test_damaged_arrays_cost_the_maps_alone(folder):
+    """A cut-off archive beside a record: its numbers are told, and a note says what is lost."""
+    (path,) = (folder / "records").glob("timm-first-init.none*.json")
+    path.with_suffix(".npz").write_bytes(b"PK\x03\x04 cut off")
+    text = account(open_case(folder, "first")[0])
+    assert "maps and draws cannot be read" in " ".join(text.split())
+    assert "structure.weakest" in text
+
+
+def test_one_record_is_told_from_its_file(folder):
+    """A record's own file needs no name, and tells that record alone."""
+    (path,) = (folder / "records").glob("*.box.*.json")
+    case, _ = open_case(path)
+    assert (case.reference, case.fill, len(case.every)) == ("timm:first@init", "box", 1)
+    assert "There is no untreated record" in account(case)
+
+
+def test_mixed_settings_are_refused_until_one_is_chosen(folder):
+    """Two seeds of one suite: refused with `--where`; with it, the account is of that seed."""
+    store = Store(folder)
+    for seed in (0, 1):
+        found = record(
+            "deadpixel", {"weakest": (0.5, 0.1 + seed / 10)}, model=model("timm:first@init")
+        )
+        store.put(found.model_copy(update={"seed": seed, "key": f"{seed}" * 30}))
+    with pytest.raises(MixedRecordsError, match="--where"):
+        open_case(folder, "first")
+    assert "0.50 ± 0.20" in account(open_case(folder, "first", where=["seed=1"])[0])
+    with pytest.raises(InputError, match="is left by --where version=7"):
+        open_case(folder, "second", where=["version=7"])
+
+
+# End to end
+
+
+RUN = ["--count", "4", "--members", "2", "--device", "cpu", "--seed", "3", "--size", "64"]
+
+
+@pytest.fixture(scope="module")
+def measured_folder(tmp_path_factory):
+    """A real run over a tiny network, with settings off their defaults and an odd protocol."""
+    out = tmp_path_factory.mktemp("show")
+    done = perimetry(
+        "run", "timm:test_resnet@init", "--suite", "structure,erf:luo2016,deadpixel",
+        "--set", "erf.unit=0,1", "--out", out, *RUN,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_the_command_that_is_told_makes_the_same_records(measured_folder):
+    """Given again with the folder, it finds every record made: nothing that counts is left out."""
+    case, _ = open_case(measured_folder)
+    words = shlex.split(repeat(case.every, SUITES))
+    words[words.index("OUT")] = str(measured_folder)
+    done = perimetry(*words[1:], "--device", "cpu")
+    assert f"records made: none; already there: {len(case.every)}" in done.output
+    assert f"    {repeat(case.every, SUITES)}\n" in account(case)
+
+
+def test_a_real_model_is_told_with_its_pictures(measured_folder, tmp_path):
+    """Every suite has its heading, every map its picture, and no picture is of nothing."""
+    done = perimetry("show", measured_folder, "test_resnet", "--maps", tmp_path / "maps")
+    assert done.exit_code == 0, done.output
+    for heading in ("structure: ", "erf:luo2016: ", "deadpixel: ", "Kernel padding box", "Where"):
+        assert f"\n{heading}" in done.output
+    assert "unit (row 0, column 1)" in done.output
+    case, _ = open_case(measured_folder)
+    maps = {f"{r.fill}.{r.suite}-{r.protocol}.{name}" for r in case.every for name in r.maps}
+    drawn = [
+        p.name.partition("init.")[2].removesuffix(".png") for p in (tmp_path / "maps").glob("*")
+    ]
+    assert maps == {name for name in drawn if not name.endswith(".change")}
+    changes = {name.removesuffix(".change") for name in drawn if name.endswith(".change")}
+    assert changes == {name for name in maps if name.startswith("box") and "fidelity" not in name}
+
+
+def test_nothing_said_of_a_real_model_contradicts_its_records(measured_folder):
+    """Every number in the headline table is that of the record, to the digits shown."""
+    case, _ = open_case(measured_folder)
+    lines = [line.split() for line in account(case).split("\n")]
+    for found in case.records:
+        name = SUITES[found.suite].headline
+        row = next(
+            words
+            for words in lines
+            if words and words[0].split(".")[-1] == name and words[0].startswith(found.suite)
+        )
+        assert float(row[1]) == pytest.approx(found.metrics[name].value, rel=0.05, abs=0.05)
+    assert json.loads(case.records[0].model_dump_json())["suite"] in account(case)
