@@ -1,29 +1,33 @@
 """Write this folder from a finished run: `python results/timm-structure/publish.py RUN_DIR`.
 
 RUN_DIR is what the command in README.md was given as --out. Written: board.csv (a row per model and
-variant), records.jsonl.gz (packed records, without layer tables), README.md.
+variant), records.jsonl.gz (packed records, without layer tables), README.md. Without RUN_DIR the
+README alone is written again, from the other two.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
-from textwrap import fill
 
 import pandas as pd
-import timm
 from tabulate import tabulate
 
-from perimetry.bench.pack import pack
+from perimetry.bench.pack import Packed, pack
 from perimetry.bench.store import Store
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from publishing import families as families_of_timm  # noqa: E402
+from publishing import rank_correlation, reflow, year  # noqa: E402
+
 COMMAND = "perimetry run 'timm:*@init' --suite structure --kernel-padding none,zero --out RUN_DIR"
 EVEN = 0.95
 """A model counts as even when its worst-served phase gets this share of the average or more."""
+MIDDLE = 2021
+"""The year in which families of attention began to fill timm."""
 METRICS = (
     *("weakest", "imbalance", "ratio", "by_period_2", "relL1", "path_ratio"),
     *("receptive_field", "coverage", "uneven_layers"),
@@ -32,7 +36,7 @@ METRICS = (
 
 def table(store: Store) -> pd.DataFrame:
     """One row per model and fill: family, status, reason, metrics, worst culprit, seconds."""
-    family = {n: m for m in timm.list_modules() for n in timm.list_models(module=m)}
+    family = families_of_timm()
     rows = []
     for record in store.records():
         name = record.model.reference.removeprefix("timm:").removesuffix("@init")
@@ -40,6 +44,7 @@ def table(store: Store) -> pd.DataFrame:
         row = {
             "model": name,
             "family": family[name],
+            "year": year(family[name]),
             "fill": record.fill,
             "status": record.status,
             "input": f"{record.model.spec.get('height')}x{record.model.spec.get('width')}",
@@ -73,7 +78,7 @@ def reason(record):
     return record.reason or (held.reason if held is not None and held.reason else "")
 
 
-def readme(frame: pd.DataFrame, store: Store) -> str:
+def readme(frame: pd.DataFrame, store: Packed) -> str:
     """The findings, in words and tables, all of them computed."""
     plain = frame[frame.fill == "none"].set_index("model")
     treated = frame[frame.fill == "zero"].set_index("model")
@@ -114,6 +119,7 @@ core;
   {EVEN:.0%};
   {len(left)} stay below: {by_family(left)}.
 - {share_of_period(uneven)} of the uneven ones owe more than half of their variance to period 2.
+{by_year(known)}
 - {int((plain.uneven_layers > 0).sum())} architectures have strided layers that never read the
   last rows or
   columns of their padding at their own input size ("Mind the Pad").
@@ -129,10 +135,21 @@ core;
 {worst(known, treated)}
 
 {missing_table(plain)}
-Year and accuracy are not in the package that these numbers come from; join `board.csv` with
-timm's own result
-files by model name.
+The year of a family is that of the first paper that its module in timm names. How these numbers
+go with accuracy: see the set of measured architectures, `results/timm-init`.
 """
+
+
+def by_year(known: pd.DataFrame) -> str:
+    """How evenness went with the years, one value a family."""
+    dated = known.groupby("family")[["weakest", "year"]].median().dropna()
+    early, late = dated[dated.year < MIDDLE], dated[dated.year >= MIDDLE]
+    return (
+        f"- Year: of {len(dated)} families whose paper has a date, the {len(early)} before "
+        f"{MIDDLE} have a median worst-served phase of {early.weakest.median():.2f}, the "
+        f"{len(late)} since then {late.weakest.median():.2f}; rank correlation with the year "
+        f"{rank_correlation(dated.year, dated.weakest)}."
+    )
 
 
 def by_family(frame: pd.DataFrame) -> str:
@@ -157,6 +174,7 @@ def families(plain: pd.DataFrame, treated: pd.DataFrame) -> str:
         rows.append(
             (
                 family,
+                int(dated) if (dated := plain.year[names[0]]) == dated else "",
                 len(names),
                 sum(plain.weakest[n] >= EVEN for n in names),
                 round(median(plain.weakest[n] for n in names), 3),
@@ -164,8 +182,8 @@ def families(plain: pd.DataFrame, treated: pd.DataFrame) -> str:
                 round(median(a for a in after if a is not None and a == a), 3),
             )
         )
-    heads = ("family", "models", "even", "weakest", "imbalance", "weakest with `zero`")
-    return tabulate(sorted(rows, key=lambda row: row[3:]), heads, tablefmt="github")
+    heads = ("family", "year", "models", "even", "weakest", "imbalance", "weakest with `zero`")
+    return tabulate(sorted(rows, key=lambda row: row[4:]), heads, tablefmt="github", missingval="")
 
 
 def worst(known: pd.DataFrame, treated: pd.DataFrame) -> str:
@@ -192,29 +210,18 @@ def missing_table(plain: pd.DataFrame) -> str:
     return f"## Not measured\n\n{text}\n"
 
 
-def reflow(text: str) -> str:
-    """Fill paragraphs and list items; tables, headings and commands stay."""
-    blocks = []
-    for block in text.split("\n\n"):
-        if block.startswith(("|", "#", "    ")):
-            blocks.append(block)
-            continue
-        items = re.split(r"\n(?=- )", block)
-        filled = []
-        for item in items:
-            indent = "  " if item.startswith("- ") else ""
-            filled.append(fill(" ".join(item.split()), 108, subsequent_indent=indent))
-        blocks.append("\n".join(filled))
-    return "\n\n".join(blocks) + "\n"
-
-
 def main() -> None:
-    """Write board.csv, records.jsonl.gz and README.md."""
-    store = Store(sys.argv[1])
-    frame = table(store)
-    frame.to_csv(HERE / "board.csv", index=False)
-    pack(store, HERE / "records.jsonl.gz", tables=False)
-    (HERE / "README.md").write_text(reflow(readme(frame, store)), encoding="utf-8")
+    """Write board.csv and records.jsonl.gz where a run is given, and README.md from them."""
+    if len(sys.argv) > 1:
+        store = Store(sys.argv[1])
+        table(store).to_csv(HERE / "board.csv", index=False)
+        pack(store, HERE / "records.jsonl.gz", tables=False)
+    (HERE / "README.md").write_text(render(), encoding="utf-8")
+
+
+def render() -> str:
+    """The README of what is published here."""
+    return reflow(readme(pd.read_csv(HERE / "board.csv"), Packed(HERE / "records.jsonl.gz")))
 
 
 if __name__ == "__main__":
