@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import TYPE_CHECKING
 
 from .text import clean
@@ -30,7 +31,7 @@ class Progress:
         )
         self._bars = Bars(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task = self._bars.add_task("starting", total=total)
-        self._begun = time.monotonic()
+        _begun()
 
     def __enter__(self) -> Progress:
         """Show the bar."""
@@ -56,4 +57,10 @@ class Progress:
     def _line(self, text: str) -> None:
         """Say what begins, where there is no bar to say it."""
         if not self._console.is_terminal:
-            self._console.print(f"{time.monotonic() - self._begun:7.1f} s  {text}", soft_wrap=True)
+            self._console.print(f"{time.monotonic() - _begun():7.1f} s  {text}", soft_wrap=True)
+
+
+@cache
+def _begun() -> float:
+    """When the command's first bar began: a command may show several, one after another."""
+    return time.monotonic()
