@@ -52,8 +52,9 @@ from .onnx_spec import (
 )
 from .onnx_stages import graph_filters, stage_grids
 from .onnx_statement import read_beside, read_statement
+from .onnx_subject import Subject, Verdict, as_float, outputs_to_check
 from .onnx_target import bottlenecks, find_target, named_target
-from .onnx_verify import Subject, Verdict, as_float, outputs_to_check, verify
+from .onnx_verify import verify
 from .resizing import resize
 
 if TYPE_CHECKING:

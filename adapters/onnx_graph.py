@@ -94,11 +94,15 @@ class Graph:
 
 @dataclass(frozen=True)
 class Mode:
-    """How to evaluate: the float type, the device, and whether only shapes matter (`skeleton`)."""
+    """How to evaluate: the float type, the device, and whether only shapes matter (`skeleton`).
+
+    Without `rounding` quantised tensors hold what they would round.
+    """
 
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     skeleton: bool = False
+    rounding: bool = True
 
     def place(self, tensor: Tensor) -> Tensor:
         """Bring floats to the mode's type and device; integers stay as they are."""

@@ -52,12 +52,20 @@ def along(values: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 def quantise(
-    x: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 1, kind: torch.dtype = torch.uint8
+    call: Call,
+    x: Tensor,
+    scale: Tensor,
+    zero: Tensor | None,
+    axis: int = 1,
+    kind: torch.dtype = torch.uint8,
 ) -> Tensor:
-    """Whole numbers, as floats, with the straight-through gradient."""
+    """Whole numbers, as floats, with the straight-through gradient.
+
+    They stay unrounded in a mode without `rounding`, whose gradient is a true one.
+    """
     low, high = RANGES[zero.dtype if zero is not None else kind]
     t = x / along(scale, x, axis)
-    level = torch.round(t)
+    level = torch.round(t) if call.mode.rounding else t
     if zero is not None:
         level = level + along(zero.to(x.dtype), x, axis)
     inside = ((level >= low) & (level <= high)).to(x.dtype)
@@ -83,7 +91,7 @@ def quantize_linear(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None = 
     if kind not in RANGES:
         raise call.decline(f"quantisation to {kind}")
     x = x.to(call.mode.device, call.mode.dtype)
-    return quantise(x, scale, zero, call.get("axis", 1), kind)
+    return quantise(call, x, scale, zero, call.get("axis", 1), kind)
 
 
 def dequantize_linear(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
@@ -99,7 +107,7 @@ def dynamic_quantize(call: Call, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scale = (high - low) / 255
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
     zero = torch.round(-low / scale).clamp(0, 255).to(torch.uint8)
-    return quantise(x.to(call.mode.dtype), scale, zero), scale, zero
+    return quantise(call, x.to(call.mode.dtype), scale, zero), scale, zero
 
 
 def convolution_integer(
@@ -132,7 +140,7 @@ def qlinear_conv(
     real = dequantise(call, w, w_scale, w_zero, 0)
     shift = None if bias is None else bias.to(real.device, real.dtype) * (x_scale * w_scale)
     y = convolution(call, dequantise(call, x, x_scale, x_zero), real, shift)
-    return quantise(y, y_scale, y_zero)
+    return quantise(call, y, y_scale, y_zero)
 
 
 def qlinear_matmul(
@@ -150,7 +158,7 @@ def qlinear_matmul(
     y = torch.matmul(
         dequantise(call, a, a_scale, a_zero, -2), dequantise(call, b, b_scale, b_zero, -1)
     )
-    return quantise(y, y_scale, y_zero)
+    return quantise(call, y, y_scale, y_zero)
 
 
 def qgemm(
@@ -173,7 +181,7 @@ def qgemm(
     y = torch.matmul(left, right) * call.get("alpha", 1.0)
     if c is not None:
         y = y + c.to(y.dtype) * a_scale * b_scale
-    return y if y_scale is None else quantise(y, y_scale, y_zero)
+    return y if y_scale is None else quantise(call, y, y_scale, y_zero)
 
 
 def qlinear_binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
@@ -191,7 +199,7 @@ def qlinear_binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[...
         y_zero: Tensor,
     ) -> Tensor:
         y = function(dequantise(call, a, a_scale, a_zero), dequantise(call, b, b_scale, b_zero))
-        return quantise(y, y_scale, y_zero)
+        return quantise(call, y, y_scale, y_zero)
 
     return operator
 
@@ -202,7 +210,7 @@ def qlinear_unary(function: Callable[[Call, Tensor], Tensor]) -> Callable[..., T
     def operator(
         call: Call, x: Tensor, x_scale: Tensor, x_zero: Tensor, y_scale: Tensor, y_zero: Tensor
     ) -> Tensor:
-        return quantise(function(call, dequantise(call, x, x_scale, x_zero)), y_scale, y_zero)
+        return quantise(call, function(call, dequantise(call, x, x_scale, x_zero)), y_scale, y_zero)
 
     return operator
 
@@ -211,7 +219,7 @@ def qlinear_concat(call: Call, y_scale: Tensor, y_zero: Tensor, *rest: Tensor) -
     """Join quantised tensors, given as (levels, scale, zero point) triples."""
     triples = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
     parts = [dequantise(call, x, scale, zero) for x, scale, zero in triples]
-    return quantise(torch.cat(parts, call.get("axis")), y_scale, y_zero)
+    return quantise(call, torch.cat(parts, call.get("axis")), y_scale, y_zero)
 
 
 QUANTISED: dict[str, Callable[..., Any]] = {
