@@ -59,7 +59,7 @@ def load(
             precision=precision,
         )
     if not reference.startswith("timm:"):
-        raise UnknownNameError(f"model {reference!r} is not of a known form; expected {FORMS}")
+        raise UnknownNameError(_unknown_form(reference))
     if spec is not None:
         raise InputError("timm models state their own input; use `size`, not `spec`")
     from .timm import open_timm
@@ -75,6 +75,13 @@ def load(
         members=members,
         precision=precision,
     )
+
+
+def _unknown_form(reference: str) -> str:
+    """What is wrong with a reference of no known form, and what may have been meant."""
+    said = f"model {reference!r} is not of a known form; expected {FORMS}"
+    name = reference.partition("@")[0].partition(".")[0]
+    return f"{said}; did you mean timm:{reference}?" if list_models(name) else said
 
 
 def list_models(pattern: str = "*", family: str | None = None) -> list[str]:

@@ -133,6 +133,15 @@ def test_unknown_names_offer_near_ones():
         load("resnet50")
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("resnet18", True), ("resnet18@init", True), ("?", 0)]
+)
+def test_a_bare_name_of_timm_is_offered_with_its_prefix(given, meant):
+    with pytest.raises(UnknownNameError, match="expected timm:NAME") as caught:
+        load(given)
+    assert (f"did you mean timm:{given}?" in str(caught.value)) == bool(meant)
+
+
 def test_an_input_size_can_be_given_and_a_refused_one_is_named():
     assert load(f"{SMALL}@init", size=(96, 128)).target.width == 4
     with pytest.raises(InputError, match="refuses an input of 3 x 100 x 100"):
