@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from .errors import InputError
 from .padding_calls import Call, own_buffer, own_parameter, read_call
+from .shapes import quickly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -195,9 +196,11 @@ def trace_uneven(module: nn.Module, example: Tensor) -> Trace:
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     shapes = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
     try:
-        return _record(
-            module,
-            lambda: torch.func.functional_call(module, shapes, (example.to("meta"),)),
+        return quickly(
+            lambda: _record(
+                module,
+                lambda: torch.func.functional_call(module, shapes, (example.to("meta"),)),
+            )
         )
     except Exception as shapes_only:  # a foreign forward may raise anything
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections import OrderedDict
 from typing import Any, cast
 
 import torch
@@ -60,6 +61,10 @@ def light_copy(module: nn.Module) -> nn.Module:
             memo[id(buffer)] = torch.zeros(buffer.shape, dtype=buffer.dtype)
         else:
             memo[id(buffer)] = buffer.detach().cpu()
+    for layer in module.modules():
+        for value in vars(layer).values():  # most are empty tables of hooks, and slow to copy
+            if type(value) in (dict, OrderedDict) and not value:
+                memo[id(value)] = type(value)()
     body = copy.deepcopy(module, memo)
     for original, layer in zip(module.modules(), body.modules(), strict=True):
         lost = any(b.is_meta for b in original.buffers(recurse=False))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .device import pick_device
 from .errors import InputError, ModelFileError, UnknownNameError, WeightsError, check_name, unknown
 from .model import InputSpec, Precision
+from .shapes import ShapesOnly
 from .torch import TorchModel
 from .weights import set_scales_to_one, tensors_digest
 
@@ -41,6 +42,27 @@ def known_models(family: str | None = None) -> tuple[str, ...]:
     if family is not None:
         check_name("family of timm models", family, timm.list_modules())
     return tuple(timm.list_models(module=family or ""))
+
+
+def family_of(name: str) -> str | None:
+    """The module of timm that defines the architecture `name`; None for one that timm has not."""
+    import timm
+
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        return None
+    return str(timm.model_entrypoint(architecture).__module__.rpartition(".")[2])
+
+
+def with_tag(name: str) -> str:
+    """`NAME.TAG` of pretrained weights: the default tag where `name` has none, or `name` as it is.
+
+    Source: `timm.get_pretrained_cfg`.
+    """
+    import timm
+
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return f"{name}.{config.tag}" if config is not None and config.tag else name
 
 
 def open_timm(
@@ -103,7 +125,7 @@ def _create(name: str, **options: Any) -> nn.Module:
 
     device = options.pop("device", "cpu")
     try:
-        with torch.device(device):
+        with torch.device(device), ShapesOnly():
             module: nn.Module = timm.create_model(name, pretrained=False, **options)
     except Exception:
         if device == "cpu":

@@ -12,6 +12,7 @@ import contextlib
 import copy
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +36,7 @@ from .model import (
 )
 from .padding_trace import Trace, trace_uneven
 from .resizing import resize
+from .shapes import quickly
 from .skeleton import Skeleton, light_copy
 from .stages import module_filters, record_stages
 from .torch_target import FEATURES, find_target, first_logits, named_target, run_target, run_to
@@ -144,8 +146,8 @@ class TorchModel:
             try:
                 with torch.no_grad():
                     if name is None:
-                        return find_target(module, x, prefix)
-                    return named_target(module, x, name, prefix)
+                        return quickly(partial(find_target, module, x, prefix))
+                    return quickly(partial(named_target, module, x, name, prefix))
             except PerimetryError:
                 raise
             except Exception as error:  # a foreign forward may raise anything
