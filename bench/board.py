@@ -192,15 +192,27 @@ class Board:
         """Order the rows and give them ranks."""
         order = [c for c in (self.sort, *SORT_ORDER) if c is not None]
         self.rows.sort(key=lambda row: [*(self._sort_key(row, c) for c in order), *_names(row)])
+        for row, rank in zip(self.rows, self.ranks(self.rows, self.sort), strict=True):
+            row.rank = rank
+
+    def ranks(self, rows: Sequence[Row], column: str | None) -> list[int | None]:
+        """The ranks of `rows`, which are in order of `column`; None for those without a value."""
+        found: list[int | None] = []
         leader: Row | None = None
-        for place, row in enumerate(self.rows, start=1):
-            if self.sort is None or row.value(self.sort) is None:
+        rank = 0
+        for place, row in enumerate(rows, start=1):
+            if column is None or row.value(column) is None:
+                found.append(None)
                 continue
-            if leader is None or self._separated(leader, row):
-                leader = row
-                row.rank = place
-            else:
-                row.rank = leader.rank
+            if leader is None or self._separated(leader, row, column):
+                leader, rank = row, place
+            found.append(rank)
+        return found
+
+    def ranking(self, rows: Sequence[Row], column: str) -> dict[str, int | None]:
+        """Rank by model of `rows` of one kernel padding, by any column."""
+        order = sorted(rows, key=lambda row: (self._sort_key(row, column), *_names(row)))
+        return dict(zip((r.model for r in order), self.ranks(order, column), strict=True))
 
     def _sort_key(self, row: Row, column: str) -> tuple[bool, float]:
         value = row.value(column)
@@ -208,8 +220,8 @@ class Board:
         best_first = 1 if metric is not None and metric.better == "lower" else -1
         return (value is None, 0.0 if value is None else best_first * value)
 
-    def _separated(self, leader: Row, row: Row) -> bool:
-        (first, metric), (second, _) = leader.find(self.sort or ""), row.find(self.sort or "")
+    def _separated(self, leader: Row, row: Row, column: str) -> bool:
+        (first, metric), (second, _) = leader.find(column), row.find(column)
         if first is None or second is None:
             return True
         found = difference(first, second, metric)

@@ -27,6 +27,7 @@ class Format(StrEnum):
     md = "md"
     csv = "csv"
     json = "json"
+    tex = "tex"
 
 
 class Kind(StrEnum):
@@ -51,12 +52,35 @@ def board(
         list[str] | None,
         typer.Option(help="Only records with KEY=VALUE, such as seed=0, count=16, images=noise."),
     ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Write one page that opens from disk instead.")
+    ] = None,
+    join: Annotated[
+        Path | None,
+        typer.Option(help="CSV with model,img_size,top1,... for the page, as timm publishes them."),
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option(help="Of the page.", show_default="the folder's name")
+    ] = None,
+    megabytes: Annotated[
+        float, typer.Option(min=2, help="Size of the page, by coarser maps.", show_default=True)
+    ] = 8,
 ) -> None:
     """Rank the models whose records are in DIR, or in a file that `pack` wrote."""
     from .pack import open_records
 
     with told():
-        show_board(open_records(folder), sort, form, tuple(where or ()))
+        if page is None and join is not None:
+            raise InputError("--join is for the page; give --html OUT too")
+        store = open_records(folder)
+        if page is None:
+            show_board(store, sort, form, tuple(where or ()))
+            return
+        complain(store.problems())
+        ranked = _board(store, sort, tuple(where or ()))
+        name = title or folder.resolve().name.partition(".")[0]
+        size = _write_page(ranked, page, name, join, megabytes)
+        typer.echo(f"Written: {page}, {len({row.model for row in ranked.rows})} models, {size} MB")
 
 
 @app.command()
@@ -158,6 +182,17 @@ def show_board(
     complain(store.problems())
     columns = width() if sys.stdout.isatty() else None
     typer.echo(render(_board(store, sort, where), form.value, width=columns), nl=False)
+
+
+def _write_page(board: Board, out: Path, title: str, join: Path | None, megabytes: float) -> str:
+    """Write the page; its size in megabytes."""
+    from . import page, page_join
+    from .page_data import stand_ins
+
+    joined = page_join.join(join, stand_ins(board)) if join else None
+    largest = round(megabytes * page.MEGABYTE)
+    size = page.write_page(board, out, title=title, joined=joined, largest=largest)
+    return f"{size / page.MEGABYTE:.1f}"
 
 
 def _board(store: Store | Packed, sort: str | None, where: tuple[str, ...]) -> Board:

@@ -168,6 +168,11 @@ class Record(BaseModel):
             self._arrays = self._read() if self._read else ({}, {})
         return self._arrays
 
+    def forget(self) -> None:
+        """Let go of arrays that can be read again; those of a record that was never stored stay."""
+        if self._read is not None:
+            self._arrays = None
+
     @property
     def maps(self) -> Mapping[str, np.ndarray[Any, Any]]:
         """Maps by name, with the axes their suite documents."""

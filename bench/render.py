@@ -1,4 +1,4 @@
-"""The board for people and programs: terminal table, Markdown, CSV, JSON.
+"""The board for people and programs: terminal table, Markdown, LaTeX, CSV, JSON.
 
 The table and Markdown show the main columns, with `n/a [1]` or `failed [1]` and the reason in a
 footnote where a number is missing. CSV and JSON hold all columns; there, what is missing is empty
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .board import Board
 
-FORMATS = ("table", "md", "csv", "json")
+FORMATS = ("table", "md", "csv", "json", "tex")
 MAIN = {
     "deadpixel.weakest": "weakest",
     "deadpixel.imbalance": "imbalance",
@@ -58,6 +58,8 @@ def render(board: Board, form: str, *, width: int | None = None) -> str:
         return to_json(board)
     if form == "md":
         return _to_markdown(board)
+    if form == "tex":
+        return _to_latex(board)
     return _to_table(board, width)
 
 
@@ -114,6 +116,25 @@ def _to_markdown(board: Board) -> str:
     parts = [_tabulated(heads, rows, "pipe"), *caption(board)]
     parts += [f"[{n}] {code(text)}" for text, n in notes.numbers.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def _to_latex(board: Board) -> str:
+    """A `tabular` for the booktabs package, with what to know beside it as comments above it."""
+    from tabulate import tabulate
+
+    notes = Footnotes()
+    heads, rows = _main_cells(board, notes, _short_name)
+    told = [*caption(board), *(f"[{n}] {clean(text)}" for text, n in notes.numbers.items())]
+    align = ["left", "left"] + ["right"] * (len(heads) - 2)
+    table = tabulate(
+        [[cell.replace("±", "$PM$") for cell in row] for row in rows],
+        heads,
+        tablefmt="latex_booktabs",
+        disable_numparse=True,
+        colalign=align,
+    )
+    body = table.replace(r"\$PM\$", r"$\pm$")
+    return "\n".join([*(f"% {line}" for line in told), r"% \usepackage{booktabs}", body]) + "\n"
 
 
 def _to_table(board: Board, width: int | None) -> str:

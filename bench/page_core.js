@@ -1,0 +1,141 @@
+// Elements, packed blocks, numbers and the state of the page. Texts of models and records only ever
+// become text nodes; nothing here or in the other files writes markup.
+
+const $ = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+
+// An element with attributes and children; strings become text.
+function el(tag, attributes = {}, ...children) {
+  return dressed(document.createElement(tag), attributes, children);
+}
+
+function svg(tag, attributes = {}, ...children) {
+  return dressed(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function dressed(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+function bytesOf(text) {
+  const raw = atob(text);
+  const bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
+  return bytes;
+}
+
+const opened = new Map();
+
+// The bytes of a packed block of the page, unpacked once.
+function block(name) {
+  if (!opened.has(name)) {
+    const stream = new Blob([bytesOf($(name).textContent)]).stream();
+    const plain = stream.pipeThrough(new DecompressionStream("deflate"));
+    opened.set(name, new Response(plain).arrayBuffer().then((buffer) => new Uint8Array(buffer)));
+  }
+  return opened.get(name);
+}
+
+async function blockText(name) {
+  return new TextDecoder().decode(await block(name));
+}
+
+async function blockJson(name) {
+  return JSON.parse(await blockText(name));
+}
+
+let data; // what page_data.py and page.py wrote
+const state = { metric: 0, fill: null, search: "", family: "", columns: [], open: null };
+
+// Three decimals under 10, one above; tiny numbers in scientific notation; as in the other forms.
+function number(value) {
+  if (value === null || value === undefined) return "n/a";
+  if (value !== 0 && Math.abs(value) < 0.0005) return minus(value.toExponential(0));
+  if (Math.abs(value) >= 1e6) return minus(value.toExponential(2));
+  return minus(value.toFixed(Math.abs(value) < 10 ? 3 : 1));
+}
+
+function signed(value) {
+  return value === null || value === undefined ? "" : (value > 0 ? "+" : "") + number(value);
+}
+
+const minus = (text) => text.replace("-", "−");
+
+// Half of an interval, the wider side.
+function half(value, low, high) {
+  return low === null || high === null ? null : Math.max(value - low, high - value);
+}
+
+const fillName = (fill) => (fill === "none" ? "as it is" : `padding ${fill}`);
+
+const at = (column, i) => (column ? column[i] ?? null : null);
+
+// Value, interval, rank and reason of a metric for one model and kernel padding.
+function cell(metric, fill, i) {
+  const held = data.numbers[metric][fill];
+  if (!held) return { v: null, low: null, high: null, rank: null, why: "not measured" };
+  const why = held.why[i];
+  return {
+    v: at(held.v, i), low: at(held.low, i), high: at(held.high, i), rank: at(held.rank, i),
+    why: why === undefined ? "not measured" : data.reasons[why],
+  };
+}
+
+// Treated less untreated.
+function change(metric, fill, i) {
+  const held = data.numbers[metric][fill];
+  if (!held || fill === "none") return { v: null, low: null, high: null };
+  return { v: at(held.change, i), low: at(held.changeLow, i), high: at(held.changeHigh, i) };
+}
+
+const metricIndex = (id) => data.metrics.findIndex((metric) => metric.id === id);
+const treated = () => data.fills.filter((fill) => fill !== "none");
+const firstFill = () => data.fills[0];
+const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
+
+function option(value, text, selected = false) {
+  return el("option", { value, selected }, text);
+}
+
+// Options in a group for each suite.
+function metricOptions(selected) {
+  const groups = new Map();
+  data.metrics.forEach((metric, i) => {
+    if (!groups.has(metric.suite)) groups.set(metric.suite, el("optgroup", { label: metric.suite }));
+    groups.get(metric.suite).append(option(String(i), metric.id, i === selected));
+  });
+  return [...groups.values()];
+}
+
+function missing(why) {
+  return el("span", { class: "missing", title: why }, "n/a");
+}
+
+// The number with half its interval beside it, or n/a with the reason.
+function valueNode(held, text = number) {
+  if (held.v === null) return held.why === undefined ? el("span") : missing(held.why);
+  const wide = half(held.v, held.low, held.high);
+  return el("span", { class: "value" }, text(held.v), wide === null ? null : el("small", {}, ` ±${number(wide)}`));
+}
+
+function save(name, type, text) {
+  const link = el("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// The models that search and family leave, as the table and the plots show them.
+function chosen(i) {
+  const { name, family, reference } = data.models;
+  if (state.family && family[i] !== state.family) return false;
+  const held = `${name[i]} ${family[i]} ${reference[i]}`.toLowerCase();
+  return state.search.toLowerCase().split(/\s+/).every((word) => held.includes(word));
+}
+
+const everyModel = () => data.models.name.map((_, i) => i);
