@@ -41,7 +41,7 @@ from .onnx_inputs import fix_inputs
 from .onnx_interpreter import Interpreter
 from .onnx_outputs import example, first_output, logits_output, precision_of
 from .onnx_quantised import STRAIGHT_THROUGH
-from .onnx_session import Session, feed, providers
+from .onnx_session import Session, feed, providers, shaped
 from .onnx_size import fit_size, take_size
 from .onnx_spec import (
     ImageInput,
@@ -197,8 +197,8 @@ class OnnxModel:
         return {name: torch.cat([p[name] for p in pieces]) for name in names}
 
     def _forward(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-        values = self._session(names).run({self.image: feed(x, self.spec)})
-        return {n: torch.as_tensor(v).to(self.device, torch.float32) for n, v in values.items()}
+        values = self._session(names).run_tensors({self.image: shaped(x, self.spec)})
+        return {n: v.to(self.device, torch.float32) for n, v in values.items()}
 
     def _differentiable(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         x = x.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else x

@@ -1,4 +1,8 @@
-"""Running an ONNX graph by onnxruntime, with any tensors of it as outputs."""
+"""Running an ONNX graph by onnxruntime, with any tensors of it as outputs.
+
+Tensors stay on their device: inputs are bound where they lie, and outputs come back where they were
+computed, without a way through the host's memory.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from .errors import InputError, ModelFileError
 from .onnx_file import LIMIT, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from .model import InputSpec
 
@@ -61,8 +65,8 @@ def reads(node: onnx.NodeProto) -> set[str]:
 class Session:
     """One onnxruntime session over `outputs` of a graph.
 
-    `provider` is what onnxruntime really runs on, whatever was asked for. Raises `ModelFileError`
-    when onnxruntime refuses the graph.
+    `provider` is what onnxruntime really runs on, whatever was asked for, and `place` the device of
+    that. Raises `ModelFileError` when onnxruntime refuses the graph.
     """
 
     def __init__(
@@ -76,9 +80,9 @@ class Session:
         cut = with_outputs(proto, outputs)
         if cut.ByteSize() > LIMIT:
             raise ModelFileError(f"the graph has more than {LIMIT} bytes, too many for one message")
-        wanted = providers(device)
-        self._session = _open(cut.SerializeToString(), wanted, optimise=optimise)
+        self._session = _open(cut.SerializeToString(), device, optimise=optimise)
         self.provider: str = self._session.get_providers()[0]
+        self.place = _place(self.provider, device)
         self.outputs = tuple(outputs)
 
     def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
@@ -89,11 +93,49 @@ class Session:
         try:
             values = self._session.run(list(self.outputs), feeds)
         except Exception as error:
-            shapes = {plain(name): list(value.shape) for name, value in feeds.items()}
-            raise InputError(
-                f"onnxruntime cannot run inputs of shape {shapes}: {plain(str(error), 300)}"
-            ) from error
+            raise _cannot_run(feeds, error) from error
         return dict(zip(self.outputs, values, strict=True))
+
+    def run_tensors(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run tensors by input name to tensors by output name, on `place`.
+
+        Raises `InputError` when onnxruntime cannot run them.
+        """
+        held = {name: x.detach().to(self.place).contiguous() for name, x in feeds.items()}
+        binding = self._session.io_binding()
+        try:
+            bind(binding, held, self.outputs, self.place)
+            if self.place.type == "cuda":  # onnxruntime computes on a stream of its own
+                torch.cuda.current_stream(self.place).synchronize()
+            self._session.run_with_iobinding(binding)
+            values = [_tensor(value) for value in binding.get_outputs()]
+        except Exception as error:
+            raise _cannot_run(held, error) from error
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def bind(
+    binding: Any, feeds: Mapping[str, Tensor], outputs: Sequence[str], place: torch.device
+) -> None:
+    """Tell onnxruntime's `binding` where inputs lie and on which device outputs are wanted."""
+    where = (place.type, place.index or 0)
+    for name, x in feeds.items():
+        kind = torch.empty(0, dtype=x.dtype).numpy().dtype.type
+        binding.bind_input(name, *where, kind, list(x.shape), x.data_ptr())
+    for name in outputs:
+        binding.bind_output(name, *where)
+
+
+def _tensor(value: Any) -> Tensor:
+    """onnxruntime's `value` where it is; older releases give it only by way of the host."""
+    if hasattr(value, "__dlpack__"):
+        return torch.from_dlpack(value)
+    return torch.as_tensor(value.numpy())
+
+
+def _cannot_run(feeds: Mapping[str, Any], error: Exception) -> InputError:
+    shapes = {plain(name): list(value.shape) for name, value in feeds.items()}
+    return InputError(f"onnxruntime cannot run inputs of shape {shapes}: {plain(str(error), 300)}")
 
 
 def providers(device: torch.device | None) -> list[str]:
@@ -101,33 +143,57 @@ def providers(device: torch.device | None) -> list[str]:
     return [CUDA, CPU] if device is not None and device.type == "cuda" else [CPU]
 
 
-def _open(data: bytes, wanted: Iterable[str], *, optimise: bool) -> Any:
+def _place(provider: str, device: torch.device | None) -> torch.device:
+    """Where tensors lie for `provider`."""
+    if provider == CUDA and device is not None:
+        return torch.device("cuda", device.index or 0)
+    return torch.device("cpu")
+
+
+def _open(data: bytes, device: torch.device | None, *, optimise: bool) -> Any:
     import onnxruntime as ort
 
     # The default logger writes to stderr what `provider` and the errors below already say.
     ort.set_default_logger_severity(_QUIET)
-    wanted = list(wanted)
-    if CUDA in wanted and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
-    options = ort.SessionOptions()
-    options.log_severity_level = _QUIET
-    # Idle threads that spin would take the cores from torch, which runs in between.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    known = [p for p in wanted if p in ort.get_available_providers()]
+    known = [p for p in providers(device) if p in ort.get_available_providers()]
+    if CUDA in known and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # CUDA's libraries, as torch brought them
+    own: dict[str, dict[str, str]] = {CUDA: {"device_id": str((device and device.index) or 0)}}
     try:
         # Falling back from the CPU to the CPU is of no use, and is told on standard output.
         fallback = {} if CUDA in known else {"enable_fallback": 0}
-        return ort.InferenceSession(data, options, providers=known, **fallback)
+        return ort.InferenceSession(
+            data,
+            _options(ort, optimise=optimise),
+            providers=known,
+            provider_options=[own.get(p, {}) for p in known],
+            **fallback,
+        )
     except Exception as error:
         raise ModelFileError(f"onnxruntime refuses the graph: {plain(str(error), 300)}") from error
 
 
-def feed(x: Tensor, spec: InputSpec) -> Any:
-    """`x` (batch, channels, height, width) as the array the file wants: layout and type."""
-    x = x.detach().to("cpu", torch.float32)
+def _options(ort: Any, *, optimise: bool) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    # A worker's share of the cores is what torch was given.
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Idle threads that spin would take the cores from torch, which runs in between.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def shaped(x: Tensor, spec: InputSpec) -> Tensor:
+    """`x` (batch, channels, height, width) as the file wants it, where it is: layout and type."""
+    x = x.detach().float()
     x = x.permute(0, 2, 3, 1) if spec.layout == "NHWC" else x
     if spec.dtype == "uint8":
         x = x.round().clamp(0, 255)
-    return x.contiguous().to(getattr(torch, spec.dtype)).numpy()
+    return x.contiguous().to(getattr(torch, spec.dtype))
+
+
+def feed(x: Tensor, spec: InputSpec) -> Any:
+    """`x` as the array the file wants."""
+    return shaped(x.cpu(), spec).numpy()

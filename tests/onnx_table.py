@@ -95,6 +95,7 @@ FIXED = {
     "swin_tiny_patch4_window7_224": 224,
     "coat_tiny": 224,
     "levit_128s": 224,
+    "efficientformer_l1": 224,
     "inception_v3": 128,
 }
 """Input sides other than `SIDE`."""
