@@ -1,4 +1,4 @@
-"""The command line: `perimetry`, with the commands of `cli_run`, `cli_view` and `cli_trust`."""
+"""The command line: `perimetry`, with the commands of the files `cli_*`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .cli_run import app as runs
+from .cli_train import app as training
 from .cli_trust import app as trust
 from .cli_view import app as views
 
@@ -37,7 +38,7 @@ def _root(
     del version
 
 
-for part in (runs, views, trust):
+for part in (runs, training, views, trust):
     app.add_typer(part)
 
 

@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ..adapters.errors import InputError, UnknownNameError, unknown
-from . import show_rules, show_rules_padding, show_rules_perturbation
+from . import show_rules, show_rules_padding, show_rules_perturbation, show_rules_training
 from .board import check_unmixed, choose, newest
 from .render import NOT_SIMPLY_BETTER
 from .show_finding import Finding, Topic, kept, measured, sentences
@@ -50,6 +50,7 @@ TOPICS: Mapping[str, tuple[tuple[Topic, ...], Words]] = {
     "padding": (show_rules_padding.PADDING, show_rules_padding.WORDS),
     "perturbation": (show_rules_perturbation.PERTURBATION, show_rules_perturbation.WORDS),
     "fidelity": (show_rules_padding.FIDELITY, show_rules_padding.WORDS),
+    "training": (show_rules_training.TRAINING, show_rules_training.WORDS),
 }
 QUESTIONS = {
     "structure": "what the architecture alone implies",
@@ -58,6 +59,7 @@ QUESTIONS = {
     "padding": "spatial bias and blind spots",
     "perturbation": "what a small change does",
     "fidelity": "what the treatment cost",
+    "training": "does it matter?",
 }
 
 

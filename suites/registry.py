@@ -10,6 +10,7 @@ from .fidelity import FIDELITY
 from .padding import PADDING
 from .perturbation import PERTURBATION
 from .structure import STRUCTURE
+from .training import TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,4 +24,5 @@ SUITES: Mapping[str, Suite] = {
     "padding": PADDING,
     "perturbation": PERTURBATION,
     "fidelity": FIDELITY,
+    "training": TRAINING,
 }

@@ -1,0 +1,122 @@
+"""Networks to be trained: small ones of our own, or any of timm; from random or given weights.
+
+    small-resnet, tiny-resnet          random weights
+    small-resnet@FILE                  those of a safetensors or weights-only torch file
+    timm:NAME@init                     random weights, as timm draws them
+    timm:NAME[.TAG], timm:NAME@FILE    pretrained, or from a file
+
+The classifier is drawn anew unless the weights given have one of the right shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UnknownNameError, WeightsError, unknown
+from .model import InputSpec
+from .small_resnet import SIZES, SmallResNet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .model import Fill, Treatment
+
+FORMS = f"{', '.join(SIZES)}, timm:NAME@init, timm:NAME[.TAG], or one of them @FILE"
+MIDDLE, SPREAD = 0.5, 0.25
+"""Mean and standard deviation that the small networks normalise by."""
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A module that maps normalised `x` to logits, and how images in [0, 1] become `x`."""
+
+    module: nn.Module
+    spec: InputSpec
+
+
+def open_trainable(
+    reference: str, classes: int, size: tuple[int, int], *, seed: int = 0
+) -> Trainable:
+    """Build the network of `reference` for images of `size` (height, width), on the CPU.
+
+    Seed and reference determine every drawn weight; global generators are left as they were. Raises
+    `UnknownNameError` with near names, `WeightsError` for weights that cannot be had or do not fit.
+    """
+    name, at, state = reference.partition("@")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name in SIZES:
+            width, blocks = SIZES[name]
+            module: nn.Module = SmallResNet(classes, width=width, blocks=blocks)
+            spec, head = InputSpec(*size, mean=(MIDDLE,) * 3, std=(SPREAD,) * 3), "head"
+        elif name.startswith("timm:"):
+            module, spec, head = _timm(name.removeprefix("timm:"), classes, size)
+        else:
+            near = unknown("network", reference, SIZES)
+            raise UnknownNameError(f"{near}; a network to train is {FORMS}")
+    if name.startswith("timm:") and not at:
+        _take(module, _pretrained(name), head, reference)
+    elif at and not (name.startswith("timm:") and state == "init"):
+        from .timm import read_state
+
+        _take(module, read_state(Path(state)), head, reference)
+    return Trainable(module.train().requires_grad_(True), spec)
+
+
+def pad_trainable(network: Trainable, fill: Fill, *, seed: int = 0) -> Treatment:
+    """Pad the kernels of `network` in place, new taps trainable like the old; what was done."""
+    from .padding import pad_module
+
+    network.module.eval()
+    treatment = pad_module(network.module, fill, network.spec.blank(), seed=seed)
+    network.module.train().requires_grad_(True)
+    return treatment
+
+
+def _timm(name: str, classes: int, size: tuple[int, int]) -> tuple[nn.Module, InputSpec, str]:
+    """The architecture with timm's own initial weights, its input, and its classifier's name."""
+    import timm
+    from timm.data.config import resolve_model_data_config
+
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise UnknownNameError(unknown("timm model", name, timm.list_models()))
+    options: dict[str, Any] = {"num_classes": classes}
+    config = timm.get_pretrained_cfg(architecture)
+    if config is not None and config.fixed_input_size:
+        options["img_size"] = size
+    module: nn.Module = timm.create_model(architecture, pretrained=False, **options)
+    found = resolve_model_data_config(module)
+    spec = InputSpec(*size, mean=tuple(found["mean"]), std=tuple(found["std"]))
+    head = module.pretrained_cfg.get("classifier") or ""  # type: ignore[union-attr, operator]
+    return module, spec, head if isinstance(head, str) else head[0]
+
+
+def _pretrained(reference: str) -> Mapping[str, Tensor]:
+    from .timm import open_timm
+
+    return open_timm(reference.removeprefix("timm:"), None, device="cpu").module().state_dict()
+
+
+def _take(module: nn.Module, state: Mapping[str, Tensor], head: str, reference: str) -> None:
+    """Load `state` by name and shape; only the classifier `head` may be missing or of another."""
+    own = module.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    missing = [
+        key
+        for key in own
+        if key not in fitting
+        and not key.startswith(f"{head}.")
+        and not key.endswith("num_batches_tracked")
+    ]
+    if missing:
+        raise WeightsError(
+            f"the weights of {reference!r} do not fit: {len(missing)} of {len(own)} tensors are "
+            f"missing or of another shape, such as {missing[0]!r}; expected those of this network"
+        )
+    module.load_state_dict({**own, **fitting})

@@ -1,0 +1,279 @@
+"""`perimetry train`: twins with and without kernel padding, over several seeds, on two tasks.
+
+What is trained is planned first. Seeds come outermost, so that whatever the budget leaves undone,
+the twins of a seed are done together; records are made of the seeds that all twins of a task have
+finished. Everything lies in one folder, and the same command goes on in it: `checkpoints` (one file
+a twin and seed), `records`, `models` (trained twins as ONNX files) and `pictures`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..adapters.errors import InputError, check_name
+from ..adapters.model import Fill
+from ..suites.training_data import DEFAULT_SIZE, TrainingSet, open_training_set
+from ..suites.training_tasks import TASKS, Task, open_task
+from .environment import STACK, versions
+from .plan import parse_fills
+from .trainer import Clock, Recipe, Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+
+    from ..adapters.model import Treatment
+    from ..adapters.trainable import Trainable
+    from ..suites.phases import Pair
+    from ..suites.training import History
+    from .record import Record
+
+DEFAULT_DATA = {"micro_object": "dead-leaves", "classification": "digits"}
+DEFAULT_FILLS: tuple[Fill, ...] = ("none", "zero")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is to be trained. Everything here but `export` can change the numbers.
+
+    `data` is a folder or built in (see `suites.training_data`), None for what each task can do
+    without any; `size` (height, width) of the images, `train` and `test` how many at most; `side`
+    that of the box in pixels; `seeds` how many, the first being `first_seed`. The twins of the
+    first `export` seeds are written as ONNX files.
+    """
+
+    network: str = "small-resnet"
+    tasks: tuple[str, ...] = TASKS
+    fills: tuple[Fill, ...] = DEFAULT_FILLS
+    seeds: int = 5
+    first_seed: int = 0
+    data: str | None = None
+    size: Pair | None = None
+    train: int | None = None
+    test: int | None = None
+    side: int = 2
+    recipe: Recipe = field(default_factory=Recipe)
+    draws: int = 200
+    export: int = 1
+
+    def __post_init__(self) -> None:
+        for task in self.tasks:
+            check_name("task", task, TASKS)
+        parse_fills(self.fills)
+        least = {"seeds": self.seeds, "epochs": self.recipe.epochs, "batch": self.recipe.batch}
+        for name, value in least.items():
+            if value < 1:
+                raise InputError(f"{name} {value} was given; expected at least 1")
+
+
+@dataclass(frozen=True)
+class Twin:
+    """One run: a task, a kernel padding and a seed."""
+
+    task: str
+    fill: Fill
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        return f"{self.task}, {self.fill}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that reached its last epoch."""
+
+    history: History
+    treatment: Treatment
+    seconds: float
+    network: Trainable
+
+
+@dataclass
+class Result:
+    """Records of what all twins of a task have finished, and the runs that are still to do."""
+
+    records: list[Record]
+    undone: list[Twin]
+
+
+class Study:
+    """An experiment in a folder: its data, its plan, and the runs."""
+
+    def __init__(self, experiment: Experiment, out: Path, *, device: str = "auto") -> None:
+        """Open the data. Raises subclasses of `PerimetryError` for what cannot be used."""
+        from ..adapters.device import pick_device
+
+        self.experiment, self.out = experiment, out
+        self.device: torch.device = pick_device(device)
+        self.data: dict[str, TrainingSet] = {}
+        opened: dict[str, TrainingSet] = {}
+        for task in experiment.tasks:
+            name = experiment.data or DEFAULT_DATA[task]
+            if name not in opened:
+                opened[name] = self._open(name)
+            self.data[task] = opened[name]
+        self.tasks = {task: self._task(task) for task in experiment.tasks}
+
+    def _open(self, name: str) -> TrainingSet:
+        wanted = self.experiment
+        default = (DEFAULT_SIZE, DEFAULT_SIZE) if wanted.data is None else None
+        return open_training_set(
+            name, size=wanted.size or default, train=wanted.train, test=wanted.test
+        )
+
+    def _task(self, name: str) -> Task:
+        from .training_probe import stride_of
+
+        data, period = self.data[name], (1, 1)
+        if name == "micro_object":
+            network = self.network(name, self.experiment.first_seed)
+            period = stride_of(network.module, network.spec)
+        return open_task(name, data, period=period, side=self.experiment.side)
+
+    def network(self, task: str, seed: int) -> Trainable:
+        """The network as twins share it, before any padding."""
+        from ..adapters.trainable import open_trainable
+
+        classes = 2 if task == "micro_object" else len(self.data[task].classes)
+        return open_trainable(self.experiment.network, classes, self.data[task].size, seed=seed)
+
+    def twins(self) -> list[Twin]:
+        """All runs in their order."""
+        first = self.experiment.first_seed
+        return [
+            Twin(task, fill, seed)
+            for seed in range(first, first + self.experiment.seeds)
+            for task in self.experiment.tasks
+            for fill in self.experiment.fills
+        ]
+
+    def settings(self, task: str) -> dict[str, Any]:
+        """What can change the numbers of a task's twins, apart from fill and seed."""
+        held, data = self.experiment, self.data[task]
+        return {
+            "images_sha256": data.digest(),
+            "train": len(data.train),
+            "size": list(data.size),
+            "side": held.side if task == "micro_object" else None,
+            **asdict(held.recipe),
+        }
+
+    def key(self, task: str, *rest: Any) -> str:
+        """Sha256 of everything that can change the numbers of `task` and `rest`."""
+        held = [self.experiment.network, task, self.settings(task), self.device.type]
+        text = json.dumps([*held, _weights_digest(self.experiment.network), versions(STACK), *rest])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def checkpoint(self, twin: Twin) -> Path:
+        """Where the checkpoint of a run is, or would be."""
+        key = self.key(twin.task, twin.fill, twin.seed)
+        name = f"{twin.task}.{twin.fill}.seed{twin.seed}.{key[:12]}.safetensors"
+        return self.out / "checkpoints" / name
+
+    def run(self, twin: Twin, clock: Clock, report: Callable[[float], None]) -> Finished | None:
+        """Train one twin, or go on with it; None when the budget is spent before its end."""
+        from ..adapters.trainable import pad_trainable
+
+        network = self.network(twin.task, twin.seed)
+        treatment = pad_trainable(network, twin.fill, seed=twin.seed)
+        trainer = Trainer(
+            network,
+            self.tasks[twin.task],
+            self.experiment.recipe,
+            seed=twin.seed,
+            path=self.checkpoint(twin),
+            images=len(self.data[twin.task].train),
+            device=self.device,
+            report=report,
+        )
+        history = trainer.run(clock)
+        if history is None:
+            return None
+        return Finished(history, treatment, trainer.seconds, network)
+
+    def train(
+        self,
+        clock: Clock | None = None,
+        report: Callable[[Twin, float], None] = lambda _twin, _share: None,
+    ) -> Result:
+        """Train what is undone, within the budget; export twins, and write the records.
+
+        `report` is told the share of each run that is done. Raises as `Trainer.run` does; what was
+        finished before stays.
+        """
+        from .store import Store
+        from .training_records import make_records
+
+        clock = clock or Clock()
+        store = Store(self.out)
+        done: dict[Twin, Finished] = {}
+        undone: list[Twin] = []
+        for twin in self.twins():
+            found = None
+            if not clock.spent():
+                report(twin, 0.0)
+                found = self.run(twin, clock, partial(report, twin))
+            if found is None:
+                undone.append(twin)
+                continue
+            done[twin] = found
+            self._export(twin, found)
+            report(twin, 1.0)
+        records = list(make_records(self, done))
+        for record in records:
+            store.put(record)
+        return Result(records, undone)
+
+    def whole_seeds(self, done: dict[Twin, Finished], task: str) -> list[int]:
+        """Seeds of which all twins of `task` are done."""
+        first = self.experiment.first_seed
+        return [
+            seed
+            for seed in range(first, first + self.experiment.seeds)
+            if all(Twin(task, fill, seed) in done for fill in self.experiment.fills)
+        ]
+
+    def model_path(self, twin: Twin) -> Path:
+        """Where a trained twin's ONNX file is."""
+        network = self.experiment.network.partition("@")[0].removeprefix("timm:")
+        task = twin.task.replace("_", "-")
+        return self.out / "models" / f"{network}-{task}-{twin.fill}-seed{twin.seed}.onnx"
+
+    def _export(self, twin: Twin, found: Finished) -> None:
+        """Write the twins of the first seeds as ONNX files, where they are not there yet."""
+        import torch
+
+        from ..adapters.onnx_export import export_onnx
+
+        path = self.model_path(twin)
+        if twin.seed >= self.experiment.first_seed + self.experiment.export or path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        module = found.network.module.cpu().eval().to(memory_format=torch.contiguous_format)
+        export_onnx(module, found.network.spec.blank(), path, spec=found.network.spec)
+
+
+def _weights_digest(reference: str) -> str:
+    """Sha256 of the file that a network's weights are taken from, or ''."""
+    _, _, state = reference.partition("@")
+    path = Path(state)
+    if not state or state == "init" or not path.is_file():
+        return ""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def pairs(records: list[Record]) -> Iterator[tuple[Record, Record]]:
+    """Each treated record with the untreated one of its task."""
+    plain = {r.protocol: r for r in records if r.fill == "none"}
+    for record in records:
+        if record.fill != "none" and record.protocol in plain:
+            yield record, plain[record.protocol]

@@ -1,0 +1,83 @@
+"""What `perimetry train` says in the end: metrics of the twins, and their paired differences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..suites.training import TRAINING
+from .paired import difference
+from .training import pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .paired import Difference
+    from .record import Record, Value
+    from .training import Result
+
+HEADS = ("task", "metric", "fill", "value", "less none")
+TOLD = (
+    *("accuracy", "mean_accuracy", "epochs_to_90", "phase_weakest", "phase_spread"),
+    *("phase_agreement", "weakest_start", "weakest_end", "imbalance_start", "imbalance_end"),
+    *("erf_start", "erf_end", "erf_growth"),
+)
+
+
+def table(records: Sequence[Record], form: str = "simple") -> str:
+    """Every told metric of every twin, with its difference from the untreated one.
+
+    Intervals are 95 %, over seeds; differences are paired seed by seed. `form` is tabulate's.
+    """
+    from tabulate import tabulate
+
+    plain = {treated.key: untreated for treated, untreated in pairs(list(records))}
+    rows = []
+    for task in TRAINING.protocols:
+        own = [record for record in records if record.protocol == task]
+        for metric in TOLD:
+            if task == "classification" and metric.startswith("phase_"):
+                continue
+            for record in own:
+                twin = plain.get(record.key)
+                change = difference(record, twin, metric) if twin else None
+                cells = (with_interval(record.metrics[metric]), shown(change) if change else "")
+                rows.append((task, metric, record.fill, *cells))
+    text: str = tabulate(rows, HEADS, tablefmt=form, disable_numparse=True)
+    return text
+
+
+def with_interval(held: Value) -> str:
+    """`0.912 [0.901, 0.923]`, or the reason why there is none."""
+    if held.value is None:
+        return f"none: {held.reason}"
+    if held.low is None or held.high is None:
+        return f"{held.value:.3f}"
+    return f"{held.value:.3f} [{held.low:.3f}, {held.high:.3f}]"
+
+
+def shown(change: Difference) -> str:
+    """A difference with its interval, and a star where that leaves out 0."""
+    if change.low is None or change.high is None:
+        return f"{change.value:+.3f}"
+    star = " *" if change.separated else ""
+    return f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]{star}"
+
+
+def summary(result: Result) -> str:
+    """The table, what its signs mean, and what is still to do."""
+    lines = []
+    if result.records:
+        seeds = {len(record.settings["seeds"]) for record in result.records}
+        lines = [
+            table(result.records),
+            f"Means over {' or '.join(map(str, sorted(seeds)))} seeds with 95 % intervals; "
+            "differences are paired by seed, * where the interval leaves out 0.",
+        ]
+        if min(seeds) < 4:
+            lines.append("With fewer than four seeds there are no intervals.")
+    if result.undone:
+        lines.append(
+            f"The budget ended with {len(result.undone)} twins undone, the next being "
+            f"{result.undone[0].label}; the same command goes on there."
+        )
+    return "\n".join(lines)
