@@ -115,3 +115,15 @@ def _carry_out(experiment: Experiment, out: Path, device: str, minutes: float | 
     if result.records:
         draw_training(result.records, out / "pictures")
     typer.echo(summary(result))
+
+
+@app.command()
+def samples(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write them.")],
+) -> None:
+    """Write the sample vendors' files that ship with the package: small trained twins as ONNX."""
+    from .samples import copy_samples
+
+    with told(FAILED):
+        for path in copy_samples(folder):
+            typer.echo(str(path))

@@ -66,6 +66,12 @@ LOOKS: Mapping[str, Look] = {
     "constant_feature_map": replace(_UNITS, scale="lean", what="lean of a unit, plain image"),
     "blind_spots": replace(_PLACES, what="response of the target"),
     "blind_spots_logit": replace(_PLACES, what="response of the top logit"),
+    "phase_profile_start": replace(_PHASES, what="sensitivity of each phase, untrained"),
+    "phase_profile_end": replace(_PHASES, what="sensitivity of each phase, trained"),
+    "phase_accuracy": replace(_PHASES, what="accuracy by the box's phase, all epochs"),
+    "phase_contrast": replace(_PHASES, what="answer to the box by its phase"),
+    "erf_start": Look("log", what="effective receptive field, untrained"),
+    "erf_end": Look("log", what="effective receptive field, trained"),
     "positions": Look(axes=("row of the block", "column of the block"), what="output change"),
 }
 """By the map's name; others are drawn as magnitudes over pixels."""

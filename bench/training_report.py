@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
 HEADS = ("task", "metric", "fill", "value", "less none")
 TOLD = (
-    *("accuracy", "mean_accuracy", "epochs_to_90", "phase_weakest", "phase_spread"),
-    *("phase_agreement", "weakest_start", "weakest_end", "imbalance_start", "imbalance_end"),
+    *("accuracy", "mean_accuracy", "epochs_to_90", "reached_90", "phase_weakest"),
+    *(
+        "phase_spread",
+        "phase_agreement",
+        "weakest_start",
+        "weakest_end",
+        "imbalance_start",
+        "imbalance_end",
+    ),
     *("erf_start", "erf_end", "erf_growth"),
 )
 

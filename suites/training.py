@@ -19,7 +19,7 @@ four). An epoch is one pass over the training images; the test is taken after ea
 `accuracy`: share of test images answered rightly, after the last epoch. `mean_accuracy`: the
 same, mean over all epochs: who learns faster has more, also where nobody reaches 90 %.
 `epochs_to_90`: the first epoch after which accuracy is 90 % or more (Kim et al.); missing where a
-seed never gets there. Only of micro_object:
+seed never gets there. `reached_90`: the share of seeds that do. Only of micro_object:
 `phase_weakest`: accuracy of the box's worst phase, mean over epochs, over the mean of all phases;
 the phase is chosen on half of the seeds and read on the others (see `unbiased`). `phase_spread`:
 standard deviation of that profile over phases, free of the noise of counting. `phase_agreement`:
@@ -84,6 +84,7 @@ class History:
             "accuracy": float(values[-1]),
             "mean_accuracy": float(values.mean()),
             "epochs_to_90": epochs_to(values),
+            "reached_90": float(epochs_to(values) is not None),
         }
         for name, held in PROBED.items():
             start, end = self.probes[0][held], self.probes[-1][held]
@@ -114,6 +115,7 @@ def _metrics() -> tuple[Metric, ...]:
         Metric("accuracy", "share of test images answered rightly at the end", share, none, high=1),
         Metric("mean_accuracy", "the same, mean over all epochs", share, none, high=1),
         Metric("epochs_to_90", "first epoch with 90 % of them right", "epochs", none, low=1.0),
+        Metric("reached_90", "share of seeds that got there", share, none, high=1.0),
         Metric(
             "phase_weakest",
             "accuracy with the box in its worst phase, mean over epochs, over that of all phases",

@@ -81,6 +81,7 @@ def test_a_seed_that_never_gets_there_makes_the_epochs_missing():
         "1 of 5 seeds did not reach 90 % in the epochs there were"
     )
     assert found["mean_accuracy"].value is not None
+    assert found["reached_90"].value == 0.8
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""Sample vendors' files that ship with the package: small twins trained for results/training.
+
+Each is an ONNX file of a few hundred kilobytes for 40 x 40 images: `tiny-resnet` (0.08 million
+parameters) with and without kernel padding, trained to tell a red box of 3 x 3 pixels from a black
+one (`micro-object`, two classes) or to name articles of clothing (`classification`, ten classes).
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .store import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FOLDER = "samples"
+
+
+def sample_files() -> Mapping[str, Path]:
+    """Where the sample files lie, by name without suffix, in order."""
+    folder = Path(str(resources.files(__package__) / FOLDER))
+    return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
+
+
+def copy_samples(folder: Path) -> list[Path]:
+    """Copy the sample files into `folder`; their paths there. Raises `StoreError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [Path(shutil.copy(path, folder)) for path in sample_files().values()]
+    except OSError as error:
+        raise explain(error, folder) from error
