@@ -48,7 +48,7 @@ from . import (  # noqa: F401 - each enters its rules
 )
 from .energy_base import RULES, field_of, is_energy, mixed_share, share_of, with_field, with_share
 from .layers import Field, Layer, Pair, Window, union
-from .narrow import alias, equal_axes, narrow, pointwise, widen
+from .narrow import alias, equal_axes, gather, narrow, pointwise, reshape, widen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +61,9 @@ METADATA = frozenset(
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions that read no entries (names without underscores)."""
+
+SAME_SHAPE = frozenset({"to", "type_as", "cpu", "cuda", "contiguous", "batch_norm", "clone"})
+"""Functions that leave the shape of a weight as it is."""
 
 SHAPE_ONLY = frozenset(
     """
@@ -118,6 +121,8 @@ class Trace(TorchFunctionMode):
             )
         if not energy and any(t.is_meta for t in tensors):
             return _shape_only(name, func, args, kwargs)
+        if not energy and name in _LIGHT and isinstance(args[0], Tensor):
+            return _LIGHT[name](func, *args, **kwargs)
         out = _native(func, args, kwargs)
         if energy and name not in SHAPE_ONLY:
             self._check(name, out)
@@ -232,6 +237,34 @@ def _weighs_a_constant(name: str, args: tuple[Any, ...]) -> bool:
     )
 
 
+def _kept(func: Any, x: Tensor, *rest: Any, **named: Any) -> Any:
+    """A constant whose equal entries are stored once needs no copy."""
+    return x if equal_axes(x) else func(x, *rest, **named)
+
+
+def _reshaped(func: Any, x: Tensor, *shape: Any, **named: Any) -> Any:
+    if not equal_axes(x) or isinstance(shape[0], torch.dtype):
+        return func(x, *shape, **named)
+    return reshape(x, shape[0] if isinstance(shape[0], tuple | list) else shape)
+
+
+def _indexed(func: Any, x: Tensor, index: Any) -> Any:
+    """A table of a learned bias, which is alike everywhere, looked up by place."""
+    whole = (
+        isinstance(index, Tensor) and not index.is_floating_point() and index.dtype != torch.bool
+    )
+    return gather(x, index) if whole and x.is_floating_point() else func(x, index)
+
+
+_LIGHT: dict[str, Callable[..., Any]] = {
+    "contiguous": _kept,
+    "reshape": _reshaped,
+    "view": _reshaped,
+    "getitem": _indexed,
+}
+"""What is done to constants without spreading their equal entries."""
+
+
 def _native(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """Run the function itself; in-place ones cannot write to constants that share storage."""
     try:
@@ -244,7 +277,7 @@ def _native(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
 
 def _shape_only(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """Run on the `meta` device what only concerns weights."""
-    if name in {"to", "type_as", "cpu", "cuda", "contiguous"}:
+    if name in SAME_SHAPE and isinstance(args[0], Tensor) and args[0].is_meta:
         return args[0]
 
     def to_meta(t: Any) -> Any:

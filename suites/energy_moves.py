@@ -79,6 +79,18 @@ def _flip(_trace: Trace, x: Tensor, *dims: Any) -> Tensor:
     return widen(torch.flip(narrow(x), axes), x.shape)
 
 
+@rule("repeat_interleave")
+def _repeat_interleave(
+    _trace: Trace, x: Tensor, repeats: Any, dim: int | None = None, **_: Any
+) -> Tensor:
+    if dim is None or not isinstance(repeats, int):
+        return x.repeat_interleave(repeats, dim)
+    shape = list(x.shape)
+    shape[dim] *= repeats
+    small = narrow(x)
+    return widen(small if small.shape[dim] == 1 else small.repeat_interleave(repeats, dim), shape)
+
+
 @rule("pad")
 def _pad(
     _trace: Trace,

@@ -113,16 +113,30 @@ def _einsum(trace: Trace, equation: str, *operands: Any) -> Tensor:
     sizes = {
         c: n for t, x in zip(terms, tensors, strict=True) for c, n in zip(t, x.shape, strict=False)
     }
-    factors = []
-    for term, x in zip(terms, tensors, strict=True):
-        if is_energy(x):
-            factors.append(x)
-        elif is_weight(x):
-            fan_in = math.prod(sizes[c] for c in term if c not in output)
-            factors.append(torch.full(x.shape, 1 / fan_in, dtype=torch.float64))
-        else:
-            factors.append(trace.coefficient(x).expand(x.shape))
-    return torch.einsum(equation, *factors)
+    factors = [_factor(trace, t, x, output, sizes) for t, x in zip(terms, tensors, strict=True)]
+    if "." in equation or "->" not in equation:
+        full = [f.expand(x.shape) for f, x in zip(factors, tensors, strict=True)]
+        return torch.einsum(equation, *full)
+    dense = {
+        c
+        for t, f in zip(terms, factors, strict=True)
+        for c, n in zip(t, f.shape, strict=True)
+        if n > 1
+    }
+    short = {c: n if c in dense else 1 for c, n in sizes.items()}
+    full = [f.expand([short[c] for c in t]) for t, f in zip(terms, factors, strict=True)]
+    copies = math.prod(n for c, n in sizes.items() if c not in dense and c not in output)
+    return widen(torch.einsum(equation, *full) * copies, [sizes[c] for c in output])
+
+
+def _factor(trace: Trace, term: str, x: Tensor, output: str, sizes: dict[str, int]) -> Tensor:
+    """What stands for the operand `x` with the axes `term` in a sum of products, narrow."""
+    if is_energy(x):
+        return narrow(x)
+    if is_weight(x):
+        fan_in = math.prod(sizes[c] for c in term if c not in output)
+        return torch.full((1,) * x.ndim, 1 / fan_in, dtype=torch.float64)
+    return uniform(trace.coefficient(narrow(x)))
 
 
 @rule("scaled_dot_product_attention")

@@ -8,6 +8,7 @@ differentiable, and gradients stay narrow too.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,18 +74,37 @@ def pointwise(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 
 
 def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Reshape; equal axes that lead or end both shapes stay narrow instead of being copied."""
+    """Reshape; equal axes that merge or split only among themselves stay narrow, uncopied."""
     shape = _resolve(x, shape)
-    lead = _common(x.shape, shape)
-    tail = min(_common(x.shape[::-1], shape[::-1]), len(shape) - lead, x.ndim - lead)
-    kept = [*range(lead), *range(x.ndim - tail, x.ndim)]
-    axes = [d for d in equal_axes(x) if d in kept]
-    if not axes:
-        return x.reshape(shape)
+    equal = equal_axes(x)
+    axes: list[int] = []
     small = list(shape)
-    for d in axes:
-        small[d if d < lead else d - x.ndim] = 1
-    return widen(narrow(x, axes).reshape(small), shape)
+    fits = x.numel() == math.prod(shape) > 0
+    for old, new in _blocks(x.shape, shape) if equal and fits else ():
+        if all(d in equal or x.shape[d] == 1 for d in old):
+            axes += [d for d in old if d in equal]
+            for d in new:
+                small[d] = 1
+    return widen(narrow(x, axes).reshape(small), shape) if axes else x.reshape(shape)
+
+
+def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """The smallest runs of axes of `old` and of `new`, in order, that hold equally many entries."""
+    blocks: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        before, after = [i], [j]
+        have, want = old[i] if i < len(old) else 1, new[j] if j < len(new) else 1
+        while have != want:
+            if have < want:
+                before.append(before[-1] + 1)
+                have *= old[before[-1]]
+            else:
+                after.append(after[-1] + 1)
+                want *= new[after[-1]]
+        blocks.append(([d for d in before if d < len(old)], [d for d in after if d < len(new)]))
+        i, j = before[-1] + 1, after[-1] + 1
+    return blocks
 
 
 def _resolve(x: Tensor, shape: Sequence[int]) -> list[int]:
@@ -93,15 +113,6 @@ def _resolve(x: Tensor, shape: Sequence[int]) -> list[int]:
     for n in shape:
         known *= n if n != -1 else 1
     return [x.numel() // known if n == -1 else int(n) for n in shape]
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    count = 0
-    for m, n in zip(a, b, strict=False):
-        if m != n:
-            break
-        count += 1
-    return count
 
 
 def cat(tensors: Sequence[Tensor], axis: int) -> Tensor:
@@ -150,3 +161,13 @@ def uniform(x: Tensor) -> Tensor:
         return x
     first = x.flatten()[:1]
     return first.reshape([1] * x.ndim) if bool((x == first).all()) else x
+
+
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """Entries of `x` along its first axis; what is equal along the others stays narrow."""
+    shape = (*index.shape, *x.shape[1:])
+    small = uniform(x)
+    if small.shape[0] == 1 < x.shape[0]:
+        return widen(small.reshape(*[1] * index.ndim, *small.shape[1:]), shape)
+    axes = [d for d in equal_axes(x) if d > 0]
+    return widen(narrow(x, axes)[index], shape)
