@@ -1,7 +1,8 @@
 """`perimetry demo`: nine architectures of nine kinds, one of them twice, and no data.
 
 Each is audited from its seeded initial state, with and without kernel padding; one is exported to
-ONNX first and audited again from that file.
+ONNX first and audited again from that file. Two small trained twins that ship with the package, as
+ONNX files, end the row.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ ARCHITECTURES = (
 )
 EXPORTED = "resnet18"
 """The architecture that is audited again through an ONNX file."""
+SAMPLES = tuple(f"tiny-resnet-micro-object-{fill}-seed0" for fill in ("none", "zero"))
+"""Trained twins that ship with the package, without and with kernel padding (see `samples`)."""
 SUITES = ["structure", "erf", "deadpixel", "perturbation", "padding"]
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "padding": {"grid": 5, "exchange": ("circular",), "weight_sets": 4},
@@ -49,10 +52,13 @@ def settings(seed: int) -> Settings:
 
 def references(out: Path, *, seed: int) -> list[str]:
     """What the demo audits; exports the ONNX file where it is not there yet."""
+    from .samples import copy_samples
+
     path = out / "models" / f"{EXPORTED}-seed{seed}.onnx"
     if not path.exists():
         export(EXPORTED, path, seed=seed)
-    return [*(f"timm:{name}@init" for name in ARCHITECTURES), str(path)]
+    vendors = [str(file) for file in copy_samples(path.parent, SAMPLES)]
+    return [*(f"timm:{name}@init" for name in ARCHITECTURES), str(path), *vendors]
 
 
 def export(name: str, path: Path, *, seed: int) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .store import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 FOLDER = "samples"
 
@@ -26,10 +26,14 @@ def sample_files() -> Mapping[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
 
 
-def copy_samples(folder: Path) -> list[Path]:
-    """Copy the sample files into `folder`; their paths there. Raises `StoreError`."""
+def copy_samples(folder: Path, names: Collection[str] | None = None) -> list[Path]:
+    """Copy the sample files, or those of `names`, into `folder`; their paths there.
+
+    Raises `StoreError` where they cannot be written.
+    """
+    wanted = [path for name, path in sample_files().items() if names is None or name in names]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [Path(shutil.copy(path, folder)) for path in sample_files().values()]
+        return [Path(shutil.copy(path, folder)) for path in wanted]
     except OSError as error:
         raise explain(error, folder) from error

@@ -238,6 +238,7 @@ def test_the_demo_writes_board_and_pictures_and_goes_on_where_it_stopped(tmp_pat
     """A demo of one tiny model and its own ONNX file: both forms agree, all files are written."""
     monkeypatch.setattr(demo, "ARCHITECTURES", ("test_resnet",))
     monkeypatch.setattr(demo, "EXPORTED", "test_resnet")
+    monkeypatch.setattr(demo, "SAMPLES", ())
     done = perimetry("demo", "--out", tmp_path, "--device", "cpu")
     assert done.exit_code == 0, done.output
     rows = json.loads((tmp_path / "board.json").read_text())["rows"]

@@ -76,3 +76,26 @@ def test_the_command_copies_them(tmp_path):
         copied = tmp_path / "vendors" / path.name
         assert copied.read_bytes() == path.read_bytes()
         assert name in done.output
+
+
+def test_the_demo_audits_a_pair_of_trained_twins(tmp_path, monkeypatch):
+    """Copies of the samples lie beside the exported file, and are among the references."""
+    from perimetry.bench import demo
+
+    monkeypatch.setattr(demo, "export", lambda *_args, **_settings: None)
+    found = [Path(name) for name in demo.references(tmp_path, seed=0) if "micro-object" in name]
+    assert {path.stem for path in found} == set(demo.SAMPLES)
+    assert len(found) == 2
+    assert all(path.parent == tmp_path / "models" and path.is_file() for path in found)
+
+
+def test_padding_a_trained_twin_shows_in_its_dead_pixels():
+    """The twin trained with `box` is far more even than the one without padding."""
+    from perimetry.bench import audit
+
+    imbalance = {}
+    for fill in ("none", "box"):
+        path = sample_files()[f"tiny-resnet-micro-object-{fill}-seed0"]
+        (record,) = audit(str(path), ("deadpixel",), count=24, device="cpu")
+        imbalance[fill] = record.metrics["imbalance"]
+    assert imbalance["box"].high < imbalance["none"].low
