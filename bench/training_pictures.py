@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .canvas import COLOURS as COLOURS_OF_MAPS
 from .canvas import DPI
 from .pictures import draw_record
 from .store import write_atomically
@@ -33,13 +36,14 @@ def draw_training(records: Sequence[Record], folder: Path) -> list[Path]:
     paths = []
     for task in sorted({record.protocol for record in records}):
         own = [record for record in records if record.protocol == task]
-        paths.append(_curves(own, task, folder / f"{task}.curves.png"))
+        paths.append(draw_curves(own, task, folder / f"{task}.curves.png"))
+        paths.append(draw_panel(own, folder / f"{task}.maps.png"))
     for record in records:
         paths += draw_record(record, folder)
     return paths
 
 
-def _curves(records: Sequence[Record], task: str, path: Path) -> Path:
+def draw_curves(records: Sequence[Record], task: str, path: Path) -> Path:
     """Accuracy by epoch beside what dead pixels and ERF do, one line a twin."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -88,6 +92,69 @@ def _lines(axes: Axes, records: Sequence[Record], table: str, name: str, label: 
             low, high = zip(*ends, strict=True)
             axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch", fontsize=9)
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel(label, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
+
+
+PANEL = {
+    "phase_profile_start": "dead pixels, untrained",
+    "phase_profile_end": "dead pixels, trained",
+    "phase_contrast": "answer to the box, trained",
+    "phase_accuracy": "accuracy, mean over epochs",
+    "erf_start": "ERF, untrained",
+    "erf_end": "ERF, trained",
+}
+"""Columns of a panel: map and what stands above it."""
+ERF_DECADES = 3
+
+
+def draw_panel(records: Sequence[Record], path: Path) -> Path:
+    """Draw the maps of twins of one task side by side, a row a twin, one scale a column.
+
+    Phase maps are over their mean; fields are shares of their peak, logarithmic.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [name for name in PANEL if all(name in record.maps for record in records)]
+    figure = Figure(
+        figsize=(2.1 * len(names) + 0.6, 2.1 * len(records) + 0.7), dpi=DPI, layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(records), len(names), squeeze=False)
+    for column, name in enumerate(names):
+        shown = [_panel_map(record.maps[name], name) for record in records]
+        low, high = _panel_ends(shown, name)
+        for row, (record, values) in enumerate(zip(records, shown, strict=True)):
+            place = axes[row, column]
+            image = place.imshow(values, cmap=COLOURS_OF_MAPS, vmin=low, vmax=high)
+            place.set_xticks([])
+            place.set_yticks([])
+            if column == 0:
+                place.set_ylabel(record.fill, fontsize=10)
+        axes[0, column].set_title(PANEL[name], fontsize=8)
+        bar = figure.colorbar(image, ax=list(axes[:, column]), location="bottom", fraction=0.06)
+        bar.ax.tick_params(labelsize=7)
+        bar.set_label(
+            "log10 of the peak's share" if "erf" in name else "times the mean", fontsize=7
+        )
+    write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))
+    return path
+
+
+def _panel_map(values: Any, name: str) -> Any:
+    values = np.asarray(values, dtype=np.float64)
+    if name.startswith("erf"):
+        return np.log10(np.maximum(values / values.max(), 10.0**-ERF_DECADES))
+    return values / values.mean()
+
+
+def _panel_ends(shown: Sequence[Any], name: str) -> tuple[float, float]:
+    """The ends of a column's scale; accuracies do not begin at 0, where nothing would be seen."""
+    if name.startswith("erf"):
+        return -float(ERF_DECADES), 0.0
+    high = max(float(values.max()) for values in shown)
+    low = min(float(values.min()) for values in shown)
+    return (low if name == "phase_accuracy" else 0.0), high
