@@ -7,6 +7,8 @@ board's rule, so that tie groups follow whichever metric a reader ranks by.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -137,8 +139,15 @@ def _best(rows: Iterable[Row]) -> Record:
 
 def short_names(references: Sequence[str]) -> list[str]:
     """References without `timm:`, and files without their folders, where that tells them apart."""
-    short = [r.removeprefix("timm:") if _is_timm(r) else PurePath(r).name for r in references]
-    return [s if s and short.count(s) == 1 else r for s, r in zip(short, references, strict=True)]
+    short = [_short_name(reference) for reference in references]
+    times = Counter(short)
+    return [s if times[s] == 1 else r for s, r in zip(short, references, strict=True)]
+
+
+def _short_name(reference: str) -> str:
+    if reference.endswith(".onnx"):
+        return PurePath(reference).name
+    return reference.removeprefix("timm:")
 
 
 def _is_timm(reference: str) -> bool:
@@ -240,10 +249,14 @@ def _costs(grid: dict[str, dict[str, Row]]) -> dict[str, dict[str, Any]]:
 
 def _cost(row: Row, field: str) -> float | None:
     """Seconds add up over the suites; gradients are shared by them, and memory is a peak."""
-    values = [v for r in row.records.values() if (v := getattr(r.timing, field)) is not None]
+    values = [v for r in row.records.values() if _known(v := getattr(r.timing, field))]
     if not values:
         return None
     return _short(sum(values) if field == "measure_s" else max(values))
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _joined(joined: Joined | None) -> dict[str, Any] | None:

@@ -148,7 +148,7 @@ def _provenance(variants: Variants, suites: Mapping[str, Suite]) -> dict[str, An
 
 
 def _json(content: Any) -> bytes:
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return json.dumps(plain(content), separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def _raw(variants: Variants, *, tables: bool) -> bytes:
@@ -156,5 +156,5 @@ def _raw(variants: Variants, *, tables: bool) -> bytes:
 
 
 def _dump(record: Record, *, tables: bool) -> dict[str, Any]:
-    content: dict[str, Any] = plain(record.model_dump(mode="json"))
+    content: dict[str, Any] = record.model_dump(mode="json")
     return content if tables else {**content, "tables": {}}

@@ -66,10 +66,10 @@ def _read(path: Path) -> list[Line]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restkey="", restval="")
-            lines = list(reader)
+            names, lines = reader.fieldnames or (), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {str(path)!r}: {error}; expected a CSV table") from error
-    if "model" not in (reader.fieldnames or ()) or not lines:
+    if "model" not in names or not lines:
         raise InputError(
             f"{str(path)!r} has no lines with a column `model`; expected columns such as "
             "model,img_size,top1"

@@ -19,6 +19,7 @@ import numpy as np
 
 from .canvas import SIGNED_COLOURS
 from .pictures import LOOKS, Look, scaled, tiled
+from .show_finding import kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -98,7 +99,7 @@ def _pack(
         "mean": look.scale == "mean" and bool(flat.min() >= 0),
         "axes": [a.format(rows=flat.shape[0], columns=flat.shape[1]) for a in look.axes],
         "what": look.what or name,
-        "cell": _cell(record) if look.cells else None,
+        "cell": kept(_cell, record) if look.cells else None,
     }
     return Packed(quantised(scale.shown, scale.low, scale.high), facts)
 

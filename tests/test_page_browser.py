@@ -1,0 +1,392 @@
+"""The page in a real headless browser: what a reader does with it, and what must never happen."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+
+import browser as browsers
+import planted_boards as planted
+import pytest
+from scipy.stats import spearmanr
+from test_board import HOSTILE
+from test_page import MARKUP, many
+
+from perimetry.bench.page import write_page
+from perimetry.bench.page_join import Joined
+from perimetry.bench.record import Value
+from perimetry.bench.text import clean
+
+COUNT = 60
+LINKS = "#table a[data-model]"
+AS_IT_IS = '.tabulator-col[tabulator-field="asis"]'
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with browsers.opened() as one:
+        yield one
+
+
+def planted_value(place):
+    """Values whose order as numbers is not their order as texts, one of them missing."""
+    return 100.0 if place == 5 else 0.001 * (place * 37 % 61)
+
+
+def zoo():
+    """60 models x 2, one without a number, in families of both kinds, with maps and accuracy."""
+    records = []
+    for place in range(COUNT):
+        extra = {"weakest": Value(value=None, reason="no phases at all")} if place == 7 else {}
+        name = f"model_{place:02}.onnx" if place % 3 else f"net_{place:02}"
+        value = planted_value(place)
+        records += planted.pair(name, value, 1.0, half=0.0004, place=place, metrics=extra)
+    return planted.board(records)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The zoo's page, with top1 joined for all models but two."""
+    board = zoo()
+    names = [row.model for row in board.rows if row.fill == "none"]
+    accuracy = [math.sin(k) + 70 if k > 1 else None for k in range(len(names))]
+    path = tmp_path_factory.mktemp("page") / "zoo.html"
+    write_page(board, path, title="Planted zoo", joined=Joined({"top1": accuracy}, "r.csv"))
+    return path
+
+
+@pytest.fixture
+def visit(browser, place):
+    one = browsers.Visit(browser, place)
+    yield one
+    assert one.problems == []
+    assert one.requests == [place.as_uri()]
+    one.close()
+
+
+ROWS = """() => [...document.querySelectorAll('.tabulator-row')].map(row => [
+    row.querySelector('a[data-model]').textContent,
+    row.querySelector('[tabulator-field="asis"]').textContent])"""
+
+
+def values(visit):
+    """The column `as it is` of all rows, also of those that are not drawn, in the order shown."""
+    holder = visit.page.locator(".tabulator-tableholder")
+    holder.evaluate("holder => (holder.scrollTop = 0)")
+    seen = {}
+    for _ in range(100):
+        visit.page.wait_for_timeout(50)
+        seen |= {name: text for name, text in visit.page.evaluate(ROWS) if name not in seen}
+        if len(seen) == COUNT:
+            break
+        holder.evaluate("holder => (holder.scrollTop += 300)")
+    texts = [text.partition(" ±")[0] for text in seen.values()]
+    return [None if text == "n/a" else float(text) for text in texts]
+
+
+def test_the_page_opens_with_the_best_rows_on_top(visit):
+    """Title, number of models, and the ranking by the board's metric with tie groups."""
+    assert visit.page.title().startswith("Planted zoo")
+    assert visit.texts("#count") == ["60 models"]
+    assert visit.texts(LINKS)[0] == "model_05.onnx"
+    assert visit.texts(".rank")[0] == "1"
+    assert "not simply better" in visit.texts("#about")[0]
+
+
+def test_columns_sort_as_numbers_with_what_is_missing_last(visit):
+    """Down and up, 100 comes before 0.06, and n/a is last both ways."""
+    expected = sorted(round(planted_value(k), 3) for k in range(COUNT) if k != 7)
+    visit.page.click(AS_IT_IS)
+    assert values(visit) == [*(round(v, 3) for v in reversed(expected)), None]
+    visit.page.click(AS_IT_IS)
+    assert values(visit) == [*expected, None]
+    assert visit.page.get_attribute(AS_IT_IS, "aria-sort") == "ascending"
+
+
+def test_a_column_s_head_sorts_by_key(visit):
+    """Enter on a focused head does what a click does."""
+    visit.page.focus(AS_IT_IS)
+    visit.page.keyboard.press("Enter")
+    assert visit.page.get_attribute(AS_IT_IS, "aria-sort") == "descending"
+
+
+def test_search_and_family_leave_what_matches(visit):
+    """Every word must be in name or family; the count says how many are left."""
+    visit.page.fill("#search", "NET 2")
+    assert visit.texts("#count") == ["5 of 60 models"]
+    assert all(name.startswith("net_") and "2" in name for name in visit.texts(LINKS))
+    visit.page.fill("#search", "")
+    visit.page.select_option("#family", "ONNX file")
+    assert visit.texts("#count") == ["40 of 60 models"]
+    visit.page.fill("#search", "nothing like it")
+    assert visit.texts(".tabulator-placeholder") == [
+        "No model is left: widen the search or the filters."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "holds"),
+    [
+        ("> 0.05", lambda v: v > 0.05),
+        ("<=0.01", lambda v: v <= 0.01),
+        ("0.02..0.03", lambda v: 0.02 <= v <= 0.03),
+        ("0.058", lambda v: v >= 0.058),
+    ],
+)
+def test_numbers_filter_by_bounds(visit, wanted, holds):
+    """A bound, a span, or a least value; what has no number is left out."""
+    visit.page.click("#filters")
+    visit.page.locator(f"{AS_IT_IS} input").press_sequentially(wanted)
+    kept = sum(holds(round(planted_value(k), 6)) for k in range(COUNT) if k != 7)
+    visit.page.wait_for_function(
+        "n => document.getElementById('count').textContent.startsWith(n + ' of')", arg=str(kept)
+    )
+
+
+def test_a_model_opens_by_key_and_gives_the_focus_back(visit):
+    """Down, Enter, Escape: the panel shows that model's maps, then the ranking is as it was."""
+    page = visit.page
+    page.locator(LINKS).first.focus()
+    page.keyboard.press("ArrowDown")
+    name = page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#panel .field canvas")
+    assert visit.texts("#panel-title") == [name]
+    shades = page.locator("#panel .field .picture canvas").evaluate(
+        "c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
+    )
+    assert shades > 10
+    page.keyboard.press("Escape")
+    assert not page.locator("#panel").is_visible()
+    assert page.evaluate("document.activeElement.textContent") == name
+
+
+def test_the_panel_s_map_is_a_multiple_of_screen_pixels(visit):
+    """No moiré: each value of the map is a square of whole pixels."""
+    page = visit.page
+    page.locator(LINKS).first.click()
+    page.wait_for_selector("#panel .field canvas")
+    sizes = page.locator("#panel .picture canvas").evaluate_all(
+        "all => all.map(c => c.getBoundingClientRect().width / c.width)"
+    )
+    assert sizes
+    assert all(size == int(size) >= 1 for size in sizes)
+
+
+def test_the_difference_is_drawn_and_the_variants_change_the_map(visit):
+    """As it is, with padding, difference: three unlike pictures."""
+    page = visit.page
+    page.locator(LINKS).nth(3).click()
+    page.wait_for_selector("#panel .field canvas")
+    pictures = set()
+    for name in ("as it is", "padding box", "difference"):
+        page.get_by_role("button", name=name, exact=True).click()
+        pictures.add(page.locator("#panel .profile canvas").first.evaluate("c => c.toDataURL()"))
+    assert len(pictures) == 3
+    assert "means of either map" in page.locator("#panel .field .scale").inner_text()
+
+
+def test_the_records_of_a_model_can_be_downloaded(visit):
+    """The file holds what the store holds: both variants, every digit."""
+    page = visit.page
+    page.locator(LINKS).nth(1).click()
+    name = page.inner_text("#panel-title")
+    with page.expect_download() as waiting:
+        page.click("#download")
+    found = json.loads(waiting.value.path().read_text())
+    stored = [r for r in zoo().records if r.model.reference == name]
+    assert {r["fill"]: r["metrics"] for r in found} == {
+        r.fill: r.model_dump(mode="json")["metrics"] for r in stored
+    }
+
+
+def test_the_table_downloads_as_csv(visit):
+    """What is shown, in its order, with numbers as numbers and nothing where none is."""
+    with visit.page.expect_download() as waiting:
+        visit.page.click("#csv")
+    rows = list(csv.DictReader(io.StringIO(waiting.value.path().read_text())))
+    assert len(rows) == COUNT
+    assert float(rows[0]["deadpixel.weakest"]) == planted_value(5)
+    assert rows[-1]["deadpixel.weakest"] == ""
+
+
+def test_plots_draw_every_model_that_has_both_and_the_rank_correlation(visit):
+    """A dot each, and scipy's own rho and n; clicking a dot opens its model."""
+    page = visit.page
+    page.click("#tab-plots")
+    page.wait_for_selector("#scatter svg circle")
+    shown = [row for row in zoo().rows if row.fill == "none"]
+    both = [
+        (row.value("deadpixel.weakest"), math.sin(k) + 70)
+        for k, row in enumerate(shown)
+        if k > 1 and row.value("deadpixel.weakest") is not None
+    ]
+    assert page.locator("#scatter svg circle").count() == len(both)
+    rho = spearmanr(*zip(*both, strict=True)).statistic
+    told = page.inner_text("#correlation").replace("\N{MINUS SIGN}", "-")
+    assert f" = {rho:.3f} (95 %" in told
+    assert told.endswith(f"n = {len(both)}")
+    page.locator("#scatter svg circle").nth(9).hover()
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_selector("#panel-title")
+
+
+def test_any_number_can_be_plotted_against_any_other(visit):
+    """Metrics as they are, with padding and their change; what was joined; what it cost."""
+    page = visit.page
+    page.click("#tab-plots")
+    for what, which in (("m1", "plain"), ("c:measure", "plain"), ("j:top1", "plain")):
+        page.select_option("#x-what", what)
+        page.select_option("#y-which", "change")
+        page.select_option("#x-which", which)
+    page.select_option("#y-what", label="deadpixel.weakest")
+    assert page.locator("#scatter svg circle").count() == COUNT - 3
+    page.click("#swap")
+    assert page.input_value("#y-what") == "j:top1"
+    assert page.locator("#strip svg circle").count() == COUNT - 3
+
+
+def test_another_metric_ranks_anew(visit):
+    """The select changes the numbers, the ranks and the words beside them."""
+    visit.page.select_option("#metric", label="deadpixel.by_period_2")
+    visit.page.wait_for_function(
+        "document.getElementById('about').textContent.startsWith('deadpixel.by_period_2')"
+    )
+    visit.page.wait_for_function(
+        "document.querySelectorAll('[tabulator-field=asis] .missing').length > 5"
+    )
+    assert visit.texts(".rank")[0] == "\N{EN DASH}"
+
+
+def test_further_columns_show_joined_numbers(visit):
+    """A column from the menu is there with its values, and sorts."""
+    visit.page.click("#columns summary")
+    visit.page.check('#column-list input[value="j:top1"]')
+    head = '.tabulator-col[tabulator-field="j:top1"]'
+    visit.page.wait_for_selector(head)
+    visit.page.keyboard.press("Escape")
+    visit.page.click("#about")
+    visit.page.click(head)
+    cell = visit.page.locator('.tabulator-row [tabulator-field="j:top1"]').first
+    best = max(math.sin(k) + 70 for k in range(2, COUNT))
+    assert float(cell.inner_text()) == pytest.approx(best, abs=0.05)
+
+
+def test_every_control_has_a_name(visit):
+    """Buttons, fields, links and pictures say what they are to those who do not see them."""
+    visit.page.locator(LINKS).first.click()
+    visit.page.wait_for_selector("#panel .field canvas")
+    nameless = visit.page.evaluate(
+        """() => [...document.querySelectorAll('button, select, input, a, [role=img]')]
+             .filter(e => e.offsetParent !== null && !e.closest('.tabulator-header-filter'))
+             .filter(e => !(e.getAttribute('aria-label') || e.textContent.trim()
+                            || e.labels?.length || e.title)).map(e => e.outerHTML.slice(0, 80))"""
+    )
+    assert nameless == []
+    assert visit.page.locator("[role=tab][aria-selected=true]").count() == 1
+    assert visit.page.locator("[role=columnheader]").count() >= 6
+
+
+def brightness(visit):
+    """Mean of the page's background, 0 to 255."""
+    colour = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return sum(map(int, colour[4:-1].split(","))) / 3
+
+
+def test_light_and_dark_follow_the_system_and_the_button(browser, place):
+    """The system's choice first; the button takes the page from it to light, then to dark."""
+    light, dark = (browsers.Visit(browser, place, dark=dark) for dark in (False, True))
+    assert brightness(light) > 200 > 60 > brightness(dark)
+    dark.page.click("#theme")
+    assert brightness(dark) > 200
+    dark.page.click("#theme")
+    assert brightness(dark) < 60
+    for one in (light, dark):
+        assert one.problems == []
+        one.close()
+
+
+def test_a_telephone_s_width_holds_the_page(browser, place):
+    """At 390 px nothing is wider than the screen, in the ranking, in a model and in the plots."""
+    one = browsers.Visit(browser, place, width=390, height=844)
+    wide = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
+    assert one.page.evaluate(wide) <= 390
+    assert one.page.locator(AS_IT_IS).is_visible()
+    one.page.locator(LINKS).first.click()
+    one.page.wait_for_selector("#panel .field canvas")
+    assert one.page.evaluate("document.getElementById('panel').scrollWidth") <= 390
+    one.page.keyboard.press("Escape")
+    one.page.click("#tab-plots")
+    one.page.wait_for_selector("#scatter svg circle")
+    assert one.page.evaluate(wide) <= 390
+    assert one.problems == []
+    one.close()
+
+
+def test_hostile_names_are_only_text(browser, tmp_path):
+    """Markup, scripts, escapes and direction marks in names, notes, metrics, reasons: no effect."""
+    names = [*HOSTILE, *MARKUP]
+    records = [
+        planted.record(
+            name,
+            0.5 + 0.01 * k,
+            maps=planted.field(0.5),
+            notes=[name],
+            metrics={name: Value(value=1.0), "by_period_2": Value(value=None, reason=name)},
+            model={"source": {"weights": name}},
+        )
+        for k, name in enumerate(names)
+    ]
+    path = tmp_path / "hostile.html"
+    write_page(planted.board(records), path, title=MARKUP[0])
+    one = browsers.Visit(browser, path, height=1500)
+    assert one.texts("h1") == [MARKUP[0]]
+    assert sorted(one.texts(LINKS)) == sorted(clean(n, 200) for n in names)
+    one.page.click("#columns summary")
+    for box in one.page.locator("#column-list input").all():
+        box.check()
+    for place in range(len(names)):
+        one.page.locator(LINKS).nth(place).click()
+        one.page.wait_for_selector("#panel .field canvas")
+        one.page.keyboard.press("Escape")
+    one.page.click("#tab-plots")
+    one.page.wait_for_selector("#scatter svg circle")
+    assert one.page.locator("img, #injected, main script, dialog script, iframe").count() == 0
+    with one.page.expect_download() as waiting:
+        one.page.click("#tab-ranking")
+        one.page.click("#csv")
+    rows = list(csv.DictReader(io.StringIO(waiting.value.path().read_text())))
+    assert len(rows) == len(names)
+    assert not any(str(v).startswith(("=", "@", "+")) for row in rows for v in row.values())
+    assert one.problems == []
+    assert one.requests == [path.as_uri()]
+    one.close()
+
+
+def opening(browser, path):
+    """Seconds from asking for the page until its table stands; the least of three."""
+    found = []
+    for _ in range(3):
+        began = time.perf_counter()
+        one = browsers.Visit(browser, path)
+        found.append(time.perf_counter() - began)
+        assert one.problems == []
+        one.close()
+    return min(found)
+
+
+def test_a_whole_zoo_opens_about_as_fast_as_one_model(browser, tmp_path):
+    """Rows are drawn as they come into view: 1,400 models x 2 cost at most a few times one."""
+    one, all_ = tmp_path / "one.html", tmp_path / "all.html"
+    write_page(planted.board(planted.pair("a", 0.5, 1.0)), one, title="One")
+    write_page(many(1400), all_, title="All")
+    small, large = opening(browser, one), opening(browser, all_)
+    assert large < 6 * small, f"{large:.2f} s against {small:.2f} s"
+    seen = browsers.Visit(browser, all_)
+    assert seen.texts("#count") == ["1,400 models"]
+    assert seen.page.locator(".tabulator-row").count() < 100
+    seen.close()
