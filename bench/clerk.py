@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import NotApplicableError
 from .environment import environment, peak_device_memory_mib, peak_memory_mib
+from .opaque import takes_inputs
 from .record import Failure, ImagesInfo, ModelInfo, Record, Timing, Value, plain
 
 if TYPE_CHECKING:
     from ..adapters.model import Model
     from ..suites.images import ImageSet
     from ..suites.suite import Measurement
-    from .plan import Cell, Job
+    from .plan import Cell, Job, Settings
 
 
 class Clerk:
     """Writes the records of one job."""
 
-    def __init__(self, job: Job, seed: int, images: ImageSet, device: str) -> None:
+    def __init__(self, job: Job, settings: Settings, images: ImageSet, device: str) -> None:
         self.job = job
         self.notes: list[str] = []
         self.gradients_s = 0.0
-        self._seed = seed
+        self._settings = settings
         self._images = images
         self._device = device
         self._model: Model | None = None
@@ -72,12 +73,13 @@ class Clerk:
         return Record(
             key=cell.key,
             model=self._info(),
+            inputs=plain(self._settings.inputs) if takes_inputs(self.job.reference) else {},
             fill=self.job.fill,
             suite=cell.suite,
             protocol=cell.protocol,
             version=cell.version,
             settings=dict(cell.settings),
-            seed=self._seed,
+            seed=self._settings.seed,
             images=self._images_info() if cell.random else None,
             environment=environment(torch.device(self._device)),
             timing=self._timing(measure_s),

@@ -160,7 +160,7 @@ class Workbench:
     def measure(self, job: Job, keep: Callable[[Record], None]) -> None:
         """Measure every cell of `job`; `keep` gets each record as soon as it is there."""
         reset_peaks(self.device)
-        clerk = Clerk(job, self.settings.seed, self._images, self.device)
+        clerk = Clerk(job, self.settings, self._images, self.device)
         self.stage("opening the model", job.cells)
         try:
             clerk.opened(self._open(job))

@@ -38,8 +38,18 @@ def _reasons(records: Iterable[Record]) -> dict[str, str]:
     }
 
 
+def takes_inputs(reference: str) -> bool:
+    """Whether a command's statements of input and output are for `reference`: an ONNX file."""
+    return reference.endswith(".onnx")
+
+
 def stated_inputs(record: Record) -> dict[str, Any]:
-    """What the command that made `record` stated of its file's input and output."""
+    """What was stated, when `record` was made, of its file's input and output.
+
+    Where the command stated nothing, what the model says that was stated when it was opened.
+    """
+    if record.inputs:
+        return dict(record.inputs)
     try:
         stated = json.loads(record.model.source.get("inputs", "{}"))
     except ValueError:

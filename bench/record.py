@@ -20,9 +20,12 @@ from .environment import Environment
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from matplotlib.figure import Figure
+
     from ..adapters.model import Model
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""Version 2 added `inputs`."""
 TRACE_LINES = 12
 """How much of a traceback's end a failed record keeps."""
 
@@ -123,18 +126,20 @@ class Record(BaseModel):
     """What one suite said about one model variant under one protocol.
 
     `key` is a hash of everything that can change the numbers (see `plan.key`). `metrics` maps names
-    to `Value`s. `maps` and `draws` give arrays by name: in memory after `audit`, else read from the
-    store when first asked for.
+    to `Value`s. `inputs` is what the command stated of an ONNX file's input and output (see
+    `adapters.onnx_statement`). `maps` and `draws` give arrays by name: in memory after `audit`,
+    else read from the store when first asked for.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     key: str
     status: Literal["ok", "skipped", "failed"]
     reason: str | None = None
     error: Failure | None = None
     model: ModelInfo
+    inputs: dict[str, Any] = {}
     fill: str
     suite: str
     protocol: str
@@ -187,6 +192,16 @@ class Record(BaseModel):
     def label(self) -> str:
         """Which record it is, for a person: reference, fill, suite and protocol."""
         return f"{self.model.reference} ({self.fill}) {self.suite}:{self.protocol}"
+
+    def plot(self, *names: str) -> Figure:
+        """All maps, or those called `names`, as one matplotlib figure.
+
+        Magnitudes are on a scale of evenly rising lightness, differences on one that is white at 0.
+        Raises `InputError` when there are no maps, `UnknownNameError` for a name there is not.
+        """
+        from .pictures import plot
+
+        return plot(self, names)
 
     def _repr_html_(self) -> str:
         from .notebook import record_html

@@ -23,6 +23,7 @@ from .again import Order, Tools, order_of, read_folder, remake
 from .board import choose
 from .gate_judge import Judge, Verdict
 from .noise import map_changes, metric_changes
+from .opaque import stated_inputs
 from .plan import parse_fills
 from .show_layout import Section, Table, lay_out
 from .text import clean
@@ -122,6 +123,7 @@ def _variants(records: Sequence[Record]) -> dict[Variant, list[Record]]:
     found: dict[Variant, list[Record]] = {}
     for record in sorted(records, key=lambda r: r.images is None):
         own = [record.settings.get(n) for n in ("target", "size", "members")]
+        own.append(stated_inputs(record))
         names = ("images_sha256", "draws", "precision", "recalibrate")
         more = [record.seed, *(record.settings.get(n) for n in names)]
         start = (record.model.reference, record.fill, f"{own}")
