@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..adapters.model import Fill, Model
+    from .engine import Event
     from .record import Record
-    from .runner import Event
 
 COMMON = ("target", "size", "members", "images_sha256", "draws", "precision", "recalibrate")
 """Entries of a record's settings that are the run's; the others are the suite's own."""
@@ -114,7 +114,8 @@ def remake(
 
 def _in_workers(reference: str, order: Order, fills: Sequence[Fill], tools: Tools) -> list[Record]:
     from .devices import default_batch, devices
-    from .runner import Options, run
+    from .engine import Options
+    from .runner import run
     from .store import Store
 
     found = devices(tools.device)[:1]

@@ -15,9 +15,9 @@ from .cli_view import Format, show_board
 from .devices import BATCH
 
 if TYPE_CHECKING:
+    from .engine import Options
     from .plan import Job, Settings
     from .record import Record
-    from .runner import Options
     from .store import Store
 
 app = typer.Typer()
@@ -29,6 +29,13 @@ class Float(StrEnum):
     float32 = "float32"
     float64 = "float64"
     bfloat16 = "bfloat16"
+
+
+class Runs(StrEnum):
+    """Engines."""
+
+    local = "local"
+    ray = "ray"
 
 
 class NewFill(StrEnum):
@@ -80,6 +87,17 @@ def run(
     time_limit: Annotated[
         float, typer.Option(min=0, help="Seconds a model variant may take; 0 for no limit.")
     ] = 1800,
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GiB a worker on the CPU may take.",
+            show_default="90 % of the machine's",
+        ),
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, help="How often to try again what died or took too long.")
+    ] = 0,
     precision: Annotated[
         Float, typer.Option(help="Float type of gradients; bfloat16 is faster and coarser.")
     ] = Float.float32,
@@ -94,6 +112,13 @@ def run(
     workers: Annotated[
         int, typer.Option(min=1, help="Worker processes a device; on the CPU they share cores.")
     ] = 1,
+    engine: Annotated[
+        Runs, typer.Option(help="Where to measure: on this machine, or on a Ray cluster.")
+    ] = Runs.local,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster.", show_default="RAY_ADDRESS, else a new local one"),
+    ] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(help="Leave out models that match this pattern.")
     ] = None,
@@ -132,8 +157,14 @@ def run(
             inputs=parse_pairs(inputs or (), output),
         )
         read_statement(settings.inputs)  # a slip must not cost every file its records
-        options = _options(devices(device), batch, time_limit, retry_failed=not keep_failed)
-        options = replace(options, workers=workers)
+        options = replace(
+            _options(devices(device), batch, time_limit, retry_failed=not keep_failed),
+            workers=workers,
+            memory_limit_mib=memory_limit * 1024 if memory_limit else None,
+            retries=retries,
+            engine=engine.value,
+            address=address,
+        )
         choice = Choice(tuple(exclude or ()), family, parse_shard(shard), limit)
         names = expand_references(references, choice)
         if not names:
@@ -227,7 +258,7 @@ def _options(
     found: tuple[str, ...], batch: int | None, limit_s: float, *, retry_failed: bool
 ) -> Options:
     from .devices import default_batch
-    from .runner import Options
+    from .engine import Options
 
     return Options(
         found,

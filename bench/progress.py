@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .text import clean
 
 if TYPE_CHECKING:
-    from .runner import Event
+    from .engine import Event
 
 NAME_WIDTH = 40
 

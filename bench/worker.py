@@ -46,6 +46,8 @@ class Order:
     log: str
     threads: int | None = None
     """Threads of torch in this process; None leaves them as they are."""
+    memory_mib: float | None = None
+    """What the process may take on top of its libraries; None for `MEMORY_SHARE` of the machine."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def work(pipe: Connection, order: Order) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     _print_to(order.log)
     _use_threads(order.threads)
-    _bound_memory(order.device)
+    _bound_memory(order.device, order.memory_mib)
     store = Store(order.folder)
     bench = Workbench(
         order.toolkit(),
@@ -104,11 +106,11 @@ def work(pipe: Connection, order: Order) -> None:
             _serve(pipe, bench, pipe.recv(), keep)
 
 
-def _bound_memory(device: str) -> None:
-    """Let an allocation fail that this machine cannot hold, before the system kills at will.
+def _bound_memory(device: str, limit_mib: float | None) -> None:
+    """Let an allocation fail that passes the limit, before the system kills at will.
 
-    The bound is what the process has mapped already and `MEMORY_SHARE` of the machine's memory. Not
-    for GPUs, whose drivers map far more than there is.
+    The bound is what the process has mapped already and `limit_mib`, by default `MEMORY_SHARE` of
+    the machine's memory. Not for GPUs, whose drivers map far more than there is.
     """
     if sys.platform != "linux" or device != "cpu":
         return
@@ -116,7 +118,8 @@ def _bound_memory(device: str) -> None:
 
     page = os.sysconf("SC_PAGE_SIZE")
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * page
-    bound = mapped + int(MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * page)
+    share = MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * page
+    bound = mapped + int(share if limit_mib is None else limit_mib * 2**20)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or bound < hard:
         resource.setrlimit(resource.RLIMIT_AS, (bound, hard))

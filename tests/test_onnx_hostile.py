@@ -21,9 +21,10 @@ from perimetry.adapters.errors import ModelFileError, PerimetryError
 from perimetry.adapters.onnx import open_onnx
 from perimetry.adapters.onnx_file import read_model
 from perimetry.bench.board import Board
+from perimetry.bench.engine import Options
 from perimetry.bench.plan import Settings, file_identity, make_jobs
 from perimetry.bench.render import render
-from perimetry.bench.runner import Options, run
+from perimetry.bench.runner import run
 from perimetry.bench.store import Store
 from perimetry.bench.toolkit import standard
 

@@ -19,9 +19,10 @@ import pytest
 import toys
 
 from perimetry.bench.board import Board
+from perimetry.bench.engine import Options
 from perimetry.bench.plan import Settings, make_jobs
 from perimetry.bench.render import to_json
-from perimetry.bench.runner import Options, missing_jobs, run
+from perimetry.bench.runner import missing_jobs, run
 from perimetry.bench.store import Store, StoreError
 
 SETTINGS = Settings(images="noise", count=4)
@@ -168,7 +169,8 @@ PARENT = """
 import sys, toys
 from pathlib import Path
 from perimetry.bench.plan import Settings, make_jobs
-from perimetry.bench.runner import Options, run
+from perimetry.bench.engine import Options
+from perimetry.bench.runner import run
 from perimetry.bench.store import Store
 settings = Settings(images="noise", count=4)
 jobs = make_jobs(
