@@ -120,7 +120,7 @@ def draw_panel(records: Sequence[Record], path: Path) -> Path:
 
     names = [name for name in PANEL if all(name in record.maps for record in records)]
     figure = Figure(
-        figsize=(2.1 * len(names) + 0.6, 2.1 * len(records) + 0.7), dpi=DPI, layout="constrained"
+        figsize=(2.1 * len(names) + 0.6, 2.1 * len(records) + 1.4), dpi=DPI, layout="constrained"
     )
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(records), len(names), squeeze=False)

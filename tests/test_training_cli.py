@@ -1,0 +1,115 @@
+"""`perimetry train` from the command line to tables, pictures, records and models."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from perimetry.bench.cli import app
+from perimetry.bench.store import Store
+from perimetry.suites.registry import SUITES
+from perimetry.suites.training import TRAINING
+
+SMALL = ("--network", "tiny-resnet", "--size", "24", "--train", "32", "--test", "16")
+SHORT = (*SMALL, "--epochs", "1", "--batch", "16", "--device", "cpu")
+
+
+def train(*arguments):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    done = train("--out", out, *SHORT, "--seeds", 4)
+    assert done.exit_code == 0, done.output
+    return out, done.output
+
+
+def test_both_tasks_and_twins_get_records_with_every_metric(run):
+    """A record a task and fill; each metric has a value, or the reason why not."""
+    out, _ = run
+    records = Store(out).records()
+    assert {(r.protocol, r.fill) for r in records} == {
+        (task, fill) for task in TRAINING.protocols for fill in ("none", "zero")
+    }
+    for record in records:
+        assert record.status == "ok"
+        assert record.model.members == 4
+        assert set(record.metrics) == {m.name for m in TRAINING.metrics}
+        assert (
+            record.images.name
+            == {"micro_object": "dead-leaves", "classification": "digits"}[record.protocol]
+        )
+
+
+def test_the_summary_tells_twins_and_paired_differences(run):
+    """Every told metric, the intervals, and what is compared with what."""
+    _, output = run
+    for text in ("epochs_to_90", "less none", "[+0.000, +0.000]", "Means over 4 seeds"):
+        assert text in output
+
+
+def test_curves_and_maps_are_drawn(run):
+    """Curves and a panel a task, and the maps of each twin."""
+    out, _ = run
+    names = {path.name for path in (out / "pictures").iterdir()}
+    for task in TRAINING.protocols:
+        assert {f"{task}.curves.png", f"{task}.maps.png"} <= names
+        for fill in ("none", "zero"):
+            assert f"tiny-resnet.{fill}.training-{task}.erf_end.png" in names
+    assert all((out / "pictures" / name).stat().st_size > 1000 for name in names)
+
+
+def test_the_first_seeds_twins_become_onnx_files(run):
+    """One a task and fill."""
+    out, _ = run
+    assert {path.name for path in (out / "models").iterdir()} == {
+        f"tiny-resnet-{task}-{fill}-seed0.onnx"
+        for task in ("micro-object", "classification")
+        for fill in ("none", "zero")
+    }
+
+
+def test_the_other_commands_read_the_records(run):
+    """`board` ranks them, `show` tells them in words."""
+    out, _ = run
+    board = CliRunner().invoke(app, ["board", str(out), "--format", "csv"])
+    assert board.exit_code == 0, board.output
+    assert "training:classification.accuracy" in board.output
+    told = CliRunner().invoke(app, ["show", str(out), "--kernel-padding", "zero"])
+    assert told.exit_code == 0, told.output
+    assert "Over 4 seeds of telling red boxes from black ones it ends with" in told.output
+
+
+def test_a_spent_budget_says_what_is_undone(tmp_path):
+    """Nothing is measured, nothing is broken, and the next twin is named."""
+    done = train("--out", tmp_path, *SHORT, "--budget", 0, "--task", "micro_object")
+    assert done.exit_code == 0, done.output
+    assert "10 twins undone, the next being micro_object, none, seed 0" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--task", "micro"), "did you mean micro_object"),
+        (("--kernel-padding", "none,zeros"), "did you mean zero"),
+        (("--network", "tiny-resnets"), "did you mean tiny-resnet"),
+        (("--data", "dead-leaves"), "classification needs two"),
+        (("--data", "nowhere"), "neither a folder nor built in"),
+        (("--box", "20"), "expected 1 to half a side"),
+        (("--batch", "64", "--task", "micro_object"), "fewer than a batch of 64"),
+        (("--size", "x"), "expected SIDE or HEIGHTxWIDTH"),
+    ],
+)
+def test_slips_are_one_line_on_standard_error(tmp_path, arguments, message):
+    """What was given, what was expected; exit code 1 and no traceback."""
+    done = train("--out", tmp_path, *SHORT, *arguments)
+    assert done.exit_code == 1
+    assert message in done.output
+    assert "Traceback" not in done.output
+
+
+def test_the_suite_skips_every_model_and_says_which_command_to_give():
+    """`run --suite training` is met with the way on."""
+    assert "perimetry train" in SUITES["training"].skip(None, "micro_object")
