@@ -17,7 +17,7 @@ from .store import explain
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-FOLDER = "samples"
+FOLDER = "sample_models"
 
 
 def sample_files() -> Mapping[str, Path]:

@@ -41,8 +41,8 @@ def test_the_wheel_takes_them_along():
     """The pattern in pyproject.toml matches every one of them."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["perimetry.bench"]
-    for path in (ROOT / "bench" / "samples").iterdir():
-        assert any(fnmatch(f"samples/{path.name}", pattern) for pattern in patterns)
+    for path in (ROOT / "bench" / "sample_models").iterdir():
+        assert any(fnmatch(f"sample_models/{path.name}", pattern) for pattern in patterns)
 
 
 @pytest.mark.parametrize("name", MICRO)
