@@ -7,7 +7,9 @@ plain text: nothing in a model's name is read as a formula.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +18,11 @@ from .store import write_atomically
 from .text import ascii_only
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
     Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -77,17 +81,71 @@ class Frame:
 
 def draw(scale: Scale, path: Path, frame: Frame) -> None:
     """Lay map, colour bar and words out in whole screen pixels, and write the PNG."""
+    figure = sheet([(scale, frame)])
+    write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))
+
+
+def sheet(panels: Sequence[tuple[Scale, Frame]], across: int = 3) -> Figure:
+    """Maps side by side, at most `across` in a row, as one figure; it shows itself in notebooks."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    sizes = [_size(scale) for scale, _ in panels]
+    lines = [range(n, min(n + across, len(panels))) for n in range(0, len(panels), across)]
+    width = max(sum(sizes[n][0] for n in line) for line in lines)
+    heights = [max(sizes[n][1] for n in line) for line in lines]
+    whole = (width, sum(heights))
+    figure = _shown_figure()(figsize=(whole[0] / DPI, whole[1] / DPI), dpi=DPI)
+    FigureCanvasAgg(figure)
+    top = whole[1]
+    for line, height in zip(lines, heights, strict=True):
+        left = 0
+        for n in line:
+            _panel(figure, whole, (left, top - sizes[n][1]), *panels[n])
+            left += sizes[n][0]
+        top -= height
+    return figure
+
+
+@cache
+def _shown_figure() -> type[Figure]:
+    """A figure that a notebook shows as a picture, whether or not pyplot was set up there."""
     from matplotlib.figure import Figure
 
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            stream = io.BytesIO()
+            self.savefig(stream, format="png", dpi=DPI)
+            return stream.getvalue()
+
+    return Shown
+
+
+def _dot(scale: Scale) -> int:
+    return max(1, round(SIDE / max(scale.shown.shape)))
+
+
+def _size(scale: Scale) -> Pair:
+    """Width and height of a panel in screen pixels."""
     rows, columns = scale.shown.shape
-    dot = max(1, round(SIDE / max(rows, columns)))
+    dot = _dot(scale)
+    return LEFT + max(columns * dot, SIDE // 2) + RIGHT, TOP + rows * dot + BOTTOM
+
+
+def _panel(figure: Figure, whole: Pair, corner: Pair, scale: Scale, frame: Frame) -> None:
+    """One map with its bar and words, its lower left corner at `corner` in screen pixels."""
+    rows, columns = scale.shown.shape
+    dot = _dot(scale)
     height, width = rows * dot, columns * dot
-    whole = (LEFT + max(width, SIDE // 2) + RIGHT, TOP + height + BOTTOM)
-    figure = Figure(figsize=(whole[0] / DPI, whole[1] / DPI), dpi=DPI)
-    FigureCanvasAgg(figure)
+    (x0, y0), panel = corner, _size(scale)
     axes, bar = (
-        figure.add_axes((x / whole[0], BOTTOM / whole[1], wide / whole[0], height / whole[1]))
+        figure.add_axes(
+            (
+                (x0 + x) / whole[0],
+                (y0 + BOTTOM) / whole[1],
+                wide / whole[0],
+                height / whole[1],
+            )
+        )
         for x, wide in ((LEFT, width), (LEFT + width + GAP, BAR))
     )
     image = _image(axes, scale, frame)
@@ -97,10 +155,10 @@ def draw(scale: Scale, path: Path, frame: Frame) -> None:
     bar.tick_params(labelsize=8)
     _around(axes, scale.shown.shape, frame)
     text = "\n".join(ascii_only(line, 64) for line in frame.title.split("\n"))
-    figure.text(LEFT / whole[0], 1 - 10 / whole[1], text, fontsize=9, va="top", parse_math=False)
+    place = (x0 + LEFT) / whole[0], (y0 + panel[1] - 10) / whole[1]
+    figure.text(*place, text, fontsize=9, va="top", parse_math=False)
     if max(rows, columns) <= NUMBERED:
         _numbers(axes, scale, image)
-    write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))
 
 
 def _image(axes: Axes, scale: Scale, frame: Frame) -> AxesImage:

@@ -61,6 +61,7 @@ def compare(
     maps: Annotated[
         Path | None, typer.Option(help="Folder to draw difference maps into, as PNG.")
     ] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="HTML page to write too.")] = None,
     stages: Annotated[
         bool, typer.Option(help="Open the models to see at which stage twins part.")
     ] = True,
@@ -96,6 +97,11 @@ def compare(
         typer.echo(_shown(found, form, every=every), nl=False)
         if maps is not None:
             _draw(found, maps)
+        if page is not None:
+            from .page_comparison import write_comparison
+
+            write_comparison(found, page)
+            typer.echo(f"Written: {page}", err=True)
 
 
 @app.command()

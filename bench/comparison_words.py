@@ -41,12 +41,12 @@ def to_text(comparison: Comparison, *, width: int, every: bool) -> str:
     """Sections for each pair, folded to `width` columns."""
     sections = []
     for pair in comparison.pairs:
-        blocks: list[Block] = [*verdict(pair, comparison.headlines), *_asides(pair)]
-        rows = _rows(pair, comparison.headlines, every=every)
+        blocks: list[Block] = [*verdict(pair, comparison.headlines), *asides(pair)]
+        rows = shown_rows(pair, comparison.headlines, every=every)
         if rows:
             hidden = len(pair.rows) - len(rows)
             caption = "Metrics" + (f" ({hidden} more, not shown to differ)" if hidden else "")
-            blocks.append(Table(caption, HEADS, [_cells(row) for row in rows]))
+            blocks.append(Table(caption, HEADS, [row_cells(row) for row in rows]))
         sections.append(
             Section(f"{clean(pair.second.name)} against {clean(pair.first.name)}", blocks)
         )
@@ -61,9 +61,9 @@ def to_markdown(comparison: Comparison, *, every: bool) -> str:
     parts = []
     for pair in comparison.pairs:
         parts.append(f"## {code(pair.second.name)} against {code(pair.first.name)}")
-        told = [*verdict(pair, comparison.headlines), *_asides(pair)]
+        told = [*verdict(pair, comparison.headlines), *asides(pair)]
         parts.append("\n".join(f"- {_markdown(text)}" for text in told))
-        rows = [_cells(row) for row in _rows(pair, comparison.headlines, every=every)]
+        rows = [row_cells(row) for row in shown_rows(pair, comparison.headlines, every=every)]
         cells = [[code(row[0]), *map(_markdown, row[1:])] for row in rows]
         parts += [tabulate(cells, HEADS, tablefmt="pipe", disable_numparse=True)] if cells else []
     return "\n\n".join([*parts, explanation(comparison)]) + "\n"
@@ -73,8 +73,8 @@ def to_html(comparison: Comparison) -> str:
     """A fragment for notebooks, everything escaped."""
     parts = []
     for pair in comparison.pairs:
-        told = [*verdict(pair, comparison.headlines), *_asides(pair)]
-        rows = [_cells(row) for row in _rows(pair, comparison.headlines, every=True)]
+        told = [*verdict(pair, comparison.headlines), *asides(pair)]
+        rows = [row_cells(row) for row in shown_rows(pair, comparison.headlines, every=True)]
         head = f"{clean(pair.second.name)} against {clean(pair.first.name)}"
         parts += [f"<h4>{html.escape(head)}</h4>", _list(told), _table(rows)]
     return "\n".join([*parts, f"<p><small>{html.escape(explanation(comparison))}</small></p>"])
@@ -237,18 +237,19 @@ def _share(value: float) -> str:
     return f"{number(100 * value, 2)} %" if value >= PARTED / 10 else f"a share of {value:.0e}"
 
 
-def _asides(pair: Pair) -> list[str]:
+def asides(pair: Pair) -> list[str]:
     """What a reader must know beside the verdict."""
     forced = [f"Forced: {text}; read the numbers with that in mind." for text in pair.forced]
     return [*forced, *(f"Left out: {text}." for text in pair.gaps)]
 
 
-def _rows(pair: Pair, headlines: frozenset[str], *, every: bool) -> list[Row]:
+def shown_rows(pair: Pair, headlines: frozenset[str], *, every: bool) -> list[Row]:
     """The rows of the table: those that differ and the headlines, or all."""
     return [row for row in pair.rows if every or row.shown or row.column in headlines]
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def row_cells(row: Row) -> tuple[str, ...]:
+    """The cells of a row under `HEADS`."""
     first, second = (
         "n/a" if held is None or held.value is None else number(held.value)
         for held in (row.first, row.second)

@@ -1,15 +1,21 @@
-"""A record as HTML, for notebooks: what it is of, its metrics, and why some are missing."""
+"""A record as HTML, for notebooks: what it is of, maps, metrics, and why some are missing."""
 
 from __future__ import annotations
 
 import html
 from typing import TYPE_CHECKING
 
+from .page_images import ends, image
+from .page_maps import BROKEN
+from .pictures import drawings
 from .show_finding import measured
 from .text import clean
 
 if TYPE_CHECKING:
     from .record import Record, Value
+
+SIDE = 224
+"""About how many pixels a map's longer side takes."""
 
 
 def record_html(record: Record) -> str:
@@ -18,7 +24,7 @@ def record_html(record: Record) -> str:
     rows = "".join(_row(name, held) for name, held in record.metrics.items())
     table = f"<table><tr><th>metric</th><th>value</th></tr>{rows}</table>" if rows else ""
     notes = "".join(f"<li>{_safe(note)}</li>" for note in record.notes)
-    return f"<div>{heading}{table}{f'<ul>{notes}</ul>' if notes else ''}</div>"
+    return f"<div>{heading}{_maps(record)}{table}{f'<ul>{notes}</ul>' if notes else ''}</div>"
 
 
 def _status(record: Record) -> str:
@@ -28,6 +34,21 @@ def _status(record: Record) -> str:
         return f"{images.count} x {images.name}" if images else "exact"
     why = record.error.message if record.error else record.reason
     return f"{record.status}: {why or 'no reason was kept'}"
+
+
+def _maps(record: Record) -> str:
+    """The maps side by side, each with what its colours mean."""
+    try:
+        drawn = drawings(record)
+    except BROKEN:
+        return "<p>Its maps cannot be read.</p>"
+    figures = "".join(
+        f'<figure style="margin:0">{image(scale, f"{name} of {record.label}", SIDE)}'
+        f"<figcaption><small>{_safe(name)}: {_safe(ends(scale))}</small></figcaption></figure>"
+        for name, (scale, _) in drawn.items()
+    )
+    style = "display:flex;flex-wrap:wrap;gap:16px;margin:8px 0"
+    return f'<div style="{style}">{figures}</div>' if figures else ""
 
 
 def _row(name: str, held: Value) -> str:

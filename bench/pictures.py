@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .canvas import NUMBERED, SIGNED_COLOURS, Frame, Scale, draw
+from ..adapters.errors import InputError, check_name
+from .canvas import NUMBERED, SIGNED_COLOURS, Frame, Scale, draw, sheet
 from .store import file_stem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from matplotlib.figure import Figure
 
     from .canvas import Array, Pair, Span
     from .record import Record
@@ -84,17 +87,40 @@ def draw_record(record: Record, folder: Path) -> list[Path]:
     finite, are left out.
     """
     paths = []
+    for name, (scale, frame) in drawings(record).items():
+        path = folder / f"{_file_name(record)}.{name}.png"
+        draw(scale, path, frame)
+        paths.append(path)
+    return paths
+
+
+def drawings(record: Record) -> dict[str, tuple[Scale, Frame]]:
+    """What is drawn of each map of `record`, and what lies round it, by the map's name."""
+    variant = "as it is" if record.fill == "none" else f"kernel padding {record.fill}"
+    found = {}
     for name, values in record.maps.items():
         look = LOOKS.get(name, Look())
         flat = tiled(np.asarray(values))
-        if flat is None:
-            continue
-        path = folder / f"{_file_name(record)}.{name}.png"
-        variant = "as it is" if record.fill == "none" else f"kernel padding {record.fill}"
-        frame = _frame(record, name, look, np.shape(values), variant)
-        draw(scaled(flat, look.scale, look.what), path, frame)
-        paths.append(path)
-    return paths
+        if flat is not None:
+            frame = _frame(record, name, look, np.shape(values), variant)
+            found[name] = scaled(flat, look.scale, look.what), frame
+    return found
+
+
+def plot(record: Record, names: Sequence[str] = ()) -> Figure:
+    """The maps of `record`, or those called `names`, as one figure.
+
+    Raises `InputError` for a record without maps, `UnknownNameError` for a name it does not have.
+    """
+    found = drawings(record)
+    if not found:
+        raise InputError(
+            f"{record.label} has no maps to plot; expected a finished record of a run's folder or "
+            "of `audit`: packed records are without maps"
+        )
+    for name in names:
+        check_name("map", name, found)
+    return sheet([found[name] for name in names or found])
 
 
 def draw_change(treated: Record, untreated: Record, folder: Path) -> list[Path]:

@@ -74,7 +74,9 @@ def opened():
 class Visit:
     """A page from disk in its own window, with everything that it logged, asked for or threw."""
 
-    def __init__(self, browser, path, *, width=1400, height=900, dark=False):
+    def __init__(
+        self, browser, path, *, width=1400, height=900, dark=False, ready="html[data-ready=yes]"
+    ):
         self.context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
         )
@@ -87,7 +89,7 @@ class Visit:
         self.page.on("dialog", self._dialog)
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_selector("html[data-ready=yes]", timeout=20_000)
+        self.page.wait_for_selector(ready, timeout=20_000)
 
     def _log(self, message):
         if message.type in ("error", "warning"):

@@ -1,0 +1,181 @@
+"""A comparison as one HTML page, `perimetry compare ... --html OUT`, in the dress of the board.
+
+Each pair: the verdict in words, maps of both with their difference, where twins part stage by
+stage, and every metric with its difference drawn. A difference is drawn in units of half its own
+interval, so that in every row alike the whisker reaches 0 or does not. The page has no script and
+fetches nothing; everything that came from a model or a record is escaped.
+"""
+
+from __future__ import annotations
+
+import html
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .comparison_words import HEADS, asides, explanation, row_cells, verdict
+from .page import asset, fill_in
+from .page_images import ends, image
+from .page_maps import BROKEN
+from .pictures import LOOKS, Look, per_mean, scaled, tiled
+from .store import write_text
+from .text import clean
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .canvas import Scale
+    from .comparison import Comparison, Pair, Row
+    from .fingerprint import Parting
+    from .record import Record
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+REACH = 5.0
+"""Differences are drawn up to so many half intervals."""
+FIRST_MAPS = ("sensitivity", "phase_profile", "erf")
+"""Maps whose difference is shown; the others are for `--maps`."""
+
+
+def write_comparison(
+    comparison: Comparison, path: Path, *, created: datetime | None = None
+) -> None:
+    """Write the page to `path`, whole or not at all."""
+    write_text(path, comparison_page(comparison, created=created))
+
+
+def comparison_page(comparison: Comparison, *, created: datetime | None = None) -> str:
+    """The page as text."""
+    when = created or datetime.now(UTC)
+    return fill_in(
+        asset("page_comparison.html"),
+        policy=POLICY,
+        title=_safe(_title(comparison)),
+        styles="\n".join(asset(name) for name in ("page.css", "page_comparison.css")),
+        made=f"perimetry {metadata.version('perimetry')}, {when:%Y-%m-%d}",
+        pairs="\n".join(_pair(pair, comparison) for pair in comparison.pairs),
+        explanation=_safe(explanation(comparison)),
+    )
+
+
+def _title(comparison: Comparison) -> str:
+    first = comparison.pairs[0]
+    if len(comparison.pairs) == 1:
+        return f"{first.second.name} against {first.first.name}"
+    return f"{len(comparison.pairs)} comparisons"
+
+
+def _pair(pair: Pair, comparison: Comparison) -> str:
+    lead, *told = verdict(pair, comparison.headlines)
+    notes = "".join(f"<li>{_safe(text)}</li>" for text in [*told, *asides(pair)])
+    head = _safe(f"{pair.second.name} against {pair.first.name}")
+    parts = [
+        f'<section class="pair"><h2>{head}</h2>',
+        f'<p class="lead">{_safe(lead)}</p>',
+        f"<ul>{notes}</ul>" if notes else "",
+        _maps(pair),
+        _stages(pair.stages),
+        _metrics(pair),
+        "</section>",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _maps(pair: Pair) -> str:
+    """Both maps and their difference, for each map that both have in one shape."""
+    found = []
+    for cell, first in pair.first.records.items():
+        second = pair.second.records.get(cell)
+        for name in FIRST_MAPS if second is not None else ():
+            figures = _triple(pair, first, second, name) if second else ""
+            head = _safe(f"{first.suite}:{first.protocol}, {LOOKS.get(name, Look()).what or name}")
+            found += [f'<h3>{head}</h3><div class="maps">{figures}</div>'] if figures else []
+    return "\n".join(found)
+
+
+def _triple(pair: Pair, first: Record, second: Record, name: str) -> str:
+    """First, second, and second less first, each over its own mean."""
+    maps = [_map(record, name) for record in (first, second)]
+    before, after = maps
+    if before is None or after is None or before.shape != after.shape:
+        return ""
+    look = LOOKS.get(name, Look())
+    change = scaled(per_mean(after) - per_mean(before), "signed", "in means of either map")
+    shown = [
+        (scaled(values, look.scale, ""), side.name)
+        for values, side in zip((before, after), (pair.first, pair.second), strict=True)
+    ]
+    return "".join(_figure(scale, words) for scale, words in [*shown, (change, "difference")])
+
+
+def _map(record: Record, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
+    try:
+        values = record.maps.get(name)
+    except BROKEN:
+        return None
+    return None if values is None else tiled(np.asarray(values))
+
+
+def _figure(scale: Scale, words: str) -> str:
+    told = _safe(f"{clean(words, 80)}: {ends(scale)}")
+    return f"<figure>{image(scale, words)}<figcaption>{told}</figcaption></figure>"
+
+
+def _stages(stages: tuple[Parting, ...] | str) -> str:
+    """How far features differ, stage by stage."""
+    if isinstance(stages, str) or not stages:
+        return ""
+    most = max(stage.difference for stage in stages) or 1.0
+    lines = "".join(
+        f'<tr><th scope="row">{_safe(stage.first)}</th>'
+        f"<td>{' x '.join(map(str, stage.shape))}</td>"
+        f'<td class="number">{100 * stage.difference:.3g} %</td>'
+        f'<td><span class="track"><i style="width:{100 * stage.difference / most:.1f}%"></i></span>'
+        "</td></tr>"
+        for stage in stages
+    )
+    heads = "".join(f'<th scope="col">{h}</th>' for h in ("stage", "features", "differ by", ""))
+    return f'<h3>Stage by stage</h3><table class="plain"><tr>{heads}</tr>{lines}</table>'
+
+
+def _metrics(pair: Pair) -> str:
+    heads = "".join(
+        f'<th scope="col" class="{"number" if n else ""}">{head}</th>'
+        for n, head in enumerate(HEADS)
+    )
+    lines = "".join(map(_line, pair.rows))
+    return (
+        f'<h3>Every metric</h3><div class="wide"><table class="plain"><thead><tr>{heads}'
+        f'<th scope="col">drawn</th></tr></thead><tbody>{lines}</tbody></table></div>'
+    )
+
+
+def _line(row: Row) -> str:
+    name, *cells = row_cells(row)
+    tds = "".join(f'<td class="number">{_safe(cell)}</td>' for cell in cells)
+    return (
+        f'<tr class="{"shown" if row.shown else ""}"><th scope="row">{_safe(name)}</th>{tds}'
+        f'<td class="drawn">{_drawn(row)}</td></tr>'
+    )
+
+
+def _drawn(row: Row) -> str:
+    """The difference with its interval, 0 in the middle, in units of half the interval."""
+    gap = row.evidence.difference if row.evidence else None
+    if gap is None or gap.low is None or gap.high is None or gap.high <= gap.low:
+        return ""
+    half = (gap.high - gap.low) / 2
+
+    def at(value: float) -> str:
+        return f"{50 + 48 * max(-REACH, min(REACH, value / half)) / REACH:.1f}%"
+
+    return (
+        '<svg aria-hidden="true"><line class="zero" x1="50%" x2="50%" y1="0" y2="18"/>'
+        f'<line class="whisker" x1="{at(gap.low)}" x2="{at(gap.high)}" y1="9" y2="9"/>'
+        f'<circle class="dot" cx="{at(gap.value)}" cy="9" r="3.5"/></svg>'
+    )
+
+
+def _safe(text: str) -> str:
+    return html.escape(clean(text, 2000), quote=True)
