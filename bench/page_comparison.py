@@ -9,6 +9,7 @@ fetches nothing; everything that came from a model or a record is escaped.
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -70,8 +71,9 @@ def _pair(pair: Pair, comparison: Comparison) -> str:
     lead, *told = verdict(pair, comparison.headlines)
     notes = "".join(f"<li>{_safe(text)}</li>" for text in [*told, *asides(pair)])
     head = _safe(f"{pair.second.name} against {pair.first.name}")
+    alone = len(comparison.pairs) == 1
     parts = [
-        f'<section class="pair"><h2>{head}</h2>',
+        f'<section class="pair">{"" if alone else f"<h2>{head}</h2>"}',
         f'<p class="lead">{_safe(lead)}</p>',
         f"<ul>{notes}</ul>" if notes else "",
         _maps(pair),
@@ -95,18 +97,18 @@ def _maps(pair: Pair) -> str:
 
 
 def _triple(pair: Pair, first: Record, second: Record, name: str) -> str:
-    """First, second, and second less first, each over its own mean."""
+    """First and second on one scale, and second less first; each map over its own mean."""
     maps = [_map(record, name) for record in (first, second)]
     before, after = maps
     if before is None or after is None or before.shape != after.shape:
         return ""
     look = LOOKS.get(name, Look())
+    scales = [scaled(values, look.scale, "") for values in (before, after)]
+    common = {"low": min(s.low for s in scales), "high": max(s.high for s in scales)}
     change = scaled(per_mean(after) - per_mean(before), "signed", "in means of either map")
-    shown = [
-        (scaled(values, look.scale, ""), side.name)
-        for values, side in zip((before, after), (pair.first, pair.second), strict=True)
-    ]
-    return "".join(_figure(scale, words) for scale, words in [*shown, (change, "difference")])
+    names = [pair.first.name, pair.second.name, "difference"]
+    shown = [*(replace(scale, **common) for scale in scales), change]
+    return "".join(_figure(scale, words) for scale, words in zip(shown, names, strict=True))
 
 
 def _map(record: Record, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:

@@ -1,0 +1,104 @@
+"""`perimetry board --html`: what it writes, and what it says of folders that are not right."""
+
+from __future__ import annotations
+
+import json
+
+import planted_boards as planted
+import pytest
+from test_page import RESULTS, blocks, write_csv
+from typer.testing import CliRunner
+
+from perimetry.bench.cli import app
+from perimetry.bench.pack import pack
+from perimetry.bench.store import Store
+
+
+def board(*words):
+    """The command's exit code and everything it printed, on one line."""
+    result = CliRunner().invoke(app, ["board", *map(str, words)])
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    store = Store(tmp_path / "set")
+    for one in [*planted.pair("timm:a@init", 0.4, 0.9), *planted.pair("b.onnx", 0.7, 1.0)]:
+        store.put(one)
+    return store.root
+
+
+def names(path):
+    """The models in a written page."""
+    return json.loads(blocks(path.read_text())["data"])["models"]["reference"]
+
+
+def test_the_command_writes_the_page_and_says_how_large_it_is(folder, tmp_path):
+    """The page has the folder's models in rank order; nothing but one line is printed."""
+    out = tmp_path / "board.html"
+    code, told = board(folder, "--html", out)
+    megabytes = f"{out.stat().st_size / 1e6:.1f}"
+    assert (code, told) == (0, f"Written: {out}, 2 models, {megabytes} MB")
+    assert names(out) == ["b.onnx", "timm:a@init"]
+    assert "<title>set" in out.read_text()
+
+
+def test_a_packed_file_makes_a_page_too(folder, tmp_path):
+    """Without maps, and with the title that was asked for."""
+    pack(Store(folder), tmp_path / "set.jsonl.gz")
+    out = tmp_path / "board.html"
+    assert board(tmp_path / "set.jsonl.gz", "--html", out, "--title", "A < B")[0] == 0
+    assert names(out) == ["b.onnx", "timm:a@init"]
+    assert "<h1>A &lt; B</h1>" in out.read_text()
+
+
+def test_accuracy_is_joined_from_a_table(folder, tmp_path):
+    """`--join` adds the table's numbers; without a page there is nothing to join to."""
+    table = write_csv(tmp_path / "results.csv", RESULTS)
+    out = tmp_path / "board.html"
+    assert board(folder, "--html", out, "--join", table)[0] == 0
+    data = json.loads(blocks(out.read_text())["data"])
+    assert data["joined"]["columns"]["top1"] == [60.0, 71.5]
+    code, told = board(folder, "--join", table)
+    assert code == 1
+    assert "--html" in told
+
+
+def test_an_empty_folder_says_what_was_expected(tmp_path):
+    """No records at all, and a store with none in it."""
+    code, told = board(tmp_path, "--html", tmp_path / "x.html")
+    assert (code, "holds no records; expected a folder" in told) == (1, True)
+    Store(tmp_path)
+    code, told = board(tmp_path, "--html", tmp_path / "x.html")
+    assert (code, "no record in" in told) == (1, True)
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_a_corrupt_record_is_told_and_the_others_are_shown(folder, tmp_path):
+    """The broken file is named; the page has the other models."""
+    broken = next((folder / "records").glob("b-onnx.none*.json"))
+    broken.write_text("{not json")
+    out = tmp_path / "board.html"
+    code, told = board(folder, "--html", out)
+    assert code == 0
+    assert "left out" in told
+    assert broken.name in told
+    assert set(names(out)) == {"timm:a@init", "b.onnx"}
+
+
+def test_mixed_protocol_versions_are_refused(folder, tmp_path):
+    """Numbers of unlike versions never meet in one column; the message says how to choose."""
+    Store(folder).put(planted.record("old", 0.5, version="0"))
+    code, told = board(folder, "--html", tmp_path / "x.html")
+    assert code == 1
+    assert "2 unlike settings" in told
+    assert "--where" in told
+    assert board(folder, "--html", tmp_path / "x.html", "--where", "version=0")[0] == 0
+    assert names(tmp_path / "x.html") == ["old"]
+
+
+def test_a_page_that_cannot_be_written_is_one_line(folder, tmp_path):
+    """A missing folder is an error with its reason, not a traceback."""
+    code, told = board(folder, "--html", tmp_path / "absent" / "x.html")
+    assert code == 1
+    assert "No such file" in told
