@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .canvas import COLOURS, SIGNED_COLOURS
 from .page_blocks import element, packed, packed_json
 from .page_data import content, variants
-from .page_detail import panels, raw_records
+from .page_detail import panels, raw_records, tables_fit
 from .page_maps import choose_level, thumbs
 from .store import write_text
 from .text import clean
@@ -125,10 +125,8 @@ def _fixed_size() -> int:
 def _blocks(board: Board, joined: Joined | None, room: int, when: datetime) -> dict[str, str]:
     """Every block of the page by name: the numbers, the thumbnails, and the groups of details."""
     models = variants(board)
-    raw = raw_records(models, tables=True)
-    whole = raw.size <= TABLES_ROOM * room
-    if not whole:
-        raw = raw_records(models, tables=False)
+    whole = tables_fit(models, TABLES_ROOM * room)
+    raw = raw_records(models, tables=whole)
     small, shapes = _thumbs(models)
     numbers = content(board, joined)
     room -= raw.size + len(small) + len(packed_json(numbers))

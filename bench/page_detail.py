@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .page_blocks import grouped, packed
-from .page_maps import pack_maps
+from .page_maps import SAMPLED, pack_maps
 from .record import plain
 from .show import QUESTIONS, TOPICS, findings
 from .show_finding import kept, sentences
@@ -48,6 +48,13 @@ class Groups:
 def raw_records(models: Sequence[Variants], *, tables: bool) -> Groups:
     """The records of each model as a JSON array, as they are stored, or without their tables."""
     return _groups([_raw(variants, tables=tables) for variants in models], lists=True)
+
+
+def tables_fit(models: Sequence[Variants], room: float) -> bool:
+    """Whether records with all their tables take at most `room` bytes, foreseen from a sample."""
+    sample = models[:: max(1, len(models) // SAMPLED)]
+    size = raw_records(sample, tables=True).size
+    return size * len(models) <= room * max(1, len(sample))
 
 
 def panels(
@@ -148,7 +155,15 @@ def _provenance(variants: Variants, suites: Mapping[str, Suite]) -> dict[str, An
 
 
 def _json(content: Any) -> bytes:
-    return json.dumps(plain(content), separators=(",", ":"), allow_nan=False).encode("ascii")
+    """Compact JSON; numbers that JSON has not, which a hostile record may hold, become words."""
+    try:
+        return _strict(content)
+    except ValueError:
+        return _strict(plain(content))
+
+
+def _strict(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def _raw(variants: Variants, *, tables: bool) -> bytes:

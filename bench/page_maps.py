@@ -37,7 +37,7 @@ MEASURED = ("deadpixel",)
 """Suites whose maps stand for a model before others."""
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 SAMPLED = 48
-"""Variants that are packed to foresee what all will take."""
+"""Variants or models that are packed to foresee what all will take."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import math
 import re
 import zlib
 from datetime import UTC, datetime
@@ -330,3 +331,14 @@ def test_csv_beside_the_page_reads_back():
     """The CSV of the board has every model of the page."""
     rows = list(csv.DictReader(io.StringIO(render(three(), "csv"))))
     assert {row["model"] for row in rows} == {"a", "b", "lost"}
+
+
+def test_numbers_that_json_has_not_cost_no_page():
+    """NaN in a table or a timing, as only a hostile record has it, is a word or nothing."""
+    row = {"name": "x", "kind": "conv", "kernel": [3, 3], "stride": [2, 2], "reduction": math.nan}
+    one = planted.record("a", 0.5, tables={"culprits": [row]})
+    one.timing = one.timing.model_copy(update={"measure_s": math.nan})
+    data = page_data(planted.board([one]))
+    assert "measure" not in data["costs"]
+    words, _ = panels([{"none": [one]}], {}, None)
+    assert json.loads(unpacked(words.blocks[0]))[0]["fills"]["none"]["culprits"][0][0] == "x"
