@@ -1,0 +1,96 @@
+"""The Ray engine on a cluster of several nodes on this machine, one of which is killed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import sweep_tools
+import toys
+
+from perimetry.bench.board import Board
+from perimetry.bench.engine import Options
+from perimetry.bench.render import to_csv
+from perimetry.bench.runner import run
+from perimetry.bench.store import Store
+
+NAMES = [f"toy:slow-{i}" for i in range(6)] + ["toy:segfault", "toy:measure-error"]
+EVERYTHING = {"suites": ("structure", "deadpixel:all"), "fills": ("none", "box")}
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A head without cores and three nodes of one core each, on loopback, reporting to nobody."""
+    folder = str(Path(toys.__file__).parent)
+    path = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    settings = {
+        "PYTHONPATH": path,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TOY_LOG": str(tmp_path_factory.mktemp("log") / "log"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        nodes = [made.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(3)]
+        yield made, nodes, Path(settings["TOY_LOG"])
+        import ray
+
+        ray.shutdown()
+        made.shutdown()
+
+
+def jobs():
+    return sweep_tools.jobs_of(NAMES, **EVERYTHING)
+
+
+def kill_one(cluster, nodes, records):
+    """Kill a node as soon as a few records are there."""
+    end = time.monotonic() + 120
+    while len(list(records.glob("*.json"))) < 6 and time.monotonic() < end:
+        time.sleep(0.02)
+    cluster.remove_node(nodes[0], allow_graceful=False)
+
+
+def test_a_node_killed_in_mid_sweep_costs_no_record_and_doubles_none(cluster, tmp_path):
+    """Three nodes, one killed: the records and the board of a run on this machine alone."""
+    made, nodes, log = cluster
+    store = Store(tmp_path / "ray")
+    killer = threading.Thread(target=kill_one, args=(made, nodes, store.folder))
+    killer.start()
+    options = Options(engine="ray", address=made.address, time_limit_s=60)
+    summary = run(jobs(), store, sweep_tools.SETTINGS, options, toolkit=sweep_tools.toolkit)
+    killer.join()
+    measured = Counter(log.read_text().splitlines())
+
+    alone = Store(tmp_path / "local")
+    expected = run(jobs(), alone, sweep_tools.SETTINGS, Options(), toolkit=sweep_tools.toolkit)
+    assert len(made.list_all_nodes()) == 3  # the head and two
+    assert {r.key: r.status for r in store.records()} == {r.key: r.status for r in alone.records()}
+    assert to_csv(Board(store.records(), suites=toys.SUITES)) == to_csv(
+        Board(alone.records(), suites=toys.SUITES)
+    )
+    assert summary.made == expected.made
+    assert sum(measured.values()) - len(measured) <= 1  # what the node was at, and no more
+    assert store.problems() == []
+
+
+def test_a_second_run_finds_everything_there(cluster, tmp_path):
+    """What is held is not measured again, on a cluster either."""
+    made, _, _ = cluster
+    store = Store(tmp_path)
+    options = Options(engine="ray", address=made.address, retry_failed=False)
+    some = sweep_tools.jobs_of(["toy:a", "toy:b"])
+    first = run(some, store, sweep_tools.SETTINGS, options, toolkit=sweep_tools.toolkit)
+    again = run(some, store, sweep_tools.SETTINGS, options, toolkit=sweep_tools.toolkit)
+    assert first.made == Counter(ok=2)
+    assert (again.made, again.held) == (Counter(), 2)

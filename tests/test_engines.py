@@ -1,0 +1,159 @@
+"""Engines: faults cost the models that have them, and no number depends on how it was measured."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import onnx_files
+import pytest
+import sweep_tools
+import toys
+
+from perimetry.adapters.errors import UnknownNameError
+from perimetry.bench.board import Board
+from perimetry.bench.engine import Options
+from perimetry.bench.plan import Choice
+from perimetry.bench.render import to_csv
+from perimetry.bench.runner import run
+from perimetry.bench.store import Store
+
+FAULTS = {
+    "segfault": "the worker was killed by signal 11 (SIGSEGV)",
+    "noise": "the worker ended with exit code 3",
+    "hang": "took longer than the time limit of 5 s",
+    "hog": "MemoryError",
+}
+"""What is planted in toys, and how the error in its record must begin."""
+
+
+def sweep(folder, references, options, **how):
+    store = Store(folder)
+    jobs = sweep_tools.jobs_of(references, **how)
+    summary = run(jobs, store, sweep_tools.SETTINGS, options, toolkit=sweep_tools.toolkit)
+    return store, summary
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """Two hundred models: 180 toys, 16 small ONNX files, and four of these cut short."""
+    folder = tmp_path_factory.mktemp("zoo")
+    whole = [
+        onnx_files.save(onnx_files.convnet(size=8 + 8 * (i % 4)), folder / f"net{i:02}.onnx")
+        for i in range(16)
+    ]
+    broken = []
+    for i in range(4):
+        path = folder / f"cut{i}.onnx"
+        path.write_bytes(Path(whole[i]).read_bytes()[: 40 * (i + 1)])
+        broken.append(str(path))
+    toy = [f"toy:{i:03}" for i in range(180 - len(FAULTS))] + [f"toy:{name}" for name in FAULTS]
+    references = sorted([*whole, *broken, *toy], key=lambda r: hash(r) % 97)
+    options = Options(time_limit_s=5.0, memory_limit_mib=8192)
+    return sweep(folder / "records", references, options), set(broken)
+
+
+def test_a_sweep_of_two_hundred_models_marks_exactly_those_that_are_at_fault(planted):
+    """Crash, exit, hang, memory hog and cut files fail, each by its kind; the others are whole."""
+    (store, summary), broken = planted
+    records = store.records()
+    assert len(records) == 200
+    failed = {r.model.reference: r.error.message for r in records if r.status == "failed"}
+    assert set(failed) == {f"toy:{name}" for name in FAULTS} | broken
+    for name, text in FAULTS.items():
+        assert failed[f"toy:{name}"].startswith(text)
+    assert summary.made == Counter(r.status for r in records)
+    assert summary.made["ok"] == 192
+    assert store.problems() == []
+
+
+def test_what_died_is_tried_again_as_often_as_asked(tmp_path, monkeypatch):
+    """A model that kills its worker the first time is measured the second time; one that always
+    does is failed after its tries."""
+    monkeypatch.setenv("TOY_ONCE", str(tmp_path / "once"))
+    names = ["toy:once", "toy:segfault"]
+    store, summary = sweep(tmp_path / "out", names, Options(retries=1))
+    found = {r.model.reference: r.status for r in store.records()}
+    assert found == {"toy:once": "ok", "toy:segfault": "failed"}
+    assert summary.made == Counter(ok=1, failed=1)
+
+
+def test_an_unknown_engine_offers_near_names(tmp_path):
+    with pytest.raises(UnknownNameError, match="did you mean ray"):
+        sweep(tmp_path, ["toy:a"], Options(engine="rey"))
+
+
+NAMES = [f"toy:{i}{'x' * i}" for i in range(6)]
+EVERYTHING = {"suites": ("structure", "deadpixel:all"), "fills": ("none", "box")}
+
+
+def numbers(folder):
+    """Everything in the records of a folder that the machine's clock does not decide."""
+    found = {}
+    for record in Store(folder).records():
+        kept = record.model_dump(exclude={"timing", "created", "environment"})
+        arrays = {k: v.tobytes() for part in record.arrays for k, v in part.items()}
+        found[record.key] = (kept, arrays)
+    return found
+
+
+def board(folder):
+    return to_csv(Board(Store(folder).records(), suites=toys.SUITES))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    sweep(folder, NAMES, Options(), **EVERYTHING)
+    return folder
+
+
+def in_shards(folder):
+    for i in (1, 2, 3):
+        sweep(folder, Choice(shard=(i, 3)).of(NAMES), Options(), **EVERYTHING)
+
+
+def resumed(folder):
+    sweep(folder, NAMES[:3], Options(), suites=("deadpixel",), fills=("box",))
+    sweep(folder, NAMES, Options(), **EVERYTHING)
+
+
+WAYS = {
+    "two workers": lambda folder: sweep(folder, NAMES, Options(workers=2), **EVERYTHING),
+    "other order": lambda folder: sweep(folder, NAMES[::-1], Options(), **EVERYTHING),
+    "other batch": lambda folder: sweep(folder, NAMES, Options(batch=3), **EVERYTHING),
+    "three shards": in_shards,
+    "a resumed run": resumed,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_records_do_not_depend_on_how_they_were_made(tmp_path, reference, way):
+    """Workers, order, batch, shards and resume change no bit of a record, nor of the board."""
+    WAYS[way](tmp_path)
+    found, expected = numbers(tmp_path), numbers(reference)
+    assert found.keys() == expected.keys()
+    assert len(found) == len(NAMES) * 7
+    for key, one in expected.items():
+        assert found[key] == one
+    assert board(tmp_path) == board(reference)
+
+
+def test_the_comparison_sees_a_changed_number(tmp_path, reference):
+    """Another seed gives other records, so the test above can fail."""
+    jobs = sweep_tools.jobs_of(NAMES[:1], **EVERYTHING)
+    changed = type(sweep_tools.SETTINGS)(images="noise", count=4, seed=1)
+    run(jobs, Store(tmp_path), changed, Options(), toolkit=sweep_tools.toolkit)
+    first = next(iter(numbers(tmp_path)))
+    assert numbers(tmp_path)[first] != numbers(reference)[first]
+
+
+def test_a_worker_keeps_to_its_memory_limit(tmp_path):
+    """What 256 MiB cannot hold fails under such a limit and is measured without it."""
+    for limit, status in ((256, "failed"), (None, "ok")):
+        folder = tmp_path / str(limit)
+        store, _ = sweep(folder, ["toy:large"], Options(memory_limit_mib=limit))
+        (record,) = store.records()
+        assert record.status == status
+    assert os.environ.get("TOY_ONCE") is None
