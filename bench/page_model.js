@@ -116,7 +116,8 @@ function profile() {
   if (!map) return null;
   const found = extremes(map);
   const [rows, columns] = map.shape;
-  const text = panel.variant === "change" ? "What kernel padding changes in each phase." : `Least at row ${found.row}, column ${found.column}: ${number(found.low)} of the average; most ${number(found.high)}.`;
+  const noisy = map.suite && map.suite !== "structure" ? " The least of a noisy profile is too low; the metric corrects for that." : "";
+  const text = panel.variant === "change" ? "What kernel padding changes in each phase." : `Least at row ${found.row}, column ${found.column}: ${number(found.low)} of the average; most ${number(found.high)}.${noisy}`;
   return el("div", {}, el("h3", { style: "margin-top:0" }, `One stride cell, ${rows} × ${columns} pixels`), mapFigure(map, panel.i, 160), el("figcaption", {}, text));
 }
 

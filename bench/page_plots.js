@@ -1,7 +1,7 @@
 // Any number against any other, with their rank correlation, and one of them family by family.
 
 const WHICH = [["plain", "as it is"], ["padded", "with padding"], ["change", "difference"]];
-const SMALL = 3; // the intervals of this many points and fewer models are told by no Fisher interval
+const SMALL = 3; // so few points have no interval of their correlation
 const WHISKERS = 150; // more points than this would drown in their intervals
 let plotsDrawn = false;
 
@@ -121,7 +121,7 @@ function drawScatter(found) {
   const evens = ["x", "y"].flatMap((axis) => (evenOf(axis) === null || { x, y }[axis].type === "log" ? [] : [Plot[axis === "x" ? "ruleX" : "ruleY"]([evenOf(axis)], { stroke: "var(--even)", strokeDasharray: "2,3" })]));
   const place = { x: (p) => p.x.v, y: (p) => p.y.v };
   const plot = Plot.plot({
-    width, height: Math.max(320, Math.round(width * 0.56)), marginLeft: 64, marginBottom: 44, x, y, style: { background: "none", fontSize: "12.5px" },
+    width, height: Math.max(320, Math.round(width * 0.56)), marginLeft: 64, marginTop: 32, marginBottom: 44, x, y, style: { background: "none", fontSize: "12.5px" },
     ariaLabel: `${axisName("y")} against ${axisName("x")}`, ariaDescription: $("correlation").textContent,
     marks: [...evens, ...whiskers, Plot.dot(found, { ...place, r: found.length > 300 ? 2.6 : 4, fill: "var(--accent)", fillOpacity: found.length > 300 ? 0.45 : 0.8 }),
       Plot.tip(found, Plot.pointer({ ...place, title: (p) => `${p.name}\n${p.family}\n${axisName("x")}: ${number(p.x.v)}\n${axisName("y")}: ${number(p.y.v)}` }))],

@@ -97,7 +97,7 @@ function columns() {
     { title: "Rank", field: "order", width: small ? 52 : 76, sorter: numeric, formatter: rankCell, titleFormatter: headed(small ? "#" : "Rank", "rank by " + metric.id), cssClass: "right", headerHozAlign: "right" },
     { title: "Field", field: "i", width: small ? 48 : 92, headerSort: false, formatter: (c) => thumbs(c.getValue(), base, small ? ["profile"] : ["whole", "profile"]), titleFormatter: headed(small ? "" : "Field", "the sensitivity map, and one stride cell of it; 0 to twice the mean") },
     { title: "Model", field: "name", minWidth: small ? 110 : 200, widthGrow: 3, formatter: nameCell, titleFormatter: headed("Model"), headerFilter: "input" },
-    { ...figures, title: "As it is", field: "asis", width: small ? 112 : 128, formatter: (c) => valueNode(c.getData().plain), titleFormatter: headed(small ? metric.name : fillName(base), metric.id) },
+    { ...figures, title: "As it is", field: "asis", width: small ? 112 : 128, formatter: (c) => (small ? smallCell(c) : valueNode(c.getData().plain)), titleFormatter: headed(small ? metric.name : fillName(base), metric.id) },
   ];
   if (state.fill && !small) {
     found.push({ ...figures, title: "With", field: "with", width: 128, formatter: paddedCell, titleFormatter: headed(fillName(state.fill), `${metric.id} with kernel padding ${state.fill}`) });
@@ -153,22 +153,31 @@ function makeDomain(rows) {
 
 const percent = (value) => `${domain(value)}%`;
 
-function drawnCell(c) {
-  const { i, plain, ...others } = c.getData();
+// On a narrow screen: the number, and the interval drawn under it.
+function smallCell(c) {
+  return el("span", { class: "stack" }, valueNode(c.getData().plain), drawn(c.getData(), 16, 2));
+}
+
+const drawnCell = (c) => drawn(c.getData(), 46, 4);
+
+// As it is, with padding, their whiskers, and what an even model has, `height` pixels high.
+function drawn({ i, plain, ...others }, height, gap) {
   const padded = isUntouched(i) ? null : others.padded;
   const even = data.metrics[state.metric].even;
-  const image = svg("svg", { class: "drawn", "aria-hidden": "true" });
-  if (even !== null) image.append(svg("line", { class: "even", x1: percent(even), x2: percent(even), y1: 0, y2: 46 }));
-  if (padded && padded.v !== null && plain.v !== null) image.append(svg("line", { class: "link", x1: percent(plain.v), x2: percent(padded.v), y1: 23, y2: 23 }));
-  mark(image, padded, "padded", padded && plain.v !== null ? 27 : 23);
-  mark(image, plain, "asis", padded && padded.v !== null ? 19 : 23);
+  const middle = height / 2;
+  const both = padded && padded.v !== null && plain.v !== null;
+  const image = svg("svg", { class: "drawn", style: `height:${height}px`, "aria-hidden": "true" });
+  if (even !== null) image.append(svg("line", { class: "even", x1: percent(even), x2: percent(even), y1: 0, y2: height }));
+  if (both) image.append(svg("line", { class: "link", x1: percent(plain.v), x2: percent(padded.v), y1: middle, y2: middle }));
+  mark(image, padded, "padded", both ? middle + gap : middle, gap);
+  mark(image, plain, "asis", both ? middle - gap : middle, gap);
   return image;
 }
 
-function mark(image, held, kind, y) {
+function mark(image, held, kind, y, radius) {
   if (!held || held.v === null) return;
   if (held.low !== null && held.high !== null) image.append(svg("line", { class: "whisker", x1: percent(held.low), x2: percent(held.high), y1: y, y2: y }));
-  image.append(svg("circle", { class: kind, cx: percent(held.v), cy: y, r: 4 }));
+  image.append(svg("circle", { class: kind, cx: percent(held.v), cy: y, r: Math.max(2.6, radius) }));
 }
 
 function axisTitle() {
