@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .cli_run import app as runs
+from .cli_speed import app as speed
 from .cli_train import app as training
 from .cli_trust import app as trust
 from .cli_view import app as views
@@ -38,7 +39,7 @@ def _root(
     del version
 
 
-for part in (runs, training, views, trust):
+for part in (runs, training, views, trust, speed):
     app.add_typer(part)
 
 
