@@ -244,8 +244,9 @@ class Study:
     def model_path(self, twin: Twin) -> Path:
         """Where a trained twin's ONNX file is."""
         network = self.experiment.network.partition("@")[0].removeprefix("timm:")
-        task = twin.task.replace("_", "-")
-        return self.out / "models" / f"{network}-{task}-{twin.fill}-seed{twin.seed}.onnx"
+        key = self.key(twin.task, twin.fill, twin.seed)
+        name = f"{network}-{twin.task.replace('_', '-')}-{twin.fill}-seed{twin.seed}"
+        return self.out / "models" / f"{name}.{key[:8]}.onnx"
 
     def _export(self, twin: Twin, found: Finished) -> None:
         """Write the twins of the first seeds as ONNX files, where they are not there yet."""
