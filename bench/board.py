@@ -9,8 +9,9 @@ value) and `.change` (treated less untreated) with `.change.low`, `.change.high`
 Ranks: rows in order of the sort column. The first row leads a tie group; the rows after it share
 its rank as long as the interval of their difference to that leader does not separate them; the
 first one that it separates leads the next group, whose rank counts all rows above it. (Chaining
-from neighbour to neighbour instead would let one wide interval join rows that are far apart.) Rows
-without a value have no rank.
+from neighbour to neighbour instead would let one wide interval join rows that are far apart.) Exact
+values tie when they differ by no more than rounding (`NEGLIGIBLE`). Rows without a value have no
+rank.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import InputError, check_name
+from .comparison_statistics import NEGLIGIBLE, SMALLEST
 from .paired import difference
 
 if TYPE_CHECKING:
@@ -225,6 +227,9 @@ class Board:
         if first is None or second is None:
             return True
         found = difference(first, second, metric)
+        if found is not None and found.method == "exact":
+            size = max(abs(one.value(column) or 0.0) for one in (leader, row))
+            return abs(found.value) > max(SMALLEST, NEGLIGIBLE * size)
         return found is None or found.separated
 
 

@@ -121,7 +121,7 @@ def _shown_figure() -> type[Figure]:
 
 
 def _dot(scale: Scale) -> int:
-    return max(1, round(SIDE / max(scale.shown.shape)))
+    return max(1, round(SIDE / int(max(scale.shown.shape))))
 
 
 def _size(scale: Scale) -> Pair:

@@ -104,10 +104,10 @@ def _triple(pair: Pair, first: Record, second: Record, name: str) -> str:
         return ""
     look = LOOKS.get(name, Look())
     scales = [scaled(values, look.scale, "") for values in (before, after)]
-    common = {"low": min(s.low for s in scales), "high": max(s.high for s in scales)}
+    low, high = min(s.low for s in scales), max(s.high for s in scales)
     change = scaled(per_mean(after) - per_mean(before), "signed", "in means of either map")
     names = [pair.first.name, pair.second.name, "difference"]
-    shown = [*(replace(scale, **common) for scale in scales), change]
+    shown = [*(replace(scale, low=low, high=high) for scale in scales), change]
     return "".join(_figure(scale, words) for scale, words in zip(shown, names, strict=True))
 
 

@@ -56,7 +56,8 @@ const state = { metric: 0, fill: null, search: "", family: "", columns: [], open
 // Three decimals under 10, one above; tiny numbers in scientific notation; as in the other forms.
 function number(value) {
   if (value === null || value === undefined) return "n/a";
-  if (value !== 0 && Math.abs(value) < 0.0005) return minus(value.toExponential(0));
+  if (Math.abs(value) < 1e-12) return "0";
+  if (Math.abs(value) < 0.0005) return minus(value.toExponential(0));
   if (Math.abs(value) >= 1e6) return minus(value.toExponential(2));
   return minus(value.toFixed(Math.abs(value) < 10 ? 3 : 1));
 }

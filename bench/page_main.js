@@ -128,7 +128,7 @@ function fillGuide() {
   $("guide").replaceChildren(
     el("h2", {}, "How to read this"),
     el("dl", {},
-      el("dt", {}, "Rank"), el("dd", {}, "By the metric chosen, among the models as they are. The first row leads a tie group; rows that the 95 % interval of their difference does not separate from it share its rank (=, and a bar beside it). Exact numbers tie only when they are equal."),
+      el("dt", {}, "Rank"), el("dd", {}, "By the metric chosen, among the models as they are. The first row leads a tie group; rows that the 95 % interval of their difference does not separate from it share its rank (=, and a bar beside it). Exact numbers tie only when they are equal up to rounding."),
       el("dt", {}, "Field"), el("dd", {}, "Left, the sensitivity map: how strongly the target hears each pixel of the input. Right, one stride cell of it: the average over all cells, which is where strided layers leave their mark. Both run from 0 (dark) to twice the mean (bright); lightness rises evenly with the value. Differences are blue to red, white at 0."),
       el("dt", {}, "Kernel padding"), el("dd", {}, "Strided kernels grown to the next multiple of their stride, so that every phase of the input is read equally often. Differences are with less without it, paired on the same images where there are any."),
       el("dt", {}, "n/a"), el("dd", {}, "Not measured; the reason appears when you point at it. It is never 0."),

@@ -116,9 +116,10 @@ def test_draws_of_unlike_samples_do_not_pair(change):
 
 
 def test_exact_metrics_tie_only_when_equal():
-    """Without images there is no interval: equal numbers tie, the smallest difference does not."""
-    rows = [record(n, v, suite="structure") for n, v in (("a", 0.5), ("b", 0.5), ("c", 0.4999999))]
-    assert ranks(rows) == [("a", 1), ("b", 1), ("c", 3)]
+    """Without images there is no interval: what is equal up to rounding ties, nothing else does."""
+    values = (("a", 0.5), ("b", 0.5), ("c", 0.4999999), ("d", 0.4999))
+    rows = [record(n, v, suite="structure") for n, v in values]
+    assert ranks(rows) == [("a", 1), ("b", 1), ("c", 1), ("d", 4)]
 
 
 def test_estimates_without_an_interval_are_never_separated():

@@ -1,8 +1,8 @@
 """Write this folder from a finished run: `python results/timm-structure/publish.py RUN_DIR`.
 
 RUN_DIR is what the command in README.md was given as --out. Written: board.csv (a row per model and
-variant), records.jsonl.gz (packed records, without layer tables), README.md. Without RUN_DIR the
-README alone is written again, from the other two.
+variant), records.jsonl.gz (packed records, without layer tables), board.html (all on one page),
+README.md. Without RUN_DIR the README alone is written again, from the other files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from statistics import median
 import pandas as pd
 from tabulate import tabulate
 
+from perimetry.bench.board import Board
 from perimetry.bench.pack import Packed, pack
+from perimetry.bench.page import write_page
 from perimetry.bench.store import Store
 
 HERE = Path(__file__).parent
@@ -24,6 +26,9 @@ from publishing import families as families_of_timm  # noqa: E402
 from publishing import rank_correlation, reflow, year  # noqa: E402
 
 COMMAND = "perimetry run 'timm:*@init' --suite structure --kernel-padding none,zero --out RUN_DIR"
+TITLE = "What timm's architectures imply"
+PAGE_BYTES = 3_000_000
+"""What the page may weigh: maps are made coarser until it fits."""
 EVEN = 0.95
 """A model counts as even when its worst-served phase gets this share of the average or more."""
 MIDDLE = 2021
@@ -104,7 +109,8 @@ random weights. Exact for the architecture: no weights, no data, no noise.
 torch {versions["torch"]}, timm {versions["timm"]}, {store.records()[0].created[:10]}, one CPU
 core;
 {seconds / 60:.0f} minutes of computing for {len(frame)} records. `board.csv` has every number,
-`records.jsonl.gz` the packed records.
+`records.jsonl.gz` the packed records; `board.html` has both on one page that opens from disk, with
+ranking, maps and plots.
 
 ## Findings
 
@@ -216,6 +222,7 @@ def main() -> None:
         store = Store(sys.argv[1])
         table(store).to_csv(HERE / "board.csv", index=False)
         pack(store, HERE / "records.jsonl.gz", tables=False)
+        write_page(Board(store.records()), HERE / "board.html", title=TITLE, largest=PAGE_BYTES)
     (HERE / "README.md").write_text(render(), encoding="utf-8")
 
 
