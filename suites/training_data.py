@@ -26,6 +26,7 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,10 @@ class TrainingSet:
 
     def digest(self) -> str:
         """Sha256 over all bytes and labels."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
         digest = hashlib.sha256(repr((self.classes, self.train.octets.shape)).encode())
         for part in (self.train, self.test):
             digest.update(part.octets.contiguous().numpy().tobytes())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .phases import Pair
-    from .training_data import Pictures, TrainingSet
+    from .training_data import TrainingSet
 
     Predict = Callable[[Tensor], Tensor]
     Batch = tuple[Tensor, Tensor]
@@ -31,6 +31,7 @@ TaskName = Literal["classification", "micro_object"]
 TASKS: tuple[TaskName, ...] = ("classification", "micro_object")
 ORDER, BOXES, EXAM = 11, 12, 13
 """What a generator is for, so that one seed gives independent streams."""
+PART = 512
 
 
 class Task(Protocol):
@@ -71,6 +72,11 @@ def batches_of(count: int, batch: int, number: int, seed: int, skip: int) -> Ite
     yield from order[: whole * batch].reshape(whole, batch)[skip:]
 
 
+def parts_of(count: int) -> list[slice]:
+    """Slices of `PART` images: test images become floats part by part."""
+    return [slice(start, start + PART) for start in range(0, count, PART)]
+
+
 @dataclass
 class Classification:
     """Ordinary classification of the images' labels."""
@@ -95,7 +101,7 @@ class Classification:
     def examine(self, predict: Predict) -> dict[str, Any]:
         """Share of test images whose label has the largest logit."""
         test = self.data.test
-        logits = predict(test.images())
+        logits = torch.cat([predict(test.images(part)) for part in parts_of(len(test))])
         return {"accuracy": float((logits.argmax(1) == test.labels).double().mean())}
 
     def shown(self, count: int) -> Tensor:
@@ -137,9 +143,7 @@ class MicroObject:
         The contrast of an image is the rise of (red logit - black logit) from the black box to
         the red one, over the mean of all images.
         """
-        images = self._dulled(self.data.test)
-        count = len(images)
-        black, red = (self._lean(predict, images, np.full(count, value)) for value in (False, True))
+        black, red = (self._leans(predict, red=value) for value in (False, True))
         right = ((red > 0).astype(float) + (black <= 0)) / 2
         rise = red - black
         scale = abs(rise.mean()) or 1.0
@@ -151,15 +155,17 @@ class MicroObject:
 
     def shown(self, count: int) -> Tensor:
         """Dulled test images."""
-        return self._dulled(self.data.test, slice(count))
+        return micro_object.dull(self.data.test.images(slice(count)))
 
-    def _dulled(self, pictures: Pictures, which: Any = slice(None)) -> Tensor:
-        return micro_object.dull(pictures.images(which))
-
-    def _lean(self, predict: Predict, images: Tensor, red: Any) -> Any:
-        """Red logit less black logit (images,), with boxes of the given colours."""
-        logits = predict(lay_boxes(images, Boxes(self.places, red), self.side))
-        return (logits[:, 1] - logits[:, 0]).double().numpy()
+    def _leans(self, predict: Predict, *, red: bool) -> Any:
+        """Red logit less black logit of every test image (images,), its box being `red` or not."""
+        found = []
+        for part in parts_of(len(self.data.test)):
+            images, places = micro_object.dull(self.data.test.images(part)), self.places[part]
+            boxes = Boxes(places, np.full(len(places), red))
+            logits = predict(lay_boxes(images, boxes, self.side))
+            found.append((logits[:, 1] - logits[:, 0]).double().numpy())
+        return np.concatenate(found)
 
     def _by_phase(self, values: Any) -> list[list[float]]:
         found: list[list[float]] = micro_object.by_phase(

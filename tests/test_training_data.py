@@ -14,6 +14,7 @@ from PIL import Image
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.suites import training_data
 from perimetry.suites.training_data import open_training_set, read_idx
+from perimetry.suites.training_tasks import open_task
 
 
 def picture(path, size=(8, 8), level=100):
@@ -162,6 +163,14 @@ def test_a_class_of_one_picture_is_refused(tmp_path):
     picture(folder / "eel" / "0.png")
     with pytest.raises(InputError, match=r"class 'eel' .* has 1 pictures"):
         open_training_set(str(folder))
+
+
+def test_a_folder_of_one_class_cannot_be_classified_but_can_carry_boxes(tmp_path):
+    """The error says what is wrong with it; the other task needs no classes."""
+    data = open_training_set(str(folder_of(tmp_path, classes=("cat",))))
+    with pytest.raises(InputError, match="has 1 classes; classification needs two or more"):
+        open_task("classification", data)
+    assert open_task("micro_object", data).classes == ("black", "red")
 
 
 def test_a_folder_of_nothing_is_refused(tmp_path):
