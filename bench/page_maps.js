@@ -70,7 +70,7 @@ function asMap([kind, rows, columns, top, from]) {
   return {
     key: kind, name: profile ? "phase_profile" : "sensitivity", shape: [rows, columns], of: null, low: 0, high: top,
     label: "times the mean", signed: false, mean: true, bytes: thumbBytes, from, cell: null,
-    what: profile ? "sensitivity of each phase" : "sensitivity, means over blocks",
+    what: profile ? "sensitivity of each phase" : "sensitivity",
     axes: profile ? [`row mod ${rows}`, `column mod ${columns}`] : ["row (block)", "column (block)"],
   };
 }

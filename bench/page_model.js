@@ -104,7 +104,7 @@ function field(pictures) {
   const map = currentMap((one) => one.key === key);
   if (!map) return el("div", { class: "field" }, el("p", { class: "soft" }, pictures.length ? "This map has no difference to show." : "These records hold no maps: they were packed without them. Render the page from the folder of the run to see them."));
   const side = Math.min(narrow.matches ? window.innerWidth - 28 : 560, 560);
-  const coarse = map.of && String(map.of) !== String(map.shape) ? `Means over blocks: ${map.shape.join(" × ")} of ${map.of.join(" × ")} values. ` : map.of ? "" : "Means over blocks. ";
+  const coarse = map.of && String(map.of) !== String(map.shape) ? `Means over blocks: ${map.shape.join(" × ")} of ${map.of.join(" × ")} values. ` : map.of ? "" : "Means over blocks; finer maps would make this page too large. ";
   const note = `${map.what[0].toUpperCase()}${map.what.slice(1)}. ${coarse}${map.cell && !coarse ? `Light lines enclose stride cells of ${map.cell.join(" × ")} pixels.` : ""}`;
   return el("div", { class: "field" }, mapFigure(map, panel.i, side), el("figcaption", {}, note));
 }
@@ -165,7 +165,7 @@ function numbersPart() {
   const heads = ["metric", fillName(firstFill()), ...(state.fill ? [fillName(state.fill), "difference"] : [])];
   const made = [...groups].map(([suite, metrics]) => el("details", { open: suite === data.metrics[state.metric].suite },
     el("summary", {}, `${suite}, ${plural(metrics.length, "metric")}`),
-    el("table", { class: "plain" }, el("thead", {}, el("tr", {}, heads.map((text, k) => el("th", { scope: "col", class: k ? "number" : "" }, text)))), el("tbody", {}, metrics.map(numberRow)))));
+    el("div", { class: "wide" }, el("table", { class: "plain" }, el("thead", {}, el("tr", {}, heads.map((text, k) => el("th", { scope: "col", class: k ? "number" : "" }, text)))), el("tbody", {}, metrics.map(numberRow))))));
   return el("section", { class: "metrics" }, el("h2", {}, "Every number"), el("p", { class: "about" }, data.note), made);
 }
 
