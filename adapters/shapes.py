@@ -47,7 +47,7 @@ def _joined(a: Any, b: Any, *_: Any, **__: Any) -> Answer:
     if not (isinstance(a, Tensor) and a.is_meta and a.is_floating_point()):
         return None
     if isinstance(b, Tensor):
-        same = b.is_meta and a.shape == b.shape and a.dtype == b.dtype
+        same = bool(b.is_meta and a.shape == b.shape and a.dtype == b.dtype)
         return torch.empty_like(a) if same else None
     return torch.empty_like(a) if isinstance(b, int | float) else None
 

@@ -98,7 +98,9 @@ def _traffic() -> Any:
     from torch.utils._pytree import tree_leaves
 
     class Traffic(TorchDispatchMode):
-        bytes = 0
+        def __init__(self) -> None:
+            super().__init__()
+            self.bytes = 0
 
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -1,0 +1,129 @@
+"""`perimetry bench`: what is counted, what is compared, and the page it keeps."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from perimetry.bench.cli import app
+from perimetry.bench.environment import environment
+from perimetry.bench.speed import Growth, Row, peak_of, turns
+from perimetry.bench.speed_floor import Rates, Work, work_of
+from perimetry.bench.speed_page import merged
+from perimetry.bench.speed_report import Report, render
+from perimetry.bench.speed_rivals import Duel
+
+
+def test_operations_and_bytes_of_a_product_are_those_of_the_formula():
+    """An (m, k) by (k, n) product: 2 m k n operations, and three matrices moved."""
+    a, b = torch.ones(3, 5), torch.ones(5, 7)
+    assert work_of(lambda: a @ b) == Work(2 * 3 * 5 * 7, 4 * (15 + 35 + 21))
+
+
+def test_a_view_moves_nothing():
+    x = torch.ones(4, 6)
+    assert work_of(lambda: x.t()[1:].unsqueeze(0)) == Work(0, 0)
+
+
+def test_a_backward_pass_to_the_input_counts_as_the_forward_pass():
+    """Of a convolution with frozen weights: as many operations there as back."""
+    layer = nn.Conv2d(3, 8, 3, padding=1, bias=False).requires_grad_(False)
+    x = torch.ones(2, 3, 6, 6)
+    forward = 2 * (2 * 8 * 6 * 6) * (3 * 3 * 3)
+    assert work_of(lambda: layer(x)).operations == forward
+
+    def both():
+        leaf = x.clone().requires_grad_()
+        torch.autograd.grad(layer(leaf.view_as(leaf)).sum(), leaf)
+
+    assert work_of(both).operations == 2 * forward
+
+
+def test_the_floor_is_set_by_the_slower_of_both():
+    rates = Rates(operations=100.0, bytes=10.0)
+    assert rates.floor_s(Work(500, 10)) == 5.0
+    assert rates.bound(Work(500, 10)) == "operations"
+    assert rates.floor_s(Work(100, 40)) == 4.0
+    assert rates.bound(Work(100, 40)) == "memory"
+    assert Work(2, 3).times(2) == Work(4, 6)
+
+
+def test_jobs_take_turns():
+    """One warm-up of each, then A B A B."""
+    seen = []
+    times = turns([lambda: seen.append("a"), lambda: seen.append("b")], 2, "cpu")
+    assert "".join(seen) == "ababab"
+    assert len(times) == 2
+    assert all(t >= 0 for t in times)
+
+
+def test_a_peak_is_what_a_job_took_for_a_while():
+    """64 MiB held and given back show in the peak; nothing shows where nothing is taken."""
+    taken = peak_of(lambda: torch.ones(64 * 2**18).sum(), "cpu")
+    if taken is None:  # no such count on this system
+        return
+    assert 60 < taken < 96
+    assert peak_of(lambda: None, "cpu") < 16
+
+
+def test_overhead_is_the_time_beyond_the_bare_passes():
+    assert Row("m", "erf", 8, 224, 1.05, 1.0, bare_s=1.0).overhead == pytest.approx(0.05)
+    assert Row("m", "structure", 8, 224, 1.0, 1.0).overhead is None
+
+
+@pytest.fixture
+def report():
+    rows = [
+        Row("timm:a", "structure", 4, 224, 0.5, 10.0),
+        Row("timm:a", "erf", 4, 224, 1.1, 20.0, 1.0, Work(2e9, 1e9), 0.02),
+    ]
+    found = Report("cpu", environment(), Rates(10e9, 1e9), rows, [Growth("images", 2, 4, 1.9)])
+    found.duels["timm:a"] = [Duel("plain autograd loop", 1.0, 3.0)]
+    return found
+
+
+def test_a_report_holds_every_figure_with_its_unit(report):
+    """Time, rate, memory, overhead, floor, rivals and growth, each where it belongs."""
+    text = render(report)
+    cells = [re.split(r"\s*\|\s*", line.strip("| ")) for line in text.splitlines() if "|" in line]
+    assert ["timm:a", "224", "erf", "4", "1.10 s", "3.6", "20 MiB"] in cells
+    assert ["timm:a", "224", "structure", "4", "500 ms", "", "10 MiB"] in cells
+    floor = ["2", "1.0", "1.00 s", "memory", "1.1x"]
+    assert ["timm:a", "erf", "1.00 s", "+10.0%", "20 ms", *floor] in cells
+    assert ["timm:a", "plain autograd loop", "1.00 s", "3.00 s", "3.00x"] in cells
+    assert ["images", "2", "4", "1.90x"] in cells
+    assert "10 GFLOP/s" in text
+
+
+def test_a_page_keeps_what_was_written_by_hand(tmp_path):
+    """A new measurement replaces the part of its device alone."""
+    page = merged("# Title\n\nby hand\n", "cpu", "one")
+    page = merged(page, "cuda:0", "two")
+    again = merged(page, "cpu", "three")
+    assert again == page.replace("one", "three")
+    assert again.startswith("# Title\n\nby hand\n")
+    assert again.index("three") < again.index("two")
+
+
+def test_the_command_measures_a_small_model_and_writes_the_page(tmp_path):
+    """One run over a tiny model: every table has its row, and the file holds what was printed."""
+    page = tmp_path / "page.md"
+    arguments = ["bench", "timm:test_resnet@init", "--suite", "structure,deadpixel", "--count", "2"]
+    done = CliRunner().invoke(
+        app, [*arguments, "--device", "cpu", "--rounds", "1", "--markdown", str(page)]
+    )
+    assert done.exit_code == 0, done.output
+    text = page.read_text()
+    for part in ("structure", "deadpixel", "plain autograd loop", "openerf 0.6.1", "side"):
+        assert f"| {part} " in text
+    assert text.count("timm:test_resnet@init") == 5
+
+
+def test_an_unknown_suite_is_answered_with_near_names():
+    done = CliRunner().invoke(app, ["bench", "--suite", "structur"])
+    assert done.exit_code == 1
+    assert "did you mean structure?" in done.output
