@@ -4,13 +4,12 @@ For a direction d with entries +1 and -1 at the channels of the n interior pixel
 elsewhere, the *response* is the central difference R = (F(x + h d) - F(x - h d)) / (2 h), h in
 pixel values in [0, 1]. Over random signs, E |R|^2 / n is the mean over these pixels of
 sum_c |dF / d image_c|^2, up to the error of the step: the phase mean of `deadpixel`'s sensitivity.
+h is chosen as in `comb_step`; where a network rounds, |R|^2 is the product of two looks.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import phases
+from .comb_step import Disagreement, Step, difference, look_at, settle
 from .deadpixel import STREAM as TARGET_STREAM
 from .gradients import random_signs
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ..adapters.model import InputSpec
+    from .comb_step import Pilot
     from .phases import Pair
     from .sittings import Sitting
     from .slopes import Slopes
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 STREAM = 31
 NOISE_STREAM = 32
 PILOT_STREAM = 33
-STEPS = tuple(2.0**-k for k in (5, 7, 9, 11, 13, 15))
-"""Step sizes that are tried, in pixel values in [0, 1], each a quarter of the one before."""
 
 
 @dataclass(frozen=True)
@@ -94,69 +93,33 @@ def per_mean(maps: Array) -> Array:
     return shares
 
 
-def choose_step(sitting: Sitting, comb: Comb, seed: int) -> float | None:
-    """Take the step at which responses depend least on it; None if nothing responds.
+def choose_step(sitting: Sitting, comb: Comb, seed: int) -> Step | str:
+    """The step to take (see `comb_step`), or the reason why there is none.
 
-    Responses to a scattered direction (a random phase in each cell) of the sitting's first image
-    are taken at all `STEPS`, and the finer step of the neighbours that differ least is chosen:
-    curvature and kinks make the difference grow with the step (kinks with its root, as the share of
-    units that cross one goes with the step), float noise with its inverse.
+    Responses are those to a scattered direction (a random phase in each cell) of the sitting's
+    first image.
     """
-    responses = pilot_responses(sitting, comb, seed, sitting.indices[0], STEPS)
-    if not any(bool(r.any()) for r in responses):
-        return None
-    errors = [Disagreement.between(a, b).relative for a, b in pairwise(responses)]
-    return STEPS[int(np.argmin(errors)) + 1]
+    return settle(pilot_of(sitting, comb, seed, sitting.indices[0]))
 
 
-@dataclass(frozen=True)
-class Disagreement:
-    """How far responses at a coarse and a fine step differ: squared lengths."""
-
-    difference: float
-    coarse: float
-    fine: float
-
-    @classmethod
-    def between(cls, coarse: Tensor, fine: Tensor) -> Disagreement:
-        """Compare two responses (units,)."""
-        lengths = (float(t.square().sum()) for t in (coarse - fine, coarse, fine))
-        return cls(*lengths)
-
-    def __add__(self, other: Disagreement) -> Disagreement:
-        return Disagreement(
-            self.difference + other.difference, self.coarse + other.coarse, self.fine + other.fine
-        )
-
-    @property
-    def relative(self) -> float:
-        """Length of the difference over the longer of the two; 1 where both are 0."""
-        longer = max(self.coarse, self.fine)
-        return math.sqrt(self.difference / longer) if longer else 1.0
-
-    @property
-    def relative_energy(self) -> float:
-        """Difference of the squared lengths over the larger; 1 where both are 0."""
-        larger = max(self.coarse, self.fine)
-        return abs(self.coarse - self.fine) / larger if larger else 1.0
-
-
-def pilot_responses(
-    sitting: Sitting, comb: Comb, seed: int, index: int, steps: Sequence[float]
-) -> list[Tensor]:
-    """Responses (units,) of image `index` to a scattered direction, one a step, in float64."""
+def pilot_of(sitting: Sitting, comb: Comb, seed: int, index: int) -> Pilot:
+    """What gives the responses (units,) of image `index` to a scattered direction; see `settle`."""
     x = sitting.image(index)
     rng = np.random.default_rng([seed, PILOT_STREAM, index])
     mask = comb.scattered(rng, (x.shape[1], x.shape[2])).to(x.device)
     signs = random_signs(x[None], [index], seed=seed, stream=PILOT_STREAM + 1)[0]
-    direction = signs * mask * pixel_step(sitting.view.model.spec, x)
-    outputs = sitting.view.target(x + s * h * direction for h in steps for s in (1, -1))
-    return [difference(next(outputs), next(outputs), h) for h in steps]
+    unit = pixel_step(sitting.view.model.spec, x)
 
+    def pilot(steps: Sequence[float], second: bool) -> list[Tensor]:
+        bases = [look_at(x, h * unit, index, seed) if second else x for h in steps]
+        outputs = sitting.view.target(
+            base + s * h * signs * mask * unit
+            for base, h in zip(bases, steps, strict=True)
+            for s in (1, -1)
+        )
+        return [difference(next(outputs), next(outputs), h) for h in steps]
 
-def difference(plus: Tensor, minus: Tensor, step: float) -> Tensor:
-    """Central difference of two outputs (units,), in float64."""
-    return (plus.double() - minus.double()) / (2 * step)
+    return pilot
 
 
 @dataclass
@@ -166,7 +129,8 @@ class CombTest:
     By image: `energies` (p, q), mean squared response per pixel; `signals`, squared responses, and
     `noises`, their mean squared products with the response to input noise, both (p, q);
     `projections` (draws, 2, p, q): responses on the random target signs of `slopes`, by differences
-    and by gradients. `steps_differ` compares responses at `step` and at four times it.
+    and by gradients. `steps_differ` compares responses at `step` and at four times it; `reason`
+    says why there is no step.
     """
 
     comb: Comb
@@ -176,8 +140,8 @@ class CombTest:
     noise_draws: int
     seed: int
     slopes: Slopes
-    step: float | None = None
-    silent: bool = False
+    step: Step | None = None
+    reason: str | None = None
     steps_differ: Disagreement = field(default_factory=lambda: Disagreement(0.0, 0.0, 0.0))
     energies: dict[int, Array] = field(default_factory=dict)
     signals: dict[int, Array] = field(default_factory=dict)
@@ -187,20 +151,23 @@ class CombTest:
     def look(self, sitting: Sitting) -> None:
         """Measure the images of one weight set."""
         own = sitting.first(self.draws)
-        if not own or self.silent:
+        if not own or self.reason is not None:
             return
         if self.step is None:
-            self.step = choose_step(sitting, self.comb, self.seed)
-            self.silent = self.step is None
-        if self.step is not None:
-            for index in own:
-                self._image(sitting, index, self.step)
-                pilots = pilot_responses(
-                    sitting, self.comb, self.seed, index, (4 * self.step, self.step)
-                )
-                self.steps_differ += Disagreement.between(*pilots)
+            found = choose_step(sitting, self.comb, self.seed)
+            if isinstance(found, str):
+                self.reason = found
+                return
+            self.step = found
+        for index in own:
+            self._image(sitting, index, self.step)
+            self.steps_differ += self._compare_steps(sitting, index, self.step)
 
-    def _image(self, sitting: Sitting, index: int, step: float) -> None:
+    def _compare_steps(self, sitting: Sitting, index: int, step: Step) -> Disagreement:
+        pilot = pilot_of(sitting, self.comb, self.seed, index)
+        return Disagreement.looked(step.coarser().responses(pilot), step.responses(pilot))
+
+    def _image(self, sitting: Sitting, index: int, step: Step) -> None:
         noise = self._noise_responses(sitting, index)
         draws = range(index, self.draws, self.images)
         found = [self._draw(sitting, index, draw, step, noise) for draw in draws]
@@ -211,30 +178,34 @@ class CombTest:
         self.projections[index] = np.stack([projection for _, _, projection in found])
 
     def _draw(
-        self, sitting: Sitting, index: int, draw: int, step: float, noise: Tensor
+        self, sitting: Sitting, index: int, draw: int, step: Step, noise: Tensor
     ) -> tuple[Array, Array, Array]:
         """Squared responses, squared products with `noise` (draws, units), and projections."""
         x = sitting.image(index)
         signs = random_signs(x[None], [draw], seed=self.seed, stream=STREAM)[0]
-        direction = signs * pixel_step(sitting.view.model.spec, x)
-        outputs = sitting.view.target(self._pairs(x, step * direction))
+        unit = step.size * pixel_step(sitting.view.model.spec, x)
+        bases = [look_at(x, unit, index, self.seed) if second else x for second in step.looks]
+        outputs = sitting.view.target(self._pairs(bases, signs * unit))
         rows = []
-        for plus, minus in zip(outputs, outputs, strict=True):
-            response = difference(plus, minus, step)
-            product = (noise @ response).square().sum() / (len(noise) - 1)
-            projection = response @ signs_of_target(plus, index, self.seed).double()
-            rows.append([float(v) for v in (response.square().sum(), product, projection)])
+        for _ in range(self.comb.period[0] * self.comb.period[1]):
+            looks = [difference(next(outputs), next(outputs), step.size) for _ in bases]
+            first, last = looks[0], looks[-1]
+            product = ((noise @ first) * (noise @ last)).sum() / (len(noise) - 1)
+            signs_of_f = signs_of_target(first, index, self.seed).double()
+            projection = (first + last) @ signs_of_f / 2
+            rows.append([float(v) for v in ((first * last).sum(), product, projection)])
         table: Array = np.array(rows).T.reshape(3, *self.comb.period)
         exact = self.slopes.along(index, signs, self.comb)
         return table[0], table[1], np.stack([table[2], exact])
 
-    def _pairs(self, x: Tensor, change: Tensor) -> Iterator[Tensor]:
-        """The image with each phase changed up, and down."""
+    def _pairs(self, bases: Sequence[Tensor], change: Tensor) -> Iterator[Tensor]:
+        """Each of the images with each phase changed up, and down."""
         for rows, columns in self.comb.teeth():
-            for sign in (1, -1):
-                altered = x.clone()
-                altered[:, rows, columns] += sign * change[:, rows, columns]
-                yield altered
+            for base in bases:
+                for sign in (1, -1):
+                    altered = base.clone()
+                    altered[:, rows, columns] += sign * change[:, rows, columns]
+                    yield altered
 
     def _noise_responses(self, sitting: Sitting, index: int) -> Tensor:
         """F's deviations from their mean (draws, units) under input noise, in float64."""

@@ -7,28 +7,32 @@ R = (u(x + h d) - u(x - h d)) / (2 h), h in pixel values in [0, 1]. Over random 
 the sum over the block's pixels of the `energy` map, up to the error of the step. Each pixel of the
 map gets its block's sum over its pixels: the `energy` map, averaged within blocks.
 
-h is chosen as in `comb`: of six sizes, the one whose response to the block under the unit depends
-least on it. `step_error` in the table `blocks` is the relative difference of responses to that
-block at h and 4 h, over all images.
+h is chosen as in `comb_step`, by the response to the block under the unit; where the network
+rounds, |R|^2 is the product of two looks. `step_error` in the table `blocks` is the relative
+difference of responses to that block at h and 4 h, over all images.
 
 Sampling: one draw of signs an image. A block whose response has k independent channels has a
 relative standard deviation of sqrt(2 / k), at most 1.41 where one channel is all; `sampling_error`
 is what was found: the standard error over samples, root mean square over blocks weighted by their
 energy, over the mean. Sizes below the side of a block cannot be told.
 
-Cost: two passes a block and image, four an image for the error of the step, twelve for the step.
+Cost: two passes a block and image, four an image for the error of the step, fourteen for the step;
+where the network rounds, four, eight and up to fifty-four.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .comb import STEPS, Disagreement, difference, pixel_step
+from ..adapters.errors import NotApplicableError
+from .comb import pixel_step
+from .comb_step import SILENT, STEPS, Disagreement, Step, difference, look_at, settle
+from .comb_step import passes as passes_for_step
 from .gradients import expect, random_signs
 from .sittings import by_sample, sittings
 
@@ -62,9 +66,9 @@ def cut(height: int, width: int, block: int) -> list[Place]:
     return [(r, c) for r in rows for c in columns]
 
 
-def passes(blocks: int, images: int) -> int:
+def passes(blocks: int, images: int, step: Step) -> int:
     """Forward passes that a measurement takes."""
-    return (2 * blocks + 4) * images + 2 * len(STEPS)
+    return (2 * blocks + 4) * images * len(step.looks) + passes_for_step(step)
 
 
 @dataclass
@@ -78,7 +82,7 @@ class BlockTest:
     units: Sequence[Unit]
     images: int
     seed: int
-    step: float | None = None
+    step: Step | None = None
     steps_differ: Disagreement = field(default_factory=lambda: Disagreement(0.0, 0.0, 0.0))
     energies: dict[int, Array] = field(default_factory=dict)
 
@@ -87,17 +91,24 @@ class BlockTest:
         for index in sitting.first(self.images):
             if self.step is None:
                 self.step = self._choose_step(sitting, index)
-            pilots = self._pilot(sitting, index, (4 * self.step, self.step))
-            self.steps_differ += Disagreement.between(*pilots)
+            pilot = partial(self._pilot, sitting, index)
+            self.steps_differ += Disagreement.looked(
+                self.step.coarser().responses(pilot), self.step.responses(pilot)
+            )
             self.energies[index] = self._image(sitting, index, self.step)
 
-    def _choose_step(self, sitting: Sitting, index: int) -> float:
-        responses = self._pilot(sitting, index, STEPS)
-        errors = [Disagreement.between(a, b).relative for a, b in pairwise(responses)]
-        return STEPS[int(np.argmin(errors)) + 1]
+    def _choose_step(self, sitting: Sitting, index: int) -> Step:
+        found = settle(partial(self._pilot, sitting, index))
+        if found == SILENT:  # other blocks may still move the unit
+            return Step(STEPS[1])
+        if isinstance(found, str):
+            raise NotApplicableError(found)
+        return found
 
-    def _pilot(self, sitting: Sitting, index: int, steps: Sequence[float]) -> list[Tensor]:
-        """Responses of the first unit to the block under it, one a step."""
+    def _pilot(
+        self, sitting: Sitting, index: int, steps: Sequence[float], second: bool
+    ) -> list[Tensor]:
+        """Responses of the first unit to the block under it, one a step; see `settle`."""
         x = sitting.image(index)
         grid = expect(sitting.view.model.target, "target")
         y = (self.units[0][0] + 0.5) * x.shape[1] / grid.height
@@ -105,30 +116,39 @@ class BlockTest:
         under = next(
             p for p in self.places if p[0].start <= y < p[0].stop and p[1].start <= z < p[1].stop
         )
-        direction = self._direction(sitting, index)
-        outputs = self._units(
-            sitting, (_changed(x, s * h * direction, under) for h in steps for s in (1, -1))
+        unit = pixel_step(sitting.view.model.spec, x)
+        signs = self._signs(x, index)
+        bases = [look_at(x, h * unit, index, self.seed) if second else x for h in steps]
+        changed = (
+            _changed(base, s * h * unit * signs, under)
+            for base, h in zip(bases, steps, strict=True)
+            for s in (1, -1)
         )
+        outputs = self._units(sitting, changed)
         return [difference(next(outputs)[0], next(outputs)[0], h) for h in steps]
 
-    def _image(self, sitting: Sitting, index: int, step: float) -> Array:
+    def _image(self, sitting: Sitting, index: int, step: Step) -> Array:
         x = sitting.image(index)
-        change = step * self._direction(sitting, index)
-        outputs = self._units(
-            sitting, (_changed(x, s * change, place) for place in self.places for s in (1, -1))
+        unit = step.size * pixel_step(sitting.view.model.spec, x)
+        change = unit * self._signs(x, index)
+        bases = [look_at(x, unit, index, self.seed) if second else x for second in step.looks]
+        changed = (
+            _changed(base, s * change, place)
+            for place in self.places
+            for base in bases
+            for s in (1, -1)
         )
-        rows = [
-            difference(plus, minus, step).square().sum(1).cpu().numpy()
-            for plus, minus in zip(outputs, outputs, strict=True)
-        ]
+        outputs = self._units(sitting, changed)
+        rows = []
+        for _ in self.places:
+            looks = [difference(next(outputs), next(outputs), step.size) for _ in bases]
+            rows.append((looks[0] * looks[-1]).sum(1).cpu().numpy())
         table: Array = np.stack(rows, 1)
         return table
 
-    def _direction(self, sitting: Sitting, index: int) -> Tensor:
-        """Random signs (channels, height, width), one pixel value in [0, 1] each."""
-        x = sitting.image(index)
-        signs = random_signs(x[None], [index], seed=self.seed, stream=STREAM)[0]
-        return signs * pixel_step(sitting.view.model.spec, x)
+    def _signs(self, x: Tensor, index: int) -> Tensor:
+        """Random signs (channels, height, width)."""
+        return random_signs(x[None], [index], seed=self.seed, stream=STREAM)[0]
 
     def _units(self, sitting: Sitting, inputs: Iterator[Tensor]) -> Iterator[Tensor]:
         """The channels of each unit (units, channels) for each of `inputs`, in order."""
@@ -166,7 +186,8 @@ def block_maps(
 ) -> BlockMaps:
     """Energy maps of `units`, averaged within blocks, of the first `images` images.
 
-    Every weight set sees at least one. Raises `NotApplicableError` when an output is not finite.
+    Every weight set sees at least one. Raises `NotApplicableError` when an output is not finite,
+    or rounded too coarsely for any step.
     """
     size = (model.spec.height, model.spec.width)
     side = block or default_block(*size)
@@ -176,11 +197,13 @@ def block_maps(
     for sitting in sittings(model, context.images, context.batch, notes):
         test.look(sitting)
     samples = by_sample(test.energies, min(model.members, len(context.images)))
+    step = expect(test.step, "step")
     row = {
         "side": side,
         "blocks": len(test.places),
-        "passes": passes(len(test.places), count),
-        "step": test.step,
+        "passes": passes(len(test.places), count, step),
+        "step": step.size,
+        "rounded": step.rounded,
         "step_error": test.steps_differ.relative,
         "sampling_error": sampling_error(samples[:, 0]),
     }

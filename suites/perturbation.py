@@ -18,8 +18,9 @@ Phase comb (ours; see `comb`)
     by +-h with random signs: unbiased for the phase's mean energy. The period is the largest
     divisor of the target's stride that is at most 4, or the setting `period`. `comb_weakest`,
     `comb_imbalance`, `comb_ratio` are read off the profile (mean 1) as in `deadpixel`; but slow
-    trends are not divided out. `comb_step` is h, chosen between float noise and curvature;
-    `comb_error` the relative difference of responses at h and 4 h, over the comb's images.
+    trends are not divided out. `comb_step` is h, chosen between float noise, rounding and
+    curvature (see the module `comb_step`); `comb_error` the relative difference of responses at
+    h and 4 h, over the comb's images.
 Detectability (ours; observer: non-prewhitening matched filter, Barrett & Myers 2004)
     s = dF / d(step) along a comb, K the covariance of F under independent normal input noise of
     standard deviation `noise` at every pixel and channel. An observer who reads the product of F
@@ -47,9 +48,9 @@ Phases are chosen on all samples but one and read on that one, in turn (see `unb
 
 Cost, in forward passes: p q pairs for each of `comb_draws`; up to 64 places for each of
 `position_images`; p q for each of `attack_images`; for each image of the comb `noise_draws`, four
-for the error of the step, and a backward pass or two; 12 for the step; two an image for the shift:
-about 500 by default. Intervals take four samples; the position test has them from
-`position_images` = 4 on.
+for the error of the step, and a backward pass or two; 14 for the step; two an image for the shift:
+about 500 by default. On a network that rounds, those of the comb twice, and up to 40 more for the
+step. Intervals take four samples; the position test has them from `position_images` = 4 on.
 """
 
 from __future__ import annotations

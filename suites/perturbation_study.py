@@ -12,6 +12,7 @@ from ..adapters.errors import PerimetryError
 from .attack import AttackTest
 from .comb import Comb, CombTest, direction_error, per_mean
 from .comb_period import choose_comb
+from .comb_step import ROUNDED, Step
 from .deadpixel import corrected
 from .positions import PositionTest, make_block, position_metrics, stem_period
 from .routes import detect_metrics, distance, gradient_metrics, leverage, structure_profile
@@ -92,7 +93,7 @@ class Study:
         """Why the comb gives nothing, where it does not."""
         if isinstance(self.comb, str):
             return self.comb
-        return "the target does not respond to any change of its interior pixels"
+        return self.comb.reason or "no image was shown"
 
     def report(self) -> None:
         """Fill in maps and metrics; those of the comb are left out where it gives nothing."""
@@ -125,12 +126,14 @@ class Study:
         estimate = resamples.estimate(resamples.whole @ samples, low=0.0, high=1.0)
         self.found.metrics["shift_consistency"] = estimate
 
-    def _report_comb(self, test: CombTest, step: float) -> None:
+    def _report_comb(self, test: CombTest, step: Step) -> None:
         energies, resamples = self._samples(test.energies)
         profiles = pseudo_values(energies, per_mean)
         metrics = self.found.metrics
         metrics |= {f"comb_{k}": v for k, v in corrected(profiles, resamples).items()}
-        metrics["comb_step"] = Estimate(step)
+        metrics["comb_step"] = Estimate(step.size)
+        if step.rounded:
+            self.found.notes.append(ROUNDED)
         metrics["comb_error"] = Estimate(test.steps_differ.relative)
         self.found.maps["comb_profile"] = per_mean(energies.mean(0))
         signals, noises = (self._samples(v)[0] for v in (test.signals, test.noises))

@@ -10,6 +10,7 @@ from perimetry.adapters.errors import InputError
 from perimetry.adapters.model import InputSpec
 from perimetry.adapters.onnx import open_onnx
 from perimetry.adapters.torch import wrap
+from perimetry.suites.comb_step import Step
 from perimetry.suites.erf import Erf
 from perimetry.suites.erf_blocks import block_maps, cut, default_block, passes
 from perimetry.suites.gradients import gradient_maps
@@ -66,7 +67,7 @@ def test_every_unit_of_a_grid_is_read_from_the_same_passes():
             expected = np.zeros((24, 24))
             expected[8 * i : 8 * i + 8, 8 * j : 8 * j + 8] = 16.0
             np.testing.assert_allclose(maps[i, j], expected, rtol=1e-4, atol=1e-9)
-    assert found.tables["blocks"][0]["passes"] == (2 * 9 + 4) * 4 + 12
+    assert found.tables["blocks"][0]["passes"] == (2 * 9 + 4) * 4 + 14
 
 
 def test_blocks_are_unbiased_for_the_energy_map_of_a_curved_network():
@@ -121,8 +122,9 @@ def test_a_file_without_gradients_has_its_field_and_says_what_it_cost(tmp_path):
     images = open_images("dead-leaves", 4).load(model.spec)
     found = suite.measure(model, "blocks", {}, Context(images, batch=8, draws=20))
     blocks = len(cut(32, 32, default_block(32, 32)))
-    assert found.tables["blocks"][0]["passes"] == passes(blocks, 4)
-    assert any(f"{passes(blocks, 4)} forward passes" in note for note in found.notes)
+    stated = passes(blocks, 4, Step(1.0))
+    assert found.tables["blocks"][0]["passes"] == stated
+    assert any(f"{stated} forward passes" in note for note in found.notes)
     assert found.metrics["radius"].value > 0
 
 

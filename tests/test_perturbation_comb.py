@@ -11,14 +11,16 @@ from torch import nn
 from perimetry.adapters.model import InputSpec
 from perimetry.adapters.torch import wrap
 from perimetry.suites import phases
-from perimetry.suites.comb import (
+from perimetry.suites.comb import CombTest, choose_step, direction_error, make_comb, per_mean
+from perimetry.suites.comb_step import (
+    COARSE,
+    SILENT,
     STEPS,
-    CombTest,
+    TOO_ROUGH,
     Disagreement,
-    choose_step,
-    direction_error,
-    make_comb,
-    per_mean,
+    Step,
+    rough_share,
+    settle,
 )
 from perimetry.suites.deadpixel import corrected
 from perimetry.suites.images import open_images
@@ -127,8 +129,61 @@ def step_of(module):
 
 
 def test_the_step_grows_with_rounding_and_shrinks_with_curvature():
-    assert step_of(Rounded(quantum=0.02)) == STEPS[1]
-    assert step_of(Rounded(bend=5.0)) < STEPS[1]
+    assert step_of(Rounded(quantum=0.02)) == Step(STEPS[1])
+    assert step_of(Rounded(bend=5.0)).size < STEPS[1]
+
+
+def staircase(quantum, seed, *, moved=16, units=20_000):
+    """Units of slope 1 with steps of height `quantum`; a look moves each by up to `moved` quanta."""
+    random = torch.Generator().manual_seed(seed)
+    start, moves = (torch.rand(units, generator=random, dtype=torch.float64) for _ in range(2))
+
+    def value(move, second):
+        where = start + (moved * quantum * moves if second else 0) + move
+        return (where / quantum).round() * quantum
+
+    return lambda steps, second: [(value(h, second) - value(-h, second)) / (2 * h) for h in steps]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_looks_at_a_staircase_have_its_slope_where_squared_responses_have_its_rounding(seed):
+    """Literal: 2h is a whole number of steps and a fraction p, so a response is one or the other.
+
+    The mean square of a response of mean 1 is 1 + p (1 - p) (quantum / 2h)^2; a product's is 1.
+    """
+    quantum = 0.02
+    pilot = staircase(quantum, seed)
+    found = settle(pilot)
+    assert found.rounded
+    first, last = found.responses(pilot)
+    p = 2 * found.size / quantum % 1
+    expected = 1 + p * (1 - p) * (quantum / (2 * found.size)) ** 2
+    assert float(first.square().mean()) == pytest.approx(expected, rel=0.05)
+    assert float((first * last).mean()) == pytest.approx(1, abs=0.05)
+    assert expected > 1.1
+
+
+def test_steps_of_which_a_unit_crosses_none_or_one_are_no_measurement():
+    """Both looks see the same few steps: their product is no freer of rounding than a square."""
+    assert settle(staircase(2.0, 0, moved=0)) == TOO_ROUGH
+
+
+def test_a_network_that_rounds_still_has_its_profile_within_the_stated_error():
+    """Gains 1 to 4 behind rounding to 0.3, which is 2.4 times what the weakest phase changes."""
+    images = open_images("dead-leaves", 12).load(GREY)
+    model = wrap(Rounded(quantum=0.3), spec=GREY, device="cpu", precision="float64")
+    test = comb_test(model, images, draws=12)
+    assert test.step.rounded
+    gains = np.array([[1.0, 2.0], [3.0, 4.0]])
+    found = np.mean(list(test.energies.values()), axis=0)
+    apart = found / found.mean() - gains**2 / (gains**2).mean()
+    assert np.sqrt((apart**2).mean()) < test.steps_differ.relative < 0.6
+
+
+def test_a_network_that_rounds_too_coarsely_says_so():
+    assert step_of(Rounded(quantum=50.0)) in (SILENT, TOO_ROUGH)
+    alternating = itertools.cycle((torch.ones(8), -torch.ones(8)))
+    assert settle(lambda steps, _: [next(alternating) for _ in steps]) == TOO_ROUGH
 
 
 def test_responses_that_differ_are_told_by_their_lengths():
@@ -141,7 +196,7 @@ def test_responses_that_differ_are_told_by_their_lengths():
 
 
 def test_there_is_no_step_where_nothing_responds():
-    assert step_of(private(((0.0, 0.0), (0.0, 0.0)))) is None
+    assert step_of(private(((0.0, 0.0), (0.0, 0.0)))) == SILENT
 
 
 def test_teeth_and_sums_cover_each_interior_pixel_of_a_phase_once():
