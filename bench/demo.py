@@ -77,8 +77,9 @@ def export(name: str, path: Path, *, seed: int) -> None:
 
 
 def publish(store: Store) -> list[Path]:
-    """Write the board as Markdown, CSV and JSON, and every map as PNG, beside the records."""
+    """Write the board as a page, Markdown, CSV and JSON, and every map as PNG, by the records."""
     from .board import Board
+    from .page import write_page
     from .pictures import draw_record
     from .render import render
     from .store import write_text
@@ -90,6 +91,9 @@ def publish(store: Store) -> list[Path]:
         path = store.root / f"board.{form}"
         write_text(path, render(board, form))
         written.append(path)
+    page = store.root / "board.html"
+    write_page(board, page, title="Demo")
+    written.append(page)
     maps = store.root / "maps"
     maps.mkdir(exist_ok=True)
     for record in records:

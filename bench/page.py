@@ -41,9 +41,13 @@ TABLES_ROOM = 0.2
 """Share of a page up to which its records keep all their tables."""
 LIBRARIES = ("vendor_tabulator.js", "vendor_d3.js", "vendor_plot.js")
 OWN_SCRIPTS = tuple(
-    f"page_{name}.js" for name in ("core", "maps", "table", "model", "plots", "main")
+    f"page_{name}.js"
+    for name in ("core", "maps", "rows", "cells", "table", "field", "model", "plots", "main")
 )
-STYLES = ("vendor_tabulator.css", "page.css", "page_board.css")
+STYLES = (
+    "vendor_tabulator.css",
+    *("page.css", "page_board.css", "page_table.css", "page_model.css", "page_narrow.css"),
+)
 LICENCES = "vendor_licences.txt"
 PLACE = re.compile(r"\{\{(\w+)\}\}")
 

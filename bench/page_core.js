@@ -37,7 +37,10 @@ function block(name) {
   if (!opened.has(name)) {
     const stream = new Blob([bytesOf($(name).textContent)]).stream();
     const plain = stream.pipeThrough(new DecompressionStream("deflate"));
-    opened.set(name, new Response(plain).arrayBuffer().then((buffer) => new Uint8Array(buffer)));
+    opened.set(
+      name,
+      new Response(plain).arrayBuffer().then((buffer) => new Uint8Array(buffer)),
+    );
   }
   return opened.get(name);
 }
@@ -75,7 +78,7 @@ function half(value, low, high) {
 
 const fillName = (fill) => (fill === "none" ? "as it is" : `padding ${fill}`);
 
-const at = (column, i) => (column ? column[i] ?? null : null);
+const at = (column, i) => (column ? (column[i] ?? null) : null);
 
 // Value, interval, rank and reason of a metric for one model and kernel padding.
 function cell(metric, fill, i) {
@@ -83,7 +86,10 @@ function cell(metric, fill, i) {
   if (!held) return { v: null, low: null, high: null, rank: null, why: "not measured" };
   const why = held.why[i];
   return {
-    v: at(held.v, i), low: at(held.low, i), high: at(held.high, i), rank: at(held.rank, i),
+    v: at(held.v, i),
+    low: at(held.low, i),
+    high: at(held.high, i),
+    rank: at(held.rank, i),
     why: why === undefined ? "not measured" : data.reasons[why],
   };
 }
@@ -136,7 +142,10 @@ function chosen(i) {
   const { name, family, reference } = data.models;
   if (state.family && family[i] !== state.family) return false;
   const held = `${name[i]} ${family[i]} ${reference[i]}`.toLowerCase();
-  return state.search.toLowerCase().split(/\s+/).every((word) => held.includes(word));
+  return state.search
+    .toLowerCase()
+    .split(/\s+/)
+    .every((word) => held.includes(word));
 }
 
 const everyModel = () => data.models.name.map((_, i) => i);

@@ -20,22 +20,43 @@ function setTheme(name) {
   $("theme").textContent = sign;
   $("theme").setAttribute("aria-label", `Colours: ${name === "auto" ? "as the system" : name}; switch to ${next}`);
   $("theme").title = `Colours: ${name === "auto" ? "as the system" : name}`;
-  $("theme").onclick = () => { setTheme(next); remember(next); };
+  $("theme").onclick = () => {
+    setTheme(next);
+    remember(next);
+  };
 }
 
 // Pages opened from disk may have no storage.
 function remember(theme) {
-  try { localStorage.setItem("perimetry-theme", theme); } catch { /* then it is not remembered */ }
+  try {
+    localStorage.setItem("perimetry-theme", theme);
+  } catch {
+    /* then it is not remembered */
+  }
 }
 
 function remembered() {
-  try { return localStorage.getItem("perimetry-theme"); } catch { return null; }
+  try {
+    return localStorage.getItem("perimetry-theme");
+  } catch {
+    return null;
+  }
 }
 
 function fillTools() {
-  const counts = d3.rollup(data.models.family, (held) => held.length, (name) => name);
+  const counts = d3.rollup(
+    data.models.family,
+    (held) => held.length,
+    (name) => name,
+  );
   const families = d3.sort([...counts], (entry) => entry[0]);
-  $("family").replaceChildren(option("", `All ${plural(families.length, "famil").replace(/famils?$/, families.length === 1 ? "family" : "families")}`), ...families.map(([name, n]) => option(name, `${name} (${n})`)));
+  $("family").replaceChildren(
+    option(
+      "",
+      `All ${plural(families.length, "famil").replace(/famils?$/, families.length === 1 ? "family" : "families")}`,
+    ),
+    ...families.map(([name, n]) => option(name, `${name} (${n})`)),
+  );
   $("metric").replaceChildren(...metricOptions(state.metric));
   $("fill").replaceChildren(...treated().map((fill) => option(fill, fill)));
   $("fill-label").hidden = treated().length < 2;
@@ -44,13 +65,28 @@ function fillTools() {
 
 function fillColumns() {
   const box = (key, text) => {
-    const input = el("input", { type: "checkbox", value: key, checked: state.columns.includes(key), onchange: () => { pickColumn(key, input.checked); } });
+    const input = el("input", {
+      type: "checkbox",
+      value: key,
+      checked: state.columns.includes(key),
+      onchange: () => {
+        pickColumn(key, input.checked);
+      },
+    });
     return el("label", {}, input, el("span", {}, text));
   };
   const parts = [el("h3", {}, "model"), ...["family", "input", "weights"].map((key) => box(key, furtherTitle(key)))];
-  if (data.joined) parts.push(el("h3", {}, "joined"), ...Object.keys(data.joined.columns).map((name) => box(`j:${name}`, name)));
-  parts.push(el("h3", {}, "cost of measuring"), ...Object.keys(data.costs).map((key) => box(`c:${key}`, data.costs[key].title)));
-  for (const [suite, metrics] of d3.group(data.metrics.map((m, k) => ({ ...m, k })), (m) => m.suite)) parts.push(el("h3", {}, suite), ...metrics.map((m) => box(`m${m.k}`, m.name)));
+  if (data.joined)
+    parts.push(el("h3", {}, "joined"), ...Object.keys(data.joined.columns).map((name) => box(`j:${name}`, name)));
+  parts.push(
+    el("h3", {}, "cost of measuring"),
+    ...Object.keys(data.costs).map((key) => box(`c:${key}`, data.costs[key].title)),
+  );
+  for (const [suite, metrics] of d3.group(
+    data.metrics.map((m, k) => ({ ...m, k })),
+    (m) => m.suite,
+  ))
+    parts.push(el("h3", {}, suite), ...metrics.map((m) => box(`m${m.k}`, m.name)));
   $("column-list").replaceChildren(...parts);
 }
 
@@ -65,21 +101,44 @@ function tellMetric() {
   const best = { lower: "lowest first", higher: "highest first", neither: "in no order of merit" }[metric.better];
   const even = metric.even === null ? "" : ` An even model has ${metric.even}.`;
   const warned = ["structure", "deadpixel", "perturbation"].some((suite) => metric.suite.startsWith(suite));
-  $("about").replaceChildren(el("strong", {}, metric.id), `: ${metric.definition}; ${best}.${even} `, warned ? el("em", {}, data.note) : "");
+  $("about").replaceChildren(
+    el("strong", {}, metric.id),
+    `: ${metric.definition}; ${best}.${even} `,
+    warned ? el("em", {}, data.note) : "",
+  );
 }
 
 function listen() {
-  const refilter = () => { table.refreshFilter(); if (!$("view-plots").hidden) drawPlots(); };
-  $("search").addEventListener("input", () => { state.search = $("search").value; refilter(); });
-  $("family").addEventListener("change", () => { state.family = $("family").value; refilter(); });
-  $("metric").addEventListener("change", () => { state.metric = Number($("metric").value); remakeTable(); });
-  $("fill").addEventListener("change", () => { state.fill = $("fill").value; remakeTable(); });
+  const refilter = () => {
+    table.refreshFilter();
+    if (!$("view-plots").hidden) drawPlots();
+  };
+  $("search").addEventListener("input", () => {
+    state.search = $("search").value;
+    refilter();
+  });
+  $("family").addEventListener("change", () => {
+    state.family = $("family").value;
+    refilter();
+  });
+  $("metric").addEventListener("change", () => {
+    state.metric = Number($("metric").value);
+    remakeTable();
+  });
+  $("fill").addEventListener("change", () => {
+    state.fill = $("fill").value;
+    remakeTable();
+  });
   $("filters").addEventListener("click", showFilters);
   $("csv").addEventListener("click", () => save("board.csv", "text/csv", toCsv()));
   $("tools").addEventListener("submit", (event) => event.preventDefault());
   $("panel").addEventListener("close", closeModel);
-  $("panel").addEventListener("click", (event) => { if (event.target === $("panel")) $("panel").close(); });
-  document.addEventListener("click", (event) => { if (!$("columns").contains(event.target)) $("columns").open = false; });
+  $("panel").addEventListener("click", (event) => {
+    if (event.target === $("panel")) $("panel").close();
+  });
+  document.addEventListener("click", (event) => {
+    if (!$("columns").contains(event.target)) $("columns").open = false;
+  });
   for (const media of [narrow, middling]) media.addEventListener("change", remakeTable);
   window.addEventListener("hashchange", followHash);
 }
@@ -118,7 +177,11 @@ function followHash() {
   const wanted = location.hash.match(/^#model=(.+)$/);
   if (!wanted) return;
   let reference;
-  try { reference = decodeURIComponent(wanted[1]); } catch { return; }
+  try {
+    reference = decodeURIComponent(wanted[1]);
+  } catch {
+    return;
+  }
   const i = data.models.reference.indexOf(reference);
   if (i >= 0 && i !== state.open) openModel(i, false);
 }
@@ -127,15 +190,43 @@ function fillGuide() {
   const licences = $("licences").content.textContent;
   $("guide").replaceChildren(
     el("h2", {}, "How to read this"),
-    el("dl", {},
-      el("dt", {}, "Rank"), el("dd", {}, "By the metric chosen, among the models as they are. The first row leads a tie group; rows that the 95 % interval of their difference does not separate from it share its rank (=, and a bar beside it). Exact numbers tie only when they are equal up to rounding."),
-      el("dt", {}, "Field"), el("dd", {}, "Left, the sensitivity map: how strongly the target hears each pixel of the input. Right, one stride cell of it: the average over all cells, which is where strided layers leave their mark. Both run from 0 (dark) to twice the mean (bright); lightness rises evenly with the value. Differences are blue to red, white at 0."),
-      el("dt", {}, "Kernel padding"), el("dd", {}, "Strided kernels grown to the next multiple of their stride, so that every phase of the input is read equally often. Differences are with less without it, paired on the same images where there are any."),
-      el("dt", {}, "n/a"), el("dd", {}, "Not measured; the reason appears when you point at it. It is never 0."),
-      el("dt", {}, "Filters"), el("dd", {}, "Under a column of numbers: > 0.9, <= 3, 0.2..0.8, or a number, which means at least that.")),
+    el(
+      "dl",
+      {},
+      el("dt", {}, "Rank"),
+      el(
+        "dd",
+        {},
+        "By the metric chosen, among the models as they are. The first row leads a tie group; rows that the 95 % interval of their difference does not separate from it share its rank (=, and a bar beside it). Exact numbers tie only when they are equal up to rounding.",
+      ),
+      el("dt", {}, "Field"),
+      el(
+        "dd",
+        {},
+        "Left, the sensitivity map: how strongly the target hears each pixel of the input. Right, one stride cell of it: the average over all cells, which is where strided layers leave their mark. Both run from 0 (dark) to twice the mean (bright); lightness rises evenly with the value. Differences are blue to red, white at 0.",
+      ),
+      el("dt", {}, "Kernel padding"),
+      el(
+        "dd",
+        {},
+        "Strided kernels grown to the next multiple of their stride, so that every phase of the input is read equally often. Differences are with less without it, paired on the same images where there are any.",
+      ),
+      el("dt", {}, "n/a"),
+      el("dd", {}, "Not measured; the reason appears when you point at it. It is never 0."),
+      el("dt", {}, "Filters"),
+      el("dd", {}, "Under a column of numbers: > 0.9, <= 3, 0.2..0.8, or a number, which means at least that."),
+    ),
     el("p", { style: "margin-top:14px" }, data.note),
-    el("h2", {}, "Where it comes from"), el("ul", {}, data.caption.map((text) => el("li", {}, text)), data.joined ? el("li", {}, `Joined: ${data.joined.note}.`) : null, el("li", {}, `Made with ${data.made}. Every model’s panel offers its records.`)),
-    el("details", {}, el("summary", {}, "Licences of the libraries in this page"), el("pre", {}, licences)));
+    el("h2", {}, "Where it comes from"),
+    el(
+      "ul",
+      {},
+      data.caption.map((text) => el("li", {}, text)),
+      data.joined ? el("li", {}, `Joined: ${data.joined.note}.`) : null,
+      el("li", {}, `Made with ${data.made}. Every model’s panel offers its records.`),
+    ),
+    el("details", {}, el("summary", {}, "Licences of the libraries in this page"), el("pre", {}, licences)),
+  );
 }
 
 async function start() {
@@ -146,7 +237,11 @@ async function start() {
   readColours();
   state.metric = Math.max(0, metricIndex(data.sort));
   state.fill = treated()[0] || null;
-  $("sub").textContent = [plural(data.models.name.length, "model"), ...data.caption.filter((text) => text.startsWith("Images")).map((text) => text.slice(8, -1)), data.made].join(" · ");
+  $("sub").textContent = [
+    plural(data.models.name.length, "model"),
+    ...data.caption.filter((text) => text.startsWith("Images")).map((text) => text.slice(8, -1)),
+    data.made,
+  ].join(" · ");
   fillTools();
   makeTable();
   tellMetric();

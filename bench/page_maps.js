@@ -39,7 +39,11 @@ function thumbOf(i, fill, kind) {
 function thumbs(i, fill, kinds) {
   const found = kinds.map((kind) => thumbOf(i, fill, kind)).filter((thumb) => thumb !== null);
   if (!found.length) return el("span", { class: "soft", title: "these records hold no maps" }, "–");
-  return el("span", { class: "thumbs" }, found.map((thumb) => thumbCanvas(i, thumb)));
+  return el(
+    "span",
+    { class: "thumbs" },
+    found.map((thumb) => thumbCanvas(i, thumb)),
+  );
 }
 
 function thumbCanvas(i, [kind, rows, columns, top, from]) {
@@ -68,8 +72,18 @@ async function mapsOf(i, words) {
 function asMap([kind, rows, columns, top, from]) {
   const profile = kind === "profile";
   return {
-    key: kind, name: profile ? "phase_profile" : "sensitivity", shape: [rows, columns], of: null, low: 0, high: top,
-    label: "times the mean", signed: false, mean: true, bytes: thumbBytes, from, cell: null,
+    key: kind,
+    name: profile ? "phase_profile" : "sensitivity",
+    shape: [rows, columns],
+    of: null,
+    low: 0,
+    high: top,
+    label: "times the mean",
+    signed: false,
+    mean: true,
+    bytes: thumbBytes,
+    from,
+    cell: null,
     what: profile ? "sensitivity of each phase" : "sensitivity",
     axes: profile ? [`row mod ${rows}`, `column mod ${columns}`] : ["row (block)", "column (block)"],
   };
@@ -92,7 +106,9 @@ const valueAt = (map, k) => (map.values ? map.values[k] : levelValue(map, k));
 // so that the variants of a model compare with each other and with the thumbnails.
 function withCommonScale(maps) {
   const all = Object.values(maps).flat();
-  for (const map of all) if (map.mean) map.end = Math.max(THUMB_TOP, ...all.filter((other) => other.key === map.key).map((other) => other.high));
+  for (const map of all)
+    if (map.mean)
+      map.end = Math.max(THUMB_TOP, ...all.filter((other) => other.key === map.key).map((other) => other.high));
   return maps;
 }
 
@@ -140,7 +156,14 @@ function describeMap(map, i) {
 function scaleBar(map) {
   const canvas = el("canvas", { "aria-hidden": "true" });
   paint(canvas, 1, 256, (k) => k, map.signed ? colours.signed : colours.magnitude);
-  return el("div", { class: "scale" }, el("span", {}, number(lowEnd(map))), canvas, el("span", {}, number(highEnd(map))), el("span", {}, map.label));
+  return el(
+    "div",
+    { class: "scale" },
+    el("span", {}, number(lowEnd(map))),
+    canvas,
+    el("span", {}, number(highEnd(map))),
+    el("span", {}, map.label),
+  );
 }
 
 // Light lines between stride cells, where the map has every pixel.
@@ -148,7 +171,13 @@ function grid(map) {
   if (!map.cell || !map.of || String(map.of) !== String(map.shape)) return null;
   const [rows, columns] = map.shape;
   const lines = [];
-  for (let y = map.cell[0]; map.cell[0] > 1 && y < rows; y += map.cell[0]) lines.push(svg("line", { x1: 0, x2: columns, y1: y, y2: y, "vector-effect": "non-scaling-stroke" }));
-  for (let x = map.cell[1]; map.cell[1] > 1 && x < columns; x += map.cell[1]) lines.push(svg("line", { x1: x, x2: x, y1: 0, y2: rows, "vector-effect": "non-scaling-stroke" }));
-  return svg("svg", { viewBox: `0 0 ${columns} ${rows}`, preserveAspectRatio: "none", class: "stride-grid", "aria-hidden": "true" }, lines);
+  for (let y = map.cell[0]; map.cell[0] > 1 && y < rows; y += map.cell[0])
+    lines.push(svg("line", { x1: 0, x2: columns, y1: y, y2: y, "vector-effect": "non-scaling-stroke" }));
+  for (let x = map.cell[1]; map.cell[1] > 1 && x < columns; x += map.cell[1])
+    lines.push(svg("line", { x1: x, x2: x, y1: 0, y2: rows, "vector-effect": "non-scaling-stroke" }));
+  return svg(
+    "svg",
+    { viewBox: `0 0 ${columns} ${rows}`, preserveAspectRatio: "none", class: "stride-grid", "aria-hidden": "true" },
+    lines,
+  );
 }

@@ -1,16 +1,37 @@
 // Any number against any other, with their rank correlation, and one of them family by family.
 
-const WHICH = [["plain", "as it is"], ["padded", "with padding"], ["change", "difference"]];
+const WHICH = [
+  ["plain", "as it is"],
+  ["padded", "with padding"],
+  ["change", "difference"],
+];
 const SMALL = 3; // so few points have no interval of their correlation
 const WHISKERS = 150; // more points than this would drown in their intervals
 let plotsDrawn = false;
 
 // What can be plotted: `m3` a metric, `j:top1`, `c:memory`.
 function plotChoices(select, current) {
-  const groups = metricOptions(null).map((group) => { for (const one of group.children) one.value = `m${one.value}`; return group; });
-  if (data.joined) groups.push(el("optgroup", { label: "joined" }, Object.keys(data.joined.columns).map((name) => option(`j:${name}`, name))));
+  const groups = metricOptions(null).map((group) => {
+    for (const one of group.children) one.value = `m${one.value}`;
+    return group;
+  });
+  if (data.joined)
+    groups.push(
+      el(
+        "optgroup",
+        { label: "joined" },
+        Object.keys(data.joined.columns).map((name) => option(`j:${name}`, name)),
+      ),
+    );
   const costs = Object.entries(data.costs);
-  if (costs.length) groups.push(el("optgroup", { label: "cost of measuring" }, costs.map(([key, cost]) => option(`c:${key}`, cost.title))));
+  if (costs.length)
+    groups.push(
+      el(
+        "optgroup",
+        { label: "cost of measuring" },
+        costs.map(([key, cost]) => option(`c:${key}`, cost.title)),
+      ),
+    );
   select.replaceChildren(...groups);
   select.value = current;
 }
@@ -23,7 +44,9 @@ function startPlots() {
   plotChoices($("x-what"), accuracy ? headline : both ? `m${exact}` : headline);
   plotChoices($("y-what"), accuracy || (both ? `m${measured}` : headline));
   for (const axis of ["x", "y"]) {
-    $(`${axis}-which`).replaceChildren(...WHICH.filter(([key]) => key === "plain" || state.fill).map(([key, text]) => option(key, text)));
+    $(`${axis}-which`).replaceChildren(
+      ...WHICH.filter(([key]) => key === "plain" || state.fill).map(([key, text]) => option(key, text)),
+    );
     for (const part of ["what", "which"]) $(`${axis}-${part}`).addEventListener("change", drawPlots);
   }
   if (!accuracy && !both && state.fill) $("y-which").value = "padded";
@@ -32,7 +55,8 @@ function startPlots() {
 }
 
 function swapAxes() {
-  for (const part of ["what", "which"]) [$(`x-${part}`).value, $(`y-${part}`).value] = [$(`y-${part}`).value, $(`x-${part}`).value];
+  for (const part of ["what", "which"])
+    [$(`x-${part}`).value, $(`y-${part}`).value] = [$(`y-${part}`).value, $(`x-${part}`).value];
   drawPlots();
 }
 
@@ -48,19 +72,23 @@ function onAxis(axis, i) {
 function axisName(axis) {
   const what = $(`${axis}-what`).value;
   if (!what.startsWith("m")) return furtherTitle(what);
-  const which = { plain: "", padded: `, padding ${state.fill}`, change: `, change by padding ${state.fill}` }[$(`${axis}-which`).value];
+  const which = { plain: "", padded: `, padding ${state.fill}`, change: `, change by padding ${state.fill}` }[
+    $(`${axis}-which`).value
+  ];
   return furtherTitle(what) + which;
 }
 
 function points() {
-  return everyModel().filter(chosen).map((i) => ({ i, name: data.models.name[i], family: data.models.family[i], x: onAxis("x", i), y: onAxis("y", i) }))
+  return everyModel()
+    .filter(chosen)
+    .map((i) => ({ i, name: data.models.name[i], family: data.models.family[i], x: onAxis("x", i), y: onAxis("y", i) }))
     .filter((point) => point.x.v !== null && point.y.v !== null);
 }
 
 function ranksOf(values) {
   const order = d3.sort(d3.range(values.length), (k) => values[k]);
   const ranks = new Float64Array(values.length);
-  for (let from = 0; from < order.length; ) {
+  for (let from = 0; from < order.length;) {
     let to = from;
     while (to + 1 < order.length && values[order[to + 1]] === values[order[from]]) to++;
     for (let k = from; k <= to; k++) ranks[order[k]] = (from + to) / 2;
@@ -86,7 +114,10 @@ function spearmanInterval(rho, n) {
 }
 
 function tellCorrelation(found) {
-  const rho = spearman(found.map((p) => p.x.v), found.map((p) => p.y.v));
+  const rho = spearman(
+    found.map((p) => p.x.v),
+    found.map((p) => p.y.v),
+  );
   const ends = rho === null ? null : spearmanInterval(rho, found.length);
   const text = rho === null ? "no rank correlation: one side does not vary" : `Spearman’s ρ = ${minus(rho.toFixed(3))}`;
   const span = ends ? ` (95 % ${minus(ends[0].toFixed(2))} to ${minus(ends[1].toFixed(2))})` : "";
@@ -103,7 +134,8 @@ function drawPlots() {
   if (!plotsDrawn) startPlots();
   const found = points();
   tellCorrelation(found);
-  $("plot-count").textContent = `${found.length.toLocaleString("en")} of ${plural(data.models.name.length, "model")} have both`;
+  $("plot-count").textContent =
+    `${found.length.toLocaleString("en")} of ${plural(data.models.name.length, "model")} have both`;
   drawScatter(found);
   drawStrip(found);
 }
@@ -116,15 +148,48 @@ function evenOf(axis) {
 
 function drawScatter(found) {
   const width = Math.min(920, $("view-plots").clientWidth - (narrow.matches ? 28 : 48));
-  const [x, y] = ["x", "y"].map((axis) => ({ type: kindOf(found.map((p) => p[axis].v)), label: axisName(axis), grid: true, nice: true }));
+  const [x, y] = ["x", "y"].map((axis) => ({
+    type: kindOf(found.map((p) => p[axis].v)),
+    label: axisName(axis),
+    grid: true,
+    nice: true,
+  }));
   const whiskers = found.length > WHISKERS ? [] : ["x", "y"].map((axis) => whisker(found, axis));
-  const evens = ["x", "y"].flatMap((axis) => (evenOf(axis) === null || { x, y }[axis].type === "log" ? [] : [Plot[axis === "x" ? "ruleX" : "ruleY"]([evenOf(axis)], { stroke: "var(--even)", strokeDasharray: "2,3" })]));
+  const evens = ["x", "y"].flatMap((axis) =>
+    evenOf(axis) === null || { x, y }[axis].type === "log"
+      ? []
+      : [Plot[axis === "x" ? "ruleX" : "ruleY"]([evenOf(axis)], { stroke: "var(--even)", strokeDasharray: "2,3" })],
+  );
   const place = { x: (p) => p.x.v, y: (p) => p.y.v };
   const plot = Plot.plot({
-    width, height: Math.max(320, Math.round(width * 0.56)), marginLeft: 64, marginTop: 32, marginBottom: 44, x, y, style: { background: "none", fontSize: "12.5px" },
-    ariaLabel: `${axisName("y")} against ${axisName("x")}`, ariaDescription: $("correlation").textContent,
-    marks: [...evens, ...whiskers, Plot.dot(found, { ...place, r: found.length > 300 ? 2.6 : 4, fill: "var(--accent)", fillOpacity: found.length > 300 ? 0.45 : 0.8 }),
-      Plot.tip(found, Plot.pointer({ ...place, title: (p) => `${p.name}\n${p.family}\n${axisName("x")}: ${number(p.x.v)}\n${axisName("y")}: ${number(p.y.v)}` }))],
+    width,
+    height: Math.max(320, Math.round(width * 0.56)),
+    marginLeft: 64,
+    marginTop: 32,
+    marginBottom: 44,
+    x,
+    y,
+    style: { background: "none", fontSize: "12.5px" },
+    ariaLabel: `${axisName("y")} against ${axisName("x")}`,
+    ariaDescription: $("correlation").textContent,
+    marks: [
+      ...evens,
+      ...whiskers,
+      Plot.dot(found, {
+        ...place,
+        r: found.length > 300 ? 2.6 : 4,
+        fill: "var(--accent)",
+        fillOpacity: found.length > 300 ? 0.45 : 0.8,
+      }),
+      Plot.tip(
+        found,
+        Plot.pointer({
+          ...place,
+          title: (p) =>
+            `${p.name}\n${p.family}\n${axisName("x")}: ${number(p.x.v)}\n${axisName("y")}: ${number(p.y.v)}`,
+        }),
+      ),
+    ],
   });
   plot.addEventListener("click", () => plot.value && openModel(plot.value.i));
   $("scatter").replaceChildren(plot);
@@ -141,13 +206,22 @@ function whisker(found, axis) {
 function drawStrip(found) {
   const width = Math.min(920, $("view-plots").clientWidth - (narrow.matches ? 28 : 48));
   const families = new Set(found.map((p) => p.family));
-  $("strip-about").textContent = `${axisName("y")}; a dot for each model, a bar at the median of each of ${plural(families.size, "famil").replace(/famils?$/, families.size === 1 ? "family" : "families")}.`;
+  $("strip-about").textContent =
+    `${axisName("y")}; a dot for each model, a bar at the median of each of ${plural(families.size, "famil").replace(/famils?$/, families.size === 1 ? "family" : "families")}.`;
   const held = { x: (p) => p.y.v, y: "family" };
   const plot = Plot.plot({
-    width, height: 60 + 16 * families.size, marginLeft: 170, x: { label: axisName("y"), grid: true, nice: true, axis: "both", type: kindOf(found.map((p) => p.y.v)) }, y: { label: null },
-    style: { background: "none", fontSize: "12px" }, ariaLabel: `${axisName("y")} by family`,
-    marks: [Plot.dot(found, { ...held, r: 2.6, fill: "var(--accent)", fillOpacity: 0.5, sort: { y: "x", reduce: "median" } }), Plot.tickX(found, Plot.groupY({ x: "median" }, { ...held, stroke: "var(--ink)", strokeWidth: 2 })),
-      Plot.tip(found, Plot.pointer({ ...held, title: (p) => `${p.name}\n${number(p.y.v)}` }))],
+    width,
+    height: 60 + 16 * families.size,
+    marginLeft: 170,
+    x: { label: axisName("y"), grid: true, nice: true, axis: "both", type: kindOf(found.map((p) => p.y.v)) },
+    y: { label: null },
+    style: { background: "none", fontSize: "12px" },
+    ariaLabel: `${axisName("y")} by family`,
+    marks: [
+      Plot.dot(found, { ...held, r: 2.6, fill: "var(--accent)", fillOpacity: 0.5, sort: { y: "x", reduce: "median" } }),
+      Plot.tickX(found, Plot.groupY({ x: "median" }, { ...held, stroke: "var(--ink)", strokeWidth: 2 })),
+      Plot.tip(found, Plot.pointer({ ...held, title: (p) => `${p.name}\n${number(p.y.v)}` })),
+    ],
   });
   plot.addEventListener("click", () => plot.value && openModel(plot.value.i));
   $("strip").replaceChildren(plot);

@@ -252,7 +252,7 @@ def test_the_demo_writes_board_and_pictures_and_goes_on_where_it_stopped(tmp_pat
     for row in rows:
         structure[row["fill"]].add(round(row["structure.weakest"], 6))
     assert all(len(values) == 1 for values in structure.values())
-    assert {p.suffix for p in tmp_path.glob("board.*")} == {".md", ".csv", ".json"}
+    assert {p.suffix for p in tmp_path.glob("board.*")} == {".md", ".csv", ".json", ".html"}
     assert len(list((tmp_path / "maps").glob("*.deadpixel-energy.sensitivity.png"))) == 4
     again = perimetry("demo", "--out", tmp_path, "--device", "cpu")
     assert "records made: none" in again.output

@@ -1,0 +1,106 @@
+// The cells of the ranking: rank, name, numbers, and intervals drawn on one scale.
+
+let domain = null; // horizontal scale of the drawn intervals
+
+function rankCell(c) {
+  const row = c.getData();
+  if (row.rank === null) return el("span", { class: "rank", title: row.plain.why }, "–");
+  const shared = row.ties > 1;
+  const told = shared
+    ? `rank ${row.rank}, shared by ${row.ties} models that their intervals do not separate`
+    : `rank ${row.rank}`;
+  return el(
+    "span",
+    { class: `rank${shared ? " tied" : ""}${row.odd ? " odd" : ""}`, title: told, "aria-label": told },
+    String(row.rank),
+    shared ? el("small", {}, "=") : null,
+  );
+}
+
+function nameCell(c) {
+  const { i, name, family } = c.getData();
+  const link = el(
+    "a",
+    {
+      href: `#model=${i}`,
+      "data-model": i,
+      onclick: (event) => {
+        event.preventDefault();
+        openModel(i);
+      },
+    },
+    name,
+  );
+  const facts = [family, data.models.input[i]].filter(Boolean);
+  return el("span", { class: "model" }, link, el("small", {}, facts.join(" · ")));
+}
+
+function paddedCell(c) {
+  const { i, padded } = c.getData();
+  return isUntouched(i)
+    ? el("span", { class: "soft", title: `kernel padding ${state.fill} finds nothing to grow` }, "untouched")
+    : valueNode(padded);
+}
+
+function changeCell(c) {
+  const { i, moved } = c.getData();
+  return moved.v === null || isUntouched(i) ? el("span") : valueNode(moved, signed);
+}
+
+// Robust ends for the drawn intervals: a few outliers must not squeeze the rest.
+function makeDomain(rows) {
+  const even = data.metrics[state.metric].even;
+  const values = rows
+    .flatMap((row) => [row.plain, row.padded].filter(Boolean).flatMap((c) => [c.v, c.low, c.high]))
+    .filter((v) => v !== null)
+    .sort(d3.ascending);
+  if (even !== null) values.push(even);
+  const [low, high] = [d3.quantile(values.sort(d3.ascending), 0.01) ?? 0, d3.quantile(values, 0.99) ?? 1];
+  const ends = low === high ? [low - 0.5, high + 0.5] : [low, high];
+  domain = d3.scaleLinear(ends, [4, 96]).nice(4).clamp(true);
+}
+
+const percent = (value) => `${domain(value)}%`;
+
+// On a narrow screen: the number, and the interval drawn under it.
+function smallCell(c) {
+  return el("span", { class: "stack" }, valueNode(c.getData().plain), drawn(c.getData(), 16, 2));
+}
+
+const drawnCell = (c) => drawn(c.getData(), 46, 4);
+
+// As it is, with padding, their whiskers, and what an even model has, `height` pixels high.
+function drawn({ i, plain, ...others }, height, gap) {
+  const padded = isUntouched(i) ? null : others.padded;
+  const even = data.metrics[state.metric].even;
+  const middle = height / 2;
+  const both = padded && padded.v !== null && plain.v !== null;
+  const image = svg("svg", { class: "drawn", style: `height:${height}px`, "aria-hidden": "true" });
+  if (even !== null)
+    image.append(svg("line", { class: "even", x1: percent(even), x2: percent(even), y1: 0, y2: height }));
+  if (both)
+    image.append(svg("line", { class: "link", x1: percent(plain.v), x2: percent(padded.v), y1: middle, y2: middle }));
+  mark(image, padded, "padded", both ? middle + gap : middle, gap);
+  mark(image, plain, "asis", both ? middle - gap : middle, gap);
+  return image;
+}
+
+function mark(image, held, kind, y, radius) {
+  if (!held || held.v === null) return;
+  if (held.low !== null && held.high !== null)
+    image.append(svg("line", { class: "whisker", x1: percent(held.low), x2: percent(held.high), y1: y, y2: y }));
+  image.append(svg("circle", { class: kind, cx: percent(held.v), cy: y, r: Math.max(2.6, radius) }));
+}
+
+function axisTitle() {
+  const even = data.metrics[state.metric].even;
+  const image = svg("svg", {
+    class: "axis",
+    "aria-label": "as it is: ring; with kernel padding: dot; whiskers: 95 % intervals",
+  });
+  for (const tick of domain.ticks(4))
+    image.append(svg("text", { x: percent(tick), y: 12, "text-anchor": "middle" }, minus(String(tick))));
+  const legend = `○ as it is${state.fill ? `   ● ${state.fill}` : ""}${even === null ? "" : `   ┆ even, ${even}`}`;
+  image.append(svg("text", { x: "50%", y: 27, "text-anchor": "middle" }, legend));
+  return image;
+}
