@@ -8,6 +8,8 @@ function headed(title, hint) {
   return () => el("span", { title: hint || title }, title);
 }
 
+const filterWords = (words) => ({ elementAttributes: { "aria-label": words } });
+
 const figures = {
   sorter: numeric,
   hozAlign: "right",
@@ -16,6 +18,7 @@ const figures = {
   headerSortStartingDir: "desc",
   headerFilter: "input",
   headerFilterPlaceholder: "> 0.9",
+  headerFilterParams: filterWords("keep numbers of this column: > 0.9, <= 3, 0.2..0.8"),
   headerFilterFunc: (wanted, value) => passes(wanted, value),
 };
 
@@ -53,6 +56,7 @@ function columns() {
       formatter: nameCell,
       titleFormatter: headed("Model"),
       headerFilter: "input",
+      headerFilterParams: filterWords("keep names that hold this"),
     },
     {
       ...figures,
@@ -105,6 +109,7 @@ function furtherColumn(key) {
       width: 130,
       sorter: "string",
       headerFilter: "input",
+      headerFilterParams: filterWords("keep names that hold this"),
       titleFormatter: headed(title),
       formatter: (c) => el("span", {}, c.getValue()),
     };
