@@ -48,23 +48,24 @@ def open_trainable(
     `UnknownNameError` with near names, `WeightsError` for weights that cannot be had or do not fit.
     """
     name, at, state = reference.partition("@")
+    heads: tuple[str, ...] = ("head",)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name in SIZES:
             width, blocks = SIZES[name]
             module: nn.Module = SmallResNet(classes, width=width, blocks=blocks)
-            spec, head = InputSpec(*size, mean=(MIDDLE,) * 3, std=(SPREAD,) * 3), "head"
+            spec = InputSpec(*size, mean=(MIDDLE,) * 3, std=(SPREAD,) * 3)
         elif name.startswith("timm:"):
-            module, spec, head = _timm(name.removeprefix("timm:"), classes, size)
+            module, spec, heads = _timm(name.removeprefix("timm:"), classes, size)
         else:
             near = unknown("network", reference, SIZES)
             raise UnknownNameError(f"{near}; a network to train is {FORMS}")
     if name.startswith("timm:") and not at:
-        _take(module, _pretrained(name), head, reference)
+        _take(module, _pretrained(name), heads, reference)
     elif at and not (name.startswith("timm:") and state == "init"):
         from .timm import read_state
 
-        _take(module, read_state(Path(state)), head, reference)
+        _take(module, read_state(Path(state)), heads, reference)
     return Trainable(module.train().requires_grad_(True), spec)
 
 
@@ -78,8 +79,10 @@ def pad_trainable(network: Trainable, fill: Fill, *, seed: int = 0) -> Treatment
     return treatment
 
 
-def _timm(name: str, classes: int, size: tuple[int, int]) -> tuple[nn.Module, InputSpec, str]:
-    """The architecture with timm's own initial weights, its input, and its classifier's name."""
+def _timm(
+    name: str, classes: int, size: tuple[int, int]
+) -> tuple[nn.Module, InputSpec, tuple[str, ...]]:
+    """The architecture with timm's own initial weights, its input, its classifiers' names."""
     import timm
     from timm.data.config import resolve_model_data_config
 
@@ -93,8 +96,8 @@ def _timm(name: str, classes: int, size: tuple[int, int]) -> tuple[nn.Module, In
     module: nn.Module = timm.create_model(architecture, pretrained=False, **options)
     found = resolve_model_data_config(module)
     spec = InputSpec(*size, mean=tuple(found["mean"]), std=tuple(found["std"]))
-    head = module.pretrained_cfg.get("classifier") or ""  # type: ignore[union-attr, operator]
-    return module, spec, head if isinstance(head, str) else head[0]
+    heads = module.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
+    return module, spec, (heads,) if isinstance(heads, str) else tuple(heads)
 
 
 def _pretrained(reference: str) -> Mapping[str, Tensor]:
@@ -103,15 +106,17 @@ def _pretrained(reference: str) -> Mapping[str, Tensor]:
     return open_timm(reference.removeprefix("timm:"), None, device="cpu").module().state_dict()
 
 
-def _take(module: nn.Module, state: Mapping[str, Tensor], head: str, reference: str) -> None:
-    """Load `state` by name and shape; only the classifier `head` may be missing or of another."""
+def _take(
+    module: nn.Module, state: Mapping[str, Tensor], heads: tuple[str, ...], reference: str
+) -> None:
+    """Load `state` by name and shape; only the classifiers `heads` may be missing or of another."""
     own = module.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     missing = [
         key
         for key in own
         if key not in fitting
-        and not key.startswith(f"{head}.")
+        and not key.startswith(tuple(f"{head}." for head in heads))
         and not key.endswith("num_batches_tracked")
     ]
     if missing:

@@ -56,7 +56,7 @@ def train(
     test_count: Annotated[
         int | None, typer.Option("--test", min=1, help="At most so many test images.")
     ] = None,
-    box: Annotated[int, typer.Option(min=1, help="Side of the box in pixels.")] = 2,
+    box: Annotated[int, typer.Option(min=1, help="Side of the box in pixels.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="How many; four or more give intervals.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
     epochs: Annotated[int, typer.Option(min=1)] = 16,

@@ -41,8 +41,8 @@ class Recipe:
     """How a twin is trained; everything here can change the numbers."""
 
     epochs: int = 16
-    batch: int = 64
-    rate: float = 0.05
+    batch: int = 32
+    rate: float = 0.03
     momentum: float = 0.9
     decay: float = 5e-4
     warmup: float = 0.1

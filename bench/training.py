@@ -57,7 +57,7 @@ class Experiment:
     size: Pair | None = None
     train: int | None = None
     test: int | None = None
-    side: int = 2
+    side: int = 3
     recipe: Recipe = field(default_factory=Recipe)
     draws: int = 200
     export: int = 1

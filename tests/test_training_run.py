@@ -206,7 +206,7 @@ def test_what_changes_the_numbers_changes_the_key(tmp_path):
     others = [
         base.checkpoint(replace(TWIN, fill="none")),
         base.checkpoint(replace(TWIN, seed=1)),
-        study(tmp_path, side=3).checkpoint(TWIN),
+        study(tmp_path, side=2).checkpoint(TWIN),
         study(tmp_path, recipe=replace(RECIPE, rate=0.01)).checkpoint(TWIN),
         study(tmp_path, train=23).checkpoint(TWIN),
         study(tmp_path, network="small-resnet").checkpoint(TWIN),
