@@ -59,7 +59,7 @@ def run(
         str, typer.Option(help="Comma-separated; SUITE:PROTOCOL or SUITE:all for others.")
     ] = "structure,erf,deadpixel",
     kernel_padding: Annotated[
-        str, typer.Option(help="Comma-separated fills: none, zero, box, fresh.")
+        str, typer.Option(help="Comma-separated fills: none, zero, box, fresh, fit.")
     ] = "none,box",
     images: Annotated[str, typer.Option(help="dead-leaves, noise, or a folder.")] = "dead-leaves",
     count: Annotated[int, typer.Option(min=1, help="How many images.")] = 16,
@@ -277,7 +277,7 @@ def _run(
     out: Path,
 ) -> tuple[Store, int]:
     """Make what is missing in `out`; the store, and how many of the records asked for failed."""
-    from .opaque import lack_gradients, remarks, stand_ins
+    from .opaque import forecast, lack_gradients, remarks, stand_ins
     from .progress import Progress
     from .runner import missing_jobs
     from .runner import run as run_jobs
@@ -299,6 +299,8 @@ def _run(
     make(jobs)
     blind, others = lack_gradients(records()), stand_ins(jobs, standard().suites)
     if blind and others:
+        for line in forecast(records(), settings.count, settings.options):
+            typer.echo(f"perimetry: {line}", err=True)
         second = _jobs(blind, others, fills, settings, options)
         make(second)
         jobs += second

@@ -15,7 +15,7 @@ from ..adapters.errors import NO_GRADIENTS
 from .text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from .plan import Job
     from .record import Record
@@ -63,6 +63,29 @@ def stand_ins(jobs: Sequence[Job], known: Collection[str]) -> list[str]:
     return [n for n in STAND_INS if n.partition(":")[0] in known and n not in held]
 
 
+def forecast(records: Sequence[Record], count: int, settings: Mapping[str, Any]) -> list[str]:
+    """What forward passes alone will cost each model without gradients, before they are made.
+
+    `count` is the number of images, `settings` are those of suites by suite and field.
+    """
+    from ..suites.erf import Erf
+    from ..suites.erf_blocks import cut, default_block, passes
+    from ..suites.perturbation import Perturbation
+
+    field, comb = Erf(**settings.get("erf", {})), Perturbation(**settings.get("perturbation", {}))
+    specs = {r.model.reference: r.model.spec for r in records if r.model.spec}
+    found = []
+    for name, reason in _reasons(records).items():
+        size = specs[name]["height"], specs[name]["width"]
+        blocks = len(cut(*size, field.block or default_block(*size)))
+        cost = comb.passes(count) + passes(blocks, min(count, field.block_images))
+        found.append(
+            f"{clean(name)}: {clean(reason)}; now measured by forward passes alone, about "
+            f"{cost} a kernel padding; twice as many if the network rounds"
+        )
+    return found
+
+
 def remarks(records: Sequence[Record]) -> list[str]:
     """What to tell about files: what was guessed of their input, and why forward passes only."""
     found: dict[str, None] = {}
@@ -76,6 +99,16 @@ def remarks(records: Sequence[Record]) -> list[str]:
     for name, reason in _reasons(records).items():
         found[
             f"{clean(name)}: {clean(reason)}; measured by forward passes alone, as "
-            f"{' and '.join(STAND_INS)}"
+            f"{' and '.join(STAND_INS)}{_headlines(records, name)}"
         ] = None
     return list(found)
+
+
+def _headlines(records: Iterable[Record], reference: str) -> str:
+    """What forward passes alone said of the untreated model's phases, as a clause."""
+    names = ("comb_weakest", "comb_imbalance", "comb_error")
+    for record in records:
+        if (record.model.reference, record.fill, record.suite) == (reference, "none", STAND_INS[0]):
+            told = [f"{n} {v.value:.3f}" for n in names if (v := record.metrics.get(n)) and v.value]
+            return f": {', '.join(told)}" if told else ""
+    return ""

@@ -40,7 +40,7 @@ COARSE = tuple(2.0**-k for k in (7, 6, 5, 4, 3))
 ROUGH = 0.2
 MOST = 0.5
 APART = 0.8
-LOOK_STREAM = 34
+LOOK_STREAM = 36
 SILENT = "the target does not respond to any change of its interior pixels"
 ROUNDED = "the network rounds: squared responses are products of two looks, at twice the passes"
 TOO_ROUGH = (
@@ -70,9 +70,9 @@ class Step:
         return [response for second in self.looks for response in pilot([self.size], second)]
 
 
-def passes(step: Step) -> int:
-    """Forward passes that `settle` took to choose `step`, at most."""
-    return 2 * (len(STEPS) + 1) + (8 * len(COARSE) if step.rounded else 0)
+def passes(step: Step | None) -> int:
+    """Forward passes that `settle` takes to choose `step`, at most; None where nothing rounds."""
+    return 2 * (len(STEPS) + 1) + (8 * len(COARSE) if step and step.rounded else 0)
 
 
 def settle(pilot: Pilot) -> Step | str:

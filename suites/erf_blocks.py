@@ -66,9 +66,9 @@ def cut(height: int, width: int, block: int) -> list[Place]:
     return [(r, c) for r in rows for c in columns]
 
 
-def passes(blocks: int, images: int, step: Step) -> int:
-    """Forward passes that a measurement takes."""
-    return (2 * blocks + 4) * images * len(step.looks) + passes_for_step(step)
+def passes(blocks: int, images: int, step: Step | None = None) -> int:
+    """Forward passes that a measurement takes; without `step`, on a network that does not round."""
+    return (2 * blocks + 4) * images * (len(step.looks) if step else 1) + passes_for_step(step)
 
 
 @dataclass

@@ -60,6 +60,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..adapters.errors import InputError
+from .comb_step import passes as passes_for_step
 from .perturbation_study import Study
 from .sittings import gives_logits
 from .suite import Context, Measurement, Metric, Probe, missing
@@ -137,6 +138,24 @@ class Perturbation:
                 raise InputError(
                     f"perturbation.{name} = {value}; expected at least {least.get(name, 1)}"
                 )
+
+    def passes(
+        self, images: int, *, phases: int = 16, places: int = 64, gradients: bool = False
+    ) -> int:
+        """Forward passes over a set of `images`; by default as many as a model can make needed.
+
+        On a network that rounds they are at most twice as many and 40 more.
+        """
+        combed = min(images, self.comb_draws)
+        attacked = min(images, self.attack_images) if gradients else 0
+        return (
+            2 * phases * self.comb_draws
+            + combed * (self.noise_draws + 4)
+            + passes_for_step(None)
+            + min(images, self.position_images) * (places + 1)
+            + attacked * (phases + 1)
+            + 2 * self.shift_pairs * images
+        )
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """Some output is needed: a spatial target or logits."""
