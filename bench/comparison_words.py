@@ -70,13 +70,15 @@ def to_markdown(comparison: Comparison, *, every: bool) -> str:
 
 
 def to_html(comparison: Comparison) -> str:
-    """A fragment for notebooks, everything escaped."""
+    """A fragment for notebooks, with the maps of both and their difference; all text is escaped."""
+    from .page_comparison import pair_maps
+
     parts = []
     for pair in comparison.pairs:
         told = [*verdict(pair, comparison.headlines), *asides(pair)]
         rows = [row_cells(row) for row in shown_rows(pair, comparison.headlines, every=True)]
         head = f"{clean(pair.second.name)} against {clean(pair.first.name)}"
-        parts += [f"<h4>{html.escape(head)}</h4>", _list(told), _table(rows)]
+        parts += [f"<h4>{html.escape(head)}</h4>", _list(told), pair_maps(pair), _table(rows)]
     return "\n".join([*parts, f"<p><small>{html.escape(explanation(comparison))}</small></p>"])
 
 

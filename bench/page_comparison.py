@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 REACH = 5.0
 """Differences are drawn up to so many half intervals."""
+ROW = "display:flex;flex-wrap:wrap;gap:14px 22px"
 FIRST_MAPS = ("sensitivity", "phase_profile", "erf")
 """Maps whose difference is shown; the others are for `--maps`."""
 
@@ -76,7 +77,7 @@ def _pair(pair: Pair, comparison: Comparison) -> str:
         f'<section class="pair">{"" if alone else f"<h2>{head}</h2>"}',
         f'<p class="lead">{_safe(lead)}</p>',
         f"<ul>{notes}</ul>" if notes else "",
-        _maps(pair),
+        pair_maps(pair),
         _stages(pair.stages),
         _metrics(pair),
         "</section>",
@@ -84,7 +85,7 @@ def _pair(pair: Pair, comparison: Comparison) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _maps(pair: Pair) -> str:
+def pair_maps(pair: Pair) -> str:
     """Both maps and their difference, for each map that both have in one shape."""
     found = []
     for cell, first in pair.first.records.items():
@@ -92,7 +93,11 @@ def _maps(pair: Pair) -> str:
         for name in FIRST_MAPS if second is not None else ():
             figures = _triple(pair, first, second, name) if second else ""
             head = _safe(f"{first.suite}:{first.protocol}, {LOOKS.get(name, Look()).what or name}")
-            found += [f'<h3>{head}</h3><div class="maps">{figures}</div>'] if figures else []
+            found += (
+                [f'<h3>{head}</h3><div class="maps" style="{ROW}">{figures}</div>']
+                if figures
+                else []
+            )
     return "\n".join(found)
 
 

@@ -124,6 +124,12 @@ function tellCorrelation(found) {
   $("correlation").textContent = `${text}${span}, n = ${found.length.toLocaleString("en")}`;
 }
 
+// How a joined number came to its models, where one is shown.
+function joinedNote() {
+  const shown = ["x", "y"].some((axis) => $(`${axis}-what`).value.startsWith("j:"));
+  return shown ? `; ${data.joined.note}` : "";
+}
+
 // Logarithmic where all is positive and spans more than two decades.
 function kindOf(values) {
   const [low, high] = d3.extent(values);
@@ -135,7 +141,7 @@ function drawPlots() {
   const found = points();
   tellCorrelation(found);
   $("plot-count").textContent =
-    `${found.length.toLocaleString("en")} of ${plural(data.models.name.length, "model")} have both`;
+    `${found.length.toLocaleString("en")} of ${plural(data.models.name.length, "model")} have both` + joinedNote();
   drawScatter(found);
   drawStrip(found);
 }

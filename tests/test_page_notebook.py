@@ -7,11 +7,14 @@ import io
 import numpy as np
 import planted_boards as planted
 import pytest
+import toys
 from PIL import Image
 from test_board import HOSTILE
 
 from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.bench import compare
 from perimetry.bench.canvas import COLOURS, SIGNED_COLOURS
+from perimetry.bench.comparison_sources import side_of
 
 
 def record(**changes):
@@ -62,3 +65,14 @@ def test_a_record_s_html_has_its_maps_and_nothing_live():
         text.encode()
     assert text.count('src="data:image/png;base64,') == 2
     assert "<img" not in planted.record("a", 0.5)._repr_html_()
+
+
+def test_a_comparison_shows_both_maps_and_their_difference():
+    """In a notebook: three pictures a map, beside the verdict and the table."""
+    sides = [
+        side_of([planted.record(n, v, maps=planted.field(v))]) for n, v in (("a", 0.4), ("b", 0.9))
+    ]
+    text = compare(*sides, stages=False, known=toys.SUITES)._repr_html_()
+    assert text.count('src="data:image/png;base64,') == 3 * 2
+    assert "They differ" in text
+    assert "<table>" in text
