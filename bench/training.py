@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import torch
+    from torch import nn
 
-    from ..adapters.model import Treatment
+    from ..adapters.model import InputSpec, Treatment
     from ..adapters.trainable import Trainable
     from ..suites.phases import Pair
     from ..suites.training import History
@@ -88,12 +89,13 @@ class Twin:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that reached its last epoch."""
+    """A run that reached its last epoch; `module` is let go once it is exported."""
 
     history: History
     treatment: Treatment
     seconds: float
-    network: Trainable
+    spec: InputSpec
+    module: nn.Module | None
 
 
 @dataclass
@@ -197,7 +199,7 @@ class Study:
         history = trainer.run(clock)
         if history is None:
             return None
-        return Finished(history, treatment, trainer.seconds, network)
+        return Finished(history, treatment, trainer.seconds, network.spec, network.module)
 
     def train(
         self,
@@ -218,14 +220,14 @@ class Study:
         undone: list[Twin] = []
         for twin in self.twins():
             found = None
-            if not clock.spent():
+            if not clock.spent() or self.checkpoint(twin).exists():
                 report(twin, 0.0)
                 found = self.run(twin, clock, partial(report, twin))
             if found is None:
                 undone.append(twin)
                 continue
-            done[twin] = found
             self._export(twin, found)
+            done[twin] = replace(found, module=None)
             report(twin, 1.0)
         records = list(make_records(self, done))
         for record in records:
@@ -254,12 +256,12 @@ class Study:
 
         from ..adapters.onnx_export import export_onnx
 
-        path = self.model_path(twin)
-        if twin.seed >= self.experiment.first_seed + self.experiment.export or path.exists():
+        path, first = self.model_path(twin), self.experiment.first_seed
+        if found.module is None or twin.seed >= first + self.experiment.export or path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        module = found.network.module.cpu().eval().to(memory_format=torch.contiguous_format)
-        export_onnx(module, found.network.spec.blank(), path, spec=found.network.spec)
+        module = found.module.cpu().eval().to(memory_format=torch.contiguous_format)
+        export_onnx(module, found.spec.blank(), path, spec=found.spec)
 
 
 def _weights_digest(reference: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .canvas import COLOURS as COLOURS_OF_MAPS
 from .canvas import DPI
-from .pictures import draw_record
+from .pictures import draw_record, per_mean
 from .store import write_atomically
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _panel_map(values: Any, name: str) -> Any:
     values = np.asarray(values, dtype=np.float64)
     if name.startswith("erf"):
         return np.log10(np.maximum(values / values.max(), 10.0**-ERF_DECADES))
-    return values / values.mean()
+    return per_mean(values)
 
 
 def _panel_ends(shown: Sequence[Any], name: str) -> tuple[float, float]:
@@ -157,4 +157,4 @@ def _panel_ends(shown: Sequence[Any], name: str) -> tuple[float, float]:
         return -float(ERF_DECADES), 0.0
     high = max(float(values.max()) for values in shown)
     low = min(float(values.min()) for values in shown)
-    return (low if name == "phase_accuracy" else 0.0), high
+    return (low if name == "phase_accuracy" else min(low, 0.0)), high

@@ -63,7 +63,7 @@ def _record(
 
 
 def _model(study: Study, run: Finished, members: int) -> ModelInfo:
-    spec, treatment = run.network.spec, run.treatment
+    spec, treatment = run.spec, run.treatment
     layers = [plain(vars(layer)) for layer in treatment.layers]
     return ModelInfo(
         reference=study.experiment.network,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from perimetry.bench.cli import app
 from perimetry.bench.store import Store
+from perimetry.bench.training_pictures import draw_panel
 from perimetry.suites.registry import SUITES
 from perimetry.suites.training import TRAINING
 
@@ -113,3 +117,9 @@ def test_slips_are_one_line_on_standard_error(tmp_path, arguments, message):
 def test_the_suite_skips_every_model_and_says_which_command_to_give():
     """`run --suite training` is met with the way on."""
     assert "perimetry train" in SUITES["training"].skip(None, "micro_object")
+
+
+def test_a_panel_takes_maps_of_nothing(tmp_path):
+    """A network that answers all boxes alike has a contrast of 0 everywhere; it is still drawn."""
+    record = SimpleNamespace(fill="none", maps={"phase_contrast": np.zeros((2, 2))})
+    assert draw_panel([record], tmp_path / "x.png").stat().st_size > 1000

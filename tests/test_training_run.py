@@ -78,7 +78,7 @@ def test_new_taps_learn(tmp_path):
     """After training the rows and columns that `zero` added are no longer 0."""
     one = study(tmp_path)
     found = one.run(TWIN, Clock(), no_report)
-    taps = {k: v for k, v in found.network.module.named_parameters() if "_rows" in k}
+    taps = {k: v for k, v in found.module.named_parameters() if "_rows" in k}
     assert len(taps) == 5
     assert all(v.detach().abs().max() > 0 for v in taps.values())
 
@@ -198,6 +198,14 @@ def test_a_finished_study_trains_nothing_again(tmp_path):
     assert [r.metrics for r in first] == [r.metrics for r in again]
     assert [r.key for r in first] == [r.key for r in again]
     assert stamps == [p.stat().st_mtime_ns for p in sorted((tmp_path / "checkpoints").iterdir())]
+
+
+def test_a_spent_budget_still_tells_what_is_finished(tmp_path):
+    """The records of what was trained before need no more time."""
+    first = study(tmp_path).train().records
+    again = study(tmp_path).train(Clock(0.0))
+    assert again.undone == []
+    assert [r.metrics for r in again.records] == [r.metrics for r in first]
 
 
 def test_what_changes_the_numbers_changes_the_key(tmp_path):
