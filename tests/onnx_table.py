@@ -57,7 +57,6 @@ CONVNETS = [
     "fbnetc_100",
     "densenet121",
     "dla34",
-    "vgg11_bn",
     "vovnet39a",
     "hardcorenas_a",
     "ghostnet_050",
@@ -79,7 +78,6 @@ TRANSFORMERS = [
     "vit_tiny_patch16_224",
     "deit_tiny_patch16_224",
     "deit3_small_patch16_224",
-    "beit_base_patch16_224",
     "mixer_s32_224",
     "poolformer_s12",
     "pvt_v2_b0",
@@ -99,9 +97,9 @@ FIXED = {
     "inception_v3": 128,
 }
 """Input sides other than `SIDE`."""
-SIZED = ("vit_", "deit", "beit_", "mixer_", "xcit", "cait", "efficientformer")
+SIZED = ("vit_", "deit", "mixer_", "xcit", "cait", "efficientformer")
 """Families that must be told the input size when they are built."""
-FEW = ("resnet18", "mobilenetv3_small_050", "regnety_002", "convnext_atto", "vit_tiny_patch16_224")
+FEW = ("resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224")
 """Architectures that are also taken through every exporter, opset and precision."""
 
 SHIPPED = (
