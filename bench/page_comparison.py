@@ -90,14 +90,12 @@ def pair_maps(pair: Pair) -> str:
     found = []
     for cell, first in pair.first.records.items():
         second = pair.second.records.get(cell)
-        for name in FIRST_MAPS if second is not None else ():
-            figures = _triple(pair, first, second, name) if second else ""
-            head = _safe(f"{first.suite}:{first.protocol}, {LOOKS.get(name, Look()).what or name}")
-            found += (
-                [f'<h3>{head}</h3><div class="maps" style="{ROW}">{figures}</div>']
-                if figures
-                else []
-            )
+        for name in FIRST_MAPS:
+            figures = _triple(pair, first, second, name) if second is not None else ""
+            if figures:
+                what = LOOKS.get(name, Look()).what or name
+                head = _safe(f"{first.suite}:{first.protocol}, {what}")
+                found.append(f'<h3>{head}</h3><div style="{ROW}">{figures}</div>')
     return "\n".join(found)
 
 
