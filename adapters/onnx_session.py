@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from .errors import InputError, ModelFileError
 from .onnx_file import LIMIT, plain
@@ -129,7 +130,7 @@ def bind(
 def _tensor(value: Any) -> Tensor:
     """onnxruntime's `value` where it is; older releases give it only by way of the host."""
     if hasattr(value, "__dlpack__"):
-        return torch.from_dlpack(value)
+        return from_dlpack(value)
     return torch.as_tensor(value.numpy())
 
 
