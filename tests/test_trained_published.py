@@ -1,0 +1,97 @@
+"""The published set of trained checkpoints: generated from its records, and to be had again."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from perimetry.bench import audit
+from perimetry.bench.board import Board
+from perimetry.bench.pack import Packed
+
+PUBLISHED = Path(__file__).parents[1] / "results" / "trained"
+ROWS = {"as-is": 36, "recalibrated": 8}
+LITE0 = "timm:tf_efficientnet_lite0@lite0.pth"
+PLAIN = ("border_drop", "blind_weakest", "blind_cv", "constant_border_ratio", "uneven_layers")
+"""Metrics of `padding` that no image takes part in."""
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import one of the set's scripts."""
+    monkeypatch.syspath_prepend(PUBLISHED)
+    return importlib.import_module
+
+
+def packed(name):
+    found = Packed(PUBLISHED / f"{name}.jsonl.gz")
+    assert found.problems() == []
+    return {(r.model.reference, r.fill, r.suite): r for r in found.records()}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_set_is_whole(name):
+    """As many rows as stated; every record ok, or skipped with a reason."""
+    records = packed(name)
+    assert len(Board(list(records.values())).rows) == ROWS[name]
+    for record in records.values():
+        assert record.status == "ok" or (record.status == "skipped" and record.reason)
+
+
+def test_every_table_of_the_readme_is_generated_from_the_packed_records(script):
+    text = (PUBLISHED / "README.md").read_text(encoding="utf-8")
+    assert script("publish").filled(text) == text
+    altered = text.replace("| trained ", "| Trained ", 1)
+    assert altered != text
+    assert script("publish").filled(altered) == text
+
+
+def test_every_checkpoint_was_measured_from_the_file_that_is_named(script):
+    """Torch files are taken as they are: their sha256 is that in the records."""
+    checkpoints = script("checkpoints")
+    for architecture, file in checkpoints.ARCHITECTURES.items():
+        record = packed("as-is")[f"timm:{architecture}@{file}", "none", "deadpixel"]
+        assert record.model.source["sha256"] == checkpoints.CHECKPOINTS[file].sha256
+
+
+def imbalance(records, reference, fill):
+    return records[reference, fill, "deadpixel"].metrics["imbalance"]
+
+
+def test_what_the_readme_says_of_training_and_box_holds_in_the_records(script):
+    """Trained lies below untrained, interval and all; `box` evens untrained nets alone."""
+    records = packed("as-is")
+    for architecture, file in script("checkpoints").ARCHITECTURES.items():
+        untrained, trained = (f"timm:{architecture}@{state}" for state in ("init", file))
+        assert imbalance(records, trained, "none").high < imbalance(records, untrained, "none").low
+        assert imbalance(records, untrained, "box").low == 0
+        assert imbalance(records, trained, "box").low > 0.04
+        assert imbalance(records, trained, "box").high < imbalance(records, trained, "none").low
+
+
+@pytest.mark.parametrize("file", ["lite0.pth", "ppocr-cls.onnx", "centerface.onnx"])
+def test_a_spot_of_the_set_comes_out_again_from_the_package(script, tmp_path, monkeypatch, file):
+    """What needs no photographs: blind spots, the plain image, unread padding."""
+    checkpoints = script("checkpoints")
+    checkpoints.write_checkpoint(checkpoints.CHECKPOINTS[file], tmp_path / file)
+    monkeypatch.chdir(tmp_path)
+    reference = LITE0 if file == "lite0.pth" else file
+    stored = packed("as-is")[reference, "none", "padding"].metrics
+    (found,) = audit(
+        reference,
+        ("padding",),
+        kernel_padding=("none",),
+        count=1,
+        device="cpu",
+        options={"padding": {"exchange": ()}},
+    )
+    for name in PLAIN:
+        assert found.metrics[name].value == pytest.approx(stored[name].value, rel=1e-3), name
+
+
+def test_a_file_that_is_another_than_the_measured_one_is_refused(script, tmp_path):
+    checkpoints = script("checkpoints")
+    other = checkpoints.CHECKPOINTS["centerface.onnx"].place
+    wrong = checkpoints.Checkpoint("any", other, "any", "0" * 64, "any")
+    with pytest.raises(ValueError, match=r"has sha256 09189.*; expected 0000"):
+        checkpoints.write_checkpoint(wrong, tmp_path / "a.onnx")
