@@ -22,7 +22,8 @@ same, mean over all epochs: who learns faster has more, also where nobody reache
 seed never gets there. `reached_90`: the share of seeds that do. Only of micro_object:
 `phase_weakest`: accuracy of the box's worst phase, mean over epochs, over the mean of all phases;
 the phase is chosen on half of the seeds and read on the others (see `unbiased`). `phase_spread`:
-standard deviation of that profile over phases, free of the noise of counting. `phase_agreement`:
+standard deviation of that profile over phases, free of what differs between seeds; how hard the
+test images of a phase are, the same for all seeds and twins, stays in it. `phase_agreement`:
 correlation over phases of the contrast (how much the answer changes from a black to a red box at
 one place) after the last epoch with what the box meets of the network's dead-pixel profile.
 `imbalance_start`, `imbalance_end`, `imbalance_change`, `weakest_*`: those of `deadpixel` (energy)
