@@ -26,9 +26,9 @@ Precision = Literal["float32", "float64", "bfloat16"]
 """Float type of the passes: float64 where decisions at kinks must not depend on rounding, bfloat16
 (gradient passes only, batch norms folded) where speed matters more than the third digit."""
 
-Fill = Literal["none", "zero", "box", "fresh"]
+Fill = Literal["none", "zero", "box", "fresh", "fit"]
 UNTOUCHED = "untouched by kernel padding: no strided kernel that the fill could grow"
-FILLS: tuple[Fill, ...] = ("none", "zero", "box", "fresh")
+FILLS: tuple[Fill, ...] = ("none", "zero", "box", "fresh", "fit")
 
 Border = Literal["reflect", "replicate", "circular"]
 """What may stand beyond a border in place of padding: torch's names of its padding modes."""
@@ -247,8 +247,18 @@ class Model(Protocol):
         are ones. Raises `NotApplicableError`.
         """
 
-    def padded(self, fill: Fill, *, seed: int = 0, recalibrate: bool = False) -> Model:
+    def padded(
+        self,
+        fill: Fill,
+        *,
+        seed: int = 0,
+        recalibrate: bool = False,
+        images: Tensor | None = None,
+    ) -> Model:
         """The kernel-padded twin (PROTOCOL 6); `self` is not touched.
+
+        `images` (images, 3, height, width) in [0, 1], without labels, are for `fit` alone, which
+        needs them. They should not be those that the twin is then audited on.
 
         `recalibrate` has the twin's norms give, on the images it is shown, outputs of the mean and
         variance that the original's have, channel by channel.

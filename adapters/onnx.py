@@ -216,9 +216,18 @@ class OnnxModel:
             self.notes.append(note)
         return skeleton
 
-    def padded(self, fill: Fill, *, seed: int = 0, recalibrate: bool = False) -> OnnxModel:
+    def padded(
+        self,
+        fill: Fill,
+        *,
+        seed: int = 0,
+        recalibrate: bool = False,
+        images: Tensor | None = None,
+    ) -> OnnxModel:
         """The kernel-padded twin; see `Model.padded`. There are no norms to recalibrate."""
         from .onnx_padding import pad_graph
+
+        del images  # for `fit`, which `pad_graph` refuses
 
         padded = pad_graph(self.graph, fill, seed=seed)
         twin = self._twin(padded.proto)

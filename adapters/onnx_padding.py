@@ -49,6 +49,11 @@ def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGra
     """
     if fill not in FILLS:
         raise InputError(f"unknown fill {fill!r}; expected one of {', '.join(FILLS)}")
+    if fill == "fit":
+        raise InputError(
+            "kernel padding 'fit' moves the weights of torch models and was given an ONNX graph; "
+            "give the torch model, or use box or zero"
+        )
     padded = onnx.ModelProto()
     padded.CopyFrom(proto)
     if fill == "none":

@@ -200,6 +200,11 @@ def pad_module(
         raise InputError(f"unknown fill {fill!r}; expected one of {', '.join(FILLS)}")
     if fill == "none":
         return Treatment(fill)
+    if fill == "fit":
+        raise InputError(
+            "kernel padding 'fit' moves trained weights and needs images; expected zero, box or "
+            "fresh here, or load(...).padded('fit', images=...)"
+        )
     trace = trace or trace_uneven(module, example)
     layers, left = pad_traced(module, trace, fill, seed)
     left = {**trace.others, **left}

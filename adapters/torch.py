@@ -120,6 +120,7 @@ class TorchModel:
         self._build = build
         self._calibrated = calibrated
         self._recalibrated = False
+        self._fit_images: Tensor | None = None
         self._dtype = torch.float64 if precision == "float64" else torch.float32
         self._fast = precision == "bfloat16"
         self._seed = 0
@@ -178,9 +179,34 @@ class TorchModel:
         if self.treatment is not None:
             from .padding import pad_traced
 
-            pad_traced(module, self._trace, self.treatment.fill, self._seed + member)
+            fill = self.treatment.fill
+            shape: Fill = "zero" if fill == "fit" else fill
+            pad_traced(module, self._trace, shape, self._seed + member)
         module = module.eval().requires_grad_(False).to(self.device, self._dtype)
-        return module.to(memory_format=torch.channels_last)
+        module = module.to(memory_format=torch.channels_last)
+        if self._fit_images is not None:
+            self._fit(module, self._fit_images)
+        return module
+
+    def _fit(self, module: nn.Module, images: Tensor) -> None:
+        """Move the grown taps of `module` as the fill `fit` does, and note which layers moved."""
+        from .padding_fit import Fit
+
+        def run(chunk: Tensor) -> Tensor:
+            x = self.spec.prepare(chunk)
+            with contiguous_norm_gradients(x):
+                raw, _ = self._pass(module, x, target=True, logits=False)
+            return self.target.read(raw)  # type: ignore[union-attr,arg-type]
+
+        assert self.treatment is not None  # noqa: S101 - only padded twins have images to fit
+        grown = [layer.name for layer in self.treatment.layers]
+        moved = Fit(module, grown, run, images.to(self.device), seed=self._seed).solve()
+        kept = [name for name in grown if name not in moved]
+        self.notes.append(
+            f"fitted on {len(images)} unlabelled images: {', '.join(moved) or 'none'}"
+        )
+        if kept:
+            self.notes.append(f"new taps left at 0, the same function: {', '.join(kept)}")
 
     def select(self, member: int, x: Tensor) -> None:
         """Load weight set `member` (0 to `members` - 1); `x` (images, ...) calibrates norms.
@@ -267,11 +293,19 @@ class TorchModel:
             self._body = light_copy(self._shell).eval().requires_grad_(False)
         return Skeleton(self._body, self.target)
 
-    def padded(self, fill: Fill, *, seed: int = 0, recalibrate: bool = False) -> TorchModel:
+    def padded(
+        self,
+        fill: Fill,
+        *,
+        seed: int = 0,
+        recalibrate: bool = False,
+        images: Tensor | None = None,
+    ) -> TorchModel:
         """The kernel-padded twin; see `Model.padded`."""
         from .padding import pad_module
 
         twin = copy.copy(self)
+        twin._fit_images = self._fit_on(images) if fill == "fit" else None
         twin.original = self
         twin._live = twin._light = twin._pairs = None
         twin._kept = {}
@@ -281,13 +315,31 @@ class TorchModel:
         twin._body = light_copy(self._shell).eval().requires_grad_(False)
         example = self._example(self._shell)
         twin._trace = trace_uneven(twin._body, example)
-        twin.treatment = pad_module(twin._body, fill, example, seed=seed, trace=twin._trace)
+        shape: Fill = "zero" if fill == "fit" else fill
+        treatment = pad_module(twin._body, shape, example, seed=seed, trace=twin._trace)
+        twin.treatment = replace(treatment, fill=fill)
         twin.notes = list(self.notes)
         if not twin.treatment.layers:
             twin.notes.append(UNTOUCHED)
         if recalibrate:
             twin.notes.append("norm statistics re-estimated: outputs match the original's moments")
         return twin
+
+    def _fit_on(self, images: Tensor | None) -> Tensor:
+        """The images that `fit` may see. Raises `InputError`, `NotApplicableError`."""
+        if images is None:
+            raise InputError(
+                "kernel padding 'fit' was given no images; expected images=..., (images, 3, "
+                "height, width) in [0, 1], without labels, other than those that are audited"
+            )
+        if self._calibrated:
+            raise NotApplicableError(
+                "kernel padding 'fit' is for trained weights, which an @init model has not; "
+                "use box or fresh"
+            )
+        if self.target is None:
+            raise NotApplicableError(self.spatial or "")
+        return images
 
     def _twin(self) -> TorchModel:
         """A copy on the same weights; on its own where `select` would change them in place."""
@@ -301,6 +353,8 @@ class TorchModel:
 
     def resized(self, height: int, width: int) -> TorchModel:
         """The same weights at another input size; see `Model.resized`."""
+        if self._fit_images is not None:
+            self.module()  # fitted at the size of its images
         twin = self._twin()
         name, prefix = (self.target.name, self.target.prefix) if self.target else (None, None)
 

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from .toolkit import Toolkit
 
 
+FITTED = 24
+FIT_STREAM = 1_000_003
+
+
 def audit(
     reference: str | Path | nn.Module | Model,
     suites: Sequence[str] = DEFAULT_SUITES,
@@ -124,6 +128,16 @@ def _named(
     return text, {text: reference}, {text: model_identity(reference)}
 
 
+def images_to_fit(model: Model, seed: int) -> Tensor:
+    """The images (`FITTED`, 3, height, width) in [0, 1] that kernel padding `fit` may see.
+
+    Dead leaves of a stream of their own: never those that an audit with seed `seed` looks at.
+    """
+    from ..suites.images import open_images
+
+    return open_images("dead-leaves", FITTED, seed + FIT_STREAM).load(model.spec)
+
+
 def no_stage(_name: str, _cells: Sequence[Cell]) -> None:
     """Take no notice of a stage."""
 
@@ -193,6 +207,11 @@ class Workbench:
         if job.fill == "none":
             return model
         chosen = self.settings
+        if job.fill == "fit":
+            images = images_to_fit(model, chosen.seed)
+            return model.padded(
+                "fit", seed=chosen.seed, recalibrate=chosen.recalibrate, images=images
+            )
         return model.padded(job.fill, seed=chosen.seed, recalibrate=chosen.recalibrate)
 
     def _sort(

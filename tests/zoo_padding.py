@@ -19,10 +19,10 @@ from typing import Any
 
 import timm
 import torch
+from padding_tools import FILLS
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from perimetry.adapters.model import FILLS
 from perimetry.adapters.padding import pad_module
 from perimetry.adapters.padding_trace import trace_uneven
 
@@ -62,7 +62,7 @@ def check_shapes(name: str) -> list[dict[str, Any]]:
         uneven = len(trace_uneven(module, example(module)).uneven)
     if not uneven:
         return [row(name, built, "", uneven=0, status="even")]
-    return [attempt(name, module, built, fill, uneven) for fill in FILLS[1:]]
+    return [attempt(name, module, built, fill, uneven) for fill in FILLS]
 
 
 def attempt(name: str, module: nn.Module, built: str, fill: Any, uneven: int) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def check_numbers(name: str) -> list[dict[str, Any]]:
     rows = []
     with torch.no_grad():
         before = tree_leaves(module(x))
-        for fill in FILLS[1:]:
+        for fill in FILLS:
             padded = copy.deepcopy(module)
             done = pad_module(padded, fill, x)
             if not done.layers:
