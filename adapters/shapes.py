@@ -60,7 +60,8 @@ def _linear(x: Any, weight: Any, *_: Any, **__: Any) -> Answer:
     known = isinstance(x, Tensor) and isinstance(weight, Tensor) and x.is_meta and weight.is_meta
     if not known or weight.ndim != 2 or x.shape[-1] != weight.shape[1] or x.dtype != weight.dtype:
         return None
-    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+    out: Tensor = x.new_empty((*x.shape[:-1], weight.shape[0]))
+    return out
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Answer:

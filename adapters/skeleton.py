@@ -63,7 +63,7 @@ def light_copy(module: nn.Module) -> nn.Module:
             memo[id(buffer)] = buffer.detach().cpu()
     for layer in module.modules():
         for value in vars(layer).values():  # most are empty tables of hooks, and slow to copy
-            if type(value) in (dict, OrderedDict) and not value:
+            if type(value) in (dict, set, OrderedDict) and not value:
                 memo[id(value)] = type(value)()
     body = copy.deepcopy(module, memo)
     for original, layer in zip(module.modules(), body.modules(), strict=True):

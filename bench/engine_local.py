@@ -6,6 +6,7 @@ record for the cells that were at risk; the variant's other cells go to a fresh 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,7 @@ from .store import StoreError
 from .worker import Finished, Kept, Order, Stage, StoreBroken, work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
 
     from .engine import Book, Means
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 STARTUP_S = 120.0
 """What a fresh worker may take for its imports before the time limit of its first job begins."""
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Where libraries of linear algebra read their number of threads."""
 
 EXIT_S = 10.0
 """How long a worker that closed its pipe may take to end, so that its exit code is known."""
@@ -130,7 +134,8 @@ class LocalEngine:
             self._options.memory_limit_mib,
         )
         process = self._context.Process(target=work, args=(theirs, order), daemon=True)
-        process.start()
+        with _threads_of_libraries(self._threads()):
+            process.start()
         theirs.close()  # else its end would never be seen to close
         return process, ours
 
@@ -200,6 +205,22 @@ class LocalEngine:
         rest = self._book.lost(slot.device, job.only(slot.left), at_risk, failure)
         if rest.cells:
             self._queue.appendleft(rest)
+
+
+@contextlib.contextmanager
+def _threads_of_libraries(count: int | None) -> Iterator[None]:
+    """Have processes that start now share the cores in numpy's products too, unless told better.
+
+    Products read their threads from the environment when they are first loaded, and threads that
+    outnumber the cores spin while they wait.
+    """
+    ours = [] if count is None else [n for n in THREADS if n not in os.environ]
+    os.environ.update(dict.fromkeys(ours, str(count)))
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
 
 
 def _how_it_ended(code: int | None) -> str:

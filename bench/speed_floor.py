@@ -99,7 +99,7 @@ def _traffic() -> Any:
 
     class Traffic(TorchDispatchMode):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__()  # type: ignore[no-untyped-call]
             self.bytes = 0
 
         def __torch_dispatch__(

@@ -290,16 +290,25 @@ def _shape_only(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any
 
 @contextlib.contextmanager
 def module_names(module: nn.Module, stack: list[str]) -> Iterator[None]:
-    """Keep on `stack` the dotted name of the module that is running."""
+    """Keep on `stack` the dotted name of the module that is running.
+
+    One hook for all modules: a hook on each would cost more than many a pass.
+    """
     module = getattr(module, "body", module)
-    handles = []
+    names = {layer: name for name, layer in module.named_modules()}
 
-    def leave(*_: Any) -> None:  # its return value would replace the module's output
-        stack.pop()
+    def enter(layer: nn.Module, _args: Any) -> None:
+        if layer in names:
+            stack.append(names[layer])
 
-    for name, layer in module.named_modules():
-        handles.append(layer.register_forward_pre_hook(lambda *_, n=name: stack.append(n)))
-        handles.append(layer.register_forward_hook(leave))
+    def leave(layer: nn.Module, _args: Any, _out: Any) -> None:
+        if layer in names:
+            stack.pop()
+
+    handles = [
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave),
+    ]
     try:
         yield
     finally:
