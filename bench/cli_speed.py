@@ -9,6 +9,7 @@ import typer
 
 from .cli_common import Device, told
 from .devices import BATCH
+from .speed_report import COUNT
 
 app = typer.Typer()
 
@@ -23,7 +24,12 @@ def bench_(
         str | None, typer.Option(help="Comma-separated.", show_default="those of `run`, and more")
     ] = None,
     count: Annotated[
-        int | None, typer.Option(min=2, help="How many images.", show_default="16")
+        int | None,
+        typer.Option(
+            min=2,
+            help="How many images.",
+            show_default=f"{COUNT['cpu']} on the CPU, {COUNT['cuda']} on a GPU",
+        ),
     ] = None,
     device: Device = "auto",
     batch: Annotated[
@@ -48,17 +54,18 @@ def bench_(
     from .plan import parse_suites
     from .speed_page import write
 
-    models, suites, images = report.QUICK if quick else (report.MODELS, report.SUITES, 16)
+    models, suites, images = report.QUICK if quick else (report.MODELS, report.SUITES, None)
     with told():
         from ..suites.registry import SUITES
 
         place = devices(device)[0]
+        images = count or images or COUNT[place.partition(":")[0]]
         names = suite.split(",") if suite else suites
         found = report.measure(
             references or models,
             [name for name, _ in parse_suites(names, SUITES)],
             device=place,
-            count=count or images,
+            count=images,
             batch=batch or default_batch(place),
             rounds=rounds,
             say=lambda text: typer.echo(text, err=True),
