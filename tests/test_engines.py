@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 import sweep_tools
 import toys
 
-from perimetry.adapters.errors import UnknownNameError
+from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.board import Board
 from perimetry.bench.engine import Options
 from perimetry.bench.plan import Choice
@@ -82,6 +82,12 @@ def test_what_died_is_tried_again_as_often_as_asked(tmp_path, monkeypatch):
 def test_an_unknown_engine_offers_near_names(tmp_path):
     with pytest.raises(UnknownNameError, match="did you mean ray"):
         sweep(tmp_path, ["toy:a"], Options(engine="rey"))
+
+
+def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'perimetry\[ray\]'"):
+        sweep(tmp_path, ["toy:a"], Options(engine="ray"))
 
 
 NAMES = [f"toy:{i}{'x' * i}" for i in range(6)]
@@ -156,4 +162,3 @@ def test_a_worker_keeps_to_its_memory_limit(tmp_path):
         store, _ = sweep(folder, ["toy:large"], Options(memory_limit_mib=limit))
         (record,) = store.records()
         assert record.status == status
-    assert os.environ.get("TOY_ONCE") is None

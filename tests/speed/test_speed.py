@@ -4,6 +4,7 @@ Run with `pytest tests/speed --benchmark-only` for the tables alone.
 """
 
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import torch
 from PIL import Image
 
 from perimetry.adapters.load import load
+from perimetry.adapters.shapes import ShapesOnly
 from perimetry.bench.devices import BATCH
+from perimetry.bench.speed import open_bench, peak_of, take_maps
 from perimetry.suites.erf import ERF
 from perimetry.suites.gradients import gradient_maps
 from perimetry.suites.images import open_images
@@ -111,3 +114,54 @@ def test_structure_of_resnet50(benchmark):
 
     found = benchmark.pedantic(audit, rounds=3, warmup_rounds=1)
     assert found.metrics["weakest"].value > 0
+
+
+def test_time_grows_with_images_in_proportion_and_memory_does_not():
+    """Twice the images: less than three times the time; the peak is that of one batch."""
+    jobs = []
+    for count in (8, 16):
+        bench = open_bench(
+            "timm:resnet18@init", device="cpu", count=count, batch=4, size=(128, 128)
+        )
+        jobs.append(partial(take_maps, bench, SUITES["deadpixel"]))
+    few, many = fastest(*jobs, rounds=4)
+    print(f"\ngradients of 8 images {few:.2f} s, of 16 {many:.2f} s: {many / few:.2f}x")
+    assert many / few < 3
+    low, high = (peak_of(job, "cpu") for job in jobs)
+    print(f"peak of 8 images {low:.0f} MiB, of 16 {high:.0f} MiB")
+    assert high < 1.5 * low + 64
+
+
+def test_shapes_are_told_faster_without_computing_them():
+    """A pass of EfficientNet without numbers, quick answers against torch's own: at least 1.3x."""
+    import timm
+
+    with torch.device("meta"):
+        net = timm.create_model("efficientnet_b0").eval()
+    x = torch.empty(2, 3, 224, 224, device="meta")
+
+    @torch.no_grad()
+    def plain():
+        net.forward_features(x)
+
+    def quick():
+        with ShapesOnly():
+            plain()
+
+    slow, fast = fastest(plain, quick, rounds=4)
+    print(
+        f"\nwithout numbers: {slow * 1000:.0f} ms, quick {fast * 1000:.0f} ms: {slow / fast:.1f}x"
+    )
+    assert slow / fast > 1.3
+
+
+def test_an_attention_bias_costs_structure_nothing():
+    """Beside the same network without one, relative positions take at most four times as long."""
+    context = Context(torch.zeros(0, 3, 384, 384))
+    names = ("beit_base_patch16_384", "vit_base_patch16_384")
+    models = [load(f"timm:{name}@init", device="cpu") for name in names]
+    suite = SUITES["structure"]
+    jobs = [lambda m=m: suite.measure(m, "expected", {}, context) for m in models]
+    biased, plain = fastest(*jobs)
+    print(f"\nstructure at 384 px: {biased:.2f} s with a bias, {plain:.2f} s without")
+    assert biased < 4 * plain
