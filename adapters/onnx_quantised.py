@@ -106,6 +106,8 @@ def dynamic_quantize(call: Call, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low, high = x.detach().amin().clamp(max=0), x.detach().amax().clamp(min=0)
     scale = (high - low) / 255
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+    if not call.mode.rounding:
+        return x.to(call.mode.dtype) / scale - low / scale, scale, -low / scale
     zero = torch.round(-low / scale).clamp(0, 255).to(torch.uint8)
     return quantise(call, x.to(call.mode.dtype), scale, zero), scale, zero
 

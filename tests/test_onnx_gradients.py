@@ -240,6 +240,17 @@ def test_a_quantised_file_is_verified_with_its_rounding_left_out(tmp_path, monke
     assert refused.endswith("it goes wrong at the Relu node 'r1'")
 
 
+def test_dynamic_ranges_are_verified_with_their_rounding_left_out(tmp_path):
+    """The largest value sets the scale, and would be clipped by the rounding of the zero point."""
+    proto = convnet()
+    proto.graph.node.insert(0, node("DynamicQuantizeLinear", ["image"], ["q", "s", "z"]))
+    proto.graph.node.insert(1, node("DequantizeLinear", ["q", "s", "z"], ["dq"]))
+    proto.graph.node[2].input[0] = "dq"
+    net = opened(proto, tmp_path)
+    assert net.gradients is None
+    assert net.verdict.gradient < 1e-6
+
+
 def test_a_staircase_without_a_straight_through_gradient_is_refused(tmp_path):
     proto = convnet()
     proto.graph.node[1].CopyFrom(node("Round", ["c1"], ["r1"]))
