@@ -66,7 +66,11 @@ class Experiment:
     def __post_init__(self) -> None:
         for task in self.tasks:
             check_name("task", task, TASKS)
-        parse_fills(self.fills)
+        if "fit" in parse_fills(self.fills):
+            raise InputError(
+                "kernel padding 'fit' treats networks that are trained already; expected some of "
+                "none, zero, fresh and box"
+            )
         least = {"seeds": self.seeds, "epochs": self.recipe.epochs, "batch": self.recipe.batch}
         for name, value in least.items():
             if value < 1:

@@ -98,6 +98,7 @@ def test_a_spent_budget_says_what_is_undone(tmp_path):
     [
         (("--task", "micro"), "did you mean micro_object"),
         (("--kernel-padding", "none,zeros"), "did you mean zero"),
+        (("--kernel-padding", "none,fit"), "trained already; expected some of none, zero"),
         (("--network", "tiny-resnets"), "did you mean tiny-resnet"),
         (("--data", "dead-leaves"), "classification needs two"),
         (("--data", "nowhere"), "neither a folder nor built in"),
