@@ -6,6 +6,7 @@ energy (default, ours)
     S(i, j) = mean over images and random sign vectors v of sum_c (d(v . F) / d image_cij)^2, per
     pixel value in [0, 1]. F is the target, all units at once. Unbiased for the sum over all target
     units of the squared Jacobian: the output noise power that unit noise at that pixel causes.
+    Over several weight sets: the mean of their maps, each scaled to mean 1 (`gradients.alike`).
 kim2023 (Kim et al. 2023, arXiv 2108.13576)
     ReLU of the channel-mean gradient of the predicted class's logit, in normalised units, per
     image, averaged. Their code sums over images; the map `sensitivity_sum` is that form.
@@ -39,7 +40,7 @@ import numpy as np
 
 from ..adapters.errors import PerimetryError
 from . import phases
-from .gradients import expect, pixel_energy, random_signs
+from .gradients import alike, expect, pixel_energy, random_signs
 from .receptive_field import receptive_field
 from .statistics import Bootstrap, bootstrap, linear
 from .suite import Context, Estimate, Measurement, Metric, Probe, missing
@@ -125,6 +126,8 @@ class DeadPixel:
     ) -> Measurement:
         """Read the metrics off `maps[...]` (samples, height, width)."""
         samples = maps[f"deadpixel/{protocol}"]
+        if protocol == "energy":
+            samples = alike(model, samples)
         found = Measurement({}, {"sensitivity": samples.mean(0)})
         if protocol == "kim2023":
             found.maps["sensitivity_sum"] = samples.sum(0)

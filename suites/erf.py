@@ -4,7 +4,8 @@ Protocols (target scalar; gradient to map; over images), each as published
 -------------------------------------------------------------------------
 energy (default, ours)
     random-sign combination of the unit's channels, so that its square is unbiased for the sum over
-    channels; square, sum over input channels, per pixel value in [0, 1]; mean.
+    channels; square, sum over input channels, per pixel value in [0, 1]; mean, over several weight
+    sets of their maps scaled to mean 1 each (`gradients.alike`).
 kim2023 (Kim et al. 2023, arXiv 2108.13576)
     channel mean of the unit; mean over input channels, then ReLU; sum of per-image maps, scaled to
     sum 1. On token grids of even size the centre is the upper left of the four central tokens.
@@ -46,7 +47,7 @@ import numpy as np
 from ..adapters.errors import InputError, NotApplicableError
 from .erf_blocks import block_maps
 from .gaussian import PARAMETERS, fit_gaussian
-from .gradients import expect, pixel_energy, random_signs
+from .gradients import alike, expect, pixel_energy, random_signs
 from .receptive_field import ReceptiveField, receptive_field
 from .statistics import Bootstrap, bootstrap
 from .suite import Context, Estimate, Measurement, Metric, Probe, missing
@@ -183,6 +184,8 @@ class Erf:
         found = Measurement({})
         if protocol == BLOCKS:
             maps = self._by_blocks(model, context, found)
+        if protocol == "energy":
+            maps = {n: alike(model, own) for n, own in maps.items() if n.startswith("erf/energy/")}
         samples = maps[_name(protocol, unit)]
         found.maps["erf"] = _shown(samples, protocol)
         resamples = bootstrap(len(samples), context.draws, context.seed)

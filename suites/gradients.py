@@ -64,6 +64,19 @@ def gradient_maps(
     return result
 
 
+def alike(model: Model, samples: Array) -> Array:
+    """Samples (samples, height, width) of several weight sets, each scaled to mean 1.
+
+    The gain of a random network is arbitrary and has heavy tails: unscaled, one of sixteen initial
+    states may carry all the energy, and their mean says nothing of the other fifteen. The images
+    of one weight set stay as they are: their gradients are in one unit.
+    """
+    if model.members == 1:
+        return samples
+    level = samples.mean((1, 2), keepdims=True)
+    return np.divide(samples, level, out=np.zeros_like(samples), where=level > 0)
+
+
 def _checked(name: str, maps: Array) -> Array:
     if not np.isfinite(maps).all():
         raise NotApplicableError(f"the gradient {name!r} is not finite on {_share(maps)} of pixels")

@@ -9,7 +9,7 @@ from perimetry.adapters.model import InputSpec
 from perimetry.adapters.torch import wrap
 from perimetry.suites import phases
 from perimetry.suites.deadpixel import DEADPIXEL, corrected, stride
-from perimetry.suites.gradients import gradient_maps
+from perimetry.suites.gradients import alike, gradient_maps
 from perimetry.suites.images import open_images
 from perimetry.suites.statistics import bootstrap
 from perimetry.suites.suite import Context
@@ -65,6 +65,44 @@ def test_the_stage_that_causes_the_imbalance_is_told_by_its_period():
     parts = [found[f"by_period_{p}"].value for p in (2, 4)]
     assert sum(parts) == pytest.approx(total)
     assert "not a multiple of 8" in found["by_period_8"].reason
+
+
+class Ensemble:
+    """A model that says it has several weight sets."""
+
+    members = 8
+
+    def __init__(self, model):
+        self._model = model
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e6])
+def test_no_weight_set_outweighs_the_others_by_its_gain(gain):
+    """Seven initial states with a weak phase, one even and `gain` times as sensitive."""
+    rng = np.random.default_rng(0)
+    cells = np.tile([[0.2, 1.0], [1.0, 1.0]], (16, 16))
+    samples = rng.uniform(0.9, 1.1, (8, 32, 32)) * np.stack([*[cells] * 7, np.ones((32, 32))])
+    samples[7] *= gain
+    model = Ensemble(wrap(nn.Conv2d(3, 4, 2, 2), spec=InputSpec(32, 32)))
+    context = Context(torch.zeros(8, 3, 32, 32), seed=0)
+    found = DEADPIXEL.measure(model, "energy", {"deadpixel/energy": samples}, context)
+    scaled = np.mean([sample / sample.mean() for sample in samples], axis=0)
+    literal = scaled[::2, ::2].mean() / scaled.mean()
+    assert found.metrics["weakest"].value == pytest.approx(literal, rel=0.02)
+    assert found.metrics["weakest"].high < 0.8
+
+
+def test_the_images_of_one_weight_set_keep_their_weight():
+    samples = np.ones((2, 4, 4)) * np.array([1, 9])[:, None, None]
+    assert alike(wrap(nn.Conv2d(3, 4, 2, 2), spec=InputSpec(4, 4)), samples) is samples
+
+
+def test_a_weight_set_that_hears_nothing_stays_at_nothing():
+    samples = np.stack([np.zeros((4, 4)), np.full((4, 4), 3.0)])
+    np.testing.assert_array_equal(alike(Ensemble(None), samples)[:, 0, 0], [0, 1])
 
 
 @pytest.mark.parametrize(("side", "units"), [(64, 8), (60, 8), (57, 8), (36, 5)])
