@@ -69,7 +69,7 @@ def test_what_the_readme_says_of_training_and_box_holds_in_the_records(script):
         assert imbalance(records, trained, "box").high < imbalance(records, trained, "none").low
 
 
-@pytest.mark.parametrize("file", ["lite0.pth", "ppocr-cls.onnx", "centerface.onnx"])
+@pytest.mark.parametrize("file", ["lite0.pth", "ppocr-cls.onnx"])
 def test_a_spot_of_the_set_comes_out_again_from_the_package(script, tmp_path, monkeypatch, file):
     """What needs no photographs: blind spots, the plain image, unread padding."""
     checkpoints = script("checkpoints")
@@ -85,8 +85,12 @@ def test_a_spot_of_the_set_comes_out_again_from_the_package(script, tmp_path, mo
         device="cpu",
         options={"padding": {"exchange": ()}},
     )
+    known = [name for name in PLAIN if stored[name].value is not None]
+    assert "border_drop" in known
     for name in PLAIN:
-        assert found.metrics[name].value == pytest.approx(stored[name].value, rel=1e-3), name
+        value = found.metrics[name].value
+        expected = pytest.approx(stored[name].value, rel=1e-3) if name in known else None
+        assert value == expected, name
 
 
 def test_a_file_that_is_another_than_the_measured_one_is_refused(script, tmp_path):
