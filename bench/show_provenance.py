@@ -43,7 +43,11 @@ def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[B
 
 
 def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
-    """The `perimetry run` command that makes `records`, of one model, again."""
+    """The command that makes `records`, of one model, again; of trained twins one for each task."""
+    trained = [r for r in records if r.suite == "training"]
+    if trained:
+        tasks = dict.fromkeys(r.protocol for r in trained)
+        return " && ".join(_train([r for r in trained if r.protocol == t]) for t in tasks)
     measured = [r for r in records if r.suite != "fidelity"] or list(records)
     first = measured[0]
     words = ["perimetry", "run", first.model.reference]
@@ -57,6 +61,24 @@ def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
     words += [word for text in chosen for word in ("--set", text)]
     words += [word for text in _inputs(first) for word in ("--input", text)]
     return shlex.join([*words, "--out", "OUT"])
+
+
+def _train(records: Sequence[Record]) -> str:
+    """The `perimetry train` command of the twins of one task."""
+    first = records[0]
+    held, images = first.settings, first.images
+    words = ["perimetry", "train", "--network", first.model.reference, "--task", first.protocol]
+    words += ["--kernel-padding", ",".join(dict.fromkeys(r.fill for r in records))]
+    if images is not None:
+        built_in = images.name in ("dead-leaves", "digits")
+        words += ["--data", images.name if built_in else f"PATH/TO/{images.name}"]
+        words += ["--test", str(images.count)]
+    words += ["--size", "x".join(map(str, held["size"])), "--seeds", str(len(held["seeds"]))]
+    names = {"box": "side", **{n: n for n in ("train", "epochs", "batch", "rate", "precision")}}
+    for option, name in names.items():
+        if held.get(name) is not None:
+            words += [f"--{option}", str(held[name])]
+    return shlex.join([*words, "--seed", str(first.seed), "--out", "OUT"])
 
 
 def _options(records: Sequence[Record]) -> dict[str, str]:

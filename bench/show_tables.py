@@ -26,6 +26,10 @@ COMPARED = {
     "deadpixel": ("weakest", "imbalance", "relL1"),
     "padding": ("blind_weakest", "border_drop", "constant_left_right", "constant_top_bottom"),
     "perturbation": ("comb_weakest", "comb_imbalance", "detect_ratio", "shift_consistency"),
+    "training": (
+        *("accuracy", "mean_accuracy", "epochs_to_90"),
+        *("weakest_end", "imbalance_end", "erf_end"),
+    ),
 }
 """Metrics that are set beside those of the other kernel padding."""
 
@@ -147,7 +151,9 @@ def grown(record: Record) -> list[Block]:
         for layer in treatment.get("layers", [])
     ]
     blocks: list[Block] = [f"Grown: {joined(found, 4)}." if found else f"{UNTOUCHED.capitalize()}."]
-    if record.fill in FILL_WORDS:
+    if record.suite == "training":
+        blocks.append("It was trained so from the first step on.")
+    elif record.fill in FILL_WORDS:
         blocks.append(FILL_WORDS[record.fill])
     left = treatment.get("left") or {}
     if left:

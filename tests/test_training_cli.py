@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from perimetry.bench.cli import app
+from perimetry.bench.show_provenance import repeat
 from perimetry.bench.store import Store
 from perimetry.bench.training_pictures import draw_panel
 from perimetry.suites.registry import SUITES
@@ -84,6 +86,19 @@ def test_the_other_commands_read_the_records(run):
     told = CliRunner().invoke(app, ["show", str(out), "--kernel-padding", "zero"])
     assert told.exit_code == 0, told.output
     assert "Over 4 seeds of telling red boxes from black ones it ends with" in told.output
+    assert "It was trained so from the first step on." in told.output
+    assert "training.erf_end" in told.output
+
+
+def test_the_command_that_show_names_makes_the_same_records_again(run, tmp_path):
+    """Given as it stands, it finds keys equal to those of the records it was made from."""
+    out, _ = run
+    records = [r for r in Store(out).records() if r.protocol == "micro_object"]
+    words = shlex.split(repeat(records, SUITES))
+    assert words[:2] == ["perimetry", "train"]
+    done = train(*words[2:-1], tmp_path, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert {r.key for r in Store(tmp_path).records()} == {r.key for r in records}
 
 
 def test_a_spent_budget_says_what_is_undone(tmp_path):
