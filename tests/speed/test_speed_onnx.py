@@ -45,7 +45,7 @@ def test_gradients_of_a_file_cost_little_over_those_of_its_torch_model(twins, re
     name, native, file, images = twins
     x = native.spec.prepare(images)
     assert file.gradients is None
-    own, other = fastest(lambda: gradients(file, x), lambda: gradients(native, x), rounds=3)
+    own, other = fastest(lambda: gradients(file, x), lambda: gradients(native, x))
     record_property("ratio", own / other)
     print(f"\n{name}: file {own:.2f} s, torch {other:.2f} s: {own / other:.2f}x (goal {GOAL}x)")
     assert own / other < LOOSE
@@ -56,13 +56,14 @@ def test_a_profile_by_forward_passes_costs_those_passes_and_little_more(
 ):
     """The suite on a file without gradients, beside as many passes as it says it takes."""
     name, _, file, images = twins
-    if name == "resnet50":
+    suite, held = Perturbation(), {"phases": 16, "places": 56}
+    if name == "resnet50":  # thirty times the cost a pass: a small part of a profile
+        suite, held = Perturbation(period=2, comb_draws=1, block=3), {"phases": 4, "places": 9}
         images = images[:2]
-    suite = Perturbation(comb_draws=2, position_images=1) if name == "resnet50" else Perturbation()
     context = Context(images, batch=8, draws=20)
     monkeypatch.setattr(file, "verdict", Verdict("this test looks at forward passes"))
     monkeypatch.setattr(file, "gradients", "this test looks at forward passes")
-    x, passes = file.spec.prepare(images), suite.passes(len(images), places=56)
+    x, passes = file.spec.prepare(images), suite.passes(len(images), **held)
 
     def bare():
         for done in range(0, passes, len(x)):
@@ -88,7 +89,7 @@ def test_bound_tensors_cost_no_more_than_arrays_by_way_of_the_host(twins, record
         values = session.run({file.image: feed(x, file.spec)})
         return {k: torch.as_tensor(v).to(file.device, torch.float32) for k, v in values.items()}
 
-    own, other = fastest(bound, copied, rounds=5)
+    own, other = fastest(bound, copied, rounds=3)
     record_property("ratio", own / other)
     print(f"\n{name}: bound {own:.3f} s, by way of the host {other:.3f} s: {own / other:.2f}x")
     assert own / other < 1.5
