@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from .cli_common import Device, told
-from .devices import BATCH
-from .speed_report import COUNT
+from .devices import BATCH, BENCH_IMAGES
 
 app = typer.Typer()
 
@@ -28,7 +27,7 @@ def bench_(
         typer.Option(
             min=2,
             help="How many images.",
-            show_default=f"{COUNT['cpu']} on the CPU, {COUNT['cuda']} on a GPU",
+            show_default=f"{BENCH_IMAGES['cpu']} on the CPU, {BENCH_IMAGES['cuda']} on a GPU",
         ),
     ] = None,
     device: Device = "auto",
@@ -59,7 +58,7 @@ def bench_(
         from ..suites.registry import SUITES
 
         place = devices(device)[0]
-        images = count or images or COUNT[place.partition(":")[0]]
+        images = count or images or BENCH_IMAGES[place.partition(":")[0]]
         names = suite.split(",") if suite else suites
         found = report.measure(
             references or models,

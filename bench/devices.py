@@ -6,6 +6,8 @@ from ..adapters.errors import InputError
 
 BATCH = {"cpu": 8, "cuda": 64}
 """Images a pass, by kind of device."""
+BENCH_IMAGES = {"cpu": 12, "cuda": 64}
+"""Images that `perimetry bench` takes, by kind of device."""
 
 
 def devices(text: str) -> tuple[str, ...]:

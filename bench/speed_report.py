@@ -23,8 +23,6 @@ MODELS = (
     "timm:vit_small_patch16_224@init",
 )
 SUITES = ("structure", "erf", "deadpixel", "perturbation", "padding")
-COUNT = {"cpu": 12, "cuda": 64}
-"""Images, by kind of device."""
 QUICK = (MODELS[:1], SUITES[:3], 4)
 """Models, suites and images of a quick look."""
 

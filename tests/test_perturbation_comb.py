@@ -13,13 +13,11 @@ from perimetry.adapters.torch import wrap
 from perimetry.suites import phases
 from perimetry.suites.comb import CombTest, choose_step, direction_error, make_comb, per_mean
 from perimetry.suites.comb_step import (
-    COARSE,
     SILENT,
     STEPS,
     TOO_ROUGH,
     Disagreement,
     Step,
-    rough_share,
     settle,
 )
 from perimetry.suites.deadpixel import corrected
@@ -134,7 +132,7 @@ def test_the_step_grows_with_rounding_and_shrinks_with_curvature():
 
 
 def staircase(quantum, seed, *, moved=16, units=20_000):
-    """Units of slope 1 with steps of height `quantum`; a look moves each by up to `moved` quanta."""
+    """Units of slope 1, steps of height `quantum`; a look moves each by up to `moved` quanta."""
     random = torch.Generator().manual_seed(seed)
     start, moves = (torch.rand(units, generator=random, dtype=torch.float64) for _ in range(2))
 
