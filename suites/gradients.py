@@ -74,7 +74,8 @@ def alike(model: Model, samples: Array) -> Array:
     if model.members == 1:
         return samples
     level = samples.mean((1, 2), keepdims=True)
-    return np.divide(samples, level, out=np.zeros_like(samples), where=level > 0)
+    scaled: Array = np.divide(samples, level, out=np.zeros_like(samples), where=level > 0)
+    return scaled
 
 
 def _checked(name: str, maps: Array) -> Array:
