@@ -7,8 +7,9 @@ Mean feature maps (see `feature_maps`)
     A(i, j) = mean over channels of |F_c(i, j)|, for the images and for an image of nothing but
     `background` grey. `border_ratio` is the mean of A over the outermost ring, over its mean at
     least a quarter of the side (rounded down) away from every border; `left_right` and `top_bottom`
-    are the difference of the halves, over the mean (see `spatial_bias`). With `constant_` before them: of
-    the plain image, which has no side of its own, so that whatever they show is the network's.
+    are the difference of the halves, over the mean (see `spatial_bias`). With `constant_` before
+    them: of the plain image, which has no side of its own, so that whatever they show is the
+    network's.
     Metrics are those of the target, the table `stages` has every resolution on the way to it, with
     signs (left and top positive). Zero padding looks like grey of the model's own mean: on a
     background near it the first layer shows no border.

@@ -2,8 +2,9 @@
 
 Maps have axes (..., height, width) of units, of places or of taps. The *border* is the outermost
 ring; the *centre* is whatever lies at least a quarter of the side (rounded down), and at least one
-unit, away from every border. Halves leave out the middle row or column of an odd number. Differences of halves are
-signed, first less second, over the mean magnitude of the map: 0 is even, 2 is one half alone.
+unit, away from every border. Halves leave out the middle row or column of an odd number.
+Differences of halves are signed, first less second, over the mean magnitude of the map: 0 is even,
+2 is one half alone.
 
 The magnitude of a difference that is itself an estimate is biased upwards by noise; it is therefore
 estimated by products of unlike samples (see `unbiased`).
