@@ -1,0 +1,252 @@
+"""Write this folder from a finished run: `python results/timm-init/publish.py RUN_DIR`.
+
+RUN_DIR is what the command in README.md was given as --out. Written: board.csv (a row per model and
+variant, differences paired), records.jsonl.gz (packed records, without layer tables), README.md.
+Without RUN_DIR the README alone is written again, from the other two.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+from tabulate import tabulate
+
+from perimetry.bench.board import Board
+from perimetry.bench.pack import Packed, pack
+from perimetry.bench.page import write_page
+from perimetry.bench.page_data import stand_ins
+from perimetry.bench.page_join import join
+from perimetry.bench.store import Store
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from publishing import families, rank_correlation, reflow, year  # noqa: E402
+
+COMMAND = "perimetry run $(cat results/timm-init/models.txt) --count 16 --members 16 --out RUN_DIR"
+TITLE = "Architectures at their initial state"
+PAGE_BYTES = 3_000_000
+
+
+def table(store: Store) -> pd.DataFrame:
+    """The board of the run, its models named as timm names them, with family, year and accuracy."""
+    frame = Board(store.records()).frame()
+    frame["model"] = frame.model.str.removeprefix("timm:").str.removesuffix("@init")
+    known, accuracy = families(), published()
+    sides = {
+        (r.model.reference.removeprefix("timm:").removesuffix("@init")): r.model.spec["height"]
+        for r in store.records()
+        if r.model.spec
+    }
+    frame.insert(1, "family", frame.model.map(known))
+    frame.insert(2, "year", frame.family.map(year))
+    frame.insert(3, "side", frame.model.map(sides))
+    frame.insert(4, "top1", frame.model.map(accuracy))
+    empty = [column for column in frame if frame[column].isna().all()]
+    return frame.drop(columns=empty).sort_values(["model", "fill"]).round(6)
+
+
+def published() -> dict[str, float]:
+    """Top-1 accuracy of each architecture with timm's default weights, from top1.csv."""
+    rows = pd.read_csv(HERE / "top1.csv")
+    return dict(zip(rows.model.str.partition(".")[0], rows.top1, strict=True))
+
+
+def readme(frame: pd.DataFrame, packed: Packed) -> str:
+    """The findings, in words and tables, all of them computed."""
+    records = packed.records()
+    plain = frame[frame.fill == "none"].set_index("model")
+    boxed = frame[frame.fill == "box"].set_index("model")
+    known = plain[plain["deadpixel.weakest"].notna()]
+    versions = records[0].environment.libraries
+    minutes = sum(r.timing.load_s + r.timing.measure_s for r in records) / 60
+    return f"""\
+# Measured at the initial state: {len(plain)} architectures of {plain.family.nunique()} families
+
+The gradient suites over a choice of timm's architectures, one to a few of a family, at their own
+input size, with random weights (16 seeds, averaged; an interval is over seeds), as they are and
+with kernel padding `box`. What an architecture does before anything is learned: compare with
+`results/timm-structure` (what it implies) and `results/trained` (what training makes of it).
+
+    {COMMAND}
+    python results/timm-init/publish.py RUN_DIR
+
+torch {versions["torch"]}, timm {versions["timm"]}, {records[0].created[:10]}, 16 dead-leaves
+images, seed 0, CPU, one thread a worker beside other work; {minutes:.0f} minutes of computing
+for {len(records)} records. `board.csv` has every number, `records.jsonl.gz` the packed records,
+`board.html` both on one page with maps and plots, `top1.csv` the accuracies that
+timm publishes for its default weights (its results/results-imagenet.csv, commit 7479d45).
+
+## Findings
+
+{agreement(known)}
+{apart(known)}
+{treatment(known, boxed)}
+{fields(known, boxed)}
+{outside(known)}
+
+## Models, by their worst-served phase
+
+{rows(known, boxed)}
+
+`weakest`: share of the average sensitivity that the worst-served stride phase gets, measured, with
+its 95 % interval; `structure` the same, expected exactly. `ERF` is the side of the effective
+receptive field of the central unit in pixels, R² how Gaussian it is, top-1 as published for trained
+weights. Fewer dead pixels is not simply better: Kim et al. 2023 found that they help ordinary
+classification training, and hurt where small perturbations matter.
+
+{missing(plain)}
+"""
+
+
+def agreement(known: pd.DataFrame) -> str:
+    """How the exact expectation predicts what is measured."""
+    both = known[known["structure.weakest"].notna()]
+    x, y = both["structure.weakest"], both["deadpixel.weakest"]
+    held = (x >= both["deadpixel.weakest.low"]) & (x <= both["deadpixel.weakest.high"])
+    return (
+        f"- **The architecture decides.** The exact expectation over all weights (`structure`, no "
+        f"images, no weights) and the measured gradient agree: rank correlation "
+        f"{rank_correlation(x, y)}; {int(held.sum())} of {len(both)} expectations lie in the "
+        f"measured 95 % interval, the median distance is {(x - y).abs().median():.3f}."
+    )
+
+
+def apart(known: pd.DataFrame) -> str:
+    """Where expectation and measurement part by more than twofold, and why."""
+    ratio = known["deadpixel.weakest"] / known["structure.weakest"]
+    below, above = ratio[ratio < 1 / 2].sort_values(), ratio[ratio > 2].sort_values()[::-1]
+    return (
+        f"- Where they part by more than twofold, `structure` assumes what the initial state is "
+        f"not. Measured lower: {names(below)}. Their layers start smaller than 1/fan_in (a "
+        f"standard deviation of 0.02), so that residual branches add little and the stem's pattern "
+        f"comes through undiluted; drawn with 1/fan_in instead, pvt_v2_b0 measures 0.25 (0.09 to "
+        f"0.66), mambaout_femto 0.10 (0.07 to 0.16), starnet_s1 0.12 (0.07 to 0.21; six seeds). "
+        f"Measured higher: {names(above)}; branches without weights of their own (a mean pool less "
+        f"its input) cancel part of the shortcut, which `structure` takes for independent."
+    )
+
+
+def names(ratio: pd.Series) -> str:
+    """Models with how many times the expectation was measured."""
+    return ", ".join(f"{name} ({value:.2f} times)" for name, value in ratio.items()) or "none"
+
+
+def treatment(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
+    """What `box` does to the uneven ones."""
+    uneven = known[known["deadpixel.weakest.high"] < 1]
+    after = boxed[boxed["deadpixel.weakest"].notna()].reindex(uneven.index).dropna(how="all")
+    before = uneven.loc[after.index]
+    gained = after["deadpixel.weakest.change.low"] > 0
+    healed = after["deadpixel.weakest.high"] >= 1
+    return (
+        f"- **{len(uneven)} of {len(known)} are shown to be uneven** (the interval of the worst "
+        f"phase ends below 1). `box` grows kernels in {len(after)} of them: the worst-served phase "
+        f"gains in {int(gained.sum())} beyond its paired interval, the median goes from "
+        f"{before['deadpixel.weakest'].median():.2f} to {after['deadpixel.weakest'].median():.2f}, "
+        f"the median imbalance from {before['deadpixel.imbalance'].median():.3f} to "
+        f"{after['deadpixel.imbalance'].median():.3f}; {int(healed.sum())} are then no longer "
+        f"shown to be uneven."
+    )
+
+
+def fields(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
+    """Effective receptive fields: size, shape, and what `box` changes of them."""
+    size = known["erf.luo_size"] / known.side
+    wider = boxed["erf.luo_size.change.low"] > 0
+    narrower = boxed["erf.luo_size.change.high"] < 0
+    least, most = size.idxmin(), size.idxmax()
+    return (
+        f"- Effective fields take from {size[least]:.0%} of the image's side ({least}) to "
+        f"{size[most]:.0%} ({most}), in the median {size.median():.0%}. "
+        f"{int((known['erf.r_squared.low'] > 0.9).sum())} of {int(size.notna().sum())} are close "
+        f"to a Gaussian (R² above 0.9 throughout its interval), "
+        f"{int((known['erf.r_squared.high'] < 0.5).sum())} are none (below 0.5). `box` widens "
+        f"{int(wider.sum())} of {int(boxed['erf.luo_size'].notna().sum())} fields beyond the "
+        f"interval and narrows {int(narrower.sum())}."
+    )
+
+
+def outside(known: pd.DataFrame) -> str:
+    """Rank correlations with what is not measured here."""
+    return (
+        f"- Rank correlation of the measured worst-served phase with the published top-1 accuracy: "
+        f"{rank_correlation(known['deadpixel.weakest'], known.top1)}; with the year: "
+        f"{rank_correlation(known['deadpixel.weakest'], known.year)}; of the effective field's "
+        f"size with accuracy: {rank_correlation(known['erf.luo_size'] / known.side, known.top1)}. "
+        "Architectures, weights and recipes differ at once: none of this is a cause."
+    )
+
+
+def rows(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
+    """One row a model, without and with `box`."""
+    found = []
+    for name, row in known.sort_values("deadpixel.weakest").iterrows():
+        after = boxed.loc[name]
+        same = after["deadpixel.weakest"] == row["deadpixel.weakest"]
+        found.append(
+            (
+                name,
+                "" if pd.isna(row.year) else int(row.year),
+                interval(row),
+                row["structure.weakest"],
+                row["deadpixel.imbalance"],
+                "untouched" if same else interval(after),
+                None if same else after["deadpixel.imbalance"],
+                row["erf.luo_size"],
+                row["erf.r_squared"],
+                None if pd.isna(row.top1) else row.top1,
+            )
+        )
+    heads = ("model", "year", "weakest", "structure", "imbalance", "with `box`", "imbalance")
+    formats = ("", "", "", ".3f", ".3f", "", ".3f", ".0f", ".2f", ".1f")
+    heads = (*heads, "ERF", "R²", "top-1")
+    return tabulate(found, heads, tablefmt="github", floatfmt=formats, missingval="")
+
+
+def interval(row: pd.Series) -> str:
+    """The worst-served phase with its interval."""
+    value, low, high = (row[f"deadpixel.weakest{end}"] for end in ("", ".low", ".high"))
+    return "n/a" if pd.isna(value) else f"{value:.3f} ({low:.2f} to {high:.2f})"
+
+
+def missing(plain: pd.DataFrame) -> str:
+    """Those without a measured profile, and why."""
+    rest = plain[plain["deadpixel.weakest"].isna()]
+    if rest.empty:
+        return ""
+    found = [(name, why(row)) for name, row in rest.iterrows()]
+    return "## Not measured\n\n" + tabulate(found, ("model", "reason"), tablefmt="github")
+
+
+def why(row: pd.Series) -> str:
+    """The reason why a row has no measured profile."""
+    said = (row.get(f"deadpixel.{name}") for name in ("weakest.reason", "error"))
+    return next((str(one)[:160] for one in said if isinstance(one, str)), "")
+
+
+def render() -> str:
+    """The README of what is published here."""
+    return reflow(readme(pd.read_csv(HERE / "board.csv"), Packed(HERE / "records.jsonl.gz")))
+
+
+def main() -> None:
+    """Write board.csv and records.jsonl.gz where a run is given, and README.md from them."""
+    if len(sys.argv) > 1:
+        store = Store(sys.argv[1])
+        table(store).to_csv(HERE / "board.csv", index=False)
+        pack(store, HERE / "records.jsonl.gz", tables=False)
+        board = Board(store.records())
+        write_page(
+            board,
+            HERE / "board.html",
+            title=TITLE,
+            joined=join(HERE / "top1.csv", stand_ins(board)),
+            largest=PAGE_BYTES,
+        )
+    (HERE / "README.md").write_text(render(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
