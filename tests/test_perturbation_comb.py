@@ -167,9 +167,9 @@ def test_steps_of_which_a_unit_crosses_none_or_one_are_no_measurement():
 
 
 def test_a_network_that_rounds_still_has_its_profile_within_the_stated_error():
-    """Gains 1 to 4 behind rounding to 0.3, which is 2.4 times what the weakest phase changes."""
+    """Gains 1 to 4 behind rounding to 0.4, which is 3.2 times what the weakest phase changes."""
     images = open_images("dead-leaves", 12).load(GREY)
-    model = wrap(Rounded(quantum=0.3), spec=GREY, device="cpu", precision="float64")
+    model = wrap(Rounded(quantum=0.4), spec=GREY, device="cpu", precision="float64")
     test = comb_test(model, images, draws=12)
     assert test.step.rounded
     gains = np.array([[1.0, 2.0], [3.0, 4.0]])
