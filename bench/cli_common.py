@@ -31,6 +31,8 @@ Output = Annotated[
     str | None,
     typer.Option(help="Output of ONNX files to audit.", show_default="the first like logits"),
 ]
+Images = Annotated[str, typer.Option(help="dead-leaves, noise, or a folder.")]
+Count = Annotated[int, typer.Option(min=1, help="How many images.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda (every GPU), or names such as cuda:0,cuda:1.")

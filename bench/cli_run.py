@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..adapters.errors import InputError
-from .cli_common import FAILED, Device, Inputs, Output, Seed, told
+from .cli_common import FAILED, Count, Device, Images, Inputs, Output, Seed, told
 from .cli_view import Format, show_board
 from .devices import BATCH
 
@@ -61,8 +61,8 @@ def run(
     kernel_padding: Annotated[
         str, typer.Option(help="Comma-separated fills: none, zero, box, fresh, fit.")
     ] = "none,box",
-    images: Annotated[str, typer.Option(help="dead-leaves, noise, or a folder.")] = "dead-leaves",
-    count: Annotated[int, typer.Option(min=1, help="How many images.")] = 16,
+    images: Images = "dead-leaves",
+    count: Count = 16,
     seed: Seed = 0,
     members: Annotated[
         int | None, typer.Option(min=1, help="Seeds behind an @init model.", show_default="8")
@@ -208,8 +208,8 @@ def pad(
     path: Annotated[Path, typer.Argument(metavar="PATH.onnx", help="The file to treat.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
     fill: Annotated[NewFill, typer.Option(help="What the new taps hold.")] = NewFill.box,
-    images: Annotated[str, typer.Option(help="dead-leaves, noise, or a folder.")] = "dead-leaves",
-    count: Annotated[int, typer.Option(min=1, help="How many images.")] = 16,
+    images: Images = "dead-leaves",
+    count: Count = 16,
     seed: Seed = 0,
     inputs: Inputs = None,
     output: Output = None,

@@ -13,6 +13,7 @@ from .cli_common import complain, told, width
 if TYPE_CHECKING:
     from .again import Tools
     from .comparison import Comparison
+    from .tolerances import Tolerances
 
 UNMEASURED = 2
 """Exit code when there is nothing to judge by."""
@@ -34,6 +35,7 @@ Limit = Annotated[float, typer.Option(min=0, help="Seconds a model may take; 0 f
 Where = Annotated[
     list[str] | None, typer.Option(help="Only stored records with KEY=VALUE, such as seed=0.")
 ]
+Bounds = Annotated[Path | None, typer.Option(help="TOML file with bounds; see docs/regression.md.")]
 Photographs = Annotated[
     str | None,
     typer.Option("--images", help="Where the folder is that stored records were made on."),
@@ -116,9 +118,7 @@ def check(
     as_: Annotated[
         str | None, typer.Option("--as", help="What the one model given is called in the baseline.")
     ] = None,
-    tolerances: Annotated[
-        Path | None, typer.Option(help="TOML file with bounds; see docs/regression.md.")
-    ] = None,
+    tolerances: Bounds = None,
     junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.")] = None,
     measure_noise: Annotated[
         bool,
@@ -135,12 +135,11 @@ def check(
         from . import gate
         from .gate_report import on_github, to_junit, to_text
         from .store import write_text
-        from .tolerances import Tolerances, read_tolerances
 
         found = gate.check(
             baseline,
             *(references or ()),
-            tolerances=read_tolerances(tolerances) if tolerances else Tolerances(),
+            tolerances=_bounds(tolerances),
             name=as_,
             where=where or (),
             images=images,
@@ -163,9 +162,7 @@ def verify(
         int | None, typer.Option(min=1, help="Measure so many variants.", show_default="all")
     ] = None,
     seed: Annotated[int, typer.Option(help="Which ones are taken.")] = 0,
-    tolerances: Annotated[
-        Path | None, typer.Option(help="TOML file with bounds; see docs/regression.md.")
-    ] = None,
+    tolerances: Bounds = None,
     images: Photographs = None,
     where: Where = None,
     device: Device = "auto",
@@ -174,7 +171,6 @@ def verify(
 ) -> None:
     """Measure a published set again: exit code 0 it reproduces, 1 it does not, 2 not measurable."""
     with told(UNMEASURED):
-        from .tolerances import Tolerances, read_tolerances
         from .verify import verify as again
 
         found = again(
@@ -183,7 +179,7 @@ def verify(
             seed=seed,
             where=where or (),
             images=images,
-            tolerances=read_tolerances(tolerances) if tolerances else Tolerances(),
+            tolerances=_bounds(tolerances),
             tools=tools(device, batch, time_limit),
         )
         typer.echo(found.text(width()), nl=False)
@@ -216,6 +212,13 @@ def schema(
     with told():
         write_text(out, schema_text())
         typer.echo(f"Written: {out}")
+
+
+def _bounds(path: Path | None) -> Tolerances:
+    """The tolerances in the file at `path`, or the defaults."""
+    from .tolerances import Tolerances, read_tolerances
+
+    return read_tolerances(path) if path else Tolerances()
 
 
 def tools(device: str, batch: int | None, limit_s: float) -> Tools:
