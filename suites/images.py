@@ -25,10 +25,14 @@ from torch import Tensor
 from ..adapters.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
     from ..adapters.model import InputSpec
 
 BUILT_IN = ("dead-leaves", "noise")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
+SIXTEEN_BITS = ("PNG", "PPM")
+"""Formats whose integers, where Pillow calls them 32 bits wide, are of 16 bits."""
 MIN_RADIUS = 2.0
 TEXTURE = 0.02
 MAX_DISCS = 20_000
@@ -86,13 +90,52 @@ def open_images(name: str, count: int = 16, seed: int = 0) -> ImageSet:
             f"images {name!r} are neither a folder nor built in; expected a folder, "
             f"{' or '.join(BUILT_IN)}"
         )
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    files = picture_files(folder)
     if not files:
-        raise InputError(f"folder {name!r} holds no images; expected {', '.join(sorted(SUFFIXES))}")
+        below = " (folders inside it are not searched: name one of them)"
+        raise InputError(
+            f"folder {name!r} holds no images; expected {', '.join(sorted(SUFFIXES))}"
+            + (below if any(p.is_dir() for p in folder.iterdir()) else "")
+        )
     if len(files) > count:
         picked = np.random.default_rng(seed).choice(len(files), count, replace=False)
         files = [files[i] for i in sorted(picked)]
-    return ImageSet(folder.name, len(files), seed, tuple(files))
+    return ImageSet(folder.resolve().name, len(files), seed, tuple(files))
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The files in `folder` that are named like images, in name order; hidden ones are no images.
+
+    (macOS puts a `._NAME.jpg` beside every picture that it copies to a foreign disk.)
+    """
+    named = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    return sorted(p for p in named if p.is_file() and not p.name.startswith("."))
+
+
+def read_picture(path: Path) -> PilImage:
+    """One file as RGB of 8 bits, turned as its EXIF says; transparency is dropped, as timm does.
+
+    Greys of 16 bits keep their upper byte. Raises `InputError` for what is no image, and for values
+    whose white is unknown (floats, integers of 32 bits).
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            kind, picture = file.format, ImageOps.exif_transpose(file)
+            picture.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as an image: {error}") from error
+    if picture.mode == "F" or (picture.mode == "I" and kind not in SIXTEEN_BITS):
+        held = "floats" if picture.mode == "F" else "integers of 32 bits"
+        raise InputError(
+            f"{path} holds {held}, of which none is known to be white; expected 8 or 16 bits a "
+            "channel: convert it first"
+        )
+    if picture.mode.startswith("I"):  # `convert` would clip all above 255 to white
+        grey = np.asarray(picture).astype(np.int64) >> 8
+        picture = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    return picture.convert("RGB")
 
 
 def _generator(seed: int, index: int) -> np.random.Generator:
@@ -160,11 +203,7 @@ def _photograph(path: Path, spec: InputSpec) -> Tensor:
     """One file, resized so that `spec.crop_pct` of its shorter side is cropped from the centre."""
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
+    picture = read_picture(path)
     method = getattr(Image.Resampling, spec.interpolation.upper(), Image.Resampling.BICUBIC)
     canvas = (round(spec.width / spec.crop_pct), round(spec.height / spec.crop_pct))
     picture = ImageOps.fit(picture, canvas, method)

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from ..adapters.errors import InputError, UnknownNameError
 from ..adapters.model import InputSpec
-from .images import SUFFIXES, open_images
+from .images import open_images, picture_files, read_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -301,7 +301,7 @@ def _size_of(pictures: Pictures) -> Pair:
 
 def _classes(folder: Path) -> tuple[str, ...]:
     """Names of the subfolders that hold pictures. Raises `InputError` where there is none."""
-    names = [p.name for p in sorted(folder.iterdir()) if p.is_dir() and _files(p)]
+    names = [p.name for p in sorted(folder.iterdir()) if p.is_dir() and picture_files(p)]
     if not names:
         raise InputError(
             f"{folder} holds neither IDX files nor subfolders of pictures; expected a subfolder "
@@ -310,12 +310,10 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-
-
 def _read_classes(folder: Path, classes: tuple[str, ...], size: Pair | None) -> Pictures:
-    paths = [(path, label) for label, name in enumerate(classes) for path in _files(folder / name)]
+    paths = [
+        (path, label) for label, name in enumerate(classes) for path in picture_files(folder / name)
+    ]
     decode = _decoder(size)
     first = decode(paths[0][0])
     shape = (len(paths), 3, *first.shape[:2])
@@ -338,11 +336,7 @@ def _decoder(size: Pair | None) -> Callable[[Path], Any]:
 
     def decode(path: Path) -> Any:
         """Pixels (height, width, 3)."""
-        try:
-            with Image.open(path) as file:
-                picture = ImageOps.exif_transpose(file).convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path} cannot be read as an image: {error}") from error
+        picture = read_picture(path)
         if size is not None and picture.size != (size[1], size[0]):
             picture = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BICUBIC)
         return np.array(picture, dtype=np.uint8)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.adapters.model import InputSpec
-from perimetry.suites.images import open_images
+from perimetry.suites.images import open_images, read_picture
 
 SPEC = InputSpec(48, 64, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
@@ -89,3 +89,35 @@ def test_unknown_sets_empty_folders_and_broken_files_are_named(tmp_path):
         open_images(str(tmp_path)).load(SPEC)
     with pytest.raises(InputError, match="at least 1"):
         open_images("noise", 0)
+
+
+def test_greys_of_16_bits_keep_their_upper_byte_and_their_turn(tmp_path):
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)[None].repeat(48, 0)
+    for name in ("deep.png", "deep.tif"):
+        Image.fromarray(ramp).save(tmp_path / name)
+        read = np.asarray(read_picture(tmp_path / name))
+        assert read.shape == (48, 64, 3)
+        assert np.array_equal(read[..., 0], ramp >> 8)
+
+
+def test_pictures_whose_white_is_unknown_are_refused_rather_than_clipped(tmp_path):
+    Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.full((8, 8), 70000, dtype=np.int32)).save(tmp_path / "wide.tif")
+    for name, kind in (("float.tif", "floats"), ("wide.tif", "integers of 32 bits")):
+        with pytest.raises(InputError, match=f"{name} holds {kind}.*convert it first"):
+            read_picture(tmp_path / name)
+
+
+def test_hidden_files_and_folders_are_no_pictures_and_folders_inside_are_named(tmp_path):
+    (tmp_path / "class.png").mkdir()
+    (tmp_path / "._a.png").write_bytes(b"a copy's attributes")
+    with pytest.raises(InputError, match="folders inside it are not searched"):
+        open_images(str(tmp_path))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert [p.name for p in open_images(str(tmp_path)).files] == ["a.png"]
+
+
+def test_a_folder_is_called_by_its_own_name_wherever_it_is_named_from(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert open_images(".").name == tmp_path.name
