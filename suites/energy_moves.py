@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..adapters.errors import NotApplicableError
 from .energy_base import field_of, is_energy, rule, with_field
-from .energy_convolutions import pair
+from .energy_windows import pair
 from .layers import Window
 from .narrow import cat, equal_axes, narrow, reshape, take, widen
 

@@ -12,12 +12,22 @@ from torch import Tensor
 
 from ..adapters.errors import NotApplicableError
 from .energy_base import field_of, rule, with_field
-from .energy_convolutions import Windows, boxed, convolve, in_variant, pair
-from .layers import Pair, Window
+from .energy_windows import (
+    Windows,
+    box_filter,
+    convolve,
+    in_variant,
+    next_multiple,
+    pair,
+    pool_windows,
+    reach,
+    sum_windows,
+)
+from .layers import Window
 from .narrow import equal_axes, narrow, widen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .energy import Trace
 
@@ -34,7 +44,7 @@ def _max_pool2d(
     return_indices: bool = False,
 ) -> Any:
     """Each unit is the largest of its window in 1 / window of the cases; padding never is."""
-    windows = _pool_windows(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
+    windows = pool_windows(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
     out = _pool(trace, input, windows, "max_pool2d", lambda valid: 1 / valid)
     if return_indices:
         raise NotApplicableError("a pooling that returns indices has no energy rule")
@@ -53,7 +63,7 @@ def _avg_pool2d(
     divisor_override: int | None = None,
 ) -> Tensor:
     """Each unit is the mean of its window: its coefficients squared."""
-    windows = _pool_windows(kernel_size, stride, padding, 1, ceil_mode=ceil_mode)
+    windows = pool_windows(kernel_size, stride, padding, 1, ceil_mode=ceil_mode)
     whole = divisor_override or math.prod(pair(kernel_size))
     fixed = divisor_override is not None or (count_include_pad and not ceil_mode)
     return _pool(
@@ -65,18 +75,6 @@ def _avg_pool2d(
     )
 
 
-def _pool_windows(
-    kernel: Any, stride: Any, padding: Any, dilation: Any, *, ceil_mode: bool
-) -> Windows:
-    stride = kernel if stride is None or stride == [] or stride == () else stride
-    axes = zip(pair(kernel), pair(stride), pair(padding), pair(dilation), strict=True)
-    rows, columns = (
-        Window(kernel=k, stride=s, before=p, after=p, dilation=d, ceil=ceil_mode)
-        for k, s, p, d in axes
-    )
-    return rows, columns
-
-
 def _pool(
     trace: Trace,
     x: Tensor,
@@ -85,16 +83,15 @@ def _pool(
     weight: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Sum over each window times `weight` of the number of its units that are no padding."""
-    axes = [d for d in equal_axes(x) if d == 1]
-    small = narrow(x, axes) if axes else x
+    small = narrow(x, [1])
     size = tuple(w.size(n) for w, n in zip(windows, small.shape[-2:], strict=True))
 
     def pooled(part: Tensor, used: Windows) -> Tensor:
         full = reach(used, (size[0], size[1]), (part.shape[-2], part.shape[-1]))
-        total = _sum_windows(part, full)
+        total = sum_windows(part, full)
         if trace.paths:
             return total
-        valid = _sum_windows(torch.ones_like(part[:1, :1]), full)
+        valid = sum_windows(torch.ones_like(part[:1, :1]), full)
         return total * weight(valid)
 
     def padded(part: Tensor) -> Tensor:
@@ -102,43 +99,10 @@ def _pool(
 
     def pooled_box(part: Tensor) -> Tensor:
         taps = torch.full((1, windows[0].kernel, windows[1].kernel), 1.0, dtype=torch.float64)
-        return convolve(part, *_box_filter(windows, taps / taps.numel(), size, part.shape[-2:]))
+        return convolve(part, *box_filter(windows, taps / taps.numel(), size, part.shape[-2:]))
 
     out = in_variant(trace, small, pooled(small, windows), padded)
     return trace.note(kind, x, widen(out, (*x.shape[:-2], *out.shape[-2:])), windows)
-
-
-def _box_filter(
-    windows: Windows, taps: Tensor, size: Sequence[int], have: Sequence[int]
-) -> tuple[Windows, Tensor]:
-    """Grow a fixed filter by the box: amplitudes convolve first, and are then squared."""
-    grown = list(windows)
-    for axis, window in enumerate(windows):
-        if len(set(window.coverage())) > 1:
-            taps = boxed(taps, axis + 1, window.stride) * window.stride
-            grown[axis] = replace(window, kernel=taps.shape[axis + 1])
-    rows, columns = grown
-    return reach((rows, columns), (size[0], size[1]), (have[0], have[1])), taps**2
-
-
-def next_multiple(windows: Windows) -> Windows:
-    """Windows whose kernel is the next multiple of their stride."""
-    rows, columns = (replace(w, kernel=-(-w.kernel // w.stride) * w.stride) for w in windows)
-    return rows, columns
-
-
-def reach(windows: Windows, size: Pair, have: Pair) -> Windows:
-    """Pad at the end so that exactly `size` windows fit over `have` units, none cut short."""
-    rows, columns = (
-        replace(w, after=max(0, (n - 1) * w.stride + w.extent - h - w.before), ceil=False)
-        for w, n, h in zip(windows, size, have, strict=True)
-    )
-    return rows, columns
-
-
-def _sum_windows(x: Tensor, windows: Windows) -> Tensor:
-    rows, columns = windows
-    return convolve(x, windows, torch.ones(1, rows.kernel, columns.kernel, dtype=torch.float64))
 
 
 @rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
