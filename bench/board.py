@@ -19,21 +19,25 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import InputError, check_name
 from .comparison_statistics import NEGLIGIBLE, SMALLEST
+from .fitting import FIT_KEY
 from .paired import difference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import pandas as pd
 
     from ..suites.suite import Metric, Suite
     from .record import Record
 
+HASHES = ("images_sha256", FIT_KEY)
+"""Settings that no person would name: `--where` and messages name the images instead."""
 SORT_ORDER = ("deadpixel.weakest", "structure.weakest")
 """Default sort columns: the first that any row has gives the ranks, the next orders the rest."""
 
@@ -257,18 +261,28 @@ def why_missing(record: Record | None, metric: str) -> str | None:
     return held.reason if held else "this model has no such metric"
 
 
+MODEL = "model"
+"""The key whose value is a shell pattern of references."""
+
+
 def facts(record: Record) -> dict[str, str]:
     """What `--where` may ask of a record; an exact record has no images, so none of theirs."""
     images = record.images
     found = {"suite": record.suite, "protocol": record.protocol, "fill": record.fill}
-    found |= {k: str(v) for k, v in record.settings.items() if k != "images_sha256"}
+    found[MODEL] = record.model.reference
+    found |= {k: str(v) for k, v in record.settings.items() if k not in HASHES}
     if images is not None:
         found |= {"images": images.name, "count": str(images.count), "seed": str(record.seed)}
+    if record.fit_images is not None:
+        found["fit_images"] = record.fit_images.name
     return {**found, "version": record.version, "device": record.environment.device}
 
 
 def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
     """The records of which every KEY=VALUE holds; keys that a record does not have do not count.
+
+    The value of `model` is a reference or a shell pattern of references, such as
+    `model=timm:resnet*`.
 
     Raises `InputError` for what is not KEY=VALUE, `UnknownNameError` for a key that no record has.
     """
@@ -278,8 +292,13 @@ def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
         if not equals:
             raise InputError(f"--where {text!r}; expected KEY=VALUE, such as seed=0")
         check_name("key", key, {name for _, known in held for name in known})
-        held = [(record, known) for record, known in held if known.get(key, value) == value]
+        held = [(record, known) for record, known in held if _holds(known, key, value)]
     return [record for record, _ in held]
+
+
+def _holds(known: Mapping[str, str], key: str, value: str) -> bool:
+    own = known.get(key, value)
+    return own == value or (key == MODEL and fnmatchcase(own, value))
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
@@ -294,10 +313,18 @@ def newest(records: Iterable[Record]) -> list[Record]:
 
 
 def check_unmixed(records: Sequence[Record]) -> None:
-    """Raise `MixedRecordsError` when a column would hold numbers of unlike version or settings."""
+    """Raise `MixedRecordsError` when a column would hold numbers of unlike version or settings.
+
+    What kernel padding `fit` was fitted on is held against other rows of `fit` alone.
+    """
+    _check_alike(records, _common_signature)
+    _check_alike([record for record in records if record.fill == "fit"], _signature)
+
+
+def _check_alike(records: Sequence[Record], signature: Callable[[Record], str]) -> None:
     groups: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        groups[_cell(record)][_signature(record)].append(record)
+        groups[_cell(record)][signature(record)].append(record)
     for (suite, protocol), held in groups.items():
         if len(held) > 1:
             found = "; ".join(_describe(group[0], len(group)) for group in held.values())
@@ -313,14 +340,22 @@ def _cell(record: Record) -> tuple[str, str]:
 
 
 def _signature(record: Record) -> str:
+    """What must be equal for two records' numbers to compare, and what `fit` was fitted on."""
+    return json.dumps([_common_signature(record), record.settings.get(FIT_KEY)])
+
+
+def _common_signature(record: Record) -> str:
     """What must be equal for two records' numbers to compare."""
     seed = record.seed if record.images else None
-    return json.dumps([record.version, seed, record.settings], sort_keys=True)
+    settings = {k: v for k, v in record.settings.items() if k != FIT_KEY}
+    return json.dumps([record.version, seed, settings], sort_keys=True)
 
 
 def _describe(record: Record, count: int) -> str:
     images = record.images
-    shown = {k: v for k, v in record.settings.items() if v is not None and k != "images_sha256"}
+    shown = {k: v for k, v in record.settings.items() if v is not None and k not in HASHES}
     what = f"{images.count} x {images.name}, " if images else ""
+    if record.fit_images is not None:
+        what += f"fitted on {record.fit_images.count} x {record.fit_images.name}, "
     values = "".join(f", {k} {v}" for k, v in shown.items())
     return f"{count} with {what}version {record.version}, seed {record.seed}{values}"

@@ -33,7 +33,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or a name such as cu
 Batch = Annotated[int | None, typer.Option(min=1, help="Images a pass.", show_default="by device")]
 Limit = Annotated[float, typer.Option(min=0, help="Seconds a model may take; 0 for no limit.")]
 Where = Annotated[
-    list[str] | None, typer.Option(help="Only stored records with KEY=VALUE, such as seed=0.")
+    list[str] | None,
+    typer.Option(help="Only stored records with KEY=VALUE, such as seed=0 or model=PATTERN."),
 ]
 Bounds = Annotated[Path | None, typer.Option(help="TOML file with bounds; see docs/regression.md.")]
 Photographs = Annotated[

@@ -7,6 +7,10 @@
 
 In Python also a `Side`, the records of one model variant, a module or an opened model.
 
+What stored records state of an ONNX file's input and output is stated again for that file, by
+whatever path it is named, and for no other: the TOML file beside another file, or a run of its own,
+states that one's.
+
 Several bare folders are two runs: models pair by reference and kernel padding. A bare folder
 before model names is where these are looked up first.
 """
@@ -23,6 +27,7 @@ from .again import Order, Tools, order_of, read_folder, remake
 from .board import check_unmixed, choose, newest
 from .fingerprint import CELL, WithFingerprint
 from .noise import read_fingerprints
+from .opaque import same_file, stated_inputs
 from .pack import is_packed
 from .plan import DEFAULT_SUITES, Settings
 from .show import find_reference
@@ -138,6 +143,10 @@ class Shelf:
             self._held[folder] = kept
         return self._held[folder]
 
+    def held(self) -> list[Record]:
+        """All records that were read so far."""
+        return [record for records in self._held.values() for record in records]
+
     def references(self, folder: Path) -> list[str]:
         """The models of `folder`."""
         return sorted({record.model.reference for record in self.records(folder)})
@@ -222,7 +231,24 @@ def _models(given: Sequence[Side | _Given], shelf: Shelf, wanted: Wanted) -> lis
     if wanted.stages:
         order = Order(order.settings, (*(s for s in order.suites if s != PRINT), PRINT))
         tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
-    return [one if isinstance(one, Side) else _audited(one, order, tools) for one in sides]
+    held = [*(r for side in pattern for r in side.records.values()), *shelf.held()]
+    return [
+        one if isinstance(one, Side) else _audited(one, _of_file(one, order, held), tools)
+        for one in sides
+    ]
+
+
+def _of_file(one: _Given, order: Order, held: Sequence[Record]) -> Order:
+    """`order` with what stored records state of this very file's input, and of no other's.
+
+    Where nothing is stored, statements are those that were asked for.
+    """
+    if not held:
+        return order
+    own = [r for r in held if one.model and same_file(r.model.reference, one.model)]
+    last = max(own, key=lambda r: (r.status != "failed", r.created), default=None)
+    stated = stated_inputs(last) if last is not None else {}
+    return replace(order, settings=replace(order.settings, inputs=stated))
 
 
 def _library(given: Sequence[Side | _Given]) -> Path | None:

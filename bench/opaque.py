@@ -9,6 +9,7 @@ and given again makes it all the same.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import NO_GRADIENTS
@@ -41,6 +42,13 @@ def _reasons(records: Iterable[Record]) -> dict[str, str]:
 def takes_inputs(reference: str) -> bool:
     """Whether a command's statements of input and output are for `reference`: an ONNX file."""
     return reference.endswith(".onnx")
+
+
+def same_file(first: str, second: str) -> bool:
+    """Whether two references name one ONNX file, by whatever path."""
+    if not (takes_inputs(first) and takes_inputs(second)):
+        return False
+    return Path(first).resolve() == Path(second).resolve()
 
 
 def stated_inputs(record: Record) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..adapters.errors import PerimetryError
+from ..adapters.errors import InputError, PerimetryError
 from .again import Order, Tools, order_of, read_folder, remake
 from .board import choose
 from .gate_judge import Judge, Verdict
@@ -101,12 +101,16 @@ def verify(
 ) -> Verification:
     """Measure `sample` model variants of `place` again, all of them by default.
 
-    Which ones depends on `seed`. `images` is the folder of photographs that the records were made
-    on. Raises `InputError` when there is no readable record.
+    Which ones depends on `seed`; `where` leaves only records of which every KEY=VALUE holds (see
+    `board.choose`). `images` is the folder of photographs that the records were made on. Raises
+    `InputError` when there is no readable record, or none is left.
     """
     tools = tools or Tools()
     records, problems = read_folder(Path(place))
-    variants = _variants(choose(records, where))
+    kept = choose(records, where)
+    if not kept:
+        raise InputError(f"--where leaves no record of {str(place)!r}")
+    variants = _variants(kept)
     chosen = _sample(sorted(variants), sample, seed)
     rows: list[Row] = []
     for variant in chosen:

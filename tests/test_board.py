@@ -176,6 +176,15 @@ def test_unlike_records_never_share_a_column(changes):
     assert "--where" in str(e.value)
 
 
+MODELS = {
+    "model=a": ["a"],
+    "model=*.onnx": ["c[1].onnx", "d.onnx"],
+    "model=c[1].onnx": ["c[1].onnx"],
+    "model=timm:*": ["timm:b"],
+    "model=b": [],
+}
+
+
 def test_records_can_be_chosen_by_what_they_say():
     """`seed=1` keeps that seed, and exact records, which have none; wrong keys are told."""
     rows = [record("a", 0.5), record("b", 0.5, seed=1), record("c", 1.0, suite="structure")]
@@ -184,6 +193,13 @@ def test_records_can_be_chosen_by_what_they_say():
         choose(rows, ["sed=1"])
     with pytest.raises(InputError, match="expected KEY=VALUE"):
         choose(rows, ["seed"])
+
+
+def test_models_can_be_chosen_by_a_shell_pattern_or_by_their_very_name():
+    """`model=*.onnx` keeps those files; brackets in a name are no pattern where the name fits."""
+    rows = [record(name, 0.5) for name in ("a", "timm:b", "c[1].onnx", "d.onnx")]
+    held = {text: [r.model.reference for r in choose(rows, [text])] for text in MODELS}
+    assert held == MODELS
 
 
 def test_the_newest_record_of_a_cell_counts_but_never_a_failure():

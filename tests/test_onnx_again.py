@@ -2,11 +2,13 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
-from onnx_files import convnet, save
+from onnx_files import convnet, node, save
 from typer.testing import CliRunner
 
+from perimetry.adapters.onnx import open_onnx
 from perimetry.adapters.onnx_statement import parse_pairs
 from perimetry.bench import audit
 from perimetry.bench.again import Tools
@@ -89,6 +91,78 @@ def test_check_and_compare_repeat_it(stored):
     (pair,) = compare(f"{folder}:{path}", path, tools=TOOLS).pairs[:1]
     for record in (*pair.first.records.values(), *pair.second.records.values()):
         assert record.inputs == STATED
+
+
+BYTES = {"layout": "NHWC", "size": 32, "range": "0..255", "mean": 127.5, "std": 127.5}
+UNIT = {"layout": "NCHW", "size": 32, "range": "0..1", "mean": 0.5, "std": 0.5}
+
+
+@pytest.fixture(scope="module")
+def vendors(tmp_path_factory):
+    """One network in two files of unlike layout and range, whose axes are all open."""
+    folder = tmp_path_factory.mktemp("vendors")
+    first, second = convnet(size=None, channels=3), convnet(size=None, channels=3)
+    first.graph.node[0].input[0] = "moved"
+    first.graph.node.insert(0, node("Transpose", ["image"], ["moved"], perm=[0, 3, 1, 2]))
+    for proto in (first, second):
+        for axis in proto.graph.input[0].type.tensor_type.shape.dim:
+            axis.Clear()
+    return save(first, folder / "bytes.onnx"), save(second, folder / "unit.onnx")
+
+
+def audited(path, stated, place=None):
+    """Records of one file under one statement, stored in `place`."""
+    records = audit(path, SUITES_TAKEN, inputs=stated, count=4, draws=20, device="cpu")
+    assert [record.status for record in records] == ["ok", "ok"], records[0].error
+    for record in records if place else ():
+        Store(place).put(record)
+    return records
+
+
+def statements(found):
+    """What all records of each side of the only pair state of its input."""
+    (pair,) = found.pairs
+    sides = [list(side.records.values()) for side in (pair.first, pair.second)]
+    assert all(r.inputs == records[0].inputs for records in sides for r in records)
+    return [records[0].inputs for records in sides]
+
+
+def test_a_statement_is_lent_to_no_other_file(vendors, tmp_path):
+    """The second file says in its TOML what its input is, and gives the first one's numbers."""
+    first, second = vendors
+    audited(first, BYTES, tmp_path / "set")
+    beside = Path(second).with_suffix(".toml")
+    beside.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in UNIT.items()))
+    found = compare(f"{tmp_path / 'set'}:{first}", second, tools=TOOLS)
+    beside.unlink()
+    assert statements(found) == [BYTES, {}]
+    assert not found.pairs[0].differing, found.text()
+
+
+def test_a_statement_is_found_by_the_file_beside_stored_records_of_another(vendors, tmp_path):
+    """Both are stored, the second is audited with padding: each under its own statement."""
+    for path, stated in zip(vendors, (BYTES, UNIT), strict=True):
+        audited(path, stated, tmp_path / "set")
+    found = compare(f"{tmp_path / 'set'}:{vendors[0]}", f"{vendors[1]}+box", tools=TOOLS)
+    assert statements(found) == [BYTES, UNIT]
+
+
+def test_a_statement_is_found_under_another_path_to_the_file(vendors, tmp_path, monkeypatch):
+    """Stored by its whole path, named by its bare name."""
+    audited(vendors[0], BYTES, tmp_path / "set")
+    monkeypatch.chdir(Path(vendors[0]).parent)
+    found = compare(f"{tmp_path / 'set'}:{vendors[0]}", "bytes.onnx", tools=TOOLS)
+    assert statements(found) == [BYTES] * 2
+
+
+def test_an_opened_model_is_lent_nothing(vendors, tmp_path):
+    """It says itself what was stated when it was opened."""
+    audited(vendors[0], BYTES, tmp_path / "set")
+    beside = open_onnx(vendors[1], inputs=UNIT, device="cpu")
+    found = compare(f"{tmp_path / 'set'}:{vendors[0]}", beside, tools=TOOLS)
+    assert statements(found) == [BYTES, {}]
+    records = found.pairs[0].second.records.values()
+    assert all(stated_inputs(record) == UNIT for record in records)
 
 
 def test_show_gives_a_command_that_states_the_same(stored):

@@ -119,6 +119,20 @@ def test_a_sample_is_seeded_and_of_variants(folder):
     assert len(set(taken)) == 2
 
 
+def test_models_are_chosen_by_a_pattern_of_references(tmp_path):
+    """Of two models only the one that fits is measured; none that fits is an error, no success."""
+    place = baseline(tmp_path, suites=("structure",))
+    store = Store(place)
+    (own,) = store.records()
+    source = own.model.model_copy(update={"reference": "elsewhere.onnx"})
+    store.put(own.model_copy(update={"model": source, "key": "e" * 64}))
+    found = verify(place, where=[f"model={NAME[:2]}*"], tools=tools())
+    assert (found.variants, found.of, found.exit_code) == (1, 1, 0)
+    assert verify(place, where=["model=*.onnx"], tools=tools()).exit_code == 2
+    with pytest.raises(InputError, match="--where leaves no record"):
+        verify(place, where=["model=other"], tools=tools())
+
+
 def test_what_cannot_be_opened_could_not_be_measured(tmp_path):
     """Exit code 2, with the reason of the model's own error."""
     place = baseline(tmp_path, suites=("structure",))
