@@ -22,7 +22,7 @@ from .energy_windows import (
 from .narrow import narrow, uniform, widen
 
 if TYPE_CHECKING:
-    from .energy import Trace
+    from .energy_trace import Trace
 
 
 @rule("conv2d")

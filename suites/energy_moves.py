@@ -18,7 +18,7 @@ from .narrow import cat, equal_axes, narrow, reshape, take, widen
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .energy import Trace
+    from .energy_trace import Trace
 
 
 @rule("cat", "concat", "concatenate")

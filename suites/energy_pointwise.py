@@ -13,7 +13,7 @@ from .narrow import alias, narrow, pointwise, uniform, widen
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .energy import Trace
+    from .energy_trace import Trace
 
 
 @rule(

@@ -29,7 +29,7 @@ from .narrow import equal_axes, narrow, widen
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .energy import Trace
+    from .energy_trace import Trace
 
 
 @rule("max_pool2d", "max_pool2d_with_indices")

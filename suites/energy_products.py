@@ -16,7 +16,7 @@ from .narrow import narrow, uniform, widen
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .energy import Trace
+    from .energy_trace import Trace
 
 
 @rule("linear")

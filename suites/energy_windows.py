@@ -20,7 +20,7 @@ from .narrow import uniform
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .energy import Trace
+    from .energy_trace import Trace
 
 Windows = tuple[Window, Window]
 
