@@ -207,7 +207,7 @@ def test_missing_idx_files_are_named(tmp_path):
         (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "no IDX file"),
         (idx(np.zeros((2, 3), dtype=np.uint8))[:-1], "says it holds 2 x 3 bytes and holds 5"),
         (b"\0\0\x08\x03\xff\xff\xff\xff", "cut or damaged"),
-        (gzip.compress(idx(np.zeros(9, dtype=np.uint8)))[:-12], "cannot be read"),
+        (gzip.compress(idx(np.zeros(9, dtype=np.uint8)), mtime=0)[:-12], "cannot be read"),
     ],
 )
 def test_damaged_idx_files_are_told(tmp_path, data, why):
