@@ -47,13 +47,17 @@ class Environment(BaseModel):
 
 def versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
     """Installed versions by distribution name; what is not installed is left out."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: _version(name) for name in names}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+@cache
+def _version(name: str) -> str | None:
+    """One distribution's version; finding it takes milliseconds, and a sweep asks for thousands."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @cache
