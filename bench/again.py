@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import InputError
+from .fitting import FIT_DEFAULT, FIT_KEY, images_to_fit
+from .identity import images_identity
 from .opaque import stated_inputs
-from .plan import Settings, images_identity, make_jobs
+from .plan import Settings, make_jobs
 from .toolkit import Toolkit, standard
 
 if TYPE_CHECKING:
@@ -28,8 +30,22 @@ if TYPE_CHECKING:
     from .engine import Event
     from .record import Record
 
-COMMON = ("target", "size", "members", "images_sha256", "draws", "precision", "recalibrate")
+COMMON = (
+    *("target", "size", "members", "images_sha256", "draws", "precision", "recalibrate"),
+    FIT_KEY,
+)
 """Entries of a record's settings that are the run's; the others are the suite's own."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the folders are now that records name but cannot find.
+
+    `images` were audited, `fit_images` is what kernel padding `fit` was fitted on.
+    """
+
+    images: str | None = None
+    fit_images: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,26 +72,27 @@ class Tools:
     toolkit: Callable[[], Toolkit] = standard
 
 
-def order_of(records: Sequence[Record], images: str | None = None) -> Order:
+def order_of(records: Sequence[Record], folders: Folders | None = None) -> Order:
     """The order that gave `records`.
 
-    `images` is the folder of photographs, which records name but cannot find. Raises `InputError`
-    when the records were made under unlike settings, or when the images are not theirs.
+    Raises `InputError` when the records were made under unlike settings, when a folder they need is
+    not among `folders`, or when its images are not theirs.
     """
+    folders = folders or Folders()
     if not records:
         raise InputError("there is no record whose settings could be taken")
     random = [record for record in records if record.images is not None]
-    chosen = _settings((random or list(records))[0], images)
-    found = [_settings(record, images) for record in random]
+    chosen = _settings((random or list(records))[0], folders.images)
+    found = [_settings(record, folders.images) for record in random]
     for record, other in zip(random, found, strict=True):
         if replace(other, options={}) != replace(chosen, options={}):
             raise InputError(
                 f"{record.label} was made under other settings than {random[0].label}; choose one "
                 "kind with --where, such as --where seed=0"
             )
-    options = _options(records)
+    chosen = replace(chosen, options=_options(records))
     order = Order(
-        replace(chosen, options=options),
+        _with_fit(chosen, records, folders.fit_images),
         tuple(dict.fromkeys(f"{record.suite}:{record.protocol}" for record in records)),
     )
     if random:
@@ -220,6 +237,51 @@ def _check_images(record: Record, settings: Settings) -> None:
             f"{settings.images!r} holds other images than {record.label} was made on; give the "
             "folder with the same files"
         )
+
+
+def _with_fit(settings: Settings, records: Sequence[Record], given: str | None) -> Settings:
+    """`settings` with what the records of kernel padding `fit` were fitted on.
+
+    Where there is none of them, `given` is for what is to be measured beside them.
+    """
+    fitted = [record for record in records if record.fill == "fit"]
+    kinds = {record.settings.get(FIT_KEY): record for record in fitted}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{fitted[0].label} was fitted on other images than other records here; choose one "
+            "kind with --where, such as --where fit_images=dead-leaves"
+        )
+    if not fitted:
+        return replace(settings, fit_images=given or FIT_DEFAULT)
+    ((wanted, record),) = kinds.items()
+    if wanted is None:
+        return settings
+    return _check_fitted(record, replace(settings, fit_images=_fit_folder(record, given)))
+
+
+def _fit_folder(record: Record, given: str | None) -> str:
+    """Where the images are that `record` was fitted on."""
+    from ..suites.images import BUILT_IN
+
+    name = record.fit_images.name if record.fit_images else "unknown"
+    if name in BUILT_IN:
+        return name
+    if given is None:
+        raise InputError(
+            f"{record.label} was fitted on images of a folder called {name!r}, which is not stored "
+            "with it; say where it is now, with --fit-images FOLDER"
+        )
+    return given
+
+
+def _check_fitted(record: Record, settings: Settings) -> Settings:
+    """`settings`, whose images to fit on must be those of `record`. Raises `InputError`."""
+    if images_identity(images_to_fit(settings)) != record.settings[FIT_KEY]:
+        raise InputError(
+            f"{settings.fit_images!r} gives other images to fit on than {record.label} was fitted "
+            "on; give the folder with the same files"
+        )
+    return settings
 
 
 def _options(records: Sequence[Record]) -> dict[str, dict[str, Any]]:

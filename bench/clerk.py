@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import NotApplicableError
 from .environment import environment, peak_device_memory_mib, peak_memory_mib
+from .fitting import images_to_fit
 from .opaque import takes_inputs
 from .record import Failure, ImagesInfo, ModelInfo, Record, Timing, Value, plain
 
@@ -29,7 +30,8 @@ class Clerk:
         self._images = images
         self._device = device
         self._model: Model | None = None
-        self._images_sha256: str | None = None
+        self._images_info = _info(images)
+        self._fit_info: ImagesInfo | None = None
         self._begun = time.perf_counter()
         self._load_s = 0.0
 
@@ -37,7 +39,9 @@ class Clerk:
         """Note that the model is open now."""
         self._model = model
         self._load_s = time.perf_counter() - self._begun
-        self._images_sha256 = self._images.digest(model.spec)
+        self._images_info = _info(self._images, model)
+        if self.job.fill == "fit":
+            self._fit_info = _info(images_to_fit(self._settings), model)
 
     @property
     def model(self) -> Model:
@@ -80,7 +84,8 @@ class Clerk:
             version=cell.version,
             settings=dict(cell.settings),
             seed=self._settings.seed,
-            images=self._images_info() if cell.random else None,
+            images=self._images_info if cell.random else None,
+            fit_images=self._fit_info,
             environment=environment(torch.device(self._device)),
             timing=self._timing(measure_s),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -104,7 +109,8 @@ class Clerk:
             return ModelInfo(reference=self.job.reference)
         return ModelInfo.of(self.job.reference, self._model)
 
-    def _images_info(self) -> ImagesInfo:
-        return ImagesInfo(
-            name=self._images.name, count=self._images.count, sha256=self._images_sha256
-        )
+
+def _info(images: ImageSet, model: Model | None = None) -> ImagesInfo:
+    """An image set, with its hash as `model` sees it."""
+    sha256 = images.digest(model.spec) if model is not None else None
+    return ImagesInfo(name=images.name, count=images.count, sha256=sha256)

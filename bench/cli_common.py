@@ -32,6 +32,10 @@ Output = Annotated[
     typer.Option(help="Output of ONNX files to audit.", show_default="the first like logits"),
 ]
 Images = Annotated[str, typer.Option(help="dead-leaves, noise, or a folder.")]
+FitImages = Annotated[
+    str,
+    typer.Option(help="What kernel padding fit sees: dead-leaves, or a folder of other images."),
+]
 Count = Annotated[int, typer.Option(min=1, help="How many images.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..adapters.errors import InputError
-from .cli_common import FAILED, Count, Device, Images, Inputs, Output, Seed, told
+from .cli_common import FAILED, Count, Device, FitImages, Images, Inputs, Output, Seed, told
 from .cli_view import Format, show_board
 from .devices import BATCH
+from .fitting import FIT_DEFAULT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .engine import Options
     from .plan import Job, Settings
     from .record import Record
@@ -61,6 +64,7 @@ def run(
     kernel_padding: Annotated[
         str, typer.Option(help="Comma-separated fills: none, zero, box, fresh, fit.")
     ] = "none,box",
+    fit_images: FitImages = FIT_DEFAULT,
     images: Images = "dead-leaves",
     count: Count = 16,
     seed: Seed = 0,
@@ -139,7 +143,7 @@ def run(
     """Audit models, with and without kernel padding, and print the board."""
     from ..adapters.onnx_statement import parse_pairs, read_statement
     from ..suites.settings import parse_options
-    from .plan import Choice, Settings, expand_references, parse_shard
+    from .plan import Choice, Settings, expand_references, parse_fills, parse_shard
 
     with told():
         from .devices import devices
@@ -155,6 +159,7 @@ def run(
             recalibrate=recalibrate,
             options=parse_options(setting or ()),
             inputs=parse_pairs(inputs or (), output),
+            fit_images=fit_images,
         )
         read_statement(settings.inputs)  # a slip must not cost every file its records
         options = replace(
@@ -169,7 +174,8 @@ def run(
         names = expand_references(references, choice)
         if not names:
             raise InputError("no model is left: --exclude, --family or --shard took them all")
-        suites, fills = suite.split(","), kernel_padding.split(",")
+        suites, fills = suite.split(","), parse_fills(kernel_padding.split(","))
+        _check_fit(fills, fit_images)
         if dry_run:
             typer.echo(_forecast(names, suites, fills, settings, options, out))
             return
@@ -244,6 +250,15 @@ def pad(
             device=device,
         )
         typer.echo(report.text())
+
+
+def _check_fit(fills: Sequence[str], fit_images: str) -> None:
+    """Raise `InputError` for images to fit on that nothing would be fitted on."""
+    if fit_images != FIT_DEFAULT and "fit" not in fills:
+        raise InputError(
+            f"--fit-images {fit_images!r} was given, and --kernel-padding {','.join(fills)}; add "
+            "the padding that is fitted: --kernel-padding none,fit"
+        )
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

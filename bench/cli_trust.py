@@ -41,6 +41,10 @@ Photographs = Annotated[
     str | None,
     typer.Option("--images", help="Where the folder is that stored records were made on."),
 ]
+Fitted = Annotated[
+    str | None,
+    typer.Option("--fit-images", help="Where the folder is that kernel padding fit saw."),
+]
 
 
 @app.command()
@@ -72,6 +76,7 @@ def compare(
         bool, typer.Option("--force", help="Compare unlike settings, images or preprocessing too.")
     ] = False,
     images: Photographs = None,
+    fit_images: Fitted = None,
     count: Annotated[
         int, typer.Option(min=1, help="Images, where nothing stored says how many.")
     ] = 16,
@@ -84,14 +89,21 @@ def compare(
     """Set models side by side: every one against the first, paired image by image."""
     with told():
         from .comparison import compare as make
+        from .fitting import FIT_DEFAULT
         from .plan import Settings
 
         found = make(
             *sides,
             suites=suite.split(",") if suite else None,
-            settings=Settings(images=images or "dead-leaves", count=count, seed=seed),
+            settings=Settings(
+                images=images or "dead-leaves",
+                count=count,
+                seed=seed,
+                fit_images=fit_images or FIT_DEFAULT,
+            ),
             where=where or (),
             images=images,
+            fit_images=fit_images,
             force=force,
             stages=stages,
             tools=tools(device, batch, time_limit),
@@ -126,6 +138,7 @@ def check(
         typer.Option("--measure-noise", help="Store noise floor and fingerprint in the baseline."),
     ] = False,
     images: Photographs = None,
+    fit_images: Fitted = None,
     where: Where = None,
     device: Device = "auto",
     batch: Batch = None,
@@ -144,6 +157,7 @@ def check(
             name=as_,
             where=where or (),
             images=images,
+            fit_images=fit_images,
             tools=tools(device, batch, time_limit),
             measure_noise=measure_noise,
         )
@@ -165,6 +179,7 @@ def verify(
     seed: Annotated[int, typer.Option(help="Which ones are taken.")] = 0,
     tolerances: Bounds = None,
     images: Photographs = None,
+    fit_images: Fitted = None,
     where: Where = None,
     device: Device = "auto",
     batch: Batch = None,
@@ -180,6 +195,7 @@ def verify(
             seed=seed,
             where=where or (),
             images=images,
+            fit_images=fit_images,
             tolerances=_bounds(tolerances),
             tools=tools(device, batch, time_limit),
         )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import InputError, PerimetryError
-from .again import Order, Tools, order_of, remake
+from .again import Folders, Order, Tools, order_of, remake
 from .comparison_sources import Side, Wanted, open_sides
 from .comparison_statistics import Evidence, evidence, holm
 from .comparison_words import NOT_LOOKED
@@ -118,6 +118,7 @@ def compare(
     settings: Settings | None = None,
     where: Sequence[str] = (),
     images: str | None = None,
+    fit_images: str | None = None,
     force: bool = False,
     stages: bool = True,
     tools: Tools | None = None,
@@ -135,7 +136,8 @@ def compare(
     """
     tools = tools or Tools()
     chosen = tuple(suites) if suites else None
-    wanted = Wanted(settings, chosen, tuple(where), images, stages, tools)
+    folders = Folders(images, fit_images)
+    wanted = Wanted(settings, chosen, tuple(where), folders, stages, tools)
     groups, problems = open_sides(sides, wanted)
     if known is None:
         known = tools.toolkit().suites
@@ -143,7 +145,7 @@ def compare(
     if not pairs:
         raise InputError("there is one model only; expected at least two to compare")
     if stages:
-        pairs = _with_stages(pairs, tools, images)
+        pairs = _with_stages(pairs, tools, folders)
     columns = {
         f"{_prefix(s, p, known)}.{known[s].headline}" for s, p in _cells(pairs) if s in known
     }
@@ -252,13 +254,13 @@ def _adjust(row: Row, adjusted: Iterator[float]) -> Row:
     return replace(row, evidence=replace(row.evidence, adjusted=next(adjusted)))
 
 
-def _with_stages(pairs: Sequence[Pair], tools: Tools, images: str | None) -> list[Pair]:
+def _with_stages(pairs: Sequence[Pair], tools: Tools, folders: Folders) -> list[Pair]:
     """Open every model once and say where pairs part."""
     held: dict[int, Record | str] = {}
 
     def look(side: Side) -> Record | str:
         if id(side) not in held:
-            held[id(side)] = _fingerprint(side, tools, images)
+            held[id(side)] = _fingerprint(side, tools, folders)
         return held[id(side)]
 
     found = []
@@ -273,14 +275,14 @@ def _with_stages(pairs: Sequence[Pair], tools: Tools, images: str | None) -> lis
     return found
 
 
-def _fingerprint(side: Side, tools: Tools, images: str | None) -> Record | str:
+def _fingerprint(side: Side, tools: Tools, folders: Folders) -> Record | str:
     """The fingerprint of a side, or why it has none; a changed model is not taken for the old."""
     held = side.records.get(CELL)
     if held is not None and held.status == "ok":
         return held
     records = list(side.records.values())
     try:
-        order = order_of(records, images)
+        order = order_of(records, folders)
         order = Order(replace(order.settings, options={}), (NAME,))
         tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
         made = remake(side.thing, order, parse_fills([side.fill]), tools, name=side.reference)

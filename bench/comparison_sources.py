@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import InputError, PerimetryError, UnknownNameError
 from ..adapters.model import FILLS
-from .again import Order, Tools, order_of, read_folder, remake
+from .again import Folders, Order, Tools, order_of, read_folder, remake
 from .board import check_unmixed, choose, newest
 from .fingerprint import CELL, WithFingerprint
 from .noise import read_fingerprints
@@ -60,14 +60,14 @@ class Side:
 class Wanted:
     """How a model that is not stored is to be audited; None takes stored settings, or defaults.
 
-    `images` is where the folder of photographs is that stored records were made on; `where`
+    `folders` are where the images lie that stored records were made on; `where`
     chooses among stored records; with `stages` fingerprints are taken too.
     """
 
     settings: Settings | None = None
     suites: tuple[str, ...] | None = None
     where: tuple[str, ...] = ()
-    images: str | None = None
+    folders: Folders = field(default_factory=Folders)
     stages: bool = False
     tools: Tools = field(default_factory=Tools)
 
@@ -277,7 +277,7 @@ def _order(pattern: Sequence[Side], wanted: Wanted) -> Order:
     """The settings of stored sides, else those that were asked for, else the defaults."""
     records = [record for side in pattern[:1] for record in side.records.values()]
     if records:
-        order = order_of(records, wanted.images)
+        order = order_of(records, wanted.folders)
         return Order(order.settings, wanted.suites or order.suites)
     return Order(wanted.settings or Settings(), wanted.suites or DEFAULT_SUITES)
 

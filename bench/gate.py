@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import InputError, PerimetryError, UnknownNameError, unknown
 from . import noise
-from .again import Order, Tools, order_of, read_folder, remake
+from .again import Folders, Order, Tools, order_of, read_folder, remake
 from .board import check_unmixed, choose, newest
 from .comparison import changed_tensors
 from .fingerprint import CELL, NAME, WithFingerprint
@@ -123,13 +123,13 @@ def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
 class Gate:
     """A baseline, and how strictly and with what models are held against it.
 
-    `images` is where the folder of photographs is that the baseline was made on.
+    `folders` are where the images lie that the baseline was made on.
     """
 
     baseline: Baseline
     tolerances: Tolerances = field(default_factory=Tolerances)
     tools: Tools = field(default_factory=Tools)
-    images: str | None = None
+    folders: Folders = field(default_factory=Folders)
 
     def check(self, model: Any, name: str | None = None) -> list[Report]:
         """Measure `model` (a reference, a module or an opened model) now, and judge it.
@@ -174,7 +174,7 @@ class Gate:
     def _measure(self, model: Any, name: str, fills: Sequence[str], tools: Tools) -> list[Record]:
         """The records of the model now, fingerprints included; named as the baseline names it."""
         held = [record for fill in fills for record in self.baseline.variants[name, fill]]
-        order = order_of(held, self.images)
+        order = order_of(held, self.folders)
         order = Order(order.settings, (*order.suites, NAME))
         tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
         made = remake(model, order, parse_fills(fills), tools, name=name)
@@ -250,17 +250,20 @@ def check(
     name: str | None = None,
     where: Sequence[str] = (),
     images: str | None = None,
+    fit_images: str | None = None,
     tools: Tools | None = None,
     measure_noise: bool = False,
 ) -> Check:
     """Hold `models`, or all models of `baseline`, against it; see the module's text.
 
-    `name` is what the one model given is called in the baseline. With `measure_noise` the noise
-    floor and fingerprints are stored beside it. Raises `InputError`, `UnknownNameError` and
+    `name` is what the one model given is called in the baseline; `images` and `fit_images` are
+    where the folders are that it was measured on, and its `fit` fitted on. With `measure_noise` the
+    noise floor and fingerprints are stored beside it. Raises `InputError`, `UnknownNameError` and
     `StoreError` for a baseline that cannot be used or lacks a model.
     """
     held = open_baseline(Path(baseline), where)
-    gate = Gate(held, tolerances or Tolerances(), tools or Tools(), images)
+    folders = Folders(images, fit_images)
+    gate = Gate(held, tolerances or Tolerances(), tools or Tools(), folders)
     if name is not None and len(models) != 1:
         raise InputError(f"a name in the baseline was given for {len(models)} models; expected 1")
     reports: list[Report] = []

@@ -17,8 +17,10 @@ from ..suites.settings import configure
 from .clerk import Clerk
 from .devices import default_batch
 from .environment import reset_peaks
+from .fitting import FIT_DEFAULT, images_to_fit
+from .identity import model_identity, module_identity
 from .opaque import lack_gradients, stand_ins
-from .plan import DEFAULT_SUITES, Settings, make_jobs, model_identity, module_identity
+from .plan import DEFAULT_SUITES, Settings, make_jobs
 from .toolkit import standard
 
 if TYPE_CHECKING:
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
     from .plan import Cell, Job
     from .record import Record
     from .toolkit import Toolkit
-
-
-FITTED = 24
-FIT_STREAM = 1_000_003
 
 
 def audit(
@@ -56,6 +54,7 @@ def audit(
     recalibrate: bool = False,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     inputs: Mapping[str, Any] | None = None,
+    fit_images: str = FIT_DEFAULT,
     name: str | None = None,
     toolkit: Toolkit | None = None,
 ) -> list[Record]:
@@ -65,7 +64,8 @@ def audit(
     `suites` are named as on the command line (`erf`, `erf:kim2023`, `erf:all`). `images`, `count`,
     `seed`, `draws`, `target`, `size`, `members`, `precision`, `recalibrate`, `options` (such as
     `{"erf": {"unit": (0, 0)}}`), `inputs` (of an ONNX file, such as
-    `{"range": "0..255", "output": "scores"}`) are those of `plan.Settings`.
+    `{"range": "0..255", "output": "scores"}`) are those of `plan.Settings`, and so is `fit_images`,
+    a folder of unlabelled images for the kernel padding `fit`.
     A model whose gradients cannot be trusted gets records of the suites of `opaque.STAND_INS` too.
     A measurement that fails gives a failed record; only wrong names and settings raise, as
     subclasses of `PerimetryError`.
@@ -88,6 +88,7 @@ def audit(
         recalibrate,
         options or {},
         inputs or {},
+        fit_images,
     )
     place = pick_device(device)
     text, objects, identities = _named(reference, name)
@@ -126,16 +127,6 @@ def _named(
         return text, {text: reference}, {text: module_identity(reference)}
     text = name or reference.reference
     return text, {text: reference}, {text: model_identity(reference)}
-
-
-def images_to_fit(model: Model, seed: int) -> Tensor:
-    """The images (`FITTED`, 3, height, width) in [0, 1] that kernel padding `fit` may see.
-
-    Dead leaves of a stream of their own: never those that an audit with seed `seed` looks at.
-    """
-    from ..suites.images import open_images
-
-    return open_images("dead-leaves", FITTED, seed + FIT_STREAM).load(model.spec)
 
 
 def no_stage(_name: str, _cells: Sequence[Cell]) -> None:
@@ -208,7 +199,7 @@ class Workbench:
             return model
         chosen = self.settings
         if job.fill == "fit":
-            images = images_to_fit(model, chosen.seed)
+            images = images_to_fit(chosen).load(model.spec)
             return model.padded(
                 "fit", seed=chosen.seed, recalibrate=chosen.recalibrate, images=images
             )

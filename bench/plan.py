@@ -5,14 +5,13 @@ everything that can change its numbers: the reference and the bytes of the file 
 suite, protocol and its version, the suite's own settings, target, input size, seed, weight sets,
 the kind of device, the versions of the libraries in `environment.STACK`, and, for suites that look
 at images, the images (generator, count and seed; or the files' bytes), the number of bootstrap
-draws, precision and recalibration. Left out on purpose: batch size and thread count, which change
+draws, precision and recalibration; for the kernel padding `fit` also the images it is fitted on,
+where they are the user's. Left out on purpose: batch size and thread count, which change
 nothing beyond float noise.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,15 +21,14 @@ from ..adapters.errors import InputError, UnknownNameError, check_name
 from ..adapters.model import FILLS, Fill
 from ..suites.settings import configure, settings_of
 from .environment import STACK, versions
+from .fitting import FIT_DEFAULT, fit_settings
+from .identity import digest, file_sha256, images_identity
 from .record import plain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from torch import nn
-
-    from ..adapters.model import Model, Precision
-    from ..suites.images import ImageSet
+    from ..adapters.model import Precision
     from ..suites.suite import Suite
 
 DEFAULT_SUITES = ("structure", "erf", "deadpixel")
@@ -47,6 +45,7 @@ class Settings:
     the float type of the passes; `recalibrate` re-estimates the norms of treated twins; `options`
     are settings of single suites, by suite and field (see `suites.settings`). `inputs` state
     what ONNX files leave to guess of their input and output (see `adapters.onnx_statement`).
+    `fit_images` is what kernel padding `fit` is fitted on (see `fitting`).
     """
 
     images: str = "dead-leaves"
@@ -60,6 +59,7 @@ class Settings:
     recalibrate: bool = False
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    fit_images: str = FIT_DEFAULT
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,15 @@ def make_jobs(
     known = configure(known, settings.options)
     chosen, checked = parse_suites(suites, known), parse_fills(fills)
     used = {random: used_settings(settings, random=random) for random in (True, False)}
+    fitted = fit_settings(settings) if "fit" in checked else {}
     jobs = []
     for reference in dict.fromkeys(references):
         identity = (identities or {}).get(reference) or file_identity(reference, settings)
         for fill in checked:
             common = [reference, identity, fill, device, settings.seed, versions(STACK)]
+            own = fitted if fill == "fit" else {}
             cells = [
-                _cell(known[suite], protocol, used, common)
+                _cell(known[suite], protocol, {**used[known[suite].random], **own}, common)
                 for suite, protocol in _for_fill(chosen, fill, known)
             ]
             if cells:
@@ -125,10 +127,10 @@ def make_jobs(
     return jobs
 
 
-def _cell(suite: Suite, protocol: str, used: Mapping[bool, Any], common: list[Any]) -> Cell:
+def _cell(suite: Suite, protocol: str, used: Mapping[str, Any], common: list[Any]) -> Cell:
     version = suite.protocols[protocol]
-    settings = {**used[suite.random], **plain(settings_of(suite, protocol))}
-    key = _hash([common, suite.name, protocol, version, settings])
+    settings = {**used, **plain(settings_of(suite, protocol))}
+    key = digest([common, suite.name, protocol, version, settings])
     return Cell(suite.name, protocol, version, suite.random, settings, key)
 
 
@@ -225,9 +227,9 @@ def file_identity(reference: str, settings: Settings | None = None) -> str:
     path = Path(state if timm else reference)
     beside = [Path(f"{path}.data"), path.with_suffix(".data")]
     beside += [] if timm else [*external_files(path), path.with_suffix(".toml")]
-    parts = [_file_sha256(file) for file in dict.fromkeys([path, *beside])]
+    parts = [file_sha256(file) for file in dict.fromkeys([path, *beside])]
     if settings is not None and settings.inputs:
-        parts.append(_hash(plain(dict(settings.inputs))))
+        parts.append(digest(plain(dict(settings.inputs))))
     return "+".join(part for part in parts if part)
 
 
@@ -252,13 +254,6 @@ def used_settings(settings: Settings, *, random: bool) -> dict[str, Any]:
     return used
 
 
-def images_identity(images: ImageSet) -> str:
-    """Sha256 of an image set that does not depend on the size a model wants."""
-    if not images.files:
-        return _hash([images.name, images.count, images.seed])
-    return _hash([_file_sha256(path) for path in images.files])
-
-
 def _for_fill(
     chosen: Sequence[tuple[str, str]], fill: Fill, known: Mapping[str, Suite]
 ) -> list[tuple[str, str]]:
@@ -268,30 +263,3 @@ def _for_fill(
     if fill != "none" and asked and TREATED_ONLY in known:
         pairs.append((TREATED_ONLY, next(iter(known[TREATED_ONLY].protocols))))
     return pairs
-
-
-def module_identity(module: nn.Module) -> str:
-    """Sha256 of a module's structure and tensors."""
-    from ..adapters.weights import tensors_digest
-
-    return _hash([repr(module), tensors_digest(module)])
-
-
-def model_identity(model: Model) -> str:
-    """Sha256 of what an opened model says of its origin and its input."""
-    return _hash([dict(model.source), model.spec.digest(), str(model.target)])
-
-
-def _file_sha256(path: Path) -> str:
-    """Hash of a file's bytes, or '' when it cannot be read; devices and pipes are not opened."""
-    try:
-        if not path.is_file():
-            return ""
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -48,12 +48,14 @@ class Audited:
         name: str | None = None,
         tolerances: Path | str | None = None,
         images: str | None = None,
+        fit_images: str | None = None,
         where: tuple[str, ...] = (),
     ) -> Check:
         """Fail the test unless the model is not shown to differ from `baseline`.
 
         `name` is what it is called there, `tolerances` a TOML file, `images` the folder that the
-        baseline was made on. What could not be measured fails too: it never passes unseen.
+        baseline was made on, `fit_images` that which its `fit` saw. What could not be measured
+        fails too: it never passes unseen.
         """
         __tracebackhide__ = True
         from pathlib import Path
@@ -71,6 +73,7 @@ class Audited:
             name=name,
             tolerances=read_tolerances(Path(chosen)) if chosen else Tolerances(),
             images=images,
+            fit_images=fit_images,
             where=where,
             tools=Tools(device=self.device, batch=self.batch),
         )

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from ..adapters.model import Model
 
-SCHEMA_VERSION: Final = 2
-"""Version 2 added `inputs`."""
+SCHEMA_VERSION: Final = 3
+"""Version 2 added `inputs`, version 3 `fit_images`."""
 TRACE_LINES = 12
 """How much of a traceback's end a failed record keeps."""
 
@@ -127,13 +127,14 @@ class Record(BaseModel):
 
     `key` is a hash of everything that can change the numbers (see `plan.key`). `metrics` maps names
     to `Value`s. `inputs` is what the command stated of an ONNX file's input and output (see
-    `adapters.onnx_statement`). `maps` and `draws` give arrays by name: in memory after `audit`,
-    else read from the store when first asked for.
+    `adapters.onnx_statement`); `fit_images` is what kernel padding `fit` was fitted on. `maps` and
+    `draws` give arrays by name: in memory after `audit`, else read from the store when first asked
+    for.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     key: str
     status: Literal["ok", "skipped", "failed"]
     reason: str | None = None
@@ -147,6 +148,7 @@ class Record(BaseModel):
     settings: dict[str, Any]
     seed: int
     images: ImagesInfo | None = None
+    fit_images: ImagesInfo | None = None
     metrics: dict[str, Value] = {}
     tables: dict[str, list[dict[str, Any]]] = {}
     map_names: list[str] = []

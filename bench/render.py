@@ -106,8 +106,16 @@ def _made_with(board: Board) -> list[str]:
     images = {
         f"{r.images.count} x {r.images.name}, seed {r.seed}" for r in board.records if r.images
     }
+    fitted = {f"{r.fit_images.count} x {r.fit_images.name}" for r in board.records if r.fit_images}
     lines = [f"Protocols: {', '.join(sorted(protocols))}."] if protocols else []
-    return [*lines, f"Images: {clean('; '.join(sorted(images)))}."] if images else lines
+    if images:
+        lines.append(f"Images: {clean('; '.join(sorted(images)))}.")
+    if fitted:
+        lines.append(
+            f"Kernel padding fit was fitted on {clean(', '.join(sorted(fitted)))}, which are none "
+            "of these images."
+        )
+    return lines
 
 
 def _to_markdown(board: Board) -> str:

@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from .fitting import FIT_KEY
 from .opaque import stated_inputs
 from .paired import samples
 from .show_finding import kept
@@ -30,6 +31,7 @@ def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[B
         "Input": kept(_input, best),
         "Target": _pairs(best.model.target or {}),
         "Images": _images(records),
+        "Fitted": _fitted(records),
         "Protocols": ", ".join(
             sorted({f"{r.suite}:{r.protocol} version {r.version}" for r in records})
         ),
@@ -55,6 +57,7 @@ def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
     words += ["--kernel-padding", ",".join(dict.fromkeys(r.fill for r in measured))]
     for name, value in _options(measured).items():
         words += [f"--{name}", value]
+    words += _fit_images(measured)
     if any(r.settings.get("recalibrate") for r in measured):
         words.append("--recalibrate")
     chosen = dict.fromkeys(text for record in measured for text in _settings(record, suites))
@@ -164,6 +167,25 @@ def _images(records: Sequence[Record]) -> str:
         f"{(looked.images.sha256 or 'unknown')[:16]}; intervals are 95 %, over "
         f"{samples(looked)} {what}"
     )
+
+
+def _fitted(records: Sequence[Record]) -> str:
+    """What kernel padding `fit` was fitted on; of records of schema 2 only their notes tell."""
+    found = next((r.fit_images for r in records if r.fit_images), None)
+    if found is None:
+        return ""
+    return (
+        f"kernel padding fit, on {found.count} x {found.name}, unlabelled, none of them audited, "
+        f"sha256 {(found.sha256 or 'unknown')[:16]}"
+    )
+
+
+def _fit_images(records: Sequence[Record]) -> list[str]:
+    """The option that names what `fit` was fitted on, where that was chosen."""
+    found = next((r.fit_images for r in records if FIT_KEY in r.settings), None)
+    if found is None:
+        return []
+    return ["--fit-images", found.name if found.name in BUILT_IN else f"PATH/TO/{found.name}"]
 
 
 def _made(records: Sequence[Record]) -> str:

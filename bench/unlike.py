@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..suites.images import BUILT_IN
+from .fitting import FIT_KEY
 from .text import clean
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def unlike(first: Record, second: Record) -> list[str]:
     if first.version != second.version:
         found.append(f"protocol version {first.version} against {second.version}")
     found += _images(first, second)
+    found += _fitted(first, second)
     found += _settings(first, second)
     return found + preprocessing(first, second)
 
@@ -60,11 +62,22 @@ def _images(first: Record, second: Record) -> list[str]:
     return []
 
 
+def _fitted(first: Record, second: Record) -> list[str]:
+    """What kernel padding `fit` was fitted on, where both are of `fit`."""
+    if first.fill != "fit" or second.fill != "fit":
+        return []
+    if first.settings.get(FIT_KEY) == second.settings.get(FIT_KEY):
+        return []
+    a, b = (r.fit_images for r in (first, second))
+    names = [f"{i.count} x {clean(i.name, 60)}" if i else "dead leaves" for i in (a, b)]
+    return [f"fitted on {names[0]} against {names[1]}"]
+
+
 def _settings(first: Record, second: Record) -> list[str]:
     """Settings and seeds; a size that was asked for shows in the preprocessing."""
     if first.images is not None and first.seed != second.seed:
         return [f"seed {first.seed} against {second.seed}"]
-    keys = (first.settings.keys() | second.settings.keys()) - {"images_sha256", "size"}
+    keys = (first.settings.keys() | second.settings.keys()) - {"images_sha256", FIT_KEY, "size"}
     return [
         f"setting {clean(key, 60)} {_shown(a)} against {_shown(b)}"
         for key in sorted(keys)

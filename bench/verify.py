@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..adapters.errors import InputError, PerimetryError
-from .again import Order, Tools, order_of, read_folder, remake
+from .again import Folders, Order, Tools, order_of, read_folder, remake
 from .board import choose
+from .fitting import FIT_KEY
 from .gate_judge import Judge, Verdict
 from .noise import map_changes, metric_changes
 from .opaque import stated_inputs
@@ -96,6 +97,7 @@ def verify(
     seed: int = 0,
     where: Sequence[str] = (),
     images: str | None = None,
+    fit_images: str | None = None,
     tolerances: Tolerances | None = None,
     tools: Tools | None = None,
 ) -> Verification:
@@ -112,9 +114,10 @@ def verify(
         raise InputError(f"--where leaves no record of {str(place)!r}")
     variants = _variants(kept)
     chosen = _sample(sorted(variants), sample, seed)
+    folders = Folders(images, fit_images)
     rows: list[Row] = []
     for variant in chosen:
-        rows += _again(variants[variant], images, tolerances or Tolerances(), tools)
+        rows += _again(variants[variant], folders, tolerances or Tolerances(), tools)
     return Verification(str(place), tuple(rows), len(chosen), len(variants), tuple(problems))
 
 
@@ -126,7 +129,7 @@ def _variants(records: Sequence[Record]) -> dict[Variant, list[Record]]:
     """What is measured together; exact records go with the first estimates that they fit."""
     found: dict[Variant, list[Record]] = {}
     for record in sorted(records, key=lambda r: r.images is None):
-        own = [record.settings.get(n) for n in ("target", "size", "members")]
+        own = [record.settings.get(n) for n in ("target", "size", "members", FIT_KEY)]
         own.append(stated_inputs(record))
         names = ("images_sha256", "draws", "precision", "recalibrate")
         more = [record.seed, *(record.settings.get(n) for n in names)]
@@ -147,14 +150,14 @@ def _sample(variants: Sequence[Variant], count: int | None, seed: int) -> list[V
 
 
 def _again(
-    records: Sequence[Record], images: str | None, tolerances: Tolerances, tools: Tools
+    records: Sequence[Record], folders: Folders, tolerances: Tolerances, tools: Tools
 ) -> list[Row]:
     """Measure one variant again and hold it against its records, one by one."""
     reference, fill = records[0].model.reference, records[0].fill
     made: list[Record] = []
     try:
         for suites in _by_options(records):
-            order = order_of(suites, images)
+            order = order_of(suites, folders)
             made += remake(
                 reference, Order(order.settings, order.suites), parse_fills([fill]), tools
             )

@@ -17,7 +17,8 @@ from perimetry.adapters.padding_fit import RIDGE, SOFT, Fit, Site
 from perimetry.adapters.padding_fit_profile import contrasts, unevenness
 from perimetry.adapters.torch import wrap
 from perimetry.bench import audit
-from perimetry.bench.measure import FITTED, images_to_fit
+from perimetry.bench.fitting import FITTED, images_to_fit
+from perimetry.bench.plan import Settings
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.gradients import gradient_maps
 from perimetry.suites.images import open_images
@@ -249,7 +250,7 @@ def test_an_onnx_graph_is_refused_with_what_to_do(tmp_path):
 def test_an_audit_fits_on_images_that_it_does_not_measure_on():
     """Dead leaves of another stream; the record says how many, and fidelity stands beside it."""
     subject = model()
-    own = images_to_fit(subject, 0)
+    own = images_to_fit(Settings()).load(subject.spec)
     shown = open_images("dead-leaves", FITTED, 0).load(subject.spec)
     assert not any(torch.equal(a, b) for a in own for b in shown)
     records = audit(network(), ("deadpixel",), ("fit",), count=2, device="cpu", size=(64, 64))
