@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import phases
-from .comb_step import Disagreement, Step, difference, look_at, settle
+from .comb_step import Disagreement, Step, difference, look_at, settle, too_far
 from .deadpixel import STREAM as TARGET_STREAM
 from .gradients import random_signs
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 STREAM = 31
 NOISE_STREAM = 32
 PILOT_STREAM = 33
+NOTHING = Disagreement(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,9 @@ class CombTest:
     By image: `energies` (p, q), mean squared response per pixel; `signals`, squared responses, and
     `noises`, their mean squared products with the response to input noise, both (p, q);
     `projections` (draws, 2, p, q): responses on the random target signs of `slopes`, by differences
-    and by gradients. `steps_differ` compares responses at `step` and at four times it; `reason`
-    says why there is no step.
+    and by gradients, which `directions` compares; `steps_differ` compares responses at four times
+    `step` and at it. Of several weight sets each counts alike in both. `reason` says why there is
+    no step.
     """
 
     comb: Comb
@@ -142,7 +144,8 @@ class CombTest:
     slopes: Slopes
     step: Step | None = None
     reason: str | None = None
-    steps_differ: Disagreement = field(default_factory=lambda: Disagreement(0.0, 0.0, 0.0))
+    steps_differ: Disagreement = NOTHING
+    directions: Disagreement = NOTHING
     energies: dict[int, Array] = field(default_factory=dict)
     signals: dict[int, Array] = field(default_factory=dict)
     noises: dict[int, Array] = field(default_factory=dict)
@@ -159,9 +162,22 @@ class CombTest:
                 self.reason = found
                 return
             self.step = found
+        steps = directions = NOTHING
         for index in own:
             self._image(sitting, index, self.step)
-            self.steps_differ += self._compare_steps(sitting, index, self.step)
+            steps += self._compare_steps(sitting, index, self.step)
+            differences, exact = torch.from_numpy(self.projections[index]).unbind(1)
+            directions += Disagreement.between(differences, exact)
+        several = sitting.view.model.members > 1
+        self.steps_differ += steps.scaled() if several else steps
+        self.directions += directions.scaled() if several else directions
+
+    @property
+    def failure(self) -> str | None:
+        """Why the comb tells nothing; None where it does."""
+        if self.step is None:
+            return self.reason or "no image was shown"
+        return too_far(self.steps_differ, self.step)
 
     def _compare_steps(self, sitting: Sitting, index: int, step: Step) -> Disagreement:
         pilot = pilot_of(sitting, self.comb, self.seed, index)
@@ -223,14 +239,3 @@ class CombTest:
 def signs_of_target(f: Tensor, index: int, seed: int) -> Tensor:
     """The random signs that `deadpixel` gives the target `f` (units,) of image `index`."""
     return random_signs(f[None], [index], seed=seed, stream=TARGET_STREAM)[0]
-
-
-def direction_error(projections: Sequence[Array]) -> float | None:
-    """Relative difference of the directional derivatives by differences and by gradients.
-
-    `projections` are (draws, 2, p, q) each; root of the summed squared differences over that of the
-    summed squared gradients; None when the latter are all 0.
-    """
-    both = np.concatenate([p.transpose(1, 0, 2, 3).reshape(2, -1) for p in projections], axis=1)
-    scale = float(np.linalg.norm(both[1]))
-    return float(np.linalg.norm(both[0] - both[1])) / scale if scale else None

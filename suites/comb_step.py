@@ -13,7 +13,8 @@ it is above `ROUGH` at the chosen step, or neighbours differ by more than `APART
 `COARSE` is taken at which it is at most `MOST` and the looks' response differs from that at 4 h by
 at most `APART`, relative; every square then becomes the product of two looks, at twice the passes.
 Where roundings are so coarse that a unit crosses none or one of them, responses go with 1 / h and
-differ by 0.87: that is no measurement.
+differ by 0.87: that is no measurement. Nor is what differs by more than `APART` over all images,
+whatever one of them said: half of its squared response is then the step's, not the network's.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ COARSE = tuple(2.0**-k for k in (7, 6, 5, 4, 3))
 """Those that are tried on networks that round."""
 ROUGH = 0.2
 MOST = 0.5
-APART = 0.8
+APART = 0.71
+"""Root of a half: beyond it more of the squared response depends on the step than does not."""
 LOOK_STREAM = 36
 SILENT = "the target does not respond to any change of its interior pixels"
 ROUNDED = "the network rounds: squared responses are products of two looks, at twice the passes"
@@ -146,6 +148,12 @@ class Disagreement:
             self.difference + other.difference, self.coarse + other.coarse, self.fine + other.fine
         )
 
+    def scaled(self) -> Disagreement:
+        """The same in units in which the longer of the two has length 1; nothing stays nothing."""
+        longer = max(self.coarse, self.fine)
+        scale = 1 / longer if longer > 0 else 0.0
+        return Disagreement(scale * self.difference, scale * self.coarse, scale * self.fine)
+
     @property
     def relative(self) -> float:
         """Length of the difference over the longer of the two; 1 where both are 0."""
@@ -153,7 +161,23 @@ class Disagreement:
         return math.sqrt(max(0.0, self.difference) / longer) if longer > 0 else 1.0
 
     @property
+    def of_fine(self) -> float | None:
+        """Length of the difference over that of the fine; None where that is 0."""
+        return math.sqrt(max(0.0, self.difference) / self.fine) if self.fine > 0 else None
+
+    @property
     def relative_energy(self) -> float:
         """Difference of the squared lengths over the larger; 1 where both are 0."""
         larger = max(self.coarse, self.fine)
         return abs(self.coarse - self.fine) / larger if larger > 0 else 1.0
+
+
+def too_far(found: Disagreement, step: Step) -> str | None:
+    """Why responses at `step` tell nothing, if those at four times it differ as `found` says."""
+    silent = not (found.coarse or found.fine)
+    if silent or found.relative <= APART:
+        return None
+    return (
+        f"responses at a step of {step.size:g} of the pixel range and at four times it differ by "
+        f"{found.relative:.2f} of their length, more than {APART}: rounding or kinks make them"
+    )

@@ -9,7 +9,8 @@ map gets its block's sum over its pixels: the `energy` map, averaged within bloc
 
 h is chosen as in `comb_step`, by the response to the block under the unit; where the network
 rounds, |R|^2 is the product of two looks. `step_error` in the table `blocks` is the relative
-difference of responses to that block at h and 4 h, over all images.
+difference of responses to that block at h and 4 h, over all images; above `comb_step.APART` there
+is no map.
 
 Sampling: one draw of signs an image. A block whose response has k independent channels has a
 relative standard deviation of sqrt(2 / k), at most 1.41 where one channel is all; `sampling_error`
@@ -31,9 +32,9 @@ import numpy as np
 
 from ..adapters.errors import NotApplicableError
 from .comb import pixel_step
-from .comb_step import SILENT, STEPS, Disagreement, Step, difference, look_at, settle
+from .comb_step import SILENT, STEPS, Disagreement, Step, difference, look_at, settle, too_far
 from .comb_step import passes as passes_for_step
-from .gradients import expect, random_signs
+from .gradients import alike, expect, random_signs
 from .sittings import by_sample, sittings
 
 if TYPE_CHECKING:
@@ -92,9 +93,10 @@ class BlockTest:
             if self.step is None:
                 self.step = self._choose_step(sitting, index)
             pilot = partial(self._pilot, sitting, index)
-            self.steps_differ += Disagreement.looked(
+            steps = Disagreement.looked(
                 self.step.coarser().responses(pilot), self.step.responses(pilot)
             )
+            self.steps_differ += steps.scaled() if sitting.view.model.members > 1 else steps
             self.energies[index] = self._image(sitting, index, self.step)
 
     def _choose_step(self, sitting: Sitting, index: int) -> Step:
@@ -187,7 +189,7 @@ def block_maps(
     """Energy maps of `units`, averaged within blocks, of the first `images` images.
 
     Every weight set sees at least one. Raises `NotApplicableError` when an output is not finite,
-    or rounded too coarsely for any step.
+    or rounded too coarsely for any step; or when responses depend more on the step than not.
     """
     size = (model.spec.height, model.spec.width)
     side = block or default_block(*size)
@@ -198,6 +200,8 @@ def block_maps(
         test.look(sitting)
     samples = by_sample(test.energies, min(model.members, len(context.images)))
     step = expect(test.step, "step")
+    if reason := too_far(test.steps_differ, step):
+        raise NotApplicableError(reason)
     row = {
         "side": side,
         "blocks": len(test.places),
@@ -205,7 +209,7 @@ def block_maps(
         "step": step.size,
         "rounded": step.rounded,
         "step_error": test.steps_differ.relative,
-        "sampling_error": sampling_error(samples[:, 0]),
+        "sampling_error": sampling_error(alike(model, samples[:, :1])[:, 0]),
     }
     maps = test.map(samples, size)
     return BlockMaps({u: maps[:, i] for i, u in enumerate(units)}, row, (*notes, _told(row)))

@@ -71,11 +71,20 @@ def alike(model: Model, samples: Array) -> Array:
     states may carry all the energy, and their mean says nothing of the other fifteen. The images
     of one weight set stay as they are: their gradients are in one unit.
     """
-    if model.members == 1:
-        return samples
-    level = samples.mean((1, 2), keepdims=True)
-    scaled: Array = np.divide(samples, level, out=np.zeros_like(samples), where=level > 0)
+    scaled: Array = samples * gains(model, samples)
     return scaled
+
+
+def gains(model: Model, samples: Array) -> Array:
+    """Factors (samples, 1, 1) that make samples of several weight sets `alike`; 1 for images.
+
+    A weight set that hears nothing stays at nothing: its factor is 0.
+    """
+    level = samples.mean((1, 2), keepdims=True)
+    if model.members == 1:
+        return np.ones_like(level)
+    factors: Array = np.divide(1, level, out=np.zeros_like(level), where=level > 0)
+    return factors
 
 
 def _checked(name: str, maps: Array) -> Array:

@@ -20,7 +20,8 @@ Phase comb (ours; see `comb`)
     `comb_imbalance`, `comb_ratio` are read off the profile (mean 1) as in `deadpixel`; but slow
     trends are not divided out. `comb_step` is h, chosen between float noise, rounding and
     curvature (see the module `comb_step`); `comb_error` the relative difference of responses at
-    h and 4 h, over the comb's images.
+    h and 4 h, over the comb's images. Where it is above `comb_step.APART` the comb measures its
+    step: all that rests on it is missing, but these two.
 Detectability (ours; observer: non-prewhitening matched filter, Barrett & Myers 2004)
     s = dF / d(step) along a comb, K the covariance of F under independent normal input noise of
     standard deviation `noise` at every pixel and channel. An observer who reads the product of F
@@ -33,6 +34,16 @@ Attack leverage (ours; see `attack`)
     margin, restricted to the strongest phase, over the same at the weakest: `leverage`.
 Shift consistency (Zhang 2019; see `shift`)
     Share of images of which two crops at random offsets of 0 to `shift` have the same arg-max.
+
+Several weight sets
+    The gain of a random network is arbitrary, with heavy tails; unscaled, one initial state could
+    carry all (`gradients.alike`). Each weight set's energies, MD and effects of the attack are
+    therefore scaled to mean 1 (over phases, places, or the map) before they are averaged, and its
+    errors taken relative to its own responses. Thresholds of detection are in pixel values, which
+    no gain of F changes: the signals of a weight set are divided by their mean, its noises by the
+    square of that. What stays in output units, `position_mean`, is the geometric mean over weight
+    sets, 0 where one hears nothing; the map `positions` is relative. Images of one weight set are
+    averaged as they are.
 
 Agreement of three routes (PROTOCOL 3.5), all as plain interior phase means over their mean
 -------------------------------------------------------------------------------------------
@@ -181,8 +192,9 @@ class Perturbation:
         study = Study.plan(self, model, context, found)
         study.show()
         study.report()
-        for metric in self.metrics:
-            found.metrics.setdefault(metric.name, missing(study.no_phases))
+        if study.no_phases is not None:
+            lost = missing(study.no_phases)
+            found.metrics = {m.name: lost for m in self.metrics} | found.metrics
         return found
 
 

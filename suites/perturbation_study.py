@@ -10,11 +10,12 @@ import torch
 
 from ..adapters.errors import PerimetryError
 from .attack import AttackTest
-from .comb import Comb, CombTest, direction_error, per_mean
+from .comb import Comb, CombTest, per_mean
 from .comb_period import choose_comb
 from .comb_step import ROUNDED, Step
 from .deadpixel import corrected
-from .positions import PositionTest, make_block, position_metrics, stem_period
+from .gradients import alike, gains
+from .positions import PositionTest, level, make_block, position_metrics, stem_period
 from .routes import detect_metrics, distance, gradient_metrics, leverage, structure_profile
 from .shift import ShiftTest
 from .sittings import by_sample, sittings
@@ -89,18 +90,18 @@ class Study:
                 part.look(sitting)
 
     @property
-    def no_phases(self) -> str:
-        """Why the comb gives nothing, where it does not."""
-        if isinstance(self.comb, str):
-            return self.comb
-        return self.comb.reason or "no image was shown"
+    def no_phases(self) -> str | None:
+        """Why the comb gives nothing; None where it does."""
+        return self.comb if isinstance(self.comb, str) else self.comb.failure
 
     def report(self) -> None:
         """Fill in maps and metrics; those of the comb are left out where it gives nothing."""
         self._report_positions()
         self._report_shift()
         if isinstance(self.comb, CombTest) and self.comb.step is not None:
-            self._report_comb(self.comb, self.comb.step)
+            self._report_step(self.comb, self.comb.step)
+            if self.no_phases is None:
+                self._report_comb(self.comb)
 
     def _samples(self, values: Mapping[int, Array]) -> tuple[Array, Bootstrap]:
         """`values` by image as (samples, ...), and resamples of them."""
@@ -112,10 +113,12 @@ class Study:
         samples, resamples = self._samples(self.positions.responses)
         roots: Array | str = self.slopes.reason or "there are no gradients"
         if self.slopes.reason is None and self.slopes.signed:
-            energy = self._samples(self.slopes.energies())[0].mean(0)
-            roots = np.sqrt(self.positions.block.of(energy))
-        self.found.metrics |= position_metrics(samples, roots, resamples)
-        self.found.maps["positions"] = samples.mean(0)
+            energies = alike(self.model, self._samples(self.slopes.energies())[0])
+            roots = np.sqrt(self.positions.block.of(energies.mean(0)))
+        scaled = alike(self.model, samples)
+        self.found.metrics["position_mean"] = level(self.model, samples, resamples)
+        self.found.metrics |= position_metrics(scaled, roots, resamples)
+        self.found.maps["positions"] = scaled.mean(0)
 
     def _report_shift(self) -> None:
         if not self.shift.shares:
@@ -126,18 +129,22 @@ class Study:
         estimate = resamples.estimate(resamples.whole @ samples, low=0.0, high=1.0)
         self.found.metrics["shift_consistency"] = estimate
 
-    def _report_comb(self, test: CombTest, step: Step) -> None:
-        energies, resamples = self._samples(test.energies)
+    def _report_step(self, test: CombTest, step: Step) -> None:
+        self.found.metrics["comb_step"] = Estimate(step.size)
+        self.found.metrics["comb_error"] = Estimate(test.steps_differ.relative)
+        if step.rounded:
+            self.found.notes.append(ROUNDED)
+
+    def _report_comb(self, test: CombTest) -> None:
+        samples, resamples = self._samples(test.energies)
+        energies = alike(self.model, samples)
         profiles = pseudo_values(energies, per_mean)
         metrics = self.found.metrics
         metrics |= {f"comb_{k}": v for k, v in corrected(profiles, resamples).items()}
-        metrics["comb_step"] = Estimate(step.size)
-        if step.rounded:
-            self.found.notes.append(ROUNDED)
-        metrics["comb_error"] = Estimate(test.steps_differ.relative)
         self.found.maps["comb_profile"] = per_mean(energies.mean(0))
         signals, noises = (self._samples(v)[0] for v in (test.signals, test.noises))
-        metrics |= detect_metrics(energies, signals, noises, resamples)
+        factors = gains(self.model, signals)
+        metrics |= detect_metrics(energies, factors * signals, factors**2 * noises, resamples)
         metrics["leverage"] = self._leverage(energies)
         self._report_gradients(test, energies, resamples)
         self._report_structure(test, profiles, resamples)
@@ -146,7 +153,7 @@ class Study:
         if self.attack is None or not self.attack.effects:
             return missing(self.slopes.reason or "there are no gradients")
         effects, resamples = self._samples(self.attack.effects)
-        return leverage(energies, effects, resamples)
+        return leverage(energies, alike(self.model, effects), resamples)
 
     def _report_gradients(self, test: CombTest, energies: Array, resamples: Bootstrap) -> None:
         """Compare with the gradients' phase means, and along the same directions."""
@@ -158,7 +165,7 @@ class Study:
             i: test.comb.sums(torch.from_numpy(m)).numpy() / test.comb.pixels
             for i, m in self.slopes.energies().items()
         }
-        gradients, _ = self._samples(by_image)
+        gradients = alike(self.model, self._samples(by_image)[0])
         if not gradients.any():
             reason = missing("the gradient is zero throughout the interior")
             self.found.metrics |= dict.fromkeys(names, reason)
@@ -166,7 +173,7 @@ class Study:
         found, profile = gradient_metrics(
             energies, gradients, test.steps_differ.relative_energy, resamples
         )
-        error = direction_error(list(test.projections.values()))
+        error = test.directions.of_fine
         found["agreement_direction"] = (
             missing("the gradient is zero along all combs") if error is None else Estimate(error)
         )

@@ -135,20 +135,33 @@ class PositionTest:
 def position_metrics(
     samples: Array, roots: Array | str, resamples: Bootstrap
 ) -> dict[str, Estimate]:
-    """Mean, spread and R^2 of MD, `samples` (samples, rows, columns).
+    """Spread and R^2 of MD, `samples` (samples, rows, columns), of weight sets made alike.
 
     `roots` (rows, columns) is the root of the energy map at the same places, or the reason why
     there is none.
     """
-    found = {"position_mean": resamples.estimate(resamples.whole @ samples.mean((1, 2)), low=0.0)}
     if not samples.any():
         why = missing("no change of a pixel of the block changes the output")
-        return {**found, "position_cv": why, "position_r2": why}
+        return {"position_cv": why, "position_r2": why}
     places = pseudo_values(samples, per_mean)
     spread = magnitude(places.reshape(len(places), -1) - 1, resamples)
-    found["position_cv"] = resamples.estimate(spread, low=0.0)
-    found["position_r2"] = missing(roots) if isinstance(roots, str) else _r2(samples, roots)
-    return found
+    return {
+        "position_cv": resamples.estimate(spread, low=0.0),
+        "position_r2": missing(roots) if isinstance(roots, str) else _r2(samples, roots),
+    }
+
+
+def level(model: Model, samples: Array, resamples: Bootstrap) -> Estimate:
+    """Mean of MD, `samples` (samples, rows, columns); the geometric one over several weight sets.
+
+    It is 0 where one of them hears nothing.
+    """
+    levels = samples.mean((1, 2))
+    if model.members == 1:
+        return resamples.estimate(resamples.whole @ levels, low=0.0)
+    if not levels.all():
+        return Estimate(0.0)
+    return resamples.estimate(np.exp(resamples.whole @ np.log(levels)), low=0.0, positive=True)
 
 
 def _r2(samples: Array, roots: Array) -> Estimate:

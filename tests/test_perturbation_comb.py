@@ -11,7 +11,7 @@ from torch import nn
 from perimetry.adapters.model import InputSpec
 from perimetry.adapters.torch import wrap
 from perimetry.suites import phases
-from perimetry.suites.comb import CombTest, choose_step, direction_error, make_comb, per_mean
+from perimetry.suites.comb import CombTest, choose_step, make_comb, per_mean
 from perimetry.suites.comb_step import (
     SILENT,
     STEPS,
@@ -95,14 +95,10 @@ def test_differences_and_gradients_agree_along_the_same_directions():
     model = wrap(curved(), spec=SMALL, device="cpu", precision="float64")
     test = comb_test(model, open_images("dead-leaves", 3).load(SMALL), draws=6)
     assert all(p.shape == (2, 2, 2, 2) for p in test.projections.values())
-    error = direction_error(list(test.projections.values()))
+    ours, exact = np.concatenate(list(test.projections.values()), axis=0).swapaxes(0, 1)
+    error = np.sqrt(((ours - exact) ** 2).sum() / (exact**2).sum())
+    assert test.directions.of_fine == pytest.approx(error)
     assert 0 < error < max(1e-3, 2 * test.steps_differ.relative)
-
-
-def test_direction_error_is_the_relative_length_of_the_difference():
-    projections = [np.array([[[[3.0]], [[4.0]]]]), np.array([[[[1.0]], [[3.0]]]])]
-    assert direction_error(projections) == pytest.approx(np.sqrt(1 + 4) / 5)
-    assert direction_error([np.zeros((1, 2, 2, 2))]) is None
 
 
 class Rounded(nn.Module):
@@ -190,7 +186,12 @@ def test_responses_that_differ_are_told_by_their_lengths():
     assert found.relative == pytest.approx(5 / 4)
     assert found.relative_energy == pytest.approx((16 - 9) / 16)
     assert (found + found).relative == pytest.approx(found.relative)
-    assert Disagreement.between(0 * fine, 0 * fine).relative == 1
+    assert found.of_fine == pytest.approx(5 / 4)
+    assert found.scaled() == Disagreement(25 / 16, 9 / 16, 1.0)
+    nothing = Disagreement.between(0 * fine, 0 * fine)
+    assert nothing.relative == 1
+    assert nothing.of_fine is None
+    assert nothing.scaled() == nothing
 
 
 def test_there_is_no_step_where_nothing_responds():
