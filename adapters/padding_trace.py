@@ -141,19 +141,24 @@ _OTHERS: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], bool]] = {
 
 @contextlib.contextmanager
 def tracked(root: nn.Module, stack: list[tuple[str, nn.Module]]) -> Iterator[None]:
-    """Keep the names of the modules whose forward runs on `stack`."""
-    handles = []
-    for name, module in root.named_modules():
-        label = name or type(root).__name__
+    """Keep the modules of `root` whose forward runs on `stack`, with their names.
 
-        def enter(module: nn.Module, _args: Any, *, label: str = label) -> None:
-            stack.append((label, module))
+    One hook for all modules: to hook each would take longer than a pass without numbers.
+    """
+    labels = {module: name or type(root).__name__ for name, module in root.named_modules()}
 
-        def leave(_module: nn.Module, _args: Any, _out: Any) -> None:
+    def enter(module: nn.Module, _args: Any) -> None:
+        if module in labels:
+            stack.append((labels[module], module))
+
+    def leave(module: nn.Module, _args: Any, _out: Any) -> None:
+        if module in labels:
             stack.pop()
 
-        handles.append(module.register_forward_pre_hook(enter))
-        handles.append(module.register_forward_hook(leave, always_call=True))
+    handles = [
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave, always_call=True),
+    ]
     try:
         yield
     finally:

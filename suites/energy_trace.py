@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from ..adapters.errors import NotApplicableError, PerimetryError
 from .energy_base import RULES, field_of, is_energy, mixed_share, share_of, with_field, with_share
@@ -46,6 +46,17 @@ SHAPE_ONLY = frozenset(
 """Functions that only move entries: they are their own energy matrix, and need no check."""
 
 
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in nested lists, tuples, tables; torch's own search takes longer than a rule."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [t for item in value for t in tensors_in(item)]
+
+
 class Trace(TorchFunctionMode):
     """Reads a forward pass in the energy domain and notes its layers and fields.
 
@@ -68,7 +79,7 @@ class Trace(TorchFunctionMode):
         if name in METADATA:
             out = func(*args, **kwargs)
             return self._tag(out, list(args)) if isinstance(out, Tensor) else out
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        tensors = tensors_in((args, kwargs))
         self._refuse_spoiled(name, tensors)
         try:
             out = self._apply(name, func, tensors, args, kwargs)
@@ -113,8 +124,8 @@ class Trace(TorchFunctionMode):
             raise NotApplicableError(self._complaint("setitem", "it writes into equal channels"))
 
     def _check(self, name: str, out: Any) -> None:
-        for t in tree_leaves(out):
-            if isinstance(t, Tensor) and t.is_floating_point() and not bool(t.isfinite().all()):
+        for t in tensors_in(out):
+            if t.is_floating_point() and not bool(t.isfinite().all()):
                 raise NotApplicableError(self._complaint(name, "it gives infinite energies"))
 
     def _complaint(self, name: str, detail: str) -> str:
@@ -123,8 +134,8 @@ class Trace(TorchFunctionMode):
 
     def _tag(self, out: Any, tensors: list[Tensor]) -> Any:
         """Give results what they do not have yet: the fields and shares of what went in, joined."""
-        for t in tree_leaves(out):
-            if isinstance(t, Tensor) and is_energy(t) and not self.paths and share_of(t) is None:
+        for t in tensors_in(out):
+            if is_energy(t) and not self.paths and share_of(t) is None:
                 with_share(t, mixed_share(tensors, len(self.padded)))
         fields = [f for f in map(field_of, tensors) if f is not None]
         if not fields:
@@ -142,7 +153,7 @@ class Trace(TorchFunctionMode):
                 return t
             return with_field(t, merged)
 
-        return tree_map(tag, out)
+        return tag(out) if isinstance(out, Tensor) else tree_map(tag, out)
 
     def coefficient(self, constant: Tensor | complex) -> Any:
         """The factor by which a constant multiplies an energy (or a path count)."""
