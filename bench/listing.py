@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
+from ..adapters.errors import UnknownNameError, unknown
+
 
 def models(pattern: str = "*") -> str:
-    """References of all timm architectures that match, one a line, and the other forms."""
+    """References of all timm architectures that match, one a line, and the other forms.
+
+    Raises `UnknownNameError` with near names when none does, as `suites` and `metrics` do.
+    """
     from ..adapters.load import FORMS, list_models
 
     found = list_models(pattern)
+    if not found:
+        known = list_models()
+        raise UnknownNameError(unknown("model", f"timm:{pattern.removeprefix('timm:')}", known))
     return "\n".join([*found, f"{len(found)} architectures; a reference is {FORMS}"])
 
 
@@ -25,6 +33,8 @@ def suites(pattern: str = "*") -> str:
             lines.append(f"{name}: {protocols}; headline {suite.headline}")
             chosen = ", ".join(f"{k}={_text(v)}" for k, v in settings_of(suite).items())
             lines += [f"    settings: {chosen}"] if chosen else []
+    if not lines:
+        raise UnknownNameError(unknown("suite", pattern, SUITES))
     return "\n".join(lines)
 
 
@@ -45,6 +55,9 @@ def metrics(pattern: str = "*") -> str:
         for m in suite.metrics
         if fnmatchcase(f"{suite.name}.{m.name}", pattern)
     ]
+    if not rows:
+        known = [f"{suite.name}.{m.name}" for suite in SUITES.values() for m in suite.metrics]
+        raise UnknownNameError(unknown("metric", pattern, known))
     heads = ("metric", "definition", "unit", "more even", "even")
     text: str = tabulate(rows, heads, disable_numparse=True)
     return text

@@ -68,7 +68,7 @@ class Packed:
     """The records of a packed file, read as those of a `Store` are."""
 
     def __init__(self, path: Path | str) -> None:
-        """Read the file at `path`. Raises `StoreError` when it cannot be read."""
+        """Read the file at `path`. Raises `StoreError` when nothing in it can be read."""
         self.folder = Path(path)
         try:
             data = self.folder.read_bytes()
@@ -81,6 +81,11 @@ class Packed:
             for number, line in enumerate(lines, start=1)
             if line
         ]
+        if self._found and not self.records():
+            raise StoreError(
+                f"{path} is no file that `perimetry pack` wrote: none of its {len(self._found)} "
+                f"lines can be read ({self.problems()[0]})"
+            )
 
     def records(self) -> list[Record]:
         """All readable records, in the file's order."""

@@ -8,6 +8,7 @@ or null, with its reason beside it.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ CHANGES = ("deadpixel.weakest",)
 DROPPED_FIRST = ("R²", "ERF px", "struct.", "imbalance", "top-1")
 """What a narrow terminal loses, in this order."""
 MODEL_WIDTH = 32
+LOPSIDED = 0.8
+"""An interval whose nearer end is closer than this share of the farther one is shown whole."""
 NOT_SIMPLY_BETTER = (
     "Fewer dead pixels is not simply better: they help ordinary classification training, and hurt "
     "where small perturbations matter (Kim et al. 2023)."
@@ -91,13 +94,23 @@ def caption(board: Board) -> list[str]:
     if metric is not None:
         best = {"lower": ", lowest first", "higher": ", highest first", "neither": ""}
         lines.append(
-            f"Ranked by {board.sort} ({metric.definition}){best[metric.better]}. Rows that the "
-            "95 % interval of the difference does not separate from the first of their group share "
-            "its rank. ± is half a 95 % interval."
+            f"Ranked by {board.sort} ({metric.definition}){best[metric.better]}. {_ties(board)}"
         )
     if any(column.startswith("deadpixel") for column in board.columns):
         lines.append(NOT_SIMPLY_BETTER)
     return [*lines, *_made_with(board)]
+
+
+def _ties(board: Board) -> str:
+    """When rows share a rank, and what stands beside an estimate."""
+    values = (row.find(board.sort or "") for row in board.rows)
+    held = [r.metrics[m] for r, m in values if r is not None and m in r.metrics]
+    if all(one.low is None for one in held if one.value is not None):
+        return "Rows whose difference is rounding, or has no interval to go by, share a rank."
+    return (
+        "Rows that the 95 % interval of the difference does not separate from the first of their "
+        "group share its rank. After ± stands half a 95 % interval, in brackets the whole of it."
+    )
 
 
 def _made_with(board: Board) -> list[str]:
@@ -251,9 +264,16 @@ def _change_cell(board: Board, row: Row, column: str, notes: Footnotes) -> str:
 
 
 def _with_interval(text: str, value: float, low: float | None, high: float | None) -> str:
+    """The text of `value` and half its interval, or both ends where they are not equally far."""
     if low is None or high is None:
         return text
-    return f"{text} ±{number(max(value - low, high - value))}"
+    below, above = value - low, high - value
+    half = max(below, above)
+    if min(below, above) >= LOPSIDED * half:
+        return f"{text} ±{number(half)}"
+    decimals = min(3, max(0, 2 - math.floor(math.log10(half))))
+    sign = "+" if text.startswith(("+", "-")) else ""
+    return f"{text} ({low:{sign}.{decimals}f} to {high:{sign}.{decimals}f})"
 
 
 def number(value: float) -> str:

@@ -18,7 +18,7 @@ from ..adapters.errors import InputError, UnknownNameError, unknown
 from . import show_rules, show_rules_padding, show_rules_perturbation, show_rules_training
 from .board import check_unmixed, choose, newest
 from .render import NOT_SIMPLY_BETTER
-from .show_finding import Finding, Topic, kept, measured, sentences
+from .show_finding import Finding, Topic, joined, kept, measured, sentences
 from .show_layout import WIDTH, Section, Table, lay_out
 from .show_provenance import provenance
 from .show_tables import TABLES, changes, grown, label
@@ -39,6 +39,7 @@ SHORTER: tuple[Callable[[str], str], ...] = (
     lambda reference: reference,
     lambda reference: reference.removeprefix("timm:"),
     lambda reference: reference.removeprefix("timm:").partition("@")[0],
+    lambda reference: reference.removeprefix("timm:").partition("@")[0].partition(".")[0],
     lambda reference: PurePath(reference).name,
     lambda reference: PurePath(reference).stem,
 )
@@ -142,7 +143,10 @@ def _read(place: Path) -> tuple[list[Record], list[str]]:
 
 
 def find_reference(model: str | None, references: Sequence[str]) -> str:
-    """The reference that `model` means: itself, without `timm:`, or the end of a path."""
+    """The reference that `model` means: itself, without `timm:` or tag, or the end of a path.
+
+    Else the only one that it is a part of.
+    """
     if model is None and len(references) == 1:
         return references[0]
     if model is None:
@@ -156,6 +160,11 @@ def find_reference(model: str | None, references: Sequence[str]) -> str:
             return found[0]
         if found:
             raise InputError(f"{model!r} may be {' or '.join(found)}; name one")
+    within = [r for r in references if model and model in r]
+    if len(within) == 1:
+        return within[0]
+    if within:
+        raise InputError(f"{model!r} may be {joined(within)}; name one")
     raise UnknownNameError(unknown("model", model, references))
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from perimetry.bench import audit, leaderboard
 from perimetry.bench.board import Board, MixedRecordsError, choose, newest
 from perimetry.bench.paired import difference
 from perimetry.bench.record import Failure, Value
-from perimetry.bench.render import FORMATS, render
+from perimetry.bench.render import FORMATS, caption, render
 from perimetry.bench.text import clean, code, spreadsheet
 
 COUNT = 8
@@ -342,3 +343,20 @@ def test_every_form_of_an_empty_board_is_text():
     """No records: no rows, no error."""
     for form in FORMATS:
         assert isinstance(render(board([]), form), str)
+
+
+def test_a_lopsided_interval_is_shown_whole_and_an_even_one_by_its_half():
+    """0.91 within [0.39, 2.14] must not read as 0.91 ± 1.23, which would hold numbers below 0."""
+    even, lopsided = record("even", 0.5, half=0.1), record("lopsided", 0.908)
+    lopsided.metrics["weakest"] = Value(value=0.908, low=0.385, high=2.14)
+    text = render(board([even, lopsided]), "table")
+    assert re.search(r"even +none +\d +0\.500 ±0\.100\b", text)
+    assert re.search(r"lopsided +none +\d +0\.908 \(0\.39 to 2\.14\)", text)
+    assert "in brackets the whole of it" in text
+
+
+def test_a_board_of_exact_values_speaks_of_no_interval():
+    """Exact values share a rank by rounding alone; the caption says that and nothing of ±."""
+    (line,) = caption(board([record("a", 0.5), record("b", 0.4)]))[:1]
+    assert "rounding" in line
+    assert "±" not in line

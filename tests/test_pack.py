@@ -157,3 +157,11 @@ def test_wrong_names_are_refused_with_what_is_expected(store, tmp_path):
         Packed(tmp_path / "none.jsonl")
     with pytest.raises(InputError, match=r"holds no records; expected a folder .* or a file"):
         open_records(tmp_path)
+
+
+def test_a_file_that_is_no_packed_set_is_refused_in_one_sentence(tmp_path):
+    """A README given by mistake is not forty damaged records."""
+    place = tmp_path / "README.md"
+    place.write_text("# Models\n\nNone yet.\n" * 20)
+    with pytest.raises(StoreError, match=r"README\.md is no file .* none of its 40 lines"):
+        open_records(place)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.board import MixedRecordsError
 from perimetry.bench.cli import app
-from perimetry.bench.show import account, open_case
+from perimetry.bench.show import account, find_reference, open_case
 from perimetry.bench.show_provenance import repeat
 from perimetry.bench.store import Store, StoreError
 from perimetry.suites.registry import SUITES
@@ -46,10 +46,12 @@ def folder(tmp_path):
         ("first", "timm:first@init"),
         ("second.onnx", "/some/where/second.onnx"),
         ("second", "/some/where/second.onnx"),
+        ("irst", "timm:first@init"),
+        ("where/sec", "/some/where/second.onnx"),
     ],
 )
 def test_a_model_is_found_by_enough_of_its_name(folder, name, reference):
-    """A reference, without its prefix, without its state, a file's name or its stem."""
+    """A reference, without prefix, without state, a file's name, its stem, or any part of one."""
     assert open_case(folder, name)[0].reference == reference
 
 
@@ -189,3 +191,11 @@ def test_nothing_said_of_a_real_model_contradicts_its_records(measured_folder):
         )
         assert float(row[1]) == pytest.approx(found.metrics[name].value, rel=0.05, abs=0.05)
     assert json.loads(case.records[0].model_dump_json())["suite"] in account(case)
+
+
+def test_an_architecture_finds_its_only_tag_and_a_part_of_several_names_finds_none():
+    """`resnet50` is timm:resnet50.a1_in1k where no other tag is there."""
+    held = ["timm:resnet50.a1_in1k", "timm:resnet50d.ra2_in1k"]
+    assert find_reference("resnet50", held) == held[0]
+    with pytest.raises(InputError, match=r"'resnet5' may be timm:resnet50\.a1.* and .*name one"):
+        find_reference("resnet5", held)
