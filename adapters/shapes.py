@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Result = TypeVar("Result")
-Answer = Tensor | None
+Answer = Tensor | tuple[Tensor, ...] | None
 """What a rule says: the result, or None where torch must be asked."""
 
 
@@ -70,6 +70,17 @@ def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Answer:
     plain = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
     fits = plain and query.shape[-1] == key.shape[-1] and key.shape[-2] == value.shape[-2]
     return query.new_empty((*query.shape[:-1], value.shape[-1])) if fits else None
+
+
+def _lstm(x: Any, state: Any, _weights: Any, *options: Any) -> Answer:
+    """Of the options (biases, layers, dropout, train, bidirectional, batch first) the fifth counts.
+
+    A packed sequence, whose lengths stand in the place of `state`, is left to torch.
+    """
+    if not (isinstance(x, Tensor) and x.is_meta and isinstance(state, tuple)):
+        return None
+    features = state[0].shape[-1] * (2 if options[4] else 1)
+    return x.new_empty((*x.shape[:-1], features)), *(torch.empty_like(s) for s in state)
 
 
 def _two(value: Any) -> tuple[int, int] | None:
@@ -127,6 +138,7 @@ RULES: dict[Any, Callable[..., Answer]] = {
     F.linear: _linear,
     F.conv2d: _conv2d,
     F.scaled_dot_product_attention: _attention,
+    torch.lstm: _lstm,
 }
 
 

@@ -12,6 +12,7 @@ from perimetry.adapters.shapes import RULES, ShapesOnly, quickly
 X = torch.empty(2, 8, 6, 10, device="meta")
 ROWS = torch.empty(2, 5, 8, device="meta")
 KERNEL = torch.empty(12, 4, 3, 5, device="meta")
+LSTM = nn.LSTM(8, 4, 2, bidirectional=True, batch_first=True, device="meta")
 
 CALLS = {
     "relu": lambda: F.relu(X),
@@ -32,6 +33,8 @@ CALLS = {
     "attention": lambda: F.scaled_dot_product_attention(
         ROWS, torch.empty(2, 7, 8, device="meta"), torch.empty(2, 7, 4, device="meta")
     ),
+    "recurrence both ways": lambda: LSTM(ROWS)[0],
+    "its last state": lambda: LSTM(ROWS)[1][1],
     "convolution": lambda: F.conv2d(X, KERNEL, None, (2, 1), (1, 2), 1, 2),
     "dilated convolution": lambda: F.conv2d(X, KERNEL, None, 1, 4, (2, 3), 2),
     "convolution of same size": lambda: F.conv2d(X, KERNEL, None, 1, "same", 1, 2),
