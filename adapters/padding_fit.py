@@ -278,4 +278,5 @@ def _solved(site: Site, slopes: Tensor) -> Tensor:
 def _ridged(moment: Tensor, share: float) -> Tensor:
     """`moment` (groups, n, n) plus `share` of the mean of its diagonals."""
     level = moment.diagonal(dim1=1, dim2=2).mean()
-    return moment + share * level * torch.eye(moment.shape[1], dtype=moment.dtype)
+    unit = torch.eye(moment.shape[1], dtype=moment.dtype, device=moment.device)
+    return moment + share * level * unit

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from onnx_files import convnet, save
 from torch import nn
 
+from perimetry.adapters import padding_fit
 from perimetry.adapters.errors import InputError, NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.model import InputSpec
@@ -257,3 +258,18 @@ def test_an_audit_fits_on_images_that_it_does_not_measure_on():
     assert {(r.suite, r.status) for r in records} == {("deadpixel", "ok"), ("fidelity", "ok")}
     held = next(record.notes for record in records if record.suite == "deadpixel")
     assert any(note.startswith(f"fitted on {FITTED} unlabelled") for note in held)
+
+
+def test_everything_stays_on_the_device_of_the_module(monkeypatch):
+    """Run on `meta`, which refuses to meet the CPU; the one branch on values is taken as it is."""
+
+    def again(_scalar, x, watch, found):
+        last = watch.seen[-1][2]
+        return torch.autograd.grad(last, x, found[-1], retain_graph=True, create_graph=True)[0]
+
+    monkeypatch.setattr(padding_fit, "_again", again)
+    layers = [nn.Conv2d(3, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 4, 2, 1, groups=8), nn.ReLU()]
+    net = nn.Sequential(*layers).to("meta")
+    fit = Fit(net, ["0", "2"], net, torch.rand(6, 3, 64, 64, device="meta"))
+    assert fit.solve() == ["0", "2"]
+    assert all(site.taps.is_meta for site in fit.sites.values())
