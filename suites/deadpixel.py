@@ -175,7 +175,8 @@ def _differences(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     level, levels = mean.mean(), samples.mean((-2, -1))
     found = {}
     for order in (1, 2):
-        raw, raws = _difference(mean, samples, order)
+        raw, slope = _difference(mean, order)
+        raws = samples.reshape(len(samples), -1) @ slope.ravel()
         relatives = (raws - raw / level * levels) / level
         relative = linear(np.asarray(raw / level), relatives, resamples.whole)
         found[f"relL{order}"] = resamples.estimate(relative, low=0.0)
@@ -184,14 +185,16 @@ def _differences(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     return found
 
 
-def _difference(mean: Array, samples: Array, order: int) -> tuple[Array, Array]:
-    """Mean absolute difference of the mean map, and its change in the direction of each sample."""
-    level, change = np.zeros(()), np.zeros(len(samples))
-    for axis in (-2, -1):
-        slope = np.diff(mean, order, axis)
-        change += np.einsum("ij,nij->n", np.sign(slope), np.diff(samples, order, axis)) / slope.size
-        level += np.abs(slope).mean()
-    return level / 2, change / 2
+def _difference(mean: Array, order: int) -> tuple[float, Array]:
+    """Mean absolute difference of the mean map, and its derivative by each pixel of the map."""
+    level, slope = 0.0, np.zeros_like(mean)
+    for axis in (0, 1):
+        change = np.diff(mean, order, axis)
+        around = [(order, order) if a == axis else (0, 0) for a in (0, 1)]
+        signs = np.pad(np.sign(change), around)  # summation by parts: the differences change sides
+        slope += (-1) ** order * np.diff(signs, order, axis) / change.size
+        level += float(np.abs(change).mean())
+    return level / 2, slope / 2
 
 
 def _phase_metrics(

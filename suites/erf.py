@@ -70,6 +70,8 @@ CANCELLED = 1e-5
 LUO_THRESHOLD = 1 - 0.9545
 FRACTIONS = (0.0625, 0.125, 0.25, 0.5)
 AREAS = (0.2, 0.3, 0.5, 0.99)
+AT_ONCE = 16
+"""Replicates whose maps are held together: few enough to stay in a processor's cache."""
 UNIT_METRICS = ("luo_size", "radius", "offset_y", "offset_x")
 """What is told of every unit of a grid."""
 
@@ -365,16 +367,22 @@ def _moment_metrics(
 def _size_metrics(
     samples: Array, resamples: Bootstrap, field: ReceptiveField | None
 ) -> dict[str, Estimate]:
-    """Sizes by threshold; their replicates need whole maps, in single precision."""
+    """Sizes by threshold; their replicates need whole maps, a few at a time, in single precision."""
     order, starts = _rings(samples.shape[1:])
     flat = samples.reshape(len(samples), -1)
-    maps = resamples.whole.astype(np.float32) @ flat.astype(np.float32)[:, order]
     read, _ = read_elsewhere(flat, np.argmax)
-    peak = (resamples.whole @ read).astype(np.float32)
-    size = np.sqrt(np.count_nonzero(maps > LUO_THRESHOLD * peak[:, None], axis=1))
+    weights = resamples.whole.astype(np.float32)
+    levels = LUO_THRESHOLD * (resamples.whole @ read).astype(np.float32)
+    rings = flat.astype(np.float32)[:, order]
+    counts, areas = [], []
+    for some in np.array_split(np.arange(len(weights)), -(-len(weights) // AT_ONCE)):
+        maps = weights[some] @ rings
+        counts.append(np.count_nonzero(maps > levels[some, None], axis=1))
+        areas.append(_areas(maps, starts))
+    size = np.sqrt(np.concatenate(counts))
     found = {"luo_size": resamples.estimate(size, low=1.0)}
     found["erf_trf"] = _against_theory(size, field, resamples)
-    for t, area in zip(AREAS, _areas(maps, starts).T, strict=True):
+    for t, area in zip(AREAS, np.concatenate(areas).T, strict=True):
         found[f"area@{t:g}"] = resamples.estimate(area, low=0.0, high=1.0)
     return found
 

@@ -43,14 +43,14 @@ def fit_gaussian(samples: Array, weights: Array) -> GaussianFit:
     theta, failure = _fit(mean)
     if failure is not None:
         return GaussianFit({}, failure)
-    model, jacobian = _gaussian(theta, mean.shape)
+    jacobian = _gaussian(theta, mean.shape)[1]
     flat = samples.reshape(len(samples), -1) / scale
     inverse = np.asarray(np.linalg.pinv(jacobian), dtype=np.float64)
-    thetas = linear(theta, flat @ inverse.T, weights)
+    moves: Array = flat @ inverse.T
+    thetas = linear(theta, moves, weights)
     thetas[:, 3:] = np.abs(thetas[:, 3:])
     values = dict(zip(PARAMETERS, thetas.T, strict=True))
-    residual: Array = np.asarray(mean.ravel() - model, dtype=np.float64)
-    values["r_squared"] = _r_squared(flat, residual, jacobian, inverse, weights)
+    values["r_squared"] = _r_squared(flat, jacobian, theta[0], moves, weights)
     return GaussianFit(values)
 
 
@@ -128,21 +128,31 @@ def _gaussian(theta: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def _r_squared(
-    flat: Array, residual: Array, jacobian: Array, inverse: Array, weights: Array
-) -> Any:
-    """R^2 (replicates,) from products between samples, so that no replicate is ever a full map."""
-    steps = weights - weights[:1]
-    rest = flat - (flat @ inverse.T) @ jacobian.T
-    residuals = _variances(residual, rest, steps)
-    totals = _variances(np.tensordot(weights[0], flat, 1), flat, steps)
-    return 1 - residuals / totals
+    flat: Array, jacobian: Array, amplitude: float, moves: Array, weights: Array
+) -> Array:
+    """R^2 (replicates,) from the covariances of the samples and of the Jacobian's columns.
+
+    Every replicate's map and residual is a sum of these, so that neither is ever formed: the map is
+    weights @ flat, and the Gaussian, moved by one step, is the Jacobian times `amplitude` for the
+    first column and the weighted `moves` (n, 5) for all.
+    """
+    gaussian = (weights - weights[:1]) @ moves
+    gaussian[:, 0] += amplitude
+    covariance = _covariance(flat, jacobian)
+    totals = _squares(weights, covariance[: len(flat), : len(flat)])
+    return 1 - _squares(np.hstack([weights, -gaussian]), covariance) / totals
 
 
-def _variances(base: Array, moves: Array, steps: Array) -> Array:
-    """Variance over pixels of base + steps @ moves, for each row of `steps`."""
-    base = base - base.mean()
-    moves = moves - moves.mean(1, keepdims=True)
-    cross = 2 * steps @ (moves @ base)
-    square = np.einsum("ri,ij,rj->r", steps, moves @ moves.T, steps)
-    variances: Array = (base @ base + cross + square) / base.size
-    return variances
+def _covariance(rows: Array, columns: Array) -> Array:
+    """Covariance over pixels of `rows` (n, pixels) and `columns` (pixels, k): (n + k, n + k)."""
+    cross = rows @ columns
+    products = np.block([[rows @ rows.T, cross], [cross.T, columns.T @ columns]])
+    means = np.concatenate([rows.mean(1), columns.mean(0)])
+    covariance: Array = products / len(columns) - np.outer(means, means)
+    return covariance
+
+
+def _squares(factors: Array, form: Array) -> Array:
+    """The quadratic `form` (n, n) of each row of `factors` (replicates, n)."""
+    squares: Array = ((factors @ form) * factors).sum(1)
+    return squares

@@ -71,6 +71,8 @@ def alike(model: Model, samples: Array) -> Array:
     states may carry all the energy, and their mean says nothing of the other fifteen. The images
     of one weight set stay as they are: their gradients are in one unit.
     """
+    if model.members == 1:
+        return samples
     scaled: Array = samples * gains(model, samples)
     return scaled
 

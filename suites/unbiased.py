@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .suite import Array
 
 
+AT_ONCE = 8
+"""Means whose statistic is taken together: few enough maps to stay in a processor's cache."""
+
+
 def pseudo_values(samples: Array, statistic: Callable[[Array], Array]) -> Array:
     """Pseudo-values (n, ...) of a statistic of the mean of `samples` (n, ...).
 
@@ -32,7 +36,9 @@ def pseudo_values(samples: Array, statistic: Callable[[Array], Array]) -> Array:
     if n == 1:
         return statistic(samples)
     total = samples.sum(0, keepdims=True)
-    values: Array = n * statistic(total / n) - (n - 1) * statistic((total - samples) / (n - 1))
+    parts = np.array_split(samples, -(-n // AT_ONCE))
+    others = np.concatenate([statistic((total - part) / (n - 1)) for part in parts])
+    values: Array = n * statistic(total / n) - (n - 1) * others
     return values
 
 
@@ -53,14 +59,12 @@ def read_elsewhere(values: Array, choose: Callable[..., Any]) -> tuple[Array, fl
     The halves are the even and the odd samples. Beside it, the gap between the places that the two
     halves choose. One sample is read where it points itself.
     """
-    n = len(values)
-    even = np.arange(n) % 2 == 0
-    mean = values.mean(0)
-    if n == 1:
-        return values[:, choose(mean)], 0.0
-    first, second = int(choose(values[even].mean(0))), int(choose(values[~even].mean(0)))
-    read = np.where(even, values[:, second], values[:, first])
-    return read, float(mean[first] - mean[second])
+    if len(values) == 1:
+        return values[:, choose(values[0])], 0.0
+    first, second = (int(choose(half.mean(0))) for half in (values[::2], values[1::2]))
+    read = values[:, second].copy()
+    read[1::2] = values[1::2, first]
+    return read, float(values[:, first].mean() - values[:, second].mean())
 
 
 def products(deviations: Array) -> Array:
