@@ -14,6 +14,7 @@ from .cli_common import FAILED, Count, Device, FitImages, Images, Inputs, Output
 from .cli_view import Format, show_board
 from .devices import BATCH
 from .fitting import FIT_DEFAULT
+from .text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -319,9 +320,29 @@ def _run(
         second = _jobs(blind, others, fills, settings, options)
         make(second)
         jobs += second
-    for remark in remarks(records()):
+    for remark in [*remarks(records()), *_few(records(), settings.count)]:
         typer.echo(f"perimetry: {remark}", err=True)
     return store, sum(record.status == "failed" for record in records())
+
+
+def _few(records: list[Record], count: int) -> list[str]:
+    """What to tell of too few samples: fewer images than asked for, none of the intervals."""
+    from ..suites.statistics import MIN_SAMPLES
+    from .paired import samples
+
+    sampled = [record for record in records if record.images and record.status == "ok"]
+    found = {r.images.name: r.images.count for r in sampled if r.images}
+    told = [
+        f"the folder {clean(name)} holds {held} of the {count} images asked for"
+        for name, held in found.items()
+        if held < count
+    ]
+    if any(samples(record) < MIN_SAMPLES for record in sampled):
+        told.append(
+            f"fewer than {MIN_SAMPLES} images (or weight sets of @init models) give no intervals: "
+            "the board tells no row from another"
+        )
+    return told
 
 
 def _jobs(
@@ -352,4 +373,4 @@ def _forecast(
     from .store import Store
 
     jobs = _jobs(references, suites, fills, settings, options)
-    return forecast(jobs, Store(out) if out.exists() else None, options)
+    return forecast(jobs, Store(out) if out.exists() else None, settings, options)

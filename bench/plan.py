@@ -246,7 +246,7 @@ def used_settings(settings: Settings, *, random: bool) -> dict[str, Any]:
     if random:
         from ..suites.images import open_images
 
-        images = open_images(settings.images, settings.count, settings.seed)
+        images = open_images(settings.images, settings.count, settings.seed).check()
         used["images_sha256"] = images_identity(images)
         used["draws"] = settings.draws
         used["precision"] = settings.precision

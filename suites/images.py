@@ -65,6 +65,12 @@ class ImageSet:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 
+    def check(self) -> ImageSet:
+        """The set itself. Raises `InputError` for the first of its files that cannot be used."""
+        for path in self.files:
+            read_picture(path)
+        return self
+
     def _make(self, spec: InputSpec) -> Tensor:
         if self.files:
             return torch.stack([_photograph(path, spec) for path in self.files])

@@ -111,10 +111,11 @@ def test_settings_precision_and_recalibration_reach_the_records_and_their_keys(t
 
 
 def test_a_dry_run_counts_and_guesses_and_leaves_nothing_behind(folder, tmp_path):
-    """Nothing there: counts only. Beside records: the time that they took, scaled."""
+    """The time is that of one core elsewhere; beside records, theirs."""
     out = tmp_path / "new"
     done = perimetry("run", "timm:test_*@init", "--exclude", "*vit*", "--dry-run", "--out", out)
-    assert re.search(r"\d+ records of \d+ models to make; 0 are there already\n", done.output)
+    counts = r"\d+ records of \d+ models to make; 0 are there already"
+    assert re.search(counts + r"; about \d+\.\d minutes, going by what one core took", done.output)
     assert not out.exists()
     names = ["timm:test_resnet@init", "timm:test_convnext@init"]
     done = perimetry("run", *names, "--out", folder[0], *RUN, "--dry-run")
@@ -256,3 +257,34 @@ def test_the_demo_writes_board_and_pictures_and_goes_on_where_it_stopped(tmp_pat
     assert len(list((tmp_path / "maps").glob("*.deadpixel-energy.sensitivity.png"))) == 4
     again = perimetry("demo", "--out", tmp_path, "--device", "cpu")
     assert "records made: none" in again.output
+
+
+def test_a_picture_that_cannot_be_read_stops_a_run_before_any_model_is_opened(tmp_path):
+    """One sentence names the file; no model gets a failed record for it."""
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    done = perimetry("run", "timm:test_resnet@init", "--out", out, "--images", tmp_path, *RUN)
+    assert done.exit_code == 1
+    assert re.search(r"perimetry: .*broken\.png cannot be read as an image", done.stderr)
+    assert not out.exists()
+
+
+def test_a_run_says_that_a_folder_holds_too_few_images_for_intervals(tmp_path):
+    """One photograph of the four asked for: both facts are told, and no row is ranked by noise."""
+    Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    only = ("--images", tmp_path, "--suite", "deadpixel", "--kernel-padding", "none", "--size", 64)
+    done = perimetry("run", "timm:test_resnet@init", "--out", tmp_path / "out", *only, *RUN)
+    assert f"the folder {tmp_path.name} holds 1 of the 4 images asked for" in done.stderr
+    assert "fewer than 4 images" in done.stderr
+
+
+def test_a_list_of_nothing_is_an_error_with_near_names():
+    """A misspelt pattern is no empty table."""
+    for kind, name, near in [
+        ("metrics", "deadpixel.weekest", "deadpixel.weakest"),
+        ("suites", "deadpixl", "deadpixel"),
+        ("models", "resnet18x", "timm:resnet18"),
+    ]:
+        done = perimetry("list", kind, name)
+        assert done.exit_code == 1
+        assert near in done.stderr

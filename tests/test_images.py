@@ -85,8 +85,9 @@ def test_unknown_sets_empty_folders_and_broken_files_are_named(tmp_path):
     with pytest.raises(InputError, match="holds no images"):
         open_images(str(tmp_path))
     (tmp_path / "broken.png").write_bytes(b"not a picture")
-    with pytest.raises(InputError, match=r"broken\.png cannot be read"):
-        open_images(str(tmp_path)).load(SPEC)
+    for use in (lambda images: images.load(SPEC), lambda images: images.check()):
+        with pytest.raises(InputError, match=r"broken\.png cannot be read"):
+            use(open_images(str(tmp_path)))
     with pytest.raises(InputError, match="at least 1"):
         open_images("noise", 0)
 
