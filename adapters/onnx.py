@@ -39,6 +39,7 @@ from .onnx_file import plain, read_model, standard_opset, tensors_digest
 from .onnx_graph import Mode
 from .onnx_inputs import fix_inputs
 from .onnx_interpreter import Interpreter
+from .onnx_levels import expose_levels
 from .onnx_outputs import example, first_output, logits_output, precision_of
 from .onnx_quantised import STRAIGHT_THROUGH
 from .onnx_session import Session, feed, providers, shaped
@@ -98,6 +99,7 @@ class OnnxModel:
         self._sessions: dict[tuple[str, ...], Session] = {}
         self._first = first_output(proto, image.name)
         outputs = [output or self._first]
+        proto = expose_levels(proto)
         self.graph, self._batch = settle_batch(
             proto, image.name, outputs, feed(example(spec, 2), spec), image.dims[0]
         )

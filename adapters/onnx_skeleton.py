@@ -3,7 +3,8 @@
 Exporters fold batch norms into the convolution before them; what is left of a norm is the bias. In
 a graph without layer or group norms, every convolution with a bias therefore gets its norm back; in
 a graph without any norm every convolution does, as a bias of zeros may have been dropped. In a
-chain that changes nothing; where branches meet it keeps them in the balance they had.
+chain that changes nothing; where branches meet it keeps them in the balance they had. Quantised
+graphs are read as the float graphs that they came from (see `onnx_dequantised`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import NotApplicableError
+from .onnx_activations import activated, activations
+from .onnx_dequantised import without_quantisation
 from .onnx_file import plain
 from .onnx_graph import Mode, Node
 from .onnx_interpreter import Interpreter, apply
-from .onnx_target import image_edges
+from .onnx_target import SHAPE_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,7 +39,7 @@ WEIGHTED = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", "Gemm", "MatMul"
 SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
 """Operators whose constant operand is a learned vector, unless it is a single number."""
 
-OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log", "Einsum", "LSTM", "Loop", "If", "QuantizeLinear"}
+OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log", "Einsum", "LSTM", "Loop", "If"}
 """Operators that stand for the insides of a layer: second moments do not pass through them."""
 
 
@@ -52,16 +55,22 @@ NORMS = {
 
 
 class NodeLayer(nn.Module):
-    """One node as a module, so that hooks see it run; `folded`: a batch norm belongs behind it."""
+    """One node as a module, so that hooks see it run; `folded`: a batch norm belongs behind it.
+
+    An `activation` is one that would be taken for a gate.
+    """
 
     def __init__(self, node: Node, mode: Mode, *, folded: bool) -> None:
         super().__init__()
         self.node = node
         self.mode = mode
         self.folded = folded
+        self.activation = False
 
     def forward(self, scope: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The node's outputs from the tensors in `scope`."""
+        if self.activation:
+            return (activated(self.node, scope[self.node.inputs[0]]),)
         out = apply(self.node, scope, self.mode)
         return (_batch_norm(out[0]),) if self.folded else out
 
@@ -83,10 +92,14 @@ def folded_norms(nodes: Sequence[Node]) -> set[str]:
 
 
 class SkeletonBody(Interpreter):
-    """The interpreter with a module for each node; modules are named like the nodes."""
+    """The interpreter with a module for each node of the float graph, named like the nodes.
+
+    `alias` has, by their names in the file, the tensors of a quantised graph that were merged.
+    """
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         super().__init__(proto, Mode(skeleton=True))
+        self.graph, self.alias = without_quantisation(self.graph)
         self.folded = folded_norms(self.graph.nodes)
         self.layers = {
             n.outputs[0]: NodeLayer(n, self.mode, folded=n.outputs[0] in self.folded)
@@ -129,14 +142,17 @@ class OnnxSkeleton(nn.Module):
         self.grid = grid
         self._image = image
         self._layout = layout
-        nodes = [node for node, _ in self.body.plan((grid.name,))]
-        seen = image_edges(proto, image)
+        self._target = self.body.alias.get(grid.name, grid.name)
+        nodes = [node for node, _ in self.body.plan((self._target,))]
+        seen = depending(nodes, image)
         opaque = sorted({n.op for n in nodes if n.op in OPAQUE and n.outputs[0] in seen})
         if opaque:
             raise NotApplicableError(
                 f"layers of this graph are written out as arithmetic ({', '.join(opaque)}); "
                 "export it with opset 20 or later for a structure"
             )
+        for name in activations(nodes, seen):
+            self.body.layers[name].activation = True
         light = light_constants(nodes, self.body.graph.constants)
         for name in energy.keys() & light.keys():
             light[name].tap_energy = energy[name]  # type: ignore[attr-defined]
@@ -145,7 +161,16 @@ class OnnxSkeleton(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` (batch, channels, height, width) to the target, of the same axes."""
         x = x.permute(0, 2, 3, 1) if self._layout == "NHWC" else x
-        return self.grid.read(self.body({self._image: x}, [self.grid.name])[self.grid.name])
+        return self.grid.read(self.body({self._image: x}, [self._target])[self._target])
+
+
+def depending(nodes: Iterable[Node], image: str) -> set[str]:
+    """The tensors whose values depend on the image; `nodes` are in execution order."""
+    seen = {image}
+    for node in nodes:
+        if node.op not in SHAPE_ONLY and not seen.isdisjoint(node.reads()):
+            seen.update(node.outputs)
+    return seen
 
 
 def light_constants(nodes: Iterable[Node], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:

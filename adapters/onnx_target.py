@@ -21,7 +21,7 @@ from .onnx_session import Session, reads
 if TYPE_CHECKING:
     import onnx
 
-_SHAPE_ONLY = {"Shape", "Size", "ConstantOfShape", "EyeLike"}
+SHAPE_ONLY = {"Shape", "Size", "ConstantOfShape", "EyeLike"}
 """Operators that look at a tensor's shape, not at its values."""
 
 
@@ -30,7 +30,7 @@ def image_edges(proto: onnx.ModelProto, image: str) -> dict[str, list[str]]:
     edges: dict[str, list[str]] = {image: []}
     for node in proto.graph.node:
         sources = [name for name in reads(node) if name in edges]
-        if sources and node.op_type not in _SHAPE_ONLY:
+        if sources and node.op_type not in SHAPE_ONLY:
             edges.update({name: sources for name in node.output if name})
     return edges
 

@@ -1,0 +1,208 @@
+"""Structure of ONNX graphs: activations that end them, and quantised graphs."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx_files import model, node, save, weights
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+from test_onnx_vendors import FACE
+
+from perimetry.adapters.load import load
+from perimetry.adapters.onnx import open_onnx
+from perimetry.adapters.onnx_export import export_onnx
+from perimetry.bench import audit
+from perimetry.suites.structure import measure_skeleton
+
+SIDE = 64
+
+
+def structure(path, **options):
+    """Metrics with values, maps, and layers of one file.
+
+    Layers go without their names and order: quantisers sort branches anew.
+    """
+    opened = open_onnx(path, device="cpu", **options)
+    found = measure_skeleton(opened.skeleton(), (3, opened.spec.height, opened.spec.width))
+    numbers = {k: v.value for k, v in found.metrics.items() if v.value is not None}
+    layers = [{k: v for k, v in row.items() if k != "name"} for row in found.tables["layers"]]
+    return numbers, found.maps, sorted(map(str, layers))
+
+
+def assert_same(one, other):
+    """Numbers and maps within 1e-9, layers equal."""
+    assert one[0] == pytest.approx(other[0], rel=1e-9, abs=1e-9)
+    assert one[1].keys() == other[1].keys()
+    for name, held in one[1].items():
+        np.testing.assert_allclose(held, other[1][name], rtol=1e-9, atol=1e-9)
+    assert one[2] == other[2]
+
+
+# ------------------------------------------------------------------ activations and gates
+
+
+def network(*tail, opset=20, constants=None):
+    """Two strided convolutions, then `tail` from `map` on; the last tensor is the output."""
+    nodes = [
+        node("Conv", ["image", "w1"], ["c1"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Relu", ["c1"], ["r1"]),
+        node("Conv", ["r1", "w2"], ["map"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        *tail,
+    ]
+    held = {"w1": weights(8, 3, 3, 3), "w2": weights(6, 8, 3, 3, seed=1), **(constants or {})}
+    dims = ["batch", 3, SIDE, SIDE]
+    return model(nodes, held, dims=dims, outputs=[nodes[-1].output[0]], opset=opset)
+
+
+ENDS = {
+    "sigmoid": [node("Sigmoid", ["map"], ["out"])],
+    "hard sigmoid": [node("HardSigmoid", ["map"], ["out"])],
+    "tanh": [node("Tanh", ["map"], ["out"])],
+    "softmax": [node("Softmax", ["map"], ["out"], axis=1)],
+    "log softmax": [node("LogSoftmax", ["map"], ["out"], axis=1)],
+    "sigmoid, moved": [
+        node("Sigmoid", ["map"], ["s"]),
+        node("Transpose", ["s"], ["out"], perm=[0, 2, 3, 1]),
+    ],
+}
+
+
+@pytest.mark.parametrize("opset", [11, 20])
+@pytest.mark.parametrize("name", ENDS)
+def test_an_activation_at_the_end_changes_no_number(name, opset, tmp_path):
+    """Its slope is one factor for all units, and maps are scaled to mean 1."""
+    bare = structure(save(network(opset=opset), tmp_path / "bare.onnx"), target="map")
+    ended = network(*ENDS[name], opset=opset)
+    found = structure(save(ended, tmp_path / "ended.onnx"), target="out")
+    assert_same(found, bare)
+
+
+def test_a_sigmoid_between_convolutions_is_an_activation_like_tanh(tmp_path):
+    """Old networks have no ReLU; a sigmoid is a scaled tanh, shifted."""
+    found = []
+    for kind in ("Sigmoid", "Tanh"):
+        proto = network()
+        proto.graph.node[1].CopyFrom(node(kind, ["c1"], ["r1"]))
+        found.append(structure(save(proto, tmp_path / f"{kind}.onnx"), target="map"))
+    assert_same(*found)
+
+
+def test_a_gate_stays_a_constant(tmp_path):
+    """Multiplied with the map by a detour over a resampling, it is none of the paths."""
+    gate = [
+        node("AveragePool", ["map"], ["small"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Sigmoid", ["small"], ["s"]),
+        node("Resize", ["s", "", "scales"], ["large"], mode="nearest"),
+        node("Mul", ["map", "large"], ["out"]),
+    ]
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    opened = open_onnx(save(network(*gate, constants=scales), tmp_path / "gated.onnx"))
+    layers = opened.skeleton().body.layers
+    assert not any(layer.activation for layer in layers.values())
+    bare = structure(save(network(), tmp_path / "bare.onnx"), target="map")
+    gated = structure(save(network(*gate, constants=scales), tmp_path / "gated.onnx"))
+    np.testing.assert_allclose(gated[1]["sensitivity"], bare[1]["sensitivity"], rtol=1e-9)
+
+
+def test_attention_weights_that_mix_their_heads_are_gates(tmp_path):
+    """The softmax meets the values only behind a layer over the heads."""
+    tail = [
+        node("Reshape", ["map", "tokens"], ["t"]),
+        node("Transpose", ["t"], ["k"], perm=[0, 2, 1]),
+        node("MatMul", ["k", "t"], ["scores"]),
+        node("Softmax", ["scores"], ["attention"]),
+        node("MatMul", ["attention", "mix"], ["mixed"]),
+        node("MatMul", ["mixed", "k"], ["out"]),
+    ]
+    count = (SIDE // 4) ** 2
+    constants = {"tokens": np.array([0, 6, -1]), "mix": weights(count, count)}
+    proto = network(*tail, constants=constants)
+    opened = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu", target="out")
+    assert not any(layer.activation for layer in opened.skeleton().body.layers.values())
+
+
+def test_a_shipped_face_detector_has_a_structure():
+    """CenterFace: its target is the sigmoid of the heat map, stride 4."""
+    (record,) = audit(str(FACE), ("structure",), inputs={"size": 64}, device="cpu")
+    assert record.status == "ok", record.reason
+    assert record.metrics["target_stride"].value == 4
+    assert 0 < record.metrics["weakest"].value < 1
+
+
+# ------------------------------------------------------------------ quantised graphs
+
+
+class Images(CalibrationDataReader):
+    """Gives the calibration its images one by one."""
+
+    def __init__(self, x):
+        self.rest = iter([{"image": x[i : i + 1].numpy()} for i in range(len(x))])
+
+    def get_next(self):
+        return next(self.rest, None)
+
+
+FORMS = {
+    "QDQ": {"quant_format": QuantFormat.QDQ},
+    "QOperator": {"quant_format": QuantFormat.QOperator, "activation_type": QuantType.QUInt8},
+    "QDQ, a scale a channel": {"quant_format": QuantFormat.QDQ, "per_channel": True},
+    "QDQ, zero in the middle": {
+        "quant_format": QuantFormat.QDQ,
+        "activation_type": QuantType.QInt8,
+        "extra_options": {"ActivationSymmetric": True},
+    },
+}
+NETWORKS = ("test_resnet", "test_efficientnet")
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def exported(request, tmp_path_factory):
+    """A float file, images in its own units, and what `structure` says of it."""
+    folder = tmp_path_factory.mktemp("float")
+    opened = load(f"timm:{request.param}@init", device="cpu", members=1)
+    x = torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 4 - 2
+    opened.select(0, x)
+    path = export_onnx(opened.module(), x[:1], folder / "float.onnx")
+    return path, x, structure(path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_static_int8_file_has_the_structure_of_its_float_file(form, exported, tmp_path):
+    """ReLUs that the quantiser dropped are back, roundings are gone, layers are the same."""
+    path, x, wanted = exported
+    quantize_static(str(path), str(tmp_path / "int8.onnx"), Images(x), **FORMS[form])
+    kinds = {n.op_type for n in onnx.load_model(tmp_path / "int8.onnx").graph.node}
+    assert ("QLinearConv" in kinds) == (form == "QOperator")
+    assert_same(structure(tmp_path / "int8.onnx"), wanted)
+
+
+@pytest.mark.parametrize("exported", NETWORKS[:1], indirect=True)
+def test_the_maps_between_quantised_operators_get_real_values(exported, tmp_path):
+    """The target of a file of QLinear operators is found, and no output of the file moves."""
+    path, x, _ = exported
+    whole = tmp_path / "int8.onnx"
+    quantize_static(str(path), str(whole), Images(x), **FORMS["QOperator"])
+    opened, plain = open_onnx(whole, device="cpu"), open_onnx(path, device="cpu")
+    assert opened.target.name.endswith("/real")
+    assert opened.is_on_every_path(opened.target.name)
+    assert opened.gradients is None
+    feeds = {opened.image: x.numpy()}
+    (wanted,) = ort.InferenceSession(str(whole)).run(None, feeds)
+    np.testing.assert_array_equal(opened.run(x, target=False, logits=True).logits, wanted)
+    real, float_ = (m.run(x).target for m in (opened, plain))
+    assert float((real - float_).norm() / float_.norm()) < 0.2
+
+
+def test_a_dynamic_int8_file_has_the_structure_of_its_float_file(exported, tmp_path):
+    path, _, wanted = exported
+    quantize_dynamic(str(path), str(tmp_path / "int8.onnx"), weight_type=QuantType.QUInt8)
+    kinds = {n.op_type for n in onnx.load_model(tmp_path / "int8.onnx").graph.node}
+    assert "ConvInteger" in kinds
+    assert_same(structure(tmp_path / "int8.onnx"), wanted)
