@@ -287,7 +287,7 @@ def _options(
 def _run(
     references: list[str],
     suites: list[str],
-    fills: list[str],
+    fills: Sequence[str],
     settings: Settings,
     options: Options,
     out: Path,
@@ -348,7 +348,7 @@ def _few(records: list[Record], count: int) -> list[str]:
 def _jobs(
     references: list[str],
     suites: list[str],
-    fills: list[str],
+    fills: Sequence[str],
     settings: Settings,
     options: Options,
 ) -> list[Job]:
@@ -363,7 +363,7 @@ def _jobs(
 def _forecast(
     references: list[str],
     suites: list[str],
-    fills: list[str],
+    fills: Sequence[str],
     settings: Settings,
     options: Options,
     out: Path,
