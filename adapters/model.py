@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from .device import send
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -75,11 +76,11 @@ class InputSpec:
 
     def channel_mean(self, like: Tensor) -> Tensor:
         """`mean` as (1, channels, 1, 1), on the device of `like`."""
-        return like.new_tensor(self.mean).view(1, -1, 1, 1)
+        return _by_channel(self.mean, like)
 
     def channel_std(self, like: Tensor) -> Tensor:
         """`std` as (1, channels, 1, 1), on the device of `like`."""
-        return like.new_tensor(self.std).view(1, -1, 1, 1)
+        return _by_channel(self.std, like)
 
     def blank(self, level: float = 0.5) -> Tensor:
         """One image of nothing but grey `level`, as `x` (1, channels, height, width)."""
@@ -88,6 +89,10 @@ class InputSpec:
     def digest(self) -> str:
         """Sha256 over all fields: two equal digests see the same pixels."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def _by_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return send(torch.tensor(values, dtype=like.dtype, device="cpu"), like.device).view(1, -1, 1, 1)
 
 
 @dataclass(frozen=True)

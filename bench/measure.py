@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..adapters.model import Fill, Model, Precision
+    from ..suites.gradients import GradientMaps
     from ..suites.images import ImageSet
     from ..suites.suite import Array, Context, Measurement, Probe
     from .plan import Cell, Job
@@ -235,7 +236,7 @@ class Workbench:
             return
         self.stage("taking gradients", cells)
         try:
-            maps = self._gradients(clerk, [p for c in cells for p in probes[c.key]])
+            found = self._gradients(clerk, [p for c in cells for p in probes[c.key]])
         except Exception as error:
             if len(cells) == 1:
                 keep(clerk.broken(cells[0], error))
@@ -244,19 +245,23 @@ class Workbench:
                 self._with_gradients(clerk, [cell], probes, keep)
             return
         for cell in cells:
-            own = {p.name: maps[p.name] for p in probes[cell.key]}
+            try:
+                own = found.of(probes[cell.key])
+            except NotApplicableError as error:
+                keep(clerk.broken(cell, error))
+                continue
             keep(self._finish(clerk, cell, own))
 
-    def _gradients(self, clerk: Clerk, probes: Sequence[Probe]) -> Mapping[str, Array]:
-        from ..suites.gradients import gradient_maps
+    def _gradients(self, clerk: Clerk, probes: Sequence[Probe]) -> GradientMaps:
+        from ..suites.gradients import take_gradients
 
         begun = time.perf_counter()
         once = list({probe.name: probe for probe in probes}.values())
         images = self._images.load(clerk.model.spec)
-        found = gradient_maps(clerk.model, images, once, batch=self.batch)
+        found = take_gradients(clerk.model, images, once, batch=self.batch)
         clerk.gradients_s = time.perf_counter() - begun
         clerk.notes = list(found.notes)
-        return found.maps
+        return found
 
     def _finish(self, clerk: Clerk, cell: Cell, maps: Mapping[str, Array]) -> Record:
         """Let the suite measure; its record, whatever comes of it."""

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from ..adapters.errors import InputError, NotApplicableError
+from ..adapters.errors import InputError
 from .erf_blocks import block_maps
 from .gaussian import PARAMETERS, fit_gaussian
 from .gradients import alike, expect, pixel_energy, random_signs
@@ -66,6 +66,10 @@ BLOCKS = "blocks"
 STREAM = 2
 CANCELLED = 1e-5
 """Share of the sum of magnitudes below which a sum of channels is rounding noise."""
+NOTHING_ADDS_UP = (
+    "the target is constant, or the unit's channels always sum to 0, as behind a layer norm whose "
+    "scales are all 1, and there would be rounding noise alone; use the protocol energy"
+)
 
 LUO_THRESHOLD = 1 - 0.9545
 FRACTIONS = (0.0625, 0.125, 0.25, 0.5)
@@ -220,11 +224,11 @@ def _name(protocol: str, unit: Unit) -> str:
 def _probe(model: Model, protocol: str, unit: Unit, seed: int) -> Probe:
     name = _name(protocol, unit)
     if protocol == "kim2023":
-        return Probe(name, partial(_mean_unit, unit=unit), _positive_mean)
+        return Probe(name, partial(_mean_unit, unit=unit), _positive_mean, silent=NOTHING_ADDS_UP)
     if protocol == "replknet2022":
         return Probe(name, partial(_positive_unit, unit=unit), _positive_sum)
     if protocol == "luo2016":
-        return Probe(name, partial(_sum_unit, unit=unit), _absolute_mean)
+        return Probe(name, partial(_sum_unit, unit=unit), _absolute_mean, silent=NOTHING_ADDS_UP)
     scalar = partial(_signed_unit, unit=unit, seed=seed)
     return Probe(name, scalar, partial(pixel_energy, spec=model.spec))
 
@@ -277,15 +281,14 @@ def _sum_unit(outputs: Outputs, _indices: Sequence[int], *, unit: Unit) -> Tenso
 
 
 def _channel_sum(outputs: Outputs, unit: Unit) -> Tensor:
-    """Give the sum over the unit's channels (batch,), unless it is constant by construction."""
+    """Give the sum over the unit's channels (batch,), or 0 where it is rounding noise throughout.
+
+    By a factor of 0 or 1, as nothing may wait for what the numbers are.
+    """
     channels = _unit(outputs, unit)
     total = channels.sum(1)
-    if bool((total.abs() < CANCELLED * channels.abs().sum(1)).all()):
-        raise NotApplicableError(
-            "the unit's channels always sum to 0, as behind a layer norm whose scales are all 1: "
-            "what gradient there is is rounding noise; use the protocol energy"
-        )
-    return total
+    cancelled = (total.abs() < CANCELLED * channels.abs().sum(1)).all()
+    return total * (~cancelled).to(total.dtype).detach()
 
 
 def _positive_unit(outputs: Outputs, _indices: Sequence[int], *, unit: Unit) -> Tensor:
@@ -367,7 +370,7 @@ def _moment_metrics(
 def _size_metrics(
     samples: Array, resamples: Bootstrap, field: ReceptiveField | None
 ) -> dict[str, Estimate]:
-    """Sizes by threshold; their replicates need whole maps, a few at a time, in single precision."""
+    """Sizes by threshold; replicates need whole maps: a few at a time, in single precision."""
     order, starts = _rings(samples.shape[1:])
     flat = samples.reshape(len(samples), -1)
     read, _ = read_elsewhere(flat, np.argmax)

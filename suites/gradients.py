@@ -2,6 +2,9 @@
 
 Batching is exact: every probe's scalar is a sum of per-image targets, and every reduction stays
 within its image. Random signs depend on the seed and the image's place, never on the batch.
+
+Nothing in a pass asks the device for a number, so that a GPU never waits: the next batch is sent,
+and its signs are drawn, while it still works on the last one.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..adapters.device import arrived, send
 from ..adapters.errors import InputError, NotApplicableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..adapters.model import InputSpec, Model
     from .suite import Array, Probe
@@ -26,21 +30,44 @@ T = TypeVar("T")
 
 @dataclass
 class GradientMaps:
-    """Reduced gradients by probe name, each (samples, height, width); and how they were made."""
+    """Reduced gradients by probe name, each (samples, height, width); and how they were made.
+
+    `refused` has the probes whose gradient says nothing, and why.
+    """
 
     maps: dict[str, Array]
     batch: int
     notes: list[str] = field(default_factory=list)
+    refused: dict[str, NotApplicableError] = field(default_factory=dict)
+
+    def of(self, probes: Iterable[Probe]) -> dict[str, Array]:
+        """The maps of `probes`. Raises `NotApplicableError` when one of them is refused."""
+        for probe in probes:
+            if probe.name in self.refused:
+                raise self.refused[probe.name]
+        return {probe.name: self.maps[probe.name] for probe in probes}
 
 
 def gradient_maps(
+    model: Model, images: Tensor, probes: Sequence[Probe], *, batch: int = 16
+) -> GradientMaps:
+    """What `take_gradients` finds.
+
+    Raises `NotApplicableError` when a gradient is not finite, or zero everywhere.
+    """
+    found = take_gradients(model, images, probes, batch=batch)
+    found.of(probes)
+    return found
+
+
+def take_gradients(
     model: Model, images: Tensor, probes: Sequence[Probe], *, batch: int = 16
 ) -> GradientMaps:
     """Take the gradients of all `probes` over `images` (n, 3, height, width).
 
     A sample is an image; for a model of several weight sets it is a weight set, which sees every
     `members`-th image, and the mean over these. The batch halves when memory runs out, and the
-    notes say so. Raises `NotApplicableError` when a gradient is not finite, or zero everywhere.
+    notes say so. Gradients that are not finite, or zero everywhere, are among the refused.
     """
     if batch < 1:
         raise InputError(f"batch {batch} was given; expected at least 1")
@@ -58,9 +85,13 @@ def gradient_maps(
         if members > 1:
             maps = {name: m.mean(0, keepdim=True) for name, m in maps.items()}
         samples.append(maps)
-    for name in names:
-        stacked = torch.cat([s[name] for s in samples]).double().cpu().numpy()
-        result.maps[name] = _checked(name, stacked)
+    for probe in probes:
+        maps = torch.cat([s[probe.name] for s in samples]).double().numpy()
+        why = _refusal(probe, maps)
+        if why is not None:
+            result.refused[probe.name] = NotApplicableError(f"the gradient {probe.name!r} {why}")
+        else:
+            result.maps[probe.name] = maps
     return result
 
 
@@ -89,14 +120,11 @@ def gains(model: Model, samples: Array) -> Array:
     return factors
 
 
-def _checked(name: str, maps: Array) -> Array:
+def _refusal(probe: Probe, maps: Array) -> str | None:
+    """Why `maps` say nothing, or None."""
     if not np.isfinite(maps).all():
-        raise NotApplicableError(f"the gradient {name!r} is not finite on {_share(maps)} of pixels")
-    if not maps.any():
-        raise NotApplicableError(
-            f"the gradient {name!r} is zero everywhere: the target is constant"
-        )
-    return maps
+        return f"is not finite on {_share(maps)} of pixels"
+    return None if maps.any() else f"is zero everywhere: {probe.silent}"
 
 
 def _share(maps: Array) -> str:
@@ -106,7 +134,7 @@ def _share(maps: Array) -> str:
 def _member_maps(
     model: Model, x: Tensor, own: Sequence[int], probes: Sequence[Probe], result: GradientMaps
 ) -> dict[str, Tensor]:
-    """Maps (images of this weight set, height, width) by probe."""
+    """Maps (images of this weight set, height, width) by probe, on the CPU."""
     parts: list[dict[str, Tensor]] = []
     done = 0
     while done < len(own):
@@ -122,34 +150,37 @@ def _member_maps(
                 torch.cuda.empty_cache()
             continue
         done += len(indices)
+    arrived(model.device)
     return {p.name: torch.cat([part[p.name] for part in parts]) for p in probes}
 
 
 def _batch_maps(
     model: Model, x: Tensor, indices: Sequence[int], probes: Sequence[Probe]
 ) -> dict[str, Tensor]:
-    """One forward, then one backward a probe."""
-    x = x.to(model.device).requires_grad_()
+    """One forward, then one backward a probe; the maps are on their way to the CPU."""
+    x = send(x, model.device).requires_grad_()
     outputs = model.run(x, logits=any(p.logits for p in probes))
     maps = {}
     for probe in probes:
         scalar = probe.scalar(outputs, indices)
         (gradient,) = torch.autograd.grad(scalar, x, retain_graph=probe is not probes[-1])
-        maps[probe.name] = probe.reduce(gradient).detach()
+        maps[probe.name] = send(probe.reduce(gradient).detach(), torch.device("cpu"))
     return maps
 
 
 def random_signs(like: Tensor, indices: Sequence[int], *, seed: int, stream: int) -> Tensor:
     """Independent +1 and -1 of the shape of `like` (batch, ...), one stream for each image.
 
-    `stream` tells apart uses of one seed. Made on the CPU, so that every device sees the same.
+    `stream` tells apart uses of one seed. Drawn on the CPU, so that every device sees the same, as
+    bits, of which 32 weigh as much as one float on their way.
     """
     size = like[0].numel()
-    signs = np.empty((len(indices), size), dtype=np.float32)
-    for row, index in zip(signs, indices, strict=True):
-        octets = np.random.default_rng([seed, stream, index]).bytes(-(-size // 8))
-        row[:] = np.unpackbits(np.frombuffer(octets, dtype=np.uint8))[:size]
-    return torch.from_numpy(signs * 2 - 1).to(like.device, like.dtype).view(like.shape)
+    rows = [np.random.default_rng([seed, stream, index]).bytes(-(-size // 8)) for index in indices]
+    octets = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), -1, 1)
+    sent = send(torch.from_numpy(octets.copy()), like.device)
+    places = torch.arange(7, -1, -1, dtype=torch.uint8, device=like.device)
+    bits = ((sent >> places) & 1).flatten(1)[:, :size]
+    return (bits.to(like.dtype) * 2 - 1).view(like.shape)
 
 
 def expect(thing: T | None, what: str) -> T:

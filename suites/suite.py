@@ -79,13 +79,15 @@ class Probe:
 
     `scalar(outputs, indices)` gives the sum over the batch of each image's own target; `indices`
     (batch,) are the images' places in the set, so that random signs do not depend on batching.
-    `reduce(gradient)` turns (batch, channels, height, width) into (batch, height, width).
+    `reduce(gradient)` turns (batch, channels, height, width) into (batch, height, width). Neither
+    may look at a number: a GPU would have to wait. `silent` says why a gradient is zero everywhere.
     """
 
     name: str
     scalar: Callable[[Outputs, Sequence[int]], Tensor]
     reduce: Callable[[Tensor], Tensor]
     logits: bool = False
+    silent: str = "the target is constant"
 
 
 class Suite(Protocol):

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from perimetry.adapters.device import send
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.model import InputSpec
 from perimetry.adapters.torch import wrap
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.erf import ERF
-from perimetry.suites.gradients import gradient_maps, random_signs
+from perimetry.suites.gradients import gradient_maps, random_signs, take_gradients
 from perimetry.suites.images import open_images
 
 SPEC = InputSpec(32, 32, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -84,6 +86,62 @@ def test_random_signs_depend_on_the_image_and_not_on_its_batch():
     assert not torch.equal(signs[0], signs[1])
     assert not torch.equal(alone, random_signs(like[:1], [9], seed=1, stream=1))
     assert not torch.equal(alone, random_signs(like[:1], [9], seed=2, stream=0))
+
+
+def test_random_signs_are_the_bits_of_each_images_own_generator():
+    """Literal: the first 35 bits, highest first, of a generator of seed, stream and image."""
+    signs = random_signs(torch.zeros(2, 5, 7), [3, 8], seed=1, stream=2)
+    for row, index in zip(signs, (3, 8), strict=True):
+        octets = np.random.default_rng([1, 2, index]).bytes(5)
+        bits = [(octet >> place) & 1 for octet in octets for place in range(7, -1, -1)][:35]
+        assert row.flatten().tolist() == [2.0 * bit - 1 for bit in bits]
+
+
+class Questions(TorchDispatchMode):
+    """Counts what would make a host wait for its device: numbers, comparisons, copies."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select"}:
+            self.asked.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_pass_waits_for_a_number():
+    """Over every protocol's probes; that a number would be noticed is seen beside it."""
+    model = wrap(convnet(), spec=SPEC)
+    images = open_images("dead-leaves", 5).load(SPEC)
+    model.module()
+    with Questions() as none:
+        take_gradients(model, images, all_probes(model), batch=2)
+    assert none.asked == []
+    with Questions() as one:
+        bool(torch.ones(1).sum() > 0)
+    assert one.asked
+
+
+def test_on_the_cpu_nothing_is_copied_on_its_way():
+    x = torch.ones(3)
+    assert send(x, torch.device("cpu")) is x
+
+
+def test_a_gradient_that_says_nothing_costs_no_other_its_map():
+    """Every channel of the target has its opposite: their sum is 0, their energy is not."""
+    conv = nn.Conv2d(3, 4, 3, 2, 1, bias=False)
+    with torch.no_grad():
+        conv.weight[2:] = -conv.weight[:2]
+    model = wrap(conv, spec=SPEC)
+    images = open_images("dead-leaves", 3).load(SPEC)
+    probes = {name: ERF.probes(model, name, 0)[0] for name in ("energy", "luo2016")}
+    found = take_gradients(model, images, list(probes.values()))
+    assert set(found.maps) == {probes["energy"].name}
+    assert found.of([probes["energy"]])
+    with pytest.raises(NotApplicableError, match="always sum to 0"):
+        found.of(probes.values())
 
 
 def test_the_batch_halves_when_memory_runs_out_and_the_notes_say_so(monkeypatch):

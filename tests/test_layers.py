@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("adapters", "suites", "bench")
 ALLOWED = {"adapters": {"adapters"}, "suites": {"suites", "adapters"}, "bench": set(LAYERS)}
-MODEL_SIDE = {"adapters.model", "adapters.errors"}
+MODEL_SIDE = {"adapters.model", "adapters.device", "adapters.errors"}
 HEAVY = {"timm", "onnxruntime", "onnx"}
 
 
