@@ -313,16 +313,18 @@ def _run(
         return list(store.find([cell.key for job in jobs for cell in job.cells]).values())
 
     make(jobs)
-    blind, others = lack_gradients(records()), stand_ins(jobs, standard().suites)
+    found = records()
+    blind, others = lack_gradients(found), stand_ins(jobs, standard().suites)
     if blind and others:
-        for line in forecast(records(), settings.count, settings.options):
+        for line in forecast(found, settings.count, settings.options):
             typer.echo(f"perimetry: {line}", err=True)
         second = _jobs(blind, others, fills, settings, options)
         make(second)
         jobs += second
-    for remark in [*remarks(records()), *_few(records(), settings.count)]:
+        found = records()
+    for remark in [*remarks(found), *_few(found, settings.count)]:
         typer.echo(f"perimetry: {remark}", err=True)
-    return store, sum(record.status == "failed" for record in records())
+    return store, sum(record.status == "failed" for record in found)
 
 
 def _few(records: list[Record], count: int) -> list[str]:

@@ -1,6 +1,7 @@
 """Many models: what is missing in the store is measured by an engine, and nothing else.
 
-Records that are already in the store are not made again, failed ones only when asked to.
+Records that are already in the store are not made again, failed ones only when asked to. Models
+that take longest come first.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..adapters.errors import check_name
+from .cost import dearest_first, pace, seconds_of
 from .engine import ENGINES, Book, Event, Means, Options, Summary
 from .toolkit import standard
 
@@ -39,7 +41,7 @@ def run(
     book = Book(store, settings, summary, report, options.retries)
     engine = _engine(Means(toolkit, settings, options, str(store.root)), book)
     try:
-        engine.work_off(todo)
+        engine.work_off(dearest_first(todo, settings.count))
     finally:
         engine.close()
     return summary
@@ -65,10 +67,11 @@ def missing_jobs(jobs: Sequence[Job], store: Store, *, retry_failed: bool) -> tu
     return [job for job in rest if job.cells], len(done)
 
 
-def forecast(jobs: Sequence[Job], store: Store | None, options: Options) -> str:
+def forecast(jobs: Sequence[Job], store: Store | None, settings: Settings, options: Options) -> str:
     """What a run of `jobs` would make, and how long it would take.
 
-    The time is a guess from what the records in `store` took, told only where there are some.
+    The time is a guess from what models cost elsewhere (see `cost`), set right by what the records
+    in `store` took. On a GPU it is told only where there are some.
     """
     todo, held = list(jobs), 0
     if store is not None:
@@ -76,13 +79,10 @@ def forecast(jobs: Sequence[Job], store: Store | None, options: Options) -> str:
     models = len({job.reference for job in todo})
     count = sum(len(job.cells) for job in todo)
     text = f"{count} records of {models} models to make; {held} are there already"
-    spent: dict[tuple[str, str], float] = {}
-    for record in store.records() if store is not None else ():
-        timing, variant = record.timing, (record.model.reference, record.fill)
-        shared = timing.load_s + timing.gradients_s
-        spent[variant] = spent.get(variant, shared) + timing.measure_s
-    if not spent or not todo:
+    factor, variants = pace(store.records() if store is not None else ())
+    if not todo or not (variants or options.devices[0] == "cpu"):
         return text
-    seconds = sum(spent.values()) / len(spent) * len(todo)
-    seconds /= len(options.devices) * options.workers
-    return f"{text}; about {seconds / 60:.1f} minutes, going by {len(spent)} variants measured here"
+    spent = factor * sum(seconds_of(job, settings.count) for job in todo)
+    spent /= min(len(options.devices) * options.workers, models)
+    basis = f"{variants} variants measured here" if variants else "what one core took elsewhere"
+    return f"{text}; about {spent / 60:.1f} minutes, going by {basis}"
