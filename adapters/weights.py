@@ -8,14 +8,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 def tensors_digest(module: nn.Module) -> str:
-    """Sha256 over names, types, shapes and bytes of all entries of the state dict."""
+    """Sha256 over names, types, shapes and bytes of all entries of the state dict.
+
+    Raises `InputError` for entries without bytes.
+    """
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
+        if value.is_meta:
+            raise InputError(
+                f"{name} of {type(module).__name__} is on the meta device and has no numbers; load "
+                "weights with load_state_dict(..., assign=True), or call to_empty() and initialise"
+            )
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
         digest.update(
             value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()

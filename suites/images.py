@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..adapters.errors import InputError, UnknownNameError
+from ..adapters.errors import InputError, NotApplicableError, UnknownNameError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -36,6 +36,8 @@ SIXTEEN_BITS = ("PNG", "PPM")
 MIN_RADIUS = 2.0
 TEXTURE = 0.02
 MAX_DISCS = 20_000
+FEW = 4000
+"""Bare pixels up to which all discs are held against all of them at once: the quicker way then."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,14 @@ class ImageSet:
     _cache: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def load(self, spec: InputSpec) -> Tensor:
-        """The images as (count, 3, height, width) float32, in [0, 1] except for `noise`."""
+        """The images as (count, 3, height, width) float32, in [0, 1] except for `noise`.
+
+        Raises `NotApplicableError` for models of other than 1 or 3 channels.
+        """
+        if spec.channels not in (1, 3):
+            raise NotApplicableError(
+                f"the model takes {spec.channels} channels, and images have 3 (or 1, grey)"
+            )
         key = spec.digest()
         if key not in self._cache:
             self._cache.clear()
@@ -158,15 +167,13 @@ def _dead_leaves(height: int, width: int, seed: int, index: int) -> Tensor:
     largest = max(side / 2, MIN_RADIUS + 1)
     for _ in range(MAX_DISCS // 100):
         shrink = 1 - rng.random(100) * (1 - (MIN_RADIUS / largest) ** 2)
-        discs = zip(
-            rng.random(100) * height,
-            rng.random(100) * width,
-            MIN_RADIUS / np.sqrt(shrink),
-            rng.random((100, 3), dtype=np.float32),
-            strict=True,
-        )
-        for disc in discs:
-            _lay(image, bare, *disc)
+        rows, columns = rng.random(100) * height, rng.random(100) * width
+        radii, colours = MIN_RADIUS / np.sqrt(shrink), rng.random((100, 3), dtype=np.float32)
+        if np.count_nonzero(bare) > FEW:
+            for disc in zip(rows, columns, radii, colours, strict=True):
+                _lay(image, bare, *disc)
+        else:
+            _fill(image, bare, rows, columns, radii, colours)
         if not bare.any():
             break
     image += rng.normal(0.0, TEXTURE, image.shape).astype(np.float32)
@@ -193,6 +200,24 @@ def _lay(
     disc = window & (y * y + x * x <= radius * radius)
     image[rows, columns][disc] = colour
     window[disc] = False
+
+
+def _fill(
+    image: np.ndarray,
+    bare: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    radii: np.ndarray,
+    colours: np.ndarray,
+) -> None:
+    """Colour each bare pixel like the first of the discs that covers it, as `_lay` disc by disc."""
+    places = np.argwhere(bare)
+    y, x = places[:, :1] - rows, places[:, 1:] - columns
+    covers = y * y + x * x <= radii * radii
+    found = covers.any(1)
+    i, j = places[found].T
+    image[i, j] = colours[covers[found].argmax(1)]
+    bare[i, j] = False
 
 
 def _noise(spec: InputSpec, seed: int, index: int) -> Tensor:
