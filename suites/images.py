@@ -36,8 +36,6 @@ SIXTEEN_BITS = ("PNG", "PPM")
 MIN_RADIUS = 2.0
 TEXTURE = 0.02
 MAX_DISCS = 20_000
-FEW = 4000
-"""Bare pixels up to which all discs are held against all of them at once: the quicker way then."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +165,15 @@ def _dead_leaves(height: int, width: int, seed: int, index: int) -> Tensor:
     largest = max(side / 2, MIN_RADIUS + 1)
     for _ in range(MAX_DISCS // 100):
         shrink = 1 - rng.random(100) * (1 - (MIN_RADIUS / largest) ** 2)
-        rows, columns = rng.random(100) * height, rng.random(100) * width
-        radii, colours = MIN_RADIUS / np.sqrt(shrink), rng.random((100, 3), dtype=np.float32)
-        if np.count_nonzero(bare) > FEW:
-            for disc in zip(rows, columns, radii, colours, strict=True):
-                _lay(image, bare, *disc)
-        else:
-            _fill(image, bare, rows, columns, radii, colours)
+        discs = zip(
+            rng.random(100) * height,
+            rng.random(100) * width,
+            MIN_RADIUS / np.sqrt(shrink),
+            rng.random((100, 3), dtype=np.float32),
+            strict=True,
+        )
+        for disc in discs:
+            _lay(image, bare, *disc)
         if not bare.any():
             break
     image += rng.normal(0.0, TEXTURE, image.shape).astype(np.float32)
@@ -200,24 +200,6 @@ def _lay(
     disc = window & (y * y + x * x <= radius * radius)
     image[rows, columns][disc] = colour
     window[disc] = False
-
-
-def _fill(
-    image: np.ndarray,
-    bare: np.ndarray,
-    rows: np.ndarray,
-    columns: np.ndarray,
-    radii: np.ndarray,
-    colours: np.ndarray,
-) -> None:
-    """Colour each bare pixel like the first of the discs that covers it, as `_lay` disc by disc."""
-    places = np.argwhere(bare)
-    y, x = places[:, :1] - rows, places[:, 1:] - columns
-    covers = y * y + x * x <= radii * radii
-    found = covers.any(1)
-    i, j = places[found].T
-    image[i, j] = colours[covers[found].argmax(1)]
-    bare[i, j] = False
 
 
 def _noise(spec: InputSpec, seed: int, index: int) -> Tensor:
