@@ -17,6 +17,7 @@ network whose layers are replaced by their energy matrices:
 - max-pool: 1 / window. Mean over n: mean / n. Constant factors: their square. Additive constants
   vanish. Product of two activations: product of energies (its derivative is the product rule).
 - interpolation: its coefficients squared.
+- a tensor and its own mean pool, added or subtracted: the squared sum (see `energy_mixes`).
 
 With `paths=True` the same pass counts paths (Perone 2017; Alsallakh et al. 2021): all taps and
 factors 1, activations and normalisations the identity, pools sum; one channel per layer.

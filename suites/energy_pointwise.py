@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .energy_base import constant, everywhere, is_energy, rectified, rule, share_of, with_share
+from .energy_mixes import scaled_mix, together, with_mix
 from .narrow import alias, narrow, pointwise, uniform, widen
 
 if TYPE_CHECKING:
@@ -99,10 +100,13 @@ def _clone(_trace: Trace, x: Tensor, **_: Any) -> Tensor:
     return alias(x)
 
 
-@rule("add", "iadd", "radd", "sub", "isub", "subtract")
-def add(_trace: Trace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
+@rule("add", "iadd", "radd")
+def add(trace: Trace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
     """Energies of independent terms add; constants vanish."""
     if is_energy(a) and is_energy(b):
+        joint = None if trace.paths else together(a, b, alpha)
+        if joint is not None:
+            return joint
         if alpha != 1:
             b = pointwise(lambda e: e * alpha**2, b)
         return pointwise(torch.add, a, b)
@@ -112,9 +116,14 @@ def add(_trace: Trace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
     return energy  # type: ignore[no-any-return]
 
 
+@rule("sub", "isub", "subtract")
+def _sub(trace: Trace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
+    return add(trace, a, b, alpha=-alpha)
+
+
 @rule("rsub")
 def _rsub(trace: Trace, a: Any, b: Any, **_: Any) -> Tensor:
-    return add(trace, b, a)
+    return _sub(trace, b, a)
 
 
 def widen_like(x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -130,8 +139,13 @@ def mul(trace: Trace, a: Any, b: Any, **_: Any) -> Tensor:
     energy, other = (a, b) if is_energy(a) else (b, a)
     if not isinstance(other, Tensor):
         factor = trace.coefficient(other)
-        return pointwise(lambda e: e * factor, energy)
-    return _scaled(energy, other, uniform(trace.coefficient(uniform_source(other))))
+        out = pointwise(lambda e: e * factor, energy)
+        return out if trace.paths else with_mix(out, scaled_mix(energy, other))
+    out = _scaled(energy, other, uniform(trace.coefficient(uniform_source(other))))
+    known = None if other.is_meta or trace.paths else uniform(narrow(other))
+    if known is None or known.numel() > 1 or out.shape != energy.shape:
+        return out
+    return with_mix(out, scaled_mix(energy, float(known)))
 
 
 def uniform_source(constant: Tensor) -> Tensor:

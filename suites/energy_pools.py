@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..adapters.errors import NotApplicableError
 from .energy_base import field_of, rule, with_field
+from .energy_mixes import pooled_mix, with_mix
 from .energy_windows import (
     Windows,
     box_filter,
@@ -66,13 +67,15 @@ def _avg_pool2d(
     windows = pool_windows(kernel_size, stride, padding, 1, ceil_mode=ceil_mode)
     whole = divisor_override or math.prod(pair(kernel_size))
     fixed = divisor_override is not None or (count_include_pad and not ceil_mode)
-    return _pool(
-        trace,
-        input,
-        windows,
-        "avg_pool2d",
-        lambda valid: 1 / valid**2 if not fixed else torch.full_like(valid, 1 / whole**2),
-    )
+
+    def weight(valid: Tensor) -> Tensor:
+        return torch.full_like(valid, 1 / whole**2) if fixed else 1 / valid**2
+
+    out = _pool(trace, input, windows, "avg_pool2d", weight)
+    if trace.paths or out.shape != input.shape or windows[0].stride * windows[1].stride > 1:
+        return out
+    ones = torch.ones(1, 1, *out.shape[-2:], dtype=torch.float64)
+    return with_mix(out, pooled_mix(input, out, weight(sum_windows(ones, windows)).sqrt()))
 
 
 def _pool(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .energy_base import constant, field_of, is_energy, rule, share_of, with_field, with_share
+from .energy_mixes import scaled_mix, with_mix
 from .energy_pointwise import extreme
 from .narrow import equal_axes, narrow, pointwise, widen
 
@@ -122,7 +123,10 @@ def _normed(
     out = small * (scale / mean)
     if slope is not None:
         out = out.detach() + (out - out.detach()) * slope
-    return widen(out, x.shape)
+        return widen(out, x.shape)
+    whole = mean.numel() == mean.shape[0]
+    wide = widen(out, x.shape)
+    return with_mix(wide, scaled_mix(x, (scale / mean).sqrt())) if whole else wide
 
 
 def axes_of(x: Tensor, dim: Any) -> tuple[int, ...]:
