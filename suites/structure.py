@@ -27,6 +27,16 @@ even_sizes: input sizes near the given one that leave none unread. culprits: for
 that touches its input's phases unequally, `imbalance` once that layer alone is padded with a box,
 and the difference, largest first. by_period: all shares of the variance.
 
+What is assumed
+---------------
+Weights of variance 1 / fan_in, norm and layer scales of 1, whatever the model's own initial state;
+a white image; branches that are independent, but for a mean pool beside its input (`energy_mixes`).
+Smaller initial weights (timm's standard deviation of 0.02) leave residual branches faint, so that
+the stem's pattern comes through undiluted: pvt_v2_b0, starnet_s1 and mambaout_femto measure 0.12 to
+0.19 times the `weakest` expected here. Pools of smooth maps keep more energy than those of white
+ones, and of several pools in a row only the first is told apart from random weights:
+poolformer_s12 measures 0.53 times what is expected (results/timm-init).
+
 Everything is exact for the architecture: no interval, no seed. New taps of a `zero` kernel padding
 count like the others, as training may make them; as long as they are 0 the network is the old one.
 """
