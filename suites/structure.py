@@ -34,8 +34,8 @@ a white image; branches that are independent, but for a mean pool beside its inp
 Smaller initial weights (timm's standard deviation of 0.02) leave residual branches faint, so that
 the stem's pattern comes through undiluted: pvt_v2_b0, starnet_s1 and mambaout_femto measure 0.12 to
 0.19 times the `weakest` expected here. Pools of smooth maps keep more energy than those of white
-ones, and of several pools in a row only the first is told apart from random weights:
-poolformer_s12 measures 0.53 times what is expected (results/timm-init).
+ones, and blocks of pools in a row each take what they get for independent entries: poolformer_s12
+measures 0.53 times what is expected (results/timm-init).
 
 Everything is exact for the architecture: no interval, no seed. New taps of a `zero` kernel padding
 count like the others, as training may make them; as long as they are 0 the network is the old one.
