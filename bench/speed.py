@@ -12,6 +12,9 @@ operations, bytes
     multiply-add is two), and what every operation reads and writes, one after another, unfused.
 physical floor
     The larger of operations / matmul rate and bytes / memory bandwidth, both measured here.
+full gradient audit
+    What `audit` does for every protocol that takes gradients, of suites that do, with intervals:
+    one forward pass and a backward pass a probe, all statistics. The model is open and warm.
 peak
     Memory while the suite runs: on the CPU what the process grew by, on a GPU what torch allocated.
 """
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..adapters.model import Model
-    from ..suites.suite import Array, Measurement, Probe, Suite
+    from ..suites.suite import Array, Context, Measurement, Probe, Suite
 
 Job = Any
 """A function without arguments; what it returns is dropped."""
@@ -161,10 +164,13 @@ def take_maps(bench: Bench, suite: Suite) -> Mapping[str, Array]:
 
 def read_maps(bench: Bench, suite: Suite, maps: Mapping[str, Array]) -> Measurement:
     """What a suite makes of its maps; all it does, where it takes no gradients."""
+    return suite.measure(bench.model, next(iter(suite.protocols)), maps, _context(bench))
+
+
+def _context(bench: Bench) -> Context:
     from ..suites.suite import Context
 
-    context = Context(bench.images, batch=bench.batch, sized=partial(_sized, bench))
-    return suite.measure(bench.model, next(iter(suite.protocols)), maps, context)
+    return Context(bench.images, batch=bench.batch, sized=partial(_sized, bench))
 
 
 def _sized(bench: Bench, height: int, width: int) -> Tensor:
@@ -228,6 +234,69 @@ def resident_mib() -> float | None:
     if not path.exists():
         return None
     return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The full gradient audit of one model: seconds in all, and those after the passes; memory."""
+
+    model: str
+    images: int
+    side: int
+    cells: tuple[str, ...]
+    seconds: float
+    statistics_s: float
+    peak_mib: float | None
+
+
+def gradient_cells(model: Model, suites: Mapping[str, Suite]) -> dict[str, Sequence[Probe]]:
+    """The probes of every protocol that takes gradients of `model`, by SUITE:PROTOCOL."""
+    found = {
+        f"{name}:{protocol}": suite.probes(model, protocol, 0)
+        for name, suite in suites.items()
+        for protocol in suite.protocols
+        if suite.skip(model, protocol) is None
+    }
+    return {cell: probes for cell, probes in found.items() if probes}
+
+
+def full_audit(bench: Bench, suites: Mapping[str, Suite]) -> Audit | None:
+    """Time the full gradient audit; None for a model that has no gradients."""
+    cells = gradient_cells(bench.model, suites)
+    if not cells:
+        return None
+    times: list[tuple[float, float]] = []
+
+    def once() -> None:
+        times.append(_audit_once(bench, suites, cells))
+
+    peak = peak_of(once, bench.device)
+    for _ in range(bench.rounds):
+        once()
+    seconds, statistics = min(times[1:])
+    count, side = len(bench.images), bench.model.spec.height
+    return Audit(bench.model.reference, count, side, tuple(cells), seconds, statistics, peak)
+
+
+def _audit_once(
+    bench: Bench, suites: Mapping[str, Suite], cells: Mapping[str, Sequence[Probe]]
+) -> tuple[float, float]:
+    """Seconds of one audit, and of its part after the passes."""
+    from ..adapters.errors import NotApplicableError
+    from ..suites.gradients import take_gradients
+
+    synchronise(bench.device)
+    begun = time.perf_counter()
+    once = {probe.name: probe for probes in cells.values() for probe in probes}
+    found = take_gradients(bench.model, bench.images, list(once.values()), batch=bench.batch)
+    passed = time.perf_counter()
+    for cell, probes in cells.items():
+        suite, _, protocol = cell.partition(":")
+        with contextlib.suppress(NotApplicableError):  # such as sums behind a layer norm
+            suites[suite].measure(bench.model, protocol, found.of(probes), _context(bench))
+    synchronise(bench.device)
+    done = time.perf_counter()
+    return done - begun, done - passed
 
 
 @dataclass(frozen=True)

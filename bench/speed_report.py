@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from .environment import environment
-from .speed import Bench, Growth, Row, growth, measure_suite, open_bench
+from .speed import Audit, Bench, Growth, Row, full_audit, growth, measure_suite, open_bench
 from .speed_floor import Rates, rates
-from .speed_rivals import Duel, duels
+from .speed_rivals import PEER, Duel, duels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +25,10 @@ MODELS = (
 SUITES = ("structure", "erf", "deadpixel", "perturbation", "padding")
 QUICK = (MODELS[:1], SUITES[:3], 4)
 """Models, suites and images of a quick look."""
+AUDIT_GOAL_S = {"cuda": 3.0}
+"""Seconds that the full gradient audit of a ResNet-50 with 64 images is to stay under."""
+RIVAL_GOAL = {"cpu": 3.0, "cuda": 20.0}
+"""How many times as fast as `openerf` one map is to be."""
 
 
 @dataclass
@@ -37,6 +41,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     growth: list[Growth] = field(default_factory=list)
     duels: dict[str, list[Duel]] = field(default_factory=dict)
+    audits: list[Audit] = field(default_factory=list)
 
 
 def measure(
@@ -65,6 +70,9 @@ def measure(
             if KNOWN[name].skip(bench.model, next(iter(KNOWN[name].protocols))) is None:
                 say(f"{reference}: {name}")
                 report.rows.append(measure_suite(bench, KNOWN[name]))
+        say(f"{reference}: full gradient audit")
+        audit = full_audit(bench, KNOWN)
+        report.audits += [audit] if audit else []
         _rivals(report, bench, say)
     say(f"{references[0]}: growth")
     report.growth = growth(references[0], device=device, count=count, batch=batch, rounds=rounds)
@@ -79,8 +87,8 @@ def _rivals(report: Report, bench: Bench, say: Callable[[str], None]) -> None:
 
 def render(report: Report) -> str:
     """The report as Markdown, which reads on a terminal too."""
-    parts = [_where(report), _suites(report.rows), _overheads(report), _rival_table(report)]
-    return "\n\n".join([*parts, _growth(report.growth)]) + "\n"
+    parts = [_where(report), _suites(report.rows), _overheads(report), _audits(report)]
+    return "\n\n".join([*parts, _rival_table(report), _growth(report.growth)]) + "\n"
 
 
 def _where(report: Report) -> str:
@@ -129,13 +137,36 @@ def _overheads(report: Report) -> str:
     return _table(cells, headers)
 
 
-def _rival_table(report: Report) -> str:
+def _audits(report: Report) -> str:
+    """Seconds of the full gradient audit, beside what is aimed at on such a device."""
+    goal = AUDIT_GOAL_S.get(_kind(report.device))
+    aim = "" if goal is None else f"{goal:.0f} s (ResNet-50, 64 images)"
     cells = [
-        (model, duel.rival, _seconds(duel.own_s), _seconds(duel.other_s), f"{duel.ratio:.2f}x")
+        (
+            *(a.model, a.side, a.images, len(a.cells), _seconds(a.seconds)),
+            *(_seconds(a.statistics_s), _mib(a.peak_mib), aim),
+        )
+        for a in report.audits
+    ]
+    measured = ("full gradient audit", "statistics", "peak memory", "goal")
+    return _table(cells, ("model", "side", "images", "protocols", *measured))
+
+
+def _rival_table(report: Report) -> str:
+    goal = RIVAL_GOAL[_kind(report.device)]
+    cells = [
+        (
+            *(model, duel.rival, _seconds(duel.own_s), _seconds(duel.other_s)),
+            *(f"{duel.ratio:.2f}x", f"{goal:.0f}x" if duel.rival.startswith(PEER) else ""),
+        )
         for model, found in report.duels.items()
         for duel in found
     ]
-    return _table(cells, ("model", "against", "ours", "theirs", "ours is faster by"))
+    return _table(cells, ("model", "against", "ours", "theirs", "ours is faster by", "goal"))
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
 
 
 def _growth(found: Sequence[Growth]) -> str:

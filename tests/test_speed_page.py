@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from perimetry.bench.cli import app
 from perimetry.bench.environment import environment
-from perimetry.bench.speed import Growth, Row, peak_of, turns
+from perimetry.bench.speed import Audit, Growth, Row, full_audit, open_bench, peak_of, turns
 from perimetry.bench.speed_floor import Rates, Work, work_of
 from perimetry.bench.speed_page import merged
 from perimetry.bench.speed_report import Report, render
 from perimetry.bench.speed_rivals import Duel
+from perimetry.suites.registry import SUITES
 
 
 def test_operations_and_bytes_of_a_product_are_those_of_the_formula():
@@ -82,7 +83,8 @@ def report():
         Row("timm:a", "erf", 4, 224, 1.1, 20.0, 1.0, Work(2e9, 1e9), 0.02),
     ]
     found = Report("cpu", environment(), Rates(10e9, 1e9), rows, [Growth("images", 2, 4, 1.9)])
-    found.duels["timm:a"] = [Duel("plain autograd loop", 1.0, 3.0)]
+    found.audits = [Audit("timm:a", 64, 224, ("erf:energy", "deadpixel:energy"), 2.5, 0.9, 30.0)]
+    found.duels["timm:a"] = [Duel("plain autograd loop", 1.0, 3.0), Duel("openerf 1", 1.0, 4.0)]
     return found
 
 
@@ -94,9 +96,30 @@ def test_a_report_holds_every_figure_with_its_unit(report):
     assert ["timm:a", "224", "structure", "4", "500 ms", "", "10 MiB"] in cells
     floor = ["2", "1.0", "1.00 s", "memory", "1.1x"]
     assert ["timm:a", "erf", "1.00 s", "+10.0%", "20 ms", *floor] in cells
+    assert ["timm:a", "224", "64", "2", "2.50 s", "900 ms", "30 MiB"] in cells
     assert ["timm:a", "plain autograd loop", "1.00 s", "3.00 s", "3.00x"] in cells
+    assert ["timm:a", "openerf 1", "1.00 s", "4.00 s", "4.00x", "3x"] in cells
     assert ["images", "2", "4", "1.90x"] in cells
     assert "10 GFLOP/s" in text
+
+
+def test_on_a_gpu_the_goals_stand_beside_what_was_measured(report):
+    report.device = "cuda:0"
+    cells = [re.split(r"\s*\|\s*", line.strip("| ")) for line in render(report).splitlines()]
+    audit = ["timm:a", "224", "64", "2", "2.50 s", "900 ms", "30 MiB", "3 s (ResNet-50, 64 images)"]
+    assert audit in cells
+    assert ["timm:a", "openerf 1", "1.00 s", "4.00 s", "4.00x", "20x"] in cells
+
+
+def test_a_full_audit_covers_every_protocol_that_takes_gradients_and_no_other():
+    bench = open_bench("timm:test_resnet@init", device="cpu", count=4, batch=2, rounds=1)
+    found = full_audit(bench, SUITES)
+    assert set(found.cells) == {
+        *(f"erf:{name}" for name in ("energy", "kim2023", "replknet2022", "luo2016")),
+        *(f"deadpixel:{name}" for name in ("energy", "kim2023")),
+    }
+    assert (found.images, found.side) == (4, bench.model.spec.height)
+    assert 0 < found.statistics_s < found.seconds
 
 
 def test_a_page_keeps_what_was_written_by_hand(tmp_path):
@@ -118,9 +141,16 @@ def test_the_command_measures_a_small_model_and_writes_the_page(tmp_path):
     )
     assert done.exit_code == 0, done.output
     text = page.read_text()
-    for part in ("structure", "deadpixel", "plain autograd loop", "openerf 0.6.1", "side"):
+    for part in (
+        "structure",
+        "deadpixel",
+        "plain autograd loop",
+        "openerf 0.6.1",
+        "side",
+        "full gradient audit",
+    ):
         assert f"| {part} " in text
-    assert text.count("timm:test_resnet@init") == 5
+    assert text.count("timm:test_resnet@init") == 6
 
 
 def test_an_unknown_suite_is_answered_with_near_names():
