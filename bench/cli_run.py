@@ -96,8 +96,8 @@ def run(
         float | None,
         typer.Option(
             min=0,
-            help="GiB a worker on the CPU may take.",
-            show_default="90 % of the machine's",
+            help="GiB a worker may take, of a GPU where it has one.",
+            show_default="90 % of the machine's; all of a GPU",
         ),
     ] = None,
     retries: Annotated[

@@ -29,10 +29,10 @@ class Options:
     """How to run: nothing here changes a number beyond float noise.
 
     `workers` is the number of worker processes a device; on the CPU they share its cores.
-    `time_limit_s` bounds a model variant, `memory_limit_mib` what a worker on the CPU may take on
-    top of its libraries (default: 90 % of the machine). What died or passed the time limit is tried
-    `retries` times again before its record says *failed*; `retry_failed` tries failed records of
-    earlier runs again. `engine` is one of `ENGINES`; `address` the Ray cluster's, or None.
+    `time_limit_s` bounds a model variant, `memory_limit_mib` what a worker may take: of a GPU what
+    torch allocates there, on the CPU what comes on top of its libraries (default: 90 % of the
+    machine). What died or passed the time limit is tried `retries` times again before its record
+    says *failed*; `retry_failed` tries failed records of earlier runs again. `engine` is one of `ENGINES`; `address` the Ray cluster's, or None.
     """
 
     devices: tuple[str, ...] = ("cpu",)

@@ -110,9 +110,14 @@ def _bound_memory(device: str, limit_mib: float | None) -> None:
     """Let an allocation fail that passes the limit, before the system kills at will.
 
     The bound is what the process has mapped already and `limit_mib`, by default `MEMORY_SHARE` of
-    the machine's memory. Not for GPUs, whose drivers map far more than there is.
+    the machine's memory. On a GPU the limit is for what torch allocates there: a batch that passes
+    it is halved; its driver maps far more than there is.
     """
-    if sys.platform != "linux" or device != "cpu":
+    if device.startswith("cuda"):
+        if limit_mib is not None:
+            _bound_device_memory(device, limit_mib)
+        return
+    if sys.platform != "linux":
         return
     import resource
 
@@ -123,6 +128,13 @@ def _bound_memory(device: str, limit_mib: float | None) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or bound < hard:
         resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
+
+
+def _bound_device_memory(device: str, limit_mib: float) -> None:
+    import torch
+
+    have = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit_mib * 2**20 / have), device)
 
 
 def _use_threads(count: int | None) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx_files
 import pytest
 import sweep_tools
+import torch
 import toys
 
 from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.bench import worker
 from perimetry.bench.board import Board
 from perimetry.bench.engine import Options
 from perimetry.bench.plan import Choice
@@ -162,3 +165,15 @@ def test_a_worker_keeps_to_its_memory_limit(tmp_path):
         store, _ = sweep(folder, ["toy:large"], Options(memory_limit_mib=limit))
         (record,) = store.records()
         assert record.status == status
+
+
+@pytest.mark.parametrize(("limit", "share"), [(2048.0, 0.25), (16384.0, 1.0), (None, None)])
+def test_a_worker_on_a_gpu_keeps_to_its_share_of_it(monkeypatch, limit, share):
+    """A limit is told to torch as a share of the GPU's memory, here 8 GiB."""
+    told = []
+    held = SimpleNamespace(total_memory=8 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: held)
+    note = lambda share, device: told.append((share, device))  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", note)
+    worker._bound_memory("cuda:1", limit)
+    assert told == ([] if share is None else [(share, "cuda:1")])
