@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
-from .errors import NotApplicableError, UnknownNameError, unknown
-from .model import Grid, find_grid
+from .errors import InputError, NotApplicableError, PerimetryError, UnknownNameError, unknown
+from .model import Grid, InputSpec, find_grid
+from .shapes import quickly
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 FEATURES = "forward_features"
 """Name of the target that timm models (and any module with the same two methods) offer."""
@@ -19,6 +22,48 @@ FEATURES = "forward_features"
 
 class _Reached(Exception):  # noqa: N818 - a signal, not an error
     """Raised by the hook at the target to end the forward pass there."""
+
+
+def locate(
+    modules: Iterable[Callable[[], nn.Module]],
+    spec: InputSpec,
+    name: str | None,
+    prefix: int | None,
+    reference: str,
+) -> Grid | None:
+    """The target on the first of `modules` that can run: the layer `name`, else the last grid.
+
+    Raises `InputError` that names the model as `reference` where none takes the size of `spec`.
+    """
+    failure: Exception | None = None
+    for make in modules:
+        module = make()
+        x = blank_input(module, spec)
+        try:
+            with torch.no_grad():
+                if name is None:
+                    return quickly(partial(find_target, module, x, prefix))
+                return quickly(partial(named_target, module, x, name, prefix))
+        except PerimetryError:
+            raise
+        except Exception as error:  # a foreign forward may raise anything
+            failure = error
+    raise InputError(
+        f"{reference} refuses an input of {spec.channels} x {spec.height} x {spec.width} "
+        f"(channels x height x width): {failure}; give the size it was made for"
+    ) from failure
+
+
+def blank_input(module: nn.Module, spec: InputSpec) -> Tensor:
+    """Two blank inputs of the size, type and device of `module`."""
+    first = next(iter(module.parameters()), torch.empty(0))
+    shape = (2, spec.channels, spec.height, spec.width)
+    return laid_out(torch.zeros(shape, dtype=first.dtype, device=first.device), spec)
+
+
+def laid_out(x: Tensor, spec: InputSpec) -> Tensor:
+    """`x` (batch, channels, height, width) in the order of axes that the module takes."""
+    return x.permute(0, 2, 3, 1) if spec.layout == "NHWC" else x
 
 
 def find_target(module: nn.Module, x: Tensor, prefix: int | None = None) -> Grid | None:
@@ -76,6 +121,14 @@ def run_target(module: nn.Module, x: Tensor, grid: Grid) -> Tensor:
         raw: Tensor = module.forward_features(x)  # type: ignore[operator]
         return raw
     return run_to(module, x, grid.name, to_end=False)[0]
+
+
+def run_both(module: nn.Module, x: Tensor, grid: Grid) -> tuple[Tensor, Any]:
+    """The raw target tensor and the output of one pass."""
+    if grid.name == FEATURES:
+        raw: Tensor = module.forward_features(x)  # type: ignore[operator]
+        return raw, module.forward_head(raw)  # type: ignore[operator]
+    return run_to(module, x, grid.name, to_end=True)
 
 
 def run_to(module: nn.Module, x: Tensor, name: str, *, to_end: bool) -> tuple[Tensor, Any]:

@@ -195,7 +195,7 @@ def _answer(name: str, model: Any, metric: str, known: float) -> Check:
 
 def _norms() -> list[Check]:
     """Torch's input gradient of batch norm at batch 1 on the CPU, without and with our guard."""
-    from ..adapters.torch import contiguous_norm_gradients
+    from ..adapters.norm_gradients import contiguous_norm_gradients
 
     bare = norm_error()
     with contiguous_norm_gradients(_image()):

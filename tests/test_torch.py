@@ -13,8 +13,9 @@ from perimetry.adapters.device import pick_device
 from perimetry.adapters.errors import InputError, NotApplicableError, UnknownNameError
 from perimetry.adapters.load import load
 from perimetry.adapters.model import Grid, InputSpec, find_grid
+from perimetry.adapters.norm_gradients import contiguous_norm_gradients
 from perimetry.adapters.skeleton import light_copy
-from perimetry.adapters.torch import contiguous_norm_gradients, wrap
+from perimetry.adapters.torch import wrap
 from perimetry.adapters.weights import set_scales_to_one
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.gradients import gradient_maps
