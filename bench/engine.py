@@ -32,7 +32,8 @@ class Options:
     `time_limit_s` bounds a model variant, `memory_limit_mib` what a worker may take: of a GPU what
     torch allocates there, on the CPU what comes on top of its libraries (default: 90 % of the
     machine). What died or passed the time limit is tried `retries` times again before its record
-    says *failed*; `retry_failed` tries failed records of earlier runs again. `engine` is one of `ENGINES`; `address` the Ray cluster's, or None.
+    says *failed*; `retry_failed` tries failed records of earlier runs again. `engine` is one of
+    `ENGINES`; `address` the Ray cluster's, or None.
     """
 
     devices: tuple[str, ...] = ("cpu",)
