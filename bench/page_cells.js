@@ -62,9 +62,11 @@ function makeDomain(rows) {
 
 const percent = (value) => `${domain(value)}%`;
 
-// On a narrow screen: the number, and the interval drawn under it.
+// On a narrow screen: the number, and the interval drawn under it; both ends in words have no room.
 function smallCell(c) {
-  return el("span", { class: "stack" }, valueNode(c.getData().plain), drawn(c.getData(), 16, 2));
+  const { plain } = c.getData();
+  const shown = isLopsided(plain) ? { ...plain, low: null } : plain;
+  return el("span", { class: "stack" }, valueNode(shown), drawn(c.getData(), 16, 2));
 }
 
 const drawnCell = (c) => drawn(c.getData(), 46, 4);

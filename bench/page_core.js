@@ -124,11 +124,25 @@ function missing(why) {
   return el("span", { class: "missing", title: why }, "n/a");
 }
 
-// The number with half its interval beside it, or n/a with the reason.
+// Whether the ends of an interval lie unlike far from its value.
+const isLopsided = ({ v, low, high }) => Math.min(v - low, high - v) < 0.8 * half(v, low, high);
+
+// ± half of an interval, in as many decimals as its value has; or both ends where it is lopsided.
+function intervalText(held) {
+  const wide = half(held.v, held.low, held.high);
+  if (!isLopsided(held)) {
+    const aligned = Math.abs(held.v) >= 10 && wide >= 0.1;
+    return ` ±${aligned ? minus(wide.toFixed(1)) : number(wide)}`;
+  }
+  const places = wide < 0.05 ? 3 : Math.abs(held.v) < 10 ? 2 : 1;
+  return ` (${minus(held.low.toFixed(places))} to ${minus(held.high.toFixed(places))})`;
+}
+
+// The number with its interval beside it, or n/a with the reason.
 function valueNode(held, text = number) {
   if (held.v === null) return held.why === undefined ? el("span") : missing(held.why);
-  const wide = half(held.v, held.low, held.high);
-  return el("span", { class: "value" }, text(held.v), wide === null ? null : el("small", {}, ` ±${number(wide)}`));
+  const shown = held.low === null || held.high === null ? null : el("small", {}, intervalText(held));
+  return el("span", { class: "value" }, text(held.v), shown);
 }
 
 function save(name, type, text) {

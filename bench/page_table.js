@@ -62,7 +62,7 @@ function columns() {
       ...figures,
       title: "As it is",
       field: "asis",
-      width: small ? 112 : 128,
+      width: small ? 112 : 152,
       formatter: (c) => (small ? smallCell(c) : valueNode(c.getData().plain)),
       titleFormatter: headed(small ? metric.name : fillName(base), metric.id),
     },
@@ -72,7 +72,7 @@ function columns() {
       ...figures,
       title: "With",
       field: "with",
-      width: 128,
+      width: 152,
       formatter: paddedCell,
       titleFormatter: headed(fillName(state.fill), `${metric.id} with kernel padding ${state.fill}`),
     });

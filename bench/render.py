@@ -8,7 +8,6 @@ or null, with its reason beside it.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -270,8 +269,9 @@ def _with_interval(text: str, value: float, low: float | None, high: float | Non
     below, above = value - low, high - value
     half = max(below, above)
     if min(below, above) >= LOPSIDED * half:
-        return f"{text} ±{number(half)}"
-    decimals = min(3, max(0, 2 - math.floor(math.log10(half))))
+        aligned = abs(value) >= 10 and half >= 0.1
+        return f"{text} ±{half:.1f}" if aligned else f"{text} ±{number(half)}"
+    decimals = 3 if half < 0.05 else 2 if abs(value) < 10 else 1
     sign = "+" if text.startswith(("+", "-")) else ""
     return f"{text} ({low:{sign}.{decimals}f} to {high:{sign}.{decimals}f})"
 

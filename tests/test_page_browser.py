@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import time
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def values(visit):
         if len(seen) == COUNT:
             break
         holder.evaluate("holder => (holder.scrollTop += 300)")
-    texts = [text.partition(" ±")[0] for text in seen.values()]
+    texts = [re.split(" [±(]", text)[0] for text in seen.values()]
     return [None if text == "n/a" else float(text) for text in texts]
 
 
