@@ -17,6 +17,7 @@ rank.
 from __future__ import annotations
 
 import json
+import shlex
 from collections import defaultdict
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -327,11 +328,9 @@ def _check_alike(records: Sequence[Record], signature: Callable[[Record], str]) 
         groups[_cell(record)][signature(record)].append(record)
     for (suite, protocol), held in groups.items():
         if len(held) > 1:
-            found = "; ".join(_describe(group[0], len(group)) for group in held.values())
             raise MixedRecordsError(
                 f"the records of {suite}:{protocol} were made under {len(held)} unlike settings, "
-                f"which must not share a column: {found}. Choose one kind: `perimetry board DIR "
-                "--where seed=0 --where count=16`, or give fewer records"
+                f"which must not share a column: {_kinds(list(held.values()))}"
             )
 
 
@@ -349,6 +348,22 @@ def _common_signature(record: Record) -> str:
     seed = record.seed if record.images else None
     settings = {k: v for k, v in record.settings.items() if k != FIT_KEY}
     return json.dumps([record.version, seed, settings], sort_keys=True)
+
+
+def _kinds(groups: Sequence[Sequence[Record]]) -> str:
+    """How groups of unlike settings differ, and how to choose one of them by `--where`."""
+    known = [facts(group[0]) for group in groups]
+    own = ("fill", MODEL, "device")  # these differ from row to row of one column
+    keys = [key for key in known[0] if key not in own and len({k.get(key) for k in known}) > 1]
+    kinds = [
+        " ".join(f"--where {shlex.quote(f'{key}={one.get(key)}')}" for key in keys) for one in known
+    ]
+    if len(set(kinds)) < len(kinds):
+        told = "; ".join(_describe(group[0], len(group)) for group in groups)
+        return f"{told}. Give fewer records, or name another folder to measure into"
+    counts = (len(group) for group in groups)
+    told = "; ".join(f"{n} by {kind}" for n, kind in zip(counts, kinds, strict=True))
+    return f"{told}. Choose one kind so"
 
 
 def _describe(record: Record, count: int) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .comparison_statistics import ROUNDING
 from .fingerprint import PARTED, first_parting
 from .show_finding import joined, number
-from .show_layout import Section, Table, lay_out
+from .show_layout import WIDTH, Section, Table, lay_out
 from .text import clean, code
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HEADS = ("metric", "first", "second", "difference", "p (Holm)", "d", "shown")
 MOST_TOLD = 5
 SMALLEST_P = 1e-4
+AGAINST = " against "
 NOT_LOOKED = "not looked at"
 EXPLANATION = (
     "Difference: second less first, paired where both rest on the same samples, with its 95 % "
@@ -47,11 +48,18 @@ def to_text(comparison: Comparison, *, width: int, every: bool) -> str:
             hidden = len(pair.rows) - len(rows)
             caption = "Metrics" + (f" ({hidden} more, not shown to differ)" if hidden else "")
             blocks.append(Table(caption, HEADS, [row_cells(row) for row in rows]))
-        sections.append(
-            Section(f"{clean(pair.second.name)} against {clean(pair.first.name)}", blocks)
-        )
+        sections.append(Section(_heading(pair, width), blocks))
     sections.append(Section("How to read this", [explanation(comparison)]))
     return lay_out(sections, width)
+
+
+def _heading(pair: Pair, width: int) -> str:
+    """Which two, each with its ends where both have no room on one line."""
+    names = [clean(side.name) for side in (pair.second, pair.first)]
+    room = min(width, WIDTH) - len(AGAINST)
+    if sum(map(len, names)) > room:
+        names = [clean(name, room // 2) for name in names]
+    return AGAINST.join(names)
 
 
 def to_markdown(comparison: Comparison, *, every: bool) -> str:

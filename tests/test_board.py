@@ -360,3 +360,14 @@ def test_a_board_of_exact_values_speaks_of_no_interval():
     (line,) = caption(board([record("a", 0.5), record("b", 0.4)]))[:1]
     assert "rounding" in line
     assert "±" not in line
+
+
+def test_unlike_records_are_told_by_what_differs_alone_and_how_to_choose():
+    """Of ten settings the two that differ are named, each kind with the words that choose it."""
+    rows = [record("a", 0.5), record("b", 0.5), record("c", 0.5, version="2", seed=1)]
+    with pytest.raises(MixedRecordsError) as error:
+        board(rows)
+    told = str(error.value)
+    assert "2 by --where seed=0 --where version=1; 1 by --where seed=1 --where version=2" in told
+    assert "draws" not in told
+    assert [r.key for r in choose(rows, ["seed=1", "version=2"])] == ["c"]

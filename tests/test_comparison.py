@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from perimetry.bench.comparison import UnlikeRecordsError
 from perimetry.bench.comparison_maps import draw_differences
 from perimetry.bench.comparison_sources import NotMeasuredError, Wanted, open_sides, side_of
 from perimetry.bench.comparison_statistics import evidence, holm
+from perimetry.bench.comparison_words import _heading
 from perimetry.bench.fingerprint import BUCKETS, first_parting, partings, sketch
 from perimetry.bench.plan import Settings
 from perimetry.bench.record import Value
@@ -476,3 +479,14 @@ def test_compare_is_a_function_whatever_was_imported_before():
 
     assert bench.compare is comparison.compare
     assert not hasattr(bench.compare, "__path__")
+
+
+def test_two_long_paths_keep_their_ends_in_a_heading():
+    """What tells files apart stands at their ends, and `against` stays between them."""
+    one, two = (f"a-long-folder/of/vendors/tiny-resnet-{end}-seed0.onnx" for end in ("none", "box"))
+    pair = SimpleNamespace(first=SimpleNamespace(name=one), second=SimpleNamespace(name=two))
+    heading = _heading(pair, 80)
+    assert len(heading) <= 80
+    assert re.fullmatch(
+        r"a-long.*\.\.\..*box-seed0\.onnx against a-long.*none-seed0\.onnx", heading
+    )
