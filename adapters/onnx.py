@@ -40,6 +40,7 @@ from .onnx_graph import Mode
 from .onnx_inputs import fix_inputs
 from .onnx_interpreter import Interpreter
 from .onnx_levels import expose_levels
+from .onnx_notes import opening_notes, several_logits
 from .onnx_outputs import example, first_output, logits_output, precision_of
 from .onnx_quantised import STRAIGHT_THROUGH
 from .onnx_session import Session, feed, providers, shaped
@@ -47,7 +48,6 @@ from .onnx_size import fit_size, take_size
 from .onnx_spec import (
     ImageInput,
     check_spec,
-    describe_spec,
     image_input,
     read_spec,
 )
@@ -62,8 +62,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx
-
-    from .onnx_statement import Statement
 
 
 class OnnxModel:
@@ -303,10 +301,6 @@ class OnnxModel:
             raise ModelFileError(f"the changed graph gives other shapes of {', '.join(changed)}")
 
 
-GUESSED = "input guessed: "
-"""How the note begins that tells which parts of the input were guessed."""
-
-DETOUR = "the coarsest map on the way to an output as fine as the image; name another as the target"
 NO_MAP = (
     "no tensor that every path to the output passes through is a grid of units; name the target"
 )
@@ -364,7 +358,8 @@ def open_onnx(
         target=target,
         precision=precision,
     )
-    model.notes[:0] = _notes(model, said, named=target is not None)
+    model.notes[:0] = opening_notes(model, said, named=target is not None)
+    model.notes += [] if wanted else several_logits(proto)
     return model
 
 
@@ -380,23 +375,3 @@ def _source(
         "producer": plain(f"{proto.producer_name} {proto.producer_version}".strip()),
         "requested_provider": providers(device)[0],
     }
-
-
-def _notes(model: OnnxModel, said: Statement, *, named: bool) -> list[str]:
-    notes = []
-    if model.spec.guessed:
-        notes.append(f"{GUESSED}{', '.join(model.spec.guessed)}")
-    stated = said.note()
-    notes += [stated] if stated else []
-    notes.append(f"input: {describe_spec(model.spec)}")
-    if model.target is not None and not (named or model.is_on_every_path(model.target.name)):
-        notes.append(f"target {plain(model.target.name)!r}: {DETOUR}")
-    source = model.source
-    if source["provider"] != source["requested_provider"]:
-        notes.append(
-            f"{source['requested_provider']} was asked for, onnxruntime runs on "
-            f"{source['provider']}"
-        )
-    if model._batch is not None:
-        notes.append(f"the file insists on a batch of {model._batch}; images go in pieces")
-    return notes

@@ -68,9 +68,10 @@ def _sigmoid(_node: Node, x: Tensor) -> Tensor:
 
 def _softmax(node: Node, x: Tensor) -> Tensor:
     """Before opset 13 a softmax is over all axes from the given one on."""
-    if node.opset >= 13:
-        return x / x.shape[node.attributes.get("axis", -1)]
-    return x / math.prod(x.shape[node.attributes.get("axis", 1) :])
+    if node.opset < 13:
+        return x / math.prod(x.shape[node.attributes.get("axis", 1) :])
+    axis: int = node.attributes.get("axis", -1)
+    return x / x.shape[axis]
 
 
 _WRITTEN: dict[str, Callable[[Node, Tensor], Tensor]] = {

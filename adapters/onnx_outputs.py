@@ -28,17 +28,23 @@ def logits_output(proto: onnx.ModelProto, name: str | None = None) -> str | None
 
     Trailing axes of size 1 do not count. None when no output has that form.
     """
-    outputs = {o.name: o.type for o in proto.graph.output}
+    outputs = [o.name for o in proto.graph.output]
     if name is not None:
         if name not in outputs:
             raise InputError(plain(unknown("output", name, outputs), 400))
         return name
-    for key, kind in outputs.items():
-        dims = list(kind.tensor_type.shape.dim)
-        floating = kind.tensor_type.elem_type in FLOATING
-        if floating and len(dims) >= 2 and all(d.dim_value == 1 for d in dims[2:]):
-            return str(key)
-    return None
+    return next(iter(like_logits(proto)), None)
+
+
+def like_logits(proto: onnx.ModelProto) -> list[str]:
+    """The outputs of floats that have the form (batch, classes), further axes being 1."""
+    return [str(o.name) for o in proto.graph.output if _is_like_logits(o.type.tensor_type)]
+
+
+def _is_like_logits(kind: onnx.TypeProto.Tensor) -> bool:
+    dims = list(kind.shape.dim)
+    flat = len(dims) >= 2 and all(d.dim_value == 1 for d in dims[2:])
+    return kind.elem_type in FLOATING and flat
 
 
 FLOATING = (1, 10, 11, 16)

@@ -19,6 +19,7 @@ from .errors import NotApplicableError
 from .onnx_activations import activated, activations
 from .onnx_dequantised import without_quantisation
 from .onnx_file import plain
+from .onnx_gelu import with_gelus
 from .onnx_graph import Mode, Node
 from .onnx_interpreter import Interpreter, apply
 from .onnx_target import SHAPE_ONLY
@@ -99,7 +100,8 @@ class SkeletonBody(Interpreter):
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         super().__init__(proto, Mode(skeleton=True))
-        self.graph, self.alias = without_quantisation(self.graph)
+        floats, self.alias = without_quantisation(self.graph)
+        self.graph = with_gelus(floats)
         self.folded = folded_norms(self.graph.nodes)
         self.layers = {
             n.outputs[0]: NodeLayer(n, self.mode, folded=n.outputs[0] in self.folded)

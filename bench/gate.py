@@ -111,6 +111,8 @@ def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
     """Read a baseline. Raises `InputError`, `MixedRecordsError`, `StoreError`."""
     records, problems = read_folder(place, "baseline")
     held = newest(choose(records, where))
+    if not held:
+        raise InputError(f"--where leaves no record of the baseline {str(place)!r}")
     check_unmixed(held)
     variants: dict[tuple[str, str], list[Record]] = {}
     for record in held:

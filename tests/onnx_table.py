@@ -73,6 +73,7 @@ CONVNETS = [
     "hgnetv2_b0",
     "starnet_s1",
     "fasternet_t0",
+    "vgg11",
 ]
 TRANSFORMERS = [
     "vit_tiny_patch16_224",
@@ -88,6 +89,8 @@ TRANSFORMERS = [
     "coat_tiny",
     "cait_xxs24_224",
     "levit_128s",
+    "beit_base_patch16_224",
+    "eva02_tiny_patch14_224",
 ]
 FIXED = {
     "swin_tiny_patch4_window7_224": 224,
@@ -95,9 +98,16 @@ FIXED = {
     "levit_128s": 224,
     "efficientformer_l1": 224,
     "inception_v3": 128,
+    "eva02_tiny_patch14_224": 56,
+    "vgg11": 224,
 }
 """Input sides other than `SIDE`."""
-SIZED = ("vit_", "deit", "mixer_", "xcit", "cait", "efficientformer")
+REDUCED: dict[str, dict[str, Any]] = {
+    "vgg11": {"mlp_ratio": 1 / 64},
+    "beit_base_patch16_224": {"depth": 4, "embed_dim": 192, "num_heads": 3},
+}
+"""What is built smaller: the head of VGG, of 100 million weights, and BEiT, of which none is tiny."""
+SIZED = ("vit_", "deit", "mixer_", "xcit", "cait", "efficientformer", "beit", "eva02")
 """Families that must be told the input size when they are built."""
 FEW = ("resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224")
 """Architectures that are also taken through every exporter, opset and precision."""
@@ -142,8 +152,9 @@ def build(name: str) -> tuple[nn.Module, int]:
     """The architecture with seeded random weights, and its input side."""
     torch.manual_seed(0)
     side = FIXED.get(name, SIDE)
-    sized = {"img_size": side} if name.startswith(SIZED) else {}
-    module = timm.create_model(name, pretrained=False, num_classes=10, **sized).eval()
+    settings = {"img_size": side} if name.startswith(SIZED) else {}
+    settings |= REDUCED.get(name, {})
+    module = timm.create_model(name, pretrained=False, num_classes=10, **settings).eval()
     for layer in module.modules():  # residual branches that begin at zero would hide
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.ones_(layer.weight)
@@ -230,8 +241,9 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 def measure(case: Case, folder: Path) -> dict[str, str]:
     """One row."""
-    # Opset 11 cannot express attention in one operator.
-    timm.layers.set_fused_attn(case.exporter != "torchscript 11")
+    # Opset 11 cannot express attention in one operator, nor can tracing EVA's.
+    fused = case.exporter != "torchscript 11" and not case.model.startswith("eva02")
+    timm.layers.set_fused_attn(fused)
     module, side = build(case.model)
     spec = InputSpec(side, side)
     x = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(2))

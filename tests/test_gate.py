@@ -487,3 +487,9 @@ def test_the_command_has_three_exit_codes(tmp_path, monkeypatch):
     assert nowhere.exit_code == 2
     assert "::error title=perimetry" in nowhere.output
     assert "could not measure" in (tmp_path / "summary.md").read_text()
+
+
+def test_a_choice_that_leaves_no_record_is_an_error_and_no_verdict(folder):
+    """No model is looked at: the text says why, and nothing passes."""
+    with pytest.raises(InputError, match="--where leaves no record of the baseline"):
+        gate.check(folder, where=["model=nothing"], tools=TOOLS)

@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -16,6 +17,8 @@ from perimetry.adapters.load import load
 from perimetry.adapters.onnx import open_onnx
 from perimetry.adapters.onnx_file import plain, read_model
 from perimetry.adapters.onnx_spec import write_spec
+
+IMAGE = torch.rand(1, 3, 32, 32)
 
 
 def write(data, path):
@@ -256,3 +259,17 @@ def test_typed_entries_are_counted_like_raw_ones(tmp_path):
     proto.graph.initializer[2].CopyFrom(tensor)
     with pytest.raises(ModelFileError, match="declares shape"):
         read_model(save(proto, tmp_path / "b.onnx"))
+
+
+def test_the_logits_are_chosen_aloud_where_several_outputs_may_be_them(tmp_path):
+    """The first (batch, classes) is taken and the others are named, unless one was stated."""
+    proto = convnet()
+    flat = helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["batch", 6])
+    proto.graph.output.insert(0, flat)
+    path = save(proto, tmp_path / "two.onnx")
+    opened = open_onnx(path, device="cpu")
+    assert opened.run(opened.spec.prepare(IMAGE), logits=True).logits.shape == (1, 6)
+    told = "output 'flat' is taken for the logits; 'logits' may be: name it as the output"
+    assert told in opened.notes
+    stated = open_onnx(path, device="cpu", inputs={"output": "logits"})
+    assert not any("taken for the logits" in note for note in stated.notes)

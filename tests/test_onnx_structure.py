@@ -15,6 +15,7 @@ from onnxruntime.quantization import (
 )
 from test_onnx_vendors import FACE
 
+from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx import open_onnx
 from perimetry.adapters.onnx_export import export_onnx
@@ -92,6 +93,45 @@ def test_a_sigmoid_between_convolutions_is_an_activation_like_tanh(tmp_path):
         proto.graph.node[1].CopyFrom(node(kind, ["c1"], ["r1"]))
         found.append(structure(save(proto, tmp_path / f"{kind}.onnx"), target="map"))
     assert_same(*found)
+
+
+GELUS = {
+    "as torch writes it": ("Div", "root", [("map", "gate", "double"), ("double", "half", "out")]),
+    "x halved": ("Mul", "over", [("map", "half", "x2"), ("x2", "gate", "out")]),
+    "gate halved": ("Mul", "over", [("half", "gate", "g2"), ("g2", "map", "out")]),
+}
+NUMBERS = {"root": 2**0.5, "over": 0.5**0.5, "half": 0.5, "one": 1.0}
+
+
+def written_out(name, **changes):
+    """A GELU by Erf, in one of its orders, with other numbers where `changes` say so."""
+    kind, by, products = GELUS[name]
+    tail = [
+        node(kind, ["map", by], ["scaled"]),
+        node("Erf", ["scaled"], ["erf"]),
+        node("Add", ["one", "erf"], ["gate"]),
+        *(node("Mul", list(pair), [out]) for *pair, out in products),
+    ]
+    numbers = {k: np.float32(v) for k, v in {**NUMBERS, **changes}.items()}
+    return network(*tail, opset=17, constants=numbers)
+
+
+@pytest.mark.parametrize("name", GELUS)
+def test_a_gelu_that_was_written_out_is_a_gelu(name, tmp_path):
+    """Before opset 20 exporters have no other way; the numbers are those of the operator."""
+    found = structure(save(written_out(name), tmp_path / "erf.onnx"))
+    whole = save(network(node("Gelu", ["map"], ["out"])), tmp_path / "gelu.onnx")
+    assert_same(found, structure(whole))
+    opened = open_onnx(tmp_path / "erf.onnx", device="cpu")
+    assert [n.op for n, _ in opened.skeleton().body.plan(("out",))][-1] == "Gelu"
+
+
+@pytest.mark.parametrize("changes", [{"half": 0.4}, {"one": 1.5}, {"root": 1.5, "over": 0.6}])
+@pytest.mark.parametrize("name", GELUS)
+def test_what_only_looks_like_a_gelu_is_none(name, changes, tmp_path):
+    opened = open_onnx(save(written_out(name, **changes), tmp_path / "erf.onnx"), device="cpu")
+    with pytest.raises(NotApplicableError, match=r"arithmetic \(Erf\)"):
+        opened.skeleton()
 
 
 def test_a_gate_stays_a_constant(tmp_path):
