@@ -106,7 +106,7 @@ REDUCED: dict[str, dict[str, Any]] = {
     "vgg11": {"mlp_ratio": 1 / 64},
     "beit_base_patch16_224": {"depth": 4, "embed_dim": 192, "num_heads": 3},
 }
-"""What is built smaller: the head of VGG, of 100 million weights, and BEiT, of which none is tiny."""
+"""What is built smaller: VGG for its head of 100 million weights, BEiT as there is no tiny one."""
 SIZED = ("vit_", "deit", "mixer_", "xcit", "cait", "efficientformer", "beit", "eva02")
 """Families that must be told the input size when they are built."""
 FEW = ("resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224")
