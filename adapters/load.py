@@ -33,9 +33,8 @@ def load(
     """Open a model for auditing; one that is open already is given back as it is.
 
     `target` names the layer to audit (default: the last spatial feature map). `size` (height,
-    width) overrides the input of a timm model or an ONNX file, `spec` the whole input of a module
-    or an ONNX file. `inputs` state what an ONNX file leaves to guess about its input and output
-    (see `onnx_statement`).
+    width) overrides that of the model's input, `spec` the whole input of a module or an ONNX file.
+    `inputs` state what an ONNX file leaves to guess of its input and output (see `onnx_statement`).
     `seed` and `members` are the first seed and the number of seeds of an `@init` model.
     `precision` is the float type of the passes.
     Raises subclasses of `PerimetryError`.
@@ -43,7 +42,9 @@ def load(
     if isinstance(reference, nn.Module):
         from .torch import wrap
 
-        return wrap(reference, spec=spec, device=device, target=target, precision=precision)
+        return wrap(
+            reference, spec=spec, device=device, target=target, precision=precision, size=size
+        )
     if not isinstance(reference, str):
         return reference
     if reference.endswith(".onnx"):

@@ -288,20 +288,33 @@ def wrap(
     device: str = "auto",
     target: str | None = None,
     precision: Precision = "float32",
+    size: tuple[int, int] | None = None,
 ) -> TorchModel:
     """Make a `Model` of any module; the module itself is never touched.
 
-    Without `spec` the input is guessed: 224 x 224, ImageNet's mean and standard deviation, channels
-    of the first convolution. Raises `InputError` when the module refuses that input.
+    Without `spec` the input is guessed: `size` (height, width) or 224 x 224, ImageNet's mean and
+    standard deviation, channels of the first convolution. Weights of half precision are audited in
+    float32, and a module that `torch.compile` made as the one it was made of. Raises `InputError`
+    when the module refuses that input, is a script, or has no numbers.
     """
+    module = getattr(module, "_orig_mod", module)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError(
+            f"{type(module).__name__} is a TorchScript module, whose layers cannot be followed; "
+            "give the nn.Module that it was made of, or export that to ONNX"
+        )
     frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
+    spec = spec or guess_spec(frozen, size)
+    digest = tensors_digest(frozen)
+    if precision != "float64":
+        frozen = frozen.float()
     model = TorchModel(
         frozen,
         lambda _member: copy.deepcopy(frozen),
         reference=name or f"module:{type(module).__name__}",
-        spec=spec or guess_spec(frozen),
+        spec=spec,
         device=pick_device(device),
-        source={"runtime": "torch", "tensors_sha256": tensors_digest(frozen)},
+        source={"runtime": "torch", "tensors_sha256": digest},
         target=target,
         precision=precision,
     )
@@ -310,11 +323,15 @@ def wrap(
     return model
 
 
-def guess_spec(module: nn.Module) -> InputSpec:
-    """ImageNet's usual input, with the channels of the first convolution; all marked as guessed."""
+def guess_spec(module: nn.Module, size: tuple[int, int] | None = None) -> InputSpec:
+    """ImageNet's usual input, with the channels of the first convolution; all marked as guessed.
+
+    A `size` (height, width) that is stated is no guess.
+    """
     first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
     channels = first.in_channels if first is not None else 3
-    spec = InputSpec(224, 224, guessed=("height", "width", "mean", "std"))
+    guessed = ("mean", "std") if size else ("height", "width", "mean", "std")
+    spec = InputSpec(*(size or (224, 224)), guessed=guessed)
     if channels == 3:
         return replace(spec, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     return replace(spec, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -160,8 +161,10 @@ def _hooks(hooks: Mapping[nn.Module, Callable[..., None]]) -> Iterator[None]:
 
 
 def first_logits(out: Any) -> Tensor | None:
-    """The first (batch, classes) tensor of a module's output, or None."""
+    """The first (batch, classes) tensor of a module's output, or None; data classes have fields."""
     if isinstance(out, Tensor):
         return out if out.ndim == 2 else None
+    if dataclasses.is_dataclass(out) and not isinstance(out, dict):
+        out = vars(out)
     values = out.values() if isinstance(out, dict) else out if isinstance(out, tuple | list) else ()
     return next((v for v in values if isinstance(v, Tensor) and v.ndim == 2), None)
