@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,15 +15,12 @@ from .cli_common import FAILED, Count, Device, FitImages, Images, Inputs, Output
 from .cli_view import Format, show_board
 from .devices import BATCH
 from .fitting import FIT_DEFAULT
-from .text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .engine import Options
-    from .plan import Job, Settings
-    from .record import Record
-    from .store import Store
+    from .sweep import Sweep
 
 app = typer.Typer()
 
@@ -145,6 +143,7 @@ def run(
     from ..adapters.onnx_statement import parse_pairs, read_statement
     from ..suites.settings import parse_options
     from .plan import Choice, Settings, expand_references, parse_fills, parse_shard
+    from .sweep import Sweep
 
     with told():
         from .devices import devices
@@ -175,13 +174,13 @@ def run(
         names = expand_references(references, choice)
         if not names:
             raise InputError("no model is left: --exclude, --family or --shard took them all")
-        suites, fills = suite.split(","), parse_fills(kernel_padding.split(","))
+        fills = parse_fills(kernel_padding.split(","))
         _check_fit(fills, fit_images)
+        sweep = Sweep(names, suite.split(","), fills, settings, options, out)
         if dry_run:
-            typer.echo(_forecast(names, suites, fills, settings, options, out))
+            typer.echo(sweep.forecast())
             return
-        store, failed = _run(names, suites, fills, settings, options, out)
-        show_board(store, None, Format.table, ())
+        failed = _carry_out(sweep)
     if failed:
         raise typer.Exit(FAILED)
 
@@ -197,15 +196,15 @@ def demo(
     """Audit nine real architectures from their initial state; needs no network and no data."""
     from . import demo as one
     from .devices import devices
+    from .store import Store
+    from .sweep import Sweep
 
     with told():
         references = one.references(out, seed=seed)
         options = _options(devices(device), None, one.TIME_LIMIT_S, retry_failed=True)
-        settings = one.settings(seed)
-        store, failed = _run(references, one.SUITES, one.FILLS, settings, options, out)
-        written = one.publish(store)
-        show_board(store, None, Format.table, ())
-        typer.echo(f"Written: {', '.join(map(str, written))}")
+        sweep = Sweep(references, one.SUITES, one.FILLS, one.settings(seed), options, out)
+        failed = _carry_out(sweep)
+        typer.echo(f"Written: {', '.join(map(str, one.publish(Store(out))))}")
     if failed:
         raise typer.Exit(FAILED)
 
@@ -284,95 +283,8 @@ def _options(
     )
 
 
-def _run(
-    references: list[str],
-    suites: list[str],
-    fills: Sequence[str],
-    settings: Settings,
-    options: Options,
-    out: Path,
-) -> tuple[Store, int]:
-    """Make what is missing in `out`; the store, and how many of the records asked for failed."""
-    from .opaque import forecast, lack_gradients, remarks, stand_ins
-    from .progress import Progress
-    from .runner import missing_jobs
-    from .runner import run as run_jobs
-    from .store import Store
-    from .toolkit import standard
-
-    jobs = _jobs(references, suites, fills, settings, options)
-    store = Store(out)
-
-    def make(round_of: list[Job]) -> None:
-        todo, _ = missing_jobs(round_of, store, retry_failed=options.retry_failed)
-        with Progress(sum(len(job.cells) for job in todo)) as progress:
-            summary = run_jobs(round_of, store, settings, options, report=progress.report)
-        typer.echo(summary.text(), err=True)
-
-    def records() -> list[Record]:
-        return list(store.find([cell.key for job in jobs for cell in job.cells]).values())
-
-    make(jobs)
-    found = records()
-    blind, others = lack_gradients(found), stand_ins(jobs, standard().suites)
-    if blind and others:
-        for line in forecast(found, settings.count, settings.options):
-            typer.echo(f"perimetry: {line}", err=True)
-        second = _jobs(blind, others, fills, settings, options)
-        make(second)
-        jobs += second
-        found = records()
-    for remark in [*remarks(found), *_few(found, settings.count)]:
-        typer.echo(f"perimetry: {remark}", err=True)
-    return store, sum(record.status == "failed" for record in found)
-
-
-def _few(records: list[Record], count: int) -> list[str]:
-    """What to tell of too few samples: fewer images than asked for, none of the intervals."""
-    from ..suites.statistics import MIN_SAMPLES
-    from .paired import samples
-
-    sampled = [record for record in records if record.images and record.status == "ok"]
-    found = {r.images.name: r.images.count for r in sampled if r.images}
-    told = [
-        f"the folder {clean(name)} holds {held} of the {count} images asked for"
-        for name, held in found.items()
-        if held < count
-    ]
-    if any(samples(record) < MIN_SAMPLES for record in sampled):
-        told.append(
-            f"fewer than {MIN_SAMPLES} images (or weight sets of @init models) give no intervals: "
-            "the board tells no row from another"
-        )
-    return told
-
-
-def _jobs(
-    references: list[str],
-    suites: list[str],
-    fills: Sequence[str],
-    settings: Settings,
-    options: Options,
-) -> list[Job]:
-    from .plan import make_jobs
-    from .toolkit import standard
-
-    device = options.devices[0].partition(":")[0]
-    known = standard().suites
-    return make_jobs(references, suites, fills, settings, device=device, known=known)
-
-
-def _forecast(
-    references: list[str],
-    suites: list[str],
-    fills: Sequence[str],
-    settings: Settings,
-    options: Options,
-    out: Path,
-) -> str:
-    """What a run would do: records to make, and the time, where the folder has some to go by."""
-    from .runner import forecast
-    from .store import Store
-
-    jobs = _jobs(references, suites, fills, settings, options)
-    return forecast(jobs, Store(out) if out.exists() else None, settings, options)
+def _carry_out(sweep: Sweep) -> int:
+    """Measure what is missing and print the board; how many of the records failed."""
+    store, failed = sweep.carry_out(partial(typer.echo, err=True))
+    show_board(store, None, Format.table, ())
+    return failed
