@@ -6,6 +6,7 @@ channels, rectified, summed over the images, which all three decode from the sam
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from .speed import turns
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .speed import Bench
 
 PEER = "openerf"
@@ -43,7 +46,8 @@ def duels(bench: Bench) -> list[Duel]:
         jobs: dict[str, Any] = {"ours": partial(_ours, bench, folder)}
         jobs["plain autograd loop"] = partial(plain_loop, bench, folder)
         if find_spec(PEER) is not None:
-            jobs[f"{PEER} {_version()}"] = partial(_openerf, bench, folder)
+            module = as_given(bench.model.module())  # type: ignore[attr-defined]
+            jobs[f"{PEER} {_version()}"] = partial(_openerf, bench, folder, module)
         own, *others = turns(list(jobs.values()), bench.rounds, bench.device)
     return [Duel(name, own, other) for name, other in zip(list(jobs)[1:], others, strict=True)]
 
@@ -93,10 +97,16 @@ def plain_loop(bench: Bench, folder: Path) -> Any:
     return total.numpy()
 
 
-def _openerf(bench: Bench, folder: Path) -> Any:
+def as_given(module: nn.Module) -> nn.Module:
+    """A copy as its library gives it to any program: weights unfrozen, in torch's own order."""
+    import torch
+
+    return copy.deepcopy(module).to(memory_format=torch.contiguous_format).requires_grad_(True)
+
+
+def _openerf(bench: Bench, folder: Path, module: nn.Module) -> Any:
     import openerf
 
-    module = bench.model.module()  # type: ignore[attr-defined]
     return openerf.compute_erf(
         module,
         image_dir=folder,

@@ -41,7 +41,7 @@ import numpy as np
 from ..adapters.errors import PerimetryError
 from . import phases
 from .gradients import alike, expect, pixel_energy, random_signs
-from .receptive_field import receptive_field
+from .receptive_field import field_of
 from .statistics import Bootstrap, bootstrap, linear
 from .suite import Context, Estimate, Measurement, Metric, Probe, missing
 from .unbiased import estimate_square, extreme, magnitude, products, pseudo_values
@@ -163,7 +163,7 @@ def stride(model: Model) -> phases.Pair:
     if target is None:
         raise ValueError("a stride needs a target; `skip` should have seen to it")
     try:
-        found = receptive_field(model.skeleton(), spec.blank()).stride
+        found = field_of(model).stride
     except PerimetryError:
         found = (spec.height / target.height, spec.width / target.width)
     return max(1, round(found[0])), max(1, round(found[1]))

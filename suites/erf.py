@@ -49,7 +49,7 @@ from ..adapters.errors import InputError
 from .erf_blocks import block_maps
 from .gaussian import PARAMETERS, fit_gaussian
 from .gradients import alike, expect, pixel_energy, random_signs
-from .receptive_field import ReceptiveField, receptive_field
+from .receptive_field import ReceptiveField, field_of
 from .statistics import Bootstrap, bootstrap
 from .suite import Context, Estimate, Measurement, Metric, Probe, missing
 from .unbiased import read_elsewhere
@@ -311,9 +311,8 @@ def _field(model: Model, found: Measurement) -> ReceptiveField | None:
     """Give the theoretical receptive field, or None with a note that says why it is unknown."""
     from ..adapters.errors import PerimetryError
 
-    shape = (1, model.spec.channels, model.spec.height, model.spec.width)
     try:
-        return receptive_field(model.skeleton(), torch.ones(shape))
+        return field_of(model)
     except PerimetryError as error:
         found.notes.append(f"theoretical receptive field unknown: {error}")
         return None

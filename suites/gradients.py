@@ -86,12 +86,12 @@ def take_gradients(
             maps = {name: m.mean(0, keepdim=True) for name, m in maps.items()}
         samples.append(maps)
     for probe in probes:
-        maps = torch.cat([s[probe.name] for s in samples]).double().numpy()
-        why = _refusal(probe, maps)
+        stacked = torch.cat([s[probe.name] for s in samples]).double().numpy()
+        why = _refusal(probe, stacked)
         if why is not None:
             result.refused[probe.name] = NotApplicableError(f"the gradient {probe.name!r} {why}")
         else:
-            result.maps[probe.name] = maps
+            result.maps[probe.name] = stacked
     return result
 
 

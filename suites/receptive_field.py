@@ -14,6 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
 
 from ..adapters.errors import NotApplicableError
 from .energy import path_count_map
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from torch import Tensor, nn
+
+    from ..adapters.model import Model
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,22 @@ def receptive_field(skeleton: nn.Module, x: Tensor) -> ReceptiveField:
     """
     _, _, found = path_count_map(skeleton, _size(x))
     return summary(found)
+
+
+_KNOWN: WeakKeyDictionary[Model, ReceptiveField] = WeakKeyDictionary()
+
+
+def field_of(model: Model) -> ReceptiveField:
+    """Theoretical receptive field of the units of `model`'s target.
+
+    Traced once, as every protocol of every suite asks for it; forgotten with the model. Raises
+    `NotApplicableError` as `receptive_field` does.
+    """
+    if model not in _KNOWN:
+        spec = model.spec
+        x = torch.ones(1, spec.channels, spec.height, spec.width)
+        _KNOWN[model] = receptive_field(model.skeleton(), x)
+    return _KNOWN[model]
 
 
 def summary(found: Field | None) -> ReceptiveField:

@@ -12,7 +12,13 @@ from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.skeleton import light_copy
 from perimetry.suites.layers import Field, Window, union
-from perimetry.suites.receptive_field import even_sizes, receptive_field, trace, uneven
+from perimetry.suites.receptive_field import (
+    even_sizes,
+    field_of,
+    receptive_field,
+    trace,
+    uneven,
+)
 
 
 def example(side=224, channels=3):
@@ -56,6 +62,17 @@ def test_kernel_padding_adds_31_pixels_and_moves_the_centre_by_half_of_that():
     field = receptive_field(padded.skeleton(), example())
     assert field.size == (427 + 31, 427 + 31)
     assert field.center((3, 3)) == (111.5, 111.5)
+
+
+def test_a_models_field_is_traced_once_and_each_twin_has_its_own(monkeypatch):
+    model = load("timm:test_resnet@init", device="cpu")
+    first = field_of(model)
+    padded, larger = model.padded("box"), model.resized(192, 192)
+    for twin, side in ((model, model.spec.height), (padded, model.spec.height), (larger, 192)):
+        assert field_of(twin) == receptive_field(twin.skeleton(), example(side))
+    assert field_of(padded).size > first.size
+    monkeypatch.setattr(model, "skeleton", None)
+    assert field_of(model) is first
 
 
 @pytest.mark.parametrize(
