@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .cli_run import app as runs
-from .cli_speed import app as speed
+from .cli_self import app as itself
 from .cli_train import app as training
 from .cli_trust import app as trust
 from .cli_view import app as views
@@ -19,7 +19,7 @@ app = typer.Typer(
     help="Visual-field tests for vision models: receptive fields and dead pixels, ranked.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
 
 
@@ -39,8 +39,17 @@ def _root(
     del version
 
 
-for part in (runs, training, views, trust, speed):
-    app.add_typer(part)
+PANELS = {
+    "Measure": (runs, training),
+    "Look at records": (views,),
+    "Compare": (trust,),
+    "This installation": (itself,),
+}
+for panel, parts in PANELS.items():
+    for part in parts:
+        for command in part.registered_commands:
+            command.rich_help_panel = panel
+        app.add_typer(part)
 
 
 def main() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ..adapters.errors import PerimetryError
 
@@ -41,6 +42,29 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda (every GPU), or names such as cuda:0,cuda:1.")
 ]
+
+
+PANELS = {
+    "Models": "family exclude limit shard members target size inputs output",
+    "Measurement": "suite kernel_padding fill fit_images images count seed setting precision "
+    "recalibrate forward_only",
+    "Machine": "device batch workers time_limit memory_limit retries engine address",
+    "Output": "out dry_run keep_failed",
+}
+"""Where the options of a command that has many stand in its help, by parameter."""
+
+
+class Grouped(TyperCommand):
+    """A command whose help has its options in `PANELS`."""
+
+    def __init__(self, name: str | None, **given: Any) -> None:
+        super().__init__(name, **given)
+        panels = {name: panel for panel, names in PANELS.items() for name in names.split()}
+        order = list(panels)
+        self.params.sort(key=lambda p: order.index(p.name) if p.name in panels else -1)
+        for parameter in self.params:
+            if parameter.name in panels:
+                parameter.rich_help_panel = panels[parameter.name]  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..adapters.errors import InputError
-from .cli_common import FAILED, Count, Device, FitImages, Images, Inputs, Output, Seed, told
+from .cli_common import (
+    FAILED,
+    Count,
+    Device,
+    FitImages,
+    Grouped,
+    Images,
+    Inputs,
+    Output,
+    Seed,
+    told,
+)
 from .cli_view import Format, show_board
 from .devices import BATCH
 from .fitting import FIT_DEFAULT
@@ -47,12 +58,12 @@ class NewFill(StrEnum):
     zero = "zero"
 
 
-@app.command()
+@app.command(cls=Grouped)
 def run(
     references: Annotated[
         list[str],
         typer.Argument(
-            metavar="REF...",
+            metavar="REF",
             help="timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, PATH.onnx; wildcards in NAME.",
         ),
     ],
@@ -209,7 +220,7 @@ def demo(
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@app.command(cls=Grouped)
 def pad(
     path: Annotated[Path, typer.Argument(metavar="PATH.onnx", help="The file to treat.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
@@ -284,7 +295,16 @@ def _options(
 
 
 def _carry_out(sweep: Sweep) -> int:
-    """Measure what is missing and print the board; how many of the records failed."""
+    """Measure what is missing and print the board; how many of the records failed.
+
+    A folder that holds other settings too has no one board; what was measured is there all the same.
+    """
+    from .board import MixedRecordsError
+    from .text import clean
+
     store, failed = sweep.carry_out(partial(typer.echo, err=True))
-    show_board(store, None, Format.table, ())
+    try:
+        show_board(store, None, Format.table, ())
+    except MixedRecordsError as error:
+        typer.echo(f"perimetry: measured; no board, since {clean(str(error), 2000)}", err=True)
     return failed

@@ -1,4 +1,4 @@
-"""Commands about trust: `perimetry compare`, `check`, `verify`, `doctor`, `schema`."""
+"""Commands that compare: `perimetry compare`, `check`, `verify`."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ Fitted = Annotated[
 def compare(
     sides: Annotated[
         list[str],
-        typer.Argument(
-            metavar="A B...", help="DIR, DIR:MODEL or REF; ...+FILL for kernel padding."
-        ),
+        typer.Argument(metavar="A B", help="DIR, DIR:MODEL or REF; ...+FILL for kernel padding."),
     ],
     suite: Annotated[
         str | None,
@@ -124,9 +122,7 @@ def check(
     baseline: Annotated[Path, typer.Option(help="Folder or packed file to hold models against.")],
     references: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="REF...", help="Models to check.", show_default="all of the baseline"
-        ),
+        typer.Argument(metavar="REF", help="Models to check.", show_default="all of the baseline"),
     ] = None,
     as_: Annotated[
         str | None, typer.Option("--as", help="What the one model given is called in the baseline.")
@@ -201,34 +197,6 @@ def verify(
         )
         typer.echo(found.text(width()), nl=False)
     raise typer.Exit(found.exit_code)
-
-
-@app.command()
-def doctor() -> None:
-    """Check this installation: versions, devices, clashes, known answers; exit code 1 if broken."""
-    from .doctor import examine, to_text
-
-    checks = examine()
-    typer.echo(to_text(checks, width()), nl=False)
-    raise typer.Exit(int(any(check.status == "broken" for check in checks)))
-
-
-@app.command()
-def schema(
-    out: Annotated[
-        Path | None, typer.Option(help="File to write.", show_default="print it")
-    ] = None,
-) -> None:
-    """Print the JSON schema of a record, as published in docs/record.schema.json."""
-    from .record import schema_text
-    from .store import write_text
-
-    if out is None:
-        typer.echo(schema_text(), nl=False)
-        return
-    with told():
-        write_text(out, schema_text())
-        typer.echo(f"Written: {out}")
 
 
 def _bounds(path: Path | None) -> Tolerances:

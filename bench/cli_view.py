@@ -1,4 +1,4 @@
-"""Commands that tell what was measured: `perimetry board`, `show`, `list`, `pack`, `validate`."""
+"""Commands that tell what was measured: `perimetry board`, `show`, `list`, `pack`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..adapters.errors import InputError
-from .cli_common import FAILED, complain, told, width
+from .cli_common import complain, told, width
 
 if TYPE_CHECKING:
     from .board import Board
@@ -149,28 +149,6 @@ def list_(
     lines = {"models": listing.models, "suites": listing.suites, "metrics": listing.metrics}
     with told():
         typer.echo(lines[kind.value](pattern))
-
-
-@app.command()
-def validate(
-    out: Annotated[
-        Path | None, typer.Option(help="Markdown file to write.", show_default="print it")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes minutes.")] = False,
-) -> None:
-    """Put every published or exact reference beside this installation's own number."""
-    from . import validation
-    from .store import write_text
-
-    checks = validation.validate(quick=quick)
-    text = validation.render(checks)
-    if out is None:
-        typer.echo(text)
-    else:
-        write_text(out, text)
-        typer.echo(f"Written: {out}")
-    if any(check.verdict == "differs" for check in checks):
-        raise typer.Exit(FAILED)
 
 
 def show_board(

@@ -10,10 +10,12 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from perimetry.bench import demo
 from perimetry.bench.cli import app
+from perimetry.bench.cli_common import PANELS
 from perimetry.bench.listing import metrics, suites
 from perimetry.bench.pictures import draw_map, draw_record
 from perimetry.bench.store import Store
@@ -201,6 +203,15 @@ def test_help_does_not_wait_for_heavy_imports():
     code = "import sys, perimetry.bench.cli; print(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["run", "pad"])
+def test_every_option_of_a_long_command_has_its_place_in_the_help(name):
+    """Each option but `--help` stands in one of the panels, and the panels in their order."""
+    options = [p for p in get_command(app).commands[name].params if p.param_type_name == "option"]
+    places = [list(PANELS).index(p.rich_help_panel) for p in options if p.name != "help"]
+    assert places == sorted(places)
+    assert set(places) == set(range(len(PANELS)))
 
 
 def test_the_public_names_are_functions_whatever_was_imported_before():

@@ -1,4 +1,4 @@
-"""The command that measures speed: `perimetry bench`."""
+"""Commands about this installation: `perimetry doctor`, `validate`, `bench`, `schema`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,49 @@ from typing import Annotated
 
 import typer
 
-from .cli_common import Device, told
+from .cli_common import FAILED, Device, told, width
 from .devices import BATCH, BENCH_IMAGES
 
 app = typer.Typer()
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: versions, devices, clashes, known answers; exit code 1 if broken."""
+    from .doctor import examine, to_text
+
+    checks = examine()
+    typer.echo(to_text(checks, width()), nl=False)
+    raise typer.Exit(int(any(check.status == "broken" for check in checks)))
+
+
+@app.command()
+def validate(
+    out: Annotated[
+        Path | None, typer.Option(help="Markdown file to write.", show_default="print it")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes minutes.")] = False,
+) -> None:
+    """Put every published or exact reference beside this installation's own number."""
+    from . import validation
+    from .store import write_text
+
+    checks = validation.validate(quick=quick)
+    text = validation.render(checks)
+    if out is None:
+        typer.echo(text)
+    else:
+        write_text(out, text)
+        typer.echo(f"Written: {out}")
+    if any(check.verdict == "differs" for check in checks):
+        raise typer.Exit(FAILED)
 
 
 @app.command("bench")
 def bench_(
     references: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[REF]...", help="Models.", show_default="three of timm's"),
+        typer.Argument(metavar="REF", help="Models.", show_default="three of timm's"),
     ] = None,
     suite: Annotated[
         str | None, typer.Option(help="Comma-separated.", show_default="those of `run`, and more")
@@ -74,3 +106,21 @@ def bench_(
         if markdown is not None:
             write(markdown, place, text)
             typer.echo(f"Written: {markdown}", err=True)
+
+
+@app.command()
+def schema(
+    out: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default="print it")
+    ] = None,
+) -> None:
+    """Print the JSON schema of a record, as published in docs/record.schema.json."""
+    from .record import schema_text
+    from .store import write_text
+
+    if out is None:
+        typer.echo(schema_text(), nl=False)
+        return
+    with told():
+        write_text(out, schema_text())
+        typer.echo(f"Written: {out}")
