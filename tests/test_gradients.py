@@ -10,6 +10,7 @@ from perimetry.adapters.device import send
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.model import InputSpec
 from perimetry.adapters.torch import wrap
+from perimetry.bench import audit
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.erf import ERF
 from perimetry.suites.gradients import gradient_maps, random_signs, take_gradients
@@ -142,6 +143,25 @@ def test_a_gradient_that_says_nothing_costs_no_other_its_map():
     assert found.of([probes["energy"]])
     with pytest.raises(NotApplicableError, match="always sum to 0"):
         found.of(probes.values())
+
+
+def test_a_skipped_protocol_costs_the_others_no_second_pass(monkeypatch):
+    """One call for three protocols, of which one is refused."""
+    conv = nn.Conv2d(3, 4, 3, 2, 1, bias=False)
+    with torch.no_grad():
+        conv.weight[2:] = -conv.weight[:2]
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(args)
+        return take_gradients(*args, **options)
+
+    monkeypatch.setattr("perimetry.suites.gradients.take_gradients", counted)
+    suites = ("erf:energy", "erf:luo2016", "deadpixel:energy")
+    records = audit(conv, suites, count=4, device="cpu")
+    states = {f"{r.suite}:{r.protocol}": r.status for r in records}
+    assert states == {"erf:energy": "ok", "erf:luo2016": "skipped", "deadpixel:energy": "ok"}
+    assert len(calls) == 1
 
 
 def test_the_batch_halves_when_memory_runs_out_and_the_notes_say_so(monkeypatch):
