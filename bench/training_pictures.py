@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..suites.statistics import MIN_SAMPLES
 from .canvas import COLOURS as COLOURS_OF_MAPS
 from .canvas import DPI
 from .pictures import draw_record, per_mean
@@ -60,9 +61,12 @@ def draw_curves(records: Sequence[Record], task: str, path: Path) -> Path:
             axes[0, 0].axhline(level, color="black", linewidth=0.7, linestyle=":")
     axes[0, 0].legend(title="kernel padding", fontsize=8)
     first = records[0]
+    seeds = first.model.members or 1
+    means = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
+    interval = ", 95 % interval" if seeds >= MIN_SAMPLES else ""
     title = (
-        f"{first.model.reference}, {task} on {first.images.name if first.images else ''}: mean of "
-        f"{first.model.members} seeds, 95 % interval"
+        f"{first.model.reference}, {task} on {first.images.name if first.images else ''}: "
+        f"{means}{interval}"
     )
     figure.suptitle(title, fontsize=11, parse_math=False)
     write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))
@@ -92,7 +96,7 @@ def _lines(axes: Axes, records: Sequence[Record], table: str, name: str, label: 
             low, high = zip(*ends, strict=True)
             axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch", fontsize=9)
-    axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     axes.set_ylabel(label, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..suites.statistics import MIN_SAMPLES
 from ..suites.training import TRAINING
 from .paired import difference
 from .training import pairs
@@ -70,21 +71,32 @@ def shown(change: Difference) -> str:
     return f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]{star}"
 
 
+def _made_of(seeds: set[int]) -> str:
+    """How many seeds are behind the numbers, and what they allow to say."""
+    counts = " or ".join(map(str, sorted(seeds)))
+    plural = "" if seeds == {1} else "s"
+    if max(seeds) < MIN_SAMPLES:
+        return (
+            f"Means over {counts} seed{plural}; differences are paired by seed. Fewer than "
+            f"{MIN_SAMPLES} seeds give no intervals: --seeds {MIN_SAMPLES} would."
+        )
+    few = f", which fewer than {MIN_SAMPLES} seeds do not give" if min(seeds) < MIN_SAMPLES else ""
+    return (
+        f"Means over {counts} seeds with 95 % intervals{few}; differences are paired by seed, * "
+        "where the interval leaves out 0."
+    )
+
+
 def summary(result: Result) -> str:
     """The table, what its signs mean, and what is still to do."""
     lines = []
     if result.records:
         seeds = {len(record.settings["seeds"]) for record in result.records}
-        lines = [
-            table(result.records),
-            f"Means over {' or '.join(map(str, sorted(seeds)))} seeds with 95 % intervals; "
-            "differences are paired by seed, * where the interval leaves out 0.",
-        ]
-        if min(seeds) < 4:
-            lines.append("With fewer than four seeds there are no intervals.")
+        lines = [table(result.records), _made_of(seeds)]
     if result.undone:
         lines.append(
-            f"The budget ended with {len(result.undone)} twins undone, the next being "
+            f"The budget ended with {len(result.undone)} "
+            f"{'twin' if len(result.undone) == 1 else 'twins'} undone, the next being "
             f"{result.undone[0].label}; the same command goes on there."
         )
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from perimetry.bench.cli import app
 from perimetry.bench.show_provenance import repeat
 from perimetry.bench.store import Store
 from perimetry.bench.training_pictures import draw_panel
+from perimetry.bench.training_report import _made_of
 from perimetry.suites.registry import SUITES
 from perimetry.suites.training import TRAINING
 
@@ -139,3 +141,17 @@ def test_a_panel_takes_maps_of_nothing(tmp_path):
     """A network that answers all boxes alike has a contrast of 0 everywhere; it is still drawn."""
     record = SimpleNamespace(fill="none", maps={"phase_contrast": np.zeros((2, 2))})
     assert draw_panel([record], tmp_path / "x.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [
+        ({1}, "Means over 1 seed; .* Fewer than 4 seeds give no intervals: --seeds 4 would"),
+        ({3}, "Means over 3 seeds; .* give no intervals"),
+        ({5}, "Means over 5 seeds with 95 % intervals; .* leaves out 0"),
+        ({2, 5}, "Means over 2 or 5 seeds with 95 % intervals, which fewer than 4 seeds do not"),
+    ],
+)
+def test_a_summary_promises_no_interval_that_its_seeds_do_not_give(seeds, text):
+    """One seed is no `seeds with 95 % intervals`."""
+    assert re.search(text, _made_of(seeds))
