@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 RESULTS = Path(__file__).parents[1] / "results"
-SETS = ["timm-structure", "timm-init"]
+SETS = ["timm-structure", "timm-init", "fit"]
 
 
 def script(path, monkeypatch):

@@ -1,0 +1,197 @@
+"""What is tried on a trained model: subjects with their images, and ways to make them more even."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from perimetry.adapters.load import load
+from perimetry.adapters.padding_fit import BATCH, Fit, _add
+from perimetry.adapters.padding_fit_profile import contrasts
+from perimetry.adapters.weights import match_norms
+from perimetry.suites.images import ImageSet, open_images
+
+FITTED = 24
+"""Photographs, or dead leaves, that a construction may see."""
+CROPS = 2
+"""Random crops of each test photograph, beside the central one, for agreement."""
+LEAVES_SEED = 1_000_003
+"""The stream that `perimetry run` with seed 0 takes dead leaves from to fit on."""
+STRIDE = 2
+"""Of every layer that grows in these networks."""
+
+
+@dataclass
+class Subject:
+    """A trained model, the images to fit on, those to measure on, and what it says of them."""
+
+    name: str
+    model: object
+    photographs: Tensor
+    others: Tensor
+    centres: Tensor
+    shown: Tensor
+    logits: Tensor
+    target: Tensor
+    solved: dict[tuple[str, int, int | None], object] = field(default_factory=dict)
+
+    @cached_property
+    def leaves(self) -> Tensor:
+        """Dead leaves to fit on."""
+        return open_images("dead-leaves", FITTED, LEAVES_SEED).load(self.model.spec)
+
+
+def subject(name: str, reference: str, fit: str, test: str) -> Subject:
+    """Open a model and its images."""
+    model = load(reference, device="cpu")
+    spec = model.spec
+    centres = open_images(test, 10_000).load(spec)
+    shown = torch.cat([centres, *(random_crops(test, spec, seed) for seed in range(CROPS))])
+    first, second = choices(fit)
+    logits, target = forward(model, shown)
+    return Subject(name, model, first.load(spec), second.load(spec), centres, shown, logits, target)
+
+
+def choices(folder: str) -> tuple[ImageSet, ImageSet]:
+    """`FITTED` photographs of `folder`, those of `perimetry run`, and `FITTED` of the others."""
+    every, first = open_images(folder, 10_000), open_images(folder, FITTED)
+    rest = [path for path in every.files if path not in first.files]
+    picked = np.random.default_rng(1).choice(len(rest), FITTED, replace=False)
+    files = tuple(rest[i] for i in sorted(picked))
+    return first, replace(every, count=len(files), files=files, _cache={})
+
+
+def random_crops(folder: str, spec, seed: int) -> Tensor:
+    """One square of 60 to 95 % of the shorter side of each photograph, half of them mirrored."""
+    rng = np.random.default_rng([seed, 1])
+    found = []
+    for path in open_images(folder, 10_000).files:
+        picture = Image.open(path).convert("RGB")
+        side = min(picture.size) * rng.uniform(0.6, 0.95)
+        left, top = (rng.uniform(0, length - side) for length in picture.size)
+        box = (left, top, left + side, top + side)
+        picture = picture.resize((spec.width, spec.height), Image.Resampling.BICUBIC, box=box)
+        picture = ImageOps.mirror(picture) if rng.random() < 0.5 else picture
+        found.append(torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255))
+    return torch.stack(found).permute(0, 3, 1, 2)
+
+
+def forward(model, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and targets."""
+    with torch.no_grad():
+        parts = [model.run(model.spec.prepare(c), logits=True) for c in images.split(16)]
+    return torch.cat([p.logits for p in parts]), torch.cat([p.target for p in parts])
+
+
+def recalibrated(case: Subject, twin):
+    """Match the norms of `twin` to the original's on the photographs to fit on."""
+    x = case.model.spec.prepare(case.photographs)
+    match_norms(twin.module(), case.model.module(), x)
+    return twin
+
+
+def box(case: Subject, layers: int | None = None, share: float = 1.0):
+    """`box` on the first `layers`, mixed with the original taps; norms recalibrated."""
+    twin = case.model.padded("zero")
+    boxed = case.model.padded("box").module()
+    for layer in twin.treatment.layers[:layers]:
+        taps = boxed.get_submodule(layer.name).weight
+        blend(twin.module().get_submodule(layer.name), taps, share)
+    return recalibrated(case, twin)
+
+
+def blend(module, taps: Tensor, share: float) -> None:
+    """Mix `taps` of the grown kernel into a module that was padded with zeros at the end."""
+    size = module.weight.shape[2]
+    with torch.no_grad():
+        module.weight.mul_(1 - share).add_(share * taps[:, :, :size, :size])
+        module.weight_columns.copy_(share * taps[:, :, :size, size:])
+        module.weight_rows.copy_(share * taps[:, :, size:])
+
+
+def scaled(case: Subject, layers: int | None = None):
+    """Taps of each phase scaled to equal energy, kernels not grown; norms recalibrated."""
+    twin = case.model.padded("zero")
+    for layer in twin.treatment.layers[:layers]:
+        weight = twin.module().get_submodule(layer.name).weight
+        parts = [weight[:, :, a::2, b::2] for a in (0, 1) for b in (0, 1)]
+        energy = torch.stack([part.square().sum() for part in parts])
+        for part, own in zip(parts, energy, strict=True):
+            part.mul_((energy.mean() / own).sqrt())
+    return recalibrated(case, twin)
+
+
+class OwnPhases(Fit):
+    """As `Fit`, but what is made even is the energy of each layer's own taps, phase by phase."""
+
+    def _measure(self, *, moments: bool) -> tuple[Tensor, list[Tensor]]:
+        if moments:
+            self._see()
+        sites = list(self.sites.values())
+        level = torch.cat([tap_contrasts(site.taps) for site in sites])
+        level = level + 0 * sum(site.taps.sum() for site in sites)
+        slopes = [level.new_zeros(len(level), *site.taps.shape) for site in sites]
+        self._descend(level, slopes, 1.0)
+        return level.detach(), slopes
+
+    def _see(self) -> None:
+        """Second moments of patches and gradients, as `Fit` takes them."""
+        for start in range(0, len(self.images), BATCH):
+            watch, _, scalar = self._pass(start, BATCH)
+            found = torch.autograd.grad(scalar, [out for _, _, out, _ in watch.seen])
+            for (site, seen, _, window), gradient in zip(watch.seen, found, strict=True):
+                _add(site, seen.detach(), gradient, window)
+
+
+def tap_contrasts(taps: Tensor) -> Tensor:
+    """Contrasts of the phases' energies in `taps` (out, in, rows, columns), over their mean."""
+    energies = [
+        taps[:, :, a::STRIDE, b::STRIDE].double().square().sum()
+        for a in range(STRIDE)
+        for b in range(STRIDE)
+    ]
+    profile = torch.stack(energies).view(STRIDE, STRIDE)
+    return torch.tensordot(contrasts(STRIDE), profile / profile.detach().mean(), 2)
+
+
+def fitted(
+    case: Subject, images: Tensor, *, layers: int | None = None, norms: bool = False, kind=Fit
+):
+    """The fill `fit` on `images` and the first `layers`; each is solved once."""
+    key = (kind.__name__, images.data_ptr(), layers)
+    if key not in case.solved:
+        twin = case.model.padded("zero")
+
+        def run(chunk: Tensor) -> Tensor:
+            return twin.run(twin.spec.prepare(chunk)).target
+
+        names = [layer.name for layer in twin.treatment.layers][:layers]
+        kind(twin.module(), names, run, images).solve()
+        case.solved[key] = twin
+    twin = copy.deepcopy(case.solved[key])
+    return recalibrated(case, twin) if norms else twin
+
+
+CONSTRUCTIONS: dict[str, Callable[[Subject], object]] = {
+    "original": lambda case: case.model,
+    "fit, photographs": lambda case: fitted(case, case.photographs),
+    "fit, photographs, norms": lambda case: fitted(case, case.photographs, norms=True),
+    "fit, other photographs": lambda case: fitted(case, case.others),
+    "fit, dead leaves": lambda case: fitted(case, case.leaves),
+    "own phases even, stem": lambda case: fitted(case, case.photographs, layers=1, kind=OwnPhases),
+    "own phases even, two layers": lambda case: fitted(
+        case, case.photographs, layers=2, kind=OwnPhases
+    ),
+    "box, norms": lambda case: recalibrated(case, case.model.padded("box")),
+    "box on two layers, norms": lambda case: box(case, 2),
+    "taps scaled on two layers, norms": lambda case: scaled(case, 2),
+    "box 0.5 on two layers, norms": lambda case: box(case, 2, 0.5),
+    "box": lambda case: case.model.padded("box"),
+}
