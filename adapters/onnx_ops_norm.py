@@ -42,7 +42,12 @@ def batch_norm(
 
 
 def instance_norm(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Normalisation of each image and channel by its own statistics."""
+    """Normalisation of each image and channel by its own statistics.
+
+    Exporters write group norms so, on (batch, groups, the rest), which a skeleton must tell apart.
+    """
+    if call.mode.skeleton and x.ndim == 3:
+        return F.layer_norm(x, x.shape[-1:])
     if call.mode.skeleton:
         return F.instance_norm(x, None, None, scale, bias, True, 0.0, _epsilon(call))
     axes = tuple(range(2, x.ndim))

@@ -1,10 +1,12 @@
 """The weightless copy of an ONNX graph that `structure` walks.
 
-Exporters fold batch norms into the convolution before them; what is left of a norm is the bias. In
-a graph without layer or group norms, every convolution with a bias therefore gets its norm back; in
-a graph without any norm every convolution does, as a bias of zeros may have been dropped. In a
-chain that changes nothing; where branches meet it keeps them in the balance they had. Quantised
-graphs are read as the float graphs that they came from (see `onnx_dequantised`).
+Exporters fold batch norms into the convolution before them; what is left of a norm is the bias.
+Torch's exporters give it a name of their own, and where a graph has such names these convolutions
+get their norms back. Else, in a graph without layer or group norms, every convolution with a bias
+does; in a graph without any norm every convolution does, as a bias of zeros may have been dropped.
+In a chain that changes nothing; where branches meet it keeps them in the balance they had.
+
+Quantised graphs are read as the float graphs that they came from (see `onnx_dequantised`).
 """
 
 from __future__ import annotations
@@ -55,6 +57,10 @@ NORMS = {
 """Operators that normalise; only the first is ever folded away."""
 
 
+TRACED, EXPORTED = "onnx::Conv_", "weight_bias"
+"""How torch's exporters call the biases that they made of batch norms: by tracing, by dynamo."""
+
+
 class NodeLayer(nn.Module):
     """One node as a module, so that hooks see it run; `folded`: a batch norm belongs behind it.
 
@@ -84,12 +90,19 @@ def _batch_norm(x: Tensor) -> Tensor:
 
 def folded_norms(nodes: Sequence[Node]) -> set[str]:
     """Outputs of the convolutions that most likely had a batch norm behind them."""
-    if any(node.op in NORMS - {"BatchNormalization"} for node in nodes):
-        return set()
-    normed = {node.inputs[0] for node in nodes if node.op == "BatchNormalization"}
     convolutions = [node for node in nodes if node.op in CONVOLUTIONS]
-    biased = [node for node in convolutions if len(node.inputs) > 2 and node.inputs[2]]
+    named = {node.outputs[0] for node in convolutions if _bias(node).startswith(TRACED)}
+    named |= {node.outputs[0] for node in convolutions if _bias(node).endswith(EXPORTED)}
+    if named or any(node.op in NORMS - {"BatchNormalization"} for node in nodes):
+        return named
+    normed = {node.inputs[0] for node in nodes if node.op == "BatchNormalization"}
+    biased = [node for node in convolutions if _bias(node)]
     return {node.outputs[0] for node in (biased if normed else convolutions)} - normed
+
+
+def _bias(node: Node) -> str:
+    """The name of a convolution's bias, empty where it has none."""
+    return node.inputs[2] if len(node.inputs) > 2 else ""
 
 
 class SkeletonBody(Interpreter):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_table
 import onnxruntime as ort
 import pytest
 import torch
@@ -14,12 +15,15 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from test_onnx_vendors import FACE
+from torch import nn
 
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx import open_onnx
 from perimetry.adapters.onnx_export import export_onnx
+from perimetry.adapters.skeleton import light_copy
 from perimetry.bench import audit
+from perimetry.suites.energy import energy_map
 from perimetry.suites.structure import measure_skeleton
 
 SIDE = 64
@@ -174,6 +178,53 @@ def test_a_shipped_face_detector_has_a_structure():
     assert record.status == "ok", record.reason
     assert record.metrics["target_stride"].value == 4
     assert 0 < record.metrics["weakest"].value < 1
+
+
+# ------------------------------------------------------------------ norms
+
+
+class Mixed(nn.Module):
+    """A batch norm that can be folded, then a layer or a group norm; branches meet twice."""
+
+    def __init__(self, second):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.one = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8))
+        self.norm = second
+        self.two = nn.Conv2d(8, 8, 3, 1, 1)
+        self.down = nn.Conv2d(8, 6, 3, 2, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = torch.relu(x + self.one(x))
+        return self.down(x + self.two(self.norm(x)))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Over the channels of (batch, channels, height, width)."""
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+SECONDS = {
+    "layer norm": lambda: ChannelNorm(8),
+    "group norm": lambda: nn.GroupNorm(1, 8),
+    "group norm of 4": lambda: nn.GroupNorm(4, 8),
+    "batch norm": lambda: nn.BatchNorm2d(8),
+}
+
+
+@pytest.mark.parametrize("name", SECONDS)
+def test_norms_that_were_folded_and_others_beside_them_count_as_in_torch(name, tmp_path):
+    """Folded ones are known by their biases' names; group norms are written as instance norms."""
+    module = Mixed(SECONDS[name]()).eval()
+    path = tmp_path / "mixed.onnx"
+    onnx_table.export(module, torch.rand(2, 3, SIDE, SIDE), path, "torchscript 17", free=True)
+    (_, maps, _) = structure(path)
+    wanted = energy_map(light_copy(module), (3, SIDE, SIDE))[0]
+    wanted = wanted / wanted.mean()
+    np.testing.assert_allclose(maps["sensitivity"], wanted.numpy(), rtol=1e-9)
 
 
 # ------------------------------------------------------------------ quantised graphs
