@@ -297,7 +297,7 @@ def _options(
 def _carry_out(sweep: Sweep) -> int:
     """Measure what is missing and print the board; how many of the records failed.
 
-    A folder that holds other settings too has no one board; what was measured is there all the same.
+    A folder that holds other settings too has no one board; what was measured is there even so.
     """
     from .board import MixedRecordsError
     from .text import clean

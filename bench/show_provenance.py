@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from ..suites.statistics import MIN_SAMPLES
 from .fitting import FIT_KEY
 from .opaque import stated_inputs
 from .paired import samples
@@ -149,7 +150,7 @@ def _input(record: Record) -> str:
     spec = record.model.spec
     if not spec:
         return ""
-    size = f"{spec['height']} x {spec['width']}, {spec['channels']} channel(s)"
+    size = f"{spec['height']} x {spec['width']}, {_counted(spec['channels'], 'channel')}"
     guessed = spec.get("guessed") or []
     return size + (
         f"; guessed, not stated by the model: {', '.join(map(str, guessed))}" if guessed else ""
@@ -164,9 +165,19 @@ def _images(records: Sequence[Record]) -> str:
     what = "weight sets" if sets > 1 else "images"
     return (
         f"{looked.images.count} x {looked.images.name}, seed {looked.seed}, sha256 "
-        f"{(looked.images.sha256 or 'unknown')[:16]}; intervals are 95 %, over "
-        f"{samples(looked)} {what}"
+        f"{(looked.images.sha256 or 'unknown')[:16]}; {_intervals(samples(looked), what)}"
     )
+
+
+def _intervals(count: int, what: str) -> str:
+    """What the intervals are over, or why there are none."""
+    if count < MIN_SAMPLES:
+        return f"no intervals, which take {MIN_SAMPLES} {what} or more: here {count}"
+    return f"intervals are 95 %, over {count} {what}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _fitted(records: Sequence[Record]) -> str:
@@ -192,7 +203,8 @@ def _made(records: Sequence[Record]) -> str:
     days = sorted({record.created[:10] for record in records})
     seconds = sum(record.timing.measure_s for record in records)
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{when}, {len(records)} record(s), {seconds:.0f} s of measuring beside shared gradients"
+    made = _counted(len(records), "record")
+    return f"{when}, {made}, {seconds:.0f} s of measuring beside shared gradients"
 
 
 def _machine(record: Record) -> str:

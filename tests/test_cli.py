@@ -299,3 +299,15 @@ def test_a_list_of_nothing_is_an_error_with_near_names():
         done = perimetry("list", kind, name)
         assert done.exit_code == 1
         assert near in done.stderr
+
+
+def test_a_run_into_a_folder_of_other_settings_is_kept_and_says_why_there_is_no_board(tmp_path):
+    """What was measured is measured: exit code 0, and the words that choose either kind."""
+    exact = ("--suite", "structure", "--kernel-padding", "none", "--out", tmp_path)
+    assert perimetry("run", "timm:test_resnet@init", *exact, "--size", 64).exit_code == 0
+    done = perimetry("run", "timm:test_resnet@init", *exact, "--size", 96)
+    assert done.exit_code == 0, done.output
+    assert "records made: 1 ok" in done.stderr
+    assert "measured; no board" in done.stderr
+    assert "--where 'size=[64, 64]'" in done.stderr
+    assert perimetry("board", tmp_path, "--where", "size=[64, 64]").exit_code == 0

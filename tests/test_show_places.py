@@ -13,7 +13,7 @@ from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.board import MixedRecordsError
 from perimetry.bench.cli import app
 from perimetry.bench.show import account, find_reference, open_case
-from perimetry.bench.show_provenance import repeat
+from perimetry.bench.show_provenance import _counted, _intervals, repeat
 from perimetry.bench.store import Store, StoreError
 from perimetry.suites.registry import SUITES
 
@@ -199,3 +199,10 @@ def test_an_architecture_finds_its_only_tag_and_a_part_of_several_names_finds_no
     assert find_reference("resnet50", held) == held[0]
     with pytest.raises(InputError, match=r"'resnet5' may be timm:resnet50\.a1.* and .*name one"):
         find_reference("resnet5", held)
+
+
+def test_too_few_samples_are_said_to_give_no_intervals():
+    """Three images have no interval, so none is promised; one channel is no `channel(s)`."""
+    assert _intervals(3, "images") == "no intervals, which take 4 images or more: here 3"
+    assert _intervals(4, "weight sets") == "intervals are 95 %, over 4 weight sets"
+    assert (_counted(1, "channel"), _counted(3, "channel")) == ("1 channel", "3 channels")
