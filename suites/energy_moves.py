@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..adapters.errors import NotApplicableError
 from .energy_base import field_of, is_energy, rule, with_field
+from .energy_runs import join
 from .energy_windows import pair
 from .layers import Window
 from .narrow import cat, equal_axes, narrow, reshape, take, widen
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 @rule("cat", "concat", "concatenate")
 def _cat(trace: Trace, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Tensor:
-    return cat(_joinable(trace, tensors), dim)
+    tensors = _joinable(trace, tensors)
+    in_runs = join(tensors, dim)
+    return cat(tensors, dim) if in_runs is None else in_runs
 
 
 @rule("stack")

@@ -16,9 +16,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from ..adapters.errors import NotApplicableError, PerimetryError
+from . import energy_runs
 from .energy_base import RULES, field_of, is_energy, mixed_share, share_of, with_field, with_share
 from .layers import Field, Layer, Pair, Window, union
-from .narrow import alias, equal_axes, gather, pointwise, reshape
+from .narrow import alias, equal_axes, gather, pointwise, reshape, runs_of, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +79,9 @@ class Trace(TorchFunctionMode):
         name = func.__name__.strip("_")
         if name in METADATA:
             out = func(*args, **kwargs)
-            return self._tag(out, list(args)) if isinstance(out, Tensor) else out
+            if not isinstance(out, Tensor):
+                return out
+            return self._tag(func(*map(spelled, args), **kwargs), list(args))
         tensors = tensors_in((args, kwargs))
         self._refuse_spoiled(name, tensors)
         try:
@@ -94,6 +97,12 @@ class Trace(TorchFunctionMode):
     def _apply(
         self, name: str, func: Any, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
+        if any(runs_of(t) is not None for t in tensors):
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                return self._apply(name, func, tensors_in((args, kwargs)), args, kwargs)
+
+            return energy_runs.apply(name, call, args, kwargs)
         energy = any(is_energy(t) for t in tensors)
         rule = RULES.get(name)
         if rule is not None and (energy or _weighs_a_constant(name, args)):

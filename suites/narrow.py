@@ -4,11 +4,17 @@ A *wide* tensor is an expanded view (stride 0 along some axes) of a *narrow* one
 Random weights of equal variance make all channels of a layer alike, so energies stay narrow along
 the channels and the cost of a pass does not depend on the width of the network. Everything here is
 differentiable, and gradients stay narrow too.
+
+Where layers are joined side by side, channels are equal in *runs*, and stored once for each. The
+tensor that stands for them has the shape of the whole and wrong entries: whoever takes such tensors
+reads `runs_of`, or has them `spelled` out, as `narrow` and `alias` do.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _BASE = "narrow_base"
+_RUNS = "narrow_runs"
 
 
 class _Narrow(torch.autograd.Function):
@@ -35,6 +42,50 @@ class _Narrow(torch.autograd.Function):
         return (gradient / copies).expand(ctx.shape), None
 
 
+@dataclass(frozen=True)
+class Runs:
+    """Channels equal in runs: one of each, (batch, runs, height, width), and how many they are."""
+
+    each: Tensor
+    counts: tuple[int, ...]
+
+    @cached_property
+    def whole(self) -> Tensor:
+        """All channels: (batch, channels, height, width)."""
+        return self.each.repeat_interleave(torch.tensor(self.counts), 1)
+
+    def mean(self) -> Tensor:
+        """Mean over all channels: (batch, 1, height, width)."""
+        counts = self.each.new_tensor(self.counts)
+        return (self.each * (counts / counts.sum())[:, None, None]).sum(1, keepdim=True)
+
+    def tensor(self) -> Tensor:
+        """What stands for them, (batch, channels, height, width)."""
+        wide = self.each[:, :1].expand(-1, sum(self.counts), -1, -1)
+        setattr(wide, _RUNS, self)
+        return wide
+
+
+def runs_of(x: Tensor) -> Runs | None:
+    """The runs that `x` stands for, if it does."""
+    return getattr(x, _RUNS, None)
+
+
+def notes_of(x: Tensor) -> dict[str, Any]:
+    """What others noted on `x`: its attributes, less those that say how it is stored."""
+    return {name: value for name, value in vars(x).items() if name not in (_BASE, _RUNS)}
+
+
+def spelled(x: Any) -> Any:
+    """The tensor with all its channels where `x` stands for runs; anything else as it is."""
+    runs = runs_of(x) if isinstance(x, Tensor) else None
+    if runs is None:
+        return x
+    whole = runs.whole.view_as(runs.whole)
+    vars(whole).update({name: note for name, note in notes_of(x).items() if name != "mix"})
+    return whole
+
+
 def equal_axes(x: Tensor) -> tuple[int, ...]:
     """Axes along which all entries are known to be equal because they share storage."""
     return tuple(d for d, (n, s) in enumerate(zip(x.shape, x.stride(), strict=True)) if n > 1 > s)
@@ -42,6 +93,7 @@ def equal_axes(x: Tensor) -> tuple[int, ...]:
 
 def narrow(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     """Store equal entries once: size 1 along `axes`, by default along all equal axes."""
+    x = spelled(x)
     base: Tensor | None = getattr(x, _BASE, None)
     equal = equal_axes(x)
     chosen = equal if axes is None else tuple(d for d in equal if d in axes)
@@ -63,6 +115,9 @@ def widen(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 def alias(x: Tensor) -> Tensor:
     """Give another tensor object with the same entries."""
+    runs = runs_of(x)
+    if runs is not None:
+        return runs.tensor()
     base = getattr(x, _BASE, None)
     return x.view_as(x) if base is None else widen(base, x.shape)
 
