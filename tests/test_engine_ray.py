@@ -21,12 +21,20 @@ from perimetry.bench.store import Store
 NAMES = [f"toy:slow-{i}" for i in range(6)] + ["toy:segfault", "toy:measure-error"]
 EVERYTHING = {"suites": ("structure", "deadpixel:all"), "fills": ("none", "box")}
 
+QUICK = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 2,
+    "enable_worker_prestart": False,
+}
+"""A node that refuses to answer is told dead within a second; one that is merely slow is not."""
+
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A head without cores and three nodes of one core each, on loopback, reporting to nobody."""
+    """A head without cores and two nodes of one core each, on loopback, reporting to nobody."""
     folder = str(Path(toys.__file__).parent)
     path = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     settings = {
@@ -39,9 +47,10 @@ def cluster(tmp_path_factory):
             patch.setenv(name, value)
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        small = {"object_store_memory": 80 * 2**20, "include_log_monitor": False}
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": QUICK, **small}
         made = Cluster(initialize_head=True, head_node_args=head)
-        nodes = [made.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(3)]
+        nodes = [made.add_node(num_cpus=1, **small) for _ in range(2)]
         yield made, nodes, Path(settings["TOY_LOG"])
         import ray
 
@@ -62,7 +71,7 @@ def kill_one(cluster, nodes, records):
 
 
 def test_a_node_killed_in_mid_sweep_costs_no_record_and_doubles_none(cluster, tmp_path):
-    """Three nodes, one killed: the records and the board of a run on this machine alone."""
+    """Two nodes, one killed: the records and the board of a run on this machine alone."""
     made, nodes, log = cluster
     store = Store(tmp_path / "ray")
     killer = threading.Thread(target=kill_one, args=(made, nodes, store.folder))
@@ -74,7 +83,7 @@ def test_a_node_killed_in_mid_sweep_costs_no_record_and_doubles_none(cluster, tm
 
     alone = Store(tmp_path / "local")
     expected = run(jobs(), alone, sweep_tools.SETTINGS, Options(), toolkit=sweep_tools.toolkit)
-    assert len(made.list_all_nodes()) == 3  # the head and two
+    assert len(made.list_all_nodes()) == 2  # the head and one
     assert {r.key: r.status for r in store.records()} == {r.key: r.status for r in alone.records()}
     assert to_csv(Board(store.records(), suites=toys.SUITES)) == to_csv(
         Board(alone.records(), suites=toys.SUITES)

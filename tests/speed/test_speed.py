@@ -24,6 +24,8 @@ from perimetry.suites.registry import SUITES
 from perimetry.suites.suite import Context
 
 ROUNDS = 2
+IMAGES = 8
+"""All costs but the fixed ones grow with images: few of them ask more of an overhead, not less."""
 
 
 def fastest(*jobs, rounds=ROUNDS):
@@ -42,7 +44,7 @@ def fastest(*jobs, rounds=ROUNDS):
 @pytest.fixture(scope="module")
 def resnet50():
     model = load("timm:resnet50@init", device="cpu", members=1)
-    images = open_images("dead-leaves", 24).load(model.spec)
+    images = open_images("dead-leaves", IMAGES).load(model.spec)
     model.select(0, model.spec.prepare(images[:2]))
     return model, images
 
@@ -75,16 +77,14 @@ def test_a_suite_costs_little_over_its_bare_passes(resnet50, name, record_proper
 
 def test_kim2023_is_faster_than_openerf_on_the_same_images(resnet50, tmp_path):
     model, images = resnet50
-    coarse = load("timm:resnet50@init", device="cpu", members=1, precision="bfloat16")
-    coarse.select(0, model.spec.prepare(images[:4]))
     for i, image in enumerate(images):
         pixels = (image.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")
     probes = ERF.probes(model, "kim2023", 0)
     module = model.module()
 
-    def ours(model=model):
-        photographs = open_images(str(tmp_path), 24).load(model.spec)
+    def ours():
+        photographs = open_images(str(tmp_path), IMAGES).load(model.spec)
         gradient_maps(model, photographs, probes, batch=BATCH["cpu"])
 
     def theirs():
@@ -96,11 +96,8 @@ def test_kim2023_is_faster_than_openerf_on_the_same_images(resnet50, tmp_path):
             show_progress=False,
         )
 
-    own, fast, other = fastest(ours, lambda: ours(coarse), theirs, rounds=3)
-    print(
-        f"\nkim2023, 24 images: {own:.2f} s, bfloat16 {fast:.2f} s, openerf {other:.2f} s: "
-        f"{other / own:.2f}x, {other / fast:.2f}x"
-    )
+    own, other = fastest(ours, theirs, rounds=4)
+    print(f"\nkim2023: {own:.2f} s, openerf {other:.2f} s: {other / own:.2f}x")
     assert other / own > 1
 
 
