@@ -79,8 +79,11 @@ def forecast(records: Sequence[Record], count: int, settings: Mapping[str, Any])
     from ..suites.erf import Erf
     from ..suites.erf_blocks import cut, default_block, passes
     from ..suites.perturbation import Perturbation
+    from ..suites.settings import configure
 
-    field, comb = Erf(**settings.get("erf", {})), Perturbation(**settings.get("perturbation", {}))
+    suites = {"erf": Erf(), "perturbation": Perturbation()}
+    chosen: dict[str, Any] = {**configure(suites, {n: settings.get(n, {}) for n in suites})}
+    field, comb = chosen["erf"], chosen["perturbation"]
     specs = {r.model.reference: r.model.spec for r in records if r.model.spec}
     found = []
     for name, reason in _reasons(records).items():

@@ -84,7 +84,9 @@ def test_a_run_says_why_and_at_what_cost_before_and_what_came_of_it_after(tmp_pa
     done = CliRunner().invoke(app, [*words, "--count", "4", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     records = Store(out).records()
-    (before,) = forecast([r for r in records if r.status == "skipped"], 4, {})
+    skipped = [r for r in records if r.status == "skipped"]
+    (before,) = forecast(skipped, 4, {})
+    assert [before] == forecast(skipped, 4, {"perturbation": {"position_images": "2"}})
     assert before in done.output
     assert f"{NO_RULE}; now measured by forward passes alone, about " in before
     (after,) = (r for r in remarks(records) if "measured by forward passes alone, as" in r)
