@@ -13,8 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from perimetry.adapters.load import load
-from perimetry.adapters.padding_fit import BATCH, Fit, _add
-from perimetry.adapters.padding_fit_profile import contrasts
+from perimetry.adapters.padding_fit import Fit
 from perimetry.adapters.weights import match_norms
 from perimetry.suites.images import ImageSet, open_images
 
@@ -24,8 +23,6 @@ CROPS = 2
 """Random crops of each test photograph, beside the central one, for agreement."""
 LEAVES_SEED = 1_000_003
 """The stream that `perimetry run` with seed 0 takes dead leaves from to fit on."""
-STRIDE = 2
-"""Of every layer that grows in these networks."""
 
 
 @dataclass
@@ -40,7 +37,7 @@ class Subject:
     shown: Tensor
     logits: Tensor
     target: Tensor
-    solved: dict[tuple[str, int, int | None], object] = field(default_factory=dict)
+    solved: dict[int, object] = field(default_factory=dict)
 
     @cached_property
     def leaves(self) -> Tensor:
@@ -128,52 +125,17 @@ def scaled(case: Subject, layers: int | None = None):
     return recalibrated(case, twin)
 
 
-class OwnPhases(Fit):
-    """As `Fit`, but what is made even is the energy of each layer's own taps, phase by phase."""
-
-    def _measure(self, *, moments: bool) -> tuple[Tensor, list[Tensor]]:
-        if moments:
-            self._see()
-        sites = list(self.sites.values())
-        level = torch.cat([tap_contrasts(site.taps) for site in sites])
-        level = level + 0 * sum(site.taps.sum() for site in sites)
-        slopes = [level.new_zeros(len(level), *site.taps.shape) for site in sites]
-        self._descend(level, slopes, 1.0)
-        return level.detach(), slopes
-
-    def _see(self) -> None:
-        """Second moments of patches and gradients, as `Fit` takes them."""
-        for start in range(0, len(self.images), BATCH):
-            watch, _, scalar = self._pass(start, BATCH)
-            found = torch.autograd.grad(scalar, [out for _, _, out, _ in watch.seen])
-            for (site, seen, _, window), gradient in zip(watch.seen, found, strict=True):
-                _add(site, seen.detach(), gradient, window)
-
-
-def tap_contrasts(taps: Tensor) -> Tensor:
-    """Contrasts of the phases' energies in `taps` (out, in, rows, columns), over their mean."""
-    energies = [
-        taps[:, :, a::STRIDE, b::STRIDE].double().square().sum()
-        for a in range(STRIDE)
-        for b in range(STRIDE)
-    ]
-    profile = torch.stack(energies).view(STRIDE, STRIDE)
-    return torch.tensordot(contrasts(STRIDE), profile / profile.detach().mean(), 2)
-
-
-def fitted(
-    case: Subject, images: Tensor, *, layers: int | None = None, norms: bool = False, kind=Fit
-):
-    """The fill `fit` on `images` and the first `layers`; each is solved once."""
-    key = (kind.__name__, images.data_ptr(), layers)
+def fitted(case: Subject, images: Tensor, *, norms: bool = False):
+    """The fill `fit` on `images`; each is solved once."""
+    key = images.data_ptr()
     if key not in case.solved:
         twin = case.model.padded("zero")
 
         def run(chunk: Tensor) -> Tensor:
             return twin.run(twin.spec.prepare(chunk)).target
 
-        names = [layer.name for layer in twin.treatment.layers][:layers]
-        kind(twin.module(), names, run, images).solve()
+        names = [layer.name for layer in twin.treatment.layers]
+        Fit(twin.module(), names, run, images).solve()
         case.solved[key] = twin
     twin = copy.deepcopy(case.solved[key])
     return recalibrated(case, twin) if norms else twin
@@ -185,10 +147,6 @@ CONSTRUCTIONS: dict[str, Callable[[Subject], object]] = {
     "fit, photographs, norms": lambda case: fitted(case, case.photographs, norms=True),
     "fit, other photographs": lambda case: fitted(case, case.others),
     "fit, dead leaves": lambda case: fitted(case, case.leaves),
-    "own phases even, stem": lambda case: fitted(case, case.photographs, layers=1, kind=OwnPhases),
-    "own phases even, two layers": lambda case: fitted(
-        case, case.photographs, layers=2, kind=OwnPhases
-    ),
     "box, norms": lambda case: recalibrated(case, case.model.padded("box")),
     "box on two layers, norms": lambda case: box(case, 2),
     "taps scaled on two layers, norms": lambda case: scaled(case, 2),
