@@ -59,8 +59,8 @@ def train(
     box: Annotated[int, typer.Option(min=1, help="Side of the box in pixels.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="How many; four or more give intervals.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1)] = 16,
-    batch: Annotated[int, typer.Option(min=2)] = 32,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 16,
+    batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = 32,
     rate: Annotated[float, typer.Option(min=0, help="Largest learning rate.")] = 0.03,
     precision: Annotated[
         Mixed, typer.Option(help="bfloat16 is mixed precision, for GPUs.")
