@@ -1,16 +1,21 @@
-"""Test processes that run side by side share the cores: each takes its part of them as threads."""
+"""What holds for all tests, since they run side by side on cores that they share."""
 
 import os
 
+import hypothesis
 import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any test file imports torch, which reads the number once; their children inherit it.
+    """Give each process its part of the cores as threads, and no example an absolute time limit.
 
-    More threads than cores would spin while they wait for each other.
+    Before any test file imports torch, which reads the number of threads once; child processes
+    inherit it. More threads than cores would spin while they wait for each other.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if processes > 1:
         threads = max(1, (os.cpu_count() or 1) // processes)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    unhurried = hypothesis.settings(hypothesis.settings.default, deadline=None)
+    hypothesis.settings.register_profile("unhurried", unhurried)
+    hypothesis.settings.load_profile("unhurried")

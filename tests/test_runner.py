@@ -27,7 +27,7 @@ from perimetry.bench.store import Store, StoreError
 
 SETTINGS = Settings(images="noise", count=4)
 FAULTS = ["a", "segfault", "measure-kill", "measure-error", "hang", "unknown", "noise", "headless"]
-LIMIT_S = 2.0
+LIMIT_S = 4.0
 
 
 def jobs_of(names, fills=("none",), suites=("structure", "deadpixel:all"), settings=SETTINGS):
