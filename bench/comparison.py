@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapters.errors import InputError, PerimetryError
 from .again import Folders, Order, Tools, order_of, remake
-from .comparison_sources import Side, Wanted, open_sides
+from .comparison_sources import ONE_MODEL, Side, Wanted, open_sides
 from .comparison_statistics import Evidence, evidence, holm
 from .comparison_words import NOT_LOOKED
 from .fingerprint import CELL, NAME, Parting, WithFingerprint, partings
@@ -143,7 +143,7 @@ def compare(
         known = tools.toolkit().suites
     pairs = [_pair(group[0], other, known, force=force) for group in groups for other in group[1:]]
     if not pairs:
-        raise InputError("there is one model only; expected at least two to compare")
+        raise InputError(ONE_MODEL)
     if stages:
         pairs = _with_stages(pairs, tools, folders)
     columns = {

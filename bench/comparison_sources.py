@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 DEFAULT_FILL: Fill = "none"
 PRINT = ":".join(CELL)
+ONE_MODEL = (
+    "there is one model only; expected at least two to compare, such as A.onnx B.onnx, or A and "
+    "its twin A+box"
+)
 
 
 @dataclass(frozen=True)
@@ -115,13 +119,20 @@ def open_sides(things: Sequence[Any], wanted: Wanted) -> tuple[list[list[Side]],
     `UnknownNameError` with near names, `MixedRecordsError`, `NotMeasuredError`.
     """
     given = [_read(thing) for thing in things]
+    if len(given) == 1 and not _is_folder(given[0]):
+        raise InputError(ONE_MODEL)  # before it is measured for nothing
     shelf = Shelf(wanted.where)
-    folders = [g for g in given if isinstance(g, _Given) and g.folder and g.model is None]
+    folders = [g for g in given if isinstance(g, _Given) and _is_folder(g)]
     if len(folders) == len(given) > 1:
         groups = _runs(folders, shelf)
     else:
         groups = [_distinct(_models(given, shelf, wanted))]
     return groups, shelf.problems
+
+
+def _is_folder(thing: Side | _Given) -> bool:
+    """Whether a folder was named as a whole, with all its models."""
+    return isinstance(thing, _Given) and bool(thing.folder) and thing.model is None
 
 
 class Shelf:

@@ -490,3 +490,12 @@ def test_two_long_paths_keep_their_ends_in_a_heading():
     assert re.fullmatch(
         r"a-long.*\.\.\..*box-seed0\.onnx against a-long.*none-seed0\.onnx", heading
     )
+
+
+def test_one_model_alone_is_refused_before_it_is_measured(monkeypatch):
+    """Nothing is opened for a comparison that cannot be."""
+    monkeypatch.setattr(
+        "perimetry.bench.comparison_sources._models", lambda *_given: pytest.fail("it was measured")
+    )
+    with pytest.raises(InputError, match=r"one model only; .* A\+box"):
+        compare("timm:test_resnet@init")
