@@ -346,7 +346,7 @@ def test_mixed_protocol_versions_in_one_baseline_are_refused(copy):
     record = next(r for r in store.records() if r.suite == "erf")
     record.version, record.key = "0", "0" * 64
     store.put(record)
-    with pytest.raises(MixedRecordsError, match="version 0"):
+    with pytest.raises(MixedRecordsError, match="version=0"):
         gate.open_baseline(copy)
     assert gate.open_baseline(copy, ["version=1"]).references == [NAME]
 
