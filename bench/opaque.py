@@ -81,7 +81,7 @@ def forecast(records: Sequence[Record], count: int, settings: Mapping[str, Any])
     from ..suites.perturbation import Perturbation
     from ..suites.settings import configure
 
-    suites = {"erf": Erf(), "perturbation": Perturbation()}
+    suites: dict[str, Any] = {"erf": Erf(), "perturbation": Perturbation()}
     chosen: dict[str, Any] = {**configure(suites, {n: settings.get(n, {}) for n in suites})}
     field, comb = chosen["erf"], chosen["perturbation"]
     specs = {r.model.reference: r.model.spec for r in records if r.model.spec}
