@@ -143,7 +143,8 @@ def erf_coverage(
     samples: int, *, seeds: int = 200, draws: int = 200, sigma: float = SIGMA
 ) -> list[Coverage]:
     """Coverage of `erf`'s `luo_size`, `radius` and `sigma_x` on a planted Gaussian."""
-    from ..suites.erf import ERF, LUO_THRESHOLD
+    from ..suites.erf import ERF
+    from ..suites.erf_metrics import LUO_THRESHOLD
 
     place = np.arange(SIDE) - SIDE // 2
     bell = np.exp(-(place**2) / (2 * sigma**2))

@@ -14,7 +14,8 @@ from perimetry.adapters.errors import InputError, NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.model import InputSpec
 from perimetry.adapters.torch import wrap
-from perimetry.suites.erf import AREAS, ERF, Erf, area_ratios
+from perimetry.suites.erf import ERF, Erf
+from perimetry.suites.erf_metrics import AREAS, area_ratios
 from perimetry.suites.gaussian import fit_gaussian
 from perimetry.suites.gradients import gradient_maps
 from perimetry.suites.images import open_images
