@@ -78,18 +78,18 @@ def audit(
 
     toolkit = toolkit or standard()
     settings = Settings(
-        images,
-        count,
-        seed,
-        draws,
-        target,
-        size,
-        members,
-        precision,
-        recalibrate,
-        options or {},
-        inputs or {},
-        fit_images,
+        images=images,
+        count=count,
+        seed=seed,
+        draws=draws,
+        target=target,
+        size=size,
+        members=members,
+        precision=precision,
+        recalibrate=recalibrate,
+        options=options or {},
+        inputs=inputs or {},
+        fit_images=fit_images,
     )
     place = pick_device(device)
     text, objects, identities = _named(reference, name)
