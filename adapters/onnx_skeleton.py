@@ -23,6 +23,7 @@ from .onnx_dequantised import without_quantisation
 from .onnx_file import plain
 from .onnx_gelu import with_gelus
 from .onnx_graph import Mode, Node
+from .onnx_group_norm import with_group_norms
 from .onnx_interpreter import Interpreter, apply
 from .onnx_target import SHAPE_ONLY
 
@@ -114,7 +115,7 @@ class SkeletonBody(Interpreter):
     def __init__(self, proto: onnx.ModelProto) -> None:
         super().__init__(proto, Mode(skeleton=True))
         floats, self.alias = without_quantisation(self.graph)
-        self.graph = with_gelus(floats)
+        self.graph = with_group_norms(with_gelus(floats))
         self.folded = folded_norms(self.graph.nodes)
         self.layers = {
             n.outputs[0]: NodeLayer(n, self.mode, folded=n.outputs[0] in self.folded)

@@ -227,6 +227,33 @@ def test_norms_that_were_folded_and_others_beside_them_count_as_in_torch(name, t
     np.testing.assert_allclose(maps["sensitivity"], wanted.numpy(), rtol=1e-9)
 
 
+class Smoothed(nn.Module):
+    """A mean-pool of the normed map beside the map itself: the two are one signal."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 4, 4), nn.GroupNorm(1, 8)
+        self.pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return x + self.pool(self.norm(x))
+
+
+def test_a_group_norm_that_was_written_out_keeps_its_signal(tmp_path):
+    """It is followed through the norm as in torch, so that sums with it are sums of amplitudes."""
+    path = tmp_path / "smoothed.onnx"
+    x = torch.rand(2, 3, SIDE, SIDE)
+    onnx_table.export(Smoothed().eval(), x, path, "torchscript 17", free=True)
+    wanted = energy_map(light_copy(Smoothed().eval()), (3, SIDE, SIDE))[0]
+    opened = open_onnx(path, device="cpu")
+    found = energy_map(opened.skeleton(), (3, SIDE, SIDE))[0]
+    np.testing.assert_allclose(found / found.mean(), wanted / wanted.mean(), rtol=1e-9)
+    ops = [node.op for node, _ in opened.skeleton().body.plan((opened.target.name,))]
+    assert "GroupNormalization" in ops
+    assert "Reshape" not in ops
+
+
 # ------------------------------------------------------------------ quantised graphs
 
 
