@@ -123,8 +123,9 @@ def apart(known: pd.DataFrame) -> str:
         f"standard deviation of 0.02), so that residual branches add little and the stem's pattern "
         f"comes through undiluted; drawn with 1/fan_in instead, pvt_v2_b0 measures 0.25 (0.09 to "
         f"0.66), mambaout_femto 0.10 (0.07 to 0.16), starnet_s1 0.12 (0.07 to 0.21; six seeds). "
-        f"Measured higher: {names(above)}; branches without weights of their own (a mean pool less "
-        f"its input) cancel part of the shortcut, which `structure` takes for independent."
+        f"Measured higher: {names(above)}. A tensor and its own mean pool, the token mixer of "
+        f"poolformer_s12 and efficientformer_l1, are reckoned with as what they are; taken for "
+        f"independent they would be expected at a third of what is measured."
     )
 
 
