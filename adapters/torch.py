@@ -133,10 +133,10 @@ class TorchModel:
             images = images_to_fit(images, trained=not self._calibrated, spatial=self.spatial)
         twin = self._twin(WeightSets(self.members))
         twin.original = self
-        twin._body = _weightless(self._shell)
-        example = blank_input(self._shell, self.spec)
         seen = images if fill == "fit" else None
-        twin._padding = pad_body(twin._body, fill, example, seed=seed, images=seen)
+        twin._body, twin._padding = self._grown(
+            partial(pad_body, fill=fill, seed=seed, images=seen)
+        )
         twin.treatment = twin._padding.treatment
         twin._recalibrated = recalibrate
         if not twin.treatment.layers:
@@ -145,6 +145,16 @@ class TorchModel:
             twin._calibrated = sys.maxsize
             twin.notes.append("norm statistics re-estimated: outputs match the original's moments")
         return twin
+
+    def _grown(self, pad: Callable[..., Padding]) -> tuple[nn.Module, Padding]:
+        """The weightless body as `pad` grows it; by real weights where a forward needs them."""
+        body = _weightless(self._shell)
+        try:
+            return body, pad(body, x=blank_input(self._shell, self.spec))
+        except InputError:
+            real = self._build(0).eval()
+            padding = pad(real, x=blank_input(real, self.spec))
+            return _weightless(real), padding
 
     def resized(self, height: int, width: int) -> TorchModel:
         """The same weights at another input size; see `Model.resized`."""

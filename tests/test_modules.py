@@ -115,3 +115,30 @@ def test_scripts_and_modules_without_numbers_are_refused_with_a_way_on():
         wrap(script)
     with pytest.raises(InputError, match=r"first\.weight of Net is on the meta device.*to_empty"):
         audit(Net().to("meta"))
+
+
+class Deciding(nn.Module):
+    """A forward that does one thing or another, by what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3, 2, 1)
+        self.second = nn.Conv2d(8, 16, 3, 2, 1)
+
+    def forward(self, x):
+        """Twice the map where it is positive on average."""
+        x = self.first(x)
+        return self.second((x * 2 if x.mean() > 0 else x).relu())
+
+
+def test_a_forward_that_decides_by_numbers_takes_every_padding():
+    """Such a module cannot be traced without numbers; its kernels grow all the same."""
+    fills = ("none", "zero", "box", "fresh")
+    records = audit(Deciding(), ("structure", "deadpixel"), fills, size=(64, 64), count=2)
+    assert {r.status for r in records} == {"ok"}
+    found = {(r.fill, r.suite): r.metrics.get("imbalance") for r in records}
+    assert found["none", "structure"].value > 0.5
+    assert found["box", "structure"].value < 1e-6
+    assert found["zero", "deadpixel"].value == pytest.approx(found["none", "deadpixel"].value)
+    assert found["box", "deadpixel"].value < 0.5 * found["none", "deadpixel"].value
