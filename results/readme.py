@@ -62,7 +62,7 @@ def counts() -> dict[str, str]:
     healed = int((treated.reindex(uneven) >= 0.95).sum())
     return {
         "structure": f"{(plain >= 0.95).sum()} are even, {len(uneven)} are not; padding evens "
-        f"{healed} of these."
+        f"{healed} of these; {frame.model.nunique() - len(plain)} have no phases to compare."
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 
@@ -25,7 +26,8 @@ sys.path.append(str(HERE.parent))
 from publishing import families as families_of_timm  # noqa: E402
 from publishing import rank_correlation, reflow, year  # noqa: E402
 
-COMMAND = "perimetry run 'timm:*@init' --suite structure --kernel-padding none,zero --out RUN_DIR"
+WHAT = "'timm:*@init' --suite structure --kernel-padding none,zero"
+COMMAND = f"perimetry run {WHAT} --workers 2 --out RUN_DIR"
 TITLE = "What timm's architectures imply"
 PAGE_BYTES = 3_000_000
 """What the page may weigh: maps are made coarser until it fits."""
@@ -92,8 +94,10 @@ def readme(frame: pd.DataFrame, store: Packed) -> str:
     uneven = known[known.weakest < EVEN]
     cured = treated.loc[uneven.index]
     left = cured[cured.weakest < EVEN]
-    versions = store.records()[0].environment.libraries
-    seconds = sum(r.timing.load_s + r.timing.measure_s for r in store.records())
+    records = store.records()
+    versions = records[0].environment.libraries
+    seconds = sum(r.timing.load_s + r.timing.measure_s for r in records)
+    times = sorted(datetime.fromisoformat(r.created) for r in records)
     return f"""\
 # What timm's architectures imply: structure of the whole zoo
 
@@ -106,9 +110,9 @@ random weights. Exact for the architecture: no weights, no data, no noise.
     {COMMAND}
     python results/timm-structure/publish.py RUN_DIR
 
-torch {versions["torch"]}, timm {versions["timm"]}, {store.records()[0].created[:10]}, one CPU
-core;
-{seconds / 60:.0f} minutes of computing for {len(frame)} records. `board.csv` has every number,
+torch {versions["torch"]}, timm {versions["timm"]}, {times[0]:%Y-%m-%d}, two CPU cores:
+{(times[-1] - times[0]).total_seconds() / 60:.1f} minutes from the first of {len(frame)} records to
+the last, {seconds / 60:.0f} minutes of computing. `board.csv` has every number,
 `records.jsonl.gz` the packed records; `board.html` has both on one page that opens from disk, with
 ranking, maps and plots.
 
