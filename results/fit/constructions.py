@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from perimetry.suites.images import ImageSet, open_images
 
 FITTED = 24
 """Photographs, or dead leaves, that a construction may see."""
+MANY = 72
+"""Photographs that one of them may see."""
 CROPS = 2
 """Random crops of each test photograph, beside the central one, for agreement."""
 LEAVES_SEED = 1_000_003
@@ -33,6 +36,7 @@ class Subject:
     model: object
     photographs: Tensor
     others: Tensor
+    many: Tensor
     centres: Tensor
     shown: Tensor
     logits: Tensor
@@ -51,18 +55,23 @@ def subject(name: str, reference: str, fit: str, test: str) -> Subject:
     spec = model.spec
     centres = open_images(test, 10_000).load(spec)
     shown = torch.cat([centres, *(random_crops(test, spec, seed) for seed in range(CROPS))])
-    first, second = choices(fit)
+    seen = [choice.load(spec) for choice in choices(fit)]
     logits, target = forward(model, shown)
-    return Subject(name, model, first.load(spec), second.load(spec), centres, shown, logits, target)
+    return Subject(name, model, *seen, centres, shown, logits, target)
 
 
-def choices(folder: str) -> tuple[ImageSet, ImageSet]:
-    """`FITTED` photographs of `folder`, those of `perimetry run`, and `FITTED` of the others."""
+def choices(folder: str) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """`FITTED` photographs, those of `perimetry run`; as many others; `MANY` of all."""
     every, first = open_images(folder, 10_000), open_images(folder, FITTED)
     rest = [path for path in every.files if path not in first.files]
-    picked = np.random.default_rng(1).choice(len(rest), FITTED, replace=False)
-    files = tuple(rest[i] for i in sorted(picked))
-    return first, replace(every, count=len(files), files=files, _cache={})
+    return first, some(every, rest, FITTED, 1), some(every, every.files, MANY, 5)
+
+
+def some(every: ImageSet, paths: Sequence[Path], count: int, seed: int) -> ImageSet:
+    """A seeded choice of photographs."""
+    picked = np.random.default_rng(seed).choice(len(paths), count, replace=False)
+    files = tuple(paths[i] for i in sorted(picked))
+    return replace(every, count=count, files=files, _cache={})
 
 
 def random_crops(folder: str, spec, seed: int) -> Tensor:
@@ -146,6 +155,7 @@ CONSTRUCTIONS: dict[str, Callable[[Subject], object]] = {
     "fit, photographs": lambda case: fitted(case, case.photographs),
     "fit, photographs, norms": lambda case: fitted(case, case.photographs, norms=True),
     "fit, other photographs": lambda case: fitted(case, case.others),
+    "fit, 72 photographs": lambda case: fitted(case, case.many),
     "fit, dead leaves": lambda case: fitted(case, case.leaves),
     "box, norms": lambda case: recalibrated(case, case.model.padded("box")),
     "box on two layers, norms": lambda case: box(case, 2),
