@@ -134,13 +134,16 @@ def _r_squared(
 
     Every replicate's map and residual is a sum of these, so that neither is ever formed: the map is
     weights @ flat, and the Gaussian, moved by one step, is the Jacobian times `amplitude` for the
-    first column and the weighted `moves` (n, 5) for all.
+    first column and the weighted `moves` (n, 5) for all. A replicate of samples that are zero has no
+    variance to explain: 0.
     """
     gaussian = (weights - weights[:1]) @ moves
     gaussian[:, 0] += amplitude
     covariance = _covariance(flat, jacobian)
     totals = _squares(weights, covariance[: len(flat), : len(flat)])
-    return 1 - _squares(np.hstack([weights, -gaussian]), covariance) / totals
+    residuals = _squares(np.hstack([weights, -gaussian]), covariance)
+    left: Array = np.divide(residuals, totals, out=np.ones_like(totals), where=totals > 0)
+    return 1 - left
 
 
 def _covariance(rows: Array, columns: Array) -> Array:

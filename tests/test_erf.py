@@ -128,6 +128,14 @@ def test_one_step_replicates_of_the_fit_follow_full_fits():
         assert np.abs(fast[name] - full).max() < 0.15 * np.ptp(full) + 1e-6
 
 
+def test_a_replicate_of_silent_images_alone_has_nothing_to_explain():
+    """An image without a gradient, drawn twice, leaves a map of zeros, whose R^2 is 0."""
+    samples = np.stack([planted(), np.zeros_like(planted())])
+    found = fit_gaussian(samples, np.array([[0.5, 0.5], [1, 0], [0, 1]])).values["r_squared"]
+    assert found[:2] == pytest.approx(1, abs=1e-6)
+    assert found[2] == 0
+
+
 def test_a_flat_map_has_no_gaussian_and_says_so():
     fit = fit_gaussian(np.ones((1, 32, 32)), np.ones((1, 1)))
     assert "flat" in fit.failure
