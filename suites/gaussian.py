@@ -134,8 +134,8 @@ def _r_squared(
 
     Every replicate's map and residual is a sum of these, so that neither is ever formed: the map is
     weights @ flat, and the Gaussian, moved by one step, is the Jacobian times `amplitude` for the
-    first column and the weighted `moves` (n, 5) for all. A replicate of samples that are zero has no
-    variance to explain: 0.
+    first column and the weighted `moves` (n, 5) for all. A replicate of zeros has no variance to
+    explain: 0.
     """
     gaussian = (weights - weights[:1]) @ moves
     gaussian[:, 0] += amplitude
