@@ -14,7 +14,7 @@ from perimetry.bench.environment import environment
 from perimetry.bench.speed import Audit, Growth, Row, full_audit, open_bench, peak_of, turns
 from perimetry.bench.speed_floor import Rates, Work, work_of
 from perimetry.bench.speed_page import merged
-from perimetry.bench.speed_report import Report, render
+from perimetry.bench.speed_report import Report, _rivals, render
 from perimetry.bench.speed_rivals import Duel
 from perimetry.suites.registry import SUITES
 
@@ -157,3 +157,13 @@ def test_an_unknown_suite_is_answered_with_near_names():
     done = CliRunner().invoke(app, ["bench", "--suite", "structur"])
     assert done.exit_code == 1
     assert "did you mean structure?" in done.output
+
+
+def test_a_model_without_the_rivals_map_costs_no_other_its_rows(report):
+    """Kim's map of an initial ViT is rounding noise: there is nothing to compare, and it is said."""
+    bench = open_bench("timm:test_vit@init", device="cpu", count=2, batch=2)
+    said, report.duels = [], {}
+    _rivals(report, bench, said.append)
+    assert report.duels == {}
+    assert "no such map" in said[-1]
+    assert "zero everywhere" in said[-1]
