@@ -160,10 +160,10 @@ def test_an_unknown_suite_is_answered_with_near_names():
 
 
 def test_a_model_without_the_rivals_map_costs_no_other_its_rows(report):
-    """Kim's map of an initial ViT is rounding noise: there is nothing to compare, and it is said."""
+    """Kim's map of an initial ViT is rounding noise: nothing to compare, and it is said."""
     bench = open_bench("timm:test_vit@init", device="cpu", count=2, batch=2)
-    said, report.duels = [], {}
-    _rivals(report, bench, said.append)
-    assert report.duels == {}
+    own, said = Report(report.device, report.environment, report.rates), []
+    _rivals(own, bench, said.append)
+    assert own.duels == {}
     assert "no such map" in said[-1]
     assert "zero everywhere" in said[-1]
