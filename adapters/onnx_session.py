@@ -39,7 +39,7 @@ def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
     cut.ir_version = proto.ir_version
     cut.opset_import.extend(proto.opset_import)
     graph = cut.graph
-    graph.name = proto.graph.name
+    graph.name = plain(proto.graph.name)
     graph.node.extend(reversed(nodes))
     unread = {i.name for i in proto.graph.initializer} - needed
     graph.input.extend(i for i in proto.graph.input if i.name not in unread)

@@ -247,6 +247,22 @@ def test_a_flipped_byte_gives_a_model_or_a_clear_error(place, value, length, tmp
         assert net.gradients is None or net.gradients.isprintable()
 
 
+@pytest.mark.parametrize("name", ["graph", "node", "tensor"])
+def test_a_name_that_is_no_text_gives_a_model_or_a_clear_error(name, tmp_path):
+    """A parser takes any bytes for a name, and gives what is no UTF-8 as bytes."""
+    proto = convnet()
+    held = {"graph": proto.graph, "node": proto.graph.node[0], "tensor": proto.graph.initializer[0]}
+    held[name].name = "twelve-bytes"
+    data = proto.SerializeToString().replace(b"twelve-bytes", b"\x80welve-bytes")
+    path = write(data, tmp_path / "a.onnx")
+    if name == "tensor":
+        with pytest.raises(ModelFileError, match="before anything writes it"):
+            open_onnx(path, device="cpu")
+    else:
+        net = open_onnx(path, device="cpu")
+        assert net.run(net.spec.prepare(IMAGE)).target is not None
+
+
 def test_typed_entries_are_counted_like_raw_ones(tmp_path):
     proto = convnet()
     values = np.arange(30, dtype=np.float32)
