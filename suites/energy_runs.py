@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from .energy_base import is_energy
-from .narrow import Runs, equal_axes, narrow, notes_of, runs_of, spelled, widen
+from .narrow import Runs, equal_axes, narrow, noted, runs_of, spelled, widen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,8 +68,6 @@ def join(tensors: Sequence[Tensor], axis: int) -> Tensor | None:
     counts = tuple(n for part in parts for n in part.counts)
     if 2 * len(counts) > sum(counts):
         return None
-    import torch
-
     return Runs(torch.cat([part.each for part in parts], 1), counts).tensor()
 
 
@@ -129,8 +127,7 @@ def _with_mean(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     runs = runs_of(x)
     if runs is None or groups != 1:
         return args, kwargs
-    mean = widen(runs.mean(), x.shape)
-    vars(mean).update(notes_of(x))
+    mean = noted(widen(runs.mean(), x.shape), x)
     if "input" in kwargs:
         return args, {**kwargs, "input": mean}
     return (mean, *args[1:]), kwargs
@@ -166,15 +163,9 @@ def _small(x: Any) -> Any:
         return x
     runs = runs_of(x)
     small = narrow(x, [1]) if runs is None else runs.each
-    if small is x:
-        return x
-    own = small.view_as(small)
-    vars(own).update(notes_of(x))
-    return own
+    return x if small is x else noted(small.view_as(small), x)
 
 
 def _in_runs(out: Tensor, counts: tuple[int, ...]) -> Tensor:
     """What was worked out for one channel of each run, for all."""
-    wide = Runs(out, counts).tensor()
-    vars(wide).update(notes_of(out))
-    return wide
+    return noted(Runs(out, counts).tensor(), out)

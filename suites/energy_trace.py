@@ -81,7 +81,9 @@ class Trace(TorchFunctionMode):
             out = func(*args, **kwargs)
             if not isinstance(out, Tensor):
                 return out
-            return self._tag(func(*map(spelled, args), **kwargs), list(args))
+            if any(runs_of(t) is not None for t in tensors_in(args)):
+                out = func(*map(spelled, args), **kwargs)
+            return self._tag(out, list(args))
         tensors = tensors_in((args, kwargs))
         self._refuse_spoiled(name, tensors)
         try:

@@ -71,9 +71,11 @@ def runs_of(x: Tensor) -> Runs | None:
     return getattr(x, _RUNS, None)
 
 
-def notes_of(x: Tensor) -> dict[str, Any]:
-    """What others noted on `x`: its attributes, less those that say how it is stored."""
-    return {name: value for name, value in vars(x).items() if name not in (_BASE, _RUNS)}
+def noted(x: Tensor, like: Tensor) -> Tensor:
+    """`x`, with what others noted on `like`: its attributes, less those of how it is stored."""
+    stored = (_BASE, _RUNS)
+    vars(x).update({name: note for name, note in vars(like).items() if name not in stored})
+    return x
 
 
 def spelled(x: Any) -> Any:
@@ -81,8 +83,8 @@ def spelled(x: Any) -> Any:
     runs = runs_of(x) if isinstance(x, Tensor) else None
     if runs is None:
         return x
-    whole = runs.whole.view_as(runs.whole)
-    vars(whole).update({name: note for name, note in notes_of(x).items() if name != "mix"})
+    whole = noted(runs.whole.view_as(runs.whole), x)
+    vars(whole).pop("mix", None)  # which is of one channel a run
     return whole
 
 
