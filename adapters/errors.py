@@ -36,6 +36,7 @@ class NotApplicableError(PerimetryError, NotImplementedError):
 NO_GRADIENTS = "no gradient route: "
 """How the reason begins why a model has forward passes only."""
 
+
 FEW = 8
 """So many names are all told when none is near."""
 

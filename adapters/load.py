@@ -13,7 +13,9 @@ from .errors import InputError, UnknownNameError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .model import InputSpec, Model, Precision
+    from .input_spec import InputSpec
+    from .model import Model, Precision
+
 
 FORMS = "timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, or PATH.onnx"
 
@@ -34,13 +36,14 @@ def load(
 
     `target` names the layer to audit (default: the last spatial feature map). `size` (height,
     width) overrides that of the model's input, `spec` the whole input of a module or an ONNX file.
-    `inputs` state what an ONNX file leaves to guess of its input and output (see `onnx_statement`).
+    `inputs` state what an ONNX file leaves to guess of its input and output (see
+    `onnx.inputs.declaration`).
     `seed` and `members` are the first seed and the number of seeds of an `@init` model.
     `precision` is the float type of the passes.
     Raises subclasses of `PerimetryError`.
     """
     if isinstance(reference, nn.Module):
-        from .torch import wrap
+        from .pytorch.model import wrap
 
         return wrap(
             reference, spec=spec, device=device, target=target, precision=precision, size=size
@@ -48,7 +51,7 @@ def load(
     if not isinstance(reference, str):
         return reference
     if reference.endswith(".onnx"):
-        from .onnx import open_onnx
+        from .onnx.opening import open_onnx
 
         return open_onnx(
             reference,

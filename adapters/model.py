@@ -7,170 +7,24 @@ width), normalised, the tensor gradients are taken with respect to.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .device import send
-from .errors import InputError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-STRIDE_TOLERANCE = 0.25
+    from .feature_grid import Grid
+    from .input_spec import InputSpec
+    from .padding_mode import Border
+    from .treatment import Fill, Treatment
+
 
 Precision = Literal["float32", "float64", "bfloat16"]
 """Float type of the passes: float64 where decisions at kinks must not depend on rounding, bfloat16
 (gradient passes only, batch norms folded) where speed matters more than the third digit."""
-
-Fill = Literal["none", "zero", "box", "fresh", "fit"]
-UNTOUCHED = "untouched by kernel padding: no strided kernel that the fill could grow"
-FILLS: tuple[Fill, ...] = ("none", "zero", "box", "fresh", "fit")
-
-Border = Literal["reflect", "replicate", "circular"]
-"""What may stand beyond a border in place of padding: torch's names of its padding modes."""
-BORDERS: tuple[Border, ...] = ("reflect", "replicate", "circular")
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """How a model wants its pixels: everything between an image in [0, 1] and the tensor it sees.
-
-    `value_range` is the value of white before normalisation (1 or 255). `layout` and `dtype` are
-    what the runtime is fed; `x` itself stays float32 NCHW, so that all gradients share one shape.
-    `guessed` names the fields that were not stated by the model.
-    """
-
-    height: int
-    width: int
-    channels: int = 3
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    value_range: float = 1.0
-    channel_order: Literal["RGB", "BGR"] = "RGB"
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    dtype: Literal["float32", "float16", "uint8"] = "float32"
-    interpolation: str = "bicubic"
-    crop_pct: float = 0.875
-    guessed: tuple[str, ...] = ()
-
-    def prepare(self, images: Tensor) -> Tensor:
-        """Normalise `images` (batch, 3, height, width) in [0, 1] to `x` (batch, channels, ...).
-
-        One-channel models see the mean of red, green and blue.
-        Raises `InputError` when the shape is not (batch, 3, height, width).
-        """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise InputError(
-                f"images have shape {tuple(images.shape)}; expected (batch, 3, height, width)"
-            )
-        if self.channels == 1:
-            images = images.mean(1, keepdim=True)
-        elif self.channel_order == "BGR":
-            images = images.flip(1)
-        return (images * self.value_range - self.channel_mean(images)) / self.channel_std(images)
-
-    def channel_mean(self, like: Tensor) -> Tensor:
-        """`mean` as (1, channels, 1, 1), on the device of `like`."""
-        return _by_channel(self.mean, like)
-
-    def channel_std(self, like: Tensor) -> Tensor:
-        """`std` as (1, channels, 1, 1), on the device of `like`."""
-        return _by_channel(self.std, like)
-
-    def blank(self, level: float = 0.5) -> Tensor:
-        """One image of nothing but grey `level`, as `x` (1, channels, height, width)."""
-        return self.prepare(torch.full((1, 3, self.height, self.width), level))
-
-    def digest(self) -> str:
-        """Sha256 over all fields: two equal digests see the same pixels."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-
-def _by_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return send(torch.tensor(values, dtype=like.dtype, device="cpu"), like.device).view(1, -1, 1, 1)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How a raw target tensor is read as (batch, channels, height, width).
-
-    `kind` is NCHW, NHWC, NLC (batch, tokens, channels) or NCL; `prefix` tokens (class, register)
-    come first and are dropped. `height` and `width` count units.
-    """
-
-    name: str
-    kind: Literal["NCHW", "NHWC", "NLC", "NCL"]
-    channels: int
-    height: int
-    width: int
-    prefix: int = 0
-
-    def read(self, raw: Tensor) -> Tensor:
-        """View `raw` as (batch, channels, height, width); differentiable."""
-        if self.kind == "NCHW":
-            return raw
-        if self.kind == "NHWC":
-            return raw.permute(0, 3, 1, 2)
-        tokens = raw if self.kind == "NLC" else raw.transpose(1, 2)
-        tokens = tokens[:, self.prefix :]
-        return tokens.transpose(1, 2).reshape(len(raw), -1, self.height, self.width)
-
-
-def find_grid(
-    name: str, raw: Tensor, input_size: tuple[int, int], prefix: int | None = None
-) -> Grid | None:
-    """Read the shape of one raw tensor as a grid of units, or None when it is none.
-
-    `raw` is (batch, ...); `input_size` is (height, width) in pixels. A grid has at least two units
-    along one axis, and about the same stride along both. Token tensors may carry
-    `prefix` leading tokens; None tries 0, 1, 2, 4, 5.
-    """
-    shape = tuple(raw.shape)
-    if not raw.is_floating_point():
-        return None
-    if len(shape) == 4:
-        if _is_grid(shape[2:], input_size):
-            return Grid(name, "NCHW", shape[1], *shape[2:])
-        if _is_grid(shape[1:3], input_size):
-            return Grid(name, "NHWC", shape[3], *shape[1:3])
-        return None
-    if len(shape) != 3:
-        return None
-    for kind, tokens, channels in (("NLC", shape[1], shape[2]), ("NCL", shape[2], shape[1])):
-        for skip in (0, 1, 2, 4, 5) if prefix is None else (prefix,):
-            size = _token_size(tokens - skip, input_size)
-            if size is not None:
-                return Grid(name, kind, channels, *size, prefix=skip)  # type: ignore[arg-type]
-    return None
-
-
-def _is_grid(size: tuple[int, ...], input_size: tuple[int, int]) -> bool:
-    """Whether `size` units cover `input_size` pixels with strides within a quarter of another.
-
-    Unpadded networks lose the same number of units along both axes, so strides may differ a little.
-    """
-    (h, w), (height, width) = size, input_size
-    if h * w < 2 or h > height or w > width:
-        return False
-    rows, columns = height / h, width / w
-    return abs(rows - columns) <= STRIDE_TOLERANCE * max(rows, columns)
-
-
-def _token_size(tokens: int, input_size: tuple[int, int]) -> tuple[int, int] | None:
-    """The (height, width) that `tokens` units make over `input_size`, within one unit, or None."""
-    if tokens < 4:
-        return None
-    height, width = input_size
-    h = round((tokens * height / width) ** 0.5)
-    if h < 1 or tokens % h or h > height:
-        return None
-    w = tokens // h
-    return (h, w) if abs(h * width / height - w) < 1 else None
 
 
 @dataclass(frozen=True)
@@ -182,26 +36,6 @@ class Outputs:
 
     target: Tensor | None = None
     logits: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class PaddedLayer:
-    """One layer that kernel padding grew: kernel before and after, stride, as (rows, columns)."""
-
-    name: str
-    kind: str
-    stride: tuple[int, int]
-    kernel: tuple[int, int]
-    padded_kernel: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Treatment:
-    """What kernel padding did: the fill, the layers it grew, and those it left and why."""
-
-    fill: Fill
-    layers: tuple[PaddedLayer, ...] = ()
-    left: Mapping[str, str] = field(default_factory=dict)
 
 
 class Model(Protocol):

@@ -9,10 +9,13 @@ from .errors import InputError, PerimetryError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .model import Grid, InputSpec
+    from .feature_grid import Grid
+    from .input_spec import InputSpec
+
 
 LARGEST = 16_384
 """Pixels per side beyond which a size is taken for a slip."""
+
 
 Size = tuple[int, int]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import socket
-import urllib.parse
 import urllib.request
 from functools import cache, partial
 from pathlib import Path
@@ -16,16 +15,19 @@ from torch import Tensor, nn
 
 from .device import pick_device
 from .errors import InputError, ModelFileError, UnknownNameError, WeightsError, check_name, unknown
-from .model import InputSpec, Precision
-from .shapes import ShapesOnly
-from .torch import TorchModel
-from .weights import set_scales_to_one, tensors_digest
+from .input_spec import InputSpec
+from .meta_forward import ShapesOnly
+from .model import Precision
+from .pytorch.model import TorchModel
+from .pytorch.weights import set_scales_to_one, tensors_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+
 INIT_MEMBERS = 8
 """How many seeds stand behind an `@init` model unless the caller says otherwise."""
+
 
 CALIBRATION_IMAGES = 4
 """How many images, the first ones, calibrate the norms of an `@init` model."""

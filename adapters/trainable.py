@@ -18,15 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UnknownNameError, WeightsError, unknown
-from .model import InputSpec
-from .small_resnet import SIZES, SmallResNet
+from .input_spec import InputSpec
+from .pytorch.small_resnet import SIZES, SmallResNet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .model import Fill, Treatment
+    from .treatment import Fill, Treatment
+
 
 FORMS = f"{', '.join(SIZES)}, timm:NAME@init, timm:NAME[.TAG], or one of them @FILE"
+
+
 MIDDLE, SPREAD = 0.5, 0.25
 """Mean and standard deviation that the small networks normalise by."""
 
@@ -71,7 +74,7 @@ def open_trainable(
 
 def pad_trainable(network: Trainable, fill: Fill, *, seed: int = 0) -> Treatment:
     """Pad the kernels of `network` in place, new taps trainable like the old; what was done."""
-    from .padding import pad_module
+    from .pytorch.kernel_padding.rewrite import pad_module
 
     network.module.eval()
     treatment = pad_module(network.module, fill, network.spec.blank(), seed=seed)

@@ -10,20 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .board import leaderboard
-    from .comparison import compare
-    from .gate import check
-    from .measure import audit
-    from .record import Record
+    from .comparison.compare import compare
+    from .execution.audit import audit
+    from .ranking.board import leaderboard
+    from .records.record import Record
+    from .regression.check import check
+
 
 __all__ = ["Record", "audit", "check", "compare", "leaderboard"]
 
+
 _HOMES = {
-    "Record": ".record",
-    "audit": ".measure",
-    "check": ".gate",
-    "compare": ".comparison",
-    "leaderboard": ".board",
+    "Record": ".records.record",
+    "audit": ".execution.audit",
+    "check": ".regression.check",
+    "compare": ".comparison.compare",
+    "leaderboard": ".ranking.board",
 }
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .plan import Settings
+from .execution.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .store import Store
+    from .records.store import Store
+
 
 ARCHITECTURES = (
     "resnet18",
@@ -28,20 +29,32 @@ ARCHITECTURES = (
     "vit_tiny_patch16_224",
     "test_resnet",
 )
+
+
 EXPORTED = "resnet18"
 """The architecture that is audited again through an ONNX file."""
+
+
 SAMPLES = tuple(f"tiny-resnet-micro-object-{fill}-seed0" for fill in ("none", "zero"))
 """Trained twins that ship with the package, without and with kernel padding (see `samples`)."""
+
+
 SUITES = ["structure", "erf", "deadpixel", "perturbation", "padding"]
+
+
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "padding": {"grid": 4, "exchange": (), "weight_sets": 4},
     "perturbation": {"comb_draws": 4, "noise_draws": 2, "block": 4},
 }
 """Coarser than the defaults, for speed; `perimetry run` has them all."""
 
+
 FILLS = ["none", "box"]
 
+
 TIME_LIMIT_S = 600.0
+
+
 PICTURES = ("deadpixel", "erf", "structure")
 
 
@@ -65,7 +78,7 @@ def export(name: str, path: Path, *, seed: int) -> None:
     """Write the initial state of seed `seed` of a timm architecture as an ONNX file."""
     import torch
 
-    from ..adapters.onnx_export import export_onnx
+    from ..adapters.onnx.export import export_onnx
     from ..adapters.timm import open_timm
     from ..suites.images import open_images
 
@@ -78,11 +91,11 @@ def export(name: str, path: Path, *, seed: int) -> None:
 
 def publish(store: Store) -> list[Path]:
     """Write the board as a page, Markdown, CSV and JSON, and maps of `PICTURES` as PNG, by it."""
-    from .board import Board
-    from .page import write_page
-    from .pictures import draw_record
-    from .render import render
-    from .store import write_text
+    from .figures.maps import draw_record
+    from .output.files import write_text
+    from .ranking.board import Board
+    from .ranking.page.page import write_page
+    from .ranking.tables import render
 
     records = store.records()
     board = Board(records)

@@ -15,16 +15,26 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from .show_layout import Section, lay_out
-from .text import clean
+from .output.layout import Section, lay_out
+from .output.text import clean
 
 Status = Literal["ok", "note", "broken"]
+
+
 SOLE = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "perimetry": ("perimetry",)}
 """Import packages that exactly one distribution may provide, and the ones it may be."""
+
+
 PERIOD_ANSWER = 1 / 2.25
 """`weakest` of one 3 x 3 convolution at stride 2: least over mean coverage, PROTOCOL section 9."""
+
+
 RESNET18_FIELD = 435
+
+
 TOLERANCE = 1e-6
+
+
 WRONG = 1e-4
 """Gradients of a norm that are off by more are wrong, not rounded."""
 
@@ -137,7 +147,7 @@ def _providers() -> list[Check]:
     import onnxruntime
     import torch
 
-    from ..adapters.onnx_session import Session, providers
+    from ..adapters.onnx.session import Session, providers
 
     kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     checks = []
@@ -155,15 +165,15 @@ def _structure() -> list[Check]:
     """Answers that follow from a formula: one convolution, by module and through ONNX; a ResNet."""
     from torch import nn
 
-    from ..adapters.model import InputSpec
-    from ..adapters.torch import wrap
+    from ..adapters.input_spec import InputSpec
+    from ..adapters.pytorch.model import wrap
 
     conv = nn.Conv2d(3, 4, 3, 2, 1)
     module = wrap(conv, spec=InputSpec(32, 32), device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "convolution.onnx"
         path.write_bytes(_convolution().SerializeToString())
-        from ..adapters.onnx import open_onnx
+        from ..adapters.onnx.opening import open_onnx
 
         file = open_onnx(str(path), device="cpu", spec=InputSpec(32, 32))
         gradients = file.gradients
@@ -195,7 +205,7 @@ def _answer(name: str, model: Any, metric: str, known: float) -> Check:
 
 def _norms() -> list[Check]:
     """Torch's input gradient of batch norm at batch 1 on the CPU, without and with our guard."""
-    from ..adapters.norm_gradients import contiguous_norm_gradients
+    from ..adapters.pytorch.batch_norm_fix import contiguous_norm_gradients
 
     bare = norm_error()
     with contiguous_norm_gradients(_image()):
@@ -239,9 +249,9 @@ def _repeats() -> list[Check]:
     """One audit twice: the same seed must give the same numbers, bit for bit."""
     from torch import nn
 
-    from ..adapters.model import InputSpec
-    from ..adapters.torch import wrap
-    from .measure import audit
+    from ..adapters.input_spec import InputSpec
+    from ..adapters.pytorch.model import wrap
+    from .execution.audit import audit
 
     model = wrap(nn.Conv2d(3, 4, 3, 2, 1), name="probe", spec=InputSpec(32, 32), device="cpu")
     runs = [audit(model, ("deadpixel",), count=4, device="cpu")[0] for _ in range(2)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .gate import Check
+    from .regression.check import Check
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,11 +60,11 @@ class Audited:
         __tracebackhide__ = True
         from pathlib import Path
 
-        from .again import Tools
-        from .gate import check
-        from .gate_judge import Verdict
-        from .gate_report import failure_text
-        from .tolerances import Tolerances, read_tolerances
+        from .execution.rerun import Tools
+        from .regression.check import check
+        from .regression.detectors import Verdict
+        from .regression.report import failure_text
+        from .regression.tolerances import Tolerances, read_tolerances
 
         chosen = tolerances or self.tolerances
         found = check(

@@ -12,10 +12,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .store import explain
+from .output.files import explain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
 
 FOLDER = "sample_models"
 

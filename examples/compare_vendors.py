@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from perimetry.bench import compare
-from perimetry.bench.comparison_maps import draw_differences
-from perimetry.bench.plan import Settings
+from perimetry.bench.comparison.maps import draw_differences
+from perimetry.bench.execution.settings import Settings
 
 IMAGES = 16
 

@@ -38,13 +38,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..adapters.errors import PerimetryError
-from . import phases
-from .gradients import alike, expect, pixel_energy, random_signs
-from .receptive_field import field_of
-from .statistics import Bootstrap, bootstrap, linear
-from .suite import Context, Estimate, Measurement, Metric, Probe, missing
-from .unbiased import estimate_square, extreme, magnitude, products, pseudo_values
+from .architecture.receptive_field import stride
+from .base import Context, Estimate, Measurement, Metric, Probe, missing
+from .measuring import phases
+from .measuring.bootstrap import Bootstrap, bootstrap, linear
+from .measuring.gradients import STREAM, alike, expect, pixel_energy, random_signs
+from .measuring.unbiased import corrected, estimate_square, products, pseudo_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,10 +51,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..adapters.model import Model, Outputs
-    from .suite import Array
+    from .base import Array
 
-STREAM = 1
+
 DEAD = (0.01, 0.1, 0.5)
+
+
 PERIODS = (2, 4, 8, 16, 32, 64)
 
 
@@ -152,23 +153,6 @@ def _kim_map(gradient: Tensor) -> Tensor:
     return gradient.mean(1).relu()
 
 
-def stride(model: Model) -> phases.Pair:
-    """Total stride from input to target along (rows, columns), in pixels, rounded.
-
-    It is the product of the layers' strides: every strided layer rounds its grid up or down, so
-    that pixels over units may be another number (9 units of stride 32 see 260 pixels). Only where
-    no local path can be followed to the input are pixels over units taken.
-    """
-    target, spec = model.target, model.spec
-    if target is None:
-        raise ValueError("a stride needs a target; `skip` should have seen to it")
-    try:
-        found = field_of(model).stride
-    except PerimetryError:
-        found = (spec.height / target.height, spec.width / target.width)
-    return max(1, round(found[0])), max(1, round(found[1]))
-
-
 def _differences(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     """Kim's difference metrics of the mean map, with first-order replicates."""
     mean = samples.mean(0)
@@ -222,20 +206,6 @@ def _phase_metrics(
     }
 
 
-def corrected(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
-    """`weakest`, `imbalance` and `ratio` of the samples' profiles (samples, P, P)."""
-    flat = profiles.reshape(len(profiles), -1)
-    low, high = (extreme(flat, choose, resamples) for choose in (np.argmin, np.argmax))
-    unbounded = missing("the weakest phase gets nothing: the ratio is unbounded")
-    return {
-        "weakest": resamples.estimate(low, low=0.0, positive=True),
-        "imbalance": resamples.estimate(magnitude(flat - 1, resamples), low=0.0),
-        "ratio": resamples.estimate(high / low, low=1.0, positive=True)
-        if (low > 0).all()
-        else unbounded,
-    }
-
-
 def _products(profiles: Array) -> Array:
     """Mean products of the deviations of all pairs of profiles (samples, p, q) from even."""
     return products(profiles.reshape(len(profiles), -1) - 1)
@@ -250,3 +220,9 @@ def _periods(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
 
 
 DEADPIXEL = DeadPixel()
+
+
+NOT_SIMPLY_BETTER = (
+    "Fewer dead pixels is not simply better: they help ordinary classification training, and hurt "
+    "where small perturbations matter (Kim et al. 2023)."
+)

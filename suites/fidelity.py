@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from ..adapters.model import Outputs
-from .statistics import bootstrap
-from .suite import Context, Estimate, Measurement, Metric, missing
+from .base import Context, Estimate, Measurement, Metric, missing
+from .measuring.bootstrap import bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..adapters.model import Model
-    from .suite import Array, Probe
+    from .base import Array, Probe
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .deadpixel import DEADPIXEL
-from .erf import ERF
+from .erf.suite import ERF
 from .fidelity import FIDELITY
-from .padding import PADDING
-from .perturbation import PERTURBATION
+from .padding.suite import PADDING
+from .perturbation.suite import PERTURBATION
 from .structure import STRUCTURE
-from .training import TRAINING
+from .training.suite import TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .suite import Suite
+    from .base import Suite
+
 
 SUITES: Mapping[str, Suite] = {
     "structure": STRUCTURE,

@@ -17,7 +17,7 @@ from ..adapters.errors import InputError, check_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .suite import Suite
+    from .base import Suite
 
 
 def configure(

@@ -49,10 +49,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..adapters.errors import NotApplicableError
-from . import phases
-from .energy import energy_map, path_count_map
-from .receptive_field import even_sizes, summary, uneven
-from .suite import Context, Estimate, Measurement, Metric, Probe, missing
+from .architecture.propagate import energy_map, path_count_map
+from .architecture.receptive_field import even_sizes, summary, uneven
+from .base import Context, Estimate, Measurement, Metric, Probe, missing
+from .measuring import phases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,15 +60,23 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..adapters.model import Model
-    from .layers import Field, Layer
-    from .suite import Array
+    from .architecture.windows import Field, Layer
+    from .base import Array
+
 
 PERIODS = (2, 4, 8, 16, 32, 64)
+
+
 MAX_CULPRITS = 16
 """Layers recomputed one by one; a note says when there are more."""
+
+
 TOGETHER = 9
 """Maps computed in one pass."""
+
+
 EXACT = 2.0**53
+
 
 _PHASED = (
     Metric("weakest", "smallest phase of the expected sensitivity", "ratio", "higher", even=1.0),
@@ -79,6 +87,8 @@ _PHASED = (
         for p in PERIODS
     ),
 )
+
+
 _OTHERS = (
     Metric("relL1", "mean |first difference| / mean", "ratio", "lower", even=0.0),
     Metric("relL2", "mean |second difference| / mean", "ratio", "lower", even=0.0),

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import wrap
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
-from perimetry.suites.padding import Padding
-from perimetry.suites.suite import Context
+from perimetry.suites.padding.suite import Padding
 
 SPEC = InputSpec(40, 40)
 QUICK = Padding(grid=5, exchange=())

@@ -28,11 +28,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.onnx import OnnxModel, open_onnx
-from perimetry.adapters.onnx_graph import Mode
-from perimetry.adapters.onnx_interpreter import Interpreter
-from perimetry.adapters.torch import wrap
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.onnx.graph import Mode
+from perimetry.adapters.onnx.interpreter import Interpreter
+from perimetry.adapters.onnx.model import OnnxModel
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.pytorch.model import wrap
 
 COLUMNS = ("model", "exporter", "precision", "route", "outputs", "float32", "float64", "target")
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from perimetry.adapters.padding import pad_module
+from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
 
 FILLS = ("zero", "box", "fresh")
 GROWING = ("box", "fresh")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import wrap
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
-from perimetry.suites.perturbation import Perturbation
-from perimetry.suites.suite import Context
+from perimetry.suites.perturbation.suite import Perturbation
 
 GREY = InputSpec(32, 32, channels=1, mean=(0.5,), std=(0.25,))
 GAINS = ((1.0, 2.0), (3.0, 4.0))

@@ -8,8 +8,8 @@ import numpy as np
 import toys
 
 from perimetry.bench import audit
-from perimetry.bench.board import Board
-from perimetry.bench.record import Value
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.records.record import Value
 
 COUNT = 8
 STRIDE = 4

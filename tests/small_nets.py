@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import wrap
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench import audit
-from perimetry.bench.again import Tools
-from perimetry.bench.store import Store
+from perimetry.bench.execution.rerun import Tools
+from perimetry.bench.records.store import Store
 
 SPEC = InputSpec(48, 48, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 SUITES = ("structure", "erf", "deadpixel")

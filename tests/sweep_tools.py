@@ -14,8 +14,9 @@ from pathlib import Path
 import toys
 
 from perimetry.adapters.load import load as load_real
-from perimetry.bench.plan import Settings, make_jobs
-from perimetry.bench.toolkit import Toolkit
+from perimetry.bench.execution.plan import make_jobs
+from perimetry.bench.execution.settings import Settings
+from perimetry.bench.execution.toolkit import Toolkit
 from perimetry.suites.structure import STRUCTURE, Structure
 
 SETTINGS = Settings(images="noise", count=4)

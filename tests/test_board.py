@@ -16,11 +16,12 @@ from scipy.stats import t as student
 
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench import audit, leaderboard
-from perimetry.bench.board import Board, MixedRecordsError, choose, newest
-from perimetry.bench.paired import difference
-from perimetry.bench.record import Failure, Value
-from perimetry.bench.render import FORMATS, caption, render
-from perimetry.bench.text import clean, code, spreadsheet
+from perimetry.bench.output.text import clean, code, spreadsheet
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.tables import FORMATS, caption, render
+from perimetry.bench.records.record import Failure, Value
+from perimetry.bench.records.selection import MixedRecordsError, choose, newest
+from perimetry.bench.statistics.difference import difference
 
 COUNT = 8
 TEMPLATE = {

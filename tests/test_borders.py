@@ -10,11 +10,12 @@ from padding_tools import slow_conv
 from torch import nn
 
 from perimetry.adapters.errors import InputError, NotApplicableError
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import BORDERS, InputSpec
-from perimetry.adapters.onnx_export import export_onnx
-from perimetry.adapters.torch import wrap
-from perimetry.adapters.weights import tensors_digest
+from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.padding_mode import BORDERS
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.pytorch.weights import tensors_digest
 
 SPEC = InputSpec(13, 16)
 

@@ -14,11 +14,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from perimetry.bench import demo
-from perimetry.bench.cli import app
-from perimetry.bench.cli_common import PANELS
-from perimetry.bench.listing import metrics, suites
-from perimetry.bench.pictures import draw_map, draw_record
-from perimetry.bench.store import Store
+from perimetry.bench.cli.listing import metrics, suites
+from perimetry.bench.cli.main import app
+from perimetry.bench.cli.options import PANELS
+from perimetry.bench.figures.maps import draw_map, draw_record
+from perimetry.bench.records.store import Store
 
 RUN = ["--count", "4", "--members", "4", "--device", "cpu", "--batch", "4"]
 
@@ -200,7 +200,7 @@ def test_the_version_is_the_installed_one():
 def test_help_does_not_wait_for_heavy_imports():
     """Importing the command line loads none of torch, timm, pandas, matplotlib, onnx, scipy."""
     heavy = {"torch", "timm", "pandas", "matplotlib", "onnx", "onnxruntime", "scipy", "pydantic"}
-    code = "import sys, perimetry.bench.cli; print(' '.join(sys.modules))"
+    code = "import sys, perimetry.bench.cli.main; print(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())
 
@@ -217,7 +217,8 @@ def test_every_option_of_a_long_command_has_its_place_in_the_help(name):
 def test_the_public_names_are_functions_whatever_was_imported_before():
     """`audit` and `leaderboard` stay functions after every submodule has been imported."""
     code = (
-        "import perimetry.bench.cli, perimetry.bench.measure, perimetry.bench.board\n"
+        "import perimetry.bench.cli.main, perimetry.bench.execution.audit\n"
+        "import perimetry.bench.ranking.board\n"
         "from perimetry.bench import audit, leaderboard, Record\n"
         "print(callable(audit), callable(leaderboard), isinstance(Record, type))"
     )

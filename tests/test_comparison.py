@@ -16,21 +16,21 @@ from torch import nn
 from typer.testing import CliRunner
 
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.adapters.onnx_export import export_onnx
+from perimetry.adapters.onnx.export import export_onnx
 from perimetry.bench import audit, compare
-from perimetry.bench.cli import app
-from perimetry.bench.comparison import UnlikeRecordsError
-from perimetry.bench.comparison_maps import draw_differences
-from perimetry.bench.comparison_sources import NotMeasuredError, Wanted, open_sides, side_of
-from perimetry.bench.comparison_statistics import evidence, holm
-from perimetry.bench.comparison_words import _heading
-from perimetry.bench.fingerprint import BUCKETS, first_parting, partings, sketch
-from perimetry.bench.plan import Settings
-from perimetry.bench.record import Value
-from perimetry.bench.store import Store
+from perimetry.bench.cli.main import app
+from perimetry.bench.comparison.fingerprint import BUCKETS, first_parting, partings, sketch
+from perimetry.bench.comparison.maps import draw_differences
+from perimetry.bench.comparison.result import UnlikeRecordsError
+from perimetry.bench.comparison.sources import NotMeasuredError, Wanted, open_sides, side_of
+from perimetry.bench.comparison.text import _heading
+from perimetry.bench.execution.settings import Settings
+from perimetry.bench.records.record import Value
+from perimetry.bench.records.store import Store
+from perimetry.bench.statistics.significance import evidence, holm
+from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
-from perimetry.suites.statistics import bootstrap
-from perimetry.suites.suite import Context
+from perimetry.suites.measuring.bootstrap import bootstrap
 
 FEW = Settings(count=8, draws=100)
 QUICK = {"settings": FEW, "suites": ("structure", "deadpixel"), "tools": TOOLS}
@@ -157,7 +157,7 @@ def test_a_sketchs_squared_distance_is_unbiased():
 
 def test_the_difference_of_a_stage_is_the_one_of_its_features():
     """The relative difference read from sketches is that of the full maps, stage by stage."""
-    from perimetry.bench.fingerprint import Fingerprint
+    from perimetry.bench.comparison.fingerprint import Fingerprint
 
     models = [opened(net()), opened(perturbed(3, 0.2))]
     images = open_images("dead-leaves", 4).load(SPEC)
@@ -175,8 +175,8 @@ def test_the_difference_of_a_stage_is_the_one_of_its_features():
 
 def compare_prints(model):
     """The fingerprint record of a model, as a comparison makes it."""
-    from perimetry.bench.again import Order, remake
-    from perimetry.bench.fingerprint import WithFingerprint
+    from perimetry.bench.comparison.fingerprint import WithFingerprint
+    from perimetry.bench.execution.rerun import Order, remake
 
     tools = replace(TOOLS, toolkit=WithFingerprint())
     return remake(model, Order(replace(FEW, count=4), ("fingerprint",)), ["none"], tools)
@@ -475,7 +475,7 @@ def test_a_model_named_by_reference_is_audited_in_a_worker_of_its_own(tmp_path):
 def test_compare_is_a_function_whatever_was_imported_before():
     """The name of the front door is taken by no module."""
     from perimetry import bench
-    from perimetry.bench import comparison
+    from perimetry.bench.comparison import compare as comparison
 
     assert bench.compare is comparison.compare
     assert not hasattr(bench.compare, "__path__")
@@ -495,7 +495,7 @@ def test_two_long_paths_keep_their_ends_in_a_heading():
 def test_one_model_alone_is_refused_before_it_is_measured(monkeypatch):
     """Nothing is opened for a comparison that cannot be."""
     monkeypatch.setattr(
-        "perimetry.bench.comparison_sources._models", lambda *_given: pytest.fail("it was measured")
+        "perimetry.bench.comparison.sources._models", lambda *_given: pytest.fail("it was measured")
     )
     with pytest.raises(InputError, match=r"one model only; .* A\+box"):
         compare("timm:test_resnet@init")

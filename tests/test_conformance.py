@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from perimetry.adapters.errors import NotApplicableError
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.onnx_export import export_onnx
-from perimetry.adapters.torch import wrap
-from perimetry.suites.gradients import gradient_maps
+from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
+from perimetry.suites.measuring.gradients import gradient_maps
 from perimetry.suites.registry import SUITES
-from perimetry.suites.suite import Context
 
 SPEC = InputSpec(64, 64, mean=(0.5,) * 3, std=(0.25,) * 3)
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import timm
 
-from perimetry.bench import cost
-from perimetry.bench.cost import Cost, cost_of, dearest_first, pace, seconds, table, typical
-from perimetry.bench.measure import audit
-from perimetry.bench.plan import Cell, Job
+from perimetry.bench.execution import cost
+from perimetry.bench.execution.audit import audit
+from perimetry.bench.execution.cost import (
+    Cost,
+    cost_of,
+    dearest_first,
+    pace,
+    seconds,
+    table,
+    typical,
+)
+from perimetry.bench.execution.plan import Cell, Job
 
 
 def job(reference, fill="none", suites=("structure",)):

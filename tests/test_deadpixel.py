@@ -5,15 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import wrap
-from perimetry.suites import phases
-from perimetry.suites.deadpixel import DEADPIXEL, corrected, stride
-from perimetry.suites.gradients import alike, gradient_maps
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.architecture.receptive_field import stride
+from perimetry.suites.base import Context
+from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.images import open_images
-from perimetry.suites.statistics import bootstrap
-from perimetry.suites.suite import Context
-from perimetry.suites.unbiased import pseudo_values
+from perimetry.suites.measuring import phases
+from perimetry.suites.measuring.bootstrap import bootstrap
+from perimetry.suites.measuring.gradients import alike, gradient_maps
+from perimetry.suites.measuring.unbiased import corrected, pseudo_values
 
 SPEC = InputSpec(64, 64)
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from typer.testing import CliRunner
 
 from perimetry.bench import doctor
-from perimetry.bench.cli import app
-from perimetry.suites.suite import Estimate
+from perimetry.bench.cli.main import app
+from perimetry.suites.base import Estimate
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_the_bug_of_torch_is_told_and_guarded(checks):
 
 def test_a_silent_fall_back_of_onnxruntime_is_broken(monkeypatch):
     """Asked for CUDA on a machine that has it, running on the CPU: that is told."""
-    from perimetry.adapters import onnx_session
+    from perimetry.adapters.onnx import session as onnx_session
 
     real = onnx_session.Session
 

@@ -10,9 +10,9 @@ from torch import nn
 from toy_models import Branches, Gated, Tokens, stack
 
 from perimetry.adapters.errors import NotApplicableError
-from perimetry.adapters.skeleton import light_copy
-from perimetry.suites import phases
-from perimetry.suites.energy import energy_map, path_count_map
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.propagate import energy_map, path_count_map
+from perimetry.suites.measuring import phases
 
 
 def expected(module, size, **options):

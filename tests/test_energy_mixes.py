@@ -6,8 +6,8 @@ import reference
 import torch
 from torch import nn
 
-from perimetry.adapters.skeleton import light_copy
-from perimetry.suites.energy import energy_map, path_count_map
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.propagate import energy_map, path_count_map
 
 SIZE = (3, 12, 10)
 

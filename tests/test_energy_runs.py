@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from perimetry.suites import energy_moves
-from perimetry.suites.energy import energy_map, path_count_map
-from perimetry.suites.energy_runs import join
-from perimetry.suites.narrow import Runs, alias, narrow, runs_of, spelled, widen
+from perimetry.suites.architecture.channel_runs import join
+from perimetry.suites.architecture.compact import Runs, alias, narrow, runs_of, spelled, widen
+from perimetry.suites.architecture.propagate import energy_map, path_count_map
+from perimetry.suites.architecture.rules import reshaping as energy_moves
 
 SIZE = (3, 33, 41)
 

@@ -12,11 +12,11 @@ import pytest
 import sweep_tools
 import toys
 
-from perimetry.bench.board import Board
-from perimetry.bench.engine import Options
-from perimetry.bench.render import to_csv
-from perimetry.bench.runner import run
-from perimetry.bench.store import Store
+from perimetry.bench.execution.engines.base import Options
+from perimetry.bench.execution.runner import run
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.tables import to_csv
+from perimetry.bench.records.store import Store
 
 NAMES = [f"toy:slow-{i}" for i in range(6)] + ["toy:segfault", "toy:measure-error"]
 EVERYTHING = {"suites": ("structure", "deadpixel:all"), "fills": ("none", "box")}

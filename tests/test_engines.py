@@ -14,13 +14,13 @@ import torch
 import toys
 
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.bench import worker
-from perimetry.bench.board import Board
-from perimetry.bench.engine import Options
-from perimetry.bench.plan import Choice
-from perimetry.bench.render import to_csv
-from perimetry.bench.runner import run
-from perimetry.bench.store import Store
+from perimetry.bench.execution.engines import worker
+from perimetry.bench.execution.engines.base import Options
+from perimetry.bench.execution.plan import Choice
+from perimetry.bench.execution.runner import run
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.tables import to_csv
+from perimetry.bench.records.store import Store
 
 FAULTS = {
     "segfault": "the worker was killed by signal 11 (SIGSEGV)",

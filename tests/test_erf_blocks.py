@@ -7,15 +7,15 @@ from onnx_files import convnet, node, save
 from torch import nn
 
 from perimetry.adapters.errors import InputError
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.torch import wrap
-from perimetry.suites.comb_step import Step
-from perimetry.suites.erf import Erf
-from perimetry.suites.erf_blocks import block_maps, cut, default_block, passes
-from perimetry.suites.gradients import gradient_maps
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.base import Context
+from perimetry.suites.erf.blocks import block_maps, cut, default_block, passes
+from perimetry.suites.erf.suite import Erf
 from perimetry.suites.images import open_images
-from perimetry.suites.suite import Context
+from perimetry.suites.measuring.gradients import gradient_maps
+from perimetry.suites.measuring.step_size import Step
 
 GREY = InputSpec(24, 24, channels=1, mean=(0.5,), std=(0.25,))
 SIDE = 8

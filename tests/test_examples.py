@@ -13,8 +13,8 @@ import yaml
 from test_plugin import pytest_in
 from typer.testing import CliRunner
 
-from perimetry.bench.cli import app
-from perimetry.bench.tolerances import OFF, read_tolerances
+from perimetry.bench.cli.main import app
+from perimetry.bench.regression.tolerances import OFF, read_tolerances
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 REFERENCE = "timm:test_resnet@init"

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import wrap
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.base import Context
 from perimetry.suites.fidelity import FIDELITY
 from perimetry.suites.images import open_images
-from perimetry.suites.suite import Context
 
 SPEC = InputSpec(32, 32, mean=(0.5,) * 3, std=(0.25,) * 3)
 

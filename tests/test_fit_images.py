@@ -16,20 +16,24 @@ from typer.testing import CliRunner
 
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench import audit
-from perimetry.bench.board import Board, MixedRecordsError, choose
-from perimetry.bench.cli import app
-from perimetry.bench.comparison import UnlikeRecordsError, compare
-from perimetry.bench.fitting import FIT_DEFAULT, FIT_KEY, FITTED, images_to_fit
-from perimetry.bench.gate import check
-from perimetry.bench.gate_judge import Verdict
-from perimetry.bench.identity import images_identity
-from perimetry.bench.plan import Settings, make_jobs
-from perimetry.bench.render import caption
-from perimetry.bench.show import account, open_case
-from perimetry.bench.show_provenance import repeat
-from perimetry.bench.store import Store
-from perimetry.bench.toolkit import Toolkit
-from perimetry.bench.verify import Outcome, verify
+from perimetry.bench.cli.main import app
+from perimetry.bench.comparison.compare import compare
+from perimetry.bench.comparison.result import UnlikeRecordsError
+from perimetry.bench.execution.fit_images import FITTED, images_to_fit
+from perimetry.bench.execution.plan import make_jobs
+from perimetry.bench.execution.settings import FIT_DEFAULT, Settings
+from perimetry.bench.execution.toolkit import Toolkit
+from perimetry.bench.model_report.provenance import repeat
+from perimetry.bench.model_report.report import account, open_case
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.tables import caption
+from perimetry.bench.records.hashing import images_identity
+from perimetry.bench.records.record import FIT_KEY
+from perimetry.bench.records.selection import MixedRecordsError, choose
+from perimetry.bench.records.store import Store
+from perimetry.bench.regression.check import check
+from perimetry.bench.regression.detectors import Verdict
+from perimetry.bench.regression.reproduce import Outcome, verify
 from perimetry.suites.images import open_images
 from perimetry.suites.registry import SUITES
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from perimetry.adapters.folding import find_pairs, folded
 from perimetry.adapters.load import load
+from perimetry.adapters.pytorch.batch_norm_folding import find_pairs, folded
 
 
 def trained(module):

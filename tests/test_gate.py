@@ -28,14 +28,16 @@ from torch import nn
 from typer.testing import CliRunner
 
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.bench import audit, gate, noise
-from perimetry.bench.board import MixedRecordsError
-from perimetry.bench.cli import app
-from perimetry.bench.gate_judge import Finding, Verdict, worst
-from perimetry.bench.gate_report import github_errors, on_github, to_junit, to_text
-from perimetry.bench.pack import pack
-from perimetry.bench.store import Store
-from perimetry.bench.tolerances import OFF, Bounds, Tolerances, read_tolerances
+from perimetry.bench import audit
+from perimetry.bench.cli.main import app
+from perimetry.bench.records.archive import pack
+from perimetry.bench.records.selection import MixedRecordsError
+from perimetry.bench.records.store import Store
+from perimetry.bench.regression import check as gate
+from perimetry.bench.regression import noise_floor as noise
+from perimetry.bench.regression.detectors import Finding, Verdict, worst
+from perimetry.bench.regression.report import github_errors, on_github, to_junit, to_text
+from perimetry.bench.regression.tolerances import OFF, Bounds, Tolerances, read_tolerances
 
 ONLY_METRICS = Tolerances(maps=OFF, fingerprint=OFF)
 

@@ -8,13 +8,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from perimetry.adapters.device import send
 from perimetry.adapters.errors import NotApplicableError
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import wrap
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench import audit
 from perimetry.suites.deadpixel import DEADPIXEL
-from perimetry.suites.erf import ERF
-from perimetry.suites.gradients import gradient_maps, random_signs, take_gradients
+from perimetry.suites.erf.suite import ERF
 from perimetry.suites.images import open_images
+from perimetry.suites.measuring.gradients import gradient_maps, random_signs, take_gradients
 
 SPEC = InputSpec(32, 32, mean=(0.5,) * 3, std=(0.25,) * 3)
 
@@ -156,7 +156,7 @@ def test_a_skipped_protocol_costs_the_others_no_second_pass(monkeypatch):
         calls.append(args)
         return take_gradients(*args, **options)
 
-    monkeypatch.setattr("perimetry.suites.gradients.take_gradients", counted)
+    monkeypatch.setattr("perimetry.suites.measuring.gradients.take_gradients", counted)
     suites = ("erf:energy", "erf:luo2016", "deadpixel:energy")
     records = audit(conv, suites, count=4, device="cpu")
     states = {f"{r.suite}:{r.protocol}": r.status for r in records}

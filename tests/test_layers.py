@@ -1,95 +1,141 @@
-"""The packages import downwards only, and the wheel holds what the folders hold."""
+"""Imports go down only, folder by folder and chapter by chapter; the wheel holds every package."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYERS = ("adapters", "suites", "bench")
-ALLOWED = {"adapters": {"adapters"}, "suites": {"suites", "adapters"}, "bench": set(LAYERS)}
-MODEL_SIDE = {"adapters.model", "adapters.device", "adapters.errors"}
+FOLDERS = ("adapters", "suites", "bench")
+ORDER = {
+    "adapters": (
+        "errors device treatment input_spec feature_grid padding_mode model resizing meta_forward "
+        "kernel_padding pytorch timm trainable onnx load"
+    ),
+    "suites": (
+        "base settings images measuring architecture structure erf deadpixel perturbation padding "
+        "fidelity training registry"
+    ),
+    "bench": (
+        "output figures records statistics execution model_report ranking comparison regression "
+        "training samples pad_file demo doctor validation speed pytest_plugin cli"
+    ),
+}
+CHAPTERS = {folder: tuple(text.split()) for folder, text in ORDER.items()}
+"""What stands in each folder, from the ground up: a chapter uses only those before it."""
+SUITES = set(CHAPTERS["suites"][5:-1])
+CONTRACT = {"errors", "device", "treatment", "input_spec", "feature_grid", "padding_mode", "model"}
 HEAVY = {"timm", "onnxruntime", "onnx"}
 
 
-def imported(path: Path):
-    """Every imported module of a file: `adapters.model` for ours, the dotted name for others."""
-    layer = path.parent.name
+def modules() -> dict[str, Path]:
+    """Every module by its dotted name, such as `suites.erf.metrics`."""
+    found = {}
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    assert len(found) > 100
+    return found
+
+
+MODULES = modules()
+
+
+def imported(name: str, path: Path):
+    """What a module imports: `suites.base` for one of ours, the dotted name for others."""
+    package = name if path.stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             yield node.module or ""
         elif isinstance(node, ast.ImportFrom):
-            base = [layer] if node.level == 1 else []
+            base = package.split(".")[: len(package.split(".")) - node.level + 1]
             stem = ".".join([*base, *([node.module] if node.module else [])])
-            yield from (
-                [stem] if node.module else [f"{stem}.{a.name}".strip(".") for a in node.names]
-            )
+            for alias in node.names:
+                inner = f"{stem}.{alias.name}".strip(".")
+                yield inner if inner in MODULES else stem
 
 
-def files(layer: str) -> list[Path]:
-    found = sorted((ROOT / layer).glob("*.py"))
-    assert found, f"no files in {layer}"
-    return found
+EDGES = {name: set(imported(name, path)) for name, path in MODULES.items()}
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_imports_go_down_only(layer):
-    """bench -> suites -> adapters, and bench -> adapters; never up."""
-    for path in files(layer):
-        for name in imported(path):
-            top = name.partition(".")[0]
-            assert top not in LAYERS or top in ALLOWED[layer], f"{path.name} imports {name}"
-            assert top != "perimetry", f"{path.name} imports {name} absolutely"
+def chapter(name: str) -> tuple[str, str]:
+    """Folder and chapter of a module; a folder's own `__init__` has no chapter."""
+    folder, _, rest = name.partition(".")
+    return folder, rest.partition(".")[0]
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if chapter(n)[1]])
+def test_a_chapter_uses_only_what_stands_before_it(name):
+    """adapters, then suites, then bench; within each in the order of its chapters."""
+    folder, own = chapter(name)
+    for other in EDGES[name] & MODULES.keys():
+        there, theirs = chapter(other)
+        assert FOLDERS.index(there) <= FOLDERS.index(folder), f"{name} imports {other}"
+        if there == folder and theirs:
+            order = CHAPTERS[folder]
+            assert order.index(theirs) <= order.index(own), f"{name} imports {other}"
+
+
+def test_every_chapter_is_named():
+    """A new file or package must take its place in the order."""
+    for folder in FOLDERS:
+        found = {chapter(n)[1] for n in MODULES if n.startswith(f"{folder}.")}
+        assert found == set(CHAPTERS[folder]), folder
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """No circle at all: imports for the type checker and within functions count too."""
+    TopologicalSorter({n: EDGES[n] & MODULES.keys() for n in MODULES}).prepare()
+
+
+def test_suites_do_not_know_one_another():
+    """What two suites share stands below both."""
+    for name in MODULES:
+        folder, own = chapter(name)
+        if folder == "suites" and own in SUITES:
+            others = {
+                chapter(o)[1] for o in EDGES[name] & MODULES.keys() if chapter(o)[0] == folder
+            }
+            assert not others & (SUITES - {own}), name
 
 
 def test_suites_know_models_only_through_their_contract():
-    """Suites import nothing of adapters but the Model protocol and the errors."""
-    for path in files("suites"):
-        ours = {n for n in imported(path) if n.startswith("adapters")}
-        assert ours <= MODEL_SIDE, f"{path.name} imports {ours - MODEL_SIDE}"
-
-
-def test_suites_import_no_runtime():
-    """No suite imports timm, onnx or onnxruntime, at the top or inside a function."""
-    for path in files("suites"):
-        tops = {name.partition(".")[0] for name in imported(path)}
-        assert not tops & HEAVY, f"{path.name} imports {tops & HEAVY}"
-
-
-def test_the_reader_of_imports_sees_every_form(tmp_path):
-    """The check itself sees relative, absolute, nested and bare imports."""
-    folder = tmp_path / "suites"
-    folder.mkdir()
-    path = folder / "x.py"
-    path.write_text(
-        "import os.path\nfrom ..bench import store\nfrom .. import adapters\n"
-        "def f():\n    from . import maps\n    from timm.models import x\n"
-    )
-    assert set(imported(path)) == {"os.path", "bench", "adapters", "suites.maps", "timm.models"}
+    """Suites import the Model protocol, its value types and the errors; and no runtime."""
+    for name in MODULES:
+        if chapter(name)[0] == "suites":
+            ours = {chapter(o)[1] for o in EDGES[name] & MODULES.keys() if o.startswith("adapters")}
+            assert ours <= CONTRACT, f"{name} imports {ours - CONTRACT}"
+            assert not {o.partition(".")[0] for o in EDGES[name] - MODULES.keys()} & HEAVY, name
 
 
 def test_every_folder_with_code_is_in_the_wheel():
-    """The packages of the wheel are exactly the folders of code, and none of them is nested."""
+    """setuptools is told every package; the three folders say where they are."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert set(settings["packages"]) == {f"perimetry.{layer}" for layer in LAYERS}
-    assert settings["package-dir"] == {f"perimetry.{layer}": layer for layer in LAYERS}
-    for layer in LAYERS:
-        nested = list((ROOT / layer).glob("*/*.py"))
-        assert not nested, f"{nested} would be missing from the wheel"
-        assert (ROOT / layer / "py.typed").exists()
+    folders = {p.parent.relative_to(ROOT) for f in FOLDERS for p in (ROOT / f).rglob("*.py")}
+    assert set(settings["packages"]) == {f"perimetry.{'.'.join(f.parts)}" for f in folders}
+    assert settings["package-dir"] == {f"perimetry.{folder}": folder for folder in FOLDERS}
+    for folder in folders:
+        assert (ROOT / folder / "__init__.py").exists(), folder
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_the_installed_package_has_every_module(layer):
-    """What is installed as perimetry.X has the same modules as the folder X."""
-    import importlib
+def files(folder: Path) -> set[Path]:
+    """Every file below `folder`, but for what Python compiled."""
+    found = (p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return {p.relative_to(folder) for p in found}
 
-    package = importlib.import_module(f"perimetry.{layer}")
-    folder = next(p for p in map(Path, package.__path__) if p.is_dir())
-    assert {p.name for p in folder.glob("*.py")} == {p.name for p in files(layer)}
-    assert (folder / "py.typed").exists()
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_installed_package_has_every_file(folder):
+    """What is installed as perimetry.X has the same files as the folder X, data included."""
+    package = importlib.import_module(f"perimetry.{folder}")
+    place = next(p for p in map(Path, package.__path__) if p.is_dir())
+    assert files(place) == files(ROOT / folder)
+    assert (place / "py.typed").exists()

@@ -7,9 +7,9 @@ from bias_tools import measure, values
 from torch import nn
 from toy_models import linear_resnet50
 
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import wrap
-from perimetry.suites.padding import Padding
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.padding.suite import Padding
 
 
 def toy(side, treated=False):

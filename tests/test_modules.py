@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from perimetry.adapters.errors import InputError
-from perimetry.adapters.torch import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench import audit
 from perimetry.suites.images import open_images
 

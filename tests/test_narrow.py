@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perimetry.suites.energy import energy_map
-from perimetry.suites.narrow import equal_axes, gather, narrow, reshape, widen
+from perimetry.suites.architecture.compact import equal_axes, gather, narrow, reshape, widen
+from perimetry.suites.architecture.propagate import energy_map
 
 
 def wide(shape, axes):

@@ -7,15 +7,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx_files import convnet, model, node, read, save, weights
 
-from perimetry.adapters import onnx_ops
 from perimetry.adapters.errors import InputError, NotApplicableError, UnknownNameError
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_export import export_onnx
-from perimetry.adapters.onnx_graph import Mode
-from perimetry.adapters.onnx_interpreter import Interpreter
-from perimetry.suites.energy import energy_map
+from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.onnx.graph import Mode
+from perimetry.adapters.onnx.interpreter import Interpreter
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.onnx.operators import elementwise as onnx_ops
+from perimetry.suites.architecture.propagate import energy_map
 
 ARCHITECTURES = {
     "resnet18": {},
@@ -171,7 +171,9 @@ def test_asking_for_cuda_where_there_is_none_names_the_devices_to_take(tmp_path)
 
 
 def test_a_provider_that_is_not_the_one_asked_for_is_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr("perimetry.adapters.onnx.providers", lambda _: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(
+        "perimetry.adapters.onnx.opening.providers", lambda _: ["CUDAExecutionProvider"]
+    )
     model = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     assert model.source["requested_provider"] == "CUDAExecutionProvider"
     assert model.source["provider"] == "CPUExecutionProvider"

@@ -8,18 +8,18 @@ import pytest
 from onnx_files import convnet, node, save
 from typer.testing import CliRunner
 
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_statement import parse_pairs
+from perimetry.adapters.onnx.inputs.declaration import parse_pairs
+from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.bench import audit
-from perimetry.bench.again import Tools
-from perimetry.bench.cli import app
-from perimetry.bench.comparison import compare
-from perimetry.bench.gate import check
-from perimetry.bench.gate_judge import Verdict
-from perimetry.bench.opaque import stated_inputs
-from perimetry.bench.show_provenance import repeat
-from perimetry.bench.store import Store
-from perimetry.bench.verify import Outcome, verify
+from perimetry.bench.cli.main import app
+from perimetry.bench.comparison.compare import compare
+from perimetry.bench.execution.rerun import Tools
+from perimetry.bench.model_report.provenance import repeat
+from perimetry.bench.records.selection import stated_inputs
+from perimetry.bench.records.store import Store
+from perimetry.bench.regression.check import check
+from perimetry.bench.regression.detectors import Verdict
+from perimetry.bench.regression.reproduce import Outcome, verify
 from perimetry.suites.registry import SUITES
 
 STATED = {

@@ -14,9 +14,9 @@ from onnx_files import convnet, model, node, save, weights
 
 from perimetry.adapters.errors import InputError, ModelFileError, PerimetryError
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_file import plain, read_model
-from perimetry.adapters.onnx_spec import write_spec
+from perimetry.adapters.onnx.files.read import plain, read_model
+from perimetry.adapters.onnx.inputs.spec import write_spec
+from perimetry.adapters.onnx.opening import open_onnx
 
 IMAGE = torch.rand(1, 3, 32, 32)
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from onnx_files import convnet, model, node, save, weights
 
-from perimetry.adapters import onnx_ops
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_derivative import gradient, gradient_error
+from perimetry.adapters.onnx.gradient_check.finite_differences import gradient, gradient_error
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.onnx.operators import elementwise as onnx_ops
 
 
 def wave(x):

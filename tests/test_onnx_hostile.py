@@ -18,15 +18,16 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_files import convnet, model, node, save, weights
 
 from perimetry.adapters.errors import ModelFileError, PerimetryError
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_file import read_model
-from perimetry.bench.board import Board
-from perimetry.bench.engine import Options
-from perimetry.bench.plan import Settings, file_identity, make_jobs
-from perimetry.bench.render import render
-from perimetry.bench.runner import run
-from perimetry.bench.store import Store
-from perimetry.bench.toolkit import standard
+from perimetry.adapters.onnx.files.read import read_model
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.bench.execution.engines.base import Options
+from perimetry.bench.execution.plan import file_identity, make_jobs
+from perimetry.bench.execution.runner import run
+from perimetry.bench.execution.settings import Settings
+from perimetry.bench.execution.toolkit import standard
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.tables import render
+from perimetry.bench.records.store import Store
 
 BASE = convnet(size=8)
 BYTES = BASE.SerializeToString()
@@ -262,7 +263,7 @@ def test_data_outside_the_folder_is_refused_wherever_in_the_file_it_is_named(whe
 
 def test_one_small_file_cannot_be_read_into_many_large_tensors(tmp_path, monkeypatch):
     """Tensors that share a range of external data count each for itself."""
-    monkeypatch.setattr("perimetry.adapters.onnx_file.LIMIT", 10_000)
+    monkeypatch.setattr("perimetry.adapters.onnx.files.read.LIMIT", 10_000)
     (tmp_path / "w.bin").write_bytes(bytes(4_000))
     proto = convnet(size=8)
     for i in range(4):

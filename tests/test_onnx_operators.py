@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_files import model, node, weights
 
 from perimetry.adapters.errors import ModelFileError, NotApplicableError
-from perimetry.adapters.onnx_graph import Mode
-from perimetry.adapters.onnx_interpreter import Interpreter
-from perimetry.adapters.onnx_ops import OPERATORS
+from perimetry.adapters.onnx.graph import Mode
+from perimetry.adapters.onnx.interpreter import Interpreter
+from perimetry.adapters.onnx.operators.elementwise import OPERATORS
 
 STANDARD = sorted(op for op in OPERATORS if ":" not in op)
 

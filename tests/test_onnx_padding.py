@@ -13,10 +13,11 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from perimetry.adapters.errors import InputError
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_export import export_onnx
-from perimetry.adapters.onnx_padding import pad_graph
-from perimetry.adapters.padding import pad_module, tap_energy
+from perimetry.adapters.kernel_padding.arithmetic import tap_energy
+from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.onnx.kernel_padding.rewrite import pad_graph
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
 
 NETWORKS = {
     "plain": lambda: nn.Conv2d(3, 8, 3, 2, 1),

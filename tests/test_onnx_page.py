@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx_table
 import pytest
 
-from perimetry.adapters.onnx_ops import OPERATORS
-from perimetry.adapters.onnx_statement import KEYS, parse_pairs, read_statement
+from perimetry.adapters.onnx.inputs.declaration import KEYS, parse_pairs, read_statement
+from perimetry.adapters.onnx.operators.elementwise import OPERATORS
 
 PAGE = Path(__file__).parent.parent / "docs" / "onnx.md"
 TEXT = PAGE.read_text(encoding="utf-8")

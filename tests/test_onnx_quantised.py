@@ -6,15 +6,16 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_export import export_onnx
-from perimetry.suites.comb import CombTest, per_mean
-from perimetry.suites.comb_period import choose_comb
-from perimetry.suites.erf_blocks import block_maps
+from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.suites.base import Context
+from perimetry.suites.erf.blocks import block_maps
 from perimetry.suites.images import open_images
-from perimetry.suites.sittings import sittings
-from perimetry.suites.slopes import Slopes
-from perimetry.suites.suite import Context
+from perimetry.suites.measuring.forward import sittings
+from perimetry.suites.measuring.phases import per_mean
+from perimetry.suites.perturbation.comb_responses import CombTest
+from perimetry.suites.perturbation.directional import Slopes
+from perimetry.suites.perturbation.phase_comb import choose_comb
 
 COUNT = 4
 

@@ -7,11 +7,11 @@ import torch
 from onnx import TensorProto
 from onnx_files import convnet, node, save
 
-from perimetry.adapters import onnx_session
 from perimetry.adapters.errors import InputError
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_session import CPU, CUDA, Session, bind, feed, shaped
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.onnx import session as onnx_session
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.onnx.session import CPU, CUDA, Session, bind, feed, shaped
 
 X = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

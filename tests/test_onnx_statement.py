@@ -9,12 +9,18 @@ from onnx import TensorProto, helper
 from onnx_files import convnet, node, save
 
 from perimetry.adapters.errors import InputError, ModelFileError, UnknownNameError
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_external import external_files
-from perimetry.adapters.onnx_statement import KEYS, parse_pairs, read_beside, read_statement
-from perimetry.bench.plan import Settings, file_identity
+from perimetry.adapters.onnx.files.external_data import external_files
+from perimetry.adapters.onnx.inputs.declaration import (
+    KEYS,
+    parse_pairs,
+    read_beside,
+    read_statement,
+)
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.bench.execution.plan import file_identity
+from perimetry.bench.execution.settings import Settings
 
 TEXT = """
 size = [64, 48]

@@ -19,11 +19,11 @@ from torch import nn
 
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_export import export_onnx
-from perimetry.adapters.skeleton import light_copy
+from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.bench import audit
-from perimetry.suites.energy import energy_map
+from perimetry.suites.architecture.propagate import energy_map
 from perimetry.suites.structure import measure_skeleton
 
 SIDE = 64

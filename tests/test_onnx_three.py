@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_export import export_onnx
-from perimetry.adapters.onnx_subject import Verdict
-from perimetry.adapters.torch import wrap
+from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.onnx.gradient_check.subject import Verdict
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench import audit
 from perimetry.suites.images import open_images
 

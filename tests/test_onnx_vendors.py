@@ -14,11 +14,11 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_size import fit_size, take_size
-from perimetry.adapters.onnx_spec import image_input, read_spec
-from perimetry.adapters.onnx_statement import read_statement
-from perimetry.adapters.onnx_treat import treat_file
+from perimetry.adapters.onnx.inputs.declaration import read_statement
+from perimetry.adapters.onnx.inputs.size import fit_size, take_size
+from perimetry.adapters.onnx.inputs.spec import image_input, read_spec
+from perimetry.adapters.onnx.kernel_padding.file import treat_file
+from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.bench import audit
 
 

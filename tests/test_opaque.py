@@ -6,16 +6,16 @@ from onnx import helper, numpy_helper
 from onnx_files import convnet, node, save
 from typer.testing import CliRunner
 
-from perimetry.adapters import onnx_ops
-from perimetry.adapters.onnx import open_onnx
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.onnx.operators import elementwise as onnx_ops
 from perimetry.bench import audit
-from perimetry.bench.cli import app
-from perimetry.bench.opaque import STAND_INS, forecast, remarks
-from perimetry.bench.show import account, open_case
-from perimetry.bench.store import Store
+from perimetry.bench.cli.main import app
+from perimetry.bench.execution.black_box import STAND_INS, forecast, remarks
+from perimetry.bench.model_report.report import account, open_case
+from perimetry.bench.records.store import Store
+from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
-from perimetry.suites.perturbation import Perturbation
-from perimetry.suites.suite import Context
+from perimetry.suites.perturbation.suite import Perturbation
 
 QUICK = {"count": 4, "draws": 20, "device": "cpu"}
 NO_RULE = "no gradient route: no rule for 1 of its operators: Acosh node 'r1'"

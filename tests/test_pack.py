@@ -7,11 +7,12 @@ import pytest
 
 from perimetry.adapters.errors import InputError
 from perimetry.bench import audit
-from perimetry.bench.board import Board
-from perimetry.bench.pack import Packed, open_records, pack
-from perimetry.bench.record import Failure
-from perimetry.bench.render import render
-from perimetry.bench.store import Store, StoreError
+from perimetry.bench.output.files import StoreError
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.tables import render
+from perimetry.bench.records.archive import Packed, open_records, pack
+from perimetry.bench.records.record import Failure
+from perimetry.bench.records.store import Store
 
 MODELS = ("timm:test_resnet@init", "timm:test_convnext@init")
 

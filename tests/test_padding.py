@@ -19,10 +19,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from perimetry.adapters.errors import InputError
-from perimetry.adapters.padding import (
-    pad_module,
-    tap_energy,
-)
+from perimetry.adapters.kernel_padding.arithmetic import tap_energy
+from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
 
 # --- outputs keep their shape
 

@@ -9,22 +9,28 @@ import torch.nn.functional as F
 from onnx_files import convnet, save
 from torch import nn
 
-from perimetry.adapters import padding_fit
 from perimetry.adapters.errors import InputError, NotApplicableError
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.padding import pad_module
-from perimetry.adapters.padding_fit import RIDGE, SOFT, Fit, Site
-from perimetry.adapters.padding_fit_profile import contrasts, unevenness
-from perimetry.adapters.torch import wrap
+from perimetry.adapters.pytorch.kernel_padding import fit as padding_fit
+from perimetry.adapters.pytorch.kernel_padding.fit import (
+    RIDGE,
+    SOFT,
+    Fit,
+    Site,
+    contrasts,
+    unevenness,
+)
+from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench import audit
-from perimetry.bench.fitting import FITTED, images_to_fit
-from perimetry.bench.plan import Settings
+from perimetry.bench.execution.fit_images import FITTED, images_to_fit
+from perimetry.bench.execution.settings import Settings
+from perimetry.suites.base import Context
 from perimetry.suites.deadpixel import DEADPIXEL
-from perimetry.suites.gradients import gradient_maps
 from perimetry.suites.images import open_images
-from perimetry.suites.phases import phase_profile
-from perimetry.suites.suite import Context
+from perimetry.suites.measuring.gradients import gradient_maps
+from perimetry.suites.measuring.phases import phase_profile
 
 PHASES = [(a, b) for a in (0, 1) for b in (0, 1)]
 

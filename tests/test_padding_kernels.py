@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from padding_tools import random
 
 from perimetry.adapters.errors import InputError
-from perimetry.adapters.padding import (
+from perimetry.adapters.kernel_padding.arithmetic import (
     end_padding,
     pad_weight,
     padded_size,

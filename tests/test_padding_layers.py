@@ -20,9 +20,7 @@ from timm.layers.conv2d_same import conv2d_same
 from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from torch import nn
 
-from perimetry.adapters.padding import (
-    pad_weight,
-)
+from perimetry.adapters.kernel_padding.arithmetic import pad_weight
 
 # --- zero is the same function
 

@@ -9,12 +9,13 @@ from bias_tools import QUICK, SPEC, Circular, approx, classifier, measure, plant
 from torch import nn
 
 from perimetry.adapters.errors import InputError
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import BORDERS, InputSpec
-from perimetry.adapters.onnx_export import export_onnx
-from perimetry.adapters.torch import wrap
-from perimetry.suites.blind_spots import Stimulus
-from perimetry.suites.padding import PADDING, Padding
+from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.padding_mode import BORDERS
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.padding.blind_spots import Stimulus
+from perimetry.suites.padding.suite import PADDING, Padding
 from perimetry.suites.registry import SUITES
 from perimetry.suites.settings import configure
 

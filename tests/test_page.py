@@ -17,15 +17,17 @@ import pytest
 from test_board import HOSTILE
 
 from perimetry.adapters.errors import InputError
-from perimetry.bench.page import asset, fill_in, own_script, page, policy, write_page
-from perimetry.bench.page_blocks import grouped, packed, packed_json, unpacked
-from perimetry.bench.page_data import content, short_names
-from perimetry.bench.page_detail import panels, raw_records
-from perimetry.bench.page_join import join
-from perimetry.bench.page_maps import choose_level, pack_maps, quantised, reduced, thumbs
-from perimetry.bench.record import Value
-from perimetry.bench.render import NOT_SIMPLY_BETTER, render
-from perimetry.bench.text import clean
+from perimetry.bench.output.templates import asset, fill_in
+from perimetry.bench.output.text import clean
+from perimetry.bench.ranking.page.blocks import grouped, packed, packed_json, unpacked
+from perimetry.bench.ranking.page.join import join
+from perimetry.bench.ranking.page.maps import choose_level, pack_maps, quantised, reduced, thumbs
+from perimetry.bench.ranking.page.model_panel import panels, raw_records
+from perimetry.bench.ranking.page.numbers import content, short_names
+from perimetry.bench.ranking.page.page import own_script, page, policy, write_page
+from perimetry.bench.ranking.tables import render
+from perimetry.bench.records.record import Value
+from perimetry.suites.deadpixel import NOT_SIMPLY_BETTER
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 MARKUP = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", '"><b id=injected>']

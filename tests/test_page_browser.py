@@ -17,10 +17,10 @@ from scipy.stats import spearmanr
 from test_board import HOSTILE
 from test_page import MARKUP, blocks, many
 
-from perimetry.bench.page import write_page
-from perimetry.bench.page_join import Joined
-from perimetry.bench.record import Value
-from perimetry.bench.text import clean
+from perimetry.bench.output.text import clean
+from perimetry.bench.ranking.page.join import Joined
+from perimetry.bench.ranking.page.page import write_page
+from perimetry.bench.records.record import Value
 
 COUNT = 60
 LINKS = "#table a[data-model]"

@@ -9,9 +9,9 @@ import pytest
 from test_page import RESULTS, blocks, write_csv
 from typer.testing import CliRunner
 
-from perimetry.bench.cli import app
-from perimetry.bench.pack import pack
-from perimetry.bench.store import Store
+from perimetry.bench.cli.main import app
+from perimetry.bench.records.archive import pack
+from perimetry.bench.records.store import Store
 
 
 def board(*words):

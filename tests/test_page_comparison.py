@@ -16,12 +16,12 @@ from test_page import MARKUP
 from typer.testing import CliRunner
 
 from perimetry.bench import compare
-from perimetry.bench.cli import app
-from perimetry.bench.comparison import Comparison
-from perimetry.bench.comparison_sources import side_of
-from perimetry.bench.fingerprint import Parting
-from perimetry.bench.page_comparison import comparison_page
-from perimetry.bench.store import Store
+from perimetry.bench.cli.main import app
+from perimetry.bench.comparison.compare import Comparison
+from perimetry.bench.comparison.fingerprint import Parting
+from perimetry.bench.comparison.html import comparison_page
+from perimetry.bench.comparison.sources import side_of
+from perimetry.bench.records.store import Store
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 

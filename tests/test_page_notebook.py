@@ -13,8 +13,8 @@ from test_board import HOSTILE
 
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench import compare
-from perimetry.bench.canvas import COLOURS, SIGNED_COLOURS
-from perimetry.bench.comparison_sources import side_of
+from perimetry.bench.comparison.sources import side_of
+from perimetry.bench.figures.canvas import COLOURS, SIGNED_COLOURS
 
 
 def record(**changes):

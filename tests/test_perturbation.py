@@ -7,13 +7,13 @@ from planted import GAINS, GREY, classifier, measure, measure_model, private, sh
 from torch import nn
 
 from perimetry.adapters.errors import InputError, NotApplicableError
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import wrap
-from perimetry.suites.perturbation import PERTURBATION, Perturbation
-from perimetry.suites.phases import interior
-from perimetry.suites.positions import make_block, stem_period
-from perimetry.suites.shift import STREAM
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.measuring.phases import interior
+from perimetry.suites.perturbation.position_response import make_block, stem_period
+from perimetry.suites.perturbation.shift_consistency import STREAM
+from perimetry.suites.perturbation.suite import PERTURBATION, Perturbation
 
 G = np.array(GAINS)
 

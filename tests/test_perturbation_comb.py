@@ -8,11 +8,14 @@ import torch
 from planted import GREY, measure_model, private
 from torch import nn
 
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import wrap
-from perimetry.suites import phases
-from perimetry.suites.comb import CombTest, choose_step, make_comb, per_mean
-from perimetry.suites.comb_step import (
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.images import open_images
+from perimetry.suites.measuring import phases
+from perimetry.suites.measuring.bootstrap import bootstrap
+from perimetry.suites.measuring.forward import by_sample, sittings
+from perimetry.suites.measuring.phases import per_mean
+from perimetry.suites.measuring.step_size import (
     SILENT,
     STEPS,
     TOO_ROUGH,
@@ -20,13 +23,17 @@ from perimetry.suites.comb_step import (
     Step,
     settle,
 )
-from perimetry.suites.deadpixel import corrected
-from perimetry.suites.images import open_images
-from perimetry.suites.routes import chosen, detect_metrics, leverage, read, standard_distance
-from perimetry.suites.sittings import by_sample, sittings
-from perimetry.suites.slopes import Slopes
-from perimetry.suites.statistics import bootstrap
-from perimetry.suites.unbiased import pseudo_values
+from perimetry.suites.measuring.unbiased import corrected, pseudo_values
+from perimetry.suites.perturbation.agreement import (
+    chosen,
+    detect_metrics,
+    leverage,
+    read,
+    standard_distance,
+)
+from perimetry.suites.perturbation.comb_responses import CombTest, choose_step
+from perimetry.suites.perturbation.directional import Slopes
+from perimetry.suites.perturbation.phase_comb import make_comb
 
 SMALL = InputSpec(16, 16, mean=(0.5, 0.4, 0.3), std=(0.25, 0.5, 1.0))
 

@@ -6,9 +6,9 @@ import torch
 from planted import measure_model
 
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx_export import export_onnx
+from perimetry.adapters.onnx.export import export_onnx
 from perimetry.suites.images import open_images
-from perimetry.suites.perturbation import PERTURBATION
+from perimetry.suites.perturbation.suite import PERTURBATION
 
 FEW = {"position_images": 1, "block": 3, "noise_draws": 2, "attack_images": 1, "comb_draws": 8}
 

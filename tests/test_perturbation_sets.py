@@ -6,9 +6,9 @@ import torch
 from planted import GREY, classifier, measure, measure_model, private
 from torch import nn
 
-from perimetry.adapters.torch import TorchModel
-from perimetry.suites import comb
-from perimetry.suites.comb_step import APART, STEPS, Disagreement, Step, too_far
+from perimetry.adapters.pytorch.model import TorchModel
+from perimetry.suites.measuring.step_size import APART, STEPS, Disagreement, Step, too_far
+from perimetry.suites.perturbation import comb_responses as comb
 
 PROFILES = np.array([[[1.0, 2.0], [3.0, 4.0]], [[1.0, 3.0], [2.0, 4.0]], [[1.0, 1.0], [1.0, 2.0]]])
 """Gains by phase of three initial states."""

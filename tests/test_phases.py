@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toy_models import linear_resnet50
 
 from perimetry.adapters.errors import InputError, NotApplicableError
-from perimetry.suites import phases
+from perimetry.suites.measuring import phases
 
 RNG = np.random.default_rng
 

@@ -8,16 +8,8 @@ from matplotlib import colormaps
 from PIL import Image
 from test_show import model, profile, record
 
-from perimetry.bench.canvas import (
-    BAR,
-    COLOURS,
-    GAP,
-    LEFT,
-    SIDE,
-    SIGNED_COLOURS,
-    TOP,
-)
-from perimetry.bench.pictures import (
+from perimetry.bench.figures.canvas import BAR, COLOURS, GAP, LEFT, SIDE, SIGNED_COLOURS, TOP
+from perimetry.bench.figures.maps import (
     LOG_DECADES,
     LOOKS,
     draw_change,
@@ -210,7 +202,7 @@ def test_a_change_is_the_difference_of_the_maps_over_their_means(tmp_path):
 
 def test_a_stimulus_stands_at_its_own_pixel():
     """Squares of side 8 at 7 places of 64 pixels are centred on 4, 13.3, ..., 60."""
-    from perimetry.bench.pictures import _spans
+    from perimetry.bench.figures.maps import _spans
 
     found = record("padding", {}, settings={"stimulus": 8})
     (top, bottom), _ = _spans(found, (7, 7))

@@ -10,16 +10,16 @@ import toys
 from PIL import Image
 
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.bench import plan as plan_module
-from perimetry.bench.plan import (
+from perimetry.bench.execution import plan as plan_module
+from perimetry.bench.execution.plan import (
     Choice,
-    Settings,
     file_identity,
     make_jobs,
     parse_fills,
     parse_shard,
     parse_suites,
 )
+from perimetry.bench.execution.settings import Settings
 
 SETTINGS = Settings(images="noise", count=4)
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PLUGIN = "perimetry.bench.pytest_plugin"
 TESTS = """
 from small_nets import net, opened, perturbed
-from perimetry.adapters.model import InputSpec
+from perimetry.adapters.input_spec import InputSpec
 
 
 def test_same(audit):

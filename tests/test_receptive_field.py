@@ -10,15 +10,15 @@ from toy_models import Fork, Gated, Tokens, stack
 
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
-from perimetry.adapters.skeleton import light_copy
-from perimetry.suites.layers import Field, Window, union
-from perimetry.suites.receptive_field import (
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.receptive_field import (
     even_sizes,
     field_of,
     receptive_field,
     trace,
     uneven,
 )
+from perimetry.suites.architecture.windows import Field, Window, union
 
 
 def example(side=224, channels=3):

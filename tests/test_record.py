@@ -10,8 +10,8 @@ import toys
 from pydantic import ValidationError
 
 from perimetry.bench import Record, audit
-from perimetry.bench.record import SCHEMA_VERSION, Failure, Value, json_schema, plain
-from perimetry.suites.suite import Estimate, missing
+from perimetry.bench.records.record import SCHEMA_VERSION, Failure, Value, json_schema, plain
+from perimetry.suites.base import Estimate, missing
 
 
 def measure(name="toy:a", suites=("deadpixel",), **options):

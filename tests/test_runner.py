@@ -18,12 +18,14 @@ import psutil
 import pytest
 import toys
 
-from perimetry.bench.board import Board
-from perimetry.bench.engine import Options
-from perimetry.bench.plan import Settings, make_jobs
-from perimetry.bench.render import to_json
-from perimetry.bench.runner import missing_jobs, run
-from perimetry.bench.store import Store, StoreError
+from perimetry.bench.execution.engines.base import Options
+from perimetry.bench.execution.plan import make_jobs
+from perimetry.bench.execution.runner import missing_jobs, run
+from perimetry.bench.execution.settings import Settings
+from perimetry.bench.output.files import StoreError
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.tables import to_json
+from perimetry.bench.records.store import Store
 
 SETTINGS = Settings(images="noise", count=4)
 FAULTS = ["a", "segfault", "measure-kill", "measure-error", "hang", "unknown", "noise", "headless"]
@@ -168,10 +170,11 @@ def test_a_full_disk_ends_the_run_with_what_to_do(tmp_path):
 PARENT = """
 import sys, toys
 from pathlib import Path
-from perimetry.bench.plan import Settings, make_jobs
-from perimetry.bench.engine import Options
-from perimetry.bench.runner import run
-from perimetry.bench.store import Store
+from perimetry.bench.execution.settings import Settings
+from perimetry.bench.execution.plan import make_jobs
+from perimetry.bench.execution.engines.base import Options
+from perimetry.bench.execution.runner import run
+from perimetry.bench.records.store import Store
 settings = Settings(images="noise", count=4)
 jobs = make_jobs(
     [f"toy:slow-{i}" for i in range(4)], ["structure", "deadpixel:all"], ["none", "box"],

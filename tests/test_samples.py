@@ -11,10 +11,10 @@ import torch
 from typer.testing import CliRunner
 
 from perimetry.adapters.load import load
-from perimetry.bench.cli import app
+from perimetry.bench.cli.main import app
 from perimetry.bench.samples import sample_files
-from perimetry.suites.micro_object import Boxes, draw_boxes, dull, lay_boxes
-from perimetry.suites.training_data import open_training_set
+from perimetry.suites.training.data import open_training_set
+from perimetry.suites.training.micro_object import Boxes, draw_boxes, dull, lay_boxes
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 2_000_000

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.suites.erf import Erf
+from perimetry.suites.erf.suite import Erf
 from perimetry.suites.registry import SUITES
 from perimetry.suites.settings import configure, parse_options, settings_of
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from perimetry.adapters.shapes import RULES, ShapesOnly, quickly
+from perimetry.adapters.meta_forward import RULES, ShapesOnly, quickly
 
 X = torch.empty(2, 8, 6, 10, device="meta")
 ROWS = torch.empty(2, 5, 8, device="meta")

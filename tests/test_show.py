@@ -7,7 +7,7 @@ import re
 import pytest
 from told import culprit, layer, model, profile, record, tell
 
-from perimetry.bench.show_finding import Finding
+from perimetry.bench.model_report.finding import Finding
 from perimetry.suites.registry import SUITES
 
 # What is found

@@ -10,11 +10,12 @@ from told import model, record
 from typer.testing import CliRunner
 
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.bench.board import MixedRecordsError
-from perimetry.bench.cli import app
-from perimetry.bench.show import account, find_reference, open_case
-from perimetry.bench.show_provenance import _counted, _intervals, repeat
-from perimetry.bench.store import Store, StoreError
+from perimetry.bench.cli.main import app
+from perimetry.bench.model_report.provenance import _counted, _intervals, repeat
+from perimetry.bench.model_report.report import account, open_case
+from perimetry.bench.output.files import StoreError
+from perimetry.bench.records.selection import MixedRecordsError, find_reference
+from perimetry.bench.records.store import Store
 from perimetry.suites.registry import SUITES
 
 # Folders, files, names

@@ -7,11 +7,14 @@ import re
 import pytest
 from told import culprit, layer, model, record, tell
 
-from perimetry.bench import show_rules, show_rules_padding, show_rules_perturbation
-from perimetry.bench.record import Failure, Value
-from perimetry.bench.show import TOPICS, Case, account
-from perimetry.bench.show_finding import FIELD, measured, number
-from perimetry.bench.text import clean
+from perimetry.bench.model_report import rules_architecture as show_rules
+from perimetry.bench.model_report import rules_padding as show_rules_padding
+from perimetry.bench.model_report import rules_perturbation as show_rules_perturbation
+from perimetry.bench.model_report.finding import FIELD
+from perimetry.bench.model_report.report import TOPICS, Case, account
+from perimetry.bench.output.numbers import measured, number
+from perimetry.bench.output.text import clean
+from perimetry.bench.records.record import Failure, Value
 from perimetry.suites.registry import SUITES
 
 # What must not be said

@@ -8,14 +8,14 @@ import torch
 from bias_tools import SPEC, Circular, approx, context, measure, values
 from torch import nn
 
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.torch import wrap
-from perimetry.suites import spatial_bias
-from perimetry.suites.blind_spots import Stimulus, blind_metrics, grid_places, respond
-from perimetry.suites.filters import leans
-from perimetry.suites.padding import Padding
-from perimetry.suites.statistics import bootstrap
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.measuring.bootstrap import bootstrap
+from perimetry.suites.padding import spatial_bias
+from perimetry.suites.padding.blind_spots import Stimulus, blind_metrics, grid_places, respond
+from perimetry.suites.padding.mean_filters import leans
+from perimetry.suites.padding.suite import Padding
 
 
 def slow_bias(a):

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from perimetry.bench.cli import app
-from perimetry.bench.environment import environment
-from perimetry.bench.speed import Audit, Growth, Row, full_audit, open_bench, peak_of, turns
-from perimetry.bench.speed_floor import Rates, Work, work_of
-from perimetry.bench.speed_page import merged
-from perimetry.bench.speed_report import Report, _rivals, render
-from perimetry.bench.speed_rivals import Duel
+from perimetry.bench.cli.main import app
+from perimetry.bench.records.environment import environment
+from perimetry.bench.speed.floor import Rates, Work, work_of
+from perimetry.bench.speed.markdown import merged
+from perimetry.bench.speed.measure import Audit, Growth, Row, full_audit, open_bench, peak_of, turns
+from perimetry.bench.speed.report import Report, _rivals, render
+from perimetry.bench.speed.rivals import Duel
 from perimetry.suites.registry import SUITES
 
 

@@ -8,12 +8,12 @@ from onnx_files import convnet, model, node, save, weights
 from torch import nn
 
 from perimetry.adapters.errors import InputError, NotApplicableError
+from perimetry.adapters.feature_grid import Falling, Grid
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import Grid, InputSpec
-from perimetry.adapters.onnx_export import export_onnx
-from perimetry.adapters.stages import Falling
-from perimetry.adapters.torch import wrap
-from perimetry.adapters.weights import tensors_digest
+from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.pytorch.weights import tensors_digest
 
 SPEC = InputSpec(32, 48)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perimetry.suites.statistics import MIN_SAMPLES, bootstrap, linear
+from perimetry.suites.measuring.bootstrap import MIN_SAMPLES, bootstrap, linear
 
 
 def test_weights_sum_to_one_and_the_first_row_is_the_sample_itself():

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perimetry.bench import audit
-from perimetry.bench import store as store_module
-from perimetry.bench.arrays import grow, shrink
-from perimetry.bench.record import Failure
-from perimetry.bench.store import STALE_AFTER_S, Store, StoreError, file_stem
+from perimetry.bench.output.files import StoreError
+from perimetry.bench.records import store as store_module
+from perimetry.bench.records.arrays import grow, shrink
+from perimetry.bench.records.record import Failure, file_stem
+from perimetry.bench.records.store import STALE_AFTER_S, Store
 
 
 @pytest.fixture
@@ -162,8 +163,8 @@ def test_only_stale_temporary_files_are_swept(tmp_path):
 
 WRITER = """
 import sys
-from perimetry.bench.record import Record
-from perimetry.bench.store import Store
+from perimetry.bench.records.record import Record
+from perimetry.bench.records.store import Store
 store, source = Store(sys.argv[1]), Store(sys.argv[2])
 (record,) = source.records()
 record.arrays

@@ -9,12 +9,12 @@ from torch import nn
 from toy_models import Branches, Gated, Tokens
 
 from perimetry.adapters.errors import NotApplicableError
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.skeleton import light_copy
-from perimetry.adapters.torch import wrap
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.base import Context
 from perimetry.suites.structure import STRUCTURE, measure_skeleton
-from perimetry.suites.suite import Context
 
 
 def measure(module, size=(3, 96, 96)):

@@ -8,12 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from perimetry.adapters.errors import (
-    InputError,
-    ModelFileError,
-    UnknownNameError,
-    WeightsError,
-)
+from perimetry.adapters.errors import InputError, ModelFileError, UnknownNameError, WeightsError
 from perimetry.adapters.load import expand, list_models, load
 from perimetry.adapters.timm import parse_size
 

@@ -11,14 +11,15 @@ from torch import nn
 
 from perimetry.adapters.device import pick_device
 from perimetry.adapters.errors import InputError, NotApplicableError, UnknownNameError
+from perimetry.adapters.feature_grid import Grid, find_grid
+from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.model import Grid, InputSpec, find_grid
-from perimetry.adapters.norm_gradients import contiguous_norm_gradients
-from perimetry.adapters.skeleton import light_copy
-from perimetry.adapters.torch import wrap
-from perimetry.adapters.weights import set_scales_to_one
+from perimetry.adapters.pytorch.batch_norm_fix import contiguous_norm_gradients
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.adapters.pytorch.weights import set_scales_to_one
 from perimetry.suites.deadpixel import DEADPIXEL
-from perimetry.suites.gradients import gradient_maps
+from perimetry.suites.measuring.gradients import gradient_maps
 
 SPEC = InputSpec(32, 48)
 
@@ -299,7 +300,7 @@ def test_each_weight_set_is_recalibrated_to_its_own_original():
 def test_norms_are_calibrated_once_for_the_same_images(monkeypatch):
     passes = []
     monkeypatch.setattr(
-        "perimetry.adapters.torch.calibrate_norms", lambda module, x: passes.append(len(x))
+        "perimetry.adapters.pytorch.model.calibrate_norms", lambda module, x: passes.append(len(x))
     )
     model = load("timm:test_resnet@init", device="cpu", members=1)
     x = torch.rand(6, 3, 160, 160)

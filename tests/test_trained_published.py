@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from perimetry.bench import audit
-from perimetry.bench.board import Board
-from perimetry.bench.pack import Packed
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.records.archive import Packed
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "trained"
 ROWS = {"as-is": 36, "recalibrated": 8}

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from perimetry.bench.cli import app
-from perimetry.bench.show_provenance import repeat
-from perimetry.bench.store import Store
-from perimetry.bench.training_pictures import draw_panel
-from perimetry.bench.training_report import _made_of
+from perimetry.bench.cli.main import app
+from perimetry.bench.model_report.provenance import repeat
+from perimetry.bench.records.store import Store
+from perimetry.bench.training.figures import draw_panel
+from perimetry.bench.training.report import _made_of
 from perimetry.suites.registry import SUITES
-from perimetry.suites.training import TRAINING
+from perimetry.suites.training.suite import TRAINING
 
 SMALL = ("--network", "tiny-resnet", "--size", "24", "--train", "32", "--test", "16")
 SHORT = (*SMALL, "--epochs", "1", "--batch", "16", "--device", "cpu")

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.suites import training_data
-from perimetry.suites.training_data import open_training_set, read_idx
-from perimetry.suites.training_tasks import open_task
+from perimetry.suites.training import data as training_data
+from perimetry.suites.training.data import open_training_set, read_idx
+from perimetry.suites.training.tasks import open_task
 
 
 def picture(path, size=(8, 8), level=100):
@@ -96,7 +96,7 @@ def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
 
 def test_dead_leaves_are_those_of_the_images_module():
     """Rounded to bytes; the test ones are others than the training ones."""
-    from perimetry.adapters.model import InputSpec
+    from perimetry.adapters.input_spec import InputSpec
     from perimetry.suites.images import open_images
 
     found = open_training_set("dead-leaves", size=(16, 16), train=3, test=2, seed=5)

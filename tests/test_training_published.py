@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perimetry.bench.pack import open_records
+from perimetry.bench.records.archive import open_records
 
 FOLDER = Path(__file__).parents[1] / "results" / "training"
 

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 
 from perimetry.adapters.errors import InputError, ModelFileError, NotApplicableError
 from perimetry.adapters.trainable import open_trainable, pad_trainable
-from perimetry.bench import checkpoint, trainer
-from perimetry.bench.store import StoreError
-from perimetry.bench.trainer import Clock, Recipe, probed_epochs
-from perimetry.bench.training import Experiment, Study, Twin, pairs
+from perimetry.bench.output.files import StoreError
+from perimetry.bench.training import checkpoint, trainer
+from perimetry.bench.training.experiment import Experiment, Twin
+from perimetry.bench.training.study import Study, pairs
+from perimetry.bench.training.trainer import Clock, Recipe, probed_epochs
 
 RECIPE = Recipe(epochs=2, batch=8, rate=0.02)
 EXPERIMENT = Experiment(
@@ -226,7 +227,7 @@ def test_records_of_twins_pair_by_seed(tmp_path):
     """The difference of two twins' records has the interval of the seeds' differences."""
     from scipy.stats import t as student
 
-    from perimetry.bench.paired import difference
+    from perimetry.bench.statistics.difference import difference
 
     result = study(tmp_path, seeds=4, recipe=replace(RECIPE, epochs=1)).train()
     ((treated, plain),) = pairs(result.records)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.suites.micro_object import (
+from perimetry.suites.training.data import Pictures, TrainingSet, open_training_set
+from perimetry.suites.training.micro_object import (
     Boxes,
     box_mean,
     by_phase,
@@ -18,8 +19,7 @@ from perimetry.suites.micro_object import (
     resolved_period,
     spread_places,
 )
-from perimetry.suites.training_data import Pictures, TrainingSet, open_training_set
-from perimetry.suites.training_tasks import MicroObject, open_task
+from perimetry.suites.training.tasks import MicroObject, open_task
 
 SIZE = (24, 24)
 

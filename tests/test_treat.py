@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx import open_onnx
-from perimetry.adapters.onnx_export import export_onnx
-from perimetry.adapters.onnx_session import Session
+from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.onnx.session import Session
 from perimetry.bench import audit
-from perimetry.bench.cli import app
-from perimetry.bench.treat import fidelity, pad_file
+from perimetry.bench.cli.main import app
+from perimetry.bench.pad_file import fidelity, pad_file
 from perimetry.suites.images import open_images
 
 FEW = {"count": 4, "device": "cpu"}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from perimetry.suites.statistics import bootstrap
-from perimetry.suites.unbiased import (
+from perimetry.suites.measuring.bootstrap import bootstrap
+from perimetry.suites.measuring.unbiased import (
     estimate_square,
     extreme,
     magnitude,

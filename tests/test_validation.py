@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from perimetry.bench import validation_coverage, validation_known
-from perimetry.bench.validation import VERDICTS, Check, render, shown, validate
-from perimetry.bench.validation_nets import DEPTHS, averaging_stack, linear_resnet50, slim_resnet
-from perimetry.suites import phases
-from perimetry.suites.layers import Window
+from perimetry.bench.validation import coverage as validation_coverage
+from perimetry.bench.validation import known as validation_known
+from perimetry.bench.validation.check import VERDICTS, Check, shown
+from perimetry.bench.validation.nets import DEPTHS, averaging_stack, linear_resnet50, slim_resnet
+from perimetry.bench.validation.validate import render, validate
+from perimetry.suites.architecture.windows import Window
+from perimetry.suites.measuring import phases
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_a_wrong_implementation_turns_the_known_answers_red(monkeypatch):
 
 
 def test_a_wrong_profile_turns_the_linear_resnet_red(monkeypatch):
-    from perimetry.bench import validation_published
+    from perimetry.bench.validation import published as validation_published
 
     monkeypatch.setattr(validation_published, "linear_resnet50", lambda **_: linear_resnet50())
     assert [c.verdict for c in validation_published._linear_resnet()].count("differs") == 2
@@ -105,7 +107,7 @@ def test_a_wrong_profile_turns_the_linear_resnet_red(monkeypatch):
 
 def test_an_interval_that_is_too_narrow_or_biased_is_seen():
     def estimates(shift, half):
-        from perimetry.suites.suite import Estimate
+        from perimetry.suites.base import Estimate
 
         rng = np.random.default_rng(0)
         values = rng.normal(1.0 + shift, 0.1, 400)

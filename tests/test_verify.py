@@ -13,12 +13,12 @@ from small_nets import NAME, TOOLS, baseline, net, opened, perturbed
 from typer.testing import CliRunner
 
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.bench.cli import app
-from perimetry.bench.pack import pack
-from perimetry.bench.record import SCHEMA_VERSION, Record, schema_text
-from perimetry.bench.store import Store, read_record
-from perimetry.bench.toolkit import Toolkit
-from perimetry.bench.verify import Outcome, verify
+from perimetry.bench.cli.main import app
+from perimetry.bench.execution.toolkit import Toolkit
+from perimetry.bench.records.archive import pack
+from perimetry.bench.records.record import SCHEMA_VERSION, Record, schema_text
+from perimetry.bench.records.store import Store, read_record
+from perimetry.bench.regression.reproduce import Outcome, verify
 from perimetry.suites.registry import SUITES
 
 ROOT = Path(__file__).parents[1]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from perimetry.bench.record import ImagesInfo, ModelInfo, Record, Value
-from perimetry.bench.show import Case, account
-from perimetry.bench.show_layout import WIDTH
+from perimetry.bench.model_report.report import Case, account
+from perimetry.bench.output.layout import WIDTH
+from perimetry.bench.records.record import ImagesInfo, ModelInfo, Record, Value
 from perimetry.suites.registry import SUITES
 
 SPEC = {"height": 64, "width": 64, "channels": 3}

@@ -17,9 +17,12 @@ import numpy as np
 import torch
 
 from perimetry.adapters.errors import NotApplicableError, UnknownNameError
-from perimetry.adapters.model import Grid, InputSpec, Outputs, PaddedLayer, Treatment
-from perimetry.bench.toolkit import Toolkit
-from perimetry.suites.suite import Context, Estimate, Measurement, Metric, Probe, missing
+from perimetry.adapters.feature_grid import Grid
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.model import Outputs
+from perimetry.adapters.treatment import PaddedLayer, Treatment
+from perimetry.bench.execution.toolkit import Toolkit
+from perimetry.suites.base import Context, Estimate, Measurement, Metric, Probe, missing
 
 
 @dataclass

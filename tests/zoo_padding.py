@@ -23,8 +23,8 @@ from padding_tools import FILLS
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from perimetry.adapters.padding import pad_module
-from perimetry.adapters.padding_trace import trace_uneven
+from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
+from perimetry.adapters.pytorch.kernel_padding.trace import trace_uneven
 
 COLUMNS = [
     *("model", "family", "built", "fill", "uneven", "grown"),

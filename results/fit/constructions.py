@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from perimetry.adapters.load import load
-from perimetry.adapters.padding_fit import Fit
-from perimetry.adapters.weights import match_norms
+from perimetry.adapters.pytorch.kernel_padding.fit import Fit
+from perimetry.adapters.pytorch.weights import match_norms
 from perimetry.suites.images import ImageSet, open_images
 
 FITTED = 24

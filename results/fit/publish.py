@@ -20,10 +20,10 @@ import pandas as pd
 import torch.nn.functional as F
 from tabulate import tabulate
 
+from perimetry.suites.base import Context, Estimate
 from perimetry.suites.deadpixel import DEADPIXEL
-from perimetry.suites.gradients import gradient_maps
-from perimetry.suites.statistics import bootstrap
-from perimetry.suites.suite import Context, Estimate
+from perimetry.suites.measuring.bootstrap import bootstrap
+from perimetry.suites.measuring.gradients import gradient_maps
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE))

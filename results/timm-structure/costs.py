@@ -1,4 +1,4 @@
-"""Write bench/timm_costs.csv: what each timm architecture costs, from a sweep's records.
+"""Write bench/execution/timm_costs.csv: what each timm architecture costs, from a sweep's records.
 
     python results/timm-structure/costs.py RUN_DIR
 
@@ -16,8 +16,8 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from perimetry.bench.cost import TABLE
-from perimetry.bench.store import Store
+from perimetry.bench.execution.cost import TABLE
+from perimetry.bench.records.store import Store
 
 
 def gflop(name: str) -> float:

@@ -16,10 +16,10 @@ from statistics import median
 import pandas as pd
 from tabulate import tabulate
 
-from perimetry.bench.board import Board
-from perimetry.bench.pack import Packed, pack
-from perimetry.bench.page import write_page
-from perimetry.bench.store import Store
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.page.page import write_page
+from perimetry.bench.records.archive import Packed, pack
+from perimetry.bench.records.store import Store
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))

@@ -19,8 +19,8 @@ from typing import Any
 import onnx
 from photographs import packaged
 
-from perimetry.adapters.model import InputSpec
-from perimetry.adapters.onnx_spec import write_spec
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.onnx.inputs.spec import write_spec
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from checkpoints import ARCHITECTURES
 from photographs import CLASSES
 
 from perimetry.adapters.load import load
-from perimetry.suites.gradients import expect
 from perimetry.suites.images import open_images
+from perimetry.suites.measuring.gradients import expect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,12 +15,12 @@ import numpy as np
 from checkpoints import ARCHITECTURES
 from matplotlib.figure import Figure
 
-from perimetry.bench.store import Store
+from perimetry.bench.records.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from perimetry.bench.record import Record
+    from perimetry.bench.records.record import Record
 
 HERE = Path(__file__).parent
 SHOWN = ("mobilenetv2_100", "tf_efficientnet_lite0", "tf_efficientnet_lite2")

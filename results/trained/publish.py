@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 from checkpoints import ARCHITECTURES, CHECKPOINTS
 from tabulate import tabulate
 
-from perimetry.bench.board import Board
-from perimetry.bench.pack import Packed, pack
-from perimetry.bench.render import number, render
-from perimetry.bench.store import Store
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.tables import number, render
+from perimetry.bench.records.archive import Packed, pack
+from perimetry.bench.records.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from perimetry.bench.record import Record
+    from perimetry.bench.records.record import Record
 
 HERE = Path(__file__).parent
 SETS = ("as-is", "recalibrated")

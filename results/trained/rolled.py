@@ -17,10 +17,10 @@ import numpy as np
 from checkpoints import ARCHITECTURES
 
 from perimetry.adapters.load import load
-from perimetry.suites.feature_maps import channel_mean
-from perimetry.suites.gradients import expect
 from perimetry.suites.images import open_images
-from perimetry.suites.spatial_bias import border_ratio
+from perimetry.suites.measuring.feature_maps import channel_mean
+from perimetry.suites.measuring.gradients import expect
+from perimetry.suites.padding.spatial_bias import border_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,17 +23,18 @@ from scipy.stats import t as student
 from tabulate import tabulate
 
 from perimetry.bench import leaderboard
-from perimetry.bench.pack import open_records, pack
-from perimetry.bench.store import Store
-from perimetry.bench.trainer import Clock, Recipe
-from perimetry.bench.training import Experiment, Study, Twin
-from perimetry.bench.training_pictures import draw_curves, draw_panel
-from perimetry.bench.training_report import with_interval
+from perimetry.bench.records.archive import open_records, pack
+from perimetry.bench.records.store import Store
+from perimetry.bench.training.experiment import Experiment, Twin
+from perimetry.bench.training.figures import draw_curves, draw_panel
+from perimetry.bench.training.report import with_interval
+from perimetry.bench.training.study import Study
+from perimetry.bench.training.trainer import Clock, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from perimetry.bench.record import Record
+    from perimetry.bench.records.record import Record
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parents[1] / "bench" / "sample_models"

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 
 from perimetry.adapters.load import load
-from perimetry.adapters.shapes import ShapesOnly
-from perimetry.bench.devices import BATCH
-from perimetry.bench.speed import open_bench, peak_of, take_maps
-from perimetry.suites.erf import ERF
-from perimetry.suites.gradients import gradient_maps
+from perimetry.adapters.meta_forward import ShapesOnly
+from perimetry.bench.execution.devices import BATCH
+from perimetry.bench.speed.measure import open_bench, peak_of, take_maps
+from perimetry.suites.base import Context
+from perimetry.suites.erf.suite import ERF
 from perimetry.suites.images import open_images
+from perimetry.suites.measuring.gradients import gradient_maps
 from perimetry.suites.registry import SUITES
-from perimetry.suites.suite import Context
 
 ROUNDS = 2
 IMAGES = 8

@@ -9,13 +9,13 @@ import torch
 from test_speed import fastest
 
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx_export import export_onnx
-from perimetry.adapters.onnx_session import feed, shaped
-from perimetry.adapters.onnx_subject import Verdict
-from perimetry.adapters.torch import wrap
+from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.onnx.gradient_check.subject import Verdict
+from perimetry.adapters.onnx.session import feed, shaped
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
-from perimetry.suites.perturbation import Perturbation
-from perimetry.suites.suite import Context
+from perimetry.suites.perturbation.suite import Perturbation
 
 GOAL, LOOSE = 1.3, 2.0
 """Times the native cost: what is aimed at, and what is asserted on machines shared with others."""

@@ -1,0 +1,114 @@
+"""How a raw tensor is read as a grid of units: NCHW, NHWC or tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from torch import Tensor
+
+STRIDE_TOLERANCE = 0.25
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a raw target tensor is read as (batch, channels, height, width).
+
+    `kind` is NCHW, NHWC, NLC (batch, tokens, channels) or NCL; `prefix` tokens (class, register)
+    come first and are dropped. `height` and `width` count units.
+    """
+
+    name: str
+    kind: Literal["NCHW", "NHWC", "NLC", "NCL"]
+    channels: int
+    height: int
+    width: int
+    prefix: int = 0
+
+    def read(self, raw: Tensor) -> Tensor:
+        """View `raw` as (batch, channels, height, width); differentiable."""
+        if self.kind == "NCHW":
+            return raw
+        if self.kind == "NHWC":
+            return raw.permute(0, 3, 1, 2)
+        tokens = raw if self.kind == "NLC" else raw.transpose(1, 2)
+        tokens = tokens[:, self.prefix :]
+        return tokens.transpose(1, 2).reshape(len(raw), -1, self.height, self.width)
+
+
+def find_grid(
+    name: str, raw: Tensor, input_size: tuple[int, int], prefix: int | None = None
+) -> Grid | None:
+    """Read the shape of one raw tensor as a grid of units, or None when it is none.
+
+    `raw` is (batch, ...); `input_size` is (height, width) in pixels. A grid has at least two units
+    along one axis, and about the same stride along both. Token tensors may carry
+    `prefix` leading tokens; None tries 0, 1, 2, 4, 5.
+    """
+    shape = tuple(raw.shape)
+    if not raw.is_floating_point():
+        return None
+    if len(shape) == 4:
+        if _is_grid(shape[2:], input_size):
+            return Grid(name, "NCHW", shape[1], *shape[2:])
+        if _is_grid(shape[1:3], input_size):
+            return Grid(name, "NHWC", shape[3], *shape[1:3])
+        return None
+    if len(shape) != 3:
+        return None
+    for kind, tokens, channels in (("NLC", shape[1], shape[2]), ("NCL", shape[2], shape[1])):
+        for skip in (0, 1, 2, 4, 5) if prefix is None else (prefix,):
+            size = _token_size(tokens - skip, input_size)
+            if size is not None:
+                return Grid(name, kind, channels, *size, prefix=skip)  # type: ignore[arg-type]
+    return None
+
+
+def _is_grid(size: tuple[int, ...], input_size: tuple[int, int]) -> bool:
+    """Whether `size` units cover `input_size` pixels with strides within a quarter of another.
+
+    Unpadded networks lose the same number of units along both axes, so strides may differ a little.
+    """
+    (h, w), (height, width) = size, input_size
+    if h * w < 2 or h > height or w > width:
+        return False
+    rows, columns = height / h, width / w
+    return abs(rows - columns) <= STRIDE_TOLERANCE * max(rows, columns)
+
+
+def _token_size(tokens: int, input_size: tuple[int, int]) -> tuple[int, int] | None:
+    """The (height, width) that `tokens` units make over `input_size`, within one unit, or None."""
+    if tokens < 4:
+        return None
+    height, width = input_size
+    h = round((tokens * height / width) ** 0.5)
+    if h < 1 or tokens % h or h > height:
+        return None
+    w = tokens // h
+    return (h, w) if abs(h * width / height - w) < 1 else None
+
+
+T = TypeVar("T")
+
+
+class Falling(Generic[T]):
+    """Keeps the last thing at each resolution on the way down from the input to the target.
+
+    A grid larger than one before it is none on that way: a matrix of attention weights, or a map
+    that was enlarged again.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int], T] = {}
+        self._smallest = float("inf")
+
+    def add(self, grid: Grid, thing: T) -> None:
+        """Take note of the next `grid`, in execution order."""
+        if grid.height * grid.width <= self._smallest:
+            self._smallest = grid.height * grid.width
+            self._kept[grid.height, grid.width] = thing
+
+    def end(self, target: Grid, thing: T) -> list[T]:
+        """Everything kept, in order, `target` taking the last place."""
+        self._kept.pop((target.height, target.width), None)
+        return [*self._kept.values(), thing]

@@ -1,0 +1,118 @@
+"""One strided convolution or pool, and how kernel padding grows it; rules for every runtime."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from .arithmetic import Pair, end_padding, grown_kernel
+
+if TYPE_CHECKING:
+    from ..treatment import Fill
+
+
+Kind = Literal["conv2d", "max_pool2d", "avg_pool2d"]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a convolution or pool over `x` (..., channels, height, width)."""
+
+    kind: Kind
+    x: Tensor
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    ceil_mode: bool = False
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    groups: int = 1
+    indices: bool = False
+    include_pad: bool = True
+    divisor: int | None = None
+
+    @property
+    def uneven(self) -> bool:
+        """Whether a stride does not divide its kernel, on a call that is not padded yet.
+
+        A padded weight is known by its `tap_energy`.
+        """
+        divides = all(k % s == 0 for k, s in zip(self.kernel, self.stride, strict=True))
+        return not divides and getattr(self.weight, "tap_energy", None) is None
+
+    @property
+    def size(self) -> Pair:
+        """Height and width of `x`."""
+        return _plane(self.x)
+
+
+def _plane(tensor: Tensor) -> Pair:
+    """The last two sizes of `tensor`, as numbers where `torch.jit.trace` would give tensors."""
+    rows, columns = tensor.shape[-2], tensor.shape[-1]
+    if not isinstance(rows, Tensor):
+        return rows, columns
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return int(rows), int(columns)
+
+
+def refusal(call: Call, fill: Fill, owned: bool) -> str | None:
+    """Why `fill` leaves an uneven call alone, or None. `owned`: the weight is the layer's own."""
+    if grown_kernel(call.kernel, call.stride, "box", call.dilation) == call.kernel:
+        return (
+            f"dilation {call.dilation} and stride {call.stride} share a factor: no number of taps "
+            "reaches every phase"
+        )
+    if call.indices:
+        return "a max-pool that returns indices, which a padded input would shift"
+    if fill == "zero" and call.kind == "max_pool2d":
+        return "a larger window would change the maximum; zero keeps the function"
+    if fill == "zero" and call.kind == "avg_pool2d":
+        return "a mean has no taps to add: with weight 0 they are the same mean"
+    if fill == "zero" and not owned:
+        return "a fixed or computed kernel: new taps of 0 could never be trained"
+    return None
+
+
+def settled_fill(call: Call, fill: Fill, owned: bool) -> Fill:
+    """The fill a call really gets: a kernel that is fixed or computed cannot be drawn anew."""
+    return "box" if fill == "fresh" and call.kind == "conv2d" and not owned else fill
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a call grows: its kernel and the rows to add in front and at the end, per axis."""
+
+    kernel: Pair
+    front: Pair
+    end: Pair
+
+    @property
+    def ends(self) -> tuple[int, int, int, int]:
+        """In the order of `F.pad`."""
+        return (self.front[1], self.end[1], self.front[0], self.end[0])
+
+
+def growth(call: Call, kernel: Pair, fill: Fill, by_hand: tuple[Pair, Pair]) -> Growth:
+    """Size up `call` for the grown `kernel`.
+
+    `by_hand` is what the layer itself has just padded, (before, after) of rows and of columns.
+    """
+    front = [0, 0]
+    end = [0, 0]
+    for axis in (0, 1):
+        k, s, p, d = (v[axis] for v in (call.kernel, call.stride, call.padding, call.dilation))
+        before, after = by_hand[axis]
+        new = d * (kernel[axis] - k)
+        if fill != "zero" and p == 0 and before < after:
+            front[axis] = min(new, (before + after + new) // 2 - before)
+        missing = end_padding(
+            call.size[axis], k, kernel[axis], s, p, p, d, ceil_mode=call.ceil_mode
+        )
+        end[axis] = max(0, missing - front[axis])
+    return Growth(kernel, (front[0], front[1]), (end[0], end[1]))

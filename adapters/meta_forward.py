@@ -1,0 +1,171 @@
+"""Passes without numbers, made quick: what only keeps or tells shapes is not computed.
+
+On the `meta` device torch works out the shape of every operation in Python, step by step; a norm
+takes a dozen steps, an initial state as many, and all of them for nothing. `ShapesOnly` answers the
+commonest functions at once with a tensor of the right shape and type, and leaves every other, and
+every call with a tensor that holds numbers, to torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+Result = TypeVar("Result")
+
+
+Answer = Tensor | tuple[Tensor, ...] | None
+"""What a rule says: the result, or None where torch must be asked."""
+
+
+def _like(x: Any, *_: Any, inplace: bool = False, **__: Any) -> Answer:
+    """The same shape, in the same order of memory."""
+    if not (isinstance(x, Tensor) and x.is_meta and x.is_floating_point()):
+        return None
+    return x if inplace else torch.empty_like(x)
+
+
+def _rows(x: Any, *_: Any, **__: Any) -> Answer:
+    """The same shape, without gaps, as norms over the last axes give it."""
+    if not (isinstance(x, Tensor) and x.is_meta):
+        return None
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _filled(x: Any, *_: Any, **__: Any) -> Answer:
+    """In place: nothing changes where there are no numbers."""
+    return x if isinstance(x, Tensor) and x.is_meta else None
+
+
+def _joined(a: Any, b: Any, *_: Any, **__: Any) -> Answer:
+    """Entry by entry, of two tensors of one shape and type, or of one and a number."""
+    if not (isinstance(a, Tensor) and a.is_meta and a.is_floating_point()):
+        return None
+    if isinstance(b, Tensor):
+        same = bool(b.is_meta and a.shape == b.shape and a.dtype == b.dtype)
+        return torch.empty_like(a) if same else None
+    return torch.empty_like(a) if isinstance(b, int | float) else None
+
+
+def _joined_in_place(a: Any, b: Any, *_: Any, **__: Any) -> Answer:
+    return a if _joined(a, b) is not None else None
+
+
+def _linear(x: Any, weight: Any, *_: Any, **__: Any) -> Answer:
+    known = isinstance(x, Tensor) and isinstance(weight, Tensor) and x.is_meta and weight.is_meta
+    if not known or weight.ndim != 2 or x.shape[-1] != weight.shape[1] or x.dtype != weight.dtype:
+        return None
+    out: Tensor = x.new_empty((*x.shape[:-1], weight.shape[0]))
+    return out
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Answer:
+    if not all(isinstance(t, Tensor) and t.is_meta for t in (query, key, value)):
+        return None
+    plain = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
+    fits = plain and query.shape[-1] == key.shape[-1] and key.shape[-2] == value.shape[-2]
+    return query.new_empty((*query.shape[:-1], value.shape[-1])) if fits else None
+
+
+def _lstm(x: Any, state: Any, _weights: Any, *options: Any) -> Answer:
+    """Of the options (biases, layers, dropout, train, bidirectional, batch first) the fifth counts.
+
+    A packed sequence, whose lengths stand in the place of `state`, is left to torch.
+    """
+    if not (isinstance(x, Tensor) and x.is_meta and isinstance(state, tuple)):
+        return None
+    features = state[0].shape[-1] * (2 if options[4] else 1)
+    return x.new_empty((*x.shape[:-1], features)), *(torch.empty_like(s) for s in state)
+
+
+def _two(value: Any) -> tuple[int, int] | None:
+    """Torch's "one number or one for each axis"; None for a padding given by name."""
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, str) or len(value) > 2:
+        return None
+    return int(value[0]), int(value[-1])
+
+
+def _conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Answer:
+    del bias
+    known = isinstance(x, Tensor) and isinstance(weight, Tensor) and x.is_meta and weight.is_meta
+    if (
+        not known
+        or x.ndim != 4
+        or x.shape[1] != weight.shape[1] * groups
+        or x.dtype != weight.dtype
+    ):
+        return None
+    steps, pads, gaps = _two(stride), _two(padding), _two(dilation)
+    if steps is None or pads is None or gaps is None:
+        return None
+    axes = zip(x.shape[2:], weight.shape[2:], steps, pads, gaps, strict=True)
+    size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
+    return x.new_empty((x.shape[0], weight.shape[0], *size)) if min(size) > 0 else None
+
+
+_ACTIVATIONS = (
+    *(F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.hardsigmoid, F.leaky_relu, F.mish, F.elu),
+    *(F.softmax, F.dropout, torch.relu, torch.sigmoid, torch.softmax, torch.tanh),
+    *(Tensor.relu, Tensor.sigmoid, Tensor.softmax, Tensor.tanh),
+)
+
+
+_IN_PLACE = (
+    *(Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_, Tensor.erfinv_, Tensor.clamp_),
+)
+
+
+RULES: dict[Any, Callable[..., Answer]] = {
+    **dict.fromkeys(_ACTIVATIONS, _like),
+    **dict.fromkeys((F.batch_norm, torch.batch_norm, F.instance_norm, torch.clone), _like),
+    **dict.fromkeys((F.layer_norm, torch.layer_norm, F.group_norm, torch.group_norm), _rows),
+    **dict.fromkeys(_IN_PLACE, _filled),
+    **dict.fromkeys(
+        (Tensor.add, Tensor.mul, Tensor.sub, Tensor.div, torch.add, torch.mul), _joined
+    ),
+    **dict.fromkeys((Tensor.add_, Tensor.mul_, Tensor.sub_, Tensor.div_), _joined_in_place),
+    F.linear: _linear,
+    F.conv2d: _conv2d,
+    F.scaled_dot_product_attention: _attention,
+    torch.lstm: _lstm,
+}
+
+
+class ShapesOnly(TorchFunctionMode):
+    """Answers by `RULES` while it is active."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        rule = RULES.get(func)
+        answer = rule(*args, **kwargs) if rule is not None and args else None
+        return func(*args, **kwargs) if answer is None else answer
+
+
+def quickly(run: Callable[[], Result]) -> Result:
+    """Call `run` under `ShapesOnly`; again without it where that breaks, for torch's own error."""
+    try:
+        with ShapesOnly():
+            return run()
+    except Exception:  # a foreign forward may raise anything
+        return run()

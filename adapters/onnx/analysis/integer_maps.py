@@ -1,0 +1,66 @@
+"""Real values for the whole numbers that quantised operators hand to each other.
+
+A feature map between two operators such as QLinearConv has no tensor of real values, only levels.
+Each such tensor is therefore taken apart and put together again behind its operator, which changes
+no level: what lies between the two steps is a map like any other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+
+from ..files.read import standard_opset
+from ..operators.quantised_twins import zero_place
+from .node_facts import operator_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+FIRST_OPSET = 10
+"""The first opset with DequantizeLinear."""
+
+
+def expose_levels(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """`proto` with the real values of quantised tensors as tensors of their own; a copy if any."""
+    steps = {node.output[0]: pair for node in proto.graph.node if (pair := _steps(node))}
+    if not steps or standard_opset(proto) < FIRST_OPSET:
+        return proto
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(proto)
+    nodes: list[onnx.NodeProto] = []
+    for node in exposed.graph.node:
+        _rename(node, {name: again.output[0] for name, (_, again) in steps.items()})
+        nodes += [node, *steps.get(node.output[0], ())]
+    del exposed.graph.node[:]
+    exposed.graph.node.extend(nodes)
+    return exposed
+
+
+def _steps(node: onnx.NodeProto) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
+    """The two steps behind `node`, None where its output is not quantised."""
+    place = zero_place(operator_of(node))
+    if place is None or len(node.input) <= place:
+        return None
+    scale, zero, name = node.input[place - 1], node.input[place], node.output[0]
+    real, again = f"{name}/real", f"{name}/again"
+    return (
+        onnx.helper.make_node("DequantizeLinear", [name, scale, zero], [real], real),
+        onnx.helper.make_node("QuantizeLinear", [real, scale, zero], [again], again),
+    )
+
+
+def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    """Have `node`, and the subgraphs in it, read other tensors."""
+    for i, name in enumerate(node.input):
+        node.input[i] = names.get(name, name)
+    for attribute in node.attribute:
+        for inner in _graphs(attribute):
+            for one in inner.node:
+                _rename(one, names)
+
+
+def _graphs(attribute: onnx.AttributeProto) -> Iterable[onnx.GraphProto]:
+    return (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else []))

@@ -1,0 +1,1 @@
+"""ONNX files on disk: `read` checks and loads, `external_data` finds weights, `write` saves."""

@@ -1,0 +1,261 @@
+"""Reading an ONNX file without trusting it.
+
+Nothing outside the file's own folder is opened, every declared size is compared with what is really
+there before memory is taken, and text from the file is cleaned before it is shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from itertools import chain
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from ...errors import ModelFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+LIMIT = 2**31 - 1
+"""Bytes one ONNX message may have, weights included: a limit of its format."""
+
+
+STANDARD = ("", "ai.onnx")
+"""The two spellings of the standard operator domain."""
+
+
+def plain(text: str | bytes, limit: int = 80) -> str:
+    """Make `text` from a file safe to show: printable characters only, at most `limit`.
+
+    Damaged text, which is not UTF-8, reaches us as bytes.
+    """
+    text = text.decode(errors="replace") if isinstance(text, bytes) else text
+    shown = "".join(c if c.isprintable() else "?" for c in text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def read_model(path: str | Path) -> tuple[onnx.ModelProto, str]:
+    """Read `path` with its external data inlined; also the sha256 of all bytes that were read.
+
+    Local functions are expanded. Raises `ModelFileError` when the file is missing, empty,
+    truncated, not ONNX, or refers to data outside its folder.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    digest = hashlib.sha256(data)
+    proto = _parse(data, path)
+    of_functions = (_attribute_tensors(function.node) for function in proto.functions)
+    room = LIMIT
+    for tensor in chain(_all_tensors(proto.graph), *of_functions):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            room -= _inline(tensor, path, digest, room)
+        _check_size(tensor, path)
+    if proto.functions:
+        proto = _expand_functions(proto, path)
+    _check_graph(proto.graph, path)
+    return proto, digest.hexdigest()
+
+
+def tensors_digest(proto: onnx.ModelProto) -> str:
+    """Sha256 over names, types, shapes and bytes of all tensors of the graph, in name order."""
+    digest = hashlib.sha256()
+    for tensor in sorted(_all_tensors(proto.graph), key=lambda t: t.name):
+        digest.update(f"{tensor.name}:{tensor.data_type}:{tuple(tensor.dims)};".encode())
+        digest.update(tensor.raw_data or tensor.SerializeToString(deterministic=True))
+    return digest.hexdigest()
+
+
+def standard_opset(proto: onnx.ModelProto) -> int:
+    """The version of the standard operator set that the file imports, or 1."""
+    return next((o.version for o in proto.opset_import if o.domain in STANDARD), 1)
+
+
+def metadata(proto: onnx.ModelProto) -> dict[str, str]:
+    """The free key-value pairs of the file."""
+    return {p.key: p.value for p in proto.metadata_props}
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size == 0:
+            raise ModelFileError(f"{path} is empty; expected an ONNX file")
+        if size > LIMIT:
+            raise ModelFileError(
+                f"{path} has {size} bytes; an ONNX file has at most {LIMIT}, so it is damaged or "
+                "no ONNX file"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _parse(data: bytes, path: Path) -> onnx.ModelProto:
+    try:
+        proto = onnx.load_model_from_string(data)
+    except Exception as error:
+        raise ModelFileError(
+            f"{path} is no readable ONNX file (truncated, damaged or of another format): "
+            f"{plain(str(error))}"
+        ) from error
+    if not proto.ir_version or not proto.graph.node or not proto.opset_import:
+        raise ModelFileError(f"{path} holds no ONNX graph; expected a file that `onnx` wrote")
+    return proto
+
+
+def _all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Initialisers and constant attributes of `graph` and of its subgraphs."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _attribute_tensors(graph.node)
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for sparse in (*attribute.sparse_tensors, attribute.sparse_tensor):
+                if sparse.HasField("values"):
+                    yield from (sparse.values, sparse.indices)
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from _all_tensors(inner)
+
+
+def _inline(tensor: onnx.TensorProto, path: Path, digest: Any, room: int) -> int:
+    """Read the external bytes of `tensor` into it, `room` at most; only from the folder of `path`.
+
+    Gives their number.
+    """
+    entry = {e.key: e.value for e in tensor.external_data}
+    source = _inside(entry.get("location", ""), path)
+    try:
+        offset = int(entry.get("offset", 0))
+        length = int(entry.get("length", source.stat().st_size - offset))
+        if offset < 0 or length < 0 or offset + length > source.stat().st_size:
+            raise ModelFileError(
+                f"{path}: tensor {plain(tensor.name)!r} wants bytes {offset} to {offset + length} "
+                f"of {source.name}, which has {source.stat().st_size}"
+            )
+        if length > room:
+            raise ModelFileError(
+                f"{path}: with tensor {plain(tensor.name)!r}, of {length} bytes, its weights are "
+                f"more than {LIMIT} bytes, too many for one graph"
+            )
+        with source.open("rb") as file:
+            file.seek(offset)
+            tensor.raw_data = file.read(length)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{path}: cannot read external data: {error}") from error
+    digest.update(tensor.raw_data)
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    del tensor.external_data[:]
+    return len(tensor.raw_data)
+
+
+def _inside(location: str, path: Path) -> Path:
+    """The real path of `location`, proven to lie in the folder of `path`."""
+    folder = path.resolve().parent
+    parts = (*PurePosixPath(location).parts, *PureWindowsPath(location).parts)
+    absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive
+    source = (folder / location).resolve()
+    if absolute or ".." in parts or not source.is_relative_to(folder):
+        raise ModelFileError(
+            f"{path} refers to external data outside its folder ({plain(location)!r}); "
+            "it is not opened"
+        )
+    if not source.is_file():
+        raise ModelFileError(
+            f"{path} keeps its weights in {plain(location)!r}, which is not beside it; "
+            "copy both files together"
+        )
+    return source
+
+
+def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
+    """Compare the declared shape with the bytes that are there."""
+    if any(d < 0 for d in tensor.dims) or tensor.data_type == onnx.TensorProto.STRING:
+        raise ModelFileError(
+            f"{path}: tensor {plain(tensor.name)!r} has type {tensor.data_type} and shape "
+            f"{list(tensor.dims)}; expected numbers and no negative sizes"
+        )
+    try:
+        width = _bits(tensor.data_type)
+    except (KeyError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: tensor {plain(tensor.name)!r} has the unknown type {tensor.data_type}"
+        ) from error
+    count = math.prod(tensor.dims)
+    held = len(tensor.raw_data) * 8 // width if tensor.raw_data else _typed_count(tensor)
+    # Several 4-bit numbers, or two halves of a complex one, may share one typed entry.
+    if (tensor.raw_data and -(-count * width // 8) != len(tensor.raw_data)) or count > 2 * held:
+        raise ModelFileError(
+            f"{path}: tensor {plain(tensor.name)!r} declares shape {list(tensor.dims)}, which is "
+            f"{count} numbers, but holds {held}; the file is truncated or damaged"
+        )
+
+
+def _bits(data_type: int) -> int:
+    small = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+    name = onnx.TensorProto.DataType.Name(data_type) if data_type else ""
+    if name in small:
+        return small[name]
+    return int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize * 8)
+
+
+def _typed_count(tensor: onnx.TensorProto) -> int:
+    fields = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+    return max(len(getattr(tensor, name)) for name in fields)
+
+
+WINDOWS = {"strides": 1, "dilations": 1, "kernel_shape": 1, "pads": -(2**14)}
+"""Attributes of windows, and the least each may hold; the most is `WIDEST`."""
+
+
+WIDEST = 2**14
+
+
+def _check_windows(node: onnx.NodeProto, path: Path) -> None:
+    """Strides, kernels and padding that no image has are damage, and cost memory."""
+    for attribute in node.attribute:
+        least = WINDOWS.get(attribute.name, -math.inf)
+        if attribute.name in WINDOWS and any(not least <= n <= WIDEST for n in attribute.ints):
+            raise ModelFileError(
+                f"{path}: node {plain(node.name)!r} ({plain(node.op_type)}) has {attribute.name} "
+                f"{list(attribute.ints)[:8]}; expected {least} to {WIDEST}"
+            )
+
+
+def _expand_functions(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(proto)
+    except (RuntimeError, ValueError) as error:
+        raise ModelFileError(f"{path}: its local functions cannot be expanded: {error}") from error
+
+
+def _check_graph(graph: onnx.GraphProto, path: Path) -> None:
+    """Every input of a node must be there before the node; there must be an output."""
+    known = {"", *(i.name for i in graph.input), *(i.name for i in graph.initializer)}
+    known.update(i.values.name for i in graph.sparse_initializer)
+    for node in graph.node:
+        missing = [name for name in node.input if name not in known]
+        if missing:
+            raise ModelFileError(
+                f"{path}: node {plain(node.name)!r} ({plain(node.op_type)}) reads "
+                f"{plain(missing[0])!r} before anything writes it; the graph is cyclic, unsorted "
+                "or incomplete"
+            )
+        known.update(node.output)
+        _check_windows(node, path)
+    if not graph.output or any(o.name not in known for o in graph.output):
+        raise ModelFileError(f"{path}: the graph gives no output; expected at least one")

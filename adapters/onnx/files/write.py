@@ -1,0 +1,64 @@
+"""Writing an ONNX graph so that the file is whole or absent, its weights inside or beside it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from ...errors import InputError, ModelFileError
+from .external_data import external_files
+from .read import LIMIT, plain
+
+
+def write_model(
+    proto: onnx.ModelProto, path: Path, *, beside: bool, faulty: bool = False
+) -> list[Path]:
+    """Write `proto` to `path`, its weights into `path`.data if `beside`; the files written.
+
+    The ONNX checker reads the result before it takes the place of what was there. Raises
+    `ModelFileError` when it finds fault, unless `faulty` says that it is bound to, or when the
+    graph is too large for one file.
+    """
+    names = [path.name, *([f"{path.name}.data"] if beside else [])]
+    if not beside and proto.ByteSize() > LIMIT:
+        raise ModelFileError(f"the graph has more than {LIMIT} bytes, too many for one ONNX file")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    with tempfile.TemporaryDirectory(prefix=".perimetry-", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        if beside:
+            onnx.save_model(
+                copy, str(draft), save_as_external_data=True, location=names[1], size_threshold=1024
+            )
+        else:
+            draft.write_bytes(copy.SerializeToString())
+        fault = file_fault(draft)
+        if fault is not None and not faulty:
+            raise ModelFileError(f"the written graph is not valid: {plain(fault, 300)}")
+        written = [path.with_name(name) for name in names if draft.with_name(name).exists()]
+        for file in reversed(written):  # the graph comes last: it is what makes the rest readable
+            draft.with_name(file.name).replace(file)
+    return written
+
+
+def file_fault(path: Path) -> str | None:
+    """What the ONNX checker finds wrong with a file, None when nothing."""
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def check_destination(path: Path, out: Path) -> None:
+    """Raise `InputError` where writing `out` could harm the model `path` that is being read."""
+    if out.suffix != ".onnx" or out.is_dir():
+        raise InputError(f"{str(out)!r} cannot be written; expected a file name ending in .onnx")
+    if not out.parent.is_dir():
+        raise InputError(f"{str(out.parent)!r} is no folder; make it first")
+    read = {file.resolve() for file in (path, *external_files(path))}
+    for file in (out, out.with_name(f"{out.name}.data")):
+        if file.resolve() in read:
+            raise InputError(f"{file} is part of the model that is read; name another file")

@@ -1,0 +1,189 @@
+"""Whether the gradients of an interpreted graph are right, and if not, at which node they break."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...errors import PerimetryError
+from ..files.read import plain
+from ..interpreter import Interpreter
+from ..paths import bottlenecks, on_the_way
+from ..session import Session
+from .finite_differences import GOOD, gradient, gradient_error, rise
+from .subject import Subject, Verdict, difference
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .finite_differences import Scalar
+
+
+STEPS = {"float32": (1e-3, 1e-4), "float16": (3e-2, 1e-2)}
+"""Steps of the central difference as shares of the norm of x, by the file's precision."""
+
+
+MOST_TRIED = 48
+"""Tensors that are tried one by one in search of a wrong gradient."""
+
+
+RATIO = (0.9, 1.1)
+"""Differences through onnxruntime over the interpreter's; one step size must fall in here."""
+
+
+SINGLE = 0.1
+"""Relative L2 difference allowed between the gradients in single and in double precision.
+
+Decisions of ReLU and max-pool flip with the rounding: it is 4e-3 for an untrained DenseNet-121.
+"""
+
+
+class Derivatives:
+    """What can be asked of derivatives at one image `x` (1, channels, height, width)."""
+
+    def __init__(self, subject: Subject, x: Tensor) -> None:
+        mode = replace(subject.interpreter.mode, dtype=torch.float64, rounding=False)
+        self.subject = subject
+        self.x = x.detach()
+        self._interpreter = Interpreter(subject.proto, mode)
+        self._gradients: dict[str, Tensor] = {}
+
+    def exact(self, name: str) -> Tensor:
+        """The gradient of the tensor `name` in double precision, rounding left out."""
+        if name not in self._gradients:
+            f = self._scalar(self._interpreter, name)
+            self._gradients[name] = gradient(f, self.x.double())
+        return self._gradients[name]
+
+    def error(self, name: str) -> float:
+        """Estimated relative L2 error of that gradient."""
+        return gradient_error(self._scalar(self._interpreter, name), self.x, self.exact(name))
+
+    def single(self, name: str) -> float:
+        """Relative L2 difference of the gradient that suites use and that in double precision.
+
+        0 for quantised graphs, on which these are gradients of two functions.
+        """
+        if self.subject.straight_through:
+            return 0.0
+        used = gradient(self._scalar(self.subject.interpreter, name), self.x)
+        return difference(used, self.exact(name))
+
+    def ratios(self, name: str) -> tuple[float, ...]:
+        """Differences through onnxruntime over the interpreter's, along the gradient, by step.
+
+        None for quantised graphs, and where the gradient is zero.
+        """
+        if self.subject.straight_through:
+            return ()
+        g = self.exact(name)
+        if not g.any():
+            return ()
+        session = Session(self.subject.proto, [name])
+
+        def reference(x: Tensor) -> Tensor:
+            values = session.run(self.subject.arrays(x.to(self.x.dtype)))[name]
+            return random_sum(torch.as_tensor(values).double())
+
+        shares = STEPS[self.subject.precision]
+        moves = [g / g.norm() * share * float(self.x.norm()) for share in shares]
+        x, f = self.x.double(), self._scalar(self._interpreter, name)
+        return tuple(_over(rise(reference, x, m), rise(f, x, m)) for m in moves)
+
+    def is_wrong(self, name: str) -> bool:
+        """Whether the gradient of the tensor `name` is; not where it has none, as indices."""
+        try:
+            return not (self.error(name) <= GOOD and self.single(name) <= SINGLE)
+        except (RuntimeError, PerimetryError, KeyError):
+            return False
+
+    def _scalar(self, interpreter: Interpreter, name: str) -> Scalar:
+        subject = self.subject
+        return lambda x: random_sum(interpreter(subject.feeds(x), [name])[name])
+
+
+def random_sum(values: Tensor) -> Tensor:
+    """Random-sign sum over one image's output; a fixed batch repeats the image: the first counts.
+
+    The same signs for the interpreter's values and onnxruntime's.
+    """
+    random = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, values.shape[1:], generator=random) * 2.0 - 1
+    return (values[:1] * signs.to(values)).sum()
+
+
+def _over(a: float, b: float) -> float:
+    """a / b; 1 where both are 0."""
+    if b == 0.0:
+        return 1.0 if a == 0.0 else float("inf")
+    return a / b
+
+
+def check_derivatives(found: Derivatives, outputs: Sequence[str]) -> Verdict:
+    """A verdict on the gradients of the tensors `outputs`."""
+    ratios: tuple[float, ...] = ()
+    errors = [0.0]
+    for name in outputs:
+        errors.append(found.error(name))
+        ratios += (own := found.ratios(name))
+        reason = _objection(found, name, errors[-1], own)
+        if reason:
+            return Verdict(reason, ratios=ratios, gradient=max(errors))
+    return Verdict(None, ratios=ratios, gradient=max(errors))
+
+
+def _objection(found: Derivatives, name: str, error: float, ratios: Sequence[float]) -> str | None:
+    """Why the gradient of `name` cannot be trusted, with the node at fault; None if it can."""
+    what = f"the gradient of {plain(name)!r}"
+    if not error <= GOOD:
+        return (
+            f"{what} disagrees with finite differences (relative error {error:.2g})"
+            f"{wrong_rule(found, name)}"
+        )
+    if not agree(ratios):
+        shown = ", ".join(f"{r:.3f}" for r in ratios)
+        return (
+            f"{plain(name)!r} does not change as through onnxruntime beside the test image "
+            f"(ratio of differences {shown}; expected 1)"
+        )
+    single = found.single(name)
+    if not single <= SINGLE:
+        return (
+            f"{what} depends on the precision (relative difference {single:.2g})"
+            f"{wrong_rule(found, name)}"
+        )
+    return None
+
+
+def agree(ratios: Sequence[float]) -> bool:
+    """Whether one of the step sizes confirms the function; nothing to compare is no objection."""
+    return not ratios or any(RATIO[0] <= r <= RATIO[1] for r in ratios)
+
+
+def wrong_rule(found: Derivatives, name: str) -> str:
+    """Which node's gradient is wrong, as a clause; empty when it cannot be told.
+
+    Halves the tensors that every path to `name` passes through until it has the first one whose
+    gradient is wrong, then tries the tensors between it and the last right one in order.
+    """
+    subject = found.subject
+    place = {t: i for i, t in enumerate(on_the_way(subject.proto, subject.image, name))}
+    marks = [t for t in bottlenecks(subject.proto, subject.image, name) if t != subject.image]
+    low, high = 0, len(marks) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if found.is_wrong(marks[middle]):
+            high = middle
+        else:
+            low = middle + 1
+    begin = place[marks[low - 1]] if low else 0
+    between = [t for t, i in place.items() if begin < i <= place[marks[low]]]
+    for tensor in between[:MOST_TRIED]:
+        if found.is_wrong(tensor):
+            nodes = subject.interpreter.graph.nodes
+            label = next((n.label() for n in nodes if tensor in n.outputs), plain(tensor))
+            return f"; it goes wrong at the {label}"
+    return ""

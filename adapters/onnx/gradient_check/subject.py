@@ -1,0 +1,86 @@
+"""What is verified of an ONNX file before its gradients are used, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+from torch import Tensor
+
+from ...errors import NO_GRADIENTS
+from ..session import feed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...input_spec import InputSpec
+    from ..interpreter import Interpreter
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is verified: a graph, its interpreter, one image `x` (1, channels, height, width)."""
+
+    proto: onnx.ModelProto
+    interpreter: Interpreter
+    spec: InputSpec
+    image: str
+    outputs: tuple[str, ...]
+    precision: str
+    straight_through: bool
+    batch: int
+
+    def feeds(self, x: Tensor) -> dict[str, Tensor]:
+        """`x` as the interpreter takes it, repeated to the batch the file insists on."""
+        x = x.expand(self.batch, *x.shape[1:])
+        return {self.image: x.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else x}
+
+    def arrays(self, x: Tensor) -> dict[str, Any]:
+        """`x` as onnxruntime takes it."""
+        return {self.image: feed(x.expand(self.batch, *x.shape[1:]), self.spec)}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`reason` is None when the gradients can be trusted; the figures are what was measured."""
+
+    reason: str | None
+    forward: float | None = None
+    ratios: tuple[float, ...] = ()
+    gradient: float | None = None
+
+    def note(self) -> str:
+        """One line for the record."""
+        if self.reason is not None:
+            return f"{NO_GRADIENTS}{self.reason}"
+        ratios = ", ".join(f"{r:.3f}" for r in self.ratios) or "not defined (quantised)"
+        return (
+            f"gradient route verified: outputs differ from onnxruntime's by {self.forward:.1e}, "
+            f"ratio of differences {ratios}; estimated error of the gradient {self.gradient:.1e}"
+        )
+
+
+def as_float(proto: onnx.ModelProto, image: str) -> onnx.ModelProto:
+    """A copy of a graph that takes bytes, which takes floats instead: bytes have no small steps."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.value_info[:]
+    for value in copy.graph.input:
+        if value.name == image:
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    return copy
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """Relative L2 distance of two tensors; infinite when their shapes differ."""
+    if a.shape != b.shape:
+        return float("inf")
+    a, b = a.detach().to("cpu", torch.float64), b.to("cpu", torch.float64)
+    return float((a - b).norm() / b.norm().clamp(min=1e-30))
+
+
+def outputs_to_check(target: str | None, logits: Sequence[str]) -> tuple[str, ...]:
+    """The tensors whose gradients suites may use."""
+    return tuple(dict.fromkeys([*([target] if target else []), *logits]))

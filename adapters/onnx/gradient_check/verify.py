@@ -1,0 +1,94 @@
+"""The gate every ONNX file passes before its gradients are used.
+
+1. The interpreter's outputs against onnxruntime's, relative L2: on one image, and as differences
+   between two points beside it, so that both are the same function there.
+2. The interpreter's gradient against its own differences in double precision (`onnx_derivative`): a
+   right forward pass does not make a right gradient.
+3. Its gradient in the precision that suites use against that in double precision.
+
+Quantised graphs are staircases: their straight-through gradient is that of the graph with rounding
+left out, on which the second check is made. The first has onnxruntime's own spread as its yardstick
+there, and no differences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ...errors import PerimetryError
+from ..session import Session
+from .derivatives import Derivatives, check_derivatives
+from .subject import Subject, Verdict, difference
+
+FORWARD = {"float32": 1e-4, "float16": 5e-3}
+"""Relative L2 difference allowed between interpreter and onnxruntime, by the file's precision."""
+
+
+FLOAT_NOISE = 1e-6
+"""Relative size of float32's rounding, after a few operations."""
+
+
+def verify(subject: Subject, x: Tensor) -> Verdict:
+    """Compare the gradient route with onnxruntime on one image."""
+    if not subject.outputs:
+        return Verdict("the file gives neither a spatial map nor logits")
+    try:
+        return _verify(subject, x)
+    except Exception as error:  # any failure here means: no gradients for this file
+        where = " ".join(getattr(error, "__notes__", []))
+        text = str(error) if isinstance(error, PerimetryError) else repr(error)[:200]
+        return Verdict(f"{text} {where}".strip())
+
+
+def _verify(subject: Subject, x: Tensor) -> Verdict:
+    reference = Session(subject.proto, subject.outputs).run(subject.arrays(x))
+    with torch.no_grad():
+        ours = subject.interpreter(subject.feeds(x), subject.outputs)
+    expected = {name: torch.as_tensor(value).double() for name, value in reference.items()}
+    if not all(bool(value.isfinite().all()) for value in expected.values()):
+        return Verdict("the model's own outputs are not finite on a test image")
+    error = max(difference(ours[name], expected[name]) for name in subject.outputs)
+    limit = FORWARD[subject.precision]
+    if subject.straight_through:
+        limit = max(limit, rounding_spread(subject, x, expected))
+    if not error <= limit:
+        return Verdict(
+            f"outputs differ from onnxruntime's by {error:.1e}, more than {limit:.0e}"
+            f"{culprit(subject, x)}",
+            error,
+        )
+    found = check_derivatives(Derivatives(subject, x), subject.outputs)
+    return replace(found, forward=error)
+
+
+def rounding_spread(subject: Subject, x: Tensor, expected: dict[str, Tensor]) -> float:
+    """How far onnxruntime is from itself: not optimised, and on an image moved by float noise.
+
+    A float that falls to the other side of a rounding changes a quantised network's output by far
+    more than float noise, for onnxruntime as for the interpreter.
+    """
+    names = subject.outputs
+    move = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    moved = x + FLOAT_NOISE * x.norm() * move.to(x) / move.norm()
+    others = (
+        Session(subject.proto, names, optimise=False).run(subject.arrays(x)),
+        Session(subject.proto, names).run(subject.arrays(moved)),
+    )
+    return max(difference(torch.as_tensor(o[n]), expected[n]) for o in others for n in names)
+
+
+def culprit(subject: Subject, x: Tensor) -> str:
+    """Where interpreter and onnxruntime part first, as a clause; empty when it cannot be told."""
+    nodes = [n for n in subject.interpreter.graph.nodes if n.outputs[0]]
+    names = [n.outputs[0] for n in nodes]
+    expected = Session(subject.proto, names, optimise=False).run(subject.arrays(x))
+    with torch.no_grad():
+        ours = subject.interpreter(subject.feeds(x), names)
+    for node, name in zip(nodes, names, strict=True):
+        value = torch.as_tensor(expected[name])
+        if difference(ours[name], value) > FORWARD[subject.precision]:
+            return f"; they part at the {node.label()}"
+    return ""

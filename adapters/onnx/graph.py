@@ -1,0 +1,210 @@
+"""The parts of an ONNX graph as the interpreter sees them: nodes, constants, one call.
+
+Floats of every width become one type (float32 by default), so that half-precision and quantised
+files can be differentiated; integers keep theirs, unsigned ones become the next wider signed type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from ..errors import NotApplicableError
+from .files.read import STANDARD, plain, standard_opset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+
+TYPES = {
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.DOUBLE: torch.float64,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.BFLOAT16: torch.bfloat16,
+    onnx.TensorProto.INT64: torch.int64,
+    onnx.TensorProto.INT32: torch.int32,
+    onnx.TensorProto.INT16: torch.int16,
+    onnx.TensorProto.INT8: torch.int8,
+    onnx.TensorProto.UINT8: torch.uint8,
+    onnx.TensorProto.UINT16: torch.int32,
+    onnx.TensorProto.UINT32: torch.int64,
+    onnx.TensorProto.UINT64: torch.int64,
+    onnx.TensorProto.BOOL: torch.bool,
+}
+"""ONNX element type to the torch type that holds it."""
+
+
+_WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64, "bfloat16": np.float32}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator of a graph. `op` carries the domain when it is not the standard one."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    opset: int
+    constant: frozenset[str] = frozenset()
+    """Those inputs that do not depend on the image."""
+
+    def reads(self) -> set[str]:
+        """All tensors the node needs, those that its subgraphs capture included."""
+        names = set(self.inputs) - {""}
+        for value in self.attributes.values():
+            if isinstance(value, Graph):
+                names |= value.captured()
+        return names
+
+    def label(self) -> str:
+        """Operator and name, fit to be shown."""
+        return f"{plain(self.op)} node {plain(self.name or self.outputs[0])!r}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in execution order, constant tensors, names of inputs and outputs."""
+
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def captured(self) -> set[str]:
+        """Names that are read here but written outside."""
+        written = {*self.inputs, *self.constants}
+        written.update(name for node in self.nodes for name in node.outputs)
+        read = set(self.outputs).union(*(node.reads() for node in self.nodes))
+        return read - written
+
+    def walk(self) -> Iterator[Node]:
+        """Every node, those of subgraphs included."""
+        for node in self.nodes:
+            yield node
+            for value in node.attributes.values():
+                if isinstance(value, Graph):
+                    yield from value.walk()
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How to evaluate: the float type, the device, and whether only shapes matter (`skeleton`).
+
+    Without `rounding` quantised tensors hold what they would round.
+    """
+
+    dtype: torch.dtype = torch.float32
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    skeleton: bool = False
+    rounding: bool = True
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """Bring floats to the mode's type and device; integers stay as they are."""
+        return tensor.to(self.device, self.dtype) if tensor.is_floating_point() else tensor
+
+
+@dataclass(frozen=True)
+class Call:
+    """What an operator may ask besides its input tensors."""
+
+    node: Node
+    mode: Mode
+    scope: Mapping[str, Tensor]
+    evaluate: Callable[[Graph, Mapping[str, Tensor]], list[Tensor]]
+    """Runs a subgraph, which sees the tensors around this node."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The attribute `name` of the node."""
+        return self.node.attributes.get(name, default)
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operator set."""
+        return self.node.opset
+
+    def decline(self, what: str) -> NotApplicableError:
+        """The error for a variant of the operator that has no gradient route."""
+        return NotApplicableError(f"{self.node.label()}: {what} is not implemented")
+
+
+def integers(values: Tensor | Sequence[int] | None) -> list[int] | None:
+    """A shape-like tensor or attribute as a list, None where it is absent."""
+    if values is None:
+        return None
+    return [int(v) for v in (values.flatten().tolist() if isinstance(values, Tensor) else values)]
+
+
+def to_tensor(proto: onnx.TensorProto) -> Tensor:
+    """One stored tensor; types that torch lacks are widened.
+
+    Raises `NotApplicableError` for types without numbers (strings) or beyond the interpreter.
+    """
+    array = numpy_helper.to_array(proto)
+    array = array.astype(_WIDER.get(array.dtype.name, array.dtype))
+    if array.dtype.name in {"int4", "uint4", "int2", "uint2"}:
+        array = array.astype(np.int8)
+    if array.dtype.kind not in "biuf":
+        raise NotApplicableError(
+            f"tensor {plain(proto.name)!r} holds {array.dtype.name}, which has no gradient route"
+        )
+    return torch.from_numpy(np.array(array))
+
+
+def read_graph(proto: onnx.ModelProto, mode: Mode) -> Graph:
+    """Turn the file's graph into nodes and constants for `mode`."""
+    return _graph(proto.graph, standard_opset(proto), mode)
+
+
+def _graph(proto: onnx.GraphProto, opset: int, mode: Mode) -> Graph:
+    if proto.sparse_initializer:
+        raise NotApplicableError("sparse weights have no gradient route")
+    constants = {i.name: mode.place(to_tensor(i)) for i in proto.initializer}
+    nodes = []
+    for raw in proto.node:
+        node = _node(raw, opset, mode)
+        if node.op == "Constant":
+            constants[node.outputs[0]] = _constant(node, mode)
+        else:
+            nodes.append(node)
+    inputs = tuple(i.name for i in proto.input if i.name not in constants)
+    return Graph(tuple(nodes), constants, inputs, tuple(o.name for o in proto.output))
+
+
+def _node(raw: onnx.NodeProto, opset: int, mode: Mode) -> Node:
+    prefix = "" if raw.domain in STANDARD else raw.domain + ":"
+    attributes = {a.name: _attribute(a, opset, mode) for a in raw.attribute}
+    return Node(
+        prefix + raw.op_type, raw.name, tuple(raw.input), tuple(raw.output), attributes, opset
+    )
+
+
+def _attribute(raw: onnx.AttributeProto, opset: int, mode: Mode) -> Any:
+    value = onnx.helper.get_attribute_value(raw)
+    if raw.type == onnx.AttributeProto.GRAPH:
+        return _graph(value, opset, mode)
+    if raw.type == onnx.AttributeProto.TENSOR:
+        return mode.place(to_tensor(value))
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if raw.type == onnx.AttributeProto.STRINGS:
+        return [v.decode(errors="replace") for v in value]
+    return value
+
+
+def _constant(node: Node, mode: Mode) -> Tensor:
+    ((key, value),) = node.attributes.items()
+    if key.startswith("value_float"):
+        return mode.place(torch.tensor(value))
+    if key.startswith("value_int"):
+        return torch.tensor(value, dtype=torch.int64)
+    if key != "value":
+        raise NotApplicableError(f"{node.label()} holds a {key}, which has no gradient route")
+    return value  # type: ignore[no-any-return]

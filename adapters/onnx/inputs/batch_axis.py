@@ -1,0 +1,135 @@
+"""Freeing the batch axis of a graph that was exported for a fixed number of images.
+
+Exporters bake the batch into the shapes that reshapes ask for, and into constants (class tokens)
+that are concatenated. Both are rewritten; whether the result is right is not proven here but
+measured, image by image, before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from ...errors import PerimetryError
+from ..files.read import standard_opset
+from ..paths import image_edges
+from ..session import Session
+from .spec import stored_constants
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+SLICE_INPUTS = 10
+"""First opset whose Slice takes its limits as inputs."""
+
+
+TOLERANCE = 1e-3
+"""Relative difference allowed between a batch of two and its images one by one."""
+
+
+def settle_batch(
+    proto: onnx.ModelProto, image: str, outputs: Sequence[str], two: Any, batch: int | None
+) -> tuple[onnx.ModelProto, int | None]:
+    """A graph that takes any batch, and None; or the given one and the batch it insists on.
+
+    `two` (2, ...) are two unlike images as the file wants them; `batch` is what the file declares.
+    """
+    free = proto if batch is None else free_batch(proto, image)
+    if _takes_any(free, proto, image, outputs, two, batch or 1):
+        return free, None
+    return proto, batch or 1
+
+
+def _takes_any(
+    free: onnx.ModelProto,
+    proto: onnx.ModelProto,
+    image: str,
+    outputs: Sequence[str],
+    two: Any,
+    batch: int,
+) -> bool:
+    """Whether `free` gives for both images at once what `proto` gives for each."""
+    single = Session(proto, outputs)
+    each = [single.run({image: np.repeat(two[i : i + 1], batch, 0)}) for i in range(2)]
+    try:
+        both = Session(free, outputs).run({image: two})
+    except PerimetryError:
+        return False
+    return all(
+        np.shape(both[n])[:1] == (2,) and all(_close(both[n][i], each[i][n][0]) for i in range(2))
+        for n in outputs
+    )
+
+
+def _close(a: Any, b: Any) -> bool:
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape:
+        return False
+    # Files that give NaN give it at any batch; that is found out elsewhere.
+    return bool(np.linalg.norm(a - b) <= TOLERANCE * np.linalg.norm(b)) or not np.isfinite(b).all()
+
+
+def free_batch(proto: onnx.ModelProto, image: str) -> onnx.ModelProto:
+    """A copy of `proto` whose batch axis is open, as far as can be told from the graph."""
+    free = onnx.ModelProto()
+    free.CopyFrom(proto)
+    graph = free.graph
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if dims and (value.name == image or value in graph.output):
+            dims[0].dim_param = "batch"
+    opset = standard_opset(free)
+    edges, stored = image_edges(free, image), stored_constants(free)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.input[0] in edges and node.input[1] in stored:
+            _free_reshape(graph, node, numpy_helper.to_array(stored[node.input[1]]))
+        if node.op_type == "Concat" and edges.keys() & set(node.input) and opset >= SLICE_INPUTS:
+            nodes += _free_concat(graph, node, edges)
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return free
+
+
+def _free_reshape(graph: onnx.GraphProto, node: onnx.NodeProto, shape: Any) -> None:
+    """Let the first axis follow from the others; where one is open already, copy the input's."""
+    sizes = shape.copy()
+    if not sizes.size or sizes[0] <= 0:
+        return
+    sizes[0] = 0 if -1 in sizes else -1
+    name = f"{node.output[0]}/free_shape"
+    graph.initializer.append(numpy_helper.from_array(sizes, name))
+    node.input[1] = name
+
+
+def _free_concat(
+    graph: onnx.GraphProto, node: onnx.NodeProto, edges: dict[str, list[str]]
+) -> list[onnx.NodeProto]:
+    """Repeat what is the same for all images as often as there are images, before it is joined."""
+    lead = next(name for name in node.input if name in edges)
+    axis = next(a.i for a in node.attribute if a.name == "axis")
+    extra: list[onnx.NodeProto] = []
+    for i, name in enumerate(node.input):
+        if name in edges or axis == 0:
+            continue
+        base = f"{node.output[0]}/free_{i}"
+        for key, value in (("zero", 0), ("one", 1), ("end", 2**31)):
+            graph.initializer.append(numpy_helper.from_array(np.array([value]), f"{base}/{key}"))
+        extra += [
+            helper.make_node("Shape", [lead], [f"{base}/sizes"]),
+            helper.make_node("Gather", [f"{base}/sizes", f"{base}/zero"], [f"{base}/batch"]),
+            helper.make_node("Shape", [name], [f"{base}/own"]),
+            helper.make_node(
+                "Slice", [f"{base}/own", f"{base}/one", f"{base}/end"], [f"{base}/rest"]
+            ),
+            helper.make_node("Concat", [f"{base}/batch", f"{base}/rest"], [f"{base}/to"], axis=0),
+            helper.make_node("Expand", [name, f"{base}/to"], [base]),
+        ]
+        node.input[i] = base
+    return extra

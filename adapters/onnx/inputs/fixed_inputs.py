@@ -1,0 +1,116 @@
+"""Files of several inputs: one takes the image, the others get a value and become constants."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ...errors import InputError, check_name
+from ..files.read import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+LARGEST = 2**20
+"""Numbers that an input which is no image may have."""
+
+
+def fix_inputs(
+    proto: onnx.ModelProto, fixed: Mapping[str, Any], image: str | None = None
+) -> onnx.ModelProto:
+    """A copy of `proto` whose inputs named in `fixed` hold their value; itself where none is named.
+
+    Numbers are repeated to the declared shape, open axes counting 1. Raises `UnknownNameError` for
+    an input or image that is not there, `InputError` for a value that does not fit.
+    """
+    inputs = {i.name: i for i in free_inputs(proto)}
+    if image is not None:
+        check_name("input", image, inputs)
+    if not fixed:
+        return proto
+    constants = [constant(inputs[check_name("input", n, inputs)], v) for n, v in fixed.items()]
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    _set_inputs(copy, [i for i in copy.graph.input if i.name not in fixed])
+    copy.graph.initializer.extend(constants)
+    return copy
+
+
+def release_inputs(
+    proto: onnx.ModelProto, original: onnx.ModelProto, fixed: Mapping[str, Any]
+) -> None:
+    """Undo `fix_inputs` in `proto`: its inputs are those of `original` again."""
+    kept = [i for i in proto.graph.initializer if i.name not in fixed]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    stored = {i.name for i in kept}
+    before = {i.name for i in original.graph.initializer}
+    _set_inputs(
+        proto, [i for i in original.graph.input if i.name not in before or i.name in stored]
+    )
+
+
+def _set_inputs(proto: onnx.ModelProto, inputs: Sequence[onnx.ValueInfoProto]) -> None:
+    kept = list(inputs)
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+
+
+def free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that have no value in the file."""
+    stored = {i.name for i in proto.graph.initializer}
+    return [i for i in proto.graph.input if i.name not in stored]
+
+
+def constant(value: onnx.ValueInfoProto, given: Any) -> onnx.TensorProto:
+    """The tensor that the input `value` is to hold. Raises `InputError`."""
+    kind = value.type.tensor_type
+    shape = [d.dim_value if d.dim_value > 0 else 1 for d in kind.shape.dim]
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        array = _fitted(np.asarray(given, dtype=dtype), kind, shape)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise InputError(
+            f"input fixed.{plain(value.name)} = {plain(repr(given), 120)} cannot be used "
+            f"({plain(str(error), 120)}); expected {describe(value)}"
+        ) from error
+    return numpy_helper.from_array(np.ascontiguousarray(array), value.name)
+
+
+def _fitted(numbers: Any, kind: Any, shape: Sequence[int]) -> Any:
+    """`numbers` as they are where the declared shape lets them, else repeated to `shape`."""
+    if max(numbers.size, math.prod(shape)) > LARGEST:
+        raise ValueError(f"more than {LARGEST} numbers")
+    fits = numbers.ndim == len(shape) and all(
+        d.dim_value <= 0 or d.dim_value == n
+        for d, n in zip(kind.shape.dim, numbers.shape, strict=True)
+    )
+    return numbers if fits else np.broadcast_to(numbers, shape)
+
+
+def describe(value: onnx.ValueInfoProto) -> str:
+    """Type and shape of an input, for a person."""
+    kind = value.type.tensor_type
+    try:
+        name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+    except ValueError:
+        name = f"type {kind.elem_type}"
+    dims = [str(d.dim_value) if d.dim_value > 0 else "any" for d in kind.shape.dim]
+    return f"{name} of shape [{', '.join(dims)}]"
+
+
+def ask_for(inputs: Sequence[onnx.ValueInfoProto], image: str) -> str:
+    """What to do about inputs beside `image` that have no value."""
+    others = [i for i in inputs if i.name != image]
+    told = "; ".join(f"{plain(i.name)!r}, {describe(i)}" for i in others[:8])
+    example = plain(others[0].name)
+    return (
+        f"the file takes {len(inputs)} inputs; beside the image {plain(image)!r}: {told}. Give "
+        f"each a value, such as --input fixed.{example}=1, or in the table [fixed] of a TOML file "
+        "beside the model; --input image=NAME says which one takes the image"
+    )

@@ -1,0 +1,250 @@
+"""What an ONNX file wants as its image, read from its graph and metadata, guessed where silent.
+
+Files written by `export_onnx` state everything under metadata keys `perimetry.FIELD` (JSON).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from ...errors import InputError, ModelFileError
+from ...input_spec import InputSpec
+from ..files.read import metadata, plain
+from .fixed_inputs import ask_for, describe, free_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+PREFIX = "perimetry."
+
+
+DEFAULT_SIZE = 224
+
+
+LARGEST = 16_384
+"""Pixels per side beyond which a declared input is taken for damage."""
+
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+DTYPES: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.UINT8: "uint8",
+}
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The graph input that takes the image; None stands for a size the file leaves open."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | None, int | None, int | None, int | None]
+
+
+def image_input(proto: onnx.ModelProto, name: str | None = None) -> ImageInput:
+    """The image input of the file: the one named, or the only one that can be an image.
+
+    Raises `InputError` when there is none, or when another input has no value.
+    """
+    inputs = free_inputs(proto)
+    named = [i for i in inputs if i.name == name]
+    likely = named or [i for i in inputs if _image_like(i)] or inputs
+    if len(likely) != 1:
+        names = ", ".join(f"{plain(i.name)!r} ({describe(i)})" for i in likely[:8]) or "none"
+        raise InputError(
+            f"{len(likely)} inputs of the file can be the image: {names}; expected one, or its "
+            "name: --input image=NAME"
+        )
+    if len(inputs) > 1:
+        raise InputError(ask_for(inputs, likely[0].name))
+    kind = inputs[0].type.tensor_type
+    dims = tuple(_size(d) for d in kind.shape.dim)
+    shown = plain(inputs[0].name)
+    if len(dims) != 4 or any(d is not None and not 0 < d <= LARGEST for d in dims):
+        raise InputError(
+            f"input {shown!r} has shape {list(dims)}; expected an image batch: four axes, sizes 1 "
+            f"to {LARGEST}"
+        )
+    if kind.elem_type not in DTYPES:
+        given = describe(inputs[0]).partition(" of ")[0].upper() if kind.elem_type else "no type"
+        raise InputError(f"input {shown!r} is of {given}; expected one of {list(DTYPES.values())}")
+    return ImageInput(inputs[0].name, DTYPES[kind.elem_type], dims)
+
+
+def _image_like(value: onnx.ValueInfoProto) -> bool:
+    """Whether an input has four axes, one of which may be the channels of an image."""
+    kind = value.type.tensor_type
+    dims = [_size(d) for d in kind.shape.dim]
+    return (
+        len(dims) == 4
+        and kind.elem_type in DTYPES
+        and not {dims[1], dims[3]}.isdisjoint({1, 3, None})
+    )
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | None:
+    """A declared size; exporters also write open sizes as 0 or -1."""
+    return dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+
+
+def read_spec(proto: onnx.ModelProto, image: ImageInput) -> InputSpec:
+    """The file's own statement where it has one, else a guess that says what was guessed.
+
+    Raises `InputError` for images of neither one nor three channels.
+    """
+    stated = _stated(proto)
+    if stated is not None:
+        return stated
+    layout = _layout(proto, image)
+    _, channels, height, width = (
+        image.dims if layout == "NCHW" else (image.dims[0], image.dims[3], *image.dims[1:3])
+    )
+    channels = channels or _first_channels(proto) or 3
+    if channels not in (1, 3):
+        raise InputError(f"the file wants {channels} channels; expected 1 (grey) or 3 (colour)")
+    guessed = ["mean", "std", "value_range", "interpolation", "crop_pct"]
+    guessed += ["channel_order"] * (channels == 3)
+    guessed += [n for n, size in (("height", height), ("width", width)) if size is None]
+    return InputSpec(
+        height=height or DEFAULT_SIZE,
+        width=width or DEFAULT_SIZE,
+        channels=channels,
+        layout=layout,
+        dtype=image.dtype,  # type: ignore[arg-type]
+        guessed=tuple(guessed),
+        **_range(proto, image, channels),
+    )
+
+
+def _range(proto: onnx.ModelProto, image: ImageInput, channels: int) -> dict[str, Any]:
+    """Normalisation: none for bytes or where the graph normalises by itself, else ImageNet's."""
+    bare = {"mean": (0.0,) * channels, "std": (1.0,) * channels}
+    if image.dtype == "uint8":
+        return {**bare, "value_range": 255.0}
+    scale = _own_scale(proto, image.name)
+    if scale is not None:
+        return {**bare, "value_range": 255.0 if scale < 1 / 16 else 1.0}
+    return dict(IMAGENET) if channels == 3 else bare
+
+
+def _own_scale(proto: onnx.ModelProto, name: str) -> float | None:
+    """What the graph itself multiplies the image by before its first layer, None if nothing."""
+    constants = stored_constants(proto)
+    scale: float | None = None
+    for _ in range(8):
+        users = [n for n in proto.graph.node if name in n.input]
+        if len(users) != 1 or users[0].op_type not in {"Sub", "Div", "Mul", "Cast", "Transpose"}:
+            return scale
+        other = next((constants[i] for i in users[0].input if i in constants), None)
+        if users[0].op_type in {"Div", "Mul"} and other is not None:
+            size = float(abs(onnx.numpy_helper.to_array(other)).mean())
+            scale = (scale or 1.0) * (size if users[0].op_type == "Mul" else 1 / max(size, 1e-30))
+        elif users[0].op_type == "Sub":
+            scale = scale or 1.0
+        name = users[0].output[0]
+    return scale
+
+
+def stored_constants(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The stored tensors by name: initialisers and Constant nodes."""
+    stored = {i.name: i for i in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            stored[node.output[0]] = node.attribute[0].t
+    return stored
+
+
+def _layout(proto: onnx.ModelProto, image: ImageInput) -> Any:
+    """NHWC when only the last axis can be channels, or when the graph starts by moving it."""
+    first, last = image.dims[1], image.dims[3]
+    if first in (1, 3) or last in (1, 3):
+        return "NCHW" if first in (1, 3) else "NHWC"
+    users = [n for n in proto.graph.node if image.name in n.input]
+    moved = [list(a.ints) for n in users if n.op_type == "Transpose" for a in n.attribute]
+    return "NHWC" if [0, 3, 1, 2] in moved else "NCHW"
+
+
+def _first_channels(proto: onnx.ModelProto) -> int | None:
+    """Input channels of the first convolution whose weight is stored."""
+    stored = stored_constants(proto)
+    for node in proto.graph.node:
+        if node.op_type == "Conv" and node.input[1] in stored:
+            group = next((a.i for a in node.attribute if a.name == "group"), 1)
+            return int(stored[node.input[1]].dims[1] * group)
+    return None
+
+
+def describe_spec(spec: InputSpec) -> str:
+    """One line: size, layout, type, channels, range and normalisation."""
+    mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (spec.mean, spec.std))
+    colour = spec.channel_order if spec.channels == 3 else "grey"
+    return (
+        f"{spec.height} x {spec.width} (height x width), {spec.layout}, {spec.dtype}, {colour}, "
+        f"0..{spec.value_range:g}, mean {mean}, std {std}"
+    )
+
+
+def check_spec(spec: InputSpec, image: ImageInput) -> None:
+    """Raise `InputError` when `spec` contradicts the sizes or the type that the file declares."""
+    wanted: Sequence[int | None] = (None, spec.channels, spec.height, spec.width)
+    if spec.layout == "NHWC":
+        wanted = (None, spec.height, spec.width, spec.channels)
+    pairs = zip(image.dims, wanted, strict=True)
+    if any(None not in pair and pair[0] != pair[1] for pair in pairs) or spec.dtype != image.dtype:
+        raise InputError(
+            f"the input was given as {list(wanted)} {spec.dtype} ({spec.layout}), but the file "
+            f"declares {list(image.dims)} {image.dtype}"
+        )
+
+
+def write_spec(proto: onnx.ModelProto, spec: InputSpec) -> None:
+    """State every field of `spec` in the file's metadata, so that nobody has to guess."""
+    kept = [p for p in proto.metadata_props if not p.key.startswith(PREFIX)]
+    stated = {k: v for k, v in asdict(spec).items() if k != "guessed"}
+    entries = [
+        onnx.StringStringEntryProto(key=PREFIX + k, value=json.dumps(v)) for k, v in stated.items()
+    ]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend([*kept, *entries])
+
+
+def _stated(proto: onnx.ModelProto) -> InputSpec | None:
+    """The spec in the metadata, None where there is none. Raises `ModelFileError` if damaged."""
+    raw = {k.removeprefix(PREFIX): v for k, v in metadata(proto).items() if k.startswith(PREFIX)}
+    if not raw:
+        return None
+    try:
+        values: dict[str, Any] = {
+            f.name: json.loads(raw[f.name]) for f in fields(InputSpec) if f.name in raw
+        }
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        spec = InputSpec(**values)
+        _check_stated(spec)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelFileError(
+            f"the file's own input statement ({PREFIX}*) is damaged: {plain(str(error))}"
+        ) from error
+    return spec
+
+
+def _check_stated(spec: InputSpec) -> None:
+    """Raise `ValueError` unless the statement can describe an image."""
+    numbers = (*spec.mean, *spec.std, spec.value_range, spec.crop_pct)
+    if not all(isinstance(n, int | float) for n in numbers) or 0 in spec.std:
+        raise ValueError(f"mean {spec.mean}, std {spec.std}")
+    if len(spec.mean) != spec.channels or len(spec.std) != spec.channels:
+        raise ValueError(f"{spec.channels} channels, mean {spec.mean}, std {spec.std}")
+    if not 0 < spec.height <= LARGEST or not 0 < spec.width <= LARGEST:
+        raise ValueError(f"{spec.height} x {spec.width}")
+    if spec.layout not in ("NCHW", "NHWC") or spec.dtype not in DTYPES.values():
+        raise ValueError(f"layout {spec.layout!r}, type {spec.dtype!r}")
+    if spec.channel_order not in ("RGB", "BGR") or not isinstance(spec.interpolation, str):
+        raise ValueError(f"order {spec.channel_order!r}, interpolation {spec.interpolation!r}")

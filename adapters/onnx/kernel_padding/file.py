@@ -1,0 +1,148 @@
+"""Kernel padding of an ONNX file into another ONNX file."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InputError, ModelFileError
+from ..files.external_data import external_files
+from ..files.read import plain, read_model
+from ..files.write import check_destination, file_fault, write_model
+from ..inputs.fixed_inputs import fix_inputs, release_inputs
+from ..inputs.outputs import example
+from ..inputs.size import take_size
+from ..inputs.spec import image_input
+from ..session import Session, feed
+from .recalibrate import match_moments
+from .rewrite import drop_unread, pad_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx
+    from torch import Tensor
+
+    from ...input_spec import InputSpec
+    from ...treatment import Fill, Treatment
+    from ..inputs.declaration import Statement
+    from ..inputs.spec import ImageInput
+
+
+PIECE = 8
+"""Images a pass, where the file leaves that open."""
+
+
+FILE_FILLS: tuple[Fill, ...] = ("box", "zero")
+"""Fills that make sense in a file: they need no training, or keep the function."""
+
+
+@dataclass(frozen=True)
+class TreatedFile:
+    """What was done to the graph, and the files that hold the result."""
+
+    treatment: Treatment
+    written: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def treat_file(
+    path: Path,
+    out: Path,
+    fill: Fill,
+    *,
+    spec: InputSpec,
+    said: Statement,
+    images: Tensor | None = None,
+) -> TreatedFile:
+    """Write the kernel-padded twin of the ONNX file `path` to `out`.
+
+    `spec` is the input it is compared with, `said` what the user stated of it. `images` (n,
+    channels, height, width), prepared, recalibrate the layers that grew (see `recalibrate`).
+
+    Opset, metadata, names, inputs and outputs stay; weights lie beside `out` where they lay beside
+    `path`, and a TOML statement goes along. All outputs are compared in shape by onnxruntime.
+    Raises `InputError` for a fill or a destination that cannot be, `ModelFileError` when the result
+    is not valid.
+    """
+    if fill not in FILE_FILLS:
+        raise InputError(f"fill {fill!r} was given; expected one of {', '.join(FILE_FILLS)}")
+    check_destination(path, out)
+    raw, _ = read_model(path)
+    ready = fix_inputs(raw, said.fixed)
+    padded, image = pad_graph(ready, fill), image_input(ready, said.image)
+    notes = []
+    if images is not None:
+        count = _recalibrate(ready, padded.proto, image, spec, images)
+        notes.append(f"{count} layers recalibrated on {len(images)} images")
+    check_shapes(ready, padded.proto, image, spec)
+    if said.fixed:
+        release_inputs(padded.proto, raw, said.fixed)
+    fault = file_fault(path)
+    written = write_model(
+        padded.proto, out, beside=bool(external_files(path)), faulty=fault is not None
+    )
+    if fault is not None:
+        notes.append(f"the ONNX checker finds fault with the original: {plain(fault, 200)}")
+    if _grew_quantised(padded.proto):
+        notes.append("quantised weights that grew are stored as floats")
+    return TreatedFile(padded.treatment, (*written, *_copy_statement(path, out)), tuple(notes))
+
+
+def feed_all(images: Tensor, image: ImageInput, spec: InputSpec) -> list[Mapping[str, Any]]:
+    """`images` (n, channels, height, width) in the batches that the file takes, whole ones only."""
+    size = image.dims[0] or PIECE
+    pieces = [piece for piece in images.split(size) if image.dims[0] in (None, len(piece))]
+    return [{image.name: feed(piece, spec)} for piece in pieces]
+
+
+def _recalibrate(
+    before: onnx.ModelProto,
+    after: onnx.ModelProto,
+    image: ImageInput,
+    spec: InputSpec,
+    images: Tensor,
+) -> int:
+    """`match_moments` of `after`, in place, at the input size of `spec`; how many layers."""
+    old, new = (take_size(proto, image, spec) for proto in (before, after))
+    count = match_moments(old, new, feed_all(images, image, spec))
+    if new is not after:
+        parts = [list(new.graph.node), list(new.graph.initializer)]
+        for part, changed in zip((after.graph.node, after.graph.initializer), parts, strict=True):
+            del part[:]
+            part.extend(changed)
+    drop_unread(after.graph)
+    return count
+
+
+def check_shapes(
+    before: onnx.ModelProto, after: onnx.ModelProto, image: ImageInput, spec: InputSpec
+) -> None:
+    """Raise `ModelFileError` unless both graphs give outputs of the same shapes."""
+    before, after = (take_size(proto, image, spec) for proto in (before, after))
+    outputs = [o.name for o in before.graph.output]
+    x = {image.name: feed(example(spec, image.dims[0] or 1), spec)}
+    old, new = (Session(proto, outputs).run(x) for proto in (before, after))
+    changed = [plain(n) for n in outputs if _shape(old[n]) != _shape(new[n])]
+    if changed:
+        raise ModelFileError(f"the padded graph gives other shapes of {', '.join(changed)}")
+
+
+def _shape(value: Any) -> Any:
+    return getattr(value, "shape", type(value))
+
+
+def _copy_statement(path: Path, out: Path) -> list[Path]:
+    """The TOML statement beside `path`, copied beside `out` unless one is there."""
+    source, copy = path.with_suffix(".toml"), out.with_suffix(".toml")
+    if not source.is_file() or copy.exists():
+        return []
+    shutil.copyfile(source, copy)
+    return [copy]
+
+
+def _grew_quantised(padded: onnx.ModelProto) -> bool:
+    grown = any(i.name.endswith("/padded_weight") for i in padded.graph.initializer)
+    return grown and any(n.op_type == "DequantizeLinear" for n in padded.graph.node)

@@ -1,0 +1,253 @@
+"""Kernel padding on an ONNX graph (PROTOCOL 6), written as a plain ONNX graph again.
+
+The same rules as `padding_calls` has for torch modules. A layer whose kernel grows by g taps gets
+g * dilation more rows of padding at its end: then it has as many outputs as before at every input
+size, and rows that no window needs are never read. Max-pools pad with minus infinity; mean-pools
+become a fixed convolution of each channel, divided by the share of the window that counts.
+Names, opset, metadata and everything else stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from ...errors import InputError, ModelFileError
+from ...kernel_padding.arithmetic import Pair, end_padding, grown_kernel, pad_weight, tap_energy
+from ...kernel_padding.call import Call, refusal, settled_fill
+from ...treatment import FILLS, Fill, PaddedLayer, Treatment
+from ..analysis.node_facts import KINDS, Facts, operator_of
+from ..files.read import plain
+from ..paths import reads
+from .mean_pool import mean_pool_nodes
+from .sites import Site, read_site, why_not_read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+PAD_INPUTS = 11
+"""First opset whose Pad takes its amounts as inputs."""
+
+
+@dataclass(frozen=True)
+class PaddedGraph:
+    """A treated graph; `energy` has, by weight name, the second moments of the padded taps."""
+
+    proto: onnx.ModelProto
+    treatment: Treatment
+    energy: Mapping[str, Tensor]
+
+
+def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGraph:
+    """Treat a copy of `proto`; the output shapes stay. `seed` draws the weights of `fresh`.
+
+    Raises `InputError` for an unknown fill, `ModelFileError` when the treated graph is not valid.
+    """
+    if fill not in FILLS:
+        raise InputError(f"unknown fill {fill!r}; expected one of {', '.join(FILLS)}")
+    if fill == "fit":
+        raise InputError(
+            "kernel padding 'fit' moves the weights of torch models and was given an ONNX graph; "
+            "give the torch model, or use box or zero"
+        )
+    padded = onnx.ModelProto()
+    padded.CopyFrom(proto)
+    if fill == "none":
+        return PaddedGraph(padded, Treatment(fill), {})
+    editor = _Editor(padded, Facts(proto), fill, torch.Generator().manual_seed(seed))
+    editor.run()
+    fault = _fault(padded)
+    if fault is not None and _fault(proto) is None:
+        raise ModelFileError(f"the padded graph is not valid: {plain(fault, 300)}")
+    return PaddedGraph(padded, Treatment(fill, tuple(editor.layers), editor.left), editor.energy)
+
+
+def _fault(proto: onnx.ModelProto) -> str | None:
+    """What the ONNX checker finds wrong, None when nothing; some files never were valid."""
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        return str(error)
+    return None
+
+
+class _Editor:
+    """Walks the nodes of `proto` and grows those that are uneven."""
+
+    def __init__(
+        self, proto: onnx.ModelProto, facts: Facts, fill: Fill, generator: torch.Generator
+    ) -> None:
+        self.graph = proto.graph
+        self.facts = facts
+        self.fill = fill
+        self.generator = generator
+        self.layers: list[PaddedLayer] = []
+        self.left: dict[str, str] = {}
+        self.energy: dict[str, Tensor] = {}
+
+    def run(self) -> None:
+        """Treat every node, then drop the weights that nobody reads any more."""
+        nodes: list[onnx.NodeProto] = []
+        for node in self.graph.node:
+            op = operator_of(node)
+            site = read_site(node, self.facts) if op in KINDS else None
+            reason = self._reason(node, op, site)
+            if reason is not None:
+                self.left[plain(node.name or node.output[0])] = reason
+            if site is None or reason is not None or not site.call.uneven:
+                nodes.append(node)
+            else:
+                nodes += self._treat(site)
+        del self.graph.node[:]
+        self.graph.node.extend(nodes)
+        drop_unread(self.graph)
+
+    def _reason(self, node: onnx.NodeProto, op: str, site: Site | None) -> str | None:
+        """Why an uneven layer is left alone, or None."""
+        if site is None:
+            return why_not_read(node, op, self.facts)
+        if not site.call.uneven:
+            return None
+        if site.call.kind == "conv2d" and site.call.weight is None:
+            return "its weight is computed from the image"
+        sized = self.fill == "zero" or site.call.kind == "avg_pool2d"
+        rounds_up = site.call.kind == "avg_pool2d" and site.call.ceil_mode
+        if (site.pads is None and sized) or (rounds_up and None in site.size):
+            return "its padding follows the input's size, which the file leaves open"
+        channels = self.facts.shape(node.input[0])[1]
+        if site.call.kind == "avg_pool2d" and channels is None:
+            return "the number of its channels is not stated in the file"
+        return refusal(site.call, self.fill, not is_fixed(site.call))
+
+    def _treat(self, site: Site) -> list[onnx.NodeProto]:
+        call = site.call
+        fill = settled_fill(call, self.fill, not is_fixed(call))
+        rule: Fill = "fresh" if call.kind == "max_pool2d" else fill
+        kernel = grown_kernel(call.kernel, call.stride, rule, call.dilation)
+        self.layers.append(PaddedLayer(site.name, call.kind, call.stride, call.kernel, kernel))
+        node = onnx.NodeProto()
+        node.CopyFrom(site.node)
+        pads = grown_pads(site, kernel, fill)
+        if call.kind == "avg_pool2d":
+            channels = self.facts.shape(node.input[0])[1] or 1
+            nodes, constants, weight, energy = mean_pool_nodes(
+                node, call, pads, site.pads or [0] * 4, fill, channels, self.facts.opset
+            )
+            kind = self.facts.kind(node.input[0])
+            for name, value in constants.items():
+                self._store(name, value, kind)
+            self.energy[weight] = energy
+            return nodes
+        if call.kind == "conv2d":
+            self._grow_weight(node, call, fill)
+        set_attribute(node, "kernel_shape", list(kernel))
+        if call.kind == "max_pool2d" and any(n >= min(kernel) for n in pads or ()):
+            return self._padded_before(node, pads or [])
+        if pads is not None:
+            set_attribute(node, "auto_pad", "NOTSET")
+            set_attribute(node, "pads", pads)
+        return [node]
+
+    def _padded_before(self, node: onnx.NodeProto, pads: list[int]) -> list[onnx.NodeProto]:
+        """A Pad node of its own: onnxruntime's max-pool takes no padding as large as its kernel."""
+        base = node.output[0]
+        before = onnx.helper.make_node("Pad", [node.input[0]], [f"{base}/padded"])
+        amounts = [0, 0, *pads[:2], 0, 0, *pads[2:]]
+        if self.facts.opset >= PAD_INPUTS:
+            self._store(f"{base}/amounts", torch.tensor(amounts), onnx.TensorProto.INT64)
+            lowest = torch.tensor(float("-inf"))
+            self._store(f"{base}/lowest", lowest, self.facts.kind(node.input[0]))
+            before.input.extend([f"{base}/amounts", f"{base}/lowest"])
+        else:
+            set_attribute(before, "pads", amounts)
+            set_attribute(before, "value", float("-inf"))
+        node.input[0] = before.output[0]
+        set_attribute(node, "auto_pad", "NOTSET")
+        set_attribute(node, "pads", [0] * 4)
+        return [before, node]
+
+    def _grow_weight(self, node: onnx.NodeProto, call: Call, fill: Fill) -> None:
+        """Give `node` a weight of its own: the old one may have other readers."""
+        assert call.weight is not None  # noqa: S101 - a convolution without one is left
+        kind = self.facts.kind(node.input[1])
+        weight = pad_weight(call.weight, call.stride, fill, self.generator, dilation=call.dilation)
+        name = f"{node.output[0]}/padded_weight"
+        self._store(name, weight, kind)
+        node.input[1] = name
+        if is_fixed(call):
+            self.energy[name] = weight.square().mean((0, 1)).double()
+        else:
+            self.energy[name] = tap_energy(call.kernel, call.stride, fill, call.dilation)
+
+    def _store(self, name: str, value: Tensor, kind: int) -> None:
+        """Add a constant; floats become the element type `kind`."""
+        array = value.numpy()
+        if value.is_floating_point():
+            array = array.astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+        self.graph.initializer.append(numpy_helper.from_array(array, name))
+
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Drop the stored tensors of `graph` that nobody reads any more."""
+    read = {o.name for o in graph.output}.union(*(reads(n) for n in graph.node))
+    kept = [i for i in graph.initializer if i.name in read]
+    gone = {i.name for i in graph.initializer} - {i.name for i in kept}
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    # Files before IR version 4 list their weights among the inputs too.
+    inputs = [i for i in graph.input if i.name not in gone]
+    del graph.input[:]
+    graph.input.extend(inputs)
+
+
+def is_fixed(call: Call) -> bool:
+    """Whether a convolution is a blur: each channel by itself, all with the same kernel."""
+    weight = call.weight
+    if weight is None or weight.shape[1] != 1 or call.groups != weight.shape[0] or call.groups == 1:
+        return False
+    return bool((weight == weight[:1]).all())
+
+
+def grown_pads(site: Site, kernel: Pair, fill: Fill) -> list[int] | None:
+    """The padding of the grown layer, None where `auto_pad` goes on to compute it.
+
+    A layer with less padding before than after (SAME) gets new rows in front until both sides
+    balance, except under `zero`, which keeps the function.
+    """
+    call = site.call
+    follows = site.auto.startswith("SAME") and fill != "zero" and call.kind != "avg_pool2d"
+    if follows or site.pads is None:
+        return None
+    pads = list(site.pads)
+    for axis in (0, 1):
+        new = call.dilation[axis] * (kernel[axis] - call.kernel[axis])
+        own = (pads[axis], pads[axis + 2])
+        before, after = (a + b for a, b in zip(own, site.by_hand[axis], strict=True))
+        front = 0
+        if fill != "zero" and before < after:
+            front = min(new, (before + after + new) // 2 - before)
+        if call.kind == "avg_pool2d" and call.ceil_mode:
+            size = site.size[axis] or 0
+            new = front + end_padding(
+                size, call.kernel[axis], kernel[axis], call.stride[axis], *own, 1, ceil_mode=True
+            )
+        pads[axis] += front
+        pads[axis + 2] += max(0, new - front)
+    return pads
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+    """Set or replace an attribute; an absent `auto_pad` stays absent."""
+    kept = [a for a in node.attribute if a.name != name]
+    if value == "NOTSET":
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        return
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])

@@ -1,0 +1,285 @@
+"""Any ONNX file with one image input as a `Model`.
+
+Forward passes run through onnxruntime. Gradients come from an interpreter of the graph over torch,
+which is verified against onnxruntime on the file itself before its first use.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NO_GRADIENTS, InputError, ModelFileError, NotApplicableError, PerimetryError
+from ..feature_grid import Grid
+from ..input_spec import InputSpec
+from ..model import Model, Outputs, Precision
+from ..padding_mode import Border
+from ..resizing import resize
+from ..treatment import Fill, Treatment
+from .analysis.integer_maps import expose_levels
+from .analysis.stages import graph_filters, stage_grids
+from .analysis.target import find_target, named_target
+from .files.read import plain
+from .gradient_check.subject import Subject, Verdict, as_float, outputs_to_check
+from .gradient_check.verify import verify
+from .graph import Mode
+from .inputs.batch_axis import settle_batch
+from .inputs.outputs import example, first_output, precision_of
+from .inputs.spec import ImageInput, check_spec, image_input
+from .interpreter import Interpreter
+from .operators.quantised import STRAIGHT_THROUGH
+from .padding_mode import exchange
+from .paths import bottlenecks
+from .session import Session, feed, shaped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx
+
+
+class OnnxModel:
+    """An ONNX graph and everything a suite asks of it; see `adapters.model.Model`."""
+
+    members = 1
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        *,
+        reference: str,
+        source: Mapping[str, str],
+        spec: InputSpec,
+        image: ImageInput,
+        output: str | None,
+        device: torch.device,
+        target: str | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        self.reference = reference
+        self.spec = spec
+        self.device = device
+        self._dtype: torch.dtype = getattr(torch, precision)
+        self.source: Mapping[str, str] = source
+        self.original: Model | None = None
+        self.treatment: Treatment | None = None
+        self.notes: list[str] = []
+        self.image = image.name
+        self._output = output
+        self._energy: Mapping[str, Tensor] = {}
+        self._measured: list[str] = []
+        self._sessions: dict[tuple[str, ...], Session] = {}
+        self._first = first_output(proto, image.name)
+        outputs = [output or self._first]
+        proto = expose_levels(proto)
+        self.graph, self._batch = settle_batch(
+            proto, image.name, outputs, feed(example(spec, 2), spec), image.dims[0]
+        )
+        self.target = self._locate(target, outputs[0])
+        self.spatial = None if self.target else NO_MAP
+        session = self._session(tuple(outputs))
+        self.source = {**source, "provider": session.provider}
+
+    def _locate(self, name: str | None, output: str) -> Grid | None:
+        x = feed(example(self.spec, self._batch or 1), self.spec)
+        size = (self.spec.height, self.spec.width)
+        if name is not None:
+            return named_target(self.graph, self.image, name, x, size)
+        return find_target(self.graph, self.image, output, x, size)
+
+    def is_on_every_path(self, name: str) -> bool:
+        """Whether every path from the image to the output passes through the tensor `name`."""
+        return name in bottlenecks(self.graph, self.image, self._output or self._first)
+
+    def _session(self, names: tuple[str, ...]) -> Session:
+        if names not in self._sessions:
+            self._sessions[names] = Session(self.graph, names, device=self.device)
+        return self._sessions[names]
+
+    @cached_property
+    def interpreter(self) -> Interpreter:
+        """The graph over torch. Raises `NotApplicableError` for operators without a route."""
+        return Interpreter(self.graph, Mode(dtype=self._dtype, device=self.device))
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether the gradient route agrees with onnxruntime on this file; measured once."""
+        try:
+            interpreter = self.interpreter
+        except PerimetryError as error:
+            return Verdict(str(error))
+        logits = [self._output] if self._output else []
+        bytes_in = self.spec.dtype == "uint8"
+        subject = Subject(
+            proto=as_float(self.graph, self.image) if bytes_in else self.graph,
+            interpreter=interpreter,
+            spec=replace(self.spec, dtype="float32") if bytes_in else self.spec,
+            image=self.image,
+            outputs=outputs_to_check(self.target.name if self.target else None, logits),
+            precision=precision_of(self.graph),
+            straight_through=any(n.op in STRAIGHT_THROUGH for n in interpreter.graph.walk()),
+            batch=self._batch or 1,
+        )
+        verdict = verify(subject, example(self.spec, 1))
+        self._measured.append(verdict.note())
+        if subject.straight_through and verdict.reason is None:
+            self._measured.append("quantised: the gradient is the straight-through one")
+        self.notes += self._measured
+        return verdict
+
+    @cached_property
+    def gradients(self) -> str | None:
+        """None when gradients can be trusted, else the reason why not, with the node at fault."""
+        reason = self.verdict.reason
+        return None if reason is None else f"{NO_GRADIENTS}{reason}"
+
+    def select(self, member: int, x: Tensor) -> None:
+        """There is one weight set and nothing to calibrate."""
+        del x
+        if member != 0:
+            raise InputError(f"weight set {member} of 1 was asked for")
+
+    def run(self, x: Tensor, *, target: bool = True, logits: bool = False) -> Outputs:
+        """One pass over `x`; see `Model.run`.
+
+        Raises `NotApplicableError` without a target, or when `x` requires a gradient that cannot
+        be trusted.
+        """
+        if target and self.target is None:
+            raise NotApplicableError(self.spatial or "")
+        if x.requires_grad and self.gradients is not None:
+            raise NotApplicableError(self.gradients)
+        names = [self.target.name] if target and self.target else []
+        names += [self._output] if logits and self._output else []
+        if not names:
+            return Outputs()
+        values = self._pass(x, tuple(dict.fromkeys(names)))
+        grid = self.target.read(values[self.target.name]) if target and self.target else None
+        scores = values[self._output].flatten(1) if logits and self._output else None
+        return Outputs(grid, scores)
+
+    def _pass(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """Evaluate the tensors `names`, in pieces where the file insists on a batch size."""
+        one = self._differentiable if x.requires_grad else self._forward
+        if self._batch is None:
+            return one(x, names)
+        pieces = []
+        for piece in x.split(self._batch):
+            missing = self._batch - len(piece)
+            full = torch.cat([piece, piece[-1:].detach().expand(missing, *piece.shape[1:])])
+            pieces.append({n: v[: len(piece)] for n, v in one(full, names).items()})
+        return {name: torch.cat([p[name] for p in pieces]) for name in names}
+
+    def _forward(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+        values = self._session(names).run_tensors({self.image: shaped(x, self.spec)})
+        return {n: v.to(self.device, torch.float32) for n, v in values.items()}
+
+    def _differentiable(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        x = x.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else x
+        return self.interpreter({self.image: x}, names)  # type: ignore[no-any-return]
+
+    def skeleton(self) -> nn.Module:
+        """A light copy that maps `x` to the target; see `Model.skeleton`."""
+        from .skeleton.skeleton import OnnxSkeleton
+
+        if self.target is None:
+            raise NotApplicableError(self.spatial or "")
+        skeleton = OnnxSkeleton(self.graph, self.image, self.target, self.spec.layout, self._energy)
+        note = f"structure: {len(skeleton.body.folded)} batch norms folded by the exporter assumed"
+        if skeleton.body.folded and note not in self.notes:
+            self.notes.append(note)
+        return skeleton
+
+    def padded(
+        self,
+        fill: Fill,
+        *,
+        seed: int = 0,
+        recalibrate: bool = False,
+        images: Tensor | None = None,
+    ) -> OnnxModel:
+        """The kernel-padded twin; see `Model.padded`. There are no norms to recalibrate."""
+        from .kernel_padding.rewrite import pad_graph
+
+        del images  # for `fit`, which `pad_graph` refuses
+
+        padded = pad_graph(self.graph, fill, seed=seed)
+        twin = self._twin(padded.proto)
+        twin._energy = padded.energy
+        twin.original = cast("Model", self)
+        twin.treatment = padded.treatment
+        if recalibrate:
+            twin.notes.append("not recalibrated: norm statistics are part of an ONNX graph")
+        self._compare_shapes(twin)
+        return twin
+
+    def _twin(self, proto: onnx.ModelProto) -> OnnxModel:
+        """A copy on the graph `proto`, about which nothing has been measured yet."""
+        twin: OnnxModel = copy.copy(self)
+        for name in ("interpreter", "verdict", "gradients", "_stages"):
+            twin.__dict__.pop(name, None)
+        twin.graph = proto
+        twin._sessions = {}
+        twin.notes = [n for n in self.notes if n not in self._measured]
+        twin._measured = []
+        return twin
+
+    def resized(self, height: int, width: int) -> OnnxModel:
+        """The same graph at another input size; see `Model.resized`."""
+        twin = self._twin(self.graph)
+        name, output = self.target.name if self.target else None, self._output or self._first
+
+        def attempt(height: int, width: int) -> None:
+            twin.spec = replace(self.spec, height=height, width=width)
+            check_spec(twin.spec, image_input(self.graph))
+            twin.target = twin._locate(name, output)
+            twin.run(example(twin.spec, 1), target=name is not None, logits=True)
+
+        resize(attempt, (height, width), self)
+        twin.original = self.original.resized(height, width) if self.original else None
+        return twin
+
+    @cached_property
+    def _stages(self) -> list[Grid]:
+        if self.target is None:
+            raise NotApplicableError(self.spatial or "")
+        x = feed(example(self.spec, self._batch or 1), self.spec)
+        size = (self.spec.height, self.spec.width)
+        return stage_grids(self.graph, self.image, self.target, x, size)
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        """The last spatial map at each resolution; see `Model.stages`."""
+        values = self._pass(x.detach(), tuple(grid.name for grid in self._stages))
+        return {grid.name: grid.read(values[grid.name]) for grid in self._stages}
+
+    def filters(self) -> dict[str, Tensor]:
+        """Stored kernels of the 2-D convolutions, by node name; see `Model.filters`."""
+        return graph_filters(self.graph)
+
+    def bordered(self, border: Border) -> OnnxModel:
+        """A twin that continues its maps by `border` in place of padding; see `Model.bordered`."""
+        x = feed(example(self.spec, self._batch or 1), self.spec)
+        proto, found = exchange(self.graph, border, {self.image: x})
+        twin = self._twin(proto)
+        twin.notes += found
+        self._compare_shapes(twin)
+        return twin
+
+    def _compare_shapes(self, twin: OnnxModel) -> None:
+        """Raise `ModelFileError` unless `twin` gives outputs of the shapes that `self` gives."""
+        names = (self._output or self._first, *([self.target.name] if self.target else []))
+        x = feed(example(self.spec, self._batch or 1), self.spec)
+        old, new = (m._session(names).run({self.image: x}) for m in (self, twin))
+        changed = [plain(n) for n in names if old[n].shape != new[n].shape]
+        if changed:
+            raise ModelFileError(f"the changed graph gives other shapes of {', '.join(changed)}")
+
+
+NO_MAP = (
+    "no tensor that every path to the output passes through is a grid of units; name the target"
+)

@@ -1,0 +1,139 @@
+"""What is told of an ONNX file when it is opened: what was stated, guessed and chosen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import InputError
+from ..input_spec import InputSpec
+from ..model import Precision
+from .files.read import plain, read_model, standard_opset, tensors_digest
+from .inputs.declaration import read_beside, read_statement
+from .inputs.fixed_inputs import fix_inputs
+from .inputs.outputs import like_logits, logits_output
+from .inputs.size import fit_size, take_size
+from .inputs.spec import check_spec, describe_spec, image_input, read_spec
+from .model import OnnxModel
+from .session import providers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx
+
+    from .inputs.declaration import Statement
+
+
+def open_onnx(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    spec: InputSpec | None = None,
+    target: str | None = None,
+    output: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    size: tuple[int, int] | None = None,
+    precision: Precision = "float32",
+) -> OnnxModel:
+    """Open an ONNX file for auditing.
+
+    `inputs` states what the file leaves to guess about its input, with the keys of
+    `onnx_statement`, `size` (height, width) among it; a TOML file beside the model may do the same,
+    and what is given here wins. `spec` states
+    the whole input and puts both aside. `target` names a tensor or node as the feature map;
+    `output` names the output that holds the logits; `precision` is that of gradients. `notes` say
+    what was stated and what guessed, and where onnxruntime falls back to the CPU.
+    Raises `ModelFileError` for files that cannot be read or run, `InputError` for files that do
+    not take one image and statements that do not fit, `UnknownNameError`.
+    """
+    if precision == "bfloat16":
+        raise InputError(
+            "precision bfloat16 was given; ONNX files are checked against onnxruntime in float32 "
+            "or float64"
+        )
+    from ..device import pick_device
+
+    place = pick_device(device)
+    raw, digest = read_model(path)
+    given = {**({"size": list(size)} if size else {}), **(inputs or {})}
+    said = read_statement(given).over(read_beside(path))
+    proto = fix_inputs(raw, said.fixed, said.image)
+    image = image_input(proto, said.image)
+    stated = spec or fit_size(proto, image, said.apply(read_spec(proto, image)))
+    proto = take_size(proto, image, stated)
+    image = image_input(proto, said.image)
+    check_spec(stated, image)
+    wanted = output or said.output
+    source = _source(Path(path), proto, digest, place)
+    model = OnnxModel(
+        proto,
+        reference=str(path),
+        source=source | ({"inputs": plain(json.dumps(inputs), 2000)} if inputs else {}),
+        spec=stated,
+        image=image,
+        output=logits_output(proto, wanted),
+        device=place,
+        target=target,
+        precision=precision,
+    )
+    model.notes[:0] = opening_notes(model, said, named=target is not None)
+    model.notes += [] if wanted else several_logits(proto)
+    return model
+
+
+def _source(
+    path: Path, proto: onnx.ModelProto, digest: str, device: torch.device
+) -> dict[str, str]:
+    return {
+        "runtime": "onnxruntime",
+        "file": path.name,
+        "sha256": digest,
+        "tensors_sha256": tensors_digest(proto),
+        "opset": str(standard_opset(proto)),
+        "producer": plain(f"{proto.producer_name} {proto.producer_version}".strip()),
+        "requested_provider": providers(device)[0],
+    }
+
+
+GUESSED = "input guessed: "
+"""How the note begins that tells which parts of the input were guessed."""
+
+
+DETOUR = "the coarsest map on the way to an output as fine as the image; name another as the target"
+
+
+MOST_NAMES = 8
+
+
+def opening_notes(model: OnnxModel, said: Statement, *, named: bool) -> list[str]:
+    """Input, target, provider and batch; `said` was stated, `named` if the target was."""
+    notes = []
+    if model.spec.guessed:
+        notes.append(f"{GUESSED}{', '.join(model.spec.guessed)}")
+    stated = said.note()
+    notes += [stated] if stated else []
+    notes.append(f"input: {describe_spec(model.spec)}")
+    if model.target is not None and not (named or model.is_on_every_path(model.target.name)):
+        notes.append(f"target {plain(model.target.name)!r}: {DETOUR}")
+    source = model.source
+    if source["provider"] != source["requested_provider"]:
+        notes.append(
+            f"{source['requested_provider']} was asked for, onnxruntime runs on "
+            f"{source['provider']}"
+        )
+    if model._batch is not None:
+        notes.append(f"the file insists on a batch of {model._batch}; images go in pieces")
+    return notes
+
+
+def several_logits(proto: onnx.ModelProto) -> list[str]:
+    """That the logits were chosen, where several outputs have their form."""
+    names = [repr(plain(name)) for name in like_logits(proto)]
+    if len(names) < 2:
+        return []
+    others = " or ".join(names[1 : MOST_NAMES + 1])
+    return [f"output {names[0]} is taken for the logits; {others} may be: name it as the output"]

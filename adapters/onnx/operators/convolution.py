@@ -1,0 +1,279 @@
+"""Convolutions, pools and pixel rearrangement as ONNX defines them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..graph import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+CONVOLUTION = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sliding window; every field has one number per spatial axis."""
+
+    kernel: list[int]
+    stride: list[int]
+    dilation: list[int]
+    before: list[int]
+    after: list[int]
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether torch's own padding can express it."""
+        return self.before == self.after
+
+    def padding(self) -> list[int]:
+        """In the order of `F.pad`: last axis first, before and after."""
+        pairs = zip(reversed(self.before), reversed(self.after), strict=True)
+        return [n for pair in pairs for n in pair]
+
+
+def window(call: Call, size: Sequence[int], kernel: Sequence[int]) -> Window:
+    """The window of a convolution or pool over an input of `size`; resolves `auto_pad`."""
+    rank = len(kernel)
+    stride = list(call.get("strides", [1] * rank))
+    dilation = list(call.get("dilations", [1] * rank))
+    pads = list(call.get("pads", [0] * 2 * rank))
+    mode = call.get("auto_pad", "NOTSET")
+    if mode.startswith("SAME"):
+        pads = same_padding(size, kernel, stride, dilation, lower=mode == "SAME_LOWER")
+    elif mode == "VALID":
+        pads = [0] * 2 * rank
+    return Window(list(kernel), stride, dilation, pads[:rank], pads[rank:])
+
+
+def same_padding(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    *,
+    lower: bool = False,
+) -> list[int]:
+    """Padding that gives ceil(size / stride) windows; the odd one at the end unless `lower`."""
+    before, after = [], []
+    for n, k, s, d in zip(size, kernel, stride, dilation, strict=True):
+        total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+        short, long = total // 2, total - total // 2
+        before.append(long if lower else short)
+        after.append(short if lower else long)
+    return before + after
+
+
+def convolution(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolution; uneven padding becomes a step of its own."""
+    rank = weight.ndim - 2
+    w = window(call, x.shape[2:], weight.shape[2:])
+    pad: Any = w.before
+    if not w.symmetric:
+        x, pad = F.pad(x, w.padding()), 0
+    return CONVOLUTION[rank](x, weight, bias, w.stride, pad, w.dilation, call.get("group", 1))
+
+
+def transposed_convolution(
+    call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """Transposed convolution; padding is cut off afterwards, as it may be uneven."""
+    rank = weight.ndim - 2
+    kernel, size = weight.shape[2:], x.shape[2:]
+    stride = list(call.get("strides", [1] * rank))
+    dilation = list(call.get("dilations", [1] * rank))
+    extra = list(call.get("output_padding", [0] * rank))
+    pads = list(call.get("pads", [0] * 2 * rank))
+    full = [
+        (size[i] - 1) * stride[i] + extra[i] + (kernel[i] - 1) * dilation[i] + 1
+        for i in range(rank)
+    ]
+    mode = call.get("auto_pad", "NOTSET")
+    if call.get("output_shape") or mode.startswith("SAME"):
+        wanted = call.get("output_shape") or [n * s for n, s in zip(size, stride, strict=True)]
+        total = [f - o for f, o in zip(full, list(wanted)[-rank:], strict=True)]
+        short = [max(t if mode != "SAME_LOWER" else t + 1, 0) // 2 for t in total]
+        pads = short + [t - s for t, s in zip(total, short, strict=True)]
+    group = call.get("group", 1)
+    y = TRANSPOSED[rank](x, weight, None, stride, 0, 0, group, dilation)
+    cut = [n for i in reversed(range(rank)) for n in (-pads[i], extra[i] - pads[i + rank])]
+    y = F.pad(y, cut)
+    return y if bias is None else y + bias.reshape(1, -1, *[1] * rank)
+
+
+def _rounded_up(call: Call, size: Sequence[int], w: Window) -> Window:
+    """`w` with end padding such that `ceil_mode` gives its extra windows by plain rounding down.
+
+    A window that would start beyond the input and its padding before is dropped.
+    """
+    if not call.get("ceil_mode", 0):
+        return w
+    after = []
+    for i, n in enumerate(size):
+        reach = w.dilation[i] * (w.kernel[i] - 1) + 1
+        span = n + w.before[i] + w.after[i] - reach
+        count = -(-span // w.stride[i])
+        if count * w.stride[i] >= n + w.before[i]:
+            count -= 1
+        after.append(w.after[i] + max(count * w.stride[i] - span, 0))
+    return Window(w.kernel, w.stride, w.dilation, w.before, after)
+
+
+def _half_fits(w: Window) -> bool:
+    """Whether torch's pools accept the padding: at most half the kernel, the same at both ends."""
+    return w.symmetric and all(2 * p <= k for p, k in zip(w.before, w.kernel, strict=True))
+
+
+def max_pool(call: Call, x: Tensor) -> Tensor:
+    """Largest of each window; padding never wins."""
+    if len(call.node.outputs) > 1 and call.node.outputs[1]:
+        raise call.decline("the index output of MaxPool")
+    kernel = list(call.get("kernel_shape"))
+    w = _rounded_up(call, x.shape[2:], window(call, x.shape[2:], kernel))
+    pad: Any = w.before
+    if not x.is_floating_point():
+        x = x.to(call.mode.dtype)
+    if call.mode.skeleton and len(kernel) == 2:
+        x = _repeated_end(x, w)
+    elif not _half_fits(w):
+        x, pad = F.pad(x, w.padding(), value=float("-inf")), 0
+    return MAX_POOL[len(kernel)](x, kernel, w.stride, pad, w.dilation)
+
+
+def _repeated_end(x: Tensor, w: Window) -> Tensor:
+    """Copies of the last row where windows reach beyond the padding that both ends share.
+
+    Only for skeletons: energies must stay finite and full.
+    """
+    missing = []
+    for i, n in enumerate(x.shape[2:]):
+        reach = w.dilation[i] * (w.kernel[i] - 1) + 1
+        last = (n + w.before[i] + w.after[i] - reach) // w.stride[i] * w.stride[i]
+        missing.append(max(0, last + reach - n - 2 * w.before[i]))
+    rows, columns = missing
+    return F.pad(x, (0, columns, 0, rows), mode="replicate") if rows or columns else x
+
+
+def average_pool(call: Call, x: Tensor) -> Tensor:
+    """Mean of each window, over the padding too when `count_include_pad`."""
+    kernel = list(call.get("kernel_shape"))
+    given = window(call, x.shape[2:], kernel)
+    w = _rounded_up(call, x.shape[2:], given)
+    include = bool(call.get("count_include_pad", 0))
+    if len(kernel) == 2 and _half_fits(w) and set(w.dilation) == {1}:
+        return F.avg_pool2d(x, kernel, w.stride, w.before, count_include_pad=include)
+    if call.mode.skeleton and len(kernel) == 2:
+        return F.avg_pool2d(F.pad(x, w.padding()), kernel, w.stride)
+    real = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype, device=x.device)
+    # Only the padding that the file asked for counts, not what rounding up adds.
+    real = F.pad(real, given.padding(), value=1.0 if include else 0.0)
+    extra = [n - m for n, m in zip(w.padding(), given.padding(), strict=True)]
+    return _window_sum(F.pad(x, w.padding()), w) / _window_sum(F.pad(real, extra), w)
+
+
+def _window_sum(x: Tensor, w: Window) -> Tensor:
+    """Sum over each window of an already padded x, one channel at a time."""
+    ones = torch.ones((1, 1, *w.kernel), dtype=x.dtype, device=x.device)
+    flat = x.reshape(-1, 1, *x.shape[2:])
+    y = CONVOLUTION[len(w.kernel)](flat, ones, None, w.stride, 0, w.dilation)
+    return y.reshape(*x.shape[:2], *y.shape[2:])
+
+
+def lp_pool(call: Call, x: Tensor) -> Tensor:
+    """p-norm of each window."""
+    kernel, p = list(call.get("kernel_shape")), call.get("p", 2)
+    w = _rounded_up(call, x.shape[2:], window(call, x.shape[2:], kernel))
+    return _window_sum(F.pad(x.abs().pow(p), w.padding()), w).pow(1 / p)
+
+
+def global_average_pool(_call: Call, x: Tensor) -> Tensor:
+    """Mean over all spatial axes."""
+    return x.mean(tuple(range(2, x.ndim)), keepdim=True)
+
+
+def global_max_pool(_call: Call, x: Tensor) -> Tensor:
+    """Maximum over all spatial axes."""
+    return x.amax(tuple(range(2, x.ndim)), keepdim=True)
+
+
+def depth_to_space(call: Call, x: Tensor) -> Tensor:
+    """Channels to blocks of pixels."""
+    b = call.get("blocksize")
+    if call.get("mode", "DCR") == "CRD":
+        return F.pixel_shuffle(x, b)
+    n, c, h, w = x.shape
+    blocks = x.reshape(n, b, b, c // b**2, h, w).permute(0, 3, 4, 1, 5, 2)
+    return blocks.reshape(n, c // b**2, h * b, w * b)
+
+
+def space_to_depth(call: Call, x: Tensor) -> Tensor:
+    """Blocks of pixels to channels."""
+    b = call.get("blocksize")
+    if call.get("mode", "DCR") == "CRD":
+        return F.pixel_unshuffle(x, b)
+    n, c, h, w = x.shape
+    blocks = x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4)
+    return blocks.reshape(n, c * b * b, h // b, w // b)
+
+
+def grid_sample(call: Call, x: Tensor, grid: Tensor) -> Tensor:
+    """Sample x at the points of `grid`."""
+    mode = call.get("mode", "linear")
+    return F.grid_sample(
+        x,
+        grid,
+        {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode),
+        call.get("padding_mode", "zeros"),
+        bool(call.get("align_corners", 0)),
+    )
+
+
+def fused_convolution(
+    call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None
+) -> Tensor:
+    """onnxruntime's convolution with an optional sum and activation."""
+    y = convolution(call, x, weight, bias)
+    y = y if add is None else y + add
+    name, parameters = call.get("activation", ""), call.get("activation_params", [])
+    if name not in ACTIVATIONS:
+        raise call.decline(f"the activation {name!r}")
+    return ACTIVATIONS[name](y, *parameters)
+
+
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "": lambda x: x,
+    "Relu": F.relu,
+    "Sigmoid": torch.sigmoid,
+    "Tanh": torch.tanh,
+    "Clip": torch.clamp,
+    "LeakyRelu": F.leaky_relu,
+    "HardSigmoid": lambda x, alpha, beta: torch.clamp(x * alpha + beta, 0, 1),
+}
+
+
+NN: dict[str, Callable[..., Any]] = {
+    "Conv": convolution,
+    "ConvTranspose": transposed_convolution,
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "LpPool": lp_pool,
+    "GlobalAveragePool": global_average_pool,
+    "GlobalMaxPool": global_max_pool,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+    "GridSample": grid_sample,
+    "com.microsoft:FusedConv": fused_convolution,
+}

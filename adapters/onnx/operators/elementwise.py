@@ -1,0 +1,268 @@
+"""Every ONNX operator the interpreter knows, in one dict, and the elementwise ones.
+
+An operator is a function of a `Call` (attributes, opset, mode) and its input tensors, None where an
+optional one is absent. Definitions: https://onnx.ai/onnx/operators. Standard torch functions are
+used where they exist, so that a `TorchFunctionMode` can recognise them.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..graph import TYPES, Call
+from .control_flow import CONTROL
+from .convolution import NN
+from .linear import LINEAR
+from .normalisation import NORMS
+from .quantised import QUANTISED
+from .reduction import REDUCE
+from .resize import RESIZE
+from .shape import SHAPE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def together(*tensors: Tensor) -> list[Tensor]:
+    """Bring operands to one device: shapes are computed on the CPU, images need not be."""
+    lead = next((t for t in tensors if t.device.type != "cpu"), tensors[0])
+    return [t.to(lead.device) for t in tensors]
+
+
+def unary(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """An operator that is one torch function of one tensor."""
+    return lambda _call, x: function(x)
+
+
+def binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """An operator that is one torch function of two broadcast tensors."""
+
+    def operator(_call: Call, a: Tensor, b: Tensor) -> Tensor:
+        return function(*together(a, b))
+
+    return operator
+
+
+def variadic(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """An operator that folds one torch function over any number of tensors."""
+    return lambda _call, *xs: reduce(function, together(*xs))
+
+
+def mean(_call: Call, *xs: Tensor) -> Tensor:
+    """Elementwise mean of the inputs."""
+    return reduce(torch.add, together(*xs)) / len(xs)
+
+
+def divide(_call: Call, a: Tensor, b: Tensor) -> Tensor:
+    """Quotient; integers are cut towards zero."""
+    a, b = together(a, b)
+    return torch.div(a, b, rounding_mode=None if a.is_floating_point() else "trunc")
+
+
+def modulo(call: Call, a: Tensor, b: Tensor) -> Tensor:
+    """Remainder with the divisor's sign, or the dividend's under `fmod`."""
+    return (torch.fmod if call.get("fmod") else torch.remainder)(*together(a, b))
+
+
+def power(_call: Call, a: Tensor, b: Tensor) -> Tensor:
+    """A to the power b, in the type of a; a single exponent becomes a number."""
+    if b.numel() == 1 and not b.requires_grad:
+        return (
+            torch.pow(a, b.item())
+            .to(a.dtype)
+            .broadcast_to(torch.broadcast_shapes(a.shape, b.shape))
+        )
+    return torch.pow(*together(a, b)).to(a.dtype)
+
+
+def where(_call: Call, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Choose elementwise."""
+    condition, a, b = together(condition, a, b)
+    return torch.where(condition, a, b)
+
+
+def clip(call: Call, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    """Limit to [low, high]; between 0 and 6 as ReLU6, which torch's own models use."""
+    lo = call.get("min") if low is None else low.item()
+    hi = call.get("max") if high is None else high.item()
+    if (lo, hi) == (0, 6) and x.is_floating_point():
+        return F.relu6(x)
+    if lo is None and hi is None:
+        return x
+    # With crossed limits the upper one wins, in ONNX as in torch.
+    return torch.clamp(x, lo, hi)
+
+
+def parametric_relu(_call: Call, x: Tensor, slope: Tensor) -> Tensor:
+    """Leaky ReLU with a slope per channel, already broadcastable."""
+    return torch.where(x < 0, x * slope, x)
+
+
+def leaky_relu(call: Call, x: Tensor) -> Tensor:
+    """Leaky ReLU."""
+    return F.leaky_relu(x, call.get("alpha", 0.01))
+
+
+def elu(call: Call, x: Tensor) -> Tensor:
+    """Exponential linear unit."""
+    return F.elu(x, call.get("alpha", 1.0))
+
+
+def celu(call: Call, x: Tensor) -> Tensor:
+    """Continuously differentiable exponential linear unit."""
+    return F.celu(x, call.get("alpha", 1.0))
+
+
+def selu(call: Call, x: Tensor) -> Tensor:
+    """Scaled exponential linear unit."""
+    alpha = call.get("alpha", 1.67326319217681884765625)
+    return F.elu(x, alpha).mul(call.get("gamma", 1.05070102214813232421875))
+
+
+def thresholded_relu(call: Call, x: Tensor) -> Tensor:
+    """Identity above `alpha`, else 0."""
+    return F.threshold(x, call.get("alpha", 1.0), 0.0)
+
+
+def hard_sigmoid(call: Call, x: Tensor) -> Tensor:
+    """Piecewise linear sigmoid; torch's own slope of 1/6 as torch's own function."""
+    alpha, beta = call.get("alpha", 0.2), call.get("beta", 0.5)
+    if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
+        return F.hardsigmoid(x)
+    return torch.clamp(x * alpha + beta, 0, 1)
+
+
+def shrink(call: Call, x: Tensor) -> Tensor:
+    """Zero within `lambd` of the origin, shifted by `bias` outside."""
+    limit, bias = call.get("lambd", 0.5), call.get("bias", 0.0)
+    return torch.where(x < -limit, x + bias, torch.where(x > limit, x - bias, torch.zeros_like(x)))
+
+
+def gelu(call: Call, x: Tensor) -> Tensor:
+    """Gaussian error linear unit, exact or by tanh."""
+    return F.gelu(x, approximate=call.get("approximate", "none"))
+
+
+def swish(call: Call, x: Tensor) -> Tensor:
+    """Sigmoid-gated input; SiLU when `alpha` is 1."""
+    alpha = call.get("alpha", 1.0)
+    return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
+
+
+def quick_gelu(call: Call, x: Tensor) -> Tensor:
+    """Sigmoid approximation of GELU; SiLU when `alpha` is 1."""
+    alpha = call.get("alpha", 1.702)
+    return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
+
+
+def bias_gelu(_call: Call, x: Tensor, bias: Tensor) -> Tensor:
+    """GELU of a biased input."""
+    return F.gelu(x + bias)
+
+
+def cast(call: Call, x: Tensor, like: Tensor | None = None) -> Tensor:
+    """Change the type; among floats nothing happens, all share the mode's type."""
+    kind = TYPES.get(call.get("to")) if like is None else like.dtype
+    if kind is None:
+        raise call.decline(f"a cast to ONNX type {call.get('to')}")
+    if kind.is_floating_point:
+        return x.to(call.mode.device, call.mode.dtype)
+    return x.to(kind)
+
+
+def dropout(
+    call: Call, x: Tensor, _ratio: Tensor | None = None, training: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Identity, as in inference, and the mask."""
+    if training is not None and bool(training):
+        raise call.decline("dropout in training mode")
+    return x, torch.ones_like(x, dtype=torch.bool)
+
+
+def is_infinite(call: Call, x: Tensor) -> Tensor:
+    """Where x is infinite, of the signs asked for."""
+    up = torch.isposinf(x) & bool(call.get("detect_positive", 1))
+    return up | torch.isneginf(x) & bool(call.get("detect_negative", 1))
+
+
+ELEMENTWISE: dict[str, Callable[..., Any]] = {
+    "Identity": unary(lambda x: x),
+    "Relu": unary(F.relu),
+    "Sigmoid": unary(torch.sigmoid),
+    "Tanh": unary(torch.tanh),
+    "Erf": unary(torch.erf),
+    "Sqrt": unary(torch.sqrt),
+    "Exp": unary(torch.exp),
+    "Log": unary(torch.log),
+    "Abs": unary(torch.abs),
+    "Neg": unary(torch.neg),
+    "Sin": unary(torch.sin),
+    "Cos": unary(torch.cos),
+    "Floor": unary(torch.floor),
+    "Ceil": unary(torch.ceil),
+    "Round": unary(torch.round),
+    "Sign": unary(torch.sign),
+    "Reciprocal": unary(torch.reciprocal),
+    "Softplus": unary(F.softplus),
+    "Softsign": unary(F.softsign),
+    "HardSwish": unary(F.hardswish),
+    "Mish": unary(F.mish),
+    "Not": unary(torch.logical_not),
+    "IsNaN": unary(torch.isnan),
+    "IsInf": is_infinite,
+    "Add": binary(torch.add),
+    "Sub": binary(torch.sub),
+    "Mul": binary(torch.mul),
+    "Div": divide,
+    "Mod": modulo,
+    "Pow": power,
+    "Equal": binary(torch.eq),
+    "Greater": binary(torch.gt),
+    "Less": binary(torch.lt),
+    "GreaterOrEqual": binary(torch.ge),
+    "LessOrEqual": binary(torch.le),
+    "And": binary(torch.logical_and),
+    "Or": binary(torch.logical_or),
+    "Xor": binary(torch.logical_xor),
+    "Sum": variadic(torch.add),
+    "Min": variadic(torch.minimum),
+    "Max": variadic(torch.maximum),
+    "Mean": mean,
+    "Where": where,
+    "Clip": clip,
+    "PRelu": parametric_relu,
+    "LeakyRelu": leaky_relu,
+    "Elu": elu,
+    "Celu": celu,
+    "Selu": selu,
+    "ThresholdedRelu": thresholded_relu,
+    "HardSigmoid": hard_sigmoid,
+    "Shrink": shrink,
+    "Gelu": gelu,
+    "Swish": swish,
+    "Cast": cast,
+    "CastLike": cast,
+    "Dropout": dropout,
+    "com.microsoft:Gelu": unary(F.gelu),
+    "com.microsoft:QuickGelu": quick_gelu,
+    "com.microsoft:BiasGelu": bias_gelu,
+}
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    **ELEMENTWISE,
+    **LINEAR,
+    **NN,
+    **NORMS,
+    **REDUCE,
+    **SHAPE,
+    **RESIZE,
+    **QUANTISED,
+    **CONTROL,
+}
+"""Operator name, with its domain where it is not the standard one, to its function."""

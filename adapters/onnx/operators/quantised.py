@@ -1,0 +1,257 @@
+"""Quantised operators, evaluated in floats with a straight-through gradient.
+
+Quantised tensors stay float tensors that hold whole numbers, so that a gradient can pass. The true
+gradient of rounding is zero almost everywhere; the straight-through gradient is that of the
+identity within the representable range and zero outside (Bengio et al. 2013, arXiv 1308.3432).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..graph import TYPES, Call
+from .convolution import average_pool, convolution
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+RANGES = {
+    torch.uint8: (0, 255),
+    torch.int8: (-128, 127),
+    torch.int16: (-(2**15), 2**15 - 1),
+    torch.int32: (-(2**31), 2**31 - 1),
+}
+
+
+class StraightThrough(torch.autograd.Function):
+    """Gives `y` forward and, where `inside`, the gradient of `x` backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, inside: Tensor) -> Tensor:
+        """Give y."""
+        del x
+        ctx.save_for_backward(inside)
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Pass the gradient where nothing was clipped."""
+        (inside,) = ctx.saved_tensors
+        return gradient * inside, None, None
+
+
+def along(values: Tensor, x: Tensor, axis: int) -> Tensor:
+    """A scale or zero point, shaped to broadcast over x."""
+    if values.numel() == 1:
+        return values.reshape(())
+    return values.reshape([-1 if i == axis % x.ndim else 1 for i in range(x.ndim)])
+
+
+def quantise(
+    call: Call,
+    x: Tensor,
+    scale: Tensor,
+    zero: Tensor | None,
+    axis: int = 1,
+    kind: torch.dtype = torch.uint8,
+) -> Tensor:
+    """Whole numbers, as floats, with the straight-through gradient.
+
+    They stay unrounded in a mode without `rounding`, whose gradient is a true one.
+    """
+    low, high = RANGES[zero.dtype if zero is not None else kind]
+    t = x / along(scale, x, axis)
+    level = torch.round(t) if call.mode.rounding else t
+    if zero is not None:
+        level = level + along(zero.to(x.dtype), x, axis)
+    inside = ((level >= low) & (level <= high)).to(x.dtype)
+    return StraightThrough.apply(t, level.clamp(low, high), inside)  # type: ignore[no-any-return]
+
+
+def dequantise(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 1) -> Tensor:
+    """Real values of whole numbers."""
+    return centred(call, x, zero, axis) * along(scale, x, axis)
+
+
+def centred(call: Call, x: Tensor, zero: Tensor | None, axis: int = 0) -> Tensor:
+    """Whole numbers less their zero point, as floats."""
+    x = x.to(call.mode.device, call.mode.dtype)
+    return x if zero is None else x - along(zero.to(x.device, x.dtype), x, axis)
+
+
+def quantize_linear(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    """QuantizeLinear, per tensor or per axis."""
+    if call.get("block_size"):
+        raise call.decline("block quantisation")
+    kind = zero.dtype if zero is not None else TYPES.get(call.get("output_dtype", 0), torch.uint8)
+    if kind not in RANGES:
+        raise call.decline(f"quantisation to {kind}")
+    x = x.to(call.mode.device, call.mode.dtype)
+    return quantise(call, x, scale, zero, call.get("axis", 1), kind)
+
+
+def dequantize_linear(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    """DequantizeLinear, per tensor or per axis."""
+    if call.get("block_size"):
+        raise call.decline("block quantisation")
+    return dequantise(call, x, scale, zero, call.get("axis", 1))
+
+
+def dynamic_quantize(call: Call, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantise to uint8 by the range of x itself; gives levels, scale and zero point."""
+    low, high = x.detach().amin().clamp(max=0), x.detach().amax().clamp(min=0)
+    scale = (high - low) / 255
+    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+    if not call.mode.rounding:
+        return x.to(call.mode.dtype) / scale - low / scale, scale, -low / scale
+    zero = torch.round(-low / scale).clamp(0, 255).to(torch.uint8)
+    return quantise(call, x.to(call.mode.dtype), scale, zero), scale, zero
+
+
+def convolution_integer(
+    call: Call, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
+) -> Tensor:
+    """Convolution of whole numbers."""
+    return convolution(call, centred(call, x, x_zero), centred(call, w, w_zero))
+
+
+def matmul_integer(
+    call: Call, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
+) -> Tensor:
+    """Product of matrices of whole numbers."""
+    return torch.matmul(centred(call, a, a_zero, -2), centred(call, b, b_zero, -1))
+
+
+def qlinear_conv(
+    call: Call,
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero: Tensor,
+    w: Tensor,
+    w_scale: Tensor,
+    w_zero: Tensor,
+    y_scale: Tensor,
+    y_zero: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Convolution between quantised tensors."""
+    real = dequantise(call, w, w_scale, w_zero, 0)
+    shift = None if bias is None else bias.to(real.device, real.dtype) * (x_scale * w_scale)
+    y = convolution(call, dequantise(call, x, x_scale, x_zero), real, shift)
+    return quantise(call, y, y_scale, y_zero)
+
+
+def qlinear_matmul(
+    call: Call,
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero: Tensor,
+    y_scale: Tensor,
+    y_zero: Tensor,
+) -> Tensor:
+    """Product of quantised matrices."""
+    y = torch.matmul(
+        dequantise(call, a, a_scale, a_zero, -2), dequantise(call, b, b_scale, b_zero, -1)
+    )
+    return quantise(call, y, y_scale, y_zero)
+
+
+def qgemm(
+    call: Call,
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero: Tensor,
+    c: Tensor | None = None,
+    y_scale: Tensor | None = None,
+    y_zero: Tensor | None = None,
+) -> Tensor:
+    """onnxruntime's quantised Gemm; without an output scale it gives floats."""
+    left = dequantise(call, a, a_scale, a_zero)
+    right = dequantise(call, b, b_scale, b_zero, 0 if call.get("transB") else 1)
+    left = left.t() if call.get("transA") else left
+    right = right.t() if call.get("transB") else right
+    y = torch.matmul(left, right) * call.get("alpha", 1.0)
+    if c is not None:
+        y = y + c.to(y.dtype) * a_scale * b_scale
+    return y if y_scale is None else quantise(call, y, y_scale, y_zero)
+
+
+def qlinear_binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """An elementwise function of two quantised tensors."""
+
+    def operator(
+        call: Call,
+        a: Tensor,
+        a_scale: Tensor,
+        a_zero: Tensor,
+        b: Tensor,
+        b_scale: Tensor,
+        b_zero: Tensor,
+        y_scale: Tensor,
+        y_zero: Tensor,
+    ) -> Tensor:
+        y = function(dequantise(call, a, a_scale, a_zero), dequantise(call, b, b_scale, b_zero))
+        return quantise(call, y, y_scale, y_zero)
+
+    return operator
+
+
+def qlinear_unary(function: Callable[[Call, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A function of one quantised tensor."""
+
+    def operator(
+        call: Call, x: Tensor, x_scale: Tensor, x_zero: Tensor, y_scale: Tensor, y_zero: Tensor
+    ) -> Tensor:
+        return quantise(call, function(call, dequantise(call, x, x_scale, x_zero)), y_scale, y_zero)
+
+    return operator
+
+
+def qlinear_concat(call: Call, y_scale: Tensor, y_zero: Tensor, *rest: Tensor) -> Tensor:
+    """Join quantised tensors, given as (levels, scale, zero point) triples."""
+    triples = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+    parts = [dequantise(call, x, scale, zero) for x, scale, zero in triples]
+    return quantise(call, torch.cat(parts, call.get("axis")), y_scale, y_zero)
+
+
+QUANTISED: dict[str, Callable[..., Any]] = {
+    "QuantizeLinear": quantize_linear,
+    "DequantizeLinear": dequantize_linear,
+    "DynamicQuantizeLinear": dynamic_quantize,
+    "ConvInteger": convolution_integer,
+    "MatMulInteger": matmul_integer,
+    "QLinearConv": qlinear_conv,
+    "QLinearMatMul": qlinear_matmul,
+    "com.microsoft:QGemm": qgemm,
+    "com.microsoft:QLinearAdd": qlinear_binary(torch.add),
+    "com.microsoft:QLinearMul": qlinear_binary(torch.mul),
+    "com.microsoft:QLinearSigmoid": qlinear_unary(lambda _call, x: torch.sigmoid(x)),
+    "com.microsoft:QLinearLeakyRelu": qlinear_unary(
+        lambda call, x: F.leaky_relu(x, call.get("alpha", 0.01))
+    ),
+    "com.microsoft:QLinearGlobalAveragePool": qlinear_unary(
+        lambda _call, x: x.mean((2, 3), keepdim=True)
+    ),
+    "com.microsoft:QLinearAveragePool": qlinear_unary(average_pool),
+    "com.microsoft:QLinearSoftmax": qlinear_unary(
+        lambda call, x: F.softmax(x, dim=call.get("axis", -1))
+    ),
+    "com.microsoft:QLinearConcat": qlinear_concat,
+}
+
+
+STRAIGHT_THROUGH = frozenset(
+    op for op in QUANTISED if op not in {"DequantizeLinear", "ConvInteger", "MatMulInteger"}
+)
+"""Operators that round: a graph with one of them has a straight-through gradient."""

@@ -1,0 +1,210 @@
+"""Another padding mode for an ONNX graph: reflect, replicate or circular.
+
+A Pad node before the layer (`reflect`, `edge`), or slices that are joined (`circular`, which Pad
+has only from opset 19 on), and a layer that pads nothing. Amounts are those at one input size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from ..padding_mode import MEAN, check_border, notes, too_small
+from .analysis.node_facts import KINDS, QUANTISED, Facts, operator_of
+from .files.read import plain
+from .inputs.batch_axis import SLICE_INPUTS
+from .kernel_padding.rewrite import PAD_INPUTS, set_attribute
+from .kernel_padding.sites import Site, read_site
+from .operators.convolution import same_padding
+from .session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..padding_mode import Border
+
+
+MODES = {"reflect": "reflect", "replicate": "edge"}
+"""The border as ONNX's Pad calls it."""
+
+
+MEAN_WEIGHTS = ("/taps", "/one_tap")
+"""How the weights of a mean under kernel padding end."""
+
+
+LAST = 2**31 - 1
+"""A place beyond the end of every axis."""
+
+
+@dataclass(frozen=True)
+class _Continued:
+    """A layer whose `source`, of `size` (rows, columns), is continued by `pads`.
+
+    `pads` are (before rows, before columns, after rows, after columns).
+    """
+
+    node: onnx.NodeProto
+    source: str
+    size: tuple[int, int]
+    pads: tuple[int, int, int, int]
+
+    @property
+    def name(self) -> str:
+        return plain(self.node.name or self.node.output[0])
+
+
+def exchange(
+    proto: onnx.ModelProto, border: Border, feeds: Mapping[str, Any]
+) -> tuple[onnx.ModelProto, list[str]]:
+    """A copy of `proto` whose layers continue their input by `border`; and notes about it.
+
+    `feeds` is one input by name, whose sizes count. Raises `InputError` for an unknown border,
+    `NotApplicableError` when no layer can be exchanged.
+    """
+    check_border(border)
+    twin = onnx.ModelProto()
+    twin.CopyFrom(proto)
+    layers, left = _padding_layers(proto, border, feeds)
+    nodes: list[onnx.NodeProto] = []
+    for node in twin.graph.node:
+        layer = layers.get(node.output[0])
+        nodes += [node] if layer is None else _continue(twin, layer, border)
+    del twin.graph.node[:]
+    twin.graph.node.extend(nodes)
+    return twin, notes(border, [layer.name for layer in layers.values()], left)
+
+
+def _padding_layers(
+    proto: onnx.ModelProto, border: Border, feeds: Mapping[str, Any]
+) -> tuple[dict[str, _Continued], dict[str, str]]:
+    """The layers to exchange, by output; and the names of those to leave, with the reason."""
+    facts = Facts(proto)
+    sizes = _measure(proto, facts, feeds)
+    layers, left = {}, {}
+    for node in proto.graph.node:
+        op = operator_of(node)
+        site = read_site(node, facts) if op in KINDS else None
+        if op in QUANTISED and any(_attribute(node, "pads")):
+            left[plain(node.name or node.output[0])] = "its zeros are whole numbers of its own"
+        layer = None if site is None else _layer(site, facts, sizes)
+        if site is None or layer is None:
+            continue
+        reason = _refusal(site, layer, border)
+        if reason is None:
+            layers[node.output[0]] = layer
+        else:
+            left[layer.name] = reason
+    return layers, left
+
+
+def _measure(
+    proto: onnx.ModelProto, facts: Facts, feeds: Mapping[str, Any]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of what layers read, in one run; amounts of open Pad nodes go into `facts`."""
+    inputs = {n.input[0] for n in proto.graph.node if operator_of(n) in KINDS}
+    inputs |= {facts.writers[n].input[0] for n in inputs if _is_pad(facts.writers.get(n))}
+    names = sorted((inputs - feeds.keys()) | facts.by_hand.keys())
+    values = Session(proto, names, optimise=False).run(dict(feeds)) if names else {}
+    for name in facts.by_hand:
+        facts.by_hand[name] = values[name].tolist()
+    return {name: np.shape(value) for name, value in {**values, **feeds}.items()}
+
+
+def _is_pad(node: onnx.NodeProto | None) -> bool:
+    return node is not None and node.op_type == "Pad"
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> Sequence[int]:
+    return next((list(a.ints) for a in node.attribute if a.name == name), [])
+
+
+def _layer(site: Site, facts: Facts, sizes: Mapping[str, tuple[int, ...]]) -> _Continued | None:
+    """What `site` pads, its own and by hand; None when it pads nothing."""
+    call, source = site.call, site.node.input[0]
+    pads = site.pads
+    if site.auto.startswith("SAME"):
+        lower = site.auto == "SAME_LOWER"
+        size = sizes[source][2:]
+        pads = same_padding(size, call.kernel, call.stride, call.dilation, lower=lower)
+    elif site.auto == "VALID" or pads is None:
+        pads = [0] * 4
+    (top, bottom), (left, right) = site.by_hand
+    if any((top, bottom, left, right)):
+        source = facts.writers[source].input[0]
+    total = (pads[0] + top, pads[1] + left, pads[2] + bottom, pads[3] + right)
+    rows, columns = sizes[source][2:]
+    return _Continued(site.node, source, (rows, columns), total) if any(total) else None
+
+
+def _refusal(site: Site, layer: _Continued, border: Border) -> str | None:
+    """Why a layer keeps its padding, or None."""
+    if site.call.ceil_mode:
+        return "it rounds its number of windows up, which padding of its own would change"
+    if site.call.indices:
+        return "a max-pool that returns indices, which a padded input would shift"
+    if site.call.kind == "conv2d" and site.node.input[1].endswith(MEAN_WEIGHTS):
+        return MEAN
+    top, left, bottom, right = layer.pads
+    return too_small(border, (max(top, bottom), max(left, right)), layer.size)
+
+
+def _continue(proto: onnx.ModelProto, layer: _Continued, border: Border) -> list[onnx.NodeProto]:
+    """The nodes in place of `layer`: its input continued, then itself without padding."""
+    opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    build = _Builder(proto.graph, f"{layer.node.output[0]}/border", opset)
+    if border == "circular":
+        source = layer.source
+        for axis in (0, 1):
+            source = build.wrapped(source, axis + 2, layer.pads[axis], layer.pads[axis + 2])
+    else:
+        source = build.padded(layer.source, layer.pads, MODES[border])
+    node = onnx.NodeProto()
+    node.CopyFrom(layer.node)
+    node.input[0] = source
+    set_attribute(node, "auto_pad", "NOTSET")
+    set_attribute(node, "pads", [0] * 4)
+    return [*build.nodes, node]
+
+
+class _Builder:
+    """Writes nodes and their constants, all named after `base`."""
+
+    def __init__(self, graph: onnx.GraphProto, base: str, opset: int) -> None:
+        self.graph = graph
+        self.base = base
+        self.opset = opset
+        self.nodes: list[onnx.NodeProto] = []
+
+    def _store(self, values: Sequence[int]) -> str:
+        name = f"{self.base}/{len(self.graph.initializer)}"
+        self.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    def _node(self, op: str, inputs: list[str], **attributes: Any) -> str:
+        name = f"{self.base}/{op.lower()}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+        return name
+
+    def padded(self, source: str, pads: Sequence[int], mode: str) -> str:
+        """`source` continued by a Pad node."""
+        amounts = [0, 0, *pads[:2], 0, 0, *pads[2:]]
+        if self.opset >= PAD_INPUTS:
+            return self._node("Pad", [source, self._store(amounts)], mode=mode)
+        return self._node("Pad", [source], mode=mode, pads=amounts)
+
+    def wrapped(self, source: str, axis: int, before: int, after: int) -> str:
+        """`source` continued along `axis` by what lies at its other end."""
+        parts = [self._slice(source, axis, -before, LAST)] if before else []
+        parts.append(source)
+        parts += [self._slice(source, axis, 0, after)] if after else []
+        return self._node("Concat", parts, axis=axis) if len(parts) > 1 else source
+
+    def _slice(self, source: str, axis: int, start: int, end: int) -> str:
+        if self.opset >= SLICE_INPUTS:
+            limits = [self._store([n]) for n in (start, end, axis)]
+            return self._node("Slice", [source, *limits])
+        return self._node("Slice", [source], starts=[start], ends=[end], axes=[axis])

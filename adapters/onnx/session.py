@@ -1,0 +1,194 @@
+"""Running an ONNX graph by onnxruntime, with any tensors of it as outputs.
+
+Tensors stay on their device: inputs are bound where they lie, and outputs come back where they were
+computed, without a way through the host's memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from ..errors import InputError, ModelFileError
+from .files.read import LIMIT, plain
+from .paths import reads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..input_spec import InputSpec
+
+
+CPU = "CPUExecutionProvider"
+
+
+CUDA = "CUDAExecutionProvider"
+
+
+_QUIET = 4
+
+
+def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A copy of `proto` that gives the tensors `names`, and only the nodes they need."""
+    needed = set(names)
+    nodes = []
+    for node in reversed(proto.graph.node):
+        if needed.intersection(node.output):
+            needed |= reads(node)
+            nodes.append(node)
+    cut = onnx.ModelProto()
+    cut.ir_version = proto.ir_version
+    cut.opset_import.extend(proto.opset_import)
+    graph = cut.graph
+    graph.name = plain(proto.graph.name)
+    graph.node.extend(reversed(nodes))
+    unread = {i.name for i in proto.graph.initializer} - needed
+    graph.input.extend(i for i in proto.graph.input if i.name not in unread)
+    graph.initializer.extend(i for i in proto.graph.initializer if i.name in needed)
+    graph.sparse_initializer.extend(proto.graph.sparse_initializer)
+    declared = {o.name: o for o in proto.graph.output}
+    for name in names:
+        value = declared.get(name) or onnx.helper.make_empty_tensor_value_info(name)
+        graph.output.append(value)
+    return cut
+
+
+class Session:
+    """One onnxruntime session over `outputs` of a graph.
+
+    `provider` is what onnxruntime really runs on, whatever was asked for, and `place` the device of
+    that. Raises `ModelFileError` when onnxruntime refuses the graph.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        outputs: Sequence[str],
+        *,
+        device: torch.device | None = None,
+        optimise: bool = True,
+    ) -> None:
+        cut = with_outputs(proto, outputs)
+        if cut.ByteSize() > LIMIT:
+            raise ModelFileError(f"the graph has more than {LIMIT} bytes, too many for one message")
+        self._session = _open(cut.SerializeToString(), device, optimise=optimise)
+        self.provider: str = self._session.get_providers()[0]
+        self.place = _place(self.provider, device)
+        self.outputs = tuple(outputs)
+
+    def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        """Run numpy arrays by input name to numpy arrays by output name.
+
+        Raises `InputError` when onnxruntime cannot run them.
+        """
+        try:
+            values = self._session.run(list(self.outputs), feeds)
+        except Exception as error:
+            raise _cannot_run(feeds, error) from error
+        return dict(zip(self.outputs, values, strict=True))
+
+    def run_tensors(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run tensors by input name to tensors by output name, on `place`.
+
+        Raises `InputError` when onnxruntime cannot run them.
+        """
+        held = {name: x.detach().to(self.place).contiguous() for name, x in feeds.items()}
+        binding = self._session.io_binding()
+        try:
+            bind(binding, held, self.outputs, self.place)
+            if self.place.type == "cuda":  # onnxruntime computes on a stream of its own
+                torch.cuda.current_stream(self.place).synchronize()
+            self._session.run_with_iobinding(binding)
+            values = [_tensor(value) for value in binding.get_outputs()]
+        except Exception as error:
+            raise _cannot_run(held, error) from error
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def bind(
+    binding: Any, feeds: Mapping[str, Tensor], outputs: Sequence[str], place: torch.device
+) -> None:
+    """Tell onnxruntime's `binding` where inputs lie and on which device outputs are wanted."""
+    where = (place.type, place.index or 0)
+    for name, x in feeds.items():
+        kind = torch.empty(0, dtype=x.dtype).numpy().dtype.type
+        binding.bind_input(name, *where, kind, list(x.shape), x.data_ptr())
+    for name in outputs:
+        binding.bind_output(name, *where)
+
+
+def _tensor(value: Any) -> Tensor:
+    """onnxruntime's `value` where it is; older releases give it only by way of the host."""
+    if hasattr(value, "__dlpack__"):
+        return from_dlpack(value)
+    return torch.as_tensor(value.numpy())
+
+
+def _cannot_run(feeds: Mapping[str, Any], error: Exception) -> InputError:
+    shapes = {plain(name): list(value.shape) for name, value in feeds.items()}
+    return InputError(f"onnxruntime cannot run inputs of shape {shapes}: {plain(str(error), 300)}")
+
+
+def providers(device: torch.device | None) -> list[str]:
+    """The execution providers to ask for on `device`."""
+    return [CUDA, CPU] if device is not None and device.type == "cuda" else [CPU]
+
+
+def _place(provider: str, device: torch.device | None) -> torch.device:
+    """Where tensors lie for `provider`."""
+    if provider == CUDA and device is not None:
+        return torch.device("cuda", device.index or 0)
+    return torch.device("cpu")
+
+
+def _open(data: bytes, device: torch.device | None, *, optimise: bool) -> Any:
+    import onnxruntime as ort
+
+    # The default logger writes to stderr what `provider` and the errors below already say.
+    ort.set_default_logger_severity(_QUIET)
+    known = [p for p in providers(device) if p in ort.get_available_providers()]
+    if CUDA in known and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # CUDA's libraries, as torch brought them
+    own: dict[str, dict[str, str]] = {CUDA: {"device_id": str((device and device.index) or 0)}}
+    try:
+        # Falling back from the CPU to the CPU is of no use, and is told on standard output.
+        fallback = {} if CUDA in known else {"enable_fallback": 0}
+        return ort.InferenceSession(
+            data,
+            _options(ort, optimise=optimise),
+            providers=known,
+            provider_options=[own.get(p, {}) for p in known],
+            **fallback,
+        )
+    except Exception as error:
+        raise ModelFileError(f"onnxruntime refuses the graph: {plain(str(error), 300)}") from error
+
+
+def _options(ort: Any, *, optimise: bool) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    # A worker's share of the cores is what torch was given.
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Idle threads that spin would take the cores from torch, which runs in between.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def shaped(x: Tensor, spec: InputSpec) -> Tensor:
+    """`x` (batch, channels, height, width) as the file wants it, where it is: layout and type."""
+    x = x.detach().float()
+    x = x.permute(0, 2, 3, 1) if spec.layout == "NHWC" else x
+    if spec.dtype == "uint8":
+        x = x.round().clamp(0, 255)
+    return x.contiguous().to(getattr(torch, spec.dtype))
+
+
+def feed(x: Tensor, spec: InputSpec) -> Any:
+    """`x` as the array the file wants."""
+    return shaped(x.cpu(), spec).numpy()

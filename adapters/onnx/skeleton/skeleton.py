@@ -1,0 +1,212 @@
+"""The weightless copy of an ONNX graph that `structure` walks.
+
+Exporters fold batch norms into the convolution before them; what is left of a norm is the bias.
+Torch's exporters give it a name of their own, and where a graph has such names these convolutions
+get their norms back. Else, in a graph without layer or group norms, every convolution with a bias
+does; in a graph without any norm every convolution does, as a bias of zeros may have been dropped.
+In a chain that changes nothing; where branches meet it keeps them in the balance they had.
+
+Quantised graphs are read as the float graphs that they came from (see `dequantise`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import NotApplicableError
+from ..files.read import plain
+from ..graph import Mode, Node
+from ..interpreter import Interpreter, apply
+from ..paths import SHAPE_ONLY
+from .activations import activated, activations
+from .dequantise import without_quantisation
+from .written_out import with_gelus, with_group_norms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import onnx
+
+    from ...feature_grid import Grid
+
+
+CONVOLUTIONS = {"Conv", "com.microsoft:FusedConv"}
+"""Operators into which a batch norm is folded."""
+
+
+WEIGHTED = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", "Gemm", "MatMul"}
+"""Operators whose constant inputs are weights and biases: only their shape counts."""
+
+
+SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
+"""Operators whose constant operand is a learned vector, unless it is a single number."""
+
+
+OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log", "Einsum", "LSTM", "Loop", "If"}
+"""Operators that stand for the insides of a layer: second moments do not pass through them."""
+
+
+NORMS = {
+    "BatchNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "GroupNormalization",
+    "RMSNormalization",
+    "com.microsoft:SkipLayerNormalization",
+}
+"""Operators that normalise; only the first is ever folded away."""
+
+
+TRACED, EXPORTED = "onnx::Conv_", "weight_bias"
+"""How torch's exporters call the biases that they made of batch norms: by tracing, by dynamo."""
+
+
+class NodeLayer(nn.Module):
+    """One node as a module, so that hooks see it run; `folded`: a batch norm belongs behind it.
+
+    An `activation` is one that would be taken for a gate.
+    """
+
+    def __init__(self, node: Node, mode: Mode, *, folded: bool) -> None:
+        super().__init__()
+        self.node = node
+        self.mode = mode
+        self.folded = folded
+        self.activation = False
+
+    def forward(self, scope: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The node's outputs from the tensors in `scope`."""
+        if self.activation:
+            return (activated(self.node, scope[self.node.inputs[0]]),)
+        out = apply(self.node, scope, self.mode)
+        return (_batch_norm(out[0]),) if self.folded else out
+
+
+def _batch_norm(x: Tensor) -> Tensor:
+    """A batch norm of x (batch, channels, height, width) with blank statistics."""
+    zeros, ones = torch.zeros(x.shape[1]), torch.ones(x.shape[1])
+    return F.batch_norm(x, zeros, ones, ones, zeros, False, 0.0, 1e-5)
+
+
+def folded_norms(nodes: Sequence[Node]) -> set[str]:
+    """Outputs of the convolutions that most likely had a batch norm behind them."""
+    convolutions = [node for node in nodes if node.op in CONVOLUTIONS]
+    named = {node.outputs[0] for node in convolutions if _bias(node).startswith(TRACED)}
+    named |= {node.outputs[0] for node in convolutions if _bias(node).endswith(EXPORTED)}
+    if named or any(node.op in NORMS - {"BatchNormalization"} for node in nodes):
+        return named
+    normed = {node.inputs[0] for node in nodes if node.op == "BatchNormalization"}
+    biased = [node for node in convolutions if _bias(node)]
+    return {node.outputs[0] for node in (biased if normed else convolutions)} - normed
+
+
+def _bias(node: Node) -> str:
+    """The name of a convolution's bias, empty where it has none."""
+    return node.inputs[2] if len(node.inputs) > 2 else ""
+
+
+class SkeletonBody(Interpreter):
+    """The interpreter with a module for each node of the float graph, named like the nodes.
+
+    `alias` has, by their names in the file, the tensors of a quantised graph that were merged.
+    """
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        super().__init__(proto, Mode(skeleton=True))
+        floats, self.alias = without_quantisation(self.graph)
+        self.graph = with_group_norms(with_gelus(floats))
+        self.folded = folded_norms(self.graph.nodes)
+        self.layers = {
+            n.outputs[0]: NodeLayer(n, self.mode, folded=n.outputs[0] in self.folded)
+            for n in self.graph.nodes
+        }
+
+    def named_modules(self, *_: Any, **__: Any) -> Iterator[tuple[str, nn.Module]]:
+        """Give the nodes' modules under the nodes' own names, which may hold dots and slashes."""
+        for layer in self.layers.values():
+            yield plain(layer.node.name or layer.node.outputs[0]), layer
+
+    def forward(self, feeds: Mapping[str, Tensor], want: Sequence[str]) -> dict[str, Tensor]:
+        """Evaluate the tensors named in `want`, node by node."""
+        scope = {**self.graph.constants, **feeds}
+        for node, done in self.plan(tuple(want)):
+            scope.update(zip(node.outputs, self.layers[node.outputs[0]](scope), strict=False))
+            for name in done:
+                scope.pop(name, None)
+        return {name: scope[name] for name in want}
+
+
+class OnnxSkeleton(nn.Module):
+    """Maps `x` (batch, channels, height, width) to the target; weights live on `meta`.
+
+    `energy` has, by name, the second moments (rows, columns) of the taps of padded weights, which
+    go along as their `tap_energy`. Raises `NotApplicableError` when layers were written out as
+    arithmetic.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        image: str,
+        grid: Grid,
+        layout: str,
+        energy: Mapping[str, Tensor],
+    ) -> None:
+        super().__init__()
+        self.body = SkeletonBody(proto)
+        self.grid = grid
+        self._image = image
+        self._layout = layout
+        self._target = self.body.alias.get(grid.name, grid.name)
+        nodes = [node for node, _ in self.body.plan((self._target,))]
+        seen = depending(nodes, image)
+        opaque = sorted({n.op for n in nodes if n.op in OPAQUE and n.outputs[0] in seen})
+        if opaque:
+            raise NotApplicableError(
+                f"layers of this graph are written out as arithmetic ({', '.join(opaque)}); "
+                "export it with opset 20 or later for a structure"
+            )
+        for name in activations(nodes, seen):
+            self.body.layers[name].activation = True
+        light = light_constants(nodes, self.body.graph.constants)
+        for name in energy.keys() & light.keys():
+            light[name].tap_energy = energy[name]  # type: ignore[attr-defined]
+        self.body.replace_constants(light)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x` (batch, channels, height, width) to the target, of the same axes."""
+        x = x.permute(0, 2, 3, 1) if self._layout == "NHWC" else x
+        return self.grid.read(self.body({self._image: x}, [self._target])[self._target])
+
+
+def depending(nodes: Iterable[Node], image: str) -> set[str]:
+    """The tensors whose values depend on the image; `nodes` are in execution order."""
+    seen = {image}
+    for node in nodes:
+        if node.op not in SHAPE_ONLY and not seen.isdisjoint(node.reads()):
+            seen.update(node.outputs)
+    return seen
+
+
+def light_constants(nodes: Iterable[Node], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Constants as the skeleton has them: weights on `meta`, scales one, biases of products zero.
+
+    Integers and single numbers, which are shapes and settings, stay.
+    """
+    light: dict[str, Tensor] = {}
+    products: set[str] = set()
+    for node in nodes:
+        if node.op in WEIGHTED and node.constant:
+            products.update(node.outputs)
+        for name in node.constant:
+            value = constants[name]
+            if node.op in WEIGHTED:
+                light[name] = torch.empty(value.shape, device="meta")
+            elif node.op in SCALED and value.numel() > 1 and value.is_floating_point():
+                shift = node.op in {"Add", "Sub"} and products.intersection(node.inputs)
+                light[name] = torch.zeros_like(value) if shift else torch.ones_like(value)
+    return light

@@ -1,0 +1,51 @@
+"""What may stand beyond a border in place of padding: rules for every runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from .errors import InputError, NotApplicableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+Border = Literal["reflect", "replicate", "circular"]
+"""What may stand beyond a border in place of padding: torch's names of its padding modes."""
+
+
+BORDERS: tuple[Border, ...] = ("reflect", "replicate", "circular")
+
+
+NO_PADDING = "no layer on the way to the target pads its input: there is no border to exchange"
+
+
+MEAN = "a mean under kernel padding, whose divisor follows its zero padding"
+
+
+def too_small(border: Border, most: tuple[int, int], size: tuple[int, int]) -> str | None:
+    """Why an input of `size` cannot be continued by `most` (rows, columns), or None."""
+    room = {"reflect": 1, "replicate": -(2**31), "circular": 0}[border]
+    if all(n + room <= s for n, s in zip(most, size, strict=True)):
+        return None
+    return (
+        f"its input of {size[0]} x {size[1]} is too small to continue by {most[0]} x {most[1]} "
+        f"({border})"
+    )
+
+
+def check_border(border: str) -> None:
+    """Raise `InputError` unless `border` is one of `BORDERS`."""
+    if border not in BORDERS:
+        raise InputError(f"unknown padding mode {border!r}; expected one of {', '.join(BORDERS)}")
+
+
+def notes(border: Border, exchanged: list[str], left: Mapping[str, str]) -> list[str]:
+    """One note about the layers exchanged and one for each that was left, with the reason.
+
+    Raises `NotApplicableError` when none was exchanged.
+    """
+    kept = [f"{border} padding: {name} keeps its own: {reason}" for name, reason in left.items()]
+    if not exchanged:
+        raise NotApplicableError("; ".join(kept) or NO_PADDING)
+    return [f"{border} padding in {len(exchanged)} layers", *kept]

@@ -1,0 +1,39 @@
+"""Input gradients of norms at batch 1, which torch's CPU kernels can get wrong.
+
+Batch and instance norm return wrong input gradients at batch 1 when the incoming gradient is
+strided (seen with torch 2.13 and 2.15).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+_NORMS = (F.batch_norm, torch.batch_norm, F.instance_norm, torch.instance_norm)
+
+
+class _ContiguousNormGradients(TorchFunctionMode):
+    """Makes the gradient that reaches a norm's backward contiguous."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        out = func(*args, **(kwargs or {}))
+        if func in _NORMS and out.requires_grad:
+            out.register_hook(lambda gradient: gradient.contiguous())
+        return out
+
+
+def contiguous_norm_gradients(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Guard one pass over `x` (batch, ...) where torch's norm gradients can be wrong."""
+    at_risk = x.requires_grad and x.shape[0] == 1 and x.device.type == "cpu"
+    return _ContiguousNormGradients() if at_risk else contextlib.nullcontext()

@@ -1,0 +1,214 @@
+"""Kernel padding of one call: a strided convolution or pool as the network makes it.
+
+The treatment is defined on the call, not on the layer class: the weight and the input as they reach
+`conv2d`, after whatever the layer did to them (standardised weights, mixtures of experts, reflect
+padding). So every layer that ends in one of these functions is treated alike.
+
+Existing padding stays. One exception: an input that the same layer has just padded by hand with
+less before than after, as TF-SAME does, gets the new rows in front until both sides balance, as if
+SAME had been computed for the grown kernel (exactly so for stride 2). `zero` never does this: it
+keeps the function.
+
+Pools. A maximum grows its window; the rows it lacks at the end repeat the last one, which every
+such window holds already, so that they change nothing (dilated windows get -inf). A mean becomes a
+fixed convolution, see `mean_taps`; its divisor counts the pixels, and the layer's own padding where
+it counted that, but never the rows added here: a constant image stays constant up to the border.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernel_padding.arithmetic import Pair, mean_taps, output_size, pad_weight, tap_energy
+from ...kernel_padding.call import Call, _plane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ...kernel_padding.call import Growth, Kind
+    from ...treatment import Fill
+
+
+_CONV = ("x", "weight", "bias", "stride", "padding", "dilation", "groups")
+
+
+_CONVOLUTION = (*_CONV[:6], "transposed", "output_padding", "groups")
+
+
+_MAX = ("x", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+
+
+_MEAN = (
+    "x",
+    "kernel_size",
+    "stride",
+    "padding",
+    "ceil_mode",
+    "count_include_pad",
+    "divisor_override",
+)
+
+
+_FUNCTIONS: dict[Callable[..., Any], tuple[Kind, tuple[str, ...]]] = {
+    F.conv2d: ("conv2d", _CONV),
+    torch.convolution: ("conv2d", _CONVOLUTION),
+    F.max_pool2d: ("max_pool2d", _MAX),
+    torch.max_pool2d: ("max_pool2d", _MAX),
+    F.max_pool2d_with_indices: ("max_pool2d", _MAX),
+    F.avg_pool2d: ("avg_pool2d", _MEAN),
+}
+
+
+def read_call(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Call | None:
+    """What a call of a torch function does, or None when it is neither convolution nor pool."""
+    if func not in _FUNCTIONS:
+        return None
+    kind, names = _FUNCTIONS[func]
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    x = given["x"] if "x" in given else given["input"]
+    if kind == "conv2d":
+        return _read_conv(x, given)
+    kernel = _pair(given["kernel_size"])
+    return Call(
+        kind,
+        x,
+        kernel,
+        _pair(given.get("stride") or kernel),
+        _pair(given.get("padding", 0)),
+        _pair(given.get("dilation", 1)),
+        ceil_mode=bool(given.get("ceil_mode", False)),
+        indices=func is F.max_pool2d_with_indices or bool(given.get("return_indices", False)),
+        include_pad=bool(given.get("count_include_pad", True)),
+        divisor=given.get("divisor_override"),
+    )
+
+
+def _read_conv(x: Tensor, given: Mapping[str, Any]) -> Call | None:
+    weight = given["weight"]
+    if weight.ndim != 4 or given.get("transposed", False):
+        return None
+    padding = given.get("padding", 0)
+    if isinstance(padding, str):  # torch refuses "same" with a stride
+        padding = 0
+    return Call(
+        "conv2d",
+        x,
+        _plane(weight),
+        _pair(given.get("stride", 1)),
+        _pair(padding),
+        _pair(given.get("dilation", 1)),
+        weight=weight,
+        bias=given.get("bias"),
+        groups=given.get("groups", 1),
+    )
+
+
+def _pair(value: Any) -> Pair:
+    """Torch's `n`, `(n,)` or `(rows, columns)` as (rows, columns)."""
+    if isinstance(value, int):
+        return value, value
+    values = tuple(value)
+    return (values[0], values[-1])
+
+
+def own_parameter(module: nn.Module, weight: Tensor | None) -> str | None:
+    """The name of the parameter of `module` that `weight` is, or is made of tap by tap.
+
+    A convolution that standardises or scales its weight in `forward` is the second case.
+    """
+    if weight is None:
+        return None
+    own = module._parameters
+    for name, parameter in own.items():
+        if parameter is weight:
+            return name
+    shared = own.get("weight")
+    is_made = isinstance(module, nn.Conv2d) and shared is not None and shared.shape == weight.shape
+    return "weight" if is_made else None
+
+
+def own_buffer(module: nn.Module, weight: Tensor | None) -> str | None:
+    """The name of the buffer of `module` that `weight` is or views: a fixed kernel, like a blur."""
+    if weight is None:
+        return None
+    for name, buffer in module._buffers.items():
+        if buffer is not None and (buffer is weight or weight._base is buffer):
+            return name
+    return None
+
+
+def run_conv(call: Call, grown: Growth, weight: Tensor, energy: Tensor) -> Tensor:
+    """Convolve with the grown `weight`, which carries its `tap_energy` (rows, columns)."""
+    weight.tap_energy = energy  # type: ignore[attr-defined]
+    x = F.pad(call.x, grown.ends) if any(grown.ends) else call.x
+    return F.conv2d(x, weight, call.bias, call.stride, call.padding, call.dilation, call.groups)
+
+
+def run_max_pool(call: Call, grown: Growth) -> Tensor:
+    """The maximum over the grown window."""
+    x = call.x
+    if any(grown.ends) and call.dilation == (1, 1):
+        x = F.pad(x, grown.ends, mode="replicate")
+    elif any(grown.ends):
+        x = F.pad(x, grown.ends, value=float("-inf"))
+    return F.max_pool2d(x, grown.kernel, call.stride, call.padding, call.dilation)
+
+
+def run_mean(call: Call, grown: Growth, fill: Fill) -> Tensor:
+    """The mean over the grown window, as a convolution of each channel by itself."""
+    rows, columns = (mean_taps(k, s, fill) for k, s in zip(call.kernel, call.stride, strict=True))
+    taps = rows[:, None] * columns
+    channels = call.x.shape[-3]
+    weight = taps.to(call.x).expand(channels, 1, -1, -1)
+    depthwise = replace(call, weight=weight, dilation=(1, 1), groups=channels)
+    out = run_conv(depthwise, grown, weight, taps.square())
+    if call.divisor is not None:
+        return out * (call.kernel[0] * call.kernel[1] / call.divisor)
+    if not any(grown.ends) and not call.ceil_mode and (call.include_pad or call.padding == (0, 0)):
+        return out
+    mass = _mass(call, grown, 0, rows)[:, None] * _mass(call, grown, 1, columns)
+    return out / mass.to(out)
+
+
+def _mass(call: Call, grown: Growth, axis: int, taps: Tensor) -> Tensor:
+    """How much of the weight of each window (windows,) falls on pixels that count, 0 to 1."""
+    size, pad, stride = call.size[axis], call.padding[axis], call.stride[axis]
+    margin = pad if call.include_pad else 0
+    count = output_size(size, call.kernel[axis], stride, pad, pad, ceil_mode=call.ceil_mode)
+    first = torch.arange(count, device=taps.device) * stride - pad - grown.front[axis]
+    place = first[:, None] + torch.arange(len(taps), device=taps.device)
+    counted = (place >= -margin) & (place < size + margin)
+    return (counted * taps).sum(1)
+
+
+def fixed_energy(call: Call, buffer: Tensor, fill: Fill) -> Tensor:
+    """`tap_energy` of a fixed kernel (..., rows, columns) after padding: its own squares.
+
+    Without numbers (on `meta`, or all zero in a skeleton) it counts as a flat mean of its size.
+    """
+    if buffer.is_meta or not buffer.any():
+        flat = tap_energy(call.kernel, call.stride, fill, call.dilation)
+        return flat / (call.kernel[0] * call.kernel[1])
+    taps = buffer.detach().double().cpu().reshape(-1, 1, *call.kernel)
+    grown = pad_weight(taps, call.stride, fill, dilation=call.dilation)
+    return grown.square().mean((0, 1))
+
+
+def grow_conv(
+    call: Call, fill: Fill, extra: tuple[Tensor | None, Tensor | None] = (None, None)
+) -> Tensor:
+    """The grown weight of `call`; `extra` are trained rows and columns in place of zeros."""
+    assert call.weight is not None  # noqa: S101 - a convolution has one
+    if extra == (None, None):
+        return pad_weight(call.weight, call.stride, fill, dilation=call.dilation)
+    weight, (rows, columns) = call.weight, extra
+    if columns is not None:
+        weight = torch.cat((weight, columns.to(weight)), 3)
+    return weight if rows is None else torch.cat((weight, rows.to(weight)), 2)

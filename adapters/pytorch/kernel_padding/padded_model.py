@@ -1,0 +1,91 @@
+"""Kernel padding of a torch model: traced once, done to every weight set, fitted where asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ...errors import InputError, NotApplicableError
+from .rewrite import pad_module, pad_traced
+from .trace import trace_uneven
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import Tensor, nn
+
+    from ...treatment import Fill, Treatment
+    from .trace import Trace
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What was done to the weightless body, and is to be done alike to every weight set.
+
+    `images` (images, 3, height, width) are those that the fill `fit` sees, None for other fills.
+    """
+
+    treatment: Treatment
+    trace: Trace
+    seed: int = 0
+    images: Tensor | None = None
+
+    def grow(self, module: nn.Module, member: int) -> None:
+        """Pad `module`, the real weight set number `member`, in place."""
+        pad_traced(module, self.trace, _at_first(self.treatment.fill), self.seed + member)
+
+    def fit(
+        self, module: nn.Module, run: Callable[[Tensor], Tensor], device: torch.device
+    ) -> list[str]:
+        """Move the grown taps of `module` as the fill `fit` does; notes on which layers moved.
+
+        `run` maps images (images, 3, height, width) on `device` to the target. Other fills do
+        nothing.
+        """
+        if self.images is None:
+            return []
+        from .fit import Fit
+
+        grown = [layer.name for layer in self.treatment.layers]
+        moved = Fit(module, grown, run, self.images.to(device), seed=self.seed).solve()
+        kept = [name for name in grown if name not in moved]
+        notes = [f"fitted on {len(self.images)} unlabelled images: {', '.join(moved) or 'none'}"]
+        if kept:
+            notes.append(f"new taps left at 0, the same function: {', '.join(kept)}")
+        return notes
+
+
+def pad_body(
+    body: nn.Module, fill: Fill, x: Tensor, *, seed: int = 0, images: Tensor | None = None
+) -> Padding:
+    """Pad `body`, which needs no weights, in place; `x` is an example of its input."""
+    trace = trace_uneven(body, x)
+    treatment = pad_module(body, _at_first(fill), x, seed=seed, trace=trace)
+    return Padding(replace(treatment, fill=fill), trace, seed, images)
+
+
+def _at_first(fill: Fill) -> Fill:
+    """What new taps hold before they are fitted."""
+    return "zero" if fill == "fit" else fill
+
+
+def images_to_fit(images: Tensor | None, *, trained: bool, spatial: str | None) -> Tensor:
+    """The images that `fit` may see, if the model can be fitted.
+
+    `spatial` is the model's reason for having no target. Raises `InputError` without images,
+    `NotApplicableError` for what cannot be fitted.
+    """
+    if images is None:
+        raise InputError(
+            "kernel padding 'fit' was given no images; expected images=..., (images, 3, "
+            "height, width) in [0, 1], without labels, other than those that are audited"
+        )
+    if not trained:
+        raise NotApplicableError(
+            "kernel padding 'fit' is for trained weights, which an @init model has not; "
+            "use box or fresh"
+        )
+    if spatial is not None:
+        raise NotApplicableError(spatial)
+    return images

@@ -1,0 +1,291 @@
+"""Kernel padding of any torch module, in place (PROTOCOL 6; Kim et al., arXiv 2108.13576).
+
+Every strided convolution or pool whose stride does not divide its kernel grows at the bottom and at
+the right until all input phases are read evenly. The sizes of all outputs stay, for every input
+size the module took before. How the new taps are filled:
+
+| fill | convolution | max-pool | mean-pool |
+|---|---|---|---|
+| `zero` | new taps are parameters of value 0, next to the weight | left | left |
+| `box` | the weight convolved with a box of the stride | window k' | mean * box |
+| `fresh` | a new random weight, same output variance | window k' | mean over k' |
+
+One pass finds the calls (`padding_trace`); a module that makes one becomes an instance of a
+subclass of its class, whose forward rewrites them (`padding_calls`). `box` and `fresh` exchange the
+parameter for a larger one; where the layer standardises its weight in forward, `box` acts on the
+standardised weight at every call and the parameter stays. `zero` leaves the parameter and puts
+`weight_rows` (out, in, new rows, all columns) and `weight_columns` (out, in, old rows, new columns)
+beside it, so that whatever the layer does to its weight or computes from it stays the same.
+Kernels that are fixed (a blur) or computed from the input (CondConv) cannot be trained or drawn:
+`zero` leaves them, `fresh` treats them as `box`.
+
+The weight that reaches `conv2d` carries `tap_energy`, (rows, columns) float64 on the CPU: the
+second moments of its taps if the old ones were independent with unit variance.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ...errors import InputError
+from ...kernel_padding.arithmetic import (
+    Pair,
+    end_padding,
+    grown_kernel,
+    pad_weight,
+    padded_size,
+    tap_energy,
+)
+from ...kernel_padding.call import Call, growth, refusal, settled_fill
+from ...treatment import FILLS, Fill, PaddedLayer, Treatment
+from .calls import (
+    fixed_energy,
+    grow_conv,
+    own_buffer,
+    own_parameter,
+    read_call,
+    run_conv,
+    run_max_pool,
+    run_mean,
+)
+from .trace import Seen, Trace, trace_uneven
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+__all__ = ["end_padding", "pad_module", "pad_weight", "padded_size", "tap_energy"]
+
+
+_PLAN = "kernel_padding"
+
+
+_ENTRANCES = ("forward", "forward_features")
+
+
+_NONE: tuple[Pair, Pair] = ((0, 0), (0, 0))
+
+
+@dataclass
+class Plan:
+    """What a padded module remembers.
+
+    `grown` has the old kernels of parameters that grew, `fixed` the `tap_energy` of padded buffers.
+    """
+
+    fill: Fill
+    grown: dict[str, Pair] = field(default_factory=dict)
+    fixed: dict[str, Tensor] = field(default_factory=dict)
+
+
+class _Rewriter(TorchFunctionMode):
+    """Pads the uneven calls that `module` makes while it is active."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.plan: Plan = getattr(module, _PLAN)
+        self.last_padded: Tensor | None = None
+        self.by_hand: tuple[Pair, Pair] = _NONE
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        call = read_call(func, args, kwargs or {})
+        out = None if call is None else self._rewritten(call)
+        if out is None:
+            out = func(*args, **(kwargs or {}))
+            if func is F.pad:
+                given = dict(zip(("input", "pad", "mode"), args, strict=False)) | (kwargs or {})
+                self._remember_padding(out, given["pad"], given.get("mode", "constant"))
+        return out
+
+    def _remember_padding(self, out: Tensor, pad: Sequence[int], mode: str) -> None:
+        if mode == "constant" and len(pad) == 4:
+            self.last_padded = out
+            self.by_hand = ((pad[2], pad[3]), (pad[0], pad[1]))
+
+    def _rewritten(self, call: Call) -> Tensor | None:
+        """The output of the padded call, or None where it stays as it is."""
+        name = own_parameter(self.module, call.weight)
+        if name is not None and name in self.plan.grown:
+            return self._run_grown(call, name)
+        if not call.uneven or refusal(call, self.plan.fill, name is not None):
+            return None
+        fill = settled_fill(call, self.plan.fill, name is not None)
+        by_hand = self.by_hand if call.x is self.last_padded else _NONE
+        return _run(call, fill, by_hand, self.module, name)
+
+    def _run_grown(self, call: Call, name: str) -> Tensor:
+        """The parameter is grown already; if standardised in forward, it needs its variance."""
+        assert call.weight is not None  # noqa: S101 - it has a name
+        weight, kernel, old = call.weight, call.kernel, self.plan.grown[name]
+        if weight is not self.module._parameters[name]:
+            weight = weight * (old[0] * old[1] / (kernel[0] * kernel[1])) ** 0.5
+        call = replace(call, kernel=old)
+        energy = tap_energy(old, call.stride, self.plan.fill, call.dilation)
+        return run_conv(call, growth(call, kernel, self.plan.fill, _NONE), weight, energy)
+
+
+def _run(
+    call: Call, fill: Fill, by_hand: tuple[Pair, Pair], module: nn.Module, name: str | None
+) -> Tensor:
+    """Pad one uneven call of `module`, whose weight is its parameter `name` or none of them."""
+    as_pool: Fill = "fresh" if call.kind == "max_pool2d" else fill
+    grown = growth(
+        call, grown_kernel(call.kernel, call.stride, as_pool, call.dilation), fill, by_hand
+    )
+    if call.kind == "max_pool2d":
+        return run_max_pool(call, grown)
+    if call.kind == "avg_pool2d":
+        return run_mean(call, grown, fill)
+    assert call.weight is not None  # noqa: S101 - a convolution has one
+    weight = grow_conv(call, fill, _extra(module, name))
+    plan: Plan = getattr(module, _PLAN)
+    energy = plan.fixed.get(own_buffer(module, call.weight) or "")
+    if energy is None:
+        energy = tap_energy(call.kernel, call.stride, fill, call.dilation)
+    return run_conv(call, grown, weight, energy)
+
+
+def _extra(module: nn.Module, name: str | None) -> tuple[Tensor | None, Tensor | None]:
+    """The trained new rows and columns next to the parameter `name`."""
+    return getattr(module, f"{name}_rows", None), getattr(module, f"{name}_columns", None)
+
+
+@functools.cache
+def _padded_class(base: type[nn.Module]) -> type[nn.Module]:
+    """A subclass of `base` that pads the uneven calls of its own forward."""
+
+    def entrance(name: str) -> Any:
+        original = getattr(base, name)
+
+        @functools.wraps(original)
+        def enter(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            with _Rewriter(self):
+                return original(self, *args, **kwargs)
+
+        return enter
+
+    body = {name: entrance(name) for name in _ENTRANCES if callable(getattr(base, name, None))}
+    return type(f"Padded{base.__name__}", (base,), {"__module__": base.__module__, **body})
+
+
+def pad_module(
+    module: nn.Module,
+    fill: Fill,
+    example: Tensor,
+    *,
+    seed: int = 0,
+    trace: Trace | None = None,
+) -> Treatment:
+    """Pad the kernels of `module` in place and say what was done.
+
+    `example` (batch, channels, height, width) is any input the module takes; only its shape and
+    type matter, unless the module's forward needs numbers. Weights may be on the `meta` device.
+    `seed` is that of `fresh`; `trace` saves a pass where it was made before. Raises
+    `InputError` for an unknown fill, when the module does not run on the example, or when an output
+    would change its shape.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1))
+    >>> pad_module(net, "box", torch.zeros(1, 3, 32, 32)).layers[0].padded_kernel
+    (4, 4)
+    """
+    if fill not in FILLS:
+        raise InputError(f"unknown fill {fill!r}; expected one of {', '.join(FILLS)}")
+    if fill == "none":
+        return Treatment(fill)
+    if fill == "fit":
+        raise InputError(
+            "kernel padding 'fit' moves trained weights and needs images; expected zero, box or "
+            "fresh here, or load(...).padded('fit', images=...)"
+        )
+    trace = trace or trace_uneven(module, example)
+    layers, left = pad_traced(module, trace, fill, seed)
+    left = {**trace.others, **left}
+    if not layers:
+        return Treatment(fill, (), left)
+    again = trace_uneven(module, example)
+    if again.shapes != trace.shapes:
+        raise InputError(
+            f"kernel padding changed the output shapes of {type(module).__name__} from "
+            f"{trace.shapes} to {again.shapes}; please report it with the model's name"
+        )
+    missed = {seen.name for seen in again.uneven} - left.keys()
+    left |= dict.fromkeys(missed, "its forward is an attribute, not a method of its class")
+    return Treatment(fill, tuple(layer for layer in layers if layer.name not in missed), left)
+
+
+def pad_traced(
+    module: nn.Module, trace: Trace, fill: Fill, seed: int
+) -> tuple[list[PaddedLayer], dict[str, str]]:
+    """Pad `module` where `trace` saw it, or its double, uneven: what grew, what not and why."""
+    modules = dict(module.named_modules())
+    generator = torch.Generator().manual_seed(seed)
+    layers, left = [], {}
+    for seen in trace.uneven:
+        reason = refusal(seen.call, fill, seen.parameter is not None)
+        if reason is None:
+            own = replace(seen, module=modules.get(seen.name, module))
+            layers.append(_treat(own, fill, generator))
+        else:
+            left[seen.name] = reason
+    return layers, left
+
+
+def _treat(seen: Seen, fill: Fill, generator: torch.Generator) -> PaddedLayer:
+    """Make the module of one call pad it, and give it the parameters it needs."""
+    module, call, name = seen.module, seen.call, seen.parameter
+    base = type(module)
+    if not hasattr(module, _PLAN):
+        setattr(module, _PLAN, Plan(fill))
+        module.__class__ = _padded_class(base)  # type: ignore[arg-type]
+    owned = name is not None
+    settled = settled_fill(call, fill, owned)
+    rule: Fill = "fresh" if call.kind == "max_pool2d" else settled
+    kernel = grown_kernel(call.kernel, call.stride, rule, call.dilation)
+    if name is not None and settled == "zero":
+        _add_taps(module, name, call.kernel, kernel)
+    elif name is not None and (settled == "fresh" or seen.direct):
+        _grow(module, name, call, settled, generator)
+    elif seen.buffer is not None:
+        plan: Plan = getattr(module, _PLAN)
+        plan.fixed[seen.buffer] = fixed_energy(call, module.get_buffer(seen.buffer), settled)
+    return PaddedLayer(seen.name, call.kind, call.stride, call.kernel, kernel)
+
+
+def _add_taps(module: nn.Module, name: str, kernel: Pair, grown: Pair) -> None:
+    """Register the new rows and columns of 0 next to the parameter `name`."""
+    weight = module._parameters[name]
+    assert weight is not None  # noqa: S101 - the trace saw it
+    out, into = weight.shape[:2]
+    shapes = {
+        f"{name}_rows": (out, into, grown[0] - kernel[0], grown[1]),
+        f"{name}_columns": (out, into, kernel[0], grown[1] - kernel[1]),
+    }
+    for label, shape in shapes.items():
+        if 0 not in shape and label not in module._parameters:
+            taps = nn.Parameter(weight.new_zeros(shape), requires_grad=weight.requires_grad)
+            module.register_parameter(label, taps)
+
+
+def _grow(module: nn.Module, name: str, call: Call, fill: Fill, generator: torch.Generator) -> None:
+    """Exchange the parameter `name` for its padded self, once."""
+    plan: Plan = getattr(module, _PLAN)
+    weight = module._parameters[name]
+    if weight is None or name in plan.grown:
+        return
+    taps = pad_weight(weight.detach(), call.stride, fill, generator, dilation=call.dilation)
+    plan.grown[name] = call.kernel
+    module._parameters[name] = nn.Parameter(taps, requires_grad=weight.requires_grad)
+    if hasattr(module, "kernel_size"):  # what TF-SAME layers compute their padding from
+        kernel: Any = (taps.shape[2], taps.shape[3])
+        module.kernel_size = kernel

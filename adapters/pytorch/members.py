@@ -1,0 +1,61 @@
+"""The weight sets of a torch model: one is in use, and as many are kept as memory allows."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+
+KEPT_BYTES = 2**30
+"""Weight sets stay in memory, once built and calibrated, where all together take no more."""
+
+
+class WeightSets:
+    """`count` weight sets, of which `live` is in use; None before the first."""
+
+    def __init__(self, count: int, live: nn.Module | None = None) -> None:
+        self.count = count
+        self.live = live
+        self._kept: dict[int, tuple[nn.Module, Tensor]] = {}
+
+    def select(
+        self,
+        member: int,
+        x: Tensor,
+        make: Callable[[int], nn.Module],
+        calibrate: Callable[[nn.Module], None],
+    ) -> None:
+        """Bring weight set `member`, calibrated on `x` (images, ...), into use.
+
+        `make(member)` builds one; it is called, and the set calibrated, only where none is kept.
+        """
+        kept = self._kept.get(member)
+        if kept is not None and _same(kept[1], x):
+            self.live = kept[0]
+            return
+        if self.live is None or self.count > 1:
+            self.live = kept[0] if kept is not None else make(member)
+        calibrate(self.live)
+        if _size(self.live) * self.count > KEPT_BYTES:
+            self._kept.clear()
+        self._kept[member] = (self.live, x)
+
+    def twin(self, *, own: bool) -> WeightSets:
+        """Weight sets that go on from the one in use; with `own` from a copy of it."""
+        return WeightSets(self.count, copy.deepcopy(self.live) if own else self.live)
+
+
+def _size(module: nn.Module) -> int:
+    """Bytes of all parameters."""
+    return sum(p.nbytes for p in module.parameters())
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.device == b.device and torch.equal(a, b)

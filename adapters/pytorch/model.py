@@ -1,0 +1,342 @@
+"""Any `torch.nn.Module` as a `Model`.
+
+The forward pass stops at the target. Weights are frozen, gradients are taken with respect to the
+input only. `norm_gradients` guards every pass against wrong gradients of norms.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..device import pick_device
+from ..errors import InputError, NotApplicableError
+from ..feature_grid import Grid
+from ..input_spec import InputSpec
+from ..model import Outputs, Precision
+from ..padding_mode import Border
+from ..resizing import resize
+from ..treatment import UNTOUCHED, Fill, Treatment
+from .batch_norm_fix import contiguous_norm_gradients
+from .batch_norm_folding import Pairs, find_pairs, folded
+from .kernel_padding.padded_model import Padding, images_to_fit, pad_body
+from .members import WeightSets
+from .padding_mode import active, survey
+from .skeleton import Skeleton, light_copy
+from .stages import module_filters, record_stages
+from .target import blank_input, first_logits, laid_out, locate, run_both, run_target
+from .weights import calibrate_norms, match_norms, tensors_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class TorchModel:
+    """A torch module and everything a suite asks of it; see `adapters.model.Model`.
+
+    `shell` may live on the `meta` device: it gives shapes and the skeleton. `build(member)` gives
+    the real module, on the CPU, when numbers are first wanted; it must not share state with others.
+    Its norms are calibrated on the first `calibrated` images.
+    """
+
+    def __init__(
+        self,
+        shell: nn.Module,
+        build: Callable[[int], nn.Module],
+        *,
+        reference: str,
+        spec: InputSpec,
+        device: torch.device,
+        source: Mapping[str, str],
+        target: str | None = None,
+        prefix: int | None = None,
+        members: int = 1,
+        calibrated: int = 0,
+        precision: Precision = "float32",
+    ) -> None:
+        self.reference = reference
+        self.spec = spec
+        self.device = device
+        self.source = source
+        self.members = members
+        self.gradients: str | None = None
+        self.original: TorchModel | None = None
+        self.treatment: Treatment | None = None
+        self.notes: list[str] = []
+        self._shell = shell
+        self._build = build
+        self._calibrated = calibrated
+        self._recalibrated = False
+        self._dtype = torch.float64 if precision == "float64" else torch.float32
+        self._fast = precision == "bfloat16"
+        self._body: nn.Module | None = None
+        self._padding: Padding | None = None
+        self._border: Border | None = None
+        self._sets = WeightSets(members)
+        self._light: nn.Module | None = None
+        self._pairs: Pairs | None = None
+        self.target = self._locate(target, prefix)
+        self.spatial = None if self.target else "no layer gives a grid of units for this input size"
+
+    def select(self, member: int, x: Tensor) -> None:
+        """Load weight set `member` (0 to `members` - 1); `x` (images, ...) calibrates norms.
+
+        That is done for `@init` models, on the first images, and for twins that are to be
+        recalibrated, on all: their norms' outputs get the moments that the original's have.
+        """
+        if not 0 <= member < self.members:
+            raise InputError(f"weight set {member} of {self.members} was asked for")
+        self._light = None
+        x = x[: self._calibrated]
+        self._sets.select(member, x, self._prepare, partial(self._calibrate, member, x))
+
+    def run(self, x: Tensor, *, target: bool = True, logits: bool = False) -> Outputs:
+        """One pass over `x`; see `Model.run`. Raises `NotApplicableError` without a target."""
+        if target and self.target is None:
+            raise NotApplicableError(self.spatial or "")
+        grad, guard = torch.set_grad_enabled(x.requires_grad), contiguous_norm_gradients(x)
+        with grad, guard, active(self._border):
+            module = self._faster() if self._fast and x.requires_grad else self.module()
+            raw, out = self._pass(module, x, target=target, logits=logits)
+        grid = self.target.read(raw) if self.target and raw is not None else None
+        return Outputs(_at_least_single(grid), _at_least_single(first_logits(out)))
+
+    def skeleton(self) -> nn.Module:
+        """A light copy that maps `x` to the target; see `Model.skeleton`."""
+        if self.target is None:
+            raise NotApplicableError(self.spatial or "")
+        if self._body is None:
+            self._body = _weightless(self._shell)
+        return Skeleton(self._body, self.target)
+
+    def padded(
+        self,
+        fill: Fill,
+        *,
+        seed: int = 0,
+        recalibrate: bool = False,
+        images: Tensor | None = None,
+    ) -> TorchModel:
+        """The kernel-padded twin; see `Model.padded`."""
+        if fill == "fit":
+            images = images_to_fit(images, trained=not self._calibrated, spatial=self.spatial)
+        twin = self._twin(WeightSets(self.members))
+        twin.original = self
+        seen = images if fill == "fit" else None
+        twin._body, twin._padding = self._grown(
+            partial(pad_body, fill=fill, seed=seed, images=seen)
+        )
+        twin.treatment = twin._padding.treatment
+        twin._recalibrated = recalibrate
+        if not twin.treatment.layers:
+            twin.notes.append(UNTOUCHED)
+        if recalibrate:
+            twin._calibrated = sys.maxsize
+            twin.notes.append("norm statistics re-estimated: outputs match the original's moments")
+        return twin
+
+    def _grown(self, pad: Callable[..., Padding]) -> tuple[nn.Module, Padding]:
+        """The weightless body as `pad` grows it; by real weights where a forward needs them."""
+        body = _weightless(self._shell)
+        try:
+            return body, pad(body, x=blank_input(self._shell, self.spec))
+        except InputError:
+            real = self._build(0).eval()
+            padding = pad(real, x=blank_input(real, self.spec))
+            return _weightless(real), padding
+
+    def resized(self, height: int, width: int) -> TorchModel:
+        """The same weights at another input size; see `Model.resized`."""
+        if self._padding is not None and self._padding.images is not None:
+            self.module()  # fitted at the size of its images
+        twin = self._on_the_same_weights()
+        name, prefix = (self.target.name, self.target.prefix) if self.target else (None, None)
+
+        def attempt(height: int, width: int) -> None:
+            twin.spec = replace(self.spec, height=height, width=width)
+            twin.target = twin._locate(name, prefix)
+
+        resize(attempt, (height, width), self)
+        twin.original = self.original.resized(height, width) if self.original else None
+        return twin
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        """The last spatial map at each resolution; see `Model.stages`."""
+        if self.target is None:
+            raise NotApplicableError(self.spatial or "")
+        return record_stages(self.module(), lambda: self.run(x.detach()), x, self.target)
+
+    def filters(self) -> dict[str, Tensor]:
+        """Learned kernels of the 2-D convolutions, by layer name; see `Model.filters`."""
+        return module_filters(self.module())
+
+    def bordered(self, border: Border) -> TorchModel:
+        """A twin that continues its maps by `border` in place of padding; see `Model.bordered`."""
+        module, x = self.module(), self.spec.blank()
+        found = survey(module, lambda: self.run(x, target=self.target is not None), border)
+        twin = self._on_the_same_weights()
+        twin._border = border
+        twin.notes += found
+        return twin
+
+    def module(self) -> nn.Module:
+        """The real module, on the device, frozen; its first weight set if none was selected."""
+        if self._sets.live is None:
+            self._sets.live = self._prepare(0)
+        return self._sets.live
+
+    def _prepare(self, member: int) -> nn.Module:
+        """Weight set `member`, padded as this model is, but not calibrated."""
+        module = self._build(member)
+        if self._padding is not None:
+            self._padding.grow(module, member)
+        module = module.eval().requires_grad_(False).to(self.device, self._dtype)
+        module = module.to(memory_format=torch.channels_last)
+        if self._padding is not None:
+            self.notes += self._padding.fit(module, partial(self._seen, module), self.device)
+        return module
+
+    def _seen(self, module: nn.Module, images: Tensor) -> Tensor:
+        """The target that `module` makes of `images` (images, 3, height, width)."""
+        x = self.spec.prepare(images)
+        with contiguous_norm_gradients(x):
+            raw, _ = self._pass(module, x, target=True, logits=False)
+        return self.target.read(raw)  # type: ignore[union-attr,arg-type]
+
+    def _calibrate(self, member: int, x: Tensor, module: nn.Module) -> None:
+        if self._recalibrated and self.original is not None:
+            self.original.select(member, x)
+            match_norms(module, self.original.module(), self._cast(x, module))
+        elif self._calibrated:
+            calibrate_norms(module, self._cast(x, module))
+
+    def _pass(
+        self, module: nn.Module, x: Tensor, *, target: bool, logits: bool
+    ) -> tuple[Tensor | None, Any]:
+        """The raw target and the output of `module`, those asked for."""
+        x = self._cast(x, module)
+        if not target or self.target is None:
+            return None, module(x)
+        if not logits:
+            return run_target(module, x, self.target), None
+        return run_both(module, x, self.target)
+
+    def _cast(self, x: Tensor, module: nn.Module) -> Tensor:
+        """Bring `x` to the module's device and type; batches in channels-last order, as it is."""
+        first = next(iter(module.parameters()), x)
+        x = x.to(first.device, first.dtype)
+        if len(x) > 1:  # a batch of one stays clear of the norms' strides, see `batch_norm_fix`
+            x = x.contiguous(memory_format=torch.channels_last)
+        return laid_out(x, self.spec)
+
+    def _faster(self) -> nn.Module:
+        """The module for gradients in bfloat16; batch norms are folded where that is the same."""
+        if self._light is None:
+            module = self.module()
+            if self._pairs is None:
+                try:
+                    self._pairs = find_pairs(module, self._shown)
+                except Exception:  # what comes after the target may refuse; nothing is lost
+                    self._pairs = {}
+            twin = copy.deepcopy(folded(module, self._pairs))  # `to` changes tensors in place
+            self._light = twin.to(torch.bfloat16)
+        return self._light
+
+    def _shown(self, module: nn.Module) -> list[Tensor]:
+        """What `module` makes of one image of noise: target and logits, those that there are."""
+        shape = (1, self.spec.channels, self.spec.height, self.spec.width)
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        raw, out = self._pass(module, x, target=True, logits=True)
+        return [value for value in (raw, first_logits(out)) if value is not None]
+
+    def _locate(self, name: str | None, prefix: int | None) -> Grid | None:
+        """Find the target on the shell; on the real module where the shell cannot run."""
+        first = next(iter(self._shell.parameters()), torch.empty(0))
+        modules: list[Callable[[], nn.Module]] = [lambda: self._build(0)]
+        if first.is_meta:
+            modules.insert(0, lambda: self._shell)
+        return locate(modules, self.spec, name, prefix, self.reference)
+
+    def _twin(self, sets: WeightSets) -> TorchModel:
+        twin = copy.copy(self)
+        twin._sets = sets
+        twin._light = twin._pairs = None
+        twin.notes = list(self.notes)
+        return twin
+
+    def _on_the_same_weights(self) -> TorchModel:
+        """A copy on the same weights; on its own where `select` would change them in place."""
+        return self._twin(self._sets.twin(own=bool(self._calibrated) and self.members == 1))
+
+
+def _weightless(shell: nn.Module) -> nn.Module:
+    return light_copy(shell).eval().requires_grad_(False)
+
+
+def _at_least_single(value: Tensor | None) -> Tensor | None:
+    """The tensor in float32 where it is of a narrower type: sums over it must not be narrow."""
+    narrow = value is not None and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if value is not None and narrow else value
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    name: str | None = None,
+    spec: InputSpec | None = None,
+    device: str = "auto",
+    target: str | None = None,
+    precision: Precision = "float32",
+    size: tuple[int, int] | None = None,
+) -> TorchModel:
+    """Make a `Model` of any module; the module itself is never touched.
+
+    Without `spec` the input is guessed: `size` (height, width) or 224 x 224, ImageNet's mean and
+    standard deviation, channels of the first convolution. Weights of half precision are audited in
+    float32, and a module that `torch.compile` made as the one it was made of. Raises `InputError`
+    when the module refuses that input, is a script, or has no numbers.
+    """
+    module = getattr(module, "_orig_mod", module)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError(
+            f"{type(module).__name__} is a TorchScript module, whose layers cannot be followed; "
+            "give the nn.Module that it was made of, or export that to ONNX"
+        )
+    frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
+    spec = spec or guess_spec(frozen, size)
+    digest = tensors_digest(frozen)
+    if precision != "float64":
+        frozen = frozen.float()
+    model = TorchModel(
+        frozen,
+        lambda _member: copy.deepcopy(frozen),
+        reference=name or f"module:{type(module).__name__}",
+        spec=spec,
+        device=pick_device(device),
+        source={"runtime": "torch", "tensors_sha256": digest},
+        target=target,
+        precision=precision,
+    )
+    if model.spec.guessed:
+        model.notes.append(f"input guessed: {', '.join(model.spec.guessed)}")
+    return model
+
+
+def guess_spec(module: nn.Module, size: tuple[int, int] | None = None) -> InputSpec:
+    """ImageNet's usual input, with the channels of the first convolution; all marked as guessed.
+
+    A `size` (height, width) that is stated is no guess.
+    """
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    channels = first.in_channels if first is not None else 3
+    guessed = ("mean", "std") if size else ("height", "width", "mean", "std")
+    spec = InputSpec(*(size or (224, 224)), guessed=guessed)
+    if channels == 3:
+        return replace(spec, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    return replace(spec, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)

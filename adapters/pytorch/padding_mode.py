@@ -1,0 +1,157 @@
+"""Another convention for what lies beyond a border, in place of padding (torch).
+
+Alsallakh et al. ("Mind the Pad", ICLR 2021) exchange zero padding for others to see what it does.
+A `Borders` mode does it call by call: a convolution or pool that pads gets its input continued by
+`reflect`, `replicate` or `circular` instead, and pads nothing more. The weights and the module stay
+as they are. What the layer has just padded by hand (TF-SAME, `ZeroPad2d`, kernel padding) counts as
+its own padding. Pools pad with -inf, or leave padding out of their mean; they are continued too, so
+that a network of convolutions and pools becomes exactly periodic under `circular`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..kernel_padding.call import Call
+from ..padding_mode import MEAN, Border, check_border, notes, too_small
+from .kernel_padding.calls import read_call
+from .kernel_padding.trace import tracked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+Pads = tuple[int, int, int, int]
+"""Left, right, top, bottom: the order of `F.pad`."""
+
+
+_NEUTRAL = (0, None, float("-inf"))
+
+
+@dataclass(frozen=True)
+class _ByHand:
+    """One call of `F.pad`: what it gave, of what, by how much, and with what."""
+
+    out: Tensor
+    source: Tensor
+    pads: Pads
+    mode: str
+    value: Any
+
+    def pads_for(self, call: Call) -> bool:
+        """Whether this is the padding of `call` and not a part of the network's arithmetic."""
+        if self.out is not call.x:
+            return False
+        repeated = self.mode == "replicate" and call.kind == "max_pool2d"
+        return repeated or (self.mode == "constant" and self.value in _NEUTRAL)
+
+
+class Borders(TorchFunctionMode):
+    """Exchanges padding for `border` in every call while it is active.
+
+    `exchanged` and `left` name the layers; `stack` holds the names of the modules that are running.
+    """
+
+    def __init__(self, border: Border, stack: list[tuple[str, nn.Module]] | None = None) -> None:
+        super().__init__()
+        self.border = border
+        self.stack = stack or []
+        self.exchanged: dict[str, None] = {}
+        self.left: dict[str, str] = {}
+        self._by_hand: _ByHand | None = None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        if func is F.pad:
+            out = func(*args, **kwargs)
+            self._remember(out, args, kwargs)
+            return out
+        call = read_call(func, args, kwargs)
+        continued = None if call is None else self._continued(call, _same(args, kwargs, call))
+        return func(*args, **kwargs) if continued is None else continued
+
+    def _remember(self, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        given = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | dict(kwargs)
+        pads = tuple(int(n) for n in given["pad"])
+        if len(pads) == 4 and min(pads) >= 0:
+            mode, value = given.get("mode", "constant"), given.get("value")
+            self._by_hand = _ByHand(out, given["input"], pads, mode, value)
+
+    def _continued(self, call: Call, same: Pads) -> Tensor | None:
+        """The output of `call` over its continued input, or None where it stays as it is."""
+        (rows, columns), source = call.padding, call.x
+        pads = _add(same, (columns, columns, rows, rows))
+        if self._by_hand is not None and self._by_hand.pads_for(call):
+            pads, source = _add(pads, self._by_hand.pads), self._by_hand.source
+        if not any(pads):
+            return None
+        name = self.stack[-1][0] if self.stack else ""
+        reason = refusal(call, self.border, pads, (source.shape[-2], source.shape[-1]))
+        if reason is not None:
+            self.left[name] = reason
+            return None
+        self.exchanged[name] = None
+        return _run(call, F.pad(source, pads, mode=self.border))
+
+
+def _add(one: Pads, other: Pads) -> Pads:
+    left, right, top, bottom = (a + b for a, b in zip(one, other, strict=True))
+    return left, right, top, bottom
+
+
+def _same(args: tuple[Any, ...], kwargs: Mapping[str, Any], call: Call) -> Pads:
+    """The padding of a convolution called with padding="same": the odd one at the end."""
+    given = kwargs.get("padding", args[4] if len(args) > 4 else 0)
+    if call.kind != "conv2d" or given != "same":
+        return 0, 0, 0, 0
+    rows, columns = (d * (k - 1) for d, k in zip(call.dilation, call.kernel, strict=True))
+    return columns // 2, columns - columns // 2, rows // 2, rows - rows // 2
+
+
+def refusal(call: Call, border: Border, pads: tuple[int, ...], size: tuple[int, int]) -> str | None:
+    """Why a call over `size` (rows, columns) keeps its padding `pads`, or None."""
+    if call.ceil_mode:
+        return "it rounds its number of windows up, which padding of its own would change"
+    if call.indices:
+        return "a max-pool that returns indices, which a padded input would shift"
+    if call.groups > 1 and call.weight is not None and call.weight.stride(0) == 0:
+        return MEAN
+    left, right, top, bottom = pads
+    return too_small(border, (max(top, bottom), max(left, right)), size)
+
+
+def _run(call: Call, x: Tensor) -> Tensor:
+    """Make `call` over `x`, which needs no padding any more."""
+    if call.weight is not None:
+        return F.conv2d(x, call.weight, call.bias, call.stride, 0, call.dilation, call.groups)
+    if call.kind == "max_pool2d":
+        return F.max_pool2d(x, call.kernel, call.stride, 0, call.dilation)
+    return F.avg_pool2d(x, call.kernel, call.stride, 0, divisor_override=call.divisor)
+
+
+def active(border: Border | None) -> contextlib.AbstractContextManager[Any]:
+    """The mode for one pass; nothing for None."""
+    return contextlib.nullcontext() if border is None else Borders(border)
+
+
+def survey(module: nn.Module, run: Callable[[], Any], border: Border) -> list[str]:
+    """What exchanging does to the layers that `run()` calls, as notes for the record.
+
+    Raises `NotApplicableError` when no layer can be exchanged.
+    """
+    check_border(border)
+    stack: list[tuple[str, nn.Module]] = [(type(module).__name__, module)]
+    mode = Borders(border, stack)
+    with tracked(module, stack), torch.no_grad(), mode:
+        run()
+    return notes(border, list(mode.exchanged), mode.left)

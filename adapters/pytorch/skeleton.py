@@ -1,0 +1,73 @@
+"""A module without its weights: what the architecture alone is, for `structure`."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import OrderedDict
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..feature_grid import Grid
+from .target import run_target
+
+
+class Skeleton(nn.Module):
+    """A network up to its target, as `structure` walks it; layer names are those of `body`."""
+
+    def __init__(self, body: nn.Module, grid: Grid) -> None:
+        super().__init__()
+        self.body = body
+        self.grid = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x` (batch, channels, height, width) to the target, of the same axes."""
+        return self.grid.read(run_target(self.body, x, self.grid))
+
+
+def _make_buffers(layer: nn.Module) -> None:
+    """Have `layer` make its buffers anew; those that it makes without numbers stay as they are."""
+    before = dict(layer.named_buffers(recurse=False))
+    with contextlib.suppress(NotImplementedError):  # torch's error for weights without numbers
+        cast("Any", layer).init_non_persistent_buffers()
+    for name, buffer in layer.named_buffers(recurse=False):
+        if buffer.is_meta:
+            layer._buffers[name] = before[name]
+
+
+def light_copy(module: nn.Module) -> nn.Module:
+    """Copy `module` without its weights: matrices and kernels on `meta`, all else filled.
+
+    Parameters with two axes or more that belong to a convolution or a linear layer keep only their
+    shape; the other parameters become ones, so that no zero-initialised scale hides a branch.
+    Buffers are kept where they are real (fixed filters, indices) and become zeros where not, unless
+    a layer can make them anew by `init_non_persistent_buffers`, as timm's can.
+    """
+    weights = {
+        id(p)
+        for layer in module.modules()
+        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)
+        for p in layer.parameters(recurse=False)
+    }
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        device = "meta" if id(parameter) in weights else "cpu"
+        light = torch.ones(parameter.shape, device=device)
+        memo[id(parameter)] = nn.Parameter(light, requires_grad=False)
+    for buffer in module.buffers():
+        if buffer.is_meta:
+            memo[id(buffer)] = torch.zeros(buffer.shape, dtype=buffer.dtype)
+        else:
+            memo[id(buffer)] = buffer.detach().cpu()
+    for layer in module.modules():
+        for value in vars(layer).values():  # most are empty tables of hooks, and slow to copy
+            if type(value) in (dict, set, OrderedDict) and not value:
+                memo[id(value)] = type(value)()
+    body = copy.deepcopy(module, memo)
+    for original, layer in zip(module.modules(), body.modules(), strict=True):
+        lost = any(b.is_meta for b in original.buffers(recurse=False))
+        if lost and hasattr(layer, "init_non_persistent_buffers"):
+            _make_buffers(layer)
+    return body

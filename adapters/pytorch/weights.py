@@ -1,0 +1,121 @@
+"""Weights of a module: their hash, and the seeded initial state made fit for auditing."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def tensors_digest(module: nn.Module) -> str:
+    """Sha256 over names, types, shapes and bytes of all entries of the state dict.
+
+    Raises `InputError` for entries without bytes.
+    """
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        if value.is_meta:
+            raise InputError(
+                f"{name} of {type(module).__name__} is on the meta device and has no numbers; load "
+                "weights with load_state_dict(..., assign=True), or call to_empty() and initialise"
+            )
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+        digest.update(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
+
+
+def set_scales_to_one(module: nn.Module) -> None:
+    """Set norm and layer scales to 1, so that zero-initialised residual branches do not hide.
+
+    A scale is a parameter with at most one axis, not a bias, whose entries are all the same.
+    """
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
+                continue
+            for name, p in layer.named_parameters(recurse=False):
+                if p.ndim <= 1 and "bias" not in name and bool((p == p.flatten()[0]).all()):
+                    p.fill_(1.0)
+
+
+def calibrate_norms(module: nn.Module, x: Tensor) -> None:
+    """Set the running statistics of every batch norm to those of `x` (batch, ...), in one pass."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    if not norms:
+        return
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    try:
+        with torch.no_grad():
+            module(x)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval()
+            norm.momentum = momentum
+
+
+def match_norms(module: nn.Module, original: nn.Module, x: Tensor) -> None:
+    """Give the batch norms of `module` outputs with the moments that those of `original` have.
+
+    Mean and variance of every channel, over `x` (batch, ...) and its units, become equal by moving
+    the running statistics, norm after norm in one pass. What was not treated stays as it is. (With
+    statistics estimated anew, a few images that are unlike the training data would change it, too.)
+    """
+    before = dict(original.named_modules())
+    wanted: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def note(name: str, norm: nn.Module, seen: Tensor) -> None:
+        del norm
+        wanted[name] = _moments(seen)
+
+    def match(name: str, norm: nn.Module, seen: Tensor) -> None:
+        _match(norm, before[name], wanted[name], _moments(seen))
+
+    _visit_norms(original, x, note)
+    _visit_norms(module, x, match)
+
+
+def _visit_norms(
+    module: nn.Module, x: Tensor, visit: Callable[[str, nn.Module, Tensor], None]
+) -> None:
+    """Call `visit` with the name, the norm and its input for every batch norm in a pass."""
+    handles = [
+        norm.register_forward_pre_hook(lambda norm, seen, name=name: visit(name, norm, seen[0]))
+        for name, norm in module.named_modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None
+    ]
+    try:
+        with torch.no_grad():
+            module(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel of `x` (batch, channels, ...)."""
+    values = x.double().movedim(1, 0).flatten(1)
+    return values.mean(1), values.var(1, correction=0)
+
+
+def _match(norm: Any, before: Any, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> None:
+    """Set the statistics of `norm` so that inputs of moments `new` give what `old` gave `before`.
+
+    A channel that is constant in either is moved, not scaled.
+    """
+    alive = (old[1] > 0) & (new[1] > 0)
+    share = torch.where(alive, new[1] / old[1].where(alive, torch.ones_like(old[1])), 1.0)
+    norm.running_mean.copy_(new[0] + share.sqrt() * (before.running_mean.double() - old[0]))
+    variance = share * (before.running_var.double() + before.eps) - norm.eps
+    norm.running_var.copy_(variance.clamp(min=0))

@@ -1,0 +1,1 @@
+"""The command line. `main` registers the commands; `options` holds what they share."""

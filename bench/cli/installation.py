@@ -1,0 +1,126 @@
+"""Commands about this installation: `perimetry doctor`, `validate`, `bench`, `schema`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..execution.devices import BATCH, BENCH_IMAGES
+from .options import FAILED, Device, told, width
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: versions, devices, clashes, known answers; exit code 1 if broken."""
+    from ..doctor import examine, to_text
+
+    checks = examine()
+    typer.echo(to_text(checks, width()), nl=False)
+    raise typer.Exit(int(any(check.status == "broken" for check in checks)))
+
+
+@app.command()
+def validate(
+    out: Annotated[
+        Path | None, typer.Option(help="Markdown file to write.", show_default="print it")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes minutes.")] = False,
+) -> None:
+    """Put every published or exact reference beside this installation's own number."""
+    from ..output.files import write_text
+    from ..validation import validate as validation
+
+    checks = validation.validate(quick=quick)
+    text = validation.render(checks)
+    if out is None:
+        typer.echo(text)
+    else:
+        write_text(out, text)
+        typer.echo(f"Written: {out}")
+    if any(check.verdict == "differs" for check in checks):
+        raise typer.Exit(FAILED)
+
+
+@app.command("bench")
+def bench_(
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="REF", help="Models.", show_default="three of timm's"),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Comma-separated.", show_default="those of `run`, and more")
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="How many images.",
+            show_default=f"{BENCH_IMAGES['cpu']} on the CPU, {BENCH_IMAGES['cuda']} on a GPU",
+        ),
+    ] = None,
+    device: Device = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images a pass.",
+            show_default=f"{BATCH['cpu']} on the CPU, {BATCH['cuda']} on a GPU",
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns each job takes; the best counts.")] = 2,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One small model, three suites, four images.")
+    ] = False,
+    markdown: Annotated[
+        Path | None, typer.Option(help="File to write between its marks too, or anew.")
+    ] = None,
+) -> None:
+    """Measure this machine: time and memory of the suites, overhead, rivals, physical floor."""
+    from ..execution.devices import default_batch, devices
+    from ..execution.plan import parse_suites
+    from ..speed import report
+    from ..speed.markdown import write
+
+    models, suites, images = report.QUICK if quick else (report.MODELS, report.SUITES, None)
+    with told():
+        from ...suites.registry import SUITES
+
+        place = devices(device)[0]
+        images = count or images or BENCH_IMAGES[place.partition(":")[0]]
+        names = suite.split(",") if suite else suites
+        found = report.measure(
+            references or models,
+            [name for name, _ in parse_suites(names, SUITES)],
+            device=place,
+            count=images,
+            batch=batch or default_batch(place),
+            rounds=rounds,
+            say=lambda text: typer.echo(text, err=True),
+        )
+        text = report.render(found)
+        typer.echo(text, nl=False)
+        if markdown is not None:
+            write(markdown, place, text)
+            typer.echo(f"Written: {markdown}", err=True)
+
+
+@app.command()
+def schema(
+    out: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default="print it")
+    ] = None,
+) -> None:
+    """Print the JSON schema of a record, as published in docs/record.schema.json."""
+    from ..output.files import write_text
+    from ..records.record import schema_text
+
+    if out is None:
+        typer.echo(schema_text(), nl=False)
+        return
+    with told():
+        write_text(out, schema_text())
+        typer.echo(f"Written: {out}")

@@ -1,0 +1,241 @@
+"""Two or more models side by side: paired differences, where they part, and what keeps them apart.
+
+Every side is compared with the first. A metric's difference is *second less first*, paired image
+by image (or weight set by weight set) through the stored bootstrap draws, with its 95 % interval,
+effect size and p-value (see `statistics.significance`); all p-values of one comparison are
+corrected together by Holm's method, so that 5 % is the chance of any false difference in it. Exact
+metrics differ or do not.
+
+Records of unlike protocol version, settings, images or preprocessing are refused (see
+`compatibility`); `force` compares them all the same and says what differs. For twins of one
+architecture the first stage at which their features part is told (see `fingerprint`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ...adapters.errors import InputError, PerimetryError
+from ..execution.plan import parse_fills
+from ..execution.rerun import Folders, Order, Tools, order_of, remake
+from ..statistics.significance import evidence, holm
+from .compatibility import unlike
+from .fingerprint import CELL, NAME, WithFingerprint, partings
+from .html import to_html
+from .result import ComparisonResult, Pair, Row, UnlikeRecordsError, _p_values
+from .sources import ONE_MODEL, Side, Wanted, open_sides
+from .text import to_cells, to_markdown, to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from ...suites.base import Suite
+    from ..execution.settings import Settings
+    from ..records.record import Record
+
+
+class Comparison(ComparisonResult):
+    """A comparison that shows itself."""
+
+    def text(self, *, width: int = 96, every: bool = False) -> str:
+        """For a terminal; with `every`, all metrics and not only those that matter."""
+        return to_text(self, width=width, every=every)
+
+    def markdown(self, *, every: bool = False) -> str:
+        """The same as Markdown."""
+        return to_markdown(self, every=every)
+
+    def cells(self) -> list[dict[str, Any]]:
+        """All numbers, a flat dict for each metric of each pair."""
+        return to_cells(self)
+
+    def _repr_html_(self) -> str:
+
+        return to_html(self)
+
+
+def compare(
+    *sides: Any,
+    suites: Sequence[str] | None = None,
+    settings: Settings | None = None,
+    where: Sequence[str] = (),
+    images: str | None = None,
+    fit_images: str | None = None,
+    force: bool = False,
+    stages: bool = True,
+    tools: Tools | None = None,
+    known: Mapping[str, Suite] | None = None,
+) -> Comparison:
+    """Compare every one of `sides` with the first; see the module's text.
+
+    A side is what `comparison_sources` says: `DIR`, `DIR:MODEL`, a model reference (audited now),
+    the records of one model variant, a module, an opened model. `suites` and `settings` are for
+    what is audited; where something stored stands beside it, its settings are used. `stages` opens
+    stored models again to see where twins part. Raises `UnlikeRecordsError` unless `force`d, and
+    other subclasses of `PerimetryError`.
+
+    >>> compare("timm:test_resnet@init", "timm:test_resnet@init+box").text()  # doctest: +SKIP
+    """
+    tools = tools or Tools()
+    chosen = tuple(suites) if suites else None
+    folders = Folders(images, fit_images)
+    wanted = Wanted(settings, chosen, tuple(where), folders, stages, tools)
+    groups, problems = open_sides(sides, wanted)
+    if known is None:
+        known = tools.toolkit().suites
+    pairs = [_pair(group[0], other, known, force=force) for group in groups for other in group[1:]]
+    if not pairs:
+        raise InputError(ONE_MODEL)
+    if stages:
+        pairs = _with_stages(pairs, tools, folders)
+    columns = {
+        f"{_prefix(s, p, known)}.{known[s].headline}" for s, p in _cells(pairs) if s in known
+    }
+    return Comparison(_corrected(pairs), tuple(problems), frozenset(columns))
+
+
+def _cells(pairs: Iterable[Pair]) -> set[tuple[str, str]]:
+    return {cell for pair in pairs for cell in pair.first.records}
+
+
+def _pair(first: Side, second: Side, known: Mapping[str, Suite], *, force: bool) -> Pair:
+    """All metrics of both, not yet corrected. Raises `UnlikeRecordsError`, `InputError`."""
+    shared = [cell for cell in first.records if cell in second.records and cell != CELL]
+    if not shared:
+        raise InputError(
+            f"{first.name} and {second.name} have no suite and protocol in common: the first has "
+            f"{_named(first.records)}, the second {_named(second.records)}"
+        )
+    found = _unlike(first, second, shared)
+    if found and not force:
+        raise UnlikeRecordsError(
+            f"{first.name} and {second.name} do not compare: {'; '.join(found)}. Measure both "
+            "under the same settings, or compare them all the same with --force"
+        )
+    rows: list[Row] = []
+    gaps = [f"only {side.name} has {_named(left)}" for side, left in _alone(first, second) if left]
+    for cell in shared:
+        a, b = first.records[cell], second.records[cell]
+        gaps += [f"{a.suite}:{a.protocol} {why}" for why in _statuses(a, b, first, second)]
+        if a.status == b.status == "ok":
+            rows += _rows(a, b, _prefix(*cell, known), known.get(a.suite))
+    return Pair(first, second, tuple(rows), tuple(gaps), tuple(found))
+
+
+def _unlike(first: Side, second: Side, shared: Iterable[tuple[str, str]]) -> list[str]:
+    """What is unlike, each phrase once with the suites it holds for, where not for all."""
+    found: dict[str, list[str]] = {}
+    cells = list(shared)
+    for cell in cells:
+        for phrase in unlike(first.records[cell], second.records[cell]):
+            found.setdefault(phrase, []).append(":".join(cell))
+    return [
+        text if len(where) == len(cells) else f"{text} ({', '.join(where)})"
+        for text, where in found.items()
+    ]
+
+
+def _alone(first: Side, second: Side) -> list[tuple[Side, list[tuple[str, str]]]]:
+    """What each side has and the other has not; fingerprints and costs are no measurement."""
+    return [
+        (side, [c for c in side.records if c not in other.records and c != CELL])
+        for side, other in ((first, second), (second, first))
+    ]
+
+
+def _named(cells: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(":".join(cell) for cell in cells) or "nothing"
+
+
+def _statuses(a: Record, b: Record, first: Side, second: Side) -> list[str]:
+    return [
+        f"{record.status} for {side.name}: {record.reason or _message(record)}"
+        for record, side in ((a, first), (b, second))
+        if record.status != "ok"
+    ]
+
+
+def _message(record: Record) -> str:
+    return record.error.message if record.error else "no reason was kept"
+
+
+def _rows(a: Record, b: Record, prefix: str, suite: Suite | None) -> list[Row]:
+    declared = {metric.name: metric for metric in suite.metrics} if suite else {}
+    names = [*declared, *sorted({*a.metrics, *b.metrics} - declared.keys())]
+    rows = []
+    for name in (n for n in names if n in a.metrics or n in b.metrics):
+        held = a.metrics.get(name), b.metrics.get(name)
+        found = evidence(a, b, name)
+        reason = next((v.reason for v in held if v and v.reason), "measured for one only")
+        known = declared.get(name)
+        rows.append(Row(f"{prefix}.{name}", known, *held, found, None if found else reason))
+    return rows
+
+
+def _prefix(suite: str, protocol: str, known: Mapping[str, Suite]) -> str:
+    """`SUITE`, or `SUITE:PROTOCOL` off the default protocol, as on a board."""
+    default = next(iter(known[suite].protocols)) if suite in known else None
+    return suite if protocol == default else f"{suite}:{protocol}"
+
+
+def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """Correct all p-values of all pairs together."""
+    adjusted = iter(holm(_p_values(pairs)))
+    rows = (tuple(_adjust(row, adjusted) for row in pair.rows) for pair in pairs)
+    return tuple(replace(pair, rows=own) for pair, own in zip(pairs, rows, strict=True))
+
+
+def _adjust(row: Row, adjusted: Iterator[float]) -> Row:
+    if row.evidence is None or row.evidence.p is None:
+        return row
+    return replace(row, evidence=replace(row.evidence, adjusted=next(adjusted)))
+
+
+def _with_stages(pairs: Sequence[Pair], tools: Tools, folders: Folders) -> list[Pair]:
+    """Open every model once and say where pairs part."""
+    held: dict[int, Record | str] = {}
+
+    def look(side: Side) -> Record | str:
+        if id(side) not in held:
+            held[id(side)] = _fingerprint(side, tools, folders)
+        return held[id(side)]
+
+    found = []
+    for pair in pairs:
+        one, other = look(pair.first), look(pair.second)
+        told = next((t for t in (one, other) if isinstance(t, str)), None)
+        if told is None and not isinstance(one, str) and not isinstance(other, str):
+            stages = partings(one, other)
+            found.append(replace(pair, stages=stages if isinstance(stages, str) else tuple(stages)))
+        else:
+            found.append(replace(pair, stages=told or ""))
+    return found
+
+
+def _fingerprint(side: Side, tools: Tools, folders: Folders) -> Record | str:
+    """The fingerprint of a side, or why it has none; a changed model is not taken for the old."""
+    held = side.records.get(CELL)
+    if held is not None and held.status == "ok":
+        return held
+    records = list(side.records.values())
+    try:
+        order = order_of(records, folders)
+        order = Order(replace(order.settings, options={}), (NAME,))
+        tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
+        made = remake(side.thing, order, parse_fills([side.fill]), tools, name=side.reference)
+    except PerimetryError as error:
+        return f"{side.name}: {error}"
+    record = next(r for r in made if r.suite == NAME)
+    if record.status != "ok":
+        return f"{side.name} cannot be opened now: {record.reason or _message(record)}"
+    stored = next((r.model.source for r in records if r.model.source), {})
+    if changed_tensors(stored, record.model.source):
+        return f"{side.name} has other weights now than when it was measured"
+    return record
+
+
+def changed_tensors(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether two sources name weights, and unlike ones."""
+    held = [source.get("tensors_sha256") or source.get("sha256") for source in (before, now)]
+    return None not in held and held[0] != held[1]

@@ -1,0 +1,100 @@
+"""What must be equal for two records' numbers to be set side by side, and how to say what is not.
+
+Preprocessing is compared as what it does to pixels: size, channels, their order, and mean and
+standard deviation over the range of values. How a runtime is fed (layout, type) and which fields
+were guessed change no pixel; interpolation and crop matter only to images that come from files.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ...suites.images import BUILT_IN
+from ..output.text import clean
+from ..records.record import FIT_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..records.record import Record
+
+
+CROPPING = ("interpolation", "crop_pct")
+
+
+SIZES = ("height", "width", "channels", "channel_order")
+
+
+def unlike(first: Record, second: Record) -> list[str]:
+    """What keeps two records of one suite and protocol from being compared, a phrase each."""
+    found = []
+    if first.version != second.version:
+        found.append(f"protocol version {first.version} against {second.version}")
+    found += _images(first, second)
+    found += _fitted(first, second)
+    found += _settings(first, second)
+    return found + preprocessing(first, second)
+
+
+def preprocessing(first: Record, second: Record, *, strict: bool = False) -> list[str]:
+    """How two models' preprocessing differs; `strict` counts cropping on built-in images too."""
+    a, b = first.model, second.model
+    if a.spec_sha256 == b.spec_sha256 or not a.spec or not b.spec:
+        return []
+    files = any(r.images and r.images.name not in BUILT_IN for r in (first, second))
+    names = [*SIZES, *(CROPPING if files or strict else ())]
+    found = [
+        f"preprocessing: {name} {_shown(a.spec.get(name))} against {_shown(b.spec.get(name))}"
+        for name in names
+        if a.spec.get(name) != b.spec.get(name)
+    ]
+    for name in ("mean", "std"):
+        one, other = (_over_range(spec, name) for spec in (a.spec, b.spec))
+        if one != other:
+            found.append(f"preprocessing: {name} {_shown(one)} against {_shown(other)}")
+    return found
+
+
+def _images(first: Record, second: Record) -> list[str]:
+    a, b = first.images, second.images
+    if a is None or b is None:
+        return [] if a is b else ["one was made on images, the other was not"]
+    held = [r.settings.get("images_sha256") for r in (first, second)]
+    if held[0] != held[1] or (a.name, a.count) != (b.name, b.count):
+        return [f"images {a.count} x {clean(a.name, 60)} against {b.count} x {clean(b.name, 60)}"]
+    return []
+
+
+def _fitted(first: Record, second: Record) -> list[str]:
+    """What kernel padding `fit` was fitted on, where both are of `fit`."""
+    if first.fill != "fit" or second.fill != "fit":
+        return []
+    if first.settings.get(FIT_KEY) == second.settings.get(FIT_KEY):
+        return []
+    a, b = (r.fit_images for r in (first, second))
+    names = [f"{i.count} x {clean(i.name, 60)}" if i else "dead leaves" for i in (a, b)]
+    return [f"fitted on {names[0]} against {names[1]}"]
+
+
+def _settings(first: Record, second: Record) -> list[str]:
+    """Settings and seeds; a size that was asked for shows in the preprocessing."""
+    if first.images is not None and first.seed != second.seed:
+        return [f"seed {first.seed} against {second.seed}"]
+    keys = (first.settings.keys() | second.settings.keys()) - {"images_sha256", FIT_KEY, "size"}
+    return [
+        f"setting {clean(key, 60)} {_shown(a)} against {_shown(b)}"
+        for key in sorted(keys)
+        if (a := first.settings.get(key)) != (b := second.settings.get(key))
+    ]
+
+
+def _over_range(spec: Mapping[str, Any], name: str) -> Any:
+    """Means or deviations as shares of white, to six digits."""
+    values, white = spec.get(name), spec.get("value_range", 1.0)
+    if not isinstance(values, list | tuple) or not isinstance(white, int | float) or not white:
+        return values
+    return [float(f"{value / white:.6g}") for value in values]
+
+
+def _shown(value: Any) -> str:
+    return clean(str(value), 80)

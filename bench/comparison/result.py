@@ -1,0 +1,81 @@
+"""What a comparison found, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ...adapters.errors import InputError
+from ..statistics.significance import Evidence
+from .fingerprint import Parting
+from .sources import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ...suites.base import Metric
+    from ..records.record import Value
+
+
+NOT_LOOKED = "not looked at"
+
+
+class UnlikeRecordsError(InputError):
+    """Records whose numbers must not be set side by side; the message says what differs."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of a pair. Without a `evidence` there is no difference, and `reason` says why."""
+
+    column: str
+    metric: Metric | None
+    first: Value | None
+    second: Value | None
+    evidence: Evidence | None = None
+    reason: str | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether the two are shown to differ."""
+        return self.evidence is not None and self.evidence.shown
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sides and what sets them apart.
+
+    `stages` are their differences stage by stage, or the reason why there are none. `forced` says
+    what is unlike in the records where comparing was forced.
+    """
+
+    first: Side
+    second: Side
+    rows: tuple[Row, ...]
+    gaps: tuple[str, ...] = ()
+    forced: tuple[str, ...] = ()
+    stages: tuple[Parting, ...] | str = NOT_LOOKED
+
+    @property
+    def differing(self) -> list[Row]:
+        """The metrics that are shown to differ."""
+        return [row for row in self.rows if row.shown]
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """All pairs, each of a first side and another; `problems` says what could not be read."""
+
+    pairs: tuple[Pair, ...]
+    problems: tuple[str, ...] = ()
+    headlines: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def tests(self) -> int:
+        """How many p-values were corrected together."""
+        return len(_p_values(self.pairs))
+
+
+def _p_values(pairs: Iterable[Pair]) -> list[float]:
+    held = [row.evidence for pair in pairs for row in pair.rows]
+    return [one.p for one in held if one is not None and one.p is not None]

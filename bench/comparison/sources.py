@@ -1,0 +1,338 @@
+"""What `compare` is given: stored folders, models in them, or models to be audited on the spot.
+
+    DIR          every model in a folder of records, or in a packed `.jsonl` file
+    DIR:MODEL    one of them, by its reference or enough of it
+    REF          a model, audited now under the settings of the stored ones, or the defaults
+    ...+FILL     its kernel-padded variant, such as timm:resnet18@init+box
+
+In Python also a `Side`, the records of one model variant, a module or an opened model.
+
+What stored records state of an ONNX file's input and output is stated again for that file, by
+whatever path it is named, and for no other: the TOML file beside another file, or a run of its own,
+states that one's.
+
+Several bare folders are two runs: models pair by reference and kernel padding. A bare folder
+before model names is where these are looked up first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...adapters.errors import InputError, PerimetryError, UnknownNameError
+from ...adapters.treatment import FILLS
+from ..execution.plan import DEFAULT_SUITES
+from ..execution.rerun import Folders, Order, Tools, order_of, remake
+from ..execution.settings import Settings
+from ..records.archive import is_packed
+from ..records.selection import (
+    check_unmixed,
+    choose,
+    find_reference,
+    newest,
+    read_folder,
+    same_file,
+    stated_inputs,
+)
+from .fingerprint import CELL, WithFingerprint, read_fingerprints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ...adapters.treatment import Fill
+    from ..records.record import Record
+
+
+DEFAULT_FILL: Fill = "none"
+
+
+PRINT = ":".join(CELL)
+
+
+ONE_MODEL = (
+    "there is one model only; expected at least two to compare, such as A.onnx B.onnx, or A and "
+    "its twin A+box"
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of what is compared: a model variant, its records by (suite, protocol), and its name.
+
+    `thing` is what opens the model again: its reference, or what was given in Python.
+    """
+
+    name: str
+    reference: str
+    fill: str
+    records: Mapping[tuple[str, str], Record]
+    thing: Any = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a model that is not stored is to be audited; None takes stored settings, or defaults.
+
+    `folders` are where the images lie that stored records were made on; `where`
+    chooses among stored records; with `stages` fingerprints are taken too.
+    """
+
+    settings: Settings | None = None
+    suites: tuple[str, ...] | None = None
+    where: tuple[str, ...] = ()
+    folders: Folders = field(default_factory=Folders)
+    stages: bool = False
+    tools: Tools = field(default_factory=Tools)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """One argument: a folder or none, a model or none, a kernel padding or none.
+
+    `thing` is a module or an opened model that was given in Python.
+    """
+
+    folder: Path | None = None
+    model: str | None = None
+    fill: Fill | None = None
+    thing: Any = None
+
+
+def side_of(records: Iterable[Record], name: str | None = None) -> Side:
+    """The side that records of one model variant make, the newest of each suite and protocol.
+
+    Raises `InputError` when they are of several variants, or none.
+    """
+    held = newest(records)
+    variants = {(r.model.reference, r.fill) for r in held}
+    if len(variants) != 1:
+        raise InputError(
+            f"records of {len(variants)} model variants were given as one side; expected one model "
+            "with one kernel padding"
+        )
+    check_unmixed(held)
+    reference, fill = next(iter(variants))
+    return Side(
+        name or _name(reference, fill),
+        reference,
+        fill,
+        {(r.suite, r.protocol): r for r in held},
+        reference,
+    )
+
+
+def open_sides(things: Sequence[Any], wanted: Wanted) -> tuple[list[list[Side]], list[str]]:
+    """The groups of sides that `things` name, and what could not be read, a sentence each.
+
+    The first side of a group is what the others are compared with. Raises `InputError`,
+    `UnknownNameError` with near names, `MixedRecordsError`, `NotMeasuredError`.
+    """
+    given = [_read(thing) for thing in things]
+    if len(given) == 1 and not _is_folder(given[0]):
+        raise InputError(ONE_MODEL)  # before it is measured for nothing
+    shelf = Shelf(wanted.where)
+    folders = [g for g in given if isinstance(g, _Given) and _is_folder(g)]
+    if len(folders) == len(given) > 1:
+        groups = _runs(folders, shelf)
+    else:
+        groups = [_distinct(_models(given, shelf, wanted))]
+    return groups, shelf.problems
+
+
+def _is_folder(thing: Side | _Given) -> bool:
+    """Whether a folder was named as a whole, with all its models."""
+    return isinstance(thing, _Given) and bool(thing.folder) and thing.model is None
+
+
+class Shelf:
+    """Folders that were read, each once."""
+
+    def __init__(self, where: Sequence[str]) -> None:
+        self.problems: list[str] = []
+        self._where = where
+        self._held: dict[Path, list[Record]] = {}
+
+    def records(self, folder: Path) -> list[Record]:
+        """The records of `folder` that `where` leaves."""
+        if folder not in self._held:
+            records, problems = read_folder(folder)
+            self.problems += problems
+            kept = choose(records, self._where)
+            if not kept:
+                raise InputError(f"--where leaves no record of {str(folder)!r}")
+            self._held[folder] = kept
+        return self._held[folder]
+
+    def held(self) -> list[Record]:
+        """All records that were read so far."""
+        return [record for records in self._held.values() for record in records]
+
+    def references(self, folder: Path) -> list[str]:
+        """The models of `folder`."""
+        return sorted({record.model.reference for record in self.records(folder)})
+
+    def side(self, folder: Path, reference: str, fill: str | None) -> Side:
+        """One variant in `folder`; the untreated one, or the only one, unless asked otherwise."""
+        own = [r for r in self.records(folder) if r.model.reference == reference]
+        fills = sorted({record.fill for record in own})
+        chosen = fill or (DEFAULT_FILL if DEFAULT_FILL in fills else fills[0])
+        if chosen not in fills:
+            raise UnknownNameError(
+                f"no record of {reference!r} in {str(folder)!r} has kernel padding {chosen!r}; "
+                f"there is {' and '.join(fills)}"
+            )
+        kept = read_fingerprints(folder).get((reference, chosen))
+        return side_of([*(r for r in own if r.fill == chosen), *([kept] if kept else [])])
+
+
+def _read(thing: Any) -> Side | _Given:
+    """What one argument is."""
+    if isinstance(thing, Side):
+        return thing
+    if isinstance(thing, str | Path):
+        return _read_text(str(thing))
+    if isinstance(thing, list | tuple):
+        return side_of(thing)
+    return _Given(thing=thing)
+
+
+def _read_text(text: str) -> _Given:
+    """Take a text apart; what exists as a path is never split."""
+    fill: Fill | None = None
+    stem, plus, last = text.rpartition("+")
+    if plus and last in FILLS and not Path(text).exists():
+        text, fill = stem, next(f for f in FILLS if f == last)
+    if _holds_records(text):
+        return _Given(Path(text), None, fill)
+    for place in (i for i, char in enumerate(text) if char == ":" and i > 0):
+        if _holds_records(text[:place]) and text[place + 1 :]:
+            return _Given(Path(text[:place]), text[place + 1 :], fill)
+    return _Given(None, text, fill)
+
+
+def _holds_records(text: str) -> bool:
+    """Whether it is a folder, or a packed file, rather than a model."""
+    return Path(text).is_dir() or (is_packed(text) and Path(text).is_file())
+
+
+def _runs(given: Sequence[_Given], shelf: Shelf) -> list[list[Side]]:
+    """One group for each variant that all folders hold."""
+    folders = [g.folder for g in given if g.folder is not None]
+    variants = [
+        {(r.model.reference, r.fill) for r in shelf.records(folder) if one.fill in (None, r.fill)}
+        for folder, one in zip(folders, given, strict=True)
+    ]
+    shared = set.intersection(*variants)
+    if not shared:
+        held = "; ".join(f"{f} holds {len(v)}" for f, v in zip(folders, variants, strict=True))
+        raise InputError(f"the folders share no model variant ({held}); name models, as DIR:MODEL")
+    groups = []
+    for reference, fill in sorted(shared):
+        own = [shelf.side(folder, reference, fill) for folder in folders]
+        groups.append(
+            [replace(s, name=f"{s.name} in {f}") for s, f in zip(own, folders, strict=True)]
+        )
+    return groups
+
+
+def _models(given: Sequence[Side | _Given], shelf: Shelf, wanted: Wanted) -> list[Side]:
+    """One group: stored models as they are, the others audited under the settings of those."""
+    library = _library(given)
+    rest = given[1:] if library is not None else given
+    sides: list[Side | _Given] = []
+    for one in rest:
+        sides += [one] if isinstance(one, Side) else _stored(one, shelf, library)
+    pattern = [side for side in sides if isinstance(side, Side)]
+    if library is not None and not pattern:
+        pattern = [shelf.side(library, shelf.references(library)[0], None)]
+    if all(isinstance(side, Side) for side in sides):
+        return [side for side in sides if isinstance(side, Side)]
+    order, tools = _order(pattern, wanted), wanted.tools
+    if wanted.stages:
+        order = Order(order.settings, (*(s for s in order.suites if s != PRINT), PRINT))
+        tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
+    held = [*(r for side in pattern for r in side.records.values()), *shelf.held()]
+    return [
+        one if isinstance(one, Side) else _audited(one, _of_file(one, order, held), tools)
+        for one in sides
+    ]
+
+
+def _of_file(one: _Given, order: Order, held: Sequence[Record]) -> Order:
+    """`order` with what stored records state of this very file's input, and of no other's.
+
+    Where nothing is stored, statements are those that were asked for.
+    """
+    if not held:
+        return order
+    own = [r for r in held if one.model and same_file(r.model.reference, one.model)]
+    last = max(own, key=lambda r: (r.status != "failed", r.created), default=None)
+    stated = stated_inputs(last) if last is not None else {}
+    return replace(order, settings=replace(order.settings, inputs=stated))
+
+
+def _library(given: Sequence[Side | _Given]) -> Path | None:
+    """A bare folder before two or more models: where these are looked up first."""
+    first = given[0] if len(given) > 2 else None
+    return first.folder if isinstance(first, _Given) and first.model is None else None
+
+
+def _stored(one: _Given, shelf: Shelf, library: Path | None) -> Sequence[Side | _Given]:
+    """The stored sides that an argument names, or itself when it is to be audited."""
+    if one.folder is not None and one.model is None:
+        return [shelf.side(one.folder, r, one.fill) for r in shelf.references(one.folder)]
+    folder = one.folder or library
+    if folder is None or one.model is None:
+        return [one]
+    try:
+        reference = find_reference(one.model, shelf.references(folder))
+    except UnknownNameError:
+        if one.folder is not None:
+            raise
+        return [one]
+    return [shelf.side(folder, reference, one.fill)]
+
+
+def _order(pattern: Sequence[Side], wanted: Wanted) -> Order:
+    """The settings of stored sides, else those that were asked for, else the defaults."""
+    records = [record for side in pattern[:1] for record in side.records.values()]
+    if records:
+        order = order_of(records, wanted.folders)
+        return Order(order.settings, wanted.suites or order.suites)
+    return Order(wanted.settings or Settings(), wanted.suites or DEFAULT_SUITES)
+
+
+def _audited(one: _Given, order: Order, tools: Tools) -> Side:
+    """Audit a model now. Raises `NotMeasuredError` when nothing of it could be measured."""
+    thing: Any = one.model if one.thing is None else one.thing
+    records = remake(thing, order, [one.fill or DEFAULT_FILL], tools)
+    if not any(record.status == "ok" for record in records):
+        why = next((r.error.message for r in records if r.error), records[0].reason)
+        name = records[0].model.reference
+        raise NotMeasuredError(f"{name!r} could not be measured: {why}{_no_folder(name)}")
+    return replace(side_of(records), thing=thing)
+
+
+def _no_folder(name: str) -> str:
+    """That there is no such folder, for what does not look like a model."""
+    model = name.startswith(("timm:", "module:")) or name.endswith(".onnx") or Path(name).exists()
+    return "" if model else "; and there is no folder of that name"
+
+
+class NotMeasuredError(PerimetryError, RuntimeError):
+    """Nothing of a model could be measured; the message says why."""
+
+
+def _name(reference: str, fill: str) -> str:
+    return reference if fill == DEFAULT_FILL else f"{reference}+{fill}"
+
+
+def _distinct(sides: Sequence[Side]) -> list[Side]:
+    """Equal names get their place among the arguments."""
+    names = [side.name for side in sides]
+    return [
+        replace(side, name=f"{side.name} (no. {place})") if names.count(side.name) > 1 else side
+        for place, side in enumerate(sides, start=1)
+    ]

@@ -1,0 +1,5 @@
+"""From references to records.
+
+Read `settings` and `plan` (which jobs), `audit` and `workbench` (one model), `recorder`, then
+`sweep` and `runner` (many models, by the `engines`) and `rerun` (stored records again).
+"""

@@ -1,0 +1,97 @@
+"""What measuring a model is likely to take, before it is opened: for forecasts and for the order.
+
+Structure costs what it took when all of timm was measured, image suites a share of the passes'
+operations; both are kept in `timm_costs.csv`, written by `results/timm-structure/costs.py`. Seconds
+are those of one CPU core. Single models are off by a factor of three either way; what counts is
+that dear ones are known for dear.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..records.record import Record
+    from .plan import Job
+
+
+TABLE = Path(__file__).parent / "timm_costs.csv"
+
+
+S_PER_GFLOP = {"erf": 0.1, "deadpixel": 0.1, "fidelity": 0.25, "padding": 1.4, "perturbation": 2.0}
+"""Seconds an image and GFLOP of a forward pass: medians of `results/timm-init` and `trained`."""
+
+
+class Cost(NamedTuple):
+    """GFLOP of one forward pass; seconds of `structure` of the model as it is, and of its twin."""
+
+    gflop: float
+    structure_s: float
+    twin_s: float
+
+
+@cache
+def table() -> dict[str, Cost]:
+    """Costs by timm architecture."""
+    with TABLE.open(newline="", encoding="utf-8") as stream:
+        rows = csv.reader(stream)
+        next(rows)
+        return {name: Cost(*map(float, numbers)) for name, *numbers in rows}
+
+
+@cache
+def typical() -> Cost:
+    """The median of all architectures, for models that the table does not know."""
+    columns = zip(*table().values(), strict=True)
+    return Cost(*(sorted(column)[len(table()) // 2] for column in columns))
+
+
+def cost_of(reference: str) -> Cost:
+    """What is known of a model, by its reference."""
+    name = reference.removeprefix("timm:").partition("@")[0].partition(".")[0]
+    return table().get(name, typical()) if reference.startswith("timm:") else typical()
+
+
+def seconds(reference: str, fill: str, suites: Iterable[str], count: int) -> float:
+    """Core seconds that `suites` take on one variant of a model, with `count` images."""
+    cost = cost_of(reference)
+    exact = cost.structure_s if fill == "none" else cost.twin_s
+    return sum(
+        exact if suite == "structure" else S_PER_GFLOP.get(suite, 0.1) * cost.gflop * count
+        for suite in suites
+    )
+
+
+def seconds_of(job: Job, count: int) -> float:
+    """Core seconds of a job."""
+    return seconds(job.reference, job.fill, [cell.suite for cell in job.cells], count)
+
+
+def dearest_first(jobs: Sequence[Job], count: int) -> list[Job]:
+    """The same jobs, models that take longest first; a model's variants stay together, in order.
+
+    So the last model to be done is a short one, and no worker waits long for another.
+    """
+    total: dict[str, float] = {}
+    for job in jobs:
+        total[job.reference] = total.get(job.reference, 0.0) + seconds_of(job, count)
+    place = {reference: n for n, reference in enumerate(total)}
+    return sorted(jobs, key=lambda job: (-total[job.reference], place[job.reference]))
+
+
+def pace(records: Iterable[Record]) -> tuple[float, int]:
+    """By what factor this machine is slower, and how many variants tell so; (1, 0) without any."""
+    spent: dict[tuple[str, str], float] = {}
+    expected = 0.0
+    for record in records:
+        timing, variant = record.timing, (record.model.reference, record.fill)
+        shared = timing.load_s + timing.gradients_s  # stands in each record of the variant
+        spent[variant] = spent.get(variant, shared) + timing.measure_s
+        count = record.images.count if record.images else 0
+        expected += seconds(*variant, [record.suite], count)
+    return (sum(spent.values()) / expected, len(spent)) if expected else (1.0, 0)

@@ -1,0 +1,244 @@
+"""The local engine: one worker process a device, so what breaks one model costs that model only.
+
+A worker that dies (segmentation fault, out-of-memory kill) or passes the time limit leaves a failed
+record for the cells that were at risk; the variant's other cells go to a fresh worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections import deque
+from multiprocessing import connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...output.files import StoreError
+from ...records.record import TRACE_LINES, Failure
+from .base import Event
+from .worker import Finished, Kept, Order, Stage, StoreBroken, work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.connection import Connection
+
+    from ..plan import Job
+    from .base import Book, Means
+
+
+STARTUP_S = 120.0
+"""What a fresh worker may take for its imports before the time limit of its first job begins."""
+
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Where libraries of linear algebra read their number of threads."""
+
+
+EXIT_S = 10.0
+"""How long a worker that closed its pipe may take to end, so that its exit code is known."""
+
+
+class Slot:
+    """One device, its worker process, and the job that the worker has."""
+
+    def __init__(self, device: str, start: Callable[[Slot], tuple[Any, Connection]]) -> None:
+        self.device = device
+        self.job: Job | None = None
+        self.last_reference = ""
+        self.stage = Stage("starting", ())
+        self.left: set[str] = set()
+        self.deadline = float("inf")
+        self.log = Path()
+        self._start = start
+        self._process: Any = None
+        self.pipe: Connection | None = None
+
+    def give(self, job: Job, limit_s: float | None) -> None:
+        """Hand over a job, to a fresh worker where there is none."""
+        fresh = self.pipe is None
+        if fresh:
+            self._process, self.pipe = self._start(self)
+        self.job, self.last_reference = job, job.reference
+        self.left = {cell.key for cell in job.cells}
+        self.stage = Stage("starting", tuple(self.left))
+        self.arm(limit_s, STARTUP_S if fresh else 0.0)
+        try:
+            self.pipe.send(job)  # type: ignore[union-attr]
+        except OSError:
+            return  # it died meanwhile; reading from it will say so
+
+    def arm(self, limit_s: float | None, extra_s: float = 0.0) -> None:
+        """Start the clock of the job."""
+        self.deadline = float("inf") if limit_s is None else time.monotonic() + limit_s + extra_s
+
+    def end(self, wait_s: float = 0.0) -> int | None:
+        """Empty the slot: the worker's exit code if it ends by itself in `wait_s`, else a kill."""
+        code: int | None = None
+        if self._process is not None:
+            self._process.join(wait_s)
+            code = self._process.exitcode
+            self._process.kill()
+            self._process.join()
+            self._process.close()
+        if self.pipe is not None:
+            self.pipe.close()
+        self._process = self.pipe = None
+        return code
+
+
+class LocalEngine:
+    """The workers of one run on this machine; `book` is told what becomes of their jobs."""
+
+    def __init__(self, means: Means, book: Book) -> None:
+        self._means = means
+        self._options = means.options
+        self._book = book
+        self._logs = tempfile.TemporaryDirectory(prefix="perimetry-")
+        self._started = 0
+        self._context = multiprocessing.get_context("spawn")
+        devices = self._options.devices * self._options.workers
+        self._slots = [Slot(device, self._start) for device in devices]
+        self._queue: deque[Job] = deque()
+
+    def work_off(self, jobs: Sequence[Job]) -> None:
+        """Go on until every job is done. Raises `StoreError` when the store cannot be written."""
+        self._queue = deque(jobs)
+        while True:
+            for slot in self._slots:
+                if slot.job is None and self._queue:
+                    self._dispatch(slot)
+            busy = [slot for slot in self._slots if slot.job is not None]
+            if not busy:
+                return
+            self._listen(busy)
+
+    def close(self) -> None:
+        """End all workers."""
+        for slot in self._slots:
+            slot.end()
+        self._logs.cleanup()
+
+    def _start(self, slot: Slot) -> tuple[Any, Connection]:
+        ours, theirs = self._context.Pipe()
+        self._started += 1
+        slot.log = Path(self._logs.name) / f"{self._started}.log"
+        order = Order(
+            self._means.toolkit,
+            self._means.settings,
+            slot.device,
+            self._options.batch,
+            self._means.folder,
+            str(slot.log),
+            self._threads(),
+            self._options.memory_limit_mib,
+        )
+        process = self._context.Process(target=work, args=(theirs, order), daemon=True)
+        with _threads_of_libraries(self._threads()):
+            process.start()
+        theirs.close()  # else its end would never be seen to close
+        return process, ours
+
+    def _threads(self) -> int | None:
+        """Threads of a worker, where several share the CPU."""
+        if self._options.workers == 1:
+            return None
+        return max(1, (os.cpu_count() or 1) // len(self._slots))
+
+    def _dispatch(self, slot: Slot) -> None:
+        """Give the slot a job: of the model it has open, else of one that no other has open."""
+        others = {s.last_reference for s in self._slots if s is not slot and s.job is not None}
+        same = (job for job in self._queue if job.reference == slot.last_reference)
+        free = (job for job in self._queue if job.reference not in others)
+        job = next(same, None) or next(free, self._queue[0])
+        self._queue.remove(job)
+        self._book.report(Event("begin", slot.device, job))
+        slot.give(job, self._options.time_limit_s)
+
+    def _listen(self, busy: Sequence[Slot]) -> None:
+        """Take what the workers say, until one says something or passes its time limit."""
+        wait_s = max(0.0, min(slot.deadline for slot in busy) - time.monotonic())
+        timeout = None if wait_s == float("inf") else wait_s
+        ready = connection.wait([s.pipe for s in busy if s.pipe is not None], timeout)
+        for slot in busy:
+            if slot.pipe in ready:
+                self._hear(slot)
+            elif time.monotonic() >= slot.deadline:
+                limit = self._options.time_limit_s
+                slot.end()
+                text = f"took longer than the time limit of {limit:g} s, while {slot.stage.name}"
+                self._lost(slot, Failure(kind="time limit", message=text))
+
+    def _hear(self, slot: Slot) -> None:
+        try:
+            message = slot.pipe.recv() if slot.pipe else None
+        except (EOFError, OSError):
+            code = slot.end(wait_s=EXIT_S)
+            text = f"{_how_it_ended(code)}, while {slot.stage.name}"
+            self._lost(slot, Failure(kind="died", message=text, trace=_tail(slot.log)))
+            return
+        if isinstance(message, Stage):
+            self._advance(slot, message)
+        elif isinstance(message, Kept):
+            slot.left.discard(message.key)
+            if slot.job is not None:
+                self._book.kept(slot.device, slot.job, message.key, message.status)
+        elif isinstance(message, Finished):
+            slot.job = None
+        elif isinstance(message, StoreBroken):
+            raise StoreError(message.message)
+
+    def _advance(self, slot: Slot, stage: Stage) -> None:
+        if slot.stage.name == "starting":
+            slot.arm(self._options.time_limit_s)
+        slot.stage = stage
+        if slot.job is not None:
+            self._book.report(Event("stage", slot.device, slot.job, stage.name))
+
+    def _lost(self, slot: Slot, failure: Failure) -> None:
+        """Record the cells that were at risk as failed; the rest of the job is tried again."""
+        job = slot.job
+        if job is None:
+            return
+        slot.job = None
+        at_risk = set(slot.stage.keys) & slot.left
+        rest = self._book.lost(slot.device, job.only(slot.left), at_risk, failure)
+        if rest.cells:
+            self._queue.appendleft(rest)
+
+
+@contextlib.contextmanager
+def _threads_of_libraries(count: int | None) -> Iterator[None]:
+    """Have processes that start now share the cores in numpy's products too, unless told better.
+
+    Products read their threads from the environment when they are first loaded, and threads that
+    outnumber the cores spin while they wait.
+    """
+    ours = [] if count is None else [n for n in THREADS if n not in os.environ]
+    os.environ.update(dict.fromkeys(ours, str(count)))
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+
+
+def _how_it_ended(code: int | None) -> str:
+    """Say what an exit code of a worker process means."""
+    if code is None:
+        return "the worker closed its pipe"
+    if code >= 0:
+        return f"the worker ended with exit code {code}"
+    name = signal.Signals(-code).name
+    hint = "; the system kills so when memory runs out" if -code == signal.SIGKILL else ""
+    return f"the worker was killed by signal {-code} ({name}{hint})"
+
+
+def _tail(log: Path) -> str | None:
+    """The last lines that a worker printed, such as the stack of a segmentation fault."""
+    if not log.exists():
+        return None
+    return "\n".join(log.read_text(errors="replace").splitlines()[-TRACE_LINES:]) or None

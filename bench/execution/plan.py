@@ -1,0 +1,242 @@
+"""What is to be measured, and the key of every record before any model is opened.
+
+A *cell* is one record to be: model reference, fill, suite, protocol. Its key is a sha256 over
+everything that can change its numbers: the reference and the bytes of the file it names, fill,
+suite, protocol and its version, the suite's own settings, target, input size, seed, weight sets,
+the kind of device, the versions of the libraries in `environment.STACK`, and, for suites that look
+at images, the images (generator, count and seed; or the files' bytes), the number of bootstrap
+draws, precision and recalibration; for the kernel padding `fit` also the images it is fitted on,
+where they are the user's. Left out on purpose: batch size and thread count, which change
+nothing beyond float noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...adapters.errors import InputError, UnknownNameError, check_name
+from ...adapters.treatment import FILLS, Fill
+from ...suites.settings import configure, settings_of
+from ..records.environment import STACK, versions
+from ..records.hashing import digest, file_sha256, images_identity
+from ..records.record import plain
+from .fit_images import fit_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from ...suites.base import Suite
+    from .settings import Settings
+
+
+DEFAULT_SUITES = ("structure", "erf", "deadpixel")
+
+
+TREATED_ONLY = "fidelity"
+"""Added by itself to treated variants wherever another suite looks at images."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One record to be made; `settings` are those of `used_settings`."""
+
+    suite: str
+    protocol: str
+    version: str
+    random: bool
+    settings: Mapping[str, Any]
+    key: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """All cells of one model variant; the model is opened once for them."""
+
+    reference: str
+    fill: Fill
+    cells: tuple[Cell, ...]
+
+    def only(self, keys: Iterable[str]) -> Job:
+        """The same variant with the cells of `keys` alone."""
+        wanted = set(keys)
+        return Job(self.reference, self.fill, tuple(c for c in self.cells if c.key in wanted))
+
+    def without(self, keys: Collection[str]) -> Job:
+        """The same variant without the cells of `keys`."""
+        return self.only(c.key for c in self.cells if c.key not in keys)
+
+
+def make_jobs(
+    references: Sequence[str],
+    suites: Sequence[str],
+    fills: Sequence[str],
+    settings: Settings,
+    *,
+    device: str,
+    known: Mapping[str, Suite],
+    identities: Mapping[str, str] | None = None,
+) -> list[Job]:
+    """Every variant of every model, in the order given, with keys.
+
+    `device` is a kind (`cpu`, `cuda`); `identities` gives the hash behind references that name no
+    file (modules given in Python). Raises `UnknownNameError` with near names for suites, protocols
+    and fills, `InputError` for images that cannot be used.
+    """
+    known = configure(known, settings.options)
+    chosen, checked = parse_suites(suites, known), parse_fills(fills)
+    used = {random: used_settings(settings, random=random) for random in (True, False)}
+    fitted = fit_settings(settings) if "fit" in checked else {}
+    jobs = []
+    for reference in dict.fromkeys(references):
+        identity = (identities or {}).get(reference) or file_identity(reference, settings)
+        for fill in checked:
+            common = [reference, identity, fill, device, settings.seed, versions(STACK)]
+            own = fitted if fill == "fit" else {}
+            cells = [
+                _cell(known[suite], protocol, {**used[known[suite].random], **own}, common)
+                for suite, protocol in _for_fill(chosen, fill, known)
+            ]
+            if cells:
+                jobs.append(Job(reference, fill, tuple(cells)))
+    return jobs
+
+
+def _cell(suite: Suite, protocol: str, used: Mapping[str, Any], common: list[Any]) -> Cell:
+    version = suite.protocols[protocol]
+    settings = {**used, **plain(settings_of(suite, protocol))}
+    key = digest([common, suite.name, protocol, version, settings])
+    return Cell(suite.name, protocol, version, suite.random, settings, key)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of the models named are meant: shell patterns left out, a family, a share, a number.
+
+    `shard` is (i, n): the i-th of n interleaved shares, from 1.
+    """
+
+    exclude: tuple[str, ...] = ()
+    family: str | None = None
+    shard: tuple[int, int] = (1, 1)
+    limit: int | None = None
+
+    def of(self, references: Sequence[str]) -> list[str]:
+        """Choose from `references`, in their order."""
+        known = None
+        if self.family is not None:
+            from ...adapters.load import list_models
+
+            known = set(list_models(family=self.family))
+        chosen = [r for r in references if known is None or r.partition("@")[0] in known]
+        chosen = [r for r in chosen if not self._excluded(r)]
+        first, step = self.shard
+        return chosen[first - 1 :: step][: self.limit]
+
+    def _excluded(self, reference: str) -> bool:
+        bare = reference.partition("@")[0]
+        names = (reference, bare, bare.removeprefix("timm:"))
+        return any(fnmatchcase(name, pattern) for name in names for pattern in self.exclude)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read `I/N` as (i, n). Raises `InputError`."""
+    first, slash, count = text.partition("/")
+    if slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count):
+        return int(first), int(count)
+    raise InputError(f"shard {text!r}; expected I/N with I from 1 to N, such as 2/8")
+
+
+def expand_references(references: Sequence[str], choice: Choice | None = None) -> list[str]:
+    """Replace wildcards by the models that match, each once, and choose.
+
+    A pattern that nothing matches stays: opening it will fail and say so, the others go on.
+    """
+    from ...adapters.load import expand
+
+    found: dict[str, None] = {}
+    for reference in references:
+        try:
+            found.update(dict.fromkeys(expand(reference)))
+        except UnknownNameError:
+            found[reference] = None
+    return (choice or Choice()).of(list(found))
+
+
+def parse_suites(names: Sequence[str], known: Mapping[str, Suite]) -> list[tuple[str, str]]:
+    """Read `erf`, `erf:kim2023` and `erf:all` as (suite, protocol) pairs, each once, in order.
+
+    Raises `UnknownNameError` with near names, `InputError` when there is none.
+    """
+    pairs: dict[tuple[str, str], None] = {}
+    for text in names:
+        name, _, protocol = text.strip().partition(":")
+        suite = known[check_name("suite", name, known)]
+        default = next(iter(suite.protocols))
+        wanted = list(suite.protocols) if protocol == "all" else [protocol or default]
+        for one in wanted:
+            pairs[name, check_name(f"protocol of {name}", one, suite.protocols)] = None
+    if not pairs:
+        raise InputError(f"no suite was named; expected some of {', '.join(known)}")
+    return list(pairs)
+
+
+def parse_fills(names: Sequence[str]) -> list[Fill]:
+    """Check the names of kernel-padding fills, each once, in order. Raises `UnknownNameError`."""
+    checked = [check_name("kernel padding", name.strip(), FILLS) for name in names]
+    return [fill for fill in FILLS if fill in checked]
+
+
+def file_identity(reference: str, settings: Settings | None = None) -> str:
+    """Sha256 of the file a reference names, or '' where it names none that can be read.
+
+    Of an ONNX file also of the external data and the TOML statement beside it, and of what
+    `settings` state of its input and output. Opening the model says what is wrong with a file.
+    """
+    from ...adapters.onnx.files.external_data import external_files
+
+    name, at, state = reference.partition("@")
+    timm = name.startswith("timm:")
+    if timm and (not at or state == "init"):
+        return ""
+    path = Path(state if timm else reference)
+    beside = [Path(f"{path}.data"), path.with_suffix(".data")]
+    beside += [] if timm else [*external_files(path), path.with_suffix(".toml")]
+    parts = [file_sha256(file) for file in dict.fromkeys([path, *beside])]
+    if settings is not None and settings.inputs:
+        parts.append(digest(plain(dict(settings.inputs))))
+    return "+".join(part for part in parts if part)
+
+
+def used_settings(settings: Settings, *, random: bool) -> dict[str, Any]:
+    """The settings, seed apart, that can change the numbers of a suite; exact ones use no images.
+
+    Records of one suite, protocol and version compare only when these are equal.
+    """
+    used: dict[str, Any] = {
+        "target": settings.target,
+        "size": list(settings.size) if settings.size else None,
+        "members": settings.members,
+    }
+    if random:
+        from ...suites.images import open_images
+
+        images = open_images(settings.images, settings.count, settings.seed).check()
+        used["images_sha256"] = images_identity(images)
+        used["draws"] = settings.draws
+        used["precision"] = settings.precision
+        used["recalibrate"] = settings.recalibrate
+    return used
+
+
+def _for_fill(
+    chosen: Sequence[tuple[str, str]], fill: Fill, known: Mapping[str, Suite]
+) -> list[tuple[str, str]]:
+    """The (suite, protocol) pairs of one fill: fidelity is for treated variants."""
+    pairs = [pair for pair in chosen if pair[0] != TREATED_ONLY]
+    asked = len(pairs) < len(chosen) or any(known[suite].random for suite, _ in pairs)
+    if fill != "none" and asked and TREATED_ONLY in known:
+        pairs.append((TREATED_ONLY, next(iter(known[TREATED_ONLY].protocols))))
+    return pairs

@@ -1,0 +1,292 @@
+"""Maps as PNG: which there are, on what scale each is shown, and what a treatment changed in them.
+
+Magnitudes use cividis, whose lightness rises evenly from dark to bright, also for colour-blind
+readers and in grey print. Differences and signed leans use a blue-to-red scale with symmetric
+limits, white at 0. How they are drawn is in `canvas`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ...adapters.errors import InputError, check_name
+from .canvas import NUMBERED, SIGNED_COLOURS, Frame, Scale, draw, sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from .canvas import Array, Pair, Span
+
+
+class MapSource(Protocol):
+    """What a figure needs to know of a record."""
+
+    suite: str
+    protocol: str
+    fill: str
+    settings: dict[str, Any]
+    model: Any
+
+    @property
+    def maps(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """Maps by name."""
+
+    @property
+    def label(self) -> str:
+        """Which record it is, for a person."""
+
+    @property
+    def file_stem(self) -> str:
+        """A safe name for its files."""
+
+
+LOG_DECADES = 3.0
+"""How far below its peak a map is shown on a logarithmic scale."""
+
+
+CLIPPED, MUCH = 99.5, 1.25
+"""Percentile at which a scale ends where the largest value is so many times larger: a few border
+pixels must not take all colours."""
+
+
+MEAN_ONE = 1e-3
+"""A mean so near to 1 needs no telling."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one kind of map is drawn.
+
+    `scale` is `mean` (times the mean), `log` (decades below the peak), `lean` (departure from the
+    mean, in % of it) or `signed` (as it is, about 0). `axes` names what rows and columns count.
+    `cells` lays the stride grid over it, `phases` a finer one; `places` says that values
+    stand at the places of a stimulus.
+    """
+
+    scale: str = "mean"
+    axes: tuple[str, str] = ("row (pixel)", "column (pixel)")
+    cells: bool = False
+    phases: bool = False
+    places: bool = False
+    what: str = ""
+
+
+_PHASES = Look(axes=("row mod {rows} (pixel)", "column mod {columns} (pixel)"), phases=True)
+
+
+_UNITS = Look(axes=("row (unit)", "column (unit)"))
+
+
+_PLACES = Look(axes=("stimulus's centre, row (pixel)", "its column (pixel)"), places=True)
+
+
+LOOKS: Mapping[str, Look] = {
+    "sensitivity": Look(cells=True, what="sensitivity"),
+    "sensitivity_sum": Look(cells=True, what="sensitivity, summed over images"),
+    "path_count": Look(cells=True, what="paths to the target"),
+    "phase_profile": replace(_PHASES, what="sensitivity of each phase"),
+    "comb_profile": replace(_PHASES, what="response of each phase"),
+    "gradient_profile": replace(_PHASES, what="gradient energy of each phase"),
+    "structure_profile": replace(_PHASES, what="expected energy of each phase"),
+    "erf": Look("log", what="effective receptive field"),
+    "units": Look("log", ("row of units", "column of units"), what="fields of units"),
+    "mean_feature_map": replace(_UNITS, what="mean magnitude of a unit, images"),
+    "constant_feature_map": replace(_UNITS, scale="lean", what="lean of a unit, plain image"),
+    "blind_spots": replace(_PLACES, what="response of the target"),
+    "blind_spots_logit": replace(_PLACES, what="response of the top logit"),
+    "phase_profile_start": replace(_PHASES, what="sensitivity of each phase, untrained"),
+    "phase_profile_end": replace(_PHASES, what="sensitivity of each phase, trained"),
+    "phase_accuracy": replace(_PHASES, what="accuracy by the box's phase, all epochs"),
+    "phase_contrast": replace(_PHASES, what="answer to the box by its phase"),
+    "erf_start": Look("log", what="effective receptive field, untrained"),
+    "erf_end": Look("log", what="effective receptive field, trained"),
+    "positions": Look(axes=("row of the block", "column of the block"), what="output change"),
+}
+"""By the map's name; others are drawn as magnitudes over pixels."""
+
+
+def draw_record(record: MapSource, folder: Path) -> list[Path]:
+    """Draw every map of `record` into `folder`; give the files' paths.
+
+    Maps with other axes than (rows, columns) or (n, m, rows, columns), or with values that are not
+    finite, are left out.
+    """
+    paths = []
+    for name, (scale, frame) in drawings(record).items():
+        path = folder / f"{_file_name(record)}.{name}.png"
+        draw(scale, path, frame)
+        paths.append(path)
+    return paths
+
+
+def drawings(record: MapSource) -> dict[str, tuple[Scale, Frame]]:
+    """What is drawn of each map of `record`, and what lies round it, by the map's name."""
+    variant = "as it is" if record.fill == "none" else f"kernel padding {record.fill}"
+    found = {}
+    for name, values in record.maps.items():
+        look = LOOKS.get(name, Look())
+        flat = tiled(np.asarray(values))
+        if flat is not None:
+            frame = _frame(record, name, look, np.shape(values), variant)
+            found[name] = scaled(flat, look.scale, look.what), frame
+    return found
+
+
+def plot(record: MapSource, names: Sequence[str] = ()) -> Figure:
+    """The maps of `record`, or those called `names`, as one figure.
+
+    Raises `InputError` for a record without maps, `UnknownNameError` for a name it does not have.
+    """
+    found = drawings(record)
+    if not found:
+        raise InputError(
+            f"{record.label} has no maps to plot; expected a finished record of a run's folder or "
+            "of `audit`: packed records are without maps"
+        )
+    for name in names:
+        check_name("map", name, found)
+    return sheet([found[name] for name in names or found])
+
+
+def draw_change(treated: MapSource, untreated: MapSource, folder: Path) -> list[Path]:
+    """Draw each map of `treated` less that of `untreated`, both over their means; give the paths.
+
+    Maps that only one of them has, or of unlike shapes, are left out.
+    """
+    paths = []
+    for name, values in treated.maps.items():
+        twin = untreated.maps.get(name)
+        after = tiled(np.asarray(values))
+        before = None if twin is None else tiled(np.asarray(twin))
+        if after is None or before is None or after.shape != before.shape:
+            continue
+        look = LOOKS.get(name, Look())
+        path = folder / f"{_file_name(treated)}.{name}.change.png"
+        variant = f"{treated.fill} less {untreated.fill}"
+        frame = _frame(treated, name, look, np.shape(values), variant)
+        change = per_mean(after) - per_mean(before)
+        draw(scaled(change, "signed", "change, in means of either map"), path, frame)
+        paths.append(path)
+    return paths
+
+
+def draw_map(
+    values: Any, path: Path, *, title: str, log: bool = False, signed: bool = False
+) -> None:
+    """Draw `values` (rows, columns) with a colour bar as the PNG `path`.
+
+    Magnitudes (>= 0) are shown over their mean, with `log` as the decimal logarithm of their share
+    of the peak; `signed` values as they are, with limits symmetric about 0.
+    """
+    scale = "signed" if signed else "log" if log else "mean"
+    draw(scaled(np.asarray(values, dtype=np.float64), scale, ""), path, Frame(title))
+
+
+def tiled(values: np.ndarray[Any, Any]) -> Array | None:
+    """`values` (rows, columns), or (n, m, rows, columns) laid out as one; None for other axes."""
+    if values.ndim == 4:
+        values = values.transpose(0, 2, 1, 3).reshape(
+            values.shape[0] * values.shape[2], values.shape[1] * values.shape[3]
+        )
+    if values.ndim != 2 or min(values.shape) < 2 or not np.isfinite(values).all():
+        return None
+    return np.asarray(values, dtype=np.float64)
+
+
+def per_mean(values: Array) -> Array:
+    """`values` over the magnitude of their mean; a map of mean 0 as it is."""
+    mean = abs(float(values.mean()))
+    return values / mean if mean else values
+
+
+def scaled(values: Array, scale: str, what: str) -> Scale:
+    """What is drawn of `values`, with the ends of its scale and what the colour bar says."""
+    if scale == "log":
+        peak = float(values.max()) or 1.0
+        shown = np.log10(np.maximum(values, peak * 10**-LOG_DECADES) / peak)
+        return Scale(shown, -LOG_DECADES, 0.0, _label(what, "log10 of the peak's share"))
+    if scale == "lean":
+        return _signed(100 * (per_mean(values) - 1), _label(what, "% of the mean"))
+    if scale == "signed" or values.min() < 0:
+        return _signed(values, what)
+    mean = float(values.mean()) or 1.0
+    shown = values / mean
+    top = max(_end(shown), 1e-12)
+    unit = "times the mean" + ("" if abs(mean - 1) < MEAN_ONE else f" ({mean:.3g})")
+    return Scale(shown, 0.0, top, _label(what, unit))
+
+
+def _end(values: Array) -> float:
+    """The largest of `values`, or a percentile where a few are much larger than the rest."""
+    most, largest = float(np.percentile(values, CLIPPED)), float(values.max())
+    return largest if largest <= MUCH * most or most == 0 else most
+
+
+def _signed(values: Array, label: str) -> Scale:
+    end = _end(np.abs(values)) or 1.0
+    return Scale(values, -end, end, label, SIGNED_COLOURS)
+
+
+def _label(what: str, unit: str) -> str:
+    return f"{what}, {unit}" if what else unit
+
+
+def _frame(record: MapSource, name: str, look: Look, shape: tuple[int, ...], variant: str) -> Frame:
+    """Title, axes, grid and extent of one map of `record`, whose own shape is `shape`."""
+    title = "\n".join(
+        (record.model.reference, f"{variant}; {record.suite}:{record.protocol}, {name}")
+    )
+    rows, columns = (a.format(rows=shape[-2], columns=shape[-1]) for a in look.axes)
+    spans = _spans(record, shape) if look.places else None
+    return Frame(title, (rows, columns), *_grid(record, look, shape), spans)
+
+
+def _grid(record: MapSource, look: Look, shape: tuple[int, ...]) -> tuple[Pair | None, str]:
+    """What the light lines enclose, and what that is called where its size is to be told."""
+    if len(shape) == 4:
+        return (shape[2], shape[3]), "each field"
+    if look.phases:
+        return (max(1, shape[0] // NUMBERED), max(1, shape[1] // NUMBERED)), ""
+    cell = _cell(record) if look.cells else None
+    return cell, "stride cell" if cell else ""
+
+
+def _cell(record: MapSource) -> Pair | None:
+    """The stride cell of the record's sensitivity, where it has phases."""
+    profile = record.maps.get("phase_profile")
+    if profile is None or np.ndim(profile) != 2:
+        return None
+    return int(profile.shape[0]), int(profile.shape[1])
+
+
+def _spans(record: MapSource, shape: tuple[int, ...]) -> tuple[Span, Span] | None:
+    """Pixels that the squares of a map of stimuli reach over, so that each is centred on its own.
+
+    None where the record does not say how large the stimulus was.
+    """
+    from ...suites.padding.blind_spots import PER_SIDE
+
+    spec, side = record.model.spec, record.settings.get("stimulus")
+    if not spec:
+        return None
+    side = side or max(1, round(min(spec["height"], spec["width"]) / PER_SIDE))
+    rows, columns = (
+        _span(spec[name], side, count)
+        for name, count in zip(("height", "width"), shape, strict=True)
+    )
+    return rows, columns
+
+
+def _span(size: int, side: int, count: int) -> Span:
+    step = (size - side) / (count - 1)
+    return (side - step) / 2, size - (side - step) / 2
+
+
+def _file_name(record: MapSource) -> str:
+    return record.file_stem.rpartition(".")[0]

@@ -1,0 +1,1 @@
+"""Text, numbers and files, as everything above writes them."""

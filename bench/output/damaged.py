@@ -1,0 +1,28 @@
+"""Reading what a damaged or foreign record may lack."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+T = TypeVar("T")
+
+
+MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+"""What a record of another version, or a damaged one, raises where it lacks what is looked for."""
+
+
+def kept(make: Callable[..., T], *arguments: Any) -> T | None:
+    """What `make` gives, or None where the record lacks what it speaks of."""
+    try:
+        return make(*arguments)
+    except MALFORMED:
+        return None

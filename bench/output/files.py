@@ -1,0 +1,49 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from ...adapters.errors import PerimetryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class StoreError(PerimetryError, OSError):
+    """The folder cannot be written or read."""
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file so that `path` is whole or absent, and durable; leaves nothing on an error."""
+    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("xb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that `path` is whole or absent."""
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def explain(error: OSError, where: Path) -> StoreError:
+    """Say what to do about an operating system's error."""
+    if error.errno in FULL:
+        return StoreError(
+            f"no space left for {where}; free some and give the same command again: every record "
+            "written so far is kept and will not be measured again"
+        )
+    return StoreError(f"cannot use {where}: {error.strerror or error}; name another folder")

@@ -1,0 +1,118 @@
+"""How an account is laid out: sections of sentences and small tables, folded to a width.
+
+This is the gate through which everything goes that is shown: no control character, line break or
+change of writing direction that a model's or a record's text may hold gets through.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+WIDTH = 96
+"""Columns where there is no terminal to ask, and at most."""
+
+
+NARROWEST = 40
+
+
+UNBROKEN = "\u00a0"
+"""A space at which no line breaks; shown as a plain one."""
+
+
+LONGEST = 4000
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small table with a line above it; cells are text that is safe to show."""
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A line that must stay whole, such as a command."""
+
+    text: str
+
+
+Block = str | Table | Literal
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it; text is a sentence of its own."""
+
+    title: str
+    blocks: list[Block] = field(default_factory=list)
+
+
+def lay_out(
+    sections: Sequence[Section], width: int = WIDTH, heading: Callable[[str], str] = str
+) -> str:
+    """The sections that hold something, as text of at most `width` columns where that can be."""
+    width = max(NARROWEST, min(width, WIDTH))
+    parts = [
+        "\n".join(
+            [
+                heading(clean(section.title, width)),
+                *(_block(block, width) for block in section.blocks),
+            ]
+        )
+        for section in sections
+        if section.blocks
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def safe(text: str) -> str:
+    """`text` made safe to show; spaces at which no line breaks stay."""
+    return UNBROKEN.join(clean(part, LONGEST) for part in text.split(UNBROKEN))
+
+
+def _block(block: Block, width: int) -> str:
+    if isinstance(block, Literal):
+        return f"    {clean(block.text, LONGEST)}"
+    if isinstance(block, Table):
+        return _table(block, width)
+    text = textwrap.fill(
+        safe(block),
+        width,
+        initial_indent="  - ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return text.replace(UNBROKEN, " ")
+
+
+def _table(table: Table, width: int) -> str:
+    """The table under its line; columns that have no room are left out from the right, and said."""
+    heads, rows = list(table.heads), [list(row) for row in table.rows]
+    left_out: list[str] = []
+    text = _tabulated(heads, rows)
+    while len(text[0]) > width and len(heads) > 2:
+        left_out.insert(0, heads.pop())
+        rows = [row[: len(heads)] for row in rows]
+        text = _tabulated(heads, rows)
+    caption = table.caption + (f" (no room for {', '.join(left_out)})" if left_out else "")
+    return "\n".join([_block(caption, width), *text])
+
+
+def _tabulated(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    from tabulate import tabulate
+
+    align = ["left"] + ["right"] * (len(heads) - 1)
+    rows = [[clean(cell) for cell in row] for row in rows]
+    text: str = tabulate(rows, heads, tablefmt="simple", disable_numparse=True, colalign=align)
+    return [f"    {line}" for line in text.split("\n")]

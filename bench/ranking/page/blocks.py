@@ -1,0 +1,52 @@
+"""Data inside a page: deflated, in base64, so that nothing in it can be markup.
+
+A block is the text of a `<script type="text/plain" id="...">` element, which no browser runs. Only
+letters, digits, `+`, `/` and `=` are in it, whatever the data hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+LEVEL = 9
+
+
+def packed(data: bytes) -> str:
+    """`data`, deflated (zlib) and in base64."""
+    return base64.b64encode(zlib.compress(data, LEVEL)).decode("ascii")
+
+
+def packed_json(content: Any) -> str:
+    """`content` as compact JSON, packed. Raises `ValueError` for a number that JSON has not."""
+    return packed(json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii"))
+
+
+def unpacked(block: str) -> bytes:
+    """What `packed` packed."""
+    return zlib.decompress(base64.b64decode(block))
+
+
+def element(name: str, block: str) -> str:
+    """The element of the page that holds `block`; `name` is ours, never a record's."""
+    return f'<script type="text/plain" id="{name}">{block}</script>'
+
+
+def grouped(items: Iterable[bytes], most: int) -> Iterator[list[bytes]]:
+    """`items` in their order, in groups of at least one and else at most `most` bytes."""
+    group: list[bytes] = []
+    size = 0
+    for item in items:
+        if group and size + len(item) > most:
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += len(item)
+    if group:
+        yield group

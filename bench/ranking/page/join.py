@@ -1,0 +1,121 @@
+"""Accuracy and the like from a table beside the records: `perimetry board --join CSV`.
+
+The file has a line for each set of weights with the columns `model` and, where it matters,
+`img_size`; every other column of numbers can be plotted. That is the form of timm's result files
+(`model,img_size,top1,top1_err,top5,top5_err,param_count,...`).
+
+A record of `timm:NAME.TAG` or of a file takes the line of that name (`timm:NAME` that of timm's
+default tag). A record without weights of
+its own (`timm:NAME@init`) takes, of all lines of its architecture, the one with the highest
+`top1`: what the architecture has been trained to. Lines of another image size are never taken.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ....adapters.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...records.record import Record
+
+
+KEYS = ("model", "img_size")
+
+
+BEST = "top1"
+
+
+Line = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Numbers by column, one for each model or None; and how they were found."""
+
+    columns: dict[str, list[float | None]]
+    note: str
+
+
+def join(path: Path, records: Sequence[Record]) -> Joined:
+    """Numbers of the table at `path` for the models that `records` are of, one record a model.
+
+    Raises `InputError` when the file has no column `model`, no column of numbers, or none of the
+    models.
+    """
+    lines = _read(path)
+    names = [name for name in lines[0] if name not in KEYS and any(_number(x[name]) for x in lines)]
+    if not names:
+        raise InputError(f"{str(path)!r} has no column of numbers beside {' and '.join(KEYS)}")
+    found = [_line_of(record, lines) for record in records]
+    hits = sum(line is not None for line in found)
+    if not hits:
+        raise InputError(
+            f"{str(path)!r} names none of the {len(records)} models at their image size; it has "
+            f"{lines[0]['model']!r} and the like, the records {records[0].model.reference!r}"
+        )
+    columns = {n: [_number(line[n]) if line else None for line in found] for n in names}
+    best = sum(line is not None and _bare(r) for r, line in zip(records, found, strict=True))
+    note = f"{path.name}: {hits} of {len(records)} models"
+    note += f"; {best} without weights take the best of their architecture's" if best else ""
+    return Joined(columns, note)
+
+
+def _read(path: Path) -> list[Line]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restkey="", restval="")
+            names, lines = reader.fieldnames or (), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}; expected a CSV table") from error
+    if "model" not in names or not lines:
+        raise InputError(
+            f"{str(path)!r} has no lines with a column `model`; expected columns such as "
+            "model,img_size,top1"
+        )
+    return [{k: v for k, v in line.items() if k} for line in lines]
+
+
+def _line_of(record: Record, lines: Sequence[Line]) -> Line | None:
+    """The line of a record's weights, or the best one of its architecture, at its image size."""
+    name = record.model.reference.removeprefix("timm:").removesuffix("@init")
+    side = record.model.spec.get("height")
+    held = [line for line in lines if side is None or _side(line) in (None, side)]
+    if not _bare(record):
+        known = {name, Path(name).name, Path(name).stem, _with_tag(record)}
+        return next((line for line in held if line["model"] in known), None)
+    own = [line for line in held if line["model"].partition(".")[0] == name]
+    return max(own, key=lambda line: _number(line.get(BEST, "")) or -math.inf, default=None)
+
+
+def _with_tag(record: Record) -> str | None:
+    """`NAME.TAG` of a pretrained timm model that was named without its tag."""
+    kind, _, name = record.model.reference.partition(":")
+    if kind != "timm" or "@" in name:
+        return None
+    from ....adapters.timm import with_tag
+
+    return with_tag(name)
+
+
+def _bare(record: Record) -> bool:
+    return record.model.reference.endswith("@init")
+
+
+def _side(line: Line) -> float | None:
+    return _number(line.get("img_size", ""))
+
+
+def _number(text: str) -> float | None:
+    """The finite number that `text` is, or None."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,197 @@
+"""Maps as a page holds them: one byte a value, on the scale that `pictures` would draw them on.
+
+Level by level fewer and coarser maps are kept, until they fit the room a page has for them. At the
+first level a model's panel has every map of its records, up to `SIDE` values a side. At the others
+there is one whole map, by means over blocks, beside the phase profile: what block means smooth
+away, because it repeats with the stride, is just what the profile holds, at full resolution. Two
+thumbnails, a whole map of `THUMB` values a side and a profile, are in the ranking at every level,
+and at the last one they are all that a panel has.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...figures.canvas import SIGNED_COLOURS
+from ...figures.maps import LOOKS, Look, scaled, tiled
+from ...output.damaged import BROKEN, kept
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ...figures.canvas import Array
+    from ...records.record import Record
+
+
+THUMB = 28
+
+
+SIDE = 256
+
+
+LEVELS: tuple[int | None, ...] = (None, 112, 56, 0)
+"""Longer side of the whole map; None for every map at its own size, up to `SIDE`; 0 for none."""
+
+
+WHOLE = ("sensitivity", "sensitivity_sum")
+
+
+PROFILES = ("phase_profile", "comb_profile")
+
+
+MEASURED = ("deadpixel",)
+"""Suites whose maps stand for a model before others."""
+
+
+SAMPLED = 48
+"""Variants or models that are packed to foresee what all will take."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A map in bytes, row by row, and what the page must know to draw it."""
+
+    data: bytes
+    facts: dict[str, Any]
+
+
+def pack_maps(records: Iterable[Record], level: int | None) -> list[Packed]:
+    """The maps of one model variant, suite by suite; maps that cannot be read are left out."""
+    found: list[Packed] = []
+    for record in records if level != 0 else ():
+        if level is not None and any(p.facts["name"] in WHOLE for p in found):
+            continue
+        found += _of_record(record, level)
+    return found
+
+
+def _of_record(record: Record, level: int | None) -> list[Packed]:
+    maps = read_maps(record)
+    wanted = maps if level is None else [n for n in (*WHOLE, *PROFILES) if n in maps]
+    made = [_pack(record, name, np.asarray(maps[name]), level) for name in wanted]
+    order = {name: place for place, name in enumerate((*WHOLE, *PROFILES))}
+    kept = [one for one in made if one is not None]
+    return sorted(kept, key=lambda one: order.get(one.facts["name"], len(order)))
+
+
+def read_maps(record: Record) -> dict[str, np.ndarray[Any, Any]]:
+    """The maps of a record, which are not kept in memory; none where they cannot be read."""
+    try:
+        maps = dict(record.maps)
+    except BROKEN:
+        maps = {}
+    record.forget()
+    return maps
+
+
+def _pack(
+    record: Record, name: str, values: np.ndarray[Any, Any], level: int | None
+) -> Packed | None:
+    flat = tiled(values)
+    if flat is None:
+        return None
+    look = LOOKS.get(name, Look())
+    shown = flat if name in PROFILES else reduced(flat, level or SIDE)
+    scale = scaled(shown, look.scale, look.what)
+    facts = {
+        "suite": record.suite,
+        "protocol": record.protocol,
+        "name": name,
+        "shape": list(shown.shape),
+        "of": list(flat.shape),
+        "low": _short(scale.low),
+        "high": _short(scale.high),
+        "label": scale.label,
+        "signed": scale.colours == SIGNED_COLOURS,
+        "mean": look.scale == "mean" and bool(flat.min() >= 0),
+        "axes": [a.format(rows=flat.shape[0], columns=flat.shape[1]) for a in look.axes],
+        "what": look.what or name,
+        "cell": kept(_cell, record) if look.cells else None,
+    }
+    return Packed(quantised(scale.shown, scale.low, scale.high), facts)
+
+
+def _cell(record: Record) -> list[int] | None:
+    """The stride cell of the record's sensitivity."""
+    target, spec = record.model.target, record.model.spec
+    if not target or not spec or not target.get("height") or not target.get("width"):
+        return None
+    return [round(spec[n] / target[n]) for n in ("height", "width")]
+
+
+def reduced(values: Array, side: int) -> Array:
+    """Means over equal blocks, so that neither axis is longer than `side`.
+
+    Blocks are whole: where a size is no multiple of them, the last rows and columns are shared out
+    in proportion.
+    """
+    return _reduced_rows(_reduced_rows(values, side).T, side).T
+
+
+def _reduced_rows(values: Array, side: int) -> Array:
+    rows = values.shape[0]
+    if rows <= side:
+        return values
+    edges = np.linspace(0, rows, side + 1)
+    sums = np.vstack([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    below = np.floor(edges).astype(int)
+    above = np.minimum(below + 1, rows)
+    at = sums[below] + (edges - below)[:, None] * (sums[above] - sums[below])
+    result: Array = np.diff(at, axis=0) * (side / rows)
+    return result
+
+
+def quantised(values: Array, low: float, high: float) -> bytes:
+    """`values`, rows first, as bytes: 0 at `low` and below, 255 at `high` and above."""
+    share = (values - low) / ((high - low) or 1.0)
+    return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8).tobytes()
+
+
+def thumbs(records: Iterable[Record]) -> list[tuple[bytes, list[Any]]]:
+    """The whole map and a phase profile of a variant, each with shape and top, for the ranking.
+
+    Both are over their means, from 0 to `top` means.
+    """
+    found: dict[str, tuple[bytes, list[Any]]] = {}
+    for record in sorted(records, key=lambda r: r.suite not in MEASURED):
+        if len(found) == 2:
+            break
+        maps = read_maps(record)
+        for kind, names in (("whole", WHOLE), ("profile", PROFILES)):
+            name = next((n for n in names if n in maps), None)
+            thumb = _thumb(maps[name]) if name and kind not in found else None
+            if thumb is not None:
+                found[kind] = thumb[0], [kind, *thumb[1]]
+    return list(found.values())
+
+
+def _thumb(values: np.ndarray[Any, Any]) -> tuple[bytes, list[Any]] | None:
+    flat = tiled(np.asarray(values))
+    if flat is None or flat.mean() <= 0:
+        return None
+    small = reduced(flat, THUMB if max(flat.shape) > 64 else 64)
+    shown = small / small.mean()
+    top = _short(float(shown.max()))
+    return quantised(shown, 0.0, top), [*shown.shape, top]
+
+
+def choose_level(variants: Sequence[Sequence[Record]], room: int) -> int | None:
+    """The first of `LEVELS` at which the maps of all `variants` take at most `room` bytes.
+
+    Foreseen from at most `SAMPLED` of them; the last level where none fits.
+    """
+    step = max(1, len(variants) // SAMPLED)
+    sample = variants[::step]
+    for level in LEVELS:
+        data = b"".join(p.data for records in sample for p in pack_maps(records, level))
+        if len(zlib.compress(data, 6)) * len(variants) / max(1, len(sample)) * 4 / 3 <= room:
+            return level
+    return LEVELS[-1]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")

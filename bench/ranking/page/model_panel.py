@@ -1,0 +1,181 @@
+"""What a model's panel shows beyond the ranking's numbers: words, maps, culprits, provenance.
+
+Models are gathered into groups, each packed by itself, so that opening one model unpacks a small
+part of the page. Their records go with them as JSON, for download.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...model_report.finding import sentences
+from ...model_report.provenance import provenance
+from ...model_report.report import QUESTIONS, TOPICS, findings
+from ...model_report.tables import label
+from ...output.damaged import kept
+from ...output.layout import Literal
+from ...output.text import clean
+from ...records.record import plain
+from .blocks import grouped, packed
+from .maps import SAMPLED, pack_maps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ....suites.base import Suite
+    from ...records.record import Record
+
+
+GROUP_BYTES = 400_000
+
+
+MOST_CULPRITS = 8
+
+
+Variants = dict[str, list["Record"]]
+"""The records of one model, by kernel padding."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Packed groups, and for each model its group and its place (maps: its offset) in it."""
+
+    blocks: list[str]
+    places: list[list[int]]
+
+    @property
+    def size(self) -> int:
+        """Characters that all of them take."""
+        return sum(map(len, self.blocks))
+
+
+def raw_records(models: Sequence[Variants], *, tables: bool) -> Groups:
+    """The records of each model as a JSON array, as they are stored, or without their tables."""
+    return _groups([_raw(variants, tables=tables) for variants in models], lists=True)
+
+
+def tables_fit(models: Sequence[Variants], room: float) -> bool:
+    """Whether records with all their tables take at most `room` bytes, foreseen from a sample."""
+    sample = models[:: max(1, len(models) // SAMPLED)]
+    size = raw_records(sample, tables=True).size
+    return size * len(models) <= room * max(1, len(sample))
+
+
+def panels(
+    models: Sequence[Variants], suites: Mapping[str, Suite], level: int | None
+) -> tuple[Groups, Groups]:
+    """What each model's panel says, with the facts of its maps; and the maps' bytes."""
+    told, pictures = [], []
+    for variants in models:
+        data = _Bytes()
+        fills = {fill: _of_variant(held, suites) for fill, held in variants.items()}
+        for fill, held in variants.items():
+            fills[fill]["maps"] = [
+                {**one.facts, "at": data.place(one.data)} for one in pack_maps(held, level)
+            ]
+        told.append(_json({"fills": fills, **_provenance(variants, suites)}))
+        pictures.append(bytes(data.held))
+    return _groups(told, lists=True), _groups(pictures, lists=False)
+
+
+class _Bytes:
+    """Bytes of one model's maps; equal maps are held once."""
+
+    def __init__(self) -> None:
+        self.held = bytearray()
+        self.places: dict[bytes, int] = {}
+
+    def place(self, data: bytes) -> int:
+        if data not in self.places:
+            self.places[data] = len(self.held)
+            self.held += data
+        return self.places[data]
+
+
+def _groups(items: Sequence[bytes], *, lists: bool) -> Groups:
+    """`items` in packed groups: as lists of JSON, or one after the other."""
+    blocks, places = [], []
+    for number, group in enumerate(grouped(items, GROUP_BYTES)):
+        blocks.append(packed(b"[" + b",".join(group) + b"]" if lists else b"".join(group)))
+        offset = 0
+        for place, item in enumerate(group):
+            places.append([number, place if lists else offset])
+            offset += len(item)
+    return Groups(blocks, places)
+
+
+def _of_variant(records: Sequence[Record], suites: Mapping[str, Suite]) -> dict[str, Any]:
+    """Sentences suite by suite, culprits and notes of one kernel padding."""
+    return {
+        "words": [
+            [f"{label(f)}: {QUESTIONS.get(f.record.suite, '')}".strip(": "), said]
+            for f in findings(records, suites)
+            if (said := [clean(s, 2000) for s in _sentences(f)])
+        ],
+        "culprits": _culprits(records),
+        "layers": sum(len(r.tables.get("culprits", [])) for r in records),
+        "notes": list(dict.fromkeys(clean(note, 600) for r in records for note in r.notes)),
+        "gaps": _gaps(records),
+    }
+
+
+def _sentences(finding: Any) -> list[str]:
+    topics, words = TOPICS.get(finding.record.suite, ((), {}))
+    return sentences(finding, topics, words)
+
+
+def _culprits(records: Sequence[Record]) -> list[list[Any]]:
+    """Name, kernel and reduction of imbalance of the strided layers at fault, the worst first."""
+    rows = [row for r in records for row in r.tables.get("culprits", [])]
+    return [one for row in rows[:MOST_CULPRITS] if (one := kept(_culprit, row)) is not None]
+
+
+def _culprit(row: Mapping[str, Any]) -> list[Any]:
+    kernel, stride = ("x".join(map(str, row[name])) for name in ("kernel", "stride"))
+    what = clean(f"{row['kind']}, kernel {kernel}, stride {stride}", 80)
+    return [clean(str(row["name"]), 80), what, float(f"{row['reduction']:.4g}")]
+
+
+def _gaps(records: Sequence[Record]) -> list[str]:
+    """Suites that gave nothing, and why."""
+    return [
+        clean(f"{r.suite}:{r.protocol} {r.status}: {_why(r)}", 600)
+        for r in records
+        if r.status != "ok"
+    ]
+
+
+def _why(record: Record) -> str:
+    return (record.error.message if record.error else record.reason) or "no reason was kept"
+
+
+def _provenance(variants: Variants, suites: Mapping[str, Suite]) -> dict[str, Any]:
+    """Facts in sentences, and the command that makes the records again."""
+    blocks = kept(provenance, [r for held in variants.values() for r in held], suites) or []
+    return {
+        "facts": [clean(block, 1200) for block in blocks if isinstance(block, str)][:-1],
+        "command": next((clean(b.text, 4000) for b in blocks if isinstance(b, Literal)), None),
+    }
+
+
+def _json(content: Any) -> bytes:
+    """Compact JSON; numbers that JSON has not, which a hostile record may hold, become words."""
+    try:
+        return _strict(content)
+    except ValueError:
+        return _strict(plain(content))
+
+
+def _strict(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def _raw(variants: Variants, *, tables: bool) -> bytes:
+    return _json([_dump(record, tables=tables) for held in variants.values() for record in held])
+
+
+def _dump(record: Record, *, tables: bool) -> dict[str, Any]:
+    content: dict[str, Any] = record.model_dump(mode="json")
+    return content if tables else {**content, "tables": {}}

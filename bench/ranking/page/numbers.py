@@ -1,0 +1,279 @@
+"""The numbers of a page: a column for each metric and kernel padding, a place in it for each model.
+
+Models stand in the order of the board. Numbers have six significant digits; the records that a
+panel offers for download have all. Ranks are those of the models within one kernel padding, by the
+board's rule, so that tie groups follow whichever metric a reader ranks by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from ....suites.deadpixel import NOT_SIMPLY_BETTER
+from ...output.text import clean
+from ...records.selection import why_missing
+from ...statistics.difference import difference
+from ..tables import MAIN, caption
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ...records.record import Record
+    from ..board import Board, Row
+    from .join import Joined
+
+
+Column = list[float | None]
+
+
+COSTS = {
+    "gradients": ("seconds of gradients", "gradients_s"),
+    "measure": ("seconds of measuring, beside gradients", "measure_s"),
+    "memory": ("peak memory (MiB)", "peak_memory_mib"),
+}
+"""What measuring cost: title, and the field of `Timing`."""
+
+
+def content(board: Board, joined: Joined | None = None) -> dict[str, Any]:
+    """Everything the page needs before a model is opened."""
+    grid = _grid(board)
+    fills = list(dict.fromkeys(["none", *(row.fill for row in board.rows)]))
+    fills = [fill for fill in fills if any(fill in rows for rows in grid.values())]
+    reasons = _Reasons()
+    columns = board.columns
+    return {
+        "fills": fills,
+        "sort": board.sort,
+        "shown": [c for c in MAIN if c in columns],
+        "caption": [clean(line, 4000) for line in caption(board) if line != NOT_SIMPLY_BETTER],
+        "note": NOT_SIMPLY_BETTER,
+        "metrics": [_metric(board, column) for column in columns],
+        "models": _models(grid),
+        "untouched": {fill: _untouched(grid, fill) for fill in fills if fill != "none"},
+        "numbers": [
+            {fill: _numbers(board, grid, column, fill, reasons) for fill in fills}
+            for column in columns
+        ],
+        "reasons": reasons.texts,
+        "costs": _costs(grid),
+        "joined": _joined(joined),
+    }
+
+
+def variants(board: Board) -> list[dict[str, list[Record]]]:
+    """The records of each model by kernel padding, in the page's order."""
+    order = {name: place for place, name in enumerate(board.suites)}
+    return [
+        {
+            fill: sorted(row.records.values(), key=lambda r: order.get(r.suite, len(order)))
+            for fill, row in sorted(rows.items(), key=lambda item: item[0] != "none")
+        }
+        for rows in _grid(board).values()
+    ]
+
+
+def stand_ins(board: Board) -> list[Record]:
+    """One record of each model, the one that says most of it, in the page's order."""
+    return [_best(rows.values()) for rows in _grid(board).values()]
+
+
+class _Reasons:
+    """Texts that many cells share, each held once."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._places: dict[str, int] = {}
+
+    def place(self, text: str) -> int:
+        if text not in self._places:
+            self._places[text] = len(self.texts)
+            self.texts.append(clean(text, 600))
+        return self._places[text]
+
+
+def _grid(board: Board) -> dict[str, dict[str, Row]]:
+    """Rows by model and kernel padding; models in the order of their untreated rows, then others.
+
+    A page has a line for each model, so its order is that of the models as they are.
+    """
+    first = sorted(board.rows, key=lambda row: row.fill != "none")
+    grid: dict[str, dict[str, Row]] = {}
+    for row in first:
+        grid.setdefault(row.model, {})[row.fill] = row
+    return grid
+
+
+def _metric(board: Board, column: str) -> dict[str, Any]:
+    """What a column holds, for headers and menus."""
+    prefix, _, name = column.partition(".")
+    known = board.metric(column)
+    suite = board.suites.get(prefix.partition(":")[0])
+    return {
+        "id": clean(column, 120),
+        "suite": clean(prefix, 60),
+        "name": clean(name, 60),
+        "definition": known.definition if known else "",
+        "unit": known.unit if known else "",
+        "better": known.better if known else "neither",
+        "even": known.even if known else None,
+        "headline": suite is not None and suite.headline == name,
+    }
+
+
+def _models(grid: dict[str, dict[str, Row]]) -> dict[str, list[Any]]:
+    references = list(grid)
+    best = [_best(rows.values()) for rows in grid.values()]
+    return {
+        "reference": [clean(reference, 1000) for reference in references],
+        "name": [clean(name, 200) for name in short_names(references)],
+        "family": [clean(family(record), 60) for record in best],
+        "input": [_input(record) for record in best],
+        "weights": [_weights(record) for record in best],
+    }
+
+
+def _best(rows: Iterable[Row]) -> Record:
+    """The record that says most of its model."""
+    records = [record for row in rows for record in row.records.values()]
+    return next((r for r in records if r.model.spec), records[0])
+
+
+def short_names(references: Sequence[str]) -> list[str]:
+    """References without `timm:`, and files without their folders, where that tells them apart."""
+    short = [_short_name(reference) for reference in references]
+    times = Counter(short)
+    return [s if times[s] == 1 else r for s, r in zip(short, references, strict=True)]
+
+
+def _short_name(reference: str) -> str:
+    if reference.endswith(".onnx"):
+        return PurePath(reference).name
+    return reference.removeprefix("timm:")
+
+
+def _is_timm(reference: str) -> bool:
+    return reference.startswith("timm:")
+
+
+def family(record: Record) -> str:
+    """The module of timm that defines a model; `ONNX file`, or `other`."""
+    reference = record.model.reference
+    if _is_timm(reference):
+        from ....adapters.timm import family_of
+
+        name = reference.removeprefix("timm:").partition("@")[0]
+        return family_of(name) or "unknown to timm"
+    runtime = record.model.source.get("runtime")
+    return "ONNX file" if runtime == "onnxruntime" or reference.endswith(".onnx") else "other"
+
+
+def _input(record: Record) -> str:
+    spec = record.model.spec
+    return f"{spec.get('height')} x {spec.get('width')}" if spec else ""
+
+
+def _weights(record: Record) -> str:
+    source = record.model.source
+    return clean(source.get("weights") or source.get("file") or "", 80)
+
+
+def _untouched(grid: dict[str, dict[str, Row]], fill: str) -> list[int]:
+    """Places of the models in which the kernel padding found nothing to grow."""
+    return [
+        place
+        for place, rows in enumerate(grid.values())
+        if fill in rows
+        and any(
+            (t := r.model.treatment) and not t.get("layers") for r in rows[fill].records.values()
+        )
+    ]
+
+
+def _numbers(
+    board: Board, grid: dict[str, dict[str, Row]], column: str, fill: str, reasons: _Reasons
+) -> dict[str, Any]:
+    """One column of one kernel padding: values, intervals, ranks, reasons, and the change."""
+    held = [rows.get(fill) for rows in grid.values()]
+    values = [_value(row, column) for row in held]
+    ranks = board.ranking([row for row in held if row is not None], column)
+    found = {
+        "v": [_short(v[0]) for v in values],
+        "low": _unless_empty([_short(v[1]) for v in values]),
+        "high": _unless_empty([_short(v[2]) for v in values]),
+        "rank": _unless_empty([ranks.get(row.model) if row else None for row in held]),
+        "why": {
+            str(place): reasons.place(why)
+            for place, row in enumerate(held)
+            if row is not None and values[place][0] is None and (why := _why(row, column))
+        },
+    }
+    return found if fill == "none" else {**found, **_changes(grid, column, fill)}
+
+
+def _value(row: Row | None, column: str) -> tuple[float | None, float | None, float | None]:
+    record, metric = row.find(column) if row else (None, "")
+    held = record.metrics.get(metric) if record else None
+    return (held.value, held.low, held.high) if held else (None, None, None)
+
+
+def _why(row: Row, column: str) -> str | None:
+    record, metric = row.find(column)
+    return why_missing(record, metric)
+
+
+def _changes(grid: dict[str, dict[str, Row]], column: str, fill: str) -> dict[str, Any]:
+    """Treated less untreated, with its interval."""
+    found = [_change(rows.get(fill), rows.get("none"), column) for rows in grid.values()]
+    return {
+        "change": _unless_empty([_short(c.value) if c else None for c in found]),
+        "changeLow": _unless_empty([_short(c.low) if c else None for c in found]),
+        "changeHigh": _unless_empty([_short(c.high) if c else None for c in found]),
+    }
+
+
+def _change(treated: Row | None, untreated: Row | None, column: str) -> Any:
+    if treated is None or untreated is None:
+        return None
+    (after, metric), (before, _) = treated.find(column), untreated.find(column)
+    return difference(after, before, metric) if after and before else None
+
+
+def _costs(grid: dict[str, dict[str, Row]]) -> dict[str, dict[str, Any]]:
+    """What measuring the untreated variant cost, where anything is known of it."""
+    rows = [held.get("none") or next(iter(held.values())) for held in grid.values()]
+    found = {
+        name: {"title": title, "v": [_cost(row, field) for row in rows]}
+        for name, (title, field) in COSTS.items()
+    }
+    return {name: cost for name, cost in found.items() if any(cost["v"])}
+
+
+def _cost(row: Row, field: str) -> float | None:
+    """Seconds add up over the suites; gradients are shared by them, and memory is a peak."""
+    values = [v for r in row.records.values() if _known(v := getattr(r.timing, field))]
+    if not values:
+        return None
+    return _short(sum(values) if field == "measure_s" else max(values))
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _joined(joined: Joined | None) -> dict[str, Any] | None:
+    if joined is None:
+        return None
+    columns = {clean(n, 60): [_short(v) for v in vs] for n, vs in joined.columns.items()}
+    return {"columns": columns, "note": clean(joined.note, 600)}
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _unless_empty(column: Sequence[Any]) -> list[Any] | None:
+    """`column`, or None where nothing is in it."""
+    return list(column) if any(value is not None for value in column) else None

@@ -1,0 +1,176 @@
+"""The leaderboard as one HTML page that opens from disk: `perimetry board DIR --html OUT`.
+
+Everything is in the file: numbers, maps, records, the page's own code and the libraries it uses
+(Tabulator, D3, Observable Plot, deflated; `vendor_licences.txt`). Its content security policy lets
+the browser run only the scripts whose hash it names, and lets it fetch nothing at all. Names and
+texts of models and records are data in packed blocks (see `blocks`), never markup, and the
+scripts put them into the page as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from ...figures.canvas import COLOURS, SIGNED_COLOURS
+from ...output.files import write_text
+from ...output.templates import asset, fill_in
+from ...output.text import clean
+from .blocks import element, packed, packed_json
+from .maps import choose_level, thumbs
+from .model_panel import panels, raw_records, tables_fit
+from .numbers import content, variants
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ..board import Board
+    from .join import Joined
+    from .model_panel import Variants
+
+
+MEGABYTE = 1_000_000
+
+
+LARGEST = 8 * MEGABYTE
+"""A page takes no more than this, unless asked to."""
+
+
+TABLES_ROOM = 0.2
+"""Share of a page up to which its records keep all their tables."""
+
+
+LIBRARIES = ("vendor_tabulator.js", "vendor_d3.js", "vendor_plot.js")
+
+
+OWN_SCRIPTS = tuple(
+    f"page_{name}.js"
+    for name in ("core", "maps", "rows", "cells", "table", "field", "model", "plots", "main")
+)
+
+
+STYLES = (
+    "vendor_tabulator.css",
+    *("page.css", "page_board.css", "page_table.css", "page_model.css", "page_narrow.css"),
+)
+
+
+LICENCES = "vendor_licences.txt"
+
+
+def write_page(
+    board: Board,
+    path: Path,
+    *,
+    title: str,
+    joined: Joined | None = None,
+    largest: int = LARGEST,
+    created: datetime | None = None,
+) -> int:
+    """Write the page of `board` to `path`, whole or not at all; its size in bytes.
+
+    Maps are made coarser until the page is at most about `largest` bytes.
+    """
+    text = page(board, title=title, joined=joined, largest=largest, created=created)
+    write_text(path, text)
+    return len(text.encode())
+
+
+def page(
+    board: Board,
+    *,
+    title: str,
+    joined: Joined | None = None,
+    largest: int = LARGEST,
+    created: datetime | None = None,
+) -> str:
+    """The page of `board` as text."""
+    when = created or datetime.now(UTC)
+    libraries = [asset(name) for name in LIBRARIES]
+    fixed = {f"library-{n}": packed(text.encode()) for n, text in enumerate(libraries)}
+    room = largest - _fixed_size() - sum(map(len, fixed.values()))
+    blocks = {**fixed, **_blocks(board, joined, room, when)}
+    script = own_script()
+    return fill_in(
+        asset("page.html"),
+        title=html.escape(clean(title)),
+        policy=policy([*libraries, script]),
+        styles="\n".join(asset(name) for name in STYLES),
+        licences=html.escape(asset(LICENCES)),
+        blocks="\n".join(element(name, block) for name, block in blocks.items()),
+        script=f"<script>{script}</script>",
+    )
+
+
+def policy(scripts: Sequence[str]) -> str:
+    """A content security policy that runs just `scripts` and fetches nothing."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def own_script() -> str:
+    """The page's own code, in one scope."""
+    own = "\n".join(asset(name) for name in OWN_SCRIPTS)
+    return f'"use strict";\n(() => {{\n{own}\n}})();'
+
+
+def _fixed_size() -> int:
+    return sum(len(asset(name).encode()) for name in (*OWN_SCRIPTS, *STYLES, LICENCES, "page.html"))
+
+
+def _blocks(board: Board, joined: Joined | None, room: int, when: datetime) -> dict[str, str]:
+    """Every block of the page by name: the numbers, the thumbnails, and the groups of details."""
+    models = variants(board)
+    whole = tables_fit(models, TABLES_ROOM * room)
+    raw = raw_records(models, tables=whole)
+    small, shapes = _thumbs(models)
+    numbers = content(board, joined)
+    room -= raw.size + len(small) + len(packed_json(numbers))
+    level = choose_level([held for variants in models for held in variants.values()], room)
+    words, maps = panels(models, board.suites, level)
+    groups = {"words": words, "maps": maps, "records": raw}
+    numbers |= {
+        "thumbs": shapes,
+        "places": {name: group.places for name, group in groups.items()},
+        "tables": whole,
+        "level": level,
+        "colours": _colours(),
+        "made": f"perimetry {metadata.version('perimetry')}, {when:%Y-%m-%d}",
+    }
+    blocks = {"data": packed_json(numbers), "thumbs": small}
+    for name, group in groups.items():
+        blocks |= {f"{name}-{number}": block for number, block in enumerate(group.blocks)}
+    return blocks
+
+
+def _thumbs(models: Sequence[Variants]) -> tuple[str, list[dict[str, list[Any]]]]:
+    """All thumbnails in a block; by model and fill their kind, rows, columns, top, offset."""
+    data = bytearray()
+    shapes = []
+    for fills in models:
+        held: dict[str, list[Any]] = {}
+        for fill, records in fills.items():
+            held[fill] = []
+            for pixels, facts in thumbs(records):
+                held[fill].append([*facts, len(data)])
+                data += pixels
+        shapes.append(held)
+    return packed(bytes(data)), shapes
+
+
+def _colours() -> dict[str, str]:
+    """Red, green and blue (256, 3) of both colour maps, in base64."""
+    from matplotlib import colormaps
+
+    names = {"magnitude": COLOURS, "signed": SIGNED_COLOURS}
+    tables = {k: colormaps[n](range(256), bytes=True)[:, :3].tobytes() for k, n in names.items()}
+    return {k: base64.b64encode(table).decode() for k, table in tables.items()}

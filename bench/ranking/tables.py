@@ -1,0 +1,292 @@
+"""The board for people and programs: terminal table, Markdown, LaTeX, CSV, JSON.
+
+The table and Markdown show the main columns, with `n/a [1]` or `failed [1]` and the reason in a
+footnote where a number is missing. CSV and JSON hold all columns; there, what is missing is empty
+or null, with its reason beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ...suites.deadpixel import NOT_SIMPLY_BETTER
+from ..output.text import clean, code, spreadsheet
+from ..records.selection import why_missing
+from .board import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .board import Board
+
+
+FORMATS = ("table", "md", "csv", "json", "tex")
+
+
+MAIN = {
+    "deadpixel.weakest": "weakest",
+    "deadpixel.imbalance": "imbalance",
+    "structure.weakest": "struct.",
+    "erf.luo_size": "ERF px",
+    "erf.r_squared": "R²",
+    "fidelity.top1_agreement": "top-1",
+}
+"""Columns of the table and their short heads; `weakest` is followed by its change."""
+
+
+CHANGES = ("deadpixel.weakest",)
+
+
+DROPPED_FIRST = ("R²", "ERF px", "struct.", "imbalance", "top-1")
+"""What a narrow terminal loses, in this order."""
+
+
+MODEL_WIDTH = 32
+
+
+LOPSIDED = 0.8
+"""An interval whose nearer end is closer than this share of the farther one is shown whole."""
+
+
+@dataclass
+class Footnotes:
+    """Reasons, numbered in order of appearance; the same reason keeps its number."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def mark(self, text: str) -> str:
+        """The mark `[n]` that stands for `text`."""
+        return f"[{self.numbers.setdefault(text, len(self.numbers) + 1)}]"
+
+
+def render(board: Board, form: str, *, width: int | None = None) -> str:
+    """The board as `form`, one of `FORMATS`; a table drops columns until it fits `width`."""
+    if form == "csv":
+        return to_csv(board)
+    if form == "json":
+        return to_json(board)
+    if form == "md":
+        return _to_markdown(board)
+    if form == "tex":
+        return _to_latex(board)
+    return _to_table(board, width)
+
+
+def to_csv(board: Board) -> str:
+    """All columns; text that a spreadsheet could take for a formula is quoted."""
+    frame = board.frame()
+    for name in frame.columns:
+        values = frame[name]
+        if values.map(lambda v: isinstance(v, str)).any():
+            frame[name] = values.map(lambda v: spreadsheet(v) if isinstance(v, str) else v)
+    text: str = frame.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def to_json(board: Board) -> str:
+    """All columns, rows in rank order, with the caption."""
+    content = {
+        "sort": board.sort,
+        "caption": caption(board),
+        "rows": [board.cells(row) for row in board.rows],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def caption(board: Board) -> list[str]:
+    """What a reader must know beside the numbers."""
+    lines = []
+    metric = board.metric(board.sort or "")
+    if metric is not None:
+        best = {"lower": ", lowest first", "higher": ", highest first", "neither": ""}
+        lines.append(
+            f"Ranked by {board.sort} ({metric.definition}){best[metric.better]}. {_ties(board)}"
+        )
+    if any(column.startswith("deadpixel") for column in board.columns):
+        lines.append(NOT_SIMPLY_BETTER)
+    return [*lines, *_made_with(board)]
+
+
+def _ties(board: Board) -> str:
+    """When rows share a rank, and what stands beside an estimate."""
+    values = (row.find(board.sort or "") for row in board.rows)
+    held = [r.metrics[m] for r, m in values if r is not None and m in r.metrics]
+    if all(one.low is None for one in held if one.value is not None):
+        return "Rows whose difference is rounding, or has no interval to go by, share a rank."
+    return (
+        "Rows that the 95 % interval of the difference does not separate from the first of their "
+        "group share its rank. After ± stands half a 95 % interval, in brackets the whole of it."
+    )
+
+
+def _made_with(board: Board) -> list[str]:
+    """Protocols and images behind the numbers."""
+    protocols = {f"{r.suite}:{r.protocol} (version {r.version})" for r in board.records}
+    images = {
+        f"{r.images.count} x {r.images.name}, seed {r.seed}" for r in board.records if r.images
+    }
+    fitted = {f"{r.fit_images.count} x {r.fit_images.name}" for r in board.records if r.fit_images}
+    lines = [f"Protocols: {', '.join(sorted(protocols))}."] if protocols else []
+    if images:
+        lines.append(f"Images: {clean('; '.join(sorted(images)))}.")
+    if fitted:
+        lines.append(
+            f"Kernel padding fit was fitted on {clean(', '.join(sorted(fitted)))}, which are none "
+            "of these images."
+        )
+    return lines
+
+
+def _to_markdown(board: Board) -> str:
+    notes = Footnotes()
+    heads, rows = _main_cells(board, notes, code)
+    parts = [_tabulated(heads, rows, "pipe"), *caption(board)]
+    parts += [f"[{n}] {code(text)}" for text, n in notes.numbers.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _to_latex(board: Board) -> str:
+    """A `tabular` for the booktabs package, with what to know beside it as comments above it."""
+    from tabulate import tabulate
+
+    notes = Footnotes()
+    heads, rows = _main_cells(board, notes, _short_name)
+    told = [*caption(board), *(f"[{n}] {clean(text)}" for text, n in notes.numbers.items())]
+    align = ["left", "left"] + ["right"] * (len(heads) - 2)
+    table = tabulate(
+        [[cell.replace("±", "$PM$") for cell in row] for row in rows],
+        heads,
+        tablefmt="latex_booktabs",
+        disable_numparse=True,
+        colalign=align,
+    )
+    body = table.replace(r"\$PM\$", r"$\pm$")
+    return "\n".join([*(f"% {line}" for line in told), r"% \usepackage{booktabs}", body]) + "\n"
+
+
+def _to_table(board: Board, width: int | None) -> str:
+    notes = Footnotes()
+    heads, rows = _main_cells(board, notes, _short_name)
+    text, hidden = _fitted(heads, rows, width)
+    lines = [text, "", *caption(board)]
+    if hidden:
+        lines.append(f"Hidden to fit the terminal: {', '.join(hidden)}.")
+    lines += [f"[{n}] {clean(text)}" for text, n in notes.numbers.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _fitted(heads: list[str], rows: list[list[str]], width: int | None) -> tuple[str, list[str]]:
+    """The table without the columns that `width` has no room for, and these columns."""
+    hidden: list[str] = []
+    candidates = [head for head in DROPPED_FIRST if head in heads]
+    while True:
+        kept = [i for i, head in enumerate(heads) if head not in hidden]
+        text = _tabulated([heads[i] for i in kept], [[r[i] for i in kept] for r in rows], "simple")
+        if width is None or not candidates or len(text.split("\n", 1)[0]) <= width:
+            return text, hidden
+        hidden.append(candidates.pop(0))
+
+
+def _tabulated(heads: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> str:
+    from tabulate import tabulate
+
+    align = ["left", "left"] + ["right"] * (len(heads) - 2)
+    text: str = tabulate(rows, heads, tablefmt=form, disable_numparse=True, colalign=align)
+    return text
+
+
+def _main_cells(
+    board: Board, notes: Footnotes, name: Callable[[str], str]
+) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the main columns that some row has."""
+    columns = {c: head for c, head in MAIN.items() if c in board.columns}
+    if board.sort is not None and board.sort not in columns:
+        columns = {board.sort: board.sort, **columns}
+    treated = any(row.fill != "none" for row in board.rows)
+    changes = [c for c in CHANGES if treated and c in columns]
+    heads = [
+        "model",
+        "fill",
+        "rank",
+        *columns.values(),
+        *(f"change of {columns[c]}" for c in changes),
+    ]
+    rows = [
+        [
+            name(row.model),
+            _fill_cell(row, notes),
+            "" if row.rank is None else str(row.rank),
+            *(_cell(board, row, column, notes) for column in columns),
+            *(_change_cell(board, row, column, notes) for column in changes),
+        ]
+        for row in board.rows
+    ]
+    return heads, rows
+
+
+def _short_name(reference: str) -> str:
+    """The reference without `timm:`; of a long path its end, of another long one both ends."""
+    name = clean(reference.removeprefix("timm:"), 10_000)
+    if len(name) > MODEL_WIDTH and reference.endswith(".onnx"):
+        return f"...{name[3 - MODEL_WIDTH :]}"
+    return clean(name, MODEL_WIDTH)
+
+
+def _fill_cell(row: Row, notes: Footnotes) -> str:
+    """The fill; marked where kernel padding found nothing to grow."""
+    treatments = [r.model.treatment for r in row.records.values() if r.model.treatment]
+    if treatments and not treatments[0]["layers"]:
+        reasons = dict.fromkeys((treatments[0].get("left") or {}).values())
+        why = "; ".join(reasons) or "every strided kernel is divisible by its stride"
+        return f"{row.fill} {notes.mark(f'untouched: {why}')}"
+    return row.fill
+
+
+def _cell(board: Board, row: Row, column: str, notes: Footnotes) -> str:
+    record, metric = row.find(column)
+    held = record.metrics.get(metric) if record else None
+    if held is None or held.value is None:
+        return _missing_cell(row, column, notes)
+    if column != board.sort and column not in CHANGES:
+        return number(held.value)
+    return _with_interval(number(held.value), held.value, held.low, held.high)
+
+
+def _missing_cell(row: Row, column: str, notes: Footnotes) -> str:
+    record, metric = row.find(column)
+    if record is None and column.startswith("fidelity") and row.fill == "none":
+        return ""
+    word = "failed" if record is not None and record.status == "failed" else "n/a"
+    return f"{word} {notes.mark(why_missing(record, metric) or '')}"
+
+
+def _change_cell(board: Board, row: Row, column: str, notes: Footnotes) -> str:
+    cells: dict[str, Any] = board.cells_of(row, column)
+    value = cells.get(f"{column}.change")
+    if value is None:
+        return "" if row.fill == "none" else f"n/a {notes.mark('no value to compare')}"
+    low, high = cells[f"{column}.change.low"], cells[f"{column}.change.high"]
+    return _with_interval(f"{value:+.3f}", value, low, high)
+
+
+def _with_interval(text: str, value: float, low: float | None, high: float | None) -> str:
+    """The text of `value` and half its interval, or both ends where they are not equally far."""
+    if low is None or high is None:
+        return text
+    below, above = value - low, high - value
+    half = max(below, above)
+    if min(below, above) >= LOPSIDED * half:
+        aligned = abs(value) >= 10 and half >= 0.1
+        return f"{text} ±{half:.1f}" if aligned else f"{text} ±{number(half)}"
+    decimals = 3 if half < 0.05 else 2 if abs(value) < 10 else 1
+    sign = "+" if text.startswith(("+", "-")) else ""
+    return f"{text} ({low:{sign}.{decimals}f} to {high:{sign}.{decimals}f})"
+
+
+def number(value: float) -> str:
+    """Three decimals under 10, one above; tiny numbers in scientific notation."""
+    if value != 0 and abs(value) < 0.0005:
+        return f"{value:.0e}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

@@ -1,0 +1,109 @@
+"""A folder of records as one sorted `.jsonl`, for git: `pack` writes it, `Packed` reads it.
+
+One record a line, its JSON with sorted keys; lines in order of reference, fill, suite, protocol and
+key. The same records give the same bytes, whatever the order and the place they were made in.
+Maps and bootstrap draws stay behind: a packed record has no arrays, so that a board compares its
+rows by independent intervals where that of the folder pairs their draws.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from functools import partial
+from pathlib import Path
+
+from ...adapters.errors import InputError
+from ..output.files import StoreError, explain, write_atomically
+from .record import Record
+from .store import Store, parse_record
+
+SUFFIXES = (".jsonl", ".jsonl.gz")
+
+
+def pack(store: Store, path: Path | str, *, tables: bool = True) -> int:
+    """Write the records of `store` to the file `path`, whole or not at all; how many they are.
+
+    Without `tables`, which no board shows, a record takes half the room.
+    Raises `StoreError` when one of them cannot be read (a published set must not lack a row that
+    nobody misses) or `path` cannot be written, `InputError` when its name ends in neither `.jsonl`
+    nor `.jsonl.gz`.
+    """
+    path = Path(path)
+    if not is_packed(path):
+        expected = " or ".join(f"NAME{suffix}" for suffix in SUFFIXES)
+        raise InputError(f"packed records were to go to {str(path)!r}; expected {expected}")
+    problems = store.problems()
+    if problems:
+        raise StoreError(f"{problems[0]}; mend or remove it, then pack again")
+    records = sorted(store.records(), key=_place)
+    try:
+        text = "".join(_line(record, tables=tables) for record in records).encode()
+        data = gzip.compress(text, mtime=0) if path.suffix == ".gz" else text
+        write_atomically(path, lambda stream: stream.write(data))
+    except OSError as error:
+        raise explain(error, path) from error
+    return len(records)
+
+
+def is_packed(path: Path | str) -> bool:
+    """Whether a file of this name holds packed records."""
+    return str(path).endswith(SUFFIXES)
+
+
+def open_records(path: Path | str) -> Store | Packed:
+    """Open a folder of records, or a packed file. Raises `InputError` when `path` is neither."""
+    path = Path(path)
+    if path.is_file():
+        return Packed(path)
+    if (path / "records").is_dir():
+        return Store(path)
+    raise InputError(
+        f"{str(path)!r} holds no records; expected a folder that was given as `perimetry run ... "
+        "--out`, or a file that `perimetry pack` wrote"
+    )
+
+
+class Packed:
+    """The records of a packed file, read as those of a `Store` are."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Read the file at `path`. Raises `StoreError` when nothing in it can be read."""
+        self.folder = Path(path)
+        try:
+            data = self.folder.read_bytes()
+            lines = (gzip.decompress(data) if self.folder.suffix == ".gz" else data).split(b"\n")
+        except (OSError, EOFError, zlib.error) as error:
+            problem = error if isinstance(error, OSError) else OSError(str(error))
+            raise explain(problem, self.folder) from error
+        self._found = [
+            parse_record(line, f"line {number} of {path}")
+            for number, line in enumerate(lines, start=1)
+            if line
+        ]
+        if self._found and not self.records():
+            raise StoreError(
+                f"{path} is no file that `perimetry pack` wrote: none of its {len(self._found)} "
+                f"lines can be read ({self.problems()[0]})"
+            )
+
+    def records(self) -> list[Record]:
+        """All readable records, in the file's order."""
+        return [found for found in self._found if isinstance(found, Record)]
+
+    def problems(self) -> list[str]:
+        """What is wrong with the lines that cannot be read, one sentence each."""
+        return [str(found) for found in self._found if isinstance(found, StoreError)]
+
+
+def _place(record: Record) -> tuple[str, ...]:
+    return record.model.reference, record.fill, record.suite, record.protocol, record.key
+
+
+_compact = partial(json.dumps, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _line(record: Record, *, tables: bool) -> str:
+    content = record.model_dump(mode="json", exclude=None if tables else {"tables"})
+    return f"{_compact(content)}\n"

@@ -1,0 +1,50 @@
+"""Hashes of what a record rests on: files, image sets, modules, opened models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from ...adapters.model import Model
+    from ...suites.images import ImageSet
+
+
+def images_identity(images: ImageSet) -> str:
+    """Sha256 of an image set that does not depend on the size a model wants."""
+    if not images.files:
+        return digest([images.name, images.count, images.seed])
+    return digest([file_sha256(path) for path in images.files])
+
+
+def module_identity(module: nn.Module) -> str:
+    """Sha256 of a module's structure and tensors."""
+    from ...adapters.pytorch.weights import tensors_digest
+
+    return digest([repr(module), tensors_digest(module)])
+
+
+def model_identity(model: Model) -> str:
+    """Sha256 of what an opened model says of its origin and its input."""
+    return digest([dict(model.source), model.spec.digest(), str(model.target)])
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes, or '' when it cannot be read; devices and pipes are not opened."""
+    try:
+        if not path.is_file():
+            return ""
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def digest(value: Any) -> str:
+    """Sha256 of a value that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

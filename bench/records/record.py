@@ -1,0 +1,278 @@
+"""What one suite said about one model variant, with everything needed to repeat it.
+
+The schema is versioned; `json_schema()` is what gets published. Arrays (maps, bootstrap draws) are
+not part of the JSON: a record names its maps and reads both lazily from wherever they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import traceback
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from ...suites.base import Array, Estimate
+from .environment import Environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from matplotlib.figure import Figure
+
+    from ...adapters.model import Model
+
+
+SCHEMA_VERSION: Final = 3
+"""Version 2 added `inputs`, version 3 `fit_images`."""
+
+
+TRACE_LINES = 12
+"""How much of a traceback's end a failed record keeps."""
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+Arrays = tuple[dict[str, np.ndarray[Any, Any]], dict[str, Array]]
+"""Maps by name, and draws by metric."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Value(_Frozen):
+    """One metric: a value, an estimate with its 95 % interval; or the reason why there is none."""
+
+    value: Finite | None
+    low: Finite | None = None
+    high: Finite | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Value:
+        """Take over what a suite estimated; an unbounded end of an interval is left out."""
+        return cls(
+            value=None if estimate.value is None else float(estimate.value),
+            low=_finite(estimate.low),
+            high=_finite(estimate.high),
+            reason=estimate.reason,
+        )
+
+
+class ModelInfo(_Frozen):
+    """Which model it was. All but `reference` is empty when the model could not be opened."""
+
+    reference: str
+    source: dict[str, str] = {}
+    spec: dict[str, Any] = {}
+    spec_sha256: str | None = None
+    target: dict[str, Any] | None = None
+    treatment: dict[str, Any] | None = None
+    members: int | None = None
+
+    @classmethod
+    def of(cls, reference: str, model: Model) -> ModelInfo:
+        """Describe an opened `model`; `reference` is what the user typed."""
+        return cls(
+            reference=reference,
+            source=dict(model.source),
+            spec=plain(vars(model.spec)),
+            spec_sha256=model.spec.digest(),
+            target=plain(vars(model.target)) if model.target else None,
+            treatment=plain(_treatment(model)),
+            members=model.members,
+        )
+
+
+class ImagesInfo(_Frozen):
+    """The image set: its name, how many, and its hash as this model saw it."""
+
+    name: str
+    count: int
+    sha256: str | None = None
+
+
+class Failure(_Frozen):
+    """What broke: an exception, a worker that died, or a time limit that was reached."""
+
+    kind: Literal["exception", "died", "time limit"]
+    message: str
+    trace: str | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Describe `error`, with the end of its traceback."""
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        return cls(
+            kind="exception",
+            message=f"{type(error).__name__}: {error}",
+            trace="\n".join(lines[-TRACE_LINES:]),
+        )
+
+
+class Timing(_Frozen):
+    """Seconds on the wall, and peak memory.
+
+    `load_s` and `gradients_s` are shared by all records of one model variant, `measure_s` is this
+    suite's own. Memory is the process's peak (resident set, in MiB) since the variant was begun.
+    """
+
+    load_s: float = 0.0
+    gradients_s: float = 0.0
+    measure_s: float = 0.0
+    peak_memory_mib: float | None = None
+    peak_device_memory_mib: float | None = None
+
+
+class Record(BaseModel):
+    """What one suite said about one model variant under one protocol.
+
+    `key` is a hash of everything that can change the numbers (see `execution.plan`). `metrics` maps
+    names to `Value`s. `inputs` is what the command stated of an ONNX file's input and output (see
+    `adapters.onnx.inputs.declaration`); `fit_images` is what kernel padding `fit` was fitted on.
+    `maps` and `draws` give arrays by name: in memory after `audit`, else read from the store when
+    first asked for.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
+    key: str
+    status: Literal["ok", "skipped", "failed"]
+    reason: str | None = None
+    error: Failure | None = None
+    model: ModelInfo
+    inputs: dict[str, Any] = {}
+    fill: str
+    suite: str
+    protocol: str
+    version: str
+    settings: dict[str, Any]
+    seed: int
+    images: ImagesInfo | None = None
+    fit_images: ImagesInfo | None = None
+    metrics: dict[str, Value] = {}
+    tables: dict[str, list[dict[str, Any]]] = {}
+    map_names: list[str] = []
+    notes: list[str] = []
+    environment: Environment
+    timing: Timing = Timing()
+    created: str
+
+    _arrays: Arrays | None = PrivateAttr(default=None)
+    _read: Any = PrivateAttr(default=None)
+
+    def attach(self, arrays: Arrays | Callable[[], Arrays]) -> Record:
+        """Give the record its arrays, or the function that reads them when they are wanted."""
+        if callable(arrays):
+            self._arrays, self._read = None, arrays
+        else:
+            self._arrays = arrays
+        return self
+
+    @property
+    def arrays(self) -> Arrays:
+        """Maps and draws together; both empty when there are none."""
+        if self._arrays is None:
+            self._arrays = self._read() if self._read else ({}, {})
+        return self._arrays
+
+    def forget(self) -> None:
+        """Let go of arrays that can be read again; those of a record that was never stored stay."""
+        if self._read is not None:
+            self._arrays = None
+
+    @property
+    def maps(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """Maps by name, with the axes their suite documents."""
+        return self.arrays[0]
+
+    @property
+    def draws(self) -> Mapping[str, Array]:
+        """Bootstrap replicates (draws,) by metric."""
+        return self.arrays[1]
+
+    @property
+    def label(self) -> str:
+        """Which record it is, for a person: reference, fill, suite and protocol."""
+        return f"{self.model.reference} ({self.fill}) {self.suite}:{self.protocol}"
+
+    @property
+    def file_stem(self) -> str:
+        """A safe name for its files."""
+        return file_stem(self)
+
+    def plot(self, *names: str) -> Figure:
+        """All maps, or those called `names`, as one matplotlib figure.
+
+        Magnitudes are on a scale of evenly rising lightness, differences on one that is white at 0.
+        Raises `InputError` when there are no maps, `UnknownNameError` for a name there is not.
+        """
+        from ..figures.maps import plot
+
+        return plot(self, names)
+
+    def _repr_html_(self) -> str:
+        from ..figures.notebook import record_html
+
+        return record_html(self)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a stored record."""
+    return Record.model_json_schema(mode="serialization")
+
+
+def schema_text() -> str:
+    """The JSON schema as it is published: sorted keys, a title and its dialect."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps({**dialect, **json_schema()}, indent=1, sort_keys=True) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy scalars, tuples and unbounded numbers into what JSON can hold.
+
+    JSON has no infinity and no NaN: these become the strings `inf`, `-inf` and `nan`.
+    """
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+def _treatment(model: Model) -> dict[str, Any] | None:
+    if model.treatment is None:
+        return None
+    layers = [vars(layer) for layer in model.treatment.layers]
+    return {"fill": model.treatment.fill, "layers": layers, "left": dict(model.treatment.left)}
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+KEY_DIGITS = 20
+"""Hexadecimal digits of the key in a file name: 80 bits."""
+
+
+def file_stem(record: Record) -> str:
+    """`REFERENCE.FILL.SUITE-PROTOCOL.KEY`, safe as a file name whatever the reference holds."""
+    words = (record.model.reference, record.fill, f"{record.suite}-{record.protocol}")
+    prefix = ".".join(re.sub(r"[^A-Za-z0-9_-]+", "-", word).strip("-")[-60:] for word in words)
+    return f"{prefix}.{record.key[:KEY_DIGITS]}"
+
+
+FIT_KEY = "fit_images_sha256"
+"""The entry in a record's settings; there is none for `FIT_DEFAULT`."""

@@ -1,0 +1,135 @@
+"""A folder of records: one JSON file each, arrays in an `.npz` beside it.
+
+Every file is written under a temporary name and renamed, arrays before their record, so a reader or
+a process killed at any moment sees whole records or none. A file's name is a readable prefix and
+the record's key; two writers of one key write the same content, and the later rename wins. Nothing
+is locked, so the folder may be shared between machines.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from ..output.files import StoreError, explain, write_atomically, write_text
+from .arrays import read_arrays, write_arrays
+from .record import KEY_DIGITS, Record, file_stem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .record import Arrays
+
+
+STALE_AFTER_S = 3600.0
+"""Temporary files older than this were left by a killed process, not by one still writing."""
+
+
+class Store:
+    """Records in `folder`/records, found by key."""
+
+    def __init__(self, folder: Path | str) -> None:
+        """Open `folder`, making it where it is missing. Raises `StoreError`."""
+        self.root = Path(folder)
+        self.folder = self.root / "records"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+        except OSError as error:
+            raise explain(error, self.folder) from error
+
+    def path(self, record: Record) -> Path:
+        """Where a record's JSON is, or would be."""
+        return self.folder / f"{file_stem(record)}.json"
+
+    def put(self, record: Record) -> None:
+        """Write `record` and its arrays.
+
+        A failed record never replaces a finished one. Raises `StoreError`, after removing what was
+        half written, when the disk is full or the folder cannot be written.
+        """
+        path = self.path(record)
+        held = self.get(record.key) if record.status == "failed" else None
+        if held is not None and held.status != "failed":
+            return
+        try:
+            if record.map_names or record.draws:
+                write_atomically(path.with_suffix(".npz"), partial(_dump_arrays, record))
+            write_text(path, record.model_dump_json(indent=1))
+        except OSError as error:
+            raise explain(error, self.folder) from error
+
+    def get(self, key: str) -> Record | None:
+        """The record of `key`, or None when there is none that can be read."""
+        return self.find([key]).get(key)
+
+    def find(self, keys: Iterable[str]) -> dict[str, Record]:
+        """The readable records among `keys`, by key; one listing of the folder."""
+        paths = {path.stem.rpartition(".")[2]: path for path in self.folder.glob("*.json")}
+        found = {}
+        for key in keys:
+            path = paths.get(key[:KEY_DIGITS])
+            record = _read_or_error(path) if path else None
+            if isinstance(record, Record) and record.key == key:
+                found[key] = record
+        return found
+
+    def records(self) -> list[Record]:
+        """All readable records, in order of their file names."""
+        return [found for found in self._all() if isinstance(found, Record)]
+
+    def problems(self) -> list[str]:
+        """What is wrong with the records that cannot be read, one sentence each."""
+        return [str(found) for found in self._all() if isinstance(found, StoreError)]
+
+    def _all(self) -> Iterator[Record | StoreError]:
+        return map(_read_or_error, sorted(self.folder.glob("*.json")))
+
+    def _sweep(self) -> None:
+        """Remove temporary files that no living writer can still own."""
+        for path in self.folder.glob(".*.tmp"):
+            try:
+                if time.time() - path.stat().st_mtime > STALE_AFTER_S:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # another process swept it
+
+
+def read_record(path: Path) -> Record:
+    """Read one record's file. Raises `StoreError` when it is none."""
+    found = _read_or_error(path)
+    if isinstance(found, StoreError):
+        raise found
+    return found
+
+
+def _dump_arrays(record: Record, stream: IO[bytes]) -> None:
+    write_arrays(stream, record.arrays)
+
+
+def parse_record(data: bytes, place: object) -> Record | StoreError:
+    """The record, without arrays, that `data` is, or what is wrong with it at `place`."""
+    try:
+        return Record.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "all of it"
+        return StoreError(f"{place} is no readable record ({where}: {first['msg']})")
+
+
+def _read_or_error(path: Path) -> Record | StoreError:
+    try:
+        found = parse_record(path.read_bytes(), path)
+    except OSError as error:
+        return explain(error, path)
+    if isinstance(found, Record):
+        found.attach(partial(_arrays, path.with_suffix(".npz")))
+    return found
+
+
+def _arrays(path: Path) -> Arrays:
+    return read_arrays(path) if path.exists() else ({}, {})

@@ -1,0 +1,275 @@
+"""`check`: is a model still what its baseline says? Three verdicts, never a silent pass.
+
+*regressed*: some detector found a change; *not shown to differ*: none did; *could not measure*:
+something kept the two from being compared. The settings are taken from the baseline's records.
+
+Detectors
+---------
+metric
+    A metric changed beyond the 95 % interval of its paired difference to the baseline AND beyond
+    its tolerance (see `tolerances`), which is at least `noise_factor` times the measured noise
+    floor (see `noise_floor`). Estimates without an interval, and exact values, count by tolerance
+    alone.
+map
+    |now - baseline| / |baseline| of a stored map beyond its tolerance. Maps lie in the store with
+    11 bits, far finer than that.
+fingerprint
+    Features or logits on the baseline's images changed beyond tolerance; told with the first stage
+    that did. The baseline needs a fingerprint: `perimetry check --measure-noise` stores it.
+preprocessing
+    The model declares other preprocessing (size, mean, standard deviation, crop ...). Then nothing
+    else is compared: the numbers of the two would not be about the same pixels.
+
+Any change counts, whichever direction: fewer dead pixels is not simply better. With `direction =
+"worse"` in the tolerances changes towards even pass. What is unlike in protocol, settings or images
+is refused and counts as *could not measure*, as does whatever fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...adapters.errors import InputError, PerimetryError, UnknownNameError, unknown
+from ..comparison.compare import changed_tensors
+from ..comparison.fingerprint import CELL, NAME, WithFingerprint, read_fingerprints
+from ..execution.plan import parse_fills
+from ..execution.rerun import Folders, Order, Tools, order_of, remake
+from ..records.selection import check_unmixed, choose, newest, read_folder
+from . import noise_floor as noise
+from .detectors import Finding, Judge, Verdict, declared, worst
+from .tolerances import Tolerances
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..records.record import Record
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings about one model variant."""
+
+    reference: str
+    fill: str
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of its findings."""
+        return worst([finding.verdict for finding in self.findings])
+
+    def of(self, verdict: Verdict) -> list[Finding]:
+        """The findings of one verdict."""
+        return [finding for finding in self.findings if finding.verdict is verdict]
+
+
+@dataclass(frozen=True)
+class Check:
+    """All reports of a check, and what of the baseline could not be read."""
+
+    baseline: str
+    reports: tuple[Report, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the models' verdicts."""
+        return worst([report.verdict for report in self.reports])
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Records of a folder by (reference, fill), with what stands beside them."""
+
+    place: Path
+    variants: Mapping[tuple[str, str], list[Record]]
+    floors: noise.Floors
+    fingerprints: Mapping[tuple[str, str], Record]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> list[str]:
+        """The models it holds."""
+        return sorted({reference for reference, _ in self.variants})
+
+    def fills(self, reference: str) -> list[str]:
+        """The kernel paddings of one model. Raises `UnknownNameError` with near names."""
+        found = sorted(fill for name, fill in self.variants if name == reference)
+        if not found:
+            raise UnknownNameError(
+                f"the baseline {str(self.place)!r} lacks the model: "
+                f"{unknown('model', reference, self.references)}; measure it into the baseline "
+                "with `perimetry run`, or say with --as under which name it is there"
+            )
+        return found
+
+
+def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
+    """Read a baseline. Raises `InputError`, `MixedRecordsError`, `StoreError`."""
+    records, problems = read_folder(place, "baseline")
+    held = newest(choose(records, where))
+    if not held:
+        raise InputError(f"--where leaves no record of the baseline {str(place)!r}")
+    check_unmixed(held)
+    variants: dict[tuple[str, str], list[Record]] = {}
+    for record in held:
+        variants.setdefault((record.model.reference, record.fill), []).append(record)
+    floors, prints = noise.read_floors(place), read_fingerprints(place)
+    return Baseline(place, variants, floors, prints, tuple(problems))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A baseline, and how strictly and with what models are held against it.
+
+    `folders` are where the images lie that the baseline was made on.
+    """
+
+    baseline: Baseline
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    tools: Tools = field(default_factory=Tools)
+    folders: Folders = field(default_factory=Folders)
+
+    def check(self, model: Any, name: str | None = None) -> list[Report]:
+        """Measure `model` (a reference, a module or an opened model) now, and judge it.
+
+        `name` is what it is called in the baseline. One report for each kernel padding there.
+        Raises `UnknownNameError` when the baseline lacks the model; what cannot be measured is a
+        verdict.
+        """
+        known = _name(model, name)
+        fills = self.baseline.fills(known)
+        try:
+            made = self._measure(model, known, fills, self.tools)
+        except PerimetryError as error:
+            return [_refused(known, fill, str(error)) for fill in fills]
+        return [self._judge(known, fill, made) for fill in fills]
+
+    def measure_noise(self, model: Any, name: str | None = None) -> list[Report]:
+        """Measure the noise floor and the fingerprint and store both beside the baseline.
+
+        Reports as `check` does; a variant that is not what the baseline says is not stored.
+        """
+        known = _name(model, name)
+        fills = self.baseline.fills(known)
+        measure = partial(self._measure, model, known, fills)
+        try:
+            runs = noise.measure_runs(self.tools, measure)
+        except PerimetryError as error:
+            return [_refused(known, fill, str(error)) for fill in fills]
+        reports = [self._judge(known, fill, next(iter(runs.values()))) for fill in fills]
+        return [self._keep(r, runs) if r.verdict is Verdict.same else r for r in reports]
+
+    def _keep(self, report: Report, runs: Mapping[str, Sequence[Record]]) -> Report:
+        """Store the floor of a variant that is what its baseline says."""
+        own = {name: _of_fill(made, report.fill) for name, made in runs.items()}
+        floor = noise.floor_of(own)
+        print_ = next(r for r in next(iter(own.values())) if r.suite == NAME)
+        noise.keep(self.baseline.place, {(report.reference, report.fill): (floor, print_)})
+        kinds = {"metric": floor.metrics, "map": floor.maps, "feature": floor.stages}
+        told = ", ".join(f"{k} {max(v.values(), default=0.0):.1e}" for k, v in kinds.items())
+        return replace(report, notes=(*report.notes, f"noise floor stored; largest change: {told}"))
+
+    def _measure(self, model: Any, name: str, fills: Sequence[str], tools: Tools) -> list[Record]:
+        """The records of the model now, fingerprints included; named as the baseline names it."""
+        held = [record for fill in fills for record in self.baseline.variants[name, fill]]
+        order = order_of(held, self.folders)
+        order = Order(order.settings, (*order.suites, NAME))
+        tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
+        made = remake(model, order, parse_fills(fills), tools, name=name)
+        for record in made:
+            record.model = record.model.model_copy(update={"reference": name})
+        return made
+
+    def _judge(self, name: str, fill: str, made: Sequence[Record]) -> Report:
+        """Hold one variant of what was measured now against the baseline."""
+        records, made = self.baseline.variants[name, fill], _of_fill(made, fill)
+        changed = declared(records, made)
+        if changed:
+            return Report(name, fill, tuple(changed))
+        suites = self.tools.toolkit().suites
+        judge = Judge(self.tolerances, self.baseline.floors.find(name, fill), suites)
+        now = {(r.suite, r.protocol): r for r in made}
+        findings: list[Finding] = []
+        for record in records:
+            findings += judge.record(record, now.get((record.suite, record.protocol)))
+        old = self.baseline.fingerprints.get((name, fill))
+        findings += judge.fingerprint(old, now.get(CELL))
+        return Report(name, fill, tuple(findings), tuple(_notes(records, made, old)))
+
+
+def _name(model: Any, name: str | None) -> str:
+    """What a model is called in the baseline."""
+    if name is not None or isinstance(model, str):
+        return name or model
+    return str(getattr(model, "reference", f"module:{type(model).__name__}"))
+
+
+def _of_fill(records: Sequence[Record], fill: str) -> list[Record]:
+    return [record for record in records if record.fill == fill]
+
+
+def _refused(name: str, fill: str, why: str) -> Report:
+    return Report(name, fill, (Finding("record", "model", Verdict.unmeasured, why),))
+
+
+def _notes(records: Sequence[Record], made: Sequence[Record], print_: Record | None) -> list[str]:
+    """What a reader must know beside the verdict."""
+    found = []
+    if print_ is None:
+        found.append("no fingerprint in the baseline: `perimetry check --measure-noise` stores one")
+    if any(record.map_names and not record.maps for record in records):
+        found.append(
+            "the baseline came without maps and draws: no map is compared, and changes of metrics "
+            "count only beyond unpaired intervals"
+        )
+    old, new = records[0], made[0]
+    if changed_tensors(old.model.source, new.model.source):
+        found.append("the weights are others than the baseline's, by their sha256")
+    for kind in ("device_name", "libraries"):
+        before, now = getattr(old.environment, kind), getattr(new.environment, kind)
+        if before != now:
+            found.append(
+                f"{kind.replace('_', ' ')} differ from the baseline's: {_changes(before, now)}"
+            )
+    return found
+
+
+def _changes(before: Any, now: Any) -> str:
+    if not isinstance(before, dict):
+        return f"{before} -> {now}"
+    names = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+    return ", ".join(f"{n} {before.get(n, 'none')} -> {now.get(n, 'none')}" for n in names)
+
+
+def check(
+    baseline: Path | str,
+    *models: Any,
+    tolerances: Tolerances | None = None,
+    name: str | None = None,
+    where: Sequence[str] = (),
+    images: str | None = None,
+    fit_images: str | None = None,
+    tools: Tools | None = None,
+    measure_noise: bool = False,
+) -> Check:
+    """Hold `models`, or all models of `baseline`, against it; see the module's text.
+
+    `name` is what the one model given is called in the baseline; `images` and `fit_images` are
+    where the folders are that it was measured on, and its `fit` fitted on. With `measure_noise` the
+    noise floor and fingerprints are stored beside it. Raises `InputError`, `UnknownNameError` and
+    `StoreError` for a baseline that cannot be used or lacks a model.
+    """
+    held = open_baseline(Path(baseline), where)
+    folders = Folders(images, fit_images)
+    gate = Gate(held, tolerances or Tolerances(), tools or Tools(), folders)
+    if name is not None and len(models) != 1:
+        raise InputError(f"a name in the baseline was given for {len(models)} models; expected 1")
+    reports: list[Report] = []
+    for model in models or held.references:
+        reports += (gate.measure_noise if measure_noise else gate.check)(model, name)
+    return Check(str(baseline), tuple(reports), held.problems)

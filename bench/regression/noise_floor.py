@@ -1,0 +1,199 @@
+"""The noise floor: how much an unchanged model's numbers move by themselves, measured and stored.
+
+The same model is measured four times under the settings of its baseline: twice alike, once with
+another batch size, once with another number of threads. For every metric, map and stage the floor
+is the largest difference of the last three to the first. `check` adds it to its tolerances. It is
+stored beside the baseline, in `DIR/check` (`NAME.check` for a packed file), with the model's
+fingerprint, which plain records lack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..comparison.fingerprint import NAME, beside, partings
+from ..execution.devices import default_batch
+from ..output.files import StoreError, write_text
+from ..records.environment import Environment
+from ..records.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from ..execution.rerun import Tools
+    from ..records.record import Record
+
+
+FILE = "noise.json"
+
+
+class Floor(BaseModel):
+    """The floor of one model variant: largest differences by metric, map and stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    metrics: dict[str, float]
+    maps: dict[str, float]
+    stages: dict[str, float]
+    runs: list[str]
+    environment: Environment
+    created: str
+
+
+class Floors(BaseModel):
+    """Floors by `REFERENCE FILL`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    floors: dict[str, Floor] = {}
+
+    def find(self, reference: str, fill: str) -> Floor | None:
+        """The floor of one variant, or None."""
+        return self.floors.get(f"{reference} {fill}")
+
+
+def read_floors(baseline: Path) -> Floors:
+    """The floors beside a baseline; none where none were measured. Raises `StoreError`."""
+    path = beside(baseline) / FILE
+    if not path.exists():
+        return Floors()
+    try:
+        return Floors.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise StoreError(
+            f"{path} cannot be read as a noise floor; measure it anew with `perimetry check "
+            "--measure-noise`"
+        ) from error
+
+
+def runs_of(tools: Tools) -> dict[str, tuple[Tools, int | None]]:
+    """The four runs: tools and number of threads (None: as it is) by name."""
+    batch = tools.batch or default_batch(tools.device if tools.device != "auto" else "cpu")
+    other = max(1, batch // 2 - 1) if batch > 1 else 2
+    fixed = replace(tools, batch=batch)
+    return {
+        "first": (fixed, None),
+        "same again": (fixed, None),
+        f"batch {other} instead of {batch}": (replace(fixed, batch=other), None),
+        f"{other_threads()} threads": (fixed, other_threads()),
+    }
+
+
+def other_threads() -> int:
+    """A number of threads that is not the present one."""
+    import torch
+
+    return 1 if torch.get_num_threads() > 1 else 2
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Compute on `count` threads, here and in processes started meanwhile."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before, held = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    torch.set_num_threads(count)
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        if held is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = held
+
+
+def floor_of(runs: Mapping[str, Sequence[Record]]) -> Floor:
+    """The floor of one variant from its runs, the first of which is the measure of the others."""
+    (_, first), *others = runs.items()
+    found: dict[str, dict[str, float]] = {"metrics": {}, "maps": {}, "stages": {}}
+    for _, records in others:
+        for a, b in paired(first, records):
+            _raise(found["metrics"], metric_changes(a, b))
+            _raise(found["maps"], map_changes(a, b))
+            if a.suite == NAME:
+                _raise(found["stages"], stage_changes(a, b))
+    return Floor(
+        **found,
+        runs=list(runs),
+        environment=first[0].environment,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def paired(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Finished records of one suite, protocol and fill, pair by pair."""
+    held = {(r.suite, r.protocol, r.fill): r for r in second if r.status == "ok"}
+    keys = [((r.suite, r.protocol, r.fill), r) for r in first if r.status == "ok"]
+    return [(record, held[key]) for key, record in keys if key in held]
+
+
+def metric_changes(a: Record, b: Record) -> dict[str, float]:
+    """Absolute differences of the metrics of both by `SUITE:PROTOCOL.METRIC`."""
+    found = {}
+    for name in a.metrics.keys() & b.metrics.keys():
+        one, other = a.metrics[name].value, b.metrics[name].value
+        if one is not None and other is not None:
+            found[f"{a.suite}:{a.protocol}.{name}"] = abs(other - one)
+    return found
+
+
+def map_changes(a: Record, b: Record) -> dict[str, float]:
+    """|a - b| / |a| of every map of both that has one shape, by `SUITE:PROTOCOL.MAP`."""
+    found = {}
+    for name in a.maps.keys() & b.maps.keys():
+        one, other = (np.asarray(r.maps[name], dtype=np.float64) for r in (a, b))
+        if one.shape == other.shape and one.size:
+            found[f"{a.suite}:{a.protocol}.{name}"] = relative(one, other)
+    return found
+
+
+def relative(one: np.ndarray, other: np.ndarray) -> float:
+    """|other - one| / |one|; infinite where only one of them is 0 or not finite."""
+    if np.array_equal(one, other, equal_nan=True):
+        return 0.0
+    scale, gap = float(np.linalg.norm(one)), float(np.linalg.norm(other - one))
+    return gap / scale if scale > 0 and np.isfinite(gap) else float("inf")
+
+
+def stage_changes(a: Record, b: Record) -> dict[str, float]:
+    """Differences of two fingerprints by stage; none where they do not pair."""
+    found = partings(a, b)
+    return {} if isinstance(found, str) else {p.first: p.difference for p in found}
+
+
+def _raise(held: dict[str, float], new: Mapping[str, float]) -> None:
+    for name, value in new.items():
+        held[name] = max(held.get(name, 0.0), value)
+
+
+def keep(baseline: Path, found: Mapping[tuple[str, str], tuple[Floor, Record]]) -> None:
+    """Store floors and fingerprints beside the baseline, those of other models left as they are."""
+    store = Store(beside(baseline))
+    floors = dict(read_floors(baseline).floors)
+    for (reference, fill), (floor, print_) in found.items():
+        floors[f"{reference} {fill}"] = floor
+        store.put(print_)
+    text = Floors(floors=dict(sorted(floors.items()))).model_dump_json(indent=1)
+    write_text(beside(baseline) / FILE, text)
+
+
+def measure_runs(
+    tools: Tools, measure: Callable[[Tools], Sequence[Record]]
+) -> dict[str, Sequence[Record]]:
+    """`measure` under each of the runs."""
+    found: dict[str, Any] = {}
+    for name, (one, count) in runs_of(tools).items():
+        with threads(count):
+            found[name] = measure(one)
+    return found

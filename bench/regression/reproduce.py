@@ -1,0 +1,282 @@
+"""`verify`: does a published set of records come out again?
+
+A sample of its model variants is measured again under the settings in their records. A row (one
+suite and protocol of one variant) reproduces *bit for bit* when every metric, interval, draw and
+map is equal after the store's own rounding; *within tolerance* when every metric lies within its
+tolerance and every map within that of maps (see `tolerances`); else *not*. What cannot be
+measured here says why. A row whose key comes out otherwise says so: then library versions, the
+kind of device, or the model's file are not those of the record.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...adapters.errors import InputError, PerimetryError
+from ..comparison.compatibility import unlike
+from ..execution.plan import parse_fills
+from ..execution.rerun import Folders, Order, Tools, order_of, remake
+from ..output.layout import Section, Table, lay_out
+from ..output.text import clean
+from ..records.record import FIT_KEY
+from ..records.selection import choose, read_folder, stated_inputs
+from .detectors import Judge, Verdict
+from .noise_floor import map_changes, metric_changes
+from .tolerances import Tolerances
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..output.layout import Block
+    from ..records.record import Arrays, Record
+
+
+HEADS = ("row", "reproduces", "why")
+
+
+class Outcome(Enum):
+    """How a row came out."""
+
+    exact = "bit for bit"
+    close = "within tolerance"
+    differs = "not"
+    unmeasured = "could not measure"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stored record and how it came out; `why` says what differs, or what is otherwise here."""
+
+    label: str
+    outcome: Outcome
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All rows of a sample, and the files that are no readable records."""
+
+    place: str
+    rows: tuple[Row, ...]
+    variants: int
+    of: int
+    problems: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0: all rows reproduce; 1: some do not, or are unreadable; 2: some were not measurable."""
+        found = {row.outcome for row in self.rows}
+        if Outcome.differs in found or self.problems:
+            return 1
+        return 2 if Outcome.unmeasured in found else 0
+
+    def text(self, width: int = 96) -> str:
+        """For a terminal."""
+        cells = [(row.label, row.outcome.value, clean(row.why, 200)) for row in self.rows]
+        counts = [f"{sum(row.outcome is one for row in self.rows)} {one.value}" for one in Outcome]
+        head = f"{clean(self.place)}: {self.variants} of {self.of} model variants measured again"
+        blocks: list[Block] = [
+            f"Of {len(self.rows)} rows reproduce: {', '.join(counts)}.",
+            *(f"Not readable: {problem}." for problem in self.problems),
+            *(f"{row.label}: {row.why}." for row in self.rows if row.why),
+            Table("Rows:", HEADS[:2], [cell[:2] for cell in cells]),
+        ]
+        return lay_out([Section(head, blocks)], width)
+
+
+def verify(
+    place: Path | str,
+    *,
+    sample: int | None = None,
+    seed: int = 0,
+    where: Sequence[str] = (),
+    images: str | None = None,
+    fit_images: str | None = None,
+    tolerances: Tolerances | None = None,
+    tools: Tools | None = None,
+) -> Verification:
+    """Measure `sample` model variants of `place` again, all of them by default.
+
+    Which ones depends on `seed`; `where` leaves only records of which every KEY=VALUE holds (see
+    `board.choose`). `images` is the folder of photographs that the records were made on. Raises
+    `InputError` when there is no readable record, or none is left.
+    """
+    tools = tools or Tools()
+    records, problems = read_folder(Path(place))
+    kept = choose(records, where)
+    if not kept:
+        raise InputError(f"--where leaves no record of {str(place)!r}")
+    variants = _variants(kept)
+    chosen = _sample(sorted(variants), sample, seed)
+    folders = Folders(images, fit_images)
+    rows: list[Row] = []
+    for variant in chosen:
+        rows += _again(variants[variant], folders, tolerances or Tolerances(), tools)
+    return Verification(str(place), tuple(rows), len(chosen), len(variants), tuple(problems))
+
+
+Variant = tuple[str, str, str]
+"""Reference, kernel padding, and the settings that one pass shares."""
+
+
+def _variants(records: Sequence[Record]) -> dict[Variant, list[Record]]:
+    """What is measured together; exact records go with the first estimates that they fit."""
+    found: dict[Variant, list[Record]] = {}
+    for record in sorted(records, key=lambda r: r.images is None):
+        own = [record.settings.get(n) for n in ("target", "size", "members", FIT_KEY)]
+        own.append(stated_inputs(record))
+        names = ("images_sha256", "draws", "precision", "recalibrate")
+        more = [record.seed, *(record.settings.get(n) for n in names)]
+        start = (record.model.reference, record.fill, f"{own}")
+        key = (*start[:2], f"{own} {more}")
+        if record.images is None:
+            key = next((k for k in found if k[:2] == key[:2] and k[2].startswith(start[2])), key)
+        found.setdefault(key, []).append(record)
+    return found
+
+
+def _sample(variants: Sequence[Variant], count: int | None, seed: int) -> list[Variant]:
+    """`count` of `variants`, in their order."""
+    if count is None or count >= len(variants):
+        return list(variants)
+    places = np.random.default_rng(seed).choice(len(variants), count, replace=False)
+    return [variants[i] for i in sorted(places)]
+
+
+def _again(
+    records: Sequence[Record], folders: Folders, tolerances: Tolerances, tools: Tools
+) -> list[Row]:
+    """Measure one variant again and hold it against its records, one by one."""
+    reference, fill = records[0].model.reference, records[0].fill
+    made: list[Record] = []
+    try:
+        for suites in _by_options(records):
+            order = order_of(suites, folders)
+            made += remake(
+                reference, Order(order.settings, order.suites), parse_fills([fill]), tools
+            )
+    except PerimetryError as error:
+        return [Row(clean(r.label), Outcome.unmeasured, str(error)) for r in records]
+    now = {record.key: record for record in made}
+    by_name = {(r.suite, r.protocol): r for r in made}
+    judge = Judge(replace(tolerances, noise_factor=0.0), None, tools.toolkit().suites)
+    return [_row(r, now.get(r.key, by_name.get((r.suite, r.protocol))), judge) for r in records]
+
+
+def _by_options(records: Sequence[Record]) -> list[list[Record]]:
+    """Groups in which no suite has two settings of its own, or two versions."""
+    groups: list[list[Record]] = []
+    for record in records:
+        for group in groups:
+            beside = [r for r in group if r.suite == record.suite]
+            same = all(r.settings == record.settings for r in beside)
+            if same and record.protocol not in {r.protocol for r in beside}:
+                group.append(record)
+                break
+        else:
+            groups.append([record])
+    return groups
+
+
+def _row(old: Record, new: Record | None, judge: Judge) -> Row:
+    label = clean(old.label)
+    if new is None:
+        return Row(label, Outcome.unmeasured, "this version has no such suite or protocol")
+    new.attach(_rounded(new))
+    stack = "; ".join(
+        [*([] if new.key == old.key else [_why_other_key(old, new)]), *_threads(old, new)]
+    )
+    if old.status != "ok" or new.status != "ok":
+        return _unfinished(label, old, new)
+    apart = unlike(old, new)
+    if apart:
+        return Row(label, Outcome.unmeasured, "; ".join(apart))
+    if same_numbers(old, new):
+        return Row(label, Outcome.exact)
+    found = judge.record(old, new)
+    beyond = [f"{f.where} {f.text}" for f in found if f.verdict is not Verdict.same]
+    if beyond:
+        return Row(label, Outcome.differs, "; ".join([*beyond[:4], *([stack] if stack else [])]))
+    return Row(label, Outcome.close, "; ".join(filter(None, [_most(old, new), stack])))
+
+
+def _threads(old: Record, new: Record) -> list[str]:
+    """Numbers of threads, which order sums differently."""
+    a, b = (record.environment.threads.get("torch") for record in (old, new))
+    return [] if a == b else [f"{a} threads there, {b} here"]
+
+
+def _most(old: Record, new: Record) -> str:
+    """What moved most: a metric by its size, a map by its relative change."""
+    changes = {name.partition(".")[2]: v for name, v in metric_changes(old, new).items() if v}
+    changes |= {f"map {n.partition('.')[2]}": v for n, v in map_changes(old, new).items() if v}
+    if not changes:
+        return "only draws or intervals moved"
+    name = max(changes, key=lambda key: changes[key])
+    return f"moved most: {name} by {changes[name]:.1e}"
+
+
+def _unfinished(label: str, old: Record, new: Record) -> Row:
+    """A skip reproduces when it is skipped again for the same reason; a failure is no number."""
+    if old.status == new.status == "skipped":
+        same = old.reason == new.reason
+        why = "" if same else f"reason {old.reason!r}, now {new.reason!r}"
+        return Row(label, Outcome.exact if same else Outcome.close, why)
+    why = new.reason or (new.error.message if new.error else "")
+    return Row(
+        label, Outcome.unmeasured, f"{old.status} in the set, {new.status} here {why}".strip()
+    )
+
+
+def same_numbers(old: Record, new: Record) -> bool:
+    """Whether metrics and, as far as the set holds them, draws and maps are equal."""
+    return (
+        old.metrics == new.metrics
+        and old.map_names == new.map_names
+        and (not any(old.arrays) or _same_arrays(old.arrays, new.arrays))
+    )
+
+
+def _rounded(record: Record) -> Arrays:
+    """Arrays as they come out of a store."""
+    from ..records.arrays import load_arrays, write_arrays
+
+    stream = io.BytesIO()
+    write_arrays(stream, record.arrays)
+    stream.seek(0)
+    return load_arrays(stream)
+
+
+def _same_arrays(first: Arrays, second: Arrays) -> bool:
+    return all(_same(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _same(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bool:
+    names = a.keys() == b.keys()
+    return names and all(np.array_equal(a[n], b[n], equal_nan=_floats(a[n])) for n in a)
+
+
+def _floats(values: np.ndarray) -> bool:
+    return bool(np.issubdtype(values.dtype, np.floating))
+
+
+def _why_other_key(old: Record, new: Record) -> str:
+    """What the key holds that is otherwise here."""
+    a, b = old.environment, new.environment
+    names = sorted(a.libraries.keys() | b.libraries.keys())
+    found = [
+        f"{n} {a.libraries.get(n, 'none')} there, {b.libraries.get(n, 'none')} here"
+        for n in names
+        if a.libraries.get(n) != b.libraries.get(n)
+    ]
+    if a.device != b.device:
+        found.append(f"{a.device} there, {b.device} here")
+    if old.model.source.get("sha256") != new.model.source.get("sha256"):
+        found.append("the model's file is another")
+    return "; ".join(found) or "the key comes out otherwise"

@@ -1,0 +1,1 @@
+"""Behind `perimetry bench`: `measure` times, `floor` bounds, `rivals` compares, `report` prints."""

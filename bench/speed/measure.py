@@ -1,0 +1,330 @@
+"""How fast this machine audits: what `perimetry bench` measures.
+
+Absolute times are told, never judged: other work on the machine changes them. What is judged is a
+ratio of jobs that take turns in one run, A B A B, after a warm-up of each; the shortest time of
+each counts.
+
+bare passes
+    One forward pass to the target a batch and one backward pass for each probe of a suite: the
+    least a gradient suite can do. *Overhead* is the suite's time over that, less 1.
+operations, bytes
+    Of the bare passes: floating-point operations of matrix products and convolutions (a
+    multiply-add is two), and what every operation reads and writes, one after another, unfused.
+physical floor
+    The larger of operations / matmul rate and bytes / memory bandwidth, both measured here.
+full gradient audit
+    What `audit` does for every protocol that takes gradients, of suites that do, with intervals:
+    one forward pass and a backward pass a probe, all statistics. The model is open and warm.
+peak
+    Memory while the suite runs: on the CPU what the process grew by, on a GPU what torch allocated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..records.environment import peak_device_memory_mib, peak_memory_mib, reset_peaks
+from .floor import Work, work_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from ...adapters.model import Model
+    from ...suites.base import Array, Context, Measurement, Probe, Suite
+
+
+Job = Any
+"""A function without arguments; what it returns is dropped."""
+
+
+SHORT_S = 10.0
+"""Suites that take longer than this, and have nothing to take turns with, are timed once."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured: an open model, images (n, 3, height, width) and images a pass."""
+
+    model: Model
+    images: Tensor
+    batch: int
+    rounds: int = 2
+
+    @property
+    def device(self) -> str:
+        """Where the model is, such as `cpu` or `cuda:0`."""
+        return str(self.model.device)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One suite on one model; `bare_s`, `work` and `statistics_s` only where gradients are taken.
+
+    `statistics_s` is the part of `seconds` that comes after the passes.
+    """
+
+    model: str
+    suite: str
+    images: int
+    side: int
+    seconds: float
+    peak_mib: float | None
+    bare_s: float | None = None
+    work: Work | None = None
+    statistics_s: float | None = None
+
+    @property
+    def overhead(self) -> float | None:
+        """Share of time beyond the bare passes."""
+        return None if self.bare_s is None else self.seconds / self.bare_s - 1
+
+
+def turns(jobs: Sequence[Job], rounds: int, device: str) -> list[float]:
+    """Shortest seconds of each job; they take turns, after one warm-up of each."""
+    for job in jobs:
+        job()
+    times: list[list[float]] = [[] for _ in jobs]
+    for _ in range(rounds):
+        for job, series in zip(jobs, times, strict=True):
+            series.append(seconds_of(job, device))
+    return [min(series) for series in times]
+
+
+def seconds_of(job: Job, device: str) -> float:
+    """Seconds of one call, until the device has finished."""
+    synchronise(device)
+    begun = time.perf_counter()
+    job()
+    synchronise(device)
+    return time.perf_counter() - begun
+
+
+def synchronise(device: str) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def open_bench(
+    reference: str,
+    *,
+    device: str,
+    count: int,
+    batch: int,
+    rounds: int = 2,
+    size: tuple[int, int] | None = None,
+) -> Bench:
+    """Open a model with one weight set, and as many seeded images as asked for."""
+    from ...adapters.load import load
+    from ...suites.images import open_images
+
+    model = load(reference, device=device, members=1, size=size)
+    images = open_images("dead-leaves", count).load(model.spec)
+    model.select(0, model.spec.prepare(images[:4]))
+    return Bench(model, images, batch, rounds)
+
+
+def bare_passes(bench: Bench, probes: Sequence[Probe]) -> None:
+    """The floor of a gradient suite: its passes and nothing else."""
+    import torch
+
+    x = bench.model.spec.prepare(bench.images)
+    for chunk in x.split(bench.batch):
+        place = chunk.detach().to(bench.device).requires_grad_()
+        target = bench.model.run(place.view_as(place)).target  # counters refuse a leaf as an input
+        if target is None:
+            return
+        for probe in probes:
+            torch.autograd.grad(target.sum(), place, retain_graph=probe is not probes[-1])
+
+
+def run_suite(bench: Bench, suite: Suite) -> Measurement:
+    """What `perimetry run` does for one suite, the model being open and the images decoded."""
+    return read_maps(bench, suite, take_maps(bench, suite))
+
+
+def take_maps(bench: Bench, suite: Suite) -> Mapping[str, Array]:
+    """The passes of a suite's first protocol, with all that is done to each gradient."""
+    from ...suites.measuring.gradients import gradient_maps
+
+    probes = suite.probes(bench.model, next(iter(suite.protocols)), 0)
+    if not probes:
+        return {}
+    return gradient_maps(bench.model, bench.images, probes, batch=bench.batch).maps
+
+
+def read_maps(bench: Bench, suite: Suite, maps: Mapping[str, Array]) -> Measurement:
+    """What a suite makes of its maps; all it does, where it takes no gradients."""
+    return suite.measure(bench.model, next(iter(suite.protocols)), maps, _context(bench))
+
+
+def _context(bench: Bench) -> Context:
+    from ...suites.base import Context
+
+    return Context(bench.images, batch=bench.batch, sized=partial(_sized, bench))
+
+
+def _sized(bench: Bench, height: int, width: int) -> Tensor:
+    from dataclasses import replace
+
+    from ...suites.images import open_images
+
+    spec = replace(bench.model.spec, height=height, width=width)
+    return open_images("dead-leaves", len(bench.images)).load(spec)
+
+
+def measure_suite(bench: Bench, suite: Suite) -> Row:
+    """Time one suite, in turns with its bare passes where it takes gradients, and its memory."""
+    job = partial(run_suite, bench, suite)
+    row = partial(Row, bench.model.reference, suite.name, len(bench.images))
+    side = bench.model.spec.height
+    probes = suite.probes(bench.model, next(iter(suite.protocols)), 0)
+    if not probes:
+        taken: list[float] = []
+        peak = peak_of(lambda: taken.append(seconds_of(job, bench.device)), bench.device)
+        if taken[0] < SHORT_S:
+            taken += turns([job], bench.rounds, bench.device)
+        return row(side, min(taken), peak)
+    peak = peak_of(job, bench.device)
+    best, bare = turns([job, partial(bare_passes, bench, probes)], bench.rounds, bench.device)
+    maps = take_maps(bench, suite)
+    statistics = seconds_of(partial(read_maps, bench, suite, maps), bench.device)
+    work = work_of(partial(bare_passes, _one_batch(bench), probes))
+    work = work.times(len(bench.images) / min(bench.batch, len(bench.images)))
+    return row(side, best, peak, bare, work, statistics)
+
+
+def _one_batch(bench: Bench) -> Bench:
+    return Bench(bench.model, bench.images[: bench.batch], bench.batch)
+
+
+def peak_of(job: Job, device: str) -> float | None:
+    """Peak memory of one call in MiB: growth of the process, or what torch has on the GPU."""
+    gc.collect()
+    _give_back()
+    reset_peaks(device)
+    before = resident_mib()
+    job()
+    if device.startswith("cuda"):
+        return peak_device_memory_mib(device)
+    peak = peak_memory_mib()
+    return None if peak is None or before is None else max(0.0, peak - before)
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, where its library can: kept, it would hide a peak."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_mib() -> float | None:
+    """Resident set of this process in MiB; None where the system does not say."""
+    import os
+
+    path = Path("/proc/self/statm")
+    if not path.exists():
+        return None
+    return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The full gradient audit of one model: seconds in all, and those after the passes; memory."""
+
+    model: str
+    images: int
+    side: int
+    cells: tuple[str, ...]
+    seconds: float
+    statistics_s: float
+    peak_mib: float | None
+
+
+def gradient_cells(model: Model, suites: Mapping[str, Suite]) -> dict[str, Sequence[Probe]]:
+    """The probes of every protocol that takes gradients of `model`, by SUITE:PROTOCOL."""
+    found = {
+        f"{name}:{protocol}": suite.probes(model, protocol, 0)
+        for name, suite in suites.items()
+        for protocol in suite.protocols
+        if suite.skip(model, protocol) is None
+    }
+    return {cell: probes for cell, probes in found.items() if probes}
+
+
+def full_audit(bench: Bench, suites: Mapping[str, Suite]) -> Audit | None:
+    """Time the full gradient audit; None for a model that has no gradients."""
+    cells = gradient_cells(bench.model, suites)
+    if not cells:
+        return None
+    times: list[tuple[float, float]] = []
+
+    def once() -> None:
+        times.append(_audit_once(bench, suites, cells))
+
+    peak = peak_of(once, bench.device)
+    for _ in range(bench.rounds):
+        once()
+    seconds, statistics = min(times[1:])
+    count, side = len(bench.images), bench.model.spec.height
+    return Audit(bench.model.reference, count, side, tuple(cells), seconds, statistics, peak)
+
+
+def _audit_once(
+    bench: Bench, suites: Mapping[str, Suite], cells: Mapping[str, Sequence[Probe]]
+) -> tuple[float, float]:
+    """Seconds of one audit, and of its part after the passes."""
+    from ...adapters.errors import NotApplicableError
+    from ...suites.measuring.gradients import take_gradients
+
+    synchronise(bench.device)
+    begun = time.perf_counter()
+    once = {probe.name: probe for probes in cells.values() for probe in probes}
+    found = take_gradients(bench.model, bench.images, list(once.values()), batch=bench.batch)
+    passed = time.perf_counter()
+    for cell, probes in cells.items():
+        suite, _, protocol = cell.partition(":")
+        with contextlib.suppress(NotApplicableError):  # such as sums behind a layer norm
+            suites[suite].measure(bench.model, protocol, found.of(probes), _context(bench))
+    synchronise(bench.device)
+    done = time.perf_counter()
+    return done - begun, done - passed
+
+
+@dataclass(frozen=True)
+class Growth:
+    """By what factor time grows when `what` goes from `low` to `high`."""
+
+    what: str
+    low: int
+    high: int
+    factor: float
+
+
+def growth(reference: str, *, device: str, count: int, batch: int, rounds: int) -> list[Growth]:
+    """How the time of `deadpixel` grows with images and with the side of the input."""
+    from ...suites.registry import SUITES
+
+    suite = SUITES["deadpixel"]
+    opened = partial(open_bench, reference, device=device, batch=batch, rounds=rounds)
+
+    def pair(what: str, low: int, high: int, make: Callable[[int], Bench]) -> Growth:
+        jobs = [partial(run_suite, make(n), suite) for n in (low, high)]
+        first, second = turns(jobs, rounds, device)
+        return Growth(what, low, high, second / first)
+
+    low, high = max(2, count // 2), 2 * max(2, count // 2)
+    return [
+        pair("images", low, high, lambda n: opened(count=n)),
+        pair("side", 128, 256, lambda n: opened(count=low, size=(n, n))),
+    ]

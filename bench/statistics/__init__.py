@@ -1,0 +1,1 @@
+"""Differences of records: `difference` pairs them, `significance` tests and corrects."""

@@ -1,0 +1,106 @@
+"""Whether two rows differ: paired bootstrap draws where they pair, else independent intervals.
+
+Draws pair when both estimates rest on the same images, seed and number of samples: replicate i of
+both then resamples the same samples, so that what both share cancels in the difference.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ...suites.base import Array
+    from ...suites.measuring.bootstrap import Bootstrap
+    from ..records.record import Record, Value
+
+
+Method = Literal["exact", "paired", "independent", "none"]
+
+
+SAMPLE_NAMES = ("images_sha256", "draws")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value less another, with its 95 % interval and how that was found.
+
+    `method` is `exact` where neither value is an estimate, `paired`, `independent`, or `none` where
+    an estimate rests on too few samples to have an interval.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    method: Method
+
+    @property
+    def separated(self) -> bool:
+        """Whether the interval leaves out 0; without an interval, whether the values are unequal.
+
+        Estimates without an interval are never separated.
+        """
+        if self.method == "exact":
+            return self.value != 0
+        if self.low is None or self.high is None:
+            return False
+        return self.low > 0 or self.high < 0
+
+
+def difference(first: Record, second: Record, metric: str) -> Difference | None:
+    """Metric of `first` less that of `second`; None when either has no value."""
+    a, b = (record.metrics.get(metric) for record in (first, second))
+    if a is None or b is None or a.value is None or b.value is None:
+        return None
+    value = a.value - b.value
+    if first.images is None and second.images is None:
+        return Difference(value, None, None, "exact")
+    draws = _paired_draws(first, second, metric)
+    if draws is not None:
+        found = _resamples(samples(first)).estimate(np.concatenate([[value], draws]))
+        if found.low is not None:
+            return Difference(value, found.low, found.high, "paired")
+    halves = [half for half in (_half_width(a), _half_width(b)) if half is not None]
+    if len(halves) < 2:
+        return Difference(value, None, None, "none")
+    half = math.hypot(*halves)
+    return Difference(value, value - half, value + half, "independent")
+
+
+def samples(record: Record) -> int:
+    """How many independent samples a record's estimates rest on: weight sets, or else images."""
+    count = record.images.count if record.images else 1
+    members = record.model.members or 1
+    return min(members, count) if members > 1 else count
+
+
+def _paired_draws(first: Record, second: Record, metric: str) -> Array | None:
+    same = (
+        first.seed == second.seed
+        and samples(first) == samples(second)
+        and [first.settings.get(n) for n in SAMPLE_NAMES]
+        == [second.settings.get(n) for n in SAMPLE_NAMES]
+    )
+    if not same:
+        return None
+    a, b = first.draws.get(metric), second.draws.get(metric)
+    return None if a is None or b is None or a.shape != b.shape else a - b
+
+
+@cache
+def _resamples(count: int) -> Bootstrap:
+    """The bootstrap whose interval formula fits `count` samples; its weights are not used."""
+    from ...suites.measuring.bootstrap import bootstrap
+
+    return bootstrap(count, 1, 0)
+
+
+def _half_width(held: Value) -> float | None:
+    """The wider side of an interval; a side cut off at the end of the range is too narrow."""
+    if held.value is None or held.low is None or held.high is None:
+        return None
+    return max(held.value - held.low, held.high - held.value)

@@ -1,0 +1,5 @@
+"""The experiment of the `training` suite.
+
+Read `experiment`, `study` and `trainer`, then `probe`, `checkpoint`, `progress`, `records`,
+`report` and `figures`.
+"""

@@ -1,0 +1,117 @@
+"""What is to be trained, and what came of it, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ...adapters.errors import InputError, check_name
+from ...adapters.treatment import Fill
+from ...suites.training.tasks import TASKS
+from ..execution.plan import parse_fills
+from .trainer import Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ...adapters.input_spec import InputSpec
+    from ...adapters.treatment import Treatment
+    from ...suites.measuring.phases import Pair
+    from ...suites.training.data import TrainingSet
+    from ...suites.training.suite import History
+    from ..records.record import Record
+
+
+DEFAULT_DATA = {"micro_object": "dead-leaves", "classification": "digits"}
+
+
+DEFAULT_FILLS: tuple[Fill, ...] = ("none", "zero")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is to be trained. Everything here but `export` can change the numbers.
+
+    `data` is a folder or built in (see `suites.training.data`), None for what each task can do
+    without any; `size` (height, width) of the images, `train` and `test` how many at most; `side`
+    that of the box in pixels; `seeds` how many, the first being `first_seed`. The twins of the
+    first `export` seeds are written as ONNX files.
+    """
+
+    network: str = "small-resnet"
+    tasks: tuple[str, ...] = TASKS
+    fills: tuple[Fill, ...] = DEFAULT_FILLS
+    seeds: int = 5
+    first_seed: int = 0
+    data: str | None = None
+    size: Pair | None = None
+    train: int | None = None
+    test: int | None = None
+    side: int = 3
+    recipe: Recipe = field(default_factory=Recipe)
+    draws: int = 200
+    export: int = 1
+
+    def __post_init__(self) -> None:
+        for task in self.tasks:
+            check_name("task", task, TASKS)
+        if "fit" in parse_fills(self.fills):
+            raise InputError(
+                "kernel padding 'fit' treats networks that are trained already; expected some of "
+                "none, zero, fresh and box"
+            )
+        least = {"seeds": self.seeds, "epochs": self.recipe.epochs, "batch": self.recipe.batch}
+        for name, value in least.items():
+            if value < 1:
+                raise InputError(f"{name} {value} was given; expected at least 1")
+
+
+@dataclass(frozen=True)
+class Twin:
+    """One run: a task, a kernel padding and a seed."""
+
+    task: str
+    fill: Fill
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        return f"{self.task}, {self.fill}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that reached its last epoch; `module` is let go once it is exported."""
+
+    history: History
+    treatment: Treatment
+    seconds: float
+    spec: InputSpec
+    module: nn.Module | None
+
+
+@dataclass
+class Result:
+    """Records of what all twins of a task have finished, and the runs that are still to do."""
+
+    records: list[Record]
+    undone: list[Twin]
+
+
+class StudyFacts(Protocol):
+    """What the records of a study need to know of it."""
+
+    experiment: Experiment
+    data: dict[str, TrainingSet]
+    device: torch.device
+
+    def settings(self, task: str) -> dict[str, Any]:
+        """What can change the numbers of a task's twins, apart from fill and seed."""
+
+    def key(self, task: str, *rest: Any) -> str:
+        """Sha256 of everything that can change the numbers of `task` and `rest`."""
+
+    def whole_seeds(self, done: dict[Twin, Finished], task: str) -> list[int]:
+        """Seeds of which all twins of `task` are done."""

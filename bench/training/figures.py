@@ -1,0 +1,173 @@
+"""Pictures of trained twins: accuracy by epoch, dead pixels and ERF along training, phase maps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...suites.measuring.bootstrap import MIN_SAMPLES
+from ..figures.canvas import COLOURS as COLOURS_OF_MAPS
+from ..figures.canvas import DPI
+from ..figures.maps import draw_record, per_mean
+from ..output.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from ..records.record import Record
+
+
+COLOURS = {"none": "#444444", "zero": "#0072b2", "fresh": "#d55e00", "box": "#009e73"}
+"""Wong's colours, told apart by colour-blind readers too."""
+
+
+MARKS = {"none": "o", "zero": "s", "fresh": "^", "box": "D"}
+
+
+ALONG = {
+    "imbalance": "dead pixels: imbalance",
+    "weakest": "dead pixels: weakest phase",
+    "luo_size": "ERF: Luo size (pixels)",
+}
+
+
+CHANCE = {"micro_object": 0.5}
+
+
+def draw_training(records: Sequence[Record], folder: Path) -> list[Path]:
+    """Draw curves of each task and the maps of each twin into `folder`; give the files' paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for task in sorted({record.protocol for record in records}):
+        own = [record for record in records if record.protocol == task]
+        paths.append(draw_curves(own, task, folder / f"{task}.curves.png"))
+        paths.append(draw_panel(own, folder / f"{task}.maps.png"))
+    for record in records:
+        paths += draw_record(record, folder)
+    return paths
+
+
+def draw_curves(records: Sequence[Record], task: str, path: Path) -> Path:
+    """Accuracy by epoch beside what dead pixels and ERF do, one line a twin."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2)
+    _lines(axes[0, 0], records, "curve", "accuracy", "test accuracy")
+    for place, (name, label) in zip(axes.flat[1:], ALONG.items(), strict=True):
+        _lines(place, records, "along", name, label)
+    axes[0, 0].set_ylim(top=1.01)
+    if task == "micro_object":
+        for level in (CHANCE[task], 0.9):
+            axes[0, 0].axhline(level, color="black", linewidth=0.7, linestyle=":")
+    axes[0, 0].legend(title="kernel padding", fontsize=8)
+    first = records[0]
+    seeds = first.model.members or 1
+    means = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
+    interval = ", 95 % interval" if seeds >= MIN_SAMPLES else ""
+    title = (
+        f"{first.model.reference}, {task} on {first.images.name if first.images else ''}: "
+        f"{means}{interval}"
+    )
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))
+    return path
+
+
+def _lines(axes: Axes, records: Sequence[Record], table: str, name: str, label: str) -> None:
+    """One number by epoch for each twin, with its interval as a band."""
+    for record in records:
+        rows = [row for row in record.tables.get(table, []) if row.get(name) is not None]
+        if not rows:
+            continue
+        epochs = [row["epoch"] for row in rows]
+        colour = COLOURS.get(record.fill, "black")
+        line = [row[name] for row in rows]
+        axes.plot(
+            epochs,
+            line,
+            color=colour,
+            marker=MARKS.get(record.fill, "x"),
+            markersize=3.5,
+            linewidth=1.4,
+            label=record.fill,
+        )
+        ends = [(row[f"{name}.low"], row[f"{name}.high"]) for row in rows]
+        if all(None not in pair for pair in ends):
+            low, high = zip(*ends, strict=True)
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+    axes.set_ylabel(label, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+
+
+PANEL = {
+    "phase_profile_start": "dead pixels, untrained",
+    "phase_profile_end": "dead pixels, trained",
+    "phase_contrast": "answer to the box, trained",
+    "phase_accuracy": "accuracy, mean over epochs",
+    "erf_start": "ERF, untrained",
+    "erf_end": "ERF, trained",
+}
+"""Columns of a panel: map and what stands above it."""
+
+
+ERF_DECADES = 3
+
+
+def draw_panel(records: Sequence[Record], path: Path) -> Path:
+    """Draw the maps of twins of one task side by side, a row a twin, one scale a column.
+
+    Phase maps are over their mean; fields are shares of their peak, logarithmic.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [name for name in PANEL if all(name in record.maps for record in records)]
+    figure = Figure(
+        figsize=(2.1 * len(names) + 0.6, 2.1 * len(records) + 1.4), dpi=DPI, layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(records), len(names), squeeze=False)
+    for column, name in enumerate(names):
+        shown = [_panel_map(record.maps[name], name) for record in records]
+        low, high = _panel_ends(shown, name)
+        for row, (record, values) in enumerate(zip(records, shown, strict=True)):
+            place = axes[row, column]
+            image = place.imshow(values, cmap=COLOURS_OF_MAPS, vmin=low, vmax=high)
+            place.set_xticks([])
+            place.set_yticks([])
+            if column == 0:
+                place.set_ylabel(record.fill, fontsize=10)
+        axes[0, column].set_title(PANEL[name], fontsize=8)
+        bar = figure.colorbar(image, ax=list(axes[:, column]), location="bottom", fraction=0.06)
+        bar.ax.tick_params(labelsize=7)
+        bar.set_label(
+            "log10 of the peak's share" if "erf" in name else "times the mean", fontsize=7
+        )
+    write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))
+    return path
+
+
+def _panel_map(values: Any, name: str) -> Any:
+    values = np.asarray(values, dtype=np.float64)
+    if name.startswith("erf"):
+        return np.log10(np.maximum(values / values.max(), 10.0**-ERF_DECADES))
+    return per_mean(values)
+
+
+def _panel_ends(shown: Sequence[Any], name: str) -> tuple[float, float]:
+    """The ends of a column's scale; accuracies do not begin at 0, where nothing would be seen."""
+    if name.startswith("erf"):
+        return -float(ERF_DECADES), 0.0
+    high = max(float(values.max()) for values in shown)
+    low = min(float(values.min()) for values in shown)
+    return (low if name == "phase_accuracy" else min(low, 0.0)), high

@@ -1,0 +1,87 @@
+"""Records of trained twins: one for each task and kernel padding, over the seeds that are done."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ...adapters.treatment import UNTOUCHED
+from ...suites.training.suite import TRAINING, summarise
+from ..records.environment import environment
+from ..records.record import ImagesInfo, ModelInfo, Record, Timing, Value, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ...suites.base import Measurement
+    from .experiment import Finished, StudyFacts, Twin
+
+
+def make_records(study: StudyFacts, done: Mapping[Twin, Finished]) -> Iterator[Record]:
+    """Make the record of each task and fill; none for a task without a seed that all have done."""
+    from .experiment import Twin
+
+    held = study.experiment
+    for task in held.tasks:
+        seeds = study.whole_seeds(dict(done), task)
+        if not seeds:
+            continue
+        for fill in held.fills:
+            runs = [done[Twin(task, fill, seed)] for seed in seeds]
+            found = summarise([run.history for run in runs], task, side=held.side, draws=held.draws)
+            yield _record(study, Twin(task, fill, seeds[0]), seeds, runs, found)
+
+
+def _record(
+    study: StudyFacts, twin: Twin, seeds: list[int], runs: list[Finished], found: Measurement
+) -> Record:
+    """The record of the runs of one twin; `twin.seed` is the first of `seeds`."""
+    data = study.data[twin.task]
+    draws = {n: e.draws for n, e in found.metrics.items() if e.draws is not None}
+    record = Record(
+        key=study.key(twin.task, twin.fill, seeds, study.experiment.draws),
+        status="ok",
+        model=_model(study, runs[0], len(seeds)),
+        fill=twin.fill,
+        suite=TRAINING.name,
+        protocol=twin.task,
+        version=TRAINING.protocols[twin.task],
+        settings=plain(
+            {**study.settings(twin.task), "seeds": seeds, "draws": study.experiment.draws}
+        ),
+        seed=twin.seed,
+        images=ImagesInfo(name=data.name, count=len(data.test), sha256=data.digest()),
+        metrics={name: Value.of(estimate) for name, estimate in found.metrics.items()},
+        tables=plain(found.tables),
+        map_names=sorted(found.maps),
+        notes=_notes(study, twin, runs[0], seeds),
+        environment=environment(study.device),
+        timing=Timing(measure_s=sum(run.seconds for run in runs)),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return record.attach((dict(found.maps), draws))
+
+
+def _model(study: StudyFacts, run: Finished, members: int) -> ModelInfo:
+    spec, treatment = run.spec, run.treatment
+    layers = [plain(vars(layer)) for layer in treatment.layers]
+    return ModelInfo(
+        reference=study.experiment.network,
+        source={"runtime": "torch", "weights": "trained for this record"},
+        spec=plain(vars(spec)),
+        spec_sha256=spec.digest(),
+        treatment={"fill": treatment.fill, "layers": layers, "left": dict(treatment.left)}
+        if treatment.fill != "none"
+        else None,
+        members=members,
+    )
+
+
+def _notes(study: StudyFacts, twin: Twin, run: Finished, seeds: list[int]) -> list[str]:
+    """What the reader must know."""
+    asked = study.experiment.seeds
+    notes = [f"{len(seeds)} of {asked} seeds are done: the budget ended"]
+    notes = notes if len(seeds) < asked else []
+    if twin.fill != "none" and not run.treatment.layers:
+        notes.append(UNTOUCHED)
+    return notes

@@ -1,0 +1,207 @@
+"""`perimetry train`: twins with and without kernel padding, over several seeds, on two tasks.
+
+What is trained is planned first. Seeds come outermost, so that whatever the budget leaves undone,
+the twins of a seed are done together; records are made of the seeds that all twins of a task have
+finished. Everything lies in one folder, and the same command goes on in it: `checkpoints` (one file
+a twin and seed), `records`, `models` (trained twins as ONNX files) and `pictures`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...suites.training.data import DEFAULT_SIZE, TrainingSet, open_training_set
+from ...suites.training.tasks import Task, open_task
+from ..records.environment import STACK, versions
+from .experiment import DEFAULT_DATA, Finished, Result, Twin
+from .trainer import Clock, Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+
+    from ...adapters.trainable import Trainable
+    from ..records.record import Record
+    from .experiment import Experiment
+
+
+class Study:
+    """An experiment in a folder: its data, its plan, and the runs."""
+
+    def __init__(self, experiment: Experiment, out: Path, *, device: str = "auto") -> None:
+        """Open the data. Raises subclasses of `PerimetryError` for what cannot be used."""
+        from ...adapters.device import pick_device
+
+        self.experiment, self.out = experiment, out
+        self.device: torch.device = pick_device(device)
+        self.data: dict[str, TrainingSet] = {}
+        opened: dict[str, TrainingSet] = {}
+        for task in experiment.tasks:
+            name = experiment.data or DEFAULT_DATA[task]
+            if name not in opened:
+                opened[name] = self._open(name)
+            self.data[task] = opened[name]
+        self.tasks = {task: self._task(task) for task in experiment.tasks}
+
+    def _open(self, name: str) -> TrainingSet:
+        wanted = self.experiment
+        default = (DEFAULT_SIZE, DEFAULT_SIZE) if wanted.data is None else None
+        return open_training_set(
+            name, size=wanted.size or default, train=wanted.train, test=wanted.test
+        )
+
+    def _task(self, name: str) -> Task:
+        from .probe import stride_of
+
+        data, period = self.data[name], (1, 1)
+        if name == "micro_object":
+            network = self.network(name, self.experiment.first_seed)
+            period = stride_of(network.module, network.spec)
+        return open_task(name, data, period=period, side=self.experiment.side)
+
+    def network(self, task: str, seed: int) -> Trainable:
+        """The network as twins share it, before any padding."""
+        from ...adapters.trainable import open_trainable
+
+        classes = 2 if task == "micro_object" else len(self.data[task].classes)
+        return open_trainable(self.experiment.network, classes, self.data[task].size, seed=seed)
+
+    def twins(self) -> list[Twin]:
+        """All runs in their order."""
+        first = self.experiment.first_seed
+        return [
+            Twin(task, fill, seed)
+            for seed in range(first, first + self.experiment.seeds)
+            for task in self.experiment.tasks
+            for fill in self.experiment.fills
+        ]
+
+    def settings(self, task: str) -> dict[str, Any]:
+        """What can change the numbers of a task's twins, apart from fill and seed."""
+        held, data = self.experiment, self.data[task]
+        return {
+            "images_sha256": data.digest(),
+            "train": len(data.train),
+            "size": list(data.size),
+            "side": held.side if task == "micro_object" else None,
+            **asdict(held.recipe),
+        }
+
+    def key(self, task: str, *rest: Any) -> str:
+        """Sha256 of everything that can change the numbers of `task` and `rest`."""
+        held = [self.experiment.network, task, self.settings(task), self.device.type]
+        text = json.dumps([*held, _weights_digest(self.experiment.network), versions(STACK), *rest])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def checkpoint(self, twin: Twin) -> Path:
+        """Where the checkpoint of a run is, or would be."""
+        key = self.key(twin.task, twin.fill, twin.seed)
+        name = f"{twin.task}.{twin.fill}.seed{twin.seed}.{key[:12]}.safetensors"
+        return self.out / "checkpoints" / name
+
+    def run(self, twin: Twin, clock: Clock, report: Callable[[float], None]) -> Finished | None:
+        """Train one twin, or go on with it; None when the budget is spent before its end."""
+        from ...adapters.trainable import pad_trainable
+
+        network = self.network(twin.task, twin.seed)
+        treatment = pad_trainable(network, twin.fill, seed=twin.seed)
+        trainer = Trainer(
+            network,
+            self.tasks[twin.task],
+            self.experiment.recipe,
+            seed=twin.seed,
+            path=self.checkpoint(twin),
+            images=len(self.data[twin.task].train),
+            device=self.device,
+            report=report,
+        )
+        history = trainer.run(clock)
+        if history is None:
+            return None
+        return Finished(history, treatment, trainer.seconds, network.spec, network.module)
+
+    def train(
+        self,
+        clock: Clock | None = None,
+        report: Callable[[Twin, float], None] = lambda _twin, _share: None,
+    ) -> Result:
+        """Train what is undone, within the budget; export twins, and write the records.
+
+        `report` is told the share of each run that is done. Raises as `Trainer.run` does; what was
+        finished before stays.
+        """
+        from ..records.store import Store
+        from .records import make_records
+
+        clock = clock or Clock()
+        store = Store(self.out)
+        done: dict[Twin, Finished] = {}
+        undone: list[Twin] = []
+        for twin in self.twins():
+            found = None
+            if not clock.spent() or self.checkpoint(twin).exists():
+                report(twin, 0.0)
+                found = self.run(twin, clock, partial(report, twin))
+            if found is None:
+                undone.append(twin)
+                continue
+            self._export(twin, found)
+            done[twin] = replace(found, module=None)
+            report(twin, 1.0)
+        records = list(make_records(self, done))
+        for record in records:
+            store.put(record)
+        return Result(records, undone)
+
+    def whole_seeds(self, done: dict[Twin, Finished], task: str) -> list[int]:
+        """Seeds of which all twins of `task` are done."""
+        first = self.experiment.first_seed
+        return [
+            seed
+            for seed in range(first, first + self.experiment.seeds)
+            if all(Twin(task, fill, seed) in done for fill in self.experiment.fills)
+        ]
+
+    def model_path(self, twin: Twin) -> Path:
+        """Where a trained twin's ONNX file is."""
+        network = self.experiment.network.partition("@")[0].removeprefix("timm:")
+        key = self.key(twin.task, twin.fill, twin.seed)
+        name = f"{network}-{twin.task.replace('_', '-')}-{twin.fill}-seed{twin.seed}"
+        return self.out / "models" / f"{name}.{key[:8]}.onnx"
+
+    def _export(self, twin: Twin, found: Finished) -> None:
+        """Write the twins of the first seeds as ONNX files, where they are not there yet."""
+        import torch
+
+        from ...adapters.onnx.export import export_onnx
+
+        path, first = self.model_path(twin), self.experiment.first_seed
+        if found.module is None or twin.seed >= first + self.experiment.export or path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        module = found.module.cpu().eval().to(memory_format=torch.contiguous_format)
+        export_onnx(module, found.spec.blank(), path, spec=found.spec)
+
+
+def _weights_digest(reference: str) -> str:
+    """Sha256 of the file that a network's weights are taken from, or ''."""
+    _, _, state = reference.partition("@")
+    path = Path(state)
+    if not state or state == "init" or not path.is_file():
+        return ""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def pairs(records: list[Record]) -> Iterator[tuple[Record, Record]]:
+    """Each treated record with the untreated one of its task."""
+    plain = {r.protocol: r for r in records if r.fill == "none"}
+    for record in records:
+        if record.fill != "none" and record.protocol in plain:
+            yield record, plain[record.protocol]

@@ -1,0 +1,101 @@
+"""Sums of a tensor and its own mean pool: amplitudes add where both read the same entry.
+
+Energies of independent terms add. But a x + b P x, P a mean over windows at stride 1, is no sum of
+independent terms: each unit is in its own window. With w its weight there, its entry counts
+(a + b w)^2 rather than a^2 + (b w)^2:
+
+    energy = a^2 x + b^2 P(x) + 2 a b w x,    P(x) the energy of the pool
+
+Token mixers without weights of their own (pool less input, Yu et al., "MetaFormer is actually what
+you need for vision", 2022) are such sums, and so is the shortcut round them: x + (P x - x) = P x.
+Tensors carry a and b along, through known constant factors and through norms that divide a whole
+map by one number. Whatever else is done to them ends it: of two such blocks in a row the second
+takes what it gets for independent entries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from .compact import narrow, pointwise, widen
+
+if TYPE_CHECKING:
+    Amplitude = float | Tensor
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The energy of P x (variants, channels, height, width), and each unit's weight in its window.
+
+    The weights are (1, 1, height, width).
+    """
+
+    energy: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Mix:
+    """`own` times x and `pool` times P x, amplitudes, numbers or (variants, 1, 1, 1).
+
+    `origin` (variants, channels, height, width) is the energy of x; `pooled` None until P acts.
+    """
+
+    origin: Tensor
+    own: Amplitude = 1.0
+    pool: Amplitude = 0.0
+    pooled: Pooled | None = None
+
+    def plus(self, other: Mix, sign: float) -> Mix | None:
+        """The sum, or difference, with a mix of the same x and P x; None where they differ."""
+        pools = {id(m.pooled): m for m in (self, other) if m.pooled is not None}
+        if self.origin is not other.origin or len(pools) != 1:
+            return None
+        own, pool = self.own + sign * other.own, self.pool + sign * other.pool
+        return replace(*pools.values(), own=own, pool=pool)
+
+    def energy(self) -> Tensor:
+        """Energies of the mix, of the shape of `origin`."""
+        x = narrow(self.origin, [1])
+        energy = self.own**2 * x
+        if self.pooled is not None:
+            both = 2 * self.own * self.pool * self.pooled.weight * x
+            energy = energy + both + self.pool**2 * narrow(self.pooled.energy, [1])
+        return widen(energy, self.origin.shape)
+
+
+def mix_of(t: Tensor) -> Mix:
+    """What `t` is known to be a mix of: itself, if nothing else."""
+    found: Mix | None = getattr(t, "mix", None)
+    return found or Mix(t)
+
+
+def with_mix(t: Tensor, mix: Mix | None) -> Tensor:
+    """Note what `t` is a mix of."""
+    t.mix = mix  # type: ignore[attr-defined]
+    return t
+
+
+def scaled_mix(x: Tensor, factor: Amplitude) -> Mix:
+    """The mix that `x` is, times a constant amplitude."""
+    mix = mix_of(x)
+    return replace(mix, own=mix.own * factor, pool=mix.pool * factor)
+
+
+def pooled_mix(x: Tensor, out: Tensor, weight: Tensor) -> Mix | None:
+    """The mix that the pool `out` of `x` is; None where `x` holds a pool already."""
+    mix = mix_of(x)
+    if mix.pooled is not None:
+        return None
+    own = mix.own
+    pooled = Pooled(pointwise(lambda e: e / own**2, out), weight)
+    return Mix(mix.origin, own=0.0, pool=own, pooled=pooled)
+
+
+def together(a: Tensor, b: Tensor, sign: float) -> Tensor | None:
+    """a + sign b of two mixes of one tensor, energies; None where they are of unlike tensors."""
+    mix = mix_of(a).plus(mix_of(b), sign)
+    return None if mix is None else with_mix(mix.energy(), mix)

@@ -1,0 +1,153 @@
+"""One pass through an architecture in the energy domain: no weights, no data, no sampling.
+
+Definition (ours). For independent zero-mean weights the expected squared Jacobian of a layer,
+E (dy_o / dx_i)^2, is a matrix of its own, and these matrices multiply from layer to layer. So the
+*expected sensitivity map* E sum_o (dF_o / dx_ij)^2 is the vector-Jacobian product of ones with a
+network whose layers are replaced by their energy matrices:
+
+- convolution, linear: every tap 1 / fan_in (its second moment); biases vanish. A fixed filter,
+  which is no parameter: its taps squared. A weight with the attribute `tap_energy` (kernel height,
+  kernel width): those second moments.
+- normalisation: division by the detached mean energy. Batch and instance norm take out the
+  mean over the map first, so their gradient is divided by the variance: the energy less the share
+  that is constant over the map. That share is followed along: 0 behind such a norm, 1 / pi behind
+  a ReLU after it (arc-cosine kernel), the same behind random weights.
+- ReLU and its like: 1/2. Saturating gates: constant 1/4. Softmax: uniform, so that attention is a
+  mean over tokens; queries and keys carry nothing.
+- max-pool: 1 / window. Mean over n: mean / n. Constant factors: their square. Additive constants
+  vanish. Product of two activations: product of energies (its derivative is the product rule).
+- interpolation: its coefficients squared.
+- a tensor and its own mean pool, added or subtracted: the squared sum (see `mean_pool_mixes`).
+
+With `paths=True` the same pass counts paths (Perone 2017; Alsallakh et al. 2021): all taps and
+factors 1, activations and normalisations the identity, pools sum; one channel per layer.
+
+Energies of all channels of a layer agree unless branches were joined, so they are stored once (see
+`narrow`). Tensors that need a gradient are energies; all others are constants, kept as amplitudes.
+Weights are needed for their shapes only and may be on the `meta` device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...adapters.errors import NotApplicableError, PerimetryError
+from .compact import narrow, widen
+from .rule_table import field_of, with_field, with_share
+from .rules import convolutions, elementwise, normalisation, pooling, products, reshaping  # noqa: F401
+from .trace import Trace
+from .windows import Field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+def energy_map(
+    skeleton: nn.Module, size: tuple[int, int, int], *, padded: Sequence[int | None] = (None,)
+) -> Tensor:
+    """Expected sensitivity maps (variants, height, width): E over weights of sum_o (dF_o/dx)^2.
+
+    `size` is (channels, height, width). In variant v the layer of index `padded[v]` has its kernel
+    padded with a box (PROTOCOL 6). The scale is arbitrary. Raises `NotApplicableError`.
+    """
+    return _vjp(*run(skeleton, size, Trace(padded=padded)))
+
+
+def path_count_map(
+    skeleton: nn.Module, size: tuple[int, int, int]
+) -> tuple[Tensor, Trace, Field | None]:
+    """Count the paths from each pixel to the target: (height, width).
+
+    `size` is (channels, height, width). Also gives the trace with its layers, and the target's
+    field. Counts are per channel: every layer has one. Raises `NotApplicableError`.
+    """
+    trace = Trace(paths=True)
+    x, target = run(skeleton, size, trace)
+    found = field_of(target)
+    grid = (target.shape[-2], target.shape[-1])
+    return _vjp(x, target)[0], trace, found.regridded(grid) if found else None
+
+
+def run(skeleton: nn.Module, size: tuple[int, int, int], trace: Trace) -> tuple[Tensor, Tensor]:
+    """Run `skeleton` under `trace` on an input of ones, size (channels, height, width).
+
+    Returns the input, (variants, 1, height, width) with one channel standing for all, and the
+    target (variants, channels, h, w). Raises `NotApplicableError` naming what stands in the way.
+    """
+    channels, height, width = size
+    entries = len(trace.padded)
+    x = torch.ones(entries, 1, height, width, dtype=torch.float64, requires_grad=True)
+    wide = with_field(widen(x, (entries, channels, height, width)), Field((height, width)))
+    with_share(wide, torch.zeros(entries, dtype=torch.float64))
+    skeleton.requires_grad_(False).double()
+    with module_names(skeleton, trace.names), one_thread():
+        target = _forward(skeleton, wide, trace)
+    if not (isinstance(target, Tensor) and target.requires_grad):
+        raise NotApplicableError("no path without a gate leads from the input to the target")
+    return x, target
+
+
+def _forward(skeleton: nn.Module, x: Tensor, trace: Trace) -> Tensor:
+    try:
+        with trace:
+            target: Tensor = skeleton(x)
+    except PerimetryError:
+        raise
+    except Exception as error:
+        where = trace.names[-1] if trace.names else ""
+        raise NotApplicableError(
+            f"the forward pass failed in layer {where!r}: {type(error).__name__}: {error}"
+        ) from error
+    return target
+
+
+def _vjp(x: Tensor, target: Tensor) -> Tensor:
+    target = narrow(target, [1])
+    with one_thread():
+        (gradient,) = torch.autograd.grad(target, x, torch.ones_like(target))
+    if not bool(gradient.isfinite().all()):
+        raise NotApplicableError("the expected sensitivity overflows; it cannot be told")
+    return gradient.detach().squeeze(1)
+
+
+@contextlib.contextmanager
+def module_names(module: nn.Module, stack: list[str]) -> Iterator[None]:
+    """Keep on `stack` the dotted name of the module that is running.
+
+    One hook for all modules: a hook on each would cost more than many a pass.
+    """
+    module = getattr(module, "body", module)
+    names = {layer: name for name, layer in module.named_modules()}
+
+    def enter(layer: nn.Module, _args: Any) -> None:
+        if layer in names:
+            stack.append(names[layer])
+
+    def leave(layer: nn.Module, _args: Any, _out: Any) -> None:
+        if layer in names:
+            stack.pop()
+
+    handles = [
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep small tensors off the thread pool, whose overhead exceeds the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,159 @@
+"""Theoretical receptive field, layer table and uneven padding, from one traced pass.
+
+Receptive field (Araujo et al., Distill 2019): from layer to layer r <- r + (k_eff - 1) S,
+S <- s S, pad <- pad + p S; where branches meet, the union of their intervals. Centre of unit i:
+-pad + i S + (r - 1) / 2. Attention, squeeze-excitation and means over a map make it *global*; the
+interval is then that of the local path.
+
+Uneven padding (Alsallakh et al., ICLR 2021): a window (k, s, d) on n units is even if and only if
+(n + p_before + p_after - d (k - 1) - 1) mod s = 0; the remainder counts the padded units at the end
+that are never read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+
+from ...adapters.errors import NotApplicableError, PerimetryError
+from ..measuring import phases
+from .propagate import path_count_map
+from .windows import Field, Layer, Pair, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import Tensor, nn
+
+    from ...adapters.model import Model
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """Where the target's units look, in input pixels along (rows, columns).
+
+    Unit i reads `size` pixels from `start + i * stride`, in theory; `global_` says that other paths
+    let it see everything.
+    """
+
+    size: tuple[float, float]
+    stride: tuple[float, float]
+    start: tuple[float, float]
+    global_: bool
+
+    def center(self, unit: Pair) -> tuple[float, float]:
+        """Geometric centre of `unit` (row, column), in pixels; 0 is the centre of the first."""
+        row, column = (
+            b + i * s + (r - 1) / 2
+            for b, i, s, r in zip(self.start, unit, self.stride, self.size, strict=True)
+        )
+        return row, column
+
+
+def receptive_field(skeleton: nn.Module, x: Tensor) -> ReceptiveField:
+    """Theoretical receptive field of the units of `skeleton`'s target.
+
+    `x` (1, channels, height, width) gives the input's size. Raises `NotApplicableError` when no
+    local path leads to the target, or when the pass cannot be traced.
+    """
+    _, _, found = path_count_map(skeleton, _size(x))
+    return summary(found)
+
+
+_KNOWN: WeakKeyDictionary[Model, ReceptiveField] = WeakKeyDictionary()
+
+
+def field_of(model: Model) -> ReceptiveField:
+    """Theoretical receptive field of the units of `model`'s target.
+
+    Traced once, as every protocol of every suite asks for it; forgotten with the model. Raises
+    `NotApplicableError` as `receptive_field` does.
+    """
+    if model not in _KNOWN:
+        spec = model.spec
+        x = torch.ones(1, spec.channels, spec.height, spec.width)
+        _KNOWN[model] = receptive_field(model.skeleton(), x)
+    return _KNOWN[model]
+
+
+def summary(found: Field | None) -> ReceptiveField:
+    """Receptive field of units whose field is `found`."""
+    if found is None or found.low is None or found.high is None:
+        raise NotApplicableError("only global paths lead from the input to the target")
+    rows, columns = (b - a + 1 for a, b in zip(found.low, found.high, strict=True))
+    return ReceptiveField((rows, columns), found.stride, found.low, found.global_)
+
+
+def trace(skeleton: nn.Module, x: Tensor) -> list[Layer]:
+    """List all convolutions and poolings of `skeleton` in execution order.
+
+    `x` (1, channels, height, width) gives the input's size. Raises `NotApplicableError`.
+    """
+    return path_count_map(skeleton, _size(x))[1].layers
+
+
+def _size(x: Tensor) -> tuple[int, int, int]:
+    return x.shape[1], x.shape[2], x.shape[3]
+
+
+def uneven(layers: Iterable[Layer]) -> list[tuple[Layer, Pair]]:
+    """Give the strided layers with padded units that are never read, and their number per axis."""
+    found = []
+    for layer in layers:
+        rows, columns = (
+            w.remainder(n) for w, n in zip(layer.windows, layer.input_size, strict=True)
+        )
+        if rows or columns:
+            found.append((layer, (rows, columns)))
+    return found
+
+
+def even_sizes(layers: Sequence[Layer], size: Pair, reach: Pair) -> tuple[list[int], list[int]]:
+    """Input sizes at most `reach` from `size` at which no layer is uneven, per axis.
+
+    They follow from the layer table; whether the network takes them is another matter.
+    """
+    rows, columns = (
+        [n for n in range(max(1, s - r), s + r + 1) if _all_even(_chains(layers, axis), n)]
+        for axis, (s, r) in enumerate(zip(size, reach, strict=True))
+    )
+    return rows, columns
+
+
+def _chains(layers: Iterable[Layer], axis: int) -> set[tuple[tuple[Window, ...], Window]]:
+    """Pair each strided window along `axis` with the windows between the input and it."""
+    return {
+        (layer.sources[axis], layer.windows[axis])
+        for layer in layers
+        if layer.windows[axis].stride > 1
+    }
+
+
+def _all_even(chains: Iterable[tuple[tuple[Window, ...], Window]], n: int) -> bool:
+    for sources, window in chains:
+        size = n
+        for source in sources:
+            size = source.size(size)
+        if size < 1 or window.size(size) < 1 or window.remainder(size):
+            return False
+    return True
+
+
+def stride(model: Model) -> phases.Pair:
+    """Total stride from input to target along (rows, columns), in pixels, rounded.
+
+    It is the product of the layers' strides: every strided layer rounds its grid up or down, so
+    that pixels over units may be another number (9 units of stride 32 see 260 pixels). Only where
+    no local path can be followed to the input are pixels over units taken.
+    """
+    target, spec = model.target, model.spec
+    if target is None:
+        raise ValueError("a stride needs a target; `skip` should have seen to it")
+    try:
+        found = field_of(model).stride
+    except PerimetryError:
+        found = (spec.height / target.height, spec.width / target.width)
+    return max(1, round(found[0])), max(1, round(found[1]))

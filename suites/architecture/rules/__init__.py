@@ -1,0 +1,1 @@
+"""How expected energies pass each kind of operation, one kind a file."""

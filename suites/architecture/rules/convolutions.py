@@ -1,0 +1,155 @@
+"""Energy rules of torch's convolutions."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..compact import narrow, uniform, widen
+from ..rule_table import field_of, is_weight, rule, with_field
+from .sliding import Windows, channel_by_channel, conv_windows, convolve, in_variant, pad_taps, pair
+
+if TYPE_CHECKING:
+    from ..trace import Trace
+
+
+@rule("conv2d")
+def _conv2d(
+    trace: Trace,
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    del bias
+    entries = len(trace.padded)
+    if input.shape[0] == 1 < entries and groups % entries == 0:  # samples folded into the channels
+        x = input.view(entries, -1, *input.shape[2:])
+        weight = weight[: weight.shape[0] // entries]
+        out = _conv2d(trace, x, weight, None, stride, padding, dilation, groups // entries)
+        return out.reshape(1, -1, *out.shape[2:])
+    windows = conv_windows(weight, stride, padding, dilation)
+    x = group_mean(input, groups)
+    kernel = _kernel(trace, weight, x.shape[1])
+    out = _slide(trace, x, windows, kernel)
+    out = _spread(out, weight.shape[0])
+    return trace.note("conv2d", input, out, windows, groups)
+
+
+def group_mean(x: Tensor, groups: int) -> Tensor:
+    """Mean over the channels of each group: (batch, 1 or groups, height, width)."""
+    x = narrow(x, [1])
+    if x.shape[1] == 1 or groups == 1:
+        return x.mean(1, keepdim=True) if x.shape[1] > 1 else x
+    grouped: Tensor = torch.unflatten(x, 1, (groups, -1))
+    return grouped.mean(2)
+
+
+def _kernel(trace: Trace, weight: Tensor, groups: int) -> Tensor:
+    """Energy of the taps: (1 or groups, kernel height, kernel width).
+
+    The sum is 1 for random weights that were not padded.
+    """
+    height, width = weight.shape[2:]
+    if trace.paths:
+        return torch.ones(1, height, width, dtype=torch.float64)
+    taps: Tensor | None = getattr(weight, "tap_energy", None)
+    if taps is not None:
+        count = float(taps.sum()) if is_weight(weight) else 1.0
+        return (taps.to(torch.float64) / count)[None]
+    if not is_weight(weight) and uniform(weight).numel() > 1:
+        return _fixed(weight, groups)
+    return torch.full((1, height, width), 1 / (height * width), dtype=torch.float64)
+
+
+def _fixed(weight: Tensor, groups: int) -> Tensor:
+    """Squared taps of a fixed filter; of several filters of one group, the mean of the squares."""
+    taps = weight.to(torch.float64) ** 2
+    if groups == 1:
+        return taps.sum(1).mean(0, keepdim=True)
+    taps = taps.sum(1)
+    return taps.reshape(groups, -1, *taps.shape[1:]).mean(1)
+
+
+def _alike(trace: Trace, weight: Tensor, total: float = 1) -> Tensor:
+    """Taps (1, 1, *kernel) of equal energies that sum to `total`; each 1 where paths count."""
+    taps = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64)
+    return taps if trace.paths else taps * total / taps.numel()
+
+
+def _spread(x: Tensor, channels: int) -> Tensor:
+    """Give each of `channels` outputs the energy of its group."""
+    groups = x.shape[1]
+    if groups == 1:
+        return widen(x, (x.shape[0], channels, *x.shape[2:]))
+    each = channels // groups
+    return x.repeat_interleave(each, 1) if each > 1 else x
+
+
+def _slide(trace: Trace, x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:
+    """Slide `kernel` over x (batch, groups, height, width), padded in the variant that asks."""
+    out = convolve(x, windows, kernel)
+    size = (out.shape[-2], out.shape[-1])
+
+    def padded(part: Tensor) -> Tensor:
+        grown, taps = pad_taps(windows, kernel, size=size, have=(x.shape[-2], x.shape[-1]))
+        return convolve(part, grown, taps)
+
+    return in_variant(trace, x, out, padded)
+
+
+@rule("conv1d", "conv3d")
+def _conv_any(
+    trace: Trace,
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolutions that do not run over the image's two axes: no layer of the table."""
+    del bias
+    kernel = _alike(trace, weight)
+    function = F.conv1d if weight.ndim == 3 else F.conv3d
+
+    def slide(x: Tensor) -> Tensor:
+        return function(x, kernel, None, stride, padding, dilation)
+
+    x = group_mean(input, groups).to(torch.float64)
+    return _spread(channel_by_channel(slide, x), weight.shape[0])
+
+
+@rule("conv_transpose2d")
+def _conv_transpose2d(
+    trace: Trace,
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """Each output is reached by kernel / stride^2 taps on average: those make its fan-in."""
+    del bias
+    kernel = _alike(trace, weight, math.prod(pair(stride)))
+
+    def slide(x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, kernel, None, stride, padding, output_padding, 1, dilation)
+
+    out = channel_by_channel(slide, group_mean(input, groups))
+    out = _spread(out, weight.shape[1] * groups)
+    found = field_of(input)
+    reach = (max(weight.shape[2:]) / max(pair(stride)) - 1) / 2
+    grid = (out.shape[-2], out.shape[-1])
+    return with_field(out, found.resized(grid, max(0.0, reach)) if found else None)

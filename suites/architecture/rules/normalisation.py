@@ -1,0 +1,193 @@
+"""Energy rules of norms, statistics and sums over axes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..compact import equal_axes, narrow, pointwise, widen
+from ..mean_pool_mixes import scaled_mix, with_mix
+from ..rule_table import constant, field_of, is_energy, rule, share_of, with_field, with_share
+from .elementwise import extreme
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..trace import Trace
+
+
+@rule("pow", "ipow", "square", "float_power")
+def _power(trace: Trace, x: Any, exponent: Any = 2) -> Tensor:
+    """A square is taken for a statistic: the energy, as a constant. Other powers pass."""
+    if not is_energy(x):
+        return constant(exponent, 1.0)
+    return statistic(trace, x) if not isinstance(exponent, Tensor) and exponent == 2 else x
+
+
+@rule("sqrt", "rsqrt", "reciprocal")
+def _root(trace: Trace, x: Tensor) -> Tensor:
+    return statistic(trace, x)
+
+
+def statistic(trace: Trace, x: Tensor) -> Tensor:
+    """Take the energy as a constant."""
+    if trace.paths:
+        return constant(x, 1.0)
+    return widen(narrow(x).detach(), x.shape)
+
+
+@rule("var")
+def _var(
+    trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
+) -> Tensor:
+    return average(statistic(trace, x), axes_of(x, dim), keepdim=keepdim)
+
+
+@rule("std")
+def _std(
+    trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
+) -> Tensor:
+    return _var(trace, x, dim, keepdim=keepdim).sqrt()
+
+
+@rule("var_mean")
+def _var_mean(
+    trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
+) -> Any:
+    return _var(trace, x, dim, keepdim=keepdim), _mean(trace, x, dim, keepdim)
+
+
+@rule("norm", "linalg_norm", "linalg_vector_norm", "vector_norm")
+def _norm(
+    trace: Trace, x: Tensor, *args: Any, dim: Any = None, keepdim: bool = False, **_: Any
+) -> Tensor:
+    """The root of the summed energies, a constant."""
+    axes = axes_of(x, args[1] if len(args) > 1 else dim)
+    count = math.prod(x.shape[a] for a in axes)
+    total = average(statistic(trace, x), axes, keepdim=keepdim)
+    return (total * (1 if trace.paths else count)).sqrt()
+
+
+@rule("normalize")
+def _normalize(trace: Trace, x: Tensor, p: float = 2.0, dim: int = 1, *_: Any, **__: Any) -> Tensor:
+    del p
+    return _normed(trace, x, (dim,), scale=1 / x.shape[dim])
+
+
+@rule("layer_norm", "rms_norm")
+def _layer_norm(trace: Trace, x: Tensor, shape: Sequence[int], *_: Any, **__: Any) -> Tensor:
+    return _normed(trace, x, range(x.ndim - len(shape), x.ndim))
+
+
+@rule("batch_norm", "instance_norm", "native_batch_norm")
+def _batch_norm(trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Each channel over its map, by its variance: what is constant over the map is taken out.
+
+    Entries of the batch are variants and stay apart.
+    """
+    entries = len(trace.padded)
+    share = share_of(x)
+    if trace.paths or share is None:
+        return _normed(trace, x, range(2, x.ndim) if x.ndim > 2 else (0,))
+    slope = 1 / (1 - share).clamp(min=1e-6)
+    if x.ndim == 2 and x.shape[0] % entries == 0:
+        split = torch.unflatten(x, 0, (entries, -1))
+        out = _normed(trace, split, (1,), slope=slope[:, None, None]).flatten(0, 1)
+    else:
+        each = slope.repeat_interleave(max(1, x.shape[0] // entries))[: x.shape[0]]
+        slopes = each.view(-1, *[1] * (x.ndim - 1))
+        out = _normed(trace, x, range(2, x.ndim), slope=slopes)
+    return with_share(out, torch.zeros_like(share))
+
+
+@rule("group_norm")
+def _group_norm(trace: Trace, x: Tensor, groups: int, *_: Any, **__: Any) -> Tensor:
+    if narrow(x).shape[1] == 1 or groups == 1:
+        return _normed(trace, x, range(1, x.ndim))
+    split = x.unflatten(1, (groups, -1))
+    return _normed(trace, split, range(2, split.ndim)).flatten(1, 2)
+
+
+def _normed(
+    trace: Trace, x: Tensor, axes: Sequence[int], scale: float = 1.0, slope: Tensor | None = None
+) -> Tensor:
+    """Divide by the detached mean energy over `axes`; `slope` multiplies the gradient alone."""
+    if trace.paths:
+        return x
+    small = narrow(x)
+    mean = small.detach().mean(tuple(axes), keepdim=True).clamp(min=1e-30)
+    out = small * (scale / mean)
+    if slope is not None:
+        out = out.detach() + (out - out.detach()) * slope
+        return widen(out, x.shape)
+    whole = mean.numel() == mean.shape[0]
+    wide = widen(out, x.shape)
+    return with_mix(wide, scaled_mix(x, (scale / mean).sqrt())) if whole else wide
+
+
+def axes_of(x: Tensor, dim: Any) -> tuple[int, ...]:
+    """Read torch's `dim`: none for all, one, or several; negative from the end."""
+    if dim is None:
+        return tuple(range(x.ndim))
+    return tuple(d % x.ndim for d in ((dim,) if isinstance(dim, int) else dim))
+
+
+def average(x: Tensor, axes: tuple[int, ...], *, keepdim: bool) -> Tensor:
+    """Mean over `axes`, on the narrow tensor."""
+    shape = [1 if d in axes else n for d, n in enumerate(x.shape)]
+    mean = narrow(x).mean(axes, keepdim=True)
+    if keepdim:
+        return widen(mean, shape)
+    kept = [d for d in range(x.ndim) if d not in axes]
+    flat = mean.reshape([mean.shape[d] for d in kept])
+    return widen(flat, [x.shape[d] for d in kept])
+
+
+@rule("mean")
+def _mean(trace: Trace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    """A mean over n independent entries has 1/n of their mean energy."""
+    axes = axes_of(x, dim)
+    count = math.prod(x.shape[a] for a in axes)
+    factor = count if trace.paths else 1 / count
+    return _pooled(x, axes, pointwise(lambda e: e * factor, average(x, axes, keepdim=keepdim)))
+
+
+@rule("sum")
+def _sum(_trace: Trace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    axes = axes_of(x, dim)
+    count = math.prod(x.shape[a] for a in axes)
+    return _pooled(x, axes, pointwise(lambda e: e * count, average(x, axes, keepdim=keepdim)))
+
+
+@rule("amax", "amin", "logsumexp")
+def _amax(trace: Trace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    """Each of n entries is the largest in 1/n of the cases."""
+    if trace.paths:
+        return _sum(trace, x, dim, keepdim)
+    axes = axes_of(x, dim)
+    return _pooled(x, axes, average(x, axes, keepdim=keepdim))
+
+
+@rule("max", "min")
+def _max(trace: Trace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
+    if isinstance(dim, Tensor):
+        return extreme(trace, x, dim)
+    values = _amax(trace, x, dim, keepdim)
+    return values if dim is None else (values, torch.zeros(values.shape, dtype=torch.long))
+
+
+def _pooled(x: Tensor, axes: tuple[int, ...], out: Tensor) -> Tensor:
+    """Drop the local field where a whole map was averaged away."""
+    found = field_of(x)
+    if found is None:
+        return out
+    taken = {x.shape[a] for a in axes}
+    rows, columns = found.grid
+    whole = rows * columns in taken or (x.ndim == 4 and {rows, columns} <= taken and len(axes) > 1)
+    if whole and rows * columns > 1 and not set(axes) <= set(equal_axes(x)):
+        return with_field(out, replace(found, low=None, high=None, global_=True))
+    return out

@@ -1,0 +1,137 @@
+"""Energy rules of pools; their windows grow as those of convolutions do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ....adapters.errors import NotApplicableError
+from ..compact import equal_axes, narrow, widen
+from ..mean_pool_mixes import pooled_mix, with_mix
+from ..rule_table import field_of, rule, with_field
+from ..windows import Window
+from .sliding import (
+    Windows,
+    box_filter,
+    convolve,
+    in_variant,
+    next_multiple,
+    pair,
+    pool_windows,
+    reach,
+    sum_windows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..trace import Trace
+
+
+@rule("max_pool2d", "max_pool2d_with_indices")
+def _max_pool2d(
+    trace: Trace,
+    input: Tensor,  # noqa: A002 - torch's name
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Each unit is the largest of its window in 1 / window of the cases; padding never is."""
+    windows = pool_windows(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
+    out = _pool(trace, input, windows, "max_pool2d", lambda valid: 1 / valid)
+    if return_indices:
+        raise NotApplicableError("a pooling that returns indices has no energy rule")
+    return out
+
+
+@rule("avg_pool2d")
+def _avg_pool2d(
+    trace: Trace,
+    input: Tensor,  # noqa: A002 - torch's name
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Each unit is the mean of its window: its coefficients squared."""
+    windows = pool_windows(kernel_size, stride, padding, 1, ceil_mode=ceil_mode)
+    whole = divisor_override or math.prod(pair(kernel_size))
+    fixed = divisor_override is not None or (count_include_pad and not ceil_mode)
+
+    def weight(valid: Tensor) -> Tensor:
+        return torch.full_like(valid, 1 / whole**2) if fixed else 1 / valid**2
+
+    out = _pool(trace, input, windows, "avg_pool2d", weight)
+    if trace.paths or out.shape != input.shape or windows[0].stride * windows[1].stride > 1:
+        return out
+    ones = torch.ones(1, 1, *out.shape[-2:], dtype=torch.float64)
+    return with_mix(out, pooled_mix(input, out, weight(sum_windows(ones, windows)).sqrt()))
+
+
+def _pool(
+    trace: Trace,
+    x: Tensor,
+    windows: Windows,
+    kind: str,
+    weight: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Sum over each window times `weight` of the number of its units that are no padding."""
+    small = narrow(x, [1])
+    size = tuple(w.size(n) for w, n in zip(windows, small.shape[-2:], strict=True))
+
+    def pooled(part: Tensor, used: Windows) -> Tensor:
+        full = reach(used, (size[0], size[1]), (part.shape[-2], part.shape[-1]))
+        total = sum_windows(part, full)
+        if trace.paths:
+            return total
+        valid = sum_windows(torch.ones_like(part[:1, :1]), full)
+        return total * weight(valid)
+
+    def padded(part: Tensor) -> Tensor:
+        return pooled_box(part) if kind == "avg_pool2d" else pooled(part, next_multiple(windows))
+
+    def pooled_box(part: Tensor) -> Tensor:
+        taps = torch.full((1, windows[0].kernel, windows[1].kernel), 1.0, dtype=torch.float64)
+        return convolve(part, *box_filter(windows, taps / taps.numel(), size, part.shape[-2:]))
+
+    out = in_variant(trace, small, pooled(small, windows), padded)
+    return trace.note(kind, x, widen(out, (*x.shape[:-2], *out.shape[-2:])), windows)
+
+
+@rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
+def _adaptive(trace: Trace, input: Tensor, output_size: Any, *_: Any, **__: Any) -> Tensor:  # noqa: A002
+    """Windows as even as they come; mean and maximum differ by one more window in energy."""
+    sizes = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
+    rows, columns = (
+        n if n is not None else h for n, h in zip(sizes, input.shape[-2:], strict=True)
+    )
+    grid = (rows, columns)
+    small = narrow(input, [d for d in equal_axes(input) if d < input.ndim - 2])
+    out = F.adaptive_avg_pool2d(small, grid)
+    shares = [_shares(h, n).to(out) for h, n in zip(input.shape[-2:], grid, strict=True)]
+    window = shares[0][:, None] * shares[1]
+    out = widen(out * window if trace.paths else out / window, (*input.shape[:-2], *grid))
+    found = field_of(input)
+    if found is not None and grid == (1, 1) and found.grid != (1, 1):
+        return with_field(out, replace(found, low=None, high=None, global_=True))
+    windows = tuple(
+        Window(kernel=-(-h // n), stride=h // n)
+        for h, n in zip(input.shape[-2:], grid, strict=True)
+    )
+    return trace.note("adaptive_pool2d", input, out, windows)  # type: ignore[arg-type]
+
+
+def _shares(size: int, count: int) -> Tensor:
+    """How many of `size` units each of `count` adaptive windows reads."""
+    i = torch.arange(count)
+    return -(-(i + 1) * size // count) - i * size // count

@@ -1,0 +1,163 @@
+"""How the windows of convolutions and pools slide over a map, and how kernel padding grows them.
+
+The kernel of a layer whose padded effect is asked for grows as PROTOCOL 6 says: by a box as long as
+the stride, rows at the bottom and columns at the right, the input padded at its end so that the
+output keeps its size. Pairs are (rows, columns).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..compact import uniform
+from ..windows import Pair, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..trace import Trace
+
+
+Windows = tuple[Window, Window]
+
+
+def pair(value: Any) -> Pair:
+    """Read torch's "one number or one for each axis"."""
+    if isinstance(value, int):
+        return value, value
+    first, *rest = (int(v) for v in value)
+    return first, (rest[0] if rest else first)
+
+
+def conv_windows(weight: Tensor, stride: Any, padding: Any, dilation: Any) -> Windows:
+    """Describe both axes of a convolution from torch's arguments."""
+    sizes = zip(weight.shape[2:], pair(stride), pair(dilation), strict=True)
+    windows = [Window(kernel=k, stride=s, dilation=d) for k, s, d in sizes]
+    if padding == "same":
+        spare = [w.extent - 1 for w in windows]
+        pads = [(n // 2, n - n // 2) for n in spare]
+    else:
+        pads = [(n, n) for n in ((0, 0) if padding == "valid" else pair(padding))]
+    rows, columns = (replace(w, before=b, after=a) for w, (b, a) in zip(windows, pads, strict=True))
+    return rows, columns
+
+
+def pool_windows(
+    kernel: Any, stride: Any, padding: Any, dilation: Any, *, ceil_mode: bool
+) -> Windows:
+    """Describe both axes of a pool from torch's arguments."""
+    stride = kernel if stride is None or stride == [] or stride == () else stride
+    axes = zip(pair(kernel), pair(stride), pair(padding), pair(dilation), strict=True)
+    rows, columns = (
+        Window(kernel=k, stride=s, before=p, after=p, dilation=d, ceil=ceil_mode)
+        for k, s, p, d in axes
+    )
+    return rows, columns
+
+
+def convolve(x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:
+    """Slide kernels (1 or groups, height, width) over x (batch, groups, height, width)."""
+    x = x.to(kernel.dtype)
+    rows, columns = windows
+    pads = (columns.before, columns.after, rows.before, rows.after)
+    if pads[0] != pads[1] or pads[2] != pads[3]:
+        x, pads = F.pad(x, pads), (0, 0, 0, 0)
+    stride = (rows.stride, columns.stride)
+    padding, dilation = (pads[2], pads[0]), (rows.dilation, columns.dilation)
+    flat = uniform(kernel)
+    if kernel.shape[1:] == (1, 1) and padding == (0, 0) and flat.numel() == 1:
+        x = x if stride == (1, 1) else x[..., :: stride[0], :: stride[1]]
+        return x if float(flat) == 1 else x * flat
+    small = all(2 * p <= k for p, k in zip(padding, kernel.shape[1:], strict=True))
+    if flat.numel() == 1 and dilation == (1, 1) and small:
+        size = (rows.kernel, columns.kernel)
+        return F.avg_pool2d(x, size, stride, padding, divisor_override=1) * flat
+    if kernel.shape[0] > 1:
+        return F.conv2d(x, kernel[:, None], None, stride, padding, dilation, x.shape[1])
+    return channel_by_channel(
+        lambda one: F.conv2d(one, kernel[None], None, stride, padding, dilation), x
+    )
+
+
+def channel_by_channel(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply `function`, of maps (n, 1, ...), to every channel of `x` (batch, channels, ...)."""
+    out = function(x.reshape(x.shape[0] * x.shape[1], 1, *x.shape[2:]))
+    return out.view(*x.shape[:2], *out.shape[2:])
+
+
+def sum_windows(x: Tensor, windows: Windows) -> Tensor:
+    """Sum the units of each window: `x` as in `convolve`."""
+    rows, columns = windows
+    return convolve(x, windows, torch.ones(1, rows.kernel, columns.kernel, dtype=torch.float64))
+
+
+def in_variant(trace: Trace, x: Tensor, out: Tensor, padded: Callable[[Tensor], Tensor]) -> Tensor:
+    """Exchange in `out` the batch entry of this layer's padded variant."""
+    variant = trace.variant()
+    if variant is None:
+        return out
+    share = x.shape[0] // len(trace.padded)
+    start, stop = variant * share, (variant + 1) * share
+    return torch.cat([out[:start], padded(x[start:stop]), out[stop:]])
+
+
+def pad_taps(windows: Windows, kernel: Tensor, *, size: Pair, have: Pair) -> tuple[Windows, Tensor]:
+    """Grow windows and tap energies (groups, height, width) by a box as long as the stride.
+
+    Energies of random taps, which are independent, convolve with the squared box. `size` is the
+    output to keep, `have` the input there is.
+    """
+    grown = []
+    for axis, (window, n, h) in enumerate(zip(windows, size, have, strict=True), start=1):
+        if len(set(window.coverage())) == 1:
+            grown.append(window)
+            continue
+        kernel = boxed(kernel, axis, window.stride)
+        wide = replace(window, kernel=kernel.shape[axis])
+        missing = (n - 1) * wide.stride + wide.extent - h - wide.before - wide.after
+        grown.append(replace(wide, after=wide.after + max(0, missing)))
+    rows, columns = grown
+    return (rows, columns), kernel
+
+
+def boxed(kernel: Tensor, axis: int, length: int) -> Tensor:
+    """Convolve in full along `axis` with the energies 1 / length^2 of a normalised box."""
+    shape = list(kernel.shape)
+    shape[axis] += length - 1
+    out = kernel.new_zeros(shape)
+    for offset in range(length):
+        out.narrow(axis, offset, kernel.shape[axis]).add_(kernel, alpha=1 / length**2)
+    return out
+
+
+def box_filter(
+    windows: Windows, taps: Tensor, size: Sequence[int], have: Sequence[int]
+) -> tuple[Windows, Tensor]:
+    """Grow a fixed filter by the box: amplitudes convolve first, and are then squared."""
+    grown = list(windows)
+    for axis, window in enumerate(windows):
+        if len(set(window.coverage())) > 1:
+            taps = boxed(taps, axis + 1, window.stride) * window.stride
+            grown[axis] = replace(window, kernel=taps.shape[axis + 1])
+    rows, columns = grown
+    return reach((rows, columns), (size[0], size[1]), (have[0], have[1])), taps**2
+
+
+def next_multiple(windows: Windows) -> Windows:
+    """Windows whose kernel is the next multiple of their stride."""
+    rows, columns = (replace(w, kernel=-(-w.kernel // w.stride) * w.stride) for w in windows)
+    return rows, columns
+
+
+def reach(windows: Windows, size: Pair, have: Pair) -> Windows:
+    """Pad at the end so that exactly `size` windows fit over `have` units, none cut short."""
+    rows, columns = (
+        replace(w, after=max(0, (n - 1) * w.stride + w.extent - h - w.before), ceil=False)
+        for w, n, h in zip(windows, size, have, strict=True)
+    )
+    return rows, columns

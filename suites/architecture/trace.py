@@ -1,0 +1,283 @@
+"""The pass that `energy` reads off: each function of torch is answered by its energy rule.
+
+What moves or tells entries runs as it is; the rules are those of the files `energy_*`, entered in
+`energy_base.RULES`. On the way the pass notes every convolution and pool, and the field of each
+tensor's units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from ...adapters.errors import NotApplicableError, PerimetryError
+from . import channel_runs as energy_runs
+from .compact import alias, equal_axes, gather, pointwise, reshape, runs_of, spelled
+from .rule_table import RULES, field_of, is_energy, mixed_share, share_of, with_field, with_share
+from .windows import Field, Layer, Pair, Window, union
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+METADATA = frozenset(
+    """
+    get set delete size dim stride numel nelement ndimension is_floating_point is_complex
+    is_contiguous len hash repr is_tensor device has_names storage_offset element_size
+    get_device data_ptr bool iter contains
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions that read no entries (names without underscores)."""
+
+
+SAME_SHAPE = frozenset({"to", "type_as", "cpu", "cuda", "contiguous", "batch_norm", "clone"})
+"""Functions that leave the shape of a weight as it is."""
+
+
+SHAPE_ONLY = frozenset(
+    """
+    permute transpose swapaxes movedim moveaxis unsqueeze squeeze tensor_split
+    narrow expand expand_as view_as unfold t
+    swapdims detach index_select gather take_along_dim repeat tile repeat_interleave
+    diagonal
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions that only move entries: they are their own energy matrix, and need no check."""
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in nested lists, tuples, tables; torch's own search takes longer than a rule."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [t for item in value for t in tensors_in(item)]
+
+
+class Trace(TorchFunctionMode):
+    """Reads a forward pass in the energy domain and notes its layers and fields.
+
+    `padded[v]` is the index of the layer whose kernel is padded in entry v of the batch, or None.
+    """
+
+    def __init__(self, *, paths: bool = False, padded: Sequence[int | None] = (None,)) -> None:
+        super().__init__()
+        self.paths = paths
+        self.padded = tuple(padded)
+        self.layers: list[Layer] = []
+        self.names: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        name = func.__name__.strip("_")
+        if name in METADATA:
+            out = func(*args, **kwargs)
+            if not isinstance(out, Tensor):
+                return out
+            if any(runs_of(t) is not None for t in tensors_in(args)):
+                out = func(*map(spelled, args), **kwargs)
+            return self._tag(out, list(args))
+        tensors = tensors_in((args, kwargs))
+        self._refuse_spoiled(name, tensors)
+        try:
+            out = self._apply(name, func, tensors, args, kwargs)
+        except PerimetryError:
+            raise
+        except Exception as error:
+            if not any(is_energy(t) or t.is_meta for t in tensors):
+                raise
+            raise NotApplicableError(self._complaint(name, f"{error}")) from error
+        return self._tag(out, tensors)
+
+    def _apply(
+        self, name: str, func: Any, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        if any(runs_of(t) is not None for t in tensors):
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                return self._apply(name, func, tensors_in((args, kwargs)), args, kwargs)
+
+            return energy_runs.apply(name, call, args, kwargs)
+        energy = any(is_energy(t) for t in tensors)
+        rule = RULES.get(name)
+        if rule is not None and (energy or _weighs_a_constant(name, args)):
+            return (
+                self._ruled(rule, args, kwargs) if energy else self._amplitude(rule, args, kwargs)
+            )
+        if not energy and any(t.is_meta for t in tensors):
+            return _shape_only(name, func, args, kwargs)
+        if not energy and name in _LIGHT and isinstance(args[0], Tensor):
+            return _LIGHT[name](func, *args, **kwargs)
+        out = _native(func, args, kwargs)
+        if energy and name not in SHAPE_ONLY:
+            self._check(name, out)
+        return out
+
+    def _ruled(self, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        return rule(self, *args, **kwargs)
+
+    def _amplitude(self, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Send a constant through random weights: the root of the energy that comes out."""
+        first, *rest = args
+        out = rule(self, pointwise(torch.square, first.to(torch.float64)), *rest, **kwargs)
+        return pointwise(torch.sqrt, out)
+
+    def _refuse_spoiled(self, name: str, tensors: list[Tensor]) -> None:
+        """Stop where an energy with a lost entry would count; attention forgets its logits."""
+        if any(hasattr(t, "spoiled") for t in tensors) and name not in {"softmax", "setitem"}:
+            raise NotApplicableError(self._complaint("setitem", "it writes into equal channels"))
+
+    def _check(self, name: str, out: Any) -> None:
+        for t in tensors_in(out):
+            if t.is_floating_point() and not bool(t.isfinite().all()):
+                raise NotApplicableError(self._complaint(name, "it gives infinite energies"))
+
+    def _complaint(self, name: str, detail: str) -> str:
+        where = f" in layer {self.names[-1]!r}" if self.names and self.names[-1] else ""
+        return f"the operation {name!r}{where} has no energy rule: {detail.splitlines()[0]}"
+
+    def _tag(self, out: Any, tensors: list[Tensor]) -> Any:
+        """Give results what they do not have yet: the fields and shares of what went in, joined."""
+        for t in tensors_in(out):
+            if is_energy(t) and not self.paths and share_of(t) is None:
+                with_share(t, mixed_share(tensors, len(self.padded)))
+        fields = [f for f in map(field_of, tensors) if f is not None]
+        if not fields:
+            return out
+
+        def tag(t: Any) -> Any:
+            if not isinstance(t, Tensor) or t.is_meta:
+                return t
+            merged = union(fields, t.shape)
+            if any(t is other for other in tensors):
+                if field_of(t) == merged:
+                    return t
+                t = alias(t)
+            elif field_of(t) is not None:
+                return t
+            return with_field(t, merged)
+
+        return tag(out) if isinstance(out, Tensor) else tree_map(tag, out)
+
+    def coefficient(self, constant: Tensor | complex) -> Any:
+        """The factor by which a constant multiplies an energy (or a path count)."""
+        if isinstance(constant, Tensor):
+            if self.paths or constant.is_meta:
+                return constant.new_ones((1,) * constant.ndim, device="cpu", dtype=torch.float64)
+            return constant.to(torch.float64) ** 2
+        return 1.0 if self.paths else abs(constant) ** 2
+
+    def note(
+        self, kind: str, x: Tensor, out: Tensor, windows: tuple[Window, Window], groups: int = 1
+    ) -> Tensor:
+        """Record one convolution or pooling from `x` to `out` (..., height, width)."""
+        origin, size, windows = self._origin(x, windows)
+        sources = origin.history if origin else ((), ())
+        grid = (out.shape[-2], out.shape[-1])
+        name = self.names[-1] if self.names else ""
+        layer = Layer(name, kind, windows, groups, size, grid, sources, len(self.layers))
+        self.layers.append(layer)
+        return with_field(out, origin.through(windows, grid)) if origin else out
+
+    def _origin(
+        self, x: Tensor, windows: tuple[Window, Window]
+    ) -> tuple[Field | None, Pair, tuple[Window, Window]]:
+        """Undo a padding that came just before: its field, size, and windows that include it."""
+        pending: tuple[Field | None, Pair, tuple[Pair, Pair]] | None
+        pending = getattr(x, "pending", None)
+        if pending is None:
+            found = field_of(x)
+            size = (x.shape[-2], x.shape[-1])
+            return (found.regridded(size) if found and self._whole(x) else found), size, windows
+        origin, size, pads = pending
+        both = tuple(_with_padding(w, n, p) for w, n, p in zip(windows, size, pads, strict=True))
+        return origin, size, both  # type: ignore[return-value]
+
+    def _whole(self, x: Tensor) -> bool:
+        """Whether the batch axis holds whole maps, not windows of them."""
+        return x.shape[0] == len(self.padded)
+
+    def variant(self) -> int | None:
+        """Find the batch entry in which the layer about to be recorded is padded, if any."""
+        index = len(self.layers)
+        return self.padded.index(index) if index in self.padded else None
+
+
+def _with_padding(window: Window, size: int, pads: Pair) -> Window:
+    before, after = pads
+    total = max(0, (-(-size // window.stride) - 1) * window.stride + window.extent - size)
+    same = total == before + after and before == total // 2 and window.before + window.after == 0
+    return replace(
+        window, before=window.before + before, after=window.after + after, same=same and total > 0
+    )
+
+
+def _weighs_a_constant(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether random weights meet a constant, such as a learned query."""
+    return (
+        name in {"conv1d", "conv2d", "conv3d", "linear", "matmul"}
+        and len(args) > 1
+        and not args[0].is_meta
+        and args[1].is_meta
+    )
+
+
+def _kept(func: Any, x: Tensor, *rest: Any, **named: Any) -> Any:
+    """A constant whose equal entries are stored once needs no copy."""
+    return x if equal_axes(x) else func(x, *rest, **named)
+
+
+def _reshaped(func: Any, x: Tensor, *shape: Any, **named: Any) -> Any:
+    if not equal_axes(x) or isinstance(shape[0], torch.dtype):
+        return func(x, *shape, **named)
+    return reshape(x, shape[0] if isinstance(shape[0], tuple | list) else shape)
+
+
+def _indexed(func: Any, x: Tensor, index: Any) -> Any:
+    """A table of a learned bias, which is alike everywhere, looked up by place."""
+    whole = (
+        isinstance(index, Tensor) and not index.is_floating_point() and index.dtype != torch.bool
+    )
+    return gather(x, index) if whole and x.is_floating_point() else func(x, index)
+
+
+_LIGHT: dict[str, Callable[..., Any]] = {
+    "contiguous": _kept,
+    "reshape": _reshaped,
+    "view": _reshaped,
+    "getitem": _indexed,
+}
+"""What is done to constants without spreading their equal entries."""
+
+
+def _native(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """Run the function itself; in-place ones cannot write to constants that share storage."""
+    try:
+        return func(*args, **kwargs)
+    except RuntimeError:
+        if not (args and isinstance(args[0], Tensor) and equal_axes(args[0])):
+            raise
+        return func(args[0].contiguous(), *args[1:], **kwargs)
+
+
+def _shape_only(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """Run on the `meta` device what only concerns weights."""
+    if name in SAME_SHAPE and isinstance(args[0], Tensor) and args[0].is_meta:
+        return args[0]
+
+    def to_meta(t: Any) -> Any:
+        if not isinstance(t, Tensor):
+            return t
+        return t.to("meta", torch.float64) if t.is_floating_point() else t.to("meta")
+
+    return func(*tree_map(to_meta, args), **tree_map(to_meta, kwargs))

@@ -1,0 +1,1 @@
+"""The `erf` suite: `suite` is its definition; then `metrics`, `gaussian`, `blocks`."""

@@ -1,0 +1,196 @@
+"""Phase profiles: how a sensitivity map treats the P x P places a pixel can have in a stride cell.
+
+A pixel's *phase* is (row mod P, column mod P), P the total stride from input to target, per axis.
+The *profile* of a map S (PROTOCOL 3.3) is S divided by its moving mean over a centred P x P box,
+averaged over the interior pixels of each phase, divided by the overall mean. For even P the box is
+the mean of the two boxes half a pixel off centre: taps 1/2, 1, ..., 1, 1/2 over P. Slow trends are
+thus removed, and a pattern whose period divides P is untouched.
+
+Pairs are (rows, columns). Profiles have axes (..., phase row, phase column) and mean 1; whatever is
+read off them keeps the leading axes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...adapters.errors import InputError, NotApplicableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..base import Array
+
+
+Pair = tuple[int, int]
+
+
+MIN_CELLS = 3
+
+
+def interior(size: Pair, period: Pair) -> tuple[slice, slice]:
+    """Find the whole P x P cells at least one cell and an eighth of `size` from each border.
+
+    The slices are empty where `size` is too small.
+    """
+    rows, columns = (_axis_interior(s, p) for s, p in zip(size, period, strict=True))
+    return rows, columns
+
+
+def _axis_interior(size: int, period: int) -> slice:
+    margin = max(period, -(-size // 8))
+    start = -(-margin // period) * period
+    return slice(start, max(start, (size - margin) // period * period))
+
+
+def fit_period(size: Pair, period: Pair) -> Pair:
+    """Find the largest divisors of `period` for which three interior cells fit along each axis.
+
+    1 where nothing larger fits: a map that has no phases to tell apart.
+    """
+    rows, columns = (_axis_fit(s, p) for s, p in zip(size, period, strict=True))
+    return rows, columns
+
+
+def _axis_fit(size: int, period: int) -> int:
+    for divisor in range(period, 1, -1):
+        inner = _axis_interior(size, divisor)
+        if period % divisor == 0 and inner.stop - inner.start >= MIN_CELLS * divisor:
+            return divisor
+    return 1
+
+
+def phase_profile(maps: np.ndarray[Any, Any], period: Pair) -> Array:
+    """Profiles (samples, phase row, phase column) of `maps` (samples, height, width).
+
+    Interior pixels whose whole neighbourhood is zero say nothing about phases and are left out.
+    Raises `InputError` when no interior cell fits, `NotApplicableError` when a map is zero at every
+    interior pixel of a phase and around it.
+    """
+    maps = np.asarray(maps, dtype=np.float64)
+    rows, columns = interior((maps.shape[-2], maps.shape[-1]), period)
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        raise InputError(
+            f"no interior cell of {period} pixels fits in a map of {maps.shape[-2:]}; "
+            "lower the period with fit_period"
+        )
+    vertical = _box(maps.shape[-2], rows, period[0])
+    horizontal = _box(maps.shape[-1], columns, period[1])
+    trend = vertical @ maps @ horizontal.T
+    heard = trend > 0
+    ratio = np.divide(maps[:, rows, columns], trend, out=np.zeros_like(trend), where=heard)
+    count = _sum_cells(heard, period)
+    profile = _sum_cells(ratio, period) / np.maximum(count, 1)
+    mean: Array = profile.mean((-2, -1), keepdims=True)
+    if not (count.all() and mean.all()):
+        raise NotApplicableError("the map is zero throughout the interior: it has no phase profile")
+    return profile / mean
+
+
+def _box(size: int, inner: slice, period: int) -> Array:
+    """Write the moving mean as a matrix (interior pixels, pixels): exact zeros stay exact."""
+    distance = np.abs(np.arange(inner.start, inner.stop)[:, None] - np.arange(size)[None])
+    weight: Array = np.clip((period + 1) / 2 - distance, 0.0, 1.0)
+    return weight / period
+
+
+def _sum_cells(inner: np.ndarray[Any, Any], period: Pair) -> Array:
+    """Sum of (samples, rows, columns) over all cells: (samples, phase row, phase column)."""
+    samples, height, width = inner.shape
+    cells = inner.reshape(samples, height // period[0], period[0], width // period[1], period[1])
+    total: Array = cells.sum((1, 3), dtype=np.float64)
+    return total
+
+
+def weakest(profile: Array) -> Array:
+    """Share of the average sensitivity that the worst-served phase gets; 1 is even."""
+    smallest: Array = profile.min((-2, -1))
+    return smallest
+
+
+def imbalance(profile: Array) -> Array:
+    """Coefficient of variation over the phases; 0 is even."""
+    spread: Array = profile.std((-2, -1)) / profile.mean((-2, -1))
+    return spread
+
+
+def ratio(profile: Array) -> Array:
+    """Largest over smallest phase; 1 is even, infinite when a phase gets nothing."""
+    smallest = weakest(profile)
+    unbounded = np.full_like(smallest, np.inf)
+    share: Array = np.divide(profile.max((-2, -1)), smallest, out=unbounded, where=smallest > 0)
+    return share
+
+
+def variance(profile: Array) -> Array:
+    """Variance over the phases."""
+    found: Array = profile.var((-2, -1))
+    return found
+
+
+def by_period(profile: Array, square: Callable[[Array], Array] | None = None) -> dict[int, Array]:
+    """Split the variance of a profile over nested periods, such as 2, 4, 8, ..., P.
+
+    The share of a period is the variance of the profile folded to it, less that of the period
+    before; the shares sum to the variance. `square` takes a folded profile and gives what stands
+    for its variance. Periods are the chain of divisors by ascending prime factors; where the axes
+    differ, the larger one names the step.
+    """
+    square = square or variance
+    shares: dict[int, Array] = {}
+    before: Array = np.zeros(())
+    for step in nested_periods((profile.shape[-2], profile.shape[-1])):
+        total = square(fold(profile, step))
+        shares[max(step)] = shares.get(max(step), 0.0) + total - before
+        before = total
+    return shares
+
+
+def nested_periods(period: Pair) -> list[Pair]:
+    """Chain of divisors of both axes, one more prime factor at each step: (2, 2), (4, 4), ..."""
+    rows, columns = (_chain(p) for p in period)
+    steps = max(len(rows), len(columns))
+    rows, columns = (c + [c[-1]] * (steps - len(c)) for c in (rows, columns))
+    chain = list(zip(rows, columns, strict=True))
+    return chain[1:]
+
+
+def _chain(period: int) -> list[int]:
+    chain = [1]
+    factor = 2
+    while chain[-1] < period:
+        if (period // chain[-1]) % factor == 0:
+            chain.append(chain[-1] * factor)
+        else:
+            factor += 1
+    return chain
+
+
+def fold(profile: Array, period: Pair) -> Array:
+    """Average the phases of `profile` that agree modulo `period`, a pair of divisors."""
+    height, width = profile.shape[-2:]
+    cells = profile.reshape(
+        *profile.shape[:-2], height // period[0], period[0], width // period[1], period[1]
+    )
+    folded: Array = cells.mean((-4, -2))
+    return folded
+
+
+def relative_difference(maps: np.ndarray[Any, Any], order: int) -> Array:
+    """Mean absolute first or second difference along both axes over the mean (Kim et al. 2023).
+
+    `maps` is (..., height, width), whole, borders included; `order` is 1 (relL1) or 2 (relL2).
+    """
+    maps = np.asarray(maps, dtype=np.float64)
+    vertical, horizontal = (np.abs(np.diff(maps, order, axis)).mean((-2, -1)) for axis in (-2, -1))
+    difference: Array = (vertical + horizontal) / 2 / maps.mean((-2, -1))
+    return difference
+
+
+def per_mean(maps: Array) -> Array:
+    """Divide `maps` (..., rows, columns) by their means; NaN where a mean is 0."""
+    mean = maps.mean((-2, -1), keepdims=True)
+    shares: Array = np.divide(maps, mean, out=np.full_like(maps, np.nan), where=mean > 0)
+    return shares

@@ -1,0 +1,179 @@
+"""Blind-spot map: what a small stimulus does to the model, wherever it appears.
+
+A square stimulus is slid over a grid of places on a plain background, from border to border. Its
+*response* at a place is the Euclidean norm of what it changes in F, all channels and units
+together; that of the top logit is the change's magnitude, the class being the one the model names
+for the plain background. Forward passes only. Each batch holds the plain background too, so that
+rounding is the same on both sides and what does not answer answers 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ...adapters.errors import InputError, NotApplicableError
+from ..base import missing
+from ..measuring.feature_maps import channel_mean
+from ..measuring.gradients import expect
+from ..measuring.unbiased import extreme, magnitude
+from .spatial_bias import SMALLEST, asymmetries, border_ratio, no_centre
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from ...adapters.input_spec import InputSpec
+    from ...adapters.model import Model
+    from ..base import Array, Estimate
+    from ..measuring.bootstrap import Bootstrap
+
+
+PER_SIDE = 28
+"""A stimulus of no stated size is one part in so many of the shorter side: 8 pixels of 224."""
+
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """A square of `side` pixels and `colour` (red, green, blue) on a `background` of grey."""
+
+    side: int
+    colour: tuple[float, float, float]
+    background: float
+
+    def images(self, places: Sequence[Place], spec: InputSpec) -> Tensor:
+        """The plain background, then the stimulus at each of `places`: (1 + places, 3, h, w)."""
+        images = torch.full((1 + len(places), 3, spec.height, spec.width), self.background)
+        paint = torch.tensor(self.colour)[:, None, None]
+        for image, (row, column) in zip(images[1:], places, strict=True):
+            image[:, row : row + self.side, column : column + self.side] = paint
+        return images
+
+
+def default_side(spec: InputSpec) -> int:
+    """Side in pixels of a stimulus of no stated size."""
+    return max(1, round(min(spec.height, spec.width) / PER_SIDE))
+
+
+def grid_places(spec: InputSpec, side: int, grid: int) -> list[Place]:
+    """Upper left pixels of `grid` x `grid` stimuli from border to border, row by row.
+
+    They lie mirror-symmetrically, but for the middle one of an odd number, which rounds down.
+    Raises `InputError` when they do not fit or would coincide.
+    """
+    largest = min(spec.height, spec.width) - grid + 1
+    if side > largest:
+        raise InputError(
+            f"a stimulus of {side} pixels does not fit {grid} x {grid} places in an image of "
+            f"{spec.height} x {spec.width}; allowed are "
+            + (f"1 to {largest} pixels" if largest > 0 else "grids of fewer places")
+        )
+    rows, columns = (_axis_places(n - side, grid) for n in (spec.height, spec.width))
+    return [(row, column) for row in rows for column in columns]
+
+
+def _axis_places(room: int, grid: int) -> list[int]:
+    first = [room * i // (grid - 1) for i in range((grid + 1) // 2)]
+    return first + [room - place for place in reversed(first[: grid // 2])]
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Responses by place of F and of the top logit (None without logits).
+
+    `plain` (height, width) is the channel-mean magnitude of F on the background alone.
+    """
+
+    target: dict[Place, float]
+    logit: dict[Place, float] | None
+    plain: Array
+
+    def grid(self, places: Sequence[Place]) -> Array:
+        """Responses of F at the places of a square grid, as (grid, grid)."""
+        return _square(self.target, places)
+
+    def logit_grid(self, places: Sequence[Place]) -> Array | None:
+        """Responses of the top logit likewise."""
+        return None if self.logit is None else _square(self.logit, places)
+
+
+def _square(values: Mapping[Place, float], places: Sequence[Place]) -> Array:
+    side = math.isqrt(len(places))
+    return np.array([values[p] for p in places]).reshape(side, side)
+
+
+def respond(
+    model: Model, places: Sequence[Place], stimulus: Stimulus, *, batch: int, logits: bool
+) -> Responses:
+    """Show the stimulus at each of `places`. Raises `NotApplicableError` for outputs not finite."""
+    step = max(1, batch - 1)
+    target: list[float] = []
+    plain: Array = np.empty(0)
+    logit: list[float] | None = [] if logits else None
+    for start in range(0, len(places), step):
+        images = stimulus.images(places[start : start + step], model.spec)
+        out = model.run(model.spec.prepare(images).to(model.device), logits=logits)
+        f = expect(out.target, "target")
+        plain = channel_mean(f[:1])[0]
+        f = f.double().flatten(1)
+        target += (f[1:] - f[:1]).norm(dim=1).tolist()
+        if logit is not None and out.logits is not None:
+            scores = out.logits.double()
+            top = scores[:, int(scores[0].argmax())]
+            logit += (top[1:] - top[0]).abs().tolist()
+    if not np.isfinite([*target, *(logit or [])]).all():
+        raise NotApplicableError("the model's output is not finite on a plain background")
+    found = dict(zip(places, logit, strict=True)) if logit else None
+    return Responses(dict(zip(places, target, strict=True)), found, plain)
+
+
+def relative(responses: Array) -> Array:
+    """Responses (weight sets, grid, grid) over the mean of each weight set.
+
+    Raises `NotApplicableError` where a weight set answers nowhere.
+    """
+    level = responses.mean((-2, -1), keepdims=True)
+    if not level.all():
+        raise NotApplicableError("the stimulus changes nothing, wherever it appears")
+    share: Array = responses / level
+    return share
+
+
+def border_drop(maps: Array) -> Array:
+    """1 - border over centre of `maps` (..., grid, grid); NaN where the centre is blind."""
+    return 1 - border_ratio(maps)
+
+
+def blind_metrics(shares: Array, resamples: Bootstrap) -> dict[str, Estimate]:
+    """Metrics of relative responses (weight sets, grid, grid).
+
+    The weakest place, the spread and the asymmetries do not reward noise (see `unbiased`).
+    """
+    flat = shares.reshape(len(shares), -1)
+    weakest = extreme(flat, np.argmin, resamples)
+    cv = magnitude(flat - 1, resamples)
+    sides = asymmetries(shares, resamples)
+    return {
+        "blind_weakest": resamples.estimate(weakest, low=0.0),
+        "blind_cv": resamples.estimate(cv, low=0.0),
+        "blind_left_right": sides["left_right"],
+        "blind_top_bottom": sides["top_bottom"],
+        "border_drop": _drop(shares, resamples),
+    }
+
+
+def _drop(shares: Array, resamples: Bootstrap) -> Estimate:
+    if shares.shape[-1] < SMALLEST:
+        return missing(no_centre(shares.shape))
+    drops = border_drop(np.tensordot(resamples.whole, shares, 1))
+    if not np.isfinite(drops).all():
+        return missing("the centre answers to no stimulus: a drop towards the border is undefined")
+    return resamples.estimate(drops, high=1.0)

@@ -1,0 +1,95 @@
+"""Mean filters: whether the learned kernels of a convolution lean to one side.
+
+m = mean over the kernels of a layer (out x in per group) of their taps (rows, columns). Its
+asymmetry is left less right half, over the mean magnitude of a single tap: what all kernels have in
+common, as a share of what they have. Random kernels leave about 1 / sqrt(number of kernels) of it
+by chance. Averages over layers weigh each by its number of kernels, so that layers whose mean
+filter is mostly chance count little. Layers with a single column (row) of taps have no halves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..base import missing
+from ..measuring.unbiased import magnitude
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from ..base import Array, Estimate
+    from ..measuring.bootstrap import Bootstrap
+
+
+@dataclass(frozen=True)
+class Lean:
+    """How one layer's mean filter leans; None along an axis with a single tap."""
+
+    kernels: int
+    size: tuple[int, int]
+    left_right: float | None
+    top_bottom: float | None
+
+
+def leans(filters: Mapping[str, Tensor]) -> dict[str, Lean]:
+    """Lean of each of `filters`, (out, in per group, rows, columns) by layer name.
+
+    1 x 1 kernels and layers of nothing but zeros are left out.
+    """
+    found = {}
+    for name, weight in filters.items():
+        taps = weight.double().numpy()
+        level = float(np.abs(taps).mean()) if taps.size else 0.0
+        rows, columns = taps.shape[2:]
+        if level > 0 and (rows > 1 or columns > 1):
+            mean = taps.mean((0, 1)) / level
+            kernels = taps.shape[0] * taps.shape[1]
+            found[name] = Lean(kernels, (rows, columns), _lean(mean), _lean(mean.T))
+    return found
+
+
+def _lean(mean: Array) -> float | None:
+    """Left less right half of a mean filter (rows, columns)."""
+    half = mean.shape[1] // 2
+    return float(mean[:, :half].mean() - mean[:, -half:].mean()) if half else None
+
+
+def filter_metrics(sets: Sequence[Mapping[str, Lean]], resamples: Bootstrap) -> dict[str, Estimate]:
+    """`filter_left_right` and `filter_top_bottom` over `sets` of weights."""
+    return {
+        f"filter_{axis}": _average(sets, axis, resamples) for axis in ("left_right", "top_bottom")
+    }
+
+
+def _average(sets: Sequence[Mapping[str, Lean]], axis: str, resamples: Bootstrap) -> Estimate:
+    names = [n for n, lean in sets[0].items() if getattr(lean, axis) is not None]
+    if not names:
+        return missing("no convolution has learned kernels with two taps along this axis")
+    values = np.array([[getattr(one[name], axis) for name in names] for one in sets])
+    weights = np.array([sets[0][name].kernels for name in names], dtype=np.float64)
+    sizes = np.stack([magnitude(column[:, None], resamples) for column in values.T], 1)
+    return resamples.estimate(sizes @ weights / weights.sum(), low=0.0)
+
+
+def filter_table(sets: Sequence[Mapping[str, Lean]]) -> list[dict[str, Any]]:
+    """One row a layer: kernel size, number of kernels, signed leans (mean over weight sets)."""
+    return [
+        {
+            "name": name,
+            "kernel": lean.size,
+            "kernels": lean.kernels,
+            "left_right": _mean([one[name].left_right for one in sets]),
+            "top_bottom": _mean([one[name].top_bottom for one in sets]),
+        }
+        for name, lean in sets[0].items()
+    ]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None

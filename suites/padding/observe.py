@@ -1,0 +1,143 @@
+"""What the `padding` suite sees of a model: one sight a weight set, forward passes only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...adapters.errors import NotApplicableError
+from ..measuring.feature_maps import stage_maps
+from .blind_spots import Responses, Stimulus, grid_places, respond
+from .mean_filters import Lean, leans
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from ...adapters.model import Model
+    from ...adapters.padding_mode import Border
+    from ..base import Array
+    from .blind_spots import Place
+
+
+NINE = 3
+"""Places per side at which exchanged borders are compared: corners, edges, centre."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is shown to each weight set; `batch` bounds the images of one pass."""
+
+    stimulus: Stimulus
+    grid: int
+    exchange: tuple[Border, ...]
+    weight_sets: int
+    batch: int
+
+
+@dataclass
+class Sight:
+    """One weight set: mean maps by stage, responses to the stimulus, the same by border.
+
+    `images` and `constants` have A of each stage (see `feature_maps`), (images, height, width) and
+    (height, width). `refused` says why a border could not be had.
+    """
+
+    images: dict[str, Array]
+    constants: dict[str, Array]
+    responses: Responses
+    exchanged: dict[str, Responses] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All weight sets of one model; `sights` is empty for a model without a spatial map."""
+
+    sights: list[Sight]
+    leans: list[dict[str, Lean]]
+    places: list[Place]
+    nine: list[Place]
+
+    def images(self) -> dict[str, Array]:
+        """A of each stage, (samples, height, width): images, or else several weight sets."""
+        if len(self.sights) == 1:
+            return self.sights[0].images
+        return {
+            name: np.stack([sight.images[name].mean(0) for sight in self.sights])
+            for name in self.sights[0].images
+        }
+
+    def constants(self) -> dict[str, Array]:
+        """A of each stage for the plain background, (weight sets, height, width)."""
+        return {
+            name: np.stack([sight.constants[name] for sight in self.sights])
+            for name in self.sights[0].constants
+        }
+
+    def responses(self) -> Array:
+        """Responses of F, (weight sets, grid, grid)."""
+        return np.stack([s.responses.grid(self.places) for s in self.sights])
+
+    def logits(self) -> Array | None:
+        """Mean response of the top logit over the weight sets, (grid, grid)."""
+        maps = [s.responses.logit_grid(self.places) for s in self.sights]
+        known = [m for m in maps if m is not None]
+        return np.mean(known, axis=0) if known else None
+
+    def exchanged(self, border: str) -> tuple[Array, Array]:
+        """Responses at nine places and the plain map, (weight sets, ...); `zero`: nothing changed.
+
+        Raises `NotApplicableError` where the border could not be had.
+        """
+        sources = [s.exchanged.get(border) for s in self.sights]
+        known = [r for r in sources if r is not None]
+        if not known:
+            raise NotApplicableError(self.sights[0].refused[border])
+        return np.stack([r.grid(self.nine) for r in known]), np.stack([r.plain for r in known])
+
+
+def look(model: Model, images: Tensor, plan: Plan) -> Seen:
+    """Show `images` (n, 3, height, width) and the stimulus to the weight sets of `model`.
+
+    Weight set k of those looked at sees every image whose place is k modulo their number.
+    """
+    x = model.spec.prepare(images)
+    sets = min(model.members, len(x), plan.weight_sets)
+    spatial = model.spatial is None
+    side = plan.stimulus.side
+    places = grid_places(model.spec, side, plan.grid) if spatial else []
+    nine = grid_places(model.spec, side, NINE) if spatial and plan.exchange else []
+    seen = Seen([], [], places, nine)
+    for member in range(sets):
+        model.select(member, x)
+        seen.leans.append(leans(model.filters()))
+        if spatial:
+            seen.sights.append(_sight(model, x[member::sets], plan, seen))
+    return seen
+
+
+def _sight(model: Model, x: Tensor, plan: Plan, seen: Seen) -> Sight:
+    """What the selected weight set makes of `x` (images, channels, ...) and of the stimulus."""
+    plain = model.spec.blank(plan.stimulus.background)
+    constants = {name: maps[0] for name, maps in stage_maps(model, plain, 1).items()}
+    all_places = list(dict.fromkeys([*seen.places, *seen.nine]))
+    responses = respond(model, all_places, plan.stimulus, batch=plan.batch, logits=True)
+    sight = Sight(stage_maps(model, x, plan.batch), constants, responses, {"zero": responses})
+    for border in plan.exchange:
+        try:
+            twin = model.bordered(border)
+        except NotApplicableError as error:
+            sight.refused[border] = str(error)
+            continue
+        sight.notes += [note for note in twin.notes if note not in model.notes]
+        sight.exchanged[border] = _nine(twin, seen.nine, plan)
+    return sight
+
+
+def _nine(twin: Model, nine: Sequence[Place], plan: Plan) -> Responses:
+    return respond(twin, nine, plan.stimulus, batch=plan.batch, logits=False)

@@ -1,0 +1,146 @@
+"""What the comb's samples say: detectability, leverage, and the agreement of three routes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...adapters.errors import PerimetryError
+from ..architecture.propagate import energy_map
+from ..base import Estimate, missing
+from ..measuring.phases import per_mean
+from ..measuring.unbiased import magnitude, pseudo_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...adapters.model import Model
+    from ..base import Array
+    from ..measuring.bootstrap import Bootstrap
+    from .phase_comb import Comb
+
+
+NOTHING = "the weakest phase gets nothing"
+
+
+FEWEST = 4
+"""Samples that a standard error of profiles takes."""
+
+
+ROUNDING = 1e-6
+"""Of a profile whose mean is 1, in single precision."""
+
+
+def chosen(energies: Array, choose: Callable[..., Any]) -> Array:
+    """Phase that `choose` (`np.argmin`, `np.argmax`) points at on all other samples: (samples,).
+
+    `energies` are (samples, p, q); phases count row by row. One sample chooses for itself.
+    """
+    flat = energies.reshape(len(energies), -1)
+    others = flat.sum(0) - flat if len(flat) > 1 else flat
+    places: Array = choose(others, 1)
+    return places
+
+
+def read(values: Array, places: Array) -> Array:
+    """Read `values` (samples, p, q) at each sample's own phase: (samples,)."""
+    flat = values.reshape(len(values), -1)
+    found: Array = flat[np.arange(len(flat)), places[: len(flat)]]
+    return found
+
+
+def detect_metrics(
+    energies: Array, signals: Array, noises: Array, resamples: Bootstrap
+) -> dict[str, Estimate]:
+    """Thresholds at the weakest and the strongest phase, and their ratio; see `perturbation`.
+
+    All (samples, p, q): mean squared response per pixel, squared responses, and their mean squared
+    products with the response to input noise.
+    """
+    thresholds = {}
+    for name, choose in (("weakest", np.argmin), ("strongest", np.argmax)):
+        places = chosen(energies, choose)
+        signal = resamples.whole @ read(signals, places)
+        noise = np.sqrt(resamples.whole @ read(noises, places))
+        thresholds[name] = np.divide(
+            noise, signal, out=np.full_like(noise, np.nan), where=signal > 0
+        )
+    unheard = missing(f"{NOTHING}: no step is detected there")
+    weakest, strongest = thresholds["weakest"], thresholds["strongest"]
+    heard = bool(np.isfinite(weakest).all())
+    return {
+        "detect_weakest": resamples.estimate(weakest, low=0.0) if heard else unheard,
+        "detect_strongest": resamples.estimate(strongest, low=0.0),
+        "detect_ratio": resamples.estimate(weakest / strongest, low=0.0) if heard else unheard,
+    }
+
+
+def leverage(energies: Array, effects: Array, resamples: Bootstrap) -> Estimate:
+    """Mean effect of the attack on the strongest phase over that on the weakest.
+
+    `effects` (attacked samples, p, q) are those of the first samples of `energies`.
+    """
+    strong, weak = (
+        resamples.whole @ read(effects, chosen(energies, choose))
+        for choose in (np.argmax, np.argmin)
+    )
+    if not (weak > 0).all():
+        return missing(f"{NOTHING}: the leverage is unbounded")
+    return resamples.estimate(strong / weak, low=0.0)
+
+
+def distance(differences: Array, resamples: Bootstrap) -> Estimate:
+    """Root mean square over the phases of the mean `differences` (samples, p, q), noise aside."""
+    flat = differences.reshape(len(differences), -1)
+    return resamples.estimate(magnitude(flat, resamples), low=0.0)
+
+
+def gradient_metrics(
+    energies: Array, gradients: Array, error: float, resamples: Bootstrap
+) -> tuple[dict[str, Estimate], Array]:
+    """Agreement of the comb's profile with the gradients', and the latter (p, q).
+
+    `energies` and `gradients` are (samples, p, q) of the same images; `error` is the relative one
+    of energies that comes from the comb's step.
+    """
+    comb, exact = (pseudo_values(e, per_mean) for e in (energies, gradients))
+    found = {
+        "agreement_gradient": distance(comb - exact, resamples),
+        "agreement_gradient_z": standard_distance(comb, exact, error),
+    }
+    return found, per_mean(gradients.mean(0))
+
+
+def standard_distance(comb: Array, exact: Array, error: float) -> Estimate:
+    """Root mean square over the phases of difference over standard error; 1 where they agree.
+
+    The profiles' pseudo-values are (samples, p, q). The standard error of a phase is that of the
+    mean difference, with `error` times the profile, and rounding, added in quadrature; the mean
+    square is divided by that of Student's t with as many degrees of freedom.
+    """
+    n = len(comb)
+    if n < FEWEST:
+        return missing(f"{n} samples give no standard error; {FEWEST} or more do")
+    difference = (comb - exact).mean(0)
+    systematic = (error * exact.mean(0)) ** 2 + ROUNDING**2
+    variance = (comb - exact).var(0, ddof=1) / n + systematic
+    value = float(np.sqrt((difference**2 / variance).mean() * (n - 3) / (n - 1)))
+    if not np.isfinite(value):
+        return missing("a profile of these samples is not defined")
+    return Estimate(value)
+
+
+def structure_profile(model: Model, comb: Comb) -> Array | str:
+    """Plain phase means of the structure's expected map (p, q), or the reason why there is none."""
+    import torch
+
+    spec = model.spec
+    try:
+        expected = energy_map(model.skeleton(), (spec.channels, spec.height, spec.width))[0]
+    except PerimetryError as error:
+        return str(error)
+    sums: Array = comb.sums(torch.as_tensor(expected)).numpy()
+    if not sums.any():
+        return "the expected sensitivity is zero throughout the interior"
+    return per_mean(sums)

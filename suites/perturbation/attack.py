@@ -1,0 +1,58 @@
+"""Attack leverage: a gradient-sign step on the pixels of one phase alone.
+
+x' = x - a sign(dL / dx) at the interior pixels of the phase, x elsewhere; L is the top logit's
+margin over the runner-up (`slopes`), a in pixel values in [0, 1]. The effect is the length of the
+change of the logits, or of F where there are none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..measuring.step_size import pixel_step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from ..base import Array
+    from ..measuring.forward import Sitting
+    from .directional import Slopes
+    from .phase_comb import Comb
+
+
+@dataclass
+class AttackTest:
+    """Gathers the effects of the step on each phase, by image: (p, q)."""
+
+    comb: Comb
+    step: float
+    slopes: Slopes
+    effects: dict[int, Array] = field(default_factory=dict)
+
+    def look(self, sitting: Sitting) -> None:
+        """Attack the images of one weight set for which there are gradients."""
+        for index in sitting.indices:
+            if index in self.slopes.attack:
+                self.effects[index] = self._image(sitting, index)
+
+    def _image(self, sitting: Sitting, index: int) -> Array:
+        x = sitting.image(index)
+        change = -self.step * pixel_step(sitting.view.model.spec, x)
+        change = change * self.slopes.attack[index].sign()
+        answers = sitting.view.answer(self._inputs(x, change))
+        plain = next(answers).double()
+        effects: Array = np.array([float((one.double() - plain).norm()) for one in answers])
+        return effects.reshape(self.comb.period)
+
+    def _inputs(self, x: Tensor, change: Tensor) -> Iterator[Tensor]:
+        """The image as it is, then with each phase changed."""
+        yield x
+        for rows, columns in self.comb.teeth():
+            altered = x.clone()
+            altered[:, rows, columns] += change[:, rows, columns]
+            yield altered

@@ -1,0 +1,191 @@
+"""The phase comb: all interior pixels of one phase changed at once, with independent random signs.
+
+For a direction d with entries +1 and -1 at the channels of the n interior pixels of a phase, and 0
+elsewhere, the *response* is the central difference R = (F(x + h d) - F(x - h d)) / (2 h), h in
+pixel values in [0, 1]. Over random signs, E |R|^2 / n is the mean over these pixels of
+sum_c |dF / d image_c|^2, up to the error of the step: the phase mean of `deadpixel`'s sensitivity.
+h is chosen as in `comb_step`; where a network rounds, |R|^2 is the product of two looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..measuring.gradients import random_signs, signs_of_target
+from ..measuring.step_size import (
+    Disagreement,
+    Step,
+    difference,
+    look_at,
+    pixel_step,
+    settle,
+    too_far,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..base import Array
+    from ..measuring.forward import Sitting
+    from ..measuring.step_size import Pilot
+    from .directional import Slopes
+    from .phase_comb import Comb
+
+
+STREAM = 31
+
+
+NOISE_STREAM = 32
+
+
+PILOT_STREAM = 33
+
+
+NOTHING = Disagreement(0.0, 0.0, 0.0)
+
+
+def choose_step(sitting: Sitting, comb: Comb, seed: int) -> Step | str:
+    """The step to take (see `step_size`), or the reason why there is none.
+
+    Responses are those to a scattered direction (a random phase in each cell) of the sitting's
+    first image.
+    """
+    return settle(pilot_of(sitting, comb, seed, sitting.indices[0]))
+
+
+def pilot_of(sitting: Sitting, comb: Comb, seed: int, index: int) -> Pilot:
+    """What gives the responses (units,) of image `index` to a scattered direction; see `settle`."""
+    x = sitting.image(index)
+    rng = np.random.default_rng([seed, PILOT_STREAM, index])
+    mask = comb.scattered(rng, (x.shape[1], x.shape[2])).to(x.device)
+    signs = random_signs(x[None], [index], seed=seed, stream=PILOT_STREAM + 1)[0]
+    unit = pixel_step(sitting.view.model.spec, x)
+
+    def pilot(steps: Sequence[float], second: bool) -> list[Tensor]:
+        bases = [look_at(x, h * unit, index, seed) if second else x for h in steps]
+        outputs = sitting.view.target(
+            base + s * h * signs * mask * unit
+            for base, h in zip(bases, steps, strict=True)
+            for s in (1, -1)
+        )
+        return [difference(next(outputs), next(outputs), h) for h in steps]
+
+    return pilot
+
+
+@dataclass
+class CombTest:
+    """Gathers what the comb finds, image by image; see this module and `perturbation`.
+
+    By image: `energies` (p, q), mean squared response per pixel; `signals`, squared responses, and
+    `noises`, their mean squared products with the response to input noise, both (p, q);
+    `projections` (draws, 2, p, q): responses on the random target signs of `slopes`, by differences
+    and by gradients, which `directions` compares; `steps_differ` compares responses at four times
+    `step` and at it. Of several weight sets each counts alike in both. `reason` says why there is
+    no step.
+    """
+
+    comb: Comb
+    draws: int
+    images: int
+    noise: float
+    noise_draws: int
+    seed: int
+    slopes: Slopes
+    step: Step | None = None
+    reason: str | None = None
+    steps_differ: Disagreement = NOTHING
+    directions: Disagreement = NOTHING
+    energies: dict[int, Array] = field(default_factory=dict)
+    signals: dict[int, Array] = field(default_factory=dict)
+    noises: dict[int, Array] = field(default_factory=dict)
+    projections: dict[int, Array] = field(default_factory=dict)
+
+    def look(self, sitting: Sitting) -> None:
+        """Measure the images of one weight set."""
+        own = sitting.first(self.draws)
+        if not own or self.reason is not None:
+            return
+        if self.step is None:
+            found = choose_step(sitting, self.comb, self.seed)
+            if isinstance(found, str):
+                self.reason = found
+                return
+            self.step = found
+        steps = directions = NOTHING
+        for index in own:
+            self._image(sitting, index, self.step)
+            steps += self._compare_steps(sitting, index, self.step)
+            differences, exact = torch.from_numpy(self.projections[index]).unbind(1)
+            directions += Disagreement.between(differences, exact)
+        several = sitting.view.model.members > 1
+        self.steps_differ += steps.scaled() if several else steps
+        self.directions += directions.scaled() if several else directions
+
+    @property
+    def failure(self) -> str | None:
+        """Why the comb tells nothing; None where it does."""
+        if self.step is None:
+            return self.reason or "no image was shown"
+        return too_far(self.steps_differ, self.step)
+
+    def _compare_steps(self, sitting: Sitting, index: int, step: Step) -> Disagreement:
+        pilot = pilot_of(sitting, self.comb, self.seed, index)
+        return Disagreement.looked(step.coarser().responses(pilot), step.responses(pilot))
+
+    def _image(self, sitting: Sitting, index: int, step: Step) -> None:
+        noise = self._noise_responses(sitting, index)
+        draws = range(index, self.draws, self.images)
+        found = [self._draw(sitting, index, draw, step, noise) for draw in draws]
+        signals = np.mean([signal for signal, _, _ in found], axis=0)
+        self.signals[index] = signals
+        self.energies[index] = signals / self.comb.pixels
+        self.noises[index] = np.mean([product for _, product, _ in found], axis=0)
+        self.projections[index] = np.stack([projection for _, _, projection in found])
+
+    def _draw(
+        self, sitting: Sitting, index: int, draw: int, step: Step, noise: Tensor
+    ) -> tuple[Array, Array, Array]:
+        """Squared responses, squared products with `noise` (draws, units), and projections."""
+        x = sitting.image(index)
+        signs = random_signs(x[None], [draw], seed=self.seed, stream=STREAM)[0]
+        unit = step.size * pixel_step(sitting.view.model.spec, x)
+        bases = [look_at(x, unit, index, self.seed) if second else x for second in step.looks]
+        outputs = sitting.view.target(self._pairs(bases, signs * unit))
+        rows = []
+        for _ in range(self.comb.period[0] * self.comb.period[1]):
+            looks = [difference(next(outputs), next(outputs), step.size) for _ in bases]
+            first, last = looks[0], looks[-1]
+            product = ((noise @ first) * (noise @ last)).sum() / (len(noise) - 1)
+            signs_of_f = signs_of_target(first, index, self.seed).double()
+            projection = (first + last) @ signs_of_f / 2
+            rows.append([float(v) for v in ((first * last).sum(), product, projection)])
+        table: Array = np.array(rows).T.reshape(3, *self.comb.period)
+        exact = self.slopes.along(index, signs, self.comb)
+        return table[0], table[1], np.stack([table[2], exact])
+
+    def _pairs(self, bases: Sequence[Tensor], change: Tensor) -> Iterator[Tensor]:
+        """Each of the images with each phase changed up, and down."""
+        for rows, columns in self.comb.teeth():
+            for base in bases:
+                for sign in (1, -1):
+                    altered = base.clone()
+                    altered[:, rows, columns] += sign * change[:, rows, columns]
+                    yield altered
+
+    def _noise_responses(self, sitting: Sitting, index: int) -> Tensor:
+        """F's deviations from their mean (draws, units) under input noise, in float64."""
+        x = sitting.image(index)
+        scale = self.noise * pixel_step(sitting.view.model.spec, x)
+        inputs = (x + scale * self._normal(x, index, draw) for draw in range(self.noise_draws))
+        responses = torch.stack(list(sitting.view.target(inputs))).double()
+        return responses - responses.mean(0)
+
+    def _normal(self, like: Tensor, index: int, draw: int) -> Tensor:
+        rng = np.random.default_rng([self.seed, NOISE_STREAM, index, draw])
+        return torch.from_numpy(rng.standard_normal(like.shape, dtype=np.float32)).to(like.device)

@@ -1,0 +1,105 @@
+"""Gradients that `perturbation` compares with differences, or follows in an attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...adapters.errors import NotApplicableError
+from ..measuring.gradients import signs_of_target
+from ..measuring.step_size import pixel_step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..base import Array
+    from ..measuring.forward import Sitting, View
+    from .phase_comb import Comb
+
+
+@dataclass
+class Slopes:
+    """Gradients by image (channels, height, width), for the first `images` of the set.
+
+    `signed`: of v . F, v the random signs of `deadpixel`, per pixel value in [0, 1]. `attack`, for
+    the first `attacked` images: of the top logit's margin over the runner-up; of the one logit
+    where there is a single one; of -|F|^2 / 2 where there are none. `reason` says why there are no
+    gradients; None while there are.
+    """
+
+    reason: str | None
+    images: int
+    attacked: int
+    seed: int
+    signed: dict[int, Tensor] = field(default_factory=dict)
+    attack: dict[int, Tensor] = field(default_factory=dict)
+
+    def look(self, sitting: Sitting) -> None:
+        """Take the gradients of one weight set; a failure becomes the reason."""
+        own = sitting.first(self.images)
+        if self.reason is not None or not own:
+            return
+        try:
+            self._take(sitting, own)
+        except NotApplicableError as error:
+            self.reason = str(error)
+
+    def _take(self, sitting: Sitting, own: Sequence[int]) -> None:
+        x = torch.stack([sitting.image(i) for i in own])
+        found = sitting.view.in_batches(
+            len(own), lambda piece: _gradients(sitting.view, x[piece], own[piece], self.seed)
+        )
+        if not bool(found.isfinite().all()):
+            raise NotApplicableError("the gradient is not finite on these images")
+        step = pixel_step(sitting.view.model.spec, x)
+        for index, (signed, attack) in zip(own, found, strict=True):
+            self.signed[index] = signed * step
+            if index < self.attacked:
+                self.attack[index] = attack
+
+    def energies(self) -> dict[int, Array]:
+        """Squared gradient of v . F, summed over channels, by image: (height, width)."""
+        return {
+            i: signed.double().square().sum(0).cpu().numpy() for i, signed in self.signed.items()
+        }
+
+    def along(self, index: int, signs: Tensor, comb: Comb) -> Array:
+        """Derivatives of v . F along `signs` (channels, height, width), by phase; 0 unless had."""
+        if index not in self.signed:
+            return np.zeros(comb.period)
+        found: Array = comb.sums((self.signed[index].double() * signs).sum(0)).cpu().numpy()
+        return found
+
+
+def _gradients(view: View, x: Tensor, indices: Sequence[int], seed: int) -> Tensor:
+    """Gradients (batch, 2, channels, height, width) of v . F and of the attacked scalar."""
+    x = x.clone().requires_grad_()
+    f, answer = view.outputs(x)
+    flat = f.flatten(1)
+    signs = torch.stack(
+        [signs_of_target(one, i, seed) for one, i in zip(flat.detach(), indices, strict=True)]
+    )
+    scalars = ((flat * signs).sum(), margin(answer.flatten(1), logits=view.has_logits).sum())
+    if not all(scalar.requires_grad for scalar in scalars):
+        raise NotApplicableError("the target does not depend on the image")
+    signed, attack = (
+        torch.autograd.grad(scalar, x, retain_graph=True, allow_unused=True)[0]
+        for scalar in scalars
+    )
+    if signed is None or attack is None:
+        raise NotApplicableError("the target does not depend on the image")
+    return torch.stack([signed.detach(), attack.detach()], 1)
+
+
+def margin(answer: Tensor, *, logits: bool) -> Tensor:
+    """What an attack lowers: (batch,), of `answer` (batch, units); see `Slopes`."""
+    if not logits:
+        return -answer.square().sum(1) / 2
+    if answer.shape[1] == 1:
+        return answer[:, 0]
+    top = answer.topk(2, 1).values
+    return top[:, 0] - top[:, 1]

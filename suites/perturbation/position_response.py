@@ -1,0 +1,178 @@
+"""Kim et al.'s position test: one pixel changed in all channels, at each place of a block.
+
+MD(i, j) = mean over the outputs of |y(x + epsilon at pixel (i, j)) - y(x)|, epsilon in normalised
+units, averaged over images; y are the logits, or the target of a model without.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ...adapters.errors import InputError, PerimetryError
+from ..architecture.receptive_field import trace
+from ..base import Estimate, missing
+from ..measuring.phases import per_mean
+from ..measuring.unbiased import magnitude, pseudo_values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torch import Tensor
+
+    from ...adapters.model import Model
+    from ..architecture.windows import Layer
+    from ..base import Array
+    from ..measuring.bootstrap import Bootstrap
+    from ..measuring.forward import Sitting
+    from ..measuring.phases import Pair
+
+
+STEM = 4
+"""The stem ends where the cumulated stride first reaches this."""
+
+
+LEAST, MOST = 5, 8
+"""Places along a side of the block: at least, and at most unless the user says otherwise."""
+
+
+ROUNDING = 1e-6
+"""Relative spread below which a map varies by rounding only."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The pixel rows and columns at whose crossings a pixel is changed."""
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    def __iter__(self) -> Iterator[Pair]:
+        return ((i, j) for i in self.rows for j in self.columns)
+
+    def of(self, maps: Array) -> Array:
+        """Read `maps` (..., height, width) at the places: (..., rows, columns)."""
+        found: Array = maps[..., np.array(self.rows)[:, None], np.array(self.columns)]
+        return found
+
+
+def stem_period(model: Model, notes: list[str]) -> Pair:
+    """Cumulated stride along (rows, columns) where it first reaches `STEM`, or the total.
+
+    Read off the layer table; (1, 1), with a note, where the architecture cannot be traced.
+    """
+    shape = (1, model.spec.channels, model.spec.height, model.spec.width)
+    try:
+        return first_strides(trace(model.skeleton(), torch.ones(shape)))
+    except PerimetryError as error:
+        notes.append(f"stem period unknown, taken as 1: {error}")
+        return 1, 1
+
+
+def first_strides(layers: Iterable[Layer]) -> Pair:
+    """Cumulated stride behind the first of `layers` where it reaches `STEM`; else the largest."""
+    largest = (1, 1)
+    for layer in layers:
+        rows, columns = (
+            round(math.prod(w.stride / w.scale for w in (*sources, window)))
+            for sources, window in zip(layer.sources, layer.windows, strict=True)
+        )
+        largest = max(largest, (max(1, rows), max(1, columns)))
+        if max(largest) >= STEM:
+            break
+    return largest
+
+
+def make_block(size: Pair, stem: Pair, side: int | None) -> Block:
+    """The block of places in images of `size` (height, width).
+
+    By default whole stem periods, at least 5 places a side; where that takes more than 8, evenly
+    spaced ones. `side` asks for that many adjoining places a side instead. Raises `InputError` when
+    it is larger than the image.
+    """
+    if side is not None and side > min(size):
+        raise InputError(
+            f"perturbation.block = {side} is larger than the image ({size[0]} x {size[1]} pixels); "
+            f"expected at most {min(size)}"
+        )
+    rows, columns = (_places(n, p, side) for n, p in zip(size, stem, strict=True))
+    return Block(rows, columns)
+
+
+def _places(size: int, period: int, side: int | None) -> tuple[int, ...]:
+    extent = side or min(size, -(-LEAST // period) * period)
+    spacing = 1 if side else -(-extent // MOST)
+    first = (size - extent) // 2 // period * period
+    return tuple(range(first, first + extent, spacing))
+
+
+@dataclass
+class PositionTest:
+    """Gathers MD by image: (rows, columns) of the block."""
+
+    block: Block
+    epsilon: float
+    images: int
+    responses: dict[int, Array] = field(default_factory=dict)
+
+    def look(self, sitting: Sitting) -> None:
+        """Measure the images of one weight set that are among the first `images`."""
+        for index in sitting.first(self.images):
+            answers = sitting.view.answer(self._inputs(sitting.image(index)))
+            plain = next(answers).double()
+            found = [float((one.double() - plain).abs().mean()) for one in answers]
+            shape = (len(self.block.rows), len(self.block.columns))
+            self.responses[index] = np.array(found).reshape(shape)
+
+    def _inputs(self, x: Tensor) -> Iterator[Tensor]:
+        """The image as it is, then with one pixel changed at each place."""
+        yield x
+        for row, column in self.block:
+            altered = x.clone()
+            altered[:, row, column] += self.epsilon
+            yield altered
+
+
+def position_metrics(
+    samples: Array, roots: Array | str, resamples: Bootstrap
+) -> dict[str, Estimate]:
+    """Spread and R^2 of MD, `samples` (samples, rows, columns), of weight sets made alike.
+
+    `roots` (rows, columns) is the root of the energy map at the same places, or the reason why
+    there is none.
+    """
+    if not samples.any():
+        why = missing("no change of a pixel of the block changes the output")
+        return {"position_cv": why, "position_r2": why}
+    places = pseudo_values(samples, per_mean)
+    spread = magnitude(places.reshape(len(places), -1) - 1, resamples)
+    return {
+        "position_cv": resamples.estimate(spread, low=0.0),
+        "position_r2": missing(roots) if isinstance(roots, str) else _r2(samples, roots),
+    }
+
+
+def level(model: Model, samples: Array, resamples: Bootstrap) -> Estimate:
+    """Mean of MD, `samples` (samples, rows, columns); the geometric one over several weight sets.
+
+    It is 0 where one of them hears nothing.
+    """
+    levels = samples.mean((1, 2))
+    if model.members == 1:
+        return resamples.estimate(resamples.whole @ levels, low=0.0)
+    if not levels.all():
+        return Estimate(0.0)
+    return resamples.estimate(np.exp(resamples.whole @ np.log(levels)), low=0.0, positive=True)
+
+
+def _r2(samples: Array, roots: Array) -> Estimate:
+    """R^2 of the mean MD's regression line on `roots`: their squared correlation."""
+    mean = samples.mean(0)
+    for name, one in (("response", mean), ("gradient", roots)):
+        if one.std() <= ROUNDING * np.abs(one).mean():
+            return missing(f"the {name} is the same at all places of the block")
+    return Estimate(float(np.clip(np.corrcoef(mean.ravel(), roots.ravel())[0, 1] ** 2, 0, 1)))

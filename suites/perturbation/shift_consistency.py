@@ -1,0 +1,53 @@
+"""Zhang's shift consistency: two crops of one image at random offsets, share with the same class.
+
+Source: Zhang, "Making convolutional networks shift-invariant again", ICML 2019.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from ..base import Array
+    from ..measuring.forward import Sitting
+
+
+STREAM = 35
+
+
+@dataclass
+class ShiftTest:
+    """Gathers the share of agreeing pairs by image.
+
+    `large` (images, channels, height + shift, width + shift) are the prepared images to crop from,
+    or None; offsets along each axis are drawn from 0 to `shift`, evenly.
+    """
+
+    large: Tensor | None
+    shift: int
+    pairs: int
+    seed: int
+    shares: dict[int, Array] = field(default_factory=dict)
+
+    def look(self, sitting: Sitting) -> None:
+        """Compare the crops of the images of one weight set."""
+        if self.large is None or not sitting.view.has_logits:
+            return
+        for index in sitting.indices:
+            image = self.large[index].to(sitting.view.model.device)
+            top = [int(one.argmax()) for one in sitting.view.answer(self._crops(image, index))]
+            same = [a == b for a, b in zip(top[::2], top[1::2], strict=True)]
+            self.shares[index] = np.array(np.mean(same))
+
+    def _crops(self, image: Tensor, index: int) -> Iterator[Tensor]:
+        height, width = (n - self.shift for n in image.shape[1:])
+        rng = np.random.default_rng([self.seed, STREAM, index])
+        for top, left in rng.integers(0, self.shift + 1, (2 * self.pairs, 2)):
+            yield image[:, top : top + height, left : left + width]

@@ -1,0 +1,262 @@
+"""`perturbation`: what a small change of the input does, by forward passes, so for every model.
+
+F is the target, all units at once, or the logits of a model without a spatial map; y are the
+logits, or F of a model without. Changes are in pixel values in [0, 1] unless said otherwise.
+
+Protocol `forward`
+------------------
+Position test (Kim et al. 2023; see `position_response`)
+    MD(i, j): mean over y of |change| when epsilon (normalised units) is added to all channels of
+    one pixel, averaged over `position_images` images, over a centred block: whole stem periods, 5
+    places a side or more. The stem ends where the cumulated stride first reaches 4; beyond 8 places
+    a side they are spaced evenly. `position_mean`; `position_cv`, its coefficient of variation over
+    the places, without the samples' noise; `position_r2`, of its regression on the root of the
+    gradient map R at the same pixels, R being the mean of `deadpixel`'s energy map over the comb's
+    images. Kim et al. regress on their own R. R is noisy with few images, which lowers R^2.
+Phase comb (ours; see `phase_comb`)
+    Mean squared central difference per pixel when all interior pixels of one phase change at once
+    by +-h with random signs: unbiased for the phase's mean energy. The period is the largest
+    divisor of the target's stride that is at most 4, or the setting `period`. `comb_weakest`,
+    `comb_imbalance`, `comb_ratio` are read off the profile (mean 1) as in `deadpixel`; but slow
+    trends are not divided out. `comb_step` is h, chosen between float noise, rounding and
+    curvature (see the module `comb_step`); `comb_error` the relative difference of responses at
+    h and 4 h, over the comb's images. Where it is above `comb_step.APART` the comb measures its
+    step: all that rests on it is missing, but these two.
+Detectability (ours; observer: non-prewhitening matched filter, Barrett & Myers 2004)
+    s = dF / d(step) along a comb, K the covariance of F under independent normal input noise of
+    standard deviation `noise` at every pixel and channel. An observer who reads the product of F
+    with s has d'(e) = e |s|^2 / sqrt(s' K s); `detect_weakest` and `detect_strongest` are the e at
+    which d' = 1, numerator and radicand averaged over samples, at the phase of least and most
+    energy; `detect_ratio` the first over the second. A weak phase that has units of its own is as
+    detectable as any other, one that shares them is drowned by the noise of the others.
+Attack leverage (ours; see `attack`)
+    Length of the change of y by a gradient-sign step of `attack_step` against the top logit's
+    margin, restricted to the strongest phase, over the same at the weakest: `leverage`.
+Shift consistency (Zhang 2019; see `shift_consistency`)
+    Share of images of which two crops at random offsets of 0 to `shift` have the same arg-max.
+
+Several weight sets
+    The gain of a random network is arbitrary, with heavy tails; unscaled, one initial state could
+    carry all (`gradients.alike`). Each weight set's energies, MD and effects of the attack are
+    therefore scaled to mean 1 (over phases, places, or the map) before they are averaged, and its
+    errors taken relative to its own responses. Thresholds of detection are in pixel values, which
+    no gain of F changes: the signals of a weight set are divided by their mean, its noises by the
+    square of that. What stays in output units, `position_mean`, is the geometric mean over weight
+    sets, 0 where one hears nothing; the map `positions` is relative. Images of one weight set are
+    averaged as they are.
+
+Agreement of three routes (PROTOCOL 3.5), all as plain interior phase means over their mean
+-------------------------------------------------------------------------------------------
+`agreement_gradient`: root-mean-square difference of the comb's profile and the gradients', sampling
+noise removed. `agreement_gradient_z`: the same in standard errors (of sampling, and the relative
+change of squared responses between h and 4 h), about 1 where they agree. `agreement_direction`:
+relative difference of v . F's derivatives along the combs by differences and by gradients, v random
+signs; no sampling comes in, so that it is of the order of `comb_error`. `agreement_structure`:
+root-mean-square difference of the comb's profile and the structure's expectation; trained weights,
+which are no longer independent and of zero mean, need not agree with it.
+
+Phases are chosen on all samples but one and read on that one, in turn (see `unbiased`).
+
+Cost, in forward passes: p q pairs for each of `comb_draws`; up to 64 places for each of
+`position_images`; p q for each of `attack_images`; for each image of the comb `noise_draws`, four
+for the error of the step, and a backward pass or two; 14 for the step; two an image for the shift:
+about 500 by default. On a network that rounds, those of the comb twice, and up to 40 more for the
+step. Intervals take four samples; the position test has them from `position_images` = 4 on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ...adapters.errors import InputError, PerimetryError
+from ..base import Context, Measurement, Metric, Probe, missing
+from ..measuring.forward import gives_logits
+from ..measuring.step_size import passes as passes_for_step
+from .attack import AttackTest
+from .comb_responses import CombTest
+from .directional import Slopes
+from .phase_comb import Comb, choose_comb
+from .position_response import PositionTest, make_block, stem_period
+from .shift_consistency import ShiftTest
+from .study import Study
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from ...adapters.model import Model
+    from ..base import Array
+
+
+_POSITION = (
+    Metric("position_mean", "mean |output change| by one pixel", "output units", "neither"),
+    Metric("position_cv", "its coefficient of variation over places", "ratio", "lower", even=0.0),
+    Metric("position_r2", "R^2 of it on the root gradient energy", "share", "neither", high=1.0),
+)
+
+
+_COMB = (
+    Metric("comb_weakest", "weakest phase's share of the mean", "ratio", "higher", even=1.0),
+    Metric("comb_imbalance", "coefficient of variation over phases", "ratio", "lower", even=0.0),
+    Metric("comb_ratio", "strongest over weakest phase", "ratio", "lower", low=1.0, even=1.0),
+    Metric("comb_step", "step of the differences", "pixel value", "neither"),
+    Metric("comb_error", "relative change of responses with the step", "ratio", "neither"),
+)
+
+
+_AGREEMENT = (
+    Metric("agreement_gradient", "rms distance to the gradients' profile", "ratio", "neither"),
+    Metric("agreement_gradient_z", "the same in standard errors", "standard errors", "neither"),
+    Metric(
+        "agreement_direction", "differences against directional derivatives", "ratio", "neither"
+    ),
+    Metric("agreement_structure", "rms distance to the structure's profile", "ratio", "neither"),
+)
+
+
+_PHASED = (
+    Metric("detect_weakest", "step with d' = 1 at the weakest phase", "pixel value", "neither"),
+    Metric("detect_strongest", "the same at the strongest", "pixel value", "neither"),
+    Metric("detect_ratio", "weakest over strongest threshold", "ratio", "lower", even=1.0),
+    Metric("leverage", "attack on the strongest over the weakest", "ratio", "lower", even=1.0),
+)
+
+
+_SHIFT = Metric(
+    "shift_consistency", "shifted crops of the same class", "share", "higher", high=1.0, even=1.0
+)
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """The suite; its module's docstring is the definition, and names the settings."""
+
+    epsilon: float = 0.1
+    block: int | None = None
+    position_images: int = 2
+    period: int | None = None
+    comb_draws: int = 6
+    noise: float = 1 / 255
+    noise_draws: int = 6
+    attack_step: float = 1 / 255
+    attack_images: int = 4
+    shift: int = 31
+    shift_pairs: int = 1
+    name: ClassVar[str] = "perturbation"
+    protocols: ClassVar[Mapping[str, str]] = {"forward": "1"}
+    metrics: ClassVar[tuple[Metric, ...]] = (*_COMB, *_PHASED, *_POSITION, _SHIFT, *_AGREEMENT)
+    headline: ClassVar[str] = "comb_weakest"
+    random: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon", "noise", "attack_step"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise InputError(f"perturbation.{name} = {value}; expected a finite step above 0")
+        least = {"noise_draws": 2, "shift": 0}
+        for name in (
+            *("block", "position_images", "period", "comb_draws", "noise_draws"),
+            *("attack_images", "shift", "shift_pairs"),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least.get(name, 1):
+                raise InputError(
+                    f"perturbation.{name} = {value}; expected at least {least.get(name, 1)}"
+                )
+
+    def passes(
+        self, images: int, *, phases: int = 16, places: int = 64, gradients: bool = False
+    ) -> int:
+        """Forward passes over a set of `images`; by default as many as a model can make needed.
+
+        On a network that rounds they are at most twice as many and 40 more.
+        """
+        combed = min(images, self.comb_draws)
+        attacked = min(images, self.attack_images) if gradients else 0
+        return (
+            2 * phases * self.comb_draws
+            + combed * (self.noise_draws + 4)
+            + passes_for_step(None)
+            + min(images, self.position_images) * (places + 1)
+            + attacked * (phases + 1)
+            + 2 * self.shift_pairs * images
+        )
+
+    def skip(self, model: Model, protocol: str) -> str | None:
+        """Some output is needed: a spatial target or logits."""
+        del protocol
+        if model.spatial is None or gives_logits(model):
+            return None
+        return f"there is nothing to perturb: no logits, and {model.spatial}"
+
+    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
+        """None: a model's forward passes must not be lost with its gradients.
+
+        The gradients that are compared are taken in `measure`, over `deadpixel`'s scalar.
+        """
+        del model, protocol, seed
+        return ()
+
+    def measure(
+        self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
+    ) -> Measurement:
+        """Perturb. Raises `InputError` when a setting does not fit the model."""
+        del protocol, maps
+        found = Measurement({})
+        study = _plan(self, model, context, found)
+        study.show()
+        study.report()
+        if study.no_phases is not None:
+            lost = missing(study.no_phases)
+            found.metrics = {m.name: lost for m in self.metrics} | found.metrics
+        return found
+
+
+def _plan(chosen: Perturbation, model: Model, context: Context, found: Measurement) -> Study:
+    """Lay out all parts for `model`, with notes on what was decided."""
+    seed, size = context.seed, (model.spec.height, model.spec.width)
+    comb = choose_comb(model, chosen.period, found.notes)
+    block = make_block(size, stem_period(model, found.notes), chosen.block)
+    slopes = Slopes(model.gradients, chosen.comb_draws, chosen.attack_images, seed)
+    large, reason = _large_images(model, context, chosen.shift)
+    study = Study(
+        model,
+        context,
+        found,
+        slopes,
+        PositionTest(block, chosen.epsilon, chosen.position_images),
+        ShiftTest(large, chosen.shift, chosen.shift_pairs, seed),
+        comb if isinstance(comb, str) else _comb_test(chosen, comb, slopes, context),
+        no_crops=reason,
+    )
+    if isinstance(comb, Comb):
+        study.attack = AttackTest(comb, chosen.attack_step, slopes)
+    return study
+
+
+PERTURBATION = Perturbation()
+
+
+def _comb_test(chosen: Perturbation, comb: Comb, slopes: Slopes, context: Context) -> CombTest:
+    return CombTest(
+        comb,
+        chosen.comb_draws,
+        len(context.images),
+        chosen.noise,
+        chosen.noise_draws,
+        context.seed,
+        slopes,
+    )
+
+
+def _large_images(model: Model, context: Context, shift: int) -> tuple[Tensor | None, str | None]:
+    """The images with room for a shift, prepared, or the reason why they cannot be had."""
+    spec = model.spec
+    try:
+        images = context.sized(spec.height + shift, spec.width + shift)
+    except PerimetryError as error:
+        return None, str(error)
+    return spec.prepare(images), None

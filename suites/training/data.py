@@ -1,0 +1,351 @@
+"""Labelled pictures to train on: a folder, IDX files, scikit-learn's digits, or dead leaves.
+
+What a name stands for:
+
+`dead-leaves`
+    the seeded images of `images`, without labels: for the micro-object task.
+`digits`
+    the 1,797 handwritten digits that come with scikit-learn (8 x 8 pixels), enlarged to 4/5 of the
+    side and set in the middle of black.
+a folder with IDX files (LeCun's format, gzipped or not; MNIST, Fashion-MNIST and their kin)
+    `train-images*`, `train-labels*`, `t10k-images*` (or `test-images*`) and their labels. Smaller
+    pictures are set in the middle of black.
+any other folder
+    subfolders named by class; or subfolders `train` and `test` of such. Pictures of one size, or
+    scaled and cropped to `size`.
+
+Where a source does not say what is for testing, a seeded fifth of each class is kept for it.
+Everything is held in memory, one byte a value.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...adapters.errors import InputError, UnknownNameError
+from ...adapters.input_spec import InputSpec
+from ..images import open_images, picture_files, read_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..measuring.phases import Pair
+
+
+BUILT_IN = ("dead-leaves", "digits")
+
+
+KEPT_FOR_TEST = 0.2
+
+
+LARGEST = 16 * 2**30
+"""Bytes of pictures that are still taken into memory."""
+
+
+DIGITS_SHARE = 0.8
+
+
+IDX_BYTES = 0x08
+"""IDX's type code of unsigned bytes."""
+
+
+DEFAULT_SIZE = 40
+
+
+LEAVES = (2048, 512)
+"""How many dead-leaves images there are to train and to test on, unless asked otherwise."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Bytes (n, 1 or 3, height, width) and labels (n,)."""
+
+    octets: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.octets)
+
+    def images(self, which: Any = slice(None)) -> Tensor:
+        """Pictures `which` (indices or a slice) as (n, 3, height, width) float32 in [0, 1]."""
+        chosen = torch.from_numpy(which) if isinstance(which, np.ndarray) else which
+        return (self.octets[chosen].float() / 255).expand(-1, 3, -1, -1)
+
+    def first(self, count: int | None) -> Pictures:
+        """The first `count` pictures, or all."""
+        return Pictures(self.octets[:count], self.labels[:count])
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Pictures to train and to test on, the names of their classes, and where they come from."""
+
+    name: str
+    train: Pictures
+    test: Pictures
+    classes: tuple[str, ...]
+
+    @property
+    def size(self) -> Pair:
+        """Height and width in pixels."""
+        return int(self.train.octets.shape[2]), int(self.train.octets.shape[3])
+
+    def digest(self) -> str:
+        """Sha256 over all bytes and labels."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
+        digest = hashlib.sha256(repr((self.classes, self.train.octets.shape)).encode())
+        for part in (self.train, self.test):
+            digest.update(part.octets.contiguous().numpy().tobytes())
+            digest.update(part.labels.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def open_training_set(
+    name: str,
+    *,
+    size: Pair | None = None,
+    train: int | None = None,
+    test: int | None = None,
+    seed: int = 0,
+) -> TrainingSet:
+    """Open the set called `name` (see the module's docstring) with pictures of `size` pixels.
+
+    `train` and `test` take at most so many, the first of a seeded order. Raises `UnknownNameError`
+    for a name that is nothing, `InputError` for data that cannot be used.
+    """
+    if name == "dead-leaves":
+        return _leaves(size or (DEFAULT_SIZE, DEFAULT_SIZE), train, test, seed)
+    if name == "digits":
+        found = _digits(size or (DEFAULT_SIZE, DEFAULT_SIZE), seed)
+    else:
+        folder = Path(name)
+        if not folder.is_dir():
+            raise UnknownNameError(
+                f"data {name!r} is neither a folder nor built in; expected a folder of classes, a "
+                f"folder with IDX files, or {' or '.join(BUILT_IN)}"
+            )
+        idx = _idx_files(folder)
+        found = _idx(folder, idx, size) if idx else _folder(folder, size, seed)
+    return _shuffled(found, train, test, seed)
+
+
+def _shuffled(found: TrainingSet, train: int | None, test: int | None, seed: int) -> TrainingSet:
+    """The first pictures of a seeded order: sources are often sorted by class."""
+    parts = []
+    for stream, (part, count) in enumerate(((found.train, train), (found.test, test))):
+        if count is not None and count < 1:
+            raise InputError(f"{count} pictures were asked for; expected at least 1")
+        order = torch.from_numpy(np.random.default_rng([seed, stream]).permutation(len(part)))
+        order = order[:count]
+        parts.append(Pictures(part.octets[order].contiguous(), part.labels[order]))
+    return TrainingSet(found.name, parts[0], parts[1], found.classes)
+
+
+def _leaves(size: Pair, train: int | None, test: int | None, seed: int) -> TrainingSet:
+    counts = (train or LEAVES[0], test or LEAVES[1])
+    _check_room((sum(counts), 3, *size))
+    images = open_images("dead-leaves", sum(counts), seed).load(InputSpec(*size))
+    octets = (images * 255).round().to(torch.uint8)
+    parts = [Pictures(o, torch.zeros(len(o), dtype=torch.long)) for o in octets.split(list(counts))]
+    return TrainingSet("dead-leaves", parts[0], parts[1], ("dead leaves",))
+
+
+def _digits(size: Pair, seed: int) -> TrainingSet:
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the data `digits` come with scikit-learn, which cannot be imported ({error}); "
+            "pip install 'perimetry[train]', or name a folder"
+        ) from error
+    found = load_digits()
+    grey = torch.from_numpy(found.images).float()[:, None] / 16
+    side = round(DIGITS_SHARE * min(size))
+    grey = torch.nn.functional.interpolate(grey, (side, side), mode="bilinear")
+    octets = _framed((grey * 255).round().to(torch.uint8), size)
+    labels = torch.from_numpy(found.target).long()
+    names = tuple(str(name) for name in found.target_names)
+    return _split("digits", Pictures(octets, labels), names, seed)
+
+
+def _framed(octets: Tensor, size: Pair | None) -> Tensor:
+    """Set (n, c, h, w) in the middle of black of `size`. Raises `InputError` where it is smaller.
+
+    Without a size, the next multiple of 8, so that strides divide it.
+    """
+    own = octets.shape[2:]
+    rows, columns = size or (-(-own[0] // 8) * 8, -(-own[1] // 8) * 8)
+    down, right = rows - own[0], columns - own[1]
+    if min(down, right) < 0:
+        raise InputError(
+            f"pictures of {own[0]} x {own[1]} pixels do not fit into {rows} x {columns}; "
+            "expected a size at least as large"
+        )
+    sides = (right // 2, right - right // 2, down // 2, down - down // 2)
+    return torch.nn.functional.pad(octets, sides)
+
+
+def _split(name: str, whole: Pictures, classes: tuple[str, ...], seed: int) -> TrainingSet:
+    """Keep a seeded fifth of each class, at least one picture, for testing."""
+    rng = np.random.default_rng([seed, len(whole)])
+    kept = np.zeros(len(whole), dtype=bool)
+    for label in range(len(classes)):
+        own = rng.permutation(np.flatnonzero(whole.labels.numpy() == label))
+        if len(own) < 2:
+            raise InputError(
+                f"class {classes[label]!r} of {name} has {len(own)} pictures; expected at least 2, "
+                "one of them to test on"
+            )
+        kept[own[: max(1, round(KEPT_FOR_TEST * len(own)))]] = True
+    train, test = (
+        Pictures(whole.octets[mask], whole.labels[mask])
+        for mask in (torch.from_numpy(~kept), torch.from_numpy(kept))
+    )
+    return TrainingSet(name, train, test, classes)
+
+
+def _check_room(shape: Sequence[int]) -> None:
+    if math.prod(shape) > LARGEST:
+        raise InputError(
+            f"{shape[0]} pictures of {shape[2]} x {shape[3]} pixels take "
+            f"{math.prod(shape) / 2**30:.1f} GiB, and all are held in memory; expected at most "
+            f"{LARGEST / 2**30:.0f} GiB: take fewer, or a smaller size"
+        )
+
+
+def _idx_files(folder: Path) -> dict[str, Path]:
+    """The four files by part, such as `train-images`; empty where there is none of them.
+
+    Raises `InputError` where some are missing.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        stem = path.name.replace("t10k", "test").replace(".", "-")
+        for part in ("train-images", "train-labels", "test-images", "test-labels"):
+            if stem.startswith(part) and "ubyte" in stem:
+                found.setdefault(part, path)
+    if found and len(found) < 4:
+        raise InputError(
+            f"{folder} has IDX files for {', '.join(found)} only; expected train-images, "
+            "train-labels, t10k-images and t10k-labels, each as -idx3-ubyte or -idx1-ubyte, "
+            "gzipped or not"
+        )
+    return found
+
+
+def _idx(folder: Path, files: dict[str, Path], size: Pair | None) -> TrainingSet:
+    parts = []
+    for part in ("train", "test"):
+        images, labels = (read_idx(files[f"{part}-{what}"]) for what in ("images", "labels"))
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+            raise InputError(
+                f"{folder}: {part} images have shape {images.shape} and labels {labels.shape}; "
+                "expected (n, height, width) and (n,)"
+            )
+        octets = _framed(torch.from_numpy(images)[:, None], size)
+        parts.append(Pictures(octets, torch.from_numpy(labels).long()))
+    count = int(max(part.labels.max() for part in parts)) + 1
+    return TrainingSet(folder.name, parts[0], parts[1], tuple(map(str, range(count))))
+
+
+def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Read an IDX file of bytes, gzipped or not. Raises `InputError` when it is none, or cut."""
+    try:
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != IDX_BYTES or not 1 <= data[3] <= 4:
+        raise InputError(f"{path} is no IDX file of bytes (it begins with {data[:4].hex()!r})")
+    axes = data[3]
+    head = 4 + 4 * axes
+    shape = struct.unpack(f">{axes}I", data[4:head].ljust(4 * axes, b"\0"))
+    if len(data) - head != math.prod(shape) or 0 in shape:
+        raise InputError(
+            f"{path} says it holds {' x '.join(map(str, shape))} bytes and holds "
+            f"{max(0, len(data) - head)}; it is cut or damaged"
+        )
+    _check_room((shape[0], 1, *shape[1:], *(1,) * (4 - axes))[:4])
+    return np.frombuffer(data, dtype=np.uint8, offset=head).reshape(shape).copy()
+
+
+def _folder(folder: Path, size: Pair | None, seed: int) -> TrainingSet:
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        classes = _classes(folder / "train")
+        if (other := _classes(folder / "test")) != classes:
+            raise InputError(
+                f"{folder}: classes of train ({', '.join(classes)}) and test ({', '.join(other)}) "
+                "differ; expected the same subfolders in both"
+            )
+        train = _read_classes(folder / "train", classes, size)
+        test = _read_classes(folder / "test", classes, size or _size_of(train))
+        if _size_of(train) != _size_of(test):
+            raise InputError(f"{folder}: pictures of train and test differ in size; name a size")
+        return TrainingSet(folder.name, train, test, classes)
+    classes = _classes(folder)
+    return _split(folder.name, _read_classes(folder, classes, size), classes, seed)
+
+
+def _size_of(pictures: Pictures) -> Pair:
+    return int(pictures.octets.shape[2]), int(pictures.octets.shape[3])
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    """Names of the subfolders that hold pictures. Raises `InputError` where there is none."""
+    names = [p.name for p in sorted(folder.iterdir()) if p.is_dir() and picture_files(p)]
+    if not names:
+        raise InputError(
+            f"{folder} holds neither IDX files nor subfolders of pictures; expected a subfolder "
+            "for each class"
+        )
+    return tuple(names)
+
+
+def _read_classes(folder: Path, classes: tuple[str, ...], size: Pair | None) -> Pictures:
+    paths = [
+        (path, label) for label, name in enumerate(classes) for path in picture_files(folder / name)
+    ]
+    decode = _decoder(size)
+    first = decode(paths[0][0])
+    shape = (len(paths), 3, *first.shape[:2])
+    _check_room(shape)
+    octets = torch.empty(shape, dtype=torch.uint8)
+    for place, (path, _) in enumerate(paths):
+        pixels = decode(path)
+        if pixels.shape != first.shape:
+            raise InputError(
+                f"{path} has {pixels.shape[0]} x {pixels.shape[1]} pixels, {paths[0][0].name} "
+                f"{first.shape[0]} x {first.shape[1]} (height x width); expected one size, or name "
+                "the size that all are to be scaled and cropped to"
+            )
+        octets[place] = torch.from_numpy(pixels).permute(2, 0, 1)
+    return Pictures(octets, torch.tensor([label for _, label in paths]))
+
+
+def _decoder(size: Pair | None) -> Callable[[Path], Any]:
+    from PIL import Image, ImageOps
+
+    def decode(path: Path) -> Any:
+        """Pixels (height, width, 3)."""
+        picture = read_picture(path)
+        if size is not None and picture.size != (size[1], size[0]):
+            picture = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BICUBIC)
+        return np.array(picture, dtype=np.uint8)
+
+    return decode

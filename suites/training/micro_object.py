@@ -1,0 +1,146 @@
+"""The micro-object task (Kim et al. 2023): is a tiny box somewhere in the image red, or black?
+
+Images are dulled first: a value v in [0, 1] becomes 0.1 + 0.8 v, so that neither colour occurs in
+them. A box of `side` x `side` pixels, red (1, 0, 0) or black (0, 0, 0), is then laid on each, its
+place drawn uniformly from all at which it fits, its colour drawn apart from the place; half of the
+boxes are red. While training every epoch draws anew.
+
+Solvable by construction: R - G - B is 1 in a red box and at most 0.7 anywhere else, so a linear
+colour detector (that weight in one pixel, the largest response of all pixels, a threshold) has no
+errors. Nothing else tells: every test image is shown twice, with the red and the black box at the
+same place, so whatever answers by image, place or size alone is right exactly half of the time.
+
+Places of test images are spread evenly over phases: image i has its box's upper left pixel in
+phase i mod P^2 of the P x P stride cell, in a cell drawn uniformly. `by_phase` is the mean over
+the images of each phase: (P, P), rows first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...adapters.errors import InputError
+from ..measuring.phases import nested_periods
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..base import Array
+    from ..measuring.phases import Pair
+
+
+DULLEST, BRIGHTEST = 0.1, 0.9
+
+
+DETECTOR = (1.0, -1.0, -1.0)
+
+
+THRESHOLD = 0.85
+
+
+CLASSES = ("black", "red")
+
+
+Places = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+"""Upper left pixels of boxes, (images, 2) as (row, column)."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Where boxes are, and which of them are red (images,)."""
+
+    places: Places
+    red: np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+def dull(images: Tensor) -> Tensor:
+    """Bring `images` in [0, 1] to where neither colour of a box occurs."""
+    return DULLEST + (BRIGHTEST - DULLEST) * images
+
+
+def draw_boxes(count: int, size: Pair, side: int, rng: np.random.Generator) -> Boxes:
+    """Draw `count` boxes in images of `size`; half of them, rounded down, are red.
+
+    Raises `InputError` when a box does not fit.
+    """
+    rows, columns = _room(size, side)
+    places = np.stack([rng.integers(0, rows, count), rng.integers(0, columns, count)], 1)
+    return Boxes(places, rng.permutation(np.arange(count) < count // 2))
+
+
+def spread_places(
+    count: int, size: Pair, side: int, period: Pair, rng: np.random.Generator
+) -> Places:
+    """Draw places that take all phases of `period` in turn. Raises `InputError` as above."""
+    cells = np.arange(count) % (period[0] * period[1])
+    phases = (cells // period[1], cells % period[1])
+    axes = [
+        phase + step * rng.integers(0, (room - 1 - phase) // step + 1)
+        for phase, step, room in zip(phases, period, _room(size, side), strict=True)
+    ]
+    return np.stack(axes, 1)
+
+
+def _room(size: Pair, side: int) -> Pair:
+    """How many places there are along rows and columns."""
+    if not 1 <= side <= min(size) // 2:
+        raise InputError(
+            f"a box of {side} pixels in images of {size[0]} x {size[1]}; expected 1 to half a side"
+        )
+    return size[0] - side + 1, size[1] - side + 1
+
+
+def lay_boxes(images: Tensor, boxes: Boxes, side: int) -> Tensor:
+    """Lay a box of `side` pixels on each of `images` (images, 3, height, width); a copy."""
+    rows, columns = (
+        _inside(start, length, side)
+        for start, length in zip(boxes.places.T, images.shape[2:], strict=True)
+    )
+    inside = (rows[:, :, None] & columns[:, None, :]).to(images.device)[:, None]
+    colour = images.new_zeros(len(images), 3, 1, 1)
+    colour[:, 0, 0, 0] = torch.from_numpy(boxes.red).to(colour)
+    return torch.where(inside, colour, images)
+
+
+def _inside(start: Places, length: int, side: int) -> Tensor:
+    """Which of `length` pixels lie within `side` of each start: (images, length)."""
+    ahead = torch.arange(length)[None] - torch.from_numpy(start)[:, None]
+    return (ahead >= 0) & (ahead < side)
+
+
+def detect(images: Tensor) -> Tensor:
+    """Answer by the linear colour detector: whether a box of `images` is red, (images,)."""
+    response = torch.einsum("nchw,c->nhw", images, images.new_tensor(DETECTOR))
+    return response.amax((1, 2)) > THRESHOLD
+
+
+def by_phase(values: Array, places: Places, period: Pair) -> Array:
+    """Mean of `values` (images,) over the boxes of each phase: `period` rows and columns."""
+    cell = places[:, 0] % period[0] * period[1] + places[:, 1] % period[1]
+    phases = period[0] * period[1]
+    total = np.bincount(cell, values, phases) / np.bincount(cell, minlength=phases)
+    return total.reshape(period)
+
+
+def resolved_period(period: Pair, count: int, least: int = 8) -> Pair:
+    """Find the divisors of `period` for which `count` images put `least` or more into each phase.
+
+    >>> resolved_period((32, 32), 512)
+    (8, 8)
+    """
+    chain = [(1, 1), *nested_periods(period)]
+    return [pair for pair in chain if pair == (1, 1) or pair[0] * pair[1] * least <= count][-1]
+
+
+def box_mean(profile: Array, side: int) -> Array:
+    """What a box of `side` pixels meets of a phase profile: the mean over its pixels' phases."""
+    shifts: Sequence[Array] = [
+        np.roll(profile, (-row, -column), (0, 1)) for row in range(side) for column in range(side)
+    ]
+    mean: Array = np.mean(shifts, 0)
+    return mean

@@ -1,0 +1,321 @@
+"""`training`: does it matter? Twins with and without kernel padding learn the same (Kim et al.).
+
+Twins are one network with different kernel paddings. Of each seed they share all weights they have
+in common, the order of the images and every box that is drawn; new taps are 0 (`zero`: the twin
+is the same function before the first step), drawn (`fresh`) or the kernel's own (`box`).
+
+Protocols
+---------
+micro_object (the default)
+    Is a tiny box somewhere in the image red, or black? See `micro_object`.
+classification
+    The images' own classes.
+
+Metrics
+-------
+Of each seed, then the mean over seeds with its interval (bootstrap over seeds; none with fewer than
+four). An epoch is one pass over the training images; the test is taken after each.
+
+`accuracy`: share of test images answered rightly, after the last epoch. `mean_accuracy`: the
+same, mean over all epochs: who learns faster has more, also where nobody reaches 90 %.
+`epochs_to_90`: the first epoch after which accuracy is 90 % or more (Kim et al.); missing where a
+seed never gets there. `reached_90`: the share of seeds that do. Only of micro_object:
+`phase_weakest`: accuracy of the box's worst phase, mean over epochs, over the mean of all phases;
+the phase is chosen on half of the seeds and read on the others (see `unbiased`). `phase_spread`:
+standard deviation of that profile over phases, free of what differs between seeds; how hard the
+test images of a phase are, the same for all seeds and twins, stays in it. `phase_agreement`:
+correlation over phases of the contrast (how much the answer changes from a black to a red box at
+one place) after the last epoch with what the box meets of the network's dead-pixel profile.
+`imbalance_start`, `imbalance_end`, `imbalance_change`, `weakest_*`: those of `deadpixel` (energy)
+before the first and after the last epoch, and the difference. `erf_start`, `erf_end`,
+`erf_growth`: `luo_size` of `erf` (energy), likewise.
+
+Tables: `seeds` (every number of each seed), `curve` (accuracy and loss by epoch), `along` (dead
+pixels and ERF at the probed epochs). Maps: `phase_accuracy`, `phase_contrast` (micro_object),
+`phase_profile_start`, `phase_profile_end`, `erf_start`, `erf_end`.
+
+The figures of Kim et al. on Caltech-101 with 8 x 8 boxes on 224 x 224 pixels, without and with
+kernel padding: 28.2 -> 10.2 epochs to 90 % (ResNet-101), 28.0 -> 14.2 and 21.8 -> 8.8 (two others);
+ordinary accuracy 95.28 -> 94.07 %. That the ERF grows as training goes on is from Luo et al. 2016.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from ..base import Context, Estimate, Measurement, Metric, Probe, missing
+from ..measuring.bootstrap import Bootstrap, bootstrap
+from ..measuring.phases import fold
+from ..measuring.unbiased import extreme, magnitude
+from .micro_object import box_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ...adapters.model import Model
+    from ..base import Array
+
+
+ENOUGH = 0.9
+
+
+PROTOCOLS = ("micro_object", "classification")
+
+
+PROBED = {"weakest": "weakest", "imbalance": "imbalance", "erf": "luo_size"}
+"""What is read of a probe: name in our metrics, name in the probe."""
+
+
+OUTCOMES = ("accuracy", "mean_accuracy")
+
+
+@dataclass(frozen=True)
+class History:
+    """What one seed of one twin went through.
+
+    `epochs` has a row for each epoch (`epoch`, from 1, `loss` and what the task's exam tells);
+    `probes` one for each probed epoch, from 0 (`epoch`, `weakest`, `imbalance`, `luo_size`,
+    `radius`, and the maps `profile` and `erf` as nested lists). A probe's number may be None.
+    """
+
+    seed: int
+    epochs: list[dict[str, Any]]
+    probes: list[dict[str, Any]]
+
+    def row(self) -> dict[str, float | None]:
+        """The numbers of this seed that are a plain mean over seeds, None where there is none."""
+        values = self.curve("accuracy")
+        row: dict[str, float | None] = {
+            "accuracy": float(values[-1]),
+            "mean_accuracy": float(values.mean()),
+            "epochs_to_90": epochs_to(values),
+            "reached_90": float(epochs_to(values) is not None),
+        }
+        for name, held in PROBED.items():
+            start, end = self.probes[0][held], self.probes[-1][held]
+            row |= {f"{name}_start": start, f"{name}_end": end}
+            changed = None if start is None or end is None else end - start
+            row["erf_growth" if name == "erf" else f"{name}_change"] = changed
+        return row
+
+    def curve(self, name: str) -> Array:
+        """A number by epoch (epochs,)."""
+        return np.array([row[name] for row in self.epochs], dtype=np.float64)
+
+
+def epochs_to(accuracy: Array, enough: float = ENOUGH) -> float | None:
+    """The first epoch, from 1, after which `accuracy` (epochs,) is `enough`, or None.
+
+    >>> epochs_to(np.array([0.5, 0.91, 0.89]))
+    2.0
+    """
+    reached = np.flatnonzero(accuracy >= enough)
+    return float(reached[0] + 1) if len(reached) else None
+
+
+def _metrics() -> tuple[Metric, ...]:
+    share, pixels = "share", "pixels"
+    none: Literal["neither"] = "neither"
+    return (
+        Metric("accuracy", "share of test images answered rightly at the end", share, none, high=1),
+        Metric("mean_accuracy", "the same, mean over all epochs", share, none, high=1),
+        Metric("epochs_to_90", "first epoch with 90 % of them right", "epochs", none, low=1.0),
+        Metric("reached_90", "share of seeds that got there", share, none, high=1.0),
+        Metric(
+            "phase_weakest",
+            "accuracy with the box in its worst phase, mean over epochs, over that of all phases",
+            "ratio",
+            "higher",
+            even=1.0,
+        ),
+        Metric("phase_spread", "standard deviation of it over phases", "ratio", "lower", even=0.0),
+        Metric(
+            "phase_agreement",
+            "correlation over phases of the box's contrast with the dead-pixel profile",
+            "correlation",
+            none,
+            low=-1.0,
+            high=1.0,
+        ),
+        Metric("weakest_start", "deadpixel.weakest before training", "ratio", "higher", even=1.0),
+        Metric("weakest_end", "deadpixel.weakest after training", "ratio", "higher", even=1.0),
+        Metric("weakest_change", "the latter less the former", "ratio", none, low=None),
+        Metric("imbalance_start", "deadpixel.imbalance before", "ratio", "lower", even=0.0),
+        Metric("imbalance_end", "deadpixel.imbalance after training", "ratio", "lower", even=0.0),
+        Metric("imbalance_change", "the latter less the former", "ratio", none, low=None),
+        Metric("erf_start", "erf.luo_size before training", pixels, none),
+        Metric("erf_end", "erf.luo_size after training", pixels, none),
+        Metric("erf_growth", "the latter less the former", pixels, none, low=None),
+    )
+
+
+@dataclass(frozen=True)
+class Training:
+    """The suite; its module's docstring is the definition.
+
+    It is no measurement of a given model: `perimetry train` trains the twins, and `summarise` turns
+    what they went through into metrics.
+    """
+
+    name: ClassVar[str] = "training"
+    protocols: ClassVar[Mapping[str, str]] = dict.fromkeys(PROTOCOLS, "1")
+    metrics: ClassVar[tuple[Metric, ...]] = _metrics()
+    headline: ClassVar[str] = "accuracy"
+    random: ClassVar[bool] = True
+
+    def skip(self, model: Model, protocol: str) -> str | None:
+        """Never applies to a model as it is."""
+        del model, protocol
+        return "it trains networks instead of auditing one; give the command `perimetry train`"
+
+    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
+        """None: `skip` says so."""
+        del model, protocol, seed
+        return ()
+
+    def measure(
+        self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
+    ) -> Measurement:
+        """Not to be called: `skip` has a reason for every model."""
+        raise NotImplementedError(self.skip(model, protocol))
+
+
+def summarise(
+    histories: Sequence[History], protocol: str, *, side: int = 1, draws: int = 200, seed: int = 0
+) -> Measurement:
+    """Sum the seeds of one twin up: metrics, tables and maps as the module's docstring has them.
+
+    All histories have the same epochs and probes. `side` is the box's, in pixels; `draws` and
+    `seed` those of the bootstrap, so that twins of the same seeds pair.
+    """
+    resamples = bootstrap(len(histories), draws, seed)
+    rows = [history.row() for history in histories]
+    found = Measurement({})
+    for metric in _metrics():
+        if metric.name in rows[0]:
+            found.metrics[metric.name] = _over_seeds(rows, metric, resamples)
+    found.tables["seeds"] = [
+        {"seed": history.seed, **row} for history, row in zip(histories, rows, strict=True)
+    ]
+    found.tables["curve"] = _curve(histories, resamples)
+    found.tables["along"] = _along(histories, resamples)
+    for end, place in (("start", 0), ("end", -1)):
+        for name in ("profile", "erf"):
+            held = [h.probes[place][name] for h in histories]
+            if None not in held:
+                label = "phase_profile" if name == "profile" else name
+                found.maps[f"{label}_{end}"] = np.mean(held, 0)
+    found.metrics |= _phases(histories, protocol, side, resamples, found)
+    found.metrics = {m.name: found.metrics[m.name] for m in _metrics()}
+    return found
+
+
+def _over_seeds(
+    rows: Sequence[Mapping[str, float | None]], metric: Metric, resamples: Bootstrap
+) -> Estimate:
+    """Mean of one number over seeds, missing where one of them lacks it."""
+    values = [row[metric.name] for row in rows]
+    lacking = sum(value is None for value in values)
+    if lacking:
+        why = (
+            "did not reach 90 % in the epochs there were"
+            if metric.name == "epochs_to_90"
+            else "could not be probed"
+        )
+        return missing(f"{lacking} of {len(values)} seeds {why}")
+    array = np.array(values, dtype=np.float64)
+    return resamples.estimate(resamples.whole @ array, low=metric.low, high=metric.high)
+
+
+def _phases(
+    histories: Sequence[History],
+    protocol: str,
+    side: int,
+    resamples: Bootstrap,
+    found: Measurement,
+) -> dict[str, Estimate]:
+    """What depends on the phase of the box."""
+    names = ("phase_weakest", "phase_spread", "phase_agreement")
+    if protocol != "micro_object":
+        return dict.fromkeys(names, missing("there is no box in ordinary classification"))
+    accuracy = np.array([[row["phase_accuracy"] for row in h.epochs] for h in histories]).mean(1)
+    contrast = np.array([h.epochs[-1]["phase_contrast"] for h in histories])
+    found.maps["phase_accuracy"] = accuracy.mean(0)
+    found.maps["phase_contrast"] = contrast.mean(0)
+    if accuracy[0].size < 2:
+        return dict.fromkeys(names, missing("there are too few test images to tell phases apart"))
+    relative = (accuracy / accuracy.mean((1, 2), keepdims=True)).reshape(len(histories), -1)
+    weakest = extreme(relative, np.argmin, resamples)
+    return {
+        "phase_weakest": resamples.estimate(weakest, low=0.0),
+        "phase_spread": resamples.estimate(magnitude(relative - 1, resamples), low=0.0),
+        "phase_agreement": _agreement(histories, contrast, side, resamples),
+    }
+
+
+def _agreement(
+    histories: Sequence[History], contrast: Array, side: int, resamples: Bootstrap
+) -> Estimate:
+    """Mean over seeds of the correlation of contrast and dead-pixel profile over phases."""
+    values = []
+    for history, own in zip(histories, contrast, strict=True):
+        profile = history.probes[-1]["profile"]
+        if profile is None:
+            return missing("the network has no phase profile")
+        value = correlation(own, box_mean(np.array(profile), side))
+        if value is None:
+            return missing("contrast and profile have no phases in common, or do not vary")
+        values.append(value)
+    return resamples.estimate(resamples.whole @ np.array(values), low=-1.0, high=1.0)
+
+
+def correlation(contrast: Array, profile: Array) -> float | None:
+    """Correlation over the phases of both, folded to the coarser period; None where there is none.
+
+    Periods that do not divide one another have no phases in common.
+    """
+    fewer, more = sorted((contrast, profile), key=np.size)
+    if any(b % a for a, b in zip(fewer.shape, more.shape, strict=True)) or fewer.size < 2:
+        return None
+    more = fold(more, (fewer.shape[0], fewer.shape[1]))
+    if not (np.ptp(fewer) > 0 and np.ptp(more) > 0):
+        return None
+    return float(np.corrcoef(fewer.ravel(), more.ravel())[0, 1])
+
+
+def _curve(histories: Sequence[History], resamples: Bootstrap) -> list[dict[str, Any]]:
+    """Accuracy and loss by epoch, with the interval over seeds."""
+    rows = []
+    for place, first in enumerate(histories[0].epochs):
+        values = [h.epochs[place] for h in histories]
+        row: dict[str, Any] = {"epoch": first["epoch"]}
+        for name, high in (("accuracy", 1.0), ("loss", None)):
+            row |= _interval(name, [v[name] for v in values], resamples, high)
+        rows.append(row)
+    return rows
+
+
+def _along(histories: Sequence[History], resamples: Bootstrap) -> list[dict[str, Any]]:
+    """Dead-pixel and ERF metrics by probed epoch, with the interval over seeds."""
+    rows = []
+    for place, first in enumerate(histories[0].probes):
+        row: dict[str, Any] = {"epoch": first["epoch"]}
+        for name in (*PROBED.values(), "radius"):
+            values = [h.probes[place][name] for h in histories]
+            if None not in values:
+                row |= _interval(name, values, resamples, None)
+        rows.append(row)
+    return rows
+
+
+def _interval(
+    name: str, values: Sequence[float], resamples: Bootstrap, high: float | None
+) -> dict[str, float | None]:
+    estimate = resamples.estimate(resamples.whole @ np.array(values), low=0.0, high=high)
+    return {name: estimate.value, f"{name}.low": estimate.low, f"{name}.high": estimate.high}
+
+
+TRAINING = Training()
