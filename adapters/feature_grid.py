@@ -91,7 +91,7 @@ def _token_size(tokens: int, input_size: tuple[int, int]) -> tuple[int, int] | N
 T = TypeVar("T")
 
 
-class Falling(Generic[T]):
+class StageCollector(Generic[T]):
     """Keeps the last thing at each resolution on the way down from the input to the target.
 
     A grid larger than one before it is none on that way: a matrix of attention weights, or a map

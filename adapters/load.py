@@ -99,7 +99,7 @@ def list_models(pattern: str = "*", family: str | None = None) -> list[str]:
     return [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"timm:{pattern}")]
 
 
-def expand(reference: str) -> list[str]:
+def expand_wildcards(reference: str) -> list[str]:
     """Expand wildcards in a timm reference; anything else, an existing path included, stays."""
     name, at, state = reference.partition("@")
     if not any(c in name for c in "*?[") or Path(reference).exists():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .feature_grid import Grid
     from .input_spec import InputSpec
-    from .padding_mode import Border
+    from .padding_mode import PaddingMode
     from .treatment import Fill, Treatment
 
 
@@ -41,7 +41,8 @@ class Outputs:
 class Model(Protocol):
     """Anything that can be audited.
 
-    Capabilities are data: `gradients` and `spatial` are None when the model can do it, else the
+    Capabilities are data: `why_no_gradients` and `why_not_spatial` are None when the
+    model can do it, else the
     reason why not, which becomes the text of a skipped record.
     """
 
@@ -52,7 +53,7 @@ class Model(Protocol):
     spec: InputSpec
     device: torch.device
     target: Grid | None
-    spatial: str | None
+    why_not_spatial: str | None
     members: int
     """How many independent weight sets stand behind it: 1, or the number of seeds of `@init`."""
     treatment: Treatment | None
@@ -64,7 +65,7 @@ class Model(Protocol):
         """The untreated twin, when this model is kernel-padded."""
 
     @property
-    def gradients(self) -> str | None:
+    def why_no_gradients(self) -> str | None:
         """None, or the reason; a property because some adapters measure it when first asked."""
 
     def select(self, member: int, x: Tensor) -> None:
@@ -124,7 +125,7 @@ class Model(Protocol):
         Copies, in float32 on the CPU.
         """
 
-    def bordered(self, border: Border) -> Model:
+    def with_padding_mode(self, border: PaddingMode) -> Model:
         """A twin of the selected weight set whose layers continue their input beyond its border.
 
         The padding of convolutions (zeros) and of pools is exchanged for `border`; `self` is not

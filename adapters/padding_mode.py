@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-Border = Literal["reflect", "replicate", "circular"]
+PaddingMode = Literal["reflect", "replicate", "circular"]
 """What may stand beyond a border in place of padding: torch's names of its padding modes."""
 
 
-BORDERS: tuple[Border, ...] = ("reflect", "replicate", "circular")
+BORDERS: tuple[PaddingMode, ...] = ("reflect", "replicate", "circular")
 
 
 NO_PADDING = "no layer on the way to the target pads its input: there is no border to exchange"
@@ -23,7 +23,7 @@ NO_PADDING = "no layer on the way to the target pads its input: there is no bord
 MEAN = "a mean under kernel padding, whose divisor follows its zero padding"
 
 
-def too_small(border: Border, most: tuple[int, int], size: tuple[int, int]) -> str | None:
+def too_small(border: PaddingMode, most: tuple[int, int], size: tuple[int, int]) -> str | None:
     """Why an input of `size` cannot be continued by `most` (rows, columns), or None."""
     room = {"reflect": 1, "replicate": -(2**31), "circular": 0}[border]
     if all(n + room <= s for n, s in zip(most, size, strict=True)):
@@ -40,7 +40,7 @@ def check_border(border: str) -> None:
         raise InputError(f"unknown padding mode {border!r}; expected one of {', '.join(BORDERS)}")
 
 
-def notes(border: Border, exchanged: list[str], left: Mapping[str, str]) -> list[str]:
+def notes(border: PaddingMode, exchanged: list[str], left: Mapping[str, str]) -> list[str]:
     """One note about the layers exchanged and one for each that was left, with the reason.
 
     Raises `NotApplicableError` when none was exchanged.

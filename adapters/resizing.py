@@ -28,7 +28,7 @@ class Resizable(Protocol):
     target: Grid | None
 
 
-def resize(attempt: Callable[[int, int], None], size: Size, model: Resizable) -> None:
+def resize_images(attempt: Callable[[int, int], None], size: Size, model: Resizable) -> None:
     """Let `attempt(height, width)` bring a twin of `model` to `size`.
 
     Raises `InputError` naming sizes that the model takes when it refuses: the one it has, and the

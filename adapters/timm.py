@@ -19,7 +19,7 @@ from .input_spec import InputSpec
 from .meta_forward import ShapesOnly
 from .model import Precision
 from .pytorch.model import TorchModel
-from .pytorch.weights import set_scales_to_one, tensors_digest
+from .pytorch.weights import module_tensors_digest, set_scales_to_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -161,7 +161,7 @@ def _builder(name: str, state: str | None, seed: int) -> tuple[Any, Mapping[str,
         return partial(_initial, name, seed), {**source, "weights": "initial state"}
     path = None if state is None else Path(state)
     loaded = _with_file(name, path) if path is not None else _pretrained(name)
-    source["tensors_sha256"] = tensors_digest(loaded)
+    source["tensors_sha256"] = module_tensors_digest(loaded)
     if path is not None:
         source["file"] = path.name
         source["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()

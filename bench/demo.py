@@ -95,14 +95,14 @@ def publish(store: Store) -> list[Path]:
     from .output.files import write_text
     from .ranking.board import Board
     from .ranking.page.page import write_page
-    from .ranking.tables import render
+    from .ranking.tables import render_board
 
     records = store.records()
     board = Board(records)
     written = []
     for form in ("md", "csv", "json"):
         path = store.root / f"board.{form}"
-        write_text(path, render(board, form))
+        write_text(path, render_board(board, form))
         written.append(path)
     page = store.root / "board.html"
     write_page(board, page, title="Demo")

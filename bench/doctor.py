@@ -40,7 +40,7 @@ WRONG = 1e-4
 
 
 @dataclass(frozen=True)
-class Check:
+class HealthCheck:
     """What was looked at, how it is, and what to do where it is broken."""
 
     name: str
@@ -48,19 +48,19 @@ class Check:
     text: str
 
 
-def examine() -> list[Check]:
+def examine() -> list[HealthCheck]:
     """Make all checks; one that raises is broken, and the others go on."""
-    checks: list[Check] = []
+    checks: list[HealthCheck] = []
     for name, look in LOOKS.items():
         try:
             checks += look()
         except Exception as error:  # whatever an installation does, the others are told
             text = f"{type(error).__name__}: {clean(str(error), 400)}"
-            checks.append(Check(name, "broken", text))
+            checks.append(HealthCheck(name, "broken", text))
     return checks
 
 
-def to_text(checks: list[Check], width: int = 96) -> str:
+def health_to_text(checks: list[HealthCheck], width: int = 96) -> str:
     """A line for each check, and a verdict."""
     broken = sum(check.status == "broken" for check in checks)
     verdict = f"{broken} of {len(checks)} checks are broken" if broken else "all is well"
@@ -70,11 +70,11 @@ def to_text(checks: list[Check], width: int = 96) -> str:
     )
 
 
-def _versions() -> list[Check]:
+def _versions() -> list[HealthCheck]:
     """Python and every dependency against the floor it was installed with."""
     from packaging.requirements import Requirement
 
-    checks = [Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")]
+    checks = [HealthCheck("python", "ok", f"{platform.python_version()} on {platform.platform()}")]
     for text in metadata.requires("perimetry") or []:
         wanted = Requirement(text)
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
@@ -83,21 +83,23 @@ def _versions() -> list[Check]:
     return checks
 
 
-def _version(name: str, floor: Any) -> Check:
+def _version(name: str, floor: Any) -> HealthCheck:
     try:
         found = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Check(name, "broken", f"not installed; `pip install '{name}{floor}'`")
+        return HealthCheck(name, "broken", f"not installed; `pip install '{name}{floor}'`")
     if not floor.contains(found, prereleases=True):
-        return Check(name, "broken", f"{found}, but {floor} is needed; `pip install -U {name}`")
-    return Check(name, "ok", found)
+        return HealthCheck(
+            name, "broken", f"{found}, but {floor} is needed; `pip install -U {name}`"
+        )
+    return HealthCheck(name, "ok", found)
 
 
-def _clashes() -> list[Check]:
+def _clashes() -> list[HealthCheck]:
     return clashes(metadata.packages_distributions())
 
 
-def clashes(provided: Mapping[str, list[str]]) -> list[Check]:
+def clashes(provided: Mapping[str, list[str]]) -> list[HealthCheck]:
     """Packages that several distributions provide: they overwrite each other's files.
 
     `provided` gives distributions by import package, as `packages_distributions` does.
@@ -111,38 +113,44 @@ def clashes(provided: Mapping[str, list[str]]) -> list[Check]:
                 f"{' and '.join(named)} are both installed and overwrite each other; `pip "
                 f"uninstall {' '.join(named)}`, then install one of {', '.join(allowed)}"
             )
-            checks.append(Check(f"package {package}", "broken", text))
+            checks.append(HealthCheck(f"package {package}", "broken", text))
         elif not named:
-            checks.append(Check(f"package {package}", "broken", "no distribution provides it"))
+            checks.append(
+                HealthCheck(f"package {package}", "broken", "no distribution provides it")
+            )
         else:
-            checks.append(Check(f"package {package}", "ok", f"provided by {named[0]} alone"))
+            checks.append(HealthCheck(f"package {package}", "ok", f"provided by {named[0]} alone"))
     return checks
 
 
-def _devices() -> list[Check]:
+def _devices() -> list[HealthCheck]:
     import torch
 
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
-    checks = [Check("device cpu", "ok", threads)]
+    checks = [HealthCheck("device cpu", "ok", threads)]
     for index in range(torch.cuda.device_count()):
         name = torch.cuda.get_device_name(index)
         torch.ones(1, device=f"cuda:{index}").add_(1)
-        checks.append(Check(f"device cuda:{index}", "ok", f"{name}, CUDA {torch.version.cuda}"))
+        checks.append(
+            HealthCheck(f"device cuda:{index}", "ok", f"{name}, CUDA {torch.version.cuda}")
+        )
     if not torch.cuda.is_available():
         built = (
             f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
         )
-        checks.append(Check("device cuda", "note", f"none here ({built}); audits run on the CPU"))
+        checks.append(
+            HealthCheck("device cuda", "note", f"none here ({built}); audits run on the CPU")
+        )
     return checks
 
 
-def _vision() -> list[Check]:
+def _vision() -> list[HealthCheck]:
     """torchvision, which timm imports: a build for another torch breaks on import."""
     version = import_module("torchvision").__version__
-    return [Check("torchvision", "ok", f"{version} imports")]
+    return [HealthCheck("torchvision", "ok", f"{version} imports")]
 
 
-def _providers() -> list[Check]:
+def _providers() -> list[HealthCheck]:
     """Ask onnxruntime for what audits would ask for, and see what it really runs on."""
     import onnxruntime
     import torch
@@ -156,12 +164,12 @@ def _providers() -> list[Check]:
         actual = Session(_convolution(), ["map"], device=torch.device(kind)).provider
         asked = f"asked for {wanted}, runs on {actual}"
         hint = "" if wanted == actual else "; ONNX files would be audited on the CPU, check CUDA"
-        checks.append(Check(f"provider {kind}", "ok" if not hint else "broken", asked + hint))
+        checks.append(HealthCheck(f"provider {kind}", "ok" if not hint else "broken", asked + hint))
     listed = ", ".join(onnxruntime.get_available_providers())
-    return [*checks, Check("providers listed", "note", f"{listed} (listed is not usable)")]
+    return [*checks, HealthCheck("providers listed", "note", f"{listed} (listed is not usable)")]
 
 
-def _structure() -> list[Check]:
+def _structure() -> list[HealthCheck]:
     """Answers that follow from a formula: one convolution, by module and through ONNX; a ResNet."""
     from torch import nn
 
@@ -176,34 +184,39 @@ def _structure() -> list[Check]:
         from ..adapters.onnx.opening import open_onnx
 
         file = open_onnx(str(path), device="cpu", spec=InputSpec(32, 32))
-        gradients = file.gradients
+        gradients = file.why_no_gradients
         checks = [
             _answer("3 x 3 convolution at stride 2", module, "weakest", PERIOD_ANSWER),
             _answer("the same as an ONNX file", file, "weakest", PERIOD_ANSWER),
         ]
     text = gradients or "the interpreter agrees with onnxruntime"
-    return [*checks, Check("gradients of an ONNX file", "broken" if gradients else "ok", text)]
+    return [
+        *checks,
+        HealthCheck("gradients of an ONNX file", "broken" if gradients else "ok", text),
+    ]
 
 
-def _resnet() -> list[Check]:
+def _resnet() -> list[HealthCheck]:
     from ..adapters.load import load
 
     model = load("timm:resnet18@init", device="cpu", members=1)
     return [_answer("receptive field of resnet18", model, "receptive_field", RESNET18_FIELD)]
 
 
-def _answer(name: str, model: Any, metric: str, known: float) -> Check:
+def _answer(name: str, model: Any, metric: str, known: float) -> HealthCheck:
     """Whether `structure` gives a known answer."""
     from ..suites.structure import measure_skeleton
 
     size = (model.spec.channels, model.spec.height, model.spec.width)
     found = measure_skeleton(model.skeleton(), size).metrics[metric].value
     if found is not None and abs(found - known) <= TOLERANCE * max(1.0, known):
-        return Check(name, "ok", f"{metric} {found:.6g}, as it must be")
-    return Check(name, "broken", f"{metric} {found}, but {known:.6g} is right; reinstall perimetry")
+        return HealthCheck(name, "ok", f"{metric} {found:.6g}, as it must be")
+    return HealthCheck(
+        name, "broken", f"{metric} {found}, but {known:.6g} is right; reinstall perimetry"
+    )
 
 
-def _norms() -> list[Check]:
+def _norms() -> list[HealthCheck]:
     """Torch's input gradient of batch norm at batch 1 on the CPU, without and with our guard."""
     from ..adapters.pytorch.batch_norm_fix import contiguous_norm_gradients
 
@@ -212,13 +225,15 @@ def _norms() -> list[Check]:
         guarded = norm_error()
     if guarded > WRONG:
         text = f"wrong by {guarded:.0%} even with perimetry's guard; use another torch release"
-        return [Check("gradient of batch norm", "broken", text)]
+        return [HealthCheck("gradient of batch norm", "broken", text)]
     if bare > WRONG:
         text = (
             f"this torch has the bug (wrong by {bare:.0%} at batch 1); perimetry's guard mends it"
         )
-        return [Check("gradient of batch norm", "note", text)]
-    return [Check("gradient of batch norm", "ok", "right at batch 1, with and without the guard")]
+        return [HealthCheck("gradient of batch norm", "note", text)]
+    return [
+        HealthCheck("gradient of batch norm", "ok", "right at batch 1, with and without the guard")
+    ]
 
 
 def _image() -> Any:
@@ -245,7 +260,7 @@ def norm_error() -> float:
     return float((found - right).norm() / right.norm())
 
 
-def _repeats() -> list[Check]:
+def _repeats() -> list[HealthCheck]:
     """One audit twice: the same seed must give the same numbers, bit for bit."""
     from torch import nn
 
@@ -257,10 +272,12 @@ def _repeats() -> list[Check]:
     runs = [audit(model, ("deadpixel",), count=4, device="cpu")[0] for _ in range(2)]
     if runs[0].status != "ok":
         why = runs[0].error.message if runs[0].error else runs[0].reason
-        return [Check("audit", "broken", f"a one-layer model cannot be audited: {why}")]
+        return [HealthCheck("audit", "broken", f"a one-layer model cannot be audited: {why}")]
     if runs[0].metrics == runs[1].metrics:
-        return [Check("audit twice", "ok", "equal bit for bit")]
-    return [Check("audit twice", "broken", "the same seed gives unlike numbers on this machine")]
+        return [HealthCheck("audit twice", "ok", "equal bit for bit")]
+    return [
+        HealthCheck("audit twice", "broken", "the same seed gives unlike numbers on this machine")
+    ]
 
 
 def _convolution() -> Any:
@@ -283,7 +300,7 @@ def _convolution() -> Any:
     return made
 
 
-LOOKS: Mapping[str, Callable[[], list[Check]]] = {
+LOOKS: Mapping[str, Callable[[], list[HealthCheck]]] = {
     "versions": _versions,
     "packages": _clashes,
     "devices": _devices,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..adapters.errors import NotApplicableError
 from .execution.audit import audit
 from .output.text import clean
-from .statistics.difference import Difference, difference
+from .statistics.difference import Difference, metric_difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ BRIEF: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Report:
+class PadReport:
     """What `pad_file` did and measured; `fidelity` by metric, `before` and `after` of one suite."""
 
     path: Path
@@ -58,7 +58,7 @@ class Report:
 
     def change(self, metric: str) -> Difference | None:
         """`metric` after less before, None where either could not be measured."""
-        return difference(self.after, self.before, metric)
+        return metric_difference(self.after, self.before, metric)
 
     def text(self) -> str:
         """For a person: files, layers, fidelity, imbalance, and what to know about them."""
@@ -103,7 +103,7 @@ def pad_file(
     recalibrate: bool = False,
     device: str = "auto",
     batch: int | None = None,
-) -> Report:
+) -> PadReport:
     """Write the kernel-padded twin of the ONNX file `path` to `out`, and measure both.
 
     `fill` is `box` or `zero`. `images`, `count`, `seed`, `inputs`, `target`, `device` and `batch`
@@ -112,13 +112,13 @@ def pad_file(
     images. Raises subclasses of `PerimetryError` where nothing can be written;
     what cannot be measured is told in the report.
     """
-    from ..adapters.onnx.inputs.declaration import read_beside, read_statement
+    from ..adapters.onnx.inputs.declaration import read_beside, read_declaration
     from ..adapters.onnx.kernel_padding.file import treat_file
     from ..adapters.onnx.opening import open_onnx
     from ..suites.images import open_images
 
     path, out = Path(path), Path(out)
-    said = read_statement(inputs or {}).over(read_beside(path))
+    said = read_declaration(inputs or {}).over(read_beside(path))
     model = open_onnx(path, device=device, inputs=inputs, target=target)
     seen = open_images(images, count, seed).load(model.spec)
     shown = model.spec.prepare(seen) if recalibrate else None
@@ -132,7 +132,9 @@ def pad_file(
         target=model.target.name if model.target else None,
     )
     twin.original, twin.treatment = model, done.treatment
-    suite = FORWARD if forward_only or model.gradients or twin.gradients else GRADIENTS
+    suite = (
+        FORWARD if forward_only or model.why_no_gradients or twin.why_no_gradients else GRADIENTS
+    )
     settings: dict[str, Any] = {"images": images, "count": count, "seed": seed, "device": device}
     before, after = (
         audit(one, (suite,), options=BRIEF if suite == FORWARD else None, batch=batch, **settings)[
@@ -143,7 +145,7 @@ def pad_file(
     notes = [*done.notes, *model.notes]
     if not done.treatment.layers:
         notes.insert(0, "no layer could be padded: the new file does what the old one does")
-    return Report(
+    return PadReport(
         path,
         out,
         done.treatment,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .regression.check import Check
+    from .regression.check import RegressionCheck
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,7 +50,7 @@ class Audited:
         images: str | None = None,
         fit_images: str | None = None,
         where: tuple[str, ...] = (),
-    ) -> Check:
+    ) -> RegressionCheck:
         """Fail the test unless the model is not shown to differ from `baseline`.
 
         `name` is what it is called there, `tolerances` a TOML file, `images` the folder that the
@@ -60,9 +60,9 @@ class Audited:
         __tracebackhide__ = True
         from pathlib import Path
 
-        from .execution.rerun import Tools
+        from .execution.rerun import RunOptions
         from .regression.check import check
-        from .regression.detectors import Verdict
+        from .regression.detectors import RegressionVerdict
         from .regression.report import failure_text
         from .regression.tolerances import Tolerances, read_tolerances
 
@@ -75,9 +75,9 @@ class Audited:
             images=images,
             fit_images=fit_images,
             where=where,
-            tools=Tools(device=self.device, batch=self.batch),
+            tools=RunOptions(device=self.device, batch=self.batch),
         )
-        if found.verdict is not Verdict.same:
+        if found.verdict is not RegressionVerdict.same:
             pytest.fail(failure_text(found.reports), pytrace=False)
         return found
 

@@ -108,7 +108,7 @@ class DeadPixel:
     def skip(self, model: Model, protocol: str) -> str | None:
         """Gradients and a spatial target (for its stride) are needed; `kim2023` needs logits."""
         del protocol
-        return model.gradients or model.spatial
+        return model.why_no_gradients or model.why_not_spatial
 
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
         """One backward pass for all units at once, or for the predicted class's logit."""

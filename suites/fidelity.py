@@ -111,7 +111,7 @@ def _compare(model: Model, original: Model, context: Context) -> tuple[list[Tens
 def _forward(model: Model, member: int, x: Tensor, own: Tensor, batch: int) -> Outputs:
     """Outputs of one weight set for its `own` images, batch by batch."""
     model.select(member, x)
-    spatial = model.spatial is None
+    spatial = model.why_not_spatial is None
     parts = [
         model.run(chunk.to(model.device), target=spatial, logits=True) for chunk in own.split(batch)
     ]

@@ -50,7 +50,7 @@ import numpy as np
 
 from ..adapters.errors import NotApplicableError
 from .architecture.propagate import energy_map, path_count_map
-from .architecture.receptive_field import even_sizes, summary, uneven
+from .architecture.receptive_field import even_sizes, summarise_field, uneven
 from .base import Context, Estimate, Measurement, Metric, Probe, missing
 from .measuring import phases
 
@@ -115,7 +115,7 @@ class Structure:
     def skip(self, model: Model, protocol: str) -> str | None:
         """A spatial target is needed; what the trace cannot follow is found out in `measure`."""
         del protocol
-        return model.spatial
+        return model.why_not_spatial
 
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
         """None: no gradients of the real network are taken."""
@@ -203,7 +203,7 @@ def _read_phases(
         found.notes.append(f"period lowered from {stride} to {period}: too few interior cells")
     profile = phases.phase_profile(energies[:1], period)[0]
     found.maps["phase_profile"] = profile
-    found.metrics["weakest"] = Estimate(float(phases.weakest(profile)))
+    found.metrics["weakest"] = Estimate(float(phases.least_sensitive(profile)))
     found.metrics["imbalance"] = Estimate(float(phases.imbalance(profile)))
     found.metrics["ratio"] = _ratio(profile)
     found.metrics["path_ratio"] = _ratio(phases.phase_profile(counts[None], period)[0])
@@ -276,7 +276,7 @@ def _read_field(found: Measurement, field: Field | None, stride: phases.Pair) ->
     found.metrics["target_stride"] = Estimate(float(stride[0]))
     names = ("receptive_field", "receptive_field_columns")
     try:
-        local = summary(field)
+        local = summarise_field(field)
     except NotApplicableError as error:
         found.metrics |= {name: missing(str(error)) for name in names}
         return

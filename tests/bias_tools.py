@@ -11,10 +11,10 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
-from perimetry.suites.padding.suite import Padding
+from perimetry.suites.padding.suite import PaddingSuite
 
 SPEC = InputSpec(40, 40)
-QUICK = Padding(grid=5, exchange=())
+QUICK = PaddingSuite(grid=5, exchange=())
 
 
 class Planted(nn.Module):

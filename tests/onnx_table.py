@@ -279,8 +279,8 @@ def measure(case: Case, folder: Path) -> dict[str, str]:
 
 def route(model: OnnxModel) -> str:
     """Which route gradients take, or why there is none."""
-    if model.gradients is not None:
-        return f"forward only: {model.gradients}"
+    if model.why_no_gradients is not None:
+        return f"forward only: {model.why_no_gradients}"
     through = any("straight-through" in note for note in model.notes)
     return "gradient, straight-through" if through else "gradient"
 

@@ -8,13 +8,13 @@ from torch import nn
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench import audit
-from perimetry.bench.execution.rerun import Tools
+from perimetry.bench.execution.rerun import RunOptions
 from perimetry.bench.records.store import Store
 
 SPEC = InputSpec(48, 48, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 SUITES = ("structure", "erf", "deadpixel")
 NAME = "net"
-TOOLS = Tools(device="cpu", batch=8)
+TOOLS = RunOptions(device="cpu", batch=8)
 CONVOLUTIONS = (0, 3, 6)
 WEIGHTS = (*CONVOLUTIONS, 11)
 

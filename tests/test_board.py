@@ -18,10 +18,10 @@ from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench import audit, leaderboard
 from perimetry.bench.output.text import clean, code, spreadsheet
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.tables import FORMATS, caption, render
+from perimetry.bench.ranking.tables import FORMATS, caption, render_board
 from perimetry.bench.records.record import Failure, Value
 from perimetry.bench.records.selection import MixedRecordsError, choose, newest
-from perimetry.bench.statistics.difference import difference
+from perimetry.bench.statistics.difference import metric_difference
 
 COUNT = 8
 TEMPLATE = {
@@ -82,7 +82,7 @@ def test_independent_intervals_add_in_quadrature():
     """Half widths 3 and 4 separate values that are more than 5 apart, and none closer."""
     for gap, separated in ((5.01, True), (4.99, False)):
         first, second = record("a", gap, half=3.0), record("b", 0.0, half=4.0)
-        found = difference(first, second, "weakest")
+        found = metric_difference(first, second, "weakest")
         assert found.method == "independent"
         assert found.high - found.value == pytest.approx(5.0)
         assert found.separated is separated
@@ -94,7 +94,7 @@ def test_paired_draws_cancel_what_is_shared():
     shared, own = rng.normal(0, 1, 200), rng.normal(0, 0.01, 200)
     first = record("a", 0.6, half=2.0, draws=0.6 + shared + own)
     second = record("b", 0.5, half=2.0, draws=0.5 + shared)
-    found = difference(first, second, "weakest")
+    found = metric_difference(first, second, "weakest")
     error = np.std(0.1 + own, ddof=1) * math.sqrt(COUNT / (COUNT - 1))
     assert found.method == "paired"
     assert found.high - found.value == pytest.approx(error * student.ppf(0.975, COUNT - 1))
@@ -114,7 +114,7 @@ def test_draws_of_unlike_samples_do_not_pair(change):
         second.model = second.model.model_copy(update={"members": 4})
     if change == "images":
         second.settings = {**second.settings, "images_sha256": "other"}
-    assert difference(first, second, "weakest").method == "independent"
+    assert metric_difference(first, second, "weakest").method == "independent"
 
 
 def test_exact_metrics_tie_only_when_equal():
@@ -238,14 +238,14 @@ def hostile_board():
 @pytest.mark.parametrize("form", ["table", "md", "csv"])
 def test_no_control_character_survives_in_any_form(form):
     """Escapes, bells, direction marks and surrogates are visible text, and every row one line."""
-    text = render(hostile_board(), form)
+    text = render_board(hostile_board(), form)
     assert clean(text.replace("\n", " "), 10**6) == text.replace("\n", " ")
     text.encode()
 
 
 def test_markdown_names_are_inert():
     """Every name is one code span in one cell: a table of one shape, with no live markup."""
-    text = render(hostile_board(), "md")
+    text = render_board(hostile_board(), "md")
     table = [line for line in text.split("\n") if line.startswith("|")]
     assert len(table) == len(HOSTILE) + 1 + 2
     cells = [line.replace("\\|", "").count("|") for line in table]
@@ -258,7 +258,7 @@ def test_markdown_names_are_inert():
 
 def test_csv_cells_are_no_formulas():
     """No text cell starts like a spreadsheet formula; numbers are numbers; missing is empty."""
-    rows = list(csv.DictReader(io.StringIO(render(hostile_board(), "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render_board(hostile_board(), "csv"))))
     assert len(rows) == len(HOSTILE) + 1
     assert not any(row["model"].startswith(("=", "@", "+", "-")) for row in rows)
     (failed,) = [row for row in rows if row["model"] == "f"]
@@ -269,7 +269,7 @@ def test_csv_cells_are_no_formulas():
 
 def test_json_is_strict_and_complete():
     """JSON holds every name as it is, null for what is missing, and no NaN."""
-    content = json.loads(render(hostile_board(), "json"), parse_constant=pytest.fail)
+    content = json.loads(render_board(hostile_board(), "json"), parse_constant=pytest.fail)
     assert {row["model"] for row in content["rows"]} == {*HOSTILE, "f"}
     failed = next(row for row in content["rows"] if row["model"] == "f")
     assert failed["deadpixel.weakest"] is None
@@ -290,7 +290,7 @@ def test_missing_cells_say_why_in_footnotes():
     rows = audit("toy:headless", ("structure", "deadpixel"), toolkit=toys.toolkit(), count=4)
     rows += audit("toy:measure-error", ("deadpixel",), toolkit=toys.toolkit(), count=4)
     for form in ("table", "md"):
-        text = render(board(rows), form)
+        text = render_board(board(rows), form)
         assert "n/a [" in text
         assert "failed [" in text
         assert "a toy without logits" in text
@@ -310,14 +310,16 @@ def test_a_frame_has_no_nan_for_what_is_missing():
 def test_the_board_warns_beside_the_deadpixel_columns():
     """Every person's form says that fewer dead pixels is not simply better."""
     for form in ("table", "md", "json"):
-        assert "not simply better" in render(board([record("a", 0.5)]), form)
-    assert "not simply better" not in render(board([record("a", 0.5, suite="structure")]), "md")
+        assert "not simply better" in render_board(board([record("a", 0.5)]), form)
+    assert "not simply better" not in render_board(
+        board([record("a", 0.5, suite="structure")]), "md"
+    )
 
 
 def test_a_narrow_terminal_hides_columns_and_says_which():
     """A table never exceeds the width it was given while a column can be dropped."""
     one = board([record("m" * 40, 0.5, half=0.1), record("m" * 40, 0.5, suite="structure")])
-    wide, narrow = render(one, "table", width=200), render(one, "table", width=70)
+    wide, narrow = render_board(one, "table", width=200), render_board(one, "table", width=70)
     assert "struct." in wide.split("\n")[0]
     assert len(narrow.split("\n")[0]) <= 70
     assert "Hidden to fit the terminal: struct." in narrow
@@ -335,7 +337,7 @@ def test_untouched_models_say_why(left, why):
     base = TEMPLATE["deadpixel", "box"]
     treatment = {**base.model.treatment, "layers": [], "left": left}
     model = base.model.model_copy(update={"treatment": treatment})
-    text = render(board([base.model_copy(update={"model": model})]), "table")
+    text = render_board(board([base.model_copy(update={"model": model})]), "table")
     assert "box [1]" in text
     assert f"[1] untouched: {why}\n" in text
 
@@ -343,14 +345,14 @@ def test_untouched_models_say_why(left, why):
 def test_every_form_of_an_empty_board_is_text():
     """No records: no rows, no error."""
     for form in FORMATS:
-        assert isinstance(render(board([]), form), str)
+        assert isinstance(render_board(board([]), form), str)
 
 
 def test_a_lopsided_interval_is_shown_whole_and_an_even_one_by_its_half():
     """0.91 within [0.39, 2.14] must not read as 0.91 ± 1.23, which would hold numbers below 0."""
     even, lopsided = record("even", 0.5, half=0.1), record("lopsided", 0.908)
     lopsided.metrics["weakest"] = Value(value=0.908, low=0.385, high=2.14)
-    text = render(board([even, lopsided]), "table")
+    text = render_board(board([even, lopsided]), "table")
     assert re.search(r"even +none +\d +0\.500 ±0\.100\b", text)
     assert re.search(r"lopsided +none +\d +0\.908 \(0\.39 to 2\.14\)", text)
     assert "in brackets the whole of it" in text

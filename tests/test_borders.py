@@ -15,7 +15,7 @@ from perimetry.adapters.load import load
 from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.padding_mode import BORDERS
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.adapters.pytorch.weights import tensors_digest
+from perimetry.adapters.pytorch.weights import module_tensors_digest
 
 SPEC = InputSpec(13, 16)
 
@@ -97,7 +97,7 @@ def literal(module, x, pads, border):
 def test_a_convolution_reads_what_the_border_puts_beyond_its_input(case, border):
     make, pads = CONVOLUTIONS[case]
     model = opened(make)
-    twin = model.bordered(border)
+    twin = model.with_padding_mode(border)
     expected = literal(model.module(), images(), pads, border)
     torch.testing.assert_close(twin.run(images()).target, expected, rtol=1e-10, atol=1e-12)
     assert twin.notes[-1] == f"{border} padding in 1 layers"
@@ -116,7 +116,7 @@ def test_a_convolution_reads_what_the_border_puts_beyond_its_input(case, border)
 def test_a_pool_reads_what_the_border_puts_beyond_its_input(pool, reduce, border):
     x = continued(images(), (1, 1, 1, 1), border)
     expected = reduce(x.unfold(2, 3, 2).unfold(3, 3, 2))
-    twin = opened(lambda: nn.Sequential(pool)).bordered(border)
+    twin = opened(lambda: nn.Sequential(pool)).with_padding_mode(border)
     torch.testing.assert_close(twin.run(images()).target, expected)
 
 
@@ -132,7 +132,7 @@ def test_circular_borders_make_a_network_exactly_shift_equivariant(fill):
     model = opened(deep, InputSpec(48, 48))
     model = model if fill == "none" else model.padded(fill)
     x = images(48, 48)
-    twin = model.bordered("circular")
+    twin = model.with_padding_mode("circular")
     moved = twin.run(x.roll((8, 16), (2, 3))).target
     torch.testing.assert_close(moved, twin.run(x).target.roll((1, 2), (2, 3)), rtol=0, atol=1e-12)
     plain = model.run(x.roll((8, 16), (2, 3))).target
@@ -142,7 +142,7 @@ def test_circular_borders_make_a_network_exactly_shift_equivariant(fill):
 @pytest.mark.parametrize("border", BORDERS)
 def test_far_from_every_border_nothing_changes(border):
     model = opened(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1)))
-    twin = model.bordered(border).run(images()).target
+    twin = model.with_padding_mode(border).run(images()).target
     plain = model.run(images()).target
     torch.testing.assert_close(twin[..., 2:-2, 2:-2], plain[..., 2:-2, 2:-2])
     assert (twin - plain)[..., 0].abs().min() > 0
@@ -151,7 +151,7 @@ def test_far_from_every_border_nothing_changes(border):
 @pytest.mark.parametrize("border", BORDERS)
 def test_a_plain_image_stays_plain(border):
     model = opened(deep, InputSpec(48, 48))
-    out = model.bordered(border).run(model.spec.blank().double()).target
+    out = model.with_padding_mode(border).run(model.spec.blank().double()).target
     torch.testing.assert_close(out, out[..., :1, :1].expand_as(out), rtol=1e-12, atol=1e-12)
     plain = model.run(model.spec.blank().double()).target
     assert (plain - plain[..., :1, :1]).abs().max() > 1e-3
@@ -159,12 +159,12 @@ def test_a_plain_image_stays_plain(border):
 
 def test_the_model_itself_is_not_altered():
     model = opened(deep, InputSpec(48, 48))
-    before, digest = model.run(images(48, 48)).target, tensors_digest(model.module())
+    before, digest = model.run(images(48, 48)).target, module_tensors_digest(model.module())
     notes = list(model.notes)
     for border in BORDERS:
-        model.bordered(border).run(images(48, 48))
+        model.with_padding_mode(border).run(images(48, 48))
     torch.testing.assert_close(model.run(images(48, 48)).target, before, rtol=0, atol=0)
-    assert tensors_digest(model.module()) == digest
+    assert module_tensors_digest(model.module()) == digest
     assert model.notes == notes
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.module().modules())
     assert {m.padding_mode for m in model.module().modules() if isinstance(m, nn.Conv2d)} == {
@@ -174,7 +174,9 @@ def test_the_model_itself_is_not_altered():
 
 def test_gradients_reach_the_image_through_exchanged_borders():
     x = images().requires_grad_()
-    opened(lambda: nn.Conv2d(3, 4, 3, 1, 1)).bordered("circular").run(x).target.sum().backward()
+    opened(lambda: nn.Conv2d(3, 4, 3, 1, 1)).with_padding_mode("circular").run(
+        x
+    ).target.sum().backward()
     # Every pixel is read by as many windows as every other.
     torch.testing.assert_close(x.grad, x.grad[..., :1, :1].expand_as(x))
 
@@ -185,7 +187,7 @@ def test_padding_that_is_no_zeros_is_the_networks_own_and_stays():
             nn.Conv2d(3, 4, 3, 1, 1, padding_mode="reflect"), nn.Conv2d(4, 4, 3, 1, 1)
         )
     )
-    twin = model.bordered("circular")
+    twin = model.with_padding_mode("circular")
     assert twin.notes[-1] == "circular padding in 1 layers"
     expected = model.module()[1]
     first = model.module()[0](images())
@@ -209,20 +211,20 @@ LEFT = {
 def test_a_layer_that_cannot_be_continued_keeps_its_padding_and_is_named(case):
     layer, border, reason = LEFT[case]
     model = opened(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), layer))
-    twin = model.bordered(border)
+    twin = model.with_padding_mode(border)
     assert any(f"{border} padding: 2 keeps its own" in n and reason in n for n in twin.notes)
-    inner = opened(lambda: nn.Conv2d(3, 4, 3, 1, 1)).bordered(border).run(images()).target
+    inner = opened(lambda: nn.Conv2d(3, 4, 3, 1, 1)).with_padding_mode(border).run(images()).target
     torch.testing.assert_close(twin.run(images()).target, layer.double()(inner.relu()))
 
 
 def test_an_unknown_border_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match=r"unknown padding mode 'mirror'.*reflect, replicate"):
-        opened(deep, InputSpec(48, 48)).bordered("mirror")
+        opened(deep, InputSpec(48, 48)).with_padding_mode("mirror")
 
 
 def test_a_network_that_pads_nothing_has_no_border_to_exchange():
     with pytest.raises(NotApplicableError, match="no layer on the way to the target pads"):
-        opened(lambda: nn.Conv2d(3, 4, 4, 4)).bordered("reflect")
+        opened(lambda: nn.Conv2d(3, 4, 4, 4)).with_padding_mode("reflect")
 
 
 def onnx_pair(folder, module, size=(48, 48), fill="none"):
@@ -240,7 +242,7 @@ def test_an_onnx_twin_gives_what_the_torch_twin_gives(tmp_path, border, fill):
     torch.manual_seed(0)
     file, module = onnx_pair(tmp_path, deep(), fill=fill)
     x = images(48, 48).float()
-    ours, theirs = module.bordered(border), file.bordered(border)
+    ours, theirs = module.with_padding_mode(border), file.with_padding_mode(border)
     torch.testing.assert_close(theirs.run(x).target, ours.run(x).target, rtol=1e-4, atol=1e-5)
     assert theirs.notes[-1] == ours.notes[-1] == f"{border} padding in 4 layers"
 
@@ -251,7 +253,7 @@ def test_a_mean_under_kernel_padding_keeps_its_padding_in_both_adapters(tmp_path
     net = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), pool, nn.Conv2d(4, 4, 3, 1, 1))
     file, module = onnx_pair(tmp_path, net, fill="box")
     x = images(48, 48).float()
-    ours, theirs = module.bordered("reflect"), file.bordered("reflect")
+    ours, theirs = module.with_padding_mode("reflect"), file.with_padding_mode("reflect")
     assert any("divisor follows its zero padding" in note for note in ours.notes)
     assert any("divisor follows its zero padding" in note for note in theirs.notes)
     torch.testing.assert_close(theirs.run(x).target, ours.run(x).target, rtol=1e-4, atol=1e-5)
@@ -264,7 +266,7 @@ def test_the_onnx_model_itself_is_not_altered(tmp_path):
     file, _ = onnx_pair(tmp_path, deep())
     before, data = file.run(images(48, 48).float()).target, file.graph.SerializeToString()
     for border in BORDERS:
-        file.bordered(border)
+        file.with_padding_mode(border)
     torch.testing.assert_close(file.run(images(48, 48).float()).target, before, rtol=0, atol=0)
     assert file.graph.SerializeToString() == data
 
@@ -295,7 +297,7 @@ def test_every_way_an_onnx_layer_states_its_padding_is_exchanged(
     want = F.conv2d(
         continued(x, pads, border), torch.tensor(weights(4, 3, 3, 3)).double(), None, stride
     )
-    got = file.bordered(border).run(x.float()).target
+    got = file.with_padding_mode(border).run(x.float()).target
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
@@ -310,7 +312,9 @@ def test_padding_by_hand_in_an_onnx_file_is_exchanged_with_the_layers_own(tmp_pa
     x = images(count=1)
     padded = continued(x, (1, 1, 1, 0), "reflect")
     want = F.conv2d(padded, torch.tensor(weights(4, 3, 3, 3)).double())
-    np.testing.assert_allclose(file.bordered("reflect").run(x.float()).target, want, atol=1e-4)
+    np.testing.assert_allclose(
+        file.with_padding_mode("reflect").run(x.float()).target, want, atol=1e-4
+    )
 
 
 def test_an_onnx_file_says_why_a_layer_keeps_its_padding_and_when_none_pads(tmp_path):
@@ -327,10 +331,12 @@ def test_an_onnx_file_says_why_a_layer_keeps_its_padding_and_when_none_pads(tmp_
         ),
     ]
     proto = graph(nodes, {"w": weights(4, 3, 3, 3)}, dims=[1, 3, 13, 16], outputs=["map"])
-    twin = load(save(proto, tmp_path / "m.onnx"), device="cpu", spec=SPEC).bordered("reflect")
+    twin = load(save(proto, tmp_path / "m.onnx"), device="cpu", spec=SPEC).with_padding_mode(
+        "reflect"
+    )
     assert any("map keeps its own: it rounds its number of windows up" in n for n in twin.notes)
     bare = load(save(small_graph(20), tmp_path / "n.onnx"), device="cpu", spec=SPEC)
     with pytest.raises(NotApplicableError, match="no layer on the way"):
-        bare.bordered("reflect")
+        bare.with_padding_mode("reflect")
     with pytest.raises(InputError, match="unknown padding mode"):
-        bare.bordered("zeros")
+        bare.with_padding_mode("zeros")

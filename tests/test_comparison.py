@@ -19,10 +19,15 @@ from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.adapters.onnx.export import export_onnx
 from perimetry.bench import audit, compare
 from perimetry.bench.cli.main import app
-from perimetry.bench.comparison.fingerprint import BUCKETS, first_parting, partings, sketch
+from perimetry.bench.comparison.fingerprint import (
+    BUCKETS,
+    first_divergent_stage,
+    sketch,
+    stage_differences,
+)
 from perimetry.bench.comparison.maps import draw_differences
 from perimetry.bench.comparison.result import UnlikeRecordsError
-from perimetry.bench.comparison.sources import NotMeasuredError, Wanted, open_sides, side_of
+from perimetry.bench.comparison.sources import MissingAudit, NotMeasuredError, open_sides, side_of
 from perimetry.bench.comparison.text import _heading
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.records.record import Value
@@ -165,7 +170,7 @@ def test_the_difference_of_a_stage_is_the_one_of_its_features():
     for model in models:
         records.append(side_of(compare_prints(model)).records["fingerprint", "sketch"])
         maps.append(model.stages(SPEC.prepare(images)))
-    found = partings(*records)
+    found = stage_differences(*records)
     for stage in found[:-1]:
         a, b = (m[stage.first] for m in maps)
         exact = float((a - b).norm() / a.norm())
@@ -176,10 +181,10 @@ def test_the_difference_of_a_stage_is_the_one_of_its_features():
 def compare_prints(model):
     """The fingerprint record of a model, as a comparison makes it."""
     from perimetry.bench.comparison.fingerprint import WithFingerprint
-    from perimetry.bench.execution.rerun import Order, remake
+    from perimetry.bench.execution.rerun import RunSpec, rerun
 
     tools = replace(TOOLS, toolkit=WithFingerprint())
-    return remake(model, Order(replace(FEW, count=4), ("fingerprint",)), ["none"], tools)
+    return rerun(model, RunSpec(replace(FEW, count=4), ("fingerprint",)), ["none"], tools)
 
 
 def test_twins_part_at_the_stage_that_was_changed(twins):
@@ -187,7 +192,7 @@ def test_twins_part_at_the_stage_that_was_changed(twins):
     stages = twins.pairs[0].stages
     assert [s.first for s in stages] == ["2", "5", "8", "logits"]
     assert stages[0].difference == 0
-    assert first_parting(stages).first == "5"
+    assert first_divergent_stage(stages).first == "5"
     assert "They part at stage 2 of 4, `5` (24 channels, 12 x 12 units)" in flat(twins.text())
     assert "up to there they agree bit for bit" in flat(twins.text())
 
@@ -218,7 +223,7 @@ def test_a_quantised_copy_parts_from_its_first_stage():
     """Every stage of an eight-bit copy differs by about a percent, and the text says how much."""
     found = compare(opened(net()), opened(quantised()), **QUICK)
     stages = found.pairs[0].stages
-    assert first_parting(stages) is stages[0]
+    assert first_divergent_stage(stages) is stages[0]
     assert 1e-3 < stages[-1].difference < 0.1
     assert "They part at stage 1 of 4" in flat(found.text())
 
@@ -288,7 +293,7 @@ def test_a_folder_before_model_names_is_where_they_are_looked_up(folder):
     """`compare DIR A B`: A is stored, and what DIR lacks is audited under its settings."""
     found = compare(folder, NAME, f"{NAME}+box", stages=False)
     assert [p.second.fill for p in found.pairs] == ["box"]
-    wanted = Wanted(tools=TOOLS)
+    wanted = MissingAudit(tools=TOOLS)
     with pytest.raises(NotMeasuredError, match=r"not of a known form.*no folder of that name"):
         open_sides([str(folder), NAME, "nett"], wanted)
 

@@ -9,10 +9,10 @@ from perimetry.bench.execution.audit import audit
 from perimetry.bench.execution.cost import (
     Cost,
     cost_of,
-    dearest_first,
+    cost_table,
+    most_expensive_first,
     pace,
     seconds,
-    table,
     typical,
 )
 from perimetry.bench.execution.plan import Cell, Job
@@ -26,25 +26,29 @@ def job(reference, fill="none", suites=("structure",)):
 def test_the_table_knows_nearly_all_of_timm():
     """New releases add architectures; what the table lacks counts as typical."""
     known = set(timm.list_models())
-    assert len(known & table().keys()) > 0.9 * len(known)
+    assert len(known & cost_table().keys()) > 0.9 * len(known)
     assert cost_of("timm:no_such_model@init") == cost_of("vendor.onnx") == typical()
-    assert cost_of("timm:resnet50.a1_in1k") == cost_of("timm:resnet50@init") == table()["resnet50"]
+    assert (
+        cost_of("timm:resnet50.a1_in1k")
+        == cost_of("timm:resnet50@init")
+        == cost_table()["resnet50"]
+    )
 
 
 def test_known_operations():
     """ResNet-50 takes 4.09, VGG-16 15.47 thousand million multiply-adds (torchvision's tables)."""
-    assert abs(table()["resnet50"].gflop / 2 - 4.09) < 0.05
-    assert abs(table()["vgg16"].gflop / 2 - 15.47) < 0.05
+    assert abs(cost_table()["resnet50"].gflop / 2 - 4.09) < 0.05
+    assert abs(cost_table()["vgg16"].gflop / 2 - 15.47) < 0.05
 
 
 def test_the_dearest_model_comes_first_and_keeps_its_variants_together(monkeypatch):
     """Among equals, the order given stays."""
     known = {"test_resnet": Cost(0.1, 0.1, 0.1), "nasnetalarge": Cost(48, 17, 15)}
-    monkeypatch.setattr(cost, "table", lambda: known)
+    monkeypatch.setattr(cost, "cost_table", lambda: known)
     monkeypatch.setattr(cost, "typical", lambda: Cost(4, 0.5, 0.3))
     names = ["timm:test_resnet@init", "a.onnx", "timm:nasnetalarge@init", "b.onnx"]
     jobs = [job(name, fill) for fill in ("none", "zero") for name in names]
-    found = [(j.reference, j.fill) for j in dearest_first(jobs, 4)]
+    found = [(j.reference, j.fill) for j in most_expensive_first(jobs, 4)]
     order = ["timm:nasnetalarge@init", "a.onnx", "b.onnx", "timm:test_resnet@init"]
     assert found == [(name, fill) for name in order for fill in ("none", "zero")]
 

@@ -7,8 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from perimetry.suites.architecture.channel_runs import join
-from perimetry.suites.architecture.compact import Runs, alias, narrow, runs_of, spelled, widen
+from perimetry.suites.architecture.channel_runs import concatenate_runs
+from perimetry.suites.architecture.compact import (
+    ChannelRuns,
+    alias,
+    channel_runs,
+    compress,
+    expand,
+    widen,
+)
 from perimetry.suites.architecture.propagate import energy_map, path_count_map
 from perimetry.suites.architecture.rules import reshaping as energy_moves
 
@@ -69,10 +76,12 @@ def test_runs_give_the_numbers_of_all_channels(rest, measure, monkeypatch):
         return energy_map(net, SIZE)[0] if measure == "energies" else path_count_map(net, SIZE)[0]
 
     made = []
-    monkeypatch.setattr(energy_moves, "join", lambda *a: made.append(join(*a)) or made[-1])
+    monkeypatch.setattr(
+        energy_moves, "join", lambda *a: made.append(concatenate_runs(*a)) or made[-1]
+    )
     found = look()
-    assert runs_of(made[0]).counts == (16, 8)
-    monkeypatch.setattr(energy_moves, "join", lambda *_: None)
+    assert channel_runs(made[0]).counts == (16, 8)
+    monkeypatch.setattr(energy_moves, "concatenate_runs", lambda *_: None)
     torch.testing.assert_close(found, look(), rtol=1e-12, atol=0)
 
 
@@ -87,18 +96,18 @@ def test_a_layer_padded_in_one_variant_keeps_its_runs():
 def test_runs_spell_out_to_all_channels_and_average_over_them():
     """Three and two equal channels: five, whose mean counts three and two times."""
     each = torch.tensor([1.0, 6.0])[None, :, None, None].expand(1, 2, 4, 4)
-    x = Runs(each, (3, 2)).tensor()
+    x = ChannelRuns(each, (3, 2)).tensor()
     assert x.shape == (1, 5, 4, 4)
-    assert spelled(x)[0, :, 0, 0].tolist() == [1, 1, 1, 6, 6]
-    assert narrow(x, [1]).shape[1] == 5
-    assert spelled(alias(x))[0, :, 0, 0].tolist() == [1, 1, 1, 6, 6]
-    assert float(runs_of(x).mean()[0, 0, 0, 0]) == 3
+    assert expand(x)[0, :, 0, 0].tolist() == [1, 1, 1, 6, 6]
+    assert compress(x, [1]).shape[1] == 5
+    assert expand(alias(x))[0, :, 0, 0].tolist() == [1, 1, 1, 6, 6]
+    assert float(channel_runs(x).mean()[0, 0, 0, 0]) == 3
 
 
 def test_what_has_no_runs_to_speak_of_is_joined_as_it_is():
     """Runs that are as many as half of the channels save nothing."""
     single = torch.ones(1, 1, 4, 4, requires_grad=True)
-    assert join([single * 1, single * 2, single * 3], 1) is None
+    assert concatenate_runs([single * 1, single * 2, single * 3], 1) is None
     wide = widen(single * 1, (1, 8, 4, 4))
-    assert runs_of(join([wide, single * 2], 1)).counts == (8, 1)
-    assert join([wide, wide], 2) is None
+    assert channel_runs(concatenate_runs([wide, single * 2], 1)).counts == (8, 1)
+    assert concatenate_runs([wide, wide], 2) is None

@@ -17,7 +17,7 @@ from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.execution.engines import worker
 from perimetry.bench.execution.engines.base import Options
 from perimetry.bench.execution.plan import Choice
-from perimetry.bench.execution.runner import run
+from perimetry.bench.execution.runner import run_jobs
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import to_csv
 from perimetry.bench.records.store import Store
@@ -34,7 +34,7 @@ FAULTS = {
 def sweep(folder, references, options, **how):
     store = Store(folder)
     jobs = sweep_tools.jobs_of(references, **how)
-    summary = run(jobs, store, sweep_tools.SETTINGS, options, toolkit=sweep_tools.toolkit)
+    summary = run_jobs(jobs, store, sweep_tools.SETTINGS, options, toolkit=sweep_tools.toolkit)
     return store, summary
 
 
@@ -153,7 +153,7 @@ def test_the_comparison_sees_a_changed_number(tmp_path, reference):
     """Another seed gives other records, so the test above can fail."""
     jobs = sweep_tools.jobs_of(NAMES[:1], **EVERYTHING)
     changed = type(sweep_tools.SETTINGS)(images="noise", count=4, seed=1)
-    run(jobs, Store(tmp_path), changed, Options(), toolkit=sweep_tools.toolkit)
+    run_jobs(jobs, Store(tmp_path), changed, Options(), toolkit=sweep_tools.toolkit)
     first = next(iter(numbers(tmp_path)))
     assert numbers(tmp_path)[first] != numbers(reference)[first]
 

@@ -11,7 +11,7 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
-from perimetry.suites.erf.blocks import block_maps, cut, default_block, passes
+from perimetry.suites.erf.blocks import block_maps, block_passes, cut, default_block
 from perimetry.suites.erf.suite import Erf
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import gradient_maps
@@ -122,7 +122,7 @@ def test_a_file_without_gradients_has_its_field_and_says_what_it_cost(tmp_path):
     images = open_images("dead-leaves", 4).load(model.spec)
     found = suite.measure(model, "blocks", {}, Context(images, batch=8, draws=20))
     blocks = len(cut(32, 32, default_block(32, 32)))
-    stated = passes(blocks, 4, Step(1.0))
+    stated = block_passes(blocks, 4, Step(1.0))
     assert found.tables["blocks"][0]["passes"] == stated
     assert any(f"{stated} forward passes" in note for note in found.notes)
     assert found.metrics["radius"].value > 0

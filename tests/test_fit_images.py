@@ -19,7 +19,7 @@ from perimetry.bench import audit
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import compare
 from perimetry.bench.comparison.result import UnlikeRecordsError
-from perimetry.bench.execution.fit_images import FITTED, images_to_fit
+from perimetry.bench.execution.fit_images import FITTED, open_fit_images
 from perimetry.bench.execution.plan import make_jobs
 from perimetry.bench.execution.settings import FIT_DEFAULT, Settings
 from perimetry.bench.execution.toolkit import Toolkit
@@ -32,8 +32,8 @@ from perimetry.bench.records.record import FIT_KEY
 from perimetry.bench.records.selection import MixedRecordsError, choose
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression.check import check
-from perimetry.bench.regression.detectors import Verdict
-from perimetry.bench.regression.reproduce import Outcome, verify
+from perimetry.bench.regression.detectors import RegressionVerdict
+from perimetry.bench.regression.reproduce import Outcome, reproduce
 from perimetry.suites.images import open_images
 from perimetry.suites.registry import SUITES
 
@@ -154,12 +154,12 @@ def test_of_many_images_a_seeded_sample_is_taken(tmp_path):
     """`FITTED` of them, the same for the same seed; all where there are fewer."""
     folder = pictures(tmp_path / "many", FITTED + 3, 5)
     chosen = Settings(fit_images=str(folder))
-    found = [images_to_fit(replace(chosen, seed=seed)).files for seed in (0, 0, 1)]
+    found = [open_fit_images(replace(chosen, seed=seed)).files for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
     assert len(set(found[0])) == FITTED
     for path in found[0][:4]:
         path.unlink()
-    assert images_to_fit(chosen).count == FITTED - 1
+    assert open_fit_images(chosen).count == FITTED - 1
 
 
 def test_images_that_are_audited_are_refused(folders, tmp_path):
@@ -229,12 +229,12 @@ def test_comparing_fits_on_unlike_images_is_refused(folders, records):
 def test_verify_fits_again_on_the_same_images(folders, stored):
     """Bit for bit, both fills; the folder that is missing, or another one, is told."""
     place, images = stored, str(folders["exam"])
-    found = verify(place, images=images, fit_images=str(folders["own"]), tools=tools())
+    found = reproduce(place, images=images, fit_images=str(folders["own"]), tools=tools())
     assert {row.outcome for row in found.rows} == {Outcome.exact}
     assert len(found.rows) == 5
     for given, why in ((None, "folder called 'own'.*--fit-images"), ("x", "gives other images")):
         other = str(folders[given]) if given else None
-        found = verify(place, images=images, fit_images=other, tools=tools(), where=["fill=fit"])
+        found = reproduce(place, images=images, fit_images=other, tools=tools(), where=["fill=fit"])
         assert {row.outcome for row in found.rows} == {Outcome.unmeasured}
         assert all(re.search(why, row.why) for row in found.rows)
 
@@ -243,9 +243,9 @@ def test_the_gate_fits_again_on_the_same_images(folders, stored):
     """Not shown to differ; without the folder it could not measure, and says what is missing."""
     images = str(folders["exam"])
     found = check(stored, NAME, images=images, fit_images=str(folders["own"]), tools=tools())
-    assert found.verdict is Verdict.same
+    assert found.verdict is RegressionVerdict.same
     found = check(stored, NAME, images=images, tools=tools())
-    assert found.verdict is Verdict.unmeasured
+    assert found.verdict is RegressionVerdict.unmeasured
     assert "--fit-images FOLDER" in found.reports[0].findings[0].text
 
 

@@ -30,13 +30,13 @@ from typer.testing import CliRunner
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench import audit
 from perimetry.bench.cli.main import app
-from perimetry.bench.records.archive import pack
+from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.selection import MixedRecordsError
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression import check as gate
 from perimetry.bench.regression import noise_floor as noise
-from perimetry.bench.regression.detectors import Finding, Verdict, worst
-from perimetry.bench.regression.report import github_errors, on_github, to_junit, to_text
+from perimetry.bench.regression.detectors import DetectorFinding, RegressionVerdict, worst
+from perimetry.bench.regression.report import check_to_text, github_errors, on_github, to_junit
 from perimetry.bench.regression.tolerances import OFF, Bounds, Tolerances, read_tolerances
 
 ONLY_METRICS = Tolerances(maps=OFF, fingerprint=OFF)
@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
     """A baseline of the small network with its noise floor and fingerprint."""
     place = baseline(tmp_path_factory.mktemp("baseline"))
     found = gate.check(place, opened(net()), tools=TOOLS, measure_noise=True)
-    assert found.verdict is Verdict.same, to_text(found)
+    assert found.verdict is RegressionVerdict.same, check_to_text(found)
     return place
 
 
@@ -61,14 +61,14 @@ def check(folder, module, *, spec=SPEC, tools=TOOLS, **options):
     return gate.check(folder, opened(module, spec), tools=tools, **options)
 
 
-def found_by(result, verdict=Verdict.regressed):
+def found_by(result, verdict=RegressionVerdict.regressed):
     """The detectors that found something."""
     return {f.detector for report in result.reports for f in report.of(verdict)}
 
 
 def told(result):
     """The report in one line."""
-    return " ".join(to_text(result).split())
+    return " ".join(check_to_text(result).split())
 
 
 # ------------------------------------------------------------------ quiet when nothing changed
@@ -77,8 +77,8 @@ def told(result):
 def test_an_unchanged_model_passes_with_every_detector_at_work(folder):
     """The same weights, another batch size: not shown to differ, and nothing was left out."""
     result = check(folder, net(), tools=replace(TOOLS, batch=3))
-    assert result.verdict is Verdict.same, to_text(result)
-    assert found_by(result, Verdict.same) == {"metric", "map", "fingerprint"}
+    assert result.verdict is RegressionVerdict.same, check_to_text(result)
+    assert found_by(result, RegressionVerdict.same) == {"metric", "map", "fingerprint"}
     assert result.reports[0].notes == ()
 
 
@@ -91,7 +91,7 @@ def test_a_hundred_repeats_of_an_unchanged_model_give_no_false_alarm(tmp_path):
         module = perturbed(WEIGHTS[seed % 4], 1e-7, seed=seed)
         tools = replace(TOOLS, batch=1 + seed % 4)
         verdicts.append(check(place, module, tools=tools).verdict)
-    assert verdicts == [Verdict.same] * 100
+    assert verdicts == [RegressionVerdict.same] * 100
 
 
 def test_the_noise_floor_is_measured_over_batches_and_threads_and_stored(folder):
@@ -111,7 +111,7 @@ def test_what_is_not_the_baseline_leaves_no_noise_floor(tmp_path):
     """Measuring the noise of a changed model reports the change and stores nothing."""
     place = baseline(tmp_path)
     result = gate.check(place, opened(net(seed=1)), tools=TOOLS, measure_noise=True)
-    assert result.verdict is Verdict.regressed
+    assert result.verdict is RegressionVerdict.regressed
     assert not (place / "check").exists()
 
 
@@ -135,7 +135,7 @@ def test_a_large_noise_floor_widens_the_tolerance(copy):
 def test_one_tensor_changed_by_a_percent_is_found_at_its_stage(folder, layer, scale):
     """The fingerprint names the stage that the changed layer feeds; up to there all is equal."""
     result = check(folder, perturbed(layer, scale=scale))
-    assert result.verdict is Verdict.regressed
+    assert result.verdict is RegressionVerdict.regressed
     (finding,) = [f for f in result.reports[0].findings if f.detector == "fingerprint"]
     stage = {0: "2", 3: "5", 6: "8", 11: "logits"}[layer]
     assert finding.where == stage
@@ -145,8 +145,8 @@ def test_one_tensor_changed_by_a_percent_is_found_at_its_stage(folder, layer, sc
 def test_metrics_alone_may_miss_a_percent_which_is_why_there_are_fingerprints(folder):
     """A convolution scaled by 1.01 moves no metric beyond tolerance: evenness ignores scale."""
     result = check(folder, perturbed(6, scale=True), tolerances=ONLY_METRICS)
-    assert result.verdict is Verdict.same
-    assert found_by(result, Verdict.same) == {"metric"}
+    assert result.verdict is RegressionVerdict.same
+    assert found_by(result, RegressionVerdict.same) == {"metric"}
 
 
 def test_maps_find_a_percent_where_there_is_no_fingerprint(copy):
@@ -171,7 +171,7 @@ def test_a_quantised_copy_is_found(folder):
     for bits in (8, 4):
         result = check(folder, quantised(bits=bits))
         assert "fingerprint" in found_by(result)
-        found.append(len(result.reports[0].of(Verdict.regressed)))
+        found.append(len(result.reports[0].of(RegressionVerdict.regressed)))
     assert found[0] < found[1]
 
 
@@ -179,7 +179,7 @@ def test_declared_preprocessing_that_changed_is_the_finding(folder):
     """Another mean and deviation regress as such; numbers about other pixels are not compared."""
     wrong = replace(SPEC, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     result = check(folder, net(), spec=wrong)
-    assert result.verdict is Verdict.regressed
+    assert result.verdict is RegressionVerdict.regressed
     assert found_by(result) == {"preprocessing"}
     assert len(result.reports[0].findings) == 2
     assert "0.485" in told(result)
@@ -192,9 +192,9 @@ def test_wrong_normalisation_inside_the_network_is_found(tmp_path):
     wrong = nn.Sequential(Normalise((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), *net())
     place = baseline(tmp_path, right, spec=plain)
     result = check(place, wrong, spec=plain)
-    assert result.verdict is Verdict.regressed
+    assert result.verdict is RegressionVerdict.regressed
     assert "map" in found_by(result)
-    assert check(place, right, spec=plain).verdict is Verdict.same
+    assert check(place, right, spec=plain).verdict is RegressionVerdict.same
 
 
 def test_another_architecture_is_found_by_the_exact_metrics(folder):
@@ -204,7 +204,7 @@ def test_another_architecture_is_found_by_the_exact_metrics(folder):
         torch.manual_seed(0)
         module[0] = nn.Conv2d(3, 16, 4, 2, 1)
     result = check(folder, module)
-    where = {f.where for f in result.reports[0].of(Verdict.regressed)}
+    where = {f.where for f in result.reports[0].of(RegressionVerdict.regressed)}
     assert {"structure:expected.weakest", "structure:expected.receptive_field"} <= where
 
 
@@ -236,8 +236,8 @@ def test_a_change_counts_only_beyond_its_tolerance(folder):
     before = old.metrics["relL1"].value
     bound = Bounds().limit(before)
     assert bound == max(0.01, 0.02 * before)
-    assert judged(folder, relL1=before + 0.9 * bound).verdict is Verdict.same
-    assert judged(folder, relL1=before + 1.1 * bound).verdict is Verdict.regressed
+    assert judged(folder, relL1=before + 0.9 * bound).verdict is RegressionVerdict.same
+    assert judged(folder, relL1=before + 1.1 * bound).verdict is RegressionVerdict.regressed
 
 
 def test_a_change_counts_only_beyond_its_interval(folder):
@@ -250,7 +250,7 @@ def test_a_change_counts_only_beyond_its_interval(folder):
     new.draws["relL1"] = new.draws["relL1"] + rng.normal(0, shift, new.draws["relL1"].shape)
     judge = gate.Judge(ONLY_METRICS, None, TOOLS.toolkit().suites)
     found = next(f for f in judge.record(old, new) if f.where.endswith(".relL1"))
-    assert found.verdict is Verdict.same
+    assert found.verdict is RegressionVerdict.same
 
 
 def test_direction_worse_lets_changes_towards_even_pass(folder):
@@ -258,9 +258,12 @@ def test_direction_worse_lets_changes_towards_even_pass(folder):
     old = next(r for r in Store(folder).records() if r.suite == "deadpixel")
     before = old.metrics["relL1"].value
     one_way = replace(ONLY_METRICS, metrics={"deadpixel.*": {"direction": "worse"}})
-    for value, verdict in ((before / 2, Verdict.same), (before * 2, Verdict.regressed)):
+    for value, verdict in (
+        (before / 2, RegressionVerdict.same),
+        (before * 2, RegressionVerdict.regressed),
+    ):
         assert judged(folder, one_way, relL1=value).verdict is verdict
-        assert judged(folder, relL1=value).verdict is Verdict.regressed
+        assert judged(folder, relL1=value).verdict is RegressionVerdict.regressed
 
 
 def test_tolerances_are_read_field_by_field_over_the_defaults(tmp_path):
@@ -305,18 +308,27 @@ def test_a_wrong_tolerance_says_what_was_expected(tmp_path, text, message):
 
 def test_a_regression_outweighs_what_could_not_be_measured():
     """And nothing at all is no pass."""
-    assert worst([Verdict.same, Verdict.unmeasured, Verdict.regressed]) is Verdict.regressed
-    assert worst([Verdict.same, Verdict.unmeasured]) is Verdict.unmeasured
-    assert worst([]) is Verdict.unmeasured
-    assert [v.value for v in (Verdict.same, Verdict.regressed, Verdict.unmeasured)] == [0, 1, 2]
+    assert (
+        worst([RegressionVerdict.same, RegressionVerdict.unmeasured, RegressionVerdict.regressed])
+        is RegressionVerdict.regressed
+    )
+    assert (
+        worst([RegressionVerdict.same, RegressionVerdict.unmeasured])
+        is RegressionVerdict.unmeasured
+    )
+    assert worst([]) is RegressionVerdict.unmeasured
+    assert [
+        v.value
+        for v in (RegressionVerdict.same, RegressionVerdict.regressed, RegressionVerdict.unmeasured)
+    ] == [0, 1, 2]
 
 
 def test_a_model_that_cannot_be_opened_could_not_be_measured(copy):
     """A reference that leads nowhere fails every record, and none passes."""
     result = gate.check(copy, "timm:test_resnt@init", name=NAME, tools=TOOLS)
-    assert result.verdict is Verdict.unmeasured
+    assert result.verdict is RegressionVerdict.unmeasured
     assert "did you mean test_resnet" in told(result)
-    assert found_by(result, Verdict.same) == set()
+    assert found_by(result, RegressionVerdict.same) == set()
 
 
 def test_a_suite_that_failed_then_or_now_could_not_be_measured(copy):
@@ -327,7 +339,7 @@ def test_a_suite_that_failed_then_or_now_could_not_be_measured(copy):
     content = json.loads(path.read_text()) | {"status": "failed", "metrics": {}, "map_names": []}
     path.write_text(json.dumps(content))
     result = check(copy, net())
-    assert result.verdict is Verdict.unmeasured
+    assert result.verdict is RegressionVerdict.unmeasured
     assert "failed when the baseline was made" in told(result)
 
 
@@ -338,7 +350,7 @@ def test_records_of_an_older_protocol_version_are_refused(copy):
         path = store.path(record)
         path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "0"}))
     result = check(copy, net(), tolerances=Tolerances(fingerprint=OFF))
-    assert result.verdict is Verdict.unmeasured
+    assert result.verdict is RegressionVerdict.unmeasured
     assert "protocol version 0 against 1" in told(result)
 
 
@@ -359,7 +371,7 @@ def test_a_corrupt_record_is_told_and_the_others_are_judged(copy):
     path = store.path(next(r for r in store.records() if r.suite == "erf"))
     path.write_text(path.read_text()[:100])
     result = check(copy, net())
-    assert result.verdict is Verdict.same
+    assert result.verdict is RegressionVerdict.same
     assert len(result.problems) == 1
     assert path.name in result.problems[0]
 
@@ -397,7 +409,7 @@ def test_images_of_a_folder_must_be_named_and_be_the_same(tmp_path):
     for record in audit(opened(net()), ("deadpixel",), **options):
         store.put(record)
     assert "say where it is" in told(check(place, net()))
-    assert check(place, net(), images=str(photographs)).verdict is Verdict.same
+    assert check(place, net(), images=str(photographs)).verdict is RegressionVerdict.same
     Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(photographs / "0.png")
     assert "holds other images" in told(check(place, net(), images=str(photographs)))
 
@@ -405,9 +417,9 @@ def test_images_of_a_folder_must_be_named_and_be_the_same(tmp_path):
 def test_a_packed_baseline_is_judged_by_metrics_and_says_what_it_lacks(folder, tmp_path):
     """One `.jsonl` in git is a baseline too: no maps, unpaired intervals, and a note about it."""
     path = tmp_path / "set.jsonl"
-    pack(Store(folder), path)
+    pack_records(Store(folder), path)
     result = check(path, net())
-    assert result.verdict is Verdict.same
+    assert result.verdict is RegressionVerdict.same
     assert any("without maps and draws" in note for note in result.reports[0].notes)
     gate.check(path, opened(net()), tools=TOOLS, measure_noise=True)
     assert (tmp_path / "set.check" / "noise.json").exists()
@@ -423,11 +435,13 @@ HOSTILE = 'x"><script>&\x1b[31m\n::error::%0A`|'
 def hostile_check():
     """A check whose every text is hostile."""
     findings = (
-        Finding("metric", HOSTILE, Verdict.regressed, HOSTILE),
-        Finding("map", "m", Verdict.unmeasured, HOSTILE),
-        Finding("metric", "fine", Verdict.same),
+        DetectorFinding("metric", HOSTILE, RegressionVerdict.regressed, HOSTILE),
+        DetectorFinding("map", "m", RegressionVerdict.unmeasured, HOSTILE),
+        DetectorFinding("metric", "fine", RegressionVerdict.same),
     )
-    return gate.Check("base", (gate.Report(HOSTILE, "none", findings, (HOSTILE,)),))
+    return gate.RegressionCheck(
+        "base", (gate.VariantReport(HOSTILE, "none", findings, (HOSTILE,)),)
+    )
 
 
 def test_junit_counts_and_escapes():
@@ -452,12 +466,12 @@ def test_github_annotations_are_one_command_each_and_the_summary_is_written(tmp_
     assert "%250A" in line
     assert "\x1b" not in summary.read_text()
     assert "**regressed**" in summary.read_text()
-    assert github_errors(gate.Check("base", ())) == []
+    assert github_errors(gate.RegressionCheck("base", ())) == []
 
 
 def test_the_terminal_report_shows_no_control_character():
     """Nothing that a record holds moves the cursor."""
-    text = to_text(hostile_check())
+    text = check_to_text(hostile_check())
     assert "\x1b" not in text
     assert "regressed" in text
 

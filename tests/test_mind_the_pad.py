@@ -9,7 +9,7 @@ from toy_models import linear_resnet50
 
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.suites.padding.suite import Padding
+from perimetry.suites.padding.suite import PaddingSuite
 
 
 def toy(side, treated=False):
@@ -18,7 +18,7 @@ def toy(side, treated=False):
 
 
 def lean_of_plain(model, suite=None):
-    found = values(measure(model, suite or Padding(grid=2, exchange=()), count=1))
+    found = values(measure(model, suite or PaddingSuite(grid=2, exchange=()), count=1))
     return found["constant_left_right"], found["constant_top_bottom"]
 
 
@@ -52,7 +52,7 @@ def test_a_resnet18_of_symmetric_kernels_is_symmetric_where_its_padding_is_even(
     for side, symmetric in ((even, True), (odd, False)):
         model = wrap(net, spec=InputSpec(side, side), device="cpu")
         model = model if fill == "none" else model.padded(fill)
-        found = measure(model, Padding(grid=2, exchange=()), count=1)
+        found = measure(model, PaddingSuite(grid=2, exchange=()), count=1)
         lean = max(found.metrics[f"constant_{a}"].value for a in ("left_right", "top_bottom"))
         assert lean < 1e-5 if symmetric else lean > 1e-3
         assert found.metrics["filter_left_right"].value == pytest.approx(0, abs=1e-9)

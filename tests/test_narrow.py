@@ -7,7 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perimetry.suites.architecture.compact import equal_axes, gather, narrow, reshape, widen
+from perimetry.suites.architecture.compact import (
+    compress,
+    equal_axes,
+    gather_compact,
+    reshape_compact,
+    widen,
+)
 from perimetry.suites.architecture.propagate import energy_map
 
 
@@ -27,29 +33,29 @@ def test_a_reshape_gives_the_entries_of_a_whole_tensor(data):
     factors = [p for n in shape for p in ({4: (2, 2)}.get(n, (n,)))]
     cuts = sorted(data.draw(st.sets(st.integers(1, len(factors)), max_size=4)) | {len(factors)})
     new = [torch.Size(factors[a:b]).numel() for a, b in zip([0, *cuts[:-1]], cuts, strict=True)]
-    found = reshape(x, new)
+    found = reshape_compact(x, new)
     assert torch.equal(found, x.contiguous().reshape(new))
-    assert torch.equal(narrow(found).expand(new), found)
+    assert torch.equal(compress(found).expand(new), found)
 
 
 def test_axes_that_merge_among_themselves_stay_narrow():
     """The keys of an attention bias merge into one equal axis; the queries are stored in full."""
-    found = reshape(wide((2, 3, 5, 4, 7), {0, 3, 4}), (2, 15, 28))
+    found = reshape_compact(wide((2, 3, 5, 4, 7), {0, 3, 4}), (2, 15, 28))
     assert equal_axes(found) == (0, 2)
-    assert narrow(found).shape == (1, 15, 1)
+    assert compress(found).shape == (1, 15, 1)
 
 
 def test_a_reshape_that_cannot_be_is_torch_s_error():
     with pytest.raises(RuntimeError, match="invalid for input of size"):
-        reshape(wide((2, 3), {0}), (4, 2))
+        reshape_compact(wide((2, 3), {0}), (4, 2))
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (0, 1)])
 def test_a_lookup_gives_the_entries_of_a_whole_table(axes):
     table, index = wide((6, 3), set(axes)), torch.tensor([[0, 5], [2, 2]])
-    found = gather(table, index)
+    found = gather_compact(table, index)
     assert torch.equal(found, table.contiguous()[index])
-    assert torch.equal(narrow(found).expand(found.shape), found)
+    assert torch.equal(compress(found).expand(found.shape), found)
 
 
 class Sums(torch.nn.Module):

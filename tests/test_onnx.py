@@ -82,7 +82,7 @@ def test_the_input_gradient_of_an_export_is_that_of_the_torch_model(
 ):
     """Float32 within 1e-2: decisions of ReLU and max-pool flip; float64 within 1e-6."""
     onnx_model = load(exported(name, exporter), device="cpu")
-    assert onnx_model.gradients is None
+    assert onnx_model.why_no_gradients is None
     x = images(2).requires_grad_(True)
     signs = torch.sign(images(1, seed=2).flatten())
     mine = _gradient(onnx_model.run(x).target, x, signs)
@@ -147,7 +147,7 @@ def test_a_grey_file_gets_one_channel(tmp_path):
     model = open_onnx(save(convnet(channels=1), tmp_path / "a.onnx"), device="cpu")
     assert model.spec.channels == 1
     assert model.spec.prepare(torch.rand(2, 3, 32, 32)).shape == (2, 1, 32, 32)
-    assert model.gradients is None
+    assert model.why_no_gradients is None
 
 
 def test_source_names_file_hashes_and_the_provider_that_really_runs(tmp_path):
@@ -207,7 +207,7 @@ def test_a_graph_without_a_spatial_bottleneck_has_no_target_and_says_why(tmp_pat
     )
     net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
     assert net.target is None
-    assert "name the target" in net.spatial
+    assert "name the target" in net.why_not_spatial
     with pytest.raises(NotApplicableError, match="name the target"):
         net.run(torch.rand(1, 3, 8, 8))
     assert net.run(torch.rand(2, 3, 8, 8), target=False, logits=True).logits.shape == (2, 4)
@@ -274,7 +274,7 @@ def test_a_channels_last_file_gives_the_same_as_its_channels_first_twin(tmp_path
     first = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
     last = open_onnx(save(twin, tmp_path / "b.onnx"), device="cpu")
     assert (first.spec.layout, last.spec.layout) == ("NCHW", "NHWC")
-    assert last.gradients is None
+    assert last.why_no_gradients is None
     results = []
     for net in (first, last):
         x = weights(2, 3, 32, 32)
@@ -294,7 +294,7 @@ def test_a_file_that_takes_bytes_is_fed_bytes_and_has_gradients(tmp_path):
     proto.graph.node.insert(0, node("Cast", ["bytes"], ["floats"], to=TensorProto.FLOAT))
     net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
     assert (net.spec.dtype, net.spec.value_range, net.spec.mean) == ("uint8", 255.0, (0.0,) * 3)
-    assert net.gradients is None
+    assert net.why_no_gradients is None
     pixels = torch.randint(0, 256, (2, 3, 32, 32)).float()
     plain = net.run(pixels).target
     assert distance(net.run(pixels.requires_grad_(True)).target.detach(), plain) < 1e-5
@@ -318,7 +318,7 @@ def test_a_half_precision_file_passes_the_gate_in_float32(tmp_path):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
     assert net.spec.dtype == "float16"
-    assert net.gradients is None, net.gradients
+    assert net.why_no_gradients is None, net.why_no_gradients
     assert net.run(torch.rand(1, 3, 32, 32)).target.dtype == torch.float32
 
 
@@ -334,7 +334,7 @@ def test_a_quantised_file_has_a_straight_through_gradient_and_says_so(tmp_path):
     proto.graph.node.insert(0, node("QuantizeLinear", ["image", "s", "z"], ["q"]))
     proto.graph.node[2].input[0] = "dq"
     net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
-    assert net.gradients is None, net.gradients
+    assert net.why_no_gradients is None, net.why_no_gradients
     assert any("straight-through" in note for note in net.notes)
     exact = open_onnx(save(convnet(), tmp_path / "b.onnx"), device="cpu")
     x = torch.rand(1, 3, 32, 32, requires_grad=True)
@@ -347,8 +347,8 @@ def test_a_quantised_file_has_a_straight_through_gradient_and_says_so(tmp_path):
 def test_the_gate_finds_a_wrong_forward_pass_and_names_the_node(tmp_path, monkeypatch):
     monkeypatch.setitem(onnx_ops.OPERATORS, "Relu", lambda _call, x: x.clamp(min=0.5))
     net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
-    assert "outputs differ from onnxruntime's" in net.gradients
-    assert "they part at the Relu node 'r1'" in net.gradients
+    assert "outputs differ from onnxruntime's" in net.why_no_gradients
+    assert "they part at the Relu node 'r1'" in net.why_no_gradients
     with pytest.raises(NotApplicableError, match="they part at"):
         net.run(torch.rand(1, 3, 32, 32, requires_grad=True))
 
@@ -361,7 +361,9 @@ def test_a_graph_with_an_operator_of_unknown_gradient_still_runs_forward(tmp_pat
     proto.graph.node[3].input[0] = "above"
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(1.1), "one"))
     net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
-    assert net.gradients == "no gradient route: no rule for 1 of its operators: Acosh node 'r1'"
+    assert (
+        net.why_no_gradients == "no gradient route: no rule for 1 of its operators: Acosh node 'r1'"
+    )
     assert net.run(torch.rand(2, 3, 32, 32)).target.shape == (2, 6, 8, 8)
 
 
@@ -369,7 +371,7 @@ def test_nan_outputs_are_a_reason_not_a_number(tmp_path):
     proto = convnet()
     proto.graph.node[1].CopyFrom(node("Log", ["c1"], ["r1"]))
     net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
-    assert net.gradients.endswith("the model's own outputs are not finite on a test image")
+    assert net.why_no_gradients.endswith("the model's own outputs are not finite on a test image")
 
 
 def test_a_file_that_insists_on_its_batch_is_fed_in_pieces(tmp_path):
@@ -398,7 +400,7 @@ def test_a_declared_size_is_kept_where_the_graph_depends_on_it_and_given_up_wher
     """A mean over the map takes any size; a linear layer over the flattened map takes one."""
     free = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu", spec=InputSpec(64, 48))
     assert (free.target.height, free.target.width) == (16, 12)
-    assert free.gradients is None
+    assert free.why_no_gradients is None
     proto = convnet()
     del proto.graph.node[3]
     proto.graph.node[3].input[0] = "map"

@@ -13,13 +13,13 @@ from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.bench import audit
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import compare
-from perimetry.bench.execution.rerun import Tools
+from perimetry.bench.execution.rerun import RunOptions
 from perimetry.bench.model_report.provenance import repeat
 from perimetry.bench.records.selection import stated_inputs
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression.check import check
-from perimetry.bench.regression.detectors import Verdict
-from perimetry.bench.regression.reproduce import Outcome, verify
+from perimetry.bench.regression.detectors import RegressionVerdict
+from perimetry.bench.regression.reproduce import Outcome, reproduce
 from perimetry.suites.registry import SUITES
 
 STATED = {
@@ -31,7 +31,7 @@ STATED = {
     "output": "logits",
 }
 SUITES_TAKEN = ("structure", "deadpixel")
-TOOLS = Tools(device="cpu")
+TOOLS = RunOptions(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_records_of_the_first_schema_give_the_statement_of_their_model(stored):
 
 
 def test_verify_repeats_it_bit_for_bit(stored):
-    found = verify(stored[0], tools=TOOLS)
+    found = reproduce(stored[0], tools=TOOLS)
     assert [row.outcome for row in found.rows] == [Outcome.exact] * 2, found.text()
 
 
@@ -80,14 +80,14 @@ def test_verify_keeps_two_statements_about_one_file_apart(stored, tmp_path):
     other = {**STATED, "mean": 0}
     for record in audit(stored[1], SUITES_TAKEN, inputs=other, count=4, draws=20, device="cpu"):
         store.put(record)
-    found = verify(tmp_path / "both", tools=TOOLS)
+    found = reproduce(tmp_path / "both", tools=TOOLS)
     assert found.variants == 2
     assert [row.outcome for row in found.rows] == [Outcome.exact] * 4, found.text()
 
 
 def test_check_and_compare_repeat_it(stored):
     folder, path, _ = stored
-    assert check(folder, path, tools=TOOLS).verdict is Verdict.same
+    assert check(folder, path, tools=TOOLS).verdict is RegressionVerdict.same
     (pair,) = compare(f"{folder}:{path}", path, tools=TOOLS).pairs[:1]
     for record in (*pair.first.records.values(), *pair.second.records.values()):
         assert record.inputs == STATED

@@ -14,7 +14,7 @@ from onnx_files import convnet, model, node, save, weights
 
 from perimetry.adapters.errors import InputError, ModelFileError, PerimetryError
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx.files.read import plain, read_model
+from perimetry.adapters.onnx.files.read import printable, read_model
 from perimetry.adapters.onnx.inputs.spec import write_spec
 from perimetry.adapters.onnx.opening import open_onnx
 
@@ -97,7 +97,7 @@ def test_external_data_beside_the_file_is_read_and_hashed(tmp_path):
     assert proto.graph.initializer[0].raw_data == data
     (tmp_path / "w.bin").write_bytes(b"head" + bytes(len(data)))
     assert read_model(path)[1] != digest
-    assert open_onnx(path, device="cpu").gradients is None
+    assert open_onnx(path, device="cpu").why_no_gradients is None
 
 
 def test_missing_or_short_external_data_is_named(tmp_path):
@@ -204,8 +204,8 @@ def test_a_stated_standard_deviation_of_zero_is_refused(tmp_path):
 
 
 def test_plain_text_is_printable_and_short():
-    assert plain("a\x1b[0m\nb") == "a?[0m?b"
-    assert len(plain("x" * 1000)) == 80
+    assert printable("a\x1b[0m\nb") == "a?[0m?b"
+    assert len(printable("x" * 1000)) == 80
 
 
 def test_a_model_function_is_expanded(tmp_path):
@@ -216,7 +216,7 @@ def test_a_model_function_is_expanded(tmp_path):
     proto.functions.append(function)
     proto.graph.node[1].CopyFrom(node("Rectify", ["c1"], ["r1"], domain="local"))
     proto.opset_import.append(helper.make_opsetid("local", 1))
-    assert open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu").gradients is None
+    assert open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu").why_no_gradients is None
 
 
 def test_old_files_that_list_weights_as_inputs_are_read(tmp_path):
@@ -224,7 +224,7 @@ def test_old_files_that_list_weights_as_inputs_are_read(tmp_path):
     for tensor in proto.graph.initializer:
         info = helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, list(tensor.dims))
         proto.graph.input.append(info)
-    assert open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu").gradients is None
+    assert open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu").why_no_gradients is None
 
 
 SMALL = convnet(size=8).SerializeToString()
@@ -244,7 +244,7 @@ def test_a_flipped_byte_gives_a_model_or_a_clear_error(place, value, length, tmp
     path = write(bytes(data), tmp_path / "a.onnx")
     with contextlib.suppress(PerimetryError):
         net = open_onnx(path, device="cpu")
-        assert net.gradients is None or net.gradients.isprintable()
+        assert net.why_no_gradients is None or net.why_no_gradients.isprintable()
 
 
 @pytest.mark.parametrize("name", ["graph", "node", "tensor"])

@@ -89,8 +89,8 @@ def test_a_wrong_gradient_of_one_operator_is_refused_and_the_node_named(
 ):
     monkeypatch.setitem(onnx_ops.OPERATORS, "Relu", lambda _call, x: Planted.apply(x, factor))
     net = opened(convnet(), tmp_path)
-    assert "disagrees with finite differences" in net.gradients
-    assert net.gradients.endswith("it goes wrong at the Relu node 'r1'")
+    assert "disagrees with finite differences" in net.why_no_gradients
+    assert net.why_no_gradients.endswith("it goes wrong at the Relu node 'r1'")
 
 
 def residual(*, shortcut="Relu"):
@@ -128,7 +128,7 @@ def test_a_wrong_gradient_in_one_of_two_branches_is_refused_and_the_node_named(
 
     monkeypatch.setitem(onnx_ops.OPERATORS, "Sigmoid", planted)
     net = opened(residual(), tmp_path)
-    assert net.gradients.endswith("it goes wrong at the Sigmoid node 'long'")
+    assert net.why_no_gradients.endswith("it goes wrong at the Sigmoid node 'long'")
 
 
 def test_a_gradient_that_is_wrong_in_single_precision_only_is_refused(tmp_path, monkeypatch):
@@ -137,8 +137,8 @@ def test_a_gradient_that_is_wrong_in_single_precision_only_is_refused(tmp_path, 
 
     monkeypatch.setitem(onnx_ops.OPERATORS, "Relu", planted)
     net = opened(convnet(), tmp_path)
-    assert "depends on the precision (relative difference 0.3)" in net.gradients
-    assert net.gradients.endswith("it goes wrong at the Relu node 'r1'")
+    assert "depends on the precision (relative difference 0.3)" in net.why_no_gradients
+    assert net.why_no_gradients.endswith("it goes wrong at the Relu node 'r1'")
 
 
 def test_a_function_that_is_right_on_the_test_image_alone_is_refused(tmp_path, monkeypatch):
@@ -153,7 +153,7 @@ def test_a_function_that_is_right_on_the_test_image_alone_is_refused(tmp_path, m
 
     monkeypatch.setitem(onnx_ops.OPERATORS, "Relu", planted)
     net = opened(convnet(), tmp_path)
-    assert "does not change as through onnxruntime beside the test image" in net.gradients
+    assert "does not change as through onnxruntime beside the test image" in net.why_no_gradients
 
 
 def tokens_after_norm():
@@ -200,9 +200,9 @@ def torch_errs_at_batch_one():
 def test_the_batch_norm_of_torch_at_batch_one_is_caught_where_it_errs(tmp_path, monkeypatch):
     """Named is the first node whose output has a wrong gradient: the transposing one behind it."""
     proto = tokens_after_norm()
-    assert opened(proto, tmp_path).gradients is None
+    assert opened(proto, tmp_path).why_no_gradients is None
     monkeypatch.setitem(onnx_ops.OPERATORS, "BatchNormalization", naive_norm)
-    refused = opened(proto, tmp_path).gradients
+    refused = opened(proto, tmp_path).why_no_gradients
     if torch_errs_at_batch_one():
         assert refused.endswith("it goes wrong at the Transpose node 'tokens'")
     else:
@@ -232,11 +232,11 @@ def quantised():
 
 def test_a_quantised_file_is_verified_with_its_rounding_left_out(tmp_path, monkeypatch):
     net = opened(quantised(), tmp_path)
-    assert net.gradients is None
+    assert net.why_no_gradients is None
     assert net.verdict.gradient < 1e-6
     assert net.verdict.ratios == ()
     monkeypatch.setitem(onnx_ops.OPERATORS, "Relu", lambda _call, x: Planted.apply(x, 1.05))
-    refused = opened(quantised(), tmp_path).gradients
+    refused = opened(quantised(), tmp_path).why_no_gradients
     assert refused.endswith("it goes wrong at the Relu node 'r1'")
 
 
@@ -247,7 +247,7 @@ def test_dynamic_ranges_are_verified_with_their_rounding_left_out(tmp_path):
     proto.graph.node.insert(1, node("DequantizeLinear", ["q", "s", "z"], ["dq"]))
     proto.graph.node[2].input[0] = "dq"
     net = opened(proto, tmp_path)
-    assert net.gradients is None
+    assert net.why_no_gradients is None
     assert net.verdict.gradient < 1e-6
 
 
@@ -255,7 +255,7 @@ def test_a_staircase_without_a_straight_through_gradient_is_refused(tmp_path):
     proto = convnet()
     proto.graph.node[1].CopyFrom(node("Round", ["c1"], ["r1"]))
     net = opened(proto, tmp_path)
-    assert net.gradients.endswith("it goes wrong at the Round node 'r1'")
+    assert net.why_no_gradients.endswith("it goes wrong at the Round node 'r1'")
 
 
 def test_a_gradient_is_not_refused_for_kinks_that_lie_within_a_step(tmp_path):
@@ -267,7 +267,7 @@ def test_a_gradient_is_not_refused_for_kinks_that_lie_within_a_step(tmp_path):
         nodes.append(node("Relu", [f"c{i}"], [f"r{i}"]))
         name = f"r{i}"
     net = opened(model(nodes, constants, dims=["n", 3, 24, 24], outputs=[name]), tmp_path)
-    assert net.gradients is None
+    assert net.why_no_gradients is None
     assert net.verdict.gradient < 1e-3
 
 
@@ -276,12 +276,12 @@ def test_a_dead_network_has_no_wrong_gradient(tmp_path):
     proto = convnet()
     proto.graph.initializer.append(numpy_helper.from_array(np.full(8, -1e4, np.float32), "b"))
     proto.graph.node[0].input.append("b")
-    assert opened(proto, tmp_path).gradients is None
+    assert opened(proto, tmp_path).why_no_gradients is None
 
 
 def test_what_was_measured_is_in_the_notes(tmp_path):
     net = opened(convnet(), tmp_path)
-    assert net.gradients is None
+    assert net.why_no_gradients is None
     (note,) = (n for n in net.notes if n.startswith("gradient route verified"))
     assert "outputs differ from onnxruntime's by" in note
     assert "estimated error of the gradient" in note

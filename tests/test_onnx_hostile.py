@@ -22,11 +22,11 @@ from perimetry.adapters.onnx.files.read import read_model
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.bench.execution.engines.base import Options
 from perimetry.bench.execution.plan import file_identity, make_jobs
-from perimetry.bench.execution.runner import run
+from perimetry.bench.execution.runner import run_jobs
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.execution.toolkit import standard
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.tables import render
+from perimetry.bench.ranking.tables import render_board
 from perimetry.bench.records.store import Store
 
 BASE = convnet(size=8)
@@ -52,7 +52,7 @@ def audit_all(path):
     """Everything a run does to a file; any error that is not meant for the user escapes."""
     with contextlib.suppress(PerimetryError):
         net = open_onnx(path, device="cpu")
-        assert net.gradients is None or net.gradients.isprintable()
+        assert net.why_no_gradients is None or net.why_no_gradients.isprintable()
         assert all(note.isprintable() for note in net.notes)
         for fill in ("box", "zero"):
             with contextlib.suppress(PerimetryError):
@@ -354,7 +354,7 @@ def audited(tmp_path_factory):
         known=standard().suites,
     )
     store = Store(folder / "records")
-    run(jobs, store, chosen, Options(batch=4, time_limit_s=10.0))
+    run_jobs(jobs, store, chosen, Options(batch=4, time_limit_s=10.0))
     return files, store
 
 
@@ -376,7 +376,7 @@ def test_hostile_names_are_harmless_wherever_records_are_shown(audited):
     _, store = audited
     board = Board(store.records())
     for form in ("table", "md", "csv"):
-        text = render(board, form)
+        text = render_board(board, form)
         assert "\x1b" not in text
         assert "\u202e" not in text
         assert "\x07" not in text

@@ -209,11 +209,11 @@ def test_the_padded_model_is_verified_anew_and_the_original_is_untouched(tmp_pat
     net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     x = torch.rand(2, 3, 32, 32)
     before = net.run(x, logits=True)
-    assert net.gradients is None
+    assert net.why_no_gradients is None
     twin = net.padded("box")
     assert twin.original is net
     assert twin.treatment.fill == "box"
-    assert twin.gradients is None
+    assert twin.why_no_gradients is None
     assert sum("verified" in note for note in twin.notes) == 1
     after = net.run(x, logits=True)
     assert torch.equal(before.target, after.target)

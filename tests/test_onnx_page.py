@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx_table
 import pytest
 
-from perimetry.adapters.onnx.inputs.declaration import KEYS, parse_pairs, read_statement
+from perimetry.adapters.onnx.inputs.declaration import KEYS, parse_pairs, read_declaration
 from perimetry.adapters.onnx.operators.elementwise import OPERATORS
 
 PAGE = Path(__file__).parent.parent / "docs" / "onnx.md"
@@ -83,9 +83,9 @@ def test_the_statements_on_the_page_can_be_made():
     """The TOML example names every key; the command's pairs are read."""
     example = tomllib.loads(re.search(r"```toml\n(.*?)```", TEXT, re.DOTALL)[1])
     assert set(example) == set(KEYS)
-    assert read_statement(example).fixed == {"scale_factor": [1.0, 1.0]}
+    assert read_declaration(example).fixed == {"scale_factor": [1.0, 1.0]}
     pairs = re.findall(r"--input (\S+=\S+)", TEXT)
-    assert read_statement(parse_pairs(pairs)).values["channel_order"] == "BGR"
+    assert read_declaration(parse_pairs(pairs)).values["channel_order"] == "BGR"
 
 
 def test_the_number_of_operators_on_the_page_is_that_of_the_code():

@@ -11,10 +11,10 @@ from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.suites.base import Context
 from perimetry.suites.erf.blocks import block_maps
 from perimetry.suites.images import open_images
-from perimetry.suites.measuring.forward import sittings
-from perimetry.suites.measuring.phases import per_mean
+from perimetry.suites.measuring.forward import batches
+from perimetry.suites.measuring.phases import divide_by_mean
 from perimetry.suites.perturbation.comb_responses import CombTest
-from perimetry.suites.perturbation.directional import Slopes
+from perimetry.suites.perturbation.directional import DirectionalDerivatives
 from perimetry.suites.perturbation.phase_comb import choose_comb
 
 COUNT = 4
@@ -48,17 +48,17 @@ def twins(tmp_path_factory):
 
 def comb_of(model):
     images = open_images("dead-leaves", COUNT).load(model.spec)
-    slopes = Slopes("not asked for", COUNT, 0, 0)
+    slopes = DirectionalDerivatives("not asked for", COUNT, 0, 0)
     test = CombTest(choose_comb(model, 4, []), COUNT, COUNT, 1 / 255, 2, 0, slopes)
-    for sitting in sittings(model, images, 8, []):
+    for sitting in batches(model, images, 8, []):
         test.look(sitting)
-    return per_mean(np.mean(list(test.energies.values()), axis=0)), test
+    return divide_by_mean(np.mean(list(test.energies.values()), axis=0)), test
 
 
 def test_the_gate_takes_a_flipped_rounding_for_what_it_is(twins):
     """onnxruntime's own output moves by 1.5e-2 when the image moves by 1e-6."""
     _, rounded = twins
-    assert rounded.gradients is None
+    assert rounded.why_no_gradients is None
     assert rounded.verdict.forward < 0.02
     assert rounded.verdict.gradient < 1e-3
     assert any("straight-through" in note for note in rounded.notes)

@@ -16,7 +16,7 @@ from perimetry.adapters.onnx.inputs.declaration import (
     KEYS,
     parse_pairs,
     read_beside,
-    read_statement,
+    read_declaration,
 )
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.bench.execution.plan import file_identity
@@ -184,7 +184,7 @@ def test_a_second_input_gets_a_value_and_the_image_is_found(tmp_path):
     torch.testing.assert_close(
         model.run(x, logits=True).logits, 2 * plain.run(x, logits=True).logits
     )
-    assert model.gradients is None
+    assert model.why_no_gradients is None
     assert "fixed.gain" in "".join(model.notes)
 
 
@@ -254,8 +254,8 @@ def test_a_file_that_runs_at_no_size_tried_asks_for_one(tmp_path):
 
 
 def test_statements_of_two_places_are_merged_key_by_key():
-    first = read_statement({"mean": 0.5, "fixed": {"a": 1}}, "one.toml")
-    second = read_statement({"std": 0.5, "mean": 0.1, "fixed": {"b": 2}})
+    first = read_declaration({"mean": 0.5, "fixed": {"a": 1}}, "one.toml")
+    second = read_declaration({"std": 0.5, "mean": 0.1, "fixed": {"b": 2}})
     both = second.over(first)
     assert both.values == {"mean": 0.1, "std": 0.5}
     assert both.fixed == {"a": 1, "b": 2}

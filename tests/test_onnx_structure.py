@@ -310,7 +310,7 @@ def test_the_maps_between_quantised_operators_get_real_values(exported, tmp_path
     opened, plain = open_onnx(whole, device="cpu"), open_onnx(path, device="cpu")
     assert opened.target.name.endswith("/real")
     assert opened.is_on_every_path(opened.target.name)
-    assert opened.gradients is None
+    assert opened.why_no_gradients is None
     feeds = {opened.image: x.numpy()}
     (wanted,) = ort.InferenceSession(str(whole)).run(None, feeds)
     np.testing.assert_array_equal(opened.run(x, target=False, logits=True).logits, wanted)

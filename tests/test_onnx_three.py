@@ -5,7 +5,7 @@ import pytest
 
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.export import export_onnx
-from perimetry.adapters.onnx.gradient_check.subject import Verdict
+from perimetry.adapters.onnx.gradient_check.subject import GradientVerdict
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench import audit
@@ -30,7 +30,7 @@ def three(tmp_path_factory):
     path = tmp_path_factory.mktemp("three") / "model.onnx"
     export_onnx(model.module(), x[:1], path, spec=model.spec)
     blind = open_onnx(path, device="cpu")
-    blind.__dict__ |= {"verdict": Verdict(REASON), "gradients": REASON}
+    blind.__dict__ |= {"verdict": GradientVerdict(REASON), "gradients": REASON}
     native = wrap(model.module(), spec=model.spec, device="cpu")
     things = {"torch": native, "onnx": open_onnx(path, device="cpu"), "black box": blind}
     return {

@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from perimetry.adapters.onnx.inputs.declaration import read_statement
+from perimetry.adapters.onnx.inputs.declaration import read_declaration
 from perimetry.adapters.onnx.inputs.size import fit_size, take_size
 from perimetry.adapters.onnx.inputs.spec import image_input, read_spec
 from perimetry.adapters.onnx.kernel_padding.file import treat_file
@@ -47,7 +47,7 @@ CASES = {
 def test_gradients_of_a_shipped_file_are_verified_and_its_map_is_found(name):
     path, inputs, (channels, height, width) = CASES[name]
     model = open_onnx(path, device="cpu", inputs=inputs)
-    assert model.gradients is None
+    assert model.why_no_gradients is None
     grid = model.target
     assert (grid.kind, grid.channels) == ("NCHW", channels)
     assert (grid.height, grid.width) == (height, width)
@@ -79,7 +79,7 @@ def test_a_declared_size_that_the_graph_does_not_need_can_be_changed():
 def test_a_padded_shipped_file_is_valid_and_keeps_its_outputs_shapes(name, fill, tmp_path):
     """`zero` keeps the outputs too, but for max-pools and float noise."""
     path, inputs, _ = CASES[name]
-    out, said = tmp_path / "p.onnx", read_statement(inputs)
+    out, said = tmp_path / "p.onnx", read_declaration(inputs)
     image = image_input(onnx.load_model(path))
     spec = said.apply(read_spec(onnx.load_model(path), image))
     spec = fit_size(onnx.load_model(path), image, spec)

@@ -10,7 +10,7 @@ from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.onnx.operators import elementwise as onnx_ops
 from perimetry.bench import audit
 from perimetry.bench.cli.main import app
-from perimetry.bench.execution.black_box import STAND_INS, forecast, remarks
+from perimetry.bench.execution.black_box import STAND_INS, forecast_black_box, remarks
 from perimetry.bench.model_report.report import account, open_case
 from perimetry.bench.records.store import Store
 from perimetry.suites.base import Context
@@ -85,8 +85,8 @@ def test_a_run_says_why_and_at_what_cost_before_and_what_came_of_it_after(tmp_pa
     assert done.exit_code == 0, done.output
     records = Store(out).records()
     skipped = [r for r in records if r.status == "skipped"]
-    (before,) = forecast(skipped, 4, {})
-    assert [before] == forecast(skipped, 4, {"perturbation": {"position_images": "2"}})
+    (before,) = forecast_black_box(skipped, 4, {})
+    assert [before] == forecast_black_box(skipped, 4, {"perturbation": {"position_images": "2"}})
     assert before in done.output
     assert f"{NO_RULE}; now measured by forward passes alone, about " in before
     (after,) = (r for r in remarks(records) if "measured by forward passes alone, as" in r)

@@ -9,8 +9,8 @@ from perimetry.adapters.errors import InputError
 from perimetry.bench import audit
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.tables import render
-from perimetry.bench.records.archive import Packed, open_records, pack
+from perimetry.bench.ranking.tables import render_board
+from perimetry.bench.records.archive import RecordArchive, open_records, pack_records
 from perimetry.bench.records.record import Failure
 from perimetry.bench.records.store import Store
 
@@ -45,8 +45,8 @@ def store(tmp_path, records):
 
 def test_every_record_comes_back_as_it_was(store, records, tmp_path):
     """Packing and reading loses nothing of a record's JSON, control characters included."""
-    assert pack(store, tmp_path / "a.jsonl") == len(records) == 11
-    packed = Packed(tmp_path / "a.jsonl")
+    assert pack_records(store, tmp_path / "a.jsonl") == len(records) == 11
+    packed = RecordArchive(tmp_path / "a.jsonl")
     assert packed.problems() == []
     found = {record.key: record.model_dump() for record in packed.records()}
     assert found == {record.key: record.model_dump() for record in records}
@@ -59,19 +59,19 @@ def test_the_bytes_do_not_depend_on_the_order_of_writing(records, tmp_path):
         one = Store(tmp_path / str(i))
         for record in order:
             one.put(record)
-        pack(one, tmp_path / f"{i}.jsonl")
+        pack_records(one, tmp_path / f"{i}.jsonl")
         written.add((tmp_path / f"{i}.jsonl").read_bytes())
     again = Store(tmp_path / "again")
-    for record in Packed(tmp_path / "0.jsonl").records():
+    for record in RecordArchive(tmp_path / "0.jsonl").records():
         again.put(record)
-    pack(again, tmp_path / "again.jsonl")
+    pack_records(again, tmp_path / "again.jsonl")
     assert written == {(tmp_path / "again.jsonl").read_bytes()}
 
 
 def test_a_compressed_file_is_the_same_records_in_fewer_bytes(store, tmp_path):
     """`.jsonl.gz` reads back equal, has the same bytes each time, and says when it is damaged."""
     for name in ("a.jsonl", "a.jsonl.gz", "b.jsonl.gz"):
-        pack(store, tmp_path / name)
+        pack_records(store, tmp_path / name)
     plain, small, again = (tmp_path / n for n in ("a.jsonl", "a.jsonl.gz", "b.jsonl.gz"))
     assert small.read_bytes() == again.read_bytes()
     assert small.stat().st_size < plain.stat().st_size
@@ -83,7 +83,7 @@ def test_a_compressed_file_is_the_same_records_in_fewer_bytes(store, tmp_path):
 
 def test_lines_and_their_keys_are_sorted(store, tmp_path):
     """A line a record, in order of reference, fill, suite, protocol; sorted keys within."""
-    pack(store, tmp_path / "a.jsonl")
+    pack_records(store, tmp_path / "a.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().split("\n")[:-1]]
     places = [(c["model"]["reference"], c["fill"], c["suite"], c["protocol"]) for c in lines]
     assert places == sorted(places)
@@ -93,7 +93,7 @@ def test_lines_and_their_keys_are_sorted(store, tmp_path):
 
 def test_a_board_of_packed_records_has_the_rows_and_values_of_the_folder(store, tmp_path):
     """Values, intervals, reasons and order agree; only differences lose their pairing."""
-    pack(store, tmp_path / "a.jsonl", tables=False)
+    pack_records(store, tmp_path / "a.jsonl", tables=False)
     boards = [Board(open_records(place).records()) for place in (store.root, tmp_path / "a.jsonl")]
     assert [(r.model, r.fill) for r in boards[0].rows] == [
         (r.model, r.fill) for r in boards[1].rows
@@ -110,18 +110,19 @@ def test_a_board_of_packed_records_has_the_rows_and_values_of_the_folder(store, 
         for board in boards
     ]
     assert methods == [{None, "paired"}, {None, "independent"}]
-    assert "test_resnet@init" in render(boards[1], "md")
+    assert "test_resnet@init" in render_board(boards[1], "md")
 
 
 def test_without_tables_a_record_is_the_same_but_for_them(store, records, tmp_path):
     """Leaving out the tables changes nothing else, and saves room."""
-    pack(store, tmp_path / "all.jsonl")
-    pack(store, tmp_path / "few.jsonl", tables=False)
+    pack_records(store, tmp_path / "all.jsonl")
+    pack_records(store, tmp_path / "few.jsonl", tables=False)
     assert any(record.tables for record in records)
     whole = {
-        r.key: r.model_dump(exclude={"tables"}) for r in Packed(tmp_path / "all.jsonl").records()
+        r.key: r.model_dump(exclude={"tables"})
+        for r in RecordArchive(tmp_path / "all.jsonl").records()
     }
-    few = Packed(tmp_path / "few.jsonl").records()
+    few = RecordArchive(tmp_path / "few.jsonl").records()
     assert {r.key: r.model_dump(exclude={"tables"}) for r in few} == whole
     assert not any(record.tables for record in few)
     assert (tmp_path / "few.jsonl").stat().st_size < (tmp_path / "all.jsonl").stat().st_size
@@ -130,11 +131,11 @@ def test_without_tables_a_record_is_the_same_but_for_them(store, records, tmp_pa
 def test_a_damaged_line_is_named_and_hides_no_other(store, tmp_path):
     """Line 3 cut short is one problem, by number; the ten others are there."""
     path = tmp_path / "a.jsonl"
-    pack(store, path)
+    pack_records(store, path)
     lines = path.read_bytes().split(b"\n")
     lines[2] = lines[2][: len(lines[2]) // 2]
     path.write_bytes(b"\n".join(lines))
-    packed = Packed(path)
+    packed = RecordArchive(path)
     assert len(packed.records()) == 10
     (problem,) = packed.problems()
     assert f"line 3 of {path} is no readable record" in problem
@@ -144,18 +145,18 @@ def test_a_store_with_a_damaged_record_is_not_packed(store, records, tmp_path):
     """What is published must not lack a row that nobody misses: the file at fault is named."""
     store.path(records[0]).write_text("{")
     with pytest.raises(StoreError, match=r"is no readable record .*mend or remove it"):
-        pack(store, tmp_path / "a.jsonl")
+        pack_records(store, tmp_path / "a.jsonl")
     assert not (tmp_path / "a.jsonl").exists()
 
 
 def test_wrong_names_are_refused_with_what_is_expected(store, tmp_path):
     """Another suffix, a missing file and an empty folder each say what was expected."""
     with pytest.raises(InputError, match=r"'.*a\.json'; expected NAME\.jsonl"):
-        pack(store, tmp_path / "a.json")
+        pack_records(store, tmp_path / "a.json")
     with pytest.raises(StoreError, match=r"cannot use .*missing"):
-        pack(store, tmp_path / "missing" / "a.jsonl")
+        pack_records(store, tmp_path / "missing" / "a.jsonl")
     with pytest.raises(StoreError, match=r"cannot use .*none\.jsonl"):
-        Packed(tmp_path / "none.jsonl")
+        RecordArchive(tmp_path / "none.jsonl")
     with pytest.raises(InputError, match=r"holds no records; expected a folder .* or a file"):
         open_records(tmp_path)
 

@@ -17,14 +17,14 @@ from perimetry.adapters.pytorch.kernel_padding.fit import (
     RIDGE,
     SOFT,
     Fit,
-    Site,
+    FittedConvolution,
     contrasts,
     unevenness,
 )
 from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench import audit
-from perimetry.bench.execution.fit_images import FITTED, images_to_fit
+from perimetry.bench.execution.fit_images import FITTED, open_fit_images
 from perimetry.bench.execution.settings import Settings
 from perimetry.suites.base import Context
 from perimetry.suites.deadpixel import DEADPIXEL
@@ -126,7 +126,7 @@ def random_site(groups, out, into, seed):
     outputs = torch.randn(groups, per, 3 * per, generator=made, dtype=torch.float64)
     start = torch.randn(shape, generator=made, dtype=torch.float64)
     taps = start + 0.1 * torch.randn(shape, generator=made, dtype=torch.float64)
-    return Site(start, taps, groups, inputs @ inputs.mT, outputs @ outputs.mT)
+    return FittedConvolution(start, taps, groups, inputs @ inputs.mT, outputs @ outputs.mT)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -257,7 +257,7 @@ def test_an_onnx_graph_is_refused_with_what_to_do(tmp_path):
 def test_an_audit_fits_on_images_that_it_does_not_measure_on():
     """Dead leaves of another stream; the record says how many, and fidelity stands beside it."""
     subject = model()
-    own = images_to_fit(Settings()).load(subject.spec)
+    own = open_fit_images(Settings()).load(subject.spec)
     shown = open_images("dead-leaves", FITTED, 0).load(subject.spec)
     assert not any(torch.equal(a, b) for a in own for b in shown)
     records = audit(network(), ("deadpixel",), ("fit",), count=2, device="cpu", size=(64, 64))

@@ -15,7 +15,7 @@ from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.padding_mode import BORDERS
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.padding.blind_spots import Stimulus
-from perimetry.suites.padding.suite import PADDING, Padding
+from perimetry.suites.padding.suite import PADDING, PaddingSuite
 from perimetry.suites.registry import SUITES
 from perimetry.suites.settings import configure
 
@@ -85,7 +85,7 @@ def test_one_layer_of_zero_padding_darkens_the_border_by_the_share_it_covers():
     conv = nn.Conv2d(3, 1, 3, 1, 1, bias=False)
     conv.weight.data.fill_(1.0)
     model = wrap(conv, spec=InputSpec(12, 12), device="cpu")
-    found = values(measure(model, Padding(grid=2, stimulus=1, exchange=BORDERS)))
+    found = values(measure(model, PaddingSuite(grid=2, stimulus=1, exchange=BORDERS)))
     corners, edges = 4 * 4 / 9, 40 * 6 / 9
     assert found["constant_border_ratio"] == approx((corners + edges) / 44)
 
@@ -123,8 +123,8 @@ def test_exchanging_for_circular_takes_the_whole_border_drop_away():
 def test_an_onnx_file_gives_the_numbers_of_the_module_it_was_made_from(tmp_path):
     net = classifier().eval()
     path = export_onnx(net, torch.zeros(2, 3, 40, 40), tmp_path / "m.onnx", spec=SPEC)
-    ours = measure(wrap(net, spec=SPEC, device="cpu"), Padding(grid=3))
-    theirs = measure(load(str(path), device="cpu"), Padding(grid=3))
+    ours = measure(wrap(net, spec=SPEC, device="cpu"), PaddingSuite(grid=3))
+    theirs = measure(load(str(path), device="cpu"), PaddingSuite(grid=3))
     for name, value in values(ours).items():
         assert theirs.metrics[name].value == pytest.approx(value, rel=1e-3, abs=1e-4), name
     for name, found in ours.maps.items():
@@ -156,14 +156,14 @@ def test_a_model_without_a_spatial_map_still_shows_its_filters():
 
 
 def test_a_model_without_padding_or_filters_says_which_metrics_it_lacks():
-    found = planted(np.ones((5, 5)), Padding(grid=5, stimulus=8))
+    found = planted(np.ones((5, 5)), PaddingSuite(grid=5, stimulus=8))
     assert "no layer on the way to the target pads" in found.metrics["exchange_reflect"].reason
     assert "no convolution has learned kernels" in found.metrics["filter_left_right"].reason
 
 
 def test_borders_that_were_not_asked_for_are_missing_and_say_so():
     model = wrap(Circular("zeros"), spec=SPEC, device="cpu")
-    found = measure(model, Padding(grid=3, exchange=("circular",)))
+    found = measure(model, PaddingSuite(grid=3, exchange=("circular",)))
     assert "does not name reflect" in found.metrics["exchange_reflect"].reason
     assert found.metrics["exchange_circular"].value is not None
 
@@ -197,7 +197,7 @@ def test_the_sweep_measures_each_size_as_a_model_of_that_size_would_be():
 def test_a_size_that_the_model_refuses_names_the_sizes_it_takes():
     model = load("timm:vit_tiny_patch16_224@init", device="cpu", members=1)
     with pytest.raises(InputError, match=r"refuses an input of 225 x 225 .* takes 224 x 224"):
-        measure(model, Padding(grid=2, exchange=(), sizes=(225,)), count=1)
+        measure(model, PaddingSuite(grid=2, exchange=(), sizes=(225,)), count=1)
 
 
 # Settings
@@ -219,7 +219,7 @@ BAD = {
 def test_a_bad_setting_is_refused_with_what_is_allowed(case):
     setting, text = BAD[case]
     with pytest.raises(InputError, match=text):
-        Padding(**setting)
+        PaddingSuite(**setting)
 
 
 @pytest.mark.parametrize(
@@ -233,13 +233,13 @@ def test_a_bad_setting_is_refused_with_what_is_allowed(case):
 def test_a_stimulus_that_does_not_fit_the_image_is_refused_with_what_does(setting, text):
     model = wrap(classifier(), spec=SPEC, device="cpu")
     with pytest.raises(InputError, match=text):
-        measure(model, Padding(exchange=(), **setting))
+        measure(model, PaddingSuite(exchange=(), **setting))
 
 
 def test_settings_come_from_the_command_line_as_text():
     options = {"colour": "1,0,0", "exchange": "reflect,circular", "sizes": "224,225", "grid": "9"}
     suite = configure(SUITES, {"padding": options})["padding"]
-    assert suite == Padding(
+    assert suite == PaddingSuite(
         colour=(1.0, 0.0, 0.0), exchange=("reflect", "circular"), sizes=(224, 225), grid=9
     )
     assert configure(SUITES, {"padding": {"colour": "0"}})["padding"].colour == 0

@@ -20,12 +20,12 @@ from perimetry.adapters.errors import InputError
 from perimetry.bench.output.templates import asset, fill_in
 from perimetry.bench.output.text import clean
 from perimetry.bench.ranking.page.blocks import grouped, packed, packed_json, unpacked
-from perimetry.bench.ranking.page.join import join
+from perimetry.bench.ranking.page.join import join_table
 from perimetry.bench.ranking.page.maps import choose_level, pack_maps, quantised, reduced, thumbs
 from perimetry.bench.ranking.page.model_panel import panels, raw_records
 from perimetry.bench.ranking.page.numbers import content, short_names
 from perimetry.bench.ranking.page.page import own_script, page, policy, write_page
-from perimetry.bench.ranking.tables import render
+from perimetry.bench.ranking.tables import render_board
 from perimetry.bench.records.record import Value
 from perimetry.suites.deadpixel import NOT_SIMPLY_BETTER
 
@@ -263,7 +263,7 @@ b.onnx,16,60,,bilinear
 def test_accuracy_joins_by_name_and_image_size(tmp_path):
     """A file by its name, `@init` by its architecture's best line of that size, or not."""
     records = [planted.record(n, 0.5) for n in ("timm:a@init", "/x/b.onnx", "c")]
-    found = join(write_csv(tmp_path / "r.csv", RESULTS), records)
+    found = join_table(write_csv(tmp_path / "r.csv", RESULTS), records)
     assert found.columns == {"top1": [71.5, 60.0, None], "param_count": [11.8, None, None]}
     assert found.note == (
         "r.csv: 2 of 3 models; 1 without weights take the best of their architecture's"
@@ -282,9 +282,9 @@ def test_accuracy_joins_by_name_and_image_size(tmp_path):
 def test_tables_that_cannot_be_joined_say_what_was_expected(tmp_path, text, told):
     """A wrong table is an error, not an empty column."""
     with pytest.raises(InputError, match=told):
-        join(write_csv(tmp_path / "r.csv", text), [planted.record("a", 0.5)])
+        join_table(write_csv(tmp_path / "r.csv", text), [planted.record("a", 0.5)])
     with pytest.raises(InputError, match="cannot read"):
-        join(tmp_path / "absent.csv", [planted.record("a", 0.5)])
+        join_table(tmp_path / "absent.csv", [planted.record("a", 0.5)])
 
 
 def test_the_warning_is_in_the_page_s_data():
@@ -322,7 +322,7 @@ def test_a_whole_zoo_s_page_stays_under_its_limit(tmp_path):
 def test_latex_is_inert_and_one_row_a_line():
     """Every special character of a name is escaped, and comments hold no line break."""
     records = [planted.record(n, 0.5) for n in [*HOSTILE, r"\input{x}%&$#~^"]]
-    text = render(planted.board(records), "tex")
+    text = render_board(planted.board(records), "tex")
     assert r"\textbackslash{}input\{x\}\%\&\$\#" in text
     body = text[text.index(r"\begin") :]
     assert body.count(r" \\") == len(records) + 1
@@ -331,7 +331,7 @@ def test_latex_is_inert_and_one_row_a_line():
 
 def test_csv_beside_the_page_reads_back():
     """The CSV of the board has every model of the page."""
-    rows = list(csv.DictReader(io.StringIO(render(three(), "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render_board(three(), "csv"))))
     assert {row["model"] for row in rows} == {"a", "b", "lost"}
 
 

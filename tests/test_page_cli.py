@@ -10,7 +10,7 @@ from test_page import RESULTS, blocks, write_csv
 from typer.testing import CliRunner
 
 from perimetry.bench.cli.main import app
-from perimetry.bench.records.archive import pack
+from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.store import Store
 
 
@@ -45,7 +45,7 @@ def test_the_command_writes_the_page_and_says_how_large_it_is(folder, tmp_path):
 
 def test_a_packed_file_makes_a_page_too(folder, tmp_path):
     """Without maps, and with the title that was asked for."""
-    pack(Store(folder), tmp_path / "set.jsonl.gz")
+    pack_records(Store(folder), tmp_path / "set.jsonl.gz")
     out = tmp_path / "board.html"
     assert board(tmp_path / "set.jsonl.gz", "--html", out, "--title", "A < B")[0] == 0
     assert names(out) == ["b.onnx", "timm:a@init"]

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from perimetry.bench import compare
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import Comparison
-from perimetry.bench.comparison.fingerprint import Parting
+from perimetry.bench.comparison.fingerprint import StageDifference
 from perimetry.bench.comparison.html import comparison_page
 from perimetry.bench.comparison.sources import side_of
 from perimetry.bench.records.store import Store
@@ -87,7 +87,7 @@ def test_a_whisker_crosses_zero_where_the_difference_is_not_shown(after, reaches
 def test_stages_are_drawn_in_proportion():
     """The largest difference fills its bar, half of it half."""
     found = compared()
-    stages = tuple(Parting(n, n, (8, 4, 4), d) for n, d in (("stem", 0.1), ("head", 0.2)))
+    stages = tuple(StageDifference(n, n, (8, 4, 4), d) for n, d in (("stem", 0.1), ("head", 0.2)))
     text = text_of(Comparison((replace(found.pairs[0], stages=stages),)))
     assert "width:50.0%" in text
     assert "width:100.0%" in text

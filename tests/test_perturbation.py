@@ -164,7 +164,7 @@ def test_perfect_shift_invariance_and_none_are_told_apart():
 
 def test_a_model_without_gradients_keeps_all_that_forward_passes_give():
     model = wrap(classifier(private()), spec=GREY, device="cpu")
-    model.gradients = "planted: no gradients"
+    model.why_no_gradients = "planted: no gradients"
     found = measure_model(model)
     lost = {name for name, e in found.metrics.items() if e.reason == "planted: no gradients"}
     assert lost == {

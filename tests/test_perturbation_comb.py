@@ -13,8 +13,8 @@ from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring import phases
 from perimetry.suites.measuring.bootstrap import bootstrap
-from perimetry.suites.measuring.forward import by_sample, sittings
-from perimetry.suites.measuring.phases import per_mean
+from perimetry.suites.measuring.forward import batches, by_sample
+from perimetry.suites.measuring.phases import divide_by_mean
 from perimetry.suites.measuring.step_size import (
     SILENT,
     STEPS,
@@ -32,7 +32,7 @@ from perimetry.suites.perturbation.agreement import (
     standard_distance,
 )
 from perimetry.suites.perturbation.comb_responses import CombTest, choose_step
-from perimetry.suites.perturbation.directional import Slopes
+from perimetry.suites.perturbation.directional import DirectionalDerivatives
 from perimetry.suites.perturbation.phase_comb import make_comb
 
 SMALL = InputSpec(16, 16, mean=(0.5, 0.4, 0.3), std=(0.25, 0.5, 1.0))
@@ -46,9 +46,9 @@ def curved(channels=3):
 
 def comb_test(model, images, *, draws, period=(2, 2), noise_draws=2, seed=0):
     size = (model.spec.height, model.spec.width)
-    slopes = Slopes(None, len(images), 0, seed)
+    slopes = DirectionalDerivatives(None, len(images), 0, seed)
     test = CombTest(make_comb(size, period), draws, len(images), 1 / 255, noise_draws, seed, slopes)
-    for sitting in sittings(model, images, 64, []):
+    for sitting in batches(model, images, 64, []):
         slopes.look(sitting)
         test.look(sitting)
     return test
@@ -125,7 +125,7 @@ class Rounded(nn.Module):
 def step_of(module):
     model = wrap(module, spec=GREY, device="cpu", precision="float64")
     images = open_images("dead-leaves", 2).load(GREY)
-    sitting = next(sittings(model, images, 16, []))
+    sitting = next(batches(model, images, 16, []))
     return choose_step(sitting, make_comb((32, 32), (2, 2)), 0)
 
 
@@ -211,7 +211,7 @@ def test_teeth_and_sums_cover_each_interior_pixel_of_a_phase_once():
     place = torch.arange(40 * 64).view(40, 64)
     maps = torch.rand(3, 40, 64, dtype=torch.float64)
     seen = []
-    for number, teeth in enumerate(comb.teeth()):
+    for number, teeth in enumerate(comb.impulses()):
         a, b = divmod(number, 2)
         inside = place[teeth].flatten().tolist()
         assert len(inside) == comb.pixels
@@ -246,7 +246,9 @@ def test_equal_phases_come_out_as_even_and_their_intervals_cover_it():
         energies, signals, noises, effects = rng.chisquare(8, (4, 6, 4, 4)) / 8
         resamples = bootstrap(6, 100, seed)
         found = {
-            "comb_weakest": corrected(pseudo_values(energies, per_mean), resamples)["weakest"],
+            "comb_weakest": corrected(pseudo_values(energies, divide_by_mean), resamples)[
+                "weakest"
+            ],
             "detect_ratio": detect_metrics(energies, signals, noises, resamples)["detect_ratio"],
             "leverage": leverage(energies, effects[:4], bootstrap(4, 100, seed)),
         }

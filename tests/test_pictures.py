@@ -15,7 +15,7 @@ from perimetry.bench.figures.maps import (
     draw_change,
     draw_map,
     draw_record,
-    per_mean,
+    over_mean,
     scaled,
     tiled,
 )
@@ -191,7 +191,7 @@ def test_a_change_is_the_difference_of_the_maps_over_their_means(tmp_path):
         (path,) = draw_change(treated, twin, tmp_path)
         assert path.name.endswith(".box.structure-expected.sensitivity.change.png")
         part = squares(path, (4, 4))[:, 12, :, 12]
-        change = per_mean(after) - per_mean(values)
+        change = over_mean(after) - over_mean(values)
         for i, j in np.ndindex(4, 4):
             red_less_blue = part[i, j, 0] - part[i, j, 2]
             if abs(change[i, j]) < 1e-9:

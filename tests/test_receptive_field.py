@@ -13,12 +13,12 @@ from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.receptive_field import (
     even_sizes,
-    field_of,
+    model_receptive_field,
     receptive_field,
     trace,
     uneven,
 )
-from perimetry.suites.architecture.windows import Field, Window, union
+from perimetry.suites.architecture.windows import Field, LayerWindow, union
 
 
 def example(side=224, channels=3):
@@ -66,13 +66,13 @@ def test_kernel_padding_adds_31_pixels_and_moves_the_centre_by_half_of_that():
 
 def test_a_models_field_is_traced_once_and_each_twin_has_its_own(monkeypatch):
     model = load("timm:test_resnet@init", device="cpu")
-    first = field_of(model)
+    first = model_receptive_field(model)
     padded, larger = model.padded("box"), model.resized(192, 192)
     for twin, side in ((model, model.spec.height), (padded, model.spec.height), (larger, 192)):
-        assert field_of(twin) == receptive_field(twin.skeleton(), example(side))
-    assert field_of(padded).size > first.size
+        assert model_receptive_field(twin) == receptive_field(twin.skeleton(), example(side))
+    assert model_receptive_field(padded).size > first.size
     monkeypatch.setattr(model, "skeleton", None)
-    assert field_of(model) is first
+    assert model_receptive_field(model) is first
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_branches_with_unequal_grids_keep_the_one_that_the_result_has():
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @pytest.mark.parametrize("dilation", [1, 2, 3])
 def test_coverage_is_counted_window_by_window(kernel, stride, dilation):
-    counts = Window(kernel=kernel, stride=stride, dilation=dilation).coverage()
+    counts = LayerWindow(kernel=kernel, stride=stride, dilation=dilation).coverage()
     assert list(counts) == reference.touches(kernel, stride, dilation)
 
 
@@ -183,7 +183,7 @@ def test_coverage_is_counted_window_by_window(kernel, stride, dilation):
     ],
 )
 def test_windows_fit_as_often_as_torch_says(size, kernel, stride, padding, ceil):
-    window = Window(kernel=kernel, stride=stride, before=padding, after=padding, ceil=ceil)
+    window = LayerWindow(kernel=kernel, stride=stride, before=padding, after=padding, ceil=ceil)
     out = F.max_pool2d(torch.ones(1, 1, size, size), kernel, stride, padding, ceil_mode=ceil)
     assert window.size(size) == out.shape[-1]
 

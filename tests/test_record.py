@@ -10,7 +10,13 @@ import toys
 from pydantic import ValidationError
 
 from perimetry.bench import Record, audit
-from perimetry.bench.records.record import SCHEMA_VERSION, Failure, Value, json_schema, plain
+from perimetry.bench.records.record import (
+    SCHEMA_VERSION,
+    Failure,
+    Value,
+    json_schema,
+    to_json_value,
+)
 from perimetry.suites.base import Estimate, missing
 
 
@@ -56,7 +62,9 @@ def test_numbers_json_cannot_hold_become_words():
     """An unbounded number in a table is the word inf, and numpy scalars become plain numbers."""
     (record,) = measure()
     assert record.tables["culprits"] == [{"layer": "stem", "share": 0.5, "worst": "inf"}]
-    assert plain({"a": (np.int64(1), np.array([1.5]), float("nan"))}) == {"a": [1, [1.5], "nan"]}
+    assert to_json_value({"a": (np.int64(1), np.array([1.5]), float("nan"))}) == {
+        "a": [1, [1.5], "nan"]
+    }
 
 
 def test_a_metric_cannot_be_nan():

@@ -20,7 +20,7 @@ import toys
 
 from perimetry.bench.execution.engines.base import Options
 from perimetry.bench.execution.plan import make_jobs
-from perimetry.bench.execution.runner import missing_jobs, run
+from perimetry.bench.execution.runner import missing_jobs, run_jobs
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.ranking.board import Board
@@ -42,7 +42,7 @@ def faults(tmp_path_factory):
     """One run over a sound model and one of every fault."""
     store = Store(tmp_path_factory.mktemp("faults"))
     events = []
-    summary = run(
+    summary = run_jobs(
         jobs_of([*FAULTS, "last"]),
         store,
         SETTINGS,
@@ -151,7 +151,9 @@ def test_a_rerun_makes_only_what_failed(faults):
     due, kept = missing_jobs(again, store, retry_failed=True)
     assert sum(len(job.cells) for job in due) == summary.made["failed"]
     assert kept == held - summary.made["failed"]
-    assert not run(again, store, SETTINGS, Options(retry_failed=False), toolkit=toys.toolkit).made
+    assert not run_jobs(
+        again, store, SETTINGS, Options(retry_failed=False), toolkit=toys.toolkit
+    ).made
 
 
 def test_a_full_disk_ends_the_run_with_what_to_do(tmp_path):
@@ -159,7 +161,7 @@ def test_a_full_disk_ends_the_run_with_what_to_do(tmp_path):
     store = Store(tmp_path)
     jobs = jobs_of(["a", "full-disk", "last"])
     with pytest.raises(StoreError, match=r"no space left for .*; free some and give the same"):
-        run(jobs, store, SETTINGS, Options(), toolkit=toys.toolkit)
+        run_jobs(jobs, store, SETTINGS, Options(), toolkit=toys.toolkit)
     assert statuses(store, "a") == dict.fromkeys(EVERYTHING, "ok")
     assert statuses(store, "full-disk") == {"structure:expected": "ok"}
     assert statuses(store, "last") == {}

@@ -63,7 +63,7 @@ def test_samples_state_their_input_and_give_gradients(name):
     model = load(str(sample_files()[name]), device="cpu")
     assert (model.spec.height, model.spec.width) == (40, 40)
     assert model.spec.guessed == ()
-    assert model.gradients is None
+    assert model.why_no_gradients is None
     assert model.target is not None
     assert (model.target.height, model.target.width) == (5, 5)
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from told import culprit, layer, model, profile, record, tell
 
-from perimetry.bench.model_report.finding import Finding
+from perimetry.bench.model_report.finding import ReportedRecord
 from perimetry.suites.registry import SUITES
 
 # What is found
@@ -233,10 +233,10 @@ def test_the_treated_variant_can_be_told_itself():
 
 def test_a_finding_knows_which_way_is_uneven():
     """`weakest` above 1 and `imbalance` below 0 are noise, not unevenness; `ratio` either way."""
-    found = Finding(
+    found = ReportedRecord(
         record("deadpixel", {"weakest": (1.5, 0.1), "imbalance": (-0.5, 0.1)}), SUITES["deadpixel"]
     )
     assert found.verdict("weakest").value == "not shown to be uneven"
     assert found.verdict("imbalance").value == "not shown to be uneven"
-    border = Finding(record("padding", {"border_ratio": (1.5, 0.1)}), SUITES["padding"])
+    border = ReportedRecord(record("padding", {"border_ratio": (1.5, 0.1)}), SUITES["padding"])
     assert border.verdict("border_ratio").value == "shown to be uneven"

@@ -12,7 +12,7 @@ from perimetry.bench.model_report import rules_padding as show_rules_padding
 from perimetry.bench.model_report import rules_perturbation as show_rules_perturbation
 from perimetry.bench.model_report.finding import FIELD
 from perimetry.bench.model_report.report import TOPICS, Case, account
-from perimetry.bench.output.numbers import measured, number
+from perimetry.bench.output.numbers import format_number, with_interval_text
 from perimetry.bench.output.text import clean
 from perimetry.bench.records.record import Failure, Value
 from perimetry.suites.registry import SUITES
@@ -184,7 +184,7 @@ def test_numbers_keep_three_digits(exponent):
     for digit in (1.0, 1.4, 1.797, 2.0, 3.333, 9.996):
         for sign in (1, -1):
             held = sign * digit * 10.0**exponent
-            assert float(number(held)) == pytest.approx(held, rel=0.005)
+            assert float(format_number(held)) == pytest.approx(held, rel=0.005)
 
 
 @pytest.mark.parametrize(
@@ -201,4 +201,4 @@ def test_numbers_keep_three_digits(exponent):
 )
 def test_intervals_are_shown_as_they_are(held, shown):
     """Even-sided ones by half their width, lopsided ones by both ends, unbounded ones not."""
-    assert measured(held).replace("\u00a0", " ") == shown
+    assert with_interval_text(held).replace("\u00a0", " ") == shown

@@ -15,7 +15,7 @@ from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.padding import spatial_bias
 from perimetry.suites.padding.blind_spots import Stimulus, blind_metrics, grid_places, respond
 from perimetry.suites.padding.mean_filters import leans
-from perimetry.suites.padding.suite import Padding
+from perimetry.suites.padding.suite import PaddingSuite
 
 
 def slow_bias(a):
@@ -178,7 +178,7 @@ def test_metrics_of_several_weight_sets_play_one_against_the_other():
 def test_each_weight_set_sees_its_own_images_and_all_count_alike():
     model = load("timm:test_resnet@init", device="cpu", members=2)
     images = context(model, count=3).images
-    found = measure(model, Padding(grid=2, exchange=()), count=3)
+    found = measure(model, PaddingSuite(grid=2, exchange=()), count=3)
     x, own = model.spec.prepare(images), []
     for member in range(2):
         model.select(member, x)
@@ -189,7 +189,7 @@ def test_each_weight_set_sees_its_own_images_and_all_count_alike():
 
 def test_several_weight_sets_give_intervals_and_one_gives_exact_figures():
     many = load("timm:test_resnet@init", device="cpu", members=4)
-    found = measure(many, Padding(grid=3, exchange=("reflect",)), count=8)
+    found = measure(many, PaddingSuite(grid=3, exchange=("reflect",)), count=8)
     for name in ("blind_weakest", "border_drop", "constant_border_ratio", "exchange_reflect"):
         e = found.metrics[name]
         assert e.low <= e.value <= e.high
@@ -201,7 +201,7 @@ def test_several_weight_sets_give_intervals_and_one_gives_exact_figures():
 
 def test_only_the_asked_number_of_weight_sets_is_looked_at_and_the_record_says_so():
     model = load("timm:test_resnet@init", device="cpu", members=3)
-    found = measure(model, Padding(grid=2, exchange=(), weight_sets=2))
+    found = measure(model, PaddingSuite(grid=2, exchange=(), weight_sets=2))
     assert "the first 2 of 3 weight sets" in found.notes
     assert any("kernels are random" in note for note in found.notes)
 
@@ -210,7 +210,7 @@ def test_the_same_settings_give_the_same_numbers_and_leave_the_model_as_it_was()
     model = wrap(Circular("zeros"), spec=SPEC, device="cpu")
     x = context(model).images
     before = model.run(x).target
-    suite = Padding(grid=3)
+    suite = PaddingSuite(grid=3)
     first, second = measure(model, suite), measure(model, suite)
     assert values(first) == values(second)
     for name, found in first.maps.items():

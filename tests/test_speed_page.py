@@ -13,9 +13,17 @@ from perimetry.bench.cli.main import app
 from perimetry.bench.records.environment import environment
 from perimetry.bench.speed.floor import Rates, Work, work_of
 from perimetry.bench.speed.markdown import merged
-from perimetry.bench.speed.measure import Audit, Growth, Row, full_audit, open_bench, peak_of, turns
-from perimetry.bench.speed.report import Report, _rivals, render
-from perimetry.bench.speed.rivals import Duel
+from perimetry.bench.speed.measure import (
+    Audit,
+    TimeGrowth,
+    TimingRow,
+    full_audit,
+    open_bench,
+    peak_of,
+    turns,
+)
+from perimetry.bench.speed.report import SpeedReport, _rivals, render_speed
+from perimetry.bench.speed.rivals import SpeedComparison
 from perimetry.suites.registry import SUITES
 
 
@@ -72,25 +80,30 @@ def test_a_peak_is_what_a_job_took_for_a_while():
 
 
 def test_overhead_is_the_time_beyond_the_bare_passes():
-    assert Row("m", "erf", 8, 224, 1.05, 1.0, bare_s=1.0).overhead == pytest.approx(0.05)
-    assert Row("m", "structure", 8, 224, 1.0, 1.0).overhead is None
+    assert TimingRow("m", "erf", 8, 224, 1.05, 1.0, bare_s=1.0).overhead == pytest.approx(0.05)
+    assert TimingRow("m", "structure", 8, 224, 1.0, 1.0).overhead is None
 
 
 @pytest.fixture
 def report():
     rows = [
-        Row("timm:a", "structure", 4, 224, 0.5, 10.0),
-        Row("timm:a", "erf", 4, 224, 1.1, 20.0, 1.0, Work(2e9, 1e9), 0.02),
+        TimingRow("timm:a", "structure", 4, 224, 0.5, 10.0),
+        TimingRow("timm:a", "erf", 4, 224, 1.1, 20.0, 1.0, Work(2e9, 1e9), 0.02),
     ]
-    found = Report("cpu", environment(), Rates(10e9, 1e9), rows, [Growth("images", 2, 4, 1.9)])
+    found = SpeedReport(
+        "cpu", environment(), Rates(10e9, 1e9), rows, [TimeGrowth("images", 2, 4, 1.9)]
+    )
     found.audits = [Audit("timm:a", 64, 224, ("erf:energy", "deadpixel:energy"), 2.5, 0.9, 30.0)]
-    found.duels["timm:a"] = [Duel("plain autograd loop", 1.0, 3.0), Duel("openerf 1", 1.0, 4.0)]
+    found.duels["timm:a"] = [
+        SpeedComparison("plain autograd loop", 1.0, 3.0),
+        SpeedComparison("openerf 1", 1.0, 4.0),
+    ]
     return found
 
 
 def test_a_report_holds_every_figure_with_its_unit(report):
     """Time, rate, memory, overhead, floor, rivals and growth, each where it belongs."""
-    text = render(report)
+    text = render_speed(report)
     cells = [re.split(r"\s*\|\s*", line.strip("| ")) for line in text.splitlines() if "|" in line]
     assert ["timm:a", "224", "erf", "4", "1.10 s", "3.6", "20 MiB"] in cells
     assert ["timm:a", "224", "structure", "4", "500 ms", "", "10 MiB"] in cells
@@ -105,7 +118,7 @@ def test_a_report_holds_every_figure_with_its_unit(report):
 
 def test_on_a_gpu_the_goals_stand_beside_what_was_measured(report):
     report.device = "cuda:0"
-    cells = [re.split(r"\s*\|\s*", line.strip("| ")) for line in render(report).splitlines()]
+    cells = [re.split(r"\s*\|\s*", line.strip("| ")) for line in render_speed(report).splitlines()]
     audit = ["timm:a", "224", "64", "2", "2.50 s", "900 ms", "30 MiB", "3 s (ResNet-50, 64 images)"]
     assert audit in cells
     assert ["timm:a", "openerf 1", "1.00 s", "4.00 s", "4.00x", "20x"] in cells
@@ -162,7 +175,7 @@ def test_an_unknown_suite_is_answered_with_near_names():
 def test_a_model_without_the_rivals_map_costs_no_other_its_rows(report):
     """Kim's map of an initial ViT is rounding noise: nothing to compare, and it is said."""
     bench = open_bench("timm:test_vit@init", device="cpu", count=2, batch=2)
-    own, said = Report(report.device, report.environment, report.rates), []
+    own, said = SpeedReport(report.device, report.environment, report.rates), []
     _rivals(own, bench, said.append)
     assert own.duels == {}
     assert "no such map" in said[-1]

@@ -8,12 +8,12 @@ from onnx_files import convnet, model, node, save, weights
 from torch import nn
 
 from perimetry.adapters.errors import InputError, NotApplicableError
-from perimetry.adapters.feature_grid import Falling, Grid
+from perimetry.adapters.feature_grid import Grid, StageCollector
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.adapters.pytorch.weights import tensors_digest
+from perimetry.adapters.pytorch.weights import module_tensors_digest
 
 SPEC = InputSpec(32, 48)
 
@@ -78,7 +78,7 @@ def test_stages_end_at_a_named_target():
 
 
 def test_a_larger_map_on_the_way_down_is_no_stage():
-    found: Falling[str] = Falling()
+    found: StageCollector[str] = StageCollector()
     for name, side in (("patches", 14), ("attention", 197), ("block", 14), ("merged", 7)):
         found.add(Grid(name, "NCHW", 1, side, side), name)
     assert found.end(Grid("t", "NCHW", 1, 7, 7), "t") == ["block", "t"]
@@ -119,9 +119,9 @@ def test_filters_are_copies_of_the_kernels_by_layer_name():
     found = opened.filters()
     assert list(found) == ["stem.0", "down.0", "gate", "last"]
     torch.testing.assert_close(found["last"], Steps().last.weight.detach())
-    before = tensors_digest(opened.module())
+    before = module_tensors_digest(opened.module())
     found["last"].zero_()
-    assert tensors_digest(opened.module()) == before
+    assert module_tensors_digest(opened.module()) == before
 
 
 def test_onnx_filters_are_the_stored_kernels_by_node_name(tmp_path):
@@ -167,11 +167,11 @@ def test_selecting_a_twin_of_a_calibrated_model_leaves_the_model_as_it_was():
     opened = load("timm:test_resnet@init", device="cpu", members=1)
     x = opened.spec.prepare(torch.rand(4, 3, opened.spec.height, opened.spec.width))
     opened.select(0, x)
-    before = tensors_digest(opened.module())
+    before = module_tensors_digest(opened.module())
     twin = opened.resized(opened.spec.height + 32, opened.spec.width + 32)
     twin.select(0, 3 * torch.rand(4, 3, twin.spec.height, twin.spec.width))
-    assert tensors_digest(twin.module()) != before
-    assert tensors_digest(opened.module()) == before
+    assert module_tensors_digest(twin.module()) != before
+    assert module_tensors_digest(opened.module()) == before
 
 
 def test_a_refused_size_names_the_sizes_that_are_taken():

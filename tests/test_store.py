@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from perimetry.bench import audit
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.records import store as store_module
-from perimetry.bench.records.arrays import grow, shrink
+from perimetry.bench.records.arrays import grow, to_float16
 from perimetry.bench.records.record import Failure, file_stem
 from perimetry.bench.records.store import STALE_AFTER_S, Store
 
@@ -53,7 +53,7 @@ def test_a_record_comes_back_with_its_arrays(tmp_path, record):
 def test_maps_keep_eleven_bits_over_nine_decades(peak, shares, sign):
     """Whatever its scale, a map keeps 11 bits of every value down to 2^-29 of its peak."""
     values = sign * peak * np.array([1.0, *shares])
-    stored, exponent = shrink(values)
+    stored, exponent = to_float16(values)
     assert stored.dtype == np.float16
     assert np.isfinite(stored).all()
     np.testing.assert_allclose(grow(stored, exponent), values, rtol=2**-11 + 1e-7)
@@ -62,7 +62,7 @@ def test_maps_keep_eleven_bits_over_nine_decades(peak, shares, sign):
 def test_maps_without_a_scale_survive():
     """An all-zero map, and integer and boolean maps, come back as they were."""
     for values in (np.zeros((2, 2)), np.array([[2**40, 1]]), np.array([True, False])):
-        np.testing.assert_array_equal(grow(*shrink(values)), values)
+        np.testing.assert_array_equal(grow(*to_float16(values)), values)
 
 
 @pytest.mark.parametrize("moment", ["write_arrays", "fsync", "replace"])

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from perimetry.adapters.errors import InputError, ModelFileError, UnknownNameError, WeightsError
-from perimetry.adapters.load import expand, list_models, load
+from perimetry.adapters.load import expand_wildcards, list_models, load
 from perimetry.adapters.timm import parse_size
 
 SMALL = "timm:test_resnet"
@@ -152,8 +152,8 @@ def test_sizes_are_read_as_height_by_width():
 
 def test_wildcards_expand_to_architectures():
     assert "timm:resnet18" in list_models("resnet1*")
-    assert "timm:resnet18@init" in expand("timm:resnet1*@init")
-    assert "timm:resnet50@init" not in expand("timm:resnet1*@init")
-    assert expand("model.onnx") == ["model.onnx"]
+    assert "timm:resnet18@init" in expand_wildcards("timm:resnet1*@init")
+    assert "timm:resnet50@init" not in expand_wildcards("timm:resnet1*@init")
+    assert expand_wildcards("model.onnx") == ["model.onnx"]
     with pytest.raises(UnknownNameError, match="no model matches"):
-        expand("timm:nothing*@init")
+        expand_wildcards("timm:nothing*@init")

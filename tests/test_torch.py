@@ -175,7 +175,7 @@ def test_no_hook_is_left_behind_when_a_pass_breaks():
 def test_a_network_without_a_spatial_map_says_so():
     model = wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 48, 5)), spec=SPEC)
     assert model.target is None
-    assert "no layer gives a grid" in model.spatial
+    assert "no layer gives a grid" in model.why_not_spatial
     with pytest.raises(NotApplicableError, match="no layer gives a grid"):
         model.run(torch.randn(1, 3, 32, 48))
     assert model.run(torch.randn(2, 3, 32, 48), target=False, logits=True).logits.shape == (2, 5)

@@ -7,7 +7,7 @@ import pytest
 
 from perimetry.bench import audit
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.records.archive import Packed
+from perimetry.bench.records.archive import RecordArchive
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "trained"
 ROWS = {"as-is": 36, "recalibrated": 8}
@@ -24,7 +24,7 @@ def script(monkeypatch):
 
 
 def packed(name):
-    found = Packed(PUBLISHED / f"{name}.jsonl.gz")
+    found = RecordArchive(PUBLISHED / f"{name}.jsonl.gz")
     assert found.problems() == []
     return {(r.model.reference, r.fill, r.suite): r for r in found.records()}
 

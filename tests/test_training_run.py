@@ -14,8 +14,8 @@ from perimetry.adapters.errors import InputError, ModelFileError, NotApplicableE
 from perimetry.adapters.trainable import open_trainable, pad_trainable
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.training import checkpoint, trainer
-from perimetry.bench.training.experiment import Experiment, Twin
-from perimetry.bench.training.study import Study, pairs
+from perimetry.bench.training.experiment import Experiment, TrainingRun
+from perimetry.bench.training.study import TrainingStudy, pairs
 from perimetry.bench.training.trainer import Clock, Recipe, probed_epochs
 
 RECIPE = Recipe(epochs=2, batch=8, rate=0.02)
@@ -30,11 +30,11 @@ EXPERIMENT = Experiment(
     recipe=RECIPE,
     export=0,
 )
-TWIN = Twin("micro_object", "zero", 0)
+TWIN = TrainingRun("micro_object", "zero", 0)
 
 
 def study(folder, **changes):
-    return Study(replace(EXPERIMENT, **changes), folder, device="cpu")
+    return TrainingStudy(replace(EXPERIMENT, **changes), folder, device="cpu")
 
 
 def steps_clock(steps):
@@ -227,11 +227,11 @@ def test_records_of_twins_pair_by_seed(tmp_path):
     """The difference of two twins' records has the interval of the seeds' differences."""
     from scipy.stats import t as student
 
-    from perimetry.bench.statistics.difference import difference
+    from perimetry.bench.statistics.difference import metric_difference
 
     result = study(tmp_path, seeds=4, recipe=replace(RECIPE, epochs=1)).train()
     ((treated, plain),) = pairs(result.records)
-    found = difference(treated, plain, "erf_end")
+    found = metric_difference(treated, plain, "erf_end")
     rows = [[row["erf_end"] for row in r.tables["seeds"]] for r in (treated, plain)]
     each = torch.tensor(rows[0]) - torch.tensor(rows[1])
     half = float(each.std()) / 2 * float(student.ppf(0.975, 3))

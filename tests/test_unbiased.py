@@ -6,7 +6,7 @@ import pytest
 from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.measuring.unbiased import (
     estimate_square,
-    extreme,
+    extreme_mean,
     magnitude,
     mean_square,
     products,
@@ -40,7 +40,7 @@ def test_a_place_is_read_on_the_half_it_was_not_chosen_on():
         read, gap = read_elsewhere(values, choose)
         assert read.mean() == pytest.approx(literal)
         assert gap == pytest.approx(values[:, a].mean() - values[:, b].mean())
-        assert extreme(values, choose, bootstrap(5, 3, 0))[0] == pytest.approx(literal)
+        assert extreme_mean(values, choose, bootstrap(5, 3, 0))[0] == pytest.approx(literal)
 
 
 PLANTS = {
@@ -58,7 +58,7 @@ def test_the_interval_of_the_smallest_covers_it(plant, n):
     for seed in range(600):
         samples = PLANTS[plant] * rng.gamma(10, 0.1, (n, 64))
         estimate_of = bootstrap(n, 200, seed)
-        found = extreme(samples, np.argmin, estimate_of)
+        found = extreme_mean(samples, np.argmin, estimate_of)
         estimate = estimate_of.estimate(found, positive=True)
         values.append(estimate.value)
         hits.append(estimate.low <= PLANTS[plant].min() <= estimate.high)
@@ -78,7 +78,7 @@ def test_the_mean_square_is_the_mean_product_of_unlike_samples():
 def test_one_sample_is_taken_as_it_is():
     values = np.array([[3.0, 1.0]])
     one = bootstrap(1, 4, 0)
-    assert (extreme(values, np.argmin, one) == 1.0).all()
+    assert (extreme_mean(values, np.argmin, one) == 1.0).all()
     assert np.allclose(mean_square(products(values), one), 5.0)
     assert np.allclose(pseudo_values(values, np.sqrt), np.sqrt(values))
 

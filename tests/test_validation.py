@@ -5,20 +5,22 @@ import pytest
 
 from perimetry.bench.validation import coverage as validation_coverage
 from perimetry.bench.validation import known as validation_known
-from perimetry.bench.validation.check import VERDICTS, Check, shown
+from perimetry.bench.validation.check import VERDICTS, ReferenceCheck, value_text
 from perimetry.bench.validation.nets import DEPTHS, averaging_stack, linear_resnet50, slim_resnet
-from perimetry.bench.validation.validate import render, validate
-from perimetry.suites.architecture.windows import Window
+from perimetry.bench.validation.validate import render_validation, run_validation
+from perimetry.suites.architecture.windows import LayerWindow
 from perimetry.suites.measuring import phases
 
 
 @pytest.fixture(scope="module")
 def quick():
-    return validate(quick=True)
+    return run_validation(quick=True)
 
 
 def check(ours, reference=2.0, **options):
-    return Check("group", "what | where", "a paper", reference, ours, "function()", **options)
+    return ReferenceCheck(
+        "group", "what | where", "a paper", reference, ours, "function()", **options
+    )
 
 
 def test_every_quick_check_agrees_or_differs_as_its_explanation_predicts(quick):
@@ -28,7 +30,7 @@ def test_every_quick_check_agrees_or_differs_as_its_explanation_predicts(quick):
 
 
 def test_every_source_of_the_protocol_is_compared(quick):
-    text = render(quick)
+    text = render_validation(quick)
     for name in ("Araujo", "Luo", "Perone", "Odena", "Alsallakh", "Kim", "closed form", "planted"):
         assert name in text
     assert len({(c.group, c.what, c.source) for c in quick}) == len(quick)
@@ -69,7 +71,7 @@ def test_an_explanation_without_a_prediction_is_refused():
 
 
 def test_the_page_shows_a_planted_wrong_number_as_differing():
-    page = render([check(2.0), check(7.0), check(3.0, because="of that", predicted=3.0)])
+    page = render_validation([check(2.0), check(7.0), check(3.0, because="of that", predicted=3.0)])
     rows = [line for line in page.splitlines() if "what \\| where" in line]
     assert ["**differs**" in row for row in rows] == [False, True, False]
     assert "| **all** | 3 | 1 | 1 | 1 |" in " ".join(page.split())
@@ -77,7 +79,7 @@ def test_the_page_shows_a_planted_wrong_number_as_differing():
 
 
 def test_the_page_is_markdown_with_one_table_for_each_group():
-    page = render([check(2.0), check((1.0, 0.25), (1.0, 0.25))])
+    page = render_validation([check(2.0), check((1.0, 0.25), (1.0, 0.25))])
     assert page.startswith("# Validation")
     assert page.count("| computed by") == 1
     assert page.endswith("\n")
@@ -89,11 +91,11 @@ def test_the_page_is_markdown_with_one_table_for_each_group():
     ("value", "text"), [(483.0, "483"), (0.44444, "0.4444"), ((1.0, 2.5), "1, 2.5"), (1e-18, "0")]
 )
 def test_values_are_shown_to_four_digits(value, text):
-    assert shown(value) == text
+    assert value_text(value) == text
 
 
 def test_a_wrong_implementation_turns_the_known_answers_red(monkeypatch):
-    monkeypatch.setattr(Window, "coverage", lambda self: np.ones(self.stride))
+    monkeypatch.setattr(LayerWindow, "coverage", lambda self: np.ones(self.stride))
     verdicts = [c.verdict for c in validation_known._windows()]
     assert verdicts.count("differs") >= 4
 
@@ -131,7 +133,7 @@ def test_the_planted_truths_are_those_of_the_profile(profile, period):
     plant = validation_coverage.PROFILES[profile](period)
     plant = plant / plant.mean()
     truths = validation_coverage.phase_truths(plant, np.tile(plant, (5, 5)))
-    assert truths["weakest"] == pytest.approx(float(phases.weakest(plant)))
+    assert truths["weakest"] == pytest.approx(float(phases.least_sensitive(plant)))
     assert truths["imbalance"] == pytest.approx(float(phases.imbalance(plant)))
     assert truths["ratio"] == pytest.approx(float(phases.ratio(plant)))
     assert truths["by_period_2"] == pytest.approx(float(phases.by_period(plant)[2]))

@@ -35,8 +35,8 @@ class ToyModel:
     side: int = 16
     source: dict[str, str] = field(default_factory=lambda: {"runtime": "toy"})
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    gradients: str | None = None
-    spatial: str | None = None
+    why_no_gradients: str | None = None
+    why_not_spatial: str | None = None
     members: int = 1
     original: Any = None
     treatment: Treatment | None = None

@@ -19,7 +19,7 @@ Kind = Literal["conv2d", "max_pool2d", "avg_pool2d"]
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class StridedCall:
     """One call of a convolution or pool over `x` (..., channels, height, width)."""
 
     kind: Kind
@@ -61,7 +61,7 @@ def _plane(tensor: Tensor) -> Pair:
         return int(rows), int(columns)
 
 
-def refusal(call: Call, fill: Fill, owned: bool) -> str | None:
+def why_not_padded(call: StridedCall, fill: Fill, owned: bool) -> str | None:
     """Why `fill` leaves an uneven call alone, or None. `owned`: the weight is the layer's own."""
     if grown_kernel(call.kernel, call.stride, "box", call.dilation) == call.kernel:
         return (
@@ -79,13 +79,13 @@ def refusal(call: Call, fill: Fill, owned: bool) -> str | None:
     return None
 
 
-def settled_fill(call: Call, fill: Fill, owned: bool) -> Fill:
+def settled_fill(call: StridedCall, fill: Fill, owned: bool) -> Fill:
     """The fill a call really gets: a kernel that is fixed or computed cannot be drawn anew."""
     return "box" if fill == "fresh" and call.kind == "conv2d" and not owned else fill
 
 
 @dataclass(frozen=True)
-class Growth:
+class CallGrowth:
     """How a call grows: its kernel and the rows to add in front and at the end, per axis."""
 
     kernel: Pair
@@ -98,7 +98,9 @@ class Growth:
         return (self.front[1], self.end[1], self.front[0], self.end[0])
 
 
-def growth(call: Call, kernel: Pair, fill: Fill, by_hand: tuple[Pair, Pair]) -> Growth:
+def call_growth(
+    call: StridedCall, kernel: Pair, fill: Fill, by_hand: tuple[Pair, Pair]
+) -> CallGrowth:
     """Size up `call` for the grown `kernel`.
 
     `by_hand` is what the layer itself has just padded, (before, after) of rows and of columns.
@@ -115,4 +117,4 @@ def growth(call: Call, kernel: Pair, fill: Fill, by_hand: tuple[Pair, Pair]) -> 
             call.size[axis], k, kernel[axis], s, p, p, d, ceil_mode=call.ceil_mode
         )
         end[axis] = max(0, missing - front[axis])
-    return Growth(kernel, (front[0], front[1]), (end[0], end[1]))
+    return CallGrowth(kernel, (front[0], front[1]), (end[0], end[1]))

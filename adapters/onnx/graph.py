@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from ..errors import NotApplicableError
-from .files.read import STANDARD, plain, standard_opset
+from .files.read import STANDARD, printable, standard_opset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,7 +66,7 @@ class Node:
 
     def label(self) -> str:
         """Operator and name, fit to be shown."""
-        return f"{plain(self.op)} node {plain(self.name or self.outputs[0])!r}"
+        return f"{printable(self.op)} node {printable(self.name or self.outputs[0])!r}"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Mode:
 
 
 @dataclass(frozen=True)
-class Call:
+class OperatorCall:
     """What an operator may ask besides its input tensors."""
 
     node: Node
@@ -153,7 +153,8 @@ def to_tensor(proto: onnx.TensorProto) -> Tensor:
         array = array.astype(np.int8)
     if array.dtype.kind not in "biuf":
         raise NotApplicableError(
-            f"tensor {plain(proto.name)!r} holds {array.dtype.name}, which has no gradient route"
+            f"tensor {printable(proto.name)!r} holds {array.dtype.name}, which has no gradient "
+            "route"
         )
     return torch.from_numpy(np.array(array))
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotApplicableError
-from .graph import Call, Graph, Mode, Node, read_graph
+from .graph import Graph, Mode, Node, OperatorCall, read_graph
 from .operators.elementwise import OPERATORS
 
 if TYPE_CHECKING:
@@ -89,17 +89,19 @@ def plan(graph: Graph, want: Sequence[str]) -> list[Step]:
 def execute(steps: Iterable[Step], scope: dict[str, Tensor], mode: Mode) -> None:
     """Run `steps`, reading from and writing to `scope`."""
     for node, done in steps:
-        for name, value in zip(node.outputs, apply(node, scope, mode), strict=False):
+        for name, value in zip(node.outputs, run_node(node, scope, mode), strict=False):
             scope[name] = value
         for name in done:
             scope.pop(name, None)
 
 
-def apply(node: Node, scope: Mapping[str, Tensor], mode: Mode) -> tuple[Any, ...]:
+def run_node(node: Node, scope: Mapping[str, Tensor], mode: Mode) -> tuple[Any, ...]:
     """Run one node; an error carries the node's name as a note."""
     inputs = [scope[name] if name else None for name in node.inputs]
     try:
-        out = OPERATORS[node.op](Call(node, mode, scope, partial(_subgraph, scope, mode)), *inputs)
+        out = OPERATORS[node.op](
+            OperatorCall(node, mode, scope, partial(_subgraph, scope, mode)), *inputs
+        )
     except NotApplicableError:
         raise
     except Exception as error:
@@ -134,7 +136,7 @@ def fold_constants(graph: Graph, mode: Mode, *, keep: bool = False) -> Graph:
             kept.append(replace(node, constant=frozenset(node.inputs) & constants.keys()))
             continue
         with torch.no_grad():
-            values = apply(node, constants, mode)
+            values = run_node(node, constants, mode)
         if sum(v.numel() for v in values if isinstance(v, Tensor)) > FOLD_LIMIT:
             kept.append(node)
         else:

@@ -18,15 +18,15 @@ from ..errors import NO_GRADIENTS, InputError, ModelFileError, NotApplicableErro
 from ..feature_grid import Grid
 from ..input_spec import InputSpec
 from ..model import Model, Outputs, Precision
-from ..padding_mode import Border
-from ..resizing import resize
+from ..padding_mode import PaddingMode
+from ..resizing import resize_images
 from ..treatment import Fill, Treatment
 from .analysis.integer_maps import expose_levels
 from .analysis.stages import graph_filters, stage_grids
-from .analysis.target import find_target, named_target
-from .files.read import plain
-from .gradient_check.subject import Subject, Verdict, as_float, outputs_to_check
-from .gradient_check.verify import verify
+from .analysis.target import find_graph_target, named_graph_target
+from .files.read import printable
+from .gradient_check.subject import CheckTarget, GradientVerdict, as_float, outputs_to_check
+from .gradient_check.verify import verify_gradients
 from .graph import Mode
 from .inputs.batch_axis import settle_batch
 from .inputs.outputs import example, first_output, precision_of
@@ -81,7 +81,7 @@ class OnnxModel:
             proto, image.name, outputs, feed(example(spec, 2), spec), image.dims[0]
         )
         self.target = self._locate(target, outputs[0])
-        self.spatial = None if self.target else NO_MAP
+        self.why_not_spatial = None if self.target else NO_MAP
         session = self._session(tuple(outputs))
         self.source = {**source, "provider": session.provider}
 
@@ -89,8 +89,8 @@ class OnnxModel:
         x = feed(example(self.spec, self._batch or 1), self.spec)
         size = (self.spec.height, self.spec.width)
         if name is not None:
-            return named_target(self.graph, self.image, name, x, size)
-        return find_target(self.graph, self.image, output, x, size)
+            return named_graph_target(self.graph, self.image, name, x, size)
+        return find_graph_target(self.graph, self.image, output, x, size)
 
     def is_on_every_path(self, name: str) -> bool:
         """Whether every path from the image to the output passes through the tensor `name`."""
@@ -107,15 +107,15 @@ class OnnxModel:
         return Interpreter(self.graph, Mode(dtype=self._dtype, device=self.device))
 
     @cached_property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> GradientVerdict:
         """Whether the gradient route agrees with onnxruntime on this file; measured once."""
         try:
             interpreter = self.interpreter
         except PerimetryError as error:
-            return Verdict(str(error))
+            return GradientVerdict(str(error))
         logits = [self._output] if self._output else []
         bytes_in = self.spec.dtype == "uint8"
-        subject = Subject(
+        subject = CheckTarget(
             proto=as_float(self.graph, self.image) if bytes_in else self.graph,
             interpreter=interpreter,
             spec=replace(self.spec, dtype="float32") if bytes_in else self.spec,
@@ -125,7 +125,7 @@ class OnnxModel:
             straight_through=any(n.op in STRAIGHT_THROUGH for n in interpreter.graph.walk()),
             batch=self._batch or 1,
         )
-        verdict = verify(subject, example(self.spec, 1))
+        verdict = verify_gradients(subject, example(self.spec, 1))
         self._measured.append(verdict.note())
         if subject.straight_through and verdict.reason is None:
             self._measured.append("quantised: the gradient is the straight-through one")
@@ -133,7 +133,7 @@ class OnnxModel:
         return verdict
 
     @cached_property
-    def gradients(self) -> str | None:
+    def why_no_gradients(self) -> str | None:
         """None when gradients can be trusted, else the reason why not, with the node at fault."""
         reason = self.verdict.reason
         return None if reason is None else f"{NO_GRADIENTS}{reason}"
@@ -151,9 +151,9 @@ class OnnxModel:
         be trusted.
         """
         if target and self.target is None:
-            raise NotApplicableError(self.spatial or "")
-        if x.requires_grad and self.gradients is not None:
-            raise NotApplicableError(self.gradients)
+            raise NotApplicableError(self.why_not_spatial or "")
+        if x.requires_grad and self.why_no_gradients is not None:
+            raise NotApplicableError(self.why_no_gradients)
         names = [self.target.name] if target and self.target else []
         names += [self._output] if logits and self._output else []
         if not names:
@@ -188,7 +188,7 @@ class OnnxModel:
         from .skeleton.skeleton import OnnxSkeleton
 
         if self.target is None:
-            raise NotApplicableError(self.spatial or "")
+            raise NotApplicableError(self.why_not_spatial or "")
         skeleton = OnnxSkeleton(self.graph, self.image, self.target, self.spec.layout, self._energy)
         note = f"structure: {len(skeleton.body.folded)} batch norms folded by the exporter assumed"
         if skeleton.body.folded and note not in self.notes:
@@ -240,14 +240,14 @@ class OnnxModel:
             twin.target = twin._locate(name, output)
             twin.run(example(twin.spec, 1), target=name is not None, logits=True)
 
-        resize(attempt, (height, width), self)
+        resize_images(attempt, (height, width), self)
         twin.original = self.original.resized(height, width) if self.original else None
         return twin
 
     @cached_property
     def _stages(self) -> list[Grid]:
         if self.target is None:
-            raise NotApplicableError(self.spatial or "")
+            raise NotApplicableError(self.why_not_spatial or "")
         x = feed(example(self.spec, self._batch or 1), self.spec)
         size = (self.spec.height, self.spec.width)
         return stage_grids(self.graph, self.image, self.target, x, size)
@@ -261,7 +261,7 @@ class OnnxModel:
         """Stored kernels of the 2-D convolutions, by node name; see `Model.filters`."""
         return graph_filters(self.graph)
 
-    def bordered(self, border: Border) -> OnnxModel:
+    def with_padding_mode(self, border: PaddingMode) -> OnnxModel:
         """A twin that continues its maps by `border` in place of padding; see `Model.bordered`."""
         x = feed(example(self.spec, self._batch or 1), self.spec)
         proto, found = exchange(self.graph, border, {self.image: x})
@@ -275,7 +275,7 @@ class OnnxModel:
         names = (self._output or self._first, *([self.target.name] if self.target else []))
         x = feed(example(self.spec, self._batch or 1), self.spec)
         old, new = (m._session(names).run({self.image: x}) for m in (self, twin))
-        changed = [plain(n) for n in names if old[n].shape != new[n].shape]
+        changed = [printable(n) for n in names if old[n].shape != new[n].shape]
         if changed:
             raise ModelFileError(f"the changed graph gives other shapes of {', '.join(changed)}")
 

@@ -11,8 +11,8 @@ import torch
 from ..errors import InputError
 from ..input_spec import InputSpec
 from ..model import Precision
-from .files.read import plain, read_model, standard_opset, tensors_digest
-from .inputs.declaration import read_beside, read_statement
+from .files.read import graph_tensors_digest, printable, read_model, standard_opset
+from .inputs.declaration import read_beside, read_declaration
 from .inputs.fixed_inputs import fix_inputs
 from .inputs.outputs import like_logits, logits_output
 from .inputs.size import fit_size, take_size
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from .inputs.declaration import Statement
+    from .inputs.declaration import InputDeclaration
 
 
 def open_onnx(
@@ -60,7 +60,7 @@ def open_onnx(
     place = pick_device(device)
     raw, digest = read_model(path)
     given = {**({"size": list(size)} if size else {}), **(inputs or {})}
-    said = read_statement(given).over(read_beside(path))
+    said = read_declaration(given).over(read_beside(path))
     proto = fix_inputs(raw, said.fixed, said.image)
     image = image_input(proto, said.image)
     stated = spec or fit_size(proto, image, said.apply(read_spec(proto, image)))
@@ -72,7 +72,7 @@ def open_onnx(
     model = OnnxModel(
         proto,
         reference=str(path),
-        source=source | ({"inputs": plain(json.dumps(inputs), 2000)} if inputs else {}),
+        source=source | ({"inputs": printable(json.dumps(inputs), 2000)} if inputs else {}),
         spec=stated,
         image=image,
         output=logits_output(proto, wanted),
@@ -92,9 +92,9 @@ def _source(
         "runtime": "onnxruntime",
         "file": path.name,
         "sha256": digest,
-        "tensors_sha256": tensors_digest(proto),
+        "tensors_sha256": graph_tensors_digest(proto),
         "opset": str(standard_opset(proto)),
-        "producer": plain(f"{proto.producer_name} {proto.producer_version}".strip()),
+        "producer": printable(f"{proto.producer_name} {proto.producer_version}".strip()),
         "requested_provider": providers(device)[0],
     }
 
@@ -109,7 +109,7 @@ DETOUR = "the coarsest map on the way to an output as fine as the image; name an
 MOST_NAMES = 8
 
 
-def opening_notes(model: OnnxModel, said: Statement, *, named: bool) -> list[str]:
+def opening_notes(model: OnnxModel, said: InputDeclaration, *, named: bool) -> list[str]:
     """Input, target, provider and batch; `said` was stated, `named` if the target was."""
     notes = []
     if model.spec.guessed:
@@ -118,7 +118,7 @@ def opening_notes(model: OnnxModel, said: Statement, *, named: bool) -> list[str
     notes += [stated] if stated else []
     notes.append(f"input: {describe_spec(model.spec)}")
     if model.target is not None and not (named or model.is_on_every_path(model.target.name)):
-        notes.append(f"target {plain(model.target.name)!r}: {DETOUR}")
+        notes.append(f"target {printable(model.target.name)!r}: {DETOUR}")
     source = model.source
     if source["provider"] != source["requested_provider"]:
         notes.append(
@@ -132,7 +132,7 @@ def opening_notes(model: OnnxModel, said: Statement, *, named: bool) -> list[str
 
 def several_logits(proto: onnx.ModelProto) -> list[str]:
     """That the logits were chosen, where several outputs have their form."""
-    names = [repr(plain(name)) for name in like_logits(proto)]
+    names = [repr(printable(name)) for name in like_logits(proto)]
     if len(names) < 2:
         return []
     others = " or ".join(names[1 : MOST_NAMES + 1])

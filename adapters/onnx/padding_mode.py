@@ -15,17 +15,17 @@ from onnx import helper, numpy_helper
 
 from ..padding_mode import MEAN, check_border, notes, too_small
 from .analysis.node_facts import KINDS, QUANTISED, Facts, operator_of
-from .files.read import plain
+from .files.read import printable
 from .inputs.batch_axis import SLICE_INPUTS
 from .kernel_padding.rewrite import PAD_INPUTS, set_attribute
-from .kernel_padding.sites import Site, read_site
+from .kernel_padding.sites import StridedNode, read_site
 from .operators.convolution import same_padding
 from .session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..padding_mode import Border
+    from ..padding_mode import PaddingMode
 
 
 MODES = {"reflect": "reflect", "replicate": "edge"}
@@ -54,11 +54,11 @@ class _Continued:
 
     @property
     def name(self) -> str:
-        return plain(self.node.name or self.node.output[0])
+        return printable(self.node.name or self.node.output[0])
 
 
 def exchange(
-    proto: onnx.ModelProto, border: Border, feeds: Mapping[str, Any]
+    proto: onnx.ModelProto, border: PaddingMode, feeds: Mapping[str, Any]
 ) -> tuple[onnx.ModelProto, list[str]]:
     """A copy of `proto` whose layers continue their input by `border`; and notes about it.
 
@@ -79,7 +79,7 @@ def exchange(
 
 
 def _padding_layers(
-    proto: onnx.ModelProto, border: Border, feeds: Mapping[str, Any]
+    proto: onnx.ModelProto, border: PaddingMode, feeds: Mapping[str, Any]
 ) -> tuple[dict[str, _Continued], dict[str, str]]:
     """The layers to exchange, by output; and the names of those to leave, with the reason."""
     facts = Facts(proto)
@@ -89,7 +89,7 @@ def _padding_layers(
         op = operator_of(node)
         site = read_site(node, facts) if op in KINDS else None
         if op in QUANTISED and any(_attribute(node, "pads")):
-            left[plain(node.name or node.output[0])] = "its zeros are whole numbers of its own"
+            left[printable(node.name or node.output[0])] = "its zeros are whole numbers of its own"
         layer = None if site is None else _layer(site, facts, sizes)
         if site is None or layer is None:
             continue
@@ -122,7 +122,9 @@ def _attribute(node: onnx.NodeProto, name: str) -> Sequence[int]:
     return next((list(a.ints) for a in node.attribute if a.name == name), [])
 
 
-def _layer(site: Site, facts: Facts, sizes: Mapping[str, tuple[int, ...]]) -> _Continued | None:
+def _layer(
+    site: StridedNode, facts: Facts, sizes: Mapping[str, tuple[int, ...]]
+) -> _Continued | None:
     """What `site` pads, its own and by hand; None when it pads nothing."""
     call, source = site.call, site.node.input[0]
     pads = site.pads
@@ -140,7 +142,7 @@ def _layer(site: Site, facts: Facts, sizes: Mapping[str, tuple[int, ...]]) -> _C
     return _Continued(site.node, source, (rows, columns), total) if any(total) else None
 
 
-def _refusal(site: Site, layer: _Continued, border: Border) -> str | None:
+def _refusal(site: StridedNode, layer: _Continued, border: PaddingMode) -> str | None:
     """Why a layer keeps its padding, or None."""
     if site.call.ceil_mode:
         return "it rounds its number of windows up, which padding of its own would change"
@@ -152,7 +154,9 @@ def _refusal(site: Site, layer: _Continued, border: Border) -> str | None:
     return too_small(border, (max(top, bottom), max(left, right)), layer.size)
 
 
-def _continue(proto: onnx.ModelProto, layer: _Continued, border: Border) -> list[onnx.NodeProto]:
+def _continue(
+    proto: onnx.ModelProto, layer: _Continued, border: PaddingMode
+) -> list[onnx.NodeProto]:
     """The nodes in place of `layer`: its input continued, then itself without padding."""
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     build = _Builder(proto.graph, f"{layer.node.output[0]}/border", opset)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from ..errors import InputError, ModelFileError
-from .files.read import LIMIT, plain
+from .files.read import LIMIT, printable
 from .paths import reads
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
     cut.ir_version = proto.ir_version
     cut.opset_import.extend(proto.opset_import)
     graph = cut.graph
-    graph.name = plain(proto.graph.name)
+    graph.name = printable(proto.graph.name)
     graph.node.extend(reversed(nodes))
     unread = {i.name for i in proto.graph.initializer} - needed
     graph.input.extend(i for i in proto.graph.input if i.name not in unread)
@@ -129,8 +129,10 @@ def _tensor(value: Any) -> Tensor:
 
 
 def _cannot_run(feeds: Mapping[str, Any], error: Exception) -> InputError:
-    shapes = {plain(name): list(value.shape) for name, value in feeds.items()}
-    return InputError(f"onnxruntime cannot run inputs of shape {shapes}: {plain(str(error), 300)}")
+    shapes = {printable(name): list(value.shape) for name, value in feeds.items()}
+    return InputError(
+        f"onnxruntime cannot run inputs of shape {shapes}: {printable(str(error), 300)}"
+    )
 
 
 def providers(device: torch.device | None) -> list[str]:
@@ -165,7 +167,9 @@ def _open(data: bytes, device: torch.device | None, *, optimise: bool) -> Any:
             **fallback,
         )
     except Exception as error:
-        raise ModelFileError(f"onnxruntime refuses the graph: {plain(str(error), 300)}") from error
+        raise ModelFileError(
+            f"onnxruntime refuses the graph: {printable(str(error), 300)}"
+        ) from error
 
 
 def _options(ort: Any, *, optimise: bool) -> Any:

@@ -20,18 +20,18 @@ from ..errors import InputError, NotApplicableError
 from ..feature_grid import Grid
 from ..input_spec import InputSpec
 from ..model import Outputs, Precision
-from ..padding_mode import Border
-from ..resizing import resize
+from ..padding_mode import PaddingMode
+from ..resizing import resize_images
 from ..treatment import UNTOUCHED, Fill, Treatment
 from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
-from .kernel_padding.padded_model import Padding, images_to_fit, pad_body
+from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
 from .members import WeightSets
 from .padding_mode import active, survey
 from .skeleton import Skeleton, light_copy
 from .stages import module_filters, record_stages
 from .target import blank_input, first_logits, laid_out, locate, run_both, run_target
-from .weights import calibrate_norms, match_norms, tensors_digest
+from .weights import calibrate_norms, match_norms, module_tensors_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,7 +65,7 @@ class TorchModel:
         self.device = device
         self.source = source
         self.members = members
-        self.gradients: str | None = None
+        self.why_no_gradients: str | None = None
         self.original: TorchModel | None = None
         self.treatment: Treatment | None = None
         self.notes: list[str] = []
@@ -76,13 +76,15 @@ class TorchModel:
         self._dtype = torch.float64 if precision == "float64" else torch.float32
         self._fast = precision == "bfloat16"
         self._body: nn.Module | None = None
-        self._padding: Padding | None = None
-        self._border: Border | None = None
+        self._padding: ModelPadding | None = None
+        self._border: PaddingMode | None = None
         self._sets = WeightSets(members)
         self._light: nn.Module | None = None
         self._pairs: Pairs | None = None
         self.target = self._locate(target, prefix)
-        self.spatial = None if self.target else "no layer gives a grid of units for this input size"
+        self.why_not_spatial = (
+            None if self.target else "no layer gives a grid of units for this input size"
+        )
 
     def select(self, member: int, x: Tensor) -> None:
         """Load weight set `member` (0 to `members` - 1); `x` (images, ...) calibrates norms.
@@ -99,7 +101,7 @@ class TorchModel:
     def run(self, x: Tensor, *, target: bool = True, logits: bool = False) -> Outputs:
         """One pass over `x`; see `Model.run`. Raises `NotApplicableError` without a target."""
         if target and self.target is None:
-            raise NotApplicableError(self.spatial or "")
+            raise NotApplicableError(self.why_not_spatial or "")
         grad, guard = torch.set_grad_enabled(x.requires_grad), contiguous_norm_gradients(x)
         with grad, guard, active(self._border):
             module = self._faster() if self._fast and x.requires_grad else self.module()
@@ -110,7 +112,7 @@ class TorchModel:
     def skeleton(self) -> nn.Module:
         """A light copy that maps `x` to the target; see `Model.skeleton`."""
         if self.target is None:
-            raise NotApplicableError(self.spatial or "")
+            raise NotApplicableError(self.why_not_spatial or "")
         if self._body is None:
             self._body = _weightless(self._shell)
         return Skeleton(self._body, self.target)
@@ -125,7 +127,9 @@ class TorchModel:
     ) -> TorchModel:
         """The kernel-padded twin; see `Model.padded`."""
         if fill == "fit":
-            images = images_to_fit(images, trained=not self._calibrated, spatial=self.spatial)
+            images = check_fit_images(
+                images, trained=not self._calibrated, why_not_spatial=self.why_not_spatial
+            )
         twin = self._twin(WeightSets(self.members))
         twin.original = self
         seen = images if fill == "fit" else None
@@ -141,7 +145,7 @@ class TorchModel:
             twin.notes.append("norm statistics re-estimated: outputs match the original's moments")
         return twin
 
-    def _grown(self, pad: Callable[..., Padding]) -> tuple[nn.Module, Padding]:
+    def _grown(self, pad: Callable[..., ModelPadding]) -> tuple[nn.Module, ModelPadding]:
         """The weightless body as `pad` grows it; by real weights where a forward needs them."""
         body = _weightless(self._shell)
         try:
@@ -162,21 +166,21 @@ class TorchModel:
             twin.spec = replace(self.spec, height=height, width=width)
             twin.target = twin._locate(name, prefix)
 
-        resize(attempt, (height, width), self)
+        resize_images(attempt, (height, width), self)
         twin.original = self.original.resized(height, width) if self.original else None
         return twin
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """The last spatial map at each resolution; see `Model.stages`."""
         if self.target is None:
-            raise NotApplicableError(self.spatial or "")
+            raise NotApplicableError(self.why_not_spatial or "")
         return record_stages(self.module(), lambda: self.run(x.detach()), x, self.target)
 
     def filters(self) -> dict[str, Tensor]:
         """Learned kernels of the 2-D convolutions, by layer name; see `Model.filters`."""
         return module_filters(self.module())
 
-    def bordered(self, border: Border) -> TorchModel:
+    def with_padding_mode(self, border: PaddingMode) -> TorchModel:
         """A twin that continues its maps by `border` in place of padding; see `Model.bordered`."""
         module, x = self.module(), self.spec.blank()
         found = survey(module, lambda: self.run(x, target=self.target is not None), border)
@@ -310,7 +314,7 @@ def wrap(
         )
     frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
     spec = spec or guess_spec(frozen, size)
-    digest = tensors_digest(frozen)
+    digest = module_tensors_digest(frozen)
     if precision != "float64":
         frozen = frozen.float()
     model = TorchModel(

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..kernel_padding.call import Call
-from ..padding_mode import MEAN, Border, check_border, notes, too_small
+from ..kernel_padding.call import StridedCall
+from ..padding_mode import MEAN, PaddingMode, check_border, notes, too_small
 from .kernel_padding.calls import read_call
 from .kernel_padding.trace import tracked
 
@@ -45,7 +45,7 @@ class _ByHand:
     mode: str
     value: Any
 
-    def pads_for(self, call: Call) -> bool:
+    def pads_for(self, call: StridedCall) -> bool:
         """Whether this is the padding of `call` and not a part of the network's arithmetic."""
         if self.out is not call.x:
             return False
@@ -59,7 +59,9 @@ class Borders(TorchFunctionMode):
     `exchanged` and `left` name the layers; `stack` holds the names of the modules that are running.
     """
 
-    def __init__(self, border: Border, stack: list[tuple[str, nn.Module]] | None = None) -> None:
+    def __init__(
+        self, border: PaddingMode, stack: list[tuple[str, nn.Module]] | None = None
+    ) -> None:
         super().__init__()
         self.border = border
         self.stack = stack or []
@@ -87,7 +89,7 @@ class Borders(TorchFunctionMode):
             mode, value = given.get("mode", "constant"), given.get("value")
             self._by_hand = _ByHand(out, given["input"], pads, mode, value)
 
-    def _continued(self, call: Call, same: Pads) -> Tensor | None:
+    def _continued(self, call: StridedCall, same: Pads) -> Tensor | None:
         """The output of `call` over its continued input, or None where it stays as it is."""
         (rows, columns), source = call.padding, call.x
         pads = _add(same, (columns, columns, rows, rows))
@@ -96,7 +98,7 @@ class Borders(TorchFunctionMode):
         if not any(pads):
             return None
         name = self.stack[-1][0] if self.stack else ""
-        reason = refusal(call, self.border, pads, (source.shape[-2], source.shape[-1]))
+        reason = why_padding_is_kept(call, self.border, pads, (source.shape[-2], source.shape[-1]))
         if reason is not None:
             self.left[name] = reason
             return None
@@ -109,7 +111,7 @@ def _add(one: Pads, other: Pads) -> Pads:
     return left, right, top, bottom
 
 
-def _same(args: tuple[Any, ...], kwargs: Mapping[str, Any], call: Call) -> Pads:
+def _same(args: tuple[Any, ...], kwargs: Mapping[str, Any], call: StridedCall) -> Pads:
     """The padding of a convolution called with padding="same": the odd one at the end."""
     given = kwargs.get("padding", args[4] if len(args) > 4 else 0)
     if call.kind != "conv2d" or given != "same":
@@ -118,7 +120,9 @@ def _same(args: tuple[Any, ...], kwargs: Mapping[str, Any], call: Call) -> Pads:
     return columns // 2, columns - columns // 2, rows // 2, rows - rows // 2
 
 
-def refusal(call: Call, border: Border, pads: tuple[int, ...], size: tuple[int, int]) -> str | None:
+def why_padding_is_kept(
+    call: StridedCall, border: PaddingMode, pads: tuple[int, ...], size: tuple[int, int]
+) -> str | None:
     """Why a call over `size` (rows, columns) keeps its padding `pads`, or None."""
     if call.ceil_mode:
         return "it rounds its number of windows up, which padding of its own would change"
@@ -130,7 +134,7 @@ def refusal(call: Call, border: Border, pads: tuple[int, ...], size: tuple[int, 
     return too_small(border, (max(top, bottom), max(left, right)), size)
 
 
-def _run(call: Call, x: Tensor) -> Tensor:
+def _run(call: StridedCall, x: Tensor) -> Tensor:
     """Make `call` over `x`, which needs no padding any more."""
     if call.weight is not None:
         return F.conv2d(x, call.weight, call.bias, call.stride, 0, call.dilation, call.groups)
@@ -139,12 +143,12 @@ def _run(call: Call, x: Tensor) -> Tensor:
     return F.avg_pool2d(x, call.kernel, call.stride, 0, divisor_override=call.divisor)
 
 
-def active(border: Border | None) -> contextlib.AbstractContextManager[Any]:
+def active(border: PaddingMode | None) -> contextlib.AbstractContextManager[Any]:
     """The mode for one pass; nothing for None."""
     return contextlib.nullcontext() if border is None else Borders(border)
 
 
-def survey(module: nn.Module, run: Callable[[], Any], border: Border) -> list[str]:
+def survey(module: nn.Module, run: Callable[[], Any], border: PaddingMode) -> list[str]:
     """What exchanging does to the layers that `run()` calls, as notes for the record.
 
     Raises `NotApplicableError` when no layer can be exchanged.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..feature_grid import Falling, Grid, find_grid
+from ..feature_grid import Grid, StageCollector, find_grid
 from ..model import Outputs
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def _every_grid(module: nn.Module, x: Tensor, found: Falling[tuple[str, Tensor]]) -> Iterator[None]:
+def _every_grid(
+    module: nn.Module, x: Tensor, found: StageCollector[tuple[str, Tensor]]
+) -> Iterator[None]:
     """Note every layer that gives a grid of units for each image of `x`."""
     size = (x.shape[2], x.shape[3])
 
@@ -44,7 +46,7 @@ def record_stages(
 
     `run` passes `x` (batch, channels, height, width) through `module` up to `target`.
     """
-    found: Falling[tuple[str, Tensor]] = Falling()
+    found: StageCollector[tuple[str, Tensor]] = StageCollector()
     with _every_grid(module, x, found), torch.no_grad():
         out = run().target
     assert out is not None  # noqa: S101 - there is a target

@@ -45,8 +45,8 @@ def locate(
         try:
             with torch.no_grad():
                 if name is None:
-                    return quickly(partial(find_target, module, x, prefix))
-                return quickly(partial(named_target, module, x, name, prefix))
+                    return quickly(partial(find_module_target, module, x, prefix))
+                return quickly(partial(named_module_target, module, x, name, prefix))
         except PerimetryError:
             raise
         except Exception as error:  # a foreign forward may raise anything
@@ -69,7 +69,7 @@ def laid_out(x: Tensor, spec: InputSpec) -> Tensor:
     return x.permute(0, 2, 3, 1) if spec.layout == "NHWC" else x
 
 
-def find_target(module: nn.Module, x: Tensor, prefix: int | None = None) -> Grid | None:
+def find_module_target(module: nn.Module, x: Tensor, prefix: int | None = None) -> Grid | None:
     """Find the last spatial feature map of `module` by one pass over `x`.
 
     `forward_features` wins where the module has it; else the last module call, in order of
@@ -96,7 +96,7 @@ def find_target(module: nn.Module, x: Tensor, prefix: int | None = None) -> Grid
     return found[-1] if found else None
 
 
-def named_target(module: nn.Module, x: Tensor, name: str, prefix: int | None = None) -> Grid:
+def named_module_target(module: nn.Module, x: Tensor, name: str, prefix: int | None = None) -> Grid:
     """The grid that the layer called `name` gives for `x`.
 
     Raises `UnknownNameError` when there is no such layer, `NotApplicableError` when its output is

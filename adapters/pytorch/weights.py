@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def tensors_digest(module: nn.Module) -> str:
+def module_tensors_digest(module: nn.Module) -> str:
     """Sha256 over names, types, shapes and bytes of all entries of the state dict.
 
     Raises `InputError` for entries without bytes.

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import complain, told, width
+from .options import report_errors, warn_unreadable, width
 
 if TYPE_CHECKING:
     from ..comparison.compare import Comparison
-    from ..execution.rerun import Tools
+    from ..execution.rerun import RunOptions
     from ..regression.tolerances import Tolerances
 
 
@@ -99,7 +99,7 @@ def compare(
     time_limit: Limit = 1800,
 ) -> None:
     """Set models side by side: every one against the first, paired image by image."""
-    with told():
+    with report_errors():
         from ..comparison.compare import compare as make
         from ..execution.settings import FIT_DEFAULT, Settings
 
@@ -119,7 +119,7 @@ def compare(
             stages=stages,
             tools=tools(device, batch, time_limit),
         )
-        complain(found.problems)
+        warn_unreadable(found.problems)
         typer.echo(_shown(found, form, every=every), nl=False)
         if maps is not None:
             _draw(found, maps)
@@ -154,10 +154,10 @@ def check(
     time_limit: Limit = 1800,
 ) -> None:
     """Regression gate: exit code 0 not shown to differ, 1 regressed, 2 could not measure."""
-    with told(UNMEASURED):
+    with report_errors(UNMEASURED):
         from ..output.files import write_text
         from ..regression import check as gate
-        from ..regression.report import on_github, to_junit, to_text
+        from ..regression.report import check_to_text, on_github, to_junit
 
         found = gate.check(
             baseline,
@@ -170,8 +170,8 @@ def check(
             tools=tools(device, batch, time_limit),
             measure_noise=measure_noise,
         )
-        complain(found.problems)
-        typer.echo(to_text(found, width()), nl=False)
+        warn_unreadable(found.problems)
+        typer.echo(check_to_text(found, width()), nl=False)
         if junit is not None:
             write_text(junit, to_junit(found))
         for line in on_github(found):
@@ -195,8 +195,8 @@ def verify(
     time_limit: Limit = 1800,
 ) -> None:
     """Measure a published set again: exit code 0 it reproduces, 1 it does not, 2 not measurable."""
-    with told(UNMEASURED):
-        from ..regression.reproduce import verify as again
+    with report_errors(UNMEASURED):
+        from ..regression.reproduce import reproduce as again
 
         found = again(
             folder,
@@ -219,12 +219,14 @@ def _bounds(path: Path | None) -> Tolerances:
     return read_tolerances(path) if path else Tolerances()
 
 
-def tools(device: str, batch: int | None, limit_s: float) -> Tools:
+def tools(device: str, batch: int | None, limit_s: float) -> RunOptions:
     """Worker processes on the device asked for."""
-    from ..execution.rerun import Tools
+    from ..execution.rerun import RunOptions
     from ..execution.toolkit import standard
 
-    return Tools(device, batch, limit_s or None, isolated=True, progress=True, toolkit=standard)
+    return RunOptions(
+        device, batch, limit_s or None, isolated=True, progress=True, toolkit=standard
+    )
 
 
 def _shown(found: Comparison, form: Form, *, every: bool) -> str:

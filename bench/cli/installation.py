@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..execution.devices import BATCH, BENCH_IMAGES
-from .options import FAILED, Device, told, width
+from .options import FAILED, Device, report_errors, width
 
 app = typer.Typer()
 
@@ -16,10 +16,10 @@ app = typer.Typer()
 @app.command()
 def doctor() -> None:
     """Check this installation: versions, devices, clashes, known answers; exit code 1 if broken."""
-    from ..doctor import examine, to_text
+    from ..doctor import examine, health_to_text
 
     checks = examine()
-    typer.echo(to_text(checks, width()), nl=False)
+    typer.echo(health_to_text(checks, width()), nl=False)
     raise typer.Exit(int(any(check.status == "broken" for check in checks)))
 
 
@@ -34,8 +34,8 @@ def validate(
     from ..output.files import write_text
     from ..validation import validate as validation
 
-    checks = validation.validate(quick=quick)
-    text = validation.render(checks)
+    checks = validation.run_validation(quick=quick)
+    text = validation.render_validation(checks)
     if out is None:
         typer.echo(text)
     else:
@@ -86,7 +86,7 @@ def bench_(
     from ..speed.markdown import write
 
     models, suites, images = report.QUICK if quick else (report.MODELS, report.SUITES, None)
-    with told():
+    with report_errors():
         from ...suites.registry import SUITES
 
         place = devices(device)[0]
@@ -101,7 +101,7 @@ def bench_(
             rounds=rounds,
             say=lambda text: typer.echo(text, err=True),
         )
-        text = report.render(found)
+        text = report.render_speed(found)
         typer.echo(text, nl=False)
         if markdown is not None:
             write(markdown, place, text)
@@ -121,6 +121,6 @@ def schema(
     if out is None:
         typer.echo(schema_text(), nl=False)
         return
-    with told():
+    with report_errors():
         write_text(out, schema_text())
         typer.echo(f"Written: {out}")

@@ -84,7 +84,7 @@ class Grouped(TyperCommand):
 
 
 @contextmanager
-def told(code: int = FAILED) -> Iterator[None]:
+def report_errors(code: int = FAILED) -> Iterator[None]:
     """Turn an expected error into one line on standard error and an exit code."""
     from ..output.text import clean
 
@@ -95,7 +95,7 @@ def told(code: int = FAILED) -> Iterator[None]:
         raise typer.Exit(code) from error
 
 
-def complain(problems: Iterable[str]) -> None:
+def warn_unreadable(problems: Iterable[str]) -> None:
     """Say on standard error which files were left out, and why."""
     from ..output.text import clean
 

@@ -13,7 +13,18 @@ import typer
 from ...adapters.errors import InputError
 from ..execution.devices import BATCH
 from ..execution.settings import FIT_DEFAULT
-from .options import FAILED, Count, Device, FitImages, Grouped, Images, Inputs, Output, Seed, told
+from .options import (
+    FAILED,
+    Count,
+    Device,
+    FitImages,
+    Grouped,
+    Images,
+    Inputs,
+    Output,
+    Seed,
+    report_errors,
+)
 from .view import Format, show_board
 
 if TYPE_CHECKING:
@@ -34,7 +45,7 @@ class Float(StrEnum):
     bfloat16 = "bfloat16"
 
 
-class Runs(StrEnum):
+class EngineName(StrEnum):
     """Engines."""
 
     local = "local"
@@ -117,8 +128,8 @@ def run(
         int, typer.Option(min=1, help="Worker processes a device; on the CPU they share cores.")
     ] = 1,
     engine: Annotated[
-        Runs, typer.Option(help="Where to measure: on this machine, or on a Ray cluster.")
-    ] = Runs.local,
+        EngineName, typer.Option(help="Where to measure: on this machine, or on a Ray cluster.")
+    ] = EngineName.local,
     address: Annotated[
         str | None,
         typer.Option(help="Of the Ray cluster.", show_default="RAY_ADDRESS, else a new local one"),
@@ -141,13 +152,13 @@ def run(
     ] = False,
 ) -> None:
     """Audit models, with and without kernel padding, and print the board."""
-    from ...adapters.onnx.inputs.declaration import parse_pairs, read_statement
+    from ...adapters.onnx.inputs.declaration import parse_pairs, read_declaration
     from ...suites.settings import parse_options
     from ..execution.plan import Choice, expand_references, parse_fills, parse_shard
     from ..execution.settings import Settings
     from ..execution.sweep import Sweep
 
-    with told():
+    with report_errors():
         from ..execution.devices import devices
 
         settings = Settings(
@@ -163,7 +174,7 @@ def run(
             inputs=parse_pairs(inputs or (), output),
             fit_images=fit_images,
         )
-        read_statement(settings.inputs)  # a slip must not cost every file its records
+        read_declaration(settings.inputs)  # a slip must not cost every file its records
         options = replace(
             _options(devices(device), batch, time_limit, retry_failed=not keep_failed),
             workers=workers,
@@ -201,7 +212,7 @@ def demo(
     from ..execution.sweep import Sweep
     from ..records.store import Store
 
-    with told():
+    with report_errors():
         references = one.references(out, seed=seed)
         options = _options(devices(device), None, one.TIME_LIMIT_S, retry_failed=True)
         sweep = Sweep(references, one.SUITES, one.FILLS, one.settings(seed), options, out)
@@ -235,7 +246,7 @@ def pad(
     """Write the kernel-padded twin of an ONNX file, and say what that did to it."""
     from ...adapters.onnx.inputs.declaration import parse_pairs
 
-    with told():
+    with report_errors():
         from ..pad_file import pad_file
 
         report = pad_file(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import FAILED, told
+from .options import FAILED, report_errors
 
 if TYPE_CHECKING:
     from ..training.experiment import Experiment
@@ -79,7 +79,7 @@ def train(
     """Train twins with and without kernel padding, and say what difference it makes."""
     from ...adapters.timm import parse_size
 
-    with told(FAILED):
+    with report_errors(FAILED):
         from ..execution.plan import parse_fills
         from ..training.experiment import Experiment
         from ..training.trainer import Recipe
@@ -105,26 +105,26 @@ def _carry_out(experiment: Experiment, out: Path, device: str, minutes: float | 
     """Train, draw, and print the summary."""
     from ..training.figures import draw_training
     from ..training.progress import TrainingProgress
-    from ..training.report import summary
-    from ..training.study import Study
+    from ..training.report import training_summary
+    from ..training.study import TrainingStudy
     from ..training.trainer import Clock
 
-    study = Study(experiment, out, device=device)
+    study = TrainingStudy(experiment, out, device=device)
     clock = Clock(None if minutes is None else minutes * 60)
     with TrainingProgress(len(study.twins())) as progress:
         result = study.train(clock, progress.report)
     if result.records:
         draw_training(result.records, out / "pictures")
-    typer.echo(summary(result))
+    typer.echo(training_summary(result))
 
 
 @app.command()
-def samples(
+def samples_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write them.")],
 ) -> None:
     """Write the sample vendors' files that ship with the package: small trained twins as ONNX."""
     from ..samples import copy_samples
 
-    with told(FAILED):
+    with report_errors(FAILED):
         for path in copy_samples(folder):
             typer.echo(str(path))

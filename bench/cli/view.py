@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...adapters.errors import InputError
-from .options import complain, told, width
+from .options import report_errors, warn_unreadable, width
 
 if TYPE_CHECKING:
     from ..ranking.board import Board
-    from ..records.archive import Packed
+    from ..records.archive import RecordArchive
     from ..records.store import Store
 
 
@@ -70,14 +70,14 @@ def board(
     """Rank the models whose records are in DIR, or in a file that `pack` wrote."""
     from ..records.archive import open_records
 
-    with told():
+    with report_errors():
         if page is None and join is not None:
             raise InputError("--join is for the page; give --html OUT too")
         store = open_records(folder)
         if page is None:
             show_board(store, sort, form, tuple(where or ()))
             return
-        complain(store.problems())
+        warn_unreadable(store.problems())
         ranked = _board(store, sort, tuple(where or ()))
         name = title or folder.resolve().name.partition(".")[0]
         size = _write_page(ranked, page, name, join, megabytes)
@@ -93,10 +93,10 @@ def pack(
     ] = True,
 ) -> None:
     """Write the records in DIR, without maps, to one sorted file for git; `board` reads it."""
-    from ..records.archive import pack as pack_records
+    from ..records.archive import pack_records as pack_records
     from ..records.store import Store
 
-    with told():
+    with report_errors():
         if not (folder / "records").is_dir():
             raise InputError(f"{str(folder)!r} holds no records; expected a folder of a run")
         count = pack_records(Store(folder), out, tables=tables)
@@ -125,16 +125,16 @@ def show(
     """Say in words what was found of one model."""
     from functools import partial
 
-    from ..model_report.report import account, draw, open_case
+    from ..model_report.report import account, draw_maps, open_case
     from ..output.text import clean
 
-    with told():
+    with report_errors():
         case, problems = open_case(place, model, fill=kernel_padding, where=where or ())
-        complain(problems)
+        warn_unreadable(problems)
         bold = partial(typer.style, bold=True)
         typer.echo(account(case, width=width(), heading=bold), nl=False)
         if maps is not None:
-            typer.echo(f"\nDrawn: {len(draw(case, maps))} pictures in {clean(str(maps))}")
+            typer.echo(f"\nDrawn: {len(draw_maps(case, maps))} pictures in {clean(str(maps))}")
 
 
 @app.command("list")
@@ -148,34 +148,34 @@ def list_(
     from . import listing
 
     lines = {"models": listing.models, "suites": listing.suites, "metrics": listing.metrics}
-    with told():
+    with report_errors():
         typer.echo(lines[kind.value](pattern))
 
 
 def show_board(
-    store: Store | Packed, sort: str | None, form: Format, where: tuple[str, ...]
+    store: Store | RecordArchive, sort: str | None, form: Format, where: tuple[str, ...]
 ) -> None:
     """Print the board of a store, and what is wrong with its files on standard error."""
-    from ..ranking.tables import render
+    from ..ranking.tables import render_board
 
-    complain(store.problems())
+    warn_unreadable(store.problems())
     columns = width() if sys.stdout.isatty() else None
-    typer.echo(render(_board(store, sort, where), form.value, width=columns), nl=False)
+    typer.echo(render_board(_board(store, sort, where), form.value, width=columns), nl=False)
 
 
 def _write_page(board: Board, out: Path, title: str, join: Path | None, megabytes: float) -> str:
     """Write the page; its size in megabytes."""
     from ..ranking.page import join as page_join
     from ..ranking.page import page
-    from ..ranking.page.numbers import stand_ins
+    from ..ranking.page.numbers import representative_records
 
-    joined = page_join.join(join, stand_ins(board)) if join else None
+    joined = page_join.join_table(join, representative_records(board)) if join else None
     largest = round(megabytes * page.MEGABYTE)
     size = page.write_page(board, out, title=title, joined=joined, largest=largest)
     return f"{size / page.MEGABYTE:.1f}"
 
 
-def _board(store: Store | Packed, sort: str | None, where: tuple[str, ...]) -> Board:
+def _board(store: Store | RecordArchive, sort: str | None, where: tuple[str, ...]) -> Board:
     from ..ranking.board import Board
     from ..records.selection import choose
 

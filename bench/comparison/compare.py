@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import InputError, PerimetryError
 from ..execution.plan import parse_fills
-from ..execution.rerun import Folders, Order, Tools, order_of, remake
+from ..execution.rerun import Folders, RunOptions, RunSpec, rerun, run_spec_of
 from ..statistics.significance import evidence, holm
 from .compatibility import unlike
-from .fingerprint import CELL, NAME, WithFingerprint, partings
+from .fingerprint import CELL, NAME, WithFingerprint, stage_differences
 from .html import to_html
-from .result import ComparisonResult, Pair, Row, UnlikeRecordsError, _p_values
-from .sources import ONE_MODEL, Side, Wanted, open_sides
-from .text import to_cells, to_markdown, to_text
+from .result import ComparisonResult, ComparisonRow, Pair, UnlikeRecordsError, _p_values
+from .sources import ONE_MODEL, MissingAudit, Side, open_sides
+from .text import comparison_to_markdown, comparison_to_text, to_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,11 +40,11 @@ class Comparison(ComparisonResult):
 
     def text(self, *, width: int = 96, every: bool = False) -> str:
         """For a terminal; with `every`, all metrics and not only those that matter."""
-        return to_text(self, width=width, every=every)
+        return comparison_to_text(self, width=width, every=every)
 
     def markdown(self, *, every: bool = False) -> str:
         """The same as Markdown."""
-        return to_markdown(self, every=every)
+        return comparison_to_markdown(self, every=every)
 
     def cells(self) -> list[dict[str, Any]]:
         """All numbers, a flat dict for each metric of each pair."""
@@ -64,7 +64,7 @@ def compare(
     fit_images: str | None = None,
     force: bool = False,
     stages: bool = True,
-    tools: Tools | None = None,
+    tools: RunOptions | None = None,
     known: Mapping[str, Suite] | None = None,
 ) -> Comparison:
     """Compare every one of `sides` with the first; see the module's text.
@@ -77,10 +77,10 @@ def compare(
 
     >>> compare("timm:test_resnet@init", "timm:test_resnet@init+box").text()  # doctest: +SKIP
     """
-    tools = tools or Tools()
+    tools = tools or RunOptions()
     chosen = tuple(suites) if suites else None
     folders = Folders(images, fit_images)
-    wanted = Wanted(settings, chosen, tuple(where), folders, stages, tools)
+    wanted = MissingAudit(settings, chosen, tuple(where), folders, stages, tools)
     groups, problems = open_sides(sides, wanted)
     if known is None:
         known = tools.toolkit().suites
@@ -113,7 +113,7 @@ def _pair(first: Side, second: Side, known: Mapping[str, Suite], *, force: bool)
             f"{first.name} and {second.name} do not compare: {'; '.join(found)}. Measure both "
             "under the same settings, or compare them all the same with --force"
         )
-    rows: list[Row] = []
+    rows: list[ComparisonRow] = []
     gaps = [f"only {side.name} has {_named(left)}" for side, left in _alone(first, second) if left]
     for cell in shared:
         a, b = first.records[cell], second.records[cell]
@@ -160,7 +160,7 @@ def _message(record: Record) -> str:
     return record.error.message if record.error else "no reason was kept"
 
 
-def _rows(a: Record, b: Record, prefix: str, suite: Suite | None) -> list[Row]:
+def _rows(a: Record, b: Record, prefix: str, suite: Suite | None) -> list[ComparisonRow]:
     declared = {metric.name: metric for metric in suite.metrics} if suite else {}
     names = [*declared, *sorted({*a.metrics, *b.metrics} - declared.keys())]
     rows = []
@@ -169,7 +169,9 @@ def _rows(a: Record, b: Record, prefix: str, suite: Suite | None) -> list[Row]:
         found = evidence(a, b, name)
         reason = next((v.reason for v in held if v and v.reason), "measured for one only")
         known = declared.get(name)
-        rows.append(Row(f"{prefix}.{name}", known, *held, found, None if found else reason))
+        rows.append(
+            ComparisonRow(f"{prefix}.{name}", known, *held, found, None if found else reason)
+        )
     return rows
 
 
@@ -186,13 +188,13 @@ def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     return tuple(replace(pair, rows=own) for pair, own in zip(pairs, rows, strict=True))
 
 
-def _adjust(row: Row, adjusted: Iterator[float]) -> Row:
+def _adjust(row: ComparisonRow, adjusted: Iterator[float]) -> ComparisonRow:
     if row.evidence is None or row.evidence.p is None:
         return row
     return replace(row, evidence=replace(row.evidence, adjusted=next(adjusted)))
 
 
-def _with_stages(pairs: Sequence[Pair], tools: Tools, folders: Folders) -> list[Pair]:
+def _with_stages(pairs: Sequence[Pair], tools: RunOptions, folders: Folders) -> list[Pair]:
     """Open every model once and say where pairs part."""
     held: dict[int, Record | str] = {}
 
@@ -206,24 +208,24 @@ def _with_stages(pairs: Sequence[Pair], tools: Tools, folders: Folders) -> list[
         one, other = look(pair.first), look(pair.second)
         told = next((t for t in (one, other) if isinstance(t, str)), None)
         if told is None and not isinstance(one, str) and not isinstance(other, str):
-            stages = partings(one, other)
+            stages = stage_differences(one, other)
             found.append(replace(pair, stages=stages if isinstance(stages, str) else tuple(stages)))
         else:
             found.append(replace(pair, stages=told or ""))
     return found
 
 
-def _fingerprint(side: Side, tools: Tools, folders: Folders) -> Record | str:
+def _fingerprint(side: Side, tools: RunOptions, folders: Folders) -> Record | str:
     """The fingerprint of a side, or why it has none; a changed model is not taken for the old."""
     held = side.records.get(CELL)
     if held is not None and held.status == "ok":
         return held
     records = list(side.records.values())
     try:
-        order = order_of(records, folders)
-        order = Order(replace(order.settings, options={}), (NAME,))
+        order = run_spec_of(records, folders)
+        order = RunSpec(replace(order.settings, options={}), (NAME,))
         tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
-        made = remake(side.thing, order, parse_fills([side.fill]), tools, name=side.reference)
+        made = rerun(side.thing, order, parse_fills([side.fill]), tools, name=side.reference)
     except PerimetryError as error:
         return f"{side.name}: {error}"
     record = next(r for r in made if r.suite == NAME)

@@ -113,7 +113,7 @@ def _rows(model: Model, x: Tensor, index: int, seed: int) -> list[dict[str, Any]
     from ...suites.measuring.forward import gives_logits
 
     x = x.to(model.device)
-    stages = dict(model.stages(x)) if model.spatial is None else {}
+    stages = dict(model.stages(x)) if model.why_not_spatial is None else {}
     if gives_logits(model):
         logits = model.run(x, target=False, logits=True).logits
         if logits is not None:
@@ -147,7 +147,7 @@ def sketch(value: Tensor, index: int, seed: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Parting:
+class StageDifference:
     """How far two networks are apart at one stage; `first` and `second` are its names in them."""
 
     first: str
@@ -156,7 +156,7 @@ class Parting:
     difference: float
 
 
-def partings(first: Record, second: Record) -> list[Parting] | str:
+def stage_differences(first: Record, second: Record) -> list[StageDifference] | str:
     """The difference at every stage, in order, relative to `first`; or why there is none.
 
     Stages pair by shape. Two are twins when all stages of the one that has fewer pair: a quantised
@@ -173,12 +173,14 @@ def partings(first: Record, second: Record) -> list[Parting] | str:
     if len(both) < min(len(a), len(b)):
         return "their stages have unlike shapes: they are not twins of one architecture"
     return [
-        Parting(_name(a[shape]), _name(b[shape]), shape, _difference(a[shape], b[shape]))
+        StageDifference(_name(a[shape]), _name(b[shape]), shape, _difference(a[shape], b[shape]))
         for shape in both
     ]
 
 
-def first_parting(found: Sequence[Parting], tolerance: float = PARTED) -> Parting | None:
+def first_divergent_stage(
+    found: Sequence[StageDifference], tolerance: float = PARTED
+) -> StageDifference | None:
     """The first stage whose difference passes `tolerance`."""
     return next((p for p in found if not p.difference <= tolerance), None)
 

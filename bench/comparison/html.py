@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..figures.data_uri import ends, image
-from ..figures.maps import LOOKS, Look, per_mean, scaled, tiled
+from ..figures.data_uri import ends, image_tag
+from ..figures.maps import LOOKS, Look, over_mean, scaled, tiled
 from ..output.damaged import BROKEN
 from ..output.files import write_text
 from ..output.templates import asset, fill_in
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from ..figures.canvas import Scale
     from ..records.record import Record
-    from .fingerprint import Parting
-    from .result import ComparisonResult, Pair, Row
+    from .fingerprint import StageDifference
+    from .result import ComparisonResult, ComparisonRow, Pair
 
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
@@ -116,7 +116,7 @@ def _triple(pair: Pair, first: Record, second: Record, name: str) -> str:
     look = LOOKS.get(name, Look())
     scales = [scaled(values, look.scale, "") for values in (before, after)]
     low, high = min(s.low for s in scales), max(s.high for s in scales)
-    change = scaled(per_mean(after) - per_mean(before), "signed", "in means of either map")
+    change = scaled(over_mean(after) - over_mean(before), "signed", "in means of either map")
     names = [pair.first.name, pair.second.name, "difference"]
     shown = [*(replace(scale, low=low, high=high) for scale in scales), change]
     return "".join(_figure(scale, words) for scale, words in zip(shown, names, strict=True))
@@ -132,10 +132,10 @@ def _map(record: Record, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.f
 
 def _figure(scale: Scale, words: str) -> str:
     told = _safe(f"{clean(words, 80)}: {ends(scale)}")
-    return f"<figure>{image(scale, words)}<figcaption>{told}</figcaption></figure>"
+    return f"<figure>{image_tag(scale, words)}<figcaption>{told}</figcaption></figure>"
 
 
-def _stages(stages: tuple[Parting, ...] | str) -> str:
+def _stages(stages: tuple[StageDifference, ...] | str) -> str:
     """How far features differ, stage by stage."""
     if isinstance(stages, str) or not stages:
         return ""
@@ -164,7 +164,7 @@ def _metrics(pair: Pair) -> str:
     )
 
 
-def _line(row: Row) -> str:
+def _line(row: ComparisonRow) -> str:
     name, *cells = row_cells(row)
     tds = "".join(f'<td class="number">{_safe(cell)}</td>' for cell in cells)
     return (
@@ -173,7 +173,7 @@ def _line(row: Row) -> str:
     )
 
 
-def _drawn(row: Row) -> str:
+def _drawn(row: ComparisonRow) -> str:
     """The difference with its interval, 0 in the middle, in units of half the interval."""
     gap = row.evidence.difference if row.evidence else None
     if gap is None or gap.low is None or gap.high is None or gap.high <= gap.low:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..figures.canvas import Frame, draw
-from ..figures.maps import per_mean, scaled, tiled
+from ..figures.canvas import Frame, draw_scale
+from ..figures.maps import over_mean, scaled, tiled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +43,10 @@ def _draw(pair: Pair, first: Record, second: Record, folder: Path, place: int) -
         title = (
             f"{pair.second.name}\nless {pair.first.name}; {first.suite}:{first.protocol}, {name}"
         )
-        change = per_mean(after) - per_mean(before)
-        draw(scaled(change, "signed", "difference, in means of either map"), path, Frame(title))
+        change = over_mean(after) - over_mean(before)
+        draw_scale(
+            scaled(change, "signed", "difference, in means of either map"), path, Frame(title)
+        )
         paths.append(path)
     return paths
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...adapters.errors import InputError
 from ..statistics.significance import Evidence
-from .fingerprint import Parting
+from .fingerprint import StageDifference
 from .sources import Side
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class UnlikeRecordsError(InputError):
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One metric of a pair. Without a `evidence` there is no difference, and `reason` says why."""
 
     column: str
@@ -51,13 +51,13 @@ class Pair:
 
     first: Side
     second: Side
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     gaps: tuple[str, ...] = ()
     forced: tuple[str, ...] = ()
-    stages: tuple[Parting, ...] | str = NOT_LOOKED
+    stages: tuple[StageDifference, ...] | str = NOT_LOOKED
 
     @property
-    def differing(self) -> list[Row]:
+    def differing(self) -> list[ComparisonRow]:
         """The metrics that are shown to differ."""
         return [row for row in self.rows if row.shown]
 

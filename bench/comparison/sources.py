@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.errors import InputError, PerimetryError, UnknownNameError
 from ...adapters.treatment import FILLS
 from ..execution.plan import DEFAULT_SUITES
-from ..execution.rerun import Folders, Order, Tools, order_of, remake
+from ..execution.rerun import Folders, RunOptions, RunSpec, rerun, run_spec_of
 from ..execution.settings import Settings
 from ..records.archive import is_packed
 from ..records.selection import (
@@ -72,7 +72,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class MissingAudit:
     """How a model that is not stored is to be audited; None takes stored settings, or defaults.
 
     `folders` are where the images lie that stored records were made on; `where`
@@ -84,7 +84,7 @@ class Wanted:
     where: tuple[str, ...] = ()
     folders: Folders = field(default_factory=Folders)
     stages: bool = False
-    tools: Tools = field(default_factory=Tools)
+    tools: RunOptions = field(default_factory=RunOptions)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def side_of(records: Iterable[Record], name: str | None = None) -> Side:
     )
 
 
-def open_sides(things: Sequence[Any], wanted: Wanted) -> tuple[list[list[Side]], list[str]]:
+def open_sides(things: Sequence[Any], wanted: MissingAudit) -> tuple[list[list[Side]], list[str]]:
     """The groups of sides that `things` name, and what could not be read, a sentence each.
 
     The first side of a group is what the others are compared with. Raises `InputError`,
@@ -132,7 +132,7 @@ def open_sides(things: Sequence[Any], wanted: Wanted) -> tuple[list[list[Side]],
     given = [_read(thing) for thing in things]
     if len(given) == 1 and not _is_folder(given[0]):
         raise InputError(ONE_MODEL)  # before it is measured for nothing
-    shelf = Shelf(wanted.where)
+    shelf = RecordCache(wanted.where)
     folders = [g for g in given if isinstance(g, _Given) and _is_folder(g)]
     if len(folders) == len(given) > 1:
         groups = _runs(folders, shelf)
@@ -146,7 +146,7 @@ def _is_folder(thing: Side | _Given) -> bool:
     return isinstance(thing, _Given) and bool(thing.folder) and thing.model is None
 
 
-class Shelf:
+class RecordCache:
     """Folders that were read, each once."""
 
     def __init__(self, where: Sequence[str]) -> None:
@@ -217,7 +217,7 @@ def _holds_records(text: str) -> bool:
     return Path(text).is_dir() or (is_packed(text) and Path(text).is_file())
 
 
-def _runs(given: Sequence[_Given], shelf: Shelf) -> list[list[Side]]:
+def _runs(given: Sequence[_Given], shelf: RecordCache) -> list[list[Side]]:
     """One group for each variant that all folders hold."""
     folders = [g.folder for g in given if g.folder is not None]
     variants = [
@@ -237,7 +237,7 @@ def _runs(given: Sequence[_Given], shelf: Shelf) -> list[list[Side]]:
     return groups
 
 
-def _models(given: Sequence[Side | _Given], shelf: Shelf, wanted: Wanted) -> list[Side]:
+def _models(given: Sequence[Side | _Given], shelf: RecordCache, wanted: MissingAudit) -> list[Side]:
     """One group: stored models as they are, the others audited under the settings of those."""
     library = _library(given)
     rest = given[1:] if library is not None else given
@@ -251,7 +251,7 @@ def _models(given: Sequence[Side | _Given], shelf: Shelf, wanted: Wanted) -> lis
         return [side for side in sides if isinstance(side, Side)]
     order, tools = _order(pattern, wanted), wanted.tools
     if wanted.stages:
-        order = Order(order.settings, (*(s for s in order.suites if s != PRINT), PRINT))
+        order = RunSpec(order.settings, (*(s for s in order.suites if s != PRINT), PRINT))
         tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
     held = [*(r for side in pattern for r in side.records.values()), *shelf.held()]
     return [
@@ -260,7 +260,7 @@ def _models(given: Sequence[Side | _Given], shelf: Shelf, wanted: Wanted) -> lis
     ]
 
 
-def _of_file(one: _Given, order: Order, held: Sequence[Record]) -> Order:
+def _of_file(one: _Given, order: RunSpec, held: Sequence[Record]) -> RunSpec:
     """`order` with what stored records state of this very file's input, and of no other's.
 
     Where nothing is stored, statements are those that were asked for.
@@ -279,7 +279,7 @@ def _library(given: Sequence[Side | _Given]) -> Path | None:
     return first.folder if isinstance(first, _Given) and first.model is None else None
 
 
-def _stored(one: _Given, shelf: Shelf, library: Path | None) -> Sequence[Side | _Given]:
+def _stored(one: _Given, shelf: RecordCache, library: Path | None) -> Sequence[Side | _Given]:
     """The stored sides that an argument names, or itself when it is to be audited."""
     if one.folder is not None and one.model is None:
         return [shelf.side(one.folder, r, one.fill) for r in shelf.references(one.folder)]
@@ -295,19 +295,19 @@ def _stored(one: _Given, shelf: Shelf, library: Path | None) -> Sequence[Side | 
     return [shelf.side(folder, reference, one.fill)]
 
 
-def _order(pattern: Sequence[Side], wanted: Wanted) -> Order:
+def _order(pattern: Sequence[Side], wanted: MissingAudit) -> RunSpec:
     """The settings of stored sides, else those that were asked for, else the defaults."""
     records = [record for side in pattern[:1] for record in side.records.values()]
     if records:
-        order = order_of(records, wanted.folders)
-        return Order(order.settings, wanted.suites or order.suites)
-    return Order(wanted.settings or Settings(), wanted.suites or DEFAULT_SUITES)
+        order = run_spec_of(records, wanted.folders)
+        return RunSpec(order.settings, wanted.suites or order.suites)
+    return RunSpec(wanted.settings or Settings(), wanted.suites or DEFAULT_SUITES)
 
 
-def _audited(one: _Given, order: Order, tools: Tools) -> Side:
+def _audited(one: _Given, order: RunSpec, tools: RunOptions) -> Side:
     """Audit a model now. Raises `NotMeasuredError` when nothing of it could be measured."""
     thing: Any = one.model if one.thing is None else one.thing
-    records = remake(thing, order, [one.fill or DEFAULT_FILL], tools)
+    records = rerun(thing, order, [one.fill or DEFAULT_FILL], tools)
     if not any(record.status == "ok" for record in records):
         why = next((r.error.message for r in records if r.error), records[0].reason)
         name = records[0].model.reference

@@ -10,10 +10,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..output.layout import WIDTH, Section, Table, lay_out
-from ..output.numbers import joined, number
+from ..output.numbers import format_number, join_with_and
 from ..output.text import clean, code
 from ..statistics.significance import ROUNDING
-from .fingerprint import PARTED, first_parting
+from .fingerprint import PARTED, first_divergent_stage
 from .result import NOT_LOOKED
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from ..output.layout import Block
     from ..statistics.difference import Difference
-    from .fingerprint import Parting
-    from .result import ComparisonResult, Pair, Row
+    from .fingerprint import StageDifference
+    from .result import ComparisonResult, ComparisonRow, Pair
 
 
 HEADS = ("metric", "first", "second", "difference", "p (Holm)", "d", "shown")
@@ -46,7 +46,7 @@ EXPLANATION = (
 )
 
 
-def to_text(comparison: ComparisonResult, *, width: int, every: bool) -> str:
+def comparison_to_text(comparison: ComparisonResult, *, width: int, every: bool) -> str:
     """Sections for each pair, folded to `width` columns."""
     sections = []
     for pair in comparison.pairs:
@@ -70,7 +70,7 @@ def _heading(pair: Pair, width: int) -> str:
     return AGAINST.join(names)
 
 
-def to_markdown(comparison: ComparisonResult, *, every: bool) -> str:
+def comparison_to_markdown(comparison: ComparisonResult, *, every: bool) -> str:
     """The same as Markdown; names are code, so nothing in them is markup."""
     from tabulate import tabulate
 
@@ -103,7 +103,7 @@ def to_cells(comparison: ComparisonResult) -> list[dict[str, Any]]:
     ]
 
 
-def _numbers(row: Row) -> dict[str, Any]:
+def _numbers(row: ComparisonRow) -> dict[str, Any]:
     found = row.evidence
     gap = found.difference if found else None
     return {
@@ -140,12 +140,12 @@ def verdict(pair: Pair, headlines: frozenset[str]) -> list[str]:
     return [lead, *sentences, *_parting(pair)]
 
 
-def _largest(rows: Sequence[Row], headlines: frozenset[str]) -> list[Row]:
+def _largest(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> list[ComparisonRow]:
     """Headlines first, then the clearest estimates, then what is exact."""
     return sorted(rows, key=lambda row: (row.column not in headlines, -_effect(row)))
 
 
-def _effect(row: Row) -> float:
+def _effect(row: ComparisonRow) -> float:
     """How clear a difference is; estimates without any spread are the clearest."""
     found = row.evidence
     if found is None or found.p is None:
@@ -153,17 +153,17 @@ def _effect(row: Row) -> float:
     return abs(found.effect) if found.effect is not None else math.inf
 
 
-def _sentence(row: Row) -> str:
+def _sentence(row: ComparisonRow) -> str:
     """Which way a metric moved, by how much, and what that means."""
     if row.evidence is None or row.first is None or row.second is None:
         return ""
     gap = row.evidence.difference
     way = "higher" if gap.value > 0 else "lower"
-    values = f"{number(row.first.value or 0.0)} to {number(row.second.value or 0.0)}"
-    return f"{row.column} is {way} by {number(abs(gap.value))} ({values}){_meaning(row)}."
+    values = f"{format_number(row.first.value or 0.0)} to {format_number(row.second.value or 0.0)}"
+    return f"{row.column} is {way} by {format_number(abs(gap.value))} ({values}){_meaning(row)}."
 
 
-def _meaning(row: Row) -> str:
+def _meaning(row: ComparisonRow) -> str:
     """What the direction means, where the metric has a better one."""
     metric = row.metric
     if metric is None or metric.better == "neither" or row.evidence is None:
@@ -175,27 +175,27 @@ def _meaning(row: Row) -> str:
     return ", more even" if rises == (metric.better == "higher") else ", less even"
 
 
-def _nothing_shown(rows: Sequence[Row], headlines: frozenset[str]) -> str:
+def _nothing_shown(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> str:
     """That nothing is shown, and how much could still hide."""
     if all(_equal(row) for row in rows):
         return f"All {len(rows)} metrics are equal, bit for bit."
     hidden = [
-        f"{row.column} by {number(reach)}"
+        f"{row.column} by {format_number(reach)}"
         for row in rows
         if row.column in headlines and (reach := _reach(row)) is not None
     ]
-    most = f": they may still differ in {joined(hidden)}" if hidden else ""
+    most = f": they may still differ in {join_with_and(hidden)}" if hidden else ""
     return (
         f"None of {len(rows)} metrics is shown to differ. That is no proof that the two are "
         f"equal{most}."
     )
 
 
-def _equal(row: Row) -> bool:
+def _equal(row: ComparisonRow) -> bool:
     return row.first is not None and row.second is not None and row.first == row.second
 
 
-def _reach(row: Row) -> float | None:
+def _reach(row: ComparisonRow) -> float | None:
     """How far from 0 the interval of the difference goes."""
     gap = row.evidence.difference if row.evidence else None
     if gap is None or gap.low is None or gap.high is None:
@@ -208,7 +208,7 @@ def _parting(pair: Pair) -> list[str]:
     if isinstance(pair.stages, str):
         unknown = f"Where they part is not known: {pair.stages}."
         return [] if pair.stages == NOT_LOOKED else [unknown]
-    found = first_parting(pair.stages)
+    found = first_divergent_stage(pair.stages)
     if found is None:
         most = max((p.difference for p in pair.stages), default=0.0)
         return [
@@ -225,7 +225,7 @@ def _parting(pair: Pair) -> list[str]:
     return [f"{told}. At the end: {_share(pair.stages[-1].difference)}."]
 
 
-def _place(found: Parting) -> str:
+def _place(found: StageDifference) -> str:
     """A stage by name and size."""
     channels, height, width = found.shape
     units = "" if height * width == 1 else f" ({channels} channels, {height} x {width} units)"
@@ -239,7 +239,9 @@ def _within(most: float) -> str:
 
 def _share(value: float) -> str:
     """A relative difference for a reader."""
-    return f"{number(100 * value, 2)} %" if value >= PARTED / 10 else f"a share of {value:.0e}"
+    return (
+        f"{format_number(100 * value, 2)} %" if value >= PARTED / 10 else f"a share of {value:.0e}"
+    )
 
 
 def asides(pair: Pair) -> list[str]:
@@ -248,15 +250,15 @@ def asides(pair: Pair) -> list[str]:
     return [*forced, *(f"Left out: {text}." for text in pair.gaps)]
 
 
-def shown_rows(pair: Pair, headlines: frozenset[str], *, every: bool) -> list[Row]:
+def shown_rows(pair: Pair, headlines: frozenset[str], *, every: bool) -> list[ComparisonRow]:
     """The rows of the table: those that differ and the headlines, or all."""
     return [row for row in pair.rows if every or row.shown or row.column in headlines]
 
 
-def row_cells(row: Row) -> tuple[str, ...]:
+def row_cells(row: ComparisonRow) -> tuple[str, ...]:
     """The cells of a row under `HEADS`."""
     first, second = (
-        "n/a" if held is None or held.value is None else number(held.value)
+        "n/a" if held is None or held.value is None else format_number(held.value)
         for held in (row.first, row.second)
     )
     found = row.evidence
@@ -272,11 +274,11 @@ def _change(gap: Difference) -> str:
     sign = "+" if gap.value > 0 else ""
     half = 0.0 if gap.low is None or gap.high is None else (gap.high - gap.low) / 2
     if half <= ROUNDING * abs(gap.value):
-        return f"{sign}{number(gap.value)}"
-    return f"{sign}{number(gap.value)} ± {number(half, 2)}"
+        return f"{sign}{format_number(gap.value)}"
+    return f"{sign}{format_number(gap.value)} ± {format_number(half, 2)}"
 
 
-def _p(row: Row) -> str:
+def _p(row: ComparisonRow) -> str:
     found = row.evidence
     if found is None or found.adjusted is None:
         exact = found is not None and found.difference.method == "exact"

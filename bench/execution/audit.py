@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..records.hashing import model_identity, module_identity
-from .black_box import lack_gradients, stand_ins
+from .black_box import black_box_suites, without_gradients
 from .devices import default_batch
 from .plan import DEFAULT_SUITES, make_jobs
 from .settings import FIT_DEFAULT, Settings
@@ -96,7 +96,7 @@ def audit(
     jobs = plan(suites)
     for job in jobs:
         bench.measure(job, records.append)
-    others = stand_ins(jobs, toolkit.suites) if lack_gradients(records) else []
+    others = black_box_suites(jobs, toolkit.suites) if without_gradients(records) else []
     held = {record.key for record in records}
     for job in plan(others) if others else ():
         bench.measure(job.without(held), records.append)

@@ -24,7 +24,7 @@ STAND_INS = ("perturbation", "erf:blocks")
 """What forward passes alone tell of phases and of the receptive field."""
 
 
-def lack_gradients(records: Iterable[Record]) -> list[str]:
+def without_gradients(records: Iterable[Record]) -> list[str]:
     """References of models some of whose records were skipped for want of gradients, each once."""
     return list(_reasons(records))
 
@@ -38,18 +38,20 @@ def _reasons(records: Iterable[Record]) -> dict[str, str]:
     }
 
 
-def stand_ins(jobs: Sequence[Job], known: Collection[str]) -> list[str]:
+def black_box_suites(jobs: Sequence[Job], known: Collection[str]) -> list[str]:
     """Those of `STAND_INS` whose suite is among `known` and that `jobs` do not hold yet."""
     held = {name for j in jobs for c in j.cells for name in (c.suite, f"{c.suite}:{c.protocol}")}
     return [n for n in STAND_INS if n.partition(":")[0] in known and n not in held]
 
 
-def forecast(records: Sequence[Record], count: int, settings: Mapping[str, Any]) -> list[str]:
+def forecast_black_box(
+    records: Sequence[Record], count: int, settings: Mapping[str, Any]
+) -> list[str]:
     """What forward passes alone will cost each model without gradients, before they are made.
 
     `count` is the number of images, `settings` are those of suites by suite and field.
     """
-    from ...suites.erf.blocks import cut, default_block, passes
+    from ...suites.erf.blocks import block_passes, cut, default_block
     from ...suites.erf.suite import Erf
     from ...suites.perturbation.suite import Perturbation
     from ...suites.settings import configure
@@ -62,7 +64,7 @@ def forecast(records: Sequence[Record], count: int, settings: Mapping[str, Any])
     for name, reason in _reasons(records).items():
         size = specs[name]["height"], specs[name]["width"]
         blocks = len(cut(*size, field.block or default_block(*size)))
-        cost = comb.passes(count) + passes(blocks, min(count, field.block_images))
+        cost = comb.passes(count) + block_passes(blocks, min(count, field.block_images))
         found.append(
             f"{clean(name)}: {clean(reason)}; now measured by forward passes alone, about "
             f"{cost} a kernel padding; twice as many if the network rounds"

@@ -36,7 +36,7 @@ class Cost(NamedTuple):
 
 
 @cache
-def table() -> dict[str, Cost]:
+def cost_table() -> dict[str, Cost]:
     """Costs by timm architecture."""
     with TABLE.open(newline="", encoding="utf-8") as stream:
         rows = csv.reader(stream)
@@ -47,14 +47,14 @@ def table() -> dict[str, Cost]:
 @cache
 def typical() -> Cost:
     """The median of all architectures, for models that the table does not know."""
-    columns = zip(*table().values(), strict=True)
-    return Cost(*(sorted(column)[len(table()) // 2] for column in columns))
+    columns = zip(*cost_table().values(), strict=True)
+    return Cost(*(sorted(column)[len(cost_table()) // 2] for column in columns))
 
 
 def cost_of(reference: str) -> Cost:
     """What is known of a model, by its reference."""
     name = reference.removeprefix("timm:").partition("@")[0].partition(".")[0]
-    return table().get(name, typical()) if reference.startswith("timm:") else typical()
+    return cost_table().get(name, typical()) if reference.startswith("timm:") else typical()
 
 
 def seconds(reference: str, fill: str, suites: Iterable[str], count: int) -> float:
@@ -67,19 +67,19 @@ def seconds(reference: str, fill: str, suites: Iterable[str], count: int) -> flo
     )
 
 
-def seconds_of(job: Job, count: int) -> float:
+def job_seconds(job: Job, count: int) -> float:
     """Core seconds of a job."""
     return seconds(job.reference, job.fill, [cell.suite for cell in job.cells], count)
 
 
-def dearest_first(jobs: Sequence[Job], count: int) -> list[Job]:
+def most_expensive_first(jobs: Sequence[Job], count: int) -> list[Job]:
     """The same jobs, models that take longest first; a model's variants stay together, in order.
 
     So the last model to be done is a short one, and no worker waits long for another.
     """
     total: dict[str, float] = {}
     for job in jobs:
-        total[job.reference] = total.get(job.reference, 0.0) + seconds_of(job, count)
+        total[job.reference] = total.get(job.reference, 0.0) + job_seconds(job, count)
     place = {reference: n for n, reference in enumerate(total)}
     return sorted(jobs, key=lambda job: (-total[job.reference], place[job.reference]))
 

@@ -27,7 +27,7 @@ FITTED = 24
 FIT_STREAM = 1_000_003
 
 
-def images_to_fit(settings: Settings) -> ImageSet:
+def open_fit_images(settings: Settings) -> ImageSet:
     """The images that kernel padding `fit` may see. Raises `InputError`."""
     from ...suites.images import BUILT_IN, open_images
 
@@ -48,7 +48,7 @@ def fit_settings(settings: Settings) -> dict[str, str]:
 
     if settings.fit_images == FIT_DEFAULT:
         return {}
-    found = images_to_fit(settings)
+    found = open_fit_images(settings)
     if found.files:
         found.load(InputSpec(32, 32))  # a broken file must not show after hours of measuring
         _check_unseen(found, settings)

@@ -22,7 +22,7 @@ from ...adapters.treatment import FILLS, Fill
 from ...suites.settings import configure, settings_of
 from ..records.environment import STACK, versions
 from ..records.hashing import digest, file_sha256, images_identity
-from ..records.record import plain
+from ..records.record import to_json_value
 from .fit_images import fit_settings
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def make_jobs(
 
 def _cell(suite: Suite, protocol: str, used: Mapping[str, Any], common: list[Any]) -> Cell:
     version = suite.protocols[protocol]
-    settings = {**used, **plain(settings_of(suite, protocol))}
+    settings = {**used, **to_json_value(settings_of(suite, protocol))}
     key = digest([common, suite.name, protocol, version, settings])
     return Cell(suite.name, protocol, version, suite.random, settings, key)
 
@@ -154,12 +154,12 @@ def expand_references(references: Sequence[str], choice: Choice | None = None) -
 
     A pattern that nothing matches stays: opening it will fail and say so, the others go on.
     """
-    from ...adapters.load import expand
+    from ...adapters.load import expand_wildcards
 
     found: dict[str, None] = {}
     for reference in references:
         try:
-            found.update(dict.fromkeys(expand(reference)))
+            found.update(dict.fromkeys(expand_wildcards(reference)))
         except UnknownNameError:
             found[reference] = None
     return (choice or Choice()).of(list(found))
@@ -206,7 +206,7 @@ def file_identity(reference: str, settings: Settings | None = None) -> str:
     beside += [] if timm else [*external_files(path), path.with_suffix(".toml")]
     parts = [file_sha256(file) for file in dict.fromkeys([path, *beside])]
     if settings is not None and settings.inputs:
-        parts.append(digest(plain(dict(settings.inputs))))
+        parts.append(digest(to_json_value(dict(settings.inputs))))
     return "+".join(part for part in parts if part)
 
 

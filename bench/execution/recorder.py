@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import NotApplicableError
 from ..records.environment import environment, peak_device_memory_mib, peak_memory_mib
-from ..records.record import Failure, ImagesInfo, ModelInfo, Record, Timing, Value, plain
+from ..records.record import Failure, ImagesInfo, ModelInfo, Record, Timing, Value, to_json_value
 from ..records.selection import takes_inputs
-from .fit_images import images_to_fit
+from .fit_images import open_fit_images
 
 if TYPE_CHECKING:
     from ...adapters.model import Model
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 
-class Clerk:
+class Recorder:
     """Writes the records of one job."""
 
     def __init__(self, job: Job, settings: Settings, images: ImageSet, device: str) -> None:
@@ -42,7 +42,7 @@ class Clerk:
         self._load_s = time.perf_counter() - self._begun
         self._images_info = _info(self._images, model)
         if self.job.fill == "fit":
-            self._fit_info = _info(images_to_fit(self._settings), model)
+            self._fit_info = _info(open_fit_images(self._settings), model)
 
     @property
     def model(self) -> Model:
@@ -58,7 +58,7 @@ class Clerk:
             cell,
             status="ok",
             metrics={name: Value.of(estimate) for name, estimate in found.metrics.items()},
-            tables=plain(found.tables),
+            tables=to_json_value(found.tables),
             map_names=sorted(found.maps),
             notes=list(dict.fromkeys([*self.model.notes, *self.notes, *found.notes])),
             measure_s=seconds,
@@ -78,7 +78,7 @@ class Clerk:
         return Record(
             key=cell.key,
             model=self._info(),
-            inputs=plain(self._settings.inputs) if takes_inputs(self.job.reference) else {},
+            inputs=to_json_value(self._settings.inputs) if takes_inputs(self.job.reference) else {},
             fill=self.job.fill,
             suite=cell.suite,
             protocol=cell.protocol,

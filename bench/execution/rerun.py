@@ -17,7 +17,7 @@ from ...adapters.errors import InputError
 from ..records.hashing import images_identity
 from ..records.record import FIT_KEY
 from ..records.selection import stated_inputs
-from .fit_images import images_to_fit
+from .fit_images import open_fit_images
 from .plan import make_jobs
 from .settings import FIT_DEFAULT, Settings
 from .toolkit import Toolkit, standard
@@ -52,7 +52,7 @@ class Folders:
 
 
 @dataclass(frozen=True)
-class Order:
+class RunSpec:
     """What to measure and how: `suites` are named `SUITE:PROTOCOL`."""
 
     settings: Settings
@@ -60,7 +60,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Tools:
+class RunOptions:
     """With what to measure; nothing here changes a number beyond float noise.
 
     `isolated` measures in a worker process, so that a model that crashes costs only its records;
@@ -75,7 +75,7 @@ class Tools:
     toolkit: Callable[[], Toolkit] = standard
 
 
-def order_of(records: Sequence[Record], folders: Folders | None = None) -> Order:
+def run_spec_of(records: Sequence[Record], folders: Folders | None = None) -> RunSpec:
     """The order that gave `records`.
 
     Raises `InputError` when the records were made under unlike settings, when a folder they need is
@@ -94,7 +94,7 @@ def order_of(records: Sequence[Record], folders: Folders | None = None) -> Order
                 "kind with --where, such as --where seed=0"
             )
     chosen = replace(chosen, options=_options(records))
-    order = Order(
+    order = RunSpec(
         _with_fit(chosen, records, folders.fit_images),
         tuple(dict.fromkeys(f"{record.suite}:{record.protocol}" for record in records)),
     )
@@ -103,11 +103,11 @@ def order_of(records: Sequence[Record], folders: Folders | None = None) -> Order
     return order
 
 
-def remake(
+def rerun(
     reference: str | nn.Module | Model,
-    order: Order,
+    order: RunSpec,
     fills: Sequence[Fill],
-    tools: Tools,
+    tools: RunOptions,
     *,
     name: str | None = None,
 ) -> list[Record]:
@@ -132,11 +132,13 @@ def remake(
     )
 
 
-def _in_workers(reference: str, order: Order, fills: Sequence[Fill], tools: Tools) -> list[Record]:
+def _in_workers(
+    reference: str, order: RunSpec, fills: Sequence[Fill], tools: RunOptions
+) -> list[Record]:
     from ..records.store import Store
     from .devices import default_batch, devices
     from .engines.base import Options
-    from .runner import run
+    from .runner import run_jobs
 
     found = devices(tools.device)[:1]
     jobs = make_jobs(
@@ -152,7 +154,7 @@ def _in_workers(reference: str, order: Order, fills: Sequence[Fill], tools: Tool
     with tempfile.TemporaryDirectory(prefix="perimetry-") as folder:
         store = Store(folder)
         with _shown(sum(len(job.cells) for job in jobs), tools) as report:
-            run(jobs, store, order.settings, options, toolkit=tools.toolkit, report=report)
+            run_jobs(jobs, store, order.settings, options, toolkit=tools.toolkit, report=report)
         records = store.records()
         for record in records:
             record.arrays  # noqa: B018 - read before the folder goes
@@ -160,7 +162,7 @@ def _in_workers(reference: str, order: Order, fills: Sequence[Fill], tools: Tool
 
 
 @contextlib.contextmanager
-def _shown(total: int, tools: Tools) -> Iterator[Callable[[Event], None]]:
+def _shown(total: int, tools: RunOptions) -> Iterator[Callable[[Event], None]]:
     """What takes the events of a run of `total` records: progress on standard error, or nothing."""
     if not tools.progress:
         yield lambda _event: None
@@ -261,7 +263,7 @@ def _fit_folder(record: Record, given: str | None) -> str:
 
 def _check_fitted(record: Record, settings: Settings) -> Settings:
     """`settings`, whose images to fit on must be those of `record`. Raises `InputError`."""
-    if images_identity(images_to_fit(settings)) != record.settings[FIT_KEY]:
+    if images_identity(open_fit_images(settings)) != record.settings[FIT_KEY]:
         raise InputError(
             f"{settings.fit_images!r} gives other images to fit on than {record.label} was fitted "
             "on; give the folder with the same files"

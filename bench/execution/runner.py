@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...adapters.errors import check_name
-from .cost import dearest_first, pace, seconds_of
-from .engines.base import ENGINES, Book, Event, Means, Options, Summary
+from .cost import job_seconds, most_expensive_first, pace
+from .engines.base import ENGINES, EngineContext, Event, Options, RunLedger, Summary
 from .toolkit import standard
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .toolkit import Toolkit
 
 
-def run(
+def run_jobs(
     jobs: Sequence[Job],
     store: Store,
     settings: Settings,
@@ -39,16 +39,16 @@ def run(
     """
     todo, held = missing_jobs(jobs, store, retry_failed=options.retry_failed)
     summary = Summary(held=held)
-    book = Book(store, settings, summary, report, options.retries)
-    engine = _engine(Means(toolkit, settings, options, str(store.root)), book)
+    book = RunLedger(store, settings, summary, report, options.retries)
+    engine = _engine(EngineContext(toolkit, settings, options, str(store.root)), book)
     try:
-        engine.work_off(dearest_first(todo, settings.count))
+        engine.work_off(most_expensive_first(todo, settings.count))
     finally:
         engine.close()
     return summary
 
 
-def _engine(means: Means, book: Book) -> Engine:
+def _engine(means: EngineContext, book: RunLedger) -> Engine:
     """The engine that the options name. Raises `UnknownNameError`, `InputError` without Ray."""
     if check_name("engine", means.options.engine, ENGINES) == "ray":
         from .engines.ray import RayEngine
@@ -68,7 +68,9 @@ def missing_jobs(jobs: Sequence[Job], store: Store, *, retry_failed: bool) -> tu
     return [job for job in rest if job.cells], len(done)
 
 
-def forecast(jobs: Sequence[Job], store: Store | None, settings: Settings, options: Options) -> str:
+def forecast_run(
+    jobs: Sequence[Job], store: Store | None, settings: Settings, options: Options
+) -> str:
     """What a run of `jobs` would make, and how long it would take.
 
     The time is a guess from what models cost elsewhere (see `cost`), set right by what the records
@@ -83,7 +85,7 @@ def forecast(jobs: Sequence[Job], store: Store | None, settings: Settings, optio
     factor, variants = pace(store.records() if store is not None else ())
     if not todo or not (variants or options.devices[0] == "cpu"):
         return text
-    spent = factor * sum(seconds_of(job, settings.count) for job in todo)
+    spent = factor * sum(job_seconds(job, settings.count) for job in todo)
     spent /= min(len(options.devices) * options.workers, models)
     basis = f"{variants} variants measured here" if variants else "what one core took elsewhere"
     return f"{text}; about {spent / 60:.1f} minutes, going by {basis}"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from ..output.text import clean
 from ..records.store import Store
-from .black_box import forecast as forward_cost
-from .black_box import lack_gradients, remarks, stand_ins
+from .black_box import black_box_suites, remarks, without_gradients
+from .black_box import forecast_black_box as forward_cost
 from .plan import make_jobs
 from .progress import Progress
-from .runner import forecast, missing_jobs, run
+from .runner import forecast_run, missing_jobs, run_jobs
 from .toolkit import standard
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Sweep:
     def forecast(self) -> str:
         """What a run would do: records to make, and about how long it would take."""
         store = Store(self.out) if self.out.exists() else None
-        return forecast(self.jobs(), store, self.settings, self.options)
+        return forecast_run(self.jobs(), store, self.settings, self.options)
 
     def carry_out(self, say: Callable[[str], None]) -> tuple[Store, int]:
         """Make what is missing in `out`; the store, and how many records of those asked for failed.
@@ -58,7 +58,7 @@ class Sweep:
         store = Store(self.out)
         self._make(jobs, store, say)
         found = _records(jobs, store)
-        blind, others = lack_gradients(found), stand_ins(jobs, standard().suites)
+        blind, others = without_gradients(found), black_box_suites(jobs, standard().suites)
         if blind and others:
             for line in forward_cost(found, self.settings.count, self.settings.options):
                 say(f"perimetry: {line}")
@@ -74,7 +74,7 @@ class Sweep:
         """One round: what is missing of `jobs`, with a progress bar."""
         todo, _ = missing_jobs(jobs, store, retry_failed=self.options.retry_failed)
         with Progress(sum(len(job.cells) for job in todo)) as progress:
-            summary = run(jobs, store, self.settings, self.options, report=progress.report)
+            summary = run_jobs(jobs, store, self.settings, self.options, report=progress.report)
         say(summary.text())
 
 
@@ -85,7 +85,7 @@ def _records(jobs: list[Job], store: Store) -> list[Record]:
 def _few(records: list[Record], count: int) -> list[str]:
     """What to tell of too few samples: fewer images than asked for, none of the intervals."""
     from ...suites.measuring.bootstrap import MIN_SAMPLES
-    from ..statistics.difference import samples
+    from ..statistics.difference import sample_count
 
     sampled = [record for record in records if record.images and record.status == "ok"]
     found = {r.images.name: r.images.count for r in sampled if r.images}
@@ -94,7 +94,7 @@ def _few(records: list[Record], count: int) -> list[str]:
         for name, held in found.items()
         if held < count
     ]
-    if any(samples(record) < MIN_SAMPLES for record in sampled):
+    if any(sample_count(record) < MIN_SAMPLES for record in sampled):
         told.append(
             f"fewer than {MIN_SAMPLES} images (or weight sets of @init models) give no intervals: "
             "the board tells no row from another"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from ...adapters.errors import NotApplicableError
 from ...suites.settings import configure
 from ..records.environment import reset_peaks
-from .fit_images import images_to_fit
-from .recorder import Clerk
+from .fit_images import open_fit_images
+from .recorder import Recorder
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Workbench:
     def measure(self, job: Job, keep: Callable[[Record], None]) -> None:
         """Measure every cell of `job`; `keep` gets each record as soon as it is there."""
         reset_peaks(self.device)
-        clerk = Clerk(job, self.settings, self._images, self.device)
+        clerk = Recorder(job, self.settings, self._images, self.device)
         self.stage("opening the model", job.cells)
         try:
             clerk.opened(self._open(job))
@@ -101,14 +101,14 @@ class Workbench:
             return model
         chosen = self.settings
         if job.fill == "fit":
-            images = images_to_fit(chosen).load(model.spec)
+            images = open_fit_images(chosen).load(model.spec)
             return model.padded(
                 "fit", seed=chosen.seed, recalibrate=chosen.recalibrate, images=images
             )
         return model.padded(job.fill, seed=chosen.seed, recalibrate=chosen.recalibrate)
 
     def _sort(
-        self, clerk: Clerk, keep: Callable[[Record], None]
+        self, clerk: Recorder, keep: Callable[[Record], None]
     ) -> tuple[list[Cell], dict[str, Sequence[Probe]]]:
         """Record the cells that do not apply; give the others, and their probes by key."""
         cells, probes = [], {}
@@ -127,7 +127,7 @@ class Workbench:
 
     def _with_gradients(
         self,
-        clerk: Clerk,
+        clerk: Recorder,
         cells: Sequence[Cell],
         probes: Mapping[str, Sequence[Probe]],
         keep: Callable[[Record], None],
@@ -153,7 +153,7 @@ class Workbench:
                 continue
             keep(self._finish(clerk, cell, own))
 
-    def _gradients(self, clerk: Clerk, probes: Sequence[Probe]) -> GradientMaps:
+    def _gradients(self, clerk: Recorder, probes: Sequence[Probe]) -> GradientMaps:
         from ...suites.measuring.gradients import take_gradients
 
         begun = time.perf_counter()
@@ -164,7 +164,7 @@ class Workbench:
         clerk.notes = list(found.notes)
         return found
 
-    def _finish(self, clerk: Clerk, cell: Cell, maps: Mapping[str, Array]) -> Record:
+    def _finish(self, clerk: Recorder, cell: Cell, maps: Mapping[str, Array]) -> Record:
         """Let the suite measure; its record, whatever comes of it."""
         self.stage(f"measuring {cell.suite}:{cell.protocol}", [cell])
         begun = time.perf_counter()

@@ -97,7 +97,7 @@ class Frame:
     spans: tuple[Span, Span] | None = None
 
 
-def draw(scale: Scale, path: Path, frame: Frame) -> None:
+def draw_scale(scale: Scale, path: Path, frame: Frame) -> None:
     """Lay map, colour bar and words out in whole screen pixels, and write the PNG."""
     figure = sheet([(scale, frame)])
     write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))

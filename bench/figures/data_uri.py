@@ -23,7 +23,7 @@ LARGEST = 320
 """About how many CSS pixels the longer side takes; larger maps keep their own size."""
 
 
-def image(scale: Scale, words: str, side: int = LARGEST) -> str:
+def image_tag(scale: Scale, words: str, side: int = LARGEST) -> str:
     """The picture with `words` for those who do not see it; they are escaped."""
     rows, columns = scale.shown.shape
     dot = max(1, side // max(rows, columns))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...adapters.errors import InputError, check_name
-from .canvas import NUMBERED, SIGNED_COLOURS, Frame, Scale, draw, sheet
+from .canvas import NUMBERED, SIGNED_COLOURS, Frame, Scale, draw_scale, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,7 +120,7 @@ def draw_record(record: MapSource, folder: Path) -> list[Path]:
     paths = []
     for name, (scale, frame) in drawings(record).items():
         path = folder / f"{_file_name(record)}.{name}.png"
-        draw(scale, path, frame)
+        draw_scale(scale, path, frame)
         paths.append(path)
     return paths
 
@@ -170,8 +170,8 @@ def draw_change(treated: MapSource, untreated: MapSource, folder: Path) -> list[
         path = folder / f"{_file_name(treated)}.{name}.change.png"
         variant = f"{treated.fill} less {untreated.fill}"
         frame = _frame(treated, name, look, np.shape(values), variant)
-        change = per_mean(after) - per_mean(before)
-        draw(scaled(change, "signed", "change, in means of either map"), path, frame)
+        change = over_mean(after) - over_mean(before)
+        draw_scale(scaled(change, "signed", "change, in means of either map"), path, frame)
         paths.append(path)
     return paths
 
@@ -185,7 +185,7 @@ def draw_map(
     of the peak; `signed` values as they are, with limits symmetric about 0.
     """
     scale = "signed" if signed else "log" if log else "mean"
-    draw(scaled(np.asarray(values, dtype=np.float64), scale, ""), path, Frame(title))
+    draw_scale(scaled(np.asarray(values, dtype=np.float64), scale, ""), path, Frame(title))
 
 
 def tiled(values: np.ndarray[Any, Any]) -> Array | None:
@@ -199,7 +199,7 @@ def tiled(values: np.ndarray[Any, Any]) -> Array | None:
     return np.asarray(values, dtype=np.float64)
 
 
-def per_mean(values: Array) -> Array:
+def over_mean(values: Array) -> Array:
     """`values` over the magnitude of their mean; a map of mean 0 as it is."""
     mean = abs(float(values.mean()))
     return values / mean if mean else values
@@ -212,7 +212,7 @@ def scaled(values: Array, scale: str, what: str) -> Scale:
         shown = np.log10(np.maximum(values, peak * 10**-LOG_DECADES) / peak)
         return Scale(shown, -LOG_DECADES, 0.0, _label(what, "log10 of the peak's share"))
     if scale == "lean":
-        return _signed(100 * (per_mean(values) - 1), _label(what, "% of the mean"))
+        return _signed(100 * (over_mean(values) - 1), _label(what, "% of the mean"))
     if scale == "signed" or values.min() < 0:
         return _signed(values, what)
     mean = float(values.mean()) or 1.0

@@ -6,9 +6,9 @@ import html
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..output.damaged import BROKEN
-from ..output.numbers import Interval, measured
+from ..output.numbers import Interval, with_interval_text
 from ..output.text import clean
-from .data_uri import ends, image
+from .data_uri import ends, image_tag
 from .maps import MapSource, drawings
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _maps(record: RecordSource) -> str:
     except BROKEN:
         return "<p>Its maps cannot be read.</p>"
     figures = "".join(
-        f'<figure style="margin:0">{image(scale, f"{name} of {record.label}", SIDE)}'
+        f'<figure style="margin:0">{image_tag(scale, f"{name} of {record.label}", SIDE)}'
         f"<figcaption><small>{_safe(name)}: {_safe(ends(scale))}</small></figcaption></figure>"
         for name, (scale, _) in drawn.items()
     )
@@ -84,7 +84,7 @@ def _maps(record: RecordSource) -> str:
 
 
 def _row(name: str, held: Shown) -> str:
-    value = held.reason or "n/a" if held.value is None else measured(held)
+    value = held.reason or "n/a" if held.value is None else with_interval_text(held)
     return f"<tr><td>{_safe(name)}</td><td>{_safe(value)}</td></tr>"
 
 

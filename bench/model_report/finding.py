@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from ..output.damaged import kept
-from ..output.numbers import measured
+from ..output.damaged import try_or_none
+from ..output.numbers import with_interval_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...suites.base import Metric, Suite
     from ..records.record import Record, Value
 
-    Words = Mapping[str, Callable[["Finding"], str | None]]
+    Words = Mapping[str, Callable[["ReportedRecord"], str | None]]
 
 
 TOLERANCE = 0.005
@@ -44,7 +44,7 @@ FIELD = re.compile(r"\{([^{}:]+)(?::([^{}]+))?\}")
 """A place in a sentence: `{metric}`, `{metric:form}` or `{word}`."""
 
 
-class Verdict(Enum):
+class EvennessVerdict(Enum):
     """What a number shows against its value on an even model."""
 
     off = "shown to be uneven"
@@ -54,7 +54,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class ReportedRecord:
     """A finished record; `beside` names the other suites of the same account."""
 
     record: Record
@@ -98,18 +98,22 @@ class Finding:
         of_weights = self.record.suite == "padding" and name.startswith(OF_ONE_WEIGHT_SET)
         return of_weights and (self.record.model.members or 1) == 1
 
-    def verdict(self, name: str) -> Verdict | None:
+    def verdict(self, name: str) -> EvennessVerdict | None:
         """What a metric shows against even; None without a value, or where nothing is even."""
         held, metric = self.held(name), self.metric(name)
         if held is None or held.value is None or metric is None or metric.even is None:
             return None
         if self.exact(name):
-            return Verdict.off if abs(held.value - metric.even) > TOLERANCE else Verdict.even
+            return (
+                EvennessVerdict.off
+                if abs(held.value - metric.even) > TOLERANCE
+                else EvennessVerdict.even
+            )
         if held.low is None and held.high is None:
-            return Verdict.no_interval
+            return EvennessVerdict.no_interval
         above = metric.better != "higher" and held.low is not None and held.low > metric.even
         below = metric.better != "lower" and held.high is not None and held.high < metric.even
-        return Verdict.off if above or below else Verdict.not_shown
+        return EvennessVerdict.off if above or below else EvennessVerdict.not_shown
 
     def text(self, name: str, form: str = "") -> str | None:
         """A metric in words: with its interval, as `%`, grey `levels`, or the `doubt` about it."""
@@ -119,16 +123,21 @@ class Finding:
         if form == "doubt":
             return self._doubt(name)
         scale = {"%": 100.0, "levels": float(LEVELS)}.get(form, 1.0)
-        return measured(held, scale) + ("\u00a0%" if form == "%" else "")
+        return with_interval_text(held, scale) + ("\u00a0%" if form == "%" else "")
 
     def _doubt(self, name: str) -> str | None:
         """Why a metric shows nothing."""
         verdict, metric = self.verdict(name), self.metric(name)
-        if metric is None or metric.even is None or verdict is None or verdict is Verdict.off:
+        if (
+            metric is None
+            or metric.even is None
+            or verdict is None
+            or verdict is EvennessVerdict.off
+        ):
             return None
-        if verdict is Verdict.no_interval:
+        if verdict is EvennessVerdict.no_interval:
             return "not shown to be uneven: too few samples for an interval"
-        if verdict is Verdict.even:
+        if verdict is EvennessVerdict.even:
             return "even"
         return f"not shown to be uneven, the interval holds {metric.even:g}"
 
@@ -138,23 +147,23 @@ class Rule:
     """A sentence, said when `when` holds and everything in its braces is known."""
 
     text: str
-    when: Callable[[Finding], bool] = lambda _: True
+    when: Callable[[ReportedRecord], bool] = lambda _: True
 
 
 Topic = tuple[Rule, ...]
 """Rules about one thing; the first that can be said is said."""
 
 
-def sentences(finding: Finding, topics: tuple[Topic, ...], words: Words) -> list[str]:
+def sentences(finding: ReportedRecord, topics: tuple[Topic, ...], words: Words) -> list[str]:
     """What `topics` say of `finding`, a sentence or none for each."""
     found = []
     for topic in topics:
-        said = (kept(_say, rule, finding, words) for rule in topic)
+        said = (try_or_none(_say, rule, finding, words) for rule in topic)
         found += [text for text in said if text is not None][:1]
     return found
 
 
-def _say(rule: Rule, finding: Finding, words: Words) -> str | None:
+def _say(rule: Rule, finding: ReportedRecord, words: Words) -> str | None:
     """The sentence of `rule`, or None when it does not apply."""
     if not rule.when(finding):
         return None
@@ -164,15 +173,15 @@ def _say(rule: Rule, finding: Finding, words: Words) -> str | None:
     return FIELD.sub(lambda m: parts[m[0]] or "", rule.text)
 
 
-def _fill(finding: Finding, words: Words, name: str, form: str) -> str | None:
+def _fill(finding: ReportedRecord, words: Words, name: str, form: str) -> str | None:
     return words[name](finding) if name in words else finding.text(name, form)
 
 
-def off(*names: str) -> Callable[[Finding], bool]:
+def off(*names: str) -> Callable[[ReportedRecord], bool]:
     """Whether any of `names` is shown to be uneven."""
-    return lambda finding: any(finding.verdict(name) is Verdict.off for name in names)
+    return lambda finding: any(finding.verdict(name) is EvennessVerdict.off for name in names)
 
 
-def settled(name: str) -> Callable[[Finding], bool]:
+def settled(name: str) -> Callable[[ReportedRecord], bool]:
     """Whether `name` has a value that is not shown to be uneven."""
-    return lambda finding: finding.verdict(name) not in (None, Verdict.off)
+    return lambda finding: finding.verdict(name) not in (None, EvennessVerdict.off)

@@ -7,12 +7,12 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from ...suites.measuring.bootstrap import MIN_SAMPLES
-from ..output.damaged import kept
+from ..output.damaged import try_or_none
 from ..output.layout import Literal
 from ..output.text import clean
 from ..records.record import FIT_KEY
 from ..records.selection import stated_inputs
-from ..statistics.difference import samples
+from ..statistics.difference import sample_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[B
     best = next((r for r in records if r.model.spec), records[0])
     facts = {
         "Model": _pairs({"reference": best.model.reference, **best.model.source}),
-        "Input": kept(_input, best),
+        "Input": try_or_none(_input, best),
         "Target": _pairs(best.model.target or {}),
         "Images": _images(records),
         "Fitted": _fitted(records),
@@ -42,7 +42,7 @@ def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[B
         "On": _machine(best),
     }
     blocks: list[Block] = [f"{k}: {clean(v, 1000)}." for k, v in facts.items() if v]
-    command = kept(repeat, records, suites)
+    command = try_or_none(repeat, records, suites)
     return [*blocks, "To make these records again:", Literal(command)] if command else blocks
 
 
@@ -123,10 +123,10 @@ def _suite(record: Record, suites: Mapping[str, Suite]) -> str:
 def _settings(record: Record, suites: Mapping[str, Suite]) -> list[str]:
     """`SUITE.FIELD=VALUE` for each of the suite's settings that is not the default."""
     from ...suites.settings import settings_of
-    from ..records.record import plain
+    from ..records.record import to_json_value
 
     known = suites.get(record.suite)
-    defaults = plain(settings_of(known)) if known else {}
+    defaults = to_json_value(settings_of(known)) if known else {}
     found = []
     for name, default in defaults.items():
         value = record.settings.get(name, default)
@@ -166,7 +166,7 @@ def _images(records: Sequence[Record]) -> str:
     what = "weight sets" if sets > 1 else "images"
     return (
         f"{looked.images.count} x {looked.images.name}, seed {looked.seed}, sha256 "
-        f"{(looked.images.sha256 or 'unknown')[:16]}; {_intervals(samples(looked), what)}"
+        f"{(looked.images.sha256 or 'unknown')[:16]}; {_intervals(sample_count(looked), what)}"
     )
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from ...adapters.errors import InputError, UnknownNameError
 from ...suites.deadpixel import NOT_SIMPLY_BETTER
-from ..output.damaged import kept
+from ..output.damaged import try_or_none
 from ..output.layout import WIDTH, Section, Table, lay_out
-from ..output.numbers import measured
+from ..output.numbers import with_interval_text
 from ..output.text import clean
 from ..records.selection import check_unmixed, choose, find_reference, newest
 from ..records.store import Store, read_record
@@ -25,7 +25,7 @@ from . import rules_architecture as show_rules
 from . import rules_padding as show_rules_padding
 from . import rules_perturbation as show_rules_perturbation
 from . import rules_training as show_rules_training
-from .finding import Finding, Topic, sentences
+from .finding import ReportedRecord, Topic, sentences
 from .provenance import provenance
 from .tables import TABLES, changes, grown, label
 
@@ -164,13 +164,13 @@ def account(
     return lay_out(sections, width, heading)
 
 
-def findings(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[Finding]:
+def findings(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[ReportedRecord]:
     """The finished ones of `records`."""
     beside = frozenset(r.suite for r in records if r.status == "ok")
-    return [Finding(r, suites.get(r.suite), beside) for r in records if r.status == "ok"]
+    return [ReportedRecord(r, suites.get(r.suite), beside) for r in records if r.status == "ok"]
 
 
-def _head(case: Case, told: Sequence[Finding]) -> Section:
+def _head(case: Case, told: Sequence[ReportedRecord]) -> Section:
     name = clean(case.reference)
     variant = "as it is" if case.fill == "none" else f"kernel padding {clean(case.fill, 20)}"
     cells = [row for f in told if (row := _headline(f)) is not None]
@@ -178,7 +178,7 @@ def _head(case: Case, told: Sequence[Finding]) -> Section:
     return Section(f"{name}, {variant}", [Table("In short:", heads, cells)] if cells else [])
 
 
-def _headline(finding: Finding) -> tuple[str, ...] | None:
+def _headline(finding: ReportedRecord) -> tuple[str, ...] | None:
     """The suite's headline metric in a row."""
     name = finding.suite.headline if finding.suite else ""
     text, metric = finding.text(name), finding.metric(name)
@@ -189,7 +189,7 @@ def _headline(finding: Finding) -> tuple[str, ...] | None:
     return f"{label(finding)}.{name}", text, even, verdict.value if verdict else ""
 
 
-def _suite_section(finding: Finding) -> Section:
+def _suite_section(finding: ReportedRecord) -> Section:
     """What one record says: sentences, then tables."""
     record = finding.record
     question = QUESTIONS.get(record.suite)
@@ -197,21 +197,21 @@ def _suite_section(finding: Finding) -> Section:
     topics, words = TOPICS.get(record.suite, ((), {}))
     section.blocks += sentences(finding, topics, words) if topics else _plain(finding)
     for make in TABLES.get(record.suite, ()):
-        table = kept(make, finding)
+        table = try_or_none(make, finding)
         section.blocks += [table] if table else []
     if record.suite == "deadpixel":
         section.blocks.append(NOT_SIMPLY_BETTER)
     return section
 
 
-def _plain(finding: Finding) -> list[Block]:
+def _plain(finding: ReportedRecord) -> list[Block]:
     """A suite without rules: its metrics with their definitions."""
     found: list[Block] = []
     for name, held in finding.record.metrics.items():
         metric = finding.metric(name)
         if held.value is not None:
             what = f" ({clean(metric.definition)})" if metric else ""
-            found.append(f"{clean(name, 60)}{what}: {measured(held)}.")
+            found.append(f"{clean(name, 60)}{what}: {with_interval_text(held)}.")
     return found
 
 
@@ -227,10 +227,10 @@ def _treated(case: Case, fill: str) -> Section:
     section = Section(f"Kernel padding {clean(fill, 20)}: what it changed")
     if not after:
         return section
-    section.blocks += kept(grown, after[0].record) or []
+    section.blocks += try_or_none(grown, after[0].record) or []
     if not (after[0].record.model.treatment or {}).get("layers"):
         return section
-    table = kept(changes, after, before)
+    table = try_or_none(changes, after, before)
     section.blocks.append(table or "There is no untreated record of these suites to set beside it.")
     if case.fill == "none":
         for finding in (f for f in after if f.record.suite == "fidelity"):
@@ -274,7 +274,7 @@ def _notes(records: Sequence[Record]) -> list[Block]:
     ]
 
 
-def draw(case: Case, folder: Path) -> list[Path]:
+def draw_maps(case: Case, folder: Path) -> list[Path]:
     """Draw every map of the case into `folder`, and what kernel padding changed in them."""
     from ..figures.maps import draw_change, draw_record
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..output.numbers import joined, number
-from .finding import Finding, Rule, Topic, off, settled
+from ..output.numbers import format_number, join_with_and
+from .finding import ReportedRecord, Rule, Topic, off, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,10 +35,10 @@ LONG = 1.05
 """Anisotropy that is worth a sentence."""
 
 
-def cell(name: str) -> Callable[[Finding], str | None]:
+def cell(name: str) -> Callable[[ReportedRecord], str | None]:
     """Place of the smallest phase of the map `name`, from 0, in brackets; '' without the map."""
 
-    def word(finding: Finding) -> str | None:
+    def word(finding: ReportedRecord) -> str | None:
         if name not in finding.record.maps:
             return ""
         profile = np.asarray(finding.map(name))
@@ -49,7 +49,7 @@ def cell(name: str) -> Callable[[Finding], str | None]:
     return word
 
 
-def periods(finding: Finding) -> str | None:
+def periods(finding: ReportedRecord) -> str | None:
     """`period 2 causes 82 %, period 4 18 %` of the variance; parts that noise may explain not."""
     total = finding.value("imbalance") ** 2
     shares = {}
@@ -62,43 +62,43 @@ def periods(finding: Finding) -> str | None:
             shares[name.removeprefix("by_period_")] = min(1.0, held.value / total)
     ordered = sorted(shares.items(), key=lambda item: -item[1])[:MOST_PERIODS]
     told = [f"period {period} causes {100 * share:.0f}\u00a0%" for period, share in ordered]
-    return joined(told) if told else None
+    return join_with_and(told) if told else None
 
 
-def image(finding: Finding) -> str:
+def image_rule(finding: ReportedRecord) -> str:
     """The input's size."""
     spec = finding.record.model.spec
     return f"{spec['height']} x {spec['width']}"
 
 
-def target(finding: Finding) -> str | None:
+def target(finding: ReportedRecord) -> str | None:
     """The target's grid."""
     grid = finding.record.model.target
     return f"{grid['height']} x {grid['width']} units" if grid else None
 
 
-def unread(finding: Finding) -> str | None:
+def unread_pixels_rule(finding: ReportedRecord) -> str | None:
     """Names of the layers that leave padding unread."""
-    return joined([str(row["name"]) for row in finding.rows("uneven")]) or None
+    return join_with_and([str(row["name"]) for row in finding.rows("uneven")]) or None
 
 
-def faults(finding: Finding) -> str:
+def faults(finding: ReportedRecord) -> str:
     """How many layers leave padding unread."""
     count = int(finding.value("uneven_layers"))
     return "1 strided layer leaves" if count == 1 else f"{count} strided layers leave"
 
 
-def untouched(finding: Finding) -> str | None:
+def untouched(finding: ReportedRecord) -> str | None:
     """Names of the layers that never touch a part of their input."""
     names = [
         str(row["name"])
         for row in finding.rows("layers")
         if any(min(counts) == 0 for counts in row["coverage"])
     ]
-    return joined(names) or None
+    return join_with_and(names) or None
 
 
-def cures(finding: Finding) -> str | None:
+def kernel_padding_cures(finding: ReportedRecord) -> str | None:
     """Heights and widths next to the input's at which every layer reads all its padding."""
     spec, found = finding.record.model.spec, []
     for axis in ("height", "width"):
@@ -115,49 +115,50 @@ def nearest(sizes: list[int], size: int) -> list[int]:
     return [*sorted(n for n in sizes if n <= size)[-1:], *sorted(n for n in sizes if n > size)[:1]]
 
 
-def culprit(finding: Finding) -> str | None:
+def uneven_layer_sentence(finding: ReportedRecord) -> str | None:
     """What kernel padding of the worst layer alone would change."""
     rows = finding.rows("culprits")
     if not rows or rows[0]["reduction"] <= 0:
         return None
     before, after = finding.value("imbalance"), float(rows[0]["imbalance_padded"])
-    name = joined([str(rows[0]["name"])])
-    return f"{name} alone would take the imbalance from {number(before)} to {number(after)}"
+    name = join_with_and([str(rows[0]["name"])])
+    was, would_be = format_number(before), format_number(after)
+    return f"{name} alone would take the imbalance from {was} to {would_be}"
 
 
-def of_image(finding: Finding) -> str:
+def of_image(finding: ReportedRecord) -> str:
     """The field's side over the image's, as a share."""
     spec = finding.record.model.spec
     side = (int(spec["height"]) * int(spec["width"])) ** 0.5
     return f"{100 * finding.value('luo_size') / side:.0f}\u00a0%"
 
 
-def quarter(finding: Finding) -> str:
+def quarter(finding: ReportedRecord) -> str:
     """A quarter of the image's shorter side, in pixels."""
     spec = finding.record.model.spec
-    return number(min(int(spec["height"]), int(spec["width"])) / 4)
+    return format_number(min(int(spec["height"]), int(spec["width"])) / 4)
 
 
-def unit(finding: Finding) -> str:
+def unit(finding: ReportedRecord) -> str:
     """Which unit it is."""
     chosen = finding.record.settings.get("unit")
     return "central unit" if chosen is None else f"unit (row {chosen[0]}, column {chosen[1]})"
 
 
-def whose(finding: Finding) -> str:
+def whose(finding: ReportedRecord) -> str:
     """What the sensitivity is that of."""
     logit = finding.record.protocol == "kim2023"
     return "sensitivity of the predicted class" if logit else "sensitivity"
 
 
-def _blind(finding: Finding) -> bool:
+def _blind(finding: ReportedRecord) -> bool:
     return finding.value("weakest") < NOTHING
 
 
-def _bounds(name: str, low: float, high: float) -> Callable[[Finding], bool]:
+def _bounds(name: str, low: float, high: float) -> Callable[[ReportedRecord], bool]:
     """Whether the interval of `name` lies in [low, high]."""
 
-    def holds(finding: Finding) -> bool:
+    def holds(finding: ReportedRecord) -> bool:
         held = finding.held(name)
         if held is None or held.low is None or held.high is None:
             return False
@@ -166,13 +167,13 @@ def _bounds(name: str, low: float, high: float) -> Callable[[Finding], bool]:
     return holds
 
 
-def _offsets(finding: Finding) -> list[tuple[float, float]]:
+def _offsets(finding: ReportedRecord) -> list[tuple[float, float]]:
     """Intervals of the offset's parts; the length of a noisy offset is above 0 in any case."""
     held = [finding.held(name) for name in ("offset_y", "offset_x")]
     return [(h.low, h.high) for h in held if h and h.low is not None and h.high is not None]
 
 
-def _off_centre(finding: Finding) -> bool:
+def _off_centre(finding: ReportedRecord) -> bool:
     return any(low > 0 or high < 0 for low, high in _offsets(finding))
 
 
@@ -309,16 +310,16 @@ DEADPIXEL: tuple[Topic, ...] = (
 )
 
 
-WORDS: dict[str, Callable[[Finding], str | None]] = {
+WORDS: dict[str, Callable[[ReportedRecord], str | None]] = {
     "phase": cell("phase_profile"),
     "periods": periods,
-    "image": image,
+    "image": image_rule,
     "target": target,
-    "unread": unread,
+    "unread": unread_pixels_rule,
     "faults": faults,
     "untouched": untouched,
-    "cures": cures,
-    "culprit": culprit,
+    "cures": kernel_padding_cures,
+    "culprit": uneven_layer_sentence,
     "of_image": of_image,
     "quarter": quarter,
     "unit": unit,

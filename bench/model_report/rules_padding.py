@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..output.numbers import joined
-from .finding import Finding, Rule, Topic, off
-from .rules_architecture import image, nearest
+from ..output.numbers import join_with_and
+from .finding import ReportedRecord, Rule, Topic, off
+from .rules_architecture import image_rule, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,18 +20,18 @@ SIDES = {"left_right": ("left", "right"), "top_bottom": ("upper", "lower")}
 BORDER_WORDS = ("reflect", "replicate", "circular")
 
 
-def stronger(metric: str, table: str, column: str) -> Callable[[Finding], str | None]:
+def stronger(metric: str, table: str, column: str) -> Callable[[ReportedRecord], str | None]:
     """Which half is the stronger, by the sign that the last row of `table` has in `column`."""
     sides = SIDES[metric]
 
-    def word(finding: Finding) -> str | None:
+    def word(finding: ReportedRecord) -> str | None:
         value = finding.rows(table)[-1][column]
         return None if value is None else sides[0] if value > 0 else sides[1]
 
     return word
 
 
-def place(finding: Finding) -> str:
+def place(finding: ReportedRecord) -> str:
     """Where on its grid the stimulus changes least, in words."""
     spots = np.asarray(finding.map("blind_spots"))
     row, column = np.unravel_index(int(spots.argmin()), spots.shape)
@@ -49,7 +49,7 @@ def _third(at: int, side: int, words: tuple[str, str, str]) -> str:
     return words[min(2, 3 * at // side)]
 
 
-def stimulus(finding: Finding) -> str:
+def stimulus(finding: ReportedRecord) -> str:
     """The stimulus: its side, or what the default comes to."""
     side = finding.record.settings["stimulus"]
     spec = finding.record.model.spec
@@ -58,7 +58,7 @@ def stimulus(finding: Finding) -> str:
     return f"{side} x {side} pixels"
 
 
-def changed(finding: Finding) -> str | None:
+def changed(finding: ReportedRecord) -> str | None:
     """What exchanging the padding does to the drop at the border, best first, where it is shown."""
     found = []
     for border in BORDER_WORDS:
@@ -69,20 +69,20 @@ def changed(finding: Finding) -> str | None:
         if exact or (held.low is not None and held.low > 0) or (held.high or 0) < 0:
             found.append((abs(_drop(finding, border)), border))
     told = [f"{border} to {100 * _drop(finding, border):.0f}\u00a0%" for _, border in sorted(found)]
-    return joined(told) if told else None
+    return join_with_and(told) if told else None
 
 
-def before_exchange(finding: Finding) -> str:
+def before_exchange(finding: ReportedRecord) -> str:
     """The drop at the border, at the nine places at which exchanges are compared."""
     return f"{100 * _drop(finding, 'zero'):.0f}\u00a0%"
 
 
-def _drop(finding: Finding, border: str) -> float:
+def _drop(finding: ReportedRecord, border: str) -> float:
     drops: dict[str, Any] = {r["padding"]: r["border_drop"] for r in finding.rows("exchange")}
     return float(drops[border])
 
 
-def chance(finding: Finding) -> str | None:
+def chance(finding: ReportedRecord) -> str | None:
     """The lean that random kernels leave: 1 / sqrt(kernels) a layer, weighted as the metric is."""
     kernels = np.array([float(row["kernels"]) for row in finding.rows("filters")])
     if not kernels.sum():
@@ -90,14 +90,14 @@ def chance(finding: Finding) -> str | None:
     return f"{100 * float(np.sqrt(kernels).sum() / kernels.sum()):.2g}\u00a0%"
 
 
-def unread(finding: Finding) -> str | None:
+def unread_padding_rule(finding: ReportedRecord) -> str | None:
     """Layers with unread padding, unless `structure` told them."""
     if "structure" in finding.beside:
         return None
-    return joined([str(row["name"]) for row in finding.rows("uneven")]) or None
+    return join_with_and([str(row["name"]) for row in finding.rows("uneven")]) or None
 
 
-def cures(finding: Finding) -> str | None:
+def padding_cures_rule(finding: ReportedRecord) -> str | None:
     """Input sizes next to this one that leave no padding unread."""
     row, spec = finding.rows("uneven")[0], finding.record.model.spec
     found = []
@@ -109,7 +109,7 @@ def cures(finding: Finding) -> str | None:
     return " and ".join(found)
 
 
-def _rises(finding: Finding) -> bool:
+def _rises(finding: ReportedRecord) -> bool:
     return off("border_drop")(finding) and finding.value("border_drop") < 0
 
 
@@ -232,7 +232,7 @@ FIDELITY: tuple[Topic, ...] = (
 )
 
 
-WORDS: dict[str, Callable[[Finding], str | None]] = {
+WORDS: dict[str, Callable[[ReportedRecord], str | None]] = {
     "lean_lr": stronger("left_right", "stages", "constant_left_right"),
     "lean_tb": stronger("top_bottom", "stages", "constant_top_bottom"),
     "place": place,
@@ -240,7 +240,7 @@ WORDS: dict[str, Callable[[Finding], str | None]] = {
     "changed": changed,
     "chance": chance,
     "zero_drop": before_exchange,
-    "image": image,
-    "unread": unread,
-    "cures": cures,
+    "image": image_rule,
+    "unread": unread_padding_rule,
+    "cures": padding_cures_rule,
 }

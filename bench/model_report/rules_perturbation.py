@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..output.numbers import number
-from .finding import LEVELS, Finding, Rule, Topic, off
+from ..output.numbers import format_number
+from .finding import LEVELS, ReportedRecord, Rule, Topic, off
 from .rules_architecture import cell
 
 if TYPE_CHECKING:
@@ -20,39 +20,39 @@ STEP_ERRORS = 3.0
 """Multiples of the differences' own error within which two derivatives are said to agree."""
 
 
-def setting(name: str) -> Callable[[Finding], str | None]:
+def setting(name: str) -> Callable[[ReportedRecord], str | None]:
     """A setting of the suite, as text."""
 
-    def word(finding: Finding) -> str | None:
+    def word(finding: ReportedRecord) -> str | None:
         value = finding.record.settings[name]
         return None if value is None else str(value)
 
     return word
 
 
-def step_levels(name: str) -> Callable[[Finding], str | None]:
+def step_levels(name: str) -> Callable[[ReportedRecord], str | None]:
     """A setting in pixel values, as grey levels of 255."""
 
-    def word(finding: Finding) -> str:
-        levels = number(LEVELS * float(finding.record.settings[name]))
+    def word(finding: ReportedRecord) -> str:
+        levels = format_number(LEVELS * float(finding.record.settings[name]))
         return f"{levels} grey level{'s' * (levels != '1')}"
 
     return word
 
 
-def _agrees(finding: Finding) -> bool:
+def _agrees(finding: ReportedRecord) -> bool:
     return finding.value("agreement_gradient_z") <= AGREE
 
 
-def _same_direction(finding: Finding) -> bool:
+def _same_direction(finding: ReportedRecord) -> bool:
     limit = STEP_ERRORS * finding.value("comb_error")
     return finding.value("agreement_direction") <= limit
 
 
-def _differs(name: str) -> Callable[[Finding], bool]:
+def _differs(name: str) -> Callable[[ReportedRecord], bool]:
     """Whether the interval of `name` leaves out 0."""
 
-    def holds(finding: Finding) -> bool:
+    def holds(finding: ReportedRecord) -> bool:
         held = finding.held(name)
         return held is not None and held.low is not None and held.low > 0
 
@@ -162,7 +162,7 @@ PERTURBATION: tuple[Topic, ...] = (
 )
 
 
-WORDS: dict[str, Callable[[Finding], str | None]] = {
+WORDS: dict[str, Callable[[ReportedRecord], str | None]] = {
     "comb": cell("comb_profile"),
     "attack": step_levels("attack_step"),
     "epsilon": setting("epsilon"),

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .finding import Finding, Rule, Topic, off
+from .finding import ReportedRecord, Rule, Topic, off
 
 if TYPE_CHECKING:
     from .finding import Words
 
 
-def task(finding: Finding) -> str:
+def task(finding: ReportedRecord) -> str:
     """What was learned."""
     boxes = finding.record.protocol == "micro_object"
     return "telling red boxes from black ones" if boxes else "ordinary classification"
 
 
-def seeds(finding: Finding) -> str | None:
+def seeds(finding: ReportedRecord) -> str | None:
     """How many seeds stand behind the numbers."""
     found = finding.record.settings.get("seeds")
     return str(len(found)) if isinstance(found, list) else None

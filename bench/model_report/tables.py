@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.treatment import UNTOUCHED
 from ..output.layout import Table
-from ..output.numbers import joined, number
+from ..output.numbers import format_number, join_with_and
 from ..output.text import clean
-from ..statistics.difference import difference
-from .finding import TOLERANCE, Finding
+from ..statistics.difference import metric_difference
+from .finding import TOLERANCE, ReportedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,22 +46,22 @@ FILL_WORDS = {
 }
 
 
-def culprits(finding: Finding) -> Table | None:
+def culprits(finding: ReportedRecord) -> Table | None:
     """Strided layers by what kernel padding of each alone would take off the imbalance."""
     before = finding.value("imbalance")
     every = finding.rows("culprits")
     rows = [row for row in every if row["reduction"] >= LEAST * before > 0]
     if not rows or before <= TOLERANCE:
         return None
-    caption = f"Imbalance with the kernel of one layer padded, {number(before)} as it is"
+    caption = f"Imbalance with the kernel of one layer padded, {format_number(before)} as it is"
     if len(every) > len(rows):
         caption += f" (the other {len(every) - len(rows)} take off less than {LEAST:.0%} each)"
     cells = [
         (
             clean(str(row["name"]), 40),
-            pair(row["kernel"]),
-            pair(row["stride"]),
-            number(float(row["imbalance_padded"])),
+            axes_text(row["kernel"]),
+            axes_text(row["stride"]),
+            format_number(float(row["imbalance_padded"])),
             f"{100 * float(row['reduction']) / before:.0f} %",
         )
         for row in rows[:MOST_ROWS]
@@ -70,7 +70,7 @@ def culprits(finding: Finding) -> Table | None:
     return Table(_of(caption, len(rows)), heads, cells)
 
 
-def layers(finding: Finding) -> Table | None:
+def layers(finding: ReportedRecord) -> Table | None:
     """The strided layers, and how many there are of all."""
     rows = finding.rows("layers")
     strided = [row for row in rows if max(row["stride"]) > 1]
@@ -80,12 +80,12 @@ def layers(finding: Finding) -> Table | None:
     cells = [
         (
             clean(str(row["name"]), 40),
-            pair(row["kernel"]),
-            pair(row["stride"]),
-            pair([f"{a}+{b}" for a, b in zip(*_padding(row), strict=True)]),
-            pair(row["input"]),
-            pair(row["output"]),
-            pair(["/".join(map(str, counts)) for counts in row["coverage"]]),
+            axes_text(row["kernel"]),
+            axes_text(row["stride"]),
+            axes_text([f"{a}+{b}" for a, b in zip(*_padding(row), strict=True)]),
+            axes_text(row["input"]),
+            axes_text(row["output"]),
+            axes_text(["/".join(map(str, counts)) for counts in row["coverage"]]),
         )
         for row in strided[:MOST_ROWS]
     ]
@@ -97,7 +97,7 @@ def _padding(row: dict[str, Any]) -> tuple[Sequence[int], Sequence[int]]:
     return row["padding_before"], row["padding_after"]
 
 
-def stages(finding: Finding) -> Table | None:
+def stages(finding: ReportedRecord) -> Table | None:
     """Spatial bias of a plain image at every resolution on the way to the target."""
     rows = finding.rows("stages")
     heads = ("stage", "units", "border ratio", "left - right", "top - bottom")
@@ -113,7 +113,7 @@ def stages(finding: Finding) -> Table | None:
     return Table(caption, heads, cells) if rows else None
 
 
-def sizes(finding: Finding) -> Table | None:
+def sizes(finding: ReportedRecord) -> Table | None:
     """The sweep over input sizes, where there is one."""
     columns = {
         "uneven_layers": "uneven layers",
@@ -126,7 +126,7 @@ def sizes(finding: Finding) -> Table | None:
     return Table("By input size:", ("side", *columns.values()), cells) if rows else None
 
 
-def units(finding: Finding) -> Table | None:
+def units(finding: ReportedRecord) -> Table | None:
     """The grid of units, where there is one."""
     rows = finding.rows("units")
     names = ("luo_size", "radius", "offset_y", "offset_x")
@@ -137,14 +137,14 @@ def units(finding: Finding) -> Table | None:
 
 
 def _cell(value: Any) -> str:
-    return "n/a" if value is None else number(float(value))
+    return "n/a" if value is None else format_number(float(value))
 
 
 def _of(caption: str, count: int) -> str:
     return f"{caption}, {MOST_ROWS} of {count} shown:" if count > MOST_ROWS else f"{caption}:"
 
 
-def pair(values: Sequence[Any]) -> str:
+def axes_text(values: Sequence[Any]) -> str:
     """`3`, or `3 x 1` where the axes differ."""
     rows, columns = (clean(str(v), 20) for v in values)
     return rows if rows == columns else f"{rows} x {columns}"
@@ -154,22 +154,24 @@ def grown(record: Record) -> list[Block]:
     """What kernel padding did to a treated model's layers."""
     treatment = record.model.treatment or {}
     found = [
-        f"{layer['name']} {pair(layer['kernel'])} -> {pair(layer['padded_kernel'])}"
+        f"{layer['name']} {axes_text(layer['kernel'])} -> {axes_text(layer['padded_kernel'])}"
         for layer in treatment.get("layers", [])
     ]
-    blocks: list[Block] = [f"Grown: {joined(found, 4)}." if found else f"{UNTOUCHED.capitalize()}."]
+    blocks: list[Block] = [
+        f"Grown: {join_with_and(found, 4)}." if found else f"{UNTOUCHED.capitalize()}."
+    ]
     if record.suite == "training":
         blocks.append("It was trained so from the first step on.")
     elif record.fill in FILL_WORDS:
         blocks.append(FILL_WORDS[record.fill])
     left = treatment.get("left") or {}
     if left:
-        alone = joined([f"{name} ({why})" for name, why in left.items()], 4)
+        alone = join_with_and([f"{name} ({why})" for name, why in left.items()], 4)
         blocks.append(f"Left alone: {alone}.")
     return blocks
 
 
-def changes(treated: Sequence[Finding], untreated: Sequence[Finding]) -> Table | None:
+def changes(treated: Sequence[ReportedRecord], untreated: Sequence[ReportedRecord]) -> Table | None:
     """Metrics of both, the difference, and what it shows."""
     twins = {_cell_of(f): f for f in untreated}
     pairs = [(f, twins[_cell_of(f)]) for f in treated if _cell_of(f) in twins]
@@ -189,7 +191,7 @@ def changes(treated: Sequence[Finding], untreated: Sequence[Finding]) -> Table |
     )
 
 
-def label(finding: Finding) -> str:
+def label(finding: ReportedRecord) -> str:
     """`SUITE`, or `SUITE:PROTOCOL` off the default protocol, as columns of a board are called."""
     record = finding.record
     default = next(iter(finding.suite.protocols)) if finding.suite else None
@@ -197,12 +199,12 @@ def label(finding: Finding) -> str:
     return clean(record.suite if own else f"{record.suite}:{record.protocol}", 60)
 
 
-def _cell_of(finding: Finding) -> tuple[str, str]:
+def _cell_of(finding: ReportedRecord) -> tuple[str, str]:
     return finding.record.suite, finding.record.protocol
 
 
-def _change(after: Finding, before: Finding, name: str) -> tuple[str, ...] | None:
-    found = difference(after.record, before.record, name)
+def _change(after: ReportedRecord, before: ReportedRecord, name: str) -> tuple[str, ...] | None:
+    found = metric_difference(after.record, before.record, name)
     old, new = before.held(name), after.held(name)
     if found is None or old is None or new is None:
         return None
@@ -213,12 +215,11 @@ def _change(after: Finding, before: Finding, name: str) -> tuple[str, ...] | Non
 def _signed(found: Difference) -> str:
     if found.low is None or found.high is None:
         return f"{found.value:+.3g}"
-    return (
-        f"{found.value:+.3g} ± {number(max(found.value - found.low, found.high - found.value), 2)}"
-    )
+    half = max(found.value - found.low, found.high - found.value)
+    return f"{found.value:+.3g} ± {format_number(half, 2)}"
 
 
-def _shown(after: Finding, before: Finding, name: str, found: Difference) -> str:
+def _shown(after: ReportedRecord, before: ReportedRecord, name: str, found: Difference) -> str:
     """Whether the treated model is nearer to even, as far as the interval tells."""
     exact = after.exact(name) and before.exact(name)
     if not (found.separated or (exact and found.value != 0)):
@@ -234,7 +235,7 @@ def _same(found: Difference) -> str:
     return "no change" if found.value == 0 else "not shown to differ"
 
 
-TABLES: dict[str, tuple[Callable[[Finding], Table | None], ...]] = {
+TABLES: dict[str, tuple[Callable[[ReportedRecord], Table | None], ...]] = {
     "structure": (culprits, layers),
     "erf": (units,),
     "padding": (stages, sizes),

@@ -20,7 +20,7 @@ MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 """What a record of another version, or a damaged one, raises where it lacks what is looked for."""
 
 
-def kept(make: Callable[..., T], *arguments: Any) -> T | None:
+def try_or_none(make: Callable[..., T], *arguments: Any) -> T | None:
     """What `make` gives, or None where the record lacks what it speaks of."""
     try:
         return make(*arguments)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import check_name
 from ..records.selection import check_unmixed, newest, why_missing
-from ..statistics.difference import difference
+from ..statistics.difference import metric_difference
 from ..statistics.significance import NEGLIGIBLE, SMALLEST
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def leaderboard(
 
 
 @dataclass
-class Row:
+class BoardRow:
     """One model variant and its records by column prefix, such as `erf` or `erf:kim2023`."""
 
     model: str
@@ -121,7 +121,7 @@ class Board:
         suite = self.suites.get(prefix.partition(":")[0])
         return next((m for m in suite.metrics if m.name == name), None) if suite else None
 
-    def twin(self, row: Row) -> Row | None:
+    def twin(self, row: BoardRow) -> BoardRow | None:
         """The untreated row of a treated one's model."""
         return None if row.fill == "none" else self._untreated.get(row.model)
 
@@ -132,7 +132,7 @@ class Board:
         frame = pd.DataFrame([self.cells(row) for row in self.rows])
         return frame.astype({name: _dtype(name) for name in frame.columns})
 
-    def cells(self, row: Row) -> dict[str, Any]:
+    def cells(self, row: BoardRow) -> dict[str, Any]:
         """One row of the frame."""
         cells: dict[str, Any] = {"model": row.model, "fill": row.fill, "rank": row.rank}
         for prefix, record in row.records.items():
@@ -144,7 +144,7 @@ class Board:
             cells.update(self.cells_of(row, column))
         return cells
 
-    def cells_of(self, row: Row, column: str) -> dict[str, Any]:
+    def cells_of(self, row: BoardRow, column: str) -> dict[str, Any]:
         """Value, interval, reason, and the change against the untreated twin, in one column."""
         record, metric = row.find(column)
         held = record.metrics.get(metric) if record else None
@@ -158,7 +158,7 @@ class Board:
         other = twin.find(column)[0] if twin else None
         if record is not None and other is not None:
             cells[f"{column}.untreated"] = twin.value(column) if twin else None
-            change = difference(record, other, metric)
+            change = metric_difference(record, other, metric)
             if change is not None:
                 cells[f"{column}.change"] = change.value
                 cells[f"{column}.change.low"] = change.low
@@ -166,11 +166,11 @@ class Board:
                 cells[f"{column}.change.method"] = change.method
         return cells
 
-    def _rows(self) -> list[Row]:
-        rows: dict[tuple[str, str], Row] = {}
+    def _rows(self) -> list[BoardRow]:
+        rows: dict[tuple[str, str], BoardRow] = {}
         for record in self.records:
             key = (record.model.reference, record.fill)
-            row = rows.setdefault(key, Row(*key, {}))
+            row = rows.setdefault(key, BoardRow(*key, {}))
             row.records[self.prefix(record.suite, record.protocol)] = record
         return list(rows.values())
 
@@ -193,10 +193,10 @@ class Board:
         for row, rank in zip(self.rows, self.ranks(self.rows, self.sort), strict=True):
             row.rank = rank
 
-    def ranks(self, rows: Sequence[Row], column: str | None) -> list[int | None]:
+    def ranks(self, rows: Sequence[BoardRow], column: str | None) -> list[int | None]:
         """The ranks of `rows`, which are in order of `column`; None for those without a value."""
         found: list[int | None] = []
-        leader: Row | None = None
+        leader: BoardRow | None = None
         rank = 0
         for place, row in enumerate(rows, start=1):
             if column is None or row.value(column) is None:
@@ -207,29 +207,29 @@ class Board:
             found.append(rank)
         return found
 
-    def ranking(self, rows: Sequence[Row], column: str) -> dict[str, int | None]:
+    def ranking(self, rows: Sequence[BoardRow], column: str) -> dict[str, int | None]:
         """Rank by model of `rows` of one kernel padding, by any column."""
         order = sorted(rows, key=lambda row: (self._sort_key(row, column), *_names(row)))
         return dict(zip((r.model for r in order), self.ranks(order, column), strict=True))
 
-    def _sort_key(self, row: Row, column: str) -> tuple[bool, float]:
+    def _sort_key(self, row: BoardRow, column: str) -> tuple[bool, float]:
         value = row.value(column)
         metric = self.metric(column)
         best_first = 1 if metric is not None and metric.better == "lower" else -1
         return (value is None, 0.0 if value is None else best_first * value)
 
-    def _separated(self, leader: Row, row: Row, column: str) -> bool:
+    def _separated(self, leader: BoardRow, row: BoardRow, column: str) -> bool:
         (first, metric), (second, _) = leader.find(column), row.find(column)
         if first is None or second is None:
             return True
-        found = difference(first, second, metric)
+        found = metric_difference(first, second, metric)
         if found is not None and found.method == "exact":
             size = max(abs(one.value(column) or 0.0) for one in (leader, row))
             return abs(found.value) > max(SMALLEST, NEGLIGIBLE * size)
         return found is None or found.separated
 
 
-def _names(row: Row) -> tuple[str, str]:
+def _names(row: BoardRow) -> tuple[str, str]:
     return row.model, row.fill
 
 

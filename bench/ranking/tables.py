@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...suites.deadpixel import NOT_SIMPLY_BETTER
 from ..output.text import clean, code, spreadsheet
 from ..records.selection import why_missing
-from .board import Row
+from .board import BoardRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ class Footnotes:
         return f"[{self.numbers.setdefault(text, len(self.numbers) + 1)}]"
 
 
-def render(board: Board, form: str, *, width: int | None = None) -> str:
+def render_board(board: Board, form: str, *, width: int | None = None) -> str:
     """The board as `form`, one of `FORMATS`; a table drops columns until it fits `width`."""
     if form == "csv":
         return to_csv(board)
@@ -234,7 +234,7 @@ def _short_name(reference: str) -> str:
     return clean(name, MODEL_WIDTH)
 
 
-def _fill_cell(row: Row, notes: Footnotes) -> str:
+def _fill_cell(row: BoardRow, notes: Footnotes) -> str:
     """The fill; marked where kernel padding found nothing to grow."""
     treatments = [r.model.treatment for r in row.records.values() if r.model.treatment]
     if treatments and not treatments[0]["layers"]:
@@ -244,17 +244,17 @@ def _fill_cell(row: Row, notes: Footnotes) -> str:
     return row.fill
 
 
-def _cell(board: Board, row: Row, column: str, notes: Footnotes) -> str:
+def _cell(board: Board, row: BoardRow, column: str, notes: Footnotes) -> str:
     record, metric = row.find(column)
     held = record.metrics.get(metric) if record else None
     if held is None or held.value is None:
         return _missing_cell(row, column, notes)
     if column != board.sort and column not in CHANGES:
-        return number(held.value)
-    return _with_interval(number(held.value), held.value, held.low, held.high)
+        return board_number(held.value)
+    return _with_interval(board_number(held.value), held.value, held.low, held.high)
 
 
-def _missing_cell(row: Row, column: str, notes: Footnotes) -> str:
+def _missing_cell(row: BoardRow, column: str, notes: Footnotes) -> str:
     record, metric = row.find(column)
     if record is None and column.startswith("fidelity") and row.fill == "none":
         return ""
@@ -262,7 +262,7 @@ def _missing_cell(row: Row, column: str, notes: Footnotes) -> str:
     return f"{word} {notes.mark(why_missing(record, metric) or '')}"
 
 
-def _change_cell(board: Board, row: Row, column: str, notes: Footnotes) -> str:
+def _change_cell(board: Board, row: BoardRow, column: str, notes: Footnotes) -> str:
     cells: dict[str, Any] = board.cells_of(row, column)
     value = cells.get(f"{column}.change")
     if value is None:
@@ -279,13 +279,13 @@ def _with_interval(text: str, value: float, low: float | None, high: float | Non
     half = max(below, above)
     if min(below, above) >= LOPSIDED * half:
         aligned = abs(value) >= 10 and half >= 0.1
-        return f"{text} ±{half:.1f}" if aligned else f"{text} ±{number(half)}"
+        return f"{text} ±{half:.1f}" if aligned else f"{text} ±{board_number(half)}"
     decimals = 3 if half < 0.05 else 2 if abs(value) < 10 else 1
     sign = "+" if text.startswith(("+", "-")) else ""
     return f"{text} ({low:{sign}.{decimals}f} to {high:{sign}.{decimals}f})"
 
 
-def number(value: float) -> str:
+def board_number(value: float) -> str:
     """Three decimals under 10, one above; tiny numbers in scientific notation."""
     if value != 0 and abs(value) < 0.0005:
         return f"{value:.0e}"

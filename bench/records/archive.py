@@ -22,7 +22,7 @@ from .store import Store, parse_record
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
-def pack(store: Store, path: Path | str, *, tables: bool = True) -> int:
+def pack_records(store: Store, path: Path | str, *, tables: bool = True) -> int:
     """Write the records of `store` to the file `path`, whole or not at all; how many they are.
 
     Without `tables`, which no board shows, a record takes half the room.
@@ -52,11 +52,11 @@ def is_packed(path: Path | str) -> bool:
     return str(path).endswith(SUFFIXES)
 
 
-def open_records(path: Path | str) -> Store | Packed:
+def open_records(path: Path | str) -> Store | RecordArchive:
     """Open a folder of records, or a packed file. Raises `InputError` when `path` is neither."""
     path = Path(path)
     if path.is_file():
-        return Packed(path)
+        return RecordArchive(path)
     if (path / "records").is_dir():
         return Store(path)
     raise InputError(
@@ -65,7 +65,7 @@ def open_records(path: Path | str) -> Store | Packed:
     )
 
 
-class Packed:
+class RecordArchive:
     """The records of a packed file, read as those of a `Store` are."""
 
     def __init__(self, path: Path | str) -> None:

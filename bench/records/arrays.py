@@ -32,7 +32,7 @@ def write_arrays(stream: IO[bytes], arrays: Arrays) -> None:
     maps, draws = arrays
     members: dict[str, np.ndarray[Any, Any]] = {}
     for name, values in maps.items():
-        members[f"map.{name}"], exponent = shrink(np.asarray(values))
+        members[f"map.{name}"], exponent = to_float16(np.asarray(values))
         if exponent is not None:
             members[f"exponent.{name}"] = np.array(exponent, dtype=np.int32)
     for name, values in draws.items():
@@ -65,7 +65,7 @@ def load_arrays(stream: IO[bytes]) -> Arrays:
     return maps, draws
 
 
-def shrink(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int | None]:
+def to_float16(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int | None]:
     """Scale floating `values` to float16; the exponent is None for values kept as they are."""
     if not np.issubdtype(values.dtype, np.floating):
         return values, None

@@ -81,10 +81,10 @@ class ModelInfo(_Frozen):
         return cls(
             reference=reference,
             source=dict(model.source),
-            spec=plain(vars(model.spec)),
+            spec=to_json_value(vars(model.spec)),
             spec_sha256=model.spec.digest(),
-            target=plain(vars(model.target)) if model.target else None,
-            treatment=plain(_treatment(model)),
+            target=to_json_value(vars(model.target)) if model.target else None,
+            treatment=to_json_value(_treatment(model)),
             members=model.members,
         )
 
@@ -234,17 +234,17 @@ def schema_text() -> str:
     return json.dumps({**dialect, **json_schema()}, indent=1, sort_keys=True) + "\n"
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """Turn numpy scalars, tuples and unbounded numbers into what JSON can hold.
 
     JSON has no infinity and no NaN: these become the strings `inf`, `-inf` and `nan`.
     """
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): to_json_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(v) for v in value]
+        return [to_json_value(v) for v in value]
     if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
+        return to_json_value(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import InputError, UnknownNameError, check_name, unknown
-from ..output.numbers import joined
+from ..output.numbers import join_with_and
 from .record import FIT_KEY
 
 if TYPE_CHECKING:
@@ -233,5 +233,5 @@ def find_reference(model: str | None, references: Sequence[str]) -> str:
     if len(within) == 1:
         return within[0]
     if within:
-        raise InputError(f"{model!r} may be {joined(within)}; name one")
+        raise InputError(f"{model!r} may be {join_with_and(within)}; name one")
     raise UnknownNameError(unknown("model", model, references))

@@ -36,10 +36,10 @@ from ...adapters.errors import InputError, PerimetryError, UnknownNameError, unk
 from ..comparison.compare import changed_tensors
 from ..comparison.fingerprint import CELL, NAME, WithFingerprint, read_fingerprints
 from ..execution.plan import parse_fills
-from ..execution.rerun import Folders, Order, Tools, order_of, remake
+from ..execution.rerun import Folders, RunOptions, RunSpec, rerun, run_spec_of
 from ..records.selection import check_unmixed, choose, newest, read_folder
 from . import noise_floor as noise
-from .detectors import Finding, Judge, Verdict, declared, worst
+from .detectors import DetectorFinding, DetectorSet, RegressionVerdict, declared, worst
 from .tolerances import Tolerances
 
 if TYPE_CHECKING:
@@ -49,34 +49,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Report:
+class VariantReport:
     """All findings about one model variant."""
 
     reference: str
     fill: str
-    findings: tuple[Finding, ...]
+    findings: tuple[DetectorFinding, ...]
     notes: tuple[str, ...] = ()
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> RegressionVerdict:
         """The worst of its findings."""
         return worst([finding.verdict for finding in self.findings])
 
-    def of(self, verdict: Verdict) -> list[Finding]:
+    def of(self, verdict: RegressionVerdict) -> list[DetectorFinding]:
         """The findings of one verdict."""
         return [finding for finding in self.findings if finding.verdict is verdict]
 
 
 @dataclass(frozen=True)
-class Check:
+class RegressionCheck:
     """All reports of a check, and what of the baseline could not be read."""
 
     baseline: str
-    reports: tuple[Report, ...]
+    reports: tuple[VariantReport, ...]
     problems: tuple[str, ...] = ()
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> RegressionVerdict:
         """The worst of the models' verdicts."""
         return worst([report.verdict for report in self.reports])
 
@@ -131,10 +131,10 @@ class Gate:
 
     baseline: Baseline
     tolerances: Tolerances = field(default_factory=Tolerances)
-    tools: Tools = field(default_factory=Tools)
+    tools: RunOptions = field(default_factory=RunOptions)
     folders: Folders = field(default_factory=Folders)
 
-    def check(self, model: Any, name: str | None = None) -> list[Report]:
+    def check(self, model: Any, name: str | None = None) -> list[VariantReport]:
         """Measure `model` (a reference, a module or an opened model) now, and judge it.
 
         `name` is what it is called in the baseline. One report for each kernel padding there.
@@ -149,7 +149,7 @@ class Gate:
             return [_refused(known, fill, str(error)) for fill in fills]
         return [self._judge(known, fill, made) for fill in fills]
 
-    def measure_noise(self, model: Any, name: str | None = None) -> list[Report]:
+    def measure_noise(self, model: Any, name: str | None = None) -> list[VariantReport]:
         """Measure the noise floor and the fingerprint and store both beside the baseline.
 
         Reports as `check` does; a variant that is not what the baseline says is not stored.
@@ -162,9 +162,9 @@ class Gate:
         except PerimetryError as error:
             return [_refused(known, fill, str(error)) for fill in fills]
         reports = [self._judge(known, fill, next(iter(runs.values()))) for fill in fills]
-        return [self._keep(r, runs) if r.verdict is Verdict.same else r for r in reports]
+        return [self._keep(r, runs) if r.verdict is RegressionVerdict.same else r for r in reports]
 
-    def _keep(self, report: Report, runs: Mapping[str, Sequence[Record]]) -> Report:
+    def _keep(self, report: VariantReport, runs: Mapping[str, Sequence[Record]]) -> VariantReport:
         """Store the floor of a variant that is what its baseline says."""
         own = {name: _of_fill(made, report.fill) for name, made in runs.items()}
         floor = noise.floor_of(own)
@@ -174,32 +174,34 @@ class Gate:
         told = ", ".join(f"{k} {max(v.values(), default=0.0):.1e}" for k, v in kinds.items())
         return replace(report, notes=(*report.notes, f"noise floor stored; largest change: {told}"))
 
-    def _measure(self, model: Any, name: str, fills: Sequence[str], tools: Tools) -> list[Record]:
+    def _measure(
+        self, model: Any, name: str, fills: Sequence[str], tools: RunOptions
+    ) -> list[Record]:
         """The records of the model now, fingerprints included; named as the baseline names it."""
         held = [record for fill in fills for record in self.baseline.variants[name, fill]]
-        order = order_of(held, self.folders)
-        order = Order(order.settings, (*order.suites, NAME))
+        order = run_spec_of(held, self.folders)
+        order = RunSpec(order.settings, (*order.suites, NAME))
         tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
-        made = remake(model, order, parse_fills(fills), tools, name=name)
+        made = rerun(model, order, parse_fills(fills), tools, name=name)
         for record in made:
             record.model = record.model.model_copy(update={"reference": name})
         return made
 
-    def _judge(self, name: str, fill: str, made: Sequence[Record]) -> Report:
+    def _judge(self, name: str, fill: str, made: Sequence[Record]) -> VariantReport:
         """Hold one variant of what was measured now against the baseline."""
         records, made = self.baseline.variants[name, fill], _of_fill(made, fill)
         changed = declared(records, made)
         if changed:
-            return Report(name, fill, tuple(changed))
+            return VariantReport(name, fill, tuple(changed))
         suites = self.tools.toolkit().suites
-        judge = Judge(self.tolerances, self.baseline.floors.find(name, fill), suites)
+        judge = DetectorSet(self.tolerances, self.baseline.floors.find(name, fill), suites)
         now = {(r.suite, r.protocol): r for r in made}
-        findings: list[Finding] = []
+        findings: list[DetectorFinding] = []
         for record in records:
             findings += judge.record(record, now.get((record.suite, record.protocol)))
         old = self.baseline.fingerprints.get((name, fill))
         findings += judge.fingerprint(old, now.get(CELL))
-        return Report(name, fill, tuple(findings), tuple(_notes(records, made, old)))
+        return VariantReport(name, fill, tuple(findings), tuple(_notes(records, made, old)))
 
 
 def _name(model: Any, name: str | None) -> str:
@@ -213,8 +215,10 @@ def _of_fill(records: Sequence[Record], fill: str) -> list[Record]:
     return [record for record in records if record.fill == fill]
 
 
-def _refused(name: str, fill: str, why: str) -> Report:
-    return Report(name, fill, (Finding("record", "model", Verdict.unmeasured, why),))
+def _refused(name: str, fill: str, why: str) -> VariantReport:
+    return VariantReport(
+        name, fill, (DetectorFinding("record", "model", RegressionVerdict.unmeasured, why),)
+    )
 
 
 def _notes(records: Sequence[Record], made: Sequence[Record], print_: Record | None) -> list[str]:
@@ -254,9 +258,9 @@ def check(
     where: Sequence[str] = (),
     images: str | None = None,
     fit_images: str | None = None,
-    tools: Tools | None = None,
+    tools: RunOptions | None = None,
     measure_noise: bool = False,
-) -> Check:
+) -> RegressionCheck:
     """Hold `models`, or all models of `baseline`, against it; see the module's text.
 
     `name` is what the one model given is called in the baseline; `images` and `fit_images` are
@@ -266,10 +270,10 @@ def check(
     """
     held = open_baseline(Path(baseline), where)
     folders = Folders(images, fit_images)
-    gate = Gate(held, tolerances or Tolerances(), tools or Tools(), folders)
+    gate = Gate(held, tolerances or Tolerances(), tools or RunOptions(), folders)
     if name is not None and len(models) != 1:
         raise InputError(f"a name in the baseline was given for {len(models)} models; expected 1")
-    reports: list[Report] = []
+    reports: list[VariantReport] = []
     for model in models or held.references:
         reports += (gate.measure_noise if measure_noise else gate.check)(model, name)
-    return Check(str(baseline), tuple(reports), held.problems)
+    return RegressionCheck(str(baseline), tuple(reports), held.problems)

@@ -10,9 +10,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ..comparison.compatibility import preprocessing, unlike
-from ..comparison.fingerprint import first_parting, partings
-from ..output.numbers import number
-from ..statistics.difference import difference
+from ..comparison.fingerprint import first_divergent_stage, stage_differences
+from ..output.numbers import format_number
+from ..statistics.difference import metric_difference
 from . import noise_floor as noise
 from .tolerances import OFF
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ...suites.base import Metric, Suite
-    from ..comparison.fingerprint import Parting
+    from ..comparison.fingerprint import StageDifference
     from ..records.record import Record
     from .noise_floor import Floor
     from .tolerances import Tolerances
 
 
-class Verdict(Enum):
+class RegressionVerdict(Enum):
     """What a check shows; the value is the exit code."""
 
     same = 0
@@ -39,105 +39,122 @@ class Verdict(Enum):
         return {0: "not shown to differ", 1: "regressed", 2: "could not measure"}[self.value]
 
 
-def worst(verdicts: Sequence[Verdict]) -> Verdict:
+def worst(verdicts: Sequence[RegressionVerdict]) -> RegressionVerdict:
     """A regression outweighs what could not be measured, and that what is not shown to differ."""
-    order = (Verdict.regressed, Verdict.unmeasured, Verdict.same)
-    return next((v for v in order if v in verdicts), Verdict.unmeasured)
+    order = (RegressionVerdict.regressed, RegressionVerdict.unmeasured, RegressionVerdict.same)
+    return next((v for v in order if v in verdicts), RegressionVerdict.unmeasured)
 
 
 @dataclass(frozen=True)
-class Finding:
+class DetectorFinding:
     """One thing a detector looked at: where, and what it shows."""
 
     detector: str
     where: str
-    verdict: Verdict
+    verdict: RegressionVerdict
     text: str = ""
 
 
 @dataclass(frozen=True)
-class Judge:
+class DetectorSet:
     """Detectors with their tolerances and the noise floor of one model variant."""
 
     tolerances: Tolerances
     floor: Floor | None
     suites: Mapping[str, Suite]
 
-    def record(self, old: Record, new: Record | None) -> list[Finding]:
+    def record(self, old: Record, new: Record | None) -> list[DetectorFinding]:
         """Everything about one suite and protocol."""
         where = f"{old.suite}:{old.protocol}"
         refused = _why_not(old, new)
         if new is None or refused is not None:
-            return [Finding("record", where, Verdict.unmeasured, refused or "")]
+            return [DetectorFinding("record", where, RegressionVerdict.unmeasured, refused or "")]
         if old.status == "skipped":
-            return [Finding("record", where, Verdict.same, "does not apply, then as now")]
+            return [
+                DetectorFinding(
+                    "record", where, RegressionVerdict.same, "does not apply, then as now"
+                )
+            ]
         return [*self._metrics(old, new), *self._maps(old, new)]
 
-    def _metrics(self, old: Record, new: Record) -> list[Finding]:
+    def _metrics(self, old: Record, new: Record) -> list[DetectorFinding]:
         suite = self.suites.get(old.suite)
         declared = {metric.name: metric for metric in suite.metrics} if suite else {}
         return [self._metric(old, new, name, declared.get(name)) for name in old.metrics]
 
-    def _metric(self, old: Record, new: Record, name: str, metric: Metric | None) -> Finding:
+    def _metric(
+        self, old: Record, new: Record, name: str, metric: Metric | None
+    ) -> DetectorFinding:
         where = f"{old.suite}:{old.protocol}.{name}"
         bounds = self.tolerances.bounds(_column(where, old, self.suites))
         before, held = old.metrics[name].value, new.metrics.get(name)
         if bounds.ignore:
-            return Finding("metric", where, Verdict.same, "ignored by the tolerances")
+            return DetectorFinding(
+                "metric", where, RegressionVerdict.same, "ignored by the tolerances"
+            )
         if before is None:
-            return Finding("metric", where, Verdict.same, "not measurable in the baseline")
+            return DetectorFinding(
+                "metric", where, RegressionVerdict.same, "not measurable in the baseline"
+            )
         if held is None or held.value is None:
             why = held.reason if held else "there is no such metric any more"
-            return Finding("metric", where, Verdict.unmeasured, f"has no value now: {why}")
+            return DetectorFinding(
+                "metric", where, RegressionVerdict.unmeasured, f"has no value now: {why}"
+            )
         limit = max(bounds.limit(before), self._noise("metrics", where))
         allowed = bounds.direction == "worse" and _nearer_even(before, held.value, metric)
-        text = f"{number(before, 4)} -> {number(held.value, 4)}"
+        text = f"{format_number(before, 4)} -> {format_number(held.value, 4)}"
         if allowed or abs(held.value - before) <= limit or _within_interval(old, new, name):
-            return Finding("metric", where, Verdict.same, text)
-        text += f": change {number(held.value - before)}, tolerance {number(limit)}"
-        return Finding("metric", where, Verdict.regressed, text)
+            return DetectorFinding("metric", where, RegressionVerdict.same, text)
+        text += f": change {format_number(held.value - before)}, tolerance {format_number(limit)}"
+        return DetectorFinding("metric", where, RegressionVerdict.regressed, text)
 
-    def _maps(self, old: Record, new: Record) -> list[Finding]:
+    def _maps(self, old: Record, new: Record) -> list[DetectorFinding]:
         """Stored maps, one finding each; nothing where the baseline came without its maps."""
         if self.tolerances.maps == OFF:
             return []
         changes = noise.map_changes(old, new)
         return [self._map(f"{old.suite}:{old.protocol}.{name}", changes) for name in old.maps]
 
-    def _map(self, where: str, changes: Mapping[str, float]) -> Finding:
+    def _map(self, where: str, changes: Mapping[str, float]) -> DetectorFinding:
         if where not in changes:
             text = "the map is missing now, or has another shape"
-            return Finding("map", where, Verdict.unmeasured, text)
+            return DetectorFinding("map", where, RegressionVerdict.unmeasured, text)
         limit = max(self.tolerances.maps, self._noise("maps", where))
-        verdict = Verdict.regressed if changes[where] > limit else Verdict.same
-        text = f"relative change {number(changes[where])}, tolerance {number(limit)}"
-        return Finding("map", where, verdict, text)
+        verdict = RegressionVerdict.regressed if changes[where] > limit else RegressionVerdict.same
+        text = f"relative change {format_number(changes[where])}, tolerance {format_number(limit)}"
+        return DetectorFinding("map", where, verdict, text)
 
-    def fingerprint(self, old: Record | None, new: Record | None) -> list[Finding]:
+    def fingerprint(self, old: Record | None, new: Record | None) -> list[DetectorFinding]:
         """Features and logits, stage by stage; nothing where the baseline has no fingerprint."""
         if old is None or self.tolerances.fingerprint == OFF:
             return []
         refused = _why_not(old, new)
         if new is None or refused is not None:
-            return [Finding("fingerprint", "stages", Verdict.unmeasured, refused or "")]
-        stages = partings(old, new)
+            return [
+                DetectorFinding(
+                    "fingerprint", "stages", RegressionVerdict.unmeasured, refused or ""
+                )
+            ]
+        stages = stage_differences(old, new)
         if isinstance(stages, str):
-            return [Finding("fingerprint", "stages", Verdict.regressed, stages)]
+            return [DetectorFinding("fingerprint", "stages", RegressionVerdict.regressed, stages)]
         return [self._stages(stages)]
 
-    def _stages(self, stages: Sequence[Parting]) -> Finding:
+    def _stages(self, stages: Sequence[StageDifference]) -> DetectorFinding:
         limit = max(self.tolerances.fingerprint, *(self._noise("stages", p.first) for p in stages))
-        first = first_parting(stages, limit)
+        first = first_divergent_stage(stages, limit)
         if first is None:
             most = max(p.difference for p in stages)
             text = f"all {len(stages)} stages within {most:.1e}"
-            return Finding("fingerprint", "stages", Verdict.same, text)
+            return DetectorFinding("fingerprint", "stages", RegressionVerdict.same, text)
         place = stages.index(first) + 1
         text = (
-            f"features changed by {number(first.difference)} at stage {place} of {len(stages)}, "
-            f"the first to pass {number(limit)}; at the end by {number(stages[-1].difference)}"
+            f"features changed by {format_number(first.difference)} at stage {place} of "
+            f"{len(stages)}, the first to pass {format_number(limit)}; at the end by "
+            f"{format_number(stages[-1].difference)}"
         )
-        return Finding("fingerprint", first.first, Verdict.regressed, text)
+        return DetectorFinding("fingerprint", first.first, RegressionVerdict.regressed, text)
 
     def _noise(self, kind: str, where: str) -> float:
         """The measured floor with its factor; 0 where none was measured."""
@@ -154,7 +171,7 @@ def _column(where: str, record: Record, suites: Mapping[str, Suite]) -> str:
 
 def _within_interval(old: Record, new: Record, name: str) -> bool:
     """Whether the interval of the difference holds 0; never without an interval."""
-    change = difference(new, old, name)
+    change = metric_difference(new, old, name)
     return change is not None and change.low is not None and not change.separated
 
 
@@ -182,14 +199,14 @@ def _why_not(old: Record, new: Record | None) -> str | None:
     return f"does not compare: {'; '.join(found)}" if found else None
 
 
-def declared(records: Sequence[Record], made: Sequence[Record]) -> list[Finding]:
+def declared(records: Sequence[Record], made: Sequence[Record]) -> list[DetectorFinding]:
     """What changed in the preprocessing that the model declares."""
     old = next((r for r in records if r.model.spec), None)
     new = next((r for r in made if r.model.spec), None)
     if old is None or new is None:
         return []
     return [
-        Finding("preprocessing", "input", Verdict.regressed, _changed(text))
+        DetectorFinding("preprocessing", "input", RegressionVerdict.regressed, _changed(text))
         for text in preprocessing(old, new, strict=True)
     ]
 

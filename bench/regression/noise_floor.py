@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..comparison.fingerprint import NAME, beside, partings
+from ..comparison.fingerprint import NAME, beside, stage_differences
 from ..execution.devices import default_batch
 from ..output.files import StoreError, write_text
 from ..records.environment import Environment
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from ..execution.rerun import Tools
+    from ..execution.rerun import RunOptions
     from ..records.record import Record
 
 
@@ -72,7 +72,7 @@ def read_floors(baseline: Path) -> Floors:
         ) from error
 
 
-def runs_of(tools: Tools) -> dict[str, tuple[Tools, int | None]]:
+def noise_runs(tools: RunOptions) -> dict[str, tuple[RunOptions, int | None]]:
     """The four runs: tools and number of threads (None: as it is) by name."""
     batch = tools.batch or default_batch(tools.device if tools.device != "auto" else "cpu")
     other = max(1, batch // 2 - 1) if batch > 1 else 2
@@ -154,11 +154,11 @@ def map_changes(a: Record, b: Record) -> dict[str, float]:
     for name in a.maps.keys() & b.maps.keys():
         one, other = (np.asarray(r.maps[name], dtype=np.float64) for r in (a, b))
         if one.shape == other.shape and one.size:
-            found[f"{a.suite}:{a.protocol}.{name}"] = relative(one, other)
+            found[f"{a.suite}:{a.protocol}.{name}"] = relative_change(one, other)
     return found
 
 
-def relative(one: np.ndarray, other: np.ndarray) -> float:
+def relative_change(one: np.ndarray, other: np.ndarray) -> float:
     """|other - one| / |one|; infinite where only one of them is 0 or not finite."""
     if np.array_equal(one, other, equal_nan=True):
         return 0.0
@@ -168,7 +168,7 @@ def relative(one: np.ndarray, other: np.ndarray) -> float:
 
 def stage_changes(a: Record, b: Record) -> dict[str, float]:
     """Differences of two fingerprints by stage; none where they do not pair."""
-    found = partings(a, b)
+    found = stage_differences(a, b)
     return {} if isinstance(found, str) else {p.first: p.difference for p in found}
 
 
@@ -189,11 +189,11 @@ def keep(baseline: Path, found: Mapping[tuple[str, str], tuple[Floor, Record]]) 
 
 
 def measure_runs(
-    tools: Tools, measure: Callable[[Tools], Sequence[Record]]
+    tools: RunOptions, measure: Callable[[RunOptions], Sequence[Record]]
 ) -> dict[str, Sequence[Record]]:
     """`measure` under each of the runs."""
     found: dict[str, Any] = {}
-    for name, (one, count) in runs_of(tools).items():
+    for name, (one, count) in noise_runs(tools).items():
         with threads(count):
             found[name] = measure(one)
     return found

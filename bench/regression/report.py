@@ -9,47 +9,48 @@ from xml.etree import ElementTree as ET
 
 from ..output.layout import Section, lay_out
 from ..output.text import clean, code
-from .detectors import Verdict
+from .detectors import RegressionVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .check import Check, Report
-    from .detectors import Finding
+    from .check import RegressionCheck, VariantReport
+    from .detectors import DetectorFinding
 
 
 MOST = 12
 """Findings of one kind that are told in full; JUnit holds all."""
 
 
-def to_text(check: Check, width: int = 96) -> str:
+def check_to_text(check: RegressionCheck, width: int = 96) -> str:
     """A section for each model variant, and one line for all."""
     sections = [_section(report) for report in check.reports]
-    return lay_out([*sections, Section("All together", [summary(check)])], width)
+    return lay_out([*sections, Section("All together", [check_summary(check)])], width)
 
 
-def summary(check: Check) -> str:
+def check_summary(check: RegressionCheck) -> str:
     """How many variants have which verdict."""
     counts = [
-        f"{sum(r.verdict is verdict for r in check.reports)} {verdict.words}" for verdict in Verdict
+        f"{sum(r.verdict is verdict for r in check.reports)} {verdict.words}"
+        for verdict in RegressionVerdict
     ]
     return f"{clean(check.baseline)}: {', '.join(counts)}: {check.verdict.words}."
 
 
-def title(report: Report) -> str:
+def title(report: VariantReport) -> str:
     """Which variant it is, and the verdict."""
     return f"{variant(report)}: {report.verdict.words}"
 
 
-def variant(report: Report) -> str:
+def variant(report: VariantReport) -> str:
     """Reference and kernel padding."""
     padding = "" if report.fill == "none" else f" (kernel padding {report.fill})"
     return clean(f"{report.reference}{padding}")
 
 
-def _section(report: Report) -> Section:
+def _section(report: VariantReport) -> Section:
     section = Section(title(report))
-    for verdict in (Verdict.regressed, Verdict.unmeasured):
+    for verdict in (RegressionVerdict.regressed, RegressionVerdict.unmeasured):
         found = report.of(verdict)
         section.blocks += [_sentence(finding) for finding in found[:MOST]]
         if len(found) > MOST:
@@ -59,12 +60,12 @@ def _section(report: Report) -> Section:
     return section
 
 
-def _sentence(finding: Finding) -> str:
+def _sentence(finding: DetectorFinding) -> str:
     """What one detector found."""
     return f"{finding.verdict.words}: {finding.detector} {finding.where}: {finding.text}."
 
 
-def _looked_at(report: Report) -> str:
+def _looked_at(report: VariantReport) -> str:
     """How much was compared, and by which detectors."""
     counts: dict[str, int] = {}
     for finding in report.findings:
@@ -73,24 +74,24 @@ def _looked_at(report: Report) -> str:
     return f"Looked at {len(report.findings)} things: {told}."
 
 
-def to_markdown(check: Check) -> str:
+def check_to_markdown(check: RegressionCheck) -> str:
     """The step summary: a table of variants, then what was found."""
     from tabulate import tabulate
 
     rows = [(code(variant(r)), f"**{r.verdict.words}**", _first(r)) for r in check.reports]
     heads = ("model", "verdict", "first finding")
     table = tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)
-    return f"## perimetry check\n\n{table}\n\n{code(summary(check))}\n"
+    return f"## perimetry check\n\n{table}\n\n{code(check_summary(check))}\n"
 
 
-def _first(report: Report) -> str:
+def _first(report: VariantReport) -> str:
     found = [f for f in report.findings if f.verdict is report.verdict]
-    if report.verdict is Verdict.same or not found:
+    if report.verdict is RegressionVerdict.same or not found:
         return ""
     return code(f"{found[0].detector} {found[0].where}: {found[0].text}")
 
 
-def to_junit(check: Check) -> str:
+def to_junit(check: RegressionCheck) -> str:
     """JUnit XML: a suite for each variant, a case for each thing looked at.
 
     What regressed is a failure, what could not be measured an error.
@@ -103,8 +104,8 @@ def to_junit(check: Check) -> str:
             "testsuite",
             name=variant(report),
             tests=str(len(found)),
-            failures=str(len(report.of(Verdict.regressed))),
-            errors=str(len(report.of(Verdict.unmeasured))),
+            failures=str(len(report.of(RegressionVerdict.regressed))),
+            errors=str(len(report.of(RegressionVerdict.unmeasured))),
         )
         for finding in found:
             _case(suite, report, finding)
@@ -112,19 +113,21 @@ def to_junit(check: Check) -> str:
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _case(suite: ET.Element, report: Report, finding: Finding) -> None:
+def _case(suite: ET.Element, report: VariantReport, finding: DetectorFinding) -> None:
     name = clean(f"{finding.detector} {finding.where}")
     case = ET.SubElement(suite, "testcase", classname=variant(report), name=name)
-    tag = {Verdict.regressed: "failure", Verdict.unmeasured: "error"}.get(finding.verdict)
+    tag = {RegressionVerdict.regressed: "failure", RegressionVerdict.unmeasured: "error"}.get(
+        finding.verdict
+    )
     if tag is not None:
         ET.SubElement(case, tag, message=clean(finding.text, 2000), type=finding.verdict.words)
 
 
-def github_errors(check: Check) -> list[str]:
+def github_errors(check: RegressionCheck) -> list[str]:
     """GitHub workflow commands: an error for each variant that does not pass, with why."""
     found = []
     for report in check.reports:
-        if report.verdict is not Verdict.same:
+        if report.verdict is not RegressionVerdict.same:
             held = report.of(report.verdict)
             text = "; ".join(f"{f.detector} {f.where}: {f.text}" for f in held[:MOST])
             heading = _property(f"perimetry: {title(report)}")
@@ -132,14 +135,14 @@ def github_errors(check: Check) -> list[str]:
     return found
 
 
-def on_github(check: Check, environment: Mapping[str, str] = os.environ) -> list[str]:
+def on_github(check: RegressionCheck, environment: Mapping[str, str] = os.environ) -> list[str]:
     """Annotations when this is a GitHub action, after adding to its step summary; else none."""
     if environment.get("GITHUB_ACTIONS") != "true":
         return []
     place = environment.get("GITHUB_STEP_SUMMARY")
     if place:
         with Path(place).open("a", encoding="utf-8") as stream:
-            stream.write(to_markdown(check))
+            stream.write(check_to_markdown(check))
     return github_errors(check)
 
 
@@ -153,6 +156,8 @@ def _property(text: str) -> str:
     return _message(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def failure_text(reports: Sequence[Report]) -> str:
+def failure_text(reports: Sequence[VariantReport]) -> str:
     """What a failing test says."""
-    return lay_out([_section(report) for report in reports if report.verdict is not Verdict.same])
+    return lay_out(
+        [_section(report) for report in reports if report.verdict is not RegressionVerdict.same]
+    )

@@ -21,12 +21,12 @@ import numpy as np
 from ...adapters.errors import InputError, PerimetryError
 from ..comparison.compatibility import unlike
 from ..execution.plan import parse_fills
-from ..execution.rerun import Folders, Order, Tools, order_of, remake
+from ..execution.rerun import Folders, RunOptions, RunSpec, rerun, run_spec_of
 from ..output.layout import Section, Table, lay_out
 from ..output.text import clean
 from ..records.record import FIT_KEY
 from ..records.selection import choose, read_folder, stated_inputs
-from .detectors import Judge, Verdict
+from .detectors import DetectorSet, RegressionVerdict
 from .noise_floor import map_changes, metric_changes
 from .tolerances import Tolerances
 
@@ -50,7 +50,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True)
-class Row:
+class ReproducedRecord:
     """One stored record and how it came out; `why` says what differs, or what is otherwise here."""
 
     label: str
@@ -63,7 +63,7 @@ class Verification:
     """All rows of a sample, and the files that are no readable records."""
 
     place: str
-    rows: tuple[Row, ...]
+    rows: tuple[ReproducedRecord, ...]
     variants: int
     of: int
     problems: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class Verification:
         return lay_out([Section(head, blocks)], width)
 
 
-def verify(
+def reproduce(
     place: Path | str,
     *,
     sample: int | None = None,
@@ -99,7 +99,7 @@ def verify(
     images: str | None = None,
     fit_images: str | None = None,
     tolerances: Tolerances | None = None,
-    tools: Tools | None = None,
+    tools: RunOptions | None = None,
 ) -> Verification:
     """Measure `sample` model variants of `place` again, all of them by default.
 
@@ -107,7 +107,7 @@ def verify(
     `board.choose`). `images` is the folder of photographs that the records were made on. Raises
     `InputError` when there is no readable record, or none is left.
     """
-    tools = tools or Tools()
+    tools = tools or RunOptions()
     records, problems = read_folder(Path(place))
     kept = choose(records, where)
     if not kept:
@@ -115,7 +115,7 @@ def verify(
     variants = _variants(kept)
     chosen = _sample(sorted(variants), sample, seed)
     folders = Folders(images, fit_images)
-    rows: list[Row] = []
+    rows: list[ReproducedRecord] = []
     for variant in chosen:
         rows += _again(variants[variant], folders, tolerances or Tolerances(), tools)
     return Verification(str(place), tuple(rows), len(chosen), len(variants), tuple(problems))
@@ -150,22 +150,22 @@ def _sample(variants: Sequence[Variant], count: int | None, seed: int) -> list[V
 
 
 def _again(
-    records: Sequence[Record], folders: Folders, tolerances: Tolerances, tools: Tools
-) -> list[Row]:
+    records: Sequence[Record], folders: Folders, tolerances: Tolerances, tools: RunOptions
+) -> list[ReproducedRecord]:
     """Measure one variant again and hold it against its records, one by one."""
     reference, fill = records[0].model.reference, records[0].fill
     made: list[Record] = []
     try:
         for suites in _by_options(records):
-            order = order_of(suites, folders)
-            made += remake(
-                reference, Order(order.settings, order.suites), parse_fills([fill]), tools
+            order = run_spec_of(suites, folders)
+            made += rerun(
+                reference, RunSpec(order.settings, order.suites), parse_fills([fill]), tools
             )
     except PerimetryError as error:
-        return [Row(clean(r.label), Outcome.unmeasured, str(error)) for r in records]
+        return [ReproducedRecord(clean(r.label), Outcome.unmeasured, str(error)) for r in records]
     now = {record.key: record for record in made}
     by_name = {(r.suite, r.protocol): r for r in made}
-    judge = Judge(replace(tolerances, noise_factor=0.0), None, tools.toolkit().suites)
+    judge = DetectorSet(replace(tolerances, noise_factor=0.0), None, tools.toolkit().suites)
     return [_row(r, now.get(r.key, by_name.get((r.suite, r.protocol))), judge) for r in records]
 
 
@@ -184,10 +184,12 @@ def _by_options(records: Sequence[Record]) -> list[list[Record]]:
     return groups
 
 
-def _row(old: Record, new: Record | None, judge: Judge) -> Row:
+def _row(old: Record, new: Record | None, judge: DetectorSet) -> ReproducedRecord:
     label = clean(old.label)
     if new is None:
-        return Row(label, Outcome.unmeasured, "this version has no such suite or protocol")
+        return ReproducedRecord(
+            label, Outcome.unmeasured, "this version has no such suite or protocol"
+        )
     new.attach(_rounded(new))
     stack = "; ".join(
         [*([] if new.key == old.key else [_why_other_key(old, new)]), *_threads(old, new)]
@@ -196,14 +198,16 @@ def _row(old: Record, new: Record | None, judge: Judge) -> Row:
         return _unfinished(label, old, new)
     apart = unlike(old, new)
     if apart:
-        return Row(label, Outcome.unmeasured, "; ".join(apart))
+        return ReproducedRecord(label, Outcome.unmeasured, "; ".join(apart))
     if same_numbers(old, new):
-        return Row(label, Outcome.exact)
+        return ReproducedRecord(label, Outcome.exact)
     found = judge.record(old, new)
-    beyond = [f"{f.where} {f.text}" for f in found if f.verdict is not Verdict.same]
+    beyond = [f"{f.where} {f.text}" for f in found if f.verdict is not RegressionVerdict.same]
     if beyond:
-        return Row(label, Outcome.differs, "; ".join([*beyond[:4], *([stack] if stack else [])]))
-    return Row(label, Outcome.close, "; ".join(filter(None, [_most(old, new), stack])))
+        return ReproducedRecord(
+            label, Outcome.differs, "; ".join([*beyond[:4], *([stack] if stack else [])])
+        )
+    return ReproducedRecord(label, Outcome.close, "; ".join(filter(None, [_most(old, new), stack])))
 
 
 def _threads(old: Record, new: Record) -> list[str]:
@@ -222,14 +226,14 @@ def _most(old: Record, new: Record) -> str:
     return f"moved most: {name} by {changes[name]:.1e}"
 
 
-def _unfinished(label: str, old: Record, new: Record) -> Row:
+def _unfinished(label: str, old: Record, new: Record) -> ReproducedRecord:
     """A skip reproduces when it is skipped again for the same reason; a failure is no number."""
     if old.status == new.status == "skipped":
         same = old.reason == new.reason
         why = "" if same else f"reason {old.reason!r}, now {new.reason!r}"
-        return Row(label, Outcome.exact if same else Outcome.close, why)
+        return ReproducedRecord(label, Outcome.exact if same else Outcome.close, why)
     why = new.reason or (new.error.message if new.error else "")
-    return Row(
+    return ReproducedRecord(
         label, Outcome.unmeasured, f"{old.status} in the set, {new.status} here {why}".strip()
     )
 

@@ -66,7 +66,7 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Row:
+class TimingRow:
     """One suite on one model; `bare_s`, `work` and `statistics_s` only where gradients are taken.
 
     `statistics_s` is the part of `seconds` that comes after the passes.
@@ -95,11 +95,11 @@ def turns(jobs: Sequence[Job], rounds: int, device: str) -> list[float]:
     times: list[list[float]] = [[] for _ in jobs]
     for _ in range(rounds):
         for job, series in zip(jobs, times, strict=True):
-            series.append(seconds_of(job, device))
+            series.append(measured_seconds(job, device))
     return [min(series) for series in times]
 
 
-def seconds_of(job: Job, device: str) -> float:
+def measured_seconds(job: Job, device: str) -> float:
     """Seconds of one call, until the device has finished."""
     synchronise(device)
     begun = time.perf_counter()
@@ -151,10 +151,10 @@ def bare_passes(bench: Bench, probes: Sequence[Probe]) -> None:
 
 def run_suite(bench: Bench, suite: Suite) -> Measurement:
     """What `perimetry run` does for one suite, the model being open and the images decoded."""
-    return read_maps(bench, suite, take_maps(bench, suite))
+    return read_back_maps(bench, suite, collect_maps(bench, suite))
 
 
-def take_maps(bench: Bench, suite: Suite) -> Mapping[str, Array]:
+def collect_maps(bench: Bench, suite: Suite) -> Mapping[str, Array]:
     """The passes of a suite's first protocol, with all that is done to each gradient."""
     from ...suites.measuring.gradients import gradient_maps
 
@@ -164,7 +164,7 @@ def take_maps(bench: Bench, suite: Suite) -> Mapping[str, Array]:
     return gradient_maps(bench.model, bench.images, probes, batch=bench.batch).maps
 
 
-def read_maps(bench: Bench, suite: Suite, maps: Mapping[str, Array]) -> Measurement:
+def read_back_maps(bench: Bench, suite: Suite, maps: Mapping[str, Array]) -> Measurement:
     """What a suite makes of its maps; all it does, where it takes no gradients."""
     return suite.measure(bench.model, next(iter(suite.protocols)), maps, _context(bench))
 
@@ -184,22 +184,22 @@ def _sized(bench: Bench, height: int, width: int) -> Tensor:
     return open_images("dead-leaves", len(bench.images)).load(spec)
 
 
-def measure_suite(bench: Bench, suite: Suite) -> Row:
+def measure_suite(bench: Bench, suite: Suite) -> TimingRow:
     """Time one suite, in turns with its bare passes where it takes gradients, and its memory."""
     job = partial(run_suite, bench, suite)
-    row = partial(Row, bench.model.reference, suite.name, len(bench.images))
+    row = partial(TimingRow, bench.model.reference, suite.name, len(bench.images))
     side = bench.model.spec.height
     probes = suite.probes(bench.model, next(iter(suite.protocols)), 0)
     if not probes:
         taken: list[float] = []
-        peak = peak_of(lambda: taken.append(seconds_of(job, bench.device)), bench.device)
+        peak = peak_of(lambda: taken.append(measured_seconds(job, bench.device)), bench.device)
         if taken[0] < SHORT_S:
             taken += turns([job], bench.rounds, bench.device)
         return row(side, min(taken), peak)
     peak = peak_of(job, bench.device)
     best, bare = turns([job, partial(bare_passes, bench, probes)], bench.rounds, bench.device)
-    maps = take_maps(bench, suite)
-    statistics = seconds_of(partial(read_maps, bench, suite, maps), bench.device)
+    maps = collect_maps(bench, suite)
+    statistics = measured_seconds(partial(read_back_maps, bench, suite, maps), bench.device)
     work = work_of(partial(bare_passes, _one_batch(bench), probes))
     work = work.times(len(bench.images) / min(bench.batch, len(bench.images)))
     return row(side, best, peak, bare, work, statistics)
@@ -302,7 +302,7 @@ def _audit_once(
 
 
 @dataclass(frozen=True)
-class Growth:
+class TimeGrowth:
     """By what factor time grows when `what` goes from `low` to `high`."""
 
     what: str
@@ -311,17 +311,19 @@ class Growth:
     factor: float
 
 
-def growth(reference: str, *, device: str, count: int, batch: int, rounds: int) -> list[Growth]:
+def time_growth(
+    reference: str, *, device: str, count: int, batch: int, rounds: int
+) -> list[TimeGrowth]:
     """How the time of `deadpixel` grows with images and with the side of the input."""
     from ...suites.registry import SUITES
 
     suite = SUITES["deadpixel"]
     opened = partial(open_bench, reference, device=device, batch=batch, rounds=rounds)
 
-    def pair(what: str, low: int, high: int, make: Callable[[int], Bench]) -> Growth:
+    def pair(what: str, low: int, high: int, make: Callable[[int], Bench]) -> TimeGrowth:
         jobs = [partial(run_suite, make(n), suite) for n in (low, high)]
         first, second = turns(jobs, rounds, device)
-        return Growth(what, low, high, second / first)
+        return TimeGrowth(what, low, high, second / first)
 
     low, high = max(2, count // 2), 2 * max(2, count // 2)
     return [

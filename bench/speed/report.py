@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING
 from ...adapters.errors import NotApplicableError
 from ..records.environment import environment
 from .floor import Rates, rates
-from .measure import Audit, Bench, Growth, Row, full_audit, growth, measure_suite, open_bench
-from .rivals import PEER, Duel, duels
+from .measure import (
+    Audit,
+    Bench,
+    TimeGrowth,
+    TimingRow,
+    full_audit,
+    measure_suite,
+    open_bench,
+    time_growth,
+)
+from .rivals import PEER, SpeedComparison, comparisons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -42,15 +51,15 @@ RIVAL_GOAL = {"cpu": 3.0, "cuda": 20.0}
 
 
 @dataclass
-class Report:
+class SpeedReport:
     """Everything that was measured on one device."""
 
     device: str
     environment: Environment
     rates: Rates
-    rows: list[Row] = field(default_factory=list)
-    growth: list[Growth] = field(default_factory=list)
-    duels: dict[str, list[Duel]] = field(default_factory=dict)
+    rows: list[TimingRow] = field(default_factory=list)
+    growth: list[TimeGrowth] = field(default_factory=list)
+    duels: dict[str, list[SpeedComparison]] = field(default_factory=dict)
     audits: list[Audit] = field(default_factory=list)
 
 
@@ -63,7 +72,7 @@ def measure(
     batch: int,
     rounds: int,
     say: Callable[[str], None] = lambda _text: None,
-) -> Report:
+) -> SpeedReport:
     """Measure `suites` on every model of `references`; `say` is told what is being done.
 
     Raises subclasses of `PerimetryError` for models and devices that cannot be had.
@@ -73,7 +82,7 @@ def measure(
     from ...suites.registry import SUITES as KNOWN
 
     say("rates of the device")
-    report = Report(device, environment(torch.device(device)), rates(device))
+    report = SpeedReport(device, environment(torch.device(device)), rates(device))
     for reference in references:
         bench = open_bench(reference, device=device, count=count, batch=batch, rounds=rounds)
         for name in suites:
@@ -85,26 +94,28 @@ def measure(
         report.audits += [audit] if audit else []
         _rivals(report, bench, say)
     say(f"{references[0]}: growth")
-    report.growth = growth(references[0], device=device, count=count, batch=batch, rounds=rounds)
+    report.growth = time_growth(
+        references[0], device=device, count=count, batch=batch, rounds=rounds
+    )
     return report
 
 
-def _rivals(report: Report, bench: Bench, say: Callable[[str], None]) -> None:
-    if bench.model.gradients is None and hasattr(bench.model, "module"):
+def _rivals(report: SpeedReport, bench: Bench, say: Callable[[str], None]) -> None:
+    if bench.model.why_no_gradients is None and hasattr(bench.model, "module"):
         say(f"{bench.model.reference}: the same map by other means")
         try:
-            report.duels[bench.model.reference] = duels(bench)
+            report.duels[bench.model.reference] = comparisons(bench)
         except NotApplicableError as error:  # Kim's map of an initial ViT is rounding noise
             say(f"{bench.model.reference}: no such map: {error}")
 
 
-def render(report: Report) -> str:
+def render_speed(report: SpeedReport) -> str:
     """The report as Markdown, which reads on a terminal too."""
     parts = [_where(report), _suites(report.rows), _overheads(report), _audits(report)]
     return "\n\n".join([*parts, _rival_table(report), _growth(report.growth)]) + "\n"
 
 
-def _where(report: Report) -> str:
+def _where(report: SpeedReport) -> str:
     found, speed = report.environment, report.rates
     versions = ", ".join(f"{name} {version}" for name, version in found.libraries.items())
     threads = "" if report.device != "cpu" else f", {found.threads['torch']} threads"
@@ -122,7 +133,7 @@ def _table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
     return str(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
 
 
-def _suites(rows: Sequence[Row]) -> str:
+def _suites(rows: Sequence[TimingRow]) -> str:
     cells = [
         (r.model, f"{r.side}", r.suite, r.images, _seconds(r.seconds), _rate(r), _mib(r.peak_mib))
         for r in rows
@@ -131,7 +142,7 @@ def _suites(rows: Sequence[Row]) -> str:
     return _table(cells, headers)
 
 
-def _overheads(report: Report) -> str:
+def _overheads(report: SpeedReport) -> str:
     cells = []
     for r in report.rows:
         if r.bare_s is None or r.work is None:
@@ -150,7 +161,7 @@ def _overheads(report: Report) -> str:
     return _table(cells, headers)
 
 
-def _audits(report: Report) -> str:
+def _audits(report: SpeedReport) -> str:
     """Seconds of the full gradient audit, beside what is aimed at on such a device."""
     goal = AUDIT_GOAL_S.get(_kind(report.device))
     aim = "" if goal is None else f"{goal:.0f} s (ResNet-50, 64 images)"
@@ -165,7 +176,7 @@ def _audits(report: Report) -> str:
     return _table(cells, ("model", "side", "images", "protocols", *measured))
 
 
-def _rival_table(report: Report) -> str:
+def _rival_table(report: SpeedReport) -> str:
     goal = RIVAL_GOAL[_kind(report.device)]
     cells = [
         (
@@ -182,7 +193,7 @@ def _kind(device: str) -> str:
     return device.partition(":")[0]
 
 
-def _growth(found: Sequence[Growth]) -> str:
+def _growth(found: Sequence[TimeGrowth]) -> str:
     cells = [(g.what, g.low, g.high, f"{g.factor:.2f}x") for g in found]
     return _table(cells, ("what grows", "from", "to", "time of deadpixel"))
 
@@ -191,7 +202,7 @@ def _seconds(value: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
 
 
-def _rate(row: Row) -> str:
+def _rate(row: TimingRow) -> str:
     return "" if row.suite == "structure" else f"{row.images / row.seconds:.1f}"
 
 

@@ -26,7 +26,7 @@ PEER = "openerf"
 
 
 @dataclass(frozen=True)
-class Duel:
+class SpeedComparison:
     """How many times as long as ours another way takes for one map."""
 
     rival: str
@@ -39,7 +39,7 @@ class Duel:
         return self.other_s / self.own_s
 
 
-def duels(bench: Bench) -> list[Duel]:
+def comparisons(bench: Bench) -> list[SpeedComparison]:
     """Our map against a plain loop of single images, and against `openerf` where there is one."""
     with tempfile.TemporaryDirectory(prefix="perimetry-") as name:
         folder = Path(name)
@@ -50,7 +50,10 @@ def duels(bench: Bench) -> list[Duel]:
             module = as_given(bench.model.module())  # type: ignore[attr-defined]
             jobs[f"{PEER} {_version()}"] = partial(_openerf, bench, folder, module)
         own, *others = turns(list(jobs.values()), bench.rounds, bench.device)
-    return [Duel(name, own, other) for name, other in zip(list(jobs)[1:], others, strict=True)]
+    return [
+        SpeedComparison(name, own, other)
+        for name, other in zip(list(jobs)[1:], others, strict=True)
+    ]
 
 
 def _version() -> str:

@@ -51,7 +51,7 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def difference(first: Record, second: Record, metric: str) -> Difference | None:
+def metric_difference(first: Record, second: Record, metric: str) -> Difference | None:
     """Metric of `first` less that of `second`; None when either has no value."""
     a, b = (record.metrics.get(metric) for record in (first, second))
     if a is None or b is None or a.value is None or b.value is None:
@@ -61,7 +61,7 @@ def difference(first: Record, second: Record, metric: str) -> Difference | None:
         return Difference(value, None, None, "exact")
     draws = _paired_draws(first, second, metric)
     if draws is not None:
-        found = _resamples(samples(first)).estimate(np.concatenate([[value], draws]))
+        found = _resamples(sample_count(first)).estimate(np.concatenate([[value], draws]))
         if found.low is not None:
             return Difference(value, found.low, found.high, "paired")
     halves = [half for half in (_half_width(a), _half_width(b)) if half is not None]
@@ -71,7 +71,7 @@ def difference(first: Record, second: Record, metric: str) -> Difference | None:
     return Difference(value, value - half, value + half, "independent")
 
 
-def samples(record: Record) -> int:
+def sample_count(record: Record) -> int:
     """How many independent samples a record's estimates rest on: weight sets, or else images."""
     count = record.images.count if record.images else 1
     members = record.model.members or 1
@@ -81,7 +81,7 @@ def samples(record: Record) -> int:
 def _paired_draws(first: Record, second: Record, metric: str) -> Array | None:
     same = (
         first.seed == second.seed
-        and samples(first) == samples(second)
+        and sample_count(first) == sample_count(second)
         and [first.settings.get(n) for n in SAMPLE_NAMES]
         == [second.settings.get(n) for n in SAMPLE_NAMES]
     )

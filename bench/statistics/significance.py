@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .difference import Difference, difference, samples
+from .difference import Difference, metric_difference, sample_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,13 +72,13 @@ class Evidence:
 
 def evidence(first: Record, second: Record, metric: str) -> Evidence | None:
     """`second` less `first`; None when either has no value. Not yet corrected."""
-    found = difference(second, first, metric)
+    found = metric_difference(second, first, metric)
     if found is None:
         return None
     small = abs(found.value) <= max(SMALLEST, NEGLIGIBLE * _size(first, second, metric))
     if found.low is None or found.high is None:
         return Evidence(found, negligible=small)
-    count = min(samples(first), samples(second))
+    count = min(sample_count(first), sample_count(second))
     t = _t(found, count)
     p = _two_sided(t, count)
     scale = 1 / count if found.method == "paired" else 2 / count

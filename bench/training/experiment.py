@@ -68,7 +68,7 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Twin:
+class TrainingRun:
     """One run: a task, a kernel padding and a seed."""
 
     task: str
@@ -82,7 +82,7 @@ class Twin:
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """A run that reached its last epoch; `module` is let go once it is exported."""
 
     history: History
@@ -97,7 +97,7 @@ class Result:
     """Records of what all twins of a task have finished, and the runs that are still to do."""
 
     records: list[Record]
-    undone: list[Twin]
+    undone: list[TrainingRun]
 
 
 class StudyFacts(Protocol):
@@ -113,5 +113,5 @@ class StudyFacts(Protocol):
     def key(self, task: str, *rest: Any) -> str:
         """Sha256 of everything that can change the numbers of `task` and `rest`."""
 
-    def whole_seeds(self, done: dict[Twin, Finished], task: str) -> list[int]:
+    def whole_seeds(self, done: dict[TrainingRun, FinishedRun], task: str) -> list[int]:
         """Seeds of which all twins of `task` are done."""

@@ -9,7 +9,7 @@ import numpy as np
 from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ..figures.canvas import COLOURS as COLOURS_OF_MAPS
 from ..figures.canvas import DPI
-from ..figures.maps import draw_record, per_mean
+from ..figures.maps import draw_record, over_mean
 from ..output.files import write_atomically
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _panel_map(values: Any, name: str) -> Any:
     values = np.asarray(values, dtype=np.float64)
     if name.startswith("erf"):
         return np.log10(np.maximum(values / values.max(), 10.0**-ERF_DECADES))
-    return per_mean(values)
+    return over_mean(values)
 
 
 def _panel_ends(shown: Sequence[Any], name: str) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .experiment import Twin
+    from .experiment import TrainingRun
 
 
 class TrainingProgress:
@@ -29,7 +29,7 @@ class TrainingProgress:
         self._total = total
         self._task = self._bars.add_task("starting", total=total)
         self._begun = time.monotonic()
-        self._order: list[Twin] = []
+        self._order: list[TrainingRun] = []
         self._gained = 0.0
         self._at = 0.0
 
@@ -42,7 +42,7 @@ class TrainingProgress:
         """Take the bar away."""
         self._bars.stop()
 
-    def report(self, twin: Twin, share: float) -> None:
+    def report(self, twin: TrainingRun, share: float) -> None:
         """Show that `share` of a run is done."""
         begins = twin not in self._order
         if begins:

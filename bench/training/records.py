@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 from ...adapters.treatment import UNTOUCHED
 from ...suites.training.suite import TRAINING, summarise
 from ..records.environment import environment
-from ..records.record import ImagesInfo, ModelInfo, Record, Timing, Value, plain
+from ..records.record import ImagesInfo, ModelInfo, Record, Timing, Value, to_json_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ...suites.base import Measurement
-    from .experiment import Finished, StudyFacts, Twin
+    from .experiment import FinishedRun, StudyFacts, TrainingRun
 
 
-def make_records(study: StudyFacts, done: Mapping[Twin, Finished]) -> Iterator[Record]:
+def make_records(study: StudyFacts, done: Mapping[TrainingRun, FinishedRun]) -> Iterator[Record]:
     """Make the record of each task and fill; none for a task without a seed that all have done."""
-    from .experiment import Twin
+    from .experiment import TrainingRun
 
     held = study.experiment
     for task in held.tasks:
@@ -27,13 +27,17 @@ def make_records(study: StudyFacts, done: Mapping[Twin, Finished]) -> Iterator[R
         if not seeds:
             continue
         for fill in held.fills:
-            runs = [done[Twin(task, fill, seed)] for seed in seeds]
+            runs = [done[TrainingRun(task, fill, seed)] for seed in seeds]
             found = summarise([run.history for run in runs], task, side=held.side, draws=held.draws)
-            yield _record(study, Twin(task, fill, seeds[0]), seeds, runs, found)
+            yield _record(study, TrainingRun(task, fill, seeds[0]), seeds, runs, found)
 
 
 def _record(
-    study: StudyFacts, twin: Twin, seeds: list[int], runs: list[Finished], found: Measurement
+    study: StudyFacts,
+    twin: TrainingRun,
+    seeds: list[int],
+    runs: list[FinishedRun],
+    found: Measurement,
 ) -> Record:
     """The record of the runs of one twin; `twin.seed` is the first of `seeds`."""
     data = study.data[twin.task]
@@ -46,13 +50,13 @@ def _record(
         suite=TRAINING.name,
         protocol=twin.task,
         version=TRAINING.protocols[twin.task],
-        settings=plain(
+        settings=to_json_value(
             {**study.settings(twin.task), "seeds": seeds, "draws": study.experiment.draws}
         ),
         seed=twin.seed,
         images=ImagesInfo(name=data.name, count=len(data.test), sha256=data.digest()),
         metrics={name: Value.of(estimate) for name, estimate in found.metrics.items()},
-        tables=plain(found.tables),
+        tables=to_json_value(found.tables),
         map_names=sorted(found.maps),
         notes=_notes(study, twin, runs[0], seeds),
         environment=environment(study.device),
@@ -62,13 +66,13 @@ def _record(
     return record.attach((dict(found.maps), draws))
 
 
-def _model(study: StudyFacts, run: Finished, members: int) -> ModelInfo:
+def _model(study: StudyFacts, run: FinishedRun, members: int) -> ModelInfo:
     spec, treatment = run.spec, run.treatment
-    layers = [plain(vars(layer)) for layer in treatment.layers]
+    layers = [to_json_value(vars(layer)) for layer in treatment.layers]
     return ModelInfo(
         reference=study.experiment.network,
         source={"runtime": "torch", "weights": "trained for this record"},
-        spec=plain(vars(spec)),
+        spec=to_json_value(vars(spec)),
         spec_sha256=spec.digest(),
         treatment={"fill": treatment.fill, "layers": layers, "left": dict(treatment.left)}
         if treatment.fill != "none"
@@ -77,7 +81,7 @@ def _model(study: StudyFacts, run: Finished, members: int) -> ModelInfo:
     )
 
 
-def _notes(study: StudyFacts, twin: Twin, run: Finished, seeds: list[int]) -> list[str]:
+def _notes(study: StudyFacts, twin: TrainingRun, run: FinishedRun, seeds: list[int]) -> list[str]:
     """What the reader must know."""
     asked = study.experiment.seeds
     notes = [f"{len(seeds)} of {asked} seeds are done: the budget ended"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ...suites.training.suite import TRAINING
-from ..statistics.difference import difference
+from ..statistics.difference import metric_difference
 from .study import pairs
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ TOLD = (
 )
 
 
-def table(records: Sequence[Record], form: str = "simple") -> str:
+def training_table(records: Sequence[Record], form: str = "simple") -> str:
     """Every told metric of every twin, with its difference from the untreated one.
 
     Intervals are 95 %, over seeds; differences are paired seed by seed. `form` is tabulate's.
@@ -50,8 +50,11 @@ def table(records: Sequence[Record], form: str = "simple") -> str:
                 continue
             for record in own:
                 twin = plain.get(record.key)
-                change = difference(record, twin, metric) if twin else None
-                cells = (with_interval(record.metrics[metric]), shown(change) if change else "")
+                change = metric_difference(record, twin, metric) if twin else None
+                cells = (
+                    with_interval(record.metrics[metric]),
+                    difference_text(change) if change else "",
+                )
                 rows.append((task, metric, record.fill, *cells))
     text: str = tabulate(rows, HEADS, tablefmt=form, disable_numparse=True)
     return text
@@ -66,7 +69,7 @@ def with_interval(held: Value) -> str:
     return f"{held.value:.3f} [{held.low:.3f}, {held.high:.3f}]"
 
 
-def shown(change: Difference) -> str:
+def difference_text(change: Difference) -> str:
     """A difference with its interval, and a star where that leaves out 0."""
     if change.low is None or change.high is None:
         return f"{change.value:+.3f}"
@@ -90,12 +93,12 @@ def _made_of(seeds: set[int]) -> str:
     )
 
 
-def summary(result: Result) -> str:
+def training_summary(result: Result) -> str:
     """The table, what its signs mean, and what is still to do."""
     lines = []
     if result.records:
         seeds = {len(record.settings["seeds"]) for record in result.records}
-        lines = [table(result.records), _made_of(seeds)]
+        lines = [training_table(result.records), _made_of(seeds)]
     if result.undone:
         lines.append(
             f"The budget ended with {len(result.undone)} "

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ...suites.training.data import DEFAULT_SIZE, TrainingSet, open_training_set
 from ...suites.training.tasks import Task, open_task
 from ..records.environment import STACK, versions
-from .experiment import DEFAULT_DATA, Finished, Result, Twin
+from .experiment import DEFAULT_DATA, FinishedRun, Result, TrainingRun
 from .trainer import Clock, Trainer
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .experiment import Experiment
 
 
-class Study:
+class TrainingStudy:
     """An experiment in a folder: its data, its plan, and the runs."""
 
     def __init__(self, experiment: Experiment, out: Path, *, device: str = "auto") -> None:
@@ -72,11 +72,11 @@ class Study:
         classes = 2 if task == "micro_object" else len(self.data[task].classes)
         return open_trainable(self.experiment.network, classes, self.data[task].size, seed=seed)
 
-    def twins(self) -> list[Twin]:
+    def twins(self) -> list[TrainingRun]:
         """All runs in their order."""
         first = self.experiment.first_seed
         return [
-            Twin(task, fill, seed)
+            TrainingRun(task, fill, seed)
             for seed in range(first, first + self.experiment.seeds)
             for task in self.experiment.tasks
             for fill in self.experiment.fills
@@ -99,13 +99,15 @@ class Study:
         text = json.dumps([*held, _weights_digest(self.experiment.network), versions(STACK), *rest])
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def checkpoint(self, twin: Twin) -> Path:
+    def checkpoint(self, twin: TrainingRun) -> Path:
         """Where the checkpoint of a run is, or would be."""
         key = self.key(twin.task, twin.fill, twin.seed)
         name = f"{twin.task}.{twin.fill}.seed{twin.seed}.{key[:12]}.safetensors"
         return self.out / "checkpoints" / name
 
-    def run(self, twin: Twin, clock: Clock, report: Callable[[float], None]) -> Finished | None:
+    def run(
+        self, twin: TrainingRun, clock: Clock, report: Callable[[float], None]
+    ) -> FinishedRun | None:
         """Train one twin, or go on with it; None when the budget is spent before its end."""
         from ...adapters.trainable import pad_trainable
 
@@ -124,12 +126,12 @@ class Study:
         history = trainer.run(clock)
         if history is None:
             return None
-        return Finished(history, treatment, trainer.seconds, network.spec, network.module)
+        return FinishedRun(history, treatment, trainer.seconds, network.spec, network.module)
 
     def train(
         self,
         clock: Clock | None = None,
-        report: Callable[[Twin, float], None] = lambda _twin, _share: None,
+        report: Callable[[TrainingRun, float], None] = lambda _twin, _share: None,
     ) -> Result:
         """Train what is undone, within the budget; export twins, and write the records.
 
@@ -141,8 +143,8 @@ class Study:
 
         clock = clock or Clock()
         store = Store(self.out)
-        done: dict[Twin, Finished] = {}
-        undone: list[Twin] = []
+        done: dict[TrainingRun, FinishedRun] = {}
+        undone: list[TrainingRun] = []
         for twin in self.twins():
             found = None
             if not clock.spent() or self.checkpoint(twin).exists():
@@ -159,23 +161,23 @@ class Study:
             store.put(record)
         return Result(records, undone)
 
-    def whole_seeds(self, done: dict[Twin, Finished], task: str) -> list[int]:
+    def whole_seeds(self, done: dict[TrainingRun, FinishedRun], task: str) -> list[int]:
         """Seeds of which all twins of `task` are done."""
         first = self.experiment.first_seed
         return [
             seed
             for seed in range(first, first + self.experiment.seeds)
-            if all(Twin(task, fill, seed) in done for fill in self.experiment.fills)
+            if all(TrainingRun(task, fill, seed) in done for fill in self.experiment.fills)
         ]
 
-    def model_path(self, twin: Twin) -> Path:
+    def model_path(self, twin: TrainingRun) -> Path:
         """Where a trained twin's ONNX file is."""
         network = self.experiment.network.partition("@")[0].removeprefix("timm:")
         key = self.key(twin.task, twin.fill, twin.seed)
         name = f"{network}-{twin.task.replace('_', '-')}-{twin.fill}-seed{twin.seed}"
         return self.out / "models" / f"{name}.{key[:8]}.onnx"
 
-    def _export(self, twin: Twin, found: Finished) -> None:
+    def _export(self, twin: TrainingRun, found: FinishedRun) -> None:
         """Write the twins of the first seeds as ONNX files, where they are not there yet."""
         import torch
 

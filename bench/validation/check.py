@@ -17,7 +17,7 @@ VERDICTS: tuple[Verdict, ...] = ("agrees", "differs, explained", "differs")
 
 
 @dataclass(frozen=True)
-class Check:
+class ReferenceCheck:
     """One reference beside our value.
 
     Numbers, and tuples entry by entry, may differ by `tolerance`; texts not at all. With
@@ -62,12 +62,12 @@ def _holds(ours: Value, reference: Value, relation: str, tolerance: float) -> bo
     return bool((slack >= -tolerance).all())
 
 
-def shown(value: Value) -> str:
+def value_text(value: Value) -> str:
     """A value for a reader: four significant digits, whole numbers in full."""
     if isinstance(value, str):
         return value
     if isinstance(value, tuple):
-        return ", ".join(map(shown, value))
+        return ", ".join(map(value_text, value))
     if abs(value) < 1e-9:
         return "0"
     return str(round(value)) if float(value).is_integer() else f"{value:.4g}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .check import Check, shown
+from .check import ReferenceCheck, value_text
 from .coverage import Coverage, erf_coverage, phase_coverage
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ METRICS = {
 """What is asked of each planted profile."""
 
 
-def checks(*, quick: bool) -> Iterator[Check]:
+def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Compare the coverage of the estimating suites' intervals with the goal."""
     for profile in ("even", "odd kernel") if quick else METRICS:
         for samples in (16,) if quick else (8, 64):
@@ -89,16 +89,16 @@ def checks(*, quick: bool) -> Iterator[Check]:
         yield from _checked("graded", phase_coverage("graded", 32, 16, seeds=100))
 
 
-def _checked(profile: str, rows: list[Coverage]) -> Iterator[Check]:
+def _checked(profile: str, rows: list[Coverage]) -> Iterator[ReferenceCheck]:
     return (_check(row) for row in rows if row.metric in METRICS[profile])
 
 
-def _check(row: Coverage) -> Check:
+def _check(row: Coverage) -> ReferenceCheck:
     """The coverage of one metric in one setting against the goal."""
     noise = ", phases vary between samples" if row.noise == "profiles" else ""
     what = f"{row.metric} ({row.plant}{noise}, {row.samples} samples, {row.seeds} seeds)"
     because, predicted = _reason(row)
-    return Check(
+    return ReferenceCheck(
         GROUP,
         what,
         SOURCE,
@@ -119,7 +119,8 @@ def _reason(row: Coverage) -> tuple[str, float | None]:
     if not np.isfinite(half):
         return "all seeds give the planted value", 1.0
     if row.metric in LIMITS and abs(bias) > BIASED:
-        text = f"value {shown(row.mean)} on average for {shown(row.truth)}: {LIMITS[row.metric]}"
+        found, truth = value_text(row.mean), value_text(row.truth)
+        text = f"value {found} on average for {truth}: {LIMITS[row.metric]}"
         return text, _normal(half - bias) - _normal(-half - bias)
     if row.width < 1:
         return "", None
@@ -133,7 +134,7 @@ def _normal(z: float) -> float:
     return float(norm.cdf(z))
 
 
-def _even(rows: list[Coverage]) -> Iterator[Check]:
+def _even(rows: list[Coverage]) -> Iterator[ReferenceCheck]:
     """White noise on an even map is not reported as uneven, on average over the seeds."""
     by_name = {row.metric: row for row in rows}
     for metric, tolerance in (("weakest", 0.02), ("by_period_2", 0.0)):
@@ -142,4 +143,6 @@ def _even(rows: list[Coverage]) -> Iterator[Check]:
         what = f"mean {metric} of white noise ({row.plant}, {row.samples} samples)"
         how = "DEADPIXEL.measure(...)"
         slack = tolerance + error
-        yield Check(GROUP, what, "planted truth", row.truth, row.mean, how, tolerance=slack)
+        yield ReferenceCheck(
+            GROUP, what, "planted truth", row.truth, row.mean, how, tolerance=slack
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .check import Check
+from .check import ReferenceCheck
 from .nets import DEPTHS, alexnet_v2, slim_resnet
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ SLIM_BLOCKS = ((1, (35, 8, 15)), (2, (99, 16, 47)), (3, (291, 32, 143)))
 HOW = "receptive_field(load(...).skeleton(), x)"
 
 
-def checks(*, quick: bool) -> Iterator[Check]:
+def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Compare sizes, strides and paddings; `quick` keeps one network of each family."""
     for name, slim, side, published in SAME_NETS[1::3] if quick else SAME_NETS:
         yield _check(f"timm {name} at {side} for {slim}", published, _timm(name, side))
@@ -79,7 +79,7 @@ def checks(*, quick: bool) -> Iterator[Check]:
     yield from _mobilenets()
 
 
-def _centres() -> Iterator[Check]:
+def _centres() -> Iterator[ReferenceCheck]:
     """Stage 4 of the usual ResNets; kernel padding adds 1 + 2 + 4 + 8 + 16 pixels."""
     cases: tuple[tuple[str, Fill, float, float], ...] = (
         ("resnet18", "none", 435, 96.0),
@@ -91,12 +91,12 @@ def _centres() -> Iterator[Check]:
         kernels = "odd kernels" if fill == "none" else "kernel padding"
         what = f"timm {name} at 224, {kernels}: size, centre of unit (3, 3)"
         ours = (field.size[0], field.center((3, 3))[0])
-        yield Check(
+        yield ReferenceCheck(
             GROUP, what, "closed form (recursion of Araujo et al.)", (size, centre), ours, HOW
         )
 
 
-def _slim_resnets(*, quick: bool) -> Iterator[Check]:
+def _slim_resnets(*, quick: bool) -> Iterator[ReferenceCheck]:
     for depth, side, padding in SLIM_RESNETS[:2] if quick else SLIM_RESNETS:
         published = (SLIM_SIZES[depth], 32, padding)
         field = _wrapped(slim_resnet(DEPTHS[depth]), side)
@@ -106,7 +106,7 @@ def _slim_resnets(*, quick: bool) -> Iterator[Check]:
         yield _check(f"resnet_v1_50/block{block} rebuilt, at 224", published, field)
 
 
-def _timm_resnets(*, quick: bool) -> Iterator[Check]:
+def _timm_resnets(*, quick: bool) -> Iterator[ReferenceCheck]:
     """timm strides in the first 3 x 3 of a stage, TF-Slim in the last of the stage before."""
     lost = sum(2 * (after - before) for before, after in ((4, 8), (8, 16), (16, 32)))
     for depth, side, padding in SLIM_RESNETS:
@@ -132,7 +132,7 @@ def _timm_resnets(*, quick: bool) -> Iterator[Check]:
         )
 
 
-def _mobilenets() -> Iterator[Check]:
+def _mobilenets() -> Iterator[ReferenceCheck]:
     import timm
 
     name = "mobilenetv1_100"
@@ -161,9 +161,11 @@ def _check(
     *,
     because: str = "",
     predicted: tuple[int, int, int] | None = None,
-) -> Check:
+) -> ReferenceCheck:
     ours = (field.size[0], field.stride[0], -field.start[0])
-    return Check(GROUP, what, SOURCE, published, ours, HOW, because=because, predicted=predicted)
+    return ReferenceCheck(
+        GROUP, what, SOURCE, published, ours, HOW, because=because, predicted=predicted
+    )
 
 
 def _timm(name: str, side: int, target: str | None = None, fill: Fill = "none") -> ReceptiveField:

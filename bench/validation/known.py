@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .check import Check
+from .check import ReferenceCheck
 from .nets import averaging_stack
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ PLANTED = "Planted truths"
 RANDOM_IMAGES = 64
 
 
-def checks(*, quick: bool) -> Iterator[Check]:
+def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Compare all known answers that need no architecture of the zoo."""
     yield from _windows()
     yield from _paths()
@@ -46,26 +46,26 @@ def checks(*, quick: bool) -> Iterator[Check]:
     yield from _planted()
 
 
-def _windows() -> Iterator[Check]:
-    from ...suites.architecture.windows import Window
+def _windows() -> Iterator[ReferenceCheck]:
+    from ...suites.architecture.windows import LayerWindow
 
     group, how = "Window counts", "Window(kernel, stride).coverage()"
     for kernel, counts in ((1, (0, 1)), (3, (1, 2)), (7, (3, 4)), (2, (1, 1)), (8, (4, 4))):
-        ours = tuple(sorted(float(n) for n in Window(kernel=kernel, stride=2).coverage()))
-        yield Check(
+        ours = tuple(sorted(float(n) for n in LayerWindow(kernel=kernel, stride=2).coverage()))
+        yield ReferenceCheck(
             group, f"windows over each phase, k = {kernel}, s = 2", ODENA, counts, ours, how
         )
     uneven = [
         (k, s)
         for k in range(1, 17)
         for s in range(1, 9)
-        if (len(set(Window(kernel=k, stride=s).coverage())) == 1) != (k % s == 0)
+        if (len(set(LayerWindow(kernel=k, stride=s).coverage())) == 1) != (k % s == 0)
     ]
     what = "(k, s) up to (16, 8) whose counts are not equal exactly when s divides k"
-    yield Check(group, what, ODENA, 0.0, float(len(uneven)), how)
+    yield ReferenceCheck(group, what, ODENA, 0.0, float(len(uneven)), how)
 
 
-def _paths() -> Iterator[Check]:
+def _paths() -> Iterator[ReferenceCheck]:
     import torch
     from torch import nn
 
@@ -75,7 +75,7 @@ def _paths() -> Iterator[Check]:
     group, how = "Path counts", "path_count_map(skeleton, size)"
     ours = _root_profile(averaging_stack(1), 5)
     what = "paths from a 5 x 5 image into a 3 x 3 layer, per axis"
-    yield Check(group, what, PERONE, (1.0, 2.0, 3.0, 2.0, 1.0), ours, how)
+    yield ReferenceCheck(group, what, PERONE, (1.0, 2.0, 3.0, 2.0, 1.0), ours, how)
     torch.manual_seed(0)
     stem = nn.Sequential(nn.Conv2d(3, 8, 7, 2, 3), nn.MaxPool2d(3, 2, 1))
     model = wrap(stem, spec=InputSpec(128, 128), device="cpu")
@@ -87,7 +87,7 @@ def _paths() -> Iterator[Check]:
         turned = (along[i:] + along[:i] for i in range(4))  # any phase may come first
         ours = next((t for t in turned if t == counts), along)
         what = f"stem of a ResNet ({title}): paths per axis over one period"
-        yield Check(group, what, "Kim et al. 2023, section 3", counts, ours, how)
+        yield ReferenceCheck(group, what, "Kim et al. 2023, section 3", counts, ours, how)
 
 
 def _root_profile(skeleton: nn.Module, side: int, *, channels: int = 1) -> tuple[float, ...]:
@@ -98,7 +98,7 @@ def _root_profile(skeleton: nn.Module, side: int, *, channels: int = 1) -> tuple
     return tuple(float(n) for n in np.sqrt(np.diag(counts)))
 
 
-def _stacks(depths: tuple[int, ...]) -> Iterator[Check]:
+def _stacks(depths: tuple[int, ...]) -> Iterator[ReferenceCheck]:
     group = "Stacks of 3 x 3 layers of equal weights"
     for depth in depths:
         found, field = stack_erf(averaging_stack(depth), depth)
@@ -109,17 +109,21 @@ def _stacks(depths: tuple[int, ...]) -> Iterator[Check]:
         what = (
             f"depth {depth}: largest error of the map against the {depth}-fold convolution of 1,1,1"
         )
-        yield Check(group, what, LUO, 0.0, miss, how, tolerance=1e-6)
+        yield ReferenceCheck(group, what, LUO, 0.0, miss, how, tolerance=1e-6)
         what = f"depth {depth}: standard deviation per axis, root of 2n/3"
         expected = float(np.sqrt(2 * depth / 3))
-        yield Check(
+        yield ReferenceCheck(
             group, what, LUO, expected, value(found, "radius") / 2**0.5, how, tolerance=1e-4
         )
         what = f"depth {depth}: theoretical receptive field, 2n + 1"
-        yield Check(group, what, CLOSED, 2.0 * depth + 1, field, "receptive_field(skeleton, x)")
+        yield ReferenceCheck(
+            group, what, CLOSED, 2.0 * depth + 1, field, "receptive_field(skeleton, x)"
+        )
         if depth == 5:
             what = "depth 5: root of the number of pixels above 4.55 % of the peak"
-            yield Check(group, what, CLOSED, 8.31, value(found, "luo_size"), how, tolerance=0.005)
+            yield ReferenceCheck(
+                group, what, CLOSED, 8.31, value(found, "luo_size"), how, tolerance=0.005
+            )
 
 
 def value(found: Measurement, name: str) -> float:
@@ -148,7 +152,7 @@ def stack_erf(module: nn.Module, depth: int) -> tuple[Measurement, float]:
 
     side = 2 * depth + 3
     spec = InputSpec(side, side, channels=1, mean=(0.0,), std=(1.0,))
-    found = measured(module, Erf(unit=(0, 0)), "luo2016", spec, images=1)
+    found = measured_value(module, Erf(unit=(0, 0)), "luo2016", spec, images=1)
     model = wrapped(module, spec)
     field = receptive_field(model.skeleton(), torch.ones(1, 1, side, side))
     return found, field.size[0]
@@ -161,7 +165,7 @@ def wrapped(module: nn.Module, spec: InputSpec) -> Model:
     return wrap(module, spec=spec, device="cpu", precision="float64")
 
 
-def measured(
+def measured_value(
     module: nn.Module, suite: Any, protocol: str, spec: InputSpec, *, images: int, seed: int = 0
 ) -> Measurement:
     """What `suite` says of `module` on the built-in images."""
@@ -177,7 +181,7 @@ def measured(
     return found
 
 
-def _single_convolutions(*, quick: bool) -> Iterator[Check]:
+def _single_convolutions(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Weakest phase of one strided layer: smallest over mean coverage, predicted and measured."""
     from torch import nn
 
@@ -189,12 +193,14 @@ def _single_convolutions(*, quick: bool) -> Iterator[Check]:
         conv = nn.Conv2d(3, 4, kernel, 2, kernel // 2)
         ours = value(measure_skeleton(light_copy(conv), (3, 96, 96)), "weakest")
         what = f"k = {kernel}, s = 2, expected over random weights"
-        yield Check(group, what, CLOSED, weakest, ours, "measure_skeleton(...)", tolerance=1e-9)
+        yield ReferenceCheck(
+            group, what, CLOSED, weakest, ours, "measure_skeleton(...)", tolerance=1e-9
+        )
     for kernel, weakest in ((3, 1 / 2.25), (7, 9 / 12.25))[: 1 if quick else 2]:
         yield _measured_convolution(group, kernel, weakest)
 
 
-def _measured_convolution(group: str, kernel: int, weakest: float) -> Check:
+def _measured_convolution(group: str, kernel: int, weakest: float) -> ReferenceCheck:
     """Gradients of a layer of +1 and -1, whose taps all carry the same energy."""
     import torch
     from torch import nn
@@ -206,15 +212,17 @@ def _measured_convolution(group: str, kernel: int, weakest: float) -> Check:
     conv = nn.Conv2d(3, 64, kernel, 2, kernel // 2, bias=False)
     with torch.no_grad():
         conv.weight.copy_(torch.rand(conv.weight.shape, generator=generator).sub(0.5).sign())
-    found = measured(conv, DEADPIXEL, "energy", InputSpec(64, 64), images=RANDOM_IMAGES)
+    found = measured_value(conv, DEADPIXEL, "energy", InputSpec(64, 64), images=RANDOM_IMAGES)
     estimate = found.metrics["weakest"]
     low, high = estimate.low or 0.0, estimate.high or 0.0
     what = f"k = {kernel}, s = 2, measured by gradients (tolerance: half the 95 % interval)"
     ours, slack = value(found, "weakest"), (high - low) / 2
-    return Check(group, what, CLOSED, weakest, ours, "DEADPIXEL.measure(...)", tolerance=slack)
+    return ReferenceCheck(
+        group, what, CLOSED, weakest, ours, "DEADPIXEL.measure(...)", tolerance=slack
+    )
 
 
-def _planted() -> Iterator[Check]:
+def _planted() -> Iterator[ReferenceCheck]:
     yield from (_dead_tap(), _identity(), _constant(), _blind_corner())
 
 
@@ -231,10 +239,10 @@ def _audited(module: nn.Module) -> Measurement:
     from ...adapters.input_spec import InputSpec
     from ...suites.deadpixel import DEADPIXEL
 
-    return measured(module, DEADPIXEL, "energy", InputSpec(64, 64), images=8)
+    return measured_value(module, DEADPIXEL, "energy", InputSpec(64, 64), images=8)
 
 
-def _dead_tap() -> Check:
+def _dead_tap() -> ReferenceCheck:
     import torch
 
     conv = _two_by_two(1.0)
@@ -243,14 +251,14 @@ def _dead_tap() -> Check:
     found = _audited(conv)
     ours = (value(found, "weakest"), value(found, "dead@0.01"))
     what = "a 2 x 2 layer with one tap 0: weakest, dead@0.01"
-    return Check(PLANTED, what, CLOSED, (0.0, 0.25), ours, "DEADPIXEL.measure(...)")
+    return ReferenceCheck(PLANTED, what, CLOSED, (0.0, 0.25), ours, "DEADPIXEL.measure(...)")
 
 
-def _identity() -> Check:
+def _identity() -> ReferenceCheck:
     from torch import nn
 
     found = _audited(nn.Identity())
-    return Check(
+    return ReferenceCheck(
         PLANTED,
         "the identity: why it has no weakest phase; relL1",
         CLOSED,
@@ -260,19 +268,19 @@ def _identity() -> Check:
     )
 
 
-def _constant() -> Check:
+def _constant() -> ReferenceCheck:
     from ...adapters.errors import NotApplicableError
 
     try:
         said = f"weakest {value(_audited(_two_by_two(0.0)), 'weakest')}"
     except NotApplicableError as error:
         said = str(error).rpartition(": ")[2]
-    return Check(
+    return ReferenceCheck(
         PLANTED, "a constant network", CLOSED, "the target is constant", said, "gradient_maps"
     )
 
 
-def _blind_corner() -> Check:
+def _blind_corner() -> ReferenceCheck:
     from .nets import BlindCorner
 
     heard = _audited(BlindCorner(16, _two_by_two(1.0))).maps["sensitivity"] > 0
@@ -280,4 +288,4 @@ def _blind_corner() -> Check:
     what = (
         "a corner of 16 x 16 pixels that is multiplied by 0: share heard in it, below it, beside it"
     )
-    return Check(PLANTED, what, CLOSED, (0.0, 1.0, 1.0), ours, "DEADPIXEL.measure(...)")
+    return ReferenceCheck(PLANTED, what, CLOSED, (0.0, 1.0, 1.0), ours, "DEADPIXEL.measure(...)")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .check import Check
+from .check import ReferenceCheck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,13 +30,13 @@ IMBALANCE = 0.25
 """Largest difference of the two imbalances, as a share of the predicted one."""
 
 
-def checks(*, quick: bool) -> Iterator[Check]:
+def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Compare phase profiles and imbalances on architectures with odd kernels."""
     for name in ("test_resnet",) if quick else ("resnet18", "mobilenetv3_small_100"):
         yield from _compare(name)
 
 
-def _compare(name: str) -> Iterator[Check]:
+def _compare(name: str) -> Iterator[ReferenceCheck]:
     from ..execution.audit import audit
 
     found = {
@@ -52,10 +52,10 @@ def _compare(name: str) -> Iterator[Check]:
     how = "audit(...)"
     what = f"{name}: correlation of the P x P phase profiles, 8 weight sets"
     ours = float(np.corrcoef(profiles[0], profiles[1])[0, 1])
-    yield Check(GROUP, what, SOURCE, CORRELATION, ours, how, relation=">=")
+    yield ReferenceCheck(GROUP, what, SOURCE, CORRELATION, ours, how, relation=">=")
     predicted, estimate = (r.metrics["imbalance"].value for r in (expected, measured))
     if predicted is None or estimate is None:
         raise ValueError(f"{name} has no imbalance to compare")
     what = f"{name}: imbalance, predicted (reference) and measured"
     slack = IMBALANCE * predicted
-    yield Check(GROUP, what, SOURCE, predicted, estimate, how, tolerance=slack)
+    yield ReferenceCheck(GROUP, what, SOURCE, predicted, estimate, how, tolerance=slack)

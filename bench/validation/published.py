@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .check import Check
-from .known import measured, stack_erf, value, wrapped
+from .check import ReferenceCheck
+from .known import measured_value, stack_erf, value, wrapped
 from .nets import averaging_stack, linear_resnet50
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ VISIBLE = 0.01
 """Share of the mean from which on a map counts as unlike its mirror image."""
 
 
-def checks(*, quick: bool) -> Iterator[Check]:
+def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Compare what these papers state about networks that need no trained weights."""
     yield from _square_root_law(quick=quick)
     yield from _mind_the_pad(quick=quick)
@@ -57,7 +57,7 @@ def checks(*, quick: bool) -> Iterator[Check]:
     yield from _unchanged_sizes(quick=quick)
 
 
-def _square_root_law(*, quick: bool) -> Iterator[Check]:
+def _square_root_law(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Log-log slopes of the ERF's size and of its share of the theoretical one over the depth."""
     group, how = "Square-root law of the ERF with depth", "energy_map(...), ERF.measure(...)"
     power = [_expected_power(depth) for depth in DEPTHS]
@@ -70,18 +70,20 @@ def _square_root_law(*, quick: bool) -> Iterator[Check]:
         ("size, random weights, root mean square", LUO, 0.56, root, 0.03),
     ):
         ours = _slope(DEPTHS, [_read(m, "luo_size") for m in maps])
-        yield Check(group, f"{what}: slope, depths {DEPTHS}", source, reference, ours, how, slack)
+        yield ReferenceCheck(
+            group, f"{what}: slope, depths {DEPTHS}", source, reference, ours, how, slack
+        )
     spread = [_read(m, "radius") for m in power]
     what = f"second-moment radius, mean square: slope, depths {DEPTHS}"
-    yield Check(group, what, EXACT, 0.5, _slope(DEPTHS, spread), how, tolerance=1e-6)
+    yield ReferenceCheck(group, what, EXACT, 0.5, _slope(DEPTHS, spread), how, tolerance=1e-6)
     what = f"size over theoretical size, root mean square: slope, depths {DEPTHS}"
     share = [_read(m, "erf_trf") for m in root]
-    yield Check(group, what, LUO, -0.43, _slope(DEPTHS, share), how, tolerance=0.01)
+    yield ReferenceCheck(group, what, LUO, -0.43, _slope(DEPTHS, share), how, tolerance=0.01)
     if not quick:
         yield from _slow_slopes(group, how)
 
 
-def _slow_slopes(group: str, how: str) -> Iterator[Check]:
+def _slow_slopes(group: str, how: str) -> Iterator[ReferenceCheck]:
     """The law over every depth, and the exact slope against that of sampled gradients."""
     every = range(5, 51)
     power = {depth: _expected_power(depth) for depth in every}
@@ -91,14 +93,14 @@ def _slow_slopes(group: str, how: str) -> Iterator[Check]:
     ):
         ours = _slope(every, [_read(m, "luo_size") for m in maps])
         what = f"size, {what}: slope, every depth from 5 to 50"
-        yield Check(group, what, LUO, 0.5, ours, how, tolerance=0.02)
+        yield ReferenceCheck(group, what, LUO, 0.5, ours, how, tolerance=0.02)
     root = [np.sqrt(power[depth]) for depth in SAMPLED_DEPTHS]
     sampled = [np.sqrt(_sampled_power(depth)) for depth in SAMPLED_DEPTHS]
     exact, ours = (
         _slope(SAMPLED_DEPTHS, [_read(m, "luo_size") for m in maps]) for maps in (root, sampled)
     )
     what = f"root mean square of sampled gradients: slope, depths {SAMPLED_DEPTHS}"
-    yield Check(group, what, "energy_map's slope", exact, ours, "autograd", tolerance=0.03)
+    yield ReferenceCheck(group, what, "energy_map's slope", exact, ours, "autograd", tolerance=0.03)
 
 
 def _slope(depths: Sequence[int], sizes: Sequence[float]) -> float:
@@ -152,7 +154,7 @@ def _read(power: Array, metric: str) -> float:
     return value(suite.measure(model, "luo2016", maps, context), metric)
 
 
-def _mind_the_pad(*, quick: bool) -> Iterator[Check]:
+def _mind_the_pad(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Odd kernels are even at 32a + 1 and lopsided at 32a; padded kernels the other way round."""
     group = "Uneven padding: input sizes 32a and 32a + 1"
     from ...suites.architecture.receptive_field import even_sizes, trace
@@ -167,12 +169,14 @@ def _mind_the_pad(*, quick: bool) -> Iterator[Check]:
             )
             ours = tuple(map(float, found[0]))
             what = f"{kernels}: sizes from 176 to 272 that leave no padding unread"
-            yield Check(group, what, PAD, sizes, ours, "even_sizes(trace(...))")
+            yield ReferenceCheck(group, what, PAD, sizes, ours, "even_sizes(trace(...))")
             for side in (224, 225, 256, 257):
                 yield _mirrored(group, kernels, _skeleton(name, side, fill), side, good)
 
 
-def _mirrored(group: str, kernels: str, skeleton: nn.Module, side: int, good: int) -> Check:
+def _mirrored(
+    group: str, kernels: str, skeleton: nn.Module, side: int, good: int
+) -> ReferenceCheck:
     """Whether the map of paths equals its mirror image, left to right and top to bottom."""
     from ...suites.architecture.propagate import path_count_map
 
@@ -182,9 +186,9 @@ def _mirrored(group: str, kernels: str, skeleton: nn.Module, side: int, good: in
     how = "path_count_map(...)"
     if side % 32 == good:
         what = f"{kernels} at {side}: map of paths less its mirror image, over the mean"
-        return Check(group, what, PAD, 0.0, ours, how, tolerance=1e-9)
+        return ReferenceCheck(group, what, PAD, 0.0, ours, how, tolerance=1e-9)
     what = f"{kernels} at {side}: the same, lopsided"
-    return Check(group, what, PAD, VISIBLE, ours, how, relation=">=")
+    return ReferenceCheck(group, what, PAD, VISIBLE, ours, how, relation=">=")
 
 
 def _skeleton(name: str, side: int, fill: Fill) -> nn.Module:
@@ -204,7 +208,7 @@ def _ones(side: int) -> Tensor:
     return torch.ones(1, 3, side, side)
 
 
-def _linear_resnet() -> Iterator[Check]:
+def _linear_resnet() -> Iterator[ReferenceCheck]:
     """Kim et al.'s difference metrics of the linear ResNet-50, and its symmetry."""
     from ...adapters.input_spec import InputSpec
     from ...suites.base import Context, Probe
@@ -224,11 +228,13 @@ def _linear_resnet() -> Iterator[Check]:
         ours = (value(found, "relL1"), value(found, "relL2"))
         what = f"linear ResNet-50 at 224, {kernels}: relL1, relL2"
         how = "gradient_maps, DEADPIXEL.measure"
-        yield Check("Kernel padding", what, KIM, (first, second), ours, how, tolerance=5e-5)
+        yield ReferenceCheck(
+            "Kernel padding", what, KIM, (first, second), ours, how, tolerance=5e-5
+        )
         found_map = maps[own.name][0]
         ours_side = float(np.abs(found_map - found_map[:, ::-1]).mean() / found_map.mean())
         what = f"linear ResNet-50 at 224, {kernels}: gradient less its mirror image, over the mean"
-        yield Check(
+        yield ReferenceCheck(
             "Kernel padding",
             what,
             KIM,
@@ -250,7 +256,7 @@ def _channel(gradient: Tensor) -> Tensor:
     return gradient[:, 0]
 
 
-def _closed_forms() -> Iterator[Check]:
+def _closed_forms() -> Iterator[ReferenceCheck]:
     """`kim2023` on linear layers: mean over units and channels, ReLU, scaled to sum 1."""
     import torch
     from torch import nn
@@ -261,16 +267,18 @@ def _closed_forms() -> Iterator[Check]:
     conv = nn.Conv2d(3, 4, 5, 2, bias=False)
     generator = torch.Generator().manual_seed(0)
     nn.init.normal_(conv.weight, generator=generator)
-    found = measured(conv, Erf(unit=(3, 4)), "kim2023", InputSpec(32, 32), images=2).maps["erf"]
+    found = measured_value(conv, Erf(unit=(3, 4)), "kim2023", InputSpec(32, 32), images=2).maps[
+        "erf"
+    ]
     taps = conv.weight.detach().double().mean((0, 1)).clamp(min=0).numpy()
     expected = np.zeros((32, 32))
     expected[6:11, 8:13] = taps / taps.sum()
     miss = float(np.abs(found - expected).max())
     what = "kim2023 of a random 5 x 5 layer: largest error against the ReLU of its mean kernel"
-    yield Check("Kernel padding", what, KIM, 0.0, miss, "ERF.measure(...)", tolerance=1e-6)
+    yield ReferenceCheck("Kernel padding", what, KIM, 0.0, miss, "ERF.measure(...)", tolerance=1e-6)
 
 
-def _unchanged_sizes(*, quick: bool) -> Iterator[Check]:
+def _unchanged_sizes(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Kernel padding leaves the output size of every layer alone."""
     from ...suites.architecture.receptive_field import trace
 
@@ -290,7 +298,9 @@ def _unchanged_sizes(*, quick: bool) -> Iterator[Check]:
             )
             changed += sum(a != b for a, b in zip(before, after, strict=True))
         what = f"{name} at 224 and 225: layers whose output size kernel padding changes"
-        yield Check("Kernel padding", what, KIM, 0.0, float(changed), "trace(model.padded('box'))")
+        yield ReferenceCheck(
+            "Kernel padding", what, KIM, 0.0, float(changed), "trace(model.padded('box'))"
+        )
 
 
 FILLS: tuple[Fill, Fill] = ("none", "box")

@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .check import VERDICTS, shown
+from .check import VERDICTS, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .check import Check
+    from .check import ReferenceCheck
 
 
-def validate(*, quick: bool = False) -> list[Check]:
+def run_validation(*, quick: bool = False) -> list[ReferenceCheck]:
     """Compute every check; `quick` leaves out what takes more than a few seconds."""
     from . import estimates as validation_estimates
     from . import fields as validation_fields
@@ -49,7 +49,7 @@ neither.
 """
 
 
-def render(checks: Sequence[Check]) -> str:
+def render_validation(checks: Sequence[ReferenceCheck]) -> str:
     """Write `checks` as Markdown: a summary, then a table and its notes for each group."""
     groups = list(dict.fromkeys(check.group for check in checks))
     rows = [_tally(group, [c for c in checks if c.group == group]) for group in groups]
@@ -60,25 +60,25 @@ def render(checks: Sequence[Check]) -> str:
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
-def _tally(name: str, checks: Sequence[Check]) -> list[str]:
+def _tally(name: str, checks: Sequence[ReferenceCheck]) -> list[str]:
     found = Counter(check.verdict for check in checks)
     return [name, str(len(checks)), *(str(found[verdict]) for verdict in VERDICTS)]
 
 
-def _section(checks: Sequence[Check]) -> list[str]:
+def _section(checks: Sequence[ReferenceCheck]) -> list[str]:
     heads = ["what", "reference", "ours", "tolerance", "verdict", "source", "computed by"]
     notes = [f"- {c.what}: {c.because}" for c in checks if c.verdict == "differs, explained"]
     return [_table(heads, map(_row, checks)), *(["\n".join(notes)] if notes else [])]
 
 
-def _row(check: Check) -> list[str]:
+def _row(check: ReferenceCheck) -> list[str]:
     sign = {"=": "", ">=": "at least ", "<=": "at most "}[check.relation]
     verdict = check.verdict if check.verdict == "agrees" else f"**{check.verdict}**"
     return [
         check.what,
-        sign + shown(check.reference),
-        shown(check.ours),
-        shown(check.tolerance) if check.tolerance else "exact",
+        sign + value_text(check.reference),
+        value_text(check.ours),
+        value_text(check.tolerance) if check.tolerance else "exact",
         verdict,
         check.source,
         f"`{check.how}`",

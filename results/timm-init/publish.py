@@ -14,10 +14,10 @@ import pandas as pd
 from tabulate import tabulate
 
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.page.join import join
-from perimetry.bench.ranking.page.numbers import stand_ins
+from perimetry.bench.ranking.page.join import join_table
+from perimetry.bench.ranking.page.numbers import representative_records
 from perimetry.bench.ranking.page.page import write_page
-from perimetry.bench.records.archive import Packed, pack
+from perimetry.bench.records.archive import RecordArchive, pack_records
 from perimetry.bench.records.store import Store
 
 HERE = Path(__file__).parent
@@ -53,7 +53,7 @@ def published() -> dict[str, float]:
     return dict(zip(rows.model.str.partition(".")[0], rows.top1, strict=True))
 
 
-def readme(frame: pd.DataFrame, packed: Packed) -> str:
+def readme(frame: pd.DataFrame, packed: RecordArchive) -> str:
     """The findings, in words and tables, all of them computed."""
     records = packed.records()
     plain = frame[frame.fill == "none"].set_index("model")
@@ -229,7 +229,7 @@ def why(row: pd.Series) -> str:
 
 def render() -> str:
     """The README of what is published here."""
-    return reflow(readme(pd.read_csv(HERE / "board.csv"), Packed(HERE / "records.jsonl.gz")))
+    return reflow(readme(pd.read_csv(HERE / "board.csv"), RecordArchive(HERE / "records.jsonl.gz")))
 
 
 def main() -> None:
@@ -237,13 +237,13 @@ def main() -> None:
     if len(sys.argv) > 1:
         store = Store(sys.argv[1])
         table(store).to_csv(HERE / "board.csv", index=False)
-        pack(store, HERE / "records.jsonl.gz", tables=False)
+        pack_records(store, HERE / "records.jsonl.gz", tables=False)
         board = Board(store.records())
         write_page(
             board,
             HERE / "board.html",
             title=TITLE,
-            joined=join(HERE / "top1.csv", stand_ins(board)),
+            joined=join_table(HERE / "top1.csv", representative_records(board)),
             largest=PAGE_BYTES,
         )
     (HERE / "README.md").write_text(render(), encoding="utf-8")

@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.page.page import write_page
-from perimetry.bench.records.archive import Packed, pack
+from perimetry.bench.records.archive import RecordArchive, pack_records
 from perimetry.bench.records.store import Store
 
 HERE = Path(__file__).parent
@@ -85,7 +85,7 @@ def reason(record):
     return record.reason or (held.reason if held is not None and held.reason else "")
 
 
-def readme(frame: pd.DataFrame, store: Packed) -> str:
+def readme(frame: pd.DataFrame, store: RecordArchive) -> str:
     """The findings, in words and tables, all of them computed."""
     plain = frame[frame.fill == "none"].set_index("model")
     treated = frame[frame.fill == "zero"].set_index("model")
@@ -225,14 +225,14 @@ def main() -> None:
     if len(sys.argv) > 1:
         store = Store(sys.argv[1])
         table(store).to_csv(HERE / "board.csv", index=False)
-        pack(store, HERE / "records.jsonl.gz", tables=False)
+        pack_records(store, HERE / "records.jsonl.gz", tables=False)
         write_page(Board(store.records()), HERE / "board.html", title=TITLE, largest=PAGE_BYTES)
     (HERE / "README.md").write_text(render(), encoding="utf-8")
 
 
 def render() -> str:
     """The README of what is published here."""
-    return reflow(readme(pd.read_csv(HERE / "board.csv"), Packed(HERE / "records.jsonl.gz")))
+    return reflow(readme(pd.read_csv(HERE / "board.csv"), RecordArchive(HERE / "records.jsonl.gz")))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from checkpoints import ARCHITECTURES, CHECKPOINTS
 from tabulate import tabulate
 
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.tables import number, render
-from perimetry.bench.records.archive import Packed, pack
+from perimetry.bench.ranking.tables import board_number, render_board
+from perimetry.bench.records.archive import RecordArchive, pack_records
 from perimetry.bench.records.store import Store
 
 if TYPE_CHECKING:
@@ -72,14 +72,14 @@ Cells = dict[tuple[str, str, str, str], "Record"]
 def publish(folder: Path) -> None:
     """Write the packed sets and the generated parts of the README."""
     for name in SETS:
-        pack(Store(folder / name), HERE / f"{name}.jsonl.gz")
+        pack_records(Store(folder / name), HERE / f"{name}.jsonl.gz")
     path = HERE / "README.md"
     path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def filled(text: str) -> str:
     """The README `text` with every part between markers generated anew from the packed sets."""
-    found = {name: Packed(HERE / f"{name}.jsonl.gz").records() for name in SETS}
+    found = {name: RecordArchive(HERE / f"{name}.jsonl.gz").records() for name in SETS}
     cells = {(name, r.model.reference, r.fill, r.suite): r for name in SETS for r in found[name]}
     parts = {
         "comparison": comparison(cells),
@@ -88,7 +88,7 @@ def filled(text: str) -> str:
         "files": shipped(cells),
         "checkpoints": provenance(),
         "made": made(found[SETS[0]] + found[SETS[1]]),
-        **{name: render(Board(records), "md") for name, records in found.items()},
+        **{name: render_board(Board(records), "md") for name, records in found.items()},
     }
     for name, content in parts.items():
         text = between(text, name, content)
@@ -186,8 +186,8 @@ def cell(record: Record | None, metric: str) -> str:
     if held is None or held.value is None:
         return ""
     if held.low is None or held.high is None:
-        return number(held.value)
-    return f"{number(held.value)} [{number(held.low)}, {number(held.high)}]"
+        return board_number(held.value)
+    return f"{board_number(held.value)} [{board_number(held.low)}, {board_number(held.high)}]"
 
 
 def table(heads: Iterable[str], rows: Sequence[Sequence[str]]) -> str:

@@ -23,12 +23,12 @@ from scipy.stats import t as student
 from tabulate import tabulate
 
 from perimetry.bench import leaderboard
-from perimetry.bench.records.archive import open_records, pack
+from perimetry.bench.records.archive import open_records, pack_records
 from perimetry.bench.records.store import Store
-from perimetry.bench.training.experiment import Experiment, Twin
+from perimetry.bench.training.experiment import Experiment, TrainingRun
 from perimetry.bench.training.figures import draw_curves, draw_panel
 from perimetry.bench.training.report import with_interval
-from perimetry.bench.training.study import Study
+from perimetry.bench.training.study import TrainingStudy
 from perimetry.bench.training.trainer import Clock, Recipe
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ KIM = {
 share of the value without padding."""
 
 
-def studies(out: Path, idx: Path) -> list[Study]:
+def studies(out: Path, idx: Path) -> list[TrainingStudy]:
     """Both tasks, each with its own data, and the one with smaller boxes."""
     micro = Experiment(
         network="tiny-resnet",
@@ -80,10 +80,12 @@ def studies(out: Path, idx: Path) -> list[Study]:
         recipe=Recipe(epochs=8, batch=64, rate=0.05),
     )
     smaller = replace(micro, **SMALLER, recipe=replace(micro.recipe, epochs=16))
-    return [Study(experiment, out, device="cpu") for experiment in (micro, ordinary, smaller)]
+    return [
+        TrainingStudy(experiment, out, device="cpu") for experiment in (micro, ordinary, smaller)
+    ]
 
 
-def train(held: list[Study], clock: Clock) -> bool:
+def train(held: list[TrainingStudy], clock: Clock) -> bool:
     """Train every twin that is not done, seed by seed; whether all are done now."""
     every = [(twin, study) for study in held for twin in study.twins()]
     whole = True
@@ -101,7 +103,7 @@ def publish(records: list[Record], smaller: list[Record]) -> None:
             store = Store(folder)
             for record in held:
                 store.put(record)
-            pack(store, HERE / f"{name}.jsonl.gz")
+            pack_records(store, HERE / f"{name}.jsonl.gz")
     leaderboard(records).to_csv(HERE / "board.csv", index=False)
     seeds = [
         {"task": record.protocol, "box": record.settings["side"], "fill": record.fill, **row}
@@ -254,11 +256,11 @@ def first_members(records: list[Record], task: str) -> int | None:
     return of_task(records, task)[0].model.members
 
 
-def ship(held: list[Study]) -> None:
+def ship(held: list[TrainingStudy]) -> None:
     """Copy the twins that ship with the package to where it keeps them."""
     for study, (task, fills) in zip(held, SHIPPED, strict=False):
         for fill in fills:
-            path = study.model_path(Twin(task, fill, 0))
+            path = study.model_path(TrainingRun(task, fill, 0))
             shutil.copy(path, SAMPLES / f"{path.name.partition('.')[0]}.onnx")
 
 

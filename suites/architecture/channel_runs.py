@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .compact import Runs, equal_axes, narrow, noted, runs_of, spelled, widen
+from .compact import ChannelRuns, annotate, channel_runs, compress, equal_axes, expand, widen
 from .rule_table import is_energy
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ CHANNEL_BY_CHANNEL = frozenset(
 """Functions of maps that treat all channels alike and keep them apart."""
 
 
-def apply(name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def apply_to_runs(name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Answer `call(*args, **kwargs)`, the function `name`, where an argument stands for runs."""
     if name in JOINING:
         tensors, dim = args[0], kwargs.get("dim", args[1] if len(args) > 1 else 0)
-        found = join(tensors, dim)
+        found = concatenate_runs(tensors, dim)
         if found is not None:
             return found
     elif name == "getitem":
@@ -59,10 +59,10 @@ def apply(name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         if ready is not None:
             (args, kwargs), counts = ready
             return _in_runs(call(*args, **kwargs), counts)
-    return call(*tree_map(spelled, args), **tree_map(spelled, kwargs))
+    return call(*tree_map(expand, args), **tree_map(expand, kwargs))
 
 
-def join(tensors: Sequence[Tensor], axis: int) -> Tensor | None:
+def concatenate_runs(tensors: Sequence[Tensor], axis: int) -> Tensor | None:
     """Concatenate maps (variants, channels, height, width) along the channels, in runs.
 
     None where that would store as much as all channels.
@@ -73,22 +73,22 @@ def join(tensors: Sequence[Tensor], axis: int) -> Tensor | None:
     counts = tuple(n for part in parts for n in part.counts)
     if 2 * len(counts) > sum(counts):
         return None
-    return Runs(torch.cat([part.each for part in parts], 1), counts).tensor()
+    return ChannelRuns(torch.cat([part.each for part in parts], 1), counts).tensor()
 
 
-def _runs(x: Tensor) -> Runs:
+def _runs(x: Tensor) -> ChannelRuns:
     """Any map as runs: one of all channels where they are equal, else one of each."""
-    held = runs_of(x)
+    held = channel_runs(x)
     if held is not None:
         return held
-    small = narrow(x, [1])
-    return Runs(small, (x.shape[1],) if small.shape[1] == 1 else (1,) * x.shape[1])
+    small = compress(x, [1])
+    return ChannelRuns(small, (x.shape[1],) if small.shape[1] == 1 else (1,) * x.shape[1])
 
 
 def _cut(x: Tensor, index: Any) -> Tensor | None:
     """The channels from one to another; None for any other index."""
     plain = isinstance(index, tuple) and all(isinstance(i, slice) for i in index)
-    if runs_of(x) is None or not plain or not 2 <= len(index) <= 4:
+    if channel_runs(x) is None or not plain or not 2 <= len(index) <= 4:
         return None
     start, stop, step = index[1].indices(x.shape[1])
     if step != 1 or any(i != slice(None) for n, i in enumerate(index) if n != 1) or stop <= start:
@@ -100,7 +100,7 @@ def _pieces(split: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[
     """The maps that a split along the channels gives; None for a split along another axis."""
     dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
     x = args[0] if args else None
-    if not isinstance(x, Tensor) or runs_of(x) is None or dim not in (1, -3):
+    if not isinstance(x, Tensor) or channel_runs(x) is None or dim not in (1, -3):
         return None
     pieces, start = [], 0
     for part in split(x.detach(), *args[1:], **kwargs):
@@ -111,7 +111,7 @@ def _pieces(split: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[
 
 def _between(x: Tensor, start: int, stop: int) -> Tensor:
     """Channels `start` to `stop`, which is left out."""
-    runs = runs_of(x)
+    runs = channel_runs(x)
     assert runs is not None  # noqa: S101 - asked for by all who call
     kept, end = {}, 0
     for place, count in enumerate(runs.counts):
@@ -121,7 +121,7 @@ def _between(x: Tensor, start: int, stop: int) -> Tensor:
             kept[place] = left
     each = runs.each[:, min(kept) : max(kept) + 1]
     if len(kept) > 1:
-        return Runs(each, tuple(kept.values())).tensor()
+        return ChannelRuns(each, tuple(kept.values())).tensor()
     return widen(each, (x.shape[0], stop - start, *x.shape[2:]))
 
 
@@ -129,10 +129,10 @@ def _with_mean(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """The arguments of a convolution over all channels, its input narrowed to their mean."""
     groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
     x = kwargs["input"] if "input" in kwargs else args[0]
-    runs = runs_of(x)
+    runs = channel_runs(x)
     if runs is None or groups != 1:
         return args, kwargs
-    mean = noted(widen(runs.mean(), x.shape), x)
+    mean = annotate(widen(runs.mean(), x.shape), x)
     if "input" in kwargs:
         return args, {**kwargs, "input": mean}
     return (mean, *args[1:]), kwargs
@@ -154,10 +154,10 @@ def _once_each(
 ) -> tuple[Arguments, tuple[int, ...]] | None:
     """The arguments with one channel of each run, and the runs; None where maps do not agree."""
     maps = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.ndim == 4]
-    counts = {runs.counts for t in maps if (runs := runs_of(t)) is not None}
+    counts = {runs.counts for t in maps if (runs := channel_runs(t)) is not None}
     if len(counts) != 1:
         return None
-    if any(runs_of(t) is None and t.shape[1] > 1 and 1 not in equal_axes(t) for t in maps):
+    if any(channel_runs(t) is None and t.shape[1] > 1 and 1 not in equal_axes(t) for t in maps):
         return None
     ready = tree_map(_small, (args, kwargs))
     return ready, counts.pop()
@@ -166,11 +166,11 @@ def _once_each(
 def _small(x: Any) -> Any:
     if not isinstance(x, Tensor) or x.ndim != 4:
         return x
-    runs = runs_of(x)
-    small = narrow(x, [1]) if runs is None else runs.each
-    return x if small is x else noted(small.view_as(small), x)
+    runs = channel_runs(x)
+    small = compress(x, [1]) if runs is None else runs.each
+    return x if small is x else annotate(small.view_as(small), x)
 
 
 def _in_runs(out: Tensor, counts: tuple[int, ...]) -> Tensor:
     """What was worked out for one channel of each run, for all."""
-    return noted(Runs(out, counts).tensor(), out)
+    return annotate(ChannelRuns(out, counts).tensor(), out)

@@ -7,7 +7,7 @@ differentiable, and gradients stay narrow too.
 
 Where layers are joined side by side, channels are equal in *runs*, and stored once for each. The
 tensor that stands for them has the shape of the whole and wrong entries: whoever takes such tensors
-reads `runs_of`, or has them `spelled` out, as `narrow` and `alias` do.
+reads `runs_of`, or has them `expand` out, as `narrow` and `alias` do.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Narrow(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Runs:
+class ChannelRuns:
     """Channels equal in runs: one of each, (batch, runs, height, width), and how many they are."""
 
     each: Tensor
@@ -69,24 +69,24 @@ class Runs:
         return wide
 
 
-def runs_of(x: Tensor) -> Runs | None:
+def channel_runs(x: Tensor) -> ChannelRuns | None:
     """The runs that `x` stands for, if it does."""
     return getattr(x, _RUNS, None)
 
 
-def noted(x: Tensor, like: Tensor) -> Tensor:
+def annotate(x: Tensor, like: Tensor) -> Tensor:
     """`x`, with what others noted on `like`: its attributes, less those of how it is stored."""
     stored = (_BASE, _RUNS)
     vars(x).update({name: note for name, note in vars(like).items() if name not in stored})
     return x
 
 
-def spelled(x: Any) -> Any:
+def expand(x: Any) -> Any:
     """The tensor with all its channels where `x` stands for runs; anything else as it is."""
-    runs = runs_of(x) if isinstance(x, Tensor) else None
+    runs = channel_runs(x) if isinstance(x, Tensor) else None
     if runs is None:
         return x
-    whole = noted(runs.whole.view_as(runs.whole), x)
+    whole = annotate(runs.whole.view_as(runs.whole), x)
     vars(whole).pop("mix", None)  # which is of one channel a run
     return whole
 
@@ -96,9 +96,9 @@ def equal_axes(x: Tensor) -> tuple[int, ...]:
     return tuple(d for d, (n, s) in enumerate(zip(x.shape, x.stride(), strict=True)) if n > 1 > s)
 
 
-def narrow(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+def compress(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     """Store equal entries once: size 1 along `axes`, by default along all equal axes."""
-    x = spelled(x)
+    x = expand(x)
     base: Tensor | None = getattr(x, _BASE, None)
     equal = equal_axes(x)
     chosen = equal if axes is None else tuple(d for d in equal if d in axes)
@@ -112,7 +112,7 @@ def widen(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Expand `x` to `shape` without a copy, and remember the narrow tensor."""
     if x.shape == tuple(shape):
         return x
-    x = narrow(x)
+    x = compress(x)
     wide = x.expand(*shape)
     setattr(wide, _BASE, x)
     return wide
@@ -120,7 +120,7 @@ def widen(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 def alias(x: Tensor) -> Tensor:
     """Give another tensor object with the same entries."""
-    runs = runs_of(x)
+    runs = channel_runs(x)
     if runs is not None:
         return runs.tensor()
     base = getattr(x, _BASE, None)
@@ -130,10 +130,10 @@ def alias(x: Tensor) -> Tensor:
 def pointwise(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """Apply an entry-by-entry function with broadcasting, on the narrow tensors."""
     shape = torch.broadcast_shapes(*(t.shape for t in tensors))
-    return widen(function(*(narrow(t) for t in tensors)), shape)
+    return widen(function(*(compress(t) for t in tensors)), shape)
 
 
-def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
+def reshape_compact(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Reshape; equal axes that merge or split only among themselves stay narrow, uncopied."""
     shape = _resolve(x, shape)
     equal = equal_axes(x)
@@ -145,7 +145,7 @@ def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
             axes += [d for d in old if d in equal]
             for d in new:
                 small[d] = 1
-    return widen(narrow(x, axes).reshape(small), shape) if axes else x.reshape(shape)
+    return widen(compress(x, axes).reshape(small), shape) if axes else x.reshape(shape)
 
 
 def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -181,7 +181,7 @@ def cat(tensors: Sequence[Tensor], axis: int) -> Tensor:
     axes = set(range(tensors[0].ndim)) - {axis}
     for t in tensors:
         axes &= {*equal_axes(t), *(d for d, n in enumerate(t.shape) if n == 1)}
-    joined = torch.cat([narrow(t, sorted(axes)) for t in tensors], axis)
+    joined = torch.cat([compress(t, sorted(axes)) for t in tensors], axis)
     shape = [joined.shape[d] if d == axis else tensors[0].shape[d] for d in range(tensors[0].ndim)]
     return widen(joined, shape)
 
@@ -191,7 +191,7 @@ def take(x: Tensor, index: Any) -> Tensor:
     items = list(index) if isinstance(index, tuple) else [index]
     if not all(i is None or i is Ellipsis or type(i) in (int, slice) for i in items):
         return x[index]
-    small = narrow(x)
+    small = compress(x)
     shape = x.detach()[index].shape
     chosen: list[Any] = []
     axis = 0
@@ -216,18 +216,18 @@ def _without_ellipsis(items: list[Any], axes: int) -> list[Any]:
 
 def uniform(x: Tensor) -> Tensor:
     """Narrow a constant whose entries all have one value, such as a scale of ones."""
-    x = narrow(x)
+    x = compress(x)
     if x.numel() < 2:
         return x
     first = x.flatten()[:1]
     return first.reshape([1] * x.ndim) if bool((x == first).all()) else x
 
 
-def gather(x: Tensor, index: Tensor) -> Tensor:
+def gather_compact(x: Tensor, index: Tensor) -> Tensor:
     """Entries of `x` along its first axis; what is equal along the others stays narrow."""
     shape = (*index.shape, *x.shape[1:])
     small = uniform(x)
     if small.shape[0] == 1 < x.shape[0]:
         return widen(small.reshape(*[1] * index.ndim, *small.shape[1:]), shape)
     axes = [d for d in equal_axes(x) if d > 0]
-    return widen(narrow(x, axes)[index], shape)
+    return widen(compress(x, axes)[index], shape)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .compact import narrow, pointwise, widen
+from .compact import compress, pointwise, widen
 
 if TYPE_CHECKING:
     Amplitude = float | Tensor
@@ -59,11 +59,11 @@ class Mix:
 
     def energy(self) -> Tensor:
         """Energies of the mix, of the shape of `origin`."""
-        x = narrow(self.origin, [1])
+        x = compress(self.origin, [1])
         energy = self.own**2 * x
         if self.pooled is not None:
             both = 2 * self.own * self.pool * self.pooled.weight * x
-            energy = energy + both + self.pool**2 * narrow(self.pooled.energy, [1])
+            energy = energy + both + self.pool**2 * compress(self.pooled.energy, [1])
         return widen(energy, self.origin.shape)
 
 
@@ -95,7 +95,7 @@ def pooled_mix(x: Tensor, out: Tensor, weight: Tensor) -> Mix | None:
     return Mix(mix.origin, own=0.0, pool=own, pooled=pooled)
 
 
-def together(a: Tensor, b: Tensor, sign: float) -> Tensor | None:
+def add_mixes(a: Tensor, b: Tensor, sign: float) -> Tensor | None:
     """a + sign b of two mixes of one tensor, energies; None where they are of unlike tensors."""
     mix = mix_of(a).plus(mix_of(b), sign)
     return None if mix is None else with_mix(mix.energy(), mix)

@@ -36,10 +36,10 @@ import torch
 from torch import Tensor, nn
 
 from ...adapters.errors import NotApplicableError, PerimetryError
-from .compact import narrow, widen
+from .compact import compress, widen
 from .rule_table import field_of, with_field, with_share
 from .rules import convolutions, elementwise, normalisation, pooling, products, reshaping  # noqa: F401
-from .trace import Trace
+from .trace import EnergyTrace
 from .windows import Field
 
 if TYPE_CHECKING:
@@ -54,25 +54,27 @@ def energy_map(
     `size` is (channels, height, width). In variant v the layer of index `padded[v]` has its kernel
     padded with a box (PROTOCOL 6). The scale is arbitrary. Raises `NotApplicableError`.
     """
-    return _vjp(*run(skeleton, size, Trace(padded=padded)))
+    return _vjp(*run_skeleton(skeleton, size, EnergyTrace(padded=padded)))
 
 
 def path_count_map(
     skeleton: nn.Module, size: tuple[int, int, int]
-) -> tuple[Tensor, Trace, Field | None]:
+) -> tuple[Tensor, EnergyTrace, Field | None]:
     """Count the paths from each pixel to the target: (height, width).
 
     `size` is (channels, height, width). Also gives the trace with its layers, and the target's
     field. Counts are per channel: every layer has one. Raises `NotApplicableError`.
     """
-    trace = Trace(paths=True)
-    x, target = run(skeleton, size, trace)
+    trace = EnergyTrace(paths=True)
+    x, target = run_skeleton(skeleton, size, trace)
     found = field_of(target)
     grid = (target.shape[-2], target.shape[-1])
     return _vjp(x, target)[0], trace, found.regridded(grid) if found else None
 
 
-def run(skeleton: nn.Module, size: tuple[int, int, int], trace: Trace) -> tuple[Tensor, Tensor]:
+def run_skeleton(
+    skeleton: nn.Module, size: tuple[int, int, int], trace: EnergyTrace
+) -> tuple[Tensor, Tensor]:
     """Run `skeleton` under `trace` on an input of ones, size (channels, height, width).
 
     Returns the input, (variants, 1, height, width) with one channel standing for all, and the
@@ -91,7 +93,7 @@ def run(skeleton: nn.Module, size: tuple[int, int, int], trace: Trace) -> tuple[
     return x, target
 
 
-def _forward(skeleton: nn.Module, x: Tensor, trace: Trace) -> Tensor:
+def _forward(skeleton: nn.Module, x: Tensor, trace: EnergyTrace) -> Tensor:
     try:
         with trace:
             target: Tensor = skeleton(x)
@@ -106,7 +108,7 @@ def _forward(skeleton: nn.Module, x: Tensor, trace: Trace) -> Tensor:
 
 
 def _vjp(x: Tensor, target: Tensor) -> Tensor:
-    target = narrow(target, [1])
+    target = compress(target, [1])
     with one_thread():
         (gradient,) = torch.autograd.grad(target, x, torch.ones_like(target))
     if not bool(gradient.isfinite().all()):

@@ -21,7 +21,7 @@ import torch
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ..measuring import phases
 from .propagate import path_count_map
-from .windows import Field, Layer, Pair, Window
+from .windows import Field, Layer, LayerWindow, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,13 +60,13 @@ def receptive_field(skeleton: nn.Module, x: Tensor) -> ReceptiveField:
     local path leads to the target, or when the pass cannot be traced.
     """
     _, _, found = path_count_map(skeleton, _size(x))
-    return summary(found)
+    return summarise_field(found)
 
 
 _KNOWN: WeakKeyDictionary[Model, ReceptiveField] = WeakKeyDictionary()
 
 
-def field_of(model: Model) -> ReceptiveField:
+def model_receptive_field(model: Model) -> ReceptiveField:
     """Theoretical receptive field of the units of `model`'s target.
 
     Traced once, as every protocol of every suite asks for it; forgotten with the model. Raises
@@ -79,7 +79,7 @@ def field_of(model: Model) -> ReceptiveField:
     return _KNOWN[model]
 
 
-def summary(found: Field | None) -> ReceptiveField:
+def summarise_field(found: Field | None) -> ReceptiveField:
     """Receptive field of units whose field is `found`."""
     if found is None or found.low is None or found.high is None:
         raise NotApplicableError("only global paths lead from the input to the target")
@@ -123,7 +123,7 @@ def even_sizes(layers: Sequence[Layer], size: Pair, reach: Pair) -> tuple[list[i
     return rows, columns
 
 
-def _chains(layers: Iterable[Layer], axis: int) -> set[tuple[tuple[Window, ...], Window]]:
+def _chains(layers: Iterable[Layer], axis: int) -> set[tuple[tuple[LayerWindow, ...], LayerWindow]]:
     """Pair each strided window along `axis` with the windows between the input and it."""
     return {
         (layer.sources[axis], layer.windows[axis])
@@ -132,7 +132,7 @@ def _chains(layers: Iterable[Layer], axis: int) -> set[tuple[tuple[Window, ...],
     }
 
 
-def _all_even(chains: Iterable[tuple[tuple[Window, ...], Window]], n: int) -> bool:
+def _all_even(chains: Iterable[tuple[tuple[LayerWindow, ...], LayerWindow]], n: int) -> bool:
     for sources, window in chains:
         size = n
         for source in sources:
@@ -153,7 +153,7 @@ def stride(model: Model) -> phases.Pair:
     if target is None:
         raise ValueError("a stride needs a target; `skip` should have seen to it")
     try:
-        found = field_of(model).stride
+        found = model_receptive_field(model).stride
     except PerimetryError:
         found = (spec.height / target.height, spec.width / target.width)
     return max(1, round(found[0])), max(1, round(found[1]))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .compact import narrow, widen
+from .compact import compress, widen
 from .windows import Field, union
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def with_field(t: Tensor, field: Field | None) -> Tensor:
     return t
 
 
-def constant(x: Tensor, value: float) -> Tensor:
+def constant_amplitude(x: Tensor, value: float) -> Tensor:
     """Make an amplitude of the shape of `x` that carries nothing of it, except its field."""
     return with_field(widen(x.new_full((1,) * x.ndim, value), x.shape), field_of(x))
 
@@ -92,7 +92,7 @@ def mixed_share(tensors: Sequence[Tensor], variants: int) -> Tensor | None:
 
 
 def _mean_energy(t: Tensor, variants: int) -> Tensor:
-    small = narrow(t).detach()
+    small = compress(t).detach()
     if small.shape[0] % variants:
         return small.mean().expand(variants)
     return small.reshape(variants, -1).mean(1)

@@ -17,9 +17,17 @@ from torch.utils._pytree import tree_map
 
 from ...adapters.errors import NotApplicableError, PerimetryError
 from . import channel_runs as energy_runs
-from .compact import alias, equal_axes, gather, pointwise, reshape, runs_of, spelled
+from .compact import (
+    alias,
+    channel_runs,
+    equal_axes,
+    expand,
+    gather_compact,
+    pointwise,
+    reshape_compact,
+)
 from .rule_table import RULES, field_of, is_energy, mixed_share, share_of, with_field, with_share
-from .windows import Field, Layer, Pair, Window, union
+from .windows import Field, Layer, LayerWindow, Pair, union
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +69,7 @@ def tensors_in(value: Any) -> list[Tensor]:
     return [t for item in value for t in tensors_in(item)]
 
 
-class Trace(TorchFunctionMode):
+class EnergyTrace(TorchFunctionMode):
     """Reads a forward pass in the energy domain and notes its layers and fields.
 
     `padded[v]` is the index of the layer whose kernel is padded in entry v of the batch, or None.
@@ -84,8 +92,8 @@ class Trace(TorchFunctionMode):
             out = func(*args, **kwargs)
             if not isinstance(out, Tensor):
                 return out
-            if any(runs_of(t) is not None for t in tensors_in(args)):
-                out = func(*map(spelled, args), **kwargs)
+            if any(channel_runs(t) is not None for t in tensors_in(args)):
+                out = func(*map(expand, args), **kwargs)
             return self._tag(out, list(args))
         tensors = tensors_in((args, kwargs))
         self._refuse_spoiled(name, tensors)
@@ -102,12 +110,12 @@ class Trace(TorchFunctionMode):
     def _apply(
         self, name: str, func: Any, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
-        if any(runs_of(t) is not None for t in tensors):
+        if any(channel_runs(t) is not None for t in tensors):
 
             def call(*args: Any, **kwargs: Any) -> Any:
                 return self._apply(name, func, tensors_in((args, kwargs)), args, kwargs)
 
-            return energy_runs.apply(name, call, args, kwargs)
+            return energy_runs.apply_to_runs(name, call, args, kwargs)
         energy = any(is_energy(t) for t in tensors)
         rule = RULES.get(name)
         if rule is not None and (energy or _weighs_a_constant(name, args)):
@@ -178,7 +186,12 @@ class Trace(TorchFunctionMode):
         return 1.0 if self.paths else abs(constant) ** 2
 
     def note(
-        self, kind: str, x: Tensor, out: Tensor, windows: tuple[Window, Window], groups: int = 1
+        self,
+        kind: str,
+        x: Tensor,
+        out: Tensor,
+        windows: tuple[LayerWindow, LayerWindow],
+        groups: int = 1,
     ) -> Tensor:
         """Record one convolution or pooling from `x` to `out` (..., height, width)."""
         origin, size, windows = self._origin(x, windows)
@@ -190,8 +203,8 @@ class Trace(TorchFunctionMode):
         return with_field(out, origin.through(windows, grid)) if origin else out
 
     def _origin(
-        self, x: Tensor, windows: tuple[Window, Window]
-    ) -> tuple[Field | None, Pair, tuple[Window, Window]]:
+        self, x: Tensor, windows: tuple[LayerWindow, LayerWindow]
+    ) -> tuple[Field | None, Pair, tuple[LayerWindow, LayerWindow]]:
         """Undo a padding that came just before: its field, size, and windows that include it."""
         pending: tuple[Field | None, Pair, tuple[Pair, Pair]] | None
         pending = getattr(x, "pending", None)
@@ -213,7 +226,7 @@ class Trace(TorchFunctionMode):
         return self.padded.index(index) if index in self.padded else None
 
 
-def _with_padding(window: Window, size: int, pads: Pair) -> Window:
+def _with_padding(window: LayerWindow, size: int, pads: Pair) -> LayerWindow:
     before, after = pads
     total = max(0, (-(-size // window.stride) - 1) * window.stride + window.extent - size)
     same = total == before + after and before == total // 2 and window.before + window.after == 0
@@ -240,7 +253,7 @@ def _kept(func: Any, x: Tensor, *rest: Any, **named: Any) -> Any:
 def _reshaped(func: Any, x: Tensor, *shape: Any, **named: Any) -> Any:
     if not equal_axes(x) or isinstance(shape[0], torch.dtype):
         return func(x, *shape, **named)
-    return reshape(x, shape[0] if isinstance(shape[0], tuple | list) else shape)
+    return reshape_compact(x, shape[0] if isinstance(shape[0], tuple | list) else shape)
 
 
 def _indexed(func: Any, x: Tensor, index: Any) -> Any:
@@ -248,7 +261,7 @@ def _indexed(func: Any, x: Tensor, index: Any) -> Any:
     whole = (
         isinstance(index, Tensor) and not index.is_floating_point() and index.dtype != torch.bool
     )
-    return gather(x, index) if whole and x.is_floating_point() else func(x, index)
+    return gather_compact(x, index) if whole and x.is_floating_point() else func(x, index)
 
 
 _LIGHT: dict[str, Callable[..., Any]] = {

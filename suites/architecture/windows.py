@@ -18,7 +18,7 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Window:
+class LayerWindow:
     """One axis of a convolution or pooling: sizes in its input's units.
 
     `same` marks TensorFlow's SAME padding, which follows the input's size; `scale` is above 1 for
@@ -77,11 +77,11 @@ class Layer:
 
     name: str
     kind: str
-    windows: tuple[Window, Window]
+    windows: tuple[LayerWindow, LayerWindow]
     groups: int
     input_size: Pair
     output_size: Pair
-    sources: tuple[tuple[Window, ...], tuple[Window, ...]]
+    sources: tuple[tuple[LayerWindow, ...], tuple[LayerWindow, ...]]
     index: int = 0
 
     @property
@@ -131,9 +131,9 @@ class Field:
     low: tuple[float, float] | None = (0.0, 0.0)
     high: tuple[float, float] | None = (0.0, 0.0)
     global_: bool = False
-    history: tuple[tuple[Window, ...], tuple[Window, ...]] = field(default=((), ()))
+    history: tuple[tuple[LayerWindow, ...], tuple[LayerWindow, ...]] = field(default=((), ()))
 
-    def through(self, windows: tuple[Window, Window], grid: Pair) -> Field:
+    def through(self, windows: tuple[LayerWindow, LayerWindow], grid: Pair) -> Field:
         """Fields behind one layer: r <- s r + (k - s), in interval form (Araujo et al. 2019)."""
         if self.low is None or self.high is None:
             return replace(self, grid=grid)
@@ -144,7 +144,9 @@ class Field:
         stride = _pair(s * w.stride for s, w in zip(self.stride, windows, strict=True))
         return Field(grid, stride, low, high, self.global_, self._after(windows))
 
-    def _after(self, windows: Iterable[Window]) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
+    def _after(
+        self, windows: Iterable[LayerWindow]
+    ) -> tuple[tuple[LayerWindow, ...], tuple[LayerWindow, ...]]:
         """Give the history with `windows` added, where they change the size."""
         rows, columns = (
             h if w.keeps_size else (*h, w) for h, w in zip(self.history, windows, strict=True)
@@ -152,8 +154,8 @@ class Field:
         return rows, columns
 
     def _axes(
-        self, values: tuple[float, float], windows: tuple[Window, Window]
-    ) -> Iterable[tuple[float, Window, float]]:
+        self, values: tuple[float, float], windows: tuple[LayerWindow, LayerWindow]
+    ) -> Iterable[tuple[float, LayerWindow, float]]:
         return zip(values, windows, self.stride, strict=True)
 
     def shifted(self, first: tuple[int, int], grid: Pair) -> Field:
@@ -165,7 +167,7 @@ class Field:
             for ends in (self.low, self.high)
         )
         windows = tuple(
-            Window(before=-f, after=g - n + f)
+            LayerWindow(before=-f, after=g - n + f)
             for f, g, n in zip(first, grid, self.grid, strict=True)
         )
         return replace(self, low=low, high=high, grid=grid, history=self._after(windows))
@@ -184,7 +186,7 @@ class Field:
         shift = tuple((t - s) / 2 for t, s in zip(stride, self.stride, strict=True))
         low = _pair(v + a - b for v, a, b in zip(self.low, shift, spread, strict=True))
         high = _pair(v + a + b for v, a, b in zip(self.high, shift, spread, strict=True))
-        history = self._after(Window(scale=f) for f in scale)
+        history = self._after(LayerWindow(scale=f) for f in scale)
         return Field(grid, stride, low, high, self.global_, history)
 
     def regridded(self, grid: Pair) -> Field:
@@ -196,7 +198,7 @@ class Field:
             return self
         if all(old % new == 0 for old, new in zip(self.grid, grid, strict=True)):
             ratios = [old // new for old, new in zip(self.grid, grid, strict=True)]
-            rows, columns = (Window(kernel=r, stride=r) for r in ratios)
+            rows, columns = (LayerWindow(kernel=r, stride=r) for r in ratios)
             return self.through((rows, columns), grid)
         return self.resized(grid, 0.0)
 

@@ -31,20 +31,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...adapters.errors import NotApplicableError
-from ..measuring.forward import by_sample, sittings
+from ..measuring.forward import batches, by_sample
 from ..measuring.gradients import alike, expect, random_signs
 from ..measuring.step_size import (
     SILENT,
     STEPS,
     Disagreement,
     Step,
-    difference,
+    central_difference,
     look_at,
     pixel_step,
     settle,
     too_far,
 )
-from ..measuring.step_size import passes as passes_for_step
+from ..measuring.step_size import step_size_passes as passes_for_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from ...adapters.model import Model
     from ..base import Array, Context
-    from ..measuring.forward import Sitting
+    from ..measuring.forward import Batch
 
 
 Unit = tuple[int, int]
@@ -82,7 +82,7 @@ def cut(height: int, width: int, block: int) -> list[Place]:
     return [(r, c) for r in rows for c in columns]
 
 
-def passes(blocks: int, images: int, step: Step | None = None) -> int:
+def block_passes(blocks: int, images: int, step: Step | None = None) -> int:
     """Forward passes that a measurement takes; without `step`, on a network that does not round."""
     return (2 * blocks + 4) * images * (len(step.looks) if step else 1) + passes_for_step(step)
 
@@ -102,7 +102,7 @@ class BlockTest:
     steps_differ: Disagreement = field(default_factory=lambda: Disagreement(0.0, 0.0, 0.0))
     energies: dict[int, Array] = field(default_factory=dict)
 
-    def look(self, sitting: Sitting) -> None:
+    def look(self, sitting: Batch) -> None:
         """Measure the images of one weight set."""
         for index in sitting.first(self.images):
             if self.step is None:
@@ -114,7 +114,7 @@ class BlockTest:
             self.steps_differ += steps.scaled() if sitting.view.model.members > 1 else steps
             self.energies[index] = self._image(sitting, index, self.step)
 
-    def _choose_step(self, sitting: Sitting, index: int) -> Step:
+    def _choose_step(self, sitting: Batch, index: int) -> Step:
         found = settle(partial(self._pilot, sitting, index))
         if found == SILENT:  # other blocks may still move the unit
             return Step(STEPS[1])
@@ -123,7 +123,7 @@ class BlockTest:
         return found
 
     def _pilot(
-        self, sitting: Sitting, index: int, steps: Sequence[float], second: bool
+        self, sitting: Batch, index: int, steps: Sequence[float], second: bool
     ) -> list[Tensor]:
         """Responses of the first unit to the block under it, one a step; see `settle`."""
         x = sitting.image(index)
@@ -142,9 +142,9 @@ class BlockTest:
             for s in (1, -1)
         )
         outputs = self._units(sitting, changed)
-        return [difference(next(outputs)[0], next(outputs)[0], h) for h in steps]
+        return [central_difference(next(outputs)[0], next(outputs)[0], h) for h in steps]
 
-    def _image(self, sitting: Sitting, index: int, step: Step) -> Array:
+    def _image(self, sitting: Batch, index: int, step: Step) -> Array:
         x = sitting.image(index)
         unit = step.size * pixel_step(sitting.view.model.spec, x)
         change = unit * self._signs(x, index)
@@ -158,7 +158,7 @@ class BlockTest:
         outputs = self._units(sitting, changed)
         rows = []
         for _ in self.places:
-            looks = [difference(next(outputs), next(outputs), step.size) for _ in bases]
+            looks = [central_difference(next(outputs), next(outputs), step.size) for _ in bases]
             rows.append((looks[0] * looks[-1]).sum(1).cpu().numpy())
         table: Array = np.stack(rows, 1)
         return table
@@ -167,7 +167,7 @@ class BlockTest:
         """Random signs (channels, height, width)."""
         return random_signs(x[None], [index], seed=self.seed, stream=STREAM)[0]
 
-    def _units(self, sitting: Sitting, inputs: Iterator[Tensor]) -> Iterator[Tensor]:
+    def _units(self, sitting: Batch, inputs: Iterator[Tensor]) -> Iterator[Tensor]:
         """The channels of each unit (units, channels) for each of `inputs`, in order."""
         grid = expect(sitting.view.model.target, "target")
         rows, columns = (list(axis) for axis in zip(*self.units, strict=True))
@@ -211,7 +211,7 @@ def block_maps(
     count = min(len(context.images), max(images, model.members))
     test = BlockTest(cut(*size, side), units, count, context.seed)
     notes: list[str] = []
-    for sitting in sittings(model, context.images, context.batch, notes):
+    for sitting in batches(model, context.images, context.batch, notes):
         test.look(sitting)
     samples = by_sample(test.energies, min(model.members, len(context.images)))
     step = expect(test.step, "step")
@@ -220,7 +220,7 @@ def block_maps(
     row = {
         "side": side,
         "blocks": len(test.places),
-        "passes": passes(len(test.places), count, step),
+        "passes": block_passes(len(test.places), count, step),
         "step": step.size,
         "rounded": step.rounded,
         "step_error": test.steps_differ.relative,

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...adapters.errors import InputError
-from ..architecture.receptive_field import ReceptiveField, field_of
+from ..architecture.receptive_field import ReceptiveField, model_receptive_field
 from ..base import Context, Measurement, Metric, Probe
 from ..measuring.bootstrap import Bootstrap, bootstrap
 from ..measuring.gradients import alike, expect, pixel_energy, random_signs
@@ -114,7 +114,7 @@ class Erf:
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """A spatial target is needed, and gradients but for `blocks`."""
-        return (None if protocol == BLOCKS else model.gradients) or model.spatial
+        return (None if protocol == BLOCKS else model.why_no_gradients) or model.why_not_spatial
 
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
         """One backward pass a unit. Raises `InputError` when the target has no such unit."""
@@ -279,7 +279,7 @@ def _field(model: Model, found: Measurement) -> ReceptiveField | None:
     from ...adapters.errors import PerimetryError
 
     try:
-        return field_of(model)
+        return model_receptive_field(model)
     except PerimetryError as error:
         found.notes.append(f"theoretical receptive field unknown: {error}")
         return None

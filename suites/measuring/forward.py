@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class View:
+class ForwardPasses:
     """Reads what a model makes of inputs; results do not depend on how they fall into batches.
 
     F is the target, or the logits of a model without a spatial map; the *answer* is the logits, or
@@ -42,12 +42,12 @@ class View:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise InputError(f"batch {self.batch} was given; expected at least 1")
-        self.spatial = self.model.spatial is None
+        self.why_not_spatial = self.model.why_not_spatial is None
         self.has_logits = gives_logits(self.model)
 
     def target(self, inputs: Iterable[Tensor]) -> Iterator[Tensor]:
         """F (units,) of each of `inputs` (channels, height, width), in order."""
-        return self._each(inputs, logits=not self.spatial)
+        return self._each(inputs, logits=not self.why_not_spatial)
 
     def answer(self, inputs: Iterable[Tensor]) -> Iterator[Tensor]:
         """The logits (classes,), or F, of each of `inputs` (channels, height, width), in order."""
@@ -55,8 +55,8 @@ class View:
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """F and the answer of `x` (batch, channels, height, width), axes as the model has them."""
-        out = self.model.run(x, target=self.spatial, logits=self.has_logits)
-        f = self._read(out, logits=not self.spatial)
+        out = self.model.run(x, target=self.why_not_spatial, logits=self.has_logits)
+        f = self._read(out, logits=not self.why_not_spatial)
         return f, self._read(out, logits=self.has_logits)
 
     def in_batches(self, count: int, run: Callable[[slice], Tensor]) -> Tensor:
@@ -112,13 +112,13 @@ def gives_logits(model: Model) -> bool:
 
 
 @dataclass(frozen=True)
-class Sitting:
+class Batch:
     """One weight set, selected, and the places `indices` in the set of the images it sees.
 
     `x` (images, channels, height, width) holds all images, prepared.
     """
 
-    view: View
+    view: ForwardPasses
     x: Tensor
     indices: Sequence[int]
 
@@ -131,15 +131,15 @@ class Sitting:
         return self.x[index].to(self.view.model.device)
 
 
-def sittings(model: Model, images: Tensor, batch: int, notes: list[str]) -> Iterator[Sitting]:
+def batches(model: Model, images: Tensor, batch: int, notes: list[str]) -> Iterator[Batch]:
     """Select one weight set after the other; `images` are (n, 3, height, width)."""
     x = model.spec.prepare(images)
     members = min(model.members, len(x))
-    view: View | None = None
+    view: ForwardPasses | None = None
     for member in range(members):
         model.select(member, x)
-        view = view or View(model, batch, notes)
-        yield Sitting(view, x, range(member, len(x), members))
+        view = view or ForwardPasses(model, batch, notes)
+        yield Batch(view, x, range(member, len(x), members))
 
 
 def by_sample(values: Mapping[int, Array], members: int) -> Array:

@@ -104,7 +104,7 @@ def _sum_cells(inner: np.ndarray[Any, Any], period: Pair) -> Array:
     return total
 
 
-def weakest(profile: Array) -> Array:
+def least_sensitive(profile: Array) -> Array:
     """Share of the average sensitivity that the worst-served phase gets; 1 is even."""
     smallest: Array = profile.min((-2, -1))
     return smallest
@@ -118,7 +118,7 @@ def imbalance(profile: Array) -> Array:
 
 def ratio(profile: Array) -> Array:
     """Largest over smallest phase; 1 is even, infinite when a phase gets nothing."""
-    smallest = weakest(profile)
+    smallest = least_sensitive(profile)
     unbounded = np.full_like(smallest, np.inf)
     share: Array = np.divide(profile.max((-2, -1)), smallest, out=unbounded, where=smallest > 0)
     return share
@@ -189,7 +189,7 @@ def relative_difference(maps: np.ndarray[Any, Any], order: int) -> Array:
     return difference
 
 
-def per_mean(maps: Array) -> Array:
+def divide_by_mean(maps: Array) -> Array:
     """Divide `maps` (..., rows, columns) by their means; NaN where a mean is 0."""
     mean = maps.mean((-2, -1), keepdims=True)
     shares: Array = np.divide(maps, mean, out=np.full_like(maps, np.nan), where=mean > 0)

@@ -90,7 +90,7 @@ class Step:
         return [response for second in self.looks for response in pilot([self.size], second)]
 
 
-def passes(step: Step | None) -> int:
+def step_size_passes(step: Step | None) -> int:
     """Forward passes that `settle` takes to choose `step`, at most; None where nothing rounds."""
     return 2 * (len(STEPS) + 1) + (8 * len(COARSE) if step and step.rounded else 0)
 
@@ -137,7 +137,7 @@ def look_at(x: Tensor, step: Tensor, index: int, seed: int) -> Tensor:
     return x + step * moves.to(x)
 
 
-def difference(plus: Tensor, minus: Tensor, step: float) -> Tensor:
+def central_difference(plus: Tensor, minus: Tensor, step: float) -> Tensor:
     """Central difference of two outputs (units,), in float64."""
     return (plus.double() - minus.double()) / (2 * step)
 

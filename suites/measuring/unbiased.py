@@ -42,7 +42,7 @@ def pseudo_values(samples: Array, statistic: Callable[[Array], Array]) -> Array:
     return values
 
 
-def extreme(values: Array, choose: Callable[..., Any], resamples: Bootstrap) -> Array:
+def extreme_mean(values: Array, choose: Callable[..., Any], resamples: Bootstrap) -> Array:
     """The smallest or largest mean of `values` (n, places) over samples: (replicates,).
 
     `choose` is `np.argmin` or `np.argmax`. Where the two halves choose two places, the gap between
@@ -139,7 +139,7 @@ def _signal(share: Array, rest: Array) -> float:
 def corrected(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     """`weakest`, `imbalance` and `ratio` of the samples' profiles (samples, P, P)."""
     flat = profiles.reshape(len(profiles), -1)
-    low, high = (extreme(flat, choose, resamples) for choose in (np.argmin, np.argmax))
+    low, high = (extreme_mean(flat, choose, resamples) for choose in (np.argmin, np.argmax))
     unbounded = missing("the weakest phase gets nothing: the ratio is unbounded")
     return {
         "weakest": resamples.estimate(low, low=0.0, positive=True),

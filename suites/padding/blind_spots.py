@@ -20,7 +20,7 @@ from ...adapters.errors import InputError, NotApplicableError
 from ..base import missing
 from ..measuring.feature_maps import channel_mean
 from ..measuring.gradients import expect
-from ..measuring.unbiased import extreme, magnitude
+from ..measuring.unbiased import extreme_mean, magnitude
 from .spatial_bias import SMALLEST, asymmetries, border_ratio, no_centre
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def respond(
     return Responses(dict(zip(places, target, strict=True)), found, plain)
 
 
-def relative(responses: Array) -> Array:
+def relative_responses(responses: Array) -> Array:
     """Responses (weight sets, grid, grid) over the mean of each weight set.
 
     Raises `NotApplicableError` where a weight set answers nowhere.
@@ -158,7 +158,7 @@ def blind_metrics(shares: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     The weakest place, the spread and the asymmetries do not reward noise (see `unbiased`).
     """
     flat = shares.reshape(len(shares), -1)
-    weakest = extreme(flat, np.argmin, resamples)
+    weakest = extreme_mean(flat, np.argmin, resamples)
     cv = magnitude(flat - 1, resamples)
     sides = asymmetries(shares, resamples)
     return {

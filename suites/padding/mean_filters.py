@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lean:
+class FilterAsymmetry:
     """How one layer's mean filter leans; None along an axis with a single tap."""
 
     kernels: int
@@ -36,7 +36,7 @@ class Lean:
     top_bottom: float | None
 
 
-def leans(filters: Mapping[str, Tensor]) -> dict[str, Lean]:
+def leans(filters: Mapping[str, Tensor]) -> dict[str, FilterAsymmetry]:
     """Lean of each of `filters`, (out, in per group, rows, columns) by layer name.
 
     1 x 1 kernels and layers of nothing but zeros are left out.
@@ -49,7 +49,7 @@ def leans(filters: Mapping[str, Tensor]) -> dict[str, Lean]:
         if level > 0 and (rows > 1 or columns > 1):
             mean = taps.mean((0, 1)) / level
             kernels = taps.shape[0] * taps.shape[1]
-            found[name] = Lean(kernels, (rows, columns), _lean(mean), _lean(mean.T))
+            found[name] = FilterAsymmetry(kernels, (rows, columns), _lean(mean), _lean(mean.T))
     return found
 
 
@@ -59,14 +59,18 @@ def _lean(mean: Array) -> float | None:
     return float(mean[:, :half].mean() - mean[:, -half:].mean()) if half else None
 
 
-def filter_metrics(sets: Sequence[Mapping[str, Lean]], resamples: Bootstrap) -> dict[str, Estimate]:
+def filter_metrics(
+    sets: Sequence[Mapping[str, FilterAsymmetry]], resamples: Bootstrap
+) -> dict[str, Estimate]:
     """`filter_left_right` and `filter_top_bottom` over `sets` of weights."""
     return {
         f"filter_{axis}": _average(sets, axis, resamples) for axis in ("left_right", "top_bottom")
     }
 
 
-def _average(sets: Sequence[Mapping[str, Lean]], axis: str, resamples: Bootstrap) -> Estimate:
+def _average(
+    sets: Sequence[Mapping[str, FilterAsymmetry]], axis: str, resamples: Bootstrap
+) -> Estimate:
     names = [n for n, lean in sets[0].items() if getattr(lean, axis) is not None]
     if not names:
         return missing("no convolution has learned kernels with two taps along this axis")
@@ -76,7 +80,7 @@ def _average(sets: Sequence[Mapping[str, Lean]], axis: str, resamples: Bootstrap
     return resamples.estimate(sizes @ weights / weights.sum(), low=0.0)
 
 
-def filter_table(sets: Sequence[Mapping[str, Lean]]) -> list[dict[str, Any]]:
+def filter_table(sets: Sequence[Mapping[str, FilterAsymmetry]]) -> list[dict[str, Any]]:
     """One row a layer: kernel size, number of kernels, signed leans (mean over weight sets)."""
     return [
         {

@@ -10,7 +10,7 @@ import numpy as np
 from ...adapters.errors import NotApplicableError
 from ..measuring.feature_maps import stage_maps
 from .blind_spots import Responses, Stimulus, grid_places, respond
-from .mean_filters import Lean, leans
+from .mean_filters import FilterAsymmetry, leans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...adapters.model import Model
-    from ...adapters.padding_mode import Border
+    from ...adapters.padding_mode import PaddingMode
     from ..base import Array
     from .blind_spots import Place
 
@@ -28,18 +28,18 @@ NINE = 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class ObservationPlan:
     """What is shown to each weight set; `batch` bounds the images of one pass."""
 
     stimulus: Stimulus
     grid: int
-    exchange: tuple[Border, ...]
+    exchange: tuple[PaddingMode, ...]
     weight_sets: int
     batch: int
 
 
 @dataclass
-class Sight:
+class WeightSetObservation:
     """One weight set: mean maps by stage, responses to the stimulus, the same by border.
 
     `images` and `constants` have A of each stage (see `feature_maps`), (images, height, width) and
@@ -55,11 +55,11 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observations:
     """All weight sets of one model; `sights` is empty for a model without a spatial map."""
 
-    sights: list[Sight]
-    leans: list[dict[str, Lean]]
+    sights: list[WeightSetObservation]
+    leans: list[dict[str, FilterAsymmetry]]
     places: list[Place]
     nine: list[Place]
 
@@ -101,18 +101,18 @@ class Seen:
         return np.stack([r.grid(self.nine) for r in known]), np.stack([r.plain for r in known])
 
 
-def look(model: Model, images: Tensor, plan: Plan) -> Seen:
+def observe(model: Model, images: Tensor, plan: ObservationPlan) -> Observations:
     """Show `images` (n, 3, height, width) and the stimulus to the weight sets of `model`.
 
     Weight set k of those looked at sees every image whose place is k modulo their number.
     """
     x = model.spec.prepare(images)
     sets = min(model.members, len(x), plan.weight_sets)
-    spatial = model.spatial is None
+    spatial = model.why_not_spatial is None
     side = plan.stimulus.side
     places = grid_places(model.spec, side, plan.grid) if spatial else []
     nine = grid_places(model.spec, side, NINE) if spatial and plan.exchange else []
-    seen = Seen([], [], places, nine)
+    seen = Observations([], [], places, nine)
     for member in range(sets):
         model.select(member, x)
         seen.leans.append(leans(model.filters()))
@@ -121,16 +121,20 @@ def look(model: Model, images: Tensor, plan: Plan) -> Seen:
     return seen
 
 
-def _sight(model: Model, x: Tensor, plan: Plan, seen: Seen) -> Sight:
+def _sight(
+    model: Model, x: Tensor, plan: ObservationPlan, seen: Observations
+) -> WeightSetObservation:
     """What the selected weight set makes of `x` (images, channels, ...) and of the stimulus."""
     plain = model.spec.blank(plan.stimulus.background)
     constants = {name: maps[0] for name, maps in stage_maps(model, plain, 1).items()}
     all_places = list(dict.fromkeys([*seen.places, *seen.nine]))
     responses = respond(model, all_places, plan.stimulus, batch=plan.batch, logits=True)
-    sight = Sight(stage_maps(model, x, plan.batch), constants, responses, {"zero": responses})
+    sight = WeightSetObservation(
+        stage_maps(model, x, plan.batch), constants, responses, {"zero": responses}
+    )
     for border in plan.exchange:
         try:
-            twin = model.bordered(border)
+            twin = model.with_padding_mode(border)
         except NotApplicableError as error:
             sight.refused[border] = str(error)
             continue
@@ -139,5 +143,5 @@ def _sight(model: Model, x: Tensor, plan: Plan, seen: Seen) -> Sight:
     return sight
 
 
-def _nine(twin: Model, nine: Sequence[Place], plan: Plan) -> Responses:
+def _nine(twin: Model, nine: Sequence[Place], plan: ObservationPlan) -> Responses:
     return respond(twin, nine, plan.stimulus, batch=plan.batch, logits=False)

@@ -52,9 +52,9 @@ from ...adapters.errors import InputError, NotApplicableError
 from ...adapters.padding_mode import BORDERS
 from ..base import Context, Measurement, Metric, Probe, missing
 from ..measuring.bootstrap import bootstrap
-from .blind_spots import Stimulus, blind_metrics, border_drop, default_side, relative
+from .blind_spots import Stimulus, blind_metrics, border_drop, default_side, relative_responses
 from .mean_filters import filter_metrics, filter_table
-from .observe import Plan, Seen, look
+from .observe import ObservationPlan, Observations, observe
 from .spatial_bias import BIAS, bias, signed
 from .unread_padding import read_uneven
 
@@ -98,7 +98,7 @@ def _metrics() -> tuple[Metric, ...]:
 
 
 @dataclass(frozen=True)
-class Padding:
+class PaddingSuite:
     """The suite; its module's docstring is the definition.
 
     `stimulus` is a side in pixels (None: a 28th of the image's shorter side), `colour` grey or
@@ -143,7 +143,7 @@ class Padding:
     def skip(self, model: Model, protocol: str) -> str | None:
         """Either a spatial map or learned kernels are needed."""
         del protocol
-        return model.spatial if model.spatial and not model.filters() else None
+        return model.why_not_spatial if model.why_not_spatial and not model.filters() else None
 
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
         """No gradients are needed."""
@@ -159,7 +159,7 @@ class Padding:
         """
         del protocol, maps
         found = Measurement({})
-        seen = look(model, context.images, self._plan(model, context))
+        seen = observe(model, context.images, self._plan(model, context))
         _read_size(found, model, seen, context)
         _read_filters(found, model, seen, context)
         self._read_exchange(found, seen, context)
@@ -169,21 +169,21 @@ class Padding:
             found.notes.append(f"the first {len(seen.leans)} of {model.members} weight sets")
         return found
 
-    def _plan(self, model: Model, context: Context) -> Plan:
+    def _plan(self, model: Model, context: Context) -> ObservationPlan:
         side = default_side(model.spec) if self.stimulus is None else self.stimulus
         stimulus = Stimulus(side, _rgb(self.colour), self.background)
         wanted = tuple(b for b in BORDERS if b in self.exchange)
-        return Plan(stimulus, self.grid, wanted, self.weight_sets, context.batch)
+        return ObservationPlan(stimulus, self.grid, wanted, self.weight_sets, context.batch)
 
     def _sized(self, model: Model, side: int, context: Context) -> dict[str, Any]:
         """One row of the table `sizes`: every metric that depends on the input size."""
         twin = model.resized(side, side)
         plan = replace(self._plan(twin, context), exchange=())
         found = Measurement({})
-        _read_size(found, twin, look(twin, context.sized(side, side), plan), context)
+        _read_size(found, twin, observe(twin, context.sized(side, side), plan), context)
         return {"size": side, **{name: e.value for name, e in found.metrics.items()}}
 
-    def _read_exchange(self, found: Measurement, seen: Seen, context: Context) -> None:
+    def _read_exchange(self, found: Measurement, seen: Observations, context: Context) -> None:
         """Fill in `exchange_MODE` and its table."""
         for name in BORDERS:
             found.metrics[f"exchange_{name}"] = missing(
@@ -206,7 +206,7 @@ class Padding:
         found.notes += seen.sights[0].notes
 
 
-def _check_counts(suite: Padding) -> None:
+def _check_counts(suite: PaddingSuite) -> None:
     """Raise `InputError` for numbers of pixels, places or weight sets that cannot be."""
     limits: tuple[tuple[str, int | None, int], ...] = (
         ("stimulus", suite.stimulus, 1),
@@ -223,18 +223,20 @@ def _rgb(colour: float | tuple[float, float, float]) -> tuple[float, float, floa
     return colour if isinstance(colour, tuple) else (colour, colour, colour)
 
 
-def _read_size(found: Measurement, model: Model, seen: Seen, context: Context) -> None:
+def _read_size(found: Measurement, model: Model, seen: Observations, context: Context) -> None:
     """Fill in everything that depends on the input size."""
     read_uneven(found, model)
     if not seen.sights:
         names = (*BIAS, *(f"constant_{name}" for name in BIAS), *_BLIND)
-        found.metrics |= {name: missing(model.spatial or "no spatial map") for name in names}
+        found.metrics |= {
+            name: missing(model.why_not_spatial or "no spatial map") for name in names
+        }
         return
     _read_maps(found, seen, context)
     _read_spots(found, seen, context)
 
 
-def _read_maps(found: Measurement, seen: Seen, context: Context) -> None:
+def _read_maps(found: Measurement, seen: Observations, context: Context) -> None:
     """Fill in mean feature maps: the target's metrics, all stages' table."""
     images, constants = seen.images(), seen.constants()
     *_, target = images
@@ -255,7 +257,7 @@ def _read_maps(found: Measurement, seen: Seen, context: Context) -> None:
     ]
 
 
-def _read_spots(found: Measurement, seen: Seen, context: Context) -> None:
+def _read_spots(found: Measurement, seen: Observations, context: Context) -> None:
     """Fill in the blind-spot map and its metrics."""
     responses, logits = seen.responses(), seen.logits()
     found.maps["blind_spots"] = responses.mean(0)
@@ -263,12 +265,12 @@ def _read_spots(found: Measurement, seen: Seen, context: Context) -> None:
         found.maps["blind_spots_logit"] = logits
     resamples = bootstrap(len(responses), context.draws, context.seed)
     try:
-        found.metrics |= blind_metrics(relative(responses), resamples)
+        found.metrics |= blind_metrics(relative_responses(responses), resamples)
     except NotApplicableError as error:
         found.metrics |= {name: missing(str(error)) for name in _BLIND}
 
 
-def _read_filters(found: Measurement, model: Model, seen: Seen, context: Context) -> None:
+def _read_filters(found: Measurement, model: Model, seen: Observations, context: Context) -> None:
     """Fill in the mean filters."""
     resamples = bootstrap(len(seen.leans), context.draws, context.seed)
     found.metrics |= filter_metrics(seen.leans, resamples)
@@ -277,10 +279,12 @@ def _read_filters(found: Measurement, model: Model, seen: Seen, context: Context
         found.notes.append("mean filters: the kernels are random, what they show is chance")
 
 
-def _exchanged(seen: Seen, border: str, resamples: Bootstrap) -> tuple[Array, list[dict[str, Any]]]:
+def _exchanged(
+    seen: Observations, border: str, resamples: Bootstrap
+) -> tuple[Array, list[dict[str, Any]]]:
     """Replicates of the border drop at nine places under `border`; and its row of the table."""
     responses, plain = seen.exchanged(border)
-    drops = border_drop(np.tensordot(resamples.whole, relative(responses), 1))
+    drops = border_drop(np.tensordot(resamples.whole, relative_responses(responses), 1))
     row = {
         "padding": border,
         "border_drop": float(drops[0]) if np.isfinite(drops[0]) else None,
@@ -289,4 +293,4 @@ def _exchanged(seen: Seen, border: str, resamples: Bootstrap) -> tuple[Array, li
     return drops, [row]
 
 
-PADDING = Padding()
+PADDING = PaddingSuite()

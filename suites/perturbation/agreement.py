@@ -9,7 +9,7 @@ import numpy as np
 from ...adapters.errors import PerimetryError
 from ..architecture.propagate import energy_map
 from ..base import Estimate, missing
-from ..measuring.phases import per_mean
+from ..measuring.phases import divide_by_mean
 from ..measuring.unbiased import magnitude, pseudo_values
 
 if TYPE_CHECKING:
@@ -104,12 +104,12 @@ def gradient_metrics(
     `energies` and `gradients` are (samples, p, q) of the same images; `error` is the relative one
     of energies that comes from the comb's step.
     """
-    comb, exact = (pseudo_values(e, per_mean) for e in (energies, gradients))
+    comb, exact = (pseudo_values(e, divide_by_mean) for e in (energies, gradients))
     found = {
         "agreement_gradient": distance(comb - exact, resamples),
         "agreement_gradient_z": standard_distance(comb, exact, error),
     }
-    return found, per_mean(gradients.mean(0))
+    return found, divide_by_mean(gradients.mean(0))
 
 
 def standard_distance(comb: Array, exact: Array, error: float) -> Estimate:
@@ -143,4 +143,4 @@ def structure_profile(model: Model, comb: Comb) -> Array | str:
     sums: Array = comb.sums(torch.as_tensor(expected)).numpy()
     if not sums.any():
         return "the expected sensitivity is zero throughout the interior"
-    return per_mean(sums)
+    return divide_by_mean(sums)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..base import Array
-    from ..measuring.forward import Sitting
-    from .directional import Slopes
+    from ..measuring.forward import Batch
+    from .directional import DirectionalDerivatives
     from .phase_comb import Comb
 
 
@@ -31,16 +31,16 @@ class AttackTest:
 
     comb: Comb
     step: float
-    slopes: Slopes
+    slopes: DirectionalDerivatives
     effects: dict[int, Array] = field(default_factory=dict)
 
-    def look(self, sitting: Sitting) -> None:
+    def look(self, sitting: Batch) -> None:
         """Attack the images of one weight set for which there are gradients."""
         for index in sitting.indices:
             if index in self.slopes.attack:
                 self.effects[index] = self._image(sitting, index)
 
-    def _image(self, sitting: Sitting, index: int) -> Array:
+    def _image(self, sitting: Batch, index: int) -> Array:
         x = sitting.image(index)
         change = -self.step * pixel_step(sitting.view.model.spec, x)
         change = change * self.slopes.attack[index].sign()
@@ -52,7 +52,7 @@ class AttackTest:
     def _inputs(self, x: Tensor, change: Tensor) -> Iterator[Tensor]:
         """The image as it is, then with each phase changed."""
         yield x
-        for rows, columns in self.comb.teeth():
+        for rows, columns in self.comb.impulses():
             altered = x.clone()
             altered[:, rows, columns] += change[:, rows, columns]
             yield altered

@@ -20,7 +20,7 @@ from ..measuring.gradients import random_signs, signs_of_target
 from ..measuring.step_size import (
     Disagreement,
     Step,
-    difference,
+    central_difference,
     look_at,
     pixel_step,
     settle,
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ..base import Array
-    from ..measuring.forward import Sitting
+    from ..measuring.forward import Batch
     from ..measuring.step_size import Pilot
-    from .directional import Slopes
+    from .directional import DirectionalDerivatives
     from .phase_comb import Comb
 
 
@@ -49,7 +49,7 @@ PILOT_STREAM = 33
 NOTHING = Disagreement(0.0, 0.0, 0.0)
 
 
-def choose_step(sitting: Sitting, comb: Comb, seed: int) -> Step | str:
+def choose_step(sitting: Batch, comb: Comb, seed: int) -> Step | str:
     """The step to take (see `step_size`), or the reason why there is none.
 
     Responses are those to a scattered direction (a random phase in each cell) of the sitting's
@@ -58,7 +58,7 @@ def choose_step(sitting: Sitting, comb: Comb, seed: int) -> Step | str:
     return settle(pilot_of(sitting, comb, seed, sitting.indices[0]))
 
 
-def pilot_of(sitting: Sitting, comb: Comb, seed: int, index: int) -> Pilot:
+def pilot_of(sitting: Batch, comb: Comb, seed: int, index: int) -> Pilot:
     """What gives the responses (units,) of image `index` to a scattered direction; see `settle`."""
     x = sitting.image(index)
     rng = np.random.default_rng([seed, PILOT_STREAM, index])
@@ -73,7 +73,7 @@ def pilot_of(sitting: Sitting, comb: Comb, seed: int, index: int) -> Pilot:
             for base, h in zip(bases, steps, strict=True)
             for s in (1, -1)
         )
-        return [difference(next(outputs), next(outputs), h) for h in steps]
+        return [central_difference(next(outputs), next(outputs), h) for h in steps]
 
     return pilot
 
@@ -96,7 +96,7 @@ class CombTest:
     noise: float
     noise_draws: int
     seed: int
-    slopes: Slopes
+    slopes: DirectionalDerivatives
     step: Step | None = None
     reason: str | None = None
     steps_differ: Disagreement = NOTHING
@@ -106,7 +106,7 @@ class CombTest:
     noises: dict[int, Array] = field(default_factory=dict)
     projections: dict[int, Array] = field(default_factory=dict)
 
-    def look(self, sitting: Sitting) -> None:
+    def look(self, sitting: Batch) -> None:
         """Measure the images of one weight set."""
         own = sitting.first(self.draws)
         if not own or self.reason is not None:
@@ -134,11 +134,11 @@ class CombTest:
             return self.reason or "no image was shown"
         return too_far(self.steps_differ, self.step)
 
-    def _compare_steps(self, sitting: Sitting, index: int, step: Step) -> Disagreement:
+    def _compare_steps(self, sitting: Batch, index: int, step: Step) -> Disagreement:
         pilot = pilot_of(sitting, self.comb, self.seed, index)
         return Disagreement.looked(step.coarser().responses(pilot), step.responses(pilot))
 
-    def _image(self, sitting: Sitting, index: int, step: Step) -> None:
+    def _image(self, sitting: Batch, index: int, step: Step) -> None:
         noise = self._noise_responses(sitting, index)
         draws = range(index, self.draws, self.images)
         found = [self._draw(sitting, index, draw, step, noise) for draw in draws]
@@ -149,7 +149,7 @@ class CombTest:
         self.projections[index] = np.stack([projection for _, _, projection in found])
 
     def _draw(
-        self, sitting: Sitting, index: int, draw: int, step: Step, noise: Tensor
+        self, sitting: Batch, index: int, draw: int, step: Step, noise: Tensor
     ) -> tuple[Array, Array, Array]:
         """Squared responses, squared products with `noise` (draws, units), and projections."""
         x = sitting.image(index)
@@ -159,7 +159,7 @@ class CombTest:
         outputs = sitting.view.target(self._pairs(bases, signs * unit))
         rows = []
         for _ in range(self.comb.period[0] * self.comb.period[1]):
-            looks = [difference(next(outputs), next(outputs), step.size) for _ in bases]
+            looks = [central_difference(next(outputs), next(outputs), step.size) for _ in bases]
             first, last = looks[0], looks[-1]
             product = ((noise @ first) * (noise @ last)).sum() / (len(noise) - 1)
             signs_of_f = signs_of_target(first, index, self.seed).double()
@@ -171,14 +171,14 @@ class CombTest:
 
     def _pairs(self, bases: Sequence[Tensor], change: Tensor) -> Iterator[Tensor]:
         """Each of the images with each phase changed up, and down."""
-        for rows, columns in self.comb.teeth():
+        for rows, columns in self.comb.impulses():
             for base in bases:
                 for sign in (1, -1):
                     altered = base.clone()
                     altered[:, rows, columns] += sign * change[:, rows, columns]
                     yield altered
 
-    def _noise_responses(self, sitting: Sitting, index: int) -> Tensor:
+    def _noise_responses(self, sitting: Batch, index: int) -> Tensor:
         """F's deviations from their mean (draws, units) under input noise, in float64."""
         x = sitting.image(index)
         scale = self.noise * pixel_step(sitting.view.model.spec, x)

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..base import Array
-    from ..measuring.forward import Sitting, View
+    from ..measuring.forward import Batch, ForwardPasses
     from .phase_comb import Comb
 
 
 @dataclass
-class Slopes:
+class DirectionalDerivatives:
     """Gradients by image (channels, height, width), for the first `images` of the set.
 
     `signed`: of v . F, v the random signs of `deadpixel`, per pixel value in [0, 1]. `attack`, for
@@ -38,7 +38,7 @@ class Slopes:
     signed: dict[int, Tensor] = field(default_factory=dict)
     attack: dict[int, Tensor] = field(default_factory=dict)
 
-    def look(self, sitting: Sitting) -> None:
+    def look(self, sitting: Batch) -> None:
         """Take the gradients of one weight set; a failure becomes the reason."""
         own = sitting.first(self.images)
         if self.reason is not None or not own:
@@ -48,7 +48,7 @@ class Slopes:
         except NotApplicableError as error:
             self.reason = str(error)
 
-    def _take(self, sitting: Sitting, own: Sequence[int]) -> None:
+    def _take(self, sitting: Batch, own: Sequence[int]) -> None:
         x = torch.stack([sitting.image(i) for i in own])
         found = sitting.view.in_batches(
             len(own), lambda piece: _gradients(sitting.view, x[piece], own[piece], self.seed)
@@ -75,7 +75,7 @@ class Slopes:
         return found
 
 
-def _gradients(view: View, x: Tensor, indices: Sequence[int], seed: int) -> Tensor:
+def _gradients(view: ForwardPasses, x: Tensor, indices: Sequence[int], seed: int) -> Tensor:
     """Gradients (batch, 2, channels, height, width) of v . F and of the attacked scalar."""
     x = x.clone().requires_grad_()
     f, answer = view.outputs(x)
@@ -96,7 +96,7 @@ def _gradients(view: View, x: Tensor, indices: Sequence[int], seed: int) -> Tens
 
 
 def margin(answer: Tensor, *, logits: bool) -> Tensor:
-    """What an attack lowers: (batch,), of `answer` (batch, units); see `Slopes`."""
+    """What an attack lowers: (batch,), of `answer` (batch, units); see `DirectionalDerivatives`."""
     if not logits:
         return -answer.square().sum(1) / 2
     if answer.shape[1] == 1:

@@ -34,7 +34,7 @@ class Comb:
         inner = (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
         return int(inner // (self.period[0] * self.period[1]))
 
-    def teeth(self) -> Iterator[tuple[slice, slice]]:
+    def impulses(self) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of the pixels of each phase, phase row by phase row."""
         for a in range(self.period[0]):
             for b in range(self.period[1]):

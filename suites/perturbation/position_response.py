@@ -16,7 +16,7 @@ import torch
 from ...adapters.errors import InputError, PerimetryError
 from ..architecture.receptive_field import trace
 from ..base import Estimate, missing
-from ..measuring.phases import per_mean
+from ..measuring.phases import divide_by_mean
 from ..measuring.unbiased import magnitude, pseudo_values
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..architecture.windows import Layer
     from ..base import Array
     from ..measuring.bootstrap import Bootstrap
-    from ..measuring.forward import Sitting
+    from ..measuring.forward import Batch
     from ..measuring.phases import Pair
 
 
@@ -119,7 +119,7 @@ class PositionTest:
     images: int
     responses: dict[int, Array] = field(default_factory=dict)
 
-    def look(self, sitting: Sitting) -> None:
+    def look(self, sitting: Batch) -> None:
         """Measure the images of one weight set that are among the first `images`."""
         for index in sitting.first(self.images):
             answers = sitting.view.answer(self._inputs(sitting.image(index)))
@@ -148,7 +148,7 @@ def position_metrics(
     if not samples.any():
         why = missing("no change of a pixel of the block changes the output")
         return {"position_cv": why, "position_r2": why}
-    places = pseudo_values(samples, per_mean)
+    places = pseudo_values(samples, divide_by_mean)
     spread = magnitude(places.reshape(len(places), -1) - 1, resamples)
     return {
         "position_cv": resamples.estimate(spread, low=0.0),

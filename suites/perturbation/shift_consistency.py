@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..base import Array
-    from ..measuring.forward import Sitting
+    from ..measuring.forward import Batch
 
 
 STREAM = 35
@@ -36,7 +36,7 @@ class ShiftTest:
     seed: int
     shares: dict[int, Array] = field(default_factory=dict)
 
-    def look(self, sitting: Sitting) -> None:
+    def look(self, sitting: Batch) -> None:
         """Compare the crops of the images of one weight set."""
         if self.large is None or not sitting.view.has_logits:
             return

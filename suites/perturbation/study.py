@@ -10,15 +10,15 @@ import torch
 
 from ..base import Context, Estimate, Measurement, missing
 from ..measuring.bootstrap import bootstrap
-from ..measuring.forward import by_sample, sittings
+from ..measuring.forward import batches, by_sample
 from ..measuring.gradients import alike, gains
-from ..measuring.phases import per_mean
+from ..measuring.phases import divide_by_mean
 from ..measuring.step_size import ROUNDED, Step
 from ..measuring.unbiased import corrected, pseudo_values
 from .agreement import detect_metrics, distance, gradient_metrics, leverage, structure_profile
 from .attack import AttackTest
 from .comb_responses import CombTest
-from .directional import Slopes
+from .directional import DirectionalDerivatives
 from .position_response import PositionTest, level, position_metrics
 from .shift_consistency import ShiftTest
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Study:
+class PerturbationStudy:
     """One measurement: its parts, and what is read off them into `found`.
 
     `comb` is the reason when the model has no phases to tell apart.
@@ -40,14 +40,16 @@ class Study:
     model: Model
     context: Context
     found: Measurement
-    slopes: Slopes
+    slopes: DirectionalDerivatives
     positions: PositionTest
     shift: ShiftTest
     comb: CombTest | str
     attack: AttackTest | None = None
     no_crops: str | None = None
 
-    def parts(self) -> Sequence[Slopes | CombTest | AttackTest | PositionTest | ShiftTest]:
+    def parts(
+        self,
+    ) -> Sequence[DirectionalDerivatives | CombTest | AttackTest | PositionTest | ShiftTest]:
         """What each sitting is shown to, in order: the gradients come first."""
         phased = () if isinstance(self.comb, str) else (self.comb,)
         attack = () if self.attack is None else (self.attack,)
@@ -56,7 +58,7 @@ class Study:
     def show(self) -> None:
         """Show the images to every weight set, and all parts to each."""
         context = self.context
-        for sitting in sittings(self.model, context.images, context.batch, self.found.notes):
+        for sitting in batches(self.model, context.images, context.batch, self.found.notes):
             for part in self.parts():
                 part.look(sitting)
 
@@ -109,10 +111,10 @@ class Study:
     def _report_comb(self, test: CombTest) -> None:
         samples, resamples = self._samples(test.energies)
         energies = alike(self.model, samples)
-        profiles = pseudo_values(energies, per_mean)
+        profiles = pseudo_values(energies, divide_by_mean)
         metrics = self.found.metrics
         metrics |= {f"comb_{k}": v for k, v in corrected(profiles, resamples).items()}
-        self.found.maps["comb_profile"] = per_mean(energies.mean(0))
+        self.found.maps["comb_profile"] = divide_by_mean(energies.mean(0))
         signals, noises = (self._samples(v)[0] for v in (test.signals, test.noises))
         factors = gains(self.model, signals)
         metrics |= detect_metrics(energies, factors * signals, factors**2 * noises, resamples)

@@ -73,14 +73,14 @@ from typing import TYPE_CHECKING, ClassVar
 from ...adapters.errors import InputError, PerimetryError
 from ..base import Context, Measurement, Metric, Probe, missing
 from ..measuring.forward import gives_logits
-from ..measuring.step_size import passes as passes_for_step
+from ..measuring.step_size import step_size_passes as passes_for_step
 from .attack import AttackTest
 from .comb_responses import CombTest
-from .directional import Slopes
+from .directional import DirectionalDerivatives
 from .phase_comb import Comb, choose_comb
 from .position_response import PositionTest, make_block, stem_period
 from .shift_consistency import ShiftTest
-from .study import Study
+from .study import PerturbationStudy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -188,9 +188,9 @@ class Perturbation:
     def skip(self, model: Model, protocol: str) -> str | None:
         """Some output is needed: a spatial target or logits."""
         del protocol
-        if model.spatial is None or gives_logits(model):
+        if model.why_not_spatial is None or gives_logits(model):
             return None
-        return f"there is nothing to perturb: no logits, and {model.spatial}"
+        return f"there is nothing to perturb: no logits, and {model.why_not_spatial}"
 
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
         """None: a model's forward passes must not be lost with its gradients.
@@ -215,14 +215,18 @@ class Perturbation:
         return found
 
 
-def _plan(chosen: Perturbation, model: Model, context: Context, found: Measurement) -> Study:
+def _plan(
+    chosen: Perturbation, model: Model, context: Context, found: Measurement
+) -> PerturbationStudy:
     """Lay out all parts for `model`, with notes on what was decided."""
     seed, size = context.seed, (model.spec.height, model.spec.width)
     comb = choose_comb(model, chosen.period, found.notes)
     block = make_block(size, stem_period(model, found.notes), chosen.block)
-    slopes = Slopes(model.gradients, chosen.comb_draws, chosen.attack_images, seed)
+    slopes = DirectionalDerivatives(
+        model.why_no_gradients, chosen.comb_draws, chosen.attack_images, seed
+    )
     large, reason = _large_images(model, context, chosen.shift)
-    study = Study(
+    study = PerturbationStudy(
         model,
         context,
         found,
@@ -240,7 +244,9 @@ def _plan(chosen: Perturbation, model: Model, context: Context, found: Measureme
 PERTURBATION = Perturbation()
 
 
-def _comb_test(chosen: Perturbation, comb: Comb, slopes: Slopes, context: Context) -> CombTest:
+def _comb_test(
+    chosen: Perturbation, comb: Comb, slopes: DirectionalDerivatives, context: Context
+) -> CombTest:
     return CombTest(
         comb,
         chosen.comb_draws,

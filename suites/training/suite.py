@@ -49,7 +49,7 @@ import numpy as np
 from ..base import Context, Estimate, Measurement, Metric, Probe, missing
 from ..measuring.bootstrap import Bootstrap, bootstrap
 from ..measuring.phases import fold
-from ..measuring.unbiased import extreme, magnitude
+from ..measuring.unbiased import extreme_mean, magnitude
 from .micro_object import box_mean
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _phases(
     if accuracy[0].size < 2:
         return dict.fromkeys(names, missing("there are too few test images to tell phases apart"))
     relative = (accuracy / accuracy.mean((1, 2), keepdims=True)).reshape(len(histories), -1)
-    weakest = extreme(relative, np.argmin, resamples)
+    weakest = extreme_mean(relative, np.argmin, resamples)
     return {
         "phase_weakest": resamples.estimate(weakest, low=0.0),
         "phase_spread": resamples.estimate(magnitude(relative - 1, resamples), low=0.0),

@@ -16,7 +16,7 @@ from PIL import Image
 from perimetry.adapters.load import load
 from perimetry.adapters.meta_forward import ShapesOnly
 from perimetry.bench.execution.devices import BATCH
-from perimetry.bench.speed.measure import open_bench, peak_of, take_maps
+from perimetry.bench.speed.measure import collect_maps, open_bench, peak_of
 from perimetry.suites.base import Context
 from perimetry.suites.erf.suite import ERF
 from perimetry.suites.images import open_images
@@ -120,7 +120,7 @@ def test_time_grows_with_images_in_proportion_and_memory_does_not():
         bench = open_bench(
             "timm:resnet18@init", device="cpu", count=count, batch=4, size=(128, 128)
         )
-        jobs.append(partial(take_maps, bench, SUITES["deadpixel"]))
+        jobs.append(partial(collect_maps, bench, SUITES["deadpixel"]))
     few, many = fastest(*jobs, rounds=4)
     print(f"\ngradients of 8 images {few:.2f} s, of 16 {many:.2f} s: {many / few:.2f}x")
     assert many / few < 3

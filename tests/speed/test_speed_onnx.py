@@ -10,7 +10,7 @@ from test_speed import fastest
 
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.export import export_onnx
-from perimetry.adapters.onnx.gradient_check.subject import Verdict
+from perimetry.adapters.onnx.gradient_check.subject import GradientVerdict
 from perimetry.adapters.onnx.session import feed, shaped
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
@@ -47,7 +47,7 @@ def gradients(model, x):
 def test_gradients_of_a_file_cost_little_over_those_of_its_torch_model(twins, record_property):
     name, native, file, images = twins
     x = native.spec.prepare(images)
-    assert file.gradients is None
+    assert file.why_no_gradients is None
     own, other = fastest(lambda: gradients(file, x), lambda: gradients(native, x))
     record_property("ratio", own / other)
     print(f"\n{name}: file {own:.2f} s, torch {other:.2f} s: {own / other:.2f}x (goal {GOAL}x)")
@@ -62,8 +62,8 @@ def test_a_profile_by_forward_passes_costs_those_passes_and_little_more(
     name, _, file, images = twins
     suite = Perturbation()
     context = Context(images, batch=8, draws=20)
-    monkeypatch.setattr(file, "verdict", Verdict("this test looks at forward passes"))
-    monkeypatch.setattr(file, "gradients", "this test looks at forward passes")
+    monkeypatch.setattr(file, "verdict", GradientVerdict("this test looks at forward passes"))
+    monkeypatch.setattr(file, "why_no_gradients", "this test looks at forward passes")
     x, passes = file.spec.prepare(images), suite.passes(len(images), phases=16, places=56)
 
     def bare():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...feature_grid import Falling
+from ...feature_grid import StageCollector
 from ..paths import bottlenecks
 from ..session import Session
 from .layout import layouts
@@ -27,7 +27,7 @@ def stage_grids(
 
     Candidates are the tensors that every path from `image` to the target passes through.
     """
-    found: Falling[Grid] = Falling()
+    found: StageCollector[Grid] = StageCollector()
     names = [n for n in bottlenecks(proto, image, target.name) if n not in (image, target.name)]
     values = Session(proto, names, optimise=False).run({image: x}) if names else {}
     known = layouts(proto)

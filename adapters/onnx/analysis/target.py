@@ -14,7 +14,7 @@ import torch
 
 from ...errors import NotApplicableError, UnknownNameError
 from ...feature_grid import Grid, find_grid
-from ..files.read import plain
+from ..files.read import printable
 from ..paths import bottlenecks, image_edges, on_the_way
 from ..session import Session
 from .layout import FIRST, layouts
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-def find_target(
+def find_graph_target(
     proto: onnx.ModelProto, image: str, output: str, x: Any, size: tuple[int, int]
 ) -> Grid | None:
     """The last spatial map before `output`, found by one run on the array `x`, or None."""
@@ -73,7 +73,7 @@ def _joins_stored_tokens(proto: onnx.ModelProto, image: str) -> bool:
     )
 
 
-def named_target(
+def named_graph_target(
     proto: onnx.ModelProto, image: str, name: str, x: Any, size: tuple[int, int]
 ) -> Grid:
     """The grid that the tensor `name`, or the node of that name, gives.
@@ -86,12 +86,12 @@ def named_target(
     tensors = {o for n in proto.graph.node for o in n.output if o}
     tensor = name if name in tensors else nodes.get(name)
     if tensor is None:
-        raise UnknownNameError(plain(unknown("tensor", name, sorted({*tensors, *nodes})), 400))
+        raise UnknownNameError(printable(unknown("tensor", name, sorted({*tensors, *nodes})), 400))
     value = Session(proto, [tensor]).run({image: x})[tensor]
     grid = as_grid(tensor, value, size, layouts(proto).get(tensor))
     if grid is None:
         raise NotApplicableError(
-            f"tensor {plain(tensor)!r} has shape {list(np.shape(value))}, no grid of units "
+            f"tensor {printable(tensor)!r} has shape {list(np.shape(value))}, no grid of units "
             f"over a {size[0]} x {size[1]} input; name another tensor as the target"
         )
     return grid

@@ -28,7 +28,7 @@ STANDARD = ("", "ai.onnx")
 """The two spellings of the standard operator domain."""
 
 
-def plain(text: str | bytes, limit: int = 80) -> str:
+def printable(text: str | bytes, limit: int = 80) -> str:
     """Make `text` from a file safe to show: printable characters only, at most `limit`.
 
     Damaged text, which is not UTF-8, reaches us as bytes.
@@ -60,7 +60,7 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, str]:
     return proto, digest.hexdigest()
 
 
-def tensors_digest(proto: onnx.ModelProto) -> str:
+def graph_tensors_digest(proto: onnx.ModelProto) -> str:
     """Sha256 over names, types, shapes and bytes of all tensors of the graph, in name order."""
     digest = hashlib.sha256()
     for tensor in sorted(_all_tensors(proto.graph), key=lambda t: t.name):
@@ -100,7 +100,7 @@ def _parse(data: bytes, path: Path) -> onnx.ModelProto:
     except Exception as error:
         raise ModelFileError(
             f"{path} is no readable ONNX file (truncated, damaged or of another format): "
-            f"{plain(str(error))}"
+            f"{printable(str(error))}"
         ) from error
     if not proto.ir_version or not proto.graph.node or not proto.opset_import:
         raise ModelFileError(f"{path} holds no ONNX graph; expected a file that `onnx` wrote")
@@ -140,12 +140,14 @@ def _inline(tensor: onnx.TensorProto, path: Path, digest: Any, room: int) -> int
         length = int(entry.get("length", source.stat().st_size - offset))
         if offset < 0 or length < 0 or offset + length > source.stat().st_size:
             raise ModelFileError(
-                f"{path}: tensor {plain(tensor.name)!r} wants bytes {offset} to {offset + length} "
+                f"{path}: tensor {printable(tensor.name)!r} wants bytes {offset} to "
+                f"{offset + length} "
                 f"of {source.name}, which has {source.stat().st_size}"
             )
         if length > room:
             raise ModelFileError(
-                f"{path}: with tensor {plain(tensor.name)!r}, of {length} bytes, its weights are "
+                f"{path}: with tensor {printable(tensor.name)!r}, of {length} bytes, its weights "
+                "are "
                 f"more than {LIMIT} bytes, too many for one graph"
             )
         with source.open("rb") as file:
@@ -169,12 +171,12 @@ def _inside(location: str, path: Path) -> Path:
     source = (folder / location).resolve()
     if absolute or ".." in parts or not source.is_relative_to(folder):
         raise ModelFileError(
-            f"{path} refers to external data outside its folder ({plain(location)!r}); "
+            f"{path} refers to external data outside its folder ({printable(location)!r}); "
             "it is not opened"
         )
     if not source.is_file():
         raise ModelFileError(
-            f"{path} keeps its weights in {plain(location)!r}, which is not beside it; "
+            f"{path} keeps its weights in {printable(location)!r}, which is not beside it; "
             "copy both files together"
         )
     return source
@@ -184,21 +186,22 @@ def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
     """Compare the declared shape with the bytes that are there."""
     if any(d < 0 for d in tensor.dims) or tensor.data_type == onnx.TensorProto.STRING:
         raise ModelFileError(
-            f"{path}: tensor {plain(tensor.name)!r} has type {tensor.data_type} and shape "
+            f"{path}: tensor {printable(tensor.name)!r} has type {tensor.data_type} and shape "
             f"{list(tensor.dims)}; expected numbers and no negative sizes"
         )
     try:
         width = _bits(tensor.data_type)
     except (KeyError, ValueError) as error:
         raise ModelFileError(
-            f"{path}: tensor {plain(tensor.name)!r} has the unknown type {tensor.data_type}"
+            f"{path}: tensor {printable(tensor.name)!r} has the unknown type {tensor.data_type}"
         ) from error
     count = math.prod(tensor.dims)
     held = len(tensor.raw_data) * 8 // width if tensor.raw_data else _typed_count(tensor)
     # Several 4-bit numbers, or two halves of a complex one, may share one typed entry.
     if (tensor.raw_data and -(-count * width // 8) != len(tensor.raw_data)) or count > 2 * held:
         raise ModelFileError(
-            f"{path}: tensor {plain(tensor.name)!r} declares shape {list(tensor.dims)}, which is "
+            f"{path}: tensor {printable(tensor.name)!r} declares shape "
+            f"{list(tensor.dims)}, which is "
             f"{count} numbers, but holds {held}; the file is truncated or damaged"
         )
 
@@ -229,7 +232,8 @@ def _check_windows(node: onnx.NodeProto, path: Path) -> None:
         least = WINDOWS.get(attribute.name, -math.inf)
         if attribute.name in WINDOWS and any(not least <= n <= WIDEST for n in attribute.ints):
             raise ModelFileError(
-                f"{path}: node {plain(node.name)!r} ({plain(node.op_type)}) has {attribute.name} "
+                f"{path}: node {printable(node.name)!r} ({printable(node.op_type)}) has "
+                f"{attribute.name} "
                 f"{list(attribute.ints)[:8]}; expected {least} to {WIDEST}"
             )
 
@@ -251,8 +255,9 @@ def _check_graph(graph: onnx.GraphProto, path: Path) -> None:
         missing = [name for name in node.input if name not in known]
         if missing:
             raise ModelFileError(
-                f"{path}: node {plain(node.name)!r} ({plain(node.op_type)}) reads "
-                f"{plain(missing[0])!r} before anything writes it; the graph is cyclic, unsorted "
+                f"{path}: node {printable(node.name)!r} ({printable(node.op_type)}) reads "
+                f"{printable(missing[0])!r} before anything writes it; the graph is cyclic, "
+                "unsorted "
                 "or incomplete"
             )
         known.update(node.output)

@@ -9,7 +9,7 @@ import onnx
 
 from ...errors import InputError, ModelFileError
 from .external_data import external_files
-from .read import LIMIT, plain
+from .read import LIMIT, printable
 
 
 def write_model(
@@ -36,7 +36,7 @@ def write_model(
             draft.write_bytes(copy.SerializeToString())
         fault = file_fault(draft)
         if fault is not None and not faulty:
-            raise ModelFileError(f"the written graph is not valid: {plain(fault, 300)}")
+            raise ModelFileError(f"the written graph is not valid: {printable(fault, 300)}")
         written = [path.with_name(name) for name in names if draft.with_name(name).exists()]
         for file in reversed(written):  # the graph comes last: it is what makes the rest readable
             draft.with_name(file.name).replace(file)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ...errors import PerimetryError
-from ..files.read import plain
+from ..files.read import printable
 from ..interpreter import Interpreter
 from ..paths import bottlenecks, on_the_way
 from ..session import Session
 from .finite_differences import GOOD, gradient, gradient_error, rise
-from .subject import Subject, Verdict, difference
+from .subject import CheckTarget, GradientVerdict, relative_l2_distance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ Decisions of ReLU and max-pool flip with the rounding: it is 4e-3 for an untrain
 class Derivatives:
     """What can be asked of derivatives at one image `x` (1, channels, height, width)."""
 
-    def __init__(self, subject: Subject, x: Tensor) -> None:
+    def __init__(self, subject: CheckTarget, x: Tensor) -> None:
         mode = replace(subject.interpreter.mode, dtype=torch.float64, rounding=False)
         self.subject = subject
         self.x = x.detach()
@@ -70,7 +70,7 @@ class Derivatives:
         if self.subject.straight_through:
             return 0.0
         used = gradient(self._scalar(self.subject.interpreter, name), self.x)
-        return difference(used, self.exact(name))
+        return relative_l2_distance(used, self.exact(name))
 
     def ratios(self, name: str) -> tuple[float, ...]:
         """Differences through onnxruntime over the interpreter's, along the gradient, by step.
@@ -122,7 +122,7 @@ def _over(a: float, b: float) -> float:
     return a / b
 
 
-def check_derivatives(found: Derivatives, outputs: Sequence[str]) -> Verdict:
+def check_derivatives(found: Derivatives, outputs: Sequence[str]) -> GradientVerdict:
     """A verdict on the gradients of the tensors `outputs`."""
     ratios: tuple[float, ...] = ()
     errors = [0.0]
@@ -131,13 +131,13 @@ def check_derivatives(found: Derivatives, outputs: Sequence[str]) -> Verdict:
         ratios += (own := found.ratios(name))
         reason = _objection(found, name, errors[-1], own)
         if reason:
-            return Verdict(reason, ratios=ratios, gradient=max(errors))
-    return Verdict(None, ratios=ratios, gradient=max(errors))
+            return GradientVerdict(reason, ratios=ratios, gradient=max(errors))
+    return GradientVerdict(None, ratios=ratios, gradient=max(errors))
 
 
 def _objection(found: Derivatives, name: str, error: float, ratios: Sequence[float]) -> str | None:
     """Why the gradient of `name` cannot be trusted, with the node at fault; None if it can."""
-    what = f"the gradient of {plain(name)!r}"
+    what = f"the gradient of {printable(name)!r}"
     if not error <= GOOD:
         return (
             f"{what} disagrees with finite differences (relative error {error:.2g})"
@@ -146,7 +146,7 @@ def _objection(found: Derivatives, name: str, error: float, ratios: Sequence[flo
     if not agree(ratios):
         shown = ", ".join(f"{r:.3f}" for r in ratios)
         return (
-            f"{plain(name)!r} does not change as through onnxruntime beside the test image "
+            f"{printable(name)!r} does not change as through onnxruntime beside the test image "
             f"(ratio of differences {shown}; expected 1)"
         )
     single = found.single(name)
@@ -184,6 +184,6 @@ def wrong_rule(found: Derivatives, name: str) -> str:
     for tensor in between[:MOST_TRIED]:
         if found.is_wrong(tensor):
             nodes = subject.interpreter.graph.nodes
-            label = next((n.label() for n in nodes if tensor in n.outputs), plain(tensor))
+            label = next((n.label() for n in nodes if tensor in n.outputs), printable(tensor))
             return f"; it goes wrong at the {label}"
     return ""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckTarget:
     """What is verified: a graph, its interpreter, one image `x` (1, channels, height, width)."""
 
     proto: onnx.ModelProto
@@ -43,7 +43,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GradientVerdict:
     """`reason` is None when the gradients can be trusted; the figures are what was measured."""
 
     reason: str | None
@@ -73,7 +73,7 @@ def as_float(proto: onnx.ModelProto, image: str) -> onnx.ModelProto:
     return copy
 
 
-def difference(a: Tensor, b: Tensor) -> float:
+def relative_l2_distance(a: Tensor, b: Tensor) -> float:
     """Relative L2 distance of two tensors; infinite when their shapes differ."""
     if a.shape != b.shape:
         return float("inf")

@@ -21,7 +21,7 @@ from torch import Tensor
 from ...errors import PerimetryError
 from ..session import Session
 from .derivatives import Derivatives, check_derivatives
-from .subject import Subject, Verdict, difference
+from .subject import CheckTarget, GradientVerdict, relative_l2_distance
 
 FORWARD = {"float32": 1e-4, "float16": 5e-3}
 """Relative L2 difference allowed between interpreter and onnxruntime, by the file's precision."""
@@ -31,40 +31,40 @@ FLOAT_NOISE = 1e-6
 """Relative size of float32's rounding, after a few operations."""
 
 
-def verify(subject: Subject, x: Tensor) -> Verdict:
+def verify_gradients(subject: CheckTarget, x: Tensor) -> GradientVerdict:
     """Compare the gradient route with onnxruntime on one image."""
     if not subject.outputs:
-        return Verdict("the file gives neither a spatial map nor logits")
+        return GradientVerdict("the file gives neither a spatial map nor logits")
     try:
         return _verify(subject, x)
     except Exception as error:  # any failure here means: no gradients for this file
         where = " ".join(getattr(error, "__notes__", []))
         text = str(error) if isinstance(error, PerimetryError) else repr(error)[:200]
-        return Verdict(f"{text} {where}".strip())
+        return GradientVerdict(f"{text} {where}".strip())
 
 
-def _verify(subject: Subject, x: Tensor) -> Verdict:
+def _verify(subject: CheckTarget, x: Tensor) -> GradientVerdict:
     reference = Session(subject.proto, subject.outputs).run(subject.arrays(x))
     with torch.no_grad():
         ours = subject.interpreter(subject.feeds(x), subject.outputs)
     expected = {name: torch.as_tensor(value).double() for name, value in reference.items()}
     if not all(bool(value.isfinite().all()) for value in expected.values()):
-        return Verdict("the model's own outputs are not finite on a test image")
-    error = max(difference(ours[name], expected[name]) for name in subject.outputs)
+        return GradientVerdict("the model's own outputs are not finite on a test image")
+    error = max(relative_l2_distance(ours[name], expected[name]) for name in subject.outputs)
     limit = FORWARD[subject.precision]
     if subject.straight_through:
         limit = max(limit, rounding_spread(subject, x, expected))
     if not error <= limit:
-        return Verdict(
+        return GradientVerdict(
             f"outputs differ from onnxruntime's by {error:.1e}, more than {limit:.0e}"
-            f"{culprit(subject, x)}",
+            f"{first_divergent_node(subject, x)}",
             error,
         )
     found = check_derivatives(Derivatives(subject, x), subject.outputs)
     return replace(found, forward=error)
 
 
-def rounding_spread(subject: Subject, x: Tensor, expected: dict[str, Tensor]) -> float:
+def rounding_spread(subject: CheckTarget, x: Tensor, expected: dict[str, Tensor]) -> float:
     """How far onnxruntime is from itself: not optimised, and on an image moved by float noise.
 
     A float that falls to the other side of a rounding changes a quantised network's output by far
@@ -77,10 +77,12 @@ def rounding_spread(subject: Subject, x: Tensor, expected: dict[str, Tensor]) ->
         Session(subject.proto, names, optimise=False).run(subject.arrays(x)),
         Session(subject.proto, names).run(subject.arrays(moved)),
     )
-    return max(difference(torch.as_tensor(o[n]), expected[n]) for o in others for n in names)
+    return max(
+        relative_l2_distance(torch.as_tensor(o[n]), expected[n]) for o in others for n in names
+    )
 
 
-def culprit(subject: Subject, x: Tensor) -> str:
+def first_divergent_node(subject: CheckTarget, x: Tensor) -> str:
     """Where interpreter and onnxruntime part first, as a clause; empty when it cannot be told."""
     nodes = [n for n in subject.interpreter.graph.nodes if n.outputs[0]]
     names = [n.outputs[0] for n in nodes]
@@ -89,6 +91,6 @@ def culprit(subject: Subject, x: Tensor) -> str:
         ours = subject.interpreter(subject.feeds(x), names)
     for node, name in zip(nodes, names, strict=True):
         value = torch.as_tensor(expected[name])
-        if difference(ours[name], value) > FORWARD[subject.precision]:
+        if relative_l2_distance(ours[name], value) > FORWARD[subject.precision]:
             return f"; they part at the {node.label()}"
     return ""

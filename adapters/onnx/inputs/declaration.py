@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, ModelFileError, check_name
-from ..files.read import plain
+from ..files.read import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -68,7 +68,7 @@ KEYS = (*WORDS, "range", "channels", "mean", "std", "size", "crop_pct", *NAMES, 
 
 
 @dataclass(frozen=True)
-class Statement:
+class InputDeclaration:
     """What was stated, by key, read and checked; `origin` says by key where.
 
     `values` holds fields of `InputSpec`; `fixed` numbers for inputs that are no image.
@@ -80,9 +80,9 @@ class Statement:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
 
-    def over(self, other: Statement) -> Statement:
+    def over(self, other: InputDeclaration) -> InputDeclaration:
         """Both together; where they differ, this one counts."""
-        return Statement(
+        return InputDeclaration(
             {**other.values, **self.values},
             self.image or other.image,
             self.output or other.output,
@@ -118,7 +118,9 @@ class Statement:
             places.setdefault(place, []).append(key)
         if not places:
             return None
-        told = "; ".join(f"by {plain(p)}: {', '.join(map(plain, k))}" for p, k in places.items())
+        told = "; ".join(
+            f"by {printable(p)}: {', '.join(map(printable, k))}" for p, k in places.items()
+        )
         return f"input stated {told}"
 
 
@@ -134,7 +136,7 @@ def _per_channel(key: str, value: Any, channels: int) -> tuple[float, ...]:
     )
 
 
-def read_beside(path: str | Path) -> Statement:
+def read_beside(path: str | Path) -> InputDeclaration:
     """The statement in the TOML file beside the model `path`; empty where there is none.
 
     Raises `ModelFileError` when it lies outside the model's folder or is no TOML, `InputError` and
@@ -142,7 +144,7 @@ def read_beside(path: str | Path) -> Statement:
     """
     place = Path(path).with_suffix(".toml")
     if not place.is_file():
-        return Statement()
+        return InputDeclaration()
     if not place.resolve().is_relative_to(place.parent.resolve()):
         raise ModelFileError(f"{place} leads outside its folder; it is not opened")
     try:
@@ -153,13 +155,13 @@ def read_beside(path: str | Path) -> Statement:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(
-            f"{place} is no readable TOML file: {plain(str(error), 200)}"
+            f"{place} is no readable TOML file: {printable(str(error), 200)}"
         ) from error
-    return read_statement(values, place.name)
+    return read_declaration(values, place.name)
 
 
 def parse_pairs(texts: Iterable[str], output: str | None = None) -> dict[str, Any]:
-    """Read `KEY=VALUE` texts, as of `--input`, and `--output` into what `read_statement` takes.
+    """Read `KEY=VALUE` texts, as of `--input`, and `--output` into what `read_declaration` takes.
 
     `fixed.NAME=VALUE` goes into the table `fixed`. Raises `InputError`.
     """
@@ -189,7 +191,7 @@ def _read(text: str) -> Any:
     return text
 
 
-def read_statement(values: Mapping[str, Any], place: str = GIVEN) -> Statement:
+def read_declaration(values: Mapping[str, Any], place: str = GIVEN) -> InputDeclaration:
     """Check `values` by key; `place` is where they were stated.
 
     Raises `UnknownNameError` with near keys, `InputError` with the values that a key takes.
@@ -207,11 +209,11 @@ def read_statement(values: Mapping[str, Any], place: str = GIVEN) -> Statement:
         raise InputError(f"input fixed = {fixed!r}; expected a value for each input by its name")
     origin = dict.fromkeys((key for key in values if key != "fixed"), place)
     origin |= dict.fromkeys((f"fixed.{name}" for name in fixed), place)
-    return Statement(found, names.get("image"), names.get("output"), dict(fixed), origin)
+    return InputDeclaration(found, names.get("image"), names.get("output"), dict(fixed), origin)
 
 
 def _refused(key: str, value: Any, expected: str) -> InputError:
-    return InputError(f"input {key} = {plain(repr(value), 120)}; expected {expected}")
+    return InputError(f"input {key} = {printable(repr(value), 120)}; expected {expected}")
 
 
 def _word(key: str, value: Any) -> str:

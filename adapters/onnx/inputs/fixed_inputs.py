@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from ...errors import InputError, check_name
-from ..files.read import plain
+from ..files.read import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,9 @@ def fix_inputs(
         check_name("input", image, inputs)
     if not fixed:
         return proto
-    constants = [constant(inputs[check_name("input", n, inputs)], v) for n, v in fixed.items()]
+    constants = [
+        constant_tensor(inputs[check_name("input", n, inputs)], v) for n, v in fixed.items()
+    ]
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     _set_inputs(copy, [i for i in copy.graph.input if i.name not in fixed])
@@ -67,7 +69,7 @@ def free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [i for i in proto.graph.input if i.name not in stored]
 
 
-def constant(value: onnx.ValueInfoProto, given: Any) -> onnx.TensorProto:
+def constant_tensor(value: onnx.ValueInfoProto, given: Any) -> onnx.TensorProto:
     """The tensor that the input `value` is to hold. Raises `InputError`."""
     kind = value.type.tensor_type
     shape = [d.dim_value if d.dim_value > 0 else 1 for d in kind.shape.dim]
@@ -76,8 +78,8 @@ def constant(value: onnx.ValueInfoProto, given: Any) -> onnx.TensorProto:
         array = _fitted(np.asarray(given, dtype=dtype), kind, shape)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(
-            f"input fixed.{plain(value.name)} = {plain(repr(given), 120)} cannot be used "
-            f"({plain(str(error), 120)}); expected {describe(value)}"
+            f"input fixed.{printable(value.name)} = {printable(repr(given), 120)} cannot be used "
+            f"({printable(str(error), 120)}); expected {describe(value)}"
         ) from error
     return numpy_helper.from_array(np.ascontiguousarray(array), value.name)
 
@@ -107,10 +109,10 @@ def describe(value: onnx.ValueInfoProto) -> str:
 def ask_for(inputs: Sequence[onnx.ValueInfoProto], image: str) -> str:
     """What to do about inputs beside `image` that have no value."""
     others = [i for i in inputs if i.name != image]
-    told = "; ".join(f"{plain(i.name)!r}, {describe(i)}" for i in others[:8])
-    example = plain(others[0].name)
+    told = "; ".join(f"{printable(i.name)!r}, {describe(i)}" for i in others[:8])
+    example = printable(others[0].name)
     return (
-        f"the file takes {len(inputs)} inputs; beside the image {plain(image)!r}: {told}. Give "
+        f"the file takes {len(inputs)} inputs; beside the image {printable(image)!r}: {told}. Give "
         f"each a value, such as --input fixed.{example}=1, or in the table [fixed] of a TOML file "
         "beside the model; --input image=NAME says which one takes the image"
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, ModelFileError, unknown
-from ..files.read import plain
+from ..files.read import printable
 from ..paths import image_edges
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def logits_output(proto: onnx.ModelProto, name: str | None = None) -> str | None
     outputs = [o.name for o in proto.graph.output]
     if name is not None:
         if name not in outputs:
-            raise InputError(plain(unknown("output", name, outputs), 400))
+            raise InputError(printable(unknown("output", name, outputs), 400))
         return name
     return next(iter(like_logits(proto)), None)
 

@@ -13,7 +13,7 @@ import onnx
 
 from ...errors import InputError, ModelFileError
 from ...input_spec import InputSpec
-from ..files.read import metadata, plain
+from ..files.read import metadata, printable
 from .fixed_inputs import ask_for, describe, free_inputs
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def image_input(proto: onnx.ModelProto, name: str | None = None) -> ImageInput:
     named = [i for i in inputs if i.name == name]
     likely = named or [i for i in inputs if _image_like(i)] or inputs
     if len(likely) != 1:
-        names = ", ".join(f"{plain(i.name)!r} ({describe(i)})" for i in likely[:8]) or "none"
+        names = ", ".join(f"{printable(i.name)!r} ({describe(i)})" for i in likely[:8]) or "none"
         raise InputError(
             f"{len(likely)} inputs of the file can be the image: {names}; expected one, or its "
             "name: --input image=NAME"
@@ -67,7 +67,7 @@ def image_input(proto: onnx.ModelProto, name: str | None = None) -> ImageInput:
         raise InputError(ask_for(inputs, likely[0].name))
     kind = inputs[0].type.tensor_type
     dims = tuple(_size(d) for d in kind.shape.dim)
-    shown = plain(inputs[0].name)
+    shown = printable(inputs[0].name)
     if len(dims) != 4 or any(d is not None and not 0 < d <= LARGEST for d in dims):
         raise InputError(
             f"input {shown!r} has shape {list(dims)}; expected an image batch: four axes, sizes 1 "
@@ -230,7 +230,7 @@ def _stated(proto: onnx.ModelProto) -> InputSpec | None:
         _check_stated(spec)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelFileError(
-            f"the file's own input statement ({PREFIX}*) is damaged: {plain(str(error))}"
+            f"the file's own input statement ({PREFIX}*) is damaged: {printable(str(error))}"
         ) from error
     return spec
 

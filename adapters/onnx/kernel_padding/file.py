@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, ModelFileError
 from ..files.external_data import external_files
-from ..files.read import plain, read_model
+from ..files.read import printable, read_model
 from ..files.write import check_destination, file_fault, write_model
 from ..inputs.fixed_inputs import fix_inputs, release_inputs
 from ..inputs.outputs import example
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ...input_spec import InputSpec
     from ...treatment import Fill, Treatment
-    from ..inputs.declaration import Statement
+    from ..inputs.declaration import InputDeclaration
     from ..inputs.spec import ImageInput
 
 
@@ -54,7 +54,7 @@ def treat_file(
     fill: Fill,
     *,
     spec: InputSpec,
-    said: Statement,
+    said: InputDeclaration,
     images: Tensor | None = None,
 ) -> TreatedFile:
     """Write the kernel-padded twin of the ONNX file `path` to `out`.
@@ -85,7 +85,7 @@ def treat_file(
         padded.proto, out, beside=bool(external_files(path)), faulty=fault is not None
     )
     if fault is not None:
-        notes.append(f"the ONNX checker finds fault with the original: {plain(fault, 200)}")
+        notes.append(f"the ONNX checker finds fault with the original: {printable(fault, 200)}")
     if _grew_quantised(padded.proto):
         notes.append("quantised weights that grew are stored as floats")
     return TreatedFile(padded.treatment, (*written, *_copy_statement(path, out)), tuple(notes))
@@ -125,7 +125,7 @@ def check_shapes(
     outputs = [o.name for o in before.graph.output]
     x = {image.name: feed(example(spec, image.dims[0] or 1), spec)}
     old, new = (Session(proto, outputs).run(x) for proto in (before, after))
-    changed = [plain(n) for n in outputs if _shape(old[n]) != _shape(new[n])]
+    changed = [printable(n) for n in outputs if _shape(old[n]) != _shape(new[n])]
     if changed:
         raise ModelFileError(f"the padded graph gives other shapes of {', '.join(changed)}")
 

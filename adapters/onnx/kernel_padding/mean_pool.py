@@ -17,7 +17,7 @@ from torch import Tensor
 from ...kernel_padding.arithmetic import mean_taps
 
 if TYPE_CHECKING:
-    from ...kernel_padding.call import Call
+    from ...kernel_padding.call import StridedCall
     from ...treatment import Fill
 
 
@@ -27,7 +27,7 @@ Made = tuple[list[NodeProto], dict[str, Tensor], str, Tensor]
 
 def mean_pool_nodes(
     node: NodeProto,
-    call: Call,
+    call: StridedCall,
     pads: list[int] | None,
     own: list[int],
     fill: Fill,
@@ -71,7 +71,7 @@ def mean_pool_nodes(
 
 
 def _counted(
-    source: str, base: str, call: Call, own: list[int], opset: int
+    source: str, base: str, call: StridedCall, own: list[int], opset: int
 ) -> tuple[list[NodeProto], dict[str, Tensor]]:
     """Nodes that make ones (1, 1, height, width) over everything that counts as a pixel."""
     high, wide = (own[0] + own[2], own[1] + own[3]) if call.include_pad else (0, 0)

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from ...errors import InputError, ModelFileError
 from ...kernel_padding.arithmetic import Pair, end_padding, grown_kernel, pad_weight, tap_energy
-from ...kernel_padding.call import Call, refusal, settled_fill
+from ...kernel_padding.call import StridedCall, settled_fill, why_not_padded
 from ...treatment import FILLS, Fill, PaddedLayer, Treatment
 from ..analysis.node_facts import KINDS, Facts, operator_of
-from ..files.read import plain
+from ..files.read import printable
 from ..paths import reads
 from .mean_pool import mean_pool_nodes
-from .sites import Site, read_site, why_not_read
+from .sites import StridedNode, read_site, why_not_read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +64,7 @@ def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGra
     editor.run()
     fault = _fault(padded)
     if fault is not None and _fault(proto) is None:
-        raise ModelFileError(f"the padded graph is not valid: {plain(fault, 300)}")
+        raise ModelFileError(f"the padded graph is not valid: {printable(fault, 300)}")
     return PaddedGraph(padded, Treatment(fill, tuple(editor.layers), editor.left), editor.energy)
 
 
@@ -99,7 +99,7 @@ class _Editor:
             site = read_site(node, self.facts) if op in KINDS else None
             reason = self._reason(node, op, site)
             if reason is not None:
-                self.left[plain(node.name or node.output[0])] = reason
+                self.left[printable(node.name or node.output[0])] = reason
             if site is None or reason is not None or not site.call.uneven:
                 nodes.append(node)
             else:
@@ -108,7 +108,7 @@ class _Editor:
         self.graph.node.extend(nodes)
         drop_unread(self.graph)
 
-    def _reason(self, node: onnx.NodeProto, op: str, site: Site | None) -> str | None:
+    def _reason(self, node: onnx.NodeProto, op: str, site: StridedNode | None) -> str | None:
         """Why an uneven layer is left alone, or None."""
         if site is None:
             return why_not_read(node, op, self.facts)
@@ -123,9 +123,9 @@ class _Editor:
         channels = self.facts.shape(node.input[0])[1]
         if site.call.kind == "avg_pool2d" and channels is None:
             return "the number of its channels is not stated in the file"
-        return refusal(site.call, self.fill, not is_fixed(site.call))
+        return why_not_padded(site.call, self.fill, not is_fixed(site.call))
 
-    def _treat(self, site: Site) -> list[onnx.NodeProto]:
+    def _treat(self, site: StridedNode) -> list[onnx.NodeProto]:
         call = site.call
         fill = settled_fill(call, self.fill, not is_fixed(call))
         rule: Fill = "fresh" if call.kind == "max_pool2d" else fill
@@ -172,7 +172,7 @@ class _Editor:
         set_attribute(node, "pads", [0] * 4)
         return [before, node]
 
-    def _grow_weight(self, node: onnx.NodeProto, call: Call, fill: Fill) -> None:
+    def _grow_weight(self, node: onnx.NodeProto, call: StridedCall, fill: Fill) -> None:
         """Give `node` a weight of its own: the old one may have other readers."""
         assert call.weight is not None  # noqa: S101 - a convolution without one is left
         kind = self.facts.kind(node.input[1])
@@ -206,7 +206,7 @@ def drop_unread(graph: onnx.GraphProto) -> None:
     graph.input.extend(inputs)
 
 
-def is_fixed(call: Call) -> bool:
+def is_fixed(call: StridedCall) -> bool:
     """Whether a convolution is a blur: each channel by itself, all with the same kernel."""
     weight = call.weight
     if weight is None or weight.shape[1] != 1 or call.groups != weight.shape[0] or call.groups == 1:
@@ -214,7 +214,7 @@ def is_fixed(call: Call) -> bool:
     return bool((weight == weight[:1]).all())
 
 
-def grown_pads(site: Site, kernel: Pair, fill: Fill) -> list[int] | None:
+def grown_pads(site: StridedNode, kernel: Pair, fill: Fill) -> list[int] | None:
     """The padding of the grown layer, None where `auto_pad` goes on to compute it.
 
     A layer with less padding before than after (SAME) gets new rows in front until both sides

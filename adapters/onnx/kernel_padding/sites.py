@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import onnx
 import torch
 
-from ...kernel_padding.call import Call
+from ...kernel_padding.call import StridedCall
 from ..analysis.node_facts import KINDS, QUANTISED, operator_of
-from ..files.read import plain
+from ..files.read import printable
 from ..operators.convolution import same_padding
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Site:
+class StridedNode:
     """One convolution or pool of the graph; pairs are (rows, columns).
 
     `pads` is (before rows, before columns, after rows, after columns), None where the file leaves
@@ -29,7 +29,7 @@ class Site:
     """
 
     node: onnx.NodeProto
-    call: Call
+    call: StridedCall
     auto: str
     pads: list[int] | None
     by_hand: tuple[Pair, Pair]
@@ -38,10 +38,10 @@ class Site:
     @property
     def name(self) -> str:
         """The node's name, or its output's."""
-        return plain(self.node.name or self.node.output[0])
+        return printable(self.node.name or self.node.output[0])
 
 
-def read_site(node: onnx.NodeProto, facts: Facts) -> Site | None:
+def read_site(node: onnx.NodeProto, facts: Facts) -> StridedNode | None:
     """What a convolution or pool does, None when it is not two-dimensional."""
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     weight = facts.constants.get(node.input[1]) if len(node.input) > 1 else None
@@ -58,7 +58,7 @@ def read_site(node: onnx.NodeProto, facts: Facts) -> Site | None:
         lower = auto == "SAME_LOWER"
         known = None not in size
         pads = same_padding(size, kernel, stride, dilation, lower=lower) if known else None  # type: ignore[arg-type]
-    call = Call(
+    call = StridedCall(
         KINDS[operator_of(node)],  # type: ignore[arg-type]
         torch.empty(0, device="meta"),
         (int(kernel[0]), int(kernel[1])),
@@ -71,7 +71,7 @@ def read_site(node: onnx.NodeProto, facts: Facts) -> Site | None:
         indices=len(node.output) > 1 and bool(node.output[1]),
         include_pad=bool(attributes.get("count_include_pad", 0)),
     )
-    return Site(node, call, auto, pads, _padded_by_hand(node, facts), (size[0], size[1]))
+    return StridedNode(node, call, auto, pads, _padded_by_hand(node, facts), (size[0], size[1]))
 
 
 def _padded_by_hand(node: onnx.NodeProto, facts: Facts) -> tuple[Pair, Pair]:

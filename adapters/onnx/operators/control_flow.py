@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..graph import Call, Graph
+from ..graph import Graph, OperatorCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,18 +17,18 @@ LOOP_LIMIT = 10_000
 """Rounds a loop may make; no vision graph needs more."""
 
 
-def _run(call: Call, graph: Graph, feeds: dict[str, Tensor]) -> list[Tensor]:
+def _run(call: OperatorCall, graph: Graph, feeds: dict[str, Tensor]) -> list[Tensor]:
     """Evaluate a subgraph, which sees the tensors of the graph around it."""
     return call.evaluate(graph, feeds)
 
 
-def branch(call: Call, condition: Tensor) -> tuple[Tensor, ...]:
+def branch(call: OperatorCall, condition: Tensor) -> tuple[Tensor, ...]:
     """Evaluate one of two subgraphs."""
     return tuple(_run(call, call.get("then_branch" if bool(condition) else "else_branch"), {}))
 
 
 def loop(
-    call: Call, count: Tensor | None, condition: Tensor | None, *state: Tensor
+    call: OperatorCall, count: Tensor | None, condition: Tensor | None, *state: Tensor
 ) -> tuple[Tensor, ...]:
     """Evaluate a subgraph again and again; gives the last state and the stacked scans."""
     body: Graph = call.get("body")
@@ -47,7 +47,7 @@ def loop(
 
 
 def lstm(
-    call: Call,
+    call: OperatorCall,
     x: Tensor,
     w: Tensor,
     r: Tensor,

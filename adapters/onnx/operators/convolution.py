@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..graph import Call
+from ..graph import OperatorCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
 @dataclass(frozen=True)
-class Window:
+class OperatorWindow:
     """A sliding window; every field has one number per spatial axis."""
 
     kernel: list[int]
@@ -45,7 +45,7 @@ class Window:
         return [n for pair in pairs for n in pair]
 
 
-def window(call: Call, size: Sequence[int], kernel: Sequence[int]) -> Window:
+def window(call: OperatorCall, size: Sequence[int], kernel: Sequence[int]) -> OperatorWindow:
     """The window of a convolution or pool over an input of `size`; resolves `auto_pad`."""
     rank = len(kernel)
     stride = list(call.get("strides", [1] * rank))
@@ -56,7 +56,7 @@ def window(call: Call, size: Sequence[int], kernel: Sequence[int]) -> Window:
         pads = same_padding(size, kernel, stride, dilation, lower=mode == "SAME_LOWER")
     elif mode == "VALID":
         pads = [0] * 2 * rank
-    return Window(list(kernel), stride, dilation, pads[:rank], pads[rank:])
+    return OperatorWindow(list(kernel), stride, dilation, pads[:rank], pads[rank:])
 
 
 def same_padding(
@@ -77,7 +77,9 @@ def same_padding(
     return before + after
 
 
-def convolution(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolution(
+    call: OperatorCall, x: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
     """Convolution; uneven padding becomes a step of its own."""
     rank = weight.ndim - 2
     w = window(call, x.shape[2:], weight.shape[2:])
@@ -88,7 +90,7 @@ def convolution(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = Non
 
 
 def transposed_convolution(
-    call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None
+    call: OperatorCall, x: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     """Transposed convolution; padding is cut off afterwards, as it may be uneven."""
     rank = weight.ndim - 2
@@ -114,7 +116,7 @@ def transposed_convolution(
     return y if bias is None else y + bias.reshape(1, -1, *[1] * rank)
 
 
-def _rounded_up(call: Call, size: Sequence[int], w: Window) -> Window:
+def _rounded_up(call: OperatorCall, size: Sequence[int], w: OperatorWindow) -> OperatorWindow:
     """`w` with end padding such that `ceil_mode` gives its extra windows by plain rounding down.
 
     A window that would start beyond the input and its padding before is dropped.
@@ -129,15 +131,15 @@ def _rounded_up(call: Call, size: Sequence[int], w: Window) -> Window:
         if count * w.stride[i] >= n + w.before[i]:
             count -= 1
         after.append(w.after[i] + max(count * w.stride[i] - span, 0))
-    return Window(w.kernel, w.stride, w.dilation, w.before, after)
+    return OperatorWindow(w.kernel, w.stride, w.dilation, w.before, after)
 
 
-def _half_fits(w: Window) -> bool:
+def _half_fits(w: OperatorWindow) -> bool:
     """Whether torch's pools accept the padding: at most half the kernel, the same at both ends."""
     return w.symmetric and all(2 * p <= k for p, k in zip(w.before, w.kernel, strict=True))
 
 
-def max_pool(call: Call, x: Tensor) -> Tensor:
+def max_pool(call: OperatorCall, x: Tensor) -> Tensor:
     """Largest of each window; padding never wins."""
     if len(call.node.outputs) > 1 and call.node.outputs[1]:
         raise call.decline("the index output of MaxPool")
@@ -153,7 +155,7 @@ def max_pool(call: Call, x: Tensor) -> Tensor:
     return MAX_POOL[len(kernel)](x, kernel, w.stride, pad, w.dilation)
 
 
-def _repeated_end(x: Tensor, w: Window) -> Tensor:
+def _repeated_end(x: Tensor, w: OperatorWindow) -> Tensor:
     """Copies of the last row where windows reach beyond the padding that both ends share.
 
     Only for skeletons: energies must stay finite and full.
@@ -167,7 +169,7 @@ def _repeated_end(x: Tensor, w: Window) -> Tensor:
     return F.pad(x, (0, columns, 0, rows), mode="replicate") if rows or columns else x
 
 
-def average_pool(call: Call, x: Tensor) -> Tensor:
+def average_pool(call: OperatorCall, x: Tensor) -> Tensor:
     """Mean of each window, over the padding too when `count_include_pad`."""
     kernel = list(call.get("kernel_shape"))
     given = window(call, x.shape[2:], kernel)
@@ -184,7 +186,7 @@ def average_pool(call: Call, x: Tensor) -> Tensor:
     return _window_sum(F.pad(x, w.padding()), w) / _window_sum(F.pad(real, extra), w)
 
 
-def _window_sum(x: Tensor, w: Window) -> Tensor:
+def _window_sum(x: Tensor, w: OperatorWindow) -> Tensor:
     """Sum over each window of an already padded x, one channel at a time."""
     ones = torch.ones((1, 1, *w.kernel), dtype=x.dtype, device=x.device)
     flat = x.reshape(-1, 1, *x.shape[2:])
@@ -192,24 +194,24 @@ def _window_sum(x: Tensor, w: Window) -> Tensor:
     return y.reshape(*x.shape[:2], *y.shape[2:])
 
 
-def lp_pool(call: Call, x: Tensor) -> Tensor:
+def lp_pool(call: OperatorCall, x: Tensor) -> Tensor:
     """p-norm of each window."""
     kernel, p = list(call.get("kernel_shape")), call.get("p", 2)
     w = _rounded_up(call, x.shape[2:], window(call, x.shape[2:], kernel))
     return _window_sum(F.pad(x.abs().pow(p), w.padding()), w).pow(1 / p)
 
 
-def global_average_pool(_call: Call, x: Tensor) -> Tensor:
+def global_average_pool(_call: OperatorCall, x: Tensor) -> Tensor:
     """Mean over all spatial axes."""
     return x.mean(tuple(range(2, x.ndim)), keepdim=True)
 
 
-def global_max_pool(_call: Call, x: Tensor) -> Tensor:
+def global_max_pool(_call: OperatorCall, x: Tensor) -> Tensor:
     """Maximum over all spatial axes."""
     return x.amax(tuple(range(2, x.ndim)), keepdim=True)
 
 
-def depth_to_space(call: Call, x: Tensor) -> Tensor:
+def depth_to_space(call: OperatorCall, x: Tensor) -> Tensor:
     """Channels to blocks of pixels."""
     b = call.get("blocksize")
     if call.get("mode", "DCR") == "CRD":
@@ -219,7 +221,7 @@ def depth_to_space(call: Call, x: Tensor) -> Tensor:
     return blocks.reshape(n, c // b**2, h * b, w * b)
 
 
-def space_to_depth(call: Call, x: Tensor) -> Tensor:
+def space_to_depth(call: OperatorCall, x: Tensor) -> Tensor:
     """Blocks of pixels to channels."""
     b = call.get("blocksize")
     if call.get("mode", "DCR") == "CRD":
@@ -229,7 +231,7 @@ def space_to_depth(call: Call, x: Tensor) -> Tensor:
     return blocks.reshape(n, c * b * b, h // b, w // b)
 
 
-def grid_sample(call: Call, x: Tensor, grid: Tensor) -> Tensor:
+def grid_sample(call: OperatorCall, x: Tensor, grid: Tensor) -> Tensor:
     """Sample x at the points of `grid`."""
     mode = call.get("mode", "linear")
     return F.grid_sample(
@@ -242,7 +244,11 @@ def grid_sample(call: Call, x: Tensor, grid: Tensor) -> Tensor:
 
 
 def fused_convolution(
-    call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None
+    call: OperatorCall,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    add: Tensor | None = None,
 ) -> Tensor:
     """onnxruntime's convolution with an optional sum and activation."""
     y = convolution(call, x, weight, bias)

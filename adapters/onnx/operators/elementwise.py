@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..graph import TYPES, Call
+from ..graph import TYPES, OperatorCall
 from .control_flow import CONTROL
 from .convolution import NN
 from .linear import LINEAR
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def together(*tensors: Tensor) -> list[Tensor]:
+def to_one_device(*tensors: Tensor) -> list[Tensor]:
     """Bring operands to one device: shapes are computed on the CPU, images need not be."""
     lead = next((t for t in tensors if t.device.type != "cpu"), tensors[0])
     return [t.to(lead.device) for t in tensors]
@@ -42,34 +42,34 @@ def unary(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
 def binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     """An operator that is one torch function of two broadcast tensors."""
 
-    def operator(_call: Call, a: Tensor, b: Tensor) -> Tensor:
-        return function(*together(a, b))
+    def operator(_call: OperatorCall, a: Tensor, b: Tensor) -> Tensor:
+        return function(*to_one_device(a, b))
 
     return operator
 
 
 def variadic(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     """An operator that folds one torch function over any number of tensors."""
-    return lambda _call, *xs: reduce(function, together(*xs))
+    return lambda _call, *xs: reduce(function, to_one_device(*xs))
 
 
-def mean(_call: Call, *xs: Tensor) -> Tensor:
+def mean_of_inputs(_call: OperatorCall, *xs: Tensor) -> Tensor:
     """Elementwise mean of the inputs."""
-    return reduce(torch.add, together(*xs)) / len(xs)
+    return reduce(torch.add, to_one_device(*xs)) / len(xs)
 
 
-def divide(_call: Call, a: Tensor, b: Tensor) -> Tensor:
+def divide(_call: OperatorCall, a: Tensor, b: Tensor) -> Tensor:
     """Quotient; integers are cut towards zero."""
-    a, b = together(a, b)
+    a, b = to_one_device(a, b)
     return torch.div(a, b, rounding_mode=None if a.is_floating_point() else "trunc")
 
 
-def modulo(call: Call, a: Tensor, b: Tensor) -> Tensor:
+def modulo(call: OperatorCall, a: Tensor, b: Tensor) -> Tensor:
     """Remainder with the divisor's sign, or the dividend's under `fmod`."""
-    return (torch.fmod if call.get("fmod") else torch.remainder)(*together(a, b))
+    return (torch.fmod if call.get("fmod") else torch.remainder)(*to_one_device(a, b))
 
 
-def power(_call: Call, a: Tensor, b: Tensor) -> Tensor:
+def power(_call: OperatorCall, a: Tensor, b: Tensor) -> Tensor:
     """A to the power b, in the type of a; a single exponent becomes a number."""
     if b.numel() == 1 and not b.requires_grad:
         return (
@@ -77,16 +77,18 @@ def power(_call: Call, a: Tensor, b: Tensor) -> Tensor:
             .to(a.dtype)
             .broadcast_to(torch.broadcast_shapes(a.shape, b.shape))
         )
-    return torch.pow(*together(a, b)).to(a.dtype)
+    return torch.pow(*to_one_device(a, b)).to(a.dtype)
 
 
-def where(_call: Call, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def where(_call: OperatorCall, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Choose elementwise."""
-    condition, a, b = together(condition, a, b)
+    condition, a, b = to_one_device(condition, a, b)
     return torch.where(condition, a, b)
 
 
-def clip(call: Call, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+def clip(
+    call: OperatorCall, x: Tensor, low: Tensor | None = None, high: Tensor | None = None
+) -> Tensor:
     """Limit to [low, high]; between 0 and 6 as ReLU6, which torch's own models use."""
     lo = call.get("min") if low is None else low.item()
     hi = call.get("max") if high is None else high.item()
@@ -98,38 +100,38 @@ def clip(call: Call, x: Tensor, low: Tensor | None = None, high: Tensor | None =
     return torch.clamp(x, lo, hi)
 
 
-def parametric_relu(_call: Call, x: Tensor, slope: Tensor) -> Tensor:
+def parametric_relu(_call: OperatorCall, x: Tensor, slope: Tensor) -> Tensor:
     """Leaky ReLU with a slope per channel, already broadcastable."""
     return torch.where(x < 0, x * slope, x)
 
 
-def leaky_relu(call: Call, x: Tensor) -> Tensor:
+def leaky_relu(call: OperatorCall, x: Tensor) -> Tensor:
     """Leaky ReLU."""
     return F.leaky_relu(x, call.get("alpha", 0.01))
 
 
-def elu(call: Call, x: Tensor) -> Tensor:
+def elu(call: OperatorCall, x: Tensor) -> Tensor:
     """Exponential linear unit."""
     return F.elu(x, call.get("alpha", 1.0))
 
 
-def celu(call: Call, x: Tensor) -> Tensor:
+def celu(call: OperatorCall, x: Tensor) -> Tensor:
     """Continuously differentiable exponential linear unit."""
     return F.celu(x, call.get("alpha", 1.0))
 
 
-def selu(call: Call, x: Tensor) -> Tensor:
+def selu(call: OperatorCall, x: Tensor) -> Tensor:
     """Scaled exponential linear unit."""
     alpha = call.get("alpha", 1.67326319217681884765625)
     return F.elu(x, alpha).mul(call.get("gamma", 1.05070102214813232421875))
 
 
-def thresholded_relu(call: Call, x: Tensor) -> Tensor:
+def thresholded_relu(call: OperatorCall, x: Tensor) -> Tensor:
     """Identity above `alpha`, else 0."""
     return F.threshold(x, call.get("alpha", 1.0), 0.0)
 
 
-def hard_sigmoid(call: Call, x: Tensor) -> Tensor:
+def hard_sigmoid(call: OperatorCall, x: Tensor) -> Tensor:
     """Piecewise linear sigmoid; torch's own slope of 1/6 as torch's own function."""
     alpha, beta = call.get("alpha", 0.2), call.get("beta", 0.5)
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
@@ -137,35 +139,35 @@ def hard_sigmoid(call: Call, x: Tensor) -> Tensor:
     return torch.clamp(x * alpha + beta, 0, 1)
 
 
-def shrink(call: Call, x: Tensor) -> Tensor:
+def shrink_operator(call: OperatorCall, x: Tensor) -> Tensor:
     """Zero within `lambd` of the origin, shifted by `bias` outside."""
     limit, bias = call.get("lambd", 0.5), call.get("bias", 0.0)
     return torch.where(x < -limit, x + bias, torch.where(x > limit, x - bias, torch.zeros_like(x)))
 
 
-def gelu(call: Call, x: Tensor) -> Tensor:
+def gelu(call: OperatorCall, x: Tensor) -> Tensor:
     """Gaussian error linear unit, exact or by tanh."""
     return F.gelu(x, approximate=call.get("approximate", "none"))
 
 
-def swish(call: Call, x: Tensor) -> Tensor:
+def swish(call: OperatorCall, x: Tensor) -> Tensor:
     """Sigmoid-gated input; SiLU when `alpha` is 1."""
     alpha = call.get("alpha", 1.0)
     return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
 
 
-def quick_gelu(call: Call, x: Tensor) -> Tensor:
+def quick_gelu(call: OperatorCall, x: Tensor) -> Tensor:
     """Sigmoid approximation of GELU; SiLU when `alpha` is 1."""
     alpha = call.get("alpha", 1.702)
     return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
 
 
-def bias_gelu(_call: Call, x: Tensor, bias: Tensor) -> Tensor:
+def bias_gelu(_call: OperatorCall, x: Tensor, bias: Tensor) -> Tensor:
     """GELU of a biased input."""
     return F.gelu(x + bias)
 
 
-def cast(call: Call, x: Tensor, like: Tensor | None = None) -> Tensor:
+def cast(call: OperatorCall, x: Tensor, like: Tensor | None = None) -> Tensor:
     """Change the type; among floats nothing happens, all share the mode's type."""
     kind = TYPES.get(call.get("to")) if like is None else like.dtype
     if kind is None:
@@ -176,7 +178,7 @@ def cast(call: Call, x: Tensor, like: Tensor | None = None) -> Tensor:
 
 
 def dropout(
-    call: Call, x: Tensor, _ratio: Tensor | None = None, training: Tensor | None = None
+    call: OperatorCall, x: Tensor, _ratio: Tensor | None = None, training: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Identity, as in inference, and the mask."""
     if training is not None and bool(training):
@@ -184,7 +186,7 @@ def dropout(
     return x, torch.ones_like(x, dtype=torch.bool)
 
 
-def is_infinite(call: Call, x: Tensor) -> Tensor:
+def is_infinite(call: OperatorCall, x: Tensor) -> Tensor:
     """Where x is infinite, of the signs asked for."""
     up = torch.isposinf(x) & bool(call.get("detect_positive", 1))
     return up | torch.isneginf(x) & bool(call.get("detect_negative", 1))
@@ -232,7 +234,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Sum": variadic(torch.add),
     "Min": variadic(torch.minimum),
     "Max": variadic(torch.maximum),
-    "Mean": mean,
+    "Mean": mean_of_inputs,
     "Where": where,
     "Clip": clip,
     "PRelu": parametric_relu,
@@ -242,7 +244,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Selu": selu,
     "ThresholdedRelu": thresholded_relu,
     "HardSigmoid": hard_sigmoid,
-    "Shrink": shrink,
+    "Shrink": shrink_operator,
     "Gelu": gelu,
     "Swish": swish,
     "Cast": cast,

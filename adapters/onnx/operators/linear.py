@@ -9,20 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..graph import Call
+from ..graph import OperatorCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
+def matmul(call: OperatorCall, a: Tensor, b: Tensor) -> Tensor:
     """Matrix product; with a constant matrix on the right it is a linear layer."""
     if b.ndim == 2 and a.ndim > 1 and call.node.inputs[1] in call.node.constant:
         return F.linear(a, b.t())
     return torch.matmul(a, b)
 
 
-def gemm(call: Call, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+def gemm(call: OperatorCall, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     """Product of A and B, either transposed, times alpha, plus beta times C."""
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
     a = a.t() if call.get("transA") else a
@@ -33,35 +33,35 @@ def gemm(call: Call, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     return product if c is None else product + c * beta
 
 
-def fused_matmul(call: Call, a: Tensor, b: Tensor) -> Tensor:
+def fused_matmul(call: OperatorCall, a: Tensor, b: Tensor) -> Tensor:
     """onnxruntime's scaled product of transposed matrices."""
     a = a.transpose(-1, -2) if call.get("transA") else a
     b = b.transpose(-1, -2) if call.get("transB") else b
     return torch.matmul(a, b).mul(call.get("alpha", 1.0))
 
 
-def einsum(call: Call, *xs: Tensor) -> Tensor:
+def einsum(call: OperatorCall, *xs: Tensor) -> Tensor:
     """Einstein sum."""
     return torch.einsum(call.get("equation"), *xs)
 
 
-def softmax(call: Call, x: Tensor) -> Tensor:
+def softmax(call: OperatorCall, x: Tensor) -> Tensor:
     """Softmax along an axis; before opset 13 over all axes from it on."""
     return _normalised(call, x, F.softmax)
 
 
-def log_softmax(call: Call, x: Tensor) -> Tensor:
+def log_softmax(call: OperatorCall, x: Tensor) -> Tensor:
     """Logarithm of the softmax."""
     return _normalised(call, x, F.log_softmax)
 
 
-def hardmax(call: Call, x: Tensor) -> Tensor:
+def hardmax(call: OperatorCall, x: Tensor) -> Tensor:
     """One at the first maximum, zero elsewhere."""
     axis = call.get("axis", -1)
     return F.one_hot(x.argmax(axis), x.shape[axis]).movedim(-1, axis).to(x.dtype)
 
 
-def _normalised(call: Call, x: Tensor, function: Callable[..., Tensor]) -> Tensor:
+def _normalised(call: OperatorCall, x: Tensor, function: Callable[..., Tensor]) -> Tensor:
     if call.opset >= 13:
         return function(x, dim=call.get("axis", -1))
     axis = call.get("axis", 1) % max(x.ndim, 1)
@@ -81,7 +81,7 @@ _ATTENTION = {
 
 
 def attention(
-    call: Call,
+    call: OperatorCall,
     query: Tensor,
     key: Tensor,
     value: Tensor,

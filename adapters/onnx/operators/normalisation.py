@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..graph import Call
+from ..graph import OperatorCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +25,12 @@ def _per_channel(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(1, -1, *[1] * (x.ndim - 2))
 
 
-def _epsilon(call: Call) -> float:
+def _epsilon(call: OperatorCall) -> float:
     return float(call.get("epsilon", 1e-5))
 
 
 def batch_norm(
-    call: Call, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
+    call: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
 ) -> Tensor:
     """Batch normalisation with stored statistics."""
     if call.get("training_mode"):
@@ -41,7 +41,7 @@ def batch_norm(
     return x * _per_channel(k, x) + _per_channel(bias - mean * k, x)
 
 
-def instance_norm(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+def instance_norm(call: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """Normalisation of each image and channel by its own statistics.
 
     Exporters write group norms so, on (batch, groups, the rest), which a skeleton must tell apart.
@@ -58,7 +58,7 @@ def instance_norm(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 
 
 def layer_norm(
-    call: Call, x: Tensor, scale: Tensor, bias: Tensor | None = None
+    call: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """Normalisation over all axes from `axis` on; gives mean and inverse deviation on demand."""
     y = _layer_normed(call, x, scale, bias)
@@ -69,7 +69,7 @@ def layer_norm(
     return y, mean, torch.rsqrt(variance + _epsilon(call))
 
 
-def _layer_normed(call: Call, x: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+def _layer_normed(call: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     shape = x.shape[call.get("axis", -1) % x.ndim :]
     if scale.shape == shape and (bias is None or bias.shape == shape):
         return F.layer_norm(x, shape, scale, bias, _epsilon(call))
@@ -78,7 +78,7 @@ def _layer_normed(call: Call, x: Tensor, scale: Tensor, bias: Tensor | None) -> 
 
 
 def skip_layer_norm(
-    call: Call,
+    call: OperatorCall,
     x: Tensor,
     skip: Tensor,
     scale: Tensor,
@@ -91,13 +91,13 @@ def skip_layer_norm(
     return F.layer_norm(total, total.shape[-1:], scale, bias, epsilon), None, None, total
 
 
-def rms_norm(call: Call, x: Tensor, scale: Tensor) -> Tensor:
+def rms_norm(call: OperatorCall, x: Tensor, scale: Tensor) -> Tensor:
     """Division by the root mean square over all axes from `axis` on."""
     axes = tuple(range(call.get("axis", -1) % x.ndim, x.ndim))
     return x * torch.rsqrt(x.pow(2).mean(axes, keepdim=True) + _epsilon(call)) * scale
 
 
-def group_norm(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+def group_norm(call: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """Normalisation over groups of channels; one scale a group before opset 21."""
     groups = call.get("num_groups")
     if call.opset < 21 and scale.numel() == groups:
@@ -105,19 +105,19 @@ def group_norm(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     return F.group_norm(x, groups, scale, bias, _epsilon(call))
 
 
-def mean_variance_norm(call: Call, x: Tensor) -> Tensor:
+def mean_variance_norm(call: OperatorCall, x: Tensor) -> Tensor:
     """Zero mean and unit variance over `axes`."""
     axes = tuple(call.get("axes", (0, 2, 3)))
     centred = x - x.mean(axes, keepdim=True)
     return centred / (torch.sqrt((centred * centred).mean(axes, keepdim=True)) + 1e-9)
 
 
-def lp_norm(call: Call, x: Tensor) -> Tensor:
+def lp_norm(call: OperatorCall, x: Tensor) -> Tensor:
     """Division by the p-norm along an axis; zero where that is zero."""
     return F.normalize(x, p=call.get("p", 2), dim=call.get("axis", -1), eps=1e-30)
 
 
-def local_response_norm(call: Call, x: Tensor) -> Tensor:
+def local_response_norm(call: OperatorCall, x: Tensor) -> Tensor:
     """Division by the local energy of neighbouring channels."""
     size = call.get("size")
     squares = F.pad((x * x).flatten(2).transpose(1, 2), [(size - 1) // 2, size // 2])

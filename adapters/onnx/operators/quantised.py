@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..graph import TYPES, Call
+from ..graph import TYPES, OperatorCall
 from .convolution import average_pool, convolution
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def along(values: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 def quantise(
-    call: Call,
+    call: OperatorCall,
     x: Tensor,
     scale: Tensor,
     zero: Tensor | None,
@@ -73,18 +73,22 @@ def quantise(
     return StraightThrough.apply(t, level.clamp(low, high), inside)  # type: ignore[no-any-return]
 
 
-def dequantise(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 1) -> Tensor:
+def dequantise(
+    call: OperatorCall, x: Tensor, scale: Tensor, zero: Tensor | None, axis: int = 1
+) -> Tensor:
     """Real values of whole numbers."""
     return centred(call, x, zero, axis) * along(scale, x, axis)
 
 
-def centred(call: Call, x: Tensor, zero: Tensor | None, axis: int = 0) -> Tensor:
+def centred(call: OperatorCall, x: Tensor, zero: Tensor | None, axis: int = 0) -> Tensor:
     """Whole numbers less their zero point, as floats."""
     x = x.to(call.mode.device, call.mode.dtype)
     return x if zero is None else x - along(zero.to(x.device, x.dtype), x, axis)
 
 
-def quantize_linear(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+def quantize_linear(
+    call: OperatorCall, x: Tensor, scale: Tensor, zero: Tensor | None = None
+) -> Tensor:
     """QuantizeLinear, per tensor or per axis."""
     if call.get("block_size"):
         raise call.decline("block quantisation")
@@ -95,14 +99,16 @@ def quantize_linear(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None = 
     return quantise(call, x, scale, zero, call.get("axis", 1), kind)
 
 
-def dequantize_linear(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+def dequantize_linear(
+    call: OperatorCall, x: Tensor, scale: Tensor, zero: Tensor | None = None
+) -> Tensor:
     """DequantizeLinear, per tensor or per axis."""
     if call.get("block_size"):
         raise call.decline("block quantisation")
     return dequantise(call, x, scale, zero, call.get("axis", 1))
 
 
-def dynamic_quantize(call: Call, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def dynamic_quantize(call: OperatorCall, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Quantise to uint8 by the range of x itself; gives levels, scale and zero point."""
     low, high = x.detach().amin().clamp(max=0), x.detach().amax().clamp(min=0)
     scale = (high - low) / 255
@@ -114,21 +120,29 @@ def dynamic_quantize(call: Call, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def convolution_integer(
-    call: Call, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
+    call: OperatorCall,
+    x: Tensor,
+    w: Tensor,
+    x_zero: Tensor | None = None,
+    w_zero: Tensor | None = None,
 ) -> Tensor:
     """Convolution of whole numbers."""
     return convolution(call, centred(call, x, x_zero), centred(call, w, w_zero))
 
 
 def matmul_integer(
-    call: Call, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
+    call: OperatorCall,
+    a: Tensor,
+    b: Tensor,
+    a_zero: Tensor | None = None,
+    b_zero: Tensor | None = None,
 ) -> Tensor:
     """Product of matrices of whole numbers."""
     return torch.matmul(centred(call, a, a_zero, -2), centred(call, b, b_zero, -1))
 
 
 def qlinear_conv(
-    call: Call,
+    call: OperatorCall,
     x: Tensor,
     x_scale: Tensor,
     x_zero: Tensor,
@@ -147,7 +161,7 @@ def qlinear_conv(
 
 
 def qlinear_matmul(
-    call: Call,
+    call: OperatorCall,
     a: Tensor,
     a_scale: Tensor,
     a_zero: Tensor,
@@ -165,7 +179,7 @@ def qlinear_matmul(
 
 
 def qgemm(
-    call: Call,
+    call: OperatorCall,
     a: Tensor,
     a_scale: Tensor,
     a_zero: Tensor,
@@ -191,7 +205,7 @@ def qlinear_binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[...
     """An elementwise function of two quantised tensors."""
 
     def operator(
-        call: Call,
+        call: OperatorCall,
         a: Tensor,
         a_scale: Tensor,
         a_zero: Tensor,
@@ -207,18 +221,23 @@ def qlinear_binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[...
     return operator
 
 
-def qlinear_unary(function: Callable[[Call, Tensor], Tensor]) -> Callable[..., Tensor]:
+def qlinear_unary(function: Callable[[OperatorCall, Tensor], Tensor]) -> Callable[..., Tensor]:
     """A function of one quantised tensor."""
 
     def operator(
-        call: Call, x: Tensor, x_scale: Tensor, x_zero: Tensor, y_scale: Tensor, y_zero: Tensor
+        call: OperatorCall,
+        x: Tensor,
+        x_scale: Tensor,
+        x_zero: Tensor,
+        y_scale: Tensor,
+        y_zero: Tensor,
     ) -> Tensor:
         return quantise(call, function(call, dequantise(call, x, x_scale, x_zero)), y_scale, y_zero)
 
     return operator
 
 
-def qlinear_concat(call: Call, y_scale: Tensor, y_zero: Tensor, *rest: Tensor) -> Tensor:
+def qlinear_concat(call: OperatorCall, y_scale: Tensor, y_zero: Tensor, *rest: Tensor) -> Tensor:
     """Join quantised tensors, given as (levels, scale, zero point) triples."""
     triples = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
     parts = [dequantise(call, x, scale, zero) for x, scale, zero in triples]

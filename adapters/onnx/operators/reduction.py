@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..graph import Call, integers
+from ..graph import OperatorCall, integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def reducing(function: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Callable[..., Tensor]:
     """An operator that reduces over `axes`, given as attribute or as input; all when absent."""
 
-    def operator(call: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    def operator(call: OperatorCall, x: Tensor, axes: Tensor | None = None) -> Tensor:
         over = integers(axes if axes is not None else call.get("axes"))
         if not over and call.get("noop_with_empty_axes"):
             return function(x, (), True) if x.ndim == 0 else _pointwise(function, x)
@@ -39,7 +39,7 @@ def product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     return x
 
 
-def mean(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+def reduce_mean(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     """Mean; that of integers is cut towards zero."""
     if x.is_floating_point():
         return x.mean(axes, keep)
@@ -51,17 +51,17 @@ def total(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     return x.sum(axes, keep, dtype=x.dtype) if axes else x
 
 
-def arg_max(call: Call, x: Tensor) -> Tensor:
+def arg_max(call: OperatorCall, x: Tensor) -> Tensor:
     """Index of the maximum."""
     return _extreme(call, x)
 
 
-def arg_min(call: Call, x: Tensor) -> Tensor:
+def arg_min(call: OperatorCall, x: Tensor) -> Tensor:
     """Index of the minimum."""
     return _extreme(call, -x)
 
 
-def _extreme(call: Call, x: Tensor) -> Tensor:
+def _extreme(call: OperatorCall, x: Tensor) -> Tensor:
     axis, keep = call.get("axis", 0), bool(call.get("keepdims", 1))
     if not call.get("select_last_index"):
         return x.argmax(axis, keepdim=keep)
@@ -69,7 +69,7 @@ def _extreme(call: Call, x: Tensor) -> Tensor:
     return torch.sub(x.shape[axis] - 1, from_end)
 
 
-def top_k(call: Call, x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def top_k(call: OperatorCall, x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k largest (or smallest) along an axis and their indices."""
     count = int(call.get("k") if k is None else k)
     largest = bool(call.get("largest", 1))
@@ -78,7 +78,7 @@ def top_k(call: Call, x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tenso
     return values.narrow(axis, 0, count), places.narrow(axis, 0, count)
 
 
-def cumulative_sum(call: Call, x: Tensor, axis: Tensor) -> Tensor:
+def cumulative_sum(call: OperatorCall, x: Tensor, axis: Tensor) -> Tensor:
     """Running sum, optionally from the end, optionally without the element itself."""
     dim = int(axis)
     x = x.flip(dim) if call.get("reverse") else x
@@ -88,7 +88,7 @@ def cumulative_sum(call: Call, x: Tensor, axis: Tensor) -> Tensor:
 
 
 REDUCE: dict[str, Callable[..., Any]] = {
-    "ReduceMean": reducing(mean),
+    "ReduceMean": reducing(reduce_mean),
     "ReduceSum": reducing(total),
     "ReduceMax": reducing(lambda x, axes, keep: x.amax(axes, keep)),
     "ReduceMin": reducing(lambda x, axes, keep: x.amin(axes, keep)),

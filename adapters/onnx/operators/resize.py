@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..graph import Call, integers
+from ..graph import OperatorCall, integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def resize(
-    call: Call,
+def resize_operator(
+    call: OperatorCall,
     x: Tensor,
     _roi: Tensor | None = None,
     scales: Tensor | None = None,
@@ -46,7 +46,7 @@ def resize(
     return x
 
 
-def upsample(call: Call, x: Tensor, scales: Tensor | None = None) -> Tensor:
+def upsample(call: OperatorCall, x: Tensor, scales: Tensor | None = None) -> Tensor:
     """The older operator: scales only, origin-aligned, nearest rounds down."""
     factors = _factors(x, range(x.ndim), None, scales if scales is not None else call.get("scales"))
     for axis, (size, scale) in enumerate(factors):
@@ -65,7 +65,7 @@ def _factors(
 
 
 def _resample(
-    call: Call,
+    call: OperatorCall,
     x: Tensor,
     axis: int,
     size: int,
@@ -85,7 +85,9 @@ def _resample(
     return F.linear(x.movedim(axis, -1), matrix).movedim(-1, axis)
 
 
-def _coordinates(call: Call, length: int, size: int, scale: float, transform: str) -> Tensor:
+def _coordinates(
+    call: OperatorCall, length: int, size: int, scale: float, transform: str
+) -> Tensor:
     """Where each output element lies on the input axis."""
     i = torch.arange(size, dtype=torch.float64)
     if transform == "asymmetric":
@@ -101,7 +103,7 @@ def _coordinates(call: Call, length: int, size: int, scale: float, transform: st
     raise call.decline(f"the coordinate transformation {transform!r}")
 
 
-def _weights(call: Call, where: Tensor, length: int, *, cubic: bool) -> Tensor:
+def _weights(call: OperatorCall, where: Tensor, length: int, *, cubic: bool) -> Tensor:
     """(size, length): how much of each input element goes into each output element."""
     base = torch.floor(where)
     t = where - base
@@ -126,4 +128,4 @@ def _far(d: Tensor, a: float) -> Tensor:
     return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
 
 
-RESIZE: dict[str, Callable[..., Any]] = {"Resize": resize, "Upsample": upsample}
+RESIZE: dict[str, Callable[..., Any]] = {"Resize": resize_operator, "Upsample": upsample}

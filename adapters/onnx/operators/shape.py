@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ModelFileError
-from ..graph import Call, integers
+from ..graph import OperatorCall, integers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,12 +20,12 @@ LIMIT = 2**31
 """Numbers a tensor made from a shape alone may have."""
 
 
-def shape(call: Call, x: Tensor) -> Tensor:
+def shape(call: OperatorCall, x: Tensor) -> Tensor:
     """The sizes of x, or a slice of them."""
     return torch.tensor(list(x.shape)[call.get("start", 0) : call.get("end")], dtype=torch.int64)
 
 
-def reshape(call: Call, x: Tensor, to: Tensor | None = None) -> Tensor:
+def reshape_operator(call: OperatorCall, x: Tensor, to: Tensor | None = None) -> Tensor:
     """New sizes; 0 copies the old one unless `allowzero`."""
     sizes = integers(call.get("shape") if to is None else to) or []
     if not call.get("allowzero"):
@@ -33,24 +33,24 @@ def reshape(call: Call, x: Tensor, to: Tensor | None = None) -> Tensor:
     return x.reshape(sizes)
 
 
-def flatten(call: Call, x: Tensor) -> Tensor:
+def flatten(call: OperatorCall, x: Tensor) -> Tensor:
     """Two axes: all before `axis`, all from it on."""
     axis = call.get("axis", 1)
     return x.reshape(math.prod(x.shape[:axis]), -1)
 
 
-def transpose(call: Call, x: Tensor) -> Tensor:
+def transpose(call: OperatorCall, x: Tensor) -> Tensor:
     """Permute the axes; reverse them by default."""
     return x.permute(call.get("perm", list(range(x.ndim))[::-1]))
 
 
-def squeeze(call: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
+def squeeze(call: OperatorCall, x: Tensor, axes: Tensor | None = None) -> Tensor:
     """Drop axes of size 1."""
     over = integers(call.get("axes") if axes is None else axes)
     return x.squeeze() if over is None else x.squeeze(tuple(over))
 
 
-def unsqueeze(call: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
+def unsqueeze(call: OperatorCall, x: Tensor, axes: Tensor | None = None) -> Tensor:
     """Insert axes of size 1, counted in the result."""
     over = integers(call.get("axes") if axes is None else axes) or []
     for axis in sorted(a % (x.ndim + len(over)) for a in over):
@@ -58,13 +58,13 @@ def unsqueeze(call: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
     return x
 
 
-def concat(call: Call, *xs: Tensor) -> Tensor:
+def concat(call: OperatorCall, *xs: Tensor) -> Tensor:
     """Join along an axis."""
     lead = next((x for x in xs if x.device.type != "cpu"), xs[0])
     return torch.cat([x.to(lead.device) for x in xs], call.get("axis"))
 
 
-def split(call: Call, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+def split(call: OperatorCall, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
     """Cut along an axis, by sizes or into equal parts."""
     axis = call.get("axis", 0)
     parts = integers(call.get("split") if sizes is None else sizes)
@@ -76,7 +76,7 @@ def split(call: Call, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, .
 
 
 def slicing(
-    call: Call,
+    call: OperatorCall,
     x: Tensor,
     starts: Tensor | None = None,
     ends: Tensor | None = None,
@@ -104,7 +104,7 @@ def _cut(x: Tensor, axis: int, start: int, end: int, step: int) -> Tensor:
     return x.index_select(axis, torch.tensor(list(places), dtype=torch.int64, device=x.device))
 
 
-def gather(call: Call, x: Tensor, places: Tensor) -> Tensor:
+def gather_operator(call: OperatorCall, x: Tensor, places: Tensor) -> Tensor:
     """Take slices along an axis."""
     axis = call.get("axis", 0) % x.ndim
     index = _wrapped(places, x.shape[axis], x)
@@ -120,13 +120,13 @@ def _wrapped(places: Tensor, length: int, x: Tensor) -> Tensor:
     return torch.where(places < 0, places + length, places)
 
 
-def gather_elements(call: Call, x: Tensor, places: Tensor) -> Tensor:
+def gather_elements(call: OperatorCall, x: Tensor, places: Tensor) -> Tensor:
     """Take single elements along an axis."""
     axis = call.get("axis", 0)
     return torch.gather(x, axis, _wrapped(places, x.shape[axis], x))
 
 
-def gather_nd(call: Call, x: Tensor, places: Tensor) -> Tensor:
+def gather_nd(call: OperatorCall, x: Tensor, places: Tensor) -> Tensor:
     """Take slices by index tuples."""
     batch = call.get("batch_dims", 0)
     index = places.to(x.device).long()
@@ -140,7 +140,7 @@ def gather_nd(call: Call, x: Tensor, places: Tensor) -> Tensor:
     return stacked.reshape(*x.shape[:batch], *stacked.shape[1:])
 
 
-def scatter_nd(call: Call, x: Tensor, places: Tensor, updates: Tensor) -> Tensor:
+def scatter_nd(call: OperatorCall, x: Tensor, places: Tensor, updates: Tensor) -> Tensor:
     """Replace slices by index tuples."""
     if call.get("reduction", "none") != "none":
         raise call.decline("ScatterND with a reduction")
@@ -148,7 +148,7 @@ def scatter_nd(call: Call, x: Tensor, places: Tensor, updates: Tensor) -> Tensor
     return x.index_put(index, updates.to(x.device, x.dtype))
 
 
-def scatter_elements(call: Call, x: Tensor, places: Tensor, updates: Tensor) -> Tensor:
+def scatter_elements(call: OperatorCall, x: Tensor, places: Tensor, updates: Tensor) -> Tensor:
     """Replace single elements along an axis."""
     if call.get("reduction", "none") != "none":
         raise call.decline("ScatterElements with a reduction")
@@ -156,8 +156,8 @@ def scatter_elements(call: Call, x: Tensor, places: Tensor, updates: Tensor) -> 
     return x.scatter(axis, _wrapped(places, x.shape[axis], x), updates.to(x.device, x.dtype))
 
 
-def pad(
-    call: Call,
+def pad_operator(
+    call: OperatorCall,
     x: Tensor,
     pads: Tensor | None = None,
     value: Tensor | None = None,
@@ -191,12 +191,12 @@ def _mirror(length: int, before: int, after: int, mode: str) -> Tensor:
     return torch.where(places >= length, turn - places, places)
 
 
-def expand(_call: Call, x: Tensor, to: Tensor) -> Tensor:
+def expand_operator(_call: OperatorCall, x: Tensor, to: Tensor) -> Tensor:
     """Broadcast against a shape."""
     return x.expand(torch.broadcast_shapes(tuple(x.shape), tuple(integers(to) or ())))
 
 
-def constant_of_shape(call: Call, to: Tensor) -> Tensor:
+def constant_of_shape(call: OperatorCall, to: Tensor) -> Tensor:
     """A tensor of one value. Raises `ModelFileError` for absurd shapes."""
     sizes = _bounded(call, integers(to) or [])
     value = call.get("value")
@@ -205,20 +205,20 @@ def constant_of_shape(call: Call, to: Tensor) -> Tensor:
     return torch.full(sizes, value.item(), dtype=value.dtype, device=value.device)
 
 
-def _bounded(call: Call, sizes: Sequence[int]) -> Sequence[int]:
+def _bounded(call: OperatorCall, sizes: Sequence[int]) -> Sequence[int]:
     if math.prod(sizes) > LIMIT:
         raise ModelFileError(f"{call.node.label()} makes a tensor of shape {list(sizes)}")
     return sizes
 
 
-def value_range(call: Call, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+def value_range(call: OperatorCall, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     """Evenly spaced numbers. Raises `ModelFileError` for absurd counts."""
     a, b, step = start.item(), limit.item(), delta.item()
     _bounded(call, [math.ceil(abs((b - a) / step))])
     return torch.arange(a, b, step, dtype=start.dtype, device=start.device)
 
 
-def eye_like(call: Call, x: Tensor) -> Tensor:
+def eye_like(call: OperatorCall, x: Tensor) -> Tensor:
     """Ones on a diagonal."""
     like = torch.zeros(tuple(x.shape), dtype=call.mode.dtype)
     return like.diagonal_scatter(
@@ -226,20 +226,20 @@ def eye_like(call: Call, x: Tensor) -> Tensor:
     )
 
 
-def triangle(call: Call, x: Tensor, k: Tensor | None = None) -> Tensor:
+def triangle(call: OperatorCall, x: Tensor, k: Tensor | None = None) -> Tensor:
     """Upper or lower triangle of each matrix."""
     cut = torch.triu if call.get("upper", 1) else torch.tril
     return cut(x, 0 if k is None else int(k))
 
 
-def one_hot(call: Call, places: Tensor, depth: Tensor, values: Tensor) -> Tensor:
+def one_hot(call: OperatorCall, places: Tensor, depth: Tensor, values: Tensor) -> Tensor:
     """Indices to vectors of off and on values."""
     count = int(depth)
     hot = F.one_hot(places.long() % count, count).bool()
     return torch.where(hot, values[1], values[0]).movedim(-1, call.get("axis", -1))
 
 
-def tile(_call: Call, x: Tensor, repeats: Tensor) -> Tensor:
+def tile(_call: OperatorCall, x: Tensor, repeats: Tensor) -> Tensor:
     """Repeat along each axis."""
     return x.repeat(integers(repeats) or [])
 
@@ -247,7 +247,7 @@ def tile(_call: Call, x: Tensor, repeats: Tensor) -> Tensor:
 SHAPE: dict[str, Callable[..., Any]] = {
     "Shape": shape,
     "Size": lambda _call, x: torch.tensor(x.numel()),
-    "Reshape": reshape,
+    "Reshape": reshape_operator,
     "Flatten": flatten,
     "Transpose": transpose,
     "Squeeze": squeeze,
@@ -255,13 +255,13 @@ SHAPE: dict[str, Callable[..., Any]] = {
     "Concat": concat,
     "Split": split,
     "Slice": slicing,
-    "Gather": gather,
+    "Gather": gather_operator,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
     "ScatterND": scatter_nd,
     "ScatterElements": scatter_elements,
-    "Pad": pad,
-    "Expand": expand,
+    "Pad": pad_operator,
+    "Expand": expand_operator,
     "Tile": tile,
     "ConstantOfShape": constant_of_shape,
     "Range": value_range,

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import NotApplicableError
-from ..files.read import plain
+from ..files.read import printable
 from ..graph import Mode, Node
-from ..interpreter import Interpreter, apply
+from ..interpreter import Interpreter, run_node
 from ..paths import SHAPE_ONLY
 from .activations import activated, activations
 from .dequantise import without_quantisation
@@ -82,7 +82,7 @@ class NodeLayer(nn.Module):
         """The node's outputs from the tensors in `scope`."""
         if self.activation:
             return (activated(self.node, scope[self.node.inputs[0]]),)
-        out = apply(self.node, scope, self.mode)
+        out = run_node(self.node, scope, self.mode)
         return (_batch_norm(out[0]),) if self.folded else out
 
 
@@ -128,7 +128,7 @@ class SkeletonBody(Interpreter):
     def named_modules(self, *_: Any, **__: Any) -> Iterator[tuple[str, nn.Module]]:
         """Give the nodes' modules under the nodes' own names, which may hold dots and slashes."""
         for layer in self.layers.values():
-            yield plain(layer.node.name or layer.node.outputs[0]), layer
+            yield printable(layer.node.name or layer.node.outputs[0]), layer
 
     def forward(self, feeds: Mapping[str, Tensor], want: Sequence[str]) -> dict[str, Tensor]:
         """Evaluate the tensors named in `want`, node by node."""

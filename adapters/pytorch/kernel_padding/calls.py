@@ -25,12 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernel_padding.arithmetic import Pair, mean_taps, output_size, pad_weight, tap_energy
-from ...kernel_padding.call import Call, _plane
+from ...kernel_padding.call import StridedCall, _plane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ...kernel_padding.call import Growth, Kind
+    from ...kernel_padding.call import CallGrowth, Kind
     from ...treatment import Fill
 
 
@@ -66,7 +66,7 @@ _FUNCTIONS: dict[Callable[..., Any], tuple[Kind, tuple[str, ...]]] = {
 
 def read_call(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Call | None:
+) -> StridedCall | None:
     """What a call of a torch function does, or None when it is neither convolution nor pool."""
     if func not in _FUNCTIONS:
         return None
@@ -76,7 +76,7 @@ def read_call(
     if kind == "conv2d":
         return _read_conv(x, given)
     kernel = _pair(given["kernel_size"])
-    return Call(
+    return StridedCall(
         kind,
         x,
         kernel,
@@ -90,14 +90,14 @@ def read_call(
     )
 
 
-def _read_conv(x: Tensor, given: Mapping[str, Any]) -> Call | None:
+def _read_conv(x: Tensor, given: Mapping[str, Any]) -> StridedCall | None:
     weight = given["weight"]
     if weight.ndim != 4 or given.get("transposed", False):
         return None
     padding = given.get("padding", 0)
     if isinstance(padding, str):  # torch refuses "same" with a stride
         padding = 0
-    return Call(
+    return StridedCall(
         "conv2d",
         x,
         _plane(weight),
@@ -144,14 +144,14 @@ def own_buffer(module: nn.Module, weight: Tensor | None) -> str | None:
     return None
 
 
-def run_conv(call: Call, grown: Growth, weight: Tensor, energy: Tensor) -> Tensor:
+def run_conv(call: StridedCall, grown: CallGrowth, weight: Tensor, energy: Tensor) -> Tensor:
     """Convolve with the grown `weight`, which carries its `tap_energy` (rows, columns)."""
     weight.tap_energy = energy  # type: ignore[attr-defined]
     x = F.pad(call.x, grown.ends) if any(grown.ends) else call.x
     return F.conv2d(x, weight, call.bias, call.stride, call.padding, call.dilation, call.groups)
 
 
-def run_max_pool(call: Call, grown: Growth) -> Tensor:
+def run_max_pool(call: StridedCall, grown: CallGrowth) -> Tensor:
     """The maximum over the grown window."""
     x = call.x
     if any(grown.ends) and call.dilation == (1, 1):
@@ -161,7 +161,7 @@ def run_max_pool(call: Call, grown: Growth) -> Tensor:
     return F.max_pool2d(x, grown.kernel, call.stride, call.padding, call.dilation)
 
 
-def run_mean(call: Call, grown: Growth, fill: Fill) -> Tensor:
+def run_mean(call: StridedCall, grown: CallGrowth, fill: Fill) -> Tensor:
     """The mean over the grown window, as a convolution of each channel by itself."""
     rows, columns = (mean_taps(k, s, fill) for k, s in zip(call.kernel, call.stride, strict=True))
     taps = rows[:, None] * columns
@@ -177,7 +177,7 @@ def run_mean(call: Call, grown: Growth, fill: Fill) -> Tensor:
     return out / mass.to(out)
 
 
-def _mass(call: Call, grown: Growth, axis: int, taps: Tensor) -> Tensor:
+def _mass(call: StridedCall, grown: CallGrowth, axis: int, taps: Tensor) -> Tensor:
     """How much of the weight of each window (windows,) falls on pixels that count, 0 to 1."""
     size, pad, stride = call.size[axis], call.padding[axis], call.stride[axis]
     margin = pad if call.include_pad else 0
@@ -188,7 +188,7 @@ def _mass(call: Call, grown: Growth, axis: int, taps: Tensor) -> Tensor:
     return (counted * taps).sum(1)
 
 
-def fixed_energy(call: Call, buffer: Tensor, fill: Fill) -> Tensor:
+def fixed_energy(call: StridedCall, buffer: Tensor, fill: Fill) -> Tensor:
     """`tap_energy` of a fixed kernel (..., rows, columns) after padding: its own squares.
 
     Without numbers (on `meta`, or all zero in a skeleton) it counts as a flat mean of its size.
@@ -202,7 +202,7 @@ def fixed_energy(call: Call, buffer: Tensor, fill: Fill) -> Tensor:
 
 
 def grow_conv(
-    call: Call, fill: Fill, extra: tuple[Tensor | None, Tensor | None] = (None, None)
+    call: StridedCall, fill: Fill, extra: tuple[Tensor | None, Tensor | None] = (None, None)
 ) -> Tensor:
     """The grown weight of `call`; `extra` are trained rows and columns in place of zeros."""
     assert call.weight is not None  # noqa: S101 - a convolution has one

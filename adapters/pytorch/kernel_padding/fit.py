@@ -66,7 +66,7 @@ SLOPE_IMAGES = 16
 
 
 @dataclass
-class Site:
+class FittedConvolution:
     """A grown convolution: its taps (out, in, rows, columns), and sums over what it sees.
 
     `inputs` is C (groups, D, D), `outputs` is G (groups, o, o), float64.
@@ -86,11 +86,13 @@ class Site:
 class _Watch(TorchFunctionMode):
     """Gives the grown convolutions of `sites` their taps, and keeps their inputs and outputs."""
 
-    def __init__(self, sites: Mapping[str, Site], stack: list[tuple[str, nn.Module]]) -> None:
+    def __init__(
+        self, sites: Mapping[str, FittedConvolution], stack: list[tuple[str, nn.Module]]
+    ) -> None:
         super().__init__()
         self.sites = sites
         self.stack = stack
-        self.seen: list[tuple[Site, Tensor, Tensor, Mapping[str, Any]]] = []
+        self.seen: list[tuple[FittedConvolution, Tensor, Tensor, Mapping[str, Any]]] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -122,7 +124,7 @@ class Fit:
     strength: float = 1.0
     seed: int = 0
     period: int = 1
-    sites: dict[str, Site] = field(default_factory=dict)
+    sites: dict[str, FittedConvolution] = field(default_factory=dict)
 
     def solve(self) -> list[str]:
         """Move the taps in place; the layers that were moved."""
@@ -237,10 +239,10 @@ def _signs(like: Tensor, indices: Sequence[int], seed: int) -> Tensor:
     return torch.stack(rows).to(like)
 
 
-def _site(module: nn.Module) -> Site:
+def _site(module: nn.Module) -> FittedConvolution:
     """The grown taps of a module that was padded with `zero`."""
     taps = _taps(module).detach().clone()
-    return Site(taps, taps.clone().requires_grad_())
+    return FittedConvolution(taps, taps.clone().requires_grad_())
 
 
 def _taps(module: nn.Module) -> Tensor:
@@ -265,7 +267,7 @@ def _store(module: nn.Module, taps: Tensor) -> None:
             module.get_parameter("weight_rows").copy_(taps[:, :, height:])
 
 
-def _add(site: Site, x: Tensor, gradient: Tensor, window: Mapping[str, Any]) -> None:
+def _add(site: FittedConvolution, x: Tensor, gradient: Tensor, window: Mapping[str, Any]) -> None:
     """Add the second moments of patches and gradients of one call."""
     rows, columns = site.taps.shape[2:]
     for image, pulled in zip(x, gradient, strict=True):
@@ -277,7 +279,7 @@ def _add(site: Site, x: Tensor, gradient: Tensor, window: Mapping[str, Any]) -> 
         site.outputs = site.outputs + (signals @ signals.mT).double()
 
 
-def _solved(site: Site, slopes: Tensor) -> Tensor:
+def _solved(site: FittedConvolution, slopes: Tensor) -> Tensor:
     """H^-1 N = G^-1 N C^-1 of one layer, for N (k, out, in, rows, columns)."""
     inputs = _ridged(torch.as_tensor(site.inputs), RIDGE)
     outputs = _ridged(torch.as_tensor(site.outputs), RIDGE / 10)

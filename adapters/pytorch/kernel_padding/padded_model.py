@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...treatment import Fill, Treatment
-    from .trace import Trace
+    from .trace import PaddingTrace
 
 
 @dataclass(frozen=True)
-class Padding:
+class ModelPadding:
     """What was done to the weightless body, and is to be done alike to every weight set.
 
     `images` (images, 3, height, width) are those that the fill `fit` sees, None for other fills.
     """
 
     treatment: Treatment
-    trace: Trace
+    trace: PaddingTrace
     seed: int = 0
     images: Tensor | None = None
 
@@ -58,11 +58,11 @@ class Padding:
 
 def pad_body(
     body: nn.Module, fill: Fill, x: Tensor, *, seed: int = 0, images: Tensor | None = None
-) -> Padding:
+) -> ModelPadding:
     """Pad `body`, which needs no weights, in place; `x` is an example of its input."""
     trace = trace_uneven(body, x)
     treatment = pad_module(body, _at_first(fill), x, seed=seed, trace=trace)
-    return Padding(replace(treatment, fill=fill), trace, seed, images)
+    return ModelPadding(replace(treatment, fill=fill), trace, seed, images)
 
 
 def _at_first(fill: Fill) -> Fill:
@@ -70,11 +70,13 @@ def _at_first(fill: Fill) -> Fill:
     return "zero" if fill == "fit" else fill
 
 
-def images_to_fit(images: Tensor | None, *, trained: bool, spatial: str | None) -> Tensor:
+def check_fit_images(
+    images: Tensor | None, *, trained: bool, why_not_spatial: str | None
+) -> Tensor:
     """The images that `fit` may see, if the model can be fitted.
 
-    `spatial` is the model's reason for having no target. Raises `InputError` without images,
-    `NotApplicableError` for what cannot be fitted.
+    `why_not_spatial` is the model's reason for having no target. Raises `InputError` without
+    images,    `NotApplicableError` for what cannot be fitted.
     """
     if images is None:
         raise InputError(
@@ -86,6 +88,6 @@ def images_to_fit(images: Tensor | None, *, trained: bool, spatial: str | None) 
             "kernel padding 'fit' is for trained weights, which an @init model has not; "
             "use box or fresh"
         )
-    if spatial is not None:
-        raise NotApplicableError(spatial)
+    if why_not_spatial is not None:
+        raise NotApplicableError(why_not_spatial)
     return images

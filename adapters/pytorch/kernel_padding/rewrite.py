@@ -43,7 +43,7 @@ from ...kernel_padding.arithmetic import (
     padded_size,
     tap_energy,
 )
-from ...kernel_padding.call import Call, growth, refusal, settled_fill
+from ...kernel_padding.call import StridedCall, call_growth, settled_fill, why_not_padded
 from ...treatment import FILLS, Fill, PaddedLayer, Treatment
 from .calls import (
     fixed_energy,
@@ -55,7 +55,7 @@ from .calls import (
     run_max_pool,
     run_mean,
 )
-from .trace import Seen, Trace, trace_uneven
+from .trace import ObservedCall, PaddingTrace, trace_uneven
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,7 @@ _NONE: tuple[Pair, Pair] = ((0, 0), (0, 0))
 
 
 @dataclass
-class Plan:
+class PaddingPlan:
     """What a padded module remembers.
 
     `grown` has the old kernels of parameters that grew, `fixed` the `tap_energy` of padded buffers.
@@ -91,7 +91,7 @@ class _Rewriter(TorchFunctionMode):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self.plan: Plan = getattr(module, _PLAN)
+        self.plan: PaddingPlan = getattr(module, _PLAN)
         self.last_padded: Tensor | None = None
         self.by_hand: tuple[Pair, Pair] = _NONE
 
@@ -113,18 +113,18 @@ class _Rewriter(TorchFunctionMode):
             self.last_padded = out
             self.by_hand = ((pad[2], pad[3]), (pad[0], pad[1]))
 
-    def _rewritten(self, call: Call) -> Tensor | None:
+    def _rewritten(self, call: StridedCall) -> Tensor | None:
         """The output of the padded call, or None where it stays as it is."""
         name = own_parameter(self.module, call.weight)
         if name is not None and name in self.plan.grown:
             return self._run_grown(call, name)
-        if not call.uneven or refusal(call, self.plan.fill, name is not None):
+        if not call.uneven or why_not_padded(call, self.plan.fill, name is not None):
             return None
         fill = settled_fill(call, self.plan.fill, name is not None)
         by_hand = self.by_hand if call.x is self.last_padded else _NONE
         return _run(call, fill, by_hand, self.module, name)
 
-    def _run_grown(self, call: Call, name: str) -> Tensor:
+    def _run_grown(self, call: StridedCall, name: str) -> Tensor:
         """The parameter is grown already; if standardised in forward, it needs its variance."""
         assert call.weight is not None  # noqa: S101 - it has a name
         weight, kernel, old = call.weight, call.kernel, self.plan.grown[name]
@@ -132,15 +132,15 @@ class _Rewriter(TorchFunctionMode):
             weight = weight * (old[0] * old[1] / (kernel[0] * kernel[1])) ** 0.5
         call = replace(call, kernel=old)
         energy = tap_energy(old, call.stride, self.plan.fill, call.dilation)
-        return run_conv(call, growth(call, kernel, self.plan.fill, _NONE), weight, energy)
+        return run_conv(call, call_growth(call, kernel, self.plan.fill, _NONE), weight, energy)
 
 
 def _run(
-    call: Call, fill: Fill, by_hand: tuple[Pair, Pair], module: nn.Module, name: str | None
+    call: StridedCall, fill: Fill, by_hand: tuple[Pair, Pair], module: nn.Module, name: str | None
 ) -> Tensor:
     """Pad one uneven call of `module`, whose weight is its parameter `name` or none of them."""
     as_pool: Fill = "fresh" if call.kind == "max_pool2d" else fill
-    grown = growth(
+    grown = call_growth(
         call, grown_kernel(call.kernel, call.stride, as_pool, call.dilation), fill, by_hand
     )
     if call.kind == "max_pool2d":
@@ -149,7 +149,7 @@ def _run(
         return run_mean(call, grown, fill)
     assert call.weight is not None  # noqa: S101 - a convolution has one
     weight = grow_conv(call, fill, _extra(module, name))
-    plan: Plan = getattr(module, _PLAN)
+    plan: PaddingPlan = getattr(module, _PLAN)
     energy = plan.fixed.get(own_buffer(module, call.weight) or "")
     if energy is None:
         energy = tap_energy(call.kernel, call.stride, fill, call.dilation)
@@ -185,7 +185,7 @@ def pad_module(
     example: Tensor,
     *,
     seed: int = 0,
-    trace: Trace | None = None,
+    trace: PaddingTrace | None = None,
 ) -> Treatment:
     """Pad the kernels of `module` in place and say what was done.
 
@@ -225,14 +225,14 @@ def pad_module(
 
 
 def pad_traced(
-    module: nn.Module, trace: Trace, fill: Fill, seed: int
+    module: nn.Module, trace: PaddingTrace, fill: Fill, seed: int
 ) -> tuple[list[PaddedLayer], dict[str, str]]:
     """Pad `module` where `trace` saw it, or its double, uneven: what grew, what not and why."""
     modules = dict(module.named_modules())
     generator = torch.Generator().manual_seed(seed)
     layers, left = [], {}
     for seen in trace.uneven:
-        reason = refusal(seen.call, fill, seen.parameter is not None)
+        reason = why_not_padded(seen.call, fill, seen.parameter is not None)
         if reason is None:
             own = replace(seen, module=modules.get(seen.name, module))
             layers.append(_treat(own, fill, generator))
@@ -241,12 +241,12 @@ def pad_traced(
     return layers, left
 
 
-def _treat(seen: Seen, fill: Fill, generator: torch.Generator) -> PaddedLayer:
+def _treat(seen: ObservedCall, fill: Fill, generator: torch.Generator) -> PaddedLayer:
     """Make the module of one call pad it, and give it the parameters it needs."""
     module, call, name = seen.module, seen.call, seen.parameter
     base = type(module)
     if not hasattr(module, _PLAN):
-        setattr(module, _PLAN, Plan(fill))
+        setattr(module, _PLAN, PaddingPlan(fill))
         module.__class__ = _padded_class(base)  # type: ignore[arg-type]
     owned = name is not None
     settled = settled_fill(call, fill, owned)
@@ -257,7 +257,7 @@ def _treat(seen: Seen, fill: Fill, generator: torch.Generator) -> PaddedLayer:
     elif name is not None and (settled == "fresh" or seen.direct):
         _grow(module, name, call, settled, generator)
     elif seen.buffer is not None:
-        plan: Plan = getattr(module, _PLAN)
+        plan: PaddingPlan = getattr(module, _PLAN)
         plan.fixed[seen.buffer] = fixed_energy(call, module.get_buffer(seen.buffer), settled)
     return PaddedLayer(seen.name, call.kind, call.stride, call.kernel, kernel)
 
@@ -277,9 +277,11 @@ def _add_taps(module: nn.Module, name: str, kernel: Pair, grown: Pair) -> None:
             module.register_parameter(label, taps)
 
 
-def _grow(module: nn.Module, name: str, call: Call, fill: Fill, generator: torch.Generator) -> None:
+def _grow(
+    module: nn.Module, name: str, call: StridedCall, fill: Fill, generator: torch.Generator
+) -> None:
     """Exchange the parameter `name` for its padded self, once."""
-    plan: Plan = getattr(module, _PLAN)
+    plan: PaddingPlan = getattr(module, _PLAN)
     weight = module._parameters[name]
     if weight is None or name in plan.grown:
         return

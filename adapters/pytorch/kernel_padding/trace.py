@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from ...errors import InputError
-from ...kernel_padding.call import Call
+from ...kernel_padding.call import StridedCall
 from ...meta_forward import quickly
 from .calls import own_buffer, own_parameter, read_call
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ObservedCall:
     """One uneven call: the innermost module that made it, its name, the parameter it used.
 
     `direct`: the parameter itself was the weight, not something made of it. `buffer`: the name of
@@ -36,17 +36,17 @@ class Seen:
 
     name: str
     module: nn.Module
-    call: Call
+    call: StridedCall
     parameter: str | None
     direct: bool
     buffer: str | None
 
 
 @dataclass
-class Trace:
+class PaddingTrace:
     """What one pass showed: uneven calls, other strided reads by module name, output shapes."""
 
-    uneven: list[Seen] = field(default_factory=list)
+    uneven: list[ObservedCall] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -56,7 +56,7 @@ class _Recorder(TorchFunctionMode):
 
     def __init__(self, root: nn.Module) -> None:
         super().__init__()
-        self.trace = Trace()
+        self.trace = PaddingTrace()
         self.stack: list[tuple[str, nn.Module]] = [(type(root).__name__, root)]
         self.starts: dict[str, set[tuple[int, ...]]] = {}
 
@@ -71,11 +71,11 @@ class _Recorder(TorchFunctionMode):
             self._note(call)
         return func(*args, **(kwargs or {}))
 
-    def _note(self, call: Call) -> None:
+    def _note(self, call: StridedCall) -> None:
         name, module = self.stack[-1]
         own = own_parameter(module, call.weight)
         direct = own is not None and module._parameters[own] is call.weight
-        seen = Seen(name, module, call, own, direct, own_buffer(module, call.weight))
+        seen = ObservedCall(name, module, call, own, direct, own_buffer(module, call.weight))
         known = ((s.module, s.call.kind, s.call.kernel, s.call.stride) for s in self.trace.uneven)
         if (module, call.kind, call.kernel, call.stride) not in known:
             self.trace.uneven.append(seen)
@@ -89,7 +89,7 @@ class _Recorder(TorchFunctionMode):
         elif func in _OTHERS and _OTHERS[func](args, kwargs):
             self.trace.others[name] = f"{func.__name__}: only 2-D convolutions and pools are grown"
 
-    def finish(self, out: Any) -> Trace:
+    def finish(self, out: Any) -> PaddingTrace:
         """The trace, once the pass has given `out`."""
         for name, starts in self.starts.items():
             if not any(any(start) for start in starts):
@@ -186,14 +186,14 @@ def _untouched(root: nn.Module) -> Iterator[None]:
             module.__dict__.update(attributes)
 
 
-def _record(module: nn.Module, run: Callable[[], Any]) -> Trace:
+def _record(module: nn.Module, run: Callable[[], Any]) -> PaddingTrace:
     recorder = _Recorder(module)
     with _untouched(module), tracked(module, recorder.stack), torch.no_grad(), recorder:
         out = run()
     return recorder.finish(out)
 
 
-def trace_uneven(module: nn.Module, example: Tensor) -> Trace:
+def trace_uneven(module: nn.Module, example: Tensor) -> PaddingTrace:
     """Find every uneven call of `module` on `example` (batch, channels, height, width).
 
     Names are dotted paths of the innermost module whose forward was running. Raises `InputError`

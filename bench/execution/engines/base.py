@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from ..recorder import Clerk
+from ..recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -84,7 +84,7 @@ class Engine(Protocol):
 
 
 @dataclass
-class Book:
+class RunLedger:
     """What becomes of the jobs of a run; `report` takes the events."""
 
     store: Store
@@ -117,14 +117,14 @@ class Book:
             return
         chosen = self.settings
         images = open_images(chosen.images, chosen.count, chosen.seed)
-        clerk = Clerk(job, chosen, images, device)
+        clerk = Recorder(job, chosen, images, device)
         for cell in job.cells:
             self.store.put(clerk.broken(cell, failure))
             self.kept(device, job, cell.key, "failed")
 
 
 @dataclass(frozen=True)
-class Means:
+class EngineContext:
     """What an engine needs to make workers; `toolkit` is a function of an importable module."""
 
     toolkit: Callable[[], Toolkit]

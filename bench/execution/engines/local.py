@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 from ...output.files import StoreError
 from ...records.record import TRACE_LINES, Failure
 from .base import Event
-from .worker import Finished, Kept, Order, Stage, StoreBroken, work
+from .worker import JobFinished, RecordWritten, Stage, StoreBroken, WorkerSetup, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
 
     from ..plan import Job
-    from .base import Book, Means
+    from .base import EngineContext, RunLedger
 
 
 STARTUP_S = 120.0
@@ -42,10 +42,10 @@ EXIT_S = 10.0
 """How long a worker that closed its pipe may take to end, so that its exit code is known."""
 
 
-class Slot:
+class DeviceSlot:
     """One device, its worker process, and the job that the worker has."""
 
-    def __init__(self, device: str, start: Callable[[Slot], tuple[Any, Connection]]) -> None:
+    def __init__(self, device: str, start: Callable[[DeviceSlot], tuple[Any, Connection]]) -> None:
         self.device = device
         self.job: Job | None = None
         self.last_reference = ""
@@ -93,7 +93,7 @@ class Slot:
 class LocalEngine:
     """The workers of one run on this machine; `book` is told what becomes of their jobs."""
 
-    def __init__(self, means: Means, book: Book) -> None:
+    def __init__(self, means: EngineContext, book: RunLedger) -> None:
         self._means = means
         self._options = means.options
         self._book = book
@@ -101,7 +101,7 @@ class LocalEngine:
         self._started = 0
         self._context = multiprocessing.get_context("spawn")
         devices = self._options.devices * self._options.workers
-        self._slots = [Slot(device, self._start) for device in devices]
+        self._slots = [DeviceSlot(device, self._start) for device in devices]
         self._queue: deque[Job] = deque()
 
     def work_off(self, jobs: Sequence[Job]) -> None:
@@ -122,11 +122,11 @@ class LocalEngine:
             slot.end()
         self._logs.cleanup()
 
-    def _start(self, slot: Slot) -> tuple[Any, Connection]:
+    def _start(self, slot: DeviceSlot) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
         self._started += 1
         slot.log = Path(self._logs.name) / f"{self._started}.log"
-        order = Order(
+        order = WorkerSetup(
             self._means.toolkit,
             self._means.settings,
             slot.device,
@@ -148,7 +148,7 @@ class LocalEngine:
             return None
         return max(1, (os.cpu_count() or 1) // len(self._slots))
 
-    def _dispatch(self, slot: Slot) -> None:
+    def _dispatch(self, slot: DeviceSlot) -> None:
         """Give the slot a job: of the model it has open, else of one that no other has open."""
         others = {s.last_reference for s in self._slots if s is not slot and s.job is not None}
         same = (job for job in self._queue if job.reference == slot.last_reference)
@@ -158,7 +158,7 @@ class LocalEngine:
         self._book.report(Event("begin", slot.device, job))
         slot.give(job, self._options.time_limit_s)
 
-    def _listen(self, busy: Sequence[Slot]) -> None:
+    def _listen(self, busy: Sequence[DeviceSlot]) -> None:
         """Take what the workers say, until one says something or passes its time limit."""
         wait_s = max(0.0, min(slot.deadline for slot in busy) - time.monotonic())
         timeout = None if wait_s == float("inf") else wait_s
@@ -172,7 +172,7 @@ class LocalEngine:
                 text = f"took longer than the time limit of {limit:g} s, while {slot.stage.name}"
                 self._lost(slot, Failure(kind="time limit", message=text))
 
-    def _hear(self, slot: Slot) -> None:
+    def _hear(self, slot: DeviceSlot) -> None:
         try:
             message = slot.pipe.recv() if slot.pipe else None
         except (EOFError, OSError):
@@ -182,23 +182,23 @@ class LocalEngine:
             return
         if isinstance(message, Stage):
             self._advance(slot, message)
-        elif isinstance(message, Kept):
+        elif isinstance(message, RecordWritten):
             slot.left.discard(message.key)
             if slot.job is not None:
                 self._book.kept(slot.device, slot.job, message.key, message.status)
-        elif isinstance(message, Finished):
+        elif isinstance(message, JobFinished):
             slot.job = None
         elif isinstance(message, StoreBroken):
             raise StoreError(message.message)
 
-    def _advance(self, slot: Slot, stage: Stage) -> None:
+    def _advance(self, slot: DeviceSlot, stage: Stage) -> None:
         if slot.stage.name == "starting":
             slot.arm(self._options.time_limit_s)
         slot.stage = stage
         if slot.job is not None:
             self._book.report(Event("stage", slot.device, slot.job, stage.name))
 
-    def _lost(self, slot: Slot, failure: Failure) -> None:
+    def _lost(self, slot: DeviceSlot, failure: Failure) -> None:
         """Record the cells that were at risk as failed; the rest of the job is tried again."""
         job = slot.job
         if job is None:

@@ -17,14 +17,14 @@ from ....adapters.errors import InputError
 from ...output.files import StoreError
 from ...records.record import Failure
 from ...records.store import Store
-from .base import Book, Event, Summary
+from .base import Event, RunLedger, Summary
 from .local import LocalEngine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..plan import Job
-    from .base import Means
+    from .base import EngineContext
 
 
 RESTARTS = 3
@@ -39,13 +39,15 @@ Outcome = list[tuple[str, str]]
 """Keys of the records that a crew made, and their statuses."""
 
 
-class Crew:
+class MeasuringActor:
     """Measures jobs on one device of one node; the body of a Ray actor."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: EngineContext) -> None:
         self._store = Store(means.folder)
         self._outcome: Outcome = []
-        self._book = Book(self._store, means.settings, Summary(), self._note, means.options.retries)
+        self._book = RunLedger(
+            self._store, means.settings, Summary(), self._note, means.options.retries
+        )
         self._engine = LocalEngine(means, self._book)
 
     def _note(self, event: Event) -> None:
@@ -69,7 +71,7 @@ class Crew:
 class RayEngine:
     """Crews all over a Ray cluster, and their jobs; `book` is told what becomes of them."""
 
-    def __init__(self, means: Means, book: Book) -> None:
+    def __init__(self, means: EngineContext, book: RunLedger) -> None:
         self._ray = connect(means.options.address)
         self._means = means
         self._book = book
@@ -120,7 +122,9 @@ class RayEngine:
         means = replace(
             self._means, options=replace(options, devices=(device,), workers=1, engine="local")
         )
-        crew = self._ray.remote(Crew).options(**self._needs(), max_restarts=0).remote(means)
+        crew = (
+            self._ray.remote(MeasuringActor).options(**self._needs(), max_restarts=0).remote(means)
+        )
         self._crews[crew.ready.remote()] = crew
 
     def _hear(self, answer: Any) -> None:

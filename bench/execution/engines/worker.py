@@ -40,7 +40,7 @@ MEMORY_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Order:
+class WorkerSetup:
     """What a worker needs to know once; `log` takes everything its process prints."""
 
     toolkit: Callable[[], Toolkit]
@@ -64,7 +64,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Kept:
+class RecordWritten:
     """A record was written."""
 
     key: str
@@ -72,7 +72,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Finished:
+class JobFinished:
     """The job is done; the next may come."""
 
 
@@ -83,10 +83,10 @@ class StoreBroken:
     message: str
 
 
-Message = Stage | Kept | Finished | StoreBroken
+Message = Stage | RecordWritten | JobFinished | StoreBroken
 
 
-def work(pipe: Connection, order: Order) -> None:
+def work(pipe: Connection, order: WorkerSetup) -> None:
     """Measure the jobs that come through `pipe` until it closes; the body of a worker process."""
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
@@ -104,7 +104,7 @@ def work(pipe: Connection, order: Order) -> None:
 
     def keep(record: Record) -> None:
         store.put(record)
-        pipe.send(Kept(record.key, record.status))
+        pipe.send(RecordWritten(record.key, record.status))
 
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
@@ -156,7 +156,7 @@ def _serve(pipe: Connection, bench: Workbench, job: Job, keep: Callable[[Record]
     except StoreError as error:
         pipe.send(StoreBroken(str(error)))
     else:
-        pipe.send(Finished())
+        pipe.send(JobFinished())
 
 
 def _tell_stage(pipe: Connection, name: str, cells: Sequence[Cell]) -> None:

@@ -43,7 +43,7 @@ class Joined:
     note: str
 
 
-def join(path: Path, records: Sequence[Record]) -> Joined:
+def join_table(path: Path, records: Sequence[Record]) -> Joined:
     """Numbers of the table at `path` for the models that `records` are of, one record a model.
 
     Raises `InputError` when the file has no column `model`, no column of numbers, or none of the

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...figures.canvas import SIGNED_COLOURS
 from ...figures.maps import LOOKS, Look, scaled, tiled
-from ...output.damaged import BROKEN, kept
+from ...output.damaged import BROKEN, try_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,16 +52,16 @@ SAMPLED = 48
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedMap:
     """A map in bytes, row by row, and what the page must know to draw it."""
 
     data: bytes
     facts: dict[str, Any]
 
 
-def pack_maps(records: Iterable[Record], level: int | None) -> list[Packed]:
+def pack_maps(records: Iterable[Record], level: int | None) -> list[PackedMap]:
     """The maps of one model variant, suite by suite; maps that cannot be read are left out."""
-    found: list[Packed] = []
+    found: list[PackedMap] = []
     for record in records if level != 0 else ():
         if level is not None and any(p.facts["name"] in WHOLE for p in found):
             continue
@@ -69,8 +69,8 @@ def pack_maps(records: Iterable[Record], level: int | None) -> list[Packed]:
     return found
 
 
-def _of_record(record: Record, level: int | None) -> list[Packed]:
-    maps = read_maps(record)
+def _of_record(record: Record, level: int | None) -> list[PackedMap]:
+    maps = record_maps(record)
     wanted = maps if level is None else [n for n in (*WHOLE, *PROFILES) if n in maps]
     made = [_pack(record, name, np.asarray(maps[name]), level) for name in wanted]
     order = {name: place for place, name in enumerate((*WHOLE, *PROFILES))}
@@ -78,7 +78,7 @@ def _of_record(record: Record, level: int | None) -> list[Packed]:
     return sorted(kept, key=lambda one: order.get(one.facts["name"], len(order)))
 
 
-def read_maps(record: Record) -> dict[str, np.ndarray[Any, Any]]:
+def record_maps(record: Record) -> dict[str, np.ndarray[Any, Any]]:
     """The maps of a record, which are not kept in memory; none where they cannot be read."""
     try:
         maps = dict(record.maps)
@@ -90,7 +90,7 @@ def read_maps(record: Record) -> dict[str, np.ndarray[Any, Any]]:
 
 def _pack(
     record: Record, name: str, values: np.ndarray[Any, Any], level: int | None
-) -> Packed | None:
+) -> PackedMap | None:
     flat = tiled(values)
     if flat is None:
         return None
@@ -110,9 +110,9 @@ def _pack(
         "mean": look.scale == "mean" and bool(flat.min() >= 0),
         "axes": [a.format(rows=flat.shape[0], columns=flat.shape[1]) for a in look.axes],
         "what": look.what or name,
-        "cell": kept(_cell, record) if look.cells else None,
+        "cell": try_or_none(_cell, record) if look.cells else None,
     }
-    return Packed(quantised(scale.shown, scale.low, scale.high), facts)
+    return PackedMap(quantised(scale.shown, scale.low, scale.high), facts)
 
 
 def _cell(record: Record) -> list[int] | None:
@@ -160,7 +160,7 @@ def thumbs(records: Iterable[Record]) -> list[tuple[bytes, list[Any]]]:
     for record in sorted(records, key=lambda r: r.suite not in MEASURED):
         if len(found) == 2:
             break
-        maps = read_maps(record)
+        maps = record_maps(record)
         for kind, names in (("whole", WHOLE), ("profile", PROFILES)):
             name = next((n for n in names if n in maps), None)
             thumb = _thumb(maps[name]) if name and kind not in found else None

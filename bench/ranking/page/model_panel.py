@@ -14,10 +14,10 @@ from ...model_report.finding import sentences
 from ...model_report.provenance import provenance
 from ...model_report.report import QUESTIONS, TOPICS, findings
 from ...model_report.tables import label
-from ...output.damaged import kept
+from ...output.damaged import try_or_none
 from ...output.layout import Literal
 from ...output.text import clean
-from ...records.record import plain
+from ...records.record import to_json_value
 from .blocks import grouped, packed
 from .maps import SAMPLED, pack_maps
 
@@ -129,7 +129,7 @@ def _sentences(finding: Any) -> list[str]:
 def _culprits(records: Sequence[Record]) -> list[list[Any]]:
     """Name, kernel and reduction of imbalance of the strided layers at fault, the worst first."""
     rows = [row for r in records for row in r.tables.get("culprits", [])]
-    return [one for row in rows[:MOST_CULPRITS] if (one := kept(_culprit, row)) is not None]
+    return [one for row in rows[:MOST_CULPRITS] if (one := try_or_none(_culprit, row)) is not None]
 
 
 def _culprit(row: Mapping[str, Any]) -> list[Any]:
@@ -153,7 +153,7 @@ def _why(record: Record) -> str:
 
 def _provenance(variants: Variants, suites: Mapping[str, Suite]) -> dict[str, Any]:
     """Facts in sentences, and the command that makes the records again."""
-    blocks = kept(provenance, [r for held in variants.values() for r in held], suites) or []
+    blocks = try_or_none(provenance, [r for held in variants.values() for r in held], suites) or []
     return {
         "facts": [clean(block, 1200) for block in blocks if isinstance(block, str)][:-1],
         "command": next((clean(b.text, 4000) for b in blocks if isinstance(b, Literal)), None),
@@ -165,7 +165,7 @@ def _json(content: Any) -> bytes:
     try:
         return _strict(content)
     except ValueError:
-        return _strict(plain(content))
+        return _strict(to_json_value(content))
 
 
 def _strict(content: Any) -> bytes:

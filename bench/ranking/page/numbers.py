@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from ....suites.deadpixel import NOT_SIMPLY_BETTER
 from ...output.text import clean
 from ...records.selection import why_missing
-from ...statistics.difference import difference
+from ...statistics.difference import metric_difference
 from ..tables import MAIN, caption
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ...records.record import Record
-    from ..board import Board, Row
+    from ..board import Board, BoardRow
     from .join import Joined
 
 
@@ -75,7 +75,7 @@ def variants(board: Board) -> list[dict[str, list[Record]]]:
     ]
 
 
-def stand_ins(board: Board) -> list[Record]:
+def representative_records(board: Board) -> list[Record]:
     """One record of each model, the one that says most of it, in the page's order."""
     return [_best(rows.values()) for rows in _grid(board).values()]
 
@@ -94,13 +94,13 @@ class _Reasons:
         return self._places[text]
 
 
-def _grid(board: Board) -> dict[str, dict[str, Row]]:
+def _grid(board: Board) -> dict[str, dict[str, BoardRow]]:
     """Rows by model and kernel padding; models in the order of their untreated rows, then others.
 
     A page has a line for each model, so its order is that of the models as they are.
     """
     first = sorted(board.rows, key=lambda row: row.fill != "none")
-    grid: dict[str, dict[str, Row]] = {}
+    grid: dict[str, dict[str, BoardRow]] = {}
     for row in first:
         grid.setdefault(row.model, {})[row.fill] = row
     return grid
@@ -123,7 +123,7 @@ def _metric(board: Board, column: str) -> dict[str, Any]:
     }
 
 
-def _models(grid: dict[str, dict[str, Row]]) -> dict[str, list[Any]]:
+def _models(grid: dict[str, dict[str, BoardRow]]) -> dict[str, list[Any]]:
     references = list(grid)
     best = [_best(rows.values()) for rows in grid.values()]
     return {
@@ -135,7 +135,7 @@ def _models(grid: dict[str, dict[str, Row]]) -> dict[str, list[Any]]:
     }
 
 
-def _best(rows: Iterable[Row]) -> Record:
+def _best(rows: Iterable[BoardRow]) -> Record:
     """The record that says most of its model."""
     records = [record for row in rows for record in row.records.values()]
     return next((r for r in records if r.model.spec), records[0])
@@ -180,7 +180,7 @@ def _weights(record: Record) -> str:
     return clean(source.get("weights") or source.get("file") or "", 80)
 
 
-def _untouched(grid: dict[str, dict[str, Row]], fill: str) -> list[int]:
+def _untouched(grid: dict[str, dict[str, BoardRow]], fill: str) -> list[int]:
     """Places of the models in which the kernel padding found nothing to grow."""
     return [
         place
@@ -193,7 +193,7 @@ def _untouched(grid: dict[str, dict[str, Row]], fill: str) -> list[int]:
 
 
 def _numbers(
-    board: Board, grid: dict[str, dict[str, Row]], column: str, fill: str, reasons: _Reasons
+    board: Board, grid: dict[str, dict[str, BoardRow]], column: str, fill: str, reasons: _Reasons
 ) -> dict[str, Any]:
     """One column of one kernel padding: values, intervals, ranks, reasons, and the change."""
     held = [rows.get(fill) for rows in grid.values()]
@@ -213,18 +213,18 @@ def _numbers(
     return found if fill == "none" else {**found, **_changes(grid, column, fill)}
 
 
-def _value(row: Row | None, column: str) -> tuple[float | None, float | None, float | None]:
+def _value(row: BoardRow | None, column: str) -> tuple[float | None, float | None, float | None]:
     record, metric = row.find(column) if row else (None, "")
     held = record.metrics.get(metric) if record else None
     return (held.value, held.low, held.high) if held else (None, None, None)
 
 
-def _why(row: Row, column: str) -> str | None:
+def _why(row: BoardRow, column: str) -> str | None:
     record, metric = row.find(column)
     return why_missing(record, metric)
 
 
-def _changes(grid: dict[str, dict[str, Row]], column: str, fill: str) -> dict[str, Any]:
+def _changes(grid: dict[str, dict[str, BoardRow]], column: str, fill: str) -> dict[str, Any]:
     """Treated less untreated, with its interval."""
     found = [_change(rows.get(fill), rows.get("none"), column) for rows in grid.values()]
     return {
@@ -234,14 +234,14 @@ def _changes(grid: dict[str, dict[str, Row]], column: str, fill: str) -> dict[st
     }
 
 
-def _change(treated: Row | None, untreated: Row | None, column: str) -> Any:
+def _change(treated: BoardRow | None, untreated: BoardRow | None, column: str) -> Any:
     if treated is None or untreated is None:
         return None
     (after, metric), (before, _) = treated.find(column), untreated.find(column)
-    return difference(after, before, metric) if after and before else None
+    return metric_difference(after, before, metric) if after and before else None
 
 
-def _costs(grid: dict[str, dict[str, Row]]) -> dict[str, dict[str, Any]]:
+def _costs(grid: dict[str, dict[str, BoardRow]]) -> dict[str, dict[str, Any]]:
     """What measuring the untreated variant cost, where anything is known of it."""
     rows = [held.get("none") or next(iter(held.values())) for held in grid.values()]
     found = {
@@ -251,7 +251,7 @@ def _costs(grid: dict[str, dict[str, Row]]) -> dict[str, dict[str, Any]]:
     return {name: cost for name, cost in found.items() if any(cost["v"])}
 
 
-def _cost(row: Row, field: str) -> float | None:
+def _cost(row: BoardRow, field: str) -> float | None:
     """Seconds add up over the suites; gradients are shared by them, and memory is a peak."""
     values = [v for r in row.records.values() if _known(v := getattr(r.timing, field))]
     if not values:

@@ -9,17 +9,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..compact import narrow, uniform, widen
+from ..compact import compress, uniform, widen
 from ..rule_table import field_of, is_weight, rule, with_field
-from .sliding import Windows, channel_by_channel, conv_windows, convolve, in_variant, pad_taps, pair
+from .sliding import (
+    Windows,
+    axis_pair,
+    channel_by_channel,
+    conv_windows,
+    convolve,
+    in_variant,
+    pad_taps,
+)
 
 if TYPE_CHECKING:
-    from ..trace import Trace
+    from ..trace import EnergyTrace
 
 
 @rule("conv2d")
 def _conv2d(
-    trace: Trace,
+    trace: EnergyTrace,
     input: Tensor,  # noqa: A002 - torch's name
     weight: Tensor,
     bias: Any = None,
@@ -45,14 +53,14 @@ def _conv2d(
 
 def group_mean(x: Tensor, groups: int) -> Tensor:
     """Mean over the channels of each group: (batch, 1 or groups, height, width)."""
-    x = narrow(x, [1])
+    x = compress(x, [1])
     if x.shape[1] == 1 or groups == 1:
         return x.mean(1, keepdim=True) if x.shape[1] > 1 else x
     grouped: Tensor = torch.unflatten(x, 1, (groups, -1))
     return grouped.mean(2)
 
 
-def _kernel(trace: Trace, weight: Tensor, groups: int) -> Tensor:
+def _kernel(trace: EnergyTrace, weight: Tensor, groups: int) -> Tensor:
     """Energy of the taps: (1 or groups, kernel height, kernel width).
 
     The sum is 1 for random weights that were not padded.
@@ -78,7 +86,7 @@ def _fixed(weight: Tensor, groups: int) -> Tensor:
     return taps.reshape(groups, -1, *taps.shape[1:]).mean(1)
 
 
-def _alike(trace: Trace, weight: Tensor, total: float = 1) -> Tensor:
+def _alike(trace: EnergyTrace, weight: Tensor, total: float = 1) -> Tensor:
     """Taps (1, 1, *kernel) of equal energies that sum to `total`; each 1 where paths count."""
     taps = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64)
     return taps if trace.paths else taps * total / taps.numel()
@@ -93,7 +101,7 @@ def _spread(x: Tensor, channels: int) -> Tensor:
     return x.repeat_interleave(each, 1) if each > 1 else x
 
 
-def _slide(trace: Trace, x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:
+def _slide(trace: EnergyTrace, x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:
     """Slide `kernel` over x (batch, groups, height, width), padded in the variant that asks."""
     out = convolve(x, windows, kernel)
     size = (out.shape[-2], out.shape[-1])
@@ -107,7 +115,7 @@ def _slide(trace: Trace, x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:
 
 @rule("conv1d", "conv3d")
 def _conv_any(
-    trace: Trace,
+    trace: EnergyTrace,
     input: Tensor,  # noqa: A002 - torch's name
     weight: Tensor,
     bias: Any = None,
@@ -130,7 +138,7 @@ def _conv_any(
 
 @rule("conv_transpose2d")
 def _conv_transpose2d(
-    trace: Trace,
+    trace: EnergyTrace,
     input: Tensor,  # noqa: A002 - torch's name
     weight: Tensor,
     bias: Any = None,
@@ -142,7 +150,7 @@ def _conv_transpose2d(
 ) -> Tensor:
     """Each output is reached by kernel / stride^2 taps on average: those make its fan-in."""
     del bias
-    kernel = _alike(trace, weight, math.prod(pair(stride)))
+    kernel = _alike(trace, weight, math.prod(axis_pair(stride)))
 
     def slide(x: Tensor) -> Tensor:
         return F.conv_transpose2d(x, kernel, None, stride, padding, output_padding, 1, dilation)
@@ -150,6 +158,6 @@ def _conv_transpose2d(
     out = channel_by_channel(slide, group_mean(input, groups))
     out = _spread(out, weight.shape[1] * groups)
     found = field_of(input)
-    reach = (max(weight.shape[2:]) / max(pair(stride)) - 1) / 2
+    reach = (max(weight.shape[2:]) / max(axis_pair(stride)) - 1) / 2
     grid = (out.shape[-2], out.shape[-1])
     return with_field(out, found.resized(grid, max(0.0, reach)) if found else None)

@@ -7,21 +7,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..compact import alias, narrow, pointwise, uniform, widen
-from ..mean_pool_mixes import scaled_mix, together, with_mix
-from ..rule_table import constant, everywhere, is_energy, rectified, rule, share_of, with_share
+from ..compact import alias, compress, pointwise, uniform, widen
+from ..mean_pool_mixes import add_mixes, scaled_mix, with_mix
+from ..rule_table import (
+    constant_amplitude,
+    everywhere,
+    is_energy,
+    rectified,
+    rule,
+    share_of,
+    with_share,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..trace import Trace
+    from ..trace import EnergyTrace
 
 
 @rule(
     *("relu", "relu6", "silu", "gelu", "hardswish", "leaky_relu", "rrelu", "mish", "elu"),
     *("selu", "celu", "prelu", "softplus", "threshold"),
 )
-def _rectifier(trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _rectifier(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """Half of the energy passes; what is constant over the map grows."""
     if trace.paths:
         return x
@@ -31,7 +39,7 @@ def _rectifier(trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 @rule("tanh", "hardtanh", "softsign", "hardshrink", "softshrink")
-def _squash(trace: Trace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
+def _squash(trace: EnergyTrace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
     """Odd functions keep what is constant; a hard tanh from 0 up is a ReLU."""
     low = bounds[0] if bounds else named.get("min_val", -1)
     if low == 0:
@@ -40,26 +48,26 @@ def _squash(trace: Trace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
 
 
 @rule("clamp", "clip", "clamp_min", "clamp_max")
-def _clamp(trace: Trace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
+def _clamp(trace: EnergyTrace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
     """A clamp at 0 is a ReLU; a clamp far out, as in a guard, changes nothing."""
     low = bounds[0] if bounds else named.get("min")
     return _rectifier(trace, x) if low is not None and low == 0 else x
 
 
 @rule("sigmoid", "hardsigmoid")
-def _gate(_trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return constant(x, 0.5)
+def _gate(_trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return constant_amplitude(x, 0.5)
 
 
 @rule("glu")
-def _glu(trace: Trace, x: Tensor, dim: int = -1) -> Tensor:
+def _glu(trace: EnergyTrace, x: Tensor, dim: int = -1) -> Tensor:
     first, second = x.chunk(2, dim)
     return mul(trace, first, _gate(trace, second))
 
 
 @rule("softmax", "log_softmax")
-def _softmax(_trace: Trace, x: Tensor, dim: int | None = None, *_: Any, **__: Any) -> Tensor:
-    return everywhere(constant(x, 1 / x.shape[-1 if dim is None else dim]), x)
+def _softmax(_trace: EnergyTrace, x: Tensor, dim: int | None = None, *_: Any, **__: Any) -> Tensor:
+    return everywhere(constant_amplitude(x, 1 / x.shape[-1 if dim is None else dim]), x)
 
 
 @rule(
@@ -91,20 +99,20 @@ def _softmax(_trace: Trace, x: Tensor, dim: int | None = None, *_: Any, **__: An
     "expm1",
     "log1p",
 )
-def _identity(_trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _identity(_trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
 
 
 @rule("clone")
-def _clone(_trace: Trace, x: Tensor, **_: Any) -> Tensor:
+def _clone(_trace: EnergyTrace, x: Tensor, **_: Any) -> Tensor:
     return alias(x)
 
 
 @rule("add", "iadd", "radd")
-def add(trace: Trace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
+def add(trace: EnergyTrace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
     """Energies of independent terms add; constants vanish."""
     if is_energy(a) and is_energy(b):
-        joint = None if trace.paths else together(a, b, alpha)
+        joint = None if trace.paths else add_mixes(a, b, alpha)
         if joint is not None:
             return joint
         if alpha != 1:
@@ -117,22 +125,22 @@ def add(trace: Trace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
 
 
 @rule("sub", "isub", "subtract")
-def _sub(trace: Trace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
+def _sub(trace: EnergyTrace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
     return add(trace, a, b, alpha=-alpha)
 
 
 @rule("rsub")
-def _rsub(trace: Trace, a: Any, b: Any, **_: Any) -> Tensor:
+def _rsub(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
     return _sub(trace, b, a)
 
 
 def widen_like(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Broadcast `x` to `shape`."""
-    return x if x.shape == tuple(shape) else widen(narrow(x), shape)
+    return x if x.shape == tuple(shape) else widen(compress(x), shape)
 
 
 @rule("mul", "imul", "rmul", "multiply")
-def mul(trace: Trace, a: Any, b: Any, **_: Any) -> Tensor:
+def mul(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
     """The product rule does the rest: d(ab) = b da + a db, in energies."""
     if is_energy(a) and is_energy(b):
         return pointwise(torch.add if trace.paths else torch.mul, a, b)
@@ -142,7 +150,7 @@ def mul(trace: Trace, a: Any, b: Any, **_: Any) -> Tensor:
         out = pointwise(lambda e: e * factor, energy)
         return out if trace.paths else with_mix(out, scaled_mix(energy, other))
     out = _scaled(energy, other, uniform(trace.coefficient(uniform_source(other))))
-    known = None if other.is_meta or trace.paths else uniform(narrow(other))
+    known = None if other.is_meta or trace.paths else uniform(compress(other))
     if known is None or known.numel() > 1 or out.shape != energy.shape:
         return out
     return with_mix(out, scaled_mix(energy, float(known)))
@@ -150,30 +158,30 @@ def mul(trace: Trace, a: Any, b: Any, **_: Any) -> Tensor:
 
 def uniform_source(constant: Tensor) -> Tensor:
     """Narrow a constant before anything is computed with it."""
-    return constant if constant.is_meta else narrow(constant)
+    return constant if constant.is_meta else compress(constant)
 
 
 def _scaled(energy: Tensor, constant: Tensor, factor: Tensor) -> Tensor:
     """Multiply by `factor`, the narrow form of something of the shape of `constant`."""
     shape = torch.broadcast_shapes(energy.shape, constant.shape)
-    return widen(narrow(energy) * factor, shape)
+    return widen(compress(energy) * factor, shape)
 
 
 @rule("div", "idiv", "truediv", "itruediv", "true_divide", "divide", "rdiv", "rtruediv")
-def _div(trace: Trace, a: Any, b: Any, **_: Any) -> Tensor:
+def _div(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
     if is_energy(b):
         if is_energy(a):
             return (
                 a if trace.paths else pointwise(lambda e, d: e / d.detach().clamp(min=1e-30), a, b)
             )
-        return constant(b, 1.0)
+        return constant_amplitude(b, 1.0)
     if not isinstance(b, Tensor):
         return mul(trace, a, 1 / b)
     return _scaled(a, b, 1 / uniform(trace.coefficient(uniform_source(b))))
 
 
 @rule("addcmul")
-def _addcmul(trace: Trace, x: Any, a: Any, b: Any, *, value: float = 1) -> Tensor:
+def _addcmul(trace: EnergyTrace, x: Any, a: Any, b: Any, *, value: float = 1) -> Tensor:
     product = mul(trace, a, b) if is_energy(a) or is_energy(b) else a * b
     if is_energy(product):
         product = mul(trace, product, value)
@@ -181,31 +189,31 @@ def _addcmul(trace: Trace, x: Any, a: Any, b: Any, *, value: float = 1) -> Tenso
 
 
 @rule("lerp")
-def _lerp(trace: Trace, a: Any, b: Any, weight: Any) -> Tensor:
+def _lerp(trace: EnergyTrace, a: Any, b: Any, weight: Any) -> Tensor:
     terms = [(a, 1 - weight), (b, weight)]
     kept = [mul(trace, t, w) for t, w in terms if is_energy(t)]
     return kept[0] if len(kept) == 1 else add(trace, *kept)
 
 
 @rule("maximum", "minimum", "fmax", "fmin")
-def extreme(trace: Trace, a: Any, b: Any) -> Tensor:
+def maximum_rule(trace: EnergyTrace, a: Any, b: Any) -> Tensor:
     """Each of two entries is the larger in half of the cases."""
     both = add(trace, a, b)
     return both if trace.paths else pointwise(lambda e: e / 2, both)
 
 
 @rule("masked_fill")
-def _masked_fill(_trace: Trace, x: Tensor, mask: Tensor, value: Any) -> Tensor:
+def _masked_fill(_trace: EnergyTrace, x: Tensor, mask: Tensor, value: Any) -> Tensor:
     del value
     return x.masked_fill(mask, 0.0) if x.numel() < 1 << 22 else x
 
 
 @rule("where")
-def _where(trace: Trace, condition: Tensor, a: Any, b: Any) -> Tensor:
+def _where(trace: EnergyTrace, condition: Tensor, a: Any, b: Any) -> Tensor:
     first, second = (v if is_energy(v) else _energy(trace, v) for v in (a, b))
     return torch.where(condition, first, second)
 
 
-def _energy(trace: Trace, constant: Any) -> Any:
+def _energy(trace: EnergyTrace, constant: Any) -> Any:
     """Let a constant join energies: tokens of its own, which no pixel reaches."""
     return trace.coefficient(constant)

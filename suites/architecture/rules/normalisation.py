@@ -9,61 +9,69 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..compact import equal_axes, narrow, pointwise, widen
+from ..compact import compress, equal_axes, pointwise, widen
 from ..mean_pool_mixes import scaled_mix, with_mix
-from ..rule_table import constant, field_of, is_energy, rule, share_of, with_field, with_share
-from .elementwise import extreme
+from ..rule_table import (
+    constant_amplitude,
+    field_of,
+    is_energy,
+    rule,
+    share_of,
+    with_field,
+    with_share,
+)
+from .elementwise import maximum_rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..trace import Trace
+    from ..trace import EnergyTrace
 
 
 @rule("pow", "ipow", "square", "float_power")
-def _power(trace: Trace, x: Any, exponent: Any = 2) -> Tensor:
+def _power(trace: EnergyTrace, x: Any, exponent: Any = 2) -> Tensor:
     """A square is taken for a statistic: the energy, as a constant. Other powers pass."""
     if not is_energy(x):
-        return constant(exponent, 1.0)
+        return constant_amplitude(exponent, 1.0)
     return statistic(trace, x) if not isinstance(exponent, Tensor) and exponent == 2 else x
 
 
 @rule("sqrt", "rsqrt", "reciprocal")
-def _root(trace: Trace, x: Tensor) -> Tensor:
+def _root(trace: EnergyTrace, x: Tensor) -> Tensor:
     return statistic(trace, x)
 
 
-def statistic(trace: Trace, x: Tensor) -> Tensor:
+def statistic(trace: EnergyTrace, x: Tensor) -> Tensor:
     """Take the energy as a constant."""
     if trace.paths:
-        return constant(x, 1.0)
-    return widen(narrow(x).detach(), x.shape)
+        return constant_amplitude(x, 1.0)
+    return widen(compress(x).detach(), x.shape)
 
 
 @rule("var")
 def _var(
-    trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
+    trace: EnergyTrace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
 ) -> Tensor:
     return average(statistic(trace, x), axes_of(x, dim), keepdim=keepdim)
 
 
 @rule("std")
 def _std(
-    trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
+    trace: EnergyTrace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
 ) -> Tensor:
     return _var(trace, x, dim, keepdim=keepdim).sqrt()
 
 
 @rule("var_mean")
 def _var_mean(
-    trace: Trace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
+    trace: EnergyTrace, x: Tensor, dim: Any = None, *_: Any, keepdim: bool = False, **__: Any
 ) -> Any:
     return _var(trace, x, dim, keepdim=keepdim), _mean(trace, x, dim, keepdim)
 
 
 @rule("norm", "linalg_norm", "linalg_vector_norm", "vector_norm")
 def _norm(
-    trace: Trace, x: Tensor, *args: Any, dim: Any = None, keepdim: bool = False, **_: Any
+    trace: EnergyTrace, x: Tensor, *args: Any, dim: Any = None, keepdim: bool = False, **_: Any
 ) -> Tensor:
     """The root of the summed energies, a constant."""
     axes = axes_of(x, args[1] if len(args) > 1 else dim)
@@ -73,18 +81,20 @@ def _norm(
 
 
 @rule("normalize")
-def _normalize(trace: Trace, x: Tensor, p: float = 2.0, dim: int = 1, *_: Any, **__: Any) -> Tensor:
+def _normalize(
+    trace: EnergyTrace, x: Tensor, p: float = 2.0, dim: int = 1, *_: Any, **__: Any
+) -> Tensor:
     del p
     return _normed(trace, x, (dim,), scale=1 / x.shape[dim])
 
 
 @rule("layer_norm", "rms_norm")
-def _layer_norm(trace: Trace, x: Tensor, shape: Sequence[int], *_: Any, **__: Any) -> Tensor:
+def _layer_norm(trace: EnergyTrace, x: Tensor, shape: Sequence[int], *_: Any, **__: Any) -> Tensor:
     return _normed(trace, x, range(x.ndim - len(shape), x.ndim))
 
 
 @rule("batch_norm", "instance_norm", "native_batch_norm")
-def _batch_norm(trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _batch_norm(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """Each channel over its map, by its variance: what is constant over the map is taken out.
 
     Entries of the batch are variants and stay apart.
@@ -105,20 +115,24 @@ def _batch_norm(trace: Trace, x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 @rule("group_norm")
-def _group_norm(trace: Trace, x: Tensor, groups: int, *_: Any, **__: Any) -> Tensor:
-    if narrow(x).shape[1] == 1 or groups == 1:
+def _group_norm(trace: EnergyTrace, x: Tensor, groups: int, *_: Any, **__: Any) -> Tensor:
+    if compress(x).shape[1] == 1 or groups == 1:
         return _normed(trace, x, range(1, x.ndim))
     split = x.unflatten(1, (groups, -1))
     return _normed(trace, split, range(2, split.ndim)).flatten(1, 2)
 
 
 def _normed(
-    trace: Trace, x: Tensor, axes: Sequence[int], scale: float = 1.0, slope: Tensor | None = None
+    trace: EnergyTrace,
+    x: Tensor,
+    axes: Sequence[int],
+    scale: float = 1.0,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """Divide by the detached mean energy over `axes`; `slope` multiplies the gradient alone."""
     if trace.paths:
         return x
-    small = narrow(x)
+    small = compress(x)
     mean = small.detach().mean(tuple(axes), keepdim=True).clamp(min=1e-30)
     out = small * (scale / mean)
     if slope is not None:
@@ -139,7 +153,7 @@ def axes_of(x: Tensor, dim: Any) -> tuple[int, ...]:
 def average(x: Tensor, axes: tuple[int, ...], *, keepdim: bool) -> Tensor:
     """Mean over `axes`, on the narrow tensor."""
     shape = [1 if d in axes else n for d, n in enumerate(x.shape)]
-    mean = narrow(x).mean(axes, keepdim=True)
+    mean = compress(x).mean(axes, keepdim=True)
     if keepdim:
         return widen(mean, shape)
     kept = [d for d in range(x.ndim) if d not in axes]
@@ -148,7 +162,9 @@ def average(x: Tensor, axes: tuple[int, ...], *, keepdim: bool) -> Tensor:
 
 
 @rule("mean")
-def _mean(trace: Trace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+def _mean(
+    trace: EnergyTrace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any
+) -> Tensor:
     """A mean over n independent entries has 1/n of their mean energy."""
     axes = axes_of(x, dim)
     count = math.prod(x.shape[a] for a in axes)
@@ -157,14 +173,18 @@ def _mean(trace: Trace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: 
 
 
 @rule("sum")
-def _sum(_trace: Trace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+def _sum(
+    _trace: EnergyTrace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any
+) -> Tensor:
     axes = axes_of(x, dim)
     count = math.prod(x.shape[a] for a in axes)
     return _pooled(x, axes, pointwise(lambda e: e * count, average(x, axes, keepdim=keepdim)))
 
 
 @rule("amax", "amin", "logsumexp")
-def _amax(trace: Trace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+def _amax(
+    trace: EnergyTrace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any
+) -> Tensor:
     """Each of n entries is the largest in 1/n of the cases."""
     if trace.paths:
         return _sum(trace, x, dim, keepdim)
@@ -173,9 +193,9 @@ def _amax(trace: Trace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: 
 
 
 @rule("max", "min")
-def _max(trace: Trace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
+def _max(trace: EnergyTrace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
     if isinstance(dim, Tensor):
-        return extreme(trace, x, dim)
+        return maximum_rule(trace, x, dim)
     values = _amax(trace, x, dim, keepdim)
     return values if dim is None else (values, torch.zeros(values.shape, dtype=torch.long))
 

@@ -11,17 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
-from ..compact import equal_axes, narrow, widen
+from ..compact import compress, equal_axes, widen
 from ..mean_pool_mixes import pooled_mix, with_mix
 from ..rule_table import field_of, rule, with_field
-from ..windows import Window
+from ..windows import LayerWindow
 from .sliding import (
     Windows,
+    axis_pair,
     box_filter,
     convolve,
     in_variant,
     next_multiple,
-    pair,
     pool_windows,
     reach,
     sum_windows,
@@ -30,12 +30,12 @@ from .sliding import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..trace import Trace
+    from ..trace import EnergyTrace
 
 
 @rule("max_pool2d", "max_pool2d_with_indices")
 def _max_pool2d(
-    trace: Trace,
+    trace: EnergyTrace,
     input: Tensor,  # noqa: A002 - torch's name
     kernel_size: Any,
     stride: Any = None,
@@ -54,7 +54,7 @@ def _max_pool2d(
 
 @rule("avg_pool2d")
 def _avg_pool2d(
-    trace: Trace,
+    trace: EnergyTrace,
     input: Tensor,  # noqa: A002 - torch's name
     kernel_size: Any,
     stride: Any = None,
@@ -65,7 +65,7 @@ def _avg_pool2d(
 ) -> Tensor:
     """Each unit is the mean of its window: its coefficients squared."""
     windows = pool_windows(kernel_size, stride, padding, 1, ceil_mode=ceil_mode)
-    whole = divisor_override or math.prod(pair(kernel_size))
+    whole = divisor_override or math.prod(axis_pair(kernel_size))
     fixed = divisor_override is not None or (count_include_pad and not ceil_mode)
 
     def weight(valid: Tensor) -> Tensor:
@@ -79,14 +79,14 @@ def _avg_pool2d(
 
 
 def _pool(
-    trace: Trace,
+    trace: EnergyTrace,
     x: Tensor,
     windows: Windows,
     kind: str,
     weight: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Sum over each window times `weight` of the number of its units that are no padding."""
-    small = narrow(x, [1])
+    small = compress(x, [1])
     size = tuple(w.size(n) for w, n in zip(windows, small.shape[-2:], strict=True))
 
     def pooled(part: Tensor, used: Windows) -> Tensor:
@@ -109,14 +109,14 @@ def _pool(
 
 
 @rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
-def _adaptive(trace: Trace, input: Tensor, output_size: Any, *_: Any, **__: Any) -> Tensor:  # noqa: A002
+def _adaptive(trace: EnergyTrace, input: Tensor, output_size: Any, *_: Any, **__: Any) -> Tensor:  # noqa: A002
     """Windows as even as they come; mean and maximum differ by one more window in energy."""
     sizes = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
     rows, columns = (
         n if n is not None else h for n, h in zip(sizes, input.shape[-2:], strict=True)
     )
     grid = (rows, columns)
-    small = narrow(input, [d for d in equal_axes(input) if d < input.ndim - 2])
+    small = compress(input, [d for d in equal_axes(input) if d < input.ndim - 2])
     out = F.adaptive_avg_pool2d(small, grid)
     shares = [_shares(h, n).to(out) for h, n in zip(input.shape[-2:], grid, strict=True)]
     window = shares[0][:, None] * shares[1]
@@ -125,7 +125,7 @@ def _adaptive(trace: Trace, input: Tensor, output_size: Any, *_: Any, **__: Any)
     if found is not None and grid == (1, 1) and found.grid != (1, 1):
         return with_field(out, replace(found, low=None, high=None, global_=True))
     windows = tuple(
-        Window(kernel=-(-h // n), stride=h // n)
+        LayerWindow(kernel=-(-h // n), stride=h // n)
         for h, n in zip(input.shape[-2:], grid, strict=True)
     )
     return trace.note("adaptive_pool2d", input, out, windows)  # type: ignore[arg-type]

@@ -9,25 +9,25 @@ import torch
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
-from ..compact import narrow, uniform, widen
+from ..compact import compress, uniform, widen
 from ..rule_table import everywhere, field_of, is_energy, is_weight, rule
 from .elementwise import add, widen_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..trace import Trace
+    from ..trace import EnergyTrace
 
 
 @rule("linear")
-def _linear(trace: Trace, x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
+def _linear(trace: EnergyTrace, x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
     del bias
     return _contract(trace, x, weight.shape[:-1])
 
 
-def _contract(_trace: Trace, x: Tensor, out: Sequence[int]) -> Tensor:
+def _contract(_trace: EnergyTrace, x: Tensor, out: Sequence[int]) -> Tensor:
     """Random weights over the last axis: the mean, for each of the new entries `out`."""
-    small = narrow(x)
+    small = compress(x)
     mean = small.mean(-1, keepdim=True) if small.shape[-1] > 1 else small
     mean = mean if len(out) else mean.squeeze(-1)
     result = widen(mean, (*x.shape[:-1], *out))
@@ -44,7 +44,7 @@ def _sums_units(x: Tensor, axis: int) -> bool:
 
 
 @rule("matmul", "bmm", "mm", "imatmul")
-def _matmul(trace: Trace, a: Tensor, b: Tensor) -> Tensor:
+def _matmul(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
     if a.ndim < 2 or b.ndim < 2:
         raise NotApplicableError("a product of vectors has no energy rule")
     if not is_energy(a):
@@ -52,23 +52,23 @@ def _matmul(trace: Trace, a: Tensor, b: Tensor) -> Tensor:
     if not is_energy(b):
         return _left(trace, b.mT, a.mT).mT
     product = _both(trace, a, b)
-    tokens = narrow(a).shape[-1] > 1 and _sums_units(a, -1)
+    tokens = compress(a).shape[-1] > 1 and _sums_units(a, -1)
     return everywhere(product, a, b) if tokens else product
 
 
 @rule("rmatmul")
-def _rmatmul(trace: Trace, a: Tensor, b: Tensor) -> Tensor:
+def _rmatmul(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
     return _matmul(trace, b, a)
 
 
-def _left(trace: Trace, constant: Tensor, x: Tensor) -> Tensor:
+def _left(trace: EnergyTrace, constant: Tensor, x: Tensor) -> Tensor:
     """`constant` (..., m, k) times the energy `x` (..., k, n)."""
     batch = torch.broadcast_shapes(constant.shape[:-2], x.shape[:-2])
     shape = (*batch, constant.shape[-2], x.shape[-1])
     if is_weight(constant):
         return widen_like(_contract(trace, x.mT, (1,)).mT, shape)
-    factor = uniform(trace.coefficient(narrow(constant)))
-    small = narrow(x)
+    factor = uniform(trace.coefficient(compress(constant)))
+    small = compress(x)
     if factor.shape[-1] == 1:
         copies = x.shape[-2] // small.shape[-2]
         return widen(factor * small.sum(-2, keepdim=True) * copies, shape)
@@ -80,10 +80,10 @@ LARGEST_PRODUCT = 1 << 16
 """Entries of a product of two energies beyond which it is replaced by its mean field."""
 
 
-def _both(trace: Trace, a: Tensor, b: Tensor) -> Tensor:
+def _both(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
     """Product of two energies (..., m, k) and (..., k, n)."""
     shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
-    first, second = narrow(a), narrow(b)
+    first, second = compress(a), compress(b)
     if trace.paths:
         return widen(first.sum(-1, keepdim=True) + second.sum(-2, keepdim=True), shape)
     count = a.shape[-1]
@@ -99,13 +99,13 @@ def _both(trace: Trace, a: Tensor, b: Tensor) -> Tensor:
 
 
 @rule("baddbmm", "addmm", "addbmm")
-def _addmm(trace: Trace, x: Any, a: Tensor, b: Tensor, **_: Any) -> Tensor:
+def _addmm(trace: EnergyTrace, x: Any, a: Tensor, b: Tensor, **_: Any) -> Tensor:
     product = _matmul(trace, a, b) if is_energy(a) or is_energy(b) else a @ b
     return add(trace, x, product)
 
 
 @rule("einsum")
-def _einsum(trace: Trace, equation: str, *operands: Any) -> Tensor:
+def _einsum(trace: EnergyTrace, equation: str, *operands: Any) -> Tensor:
     """Weights become 1 / fan_in, constants their squares; then the same sum."""
     tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
     inputs, _, output = equation.replace(" ", "").partition("->")
@@ -129,36 +129,38 @@ def _einsum(trace: Trace, equation: str, *operands: Any) -> Tensor:
     return widen(torch.einsum(equation, *full) * copies, [sizes[c] for c in output])
 
 
-def _factor(trace: Trace, term: str, x: Tensor, output: str, sizes: dict[str, int]) -> Tensor:
+def _factor(trace: EnergyTrace, term: str, x: Tensor, output: str, sizes: dict[str, int]) -> Tensor:
     """What stands for the operand `x` with the axes `term` in a sum of products, narrow."""
     if is_energy(x):
-        return narrow(x)
+        return compress(x)
     if is_weight(x):
         fan_in = math.prod(sizes[c] for c in term if c not in output)
         return torch.full((1,) * x.ndim, 1 / fan_in, dtype=torch.float64)
-    return uniform(trace.coefficient(narrow(x)))
+    return uniform(trace.coefficient(compress(x)))
 
 
 @rule("scaled_dot_product_attention")
 def _attention(
-    trace: Trace, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+    trace: EnergyTrace, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> Tensor:
     """Uniform attention: every query reads the mean over all tokens."""
     count = value.shape[-2]
     factor = count if trace.paths else 1 / count
-    mean = narrow(value).mean(-2, keepdim=True) * factor
+    mean = compress(value).mean(-2, keepdim=True) * factor
     heads = torch.broadcast_shapes(query.shape[:-2], value.shape[:-2])
     return everywhere(widen(mean, (*heads, query.shape[-2], value.shape[-1])), query, key, value)
 
 
 @rule("multi_head_attention_forward")
-def _multi_head(trace: Trace, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
+def _multi_head(
+    trace: EnergyTrace, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+) -> Any:
     """The whole of `nn.MultiheadAttention`, tokens first: a mean over tokens and channels."""
     factor = value.shape[0] if trace.paths else 1 / value.shape[0]
-    mean = narrow(value).mean((0, -1), keepdim=True) * factor
+    mean = compress(value).mean((0, -1), keepdim=True) * factor
     return everywhere(widen(mean, query.shape), query, key, value), None
 
 
 @rule("lstm", "gru", "rnn_tanh", "rnn_relu")
-def _recurrent(_trace: Trace, *_: Any, **__: Any) -> Tensor:
+def _recurrent(_trace: EnergyTrace, *_: Any, **__: Any) -> Tensor:
     raise NotApplicableError("a recurrent layer has no energy rule")

@@ -10,32 +10,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
-from ..channel_runs import join
-from ..compact import cat, equal_axes, narrow, reshape, take, widen
+from ..channel_runs import concatenate_runs
+from ..compact import cat, compress, equal_axes, reshape_compact, take, widen
 from ..rule_table import field_of, is_energy, rule, with_field
-from ..windows import Window
-from .sliding import pair
+from ..windows import LayerWindow
+from .sliding import axis_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..trace import Trace
+    from ..trace import EnergyTrace
 
 
 @rule("cat", "concat", "concatenate")
-def _cat(trace: Trace, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Tensor:
+def _cat(trace: EnergyTrace, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Tensor:
     tensors = _joinable(trace, tensors)
-    in_runs = join(tensors, dim)
+    in_runs = concatenate_runs(tensors, dim)
     return cat(tensors, dim) if in_runs is None else in_runs
 
 
 @rule("stack")
-def _stack(trace: Trace, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Tensor:
+def _stack(trace: EnergyTrace, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Tensor:
     dim %= tensors[0].ndim + 1
     return cat([t.unsqueeze(dim) for t in _joinable(trace, tensors)], dim)
 
 
-def _joinable(trace: Trace, tensors: Sequence[Tensor]) -> list[Tensor]:
+def _joinable(trace: EnergyTrace, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Constants among energies become energies, averaged over the axes where those are equal."""
     energies = [t for t in tensors if is_energy(t)]
     axes = set.intersection(*(set(equal_axes(t)) for t in energies))
@@ -51,52 +51,52 @@ def _joinable(trace: Trace, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 @rule("reshape", "view", "unsafe_view")
-def _reshape(_trace: Trace, x: Tensor, *shape: Any) -> Tensor:
+def _reshape(_trace: EnergyTrace, x: Tensor, *shape: Any) -> Tensor:
     if len(shape) == 1 and not isinstance(shape[0], int):
         shape = tuple(shape[0])
-    return reshape(x, shape)
+    return reshape_compact(x, shape)
 
 
 @rule("reshape_as", "view_as")
-def _reshape_as(_trace: Trace, x: Tensor, other: Tensor) -> Tensor:
-    return reshape(x, other.shape)
+def _reshape_as(_trace: EnergyTrace, x: Tensor, other: Tensor) -> Tensor:
+    return reshape_compact(x, other.shape)
 
 
 @rule("flatten")
-def _flatten(_trace: Trace, x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+def _flatten(_trace: EnergyTrace, x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     start, end = start_dim % x.ndim, end_dim % x.ndim
     merged = math.prod(x.shape[start : end + 1])
-    return reshape(x, (*x.shape[:start], merged, *x.shape[end + 1 :]))
+    return reshape_compact(x, (*x.shape[:start], merged, *x.shape[end + 1 :]))
 
 
 @rule("roll")
-def _roll(_trace: Trace, x: Tensor, shifts: Any, dims: Any = None, **_: Any) -> Tensor:
+def _roll(_trace: EnergyTrace, x: Tensor, shifts: Any, dims: Any = None, **_: Any) -> Tensor:
     if dims is None:
         return torch.roll(x, shifts)
-    return widen(torch.roll(narrow(x), shifts, dims), x.shape)
+    return widen(torch.roll(compress(x), shifts, dims), x.shape)
 
 
 @rule("flip")
-def _flip(_trace: Trace, x: Tensor, *dims: Any) -> Tensor:
+def _flip(_trace: EnergyTrace, x: Tensor, *dims: Any) -> Tensor:
     axes = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
-    return widen(torch.flip(narrow(x), axes), x.shape)
+    return widen(torch.flip(compress(x), axes), x.shape)
 
 
 @rule("repeat_interleave")
 def _repeat_interleave(
-    _trace: Trace, x: Tensor, repeats: Any, dim: int | None = None, **_: Any
+    _trace: EnergyTrace, x: Tensor, repeats: Any, dim: int | None = None, **_: Any
 ) -> Tensor:
     if dim is None or not isinstance(repeats, int):
         return x.repeat_interleave(repeats, dim)
     shape = list(x.shape)
     shape[dim] *= repeats
-    small = narrow(x)
+    small = compress(x)
     return widen(small if small.shape[dim] == 1 else small.repeat_interleave(repeats, dim), shape)
 
 
 @rule("pad")
 def _pad(
-    _trace: Trace,
+    _trace: EnergyTrace,
     input: Tensor,  # noqa: A002 - torch's name
     pad: Sequence[int],
     mode: str = "constant",
@@ -105,7 +105,7 @@ def _pad(
     """Padded units carry nothing, whatever their value; reflected ones carry their origin's."""
     del value
     touched = [input.ndim - 1 - i // 2 for i, n in enumerate(pad) if n]
-    small = narrow(input, [d for d in equal_axes(input) if d not in touched])
+    small = compress(input, [d for d in equal_axes(input) if d not in touched])
     out = F.pad(small, list(pad), mode=mode) if mode != "constant" else F.pad(small, list(pad))
     shape = [
         o if d in touched else n
@@ -124,7 +124,7 @@ def _pad(
 
 
 @rule("getitem")
-def _getitem(_trace: Trace, x: Tensor, index: Any) -> Tensor:
+def _getitem(_trace: EnergyTrace, x: Tensor, index: Any) -> Tensor:
     """A crop of the image's axes shifts the units, a strided slice is a window of one."""
     out = take(x, index)
     found = field_of(x)
@@ -138,7 +138,10 @@ def _getitem(_trace: Trace, x: Tensor, index: Any) -> Tensor:
     grid = (out.shape[axes[0]], out.shape[axes[1]])
     if (row_step, column_step) == (1, 1):
         return with_field(out, found.shifted((top, left), grid))
-    windows = (Window(stride=row_step, before=-top), Window(stride=column_step, before=-left))
+    windows = (
+        LayerWindow(stride=row_step, before=-top),
+        LayerWindow(stride=column_step, before=-left),
+    )
     return with_field(out, found.through(windows, grid))
 
 
@@ -152,12 +155,12 @@ def _slices(index: tuple[Any, ...]) -> list[slice] | None:
 
 
 @rule("chunk")
-def _chunk(_trace: Trace, x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+def _chunk(_trace: EnergyTrace, x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return _pieces(x, x.detach().chunk(chunks, dim), dim)
 
 
 @rule("split", "split_with_sizes")
-def _split(_trace: Trace, x: Tensor, sizes: Any, dim: int = 0) -> tuple[Tensor, ...]:
+def _split(_trace: EnergyTrace, x: Tensor, sizes: Any, dim: int = 0) -> tuple[Tensor, ...]:
     return _pieces(x, x.detach().split(sizes, dim), dim)
 
 
@@ -173,18 +176,18 @@ def _pieces(x: Tensor, parts: Sequence[Tensor], dim: int) -> tuple[Tensor, ...]:
 
 
 @rule("unbind")
-def _unbind(_trace: Trace, x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+def _unbind(_trace: EnergyTrace, x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     before = (slice(None),) * (dim % x.ndim)
     return tuple(take(x, (*before, i)) for i in range(x.shape[dim]))
 
 
 @rule("select")
-def _select(_trace: Trace, x: Tensor, dim: int, index: int) -> Tensor:
+def _select(_trace: EnergyTrace, x: Tensor, dim: int, index: int) -> Tensor:
     return take(x, (*(slice(None),) * (dim % x.ndim), index))
 
 
 @rule("setitem")
-def _setitem(_trace: Trace, x: Tensor, index: Any, value: Any) -> None:
+def _setitem(_trace: EnergyTrace, x: Tensor, index: Any, value: Any) -> None:
     """Write in place; where equal entries share storage that cannot be, and `x` is spoiled."""
     if is_energy(x) and equal_axes(x):
         x.spoiled = True  # type: ignore[attr-defined]
@@ -194,7 +197,7 @@ def _setitem(_trace: Trace, x: Tensor, index: Any, value: Any) -> None:
 
 @rule("interpolate", "upsample")
 def _interpolate(
-    trace: Trace,
+    trace: EnergyTrace,
     input: Tensor,  # noqa: A002 - torch's name
     size: Any = None,
     scale_factor: Any = None,
@@ -210,11 +213,11 @@ def _interpolate(
     scales = pair_of_floats(scale_factor) if size is None else (1.0, 1.0)
     have = input.shape[-2:]
     grid = (
-        pair(size)
+        axis_pair(size)
         if size is not None
         else tuple(int(n * s) for n, s in zip(have, scales, strict=True))
     )
-    small = narrow(input, [d for d in equal_axes(input) if d < 2]).to(torch.float64)
+    small = compress(input, [d for d in equal_axes(input) if d < 2]).to(torch.float64)
     options = {"mode": mode, "align_corners": align_corners, "antialias": antialias}
     rows, columns = (
         _coefficients(n, g, **options).to(small) for n, g in zip(have, grid, strict=True)

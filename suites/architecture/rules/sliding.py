@@ -15,18 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..compact import uniform
-from ..windows import Pair, Window
+from ..windows import LayerWindow, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..trace import Trace
+    from ..trace import EnergyTrace
 
 
-Windows = tuple[Window, Window]
+Windows = tuple[LayerWindow, LayerWindow]
 
 
-def pair(value: Any) -> Pair:
+def axis_pair(value: Any) -> Pair:
     """Read torch's "one number or one for each axis"."""
     if isinstance(value, int):
         return value, value
@@ -36,13 +36,13 @@ def pair(value: Any) -> Pair:
 
 def conv_windows(weight: Tensor, stride: Any, padding: Any, dilation: Any) -> Windows:
     """Describe both axes of a convolution from torch's arguments."""
-    sizes = zip(weight.shape[2:], pair(stride), pair(dilation), strict=True)
-    windows = [Window(kernel=k, stride=s, dilation=d) for k, s, d in sizes]
+    sizes = zip(weight.shape[2:], axis_pair(stride), axis_pair(dilation), strict=True)
+    windows = [LayerWindow(kernel=k, stride=s, dilation=d) for k, s, d in sizes]
     if padding == "same":
         spare = [w.extent - 1 for w in windows]
         pads = [(n // 2, n - n // 2) for n in spare]
     else:
-        pads = [(n, n) for n in ((0, 0) if padding == "valid" else pair(padding))]
+        pads = [(n, n) for n in ((0, 0) if padding == "valid" else axis_pair(padding))]
     rows, columns = (replace(w, before=b, after=a) for w, (b, a) in zip(windows, pads, strict=True))
     return rows, columns
 
@@ -52,9 +52,11 @@ def pool_windows(
 ) -> Windows:
     """Describe both axes of a pool from torch's arguments."""
     stride = kernel if stride is None or stride == [] or stride == () else stride
-    axes = zip(pair(kernel), pair(stride), pair(padding), pair(dilation), strict=True)
+    axes = zip(
+        axis_pair(kernel), axis_pair(stride), axis_pair(padding), axis_pair(dilation), strict=True
+    )
     rows, columns = (
-        Window(kernel=k, stride=s, before=p, after=p, dilation=d, ceil=ceil_mode)
+        LayerWindow(kernel=k, stride=s, before=p, after=p, dilation=d, ceil=ceil_mode)
         for k, s, p, d in axes
     )
     return rows, columns
@@ -96,7 +98,9 @@ def sum_windows(x: Tensor, windows: Windows) -> Tensor:
     return convolve(x, windows, torch.ones(1, rows.kernel, columns.kernel, dtype=torch.float64))
 
 
-def in_variant(trace: Trace, x: Tensor, out: Tensor, padded: Callable[[Tensor], Tensor]) -> Tensor:
+def in_variant(
+    trace: EnergyTrace, x: Tensor, out: Tensor, padded: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Exchange in `out` the batch entry of this layer's padded variant."""
     variant = trace.variant()
     if variant is None:
