@@ -23,7 +23,7 @@ ORDER = {
     ),
     "bench": (
         "output figures records statistics execution model_report ranking comparison regression "
-        "training samples pad_file demo doctor validation speed pytest_plugin cli"
+        "training samples pad_file demo doctor speed pytest_plugin cli"
     ),
 }
 CHAPTERS = {folder: tuple(text.split()) for folder, text in ORDER.items()}

@@ -1,15 +1,21 @@
 """The validation page: its verdicts, its text, and that what it compares is really computed."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+from validation import coverage, known, published
+from validation.check import VERDICTS, ReferenceCheck, value_text
+from validation.estimates import GROUP as COVERAGE
+from validation.monte_carlo import GROUP as RANDOM_WEIGHTS
+from validation.nets import DEPTHS, averaging_stack, linear_resnet50, slim_resnet
+from validation.page import INTRODUCTION, render_validation, run_validation
 
-from perimetry.bench.validation import coverage as validation_coverage
-from perimetry.bench.validation import known as validation_known
-from perimetry.bench.validation.check import VERDICTS, ReferenceCheck, value_text
-from perimetry.bench.validation.nets import DEPTHS, averaging_stack, linear_resnet50, slim_resnet
-from perimetry.bench.validation.validate import render_validation, run_validation
 from perimetry.suites.architecture.windows import LayerWindow
 from perimetry.suites.measuring import phases
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "validation.md"
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +30,41 @@ def check(ours, reference=2.0, **options):
 
 
 def test_every_quick_check_agrees_or_differs_as_its_explanation_predicts(quick):
+    """No quick check differs without an explanation, and more than 50 agree."""
     wrong = [(c.what, c.reference, c.ours) for c in quick if c.verdict == "differs"]
     assert not wrong
     assert sum(c.verdict == "agrees" for c in quick) > 50
 
 
 def test_every_source_of_the_protocol_is_compared(quick):
+    """Each cited paper has a row, and no row is there twice."""
     text = render_validation(quick)
     for name in ("Araujo", "Luo", "Perone", "Odena", "Alsallakh", "Kim", "closed form", "planted"):
         assert name in text
     assert len({(c.group, c.what, c.source) for c in quick}) == len(quick)
+
+
+def test_the_published_page_has_every_quick_row(quick):
+    """docs/validation.md is what the command writes: its introduction, and each row as it is now.
+
+    Two groups are left out, whose quick checks take fewer seeds and a smaller network.
+    """
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.startswith(INTRODUCTION)
+    assert "**differs**" not in page
+    checks = [check for check in quick if check.group not in (COVERAGE, RANDOM_WEIGHTS)]
+    now, published = (
+        {(row[0], row[1], row[4]) for row in rows(text) if len(row) == 7}
+        for text in (render_validation(checks), page)
+    )
+    assert len(now) > 60
+    assert now - published == set()
+
+
+def rows(page):
+    """The cells of each line of the page's tables."""
+    lines = (line for line in page.splitlines() if line.startswith("| "))
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))] for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -55,22 +86,26 @@ def test_every_source_of_the_protocol_is_compared(quick):
     ],
 )
 def test_a_verdict_follows_from_the_values_alone(ours, options, verdict):
+    """Tolerance, bound and prediction decide the verdict; NaN agrees with nothing."""
     assert check(ours, **options).verdict == verdict
 
 
 @pytest.mark.parametrize("ours", [(1.0, 2.0), (1.0, 2.5), "no", "yes"])
 def test_tuples_are_compared_entry_by_entry_and_texts_to_the_letter(ours):
+    """One entry or letter that differs makes the verdict *differs*."""
     reference = "yes" if isinstance(ours, str) else (1.0, 2.0)
     expected = "agrees" if ours == reference else "differs"
     assert check(ours, reference).verdict == expected
 
 
 def test_an_explanation_without_a_prediction_is_refused():
+    """A reason alone cannot excuse a difference: ValueError."""
     with pytest.raises(ValueError, match="go together"):
         check(3.0, because="somehow")
 
 
 def test_the_page_shows_a_planted_wrong_number_as_differing():
+    """Of a right, a wrong and an explained value only the wrong one is shown as differing."""
     page = render_validation([check(2.0), check(7.0), check(3.0, because="of that", predicted=3.0)])
     rows = [line for line in page.splitlines() if "what \\| where" in line]
     assert ["**differs**" in row for row in rows] == [False, True, False]
@@ -79,6 +114,7 @@ def test_the_page_shows_a_planted_wrong_number_as_differing():
 
 
 def test_the_page_is_markdown_with_one_table_for_each_group():
+    """Checks of one group share a table, and the page ends in one newline."""
     page = render_validation([check(2.0), check((1.0, 0.25), (1.0, 0.25))])
     assert page.startswith("# Validation")
     assert page.count("| computed by") == 1
@@ -91,23 +127,26 @@ def test_the_page_is_markdown_with_one_table_for_each_group():
     ("value", "text"), [(483.0, "483"), (0.44444, "0.4444"), ((1.0, 2.5), "1, 2.5"), (1e-18, "0")]
 )
 def test_values_are_shown_to_four_digits(value, text):
+    """Whole numbers are shown in full, others with four significant digits."""
     assert value_text(value) == text
 
 
 def test_a_wrong_implementation_turns_the_known_answers_red(monkeypatch):
+    """With a coverage of ones, at least four window counts differ."""
     monkeypatch.setattr(LayerWindow, "coverage", lambda self: np.ones(self.stride))
-    verdicts = [c.verdict for c in validation_known._windows()]
+    verdicts = [c.verdict for c in known._windows()]
     assert verdicts.count("differs") >= 4
 
 
 def test_a_wrong_profile_turns_the_linear_resnet_red(monkeypatch):
-    from perimetry.bench.validation import published as validation_published
-
-    monkeypatch.setattr(validation_published, "linear_resnet50", lambda **_: linear_resnet50())
-    assert [c.verdict for c in validation_published._linear_resnet()].count("differs") == 2
+    """Without kernel padding, both rows of the padded linear ResNet-50 differ."""
+    monkeypatch.setattr(published, "linear_resnet50", lambda **_: linear_resnet50())
+    assert [c.verdict for c in published._linear_resnet()].count("differs") == 2
 
 
 def test_an_interval_that_is_too_narrow_or_biased_is_seen():
+    """Half the width covers 68 %, and a bias of three deviations almost nothing."""
+
     def estimates(shift, half):
         from perimetry.suites.base import Estimate
 
@@ -116,7 +155,7 @@ def test_an_interval_that_is_too_narrow_or_biased_is_seen():
         return [Estimate(v, v - half, v + half) for v in values]
 
     good, narrow, biased = (
-        validation_coverage._summary("plant", "pixels", 8, "radius", 1.0, estimates(*setting))
+        coverage._summary("plant", "pixels", 8, "radius", 1.0, estimates(*setting))
         for setting in ((0.0, 0.196), (0.0, 0.1), (0.3, 0.196))
     )
     assert good.covered == pytest.approx(0.95, abs=0.03)
@@ -127,12 +166,13 @@ def test_an_interval_that_is_too_narrow_or_biased_is_seen():
     assert biased.above < 0.01
 
 
-@pytest.mark.parametrize("profile", validation_coverage.PROFILES)
+@pytest.mark.parametrize("profile", coverage.PROFILES)
 @pytest.mark.parametrize("period", [4, 8])
 def test_the_planted_truths_are_those_of_the_profile(profile, period):
-    plant = validation_coverage.PROFILES[profile](period)
+    """The formulas of the planted truths agree with those of the suites."""
+    plant = coverage.PROFILES[profile](period)
     plant = plant / plant.mean()
-    truths = validation_coverage.phase_truths(plant, np.tile(plant, (5, 5)))
+    truths = coverage.phase_truths(plant, np.tile(plant, (5, 5)))
     assert truths["weakest"] == pytest.approx(float(phases.least_sensitive(plant)))
     assert truths["imbalance"] == pytest.approx(float(phases.imbalance(plant)))
     assert truths["ratio"] == pytest.approx(float(phases.ratio(plant)))
@@ -141,9 +181,10 @@ def test_the_planted_truths_are_those_of_the_profile(profile, period):
 
 @pytest.mark.parametrize("period", [None, 4])
 def test_the_noise_has_mean_one_and_the_variance_of_its_law(period):
+    """Mean 1, and the variance of chi-square laws over their degrees of freedom."""
     rng = np.random.default_rng(0)
-    samples = validation_coverage._noisy(np.full((20, 20), 3.0), 4000, rng, period)
-    pixels, own = 2 / validation_coverage.DEGREES, 2 / validation_coverage.PROFILE_DEGREES
+    samples = coverage._noisy(np.full((20, 20), 3.0), 4000, rng, period)
+    pixels, own = 2 / coverage.DEGREES, 2 / coverage.PROFILE_DEGREES
     variance = pixels if period is None else (1 + pixels) * (1 + own) - 1
     assert samples.mean() == pytest.approx(3, rel=0.01)
     assert samples[:, 3, 5].var() / 9 == pytest.approx(variance, rel=0.15)
@@ -151,6 +192,7 @@ def test_the_noise_has_mean_one_and_the_variance_of_its_law(period):
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_the_slim_resnet_halves_its_grid_in_the_last_unit_of_three_blocks(depth):
+    """Grids of 28, 14, 7 and 7 units after the blocks, and four strided layers."""
     import torch
 
     for blocks, side in ((1, 28), (2, 14), (3, 7), (4, 7)):
@@ -161,6 +203,7 @@ def test_the_slim_resnet_halves_its_grid_in_the_last_unit_of_three_blocks(depth)
 
 
 def test_an_averaging_stack_keeps_sums():
+    """Each layer maps a constant image of 1 to 1."""
     import torch
 
     out = averaging_stack(3, channels=2)(torch.ones(1, 2, 9, 9))

@@ -1,4 +1,4 @@
-"""Commands about this installation: `perimetry doctor`, `validate`, `bench`, `schema`."""
+"""Commands about this installation: `perimetry doctor`, `bench`, `schema`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..execution.devices import BATCH, BENCH_IMAGES
-from .options import FAILED, Device, report_errors, width
+from .options import Device, report_errors, width
 
 app = typer.Typer()
 
@@ -21,28 +21,6 @@ def doctor() -> None:
     checks = examine()
     typer.echo(health_to_text(checks, width()), nl=False)
     raise typer.Exit(int(any(check.status == "broken" for check in checks)))
-
-
-@app.command()
-def validate(
-    out: Annotated[
-        Path | None, typer.Option(help="Markdown file to write.", show_default="print it")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes minutes.")] = False,
-) -> None:
-    """Put every published or exact reference beside this installation's own number."""
-    from ..output.files import write_text
-    from ..validation import validate as validation
-
-    checks = validation.run_validation(quick=quick)
-    text = validation.render_validation(checks)
-    if out is None:
-        typer.echo(text)
-    else:
-        write_text(out, text)
-        typer.echo(f"Written: {out}")
-    if any(check.verdict == "differs" for check in checks):
-        raise typer.Exit(FAILED)
 
 
 @app.command("bench")

@@ -7,19 +7,20 @@ of the same name, and, where timm builds them otherwise, of TF-Slim's variant re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+
+import timm
+import torch
+from torch import nn
+
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.load import load
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.treatment import Fill
+from perimetry.suites.architecture.receptive_field import ReceptiveField, receptive_field
 
 from .check import ReferenceCheck
 from .nets import DEPTHS, alexnet_v2, slim_resnet
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import nn
-
-    from ...adapters.treatment import Fill
-    from ...suites.architecture.receptive_field import ReceptiveField
-
 
 GROUP = "Theoretical receptive fields (size, stride, padding)"
 
@@ -133,8 +134,6 @@ def _timm_resnets(*, quick: bool) -> Iterator[ReferenceCheck]:
 
 
 def _mobilenets() -> Iterator[ReferenceCheck]:
-    import timm
-
     name = "mobilenetv1_100"
     for side, padding in ((224, 126), (321, 157)):
         field = _wrapped(timm.create_model(name, pad_type="same"), side)
@@ -169,11 +168,6 @@ def _check(
 
 
 def _timm(name: str, side: int, target: str | None = None, fill: Fill = "none") -> ReceptiveField:
-    import torch
-
-    from ...adapters.load import load
-    from ...suites.architecture.receptive_field import receptive_field
-
     model = load(f"timm:{name}@init", device="cpu", size=(side, side), target=target)
     if fill != "none":
         model = model.padded(fill)
@@ -181,11 +175,5 @@ def _timm(name: str, side: int, target: str | None = None, fill: Fill = "none") 
 
 
 def _wrapped(module: nn.Module, side: int) -> ReceptiveField:
-    import torch
-
-    from ...adapters.input_spec import InputSpec
-    from ...adapters.pytorch.model import wrap
-    from ...suites.architecture.receptive_field import receptive_field
-
     model = wrap(module, spec=InputSpec(side, side), device="cpu")
     return receptive_field(model.skeleton(), torch.ones(1, 3, side, side))

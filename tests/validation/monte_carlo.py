@@ -7,15 +7,13 @@ correlation of the two has a bound below 1, and the imbalance a tolerance of a q
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
 
+from perimetry.bench.execution.audit import audit
+
 from .check import ReferenceCheck
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 GROUP = "Expected sensitivity against gradients of random weights"
 
@@ -33,12 +31,11 @@ IMBALANCE = 0.25
 def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Compare phase profiles and imbalances on architectures with odd kernels."""
     for name in ("test_resnet",) if quick else ("resnet18", "mobilenetv3_small_100"):
-        yield from _compare(name)
+        yield from compare(name)
 
 
-def _compare(name: str) -> Iterator[ReferenceCheck]:
-    from ..execution.audit import audit
-
+def compare(name: str) -> Iterator[ReferenceCheck]:
+    """Compare the phase profile and the imbalance that `structure` expects with measured ones."""
     found = {
         record.suite: record
         for record in audit(

@@ -10,16 +10,13 @@ about the share that is seen. Intervals that are too narrow have no excuse.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
+from scipy.stats import norm
 
 from .check import ReferenceCheck, value_text
 from .coverage import Coverage, erf_coverage, phase_coverage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 GROUP = "Coverage of the 95 % intervals"
 
@@ -129,8 +126,6 @@ def _reason(row: Coverage) -> tuple[str, float | None]:
 
 
 def _normal(z: float) -> float:
-    from scipy.stats import norm
-
     return float(norm.cdf(z))
 
 

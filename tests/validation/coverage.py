@@ -15,19 +15,22 @@ of seeds whose 95 % interval holds the value that the metric has on S0.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import nn
 
-from ...suites.measuring import phases
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from ...adapters.model import Model
-    from ...suites.base import Array, Estimate, Suite
-
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.model import Model
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.base import Array, Context, Estimate, Suite
+from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.erf.metrics import LUO_THRESHOLD
+from perimetry.suites.erf.suite import ERF
+from perimetry.suites.measuring import phases
 
 CELLS = 5
 """Cells along an axis of a planted map: three of them are interior."""
@@ -116,7 +119,6 @@ def phase_coverage(
     draws: int = 200,
 ) -> list[Coverage]:
     """Coverage of the phase metrics of `deadpixel` on a planted profile of `period` x `period`."""
-    from ...suites.deadpixel import DEADPIXEL
 
     plant = PROFILES[profile](period)
     plant = plant / plant.mean()
@@ -151,8 +153,6 @@ def erf_coverage(
     samples: int, *, seeds: int = 200, draws: int = 200, sigma: float = SIGMA
 ) -> list[Coverage]:
     """Coverage of `erf`'s `luo_size`, `radius` and `sigma_x` on a planted Gaussian."""
-    from ...suites.erf.metrics import LUO_THRESHOLD
-    from ...suites.erf.suite import ERF
 
     place = np.arange(SIDE) - SIDE // 2
     bell = np.exp(-(place**2) / (2 * sigma**2))
@@ -190,10 +190,6 @@ def _unit_chi_square(rng: np.random.Generator, shape: tuple[int, ...], degrees: 
 
 def _strided(side: int, stride: int) -> Model:
     """Any model of that input size and total stride: the suites read only those from it."""
-    from torch import nn
-
-    from ...adapters.input_spec import InputSpec
-    from ...adapters.pytorch.model import wrap
 
     return wrap(nn.AvgPool2d(stride), spec=InputSpec(side, side), device="cpu")
 
@@ -207,9 +203,6 @@ def _over_seeds(
     draws: int,
 ) -> dict[str, list[Estimate]]:
     """Estimates by metric, one for each seed."""
-    import torch
-
-    from ...suites.base import Context
 
     found: dict[str, list[Estimate]] = {metric.name: [] for metric in suite.metrics}
     (probe,) = suite.probes(model, "energy", 0)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
+
+from perimetry.adapters.errors import NotApplicableError
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.model import Model
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.propagate import path_count_map
+from perimetry.suites.architecture.receptive_field import receptive_field
+from perimetry.suites.architecture.windows import LayerWindow
+from perimetry.suites.base import Array, Context, Measurement, Probe
+from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.erf.suite import Erf
+from perimetry.suites.images import open_images
+from perimetry.suites.measuring.gradients import gradient_maps
+from perimetry.suites.structure import measure_skeleton
 
 from .check import ReferenceCheck
-from .nets import averaging_stack
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import nn
-
-    from ...adapters.input_spec import InputSpec
-    from ...adapters.model import Model
-    from ...suites.base import Array, Measurement, Probe
-
+from .nets import BlindCorner, averaging_stack
 
 PERONE = "Perone 2017, The effective receptive field on CNNs"
 
@@ -47,8 +55,6 @@ def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
 
 
 def _windows() -> Iterator[ReferenceCheck]:
-    from ...suites.architecture.windows import LayerWindow
-
     group, how = "Window counts", "Window(kernel, stride).coverage()"
     for kernel, counts in ((1, (0, 1)), (3, (1, 2)), (7, (3, 4)), (2, (1, 1)), (8, (4, 4))):
         ours = tuple(sorted(float(n) for n in LayerWindow(kernel=kernel, stride=2).coverage()))
@@ -66,12 +72,6 @@ def _windows() -> Iterator[ReferenceCheck]:
 
 
 def _paths() -> Iterator[ReferenceCheck]:
-    import torch
-    from torch import nn
-
-    from ...adapters.input_spec import InputSpec
-    from ...adapters.pytorch.model import wrap
-
     group, how = "Path counts", "path_count_map(skeleton, size)"
     ours = _root_profile(averaging_stack(1), 5)
     what = "paths from a 5 x 5 image into a 3 x 3 layer, per axis"
@@ -92,7 +92,6 @@ def _paths() -> Iterator[ReferenceCheck]:
 
 def _root_profile(skeleton: nn.Module, side: int, *, channels: int = 1) -> tuple[float, ...]:
     """Paths along one axis: the root of the diagonal of a separable map."""
-    from ...suites.architecture.propagate import path_count_map
 
     counts = path_count_map(skeleton, (channels, side, side))[0].numpy()
     return tuple(float(n) for n in np.sqrt(np.diag(counts)))
@@ -144,11 +143,6 @@ def stack_erf(module: nn.Module, depth: int) -> tuple[Measurement, float]:
 
     A target needs a grid: the image is 2 pixels larger than a unit's field, and the unit the first.
     """
-    import torch
-
-    from ...adapters.input_spec import InputSpec
-    from ...suites.architecture.receptive_field import receptive_field
-    from ...suites.erf.suite import Erf
 
     side = 2 * depth + 3
     spec = InputSpec(side, side, channels=1, mean=(0.0,), std=(1.0,))
@@ -160,7 +154,6 @@ def stack_erf(module: nn.Module, depth: int) -> tuple[Measurement, float]:
 
 def wrapped(module: nn.Module, spec: InputSpec) -> Model:
     """The module as a model on the CPU, in double precision."""
-    from ...adapters.pytorch.model import wrap
 
     return wrap(module, spec=spec, device="cpu", precision="float64")
 
@@ -169,9 +162,6 @@ def measured_value(
     module: nn.Module, suite: Any, protocol: str, spec: InputSpec, *, images: int, seed: int = 0
 ) -> Measurement:
     """What `suite` says of `module` on the built-in images."""
-    from ...suites.base import Context
-    from ...suites.images import open_images
-    from ...suites.measuring.gradients import gradient_maps
 
     model = wrapped(module, spec)
     batch = open_images("dead-leaves", images, seed).load(spec)
@@ -183,10 +173,6 @@ def measured_value(
 
 def _single_convolutions(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Weakest phase of one strided layer: smallest over mean coverage, predicted and measured."""
-    from torch import nn
-
-    from ...adapters.pytorch.skeleton import light_copy
-    from ...suites.structure import measure_skeleton
 
     group = "One strided convolution: weakest phase"
     for kernel, weakest in ((1, 0.0), (2, 1.0), (3, 1 / 2.25), (4, 1.0), (7, 9 / 12.25)):
@@ -202,11 +188,6 @@ def _single_convolutions(*, quick: bool) -> Iterator[ReferenceCheck]:
 
 def _measured_convolution(group: str, kernel: int, weakest: float) -> ReferenceCheck:
     """Gradients of a layer of +1 and -1, whose taps all carry the same energy."""
-    import torch
-    from torch import nn
-
-    from ...adapters.input_spec import InputSpec
-    from ...suites.deadpixel import DEADPIXEL
 
     generator = torch.Generator().manual_seed(kernel)
     conv = nn.Conv2d(3, 64, kernel, 2, kernel // 2, bias=False)
@@ -228,7 +209,6 @@ def _planted() -> Iterator[ReferenceCheck]:
 
 def _two_by_two(fill: float) -> nn.Conv2d:
     """A 2 x 2 layer of stride 2, all taps `fill`."""
-    from torch import nn
 
     conv = nn.Conv2d(3, 8, 2, 2, bias=False)
     nn.init.constant_(conv.weight, fill)
@@ -236,15 +216,10 @@ def _two_by_two(fill: float) -> nn.Conv2d:
 
 
 def _audited(module: nn.Module) -> Measurement:
-    from ...adapters.input_spec import InputSpec
-    from ...suites.deadpixel import DEADPIXEL
-
     return measured_value(module, DEADPIXEL, "energy", InputSpec(64, 64), images=8)
 
 
 def _dead_tap() -> ReferenceCheck:
-    import torch
-
     conv = _two_by_two(1.0)
     with torch.no_grad():
         conv.weight[:, :, 1, 1] = 0.0
@@ -255,8 +230,6 @@ def _dead_tap() -> ReferenceCheck:
 
 
 def _identity() -> ReferenceCheck:
-    from torch import nn
-
     found = _audited(nn.Identity())
     return ReferenceCheck(
         PLANTED,
@@ -269,8 +242,6 @@ def _identity() -> ReferenceCheck:
 
 
 def _constant() -> ReferenceCheck:
-    from ...adapters.errors import NotApplicableError
-
     try:
         said = f"weakest {value(_audited(_two_by_two(0.0)), 'weakest')}"
     except NotApplicableError as error:
@@ -281,8 +252,6 @@ def _constant() -> ReferenceCheck:
 
 
 def _blind_corner() -> ReferenceCheck:
-    from .nets import BlindCorner
-
     heard = _audited(BlindCorner(16, _two_by_two(1.0))).maps["sensitivity"] > 0
     ours = (float(heard[:16, :16].mean()), float(heard[16:].mean()), float(heard[:, 16:].mean()))
     what = (

@@ -1,51 +1,39 @@
-"""`perimetry validate`: every published or exact reference beside the number this package finds.
+"""Every published or exact reference beside the number this package finds, as one page.
 
-Nothing that stands under *ours* is written down anywhere: each value is computed by the public
-functions that audits use. A row *agrees* when it lies within its tolerance of the reference. Where
-implementations differ by construction, a row may *differ, explained*: then the explanation
-predicts what the value must be instead, and the prediction is checked like a reference. Whatever
-else differs is said to differ.
+Our values are never written down: each is computed by the public functions that audits use. A row
+*agrees* when it lies within its tolerance of the reference. Where implementations differ by
+construction, a row may *differ, explained*: the explanation predicts what the value must be, and
+the prediction is checked like a reference. Everything else *differs*.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from importlib import metadata
 
-from .check import VERDICTS, value_text
+from tabulate import tabulate
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from .check import ReferenceCheck
+from . import estimates, fields, known, monte_carlo, published
+from .check import VERDICTS, ReferenceCheck, value_text
 
 
 def run_validation(*, quick: bool = False) -> list[ReferenceCheck]:
-    """Compute every check; `quick` leaves out what takes more than a few seconds."""
-    from . import estimates as validation_estimates
-    from . import fields as validation_fields
-    from . import known as validation_known
-    from . import monte_carlo as validation_monte_carlo
-    from . import published as validation_published
-
-    checks = [*validation_known.checks(quick=quick), *validation_fields.checks(quick=quick)]
-    checks += validation_published.checks(quick=quick)
-    checks += validation_monte_carlo.checks(quick=quick)
-    checks += validation_estimates.checks(quick=quick)
-    return checks
+    """Compute every check; `quick` leaves out those that take more than a few seconds."""
+    groups = (known, fields, published, monte_carlo, estimates)
+    return [check for group in groups for check in group.checks(quick=quick)]
 
 
 INTRODUCTION = """\
 # Validation
 
-Every published or exact reference that we know beside the number this package finds. Written by
-`perimetry validate --out docs/validation.md`; do not edit it. Nothing under *ours* is written down
-in the package: each value comes out of the public functions that audits use, named in the last
-column.
+Every published or exact reference that we know, beside the number this package finds. The page is
+written by `python tests/write_validation.py` in a checkout; do not edit it. Each value under *ours*
+is computed by the public functions that audits use, named in the last column.
 
-*Agrees*: within the tolerance given. *Differs, explained*: implementations differ by construction;
-the note below the table says why, and what the value must then be, and it is that. *Differs*:
-neither.
+*Agrees*: within the given tolerance. *Differs, explained*: the implementations differ by
+construction; the note below the table gives the reason and the value that follows from it, and ours
+is that value. *Differs*: neither.
 """
 
 
@@ -86,16 +74,11 @@ def _row(check: ReferenceCheck) -> list[str]:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    from tabulate import tabulate
-
     safe = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    text: str = tabulate(safe, heads, tablefmt="github", disable_numparse=True)
-    return text
+    return tabulate(safe, heads, tablefmt="github", disable_numparse=True)
 
 
 def _stack() -> str:
     """The libraries that the numbers were made with."""
-    from importlib import metadata
-
     names = ("perimetry", "torch", "timm", "numpy", "scipy")
     return f"Made with {', '.join(f'{n} {metadata.version(n)}' for n in names)}."

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.load import load
+from perimetry.adapters.model import Model, Outputs
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.adapters.treatment import Fill
+from perimetry.suites.architecture.propagate import energy_map, path_count_map
+from perimetry.suites.architecture.receptive_field import even_sizes, trace
+from perimetry.suites.base import Array, Context, Probe
+from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.erf.suite import Erf
+from perimetry.suites.measuring.gradients import expect, gradient_maps
 
 from .check import ReferenceCheck
 from .known import measured_value, stack_erf, value, wrapped
 from .nets import averaging_stack, linear_resnet50
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from torch import Tensor, nn
-
-    from ...adapters.model import Model, Outputs
-    from ...adapters.treatment import Fill
-    from ...suites.base import Array
-
 
 LUO = "Luo et al., NIPS 2016, sections 2 and 4.1"
 
@@ -111,8 +115,6 @@ def _slope(depths: Sequence[int], sizes: Sequence[float]) -> float:
 
 def _expected_power(depth: int) -> Array:
     """Expected squared gradient of one unit of a random stack, over all pixels that it sees."""
-    from ...adapters.pytorch.skeleton import light_copy
-    from ...suites.architecture.propagate import energy_map
 
     side = 2 * depth + 1
     power: Array = energy_map(light_copy(averaging_stack(depth)), (1, side, side))[0].numpy()
@@ -121,8 +123,6 @@ def _expected_power(depth: int) -> Array:
 
 def _sampled_power(depth: int) -> Array:
     """Mean squared gradient of one unit of stacks of normal weights, over seeds and channels."""
-    import torch
-    from torch import nn
 
     side = 2 * depth + 1
     total = np.zeros((side, side))
@@ -140,11 +140,6 @@ def _sampled_power(depth: int) -> Array:
 
 def _read(power: Array, metric: str) -> float:
     """A metric of `erf` on the map (side, side) of the first unit of a stack of 3 x 3 layers."""
-    import torch
-
-    from ...adapters.input_spec import InputSpec
-    from ...suites.base import Context
-    from ...suites.erf.suite import Erf
 
     side = len(power)
     spec = InputSpec(side, side, channels=1, mean=(0.0,), std=(1.0,))
@@ -157,7 +152,6 @@ def _read(power: Array, metric: str) -> float:
 def _mind_the_pad(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Odd kernels are even at 32a + 1 and lopsided at 32a; padded kernels the other way round."""
     group = "Uneven padding: input sizes 32a and 32a + 1"
-    from ...suites.architecture.receptive_field import even_sizes, trace
 
     for name in ("resnet18",) if quick else ("resnet18", "resnet50"):
         fills: tuple[tuple[Fill, int], ...] = (("none", 1), ("box", 0))
@@ -178,7 +172,6 @@ def _mirrored(
     group: str, kernels: str, skeleton: nn.Module, side: int, good: int
 ) -> ReferenceCheck:
     """Whether the map of paths equals its mirror image, left to right and top to bottom."""
-    from ...suites.architecture.propagate import path_count_map
 
     paths = path_count_map(skeleton, (3, side, side))[0].numpy()
     flips = (paths[::-1], paths[:, ::-1])
@@ -196,24 +189,16 @@ def _skeleton(name: str, side: int, fill: Fill) -> nn.Module:
 
 
 def _opened(name: str, side: int, fill: Fill) -> Model:
-    from ...adapters.load import load
-
     model = load(f"timm:{name}@init", device="cpu", size=(side, side))
     return model if fill == "none" else model.padded(fill)
 
 
 def _ones(side: int) -> Tensor:
-    import torch
-
     return torch.ones(1, 3, side, side)
 
 
 def _linear_resnet() -> Iterator[ReferenceCheck]:
     """Kim et al.'s difference metrics of the linear ResNet-50, and its symmetry."""
-    from ...adapters.input_spec import InputSpec
-    from ...suites.base import Context, Probe
-    from ...suites.deadpixel import DEADPIXEL
-    from ...suites.measuring.gradients import gradient_maps
 
     spec = InputSpec(224, 224, channels=1, mean=(0.0,), std=(1.0,))
     for kernels, treated, first, second in (
@@ -247,8 +232,6 @@ def _linear_resnet() -> Iterator[ReferenceCheck]:
 
 
 def _total(outputs: Outputs, _indices: Sequence[int]) -> Tensor:
-    from ...suites.measuring.gradients import expect
-
     return expect(outputs.target, "target").sum()
 
 
@@ -258,11 +241,6 @@ def _channel(gradient: Tensor) -> Tensor:
 
 def _closed_forms() -> Iterator[ReferenceCheck]:
     """`kim2023` on linear layers: mean over units and channels, ReLU, scaled to sum 1."""
-    import torch
-    from torch import nn
-
-    from ...adapters.input_spec import InputSpec
-    from ...suites.erf.suite import Erf
 
     conv = nn.Conv2d(3, 4, 5, 2, bias=False)
     generator = torch.Generator().manual_seed(0)
@@ -280,7 +258,6 @@ def _closed_forms() -> Iterator[ReferenceCheck]:
 
 def _unchanged_sizes(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Kernel padding leaves the output size of every layer alone."""
-    from ...suites.architecture.receptive_field import trace
 
     names = (
         "resnet50",
