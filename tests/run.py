@@ -1,24 +1,23 @@
-"""The whole test suite: side by side on all cores, then what measures speed, alone.
+"""All tests of the gate, side by side on the cores of this machine.
 
-With arguments, one pytest with these and nothing else: `tox -e tests -- tests/test_store.py`.
+With arguments, one pytest with exactly these: `tox -e tests -- tests/test_store.py`. tests/speed is
+not among them: its ratios of times depend on what else the machine does (`tox -e speed`).
 """
 
 import subprocess
 import sys
 
-SPEED = "tests/speed"
 SIDE_BY_SIDE = ["-n", "logical", "--maxprocesses", "4", "--dist", "worksteal"]
-"""A process a core, but at most four for the memory; one that is through takes another's tests."""
+"""One process per core, at most four to limit memory; idle ones take over waiting tests."""
 NO_BENCHMARKS = ["-p", "no:benchmark"]
-"""The plugin warns that it measures nothing side by side, and a warning is an error."""
+"""The plugin warns that it is disabled under xdist, and a warning is an error."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run pytest; 0 where every call of it ended well."""
-    calls = [[*SIDE_BY_SIDE, *NO_BENCHMARKS, f"--ignore={SPEED}"], [SPEED]]
-    pytest = [sys.executable, "-m", "pytest"]
-    codes = [subprocess.call([*pytest, *call]) for call in ([arguments] if arguments else calls)]
-    return next((code for code in codes if code), 0)
+    """Run pytest and return its exit code."""
+    return subprocess.call(
+        [sys.executable, "-m", "pytest", *(arguments or [*SIDE_BY_SIDE, *NO_BENCHMARKS])]
+    )
 
 
 if __name__ == "__main__":

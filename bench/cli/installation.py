@@ -36,7 +36,7 @@ def bench_(
         int | None,
         typer.Option(
             min=2,
-            help="How many images.",
+            help="Number of images.",
             show_default=f"{BENCH_IMAGES['cpu']} on the CPU, {BENCH_IMAGES['cuda']} on a GPU",
         ),
     ] = None,
@@ -45,23 +45,25 @@ def bench_(
         int | None,
         typer.Option(
             min=1,
-            help="Images a pass.",
+            help="Batch size.",
             show_default=f"{BATCH['cpu']} on the CPU, {BATCH['cuda']} on a GPU",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns each job takes; the best counts.")] = 2,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Repetitions per job; the fastest is reported.")
+    ] = 2,
     quick: Annotated[
         bool, typer.Option("--quick", help="One small model, three suites, four images.")
     ] = False,
     markdown: Annotated[
-        Path | None, typer.Option(help="File to write between its marks too, or anew.")
+        Path | None,
+        typer.Option(help="Markdown file to update between its markers (created if missing)."),
     ] = None,
 ) -> None:
-    """Measure this machine: time and memory of the suites, overhead, rivals, physical floor."""
+    """Measure time and memory of the suites on this machine, and compare with its roofline."""
     from ..execution.devices import default_batch, devices
     from ..execution.plan import parse_suites
     from ..speed import report
-    from ..speed.markdown import write
 
     models, suites, images = report.QUICK if quick else (report.MODELS, report.SUITES, None)
     with report_errors():
@@ -77,12 +79,12 @@ def bench_(
             count=images,
             batch=batch or default_batch(place),
             rounds=rounds,
-            say=lambda text: typer.echo(text, err=True),
+            log=lambda text: typer.echo(text, err=True),
         )
         text = report.render_speed(found)
         typer.echo(text, nl=False)
         if markdown is not None:
-            write(markdown, place, text)
+            report.write_report(markdown, place, text)
             typer.echo(f"Written: {markdown}", err=True)
 
 

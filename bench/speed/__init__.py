@@ -1,1 +1,1 @@
-"""Behind `perimetry bench`: `measure` times, `floor` bounds, `rivals` compares, `report` prints."""
+"""Behind `perimetry bench`: `measure` times, `roofline` bounds, `report` prints."""

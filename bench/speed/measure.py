@@ -1,22 +1,25 @@
 """How fast this machine audits: what `perimetry bench` measures.
 
-Absolute times are told, never judged: other work on the machine changes them. What is judged is a
-ratio of jobs that take turns in one run, A B A B, after a warm-up of each; the shortest time of
-each counts.
+Absolute times are reported, never judged: other work on the machine changes them. Compare ratios
+of jobs that alternate in one run, A B A B, after a warm-up of each; the shortest time of each
+counts.
 
 bare passes
-    One forward pass to the target a batch and one backward pass for each probe of a suite: the
+    One forward pass to the target per batch and one backward pass for each probe of a suite: the
     least a gradient suite can do. *Overhead* is the suite's time over that, less 1.
 operations, bytes
     Of the bare passes: floating-point operations of matrix products and convolutions (a
-    multiply-add is two), and what every operation reads and writes, one after another, unfused.
-physical floor
-    The larger of operations / matmul rate and bytes / memory bandwidth, both measured here.
+    multiply-add is two), and the bytes every operation reads and writes, one after another,
+    unfused.
+roofline
+    The larger of operations / matmul rate and bytes / memory bandwidth, both measured here: no
+    program can be faster on this machine.
 full gradient audit
-    What `audit` does for every protocol that takes gradients, of suites that do, with intervals:
-    one forward pass and a backward pass a probe, all statistics. The model is open and warm.
+    Every protocol that takes gradients, of every suite, with intervals, as `audit` measures them:
+    one forward pass, one backward pass per probe, all statistics. The model is open and warm.
 peak
-    Memory while the suite runs: on the CPU what the process grew by, on a GPU what torch allocated.
+    Memory while the suite runs: on the CPU the growth of the process, on a GPU what torch
+    allocated.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..records.environment import peak_device_memory_mib, peak_memory_mib, reset_peaks
-from .floor import Work, work_of
+from .roofline import WorkCount, count_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,17 +45,17 @@ if TYPE_CHECKING:
     from ...suites.base import Array, Context, Measurement, Probe, Suite
 
 
-Job = Any
-"""A function without arguments; what it returns is dropped."""
+TimedJob = Any
+"""A function without arguments; its result is not used."""
 
 
 SHORT_S = 10.0
-"""Suites that take longer than this, and have nothing to take turns with, are timed once."""
+"""Suites that take longer than this and have nothing to alternate with are timed once."""
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What is measured: an open model, images (n, 3, height, width) and images a pass."""
+class BenchmarkSetup:
+    """What is measured: an open model, images (n, 3, height, width) and the batch size."""
 
     model: Model
     images: Tensor
@@ -61,7 +64,7 @@ class Bench:
 
     @property
     def device(self) -> str:
-        """Where the model is, such as `cpu` or `cuda:0`."""
+        """Device of the model, such as `cpu` or `cuda:0`."""
         return str(self.model.device)
 
 
@@ -78,18 +81,18 @@ class TimingRow:
     side: int
     seconds: float
     peak_mib: float | None
-    bare_s: float | None = None
-    work: Work | None = None
+    passes_s: float | None = None
+    work: WorkCount | None = None
     statistics_s: float | None = None
 
     @property
     def overhead(self) -> float | None:
         """Share of time beyond the bare passes."""
-        return None if self.bare_s is None else self.seconds / self.bare_s - 1
+        return None if self.passes_s is None else self.seconds / self.passes_s - 1
 
 
-def turns(jobs: Sequence[Job], rounds: int, device: str) -> list[float]:
-    """Shortest seconds of each job; they take turns, after one warm-up of each."""
+def interleaved_times(jobs: Sequence[TimedJob], rounds: int, device: str) -> list[float]:
+    """Shortest seconds of each job; they alternate, after one warm-up of each."""
     for job in jobs:
         job()
     times: list[list[float]] = [[] for _ in jobs]
@@ -99,7 +102,7 @@ def turns(jobs: Sequence[Job], rounds: int, device: str) -> list[float]:
     return [min(series) for series in times]
 
 
-def measured_seconds(job: Job, device: str) -> float:
+def measured_seconds(job: TimedJob, device: str) -> float:
     """Seconds of one call, until the device has finished."""
     synchronise(device)
     begun = time.perf_counter()
@@ -109,7 +112,7 @@ def measured_seconds(job: Job, device: str) -> float:
 
 
 def synchronise(device: str) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until a GPU has finished its queue."""
     if device.startswith("cuda"):
         import torch
 
@@ -124,38 +127,40 @@ def open_bench(
     batch: int,
     rounds: int = 2,
     size: tuple[int, int] | None = None,
-) -> Bench:
-    """Open a model with one weight set, and as many seeded images as asked for."""
+) -> BenchmarkSetup:
+    """Open a model with one weight set, and `count` seeded images."""
     from ...adapters.load import load
     from ...suites.images import open_images
 
     model = load(reference, device=device, members=1, size=size)
     images = open_images("dead-leaves", count).load(model.spec)
     model.select(0, model.spec.prepare(images[:4]))
-    return Bench(model, images, batch, rounds)
+    return BenchmarkSetup(model, images, batch, rounds)
 
 
-def bare_passes(bench: Bench, probes: Sequence[Probe]) -> None:
-    """The floor of a gradient suite: its passes and nothing else."""
+def bare_passes(bench: BenchmarkSetup, probes: Sequence[Probe]) -> None:
+    """Make the passes of a gradient suite and nothing else."""
     import torch
 
     x = bench.model.spec.prepare(bench.images)
     for chunk in x.split(bench.batch):
         place = chunk.detach().to(bench.device).requires_grad_()
-        target = bench.model.run(place.view_as(place)).target  # counters refuse a leaf as an input
+        target = bench.model.run(
+            place.view_as(place)
+        ).target  # FLOP counters refuse a leaf as input
         if target is None:
             return
         for probe in probes:
             torch.autograd.grad(target.sum(), place, retain_graph=probe is not probes[-1])
 
 
-def run_suite(bench: Bench, suite: Suite) -> Measurement:
-    """What `perimetry run` does for one suite, the model being open and the images decoded."""
+def run_suite(bench: BenchmarkSetup, suite: Suite) -> Measurement:
+    """Measure one suite as `perimetry run` does, with an open model and decoded images."""
     return read_back_maps(bench, suite, collect_maps(bench, suite))
 
 
-def collect_maps(bench: Bench, suite: Suite) -> Mapping[str, Array]:
-    """The passes of a suite's first protocol, with all that is done to each gradient."""
+def collect_maps(bench: BenchmarkSetup, suite: Suite) -> Mapping[str, Array]:
+    """Gradient maps of a suite's first protocol; empty where it takes no gradients."""
     from ...suites.measuring.gradients import gradient_maps
 
     probes = suite.probes(bench.model, next(iter(suite.protocols)), 0)
@@ -164,18 +169,18 @@ def collect_maps(bench: Bench, suite: Suite) -> Mapping[str, Array]:
     return gradient_maps(bench.model, bench.images, probes, batch=bench.batch).maps
 
 
-def read_back_maps(bench: Bench, suite: Suite, maps: Mapping[str, Array]) -> Measurement:
-    """What a suite makes of its maps; all it does, where it takes no gradients."""
+def read_back_maps(bench: BenchmarkSetup, suite: Suite, maps: Mapping[str, Array]) -> Measurement:
+    """Metrics of a suite from its maps; the whole measurement where it takes no gradients."""
     return suite.measure(bench.model, next(iter(suite.protocols)), maps, _context(bench))
 
 
-def _context(bench: Bench) -> Context:
+def _context(bench: BenchmarkSetup) -> Context:
     from ...suites.base import Context
 
     return Context(bench.images, batch=bench.batch, sized=partial(_sized, bench))
 
 
-def _sized(bench: Bench, height: int, width: int) -> Tensor:
+def _sized(bench: BenchmarkSetup, height: int, width: int) -> Tensor:
     from dataclasses import replace
 
     from ...suites.images import open_images
@@ -184,8 +189,8 @@ def _sized(bench: Bench, height: int, width: int) -> Tensor:
     return open_images("dead-leaves", len(bench.images)).load(spec)
 
 
-def measure_suite(bench: Bench, suite: Suite) -> TimingRow:
-    """Time one suite, in turns with its bare passes where it takes gradients, and its memory."""
+def measure_suite(bench: BenchmarkSetup, suite: Suite) -> TimingRow:
+    """Measure time and memory of one suite, and of its bare passes where it takes gradients."""
     job = partial(run_suite, bench, suite)
     row = partial(TimingRow, bench.model.reference, suite.name, len(bench.images))
     side = bench.model.spec.height
@@ -194,25 +199,27 @@ def measure_suite(bench: Bench, suite: Suite) -> TimingRow:
         taken: list[float] = []
         peak = peak_of(lambda: taken.append(measured_seconds(job, bench.device)), bench.device)
         if taken[0] < SHORT_S:
-            taken += turns([job], bench.rounds, bench.device)
+            taken += interleaved_times([job], bench.rounds, bench.device)
         return row(side, min(taken), peak)
     peak = peak_of(job, bench.device)
-    best, bare = turns([job, partial(bare_passes, bench, probes)], bench.rounds, bench.device)
+    best, bare = interleaved_times(
+        [job, partial(bare_passes, bench, probes)], bench.rounds, bench.device
+    )
     maps = collect_maps(bench, suite)
     statistics = measured_seconds(partial(read_back_maps, bench, suite, maps), bench.device)
-    work = work_of(partial(bare_passes, _one_batch(bench), probes))
+    work = count_work(partial(bare_passes, _one_batch(bench), probes))
     work = work.times(len(bench.images) / min(bench.batch, len(bench.images)))
     return row(side, best, peak, bare, work, statistics)
 
 
-def _one_batch(bench: Bench) -> Bench:
-    return Bench(bench.model, bench.images[: bench.batch], bench.batch)
+def _one_batch(bench: BenchmarkSetup) -> BenchmarkSetup:
+    return BenchmarkSetup(bench.model, bench.images[: bench.batch], bench.batch)
 
 
-def peak_of(job: Job, device: str) -> float | None:
-    """Peak memory of one call in MiB: growth of the process, or what torch has on the GPU."""
+def peak_of(job: TimedJob, device: str) -> float | None:
+    """Peak memory of one call in MiB: growth of the process, or torch's allocation on the GPU."""
     gc.collect()
-    _give_back()
+    _trim_memory()
     reset_peaks(device)
     before = resident_mib()
     job()
@@ -222,14 +229,14 @@ def peak_of(job: Job, device: str) -> float | None:
     return None if peak is None or before is None else max(0.0, peak - before)
 
 
-def _give_back() -> None:
-    """Return freed memory to the system, where its library can: kept, it would hide a peak."""
+def _trim_memory() -> None:
+    """Return freed memory to the system where possible: if kept, it would hide a peak."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_mib() -> float | None:
-    """Resident set of this process in MiB; None where the system does not say."""
+    """Resident set of this process in MiB; None where the system does not report it."""
     import os
 
     path = Path("/proc/self/statm")
@@ -239,8 +246,8 @@ def resident_mib() -> float | None:
 
 
 @dataclass(frozen=True)
-class Audit:
-    """The full gradient audit of one model: seconds in all, and those after the passes; memory."""
+class AuditTiming:
+    """The full gradient audit of one model: total seconds, seconds after the passes, memory."""
 
     model: str
     images: int
@@ -262,8 +269,8 @@ def gradient_cells(model: Model, suites: Mapping[str, Suite]) -> dict[str, Seque
     return {cell: probes for cell, probes in found.items() if probes}
 
 
-def full_audit(bench: Bench, suites: Mapping[str, Suite]) -> Audit | None:
-    """Time the full gradient audit; None for a model that has no gradients."""
+def full_audit(bench: BenchmarkSetup, suites: Mapping[str, Suite]) -> AuditTiming | None:
+    """Time the full gradient audit; None for a model without gradients."""
     cells = gradient_cells(bench.model, suites)
     if not cells:
         return None
@@ -277,13 +284,13 @@ def full_audit(bench: Bench, suites: Mapping[str, Suite]) -> Audit | None:
         once()
     seconds, statistics = min(times[1:])
     count, side = len(bench.images), bench.model.spec.height
-    return Audit(bench.model.reference, count, side, tuple(cells), seconds, statistics, peak)
+    return AuditTiming(bench.model.reference, count, side, tuple(cells), seconds, statistics, peak)
 
 
 def _audit_once(
-    bench: Bench, suites: Mapping[str, Suite], cells: Mapping[str, Sequence[Probe]]
+    bench: BenchmarkSetup, suites: Mapping[str, Suite], cells: Mapping[str, Sequence[Probe]]
 ) -> tuple[float, float]:
-    """Seconds of one audit, and of its part after the passes."""
+    """Seconds of one audit, and of the part after its passes."""
     from ...adapters.errors import NotApplicableError
     from ...suites.measuring.gradients import take_gradients
 
@@ -303,7 +310,7 @@ def _audit_once(
 
 @dataclass(frozen=True)
 class TimeGrowth:
-    """By what factor time grows when `what` goes from `low` to `high`."""
+    """The factor by which time grows when `what` goes from `low` to `high`."""
 
     what: str
     low: int
@@ -314,15 +321,15 @@ class TimeGrowth:
 def time_growth(
     reference: str, *, device: str, count: int, batch: int, rounds: int
 ) -> list[TimeGrowth]:
-    """How the time of `deadpixel` grows with images and with the side of the input."""
+    """Growth of the time of `deadpixel` with the number of images and the side of the input."""
     from ...suites.registry import SUITES
 
     suite = SUITES["deadpixel"]
     opened = partial(open_bench, reference, device=device, batch=batch, rounds=rounds)
 
-    def pair(what: str, low: int, high: int, make: Callable[[int], Bench]) -> TimeGrowth:
+    def pair(what: str, low: int, high: int, make: Callable[[int], BenchmarkSetup]) -> TimeGrowth:
         jobs = [partial(run_suite, make(n), suite) for n in (low, high)]
-        first, second = turns(jobs, rounds, device)
+        first, second = interleaved_times(jobs, rounds, device)
         return TimeGrowth(what, low, high, second / first)
 
     low, high = max(2, count // 2), 2 * max(2, count // 2)

@@ -1,4 +1,7 @@
-"""What `perimetry bench` prints: suite x model, growth, rivals and floor, as Markdown."""
+"""The report of `perimetry bench`: time, memory, roofline and growth as Markdown tables.
+
+A Markdown file keeps one such report per kind of device, between two marks.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ...adapters.errors import NotApplicableError
+from ..output.files import write_text
 from ..records.environment import environment
-from .floor import Rates, rates
 from .measure import (
-    Audit,
-    Bench,
+    AuditTiming,
     TimeGrowth,
     TimingRow,
     full_audit,
@@ -20,10 +21,11 @@ from .measure import (
     open_bench,
     time_growth,
 )
-from .rivals import PEER, SpeedComparison, comparisons
+from .roofline import DeviceRates, measured_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from ..records.environment import Environment
 
@@ -39,28 +41,23 @@ SUITES = ("structure", "erf", "deadpixel", "perturbation", "padding")
 
 
 QUICK = (MODELS[:1], SUITES[:3], 4)
-"""Models, suites and images of a quick look."""
+"""Models, suites and number of images of `--quick`."""
 
 
 AUDIT_GOAL_S = {"cuda": 3.0}
-"""Seconds that the full gradient audit of a ResNet-50 with 64 images is to stay under."""
-
-
-RIVAL_GOAL = {"cpu": 3.0, "cuda": 20.0}
-"""How many times as fast as `openerf` one map is to be."""
+"""Goal for the full gradient audit of a ResNet-50 with 64 images, in seconds."""
 
 
 @dataclass
 class SpeedReport:
-    """Everything that was measured on one device."""
+    """All measurements on one device."""
 
     device: str
     environment: Environment
-    rates: Rates
+    rates: DeviceRates
     rows: list[TimingRow] = field(default_factory=list)
     growth: list[TimeGrowth] = field(default_factory=list)
-    duels: dict[str, list[SpeedComparison]] = field(default_factory=dict)
-    audits: list[Audit] = field(default_factory=list)
+    audits: list[AuditTiming] = field(default_factory=list)
 
 
 def measure(
@@ -71,48 +68,38 @@ def measure(
     count: int,
     batch: int,
     rounds: int,
-    say: Callable[[str], None] = lambda _text: None,
+    log: Callable[[str], None] = lambda _text: None,
 ) -> SpeedReport:
-    """Measure `suites` on every model of `references`; `say` is told what is being done.
+    """Measure `suites` on every model of `references`; `log` is called with each step's name.
 
-    Raises subclasses of `PerimetryError` for models and devices that cannot be had.
+    Raises subclasses of `PerimetryError` for models and devices that cannot be opened.
     """
     import torch
 
     from ...suites.registry import SUITES as KNOWN
 
-    say("rates of the device")
-    report = SpeedReport(device, environment(torch.device(device)), rates(device))
+    log("rates of the device")
+    report = SpeedReport(device, environment(torch.device(device)), measured_rates(device))
     for reference in references:
         bench = open_bench(reference, device=device, count=count, batch=batch, rounds=rounds)
         for name in suites:
             if KNOWN[name].skip(bench.model, next(iter(KNOWN[name].protocols))) is None:
-                say(f"{reference}: {name}")
+                log(f"{reference}: {name}")
                 report.rows.append(measure_suite(bench, KNOWN[name]))
-        say(f"{reference}: full gradient audit")
+        log(f"{reference}: full gradient audit")
         audit = full_audit(bench, KNOWN)
         report.audits += [audit] if audit else []
-        _rivals(report, bench, say)
-    say(f"{references[0]}: growth")
+    log(f"{references[0]}: growth")
     report.growth = time_growth(
         references[0], device=device, count=count, batch=batch, rounds=rounds
     )
     return report
 
 
-def _rivals(report: SpeedReport, bench: Bench, say: Callable[[str], None]) -> None:
-    if bench.model.why_no_gradients is None and hasattr(bench.model, "module"):
-        say(f"{bench.model.reference}: the same map by other means")
-        try:
-            report.duels[bench.model.reference] = comparisons(bench)
-        except NotApplicableError as error:  # Kim's map of an initial ViT is rounding noise
-            say(f"{bench.model.reference}: no such map: {error}")
-
-
 def render_speed(report: SpeedReport) -> str:
-    """The report as Markdown, which reads on a terminal too."""
-    parts = [_where(report), _suites(report.rows), _overheads(report), _audits(report)]
-    return "\n\n".join([*parts, _rival_table(report), _growth(report.growth)]) + "\n"
+    """Render the report as Markdown, which is readable in a terminal too."""
+    tables = [_suites(report.rows), _overheads(report), _audits(report), _growth(report.growth)]
+    return "\n\n".join([_where(report), *tables]) + "\n"
 
 
 def _where(report: SpeedReport) -> str:
@@ -145,24 +132,24 @@ def _suites(rows: Sequence[TimingRow]) -> str:
 def _overheads(report: SpeedReport) -> str:
     cells = []
     for r in report.rows:
-        if r.bare_s is None or r.work is None:
+        if r.passes_s is None or r.work is None:
             continue
-        floor = report.rates.floor_s(r.work)
+        roofline = report.rates.roofline_s(r.work)
         cells.append(
             (
-                *(r.model, r.suite, _seconds(r.bare_s), f"{r.overhead:+.1%}"),
+                *(r.model, r.suite, _seconds(r.passes_s), f"{r.overhead:+.1%}"),
                 _seconds(r.statistics_s or 0.0),
                 *(f"{r.work.operations / 1e9:.0f}", f"{r.work.bytes / 1e9:.1f}"),
-                *(_seconds(floor), report.rates.bound(r.work), f"{r.seconds / floor:.1f}x"),
+                *(_seconds(roofline), report.rates.bound(r.work), f"{r.seconds / roofline:.1f}x"),
             )
         )
     timed = ("bare passes", "overhead", "statistics")
-    headers = ("model", "suite", *timed, "GFLOP", "GB", "floor", "set by", "time / floor")
+    headers = ("model", "suite", *timed, "GFLOP", "GB", "roofline", "set by", "time / roofline")
     return _table(cells, headers)
 
 
 def _audits(report: SpeedReport) -> str:
-    """Seconds of the full gradient audit, beside what is aimed at on such a device."""
+    """Time of the full gradient audit beside the goal for such a device."""
     goal = AUDIT_GOAL_S.get(_kind(report.device))
     aim = "" if goal is None else f"{goal:.0f} s (ResNet-50, 64 images)"
     cells = [
@@ -174,19 +161,6 @@ def _audits(report: SpeedReport) -> str:
     ]
     measured = ("full gradient audit", "statistics", "peak memory", "goal")
     return _table(cells, ("model", "side", "images", "protocols", *measured))
-
-
-def _rival_table(report: SpeedReport) -> str:
-    goal = RIVAL_GOAL[_kind(report.device)]
-    cells = [
-        (
-            *(model, duel.rival, _seconds(duel.own_s), _seconds(duel.other_s)),
-            *(f"{duel.ratio:.2f}x", f"{goal:.0f}x" if duel.rival.startswith(PEER) else ""),
-        )
-        for model, found in report.duels.items()
-        for duel in found
-    ]
-    return _table(cells, ("model", "against", "ours", "theirs", "ours is faster by", "goal"))
 
 
 def _kind(device: str) -> str:
@@ -208,3 +182,19 @@ def _rate(row: TimingRow) -> str:
 
 def _mib(value: float | None) -> str:
     return "" if value is None else f"{value:.0f} MiB"
+
+
+def write_report(path: Path, device: str, text: str) -> None:
+    """Put `text` in the place of the report for this kind of device, or at the end of the file."""
+    old = path.read_text() if path.exists() else "# Performance\n"
+    write_text(path, with_report(old, device, text))
+
+
+def with_report(page: str, device: str, text: str) -> str:
+    """Return `page` with the report for this kind of device replaced."""
+    first, last = f"<!-- measured: {_kind(device)} -->", f"<!-- end: {_kind(device)} -->"
+    part = f"{first}\n\n{text.strip()}\n\n{last}"
+    before, found, rest = page.partition(first)
+    if not found:
+        return f"{page.rstrip()}\n\n{part}\n"
+    return before + part + rest.partition(last)[2]

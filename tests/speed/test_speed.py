@@ -1,44 +1,21 @@
-"""Speed, as ratios within one interleaved run; absolute times are printed, never asserted.
+"""Time of suites over that of their bare passes and of other references; `tox -e speed`."""
 
-Run with `pytest tests/speed --benchmark-only` for the tables alone.
-"""
-
-import time
 from functools import partial
-from pathlib import Path
 
-import numpy as np
-import openerf
 import pytest
 import torch
-from PIL import Image
 
 from perimetry.adapters.load import load
 from perimetry.adapters.meta_forward import ShapesOnly
 from perimetry.bench.execution.devices import BATCH
 from perimetry.bench.speed.measure import collect_maps, open_bench, peak_of
 from perimetry.suites.base import Context
-from perimetry.suites.erf.suite import ERF
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import gradient_maps
 from perimetry.suites.registry import SUITES
 
-ROUNDS = 2
 IMAGES = 8
-"""All costs but the fixed ones grow with images: few of them ask more of an overhead, not less."""
-
-
-def fastest(*jobs, rounds=ROUNDS):
-    """Shortest time of each job, taken in turn: A B A B ..., after one warm-up of each."""
-    times = [[] for _ in jobs]
-    for job in jobs:
-        job()
-    for _ in range(rounds):
-        for job, series in zip(jobs, times, strict=True):
-            start = time.perf_counter()
-            job()
-            series.append(time.perf_counter() - start)
-    return [min(series) for series in times]
+"""Few: fixed costs weigh more than in an audit, so the bound on the overhead is strict."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +27,7 @@ def resnet50():
 
 
 def bare_passes(model, images, probes, batch):
-    """The floor: one forward and a backward a probe at full batch, and nothing else."""
+    """One forward pass, and a backward pass per probe, at full batch and nothing else."""
     x = model.spec.prepare(images)
     for chunk in x.split(batch):
         chunk = chunk.detach().requires_grad_()
@@ -60,7 +37,8 @@ def bare_passes(model, images, probes, batch):
 
 
 @pytest.mark.parametrize("name", ["erf", "deadpixel"])
-def test_a_suite_costs_little_over_its_bare_passes(resnet50, name, record_property):
+def test_a_suite_costs_little_over_its_bare_passes(resnet50, name, time_ratio):
+    """At most 1.25 times one forward pass and one backward pass per probe."""
     model, images = resnet50
     suite, context = SUITES[name], Context(images)
     probes = suite.probes(model, "energy", 0)
@@ -69,39 +47,11 @@ def test_a_suite_costs_little_over_its_bare_passes(resnet50, name, record_proper
         maps = gradient_maps(model, images, probes, batch=BATCH["cpu"]).maps
         suite.measure(model, "energy", maps, context)
 
-    full, bare = fastest(audit, lambda: bare_passes(model, images, probes, BATCH["cpu"]))
-    record_property("overhead", full / bare - 1)
-    print(f"\n{name}: {full:.2f} s, bare passes {bare:.2f} s, overhead {full / bare - 1:.1%}")
-    assert full / bare < 1.25
-
-
-def test_kim2023_is_faster_than_openerf_on_the_same_images(resnet50, tmp_path):
-    model, images = resnet50
-    for i, image in enumerate(images):
-        pixels = (image.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")
-    probes = ERF.probes(model, "kim2023", 0)
-    module = model.module()
-
-    def ours():
-        photographs = open_images(str(tmp_path), IMAGES).load(model.spec)
-        gradient_maps(model, photographs, probes, batch=BATCH["cpu"])
-
-    def theirs():
-        openerf.compute_erf(
-            module,
-            image_dir=Path(tmp_path),
-            target_layer="forward_features",
-            device="cpu",
-            show_progress=False,
-        )
-
-    own, other = fastest(ours, theirs, rounds=4)
-    print(f"\nkim2023: {own:.2f} s, openerf {other:.2f} s: {other / own:.2f}x")
-    assert other / own > 1
+    assert time_ratio(audit, lambda: bare_passes(model, images, probes, BATCH["cpu"])) < 1.25
 
 
 def test_structure_of_resnet50(benchmark):
+    """Opening a ResNet-50 and computing its expected sensitivity."""
     suite = SUITES["structure"]
     context = Context(torch.zeros(0, 3, 224, 224))
 
@@ -113,25 +63,22 @@ def test_structure_of_resnet50(benchmark):
     assert found.metrics["weakest"].value > 0
 
 
-def test_time_grows_with_images_in_proportion_and_memory_does_not():
+def test_time_grows_with_images_in_proportion_and_memory_does_not(time_ratio):
     """Twice the images: less than three times the time; the peak is that of one batch."""
     jobs = []
-    for count in (8, 16):
+    for count in (16, 8):
         bench = open_bench(
             "timm:resnet18@init", device="cpu", count=count, batch=4, size=(128, 128)
         )
         jobs.append(partial(collect_maps, bench, SUITES["deadpixel"]))
-    few, many = fastest(*jobs, rounds=4)
-    print(f"\ngradients of 8 images {few:.2f} s, of 16 {many:.2f} s: {many / few:.2f}x")
-    assert many / few < 3
-    low, high = (peak_of(job, "cpu") for job in jobs)
-    print(f"peak of 8 images {low:.0f} MiB, of 16 {high:.0f} MiB")
-    assert low > 4
-    assert high < 1.5 * low + 16
+    assert time_ratio(*jobs) < 3
+    many, few = (peak_of(job, "cpu") for job in jobs)
+    assert few > 4
+    assert many < 1.5 * few + 16
 
 
-def test_shapes_are_told_faster_without_computing_them():
-    """A pass of EfficientNet without numbers, quick answers against torch's own: at least 1.3x."""
+def test_shapes_without_numbers_are_faster_than_on_the_meta_device(time_ratio):
+    """A pass of EfficientNet with `ShapesOnly` takes less than 1 / 1.3 of torch's own time."""
     import timm
 
     with torch.device("meta"):
@@ -146,20 +93,16 @@ def test_shapes_are_told_faster_without_computing_them():
         with ShapesOnly():
             plain()
 
-    slow, fast = fastest(plain, quick, rounds=4)
-    print(
-        f"\nwithout numbers: {slow * 1000:.0f} ms, quick {fast * 1000:.0f} ms: {slow / fast:.1f}x"
-    )
-    assert slow / fast > 1.3
+    assert time_ratio(quick, plain, rounds=4) < 1 / 1.3
 
 
-def test_an_attention_bias_costs_structure_nothing():
-    """Beside the same network without one, relative positions take at most four times as long."""
+def test_an_attention_bias_costs_structure_little(time_ratio):
+    """Relative positions take less than four times as long as the same network without them."""
     context = Context(torch.zeros(0, 3, 384, 384))
-    names = ("beit_base_patch16_384", "vit_base_patch16_384")
-    models = [load(f"timm:{name}@init", device="cpu") for name in names]
     suite = SUITES["structure"]
-    jobs = [lambda m=m: suite.measure(m, "expected", {}, context) for m in models]
-    biased, plain = fastest(*jobs)
-    print(f"\nstructure at 384 px: {biased:.2f} s with a bias, {plain:.2f} s without")
-    assert biased < 4 * plain
+
+    def job(name):
+        model = load(f"timm:{name}@init", device="cpu")
+        return lambda: suite.measure(model, "expected", {}, context)
+
+    assert time_ratio(job("beit_base_patch16_384"), job("vit_base_patch16_384")) < 4

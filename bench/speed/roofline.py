@@ -1,4 +1,4 @@
-"""The physical floor: operations and bytes of passes, and the rates of this machine."""
+"""The roofline: operations and bytes of passes, and the measured rates of this machine."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ REPEATS = 5
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkCount:
     """Floating-point operations, and bytes read and written."""
 
     operations: float
     bytes: float
 
-    def times(self, factor: float) -> Work:
-        """So many times the work."""
-        return Work(self.operations * factor, self.bytes * factor)
+    def times(self, factor: float) -> WorkCount:
+        """The work of `factor` such jobs."""
+        return WorkCount(self.operations * factor, self.bytes * factor)
 
 
 @dataclass(frozen=True)
-class Rates:
-    """What a device does in a second, measured: operations of a float32 matmul, bytes of a copy."""
+class DeviceRates:
+    """Measured rates of a device, per second: operations of a float32 matmul, bytes of a copy."""
 
     operations: float
     bytes: float
 
-    def floor_s(self, work: Work) -> float:
-        """Seconds below which `work` cannot be done here."""
+    def roofline_s(self, work: WorkCount) -> float:
+        """Seconds that `work` takes at least at these rates."""
         return max(work.operations / self.operations, work.bytes / self.bytes)
 
-    def bound(self, work: Work) -> str:
-        """Which of the two rates sets that floor."""
+    def bound(self, work: WorkCount) -> str:
+        """Name the rate that sets this bound: `operations` or `memory`."""
         busy = work.operations / self.operations > work.bytes / self.bytes
         return "operations" if busy else "memory"
 
 
-def rates(device: str) -> Rates:
-    """Measure the rates of `device`: the best of a few."""
+def measured_rates(device: str) -> DeviceRates:
+    """Measure the rates of `device`; the best of `REPEATS` counts."""
     import torch
 
     kind = device.partition(":")[0]
@@ -61,11 +61,11 @@ def rates(device: str) -> Rates:
     out = torch.empty(side, side, device=device)
     product = _best(lambda: torch.mm(a, b, out=out), device)
     copy = _best(lambda: target.copy_(source), device)
-    return Rates(2 * side**3 / product, 2 * source.nbytes / copy)
+    return DeviceRates(2 * side**3 / product, 2 * source.nbytes / copy)
 
 
 def _best(job: Callable[[], object], device: str) -> float:
-    """Shortest seconds of a few calls, after a warm-up."""
+    """Return the shortest seconds of `REPEATS` calls, after a warm-up."""
     import torch
 
     def wait() -> None:
@@ -82,7 +82,7 @@ def _best(job: Callable[[], object], device: str) -> float:
     return min(times[1:])
 
 
-def work_of(job: Callable[[], object]) -> Work:
+def count_work(job: Callable[[], object]) -> WorkCount:
     """Count the operations and bytes of one call of `job`.
 
     Operations are those of `torch.utils.flop_counter`: convolutions, matrix products, attention.
@@ -93,11 +93,11 @@ def work_of(job: Callable[[], object]) -> Work:
     counter = FlopCounterMode(display=False)
     with counter, traffic:
         job()
-    return Work(float(counter.get_total_flops()), float(traffic.bytes))
+    return WorkCount(float(counter.get_total_flops()), float(traffic.bytes))
 
 
 def _traffic() -> Any:
-    """A mode that adds up what every operation reads and writes; views move nothing."""
+    """Return a mode that adds up the bytes every operation reads and writes; views move none."""
     from torch import Tensor
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
