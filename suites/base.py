@@ -92,7 +92,11 @@ class Probe:
 
 
 class Suite(Protocol):
-    """One standardised test. Its module's docstring is its definition."""
+    """One standardised test. The docstring of its module is its definition.
+
+    A suite inherits from this class, with a default for `skip` and `probes`, or has all these
+    members itself.
+    """
 
     name: ClassVar[str]
     protocols: ClassVar[Mapping[str, str]]
@@ -100,18 +104,25 @@ class Suite(Protocol):
     metrics: ClassVar[tuple[Metric, ...]]
     headline: ClassVar[str]
     random: ClassVar[bool]
-    """Whether it looks at images and draws; exact suites do not."""
+    """Whether the numbers depend on images and random draws; exact suites need neither."""
 
     def skip(self, model: Model, protocol: str) -> str | None:
-        """The reason why the suite does not apply to `model`, or None."""
+        """The reason why the suite does not apply to `model`, or None.
+
+        By default a suite needs a spatial target.
+        """
+        del protocol
+        return model.why_not_spatial
 
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
-        """The gradients `measure` will need; empty for suites that take none."""
+        """The gradients that `measure` needs; none by default."""
+        del model, protocol, seed
+        return ()
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
-        """Measure. `maps` holds, by probe name, (samples, height, width)."""
+        """Measure `model`. `maps` holds an array (samples, height, width) for each probe name."""
 
 
 def _one_size(height: int, width: int) -> Tensor:

@@ -6,7 +6,7 @@ energy (default, ours)
     S(i, j) = mean over images and random sign vectors v of sum_c (d(v . F) / d image_cij)^2, per
     pixel value in [0, 1]. F is the target, all units at once. Unbiased for the sum over all target
     units of the squared Jacobian: the output noise power that unit noise at that pixel causes.
-    Over several weight sets: the mean of their maps, each scaled to mean 1 (`gradients.alike`).
+    Over several weight sets: the mean of their maps, each scaled to mean 1 (`normalise_members`).
 kim2023 (Kim et al. 2023, arXiv 2108.13576)
     ReLU of the channel-mean gradient of the predicted class's logit, in normalised units, per
     image, averaged. Their code sums over images; the map `sensitivity_sum` is that form.
@@ -38,12 +38,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from .architecture.receptive_field import stride
-from .base import Context, Estimate, Measurement, Metric, Probe, missing
+from .architecture.receptive_field import target_stride
+from .base import Context, Estimate, Measurement, Metric, Probe, Suite, missing
 from .measuring import phases
 from .measuring.bootstrap import Bootstrap, bootstrap, linear
-from .measuring.gradients import STREAM, alike, expect, pixel_energy, random_signs
-from .measuring.unbiased import corrected, estimate_square, products, pseudo_values
+from .measuring.gradients import (
+    TARGET_STREAM,
+    normalise_members,
+    pixel_energy,
+    random_signs,
+    require,
+)
+from .measuring.unbiased import estimate_square, pair_products, phase_estimates, pseudo_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,16 +60,13 @@ if TYPE_CHECKING:
     from .base import Array
 
 
-DEAD = (0.01, 0.1, 0.5)
-
-
-PERIODS = (2, 4, 8, 16, 32, 64)
+DEAD_THRESHOLDS = (0.01, 0.1, 0.5)
 
 
 def _metrics() -> tuple[Metric, ...]:
     dead = (
         Metric(f"dead@{t}", f"share of phases with A < {t}", "share", "lower", high=1.0, even=0.0)
-        for t in DEAD
+        for t in DEAD_THRESHOLDS
     )
     periods = (
         Metric(
@@ -74,7 +77,7 @@ def _metrics() -> tuple[Metric, ...]:
             low=None,
             even=0.0,
         )
-        for p in PERIODS
+        for p in phases.REPORTED_PERIODS
     )
     return (
         Metric(
@@ -96,7 +99,7 @@ def _metrics() -> tuple[Metric, ...]:
 
 
 @dataclass(frozen=True)
-class DeadPixel:
+class DeadPixel(Suite):
     """The suite; its module's docstring is the definition."""
 
     name: ClassVar[str] = "deadpixel"
@@ -128,25 +131,25 @@ class DeadPixel:
         """Read the metrics off `maps[...]` (samples, height, width)."""
         samples = maps[f"deadpixel/{protocol}"]
         if protocol == "energy":
-            samples = alike(model, samples)
+            samples = normalise_members(model, samples)
         found = Measurement({}, {"sensitivity": samples.mean(0)})
         if protocol == "kim2023":
             found.maps["sensitivity_sum"] = samples.sum(0)
             found.notes.append("class of the logit: the one predicted for each image")
         resamples = bootstrap(len(samples), context.draws, context.seed)
         found.metrics.update(_differences(samples, resamples))
-        found.metrics.update(_phase_metrics(samples, stride(model), resamples, found))
+        found.metrics.update(_phase_metrics(samples, target_stride(model), resamples, found))
         return found
 
 
 def _signed_sum(outputs: Outputs, indices: Sequence[int], *, seed: int) -> Tensor:
     """Give the sum over the batch of v . F, F being (batch, channels, height, width)."""
-    target = expect(outputs.target, "target")
-    return (target * random_signs(target, indices, seed=seed, stream=STREAM)).sum()
+    target = require(outputs.target, "target")
+    return (target * random_signs(target, indices, seed=seed, stream=TARGET_STREAM)).sum()
 
 
 def _top_logit(outputs: Outputs, _indices: Sequence[int]) -> Tensor:
-    return expect(outputs.logits, "logits").amax(1).sum()
+    return require(outputs.logits, "logits").amax(1).sum()
 
 
 def _kim_map(gradient: Tensor) -> Tensor:
@@ -162,9 +165,9 @@ def _differences(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
         raw, slope = _difference(mean, order)
         raws = samples.reshape(len(samples), -1) @ slope.ravel()
         relatives = (raws - raw / level * levels) / level
-        relative = linear(np.asarray(raw / level), relatives, resamples.whole)
+        relative = linear(np.asarray(raw / level), relatives, resamples.weights)
         found[f"relL{order}"] = resamples.estimate(relative, low=0.0)
-        absolute = linear(np.asarray(raw), raws, resamples.whole)
+        absolute = linear(np.asarray(raw), raws, resamples.weights)
         found[f"rawL{order}"] = resamples.estimate(absolute, low=0.0)
     return found
 
@@ -185,22 +188,17 @@ def _phase_metrics(
     samples: Array, total: phases.Pair, resamples: Bootstrap, found: Measurement
 ) -> dict[str, Estimate]:
     """All metrics of the phase profile, with the reason where there are no phases to tell apart."""
-    period = phases.fit_period((samples.shape[1], samples.shape[2]), total)
-    if period != total:
-        found.notes.append(f"period lowered from {total} to {period}: too few interior cells")
-    if period == (1, 1):
-        why = (
-            "the target has stride 1" if total == (1, 1) else "no period fits three interior cells"
-        )
-        return {m.name: missing(f"{why}: there are no phases") for m in _metrics()[:-4]}
+    period = phases.usable_period((samples.shape[1], samples.shape[2]), total, found.notes)
+    if isinstance(period, str):
+        return {m.name: missing(period) for m in _metrics()[:-4]}
     profiles = pseudo_values(samples, partial(phases.phase_profile, period=period))
-    mean = np.tensordot(resamples.whole, profiles, 1)
+    mean = np.tensordot(resamples.weights, profiles, 1)
     found.maps["phase_profile"] = mean[0]
     return {
-        **corrected(profiles, resamples),
+        **phase_estimates(profiles, resamples),
         **{
             f"dead@{t}": resamples.estimate((mean < t).mean((-2, -1)), low=0.0, high=1.0)
-            for t in DEAD
+            for t in DEAD_THRESHOLDS
         },
         **_periods(profiles, resamples),
     }
@@ -208,13 +206,13 @@ def _phase_metrics(
 
 def _products(profiles: Array) -> Array:
     """Mean products of the deviations of all pairs of profiles (samples, p, q) from even."""
-    return products(profiles.reshape(len(profiles), -1) - 1)
+    return pair_products(profiles.reshape(len(profiles), -1) - 1)
 
 
 def _periods(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     parts = phases.by_period(profiles, _products)
     found = {f"by_period_{p}": estimate_square(pairs, resamples) for p, pairs in parts.items()}
-    for p in PERIODS:
+    for p in phases.REPORTED_PERIODS:
         found.setdefault(f"by_period_{p}", missing(f"the period is not a multiple of {p}"))
     return found
 
@@ -222,7 +220,7 @@ def _periods(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
 DEADPIXEL = DeadPixel()
 
 
-NOT_SIMPLY_BETTER = (
+NOT_ALWAYS_BETTER = (
     "Fewer dead pixels is not simply better: they help ordinary classification training, and hurt "
     "where small perturbations matter (Kim et al. 2023)."
 )

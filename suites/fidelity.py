@@ -16,20 +16,20 @@ import torch
 import torch.nn.functional as F
 
 from ..adapters.model import Outputs
-from .base import Context, Estimate, Measurement, Metric, missing
+from .base import Context, Estimate, Measurement, Metric, Suite, missing
 from .measuring.bootstrap import bootstrap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
 
     from ..adapters.model import Model
-    from .base import Array, Probe
+    from .base import Array
 
 
 @dataclass(frozen=True)
-class Fidelity:
+class Fidelity(Suite):
     """The suite; its module's docstring is the definition."""
 
     name: ClassVar[str] = "fidelity"
@@ -61,11 +61,6 @@ class Fidelity:
         del protocol
         return None if model.original else "the model is not treated"
 
-    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
-        """No gradients are needed."""
-        del model, protocol, seed
-        return ()
-
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
@@ -89,7 +84,7 @@ def _mean(values: list[Tensor], context: Context, why_none: str, low: float) -> 
     samples = values[0] if len(values) == 1 else torch.stack([v.mean() for v in values])
     array = samples.double().cpu().numpy()
     resamples = bootstrap(len(array), context.draws, context.seed)
-    return resamples.estimate(resamples.whole @ array, low=low, high=1.0)
+    return resamples.estimate(resamples.weights @ array, low=low, high=1.0)
 
 
 def _compare(model: Model, original: Model, context: Context) -> tuple[list[Tensor], list[Tensor]]:

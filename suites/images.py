@@ -184,14 +184,14 @@ def _dead_leaves(height: int, width: int, seed: int, index: int) -> Tensor:
             strict=True,
         )
         for disc in discs:
-            _lay(image, bare, *disc)
+            _paint_disc(image, bare, *disc)
         if not bare.any():
             break
     image += rng.normal(0.0, TEXTURE, image.shape).astype(np.float32)
     return torch.from_numpy(image.clip(0, 1)).permute(2, 0, 1).contiguous()
 
 
-def _lay(
+def _paint_disc(
     image: np.ndarray,
     bare: np.ndarray,
     row: float,

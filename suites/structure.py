@@ -50,8 +50,8 @@ import numpy as np
 
 from ..adapters.errors import NotApplicableError
 from .architecture.propagate import energy_map, path_count_map
-from .architecture.receptive_field import even_sizes, summarise_field, uneven
-from .base import Context, Estimate, Measurement, Metric, Probe, missing
+from .architecture.receptive_field import even_sizes, summarise_field, uneven_layers
+from .base import Context, Estimate, Measurement, Metric, Suite, missing
 from .measuring import phases
 
 if TYPE_CHECKING:
@@ -64,18 +64,15 @@ if TYPE_CHECKING:
     from .base import Array
 
 
-PERIODS = (2, 4, 8, 16, 32, 64)
-
-
 MAX_CULPRITS = 16
 """Layers recomputed one by one; a note says when there are more."""
 
 
-TOGETHER = 9
+MAPS_PER_PASS = 9
 """Maps computed in one pass."""
 
 
-EXACT = 2.0**53
+LARGEST_EXACT_INTEGER = 2.0**53
 
 
 _PHASED = (
@@ -84,7 +81,7 @@ _PHASED = (
     Metric("ratio", "largest over smallest phase", "ratio", "lower", low=1.0, even=1.0),
     *(
         Metric(f"by_period_{p}", f"variance that period {p} adds", "variance", "lower", even=0.0)
-        for p in PERIODS
+        for p in phases.REPORTED_PERIODS
     ),
 )
 
@@ -103,7 +100,7 @@ _OTHERS = (
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(Suite):
     """The suite; its module's docstring is the definition."""
 
     name: ClassVar[str] = "structure"
@@ -111,16 +108,6 @@ class Structure:
     metrics: ClassVar[tuple[Metric, ...]] = (*_PHASED, *_OTHERS)
     headline: ClassVar[str] = "weakest"
     random: ClassVar[bool] = False
-
-    def skip(self, model: Model, protocol: str) -> str | None:
-        """A spatial target is needed; what the trace cannot follow is found out in `measure`."""
-        del protocol
-        return model.why_not_spatial
-
-    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
-        """None: no gradients of the real network are taken."""
-        del model, protocol, seed
-        return ()
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
@@ -149,7 +136,7 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
     counts: Array = paths.numpy()
     found = Measurement({}, {"sensitivity": expected, "path_count": counts})
     found.tables["layers"] = [layer.row() for layer in trace.layers]
-    _read_phases(found, energies, counts, phases.fit_period(pixels, stride), stride)
+    _read_phases(found, energies, counts, pixels, stride)
     if "phase_profile" in found.maps:
         _read_culprits(found, energies, culprits, found.maps["phase_profile"].shape)
     for order in (1, 2):
@@ -157,7 +144,7 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
         found.metrics[f"relL{order}"] = Estimate(value)
     _read_layers(found, trace.layers, pixels, stride)
     _read_field(found, field, stride)
-    if counts.max() > EXACT or bool((counts % 1).any()):
+    if counts.max() > LARGEST_EXACT_INTEGER or bool((counts % 1).any()):
         found.notes.append("path counts do not fit in float64 as exact integers: they are rounded")
     return found
 
@@ -166,8 +153,8 @@ def _energies(skeleton: nn.Module, size: tuple[int, int, int], culprits: Sequenc
     """Maps (1 + culprits, height, width): the architecture's, then with one layer padded each."""
     padded: list[int | None] = [None, *(layer.index for layer in culprits)]
     parts = [
-        energy_map(skeleton, size, padded=padded[i : i + TOGETHER]).numpy()
-        for i in range(0, len(padded), TOGETHER)
+        energy_map(skeleton, size, padded=padded[i : i + MAPS_PER_PASS]).numpy()
+        for i in range(0, len(padded), MAPS_PER_PASS)
     ]
     maps: Array = np.concatenate(parts)
     if not maps[0].any():
@@ -190,17 +177,15 @@ def _read_phases(
     found: Measurement,
     energies: Array,
     counts: Array,
-    period: phases.Pair,
+    pixels: phases.Pair,
     stride: phases.Pair,
 ) -> None:
     """Fill in the metrics of the phase profile, or the reason why there is none."""
-    if period == (1, 1):
-        why = "the target has stride 1" if stride == (1, 1) else "no period fits in the interior"
-        for name in (*(metric.name for metric in _PHASED), "path_ratio"):
-            found.metrics[name] = missing(f"{why}: there are no phases")
+    period = phases.usable_period(pixels, stride, found.notes)
+    if isinstance(period, str):
+        names = (*(metric.name for metric in _PHASED), "path_ratio")
+        found.metrics |= dict.fromkeys(names, missing(period))
         return
-    if period != stride:
-        found.notes.append(f"period lowered from {stride} to {period}: too few interior cells")
     profile = phases.phase_profile(energies[:1], period)[0]
     found.maps["phase_profile"] = profile
     found.metrics["weakest"] = Estimate(float(phases.least_sensitive(profile)))
@@ -209,7 +194,7 @@ def _read_phases(
     found.metrics["path_ratio"] = _ratio(phases.phase_profile(counts[None], period)[0])
     shares = {p: float(v) for p, v in phases.by_period(profile).items()}
     found.tables["by_period"] = [{"period": p, "variance": v} for p, v in shares.items()]
-    for p in PERIODS:
+    for p in phases.REPORTED_PERIODS:
         found.metrics[f"by_period_{p}"] = (
             Estimate(max(0.0, shares[p]))
             if p in shares
@@ -253,7 +238,7 @@ def _read_layers(
     found.metrics["coverage"] = (
         Estimate(float(min(shares))) if shares else missing("no layer has a stride")
     )
-    faults = uneven(layers)
+    faults = uneven_layers(layers)
     found.metrics["uneven_layers"] = Estimate(float(len(faults)))
     found.metrics["largest_remainder"] = Estimate(
         float(max((max(r) for _, r in faults), default=0))

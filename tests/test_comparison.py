@@ -91,7 +91,7 @@ def planted(values, seed=0):
     """A record of one metric, the mean of `values` (samples,)."""
     (record,) = audit(opened(net()), ("deadpixel",), count=len(values), draws=4000, device="cpu")
     resamples = bootstrap(len(values), 4000, seed)
-    estimate = resamples.estimate(resamples.whole @ values)
+    estimate = resamples.estimate(resamples.weights @ values)
     record.metrics = {"weakest": Value.of(estimate)}
     return record.attach(({}, {"weakest": estimate.draws}))
 

@@ -7,14 +7,14 @@ from torch import nn
 
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.suites.architecture.receptive_field import stride
+from perimetry.suites.architecture.receptive_field import target_stride
 from perimetry.suites.base import Context
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring import phases
 from perimetry.suites.measuring.bootstrap import bootstrap
-from perimetry.suites.measuring.gradients import alike, gradient_maps
-from perimetry.suites.measuring.unbiased import corrected, pseudo_values
+from perimetry.suites.measuring.gradients import gradient_maps, normalise_members
+from perimetry.suites.measuring.unbiased import phase_estimates, pseudo_values
 
 SPEC = InputSpec(64, 64)
 
@@ -98,12 +98,12 @@ def test_no_weight_set_outweighs_the_others_by_its_gain(gain):
 
 def test_the_images_of_one_weight_set_keep_their_weight():
     samples = np.ones((2, 4, 4)) * np.array([1, 9])[:, None, None]
-    assert alike(wrap(nn.Conv2d(3, 4, 2, 2), spec=InputSpec(4, 4)), samples) is samples
+    assert normalise_members(wrap(nn.Conv2d(3, 4, 2, 2), spec=InputSpec(4, 4)), samples) is samples
 
 
 def test_a_weight_set_that_hears_nothing_stays_at_nothing():
     samples = np.stack([np.zeros((4, 4)), np.full((4, 4), 3.0)])
-    np.testing.assert_array_equal(alike(Ensemble(None), samples)[:, 0, 0], [0, 1])
+    np.testing.assert_array_equal(normalise_members(Ensemble(None), samples)[:, 0, 0], [0, 1])
 
 
 @pytest.mark.parametrize(("side", "units"), [(64, 8), (60, 8), (57, 8), (36, 5)])
@@ -112,7 +112,7 @@ def test_the_stride_is_the_product_of_the_layers_strides_at_every_size(side, uni
     net = nn.Sequential(*(nn.Conv2d(3, 3, 3, 2, 1) for _ in range(3)))
     model = wrap(net, spec=InputSpec(side, side))
     assert model.target.height == units
-    assert stride(model) == (8, 8)
+    assert target_stride(model) == (8, 8)
 
 
 def test_an_uneven_stem_is_seen_at_a_size_that_no_stride_divides():
@@ -147,7 +147,7 @@ def test_white_noise_maps_come_out_as_even():
         samples = np.random.default_rng(seed).chisquare(1, (8, 64, 64))
         resamples = bootstrap(8, 100, seed)
         profiles = pseudo_values(samples, lambda maps: phases.phase_profile(maps, (8, 8)))
-        found = corrected(profiles, resamples)
+        found = phase_estimates(profiles, resamples)
         for name, even in (("weakest", 1), ("imbalance", 0), ("ratio", 1)):
             hits[name].append(found[name].low <= even <= found[name].high)
         for name, series in values.items():

@@ -77,7 +77,7 @@ def test_runs_give_the_numbers_of_all_channels(rest, measure, monkeypatch):
 
     made = []
     monkeypatch.setattr(
-        energy_moves, "join", lambda *a: made.append(concatenate_runs(*a)) or made[-1]
+        energy_moves, "concatenate_runs", lambda *a: made.append(concatenate_runs(*a)) or made[-1]
     )
     found = look()
     assert channel_runs(made[0]).counts == (16, 8)

@@ -109,7 +109,7 @@ def planted(sy=6.0, sx=9.0, cy=30.0, cx=25.0, size=(64, 64)):
 
 def test_a_planted_gaussian_is_recovered_exactly():
     resamples = bootstrap(1, 2, 0)
-    values = fit_gaussian(planted()[None] * 7, resamples.whole).values
+    values = fit_gaussian(planted()[None] * 7, resamples.weights).values
     found = [
         values[name][0] for name in ("sigma_y", "sigma_x", "center_y", "center_x", "r_squared")
     ]
@@ -121,8 +121,8 @@ def test_one_step_replicates_of_the_fit_follow_full_fits():
     samples = planted() * rng.gamma(5, 0.2, (12, 1, 1)) + 0.05 * rng.random((12, 64, 64))
     samples += planted(8, 7) * rng.random((12, 1, 1))
     resamples = bootstrap(12, 12, 0)
-    fast = fit_gaussian(samples, resamples.whole).values
-    slow = [fit_gaussian(samples, row[None]).values for row in resamples.whole]
+    fast = fit_gaussian(samples, resamples.weights).values
+    slow = [fit_gaussian(samples, row[None]).values for row in resamples.weights]
     for name in ("sigma_y", "sigma_x", "center_x", "r_squared"):
         full = np.array([s[name][0] for s in slow])
         assert np.abs(fast[name] - full).max() < 0.15 * np.ptp(full) + 1e-6
@@ -212,8 +212,8 @@ def test_a_unit_outside_the_target_is_named():
 
 def test_the_central_unit_of_an_even_token_grid_is_the_upper_left_of_four_in_kim2023():
     model = load("timm:test_vit@init", device="cpu")
-    assert ERF.place(model, "kim2023") == (model.target.height // 2 - 1,) * 2
-    assert ERF.place(model, "energy") == (model.target.height // 2,) * 2
+    assert ERF.target_unit(model, "kim2023") == (model.target.height // 2 - 1,) * 2
+    assert ERF.target_unit(model, "energy") == (model.target.height // 2,) * 2
 
 
 def test_a_channel_mean_that_is_constant_by_construction_is_not_measured():
@@ -234,9 +234,9 @@ def test_a_grid_of_units_gives_each_its_map_and_its_place():
     maps = gradient_maps(model, images, probes).maps
     found = suite.measure(model, "energy", maps, Context(images))
     assert found.maps["units"].shape == (3, 3, 64, 64)
-    assert suite.places(model) == [(r, c) for r in (0, 4, 7) for c in (0, 4, 7)]
+    assert suite.grid_units(model) == [(r, c) for r in (0, 4, 7) for c in (0, 4, 7)]
     shown = found.maps["units"].reshape(9, 64, 64)
-    for row, (r, c), own in zip(found.tables["units"], suite.places(model), shown, strict=True):
+    for row, (r, c), own in zip(found.tables["units"], suite.grid_units(model), shown, strict=True):
         window = np.zeros((64, 64), bool)
         window[8 * r : 8 * r + 8, 8 * c : 8 * c + 8] = True
         assert (own[window] > 0).all()

@@ -11,7 +11,7 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
-from perimetry.suites.erf.blocks import block_maps, block_passes, cut, default_block
+from perimetry.suites.erf.blocks import block_maps, block_passes, block_places, default_block
 from perimetry.suites.erf.suite import Erf
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import gradient_maps
@@ -121,7 +121,7 @@ def test_a_file_without_gradients_has_its_field_and_says_what_it_cost(tmp_path):
     assert suite.probes(model, "blocks", 0) == ()
     images = open_images("dead-leaves", 4).load(model.spec)
     found = suite.measure(model, "blocks", {}, Context(images, batch=8, draws=20))
-    blocks = len(cut(32, 32, default_block(32, 32)))
+    blocks = len(block_places(32, 32, default_block(32, 32)))
     stated = block_passes(blocks, 4, Step(1.0))
     assert found.tables["blocks"][0]["passes"] == stated
     assert any(f"{stated} forward passes" in note for note in found.notes)
@@ -130,7 +130,7 @@ def test_a_file_without_gradients_has_its_field_and_says_what_it_cost(tmp_path):
 
 def test_blocks_cover_every_pixel_once_and_the_last_ones_may_be_smaller():
     covered = np.zeros((10, 7), dtype=int)
-    for rows, columns in cut(10, 7, 4):
+    for rows, columns in block_places(10, 7, 4):
         covered[rows, columns] += 1
     assert (covered == 1).all()
 

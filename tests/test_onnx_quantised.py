@@ -11,7 +11,7 @@ from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.suites.base import Context
 from perimetry.suites.erf.blocks import block_maps
 from perimetry.suites.images import open_images
-from perimetry.suites.measuring.forward import batches
+from perimetry.suites.measuring.forward import each_member
 from perimetry.suites.measuring.phases import divide_by_mean
 from perimetry.suites.perturbation.comb_responses import CombTest
 from perimetry.suites.perturbation.directional import DirectionalDerivatives
@@ -48,10 +48,10 @@ def twins(tmp_path_factory):
 
 def comb_of(model):
     images = open_images("dead-leaves", COUNT).load(model.spec)
-    slopes = DirectionalDerivatives("not asked for", COUNT, 0, 0)
-    test = CombTest(choose_comb(model, 4, []), COUNT, COUNT, 1 / 255, 2, 0, slopes)
-    for sitting in batches(model, images, 8, []):
-        test.look(sitting)
+    derivatives = DirectionalDerivatives("not asked for", COUNT, 0, 0)
+    test = CombTest(choose_comb(model, 4, []), COUNT, COUNT, 1 / 255, 2, 0, derivatives)
+    for member in each_member(model, images, 8, []):
+        test.observe(member)
     return divide_by_mean(np.mean(list(test.energies.values()), axis=0)), test
 
 

@@ -27,7 +27,7 @@ from perimetry.bench.ranking.page.numbers import content, short_names
 from perimetry.bench.ranking.page.page import own_script, page, policy, write_page
 from perimetry.bench.ranking.tables import render_board
 from perimetry.bench.records.record import Value
-from perimetry.suites.deadpixel import NOT_SIMPLY_BETTER
+from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 MARKUP = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", '"><b id=injected>']
@@ -289,7 +289,7 @@ def test_tables_that_cannot_be_joined_say_what_was_expected(tmp_path, text, told
 
 def test_the_warning_is_in_the_page_s_data():
     """Fewer dead pixels is not simply better: the page has the sentence beside the column."""
-    assert page_data(three())["note"] == NOT_SIMPLY_BETTER
+    assert page_data(three())["note"] == NOT_ALWAYS_BETTER
 
 
 def many(count):

@@ -13,25 +13,25 @@ from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring import phases
 from perimetry.suites.measuring.bootstrap import bootstrap
-from perimetry.suites.measuring.forward import batches, by_sample
+from perimetry.suites.measuring.forward import by_sample, each_member
 from perimetry.suites.measuring.phases import divide_by_mean
 from perimetry.suites.measuring.step_size import (
-    SILENT,
+    NO_RESPONSE,
+    ROUNDING_TOO_COARSE,
     STEPS,
-    TOO_ROUGH,
     Disagreement,
     Step,
-    settle,
+    choose_step,
 )
-from perimetry.suites.measuring.unbiased import corrected, pseudo_values
+from perimetry.suites.measuring.unbiased import phase_estimates, pseudo_values
 from perimetry.suites.perturbation.agreement import (
-    chosen,
+    choose_phases,
     detect_metrics,
     leverage,
-    read,
+    read_phases,
     standard_distance,
 )
-from perimetry.suites.perturbation.comb_responses import CombTest, choose_step
+from perimetry.suites.perturbation.comb_responses import CombTest, choose_comb_step
 from perimetry.suites.perturbation.directional import DirectionalDerivatives
 from perimetry.suites.perturbation.phase_comb import make_comb
 
@@ -46,11 +46,13 @@ def curved(channels=3):
 
 def comb_test(model, images, *, draws, period=(2, 2), noise_draws=2, seed=0):
     size = (model.spec.height, model.spec.width)
-    slopes = DirectionalDerivatives(None, len(images), 0, seed)
-    test = CombTest(make_comb(size, period), draws, len(images), 1 / 255, noise_draws, seed, slopes)
-    for sitting in batches(model, images, 64, []):
-        slopes.look(sitting)
-        test.look(sitting)
+    derivatives = DirectionalDerivatives(None, len(images), 0, seed)
+    test = CombTest(
+        make_comb(size, period), draws, len(images), 1 / 255, noise_draws, seed, derivatives
+    )
+    for member in each_member(model, images, 64, []):
+        derivatives.observe(member)
+        test.observe(member)
     return test
 
 
@@ -104,7 +106,7 @@ def test_differences_and_gradients_agree_along_the_same_directions():
     assert all(p.shape == (2, 2, 2, 2) for p in test.projections.values())
     ours, exact = np.concatenate(list(test.projections.values()), axis=0).swapaxes(0, 1)
     error = np.sqrt(((ours - exact) ** 2).sum() / (exact**2).sum())
-    assert test.directions.of_fine == pytest.approx(error)
+    assert test.directions.relative_to_fine == pytest.approx(error)
     assert 0 < error < max(1e-3, 2 * test.steps_differ.relative)
 
 
@@ -125,8 +127,8 @@ class Rounded(nn.Module):
 def step_of(module):
     model = wrap(module, spec=GREY, device="cpu", precision="float64")
     images = open_images("dead-leaves", 2).load(GREY)
-    sitting = next(batches(model, images, 16, []))
-    return choose_step(sitting, make_comb((32, 32), (2, 2)), 0)
+    member = next(each_member(model, images, 16, []))
+    return choose_comb_step(member, make_comb((32, 32), (2, 2)), 0)
 
 
 def test_the_step_grows_with_rounding_and_shrinks_with_curvature():
@@ -154,7 +156,7 @@ def test_looks_at_a_staircase_have_its_slope_where_squared_responses_have_its_ro
     """
     quantum = 0.02
     pilot = staircase(quantum, seed)
-    found = settle(pilot)
+    found = choose_step(pilot)
     assert found.rounded
     first, last = found.responses(pilot)
     p = 2 * found.size / quantum % 1
@@ -166,7 +168,7 @@ def test_looks_at_a_staircase_have_its_slope_where_squared_responses_have_its_ro
 
 def test_steps_of_which_a_unit_crosses_none_or_one_are_no_measurement():
     """Both looks see the same few steps: their product is no freer of rounding than a square."""
-    assert settle(staircase(2.0, 0, moved=0)) == TOO_ROUGH
+    assert choose_step(staircase(2.0, 0, moved=0)) == ROUNDING_TOO_COARSE
 
 
 def test_a_network_that_rounds_still_has_its_profile_within_the_stated_error():
@@ -182,9 +184,9 @@ def test_a_network_that_rounds_still_has_its_profile_within_the_stated_error():
 
 
 def test_a_network_that_rounds_too_coarsely_says_so():
-    assert step_of(Rounded(quantum=50.0)) in (SILENT, TOO_ROUGH)
+    assert step_of(Rounded(quantum=50.0)) in (NO_RESPONSE, ROUNDING_TOO_COARSE)
     alternating = itertools.cycle((torch.ones(8), -torch.ones(8)))
-    assert settle(lambda steps, _: [next(alternating) for _ in steps]) == TOO_ROUGH
+    assert choose_step(lambda steps, _: [next(alternating) for _ in steps]) == ROUNDING_TOO_COARSE
 
 
 def test_responses_that_differ_are_told_by_their_lengths():
@@ -193,16 +195,16 @@ def test_responses_that_differ_are_told_by_their_lengths():
     assert found.relative == pytest.approx(5 / 4)
     assert found.relative_energy == pytest.approx((16 - 9) / 16)
     assert (found + found).relative == pytest.approx(found.relative)
-    assert found.of_fine == pytest.approx(5 / 4)
-    assert found.scaled() == Disagreement(25 / 16, 9 / 16, 1.0)
+    assert found.relative_to_fine == pytest.approx(5 / 4)
+    assert found.normalised() == Disagreement(25 / 16, 9 / 16, 1.0)
     nothing = Disagreement.between(0 * fine, 0 * fine)
     assert nothing.relative == 1
-    assert nothing.of_fine is None
-    assert nothing.scaled() == nothing
+    assert nothing.relative_to_fine is None
+    assert nothing.normalised() == nothing
 
 
 def test_there_is_no_step_where_nothing_responds():
-    assert step_of(private(((0.0, 0.0), (0.0, 0.0)))) == SILENT
+    assert step_of(private(((0.0, 0.0), (0.0, 0.0)))) == NO_RESPONSE
 
 
 def test_teeth_and_sums_cover_each_interior_pixel_of_a_phase_once():
@@ -231,9 +233,9 @@ def test_a_scattered_mask_has_one_pixel_in_each_cell():
 
 def test_phases_are_chosen_by_all_samples_but_the_one_that_is_read():
     energies = np.array([[[1.0, 5.0]], [[4.0, 2.0]], [[3.0, 1.0]]])
-    assert chosen(energies, np.argmin).tolist() == [1, 0, 0]
-    assert read(energies, np.array([1, 0, 0])).tolist() == [5.0, 4.0, 3.0]
-    assert chosen(energies[:1], np.argmin).tolist() == [0]
+    assert choose_phases(energies, np.argmin).tolist() == [1, 0, 0]
+    assert read_phases(energies, np.array([1, 0, 0])).tolist() == [5.0, 4.0, 3.0]
+    assert choose_phases(energies[:1], np.argmin).tolist() == [0]
 
 
 def test_equal_phases_come_out_as_even_and_their_intervals_cover_it():
@@ -246,7 +248,7 @@ def test_equal_phases_come_out_as_even_and_their_intervals_cover_it():
         energies, signals, noises, effects = rng.chisquare(8, (4, 6, 4, 4)) / 8
         resamples = bootstrap(6, 100, seed)
         found = {
-            "comb_weakest": corrected(pseudo_values(energies, divide_by_mean), resamples)[
+            "comb_weakest": phase_estimates(pseudo_values(energies, divide_by_mean), resamples)[
                 "weakest"
             ],
             "detect_ratio": detect_metrics(energies, signals, noises, resamples)["detect_ratio"],

@@ -7,7 +7,13 @@ from planted import GREY, classifier, measure, measure_model, private
 from torch import nn
 
 from perimetry.adapters.pytorch.model import TorchModel
-from perimetry.suites.measuring.step_size import APART, STEPS, Disagreement, Step, too_far
+from perimetry.suites.measuring.step_size import (
+    MAX_STEP_ERROR,
+    STEPS,
+    Disagreement,
+    Step,
+    why_step_unusable,
+)
 from perimetry.suites.perturbation import comb_responses as comb
 
 PROFILES = np.array([[[1.0, 2.0], [3.0, 4.0]], [[1.0, 3.0], [2.0, 4.0]], [[1.0, 1.0], [1.0, 2.0]]])
@@ -116,11 +122,11 @@ def test_a_weight_set_that_hears_nothing_leaves_the_others_their_profile():
 def test_responses_that_depend_on_the_step_more_than_not_tell_nothing():
     """Half of the squared response is the limit: 1 / 2 for a difference, over a longer of 1."""
     for square, told in ((0.49, False), (0.51, True)):
-        reason = too_far(Disagreement(square, 0.9, 1.0), Step(2**-7, rounded=True))
+        reason = why_step_unusable(Disagreement(square, 0.9, 1.0), Step(2**-7, rounded=True))
         assert (reason is not None) == told
     assert "0.0078125 of the pixel range" in reason
-    assert "0.71 of their length" in reason
-    assert too_far(Disagreement(0.0, 0.0, 0.0), Step(2**-7)) is None
+    assert f"more than {MAX_STEP_ERROR}" in reason
+    assert why_step_unusable(Disagreement(0.0, 0.0, 0.0), Step(2**-7)) is None
 
 
 class Steps(nn.Module):
@@ -136,12 +142,12 @@ class Steps(nn.Module):
 
 def test_a_comb_that_measures_its_step_is_missing_with_the_reason(monkeypatch):
     """The step was chosen on one image; over all of them responses do not keep to it."""
-    monkeypatch.setattr(comb, "choose_step", lambda *_: Step(STEPS[0]))
+    monkeypatch.setattr(comb, "choose_comb_step", lambda *_: Step(STEPS[0]))
     found = measure(Steps(3.0))
-    assert found.metrics["comb_error"].value > APART
+    assert found.metrics["comb_error"].value > MAX_STEP_ERROR
     assert found.metrics["comb_step"].value == STEPS[0]
     lost = {n: e.reason for n, e in found.metrics.items() if n.startswith(("comb", "det", "agr"))}
     del lost["comb_step"], lost["comb_error"]
-    assert all("of their length, more than 0.71" in reason for reason in lost.values())
+    assert all(f"more than {MAX_STEP_ERROR}" in reason for reason in lost.values())
     assert "comb_profile" not in found.maps
     assert found.metrics["position_mean"].value is not None

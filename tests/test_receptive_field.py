@@ -13,10 +13,10 @@ from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.receptive_field import (
     even_sizes,
+    layer_table,
     model_receptive_field,
     receptive_field,
-    trace,
-    uneven,
+    uneven_layers,
 )
 from perimetry.suites.architecture.windows import Field, LayerWindow, union
 
@@ -190,19 +190,21 @@ def test_windows_fit_as_often_as_torch_says(size, kernel, stride, padding, ceil)
 
 @pytest.mark.parametrize("size", range(16, 32))
 def test_the_remainder_counts_the_padded_rows_that_no_window_reads(size):
-    layers = trace(light_copy(nn.Conv2d(1, 1, 7, 4, 3)), example(size, 1))
+    layers = layer_table(light_copy(nn.Conv2d(1, 1, 7, 4, 3)), example(size, 1))
     unread = (size + 6 - 7) % 4
-    assert [remainder for _, remainder in uneven(layers)] == ([(unread, unread)] if unread else [])
+    assert [remainder for _, remainder in uneven_layers(layers)] == (
+        [(unread, unread)] if unread else []
+    )
 
 
 def test_odd_kernel_resnets_are_even_at_32a_plus_1_and_padded_ones_at_32a():
     model = load("timm:resnet50@init", device="cpu")
-    plain = trace(model.skeleton(), example())
-    padded = trace(model.padded("box").skeleton(), example())
+    plain = layer_table(model.skeleton(), example())
+    padded = layer_table(model.padded("box").skeleton(), example())
     assert even_sizes(plain, (224, 224), (64, 64))[0] == [161, 193, 225, 257]
     assert even_sizes(padded, (224, 224), (64, 64))[0] == [160, 192, 224, 256, 288]
-    assert len(uneven(plain)) == 8
-    assert not uneven(padded)
+    assert len(uneven_layers(plain)) == 8
+    assert not uneven_layers(padded)
 
 
 @pytest.mark.parametrize("size", [93, 97, 100, 128, 129])
@@ -210,17 +212,17 @@ def test_even_sizes_agree_with_a_trace_at_that_size(size):
     net = light_copy(
         nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(2, 2, 3))
     )
-    said = size in even_sizes(trace(net, example(112, 1)), (112, 112), (32, 32))[0]
-    assert said == (not uneven(trace(net, example(size, 1))))
+    said = size in even_sizes(layer_table(net, example(112, 1)), (112, 112), (32, 32))[0]
+    assert said == (not uneven_layers(layer_table(net, example(size, 1))))
 
 
 def test_same_padding_is_seen_on_both_sides_and_is_never_uneven():
     model = load("timm:tf_efficientnet_lite0@init", device="cpu")
-    layers = trace(model.skeleton(), example())
+    layers = layer_table(model.skeleton(), example())
     stem = layers[0].row()
     assert (stem["padding_before"], stem["padding_after"]) == ((0, 0), (1, 1))
     assert stem["input"] == (224, 224)
-    assert not uneven(layers)
+    assert not uneven_layers(layers)
 
 
 def test_the_layer_table_names_layers_in_execution_order_with_functional_pools():
@@ -233,7 +235,7 @@ def test_the_layer_table_names_layers_in_execution_order_with_functional_pools()
         def forward(self, x):
             return self.second(F.max_pool2d(self.first(x), 3, 2))
 
-    first, pool, second = (layer.row() for layer in trace(light_copy(Net()), example(32)))
+    first, pool, second = (layer.row() for layer in layer_table(light_copy(Net()), example(32)))
     assert (first["name"], first["kind"], first["output"]) == ("first", "conv2d", (16, 16))
     assert (pool["name"], pool["kind"], pool["kernel"], pool["stride"]) == (
         "",

@@ -14,7 +14,7 @@ from perimetry.adapters.load import load
 from perimetry.bench.cli.main import app
 from perimetry.bench.samples import sample_files
 from perimetry.suites.training.data import open_training_set
-from perimetry.suites.training.micro_object import Boxes, draw_boxes, dull, lay_boxes
+from perimetry.suites.training.micro_object import Boxes, draw_boxes, limit_range, paint_boxes
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 2_000_000
@@ -51,7 +51,7 @@ def test_micro_object_samples_tell_red_from_black_on_new_images(name):
     model = load(str(sample_files()[name]), device="cpu")
     data = open_training_set("dead-leaves", size=(40, 40), train=1, test=48, seed=77)
     boxes = draw_boxes(48, (40, 40), 3, rng())
-    seen = lay_boxes(dull(data.test.images()), Boxes(boxes.places, boxes.red), 3)
+    seen = paint_boxes(limit_range(data.test.images()), Boxes(boxes.places, boxes.red), 3)
     logits = model.run(model.spec.prepare(seen), target=False, logits=True).logits
     right = (logits.argmax(1) == torch.from_numpy(boxes.red).long()).float().mean()
     assert right >= 0.95

@@ -14,7 +14,7 @@ from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.padding import spatial_bias
 from perimetry.suites.padding.blind_spots import Stimulus, blind_metrics, grid_places, respond
-from perimetry.suites.padding.mean_filters import leans
+from perimetry.suites.padding.mean_filters import filter_asymmetries
 from perimetry.suites.padding.suite import PaddingSuite
 
 
@@ -65,7 +65,7 @@ def slow_lean(weight):
 @pytest.mark.parametrize("shape", [(4, 3, 3, 3), (2, 5, 4, 4), (3, 1, 2, 7), (6, 2, 5, 1)])
 def test_the_lean_of_a_layer_is_its_literal_formula(shape):
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    (found,) = leans({"layer": weight}).values()
+    (found,) = filter_asymmetries({"layer": weight}).values()
     if shape[3] == 1:
         assert found.left_right is None
     else:

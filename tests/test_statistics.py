@@ -7,7 +7,7 @@ from perimetry.suites.measuring.bootstrap import MIN_SAMPLES, bootstrap, linear
 
 
 def test_weights_sum_to_one_and_the_first_row_is_the_sample_itself():
-    weights = bootstrap(9, 50, seed=3).whole
+    weights = bootstrap(9, 50, seed=3).weights
     assert weights.shape == (51, 9)
     assert np.allclose(weights.sum(1), 1)
     assert np.allclose(weights[0], 1 / 9)
@@ -15,8 +15,8 @@ def test_weights_sum_to_one_and_the_first_row_is_the_sample_itself():
 
 def test_the_same_seed_gives_the_same_resamples_whatever_is_measured():
     one, two, other = bootstrap(8, 20, 1), bootstrap(8, 20, 1), bootstrap(8, 20, 2)
-    assert np.array_equal(one.whole, two.whole)
-    assert not np.array_equal(one.whole, other.whole)
+    assert np.array_equal(one.weights, two.weights)
+    assert not np.array_equal(one.weights, other.weights)
 
 
 def test_the_interval_of_a_mean_covers_the_truth_in_93_to_97_percent():
@@ -25,7 +25,7 @@ def test_the_interval_of_a_mean_covers_the_truth_in_93_to_97_percent():
     for seed in range(1500):
         samples = rng.normal(2.0, 1.0, 12)
         resamples = bootstrap(12, 100, seed)
-        estimate = resamples.estimate(resamples.whole @ samples)
+        estimate = resamples.estimate(resamples.weights @ samples)
         hits.append(estimate.low <= 2.0 <= estimate.high)
     assert 0.93 <= np.mean(hits) <= 0.97
 
@@ -33,13 +33,13 @@ def test_the_interval_of_a_mean_covers_the_truth_in_93_to_97_percent():
 def test_first_order_replicates_are_exact_for_linear_statistics():
     samples = np.random.default_rng(0).normal(size=(10, 3))
     resamples = bootstrap(10, 40, 0)
-    replicates = linear(resamples.whole[0] @ samples, samples, resamples.whole)
-    assert np.allclose(replicates, resamples.whole @ samples)
+    replicates = linear(resamples.weights[0] @ samples, samples, resamples.weights)
+    assert np.allclose(replicates, resamples.weights @ samples)
 
 
 def test_too_few_samples_give_a_value_without_an_interval():
     resamples = bootstrap(MIN_SAMPLES - 1, 20, 0)
-    estimate = resamples.estimate(resamples.whole @ np.array([1.0, 2.0, 3.0]))
+    estimate = resamples.estimate(resamples.weights @ np.array([1.0, 2.0, 3.0]))
     assert estimate.value == pytest.approx(2.0)
     assert estimate.low is None
     assert estimate.high is None
@@ -54,14 +54,14 @@ def test_a_value_that_is_not_finite_is_missing_with_its_reason():
 
 def test_estimates_stay_in_the_range_of_their_metric():
     resamples = bootstrap(8, 50, 0)
-    noisy = resamples.whole @ np.random.default_rng(1).normal(0, 1, 8)
+    noisy = resamples.weights @ np.random.default_rng(1).normal(0, 1, 8)
     estimate = resamples.estimate(noisy, low=0.0, high=0.1)
     assert 0.0 <= estimate.low <= estimate.value <= estimate.high <= 0.1
 
 
 def test_the_interval_of_a_positive_quantity_is_symmetric_in_its_logarithm():
     resamples = bootstrap(8, 100, 0)
-    values = resamples.whole @ np.linspace(0.1, 1.9, 8)
+    values = resamples.weights @ np.linspace(0.1, 1.9, 8)
     plain, found = resamples.estimate(values), resamples.estimate(values, positive=True)
     assert found.low * found.high == pytest.approx(found.value**2)
     assert np.log(found.high / found.value) == pytest.approx(plain.high / plain.value - 1)

@@ -55,7 +55,7 @@ def test_idx_files_are_read_gzipped_or_not(tmp_path, zipped):
     images = np.random.default_rng(0).integers(0, 256, (6, 5, 7), dtype=np.uint8)
     expected = np.pad(images, ((0, 0), (1, 2), (0, 1)))
     labelled = {
-        (found.train.octets[i, 0].numpy().tobytes(), int(found.train.labels[i])) for i in range(6)
+        (found.train.pixels[i, 0].numpy().tobytes(), int(found.train.labels[i])) for i in range(6)
     }
     assert labelled == {(expected[i].tobytes(), i % 3) for i in range(6)}
 
@@ -66,7 +66,7 @@ def test_images_are_three_channels_in_0_to_1(tmp_path):
     images = found.train.images(np.array([0, 2]))
     assert images.shape == (2, 3, 8, 8)
     assert torch.equal(images[:, 0], images[:, 2])
-    assert torch.equal(images[1, 0] * 255, found.train.octets[2, 0].float())
+    assert torch.equal(images[1, 0] * 255, found.train.pixels[2, 0].float())
 
 
 def test_digits_come_with_ten_classes_and_a_fifth_kept_for_testing():
@@ -75,7 +75,7 @@ def test_digits_come_with_ten_classes_and_a_fifth_kept_for_testing():
     assert len(found.classes) == 10
     assert len(found.train) + len(found.test) == 1797
     assert len(found.test) == pytest.approx(1797 / 5, abs=5)
-    train, test = ({x.numpy().tobytes() for x in part.octets} for part in (found.train, found.test))
+    train, test = ({x.numpy().tobytes() for x in part.pixels} for part in (found.train, found.test))
     assert not train & test
     assert (np.bincount(found.test.labels) >= 34).all()
 
@@ -101,8 +101,8 @@ def test_dead_leaves_are_those_of_the_images_module():
 
     found = open_training_set("dead-leaves", size=(16, 16), train=3, test=2, seed=5)
     images = open_images("dead-leaves", 5, 5).load(InputSpec(16, 16))
-    assert torch.equal(found.train.octets, (images[:3] * 255).round().to(torch.uint8))
-    assert torch.equal(found.test.octets, (images[3:] * 255).round().to(torch.uint8))
+    assert torch.equal(found.train.pixels, (images[:3] * 255).round().to(torch.uint8))
+    assert torch.equal(found.test.pixels, (images[3:] * 255).round().to(torch.uint8))
 
 
 def test_a_folder_is_split_within_classes_and_always_alike(tmp_path):
@@ -113,7 +113,7 @@ def test_a_folder_is_split_within_classes_and_always_alike(tmp_path):
     assert found.test.labels.bincount().tolist() == [1, 1]
     assert found.train.labels.bincount().tolist() == [4, 4]
     assert found.digest() == open_training_set(str(folder)).digest()
-    assert {int(x[0, 0, 0]) // 20 for x in found.train.octets[found.train.labels == 1]} == {1}
+    assert {int(x[0, 0, 0]) // 20 for x in found.train.pixels[found.train.labels == 1]} == {1}
 
 
 def test_a_folder_with_train_and_test_keeps_them(tmp_path):
@@ -234,6 +234,6 @@ def test_a_frame_smaller_than_the_pictures_is_refused(tmp_path):
 
 def test_more_than_memory_should_hold_is_refused_before_it_is_read(tmp_path, monkeypatch):
     """The error says how much it is."""
-    monkeypatch.setattr(training_data, "LARGEST", 1000)
+    monkeypatch.setattr(training_data, "MAX_BYTES", 1000)
     with pytest.raises(InputError, match="all are held in memory"):
         open_training_set(str(folder_of(tmp_path)))

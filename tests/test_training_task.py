@@ -14,8 +14,8 @@ from perimetry.suites.training.micro_object import (
     by_phase,
     detect,
     draw_boxes,
-    dull,
-    lay_boxes,
+    limit_range,
+    paint_boxes,
     resolved_period,
     spread_places,
 )
@@ -50,13 +50,13 @@ def test_a_linear_colour_detector_is_always_right(leaves, side):
         task = micro(data, side=side)
         seen = [(detect(x), y) for x, y in task.epoch(0, 5, 16)]
         assert all(torch.equal(answer.long(), labels) for answer, labels in seen)
-        found = task.examine(lambda x: torch.stack([~detect(x), detect(x)], 1).float())
+        found = task.evaluate(lambda x: torch.stack([~detect(x), detect(x)], 1).float())
         assert found["accuracy"] == 1.0
 
 
 def test_without_a_box_the_detector_finds_no_red():
     """No picture, however red, passes for a red box once it is dulled."""
-    assert not detect(dull(extreme_set().train.images())).any()
+    assert not detect(limit_range(extreme_set().train.images())).any()
 
 
 def test_whatever_does_not_see_the_colour_is_right_exactly_half_of_the_time(leaves):
@@ -71,7 +71,7 @@ def test_whatever_does_not_see_the_colour_is_right_exactly_half_of_the_time(leav
         hidden = torch.where(black | red, torch.zeros_like(hidden), hidden)
         return hidden.flatten(1) @ draws
 
-    assert task.examine(colour_blind)["accuracy"] == 0.5
+    assert task.evaluate(colour_blind)["accuracy"] == 0.5
 
 
 def test_places_of_training_boxes_say_nothing_about_their_colour():
@@ -99,7 +99,7 @@ def test_half_of_the_boxes_are_red_and_places_are_uniform():
 def test_a_box_covers_exactly_its_pixels():
     """Those of the square from its upper left pixel, in red or black; no other pixel changes."""
     images = torch.rand(2, 3, 6, 7, generator=torch.Generator().manual_seed(0))
-    laid = lay_boxes(images, Boxes(np.array([[1, 2], [4, 5]]), np.array([True, False])), 2)
+    laid = paint_boxes(images, Boxes(np.array([[1, 2], [4, 5]]), np.array([True, False])), 2)
     expected = images.clone()
     expected[0, 0, 1:3, 2:4], expected[0, 1:, 1:3, 2:4] = 1, 0
     expected[1, :, 4:6, 5:7] = 0
@@ -138,7 +138,7 @@ def test_a_network_deaf_to_one_phase_is_found_deaf_there(leaves):
         red = detect(x)
         return torch.stack([~red, red], 1).float()
 
-    found = micro(leaves).examine(deaf)
+    found = micro(leaves).evaluate(deaf)
     assert found["phase_accuracy"] == [[1.0, 1.0], [0.5, 1.0]]
     assert found["phase_contrast"][1][0] == 0.0
     assert found["accuracy"] == 0.875
@@ -152,7 +152,7 @@ def test_the_contrast_is_the_rise_from_black_to_red_over_its_mean(leaves):
         red = (x[:, 0] * weights.repeat(12, 12)).sum((1, 2))
         return torch.stack([-red, red], 1)
 
-    found = np.array(micro(leaves).examine(weighted)["phase_contrast"])
+    found = np.array(micro(leaves).evaluate(weighted)["phase_contrast"])
     np.testing.assert_allclose(found, weights.numpy() / 3, rtol=1e-4)
 
 

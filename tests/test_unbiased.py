@@ -7,11 +7,11 @@ from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.measuring.unbiased import (
     estimate_square,
     extreme_mean,
-    magnitude,
     mean_square,
-    products,
+    pair_products,
     pseudo_values,
-    read_elsewhere,
+    read_other_half,
+    root_mean_square,
 )
 
 
@@ -37,7 +37,7 @@ def test_a_place_is_read_on_the_half_it_was_not_chosen_on():
         a = choose([np.mean([values[i, k] for i in even]) for k in range(4)])
         b = choose([np.mean([values[i, k] for i in odd]) for k in range(4)])
         literal = (sum(values[i, b] for i in even) + sum(values[i, a] for i in odd)) / 5
-        read, gap = read_elsewhere(values, choose)
+        read, gap = read_other_half(values, choose)
         assert read.mean() == pytest.approx(literal)
         assert gap == pytest.approx(values[:, a].mean() - values[:, b].mean())
         assert extreme_mean(values, choose, bootstrap(5, 3, 0))[0] == pytest.approx(literal)
@@ -71,7 +71,7 @@ def test_the_interval_of_the_smallest_covers_it(plant, n):
 def test_the_mean_square_is_the_mean_product_of_unlike_samples():
     values = np.random.default_rng(0).normal(size=(5, 4))
     pairs = [values[i] @ values[j] / 4 for i in range(5) for j in range(5) if i != j]
-    found = mean_square(products(values), bootstrap(5, 10, 0))
+    found = mean_square(pair_products(values), bootstrap(5, 10, 0))
     assert found[0] == pytest.approx(np.mean(pairs))
 
 
@@ -79,7 +79,7 @@ def test_one_sample_is_taken_as_it_is():
     values = np.array([[3.0, 1.0]])
     one = bootstrap(1, 4, 0)
     assert (extreme_mean(values, np.argmin, one) == 1.0).all()
-    assert np.allclose(mean_square(products(values), one), 5.0)
+    assert np.allclose(mean_square(pair_products(values), one), 5.0)
     assert np.allclose(pseudo_values(values, np.sqrt), np.sqrt(values))
 
 
@@ -92,7 +92,7 @@ def test_the_interval_of_a_mean_square_covers_the_truth_and_is_not_wider_than_it
     for seed in range(600):
         samples = deviation + rng.normal(0, 1, (n, 64))
         estimate_of = bootstrap(n, 200, seed)
-        estimate = estimate_of.estimate(mean_square(products(samples), estimate_of))
+        estimate = estimate_of.estimate(mean_square(pair_products(samples), estimate_of))
         values.append(estimate.value)
         hits.append(estimate.low <= truth <= estimate.high)
         halves.append((estimate.high - estimate.low) / 2)
@@ -104,17 +104,17 @@ def test_the_interval_of_a_mean_square_covers_the_truth_and_is_not_wider_than_it
 def test_the_estimate_of_a_square_is_its_mean_with_the_interval_of_its_root():
     values = 1 + np.random.default_rng(0).normal(size=(9, 4))
     resamples = bootstrap(9, 200, 0)
-    found = estimate_square(products(values), resamples)
-    root = resamples.estimate(magnitude(values, resamples))
-    assert found.value == pytest.approx(mean_square(products(values), resamples)[0])
+    found = estimate_square(pair_products(values), resamples)
+    root = resamples.estimate(root_mean_square(values, resamples))
+    assert found.value == pytest.approx(mean_square(pair_products(values), resamples)[0])
     assert found.low == pytest.approx(root.low * abs(root.low))
     assert found.high == pytest.approx(root.high * abs(root.high))
-    assert np.allclose(found.draws, mean_square(products(values), resamples)[1:])
+    assert np.allclose(found.draws, mean_square(pair_products(values), resamples)[1:])
 
 
 def test_the_size_of_what_is_only_noise_is_around_zero():
     rng = np.random.default_rng(0)
     resamples = bootstrap(10, 10, 0)
-    sizes = [magnitude(rng.normal(0, 1, (10, 32)), resamples)[0] for _ in range(300)]
+    sizes = [root_mean_square(rng.normal(0, 1, (10, 32)), resamples)[0] for _ in range(300)]
     assert abs(np.mean(sizes)) < 4 * np.std(sizes) / np.sqrt(300)
     assert min(sizes) < 0 < max(sizes)

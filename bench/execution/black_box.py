@@ -51,7 +51,7 @@ def forecast_black_box(
 
     `count` is the number of images, `settings` are those of suites by suite and field.
     """
-    from ...suites.erf.blocks import block_passes, cut, default_block
+    from ...suites.erf.blocks import block_passes, block_places, default_block
     from ...suites.erf.suite import Erf
     from ...suites.perturbation.suite import Perturbation
     from ...suites.settings import configure
@@ -63,7 +63,7 @@ def forecast_black_box(
     found = []
     for name, reason in _reasons(records).items():
         size = specs[name]["height"], specs[name]["width"]
-        blocks = len(cut(*size, field.block or default_block(*size)))
+        blocks = len(block_places(*size, field.block or default_block(*size)))
         cost = comb.passes(count) + block_passes(blocks, min(count, field.block_images))
         found.append(
             f"{clean(name)}: {clean(reason)}; now measured by forward passes alone, about "

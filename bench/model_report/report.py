@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...adapters.errors import InputError, UnknownNameError
-from ...suites.deadpixel import NOT_SIMPLY_BETTER
+from ...suites.deadpixel import NOT_ALWAYS_BETTER
 from ..output.damaged import try_or_none
 from ..output.layout import WIDTH, Section, Table, lay_out
 from ..output.numbers import with_interval_text
@@ -200,7 +200,7 @@ def _suite_section(finding: ReportedRecord) -> Section:
         table = try_or_none(make, finding)
         section.blocks += [table] if table else []
     if record.suite == "deadpixel":
-        section.blocks.append(NOT_SIMPLY_BETTER)
+        section.blocks.append(NOT_ALWAYS_BETTER)
     return section
 
 

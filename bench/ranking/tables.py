@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ...suites.deadpixel import NOT_SIMPLY_BETTER
+from ...suites.deadpixel import NOT_ALWAYS_BETTER
 from ..output.text import clean, code, spreadsheet
 from ..records.selection import why_missing
 from .board import BoardRow
@@ -105,7 +105,7 @@ def caption(board: Board) -> list[str]:
             f"Ranked by {board.sort} ({metric.definition}){best[metric.better]}. {_ties(board)}"
         )
     if any(column.startswith("deadpixel") for column in board.columns):
-        lines.append(NOT_SIMPLY_BETTER)
+        lines.append(NOT_ALWAYS_BETTER)
     return [*lines, *_made_with(board)]
 
 

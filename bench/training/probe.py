@@ -67,7 +67,7 @@ def probe(
 
 def stride_of(module: nn.Module, spec: InputSpec) -> tuple[int, int]:
     """Total stride from input to target along (rows, columns); 1 where there is no target."""
-    from ...suites.architecture.receptive_field import stride
+    from ...suites.architecture.receptive_field import target_stride
 
     model = wrap(module, spec=spec, device="cpu")
-    return stride(model) if model.target else (1, 1)
+    return target_stride(model) if model.target else (1, 1)

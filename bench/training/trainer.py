@@ -215,14 +215,14 @@ class Trainer:
         """Take the exam, and the probe where one is due."""
         loss = self._at.loss / self.steps
         self._at = _Progress(self._at.epoch + 1)
-        row = {"epoch": self._at.epoch, "loss": loss, **self.task.examine(self.predict)}
+        row = {"epoch": self._at.epoch, "loss": loss, **self.task.evaluate(self.predict)}
         self.history.epochs.append(row)
         self._probe()
 
     def _probe(self) -> None:
         if self._at.epoch in probed_epochs(self.recipe.epochs):
             self.module.eval()
-            images = self.task.shown(PROBE_IMAGES)
+            images = self.task.test_images(PROBE_IMAGES)
             found = probe(self.module, self.network.spec, images, self.device)
             self.history.probes.append({"epoch": self._at.epoch, **found})
 

@@ -50,7 +50,7 @@ def fidelity(case: Subject, twin) -> dict[str, float]:
     logits, target = forward(twin, case.shown)
     same = (logits.argmax(1) == case.logits.argmax(1)).double().view(CROPS + 1, -1).mean(0)
     draws = bootstrap(len(same), DRAWS, 0)
-    agreement = draws.estimate(draws.whole @ same.numpy(), low=0.0, high=1.0)
+    agreement = draws.estimate(draws.weights @ same.numpy(), low=0.0, high=1.0)
     cosine = F.cosine_similarity(target.flatten(1), case.target.flatten(1)).mean()
     return {**named("agreement", agreement), "cosine": float(cosine)}
 
@@ -67,7 +67,7 @@ def named(name: str, found: Estimate) -> dict[str, float]:
 
 
 def measure(case: Subject, twin, whole: Estimate) -> dict[str, float]:
-    """A row; `whole` is the original's imbalance."""
+    """A row; `weights` is the original's imbalance."""
     found = evenness(case, twin)
     share = ratio(found["imbalance"], whole, len(case.centres))
     row = {**fidelity(case, twin), **named("imbalance", found["imbalance"])}

@@ -20,7 +20,7 @@ from photographs import CLASSES
 
 from perimetry.adapters.load import load
 from perimetry.suites.images import open_images
-from perimetry.suites.measuring.gradients import expect
+from perimetry.suites.measuring.gradients import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ COUNT = 31
 def classes(model: Model, seen: Tensor, shown: Tensor) -> Tensor:
     """Top classes (images,) of `shown`, after `seen` has set what the model takes from images."""
     model.select(0, seen)
-    return expect(model.run(shown, target=False, logits=True).logits, "logits").argmax(1)
+    return require(model.run(shown, target=False, logits=True).logits, "logits").argmax(1)
 
 
 def rows(folder: Path) -> Iterator[tuple[str, str, int, str]]:

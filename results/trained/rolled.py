@@ -19,7 +19,7 @@ from checkpoints import ARCHITECTURES
 from perimetry.adapters.load import load
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.feature_maps import channel_mean
-from perimetry.suites.measuring.gradients import expect
+from perimetry.suites.measuring.gradients import require
 from perimetry.suites.padding.spatial_bias import border_ratio
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ BATCH = 8
 
 def ratio(model: Model, x: Tensor) -> float:
     """Border over centre of the mean map over `x` (images, channels, height, width)."""
-    targets = (expect(model.run(part).target, "target") for part in x.split(BATCH))
+    targets = (require(model.run(part).target, "target") for part in x.split(BATCH))
     maps = np.concatenate([channel_mean(target) for target in targets])
     return float(border_ratio(maps.mean(0)))
 

@@ -54,7 +54,7 @@ def apply_to_runs(name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str
             return pieces
     elif name == "conv2d":
         args, kwargs = _with_mean(args, kwargs)
-    elif name in CHANNEL_BY_CHANNEL and _alike(name, args, kwargs):
+    elif name in CHANNEL_BY_CHANNEL and _is_channelwise(name, args, kwargs):
         ready = _once_each(args, kwargs)
         if ready is not None:
             (args, kwargs), counts = ready
@@ -138,7 +138,7 @@ def _with_mean(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     return (mean, *args[1:]), kwargs
 
 
-def _alike(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _is_channelwise(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the function, as called, leaves the channels apart."""
     if name == "pad":
         return len(kwargs["pad"] if "pad" in kwargs else args[1]) <= 4

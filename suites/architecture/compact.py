@@ -30,7 +30,7 @@ _BASE = "narrow_base"
 _RUNS = "narrow_runs"
 
 
-class _Narrow(torch.autograd.Function):
+class _Compress(torch.autograd.Function):
     """Keep the first entry along zero-stride axes; the gradient is shared among the equal ones."""
 
     @staticmethod
@@ -53,7 +53,7 @@ class ChannelRuns:
     counts: tuple[int, ...]
 
     @cached_property
-    def whole(self) -> Tensor:
+    def expanded(self) -> Tensor:
         """All channels: (batch, channels, height, width)."""
         return self.each.repeat_interleave(torch.tensor(self.counts), 1)
 
@@ -86,7 +86,7 @@ def expand(x: Any) -> Any:
     runs = channel_runs(x) if isinstance(x, Tensor) else None
     if runs is None:
         return x
-    whole = annotate(runs.whole.view_as(runs.whole), x)
+    whole = annotate(runs.expanded.view_as(runs.expanded), x)
     vars(whole).pop("mix", None)  # which is of one channel a run
     return whole
 
@@ -104,7 +104,7 @@ def compress(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     chosen = equal if axes is None else tuple(d for d in equal if d in axes)
     if base is not None and chosen == equal:
         return base
-    small: Tensor = _Narrow.apply(x, chosen) if chosen else x
+    small: Tensor = _Compress.apply(x, chosen) if chosen else x
     return small
 
 
@@ -175,7 +175,7 @@ def _resolve(x: Tensor, shape: Sequence[int]) -> list[int]:
     return [x.numel() // known if n == -1 else int(n) for n in shape]
 
 
-def cat(tensors: Sequence[Tensor], axis: int) -> Tensor:
+def cat_compact(tensors: Sequence[Tensor], axis: int) -> Tensor:
     """Concatenate; axes that are equal in all `tensors` stay narrow."""
     axis %= tensors[0].ndim
     axes = set(range(tensors[0].ndim)) - {axis}
@@ -186,7 +186,7 @@ def cat(tensors: Sequence[Tensor], axis: int) -> Tensor:
     return widen(joined, shape)
 
 
-def take(x: Tensor, index: Any) -> Tensor:
+def index_compact(x: Tensor, index: Any) -> Tensor:
     """Index `x`; along equal axes any entry stands for the others."""
     items = list(index) if isinstance(index, tuple) else [index]
     if not all(i is None or i is Ellipsis or type(i) in (int, slice) for i in items):
@@ -214,7 +214,7 @@ def _without_ellipsis(items: list[Any], axes: int) -> list[Any]:
     return [*items[:at], *[slice(None)] * (axes - named), *items[at + 1 :]]
 
 
-def uniform(x: Tensor) -> Tensor:
+def compress_uniform(x: Tensor) -> Tensor:
     """Narrow a constant whose entries all have one value, such as a scale of ones."""
     x = compress(x)
     if x.numel() < 2:
@@ -226,7 +226,7 @@ def uniform(x: Tensor) -> Tensor:
 def gather_compact(x: Tensor, index: Tensor) -> Tensor:
     """Entries of `x` along its first axis; what is equal along the others stays narrow."""
     shape = (*index.shape, *x.shape[1:])
-    small = uniform(x)
+    small = compress_uniform(x)
     if small.shape[0] == 1 < x.shape[0]:
         return widen(small.reshape(*[1] * index.ndim, *small.shape[1:]), shape)
     axes = [d for d in equal_axes(x) if d > 0]

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from ...adapters.errors import NotApplicableError, PerimetryError
 from .compact import compress, widen
-from .rule_table import field_of, with_field, with_share
+from .rule_table import field_of, with_constant_share, with_field
 from .rules import convolutions, elementwise, normalisation, pooling, products, reshaping  # noqa: F401
 from .trace import EnergyTrace
 from .windows import Field
@@ -84,7 +84,7 @@ def run_skeleton(
     entries = len(trace.padded)
     x = torch.ones(entries, 1, height, width, dtype=torch.float64, requires_grad=True)
     wide = with_field(widen(x, (entries, channels, height, width)), Field((height, width)))
-    with_share(wide, torch.zeros(entries, dtype=torch.float64))
+    with_constant_share(wide, torch.zeros(entries, dtype=torch.float64))
     skeleton.requires_grad_(False).double()
     with module_names(skeleton, trace.names), one_thread():
         target = _forward(skeleton, wide, trace)

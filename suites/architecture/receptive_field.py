@@ -87,7 +87,7 @@ def summarise_field(found: Field | None) -> ReceptiveField:
     return ReceptiveField((rows, columns), found.stride, found.low, found.global_)
 
 
-def trace(skeleton: nn.Module, x: Tensor) -> list[Layer]:
+def layer_table(skeleton: nn.Module, x: Tensor) -> list[Layer]:
     """List all convolutions and poolings of `skeleton` in execution order.
 
     `x` (1, channels, height, width) gives the input's size. Raises `NotApplicableError`.
@@ -99,7 +99,7 @@ def _size(x: Tensor) -> tuple[int, int, int]:
     return x.shape[1], x.shape[2], x.shape[3]
 
 
-def uneven(layers: Iterable[Layer]) -> list[tuple[Layer, Pair]]:
+def uneven_layers(layers: Iterable[Layer]) -> list[tuple[Layer, Pair]]:
     """Give the strided layers with padded units that are never read, and their number per axis."""
     found = []
     for layer in layers:
@@ -142,7 +142,7 @@ def _all_even(chains: Iterable[tuple[tuple[LayerWindow, ...], LayerWindow]], n: 
     return True
 
 
-def stride(model: Model) -> phases.Pair:
+def target_stride(model: Model) -> phases.Pair:
     """Total stride from input to target along (rows, columns), in pixels, rounded.
 
     It is the product of the layers' strides: every strided layer rounds its grid up or down, so

@@ -62,26 +62,26 @@ def constant_amplitude(x: Tensor, value: float) -> Tensor:
     return with_field(widen(x.new_full((1,) * x.ndim, value), x.shape), field_of(x))
 
 
-def everywhere(out: Tensor, *origins: Tensor) -> Tensor:
+def mark_global(out: Tensor, *origins: Tensor) -> Tensor:
     """Mark the units of `out` as seeing everything, beside what their field says."""
     merged = union([f for f in map(field_of, origins) if f], out.shape)
     return with_field(out, replace(merged, global_=True) if merged else None)
 
 
-def share_of(t: Tensor) -> Tensor | None:
+def constant_share(t: Tensor) -> Tensor | None:
     """Share of the energy of `t` that is constant over the map, (variants,), where known."""
     return getattr(t, "share", None)
 
 
-def with_share(t: Tensor, share: Tensor | None) -> Tensor:
+def with_constant_share(t: Tensor, share: Tensor | None) -> Tensor:
     """Note the share of the energy of `t` that is constant over the map."""
     t.share = share  # type: ignore[attr-defined]
     return t
 
 
-def mixed_share(tensors: Sequence[Tensor], variants: int) -> Tensor | None:
+def joint_constant_share(tensors: Sequence[Tensor], variants: int) -> Tensor | None:
     """Share of a sum of `tensors`, weighted by their energies: (variants,)."""
-    known = [(t, s) for t in tensors if is_energy(t) and (s := share_of(t)) is not None]
+    known = [(t, s) for t in tensors if is_energy(t) and (s := constant_share(t)) is not None]
     if not known:
         return None
     if all(s is known[0][1] for _, s in known):
@@ -98,7 +98,7 @@ def _mean_energy(t: Tensor, variants: int) -> Tensor:
     return small.reshape(variants, -1).mean(1)
 
 
-def rectified(share: Tensor) -> Tensor:
+def relu_constant_share(share: Tensor) -> Tensor:
     """Constant share behind a ReLU: twice the arc-cosine kernel (Cho & Saul 2009).
 
     Two places of a channel that share the part `share` of their energy are correlated by it.

@@ -26,7 +26,15 @@ from .compact import (
     pointwise,
     reshape_compact,
 )
-from .rule_table import RULES, field_of, is_energy, mixed_share, share_of, with_field, with_share
+from .rule_table import (
+    RULES,
+    constant_share,
+    field_of,
+    is_energy,
+    joint_constant_share,
+    with_constant_share,
+    with_field,
+)
 from .windows import Field, Layer, LayerWindow, Pair, union
 
 if TYPE_CHECKING:
@@ -124,8 +132,8 @@ class EnergyTrace(TorchFunctionMode):
             )
         if not energy and any(t.is_meta for t in tensors):
             return _shape_only(name, func, args, kwargs)
-        if not energy and name in _LIGHT and isinstance(args[0], Tensor):
-            return _LIGHT[name](func, *args, **kwargs)
+        if not energy and name in _ON_COMPACT_CONSTANTS and isinstance(args[0], Tensor):
+            return _ON_COMPACT_CONSTANTS[name](func, *args, **kwargs)
         out = _native(func, args, kwargs)
         if energy and name not in SHAPE_ONLY:
             self._check(name, out)
@@ -142,7 +150,7 @@ class EnergyTrace(TorchFunctionMode):
 
     def _refuse_spoiled(self, name: str, tensors: list[Tensor]) -> None:
         """Stop where an energy with a lost entry would count; attention forgets its logits."""
-        if any(hasattr(t, "spoiled") for t in tensors) and name not in {"softmax", "setitem"}:
+        if any(hasattr(t, "lost_entries") for t in tensors) and name not in {"softmax", "setitem"}:
             raise NotApplicableError(self._complaint("setitem", "it writes into equal channels"))
 
     def _check(self, name: str, out: Any) -> None:
@@ -157,8 +165,8 @@ class EnergyTrace(TorchFunctionMode):
     def _tag(self, out: Any, tensors: list[Tensor]) -> Any:
         """Give results what they do not have yet: the fields and shares of what went in, joined."""
         for t in tensors_in(out):
-            if is_energy(t) and not self.paths and share_of(t) is None:
-                with_share(t, mixed_share(tensors, len(self.padded)))
+            if is_energy(t) and not self.paths and constant_share(t) is None:
+                with_constant_share(t, joint_constant_share(tensors, len(self.padded)))
         fields = [f for f in map(field_of, tensors) if f is not None]
         if not fields:
             return out
@@ -200,14 +208,14 @@ class EnergyTrace(TorchFunctionMode):
         name = self.names[-1] if self.names else ""
         layer = Layer(name, kind, windows, groups, size, grid, sources, len(self.layers))
         self.layers.append(layer)
-        return with_field(out, origin.through(windows, grid)) if origin else out
+        return with_field(out, origin.after_layer(windows, grid)) if origin else out
 
     def _origin(
         self, x: Tensor, windows: tuple[LayerWindow, LayerWindow]
     ) -> tuple[Field | None, Pair, tuple[LayerWindow, LayerWindow]]:
         """Undo a padding that came just before: its field, size, and windows that include it."""
         pending: tuple[Field | None, Pair, tuple[Pair, Pair]] | None
-        pending = getattr(x, "pending", None)
+        pending = getattr(x, "pending_padding", None)
         if pending is None:
             found = field_of(x)
             size = (x.shape[-2], x.shape[-1])
@@ -264,7 +272,7 @@ def _indexed(func: Any, x: Tensor, index: Any) -> Any:
     return gather_compact(x, index) if whole and x.is_floating_point() else func(x, index)
 
 
-_LIGHT: dict[str, Callable[..., Any]] = {
+_ON_COMPACT_CONSTANTS: dict[str, Callable[..., Any]] = {
     "contiguous": _kept,
     "reshape": _reshaped,
     "view": _reshaped,

@@ -133,7 +133,7 @@ class Field:
     global_: bool = False
     history: tuple[tuple[LayerWindow, ...], tuple[LayerWindow, ...]] = field(default=((), ()))
 
-    def through(self, windows: tuple[LayerWindow, LayerWindow], grid: Pair) -> Field:
+    def after_layer(self, windows: tuple[LayerWindow, LayerWindow], grid: Pair) -> Field:
         """Fields behind one layer: r <- s r + (k - s), in interval form (Araujo et al. 2019)."""
         if self.low is None or self.high is None:
             return replace(self, grid=grid)
@@ -199,7 +199,7 @@ class Field:
         if all(old % new == 0 for old, new in zip(self.grid, grid, strict=True)):
             ratios = [old // new for old, new in zip(self.grid, grid, strict=True)]
             rows, columns = (LayerWindow(kernel=r, stride=r) for r in ratios)
-            return self.through((rows, columns), grid)
+            return self.after_layer((rows, columns), grid)
         return self.resized(grid, 0.0)
 
 
@@ -216,7 +216,7 @@ def union(fields: Iterable[Field], shape: Sequence[int] = ()) -> Field | None:
     local = [f for f in fields if f.low is not None]
     if not local:
         return replace(fields[0], global_=anywhere)
-    first = max(local, key=lambda f: (_shows(shape, f.grid), f.stride))
+    first = max(local, key=lambda f: (_grid_match(shape, f.grid), f.stride))
     local = [f for f in local if f.grid == first.grid and f.stride == first.stride]
     low, high = (
         tuple(pick(getattr(f, end)[axis] for f in local) for axis in (0, 1))
@@ -225,17 +225,17 @@ def union(fields: Iterable[Field], shape: Sequence[int] = ()) -> Field | None:
     return replace(first, low=_pair(low), high=_pair(high), global_=anywhere)
 
 
-MOST_PREFIX = 5
+MAX_PREFIX_TOKENS = 5
 """Tokens without a place (class, registers) that may precede those of the grid."""
 
 
-def _shows(shape: Sequence[int], grid: Pair) -> int:
+def _grid_match(shape: Sequence[int], grid: Pair) -> int:
     """How clearly `shape` is that of a tensor over `grid`: maps, then tokens, then neither."""
     if grid in (tuple(shape[-2:]), tuple(shape[-3:-1])):
         return 3
     for rank, axis in ((2, -2), (1, -1)):
         spare = shape[axis] - grid[0] * grid[1] if len(shape) > 2 else -1
-        if 0 <= spare <= MOST_PREFIX:
+        if 0 <= spare <= MAX_PREFIX_TOKENS:
             return rank
     return 0
 

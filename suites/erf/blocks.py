@@ -7,9 +7,9 @@ R = (u(x + h d) - u(x - h d)) / (2 h), h in pixel values in [0, 1]. Over random 
 the sum over the block's pixels of the `energy` map, up to the error of the step. Each pixel of the
 map gets its block's sum over its pixels: the `energy` map, averaged within blocks.
 
-h is chosen as in `comb_step`, by the response to the block under the unit; where the network
-rounds, |R|^2 is the product of two looks. `step_error` in the table `blocks` is the relative
-difference of responses to that block at h and 4 h, over all images; above `comb_step.APART` there
+h is chosen as in `step_size`, by the response to the block under the unit; where the network
+rounds, |R|^2 is the product of two responses. `step_error` in the table `blocks` is the relative
+difference of responses to that block at h and 4 h, over all images; above `MAX_STEP_ERROR` there
 is no map.
 
 Sampling: one draw of signs an image. A block whose response has k independent channels has a
@@ -31,18 +31,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...adapters.errors import NotApplicableError
-from ..measuring.forward import batches, by_sample
-from ..measuring.gradients import alike, expect, random_signs
+from ..measuring.forward import by_sample, each_member
+from ..measuring.gradients import normalise_members, random_signs, require
 from ..measuring.step_size import (
-    SILENT,
+    NO_DISAGREEMENT,
+    NO_RESPONSE,
     STEPS,
     Disagreement,
     Step,
     central_difference,
-    look_at,
+    choose_step,
+    dithered_image,
     pixel_step,
-    settle,
-    too_far,
+    why_step_unusable,
 )
 from ..measuring.step_size import step_size_passes as passes_for_step
 
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
     from ...adapters.model import Model
     from ..base import Array, Context
-    from ..measuring.forward import Batch
+    from ..measuring.forward import MemberImages
 
 
 Unit = tuple[int, int]
@@ -74,7 +75,7 @@ def default_block(height: int, width: int) -> int:
     return max(1, math.ceil(min(height, width) / BLOCKS_A_SIDE))
 
 
-def cut(height: int, width: int, block: int) -> list[Place]:
+def block_places(height: int, width: int, block: int) -> list[Place]:
     """Rows and columns of each block, block row by block row."""
     rows, columns = (
         [slice(i, min(i + block, side)) for i in range(0, side, block)] for side in (height, width)
@@ -84,7 +85,7 @@ def cut(height: int, width: int, block: int) -> list[Place]:
 
 def block_passes(blocks: int, images: int, step: Step | None = None) -> int:
     """Forward passes that a measurement takes; without `step`, on a network that does not round."""
-    return (2 * blocks + 4) * images * (len(step.looks) if step else 1) + passes_for_step(step)
+    return (2 * blocks + 4) * images * (len(step.dithers) if step else 1) + passes_for_step(step)
 
 
 @dataclass
@@ -99,67 +100,69 @@ class BlockTest:
     images: int
     seed: int
     step: Step | None = None
-    steps_differ: Disagreement = field(default_factory=lambda: Disagreement(0.0, 0.0, 0.0))
+    steps_differ: Disagreement = NO_DISAGREEMENT
     energies: dict[int, Array] = field(default_factory=dict)
 
-    def look(self, sitting: Batch) -> None:
+    def observe(self, member: MemberImages) -> None:
         """Measure the images of one weight set."""
-        for index in sitting.first(self.images):
+        for index in member.first(self.images):
             if self.step is None:
-                self.step = self._choose_step(sitting, index)
-            pilot = partial(self._pilot, sitting, index)
-            steps = Disagreement.looked(
+                self.step = self._choose_step(member, index)
+            pilot = partial(self._pilot, member, index)
+            steps = Disagreement.compare(
                 self.step.coarser().responses(pilot), self.step.responses(pilot)
             )
-            self.steps_differ += steps.scaled() if sitting.view.model.members > 1 else steps
-            self.energies[index] = self._image(sitting, index, self.step)
+            self.steps_differ += steps.normalised() if member.passes.model.members > 1 else steps
+            self.energies[index] = self._image(member, index, self.step)
 
-    def _choose_step(self, sitting: Batch, index: int) -> Step:
-        found = settle(partial(self._pilot, sitting, index))
-        if found == SILENT:  # other blocks may still move the unit
+    def _choose_step(self, member: MemberImages, index: int) -> Step:
+        found = choose_step(partial(self._pilot, member, index))
+        if found == NO_RESPONSE:  # other blocks may still move the unit
             return Step(STEPS[1])
         if isinstance(found, str):
             raise NotApplicableError(found)
         return found
 
     def _pilot(
-        self, sitting: Batch, index: int, steps: Sequence[float], second: bool
+        self, member: MemberImages, index: int, steps: Sequence[float], dither: bool
     ) -> list[Tensor]:
-        """Responses of the first unit to the block under it, one a step; see `settle`."""
-        x = sitting.image(index)
-        grid = expect(sitting.view.model.target, "target")
+        """Responses of the first unit to the block under it, one a step; see `choose_step`."""
+        x = member.image(index)
+        grid = require(member.passes.model.target, "target")
         y = (self.units[0][0] + 0.5) * x.shape[1] / grid.height
         z = (self.units[0][1] + 0.5) * x.shape[2] / grid.width
         under = next(
             p for p in self.places if p[0].start <= y < p[0].stop and p[1].start <= z < p[1].stop
         )
-        unit = pixel_step(sitting.view.model.spec, x)
+        unit = pixel_step(member.passes.model.spec, x)
         signs = self._signs(x, index)
-        bases = [look_at(x, h * unit, index, self.seed) if second else x for h in steps]
+        bases = [dithered_image(x, h * unit, index, self.seed) if dither else x for h in steps]
         changed = (
-            _changed(base, s * h * unit * signs, under)
+            _perturbed(base, s * h * unit * signs, under)
             for base, h in zip(bases, steps, strict=True)
             for s in (1, -1)
         )
-        outputs = self._units(sitting, changed)
+        outputs = self._units(member, changed)
         return [central_difference(next(outputs)[0], next(outputs)[0], h) for h in steps]
 
-    def _image(self, sitting: Batch, index: int, step: Step) -> Array:
-        x = sitting.image(index)
-        unit = step.size * pixel_step(sitting.view.model.spec, x)
+    def _image(self, member: MemberImages, index: int, step: Step) -> Array:
+        x = member.image(index)
+        unit = step.size * pixel_step(member.passes.model.spec, x)
         change = unit * self._signs(x, index)
-        bases = [look_at(x, unit, index, self.seed) if second else x for second in step.looks]
+        bases = [
+            dithered_image(x, unit, index, self.seed) if dither else x for dither in step.dithers
+        ]
         changed = (
-            _changed(base, s * change, place)
+            _perturbed(base, s * change, place)
             for place in self.places
             for base in bases
             for s in (1, -1)
         )
-        outputs = self._units(sitting, changed)
+        outputs = self._units(member, changed)
         rows = []
         for _ in self.places:
-            looks = [central_difference(next(outputs), next(outputs), step.size) for _ in bases]
-            rows.append((looks[0] * looks[-1]).sum(1).cpu().numpy())
+            responses = [central_difference(next(outputs), next(outputs), step.size) for _ in bases]
+            rows.append((responses[0] * responses[-1]).sum(1).cpu().numpy())
         table: Array = np.stack(rows, 1)
         return table
 
@@ -167,11 +170,11 @@ class BlockTest:
         """Random signs (channels, height, width)."""
         return random_signs(x[None], [index], seed=self.seed, stream=STREAM)[0]
 
-    def _units(self, sitting: Batch, inputs: Iterator[Tensor]) -> Iterator[Tensor]:
+    def _units(self, member: MemberImages, inputs: Iterator[Tensor]) -> Iterator[Tensor]:
         """The channels of each unit (units, channels) for each of `inputs`, in order."""
-        grid = expect(sitting.view.model.target, "target")
+        grid = require(member.passes.model.target, "target")
         rows, columns = (list(axis) for axis in zip(*self.units, strict=True))
-        for flat in sitting.view.target(inputs):
+        for flat in member.passes.target(inputs):
             yield flat.unflatten(0, (-1, grid.height, grid.width))[:, rows, columns].T
 
     def map(self, energies: Array, size: tuple[int, int]) -> Array:
@@ -183,7 +186,7 @@ class BlockTest:
         return maps
 
 
-def _changed(x: Tensor, change: Tensor, place: Place) -> Tensor:
+def _perturbed(x: Tensor, change: Tensor, place: Place) -> Tensor:
     altered = x.clone()
     altered[:, place[0], place[1]] += change[:, place[0], place[1]]
     return altered
@@ -209,13 +212,13 @@ def block_maps(
     size = (model.spec.height, model.spec.width)
     side = block or default_block(*size)
     count = min(len(context.images), max(images, model.members))
-    test = BlockTest(cut(*size, side), units, count, context.seed)
+    test = BlockTest(block_places(*size, side), units, count, context.seed)
     notes: list[str] = []
-    for sitting in batches(model, context.images, context.batch, notes):
-        test.look(sitting)
+    for member in each_member(model, context.images, context.batch, notes):
+        test.observe(member)
     samples = by_sample(test.energies, min(model.members, len(context.images)))
-    step = expect(test.step, "step")
-    if reason := too_far(test.steps_differ, step):
+    step = require(test.step, "step")
+    if reason := why_step_unusable(test.steps_differ, step):
         raise NotApplicableError(reason)
     row = {
         "side": side,
@@ -224,10 +227,10 @@ def block_maps(
         "step": step.size,
         "rounded": step.rounded,
         "step_error": test.steps_differ.relative,
-        "sampling_error": sampling_error(alike(model, samples[:, :1])[:, 0]),
+        "sampling_error": sampling_error(normalise_members(model, samples[:, :1])[:, 0]),
     }
     maps = test.map(samples, size)
-    return BlockMaps({u: maps[:, i] for i, u in enumerate(units)}, row, (*notes, _told(row)))
+    return BlockMaps({u: maps[:, i] for i, u in enumerate(units)}, row, (*notes, _cost_note(row)))
 
 
 def sampling_error(energies: Array) -> float | None:
@@ -239,7 +242,7 @@ def sampling_error(energies: Array) -> float | None:
     return float(np.sqrt((error**2).sum() / (mean**2).sum()))
 
 
-def _told(row: dict[str, Any]) -> str:
+def _cost_note(row: dict[str, Any]) -> str:
     spread = row["sampling_error"]
     told = "unknown" if spread is None else f"{spread:.2g}"
     return (

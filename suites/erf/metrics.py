@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..base import Estimate, Metric, missing
-from ..measuring.unbiased import read_elsewhere
+from ..measuring.unbiased import read_other_half
 from .gaussian import PARAMETERS, fit_gaussian
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FRACTIONS = (0.0625, 0.125, 0.25, 0.5)
 AREAS = (0.2, 0.3, 0.5, 0.99)
 
 
-AT_ONCE = 64
+REPLICATES_PER_CHUNK = 64
 """Replicates whose maps are held together: few enough to stay in a processor's cache."""
 
 
@@ -73,7 +73,7 @@ def erf_metrics() -> tuple[Metric, ...]:
 def gaussian_metrics(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     """Metrics of the fitted Gaussian; missing with the reason where none fits."""
     names = (*PARAMETERS[1:], "r_squared")
-    fit = fit_gaussian(samples, resamples.whole)
+    fit = fit_gaussian(samples, resamples.weights)
     if fit.failure is not None:
         return {name: missing(fit.failure) for name in names}
     bounds = {"r_squared": (None, 1.0), "sigma_x": (0.0, None), "sigma_y": (0.0, None)}
@@ -95,7 +95,7 @@ def moment_metrics(
     reach = np.hypot(y, x) / min(height, width)
     masks = [reach <= f for f in FRACTIONS]
     features = np.stack([np.ones_like(y), y, x, y * y, x * x, x * y, *masks], 1)
-    sums = resamples.whole @ (samples.reshape(len(samples), -1) @ features)
+    sums = resamples.weights @ (samples.reshape(len(samples), -1) @ features)
     mass, my, mx, myy, mxx, mxy, *within = sums.T
     with np.errstate(invalid="ignore", divide="ignore"):
         my, mx = my / mass, mx / mass
@@ -125,12 +125,12 @@ def size_metrics(
     """Sizes by threshold; replicates need whole maps: a few at a time, in single precision."""
     order, starts = _rings(samples.shape[1:])
     flat = samples.reshape(len(samples), -1)
-    read, _ = read_elsewhere(flat, np.argmax)
-    weights = resamples.whole.astype(np.float32)
-    levels = LUO_THRESHOLD * (resamples.whole @ read).astype(np.float32)
+    read, _ = read_other_half(flat, np.argmax)
+    weights = resamples.weights.astype(np.float32)
+    levels = LUO_THRESHOLD * (resamples.weights @ read).astype(np.float32)
     rings = flat.astype(np.float32)[:, order]
     counts, areas = [], []
-    for some in np.array_split(np.arange(len(weights)), -(-len(weights) // AT_ONCE)):
+    for some in np.array_split(np.arange(len(weights)), -(-len(weights) // REPLICATES_PER_CHUNK)):
         maps = weights[some] @ rings
         counts.append(np.count_nonzero(maps > levels[some, None], axis=1))
         areas.append(_areas(maps, starts))

@@ -32,19 +32,19 @@ MIN_SAMPLES = 4
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Resamples: weights `whole` (replicates, samples) that sum to 1.
+    """Resamples: weights `weights` (replicates, samples) that sum to 1.
 
     Row 0 is the sample itself; the others are resamples. `normal` (replicates,) are standard normal
     numbers, 0 in row 0, for what is uncertain beside the choice of samples.
     """
 
-    whole: Array
+    weights: Array
     normal: Array
 
     @property
     def samples(self) -> int:
         """How many samples there are."""
-        return int(self.whole.shape[1])
+        return int(self.weights.shape[1])
 
     def estimate(
         self,

@@ -1,6 +1,6 @@
 """Forward passes over altered inputs: weight set after weight set, batched, memory permitting.
 
-A *sitting* is one weight set with the images it sees: all of them, or, for a model of several
+A *member* is one weight set with the images it sees: all of them, or, for a model of several
 weight sets, every `members`-th. A *sample* is an image, or then a weight set.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...adapters.errors import InputError, NotApplicableError
-from .gradients import expect
+from .gradients import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,12 +42,12 @@ class ForwardPasses:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise InputError(f"batch {self.batch} was given; expected at least 1")
-        self.why_not_spatial = self.model.why_not_spatial is None
+        self.has_target = self.model.why_not_spatial is None
         self.has_logits = gives_logits(self.model)
 
     def target(self, inputs: Iterable[Tensor]) -> Iterator[Tensor]:
         """F (units,) of each of `inputs` (channels, height, width), in order."""
-        return self._each(inputs, logits=not self.why_not_spatial)
+        return self._each(inputs, logits=not self.has_target)
 
     def answer(self, inputs: Iterable[Tensor]) -> Iterator[Tensor]:
         """The logits (classes,), or F, of each of `inputs` (channels, height, width), in order."""
@@ -55,8 +55,8 @@ class ForwardPasses:
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """F and the answer of `x` (batch, channels, height, width), axes as the model has them."""
-        out = self.model.run(x, target=self.why_not_spatial, logits=self.has_logits)
-        f = self._read(out, logits=not self.why_not_spatial)
+        out = self.model.run(x, target=self.has_target, logits=self.has_logits)
+        f = self._read(out, logits=not self.has_target)
         return f, self._read(out, logits=self.has_logits)
 
     def in_batches(self, count: int, run: Callable[[slice], Tensor]) -> Tensor:
@@ -99,7 +99,7 @@ class ForwardPasses:
         return flat
 
     def _read(self, out: Outputs, *, logits: bool) -> Tensor:
-        return expect(out.logits, "logits") if logits else expect(out.target, "target")
+        return require(out.logits, "logits") if logits else require(out.target, "target")
 
 
 def gives_logits(model: Model) -> bool:
@@ -112,13 +112,13 @@ def gives_logits(model: Model) -> bool:
 
 
 @dataclass(frozen=True)
-class Batch:
+class MemberImages:
     """One weight set, selected, and the places `indices` in the set of the images it sees.
 
     `x` (images, channels, height, width) holds all images, prepared.
     """
 
-    view: ForwardPasses
+    passes: ForwardPasses
     x: Tensor
     indices: Sequence[int]
 
@@ -128,18 +128,20 @@ class Batch:
 
     def image(self, index: int) -> Tensor:
         """Image `index` of the set (channels, height, width), on the model's device."""
-        return self.x[index].to(self.view.model.device)
+        return self.x[index].to(self.passes.model.device)
 
 
-def batches(model: Model, images: Tensor, batch: int, notes: list[str]) -> Iterator[Batch]:
+def each_member(
+    model: Model, images: Tensor, batch: int, notes: list[str]
+) -> Iterator[MemberImages]:
     """Select one weight set after the other; `images` are (n, 3, height, width)."""
     x = model.spec.prepare(images)
     members = min(model.members, len(x))
-    view: ForwardPasses | None = None
+    passes: ForwardPasses | None = None
     for member in range(members):
         model.select(member, x)
-        view = view or ForwardPasses(model, batch, notes)
-        yield Batch(view, x, range(member, len(x), members))
+        passes = passes or ForwardPasses(model, batch, notes)
+        yield MemberImages(passes, x, range(member, len(x), members))
 
 
 def by_sample(values: Mapping[int, Array], members: int) -> Array:

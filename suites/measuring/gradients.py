@@ -97,7 +97,7 @@ def take_gradients(
     return result
 
 
-def alike(model: Model, samples: Array) -> Array:
+def normalise_members(model: Model, samples: Array) -> Array:
     """Samples (samples, height, width) of several weight sets, each scaled to mean 1.
 
     The gain of a random network is arbitrary and has heavy tails: unscaled, one of sixteen initial
@@ -106,11 +106,11 @@ def alike(model: Model, samples: Array) -> Array:
     """
     if model.members == 1:
         return samples
-    scaled: Array = samples * gains(model, samples)
+    scaled: Array = samples * member_factors(model, samples)
     return scaled
 
 
-def gains(model: Model, samples: Array) -> Array:
+def member_factors(model: Model, samples: Array) -> Array:
     """Factors (samples, 1, 1) that make samples of several weight sets `alike`; 1 for images.
 
     A weight set that hears nothing stays at nothing: its factor is 0.
@@ -125,11 +125,11 @@ def gains(model: Model, samples: Array) -> Array:
 def _refusal(probe: Probe, maps: Array) -> str | None:
     """Why `maps` say nothing, or None."""
     if not np.isfinite(maps).all():
-        return f"is not finite on {_share(maps)} of pixels"
+        return f"is not finite on {_share_not_finite(maps)} of pixels"
     return None if maps.any() else f"is zero everywhere: {probe.silent}"
 
 
-def _share(maps: Array) -> str:
+def _share_not_finite(maps: Array) -> str:
     return f"{float((~np.isfinite(maps)).mean()):.1%}"
 
 
@@ -185,7 +185,7 @@ def random_signs(like: Tensor, indices: Sequence[int], *, seed: int, stream: int
     return (bits.to(like.dtype) * 2 - 1).view(like.shape)
 
 
-def expect(thing: T | None, what: str) -> T:
+def require(thing: T | None, what: str) -> T:
     """The thing, or the reason why a suite cannot go on without it."""
     if thing is None:
         raise NotApplicableError(f"the model gives no {what}")
@@ -198,9 +198,9 @@ def pixel_energy(gradient: Tensor, spec: InputSpec) -> Tensor:
     return per_pixel.square().sum(1)
 
 
-STREAM = 1
+TARGET_STREAM = 1
 
 
 def signs_of_target(f: Tensor, index: int, seed: int) -> Tensor:
     """The random signs that `deadpixel` gives the target `f` (units,) of image `index`."""
-    return random_signs(f[None], [index], seed=seed, stream=STREAM)[0]
+    return random_signs(f[None], [index], seed=seed, stream=TARGET_STREAM)[0]

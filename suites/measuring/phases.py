@@ -30,6 +30,13 @@ Pair = tuple[int, int]
 MIN_CELLS = 3
 
 
+NO_PERIOD_FITS = "no period fits three interior cells"
+
+
+REPORTED_PERIODS = (2, 4, 8, 16, 32, 64)
+"""The periods p that have a metric `by_period_p`."""
+
+
 def interior(size: Pair, period: Pair) -> tuple[slice, slice]:
     """Find the whole P x P cells at least one cell and an eighth of `size` from each border.
 
@@ -52,6 +59,20 @@ def fit_period(size: Pair, period: Pair) -> Pair:
     """
     rows, columns = (_axis_fit(s, p) for s, p in zip(size, period, strict=True))
     return rows, columns
+
+
+def usable_period(size: Pair, stride: Pair, notes: list[str]) -> Pair | str:
+    """The period of the profile of a map of `size`, or the reason why there are no phases.
+
+    A period shorter than `stride` is reported in `notes`.
+    """
+    period = fit_period(size, stride)
+    if period == (1, 1):
+        why = "the target has stride 1" if stride == (1, 1) else NO_PERIOD_FITS
+        return f"{why}: there are no phases"
+    if period != stride:
+        notes.append(f"period lowered from {stride} to {period}: too few interior cells")
+    return period
 
 
 def _axis_fit(size: int, period: int) -> int:

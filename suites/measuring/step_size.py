@@ -1,20 +1,23 @@
-"""The step of central differences: between curvature, float noise, and rounding.
+"""The step size of central differences, chosen between curvature, float noise and rounding.
 
-Responses R(h) = (F(x + h d) - F(x - h d)) / 2h are taken at all `STEPS`, and the finer step of the
-neighbours that differ least is chosen: curvature and kinks make the difference grow with the step
-(kinks with its root, as the share of units that cross one goes with the step), float noise with its
-inverse.
+Responses R(h) = (F(x + h d) - F(x - h d)) / 2h are computed at all `STEPS`, and of the two
+neighbouring steps that differ least the finer is chosen. Curvature and kinks make the difference
+grow with the step (kinks with its square root, since the share of units that cross a kink is
+proportional to the step); float noise makes it grow with the inverse of the step.
 
-Networks that round (int8) leave no such step: their rounding, over h, drowns the response long
-before kinks cease to matter. Two *looks*, the second at the image with each pixel moved at random
-by up to h, have the same response but for curvature, and rounding that is independent; so R . R' is
-free of it on average where |R|^2 is not. The *rough share* is |R - R'|^2 over |R|^2 + |R'|^2. Where
-it is above `ROUGH` at the chosen step, or neighbours differ by more than `APART`, the finest of
-`COARSE` is taken at which it is at most `MOST` and the looks' response differs from that at 4 h by
-at most `APART`, relative; every square then becomes the product of two looks, at twice the passes.
-Where roundings are so coarse that a unit crosses none or one of them, responses go with 1 / h and
-differ by 0.87: that is no measurement. Nor is what differs by more than `APART` over all images,
-whatever one of them said: half of its squared response is then the step's, not the network's.
+No such step exists for networks that round (int8): divided by h, their rounding error exceeds the
+response long before kinks become negligible. Their responses are therefore computed twice, the
+second time *dithered*: at the image with each pixel moved at random by up to h. Both have the same
+response up to curvature, and independent rounding errors, so R . R' is free of rounding on average
+while |R|^2 is not. The *rounding share* is |R - R'|^2 over |R|^2 + |R'|^2. If it exceeds
+`ROUNDING_DETECTED` at the chosen step, or if neighbouring steps differ by more than
+`MAX_STEP_ERROR`, the step is the finest of `COARSE_STEPS` at which the rounding share is at most
+`MAX_ROUNDING_SHARE` and the response differs from that at 4 h by at most `MAX_STEP_ERROR`,
+relative; every square is then the product of the two responses, at twice the number of passes.
+Where rounding is so coarse that a unit crosses no or one rounding threshold, responses are
+proportional to 1 / h and differ by 0.87, so that no step is accepted. A measurement is also
+rejected when the responses of all images together differ by more than `MAX_STEP_ERROR`: more than
+half of the squared response is then caused by the step and not by the network.
 """
 
 from __future__ import annotations
@@ -37,102 +40,107 @@ if TYPE_CHECKING:
 
 
 STEPS = tuple(2.0**-k for k in (5, 7, 9, 11, 13, 15))
-"""Step sizes that are tried, in pixel values in [0, 1], each a quarter of the one before."""
+"""The steps tried first, in pixel values in [0, 1], each a quarter of the one before."""
 
 
-COARSE = tuple(2.0**-k for k in (7, 6, 5, 4, 3))
-"""Those that are tried on networks that round."""
+COARSE_STEPS = tuple(2.0**-k for k in (7, 6, 5, 4, 3))
+"""The steps tried on networks that round."""
 
 
-ROUGH = 0.2
+ROUNDING_DETECTED = 0.2
 
 
-MOST = 0.5
+MAX_ROUNDING_SHARE = 0.5
 
 
-APART = 0.71
-"""Root of a half: beyond it more of the squared response depends on the step than does not."""
+MAX_STEP_ERROR = 0.71
+"""Square root of one half: above it, most of the squared response depends on the step."""
 
 
-LOOK_STREAM = 36
+DITHER_STREAM = 36
 
 
-SILENT = "the target does not respond to any change of its interior pixels"
+NO_RESPONSE = "the target does not respond to any change of its interior pixels"
 
 
-ROUNDED = "the network rounds: squared responses are products of two looks, at twice the passes"
+ROUNDING_NOTE = (
+    "the network rounds: each response is computed twice, at twice the number of forward passes"
+)
 
 
-TOO_ROUGH = (
-    f"the network rounds so coarsely that no step up to {COARSE[-1]:g} of the pixel range tells "
-    "its response from rounding"
+ROUNDING_TOO_COARSE = (
+    f"the network rounds so coarsely that at no step up to {COARSE_STEPS[-1]:g} of the pixel range "
+    "its response can be separated from rounding"
 )
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step in pixel values in [0, 1]; `rounded` where squares are products of two looks."""
+    """A step in pixel values in [0, 1]; `rounded` if each response is computed twice."""
 
     size: float
     rounded: bool = False
 
     @property
-    def looks(self) -> tuple[bool, ...]:
-        """The looks to take, one or two; whether it is the second."""
+    def dithers(self) -> tuple[bool, ...]:
+        """Whether to dither, for each of the one or two computations of a response."""
         return (False, True) if self.rounded else (False,)
 
     def coarser(self) -> Step:
-        """Four times the step."""
+        """A step four times as large."""
         return Step(4 * self.size, self.rounded)
 
     def responses(self, pilot: Pilot) -> list[Tensor]:
-        """The responses (units,) at this step, one a look."""
-        return [response for second in self.looks for response in pilot([self.size], second)]
+        """The responses (units,) at this step: one, or two if the network rounds."""
+        return [response for dither in self.dithers for response in pilot([self.size], dither)]
 
 
 def step_size_passes(step: Step | None) -> int:
-    """Forward passes that `settle` takes to choose `step`, at most; None where nothing rounds."""
-    return 2 * (len(STEPS) + 1) + (8 * len(COARSE) if step and step.rounded else 0)
+    """Most forward passes that `choose_step` needs; `step` is the one chosen, if it is known."""
+    return 2 * (len(STEPS) + 1) + (8 * len(COARSE_STEPS) if step and step.rounded else 0)
 
 
-def settle(pilot: Pilot) -> Step | str:
-    """The step to take, or the reason why there is none.
+def choose_step(pilot: Pilot) -> Step | str:
+    """The step to use, or the reason why none can be used.
 
-    `pilot` gives the responses (units,) at the steps it is given, of the first or the second look.
+    `pilot(steps, dither)` returns the responses (units,) at each of `steps`.
     """
     responses = pilot(STEPS, False)
     if not any(bool(r.any()) for r in responses):
-        return SILENT
+        return NO_RESPONSE
     errors = [Disagreement.between(a, b).relative for a, b in pairwise(responses)]
     best = int(np.argmin(errors)) + 1
     (second,) = pilot([STEPS[best]], True)
-    if errors[best - 1] <= APART and rough_share(responses[best], second) <= ROUGH:
+    if (
+        errors[best - 1] <= MAX_STEP_ERROR
+        and rounding_share(responses[best], second) <= ROUNDING_DETECTED
+    ):
         return Step(STEPS[best])
-    steps = (Step(size, rounded=True) for size in COARSE)
-    return next((step for step in steps if _tells(step, pilot)), TOO_ROUGH)
+    steps = (Step(size, rounded=True) for size in COARSE_STEPS)
+    return next((step for step in steps if _is_usable(step, pilot)), ROUNDING_TOO_COARSE)
 
 
-def _tells(step: Step, pilot: Pilot) -> bool:
-    """Whether a step of a network that rounds is coarse enough, and not too coarse."""
+def _is_usable(step: Step, pilot: Pilot) -> bool:
+    """Whether `step` is large enough against rounding and small enough against curvature."""
     fine = step.responses(pilot)
-    if rough_share(*fine) > MOST:
+    if rounding_share(*fine) > MAX_ROUNDING_SHARE:
         return False
-    return Disagreement.looked(step.coarser().responses(pilot), fine).relative <= APART
+    return Disagreement.compare(step.coarser().responses(pilot), fine).relative <= MAX_STEP_ERROR
 
 
-def rough_share(first: Tensor, second: Tensor) -> float:
-    """Squared difference of two looks (units,) over the sum of both squares; 1 where all is 0."""
+def rounding_share(first: Tensor, second: Tensor) -> float:
+    """Squared difference of two responses (units,) over the sum of both squares; 1 if all are 0."""
     found = Disagreement.between(first, second)
     total = found.coarse + found.fine
     return found.difference / total if total else 1.0
 
 
-def look_at(x: Tensor, step: Tensor, index: int, seed: int) -> Tensor:
-    """Image `index`, `x` (channels, height, width), for a second look.
+def dithered_image(x: Tensor, step: Tensor, index: int, seed: int) -> Tensor:
+    """`x` (channels, height, width) with each entry moved at random by up to `step`.
 
-    Each pixel and channel is moved by up to `step` (channels, 1, 1).
+    `step` is (channels, 1, 1); the draw depends on `seed` and on the image's `index`.
     """
-    rng = np.random.default_rng([seed, LOOK_STREAM, index])
+    rng = np.random.default_rng([seed, DITHER_STREAM, index])
     moves = torch.from_numpy(rng.uniform(-1, 1, tuple(x.shape)).astype(np.float32))
     return x + step * moves.to(x)
 
@@ -144,20 +152,20 @@ def central_difference(plus: Tensor, minus: Tensor, step: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How far responses at a coarse and a fine step differ: squared lengths."""
+    """Squared norms of responses at a coarse and a fine step, and of their difference."""
 
-    difference: float
-    coarse: float
-    fine: float
+    difference: float = 0.0
+    coarse: float = 0.0
+    fine: float = 0.0
 
     @classmethod
     def between(cls, coarse: Tensor, fine: Tensor) -> Disagreement:
-        """Compare two responses (units,)."""
-        return cls.looked([coarse], [fine])
+        """Compare one response (units,) at each step."""
+        return cls.compare([coarse], [fine])
 
     @classmethod
-    def looked(cls, coarse: Sequence[Tensor], fine: Sequence[Tensor]) -> Disagreement:
-        """Compare the looks, one or two, at two steps: squares are products of first and last."""
+    def compare(cls, coarse: Sequence[Tensor], fine: Sequence[Tensor]) -> Disagreement:
+        """Compare one or two responses at each step; a square is the first times the last."""
         apart = [a - b for a, b in zip(coarse, fine, strict=True)]
         return cls(*(float((t[0] * t[-1]).sum()) for t in (apart, coarse, fine)))
 
@@ -166,41 +174,45 @@ class Disagreement:
             self.difference + other.difference, self.coarse + other.coarse, self.fine + other.fine
         )
 
-    def scaled(self) -> Disagreement:
-        """The same in units in which the longer of the two has length 1; nothing stays nothing."""
+    def normalised(self) -> Disagreement:
+        """The same, scaled so that the larger of the two responses has norm 1; zeros stay zeros."""
         longer = max(self.coarse, self.fine)
         scale = 1 / longer if longer > 0 else 0.0
         return Disagreement(scale * self.difference, scale * self.coarse, scale * self.fine)
 
     @property
     def relative(self) -> float:
-        """Length of the difference over the longer of the two; 1 where both are 0."""
+        """Norm of the difference over that of the larger response; 1 if both are 0."""
         longer = max(self.coarse, self.fine)
         return math.sqrt(max(0.0, self.difference) / longer) if longer > 0 else 1.0
 
     @property
-    def of_fine(self) -> float | None:
-        """Length of the difference over that of the fine; None where that is 0."""
+    def relative_to_fine(self) -> float | None:
+        """Norm of the difference over that of the fine response; None if that is 0."""
         return math.sqrt(max(0.0, self.difference) / self.fine) if self.fine > 0 else None
 
     @property
     def relative_energy(self) -> float:
-        """Difference of the squared lengths over the larger; 1 where both are 0."""
+        """Difference of the squared norms over the larger; 1 if both are 0."""
         larger = max(self.coarse, self.fine)
         return abs(self.coarse - self.fine) / larger if larger > 0 else 1.0
 
 
-def too_far(found: Disagreement, step: Step) -> str | None:
-    """Why responses at `step` tell nothing, if those at four times it differ as `found` says."""
+NO_DISAGREEMENT = Disagreement()
+
+
+def why_step_unusable(found: Disagreement, step: Step) -> str | None:
+    """The reason to reject responses at `step`, or None; `found` compares them with 4 `step`."""
     silent = not (found.coarse or found.fine)
-    if silent or found.relative <= APART:
+    if silent or found.relative <= MAX_STEP_ERROR:
         return None
     return (
         f"responses at a step of {step.size:g} of the pixel range and at four times it differ by "
-        f"{found.relative:.2f} of their length, more than {APART}: rounding or kinks make them"
+        f"{found.relative:.2f} of their norm, more than {MAX_STEP_ERROR}: "
+        "rounding or kinks cause them"
     )
 
 
 def pixel_step(spec: InputSpec, like: Tensor) -> Tensor:
-    """One pixel value in [0, 1], in normalised units: (channels, 1, 1)."""
+    """The full pixel range [0, 1] in normalised units: (channels, 1, 1)."""
     return (spec.value_range / spec.channel_std(like))[0]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..base import Array
 
 
-AT_ONCE = 8
+MEANS_PER_CHUNK = 8
 """Means whose statistic is taken together: few enough maps to stay in a processor's cache."""
 
 
@@ -36,7 +36,7 @@ def pseudo_values(samples: Array, statistic: Callable[[Array], Array]) -> Array:
     if n == 1:
         return statistic(samples)
     total = samples.sum(0, keepdims=True)
-    parts = np.array_split(samples, -(-n // AT_ONCE))
+    parts = np.array_split(samples, -(-n // MEANS_PER_CHUNK))
     others = np.concatenate([statistic((total - part) / (n - 1)) for part in parts])
     values: Array = n * statistic(total / n) - (n - 1) * others
     return values
@@ -48,12 +48,12 @@ def extreme_mean(values: Array, choose: Callable[..., Any], resamples: Bootstrap
     `choose` is `np.argmin` or `np.argmax`. Where the two halves choose two places, the gap between
     these is added to the standard error: which of the two is meant is not known.
     """
-    read, gap = read_elsewhere(values, choose)
-    replicates: Array = resamples.whole @ read + resamples.normal * gap
+    read, gap = read_other_half(values, choose)
+    replicates: Array = resamples.weights @ read + resamples.normal * gap
     return replicates
 
 
-def read_elsewhere(values: Array, choose: Callable[..., Any]) -> tuple[Array, float]:
+def read_other_half(values: Array, choose: Callable[..., Any]) -> tuple[Array, float]:
     """Read `values` (n, places) where `choose` points on the other half of the samples: (n,).
 
     The halves are the even and the odd samples. Beside it, the gap between the places that the two
@@ -67,7 +67,7 @@ def read_elsewhere(values: Array, choose: Callable[..., Any]) -> tuple[Array, fl
     return read, float(values[:, first].mean() - values[:, second].mean())
 
 
-def products(deviations: Array) -> Array:
+def pair_products(deviations: Array) -> Array:
     """Mean product over the last axis of each pair of `deviations` (n, places): (n, n)."""
     found: Array = deviations @ deviations.T / deviations.shape[1]
     return found
@@ -83,25 +83,25 @@ def mean_square(pairs: Array, resamples: Bootstrap) -> Array:
     """
     n = len(pairs)
     if n == 1:
-        return np.full(len(resamples.whole), pairs[0, 0])
+        return np.full(len(resamples.weights), pairs[0, 0])
     off = pairs - np.diag(np.diag(pairs))
     share = off.sum(1) / (n - 1)
     value = share.mean()
     rest = off - share[:, None] - share[None] + value
     np.fill_diagonal(rest, 0.0)
-    moves = n * (resamples.whole - resamples.whole[:1])
+    moves = n * (resamples.weights - resamples.weights[:1])
     linear = 2 / n * (moves @ (share - value)) * _signal(share, rest)
     paired = np.einsum("ri,ij,rj->r", moves, rest, moves) / (n * (n - 1))
     replicates: Array = value + linear + paired
     return replicates
 
 
-def magnitude(deviations: Array, resamples: Bootstrap) -> Array:
+def root_mean_square(deviations: Array, resamples: Bootstrap) -> Array:
     """Root of `mean_square` of `deviations` (n, places), signed: replicates (replicates,).
 
     Below 0 the samples have nothing in common but noise.
     """
-    return signed_root(mean_square(products(deviations), resamples))
+    return signed_root(mean_square(pair_products(deviations), resamples))
 
 
 def estimate_square(pairs: Array, resamples: Bootstrap) -> Estimate:
@@ -136,14 +136,14 @@ def _signal(share: Array, rest: Array) -> float:
     return own * float(np.sqrt(max(0.0, 1 - noise / spread))) if spread > 0 else 0.0
 
 
-def corrected(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
+def phase_estimates(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     """`weakest`, `imbalance` and `ratio` of the samples' profiles (samples, P, P)."""
     flat = profiles.reshape(len(profiles), -1)
     low, high = (extreme_mean(flat, choose, resamples) for choose in (np.argmin, np.argmax))
     unbounded = missing("the weakest phase gets nothing: the ratio is unbounded")
     return {
         "weakest": resamples.estimate(low, low=0.0, positive=True),
-        "imbalance": resamples.estimate(magnitude(flat - 1, resamples), low=0.0),
+        "imbalance": resamples.estimate(root_mean_square(flat - 1, resamples), low=0.0),
         "ratio": resamples.estimate(high / low, low=1.0, positive=True)
         if (low > 0).all()
         else unbounded,

@@ -19,9 +19,9 @@ import torch
 from ...adapters.errors import InputError, NotApplicableError
 from ..base import missing
 from ..measuring.feature_maps import channel_mean
-from ..measuring.gradients import expect
-from ..measuring.unbiased import extreme_mean, magnitude
-from .spatial_bias import SMALLEST, asymmetries, border_ratio, no_centre
+from ..measuring.gradients import require
+from ..measuring.unbiased import extreme_mean, root_mean_square
+from .spatial_bias import MIN_UNITS, asymmetries, border_ratio, why_no_centre
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,7 +121,7 @@ def respond(
     for start in range(0, len(places), step):
         images = stimulus.images(places[start : start + step], model.spec)
         out = model.run(model.spec.prepare(images).to(model.device), logits=logits)
-        f = expect(out.target, "target")
+        f = require(out.target, "target")
         plain = channel_mean(f[:1])[0]
         f = f.double().flatten(1)
         target += (f[1:] - f[:1]).norm(dim=1).tolist()
@@ -159,7 +159,7 @@ def blind_metrics(shares: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     """
     flat = shares.reshape(len(shares), -1)
     weakest = extreme_mean(flat, np.argmin, resamples)
-    cv = magnitude(flat - 1, resamples)
+    cv = root_mean_square(flat - 1, resamples)
     sides = asymmetries(shares, resamples)
     return {
         "blind_weakest": resamples.estimate(weakest, low=0.0),
@@ -171,9 +171,9 @@ def blind_metrics(shares: Array, resamples: Bootstrap) -> dict[str, Estimate]:
 
 
 def _drop(shares: Array, resamples: Bootstrap) -> Estimate:
-    if shares.shape[-1] < SMALLEST:
-        return missing(no_centre(shares.shape))
-    drops = border_drop(np.tensordot(resamples.whole, shares, 1))
+    if shares.shape[-1] < MIN_UNITS:
+        return missing(why_no_centre(shares.shape))
+    drops = border_drop(np.tensordot(resamples.weights, shares, 1))
     if not np.isfinite(drops).all():
         return missing("the centre answers to no stimulus: a drop towards the border is undefined")
     return resamples.estimate(drops, high=1.0)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base import missing
-from ..measuring.unbiased import magnitude
+from ..measuring.unbiased import root_mean_square
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class FilterAsymmetry:
     top_bottom: float | None
 
 
-def leans(filters: Mapping[str, Tensor]) -> dict[str, FilterAsymmetry]:
+def filter_asymmetries(filters: Mapping[str, Tensor]) -> dict[str, FilterAsymmetry]:
     """Lean of each of `filters`, (out, in per group, rows, columns) by layer name.
 
     1 x 1 kernels and layers of nothing but zeros are left out.
@@ -49,11 +49,13 @@ def leans(filters: Mapping[str, Tensor]) -> dict[str, FilterAsymmetry]:
         if level > 0 and (rows > 1 or columns > 1):
             mean = taps.mean((0, 1)) / level
             kernels = taps.shape[0] * taps.shape[1]
-            found[name] = FilterAsymmetry(kernels, (rows, columns), _lean(mean), _lean(mean.T))
+            found[name] = FilterAsymmetry(
+                kernels, (rows, columns), _halves_difference(mean), _halves_difference(mean.T)
+            )
     return found
 
 
-def _lean(mean: Array) -> float | None:
+def _halves_difference(mean: Array) -> float | None:
     """Left less right half of a mean filter (rows, columns)."""
     half = mean.shape[1] // 2
     return float(mean[:, :half].mean() - mean[:, -half:].mean()) if half else None
@@ -76,7 +78,7 @@ def _average(
         return missing("no convolution has learned kernels with two taps along this axis")
     values = np.array([[getattr(one[name], axis) for name in names] for one in sets])
     weights = np.array([sets[0][name].kernels for name in names], dtype=np.float64)
-    sizes = np.stack([magnitude(column[:, None], resamples) for column in values.T], 1)
+    sizes = np.stack([root_mean_square(column[:, None], resamples) for column in values.T], 1)
     return resamples.estimate(sizes @ weights / weights.sum(), low=0.0)
 
 

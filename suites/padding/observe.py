@@ -1,4 +1,4 @@
-"""What the `padding` suite sees of a model: one sight a weight set, forward passes only."""
+"""What the `padding` suite sees of a model: one member a weight set, forward passes only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ...adapters.errors import NotApplicableError
 from ..measuring.feature_maps import stage_maps
 from .blind_spots import Responses, Stimulus, grid_places, respond
-from .mean_filters import FilterAsymmetry, leans
+from .mean_filters import FilterAsymmetry, filter_asymmetries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .blind_spots import Place
 
 
-NINE = 3
+EXCHANGE_GRID = 3
 """Places per side at which exchanged borders are compared: corners, edges, centre."""
 
 
@@ -56,36 +56,36 @@ class WeightSetObservation:
 
 @dataclass(frozen=True)
 class Observations:
-    """All weight sets of one model; `sights` is empty for a model without a spatial map."""
+    """All weight sets of one model; `members` is empty for a model without a spatial map."""
 
-    sights: list[WeightSetObservation]
-    leans: list[dict[str, FilterAsymmetry]]
+    members: list[WeightSetObservation]
+    filters: list[dict[str, FilterAsymmetry]]
     places: list[Place]
-    nine: list[Place]
+    exchange_places: list[Place]
 
     def images(self) -> dict[str, Array]:
         """A of each stage, (samples, height, width): images, or else several weight sets."""
-        if len(self.sights) == 1:
-            return self.sights[0].images
+        if len(self.members) == 1:
+            return self.members[0].images
         return {
-            name: np.stack([sight.images[name].mean(0) for sight in self.sights])
-            for name in self.sights[0].images
+            name: np.stack([member.images[name].mean(0) for member in self.members])
+            for name in self.members[0].images
         }
 
     def constants(self) -> dict[str, Array]:
         """A of each stage for the plain background, (weight sets, height, width)."""
         return {
-            name: np.stack([sight.constants[name] for sight in self.sights])
-            for name in self.sights[0].constants
+            name: np.stack([member.constants[name] for member in self.members])
+            for name in self.members[0].constants
         }
 
     def responses(self) -> Array:
         """Responses of F, (weight sets, grid, grid)."""
-        return np.stack([s.responses.grid(self.places) for s in self.sights])
+        return np.stack([s.responses.grid(self.places) for s in self.members])
 
     def logits(self) -> Array | None:
         """Mean response of the top logit over the weight sets, (grid, grid)."""
-        maps = [s.responses.logit_grid(self.places) for s in self.sights]
+        maps = [s.responses.logit_grid(self.places) for s in self.members]
         known = [m for m in maps if m is not None]
         return np.mean(known, axis=0) if known else None
 
@@ -94,11 +94,13 @@ class Observations:
 
         Raises `NotApplicableError` where the border could not be had.
         """
-        sources = [s.exchanged.get(border) for s in self.sights]
+        sources = [s.exchanged.get(border) for s in self.members]
         known = [r for r in sources if r is not None]
         if not known:
-            raise NotApplicableError(self.sights[0].refused[border])
-        return np.stack([r.grid(self.nine) for r in known]), np.stack([r.plain for r in known])
+            raise NotApplicableError(self.members[0].refused[border])
+        return np.stack([r.grid(self.exchange_places) for r in known]), np.stack(
+            [r.plain for r in known]
+        )
 
 
 def observe(model: Model, images: Tensor, plan: ObservationPlan) -> Observations:
@@ -111,36 +113,36 @@ def observe(model: Model, images: Tensor, plan: ObservationPlan) -> Observations
     spatial = model.why_not_spatial is None
     side = plan.stimulus.side
     places = grid_places(model.spec, side, plan.grid) if spatial else []
-    nine = grid_places(model.spec, side, NINE) if spatial and plan.exchange else []
-    seen = Observations([], [], places, nine)
+    nine = grid_places(model.spec, side, EXCHANGE_GRID) if spatial and plan.exchange else []
+    observed = Observations([], [], places, nine)
     for member in range(sets):
         model.select(member, x)
-        seen.leans.append(leans(model.filters()))
+        observed.filters.append(filter_asymmetries(model.filters()))
         if spatial:
-            seen.sights.append(_sight(model, x[member::sets], plan, seen))
-    return seen
+            observed.members.append(_observe_member(model, x[member::sets], plan, observed))
+    return observed
 
 
-def _sight(
-    model: Model, x: Tensor, plan: ObservationPlan, seen: Observations
+def _observe_member(
+    model: Model, x: Tensor, plan: ObservationPlan, observed: Observations
 ) -> WeightSetObservation:
     """What the selected weight set makes of `x` (images, channels, ...) and of the stimulus."""
     plain = model.spec.blank(plan.stimulus.background)
     constants = {name: maps[0] for name, maps in stage_maps(model, plain, 1).items()}
-    all_places = list(dict.fromkeys([*seen.places, *seen.nine]))
+    all_places = list(dict.fromkeys([*observed.places, *observed.exchange_places]))
     responses = respond(model, all_places, plan.stimulus, batch=plan.batch, logits=True)
-    sight = WeightSetObservation(
+    member = WeightSetObservation(
         stage_maps(model, x, plan.batch), constants, responses, {"zero": responses}
     )
     for border in plan.exchange:
         try:
             twin = model.with_padding_mode(border)
         except NotApplicableError as error:
-            sight.refused[border] = str(error)
+            member.refused[border] = str(error)
             continue
-        sight.notes += [note for note in twin.notes if note not in model.notes]
-        sight.exchanged[border] = _nine(twin, seen.nine, plan)
-    return sight
+        member.notes += [note for note in twin.notes if note not in model.notes]
+        member.exchanged[border] = _nine(twin, observed.exchange_places, plan)
+    return member
 
 
 def _nine(twin: Model, nine: Sequence[Place], plan: ObservationPlan) -> Responses:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base import missing
-from ..measuring.unbiased import magnitude, pseudo_values
+from ..measuring.unbiased import pseudo_values, root_mean_square
 
 if TYPE_CHECKING:
     from ..base import Array, Estimate
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BIAS = ("border_ratio", "left_right", "top_bottom")
 
 
-SMALLEST = 3
+MIN_UNITS = 3
 """Units along an axis below which a map has a border but no centre."""
 
 
@@ -74,7 +74,7 @@ def asymmetries(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
             found[name] = missing("a single unit along this axis has no halves")
         else:
             leans = pseudo_values(samples, measure)[:, None]
-            found[name] = resamples.estimate(magnitude(leans, resamples), low=0.0)
+            found[name] = resamples.estimate(root_mean_square(leans, resamples), low=0.0)
     return found
 
 
@@ -82,12 +82,12 @@ def bias(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     """`border_ratio`, `left_right` and `top_bottom` of the mean of `samples` (samples, h, w)."""
     if not samples.any():
         return dict.fromkeys(BIAS, missing("the map is 0 everywhere: it has no border, no halves"))
-    mean = np.tensordot(resamples.whole, samples, 1)
+    mean = np.tensordot(resamples.weights, samples, 1)
     found = asymmetries(samples, resamples)
     found["border_ratio"] = (
         resamples.estimate(border_ratio(mean), low=0.0)
-        if min(samples.shape[-2:]) >= SMALLEST
-        else missing(no_centre(samples.shape))
+        if min(samples.shape[-2:]) >= MIN_UNITS
+        else missing(why_no_centre(samples.shape))
     )
     return found
 
@@ -96,17 +96,17 @@ def signed(maps: Array) -> dict[str, Any]:
     """The same of one map (height, width), halves with their sign, None where there is none."""
     height, width = maps.shape
     values = {
-        "border_ratio": border_ratio(maps) if min(height, width) >= SMALLEST else np.nan,
+        "border_ratio": border_ratio(maps) if min(height, width) >= MIN_UNITS else np.nan,
         "left_right": left_right(maps) if width > 1 else np.nan,
         "top_bottom": top_bottom(maps) if height > 1 else np.nan,
     }
     return {name: float(v) if np.isfinite(v) else None for name, v in values.items()}
 
 
-def no_centre(shape: tuple[int, ...]) -> str:
+def why_no_centre(shape: tuple[int, ...]) -> str:
     """The reason why a map of (..., height, width) has no border ratio."""
     return (
-        f"a map of {shape[-2]} x {shape[-1]} has no centre: {SMALLEST} units along each axis "
+        f"a map of {shape[-2]} x {shape[-1]} has no centre: {MIN_UNITS} units along each axis "
         "are needed"
     )
 

@@ -1,7 +1,8 @@
 """`padding`: spatial bias and blind spots (Alsallakh et al., "Mind the Pad", ICLR 2021).
 
-What padding leaves behind in a network: units at the border answer unlike those at the centre, one
-half unlike the other, and a small stimulus may vanish where it should be seen. Forward passes only.
+Padding leaves traces in a network: units at the border respond differently from those at the
+centre, one half differently from the other, and a small stimulus at some places has little or no
+effect. Forward passes only.
 
 Mean feature maps (see `feature_maps`)
     A(i, j) = mean over channels of |F_c(i, j)|, for the images and for an image of nothing but
@@ -50,7 +51,7 @@ import numpy as np
 
 from ...adapters.errors import InputError, NotApplicableError
 from ...adapters.padding_mode import BORDERS
-from ..base import Context, Measurement, Metric, Probe, missing
+from ..base import Context, Measurement, Metric, Suite, missing
 from ..measuring.bootstrap import bootstrap
 from .blind_spots import Stimulus, blind_metrics, border_drop, default_side, relative_responses
 from .mean_filters import filter_metrics, filter_table
@@ -59,7 +60,7 @@ from .spatial_bias import BIAS, bias, signed
 from .unread_padding import read_uneven
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from ...adapters.model import Model
     from ..base import Array
@@ -98,7 +99,7 @@ def _metrics() -> tuple[Metric, ...]:
 
 
 @dataclass(frozen=True)
-class PaddingSuite:
+class PaddingSuite(Suite):
     """The suite; its module's docstring is the definition.
 
     `stimulus` is a side in pixels (None: a 28th of the image's shorter side), `colour` grey or
@@ -145,11 +146,6 @@ class PaddingSuite:
         del protocol
         return model.why_not_spatial if model.why_not_spatial and not model.filters() else None
 
-    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
-        """No gradients are needed."""
-        del model, protocol, seed
-        return ()
-
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
@@ -159,14 +155,14 @@ class PaddingSuite:
         """
         del protocol, maps
         found = Measurement({})
-        seen = observe(model, context.images, self._plan(model, context))
-        _read_size(found, model, seen, context)
-        _read_filters(found, model, seen, context)
-        self._read_exchange(found, seen, context)
+        observed = observe(model, context.images, self._plan(model, context))
+        _read_size(found, model, observed, context)
+        _read_filters(found, model, observed, context)
+        self._read_exchange(found, observed, context)
         if self.sizes:
             found.tables["sizes"] = [self._sized(model, side, context) for side in self.sizes]
-        if len(seen.leans) < model.members:
-            found.notes.append(f"the first {len(seen.leans)} of {model.members} weight sets")
+        if len(observed.filters) < model.members:
+            found.notes.append(f"the first {len(observed.filters)} of {model.members} weight sets")
         return found
 
     def _plan(self, model: Model, context: Context) -> ObservationPlan:
@@ -183,27 +179,27 @@ class PaddingSuite:
         _read_size(found, twin, observe(twin, context.sized(side, side), plan), context)
         return {"size": side, **{name: e.value for name, e in found.metrics.items()}}
 
-    def _read_exchange(self, found: Measurement, seen: Observations, context: Context) -> None:
+    def _read_exchange(self, found: Measurement, observed: Observations, context: Context) -> None:
         """Fill in `exchange_MODE` and its table."""
         for name in BORDERS:
             found.metrics[f"exchange_{name}"] = missing(
                 "the model has no spatial map"
-                if not seen.sights
+                if not observed.members
                 else f"not asked for: padding.exchange does not name {name}"
             )
-        if not (seen.sights and self.exchange):
+        if not (observed.members and self.exchange):
             return
-        resamples = bootstrap(len(seen.sights), context.draws, context.seed)
-        before, found.tables["exchange"] = _exchanged(seen, "zero", resamples)
+        resamples = bootstrap(len(observed.members), context.draws, context.seed)
+        before, found.tables["exchange"] = _exchanged(observed, "zero", resamples)
         for border in self.exchange:
             try:
-                after, rows = _exchanged(seen, border, resamples)
+                after, rows = _exchanged(observed, border, resamples)
             except NotApplicableError as error:
                 found.metrics[f"exchange_{border}"] = missing(str(error))
                 continue
             found.metrics[f"exchange_{border}"] = resamples.estimate(after - before)
             found.tables["exchange"] += rows
-        found.notes += seen.sights[0].notes
+        found.notes += observed.members[0].notes
 
 
 def _check_counts(suite: PaddingSuite) -> None:
@@ -223,22 +219,22 @@ def _rgb(colour: float | tuple[float, float, float]) -> tuple[float, float, floa
     return colour if isinstance(colour, tuple) else (colour, colour, colour)
 
 
-def _read_size(found: Measurement, model: Model, seen: Observations, context: Context) -> None:
+def _read_size(found: Measurement, model: Model, observed: Observations, context: Context) -> None:
     """Fill in everything that depends on the input size."""
     read_uneven(found, model)
-    if not seen.sights:
+    if not observed.members:
         names = (*BIAS, *(f"constant_{name}" for name in BIAS), *_BLIND)
         found.metrics |= {
             name: missing(model.why_not_spatial or "no spatial map") for name in names
         }
         return
-    _read_maps(found, seen, context)
-    _read_spots(found, seen, context)
+    _read_maps(found, observed, context)
+    _read_spots(found, observed, context)
 
 
-def _read_maps(found: Measurement, seen: Observations, context: Context) -> None:
+def _read_maps(found: Measurement, observed: Observations, context: Context) -> None:
     """Fill in mean feature maps: the target's metrics, all stages' table."""
-    images, constants = seen.images(), seen.constants()
+    images, constants = observed.images(), observed.constants()
     *_, target = images
     for prefix, maps in (("", images), ("constant_", constants)):
         resamples = bootstrap(len(maps[target]), context.draws, context.seed)
@@ -257,9 +253,9 @@ def _read_maps(found: Measurement, seen: Observations, context: Context) -> None
     ]
 
 
-def _read_spots(found: Measurement, seen: Observations, context: Context) -> None:
+def _read_spots(found: Measurement, observed: Observations, context: Context) -> None:
     """Fill in the blind-spot map and its metrics."""
-    responses, logits = seen.responses(), seen.logits()
+    responses, logits = observed.responses(), observed.logits()
     found.maps["blind_spots"] = responses.mean(0)
     if logits is not None:
         found.maps["blind_spots_logit"] = logits
@@ -270,21 +266,23 @@ def _read_spots(found: Measurement, seen: Observations, context: Context) -> Non
         found.metrics |= {name: missing(str(error)) for name in _BLIND}
 
 
-def _read_filters(found: Measurement, model: Model, seen: Observations, context: Context) -> None:
+def _read_filters(
+    found: Measurement, model: Model, observed: Observations, context: Context
+) -> None:
     """Fill in the mean filters."""
-    resamples = bootstrap(len(seen.leans), context.draws, context.seed)
-    found.metrics |= filter_metrics(seen.leans, resamples)
-    found.tables["filters"] = filter_table(seen.leans)
+    resamples = bootstrap(len(observed.filters), context.draws, context.seed)
+    found.metrics |= filter_metrics(observed.filters, resamples)
+    found.tables["filters"] = filter_table(observed.filters)
     if model.source.get("weights") == "initial state":
         found.notes.append("mean filters: the kernels are random, what they show is chance")
 
 
 def _exchanged(
-    seen: Observations, border: str, resamples: Bootstrap
+    observed: Observations, border: str, resamples: Bootstrap
 ) -> tuple[Array, list[dict[str, Any]]]:
     """Replicates of the border drop at nine places under `border`; and its row of the table."""
-    responses, plain = seen.exchanged(border)
-    drops = border_drop(np.tensordot(resamples.whole, relative_responses(responses), 1))
+    responses, plain = observed.exchanged(border)
+    drops = border_drop(np.tensordot(resamples.weights, relative_responses(responses), 1))
     row = {
         "padding": border,
         "border_drop": float(drops[0]) if np.isfinite(drops[0]) else None,

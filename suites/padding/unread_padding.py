@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...adapters.errors import NotApplicableError
-from ..architecture.receptive_field import even_sizes, stride, trace, uneven
+from ..architecture.receptive_field import even_sizes, layer_table, target_stride, uneven_layers
 from ..base import Estimate, Measurement, missing
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ def read_uneven(found: Measurement, model: Model) -> None:
     """Fill in `uneven_layers` and the table `uneven`, or the reason why there are none."""
     spec = model.spec
     try:
-        layers = trace(
+        layers = layer_table(
             model.skeleton(), torch.empty(1, spec.channels, spec.height, spec.width, device="meta")
         )
     except NotApplicableError as error:
         found.metrics["uneven_layers"] = missing(str(error))
         return
-    faults = uneven(layers)
+    faults = uneven_layers(layers)
     found.metrics["uneven_layers"] = Estimate(float(len(faults)))
-    cures = _cures(layers, (spec.height, spec.width), stride(model))
+    cures = _cures(layers, (spec.height, spec.width), target_stride(model))
     found.tables["uneven"] = [
         {"name": layer.name, "input": layer.input_size, "rows": rows, "columns": columns, **cures}
         for layer, (rows, columns) in faults

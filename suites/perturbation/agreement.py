@@ -10,7 +10,7 @@ from ...adapters.errors import PerimetryError
 from ..architecture.propagate import energy_map
 from ..base import Estimate, missing
 from ..measuring.phases import divide_by_mean
-from ..measuring.unbiased import magnitude, pseudo_values
+from ..measuring.unbiased import pseudo_values, root_mean_square
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .phase_comb import Comb
 
 
-NOTHING = "the weakest phase gets nothing"
+WEAKEST_IS_ZERO = "the weakest phase gets nothing"
 
 
 FEWEST = 4
@@ -32,7 +32,7 @@ ROUNDING = 1e-6
 """Of a profile whose mean is 1, in single precision."""
 
 
-def chosen(energies: Array, choose: Callable[..., Any]) -> Array:
+def choose_phases(energies: Array, choose: Callable[..., Any]) -> Array:
     """Phase that `choose` (`np.argmin`, `np.argmax`) points at on all other samples: (samples,).
 
     `energies` are (samples, p, q); phases count row by row. One sample chooses for itself.
@@ -43,7 +43,7 @@ def chosen(energies: Array, choose: Callable[..., Any]) -> Array:
     return places
 
 
-def read(values: Array, places: Array) -> Array:
+def read_phases(values: Array, places: Array) -> Array:
     """Read `values` (samples, p, q) at each sample's own phase: (samples,)."""
     flat = values.reshape(len(values), -1)
     found: Array = flat[np.arange(len(flat)), places[: len(flat)]]
@@ -60,13 +60,13 @@ def detect_metrics(
     """
     thresholds = {}
     for name, choose in (("weakest", np.argmin), ("strongest", np.argmax)):
-        places = chosen(energies, choose)
-        signal = resamples.whole @ read(signals, places)
-        noise = np.sqrt(resamples.whole @ read(noises, places))
+        places = choose_phases(energies, choose)
+        signal = resamples.weights @ read_phases(signals, places)
+        noise = np.sqrt(resamples.weights @ read_phases(noises, places))
         thresholds[name] = np.divide(
             noise, signal, out=np.full_like(noise, np.nan), where=signal > 0
         )
-    unheard = missing(f"{NOTHING}: no step is detected there")
+    unheard = missing(f"{WEAKEST_IS_ZERO}: no step is detected there")
     weakest, strongest = thresholds["weakest"], thresholds["strongest"]
     heard = bool(np.isfinite(weakest).all())
     return {
@@ -82,18 +82,18 @@ def leverage(energies: Array, effects: Array, resamples: Bootstrap) -> Estimate:
     `effects` (attacked samples, p, q) are those of the first samples of `energies`.
     """
     strong, weak = (
-        resamples.whole @ read(effects, chosen(energies, choose))
+        resamples.weights @ read_phases(effects, choose_phases(energies, choose))
         for choose in (np.argmax, np.argmin)
     )
     if not (weak > 0).all():
-        return missing(f"{NOTHING}: the leverage is unbounded")
+        return missing(f"{WEAKEST_IS_ZERO}: the leverage is unbounded")
     return resamples.estimate(strong / weak, low=0.0)
 
 
-def distance(differences: Array, resamples: Bootstrap) -> Estimate:
+def rms_distance(differences: Array, resamples: Bootstrap) -> Estimate:
     """Root mean square over the phases of the mean `differences` (samples, p, q), noise aside."""
     flat = differences.reshape(len(differences), -1)
-    return resamples.estimate(magnitude(flat, resamples), low=0.0)
+    return resamples.estimate(root_mean_square(flat, resamples), low=0.0)
 
 
 def gradient_metrics(
@@ -106,7 +106,7 @@ def gradient_metrics(
     """
     comb, exact = (pseudo_values(e, divide_by_mean) for e in (energies, gradients))
     found = {
-        "agreement_gradient": distance(comb - exact, resamples),
+        "agreement_gradient": rms_distance(comb - exact, resamples),
         "agreement_gradient_z": standard_distance(comb, exact, error),
     }
     return found, divide_by_mean(gradients.mean(0))

@@ -1,8 +1,8 @@
 """Attack leverage: a gradient-sign step on the pixels of one phase alone.
 
-x' = x - a sign(dL / dx) at the interior pixels of the phase, x elsewhere; L is the top logit's
-margin over the runner-up (`slopes`), a in pixel values in [0, 1]. The effect is the length of the
-change of the logits, or of F where there are none.
+x' = x - a sign(dL / dx) at the interior pixels of the phase, x elsewhere; L is the margin of the
+top logit over the second (see `directional`), a in pixel values in [0, 1]. The effect is the
+Euclidean norm of the change of the logits, or of F for a model without logits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..base import Array
-    from ..measuring.forward import Batch
+    from ..measuring.forward import MemberImages
     from .directional import DirectionalDerivatives
     from .phase_comb import Comb
 
@@ -31,20 +31,20 @@ class AttackTest:
 
     comb: Comb
     step: float
-    slopes: DirectionalDerivatives
+    derivatives: DirectionalDerivatives
     effects: dict[int, Array] = field(default_factory=dict)
 
-    def look(self, sitting: Batch) -> None:
+    def observe(self, member: MemberImages) -> None:
         """Attack the images of one weight set for which there are gradients."""
-        for index in sitting.indices:
-            if index in self.slopes.attack:
-                self.effects[index] = self._image(sitting, index)
+        for index in member.indices:
+            if index in self.derivatives.attack:
+                self.effects[index] = self._image(member, index)
 
-    def _image(self, sitting: Batch, index: int) -> Array:
-        x = sitting.image(index)
-        change = -self.step * pixel_step(sitting.view.model.spec, x)
-        change = change * self.slopes.attack[index].sign()
-        answers = sitting.view.answer(self._inputs(x, change))
+    def _image(self, member: MemberImages, index: int) -> Array:
+        x = member.image(index)
+        change = -self.step * pixel_step(member.passes.model.spec, x)
+        change = change * self.derivatives.attack[index].sign()
+        answers = member.passes.answer(self._inputs(x, change))
         plain = next(answers).double()
         effects: Array = np.array([float((one.double() - plain).norm()) for one in answers])
         return effects.reshape(self.comb.period)

@@ -4,7 +4,7 @@ For a direction d with entries +1 and -1 at the channels of the n interior pixel
 elsewhere, the *response* is the central difference R = (F(x + h d) - F(x - h d)) / (2 h), h in
 pixel values in [0, 1]. Over random signs, E |R|^2 / n is the mean over these pixels of
 sum_c |dF / d image_c|^2, up to the error of the step: the phase mean of `deadpixel`'s sensitivity.
-h is chosen as in `comb_step`; where a network rounds, |R|^2 is the product of two looks.
+h is chosen as in `step_size`; if a network rounds, |R|^2 is the product of two responses.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from torch import Tensor
 
 from ..measuring.gradients import random_signs, signs_of_target
 from ..measuring.step_size import (
+    NO_DISAGREEMENT,
     Disagreement,
     Step,
     central_difference,
-    look_at,
+    choose_step,
+    dithered_image,
     pixel_step,
-    settle,
-    too_far,
+    why_step_unusable,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ..base import Array
-    from ..measuring.forward import Batch
+    from ..measuring.forward import MemberImages
     from ..measuring.step_size import Pilot
     from .directional import DirectionalDerivatives
     from .phase_comb import Comb
@@ -46,29 +47,26 @@ NOISE_STREAM = 32
 PILOT_STREAM = 33
 
 
-NOTHING = Disagreement(0.0, 0.0, 0.0)
-
-
-def choose_step(sitting: Batch, comb: Comb, seed: int) -> Step | str:
+def choose_comb_step(member: MemberImages, comb: Comb, seed: int) -> Step | str:
     """The step to take (see `step_size`), or the reason why there is none.
 
-    Responses are those to a scattered direction (a random phase in each cell) of the sitting's
+    Responses are those to a scattered direction (a random phase in each cell) of the member's
     first image.
     """
-    return settle(pilot_of(sitting, comb, seed, sitting.indices[0]))
+    return choose_step(pilot_of(member, comb, seed, member.indices[0]))
 
 
-def pilot_of(sitting: Batch, comb: Comb, seed: int, index: int) -> Pilot:
-    """What gives the responses (units,) of image `index` to a scattered direction; see `settle`."""
-    x = sitting.image(index)
+def pilot_of(member: MemberImages, comb: Comb, seed: int, index: int) -> Pilot:
+    """Responses (units,) of image `index` to a scattered direction, as `choose_step` needs them."""
+    x = member.image(index)
     rng = np.random.default_rng([seed, PILOT_STREAM, index])
     mask = comb.scattered(rng, (x.shape[1], x.shape[2])).to(x.device)
     signs = random_signs(x[None], [index], seed=seed, stream=PILOT_STREAM + 1)[0]
-    unit = pixel_step(sitting.view.model.spec, x)
+    unit = pixel_step(member.passes.model.spec, x)
 
-    def pilot(steps: Sequence[float], second: bool) -> list[Tensor]:
-        bases = [look_at(x, h * unit, index, seed) if second else x for h in steps]
-        outputs = sitting.view.target(
+    def pilot(steps: Sequence[float], dither: bool) -> list[Tensor]:
+        bases = [dithered_image(x, h * unit, index, seed) if dither else x for h in steps]
+        outputs = member.passes.target(
             base + s * h * signs * mask * unit
             for base, h in zip(bases, steps, strict=True)
             for s in (1, -1)
@@ -84,10 +82,10 @@ class CombTest:
 
     By image: `energies` (p, q), mean squared response per pixel; `signals`, squared responses, and
     `noises`, their mean squared products with the response to input noise, both (p, q);
-    `projections` (draws, 2, p, q): responses on the random target signs of `slopes`, by differences
-    and by gradients, which `directions` compares; `steps_differ` compares responses at four times
-    `step` and at it. Of several weight sets each counts alike in both. `reason` says why there is
-    no step.
+    `projections` (draws, 2, p, q): responses projected on the random target signs of `derivatives`,
+    by differences and by gradients, which `directions` compares; `steps_differ` compares responses
+    at four times `step` with those at `step`. Every weight set has the same weight in both.
+    `reason` says why there is no step.
     """
 
     comb: Comb
@@ -96,52 +94,52 @@ class CombTest:
     noise: float
     noise_draws: int
     seed: int
-    slopes: DirectionalDerivatives
+    derivatives: DirectionalDerivatives
     step: Step | None = None
     reason: str | None = None
-    steps_differ: Disagreement = NOTHING
-    directions: Disagreement = NOTHING
+    steps_differ: Disagreement = NO_DISAGREEMENT
+    directions: Disagreement = NO_DISAGREEMENT
     energies: dict[int, Array] = field(default_factory=dict)
     signals: dict[int, Array] = field(default_factory=dict)
     noises: dict[int, Array] = field(default_factory=dict)
     projections: dict[int, Array] = field(default_factory=dict)
 
-    def look(self, sitting: Batch) -> None:
+    def observe(self, member: MemberImages) -> None:
         """Measure the images of one weight set."""
-        own = sitting.first(self.draws)
+        own = member.first(self.draws)
         if not own or self.reason is not None:
             return
         if self.step is None:
-            found = choose_step(sitting, self.comb, self.seed)
+            found = choose_comb_step(member, self.comb, self.seed)
             if isinstance(found, str):
                 self.reason = found
                 return
             self.step = found
-        steps = directions = NOTHING
+        steps = directions = NO_DISAGREEMENT
         for index in own:
-            self._image(sitting, index, self.step)
-            steps += self._compare_steps(sitting, index, self.step)
+            self._image(member, index, self.step)
+            steps += self._compare_steps(member, index, self.step)
             differences, exact = torch.from_numpy(self.projections[index]).unbind(1)
             directions += Disagreement.between(differences, exact)
-        several = sitting.view.model.members > 1
-        self.steps_differ += steps.scaled() if several else steps
-        self.directions += directions.scaled() if several else directions
+        several = member.passes.model.members > 1
+        self.steps_differ += steps.normalised() if several else steps
+        self.directions += directions.normalised() if several else directions
 
     @property
     def failure(self) -> str | None:
         """Why the comb tells nothing; None where it does."""
         if self.step is None:
             return self.reason or "no image was shown"
-        return too_far(self.steps_differ, self.step)
+        return why_step_unusable(self.steps_differ, self.step)
 
-    def _compare_steps(self, sitting: Batch, index: int, step: Step) -> Disagreement:
-        pilot = pilot_of(sitting, self.comb, self.seed, index)
-        return Disagreement.looked(step.coarser().responses(pilot), step.responses(pilot))
+    def _compare_steps(self, member: MemberImages, index: int, step: Step) -> Disagreement:
+        pilot = pilot_of(member, self.comb, self.seed, index)
+        return Disagreement.compare(step.coarser().responses(pilot), step.responses(pilot))
 
-    def _image(self, sitting: Batch, index: int, step: Step) -> None:
-        noise = self._noise_responses(sitting, index)
+    def _image(self, member: MemberImages, index: int, step: Step) -> None:
+        noise = self._noise_responses(member, index)
         draws = range(index, self.draws, self.images)
-        found = [self._draw(sitting, index, draw, step, noise) for draw in draws]
+        found = [self._draw(member, index, draw, step, noise) for draw in draws]
         signals = np.mean([signal for signal, _, _ in found], axis=0)
         self.signals[index] = signals
         self.energies[index] = signals / self.comb.pixels
@@ -149,24 +147,26 @@ class CombTest:
         self.projections[index] = np.stack([projection for _, _, projection in found])
 
     def _draw(
-        self, sitting: Batch, index: int, draw: int, step: Step, noise: Tensor
+        self, member: MemberImages, index: int, draw: int, step: Step, noise: Tensor
     ) -> tuple[Array, Array, Array]:
         """Squared responses, squared products with `noise` (draws, units), and projections."""
-        x = sitting.image(index)
+        x = member.image(index)
         signs = random_signs(x[None], [draw], seed=self.seed, stream=STREAM)[0]
-        unit = step.size * pixel_step(sitting.view.model.spec, x)
-        bases = [look_at(x, unit, index, self.seed) if second else x for second in step.looks]
-        outputs = sitting.view.target(self._pairs(bases, signs * unit))
+        unit = step.size * pixel_step(member.passes.model.spec, x)
+        bases = [
+            dithered_image(x, unit, index, self.seed) if dither else x for dither in step.dithers
+        ]
+        outputs = member.passes.target(self._pairs(bases, signs * unit))
         rows = []
         for _ in range(self.comb.period[0] * self.comb.period[1]):
-            looks = [central_difference(next(outputs), next(outputs), step.size) for _ in bases]
-            first, last = looks[0], looks[-1]
+            responses = [central_difference(next(outputs), next(outputs), step.size) for _ in bases]
+            first, last = responses[0], responses[-1]
             product = ((noise @ first) * (noise @ last)).sum() / (len(noise) - 1)
             signs_of_f = signs_of_target(first, index, self.seed).double()
             projection = (first + last) @ signs_of_f / 2
             rows.append([float(v) for v in ((first * last).sum(), product, projection)])
         table: Array = np.array(rows).T.reshape(3, *self.comb.period)
-        exact = self.slopes.along(index, signs, self.comb)
+        exact = self.derivatives.along(index, signs, self.comb)
         return table[0], table[1], np.stack([table[2], exact])
 
     def _pairs(self, bases: Sequence[Tensor], change: Tensor) -> Iterator[Tensor]:
@@ -178,12 +178,12 @@ class CombTest:
                     altered[:, rows, columns] += sign * change[:, rows, columns]
                     yield altered
 
-    def _noise_responses(self, sitting: Batch, index: int) -> Tensor:
+    def _noise_responses(self, member: MemberImages, index: int) -> Tensor:
         """F's deviations from their mean (draws, units) under input noise, in float64."""
-        x = sitting.image(index)
-        scale = self.noise * pixel_step(sitting.view.model.spec, x)
+        x = member.image(index)
+        scale = self.noise * pixel_step(member.passes.model.spec, x)
         inputs = (x + scale * self._normal(x, index, draw) for draw in range(self.noise_draws))
-        responses = torch.stack(list(sitting.view.target(inputs))).double()
+        responses = torch.stack(list(member.passes.target(inputs))).double()
         return responses - responses.mean(0)
 
     def _normal(self, like: Tensor, index: int, draw: int) -> Tensor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..base import Array
-    from ..measuring.forward import Batch, ForwardPasses
+    from ..measuring.forward import ForwardPasses, MemberImages
     from .phase_comb import Comb
 
 
@@ -38,24 +38,24 @@ class DirectionalDerivatives:
     signed: dict[int, Tensor] = field(default_factory=dict)
     attack: dict[int, Tensor] = field(default_factory=dict)
 
-    def look(self, sitting: Batch) -> None:
+    def observe(self, member: MemberImages) -> None:
         """Take the gradients of one weight set; a failure becomes the reason."""
-        own = sitting.first(self.images)
+        own = member.first(self.images)
         if self.reason is not None or not own:
             return
         try:
-            self._take(sitting, own)
+            self._take(member, own)
         except NotApplicableError as error:
             self.reason = str(error)
 
-    def _take(self, sitting: Batch, own: Sequence[int]) -> None:
-        x = torch.stack([sitting.image(i) for i in own])
-        found = sitting.view.in_batches(
-            len(own), lambda piece: _gradients(sitting.view, x[piece], own[piece], self.seed)
+    def _take(self, member: MemberImages, own: Sequence[int]) -> None:
+        x = torch.stack([member.image(i) for i in own])
+        found = member.passes.in_batches(
+            len(own), lambda piece: _gradients(member.passes, x[piece], own[piece], self.seed)
         )
         if not bool(found.isfinite().all()):
             raise NotApplicableError("the gradient is not finite on these images")
-        step = pixel_step(sitting.view.model.spec, x)
+        step = pixel_step(member.passes.model.spec, x)
         for index, (signed, attack) in zip(own, found, strict=True):
             self.signed[index] = signed * step
             if index < self.attacked:
@@ -75,15 +75,15 @@ class DirectionalDerivatives:
         return found
 
 
-def _gradients(view: ForwardPasses, x: Tensor, indices: Sequence[int], seed: int) -> Tensor:
+def _gradients(passes: ForwardPasses, x: Tensor, indices: Sequence[int], seed: int) -> Tensor:
     """Gradients (batch, 2, channels, height, width) of v . F and of the attacked scalar."""
     x = x.clone().requires_grad_()
-    f, answer = view.outputs(x)
+    f, answer = passes.outputs(x)
     flat = f.flatten(1)
     signs = torch.stack(
         [signs_of_target(one, i, seed) for one, i in zip(flat.detach(), indices, strict=True)]
     )
-    scalars = ((flat * signs).sum(), margin(answer.flatten(1), logits=view.has_logits).sum())
+    scalars = ((flat * signs).sum(), margin(answer.flatten(1), logits=passes.has_logits).sum())
     if not all(scalar.requires_grad for scalar in scalars):
         raise NotApplicableError("the target does not depend on the image")
     signed, attack = (

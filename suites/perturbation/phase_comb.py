@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...adapters.errors import InputError
-from ..architecture.receptive_field import stride
+from ..architecture.receptive_field import target_stride
 from ..measuring import phases
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def choose_comb(model: Model, period: int | None, notes: list[str]) -> Comb | st
     Raises `InputError` when `period` does not divide the total stride, or leaves no room.
     """
     size = (model.spec.height, model.spec.width)
-    total = None if model.target is None else stride(model)
+    total = None if model.target is None else target_stride(model)
     if total is None:
         notes.append(
             "no spatial map: F are the logits, and the comb's period is not a stride of theirs"
@@ -90,7 +90,7 @@ def choose_comb(model: Model, period: int | None, notes: list[str]) -> Comb | st
         return f"no divisor of the total stride {total} is 2, 3 or 4; set perturbation.period"
     fitted = phases.fit_period(size, wanted)
     if fitted == (1, 1):
-        return "no period fits three interior cells: there are no phases"
+        return f"{phases.NO_PERIOD_FITS}: there are no phases"
     if fitted != wanted:
         notes.append(f"comb's period lowered from {wanted} to {fitted}: too few interior cells")
     return make_comb(size, fitted)

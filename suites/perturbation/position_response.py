@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from ...adapters.errors import InputError, PerimetryError
-from ..architecture.receptive_field import trace
+from ..architecture.receptive_field import layer_table
 from ..base import Estimate, missing
 from ..measuring.phases import divide_by_mean
-from ..measuring.unbiased import magnitude, pseudo_values
+from ..measuring.unbiased import pseudo_values, root_mean_square
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from ..architecture.windows import Layer
     from ..base import Array
     from ..measuring.bootstrap import Bootstrap
-    from ..measuring.forward import Batch
+    from ..measuring.forward import MemberImages
     from ..measuring.phases import Pair
 
 
-STEM = 4
+STEM_STRIDE = 4
 """The stem ends where the cumulated stride first reaches this."""
 
 
-LEAST, MOST = 5, 8
+MIN_PLACES, MAX_PLACES = 5, 8
 """Places along a side of the block: at least, and at most unless the user says otherwise."""
 
 
@@ -61,20 +61,20 @@ class Block:
 
 
 def stem_period(model: Model, notes: list[str]) -> Pair:
-    """Cumulated stride along (rows, columns) where it first reaches `STEM`, or the total.
+    """Cumulative stride along (rows, columns) where it first reaches `STEM_STRIDE`, or the total.
 
     Read off the layer table; (1, 1), with a note, where the architecture cannot be traced.
     """
     shape = (1, model.spec.channels, model.spec.height, model.spec.width)
     try:
-        return first_strides(trace(model.skeleton(), torch.ones(shape)))
+        return stem_stride(layer_table(model.skeleton(), torch.ones(shape)))
     except PerimetryError as error:
         notes.append(f"stem period unknown, taken as 1: {error}")
         return 1, 1
 
 
-def first_strides(layers: Iterable[Layer]) -> Pair:
-    """Cumulated stride behind the first of `layers` where it reaches `STEM`; else the largest."""
+def stem_stride(layers: Iterable[Layer]) -> Pair:
+    """Cumulative stride of the first of `layers` where it reaches `STEM_STRIDE`, or the largest."""
     largest = (1, 1)
     for layer in layers:
         rows, columns = (
@@ -82,7 +82,7 @@ def first_strides(layers: Iterable[Layer]) -> Pair:
             for sources, window in zip(layer.sources, layer.windows, strict=True)
         )
         largest = max(largest, (max(1, rows), max(1, columns)))
-        if max(largest) >= STEM:
+        if max(largest) >= STEM_STRIDE:
             break
     return largest
 
@@ -104,8 +104,8 @@ def make_block(size: Pair, stem: Pair, side: int | None) -> Block:
 
 
 def _places(size: int, period: int, side: int | None) -> tuple[int, ...]:
-    extent = side or min(size, -(-LEAST // period) * period)
-    spacing = 1 if side else -(-extent // MOST)
+    extent = side or min(size, -(-MIN_PLACES // period) * period)
+    spacing = 1 if side else -(-extent // MAX_PLACES)
     first = (size - extent) // 2 // period * period
     return tuple(range(first, first + extent, spacing))
 
@@ -119,10 +119,10 @@ class PositionTest:
     images: int
     responses: dict[int, Array] = field(default_factory=dict)
 
-    def look(self, sitting: Batch) -> None:
+    def observe(self, member: MemberImages) -> None:
         """Measure the images of one weight set that are among the first `images`."""
-        for index in sitting.first(self.images):
-            answers = sitting.view.answer(self._inputs(sitting.image(index)))
+        for index in member.first(self.images):
+            answers = member.passes.answer(self._inputs(member.image(index)))
             plain = next(answers).double()
             found = [float((one.double() - plain).abs().mean()) for one in answers]
             shape = (len(self.block.rows), len(self.block.columns))
@@ -149,24 +149,24 @@ def position_metrics(
         why = missing("no change of a pixel of the block changes the output")
         return {"position_cv": why, "position_r2": why}
     places = pseudo_values(samples, divide_by_mean)
-    spread = magnitude(places.reshape(len(places), -1) - 1, resamples)
+    spread = root_mean_square(places.reshape(len(places), -1) - 1, resamples)
     return {
         "position_cv": resamples.estimate(spread, low=0.0),
         "position_r2": missing(roots) if isinstance(roots, str) else _r2(samples, roots),
     }
 
 
-def level(model: Model, samples: Array, resamples: Bootstrap) -> Estimate:
+def mean_response(model: Model, samples: Array, resamples: Bootstrap) -> Estimate:
     """Mean of MD, `samples` (samples, rows, columns); the geometric one over several weight sets.
 
     It is 0 where one of them hears nothing.
     """
     levels = samples.mean((1, 2))
     if model.members == 1:
-        return resamples.estimate(resamples.whole @ levels, low=0.0)
+        return resamples.estimate(resamples.weights @ levels, low=0.0)
     if not levels.all():
         return Estimate(0.0)
-    return resamples.estimate(np.exp(resamples.whole @ np.log(levels)), low=0.0, positive=True)
+    return resamples.estimate(np.exp(resamples.weights @ np.log(levels)), low=0.0, positive=True)
 
 
 def _r2(samples: Array, roots: Array) -> Estimate:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..base import Array
-    from ..measuring.forward import Batch
+    from ..measuring.forward import MemberImages
 
 
 STREAM = 35
@@ -36,13 +36,13 @@ class ShiftTest:
     seed: int
     shares: dict[int, Array] = field(default_factory=dict)
 
-    def look(self, sitting: Batch) -> None:
+    def observe(self, member: MemberImages) -> None:
         """Compare the crops of the images of one weight set."""
-        if self.large is None or not sitting.view.has_logits:
+        if self.large is None or not member.passes.has_logits:
             return
-        for index in sitting.indices:
-            image = self.large[index].to(sitting.view.model.device)
-            top = [int(one.argmax()) for one in sitting.view.answer(self._crops(image, index))]
+        for index in member.indices:
+            image = self.large[index].to(member.passes.model.device)
+            top = [int(one.argmax()) for one in member.passes.answer(self._crops(image, index))]
             same = [a == b for a, b in zip(top[::2], top[1::2], strict=True)]
             self.shares[index] = np.array(np.mean(same))
 

@@ -10,16 +10,16 @@ import torch
 
 from ..base import Context, Estimate, Measurement, missing
 from ..measuring.bootstrap import bootstrap
-from ..measuring.forward import batches, by_sample
-from ..measuring.gradients import alike, gains
+from ..measuring.forward import by_sample, each_member
+from ..measuring.gradients import member_factors, normalise_members
 from ..measuring.phases import divide_by_mean
-from ..measuring.step_size import ROUNDED, Step
-from ..measuring.unbiased import corrected, pseudo_values
-from .agreement import detect_metrics, distance, gradient_metrics, leverage, structure_profile
+from ..measuring.step_size import ROUNDING_NOTE, Step
+from ..measuring.unbiased import phase_estimates, pseudo_values
+from .agreement import detect_metrics, gradient_metrics, leverage, rms_distance, structure_profile
 from .attack import AttackTest
 from .comb_responses import CombTest
 from .directional import DirectionalDerivatives
-from .position_response import PositionTest, level, position_metrics
+from .position_response import PositionTest, mean_response, position_metrics
 from .shift_consistency import ShiftTest
 
 if TYPE_CHECKING:
@@ -40,27 +40,27 @@ class PerturbationStudy:
     model: Model
     context: Context
     found: Measurement
-    slopes: DirectionalDerivatives
+    derivatives: DirectionalDerivatives
     positions: PositionTest
     shift: ShiftTest
     comb: CombTest | str
     attack: AttackTest | None = None
     no_crops: str | None = None
 
-    def parts(
+    def tests(
         self,
     ) -> Sequence[DirectionalDerivatives | CombTest | AttackTest | PositionTest | ShiftTest]:
-        """What each sitting is shown to, in order: the gradients come first."""
+        """What each member is shown to, in order: the gradients come first."""
         phased = () if isinstance(self.comb, str) else (self.comb,)
         attack = () if self.attack is None else (self.attack,)
-        return (self.slopes, *phased, *attack, self.positions, self.shift)
+        return (self.derivatives, *phased, *attack, self.positions, self.shift)
 
-    def show(self) -> None:
+    def run(self) -> None:
         """Show the images to every weight set, and all parts to each."""
         context = self.context
-        for sitting in batches(self.model, context.images, context.batch, self.found.notes):
-            for part in self.parts():
-                part.look(sitting)
+        for member in each_member(self.model, context.images, context.batch, self.found.notes):
+            for test in self.tests():
+                test.observe(member)
 
     @property
     def no_phases(self) -> str | None:
@@ -84,12 +84,12 @@ class PerturbationStudy:
 
     def _report_positions(self) -> None:
         samples, resamples = self._samples(self.positions.responses)
-        roots: Array | str = self.slopes.reason or "there are no gradients"
-        if self.slopes.reason is None and self.slopes.signed:
-            energies = alike(self.model, self._samples(self.slopes.energies())[0])
+        roots: Array | str = self.derivatives.reason or "there are no gradients"
+        if self.derivatives.reason is None and self.derivatives.signed:
+            energies = normalise_members(self.model, self._samples(self.derivatives.energies())[0])
             roots = np.sqrt(self.positions.block.of(energies.mean(0)))
-        scaled = alike(self.model, samples)
-        self.found.metrics["position_mean"] = level(self.model, samples, resamples)
+        scaled = normalise_members(self.model, samples)
+        self.found.metrics["position_mean"] = mean_response(self.model, samples, resamples)
         self.found.metrics |= position_metrics(scaled, roots, resamples)
         self.found.maps["positions"] = scaled.mean(0)
 
@@ -99,24 +99,24 @@ class PerturbationStudy:
             self.found.metrics["shift_consistency"] = reason
             return
         samples, resamples = self._samples(self.shift.shares)
-        estimate = resamples.estimate(resamples.whole @ samples, low=0.0, high=1.0)
+        estimate = resamples.estimate(resamples.weights @ samples, low=0.0, high=1.0)
         self.found.metrics["shift_consistency"] = estimate
 
     def _report_step(self, test: CombTest, step: Step) -> None:
         self.found.metrics["comb_step"] = Estimate(step.size)
         self.found.metrics["comb_error"] = Estimate(test.steps_differ.relative)
         if step.rounded:
-            self.found.notes.append(ROUNDED)
+            self.found.notes.append(ROUNDING_NOTE)
 
     def _report_comb(self, test: CombTest) -> None:
         samples, resamples = self._samples(test.energies)
-        energies = alike(self.model, samples)
+        energies = normalise_members(self.model, samples)
         profiles = pseudo_values(energies, divide_by_mean)
         metrics = self.found.metrics
-        metrics |= {f"comb_{k}": v for k, v in corrected(profiles, resamples).items()}
+        metrics |= {f"comb_{k}": v for k, v in phase_estimates(profiles, resamples).items()}
         self.found.maps["comb_profile"] = divide_by_mean(energies.mean(0))
         signals, noises = (self._samples(v)[0] for v in (test.signals, test.noises))
-        factors = gains(self.model, signals)
+        factors = member_factors(self.model, signals)
         metrics |= detect_metrics(energies, factors * signals, factors**2 * noises, resamples)
         metrics["leverage"] = self._leverage(energies)
         self._report_gradients(test, energies, resamples)
@@ -124,21 +124,21 @@ class PerturbationStudy:
 
     def _leverage(self, energies: Array) -> Estimate:
         if self.attack is None or not self.attack.effects:
-            return missing(self.slopes.reason or "there are no gradients")
+            return missing(self.derivatives.reason or "there are no gradients")
         effects, resamples = self._samples(self.attack.effects)
-        return leverage(energies, alike(self.model, effects), resamples)
+        return leverage(energies, normalise_members(self.model, effects), resamples)
 
     def _report_gradients(self, test: CombTest, energies: Array, resamples: Bootstrap) -> None:
         """Compare with the gradients' phase means, and along the same directions."""
         names = ("agreement_gradient", "agreement_gradient_z", "agreement_direction")
-        if self.slopes.reason is not None:
-            self.found.metrics |= dict.fromkeys(names, missing(self.slopes.reason))
+        if self.derivatives.reason is not None:
+            self.found.metrics |= dict.fromkeys(names, missing(self.derivatives.reason))
             return
         by_image = {
             i: test.comb.sums(torch.from_numpy(m)).numpy() / test.comb.pixels
-            for i, m in self.slopes.energies().items()
+            for i, m in self.derivatives.energies().items()
         }
-        gradients = alike(self.model, self._samples(by_image)[0])
+        gradients = normalise_members(self.model, self._samples(by_image)[0])
         if not gradients.any():
             reason = missing("the gradient is zero throughout the interior")
             self.found.metrics |= dict.fromkeys(names, reason)
@@ -146,7 +146,7 @@ class PerturbationStudy:
         found, profile = gradient_metrics(
             energies, gradients, test.steps_differ.relative_energy, resamples
         )
-        error = test.directions.of_fine
+        error = test.directions.relative_to_fine
         found["agreement_direction"] = (
             missing("the gradient is zero along all combs") if error is None else Estimate(error)
         )
@@ -158,5 +158,5 @@ class PerturbationStudy:
         if isinstance(expected, str):
             self.found.metrics["agreement_structure"] = missing(expected)
             return
-        self.found.metrics["agreement_structure"] = distance(profiles - expected, resamples)
+        self.found.metrics["agreement_structure"] = rms_distance(profiles - expected, resamples)
         self.found.maps["structure_profile"] = expected

@@ -19,9 +19,9 @@ Phase comb (ours; see `phase_comb`)
     divisor of the target's stride that is at most 4, or the setting `period`. `comb_weakest`,
     `comb_imbalance`, `comb_ratio` are read off the profile (mean 1) as in `deadpixel`; but slow
     trends are not divided out. `comb_step` is h, chosen between float noise, rounding and
-    curvature (see the module `comb_step`); `comb_error` the relative difference of responses at
-    h and 4 h, over the comb's images. Where it is above `comb_step.APART` the comb measures its
-    step: all that rests on it is missing, but these two.
+    curvature (see `measuring.step_size`); `comb_error` the relative difference of responses at
+    h and 4 h, over the comb's images. Where it is above `step_size.MAX_STEP_ERROR` the responses
+    depend on the step: everything computed from them is missing, except these two.
 Detectability (ours; observer: non-prewhitening matched filter, Barrett & Myers 2004)
     s = dF / d(step) along a comb, K the covariance of F under independent normal input noise of
     standard deviation `noise` at every pixel and channel. An observer who reads the product of F
@@ -37,7 +37,7 @@ Shift consistency (Zhang 2019; see `shift_consistency`)
 
 Several weight sets
     The gain of a random network is arbitrary, with heavy tails; unscaled, one initial state could
-    carry all (`gradients.alike`). Each weight set's energies, MD and effects of the attack are
+    carry all (`normalise_members`). Each weight set's energies, MD and effects of the attack are
     therefore scaled to mean 1 (over phases, places, or the map) before they are averaged, and its
     errors taken relative to its own responses. Thresholds of detection are in pixel values, which
     no gain of F changes: the signals of a weight set are divided by their mean, its noises by the
@@ -71,7 +71,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ...adapters.errors import InputError, PerimetryError
-from ..base import Context, Measurement, Metric, Probe, missing
+from ..base import Context, Measurement, Metric, Suite, missing
 from ..measuring.forward import gives_logits
 from ..measuring.step_size import step_size_passes as passes_for_step
 from .attack import AttackTest
@@ -83,7 +83,7 @@ from .shift_consistency import ShiftTest
 from .study import PerturbationStudy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -131,7 +131,7 @@ _SHIFT = Metric(
 
 
 @dataclass(frozen=True)
-class Perturbation:
+class Perturbation(Suite):
     """The suite; its module's docstring is the definition, and names the settings."""
 
     epsilon: float = 0.1
@@ -192,14 +192,6 @@ class Perturbation:
             return None
         return f"there is nothing to perturb: no logits, and {model.why_not_spatial}"
 
-    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
-        """None: a model's forward passes must not be lost with its gradients.
-
-        The gradients that are compared are taken in `measure`, over `deadpixel`'s scalar.
-        """
-        del model, protocol, seed
-        return ()
-
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
@@ -207,7 +199,7 @@ class Perturbation:
         del protocol, maps
         found = Measurement({})
         study = _plan(self, model, context, found)
-        study.show()
+        study.run()
         study.report()
         if study.no_phases is not None:
             lost = missing(study.no_phases)
@@ -222,7 +214,7 @@ def _plan(
     seed, size = context.seed, (model.spec.height, model.spec.width)
     comb = choose_comb(model, chosen.period, found.notes)
     block = make_block(size, stem_period(model, found.notes), chosen.block)
-    slopes = DirectionalDerivatives(
+    derivatives = DirectionalDerivatives(
         model.why_no_gradients, chosen.comb_draws, chosen.attack_images, seed
     )
     large, reason = _large_images(model, context, chosen.shift)
@@ -230,14 +222,14 @@ def _plan(
         model,
         context,
         found,
-        slopes,
+        derivatives,
         PositionTest(block, chosen.epsilon, chosen.position_images),
         ShiftTest(large, chosen.shift, chosen.shift_pairs, seed),
-        comb if isinstance(comb, str) else _comb_test(chosen, comb, slopes, context),
+        comb if isinstance(comb, str) else _comb_test(chosen, comb, derivatives, context),
         no_crops=reason,
     )
     if isinstance(comb, Comb):
-        study.attack = AttackTest(comb, chosen.attack_step, slopes)
+        study.attack = AttackTest(comb, chosen.attack_step, derivatives)
     return study
 
 
@@ -245,7 +237,7 @@ PERTURBATION = Perturbation()
 
 
 def _comb_test(
-    chosen: Perturbation, comb: Comb, slopes: DirectionalDerivatives, context: Context
+    chosen: Perturbation, comb: Comb, derivatives: DirectionalDerivatives, context: Context
 ) -> CombTest:
     return CombTest(
         comb,
@@ -254,7 +246,7 @@ def _comb_test(
         chosen.noise,
         chosen.noise_draws,
         context.seed,
-        slopes,
+        derivatives,
     )
 
 

@@ -50,7 +50,7 @@ BUILT_IN = ("dead-leaves", "digits")
 KEPT_FOR_TEST = 0.2
 
 
-LARGEST = 16 * 2**30
+MAX_BYTES = 16 * 2**30
 """Bytes of pictures that are still taken into memory."""
 
 
@@ -64,7 +64,7 @@ IDX_BYTES = 0x08
 DEFAULT_SIZE = 40
 
 
-LEAVES = (2048, 512)
+DEAD_LEAVES_COUNTS = (2048, 512)
 """How many dead-leaves images there are to train and to test on, unless asked otherwise."""
 
 
@@ -72,20 +72,20 @@ LEAVES = (2048, 512)
 class Pictures:
     """Bytes (n, 1 or 3, height, width) and labels (n,)."""
 
-    octets: Tensor
+    pixels: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
-        return len(self.octets)
+        return len(self.pixels)
 
     def images(self, which: Any = slice(None)) -> Tensor:
         """Pictures `which` (indices or a slice) as (n, 3, height, width) float32 in [0, 1]."""
         chosen = torch.from_numpy(which) if isinstance(which, np.ndarray) else which
-        return (self.octets[chosen].float() / 255).expand(-1, 3, -1, -1)
+        return (self.pixels[chosen].float() / 255).expand(-1, 3, -1, -1)
 
     def first(self, count: int | None) -> Pictures:
         """The first `count` pictures, or all."""
-        return Pictures(self.octets[:count], self.labels[:count])
+        return Pictures(self.pixels[:count], self.labels[:count])
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class TrainingSet:
     @property
     def size(self) -> Pair:
         """Height and width in pixels."""
-        return int(self.train.octets.shape[2]), int(self.train.octets.shape[3])
+        return int(self.train.pixels.shape[2]), int(self.train.pixels.shape[3])
 
     def digest(self) -> str:
         """Sha256 over all bytes and labels."""
@@ -108,9 +108,9 @@ class TrainingSet:
 
     @cached_property
     def _sha256(self) -> str:
-        digest = hashlib.sha256(repr((self.classes, self.train.octets.shape)).encode())
+        digest = hashlib.sha256(repr((self.classes, self.train.pixels.shape)).encode())
         for part in (self.train, self.test):
-            digest.update(part.octets.contiguous().numpy().tobytes())
+            digest.update(part.pixels.contiguous().numpy().tobytes())
             digest.update(part.labels.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -152,12 +152,12 @@ def _shuffled(found: TrainingSet, train: int | None, test: int | None, seed: int
             raise InputError(f"{count} pictures were asked for; expected at least 1")
         order = torch.from_numpy(np.random.default_rng([seed, stream]).permutation(len(part)))
         order = order[:count]
-        parts.append(Pictures(part.octets[order].contiguous(), part.labels[order]))
+        parts.append(Pictures(part.pixels[order].contiguous(), part.labels[order]))
     return TrainingSet(found.name, parts[0], parts[1], found.classes)
 
 
 def _leaves(size: Pair, train: int | None, test: int | None, seed: int) -> TrainingSet:
-    counts = (train or LEAVES[0], test or LEAVES[1])
+    counts = (train or DEAD_LEAVES_COUNTS[0], test or DEAD_LEAVES_COUNTS[1])
     _check_room((sum(counts), 3, *size))
     images = open_images("dead-leaves", sum(counts), seed).load(InputSpec(*size))
     octets = (images * 255).round().to(torch.uint8)
@@ -213,18 +213,18 @@ def _split(name: str, whole: Pictures, classes: tuple[str, ...], seed: int) -> T
             )
         kept[own[: max(1, round(KEPT_FOR_TEST * len(own)))]] = True
     train, test = (
-        Pictures(whole.octets[mask], whole.labels[mask])
+        Pictures(whole.pixels[mask], whole.labels[mask])
         for mask in (torch.from_numpy(~kept), torch.from_numpy(kept))
     )
     return TrainingSet(name, train, test, classes)
 
 
 def _check_room(shape: Sequence[int]) -> None:
-    if math.prod(shape) > LARGEST:
+    if math.prod(shape) > MAX_BYTES:
         raise InputError(
             f"{shape[0]} pictures of {shape[2]} x {shape[3]} pixels take "
             f"{math.prod(shape) / 2**30:.1f} GiB, and all are held in memory; expected at most "
-            f"{LARGEST / 2**30:.0f} GiB: take fewer, or a smaller size"
+            f"{MAX_BYTES / 2**30:.0f} GiB: take fewer, or a smaller size"
         )
 
 
@@ -303,7 +303,7 @@ def _folder(folder: Path, size: Pair | None, seed: int) -> TrainingSet:
 
 
 def _size_of(pictures: Pictures) -> Pair:
-    return int(pictures.octets.shape[2]), int(pictures.octets.shape[3])
+    return int(pictures.pixels.shape[2]), int(pictures.pixels.shape[3])
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..measuring.phases import Pair
 
 
-DULLEST, BRIGHTEST = 0.1, 0.9
+DARKEST, BRIGHTEST = 0.1, 0.9
 
 
 DETECTOR = (1.0, -1.0, -1.0)
@@ -58,9 +58,9 @@ class Boxes:
     red: np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
-def dull(images: Tensor) -> Tensor:
+def limit_range(images: Tensor) -> Tensor:
     """Bring `images` in [0, 1] to where neither colour of a box occurs."""
-    return DULLEST + (BRIGHTEST - DULLEST) * images
+    return DARKEST + (BRIGHTEST - DARKEST) * images
 
 
 def draw_boxes(count: int, size: Pair, side: int, rng: np.random.Generator) -> Boxes:
@@ -95,7 +95,7 @@ def _room(size: Pair, side: int) -> Pair:
     return size[0] - side + 1, size[1] - side + 1
 
 
-def lay_boxes(images: Tensor, boxes: Boxes, side: int) -> Tensor:
+def paint_boxes(images: Tensor, boxes: Boxes, side: int) -> Tensor:
     """Lay a box of `side` pixels on each of `images` (images, 3, height, width); a copy."""
     rows, columns = (
         _inside(start, length, side)

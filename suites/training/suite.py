@@ -46,10 +46,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from ..base import Context, Estimate, Measurement, Metric, Probe, missing
+from ..base import Context, Estimate, Measurement, Metric, Suite, missing
 from ..measuring.bootstrap import Bootstrap, bootstrap
 from ..measuring.phases import fold
-from ..measuring.unbiased import extreme_mean, magnitude
+from ..measuring.unbiased import extreme_mean, root_mean_square
 from .micro_object import box_mean
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from ..base import Array
 
 
-ENOUGH = 0.9
+TARGET_ACCURACY = 0.9
 
 
 PROTOCOLS = ("micro_object", "classification")
@@ -106,7 +106,7 @@ class History:
         return np.array([row[name] for row in self.epochs], dtype=np.float64)
 
 
-def epochs_to(accuracy: Array, enough: float = ENOUGH) -> float | None:
+def epochs_to(accuracy: Array, enough: float = TARGET_ACCURACY) -> float | None:
     """The first epoch, from 1, after which `accuracy` (epochs,) is `enough`, or None.
 
     >>> epochs_to(np.array([0.5, 0.91, 0.89]))
@@ -153,7 +153,7 @@ def _metrics() -> tuple[Metric, ...]:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Suite):
     """The suite; its module's docstring is the definition.
 
     It is no measurement of a given model: `perimetry train` trains the twins, and `summarise` turns
@@ -170,11 +170,6 @@ class Training:
         """Never applies to a model as it is."""
         del model, protocol
         return "it trains networks instead of auditing one; give the command `perimetry train`"
-
-    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
-        """None: `skip` says so."""
-        del model, protocol, seed
-        return ()
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
@@ -227,7 +222,7 @@ def _over_seeds(
         )
         return missing(f"{lacking} of {len(values)} seeds {why}")
     array = np.array(values, dtype=np.float64)
-    return resamples.estimate(resamples.whole @ array, low=metric.low, high=metric.high)
+    return resamples.estimate(resamples.weights @ array, low=metric.low, high=metric.high)
 
 
 def _phases(
@@ -251,7 +246,7 @@ def _phases(
     weakest = extreme_mean(relative, np.argmin, resamples)
     return {
         "phase_weakest": resamples.estimate(weakest, low=0.0),
-        "phase_spread": resamples.estimate(magnitude(relative - 1, resamples), low=0.0),
+        "phase_spread": resamples.estimate(root_mean_square(relative - 1, resamples), low=0.0),
         "phase_agreement": _agreement(histories, contrast, side, resamples),
     }
 
@@ -269,7 +264,7 @@ def _agreement(
         if value is None:
             return missing("contrast and profile have no phases in common, or do not vary")
         values.append(value)
-    return resamples.estimate(resamples.whole @ np.array(values), low=-1.0, high=1.0)
+    return resamples.estimate(resamples.weights @ np.array(values), low=-1.0, high=1.0)
 
 
 def correlation(contrast: Array, profile: Array) -> float | None:
@@ -314,7 +309,7 @@ def _along(histories: Sequence[History], resamples: Bootstrap) -> list[dict[str,
 def _interval(
     name: str, values: Sequence[float], resamples: Bootstrap, high: float | None
 ) -> dict[str, float | None]:
-    estimate = resamples.estimate(resamples.whole @ np.array(values), low=0.0, high=high)
+    estimate = resamples.estimate(resamples.weights @ np.array(values), low=0.0, high=high)
     return {name: estimate.value, f"{name}.low": estimate.low, f"{name}.high": estimate.high}
 
 

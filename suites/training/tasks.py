@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...adapters.errors import InputError, check_name
 from . import micro_object
-from .micro_object import Boxes, Places, draw_boxes, lay_boxes, resolved_period, spread_places
+from .micro_object import Boxes, Places, draw_boxes, paint_boxes, resolved_period, spread_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,11 +34,11 @@ TaskName = Literal["classification", "micro_object"]
 TASKS: tuple[TaskName, ...] = ("classification", "micro_object")
 
 
-ORDER, BOXES, EXAM = 11, 12, 13
+ORDER, BOXES, TEST = 11, 12, 13
 """What a generator is for, so that one seed gives independent streams."""
 
 
-PART = 512
+CHUNK = 512
 
 
 class Task(Protocol):
@@ -49,10 +49,10 @@ class Task(Protocol):
     def epoch(self, number: int, seed: int, batch: int, skip: int = 0) -> Iterator[Batch]:
         """Batches of epoch `number` in their order, without the first `skip`; whole ones only."""
 
-    def examine(self, predict: Predict) -> dict[str, Any]:
+    def evaluate(self, predict: Predict) -> dict[str, Any]:
         """Test results: `accuracy`, and what else the task tells; plain values and lists."""
 
-    def shown(self, count: int) -> Tensor:
+    def test_images(self, count: int) -> Tensor:
         """The first `count` test images as the network sees them, but without boxes."""
 
 
@@ -79,9 +79,9 @@ def batches_of(count: int, batch: int, number: int, seed: int, skip: int) -> Ite
     yield from order[: whole * batch].reshape(whole, batch)[skip:]
 
 
-def parts_of(count: int) -> list[slice]:
-    """Slices of `PART` images: test images become floats part by part."""
-    return [slice(start, start + PART) for start in range(0, count, PART)]
+def chunks_of(count: int) -> list[slice]:
+    """Slices of `CHUNK` images, so that few test images are in memory as floats."""
+    return [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
 
 
 @dataclass
@@ -105,13 +105,13 @@ class Classification:
         for indices in batches_of(len(train), batch, number, seed, skip):
             yield train.images(indices), train.labels[torch.from_numpy(indices)]
 
-    def examine(self, predict: Predict) -> dict[str, Any]:
+    def evaluate(self, predict: Predict) -> dict[str, Any]:
         """Share of test images whose label has the largest logit."""
         test = self.data.test
-        logits = torch.cat([predict(test.images(part)) for part in parts_of(len(test))])
+        logits = torch.cat([predict(test.images(part)) for part in chunks_of(len(test))])
         return {"accuracy": float((logits.argmax(1) == test.labels).double().mean())}
 
-    def shown(self, count: int) -> Tensor:
+    def test_images(self, count: int) -> Tensor:
         """Test images as they are."""
         return self.data.test.images(slice(count))
 
@@ -131,7 +131,7 @@ class MicroObject:
     def __post_init__(self) -> None:
         count = len(self.data.test)
         self.resolved = resolved_period(self.period, count)
-        rng = np.random.default_rng([self.seed, EXAM])
+        rng = np.random.default_rng([self.seed, TEST])
         self.places = spread_places(count, self.data.size, self.side, self.resolved, rng)
 
     def epoch(self, number: int, seed: int, batch: int, skip: int = 0) -> Iterator[Batch]:
@@ -141,16 +141,16 @@ class MicroObject:
         boxes = draw_boxes(len(train), self.data.size, self.side, rng)
         for indices in batches_of(len(train), batch, number, seed, skip):
             own = Boxes(boxes.places[indices], boxes.red[indices])
-            images = micro_object.dull(train.images(indices))
-            yield lay_boxes(images, own, self.side), torch.from_numpy(own.red).long()
+            images = micro_object.limit_range(train.images(indices))
+            yield paint_boxes(images, own, self.side), torch.from_numpy(own.red).long()
 
-    def examine(self, predict: Predict) -> dict[str, Any]:
+    def evaluate(self, predict: Predict) -> dict[str, Any]:
         """Accuracy over both colours of every test image, by phase too; and the contrast.
 
         The contrast of an image is the rise of (red logit - black logit) from the black box to
         the red one, over the mean of all images.
         """
-        black, red = (self._leans(predict, red=value) for value in (False, True))
+        black, red = (self._logit_differences(predict, red=value) for value in (False, True))
         right = ((red > 0).astype(float) + (black <= 0)) / 2
         rise = red - black
         scale = abs(rise.mean()) or 1.0
@@ -160,17 +160,20 @@ class MicroObject:
             "phase_contrast": self._by_phase(rise / scale),
         }
 
-    def shown(self, count: int) -> Tensor:
+    def test_images(self, count: int) -> Tensor:
         """Dulled test images."""
-        return micro_object.dull(self.data.test.images(slice(count)))
+        return micro_object.limit_range(self.data.test.images(slice(count)))
 
-    def _leans(self, predict: Predict, *, red: bool) -> Any:
+    def _logit_differences(self, predict: Predict, *, red: bool) -> Any:
         """Red logit less black logit of every test image (images,), its box being `red` or not."""
         found = []
-        for part in parts_of(len(self.data.test)):
-            images, places = micro_object.dull(self.data.test.images(part)), self.places[part]
+        for part in chunks_of(len(self.data.test)):
+            images, places = (
+                micro_object.limit_range(self.data.test.images(part)),
+                self.places[part],
+            )
             boxes = Boxes(places, np.full(len(places), red))
-            logits = predict(lay_boxes(images, boxes, self.side))
+            logits = predict(paint_boxes(images, boxes, self.side))
             found.append((logits[:, 1] - logits[:, 0]).double().numpy())
         return np.concatenate(found)
 

@@ -14,11 +14,11 @@ from perimetry.adapters.model import Model, Outputs
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.adapters.treatment import Fill
 from perimetry.suites.architecture.propagate import energy_map, path_count_map
-from perimetry.suites.architecture.receptive_field import even_sizes, trace
+from perimetry.suites.architecture.receptive_field import even_sizes, layer_table
 from perimetry.suites.base import Array, Context, Probe
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.erf.suite import Erf
-from perimetry.suites.measuring.gradients import expect, gradient_maps
+from perimetry.suites.measuring.gradients import gradient_maps, require
 
 from .check import ReferenceCheck
 from .known import measured_value, stack_erf, value, wrapped
@@ -157,7 +157,9 @@ def _mind_the_pad(*, quick: bool) -> Iterator[ReferenceCheck]:
         fills: tuple[tuple[Fill, int], ...] = (("none", 1), ("box", 0))
         for fill, good in fills:
             kernels = f"{name}, {'odd' if fill == 'none' else 'padded'} kernels"
-            found = even_sizes(trace(_skeleton(name, 224, fill), _ones(224)), (224, 224), (48, 48))
+            found = even_sizes(
+                layer_table(_skeleton(name, 224, fill), _ones(224)), (224, 224), (48, 48)
+            )
             sizes = tuple(
                 float(32 * a + good) for a in range(5, 9) if abs(32 * a + good - 224) <= 48
             )
@@ -232,7 +234,7 @@ def _linear_resnet() -> Iterator[ReferenceCheck]:
 
 
 def _total(outputs: Outputs, _indices: Sequence[int]) -> Tensor:
-    return expect(outputs.target, "target").sum()
+    return require(outputs.target, "target").sum()
 
 
 def _channel(gradient: Tensor) -> Tensor:
@@ -270,7 +272,10 @@ def _unchanged_sizes(*, quick: bool) -> Iterator[ReferenceCheck]:
         changed = 0
         for side in (224, 225):
             before, after = (
-                [layer.output_size for layer in trace(_skeleton(name, side, fill), _ones(side))]
+                [
+                    layer.output_size
+                    for layer in layer_table(_skeleton(name, side, fill), _ones(side))
+                ]
                 for fill in FILLS
             )
             changed += sum(a != b for a, b in zip(before, after, strict=True))

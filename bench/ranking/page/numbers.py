@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from ....suites.deadpixel import NOT_SIMPLY_BETTER
+from ....suites.deadpixel import NOT_ALWAYS_BETTER
 from ...output.text import clean
 from ...records.selection import why_missing
 from ...statistics.difference import metric_difference
@@ -48,8 +48,8 @@ def content(board: Board, joined: Joined | None = None) -> dict[str, Any]:
         "fills": fills,
         "sort": board.sort,
         "shown": [c for c in MAIN if c in columns],
-        "caption": [clean(line, 4000) for line in caption(board) if line != NOT_SIMPLY_BETTER],
-        "note": NOT_SIMPLY_BETTER,
+        "caption": [clean(line, 4000) for line in caption(board) if line != NOT_ALWAYS_BETTER],
+        "note": NOT_ALWAYS_BETTER,
         "metrics": [_metric(board, column) for column in columns],
         "models": _models(grid),
         "untouched": {fill: _untouched(grid, fill) for fill in fills if fill != "none"},

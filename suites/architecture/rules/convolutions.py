@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..compact import compress, uniform, widen
+from ..compact import compress, compress_uniform, widen
 from ..rule_table import field_of, is_weight, rule, with_field
 from .sliding import (
     Windows,
@@ -72,7 +72,7 @@ def _kernel(trace: EnergyTrace, weight: Tensor, groups: int) -> Tensor:
     if taps is not None:
         count = float(taps.sum()) if is_weight(weight) else 1.0
         return (taps.to(torch.float64) / count)[None]
-    if not is_weight(weight) and uniform(weight).numel() > 1:
+    if not is_weight(weight) and compress_uniform(weight).numel() > 1:
         return _fixed(weight, groups)
     return torch.full((1, height, width), 1 / (height * width), dtype=torch.float64)
 
@@ -86,7 +86,7 @@ def _fixed(weight: Tensor, groups: int) -> Tensor:
     return taps.reshape(groups, -1, *taps.shape[1:]).mean(1)
 
 
-def _alike(trace: EnergyTrace, weight: Tensor, total: float = 1) -> Tensor:
+def _equal_taps(trace: EnergyTrace, weight: Tensor, total: float = 1) -> Tensor:
     """Taps (1, 1, *kernel) of equal energies that sum to `total`; each 1 where paths count."""
     taps = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64)
     return taps if trace.paths else taps * total / taps.numel()
@@ -126,7 +126,7 @@ def _conv_any(
 ) -> Tensor:
     """Convolutions that do not run over the image's two axes: no layer of the table."""
     del bias
-    kernel = _alike(trace, weight)
+    kernel = _equal_taps(trace, weight)
     function = F.conv1d if weight.ndim == 3 else F.conv3d
 
     def slide(x: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def _conv_transpose2d(
 ) -> Tensor:
     """Each output is reached by kernel / stride^2 taps on average: those make its fan-in."""
     del bias
-    kernel = _alike(trace, weight, math.prod(axis_pair(stride)))
+    kernel = _equal_taps(trace, weight, math.prod(axis_pair(stride)))
 
     def slide(x: Tensor) -> Tensor:
         return F.conv_transpose2d(x, kernel, None, stride, padding, output_padding, 1, dilation)

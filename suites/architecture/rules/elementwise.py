@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..compact import alias, compress, pointwise, uniform, widen
+from ..compact import alias, compress, compress_uniform, pointwise, widen
 from ..mean_pool_mixes import add_mixes, scaled_mix, with_mix
 from ..rule_table import (
     constant_amplitude,
-    everywhere,
+    constant_share,
     is_energy,
-    rectified,
+    mark_global,
+    relu_constant_share,
     rule,
-    share_of,
-    with_share,
+    with_constant_share,
 )
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def _rectifier(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """Half of the energy passes; what is constant over the map grows."""
     if trace.paths:
         return x
-    share = share_of(x)
+    share = constant_share(x)
     out = pointwise(lambda e: e / 2, x)
-    return out if share is None else with_share(out, rectified(share))
+    return out if share is None else with_constant_share(out, relu_constant_share(share))
 
 
 @rule("tanh", "hardtanh", "softsign", "hardshrink", "softshrink")
@@ -67,7 +67,7 @@ def _glu(trace: EnergyTrace, x: Tensor, dim: int = -1) -> Tensor:
 
 @rule("softmax", "log_softmax")
 def _softmax(_trace: EnergyTrace, x: Tensor, dim: int | None = None, *_: Any, **__: Any) -> Tensor:
-    return everywhere(constant_amplitude(x, 1 / x.shape[-1 if dim is None else dim]), x)
+    return mark_global(constant_amplitude(x, 1 / x.shape[-1 if dim is None else dim]), x)
 
 
 @rule(
@@ -149,8 +149,8 @@ def mul(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
         factor = trace.coefficient(other)
         out = pointwise(lambda e: e * factor, energy)
         return out if trace.paths else with_mix(out, scaled_mix(energy, other))
-    out = _scaled(energy, other, uniform(trace.coefficient(uniform_source(other))))
-    known = None if other.is_meta or trace.paths else uniform(compress(other))
+    out = _scaled(energy, other, compress_uniform(trace.coefficient(uniform_source(other))))
+    known = None if other.is_meta or trace.paths else compress_uniform(compress(other))
     if known is None or known.numel() > 1 or out.shape != energy.shape:
         return out
     return with_mix(out, scaled_mix(energy, float(known)))
@@ -177,7 +177,7 @@ def _div(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
         return constant_amplitude(b, 1.0)
     if not isinstance(b, Tensor):
         return mul(trace, a, 1 / b)
-    return _scaled(a, b, 1 / uniform(trace.coefficient(uniform_source(b))))
+    return _scaled(a, b, 1 / compress_uniform(trace.coefficient(uniform_source(b))))
 
 
 @rule("addcmul")

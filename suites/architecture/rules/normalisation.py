@@ -13,12 +13,12 @@ from ..compact import compress, equal_axes, pointwise, widen
 from ..mean_pool_mixes import scaled_mix, with_mix
 from ..rule_table import (
     constant_amplitude,
+    constant_share,
     field_of,
     is_energy,
     rule,
-    share_of,
+    with_constant_share,
     with_field,
-    with_share,
 )
 from .elementwise import maximum_rule
 
@@ -100,7 +100,7 @@ def _batch_norm(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     Entries of the batch are variants and stay apart.
     """
     entries = len(trace.padded)
-    share = share_of(x)
+    share = constant_share(x)
     if trace.paths or share is None:
         return _normed(trace, x, range(2, x.ndim) if x.ndim > 2 else (0,))
     slope = 1 / (1 - share).clamp(min=1e-6)
@@ -109,9 +109,9 @@ def _batch_norm(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
         out = _normed(trace, split, (1,), slope=slope[:, None, None]).flatten(0, 1)
     else:
         each = slope.repeat_interleave(max(1, x.shape[0] // entries))[: x.shape[0]]
-        slopes = each.view(-1, *[1] * (x.ndim - 1))
-        out = _normed(trace, x, range(2, x.ndim), slope=slopes)
-    return with_share(out, torch.zeros_like(share))
+        derivatives = each.view(-1, *[1] * (x.ndim - 1))
+        out = _normed(trace, x, range(2, x.ndim), slope=derivatives)
+    return with_constant_share(out, torch.zeros_like(share))
 
 
 @rule("group_norm")

@@ -22,8 +22,8 @@ from .sliding import (
     convolve,
     in_variant,
     next_multiple,
+    pad_to_size,
     pool_windows,
-    reach,
     sum_windows,
 )
 
@@ -90,7 +90,7 @@ def _pool(
     size = tuple(w.size(n) for w, n in zip(windows, small.shape[-2:], strict=True))
 
     def pooled(part: Tensor, used: Windows) -> Tensor:
-        full = reach(used, (size[0], size[1]), (part.shape[-2], part.shape[-1]))
+        full = pad_to_size(used, (size[0], size[1]), (part.shape[-2], part.shape[-1]))
         total = sum_windows(part, full)
         if trace.paths:
             return total

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
-from ..compact import compress, uniform, widen
-from ..rule_table import everywhere, field_of, is_energy, is_weight, rule
+from ..compact import compress, compress_uniform, widen
+from ..rule_table import field_of, is_energy, is_weight, mark_global, rule
 from .elementwise import add, widen_like
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _contract(_trace: EnergyTrace, x: Tensor, out: Sequence[int]) -> Tensor:
     mean = small.mean(-1, keepdim=True) if small.shape[-1] > 1 else small
     mean = mean if len(out) else mean.squeeze(-1)
     result = widen(mean, (*x.shape[:-1], *out))
-    return everywhere(result, x) if small.shape[-1] > 1 and _sums_units(x, -1) else result
+    return mark_global(result, x) if small.shape[-1] > 1 and _sums_units(x, -1) else result
 
 
 def _sums_units(x: Tensor, axis: int) -> bool:
@@ -53,7 +53,7 @@ def _matmul(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
         return _left(trace, b.mT, a.mT).mT
     product = _both(trace, a, b)
     tokens = compress(a).shape[-1] > 1 and _sums_units(a, -1)
-    return everywhere(product, a, b) if tokens else product
+    return mark_global(product, a, b) if tokens else product
 
 
 @rule("rmatmul")
@@ -67,7 +67,7 @@ def _left(trace: EnergyTrace, constant: Tensor, x: Tensor) -> Tensor:
     shape = (*batch, constant.shape[-2], x.shape[-1])
     if is_weight(constant):
         return widen_like(_contract(trace, x.mT, (1,)).mT, shape)
-    factor = uniform(trace.coefficient(compress(constant)))
+    factor = compress_uniform(trace.coefficient(compress(constant)))
     small = compress(x)
     if factor.shape[-1] == 1:
         copies = x.shape[-2] // small.shape[-2]
@@ -136,7 +136,7 @@ def _factor(trace: EnergyTrace, term: str, x: Tensor, output: str, sizes: dict[s
     if is_weight(x):
         fan_in = math.prod(sizes[c] for c in term if c not in output)
         return torch.full((1,) * x.ndim, 1 / fan_in, dtype=torch.float64)
-    return uniform(trace.coefficient(compress(x)))
+    return compress_uniform(trace.coefficient(compress(x)))
 
 
 @rule("scaled_dot_product_attention")
@@ -148,7 +148,7 @@ def _attention(
     factor = count if trace.paths else 1 / count
     mean = compress(value).mean(-2, keepdim=True) * factor
     heads = torch.broadcast_shapes(query.shape[:-2], value.shape[:-2])
-    return everywhere(widen(mean, (*heads, query.shape[-2], value.shape[-1])), query, key, value)
+    return mark_global(widen(mean, (*heads, query.shape[-2], value.shape[-1])), query, key, value)
 
 
 @rule("multi_head_attention_forward")
@@ -158,7 +158,7 @@ def _multi_head(
     """The whole of `nn.MultiheadAttention`, tokens first: a mean over tokens and channels."""
     factor = value.shape[0] if trace.paths else 1 / value.shape[0]
     mean = compress(value).mean((0, -1), keepdim=True) * factor
-    return everywhere(widen(mean, query.shape), query, key, value), None
+    return mark_global(widen(mean, query.shape), query, key, value), None
 
 
 @rule("lstm", "gru", "rnn_tanh", "rnn_relu")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
 from ..channel_runs import concatenate_runs
-from ..compact import cat, compress, equal_axes, reshape_compact, take, widen
+from ..compact import cat_compact, compress, equal_axes, index_compact, reshape_compact, widen
 from ..rule_table import field_of, is_energy, rule, with_field
 from ..windows import LayerWindow
 from .sliding import axis_pair
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 def _cat(trace: EnergyTrace, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Tensor:
     tensors = _joinable(trace, tensors)
     in_runs = concatenate_runs(tensors, dim)
-    return cat(tensors, dim) if in_runs is None else in_runs
+    return cat_compact(tensors, dim) if in_runs is None else in_runs
 
 
 @rule("stack")
 def _stack(trace: EnergyTrace, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Tensor:
     dim %= tensors[0].ndim + 1
-    return cat([t.unsqueeze(dim) for t in _joinable(trace, tensors)], dim)
+    return cat_compact([t.unsqueeze(dim) for t in _joinable(trace, tensors)], dim)
 
 
 def _joinable(trace: EnergyTrace, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -118,7 +118,7 @@ def _pad(
     (left, right), (top, bottom) = pad[:2], (pad[2:4] if len(pad) > 2 else (0, 0))
     grid = (out.shape[-2], out.shape[-1])
     if found.grid == (input.shape[-2], input.shape[-1]):
-        out.pending = (found, found.grid, ((top, bottom), (left, right)))  # type: ignore[attr-defined]
+        out.pending_padding = (found, found.grid, ((top, bottom), (left, right)))  # type: ignore[attr-defined]
         return with_field(out, found.shifted((-top, -left), grid))
     return out
 
@@ -126,7 +126,7 @@ def _pad(
 @rule("getitem")
 def _getitem(_trace: EnergyTrace, x: Tensor, index: Any) -> Tensor:
     """A crop of the image's axes shifts the units, a strided slice is a window of one."""
-    out = take(x, index)
+    out = index_compact(x, index)
     found = field_of(x)
     if found is None or x.ndim != 4 or out.ndim != 4 or not isinstance(index, tuple):
         return out
@@ -142,7 +142,7 @@ def _getitem(_trace: EnergyTrace, x: Tensor, index: Any) -> Tensor:
         LayerWindow(stride=row_step, before=-top),
         LayerWindow(stride=column_step, before=-left),
     )
-    return with_field(out, found.through(windows, grid))
+    return with_field(out, found.after_layer(windows, grid))
 
 
 def _slices(index: tuple[Any, ...]) -> list[slice] | None:
@@ -170,7 +170,7 @@ def _pieces(x: Tensor, parts: Sequence[Tensor], dim: int) -> tuple[Tensor, ...]:
     pieces, start = [], 0
     for part in parts:
         stop = start + part.shape[dim]
-        pieces.append(take(x, (*before, slice(start, stop))))
+        pieces.append(index_compact(x, (*before, slice(start, stop))))
         start = stop
     return tuple(pieces)
 
@@ -178,19 +178,19 @@ def _pieces(x: Tensor, parts: Sequence[Tensor], dim: int) -> tuple[Tensor, ...]:
 @rule("unbind")
 def _unbind(_trace: EnergyTrace, x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     before = (slice(None),) * (dim % x.ndim)
-    return tuple(take(x, (*before, i)) for i in range(x.shape[dim]))
+    return tuple(index_compact(x, (*before, i)) for i in range(x.shape[dim]))
 
 
 @rule("select")
 def _select(_trace: EnergyTrace, x: Tensor, dim: int, index: int) -> Tensor:
-    return take(x, (*(slice(None),) * (dim % x.ndim), index))
+    return index_compact(x, (*(slice(None),) * (dim % x.ndim), index))
 
 
 @rule("setitem")
 def _setitem(_trace: EnergyTrace, x: Tensor, index: Any, value: Any) -> None:
-    """Write in place; where equal entries share storage that cannot be, and `x` is spoiled."""
+    """Write in place; where equal entries share storage that cannot be, and `x` is lost_entries."""
     if is_energy(x) and equal_axes(x):
-        x.spoiled = True  # type: ignore[attr-defined]
+        x.lost_entries = True  # type: ignore[attr-defined]
     else:
         x[index] = value
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..compact import uniform
+from ..compact import compress_uniform
 from ..windows import LayerWindow, Pair
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def convolve(x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:
         x, pads = F.pad(x, pads), (0, 0, 0, 0)
     stride = (rows.stride, columns.stride)
     padding, dilation = (pads[2], pads[0]), (rows.dilation, columns.dilation)
-    flat = uniform(kernel)
+    flat = compress_uniform(kernel)
     if kernel.shape[1:] == (1, 1) and padding == (0, 0) and flat.numel() == 1:
         x = x if stride == (1, 1) else x[..., :: stride[0], :: stride[1]]
         return x if float(flat) == 1 else x * flat
@@ -121,7 +121,7 @@ def pad_taps(windows: Windows, kernel: Tensor, *, size: Pair, have: Pair) -> tup
         if len(set(window.coverage())) == 1:
             grown.append(window)
             continue
-        kernel = boxed(kernel, axis, window.stride)
+        kernel = convolve_with_box(kernel, axis, window.stride)
         wide = replace(window, kernel=kernel.shape[axis])
         missing = (n - 1) * wide.stride + wide.extent - h - wide.before - wide.after
         grown.append(replace(wide, after=wide.after + max(0, missing)))
@@ -129,7 +129,7 @@ def pad_taps(windows: Windows, kernel: Tensor, *, size: Pair, have: Pair) -> tup
     return (rows, columns), kernel
 
 
-def boxed(kernel: Tensor, axis: int, length: int) -> Tensor:
+def convolve_with_box(kernel: Tensor, axis: int, length: int) -> Tensor:
     """Convolve in full along `axis` with the energies 1 / length^2 of a normalised box."""
     shape = list(kernel.shape)
     shape[axis] += length - 1
@@ -146,10 +146,10 @@ def box_filter(
     grown = list(windows)
     for axis, window in enumerate(windows):
         if len(set(window.coverage())) > 1:
-            taps = boxed(taps, axis + 1, window.stride) * window.stride
+            taps = convolve_with_box(taps, axis + 1, window.stride) * window.stride
             grown[axis] = replace(window, kernel=taps.shape[axis + 1])
     rows, columns = grown
-    return reach((rows, columns), (size[0], size[1]), (have[0], have[1])), taps**2
+    return pad_to_size((rows, columns), (size[0], size[1]), (have[0], have[1])), taps**2
 
 
 def next_multiple(windows: Windows) -> Windows:
@@ -158,7 +158,7 @@ def next_multiple(windows: Windows) -> Windows:
     return rows, columns
 
 
-def reach(windows: Windows, size: Pair, have: Pair) -> Windows:
+def pad_to_size(windows: Windows, size: Pair, have: Pair) -> Windows:
     """Pad at the end so that exactly `size` windows fit over `have` units, none cut short."""
     rows, columns = (
         replace(w, after=max(0, (n - 1) * w.stride + w.extent - h - w.before), ceil=False)
