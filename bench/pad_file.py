@@ -137,9 +137,7 @@ def pad_file(
     )
     settings: dict[str, Any] = {"images": images, "count": count, "seed": seed, "device": device}
     before, after = (
-        audit(one, (suite,), options=BRIEF if suite == FORWARD else None, batch=batch, **settings)[
-            0
-        ]
+        audit(one, (suite,), options=BRIEF if suite == FORWARD else {}, batch=batch, **settings)[0]
         for one in (model, twin)
     )
     notes = [*done.notes, *model.notes]
@@ -163,7 +161,7 @@ def fidelity(
     """The suite `fidelity` on `twin` against its original, by metric; `images` as `Context`'s."""
     from ..suites.base import Context, missing
     from ..suites.fidelity import FIDELITY
-    from .execution.devices import default_batch
+    from .execution.run_options import default_batch
 
     context = Context(images, seed, batch or default_batch(twin.device.type))
     try:

@@ -60,7 +60,7 @@ class Audited:
         __tracebackhide__ = True
         from pathlib import Path
 
-        from .execution.rerun import RunOptions
+        from .execution.run_options import RunOptions
         from .regression.check import check
         from .regression.detectors import RegressionVerdict
         from .regression.report import failure_text
@@ -75,7 +75,7 @@ class Audited:
             images=images,
             fit_images=fit_images,
             where=where,
-            tools=RunOptions(device=self.device, batch=self.batch),
+            run=RunOptions(device=self.device, batch=self.batch),
         )
         if found.verdict is not RegressionVerdict.same:
             pytest.fail(failure_text(found.reports), pytrace=False)

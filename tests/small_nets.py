@@ -8,7 +8,7 @@ from torch import nn
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench import audit
-from perimetry.bench.execution.rerun import RunOptions
+from perimetry.bench.execution.run_options import RunOptions
 from perimetry.bench.records.store import Store
 
 SPEC = InputSpec(48, 48, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -14,7 +14,8 @@ from pathlib import Path
 import toys
 
 from perimetry.adapters.load import load as load_real
-from perimetry.bench.execution.plan import make_jobs
+from perimetry.bench.execution.plan import AuditPlan
+from perimetry.bench.execution.run_options import RunOptions
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.execution.toolkit import Toolkit
 from perimetry.suites.structure import STRUCTURE, Structure
@@ -58,5 +59,8 @@ def toolkit() -> Toolkit:
     return Toolkit(load, SUITES)
 
 
+OPTIONS = RunOptions(device="cpu", toolkit=toolkit)
+
+
 def jobs_of(references, suites=("structure",), fills=("none",)):
-    return make_jobs(references, suites, fills, SETTINGS, device="cpu", known=SUITES)
+    return AuditPlan(references, suites, fills, SETTINGS, "cpu", SUITES).jobs()

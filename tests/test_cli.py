@@ -116,13 +116,15 @@ def test_a_dry_run_counts_and_guesses_and_leaves_nothing_behind(folder, tmp_path
     """The time is that of one core elsewhere; beside records, theirs."""
     out = tmp_path / "new"
     done = perimetry("run", "timm:test_*@init", "--exclude", "*vit*", "--dry-run", "--out", out)
-    counts = r"\d+ records of \d+ models to make; 0 are there already"
-    assert re.search(counts + r"; about \d+\.\d minutes, going by what one core took", done.output)
+    counts = r"\d+ records of \d+ models to make; 0 already present"
+    assert re.search(counts + r"; about \d+\.\d minutes, estimated from typical times", done.output)
     assert not out.exists()
     names = ["timm:test_resnet@init", "timm:test_convnext@init"]
     done = perimetry("run", *names, "--out", folder[0], *RUN, "--dry-run")
-    assert "7 records of 1 models to make; 7 are there already" in done.output
-    assert re.search(r"about \d+\.\d minutes, going by \d variants measured here", done.output)
+    assert "7 records of 1 models to make; 7 already present" in done.output
+    assert re.search(
+        r"about \d+\.\d minutes, estimated from \d variants measured here", done.output
+    )
 
 
 def test_two_workers_give_the_board_of_one(folder, tmp_path):
@@ -286,7 +288,7 @@ def test_a_run_says_that_a_folder_holds_too_few_images_for_intervals(tmp_path):
     Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     only = ("--images", tmp_path, "--suite", "deadpixel", "--kernel-padding", "none", "--size", 64)
     done = perimetry("run", "timm:test_resnet@init", "--out", tmp_path / "out", *only, *RUN)
-    assert f"the folder {tmp_path.name} holds 1 of the 4 images asked for" in done.stderr
+    assert f"the folder {tmp_path.name} contains 1 of the 4 images asked for" in done.stderr
     assert "fewer than 4 images" in done.stderr
 
 

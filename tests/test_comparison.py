@@ -29,6 +29,7 @@ from perimetry.bench.comparison.maps import draw_differences
 from perimetry.bench.comparison.result import UnlikeRecordsError
 from perimetry.bench.comparison.sources import MissingAudit, NotMeasuredError, open_sides, side_of
 from perimetry.bench.comparison.text import _heading
+from perimetry.bench.execution.rerun import RerunOptions
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.records.record import Value
 from perimetry.bench.records.store import Store
@@ -38,7 +39,7 @@ from perimetry.suites.images import open_images
 from perimetry.suites.measuring.bootstrap import bootstrap
 
 FEW = Settings(count=8, draws=100)
-QUICK = {"settings": FEW, "suites": ("structure", "deadpixel"), "tools": TOOLS}
+QUICK = {"settings": FEW, "suites": ("structure", "deadpixel"), "run": TOOLS}
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +255,7 @@ def test_a_file_with_its_activations_quantised_parts_from_the_original(tmp_path)
 
 def test_a_model_and_itself_are_equal_bit_for_bit(folder):
     """A stored run against the same weights audited now, under the settings of the run."""
-    found = compare(f"{folder}:{NAME}", opened(net()), tools=TOOLS)
+    found = compare(f"{folder}:{NAME}", opened(net()), run=TOOLS)
     assert {row.column.partition(".")[0] for row in found.pairs[0].rows} == {
         "structure", "erf", "deadpixel",
     }  # fmt: skip
@@ -293,7 +294,7 @@ def test_a_folder_before_model_names_is_where_they_are_looked_up(folder):
     """`compare DIR A B`: A is stored, and what DIR lacks is audited under its settings."""
     found = compare(folder, NAME, f"{NAME}+box", stages=False)
     assert [p.second.fill for p in found.pairs] == ["box"]
-    wanted = MissingAudit(tools=TOOLS)
+    wanted = MissingAudit(options=RerunOptions(run=TOOLS))
     with pytest.raises(NotMeasuredError, match=r"not of a known form.*no folder of that name"):
         open_sides([str(folder), NAME, "nett"], wanted)
 
@@ -301,7 +302,7 @@ def test_a_folder_before_model_names_is_where_they_are_looked_up(folder):
 def test_records_and_modules_are_sides_too():
     """What `audit` gave, and a module as it is."""
     records = audit(opened(net()), ("structure",), device="cpu")
-    found = compare(records, net().requires_grad_(False), tools=TOOLS, stages=False, force=True)
+    found = compare(records, net().requires_grad_(False), run=TOOLS, stages=False, force=True)
     assert found.pairs[0].rows
     with pytest.raises(InputError, match="2 model variants were given as one side"):
         side_of([*records, *audit(opened(net()), ("structure",), ("box",), device="cpu")])
@@ -377,7 +378,7 @@ def test_changed_weights_are_not_taken_for_the_stored_model(folder):
     """A module under a stored name has other tensors: no stage is claimed for the record."""
     records = [r for r in Store(folder).records() if r.fill == "none"]
     side = replace(side_of(records), thing=perturbed(0))
-    found = compare(side, opened(net()), tools=TOOLS)
+    found = compare(side, opened(net()), run=TOOLS)
     assert "other weights now" in found.pairs[0].stages
 
 

@@ -6,13 +6,13 @@ import os
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sweep_tools
 import toys
 
-from perimetry.bench.execution.engines.base import Options
 from perimetry.bench.execution.runner import run_jobs
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import to_csv
@@ -76,13 +76,13 @@ def test_a_node_killed_in_mid_sweep_costs_no_record_and_doubles_none(cluster, tm
     store = Store(tmp_path / "ray")
     killer = threading.Thread(target=kill_one, args=(made, nodes, store.folder))
     killer.start()
-    options = Options(engine="ray", address=made.address, time_limit_s=60)
-    summary = run_jobs(jobs(), store, sweep_tools.SETTINGS, options, toolkit=sweep_tools.toolkit)
+    options = replace(sweep_tools.OPTIONS, engine="ray", address=made.address, time_limit_s=60)
+    summary = run_jobs(jobs(), store, sweep_tools.SETTINGS, options)
     killer.join()
     measured = Counter(log.read_text().splitlines())
 
     alone = Store(tmp_path / "local")
-    expected = run_jobs(jobs(), alone, sweep_tools.SETTINGS, Options(), toolkit=sweep_tools.toolkit)
+    expected = run_jobs(jobs(), alone, sweep_tools.SETTINGS, sweep_tools.OPTIONS)
     assert len(made.list_all_nodes()) == 2  # the head and one
     assert {r.key: r.status for r in store.records()} == {r.key: r.status for r in alone.records()}
     assert to_csv(Board(store.records(), suites=toys.SUITES)) == to_csv(
@@ -97,9 +97,9 @@ def test_a_second_run_finds_everything_there(cluster, tmp_path):
     """What is held is not measured again, on a cluster either."""
     made, _, _ = cluster
     store = Store(tmp_path)
-    options = Options(engine="ray", address=made.address, retry_failed=False)
+    options = replace(sweep_tools.OPTIONS, engine="ray", address=made.address, retry_failed=False)
     some = sweep_tools.jobs_of(["toy:a", "toy:b"])
-    first = run_jobs(some, store, sweep_tools.SETTINGS, options, toolkit=sweep_tools.toolkit)
-    again = run_jobs(some, store, sweep_tools.SETTINGS, options, toolkit=sweep_tools.toolkit)
+    first = run_jobs(some, store, sweep_tools.SETTINGS, options)
+    again = run_jobs(some, store, sweep_tools.SETTINGS, options)
     assert first.made == Counter(ok=2)
     assert (again.made, again.held) == (Counter(), 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,6 @@ import toys
 
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.execution.engines import worker
-from perimetry.bench.execution.engines.base import Options
 from perimetry.bench.execution.plan import Choice
 from perimetry.bench.execution.runner import run_jobs
 from perimetry.bench.ranking.board import Board
@@ -34,7 +34,7 @@ FAULTS = {
 def sweep(folder, references, options, **how):
     store = Store(folder)
     jobs = sweep_tools.jobs_of(references, **how)
-    summary = run_jobs(jobs, store, sweep_tools.SETTINGS, options, toolkit=sweep_tools.toolkit)
+    summary = run_jobs(jobs, store, sweep_tools.SETTINGS, options)
     return store, summary
 
 
@@ -53,7 +53,7 @@ def planted(tmp_path_factory):
         broken.append(str(path))
     toy = [f"toy:{i:03}" for i in range(180 - len(FAULTS))] + [f"toy:{name}" for name in FAULTS]
     references = sorted([*whole, *broken, *toy], key=lambda r: hash(r) % 97)
-    options = Options(time_limit_s=5.0, memory_limit_mib=8192)
+    options = replace(sweep_tools.OPTIONS, time_limit_s=5.0, memory_limit_mib=8192)
     return sweep(folder / "records", references, options), set(broken)
 
 
@@ -76,7 +76,7 @@ def test_what_died_is_tried_again_as_often_as_asked(tmp_path, monkeypatch):
     does is failed after its tries."""
     monkeypatch.setenv("TOY_ONCE", str(tmp_path / "once"))
     names = ["toy:once", "toy:segfault"]
-    store, summary = sweep(tmp_path / "out", names, Options(retries=1))
+    store, summary = sweep(tmp_path / "out", names, replace(sweep_tools.OPTIONS, retries=1))
     found = {r.model.reference: r.status for r in store.records()}
     assert found == {"toy:once": "ok", "toy:segfault": "failed"}
     assert summary.made == Counter(ok=1, failed=1)
@@ -84,13 +84,13 @@ def test_what_died_is_tried_again_as_often_as_asked(tmp_path, monkeypatch):
 
 def test_an_unknown_engine_offers_near_names(tmp_path):
     with pytest.raises(UnknownNameError, match="did you mean ray"):
-        sweep(tmp_path, ["toy:a"], Options(engine="rey"))
+        sweep(tmp_path, ["toy:a"], replace(sweep_tools.OPTIONS, engine="rey"))
 
 
 def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'perimetry\[ray\]'"):
-        sweep(tmp_path, ["toy:a"], Options(engine="ray"))
+        sweep(tmp_path, ["toy:a"], replace(sweep_tools.OPTIONS, engine="ray"))
 
 
 NAMES = [f"toy:{i}{'x' * i}" for i in range(6)]
@@ -114,24 +114,28 @@ def board(folder):
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    sweep(folder, NAMES, Options(), **EVERYTHING)
+    sweep(folder, NAMES, sweep_tools.OPTIONS, **EVERYTHING)
     return folder
 
 
 def in_shards(folder):
     for i in (1, 2, 3):
-        sweep(folder, Choice(shard=(i, 3)).of(NAMES), Options(), **EVERYTHING)
+        sweep(folder, Choice(shard=(i, 3)).of(NAMES), sweep_tools.OPTIONS, **EVERYTHING)
 
 
 def resumed(folder):
-    sweep(folder, NAMES[:3], Options(), suites=("deadpixel",), fills=("box",))
-    sweep(folder, NAMES, Options(), **EVERYTHING)
+    sweep(folder, NAMES[:3], sweep_tools.OPTIONS, suites=("deadpixel",), fills=("box",))
+    sweep(folder, NAMES, sweep_tools.OPTIONS, **EVERYTHING)
 
 
 WAYS = {
-    "two workers": lambda folder: sweep(folder, NAMES, Options(workers=2), **EVERYTHING),
-    "other order": lambda folder: sweep(folder, NAMES[::-1], Options(), **EVERYTHING),
-    "other batch": lambda folder: sweep(folder, NAMES, Options(batch=3), **EVERYTHING),
+    "two workers": lambda folder: sweep(
+        folder, NAMES, replace(sweep_tools.OPTIONS, workers=2), **EVERYTHING
+    ),
+    "other order": lambda folder: sweep(folder, NAMES[::-1], sweep_tools.OPTIONS, **EVERYTHING),
+    "other batch": lambda folder: sweep(
+        folder, NAMES, replace(sweep_tools.OPTIONS, batch=3), **EVERYTHING
+    ),
     "three shards": in_shards,
     "a resumed run": resumed,
 }
@@ -153,7 +157,7 @@ def test_the_comparison_sees_a_changed_number(tmp_path, reference):
     """Another seed gives other records, so the test above can fail."""
     jobs = sweep_tools.jobs_of(NAMES[:1], **EVERYTHING)
     changed = type(sweep_tools.SETTINGS)(images="noise", count=4, seed=1)
-    run_jobs(jobs, Store(tmp_path), changed, Options(), toolkit=sweep_tools.toolkit)
+    run_jobs(jobs, Store(tmp_path), changed, sweep_tools.OPTIONS)
     first = next(iter(numbers(tmp_path)))
     assert numbers(tmp_path)[first] != numbers(reference)[first]
 
@@ -162,7 +166,9 @@ def test_a_worker_keeps_to_its_memory_limit(tmp_path):
     """What 256 MiB cannot hold fails under such a limit and is measured without it."""
     for limit, status in ((256, "failed"), (None, "ok")):
         folder = tmp_path / str(limit)
-        store, _ = sweep(folder, ["toy:large"], Options(memory_limit_mib=limit))
+        store, _ = sweep(
+            folder, ["toy:large"], replace(sweep_tools.OPTIONS, memory_limit_mib=limit)
+        )
         (record,) = store.records()
         assert record.status == status
 

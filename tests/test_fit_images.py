@@ -20,7 +20,7 @@ from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import compare
 from perimetry.bench.comparison.result import UnlikeRecordsError
 from perimetry.bench.execution.fit_images import FITTED, open_fit_images
-from perimetry.bench.execution.plan import make_jobs
+from perimetry.bench.execution.plan import AuditPlan
 from perimetry.bench.execution.settings import FIT_DEFAULT, Settings
 from perimetry.bench.execution.toolkit import Toolkit
 from perimetry.bench.model_report.provenance import repeat
@@ -93,7 +93,7 @@ def stored(records, tmp_path_factory):
 
 def keys(settings):
     """Keys by (fill, suite)."""
-    jobs = make_jobs(["timm:test_resnet"], NAMES, FILLS, settings, device="cpu", known=SUITES)
+    jobs = AuditPlan(["timm:test_resnet"], NAMES, FILLS, settings, "cpu", SUITES).jobs()
     return {(job.fill, cell.suite): cell.key for job in jobs for cell in job.cells}
 
 
@@ -229,12 +229,12 @@ def test_comparing_fits_on_unlike_images_is_refused(folders, records):
 def test_verify_fits_again_on_the_same_images(folders, stored):
     """Bit for bit, both fills; the folder that is missing, or another one, is told."""
     place, images = stored, str(folders["exam"])
-    found = reproduce(place, images=images, fit_images=str(folders["own"]), tools=tools())
+    found = reproduce(place, images=images, fit_images=str(folders["own"]), run=tools())
     assert {row.outcome for row in found.rows} == {Outcome.exact}
     assert len(found.rows) == 5
     for given, why in ((None, "folder called 'own'.*--fit-images"), ("x", "gives other images")):
         other = str(folders[given]) if given else None
-        found = reproduce(place, images=images, fit_images=other, tools=tools(), where=["fill=fit"])
+        found = reproduce(place, images=images, fit_images=other, run=tools(), where=["fill=fit"])
         assert {row.outcome for row in found.rows} == {Outcome.unmeasured}
         assert all(re.search(why, row.why) for row in found.rows)
 
@@ -242,9 +242,9 @@ def test_verify_fits_again_on_the_same_images(folders, stored):
 def test_the_gate_fits_again_on_the_same_images(folders, stored):
     """Not shown to differ; without the folder it could not measure, and says what is missing."""
     images = str(folders["exam"])
-    found = check(stored, NAME, images=images, fit_images=str(folders["own"]), tools=tools())
+    found = check(stored, NAME, images=images, fit_images=str(folders["own"]), run=tools())
     assert found.verdict is RegressionVerdict.same
-    found = check(stored, NAME, images=images, tools=tools())
+    found = check(stored, NAME, images=images, run=tools())
     assert found.verdict is RegressionVerdict.unmeasured
     assert "--fit-images FOLDER" in found.reports[0].findings[0].text
 

@@ -46,7 +46,7 @@ ONLY_METRICS = Tolerances(maps=OFF, fingerprint=OFF)
 def folder(tmp_path_factory):
     """A baseline of the small network with its noise floor and fingerprint."""
     place = baseline(tmp_path_factory.mktemp("baseline"))
-    found = gate.check(place, opened(net()), tools=TOOLS, measure_noise=True)
+    found = gate.check(place, opened(net()), run=TOOLS, measure_noise=True)
     assert found.verdict is RegressionVerdict.same, check_to_text(found)
     return place
 
@@ -57,8 +57,8 @@ def copy(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "copy")
 
 
-def check(folder, module, *, spec=SPEC, tools=TOOLS, **options):
-    return gate.check(folder, opened(module, spec), tools=tools, **options)
+def check(folder, module, *, spec=SPEC, run=TOOLS, **options):
+    return gate.check(folder, opened(module, spec), run=run, **options)
 
 
 def found_by(result, verdict=RegressionVerdict.regressed):
@@ -76,7 +76,7 @@ def told(result):
 
 def test_an_unchanged_model_passes_with_every_detector_at_work(folder):
     """The same weights, another batch size: not shown to differ, and nothing was left out."""
-    result = check(folder, net(), tools=replace(TOOLS, batch=3))
+    result = check(folder, net(), run=replace(TOOLS, batch=3))
     assert result.verdict is RegressionVerdict.same, check_to_text(result)
     assert found_by(result, RegressionVerdict.same) == {"metric", "map", "fingerprint"}
     assert result.reports[0].notes == ()
@@ -85,12 +85,12 @@ def test_an_unchanged_model_passes_with_every_detector_at_work(folder):
 def test_a_hundred_repeats_of_an_unchanged_model_give_no_false_alarm(tmp_path):
     """Weights with float noise on them, batch sizes in turn: 100 checks, no alarm."""
     place = baseline(tmp_path, suites=("deadpixel",), count=4)
-    gate.check(place, opened(net()), tools=TOOLS, measure_noise=True)
+    gate.check(place, opened(net()), run=TOOLS, measure_noise=True)
     verdicts = []
     for seed in range(100):
         module = perturbed(WEIGHTS[seed % 4], 1e-7, seed=seed)
         tools = replace(TOOLS, batch=1 + seed % 4)
-        verdicts.append(check(place, module, tools=tools).verdict)
+        verdicts.append(check(place, module, run=tools).verdict)
     assert verdicts == [RegressionVerdict.same] * 100
 
 
@@ -110,7 +110,7 @@ def test_the_noise_floor_is_measured_over_batches_and_threads_and_stored(folder)
 def test_what_is_not_the_baseline_leaves_no_noise_floor(tmp_path):
     """Measuring the noise of a changed model reports the change and stores nothing."""
     place = baseline(tmp_path)
-    result = gate.check(place, opened(net(seed=1)), tools=TOOLS, measure_noise=True)
+    result = gate.check(place, opened(net(seed=1)), run=TOOLS, measure_noise=True)
     assert result.verdict is RegressionVerdict.regressed
     assert not (place / "check").exists()
 
@@ -325,7 +325,7 @@ def test_a_regression_outweighs_what_could_not_be_measured():
 
 def test_a_model_that_cannot_be_opened_could_not_be_measured(copy):
     """A reference that leads nowhere fails every record, and none passes."""
-    result = gate.check(copy, "timm:test_resnt@init", name=NAME, tools=TOOLS)
+    result = gate.check(copy, "timm:test_resnt@init", name=NAME, run=TOOLS)
     assert result.verdict is RegressionVerdict.unmeasured
     assert "did you mean test_resnet" in told(result)
     assert found_by(result, RegressionVerdict.same) == set()
@@ -389,7 +389,7 @@ def test_an_empty_baseline_says_what_was_expected(tmp_path, made):
 def test_a_baseline_that_lacks_the_model_offers_near_names(folder):
     """The error names what is there, and the two ways on."""
     with pytest.raises(UnknownNameError, match=r"lacks the model.*did you mean net.*--as"):
-        gate.check(folder, "nett", tools=TOOLS)
+        gate.check(folder, "nett", run=TOOLS)
     with pytest.raises(InputError, match="given for 2 models"):
         gate.check(folder, "a", "b", name="net")
 
@@ -411,7 +411,7 @@ def test_images_of_a_folder_must_be_named_and_be_the_same(tmp_path):
     assert "say where it is" in told(check(place, net()))
     assert check(place, net(), images=str(photographs)).verdict is RegressionVerdict.same
     Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(photographs / "0.png")
-    assert "holds other images" in told(check(place, net(), images=str(photographs)))
+    assert "has other images" in told(check(place, net(), images=str(photographs)))
 
 
 def test_a_packed_baseline_is_judged_by_metrics_and_says_what_it_lacks(folder, tmp_path):
@@ -421,7 +421,7 @@ def test_a_packed_baseline_is_judged_by_metrics_and_says_what_it_lacks(folder, t
     result = check(path, net())
     assert result.verdict is RegressionVerdict.same
     assert any("without maps and draws" in note for note in result.reports[0].notes)
-    gate.check(path, opened(net()), tools=TOOLS, measure_noise=True)
+    gate.check(path, opened(net()), run=TOOLS, measure_noise=True)
     assert (tmp_path / "set.check" / "noise.json").exists()
     assert "fingerprint" in found_by(check(path, perturbed(0)))
 
@@ -508,4 +508,4 @@ def test_the_command_has_three_exit_codes(tmp_path, monkeypatch):
 def test_a_choice_that_leaves_no_record_is_an_error_and_no_verdict(folder):
     """No model is looked at: the text says why, and nothing passes."""
     with pytest.raises(InputError, match="--where leaves no record of the baseline"):
-        gate.check(folder, where=["model=nothing"], tools=TOOLS)
+        gate.check(folder, where=["model=nothing"], run=TOOLS)

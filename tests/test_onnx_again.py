@@ -13,7 +13,7 @@ from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.bench import audit
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import compare
-from perimetry.bench.execution.rerun import RunOptions
+from perimetry.bench.execution.run_options import RunOptions
 from perimetry.bench.model_report.provenance import repeat
 from perimetry.bench.records.selection import stated_inputs
 from perimetry.bench.records.store import Store
@@ -69,7 +69,7 @@ def test_records_of_the_first_schema_give_the_statement_of_their_model(stored):
 
 
 def test_verify_repeats_it_bit_for_bit(stored):
-    found = reproduce(stored[0], tools=TOOLS)
+    found = reproduce(stored[0], run=TOOLS)
     assert [row.outcome for row in found.rows] == [Outcome.exact] * 2, found.text()
 
 
@@ -80,15 +80,15 @@ def test_verify_keeps_two_statements_about_one_file_apart(stored, tmp_path):
     other = {**STATED, "mean": 0}
     for record in audit(stored[1], SUITES_TAKEN, inputs=other, count=4, draws=20, device="cpu"):
         store.put(record)
-    found = reproduce(tmp_path / "both", tools=TOOLS)
+    found = reproduce(tmp_path / "both", run=TOOLS)
     assert found.variants == 2
     assert [row.outcome for row in found.rows] == [Outcome.exact] * 4, found.text()
 
 
 def test_check_and_compare_repeat_it(stored):
     folder, path, _ = stored
-    assert check(folder, path, tools=TOOLS).verdict is RegressionVerdict.same
-    (pair,) = compare(f"{folder}:{path}", path, tools=TOOLS).pairs[:1]
+    assert check(folder, path, run=TOOLS).verdict is RegressionVerdict.same
+    (pair,) = compare(f"{folder}:{path}", path, run=TOOLS).pairs[:1]
     for record in (*pair.first.records.values(), *pair.second.records.values()):
         assert record.inputs == STATED
 
@@ -133,7 +133,7 @@ def test_a_statement_is_lent_to_no_other_file(vendors, tmp_path):
     audited(first, BYTES, tmp_path / "set")
     beside = Path(second).with_suffix(".toml")
     beside.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in UNIT.items()))
-    found = compare(f"{tmp_path / 'set'}:{first}", second, tools=TOOLS)
+    found = compare(f"{tmp_path / 'set'}:{first}", second, run=TOOLS)
     beside.unlink()
     assert statements(found) == [BYTES, {}]
     assert not found.pairs[0].differing, found.text()
@@ -143,7 +143,7 @@ def test_a_statement_is_found_by_the_file_beside_stored_records_of_another(vendo
     """Both are stored, the second is audited with padding: each under its own statement."""
     for path, stated in zip(vendors, (BYTES, UNIT), strict=True):
         audited(path, stated, tmp_path / "set")
-    found = compare(f"{tmp_path / 'set'}:{vendors[0]}", f"{vendors[1]}+box", tools=TOOLS)
+    found = compare(f"{tmp_path / 'set'}:{vendors[0]}", f"{vendors[1]}+box", run=TOOLS)
     assert statements(found) == [BYTES, UNIT]
 
 
@@ -151,7 +151,7 @@ def test_a_statement_is_found_under_another_path_to_the_file(vendors, tmp_path, 
     """Stored by its whole path, named by its bare name."""
     audited(vendors[0], BYTES, tmp_path / "set")
     monkeypatch.chdir(Path(vendors[0]).parent)
-    found = compare(f"{tmp_path / 'set'}:{vendors[0]}", "bytes.onnx", tools=TOOLS)
+    found = compare(f"{tmp_path / 'set'}:{vendors[0]}", "bytes.onnx", run=TOOLS)
     assert statements(found) == [BYTES] * 2
 
 
@@ -159,7 +159,7 @@ def test_an_opened_model_is_lent_nothing(vendors, tmp_path):
     """It says itself what was stated when it was opened."""
     audited(vendors[0], BYTES, tmp_path / "set")
     beside = open_onnx(vendors[1], inputs=UNIT, device="cpu")
-    found = compare(f"{tmp_path / 'set'}:{vendors[0]}", beside, tools=TOOLS)
+    found = compare(f"{tmp_path / 'set'}:{vendors[0]}", beside, run=TOOLS)
     assert statements(found) == [BYTES, {}]
     records = found.pairs[0].second.records.values()
     assert all(stated_inputs(record) == UNIT for record in records)

@@ -20,8 +20,8 @@ from onnx_files import convnet, model, node, save, weights
 from perimetry.adapters.errors import ModelFileError, PerimetryError
 from perimetry.adapters.onnx.files.read import read_model
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.bench.execution.engines.base import Options
-from perimetry.bench.execution.plan import file_identity, make_jobs
+from perimetry.bench.execution.plan import AuditPlan, file_identity
+from perimetry.bench.execution.run_options import RunOptions
 from perimetry.bench.execution.runner import run_jobs
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.execution.toolkit import standard
@@ -345,16 +345,10 @@ def audited(tmp_path_factory):
     files = {name: save(proto, folder / f"{name}.onnx") for name, proto in bombs().items()}
     files["sound"] = save(convnet(size=8), folder / "sound.onnx")
     chosen = Settings(images="noise", count=4, draws=10)
-    jobs = make_jobs(
-        list(files.values()),
-        ["deadpixel", "structure"],
-        ["none"],
-        chosen,
-        device="cpu",
-        known=standard().suites,
-    )
+    suites, known = ["deadpixel", "structure"], standard().suites
+    jobs = AuditPlan(list(files.values()), suites, ["none"], chosen, "cpu", known).jobs()
     store = Store(folder / "records")
-    run_jobs(jobs, store, chosen, Options(batch=4, time_limit_s=10.0))
+    run_jobs(jobs, store, chosen, RunOptions(device="cpu", batch=4, time_limit_s=10.0))
     return files, store
 
 

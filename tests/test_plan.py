@@ -12,9 +12,9 @@ from PIL import Image
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.execution import plan as plan_module
 from perimetry.bench.execution.plan import (
+    AuditPlan,
     Choice,
     file_identity,
-    make_jobs,
     parse_fills,
     parse_shard,
     parse_suites,
@@ -25,15 +25,8 @@ SETTINGS = Settings(images="noise", count=4)
 
 
 def keys(reference="toy:a", fills=("none",), settings=SETTINGS, device="cpu", **options):
-    jobs = make_jobs(
-        [reference],
-        ["structure", "deadpixel"],
-        fills,
-        settings,
-        device=device,
-        known=toys.SUITES,
-        **options,
-    )
+    suites = ["structure", "deadpixel"]
+    jobs = AuditPlan([reference], suites, fills, settings, device, toys.SUITES, **options).jobs()
     return {c.suite: c.key for job in jobs for c in job.cells}
 
 
@@ -137,7 +130,7 @@ def test_suites_are_read_with_their_protocols():
 def test_unknown_names_offer_near_ones(suites, fills, text):
     """A misspelt suite, protocol or fill is answered with the right spelling."""
     with pytest.raises(UnknownNameError) as caught:
-        make_jobs(["toy:a"], suites, fills, SETTINGS, device="cpu", known=toys.SUITES)
+        AuditPlan(["toy:a"], suites, fills, SETTINGS, "cpu", toys.SUITES).jobs()
     assert str(caught.value) == text
 
 
@@ -151,7 +144,7 @@ def test_fidelity_joins_only_treated_variants_of_image_suites():
     """Fidelity comes with a treated variant when images are looked at, not for exact suites."""
 
     def made(suites, fills):
-        jobs = make_jobs(["toy:a"], suites, fills, SETTINGS, device="cpu", known=toys.SUITES)
+        jobs = AuditPlan(["toy:a"], suites, fills, SETTINGS, "cpu", toys.SUITES).jobs()
         return [(job.fill, cell.suite) for job in jobs for cell in job.cells]
 
     assert made(["structure"], ["none", "box"]) == [("none", "structure"), ("box", "structure")]

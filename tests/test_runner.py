@@ -18,8 +18,8 @@ import psutil
 import pytest
 import toys
 
-from perimetry.bench.execution.engines.base import Options
-from perimetry.bench.execution.plan import make_jobs
+from perimetry.bench.execution.plan import AuditPlan
+from perimetry.bench.execution.run_options import RunOptions
 from perimetry.bench.execution.runner import missing_jobs, run_jobs
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.output.files import StoreError
@@ -34,7 +34,7 @@ LIMIT_S = 4.0
 
 def jobs_of(names, fills=("none",), suites=("structure", "deadpixel:all"), settings=SETTINGS):
     references = [f"toy:{name}" for name in names]
-    return make_jobs(references, suites, fills, settings, device="cpu", known=toys.SUITES)
+    return AuditPlan(references, suites, fills, settings, "cpu", toys.SUITES).jobs()
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,7 @@ def faults(tmp_path_factory):
         jobs_of([*FAULTS, "last"]),
         store,
         SETTINGS,
-        Options(time_limit_s=LIMIT_S),
-        toolkit=toys.toolkit,
+        RunOptions(device="cpu", time_limit_s=LIMIT_S, toolkit=toys.toolkit),
         report=events.append,
     )
     return store, summary, events
@@ -152,7 +151,7 @@ def test_a_rerun_makes_only_what_failed(faults):
     assert sum(len(job.cells) for job in due) == summary.made["failed"]
     assert kept == held - summary.made["failed"]
     assert not run_jobs(
-        again, store, SETTINGS, Options(retry_failed=False), toolkit=toys.toolkit
+        again, store, SETTINGS, RunOptions(device="cpu", retry_failed=False, toolkit=toys.toolkit)
     ).made
 
 
@@ -161,7 +160,7 @@ def test_a_full_disk_ends_the_run_with_what_to_do(tmp_path):
     store = Store(tmp_path)
     jobs = jobs_of(["a", "full-disk", "last"])
     with pytest.raises(StoreError, match=r"no space left for .*; free some and give the same"):
-        run_jobs(jobs, store, SETTINGS, Options(), toolkit=toys.toolkit)
+        run_jobs(jobs, store, SETTINGS, RunOptions(device="cpu", toolkit=toys.toolkit))
     assert statuses(store, "a") == dict.fromkeys(EVERYTHING, "ok")
     assert statuses(store, "full-disk") == {"structure:expected": "ok"}
     assert statuses(store, "last") == {}
@@ -173,16 +172,17 @@ PARENT = """
 import sys, toys
 from pathlib import Path
 from perimetry.bench.execution.settings import Settings
-from perimetry.bench.execution.plan import make_jobs
-from perimetry.bench.execution.engines.base import Options
-from perimetry.bench.execution.runner import run
+from perimetry.bench.execution.plan import AuditPlan
+from perimetry.bench.execution.run_options import RunOptions
+from perimetry.bench.execution.runner import run_jobs
 from perimetry.bench.records.store import Store
 settings = Settings(images="noise", count=4)
-jobs = make_jobs(
+plan = AuditPlan(
     [f"toy:slow-{i}" for i in range(4)], ["structure", "deadpixel:all"], ["none", "box"],
-    settings, device="cpu", known=toys.SUITES,
+    settings, "cpu", toys.SUITES,
 )
-print(run(jobs, Store(sys.argv[1]), settings, Options(), toolkit=toys.toolkit).text())
+options = RunOptions(device="cpu", toolkit=toys.toolkit)
+print(run_jobs(plan.jobs(), Store(sys.argv[1]), settings, options).text())
 """
 
 

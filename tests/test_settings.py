@@ -1,10 +1,12 @@
 """Settings of suites: from text to fields, and what is said about those that cannot be."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 
 from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.bench.execution.rerun import RerunFields, RerunOptions
+from perimetry.bench.execution.settings import Settings, SettingsFields
 from perimetry.suites.erf.suite import Erf
 from perimetry.suites.registry import SUITES
 from perimetry.suites.settings import configure, parse_options, settings_of
@@ -66,3 +68,12 @@ def test_unknown_names_are_met_with_near_ones(text, message):
 def test_a_value_that_cannot_be_used_is_told_with_what_can(text, message):
     with pytest.raises(InputError, match=message):
         configure(SUITES, parse_options([text]))
+
+
+@pytest.mark.parametrize(
+    ("options", "keywords"), [(Settings, SettingsFields), (RerunOptions, RerunFields)]
+)
+def test_keyword_arguments_are_the_fields_of_the_options(options, keywords):
+    """`audit`, `compare`, `check` and `reproduce` type their keywords as the dataclass has them."""
+    typed = {name: hint.__forward_arg__ for name, hint in keywords.__annotations__.items()}
+    assert typed == {field.name: field.type for field in fields(options)}

@@ -57,7 +57,7 @@ def outcomes(found):
 
 def test_a_set_made_here_reproduces_bit_for_bit(folder):
     """Every row of both variants: metrics, intervals, draws and maps are equal."""
-    found = reproduce(folder, tools=tools())
+    found = reproduce(folder, run=tools())
     assert (found.variants, found.of, len(found.rows)) == (2, 2, 7)
     assert set(outcomes(found).values()) == {Outcome.exact}, found.text()
     assert found.exit_code == 0
@@ -65,7 +65,7 @@ def test_a_set_made_here_reproduces_bit_for_bit(folder):
 
 def test_another_batch_size_reproduces_within_tolerance_at_least(folder):
     """Float noise is told apart from equality and from difference."""
-    found = reproduce(folder, tools=tools(batch=3))
+    found = reproduce(folder, run=tools(batch=3))
     assert found.exit_code == 0
     assert set(outcomes(found).values()) <= {Outcome.exact, Outcome.close}
 
@@ -79,7 +79,7 @@ def test_a_number_that_was_changed_in_the_set_does_not_reproduce(tmp_path):
         content["metrics"]["weakest"] = {**held, "value": held["value"] + 0.1}
 
     rewritten(place, "structure", better)
-    found = reproduce(place, tools=tools())
+    found = reproduce(place, run=tools())
     assert found.exit_code == 1
     wrong = [row for row in found.rows if row.outcome is Outcome.differs]
     assert [row.label for row in wrong] == [f"{NAME} (none) structure:expected"]
@@ -88,7 +88,7 @@ def test_a_number_that_was_changed_in_the_set_does_not_reproduce(tmp_path):
 
 def test_other_weights_do_not_reproduce(folder):
     """A set published for one state of a network is not that of another."""
-    found = reproduce(folder, tools=tools(perturbed(0, 0.3)))
+    found = reproduce(folder, run=tools(perturbed(0, 0.3)))
     assert found.exit_code == 1
     assert outcomes(found)[f"{NAME} (none) deadpixel:energy"] is Outcome.differs
     assert outcomes(found)[f"{NAME} (none) structure:expected"] is Outcome.exact
@@ -104,7 +104,7 @@ def test_a_record_of_other_libraries_says_which(tmp_path):
         content["metrics"]["relL1"]["value"] *= 1 + 1e-7
 
     rewritten(place, "deadpixel", older)
-    (row,) = reproduce(place, tools=tools()).rows
+    (row,) = reproduce(place, run=tools()).rows
     assert row.outcome is Outcome.close
     assert "torch 1.0 there" in row.why
     assert "moved most: relL1" in row.why
@@ -113,7 +113,7 @@ def test_a_record_of_other_libraries_says_which(tmp_path):
 def test_a_sample_is_seeded_and_of_variants(folder):
     """One of two variants; the same seed takes the same, and some seed takes the other."""
     taken = [
-        reproduce(folder, sample=1, seed=seed, tools=tools()).rows[0].label
+        reproduce(folder, sample=1, seed=seed, run=tools()).rows[0].label
         for seed in (0, 0, 1, 2, 3)
     ]
     assert taken[0] == taken[1]
@@ -127,11 +127,11 @@ def test_models_are_chosen_by_a_pattern_of_references(tmp_path):
     (own,) = store.records()
     source = own.model.model_copy(update={"reference": "elsewhere.onnx"})
     store.put(own.model_copy(update={"model": source, "key": "e" * 64}))
-    found = reproduce(place, where=[f"model={NAME[:2]}*"], tools=tools())
+    found = reproduce(place, where=[f"model={NAME[:2]}*"], run=tools())
     assert (found.variants, found.of, found.exit_code) == (1, 1, 0)
-    assert reproduce(place, where=["model=*.onnx"], tools=tools()).exit_code == 2
+    assert reproduce(place, where=["model=*.onnx"], run=tools()).exit_code == 2
     with pytest.raises(InputError, match="--where leaves no record"):
-        reproduce(place, where=["model=other"], tools=tools())
+        reproduce(place, where=["model=other"], run=tools())
 
 
 def test_what_cannot_be_opened_could_not_be_measured(tmp_path):
@@ -142,7 +142,7 @@ def test_what_cannot_be_opened_could_not_be_measured(tmp_path):
         content["model"]["reference"] = "elsewhere.onnx"
 
     rewritten(place, "structure", renamed)
-    found = reproduce(place, tools=tools())
+    found = reproduce(place, run=tools())
     assert found.exit_code == 2
     assert "unknown model" in found.text()
 
@@ -152,7 +152,7 @@ def test_an_unreadable_record_is_told_and_is_no_success(tmp_path):
     place = baseline(tmp_path / "set", suites=("structure", "deadpixel"))
     store = Store(place)
     store.path(store.records()[0]).write_text("{")
-    found = reproduce(place, tools=tools())
+    found = reproduce(place, run=tools())
     assert (len(found.rows), len(found.problems), found.exit_code) == (1, 1, 1)
     with pytest.raises(InputError, match="holds no records"):
         reproduce(tmp_path / "none")
@@ -162,7 +162,7 @@ def test_a_packed_set_is_verified_by_its_metrics(folder, tmp_path):
     """A `.jsonl` in git has no arrays; its metrics and intervals must still come out."""
     path = tmp_path / "set.jsonl"
     pack_records(Store(folder), path)
-    assert set(outcomes(reproduce(path, tools=tools())).values()) == {Outcome.exact}
+    assert set(outcomes(reproduce(path, run=tools())).values()) == {Outcome.exact}
 
 
 def test_the_command_verifies_a_run(tmp_path):

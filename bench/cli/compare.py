@@ -12,7 +12,7 @@ from .options import report_errors, warn_unreadable, width
 
 if TYPE_CHECKING:
     from ..comparison.compare import Comparison
-    from ..execution.rerun import RunOptions
+    from ..execution.run_options import RunOptions
     from ..regression.tolerances import Tolerances
 
 
@@ -117,7 +117,7 @@ def compare(
             fit_images=fit_images,
             force=force,
             stages=stages,
-            tools=tools(device, batch, time_limit),
+            run=tools(device, batch, time_limit),
         )
         warn_unreadable(found.problems)
         typer.echo(_shown(found, form, every=every), nl=False)
@@ -167,7 +167,7 @@ def check(
             where=where or (),
             images=images,
             fit_images=fit_images,
-            tools=tools(device, batch, time_limit),
+            run=tools(device, batch, time_limit),
             measure_noise=measure_noise,
         )
         warn_unreadable(found.problems)
@@ -206,7 +206,7 @@ def verify(
             images=images,
             fit_images=fit_images,
             tolerances=_bounds(tolerances),
-            tools=tools(device, batch, time_limit),
+            run=tools(device, batch, time_limit),
         )
         typer.echo(found.text(width()), nl=False)
     raise typer.Exit(found.exit_code)
@@ -221,12 +221,9 @@ def _bounds(path: Path | None) -> Tolerances:
 
 def tools(device: str, batch: int | None, limit_s: float) -> RunOptions:
     """Worker processes on the device asked for."""
-    from ..execution.rerun import RunOptions
-    from ..execution.toolkit import standard
+    from ..execution.run_options import RunOptions
 
-    return RunOptions(
-        device, batch, limit_s or None, isolated=True, progress=True, toolkit=standard
-    )
+    return RunOptions(device, batch, time_limit_s=limit_s or None, isolated=True, progress=True)
 
 
 def _shown(found: Comparison, form: Form, *, every: bool) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..execution.devices import BATCH, BENCH_IMAGES
+from ..execution.run_options import BATCH, BENCH_IMAGES
 from .options import Device, report_errors, width
 
 app = typer.Typer()
@@ -61,8 +61,8 @@ def bench_(
     ] = None,
 ) -> None:
     """Measure time and memory of the suites on this machine, and compare with its roofline."""
-    from ..execution.devices import default_batch, devices
     from ..execution.plan import parse_suites
+    from ..execution.run_options import default_batch, devices
     from ..speed import report
 
     models, suites, images = report.QUICK if quick else (report.MODELS, report.SUITES, None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...adapters.errors import InputError
-from ..execution.devices import BATCH
+from ..execution.run_options import BATCH
 from ..execution.settings import FIT_DEFAULT
 from .options import (
     FAILED,
@@ -30,7 +30,7 @@ from .view import Format, show_board
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..execution.engines.base import Options
+    from ..execution.run_options import RunOptions
     from ..execution.sweep import Sweep
 
 
@@ -159,8 +159,6 @@ def run(
     from ..execution.sweep import Sweep
 
     with report_errors():
-        from ..execution.devices import devices
-
         settings = Settings(
             images=images,
             count=count,
@@ -176,7 +174,7 @@ def run(
         )
         read_declaration(settings.inputs)  # a slip must not cost every file its records
         options = replace(
-            _options(devices(device), batch, time_limit, retry_failed=not keep_failed),
+            _options(device, batch, time_limit, retry_failed=not keep_failed),
             workers=workers,
             memory_limit_mib=memory_limit * 1024 if memory_limit else None,
             retries=retries,
@@ -208,13 +206,12 @@ def demo(
 ) -> None:
     """Audit nine real architectures from their initial state; needs no network and no data."""
     from .. import demo as one
-    from ..execution.devices import devices
     from ..execution.sweep import Sweep
     from ..records.store import Store
 
     with report_errors():
         references = one.references(out, seed=seed)
-        options = _options(devices(device), None, one.TIME_LIMIT_S, retry_failed=True)
+        options = _options(device, None, one.TIME_LIMIT_S, retry_failed=True)
         sweep = Sweep(references, one.SUITES, one.FILLS, one.settings(seed), options, out)
         failed = _carry_out(sweep)
         typer.echo(f"Written: {', '.join(map(str, one.publish(Store(out))))}")
@@ -282,15 +279,12 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return parse_size(text)
 
 
-def _options(
-    found: tuple[str, ...], batch: int | None, limit_s: float, *, retry_failed: bool
-) -> Options:
-    from ..execution.devices import default_batch
-    from ..execution.engines.base import Options
+def _options(device: str, batch: int | None, limit_s: float, *, retry_failed: bool) -> RunOptions:
+    from ..execution.run_options import RunOptions
 
-    return Options(
-        found,
-        batch or default_batch(found[0]),
+    return RunOptions(
+        device,
+        batch,
         time_limit_s=limit_s or None,
         retry_failed=retry_failed,
     )

@@ -14,11 +14,11 @@ architecture the first stage at which their features part is told (see `fingerpr
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ...adapters.errors import InputError, PerimetryError
 from ..execution.plan import parse_fills
-from ..execution.rerun import Folders, RunOptions, RunSpec, rerun, run_spec_of
+from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
 from ..statistics.significance import evidence, holm
 from .compatibility import unlike
 from .fingerprint import CELL, NAME, WithFingerprint, stage_differences
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ...suites.base import Suite
+    from ..execution.rerun import RerunFields
     from ..execution.settings import Settings
     from ..records.record import Record
 
@@ -59,36 +60,33 @@ def compare(
     *sides: Any,
     suites: Sequence[str] | None = None,
     settings: Settings | None = None,
-    where: Sequence[str] = (),
-    images: str | None = None,
-    fit_images: str | None = None,
     force: bool = False,
     stages: bool = True,
-    tools: RunOptions | None = None,
     known: Mapping[str, Suite] | None = None,
+    **options: Unpack[RerunFields],
 ) -> Comparison:
-    """Compare every one of `sides` with the first; see the module's text.
+    """Compare each of `sides` with the first one.
 
-    A side is what `comparison_sources` says: `DIR`, `DIR:MODEL`, a model reference (audited now),
-    the records of one model variant, a module, an opened model. `suites` and `settings` are for
-    what is audited; where something stored stands beside it, its settings are used. `stages` opens
-    stored models again to see where twins part. Raises `UnlikeRecordsError` unless `force`d, and
-    other subclasses of `PerimetryError`.
+    A side is what `comparison.sources` describes: `DIR`, `DIR:MODEL`, a model reference (audited
+    now), the records of one model variant, a module, an opened model. `suites` and `settings` are
+    for models that are audited now; beside stored records the settings of those are used. `stages`
+    opens stored models again to find the first stage at which features differ. `known` are the
+    suites whose metrics are described, by default those of this package; `options` are the fields
+    of `execution.rerun.RerunOptions`. Raises `UnlikeRecordsError` unless `force` is set, and other
+    subclasses of `PerimetryError`.
 
     >>> compare("timm:test_resnet@init", "timm:test_resnet@init+box").text()  # doctest: +SKIP
     """
-    tools = tools or RunOptions()
+    rerun_options = RerunOptions(**options)
     chosen = tuple(suites) if suites else None
-    folders = Folders(images, fit_images)
-    wanted = MissingAudit(settings, chosen, tuple(where), folders, stages, tools)
-    groups, problems = open_sides(sides, wanted)
+    groups, problems = open_sides(sides, MissingAudit(settings, chosen, stages, rerun_options))
     if known is None:
-        known = tools.toolkit().suites
+        known = rerun_options.run.toolkit().suites
     pairs = [_pair(group[0], other, known, force=force) for group in groups for other in group[1:]]
     if not pairs:
         raise InputError(ONE_MODEL)
     if stages:
-        pairs = _with_stages(pairs, tools, folders)
+        pairs = _with_stages(pairs, rerun_options)
     columns = {
         f"{_prefix(s, p, known)}.{known[s].headline}" for s, p in _cells(pairs) if s in known
     }
@@ -194,38 +192,38 @@ def _adjust(row: ComparisonRow, adjusted: Iterator[float]) -> ComparisonRow:
     return replace(row, evidence=replace(row.evidence, adjusted=next(adjusted)))
 
 
-def _with_stages(pairs: Sequence[Pair], tools: RunOptions, folders: Folders) -> list[Pair]:
-    """Open every model once and say where pairs part."""
-    held: dict[int, Record | str] = {}
+def _with_stages(pairs: Sequence[Pair], options: RerunOptions) -> list[Pair]:
+    """Open every model once, and add the stage differences of each pair."""
+    fingerprints: dict[int, Record | str] = {}
 
-    def look(side: Side) -> Record | str:
-        if id(side) not in held:
-            held[id(side)] = _fingerprint(side, tools, folders)
-        return held[id(side)]
+    def fingerprint_of(side: Side) -> Record | str:
+        if id(side) not in fingerprints:
+            fingerprints[id(side)] = _fingerprint(side, options)
+        return fingerprints[id(side)]
 
     found = []
     for pair in pairs:
-        one, other = look(pair.first), look(pair.second)
-        told = next((t for t in (one, other) if isinstance(t, str)), None)
-        if told is None and not isinstance(one, str) and not isinstance(other, str):
+        one, other = fingerprint_of(pair.first), fingerprint_of(pair.second)
+        if isinstance(one, str) or isinstance(other, str):
+            why = one if isinstance(one, str) else str(other)
+            found.append(replace(pair, stages=why))
+        else:
             stages = stage_differences(one, other)
             found.append(replace(pair, stages=stages if isinstance(stages, str) else tuple(stages)))
-        else:
-            found.append(replace(pair, stages=told or ""))
     return found
 
 
-def _fingerprint(side: Side, tools: RunOptions, folders: Folders) -> Record | str:
-    """The fingerprint of a side, or why it has none; a changed model is not taken for the old."""
-    held = side.records.get(CELL)
-    if held is not None and held.status == "ok":
-        return held
+def _fingerprint(side: Side, options: RerunOptions) -> Record | str:
+    """The fingerprint of a side, or why it has none, such as weights that have changed since."""
+    stored_print = side.records.get(CELL)
+    if stored_print is not None and stored_print.status == "ok":
+        return stored_print
     records = list(side.records.values())
     try:
-        order = run_spec_of(records, folders)
-        order = RunSpec(replace(order.settings, options={}), (NAME,))
-        tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
-        made = rerun(side.thing, order, parse_fills([side.fill]), tools, name=side.reference)
+        spec = run_spec_of(records, options)
+        spec = RunSpec(replace(spec.settings, options={}), (NAME,))
+        run = replace(options.run, toolkit=WithFingerprint(options.run.toolkit))
+        made = rerun(side.thing, spec, parse_fills([side.fill]), run, name=side.reference)
     except PerimetryError as error:
         return f"{side.name}: {error}"
     record = next(r for r in made if r.suite == NAME)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.errors import InputError, PerimetryError, UnknownNameError
 from ...adapters.treatment import FILLS
 from ..execution.plan import DEFAULT_SUITES
-from ..execution.rerun import Folders, RunOptions, RunSpec, rerun, run_spec_of
+from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
 from ..execution.settings import Settings
 from ..records.archive import is_packed
 from ..records.selection import (
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ...adapters.treatment import Fill
+    from ..execution.run_options import RunOptions
     from ..records.record import Record
 
 
@@ -73,18 +74,15 @@ class Side:
 
 @dataclass(frozen=True)
 class MissingAudit:
-    """How a model that is not stored is to be audited; None takes stored settings, or defaults.
+    """How to audit a model that is not stored; None stands for stored settings, or the defaults.
 
-    `folders` are where the images lie that stored records were made on; `where`
-    chooses among stored records; with `stages` fingerprints are taken too.
+    With `stages`, fingerprints are measured too.
     """
 
     settings: Settings | None = None
     suites: tuple[str, ...] | None = None
-    where: tuple[str, ...] = ()
-    folders: Folders = field(default_factory=Folders)
     stages: bool = False
-    tools: RunOptions = field(default_factory=RunOptions)
+    options: RerunOptions = field(default_factory=RerunOptions)
 
 
 @dataclass(frozen=True)
@@ -132,13 +130,13 @@ def open_sides(things: Sequence[Any], wanted: MissingAudit) -> tuple[list[list[S
     given = [_read(thing) for thing in things]
     if len(given) == 1 and not _is_folder(given[0]):
         raise InputError(ONE_MODEL)  # before it is measured for nothing
-    shelf = RecordCache(wanted.where)
+    cache = RecordCache(wanted.options.where)
     folders = [g for g in given if isinstance(g, _Given) and _is_folder(g)]
     if len(folders) == len(given) > 1:
-        groups = _runs(folders, shelf)
+        groups = _runs(folders, cache)
     else:
-        groups = [_distinct(_models(given, shelf, wanted))]
-    return groups, shelf.problems
+        groups = [_distinct(_models(given, cache, wanted))]
+    return groups, cache.problems
 
 
 def _is_folder(thing: Side | _Given) -> bool:
@@ -147,27 +145,27 @@ def _is_folder(thing: Side | _Given) -> bool:
 
 
 class RecordCache:
-    """Folders that were read, each once."""
+    """The records of folders, each of which is read once."""
 
     def __init__(self, where: Sequence[str]) -> None:
         self.problems: list[str] = []
         self._where = where
-        self._held: dict[Path, list[Record]] = {}
+        self._read: dict[Path, list[Record]] = {}
 
     def records(self, folder: Path) -> list[Record]:
-        """The records of `folder` that `where` leaves."""
-        if folder not in self._held:
+        """The records of `folder` that match `where`."""
+        if folder not in self._read:
             records, problems = read_folder(folder)
             self.problems += problems
             kept = choose(records, self._where)
             if not kept:
-                raise InputError(f"--where leaves no record of {str(folder)!r}")
-            self._held[folder] = kept
-        return self._held[folder]
+                raise InputError(f"no record in {str(folder)!r} matches --where")
+            self._read[folder] = kept
+        return self._read[folder]
 
-    def held(self) -> list[Record]:
-        """All records that were read so far."""
-        return [record for records in self._held.values() for record in records]
+    def cached(self) -> list[Record]:
+        """All records that have been read so far."""
+        return [record for records in self._read.values() for record in records]
 
     def references(self, folder: Path) -> list[str]:
         """The models of `folder`."""
@@ -217,11 +215,11 @@ def _holds_records(text: str) -> bool:
     return Path(text).is_dir() or (is_packed(text) and Path(text).is_file())
 
 
-def _runs(given: Sequence[_Given], shelf: RecordCache) -> list[list[Side]]:
+def _runs(given: Sequence[_Given], cache: RecordCache) -> list[list[Side]]:
     """One group for each variant that all folders hold."""
     folders = [g.folder for g in given if g.folder is not None]
     variants = [
-        {(r.model.reference, r.fill) for r in shelf.records(folder) if one.fill in (None, r.fill)}
+        {(r.model.reference, r.fill) for r in cache.records(folder) if one.fill in (None, r.fill)}
         for folder, one in zip(folders, given, strict=True)
     ]
     shared = set.intersection(*variants)
@@ -230,47 +228,47 @@ def _runs(given: Sequence[_Given], shelf: RecordCache) -> list[list[Side]]:
         raise InputError(f"the folders share no model variant ({held}); name models, as DIR:MODEL")
     groups = []
     for reference, fill in sorted(shared):
-        own = [shelf.side(folder, reference, fill) for folder in folders]
+        own = [cache.side(folder, reference, fill) for folder in folders]
         groups.append(
             [replace(s, name=f"{s.name} in {f}") for s, f in zip(own, folders, strict=True)]
         )
     return groups
 
 
-def _models(given: Sequence[Side | _Given], shelf: RecordCache, wanted: MissingAudit) -> list[Side]:
+def _models(given: Sequence[Side | _Given], cache: RecordCache, wanted: MissingAudit) -> list[Side]:
     """One group: stored models as they are, the others audited under the settings of those."""
     library = _library(given)
     rest = given[1:] if library is not None else given
     sides: list[Side | _Given] = []
     for one in rest:
-        sides += [one] if isinstance(one, Side) else _stored(one, shelf, library)
+        sides += [one] if isinstance(one, Side) else _stored(one, cache, library)
     pattern = [side for side in sides if isinstance(side, Side)]
     if library is not None and not pattern:
-        pattern = [shelf.side(library, shelf.references(library)[0], None)]
+        pattern = [cache.side(library, cache.references(library)[0], None)]
     if all(isinstance(side, Side) for side in sides):
         return [side for side in sides if isinstance(side, Side)]
-    order, tools = _order(pattern, wanted), wanted.tools
+    spec, run = _run_spec(pattern, wanted), wanted.options.run
     if wanted.stages:
-        order = RunSpec(order.settings, (*(s for s in order.suites if s != PRINT), PRINT))
-        tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
-    held = [*(r for side in pattern for r in side.records.values()), *shelf.held()]
+        spec = RunSpec(spec.settings, (*(s for s in spec.suites if s != PRINT), PRINT))
+        run = replace(run, toolkit=WithFingerprint(run.toolkit))
+    stored = [*(r for side in pattern for r in side.records.values()), *cache.cached()]
     return [
-        one if isinstance(one, Side) else _audited(one, _of_file(one, order, held), tools)
+        one if isinstance(one, Side) else _audited(one, _of_file(one, spec, stored), run)
         for one in sides
     ]
 
 
-def _of_file(one: _Given, order: RunSpec, held: Sequence[Record]) -> RunSpec:
-    """`order` with what stored records state of this very file's input, and of no other's.
+def _of_file(one: _Given, spec: RunSpec, stored: Sequence[Record]) -> RunSpec:
+    """`spec` with the input declarations that `stored` has for this very file, and for no other.
 
-    Where nothing is stored, statements are those that were asked for.
+    Without stored records, `spec` itself with the declarations of the command.
     """
-    if not held:
-        return order
-    own = [r for r in held if one.model and same_file(r.model.reference, one.model)]
+    if not stored:
+        return spec
+    own = [r for r in stored if one.model and same_file(r.model.reference, one.model)]
     last = max(own, key=lambda r: (r.status != "failed", r.created), default=None)
-    stated = stated_inputs(last) if last is not None else {}
-    return replace(order, settings=replace(order.settings, inputs=stated))
+    declared = stated_inputs(last) if last is not None else {}
+    return replace(spec, settings=replace(spec.settings, inputs=declared))
 
 
 def _library(given: Sequence[Side | _Given]) -> Path | None:
@@ -279,35 +277,35 @@ def _library(given: Sequence[Side | _Given]) -> Path | None:
     return first.folder if isinstance(first, _Given) and first.model is None else None
 
 
-def _stored(one: _Given, shelf: RecordCache, library: Path | None) -> Sequence[Side | _Given]:
+def _stored(one: _Given, cache: RecordCache, library: Path | None) -> Sequence[Side | _Given]:
     """The stored sides that an argument names, or itself when it is to be audited."""
     if one.folder is not None and one.model is None:
-        return [shelf.side(one.folder, r, one.fill) for r in shelf.references(one.folder)]
+        return [cache.side(one.folder, r, one.fill) for r in cache.references(one.folder)]
     folder = one.folder or library
     if folder is None or one.model is None:
         return [one]
     try:
-        reference = find_reference(one.model, shelf.references(folder))
+        reference = find_reference(one.model, cache.references(folder))
     except UnknownNameError:
         if one.folder is not None:
             raise
         return [one]
-    return [shelf.side(folder, reference, one.fill)]
+    return [cache.side(folder, reference, one.fill)]
 
 
-def _order(pattern: Sequence[Side], wanted: MissingAudit) -> RunSpec:
+def _run_spec(pattern: Sequence[Side], wanted: MissingAudit) -> RunSpec:
     """The settings of stored sides, else those that were asked for, else the defaults."""
     records = [record for side in pattern[:1] for record in side.records.values()]
     if records:
-        order = run_spec_of(records, wanted.folders)
-        return RunSpec(order.settings, wanted.suites or order.suites)
+        spec = run_spec_of(records, wanted.options)
+        return RunSpec(spec.settings, wanted.suites or spec.suites)
     return RunSpec(wanted.settings or Settings(), wanted.suites or DEFAULT_SUITES)
 
 
-def _audited(one: _Given, order: RunSpec, tools: RunOptions) -> Side:
+def _audited(one: _Given, spec: RunSpec, run: RunOptions) -> Side:
     """Audit a model now. Raises `NotMeasuredError` when nothing of it could be measured."""
     thing: Any = one.model if one.thing is None else one.thing
-    records = rerun(thing, order, [one.fill or DEFAULT_FILL], tools)
+    records = rerun(thing, spec, [one.fill or DEFAULT_FILL], run)
     if not any(record.status == "ok" for record in records):
         why = next((r.error.message for r in records if r.error), records[0].reason)
         name = records[0].model.reference

@@ -1,27 +1,27 @@
-"""`audit`: one model in this process."""
+"""`audit`: measure one model in this process."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from ..records.hashing import model_identity, module_identity
-from .black_box import black_box_suites, without_gradients
-from .devices import default_batch
-from .plan import DEFAULT_SUITES, make_jobs
-from .settings import FIT_DEFAULT, Settings
+from .black_box import measure_with_stand_ins
+from .plan import DEFAULT_SUITES, AuditPlan
+from .run_options import RunOptions
+from .settings import Settings, SettingsFields
 from .toolkit import standard
 from .workbench import Workbench
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from torch import nn
 
-    from ...adapters.model import Model, Precision
+    from ...adapters.model import Model
     from ...adapters.treatment import Fill
     from ..records.record import Record
+    from .plan import Job
     from .toolkit import Toolkit
 
 
@@ -30,77 +30,56 @@ def audit(
     suites: Sequence[str] = DEFAULT_SUITES,
     kernel_padding: Sequence[Fill] = ("none",),
     *,
-    images: str = "dead-leaves",
-    count: int = 16,
-    seed: int = 0,
     device: str = "auto",
     batch: int | None = None,
-    target: str | None = None,
-    size: tuple[int, int] | None = None,
-    draws: int = 200,
-    members: int | None = None,
-    precision: Precision = "float32",
-    recalibrate: bool = False,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-    inputs: Mapping[str, Any] | None = None,
-    fit_images: str = FIT_DEFAULT,
     name: str | None = None,
     toolkit: Toolkit | None = None,
+    **settings: Unpack[SettingsFields],
 ) -> list[Record]:
-    """Audit one model in this process: a record for each kernel padding, suite and protocol.
+    """Measure one model in this process: a record per kernel padding, suite and protocol.
 
-    `reference` is what `adapters.load.load` takes; `name` is what a module is called in records.
-    `suites` are named as on the command line (`erf`, `erf:kim2023`, `erf:all`). `images`, `count`,
-    `seed`, `draws`, `target`, `size`, `members`, `precision`, `recalibrate`, `options` (such as
-    `{"erf": {"unit": (0, 0)}}`), `inputs` (of an ONNX file, such as
-    `{"range": "0..255", "output": "scores"}`) are those of `plan.Settings`, and so is `fit_images`,
-    a folder of unlabelled images for the kernel padding `fit`.
-    A model whose gradients cannot be trusted gets records of the suites of `opaque.STAND_INS` too.
+    `reference` is what `adapters.load.load` takes; `name` is the name of a module in its records.
+    `suites` are named as on the command line (`erf`, `erf:kim2023`, `erf:all`). `settings` are the
+    fields of `execution.settings.Settings`, such as `images`, `count`, `seed`, `target`, `size`,
+    `options` and `inputs`.
+    A model without reliable gradients is also measured by the suites of `black_box.STAND_INS`.
     A measurement that fails gives a failed record; only wrong names and settings raise, as
     subclasses of `PerimetryError`.
 
     >>> records = audit("timm:test_resnet@init", ("structure",))  # doctest: +SKIP
     >>> records[0].metrics["weakest"].value  # doctest: +SKIP
     """
+    tools = toolkit or standard()
+    run = RunOptions(device=device, batch=batch, toolkit=lambda: tools)
+    return measure_here(reference, suites, kernel_padding, Settings(**settings), run, name=name)
+
+
+def measure_here(
+    reference: str | Path | nn.Module | Model,
+    suites: Sequence[str],
+    fills: Sequence[str],
+    settings: Settings,
+    run: RunOptions,
+    *,
+    name: str | None = None,
+) -> list[Record]:
+    """Measure one model in this process, as `audit` does."""
     from ...adapters.device import pick_device
 
-    toolkit = toolkit or standard()
-    settings = Settings(
-        images=images,
-        count=count,
-        seed=seed,
-        draws=draws,
-        target=target,
-        size=size,
-        members=members,
-        precision=precision,
-        recalibrate=recalibrate,
-        options=options or {},
-        inputs=inputs or {},
-        fit_images=fit_images,
-    )
-    place = pick_device(device)
+    place, toolkit = pick_device(run.device), run.toolkit()
     text, objects, identities = _named(reference, name)
-    plan = partial(
-        make_jobs,
-        [text],
-        fills=kernel_padding,
-        settings=settings,
-        device=place.type,
-        known=toolkit.suites,
-        identities=identities,
+    plan = AuditPlan([text], suites, fills, settings, place.type, toolkit.suites, identities)
+    bench = Workbench(
+        toolkit, settings, device=str(place), batch=run.batch_on(place.type), objects=objects
     )
-    batch = batch or default_batch(place.type)
-    bench = Workbench(toolkit, settings, device=str(place), batch=batch, objects=objects)
-    records: list[Record] = []
-    jobs = plan(suites)
-    for job in jobs:
-        bench.measure(job, records.append)
-    others = black_box_suites(jobs, toolkit.suites) if without_gradients(records) else []
-    held = {record.key for record in records}
-    for job in plan(others) if others else ():
-        bench.measure(job.without(held), records.append)
-    return records
+
+    def measure(jobs: Sequence[Job]) -> list[Record]:
+        records: list[Record] = []
+        for job in jobs:
+            bench.measure(job, records.append)
+        return records
+
+    return measure_with_stand_ins(plan, measure)
 
 
 def _named(

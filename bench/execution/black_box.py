@@ -1,31 +1,51 @@
-"""What a run does besides for files that do not tell everything.
+"""Models without reliable gradients are measured by forward passes alone, in a second round.
 
-A model whose gradients cannot be trusted is measured by forward passes alone, in a second round
-over the suites of `STAND_INS`; and whoever gave a file whose input had to be guessed is told so.
-The second round is planned from the records of the first, so that a run which is killed in between
-and given again makes it all the same.
+The second round measures the suites of `STAND_INS`. It is planned from the records of the first
+round, so a run that was interrupted between the two resumes correctly.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import NO_GRADIENTS
 from ..output.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from ..records.record import Record
-    from .plan import Job
+    from .plan import AuditPlan, Job
 
 
 STAND_INS = ("perturbation", "erf:blocks")
-"""What forward passes alone tell of phases and of the receptive field."""
+"""Suites that measure phases and the receptive field by forward passes alone."""
+
+
+def measure_with_stand_ins(
+    plan: AuditPlan,
+    measure: Callable[[Sequence[Job]], list[Record]],
+    announce: Callable[[Sequence[Record]], None] = lambda _records: None,
+) -> list[Record]:
+    """Measure the jobs of `plan`, then the stand-in suites for models without gradients.
+
+    `measure` returns the records of the jobs it is given; `announce` is called with the records
+    of the first round before a second one begins.
+    """
+    jobs = plan.jobs()
+    records = measure(jobs)
+    references, suites = without_gradients(records), black_box_suites(jobs, plan.known)
+    if not references or not suites:
+        return records
+    announce(records)
+    done = {cell.key for job in jobs for cell in job.cells}
+    second = replace(plan, references=references, suites=suites).jobs()
+    return records + measure([rest for job in second if (rest := job.without(done)).cells])
 
 
 def without_gradients(records: Iterable[Record]) -> list[str]:
-    """References of models some of whose records were skipped for want of gradients, each once."""
+    """References of models with records that were skipped because there are no gradients."""
     return list(_reasons(records))
 
 
@@ -39,15 +59,15 @@ def _reasons(records: Iterable[Record]) -> dict[str, str]:
 
 
 def black_box_suites(jobs: Sequence[Job], known: Collection[str]) -> list[str]:
-    """Those of `STAND_INS` whose suite is among `known` and that `jobs` do not hold yet."""
-    held = {name for j in jobs for c in j.cells for name in (c.suite, f"{c.suite}:{c.protocol}")}
-    return [n for n in STAND_INS if n.partition(":")[0] in known and n not in held]
+    """The suites of `STAND_INS` that are among `known` and not in `jobs` yet."""
+    planned = {name for j in jobs for c in j.cells for name in (c.suite, f"{c.suite}:{c.protocol}")}
+    return [n for n in STAND_INS if n.partition(":")[0] in known and n not in planned]
 
 
 def forecast_black_box(
     records: Sequence[Record], count: int, settings: Mapping[str, Any]
 ) -> list[str]:
-    """What forward passes alone will cost each model without gradients, before they are made.
+    """Sentences that say how many forward passes each model without gradients will take.
 
     `count` is the number of images, `settings` are those of suites by suite and field.
     """
@@ -66,21 +86,22 @@ def forecast_black_box(
         blocks = len(block_places(*size, field.block or default_block(*size)))
         cost = comb.passes(count) + block_passes(blocks, min(count, field.block_images))
         found.append(
-            f"{clean(name)}: {clean(reason)}; now measured by forward passes alone, about "
-            f"{cost} a kernel padding; twice as many if the network rounds"
+            f"{clean(name)}: {clean(reason)}; measuring by forward passes alone, about {cost} "
+            "passes per kernel padding; twice as many if the network rounds its activations"
         )
     return found
 
 
 def remarks(records: Sequence[Record]) -> list[str]:
-    """What to tell about files: what was guessed of their input, and why forward passes only."""
+    """Sentences about model files: what was guessed of their input, and why only forward passes."""
     found: dict[str, None] = {}
     for record in records:
         name, guessed = clean(record.model.reference), record.model.spec.get("guessed")
         if guessed:
             found[
-                f"{name}: guessed of its input: {', '.join(guessed)}; state them by --input "
-                "KEY=VALUE or in a TOML file of the same name beside it"
+                f"{name}: the file does not declare {', '.join(guessed)} of its input, so they "
+                "were guessed; declare them with --input KEY=VALUE or in a TOML file of the same "
+                "name next to it"
             ] = None
     for name, reason in _reasons(records).items():
         found[
@@ -91,10 +112,12 @@ def remarks(records: Sequence[Record]) -> list[str]:
 
 
 def _headlines(records: Iterable[Record], reference: str) -> str:
-    """What forward passes alone said of the untreated model's phases, as a clause."""
+    """The phase metrics that forward passes gave for the model without padding, as a clause."""
     names = ("comb_weakest", "comb_imbalance", "comb_error")
     for record in records:
         if (record.model.reference, record.fill, record.suite) == (reference, "none", STAND_INS[0]):
-            told = [f"{n} {v.value:.3f}" for n in names if (v := record.metrics.get(n)) and v.value]
-            return f": {', '.join(told)}" if told else ""
+            values = [
+                f"{n} {v.value:.3f}" for n in names if (v := record.metrics.get(n)) and v.value
+            ]
+            return f": {', '.join(values)}" if values else ""
     return ""

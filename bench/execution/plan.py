@@ -12,7 +12,7 @@ nothing beyond float noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,39 +69,46 @@ class Job:
         return self.only(c.key for c in self.cells if c.key not in keys)
 
 
-def make_jobs(
-    references: Sequence[str],
-    suites: Sequence[str],
-    fills: Sequence[str],
-    settings: Settings,
-    *,
-    device: str,
-    known: Mapping[str, Suite],
-    identities: Mapping[str, str] | None = None,
-) -> list[Job]:
-    """Every variant of every model, in the order given, with keys.
+@dataclass(frozen=True)
+class AuditPlan:
+    """Which models to measure with which suites, kernel paddings and settings.
 
-    `device` is a kind (`cpu`, `cuda`); `identities` gives the hash behind references that name no
-    file (modules given in Python). Raises `UnknownNameError` with near names for suites, protocols
-    and fills, `InputError` for images that cannot be used.
+    `device` is a kind (`cpu`, `cuda`), `known` the suites by name; `identities` gives the hash
+    behind references that name no file (modules given in Python).
     """
-    known = configure(known, settings.options)
-    chosen, checked = parse_suites(suites, known), parse_fills(fills)
-    used = {random: used_settings(settings, random=random) for random in (True, False)}
-    fitted = fit_settings(settings) if "fit" in checked else {}
-    jobs = []
-    for reference in dict.fromkeys(references):
-        identity = (identities or {}).get(reference) or file_identity(reference, settings)
-        for fill in checked:
-            common = [reference, identity, fill, device, settings.seed, versions(STACK)]
-            own = fitted if fill == "fit" else {}
-            cells = [
-                _cell(known[suite], protocol, {**used[known[suite].random], **own}, common)
-                for suite, protocol in _for_fill(chosen, fill, known)
-            ]
-            if cells:
-                jobs.append(Job(reference, fill, tuple(cells)))
-    return jobs
+
+    references: Sequence[str]
+    suites: Sequence[str]
+    fills: Sequence[str]
+    settings: Settings
+    device: str
+    known: Mapping[str, Suite]
+    identities: Mapping[str, str] = field(default_factory=dict)
+
+    def jobs(self) -> list[Job]:
+        """Every variant of every model, in the order given, with keys.
+
+        Raises `UnknownNameError` with near names for suites, protocols and fills, `InputError` for
+        images that cannot be used.
+        """
+        settings = self.settings
+        known = configure(self.known, settings.options)
+        chosen, fills = parse_suites(self.suites, known), parse_fills(self.fills)
+        used = {random: used_settings(settings, random=random) for random in (True, False)}
+        fitted = fit_settings(settings) if "fit" in fills else {}
+        jobs = []
+        for reference in dict.fromkeys(self.references):
+            identity = self.identities.get(reference) or file_identity(reference, settings)
+            for fill in fills:
+                common = [reference, identity, fill, self.device, settings.seed, versions(STACK)]
+                own = fitted if fill == "fit" else {}
+                cells = [
+                    _cell(known[suite], protocol, {**used[known[suite].random], **own}, common)
+                    for suite, protocol in _for_fill(chosen, fill, known)
+                ]
+                if cells:
+                    jobs.append(Job(reference, fill, tuple(cells)))
+        return jobs
 
 
 def _cell(suite: Suite, protocol: str, used: Mapping[str, Any], common: list[Any]) -> Cell:

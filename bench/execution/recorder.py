@@ -1,8 +1,9 @@
-"""Writing the records of one model variant: what was found, what does not apply, what broke."""
+"""Making the records of one model variant: measured, skipped or failed."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,108 +11,127 @@ from ...adapters.errors import NotApplicableError
 from ..records.environment import environment, peak_device_memory_mib, peak_memory_mib
 from ..records.record import Failure, ImagesInfo, ModelInfo, Record, Timing, Value, to_json_value
 from ..records.selection import takes_inputs
-from .fit_images import open_fit_images
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ...adapters.model import Model
-    from ...suites.base import Measurement
+    from ...suites.base import Array, Measurement
     from ...suites.images import ImageSet
     from .plan import Cell, Job
     from .settings import Settings
 
 
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model variant, how many seconds opening it took, and the image sets it was given."""
+
+    model: Model
+    seconds: float
+    images: ImagesInfo
+    fit_images: ImagesInfo | None
+
+    @classmethod
+    def of(
+        cls, model: Model, begun: float, images: ImageSet, fit_images: ImageSet | None
+    ) -> OpenedModel:
+        """Describe `model`, which was opened since `begun` (of `time.perf_counter`)."""
+        seconds = time.perf_counter() - begun
+        fitted = _info(fit_images, model) if fit_images else None
+        return cls(model, seconds, _info(images, model), fitted)
+
+
+@dataclass(frozen=True)
+class GradientPass:
+    """The gradient maps of one cell, how many seconds their pass took, and its notes.
+
+    `refused` says why there are no maps.
+    """
+
+    maps: Mapping[str, Array]
+    seconds: float
+    notes: tuple[str, ...] = ()
+    refused: NotApplicableError | None = None
+
+
+NO_GRADIENTS_NEEDED = GradientPass({}, 0.0)
+
+
+@dataclass(frozen=True)
 class Recorder:
-    """Writes the records of one job."""
+    """Makes the records of one job; `opened` is None until, or when, the model cannot be opened."""
 
-    def __init__(self, job: Job, settings: Settings, images: ImageSet, device: str) -> None:
-        self.job = job
-        self.notes: list[str] = []
-        self.gradients_s = 0.0
-        self._settings = settings
-        self._images = images
-        self._device = device
-        self._model: Model | None = None
-        self._images_info = _info(images)
-        self._fit_info: ImagesInfo | None = None
-        self._begun = time.perf_counter()
-        self._load_s = 0.0
+    job: Job
+    settings: Settings
+    images: ImageSet
+    device: str
+    opened: OpenedModel | None = None
 
-    def opened(self, model: Model) -> None:
-        """Note that the model is open now."""
-        self._model = model
-        self._load_s = time.perf_counter() - self._begun
-        self._images_info = _info(self._images, model)
-        if self.job.fill == "fit":
-            self._fit_info = _info(open_fit_images(self._settings), model)
-
-    @property
-    def model(self) -> Model:
-        """The model of this job, once it is open."""
-        if self._model is None:
-            raise ValueError("the model is not open yet")
-        return self._model
-
-    def measured(self, cell: Cell, found: Measurement, seconds: float) -> Record:
-        """The record of a measurement."""
+    def measured(
+        self, cell: Cell, found: Measurement, seconds: float, gradients: GradientPass
+    ) -> Record:
+        """The record of a measurement that took `seconds` after its gradient pass."""
         draws = {n: e.draws for n, e in found.metrics.items() if e.draws is not None}
+        own = self.opened.model.notes if self.opened else []
         record = self._record(
             cell,
+            self._timing(gradients.seconds, seconds),
             status="ok",
             metrics={name: Value.of(estimate) for name, estimate in found.metrics.items()},
             tables=to_json_value(found.tables),
             map_names=sorted(found.maps),
-            notes=list(dict.fromkeys([*self.model.notes, *self.notes, *found.notes])),
-            measure_s=seconds,
+            notes=list(dict.fromkeys([*own, *gradients.notes, *found.notes])),
         )
         return record.attach((dict(found.maps), draws))
 
-    def broken(self, cell: Cell, error: Exception | Failure) -> Record:
-        """A skipped record when `error` says that it does not apply, else a failed one."""
+    def unmeasured(
+        self, cell: Cell, error: Exception | Failure, gradients: GradientPass = NO_GRADIENTS_NEEDED
+    ) -> Record:
+        """A skipped record when `error` says that the suite does not apply, else a failed one."""
+        timing = self._timing(gradients.seconds)
         if isinstance(error, NotApplicableError):
-            return self._record(cell, status="skipped", reason=str(error))
+            return self._record(cell, timing, status="skipped", reason=str(error))
         failure = error if isinstance(error, Failure) else Failure.of(error)
-        return self._record(cell, status="failed", error=failure)
+        return self._record(cell, timing, status="failed", error=failure)
 
-    def _record(self, cell: Cell, *, measure_s: float = 0.0, **fields: Any) -> Record:
+    def _record(self, cell: Cell, timing: Timing, **fields: Any) -> Record:
         import torch
 
+        reference, opened = self.job.reference, self.opened
+        info = ModelInfo.of(reference, opened.model) if opened else ModelInfo(reference=reference)
+        images = opened.images if opened else _info(self.images, None)
         return Record(
             key=cell.key,
-            model=self._info(),
-            inputs=to_json_value(self._settings.inputs) if takes_inputs(self.job.reference) else {},
+            model=info,
+            inputs=to_json_value(self.settings.inputs) if takes_inputs(reference) else {},
             fill=self.job.fill,
             suite=cell.suite,
             protocol=cell.protocol,
             version=cell.version,
             settings=dict(cell.settings),
-            seed=self._settings.seed,
-            images=self._images_info if cell.random else None,
-            fit_images=self._fit_info,
-            environment=environment(torch.device(self._device)),
-            timing=self._timing(measure_s),
+            seed=self.settings.seed,
+            images=images if cell.random else None,
+            fit_images=opened.fit_images if opened else None,
+            environment=environment(torch.device(self.device)),
+            timing=timing,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             **fields,
         )
 
-    def _timing(self, measure_s: float) -> Timing:
-        """Seconds and peaks; empty when the model was never open here."""
-        if self._model is None:
+    def _timing(self, gradients_s: float, measure_s: float = 0.0) -> Timing:
+        """Seconds and peaks; empty when the model was never open in this process."""
+        if self.opened is None:
             return Timing()
         return Timing(
-            load_s=self._load_s,
-            gradients_s=self.gradients_s,
+            load_s=self.opened.seconds,
+            gradients_s=gradients_s,
             measure_s=measure_s,
             peak_memory_mib=peak_memory_mib(),
-            peak_device_memory_mib=peak_device_memory_mib(self._device),
+            peak_device_memory_mib=peak_device_memory_mib(self.device),
         )
 
-    def _info(self) -> ModelInfo:
-        if self._model is None:
-            return ModelInfo(reference=self.job.reference)
-        return ModelInfo.of(self.job.reference, self._model)
 
-
-def _info(images: ImageSet, model: Model | None = None) -> ImagesInfo:
-    """An image set, with its hash as `model` sees it."""
+def _info(images: ImageSet, model: Model | None) -> ImagesInfo:
+    """An image set, with the hash of what `model` sees of it."""
     sha256 = images.digest(model.spec) if model is not None else None
     return ImagesInfo(name=images.name, count=images.count, sha256=sha256)

@@ -2,35 +2,34 @@
 
 `compare` audits a model beside stored records, `check` a model against its baseline, `verify` a
 published set against itself; all of them must repeat images, seed, size, draws and the settings
-of suites exactly, or numbers would be compared that do not compare.
+of suites exactly, or the numbers would not be comparable.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...adapters.errors import InputError
 from ..records.hashing import images_identity
 from ..records.record import FIT_KEY
 from ..records.selection import stated_inputs
+from .audit import measure_here
 from .fit_images import open_fit_images
-from .plan import make_jobs
+from .plan import AuditPlan
+from .run_options import RunOptions
 from .settings import FIT_DEFAULT, Settings
-from .toolkit import Toolkit, standard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import nn
 
     from ...adapters.model import Model
     from ...adapters.treatment import Fill
     from ..records.record import Record
-    from .engines.base import Event
 
 
 COMMON = (
@@ -41,14 +40,27 @@ COMMON = (
 
 
 @dataclass(frozen=True)
-class Folders:
-    """Where the folders are now that records name but cannot find.
+class RerunOptions:
+    """Which stored records to use, where their images are, and how to measure again.
 
-    `images` were audited, `fit_images` is what kernel padding `fit` was fitted on.
+    `where` selects the records for which every KEY=VALUE holds (see `records.selection.choose`);
+    `images` and `fit_images` are paths to the folders that the records were measured on and that
+    their kernel padding `fit` was fitted on; `run` says how to measure.
     """
 
+    where: Sequence[str] = ()
     images: str | None = None
     fit_images: str | None = None
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+class RerunFields(TypedDict, total=False):
+    """The fields of `RerunOptions` as keyword arguments."""
+
+    where: Sequence[str]
+    images: str | None
+    fit_images: str | None
+    run: RunOptions
 
 
 @dataclass(frozen=True)
@@ -59,118 +71,68 @@ class RunSpec:
     suites: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """With what to measure; nothing here changes a number beyond float noise.
+def run_spec_of(records: Sequence[Record], options: RerunOptions | None = None) -> RunSpec:
+    """The settings and suites that `records` were measured with.
 
-    `isolated` measures in a worker process, so that a model that crashes costs only its records;
-    `progress` then shows on standard error how far it is.
+    Raises `InputError` when the records have different settings, when a folder they need is not
+    given in `options`, or when the folder given has other images.
     """
-
-    device: str = "auto"
-    batch: int | None = None
-    time_limit_s: float | None = None
-    isolated: bool = False
-    progress: bool = False
-    toolkit: Callable[[], Toolkit] = standard
-
-
-def run_spec_of(records: Sequence[Record], folders: Folders | None = None) -> RunSpec:
-    """The order that gave `records`.
-
-    Raises `InputError` when the records were made under unlike settings, when a folder they need is
-    not among `folders`, or when its images are not theirs.
-    """
-    folders = folders or Folders()
+    options = options or RerunOptions()
     if not records:
-        raise InputError("there is no record whose settings could be taken")
+        raise InputError("no record was given; expected at least one to read the settings from")
     random = [record for record in records if record.images is not None]
-    chosen = _settings((random or list(records))[0], folders.images)
-    found = [_settings(record, folders.images) for record in random]
+    chosen = _settings((random or list(records))[0], options.images)
+    found = [_settings(record, options.images) for record in random]
     for record, other in zip(random, found, strict=True):
         if replace(other, options={}) != replace(chosen, options={}):
             raise InputError(
-                f"{record.label} was made under other settings than {random[0].label}; choose one "
-                "kind with --where, such as --where seed=0"
+                f"{record.label} was measured with other settings than {random[0].label}; select "
+                "one set of settings with --where, such as --where seed=0"
             )
     chosen = replace(chosen, options=_options(records))
-    order = RunSpec(
-        _with_fit(chosen, records, folders.fit_images),
+    spec = RunSpec(
+        _with_fit(chosen, records, options.fit_images),
         tuple(dict.fromkeys(f"{record.suite}:{record.protocol}" for record in records)),
     )
     if random:
-        _check_images(random[0], order.settings)
-    return order
+        _check_images(random[0], spec.settings)
+    return spec
 
 
 def rerun(
     reference: str | nn.Module | Model,
-    order: RunSpec,
+    spec: RunSpec,
     fills: Sequence[Fill],
-    tools: RunOptions,
+    run: RunOptions,
     *,
     name: str | None = None,
 ) -> list[Record]:
-    """Measure one model by `order`; failures become failed records.
+    """Measure one model as `spec` says; failures become failed records.
 
-    `name` is what a module is called in its records. Maps are as they would come out of a store
-    when the work is isolated, and not yet rounded otherwise.
+    `name` is the name of a module in its records. Maps are rounded as the store rounds them when
+    `run.isolated` is set, and not rounded otherwise.
     """
-    if tools.isolated and isinstance(reference, str):
-        return _in_workers(reference, order, fills, tools)
-    from .audit import audit
-
-    return audit(
-        reference,
-        order.suites,
-        fills,
-        **vars(order.settings),
-        device=tools.device,
-        batch=tools.batch,
-        name=name,
-        toolkit=tools.toolkit(),
-    )
+    if run.isolated and isinstance(reference, str):
+        return _in_workers(reference, spec, fills, run)
+    return measure_here(reference, spec.suites, fills, spec.settings, run, name=name)
 
 
 def _in_workers(
-    reference: str, order: RunSpec, fills: Sequence[Fill], tools: RunOptions
+    reference: str, spec: RunSpec, fills: Sequence[Fill], run: RunOptions
 ) -> list[Record]:
     from ..records.store import Store
-    from .devices import default_batch, devices
-    from .engines.base import Options
     from .runner import run_jobs
 
-    found = devices(tools.device)[:1]
-    jobs = make_jobs(
-        [reference],
-        order.suites,
-        fills,
-        order.settings,
-        device=found[0].partition(":")[0],
-        known=tools.toolkit().suites,
-    )
-    batch = tools.batch or default_batch(found[0])
-    options = Options(devices=found, batch=batch, time_limit_s=tools.time_limit_s)
+    run = replace(run, device=run.devices[0])
+    suites = run.toolkit().suites
+    plan = AuditPlan([reference], spec.suites, fills, spec.settings, run.device_kind, suites)
     with tempfile.TemporaryDirectory(prefix="perimetry-") as folder:
         store = Store(folder)
-        with _shown(sum(len(job.cells) for job in jobs), tools) as report:
-            run_jobs(jobs, store, order.settings, options, toolkit=tools.toolkit, report=report)
+        run_jobs(plan.jobs(), store, spec.settings, run)
         records = store.records()
         for record in records:
-            record.arrays  # noqa: B018 - read before the folder goes
+            record.arrays  # noqa: B018 - read before the folder is removed
     return records
-
-
-@contextlib.contextmanager
-def _shown(total: int, tools: RunOptions) -> Iterator[Callable[[Event], None]]:
-    """What takes the events of a run of `total` records: progress on standard error, or nothing."""
-    if not tools.progress:
-        yield lambda _event: None
-        return
-    from .progress import Progress
-
-    with Progress(total) as shown:
-        yield shown.report
 
 
 def own_options(record: Record) -> dict[str, Any]:
@@ -180,13 +142,13 @@ def own_options(record: Record) -> dict[str, Any]:
 
 def _settings(record: Record, images: str | None) -> Settings:
     """The settings of the run that made one record, without those of suites."""
-    held, shown = record.settings, record.images
-    size = held.get("size")
+    stored, shown = record.settings, record.images
+    size = stored.get("size")
     chosen = Settings(
         seed=record.seed,
-        target=held.get("target"),
+        target=stored.get("target"),
         size=(int(size[0]), int(size[1])) if size else None,
-        members=held.get("members"),
+        members=stored.get("members"),
         inputs=stated_inputs(record),
     )
     if shown is None:
@@ -195,9 +157,9 @@ def _settings(record: Record, images: str | None) -> Settings:
         chosen,
         images=_images_name(shown.name, images),
         count=shown.count,
-        draws=held.get("draws", chosen.draws),
-        precision=held.get("precision", chosen.precision),
-        recalibrate=held.get("recalibrate", chosen.recalibrate),
+        draws=stored.get("draws", chosen.draws),
+        precision=stored.get("precision", chosen.precision),
+        recalibrate=stored.get("recalibrate", chosen.recalibrate),
     )
 
 
@@ -208,8 +170,8 @@ def _images_name(name: str, given: str | None) -> str:
         return name
     if given is None:
         raise InputError(
-            f"the records were made on the images of a folder called {name!r}; say where it is "
-            "now, with --images FOLDER"
+            f"the records were measured on a folder of images called {name!r}, which is not stored "
+            "with them; give its path with --images FOLDER"
         )
     return given
 
@@ -221,22 +183,22 @@ def _check_images(record: Record, settings: Settings) -> None:
     images = open_images(settings.images, settings.count, settings.seed)
     if wanted is not None and images_identity(images) != wanted:
         raise InputError(
-            f"{settings.images!r} holds other images than {record.label} was made on; give the "
+            f"{settings.images!r} has other images than {record.label} was measured on; give the "
             "folder with the same files"
         )
 
 
 def _with_fit(settings: Settings, records: Sequence[Record], given: str | None) -> Settings:
-    """`settings` with what the records of kernel padding `fit` were fitted on.
+    """`settings` with the images that the records of kernel padding `fit` were fitted on.
 
-    Where there is none of them, `given` is for what is to be measured beside them.
+    Without such records, `given` is for the models that are measured beside them.
     """
     fitted = [record for record in records if record.fill == "fit"]
     kinds = {record.settings.get(FIT_KEY): record for record in fitted}
     if len(kinds) > 1:
         raise InputError(
-            f"{fitted[0].label} was fitted on other images than other records here; choose one "
-            "kind with --where, such as --where fit_images=dead-leaves"
+            f"{fitted[0].label} was fitted on other images than other records here; select one "
+            "image set with --where, such as --where fit_images=dead-leaves"
         )
     if not fitted:
         return replace(settings, fit_images=given or FIT_DEFAULT)
@@ -247,7 +209,7 @@ def _with_fit(settings: Settings, records: Sequence[Record], given: str | None) 
 
 
 def _fit_folder(record: Record, given: str | None) -> str:
-    """Where the images are that `record` was fitted on."""
+    """The path to the images that `record` was fitted on."""
     from ...suites.images import BUILT_IN
 
     name = record.fit_images.name if record.fit_images else "unknown"
@@ -255,8 +217,8 @@ def _fit_folder(record: Record, given: str | None) -> str:
         return name
     if given is None:
         raise InputError(
-            f"{record.label} was fitted on images of a folder called {name!r}, which is not stored "
-            "with it; say where it is now, with --fit-images FOLDER"
+            f"{record.label} was fitted on a folder of images called {name!r}, which is not stored "
+            "with it; give its path with --fit-images FOLDER"
         )
     return given
 
@@ -265,8 +227,8 @@ def _check_fitted(record: Record, settings: Settings) -> Settings:
     """`settings`, whose images to fit on must be those of `record`. Raises `InputError`."""
     if images_identity(open_fit_images(settings)) != record.settings[FIT_KEY]:
         raise InputError(
-            f"{settings.fit_images!r} gives other images to fit on than {record.label} was fitted "
-            "on; give the folder with the same files"
+            f"{settings.fit_images!r} has other images than {record.label} was fitted on; give the "
+            "folder with the same files"
         )
     return settings
 
@@ -278,8 +240,8 @@ def _options(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
         own = own_options(record)
         if found.setdefault(record.suite, own) != own:
             raise InputError(
-                f"the records of {record.suite} were made under unlike settings: "
-                f"{json.dumps(found[record.suite])} and {json.dumps(own)}; choose one kind with "
+                f"the records of {record.suite} have different settings: "
+                f"{json.dumps(found[record.suite])} and {json.dumps(own)}; select one of them with "
                 "--where, or name the protocol"
             )
     return {suite: own for suite, own in found.items() if own}

@@ -1,66 +1,84 @@
-"""Many models: what is missing in the store is measured by an engine, and nothing else.
+"""Many models: an engine measures the records that are missing in the store.
 
-Records that are already in the store are not made again, failed ones only when asked to. Models
-that take longest come first.
+Records that are already in the store are not made again; failed ones are if the options say so.
+Models that take longest come first.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from ...adapters.errors import check_name
 from .cost import job_seconds, most_expensive_first, pace
-from .engines.base import ENGINES, EngineContext, Event, Options, RunLedger, Summary
-from .toolkit import standard
+from .engines.base import ENGINES, EngineContext, RunLedger, Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..records.store import Store
-    from .engines.base import Engine
+    from .engines.base import Engine, Event
     from .plan import Job
+    from .run_options import RunOptions
     from .settings import Settings
-    from .toolkit import Toolkit
 
 
 def run_jobs(
     jobs: Sequence[Job],
     store: Store,
     settings: Settings,
-    options: Options,
-    *,
-    toolkit: Callable[[], Toolkit] = standard,
+    options: RunOptions,
     report: Callable[[Event], None] = lambda _event: None,
 ) -> Summary:
-    """Measure what `store` lacks of `jobs`.
+    """Measure the cells of `jobs` that are not in `store` yet.
 
-    `toolkit` is called in every worker process, so it must be a function of an importable module.
-    `report` is called in this process. Raises `StoreError` when the store can no longer be written.
+    `report` is called in this process with every event. Raises `StoreError` when the store can no
+    longer be written.
     """
-    todo, held = missing_jobs(jobs, store, retry_failed=options.retry_failed)
-    summary = Summary(held=held)
-    book = RunLedger(store, settings, summary, report, options.retries)
-    engine = _engine(EngineContext(toolkit, settings, options, str(store.root)), book)
-    try:
-        engine.work_off(most_expensive_first(todo, settings.count))
-    finally:
-        engine.close()
+    todo, present = missing_jobs(jobs, store, retry_failed=options.retry_failed)
+    summary = Summary(already_present=present)
+    with _progress(todo, options, report) as show:
+        ledger = RunLedger(store, settings, summary, show, options.retries)
+        engine = _engine(EngineContext(settings, options, str(store.root)), ledger)
+        try:
+            engine.run(most_expensive_first(todo, settings.count))
+        finally:
+            engine.close()
     return summary
 
 
-def _engine(means: EngineContext, book: RunLedger) -> Engine:
+@contextlib.contextmanager
+def _progress(
+    todo: Sequence[Job], options: RunOptions, report: Callable[[Event], None]
+) -> Iterator[Callable[[Event], None]]:
+    """Where events go: to a progress bar on standard error if the options say so, and `report`."""
+    if not options.progress:
+        yield report
+        return
+    from .progress import Progress
+
+    with Progress(sum(len(job.cells) for job in todo)) as bar:
+
+        def both(event: Event) -> None:
+            bar.report(event)
+            report(event)
+
+        yield both
+
+
+def _engine(context: EngineContext, ledger: RunLedger) -> Engine:
     """The engine that the options name. Raises `UnknownNameError`, `InputError` without Ray."""
-    if check_name("engine", means.options.engine, ENGINES) == "ray":
+    if check_name("engine", context.options.engine, ENGINES) == "ray":
         from .engines.ray import RayEngine
 
-        return RayEngine(means, book)
+        return RayEngine(context, ledger)
     from .engines.local import LocalEngine
 
-    return LocalEngine(means, book)
+    return LocalEngine(context, ledger)
 
 
 def missing_jobs(jobs: Sequence[Job], store: Store, *, retry_failed: bool) -> tuple[list[Job], int]:
-    """The jobs with the cells that must still be measured, and how many cells need not be."""
+    """The jobs with the cells that must still be measured, and how many cells are present."""
     keys = [cell.key for job in jobs for cell in job.cells]
     found = store.find(keys)
     done = {k for k, r in found.items() if not (retry_failed and r.status == "failed")}
@@ -69,23 +87,23 @@ def missing_jobs(jobs: Sequence[Job], store: Store, *, retry_failed: bool) -> tu
 
 
 def forecast_run(
-    jobs: Sequence[Job], store: Store | None, settings: Settings, options: Options
+    jobs: Sequence[Job], store: Store | None, settings: Settings, options: RunOptions
 ) -> str:
-    """What a run of `jobs` would make, and how long it would take.
+    """One sentence: how many records a run of `jobs` would make, and about how long it would take.
 
-    The time is a guess from what models cost elsewhere (see `cost`), set right by what the records
-    in `store` took. On a GPU it is told only where there are some.
+    The time is estimated from what models cost elsewhere (see `cost`), scaled by what the records
+    in `store` took. On a GPU there is no estimate without such records.
     """
-    todo, held = list(jobs), 0
+    todo, present = list(jobs), 0
     if store is not None:
-        todo, held = missing_jobs(jobs, store, retry_failed=options.retry_failed)
+        todo, present = missing_jobs(jobs, store, retry_failed=options.retry_failed)
     models = len({job.reference for job in todo})
     count = sum(len(job.cells) for job in todo)
-    text = f"{count} records of {models} models to make; {held} are there already"
+    text = f"{count} records of {models} models to make; {present} already present"
     factor, variants = pace(store.records() if store is not None else ())
-    if not todo or not (variants or options.devices[0] == "cpu"):
+    if not todo or not (variants or options.device_kind == "cpu"):
         return text
     spent = factor * sum(job_seconds(job, settings.count) for job in todo)
     spent /= min(len(options.devices) * options.workers, models)
-    basis = f"{variants} variants measured here" if variants else "what one core took elsewhere"
-    return f"{text}; about {spent / 60:.1f} minutes, going by {basis}"
+    basis = f"{variants} variants measured here" if variants else "typical times of one CPU core"
+    return f"{text}; about {spent / 60:.1f} minutes, estimated from {basis}"

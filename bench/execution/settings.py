@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,13 +18,14 @@ FIT_DEFAULT = "dead-leaves"
 class Settings:
     """Everything the user chooses that can change a number, except model, fill, suite, protocol.
 
-    `images` is `dead-leaves`, `noise` or a folder; `count` how many; `draws` the bootstrap
-    replicates; `members` the weight sets of an `@init` model; `size` (height, width); `precision`
-    the float type of the passes; `recalibrate` re-estimates the norms of treated twins; `options`
-    are settings of single suites, by suite and field (see `suites.settings`). `inputs` state
-    what ONNX files leave to guess of their input and output (see
-    `adapters.onnx.inputs.declaration`).
-    `fit_images` is what kernel padding `fit` is fitted on (see `fit_images`).
+    `images` is `dead-leaves`, `noise` or a folder; `count` the number of images; `draws` the number
+    of bootstrap replicates; `members` the number of weight sets of an `@init` model; `size`
+    (height, width); `precision` the float type of the passes; `recalibrate` re-estimates the norms
+    of kernel-padded models; `options` are settings of single suites, by suite and field, such as
+    `{"erf": {"unit": (0, 0)}}` (see `suites.settings`); `inputs` declares what ONNX files leave
+    open about their input and output, such as `{"range": "0..255", "output": "scores"}` (see
+    `adapters.onnx.inputs.declaration`); `fit_images` is `dead-leaves` or a folder of unlabelled
+    images that kernel padding `fit` is fitted on (see `fit_images`).
     """
 
     images: str = "dead-leaves"
@@ -39,3 +40,20 @@ class Settings:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     fit_images: str = FIT_DEFAULT
+
+
+class SettingsFields(TypedDict, total=False):
+    """The fields of `Settings` as keyword arguments; `tests/test_settings.py` compares the two."""
+
+    images: str
+    count: int
+    seed: int
+    draws: int
+    target: str | None
+    size: tuple[int, int] | None
+    members: int | None
+    precision: Precision
+    recalibrate: bool
+    options: Mapping[str, Mapping[str, Any]]
+    inputs: Mapping[str, Any]
+    fit_images: str

@@ -1,20 +1,21 @@
 """Measuring one model variant: open it once, take gradients once, then suite after suite.
 
-Whatever breaks becomes a failed record of the cells it touched, and what does not apply a skipped
-one; the other cells go on. `audit` does it in this process, `worker` in one of its own.
+An error becomes a failed record of the cells it affects, a suite that does not apply a skipped one;
+the other cells go on. `audit` does this in its own process, `worker` in a process of its own.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ...adapters.errors import NotApplicableError
 from ...suites.settings import configure
 from ..records.environment import reset_peaks
 from .fit_images import open_fit_images
-from .recorder import Recorder
+from .recorder import NO_GRADIENTS_NEEDED, GradientPass, OpenedModel, Recorder
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -23,22 +24,24 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...adapters.model import Model
-    from ...suites.base import Array, Context, Measurement, Probe
+    from ...suites.base import Context, Measurement, Probe
     from ...suites.images import ImageSet
-    from ...suites.measuring.gradients import GradientMaps
     from ..records.record import Record
     from .plan import Cell, Job
     from .toolkit import Toolkit
 
+    Keep = Callable[[Record], None]
+    Planned = Mapping[str, Sequence[Probe]]  # probes by key of a cell
+
 
 def no_stage(_name: str, _cells: Sequence[Cell]) -> None:
-    """Take no notice of a stage."""
+    """Ignore a stage."""
 
 
 class Workbench:
     """Opens models and images, and measures jobs one after another on one device.
 
-    `stage(name, cells)` is told what is about to be done and which cells a crash would cost.
+    `on_stage(name, cells)` is called before each step with the cells that a crash would affect.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Workbench:
         device: str = "cpu",
         batch: int = 16,
         objects: Mapping[str, nn.Module | Model] | None = None,
-        stage: Callable[[str, Sequence[Cell]], None] = no_stage,
+        on_stage: Callable[[str, Sequence[Cell]], None] = no_stage,
     ) -> None:
         from ...suites.images import open_images
 
@@ -58,130 +61,146 @@ class Workbench:
         self.settings = settings
         self.device = device
         self.batch = batch
-        self.stage = stage
+        self.on_stage = on_stage
         self._objects = objects or {}
         self._images: ImageSet = open_images(settings.images, settings.count, settings.seed)
         self._opened: tuple[str, Model] | None = None
         self._exact: dict[tuple[str, str], Measurement] = {}
 
-    def measure(self, job: Job, keep: Callable[[Record], None]) -> None:
-        """Measure every cell of `job`; `keep` gets each record as soon as it is there."""
+    @cached_property
+    def _fit_images(self) -> ImageSet:
+        """Opened for the first job that needs them; they keep their pixels for the next ones."""
+        return open_fit_images(self.settings)
+
+    def measure(self, job: Job, keep: Keep) -> None:
+        """Measure every cell of `job`; `keep` gets each record as soon as it is made."""
         reset_peaks(self.device)
-        clerk = Recorder(job, self.settings, self._images, self.device)
-        self.stage("opening the model", job.cells)
+        recorder = Recorder(job, self.settings, self._images, self.device)
+        self.on_stage("opening the model", job.cells)
+        begun = time.perf_counter()
         try:
-            clerk.opened(self._open(job))
+            model = self._open(job)
+            fitted = self._fit_images if job.fill == "fit" else None
+            opened = OpenedModel.of(model, begun, self._images, fitted)
         except Exception as error:
             for cell in job.cells:
-                keep(clerk.broken(cell, error))
+                keep(recorder.unmeasured(cell, error))
             return
-        cells, probes = self._sort(clerk, keep)
+        recorder = replace(recorder, opened=opened)
+        cells, probes = self._sort(model, recorder, keep)
         for cell in (c for c in cells if not probes[c.key]):
-            keep(self._finish(clerk, cell, {}))
-        self._with_gradients(clerk, [c for c in cells if probes[c.key]], probes, keep)
+            keep(self._finish(model, recorder, cell, NO_GRADIENTS_NEEDED))
+        with_probes = [c for c in cells if probes[c.key]]
+        self._with_gradients(model, recorder, with_probes, probes, keep)
 
     def _open(self, job: Job) -> Model:
-        """The model variant; the untreated model stays open for the next fill."""
+        """The model variant; the model without padding stays open for the next fill."""
+        chosen = self.settings
         if self._opened is None or self._opened[0] != job.reference:
             self._opened = None  # frees the last model before the next one is built
             self._exact.clear()
             model = self.toolkit.load(
                 self._objects.get(job.reference, job.reference),
                 device=self.device,
-                target=self.settings.target,
-                size=self.settings.size,
-                seed=self.settings.seed,
-                members=self.settings.members,
-                precision=self.settings.precision,
-                inputs=self.settings.inputs,
+                target=chosen.target,
+                size=chosen.size,
+                seed=chosen.seed,
+                members=chosen.members,
+                precision=chosen.precision,
+                inputs=chosen.inputs,
             )
             self._opened = (job.reference, model)
         model = self._opened[1]
         if job.fill == "none":
             return model
-        chosen = self.settings
         if job.fill == "fit":
-            images = open_fit_images(chosen).load(model.spec)
+            images = self._fit_images.load(model.spec)
             return model.padded(
                 "fit", seed=chosen.seed, recalibrate=chosen.recalibrate, images=images
             )
         return model.padded(job.fill, seed=chosen.seed, recalibrate=chosen.recalibrate)
 
-    def _sort(
-        self, clerk: Recorder, keep: Callable[[Record], None]
-    ) -> tuple[list[Cell], dict[str, Sequence[Probe]]]:
-        """Record the cells that do not apply; give the others, and their probes by key."""
+    def _sort(self, model: Model, recorder: Recorder, keep: Keep) -> tuple[list[Cell], Planned]:
+        """Record the cells that do not apply; return the others, and their probes by key."""
         cells, probes = [], {}
-        for cell in clerk.job.cells:
+        for cell in recorder.job.cells:
             suite = self.suites[cell.suite]
             try:
-                reason = suite.skip(clerk.model, cell.protocol)
+                reason = suite.skip(model, cell.protocol)
                 if reason is not None:
-                    keep(clerk.broken(cell, NotApplicableError(reason)))
+                    keep(recorder.unmeasured(cell, NotApplicableError(reason)))
                     continue
-                probes[cell.key] = suite.probes(clerk.model, cell.protocol, self.settings.seed)
+                probes[cell.key] = suite.probes(model, cell.protocol, self.settings.seed)
                 cells.append(cell)
             except Exception as error:
-                keep(clerk.broken(cell, error))
+                keep(recorder.unmeasured(cell, error))
         return cells, probes
 
     def _with_gradients(
         self,
-        clerk: Recorder,
+        model: Model,
+        recorder: Recorder,
         cells: Sequence[Cell],
-        probes: Mapping[str, Sequence[Probe]],
-        keep: Callable[[Record], None],
+        probes: Planned,
+        keep: Keep,
     ) -> None:
-        """One pass for all `cells`; where that breaks, one pass for each."""
+        """Measure `cells` after one gradient pass for all; if that fails, after one pass each."""
         if not cells:
             return
-        self.stage("taking gradients", cells)
+        self.on_stage("taking gradients", cells)
         try:
-            found = self._gradients(clerk, [p for c in cells for p in probes[c.key]])
+            passes = self._gradients(model, cells, probes)
         except Exception as error:
             if len(cells) == 1:
-                keep(clerk.broken(cells[0], error))
+                keep(recorder.unmeasured(cells[0], error))
                 return
             for cell in cells:
-                self._with_gradients(clerk, [cell], probes, keep)
+                self._with_gradients(model, recorder, [cell], probes, keep)
             return
-        for cell in cells:
-            try:
-                own = found.of(probes[cell.key])
-            except NotApplicableError as error:
-                keep(clerk.broken(cell, error))
-                continue
-            keep(self._finish(clerk, cell, own))
+        for cell, found in zip(cells, passes, strict=True):
+            if found.refused is not None:
+                keep(recorder.unmeasured(cell, found.refused, found))
+            else:
+                keep(self._finish(model, recorder, cell, found))
 
-    def _gradients(self, clerk: Recorder, probes: Sequence[Probe]) -> GradientMaps:
+    def _gradients(
+        self, model: Model, cells: Sequence[Cell], probes: Planned
+    ) -> list[GradientPass]:
+        """One pass for all probes of `cells`; the maps of each cell."""
         from ...suites.measuring.gradients import take_gradients
 
         begun = time.perf_counter()
-        once = list({probe.name: probe for probe in probes}.values())
-        images = self._images.load(clerk.model.spec)
-        found = take_gradients(clerk.model, images, once, batch=self.batch)
-        clerk.gradients_s = time.perf_counter() - begun
-        clerk.notes = list(found.notes)
-        return found
+        once = list({probe.name: probe for c in cells for probe in probes[c.key]}.values())
+        found = take_gradients(model, self._images.load(model.spec), once, batch=self.batch)
+        seconds, notes = time.perf_counter() - begun, tuple(found.notes)
+        passes = []
+        for cell in cells:
+            try:
+                passes.append(GradientPass(found.of(probes[cell.key]), seconds, notes))
+            except NotApplicableError as error:
+                passes.append(GradientPass({}, seconds, notes, error))
+        return passes
 
-    def _finish(self, clerk: Recorder, cell: Cell, maps: Mapping[str, Array]) -> Record:
-        """Let the suite measure; its record, whatever comes of it."""
-        self.stage(f"measuring {cell.suite}:{cell.protocol}", [cell])
+    def _finish(
+        self, model: Model, recorder: Recorder, cell: Cell, gradients: GradientPass
+    ) -> Record:
+        """Let the suite measure; its record, whatever the outcome."""
+        self.on_stage(f"measuring {cell.suite}:{cell.protocol}", [cell])
         begun = time.perf_counter()
         try:
-            measurement = self._measure(clerk.model, cell, maps)
-            return clerk.measured(cell, measurement, time.perf_counter() - begun)
+            found = self._measure(model, cell, gradients)
+            return recorder.measured(cell, found, time.perf_counter() - begun, gradients)
         except Exception as error:
-            return clerk.broken(cell, error)
+            return recorder.unmeasured(cell, error, gradients)
 
-    def _measure(self, model: Model, cell: Cell, maps: Mapping[str, Array]) -> Measurement:
-        """What the suite finds; an exact one finds in an untouched twin what the original has."""
+    def _measure(self, model: Model, cell: Cell, gradients: GradientPass) -> Measurement:
+        """What the suite finds; an exact result is reused where padding changed no layer."""
         place = (cell.suite, cell.protocol)
-        untouched = model.treatment is not None and not model.treatment.layers
-        if untouched and place in self._exact:
+        unchanged = model.treatment is not None and not model.treatment.layers
+        if unchanged and place in self._exact:
             return self._exact[place]
         context = self._context(model, cell)
-        found = self.suites[cell.suite].measure(model, cell.protocol, maps, context)
+        found = self.suites[cell.suite].measure(model, cell.protocol, gradients.maps, context)
         if model.treatment is None and not cell.random:
             self._exact[place] = found
         return found

@@ -30,13 +30,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ...adapters.errors import InputError, PerimetryError, UnknownNameError, unknown
 from ..comparison.compare import changed_tensors
 from ..comparison.fingerprint import CELL, NAME, WithFingerprint, read_fingerprints
 from ..execution.plan import parse_fills
-from ..execution.rerun import Folders, RunOptions, RunSpec, rerun, run_spec_of
+from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
 from ..records.selection import check_unmixed, choose, newest, read_folder
 from . import noise_floor as noise
 from .detectors import DetectorFinding, DetectorSet, RegressionVerdict, declared, worst
@@ -45,6 +45,8 @@ from .tolerances import Tolerances
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..execution.rerun import RerunFields
+    from ..execution.run_options import RunOptions
     from ..records.record import Record
 
 
@@ -124,15 +126,11 @@ def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
 
 @dataclass(frozen=True)
 class Gate:
-    """A baseline, and how strictly and with what models are held against it.
-
-    `folders` are where the images lie that the baseline was made on.
-    """
+    """A baseline, the tolerances, and how models are measured to be compared with it."""
 
     baseline: Baseline
     tolerances: Tolerances = field(default_factory=Tolerances)
-    tools: RunOptions = field(default_factory=RunOptions)
-    folders: Folders = field(default_factory=Folders)
+    options: RerunOptions = field(default_factory=RerunOptions)
 
     def check(self, model: Any, name: str | None = None) -> list[VariantReport]:
         """Measure `model` (a reference, a module or an opened model) now, and judge it.
@@ -144,7 +142,7 @@ class Gate:
         known = _name(model, name)
         fills = self.baseline.fills(known)
         try:
-            made = self._measure(model, known, fills, self.tools)
+            made = self._measure(model, known, fills, self.options.run)
         except PerimetryError as error:
             return [_refused(known, fill, str(error)) for fill in fills]
         return [self._judge(known, fill, made) for fill in fills]
@@ -158,7 +156,7 @@ class Gate:
         fills = self.baseline.fills(known)
         measure = partial(self._measure, model, known, fills)
         try:
-            runs = noise.measure_runs(self.tools, measure)
+            runs = noise.measure_runs(self.options.run, measure)
         except PerimetryError as error:
             return [_refused(known, fill, str(error)) for fill in fills]
         reports = [self._judge(known, fill, next(iter(runs.values()))) for fill in fills]
@@ -175,14 +173,14 @@ class Gate:
         return replace(report, notes=(*report.notes, f"noise floor stored; largest change: {told}"))
 
     def _measure(
-        self, model: Any, name: str, fills: Sequence[str], tools: RunOptions
+        self, model: Any, name: str, fills: Sequence[str], run: RunOptions
     ) -> list[Record]:
-        """The records of the model now, fingerprints included; named as the baseline names it."""
-        held = [record for fill in fills for record in self.baseline.variants[name, fill]]
-        order = run_spec_of(held, self.folders)
-        order = RunSpec(order.settings, (*order.suites, NAME))
-        tools = replace(tools, toolkit=WithFingerprint(tools.toolkit))
-        made = rerun(model, order, parse_fills(fills), tools, name=name)
+        """The records of the model now, fingerprints included, under its name in the baseline."""
+        stored = [record for fill in fills for record in self.baseline.variants[name, fill]]
+        spec = run_spec_of(stored, self.options)
+        spec = RunSpec(spec.settings, (*spec.suites, NAME))
+        run = replace(run, toolkit=WithFingerprint(run.toolkit))
+        made = rerun(model, spec, parse_fills(fills), run, name=name)
         for record in made:
             record.model = record.model.model_copy(update={"reference": name})
         return made
@@ -193,7 +191,7 @@ class Gate:
         changed = declared(records, made)
         if changed:
             return VariantReport(name, fill, tuple(changed))
-        suites = self.tools.toolkit().suites
+        suites = self.options.run.toolkit().suites
         judge = DetectorSet(self.tolerances, self.baseline.floors.find(name, fill), suites)
         now = {(r.suite, r.protocol): r for r in made}
         findings: list[DetectorFinding] = []
@@ -255,25 +253,22 @@ def check(
     *models: Any,
     tolerances: Tolerances | None = None,
     name: str | None = None,
-    where: Sequence[str] = (),
-    images: str | None = None,
-    fit_images: str | None = None,
-    tools: RunOptions | None = None,
     measure_noise: bool = False,
+    **options: Unpack[RerunFields],
 ) -> RegressionCheck:
-    """Hold `models`, or all models of `baseline`, against it; see the module's text.
+    """Compare `models`, or all models of `baseline`, with their records in the baseline.
 
-    `name` is what the one model given is called in the baseline; `images` and `fit_images` are
-    where the folders are that it was measured on, and its `fit` fitted on. With `measure_noise` the
-    noise floor and fingerprints are stored beside it. Raises `InputError`, `UnknownNameError` and
-    `StoreError` for a baseline that cannot be used or lacks a model.
+    `name` is the name in the baseline of the one model given; `options` are the fields of
+    `execution.rerun.RerunOptions`. With `measure_noise` the noise floor and the fingerprints are
+    stored next to the baseline. Raises `InputError`, `UnknownNameError` and `StoreError` for a
+    baseline that cannot be used or does not have a model.
     """
-    held = open_baseline(Path(baseline), where)
-    folders = Folders(images, fit_images)
-    gate = Gate(held, tolerances or Tolerances(), tools or RunOptions(), folders)
+    rerun_options = RerunOptions(**options)
+    opened = open_baseline(Path(baseline), rerun_options.where)
+    gate = Gate(opened, tolerances or Tolerances(), rerun_options)
     if name is not None and len(models) != 1:
         raise InputError(f"a name in the baseline was given for {len(models)} models; expected 1")
     reports: list[VariantReport] = []
-    for model in models or held.references:
+    for model in models or opened.references:
         reports += (gate.measure_noise if measure_noise else gate.check)(model, name)
-    return RegressionCheck(str(baseline), tuple(reports), held.problems)
+    return RegressionCheck(str(baseline), tuple(reports), opened.problems)

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..comparison.fingerprint import NAME, beside, stage_differences
-from ..execution.devices import default_batch
+from ..execution.run_options import default_batch
 from ..output.files import StoreError, write_text
 from ..records.environment import Environment
 from ..records.store import Store
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from ..execution.rerun import RunOptions
+    from ..execution.run_options import RunOptions
     from ..records.record import Record
 
 
@@ -72,11 +72,11 @@ def read_floors(baseline: Path) -> Floors:
         ) from error
 
 
-def noise_runs(tools: RunOptions) -> dict[str, tuple[RunOptions, int | None]]:
-    """The four runs: tools and number of threads (None: as it is) by name."""
-    batch = tools.batch or default_batch(tools.device if tools.device != "auto" else "cpu")
+def noise_runs(run: RunOptions) -> dict[str, tuple[RunOptions, int | None]]:
+    """The four runs: options and number of threads (None: as it is) by name."""
+    batch = run.batch or default_batch(run.device if run.device != "auto" else "cpu")
     other = max(1, batch // 2 - 1) if batch > 1 else 2
-    fixed = replace(tools, batch=batch)
+    fixed = replace(run, batch=batch)
     return {
         "first": (fixed, None),
         "same again": (fixed, None),
@@ -189,11 +189,11 @@ def keep(baseline: Path, found: Mapping[tuple[str, str], tuple[Floor, Record]]) 
 
 
 def measure_runs(
-    tools: RunOptions, measure: Callable[[RunOptions], Sequence[Record]]
+    run: RunOptions, measure: Callable[[RunOptions], Sequence[Record]]
 ) -> dict[str, Sequence[Record]]:
     """`measure` under each of the runs."""
     found: dict[str, Any] = {}
-    for name, (one, count) in noise_runs(tools).items():
+    for name, (one, count) in noise_runs(run).items():
         with threads(count):
             found[name] = measure(one)
     return found

@@ -14,14 +14,14 @@ import io
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from ...adapters.errors import InputError, PerimetryError
 from ..comparison.compatibility import unlike
 from ..execution.plan import parse_fills
-from ..execution.rerun import Folders, RunOptions, RunSpec, rerun, run_spec_of
+from ..execution.rerun import RerunOptions, rerun, run_spec_of
 from ..output.layout import Section, Table, lay_out
 from ..output.text import clean
 from ..records.record import FIT_KEY
@@ -33,6 +33,7 @@ from .tolerances import Tolerances
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..execution.rerun import RerunFields
     from ..output.layout import Block
     from ..records.record import Arrays, Record
 
@@ -95,29 +96,24 @@ def reproduce(
     *,
     sample: int | None = None,
     seed: int = 0,
-    where: Sequence[str] = (),
-    images: str | None = None,
-    fit_images: str | None = None,
     tolerances: Tolerances | None = None,
-    tools: RunOptions | None = None,
+    **options: Unpack[RerunFields],
 ) -> Verification:
     """Measure `sample` model variants of `place` again, all of them by default.
 
-    Which ones depends on `seed`; `where` leaves only records of which every KEY=VALUE holds (see
-    `board.choose`). `images` is the folder of photographs that the records were made on. Raises
-    `InputError` when there is no readable record, or none is left.
+    `seed` decides which ones; `options` are the fields of `execution.rerun.RerunOptions`. Raises
+    `InputError` when there is no readable record, or none that matches `where`.
     """
-    tools = tools or RunOptions()
+    rerun_options = RerunOptions(**options)
     records, problems = read_folder(Path(place))
-    kept = choose(records, where)
+    kept = choose(records, rerun_options.where)
     if not kept:
-        raise InputError(f"--where leaves no record of {str(place)!r}")
+        raise InputError(f"no record in {str(place)!r} matches --where")
     variants = _variants(kept)
     chosen = _sample(sorted(variants), sample, seed)
-    folders = Folders(images, fit_images)
     rows: list[ReproducedRecord] = []
     for variant in chosen:
-        rows += _again(variants[variant], folders, tolerances or Tolerances(), tools)
+        rows += _again(variants[variant], tolerances or Tolerances(), rerun_options)
     return Verification(str(place), tuple(rows), len(chosen), len(variants), tuple(problems))
 
 
@@ -150,22 +146,20 @@ def _sample(variants: Sequence[Variant], count: int | None, seed: int) -> list[V
 
 
 def _again(
-    records: Sequence[Record], folders: Folders, tolerances: Tolerances, tools: RunOptions
+    records: Sequence[Record], tolerances: Tolerances, options: RerunOptions
 ) -> list[ReproducedRecord]:
-    """Measure one variant again and hold it against its records, one by one."""
+    """Measure one variant again and compare each record with the stored one."""
     reference, fill = records[0].model.reference, records[0].fill
     made: list[Record] = []
     try:
         for suites in _by_options(records):
-            order = run_spec_of(suites, folders)
-            made += rerun(
-                reference, RunSpec(order.settings, order.suites), parse_fills([fill]), tools
-            )
+            spec = run_spec_of(suites, options)
+            made += rerun(reference, spec, parse_fills([fill]), options.run)
     except PerimetryError as error:
         return [ReproducedRecord(clean(r.label), Outcome.unmeasured, str(error)) for r in records]
     now = {record.key: record for record in made}
     by_name = {(r.suite, r.protocol): r for r in made}
-    judge = DetectorSet(replace(tolerances, noise_factor=0.0), None, tools.toolkit().suites)
+    judge = DetectorSet(replace(tolerances, noise_factor=0.0), None, options.run.toolkit().suites)
     return [_row(r, now.get(r.key, by_name.get((r.suite, r.protocol))), judge) for r in records]
 
 

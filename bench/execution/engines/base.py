@@ -1,7 +1,7 @@
-"""What every engine shares: how to run, what to show, and the book that is kept of a run.
+"""What every engine shares: events, the summary, and the ledger of a run.
 
-An engine takes jobs to where they are measured: `engine_local` to worker processes of this machine,
-`engine_ray` to the nodes of a cluster, which use the local one. The measuring is the same
+An engine sends jobs to where they are measured: `local` to worker processes of this machine, `ray`
+to the nodes of a cluster, each of which runs the local engine. The measuring is the same
 everywhere, so records do not depend on the engine, the number of workers, shards, order or resume.
 """
 
@@ -19,34 +19,11 @@ if TYPE_CHECKING:
     from ...records.record import Failure
     from ...records.store import Store
     from ..plan import Cell, Job
+    from ..run_options import RunOptions
     from ..settings import Settings
-    from ..toolkit import Toolkit
 
 
 ENGINES = ("local", "ray")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run: nothing here changes a number beyond float noise.
-
-    `workers` is the number of worker processes a device; on the CPU they share its cores.
-    `time_limit_s` bounds a model variant, `memory_limit_mib` what a worker may take: of a GPU what
-    torch allocates there, on the CPU what comes on top of its libraries (default: 90 % of the
-    machine). What died or passed the time limit is tried `retries` times again before its record
-    says *failed*; `retry_failed` tries failed records of earlier runs again. `engine` is one of
-    `ENGINES`; `address` the Ray cluster's, or None.
-    """
-
-    devices: tuple[str, ...] = ("cpu",)
-    batch: int = 16
-    workers: int = 1
-    time_limit_s: float | None = None
-    memory_limit_mib: float | None = None
-    retry_failed: bool = True
-    retries: int = 0
-    engine: str = "local"
-    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,22 +39,22 @@ class Event:
 
 @dataclass
 class Summary:
-    """How many records there were already, and how many of each status were made."""
+    """How many records were already present, and how many of each status were made."""
 
-    held: int = 0
+    already_present: int = 0
     made: Counter[str] = field(default_factory=Counter)
 
     def text(self) -> str:
         """One line for a person."""
         made = ", ".join(f"{n} {status}" for status, n in sorted(self.made.items())) or "none"
-        return f"records made: {made}; already there: {self.held}"
+        return f"records made: {made}; already present: {self.already_present}"
 
 
 class Engine(Protocol):
-    """Takes jobs to where they are measured."""
+    """Sends jobs to where they are measured."""
 
-    def work_off(self, jobs: Sequence[Job]) -> None:
-        """Go on until every job is done. Raises `StoreError` when the store cannot be written."""
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Measure every job. Raises `StoreError` when the store cannot be written."""
 
     def close(self) -> None:
         """End all workers."""
@@ -85,7 +62,7 @@ class Engine(Protocol):
 
 @dataclass
 class RunLedger:
-    """What becomes of the jobs of a run; `report` takes the events."""
+    """Counts the records of a run and records failures; `report` gets the events."""
 
     store: Store
     settings: Settings
@@ -94,13 +71,13 @@ class RunLedger:
     retries: int = 0
     _tries: Counter[str] = field(default_factory=Counter)
 
-    def kept(self, device: str, job: Job, key: str, status: str) -> None:
+    def written(self, device: str, job: Job, key: str, status: str) -> None:
         """Count the record of `key` that a worker has written."""
         self.summary.made[status] += 1
         self.report(Event(status, device, job, cell=job.only([key]).cells[0]))
 
     def lost(self, device: str, job: Job, at_risk: Iterable[str], failure: Failure) -> Job:
-        """Record what was at risk in `job` as failed, less what is to be tried again: that job."""
+        """Record the keys `at_risk` as failed if they have no retries left; the rest of `job`."""
         dead = set()
         for key in at_risk:
             self._tries[key] += 1
@@ -117,17 +94,16 @@ class RunLedger:
             return
         chosen = self.settings
         images = open_images(chosen.images, chosen.count, chosen.seed)
-        clerk = Recorder(job, chosen, images, device)
+        recorder = Recorder(job, chosen, images, device)
         for cell in job.cells:
-            self.store.put(clerk.broken(cell, failure))
-            self.kept(device, job, cell.key, "failed")
+            self.store.put(recorder.unmeasured(cell, failure))
+            self.written(device, job, cell.key, "failed")
 
 
 @dataclass(frozen=True)
 class EngineContext:
-    """What an engine needs to make workers; `toolkit` is a function of an importable module."""
+    """What an engine needs to start workers; `folder` is that of the store."""
 
-    toolkit: Callable[[], Toolkit]
     settings: Settings
-    options: Options
+    options: RunOptions
     folder: str

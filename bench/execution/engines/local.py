@@ -1,7 +1,7 @@
-"""The local engine: one worker process a device, so what breaks one model costs that model only.
+"""The local engine: worker processes on each device, so a crash affects one model only.
 
-A worker that dies (segmentation fault, out-of-memory kill) or passes the time limit leaves a failed
-record for the cells that were at risk; the variant's other cells go to a fresh worker.
+A worker that dies (segmentation fault, out-of-memory kill) or exceeds the time limit leaves failed
+records for the cells that were being measured; the variant's other cells go to a new worker.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 
 STARTUP_S = 120.0
-"""What a fresh worker may take for its imports before the time limit of its first job begins."""
+"""How long the imports of a new worker may take, on top of the time limit of its first job."""
 
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Where libraries of linear algebra read their number of threads."""
+"""Environment variables that set the number of threads of BLAS libraries."""
 
 
 EXIT_S = 10.0
-"""How long a worker that closed its pipe may take to end, so that its exit code is known."""
+"""How long to wait for the exit code of a worker that closed its pipe."""
 
 
 class DeviceSlot:
@@ -58,7 +58,7 @@ class DeviceSlot:
         self.pipe: Connection | None = None
 
     def give(self, job: Job, limit_s: float | None) -> None:
-        """Hand over a job, to a fresh worker where there is none."""
+        """Send a job to the worker, which is started if there is none."""
         fresh = self.pipe is None
         if fresh:
             self._process, self.pipe = self._start(self)
@@ -69,7 +69,7 @@ class DeviceSlot:
         try:
             self.pipe.send(job)  # type: ignore[union-attr]
         except OSError:
-            return  # it died meanwhile; reading from it will say so
+            return  # the worker has died; reading from its pipe reports that
 
     def arm(self, limit_s: float | None, extra_s: float = 0.0) -> None:
         """Start the clock of the job."""
@@ -91,12 +91,12 @@ class DeviceSlot:
 
 
 class LocalEngine:
-    """The workers of one run on this machine; `book` is told what becomes of their jobs."""
+    """The workers of one run on this machine; `ledger` counts their records."""
 
-    def __init__(self, means: EngineContext, book: RunLedger) -> None:
-        self._means = means
-        self._options = means.options
-        self._book = book
+    def __init__(self, context: EngineContext, ledger: RunLedger) -> None:
+        self._engine_context = context
+        self._options = context.options
+        self._ledger = ledger
         self._logs = tempfile.TemporaryDirectory(prefix="perimetry-")
         self._started = 0
         self._context = multiprocessing.get_context("spawn")
@@ -104,8 +104,8 @@ class LocalEngine:
         self._slots = [DeviceSlot(device, self._start) for device in devices]
         self._queue: deque[Job] = deque()
 
-    def work_off(self, jobs: Sequence[Job]) -> None:
-        """Go on until every job is done. Raises `StoreError` when the store cannot be written."""
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Measure every job. Raises `StoreError` when the store cannot be written."""
         self._queue = deque(jobs)
         while True:
             for slot in self._slots:
@@ -126,17 +126,8 @@ class LocalEngine:
         ours, theirs = self._context.Pipe()
         self._started += 1
         slot.log = Path(self._logs.name) / f"{self._started}.log"
-        order = WorkerSetup(
-            self._means.toolkit,
-            self._means.settings,
-            slot.device,
-            self._options.batch,
-            self._means.folder,
-            str(slot.log),
-            self._threads(),
-            self._options.memory_limit_mib,
-        )
-        process = self._context.Process(target=work, args=(theirs, order), daemon=True)
+        setup = WorkerSetup(self._engine_context, slot.device, str(slot.log), self._threads())
+        process = self._context.Process(target=work, args=(theirs, setup), daemon=True)
         with _threads_of_libraries(self._threads()):
             process.start()
         theirs.close()  # else its end would never be seen to close
@@ -155,24 +146,24 @@ class LocalEngine:
         free = (job for job in self._queue if job.reference not in others)
         job = next(same, None) or next(free, self._queue[0])
         self._queue.remove(job)
-        self._book.report(Event("begin", slot.device, job))
+        self._ledger.report(Event("begin", slot.device, job))
         slot.give(job, self._options.time_limit_s)
 
     def _listen(self, busy: Sequence[DeviceSlot]) -> None:
-        """Take what the workers say, until one says something or passes its time limit."""
+        """Receive what the workers send, until one sends something or exceeds its time limit."""
         wait_s = max(0.0, min(slot.deadline for slot in busy) - time.monotonic())
         timeout = None if wait_s == float("inf") else wait_s
         ready = connection.wait([s.pipe for s in busy if s.pipe is not None], timeout)
         for slot in busy:
             if slot.pipe in ready:
-                self._hear(slot)
+                self._receive(slot)
             elif time.monotonic() >= slot.deadline:
                 limit = self._options.time_limit_s
                 slot.end()
                 text = f"took longer than the time limit of {limit:g} s, while {slot.stage.name}"
                 self._lost(slot, Failure(kind="time limit", message=text))
 
-    def _hear(self, slot: DeviceSlot) -> None:
+    def _receive(self, slot: DeviceSlot) -> None:
         try:
             message = slot.pipe.recv() if slot.pipe else None
         except (EOFError, OSError):
@@ -185,7 +176,7 @@ class LocalEngine:
         elif isinstance(message, RecordWritten):
             slot.left.discard(message.key)
             if slot.job is not None:
-                self._book.kept(slot.device, slot.job, message.key, message.status)
+                self._ledger.written(slot.device, slot.job, message.key, message.status)
         elif isinstance(message, JobFinished):
             slot.job = None
         elif isinstance(message, StoreBroken):
@@ -196,7 +187,7 @@ class LocalEngine:
             slot.arm(self._options.time_limit_s)
         slot.stage = stage
         if slot.job is not None:
-            self._book.report(Event("stage", slot.device, slot.job, stage.name))
+            self._ledger.report(Event("stage", slot.device, slot.job, stage.name))
 
     def _lost(self, slot: DeviceSlot, failure: Failure) -> None:
         """Record the cells that were at risk as failed; the rest of the job is tried again."""
@@ -205,17 +196,17 @@ class LocalEngine:
             return
         slot.job = None
         at_risk = set(slot.stage.keys) & slot.left
-        rest = self._book.lost(slot.device, job.only(slot.left), at_risk, failure)
+        rest = self._ledger.lost(slot.device, job.only(slot.left), at_risk, failure)
         if rest.cells:
             self._queue.appendleft(rest)
 
 
 @contextlib.contextmanager
 def _threads_of_libraries(count: int | None) -> Iterator[None]:
-    """Have processes that start now share the cores in numpy's products too, unless told better.
+    """Let processes that start now share the cores in numpy too, unless the environment says so.
 
-    Products read their threads from the environment when they are first loaded, and threads that
-    outnumber the cores spin while they wait.
+    BLAS libraries read their number of threads from the environment when they are loaded, and more
+    threads than cores spin while they wait.
     """
     ours = [] if count is None else [n for n in THREADS if n not in os.environ]
     os.environ.update(dict.fromkeys(ours, str(count)))
@@ -227,13 +218,13 @@ def _threads_of_libraries(count: int | None) -> Iterator[None]:
 
 
 def _how_it_ended(code: int | None) -> str:
-    """Say what an exit code of a worker process means."""
+    """What an exit code of a worker process means."""
     if code is None:
         return "the worker closed its pipe"
     if code >= 0:
         return f"the worker ended with exit code {code}"
     name = signal.Signals(-code).name
-    hint = "; the system kills so when memory runs out" if -code == signal.SIGKILL else ""
+    hint = "; the system does this when memory runs out" if -code == signal.SIGKILL else ""
     return f"the worker was killed by signal {-code} ({name}{hint})"
 
 

@@ -1,7 +1,8 @@
-"""The process that measures, so that a crash, a kill or a hang costs one model and says so.
+"""The worker process: a crash, a kill or a hang affects the model that it measures and no other.
 
-It tells its parent before each stage which cells a crash would now cost, and writes its records to
-the store itself, so that nothing measured is lost with the parent. It dies when its parent dies.
+Before each stage it reports to the parent which results would be lost by a crash. It writes its
+records to the store itself, so that nothing measured is lost with the parent, and ends when its
+parent ends.
 """
 
 from __future__ import annotations
@@ -28,31 +29,27 @@ if TYPE_CHECKING:
 
     from ...records.record import Record
     from ..plan import Cell, Job
-    from ..settings import Settings
-    from ..toolkit import Toolkit
+    from .base import EngineContext
 
 
 PR_SET_PDEATHSIG = 1
 
 
 MEMORY_SHARE = 0.9
-"""Of the machine's memory, what a worker may take."""
+"""The share of the machine's memory that a worker may take by default."""
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker needs to know once; `log` takes everything its process prints."""
+    """What a worker needs to start: `log` is the file for everything its process prints.
 
-    toolkit: Callable[[], Toolkit]
-    settings: Settings
+    `threads` is the number of torch's threads in this process; None leaves it as it is.
+    """
+
+    context: EngineContext
     device: str
-    batch: int
-    folder: str
     log: str
     threads: int | None = None
-    """Threads of torch in this process; None leaves them as they are."""
-    memory_mib: float | None = None
-    """What the process may take on top of its libraries; None for `MEMORY_SHARE` of the machine."""
 
 
 @dataclass(frozen=True)
@@ -86,20 +83,21 @@ class StoreBroken:
 Message = Stage | RecordWritten | JobFinished | StoreBroken
 
 
-def work(pipe: Connection, order: WorkerSetup) -> None:
+def work(pipe: Connection, setup: WorkerSetup) -> None:
     """Measure the jobs that come through `pipe` until it closes; the body of a worker process."""
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    _print_to(order.log)
-    _use_threads(order.threads)
-    _bound_memory(order.device, order.memory_mib)
-    store = Store(order.folder)
+    settings, options = setup.context.settings, setup.context.options
+    _print_to(setup.log)
+    _use_threads(setup.threads)
+    _bound_memory(setup.device, options.memory_limit_mib)
+    store = Store(setup.context.folder)
     bench = Workbench(
-        order.toolkit(),
-        order.settings,
-        device=order.device,
-        batch=order.batch,
-        stage=lambda name, cells: _tell_stage(pipe, name, cells),
+        options.toolkit(),
+        settings,
+        device=setup.device,
+        batch=options.batch_on(setup.device),
+        on_stage=lambda name, cells: _send_stage(pipe, name, cells),
     )
 
     def keep(record: Record) -> None:
@@ -112,11 +110,11 @@ def work(pipe: Connection, order: WorkerSetup) -> None:
 
 
 def _bound_memory(device: str, limit_mib: float | None) -> None:
-    """Let an allocation fail that passes the limit, before the system kills at will.
+    """Limit the memory of this process, so that an allocation fails before the system kills it.
 
-    The bound is what the process has mapped already and `limit_mib`, by default `MEMORY_SHARE` of
-    the machine's memory. On a GPU the limit is for what torch allocates there: a batch that passes
-    it is halved; its driver maps far more than there is.
+    The limit is what the process has mapped already plus `limit_mib`, by default `MEMORY_SHARE` of
+    the machine's memory. On a GPU it applies to what torch allocates there (a batch that exceeds it
+    is halved), since the driver maps far more memory than exists.
     """
     if device.startswith("cuda"):
         if limit_mib is not None:
@@ -159,14 +157,14 @@ def _serve(pipe: Connection, bench: Workbench, job: Job, keep: Callable[[Record]
         pipe.send(JobFinished())
 
 
-def _tell_stage(pipe: Connection, name: str, cells: Sequence[Cell]) -> None:
+def _send_stage(pipe: Connection, name: str, cells: Sequence[Cell]) -> None:
     pipe.send(Stage(name, tuple(cell.key for cell in cells)))
 
 
 def _die_with_parent() -> None:
-    """Make sure that no orphan goes on: by the kernel where it can, by a watching thread elsewhere.
+    """End this process with its parent: by the kernel on Linux, by a watching thread elsewhere.
 
-    The thread alone would not do where native code holds the interpreter's lock for ever.
+    The thread alone is not enough: native code may never release the interpreter's lock.
     """
     parent = parent_process()
     if parent is None:
