@@ -81,7 +81,7 @@ def test_the_same_command_again_makes_nothing_new(folder):
     before = perimetry("board", out, "--format", "json").output
     again = perimetry("run", "timm:test_resnet@init", "timm:test_vit@init", "--out", out, *RUN)
     assert again.exit_code == 0
-    assert "records made: none; already there: 14" in again.output
+    assert "records made: none; already present: 14" in again.output
     assert perimetry("board", out, "--format", "json").output == before
 
 

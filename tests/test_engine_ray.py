@@ -102,4 +102,4 @@ def test_a_second_run_finds_everything_there(cluster, tmp_path):
     first = run_jobs(some, store, sweep_tools.SETTINGS, options)
     again = run_jobs(some, store, sweep_tools.SETTINGS, options)
     assert first.made == Counter(ok=2)
-    assert (again.made, again.held) == (Counter(), 2)
+    assert (again.made, again.already_present) == (Counter(), 2)

@@ -232,7 +232,7 @@ def test_verify_fits_again_on_the_same_images(folders, stored):
     found = reproduce(place, images=images, fit_images=str(folders["own"]), run=tools())
     assert {row.outcome for row in found.rows} == {Outcome.exact}
     assert len(found.rows) == 5
-    for given, why in ((None, "folder called 'own'.*--fit-images"), ("x", "gives other images")):
+    for given, why in ((None, "folder called 'own'.*--fit-images"), ("x", "has other images")):
         other = str(folders[given]) if given else None
         found = reproduce(place, images=images, fit_images=other, run=tools(), where=["fill=fit"])
         assert {row.outcome for row in found.rows} == {Outcome.unmeasured}
@@ -273,4 +273,4 @@ def test_the_command_line_fits_on_a_folder(folders, tmp_path):
     held = {r.fill: r.fit_images for r in Store(tmp_path / "out").records()}
     assert held["none"] is None
     assert json.loads(held["fit"].model_dump_json())["name"] == "own"
-    assert "records made: none; already there: 3" in CliRunner().invoke(app, words).output
+    assert "records made: none; already present: 3" in CliRunner().invoke(app, words).output

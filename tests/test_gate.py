@@ -35,7 +35,12 @@ from perimetry.bench.records.selection import MixedRecordsError
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression import check as gate
 from perimetry.bench.regression import noise_floor as noise
-from perimetry.bench.regression.detectors import DetectorFinding, RegressionVerdict, worst
+from perimetry.bench.regression.detectors import (
+    DetectorFinding,
+    DetectorSet,
+    RegressionVerdict,
+    worst,
+)
 from perimetry.bench.regression.report import check_to_text, github_errors, on_github, to_junit
 from perimetry.bench.regression.tolerances import OFF, Bounds, Tolerances, read_tolerances
 
@@ -225,7 +230,7 @@ def records_with(folder, **values):
 def judged(folder, tolerances=ONLY_METRICS, **values):
     """What the judge says of one metric that has moved with all its draws."""
     old = next(r for r in Store(folder).records() if r.suite == "deadpixel")
-    judge = gate.Judge(tolerances, None, TOOLS.toolkit().suites)
+    judge = DetectorSet(tolerances, None, TOOLS.toolkit().suites)
     findings = judge.record(old, records_with(folder, **values))
     return next(f for f in findings if f.where.endswith(f".{next(iter(values))}"))
 
@@ -248,7 +253,7 @@ def test_a_change_counts_only_beyond_its_interval(folder):
     new = records_with(folder, relL1=before + shift)
     rng = np.random.default_rng(0)
     new.draws["relL1"] = new.draws["relL1"] + rng.normal(0, shift, new.draws["relL1"].shape)
-    judge = gate.Judge(ONLY_METRICS, None, TOOLS.toolkit().suites)
+    judge = DetectorSet(ONLY_METRICS, None, TOOLS.toolkit().suites)
     found = next(f for f in judge.record(old, new) if f.where.endswith(".relL1"))
     assert found.verdict is RegressionVerdict.same
 
@@ -408,7 +413,7 @@ def test_images_of_a_folder_must_be_named_and_be_the_same(tmp_path):
     options = {"images": str(photographs), "count": 4, "draws": 50, "device": "cpu"}
     for record in audit(opened(net()), ("deadpixel",), **options):
         store.put(record)
-    assert "say where it is" in told(check(place, net()))
+    assert "--images FOLDER" in told(check(place, net()))
     assert check(place, net(), images=str(photographs)).verdict is RegressionVerdict.same
     Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(photographs / "0.png")
     assert "has other images" in told(check(place, net(), images=str(photographs)))

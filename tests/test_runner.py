@@ -97,9 +97,7 @@ def test_a_kill_costs_only_the_suite_at_work(faults):
     assert found["structure:expected"].status == "ok"
     for cell in ("deadpixel:energy", "deadpixel:kim2023"):
         assert found[cell].status == "failed"
-        assert "signal 9 (SIGKILL; the system kills so when memory runs out)" in (
-            found[cell].error.message
-        )
+        assert "signal 9 (SIGKILL; " in found[cell].error.message
 
 
 def test_an_exception_keeps_its_traceback(faults):

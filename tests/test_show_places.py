@@ -158,7 +158,7 @@ def test_the_command_that_is_told_makes_the_same_records(measured_folder):
     words = shlex.split(repeat(case.every, SUITES))
     words[words.index("OUT")] = str(measured_folder)
     done = perimetry(*words[1:], "--device", "cpu")
-    assert f"records made: none; already there: {len(case.every)}" in done.output
+    assert f"records made: none; already present: {len(case.every)}" in done.output
     assert f"    {repeat(case.every, SUITES)}\n" in account(case)
 
 

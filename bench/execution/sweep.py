@@ -49,23 +49,19 @@ class Sweep:
 
         `log` gets a line for each round and for everything the reader must know.
         """
-        plan, store = self.plan(), Store(self.out)
 
         def announce(records: Sequence[Record]) -> None:
             for line in forecast_black_box(records, self.settings.count, self.settings.options):
                 log(f"perimetry: {line}")
 
-        measure = partial(self._measure, store, log)
-        found = measure_with_stand_ins(plan, measure, announce)
+        found = measure_with_stand_ins(self.plan(), partial(self._measure, log), announce)
         for remark in [*remarks(found), *_few_images(found, self.settings.count)]:
             log(f"perimetry: {remark}")
-        return store, sum(record.status == "failed" for record in found)
+        return Store(self.out), sum(record.status == "failed" for record in found)
 
-    def _measure(
-        self, store: Store, log: Callable[[str], None], jobs: Sequence[Job]
-    ) -> list[Record]:
+    def _measure(self, log: Callable[[str], None], jobs: Sequence[Job]) -> list[Record]:
         """One round, with a progress bar: the records of `jobs`, measured where missing."""
-        options = replace(self.options, progress=True)
+        store, options = Store(self.out), replace(self.options, progress=True)
         log(run_jobs(jobs, store, self.settings, options).text())
         return list(store.find([cell.key for job in jobs for cell in job.cells]).values())
 
