@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .errors import InputError, UnknownNameError
+from .reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .input_spec import InputSpec
     from .model import Model, Precision
-
-
-FORMS = "timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, or PATH.onnx"
 
 
 def load(
@@ -50,7 +48,8 @@ def load(
         )
     if not isinstance(reference, str):
         return reference
-    if reference.endswith(".onnx"):
+    parsed = _parse(reference)
+    if parsed.runtime == "onnx":
         from .onnx.opening import open_onnx
 
         return open_onnx(
@@ -62,16 +61,13 @@ def load(
             size=size,
             precision=precision,
         )
-    if not reference.startswith("timm:"):
-        raise UnknownNameError(_unknown_form(reference))
     if spec is not None:
         raise InputError("timm models state their own input; use `size`, not `spec`")
     from .timm import open_timm
 
-    name, at, state = reference.removeprefix("timm:").partition("@")
     return open_timm(
-        name,
-        state if at else None,
+        parsed.tagged_name,
+        parsed.weights,
         device=device,
         target=target,
         size=size,
@@ -81,11 +77,15 @@ def load(
     )
 
 
-def _unknown_form(reference: str) -> str:
-    """What is wrong with a reference of no known form, and what may have been meant."""
-    said = f"model {reference!r} is not of a known form; expected {FORMS}"
-    name = reference.partition("@")[0].partition(".")[0]
-    return f"{said}; did you mean timm:{reference}?" if list_models(name) else said
+def _parse(text: str) -> Reference:
+    """Parse a reference; the error for a name of timm's suggests its prefix."""
+    try:
+        return Reference.parse(text)
+    except UnknownNameError as error:
+        meant = Reference.parse_any(f"timm:{text}")
+        if list_models(meant.name):
+            raise UnknownNameError(f"{error}; did you mean {meant}?") from None
+        raise
 
 
 def list_models(pattern: str = "*", family: str | None = None) -> list[str]:
@@ -101,10 +101,53 @@ def list_models(pattern: str = "*", family: str | None = None) -> list[str]:
 
 def expand_wildcards(reference: str) -> list[str]:
     """Expand wildcards in a timm reference; anything else, an existing path included, stays."""
-    name, at, state = reference.partition("@")
-    if not any(c in name for c in "*?[") or Path(reference).exists():
+    pattern = Reference.parse_any(reference)
+    if not any(c in pattern.bare for c in "*?[") or Path(reference).exists():
         return [reference]
-    found = [n + at + state for n in list_models(name)]
+    weights = str(pattern).removeprefix(pattern.bare)
+    found = [name + weights for name in list_models(pattern.bare)]
     if not found:
         raise UnknownNameError(f"no model matches {reference!r}; try `perimetry list models`")
     return found
+
+
+def family_of(reference: str) -> str | None:
+    """The family of a timm model: the module of timm that defines it, such as `resnet`.
+
+    None for models of other runtimes and for architectures that the installed timm does not have.
+    """
+    from .timm import family_of as family
+
+    parsed = Reference.parse_any(reference)
+    return family(parsed.name) if parsed.runtime == "timm" else None
+
+
+def with_tag(reference: str) -> str | None:
+    """`NAME.TAG` of a pretrained timm model, with timm's default tag where none is given.
+
+    None for models of other runtimes and for other weights.
+    """
+    from .timm import with_tag as tagged
+
+    parsed = Reference.parse_any(reference)
+    if parsed.runtime != "timm" or parsed.weights is not None:
+        return None
+    return parsed.tagged_name if parsed.variant else tagged(parsed.name)
+
+
+def files_of(reference: str) -> list[Path]:
+    """The files that decide what the model of `reference` computes; some may not exist.
+
+    The ONNX file or the weights file, external data beside it, and the TOML declaration of an ONNX
+    file. Empty where the reference names no file.
+    """
+    from .onnx.files.external_data import external_files
+
+    parsed = Reference.parse_any(reference)
+    path = parsed.file
+    if path is None:
+        return []
+    found = [path, Path(f"{path}.data"), path.with_suffix(".data")]
+    if parsed.runtime == "onnx":
+        found += [*external_files(path), path.with_suffix(".toml")]
+    return list(dict.fromkeys(found))

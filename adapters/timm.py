@@ -50,14 +50,13 @@ def family_of(name: str) -> str | None:
     """The module of timm that defines the architecture `name`; None for one that timm has not."""
     import timm
 
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
+    if not timm.is_model(name):
         return None
-    return str(timm.model_entrypoint(architecture).__module__.rpartition(".")[2])
+    return str(timm.model_entrypoint(name).__module__.rpartition(".")[2])
 
 
 def with_tag(name: str) -> str:
-    """`NAME.TAG` of pretrained weights: the default tag where `name` has none, or `name` as it is.
+    """The architecture `name` with timm's default tag, as `NAME.TAG`; `name` if there is none.
 
     Source: `timm.get_pretrained_cfg`.
     """

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .errors import UnknownNameError, WeightsError, unknown
 from .input_spec import InputSpec
 from .pytorch.small_resnet import SIZES, SmallResNet
+from .reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,25 +51,27 @@ def open_trainable(
     Seed and reference determine every drawn weight; global generators are left as they were. Raises
     `UnknownNameError` with near names, `WeightsError` for weights that cannot be had or do not fit.
     """
-    name, at, state = reference.partition("@")
+    parsed = Reference.parse_any(reference)
+    timm = parsed.runtime == "timm"
     heads: tuple[str, ...] = ("head",)
+    module: nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if name in SIZES:
-            width, blocks = SIZES[name]
-            module: nn.Module = SmallResNet(classes, width=width, blocks=blocks)
+        if timm:
+            module, spec, heads = _timm(parsed.name, classes, size)
+        elif parsed.name in SIZES:
+            width, blocks = SIZES[parsed.name]
+            module = SmallResNet(classes, width=width, blocks=blocks)
             spec = InputSpec(*size, mean=(MIDDLE,) * 3, std=(SPREAD,) * 3)
-        elif name.startswith("timm:"):
-            module, spec, heads = _timm(name.removeprefix("timm:"), classes, size)
         else:
             near = unknown("network", reference, SIZES)
             raise UnknownNameError(f"{near}; a network to train is {FORMS}")
-    if name.startswith("timm:") and not at:
-        _take(module, _pretrained(name), heads, reference)
-    elif at and not (name.startswith("timm:") and state == "init"):
+    if parsed.weights is not None and not (timm and parsed.untrained):
         from .timm import read_state
 
-        _take(module, read_state(Path(state)), heads, reference)
+        _take(module, read_state(Path(parsed.weights)), heads, reference)
+    elif timm and not parsed.untrained:
+        _take(module, _pretrained(parsed), heads, reference)
     return Trainable(module.train().requires_grad_(True), spec)
 
 
@@ -83,15 +86,14 @@ def pad_trainable(network: Trainable, fill: Fill, *, seed: int = 0) -> Treatment
 
 
 def _timm(
-    name: str, classes: int, size: tuple[int, int]
+    architecture: str, classes: int, size: tuple[int, int]
 ) -> tuple[nn.Module, InputSpec, tuple[str, ...]]:
     """The architecture with timm's own initial weights, its input, its classifiers' names."""
     import timm
     from timm.data.config import resolve_model_data_config
 
-    architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
-        raise UnknownNameError(unknown("timm model", name, timm.list_models()))
+        raise UnknownNameError(unknown("timm model", architecture, timm.list_models()))
     options: dict[str, Any] = {"num_classes": classes}
     config = timm.get_pretrained_cfg(architecture)
     if config is not None and config.fixed_input_size:
@@ -103,10 +105,10 @@ def _timm(
     return module, spec, (heads,) if isinstance(heads, str) else tuple(heads)
 
 
-def _pretrained(reference: str) -> Mapping[str, Tensor]:
+def _pretrained(reference: Reference) -> Mapping[str, Tensor]:
     from .timm import open_timm
 
-    return open_timm(reference.removeprefix("timm:"), None, device="cpu").module().state_dict()
+    return open_timm(reference.tagged_name, None, device="cpu").module().state_dict()
 
 
 def _take(

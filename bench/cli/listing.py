@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from ...adapters.errors import UnknownNameError, unknown
@@ -12,12 +13,15 @@ def models(pattern: str = "*") -> str:
 
     Raises `UnknownNameError` with near names when none does, as `suites` and `metrics` do.
     """
-    from ...adapters.load import FORMS, list_models
+    from ...adapters.load import list_models
+    from ...adapters.reference import FORMS, Reference
 
     found = list_models(pattern)
     if not found:
         known = list_models()
-        raise UnknownNameError(unknown("model", f"timm:{pattern.removeprefix('timm:')}", known))
+        raise UnknownNameError(
+            unknown("model", str(replace(Reference.parse_any(pattern), runtime="timm")), known)
+        )
     return "\n".join([*found, f"{len(found)} architectures; a reference is {FORMS}"])
 
 

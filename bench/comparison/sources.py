@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import InputError, PerimetryError, UnknownNameError
+from ...adapters.reference import Reference
 from ...adapters.treatment import FILLS
 from ..execution.plan import DEFAULT_SUITES
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
@@ -315,8 +316,8 @@ def _audited(one: _Given, spec: RunSpec, run: RunOptions) -> Side:
 
 def _no_folder(name: str) -> str:
     """That there is no such folder, for what does not look like a model."""
-    model = name.startswith(("timm:", "module:")) or name.endswith(".onnx") or Path(name).exists()
-    return "" if model else "; and there is no folder of that name"
+    known = Reference.parse_any(name).runtime or name.startswith("module:")
+    return "" if known or Path(name).exists() else "; and there is no folder of that name"
 
 
 class NotMeasuredError(PerimetryError, RuntimeError):

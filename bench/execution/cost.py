@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...adapters.reference import Reference
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -53,8 +55,8 @@ def typical() -> Cost:
 
 def cost_of(reference: str) -> Cost:
     """What is known of a model, by its reference."""
-    name = reference.removeprefix("timm:").partition("@")[0].partition(".")[0]
-    return cost_table().get(name, typical()) if reference.startswith("timm:") else typical()
+    parsed = Reference.parse_any(reference)
+    return cost_table().get(parsed.name, typical()) if parsed.runtime == "timm" else typical()
 
 
 def seconds(reference: str, fill: str, suites: Iterable[str], count: int) -> float:

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import InputError, UnknownNameError, check_name
+from ...adapters.reference import Reference
 from ...adapters.treatment import FILLS, Fill
 from ...suites.settings import configure, settings_of
 from ..records.environment import STACK, versions
@@ -132,19 +132,18 @@ class Choice:
 
     def of(self, references: Sequence[str]) -> list[str]:
         """Choose from `references`, in their order."""
-        known = None
+        chosen = [r for r in references if not self._excluded(r)]
         if self.family is not None:
-            from ...adapters.load import list_models
+            from ...adapters.load import family_of, list_models
 
-            known = set(list_models(family=self.family))
-        chosen = [r for r in references if known is None or r.partition("@")[0] in known]
-        chosen = [r for r in chosen if not self._excluded(r)]
+            list_models(family=self.family)  # raises for an unknown family
+            chosen = [r for r in chosen if family_of(r) == self.family]
         first, step = self.shard
         return chosen[first - 1 :: step][: self.limit]
 
     def _excluded(self, reference: str) -> bool:
-        bare = reference.partition("@")[0]
-        names = (reference, bare, bare.removeprefix("timm:"))
+        parsed = Reference.parse_any(reference)
+        names = (reference, parsed.bare, parsed.tagged_name)
         return any(fnmatchcase(name, pattern) for name in names for pattern in self.exclude)
 
 
@@ -199,19 +198,15 @@ def parse_fills(names: Sequence[str]) -> list[Fill]:
 def file_identity(reference: str, settings: Settings | None = None) -> str:
     """Sha256 of the file a reference names, or '' where it names none that can be read.
 
-    Of an ONNX file also of the external data and the TOML statement beside it, and of what
-    `settings` state of its input and output. Opening the model says what is wrong with a file.
+    Of an ONNX file also of the external data and the TOML declaration beside it, and of what
+    `settings` declare of its input and output. Opening the model says what is wrong with a file.
     """
-    from ...adapters.onnx.files.external_data import external_files
+    from ...adapters.load import files_of
 
-    name, at, state = reference.partition("@")
-    timm = name.startswith("timm:")
-    if timm and (not at or state == "init"):
+    files = files_of(reference)
+    if not files:
         return ""
-    path = Path(state if timm else reference)
-    beside = [Path(f"{path}.data"), path.with_suffix(".data")]
-    beside += [] if timm else [*external_files(path), path.with_suffix(".toml")]
-    parts = [file_sha256(file) for file in dict.fromkeys([path, *beside])]
+    parts = [file_sha256(file) for file in files]
     if settings is not None and settings.inputs:
         parts.append(digest(to_json_value(dict(settings.inputs))))
     return "+".join(part for part in parts if part)

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ...adapters.reference import Reference
 from ...suites.deadpixel import NOT_ALWAYS_BETTER
 from ..output.text import clean, code, spreadsheet
 from ..records.selection import why_missing
@@ -228,8 +229,9 @@ def _main_cells(
 
 def _short_name(reference: str) -> str:
     """The reference without `timm:`; of a long path its end, of another long one both ends."""
-    name = clean(reference.removeprefix("timm:"), 10_000)
-    if len(name) > MODEL_WIDTH and reference.endswith(".onnx"):
+    parsed = Reference.parse_any(reference)
+    name = clean(parsed.short, 10_000)
+    if len(name) > MODEL_WIDTH and parsed.runtime == "onnx":
         return f"...{name[3 - MODEL_WIDTH :]}"
     return clean(name, MODEL_WIDTH)
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import InputError, UnknownNameError, check_name, unknown
+from ...adapters.reference import Reference
 from ..output.numbers import join_with_and
 from .record import FIT_KEY
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def takes_inputs(reference: str) -> bool:
     """Whether a command's statements of input and output are for `reference`: an ONNX file."""
-    return reference.endswith(".onnx")
+    return Reference.parse_any(reference).runtime == "onnx"
 
 
 def same_file(first: str, second: str) -> bool:
@@ -200,15 +201,10 @@ def _describe(record: Record, count: int) -> str:
 MOST_NAMES = 12
 
 
-SHORTER: tuple[Callable[[str], str], ...] = (
-    lambda reference: reference,
-    lambda reference: reference.removeprefix("timm:"),
-    lambda reference: reference.removeprefix("timm:").partition("@")[0],
-    lambda reference: reference.removeprefix("timm:").partition("@")[0].partition(".")[0],
-    lambda reference: PurePath(reference).name,
-    lambda reference: PurePath(reference).stem,
-)
-"""What a model may be called, most exact first."""
+def _names(reference: str) -> tuple[str, ...]:
+    """The names by which a user may refer to a model, the most exact one first."""
+    parsed, path = Reference.parse_any(reference), PurePath(reference)
+    return (reference, parsed.short, parsed.tagged_name, parsed.name, path.name, path.stem)
 
 
 def find_reference(model: str | None, references: Sequence[str]) -> str:
@@ -223,8 +219,8 @@ def find_reference(model: str | None, references: Sequence[str]) -> str:
             f"there are {len(references)} models here; name one: "
             f"{', '.join(references[:MOST_NAMES])}{' ...' * (len(references) > MOST_NAMES)}"
         )
-    for short in SHORTER:
-        found = [r for r in references if short(r) == model]
+    for names in zip(*map(_names, references), strict=True):
+        found = [r for r, name in zip(references, names, strict=True) if name == model]
         if len(found) == 1:
             return found[0]
         if found:

@@ -15,9 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...adapters.reference import Reference
 from ...suites.training.data import DEFAULT_SIZE, TrainingSet, open_training_set
 from ...suites.training.tasks import Task, open_task
 from ..records.environment import STACK, versions
+from ..records.hashing import file_sha256
 from .experiment import DEFAULT_DATA, FinishedRun, Result, TrainingRun
 from .trainer import Clock, Trainer
 
@@ -172,7 +174,7 @@ class TrainingStudy:
 
     def model_path(self, twin: TrainingRun) -> Path:
         """Where a trained twin's ONNX file is."""
-        network = self.experiment.network.partition("@")[0].removeprefix("timm:")
+        network = Reference.parse_any(self.experiment.network).tagged_name
         key = self.key(twin.task, twin.fill, twin.seed)
         name = f"{network}-{twin.task.replace('_', '-')}-{twin.fill}-seed{twin.seed}"
         return self.out / "models" / f"{name}.{key[:8]}.onnx"
@@ -193,12 +195,8 @@ class TrainingStudy:
 
 def _weights_digest(reference: str) -> str:
     """Sha256 of the file that a network's weights are taken from, or ''."""
-    _, _, state = reference.partition("@")
-    path = Path(state)
-    if not state or state == "init" or not path.is_file():
-        return ""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    path = Reference.parse_any(reference).file
+    return file_sha256(path) if path else ""
 
 
 def pairs(records: list[Record]) -> Iterator[tuple[Record, Record]]:

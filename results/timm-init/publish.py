@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
+from perimetry.adapters.reference import Reference
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.page.join import join_table
 from perimetry.bench.ranking.page.numbers import representative_records
@@ -29,13 +30,18 @@ TITLE = "Architectures at their initial state"
 PAGE_BYTES = 3_000_000
 
 
+def _architecture(reference: str) -> str:
+    """A model as timm names it."""
+    return Reference.parse_any(reference).tagged_name
+
+
 def table(store: Store) -> pd.DataFrame:
     """The board of the run, its models named as timm names them, with family, year and accuracy."""
     frame = Board(store.records()).frame()
-    frame["model"] = frame.model.str.removeprefix("timm:").str.removesuffix("@init")
+    frame["model"] = frame.model.map(_architecture)
     known, accuracy = families(), published()
     sides = {
-        (r.model.reference.removeprefix("timm:").removesuffix("@init")): r.model.spec["height"]
+        _architecture(r.model.reference): r.model.spec["height"]
         for r in store.records()
         if r.model.spec
     }

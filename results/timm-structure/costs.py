@@ -16,6 +16,7 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from perimetry.adapters.reference import Reference
 from perimetry.bench.execution.cost import TABLE
 from perimetry.bench.records.store import Store
 
@@ -34,7 +35,7 @@ def main(folder: str) -> None:
     """Count, look up, write."""
     took: dict[str, dict[str, float]] = defaultdict(dict)
     for record in Store(folder).records():
-        name = record.model.reference.removeprefix("timm:").removesuffix("@init")
+        name = Reference.parse_any(record.model.reference).tagged_name
         took[name][record.fill] = record.timing.load_s + record.timing.measure_s
     with TABLE.open("w", newline="", encoding="utf-8") as stream:
         out = csv.writer(stream, lineterminator="\n")

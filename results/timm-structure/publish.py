@@ -16,6 +16,7 @@ from statistics import median
 import pandas as pd
 from tabulate import tabulate
 
+from perimetry.adapters.reference import Reference
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.records.archive import RecordArchive, pack_records
@@ -46,7 +47,7 @@ def table(store: Store) -> pd.DataFrame:
     family = families_of_timm()
     rows = []
     for record in store.records():
-        name = record.model.reference.removeprefix("timm:").removesuffix("@init")
+        name = Reference.parse_any(record.model.reference).tagged_name
         culprits = record.tables.get("culprits", [])
         row = {
             "model": name,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....adapters.errors import InputError
+from ....adapters.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ def join_table(path: Path, records: Sequence[Record]) -> Joined:
             f"{lines[0]['model']!r} and the like, the records {records[0].model.reference!r}"
         )
     columns = {n: [_number(line[n]) if line else None for line in found] for n in names}
-    best = sum(line is not None and _bare(r) for r, line in zip(records, found, strict=True))
+    best = sum(line is not None and _untrained(r) for r, line in zip(records, found, strict=True))
     note = f"{path.name}: {hits} of {len(records)} models"
     note += f"; {best} without weights take the best of their architecture's" if best else ""
     return Joined(columns, note)
@@ -82,30 +83,23 @@ def _read(path: Path) -> list[Line]:
     return [{k: v for k, v in line.items() if k} for line in lines]
 
 
+def _untrained(record: Record) -> bool:
+    return Reference.parse_any(record.model.reference).untrained
+
+
 def _line_of(record: Record, lines: Sequence[Line]) -> Line | None:
     """The line of a record's weights, or the best one of its architecture, at its image size."""
-    name = record.model.reference.removeprefix("timm:").removesuffix("@init")
+    reference = Reference.parse_any(record.model.reference)
     side = record.model.spec.get("height")
     held = [line for line in lines if side is None or _side(line) in (None, side)]
-    if not _bare(record):
-        known = {name, Path(name).name, Path(name).stem, _with_tag(record)}
+    if not reference.untrained:
+        from ....adapters.load import with_tag
+
+        name = reference.short
+        known = {name, Path(name).name, Path(name).stem, with_tag(str(reference))}
         return next((line for line in held if line["model"] in known), None)
-    own = [line for line in held if line["model"].partition(".")[0] == name]
+    own = [line for line in held if line["model"].partition(".")[0] == reference.name]
     return max(own, key=lambda line: _number(line.get(BEST, "")) or -math.inf, default=None)
-
-
-def _with_tag(record: Record) -> str | None:
-    """`NAME.TAG` of a pretrained timm model that was named without its tag."""
-    kind, _, name = record.model.reference.partition(":")
-    if kind != "timm" or "@" in name:
-        return None
-    from ....adapters.timm import with_tag
-
-    return with_tag(name)
-
-
-def _bare(record: Record) -> bool:
-    return record.model.reference.endswith("@init")
 
 
 def _side(line: Line) -> float | None:

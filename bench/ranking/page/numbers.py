@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from ....adapters.reference import Reference
 from ....suites.deadpixel import NOT_ALWAYS_BETTER
 from ...output.text import clean
 from ...records.selection import why_missing
@@ -149,25 +150,20 @@ def short_names(references: Sequence[str]) -> list[str]:
 
 
 def _short_name(reference: str) -> str:
-    if reference.endswith(".onnx"):
-        return PurePath(reference).name
-    return reference.removeprefix("timm:")
-
-
-def _is_timm(reference: str) -> bool:
-    return reference.startswith("timm:")
+    parsed = Reference.parse_any(reference)
+    return PurePath(parsed.name).name if parsed.runtime == "onnx" else parsed.short
 
 
 def family(record: Record) -> str:
     """The module of timm that defines a model; `ONNX file`, or `other`."""
     reference = record.model.reference
-    if _is_timm(reference):
-        from ....adapters.timm import family_of
+    runtime = Reference.parse_any(reference).runtime
+    if runtime == "timm":
+        from ....adapters.load import family_of
 
-        name = reference.removeprefix("timm:").partition("@")[0]
-        return family_of(name) or "unknown to timm"
-    runtime = record.model.source.get("runtime")
-    return "ONNX file" if runtime == "onnxruntime" or reference.endswith(".onnx") else "other"
+        return family_of(reference) or "unknown to timm"
+    is_file = runtime == "onnx" or record.model.source.get("runtime") == "onnxruntime"
+    return "ONNX file" if is_file else "other"
 
 
 def _input(record: Record) -> str:

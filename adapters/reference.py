@@ -1,0 +1,110 @@
+"""How a model is named: the grammar of references, on the command line and in records.
+
+    timm:NAME[.VARIANT]             pretrained weights of timm
+    timm:NAME[.VARIANT]@init        initial states from seeds
+    timm:NAME[.VARIANT]@FILE        weights from a file
+    PATH.onnx                       an ONNX file
+
+A model that was given in Python has a name that its author chose; its runtime is "".
+A further runtime needs one line in `PREFIXES` or `SUFFIXES`, and a branch in `load`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path, PurePath
+
+from .errors import UnknownNameError
+
+FORMS = "timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, or PATH.onnx"
+
+
+PREFIXES = ("timm",)
+"""Runtimes that a reference begins with, before a colon."""
+
+
+SUFFIXES = {".onnx": "onnx"}
+"""Runtimes by the ending of a file's name."""
+
+
+INIT = "init"
+"""What stands for weights in references to seeded initial states."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A parsed reference; `str` gives the text that it was parsed from.
+
+    `runtime` is one of `PREFIXES`, a value of `SUFFIXES`, or "" for a model given in Python.
+    `name` is the architecture, or the path of a file. `variant` is the tag of pretrained weights,
+    "" for the default. `weights` is None (pretrained), `init`, or a path.
+
+    >>> Reference.parse("timm:resnet18.a1_in1k@init")
+    Reference(runtime='timm', name='resnet18', variant='a1_in1k', weights='init')
+    """
+
+    runtime: str
+    name: str
+    variant: str = ""
+    weights: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Parse the reference of a model that can be loaded.
+
+        Raises `UnknownNameError`, with a near form where there is one.
+        """
+        found = cls.parse_any(text)
+        if found.runtime:
+            return found
+        prefix, colon, rest = text.partition(":")
+        near = get_close_matches(prefix, PREFIXES, n=1) if colon else []
+        hint = f"; did you mean {near[0]}:{rest}?" if near else ""
+        raise UnknownNameError(f"model {text!r} is not of a known form; expected {FORMS}{hint}")
+
+    @classmethod
+    def parse_any(cls, text: str) -> Reference:
+        """Parse any reference that a record may have: of all other forms `runtime` is ""."""
+        prefix, colon, rest = text.partition(":")
+        suffix = PurePath(text).suffix
+        if colon and prefix in PREFIXES:
+            name, at, weights = rest.partition("@")
+            architecture, _, variant = name.partition(".")
+            name = architecture if variant else name
+            return cls(prefix, name, variant, weights if at else None)
+        if suffix in SUFFIXES:
+            return cls(SUFFIXES[suffix], text)
+        name, at, weights = text.partition("@")
+        return cls("", name, "", weights if at else None)
+
+    def __str__(self) -> str:
+        return self.bare if self.weights is None else f"{self.bare}@{self.weights}"
+
+    @property
+    def tagged_name(self) -> str:
+        """`NAME.VARIANT`, or `NAME` without a variant."""
+        return f"{self.name}.{self.variant}" if self.variant else self.name
+
+    @property
+    def bare(self) -> str:
+        """The reference without its weights, such as `timm:resnet18`."""
+        prefix = f"{self.runtime}:" if self.runtime in PREFIXES else ""
+        return prefix + self.tagged_name
+
+    @property
+    def short(self) -> str:
+        """The reference without its runtime, such as `resnet18@init`."""
+        return self.tagged_name + ("" if self.weights is None else f"@{self.weights}")
+
+    @property
+    def untrained(self) -> bool:
+        """Whether it names initial states from seeds."""
+        return self.weights == INIT
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the model or of its weights; None where the reference names no file."""
+        if self.runtime in SUFFIXES.values():
+            return Path(self.name)
+        return Path(self.weights) if self.weights and not self.untrained else None
