@@ -9,7 +9,7 @@ normalisation are compared all the same (`force`), and the report says what diff
 import sys
 from pathlib import Path
 
-from perimetry.bench import compare
+from perimetry import compare
 from perimetry.bench.comparison.maps import draw_differences
 from perimetry.bench.execution.settings import Settings
 

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import toys
 
-from perimetry.bench import audit
+from perimetry import audit
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.records.record import Value
 

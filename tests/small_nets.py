@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from perimetry import audit
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.bench import audit
 from perimetry.bench.execution.run_options import RunOptions
 from perimetry.bench.records.store import Store
 

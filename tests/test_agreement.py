@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from perimetry import audit
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.bench import audit
 from perimetry.suites.images import open_images
 from perimetry.suites.registry import SUITES
 

@@ -14,8 +14,8 @@ import pytest
 import toys
 from scipy.stats import t as student
 
+from perimetry import audit, leaderboard
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.bench import audit, leaderboard
 from perimetry.bench.output.text import clean, code, spreadsheet
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import FORMATS, caption, render_board

@@ -216,18 +216,6 @@ def test_every_option_of_a_long_command_has_its_place_in_the_help(name):
     assert set(places) == set(range(len(PANELS)))
 
 
-def test_the_public_names_are_functions_whatever_was_imported_before():
-    """`audit` and `leaderboard` stay functions after every submodule has been imported."""
-    code = (
-        "import perimetry.bench.cli.main, perimetry.bench.execution.audit\n"
-        "import perimetry.bench.ranking.board\n"
-        "from perimetry.bench import audit, leaderboard, Record\n"
-        "print(callable(audit), callable(leaderboard), isinstance(Record, type))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True True True\n"
-
-
 def test_maps_become_pictures(folder, tmp_path):
     """Each two-dimensional map of a record is a PNG that opens; equal maps give equal bytes."""
     records = Store(folder[0]).records()

@@ -15,9 +15,9 @@ from small_nets import NAME, SPEC, TOOLS, baseline, mirrored, net, opened, pertu
 from torch import nn
 from typer.testing import CliRunner
 
+from perimetry import audit, compare
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.adapters.onnx.export import export_onnx
-from perimetry.bench import audit, compare
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.fingerprint import (
     BUCKETS,
@@ -476,15 +476,6 @@ def test_a_model_named_by_reference_is_audited_in_a_worker_of_its_own(tmp_path):
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "They part at stage 1 of" in flat(done.output)
-
-
-def test_compare_is_a_function_whatever_was_imported_before():
-    """The name of the front door is taken by no module."""
-    from perimetry import bench
-    from perimetry.bench.comparison import compare as comparison
-
-    assert bench.compare is comparison.compare
-    assert not hasattr(bench.compare, "__path__")
 
 
 def test_two_long_paths_keep_their_ends_in_a_heading():

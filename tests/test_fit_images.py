@@ -14,8 +14,8 @@ from PIL import Image
 from small_nets import NAME, SPEC, TOOLS, net, opened
 from typer.testing import CliRunner
 
+from perimetry import audit
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.bench import audit
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import compare
 from perimetry.bench.comparison.result import UnlikeRecordsError

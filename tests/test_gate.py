@@ -27,8 +27,8 @@ from small_nets import (
 from torch import nn
 from typer.testing import CliRunner
 
+from perimetry import audit
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.bench import audit
 from perimetry.bench.cli.main import app
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.selection import MixedRecordsError

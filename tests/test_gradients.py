@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from perimetry import audit
 from perimetry.adapters.device import send
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.bench import audit
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.erf.suite import ERF
 from perimetry.suites.images import open_images

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+FRONT = ROOT / "src" / "perimetry"
 FOLDERS = ("adapters", "suites", "bench")
 ORDER = {
     "adapters": (
@@ -117,11 +118,13 @@ def test_suites_know_models_only_through_their_contract():
 
 
 def test_every_folder_with_code_is_in_the_wheel():
-    """setuptools is told every package; the three folders say where they are."""
+    """pyproject.toml lists every package, and the place of the four at the top."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = {p.parent.relative_to(ROOT) for f in FOLDERS for p in (ROOT / f).rglob("*.py")}
-    assert set(settings["packages"]) == {f"perimetry.{'.'.join(f.parts)}" for f in folders}
-    assert settings["package-dir"] == {f"perimetry.{folder}": folder for folder in FOLDERS}
+    packages = {f"perimetry.{'.'.join(f.parts)}" for f in folders}
+    assert set(settings["packages"]) == {"perimetry", *packages}
+    places = {f"perimetry.{folder}": folder for folder in FOLDERS}
+    assert settings["package-dir"] == {"perimetry": FRONT.relative_to(ROOT).as_posix(), **places}
     for folder in folders:
         assert (ROOT / folder / "__init__.py").exists(), folder
 
@@ -139,3 +142,13 @@ def test_the_installed_package_has_every_file(folder):
     place = next(p for p in map(Path, package.__path__) if p.is_dir())
     assert files(place) == files(ROOT / folder)
     assert (place / "py.typed").exists()
+
+
+def test_the_front_package_is_one_module_that_nothing_below_imports():
+    """`perimetry` itself only names the public functions: one file and the mark of types."""
+    assert files(FRONT) == {Path("__init__.py"), Path("py.typed")}
+    place = Path(importlib.import_module("perimetry").__file__).parent
+    assert (place / "py.typed").exists()
+    assert (place / "__init__.py").read_text() == (FRONT / "__init__.py").read_text()
+    for name, edges in EDGES.items():
+        assert not edges & {"", "perimetry"}, name

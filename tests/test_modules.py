@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from perimetry import audit
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.bench import audit
 from perimetry.suites.images import open_images
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from validation.monte_carlo import compare
 
-from perimetry.bench import audit
+from perimetry import audit
 
 ODD = (
     "resnet18",

@@ -8,9 +8,9 @@ import pytest
 from onnx_files import convnet, node, save
 from typer.testing import CliRunner
 
+from perimetry import audit
 from perimetry.adapters.onnx.inputs.declaration import parse_pairs
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.bench import audit
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import compare
 from perimetry.bench.execution.run_options import RunOptions

@@ -17,12 +17,12 @@ from onnxruntime.quantization import (
 from test_onnx_vendors import FACE
 from torch import nn
 
+from perimetry import audit
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.skeleton import light_copy
-from perimetry.bench import audit
 from perimetry.suites.architecture.propagate import energy_map
 from perimetry.suites.structure import measure_skeleton
 

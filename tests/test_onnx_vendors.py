@@ -14,12 +14,12 @@ import onnxruntime as ort
 import pytest
 import torch
 
+from perimetry import audit
 from perimetry.adapters.onnx.inputs.declaration import read_declaration
 from perimetry.adapters.onnx.inputs.size import fit_size, take_size
 from perimetry.adapters.onnx.inputs.spec import image_input, read_spec
 from perimetry.adapters.onnx.kernel_padding.file import treat_file
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.bench import audit
 
 
 def shipped(package, name):

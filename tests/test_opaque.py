@@ -6,9 +6,9 @@ from onnx import helper, numpy_helper
 from onnx_files import convnet, node, save
 from typer.testing import CliRunner
 
+from perimetry import audit
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.onnx.operators import elementwise as onnx_ops
-from perimetry.bench import audit
 from perimetry.bench.cli.main import app
 from perimetry.bench.execution.black_box import STAND_INS, forecast_black_box, remarks
 from perimetry.bench.model_report.report import account, open_case

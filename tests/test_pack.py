@@ -5,8 +5,8 @@ from itertools import permutations
 
 import pytest
 
+from perimetry import audit
 from perimetry.adapters.errors import InputError
-from perimetry.bench import audit
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import render_board

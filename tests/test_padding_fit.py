@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from onnx_files import convnet, save
 from torch import nn
 
+from perimetry import audit
 from perimetry.adapters.errors import InputError, NotApplicableError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
@@ -23,7 +24,6 @@ from perimetry.adapters.pytorch.kernel_padding.fit import (
 )
 from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.bench import audit
 from perimetry.bench.execution.fit_images import FITTED, open_fit_images
 from perimetry.bench.execution.settings import Settings
 from perimetry.suites.base import Context

@@ -15,7 +15,7 @@ from test_board import HOSTILE
 from test_page import MARKUP
 from typer.testing import CliRunner
 
-from perimetry.bench import compare
+from perimetry import compare
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import Comparison
 from perimetry.bench.comparison.fingerprint import StageDifference

@@ -11,8 +11,8 @@ import toys
 from PIL import Image
 from test_board import HOSTILE
 
+from perimetry import compare
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.bench import compare
 from perimetry.bench.comparison.sources import side_of
 from perimetry.bench.figures.canvas import COLOURS, SIGNED_COLOURS
 

@@ -9,7 +9,7 @@ import pytest
 import toys
 from pydantic import ValidationError
 
-from perimetry.bench import Record, audit
+from perimetry import Record, audit
 from perimetry.bench.records.record import (
     SCHEMA_VERSION,
     Failure,

@@ -252,7 +252,7 @@ def test_two_runs_of_one_folder_agree(tmp_path, undisturbed):
 
 def test_an_untouched_twin_takes_over_what_is_exact_without_measuring_it_again(monkeypatch):
     """A ViT has no kernel to pad: its structure is measured once, and both records say the same."""
-    from perimetry.bench import audit
+    from perimetry import audit
     from perimetry.suites.structure import Structure
 
     measured = []

@@ -91,7 +91,7 @@ def test_the_demo_audits_a_pair_of_trained_twins(tmp_path, monkeypatch):
 
 def test_padding_a_trained_twin_shows_in_its_dead_pixels():
     """The twin trained with `box` is far more even than the one without padding."""
-    from perimetry.bench import audit
+    from perimetry import audit
 
     imbalance = {}
     for fill in ("none", "box"):

@@ -16,7 +16,7 @@ import toys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perimetry.bench import audit
+from perimetry import audit
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.records import store as store_module
 from perimetry.bench.records.arrays import grow, to_float16

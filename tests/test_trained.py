@@ -3,7 +3,7 @@
 import pytest
 from trained_weights import IMAGES, SUITES, audited
 
-from perimetry.bench import audit
+from perimetry import audit
 
 FILLS = ("none", "box")
 

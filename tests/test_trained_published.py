@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from perimetry.bench import audit
+from perimetry import audit
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.records.archive import RecordArchive
 

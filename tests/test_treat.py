@@ -10,12 +10,12 @@ from onnx_files import convnet, model, node, read, save, weights
 from trained_weights import LITE0
 from typer.testing import CliRunner
 
+from perimetry import audit
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.onnx.session import Session
-from perimetry.bench import audit
 from perimetry.bench.cli.main import app
 from perimetry.bench.pad_file import fidelity, pad_file
 from perimetry.suites.images import open_images

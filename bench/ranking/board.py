@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import check_name
-from ..records.selection import check_unmixed, newest, why_missing
+from ..records.selection import check_unmixed, load_records, newest, why_missing
 from ..statistics.difference import metric_difference
 from ..statistics.significance import NEGLIGIBLE, SMALLEST
 
@@ -39,17 +40,20 @@ SORT_ORDER = ("deadpixel.weakest", "structure.weakest")
 
 
 def leaderboard(
-    records: Iterable[Record],
+    records: Iterable[Record] | Path | str,
     *,
     sort: str | None = None,
     suites: Mapping[str, Suite] | None = None,
 ) -> pd.DataFrame:
     """Rank `records`; see the module's text for rows, columns and ranks.
 
+    `records` may also be the path of a folder of records or of a packed file.
     `sort` is a metric column such as `deadpixel.imbalance`. Missing numbers are `pandas.NA`, with
     the reason in the `.reason` column. Raises `MixedRecordsError`, and `UnknownNameError` for a
     `sort` that no record has.
     """
+    if isinstance(records, str | Path):
+        records = load_records(records)
     return Board(records, sort=sort, suites=suites).frame()
 
 

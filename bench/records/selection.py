@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import warnings
 from collections import defaultdict
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
@@ -62,6 +63,20 @@ def read_folder(place: Path, what: str = "folder") -> tuple[list[Record], list[s
         why = f": {problems[0]}" if problems else "; `perimetry run` has not written any yet"
         raise InputError(f"{what} {str(place)!r} holds no readable record{why}")
     return records, problems
+
+
+def load_records(path: Path | str) -> list[Record]:
+    """Return the records of a folder that `perimetry run` wrote, or of a packed file.
+
+    A record that cannot be read gives a warning with the reason. Raises `InputError` when none can
+    be read, or when `path` is neither a folder of records nor a packed file.
+
+    >>> load_records("results/mine")[0].metrics["weakest"].value  # doctest: +SKIP
+    """
+    records, problems = read_folder(Path(path), "records:")
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return records
 
 
 HASHES = ("images_sha256", FIT_KEY)

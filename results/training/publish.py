@@ -22,7 +22,7 @@ import pandas as pd
 from scipy.stats import t as student
 from tabulate import tabulate
 
-from perimetry.bench import leaderboard
+from perimetry import leaderboard
 from perimetry.bench.records.archive import open_records, pack_records
 from perimetry.bench.records.store import Store
 from perimetry.bench.training.experiment import Experiment, TrainingRun

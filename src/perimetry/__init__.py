@@ -1,0 +1,44 @@
+"""Audit vision models: receptive fields, dead pixels, padding bias, small perturbations.
+
+`audit` measures one model, `load_records` reads stored results, `leaderboard` ranks them, `compare`
+sets models side by side, `check` compares models with a baseline. docs/python.md has an example of
+each. They are imported on first use, so that `import perimetry` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bench.comparison.compare import compare
+    from .bench.execution.audit import audit
+    from .bench.ranking.board import leaderboard
+    from .bench.records.record import Record
+    from .bench.records.selection import load_records
+    from .bench.regression.check import check
+
+    __version__: str
+
+__all__ = ["Record", "__version__", "audit", "check", "compare", "leaderboard", "load_records"]
+
+_MODULES = {
+    "Record": ".bench.records.record",
+    "audit": ".bench.execution.audit",
+    "check": ".bench.regression.check",
+    "compare": ".bench.comparison.compare",
+    "leaderboard": ".bench.ranking.board",
+    "load_records": ".bench.records.selection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version("perimetry")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
