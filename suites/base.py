@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from ..adapters.model import Model, Outputs
 
-
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 

@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from ..adapters.model import Model, Outputs
     from .base import Array
 
-
 DEAD_THRESHOLDS = (0.01, 0.1, 0.5)
 
 
@@ -218,7 +217,6 @@ def _periods(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
 
 
 DEADPIXEL = DeadPixel()
-
 
 NOT_ALWAYS_BETTER = (
     "Fewer dead pixels is not simply better: they help ordinary classification training, and hurt "

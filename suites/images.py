@@ -29,22 +29,16 @@ if TYPE_CHECKING:
 
     from ..adapters.input_spec import InputSpec
 
-
 BUILT_IN = ("dead-leaves", "noise")
 
-
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
-
 
 SIXTEEN_BITS = ("PNG", "PPM")
 """Formats whose integers, where Pillow calls them 32 bits wide, are of 16 bits."""
 
-
 MIN_RADIUS = 2.0
 
-
 TEXTURE = 0.02
-
 
 MAX_DISCS = 20_000
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from .base import Suite
 
-
 SUITES: Mapping[str, Suite] = {
     "structure": STRUCTURE,
     "erf": ERF,

@@ -63,17 +63,13 @@ if TYPE_CHECKING:
     from .architecture.windows import Field, Layer
     from .base import Array
 
-
 MAX_CULPRITS = 16
 """Layers recomputed one by one; a note says when there are more."""
-
 
 MAPS_PER_PASS = 9
 """Maps computed in one pass."""
 
-
 LARGEST_EXACT_INTEGER = 2.0**53
-
 
 _PHASED = (
     Metric("weakest", "smallest phase of the expected sensitivity", "ratio", "higher", even=1.0),
@@ -84,7 +80,6 @@ _PHASED = (
         for p in phases.REPORTED_PERIODS
     ),
 )
-
 
 _OTHERS = (
     Metric("relL1", "mean |first difference| / mean", "ratio", "lower", even=0.0),

@@ -21,12 +21,9 @@ if TYPE_CHECKING:
     Call = Callable[..., Any]
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
-
 JOINING = frozenset({"cat", "concat", "concatenate"})
 
-
 SPLITTING = {"split": torch.split, "split_with_sizes": torch.split, "chunk": torch.chunk}
-
 
 CHANNEL_BY_CHANNEL = frozenset(
     """

@@ -23,9 +23,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-
 _BASE = "narrow_base"
-
 
 _RUNS = "narrow_runs"
 

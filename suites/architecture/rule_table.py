@@ -18,10 +18,8 @@ from .windows import Field, union
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-
 RULES: dict[str, Callable[..., Any]] = {}
 """Rules by the function's name in torch, less underscores at its ends."""
-
 
 Rule = TypeVar("Rule", bound="Callable[..., Any]")
 

@@ -40,7 +40,6 @@ from .windows import Field, Layer, LayerWindow, Pair, union
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-
 METADATA = frozenset(
     """
     get set delete size dim stride numel nelement ndimension is_floating_point is_complex
@@ -50,10 +49,8 @@ METADATA = frozenset(
 )
 """Functions that read no entries (names without underscores)."""
 
-
 SAME_SHAPE = frozenset({"to", "type_as", "cpu", "cuda", "contiguous", "batch_norm", "clone"})
 """Functions that leave the shape of a weight as it is."""
-
 
 SHAPE_ONLY = frozenset(
     """

@@ -13,7 +13,6 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-
 Pair = tuple[int, int]
 
 

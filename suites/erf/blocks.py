@@ -56,15 +56,11 @@ if TYPE_CHECKING:
     from ..base import Array, Context
     from ..measuring.forward import MemberImages
 
-
 Unit = tuple[int, int]
-
 
 Place = tuple[slice, slice]
 
-
 STREAM = 41
-
 
 BLOCKS_A_SIDE = 12
 """How many blocks the shorter side has unless the user names their size."""

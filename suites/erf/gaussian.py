@@ -17,9 +17,7 @@ from ..measuring.bootstrap import linear
 if TYPE_CHECKING:
     from ..base import Array
 
-
 MIN_SIGMA = 0.1
-
 
 PARAMETERS = ("amplitude", "center_y", "center_x", "sigma_y", "sigma_x")
 

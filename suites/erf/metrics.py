@@ -19,15 +19,11 @@ if TYPE_CHECKING:
     from ..base import Array
     from ..measuring.bootstrap import Bootstrap
 
-
 LUO_THRESHOLD = 1 - 0.9545
-
 
 FRACTIONS = (0.0625, 0.125, 0.25, 0.5)
 
-
 AREAS = (0.2, 0.3, 0.5, 0.99)
-
 
 REPLICATES_PER_CHUNK = 64
 """Replicates whose maps are held together: few enough to stay in a processor's cache."""

@@ -61,16 +61,12 @@ if TYPE_CHECKING:
     from ...adapters.model import Model, Outputs
     from ..base import Array
 
-
 BLOCKS = "blocks"
-
 
 STREAM = 2
 
-
 CANCELLED = 1e-5
 """Share of the sum of magnitudes below which a sum of channels is rounding noise."""
-
 
 CHANNELS_CANCEL = (
     "the target is constant, or the unit's channels always sum to 0, as behind a layer norm whose "
@@ -162,10 +158,8 @@ PROTOCOLS: Mapping[str, ErfProtocol] = {
 }
 """The published protocols as rows of one table; the module's docstring has their sources."""
 
-
 UNIT_METRICS = ("luo_size", "radius", "offset_y", "offset_x")
 """What is told of every unit of a grid."""
-
 
 Unit = tuple[int, int]
 

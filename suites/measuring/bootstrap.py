@@ -22,9 +22,7 @@ from ..base import Estimate, missing
 if TYPE_CHECKING:
     from ..base import Array
 
-
 CONFIDENCE = 0.95
-
 
 MIN_SAMPLES = 4
 """With fewer samples their spread is anyone's guess, and there is no interval."""

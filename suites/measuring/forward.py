@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ...adapters.model import Model, Outputs
     from ..base import Array
 
-
 T = TypeVar("T")
 
 

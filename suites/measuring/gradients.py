@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ...adapters.model import Model
     from ..base import Array, Probe
 
-
 T = TypeVar("T")
 
 

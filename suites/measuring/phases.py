@@ -23,15 +23,11 @@ if TYPE_CHECKING:
 
     from ..base import Array
 
-
 Pair = tuple[int, int]
-
 
 MIN_CELLS = 3
 
-
 NO_PERIOD_FITS = "no period fits three interior cells"
-
 
 REPORTED_PERIODS = (2, 4, 8, 16, 32, 64)
 """The periods p that have a metric `by_period_p`."""

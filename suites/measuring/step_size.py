@@ -38,35 +38,26 @@ if TYPE_CHECKING:
 
     Pilot = Callable[[Sequence[float], bool], list[Tensor]]
 
-
 STEPS = tuple(2.0**-k for k in (5, 7, 9, 11, 13, 15))
 """The steps tried first, in pixel values in [0, 1], each a quarter of the one before."""
-
 
 COARSE_STEPS = tuple(2.0**-k for k in (7, 6, 5, 4, 3))
 """The steps tried on networks that round."""
 
-
 ROUNDING_DETECTED = 0.2
 
-
 MAX_ROUNDING_SHARE = 0.5
-
 
 MAX_STEP_ERROR = 0.71
 """Square root of one half: above it, most of the squared response depends on the step."""
 
-
 DITHER_STREAM = 36
 
-
 NO_RESPONSE = "the target does not respond to any change of its interior pixels"
-
 
 ROUNDING_NOTE = (
     "the network rounds: each response is computed twice, at twice the number of forward passes"
 )
-
 
 ROUNDING_TOO_COARSE = (
     f"the network rounds so coarsely that at no step up to {COARSE_STEPS[-1]:g} of the pixel range "

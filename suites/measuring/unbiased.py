@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from ..base import Array
 
-
 MEANS_PER_CHUNK = 8
 """Means whose statistic is taken together: few enough maps to stay in a processor's cache."""
 

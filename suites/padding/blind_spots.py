@@ -33,10 +33,8 @@ if TYPE_CHECKING:
     from ..base import Array, Estimate
     from ..measuring.bootstrap import Bootstrap
 
-
 PER_SIDE = 28
 """A stimulus of no stated size is one part in so many of the shorter side: 8 pixels of 224."""
-
 
 Place = tuple[int, int]
 

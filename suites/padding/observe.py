@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..base import Array
     from .blind_spots import Place
 
-
 EXCHANGE_GRID = 3
 """Places per side at which exchanged borders are compared: corners, edges, centre."""
 

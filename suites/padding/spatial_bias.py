@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from ..base import Array, Estimate
     from ..measuring.bootstrap import Bootstrap
 
-
 BIAS = ("border_ratio", "left_right", "top_bottom")
-
 
 MIN_UNITS = 3
 """Units along an axis below which a map has a border but no centre."""

@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from ..base import Array
     from ..measuring.bootstrap import Bootstrap
 
-
 _BLIND = ("blind_weakest", "border_drop", "blind_cv", "blind_left_right", "blind_top_bottom")
 
 

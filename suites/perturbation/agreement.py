@@ -20,13 +20,10 @@ if TYPE_CHECKING:
     from ..measuring.bootstrap import Bootstrap
     from .phase_comb import Comb
 
-
 WEAKEST_IS_ZERO = "the weakest phase gets nothing"
-
 
 FEWEST = 4
 """Samples that a standard error of profiles takes."""
-
 
 ROUNDING = 1e-6
 """Of a profile whose mean is 1, in single precision."""

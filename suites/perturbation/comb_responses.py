@@ -37,12 +37,9 @@ if TYPE_CHECKING:
     from .directional import DirectionalDerivatives
     from .phase_comb import Comb
 
-
 STREAM = 31
 
-
 NOISE_STREAM = 32
-
 
 PILOT_STREAM = 33
 

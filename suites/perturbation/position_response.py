@@ -31,14 +31,11 @@ if TYPE_CHECKING:
     from ..measuring.forward import MemberImages
     from ..measuring.phases import Pair
 
-
 STEM_STRIDE = 4
 """The stem ends where the cumulated stride first reaches this."""
 
-
 MIN_PLACES, MAX_PLACES = 5, 8
 """Places along a side of the block: at least, and at most unless the user says otherwise."""
-
 
 ROUNDING = 1e-6
 """Relative spread below which a map varies by rounding only."""

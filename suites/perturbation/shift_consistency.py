@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..base import Array
     from ..measuring.forward import MemberImages
 
-
 STREAM = 35
 
 

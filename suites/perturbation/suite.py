@@ -90,13 +90,11 @@ if TYPE_CHECKING:
     from ...adapters.model import Model
     from ..base import Array
 
-
 _POSITION = (
     Metric("position_mean", "mean |output change| by one pixel", "output units", "neither"),
     Metric("position_cv", "its coefficient of variation over places", "ratio", "lower", even=0.0),
     Metric("position_r2", "R^2 of it on the root gradient energy", "share", "neither", high=1.0),
 )
-
 
 _COMB = (
     Metric("comb_weakest", "weakest phase's share of the mean", "ratio", "higher", even=1.0),
@@ -105,7 +103,6 @@ _COMB = (
     Metric("comb_step", "step of the differences", "pixel value", "neither"),
     Metric("comb_error", "relative change of responses with the step", "ratio", "neither"),
 )
-
 
 _AGREEMENT = (
     Metric("agreement_gradient", "rms distance to the gradients' profile", "ratio", "neither"),
@@ -116,14 +113,12 @@ _AGREEMENT = (
     Metric("agreement_structure", "rms distance to the structure's profile", "ratio", "neither"),
 )
 
-
 _PHASED = (
     Metric("detect_weakest", "step with d' = 1 at the weakest phase", "pixel value", "neither"),
     Metric("detect_strongest", "the same at the strongest", "pixel value", "neither"),
     Metric("detect_ratio", "weakest over strongest threshold", "ratio", "lower", even=1.0),
     Metric("leverage", "attack on the strongest over the weakest", "ratio", "lower", even=1.0),
 )
-
 
 _SHIFT = Metric(
     "shift_consistency", "shifted crops of the same class", "share", "higher", high=1.0, even=1.0

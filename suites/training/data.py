@@ -43,26 +43,19 @@ if TYPE_CHECKING:
 
     from ..measuring.phases import Pair
 
-
 BUILT_IN = ("dead-leaves", "digits")
 
-
 KEPT_FOR_TEST = 0.2
-
 
 MAX_BYTES = 16 * 2**30
 """Bytes of pictures that are still taken into memory."""
 
-
 DIGITS_SHARE = 0.8
-
 
 IDX_BYTES = 0x08
 """IDX's type code of unsigned bytes."""
 
-
 DEFAULT_SIZE = 40
-
 
 DEAD_LEAVES_COUNTS = (2048, 512)
 """How many dead-leaves images there are to train and to test on, unless asked otherwise."""

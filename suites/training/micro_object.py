@@ -33,18 +33,13 @@ if TYPE_CHECKING:
     from ..base import Array
     from ..measuring.phases import Pair
 
-
 DARKEST, BRIGHTEST = 0.1, 0.9
-
 
 DETECTOR = (1.0, -1.0, -1.0)
 
-
 THRESHOLD = 0.85
 
-
 CLASSES = ("black", "red")
-
 
 Places = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 """Upper left pixels of boxes, (images, 2) as (row, column)."""

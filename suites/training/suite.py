@@ -58,16 +58,12 @@ if TYPE_CHECKING:
     from ...adapters.model import Model
     from ..base import Array
 
-
 TARGET_ACCURACY = 0.9
-
 
 PROTOCOLS = ("micro_object", "classification")
 
-
 PROBED = {"weakest": "weakest", "imbalance": "imbalance", "erf": "luo_size"}
 """What is read of a probe: name in our metrics, name in the probe."""
-
 
 OUTCOMES = ("accuracy", "mean_accuracy")
 

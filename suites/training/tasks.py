@@ -27,16 +27,12 @@ if TYPE_CHECKING:
     Predict = Callable[[Tensor], Tensor]
     Batch = tuple[Tensor, Tensor]
 
-
 TaskName = Literal["classification", "micro_object"]
-
 
 TASKS: tuple[TaskName, ...] = ("classification", "micro_object")
 
-
 ORDER, BOXES, TEST = 11, 12, 13
 """What a generator is for, so that one seed gives independent streams."""
-
 
 CHUNK = 512
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from ..trace import EnergyTrace
 
-
 Windows = tuple[LayerWindow, LayerWindow]
 
 
