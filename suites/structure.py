@@ -201,7 +201,7 @@ def _ratio(profile: Array) -> Estimate:
     value = float(phases.ratio(profile))
     if np.isfinite(value):
         return Estimate(value)
-    return missing("the weakest phase gets nothing: the ratio is unbounded")
+    return missing(f"{phases.WEAKEST_IS_ZERO}: the ratio is unbounded")
 
 
 def _read_culprits(

@@ -10,7 +10,7 @@ from perimetry.adapters.errors import InputError, NotApplicableError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.suites.measuring.phases import interior
+from perimetry.suites.measuring.phases import WEAKEST_IS_ZERO, interior
 from perimetry.suites.perturbation.position_response import make_block, stem_period
 from perimetry.suites.perturbation.shift_consistency import STREAM
 from perimetry.suites.perturbation.suite import PERTURBATION, Perturbation
@@ -35,7 +35,7 @@ def test_a_dead_phase_gets_exactly_nothing_and_makes_ratios_unbounded():
     assert found.maps["positions"][1::2, 0::2].max() == 0
     for name in ("comb_ratio", "detect_weakest", "detect_ratio", "leverage"):
         assert found.metrics[name].value is None
-        assert "the weakest phase gets nothing" in found.metrics[name].reason
+        assert WEAKEST_IS_ZERO in found.metrics[name].reason
     assert found.metrics["detect_strongest"].value > 0
 
 

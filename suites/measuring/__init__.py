@@ -1,5 +1,5 @@
-"""What several suites measure with.
+"""Measuring tools that several suites share.
 
-Read `gradients` and `forward` (passes), `phases`, then `unbiased` and `bootstrap` (estimates),
-`step_size` and `feature_maps`.
+Read `batching`, `gradients` and `forward` (passes over the images), `phases`, then `unbiased` and
+`bootstrap` (estimates) and `step_size`.
 """

@@ -1,11 +1,11 @@
 """Intervals: a bootstrap over samples, with common random numbers.
 
 A *sample* is one image, or, for a model averaged over seeds, one seed. The same number of samples
-and the same seed give the same resamples, so that replicates of two models on the same images can
-be subtracted pair by pair.
+and the same seed give the same resamples, so the replicates of two models on the same images can be
+subtracted pair by pair.
 
 The interval is value +- t * se: se is the standard deviation of the replicates, times
-sqrt(n / (n - 1)) because resampling n samples understates their spread; t is Student's quantile
+sqrt(n / (n - 1)) because resampling n samples underestimates their spread; t is Student's quantile
 with n - 1 degrees of freedom.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 
 MIN_SAMPLES = 4
-"""With fewer samples their spread is anyone's guess, and there is no interval."""
+"""Minimum number of samples for a confidence interval."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Bootstrap:
     """Resamples: weights `weights` (replicates, samples) that sum to 1.
 
     Row 0 is the sample itself; the others are resamples. `normal` (replicates,) are standard normal
-    numbers, 0 in row 0, for what is uncertain beside the choice of samples.
+    numbers, 0 in row 0, for sources of uncertainty other than the samples.
     """
 
     weights: Array
@@ -41,7 +41,7 @@ class Bootstrap:
 
     @property
     def samples(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
         return int(self.weights.shape[1])
 
     def estimate(
@@ -54,12 +54,12 @@ class Bootstrap:
     ) -> Estimate:
         """Turn `values` (replicates,) into an estimate, clipped to the metric's range.
 
-        The interval of a `positive` quantity, whose error grows with it, is symmetric in its
-        logarithm. A value that is not finite is missing, with the reason.
+        The interval of a `positive` quantity, whose error is proportional to it, is symmetric in
+        the logarithm. If a value is not finite, the estimate is missing, with the reason.
         """
         values = np.asarray(values, dtype=np.float64)
         if not np.isfinite(values).all():
-            return missing("not finite on these samples: something it divides by is 0")
+            return missing("not finite on these samples: a quantity that it divides by is 0")
         value = float(values[0])
         error = self.standard_error(values)
         if error is None:
@@ -90,7 +90,7 @@ def _clip(value: float, low: float | None, high: float | None) -> float:
 
 
 def bootstrap(samples: int, draws: int, seed: int) -> Bootstrap:
-    """Draw the weights; see `Bootstrap`."""
+    """Draw the weights of `draws` resamples of `samples` samples; see `Bootstrap`."""
     rng = np.random.default_rng([seed, samples])
     weights = np.full((draws + 1, samples), 1 / samples)
     weights[1:] = rng.multinomial(samples, weights[0], draws) / samples
@@ -103,8 +103,8 @@ def linear(value: Array, change: Array, weights: Array) -> Array:
 
     `value` (...) is the statistic of the mean, `change` (samples, ...) its derivative in the
     direction of each sample, `weights` (replicates, samples) the resamples, row 0 the sample
-    itself. The cost grows with the samples, not with the replicates; and unlike a plain resample,
-    which repeats samples and is therefore rougher than they are, it does not inflate statistics
+    itself. The cost depends on the number of samples, not of replicates. A plain resample repeats
+    samples and is therefore rougher than they are; the linearisation does not inflate statistics
     that measure roughness (infinitesimal jackknife, Efron 1982).
     """
     replicates: Array = value + np.tensordot(weights - weights[:1], change, 1)

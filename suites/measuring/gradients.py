@@ -1,10 +1,10 @@
-"""One forward and several backward passes over the images, shared by all suites.
+"""One forward pass and one backward pass per probe over the images, shared by all suites.
 
-Batching is exact: every probe's scalar is a sum of per-image targets, and every reduction stays
-within its image. Random signs depend on the seed and the image's place, never on the batch.
+The batch size does not affect the results: every probe's scalar is a sum of per-image targets, and
+every reduction works within one image. Random signs depend on the seed and on the image's index.
 
-Nothing in a pass asks the device for a number, so that a GPU never waits: the next batch is sent,
-and its signs are drawn, while it still works on the last one.
+No step of a pass reads a number back from the device, so the next batch is sent and its signs are
+drawn while a GPU still computes the previous one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ...adapters.device import arrived, send
-from ...adapters.errors import InputError, NotApplicableError
+from ...adapters.errors import NotApplicableError
+from .batching import Batching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TARGET_STREAM = 1
+"""Of the random signs of the target."""
+
 
 @dataclass
 class GradientMaps:
-    """Reduced gradients by probe name, each (samples, height, width); and how they were made.
+    """Reduced gradients by probe name, each (samples, height, width).
 
-    `refused` has the probes whose gradient says nothing, and why.
+    `batch` is the batch size at the end, `notes` say if it was lowered. `refused` holds, by probe
+    name, the reason why a gradient cannot be used.
     """
 
     maps: dict[str, Array]
@@ -42,7 +47,7 @@ class GradientMaps:
     refused: dict[str, NotApplicableError] = field(default_factory=dict)
 
     def of(self, probes: Iterable[Probe]) -> dict[str, Array]:
-        """The maps of `probes`. Raises `NotApplicableError` when one of them is refused."""
+        """The maps of `probes`. Raises `NotApplicableError` if one of them is refused."""
         for probe in probes:
             if probe.name in self.refused:
                 raise self.refused[probe.name]
@@ -52,9 +57,9 @@ class GradientMaps:
 def gradient_maps(
     model: Model, images: Tensor, probes: Sequence[Probe], *, batch: int = 16
 ) -> GradientMaps:
-    """What `take_gradients` finds.
+    """The gradients of all `probes`, as `take_gradients` computes them.
 
-    Raises `NotApplicableError` when a gradient is not finite, or zero everywhere.
+    Raises `NotApplicableError` if a gradient is not finite, or zero everywhere.
     """
     found = take_gradients(model, images, probes, batch=batch)
     found.of(probes)
@@ -64,28 +69,27 @@ def gradient_maps(
 def take_gradients(
     model: Model, images: Tensor, probes: Sequence[Probe], *, batch: int = 16
 ) -> GradientMaps:
-    """Take the gradients of all `probes` over `images` (n, 3, height, width).
+    """Compute the gradients of all `probes` on `images` (n, 3, height, width).
 
-    A sample is an image; for a model of several weight sets it is a weight set, which sees every
-    `members`-th image, and the mean over these. The batch halves when memory runs out, and the
-    notes say so. Gradients that are not finite, or zero everywhere, are among the refused.
+    A sample is one image. For a model of several weight sets it is one weight set: the mean over
+    its images, which are every `members`-th of the set. The batch size is halved when memory runs
+    out. Gradients that are not finite, or zero everywhere, are listed as refused.
     """
-    if batch < 1:
-        raise InputError(f"batch {batch} was given; expected at least 1")
     names = [p.name for p in probes]
     if len(set(names)) < len(names):
         raise ValueError(f"probe names must differ, got {names}")
-    result = GradientMaps({}, batch)
+    batching = Batching(batch, model.device)
     x = model.spec.prepare(images)
     members = min(model.members, len(x))
     samples: list[dict[str, Tensor]] = []
     for member in range(members):
         model.select(member, x)
         own = range(member, len(x), members)
-        maps = _member_maps(model, x, own, probes, result)
+        maps = _member_maps(model, x, own, probes, batching)
         if members > 1:
             maps = {name: m.mean(0, keepdim=True) for name, m in maps.items()}
         samples.append(maps)
+    result = GradientMaps({}, batching.size, batching.notes)
     for probe in probes:
         stacked = torch.cat([s[probe.name] for s in samples]).double().numpy()
         why = _refusal(probe, stacked)
@@ -97,11 +101,11 @@ def take_gradients(
 
 
 def normalise_members(model: Model, samples: Array) -> Array:
-    """Samples (samples, height, width) of several weight sets, each scaled to mean 1.
+    """Scale the samples (samples, height, width) of several weight sets to mean 1 each.
 
-    The gain of a random network is arbitrary and has heavy tails: unscaled, one of sixteen initial
-    states may carry all the energy, and their mean says nothing of the other fifteen. The images
-    of one weight set stay as they are: their gradients are in one unit.
+    The gain of a random network is arbitrary and has heavy tails: without scaling, a single one of
+    sixteen initial states could dominate their mean. Samples that are images of one weight set are
+    returned unchanged.
     """
     if model.members == 1:
         return samples
@@ -110,9 +114,9 @@ def normalise_members(model: Model, samples: Array) -> Array:
 
 
 def member_factors(model: Model, samples: Array) -> Array:
-    """Factors (samples, 1, 1) that make samples of several weight sets `alike`; 1 for images.
+    """Factors (samples, 1, 1) by which `normalise_members` scales; 1 for images.
 
-    A weight set that hears nothing stays at nothing: its factor is 0.
+    The factor of a weight set whose samples are all 0 is 0.
     """
     level = samples.mean((1, 2), keepdims=True)
     if model.members == 1:
@@ -122,7 +126,7 @@ def member_factors(model: Model, samples: Array) -> Array:
 
 
 def _refusal(probe: Probe, maps: Array) -> str | None:
-    """Why `maps` say nothing, or None."""
+    """The reason why `maps` cannot be used, or None."""
     if not np.isfinite(maps).all():
         return f"is not finite on {_share_not_finite(maps)} of pixels"
     return None if maps.any() else f"is zero everywhere: {probe.silent}"
@@ -133,24 +137,12 @@ def _share_not_finite(maps: Array) -> str:
 
 
 def _member_maps(
-    model: Model, x: Tensor, own: Sequence[int], probes: Sequence[Probe], result: GradientMaps
+    model: Model, x: Tensor, own: Sequence[int], probes: Sequence[Probe], batching: Batching
 ) -> dict[str, Tensor]:
     """Maps (images of this weight set, height, width) by probe, on the CPU."""
-    parts: list[dict[str, Tensor]] = []
-    done = 0
-    while done < len(own):
-        indices = own[done : done + result.batch]
-        try:
-            parts.append(_batch_maps(model, x[list(indices)], indices, probes))
-        except torch.OutOfMemoryError:
-            if result.batch == 1:
-                raise
-            result.batch = max(1, len(indices) // 2)
-            result.notes.append(f"out of memory: batch lowered to {result.batch}")
-            if model.device.type == "cuda":
-                torch.cuda.empty_cache()
-            continue
-        done += len(indices)
+    parts = batching.run(
+        len(own), lambda chunk: _batch_maps(model, x[list(own[chunk])], own[chunk], probes)
+    )
     arrived(model.device)
     return {p.name: torch.cat([part[p.name] for part in parts]) for p in probes}
 
@@ -158,7 +150,7 @@ def _member_maps(
 def _batch_maps(
     model: Model, x: Tensor, indices: Sequence[int], probes: Sequence[Probe]
 ) -> dict[str, Tensor]:
-    """One forward, then one backward a probe; the maps are on their way to the CPU."""
+    """One forward pass and one backward pass per probe; the copy to the CPU may be unfinished."""
     x = send(x, model.device).requires_grad_()
     outputs = model.run(x, logits=any(p.logits for p in probes))
     maps = {}
@@ -170,11 +162,11 @@ def _batch_maps(
 
 
 def random_signs(like: Tensor, indices: Sequence[int], *, seed: int, stream: int) -> Tensor:
-    """Independent +1 and -1 of the shape of `like` (batch, ...), one stream for each image.
+    """Independent random +1 and -1 in the shape of `like` (batch, ...), one stream per image.
 
-    `stream` tells apart uses of one seed. Drawn on the CPU, so that every device sees the same, as
-    bits, of which 32 weigh as much as one float on their way.
+    `stream` separates different uses of the same seed.
     """
+    # Drawn on the CPU so that all devices get the same signs, and sent as bits: 1/32 of the floats.
     size = like[0].numel()
     rows = [np.random.default_rng([seed, stream, index]).bytes(-(-size // 8)) for index in indices]
     octets = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), -1, 1)
@@ -185,7 +177,7 @@ def random_signs(like: Tensor, indices: Sequence[int], *, seed: int, stream: int
 
 
 def require(thing: T | None, what: str) -> T:
-    """The thing, or the reason why a suite cannot go on without it."""
+    """Return `thing`. Raises `NotApplicableError` if it is None: the model gives no `what`."""
     if thing is None:
         raise NotApplicableError(f"the model gives no {what}")
     return thing
@@ -195,9 +187,6 @@ def pixel_energy(gradient: Tensor, spec: InputSpec) -> Tensor:
     """Squared gradient per pixel value in [0, 1], summed over channels: (batch, height, width)."""
     per_pixel = gradient * (spec.value_range / spec.channel_std(gradient))
     return per_pixel.square().sum(1)
-
-
-TARGET_STREAM = 1
 
 
 def signs_of_target(f: Tensor, index: int, seed: int) -> Tensor:

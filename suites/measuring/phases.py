@@ -1,13 +1,13 @@
-"""Phase profiles: how a sensitivity map treats the P x P places a pixel can have in a stride cell.
+"""Phase profiles: the sensitivity at the P x P positions that a pixel can have in a stride cell.
 
 A pixel's *phase* is (row mod P, column mod P), P the total stride from input to target, per axis.
 The *profile* of a map S (PROTOCOL 3.3) is S divided by its moving mean over a centred P x P box,
 averaged over the interior pixels of each phase, divided by the overall mean. For even P the box is
-the mean of the two boxes half a pixel off centre: taps 1/2, 1, ..., 1, 1/2 over P. Slow trends are
-thus removed, and a pattern whose period divides P is untouched.
+the mean of the two boxes half a pixel off centre: taps 1/2, 1, ..., 1, 1/2 over P. This removes
+slow trends and leaves patterns whose period divides P unchanged.
 
-Pairs are (rows, columns). Profiles have axes (..., phase row, phase column) and mean 1; whatever is
-read off them keeps the leading axes.
+Pairs are (rows, columns). Profiles have axes (..., phase row, phase column) and mean 1; statistics
+of profiles keep the leading axes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ Pair = tuple[int, int]
 
 MIN_CELLS = 3
 
+WEAKEST_IS_ZERO = "the weakest phase has no sensitivity"
+
 NO_PERIOD_FITS = "no period fits three interior cells"
 
 REPORTED_PERIODS = (2, 4, 8, 16, 32, 64)
@@ -34,9 +36,9 @@ REPORTED_PERIODS = (2, 4, 8, 16, 32, 64)
 
 
 def interior(size: Pair, period: Pair) -> tuple[slice, slice]:
-    """Find the whole P x P cells at least one cell and an eighth of `size` from each border.
+    """The whole P x P cells at least one cell and an eighth of `size` away from each border.
 
-    The slices are empty where `size` is too small.
+    The slices are empty if `size` is too small.
     """
     rows, columns = (_axis_interior(s, p) for s, p in zip(size, period, strict=True))
     return rows, columns
@@ -49,9 +51,9 @@ def _axis_interior(size: int, period: int) -> slice:
 
 
 def fit_period(size: Pair, period: Pair) -> Pair:
-    """Find the largest divisors of `period` for which three interior cells fit along each axis.
+    """The largest divisors of `period` for which three interior cells fit along each axis.
 
-    1 where nothing larger fits: a map that has no phases to tell apart.
+    A divisor is 1 where nothing larger fits; such a map has no phases.
     """
     rows, columns = (_axis_fit(s, p) for s, p in zip(size, period, strict=True))
     return rows, columns
@@ -82,9 +84,9 @@ def _axis_fit(size: int, period: int) -> int:
 def phase_profile(maps: np.ndarray[Any, Any], period: Pair) -> Array:
     """Profiles (samples, phase row, phase column) of `maps` (samples, height, width).
 
-    Interior pixels whose whole neighbourhood is zero say nothing about phases and are left out.
-    Raises `InputError` when no interior cell fits, `NotApplicableError` when a map is zero at every
-    interior pixel of a phase and around it.
+    Interior pixels whose whole neighbourhood is zero carry no information and are left out. Raises
+    `InputError` if no interior cell fits, `NotApplicableError` if a map is zero at and around every
+    interior pixel of some phase.
     """
     maps = np.asarray(maps, dtype=np.float64)
     rows, columns = interior((maps.shape[-2], maps.shape[-1]), period)
@@ -96,9 +98,9 @@ def phase_profile(maps: np.ndarray[Any, Any], period: Pair) -> Array:
     vertical = _box(maps.shape[-2], rows, period[0])
     horizontal = _box(maps.shape[-1], columns, period[1])
     trend = vertical @ maps @ horizontal.T
-    heard = trend > 0
-    ratio = np.divide(maps[:, rows, columns], trend, out=np.zeros_like(trend), where=heard)
-    count = _sum_cells(heard, period)
+    covered = trend > 0
+    ratio = np.divide(maps[:, rows, columns], trend, out=np.zeros_like(trend), where=covered)
+    count = _sum_cells(covered, period)
     profile = _sum_cells(ratio, period) / np.maximum(count, 1)
     mean: Array = profile.mean((-2, -1), keepdims=True)
     if not (count.all() and mean.all()):
@@ -107,7 +109,7 @@ def phase_profile(maps: np.ndarray[Any, Any], period: Pair) -> Array:
 
 
 def _box(size: int, inner: slice, period: int) -> Array:
-    """Write the moving mean as a matrix (interior pixels, pixels): exact zeros stay exact."""
+    """The moving mean as a matrix (interior pixels, pixels), which keeps exact zeros exact."""
     distance = np.abs(np.arange(inner.start, inner.stop)[:, None] - np.arange(size)[None])
     weight: Array = np.clip((period + 1) / 2 - distance, 0.0, 1.0)
     return weight / period
@@ -122,19 +124,19 @@ def _sum_cells(inner: np.ndarray[Any, Any], period: Pair) -> Array:
 
 
 def least_sensitive(profile: Array) -> Array:
-    """Share of the average sensitivity that the worst-served phase gets; 1 is even."""
+    """Smallest phase of the profile, relative to the mean; 1 if the profile is even."""
     smallest: Array = profile.min((-2, -1))
     return smallest
 
 
 def imbalance(profile: Array) -> Array:
-    """Coefficient of variation over the phases; 0 is even."""
+    """Coefficient of variation over the phases; 0 if the profile is even."""
     spread: Array = profile.std((-2, -1)) / profile.mean((-2, -1))
     return spread
 
 
 def ratio(profile: Array) -> Array:
-    """Largest over smallest phase; 1 is even, infinite when a phase gets nothing."""
+    """Largest over smallest phase; 1 if the profile is even, infinite if a phase is 0."""
     smallest = least_sensitive(profile)
     unbounded = np.full_like(smallest, np.inf)
     share: Array = np.divide(profile.max((-2, -1)), smallest, out=unbounded, where=smallest > 0)
@@ -150,10 +152,10 @@ def variance(profile: Array) -> Array:
 def by_period(profile: Array, square: Callable[[Array], Array] | None = None) -> dict[int, Array]:
     """Split the variance of a profile over nested periods, such as 2, 4, 8, ..., P.
 
-    The share of a period is the variance of the profile folded to it, less that of the period
-    before; the shares sum to the variance. `square` takes a folded profile and gives what stands
-    for its variance. Periods are the chain of divisors by ascending prime factors; where the axes
-    differ, the larger one names the step.
+    The share of a period is the variance of the profile folded to it, minus that of the previous
+    period; the shares sum to the variance. `square` replaces the variance of a folded profile, for
+    instance by an unbiased estimate. Periods are the chain of divisors by ascending prime factors;
+    where the axes differ, a step is named after the larger one.
     """
     square = square or variance
     shares: dict[int, Array] = {}

@@ -1,10 +1,10 @@
-"""Estimators that do not reward noise: nothing is chosen on a sample that is then read.
+"""Estimators that noise does not bias.
 
-The smallest of many noisy means is too small, and the variance of noisy means too large. Here a
-place is chosen on one half of the samples and read on the other, both ways; and a square is the
-mean product of unlike samples (a U-statistic, Hoeffding 1948). What is not linear in
-the samples is brought to pseudo-values first, whose mean is free of the first-order bias
-(jackknife, Quenouille 1956).
+The smallest of many noisy means is biased downwards, and the variance of noisy means upwards.
+Here a position is chosen on one half of the samples and read on the other half, in both directions,
+and a square is the mean product of different samples (a U-statistic, Hoeffding 1948). Statistics
+that are not linear in the samples are first converted to pseudo-values, whose mean is free of the
+first-order bias (jackknife, Quenouille 1956).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from ..base import Estimate, missing
 from .bootstrap import Bootstrap
+from .phases import WEAKEST_IS_ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     from ..base import Array
 
 MEANS_PER_CHUNK = 8
-"""Means whose statistic is taken together: few enough maps to stay in a processor's cache."""
+"""Number of means whose statistic is computed at once; so few maps fit into a CPU cache."""
 
 
 def pseudo_values(samples: Array, statistic: Callable[[Array], Array]) -> Array:
     """Pseudo-values (n, ...) of a statistic of the mean of `samples` (n, ...).
 
-    n s(all) - (n - 1) s(all but i). `statistic` takes means (k, ...) and gives (k, ...). One sample
-    is its own.
+    The i-th is n s(all) - (n - 1) s(all but i). `statistic` maps means (k, ...) to (k, ...). For a
+    single sample it is the statistic itself.
     """
     n = len(samples)
     if n == 1:
@@ -42,10 +43,10 @@ def pseudo_values(samples: Array, statistic: Callable[[Array], Array]) -> Array:
 
 
 def extreme_mean(values: Array, choose: Callable[..., Any], resamples: Bootstrap) -> Array:
-    """The smallest or largest mean of `values` (n, places) over samples: (replicates,).
+    """The smallest or largest mean over samples of `values` (n, places): (replicates,).
 
-    `choose` is `np.argmin` or `np.argmax`. Where the two halves choose two places, the gap between
-    these is added to the standard error: which of the two is meant is not known.
+    `choose` is `np.argmin` or `np.argmax`. If the two halves choose different places, the
+    difference between these is added to the standard error.
     """
     read, gap = read_other_half(values, choose)
     replicates: Array = resamples.weights @ read + resamples.normal * gap
@@ -53,10 +54,10 @@ def extreme_mean(values: Array, choose: Callable[..., Any], resamples: Bootstrap
 
 
 def read_other_half(values: Array, choose: Callable[..., Any]) -> tuple[Array, float]:
-    """Read `values` (n, places) where `choose` points on the other half of the samples: (n,).
+    """Read each sample of `values` (n, places) at the place chosen on the other half: (n,).
 
-    The halves are the even and the odd samples. Beside it, the gap between the places that the two
-    halves choose. One sample is read where it points itself.
+    The halves are the even and the odd samples. The second value is the difference between the two
+    chosen places. A single sample is read at the place chosen on itself.
     """
     if len(values) == 1:
         return values[:, choose(values[0])], 0.0
@@ -73,12 +74,12 @@ def pair_products(deviations: Array) -> Array:
 
 
 def mean_square(pairs: Array, resamples: Bootstrap) -> Array:
-    """Square of the mean deviation, without the noise's share: replicates (replicates,).
+    """Unbiased square of the mean deviation: (replicates,).
 
-    `pairs` (n, n) are those of `products`; the value, row 0, is their mean off the diagonal. The
-    replicates follow its Hoeffding decomposition, a part that is linear in the samples and a part
-    of pairs, each with the resamples' weights, so that they are right also where the square is 0
-    and the linear part vanishes.
+    `pairs` (n, n) come from `pair_products`; the value, row 0, is their mean off the diagonal. The
+    replicates follow the Hoeffding decomposition into a part that is linear in the samples and a
+    part of pairs, each with the weights of the resamples. They are therefore also correct if the
+    square is 0 and the linear part vanishes.
     """
     n = len(pairs)
     if n == 1:
@@ -96,17 +97,17 @@ def mean_square(pairs: Array, resamples: Bootstrap) -> Array:
 
 
 def root_mean_square(deviations: Array, resamples: Bootstrap) -> Array:
-    """Root of `mean_square` of `deviations` (n, places), signed: replicates (replicates,).
+    """Signed root of the unbiased `mean_square` of `deviations` (n, places): (replicates,).
 
-    Below 0 the samples have nothing in common but noise.
+    A negative value means that the samples share nothing but noise.
     """
     return signed_root(mean_square(pair_products(deviations), resamples))
 
 
 def estimate_square(pairs: Array, resamples: Bootstrap) -> Estimate:
-    """Estimate `mean_square` with the interval of its signed root, squared.
+    """Estimate `mean_square`; the interval is that of its signed root, squared.
 
-    The error of a square grows with it, that of its root hardly does.
+    The error of a square is roughly proportional to its root, that of the root nearly constant.
     """
     root = resamples.estimate(signed_root(mean_square(pairs, resamples)))
     if root.value is None:
@@ -125,21 +126,21 @@ def signed_root(square: Array) -> Array:
 
 
 def _signal(share: Array, rest: Array) -> float:
-    """What is left of the spread of `share` (n,) without the noise of its pairs, as a factor."""
+    """Factor that removes the noise of the pairs from the spread of `share` (n,)."""
     n = len(share)
     if n < 3 or not share.any():
         return 1.0
     noise = (rest**2).sum() / (n * (n - 1)) / (n - 1)
     spread = float(share.var(ddof=1))
-    own = (n - 1) / (n - 2)  # each sample also takes its part from the others' mean
+    own = (n - 1) / (n - 2)  # each sample also enters the mean of the others
     return own * float(np.sqrt(max(0.0, 1 - noise / spread))) if spread > 0 else 0.0
 
 
 def phase_estimates(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
-    """`weakest`, `imbalance` and `ratio` of the samples' profiles (samples, P, P)."""
+    """`weakest`, `imbalance` and `ratio` of the profiles (samples, P, P)."""
     flat = profiles.reshape(len(profiles), -1)
     low, high = (extreme_mean(flat, choose, resamples) for choose in (np.argmin, np.argmax))
-    unbounded = missing("the weakest phase gets nothing: the ratio is unbounded")
+    unbounded = missing(f"{WEAKEST_IS_ZERO}: the ratio is unbounded")
     return {
         "weakest": resamples.estimate(low, low=0.0, positive=True),
         "imbalance": resamples.estimate(root_mean_square(flat - 1, resamples), low=0.0),

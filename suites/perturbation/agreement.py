@@ -9,7 +9,7 @@ import numpy as np
 from ...adapters.errors import PerimetryError
 from ..architecture.propagate import energy_map
 from ..base import Estimate, missing
-from ..measuring.phases import divide_by_mean
+from ..measuring.phases import WEAKEST_IS_ZERO, divide_by_mean
 from ..measuring.unbiased import pseudo_values, root_mean_square
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ..base import Array
     from ..measuring.bootstrap import Bootstrap
     from .phase_comb import Comb
-
-WEAKEST_IS_ZERO = "the weakest phase gets nothing"
 
 FEWEST = 4
 """Samples that a standard error of profiles takes."""

@@ -50,8 +50,10 @@ class DirectionalDerivatives:
 
     def _take(self, member: MemberImages, own: Sequence[int]) -> None:
         x = torch.stack([member.image(i) for i in own])
-        found = member.passes.in_batches(
-            len(own), lambda piece: _gradients(member.passes, x[piece], own[piece], self.seed)
+        found = torch.cat(
+            member.passes.batching.run(
+                len(own), lambda piece: _gradients(member.passes, x[piece], own[piece], self.seed)
+            )
         )
         if not bool(found.isfinite().all()):
             raise NotApplicableError("the gradient is not finite on these images")
