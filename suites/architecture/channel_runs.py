@@ -1,7 +1,8 @@
-"""Energy rules where channels are equal in runs, as behind a concatenation of layers.
+"""Energy rules for channels that are equal in runs, as behind a concatenation of layers.
 
-What works channel by channel goes on with one channel of each run, a convolution with the mean over
-all, a cut with the runs it leaves. Any other function gets the channels spelled out.
+A function that works channel by channel is applied to one channel of each run, a convolution to the
+mean over all channels, and slicing keeps the runs inside the slice. Any other function gets all
+channels.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ CHANNEL_BY_CHANNEL = frozenset(
     batch_norm avg_pool2d max_pool2d add iadd sub isub mul imul mean pad contiguous
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
-"""Functions of maps that treat all channels alike and keep them apart."""
+"""Functions of maps that treat all channels in the same way and do not mix them."""
 
 
 def apply_to_runs(name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Answer `call(*args, **kwargs)`, the function `name`, where an argument stands for runs."""
+    """Compute `call(*args, **kwargs)`, the function `name`, if an argument represents runs."""
     if name in JOINING:
         tensors, dim = args[0], kwargs.get("dim", args[1] if len(args) > 1 else 0)
         found = concatenate_runs(tensors, dim)
@@ -62,7 +63,7 @@ def apply_to_runs(name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str
 def concatenate_runs(tensors: Sequence[Tensor], axis: int) -> Tensor | None:
     """Concatenate maps (variants, channels, height, width) along the channels, in runs.
 
-    None where that would store as much as all channels.
+    None if that would not at least halve what is stored.
     """
     if not all(is_energy(t) and t.ndim == 4 for t in tensors) or axis not in (1, -3):
         return None
@@ -74,16 +75,16 @@ def concatenate_runs(tensors: Sequence[Tensor], axis: int) -> Tensor | None:
 
 
 def _runs(x: Tensor) -> ChannelRuns:
-    """Any map as runs: one of all channels where they are equal, else one of each."""
-    held = channel_runs(x)
-    if held is not None:
-        return held
+    """Any map as runs: a single run if all channels are equal, else one run per channel."""
+    runs = channel_runs(x)
+    if runs is not None:
+        return runs
     small = compress(x, [1])
     return ChannelRuns(small, (x.shape[1],) if small.shape[1] == 1 else (1,) * x.shape[1])
 
 
 def _cut(x: Tensor, index: Any) -> Tensor | None:
-    """The channels from one to another; None for any other index."""
+    """The slice `x[:, start:stop]`; None for any other index."""
     plain = isinstance(index, tuple) and all(isinstance(i, slice) for i in index)
     if channel_runs(x) is None or not plain or not 2 <= len(index) <= 4:
         return None
@@ -94,7 +95,7 @@ def _cut(x: Tensor, index: Any) -> Tensor | None:
 
 
 def _pieces(split: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor] | None:
-    """The maps that a split along the channels gives; None for a split along another axis."""
+    """The parts of a split along the channels; None for a split along another axis."""
     dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
     x = args[0] if args else None
     if not isinstance(x, Tensor) or channel_runs(x) is None or dim not in (1, -3):
@@ -107,9 +108,9 @@ def _pieces(split: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[
 
 
 def _between(x: Tensor, start: int, stop: int) -> Tensor:
-    """Channels `start` to `stop`, which is left out."""
+    """Channels `start` to `stop` (exclusive)."""
     runs = channel_runs(x)
-    assert runs is not None  # noqa: S101 - asked for by all who call
+    assert runs is not None  # noqa: S101 - all callers have checked it
     kept, end = {}, 0
     for place, count in enumerate(runs.counts):
         begin, end = end, end + count
@@ -123,7 +124,7 @@ def _between(x: Tensor, start: int, stop: int) -> Tensor:
 
 
 def _with_mean(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-    """The arguments of a convolution over all channels, its input narrowed to their mean."""
+    """The arguments of a convolution over all channels, with its input replaced by their mean."""
     groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
     x = kwargs["input"] if "input" in kwargs else args[0]
     runs = channel_runs(x)
@@ -136,7 +137,7 @@ def _with_mean(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
 
 
 def _is_channelwise(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether the function, as called, leaves the channels apart."""
+    """Whether the function, with these arguments, works channel by channel."""
     if name == "pad":
         return len(kwargs["pad"] if "pad" in kwargs else args[1]) <= 4
     if name == "mean":
@@ -149,7 +150,7 @@ def _is_channelwise(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 def _once_each(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Arguments, tuple[int, ...]] | None:
-    """The arguments with one channel of each run, and the runs; None where maps do not agree."""
+    """The arguments with one channel per run, and the lengths; None if the maps' runs differ."""
     maps = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.ndim == 4]
     counts = {runs.counts for t in maps if (runs := channel_runs(t)) is not None}
     if len(counts) != 1:
@@ -169,5 +170,5 @@ def _small(x: Any) -> Any:
 
 
 def _in_runs(out: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """What was worked out for one channel of each run, for all."""
+    """The result for all channels, from that for one channel per run."""
     return annotate(ChannelRuns(out, counts).tensor(), out)

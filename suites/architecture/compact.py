@@ -1,13 +1,13 @@
-"""One channel standing for all: tensors whose equal entries are stored once.
+"""Compact storage: tensors whose equal entries are stored once.
 
-A *wide* tensor is an expanded view (stride 0 along some axes) of a *narrow* one (size 1 there).
-Random weights of equal variance make all channels of a layer alike, so energies stay narrow along
-the channels and the cost of a pass does not depend on the width of the network. Everything here is
-differentiable, and gradients stay narrow too.
+A *full* tensor is an expanded view (stride 0 along some axes) of a *compact* one (size 1 there).
+Random weights of equal variance give all channels of a layer the same energy, so energies stay
+compact along the channels and the cost of a pass does not depend on the width of the network.
+Everything here is differentiable, and gradients stay compact too.
 
-Where layers are joined side by side, channels are equal in *runs*, and stored once for each. The
-tensor that stands for them has the shape of the whole and wrong entries: whoever takes such tensors
-reads `runs_of`, or has them `expand` out, as `narrow` and `alias` do.
+Behind a concatenation of layers channels are equal in *runs*, and each run is stored once. The
+tensor that represents them has the full shape, but its entries must not be read: use `channel_runs`
+or `expand` first, as `compress` and `alias` do.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_BASE = "narrow_base"
-
-_RUNS = "narrow_runs"
+# The compact form is kept in an attribute of the tensor object: the objects pass through the user's
+# forward code, which knows plain tensors only, so there is no other place for it. Operations of
+# torch drop the attributes; then only strides of 0 show that entries are equal.
+_BASE = "compact_base"  # on a full tensor: the compact tensor that it is a view of
+_RUNS = "channel_runs"  # on a tensor that represents runs: its `ChannelRuns`
 
 
 class _Compress(torch.autograd.Function):
-    """Keep the first entry along zero-stride axes; the gradient is shared among the equal ones."""
+    """Keep the first entry along `axes`, whose entries are equal; these share the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -45,7 +47,7 @@ class _Compress(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class ChannelRuns:
-    """Channels equal in runs: one of each, (batch, runs, height, width), and how many they are."""
+    """Channels equal in runs: one of each, (batch, runs, height, width), and the runs' lengths."""
 
     each: Tensor
     counts: tuple[int, ...]
@@ -61,41 +63,44 @@ class ChannelRuns:
         return (self.each * (counts / counts.sum())[:, None, None]).sum(1, keepdim=True)
 
     def tensor(self) -> Tensor:
-        """What stands for them, (batch, channels, height, width)."""
-        wide = self.each[:, :1].expand(-1, sum(self.counts), -1, -1)
-        setattr(wide, _RUNS, self)
-        return wide
+        """The tensor (batch, channels, height, width) that represents them; see the module."""
+        full = self.each[:, :1].expand(-1, sum(self.counts), -1, -1)
+        setattr(full, _RUNS, self)
+        return full
 
 
 def channel_runs(x: Tensor) -> ChannelRuns | None:
-    """The runs that `x` stands for, if it does."""
+    """The runs that `x` represents, or None."""
     return getattr(x, _RUNS, None)
 
 
 def annotate(x: Tensor, like: Tensor) -> Tensor:
-    """`x`, with what others noted on `like`: its attributes, less those of how it is stored."""
-    stored = (_BASE, _RUNS)
-    vars(x).update({name: note for name, note in vars(like).items() if name not in stored})
+    """Copy to `x` the attributes that others have set on `like`, such as its field; return `x`.
+
+    The two attributes of compact storage belong to one tensor object and are not copied.
+    """
+    own = (_BASE, _RUNS)
+    vars(x).update({name: value for name, value in vars(like).items() if name not in own})
     return x
 
 
 def expand(x: Any) -> Any:
-    """The tensor with all its channels where `x` stands for runs; anything else as it is."""
+    """The tensor with all channels if `x` represents runs; anything else unchanged."""
     runs = channel_runs(x) if isinstance(x, Tensor) else None
     if runs is None:
         return x
-    whole = annotate(runs.expanded.view_as(runs.expanded), x)
-    vars(whole).pop("mix", None)  # which is of one channel a run
-    return whole
+    full = annotate(runs.expanded.view_as(runs.expanded), x)
+    vars(full).pop("mix", None)  # a mix of one channel per run
+    return full
 
 
 def equal_axes(x: Tensor) -> tuple[int, ...]:
-    """Axes along which all entries are known to be equal because they share storage."""
+    """Axes along which all entries are equal because they share storage."""
     return tuple(d for d, (n, s) in enumerate(zip(x.shape, x.stride(), strict=True)) if n > 1 > s)
 
 
 def compress(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
-    """Store equal entries once: size 1 along `axes`, by default along all equal axes."""
+    """The compact form of `x`: size 1 along the equal axes, or along those of them in `axes`."""
     x = expand(x)
     base: Tensor | None = getattr(x, _BASE, None)
     equal = equal_axes(x)
@@ -107,17 +112,17 @@ def compress(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
 
 
 def widen(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Expand `x` to `shape` without a copy, and remember the narrow tensor."""
+    """Expand `x` to `shape` without a copy, and remember the compact tensor."""
     if x.shape == tuple(shape):
         return x
     x = compress(x)
-    wide = x.expand(*shape)
-    setattr(wide, _BASE, x)
-    return wide
+    full = x.expand(*shape)
+    setattr(full, _BASE, x)
+    return full
 
 
 def alias(x: Tensor) -> Tensor:
-    """Give another tensor object with the same entries."""
+    """Another tensor object with the same entries."""
     runs = channel_runs(x)
     if runs is not None:
         return runs.tensor()
@@ -126,13 +131,13 @@ def alias(x: Tensor) -> Tensor:
 
 
 def pointwise(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Apply an entry-by-entry function with broadcasting, on the narrow tensors."""
+    """Apply an elementwise function with broadcasting, on the compact tensors."""
     shape = torch.broadcast_shapes(*(t.shape for t in tensors))
     return widen(function(*(compress(t) for t in tensors)), shape)
 
 
 def reshape_compact(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Reshape; equal axes that merge or split only among themselves stay narrow, uncopied."""
+    """Reshape; equal axes that are merged or split only among themselves stay compact."""
     shape = _resolve(x, shape)
     equal = equal_axes(x)
     axes: list[int] = []
@@ -147,7 +152,7 @@ def reshape_compact(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """The smallest runs of axes of `old` and of `new`, in order, that hold equally many entries."""
+    """Group the axes of `old` and `new` into the smallest consecutive blocks of equal size."""
     blocks: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(old) or j < len(new):
@@ -166,15 +171,13 @@ def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
 
 
 def _resolve(x: Tensor, shape: Sequence[int]) -> list[int]:
-    """Replace a -1 in `shape` by the size it stands for."""
-    known = 1
-    for n in shape:
-        known *= n if n != -1 else 1
+    """Replace a -1 in `shape` by the size that it implies."""
+    known = math.prod(n for n in shape if n != -1)
     return [x.numel() // known if n == -1 else int(n) for n in shape]
 
 
 def cat_compact(tensors: Sequence[Tensor], axis: int) -> Tensor:
-    """Concatenate; axes that are equal in all `tensors` stay narrow."""
+    """Concatenate; axes that are equal in all `tensors` stay compact."""
     axis %= tensors[0].ndim
     axes = set(range(tensors[0].ndim)) - {axis}
     for t in tensors:
@@ -185,7 +188,7 @@ def cat_compact(tensors: Sequence[Tensor], axis: int) -> Tensor:
 
 
 def index_compact(x: Tensor, index: Any) -> Tensor:
-    """Index `x`; along equal axes any entry stands for the others."""
+    """Index `x`, which stays compact along equal axes."""
     items = list(index) if isinstance(index, tuple) else [index]
     if not all(i is None or i is Ellipsis or type(i) in (int, slice) for i in items):
         return x[index]
@@ -204,7 +207,7 @@ def index_compact(x: Tensor, index: Any) -> Tensor:
 
 
 def _without_ellipsis(items: list[Any], axes: int) -> list[Any]:
-    """Write an ellipsis out as the full slices it stands for."""
+    """Replace an ellipsis by the full slices that it abbreviates."""
     at = next((k for k, item in enumerate(items) if item is Ellipsis), None)
     if at is None:
         return items
@@ -213,7 +216,7 @@ def _without_ellipsis(items: list[Any], axes: int) -> list[Any]:
 
 
 def compress_uniform(x: Tensor) -> Tensor:
-    """Narrow a constant whose entries all have one value, such as a scale of ones."""
+    """The compact form of a constant; a single entry if all are equal, such as a scale of ones."""
     x = compress(x)
     if x.numel() < 2:
         return x
@@ -222,7 +225,7 @@ def compress_uniform(x: Tensor) -> Tensor:
 
 
 def gather_compact(x: Tensor, index: Tensor) -> Tensor:
-    """Entries of `x` along its first axis; what is equal along the others stays narrow."""
+    """Entries `index` of `x` along its first axis; other equal axes stay compact."""
     shape = (*index.shape, *x.shape[1:])
     small = compress_uniform(x)
     if small.shape[0] == 1 < x.shape[0]:

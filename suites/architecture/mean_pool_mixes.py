@@ -1,16 +1,16 @@
-"""Sums of a tensor and its own mean pool: amplitudes add where both read the same entry.
+"""Sums of a tensor and its own mean pool, whose amplitudes add.
 
-Energies of independent terms add. But a x + b P x, P a mean over windows at stride 1, is no sum of
-independent terms: each unit is in its own window. With w its weight there, its entry counts
-(a + b w)^2 rather than a^2 + (b w)^2:
+Energies of independent terms add. But a x + b P x, where P is a mean over windows at stride 1, is
+not a sum of independent terms: each unit is in its own window. With w its weight there, its entry
+contributes (a + b w)^2 rather than a^2 + (b w)^2:
 
     energy = a^2 x + b^2 P(x) + 2 a b w x,    P(x) the energy of the pool
 
 Token mixers without weights of their own (pool less input, Yu et al., "MetaFormer is actually what
-you need for vision", 2022) are such sums, and so is the shortcut round them: x + (P x - x) = P x.
-Tensors carry a and b along, through known constant factors and through norms that divide a whole
-map by one number. Whatever else is done to them ends it: of two such blocks in a row the second
-takes what it gets for independent entries.
+you need for vision", 2022) are such sums, as is the residual connection: x + (P x - x) = P x.
+Tensors carry a and b through known constant factors and through norms that divide a whole map by
+one number. Any other operation ends this: the second of two such blocks in a row treats its input
+as independent entries.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Mix:
-    """`own` times x and `pool` times P x, amplitudes, numbers or (variants, 1, 1, 1).
+    """The sum of `own` times x and `pool` times P x; both are numbers or (variants, 1, 1, 1).
 
-    `origin` (variants, channels, height, width) is the energy of x; `pooled` None until P acts.
+    `origin` (variants, channels, height, width) is the energy of x; `pooled` is None before P.
     """
 
     origin: Tensor
@@ -50,7 +50,7 @@ class Mix:
     pooled: Pooled | None = None
 
     def plus(self, other: Mix, sign: float) -> Mix | None:
-        """The sum, or difference, with a mix of the same x and P x; None where they differ."""
+        """The sum with `sign` times a mix of the same x and P x; None if these differ."""
         pools = {id(m.pooled): m for m in (self, other) if m.pooled is not None}
         if self.origin is not other.origin or len(pools) != 1:
             return None
@@ -68,13 +68,13 @@ class Mix:
 
 
 def mix_of(t: Tensor) -> Mix:
-    """What `t` is known to be a mix of: itself, if nothing else."""
+    """The mix that `t` is; a tensor without a known mix is a mix of itself alone."""
     found: Mix | None = getattr(t, "mix", None)
     return found or Mix(t)
 
 
 def with_mix(t: Tensor, mix: Mix | None) -> Tensor:
-    """Note what `t` is a mix of."""
+    """Set the mix that `t` is; return `t`."""
     t.mix = mix  # type: ignore[attr-defined]
     return t
 
@@ -86,7 +86,7 @@ def scaled_mix(x: Tensor, factor: Amplitude) -> Mix:
 
 
 def pooled_mix(x: Tensor, out: Tensor, weight: Tensor) -> Mix | None:
-    """The mix that the pool `out` of `x` is; None where `x` holds a pool already."""
+    """The mix that the mean pool `out` of `x` is; None if `x` already contains a pool."""
     mix = mix_of(x)
     if mix.pooled is not None:
         return None
@@ -96,6 +96,6 @@ def pooled_mix(x: Tensor, out: Tensor, weight: Tensor) -> Mix | None:
 
 
 def add_mixes(a: Tensor, b: Tensor, sign: float) -> Tensor | None:
-    """a + sign b of two mixes of one tensor, energies; None where they are of unlike tensors."""
+    """The energy of a + sign b for two mixes of one tensor; None for mixes of different tensors."""
     mix = mix_of(a).plus(mix_of(b), sign)
     return None if mix is None else with_mix(mix.energy(), mix)

@@ -1,4 +1,4 @@
-"""One pass through an architecture in the energy domain: no weights, no data, no sampling.
+"""One pass through an architecture in the energy domain, without weights, data or sampling.
 
 Definition (ours). For independent zero-mean weights the expected squared Jacobian of a layer,
 E (dy_o / dx_i)^2, is a matrix of its own, and these matrices multiply from layer to layer. So the
@@ -8,12 +8,12 @@ network whose layers are replaced by their energy matrices:
 - convolution, linear: every tap 1 / fan_in (its second moment); biases vanish. A fixed filter,
   which is no parameter: its taps squared. A weight with the attribute `tap_energy` (kernel height,
   kernel width): those second moments.
-- normalisation: division by the detached mean energy. Batch and instance norm take out the
-  mean over the map first, so their gradient is divided by the variance: the energy less the share
-  that is constant over the map. That share is followed along: 0 behind such a norm, 1 / pi behind
-  a ReLU after it (arc-cosine kernel), the same behind random weights.
-- ReLU and its like: 1/2. Saturating gates: constant 1/4. Softmax: uniform, so that attention is a
-  mean over tokens; queries and keys carry nothing.
+- normalisation: division by the detached mean energy. Batch and instance norm first subtract the
+  mean over the map, so their gradient is divided by the variance: the energy minus the share that
+  is constant over the map. That share is tracked: 0 behind such a norm, 1 / pi behind a ReLU after
+  it (arc-cosine kernel), unchanged by random weights.
+- ReLU and similar functions: 1/2. Saturating gates: constant 1/4. Softmax: uniform, so attention is
+  a mean over tokens; queries and keys contribute nothing.
 - max-pool: 1 / window. Mean over n: mean / n. Constant factors: their square. Additive constants
   vanish. Product of two activations: product of energies (its derivative is the product rule).
 - interpolation: its coefficients squared.
@@ -22,9 +22,9 @@ network whose layers are replaced by their energy matrices:
 With `paths=True` the same pass counts paths (Perone 2017; Alsallakh et al. 2021): all taps and
 factors 1, activations and normalisations the identity, pools sum; one channel per layer.
 
-Energies of all channels of a layer agree unless branches were joined, so they are stored once (see
-`narrow`). Tensors that need a gradient are energies; all others are constants, kept as amplitudes.
-Weights are needed for their shapes only and may be on the `meta` device.
+Energies of all channels of a layer are equal unless branches were concatenated, so they are stored
+once (see `compact`). Tensors that require a gradient are energies; all others are constants, kept
+as amplitudes. Only the shapes of weights are needed; weights may be on the `meta` device.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def energy_map(
     """Expected sensitivity maps (variants, height, width): E over weights of sum_o (dF_o/dx)^2.
 
     `size` is (channels, height, width). In variant v the layer of index `padded[v]` has its kernel
-    padded with a box (PROTOCOL 6). The scale is arbitrary. Raises `NotApplicableError`.
+    padded with a box (PROTOCOL 6). The scale is arbitrary. Raises `NotApplicableError` if an
+    operation has no energy rule.
     """
     return _vjp(*run_skeleton(skeleton, size, EnergyTrace(padded=padded)))
 
@@ -60,10 +61,10 @@ def energy_map(
 def path_count_map(
     skeleton: nn.Module, size: tuple[int, int, int]
 ) -> tuple[Tensor, EnergyTrace, Field | None]:
-    """Count the paths from each pixel to the target: (height, width).
+    """Number of paths from each pixel to the target (height, width), the trace, the target's field.
 
-    `size` is (channels, height, width). Also gives the trace with its layers, and the target's
-    field. Counts are per channel: every layer has one. Raises `NotApplicableError`.
+    `size` is (channels, height, width). Every layer counts as one channel. Raises
+    `NotApplicableError` if an operation has no energy rule.
     """
     trace = EnergyTrace(paths=True)
     x, target = run_skeleton(skeleton, size, trace)
@@ -77,8 +78,8 @@ def run_skeleton(
 ) -> tuple[Tensor, Tensor]:
     """Run `skeleton` under `trace` on an input of ones, size (channels, height, width).
 
-    Returns the input, (variants, 1, height, width) with one channel standing for all, and the
-    target (variants, channels, h, w). Raises `NotApplicableError` naming what stands in the way.
+    Returns the input (variants, 1, height, width), one channel in place of all, and the target
+    (variants, channels, h, w). Raises `NotApplicableError` with the layer and the cause.
     """
     channels, height, width = size
     entries = len(trace.padded)
@@ -89,7 +90,9 @@ def run_skeleton(
     with module_names(skeleton, trace.names), one_thread():
         target = _forward(skeleton, wide, trace)
     if not (isinstance(target, Tensor) and target.requires_grad):
-        raise NotApplicableError("no path without a gate leads from the input to the target")
+        raise NotApplicableError(
+            "the input reaches the target only through gates, which pass no energy"
+        )
     return x, target
 
 
@@ -112,16 +115,14 @@ def _vjp(x: Tensor, target: Tensor) -> Tensor:
     with one_thread():
         (gradient,) = torch.autograd.grad(target, x, torch.ones_like(target))
     if not bool(gradient.isfinite().all()):
-        raise NotApplicableError("the expected sensitivity overflows; it cannot be told")
+        raise NotApplicableError("the expected sensitivity overflows float64")
     return gradient.detach().squeeze(1)
 
 
 @contextlib.contextmanager
 def module_names(module: nn.Module, stack: list[str]) -> Iterator[None]:
-    """Keep on `stack` the dotted name of the module that is running.
-
-    One hook for all modules: a hook on each would cost more than many a pass.
-    """
+    """Keep the dotted name of the running module on top of `stack`."""
+    # Two global hooks: a hook on each module would take longer than the pass itself.
     module = getattr(module, "body", module)
     names = {layer: name for name, layer in module.named_modules()}
 
@@ -146,7 +147,7 @@ def module_names(module: nn.Module, stack: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep small tensors off the thread pool, whose overhead exceeds the work."""
+    """Run torch on one thread: for small tensors the overhead of more exceeds the work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,7 +1,7 @@
 """Theoretical receptive field, layer table and uneven padding, from one traced pass.
 
 Receptive field (Araujo et al., Distill 2019): from layer to layer r <- r + (k_eff - 1) S,
-S <- s S, pad <- pad + p S; where branches meet, the union of their intervals. Centre of unit i:
+S <- s S, pad <- pad + p S; where branches join, the union of their intervals. Centre of unit i:
 -pad + i S + (r - 1) / 2. Attention, squeeze-excitation and means over a map make it *global*; the
 interval is then that of the local path.
 
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Where the target's units look, in input pixels along (rows, columns).
+    """The theoretical receptive field of the target's units, in pixels along (rows, columns).
 
-    Unit i reads `size` pixels from `start + i * stride`, in theory; `global_` says that other paths
-    let it see everything.
+    Unit i reads `size` pixels from `start + i * stride`; `global_` if other paths reach all pixels.
     """
 
     size: tuple[float, float]
@@ -56,31 +55,33 @@ class ReceptiveField:
 def receptive_field(skeleton: nn.Module, x: Tensor) -> ReceptiveField:
     """Theoretical receptive field of the units of `skeleton`'s target.
 
-    `x` (1, channels, height, width) gives the input's size. Raises `NotApplicableError` when no
-    local path leads to the target, or when the pass cannot be traced.
+    `x` (1, channels, height, width) gives the input's size. Raises `NotApplicableError` if no local
+    path leads to the target, or if the pass cannot be traced.
     """
     _, _, found = path_count_map(skeleton, _size(x))
     return summarise_field(found)
 
 
-_KNOWN: WeakKeyDictionary[Model, ReceptiveField] = WeakKeyDictionary()
+_CACHE: WeakKeyDictionary[Model, ReceptiveField] = WeakKeyDictionary()
 
 
 def model_receptive_field(model: Model) -> ReceptiveField:
     """Theoretical receptive field of the units of `model`'s target.
 
-    Traced once, as every protocol of every suite asks for it; forgotten with the model. Raises
-    `NotApplicableError` as `receptive_field` does.
+    Cached as long as the model exists. Raises `NotApplicableError` as `receptive_field` does.
     """
-    if model not in _KNOWN:
+    if model not in _CACHE:
         spec = model.spec
         x = torch.ones(1, spec.channels, spec.height, spec.width)
-        _KNOWN[model] = receptive_field(model.skeleton(), x)
-    return _KNOWN[model]
+        _CACHE[model] = receptive_field(model.skeleton(), x)
+    return _CACHE[model]
 
 
 def summarise_field(found: Field | None) -> ReceptiveField:
-    """Receptive field of units whose field is `found`."""
+    """Receptive field of units with the field `found`.
+
+    Raises `NotApplicableError` if only global paths lead to them.
+    """
     if found is None or found.low is None or found.high is None:
         raise NotApplicableError("only global paths lead from the input to the target")
     rows, columns = (b - a + 1 for a, b in zip(found.low, found.high, strict=True))
@@ -100,7 +101,7 @@ def _size(x: Tensor) -> tuple[int, int, int]:
 
 
 def uneven_layers(layers: Iterable[Layer]) -> list[tuple[Layer, Pair]]:
-    """Give the strided layers with padded units that are never read, and their number per axis."""
+    """The strided layers with padding that no window reads, and the unread units per axis."""
     found = []
     for layer in layers:
         rows, columns = (
@@ -112,9 +113,9 @@ def uneven_layers(layers: Iterable[Layer]) -> list[tuple[Layer, Pair]]:
 
 
 def even_sizes(layers: Sequence[Layer], size: Pair, reach: Pair) -> tuple[list[int], list[int]]:
-    """Input sizes at most `reach` from `size` at which no layer is uneven, per axis.
+    """Input sizes within `reach` of `size` at which no layer is uneven, for rows and columns.
 
-    They follow from the layer table; whether the network takes them is another matter.
+    They follow from the layer table alone; the network need not accept them.
     """
     rows, columns = (
         [n for n in range(max(1, s - r), s + r + 1) if _all_even(_chains(layers, axis), n)]
@@ -124,7 +125,7 @@ def even_sizes(layers: Sequence[Layer], size: Pair, reach: Pair) -> tuple[list[i
 
 
 def _chains(layers: Iterable[Layer], axis: int) -> set[tuple[tuple[LayerWindow, ...], LayerWindow]]:
-    """Pair each strided window along `axis` with the windows between the input and it."""
+    """Pair each strided window along `axis` with the windows between the input and this one."""
     return {
         (layer.sources[axis], layer.windows[axis])
         for layer in layers
@@ -145,13 +146,13 @@ def _all_even(chains: Iterable[tuple[tuple[LayerWindow, ...], LayerWindow]], n: 
 def target_stride(model: Model) -> phases.Pair:
     """Total stride from input to target along (rows, columns), in pixels, rounded.
 
-    It is the product of the layers' strides: every strided layer rounds its grid up or down, so
-    that pixels over units may be another number (9 units of stride 32 see 260 pixels). Only where
-    no local path can be followed to the input are pixels over units taken.
+    It is the product of the layers' strides. Pixels divided by units may be another number, since
+    every strided layer rounds its grid (9 units of stride 32 cover 260 pixels); that ratio is used
+    only if no local path can be traced to the input.
     """
     target, spec = model.target, model.spec
     if target is None:
-        raise ValueError("a stride needs a target; `skip` should have seen to it")
+        raise ValueError("a stride needs a spatial target: call `skip` first")
     try:
         found = model_receptive_field(model).stride
     except PerimetryError:

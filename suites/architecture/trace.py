@@ -1,8 +1,8 @@
-"""The pass that `energy` reads off: each function of torch is answered by its energy rule.
+"""A forward pass in which each torch function is replaced by its energy rule.
 
-What moves or tells entries runs as it is; the rules are those of the files `energy_*`, entered in
-`energy_base.RULES`. On the way the pass notes every convolution and pool, and the field of each
-tensor's units.
+Functions that only move entries or query shapes run unchanged; the rules are those of the files in
+`rules`, registered in `rule_table.RULES`. The pass also records every convolution and pooling, and
+the field of each tensor's units.
 """
 
 from __future__ import annotations
@@ -60,11 +60,12 @@ SHAPE_ONLY = frozenset(
     diagonal
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
-"""Functions that only move entries: they are their own energy matrix, and need no check."""
+"""Functions that only move entries, and so apply to energies unchanged."""
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in nested lists, tuples, tables; torch's own search takes longer than a rule."""
+    """The tensors in nested lists, tuples and dicts."""
+    # torch's own search (pytree) takes longer than a rule
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
@@ -75,7 +76,7 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 class EnergyTrace(TorchFunctionMode):
-    """Reads a forward pass in the energy domain and notes its layers and fields.
+    """Runs a forward pass in the energy domain and records its layers and fields.
 
     `padded[v]` is the index of the layer whose kernel is padded in entry v of the batch, or None.
     """
@@ -101,7 +102,7 @@ class EnergyTrace(TorchFunctionMode):
                 out = func(*map(expand, args), **kwargs)
             return self._tag(out, list(args))
         tensors = tensors_in((args, kwargs))
-        self._refuse_spoiled(name, tensors)
+        self._refuse_lost_entries(name, tensors)
         try:
             out = self._apply(name, func, tensors, args, kwargs)
         except PerimetryError:
@@ -109,7 +110,7 @@ class EnergyTrace(TorchFunctionMode):
         except Exception as error:
             if not any(is_energy(t) or t.is_meta for t in tensors):
                 raise
-            raise NotApplicableError(self._complaint(name, f"{error}")) from error
+            raise NotApplicableError(self._no_rule(name, f"{error}")) from error
         return self._tag(out, tensors)
 
     def _apply(
@@ -140,27 +141,31 @@ class EnergyTrace(TorchFunctionMode):
         return rule(self, *args, **kwargs)
 
     def _amplitude(self, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
-        """Send a constant through random weights: the root of the energy that comes out."""
+        """Apply random weights to a constant: the root of the resulting energy."""
         first, *rest = args
         out = rule(self, pointwise(torch.square, first.to(torch.float64)), *rest, **kwargs)
         return pointwise(torch.sqrt, out)
 
-    def _refuse_spoiled(self, name: str, tensors: list[Tensor]) -> None:
-        """Stop where an energy with a lost entry would count; attention forgets its logits."""
+    def _refuse_lost_entries(self, name: str, tensors: list[Tensor]) -> None:
+        """Raise if an energy that lost an entry would be used; softmax ignores its input."""
         if any(hasattr(t, "lost_entries") for t in tensors) and name not in {"softmax", "setitem"}:
-            raise NotApplicableError(self._complaint("setitem", "it writes into equal channels"))
+            raise NotApplicableError(
+                self._no_rule(
+                    "setitem", "it writes into one of several channels that are stored once"
+                )
+            )
 
     def _check(self, name: str, out: Any) -> None:
         for t in tensors_in(out):
             if t.is_floating_point() and not bool(t.isfinite().all()):
-                raise NotApplicableError(self._complaint(name, "it gives infinite energies"))
+                raise NotApplicableError(self._no_rule(name, "it produces infinite energies"))
 
-    def _complaint(self, name: str, detail: str) -> str:
+    def _no_rule(self, name: str, detail: str) -> str:
         where = f" in layer {self.names[-1]!r}" if self.names and self.names[-1] else ""
         return f"the operation {name!r}{where} has no energy rule: {detail.splitlines()[0]}"
 
     def _tag(self, out: Any, tensors: list[Tensor]) -> Any:
-        """Give results what they do not have yet: the fields and shares of what went in, joined."""
+        """Set the field and constant share of results that have none, from those of the inputs."""
         for t in tensors_in(out):
             if is_energy(t) and not self.paths and constant_share(t) is None:
                 with_constant_share(t, joint_constant_share(tensors, len(self.padded)))
@@ -183,14 +188,14 @@ class EnergyTrace(TorchFunctionMode):
         return tag(out) if isinstance(out, Tensor) else tree_map(tag, out)
 
     def coefficient(self, constant: Tensor | complex) -> Any:
-        """The factor by which a constant multiplies an energy (or a path count)."""
+        """The factor by which a constant multiplies an energy or a path count."""
         if isinstance(constant, Tensor):
             if self.paths or constant.is_meta:
                 return constant.new_ones((1,) * constant.ndim, device="cpu", dtype=torch.float64)
             return constant.to(torch.float64) ** 2
         return 1.0 if self.paths else abs(constant) ** 2
 
-    def note(
+    def record_layer(
         self,
         kind: str,
         x: Tensor,
@@ -210,7 +215,7 @@ class EnergyTrace(TorchFunctionMode):
     def _origin(
         self, x: Tensor, windows: tuple[LayerWindow, LayerWindow]
     ) -> tuple[Field | None, Pair, tuple[LayerWindow, LayerWindow]]:
-        """Undo a padding that came just before: its field, size, and windows that include it."""
+        """The field and size before a preceding padding, and windows that include that padding."""
         pending: tuple[Field | None, Pair, tuple[Pair, Pair]] | None
         pending = getattr(x, "pending_padding", None)
         if pending is None:
@@ -222,11 +227,11 @@ class EnergyTrace(TorchFunctionMode):
         return origin, size, both  # type: ignore[return-value]
 
     def _whole(self, x: Tensor) -> bool:
-        """Whether the batch axis holds whole maps, not windows of them."""
+        """Whether the batch axis enumerates whole maps and not windows of them."""
         return x.shape[0] == len(self.padded)
 
     def variant(self) -> int | None:
-        """Find the batch entry in which the layer about to be recorded is padded, if any."""
+        """The batch entry in which the next layer is padded, or None."""
         index = len(self.layers)
         return self.padded.index(index) if index in self.padded else None
 
@@ -241,7 +246,7 @@ def _with_padding(window: LayerWindow, size: int, pads: Pair) -> LayerWindow:
 
 
 def _weighs_a_constant(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether random weights meet a constant, such as a learned query."""
+    """Whether random weights are applied to a constant, such as a learned query."""
     return (
         name in {"conv1d", "conv2d", "conv3d", "linear", "matmul"}
         and len(args) > 1
@@ -250,8 +255,8 @@ def _weighs_a_constant(name: str, args: tuple[Any, ...]) -> bool:
     )
 
 
-def _kept(func: Any, x: Tensor, *rest: Any, **named: Any) -> Any:
-    """A constant whose equal entries are stored once needs no copy."""
+def _unchanged(func: Any, x: Tensor, *rest: Any, **named: Any) -> Any:
+    """A compact constant needs no copy."""
     return x if equal_axes(x) else func(x, *rest, **named)
 
 
@@ -261,8 +266,8 @@ def _reshaped(func: Any, x: Tensor, *shape: Any, **named: Any) -> Any:
     return reshape_compact(x, shape[0] if isinstance(shape[0], tuple | list) else shape)
 
 
-def _indexed(func: Any, x: Tensor, index: Any) -> Any:
-    """A table of a learned bias, which is alike everywhere, looked up by place."""
+def _looked_up(func: Any, x: Tensor, index: Any) -> Any:
+    """A look-up in the table of a learned position bias, whose entries are equal."""
     whole = (
         isinstance(index, Tensor) and not index.is_floating_point() and index.dtype != torch.bool
     )
@@ -270,16 +275,16 @@ def _indexed(func: Any, x: Tensor, index: Any) -> Any:
 
 
 _ON_COMPACT_CONSTANTS: dict[str, Callable[..., Any]] = {
-    "contiguous": _kept,
+    "contiguous": _unchanged,
     "reshape": _reshaped,
     "view": _reshaped,
-    "getitem": _indexed,
+    "getitem": _looked_up,
 }
-"""What is done to constants without spreading their equal entries."""
+"""Functions of constants that keep them compact."""
 
 
 def _native(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """Run the function itself; in-place ones cannot write to constants that share storage."""
+    """Run the function itself; in-place ones need a copy of constants that share storage."""
     try:
         return func(*args, **kwargs)
     except RuntimeError:
@@ -289,7 +294,7 @@ def _native(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
 
 
 def _shape_only(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """Run on the `meta` device what only concerns weights."""
+    """Run functions of weights on the `meta` device."""
     if name in SAME_SHAPE and isinstance(args[0], Tensor) and args[0].is_meta:
         return args[0]
 

@@ -1,4 +1,4 @@
-"""Layers as seen from the input: windows, what they leave unread, and the fields of their units.
+"""Layers as seen from the input: windows, unread padding, and the fields of their units.
 
 Pairs are (rows, columns); positions are input pixels, 0 the first.
 """
@@ -20,8 +20,8 @@ Pair = tuple[int, int]
 class LayerWindow:
     """One axis of a convolution or pooling: sizes in its input's units.
 
-    `same` marks TensorFlow's SAME padding, which follows the input's size; `scale` is above 1 for
-    an upsampling and then stands alone.
+    `same` marks TensorFlow's SAME padding, which depends on the input's size; `scale` is above 1
+    for an upsampling, and all other fields then have their defaults.
     """
 
     kernel: int = 1
@@ -35,17 +35,17 @@ class LayerWindow:
 
     @property
     def extent(self) -> int:
-        """Units between the first and the last that one window reads, both included."""
+        """Number of units from the first to the last that one window reads."""
         return self.dilation * (self.kernel - 1) + 1
 
     @property
     def keeps_size(self) -> bool:
-        """Whether it gives as many units as it reads, whatever their number."""
+        """Whether it keeps the number of units, for any input size."""
         filled = self.before + self.after == self.extent - 1
         return self.stride == 1 and self.scale == 1 and (filled or self.same)
 
     def size(self, n: int) -> int:
-        """How many windows fit over `n` units."""
+        """Number of windows that fit over `n` units."""
         if self.same:
             return -(-n // self.stride)
         spare = n + self.before + self.after - self.extent
@@ -55,14 +55,14 @@ class LayerWindow:
         return round((count + 1) * self.scale)
 
     def remainder(self, n: int) -> int:
-        """Count the padded units at the end of `n` that no window reads; 0 is even (Alsallakh)."""
+        """Number of padded units after `n` units that no window reads; 0 is even (Alsallakh)."""
         if self.same:
             return 0
         unread = n + self.before + self.after - self.extent - (self.size(n) - 1) * self.stride
         return max(0, unread) if self.scale == 1 else 0
 
     def coverage(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """How many windows touch each input phase: (stride,)."""
+        """Number of windows that read each input phase: (stride,)."""
         taps = np.arange(self.kernel) * self.dilation % self.stride
         return np.bincount(taps, minlength=self.stride)
 
@@ -71,7 +71,7 @@ class LayerWindow:
 class Layer:
     """One convolution or pooling, in execution order.
 
-    `sources` are, per axis, the windows between the input and this layer (of its first branch).
+    `sources` are, per axis, the windows between the input and this layer (along its first branch).
     """
 
     name: str
@@ -85,18 +85,18 @@ class Layer:
 
     @property
     def strided(self) -> bool:
-        """Whether it skips units along some axis."""
+        """Whether its stride is above 1 along some axis."""
         return any(w.stride > 1 for w in self.windows)
 
     def coverage(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """How many windows touch each input phase: (row stride, column stride)."""
+        """Number of windows that read each input phase: (row stride, column stride)."""
         rows, columns = (w.coverage() for w in self.windows)
         counts: np.ndarray[Any, np.dtype[np.int64]] = np.multiply.outer(rows, columns)
         return counts
 
     @property
     def even(self) -> bool:
-        """Whether all input phases are touched equally often."""
+        """Whether all input phases are read equally often."""
         return len(np.unique(self.coverage())) == 1
 
     def row(self) -> dict[str, Any]:
@@ -119,10 +119,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Field:
-    """Which input pixels the units of a tensor see, and how its grid came about.
+    """The receptive fields of the units of a tensor, and the windows passed on the way, per axis.
 
-    Unit i of `grid` sees pixels low + i * stride to high + i * stride; None when only global paths
-    lead to it. `history` are the windows passed, per axis.
+    Unit i of `grid` reads pixels low + i * stride to high + i * stride; `low` and `high` are None
+    if only global paths lead to it.
     """
 
     grid: Pair
@@ -133,7 +133,7 @@ class Field:
     history: tuple[tuple[LayerWindow, ...], tuple[LayerWindow, ...]] = field(default=((), ()))
 
     def after_layer(self, windows: tuple[LayerWindow, LayerWindow], grid: Pair) -> Field:
-        """Fields behind one layer: r <- s r + (k - s), in interval form (Araujo et al. 2019)."""
+        """Fields after one layer: r <- s r + (k - s), in interval form (Araujo et al. 2019)."""
         if self.low is None or self.high is None:
             return replace(self, grid=grid)
         low = _pair(v - w.before * s for v, w, s in self._axes(self.low, windows))
@@ -146,7 +146,7 @@ class Field:
     def _after(
         self, windows: Iterable[LayerWindow]
     ) -> tuple[tuple[LayerWindow, ...], tuple[LayerWindow, ...]]:
-        """Give the history with `windows` added, where they change the size."""
+        """The history with those of `windows` that change the size."""
         rows, columns = (
             h if w.keeps_size else (*h, w) for h, w in zip(self.history, windows, strict=True)
         )
@@ -157,8 +157,8 @@ class Field:
     ) -> Iterable[tuple[float, LayerWindow, float]]:
         return zip(values, windows, self.stride, strict=True)
 
-    def shifted(self, first: tuple[int, int], grid: Pair) -> Field:
-        """Fields after a crop that starts at unit `first` (negative: a padding)."""
+    def cropped(self, first: tuple[int, int], grid: Pair) -> Field:
+        """Fields after a crop that starts at unit `first` (negative for a padding)."""
         if self.low is None or self.high is None:
             return replace(self, grid=grid)
         low, high = (
@@ -172,7 +172,7 @@ class Field:
         return replace(self, low=low, high=high, grid=grid, history=self._after(windows))
 
     def resized(self, grid: Pair, reach: float) -> Field:
-        """Fields after an interpolation to `grid` that reads `reach` units either side."""
+        """Fields after an interpolation to `grid` that reads `reach` units on either side."""
         if self.low is None or self.high is None:
             return replace(self, grid=grid)
         scale = tuple(new / old for new, old in zip(grid, self.grid, strict=True))
@@ -189,9 +189,9 @@ class Field:
         return Field(grid, stride, low, high, self.global_, history)
 
     def regridded(self, grid: Pair) -> Field:
-        """Account for a reshape, slice or merge that changed the grid without a layer.
+        """Fields after a reshape, slice or merge that changed the grid without a layer.
 
-        A coarser grid is a window of the whole ratio (space to depth), a finer one its inverse.
+        A coarser grid is a window as long as the ratio (space to depth), a finer one its inverse.
         """
         if grid == self.grid or self.low is None or 0 in grid:
             return self
@@ -203,10 +203,10 @@ class Field:
 
 
 def union(fields: Iterable[Field], shape: Sequence[int] = ()) -> Field | None:
-    """Union of the intervals of the branches that meet in a tensor of `shape`; None without any.
+    """Union of the fields of the branches that join in a tensor of `shape`; None without any.
 
-    Where their grids differ, as those of queries and keys may, only the branches whose grid `shape`
-    shows count, else those with the coarsest grid; the others make no local path.
+    If their grids differ, as those of queries and keys may, only branches whose grid matches
+    `shape` count, or else those with the coarsest grid.
     """
     fields = list(dict.fromkeys(fields))
     if len(fields) < 2:
@@ -225,11 +225,11 @@ def union(fields: Iterable[Field], shape: Sequence[int] = ()) -> Field | None:
 
 
 MAX_PREFIX_TOKENS = 5
-"""Tokens without a place (class, registers) that may precede those of the grid."""
+"""Most tokens without a position (class, registers) that may precede those of the grid."""
 
 
 def _grid_match(shape: Sequence[int], grid: Pair) -> int:
-    """How clearly `shape` is that of a tensor over `grid`: maps, then tokens, then neither."""
+    """How well `shape` matches `grid`: 3 for maps, 2 or 1 for tokens, 0 for no match."""
     if grid in (tuple(shape[-2:]), tuple(shape[-3:-1])):
         return 3
     for rank, axis in ((2, -2), (1, -1)):

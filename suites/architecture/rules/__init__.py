@@ -1,1 +1,4 @@
-"""How expected energies pass each kind of operation, one kind a file."""
+"""Energy rules, one file for each kind of operation.
+
+Read `sliding` (windows over a map) first.
+"""

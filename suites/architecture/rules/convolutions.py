@@ -38,7 +38,9 @@ def _conv2d(
 ) -> Tensor:
     del bias
     entries = len(trace.padded)
-    if input.shape[0] == 1 < entries and groups % entries == 0:  # samples folded into the channels
+    if (
+        input.shape[0] == 1 < entries and groups % entries == 0
+    ):  # the batch was reshaped into the channels
         x = input.view(entries, -1, *input.shape[2:])
         weight = weight[: weight.shape[0] // entries]
         out = _conv2d(trace, x, weight, None, stride, padding, dilation, groups // entries)
@@ -48,7 +50,7 @@ def _conv2d(
     kernel = _kernel(trace, weight, x.shape[1])
     out = _slide(trace, x, windows, kernel)
     out = _spread(out, weight.shape[0])
-    return trace.note("conv2d", input, out, windows, groups)
+    return trace.record_layer("conv2d", input, out, windows, groups)
 
 
 def group_mean(x: Tensor, groups: int) -> Tensor:
@@ -78,7 +80,7 @@ def _kernel(trace: EnergyTrace, weight: Tensor, groups: int) -> Tensor:
 
 
 def _fixed(weight: Tensor, groups: int) -> Tensor:
-    """Squared taps of a fixed filter; of several filters of one group, the mean of the squares."""
+    """Squared taps of a fixed filter; the mean over filters of the same group."""
     taps = weight.to(torch.float64) ** 2
     if groups == 1:
         return taps.sum(1).mean(0, keepdim=True)
@@ -87,13 +89,13 @@ def _fixed(weight: Tensor, groups: int) -> Tensor:
 
 
 def _equal_taps(trace: EnergyTrace, weight: Tensor, total: float = 1) -> Tensor:
-    """Taps (1, 1, *kernel) of equal energies that sum to `total`; each 1 where paths count."""
+    """Taps (1, 1, *kernel) of equal energies with the sum `total`; all 1 when paths are counted."""
     taps = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64)
     return taps if trace.paths else taps * total / taps.numel()
 
 
 def _spread(x: Tensor, channels: int) -> Tensor:
-    """Give each of `channels` outputs the energy of its group."""
+    """Expand the energies of groups to `channels` outputs."""
     groups = x.shape[1]
     if groups == 1:
         return widen(x, (x.shape[0], channels, *x.shape[2:]))
@@ -102,7 +104,7 @@ def _spread(x: Tensor, channels: int) -> Tensor:
 
 
 def _slide(trace: EnergyTrace, x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:
-    """Slide `kernel` over x (batch, groups, height, width), padded in the variant that asks."""
+    """Convolve x (batch, groups, height, width); with a padded kernel in this layer's variant."""
     out = convolve(x, windows, kernel)
     size = (out.shape[-2], out.shape[-1])
 
@@ -124,7 +126,7 @@ def _conv_any(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolutions that do not run over the image's two axes: no layer of the table."""
+    """Convolutions over one or three axes; they are not entered in the layer table."""
     del bias
     kernel = _equal_taps(trace, weight)
     function = F.conv1d if weight.ndim == 3 else F.conv3d
@@ -148,7 +150,7 @@ def _conv_transpose2d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor:
-    """Each output is reached by kernel / stride^2 taps on average: those make its fan-in."""
+    """Each output is reached by kernel / stride^2 taps on average, which is its fan-in."""
     del bias
     kernel = _equal_taps(trace, weight, math.prod(axis_pair(stride)))
 

@@ -1,4 +1,4 @@
-"""Energy rules of functions that work entry by entry, and of the gates among them."""
+"""Energy rules of elementwise functions, including gates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     *("selu", "celu", "prelu", "softplus", "threshold"),
 )
 def _rectifier(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    """Half of the energy passes; what is constant over the map grows."""
+    """Half of the energy passes; the constant share grows."""
     if trace.paths:
         return x
     share = constant_share(x)
@@ -40,7 +40,7 @@ def _rectifier(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 @rule("tanh", "hardtanh", "softsign", "hardshrink", "softshrink")
 def _squash(trace: EnergyTrace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
-    """Odd functions keep what is constant; a hard tanh from 0 up is a ReLU."""
+    """Odd functions keep the constant share; a hard tanh with a minimum of 0 is a ReLU."""
     low = bounds[0] if bounds else named.get("min_val", -1)
     if low == 0:
         return _rectifier(trace, x)
@@ -49,7 +49,7 @@ def _squash(trace: EnergyTrace, x: Tensor, *bounds: Any, **named: Any) -> Tensor
 
 @rule("clamp", "clip", "clamp_min", "clamp_max")
 def _clamp(trace: EnergyTrace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
-    """A clamp at 0 is a ReLU; a clamp far out, as in a guard, changes nothing."""
+    """A clamp at 0 is a ReLU; any other is taken for a guard against overflow: the identity."""
     low = bounds[0] if bounds else named.get("min")
     return _rectifier(trace, x) if low is not None and low == 0 else x
 
@@ -141,7 +141,7 @@ def widen_like(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 @rule("mul", "imul", "rmul", "multiply")
 def mul(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
-    """The product rule does the rest: d(ab) = b da + a db, in energies."""
+    """Multiply; autograd applies the product rule d(ab) = b da + a db to the energies."""
     if is_energy(a) and is_energy(b):
         return pointwise(torch.add if trace.paths else torch.mul, a, b)
     energy, other = (a, b) if is_energy(a) else (b, a)
@@ -157,12 +157,12 @@ def mul(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
 
 
 def uniform_source(constant: Tensor) -> Tensor:
-    """Narrow a constant before anything is computed with it."""
+    """The compact form of a constant that is not on `meta`."""
     return constant if constant.is_meta else compress(constant)
 
 
 def _scaled(energy: Tensor, constant: Tensor, factor: Tensor) -> Tensor:
-    """Multiply by `factor`, the narrow form of something of the shape of `constant`."""
+    """Multiply by `factor`, which is compact and broadcasts to the shape of `constant`."""
     shape = torch.broadcast_shapes(energy.shape, constant.shape)
     return widen(compress(energy) * factor, shape)
 
@@ -197,7 +197,7 @@ def _lerp(trace: EnergyTrace, a: Any, b: Any, weight: Any) -> Tensor:
 
 @rule("maximum", "minimum", "fmax", "fmin")
 def maximum_rule(trace: EnergyTrace, a: Any, b: Any) -> Tensor:
-    """Each of two entries is the larger in half of the cases."""
+    """Each of two entries is the larger with probability 1/2."""
     both = add(trace, a, b)
     return both if trace.paths else pointwise(lambda e: e / 2, both)
 
@@ -215,5 +215,5 @@ def _where(trace: EnergyTrace, condition: Tensor, a: Any, b: Any) -> Tensor:
 
 
 def _energy(trace: EnergyTrace, constant: Any) -> Any:
-    """Let a constant join energies: tokens of its own, which no pixel reaches."""
+    """A constant as an energy that no pixel reaches, such as a mask token."""
     return trace.coefficient(constant)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @rule("pow", "ipow", "square", "float_power")
 def _power(trace: EnergyTrace, x: Any, exponent: Any = 2) -> Tensor:
-    """A square is taken for a statistic: the energy, as a constant. Other powers pass."""
+    """A square is treated as a statistic: the energy, as a constant. Other powers: identity."""
     if not is_energy(x):
         return constant_amplitude(exponent, 1.0)
     return statistic(trace, x) if not isinstance(exponent, Tensor) and exponent == 2 else x
@@ -42,7 +42,7 @@ def _root(trace: EnergyTrace, x: Tensor) -> Tensor:
 
 
 def statistic(trace: EnergyTrace, x: Tensor) -> Tensor:
-    """Take the energy as a constant."""
+    """The energy of `x`, as a constant."""
     if trace.paths:
         return constant_amplitude(x, 1.0)
     return widen(compress(x).detach(), x.shape)
@@ -73,7 +73,7 @@ def _var_mean(
 def _norm(
     trace: EnergyTrace, x: Tensor, *args: Any, dim: Any = None, keepdim: bool = False, **_: Any
 ) -> Tensor:
-    """The root of the summed energies, a constant."""
+    """The root of the summed energies, as a constant."""
     axes = axes_of(x, args[1] if len(args) > 1 else dim)
     count = math.prod(x.shape[a] for a in axes)
     total = average(statistic(trace, x), axes, keepdim=keepdim)
@@ -95,9 +95,9 @@ def _layer_norm(trace: EnergyTrace, x: Tensor, shape: Sequence[int], *_: Any, **
 
 @rule("batch_norm", "instance_norm", "native_batch_norm")
 def _batch_norm(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    """Each channel over its map, by its variance: what is constant over the map is taken out.
+    """Divide each channel by its variance over the map, which excludes the constant share.
 
-    Entries of the batch are variants and stay apart.
+    Entries of the batch are variants and are normalised separately.
     """
     entries = len(trace.padded)
     share = constant_share(x)
@@ -129,7 +129,7 @@ def _normed(
     scale: float = 1.0,
     slope: Tensor | None = None,
 ) -> Tensor:
-    """Divide by the detached mean energy over `axes`; `slope` multiplies the gradient alone."""
+    """Divide by the detached mean energy over `axes`; `slope` multiplies only the gradient."""
     if trace.paths:
         return x
     small = compress(x)
@@ -144,14 +144,14 @@ def _normed(
 
 
 def axes_of(x: Tensor, dim: Any) -> tuple[int, ...]:
-    """Read torch's `dim`: none for all, one, or several; negative from the end."""
+    """The axes that torch's `dim` means: None for all, an int or several; from 0."""
     if dim is None:
         return tuple(range(x.ndim))
     return tuple(d % x.ndim for d in ((dim,) if isinstance(dim, int) else dim))
 
 
 def average(x: Tensor, axes: tuple[int, ...], *, keepdim: bool) -> Tensor:
-    """Mean over `axes`, on the narrow tensor."""
+    """Mean over `axes`, computed on the compact tensor."""
     shape = [1 if d in axes else n for d, n in enumerate(x.shape)]
     mean = compress(x).mean(axes, keepdim=True)
     if keepdim:
@@ -185,7 +185,7 @@ def _sum(
 def _amax(
     trace: EnergyTrace, x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any
 ) -> Tensor:
-    """Each of n entries is the largest in 1/n of the cases."""
+    """Each of n entries is the largest with probability 1/n."""
     if trace.paths:
         return _sum(trace, x, dim, keepdim)
     axes = axes_of(x, dim)
@@ -201,7 +201,7 @@ def _max(trace: EnergyTrace, x: Tensor, dim: Any = None, keepdim: bool = False, 
 
 
 def _pooled(x: Tensor, axes: tuple[int, ...], out: Tensor) -> Tensor:
-    """Drop the local field where a whole map was averaged away."""
+    """Make the field of `out` global if a whole map was averaged."""
     found = field_of(x)
     if found is None:
         return out

@@ -1,4 +1,4 @@
-"""Energy rules of pools; their windows grow as those of convolutions do."""
+"""Energy rules of pooling; padded windows grow as those of convolutions do."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """Each unit is the largest of its window in 1 / window of the cases; padding never is."""
+    """Each unit is the largest of its window with probability 1 / window; padding never is."""
     windows = pool_windows(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
     out = _pool(trace, input, windows, "max_pool2d", lambda valid: 1 / valid)
     if return_indices:
@@ -63,7 +63,7 @@ def _avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """Each unit is the mean of its window: its coefficients squared."""
+    """A mean over the window: squared coefficients."""
     windows = pool_windows(kernel_size, stride, padding, 1, ceil_mode=ceil_mode)
     whole = divisor_override or math.prod(axis_pair(kernel_size))
     fixed = divisor_override is not None or (count_include_pad and not ceil_mode)
@@ -85,7 +85,7 @@ def _pool(
     kind: str,
     weight: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Sum over each window times `weight` of the number of its units that are no padding."""
+    """Sum over each window, times `weight` of the number of its units that are not padding."""
     small = compress(x, [1])
     size = tuple(w.size(n) for w, n in zip(windows, small.shape[-2:], strict=True))
 
@@ -105,12 +105,12 @@ def _pool(
         return convolve(part, *box_filter(windows, taps / taps.numel(), size, part.shape[-2:]))
 
     out = in_variant(trace, small, pooled(small, windows), padded)
-    return trace.note(kind, x, widen(out, (*x.shape[:-2], *out.shape[-2:])), windows)
+    return trace.record_layer(kind, x, widen(out, (*x.shape[:-2], *out.shape[-2:])), windows)
 
 
 @rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
 def _adaptive(trace: EnergyTrace, input: Tensor, output_size: Any, *_: Any, **__: Any) -> Tensor:  # noqa: A002
-    """Windows as even as they come; mean and maximum differ by one more window in energy."""
+    """Adaptive windows; the energy is 1 / window, for the mean as for the maximum."""
     sizes = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
     rows, columns = (
         n if n is not None else h for n, h in zip(sizes, input.shape[-2:], strict=True)
@@ -128,10 +128,10 @@ def _adaptive(trace: EnergyTrace, input: Tensor, output_size: Any, *_: Any, **__
         LayerWindow(kernel=-(-h // n), stride=h // n)
         for h, n in zip(input.shape[-2:], grid, strict=True)
     )
-    return trace.note("adaptive_pool2d", input, out, windows)  # type: ignore[arg-type]
+    return trace.record_layer("adaptive_pool2d", input, out, windows)  # type: ignore[arg-type]
 
 
 def _shares(size: int, count: int) -> Tensor:
-    """How many of `size` units each of `count` adaptive windows reads."""
+    """Number of the `size` units that each of `count` adaptive windows reads."""
     i = torch.arange(count)
     return -(-(i + 1) * size // count) - i * size // count

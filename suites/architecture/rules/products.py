@@ -1,4 +1,4 @@
-"""Energy rules of products with weights, with constants and of activations with each other."""
+"""Energy rules of products: of activations with weights, with constants and with each other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _linear(trace: EnergyTrace, x: Tensor, weight: Tensor, bias: Any = None) -> 
 
 
 def _contract(_trace: EnergyTrace, x: Tensor, out: Sequence[int]) -> Tensor:
-    """Random weights over the last axis: the mean, for each of the new entries `out`."""
+    """Random weights over the last axis: its mean, for each of the outputs (*out,)."""
     small = compress(x)
     mean = small.mean(-1, keepdim=True) if small.shape[-1] > 1 else small
     mean = mean if len(out) else mean.squeeze(-1)
@@ -35,7 +35,7 @@ def _contract(_trace: EnergyTrace, x: Tensor, out: Sequence[int]) -> Tensor:
 
 
 def _sums_units(x: Tensor, axis: int) -> bool:
-    """Whether `axis` of `x` runs over the units of its grid, or over its rows or columns."""
+    """Whether `axis` of `x` enumerates the units of its grid, or its rows or columns."""
     found = field_of(x)
     if found is None or math.prod(found.grid) == 1:
         return False
@@ -77,7 +77,7 @@ def _left(trace: EnergyTrace, constant: Tensor, x: Tensor) -> Tensor:
 
 
 LARGEST_PRODUCT = 1 << 16
-"""Entries of a product of two energies beyond which it is replaced by its mean field."""
+"""Size above which a product of two energies is approximated by the product of their means."""
 
 
 def _both(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def _addmm(trace: EnergyTrace, x: Any, a: Tensor, b: Tensor, **_: Any) -> Tensor
 
 @rule("einsum")
 def _einsum(trace: EnergyTrace, equation: str, *operands: Any) -> Tensor:
-    """Weights become 1 / fan_in, constants their squares; then the same sum."""
+    """The same sum of products, of 1 / fan_in for weights and of squares for constants."""
     tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
     inputs, _, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
@@ -130,7 +130,7 @@ def _einsum(trace: EnergyTrace, equation: str, *operands: Any) -> Tensor:
 
 
 def _factor(trace: EnergyTrace, term: str, x: Tensor, output: str, sizes: dict[str, int]) -> Tensor:
-    """What stands for the operand `x` with the axes `term` in a sum of products, narrow."""
+    """The compact factor for the operand `x`, with the axes `term`, in a sum of products."""
     if is_energy(x):
         return compress(x)
     if is_weight(x):
@@ -143,7 +143,7 @@ def _factor(trace: EnergyTrace, term: str, x: Tensor, output: str, sizes: dict[s
 def _attention(
     trace: EnergyTrace, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> Tensor:
-    """Uniform attention: every query reads the mean over all tokens."""
+    """Uniform attention: every query receives the mean over all tokens."""
     count = value.shape[-2]
     factor = count if trace.paths else 1 / count
     mean = compress(value).mean(-2, keepdim=True) * factor

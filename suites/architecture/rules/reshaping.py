@@ -36,7 +36,7 @@ def _stack(trace: EnergyTrace, tensors: Sequence[Tensor], dim: int = 0, **_: Any
 
 
 def _joinable(trace: EnergyTrace, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Constants among energies become energies, averaged over the axes where those are equal."""
+    """Convert constants to energies, averaged over the axes along which all energies are equal."""
     energies = [t for t in tensors if is_energy(t)]
     axes = set.intersection(*(set(equal_axes(t)) for t in energies))
     joined = []
@@ -102,7 +102,7 @@ def _pad(
     mode: str = "constant",
     value: float | None = None,
 ) -> Tensor:
-    """Padded units carry nothing, whatever their value; reflected ones carry their origin's."""
+    """Padded units have no energy, whatever their value; reflected ones that of their source."""
     del value
     touched = [input.ndim - 1 - i // 2 for i, n in enumerate(pad) if n]
     small = compress(input, [d for d in equal_axes(input) if d not in touched])
@@ -119,13 +119,13 @@ def _pad(
     grid = (out.shape[-2], out.shape[-1])
     if found.grid == (input.shape[-2], input.shape[-1]):
         out.pending_padding = (found, found.grid, ((top, bottom), (left, right)))  # type: ignore[attr-defined]
-        return with_field(out, found.shifted((-top, -left), grid))
+        return with_field(out, found.cropped((-top, -left), grid))
     return out
 
 
 @rule("getitem")
 def _getitem(_trace: EnergyTrace, x: Tensor, index: Any) -> Tensor:
-    """A crop of the image's axes shifts the units, a strided slice is a window of one."""
+    """A crop of the spatial axes shifts the field; a strided slice is a window of one unit."""
     out = index_compact(x, index)
     found = field_of(x)
     if found is None or x.ndim != 4 or out.ndim != 4 or not isinstance(index, tuple):
@@ -137,7 +137,7 @@ def _getitem(_trace: EnergyTrace, x: Tensor, index: Any) -> Tensor:
     (top, _, row_step), (left, _, column_step) = (slices[a].indices(x.shape[a]) for a in axes)
     grid = (out.shape[axes[0]], out.shape[axes[1]])
     if (row_step, column_step) == (1, 1):
-        return with_field(out, found.shifted((top, left), grid))
+        return with_field(out, found.cropped((top, left), grid))
     windows = (
         LayerWindow(stride=row_step, before=-top),
         LayerWindow(stride=column_step, before=-left),
@@ -146,7 +146,7 @@ def _getitem(_trace: EnergyTrace, x: Tensor, index: Any) -> Tensor:
 
 
 def _slices(index: tuple[Any, ...]) -> list[slice] | None:
-    """The slices of an index into four axes, or None when it is no plain crop."""
+    """The slices of an index into four axes, or None if the index is not a plain crop."""
     if any(i is Ellipsis for i in index):
         at = next(k for k, i in enumerate(index) if i is Ellipsis)
         index = (*index[:at], *(slice(None),) * (5 - len(index)), *index[at + 1 :])
@@ -188,7 +188,7 @@ def _select(_trace: EnergyTrace, x: Tensor, dim: int, index: int) -> Tensor:
 
 @rule("setitem")
 def _setitem(_trace: EnergyTrace, x: Tensor, index: Any, value: Any) -> None:
-    """Write in place; where equal entries share storage that cannot be, and `x` is lost_entries."""
+    """Write in place; if equal entries share storage this is impossible, and `x` is marked."""
     if is_energy(x) and equal_axes(x):
         x.lost_entries = True  # type: ignore[attr-defined]
     else:
@@ -206,7 +206,7 @@ def _interpolate(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> Tensor:
-    """Each unit is a fixed combination: its coefficients squared, axis by axis."""
+    """A fixed linear combination: squared coefficients, axis by axis."""
     del recompute_scale_factor
     if input.ndim != 4:
         raise NotApplicableError("only two-dimensional interpolation has an energy rule")
@@ -233,7 +233,7 @@ def _interpolate(
 
 
 def pair_of_floats(value: Any) -> tuple[float, float]:
-    """Read torch's "one number or one for each axis"."""
+    """A number, or one for each axis, as a pair."""
     first, second = (value, value) if isinstance(value, int | float) else value
     return float(first), float(second)
 

@@ -1,7 +1,7 @@
-"""How the windows of convolutions and pools slide over a map, and how kernel padding grows them.
+"""The sliding windows of convolutions and pools, and how kernel padding enlarges them.
 
-The kernel of a layer whose padded effect is asked for grows as PROTOCOL 6 says: by a box as long as
-the stride, rows at the bottom and columns at the right, the input padded at its end so that the
+In its padded variant a layer's kernel is convolved with a box as long as the stride (PROTOCOL 6),
+which adds rows at the bottom and columns at the right; the input is padded at its end so that the
 output keeps its size. Pairs are (rows, columns).
 """
 
@@ -26,7 +26,7 @@ Windows = tuple[LayerWindow, LayerWindow]
 
 
 def axis_pair(value: Any) -> Pair:
-    """Read torch's "one number or one for each axis"."""
+    """A number, or one for each axis, as a pair."""
     if isinstance(value, int):
         return value, value
     first, *rest = (int(v) for v in value)
@@ -34,7 +34,7 @@ def axis_pair(value: Any) -> Pair:
 
 
 def conv_windows(weight: Tensor, stride: Any, padding: Any, dilation: Any) -> Windows:
-    """Describe both axes of a convolution from torch's arguments."""
+    """The windows of a convolution with torch's arguments."""
     sizes = zip(weight.shape[2:], axis_pair(stride), axis_pair(dilation), strict=True)
     windows = [LayerWindow(kernel=k, stride=s, dilation=d) for k, s, d in sizes]
     if padding == "same":
@@ -49,7 +49,7 @@ def conv_windows(weight: Tensor, stride: Any, padding: Any, dilation: Any) -> Wi
 def pool_windows(
     kernel: Any, stride: Any, padding: Any, dilation: Any, *, ceil_mode: bool
 ) -> Windows:
-    """Describe both axes of a pool from torch's arguments."""
+    """The windows of a pool with torch's arguments."""
     stride = kernel if stride is None or stride == [] or stride == () else stride
     axes = zip(
         axis_pair(kernel), axis_pair(stride), axis_pair(padding), axis_pair(dilation), strict=True
@@ -62,7 +62,7 @@ def pool_windows(
 
 
 def convolve(x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:
-    """Slide kernels (1 or groups, height, width) over x (batch, groups, height, width)."""
+    """Convolve x (batch, groups, height, width) with kernels (1 or groups, height, width)."""
     x = x.to(kernel.dtype)
     rows, columns = windows
     pads = (columns.before, columns.after, rows.before, rows.after)
@@ -92,7 +92,7 @@ def channel_by_channel(function: Callable[[Tensor], Tensor], x: Tensor) -> Tenso
 
 
 def sum_windows(x: Tensor, windows: Windows) -> Tensor:
-    """Sum the units of each window: `x` as in `convolve`."""
+    """Sum of the units of each window of x (batch, groups, height, width)."""
     rows, columns = windows
     return convolve(x, windows, torch.ones(1, rows.kernel, columns.kernel, dtype=torch.float64))
 
@@ -100,7 +100,7 @@ def sum_windows(x: Tensor, windows: Windows) -> Tensor:
 def in_variant(
     trace: EnergyTrace, x: Tensor, out: Tensor, padded: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Exchange in `out` the batch entry of this layer's padded variant."""
+    """Replace in `out` the batch entry of this layer's padded variant."""
     variant = trace.variant()
     if variant is None:
         return out
@@ -110,10 +110,10 @@ def in_variant(
 
 
 def pad_taps(windows: Windows, kernel: Tensor, *, size: Pair, have: Pair) -> tuple[Windows, Tensor]:
-    """Grow windows and tap energies (groups, height, width) by a box as long as the stride.
+    """Convolve tap energies (groups, height, width) with a box as long as the stride.
 
-    Energies of random taps, which are independent, convolve with the squared box. `size` is the
-    output to keep, `have` the input there is.
+    Taps are random and independent, so their energies are convolved with the squared box. The
+    windows are adapted to give an output of `size` for an input of size `have`.
     """
     grown = []
     for axis, (window, n, h) in enumerate(zip(windows, size, have, strict=True), start=1):
@@ -129,7 +129,7 @@ def pad_taps(windows: Windows, kernel: Tensor, *, size: Pair, have: Pair) -> tup
 
 
 def convolve_with_box(kernel: Tensor, axis: int, length: int) -> Tensor:
-    """Convolve in full along `axis` with the energies 1 / length^2 of a normalised box."""
+    """Full convolution along `axis` with the energies 1 / length^2 of a normalised box."""
     shape = list(kernel.shape)
     shape[axis] += length - 1
     out = kernel.new_zeros(shape)
@@ -141,7 +141,7 @@ def convolve_with_box(kernel: Tensor, axis: int, length: int) -> Tensor:
 def box_filter(
     windows: Windows, taps: Tensor, size: Sequence[int], have: Sequence[int]
 ) -> tuple[Windows, Tensor]:
-    """Grow a fixed filter by the box: amplitudes convolve first, and are then squared."""
+    """Convolve the amplitudes of a fixed filter with the box, and square them."""
     grown = list(windows)
     for axis, window in enumerate(windows):
         if len(set(window.coverage())) > 1:
@@ -152,13 +152,13 @@ def box_filter(
 
 
 def next_multiple(windows: Windows) -> Windows:
-    """Windows whose kernel is the next multiple of their stride."""
+    """Windows with kernels rounded up to a multiple of their stride."""
     rows, columns = (replace(w, kernel=-(-w.kernel // w.stride) * w.stride) for w in windows)
     return rows, columns
 
 
 def pad_to_size(windows: Windows, size: Pair, have: Pair) -> Windows:
-    """Pad at the end so that exactly `size` windows fit over `have` units, none cut short."""
+    """Pad at the end so that exactly `size` complete windows fit over `have` units."""
     rows, columns = (
         replace(w, after=max(0, (n - 1) * w.stride + w.extent - h - w.before), ceil=False)
         for w, n, h in zip(windows, size, have, strict=True)
