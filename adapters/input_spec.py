@@ -71,3 +71,13 @@ class InputSpec:
 
 def _by_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
     return send(torch.tensor(values, dtype=like.dtype, device="cpu"), like.device).view(1, -1, 1, 1)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read `224` or `224x320` as (height, width). Raises `InputError`."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise InputError(
+            f"input size {text!r}; expected SIDE or HEIGHTxWIDTH, such as 224 or 224x320"
+        )
+    return int(parts[0]), int(parts[-1])

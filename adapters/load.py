@@ -12,10 +12,14 @@ from .errors import InputError, UnknownNameError
 from .reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from torch import Tensor
 
     from .input_spec import InputSpec
     from .model import Model, Precision
+    from .onnx.kernel_padding.file import PaddedFile
+    from .treatment import Fill
 
 
 def load(
@@ -151,3 +155,42 @@ def files_of(reference: str) -> list[Path]:
     if parsed.runtime == "onnx":
         found += [*external_files(path), path.with_suffix(".toml")]
     return list(dict.fromkeys(found))
+
+
+def parse_inputs(texts: Iterable[str], output: str | None = None) -> dict[str, Any]:
+    """Parse `KEY=VALUE` texts about the input of ONNX files into the `inputs` that `load` takes.
+
+    `output` names the output with the logits. Raises `InputError` and `UnknownNameError` for keys
+    and values that `onnx.inputs.declaration` does not know.
+    """
+    from .onnx.inputs.declaration import parse_pairs, read_declaration
+
+    inputs = parse_pairs(texts, output)
+    read_declaration(inputs)
+    return inputs
+
+
+def pad_onnx(
+    model: Model, out: str | Path, fill: Fill, *, images: Tensor | None = None
+) -> PaddedFile:
+    """Write a kernel-padded copy of the ONNX file of `model` to `out`, and open it.
+
+    `fill` is `box` or `zero`. `images` (n, channels, height, width), prepared, recalibrate the
+    layers that grew. Raises subclasses of `PerimetryError` when the file cannot be padded.
+    """
+    from .onnx.kernel_padding.file import pad_file
+    from .onnx.model import OnnxModel
+
+    if not isinstance(model, OnnxModel):
+        raise InputError(f"{model.reference!r} is not an ONNX file; give a PATH.onnx")
+    return pad_file(model, Path(out), fill, images=images)
+
+
+def tensors_digest(module: nn.Module) -> str:
+    """Sha256 of a module's tensors: their names, types, shapes and bytes.
+
+    Raises `InputError` for tensors without bytes.
+    """
+    from .pytorch.weights import module_tensors_digest
+
+    return module_tensors_digest(module)

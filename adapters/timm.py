@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .device import pick_device
-from .errors import InputError, ModelFileError, UnknownNameError, WeightsError, check_name, unknown
+from .errors import ModelFileError, UnknownNameError, WeightsError, check_name, unknown
 from .input_spec import InputSpec
 from .meta_forward import ShapesOnly
 from .model import Precision
@@ -286,13 +286,3 @@ def _fit(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor] 
     if any(pairs[k].shape != wanted[k].shape for k in wanted):
         return None
     return {**counters, **pairs}
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read `224` or `224x320` as (height, width). Raises `InputError`."""
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
-        raise InputError(
-            f"input size {text!r}; expected SIDE or HEIGHTxWIDTH, such as 224 or 224x320"
-        )
-    return int(parts[0]), int(parts[-1])

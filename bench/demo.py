@@ -76,17 +76,15 @@ def references(out: Path, *, seed: int) -> list[str]:
 
 def export(name: str, path: Path, *, seed: int) -> None:
     """Write the initial state of seed `seed` of a timm architecture as an ONNX file."""
-    import torch
-
-    from ..adapters.onnx.export import export_onnx
-    from ..adapters.timm import open_timm
+    from ..adapters.export import export_model
+    from ..adapters.load import load
     from ..suites.images import open_images
 
-    model = open_timm(name, "init", device="cpu", seed=seed, members=1)
+    model = load(f"timm:{name}@init", device="cpu", seed=seed, members=1)
     x = model.spec.prepare(open_images("dead-leaves", 4, seed).load(model.spec))
     model.select(0, x)
     path.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx(model.module(), torch.zeros_like(x[:1]), path, spec=model.spec)
+    export_model(model, path)
 
 
 def publish(store: Store) -> list[Path]:

@@ -155,13 +155,12 @@ def _providers() -> list[HealthCheck]:
     import onnxruntime
     import torch
 
-    from ..adapters.onnx.session import Session, providers
+    from ..adapters.self_check import onnx_providers
 
     kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     checks = []
     for kind in kinds:
-        wanted = providers(torch.device(kind))[0]
-        actual = Session(_convolution(), ["map"], device=torch.device(kind)).provider
+        wanted, actual = onnx_providers(_convolution(), "map", kind)
         asked = f"asked for {wanted}, runs on {actual}"
         hint = "" if wanted == actual else "; ONNX files would be audited on the CPU, check CUDA"
         checks.append(HealthCheck(f"provider {kind}", "ok" if not hint else "broken", asked + hint))
@@ -174,16 +173,14 @@ def _structure() -> list[HealthCheck]:
     from torch import nn
 
     from ..adapters.input_spec import InputSpec
-    from ..adapters.pytorch.model import wrap
+    from ..adapters.load import load
 
     conv = nn.Conv2d(3, 4, 3, 2, 1)
-    module = wrap(conv, spec=InputSpec(32, 32), device="cpu")
+    module = load(conv, spec=InputSpec(32, 32), device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "convolution.onnx"
         path.write_bytes(_convolution().SerializeToString())
-        from ..adapters.onnx.opening import open_onnx
-
-        file = open_onnx(str(path), device="cpu", spec=InputSpec(32, 32))
+        file = load(str(path), device="cpu", spec=InputSpec(32, 32))
         gradients = file.why_no_gradients
         checks = [
             _answer("3 x 3 convolution at stride 2", module, "weakest", PERIOD_ANSWER),
@@ -218,11 +215,10 @@ def _answer(name: str, model: Any, metric: str, known: float) -> HealthCheck:
 
 def _norms() -> list[HealthCheck]:
     """Torch's input gradient of batch norm at batch 1 on the CPU, without and with our guard."""
-    from ..adapters.pytorch.batch_norm_fix import contiguous_norm_gradients
+    from ..adapters.self_check import batch_norm_gradient_error
 
-    bare = norm_error()
-    with contiguous_norm_gradients(_image()):
-        guarded = norm_error()
+    bare = batch_norm_gradient_error(guarded=False)
+    guarded = batch_norm_gradient_error(guarded=True)
     if guarded > WRONG:
         text = f"wrong by {guarded:.0%} even with perimetry's guard; use another torch release"
         return [HealthCheck("gradient of batch norm", "broken", text)]
@@ -236,39 +232,15 @@ def _norms() -> list[HealthCheck]:
     ]
 
 
-def _image() -> Any:
-    import torch
-
-    return torch.zeros(1, requires_grad=True)
-
-
-def norm_error() -> float:
-    """Relative error of one batch norm's input gradient for a strided incoming gradient.
-
-    The right answer is known: in evaluation the norm multiplies by a constant a channel.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    made = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 16, 7, 7, generator=made).requires_grad_()
-    variance = torch.rand(16, generator=made) + 0.5
-    y = F.batch_norm(x, torch.zeros(16), variance, None, None, False, 0.0, 0.0)
-    incoming = torch.randn(1, 49, 16, generator=made).transpose(1, 2).reshape(1, 16, 7, 7)
-    (found,) = torch.autograd.grad(y, x, incoming)
-    right = incoming / variance.sqrt().view(1, -1, 1, 1)
-    return float((found - right).norm() / right.norm())
-
-
 def _repeats() -> list[HealthCheck]:
     """One audit twice: the same seed must give the same numbers, bit for bit."""
     from torch import nn
 
     from ..adapters.input_spec import InputSpec
-    from ..adapters.pytorch.model import wrap
+    from ..adapters.load import load
     from .execution.audit import audit
 
-    model = wrap(nn.Conv2d(3, 4, 3, 2, 1), name="probe", spec=InputSpec(32, 32), device="cpu")
+    model = load(nn.Conv2d(3, 4, 3, 2, 1), spec=InputSpec(32, 32), device="cpu")
     runs = [audit(model, ("deadpixel",), count=4, device="cpu")[0] for _ in range(2)]
     if runs[0].status != "ok":
         why = runs[0].error.message if runs[0].error else runs[0].reason

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ..adapters.onnx.model import OnnxModel
+    from ..adapters.model import Model
     from ..adapters.treatment import Fill, Treatment
     from ..suites.base import Estimate
     from .records.record import Record, Value
@@ -112,33 +112,21 @@ def pad_file(
     images. Raises subclasses of `PerimetryError` where nothing can be written;
     what cannot be measured is told in the report.
     """
-    from ..adapters.onnx.inputs.declaration import read_beside, read_declaration
-    from ..adapters.onnx.kernel_padding.file import treat_file
-    from ..adapters.onnx.opening import open_onnx
+    from ..adapters.load import load, pad_onnx
     from ..suites.images import open_images
 
     path, out = Path(path), Path(out)
-    said = read_declaration(inputs or {}).over(read_beside(path))
-    model = open_onnx(path, device=device, inputs=inputs, target=target)
+    model = load(str(path), device=device, inputs=inputs, target=target)
     seen = open_images(images, count, seed).load(model.spec)
     shown = model.spec.prepare(seen) if recalibrate else None
-    done = treat_file(path, out, fill, spec=model.spec, said=said, images=shown)
-    twin = open_onnx(
-        out,
-        device=device,
-        spec=model.spec,
-        inputs={"fixed": dict(said.fixed), **({"image": said.image} if said.image else {})},
-        output=said.output,
-        target=model.target.name if model.target else None,
-    )
-    twin.original, twin.treatment = model, done.treatment
-    suite = (
-        FORWARD if forward_only or model.why_no_gradients or twin.why_no_gradients else GRADIENTS
-    )
+    done = pad_onnx(model, out, fill, images=shown)
+    padded = done.model
+    forward = forward_only or model.why_no_gradients or padded.why_no_gradients
+    suite = FORWARD if forward else GRADIENTS
     settings: dict[str, Any] = {"images": images, "count": count, "seed": seed, "device": device}
     before, after = (
         audit(one, (suite,), options=BRIEF if suite == FORWARD else {}, batch=batch, **settings)[0]
-        for one in (model, twin)
+        for one in (model, padded)
     )
     notes = [*done.notes, *model.notes]
     if not done.treatment.layers:
@@ -148,7 +136,7 @@ def pad_file(
         out,
         done.treatment,
         done.written,
-        fidelity(twin, seen, seed=seed, batch=batch),
+        fidelity(padded, seen, seed=seed, batch=batch),
         before,
         after,
         tuple(dict.fromkeys(notes)),
@@ -156,16 +144,16 @@ def pad_file(
 
 
 def fidelity(
-    twin: OnnxModel, images: Tensor, *, seed: int, batch: int | None
+    padded: Model, images: Tensor, *, seed: int, batch: int | None
 ) -> Mapping[str, Estimate]:
-    """The suite `fidelity` on `twin` against its original, by metric; `images` as `Context`'s."""
+    """The suite `fidelity` on `padded` against its original, by metric; `images` as `Context`'s."""
     from ..suites.base import Context, missing
     from ..suites.fidelity import FIDELITY
     from .execution.run_options import default_batch
 
-    context = Context(images, seed, batch or default_batch(twin.device.type))
+    context = Context(images, seed, batch or default_batch(padded.device.type))
     try:
-        return FIDELITY.measure(twin, "forward", {}, context).metrics
+        return FIDELITY.measure(padded, "forward", {}, context).metrics
     except NotApplicableError as error:
         return {metric.name: missing(str(error)) for metric in FIDELITY.metrics}
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from perimetry import audit, compare
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.adapters.onnx.export import export_onnx
+from perimetry.adapters.export import export_onnx
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.fingerprint import (
     BUCKETS,

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
+from perimetry.adapters import self_check
+from perimetry.adapters.self_check import batch_norm_gradient_error
 from perimetry.bench import doctor
 from perimetry.bench.cli.main import app
 from perimetry.suites.base import Estimate
@@ -69,7 +71,9 @@ def test_a_wrong_known_answer_is_broken(monkeypatch):
 
 def test_a_norm_that_the_guard_does_not_mend_is_broken(monkeypatch):
     """The gradient of an evaluated batch norm is a constant a channel; anything else is wrong."""
-    assert doctor.norm_error() == pytest.approx(0, abs=1e-5) or doctor.norm_error() > 0.1
+    bare = batch_norm_gradient_error(guarded=False)
+    assert bare == pytest.approx(0, abs=1e-5) or bare > 0.1
+    assert batch_norm_gradient_error(guarded=True) == pytest.approx(0, abs=1e-5)
     right = F.batch_norm
     monkeypatch.setattr(F, "batch_norm", lambda *a, **k: right(*a, **k) * 2)
     (found,) = doctor._norms()
@@ -84,16 +88,14 @@ def test_the_bug_of_torch_is_told_and_guarded(checks):
 
 def test_a_silent_fall_back_of_onnxruntime_is_broken(monkeypatch):
     """Asked for CUDA on a machine that has it, running on the CPU: that is told."""
-    from perimetry.adapters.onnx import session as onnx_session
-
-    real = onnx_session.Session
+    real = self_check.Session
 
     def falls_back(*arguments, device, **options):
         del device
         return real(*arguments, device=torch.device("cpu"), **options)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(onnx_session, "Session", falls_back)
+    monkeypatch.setattr(self_check, "Session", falls_back)
     found = {check.name: check for check in doctor._providers()}
     assert found["provider cpu"].status == "ok"
     assert found["provider cuda"].status == "broken"

@@ -16,7 +16,7 @@ FOLDERS = ("adapters", "suites", "bench")
 ORDER = {
     "adapters": (
         "errors reference device treatment input_spec feature_grid padding_mode model resizing "
-        "meta_forward kernel_padding pytorch timm trainable onnx load"
+        "meta_forward kernel_padding pytorch timm trainable onnx export self_check load"
     ),
     "suites": (
         "base settings images measuring architecture structure erf deadpixel perturbation padding "
@@ -31,6 +31,8 @@ CHAPTERS = {folder: tuple(text.split()) for folder, text in ORDER.items()}
 """What stands in each folder, from the ground up: a chapter uses only those before it."""
 SUITES = set(CHAPTERS["suites"][5:-1])
 CONTRACT = set(CHAPTERS["adapters"][: CHAPTERS["adapters"].index("model") + 1])
+DOORS = {"load", "trainable", "export", "self_check"}
+"""What bench may import of adapters, besides the contract."""
 HEAVY = {"timm", "onnxruntime", "onnx"}
 
 
@@ -115,6 +117,14 @@ def test_suites_know_models_only_through_their_contract():
             ours = {chapter(o)[1] for o in EDGES[name] & MODULES.keys() if o.startswith("adapters")}
             assert ours <= CONTRACT, f"{name} imports {ours - CONTRACT}"
             assert not {o.partition(".")[0] for o in EDGES[name] - MODULES.keys()} & HEAVY, name
+
+
+def test_bench_knows_models_only_through_the_contract_and_the_front_doors():
+    """What bench needs of a runtime is a function of `load`, `trainable`, `export` or so."""
+    for name in MODULES:
+        if chapter(name)[0] == "bench":
+            ours = {chapter(o)[1] for o in EDGES[name] & MODULES.keys() if o.startswith("adapters")}
+            assert ours <= CONTRACT | DOORS, f"{name} imports {ours - CONTRACT - DOORS}"
 
 
 def test_every_folder_with_code_is_in_the_wheel():

@@ -8,9 +8,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_files import convnet, model, node, read, save, weights
 
 from perimetry.adapters.errors import InputError, NotApplicableError, UnknownNameError
+from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.onnx.graph import Mode
 from perimetry.adapters.onnx.interpreter import Interpreter
 from perimetry.adapters.onnx.opening import open_onnx

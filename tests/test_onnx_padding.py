@@ -13,8 +13,8 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from perimetry.adapters.errors import InputError
+from perimetry.adapters.export import export_onnx
 from perimetry.adapters.kernel_padding.arithmetic import tap_energy
-from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.onnx.kernel_padding.rewrite import pad_graph
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module

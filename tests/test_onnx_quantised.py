@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
+from perimetry.adapters.export import export_onnx
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.suites.base import Context
 from perimetry.suites.erf.blocks import block_maps

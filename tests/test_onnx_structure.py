@@ -19,8 +19,8 @@ from torch import nn
 
 from perimetry import audit
 from perimetry.adapters.errors import NotApplicableError
+from perimetry.adapters.export import export_onnx
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import energy_map

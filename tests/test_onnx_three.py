@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from perimetry import audit
+from perimetry.adapters.export import export_onnx
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.onnx.gradient_check.subject import GradientVerdict
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.model import wrap

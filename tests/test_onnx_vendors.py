@@ -15,10 +15,9 @@ import pytest
 import torch
 
 from perimetry import audit
-from perimetry.adapters.onnx.inputs.declaration import read_declaration
-from perimetry.adapters.onnx.inputs.size import fit_size, take_size
-from perimetry.adapters.onnx.inputs.spec import image_input, read_spec
-from perimetry.adapters.onnx.kernel_padding.file import treat_file
+from perimetry.adapters.onnx.inputs.size import take_size
+from perimetry.adapters.onnx.inputs.spec import image_input
+from perimetry.adapters.onnx.kernel_padding.file import pad_file
 from perimetry.adapters.onnx.opening import open_onnx
 
 
@@ -79,11 +78,9 @@ def test_a_declared_size_that_the_graph_does_not_need_can_be_changed():
 def test_a_padded_shipped_file_is_valid_and_keeps_its_outputs_shapes(name, fill, tmp_path):
     """`zero` keeps the outputs too, but for max-pools and float noise."""
     path, inputs, _ = CASES[name]
-    out, said = tmp_path / "p.onnx", read_declaration(inputs)
-    image = image_input(onnx.load_model(path))
-    spec = said.apply(read_spec(onnx.load_model(path), image))
-    spec = fit_size(onnx.load_model(path), image, spec)
-    done = treat_file(path, out, fill, spec=spec, said=said)
+    out, model = tmp_path / "p.onnx", open_onnx(path, device="cpu", inputs=inputs)
+    image, spec = image_input(onnx.load_model(path)), model.spec
+    done = pad_file(model, out, fill)
     assert len(done.treatment.layers) == 5
     onnx.checker.check_model(str(out))
     shape = (image.dims[0] or 1, 3, spec.height, spec.width)

@@ -9,9 +9,9 @@ from bias_tools import QUICK, SPEC, Circular, approx, classifier, measure, plant
 from torch import nn
 
 from perimetry.adapters.errors import InputError
+from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.padding_mode import BORDERS
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.padding.blind_spots import Stimulus

@@ -5,8 +5,8 @@ import pytest
 import torch
 from planted import measure_model
 
+from perimetry.adapters.export import export_onnx
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx.export import export_onnx
 from perimetry.suites.images import open_images
 from perimetry.suites.perturbation.suite import PERTURBATION
 

@@ -8,10 +8,10 @@ from onnx_files import convnet, model, node, save, weights
 from torch import nn
 
 from perimetry.adapters.errors import InputError, NotApplicableError
+from perimetry.adapters.export import export_onnx
 from perimetry.adapters.feature_grid import Grid, StageCollector
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.weights import module_tensors_digest
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from perimetry import audit
 from perimetry.adapters.errors import InputError
+from perimetry.adapters.export import export_onnx
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.onnx.session import Session
 from perimetry.bench.cli.main import app

@@ -29,6 +29,7 @@ from .gradient_check.subject import CheckTarget, GradientVerdict, as_float, outp
 from .gradient_check.verify import verify_gradients
 from .graph import Mode
 from .inputs.batch_axis import settle_batch
+from .inputs.declaration import InputDeclaration
 from .inputs.outputs import example, first_output, precision_of
 from .inputs.spec import ImageInput, check_spec, image_input
 from .interpreter import Interpreter
@@ -68,6 +69,7 @@ class OnnxModel:
         self.source: Mapping[str, str] = source
         self.original: Model | None = None
         self.treatment: Treatment | None = None
+        self.declaration = InputDeclaration()
         self.notes: list[str] = []
         self.image = image.name
         self._output = output

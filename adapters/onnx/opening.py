@@ -80,6 +80,7 @@ def open_onnx(
         target=target,
         precision=precision,
     )
+    model.declaration = said
     model.notes[:0] = opening_notes(model, said, named=target is not None)
     model.notes += [] if wanted else several_logits(proto)
     return model

@@ -152,7 +152,7 @@ def run(
     ] = False,
 ) -> None:
     """Audit models, with and without kernel padding, and print the board."""
-    from ...adapters.onnx.inputs.declaration import parse_pairs, read_declaration
+    from ...adapters.load import parse_inputs
     from ...suites.settings import parse_options
     from ..execution.plan import Choice, expand_references, parse_fills, parse_shard
     from ..execution.settings import Settings
@@ -169,10 +169,9 @@ def run(
             precision=precision.value,
             recalibrate=recalibrate,
             options=parse_options(setting or ()),
-            inputs=parse_pairs(inputs or (), output),
+            inputs=parse_inputs(inputs or (), output),
             fit_images=fit_images,
         )
-        read_declaration(settings.inputs)  # a slip must not cost every file its records
         options = replace(
             _options(device, batch, time_limit, retry_failed=not keep_failed),
             workers=workers,
@@ -241,7 +240,7 @@ def pad(
     device: Device = "auto",
 ) -> None:
     """Write the kernel-padded twin of an ONNX file, and say what that did to it."""
-    from ...adapters.onnx.inputs.declaration import parse_pairs
+    from ...adapters.load import parse_inputs
 
     with report_errors():
         from ..pad_file import pad_file
@@ -253,7 +252,7 @@ def pad(
             images=images,
             count=count,
             seed=seed,
-            inputs=parse_pairs(inputs or (), output),
+            inputs=parse_inputs(inputs or (), output),
             target=target,
             forward_only=forward_only,
             recalibrate=recalibrate,
@@ -274,7 +273,7 @@ def _check_fit(fills: Sequence[str], fit_images: str) -> None:
 def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    from ...adapters.timm import parse_size
+    from ...adapters.input_spec import parse_size
 
     return parse_size(text)
 

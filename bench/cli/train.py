@@ -77,7 +77,7 @@ def train(
     ] = 1,
 ) -> None:
     """Train twins with and without kernel padding, and say what difference it makes."""
-    from ...adapters.timm import parse_size
+    from ...adapters.input_spec import parse_size
 
     with report_errors(FAILED):
         from ..execution.plan import parse_fills
@@ -118,7 +118,7 @@ def _carry_out(experiment: Experiment, out: Path, device: str, minutes: float | 
     typer.echo(training_summary(result))
 
 
-@app.command()
+@app.command("samples")
 def samples_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write them.")],
 ) -> None:

@@ -24,9 +24,9 @@ def images_identity(images: ImageSet) -> str:
 
 def module_identity(module: nn.Module) -> str:
     """Sha256 of a module's structure and tensors."""
-    from ...adapters.pytorch.weights import module_tensors_digest
+    from ...adapters.load import tensors_digest
 
-    return digest([repr(module), module_tensors_digest(module)])
+    return digest([repr(module), tensors_digest(module)])
 
 
 def model_identity(model: Model) -> str:

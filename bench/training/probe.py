@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import PerimetryError
-from ...adapters.pytorch.model import wrap
+from ...adapters.load import load
 from ...suites.base import Context
 from ...suites.deadpixel import DEADPIXEL
 from ...suites.erf.suite import ERF
@@ -45,7 +45,7 @@ def probe(
     `weakest`, `imbalance`, `luo_size`, `radius`, `profile` (P, P) and `erf` (height, width), each
     None where the network or the size does not allow it.
     """
-    model = wrap(module, spec=spec, device=str(device))
+    model = load(module, spec=spec, device=str(device))
     names = [name for numbers in NUMBERS.values() for name in numbers]
     found: dict[str, Any] = dict.fromkeys([*names, *MAPS])
     context = Context(images, SEED, BATCH, DRAWS)
@@ -69,5 +69,5 @@ def stride_of(module: nn.Module, spec: InputSpec) -> tuple[int, int]:
     """Total stride from input to target along (rows, columns); 1 where there is no target."""
     from ...suites.architecture.receptive_field import target_stride
 
-    model = wrap(module, spec=spec, device="cpu")
+    model = load(module, spec=spec, device="cpu")
     return target_stride(model) if model.target else (1, 1)

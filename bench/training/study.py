@@ -183,7 +183,7 @@ class TrainingStudy:
         """Write the twins of the first seeds as ONNX files, where they are not there yet."""
         import torch
 
-        from ...adapters.onnx.export import export_onnx
+        from ...adapters.export import export_onnx
 
         path, first = self.model_path(twin), self.experiment.first_seed
         if found.module is None or twin.seed >= first + self.experiment.export or path.exists():

@@ -6,8 +6,8 @@ Tensors bound on the device are compared with arrays that are copied through the
 import pytest
 import torch
 
+from perimetry.adapters.export import export_onnx
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx.export import export_onnx
 from perimetry.adapters.onnx.gradient_check.subject import GradientVerdict
 from perimetry.adapters.onnx.session import feed, shaped
 from perimetry.adapters.pytorch.model import wrap

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import InputError, ModelFileError
 from ..files.external_data import external_files
@@ -15,6 +15,7 @@ from ..inputs.fixed_inputs import fix_inputs, release_inputs
 from ..inputs.outputs import example
 from ..inputs.size import take_size
 from ..inputs.spec import image_input
+from ..opening import open_onnx
 from ..session import Session, feed
 from .recalibrate import match_moments
 from .rewrite import drop_unread, pad_graph
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...input_spec import InputSpec
+    from ...model import Model
     from ...treatment import Fill, Treatment
-    from ..inputs.declaration import InputDeclaration
     from ..inputs.spec import ImageInput
+    from ..model import OnnxModel
 
 
 PIECE = 8
@@ -40,33 +42,27 @@ FILE_FILLS: tuple[Fill, ...] = ("box", "zero")
 
 
 @dataclass(frozen=True)
-class TreatedFile:
-    """What was done to the graph, and the files that hold the result."""
+class PaddedFile:
+    """A kernel-padded ONNX file: the opened model, the treatment, the files written and notes."""
 
+    model: OnnxModel
     treatment: Treatment
     written: tuple[Path, ...]
     notes: tuple[str, ...]
 
 
-def treat_file(
-    path: Path,
-    out: Path,
-    fill: Fill,
-    *,
-    spec: InputSpec,
-    said: InputDeclaration,
-    images: Tensor | None = None,
-) -> TreatedFile:
-    """Write the kernel-padded twin of the ONNX file `path` to `out`.
+def pad_file(
+    model: OnnxModel, out: Path, fill: Fill, *, images: Tensor | None = None
+) -> PaddedFile:
+    """Write a kernel-padded copy of the ONNX file of `model` to `out`, and open it.
 
-    `spec` is the input it is compared with, `said` what the user stated of it. `images` (n,
-    channels, height, width), prepared, recalibrate the layers that grew (see `recalibrate`).
-
-    Opset, metadata, names, inputs and outputs stay; weights lie beside `out` where they lay beside
-    `path`, and a TOML statement goes along. All outputs are compared in shape by onnxruntime.
-    Raises `InputError` for a fill or a destination that cannot be, `ModelFileError` when the result
-    is not valid.
+    `images` (n, channels, height, width), prepared, recalibrate the layers that grew (see
+    `recalibrate`). Opset, metadata, names, inputs and outputs stay. Weights that lie beside the
+    original lie beside the copy, and so does a TOML declaration. onnxruntime compares the shapes
+    of all outputs. Raises `InputError` for a fill or a destination that cannot be used,
+    `ModelFileError` when the result is not valid.
     """
+    path, spec, said = Path(model.reference), model.spec, model.declaration
     if fill not in FILE_FILLS:
         raise InputError(f"fill {fill!r} was given; expected one of {', '.join(FILE_FILLS)}")
     check_destination(path, out)
@@ -81,14 +77,32 @@ def treat_file(
     if said.fixed:
         release_inputs(padded.proto, raw, said.fixed)
     fault = file_fault(path)
-    written = write_model(
-        padded.proto, out, beside=bool(external_files(path)), faulty=fault is not None
-    )
+    beside = bool(external_files(path))
+    written = [
+        *write_model(padded.proto, out, beside=beside, faulty=fault is not None),
+        *_copy_declaration(path, out),
+    ]
     if fault is not None:
         notes.append(f"the ONNX checker finds fault with the original: {printable(fault, 200)}")
     if _grew_quantised(padded.proto):
         notes.append("quantised weights that grew are stored as floats")
-    return TreatedFile(padded.treatment, (*written, *_copy_statement(path, out)), tuple(notes))
+    opened = _open_padded(model, out, padded.treatment)
+    return PaddedFile(opened, padded.treatment, tuple(written), tuple(notes))
+
+
+def _open_padded(model: OnnxModel, out: Path, treatment: Treatment) -> OnnxModel:
+    """Open the padded file `out` with the input and the target of its original."""
+    said = model.declaration
+    padded = open_onnx(
+        out,
+        device=str(model.device),
+        spec=model.spec,
+        inputs={"fixed": dict(said.fixed), **({"image": said.image} if said.image else {})},
+        output=said.output,
+        target=model.target.name if model.target else None,
+    )
+    padded.original, padded.treatment = cast("Model", model), treatment
+    return padded
 
 
 def feed_all(images: Tensor, image: ImageInput, spec: InputSpec) -> list[Mapping[str, Any]]:
@@ -134,8 +148,8 @@ def _shape(value: Any) -> Any:
     return getattr(value, "shape", type(value))
 
 
-def _copy_statement(path: Path, out: Path) -> list[Path]:
-    """The TOML statement beside `path`, copied beside `out` unless one is there."""
+def _copy_declaration(path: Path, out: Path) -> list[Path]:
+    """The TOML declaration beside `path`, copied beside `out` unless one is there."""
     source, copy = path.with_suffix(".toml"), out.with_suffix(".toml")
     if not source.is_file() or copy.exists():
         return []

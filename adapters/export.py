@@ -1,4 +1,4 @@
-"""Writing a torch module as an ONNX file that states its own input."""
+"""Write torch modules as ONNX files that state their own input."""
 
 from __future__ import annotations
 
@@ -10,11 +10,26 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..errors import NotApplicableError
-from .inputs.spec import write_spec
+from .errors import InputError, NotApplicableError
+from .onnx.inputs.spec import write_spec
+from .pytorch.model import TorchModel
 
 if TYPE_CHECKING:
-    from ..input_spec import InputSpec
+    from .input_spec import InputSpec
+    from .model import Model
+
+
+def export_model(model: Model, path: str | Path) -> Path:
+    """Write the selected weights of a torch or timm model as an ONNX file; its path.
+
+    Raises `InputError` for a model of another runtime, `NotApplicableError` when torch cannot
+    export it.
+    """
+    if not isinstance(model, TorchModel):
+        raise InputError(
+            f"{model.reference!r} is not a torch model; give a module or a timm reference"
+        )
+    return export_onnx(model.module(), model.spec.blank(), path, spec=model.spec)
 
 
 def export_onnx(
@@ -25,7 +40,7 @@ def export_onnx(
     spec: InputSpec | None = None,
     dynamo: bool = False,
 ) -> Path:
-    """Export `module` to `path`, with an open batch axis and `spec` in the metadata.
+    """Export `module` to `path` with an open batch axis, and `spec` in the metadata.
 
     `example` is one input (batch, channels, height, width) as the module takes it. `dynamo`
     chooses torch's newer exporter. Raises `NotApplicableError` when torch cannot export the module.
