@@ -1,4 +1,4 @@
-"""What holds for all tests, since they run side by side on cores that they share."""
+"""Settings of all tests, which run side by side and share the cores."""
 
 import os
 
@@ -7,16 +7,23 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each process its part of the cores as threads; examples are the same in every run.
+    """Share the cores among the processes; make hypothesis the same in every run.
 
-    Before any test file imports torch, which reads the number of threads once; child processes
-    inherit it. More threads than cores would spin while they wait for each other. Examples have no
-    absolute time limit.
+    The number of threads is set before any test file imports torch, which reads it once; child
+    processes inherit it. More threads than cores would spin while they wait for each other.
+    Hypothesis may take any time, both for an example and for drawing it.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if processes > 1:
         threads = max(1, (os.cpu_count() or 1) // processes)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    still = hypothesis.settings(hypothesis.settings.default, deadline=None, derandomize=True)
-    hypothesis.settings.register_profile("still", still)
-    hypothesis.settings.load_profile("still")
+    hypothesis.settings.register_profile(
+        "repeatable",
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[
+            hypothesis.HealthCheck.too_slow,  # a limit on wall time
+            hypothesis.HealthCheck.function_scoped_fixture,  # examples overwrite files in tmp_path
+        ],
+    )
+    hypothesis.settings.load_profile("repeatable")

@@ -27,7 +27,7 @@ QUICK = {
     "health_check_failure_threshold": 2,
     "enable_worker_prestart": False,
 }
-"""A node that refuses to answer is told dead within a second; one that is merely slow is not."""
+"""A node that refuses connections counts as dead within a second; a slow one does not."""
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
 
@@ -64,7 +64,7 @@ def jobs():
 
 def kill_one(cluster, nodes, records):
     """Kill a node as soon as a few records are there."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while len(list(records.glob("*.json"))) < 6 and time.monotonic() < end:
         time.sleep(0.02)
     cluster.remove_node(nodes[0], allow_graceful=False)
@@ -76,7 +76,7 @@ def test_a_node_killed_in_mid_sweep_costs_no_record_and_doubles_none(cluster, tm
     store = Store(tmp_path / "ray")
     killer = threading.Thread(target=kill_one, args=(made, nodes, store.folder))
     killer.start()
-    options = replace(sweep_tools.OPTIONS, engine="ray", address=made.address, time_limit_s=60)
+    options = replace(sweep_tools.OPTIONS, engine="ray", address=made.address, time_limit_s=300)
     summary = run_jobs(jobs(), store, sweep_tools.SETTINGS, options)
     killer.join()
     measured = Counter(log.read_text().splitlines())

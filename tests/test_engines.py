@@ -25,7 +25,7 @@ from perimetry.bench.records.store import Store
 FAULTS = {
     "segfault": "the worker was killed by signal 11 (SIGSEGV)",
     "noise": "the worker ended with exit code 3",
-    "hang": "took longer than the time limit of 5 s",
+    "hang": "took longer than the time limit of 15 s",
     "hog": "MemoryError",
 }
 """What is planted in toys, and how the error in its record must begin."""
@@ -53,7 +53,7 @@ def planted(tmp_path_factory):
         broken.append(str(path))
     toy = [f"toy:{i:03}" for i in range(180 - len(FAULTS))] + [f"toy:{name}" for name in FAULTS]
     references = sorted([*whole, *broken, *toy], key=lambda r: hash(r) % 97)
-    options = replace(sweep_tools.OPTIONS, time_limit_s=5.0, memory_limit_mib=8192)
+    options = replace(sweep_tools.OPTIONS, time_limit_s=15.0, memory_limit_mib=8192)
     return sweep(folder / "records", references, options), set(broken)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx_files import convnet, model, node, save, weights
@@ -230,9 +230,7 @@ def test_old_files_that_list_weights_as_inputs_are_read(tmp_path):
 SMALL = convnet(size=8).SerializeToString()
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(
     place=st.integers(0, len(SMALL) - 1),
     value=st.integers(0, 255),

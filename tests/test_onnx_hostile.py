@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import sweep_tools
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx_files import convnet, model, node, save, weights
@@ -31,9 +32,7 @@ from perimetry.bench.records.store import Store
 
 BASE = convnet(size=8)
 BYTES = BASE.SerializeToString()
-QUICK = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(max_examples=40)
 HOSTILE = "\x1b]0;x\x07<script>alert(1)</script>\n| = cmd |' /C calc'!A0\u202e"
 
 
@@ -348,7 +347,12 @@ def audited(tmp_path_factory):
     suites, known = ["deadpixel", "structure"], standard().suites
     jobs = AuditPlan(list(files.values()), suites, ["none"], chosen, "cpu", known).jobs()
     store = Store(folder / "records")
-    run_jobs(jobs, store, chosen, RunOptions(device="cpu", batch=4, time_limit_s=10.0))
+    run_jobs(
+        jobs,
+        store,
+        chosen,
+        RunOptions(device="cpu", batch=4, time_limit_s=20.0, toolkit=sweep_tools.standard_toolkit),
+    )
     return files, store
 
 

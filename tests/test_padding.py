@@ -34,7 +34,7 @@ def layer(kind, kernel, stride, pad, dilation, groups, ceil_mode):
     return nn.AvgPool2d(kernel, stride, pad, ceil_mode, count_include_pad=groups == 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     kind=st.sampled_from(["conv", "max", "mean"]),
     fill=st.sampled_from(FILLS),

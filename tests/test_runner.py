@@ -29,7 +29,7 @@ from perimetry.bench.records.store import Store
 
 SETTINGS = Settings(images="noise", count=4)
 FAULTS = ["a", "segfault", "measure-kill", "measure-error", "hang", "unknown", "noise", "headless"]
-LIMIT_S = 4.0
+LIMIT_S = 10.0
 
 
 def jobs_of(names, fills=("none",), suites=("structure", "deadpixel:all"), settings=SETTINGS):
@@ -184,15 +184,16 @@ print(run_jobs(plan.jobs(), Store(sys.argv[1]), settings, options).text())
 """
 
 
-def start(folder: Path, log: Path) -> subprocess.Popen:
+def start(folder: Path, log: Path, **variables: str) -> subprocess.Popen:
     path = os.pathsep.join([str(Path(toys.__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "TOY_LOG": str(log)}
+    environment.update(variables)
     command = [sys.executable, "-c", PARENT, str(folder)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def wait_for(condition, limit_s=60.0):
-    end = time.monotonic() + limit_s
+def wait_for(condition):
+    end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.01)
@@ -213,17 +214,23 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.parametrize("victim", ["parent", "worker"])
 def test_killed_and_repeated_nothing_is_lost_or_done_twice(tmp_path, undisturbed, victim):
-    """kill -9 of the run or of its worker, then the same command: the board of a quiet run."""
+    """kill -9 of the run or of its worker, then the same command: the board of a quiet run.
+
+    The kill comes at any moment after nine records; the last of four models waits for it.
+    """
     log = tmp_path / "log"
-    process = start(tmp_path, log)
+    stop = tmp_path / "stop"
+    stop.touch()
+    process = start(tmp_path, log, TOY_STOP=str(stop))
     records = tmp_path / "records"
     wait_for(lambda: records.is_dir() and len(list(records.glob("*.json"))) >= 9)
     worker = next(
         p for p in psutil.Process(process.pid).children() if "spawn_main" in str(p.cmdline())
     )
     os.kill(process.pid if victim == "parent" else worker.pid, signal.SIGKILL)
+    stop.unlink()
     process.communicate()
-    wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, 5.0)
+    wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
     stored = {
         (r.model.reference, r.fill, r.protocol)
         for r in Store(tmp_path).records()

@@ -204,6 +204,8 @@ def test_a_killed_writer_leaves_only_whole_records(tmp_path, record):
     target = Store(tmp_path / "target")
     for moment in range(5):
         process = writer(target.root, tmp_path / "source", 100_000)
+        while not target.records():
+            time.sleep(0.001)
         time.sleep(0.02 + 0.013 * moment)
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -137,6 +137,9 @@ class Gradient:
             raise RuntimeError("planted error")
         if "slow" in name:
             time.sleep(0.3)
+        stop = Path(os.environ.get("TOY_STOP", "nowhere"))
+        while name.endswith("slow-3") and stop.exists():
+            time.sleep(0.05)
         if "full-disk" in name:
             os.fsync = _no_space
         log = os.environ.get("TOY_LOG")
