@@ -342,10 +342,14 @@ def test_untouched_models_say_why(left, why):
     assert f"[1] untouched: {why}\n" in text
 
 
-def test_every_form_of_an_empty_board_is_text():
-    """No records: no rows, no error."""
-    for form in FORMATS:
-        assert isinstance(render_board(board([]), form), str)
+def test_an_empty_board_has_its_head_and_no_row():
+    """Without records every form is the same as ever, less the rows and the metric columns."""
+    texts = {form: render_board(board([]), form) for form in FORMATS}
+    assert texts["table"].splitlines()[0].split() == ["model", "fill", "rank"]
+    assert texts["md"].splitlines()[2:] == []
+    assert texts["csv"].strip() == ""
+    assert json.loads(texts["json"])["rows"] == []
+    assert texts["tex"].count("\\\\") == 1
 
 
 def test_a_lopsided_interval_is_shown_whole_and_an_even_one_by_its_half():

@@ -1,6 +1,5 @@
 """Reading hostile, damaged and odd ONNX files: a clear error each, nothing read outside."""
 
-import contextlib
 import struct
 
 import numpy as np
@@ -230,19 +229,29 @@ def test_old_files_that_list_weights_as_inputs_are_read(tmp_path):
 SMALL = convnet(size=8).SerializeToString()
 
 
-@settings(max_examples=60)
-@given(
-    place=st.integers(0, len(SMALL) - 1),
-    value=st.integers(0, 255),
-    length=st.integers(1, 4),
-)
-def test_a_flipped_byte_gives_a_model_or_a_clear_error(place, value, length, tmp_path):
-    data = bytearray(SMALL)
-    data[place : place + length] = struct.pack("B", value) * length
-    path = write(bytes(data), tmp_path / "a.onnx")
-    with contextlib.suppress(PerimetryError):
-        net = open_onnx(path, device="cpu")
-        assert net.why_no_gradients is None or net.why_no_gradients.isprintable()
+def test_a_flipped_byte_gives_a_model_or_a_clear_error(tmp_path):
+    """Of 60 such files some open and some raise a PerimetryError; nothing else is raised."""
+    outcomes = Counter()
+
+    @settings(max_examples=60)
+    @given(
+        place=st.integers(0, len(SMALL) - 1),
+        value=st.integers(0, 255),
+        length=st.integers(1, 4),
+    )
+    def open_one(place, value, length):
+        data = bytearray(SMALL)
+        data[place : place + length] = struct.pack("B", value) * length
+        try:
+            net = open_onnx(write(bytes(data), tmp_path / "a.onnx"), device="cpu")
+        except PerimetryError:
+            outcomes["refused"] += 1
+        else:
+            assert net.why_no_gradients is None or net.why_no_gradients.isprintable()
+            outcomes["opened"] += 1
+
+    open_one()
+    assert min(outcomes["refused"], outcomes["opened"]) > 3, outcomes
 
 
 @pytest.mark.parametrize("name", ["graph", "node", "tensor"])
