@@ -1,6 +1,7 @@
 """Reading hostile, damaged and odd ONNX files: a clear error each, nothing read outside."""
 
 import struct
+from collections import Counter
 
 import numpy as np
 import onnx
