@@ -1,18 +1,20 @@
-"""`perimetry pad`: a kernel-padded ONNX file beside the vendor's, and what that did to the model.
+"""`perimetry pad`: write a kernel-padded copy of an ONNX file and measure what changed.
 
 The new file is written, opened again, and measured like any other: fidelity against the original,
-and the phases' imbalance of both by the same route, gradients where both files have them, the
-phase comb (`perturbation`: forward passes alone) where not.
+and the imbalance of the phases of both by the same method: by gradients where both files have them,
+else by the phase comb (`perturbation`), which takes forward passes alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..adapters.errors import NotApplicableError
-from .execution.audit import audit
+from .execution.audit import measure_here
+from .execution.run_options import RunOptions
+from .execution.settings import Settings, SettingsFields
 from .output.text import clean
 from .statistics.difference import Difference, metric_difference
 
@@ -34,18 +36,18 @@ METRICS = {
     GRADIENTS: ("imbalance", "weakest"),
     FORWARD: ("comb_imbalance", "comb_weakest"),
 }
-"""What is told before and after, by suite."""
+"""Metrics that are reported before and after, by suite."""
 
 
 BRIEF: Mapping[str, Mapping[str, Any]] = {
     FORWARD: {"position_images": 1, "block": 2, "attack_images": 1, "noise_draws": 2}
 }
-"""The comb in full; the least of what else `perturbation` does."""
+"""Settings that measure the whole comb and as little else as `perturbation` allows."""
 
 
 @dataclass(frozen=True)
 class PadReport:
-    """What `pad_file` did and measured; `fidelity` by metric, `before` and `after` of one suite."""
+    """What `pad_file` wrote and measured: `fidelity` by metric, and one suite before and after."""
 
     path: Path
     out: Path
@@ -57,19 +59,19 @@ class PadReport:
     notes: tuple[str, ...] = ()
 
     def change(self, metric: str) -> Difference | None:
-        """`metric` after less before, None where either could not be measured."""
+        """`metric` after minus before; None where either could not be measured."""
         return metric_difference(self.after, self.before, metric)
 
     def text(self) -> str:
-        """For a person: files, layers, fidelity, imbalance, and what to know about them."""
+        """The report for a terminal: files, layers, fidelity, imbalance and notes."""
         done = self.treatment
         lines = [f"{clean(str(self.out))}: {len(done.layers)} layers padded with {done.fill}"]
         lines += [
             f"  {clean(p.name)} ({p.kind}): kernel {_pair(p.kernel)} -> {_pair(p.padded_kernel)}"
             for p in done.layers
         ]
-        lines += [f"  {clean(name)}: left, {clean(why)}" for name, why in done.left.items()]
-        lines += [f"{name}: {_told(e)}" for name, e in self.fidelity.items()]
+        lines += [f"  {clean(name)}: not padded, {clean(why)}" for name, why in done.left.items()]
+        lines += [f"{name}: {_with_interval(e)}" for name, e in self.fidelity.items()]
         lines += [self._line(metric) for metric in METRICS[self.before.suite]]
         lines += [f"note: {clean(note, 400)}" for note in self.notes]
         return "\n".join([*lines, f"written: {', '.join(clean(str(p)) for p in self.written)}"])
@@ -80,13 +82,13 @@ class PadReport:
             broken = self.before if self.before.status != "ok" else self.after
             why = broken.reason or (broken.error.message if broken.error else broken.status)
             return f"{name}: not measured ({clean(why, 300)})"
-        held = [_told(record.metrics[metric]) for record in (self.before, self.after)]
+        values = [_with_interval(record.metrics[metric]) for record in (self.before, self.after)]
         change = self.change(metric)
         verdict = ""
         if change is not None and change.low is not None:
             verdict = "; the difference is beyond its interval" if change.separated else ""
             verdict = verdict or "; not shown to differ"
-        return f"{name}: {held[0]} before, {held[1]} after{verdict}"
+        return f"{name}: {values[0]} before, {values[1]} after{verdict}"
 
 
 def pad_file(
@@ -94,59 +96,65 @@ def pad_file(
     out: str | Path,
     fill: Fill = "box",
     *,
-    images: str = "dead-leaves",
-    count: int = 16,
-    seed: int = 0,
-    inputs: Mapping[str, Any] | None = None,
-    target: str | None = None,
     forward_only: bool = False,
-    recalibrate: bool = False,
     device: str = "auto",
     batch: int | None = None,
+    **settings: Unpack[SettingsFields],
 ) -> PadReport:
-    """Write the kernel-padded twin of the ONNX file `path` to `out`, and measure both.
+    """Write a kernel-padded copy of the ONNX file `path` to `out`, and measure both.
 
-    `fill` is `box` or `zero`. `images`, `count`, `seed`, `inputs`, `target`, `device` and `batch`
-    are as for `audit`. `forward_only` measures the imbalance by the phase comb even where
-    there are gradients. `recalibrate` rescales the layers that grew on these
-    images. Raises subclasses of `PerimetryError` where nothing can be written;
-    what cannot be measured is told in the report.
+    `fill` is `box` or `zero`. `settings` are `images`, `count`, `seed`, `inputs`, `target` and
+    `recalibrate` of `Settings`; the last rescales the padded layers on the images. `forward_only`
+    measures the imbalance by the phase comb even where there are gradients. Raises subclasses of
+    `PerimetryError` where nothing can be written; the report says what could not be measured.
     """
     from ..adapters.load import load, pad_onnx
     from ..suites.images import open_images
 
-    path, out = Path(path), Path(out)
-    model = load(str(path), device=device, inputs=inputs, target=target)
-    seen = open_images(images, count, seed).load(model.spec)
-    shown = model.spec.prepare(seen) if recalibrate else None
-    done = pad_onnx(model, out, fill, images=shown)
-    padded = done.model
-    forward = forward_only or model.why_no_gradients or padded.why_no_gradients
-    suite = FORWARD if forward else GRADIENTS
-    settings: dict[str, Any] = {"images": images, "count": count, "seed": seed, "device": device}
-    before, after = (
-        audit(one, (suite,), options=BRIEF if suite == FORWARD else {}, batch=batch, **settings)[0]
-        for one in (model, padded)
+    path, out, chosen = Path(path), Path(out), Settings(**settings)
+    model = load(str(path), device=device, inputs=chosen.inputs, target=chosen.target)
+    images = open_images(chosen.images, chosen.count, chosen.seed).load(model.spec)
+    done = pad_onnx(
+        model, out, fill, images=model.spec.prepare(images) if chosen.recalibrate else None
     )
+    padded = done.model
+    black_box = forward_only or model.why_no_gradients or padded.why_no_gradients
+    suite = FORWARD if black_box else GRADIENTS
+    run = RunOptions(device, batch)
+    before, after = (_measure(one, suite, chosen, run) for one in (model, padded))
     notes = [*done.notes, *model.notes]
     if not done.treatment.layers:
-        notes.insert(0, "no layer could be padded: the new file does what the old one does")
+        notes.insert(0, "no layer could be padded: the new file computes the same as the old one")
     return PadReport(
         path,
         out,
         done.treatment,
         done.written,
-        fidelity(padded, seen, seed=seed, batch=batch),
+        fidelity(padded, images, seed=chosen.seed, batch=batch),
         before,
         after,
         tuple(dict.fromkeys(notes)),
     )
 
 
+def _measure(model: Model, suite: str, settings: Settings, run: RunOptions) -> Record:
+    """The record of one suite on an opened model."""
+    own = Settings(
+        images=settings.images,
+        count=settings.count,
+        seed=settings.seed,
+        options=BRIEF if suite == FORWARD else {},
+    )
+    return measure_here(model, (suite,), ("none",), own, run)[0]
+
+
 def fidelity(
     padded: Model, images: Tensor, *, seed: int, batch: int | None
 ) -> Mapping[str, Estimate]:
-    """The suite `fidelity` on `padded` against its original, by metric; `images` as `Context`'s."""
+    """The metrics of the suite `fidelity` for a padded model against its original.
+
+    `images` (count, 3, height, width) are in [0, 1].
+    """
     from ..suites.base import Context, missing
     from ..suites.fidelity import FIDELITY
     from .execution.run_options import default_batch
@@ -158,7 +166,7 @@ def fidelity(
         return {metric.name: missing(str(error)) for metric in FIDELITY.metrics}
 
 
-def _told(value: Estimate | Value) -> str:
+def _with_interval(value: Estimate | Value) -> str:
     if value.value is None:
         return f"not measured ({clean(value.reason or '', 300)})"
     if value.low is None or value.high is None:

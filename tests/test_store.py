@@ -130,7 +130,7 @@ def test_a_corrupt_record_is_a_problem_not_a_record(tmp_path, record, content):
     store.path(other).write_text(content)
     assert [r.key for r in store.records()] == [record.key]
     assert store.get(other.key) is None
-    (problem,) = store.problems()
+    (problem,) = store.read()[1]
     assert store.path(other).name in problem
 
 
@@ -188,7 +188,7 @@ def test_two_writers_never_clash(tmp_path, record):
     target = Store(tmp_path / "target")
     processes = [writer(target.root, tmp_path / "source", 120) for _ in range(2)]
     while any(p.poll() is None for p in processes):
-        assert target.problems() == []
+        assert target.read()[1] == []
     for process in processes:
         process.stdout.close()
     assert [p.returncode for p in processes] == [0, 0]
@@ -210,7 +210,7 @@ def test_a_killed_writer_leaves_only_whole_records(tmp_path, record):
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        assert target.problems() == []
+        assert target.read()[1] == []
         for found in target.records():
             assert found.maps["sensitivity"].shape == (16, 16)
     assert target.records()

@@ -181,7 +181,7 @@ def test_a_study_stops_by_budget_and_goes_on(tmp_path):
     one = study(tmp_path)
     stopped = one.train(Clock(0.0))
     assert stopped.records == []
-    assert stopped.undone == one.twins()
+    assert stopped.undone == one.runs()
     result = one.train()
     assert result.undone == []
     assert [(r.protocol, r.fill) for r in result.records] == [

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from ..execution.run_options import BATCH, BENCH_IMAGES
-from .options import Device, report_errors, width
+from ..execution.run_options import BENCH_IMAGES
+from .options import BY_DEVICE, Device, report_errors, width
 
 app = typer.Typer()
 
 
 @app.command()
 def doctor() -> None:
-    """Check this installation: versions, devices, clashes, known answers; exit code 1 if broken."""
+    """Check this installation: versions, devices, conflicts, known answers. 0: good, 1: broken."""
     from ..doctor import examine, health_to_text
 
     checks = examine()
@@ -27,10 +27,11 @@ def doctor() -> None:
 def bench_(
     references: Annotated[
         list[str] | None,
-        typer.Argument(metavar="REF", help="Models.", show_default="three of timm's"),
+        typer.Argument(metavar="REF", help="Models to measure.", show_default="three of timm's"),
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(help="Comma-separated.", show_default="those of `run`, and more")
+        str | None,
+        typer.Option(help="Comma-separated suites.", show_default="those of `run`, and more"),
     ] = None,
     count: Annotated[
         int | None,
@@ -46,14 +47,15 @@ def bench_(
         typer.Option(
             min=1,
             help="Batch size.",
-            show_default=f"{BATCH['cpu']} on the CPU, {BATCH['cuda']} on a GPU",
+            show_default=BY_DEVICE,
         ),
     ] = None,
     rounds: Annotated[
         int, typer.Option(min=1, help="Repetitions per job; the fastest is reported.")
     ] = 2,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One small model, three suites, four images.")
+        bool,
+        typer.Option("--quick", help="Measure one small model, three suites and four images only."),
     ] = False,
     markdown: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""The command line: `perimetry`, with the commands of the files `cli_*`."""
+"""The command line: `perimetry`, with the commands of the files beside this one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .compare import app as trust
-from .installation import app as itself
-from .run import app as runs
-from .train import app as training
-from .view import app as views
+from . import compare, installation, run, train, view
 
 app = typer.Typer(
     help="Visual-field tests for vision models: receptive fields and dead pixels, ranked.",
@@ -32,18 +28,18 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Accept the options before a command."""
     del version
 
 
 PANELS = {
-    "Measure": (runs, training),
-    "Look at records": (views,),
-    "Compare": (trust,),
-    "This installation": (itself,),
+    "Measure": (run.app, train.app),
+    "Look at records": (view.app,),
+    "Compare": (compare.app,),
+    "This installation": (installation.app,),
 }
 
 
@@ -57,8 +53,8 @@ for panel, parts in PANELS.items():
 def main() -> None:
     """Run the command line.
 
-    OpenMP's threads are told to sleep while they wait, here and in the workers, unless the user
-    says otherwise: spinning, they take a shared machine's cores from one another.
+    OpenMP threads sleep while they wait, here and in the workers, unless the environment says
+    otherwise: spinning threads would take the cores of a shared machine from one another.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):

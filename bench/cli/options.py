@@ -1,18 +1,37 @@
-"""What the command line's parts share: options, and how errors and problems are told."""
+"""What the commands share: groups of options, and how errors and problems are reported.
+
+A group is a dataclass that is a command's parameter; `option_groups` makes every field of it an
+option on the command line.
+"""
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from copy import copy
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import StrEnum
+from functools import wraps
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    get_args,
+    get_type_hints,
+)
 
 import typer
-from typer.core import TyperCommand
 
 from ...adapters.errors import PerimetryError
+from ..execution.run_options import BATCH, RunOptions
+from ..execution.settings import FIT_DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ..execution.rerun import RerunFields
 
 
 FAILED = 1
@@ -20,67 +39,227 @@ FAILED = 1
 
 
 WIDTH = 96
-"""Columns where there is no terminal to ask."""
+"""Number of columns where there is no terminal."""
 
 
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input",
-        metavar="KEY=VALUE",
-        help="What an ONNX file leaves to guess: size, layout, range, dtype, channel_order, mean, "
-        "std, image (which input), fixed.NAME (value of another one).",
-    ),
-]
-
-
-Output = Annotated[
-    str | None,
-    typer.Option(help="Output of ONNX files to audit.", show_default="the first like logits"),
-]
-
-
-Images = Annotated[str, typer.Option(help="dead-leaves, noise, or a folder.")]
-
-
-FitImages = Annotated[
-    str,
-    typer.Option(help="What kernel padding fit sees: dead-leaves, or a folder of other images."),
-]
-
-
-Count = Annotated[int, typer.Option(min=1, help="How many images.")]
+BY_DEVICE = f"{BATCH['cpu']} on the CPU, {BATCH['cuda']} on a GPU"
 
 
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
 Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda (every GPU), or names such as cuda:0,cuda:1.")
+    str,
+    typer.Option(help="Devices: auto, cpu, cuda (every GPU), or a list such as cuda:0,cuda:1."),
 ]
 
 
-PANELS = {
-    "Models": "family exclude limit shard members target size inputs output",
-    "Measurement": "suite kernel_padding fill fit_images images count seed setting precision "
-    "recalibrate forward_only",
-    "Machine": "device batch workers time_limit memory_limit retries engine address",
-    "Output": "out dry_run keep_failed",
-}
-"""Where the options of a command that has many stand in its help, by parameter."""
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Use only records for which this is true, such as seed=0, count=16, images=noise or "
+        "model=PATTERN. Repeatable.",
+    ),
+]
 
 
-class Grouped(TyperCommand):
-    """A command whose help has its options in `PANELS`."""
+class EngineName(StrEnum):
+    """Engines."""
 
-    def __init__(self, name: str | None, **given: Any) -> None:
-        super().__init__(name, **given)
-        panels = {name: panel for panel, names in PANELS.items() for name in names.split()}
-        order = list(panels)
-        self.params.sort(key=lambda p: order.index(p.name) if p.name in panels else -1)
-        for parameter in self.params:
-            if parameter.name in panels:
-                parameter.rich_help_panel = panels[parameter.name]  # type: ignore[attr-defined]
+    local = "local"
+    ray = "ray"
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What to audit of each model."""
+
+    PANEL: ClassVar[str] = "Models"
+    target: Annotated[
+        str | None,
+        typer.Option(help="Name of the layer to audit.", show_default="last spatial feature map"),
+    ] = None
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="KEY=VALUE",
+            help="Declare what an ONNX file does not say about its input: size, layout, range, "
+            "dtype, channel_order, mean, std, image (which input is the image), fixed.NAME (value "
+            "of another input). Repeatable.",
+        ),
+    ] = None
+    output: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the output of ONNX files to audit.",
+            show_default="first output that looks like logits",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """The images to audit on."""
+
+    PANEL: ClassVar[str] = "Measurement"
+    images: Annotated[
+        str, typer.Option(help="Images to audit on: dead-leaves, noise, or a folder.")
+    ] = "dead-leaves"
+    count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 16
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """Where to measure, and the limits."""
+
+    PANEL: ClassVar[str] = "Machine"
+    device: Device = "auto"
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Batch size. Halved automatically when memory runs out.",
+            show_default=BY_DEVICE,
+        ),
+    ] = None
+    time_limit: Annotated[
+        float, typer.Option(min=0, help="Time limit per model variant in seconds; 0 for none.")
+    ] = 1800
+
+    def run_options(self, **more: Any) -> RunOptions:
+        """These options, and `more` fields of `RunOptions`."""
+        limit = self.time_limit or None
+        return RunOptions(self.device, self.batch, time_limit_s=limit, **more)
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """Worker processes of a run."""
+
+    PANEL: ClassVar[str] = "Machine"
+    workers: Annotated[
+        int,
+        typer.Option(min=1, help="Worker processes per device. On the CPU they share the cores."),
+    ] = 1
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Memory limit per worker in GiB (GPU memory if it uses a GPU).",
+            show_default="90 % of the machine's; all of a GPU",
+        ),
+    ] = None
+    retries: Annotated[
+        int,
+        typer.Option(min=0, help="Number of retries after a crash or an exceeded time limit."),
+    ] = 0
+    engine: Annotated[
+        EngineName, typer.Option(help="Measure on this machine (local) or on a Ray cluster (ray).")
+    ] = EngineName.local
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the Ray cluster.", show_default="RAY_ADDRESS, else a new local one"
+        ),
+    ] = None
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of `RunOptions` that these options are."""
+        return {
+            "workers": self.workers,
+            "memory_limit_mib": self.memory_limit * 1024 if self.memory_limit else None,
+            "retries": self.retries,
+            "engine": self.engine.value,
+            "address": self.address,
+        }
+
+
+@dataclass(frozen=True)
+class StoredOptions:
+    """Which stored records to use, and where their images are."""
+
+    PANEL: ClassVar[str] = "Stored records"
+    where: Where = None
+    images: Annotated[
+        str | None,
+        typer.Option(help="Path to the images that the stored records were measured on."),
+    ] = None
+    fit_images: Annotated[
+        str | None,
+        typer.Option(help="Path to the images that kernel padding fit was fitted on."),
+    ] = None
+
+    def rerun_fields(self, machine: MachineOptions) -> RerunFields:
+        """Keyword arguments of `compare`, `check` and `reproduce`, to measure on `machine`."""
+        return {
+            "where": self.where or (),
+            "images": self.images,
+            "fit_images": self.fit_images,
+            "run": machine.run_options(isolated=True, progress=True),
+        }
+
+
+FitImages = Annotated[
+    str,
+    typer.Option(
+        help="Images for fitting the padding: dead-leaves or an image folder (not the audited "
+        "images)."
+    ),
+]
+DEFAULT_FIT_IMAGES = FIT_DEFAULT
+
+
+def option_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the parameters of `command` that are dataclasses by one option for each field.
+
+    The options of a class with a `PANEL` stand under that heading in the help.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name in groups:
+            parameters += _options_of(groups[parameter.name])
+        else:
+            parameters.append(
+                parameter.replace(
+                    annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY
+                )
+            )
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{f.name: values.pop(f.name) for f in fields(group)})
+        command(**values)
+
+    del run.__wrapped__  # typer would read its signature
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _options_of(group: Any) -> list[inspect.Parameter]:
+    """A keyword parameter for each field of the dataclass `group`."""
+    hints = get_type_hints(group, include_extras=True)
+    parameters = []
+    for field in fields(group):
+        kind, info = get_args(hints[field.name])
+        shown = copy(info)
+        shown.rich_help_panel = getattr(group, "PANEL", None)
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        parameters.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=Annotated[kind, shown],
+            )
+        )
+    return parameters
 
 
 @contextmanager
@@ -96,13 +275,13 @@ def report_errors(code: int = FAILED) -> Iterator[None]:
 
 
 def warn_unreadable(problems: Iterable[str]) -> None:
-    """Say on standard error which files were left out, and why."""
+    """Report on standard error which files were skipped, and why."""
     from ..output.text import clean
 
     for problem in problems:
-        typer.echo(f"perimetry: left out: {clean(problem)}", err=True)
+        typer.echo(f"perimetry: skipped: {clean(problem)}", err=True)
 
 
 def width() -> int:
-    """Columns of the terminal."""
+    """Number of columns of the terminal."""
     return shutil.get_terminal_size((WIDTH, 24)).columns

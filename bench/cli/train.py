@@ -1,14 +1,15 @@
-"""The command `perimetry train`."""
+"""The commands `perimetry train` and `samples`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from .options import FAILED, report_errors
+from .options import FAILED, option_groups, report_errors
 
 if TYPE_CHECKING:
     from ..training.experiment import Experiment
@@ -17,66 +18,87 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-class Mixed(StrEnum):
+class TrainingFloat(StrEnum):
     """Float types of training; weights stay float32 in both."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
-@app.command()
-def train(
-    out: Annotated[Path, typer.Option(help="Folder for everything; a rerun goes on in it.")],
-    network: Annotated[
-        str,
-        typer.Option(
-            help="small-resnet, tiny-resnet, timm:NAME@init, timm:NAME[.TAG]; @FILE for weights."
-        ),
-    ] = "small-resnet",
+@dataclass(frozen=True)
+class DataOptions:
+    """Images to train and test on."""
+
+    PANEL: ClassVar[str] = "Data"
     task: Annotated[
-        str, typer.Option(help="Comma-separated: micro_object, classification.")
-    ] = "micro_object,classification",
-    kernel_padding: Annotated[
-        str, typer.Option(help="Comma-separated twins: none, zero, fresh, box.")
-    ] = "none,zero",
+        str, typer.Option(help="Comma-separated tasks: micro_object, classification.")
+    ] = "micro_object,classification"
     data: Annotated[
         str | None,
         typer.Option(
-            help="A folder with a subfolder of images for each class, a folder with IDX files "
+            help="Images: a folder with a subfolder for each class, a folder with IDX files "
             "(MNIST, Fashion-MNIST), digits, or dead-leaves.",
             show_default="dead-leaves for micro_object, digits for classification",
         ),
-    ] = None,
+    ] = None
     size: Annotated[
         str | None,
-        typer.Option(help="SIDE or HEIGHTxWIDTH of the images.", show_default="their own"),
-    ] = None,
+        typer.Option(help="Image size: SIDE or HEIGHTxWIDTH.", show_default="that of the data"),
+    ] = None
     train_count: Annotated[
-        int | None, typer.Option("--train", min=1, help="At most so many training images.")
-    ] = None,
+        int | None, typer.Option("--train", min=1, help="Maximum number of training images.")
+    ] = None
     test_count: Annotated[
-        int | None, typer.Option("--test", min=1, help="At most so many test images.")
-    ] = None,
-    box: Annotated[int, typer.Option(min=1, help="Side of the box in pixels.")] = 3,
-    seeds: Annotated[int, typer.Option(min=1, help="How many; four or more give intervals.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 16,
-    batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = 32,
-    rate: Annotated[float, typer.Option(min=0, help="Largest learning rate.")] = 0.03,
+        int | None, typer.Option("--test", min=1, help="Maximum number of test images.")
+    ] = None
+    box: Annotated[int, typer.Option(min=1, help="Side of the box of micro_object in pixels.")] = 3
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """How to train."""
+
+    PANEL: ClassVar[str] = "Training"
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of seeds; four or more give confidence intervals.")
+    ] = 5
+    seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0
+    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs.")] = 16
+    batch: Annotated[int, typer.Option(min=2, help="Batch size.")] = 32
+    rate: Annotated[float, typer.Option(min=0, help="Maximum learning rate.")] = 0.03
     precision: Annotated[
-        Mixed, typer.Option(help="bfloat16 is mixed precision, for GPUs.")
-    ] = Mixed.float32,
+        TrainingFloat, typer.Option(help="Float type; bfloat16 is mixed precision for GPUs.")
+    ] = TrainingFloat.float32
+
+
+@app.command()
+@option_groups
+def train(
+    out: Annotated[Path, typer.Option(help="Output folder. An interrupted run resumes from it.")],
+    data: DataOptions,
+    recipe: RecipeOptions,
+    network: Annotated[
+        str,
+        typer.Option(
+            help="Network: small-resnet, tiny-resnet, timm:NAME@init or timm:NAME[.TAG]; add @FILE "
+            "for weights."
+        ),
+    ] = "small-resnet",
+    kernel_padding: Annotated[
+        str, typer.Option(help="Comma-separated kernel paddings: none, zero, fresh, box.")
+    ] = "none,zero",
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, or a name such as cuda:0.")
+        str, typer.Option(help="Device: auto, cpu, cuda, or a name such as cuda:0.")
     ] = "auto",
     budget: Annotated[
-        float | None, typer.Option(min=0, help="Minutes after which to stop, resumable.")
+        float | None,
+        typer.Option(min=0, help="Time limit in minutes. The same command resumes afterwards."),
     ] = None,
     export: Annotated[
-        int, typer.Option(min=0, help="Write the twins of so many seeds as ONNX files.")
+        int, typer.Option(min=0, help="Number of seeds whose networks are written as ONNX files.")
     ] = 1,
 ) -> None:
-    """Train twins with and without kernel padding, and say what difference it makes."""
+    """Train networks with and without kernel padding and report the difference."""
     from ...adapters.input_spec import parse_size
 
     with report_errors(FAILED):
@@ -86,16 +108,18 @@ def train(
 
         experiment = Experiment(
             network=network,
-            tasks=tuple(name.strip() for name in task.split(",")),
+            tasks=tuple(name.strip() for name in data.task.split(",")),
             fills=tuple(parse_fills(kernel_padding.split(","))),
-            seeds=seeds,
-            first_seed=seed,
-            data=data,
-            size=parse_size(size) if size else None,
-            train=train_count,
-            test=test_count,
-            side=box,
-            recipe=Recipe(epochs=epochs, batch=batch, rate=rate, precision=precision.value),
+            seeds=recipe.seeds,
+            first_seed=recipe.seed,
+            data=data.data,
+            size=parse_size(data.size) if data.size else None,
+            train=data.train_count,
+            test=data.test_count,
+            side=data.box,
+            recipe=Recipe(
+                recipe.epochs, recipe.batch, recipe.rate, precision=recipe.precision.value
+            ),
             export=export,
         )
         _carry_out(experiment, out, device, budget)
@@ -111,7 +135,7 @@ def _carry_out(experiment: Experiment, out: Path, device: str, minutes: float | 
 
     study = TrainingStudy(experiment, out, device=device)
     clock = Clock(None if minutes is None else minutes * 60)
-    with TrainingProgress(len(study.twins())) as progress:
+    with TrainingProgress(len(study.runs())) as progress:
         result = study.train(clock, progress.report)
     if result.records:
         draw_training(result.records, out / "pictures")
@@ -120,9 +144,9 @@ def _carry_out(experiment: Experiment, out: Path, device: str, minutes: float | 
 
 @app.command("samples")
 def samples_command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write them.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write the files to.")],
 ) -> None:
-    """Write the sample vendors' files that ship with the package: small trained twins as ONNX."""
+    """Write the sample ONNX files: small networks trained with and without kernel padding."""
     from ..samples import copy_samples
 
     with report_errors(FAILED):

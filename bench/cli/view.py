@@ -1,16 +1,18 @@
-"""Commands that tell what was measured: `perimetry board`, `show`, `list`, `pack`."""
+"""Commands that show what was measured: `perimetry board`, `show`, `list`, `pack`."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...adapters.errors import InputError
-from .options import report_errors, warn_unreadable, width
+from ...adapters.errors import InputError, UnknownNameError, unknown
+from .options import Where, report_errors, warn_unreadable, width
 
 if TYPE_CHECKING:
     from ..ranking.board import Board
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-class Format(StrEnum):
-    """Forms of a board."""
+class BoardFormat(StrEnum):
+    """Formats of a leaderboard."""
 
     table = "table"
     md = "md"
@@ -39,45 +41,47 @@ class Kind(StrEnum):
     metrics = "metrics"
 
 
-Folder = Annotated[Path, typer.Argument(help="Folder with records.", metavar="DIR")]
+Folder = Annotated[Path, typer.Argument(help="Folder or packed file with records.", metavar="DIR")]
 
 
 @app.command()
 def board(
     folder: Folder,
     sort: Annotated[
-        str | None, typer.Option(help="Metric, such as deadpixel.imbalance or structure.weakest.")
+        str | None,
+        typer.Option(help="Rank by this metric, such as deadpixel.imbalance or structure.weakest."),
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(help="Only records with KEY=VALUE, such as seed=0, count=16, images=noise."),
-    ] = None,
+    form: Annotated[
+        BoardFormat, typer.Option("--format", help="Output format.")
+    ] = BoardFormat.table,
+    where: Where = None,
     page: Annotated[
-        Path | None, typer.Option("--html", help="Write one page that opens from disk instead.")
+        Path | None, typer.Option("--html", help="Write an HTML page instead of a table.")
     ] = None,
     join: Annotated[
         Path | None,
-        typer.Option(help="CSV with model,img_size,top1,... for the page, as timm publishes them."),
+        typer.Option(
+            help="CSV file with accuracies for the page: model,img_size,top1,... as timm publishes."
+        ),
     ] = None,
     title: Annotated[
-        str | None, typer.Option(help="Of the page.", show_default="the folder's name")
+        str | None, typer.Option(help="Page title.", show_default="name of the folder")
     ] = None,
     megabytes: Annotated[
-        float, typer.Option(min=2, help="Size of the page, by coarser maps.", show_default=True)
+        float,
+        typer.Option(min=2, help="Maximum size of the page in MB; maps are made coarser to fit."),
     ] = 8,
 ) -> None:
-    """Rank the models whose records are in DIR, or in a file that `pack` wrote."""
+    """Print the leaderboard of the models whose records are in DIR."""
     from ..records.archive import open_records
 
     with report_errors():
         if page is None and join is not None:
-            raise InputError("--join is for the page; give --html OUT too")
+            raise InputError("--join was given without --html; expected --html OUT too")
         store = open_records(folder)
         if page is None:
-            show_board(store, sort, form, tuple(where or ()))
+            print_board(store, sort, form, tuple(where or ()))
             return
-        warn_unreadable(store.problems())
         ranked = _board(store, sort, tuple(where or ()))
         name = title or folder.resolve().name.partition(".")[0]
         size = _write_page(ranked, page, name, join, megabytes)
@@ -87,18 +91,20 @@ def board(
 @app.command()
 def pack(
     folder: Folder,
-    out: Annotated[Path, typer.Argument(help="NAME.jsonl or NAME.jsonl.gz.", metavar="FILE")],
+    out: Annotated[
+        Path, typer.Argument(help="File to write: NAME.jsonl or NAME.jsonl.gz.", metavar="FILE")
+    ],
     tables: Annotated[
-        bool, typer.Option(help="Keep layer tables and the like, which no board shows.")
+        bool, typer.Option(help="Keep tables such as that of layers, which leaderboards omit.")
     ] = True,
 ) -> None:
-    """Write the records in DIR, without maps, to one sorted file for git; `board` reads it."""
-    from ..records.archive import pack_records as pack_records
+    """Write the records in DIR, without maps, to one sorted file for git."""
+    from ..records.archive import pack_records
     from ..records.store import Store
 
     with report_errors():
         if not (folder / "records").is_dir():
-            raise InputError(f"{str(folder)!r} holds no records; expected a folder of a run")
+            raise InputError(f"{str(folder)!r} contains no records; expected a folder of a run")
         count = pack_records(Store(folder), out, tables=tables)
         typer.echo(f"Written: {out}, {count} records")
 
@@ -106,23 +112,22 @@ def pack(
 @app.command()
 def show(
     place: Annotated[
-        Path, typer.Argument(metavar="RECORD.json|DIR", help="A record, or a folder with records.")
+        Path,
+        typer.Argument(metavar="RECORD.json|DIR", help="File of a record, or folder with records."),
     ],
     model: Annotated[
         str | None,
-        typer.Argument(help="Its reference, or enough of it.", show_default="the only one"),
+        typer.Argument(help="Reference of the model or a part of it.", show_default="the only one"),
     ] = None,
     kernel_padding: Annotated[
-        str | None, typer.Option(help="The variant to tell.", show_default="none")
+        str | None, typer.Option(help="Kernel padding of the variant.", show_default="none")
     ] = None,
     maps: Annotated[
         Path | None, typer.Option(help="Folder to draw the model's maps into, as PNG.")
     ] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="Only records with KEY=VALUE, such as seed=0.")
-    ] = None,
+    where: Where = None,
 ) -> None:
-    """Say in words what was found of one model."""
+    """Print a report of one model: findings, their uncertainty, the layers that cause them."""
     from functools import partial
 
     from ..model_report.report import account, draw_maps, open_case
@@ -134,31 +139,28 @@ def show(
         bold = partial(typer.style, bold=True)
         typer.echo(account(case, width=width(), heading=bold), nl=False)
         if maps is not None:
-            typer.echo(f"\nDrawn: {len(draw_maps(case, maps))} pictures in {clean(str(maps))}")
+            typer.echo(f"\nWritten: {len(draw_maps(case, maps))} pictures in {clean(str(maps))}")
 
 
 @app.command("list")
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    kind: Annotated[Kind, typer.Argument(help="Kind of names to list.")],
     pattern: Annotated[
-        str, typer.Argument(help="Only names that match, such as 'timm:resnet*' or 'erf.*'.")
+        str, typer.Argument(help="Pattern of names, such as 'timm:resnet*' or 'erf.*'.")
     ] = "*",
 ) -> None:
     """List models, suites with their protocols, or metrics with their definitions."""
-    from . import listing
-
-    lines = {"models": listing.models, "suites": listing.suites, "metrics": listing.metrics}
+    lines = {"models": list_models, "suites": list_suites, "metrics": list_metrics}
     with report_errors():
         typer.echo(lines[kind.value](pattern))
 
 
-def show_board(
-    store: Store | RecordArchive, sort: str | None, form: Format, where: tuple[str, ...]
+def print_board(
+    store: Store | RecordArchive, sort: str | None, form: BoardFormat, where: tuple[str, ...]
 ) -> None:
-    """Print the board of a store, and what is wrong with its files on standard error."""
+    """Print the leaderboard of a store; unreadable files are reported on standard error."""
     from ..ranking.tables import render_board
 
-    warn_unreadable(store.problems())
     columns = width() if sys.stdout.isatty() else None
     typer.echo(render_board(_board(store, sort, where), form.value, width=columns), nl=False)
 
@@ -179,7 +181,69 @@ def _board(store: Store | RecordArchive, sort: str | None, where: tuple[str, ...
     from ..ranking.board import Board
     from ..records.selection import choose
 
-    records = choose(store.records(), where)
+    found, problems = store.read()
+    warn_unreadable(problems)
+    records = choose(found, where)
     if not records:
-        raise InputError(f"no record in {str(store.folder)!r} can be shown")
+        raise InputError(
+            f"{str(store.folder)!r} contains no record to show; expected at least one that "
+            "can be read and matches --where"
+        )
     return Board(records, sort=sort)
+
+
+def list_models(pattern: str = "*") -> str:
+    """References of all timm architectures that match, one per line, and the other forms.
+
+    Raises `UnknownNameError` with near names when none does.
+    """
+    from ...adapters import load
+    from ...adapters.reference import FORMS, Reference
+
+    found = load.list_models(pattern)
+    if not found:
+        wanted = str(replace(Reference.parse_any(pattern), runtime="timm"))
+        raise UnknownNameError(unknown("model", wanted, load.list_models()))
+    return "\n".join([*found, f"{len(found)} architectures; a reference is {FORMS}"])
+
+
+def list_suites(pattern: str = "*") -> str:
+    """Suites with protocols (the default first), versions, headline metric and settings."""
+    from ...suites.registry import SUITES
+    from ...suites.settings import settings_of
+
+    lines = []
+    for name, suite in SUITES.items():
+        if fnmatchcase(name, pattern):
+            protocols = ", ".join(f"{p} (version {v})" for p, v in suite.protocols.items())
+            lines.append(f"{name}: {protocols}; headline {suite.headline}")
+            chosen = ", ".join(f"{k}={_text(v)}" for k, v in settings_of(suite).items())
+            lines += [f"    settings: {chosen}"] if chosen else []
+    if not lines:
+        raise UnknownNameError(unknown("suite", pattern, SUITES))
+    return "\n".join(lines)
+
+
+def _text(value: object) -> str:
+    """The value of a setting in the form that `--set` takes."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def list_metrics(pattern: str = "*") -> str:
+    """Every metric: name, definition, unit, better direction, value on an even model."""
+    from tabulate import tabulate
+
+    from ...suites.registry import SUITES
+
+    rows = [
+        (f"{suite.name}.{m.name}", m.definition, m.unit, m.better, "" if m.even is None else m.even)
+        for suite in SUITES.values()
+        for m in suite.metrics
+        if fnmatchcase(f"{suite.name}.{m.name}", pattern)
+    ]
+    if not rows:
+        known = [f"{suite.name}.{m.name}" for suite in SUITES.values() for m in suite.metrics]
+        raise UnknownNameError(unknown("metric", pattern, known))
+    heads = ("metric", "definition", "unit", "more even", "even")
+    text: str = tabulate(rows, heads, disable_numparse=True)
+    return text

@@ -132,7 +132,7 @@ def _read(place: Path) -> tuple[list[Record], list[str]]:
             "that was given as `perimetry run ... --out`"
         )
     store = Store(place)
-    records, problems = store.records(), store.problems()
+    records, problems = store.read()
     if not records:
         told = f": {problems[0]}" if problems else "; `perimetry run` has not written any yet"
         raise InputError(f"no record in {str(place)!r} can be shown{told}")

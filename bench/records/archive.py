@@ -1,9 +1,9 @@
-"""A folder of records as one sorted `.jsonl`, for git: `pack` writes it, `Packed` reads it.
+"""A folder of records as one sorted `.jsonl` for git: `pack` writes it, `RecordArchive` reads it.
 
 One record a line, its JSON with sorted keys; lines in order of reference, fill, suite, protocol and
 key. The same records give the same bytes, whatever the order and the place they were made in.
-Maps and bootstrap draws stay behind: a packed record has no arrays, so that a board compares its
-rows by independent intervals where that of the folder pairs their draws.
+Maps and bootstrap draws are left out: a packed record has no arrays, so a leaderboard compares its
+rows by independent intervals, where that of the folder pairs their draws.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from pathlib import Path
 from ...adapters.errors import InputError
 from ..output.files import StoreError, explain, write_atomically
 from .record import Record
-from .store import Store, parse_record
+from .store import Store, parse_record, split_problems
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 def pack_records(store: Store, path: Path | str, *, tables: bool = True) -> int:
-    """Write the records of `store` to the file `path`, whole or not at all; how many they are.
+    """Write the records of `store` to the file `path`; the number of records.
 
-    Without `tables`, which no board shows, a record takes half the room.
-    Raises `StoreError` when one of them cannot be read (a published set must not lack a row that
-    nobody misses) or `path` cannot be written, `InputError` when its name ends in neither `.jsonl`
-    nor `.jsonl.gz`.
+    Without `tables`, which no leaderboard shows, the file is about half as large.
+    Raises `StoreError` when one of them cannot be read (a published set must not lose rows
+    silently) or `path` cannot be written, `InputError` when its name ends in neither `.jsonl` nor
+    `.jsonl.gz`. On an error no file is left behind.
     """
     path = Path(path)
     if not is_packed(path):
         expected = " or ".join(f"NAME{suffix}" for suffix in SUFFIXES)
-        raise InputError(f"packed records were to go to {str(path)!r}; expected {expected}")
-    problems = store.problems()
+        raise InputError(f"cannot pack records into {str(path)!r}; expected {expected}")
+    records, problems = store.read()
     if problems:
-        raise StoreError(f"{problems[0]}; mend or remove it, then pack again")
-    records = sorted(store.records(), key=_place)
+        raise StoreError(f"{problems[0]}; repair or remove it, then pack again")
+    records = sorted(records, key=_place)
     try:
         text = "".join(_line(record, tables=tables) for record in records).encode()
         data = gzip.compress(text, mtime=0) if path.suffix == ".gz" else text
@@ -60,8 +60,8 @@ def open_records(path: Path | str) -> Store | RecordArchive:
     if (path / "records").is_dir():
         return Store(path)
     raise InputError(
-        f"{str(path)!r} holds no records; expected a folder that was given as `perimetry run ... "
-        "--out`, or a file that `perimetry pack` wrote"
+        f"{str(path)!r} contains no records; expected a folder that was given as `perimetry run "
+        "... --out`, or a file that `perimetry pack` wrote"
     )
 
 
@@ -77,24 +77,24 @@ class RecordArchive:
         except (OSError, EOFError, zlib.error) as error:
             problem = error if isinstance(error, OSError) else OSError(str(error))
             raise explain(problem, self.folder) from error
-        self._found = [
+        self._records, self._problems = split_problems(
             parse_record(line, f"line {number} of {path}")
             for number, line in enumerate(lines, start=1)
             if line
-        ]
-        if self._found and not self.records():
+        )
+        if self._problems and not self._records:
             raise StoreError(
-                f"{path} is no file that `perimetry pack` wrote: none of its {len(self._found)} "
-                f"lines can be read ({self.problems()[0]})"
+                f"{path} is not a file that `perimetry pack` wrote: none of its "
+                f"{len(self._problems)} lines can be read ({self._problems[0]})"
             )
 
-    def records(self) -> list[Record]:
-        """All readable records, in the file's order."""
-        return [found for found in self._found if isinstance(found, Record)]
+    def read(self) -> tuple[list[Record], list[str]]:
+        """All readable records in the order of the file, and a sentence per unreadable line."""
+        return self._records, self._problems
 
-    def problems(self) -> list[str]:
-        """What is wrong with the lines that cannot be read, one sentence each."""
-        return [str(found) for found in self._found if isinstance(found, StoreError)]
+    def records(self) -> list[Record]:
+        """All readable records, in the order of the file."""
+        return self._records
 
 
 def _place(record: Record) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What one suite said about one model variant, with everything needed to repeat it.
+"""The result of one suite on one model variant, with everything needed to repeat it.
 
 The schema is versioned; `json_schema()` is what gets published. Arrays (maps, bootstrap draws) are
 not part of the JSON: a record names its maps and reads both lazily from wherever they are.
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from ...adapters.model import Model
 
 
-SCHEMA_VERSION: Final = 3
-"""Version 2 added `inputs`, version 3 `fit_images`."""
+SCHEMA_VERSION: Final = 4
+"""Version 2 added `inputs`, version 3 `fit_images`, version 4 `model.family`."""
 
 
 TRACE_LINES = 12
-"""How much of a traceback's end a failed record keeps."""
+"""The number of lines at the end of a traceback that a failed record keeps."""
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -55,7 +55,7 @@ class Value(_Frozen):
 
     @classmethod
     def of(cls, estimate: Estimate) -> Value:
-        """Take over what a suite estimated; an unbounded end of an interval is left out."""
+        """Convert the estimate of a suite; an unbounded end of an interval is left out."""
         return cls(
             value=None if estimate.value is None else float(estimate.value),
             low=_finite(estimate.low),
@@ -65,9 +65,13 @@ class Value(_Frozen):
 
 
 class ModelInfo(_Frozen):
-    """Which model it was. All but `reference` is empty when the model could not be opened."""
+    """Which model it was. All but `reference` is empty when the model could not be opened.
+
+    `family` is the module of timm that defines the architecture, None for other models.
+    """
 
     reference: str
+    family: str | None = None
     source: dict[str, str] = {}
     spec: dict[str, Any] = {}
     spec_sha256: str | None = None
@@ -78,8 +82,11 @@ class ModelInfo(_Frozen):
     @classmethod
     def of(cls, reference: str, model: Model) -> ModelInfo:
         """Describe an opened `model`; `reference` is what the user typed."""
+        from ...adapters.load import family_of
+
         return cls(
             reference=reference,
+            family=family_of(reference),
             source=dict(model.source),
             spec=to_json_value(vars(model.spec)),
             spec_sha256=model.spec.digest(),
@@ -130,18 +137,19 @@ class Timing(_Frozen):
 
 
 class Record(BaseModel):
-    """What one suite said about one model variant under one protocol.
+    """The result of one suite on one model variant under one protocol.
 
     `key` is a hash of everything that can change the numbers (see `execution.plan`). `metrics` maps
-    names to `Value`s. `inputs` is what the command stated of an ONNX file's input and output (see
-    `adapters.onnx.inputs.declaration`); `fit_images` is what kernel padding `fit` was fitted on.
-    `maps` and `draws` give arrays by name: in memory after `audit`, else read from the store when
-    first asked for.
+    names to `Value`s. `inputs` is what the command declared about the input and output of an ONNX
+    file (see `adapters.onnx.inputs.declaration`); `fit_images` is the image set that kernel padding
+    `fit` was fitted on. `maps` and `draws` give arrays by name: in memory after `audit`, else read
+    from the store on first use. `schema_version` 2 added `inputs`, 3 `fit_images`, 4
+    `model.family`; records of all versions load.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
     key: str
     status: Literal["ok", "skipped", "failed"]
     reason: str | None = None
@@ -168,7 +176,7 @@ class Record(BaseModel):
     _read: Any = PrivateAttr(default=None)
 
     def attach(self, arrays: Arrays | Callable[[], Arrays]) -> Record:
-        """Give the record its arrays, or the function that reads them when they are wanted."""
+        """Give the record its arrays, or the function that reads them on first use."""
         if callable(arrays):
             self._arrays, self._read = None, arrays
         else:
@@ -183,7 +191,7 @@ class Record(BaseModel):
         return self._arrays
 
     def forget(self) -> None:
-        """Let go of arrays that can be read again; those of a record that was never stored stay."""
+        """Free arrays that can be read again; those of a record that was never stored stay."""
         if self._read is not None:
             self._arrays = None
 

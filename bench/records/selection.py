@@ -1,4 +1,4 @@
-"""Which of the stored records are meant, and which may stand together."""
+"""Selecting stored records, and checking which of them are comparable."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 
 
 def takes_inputs(reference: str) -> bool:
-    """Whether a command's statements of input and output are for `reference`: an ONNX file."""
+    """Whether `--input` and `--output` apply to `reference`: whether it is an ONNX file."""
     return Reference.parse_any(reference).runtime == "onnx"
 
 
 def same_file(first: str, second: str) -> bool:
-    """Whether two references name one ONNX file, by whatever path."""
+    """Whether two references name the same ONNX file, possibly by different paths."""
     if not (takes_inputs(first) and takes_inputs(second)):
         return False
     return Path(first).resolve() == Path(second).resolve()
 
 
 def stated_inputs(record: Record) -> dict[str, Any]:
-    """What was stated, when `record` was made, of its file's input and output.
+    """What was declared about the input and output of the file when `record` was made.
 
-    Where the command stated nothing, what the model says that was stated when it was opened.
+    If the command declared nothing, what was declared when the model was opened.
     """
     if record.inputs:
         return dict(record.inputs)
     try:
-        stated = json.loads(record.model.source.get("inputs", "{}"))
+        declared = json.loads(record.model.source.get("inputs", "{}"))
     except ValueError:
         return {}
-    return stated if isinstance(stated, dict) else {}
+    return declared if isinstance(declared, dict) else {}
 
 
 def read_folder(place: Path, what: str = "folder") -> tuple[list[Record], list[str]]:
-    """Readable records of a folder or a packed file, and what is wrong with the others.
+    """The readable records of a folder or packed file, and a sentence for each unreadable one.
 
     Raises `InputError` when there is no such place or no readable record in it.
     """
@@ -58,10 +58,10 @@ def read_folder(place: Path, what: str = "folder") -> tuple[list[Record], list[s
         store = open_records(place)
     except InputError as error:
         raise InputError(f"{what} {error}") from error
-    records, problems = store.records(), store.problems()
+    records, problems = store.read()
     if not records:
         why = f": {problems[0]}" if problems else "; `perimetry run` has not written any yet"
-        raise InputError(f"{what} {str(place)!r} holds no readable record{why}")
+        raise InputError(f"{what} {str(place)!r} contains no readable record{why}")
     return records, problems
 
 
@@ -80,11 +80,11 @@ def load_records(path: Path | str) -> list[Record]:
 
 
 HASHES = ("images_sha256", FIT_KEY)
-"""Settings that no person would name: `--where` and messages name the images instead."""
+"""Settings that `--where` and messages do not show; they name the images instead."""
 
 
 class MixedRecordsError(InputError):
-    """Records of unlike settings or versions, which must not meet in one column."""
+    """Records of different settings or versions, which cannot share a column."""
 
 
 def why_missing(record: Record | None, metric: str) -> str | None:
@@ -94,9 +94,9 @@ def why_missing(record: Record | None, metric: str) -> str | None:
     if record.status == "skipped":
         return record.reason
     if record.status == "failed":
-        return f"failed: {record.error.message if record.error else 'no error was kept'}"
-    held = record.metrics.get(metric)
-    return held.reason if held else "this model has no such metric"
+        return f"failed: {record.error.message if record.error else 'no error was recorded'}"
+    value = record.metrics.get(metric)
+    return value.reason if value else "this model has no such metric"
 
 
 MODEL = "model"
@@ -104,7 +104,7 @@ MODEL = "model"
 
 
 def facts(record: Record) -> dict[str, str]:
-    """What `--where` may ask of a record; an exact record has no images, so none of theirs."""
+    """The keys and values of a record for `--where`; an exact record has none of the images'."""
     images = record.images
     found = {"suite": record.suite, "protocol": record.protocol, "fill": record.fill}
     found[MODEL] = record.model.reference
@@ -117,24 +117,24 @@ def facts(record: Record) -> dict[str, str]:
 
 
 def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
-    """The records of which every KEY=VALUE holds; keys that a record does not have do not count.
+    """The records for which every KEY=VALUE is true; keys that a record does not have are ignored.
 
     The value of `model` is a reference or a shell pattern of references, such as
     `model=timm:resnet*`.
 
     Raises `InputError` for what is not KEY=VALUE, `UnknownNameError` for a key that no record has.
     """
-    held = [(record, facts(record)) for record in records]
+    chosen = [(record, facts(record)) for record in records]
     for text in where:
         key, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"--where {text!r}; expected KEY=VALUE, such as seed=0")
-        check_name("key", key, {name for _, known in held for name in known})
-        held = [(record, known) for record, known in held if _holds(known, key, value)]
-    return [record for record, _ in held]
+            raise InputError(f"--where {text!r} was given; expected KEY=VALUE, such as seed=0")
+        check_name("key", key, {name for _, known in chosen for name in known})
+        chosen = [(record, known) for record, known in chosen if _matches(known, key, value)]
+    return [record for record, _ in chosen]
 
 
-def _holds(known: Mapping[str, str], key: str, value: str) -> bool:
+def _matches(known: Mapping[str, str], key: str, value: str) -> bool:
     own = known.get(key, value)
     return own == value or (key == MODEL and fnmatchcase(own, value))
 
@@ -142,18 +142,18 @@ def _holds(known: Mapping[str, str], key: str, value: str) -> bool:
 def newest(records: Iterable[Record]) -> list[Record]:
     """One record for each cell and setting: the newest, a finished one before a failed one.
 
-    Several come about when a model was measured again on another device or other library versions.
+    There are several when a model was measured again on another device or with other libraries.
     """
-    held: dict[tuple[Any, ...], Record] = {}
+    latest: dict[tuple[Any, ...], Record] = {}
     for record in sorted(records, key=lambda r: (r.status != "failed", r.created)):
-        held[*_cell(record), record.model.reference, record.fill, _signature(record)] = record
-    return sorted(held.values(), key=lambda r: (r.model.reference, r.fill, _cell(r)))
+        latest[*_cell(record), record.model.reference, record.fill, _signature(record)] = record
+    return sorted(latest.values(), key=lambda r: (r.model.reference, r.fill, _cell(r)))
 
 
 def check_unmixed(records: Sequence[Record]) -> None:
-    """Raise `MixedRecordsError` when a column would hold numbers of unlike version or settings.
+    """Raise `MixedRecordsError` when a column would mix versions or settings.
 
-    What kernel padding `fit` was fitted on is held against other rows of `fit` alone.
+    The images that kernel padding `fit` was fitted on are compared among rows of `fit` alone.
     """
     _check_alike(records, _common_signature)
     _check_alike([record for record in records if record.fill == "fit"], _signature)
@@ -163,11 +163,11 @@ def _check_alike(records: Sequence[Record], signature: Callable[[Record], str]) 
     groups: dict[tuple[str, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         groups[_cell(record)][signature(record)].append(record)
-    for (suite, protocol), held in groups.items():
-        if len(held) > 1:
+    for (suite, protocol), kinds in groups.items():
+        if len(kinds) > 1:
             raise MixedRecordsError(
-                f"the records of {suite}:{protocol} were made under {len(held)} unlike settings, "
-                f"which must not share a column: {_kinds(list(held.values()))}"
+                f"the records of {suite}:{protocol} were measured with {len(kinds)} different "
+                f"settings and cannot share a column: {_kinds(list(kinds.values()))}"
             )
 
 
@@ -176,19 +176,19 @@ def _cell(record: Record) -> tuple[str, str]:
 
 
 def _signature(record: Record) -> str:
-    """What must be equal for two records' numbers to compare, and what `fit` was fitted on."""
+    """What must be equal for two records to be comparable, the images of `fit` included."""
     return json.dumps([_common_signature(record), record.settings.get(FIT_KEY)])
 
 
 def _common_signature(record: Record) -> str:
-    """What must be equal for two records' numbers to compare."""
+    """What must be equal for two records to be comparable."""
     seed = record.seed if record.images else None
     settings = {k: v for k, v in record.settings.items() if k != FIT_KEY}
     return json.dumps([record.version, seed, settings], sort_keys=True)
 
 
 def _kinds(groups: Sequence[Sequence[Record]]) -> str:
-    """How groups of unlike settings differ, and how to choose one of them by `--where`."""
+    """How groups of different settings differ, and how to select one of them by `--where`."""
     known = [facts(group[0]) for group in groups]
     own = ("fill", MODEL, "device")  # these differ from row to row of one column
     keys = [key for key in known[0] if key not in own and len({k.get(key) for k in known}) > 1]
@@ -196,11 +196,11 @@ def _kinds(groups: Sequence[Sequence[Record]]) -> str:
         " ".join(f"--where {shlex.quote(f'{key}={one.get(key)}')}" for key in keys) for one in known
     ]
     if len(set(kinds)) < len(kinds):
-        told = "; ".join(_describe(group[0], len(group)) for group in groups)
-        return f"{told}. Give fewer records, or name another folder to measure into"
+        text = "; ".join(_describe(group[0], len(group)) for group in groups)
+        return f"{text}. Give fewer records, or measure into another folder"
     counts = (len(group) for group in groups)
-    told = "; ".join(f"{n} by {kind}" for n, kind in zip(counts, kinds, strict=True))
-    return f"{told}. Choose one kind so"
+    text = "; ".join(f"{n} with {kind}" for n, kind in zip(counts, kinds, strict=True))
+    return f"{text}. Select one of them with these options"
 
 
 def _describe(record: Record, count: int) -> str:
@@ -223,15 +223,16 @@ def _names(reference: str) -> tuple[str, ...]:
 
 
 def find_reference(model: str | None, references: Sequence[str]) -> str:
-    """The reference that `model` means: itself, without `timm:` or tag, or the end of a path.
+    """The one reference in `references` that `model` names.
 
-    Else the only one that it is a part of.
+    `model` may be the reference itself, the reference without `timm:` or tag, the name of a file,
+    or any part that occurs in one reference only.
     """
     if model is None and len(references) == 1:
         return references[0]
     if model is None:
         raise InputError(
-            f"there are {len(references)} models here; name one: "
+            f"no model was named, and there are {len(references)}; name one of "
             f"{', '.join(references[:MOST_NAMES])}{' ...' * (len(references) > MOST_NAMES)}"
         )
     for names in zip(*map(_names, references), strict=True):
@@ -239,10 +240,10 @@ def find_reference(model: str | None, references: Sequence[str]) -> str:
         if len(found) == 1:
             return found[0]
         if found:
-            raise InputError(f"{model!r} may be {' or '.join(found)}; name one")
+            raise InputError(f"{model!r} matches {join_with_and(found)}; name one of them")
     within = [r for r in references if model and model in r]
     if len(within) == 1:
         return within[0]
     if within:
-        raise InputError(f"{model!r} may be {join_with_and(within)}; name one")
+        raise InputError(f"{model!r} matches {join_with_and(within)}; name one of them")
     raise UnknownNameError(unknown("model", model, references))

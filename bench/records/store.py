@@ -20,7 +20,7 @@ from .arrays import read_arrays, write_arrays
 from .record import KEY_DIGITS, Record, file_stem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from .record import Arrays
 
@@ -33,7 +33,7 @@ class Store:
     """Records in `folder`/records, found by key."""
 
     def __init__(self, folder: Path | str) -> None:
-        """Open `folder`, making it where it is missing. Raises `StoreError`."""
+        """Open `folder`, creating it if it is missing. Raises `StoreError`."""
         self.root = Path(folder)
         self.folder = self.root / "records"
         try:
@@ -49,12 +49,12 @@ class Store:
     def put(self, record: Record) -> None:
         """Write `record` and its arrays.
 
-        A failed record never replaces a finished one. Raises `StoreError`, after removing what was
-        half written, when the disk is full or the folder cannot be written.
+        A failed record never replaces a finished one. Raises `StoreError`, after removing partly
+        written files, when the disk is full or the folder cannot be written.
         """
         path = self.path(record)
-        held = self.get(record.key) if record.status == "failed" else None
-        if held is not None and held.status != "failed":
+        present = self.get(record.key) if record.status == "failed" else None
+        if present is not None and present.status != "failed":
             return
         try:
             if record.map_names or record.draws:
@@ -78,16 +78,14 @@ class Store:
                 found[key] = record
         return found
 
+    def read(self) -> tuple[list[Record], list[str]]:
+        """All readable records in order of their file names, and a sentence per unreadable file."""
+        found = [_read_or_error(path) for path in sorted(self.folder.glob("*.json"))]
+        return split_problems(found)
+
     def records(self) -> list[Record]:
         """All readable records, in order of their file names."""
-        return [found for found in self._all() if isinstance(found, Record)]
-
-    def problems(self) -> list[str]:
-        """What is wrong with the records that cannot be read, one sentence each."""
-        return [str(found) for found in self._all() if isinstance(found, StoreError)]
-
-    def _all(self) -> Iterator[Record | StoreError]:
-        return map(_read_or_error, sorted(self.folder.glob("*.json")))
+        return self.read()[0]
 
     def _sweep(self) -> None:
         """Remove temporary files that no living writer can still own."""
@@ -99,8 +97,15 @@ class Store:
                 continue  # another process swept it
 
 
+def split_problems(found: Iterable[Record | StoreError]) -> tuple[list[Record], list[str]]:
+    """The records in `found`, and the texts of the errors."""
+    both = list(found)
+    problems = [str(error) for error in both if isinstance(error, StoreError)]
+    return [record for record in both if isinstance(record, Record)], problems
+
+
 def read_record(path: Path) -> Record:
-    """Read one record's file. Raises `StoreError` when it is none."""
+    """Read the file of one record. Raises `StoreError` when it is not a record."""
     found = _read_or_error(path)
     if isinstance(found, StoreError):
         raise found
@@ -112,13 +117,13 @@ def _dump_arrays(record: Record, stream: IO[bytes]) -> None:
 
 
 def parse_record(data: bytes, place: object) -> Record | StoreError:
-    """The record, without arrays, that `data` is, or what is wrong with it at `place`."""
+    """Parse `data` as a record without arrays; a `StoreError` that names `place` if it is none."""
     try:
         return Record.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "all of it"
-        return StoreError(f"{place} is no readable record ({where}: {first['msg']})")
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        return StoreError(f"{place} is not a readable record ({where}: {first['msg']})")
 
 
 def _read_or_error(path: Path) -> Record | StoreError:

@@ -74,7 +74,7 @@ class TrainingStudy:
         classes = 2 if task == "micro_object" else len(self.data[task].classes)
         return open_trainable(self.experiment.network, classes, self.data[task].size, seed=seed)
 
-    def twins(self) -> list[TrainingRun]:
+    def runs(self) -> list[TrainingRun]:
         """All runs in their order."""
         first = self.experiment.first_seed
         return [
@@ -147,7 +147,7 @@ class TrainingStudy:
         store = Store(self.out)
         done: dict[TrainingRun, FinishedRun] = {}
         undone: list[TrainingRun] = []
-        for twin in self.twins():
+        for twin in self.runs():
             found = None
             if not clock.spent() or self.checkpoint(twin).exists():
                 report(twin, 0.0)

@@ -87,7 +87,7 @@ def studies(out: Path, idx: Path) -> list[TrainingStudy]:
 
 def train(held: list[TrainingStudy], clock: Clock) -> bool:
     """Train every twin that is not done, seed by seed; whether all are done now."""
-    every = [(twin, study) for study in held for twin in study.twins()]
+    every = [(twin, study) for study in held for twin in study.runs()]
     whole = True
     for twin, study in sorted(every, key=lambda pair: pair[0].seed):
         done = not clock.spent() and study.run(twin, clock, lambda _share: None) is not None
