@@ -173,9 +173,8 @@ def test_sorting_follows_the_metric_that_was_asked_for():
 def test_unlike_records_never_share_a_column(changes):
     """Another version, seed or target is refused, and the text says what there is and how on."""
     rows = [record("a", 0.5), record("b", 0.5, **changes)]
-    with pytest.raises(MixedRecordsError, match=r"deadpixel:energy were made under 2 unlike") as e:
+    with pytest.raises(MixedRecordsError, match=r"deadpixel:energy .* 2 different .*--where"):
         board(rows)
-    assert "--where" in str(e.value)
 
 
 MODELS = {
@@ -375,6 +374,8 @@ def test_unlike_records_are_told_by_what_differs_alone_and_how_to_choose():
     with pytest.raises(MixedRecordsError) as error:
         board(rows)
     told = str(error.value)
-    assert "2 by --where seed=0 --where version=1; 1 by --where seed=1 --where version=2" in told
+    assert (
+        "2 with --where seed=0 --where version=1; 1 with --where seed=1 --where version=2" in told
+    )
     assert "draws" not in told
     assert [r.key for r in choose(rows, ["seed=1", "version=2"])] == ["c"]

@@ -321,7 +321,7 @@ def test_an_unknown_model_of_a_folder_offers_near_names(folder):
 
 
 def test_an_empty_folder_says_what_was_expected(tmp_path):
-    with pytest.raises(InputError, match="holds no records; expected a folder"):
+    with pytest.raises(InputError, match="contains no records; expected a folder"):
         compare(tmp_path, tmp_path)
 
 

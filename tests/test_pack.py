@@ -138,13 +138,13 @@ def test_a_damaged_line_is_named_and_hides_no_other(store, tmp_path):
     packed = RecordArchive(path)
     assert len(packed.records()) == 10
     (problem,) = packed.read()[1]
-    assert f"line 3 of {path} is no readable record" in problem
+    assert f"line 3 of {path}" in problem
 
 
 def test_a_store_with_a_damaged_record_is_not_packed(store, records, tmp_path):
     """What is published must not lack a row that nobody misses: the file at fault is named."""
     store.path(records[0]).write_text("{")
-    with pytest.raises(StoreError, match=r"is no readable record .*mend or remove it"):
+    with pytest.raises(StoreError, match=r"repair or remove it"):
         pack_records(store, tmp_path / "a.jsonl")
     assert not (tmp_path / "a.jsonl").exists()
 
@@ -157,7 +157,7 @@ def test_wrong_names_are_refused_with_what_is_expected(store, tmp_path):
         pack_records(store, tmp_path / "missing" / "a.jsonl")
     with pytest.raises(StoreError, match=r"cannot use .*none\.jsonl"):
         RecordArchive(tmp_path / "none.jsonl")
-    with pytest.raises(InputError, match=r"holds no records; expected a folder .* or a file"):
+    with pytest.raises(InputError, match=r"expected a folder .* or a file"):
         open_records(tmp_path)
 
 
@@ -165,5 +165,5 @@ def test_a_file_that_is_no_packed_set_is_refused_in_one_sentence(tmp_path):
     """A README given by mistake is not forty damaged records."""
     place = tmp_path / "README.md"
     place.write_text("# Models\n\nNone yet.\n" * 20)
-    with pytest.raises(StoreError, match=r"README\.md is no file .* none of its 40 lines"):
+    with pytest.raises(StoreError, match=r"README\.md .* none of its 40 lines"):
         open_records(place)

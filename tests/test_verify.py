@@ -154,7 +154,7 @@ def test_an_unreadable_record_is_told_and_is_no_success(tmp_path):
     store.path(store.records()[0]).write_text("{")
     found = reproduce(place, run=tools())
     assert (len(found.rows), len(found.problems), found.exit_code) == (1, 1, 1)
-    with pytest.raises(InputError, match="holds no records"):
+    with pytest.raises(InputError, match="contains no records"):
         reproduce(tmp_path / "none")
 
 
