@@ -50,7 +50,7 @@ import numpy as np
 
 from ..adapters.errors import NotApplicableError
 from .architecture.propagate import energy_map, path_count_map
-from .architecture.receptive_field import even_sizes, summarise_field, uneven_layers
+from .architecture.receptive_field import even_sizes, summarise_field, uneven_rows
 from .base import Context, Estimate, Measurement, Metric, Suite, missing
 from .measuring import phases
 
@@ -233,15 +233,10 @@ def _read_layers(
     found.metrics["coverage"] = (
         Estimate(float(min(shares))) if shares else missing("no layer has a stride")
     )
-    faults = uneven_layers(layers)
-    found.metrics["uneven_layers"] = Estimate(float(len(faults)))
-    found.metrics["largest_remainder"] = Estimate(
-        float(max((max(r) for _, r in faults), default=0))
-    )
-    found.tables["uneven"] = [
-        {"name": layer.name, "input": layer.input_size, "rows": rows, "columns": columns}
-        for layer, (rows, columns) in faults
-    ]
+    rows = found.tables["uneven"] = uneven_rows(layers)
+    remainder = max((max(row["rows"], row["columns"]) for row in rows), default=0)
+    found.metrics["uneven_layers"] = Estimate(float(len(rows)))
+    found.metrics["largest_remainder"] = Estimate(float(remainder))
     reach = (2 * stride[0], 2 * stride[1])
     sizes = even_sizes(layers, pixels, reach)
     found.tables["even_sizes"] = [

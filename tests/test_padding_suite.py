@@ -68,16 +68,18 @@ def test_a_half_that_hears_better_is_found_exactly_and_the_tables_say_which():
     assert mirrored.tables["stages"][0]["constant_left_right"] == approx(-2 / gain.mean())
 
 
-def test_a_deaf_network_is_said_to_be_deaf_and_not_called_even():
+def test_a_network_that_ignores_its_input_has_no_bias_instead_of_an_even_one():
+    """Without any response the metrics are missing with a reason; they are not 0 or 1."""
     found = planted(np.zeros((5, 5)))
-    assert "changes nothing, wherever" in found.metrics["blind_weakest"].reason
+    assert "changes nothing" in found.metrics["blind_weakest"].reason
     assert "0 everywhere" in found.metrics["constant_border_ratio"].reason
     assert "0 everywhere" in found.metrics["left_right"].reason
 
 
-def test_a_deaf_centre_leaves_the_drop_undefined():
+def test_a_centre_without_response_leaves_the_drop_undefined():
+    """The border drop divides by the response at the centre; if that is 0, the drop is missing."""
     found = planted(ring(1, 0))
-    assert "centre answers to no stimulus" in found.metrics["border_drop"].reason
+    assert "centre is 0" in found.metrics["border_drop"].reason
     assert found.metrics["blind_weakest"].value == 0
 
 
@@ -161,10 +163,11 @@ def test_a_model_without_padding_or_filters_says_which_metrics_it_lacks():
     assert "no convolution has learned kernels" in found.metrics["filter_left_right"].reason
 
 
-def test_borders_that_were_not_asked_for_are_missing_and_say_so():
+def test_padding_modes_that_were_not_requested_are_missing_with_that_reason():
+    """Only the modes in `exchange` are measured; the others name the setting."""
     model = wrap(Circular("zeros"), spec=SPEC, device="cpu")
     found = measure(model, PaddingSuite(grid=3, exchange=("circular",)))
-    assert "does not name reflect" in found.metrics["exchange_reflect"].reason
+    assert "does not contain reflect" in found.metrics["exchange_reflect"].reason
     assert found.metrics["exchange_circular"].value is not None
 
 
@@ -210,7 +213,7 @@ BAD = {
     "too bright": ({"colour": 1.5}, "padding.colour = 1.5 .* expected levels from 0 to 1"),
     "one channel too dark": ({"colour": (1.0, -0.1, 0.0)}, "expected levels from 0 to 1"),
     "background out of range": ({"background": 255.0}, "expected levels from 0 to 1"),
-    "invisible": ({"colour": 0.5}, "must differ from what surrounds it"),
+    "invisible": ({"colour": 0.5}, "must differ from its background"),
     "unknown border": ({"exchange": ("mirror",)}, "'mirror' .* reflect, replicate, circular"),
 }
 

@@ -18,8 +18,8 @@ from checkpoints import ARCHITECTURES
 
 from perimetry.adapters.load import load
 from perimetry.suites.images import open_images
-from perimetry.suites.measuring.feature_maps import channel_mean
 from perimetry.suites.measuring.gradients import require
+from perimetry.suites.padding.blind_spots import channel_mean
 from perimetry.suites.padding.spatial_bias import border_ratio
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ that are never read.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -112,6 +112,14 @@ def uneven_layers(layers: Iterable[Layer]) -> list[tuple[Layer, Pair]]:
     return found
 
 
+def uneven_rows(layers: Iterable[Layer]) -> list[dict[str, Any]]:
+    """A table of the uneven layers: name, input size, unread rows and columns."""
+    return [
+        {"name": layer.name, "input": layer.input_size, "rows": rows, "columns": columns}
+        for layer, (rows, columns) in uneven_layers(layers)
+    ]
+
+
 def even_sizes(layers: Sequence[Layer], size: Pair, reach: Pair) -> tuple[list[int], list[int]]:
     """Input sizes within `reach` of `size` at which no layer is uneven, for rows and columns.
 
@@ -122,6 +130,22 @@ def even_sizes(layers: Sequence[Layer], size: Pair, reach: Pair) -> tuple[list[i
         for axis, (s, r) in enumerate(zip(size, reach, strict=True))
     )
     return rows, columns
+
+
+def nearest_even_sizes(
+    layers: Sequence[Layer], size: Pair, strides: Pair
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The even sizes next to `size`, at most one below or at it and one above, per axis.
+
+    They are searched within two `strides` of `size`.
+    """
+    found = []
+    for numbers, n in zip(
+        even_sizes(layers, size, (2 * strides[0], 2 * strides[1])), size, strict=True
+    ):
+        below, above = [m for m in numbers if m <= n], [m for m in numbers if m > n]
+        found.append((*below[-1:], *above[:1]))
+    return found[0], found[1]
 
 
 def _chains(layers: Iterable[Layer], axis: int) -> set[tuple[tuple[LayerWindow, ...], LayerWindow]]:

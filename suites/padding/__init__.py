@@ -1,1 +1,4 @@
-"""The `padding` suite: `suite` is its definition; then one file for each question it asks."""
+"""The `padding` suite: `suite` is its definition.
+
+Then read `observe` (what is run), `blind_spots`, `spatial_bias` and `mean_filters`.
+"""

@@ -1,10 +1,10 @@
-"""Blind-spot map: what a small stimulus does to the model, wherever it appears.
+"""Blind-spot map: the response of the model to a small stimulus at each of many places.
 
-A square stimulus is slid over a grid of places on a plain background, from border to border. Its
-*response* at a place is the Euclidean norm of what it changes in F, all channels and units
-together; that of the top logit is the change's magnitude, the class being the one the model names
-for the plain background. Forward passes only. Each batch holds the plain background too, so that
-rounding is the same on both sides and what does not answer answers 0.
+A square stimulus is moved over a grid of places on a plain background, from border to border. The
+*response* at a place is the Euclidean norm of the change in F, over all channels and units; that of
+the top logit is the magnitude of its change, the class being the one predicted for the plain
+background. Forward passes only. Each batch contains the plain background too: both sides of a
+difference are then rounded in the same way, and a stimulus without effect has a response of 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 
 from ...adapters.errors import InputError, NotApplicableError
 from ..base import missing
-from ..measuring.feature_maps import channel_mean
 from ..measuring.gradients import require
 from ..measuring.unbiased import extreme_mean, root_mean_square
 from .spatial_bias import MIN_UNITS, asymmetries, border_ratio, why_no_centre
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from ..measuring.bootstrap import Bootstrap
 
 PER_SIDE = 28
-"""A stimulus of no stated size is one part in so many of the shorter side: 8 pixels of 224."""
+"""Default ratio of the image's shorter side to the stimulus: 8 pixels of 224."""
 
 Place = tuple[int, int]
 
@@ -48,7 +47,7 @@ class Stimulus:
     background: float
 
     def images(self, places: Sequence[Place], spec: InputSpec) -> Tensor:
-        """The plain background, then the stimulus at each of `places`: (1 + places, 3, h, w)."""
+        """The plain background and the stimulus at each of `places`: (1 + places, 3, h, w)."""
         images = torch.full((1 + len(places), 3, spec.height, spec.width), self.background)
         paint = torch.tensor(self.colour)[:, None, None]
         for image, (row, column) in zip(images[1:], places, strict=True):
@@ -57,15 +56,15 @@ class Stimulus:
 
 
 def default_side(spec: InputSpec) -> int:
-    """Side in pixels of a stimulus of no stated size."""
+    """Default side of the stimulus in pixels."""
     return max(1, round(min(spec.height, spec.width) / PER_SIDE))
 
 
 def grid_places(spec: InputSpec, side: int, grid: int) -> list[Place]:
     """Upper left pixels of `grid` x `grid` stimuli from border to border, row by row.
 
-    They lie mirror-symmetrically, but for the middle one of an odd number, which rounds down.
-    Raises `InputError` when they do not fit or would coincide.
+    They are mirror-symmetric, except that the middle one of an odd number is rounded down. Raises
+    `InputError` if they do not fit or would coincide.
     """
     largest = min(spec.height, spec.width) - grid + 1
     if side > largest:
@@ -85,7 +84,7 @@ def _axis_places(room: int, grid: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Responses:
-    """Responses by place of F and of the top logit (None without logits).
+    """Responses of F and of the top logit (None without logits), by place.
 
     `plain` (height, width) is the channel-mean magnitude of F on the background alone.
     """
@@ -95,11 +94,11 @@ class Responses:
     plain: Array
 
     def grid(self, places: Sequence[Place]) -> Array:
-        """Responses of F at the places of a square grid, as (grid, grid)."""
+        """Responses of F at the places of a square grid: (grid, grid)."""
         return _square(self.target, places)
 
     def logit_grid(self, places: Sequence[Place]) -> Array | None:
-        """Responses of the top logit likewise."""
+        """Responses of the top logit at the same places, or None."""
         return None if self.logit is None else _square(self.logit, places)
 
 
@@ -111,7 +110,10 @@ def _square(values: Mapping[Place, float], places: Sequence[Place]) -> Array:
 def respond(
     model: Model, places: Sequence[Place], stimulus: Stimulus, *, batch: int, logits: bool
 ) -> Responses:
-    """Show the stimulus at each of `places`. Raises `NotApplicableError` for outputs not finite."""
+    """The responses to the stimulus at each of `places`.
+
+    Raises `NotApplicableError` if an output is not finite.
+    """
     step = max(1, batch - 1)
     target: list[float] = []
     plain: Array = np.empty(0)
@@ -133,27 +135,33 @@ def respond(
     return Responses(dict(zip(places, target, strict=True)), found, plain)
 
 
-def relative_responses(responses: Array) -> Array:
-    """Responses (weight sets, grid, grid) over the mean of each weight set.
+def channel_mean(maps: Tensor) -> Array:
+    """Mean magnitude over the channels of `maps` (batch, channels, height, width)."""
+    mean: Array = maps.detach().abs().double().mean(1).cpu().numpy()
+    return mean
 
-    Raises `NotApplicableError` where a weight set answers nowhere.
+
+def relative_responses(responses: Array) -> Array:
+    """Responses (weight sets, grid, grid), divided by the mean of each weight set.
+
+    Raises `NotApplicableError` if a weight set responds at no place.
     """
     level = responses.mean((-2, -1), keepdims=True)
     if not level.all():
-        raise NotApplicableError("the stimulus changes nothing, wherever it appears")
+        raise NotApplicableError("the stimulus changes nothing at any place")
     share: Array = responses / level
     return share
 
 
 def border_drop(maps: Array) -> Array:
-    """1 - border over centre of `maps` (..., grid, grid); NaN where the centre is blind."""
+    """1 - border / centre of `maps` (..., grid, grid); NaN where the centre is 0."""
     return 1 - border_ratio(maps)
 
 
 def blind_metrics(shares: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     """Metrics of relative responses (weight sets, grid, grid).
 
-    The weakest place, the spread and the asymmetries do not reward noise (see `unbiased`).
+    The estimates of minimum, spread and asymmetries are not biased by noise (see `unbiased`).
     """
     flat = shares.reshape(len(shares), -1)
     weakest = extreme_mean(flat, np.argmin, resamples)
@@ -173,5 +181,5 @@ def _drop(shares: Array, resamples: Bootstrap) -> Estimate:
         return missing(why_no_centre(shares.shape))
     drops = border_drop(np.tensordot(resamples.weights, shares, 1))
     if not np.isfinite(drops).all():
-        return missing("the centre answers to no stimulus: a drop towards the border is undefined")
+        return missing("the response at the centre is 0: a drop towards the border is undefined")
     return resamples.estimate(drops, high=1.0)

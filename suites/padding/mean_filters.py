@@ -1,10 +1,10 @@
-"""Mean filters: whether the learned kernels of a convolution lean to one side.
+"""Mean filters: the asymmetry of the learned kernels of a convolution.
 
 m = mean over the kernels of a layer (out x in per group) of their taps (rows, columns). Its
-asymmetry is left less right half, over the mean magnitude of a single tap: what all kernels have in
-common, as a share of what they have. Random kernels leave about 1 / sqrt(number of kernels) of it
-by chance. Averages over layers weigh each by its number of kernels, so that layers whose mean
-filter is mostly chance count little. Layers with a single column (row) of taps have no halves.
+asymmetry is the left minus the right half, divided by the mean magnitude of a single tap. Random
+kernels have an asymmetry of about 1 / sqrt(number of kernels) by chance. Layers are averaged with
+their number of kernels as weights, so that layers whose mean filter is mostly chance count little.
+Layers with a single column (row) of taps have no halves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FilterAsymmetry:
-    """How one layer's mean filter leans; None along an axis with a single tap."""
+    """Asymmetry of one layer's mean filter; None along an axis with a single tap."""
 
     kernels: int
     size: tuple[int, int]
@@ -37,9 +37,9 @@ class FilterAsymmetry:
 
 
 def filter_asymmetries(filters: Mapping[str, Tensor]) -> dict[str, FilterAsymmetry]:
-    """Lean of each of `filters`, (out, in per group, rows, columns) by layer name.
+    """Asymmetry of each of `filters`, (out, in per group, rows, columns) by layer name.
 
-    1 x 1 kernels and layers of nothing but zeros are left out.
+    1 x 1 kernels and layers whose taps are all 0 are left out.
     """
     found = {}
     for name, weight in filters.items():
@@ -56,7 +56,7 @@ def filter_asymmetries(filters: Mapping[str, Tensor]) -> dict[str, FilterAsymmet
 
 
 def _halves_difference(mean: Array) -> float | None:
-    """Left less right half of a mean filter (rows, columns)."""
+    """Left minus right half of a mean filter (rows, columns)."""
     half = mean.shape[1] // 2
     return float(mean[:, :half].mean() - mean[:, -half:].mean()) if half else None
 
@@ -73,7 +73,7 @@ def filter_metrics(
 def _average(
     sets: Sequence[Mapping[str, FilterAsymmetry]], axis: str, resamples: Bootstrap
 ) -> Estimate:
-    names = [n for n, lean in sets[0].items() if getattr(lean, axis) is not None]
+    names = [n for n, one in sets[0].items() if getattr(one, axis) is not None]
     if not names:
         return missing("no convolution has learned kernels with two taps along this axis")
     values = np.array([[getattr(one[name], axis) for name in names] for one in sets])
@@ -83,7 +83,7 @@ def _average(
 
 
 def filter_table(sets: Sequence[Mapping[str, FilterAsymmetry]]) -> list[dict[str, Any]]:
-    """One row a layer: kernel size, number of kernels, signed leans (mean over weight sets)."""
+    """One row per layer: kernel size, number of kernels, mean signed asymmetries."""
     return [
         {
             "name": name,

@@ -1,4 +1,8 @@
-"""What the `padding` suite sees of a model: one member a weight set, forward passes only."""
+"""The forward passes of the `padding` suite, one weight set at a time.
+
+The mean feature map of a stage is A(i, j) = mean over channels of |F_c(i, j)|, where F is the last
+spatial map of the stage (see `Model.stages`).
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...adapters.errors import NotApplicableError
-from ..measuring.feature_maps import stage_maps
-from .blind_spots import Responses, Stimulus, grid_places, respond
+from .blind_spots import Responses, Stimulus, channel_mean, grid_places, respond
 from .mean_filters import FilterAsymmetry, filter_asymmetries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from ...adapters.model import Model
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from .blind_spots import Place
 
 EXCHANGE_GRID = 3
-"""Places per side at which exchanged borders are compared: corners, edges, centre."""
+"""Places per side at which padding modes are compared: corners, edges, centre."""
 
 
 @dataclass(frozen=True)
 class ObservationPlan:
-    """What is shown to each weight set; `batch` bounds the images of one pass."""
+    """What is run on each weight set, with at most `batch` images in one pass."""
 
     stimulus: Stimulus
     grid: int
@@ -39,10 +40,11 @@ class ObservationPlan:
 
 @dataclass
 class WeightSetObservation:
-    """One weight set: mean maps by stage, responses to the stimulus, the same by border.
+    """The observations of one weight set.
 
-    `images` and `constants` have A of each stage (see `feature_maps`), (images, height, width) and
-    (height, width). `refused` says why a border could not be had.
+    `images` (images, height, width) and `constants` (height, width) are the mean feature maps of
+    each stage, for the images and for the plain background. `exchanged` has the responses by
+    padding mode, `refused` the reason why a mode cannot be used.
     """
 
     images: dict[str, Array]
@@ -63,7 +65,7 @@ class Observations:
     exchange_places: list[Place]
 
     def images(self) -> dict[str, Array]:
-        """A of each stage, (samples, height, width): images, or else several weight sets."""
+        """Mean maps by stage (samples, height, width); a sample is an image or a weight set."""
         if len(self.members) == 1:
             return self.members[0].images
         return {
@@ -72,7 +74,7 @@ class Observations:
         }
 
     def constants(self) -> dict[str, Array]:
-        """A of each stage for the plain background, (weight sets, height, width)."""
+        """Mean maps by stage for the plain background: (weight sets, height, width)."""
         return {
             name: np.stack([member.constants[name] for member in self.members])
             for name in self.members[0].constants
@@ -89,9 +91,9 @@ class Observations:
         return np.mean(known, axis=0) if known else None
 
     def exchanged(self, border: str) -> tuple[Array, Array]:
-        """Responses at nine places and the plain map, (weight sets, ...); `zero`: nothing changed.
+        """Responses at nine places and the plain map, (weight sets, ...), with padding `border`.
 
-        Raises `NotApplicableError` where the border could not be had.
+        `zero` is the model's own padding. Raises `NotApplicableError` if the mode cannot be used.
         """
         sources = [s.exchanged.get(border) for s in self.members]
         known = [r for r in sources if r is not None]
@@ -103,9 +105,9 @@ class Observations:
 
 
 def observe(model: Model, images: Tensor, plan: ObservationPlan) -> Observations:
-    """Show `images` (n, 3, height, width) and the stimulus to the weight sets of `model`.
+    """Run `images` (n, 3, height, width) and the stimulus through the weight sets of `model`.
 
-    Weight set k of those looked at sees every image whose place is k modulo their number.
+    Weight set k of K gets the images k, k + K, k + 2 K, ...
     """
     x = model.spec.prepare(images)
     sets = min(model.members, len(x), plan.weight_sets)
@@ -125,7 +127,7 @@ def observe(model: Model, images: Tensor, plan: ObservationPlan) -> Observations
 def _observe_member(
     model: Model, x: Tensor, plan: ObservationPlan, observed: Observations
 ) -> WeightSetObservation:
-    """What the selected weight set makes of `x` (images, channels, ...) and of the stimulus."""
+    """The observations of the selected weight set on `x` (images, channels, height, width)."""
     plain = model.spec.blank(plan.stimulus.background)
     constants = {name: maps[0] for name, maps in stage_maps(model, plain, 1).items()}
     all_places = list(dict.fromkeys([*observed.places, *observed.exchange_places]))
@@ -135,14 +137,31 @@ def _observe_member(
     )
     for border in plan.exchange:
         try:
-            twin = model.with_padding_mode(border)
+            changed = model.with_padding_mode(border)
         except NotApplicableError as error:
             member.refused[border] = str(error)
             continue
-        member.notes += [note for note in twin.notes if note not in model.notes]
-        member.exchanged[border] = _nine(twin, observed.exchange_places, plan)
+        member.notes += [note for note in changed.notes if note not in model.notes]
+        member.exchanged[border] = respond(
+            changed, observed.exchange_places, plan.stimulus, batch=plan.batch, logits=False
+        )
     return member
 
 
-def _nine(twin: Model, nine: Sequence[Place], plan: ObservationPlan) -> Responses:
-    return respond(twin, nine, plan.stimulus, batch=plan.batch, logits=False)
+def stage_maps(model: Model, x: Tensor, batch: int) -> dict[str, Array]:
+    """Mean feature maps (images, height, width) by the name of each stage's last layer.
+
+    `x` is (images, channels, height, width). Raises `NotApplicableError` if there is no spatial
+    map, or if one is not finite.
+    """
+    parts: dict[str, list[Array]] = {}
+    for chunk in x.split(batch):
+        for name, maps in model.stages(chunk.to(model.device)).items():
+            parts.setdefault(name, []).append(channel_mean(maps))
+    return {name: _checked(name, np.concatenate(maps)) for name, maps in parts.items()}
+
+
+def _checked(name: str, maps: Array) -> Array:
+    if not np.isfinite(maps).all():
+        raise NotApplicableError(f"the feature map {name!r} is not finite on these images")
+    return maps

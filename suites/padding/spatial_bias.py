@@ -1,13 +1,13 @@
-"""Spatial bias of a map: its border against its centre, and its halves against one another.
+"""Spatial bias of a map: border against centre, and one half against the other.
 
-Maps have axes (..., height, width) of units, of places or of taps. The *border* is the outermost
-ring; the *centre* is whatever lies at least a quarter of the side (rounded down), and at least one
-unit, away from every border. Halves leave out the middle row or column of an odd number.
-Differences of halves are signed, first less second, over the mean magnitude of the map: 0 is even,
-2 is one half alone.
+Maps have axes (..., height, width) of units, places or taps. The *border* is the outermost ring;
+the *centre* is everything at least a quarter of the side (rounded down), and at least one unit,
+away from every border. Halves leave out the middle row or column of an odd number. Differences of
+halves are signed, first minus second, and divided by the mean magnitude of the map: 0 is even, 2
+means that one half is 0.
 
-The magnitude of a difference that is itself an estimate is biased upwards by noise; it is therefore
-estimated by products of unlike samples (see `unbiased`).
+The magnitude of an estimated difference is biased upwards by noise; it is therefore estimated from
+products of different samples (see `unbiased`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BIAS = ("border_ratio", "left_right", "top_bottom")
 
 MIN_UNITS = 3
-"""Units along an axis below which a map has a border but no centre."""
+"""Minimum number of units along an axis for a map to have a centre."""
 
 
 def border(maps: Array) -> Array:
@@ -50,14 +50,14 @@ def border_ratio(maps: Array) -> Array:
 
 
 def left_right(maps: Array) -> Array:
-    """Left less right half of `maps`, over their mean magnitude; NaN for a map of zeros."""
+    """Left minus right half of `maps`, over their mean magnitude; NaN for a map of zeros."""
     half = maps.shape[-1] // 2
     difference = maps[..., :half].mean((-2, -1)) - maps[..., -half:].mean((-2, -1))
     return _over(difference, np.abs(maps).mean((-2, -1)))
 
 
 def top_bottom(maps: Array) -> Array:
-    """Top less bottom half of `maps`, over their mean magnitude; NaN for a map of zeros."""
+    """Top minus bottom half of `maps`, over their mean magnitude; NaN for a map of zeros."""
     return left_right(np.swapaxes(maps, -2, -1))
 
 
@@ -71,15 +71,15 @@ def asymmetries(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
         if units < 2:
             found[name] = missing("a single unit along this axis has no halves")
         else:
-            leans = pseudo_values(samples, measure)[:, None]
-            found[name] = resamples.estimate(root_mean_square(leans, resamples), low=0.0)
+            values = pseudo_values(samples, measure)[:, None]
+            found[name] = resamples.estimate(root_mean_square(values, resamples), low=0.0)
     return found
 
 
 def bias(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     """`border_ratio`, `left_right` and `top_bottom` of the mean of `samples` (samples, h, w)."""
     if not samples.any():
-        return dict.fromkeys(BIAS, missing("the map is 0 everywhere: it has no border, no halves"))
+        return dict.fromkeys(BIAS, missing("the map is 0 everywhere"))
     mean = np.tensordot(resamples.weights, samples, 1)
     found = asymmetries(samples, resamples)
     found["border_ratio"] = (
@@ -91,7 +91,7 @@ def bias(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
 
 
 def signed(maps: Array) -> dict[str, Any]:
-    """The same of one map (height, width), halves with their sign, None where there is none."""
+    """The same three numbers of one map (height, width), with signs; None if undefined."""
     height, width = maps.shape
     values = {
         "border_ratio": border_ratio(maps) if min(height, width) >= MIN_UNITS else np.nan,

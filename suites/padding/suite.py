@@ -4,42 +4,41 @@ Padding leaves traces in a network: units at the border respond differently from
 centre, one half differently from the other, and a small stimulus at some places has little or no
 effect. Forward passes only.
 
-Mean feature maps (see `feature_maps`)
-    A(i, j) = mean over channels of |F_c(i, j)|, for the images and for an image of nothing but
-    `background` grey. `border_ratio` is the mean of A over the outermost ring, over its mean at
-    least a quarter of the side (rounded down) away from every border; `left_right` and `top_bottom`
-    are the difference of the halves, over the mean (see `spatial_bias`). With `constant_` before
-    them: of the plain image, which has no side of its own, so that whatever they show is the
-    network's.
-    Metrics are those of the target, the table `stages` has every resolution on the way to it, with
-    signs (left and top positive). Zero padding looks like grey of the model's own mean: on a
-    background near it the first layer shows no border.
+Mean feature maps
+    A(i, j) = mean over channels of |F_c(i, j)|, for the images and for a plain image of
+    `background` grey. `border_ratio` is the mean of A over the outermost ring, divided by its mean
+    at least a quarter of the side (rounded down) away from every border; `left_right` and
+    `top_bottom` are the difference of the halves, divided by the mean (see `spatial_bias`).
+    `constant_...` are the same for the plain image, which has no bias of its own, so that any bias
+    is the network's. The metrics are those of the target; the table `stages` has every resolution
+    on the way to it, with signs (left and top positive). Zero padding has the value of the model's
+    mean grey: on a background close to it the first layer shows no border.
 Mean filters (see `mean_filters`)
-    `filter_left_right`, `filter_top_bottom`: the same of the mean kernel, over the mean magnitude
-    of a tap; mean over layers, weighted by their number of kernels. Table `filters`.
+    `filter_left_right`, `filter_top_bottom`: the difference of the halves of the mean kernel,
+    divided by the mean magnitude of a tap; mean over layers, weighted by their number of kernels.
+    Table `filters`.
 Blind spots (see `blind_spots`)
     A square stimulus of `stimulus` pixels and `colour` at `grid` x `grid` places from border to
-    border; r = ||F(stimulus) - F(background)||, over its mean. `blind_weakest` is the smallest r,
-    `blind_cv` its standard deviation, `border_drop` 1 - border over centre as above,
+    border; r = ||F(stimulus) - F(background)||, divided by its mean. `blind_weakest` is the
+    smallest r, `blind_cv` its standard deviation, `border_drop` 1 - border over centre as above,
     `blind_left_right` and `blind_top_bottom` the difference of the halves. Maps `blind_spots` and,
-    for the top logit, `blind_spots_logit`. Places differ in their phase too (see `deadpixel`): what
-    a stimulus smaller than a stride shows is both.
-Exchanged borders
-    The weights as they are, padding exchanged for `reflect`, `replicate` or `circular` (see
-    `adapters.padding_mode`). `exchange_MODE` is its `border_drop` less that of the model as it is,
-    both at nine places: corners, edges, centre. Table `exchange` has the bias of the plain image
-    too.
+    for the top logit, `blind_spots_logit`. Places differ in phase too (see `deadpixel`): a stimulus
+    smaller than the stride shows both effects.
+Exchanged padding
+    The same weights with the padding exchanged for `reflect`, `replicate` or `circular` (see
+    `adapters.padding_mode`). `exchange_MODE` is the `border_drop` with that padding minus that of
+    the unchanged model, both at nine places: corners, edges, centre. The table `exchange` also has
+    the bias of the plain image.
 Uneven padding (see `receptive_field`)
-    `uneven_layers`: strided layers with padded units that no window reads. Table `uneven` names
-    them, with the input sizes next to the given one that cure all of them at once.
+    `uneven_layers`: strided layers with padded units that no window reads. The table `uneven` lists
+    them, with the nearest input sizes at which no layer is uneven.
 Input sizes
-    Table `sizes`: everything above that depends on the input size (not the filters, not the
-    exchange), for each side of `sizes`.
+    Table `sizes`: for each side in `sizes`, everything above except filters and exchanged padding.
 
-Intervals are over images for the mean maps; over weight sets for everything, where a model has
-several (the first `weight_sets` are looked at). What one weight set makes of one stimulus is exact
-and carries none. Absolute differences and minima do not reward noise (see `unbiased`).
-The definitions of bias are ours; the source gives them in words and pictures.
+Intervals are over images for the mean maps; for a model with several weight sets, of which the
+first `weight_sets` are used, all intervals are over weight sets. The response of one weight set to
+one stimulus is exact and has no interval. Absolute differences and minima are not biased by noise
+(see `unbiased`). The definitions of bias are ours; the source gives them in words and pictures.
 """
 
 from __future__ import annotations
@@ -48,16 +47,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 
 from ...adapters.errors import InputError, NotApplicableError
 from ...adapters.padding_mode import BORDERS
-from ..base import Context, Measurement, Metric, Suite, missing
+from ..architecture.receptive_field import (
+    layer_table,
+    nearest_even_sizes,
+    target_stride,
+    uneven_rows,
+)
+from ..base import Context, Estimate, Measurement, Metric, Suite, missing
 from ..measuring.bootstrap import bootstrap
 from .blind_spots import Stimulus, blind_metrics, border_drop, default_side, relative_responses
 from .mean_filters import filter_metrics, filter_table
 from .observe import ObservationPlan, Observations, observe
 from .spatial_bias import BIAS, bias, signed
-from .unread_padding import read_uneven
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,8 +107,8 @@ class PaddingSuite(Suite):
     """The suite; its module's docstring is the definition.
 
     `stimulus` is a side in pixels (None: a 28th of the image's shorter side), `colour` grey or
-    (red, green, blue) and `background` grey, all in [0, 1]. `exchange` names the borders to try,
-    `sizes` the sides of the input-size sweep, `weight_sets` how many weight sets are looked at.
+    (red, green, blue) and `background` grey, all in [0, 1]. `exchange` lists the padding modes to
+    try, `sizes` the input sizes to try, `weight_sets` is the number of weight sets used.
     """
 
     stimulus: int | None = None
@@ -130,8 +135,8 @@ class PaddingSuite(Suite):
             )
         if set(levels) == {self.background}:
             raise InputError(
-                f"padding.colour = {self.colour} is that of padding.background; choose another: "
-                "the stimulus must differ from what surrounds it"
+                f"padding.colour = {self.colour} equals padding.background; choose another: "
+                "the stimulus must differ from its background"
             )
         unknown = [b for b in self.exchange if b not in BORDERS]
         if unknown:
@@ -141,7 +146,7 @@ class PaddingSuite(Suite):
             )
 
     def skip(self, model: Model, protocol: str) -> str | None:
-        """Either a spatial map or learned kernels are needed."""
+        """A spatial map or learned kernels are needed."""
         del protocol
         return model.why_not_spatial if model.why_not_spatial and not model.filters() else None
 
@@ -150,7 +155,7 @@ class PaddingSuite(Suite):
     ) -> Measurement:
         """Measure `model` on the images and on the stimulus.
 
-        Raises `InputError` for a stimulus that does not fit, or a size that the model refuses.
+        Raises `InputError` if the stimulus does not fit, or if the model refuses an input size.
         """
         del protocol, maps
         found = Measurement({})
@@ -161,7 +166,9 @@ class PaddingSuite(Suite):
         if self.sizes:
             found.tables["sizes"] = [self._sized(model, side, context) for side in self.sizes]
         if len(observed.filters) < model.members:
-            found.notes.append(f"the first {len(observed.filters)} of {model.members} weight sets")
+            found.notes.append(
+                f"measured on the first {len(observed.filters)} of {model.members} weight sets"
+            )
         return found
 
     def _plan(self, model: Model, context: Context) -> ObservationPlan:
@@ -172,10 +179,10 @@ class PaddingSuite(Suite):
 
     def _sized(self, model: Model, side: int, context: Context) -> dict[str, Any]:
         """One row of the table `sizes`: every metric that depends on the input size."""
-        twin = model.resized(side, side)
-        plan = replace(self._plan(twin, context), exchange=())
+        resized = model.resized(side, side)
+        plan = replace(self._plan(resized, context), exchange=())
         found = Measurement({})
-        _read_size(found, twin, observe(twin, context.sized(side, side), plan), context)
+        _read_size(found, resized, observe(resized, context.sized(side, side), plan), context)
         return {"size": side, **{name: e.value for name, e in found.metrics.items()}}
 
     def _read_exchange(self, found: Measurement, observed: Observations, context: Context) -> None:
@@ -184,7 +191,7 @@ class PaddingSuite(Suite):
             found.metrics[f"exchange_{name}"] = missing(
                 "the model has no spatial map"
                 if not observed.members
-                else f"not asked for: padding.exchange does not name {name}"
+                else f"not requested: padding.exchange does not contain {name}"
             )
         if not (observed.members and self.exchange):
             return
@@ -202,7 +209,7 @@ class PaddingSuite(Suite):
 
 
 def _check_counts(suite: PaddingSuite) -> None:
-    """Raise `InputError` for numbers of pixels, places or weight sets that cannot be."""
+    """Raise `InputError` for numbers of pixels, places or weight sets that are too small."""
     limits: tuple[tuple[str, int | None, int], ...] = (
         ("stimulus", suite.stimulus, 1),
         ("grid", suite.grid, 2),
@@ -220,7 +227,7 @@ def _rgb(colour: float | tuple[float, float, float]) -> tuple[float, float, floa
 
 def _read_size(found: Measurement, model: Model, observed: Observations, context: Context) -> None:
     """Fill in everything that depends on the input size."""
-    read_uneven(found, model)
+    _read_uneven(found, model)
     if not observed.members:
         names = (*BIAS, *(f"constant_{name}" for name in BIAS), *_BLIND)
         found.metrics |= {
@@ -231,8 +238,25 @@ def _read_size(found: Measurement, model: Model, observed: Observations, context
     _read_spots(found, observed, context)
 
 
+def _read_uneven(found: Measurement, model: Model) -> None:
+    """Fill in `uneven_layers` and the table `uneven`, or the reason why there is none."""
+    size = (model.spec.height, model.spec.width)
+    try:
+        x = torch.empty(1, model.spec.channels, *size, device="meta")
+        layers = layer_table(model.skeleton(), x)
+    except NotApplicableError as error:
+        found.metrics["uneven_layers"] = missing(str(error))
+        return
+    rows, strides = uneven_rows(layers), target_stride(model)
+    found.metrics["uneven_layers"] = Estimate(float(len(rows)))
+    heights, widths = nearest_even_sizes(layers, size, strides)
+    found.tables["uneven"] = [
+        row | {"even_heights": heights, "even_widths": widths} for row in rows
+    ]
+
+
 def _read_maps(found: Measurement, observed: Observations, context: Context) -> None:
-    """Fill in mean feature maps: the target's metrics, all stages' table."""
+    """Fill in the mean feature maps: the metrics of the target and the table of all stages."""
     images, constants = observed.images(), observed.constants()
     *_, target = images
     for prefix, maps in (("", images), ("constant_", constants)):
@@ -273,13 +297,15 @@ def _read_filters(
     found.metrics |= filter_metrics(observed.filters, resamples)
     found.tables["filters"] = filter_table(observed.filters)
     if model.source.get("weights") == "initial state":
-        found.notes.append("mean filters: the kernels are random, what they show is chance")
+        found.notes.append(
+            "mean filters: the kernels are random, so any asymmetry is due to chance"
+        )
 
 
 def _exchanged(
     observed: Observations, border: str, resamples: Bootstrap
 ) -> tuple[Array, list[dict[str, Any]]]:
-    """Replicates of the border drop at nine places under `border`; and its row of the table."""
+    """Replicates of the border drop at nine places with padding `border`, and its table row."""
     responses, plain = observed.exchanged(border)
     drops = border_drop(np.tensordot(resamples.weights, relative_responses(responses), 1))
     row = {
