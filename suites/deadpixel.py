@@ -1,33 +1,34 @@
-"""`deadpixel`: is every pixel heard?
+"""`deadpixel`: is the model equally sensitive to every pixel?
 
 Protocols
 ---------
 energy (default, ours)
     S(i, j) = mean over images and random sign vectors v of sum_c (d(v . F) / d image_cij)^2, per
     pixel value in [0, 1]. F is the target, all units at once. Unbiased for the sum over all target
-    units of the squared Jacobian: the output noise power that unit noise at that pixel causes.
-    Over several weight sets: the mean of their maps, each scaled to mean 1 (`normalise_members`).
+    units of the squared Jacobian: the output noise power caused by unit noise at that pixel. The
+    maps of several weight sets are first scaled to mean 1 each (`normalise_members`).
 kim2023 (Kim et al. 2023, arXiv 2108.13576)
     ReLU of the channel-mean gradient of the predicted class's logit, in normalised units, per
-    image, averaged. Their code sums over images; the map `sensitivity_sum` is that form.
+    image, averaged. Their code sums over images, which is the map `sensitivity_sum`.
 
 Metrics
 -------
-They are read off the phase profile A (see `phases`), P being the total stride of the target:
+They are computed from the phase profile A (see `phases`), P being the total stride of the target:
 `weakest` is min A, `imbalance` its coefficient of variation, `ratio` max A / min A, `dead@t` the
-share of phases with A < t, `by_period_p` the part of the variance of A that period p adds to its
-divisor before. `relL1` and `relL2` (Kim et al.) are the mean absolute first and second difference
-along both axes over the map's mean, on the whole map; `rawL1` and `rawL2` are not divided.
+share of phases with A < t, `by_period_p` the part of the variance of A that period p adds to that
+of the next smaller period. `relL1` and `relL2` (Kim et al.) are the mean absolute first and second
+difference along both axes over the map's mean, on the whole map; `rawL1` and `rawL2` are not
+divided.
 
-Estimates do not reward noise (see `unbiased`). `imbalance` and `by_period` come from the products
-of unlike samples' profiles; `weakest` and `ratio` choose the phase on one half of the samples and
-read it on the other, both ways. On even maps they come out as even within their interval. Where
-several phases are nearly the weakest, noise decides between them, and `weakest` lies between their
-values. `dead@t` counts the phases of the mean profile; noise smears it where phases lie near t.
-Kim's difference metrics are as published, noise included.
+Noise does not bias the estimates (see `unbiased`). `imbalance` and `by_period` are computed from
+products of the profiles of different samples; for `weakest` and `ratio` the phase is chosen on one
+half of the samples and read on the other half, in both directions. On even maps their intervals
+contain the even value. If several phases are nearly the weakest, `weakest` lies between their
+values. `dead@t` counts phases of the mean profile; noise blurs it if phases are close to t. Kim's
+difference metrics are as published, noise included.
 
-Fewer dead pixels is not simply better: Kim et al. found that they help ordinary classification
-training, and hurt where small perturbations matter.
+Fewer dead pixels are not always better: Kim et al. found that dead pixels help ordinary
+classification training, and are harmful where small perturbations matter.
 """
 
 from __future__ import annotations
@@ -108,12 +109,12 @@ class DeadPixel(Suite):
     random: ClassVar[bool] = True
 
     def skip(self, model: Model, protocol: str) -> str | None:
-        """Gradients and a spatial target (for its stride) are needed; `kim2023` needs logits."""
+        """Gradients and a spatial target (for its stride) are needed."""
         del protocol
         return model.why_no_gradients or model.why_not_spatial
 
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
-        """One backward pass for all units at once, or for the predicted class's logit."""
+        """The gradient of all units at once, or of the logit of the predicted class."""
         if protocol == "kim2023":
             return (Probe("deadpixel/kim2023", _top_logit, _kim_map, logits=True),)
         return (
@@ -127,7 +128,7 @@ class DeadPixel(Suite):
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
-        """Read the metrics off `maps[...]` (samples, height, width)."""
+        """Compute the metrics from the samples in `maps`, (samples, height, width)."""
         samples = maps[f"deadpixel/{protocol}"]
         if protocol == "energy":
             samples = normalise_members(model, samples)
@@ -142,7 +143,7 @@ class DeadPixel(Suite):
 
 
 def _signed_sum(outputs: Outputs, indices: Sequence[int], *, seed: int) -> Tensor:
-    """Give the sum over the batch of v . F, F being (batch, channels, height, width)."""
+    """The sum over the batch of v . F, F being (batch, channels, height, width)."""
     target = require(outputs.target, "target")
     return (target * random_signs(target, indices, seed=seed, stream=TARGET_STREAM)).sum()
 
@@ -177,7 +178,7 @@ def _difference(mean: Array, order: int) -> tuple[float, Array]:
     for axis in (0, 1):
         change = np.diff(mean, order, axis)
         around = [(order, order) if a == axis else (0, 0) for a in (0, 1)]
-        signs = np.pad(np.sign(change), around)  # summation by parts: the differences change sides
+        signs = np.pad(np.sign(change), around)  # summation by parts
         slope += (-1) ** order * np.diff(signs, order, axis) / change.size
         level += float(np.abs(change).mean())
     return level / 2, slope / 2
@@ -186,7 +187,7 @@ def _difference(mean: Array, order: int) -> tuple[float, Array]:
 def _phase_metrics(
     samples: Array, total: phases.Pair, resamples: Bootstrap, found: Measurement
 ) -> dict[str, Estimate]:
-    """All metrics of the phase profile, with the reason where there are no phases to tell apart."""
+    """All metrics of the phase profile; missing with the reason if there are no phases."""
     period = phases.usable_period((samples.shape[1], samples.shape[2]), total, found.notes)
     if isinstance(period, str):
         return {m.name: missing(period) for m in _metrics()[:-4]}
@@ -204,7 +205,7 @@ def _phase_metrics(
 
 
 def _products(profiles: Array) -> Array:
-    """Mean products of the deviations of all pairs of profiles (samples, p, q) from even."""
+    """Mean products of the deviations from 1 of all pairs of profiles (samples, p, q)."""
     return pair_products(profiles.reshape(len(profiles), -1) - 1)
 
 
@@ -219,6 +220,6 @@ def _periods(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
 DEADPIXEL = DeadPixel()
 
 NOT_ALWAYS_BETTER = (
-    "Fewer dead pixels is not simply better: they help ordinary classification training, and hurt "
-    "where small perturbations matter (Kim et al. 2023)."
+    "Fewer dead pixels are not always better: dead pixels help ordinary classification training, "
+    "and are harmful where small perturbations matter (Kim et al. 2023)."
 )

@@ -1,9 +1,9 @@
-"""`fidelity`: what a treatment costs, against the untreated original on the same images.
+"""`fidelity`: how much a treatment changes the model, compared with the untreated original.
 
 `top1_agreement`: share of images with the same arg-max of the logits. `feature_cosine`: cosine of
 the two targets (all channels and units of an image as one vector), mean over images. Forward passes
-only. For a model of several weight sets, image i is seen by weight set i mod members of both, and a
-sample is a weight set.
+only, on the same images. For a model of several weight sets, image i is shown to weight set
+i mod members of both, and a sample is a weight set.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Fidelity(Suite):
     random: ClassVar[bool] = True
 
     def skip(self, model: Model, protocol: str) -> str | None:
-        """Only a treated model has an original to be faithful to."""
+        """Only a treated model has an original to compare with."""
         del protocol
         return None if model.original else "the model is not treated"
 
@@ -67,7 +67,7 @@ class Fidelity(Suite):
         """Compare `model` with `model.original` on the images."""
         del protocol, maps
         if model.original is None:
-            raise ValueError("`skip` should have seen that there is no original")
+            raise ValueError("the model has no original: call `skip` first")
         agreement, cosine = _compare(model, model.original, context)
         return Measurement(
             {

@@ -1,44 +1,45 @@
-"""`structure`: what the architecture alone implies, without weights, data or noise.
+"""`structure`: what follows from the architecture alone, without weights, data or noise.
 
 Maps
 ----
 sensitivity (height, width)
     Expected sensitivity, E over independent zero-mean weights of sum_o (dF_o / dx_ij)^2 (ours; see
-    `energy`), scaled to mean 1.
+    `architecture.propagate`), scaled to mean 1.
 path_count (height, width)
     Number of paths from each pixel to the target, every kernel 1 (Perone 2017; Alsallakh et al.
-    2021): exact integers where they fit in float64, which a note says.
+    2021): exact integers; a note says if they do not fit into float64.
 phase_profile (phase row, phase column)
     Phase profile of `sensitivity` (see `phases`), the period being the target's total stride.
 
 Metrics
 -------
-`weakest`, `imbalance`, `ratio`, `by_period_p`, `relL1` and `relL2` are read off the expected
-sensitivity as `deadpixel` reads them off a measured one. `path_ratio`: `ratio` of the path counts.
-`receptive_field` and `receptive_field_columns` are the local path's; a note says when other paths
-make it global (see `receptive_field`). `coverage`: in the layer that treats its input worst, how
-often the least-touched phase is touched, over the mean (Odena et al. 2016). `uneven_layers` and
+`weakest`, `imbalance`, `ratio`, `by_period_p`, `relL1` and `relL2` are computed from the expected
+sensitivity as `deadpixel` computes them from a measured one. `path_ratio`: `ratio` of the path
+counts. `receptive_field` and `receptive_field_columns` are those of the local path; a note says if
+other paths make it global (see `receptive_field`). `coverage`: how often the least-read phase is
+read, over the mean, in the layer where this is lowest (Odena et al. 2016). `uneven_layers` and
 `largest_remainder`: strided layers with padded rows or columns that are never read (Alsallakh).
 
 Tables
 ------
 layers: every convolution and pooling in execution order. uneven: layers with unread padding.
-even_sizes: input sizes near the given one that leave none unread. culprits: for each strided layer
-that touches its input's phases unequally, `imbalance` once that layer alone is padded with a box,
-and the difference, largest first. by_period: all shares of the variance.
+even_sizes: input sizes near the given one without unread padding. culprits: for each strided layer
+that reads its input's phases unequally, the `imbalance` if that layer alone is padded with a box,
+and the reduction, largest first. by_period: all shares of the variance.
 
-What is assumed
----------------
-Weights of variance 1 / fan_in, norm and layer scales of 1, whatever the model's own initial state;
-a white image; branches that are independent, but for a mean pool beside its input (`energy_mixes`).
-Smaller initial weights (timm's standard deviation of 0.02) leave residual branches faint, so that
-the stem's pattern comes through undiluted: pvt_v2_b0, starnet_s1 and mambaout_femto measure 0.12 to
-0.19 times the `weakest` expected here. Pools of smooth maps keep more energy than those of white
-ones, and blocks of pools in a row each take what they get for independent entries: poolformer_s12
-measures 0.53 times what is expected (results/timm-init).
+Assumptions
+-----------
+Weights of variance 1 / fan_in and norm and layer scales of 1, whatever the model's own initial
+state; a white image; independent branches, except for a mean pool and its input
+(`mean_pool_mixes`). Smaller initial weights (timm's standard deviation of 0.02) make the residual
+branches weak, so that the pattern of the stem is less diluted: pvt_v2_b0, starnet_s1 and
+mambaout_femto measure 0.12 to 0.19 times the `weakest` expected here. Pools of smooth maps keep
+more energy than pools of white ones, and each of several consecutive pooling blocks treats its
+input as independent: poolformer_s12 measures 0.53 times the expected value (results/timm-init).
 
-Everything is exact for the architecture: no interval, no seed. New taps of a `zero` kernel padding
-count like the others, as training may make them; as long as they are 0 the network is the old one.
+All values are exact for the architecture, without interval or seed. New taps of a `zero` kernel
+padding count like the others, since training can change them; while they are 0, the network
+computes the same function as before.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ if TYPE_CHECKING:
     from .base import Array
 
 MAX_CULPRITS = 16
-"""Layers recomputed one by one; a note says when there are more."""
+"""Most layers that are recomputed one by one; a note says if there are more."""
 
 MAPS_PER_PASS = 9
-"""Maps computed in one pass."""
+"""Number of maps that are computed in one pass."""
 
 LARGEST_EXACT_INTEGER = 2.0**53
 
@@ -107,9 +108,9 @@ class Structure(Suite):
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
-        """Measure the architecture of `model`; `maps` and `context` play no part.
+        """Measure the architecture of `model`; `maps` and `context` are not used.
 
-        Raises `NotApplicableError` when the model has no skeleton, or an operation without rule.
+        Raises `NotApplicableError` if the model has no skeleton, or an operation without a rule.
         """
         del protocol, maps, context
         return measure_skeleton(
@@ -140,12 +141,14 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
     _read_layers(found, trace.layers, pixels, stride)
     _read_field(found, field, stride)
     if counts.max() > LARGEST_EXACT_INTEGER or bool((counts % 1).any()):
-        found.notes.append("path counts do not fit in float64 as exact integers: they are rounded")
+        found.notes.append(
+            "path counts are too large for exact integers in float64 and are rounded"
+        )
     return found
 
 
 def _energies(skeleton: nn.Module, size: tuple[int, int, int], culprits: Sequence[Layer]) -> Array:
-    """Maps (1 + culprits, height, width): the architecture's, then with one layer padded each."""
+    """Maps (1 + culprits, height, width): unchanged first, then with each layer padded alone."""
     padded: list[int | None] = [None, *(layer.index for layer in culprits)]
     parts = [
         energy_map(skeleton, size, padded=padded[i : i + MAPS_PER_PASS]).numpy()
@@ -153,14 +156,16 @@ def _energies(skeleton: nn.Module, size: tuple[int, int, int], culprits: Sequenc
     ]
     maps: Array = np.concatenate(parts)
     if not maps[0].any():
-        raise NotApplicableError("the expected sensitivity is zero everywhere: no path has weight")
+        raise NotApplicableError(
+            "the expected sensitivity is zero everywhere: every path has a factor of 0"
+        )
     return maps
 
 
 def _stride(field: Field | None, pixels: phases.Pair) -> phases.Pair:
     """Total stride from input to target along (rows, columns), in pixels, rounded."""
     if field is None:
-        raise NotApplicableError("the target's grid could not be followed back to the input")
+        raise NotApplicableError("the target's grid cannot be traced back to the input")
     if field.low is not None:
         rows, columns = (max(1, round(s)) for s in field.stride)
     else:
@@ -207,7 +212,7 @@ def _ratio(profile: Array) -> Estimate:
 def _read_culprits(
     found: Measurement, energies: Array, culprits: Sequence[Layer], period: tuple[int, ...]
 ) -> None:
-    """Fill in the table of culprits, by how much padding each one alone would help."""
+    """Fill in the table of culprits, sorted by how much padding each layer alone reduces."""
     first, *others = phases.imbalance(phases.phase_profile(energies, (period[0], period[1])))
     rows: list[dict[str, Any]] = [
         {
@@ -222,7 +227,9 @@ def _read_culprits(
     ]
     found.tables["culprits"] = sorted(rows, key=lambda row: -row["reduction"])
     if len(culprits) > len(rows):
-        found.notes.append(f"culprits: only the first {len(rows)} of {len(culprits)} layers tried")
+        found.notes.append(
+            f"culprits: only the first {len(rows)} of {len(culprits)} layers were tried"
+        )
 
 
 def _read_layers(

@@ -1,1 +1,1 @@
-"""The `erf` suite: `suite` is its definition; then `metrics`, `gaussian`, `blocks`."""
+"""The `erf` suite: `suite` is its definition; then `protocols`, `metrics`, `gaussian`, `blocks`."""

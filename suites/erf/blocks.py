@@ -1,24 +1,24 @@
-"""Protocol `blocks` of `erf`: a coarse effective receptive field by forward passes alone (ours).
+"""Protocol `blocks` of `erf`: a coarse effective receptive field from forward passes (ours).
 
 The image is cut into blocks of `block` x `block` pixels, from its upper left; the last row and
 column of blocks may be smaller. For a direction d of independent random signs at all channels of a
 block's pixels, and 0 elsewhere, the response of a unit u (channels,) is the central difference
 R = (u(x + h d) - u(x - h d)) / (2 h), h in pixel values in [0, 1]. Over random signs, E |R|^2 is
-the sum over the block's pixels of the `energy` map, up to the error of the step. Each pixel of the
-map gets its block's sum over its pixels: the `energy` map, averaged within blocks.
+the sum over the block's pixels of the `energy` map, up to the error of the step. Divided by the
+number of pixels it is the `energy` map, averaged within blocks.
 
-h is chosen as in `step_size`, by the response to the block under the unit; where the network
+h is chosen as in `step_size`, by the response to the block under the unit; if the network
 rounds, |R|^2 is the product of two responses. `step_error` in the table `blocks` is the relative
-difference of responses to that block at h and 4 h, over all images; above `MAX_STEP_ERROR` there
-is no map.
+difference of responses to that block at h and 4 h, over all images; if it exceeds
+`MAX_STEP_ERROR`, there is no map.
 
-Sampling: one draw of signs an image. A block whose response has k independent channels has a
-relative standard deviation of sqrt(2 / k), at most 1.41 where one channel is all; `sampling_error`
-is what was found: the standard error over samples, root mean square over blocks weighted by their
-energy, over the mean. Sizes below the side of a block cannot be told.
+Sampling: one draw of signs per image. A block whose response has k independent channels has a
+relative standard deviation of sqrt(2 / k), at most 1.41 for a single channel. `sampling_error` is
+the measured value: the standard error over samples, as root mean square over blocks weighted by
+their energy, over the mean. Sizes below the side of a block cannot be resolved.
 
-Cost: two passes a block and image, four an image for the error of the step, fourteen for the step;
-where the network rounds, four, eight and up to fifty-four.
+Cost: two passes per block and image, four per image for the error of the step, fourteen for the
+step; if the network rounds, four, eight and up to fifty-four.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Place = tuple[slice, slice]
 STREAM = 41
 
 BLOCKS_A_SIDE = 12
-"""How many blocks the shorter side has unless the user names their size."""
+"""Default number of blocks along the shorter side."""
 
 
 def default_block(height: int, width: int) -> int:
@@ -80,13 +80,13 @@ def block_places(height: int, width: int, block: int) -> list[Place]:
 
 
 def block_passes(blocks: int, images: int, step: Step | None = None) -> int:
-    """Forward passes that a measurement takes; without `step`, on a network that does not round."""
+    """Number of forward passes; without `step`, for a network that does not round."""
     return (2 * blocks + 4) * images * (len(step.dithers) if step else 1) + passes_for_step(step)
 
 
 @dataclass
 class BlockTest:
-    """Gathers the energies of blocks, image by image; see this module.
+    """Collects the energies of blocks, image by image; see this module.
 
     `energies` by image: (units, blocks), squared responses.
     """
@@ -113,7 +113,7 @@ class BlockTest:
 
     def _choose_step(self, member: MemberImages, index: int) -> Step:
         found = choose_step(partial(self._pilot, member, index))
-        if found == NO_RESPONSE:  # other blocks may still move the unit
+        if found == NO_RESPONSE:  # the unit may still respond to other blocks
             return Step(STEPS[1])
         if isinstance(found, str):
             raise NotApplicableError(found)
@@ -122,7 +122,7 @@ class BlockTest:
     def _pilot(
         self, member: MemberImages, index: int, steps: Sequence[float], dither: bool
     ) -> list[Tensor]:
-        """Responses of the first unit to the block under it, one a step; see `choose_step`."""
+        """Responses of the first unit to the block under it, one per step; see `choose_step`."""
         x = member.image(index)
         grid = require(member.passes.model.target, "target")
         y = (self.units[0][0] + 0.5) * x.shape[1] / grid.height
@@ -190,7 +190,7 @@ def _perturbed(x: Tensor, change: Tensor, place: Place) -> Tensor:
 
 @dataclass(frozen=True)
 class BlockMaps:
-    """`maps` by unit (samples, height, width); a table row and notes about how they were made."""
+    """`maps` by unit (samples, height, width), a table row with their cost and errors, notes."""
 
     maps: dict[Unit, Array]
     row: dict[str, Any]
@@ -202,8 +202,8 @@ def block_maps(
 ) -> BlockMaps:
     """Energy maps of `units`, averaged within blocks, of the first `images` images.
 
-    Every weight set sees at least one. Raises `NotApplicableError` when an output is not finite,
-    or rounded too coarsely for any step; or when responses depend more on the step than not.
+    Every weight set gets at least one image. Raises `NotApplicableError` if an output is not
+    finite or rounded too coarsely for any step, or if responses depend mostly on the step.
     """
     size = (model.spec.height, model.spec.width)
     side = block or default_block(*size)
@@ -240,9 +240,9 @@ def sampling_error(energies: Array) -> float | None:
 
 def _cost_note(row: dict[str, Any]) -> str:
     spread = row["sampling_error"]
-    told = "unknown" if spread is None else f"{spread:.2g}"
+    sampling = "unknown" if spread is None else f"{spread:.2g}"
     return (
         f"blocks of {row['side']} x {row['side']} pixels, {row['passes']} forward passes, step "
         f"{row['step']:.2g}; relative errors: of the step {row['step_error']:.2g}, of sampling "
-        f"{told}"
+        f"{sampling}"
     )

@@ -24,7 +24,7 @@ PARAMETERS = ("amplitude", "center_y", "center_x", "sigma_y", "sigma_x")
 
 @dataclass(frozen=True)
 class GaussianFit:
-    """Parameters and R^2, each (replicates,), row 0 the fit itself; or the reason why it failed."""
+    """Parameters and R^2, each (replicates,) with the fit itself first; or why the fit failed."""
 
     values: dict[str, Array]
     failure: str | None = None
@@ -33,8 +33,7 @@ class GaussianFit:
 def fit_gaussian(samples: Array, weights: Array) -> GaussianFit:
     """Fit the mean of `samples` (n, height, width) under each row of `weights` (replicates, n).
 
-    Row 0 is fitted; the others take one Gauss-Newton step from there, which is exact to first
-    order.
+    Row 0 is fitted; the others are one Gauss-Newton step away, which is exact to first order.
     """
     mean: Array = np.tensordot(weights[0], samples, 1)
     scale = mean.sum()
@@ -56,10 +55,10 @@ def fit_gaussian(samples: Array, weights: Array) -> GaussianFit:
 
 
 def _fit(mean: Array) -> tuple[Array, str | None]:
-    """Parameters of the best fit to a map of sum 1, or the reason why there is none.
+    """Parameters of the best fit to a map of sum 1, and the reason if it cannot be used.
 
-    Started from the moments, and, where that explains less than half of the map, from the region
-    above half of the peak too.
+    The fit starts from the moments and, if that explains less than half of the map, also from the
+    region above half of the peak.
     """
     best = _descend(mean, _from_moments(mean))
     if best.cost > 0.25 * mean.var() * mean.size:
@@ -84,14 +83,14 @@ def _from_moments(mean: Array) -> list[float]:
 
 
 def _from_peak(mean: Array) -> list[float]:
-    """A Gaussian is above half of its peak on an area of 2 pi ln 2 sigma^2."""
+    """Parameters from the area above half of the peak, 2 pi ln 2 sigma^2 for a Gaussian."""
     y, x = np.nonzero(mean > mean.max() / 2)
     sigma = max(np.sqrt(len(y) / (2 * np.pi * np.log(2))), 0.5)
     return [float(mean.max()), y.mean(), x.mean(), sigma, sigma]
 
 
 def _descend(mean: Array, start: list[float]) -> Any:
-    """Least squares from `start`, the centre within one image of the image."""
+    """Least squares from `start`; the centre is at most one image side outside the image."""
     height, width = mean.shape
     peak = start[0]
     with np.errstate(all="ignore"):  # steps that overflow are rejected by the solver
@@ -133,10 +132,9 @@ def _r_squared(
 ) -> Array:
     """R^2 (replicates,) from the covariances of the samples and of the Jacobian's columns.
 
-    Every replicate's map and residual is a sum of these, so that neither is ever formed: the map is
-    weights @ flat, and the Gaussian, moved by one step, is the Jacobian times `amplitude` for the
-    first column and the weighted `moves` (n, 5) for all. A replicate of zeros has no variance to
-    explain: 0.
+    The map and the residual of a replicate are linear in these, so neither is computed itself: the
+    map is weights @ flat, and the Gaussian after one step is the Jacobian times `amplitude` for the
+    first column and the weighted `moves` (n, 5) for all. R^2 of a replicate of zeros is 0.
     """
     gaussian = (weights - weights[:1]) @ moves
     gaussian[:, 0] += amplitude

@@ -26,7 +26,7 @@ FRACTIONS = (0.0625, 0.125, 0.25, 0.5)
 AREAS = (0.2, 0.3, 0.5, 0.99)
 
 REPLICATES_PER_CHUNK = 64
-"""Replicates whose maps are held together: few enough to stay in a processor's cache."""
+"""Number of replicates whose maps are computed at once; so few fit into a CPU cache."""
 
 
 def erf_metrics() -> tuple[Metric, ...]:
@@ -67,7 +67,7 @@ def erf_metrics() -> tuple[Metric, ...]:
 
 
 def gaussian_metrics(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
-    """Metrics of the fitted Gaussian; missing with the reason where none fits."""
+    """Metrics of the fitted Gaussian; missing with the reason if the fit failed."""
     names = (*PARAMETERS[1:], "r_squared")
     fit = fit_gaussian(samples, resamples.weights)
     if fit.failure is not None:
@@ -83,7 +83,7 @@ def gaussian_metrics(samples: Array, resamples: Bootstrap) -> dict[str, Estimate
 def moment_metrics(
     samples: Array, resamples: Bootstrap, centre: tuple[float, float] | None
 ) -> dict[str, Estimate]:
-    """Metrics that are functions of moments and of masses within circles, all linear in the map."""
+    """Metrics computed from moments and from masses within circles, which are linear in the map."""
     height, width = samples.shape[1:]
     y, x = np.mgrid[:height, :width].astype(np.float64)
     cy, cx = centre or ((height - 1) / 2, (width - 1) / 2)
@@ -118,7 +118,7 @@ def moment_metrics(
 def size_metrics(
     samples: Array, resamples: Bootstrap, field: ReceptiveField | None
 ) -> dict[str, Estimate]:
-    """Sizes by threshold; replicates need whole maps: a few at a time, in single precision."""
+    """Sizes by threshold. Replicates need whole maps, made a few at a time in single precision."""
     order, starts = _rings(samples.shape[1:])
     flat = samples.reshape(len(samples), -1)
     read, _ = read_other_half(flat, np.argmax)
@@ -150,7 +150,7 @@ def area_ratios(maps: np.ndarray[Any, Any]) -> Array:
     """Ding et al.'s high-contribution areas of `maps` (n, height, width): (n, thresholds).
 
     The smallest centred square of side 2 i + 1 whose share of log10(1 + map) exceeds t, over the
-    image's area; 1 where none does.
+    image's area; 1 if none does.
     """
     order, starts = _rings(maps.shape[1:])
     return _areas(maps.reshape(len(maps), -1)[:, order], starts)
@@ -166,7 +166,7 @@ def _rings(shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 
 def _areas(maps: np.ndarray[Any, Any], starts: Any) -> Array:
-    """`area_ratios` of `maps` (n, pixels) whose pixels are in the order of `_rings`."""
+    """`area_ratios` of `maps` (n, pixels) with pixels in the order of `_rings`."""
     logs = torch.from_numpy(maps).log1p().numpy()  # several times as fast as numpy's
     share = np.add.reduceat(logs, starts, axis=1).cumsum(1)
     share = share / np.maximum(share[:, -1:], np.finfo(share.dtype).tiny)
