@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from .treatment import PADDING_DEFAULTS, PaddingOptions
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,9 +31,10 @@ Precision = Literal["float32", "float64", "bfloat16"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one pass gives: `target` (batch, channels, height, width) and `logits` (batch, classes).
+    """The result of one pass.
 
-    Each is None when it was not asked for or when the model has none.
+    `target` is (batch, channels, height, width), `logits` (batch, classes); each is None when it
+    was not requested or when the model has none.
     """
 
     target: Tensor | None = None
@@ -41,37 +44,36 @@ class Outputs:
 class Model(Protocol):
     """Anything that can be audited.
 
-    Capabilities are data: `why_no_gradients` and `why_not_spatial` are None when the
-    model can do it, else the
-    reason why not, which becomes the text of a skipped record.
+    Capabilities are data: `why_no_gradients` and `why_not_spatial` are None when the model has
+    gradients and a spatial target, else the reason why not, which a skipped record states.
     """
 
     reference: str
-    """What the user typed, or a name for a module given in Python."""
+    """The reference that the user typed, or the name of a module given in Python."""
     source: Mapping[str, str]
-    """Where it came from: runtime, file, sha256 of file and tensors; strings only."""
+    """Origin of the model: runtime, file, sha256 of file and tensors; strings only."""
     spec: InputSpec
     device: torch.device
     target: Grid | None
     why_not_spatial: str | None
     members: int
-    """How many independent weight sets stand behind it: 1, or the number of seeds of `@init`."""
+    """Number of independent weight sets: 1, or the number of seeds of an `@init` model."""
     treatment: Treatment | None
     notes: list[str]
-    """What the reader of the record must know, such as a guessed input or a fallback."""
+    """Remarks for the reader of a record, such as a guessed input or a fallback."""
 
     @property
     def original(self) -> Model | None:
-        """The untreated twin, when this model is kernel-padded."""
+        """The model before kernel padding; None if this model is not kernel-padded."""
 
     @property
     def why_no_gradients(self) -> str | None:
-        """None, or the reason; a property because some adapters measure it when first asked."""
+        """None, or the reason; a property because some adapters measure it on first access."""
 
     def select(self, member: int, x: Tensor) -> None:
         """Load weight set `member`; `x` (images, channels, height, width) calibrates norms.
 
-        Give all images: the model takes as many as it needs.
+        Pass all images: the model uses as many as it needs.
         """
 
     def run(self, x: Tensor, *, target: bool = True, logits: bool = False) -> Outputs:
@@ -87,28 +89,18 @@ class Model(Protocol):
         are ones. Raises `NotApplicableError`.
         """
 
-    def padded(
-        self,
-        fill: Fill,
-        *,
-        seed: int = 0,
-        recalibrate: bool = False,
-        images: Tensor | None = None,
-    ) -> Model:
-        """The kernel-padded twin (PROTOCOL 6); `self` is not touched.
+    def padded(self, fill: Fill, options: PaddingOptions = PADDING_DEFAULTS) -> Model:
+        """A kernel-padded copy of the model (PROTOCOL 6); `self` is not changed.
 
-        `images` (images, 3, height, width) in [0, 1], without labels, are for `fit` alone, which
-        needs them. They should not be those that the twin is then audited on.
-
-        `recalibrate` has the twin's norms give, on the images it is shown, outputs of the mean and
-        variance that the original's have, channel by channel.
+        Raises `InputError` for a fill or options that do not fit the model, `NotApplicableError`
+        when it cannot be padded.
         """
 
     def resized(self, height: int, width: int) -> Model:
-        """The same weights at another input size; `self` is not touched.
+        """A copy with the same weights at another input size; `self` is not changed.
 
-        Weight sets of `@init` models are to be selected anew. Raises `InputError`, naming sizes
-        that the model takes, when it refuses this one.
+        Call `select` again for a copy of an `@init` model. Raises `InputError`, which names sizes
+        that the model accepts, when it refuses this one.
         """
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
@@ -125,10 +117,10 @@ class Model(Protocol):
         Copies, in float32 on the CPU.
         """
 
-    def with_padding_mode(self, border: PaddingMode) -> Model:
-        """A twin of the selected weight set whose layers continue their input beyond its border.
+    def with_padding_mode(self, mode: PaddingMode) -> Model:
+        """A copy of the selected weight set whose layers pad by `mode` instead of zeros.
 
-        The padding of convolutions (zeros) and of pools is exchanged for `border`; `self` is not
-        touched. Layers that keep theirs, and why, are in the twin's `notes`. Raises `InputError`
-        for an unknown border, `NotApplicableError` when no layer pads.
+        This applies to convolutions and pools; `self` is not changed. The `notes` of the copy say
+        which layers keep their padding and why. Raises `InputError` for an unknown mode,
+        `NotApplicableError` when no layer pads.
         """

@@ -1,4 +1,4 @@
-"""What kernel padding did to a model: the fill, the layers it grew, those it left."""
+"""Kernel padding of a model: the options that it takes, and the report of what it did."""
 
 from __future__ import annotations
 
@@ -8,14 +8,35 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
+
 
 Fill = Literal["none", "zero", "box", "fresh", "fit"]
+"""The values that kernel padding gives to new taps; see the glossary."""
 
 
 UNTOUCHED = "untouched by kernel padding: no strided kernel that the fill could grow"
 
 
 FILLS: tuple[Fill, ...] = ("none", "zero", "box", "fresh", "fit")
+
+
+@dataclass(frozen=True)
+class PaddingOptions:
+    """Options of kernel padding, besides the fill.
+
+    `seed` draws the taps of `fresh`. `recalibrate` gives the norms of the padded model outputs of
+    the mean and variance that those of the original have, channel by channel, on the images that
+    the model is selected with. `images` (images, 3, height, width) in [0, 1], without labels, are
+    for `fit` alone, which requires them; they should not be the images of the audit.
+    """
+
+    seed: int = 0
+    recalibrate: bool = False
+    images: Tensor | None = None
+
+
+PADDING_DEFAULTS = PaddingOptions()
 
 
 @dataclass(frozen=True)
@@ -31,8 +52,8 @@ class PaddedLayer:
 
 @dataclass(frozen=True)
 class Treatment:
-    """What kernel padding did: the fill, the layers it grew, and those it left and why."""
+    """What kernel padding did: the fill, the layers it grew, and why it refused others, by name."""
 
     fill: Fill
     layers: tuple[PaddedLayer, ...] = ()
-    left: Mapping[str, str] = field(default_factory=dict)
+    refused_layers: Mapping[str, str] = field(default_factory=dict)

@@ -70,7 +70,10 @@ class PadReport:
             f"  {clean(p.name)} ({p.kind}): kernel {_pair(p.kernel)} -> {_pair(p.padded_kernel)}"
             for p in done.layers
         ]
-        lines += [f"  {clean(name)}: not padded, {clean(why)}" for name, why in done.left.items()]
+        lines += [
+            f"  {clean(name)}: not padded, {clean(why)}"
+            for name, why in done.refused_layers.items()
+        ]
         lines += [f"{name}: {_with_interval(e)}" for name, e in self.fidelity.items()]
         lines += [self._line(metric) for metric in METRICS[self.before.suite]]
         lines += [f"note: {clean(note, 400)}" for note in self.notes]

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from perimetry import audit
 from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.adapters.treatment import PaddingOptions
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import compare
 from perimetry.bench.comparison.result import UnlikeRecordsError
@@ -129,7 +130,7 @@ def test_records_of_fit_say_what_they_were_fitted_on(folders, records):
             assert (record.fit_images.name, record.fit_images.count) == ("own", 6)
             assert record.fit_images.sha256 == own.digest(SPEC)
     model = opened(net())
-    twin = model.padded("fit", images=own.load(SPEC))
+    twin = model.padded("fit", PaddingOptions(images=own.load(SPEC)))
     twin.original = None
     (other,) = audit(
         twin, ("deadpixel",), images=str(folders["exam"]), count=6, draws=50, device="cpu"

@@ -15,7 +15,7 @@ FRONT = ROOT / "src" / "perimetry"
 FOLDERS = ("adapters", "suites", "bench")
 ORDER = {
     "adapters": (
-        "errors reference device treatment input_spec feature_grid padding_mode model resizing "
+        "errors reference device treatment input_spec feature_grid padding_mode model copies "
         "meta_forward kernel_padding pytorch timm trainable onnx export self_check load"
     ),
     "suites": (

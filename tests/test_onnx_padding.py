@@ -56,7 +56,9 @@ def test_padding_the_export_equals_exporting_the_padded_network(name, fill, size
         for t in (padded.treatment, treatment)
     )
     assert mine == theirs
-    assert sorted(padded.treatment.left.values()) == sorted(treatment.left.values())
+    assert sorted(padded.treatment.refused_layers.values()) == sorted(
+        treatment.refused_layers.values()
+    )
 
 
 def run(proto, x):
@@ -202,7 +204,7 @@ def test_layers_that_cannot_grow_are_listed_with_the_reason():
     constants = {"to": np.array([0, 3, -1]), "w": weights(4, 3, 3)}
     proto = model(nodes, constants, dims=["n", 3, 8, 8], outputs=["out"])
     padded = pad_graph(proto, "box")
-    assert padded.treatment.left == {"out": "kernel padding grows 2-D kernels only"}
+    assert padded.treatment.refused_layers == {"out": "kernel padding grows 2-D kernels only"}
 
 
 def test_the_padded_model_is_verified_anew_and_the_original_is_untouched(tmp_path):
@@ -227,3 +229,14 @@ def test_the_skeleton_of_a_padded_model_carries_the_tap_energies(tmp_path):
     weight = net.skeleton().body.graph.constants["c1/padded_weight"]
     assert tuple(weight.shape) == (8, 3, 4, 4)
     torch.testing.assert_close(weight.tap_energy, tap_energy((3, 3), (2, 2), "box"))
+
+
+def test_a_copy_measures_its_own_gradients(tmp_path):
+    """What was found of the original's graph is not taken for what holds of the padded one."""
+    net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
+    assert net.why_no_gradients is None
+    padded = net.padded("box")
+    caches = {"interpreter", "verdict", "why_no_gradients"}
+    assert caches <= vars(net).keys()
+    assert not caches & vars(padded).keys()
+    assert padded.verdict is not net.verdict

@@ -30,7 +30,7 @@ def three(tmp_path_factory):
     path = tmp_path_factory.mktemp("three") / "model.onnx"
     export_onnx(model.module(), x[:1], path, spec=model.spec)
     blind = open_onnx(path, device="cpu")
-    blind.__dict__ |= {"verdict": GradientVerdict(REASON), "gradients": REASON}
+    blind.__dict__ |= {"verdict": GradientVerdict(REASON), "why_no_gradients": REASON}
     native = wrap(model.module(), spec=model.spec, device="cpu")
     things = {"torch": native, "onnx": open_onnx(path, device="cpu"), "black box": blind}
     return {

@@ -55,7 +55,7 @@ def test_outputs_keep_their_shape_at_sizes_the_example_did_not_have(
     assert twin(x).shape == module(x).shape
     assert twin(x).isfinite().all()
     even = kernel % stride == 0
-    assert (not treatment.layers and not treatment.left) == even
+    assert (not treatment.layers and not treatment.refused_layers) == even
 
 
 # --- evenness
@@ -141,7 +141,7 @@ def test_what_is_left_alone_computes_the_same_and_says_why(module, fill, reason)
     x = random(1, 4, 12, 12, dtype=torch.float32)
     twin, treatment = padded(module, fill, x)
     assert treatment.layers == ()
-    assert reason in next(iter(treatment.left.values()))
+    assert reason in next(iter(treatment.refused_layers.values()))
     for after, before in zip(
         *(out if isinstance(out, tuple) else (out,) for out in (twin(x), module(x))), strict=True
     ):
@@ -151,11 +151,11 @@ def test_what_is_left_alone_computes_the_same_and_says_why(module, fill, reason)
 def test_strided_reads_without_a_kernel_are_listed():
     module = nn.Sequential(Slices())
     _, treatment = padded(module, "box")
-    assert "slice" in treatment.left["0"]
+    assert "slice" in treatment.refused_layers["0"]
 
 
 def test_slices_that_together_take_every_phase_are_not_listed():
-    assert padded(AllPhases(), "box")[1].left == {}
+    assert padded(AllPhases(), "box")[1].refused_layers == {}
 
 
 @pytest.mark.parametrize("fill", FILLS)
@@ -166,7 +166,7 @@ def test_even_one_dimensional_and_dense_layers_are_untouched(fill):
     x = random(1, 4, 32, 32, dtype=torch.float32)
     twin, treatment = padded(module, fill, x)
     assert treatment.layers == ()
-    assert treatment.left == {}
+    assert treatment.refused_layers == {}
     assert [type(m) for m in twin] == [type(m) for m in module]
 
 

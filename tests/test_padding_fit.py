@@ -24,6 +24,7 @@ from perimetry.adapters.pytorch.kernel_padding.fit import (
 )
 from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
 from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.treatment import PaddingOptions
 from perimetry.bench.execution.fit_images import FITTED, open_fit_images
 from perimetry.bench.execution.settings import Settings
 from perimetry.suites.base import Context
@@ -81,7 +82,7 @@ def test_on_white_images_each_phase_is_scaled_to_the_mean_norm():
     white = torch.randn(64, 3, 64, 64, generator=generator(2))
     spec = InputSpec(64, 64, channels=1, mean=(0.0,), std=(1.0,))
     subject = wrap(nn.Sequential(layer), spec=spec, device="cpu")
-    twin = subject.padded("fit", images=white)
+    twin = subject.padded("fit", PaddingOptions(images=white))
     module = twin.module()[0]
     for a, b in PHASES:
         own = layer.weight[0, 0, a::2, b::2]
@@ -170,7 +171,7 @@ def test_unevenness_is_that_of_the_dead_pixel_test(period):
 def test_a_fitted_network_is_twice_as_even_and_nearly_the_same_on_other_images():
     """On images that were not fitted: half the imbalance, the target moved by under 3 %."""
     subject, seen, other = model(), smooth(16, 0), smooth(24, 1)
-    twin = subject.padded("fit", images=seen)
+    twin = subject.padded("fit", PaddingOptions(images=seen))
     assert imbalance(twin, other) < imbalance(subject, other) / 2
     x = subject.spec.prepare(other)
     before, after = subject.run(x).target, twin.run(x).target
@@ -181,7 +182,7 @@ def test_a_fitted_network_is_twice_as_even_and_nearly_the_same_on_other_images()
 def test_output_shapes_stay_at_every_size():
     """Even and odd, at the size of the fit and at another."""
     subject = model()
-    twin = subject.padded("fit", images=smooth(4, 0))
+    twin = subject.padded("fit", PaddingOptions(images=smooth(4, 0)))
     for side in (64, 65, 50):
         x = torch.rand(2, 3, side, side, generator=generator())
         a, b = (m.resized(side, side).run(x, logits=True) for m in (subject, twin))
@@ -191,7 +192,7 @@ def test_output_shapes_stay_at_every_size():
 
 def test_a_resized_twin_keeps_the_fitted_taps():
     """The fit is made at the size of its images, once."""
-    twin = model().padded("fit", images=smooth(4, 0))
+    twin = model().padded("fit", PaddingOptions(images=smooth(4, 0)))
     other = twin.resized(80, 80)
     for a, b in zip(twin.module().parameters(), other.module().parameters(), strict=True):
         assert torch.equal(a, b)
@@ -201,7 +202,9 @@ def test_the_same_images_and_seed_give_the_same_bits():
     """And the original's weights are not touched."""
     subject, images = model(), smooth(6, 0)
     before = [p.clone() for p in subject.module().parameters()]
-    first, second = (subject.padded("fit", images=images).module() for _ in range(2))
+    first, second = (
+        subject.padded("fit", PaddingOptions(images=images)).module() for _ in range(2)
+    )
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
     for a, b in zip(before, subject.module().parameters(), strict=True):
@@ -212,7 +215,7 @@ def test_an_even_network_is_left_alone():
     """Kernels that their stride divides do not grow, and no tap moves."""
     net = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 2, 2))
     subject = wrap(net, spec=InputSpec(32, 32), device="cpu")
-    twin = subject.padded("fit", images=smooth(2, 0, 32))
+    twin = subject.padded("fit", PaddingOptions(images=smooth(2, 0, 32)))
     assert twin.treatment.layers == ()
     for a, b in zip(subject.module().parameters(), twin.module().parameters(), strict=True):
         assert torch.equal(a, b)
@@ -223,7 +226,7 @@ def test_a_layer_beyond_the_period_keeps_its_function():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU())
     subject = wrap(net, spec=InputSpec(64, 64), device="cpu")
-    twin = subject.padded("fit", images=smooth(2, 0))
+    twin = subject.padded("fit", PaddingOptions(images=smooth(2, 0)))
     x = torch.rand(2, 3, 64, 64, generator=generator())
     assert torch.equal(twin.run(x).target, subject.run(x).target)
     assert "new taps left at 0, the same function: 2" in twin.notes
@@ -237,21 +240,23 @@ def test_without_images_the_error_says_what_to_give():
 
 def test_a_bare_module_is_refused_with_what_to_call():
     """`pad_module` has no images to show."""
-    with pytest.raises(InputError, match=r"or load\(...\).padded\('fit', images=...\)"):
+    with pytest.raises(InputError, match=r"load\(...\).padded\('fit', PaddingOptions"):
         pad_module(network(), "fit", torch.zeros(1, 3, 64, 64))
 
 
 def test_an_initial_state_is_not_fitted():
     """There is no function to keep."""
     with pytest.raises(NotApplicableError, match="fit' is for trained weights"):
-        load("timm:test_resnet@init", device="cpu").padded("fit", images=smooth(1, 0))
+        load("timm:test_resnet@init", device="cpu").padded(
+            "fit", PaddingOptions(images=smooth(1, 0))
+        )
 
 
 def test_an_onnx_graph_is_refused_with_what_to_do(tmp_path):
     """Its weights are part of the graph and have no second derivatives."""
     path = save(convnet(), tmp_path / "a.onnx")
     with pytest.raises(InputError, match=r"'fit' moves the weights of torch models"):
-        load(path, device="cpu").padded("fit", images=smooth(1, 0))
+        load(path, device="cpu").padded("fit", PaddingOptions(images=smooth(1, 0)))
 
 
 def test_an_audit_fits_on_images_that_it_does_not_measure_on():

@@ -18,6 +18,7 @@ from perimetry.adapters.pytorch.batch_norm_fix import contiguous_norm_gradients
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.adapters.pytorch.weights import set_scales_to_one
+from perimetry.adapters.treatment import PaddingOptions
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.measuring.gradients import gradient_maps
 
@@ -246,7 +247,7 @@ def test_a_recalibrated_twins_norms_have_the_originals_output_moments_on_all_ima
     """Mean and variance of each norm's outputs are the original's, norm after norm."""
     model = wrap(trained_net(), spec=SPEC, device="cpu")
     x = torch.rand(9, 3, 32, 48)
-    twin, plain = model.padded("box", recalibrate=True), model.padded("box")
+    twin, plain = model.padded("box", PaddingOptions(recalibrate=True)), model.padded("box")
     for one in (model, twin, plain):
         one.select(0, x)
     for end in (2, 5):
@@ -262,7 +263,7 @@ def test_recalibrating_what_was_not_treated_changes_nothing():
     module = nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.BatchNorm2d(4), nn.ReLU())
     module[1].running_mean.uniform_(-1, 1)
     model = wrap(module, spec=SPEC, device="cpu")
-    twin = model.padded("box", recalibrate=True)
+    twin = model.padded("box", PaddingOptions(recalibrate=True))
     twin.select(0, torch.rand(5, 3, 32, 48))
     for name in ("running_mean", "running_var"):
         ours, theirs = (getattr(one.module()[1], name) for one in (twin, model))
@@ -275,7 +276,7 @@ def test_a_channel_that_is_constant_is_moved_and_not_scaled():
     with torch.no_grad():
         module[0].weight[1] = 0
     model = wrap(module, spec=SPEC, device="cpu")
-    twin = model.padded("box", recalibrate=True)
+    twin = model.padded("box", PaddingOptions(recalibrate=True))
     twin.select(0, torch.rand(5, 3, 32, 48))
     assert twin.module()[1].running_var[1] == pytest.approx(float(module[1].running_var[1]))
     assert all(p.isfinite().all() for p in twin.module().buffers())
@@ -284,7 +285,7 @@ def test_a_channel_that_is_constant_is_moved_and_not_scaled():
 def test_each_weight_set_is_recalibrated_to_its_own_original():
     """The twin of an initial state has the moments of the original of the same seed."""
     model = load("timm:test_resnet@init", device="cpu", members=2)
-    twin = model.padded("box", recalibrate=True)
+    twin = model.padded("box", PaddingOptions(recalibrate=True))
     x = torch.rand(6, 3, 160, 160)
     means = []
     for member in (1, 0):

@@ -60,7 +60,7 @@ class ToyModel:
     def skeleton(self):
         raise NotApplicableError("a toy has no skeleton")
 
-    def padded(self, fill, *, seed=0, recalibrate=False):
+    def padded(self, fill, options=None):
         if "even" in self.reference:
             raise NotApplicableError("no strided layer with an odd kernel")
         layer = PaddedLayer("pool", "pool", (4, 4), (3, 3), (4, 4))

@@ -78,8 +78,8 @@ def attempt(name: str, module: nn.Module, built: str, fill: Any, uneven: int) ->
         fill,
         uneven=uneven,
         grown=len(done.layers),
-        left=len(done.left),
-        reasons=" | ".join(f"{k}: {v}" for k, v in done.left.items()),
+        left=len(done.refused_layers),
+        reasons=" | ".join(f"{k}: {v}" for k, v in done.refused_layers.items()),
         seconds=round(time.perf_counter() - start, 2),
         status="padded" if done.layers else "left",
     )
@@ -96,7 +96,9 @@ def check_numbers(name: str) -> list[dict[str, Any]]:
             padded = copy.deepcopy(module)
             done = pad_module(padded, fill, x)
             if not done.layers:
-                rows.append(row(name, "numbers", fill, left=len(done.left), status="left"))
+                rows.append(
+                    row(name, "numbers", fill, left=len(done.refused_layers), status="left")
+                )
                 continue
             after = tree_leaves(padded(x))
             same = [a.shape for a in after] == [b.shape for b in before]

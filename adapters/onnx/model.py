@@ -6,7 +6,6 @@ which is verified against onnxruntime on the file itself before its first use.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -14,13 +13,13 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from ..copies import copy_without_caches, resize_images
 from ..errors import NO_GRADIENTS, InputError, ModelFileError, NotApplicableError, PerimetryError
 from ..feature_grid import Grid
 from ..input_spec import InputSpec
 from ..model import Model, Outputs, Precision
 from ..padding_mode import PaddingMode
-from ..resizing import resize_images
-from ..treatment import Fill, Treatment
+from ..treatment import PADDING_DEFAULTS, Fill, PaddingOptions, Treatment
 from .analysis.integer_maps import expose_levels
 from .analysis.stages import graph_filters, stage_grids
 from .analysis.target import find_graph_target, named_graph_target
@@ -74,8 +73,6 @@ class OnnxModel:
         self.image = image.name
         self._output = output
         self._energy: Mapping[str, Tensor] = {}
-        self._measured: list[str] = []
-        self._sessions: dict[tuple[str, ...], Session] = {}
         self._first = first_output(proto, image.name)
         outputs = [output or self._first]
         proto = expose_levels(proto)
@@ -97,6 +94,15 @@ class OnnxModel:
     def is_on_every_path(self, name: str) -> bool:
         """Whether every path from the image to the output passes through the tensor `name`."""
         return name in bottlenecks(self.graph, self.image, self._output or self._first)
+
+    @cached_property
+    def _sessions(self) -> dict[tuple[str, ...], Session]:
+        return {}
+
+    @cached_property
+    def _measured(self) -> list[str]:
+        """Notes on the gradients of this graph, which do not hold for another."""
+        return []
 
     def _session(self, names: tuple[str, ...]) -> Session:
         if names not in self._sessions:
@@ -197,54 +203,41 @@ class OnnxModel:
             self.notes.append(note)
         return skeleton
 
-    def padded(
-        self,
-        fill: Fill,
-        *,
-        seed: int = 0,
-        recalibrate: bool = False,
-        images: Tensor | None = None,
-    ) -> OnnxModel:
-        """The kernel-padded twin; see `Model.padded`. There are no norms to recalibrate."""
+    def padded(self, fill: Fill, options: PaddingOptions = PADDING_DEFAULTS) -> OnnxModel:
+        """A kernel-padded copy; see `Model.padded`. A graph has no norms to recalibrate."""
         from .kernel_padding.rewrite import pad_graph
 
-        del images  # for `fit`, which `pad_graph` refuses
+        padded = pad_graph(self.graph, fill, seed=options.seed)
+        model = self._copy(padded.proto)
+        model._energy = padded.energy
+        model.original = cast("Model", self)
+        model.treatment = padded.treatment
+        if options.recalibrate:
+            model.notes.append("not recalibrated: norm statistics are part of an ONNX graph")
+        self._compare_shapes(model)
+        return model
 
-        padded = pad_graph(self.graph, fill, seed=seed)
-        twin = self._twin(padded.proto)
-        twin._energy = padded.energy
-        twin.original = cast("Model", self)
-        twin.treatment = padded.treatment
-        if recalibrate:
-            twin.notes.append("not recalibrated: norm statistics are part of an ONNX graph")
-        self._compare_shapes(twin)
-        return twin
-
-    def _twin(self, proto: onnx.ModelProto) -> OnnxModel:
-        """A copy on the graph `proto`, about which nothing has been measured yet."""
-        twin: OnnxModel = copy.copy(self)
-        for name in ("interpreter", "verdict", "gradients", "_stages"):
-            twin.__dict__.pop(name, None)
-        twin.graph = proto
-        twin._sessions = {}
-        twin.notes = [n for n in self.notes if n not in self._measured]
-        twin._measured = []
-        return twin
+    def _copy(self, proto: onnx.ModelProto) -> OnnxModel:
+        """A copy of the model with the graph `proto`."""
+        made = copy_without_caches(self)
+        made.graph = proto
+        made.notes = [n for n in self.notes if n not in self._measured]
+        return made
 
     def resized(self, height: int, width: int) -> OnnxModel:
-        """The same graph at another input size; see `Model.resized`."""
-        twin = self._twin(self.graph)
+        """A copy at another input size; see `Model.resized`."""
+        made = self._copy(self.graph)
         name, output = self.target.name if self.target else None, self._output or self._first
 
         def attempt(height: int, width: int) -> None:
-            twin.spec = replace(self.spec, height=height, width=width)
-            check_spec(twin.spec, image_input(self.graph))
-            twin.target = twin._locate(name, output)
-            twin.run(example(twin.spec, 1), target=name is not None, logits=True)
+            made.spec = replace(self.spec, height=height, width=width)
+            check_spec(made.spec, image_input(self.graph))
+            made.target = made._locate(name, output)
+            made.run(example(made.spec, 1), target=name is not None, logits=True)
 
         resize_images(attempt, (height, width), self)
-        twin.original = self.original.resized(height, width) if self.original else None
-        return twin
+        made.original = self.original.resized(height, width) if self.original else None
+        return made
 
     @cached_property
     def _stages(self) -> list[Grid]:
@@ -263,20 +256,20 @@ class OnnxModel:
         """Stored kernels of the 2-D convolutions, by node name; see `Model.filters`."""
         return graph_filters(self.graph)
 
-    def with_padding_mode(self, border: PaddingMode) -> OnnxModel:
-        """A twin that continues its maps by `border` in place of padding; see `Model.bordered`."""
+    def with_padding_mode(self, mode: PaddingMode) -> OnnxModel:
+        """A copy that pads by `mode` instead of zeros; see `Model.with_padding_mode`."""
         x = feed(example(self.spec, self._batch or 1), self.spec)
-        proto, found = exchange(self.graph, border, {self.image: x})
-        twin = self._twin(proto)
-        twin.notes += found
-        self._compare_shapes(twin)
-        return twin
+        proto, found = exchange(self.graph, mode, {self.image: x})
+        made = self._copy(proto)
+        made.notes += found
+        self._compare_shapes(made)
+        return made
 
-    def _compare_shapes(self, twin: OnnxModel) -> None:
-        """Raise `ModelFileError` unless `twin` gives outputs of the shapes that `self` gives."""
+    def _compare_shapes(self, other: OnnxModel) -> None:
+        """Raise `ModelFileError` unless `other` gives outputs of the shapes that `self` gives."""
         names = (self._output or self._first, *([self.target.name] if self.target else []))
         x = feed(example(self.spec, self._batch or 1), self.spec)
-        old, new = (m._session(names).run({self.image: x}) for m in (self, twin))
+        old, new = (m._session(names).run({self.image: x}) for m in (self, other))
         changed = [printable(n) for n in names if old[n].shape != new[n].shape]
         if changed:
             raise ModelFileError(f"the changed graph gives other shapes of {', '.join(changed)}")

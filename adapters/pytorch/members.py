@@ -47,7 +47,7 @@ class WeightSets:
             self._kept.clear()
         self._kept[member] = (self.live, x)
 
-    def twin(self, *, own: bool) -> WeightSets:
+    def copy(self, *, own: bool) -> WeightSets:
         """Weight sets that go on from the one in use; with `own` from a copy of it."""
         return WeightSets(self.count, copy.deepcopy(self.live) if own else self.live)
 

@@ -1,7 +1,7 @@
 """Any `torch.nn.Module` as a `Model`.
 
 The forward pass stops at the target. Weights are frozen, gradients are taken with respect to the
-input only. `norm_gradients` guards every pass against wrong gradients of norms.
+input only. `batch_norm_fix` guards every pass against wrong gradients of norms.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 import copy
 import sys
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..copies import copy_without_caches, resize_images
 from ..device import pick_device
 from ..errors import InputError, NotApplicableError
 from ..feature_grid import Grid
 from ..input_spec import InputSpec
 from ..model import Outputs, Precision
 from ..padding_mode import PaddingMode
-from ..resizing import resize_images
-from ..treatment import UNTOUCHED, Fill, Treatment
+from ..treatment import PADDING_DEFAULTS, UNTOUCHED, Fill, PaddingOptions, Treatment
 from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
@@ -77,10 +77,8 @@ class TorchModel:
         self._fast = precision == "bfloat16"
         self._body: nn.Module | None = None
         self._padding: ModelPadding | None = None
-        self._border: PaddingMode | None = None
+        self._padding_mode: PaddingMode | None = None
         self._sets = WeightSets(members)
-        self._light: nn.Module | None = None
-        self._pairs: Pairs | None = None
         self.target = self._locate(target, prefix)
         self.why_not_spatial = (
             None if self.target else "no layer gives a grid of units for this input size"
@@ -89,12 +87,12 @@ class TorchModel:
     def select(self, member: int, x: Tensor) -> None:
         """Load weight set `member` (0 to `members` - 1); `x` (images, ...) calibrates norms.
 
-        That is done for `@init` models, on the first images, and for twins that are to be
-        recalibrated, on all: their norms' outputs get the moments that the original's have.
+        `@init` models are calibrated on the first images, padded models with `recalibrate` on all:
+        the outputs of their norms get the moments that those of the original have.
         """
         if not 0 <= member < self.members:
-            raise InputError(f"weight set {member} of {self.members} was asked for")
-        self._light = None
+            raise InputError(f"weight set {member} was requested; expected 0 to {self.members - 1}")
+        self.__dict__.pop("_fast_module", None)  # it is a copy of the set in use until now
         x = x[: self._calibrated]
         self._sets.select(member, x, self._prepare, partial(self._calibrate, member, x))
 
@@ -103,8 +101,8 @@ class TorchModel:
         if target and self.target is None:
             raise NotApplicableError(self.why_not_spatial or "")
         grad, guard = torch.set_grad_enabled(x.requires_grad), contiguous_norm_gradients(x)
-        with grad, guard, active(self._border):
-            module = self._faster() if self._fast and x.requires_grad else self.module()
+        with grad, guard, active(self._padding_mode):
+            module = self._fast_module if self._fast and x.requires_grad else self.module()
             raw, out = self._pass(module, x, target=target, logits=logits)
         grid = self.target.read(raw) if self.target and raw is not None else None
         return Outputs(_at_least_single(grid), _at_least_single(first_logits(out)))
@@ -117,33 +115,26 @@ class TorchModel:
             self._body = _weightless(self._shell)
         return Skeleton(self._body, self.target)
 
-    def padded(
-        self,
-        fill: Fill,
-        *,
-        seed: int = 0,
-        recalibrate: bool = False,
-        images: Tensor | None = None,
-    ) -> TorchModel:
-        """The kernel-padded twin; see `Model.padded`."""
+    def padded(self, fill: Fill, options: PaddingOptions = PADDING_DEFAULTS) -> TorchModel:
+        """A kernel-padded copy; see `Model.padded`."""
+        images = None
         if fill == "fit":
             images = check_fit_images(
-                images, trained=not self._calibrated, why_not_spatial=self.why_not_spatial
+                options.images, trained=not self._calibrated, why_not_spatial=self.why_not_spatial
             )
-        twin = self._twin(WeightSets(self.members))
-        twin.original = self
-        seen = images if fill == "fit" else None
-        twin._body, twin._padding = self._grown(
-            partial(pad_body, fill=fill, seed=seed, images=seen)
+        model = self._copy(WeightSets(self.members))
+        model.original = self
+        model._body, model._padding = self._grown(
+            partial(pad_body, fill=fill, seed=options.seed, images=images)
         )
-        twin.treatment = twin._padding.treatment
-        twin._recalibrated = recalibrate
-        if not twin.treatment.layers:
-            twin.notes.append(UNTOUCHED)
-        if recalibrate:
-            twin._calibrated = sys.maxsize
-            twin.notes.append("norm statistics re-estimated: outputs match the original's moments")
-        return twin
+        model.treatment = model._padding.treatment
+        model._recalibrated = options.recalibrate
+        if not model.treatment.layers:
+            model.notes.append(UNTOUCHED)
+        if options.recalibrate:
+            model._calibrated = sys.maxsize
+            model.notes.append("norm statistics re-estimated: outputs match the original's moments")
+        return model
 
     def _grown(self, pad: Callable[..., ModelPadding]) -> tuple[nn.Module, ModelPadding]:
         """The weightless body as `pad` grows it; by real weights where a forward needs them."""
@@ -156,19 +147,19 @@ class TorchModel:
             return _weightless(real), padding
 
     def resized(self, height: int, width: int) -> TorchModel:
-        """The same weights at another input size; see `Model.resized`."""
+        """A copy with the same weights at another input size; see `Model.resized`."""
         if self._padding is not None and self._padding.images is not None:
             self.module()  # fitted at the size of its images
-        twin = self._on_the_same_weights()
+        made = self._copy_on_same_weights()
         name, prefix = (self.target.name, self.target.prefix) if self.target else (None, None)
 
         def attempt(height: int, width: int) -> None:
-            twin.spec = replace(self.spec, height=height, width=width)
-            twin.target = twin._locate(name, prefix)
+            made.spec = replace(self.spec, height=height, width=width)
+            made.target = made._locate(name, prefix)
 
         resize_images(attempt, (height, width), self)
-        twin.original = self.original.resized(height, width) if self.original else None
-        return twin
+        made.original = self.original.resized(height, width) if self.original else None
+        return made
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """The last spatial map at each resolution; see `Model.stages`."""
@@ -180,14 +171,14 @@ class TorchModel:
         """Learned kernels of the 2-D convolutions, by layer name; see `Model.filters`."""
         return module_filters(self.module())
 
-    def with_padding_mode(self, border: PaddingMode) -> TorchModel:
-        """A twin that continues its maps by `border` in place of padding; see `Model.bordered`."""
+    def with_padding_mode(self, mode: PaddingMode) -> TorchModel:
+        """A copy that pads by `mode` instead of zeros; see `Model.with_padding_mode`."""
         module, x = self.module(), self.spec.blank()
-        found = survey(module, lambda: self.run(x, target=self.target is not None), border)
-        twin = self._on_the_same_weights()
-        twin._border = border
-        twin.notes += found
-        return twin
+        found = survey(module, lambda: self.run(x, target=self.target is not None), mode)
+        made = self._copy_on_same_weights()
+        made._padding_mode = mode
+        made.notes += found
+        return made
 
     def module(self) -> nn.Module:
         """The real module, on the device, frozen; its first weight set if none was selected."""
@@ -239,21 +230,22 @@ class TorchModel:
             x = x.contiguous(memory_format=torch.channels_last)
         return laid_out(x, self.spec)
 
-    def _faster(self) -> nn.Module:
-        """The module for gradients in bfloat16; batch norms are folded where that is the same."""
-        if self._light is None:
-            module = self.module()
-            if self._pairs is None:
-                try:
-                    self._pairs = find_pairs(module, self._shown)
-                except Exception:  # what comes after the target may refuse; nothing is lost
-                    self._pairs = {}
-            twin = copy.deepcopy(folded(module, self._pairs))  # `to` changes tensors in place
-            self._light = twin.to(torch.bfloat16)
-        return self._light
+    @cached_property
+    def _fast_module(self) -> nn.Module:
+        """The selected module in bfloat16; batch norms are folded where that is the same."""
+        light = copy.deepcopy(folded(self.module(), self._pairs))  # `to` changes tensors in place
+        return light.to(torch.bfloat16)
+
+    @cached_property
+    def _pairs(self) -> Pairs:
+        """Convolutions and the batch norms that can be folded into them."""
+        try:
+            return find_pairs(self.module(), self._shown)
+        except Exception:  # layers after the target may refuse the input; folding is optional
+            return {}
 
     def _shown(self, module: nn.Module) -> list[Tensor]:
-        """What `module` makes of one image of noise: target and logits, those that there are."""
+        """The target and the logits of `module` for one image of noise, if it has them."""
         shape = (1, self.spec.channels, self.spec.height, self.spec.width)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         raw, out = self._pass(module, x, target=True, logits=True)
@@ -267,16 +259,16 @@ class TorchModel:
             modules.insert(0, lambda: self._shell)
         return locate(modules, self.spec, name, prefix, self.reference)
 
-    def _twin(self, sets: WeightSets) -> TorchModel:
-        twin = copy.copy(self)
-        twin._sets = sets
-        twin._light = twin._pairs = None
-        twin.notes = list(self.notes)
-        return twin
+    def _copy(self, sets: WeightSets) -> TorchModel:
+        made = copy_without_caches(self)
+        made._sets = sets
+        made.notes = list(self.notes)
+        return made
 
-    def _on_the_same_weights(self) -> TorchModel:
-        """A copy on the same weights; on its own where `select` would change them in place."""
-        return self._twin(self._sets.twin(own=bool(self._calibrated) and self.members == 1))
+    def _copy_on_same_weights(self) -> TorchModel:
+        """A copy that shares the weights, unless `select` would change them in place."""
+        own = bool(self._calibrated) and self.members == 1
+        return self._copy(self._sets.copy(own=own))
 
 
 def _weightless(shell: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ...adapters.errors import NotApplicableError
+from ...adapters.treatment import PaddingOptions
 from ...suites.settings import configure
 from ..records.environment import reset_peaks
 from .fit_images import open_fit_images
@@ -113,12 +114,8 @@ class Workbench:
         model = self._opened[1]
         if job.fill == "none":
             return model
-        if job.fill == "fit":
-            images = self._fit_images.load(model.spec)
-            return model.padded(
-                "fit", seed=chosen.seed, recalibrate=chosen.recalibrate, images=images
-            )
-        return model.padded(job.fill, seed=chosen.seed, recalibrate=chosen.recalibrate)
+        images = self._fit_images.load(model.spec) if job.fill == "fit" else None
+        return model.padded(job.fill, PaddingOptions(chosen.seed, chosen.recalibrate, images))
 
     def _sort(self, model: Model, recorder: Recorder, keep: Keep) -> tuple[list[Cell], Planned]:
         """Record the cells that do not apply; return the others, and their probes by key."""

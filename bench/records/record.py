@@ -264,7 +264,11 @@ def _treatment(model: Model) -> dict[str, Any] | None:
     if model.treatment is None:
         return None
     layers = [vars(layer) for layer in model.treatment.layers]
-    return {"fill": model.treatment.fill, "layers": layers, "left": dict(model.treatment.left)}
+    return {
+        "fill": model.treatment.fill,
+        "layers": layers,
+        "left": dict(model.treatment.refused_layers),
+    }
 
 
 def _finite(value: float | None) -> float | None:

@@ -74,7 +74,7 @@ def _model(study: StudyFacts, run: FinishedRun, members: int) -> ModelInfo:
         source={"runtime": "torch", "weights": "trained for this record"},
         spec=to_json_value(vars(spec)),
         spec_sha256=spec.digest(),
-        treatment={"fill": treatment.fill, "layers": layers, "left": dict(treatment.left)}
+        treatment={"fill": treatment.fill, "layers": layers, "left": dict(treatment.refused_layers)}
         if treatment.fill != "none"
         else None,
         members=members,

@@ -19,6 +19,7 @@ from checkpoints import ARCHITECTURES
 from photographs import CLASSES
 
 from perimetry.adapters.load import load
+from perimetry.adapters.treatment import PaddingOptions
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import require
 
@@ -48,7 +49,7 @@ def rows(folder: Path) -> Iterator[tuple[str, str, int, str]]:
             model.spec.prepare(open_images(source, COUNT, 0).load(model.spec))
             for source in (str(folder / "photographs"), "dead-leaves")
         )
-        matched = model.padded("box", recalibrate=True)
+        matched = model.padded("box", PaddingOptions(recalibrate=True))
         original = classes(model, photographs, photographs)
         halves = torch.empty_like(original)
         for own in (slice(0, None, 2), slice(1, None, 2)):

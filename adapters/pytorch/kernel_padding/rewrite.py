@@ -206,7 +206,7 @@ def pad_module(
     if fill == "fit":
         raise InputError(
             "kernel padding 'fit' moves trained weights and needs images; expected zero, box or "
-            "fresh here, or load(...).padded('fit', images=...)"
+            "fresh here, or load(...).padded('fit', PaddingOptions(images=...))"
         )
     trace = trace or trace_uneven(module, example)
     layers, left = pad_traced(module, trace, fill, seed)

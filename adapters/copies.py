@@ -1,8 +1,10 @@
-"""Another input size: what is asked of a model, and what it takes when it refuses."""
+"""Copies of a model: without its caches, and at another input size."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import copy
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .errors import InputError, PerimetryError
 
@@ -14,14 +16,30 @@ if TYPE_CHECKING:
 
 
 LARGEST = 16_384
-"""Pixels per side beyond which a size is taken for a slip."""
+"""Pixels a side; a larger size is taken for a mistake."""
 
 
 Size = tuple[int, int]
 
 
+M = TypeVar("M")
+
+
+def copy_without_caches(model: M) -> M:
+    """A shallow copy of `model` that computes every `cached_property` again.
+
+    A cache of a model is therefore always a `cached_property`: a copy can then not keep a value
+    that belongs to the original, such as the sessions of another graph.
+    """
+    made = copy.copy(model)
+    for name in list(vars(made)):
+        if isinstance(getattr(type(made), name, None), cached_property):
+            del made.__dict__[name]
+    return made
+
+
 class Resizable(Protocol):
-    """What the error text needs to know of a model."""
+    """The attributes of a model that the error message names."""
 
     reference: str
     spec: InputSpec
@@ -29,10 +47,10 @@ class Resizable(Protocol):
 
 
 def resize_images(attempt: Callable[[int, int], None], size: Size, model: Resizable) -> None:
-    """Let `attempt(height, width)` bring a twin of `model` to `size`.
+    """Call `attempt(height, width)` to bring a copy of `model` to `size`.
 
-    Raises `InputError` naming sizes that the model takes when it refuses: the one it has, and the
-    nearest whole numbers of its strides.
+    Raises `InputError` when the model refuses, and names sizes that it accepts: its own, and those
+    nearby that are whole numbers of its strides.
     """
     if not all(0 < n <= LARGEST for n in size):
         raise InputError(f"input size {size[0]} x {size[1]}; expected 1 to {LARGEST} pixels a side")
@@ -42,8 +60,8 @@ def resize_images(attempt: Callable[[int, int], None], size: Size, model: Resiza
         allowed = [s for s in _candidates(size, model.spec, model.target) if _takes(attempt, s)]
         shown = ", ".join(f"{h} x {w}" for h, w in allowed)
         raise InputError(
-            f"{model.reference} refuses an input of {size[0]} x {size[1]} (height x width); of the "
-            f"sizes near it, and its own, it takes {shown or 'none'} ({error})"
+            f"{model.reference} refuses an input of {size[0]} x {size[1]} (height x width): "
+            f"{error}; sizes nearby that it accepts: {shown or 'none'}"
         ) from error
 
 
