@@ -1,1 +1,5 @@
-"""Suites: one standardised test a file; the module docstring is its definition."""
+"""Suites: each is one standardised test, defined by the docstring of its module.
+
+Read `base` first, then `structure` or `deadpixel` as an example; `measuring` and `architecture`
+are shared by several suites.
+"""

@@ -1,4 +1,4 @@
-"""What a suite is: metrics that know themselves, probes it wants, and a measurement it makes."""
+"""What a suite is: self-describing metrics, the probes it needs, and its measurement."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; exact values carry none, unmeasurable ones carry a reason.
+    """A value with its 95 % interval. Exact values have no interval, missing ones a reason.
 
-    `draws` (draws,) are bootstrap replicates under common random numbers, so that the draws of two
-    twins measured on the same images can be subtracted pair by pair.
+    `draws` (draws,) are bootstrap replicates with common random numbers: the draws of two models
+    measured on the same images can be subtracted pair by pair.
     """
 
     value: float | None
@@ -55,15 +55,15 @@ class Estimate:
 
 
 def missing(reason: str) -> Estimate:
-    """An estimate that could not be made."""
+    """An estimate without a value, for the `reason` given."""
     return Estimate(None, reason=reason)
 
 
 @dataclass
 class Measurement:
-    """What one suite found in one model under one protocol.
+    """The results of one suite for one model under one protocol.
 
-    `maps` are arrays for storage and pictures, each with axes as the suite documents; `tables` are
+    `maps` are arrays for storage and pictures, with axes as documented by the suite; `tables` are
     rows of plain values (layer table, culprits).
     """
 
@@ -75,12 +75,13 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Probe:
-    """One backward pass per batch, shared by all suites that ask for the same `name`.
+    """One backward pass per batch, shared by all suites that request the same `name`.
 
     `scalar(outputs, indices)` gives the sum over the batch of each image's own target; `indices`
-    (batch,) are the images' places in the set, so that random signs do not depend on batching.
-    `reduce(gradient)` turns (batch, channels, height, width) into (batch, height, width). Neither
-    may look at a number: a GPU would have to wait. `silent` says why a gradient is zero everywhere.
+    (batch,) are the indices of the images in the set, so that random signs do not depend on
+    batching. `reduce(gradient)` maps (batch, channels, height, width) to (batch, height, width).
+    Neither may read a number back from the device, which would make a GPU wait. `silent` is the
+    reason to report for a gradient that is zero everywhere.
     """
 
     name: str
@@ -125,14 +126,14 @@ class Suite(Protocol):
 
 
 def _one_size(height: int, width: int) -> Tensor:
-    raise NotApplicableError(f"the images cannot be had at {height} x {width} pixels")
+    raise NotApplicableError(f"the images are not available at {height} x {width} pixels")
 
 
 @dataclass(frozen=True)
 class Context:
-    """What every measurement may need beside the model: images (n, 3, h, w), seed, batch, draws.
+    """Inputs of a measurement besides the model: images (n, 3, h, w), seed, batch size, draws.
 
-    `sized(height, width)` gives the same images at another size.
+    `sized(height, width)` returns the same images at another size.
     """
 
     images: Tensor

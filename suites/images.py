@@ -1,13 +1,13 @@
 """Image sets: a folder, or a built-in seeded set that needs no data.
 
 `dead-leaves` (Lee, Mumford & Huang 2001): opaque discs of random colour, radii r with density
-proportional to r^-3, laid over each other until the canvas is full; scale-invariant, with the
-statistics of natural images. A fine texture (standard deviation 0.02) lies over them, as over
-anything a camera sees: on exactly flat areas rounding would decide which pixel a max-pool takes.
-`noise`: standard normal in the model's normalised space.
+proportional to r^-3, drawn over each other until the canvas is full; scale-invariant, with the
+statistics of natural images. A fine texture (standard deviation 0.02) is added: on exactly flat
+areas rounding would decide which pixel a max-pool selects. `noise`: standard normal in the model's
+normalised space.
 
-The same name, count, seed and size give the same pixels, bit for bit. An image's content does not
-depend on how many others are asked for.
+The same name, seed and size give the same pixels, bit for bit; the content of an image does not
+depend on the number of images.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BUILT_IN = ("dead-leaves", "noise")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
 
 SIXTEEN_BITS = ("PNG", "PPM")
-"""Formats whose integers, where Pillow calls them 32 bits wide, are of 16 bits."""
+"""Formats with 16 bits, which Pillow reports as 32-bit integers."""
 
 MIN_RADIUS = 2.0
 
@@ -45,7 +45,7 @@ MAX_DISCS = 20_000
 
 @dataclass(frozen=True)
 class ImageSet:
-    """`count` images that any model can ask for at its own size."""
+    """`count` images that can be loaded at the input size of any model."""
 
     name: str
     count: int
@@ -56,11 +56,11 @@ class ImageSet:
     def load(self, spec: InputSpec) -> Tensor:
         """The images as (count, 3, height, width) float32, in [0, 1] except for `noise`.
 
-        Raises `NotApplicableError` for models of other than 1 or 3 channels.
+        Raises `NotApplicableError` for models with neither 1 nor 3 channels.
         """
         if spec.channels not in (1, 3):
             raise NotApplicableError(
-                f"the model takes {spec.channels} channels, and images have 3 (or 1, grey)"
+                f"the model takes {spec.channels} channels; images have 3, or 1 if grey"
             )
         key = spec.digest()
         if key not in self._cache:
@@ -69,7 +69,7 @@ class ImageSet:
         return self._cache[key]
 
     def digest(self, spec: InputSpec) -> str:
-        """Sha256 of what names the pixels: files' bytes or generator, seed, count, and `spec`."""
+        """SHA-256 of `spec` and of the file contents, or of generator, count and seed."""
         digest = hashlib.sha256(f"{self.name}:{self.count}:{self.seed}:{spec.digest()}".encode())
         if self.files:
             digest = hashlib.sha256(f"folder:{spec.digest()}".encode())
@@ -78,7 +78,7 @@ class ImageSet:
         return digest.hexdigest()
 
     def check(self) -> ImageSet:
-        """The set itself. Raises `InputError` for the first of its files that cannot be used."""
+        """The set itself. Raises `InputError` for the first file that cannot be used."""
         for path in self.files:
             read_picture(path)
         return self
@@ -95,11 +95,11 @@ class ImageSet:
 def open_images(name: str, count: int = 16, seed: int = 0) -> ImageSet:
     """Open `dead-leaves`, `noise`, or the folder called `name`.
 
-    A folder with more than `count` images gives a seeded sample of them, in name order. Raises
-    `InputError` for an empty folder or a count below one, `UnknownNameError` for anything else.
+    A folder with more than `count` images gives a seeded sample, in name order. Raises `InputError`
+    for an empty folder or a count below one, `UnknownNameError` for an unknown name.
     """
     if count < 1:
-        raise InputError(f"{count} images were asked for; expected at least 1")
+        raise InputError(f"{count} images were requested; expected at least 1")
     if name in BUILT_IN:
         return ImageSet(name, count, seed)
     folder = Path(name)
@@ -110,9 +110,9 @@ def open_images(name: str, count: int = 16, seed: int = 0) -> ImageSet:
         )
     files = picture_files(folder)
     if not files:
-        below = " (folders inside it are not searched: name one of them)"
+        below = " (its subfolders are not searched: name one of them)"
         raise InputError(
-            f"folder {name!r} holds no images; expected {', '.join(sorted(SUFFIXES))}"
+            f"folder {name!r} contains no images; expected {', '.join(sorted(SUFFIXES))}"
             + (below if any(p.is_dir() for p in folder.iterdir()) else "")
         )
     if len(files) > count:
@@ -122,19 +122,17 @@ def open_images(name: str, count: int = 16, seed: int = 0) -> ImageSet:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The files in `folder` that are named like images, in name order; hidden ones are no images.
-
-    (macOS puts a `._NAME.jpg` beside every picture that it copies to a foreign disk.)
-    """
+    """The files in `folder` with the suffix of an image, in name order, without hidden files."""
+    # macOS writes a hidden `._NAME.jpg` next to each picture on disks of other systems
     named = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     return sorted(p for p in named if p.is_file() and not p.name.startswith("."))
 
 
 def read_picture(path: Path) -> PilImage:
-    """One file as RGB of 8 bits, turned as its EXIF says; transparency is dropped, as timm does.
+    """Read one file as 8-bit RGB, rotated according to EXIF, without transparency (as timm does).
 
-    Greys of 16 bits keep their upper byte. Raises `InputError` for what is no image, and for values
-    whose white is unknown (floats, integers of 32 bits).
+    16-bit greys keep their upper byte. Raises `InputError` for a file that is not an image, and for
+    floats and 32-bit integers, whose range is unknown.
     """
     from PIL import Image, ImageOps
 
@@ -145,9 +143,9 @@ def read_picture(path: Path) -> PilImage:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image: {error}") from error
     if picture.mode == "F" or (picture.mode == "I" and kind not in SIXTEEN_BITS):
-        held = "floats" if picture.mode == "F" else "integers of 32 bits"
+        kinds = "floats" if picture.mode == "F" else "32-bit integers"
         raise InputError(
-            f"{path} holds {held}, of which none is known to be white; expected 8 or 16 bits a "
+            f"{path} contains {kinds}, whose range is unknown; expected 8 or 16 bits per "
             "channel: convert it first"
         )
     if picture.mode.startswith("I"):  # `convert` would clip all above 255 to white

@@ -1,4 +1,4 @@
-"""Every suite there is. Adding one is a file, a line here, and a test file."""
+"""The table of all suites. A new suite is a file, a line here, and a test file."""
 
 from __future__ import annotations
 

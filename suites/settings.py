@@ -1,7 +1,4 @@
-"""Settings of suites: the fields of their dataclasses, by name, from text or values.
-
-A suite is a frozen dataclass; what a user may choose about it is a field with a default.
-"""
+"""Settings of suites: the fields of their dataclasses, set by name from text or values."""
 
 from __future__ import annotations
 
@@ -23,10 +20,10 @@ if TYPE_CHECKING:
 def configure(
     suites: Mapping[str, Suite], options: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Suite]:
-    """Set fields of `suites` by suite name and field name; the suites given stay as they are.
+    """Copies of `suites` with fields set by suite name and field name.
 
-    Text is read as what the field's type wants: `3,3` as (3, 3), `none` as None. Raises
-    `UnknownNameError` with near names, `InputError` for a value that the field or the suite
+    Text is parsed according to the field's type: `3,3` as (3, 3), `none` as None. Raises
+    `UnknownNameError` with similar names, `InputError` for a value that the field or the suite
     refuses.
     """
     changed = dict(suites)
@@ -40,9 +37,9 @@ def configure(
 
 
 def settings_of(suite: Suite, protocol: str | None = None) -> dict[str, Any]:
-    """The settings of `suite` and their values; with a `protocol`, only those it looks at.
+    """The settings of `suite` and their values; with a `protocol`, only those that it uses.
 
-    A field that one protocol alone looks at says so in its metadata.
+    A field that only one protocol uses names it in its metadata.
     """
     if not is_dataclass(suite) or isinstance(suite, type):
         return {}
@@ -54,7 +51,7 @@ def settings_of(suite: Suite, protocol: str | None = None) -> dict[str, Any]:
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Read `SUITE.FIELD=VALUE` texts. Raises `InputError` for anything else."""
+    """Parse `SUITE.FIELD=VALUE` texts. Raises `InputError` for anything else."""
     options: dict[str, dict[str, str]] = {}
     for text in texts:
         place, equals, value = text.partition("=")
@@ -79,13 +76,14 @@ def _parse(suite: Suite, key: str, value: Any) -> Any:
 
 
 def _types(suite: Any) -> dict[str, Any]:
-    """Resolved types of the fields alone: class variables may name what only checkers import."""
+    """Resolved types of the fields."""
+    # Not of the class: annotations of class variables use imports made for the type checker only.
     declared = type("Fields", (), {"__annotations__": {f.name: f.type for f in fields(suite)}})
     return get_type_hints(declared, globalns=vars(sys.modules[type(suite).__module__]))
 
 
 def _read(text: str) -> Any:
-    """Read JSON, a comma-separated list of it, `none`, or plain text."""
+    """Parse JSON, a comma-separated list of it, `none`, or plain text."""
     if text.lower() == "none":
         return None
     if "," in text and not text.startswith(("[", "{")):

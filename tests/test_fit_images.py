@@ -181,7 +181,7 @@ def test_a_broken_or_missing_folder_is_one_error_before_the_run(folders, tmp_pat
     for name, why in (
         (broken, "002.png cannot be read as an image"),
         (tmp_path / "nowhere", "images to fit on: images .* neither a folder nor built in"),
-        (tmp_path / "empty", "images to fit on: folder .* holds no images"),
+        (tmp_path / "empty", "images to fit on: folder .* contains no images"),
     ):
         with pytest.raises(InputError, match=why):
             keys(Settings(fit_images=str(name)))

@@ -1,1 +1,5 @@
-"""The `perturbation` suite: `suite` is its definition; then one file for each test."""
+"""The `perturbation` suite: `suite` is its definition.
+
+Then read `study` (one measurement), `phase_comb`, `comb_responses` and `agreement`; `directional`
+and `attack`; `position_response`; `shift_consistency`.
+"""

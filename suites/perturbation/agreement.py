@@ -1,4 +1,4 @@
-"""What the comb's samples say: detectability, leverage, and the agreement of three routes."""
+"""Metrics of the comb's samples: detectability, leverage, agreement of three estimates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from ...adapters.errors import PerimetryError
 from ..architecture.propagate import energy_map
 from ..base import Estimate, missing
+from ..measuring.bootstrap import MIN_SAMPLES
 from ..measuring.phases import WEAKEST_IS_ZERO, divide_by_mean
 from ..measuring.unbiased import pseudo_values, root_mean_square
 
@@ -20,17 +21,15 @@ if TYPE_CHECKING:
     from ..measuring.bootstrap import Bootstrap
     from .phase_comb import Comb
 
-FEWEST = 4
-"""Samples that a standard error of profiles takes."""
-
 ROUNDING = 1e-6
-"""Of a profile whose mean is 1, in single precision."""
+"""Rounding error of a profile of mean 1 in single precision."""
 
 
 def choose_phases(energies: Array, choose: Callable[..., Any]) -> Array:
-    """Phase that `choose` (`np.argmin`, `np.argmax`) points at on all other samples: (samples,).
+    """For each sample the phase that `choose` selects on all other samples: (samples,).
 
-    `energies` are (samples, p, q); phases count row by row. One sample chooses for itself.
+    `energies` are (samples, p, q), `choose` is `np.argmin` or `np.argmax`; phases are numbered row
+    by row. A single sample is not left out.
     """
     flat = energies.reshape(len(energies), -1)
     others = flat.sum(0) - flat if len(flat) > 1 else flat
@@ -48,7 +47,7 @@ def read_phases(values: Array, places: Array) -> Array:
 def detect_metrics(
     energies: Array, signals: Array, noises: Array, resamples: Bootstrap
 ) -> dict[str, Estimate]:
-    """Thresholds at the weakest and the strongest phase, and their ratio; see `perturbation`.
+    """Thresholds at the weakest and the strongest phase, and their ratio; see `suite`.
 
     All (samples, p, q): mean squared response per pixel, squared responses, and their mean squared
     products with the response to input noise.
@@ -61,13 +60,13 @@ def detect_metrics(
         thresholds[name] = np.divide(
             noise, signal, out=np.full_like(noise, np.nan), where=signal > 0
         )
-    unheard = missing(f"{WEAKEST_IS_ZERO}: no step is detected there")
+    undetected = missing(f"{WEAKEST_IS_ZERO}: no step is detected there")
     weakest, strongest = thresholds["weakest"], thresholds["strongest"]
-    heard = bool(np.isfinite(weakest).all())
+    covered = bool(np.isfinite(weakest).all())
     return {
-        "detect_weakest": resamples.estimate(weakest, low=0.0) if heard else unheard,
+        "detect_weakest": resamples.estimate(weakest, low=0.0) if covered else undetected,
         "detect_strongest": resamples.estimate(strongest, low=0.0),
-        "detect_ratio": resamples.estimate(weakest / strongest, low=0.0) if heard else unheard,
+        "detect_ratio": resamples.estimate(weakest / strongest, low=0.0) if covered else undetected,
     }
 
 
@@ -86,7 +85,7 @@ def leverage(energies: Array, effects: Array, resamples: Bootstrap) -> Estimate:
 
 
 def rms_distance(differences: Array, resamples: Bootstrap) -> Estimate:
-    """Root mean square over the phases of the mean `differences` (samples, p, q), noise aside."""
+    """Root mean square over phases of the mean `differences` (samples, p, q), without noise."""
     flat = differences.reshape(len(differences), -1)
     return resamples.estimate(root_mean_square(flat, resamples), low=0.0)
 
@@ -94,10 +93,10 @@ def rms_distance(differences: Array, resamples: Bootstrap) -> Estimate:
 def gradient_metrics(
     energies: Array, gradients: Array, error: float, resamples: Bootstrap
 ) -> tuple[dict[str, Estimate], Array]:
-    """Agreement of the comb's profile with the gradients', and the latter (p, q).
+    """Agreement of the comb's profile with that of the gradients, and the latter (p, q).
 
-    `energies` and `gradients` are (samples, p, q) of the same images; `error` is the relative one
-    of energies that comes from the comb's step.
+    `energies` and `gradients` are (samples, p, q) of the same images; `error` is the relative
+    error of energies caused by the comb's step.
     """
     comb, exact = (pseudo_values(e, divide_by_mean) for e in (energies, gradients))
     found = {
@@ -108,26 +107,28 @@ def gradient_metrics(
 
 
 def standard_distance(comb: Array, exact: Array, error: float) -> Estimate:
-    """Root mean square over the phases of difference over standard error; 1 where they agree.
+    """Root mean square over phases of difference over standard error; about 1 if they agree.
 
     The profiles' pseudo-values are (samples, p, q). The standard error of a phase is that of the
     mean difference, with `error` times the profile, and rounding, added in quadrature; the mean
     square is divided by that of Student's t with as many degrees of freedom.
     """
     n = len(comb)
-    if n < FEWEST:
-        return missing(f"{n} samples give no standard error; {FEWEST} or more do")
+    if n < MIN_SAMPLES:
+        return missing(
+            f"{n} samples are too few for a standard error; expected at least {MIN_SAMPLES}"
+        )
     difference = (comb - exact).mean(0)
     systematic = (error * exact.mean(0)) ** 2 + ROUNDING**2
     variance = (comb - exact).var(0, ddof=1) / n + systematic
     value = float(np.sqrt((difference**2 / variance).mean() * (n - 3) / (n - 1)))
     if not np.isfinite(value):
-        return missing("a profile of these samples is not defined")
+        return missing("the profile is undefined: its mean is 0")
     return Estimate(value)
 
 
 def structure_profile(model: Model, comb: Comb) -> Array | str:
-    """Plain phase means of the structure's expected map (p, q), or the reason why there is none."""
+    """Phase means of the expected sensitivity map (p, q), or the reason why there are none."""
     import torch
 
     spec = model.spec

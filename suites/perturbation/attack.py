@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class AttackTest:
-    """Gathers the effects of the step on each phase, by image: (p, q)."""
+    """Collects the effect of the step on each phase, by image: (p, q)."""
 
     comb: Comb
     step: float
@@ -50,7 +50,7 @@ class AttackTest:
         return effects.reshape(self.comb.period)
 
     def _inputs(self, x: Tensor, change: Tensor) -> Iterator[Tensor]:
-        """The image as it is, then with each phase changed."""
+        """The unchanged image, then the image with each phase changed."""
         yield x
         for rows, columns in self.comb.impulses():
             altered = x.clone()

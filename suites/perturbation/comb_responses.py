@@ -45,10 +45,10 @@ PILOT_STREAM = 33
 
 
 def choose_comb_step(member: MemberImages, comb: Comb, seed: int) -> Step | str:
-    """The step to take (see `step_size`), or the reason why there is none.
+    """The step to use (see `step_size`), or the reason why there is none.
 
-    Responses are those to a scattered direction (a random phase in each cell) of the member's
-    first image.
+    It is chosen by the responses of the member's first image to a direction with a random phase in
+    each cell.
     """
     return choose_step(pilot_of(member, comb, seed, member.indices[0]))
 
@@ -75,7 +75,7 @@ def pilot_of(member: MemberImages, comb: Comb, seed: int, index: int) -> Pilot:
 
 @dataclass
 class CombTest:
-    """Gathers what the comb finds, image by image; see this module and `perturbation`.
+    """Collects the comb's responses, image by image; see this module and `suite`.
 
     By image: `energies` (p, q), mean squared response per pixel; `signals`, squared responses, and
     `noises`, their mean squared products with the response to input noise, both (p, q);
@@ -124,9 +124,9 @@ class CombTest:
 
     @property
     def failure(self) -> str | None:
-        """Why the comb tells nothing; None where it does."""
+        """The reason why the comb's responses cannot be used, or None."""
         if self.step is None:
-            return self.reason or "no image was shown"
+            return self.reason or "no image was measured"
         return why_step_unusable(self.steps_differ, self.step)
 
     def _compare_steps(self, member: MemberImages, index: int, step: Step) -> Disagreement:
@@ -167,7 +167,7 @@ class CombTest:
         return table[0], table[1], np.stack([table[2], exact])
 
     def _pairs(self, bases: Sequence[Tensor], change: Tensor) -> Iterator[Tensor]:
-        """Each of the images with each phase changed up, and down."""
+        """Each of `bases` with each phase changed by plus and by minus `change`."""
         for rows, columns in self.comb.impulses():
             for base in bases:
                 for sign in (1, -1):
@@ -176,7 +176,7 @@ class CombTest:
                     yield altered
 
     def _noise_responses(self, member: MemberImages, index: int) -> Tensor:
-        """F's deviations from their mean (draws, units) under input noise, in float64."""
+        """Deviations of F from its mean (draws, units) under input noise, in float64."""
         x = member.image(index)
         scale = self.noise * pixel_step(member.passes.model.spec, x)
         inputs = (x + scale * self._normal(x, index, draw) for draw in range(self.noise_draws))

@@ -1,4 +1,4 @@
-"""Gradients that `perturbation` compares with differences, or follows in an attack."""
+"""Gradients that are compared with differences, or used for an attack."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class DirectionalDerivatives:
     """Gradients by image (channels, height, width), for the first `images` of the set.
 
     `signed`: of v . F, v the random signs of `deadpixel`, per pixel value in [0, 1]. `attack`, for
-    the first `attacked` images: of the top logit's margin over the runner-up; of the one logit
-    where there is a single one; of -|F|^2 / 2 where there are none. `reason` says why there are no
-    gradients; None while there are.
+    the first `attacked` images: of the margin of the top logit over the second; of a single logit
+    itself; of -|F|^2 / 2 for a model without logits. `reason` says why there are no gradients, or
+    is None.
     """
 
     reason: str | None
@@ -39,7 +39,7 @@ class DirectionalDerivatives:
     attack: dict[int, Tensor] = field(default_factory=dict)
 
     def observe(self, member: MemberImages) -> None:
-        """Take the gradients of one weight set; a failure becomes the reason."""
+        """Compute the gradients of one weight set; a failure is kept as the reason."""
         own = member.first(self.images)
         if self.reason is not None or not own:
             return
@@ -70,7 +70,7 @@ class DirectionalDerivatives:
         }
 
     def along(self, index: int, signs: Tensor, comb: Comb) -> Array:
-        """Derivatives of v . F along `signs` (channels, height, width), by phase; 0 unless had."""
+        """Derivatives of v . F along `signs` (channels, height, width), by phase; 0 if unknown."""
         if index not in self.signed:
             return np.zeros(comb.period)
         found: Array = comb.sums((self.signed[index].double() * signs).sum(0)).cpu().numpy()
@@ -98,7 +98,7 @@ def _gradients(passes: ForwardPasses, x: Tensor, indices: Sequence[int], seed: i
 
 
 def margin(answer: Tensor, *, logits: bool) -> Tensor:
-    """What an attack lowers: (batch,), of `answer` (batch, units); see `DirectionalDerivatives`."""
+    """The scalar that an attack reduces (batch,), of `answer` (batch, units); see above."""
     if not logits:
         return -answer.square().sum(1) / 2
     if answer.shape[1] == 1:

@@ -1,4 +1,4 @@
-"""Which period the phase comb gets: a divisor of the target's stride that fits the image."""
+"""The phase comb: its pixels, and its period, which divides the target's stride."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Comb:
 
     @property
     def pixels(self) -> int:
-        """How many pixels a phase has."""
+        """Number of pixels of each phase."""
         inner = (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
         return int(inner // (self.period[0] * self.period[1]))
 
@@ -66,19 +66,19 @@ def make_comb(size: Pair, period: Pair) -> Comb:
 
 
 LARGEST_PERIOD = 4
-"""Of the comb, unless the user says otherwise: its cost grows with the square."""
+"""Largest default period of the comb; the cost grows with its square."""
 
 
 def choose_comb(model: Model, period: int | None, notes: list[str]) -> Comb | str:
-    """The comb for `model`, or the reason why there are no phases to tell apart.
+    """The comb for `model`, or the reason why there are no phases.
 
-    Raises `InputError` when `period` does not divide the total stride, or leaves no room.
+    Raises `InputError` if `period` does not divide the total stride, or does not fit the image.
     """
     size = (model.spec.height, model.spec.width)
     total = None if model.target is None else target_stride(model)
     if total is None:
         notes.append(
-            "no spatial map: F are the logits, and the comb's period is not a stride of theirs"
+            "no spatial map: F are the logits, and the comb's period is not a stride of the model"
         )
     if total == (1, 1):
         return "the target has stride 1: there are no phases"

@@ -1,7 +1,7 @@
 """Kim et al.'s position test: one pixel changed in all channels, at each place of a block.
 
 MD(i, j) = mean over the outputs of |y(x + epsilon at pixel (i, j)) - y(x)|, epsilon in normalised
-units, averaged over images; y are the logits, or the target of a model without.
+units, averaged over images; y are the logits, or the target of a model without logits.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from ..measuring.phases import Pair
 
 STEM_STRIDE = 4
-"""The stem ends where the cumulated stride first reaches this."""
+"""The stem ends where the cumulative stride first reaches this value."""
 
 MIN_PLACES, MAX_PLACES = 5, 8
-"""Places along a side of the block: at least, and at most unless the user says otherwise."""
+"""Smallest and largest default number of places along a side of the block."""
 
 ROUNDING = 1e-6
-"""Relative spread below which a map varies by rounding only."""
+"""Relative spread below which a map varies only by rounding."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """The pixel rows and columns at whose crossings a pixel is changed."""
+    """The rows and columns of the pixels that are changed."""
 
     rows: tuple[int, ...]
     columns: tuple[int, ...]
@@ -60,7 +60,7 @@ class Block:
 def stem_period(model: Model, notes: list[str]) -> Pair:
     """Cumulative stride along (rows, columns) where it first reaches `STEM_STRIDE`, or the total.
 
-    Read off the layer table; (1, 1), with a note, where the architecture cannot be traced.
+    (1, 1) with a note if the architecture cannot be traced.
     """
     shape = (1, model.spec.channels, model.spec.height, model.spec.width)
     try:
@@ -87,9 +87,9 @@ def stem_stride(layers: Iterable[Layer]) -> Pair:
 def make_block(size: Pair, stem: Pair, side: int | None) -> Block:
     """The block of places in images of `size` (height, width).
 
-    By default whole stem periods, at least 5 places a side; where that takes more than 8, evenly
-    spaced ones. `side` asks for that many adjoining places a side instead. Raises `InputError` when
-    it is larger than the image.
+    By default it covers whole stem periods with at least 5 places per side; more than 8 are
+    replaced by evenly spaced ones. `side` sets the number of adjacent places per side instead.
+    Raises `InputError` if it is larger than the image.
     """
     if side is not None and side > min(size):
         raise InputError(
@@ -109,7 +109,7 @@ def _places(size: int, period: int, side: int | None) -> tuple[int, ...]:
 
 @dataclass
 class PositionTest:
-    """Gathers MD by image: (rows, columns) of the block."""
+    """Collects MD by image: (rows, columns) of the block."""
 
     block: Block
     epsilon: float
@@ -126,7 +126,7 @@ class PositionTest:
             self.responses[index] = np.array(found).reshape(shape)
 
     def _inputs(self, x: Tensor) -> Iterator[Tensor]:
-        """The image as it is, then with one pixel changed at each place."""
+        """The unchanged image, then the image with the pixel at each place changed."""
         yield x
         for row, column in self.block:
             altered = x.clone()
@@ -137,7 +137,7 @@ class PositionTest:
 def position_metrics(
     samples: Array, roots: Array | str, resamples: Bootstrap
 ) -> dict[str, Estimate]:
-    """Spread and R^2 of MD, `samples` (samples, rows, columns), of weight sets made alike.
+    """Spread and R^2 of MD, `samples` (samples, rows, columns), normalised by weight set.
 
     `roots` (rows, columns) is the root of the energy map at the same places, or the reason why
     there is none.
@@ -154,9 +154,9 @@ def position_metrics(
 
 
 def mean_response(model: Model, samples: Array, resamples: Bootstrap) -> Estimate:
-    """Mean of MD, `samples` (samples, rows, columns); the geometric one over several weight sets.
+    """Mean of MD, `samples` (samples, rows, columns); the geometric mean over weight sets.
 
-    It is 0 where one of them hears nothing.
+    It is 0 if one weight set does not respond.
     """
     levels = samples.mean((1, 2))
     if model.members == 1:

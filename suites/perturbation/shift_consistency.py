@@ -1,4 +1,4 @@
-"""Zhang's shift consistency: two crops of one image at random offsets, share with the same class.
+"""Zhang's shift consistency: the share of pairs of randomly shifted crops with the same class.
 
 Source: Zhang, "Making convolutional networks shift-invariant again", ICML 2019.
 """
@@ -23,10 +23,10 @@ STREAM = 35
 
 @dataclass
 class ShiftTest:
-    """Gathers the share of agreeing pairs by image.
+    """Collects the share of agreeing pairs by image.
 
     `large` (images, channels, height + shift, width + shift) are the prepared images to crop from,
-    or None; offsets along each axis are drawn from 0 to `shift`, evenly.
+    or None; offsets along each axis are uniform from 0 to `shift`.
     """
 
     large: Tensor | None

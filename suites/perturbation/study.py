@@ -1,4 +1,4 @@
-"""One measurement of `perturbation`: its parts, laid out, shown to the model, and read off."""
+"""One measurement of `perturbation`: runs all tests on a model and computes the metrics."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class PerturbationStudy:
-    """One measurement: its parts, and what is read off them into `found`.
+    """The tests of one measurement; `report` writes their maps and metrics to `found`.
 
-    `comb` is the reason when the model has no phases to tell apart.
+    `comb` is a reason instead of a test if the model has no phases.
     """
 
     model: Model
@@ -50,13 +50,13 @@ class PerturbationStudy:
     def tests(
         self,
     ) -> Sequence[DirectionalDerivatives | CombTest | AttackTest | PositionTest | ShiftTest]:
-        """What each member is shown to, in order: the gradients come first."""
+        """All tests in the order in which they run; later ones use the gradients of the first."""
         phased = () if isinstance(self.comb, str) else (self.comb,)
         attack = () if self.attack is None else (self.attack,)
         return (self.derivatives, *phased, *attack, self.positions, self.shift)
 
     def run(self) -> None:
-        """Show the images to every weight set, and all parts to each."""
+        """Run all tests on the images of every weight set."""
         context = self.context
         for member in each_member(self.model, context.images, context.batch, self.found.notes):
             for test in self.tests():
@@ -64,11 +64,11 @@ class PerturbationStudy:
 
     @property
     def no_phases(self) -> str | None:
-        """Why the comb gives nothing; None where it does."""
+        """The reason why there are no metrics of the comb, or None."""
         return self.comb if isinstance(self.comb, str) else self.comb.failure
 
     def report(self) -> None:
-        """Fill in maps and metrics; those of the comb are left out where it gives nothing."""
+        """Fill in maps and metrics, except those of a comb that cannot be used."""
         self._report_positions()
         self._report_shift()
         if isinstance(self.comb, CombTest) and self.comb.step is not None:

@@ -1,67 +1,69 @@
-"""`perturbation`: what a small change of the input does, by forward passes, so for every model.
+"""`perturbation`: the effect of small input changes, from forward passes, for every model.
 
 F is the target, all units at once, or the logits of a model without a spatial map; y are the
-logits, or F of a model without. Changes are in pixel values in [0, 1] unless said otherwise.
+logits, or F for a model without logits. Changes are in pixel values in [0, 1] unless said
+otherwise.
 
 Protocol `forward`
 ------------------
 Position test (Kim et al. 2023; see `position_response`)
     MD(i, j): mean over y of |change| when epsilon (normalised units) is added to all channels of
-    one pixel, averaged over `position_images` images, over a centred block: whole stem periods, 5
-    places a side or more. The stem ends where the cumulated stride first reaches 4; beyond 8 places
-    a side they are spaced evenly. `position_mean`; `position_cv`, its coefficient of variation over
-    the places, without the samples' noise; `position_r2`, of its regression on the root of the
-    gradient map R at the same pixels, R being the mean of `deadpixel`'s energy map over the comb's
-    images. Kim et al. regress on their own R. R is noisy with few images, which lowers R^2.
+    one pixel, averaged over `position_images` images, over a centred block of whole stem periods
+    with 5 or more places per side. The stem ends where the cumulative stride first reaches 4; more
+    than 8 places per side are replaced by evenly spaced ones. `position_mean`; `position_cv`, its
+    coefficient of variation over the places, without the samples' noise; `position_r2`, of its
+    regression on the root of the gradient map R at the same pixels, R being the mean of
+    `deadpixel`'s energy map over the comb's images. Kim et al. regress on their own R. With few
+    images R is noisy, which lowers R^2.
 Phase comb (ours; see `phase_comb`)
     Mean squared central difference per pixel when all interior pixels of one phase change at once
     by +-h with random signs: unbiased for the phase's mean energy. The period is the largest
     divisor of the target's stride that is at most 4, or the setting `period`. `comb_weakest`,
-    `comb_imbalance`, `comb_ratio` are read off the profile (mean 1) as in `deadpixel`; but slow
-    trends are not divided out. `comb_step` is h, chosen between float noise, rounding and
+    `comb_imbalance`, `comb_ratio` are computed from the profile (mean 1) as in `deadpixel`, except
+    that slow trends are not divided out. `comb_step` is h, chosen between float noise, rounding and
     curvature (see `measuring.step_size`); `comb_error` the relative difference of responses at
     h and 4 h, over the comb's images. Where it is above `step_size.MAX_STEP_ERROR` the responses
     depend on the step: everything computed from them is missing, except these two.
 Detectability (ours; observer: non-prewhitening matched filter, Barrett & Myers 2004)
     s = dF / d(step) along a comb, K the covariance of F under independent normal input noise of
-    standard deviation `noise` at every pixel and channel. An observer who reads the product of F
+    standard deviation `noise` at every pixel and channel. An observer that uses the product of F
     with s has d'(e) = e |s|^2 / sqrt(s' K s); `detect_weakest` and `detect_strongest` are the e at
     which d' = 1, numerator and radicand averaged over samples, at the phase of least and most
-    energy; `detect_ratio` the first over the second. A weak phase that has units of its own is as
-    detectable as any other, one that shares them is drowned by the noise of the others.
+    energy; `detect_ratio` the first over the second. A weak phase with units of its own is as
+    detectable as any other; one that shares its units is masked by the noise of the others.
 Attack leverage (ours; see `attack`)
-    Length of the change of y by a gradient-sign step of `attack_step` against the top logit's
-    margin, restricted to the strongest phase, over the same at the weakest: `leverage`.
+    `leverage`: norm of the change of y caused by a gradient-sign step of `attack_step` against the
+    margin of the top logit, restricted to the strongest phase, over the same for the weakest.
 Shift consistency (Zhang 2019; see `shift_consistency`)
     Share of images of which two crops at random offsets of 0 to `shift` have the same arg-max.
 
 Several weight sets
-    The gain of a random network is arbitrary, with heavy tails; unscaled, one initial state could
-    carry all (`normalise_members`). Each weight set's energies, MD and effects of the attack are
-    therefore scaled to mean 1 (over phases, places, or the map) before they are averaged, and its
-    errors taken relative to its own responses. Thresholds of detection are in pixel values, which
-    no gain of F changes: the signals of a weight set are divided by their mean, its noises by the
-    square of that. What stays in output units, `position_mean`, is the geometric mean over weight
-    sets, 0 where one hears nothing; the map `positions` is relative. Images of one weight set are
-    averaged as they are.
+    The gain of a random network is arbitrary, with heavy tails; without scaling, one initial state
+    could dominate the mean (`normalise_members`). The energies, MD and attack effects of each
+    weight set are therefore scaled to mean 1 (over phases, places, or the map) before they are
+    averaged, and its errors are relative to its own responses. Detection thresholds are in pixel
+    values and independent of the gain of F: the signals of a weight set are divided by their mean,
+    its noises by the square of that. `position_mean`, which is in output units, is the geometric
+    mean over weight sets, 0 if one does not respond; the map `positions` is relative. Images of one
+    weight set are averaged without scaling.
 
-Agreement of three routes (PROTOCOL 3.5), all as plain interior phase means over their mean
--------------------------------------------------------------------------------------------
+Agreement of three estimates (PROTOCOL 3.5), all as interior phase means over their mean
+----------------------------------------------------------------------------------------
 `agreement_gradient`: root-mean-square difference of the comb's profile and the gradients', sampling
 noise removed. `agreement_gradient_z`: the same in standard errors (of sampling, and the relative
-change of squared responses between h and 4 h), about 1 where they agree. `agreement_direction`:
+change of squared responses between h and 4 h), about 1 if they agree. `agreement_direction`:
 relative difference of v . F's derivatives along the combs by differences and by gradients, v random
-signs; no sampling comes in, so that it is of the order of `comb_error`. `agreement_structure`:
-root-mean-square difference of the comb's profile and the structure's expectation; trained weights,
-which are no longer independent and of zero mean, need not agree with it.
+signs; it has no sampling error, so it is of the order of `comb_error`. `agreement_structure`:
+root-mean-square difference of the comb's profile and the one expected by `structure`; trained
+weights, which are no longer independent with zero mean, need not agree with it.
 
-Phases are chosen on all samples but one and read on that one, in turn (see `unbiased`).
+Phases are chosen on all samples but one and read on that one, in turn.
 
 Cost, in forward passes: p q pairs for each of `comb_draws`; up to 64 places for each of
 `position_images`; p q for each of `attack_images`; for each image of the comb `noise_draws`, four
 for the error of the step, and a backward pass or two; 14 for the step; two an image for the shift:
 about 500 by default. On a network that rounds, those of the comb twice, and up to 40 more for the
-step. Intervals take four samples; the position test has them from `position_images` = 4 on.
+step. Intervals need four samples, which the position test has for `position_images` >= 4.
 """
 
 from __future__ import annotations
@@ -127,7 +129,7 @@ _SHIFT = Metric(
 
 @dataclass(frozen=True)
 class Perturbation(Suite):
-    """The suite; its module's docstring is the definition, and names the settings."""
+    """The suite; its module's docstring is the definition and explains the settings."""
 
     epsilon: float = 0.1
     block: int | None = None
@@ -165,9 +167,9 @@ class Perturbation(Suite):
     def passes(
         self, images: int, *, phases: int = 16, places: int = 64, gradients: bool = False
     ) -> int:
-        """Forward passes over a set of `images`; by default as many as a model can make needed.
+        """Number of forward passes over a set of `images`; by default the most for any model.
 
-        On a network that rounds they are at most twice as many and 40 more.
+        A network that rounds needs at most twice as many and 40 more.
         """
         combed = min(images, self.comb_draws)
         attacked = min(images, self.attack_images) if gradients else 0
@@ -181,16 +183,16 @@ class Perturbation(Suite):
         )
 
     def skip(self, model: Model, protocol: str) -> str | None:
-        """Some output is needed: a spatial target or logits."""
+        """A spatial target or logits are needed."""
         del protocol
         if model.why_not_spatial is None or gives_logits(model):
             return None
-        return f"there is nothing to perturb: no logits, and {model.why_not_spatial}"
+        return f"the model gives no logits, and {model.why_not_spatial}"
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
-        """Perturb. Raises `InputError` when a setting does not fit the model."""
+        """Run all tests. Raises `InputError` if a setting does not fit the model."""
         del protocol, maps
         found = Measurement({})
         study = _plan(self, model, context, found)
@@ -205,7 +207,7 @@ class Perturbation(Suite):
 def _plan(
     chosen: Perturbation, model: Model, context: Context, found: Measurement
 ) -> PerturbationStudy:
-    """Lay out all parts for `model`, with notes on what was decided."""
+    """Set up all tests for `model`, with notes on automatic choices."""
     seed, size = context.seed, (model.spec.height, model.spec.width)
     comb = choose_comb(model, chosen.period, found.notes)
     block = make_block(size, stem_period(model, found.notes), chosen.block)
@@ -246,7 +248,7 @@ def _comb_test(
 
 
 def _large_images(model: Model, context: Context, shift: int) -> tuple[Tensor | None, str | None]:
-    """The images with room for a shift, prepared, or the reason why they cannot be had."""
+    """The prepared images, larger by `shift`, or the reason why they are not available."""
     spec = model.spec
     try:
         images = context.sized(spec.height + shift, spec.width + shift)
