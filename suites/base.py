@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ..adapters.errors import NotApplicableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -19,9 +20,21 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
+Exactness = Literal["estimate", "one weight set", "always"]
+"""Whether a metric is sampled, exact for one weight set and a fixed stimulus, or always exact."""
+
+
+Verdicts = tuple[str, str]
+
+
 @dataclass(frozen=True)
 class Metric:
-    """One number a suite reports. `better` says which direction is more even, or that none is."""
+    """One number a suite reports, with everything that a table or report needs to show it.
+
+    `better` says which direction is more even, or that neither is. `even` is the value on a
+    perfectly even model, where there is one, and `verdicts` are the words for a model shown to
+    differ from it and for one that equals it.
+    """
 
     name: str
     definition: str
@@ -30,7 +43,37 @@ class Metric:
     low: float | None = 0.0
     high: float | None = None
     even: float | None = None
-    """Its value on a perfectly even model, where that exists."""
+    label: str = ""
+    """A few words for a table's first column; `name` stands in where it is empty."""
+    caveat: str = ""
+    """One sentence that says when the number misleads."""
+    exact: Exactness = "estimate"
+    main: bool = False
+    """Whether a summary of the suite shows it."""
+    verdicts: Verdicts = ("uneven", "even")
+
+
+def described(
+    metrics: Iterable[Metric],
+    labels: Mapping[str, str],
+    *,
+    caveats: Mapping[str, str] = MappingProxyType({}),
+    exact: Mapping[str, Exactness] = MappingProxyType({}),
+    verdicts: Mapping[str, Verdicts] = MappingProxyType({}),
+    main: Sequence[str] = (),
+) -> tuple[Metric, ...]:
+    """`metrics` with what tables and reports need to show them, given by the metrics' names."""
+    return tuple(
+        replace(
+            metric,
+            label=labels[metric.name],
+            caveat=caveats.get(metric.name, ""),
+            exact=exact.get(metric.name, "estimate"),
+            verdicts=verdicts.get(metric.name, metric.verdicts),
+            main=metric.name in main,
+        )
+        for metric in metrics
+    )
 
 
 @dataclass(frozen=True)
@@ -91,11 +134,27 @@ class Probe:
     silent: str = "the target is constant"
 
 
+class Measured(Protocol):
+    """What a suite found in a model: a `Measurement`, or the record of one."""
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Estimates by name, each with `value`, `low` and `high`."""
+
+    @property
+    def maps(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """Maps by name."""
+
+    @property
+    def tables(self) -> Mapping[str, list[dict[str, Any]]]:
+        """Tables by name."""
+
+
 class Suite(Protocol):
     """One standardised test. The docstring of its module is its definition.
 
-    A suite inherits from this class, with a default for `skip` and `probes`, or has all these
-    members itself.
+    A suite inherits from this class, which has a default for everything below `random`, or has all
+    these members itself.
     """
 
     name: ClassVar[str]
@@ -105,6 +164,10 @@ class Suite(Protocol):
     headline: ClassVar[str]
     random: ClassVar[bool]
     """Whether the numbers depend on images and random draws; exact suites need neither."""
+    question: ClassVar[str] = ""
+    """What it asks of a model, as the heading of its section in a report."""
+    captions: ClassVar[Mapping[str, str]] = {}
+    """Captions of its tables by name; a table without a caption is shown under its name."""
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """The reason why the suite does not apply to `model`, or None.
@@ -118,6 +181,22 @@ class Suite(Protocol):
         """The gradients that `measure` needs; none by default."""
         del model, protocol, seed
         return ()
+
+    def causes(self, found: Measured) -> list[str]:
+        """Phases, regions or layers at fault, in clauses; asked for where unevenness is shown.
+
+        May raise `KeyError` where `found` lacks a map or table.
+        """
+        del found
+        return []
+
+    def remedies(self, found: Measured, size: tuple[int, int]) -> list[str]:
+        """Changes of the model that `found` supports, in clauses; `size` is (height, width).
+
+        May raise `KeyError` where `found` lacks a map or table.
+        """
+        del found, size
+        return []
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context

@@ -40,9 +40,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from .architecture.receptive_field import target_stride
-from .base import Context, Estimate, Measurement, Metric, Probe, Suite, missing
+from .base import Context, Estimate, Measurement, Metric, Probe, Suite, described, missing
 from .measuring import phases
 from .measuring.bootstrap import Bootstrap, bootstrap, linear
+from .measuring.findings import least_sensitive_phase, period_shares
 from .measuring.gradients import (
     TARGET_STREAM,
     normalise_members,
@@ -58,9 +59,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..adapters.model import Model, Outputs
-    from .base import Array
+    from .base import Array, Measured
 
 DEAD_THRESHOLDS = (0.01, 0.1, 0.5)
+
+
+NOT_ALWAYS_BETTER = (
+    "Fewer dead pixels are not always better: dead pixels help ordinary classification training, "
+    "and are harmful where small perturbations matter (Kim et al. 2023)."
+)
 
 
 def _metrics() -> tuple[Metric, ...]:
@@ -98,15 +105,42 @@ def _metrics() -> tuple[Metric, ...]:
     )
 
 
+_METRICS = described(
+    _metrics(),
+    {
+        "weakest": "least sensitive phase",
+        "imbalance": "imbalance of the phases",
+        "ratio": "most over least sensitive phase",
+        **{f"dead@{t}": f"phases below {t:g} of the mean" for t in DEAD_THRESHOLDS},
+        **{f"by_period_{p}": f"variance from stride period {p}" for p in phases.REPORTED_PERIODS},
+        "relL1": "first difference of the map",
+        "relL2": "second difference of the map",
+        "rawL1": "first difference, not normalised",
+        "rawL2": "second difference, not normalised",
+    },
+    caveats={
+        "weakest": NOT_ALWAYS_BETTER,
+        "ratio": "It explodes as the least sensitive phase nears 0: compare that phase then.",
+        "relL1": "Noise and content of the images count too: compare on the same images only.",
+    },
+    main=("weakest", "imbalance", "relL1"),
+)
+
+
 @dataclass(frozen=True)
 class DeadPixel(Suite):
     """The suite; its module's docstring is the definition."""
 
     name: ClassVar[str] = "deadpixel"
     protocols: ClassVar[Mapping[str, str]] = {"energy": "1", "kim2023": "1"}
-    metrics: ClassVar[tuple[Metric, ...]] = _metrics()
+    metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "weakest"
     random: ClassVar[bool] = True
+    question: ClassVar[str] = "how evenly the target depends on the input's pixels"
+
+    def causes(self, found: Measured) -> list[str]:
+        """The least sensitive phase, and the stride periods that cause the variance."""
+        return [*least_sensitive_phase(found), *period_shares(found)]
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """Gradients and a spatial target (for its stride) are needed."""
@@ -218,8 +252,3 @@ def _periods(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
 
 
 DEADPIXEL = DeadPixel()
-
-NOT_ALWAYS_BETTER = (
-    "Fewer dead pixels are not always better: dead pixels help ordinary classification training, "
-    "and are harmful where small perturbations matter (Kim et al. 2023)."
-)

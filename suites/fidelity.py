@@ -42,6 +42,9 @@ class Fidelity(Suite):
             "higher",
             high=1.0,
             even=1.0,
+            label="same top class as untreated",
+            caveat="Of untrained weights it says little: their classes are nearly tied.",
+            verdicts=("changed", "unchanged"),
         ),
         Metric(
             "feature_cosine",
@@ -51,10 +54,13 @@ class Fidelity(Suite):
             low=-1.0,
             high=1.0,
             even=1.0,
+            label="cosine of the features",
+            verdicts=("changed", "unchanged"),
         ),
     )
     headline: ClassVar[str] = "top1_agreement"
     random: ClassVar[bool] = True
+    question: ClassVar[str] = "how far kernel padding changed the answers"
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """Only a treated model has an original to compare with."""

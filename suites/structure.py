@@ -52,8 +52,8 @@ import numpy as np
 from ..adapters.errors import NotApplicableError
 from .architecture.propagate import energy_map, path_count_map
 from .architecture.receptive_field import even_sizes, summarise_field, uneven_rows
-from .base import Context, Estimate, Measurement, Metric, Suite, missing
-from .measuring import phases
+from .base import Context, Estimate, Measurement, Metric, Suite, described, missing
+from .measuring import findings, phases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,13 +62,14 @@ if TYPE_CHECKING:
 
     from ..adapters.model import Model
     from .architecture.windows import Field, Layer
-    from .base import Array
+    from .base import Array, Measured
 
 MAX_CULPRITS = 16
 """Most layers that are recomputed one by one; a note says if there are more."""
 
 MAPS_PER_PASS = 9
 """Number of maps that are computed in one pass."""
+
 
 LARGEST_EXACT_INTEGER = 2.0**53
 
@@ -95,15 +96,49 @@ _OTHERS = (
 )
 
 
+_METRICS = described(
+    (*_PHASED, *_OTHERS),
+    {
+        "weakest": "least sensitive phase",
+        "imbalance": "imbalance of the phases",
+        "ratio": "most over least sensitive phase",
+        **{f"by_period_{p}": f"variance from stride period {p}" for p in phases.REPORTED_PERIODS},
+        "relL1": "first difference of the map",
+        "relL2": "second difference of the map",
+        "path_ratio": "most over fewest paths of a phase",
+        "receptive_field": "theoretical receptive field, rows",
+        "receptive_field_columns": "the same, columns",
+        "target_stride": "stride of the target, rows",
+        "coverage": "reads of the least-read phase",
+        "uneven_layers": "layers with unread padding",
+        "largest_remainder": "most rows of unread padding",
+    },
+    caveats={
+        "weakest": "It is an expectation over random weights: training may change it.",
+        "relL1": "The fall towards the border counts too, so that small inputs look rougher.",
+        "coverage": "It is the worst single layer's: other branches may read what it skips.",
+    },
+    main=("weakest", "imbalance", "uneven_layers"),
+)
+
+
 @dataclass(frozen=True)
 class Structure(Suite):
     """The suite; its module's docstring is the definition."""
 
     name: ClassVar[str] = "structure"
     protocols: ClassVar[Mapping[str, str]] = {"expected": "1"}
-    metrics: ClassVar[tuple[Metric, ...]] = (*_PHASED, *_OTHERS)
+    metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "weakest"
     random: ClassVar[bool] = False
+    question: ClassVar[str] = "what the architecture alone implies"
+    captions: ClassVar[Mapping[str, str]] = {
+        "culprits": "Strided layers, and the imbalance once the kernel of each alone is padded",
+        "uneven": "Layers with unread padding, and how many rows and columns",
+        "even_sizes": "Input sizes nearby that leave no padding unread",
+        "by_period": "Variance over the phases by stride period",
+        "layers": "Convolutions and poolings in execution order",
+    }
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
@@ -116,6 +151,28 @@ class Structure(Suite):
         return measure_skeleton(
             model.skeleton(), (model.spec.channels, model.spec.height, model.spec.width)
         )
+
+    def causes(self, found: Measured) -> list[str]:
+        """Strided layers at fault, the weakest phase, stride periods, layers that skip pixels."""
+        skipping = [
+            row["name"]
+            for row in found.tables["layers"]
+            if any(min(counts) == 0 for counts in row["coverage"])
+        ]
+        return [
+            *findings.layers_at_fault(found),
+            *findings.least_sensitive_phase(found),
+            *findings.period_shares(found),
+            *(
+                [f"windows smaller than their stride: {findings.join_names(skipping)}"]
+                if skipping
+                else []
+            ),
+        ]
+
+    def remedies(self, found: Measured, size: tuple[int, int]) -> list[str]:
+        """Kernel padding of the worst layer, and input sizes that leave no padding unread."""
+        return [*findings.worst_layer(found), *findings.even_input_sizes(found, size)]
 
 
 def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measurement:

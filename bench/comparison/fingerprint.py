@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...suites.base import Context, Measurement, Metric, Probe
+from ...suites.base import Context, Measurement, Metric, Suite
 from ..execution.toolkit import Toolkit, standard
 from ..records.store import Store
 from .compatibility import unlike
@@ -62,7 +62,7 @@ CELL = (NAME, "sketch")
 
 
 @dataclass(frozen=True)
-class Fingerprint:
+class Fingerprint(Suite):
     """The suite; its module's docstring is the definition."""
 
     name: ClassVar[str] = NAME
@@ -75,11 +75,6 @@ class Fingerprint:
         """Every model gives something."""
         del model, protocol
         return None
-
-    def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
-        """No gradients are needed."""
-        del model, protocol, seed
-        return ()
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context

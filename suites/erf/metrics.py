@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..base import Estimate, Metric, missing
+from ..base import Estimate, Metric, described, missing
 from ..measuring.unbiased import read_other_half
 from .gaussian import PARAMETERS, fit_gaussian
 
@@ -29,6 +29,24 @@ REPLICATES_PER_CHUNK = 64
 """Number of replicates whose maps are computed at once; so few fit into a CPU cache."""
 
 
+_LABELS = {
+    "luo_size": "side above 4.55 % of the peak",
+    "radius": "root of the second moment",
+    "sigma_y": "Gaussian fit: deviation, rows",
+    "sigma_x": "Gaussian fit: deviation, columns",
+    "center_y": "Gaussian fit: centre, row",
+    "center_x": "Gaussian fit: centre, column",
+    "r_squared": "Gaussian fit: R²",
+    "anisotropy": "length over width",
+    "offset_y": "offset from the centre, rows",
+    "offset_x": "offset from the centre, columns",
+    "offset": "offset from the centre",
+    "erf_trf": "side over the theoretical field",
+    **{f"mass@{f:g}": f"share within {f:g} image sides" for f in FRACTIONS},
+    **{f"area@{t:g}": f"area with {t:.0%} of the log map" for t in AREAS},
+}
+
+
 def erf_metrics() -> tuple[Metric, ...]:
     """All of them."""
     px = "pixels"
@@ -40,7 +58,7 @@ def erf_metrics() -> tuple[Metric, ...]:
         Metric(f"area@{t:g}", f"area holding {t:.0%} of log10(1 + map)", "share", "neither")
         for t in AREAS
     )
-    return (
+    found = (
         Metric("luo_size", "root of the number of pixels above 4.55 % of the peak", px, "neither"),
         Metric("radius", "root of the second moment about the centre of mass", px, "neither"),
         Metric("sigma_y", "Gaussian fit: standard deviation, rows", px, "neither"),
@@ -57,12 +75,36 @@ def erf_metrics() -> tuple[Metric, ...]:
             even=1.0,
         ),
         Metric("anisotropy", "long over short axis of the second moments", "ratio", "lower", 1.0),
-        Metric("offset_y", "centre of mass less geometric centre, rows", px, "neither", low=None),
-        Metric("offset_x", "the same, columns", px, "neither", low=None),
-        Metric("offset", "distance of the two centres", px, "lower", even=0.0),
+        Metric(
+            "offset_y", "centre of mass less geometric centre, rows", px, "neither", None, None, 0.0
+        ),
+        Metric(
+            "offset_x",
+            "centre of mass less geometric centre, columns",
+            px,
+            "neither",
+            None,
+            None,
+            0.0,
+        ),
+        Metric("offset", "distance of the two centres", px, "lower"),
         Metric("erf_trf", "luo_size over the theoretical receptive field", "ratio", "neither"),
         *mass,
         *area,
+    )
+    off_centre = ("off centre", "central")
+    return described(
+        found,
+        _LABELS,
+        caveats={
+            "luo_size": "It counts pixels wherever they lie: a map without a peak is large.",
+            "offset": "Noise alone makes it positive: rows and columns show whether it is real.",
+        },
+        main=("luo_size", "radius", "offset_y", "offset_x"),
+        verdicts={
+            "r_squared": ("not Gaussian", "Gaussian"),
+            **dict.fromkeys(("offset_y", "offset_x"), off_centre),
+        },
     )
 
 

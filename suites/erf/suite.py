@@ -80,6 +80,8 @@ class Erf(Suite):
     metrics: ClassVar[tuple[Metric, ...]] = erf_metrics()
     headline: ClassVar[str] = "luo_size"
     random: ClassVar[bool] = True
+    question: ClassVar[str] = "which pixels one unit of the target depends on"
+    captions: ClassVar[Mapping[str, str]] = {"units": "Unit by unit"}
 
     def __post_init__(self) -> None:
         if self.grid < 0:

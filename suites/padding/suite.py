@@ -57,8 +57,9 @@ from ..architecture.receptive_field import (
     target_stride,
     uneven_rows,
 )
-from ..base import Context, Estimate, Measurement, Metric, Suite, missing
+from ..base import Context, Estimate, Measurement, Metric, Suite, described, missing
 from ..measuring.bootstrap import bootstrap
+from ..measuring.findings import percent
 from .blind_spots import Stimulus, blind_metrics, border_drop, default_side, relative_responses
 from .mean_filters import filter_metrics, filter_table
 from .observe import ObservationPlan, Observations, observe
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ...adapters.model import Model
-    from ..base import Array
+    from ..base import Array, Measured
     from ..measuring.bootstrap import Bootstrap
 
 _BLIND = ("blind_weakest", "border_drop", "blind_cv", "blind_left_right", "blind_top_bottom")
@@ -102,6 +103,40 @@ def _metrics() -> tuple[Metric, ...]:
     )
 
 
+_SAMPLED = ("border_ratio", "left_right", "top_bottom")
+"""Metrics that depend on the images; the others are exact for one weight set and the stimulus."""
+
+_METRICS = described(
+    _metrics(),
+    {
+        "border_ratio": "border over centre",
+        "left_right": "left against right",
+        "top_bottom": "top against bottom",
+        "constant_border_ratio": "plain image, border over centre",
+        "constant_left_right": "plain image, left against right",
+        "constant_top_bottom": "plain image, top against bottom",
+        "filter_left_right": "mean filter, left against right",
+        "filter_top_bottom": "mean filter, top against bottom",
+        "blind_weakest": "least response to a stimulus",
+        "border_drop": "drop of it at the border",
+        "blind_cv": "variation of it over places",
+        "blind_left_right": "stimulus, left against right",
+        "blind_top_bottom": "stimulus, top against bottom",
+        **{f"exchange_{b}": f"change of the drop by {b}" for b in BORDERS},
+        "uneven_layers": "layers with unread padding",
+    },
+    caveats={
+        "blind_weakest": "A blind spot smaller than the grid's spacing may lie between its places.",
+        "filter_left_right": "Random kernels leave about 1 / sqrt(number of kernels) by chance.",
+    },
+    exact={
+        **{m.name: "one weight set" for m in _metrics() if m.name not in _SAMPLED},
+        "uneven_layers": "always",
+    },
+    main=("blind_weakest", "border_drop", "constant_left_right", "constant_top_bottom"),
+)
+
+
 @dataclass(frozen=True)
 class PaddingSuite(Suite):
     """The suite; its module's docstring is the definition.
@@ -121,9 +156,17 @@ class PaddingSuite(Suite):
 
     name: ClassVar[str] = "padding"
     protocols: ClassVar[Mapping[str, str]] = {"forward": "1"}
-    metrics: ClassVar[tuple[Metric, ...]] = _metrics()
+    metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "blind_weakest"
     random: ClassVar[bool] = True
+    question: ClassVar[str] = "spatial bias and blind spots"
+    captions: ClassVar[Mapping[str, str]] = {
+        "stages": "Spatial bias at every resolution on the way to the target",
+        "exchange": "Border drop, at nine places, with another padding and the same weights",
+        "sizes": "By input size",
+        "filters": "Mean filters by layer",
+        "uneven": "Layers with unread padding, and how many rows and columns",
+    }
 
     def __post_init__(self) -> None:
         _check_counts(self)
@@ -170,6 +213,29 @@ class PaddingSuite(Suite):
                 f"measured on the first {len(observed.filters)} of {model.members} weight sets"
             )
         return found
+
+    def causes(self, found: Measured) -> list[str]:
+        """The place on the grid at which the response to the stimulus is least."""
+        spots = np.asarray(found.maps["blind_spots"])
+        row, column = np.unravel_index(int(spots.argmin()), spots.shape)
+        grid = " x ".join(map(str, spots.shape))
+        return [f"the response is least at row {row}, column {column} of the {grid} places"]
+
+    def remedies(self, found: Measured, size: tuple[int, int]) -> list[str]:
+        """The padding mode that removes most of the border drop, where one is shown to."""
+        del size
+        rows = {row["padding"]: row["border_drop"] for row in found.tables["exchange"]}
+        before = rows.pop("zero")
+        shown = [
+            (abs(drop), mode, drop)
+            for mode, drop in rows.items()
+            if drop is not None and abs(drop) < abs(before) and _is_shown(found, mode)
+        ]
+        return [
+            f"{mode} padding takes the border drop (at nine places, with the same weights) from "
+            f"{percent(before)} to {percent(drop)}"
+            for _, mode, drop in sorted(shown)[:1]
+        ]
 
     def _plan(self, model: Model, context: Context) -> ObservationPlan:
         side = default_side(model.spec) if self.stimulus is None else self.stimulus
@@ -300,6 +366,12 @@ def _read_filters(
         found.notes.append(
             "mean filters: the kernels are random, so any asymmetry is due to chance"
         )
+
+
+def _is_shown(found: Measured, mode: str) -> bool:
+    """Whether what padding `mode` does to the border drop is exact, or leaves out 0."""
+    one = found.metrics[f"exchange_{mode}"]
+    return one.value is not None and (one.low is None or one.low > 0 or one.high < 0)
 
 
 def _exchanged(

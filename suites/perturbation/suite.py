@@ -73,7 +73,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ...adapters.errors import InputError, PerimetryError
-from ..base import Context, Measurement, Metric, Suite, missing
+from ..base import Context, Measurement, Metric, Suite, described, missing
+from ..measuring.findings import least_sensitive_phase
 from ..measuring.forward import gives_logits
 from ..measuring.step_size import step_size_passes as passes_for_step
 from .attack import AttackTest
@@ -90,7 +91,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...adapters.model import Model
-    from ..base import Array
+    from ..base import Array, Measured
 
 _POSITION = (
     Metric("position_mean", "mean |output change| by one pixel", "output units", "neither"),
@@ -117,13 +118,46 @@ _AGREEMENT = (
 
 _PHASED = (
     Metric("detect_weakest", "step with d' = 1 at the weakest phase", "pixel value", "neither"),
-    Metric("detect_strongest", "the same at the strongest", "pixel value", "neither"),
+    Metric("detect_strongest", "step with d' = 1 at the strongest phase", "pixel value", "neither"),
     Metric("detect_ratio", "weakest over strongest threshold", "ratio", "lower", even=1.0),
     Metric("leverage", "attack on the strongest over the weakest", "ratio", "lower", even=1.0),
 )
 
 _SHIFT = Metric(
     "shift_consistency", "shifted crops of the same class", "share", "higher", high=1.0, even=1.0
+)
+
+
+_METRICS = described(
+    (*_COMB, *_PHASED, *_POSITION, _SHIFT, *_AGREEMENT),
+    {
+        "comb_weakest": "least sensitive phase",
+        "comb_imbalance": "imbalance of the phases",
+        "comb_ratio": "most over least sensitive phase",
+        "comb_step": "step of the differences",
+        "comb_error": "error of the differences",
+        "detect_weakest": "detectable step, weakest phase",
+        "detect_strongest": "detectable step, strongest phase",
+        "detect_ratio": "ratio of the detectable steps",
+        "leverage": "attack, strongest over weakest",
+        "position_mean": "output change by one pixel",
+        "position_cv": "variation of it over places",
+        "position_r2": "R² of it on the gradients",
+        "shift_consistency": "shifted crops of the same class",
+        "agreement_gradient": "distance to the gradients' profile",
+        "agreement_gradient_z": "the same in standard errors",
+        "agreement_direction": "distance along the same directions",
+        "agreement_structure": "distance to the expected profile",
+    },
+    caveats={
+        "position_mean": "It has the unit of the outputs: compare variants of one model only.",
+        "shift_consistency": "Of untrained weights it says little: their classes are nearly tied.",
+        "agreement_gradient_z": "About 1 is expected; above 2, differences and gradients disagree.",
+        "agreement_direction": "Up to 3 times the error of the differences it means agreement.",
+        "agreement_structure": "It shows a departure only where its interval leaves out 0.",
+    },
+    main=("comb_weakest", "comb_imbalance", "detect_ratio", "shift_consistency"),
+    verdicts={"shift_consistency": ("inconsistent", "consistent")},
 )
 
 
@@ -144,9 +178,14 @@ class Perturbation(Suite):
     shift_pairs: int = 1
     name: ClassVar[str] = "perturbation"
     protocols: ClassVar[Mapping[str, str]] = {"forward": "1"}
-    metrics: ClassVar[tuple[Metric, ...]] = (*_COMB, *_PHASED, *_POSITION, _SHIFT, *_AGREEMENT)
+    metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "comb_weakest"
     random: ClassVar[bool] = True
+    question: ClassVar[str] = "what small changes of the input do, by differences alone"
+
+    def causes(self, found: Measured) -> list[str]:
+        """The least sensitive phase."""
+        return least_sensitive_phase(found, "comb_profile")
 
     def __post_init__(self) -> None:
         for name in ("epsilon", "noise", "attack_step"):

@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from ..base import Context, Estimate, Measurement, Metric, Suite, missing
+from ..base import Context, Estimate, Measurement, Metric, Suite, described, missing
 from ..measuring.bootstrap import Bootstrap, bootstrap
 from ..measuring.phases import fold
 from ..measuring.unbiased import extreme_mean, root_mean_square
@@ -138,14 +138,42 @@ def _metrics() -> tuple[Metric, ...]:
         ),
         Metric("weakest_start", "deadpixel.weakest before training", "ratio", "higher", even=1.0),
         Metric("weakest_end", "deadpixel.weakest after training", "ratio", "higher", even=1.0),
-        Metric("weakest_change", "the latter less the former", "ratio", none, low=None),
+        Metric("weakest_change", "deadpixel.weakest, end less start", "ratio", none, low=None),
         Metric("imbalance_start", "deadpixel.imbalance before", "ratio", "lower", even=0.0),
         Metric("imbalance_end", "deadpixel.imbalance after training", "ratio", "lower", even=0.0),
-        Metric("imbalance_change", "the latter less the former", "ratio", none, low=None),
+        Metric("imbalance_change", "deadpixel.imbalance, end less start", "ratio", none, low=None),
         Metric("erf_start", "erf.luo_size before training", pixels, none),
         Metric("erf_end", "erf.luo_size after training", pixels, none),
-        Metric("erf_growth", "the latter less the former", pixels, none, low=None),
+        Metric("erf_growth", "erf.luo_size, end less start", pixels, none, low=None),
     )
+
+
+_METRICS = described(
+    _metrics(),
+    {
+        "accuracy": "accuracy on the test images",
+        "mean_accuracy": "the same, mean over the epochs",
+        "epochs_to_90": "epochs until 90 % are right",
+        "reached_90": "seeds that reach 90 %",
+        "phase_weakest": "accuracy in the worst phase",
+        "phase_spread": "its deviation over the phases",
+        "phase_agreement": "correlation with the phase profile",
+        "weakest_start": "least sensitive phase, before",
+        "weakest_end": "least sensitive phase, after",
+        "weakest_change": "least sensitive phase, change",
+        "imbalance_start": "imbalance of the phases, before",
+        "imbalance_end": "imbalance of the phases, after",
+        "imbalance_change": "imbalance of the phases, change",
+        "erf_start": "receptive field, before",
+        "erf_end": "receptive field, after",
+        "erf_growth": "receptive field, change",
+    },
+    caveats={"epochs_to_90": "Seeds that never reach 90 % are left out of it."},
+    main=(
+        *("accuracy", "mean_accuracy", "epochs_to_90"),
+        *("weakest_end", "imbalance_end", "erf_end"),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -158,7 +186,13 @@ class Training(Suite):
 
     name: ClassVar[str] = "training"
     protocols: ClassVar[Mapping[str, str]] = dict.fromkeys(PROTOCOLS, "1")
-    metrics: ClassVar[tuple[Metric, ...]] = _metrics()
+    question: ClassVar[str] = "whether unevenness matters in training"
+    captions: ClassVar[Mapping[str, str]] = {
+        "seeds": "Seed by seed",
+        "curve": "Accuracy by epoch",
+        "along": "Phases and receptive field along the training",
+    }
+    metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "accuracy"
     random: ClassVar[bool] = True
 

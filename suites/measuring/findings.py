@@ -1,0 +1,107 @@
+"""Clauses about a measured model that several suites give: its phases, its strided layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..base import Measured
+
+MOST_NAMED = 4
+
+LEAST_REDUCTION = 0.005
+"""A layer whose padding takes less off the imbalance is not suggested for padding."""
+
+LEAST_SHARE = 0.05
+"""Layers and periods that cause a smaller share of the unevenness are not named."""
+
+
+def least_sensitive_phase(found: Measured, name: str = "phase_profile") -> list[str]:
+    """The place of the smallest phase in the map `name`, from 0, in a clause.
+
+    Raises `KeyError` where `found` has no such map.
+    """
+    profile = np.asarray(found.maps[name])
+    row, column = np.unravel_index(int(profile.argmin()), profile.shape)
+    cell = " x ".join(map(str, profile.shape))
+    return [f"the least sensitive phase is row {row}, column {column} of every {cell} pixels"]
+
+
+def period_shares(found: Measured) -> list[str]:
+    """The stride periods that cause the variance over the phases, largest first, in a clause.
+
+    A period that its interval does not separate from 0 causes nothing. Raises `KeyError` where
+    `found` has no `imbalance`.
+    """
+    imbalance = found.metrics["imbalance"].value
+    shares = {}
+    for name, one in found.metrics.items():
+        shown = one.value is not None and (one.low is None or one.low > 0)
+        if name.startswith("by_period_") and shown and imbalance:
+            shares[name.removeprefix("by_period_")] = min(1.0, one.value / imbalance**2)
+    named = [
+        f"stride period {period} causes {percent(share)}"
+        for period, share in sorted(shares.items(), key=lambda item: -item[1])
+        if share >= LEAST_SHARE
+    ]
+    return [f"{join_names(named)} of the variance over the phases"] if named else []
+
+
+def layers_at_fault(found: Measured) -> list[str]:
+    """Strided layers by the share of the imbalance that padding each alone would remove.
+
+    Raises `KeyError` where `found` has no table `culprits`.
+    """
+    named = []
+    for row in found.tables["culprits"]:
+        share = row["reduction"] / (row["imbalance_padded"] + row["reduction"])
+        if share >= LEAST_SHARE:
+            named.append(f"{row['name']} ({percent(share)} of the imbalance)")
+    return [f"layers at fault: {join_names(named)}"] if named else []
+
+
+def worst_layer(found: Measured) -> list[str]:
+    """What padding the kernel of the worst layer alone would do, in a clause.
+
+    Raises `KeyError` where `found` has no table `culprits`.
+    """
+    return [
+        f"padding the kernel of {row['name']} alone takes the imbalance from "
+        f"{row['imbalance_padded'] + row['reduction']:.3g} to {row['imbalance_padded']:.3g}"
+        for row in found.tables["culprits"][:1]
+        if row["reduction"] > LEAST_REDUCTION
+    ]
+
+
+def even_input_sizes(found: Measured, size: tuple[int, int]) -> list[str]:
+    """The heights and widths nearest to `size` that leave no padding unread, in a clause.
+
+    Raises `KeyError` where `found` has no table `even_sizes`.
+    """
+    if not found.tables["uneven"]:
+        return []
+    parts = []
+    for axis, side in zip(("height", "width"), size, strict=True):
+        sizes = sorted(row["size"] for row in found.tables["even_sizes"] if row["axis"] == axis)
+        near = [*[n for n in sizes if n <= side][-1:], *[n for n in sizes if n > side][:1]]
+        if not near:
+            return []
+        parts.append(f"{axis} {' or '.join(map(str, near))}")
+    return [f"an input of {' and '.join(parts)} leaves no padding unread"]
+
+
+def join_names(names: Sequence[Any]) -> str:
+    """`a, b and c`; of many the first four, and how many others there are."""
+    shown = [str(name) for name in names]
+    if len(shown) > MOST_NAMED:
+        return f"{', '.join(shown[:MOST_NAMED])} and {len(shown) - MOST_NAMED} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def percent(share: float) -> str:
+    """A share in whole percent."""
+    return f"{100 * share:.0f} %"
