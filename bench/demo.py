@@ -1,8 +1,8 @@
 """`perimetry demo`: nine architectures of nine kinds, one of them twice, and no data.
 
 Each is audited from its seeded initial state, with and without kernel padding; one is exported to
-ONNX first and audited again from that file. Two small trained twins that ship with the package, as
-ONNX files, end the row.
+ONNX first and audited again from that file. The last two rows are a small network trained with and
+without kernel padding, which ships with the package as ONNX files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EXPORTED = "resnet18"
 
 
 SAMPLES = tuple(f"tiny-resnet-micro-object-{fill}-seed0" for fill in ("none", "zero"))
-"""Trained twins that ship with the package, without and with kernel padding (see `samples`)."""
+"""Trained sample networks, without and with kernel padding (see `samples`)."""
 
 
 SUITES = ["structure", "erf", "deadpixel", "perturbation", "padding"]
@@ -46,7 +46,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "padding": {"grid": 4, "exchange": (), "weight_sets": 4},
     "perturbation": {"comb_draws": 4, "noise_draws": 2, "block": 4},
 }
-"""Coarser than the defaults, for speed; `perimetry run` has them all."""
+"""Coarser than the defaults, for speed."""
 
 
 FILLS = ["none", "box"]
@@ -59,12 +59,12 @@ PICTURES = ("deadpixel", "erf", "structure")
 
 
 def settings(seed: int) -> Settings:
-    """Few images and weight sets: the demo is for looking, not for publishing."""
+    """Few images and weight sets: the results of the demo are not meant for publication."""
     return Settings(count=8, seed=seed, members=8, options=OPTIONS)
 
 
 def references(out: Path, *, seed: int) -> list[str]:
-    """What the demo audits; exports the ONNX file where it is not there yet."""
+    """The models of the demo; exports the ONNX file if it does not exist yet."""
     from .samples import copy_samples
 
     path = out / "models" / f"{EXPORTED}-seed{seed}.onnx"
@@ -88,7 +88,7 @@ def export(name: str, path: Path, *, seed: int) -> None:
 
 
 def publish(store: Store) -> list[Path]:
-    """Write the board as a page, Markdown, CSV and JSON, and maps of `PICTURES` as PNG, by it."""
+    """Write the leaderboard as page, Markdown, CSV and JSON, and maps of `PICTURES` as PNG."""
     from .figures.maps import draw_record
     from .output.files import write_text
     from .ranking.board import Board

@@ -1,7 +1,7 @@
-"""`perimetry doctor`: is this installation fit to measure with?
+"""`perimetry doctor`: check that this installation measures correctly.
 
-Every check says what it looked at. *broken* means that numbers would be wrong or a part does not
-work, and what to do; *note* is worth knowing. Nothing is downloaded.
+Every check reports what it examined. *broken* means that numbers would be wrong or a part does not
+work, and says what to do; *note* is information. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Status = Literal["ok", "note", "broken"]
 
 
 SOLE = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "perimetry": ("perimetry",)}
-"""Import packages that exactly one distribution may provide, and the ones it may be."""
+"""Import packages that only one distribution may provide, and which ones it may be."""
 
 
 PERIOD_ANSWER = 1 / 2.25
@@ -36,12 +36,12 @@ TOLERANCE = 1e-6
 
 
 WRONG = 1e-4
-"""Gradients of a norm that are off by more are wrong, not rounded."""
+"""Relative error of a gradient above which it is wrong rather than rounded."""
 
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """What was looked at, how it is, and what to do where it is broken."""
+    """What was examined, its status, and what to do if it is broken."""
 
     name: str
     status: Status
@@ -49,12 +49,12 @@ class HealthCheck:
 
 
 def examine() -> list[HealthCheck]:
-    """Make all checks; one that raises is broken, and the others go on."""
+    """Run all checks; a check that raises is broken, and the others go on."""
     checks: list[HealthCheck] = []
     for name, look in LOOKS.items():
         try:
             checks += look()
-        except Exception as error:  # whatever an installation does, the others are told
+        except Exception as error:  # a broken installation may raise anything
             text = f"{type(error).__name__}: {clean(str(error), 400)}"
             checks.append(HealthCheck(name, "broken", text))
     return checks
@@ -63,7 +63,7 @@ def examine() -> list[HealthCheck]:
 def health_to_text(checks: list[HealthCheck], width: int = 96) -> str:
     """A line for each check, and a verdict."""
     broken = sum(check.status == "broken" for check in checks)
-    verdict = f"{broken} of {len(checks)} checks are broken" if broken else "all is well"
+    verdict = f"{broken} of {len(checks)} checks are broken" if broken else "all checks passed"
     lines: list[Any] = [f"{check.status}: {check.name}: {check.text}" for check in checks]
     return lay_out(
         [Section("perimetry doctor", lines), Section(f"Verdict: {verdict}", [""])], width
@@ -100,7 +100,7 @@ def _clashes() -> list[HealthCheck]:
 
 
 def clashes(provided: Mapping[str, list[str]]) -> list[HealthCheck]:
-    """Packages that several distributions provide: they overwrite each other's files.
+    """Import packages that several distributions provide and overwrite in each other.
 
     `provided` gives distributions by import package, as `packages_distributions` does.
     """
@@ -165,11 +165,14 @@ def _providers() -> list[HealthCheck]:
         hint = "" if wanted == actual else "; ONNX files would be audited on the CPU, check CUDA"
         checks.append(HealthCheck(f"provider {kind}", "ok" if not hint else "broken", asked + hint))
     listed = ", ".join(onnxruntime.get_available_providers())
-    return [*checks, HealthCheck("providers listed", "note", f"{listed} (listed is not usable)")]
+    return [
+        *checks,
+        HealthCheck("providers listed", "note", f"{listed} (a listed provider need not be usable)"),
+    ]
 
 
 def _structure() -> list[HealthCheck]:
-    """Answers that follow from a formula: one convolution, by module and through ONNX; a ResNet."""
+    """Known answers of one convolution, as a module and as an ONNX file."""
     from torch import nn
 
     from ..adapters.input_spec import InputSpec
@@ -201,39 +204,39 @@ def _resnet() -> list[HealthCheck]:
 
 
 def _answer(name: str, model: Any, metric: str, known: float) -> HealthCheck:
-    """Whether `structure` gives a known answer."""
+    """Compare a metric of `structure` with its known value."""
     from ..suites.structure import measure_skeleton
 
     size = (model.spec.channels, model.spec.height, model.spec.width)
     found = measure_skeleton(model.skeleton(), size).metrics[metric].value
     if found is not None and abs(found - known) <= TOLERANCE * max(1.0, known):
-        return HealthCheck(name, "ok", f"{metric} {found:.6g}, as it must be")
+        return HealthCheck(name, "ok", f"{metric} {found:.6g}, as expected")
     return HealthCheck(
         name, "broken", f"{metric} {found}, but {known:.6g} is right; reinstall perimetry"
     )
 
 
 def _norms() -> list[HealthCheck]:
-    """Torch's input gradient of batch norm at batch 1 on the CPU, without and with our guard."""
+    """The input gradient of batch norm at batch 1 on the CPU, without and with our workaround."""
     from ..adapters.self_check import batch_norm_gradient_error
 
     bare = batch_norm_gradient_error(guarded=False)
     guarded = batch_norm_gradient_error(guarded=True)
     if guarded > WRONG:
-        text = f"wrong by {guarded:.0%} even with perimetry's guard; use another torch release"
+        text = f"wrong by {guarded:.0%} even with perimetry's workaround; use another torch release"
         return [HealthCheck("gradient of batch norm", "broken", text)]
     if bare > WRONG:
-        text = (
-            f"this torch has the bug (wrong by {bare:.0%} at batch 1); perimetry's guard mends it"
-        )
+        text = f"this torch has the bug (wrong by {bare:.0%} at batch 1); perimetry works around it"
         return [HealthCheck("gradient of batch norm", "note", text)]
     return [
-        HealthCheck("gradient of batch norm", "ok", "right at batch 1, with and without the guard")
+        HealthCheck(
+            "gradient of batch norm", "ok", "right at batch 1, with and without the workaround"
+        )
     ]
 
 
 def _repeats() -> list[HealthCheck]:
-    """One audit twice: the same seed must give the same numbers, bit for bit."""
+    """The same audit twice: equal seeds must give equal numbers, bit for bit."""
     from torch import nn
 
     from ..adapters.input_spec import InputSpec
@@ -248,7 +251,9 @@ def _repeats() -> list[HealthCheck]:
     if runs[0].metrics == runs[1].metrics:
         return [HealthCheck("audit twice", "ok", "equal bit for bit")]
     return [
-        HealthCheck("audit twice", "broken", "the same seed gives unlike numbers on this machine")
+        HealthCheck(
+            "audit twice", "broken", "the same seed gives different numbers on this machine"
+        )
     ]
 
 

@@ -1,8 +1,9 @@
-"""Sample vendors' files that ship with the package: small twins trained for results/training.
+"""Sample ONNX files that ship with the package: small networks trained for results/training.
 
 Each is an ONNX file of a few hundred kilobytes for 40 x 40 images: `tiny-resnet` (0.08 million
-parameters) with and without kernel padding, trained to tell a red box of 3 x 3 pixels from a black
-one (`micro-object`, two classes) or to name articles of clothing (`classification`, ten classes).
+parameters) with and without kernel padding, trained to distinguish a red box of 3 x 3 pixels from a
+black one (`micro-object`, two classes) or to name articles of clothing (`classification`, ten
+classes).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FOLDER = "sample_models"
 
 
 def sample_files() -> Mapping[str, Path]:
-    """Where the sample files lie, by name without suffix, in order."""
+    """Paths of the sample files by name without suffix."""
     folder = Path(str(resources.files(__package__) / FOLDER))
     return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
 

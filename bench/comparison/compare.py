@@ -1,14 +1,14 @@
-"""Two or more models side by side: paired differences, where they part, and what keeps them apart.
+"""Comparing models: paired differences, where they diverge, and why they may not be comparable.
 
-Every side is compared with the first. A metric's difference is *second less first*, paired image
-by image (or weight set by weight set) through the stored bootstrap draws, with its 95 % interval,
-effect size and p-value (see `statistics.significance`); all p-values of one comparison are
+Every side is compared with the first one. The difference of a metric is *second minus first*,
+paired image by image (or weight set by weight set) through the stored bootstrap draws, with its
+95 % interval, effect size and p-value (see `statistics.significance`); all p-values of one comparison are
 corrected together by Holm's method, so that 5 % is the chance of any false difference in it. Exact
 metrics differ or do not.
 
-Records of unlike protocol version, settings, images or preprocessing are refused (see
-`compatibility`); `force` compares them all the same and says what differs. For twins of one
-architecture the first stage at which their features part is told (see `fingerprint`).
+Records with different protocol versions, settings, images or preprocessing are refused (see
+`compatibility`); `force` compares them anyway and says what differs. For two models of one
+architecture the first stage at which their features diverge is reported (see `fingerprint`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...adapters.errors import InputError, PerimetryError
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
 from ..statistics.significance import evidence, holm
-from .compatibility import unlike
+from .compatibility import incompatibilities
 from .fingerprint import CELL, NAME, WithFingerprint, stage_differences
 from .html import to_html
 from .result import ComparisonResult, ComparisonRow, Pair, UnlikeRecordsError, _p_values
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 
 class Comparison(ComparisonResult):
-    """A comparison that shows itself."""
+    """A comparison with its text, Markdown, data and notebook forms."""
 
     def text(self, *, width: int = 96, every: bool = False) -> str:
-        """For a terminal; with `every`, all metrics and not only those that matter."""
+        """The report for a terminal; with `every`, all metrics and not only those that differ."""
         return comparison_to_text(self, width=width, every=every)
 
     def markdown(self, *, every: bool = False) -> str:
@@ -98,18 +98,18 @@ def _cells(pairs: Iterable[Pair]) -> set[tuple[str, str]]:
 
 
 def _pair(first: Side, second: Side, known: Mapping[str, Suite], *, force: bool) -> Pair:
-    """All metrics of both, not yet corrected. Raises `UnlikeRecordsError`, `InputError`."""
+    """All metrics of both, without correction. Raises `UnlikeRecordsError`, `InputError`."""
     shared = [cell for cell in first.records if cell in second.records and cell != CELL]
     if not shared:
         raise InputError(
             f"{first.name} and {second.name} have no suite and protocol in common: the first has "
             f"{_named(first.records)}, the second {_named(second.records)}"
         )
-    found = _unlike(first, second, shared)
+    found = _incompatibilities(first, second, shared)
     if found and not force:
         raise UnlikeRecordsError(
-            f"{first.name} and {second.name} do not compare: {'; '.join(found)}. Measure both "
-            "under the same settings, or compare them all the same with --force"
+            f"{first.name} and {second.name} are not comparable: {'; '.join(found)}. Measure both "
+            "with the same settings, or compare them anyway with --force"
         )
     rows: list[ComparisonRow] = []
     gaps = [f"only {side.name} has {_named(left)}" for side, left in _alone(first, second) if left]
@@ -121,12 +121,12 @@ def _pair(first: Side, second: Side, known: Mapping[str, Suite], *, force: bool)
     return Pair(first, second, tuple(rows), tuple(gaps), tuple(found))
 
 
-def _unlike(first: Side, second: Side, shared: Iterable[tuple[str, str]]) -> list[str]:
-    """What is unlike, each phrase once with the suites it holds for, where not for all."""
+def _incompatibilities(first: Side, second: Side, shared: Iterable[tuple[str, str]]) -> list[str]:
+    """What differs, each phrase once, with its suites where it does not apply to all."""
     found: dict[str, list[str]] = {}
     cells = list(shared)
     for cell in cells:
-        for phrase in unlike(first.records[cell], second.records[cell]):
+        for phrase in incompatibilities(first.records[cell], second.records[cell]):
             found.setdefault(phrase, []).append(":".join(cell))
     return [
         text if len(where) == len(cells) else f"{text} ({', '.join(where)})"
@@ -135,7 +135,7 @@ def _unlike(first: Side, second: Side, shared: Iterable[tuple[str, str]]) -> lis
 
 
 def _alone(first: Side, second: Side) -> list[tuple[Side, list[tuple[str, str]]]]:
-    """What each side has and the other has not; fingerprints and costs are no measurement."""
+    """What one side has and the other does not; fingerprints do not count."""
     return [
         (side, [c for c in side.records if c not in other.records and c != CELL])
         for side, other in ((first, second), (second, first))
@@ -155,7 +155,7 @@ def _statuses(a: Record, b: Record, first: Side, second: Side) -> list[str]:
 
 
 def _message(record: Record) -> str:
-    return record.error.message if record.error else "no reason was kept"
+    return record.error.message if record.error else "no reason was recorded"
 
 
 def _rows(a: Record, b: Record, prefix: str, suite: Suite | None) -> list[ComparisonRow]:
@@ -163,12 +163,12 @@ def _rows(a: Record, b: Record, prefix: str, suite: Suite | None) -> list[Compar
     names = [*declared, *sorted({*a.metrics, *b.metrics} - declared.keys())]
     rows = []
     for name in (n for n in names if n in a.metrics or n in b.metrics):
-        held = a.metrics.get(name), b.metrics.get(name)
+        values = a.metrics.get(name), b.metrics.get(name)
         found = evidence(a, b, name)
-        reason = next((v.reason for v in held if v and v.reason), "measured for one only")
+        reason = next((v.reason for v in values if v and v.reason), "measured for one only")
         known = declared.get(name)
         rows.append(
-            ComparisonRow(f"{prefix}.{name}", known, *held, found, None if found else reason)
+            ComparisonRow(f"{prefix}.{name}", known, *values, found, None if found else reason)
         )
     return rows
 
@@ -231,11 +231,11 @@ def _fingerprint(side: Side, options: RerunOptions) -> Record | str:
         return f"{side.name} cannot be opened now: {record.reason or _message(record)}"
     stored = next((r.model.source for r in records if r.model.source), {})
     if changed_tensors(stored, record.model.source):
-        return f"{side.name} has other weights now than when it was measured"
+        return f"the weights of {side.name} have changed since it was measured"
     return record
 
 
 def changed_tensors(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    """Whether two sources name weights, and unlike ones."""
-    held = [source.get("tensors_sha256") or source.get("sha256") for source in (before, now)]
-    return None not in held and held[0] != held[1]
+    """Whether two sources name weights, and different ones."""
+    hashes = [source.get("tensors_sha256") or source.get("sha256") for source in (before, now)]
+    return None not in hashes and hashes[0] != hashes[1]

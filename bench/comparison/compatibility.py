@@ -1,8 +1,8 @@
-"""What must be equal for two records' numbers to be set side by side, and how to say what is not.
+"""What must be equal for two records to be comparable, and sentences about what is not.
 
-Preprocessing is compared as what it does to pixels: size, channels, their order, and mean and
-standard deviation over the range of values. How a runtime is fed (layout, type) and which fields
-were guessed change no pixel; interpolation and crop matter only to images that come from files.
+Preprocessing is compared by its effect on pixels: size, channels, their order, and mean and
+standard deviation relative to the range of values. The layout and type of a runtime's input and
+which fields were guessed change no pixel; interpolation and crop matter only for images from files.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ CROPPING = ("interpolation", "crop_pct")
 SIZES = ("height", "width", "channels", "channel_order")
 
 
-def unlike(first: Record, second: Record) -> list[str]:
-    """What keeps two records of one suite and protocol from being compared, a phrase each."""
+def incompatibilities(first: Record, second: Record) -> list[str]:
+    """Why two records of one suite and protocol are not comparable, a phrase each."""
     found = []
     if first.version != second.version:
         found.append(f"protocol version {first.version} against {second.version}")
     found += _images(first, second)
     found += _fitted(first, second)
     found += _settings(first, second)
-    return found + preprocessing(first, second)
+    return found + preprocessing_differences(first, second)
 
 
-def preprocessing(first: Record, second: Record, *, strict: bool = False) -> list[str]:
-    """How two models' preprocessing differs; `strict` counts cropping on built-in images too."""
+def preprocessing_differences(first: Record, second: Record, *, strict: bool = False) -> list[str]:
+    """How the preprocessing of two models differs; `strict` counts cropping in all cases."""
     a, b = first.model, second.model
     if a.spec_sha256 == b.spec_sha256 or not a.spec or not b.spec:
         return []
@@ -58,15 +58,15 @@ def preprocessing(first: Record, second: Record, *, strict: bool = False) -> lis
 def _images(first: Record, second: Record) -> list[str]:
     a, b = first.images, second.images
     if a is None or b is None:
-        return [] if a is b else ["one was made on images, the other was not"]
-    held = [r.settings.get("images_sha256") for r in (first, second)]
-    if held[0] != held[1] or (a.name, a.count) != (b.name, b.count):
+        return [] if a is b else ["one was measured on images, the other was not"]
+    hashes = [r.settings.get("images_sha256") for r in (first, second)]
+    if hashes[0] != hashes[1] or (a.name, a.count) != (b.name, b.count):
         return [f"images {a.count} x {clean(a.name, 60)} against {b.count} x {clean(b.name, 60)}"]
     return []
 
 
 def _fitted(first: Record, second: Record) -> list[str]:
-    """What kernel padding `fit` was fitted on, where both are of `fit`."""
+    """Differences of the images that `fit` was fitted on, if both records are of `fit`."""
     if first.fill != "fit" or second.fill != "fit":
         return []
     if first.settings.get(FIT_KEY) == second.settings.get(FIT_KEY):
@@ -77,7 +77,7 @@ def _fitted(first: Record, second: Record) -> list[str]:
 
 
 def _settings(first: Record, second: Record) -> list[str]:
-    """Settings and seeds; a size that was asked for shows in the preprocessing."""
+    """Differences of settings and seeds; sizes are compared as preprocessing."""
     if first.images is not None and first.seed != second.seed:
         return [f"seed {first.seed} against {second.seed}"]
     keys = (first.settings.keys() | second.settings.keys()) - {"images_sha256", FIT_KEY, "size"}
@@ -89,7 +89,7 @@ def _settings(first: Record, second: Record) -> list[str]:
 
 
 def _over_range(spec: Mapping[str, Any], name: str) -> Any:
-    """Means or deviations as shares of white, to six digits."""
+    """Means or standard deviations relative to the range of values, to six digits."""
     values, white = spec.get(name), spec.get("value_range", 1.0)
     if not isinstance(values, list | tuple) or not isinstance(white, int | float) or not white:
         return values

@@ -1,4 +1,4 @@
-"""What a model makes of a few images, stage by stage, in few enough numbers to keep.
+"""Fingerprints: sketches of the features of a few images, stage by stage, small enough to store.
 
 For the first `IMAGES` images of the set, each stage (the last spatial map at each resolution, see
 `Model.stages`) and the logits become a count sketch: every entry of the image's tensor times a
@@ -7,12 +7,12 @@ distance of their sketches is unbiased for |a - b|^2 (Charikar, Chen & Farach-Co
 images the relative standard error of the distance is at most about 1 / sqrt(2 n BUCKETS), and equal
 tensors give equal sketches, bit for bit.
 
-The *difference* of two models at a stage is |a - b| / |a|, over all images together. Twins of one
-architecture (two states of a network, two exports, float32 against int8) *part* at the first stage
-where it passes `PARTED`.
+The *difference* of two models at a stage is |a - b| / |a|, over all images together. Two models of
+one architecture (two states of a network, two exports, float32 and int8) *diverge* at the first
+stage where it exceeds `DIVERGED`.
 
-`Fingerprint` has the form of a suite, so that it runs where suites run and gives a record; it is
-in no registry, since it measures nothing that is even or uneven.
+`Fingerprint` has the interface of a suite, so that it runs where suites run and gives a record; it
+is not in the registry, since it has no metrics.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from ...suites.base import Context, Measurement, Metric, Suite
 from ..execution.toolkit import Toolkit, standard
 from ..records.store import Store
-from .compatibility import unlike
+from .compatibility import incompatibilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,8 +47,8 @@ BUCKETS = 64
 STREAM = 11
 
 
-PARTED = 1e-3
-"""Relative difference beyond which two networks are said to part: far above float32's rounding."""
+DIVERGED = 1e-3
+"""Relative difference above which two networks have diverged: far above float32 rounding."""
 
 
 LOGITS = "logits"
@@ -72,7 +72,7 @@ class Fingerprint(Suite):
     random: ClassVar[bool] = True
 
     def skip(self, model: Model, protocol: str) -> str | None:
-        """Every model gives something."""
+        """Fingerprints apply to every model."""
         del model, protocol
         return None
 
@@ -99,8 +99,8 @@ class WithFingerprint:
 
     def __call__(self) -> Toolkit:
         """The toolkit."""
-        tools = self.base()
-        return Toolkit(tools.load, {**tools.suites, NAME: Fingerprint()})
+        toolkit = self.base()
+        return Toolkit(toolkit.load, {**toolkit.suites, NAME: Fingerprint()})
 
 
 def _rows(model: Model, x: Tensor, index: int, seed: int) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def sketch(value: Tensor, index: int, seed: int) -> Array:
 
 @dataclass(frozen=True)
 class StageDifference:
-    """How far two networks are apart at one stage; `first` and `second` are its names in them."""
+    """The difference of two networks at one stage; `first` and `second` are its names in them."""
 
     first: str
     second: str
@@ -154,19 +154,19 @@ class StageDifference:
 def stage_differences(first: Record, second: Record) -> list[StageDifference] | str:
     """The difference at every stage, in order, relative to `first`; or why there is none.
 
-    Stages pair by shape. Two are twins when all stages of the one that has fewer pair: a quantised
-    file shows its rounded image as one more.
+    Stages pair by shape. Two models are of one architecture when all stages of the one with fewer
+    stages pair: a quantised file has its rounded image as an additional stage.
     """
     for record in (first, second):
         if record.status != "ok" or not record.tables.get("stages"):
             return record.reason or (record.error.message if record.error else "no fingerprint")
-    apart = unlike(first, second)
-    if apart:
-        return "; ".join(apart)
+    different = incompatibilities(first, second)
+    if different:
+        return "; ".join(different)
     a, b = _by_shape(first), _by_shape(second)
     both = [shape for shape in a if shape in b]
     if len(both) < min(len(a), len(b)):
-        return "their stages have unlike shapes: they are not twins of one architecture"
+        return "their stages have different shapes: they are not of one architecture"
     return [
         StageDifference(_name(a[shape]), _name(b[shape]), shape, _difference(a[shape], b[shape]))
         for shape in both
@@ -174,9 +174,9 @@ def stage_differences(first: Record, second: Record) -> list[StageDifference] | 
 
 
 def first_divergent_stage(
-    found: Sequence[StageDifference], tolerance: float = PARTED
+    found: Sequence[StageDifference], tolerance: float = DIVERGED
 ) -> StageDifference | None:
-    """The first stage whose difference passes `tolerance`."""
+    """The first stage whose difference exceeds `tolerance`."""
     return next((p for p in found if not p.difference <= tolerance), None)
 
 
@@ -204,9 +204,9 @@ def _difference(rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str,
     a = {row["image"]: row for row in rows}
     b = {row["image"]: row for row in others}
     both = sorted(a.keys() & b.keys())
-    apart = np.array([a[i]["sketch"] for i in both]) - np.array([b[i]["sketch"] for i in both])
+    gaps = np.array([a[i]["sketch"] for i in both]) - np.array([b[i]["sketch"] for i in both])
     scale = float(np.linalg.norm([a[i]["norm"] for i in both]))
-    distance = float(np.linalg.norm(apart))
+    distance = float(np.linalg.norm(gaps))
     if scale == 0:
         return 0.0 if distance == 0 else float("inf")
     return distance / scale
@@ -216,7 +216,7 @@ CHECK = "check"
 
 
 def beside(baseline: Path) -> Path:
-    """The folder for what is stored beside a baseline: `DIR/check`, or `FILE.check`."""
+    """The folder of noise floor and fingerprints of a baseline: `DIR/check`, or `FILE.check`."""
     return baseline / CHECK if baseline.is_dir() else baseline.with_suffix(f".{CHECK}")
 
 
@@ -225,5 +225,5 @@ def read_fingerprints(baseline: Path) -> dict[tuple[str, str], Record]:
     folder = beside(baseline)
     if not (folder / "records").is_dir():
         return {}
-    held = sorted(Store(folder).records(), key=lambda r: r.created)
-    return {(r.model.reference, r.fill): r for r in held if r.suite == NAME}
+    found = sorted(Store(folder).records(), key=lambda r: r.created)
+    return {(r.model.reference, r.fill): r for r in found if r.suite == NAME}

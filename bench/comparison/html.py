@@ -22,7 +22,7 @@ from ..output.damaged import BROKEN
 from ..output.files import write_text
 from ..output.templates import asset, fill_in
 from ..output.text import clean
-from .text import HEADS, asides, explanation, row_cells, shown_rows, verdict
+from .text import HEADS, explanation, notes_of, row_cells, shown_rows, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +78,7 @@ def _title(comparison: ComparisonResult) -> str:
 
 def _pair(pair: Pair, comparison: ComparisonResult) -> str:
     lead, *told = verdict(pair, comparison.headlines)
-    notes = "".join(f"<li>{_safe(text)}</li>" for text in [*told, *asides(pair)])
+    notes = "".join(f"<li>{_safe(text)}</li>" for text in [*told, *notes_of(pair)])
     head = _safe(f"{pair.second.name} against {pair.first.name}")
     alone = len(comparison.pairs) == 1
     parts = [
@@ -198,7 +198,7 @@ def to_html(comparison: ComparisonResult) -> str:
     """A fragment for notebooks, with the maps of both and their difference; all text is escaped."""
     parts = []
     for pair in comparison.pairs:
-        told = [*verdict(pair, comparison.headlines), *asides(pair)]
+        told = [*verdict(pair, comparison.headlines), *notes_of(pair)]
         rows = [row_cells(row) for row in shown_rows(pair, comparison.headlines, every=True)]
         head = f"{clean(pair.second.name)} against {clean(pair.first.name)}"
         parts += [f"<h4>{html.escape(head)}</h4>", _list(told), pair_maps(pair), _table(rows)]

@@ -21,12 +21,12 @@ NOT_LOOKED = "not looked at"
 
 
 class UnlikeRecordsError(InputError):
-    """Records whose numbers must not be set side by side; the message says what differs."""
+    """Records that are not comparable; the message says what differs."""
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One metric of a pair. Without a `evidence` there is no difference, and `reason` says why."""
+    """One metric of a pair; without `evidence` there is no difference, and `reason` says why."""
 
     column: str
     metric: Metric | None
@@ -43,10 +43,10 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sides and what sets them apart.
+    """Two sides and their differences.
 
-    `stages` are their differences stage by stage, or the reason why there are none. `forced` says
-    what is unlike in the records where comparing was forced.
+    `stages` are the differences of features stage by stage, or the reason why there are none.
+    `forced` says how the records differ if the comparison was forced.
     """
 
     first: Side
@@ -64,7 +64,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """All pairs, each of a first side and another; `problems` says what could not be read."""
+    """All pairs of the first side and another one; `problems` says what could not be read."""
 
     pairs: tuple[Pair, ...]
     problems: tuple[str, ...] = ()
@@ -77,5 +77,5 @@ class ComparisonResult:
 
 
 def _p_values(pairs: Iterable[Pair]) -> list[float]:
-    held = [row.evidence for pair in pairs for row in pair.rows]
-    return [one.p for one in held if one is not None and one.p is not None]
+    found = [row.evidence for pair in pairs for row in pair.rows]
+    return [one.p for one in found if one is not None and one.p is not None]

@@ -1,4 +1,4 @@
-"""What `compare` is given: stored folders, models in them, or models to be audited on the spot.
+"""The sides of a comparison: stored folders, models in them, or models that are audited now.
 
     DIR          every model in a folder of records, or in a packed `.jsonl` file
     DIR:MODEL    one of them, by its reference or enough of it
@@ -7,12 +7,11 @@
 
 In Python also a `Side`, the records of one model variant, a module or an opened model.
 
-What stored records state of an ONNX file's input and output is stated again for that file, by
-whatever path it is named, and for no other: the TOML file beside another file, or a run of its own,
-states that one's.
+The declarations of input and output in the stored records of an ONNX file are used again for that
+file, by whatever path it is named, and for no other file.
 
-Several bare folders are two runs: models pair by reference and kernel padding. A bare folder
-before model names is where these are looked up first.
+If only folders are given, they are runs to compare: models pair by reference and kernel padding. A
+folder before two or more model names is where these are looked up first.
 """
 
 from __future__ import annotations
@@ -54,8 +53,8 @@ PRINT = ":".join(CELL)
 
 
 ONE_MODEL = (
-    "there is one model only; expected at least two to compare, such as A.onnx B.onnx, or A and "
-    "its twin A+box"
+    "only one model was given; expected at least two, such as A.onnx B.onnx, or A and its "
+    "kernel-padded variant A+box"
 )
 
 
@@ -104,33 +103,33 @@ def side_of(records: Iterable[Record], name: str | None = None) -> Side:
 
     Raises `InputError` when they are of several variants, or none.
     """
-    held = newest(records)
-    variants = {(r.model.reference, r.fill) for r in held}
+    latest = newest(records)
+    variants = {(r.model.reference, r.fill) for r in latest}
     if len(variants) != 1:
         raise InputError(
             f"records of {len(variants)} model variants were given as one side; expected one model "
             "with one kernel padding"
         )
-    check_unmixed(held)
+    check_unmixed(latest)
     reference, fill = next(iter(variants))
     return Side(
         name or _name(reference, fill),
         reference,
         fill,
-        {(r.suite, r.protocol): r for r in held},
+        {(r.suite, r.protocol): r for r in latest},
         reference,
     )
 
 
 def open_sides(things: Sequence[Any], wanted: MissingAudit) -> tuple[list[list[Side]], list[str]]:
-    """The groups of sides that `things` name, and what could not be read, a sentence each.
+    """The groups of sides that `things` name, and a sentence for each unreadable file.
 
     The first side of a group is what the others are compared with. Raises `InputError`,
     `UnknownNameError` with near names, `MixedRecordsError`, `NotMeasuredError`.
     """
     given = [_read(thing) for thing in things]
     if len(given) == 1 and not _is_folder(given[0]):
-        raise InputError(ONE_MODEL)  # before it is measured for nothing
+        raise InputError(ONE_MODEL)  # raised before the model is measured in vain
     cache = RecordCache(wanted.options.where)
     folders = [g for g in given if isinstance(g, _Given) and _is_folder(g)]
     if len(folders) == len(given) > 1:
@@ -198,7 +197,7 @@ def _read(thing: Any) -> Side | _Given:
 
 
 def _read_text(text: str) -> _Given:
-    """Take a text apart; what exists as a path is never split."""
+    """Split a text into folder, model and kernel padding; an existing path is never split."""
     fill: Fill | None = None
     stem, plus, last = text.rpartition("+")
     if plus and last in FILLS and not Path(text).exists():
@@ -225,8 +224,10 @@ def _runs(given: Sequence[_Given], cache: RecordCache) -> list[list[Side]]:
     ]
     shared = set.intersection(*variants)
     if not shared:
-        held = "; ".join(f"{f} holds {len(v)}" for f, v in zip(folders, variants, strict=True))
-        raise InputError(f"the folders share no model variant ({held}); name models, as DIR:MODEL")
+        counts = "; ".join(f"{f} has {len(v)}" for f, v in zip(folders, variants, strict=True))
+        raise InputError(
+            f"the folders have no model variant in common ({counts}); name models as DIR:MODEL"
+        )
     groups = []
     for reference, fill in sorted(shared):
         own = [cache.side(folder, reference, fill) for folder in folders]
@@ -315,13 +316,13 @@ def _audited(one: _Given, spec: RunSpec, run: RunOptions) -> Side:
 
 
 def _no_folder(name: str) -> str:
-    """That there is no such folder, for what does not look like a model."""
+    """A clause that there is no such folder, for a name that does not look like a model."""
     known = Reference.parse_any(name).runtime or name.startswith("module:")
-    return "" if known or Path(name).exists() else "; and there is no folder of that name"
+    return "" if known or Path(name).exists() else "; there is no folder of that name either"
 
 
 class NotMeasuredError(PerimetryError, RuntimeError):
-    """Nothing of a model could be measured; the message says why."""
+    """A model of which no suite could be measured; the message says why."""
 
 
 def _name(reference: str, fill: str) -> str:
@@ -329,7 +330,7 @@ def _name(reference: str, fill: str) -> str:
 
 
 def _distinct(sides: Sequence[Side]) -> list[Side]:
-    """Equal names get their place among the arguments."""
+    """The same sides; equal names get their position among the arguments."""
     names = [side.name for side in sides]
     return [
         replace(side, name=f"{side.name} (no. {place})") if names.count(side.name) > 1 else side

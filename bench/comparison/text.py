@@ -1,7 +1,7 @@
-"""A comparison for readers: a verdict in words, then a table, as text, Markdown or HTML; or data.
+"""A comparison as text, Markdown or data: a verdict in words, then a table.
 
-Nothing is called equal that was only not shown to differ: where no metric is, the verdict says how
-large a difference could still hide in the headline metrics.
+The absence of a significant difference is never reported as equality: the verdict says how large a
+difference in the headline metrics is still possible.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..output.layout import WIDTH, Section, Table, lay_out
 from ..output.numbers import format_number, join_with_and
 from ..output.text import clean, code
 from ..statistics.significance import ROUNDING
-from .fingerprint import PARTED, first_divergent_stage
+from .fingerprint import DIVERGED, first_divergent_stage
 from .result import NOT_LOOKED
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HEADS = ("metric", "first", "second", "difference", "p (Holm)", "d", "shown")
 
 
-MOST_TOLD = 5
+MOST_SENTENCES = 5
 
 
 SMALLEST_P = 1e-4
@@ -38,11 +38,11 @@ AGAINST = " against "
 
 
 EXPLANATION = (
-    "Difference: second less first, paired where both rest on the same samples, with its 95 % "
+    "Difference: second minus first, paired where both rest on the same samples, with its 95 % "
     "interval; d: effect size, in standard deviations of one sample's contribution; p: two-sided, "
     "corrected by Holm's method for the {tests} estimates compared here, so that 5 % is the chance "
-    "of any false difference among them. Exact values differ or do not. Less than a share "
-    "of 1e-5 is rounding, and no difference."
+    "of any false difference among them. Exact values are equal or differ. A relative "
+    "difference below 1e-5 counts as rounding."
 )
 
 
@@ -50,11 +50,13 @@ def comparison_to_text(comparison: ComparisonResult, *, width: int, every: bool)
     """Sections for each pair, folded to `width` columns."""
     sections = []
     for pair in comparison.pairs:
-        blocks: list[Block] = [*verdict(pair, comparison.headlines), *asides(pair)]
+        blocks: list[Block] = [*verdict(pair, comparison.headlines), *notes_of(pair)]
         rows = shown_rows(pair, comparison.headlines, every=every)
         if rows:
             hidden = len(pair.rows) - len(rows)
-            caption = "Metrics" + (f" ({hidden} more, not shown to differ)" if hidden else "")
+            caption = "Metrics" + (
+                f" ({hidden} more do not differ significantly)" if hidden else ""
+            )
             blocks.append(Table(caption, HEADS, [row_cells(row) for row in rows]))
         sections.append(Section(_heading(pair, width), blocks))
     sections.append(Section("How to read this", [explanation(comparison)]))
@@ -62,7 +64,7 @@ def comparison_to_text(comparison: ComparisonResult, *, width: int, every: bool)
 
 
 def _heading(pair: Pair, width: int) -> str:
-    """Which two, each with its ends where both have no room on one line."""
+    """The names of both, shortened where they do not fit on one line."""
     names = [clean(side.name) for side in (pair.second, pair.first)]
     room = min(width, WIDTH) - len(AGAINST)
     if sum(map(len, names)) > room:
@@ -77,8 +79,8 @@ def comparison_to_markdown(comparison: ComparisonResult, *, every: bool) -> str:
     parts = []
     for pair in comparison.pairs:
         parts.append(f"## {code(pair.second.name)} against {code(pair.first.name)}")
-        told = [*verdict(pair, comparison.headlines), *asides(pair)]
-        parts.append("\n".join(f"- {_markdown(text)}" for text in told))
+        lines = [*verdict(pair, comparison.headlines), *notes_of(pair)]
+        parts.append("\n".join(f"- {_markdown(text)}" for text in lines))
         rows = [row_cells(row) for row in shown_rows(pair, comparison.headlines, every=every)]
         cells = [[code(row[0]), *map(_markdown, row[1:])] for row in rows]
         parts += [tabulate(cells, HEADS, tablefmt="pipe", disable_numparse=True)] if cells else []
@@ -124,29 +126,29 @@ def explanation(comparison: ComparisonResult) -> str:
 
 def verdict(pair: Pair, headlines: frozenset[str]) -> list[str]:
     """What the pair shows, in a few sentences."""
-    told = _largest(pair.differing, headlines)
+    largest = _largest(pair.differing, headlines)
     measured_rows = [row for row in pair.rows if row.evidence is not None]
     if not measured_rows:
-        return ["No metric was measured for both: nothing can be said of them.", *_parting(pair)]
-    if not told:
-        return [_nothing_shown(measured_rows, headlines), *_parting(pair)]
-    exact = sum(row.evidence is not None and row.evidence.p is None for row in told)
-    apart = f" ({len(told) - exact} estimates, {exact} exact values)" if exact else ""
-    sentences = [_sentence(row) for row in told[:MOST_TOLD]]
-    more = len(told) - MOST_TOLD
+        return ["No metric was measured for both, so they cannot be compared.", *_divergence(pair)]
+    if not largest:
+        return [_nothing_shown(measured_rows, headlines), *_divergence(pair)]
+    exact = sum(row.evidence is not None and row.evidence.p is None for row in largest)
+    kinds = f" ({len(largest) - exact} estimates, {exact} exact values)" if exact else ""
+    sentences = [_sentence(row) for row in largest[:MOST_SENTENCES]]
+    more = len(largest) - MOST_SENTENCES
     if more > 0:
-        sentences.append(f"And {more} more, in the table below.")
-    lead = f"They differ in {len(told)} of {len(measured_rows)} metrics{apart}."
-    return [lead, *sentences, *_parting(pair)]
+        sentences.append(f"The table below has {more} more.")
+    lead = f"They differ in {len(largest)} of {len(measured_rows)} metrics{kinds}."
+    return [lead, *sentences, *_divergence(pair)]
 
 
 def _largest(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> list[ComparisonRow]:
-    """Headlines first, then the clearest estimates, then what is exact."""
+    """Rows with headline metrics first, then the largest effects, then exact metrics."""
     return sorted(rows, key=lambda row: (row.column not in headlines, -_effect(row)))
 
 
 def _effect(row: ComparisonRow) -> float:
-    """How clear a difference is; estimates without any spread are the clearest."""
+    """The effect size of a difference; infinite for estimates without any spread."""
     found = row.evidence
     if found is None or found.p is None:
         return -1.0
@@ -154,13 +156,15 @@ def _effect(row: ComparisonRow) -> float:
 
 
 def _sentence(row: ComparisonRow) -> str:
-    """Which way a metric moved, by how much, and what that means."""
+    """A sentence: whether a metric is higher or lower, by how much, and what that means."""
     if row.evidence is None or row.first is None or row.second is None:
         return ""
     gap = row.evidence.difference
-    way = "higher" if gap.value > 0 else "lower"
+    direction = "higher" if gap.value > 0 else "lower"
     values = f"{format_number(row.first.value or 0.0)} to {format_number(row.second.value or 0.0)}"
-    return f"{row.column} is {way} by {format_number(abs(gap.value))} ({values}){_meaning(row)}."
+    return (
+        f"{row.column} is {direction} by {format_number(abs(gap.value))} ({values}){_meaning(row)}."
+    )
 
 
 def _meaning(row: ComparisonRow) -> str:
@@ -169,14 +173,14 @@ def _meaning(row: ComparisonRow) -> str:
     if metric is None or metric.better == "neither" or row.evidence is None:
         return ""
     if metric.even is not None and row.first is not None and row.second is not None:
-        before, after = (abs((held.value or 0.0) - metric.even) for held in (row.first, row.second))
+        before, after = (abs((v.value or 0.0) - metric.even) for v in (row.first, row.second))
         return ", nearer to even" if after < before else ", further from even"
     rises = row.evidence.difference.value > 0
     return ", more even" if rises == (metric.better == "higher") else ", less even"
 
 
 def _nothing_shown(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> str:
-    """That nothing is shown, and how much could still hide."""
+    """A sentence: no significant difference, and how large one could still be."""
     if all(_equal(row) for row in rows):
         return f"All {len(rows)} metrics are equal, bit for bit."
     hidden = [
@@ -186,7 +190,7 @@ def _nothing_shown(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> 
     ]
     most = f": they may still differ in {join_with_and(hidden)}" if hidden else ""
     return (
-        f"None of {len(rows)} metrics is shown to differ. That is no proof that the two are "
+        f"None of {len(rows)} metrics differs significantly. That does not prove that the two are "
         f"equal{most}."
     )
 
@@ -203,10 +207,10 @@ def _reach(row: ComparisonRow) -> float | None:
     return max(abs(gap.low), abs(gap.high)) or None
 
 
-def _parting(pair: Pair) -> list[str]:
-    """Where twins part, stage by stage."""
+def _divergence(pair: Pair) -> list[str]:
+    """Sentences: the first stage at which the features of the two diverge."""
     if isinstance(pair.stages, str):
-        unknown = f"Where they part is not known: {pair.stages}."
+        unknown = f"The stage at which they diverge is not known: {pair.stages}."
         return [] if pair.stages == NOT_LOOKED else [unknown]
     found = first_divergent_stage(pair.stages)
     if found is None:
@@ -217,12 +221,12 @@ def _parting(pair: Pair) -> list[str]:
         ]
     place = pair.stages.index(found)
     before = max((p.difference for p in pair.stages[:place]), default=0.0)
-    told = (
-        f"They part at stage {place + 1} of {len(pair.stages)}, {_place(found)}, where features "
+    text = (
+        f"They diverge at stage {place + 1} of {len(pair.stages)}, {_place(found)}, where features "
         f"differ by {_share(found.difference)}"
     )
-    told += f"; up to there they agree {_within(before)}" if place else ""
-    return [f"{told}. At the end: {_share(pair.stages[-1].difference)}."]
+    text += f"; up to there they agree {_within(before)}" if place else ""
+    return [f"{text}. At the last stage: {_share(pair.stages[-1].difference)}."]
 
 
 def _place(found: StageDifference) -> str:
@@ -240,14 +244,18 @@ def _within(most: float) -> str:
 def _share(value: float) -> str:
     """A relative difference for a reader."""
     return (
-        f"{format_number(100 * value, 2)} %" if value >= PARTED / 10 else f"a share of {value:.0e}"
+        f"{format_number(100 * value, 2)} %"
+        if value >= DIVERGED / 10
+        else f"{value:.0e} of the norm"
     )
 
 
-def asides(pair: Pair) -> list[str]:
-    """What a reader must know beside the verdict."""
-    forced = [f"Forced: {text}; read the numbers with that in mind." for text in pair.forced]
-    return [*forced, *(f"Left out: {text}." for text in pair.gaps)]
+def notes_of(pair: Pair) -> list[str]:
+    """Sentences about the limits of the comparison."""
+    forced = [
+        f"The comparison was forced although the records differ: {text}." for text in pair.forced
+    ]
+    return [*forced, *(f"Not compared: {text}." for text in pair.gaps)]
 
 
 def shown_rows(pair: Pair, headlines: frozenset[str], *, every: bool) -> list[ComparisonRow]:
@@ -258,8 +266,8 @@ def shown_rows(pair: Pair, headlines: frozenset[str], *, every: bool) -> list[Co
 def row_cells(row: ComparisonRow) -> tuple[str, ...]:
     """The cells of a row under `HEADS`."""
     first, second = (
-        "n/a" if held is None or held.value is None else format_number(held.value)
-        for held in (row.first, row.second)
+        "n/a" if value is None or value.value is None else format_number(value.value)
+        for value in (row.first, row.second)
     )
     found = row.evidence
     if found is None:

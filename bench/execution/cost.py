@@ -1,9 +1,9 @@
-"""What measuring a model is likely to take, before it is opened: for forecasts and for the order.
+"""Estimates of how long measuring a model takes, before it is opened: for forecasts and the order.
 
-Structure costs what it took when all of timm was measured, image suites a share of the passes'
-operations; both are kept in `timm_costs.csv`, written by `results/timm-structure/costs.py`. Seconds
-are those of one CPU core. Single models are off by a factor of three either way; what counts is
-that dear ones are known for dear.
+The cost of `structure` is the time it took when all of timm was measured, that of image suites is
+proportional to the operations of a forward pass; both are in `timm_costs.csv`, which
+`results/timm-structure/costs.py` writes. Seconds are those of one CPU core. For a single model the estimate may be wrong by a factor of three; what
+matters is that expensive models are recognised as expensive.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ S_PER_GFLOP = {"erf": 0.1, "deadpixel": 0.1, "fidelity": 0.25, "padding": 1.4, "
 
 
 class Cost(NamedTuple):
-    """GFLOP of one forward pass; seconds of `structure` of the model as it is, and of its twin."""
+    """GFLOP of one forward pass; seconds of `structure` without and with kernel padding."""
 
     gflop: float
     structure_s: float
-    twin_s: float
+    padded_s: float
 
 
 @cache
@@ -48,7 +48,7 @@ def cost_table() -> dict[str, Cost]:
 
 @cache
 def typical() -> Cost:
-    """The median of all architectures, for models that the table does not know."""
+    """The median of all architectures, for models that are not in the table."""
     columns = zip(*cost_table().values(), strict=True)
     return Cost(*(sorted(column)[len(cost_table()) // 2] for column in columns))
 
@@ -62,7 +62,7 @@ def cost_of(reference: str) -> Cost:
 def seconds(reference: str, fill: str, suites: Iterable[str], count: int) -> float:
     """Core seconds that `suites` take on one variant of a model, with `count` images."""
     cost = cost_of(reference)
-    exact = cost.structure_s if fill == "none" else cost.twin_s
+    exact = cost.structure_s if fill == "none" else cost.padded_s
     return sum(
         exact if suite == "structure" else S_PER_GFLOP.get(suite, 0.1) * cost.gflop * count
         for suite in suites
@@ -75,9 +75,9 @@ def job_seconds(job: Job, count: int) -> float:
 
 
 def most_expensive_first(jobs: Sequence[Job], count: int) -> list[Job]:
-    """The same jobs, models that take longest first; a model's variants stay together, in order.
+    """The same jobs, the models that take longest first; the variants of a model stay together.
 
-    So the last model to be done is a short one, and no worker waits long for another.
+    The last model is then a short one, and no worker waits long for another.
     """
     total: dict[str, float] = {}
     for job in jobs:
@@ -87,7 +87,7 @@ def most_expensive_first(jobs: Sequence[Job], count: int) -> list[Job]:
 
 
 def pace(records: Iterable[Record]) -> tuple[float, int]:
-    """By what factor this machine is slower, and how many variants tell so; (1, 0) without any."""
+    """How many times slower this machine is, and from how many variants; (1, 0) without records."""
     spent: dict[tuple[str, str], float] = {}
     expected = 0.0
     for record in records:

@@ -1,10 +1,10 @@
-"""What kernel padding `fit` is fitted on: unlabelled images, never those that are audited.
+"""The unlabelled images that kernel padding `fit` is fitted on; never the audited ones.
 
-Built-in ones by default: dead leaves of a stream of their own. Or a folder of the user's, of which
-`FITTED` are taken, a seeded sample, or all where there are fewer. Their bytes then go into the keys
-and settings of the records of `fit`, and of no others. A file with the bytes of one that is audited
-is an error, whatever its name: the fit would have seen the exam. Only whole files are compared; two
-pictures of one scene are the user's to keep apart.
+By default they are built in: dead leaves from a separate random stream. A folder of the user gives
+a seeded sample of `FITTED` images, or all if there are fewer; the hash of their bytes is then part
+of the keys and settings of the records of `fit` alone. A file with the same bytes as an audited one
+is an error, whatever its name: the fit would have used the audit images (data leakage). Only whole
+files are compared; keeping different pictures of one scene apart is up to the user.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIT_STREAM = 1_000_003
 
 
 def open_fit_images(settings: Settings) -> ImageSet:
-    """The images that kernel padding `fit` may see. Raises `InputError`."""
+    """The images that kernel padding `fit` is fitted on. Raises `InputError`."""
     from ...suites.images import BUILT_IN, open_images
 
     name = settings.fit_images
@@ -40,7 +40,7 @@ def open_fit_images(settings: Settings) -> ImageSet:
 
 
 def fit_settings(settings: Settings) -> dict[str, str]:
-    """What the records of `fit` hold in their settings of the images it was fitted on.
+    """The entry about the images of `fit` in the settings of its records.
 
     Raises `InputError` when one of them cannot be read, or is audited.
     """
@@ -66,6 +66,6 @@ def _check_unseen(found: ImageSet, settings: Settings) -> None:
         names = ", ".join(both[:3]) + (", ..." if len(both) > 3 else "")
         raise InputError(
             f"{len(both)} of the {found.count} images to fit on from {settings.fit_images!r} are "
-            f"audited, too ({names}): what is fitted to the images it is measured on looks better "
-            "than it is; give a folder of others"
+            f"audited too ({names}), which would make the result look better than it is; expected "
+            "a folder of other images"
         )

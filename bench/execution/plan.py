@@ -1,12 +1,12 @@
-"""What is to be measured, and the key of every record before any model is opened.
+"""Planning: what is to be measured, and the key of every record before any model is opened.
 
-A *cell* is one record to be: model reference, fill, suite, protocol. Its key is a sha256 over
+A *cell* is one record to be made: model reference, fill, suite, protocol. Its key is a sha256 over
 everything that can change its numbers: the reference and the bytes of the file it names, fill,
 suite, protocol and its version, the suite's own settings, target, input size, seed, weight sets,
 the kind of device, the versions of the libraries in `environment.STACK`, and, for suites that look
 at images, the images (generator, count and seed; or the files' bytes), the number of bootstrap
 draws, precision and recalibration; for the kernel padding `fit` also the images it is fitted on,
-where they are the user's. Left out on purpose: batch size and thread count, which change
+if they are the user's. Batch size and thread count are left out on purpose, since they change
 nothing beyond float noise.
 """
 
@@ -36,7 +36,7 @@ DEFAULT_SUITES = ("structure", "erf", "deadpixel")
 
 
 TREATED_ONLY = "fidelity"
-"""Added by itself to treated variants wherever another suite looks at images."""
+"""The suite that is added to padded variants when another suite uses images."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Job:
-    """All cells of one model variant; the model is opened once for them."""
+    """All cells of one model variant, for which the model is opened once."""
 
     reference: str
     fill: Fill
@@ -120,7 +120,7 @@ def _cell(suite: Suite, protocol: str, used: Mapping[str, Any], common: list[Any
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of the models named are meant: shell patterns left out, a family, a share, a number.
+    """A selection of models: excluded shell patterns, a family, a share, a maximum number.
 
     `shard` is (i, n): the i-th of n interleaved shares, from 1.
     """
@@ -152,13 +152,13 @@ def parse_shard(text: str) -> tuple[int, int]:
     first, slash, count = text.partition("/")
     if slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count):
         return int(first), int(count)
-    raise InputError(f"shard {text!r}; expected I/N with I from 1 to N, such as 2/8")
+    raise InputError(f"shard {text!r} was given; expected I/N with I from 1 to N, such as 2/8")
 
 
 def expand_references(references: Sequence[str], choice: Choice | None = None) -> list[str]:
     """Replace wildcards by the models that match, each once, and choose.
 
-    A pattern that nothing matches stays: opening it will fail and say so, the others go on.
+    A pattern that matches nothing stays: opening it fails with a message, and the others go on.
     """
     from ...adapters.load import expand_wildcards
 
@@ -185,7 +185,7 @@ def parse_suites(names: Sequence[str], known: Mapping[str, Suite]) -> list[tuple
         for one in wanted:
             pairs[name, check_name(f"protocol of {name}", one, suite.protocols)] = None
     if not pairs:
-        raise InputError(f"no suite was named; expected some of {', '.join(known)}")
+        raise InputError(f"no suite was given; expected some of {', '.join(known)}")
     return list(pairs)
 
 

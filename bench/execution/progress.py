@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bars.stop()
 
     def report(self, event: Event) -> None:
@@ -56,7 +56,7 @@ class Progress:
                 self._console.print(f"failed: {variant} {event.cell.suite}:{event.cell.protocol}")
 
     def _line(self, text: str) -> None:
-        """Say what begins, where there is no bar to say it."""
+        """Print which variant begins, if there is no bar."""
         if not self._console.is_terminal:
             self._console.print(f"{time.monotonic() - _begun():7.1f} s  {text}", soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""What a run measures with: how models are opened, and which suites there are.
+"""The toolkit of a run: how models are opened, and which suites there are.
 
 A worker process gets the *function* that makes the toolkit, and calls it itself, so that nothing
 heavy travels between processes.

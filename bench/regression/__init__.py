@@ -1,4 +1,4 @@
-"""The regression gate.
+"""The regression check: is a model still as its baseline was measured?
 
 Read `check`, `detectors`, `tolerances` and `noise_floor`, then `report`; `reproduce` measures a
 published set again.

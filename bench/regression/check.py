@@ -1,7 +1,7 @@
-"""`check`: is a model still what its baseline says? Three verdicts, never a silent pass.
+"""`check`: compare a model with its baseline. Three verdicts, and never a silent pass.
 
-*regressed*: some detector found a change; *not shown to differ*: none did; *could not measure*:
-something kept the two from being compared. The settings are taken from the baseline's records.
+*regressed*: a detector found a change; *not shown to differ*: none did; *could not measure*: the
+two could not be compared. The settings are taken from the baseline's records.
 
 Detectors
 ---------
@@ -11,18 +11,19 @@ metric
     floor (see `noise_floor`). Estimates without an interval, and exact values, count by tolerance
     alone.
 map
-    |now - baseline| / |baseline| of a stored map beyond its tolerance. Maps lie in the store with
-    11 bits, far finer than that.
+    |now - baseline| / |baseline| of a stored map beyond its tolerance. The store keeps
+    maps with 11 bits, which is far more precise.
 fingerprint
-    Features or logits on the baseline's images changed beyond tolerance; told with the first stage
-    that did. The baseline needs a fingerprint: `perimetry check --measure-noise` stores it.
+    Features or logits on the baseline's images changed beyond tolerance; the first such
+    stage is reported. It needs a fingerprint in the baseline, which
+    `perimetry check --measure-noise` stores.
 preprocessing
     The model declares other preprocessing (size, mean, standard deviation, crop ...). Then nothing
-    else is compared: the numbers of the two would not be about the same pixels.
+    else is compared, since the two did not see the same pixels.
 
-Any change counts, whichever direction: fewer dead pixels is not simply better. With `direction =
-"worse"` in the tolerances changes towards even pass. What is unlike in protocol, settings or images
-is refused and counts as *could not measure*, as does whatever fails.
+Changes in both directions count: fewer dead pixels are not always better. With `direction =
+"worse"` in the tolerances, changes towards an even model pass. Records with different protocols,
+settings or images, and measurements that fail, count as *could not measure*.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
 from ..records.selection import check_unmixed, choose, newest, read_folder
 from . import noise_floor as noise
-from .detectors import DetectorFinding, DetectorSet, RegressionVerdict, declared, worst
+from .detectors import (
+    DetectorFinding,
+    DetectorSet,
+    RegressionVerdict,
+    preprocessing_findings,
+    worst,
+)
 from .tolerances import Tolerances
 
 if TYPE_CHECKING:
@@ -71,7 +78,7 @@ class VariantReport:
 
 @dataclass(frozen=True)
 class RegressionCheck:
-    """All reports of a check, and what of the baseline could not be read."""
+    """All reports of a check, and a sentence for each unreadable file of the baseline."""
 
     baseline: str
     reports: tuple[VariantReport, ...]
@@ -85,7 +92,7 @@ class RegressionCheck:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Records of a folder by (reference, fill), with what stands beside them."""
+    """Records of a folder by (reference, fill), with noise floors and fingerprints."""
 
     place: Path
     variants: Mapping[tuple[str, str], list[Record]]
@@ -95,7 +102,7 @@ class Baseline:
 
     @property
     def references(self) -> list[str]:
-        """The models it holds."""
+        """The models in the baseline."""
         return sorted({reference for reference, _ in self.variants})
 
     def fills(self, reference: str) -> list[str]:
@@ -103,9 +110,9 @@ class Baseline:
         found = sorted(fill for name, fill in self.variants if name == reference)
         if not found:
             raise UnknownNameError(
-                f"the baseline {str(self.place)!r} lacks the model: "
-                f"{unknown('model', reference, self.references)}; measure it into the baseline "
-                "with `perimetry run`, or say with --as under which name it is there"
+                f"the baseline {str(self.place)!r} does not have the model: "
+                f"{unknown('model', reference, self.references)}; add it to the baseline with "
+                "`perimetry run`, or give its name in the baseline with --as"
             )
         return found
 
@@ -113,19 +120,19 @@ class Baseline:
 def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
     """Read a baseline. Raises `InputError`, `MixedRecordsError`, `StoreError`."""
     records, problems = read_folder(place, "baseline")
-    held = newest(choose(records, where))
-    if not held:
-        raise InputError(f"--where leaves no record of the baseline {str(place)!r}")
-    check_unmixed(held)
+    latest = newest(choose(records, where))
+    if not latest:
+        raise InputError(f"no record of the baseline {str(place)!r} matches --where")
+    check_unmixed(latest)
     variants: dict[tuple[str, str], list[Record]] = {}
-    for record in held:
+    for record in latest:
         variants.setdefault((record.model.reference, record.fill), []).append(record)
     floors, prints = noise.read_floors(place), read_fingerprints(place)
     return Baseline(place, variants, floors, prints, tuple(problems))
 
 
 @dataclass(frozen=True)
-class Gate:
+class ModelCheck:
     """A baseline, the tolerances, and how models are measured to be compared with it."""
 
     baseline: Baseline
@@ -133,11 +140,11 @@ class Gate:
     options: RerunOptions = field(default_factory=RerunOptions)
 
     def check(self, model: Any, name: str | None = None) -> list[VariantReport]:
-        """Measure `model` (a reference, a module or an opened model) now, and judge it.
+        """Measure `model` (a reference, a module or an opened model) and compare it.
 
-        `name` is what it is called in the baseline. One report for each kernel padding there.
-        Raises `UnknownNameError` when the baseline lacks the model; what cannot be measured is a
-        verdict.
+        `name` is its name in the baseline. There is one report for each kernel padding there.
+        Raises `UnknownNameError` when the baseline does not have the model; a measurement that
+        fails is a verdict.
         """
         known = _name(model, name)
         fills = self.baseline.fills(known)
@@ -145,12 +152,12 @@ class Gate:
             made = self._measure(model, known, fills, self.options.run)
         except PerimetryError as error:
             return [_refused(known, fill, str(error)) for fill in fills]
-        return [self._judge(known, fill, made) for fill in fills]
+        return [self._compare(known, fill, made) for fill in fills]
 
     def measure_noise(self, model: Any, name: str | None = None) -> list[VariantReport]:
-        """Measure the noise floor and the fingerprint and store both beside the baseline.
+        """Measure the noise floor and the fingerprint and store both next to the baseline.
 
-        Reports as `check` does; a variant that is not what the baseline says is not stored.
+        Reports as `check` does; nothing is stored for a variant that differs from the baseline.
         """
         known = _name(model, name)
         fills = self.baseline.fills(known)
@@ -159,18 +166,23 @@ class Gate:
             runs = noise.measure_runs(self.options.run, measure)
         except PerimetryError as error:
             return [_refused(known, fill, str(error)) for fill in fills]
-        reports = [self._judge(known, fill, next(iter(runs.values()))) for fill in fills]
-        return [self._keep(r, runs) if r.verdict is RegressionVerdict.same else r for r in reports]
+        reports = [self._compare(known, fill, next(iter(runs.values()))) for fill in fills]
+        return [
+            self._store_noise(r, runs) if r.verdict is RegressionVerdict.same else r
+            for r in reports
+        ]
 
-    def _keep(self, report: VariantReport, runs: Mapping[str, Sequence[Record]]) -> VariantReport:
-        """Store the floor of a variant that is what its baseline says."""
+    def _store_noise(
+        self, report: VariantReport, runs: Mapping[str, Sequence[Record]]
+    ) -> VariantReport:
+        """Store the floor of a variant that does not differ from its baseline."""
         own = {name: _of_fill(made, report.fill) for name, made in runs.items()}
         floor = noise.floor_of(own)
         print_ = next(r for r in next(iter(own.values())) if r.suite == NAME)
-        noise.keep(self.baseline.place, {(report.reference, report.fill): (floor, print_)})
+        noise.store_noise(self.baseline.place, {(report.reference, report.fill): (floor, print_)})
         kinds = {"metric": floor.metrics, "map": floor.maps, "feature": floor.stages}
-        told = ", ".join(f"{k} {max(v.values(), default=0.0):.1e}" for k, v in kinds.items())
-        return replace(report, notes=(*report.notes, f"noise floor stored; largest change: {told}"))
+        text = ", ".join(f"{k} {max(v.values(), default=0.0):.1e}" for k, v in kinds.items())
+        return replace(report, notes=(*report.notes, f"noise floor stored; largest change: {text}"))
 
     def _measure(
         self, model: Any, name: str, fills: Sequence[str], run: RunOptions
@@ -185,25 +197,25 @@ class Gate:
             record.model = record.model.model_copy(update={"reference": name})
         return made
 
-    def _judge(self, name: str, fill: str, made: Sequence[Record]) -> VariantReport:
-        """Hold one variant of what was measured now against the baseline."""
+    def _compare(self, name: str, fill: str, made: Sequence[Record]) -> VariantReport:
+        """Compare one variant of what was measured now with the baseline."""
         records, made = self.baseline.variants[name, fill], _of_fill(made, fill)
-        changed = declared(records, made)
+        changed = preprocessing_findings(records, made)
         if changed:
             return VariantReport(name, fill, tuple(changed))
         suites = self.options.run.toolkit().suites
-        judge = DetectorSet(self.tolerances, self.baseline.floors.find(name, fill), suites)
+        detectors = DetectorSet(self.tolerances, self.baseline.floors.find(name, fill), suites)
         now = {(r.suite, r.protocol): r for r in made}
         findings: list[DetectorFinding] = []
         for record in records:
-            findings += judge.record(record, now.get((record.suite, record.protocol)))
+            findings += detectors.record(record, now.get((record.suite, record.protocol)))
         old = self.baseline.fingerprints.get((name, fill))
-        findings += judge.fingerprint(old, now.get(CELL))
+        findings += detectors.fingerprint(old, now.get(CELL))
         return VariantReport(name, fill, tuple(findings), tuple(_notes(records, made, old)))
 
 
 def _name(model: Any, name: str | None) -> str:
-    """What a model is called in the baseline."""
+    """The name of a model in the baseline."""
     if name is not None or isinstance(model, str):
         return name or model
     return str(getattr(model, "reference", f"module:{type(model).__name__}"))
@@ -220,23 +232,25 @@ def _refused(name: str, fill: str, why: str) -> VariantReport:
 
 
 def _notes(records: Sequence[Record], made: Sequence[Record], print_: Record | None) -> list[str]:
-    """What a reader must know beside the verdict."""
+    """Notes on what was not compared, and on what else changed."""
     found = []
     if print_ is None:
-        found.append("no fingerprint in the baseline: `perimetry check --measure-noise` stores one")
+        found.append(
+            "the baseline has no fingerprint; `perimetry check --measure-noise` stores one"
+        )
     if any(record.map_names and not record.maps for record in records):
         found.append(
-            "the baseline came without maps and draws: no map is compared, and changes of metrics "
+            "the baseline has no maps and draws, so maps are not compared, and changes of metrics "
             "count only beyond unpaired intervals"
         )
     old, new = records[0], made[0]
     if changed_tensors(old.model.source, new.model.source):
-        found.append("the weights are others than the baseline's, by their sha256")
+        found.append("the sha256 of the weights is not that of the baseline")
     for kind in ("device_name", "libraries"):
         before, now = getattr(old.environment, kind), getattr(new.environment, kind)
         if before != now:
             found.append(
-                f"{kind.replace('_', ' ')} differ from the baseline's: {_changes(before, now)}"
+                f"{kind.replace('_', ' ')} differ from the baseline: {_changes(before, now)}"
             )
     return found
 
@@ -265,10 +279,10 @@ def check(
     """
     rerun_options = RerunOptions(**options)
     opened = open_baseline(Path(baseline), rerun_options.where)
-    gate = Gate(opened, tolerances or Tolerances(), rerun_options)
+    checker = ModelCheck(opened, tolerances or Tolerances(), rerun_options)
     if name is not None and len(models) != 1:
-        raise InputError(f"a name in the baseline was given for {len(models)} models; expected 1")
+        raise InputError(f"one name was given for {len(models)} models; expected exactly one model")
     reports: list[VariantReport] = []
     for model in models or opened.references:
-        reports += (gate.measure_noise if measure_noise else gate.check)(model, name)
+        reports += (checker.measure_noise if measure_noise else checker.check)(model, name)
     return RegressionCheck(str(baseline), tuple(reports), opened.problems)

@@ -1,6 +1,6 @@
-"""The detectors of `check`: what of two records of one model variant changed beyond tolerance.
+"""The detectors of `check`: which metrics, maps and stages changed beyond tolerance.
 
-See `gate` for what each detector is; here is how they decide.
+`check` defines the detectors; this file has their decision rules.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from ..comparison.compatibility import preprocessing, unlike
+from ..comparison.compatibility import incompatibilities, preprocessing_differences
 from ..comparison.fingerprint import first_divergent_stage, stage_differences
 from ..output.numbers import format_number
 from ..statistics.difference import metric_difference
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class RegressionVerdict(Enum):
-    """What a check shows; the value is the exit code."""
+    """The outcome of a check; the value is the exit code."""
 
     same = 0
     regressed = 1
@@ -35,19 +35,19 @@ class RegressionVerdict(Enum):
 
     @property
     def words(self) -> str:
-        """The verdict as reports put it."""
+        """The verdict in the words of the reports."""
         return {0: "not shown to differ", 1: "regressed", 2: "could not measure"}[self.value]
 
 
 def worst(verdicts: Sequence[RegressionVerdict]) -> RegressionVerdict:
-    """A regression outweighs what could not be measured, and that what is not shown to differ."""
-    order = (RegressionVerdict.regressed, RegressionVerdict.unmeasured, RegressionVerdict.same)
-    return next((v for v in order if v in verdicts), RegressionVerdict.unmeasured)
+    """The worst verdict: regressed, then could not measure, then not shown to differ."""
+    ranked = (RegressionVerdict.regressed, RegressionVerdict.unmeasured, RegressionVerdict.same)
+    return next((v for v in ranked if v in verdicts), RegressionVerdict.unmeasured)
 
 
 @dataclass(frozen=True)
 class DetectorFinding:
-    """One thing a detector looked at: where, and what it shows."""
+    """One comparison by a detector: where, and the verdict."""
 
     detector: str
     where: str
@@ -72,7 +72,7 @@ class DetectorSet:
         if old.status == "skipped":
             return [
                 DetectorFinding(
-                    "record", where, RegressionVerdict.same, "does not apply, then as now"
+                    "record", where, RegressionVerdict.same, "does not apply, as in the baseline"
                 )
             ]
         return [*self._metrics(old, new), *self._maps(old, new)]
@@ -87,7 +87,7 @@ class DetectorSet:
     ) -> DetectorFinding:
         where = f"{old.suite}:{old.protocol}.{name}"
         bounds = self.tolerances.bounds(_column(where, old, self.suites))
-        before, held = old.metrics[name].value, new.metrics.get(name)
+        before, now = old.metrics[name].value, new.metrics.get(name)
         if bounds.ignore:
             return DetectorFinding(
                 "metric", where, RegressionVerdict.same, "ignored by the tolerances"
@@ -96,21 +96,21 @@ class DetectorSet:
             return DetectorFinding(
                 "metric", where, RegressionVerdict.same, "not measurable in the baseline"
             )
-        if held is None or held.value is None:
-            why = held.reason if held else "there is no such metric any more"
+        if now is None or now.value is None:
+            why = now.reason if now else "the metric does not exist any more"
             return DetectorFinding(
                 "metric", where, RegressionVerdict.unmeasured, f"has no value now: {why}"
             )
         limit = max(bounds.limit(before), self._noise("metrics", where))
-        allowed = bounds.direction == "worse" and _nearer_even(before, held.value, metric)
-        text = f"{format_number(before, 4)} -> {format_number(held.value, 4)}"
-        if allowed or abs(held.value - before) <= limit or _within_interval(old, new, name):
+        allowed = bounds.direction == "worse" and _nearer_even(before, now.value, metric)
+        text = f"{format_number(before, 4)} -> {format_number(now.value, 4)}"
+        if allowed or abs(now.value - before) <= limit or _within_interval(old, new, name):
             return DetectorFinding("metric", where, RegressionVerdict.same, text)
-        text += f": change {format_number(held.value - before)}, tolerance {format_number(limit)}"
+        text += f": change {format_number(now.value - before)}, tolerance {format_number(limit)}"
         return DetectorFinding("metric", where, RegressionVerdict.regressed, text)
 
     def _maps(self, old: Record, new: Record) -> list[DetectorFinding]:
-        """Stored maps, one finding each; nothing where the baseline came without its maps."""
+        """One finding for each stored map; none if the baseline has no maps."""
         if self.tolerances.maps == OFF:
             return []
         changes = noise.map_changes(old, new)
@@ -118,7 +118,7 @@ class DetectorSet:
 
     def _map(self, where: str, changes: Mapping[str, float]) -> DetectorFinding:
         if where not in changes:
-            text = "the map is missing now, or has another shape"
+            text = "the map is missing or has another shape"
             return DetectorFinding("map", where, RegressionVerdict.unmeasured, text)
         limit = max(self.tolerances.maps, self._noise("maps", where))
         verdict = RegressionVerdict.regressed if changes[where] > limit else RegressionVerdict.same
@@ -126,7 +126,7 @@ class DetectorSet:
         return DetectorFinding("map", where, verdict, text)
 
     def fingerprint(self, old: Record | None, new: Record | None) -> list[DetectorFinding]:
-        """Features and logits, stage by stage; nothing where the baseline has no fingerprint."""
+        """Features and logits, stage by stage; none if the baseline has no fingerprint."""
         if old is None or self.tolerances.fingerprint == OFF:
             return []
         refused = _why_not(old, new)
@@ -151,32 +151,32 @@ class DetectorSet:
         place = stages.index(first) + 1
         text = (
             f"features changed by {format_number(first.difference)} at stage {place} of "
-            f"{len(stages)}, the first to pass {format_number(limit)}; at the end by "
+            f"{len(stages)}, the first above {format_number(limit)}; at the last stage by "
             f"{format_number(stages[-1].difference)}"
         )
         return DetectorFinding("fingerprint", first.first, RegressionVerdict.regressed, text)
 
     def _noise(self, kind: str, where: str) -> float:
-        """The measured floor with its factor; 0 where none was measured."""
-        held: dict[str, float] = getattr(self.floor, kind) if self.floor else {}
-        return self.tolerances.noise_factor * held.get(where, 0.0)
+        """The noise floor times its factor; 0 if it was not measured."""
+        floors: dict[str, float] = getattr(self.floor, kind) if self.floor else {}
+        return self.tolerances.noise_factor * floors.get(where, 0.0)
 
 
 def _column(where: str, record: Record, suites: Mapping[str, Suite]) -> str:
-    """`SUITE.METRIC` on the default protocol, as boards call it."""
+    """`SUITE.METRIC` on the default protocol, as on a leaderboard."""
     suite = suites.get(record.suite)
     default = next(iter(suite.protocols)) if suite else None
     return where.replace(f":{record.protocol}", "", 1) if record.protocol == default else where
 
 
 def _within_interval(old: Record, new: Record, name: str) -> bool:
-    """Whether the interval of the difference holds 0; never without an interval."""
+    """Whether the interval of the difference contains 0; False without an interval."""
     change = metric_difference(new, old, name)
     return change is not None and change.low is not None and not change.separated
 
 
 def _nearer_even(before: float, now: float, metric: Metric | None) -> bool:
-    """Whether a change goes the way that its metric calls better."""
+    """Whether a change is in the direction that its metric declares better."""
     if metric is None or metric.better == "neither":
         return False
     if metric.even is not None:
@@ -185,29 +185,31 @@ def _nearer_even(before: float, now: float, metric: Metric | None) -> bool:
 
 
 def _why_not(old: Record, new: Record | None) -> str | None:
-    """Why two records cannot be compared, or None; both skipped is no obstacle."""
+    """Why two records cannot be compared, or None; two skipped records can."""
     if new is None:
         return "was not measured now"
     if old.status == "failed":
         return "failed when the baseline was made"
     if new.status != old.status:
-        why = new.reason or (new.error.message if new.error else "no reason was kept")
+        why = new.reason or (new.error.message if new.error else "no reason was recorded")
         was = {"ok": "was measured in the baseline", "skipped": "did not apply in the baseline"}
         now = {"ok": "is measured now", "skipped": f"does not apply now: {why}"}
         return f"{was[old.status]}, {now.get(new.status, f'failed now: {why}')}"
-    found = unlike(old, new) if old.status == "ok" else []
-    return f"does not compare: {'; '.join(found)}" if found else None
+    found = incompatibilities(old, new) if old.status == "ok" else []
+    return f"not comparable: {'; '.join(found)}" if found else None
 
 
-def declared(records: Sequence[Record], made: Sequence[Record]) -> list[DetectorFinding]:
-    """What changed in the preprocessing that the model declares."""
+def preprocessing_findings(
+    records: Sequence[Record], made: Sequence[Record]
+) -> list[DetectorFinding]:
+    """A finding for each change of the preprocessing that the model declares."""
     old = next((r for r in records if r.model.spec), None)
     new = next((r for r in made if r.model.spec), None)
     if old is None or new is None:
         return []
     return [
         DetectorFinding("preprocessing", "input", RegressionVerdict.regressed, _changed(text))
-        for text in preprocessing(old, new, strict=True)
+        for text in preprocessing_differences(old, new, strict=True)
     ]
 
 

@@ -1,10 +1,10 @@
-"""The noise floor: how much an unchanged model's numbers move by themselves, measured and stored.
+"""The noise floor: how much the numbers of an unchanged model vary, measured and stored.
 
-The same model is measured four times under the settings of its baseline: twice alike, once with
-another batch size, once with another number of threads. For every metric, map and stage the floor
-is the largest difference of the last three to the first. `check` adds it to its tolerances. It is
-stored beside the baseline, in `DIR/check` (`NAME.check` for a packed file), with the model's
-fingerprint, which plain records lack.
+The same model is measured four times with the settings of its baseline: twice identically, once
+with another batch size, once with another number of threads. For every metric, map and stage the
+floor is the largest difference of the last three from the first. The tolerances of `check` are at
+least a multiple of it. It is stored next to the baseline, in `DIR/check` (`NAME.check` for a packed
+file), with the fingerprint of the model.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Floors(BaseModel):
 
 
 def read_floors(baseline: Path) -> Floors:
-    """The floors beside a baseline; none where none were measured. Raises `StoreError`."""
+    """The floors of a baseline; empty if none were measured. Raises `StoreError`."""
     path = beside(baseline) / FILE
     if not path.exists():
         return Floors()
@@ -67,7 +67,7 @@ def read_floors(baseline: Path) -> Floors:
         return Floors.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
         raise StoreError(
-            f"{path} cannot be read as a noise floor; measure it anew with `perimetry check "
+            f"{path} cannot be read as a noise floor; measure it again with `perimetry check "
             "--measure-noise`"
         ) from error
 
@@ -86,7 +86,7 @@ def noise_runs(run: RunOptions) -> dict[str, tuple[RunOptions, int | None]]:
 
 
 def other_threads() -> int:
-    """A number of threads that is not the present one."""
+    """A number of threads other than the current one."""
     import torch
 
     return 1 if torch.get_num_threads() > 1 else 2
@@ -94,35 +94,35 @@ def other_threads() -> int:
 
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Compute on `count` threads, here and in processes started meanwhile."""
+    """Compute on `count` threads, here and in processes started inside the context."""
     if count is None:
         yield
         return
     import torch
 
-    before, held = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    before, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     torch.set_num_threads(count)
     os.environ["OMP_NUM_THREADS"] = str(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-        if held is None:
+        if variable is None:
             del os.environ["OMP_NUM_THREADS"]
         else:
-            os.environ["OMP_NUM_THREADS"] = held
+            os.environ["OMP_NUM_THREADS"] = variable
 
 
 def floor_of(runs: Mapping[str, Sequence[Record]]) -> Floor:
-    """The floor of one variant from its runs, the first of which is the measure of the others."""
+    """The floor of one variant: the largest differences of its runs from the first one."""
     (_, first), *others = runs.items()
     found: dict[str, dict[str, float]] = {"metrics": {}, "maps": {}, "stages": {}}
     for _, records in others:
         for a, b in paired(first, records):
-            _raise(found["metrics"], metric_changes(a, b))
-            _raise(found["maps"], map_changes(a, b))
+            _update_maxima(found["metrics"], metric_changes(a, b))
+            _update_maxima(found["maps"], map_changes(a, b))
             if a.suite == NAME:
-                _raise(found["stages"], stage_changes(a, b))
+                _update_maxima(found["stages"], stage_changes(a, b))
     return Floor(
         **found,
         runs=list(runs),
@@ -133,13 +133,13 @@ def floor_of(runs: Mapping[str, Sequence[Record]]) -> Floor:
 
 def paired(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:
     """Finished records of one suite, protocol and fill, pair by pair."""
-    held = {(r.suite, r.protocol, r.fill): r for r in second if r.status == "ok"}
+    others = {(r.suite, r.protocol, r.fill): r for r in second if r.status == "ok"}
     keys = [((r.suite, r.protocol, r.fill), r) for r in first if r.status == "ok"]
-    return [(record, held[key]) for key, record in keys if key in held]
+    return [(record, others[key]) for key, record in keys if key in others]
 
 
 def metric_changes(a: Record, b: Record) -> dict[str, float]:
-    """Absolute differences of the metrics of both by `SUITE:PROTOCOL.METRIC`."""
+    """Absolute differences of the metrics that both have, by `SUITE:PROTOCOL.METRIC`."""
     found = {}
     for name in a.metrics.keys() & b.metrics.keys():
         one, other = a.metrics[name].value, b.metrics[name].value
@@ -149,7 +149,7 @@ def metric_changes(a: Record, b: Record) -> dict[str, float]:
 
 
 def map_changes(a: Record, b: Record) -> dict[str, float]:
-    """|a - b| / |a| of every map of both that has one shape, by `SUITE:PROTOCOL.MAP`."""
+    """|a - b| / |a| of every map that both have in one shape, by `SUITE:PROTOCOL.MAP`."""
     found = {}
     for name in a.maps.keys() & b.maps.keys():
         one, other = (np.asarray(r.maps[name], dtype=np.float64) for r in (a, b))
@@ -167,18 +167,18 @@ def relative_change(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def stage_changes(a: Record, b: Record) -> dict[str, float]:
-    """Differences of two fingerprints by stage; none where they do not pair."""
+    """Differences of two fingerprints by stage; empty if their stages do not pair."""
     found = stage_differences(a, b)
     return {} if isinstance(found, str) else {p.first: p.difference for p in found}
 
 
-def _raise(held: dict[str, float], new: Mapping[str, float]) -> None:
+def _update_maxima(largest: dict[str, float], new: Mapping[str, float]) -> None:
     for name, value in new.items():
-        held[name] = max(held.get(name, 0.0), value)
+        largest[name] = max(largest.get(name, 0.0), value)
 
 
-def keep(baseline: Path, found: Mapping[tuple[str, str], tuple[Floor, Record]]) -> None:
-    """Store floors and fingerprints beside the baseline, those of other models left as they are."""
+def store_noise(baseline: Path, found: Mapping[tuple[str, str], tuple[Floor, Record]]) -> None:
+    """Store floors and fingerprints next to the baseline; those of other models stay."""
     store = Store(beside(baseline))
     floors = dict(read_floors(baseline).floors)
     for (reference, fill), (floor, print_) in found.items():
@@ -191,7 +191,7 @@ def keep(baseline: Path, found: Mapping[tuple[str, str], tuple[Floor, Record]]) 
 def measure_runs(
     run: RunOptions, measure: Callable[[RunOptions], Sequence[Record]]
 ) -> dict[str, Sequence[Record]]:
-    """`measure` under each of the runs."""
+    """The results of `measure` with the options of each run, by name of the run."""
     found: dict[str, Any] = {}
     for name, (one, count) in noise_runs(run).items():
         with threads(count):

@@ -1,4 +1,4 @@
-"""What a check found, for people and machines: text, Markdown, JUnit XML, GitHub annotations."""
+"""The report of a check: text, Markdown, JUnit XML, GitHub annotations."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 MOST = 12
-"""Findings of one kind that are told in full; JUnit holds all."""
+"""Number of findings of one kind that are reported in full; JUnit has all."""
 
 
 def check_to_text(check: RegressionCheck, width: int = 96) -> str:
-    """A section for each model variant, and one line for all."""
+    """A section for each model variant, and a summary."""
     sections = [_section(report) for report in check.reports]
-    return lay_out([*sections, Section("All together", [check_summary(check)])], width)
+    return lay_out([*sections, Section("Summary", [check_summary(check)])], width)
 
 
 def check_summary(check: RegressionCheck) -> str:
-    """How many variants have which verdict."""
+    """The number of variants by verdict."""
     counts = [
         f"{sum(r.verdict is verdict for r in check.reports)} {verdict.words}"
         for verdict in RegressionVerdict
@@ -38,7 +38,7 @@ def check_summary(check: RegressionCheck) -> str:
 
 
 def title(report: VariantReport) -> str:
-    """Which variant it is, and the verdict."""
+    """The variant and its verdict."""
     return f"{variant(report)}: {report.verdict.words}"
 
 
@@ -54,28 +54,28 @@ def _section(report: VariantReport) -> Section:
         found = report.of(verdict)
         section.blocks += [_sentence(finding) for finding in found[:MOST]]
         if len(found) > MOST:
-            section.blocks.append(f"And {len(found) - MOST} more that {verdict.words}.")
+            section.blocks.append(f"{len(found) - MOST} more {verdict.words}.")
     section.blocks.append(_looked_at(report))
     section.blocks += [f"Note: {note}." for note in report.notes]
     return section
 
 
 def _sentence(finding: DetectorFinding) -> str:
-    """What one detector found."""
+    """A sentence about one finding."""
     return f"{finding.verdict.words}: {finding.detector} {finding.where}: {finding.text}."
 
 
 def _looked_at(report: VariantReport) -> str:
-    """How much was compared, and by which detectors."""
+    """A sentence: how many comparisons each detector made."""
     counts: dict[str, int] = {}
     for finding in report.findings:
         counts[finding.detector] = counts.get(finding.detector, 0) + 1
-    told = ", ".join(f"{count} by {detector}" for detector, count in counts.items())
-    return f"Looked at {len(report.findings)} things: {told}."
+    text = ", ".join(f"{count} by {detector}" for detector, count in counts.items())
+    return f"Comparisons: {len(report.findings)} ({text})."
 
 
 def check_to_markdown(check: RegressionCheck) -> str:
-    """The step summary: a table of variants, then what was found."""
+    """The step summary of GitHub Actions: a table of variants, and a summary."""
     from tabulate import tabulate
 
     rows = [(code(variant(r)), f"**{r.verdict.words}**", _first(r)) for r in check.reports]
@@ -92,9 +92,9 @@ def _first(report: VariantReport) -> str:
 
 
 def to_junit(check: RegressionCheck) -> str:
-    """JUnit XML: a suite for each variant, a case for each thing looked at.
+    """JUnit XML: a test suite for each variant, a case for each comparison.
 
-    What regressed is a failure, what could not be measured an error.
+    A regression is a failure, a failed measurement an error.
     """
     root = ET.Element("testsuites", name="perimetry check")
     for report in check.reports:
@@ -124,19 +124,19 @@ def _case(suite: ET.Element, report: VariantReport, finding: DetectorFinding) ->
 
 
 def github_errors(check: RegressionCheck) -> list[str]:
-    """GitHub workflow commands: an error for each variant that does not pass, with why."""
-    found = []
+    """GitHub workflow commands: an error for each variant that does not pass, with the reason."""
+    errors = []
     for report in check.reports:
         if report.verdict is not RegressionVerdict.same:
-            held = report.of(report.verdict)
-            text = "; ".join(f"{f.detector} {f.where}: {f.text}" for f in held[:MOST])
+            found = report.of(report.verdict)
+            text = "; ".join(f"{f.detector} {f.where}: {f.text}" for f in found[:MOST])
             heading = _property(f"perimetry: {title(report)}")
-            found.append(f"::error title={heading}::{_message(clean(text, 2000))}")
-    return found
+            errors.append(f"::error title={heading}::{_message(clean(text, 2000))}")
+    return errors
 
 
 def on_github(check: RegressionCheck, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Annotations when this is a GitHub action, after adding to its step summary; else none."""
+    """Annotations in a GitHub action, after adding to its step summary; elsewhere none."""
     if environment.get("GITHUB_ACTIONS") != "true":
         return []
     place = environment.get("GITHUB_STEP_SUMMARY")
@@ -147,17 +147,17 @@ def on_github(check: RegressionCheck, environment: Mapping[str, str] = os.enviro
 
 
 def _message(text: str) -> str:
-    """Escape what would end a workflow command's message."""
+    """Escape the characters that would end the message of a workflow command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
-    """Escape what would end a workflow command's property too."""
+    """Escape the characters that would end a property of a workflow command."""
     return _message(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def failure_text(reports: Sequence[VariantReport]) -> str:
-    """What a failing test says."""
+    """The message of a failing test."""
     return lay_out(
         [_section(report) for report in reports if report.verdict is not RegressionVerdict.same]
     )

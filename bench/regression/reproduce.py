@@ -1,11 +1,11 @@
-"""`verify`: does a published set of records come out again?
+"""`verify`: reproduce a published set of records.
 
-A sample of its model variants is measured again under the settings in their records. A row (one
+A sample of its model variants is measured again with the settings in their records. A row (one
 suite and protocol of one variant) reproduces *bit for bit* when every metric, interval, draw and
-map is equal after the store's own rounding; *within tolerance* when every metric lies within its
-tolerance and every map within that of maps (see `tolerances`); else *not*. What cannot be
-measured here says why. A row whose key comes out otherwise says so: then library versions, the
-kind of device, or the model's file are not those of the record.
+map is equal after the rounding of the store; *within tolerance* when every metric and every map is
+within its tolerance (see `tolerances`); else *not*. A row that cannot be measured here has a
+reason. A row with another key says so: then the library versions, the kind of device or the file of
+the model are not those of the record.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from ...adapters.errors import InputError, PerimetryError
-from ..comparison.compatibility import unlike
+from ..comparison.compatibility import incompatibilities
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, rerun, run_spec_of
 from ..output.layout import Section, Table, lay_out
@@ -42,7 +42,7 @@ HEADS = ("row", "reproduces", "why")
 
 
 class Outcome(Enum):
-    """How a row came out."""
+    """How well a row reproduces."""
 
     exact = "bit for bit"
     close = "within tolerance"
@@ -52,7 +52,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class ReproducedRecord:
-    """One stored record and how it came out; `why` says what differs, or what is otherwise here."""
+    """One stored record and how well it reproduces; `why` says what differs."""
 
     label: str
     outcome: Outcome
@@ -61,7 +61,7 @@ class ReproducedRecord:
 
 @dataclass(frozen=True)
 class Verification:
-    """All rows of a sample, and the files that are no readable records."""
+    """All rows of a sample, and a sentence for each unreadable file."""
 
     place: str
     rows: tuple[ReproducedRecord, ...]
@@ -71,20 +71,20 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """0: all rows reproduce; 1: some do not, or are unreadable; 2: some were not measurable."""
+        """0: all rows reproduce; 1: some do not, or are unreadable; 2: some were not measured."""
         found = {row.outcome for row in self.rows}
         if Outcome.differs in found or self.problems:
             return 1
         return 2 if Outcome.unmeasured in found else 0
 
     def text(self, width: int = 96) -> str:
-        """For a terminal."""
+        """The report for a terminal."""
         cells = [(row.label, row.outcome.value, clean(row.why, 200)) for row in self.rows]
         counts = [f"{sum(row.outcome is one for row in self.rows)} {one.value}" for one in Outcome]
         head = f"{clean(self.place)}: {self.variants} of {self.of} model variants measured again"
         blocks: list[Block] = [
-            f"Of {len(self.rows)} rows reproduce: {', '.join(counts)}.",
-            *(f"Not readable: {problem}." for problem in self.problems),
+            f"{len(self.rows)} rows reproduce: {', '.join(counts)}.",
+            *(f"Unreadable: {problem}." for problem in self.problems),
             *(f"{row.label}: {row.why}." for row in self.rows if row.why),
             Table("Rows:", HEADS[:2], [cell[:2] for cell in cells]),
         ]
@@ -122,7 +122,7 @@ Variant = tuple[str, str, str]
 
 
 def _variants(records: Sequence[Record]) -> dict[Variant, list[Record]]:
-    """What is measured together; exact records go with the first estimates that they fit."""
+    """The records that are measured together; exact ones join estimates with equal settings."""
     found: dict[Variant, list[Record]] = {}
     for record in sorted(records, key=lambda r: r.images is None):
         own = [record.settings.get(n) for n in ("target", "size", "members", FIT_KEY)]
@@ -159,8 +159,10 @@ def _again(
         return [ReproducedRecord(clean(r.label), Outcome.unmeasured, str(error)) for r in records]
     now = {record.key: record for record in made}
     by_name = {(r.suite, r.protocol): r for r in made}
-    judge = DetectorSet(replace(tolerances, noise_factor=0.0), None, options.run.toolkit().suites)
-    return [_row(r, now.get(r.key, by_name.get((r.suite, r.protocol))), judge) for r in records]
+    detectors = DetectorSet(
+        replace(tolerances, noise_factor=0.0), None, options.run.toolkit().suites
+    )
+    return [_row(r, now.get(r.key, by_name.get((r.suite, r.protocol))), detectors) for r in records]
 
 
 def _by_options(records: Sequence[Record]) -> list[list[Record]]:
@@ -178,11 +180,13 @@ def _by_options(records: Sequence[Record]) -> list[list[Record]]:
     return groups
 
 
-def _row(old: Record, new: Record | None, judge: DetectorSet) -> ReproducedRecord:
+def _row(old: Record, new: Record | None, detectors: DetectorSet) -> ReproducedRecord:
     label = clean(old.label)
     if new is None:
         return ReproducedRecord(
-            label, Outcome.unmeasured, "this version has no such suite or protocol"
+            label,
+            Outcome.unmeasured,
+            "this version of perimetry does not have the suite or protocol",
         )
     new.attach(_rounded(new))
     stack = "; ".join(
@@ -190,12 +194,12 @@ def _row(old: Record, new: Record | None, judge: DetectorSet) -> ReproducedRecor
     )
     if old.status != "ok" or new.status != "ok":
         return _unfinished(label, old, new)
-    apart = unlike(old, new)
-    if apart:
-        return ReproducedRecord(label, Outcome.unmeasured, "; ".join(apart))
+    different = incompatibilities(old, new)
+    if different:
+        return ReproducedRecord(label, Outcome.unmeasured, "; ".join(different))
     if same_numbers(old, new):
         return ReproducedRecord(label, Outcome.exact)
-    found = judge.record(old, new)
+    found = detectors.record(old, new)
     beyond = [f"{f.where} {f.text}" for f in found if f.verdict is not RegressionVerdict.same]
     if beyond:
         return ReproducedRecord(
@@ -205,23 +209,23 @@ def _row(old: Record, new: Record | None, judge: DetectorSet) -> ReproducedRecor
 
 
 def _threads(old: Record, new: Record) -> list[str]:
-    """Numbers of threads, which order sums differently."""
+    """A phrase about different numbers of threads, which change the order of sums."""
     a, b = (record.environment.threads.get("torch") for record in (old, new))
-    return [] if a == b else [f"{a} threads there, {b} here"]
+    return [] if a == b else [f"{a} threads in the record, {b} here"]
 
 
 def _most(old: Record, new: Record) -> str:
-    """What moved most: a metric by its size, a map by its relative change."""
+    """The largest change: of a metric absolute, of a map relative."""
     changes = {name.partition(".")[2]: v for name, v in metric_changes(old, new).items() if v}
     changes |= {f"map {n.partition('.')[2]}": v for n, v in map_changes(old, new).items() if v}
     if not changes:
-        return "only draws or intervals moved"
+        return "only draws or intervals changed"
     name = max(changes, key=lambda key: changes[key])
-    return f"moved most: {name} by {changes[name]:.1e}"
+    return f"largest change: {name} by {changes[name]:.1e}"
 
 
 def _unfinished(label: str, old: Record, new: Record) -> ReproducedRecord:
-    """A skip reproduces when it is skipped again for the same reason; a failure is no number."""
+    """A skipped record reproduces if it is skipped again for the same reason; a failure never."""
     if old.status == new.status == "skipped":
         same = old.reason == new.reason
         why = "" if same else f"reason {old.reason!r}, now {new.reason!r}"
@@ -233,7 +237,7 @@ def _unfinished(label: str, old: Record, new: Record) -> ReproducedRecord:
 
 
 def same_numbers(old: Record, new: Record) -> bool:
-    """Whether metrics and, as far as the set holds them, draws and maps are equal."""
+    """Whether metrics, and draws and maps if the set has them, are equal."""
     return (
         old.metrics == new.metrics
         and old.map_names == new.map_names
@@ -242,7 +246,7 @@ def same_numbers(old: Record, new: Record) -> bool:
 
 
 def _rounded(record: Record) -> Arrays:
-    """Arrays as they come out of a store."""
+    """The arrays after the rounding of a store."""
     from ..records.arrays import load_arrays, write_arrays
 
     stream = io.BytesIO()
@@ -265,16 +269,16 @@ def _floats(values: np.ndarray) -> bool:
 
 
 def _why_other_key(old: Record, new: Record) -> str:
-    """What the key holds that is otherwise here."""
+    """What is different here among the things that a key depends on."""
     a, b = old.environment, new.environment
     names = sorted(a.libraries.keys() | b.libraries.keys())
     found = [
-        f"{n} {a.libraries.get(n, 'none')} there, {b.libraries.get(n, 'none')} here"
+        f"{n} {a.libraries.get(n, 'none')} in the record, {b.libraries.get(n, 'none')} here"
         for n in names
         if a.libraries.get(n) != b.libraries.get(n)
     ]
     if a.device != b.device:
-        found.append(f"{a.device} there, {b.device} here")
+        found.append(f"{a.device} in the record, {b.device} here")
     if old.model.source.get("sha256") != new.model.source.get("sha256"):
-        found.append("the model's file is another")
-    return "; ".join(found) or "the key comes out otherwise"
+        found.append("the file of the model has changed")
+    return "; ".join(found) or "the key is different"

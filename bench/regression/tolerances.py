@@ -1,4 +1,4 @@
-"""How large a change may be before the gate calls it one: bounds by metric, from TOML.
+"""Tolerances: how large a change of each metric may be, from a TOML file.
 
     fingerprint = 0.001            # relative difference of features, stage by stage; "off"
     maps = 0.02                    # relative difference of stored maps; "off"
@@ -7,14 +7,14 @@
     [metrics."deadpixel.*"]        # SUITE.METRIC or SUITE:PROTOCOL.METRIC, with wildcards
     absolute = 0.02
     relative = 0.05
-    direction = "any"              # or "worse": only away from even counts
+    direction = "any"              # or "worse": only changes away from even
 
     [metrics."erf:kim2023.rawL1"]
     ignore = true
 
 A change is within tolerance unless it is larger than the absolute bound AND than the relative one
-times the baseline's value. Of the entries that match a metric the last in the file counts; they
-come after `DEFAULTS`, entry by entry and field by field.
+times the baseline's value. The entries that match a metric are applied in the order of the
+file, field by field, after those of `DEFAULTS`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OFF = float("inf")
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a metric may change by; see the module's text."""
+    """How much a metric may change."""
 
     absolute: float = 0.01
     relative: float = 0.02
@@ -60,12 +60,12 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "structure.*": {"absolute": 1e-6, "relative": 1e-6},
     "structure.receptive_field*": {"absolute": 0.0, "relative": 0.0},
 }
-"""Estimates may move by 0.01 and by 2 %; what is exact may not, beyond rounding."""
+"""Estimates may change by 0.01 or by 2 %, exact values by rounding alone."""
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Bounds by pattern, later ones first to be heard; and those of maps and features."""
+    """Bounds by pattern, of which later ones take precedence; and those of maps and features."""
 
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     maps: float = 0.02

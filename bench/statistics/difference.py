@@ -27,7 +27,7 @@ SAMPLE_NAMES = ("images_sha256", "draws")
 
 @dataclass(frozen=True)
 class Difference:
-    """One value less another, with its 95 % interval and how that was found.
+    """One value minus another, with its 95 % interval and the method that gave it.
 
     `method` is `exact` where neither value is an estimate, `paired`, `independent`, or `none` where
     an estimate rests on too few samples to have an interval.
@@ -40,7 +40,7 @@ class Difference:
 
     @property
     def separated(self) -> bool:
-        """Whether the interval leaves out 0; without an interval, whether the values are unequal.
+        """Whether the interval excludes 0; for exact values, whether they are unequal.
 
         Estimates without an interval are never separated.
         """
@@ -52,7 +52,7 @@ class Difference:
 
 
 def metric_difference(first: Record, second: Record, metric: str) -> Difference | None:
-    """Metric of `first` less that of `second`; None when either has no value."""
+    """The metric of `first` minus that of `second`; None if either has no value."""
     a, b = (record.metrics.get(metric) for record in (first, second))
     if a is None or b is None or a.value is None or b.value is None:
         return None
@@ -72,7 +72,7 @@ def metric_difference(first: Record, second: Record, metric: str) -> Difference 
 
 
 def sample_count(record: Record) -> int:
-    """How many independent samples a record's estimates rest on: weight sets, or else images."""
+    """The number of independent samples behind a record's estimates: weight sets, else images."""
     count = record.images.count if record.images else 1
     members = record.model.members or 1
     return min(members, count) if members > 1 else count
@@ -99,8 +99,8 @@ def _resamples(count: int) -> Bootstrap:
     return bootstrap(count, 1, 0)
 
 
-def _half_width(held: Value) -> float | None:
-    """The wider side of an interval; a side cut off at the end of the range is too narrow."""
-    if held.value is None or held.low is None or held.high is None:
+def _half_width(value: Value) -> float | None:
+    """The wider half of an interval, since the other may be cut off at the end of the range."""
+    if value.value is None or value.low is None or value.high is None:
         return None
-    return max(held.value - held.low, held.high - held.value)
+    return max(value.value - value.low, value.high - value.value)

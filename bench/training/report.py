@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HEADS = ("task", "metric", "fill", "value", "less none")
 
 
-TOLD = (
+REPORTED_METRICS = (
     *("accuracy", "mean_accuracy", "epochs_to_90", "reached_90", "phase_weakest"),
     *(
         "phase_spread",
@@ -45,7 +45,7 @@ def training_table(records: Sequence[Record], form: str = "simple") -> str:
     rows = []
     for task in TRAINING.protocols:
         own = [record for record in records if record.protocol == task]
-        for metric in TOLD:
+        for metric in REPORTED_METRICS:
             if task == "classification" and metric.startswith("phase_"):
                 continue
             for record in own:

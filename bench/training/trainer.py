@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SAVE_EVERY_S = 60.0
 
 
-EXAM_BATCH = 256
+TEST_BATCH = 256
 
 
 PROBE_IMAGES = 32
@@ -209,7 +209,7 @@ class Trainer:
         """Logits (n, classes) on the CPU as the network would give them in use."""
         self.module.eval()
         with torch.no_grad():
-            return torch.cat([self._logits(part).cpu() for part in images.split(EXAM_BATCH)])
+            return torch.cat([self._logits(part).cpu() for part in images.split(TEST_BATCH)])
 
     def _finish_epoch(self) -> None:
         """Take the exam, and the probe where one is due."""
