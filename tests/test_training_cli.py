@@ -107,7 +107,8 @@ def test_a_spent_budget_says_what_is_undone(tmp_path):
     """Nothing is measured, nothing is broken, and the next twin is named."""
     done = train("--out", tmp_path, *SHORT, "--budget", 0, "--task", "micro_object")
     assert done.exit_code == 0, done.output
-    assert "10 twins undone, the next being micro_object, none, seed 0" in done.output
+    assert "10 runs remaining" in done.output
+    assert "micro_object, none, seed 0" in done.output
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     data, facts = checkpoint.load_checkpoint(one.checkpoint(TWIN))
     data.pop("model.head.weight")
     checkpoint.save_checkpoint(one.checkpoint(TWIN), data, facts)
-    with pytest.raises(ModelFileError, match="no checkpoint of this twin"):
+    with pytest.raises(ModelFileError, match=r"remove it to train"):
         one.run(TWIN, Clock(), no_report)
 
 
@@ -181,9 +181,9 @@ def test_a_study_stops_by_budget_and_goes_on(tmp_path):
     one = study(tmp_path)
     stopped = one.train(Clock(0.0))
     assert stopped.records == []
-    assert stopped.undone == one.runs()
+    assert stopped.remaining == one.runs()
     result = one.train()
-    assert result.undone == []
+    assert result.remaining == []
     assert [(r.protocol, r.fill) for r in result.records] == [
         ("micro_object", "none"),
         ("micro_object", "zero"),
@@ -205,7 +205,7 @@ def test_a_spent_budget_still_tells_what_is_finished(tmp_path):
     """The records of what was trained before need no more time."""
     first = study(tmp_path).train().records
     again = study(tmp_path).train(Clock(0.0))
-    assert again.undone == []
+    assert again.remaining == []
     assert [r.metrics for r in again.records] == [r.metrics for r in first]
 
 

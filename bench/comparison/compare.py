@@ -2,9 +2,9 @@
 
 Every side is compared with the first one. The difference of a metric is *second minus first*,
 paired image by image (or weight set by weight set) through the stored bootstrap draws, with its
-95 % interval, effect size and p-value (see `statistics.significance`); all p-values of one comparison are
-corrected together by Holm's method, so that 5 % is the chance of any false difference in it. Exact
-metrics differ or do not.
+95 % interval, effect size and p-value (see `statistics.significance`); all p-values of one
+comparison are corrected together by Holm's method, so that 5 % is the chance of any false
+difference in it. Exact metrics are equal or differ.
 
 Records with different protocol versions, settings, images or preprocessing are refused (see
 `compatibility`); `force` compares them anyway and says what differs. For two models of one

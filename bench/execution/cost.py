@@ -2,8 +2,9 @@
 
 The cost of `structure` is the time it took when all of timm was measured, that of image suites is
 proportional to the operations of a forward pass; both are in `timm_costs.csv`, which
-`results/timm-structure/costs.py` writes. Seconds are those of one CPU core. For a single model the estimate may be wrong by a factor of three; what
-matters is that expensive models are recognised as expensive.
+`results/timm-structure/costs.py` writes. Seconds are those of one CPU core. For a single model the
+estimate may be wrong by a factor of three; what matters is that expensive models are recognised as
+expensive.
 """
 
 from __future__ import annotations

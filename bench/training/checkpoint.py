@@ -1,4 +1,4 @@
-"""Checkpoints of training: one safetensors file, tensors and facts, written whole or not at all.
+"""Checkpoints of training: one safetensors file, tensors and facts, written atomically.
 
 Facts are JSON in the file's own metadata. Nothing is ever unpickled.
 """
@@ -22,7 +22,7 @@ FACTS = "perimetry"
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write `path`; the one before stays whole until the new one is. Raises `StoreError`."""
+    """Write `path` atomically: the previous checkpoint stays until then. Raises `StoreError`."""
     from safetensors.torch import save
 
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -33,14 +33,14 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
     except OSError as error:
         if error.errno in FULL:
             raise StoreError(
-                f"no space left for the checkpoint {path}; the one before it is whole: free some "
-                "space and give the same command again, which goes on from there"
+                f"no space left for the checkpoint {path}; expected some free space: free some and "
+                "run the same command again, which resumes from the previous checkpoint"
             ) from error
         raise explain(error, path) from error
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors by name and facts. Raises `ModelFileError` when the file is no checkpoint."""
+    """Read tensors by name, and facts. Raises `ModelFileError` if it is not a checkpoint."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -50,5 +50,5 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ModelFileError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}); remove it "
-            "to train this twin from its beginning"
+            "to train this network from the beginning"
         ) from error

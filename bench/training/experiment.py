@@ -1,4 +1,4 @@
-"""What is to be trained, and what came of it, as data."""
+"""The data classes of training: the experiment, its runs and their results."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ DEFAULT_FILLS: tuple[Fill, ...] = ("none", "zero")
 class Experiment:
     """What is to be trained. Everything here but `export` can change the numbers.
 
-    `data` is a folder or built in (see `suites.training.data`), None for what each task can do
-    without any; `size` (height, width) of the images, `train` and `test` how many at most; `side`
-    that of the box in pixels; `seeds` how many, the first being `first_seed`. The twins of the
-    first `export` seeds are written as ONNX files.
+    `data` is a folder or built in (see `suites.training.data`), None for the default of each task;
+    `size` is (height, width) of the images, `train` and `test` their maximum numbers; `side` that
+    of the box in pixels; `seeds` the number of seeds, from `first_seed` on. The trained networks of
+    the first `export` seeds are written as ONNX files.
     """
 
     network: str = "small-resnet"
@@ -58,8 +58,8 @@ class Experiment:
             check_name("task", task, TASKS)
         if "fit" in parse_fills(self.fills):
             raise InputError(
-                "kernel padding 'fit' treats networks that are trained already; expected some of "
-                "none, zero, fresh and box"
+                "kernel padding 'fit' was given, which applies to trained networks alone; expected "
+                "some of none, zero, fresh and box"
             )
         least = {"seeds": self.seeds, "epochs": self.recipe.epochs, "batch": self.recipe.batch}
         for name, value in least.items():
@@ -77,13 +77,13 @@ class TrainingRun:
 
     @property
     def label(self) -> str:
-        """For a person."""
+        """The run in words, such as `micro_object, zero, seed 0`."""
         return f"{self.task}, {self.fill}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that reached its last epoch; `module` is let go once it is exported."""
+    """A run that reached its last epoch; `module` is None once it has been exported."""
 
     history: History
     treatment: Treatment
@@ -94,24 +94,24 @@ class FinishedRun:
 
 @dataclass
 class Result:
-    """Records of what all twins of a task have finished, and the runs that are still to do."""
+    """Records of the seeds that all runs of a task have finished, and the remaining runs."""
 
     records: list[Record]
-    undone: list[TrainingRun]
+    remaining: list[TrainingRun]
 
 
 class StudyFacts(Protocol):
-    """What the records of a study need to know of it."""
+    """The facts about a study that its records need."""
 
     experiment: Experiment
     data: dict[str, TrainingSet]
     device: torch.device
 
     def settings(self, task: str) -> dict[str, Any]:
-        """What can change the numbers of a task's twins, apart from fill and seed."""
+        """Everything that can change the numbers of a task, except fill and seed."""
 
     def key(self, task: str, *rest: Any) -> str:
         """Sha256 of everything that can change the numbers of `task` and `rest`."""
 
     def whole_seeds(self, done: dict[TrainingRun, FinishedRun], task: str) -> list[int]:
-        """Seeds of which all twins of `task` are done."""
+        """The seeds for which all runs of `task` are done."""

@@ -1,4 +1,4 @@
-"""Pictures of trained twins: accuracy by epoch, dead pixels and ERF along training, phase maps."""
+"""Figures of training: accuracy by epoch, dead pixels and ERF during training, phase maps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 COLOURS = {"none": "#444444", "zero": "#0072b2", "fresh": "#d55e00", "box": "#009e73"}
-"""Wong's colours, told apart by colour-blind readers too."""
+"""Wong's colours, which colour-blind readers can distinguish."""
 
 
 MARKS = {"none": "o", "zero": "s", "fresh": "^", "box": "D"}
@@ -39,7 +39,7 @@ CHANCE = {"micro_object": 0.5}
 
 
 def draw_training(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Draw curves of each task and the maps of each twin into `folder`; give the files' paths."""
+    """Draw the curves of each task and the maps of each record into `folder`; the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for task in sorted({record.protocol for record in records}):
@@ -52,7 +52,7 @@ def draw_training(records: Sequence[Record], folder: Path) -> list[Path]:
 
 
 def draw_curves(records: Sequence[Record], task: str, path: Path) -> Path:
-    """Accuracy by epoch beside what dead pixels and ERF do, one line a twin."""
+    """Draw accuracy, dead pixels and ERF by epoch, one line per kernel padding."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -81,7 +81,7 @@ def draw_curves(records: Sequence[Record], task: str, path: Path) -> Path:
 
 
 def _lines(axes: Axes, records: Sequence[Record], table: str, name: str, label: str) -> None:
-    """One number by epoch for each twin, with its interval as a band."""
+    """One number by epoch for each record, with its interval as a band."""
     for record in records:
         rows = [row for row in record.tables.get(table, []) if row.get(name) is not None]
         if not rows:
@@ -112,21 +112,21 @@ def _lines(axes: Axes, records: Sequence[Record], table: str, name: str, label: 
 PANEL = {
     "phase_profile_start": "dead pixels, untrained",
     "phase_profile_end": "dead pixels, trained",
-    "phase_contrast": "answer to the box, trained",
+    "phase_contrast": "response to the box, trained",
     "phase_accuracy": "accuracy, mean over epochs",
     "erf_start": "ERF, untrained",
     "erf_end": "ERF, trained",
 }
-"""Columns of a panel: map and what stands above it."""
+"""Columns of a panel: map and heading."""
 
 
 ERF_DECADES = 3
 
 
 def draw_panel(records: Sequence[Record], path: Path) -> Path:
-    """Draw the maps of twins of one task side by side, a row a twin, one scale a column.
+    """Draw the maps of one task side by side: a row per kernel padding, one scale per column.
 
-    Phase maps are over their mean; fields are shares of their peak, logarithmic.
+    Phase maps are divided by their mean, ERF maps by their peak, in logarithms.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -150,9 +150,7 @@ def draw_panel(records: Sequence[Record], path: Path) -> Path:
         axes[0, column].set_title(PANEL[name], fontsize=8)
         bar = figure.colorbar(image, ax=list(axes[:, column]), location="bottom", fraction=0.06)
         bar.ax.tick_params(labelsize=7)
-        bar.set_label(
-            "log10 of the peak's share" if "erf" in name else "times the mean", fontsize=7
-        )
+        bar.set_label("log10 of value / peak" if "erf" in name else "times the mean", fontsize=7)
     write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))
     return path
 
@@ -165,7 +163,7 @@ def _panel_map(values: Any, name: str) -> Any:
 
 
 def _panel_ends(shown: Sequence[Any], name: str) -> tuple[float, float]:
-    """The ends of a column's scale; accuracies do not begin at 0, where nothing would be seen."""
+    """The limits of the scale of a column; that of accuracies does not start at 0."""
     if name.startswith("erf"):
         return -float(ERF_DECADES), 0.0
     high = max(float(values.max()) for values in shown)

@@ -1,4 +1,4 @@
-"""Dead pixels and ERF of a network while it is being trained, by the suites' energy protocols."""
+"""Dead pixels and ERF of a network during training, by the energy protocols of the suites."""
 
 from __future__ import annotations
 

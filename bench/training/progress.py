@@ -1,4 +1,4 @@
-"""What `perimetry train` shows meanwhile: a bar with the time left; plain lines off a terminal."""
+"""The progress of `perimetry train`: a bar with the remaining time, or plain lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class TrainingProgress:
-    """Follows `total` runs on standard error. Use as a context manager; `report` takes shares."""
+    """Shows `total` runs on standard error. Use as a context manager; `report` takes shares."""
 
     def __init__(self, total: int) -> None:
         from rich.console import Console
@@ -19,7 +19,7 @@ class TrainingProgress:
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         columns = (
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:.1f}/{task.total:.0f} twins,"),
+            TextColumn("{task.completed:.1f}/{task.total:.0f} runs,"),
             TimeRemainingColumn(),
             TextColumn("left; {task.description}", markup=False),
         )
@@ -29,7 +29,7 @@ class TrainingProgress:
         self._total = total
         self._task = self._bars.add_task("starting", total=total)
         self._begun = time.monotonic()
-        self._order: list[TrainingRun] = []
+        self._seen: list[TrainingRun] = []
         self._gained = 0.0
         self._at = 0.0
 
@@ -39,21 +39,21 @@ class TrainingProgress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bars.stop()
 
-    def report(self, twin: TrainingRun, share: float) -> None:
+    def report(self, run: TrainingRun, share: float) -> None:
         """Show that `share` of a run is done."""
-        begins = twin not in self._order
+        begins = run not in self._seen
         if begins:
-            self._order.append(twin)
-        done = len(self._order) - 1 + share
-        self._bars.update(self._task, completed=done, description=twin.label)
+            self._seen.append(run)
+        done = len(self._seen) - 1 + share
+        self._bars.update(self._task, completed=done, description=run.label)
         if begins and not self._console.is_terminal:
-            self._console.print(f"{self._left(done)}  {twin.label}", soft_wrap=True)
+            self._console.print(f"{self._left(done)}  {run.label}", soft_wrap=True)
 
     def _left(self, done: float) -> str:
-        """Time since the beginning, and what is left at this pace."""
+        """The time since the beginning, and the remaining time at this pace."""
         spent = time.monotonic() - self._begun
         if done < 1:
             return f"{spent:7.0f} s"

@@ -1,4 +1,4 @@
-"""Records of trained twins: one for each task and kernel padding, over the seeds that are done."""
+"""Records of training: one for each task and kernel padding, over the finished seeds."""
 
 from __future__ import annotations
 
@@ -18,47 +18,49 @@ if TYPE_CHECKING:
 
 
 def make_records(study: StudyFacts, done: Mapping[TrainingRun, FinishedRun]) -> Iterator[Record]:
-    """Make the record of each task and fill; none for a task without a seed that all have done."""
+    """The record of each task and fill; none for a task without a seed that all fills finished."""
     from .experiment import TrainingRun
 
-    held = study.experiment
-    for task in held.tasks:
+    experiment = study.experiment
+    for task in experiment.tasks:
         seeds = study.whole_seeds(dict(done), task)
         if not seeds:
             continue
-        for fill in held.fills:
+        for fill in experiment.fills:
             runs = [done[TrainingRun(task, fill, seed)] for seed in seeds]
-            found = summarise([run.history for run in runs], task, side=held.side, draws=held.draws)
+            found = summarise(
+                [run.history for run in runs], task, side=experiment.side, draws=experiment.draws
+            )
             yield _record(study, TrainingRun(task, fill, seeds[0]), seeds, runs, found)
 
 
 def _record(
     study: StudyFacts,
-    twin: TrainingRun,
+    first: TrainingRun,
     seeds: list[int],
     runs: list[FinishedRun],
     found: Measurement,
 ) -> Record:
-    """The record of the runs of one twin; `twin.seed` is the first of `seeds`."""
-    data = study.data[twin.task]
+    """The record of the runs of one task and fill; `first` is that of the first of `seeds`."""
+    data = study.data[first.task]
     draws = {n: e.draws for n, e in found.metrics.items() if e.draws is not None}
     record = Record(
-        key=study.key(twin.task, twin.fill, seeds, study.experiment.draws),
+        key=study.key(first.task, first.fill, seeds, study.experiment.draws),
         status="ok",
         model=_model(study, runs[0], len(seeds)),
-        fill=twin.fill,
+        fill=first.fill,
         suite=TRAINING.name,
-        protocol=twin.task,
-        version=TRAINING.protocols[twin.task],
+        protocol=first.task,
+        version=TRAINING.protocols[first.task],
         settings=to_json_value(
-            {**study.settings(twin.task), "seeds": seeds, "draws": study.experiment.draws}
+            {**study.settings(first.task), "seeds": seeds, "draws": study.experiment.draws}
         ),
-        seed=twin.seed,
+        seed=first.seed,
         images=ImagesInfo(name=data.name, count=len(data.test), sha256=data.digest()),
         metrics={name: Value.of(estimate) for name, estimate in found.metrics.items()},
         tables=to_json_value(found.tables),
         map_names=sorted(found.maps),
-        notes=_notes(study, twin, runs[0], seeds),
+        notes=_notes(study, first, runs[0], seeds),
         environment=environment(study.device),
         timing=Timing(measure_s=sum(run.seconds for run in runs)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -81,11 +83,11 @@ def _model(study: StudyFacts, run: FinishedRun, members: int) -> ModelInfo:
     )
 
 
-def _notes(study: StudyFacts, twin: TrainingRun, run: FinishedRun, seeds: list[int]) -> list[str]:
-    """What the reader must know."""
+def _notes(study: StudyFacts, first: TrainingRun, run: FinishedRun, seeds: list[int]) -> list[str]:
+    """Notes on unfinished seeds and untouched networks."""
     asked = study.experiment.seeds
     notes = [f"{len(seeds)} of {asked} seeds are done: the budget ended"]
     notes = notes if len(seeds) < asked else []
-    if twin.fill != "none" and not run.treatment.layers:
+    if first.fill != "none" and not run.treatment.layers:
         notes.append(UNTOUCHED)
     return notes

@@ -1,4 +1,4 @@
-"""What `perimetry train` says in the end: metrics of the twins, and their paired differences."""
+"""The report of `perimetry train`: metrics and their paired differences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .experiment import Result
 
 
-HEADS = ("task", "metric", "fill", "value", "less none")
+HEADS = ("task", "metric", "fill", "value", "minus none")
 
 
 REPORTED_METRICS = (
@@ -35,7 +35,7 @@ REPORTED_METRICS = (
 
 
 def training_table(records: Sequence[Record], form: str = "simple") -> str:
-    """Every told metric of every twin, with its difference from the untreated one.
+    """A table of `REPORTED_METRICS`, with differences from the network without padding.
 
     Intervals are 95 %, over seeds; differences are paired seed by seed. `form` is tabulate's.
     """
@@ -49,8 +49,8 @@ def training_table(records: Sequence[Record], form: str = "simple") -> str:
             if task == "classification" and metric.startswith("phase_"):
                 continue
             for record in own:
-                twin = plain.get(record.key)
-                change = metric_difference(record, twin, metric) if twin else None
+                base = plain.get(record.key)
+                change = metric_difference(record, base, metric) if base else None
                 cells = (
                     with_interval(record.metrics[metric]),
                     difference_text(change) if change else "",
@@ -60,17 +60,17 @@ def training_table(records: Sequence[Record], form: str = "simple") -> str:
     return text
 
 
-def with_interval(held: Value) -> str:
+def with_interval(value: Value) -> str:
     """`0.912 [0.901, 0.923]`, or the reason why there is none."""
-    if held.value is None:
-        return f"none: {held.reason}"
-    if held.low is None or held.high is None:
-        return f"{held.value:.3f}"
-    return f"{held.value:.3f} [{held.low:.3f}, {held.high:.3f}]"
+    if value.value is None:
+        return f"none: {value.reason}"
+    if value.low is None or value.high is None:
+        return f"{value.value:.3f}"
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
 def difference_text(change: Difference) -> str:
-    """A difference with its interval, and a star where that leaves out 0."""
+    """A difference with its interval, and a star if that excludes 0."""
     if change.low is None or change.high is None:
         return f"{change.value:+.3f}"
     star = " *" if change.separated else ""
@@ -78,31 +78,31 @@ def difference_text(change: Difference) -> str:
 
 
 def _made_of(seeds: set[int]) -> str:
-    """How many seeds are behind the numbers, and what they allow to say."""
+    """Sentences: the number of seeds, and whether they give intervals."""
     counts = " or ".join(map(str, sorted(seeds)))
     plural = "" if seeds == {1} else "s"
     if max(seeds) < MIN_SAMPLES:
         return (
             f"Means over {counts} seed{plural}; differences are paired by seed. Fewer than "
-            f"{MIN_SAMPLES} seeds give no intervals: --seeds {MIN_SAMPLES} would."
+            f"{MIN_SAMPLES} seeds give no confidence intervals; use --seeds {MIN_SAMPLES} or more."
         )
-    few = f", which fewer than {MIN_SAMPLES} seeds do not give" if min(seeds) < MIN_SAMPLES else ""
+    few = f" for tasks with at least {MIN_SAMPLES}" if min(seeds) < MIN_SAMPLES else ""
     return (
         f"Means over {counts} seeds with 95 % intervals{few}; differences are paired by seed, * "
-        "where the interval leaves out 0."
+        "where the interval excludes 0."
     )
 
 
 def training_summary(result: Result) -> str:
-    """The table, what its signs mean, and what is still to do."""
+    """The table, a legend, and the remaining runs."""
     lines = []
     if result.records:
         seeds = {len(record.settings["seeds"]) for record in result.records}
         lines = [training_table(result.records), _made_of(seeds)]
-    if result.undone:
+    if result.remaining:
         lines.append(
-            f"The budget ended with {len(result.undone)} "
-            f"{'twin' if len(result.undone) == 1 else 'twins'} undone, the next being "
-            f"{result.undone[0].label}; the same command goes on there."
+            f"The time limit was reached with {len(result.remaining)} "
+            f"{'run' if len(result.remaining) == 1 else 'runs'} remaining, the next one "
+            f"{result.remaining[0].label}; the same command resumes there."
         )
     return "\n".join(lines)

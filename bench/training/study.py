@@ -1,9 +1,9 @@
-"""`perimetry train`: twins with and without kernel padding, over several seeds, on two tasks.
+"""`perimetry train`: networks with and without kernel padding, over several seeds, on two tasks.
 
-What is trained is planned first. Seeds come outermost, so that whatever the budget leaves undone,
-the twins of a seed are done together; records are made of the seeds that all twins of a task have
-finished. Everything lies in one folder, and the same command goes on in it: `checkpoints` (one file
-a twin and seed), `records`, `models` (trained twins as ONNX files) and `pictures`.
+All runs are planned first. The outermost loop is over seeds, so that an interrupted study has whole
+seeds; records are made of the seeds that all fills of a task have finished. Everything is in one
+folder, from which the same command resumes: `checkpoints` (one file per run), `records`, `models`
+(trained networks as ONNX files) and `pictures`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 class TrainingStudy:
-    """An experiment in a folder: its data, its plan, and the runs."""
+    """An experiment in a folder: its data, its plan and its runs."""
 
     def __init__(self, experiment: Experiment, out: Path, *, device: str = "auto") -> None:
-        """Open the data. Raises subclasses of `PerimetryError` for what cannot be used."""
+        """Open the data. Raises subclasses of `PerimetryError` for data that cannot be used."""
         from ...adapters.device import pick_device
 
         self.experiment, self.out = experiment, out
@@ -68,7 +68,7 @@ class TrainingStudy:
         return open_task(name, data, period=period, side=self.experiment.side)
 
     def network(self, task: str, seed: int) -> Trainable:
-        """The network as twins share it, before any padding."""
+        """The network before any padding, which all fills share."""
         from ...adapters.trainable import open_trainable
 
         classes = 2 if task == "micro_object" else len(self.data[task].classes)
@@ -85,43 +85,45 @@ class TrainingStudy:
         ]
 
     def settings(self, task: str) -> dict[str, Any]:
-        """What can change the numbers of a task's twins, apart from fill and seed."""
-        held, data = self.experiment, self.data[task]
+        """Everything that can change the numbers of a task, except fill and seed."""
+        experiment, data = self.experiment, self.data[task]
         return {
             "images_sha256": data.digest(),
             "train": len(data.train),
             "size": list(data.size),
-            "side": held.side if task == "micro_object" else None,
-            **asdict(held.recipe),
+            "side": experiment.side if task == "micro_object" else None,
+            **asdict(experiment.recipe),
         }
 
     def key(self, task: str, *rest: Any) -> str:
         """Sha256 of everything that can change the numbers of `task` and `rest`."""
-        held = [self.experiment.network, task, self.settings(task), self.device.type]
-        text = json.dumps([*held, _weights_digest(self.experiment.network), versions(STACK), *rest])
+        known = [self.experiment.network, task, self.settings(task), self.device.type]
+        text = json.dumps(
+            [*known, _weights_digest(self.experiment.network), versions(STACK), *rest]
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def checkpoint(self, twin: TrainingRun) -> Path:
+    def checkpoint(self, run: TrainingRun) -> Path:
         """Where the checkpoint of a run is, or would be."""
-        key = self.key(twin.task, twin.fill, twin.seed)
-        name = f"{twin.task}.{twin.fill}.seed{twin.seed}.{key[:12]}.safetensors"
+        key = self.key(run.task, run.fill, run.seed)
+        name = f"{run.task}.{run.fill}.seed{run.seed}.{key[:12]}.safetensors"
         return self.out / "checkpoints" / name
 
     def run(
-        self, twin: TrainingRun, clock: Clock, report: Callable[[float], None]
+        self, run: TrainingRun, clock: Clock, report: Callable[[float], None]
     ) -> FinishedRun | None:
-        """Train one twin, or go on with it; None when the budget is spent before its end."""
+        """Train one network, or resume it; None if the time limit is reached first."""
         from ...adapters.trainable import pad_trainable
 
-        network = self.network(twin.task, twin.seed)
-        treatment = pad_trainable(network, twin.fill, seed=twin.seed)
+        network = self.network(run.task, run.seed)
+        treatment = pad_trainable(network, run.fill, seed=run.seed)
         trainer = Trainer(
             network,
-            self.tasks[twin.task],
+            self.tasks[run.task],
             self.experiment.recipe,
-            seed=twin.seed,
-            path=self.checkpoint(twin),
-            images=len(self.data[twin.task].train),
+            seed=run.seed,
+            path=self.checkpoint(run),
+            images=len(self.data[run.task].train),
             device=self.device,
             report=report,
         )
@@ -133,12 +135,12 @@ class TrainingStudy:
     def train(
         self,
         clock: Clock | None = None,
-        report: Callable[[TrainingRun, float], None] = lambda _twin, _share: None,
+        report: Callable[[TrainingRun, float], None] = lambda _run, _share: None,
     ) -> Result:
-        """Train what is undone, within the budget; export twins, and write the records.
+        """Train the remaining runs within the time limit, export networks, write the records.
 
-        `report` is told the share of each run that is done. Raises as `Trainer.run` does; what was
-        finished before stays.
+        `report` gets the share of each run that is done. Raises as `Trainer.run` does; finished
+        runs stay.
         """
         from ..records.store import Store
         from .records import make_records
@@ -146,25 +148,25 @@ class TrainingStudy:
         clock = clock or Clock()
         store = Store(self.out)
         done: dict[TrainingRun, FinishedRun] = {}
-        undone: list[TrainingRun] = []
-        for twin in self.runs():
+        remaining: list[TrainingRun] = []
+        for run in self.runs():
             found = None
-            if not clock.spent() or self.checkpoint(twin).exists():
-                report(twin, 0.0)
-                found = self.run(twin, clock, partial(report, twin))
+            if not clock.spent() or self.checkpoint(run).exists():
+                report(run, 0.0)
+                found = self.run(run, clock, partial(report, run))
             if found is None:
-                undone.append(twin)
+                remaining.append(run)
                 continue
-            self._export(twin, found)
-            done[twin] = replace(found, module=None)
-            report(twin, 1.0)
+            self._export(run, found)
+            done[run] = replace(found, module=None)
+            report(run, 1.0)
         records = list(make_records(self, done))
         for record in records:
             store.put(record)
-        return Result(records, undone)
+        return Result(records, remaining)
 
     def whole_seeds(self, done: dict[TrainingRun, FinishedRun], task: str) -> list[int]:
-        """Seeds of which all twins of `task` are done."""
+        """The seeds for which all runs of `task` are done."""
         first = self.experiment.first_seed
         return [
             seed
@@ -172,21 +174,21 @@ class TrainingStudy:
             if all(TrainingRun(task, fill, seed) in done for fill in self.experiment.fills)
         ]
 
-    def model_path(self, twin: TrainingRun) -> Path:
-        """Where a trained twin's ONNX file is."""
+    def model_path(self, run: TrainingRun) -> Path:
+        """The path of the ONNX file of a trained network."""
         network = Reference.parse_any(self.experiment.network).tagged_name
-        key = self.key(twin.task, twin.fill, twin.seed)
-        name = f"{network}-{twin.task.replace('_', '-')}-{twin.fill}-seed{twin.seed}"
+        key = self.key(run.task, run.fill, run.seed)
+        name = f"{network}-{run.task.replace('_', '-')}-{run.fill}-seed{run.seed}"
         return self.out / "models" / f"{name}.{key[:8]}.onnx"
 
-    def _export(self, twin: TrainingRun, found: FinishedRun) -> None:
-        """Write the twins of the first seeds as ONNX files, where they are not there yet."""
+    def _export(self, run: TrainingRun, found: FinishedRun) -> None:
+        """Write the networks of the first seeds as ONNX files if they do not exist yet."""
         import torch
 
         from ...adapters.export import export_onnx
 
-        path, first = self.model_path(twin), self.experiment.first_seed
-        if found.module is None or twin.seed >= first + self.experiment.export or path.exists():
+        path, first = self.model_path(run), self.experiment.first_seed
+        if found.module is None or run.seed >= first + self.experiment.export or path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         module = found.module.cpu().eval().to(memory_format=torch.contiguous_format)
@@ -200,7 +202,7 @@ def _weights_digest(reference: str) -> str:
 
 
 def pairs(records: list[Record]) -> Iterator[tuple[Record, Record]]:
-    """Each treated record with the untreated one of its task."""
+    """Each record with kernel padding, and that without padding of its task."""
     plain = {r.protocol: r for r in records if r.fill == "none"}
     for record in records:
         if record.fill != "none" and record.protocol in plain:

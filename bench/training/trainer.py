@@ -1,10 +1,11 @@
-"""Training of one twin: from its initial weights, or from where it stopped, to its last epoch.
+"""Training of one network: from its initial weights, or from its checkpoint, to its last epoch.
 
 Stochastic gradient descent with Nesterov momentum; the rate rises linearly over the first tenth of
 all steps, then falls to 0 along a cosine. Batches, boxes and order come from the task, by seed and
-epoch; what a network draws itself (dropout) from torch's generators, whose states are part of the
-checkpoint with weights, momenta and history. So a run that was interrupted, even within an
-epoch, ends as one that was not: bit for bit on a CPU with the same number of threads.
+epoch; the random numbers of the network itself (dropout) come from torch's generators, whose
+states are part of the checkpoint, as are weights, momenta and history. So a run that was
+interrupted, even within an epoch, gives the same result as one that was not: bit for bit on a CPU
+with the same number of threads.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ PROBE_IMAGES = 32
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a twin is trained; everything here can change the numbers."""
+    """How a network is trained; everything here can change the numbers."""
 
     epochs: int = 16
     batch: int = 32
@@ -72,7 +73,7 @@ def probed_epochs(epochs: int) -> set[int]:
 
 @dataclass
 class Clock:
-    """Tells whether the budget of seconds, None for no end, is spent; `now` can be exchanged."""
+    """A time limit in seconds, None for no limit; tests replace `now`."""
 
     budget_s: float | None = None
     now: Callable[[], float] = time.monotonic
@@ -82,7 +83,7 @@ class Clock:
         self.begun = self.now()
 
     def spent(self) -> bool:
-        """Whether no time is left."""
+        """Whether the time limit has been reached."""
         return self.budget_s is not None and self.now() - self.begun >= self.budget_s
 
 
@@ -96,9 +97,9 @@ class _Progress:
 
 
 class Trainer:
-    """One twin of one seed on one task; `path` is its checkpoint.
+    """One network of one seed on one task; `path` is its checkpoint.
 
-    `report` is told the share of steps that are done, after each; `seconds` is the time they took.
+    `report` gets the share of finished steps after each step; `seconds` is the time they took.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Trainer:
         )
 
     def run(self, clock: Clock) -> History | None:
-        """Train to the last epoch; None when the budget is spent before, with a checkpoint left.
+        """Train to the last epoch; None if the time limit is reached first, with a checkpoint.
 
         Raises `StoreError` when a checkpoint cannot be written, `ModelFileError` when one cannot
         be read, `NotApplicableError` when the loss is not finite.
@@ -151,7 +152,7 @@ class Trainer:
 
     @contextmanager
     def _settled(self) -> Iterator[None]:
-        """Generators of our own, and deterministic kernels where there is a choice."""
+        """Use separate random generators, and deterministic kernels where there is a choice."""
         cuda = self.device.type == "cuda"
         cudnn = torch.backends.cudnn
         before = cudnn.deterministic, cudnn.benchmark
@@ -163,7 +164,7 @@ class Trainer:
                 cudnn.deterministic, cudnn.benchmark = before
 
     def _train(self, clock: Clock) -> bool:
-        """The rest of one epoch; whether it was finished within the budget."""
+        """Train the rest of one epoch; whether it finished within the time limit."""
         saved = time.monotonic()
         self.module.train()
         batches = self.task.epoch(self._at.epoch, self.seed, self.recipe.batch, self._at.step)
@@ -180,7 +181,7 @@ class Trainer:
         return True
 
     def _step(self, images: Tensor, labels: Tensor) -> float:
-        """One step of descent; the loss before it."""
+        """Take one step of gradient descent; the loss before it."""
         done = self._at.epoch * self.steps + self._at.step
         for group in self._optimiser.param_groups:
             group["lr"] = self.recipe.rate_at(done, self.steps * self.recipe.epochs)
@@ -206,13 +207,13 @@ class Trainer:
         return logits.float()
 
     def predict(self, images: Tensor) -> Tensor:
-        """Logits (n, classes) on the CPU as the network would give them in use."""
+        """Logits (n, classes) on the CPU, in evaluation mode."""
         self.module.eval()
         with torch.no_grad():
             return torch.cat([self._logits(part).cpu() for part in images.split(TEST_BATCH)])
 
     def _finish_epoch(self) -> None:
-        """Take the exam, and the probe where one is due."""
+        """Test the network, and probe it if this epoch is one of `probed_epochs`."""
         loss = self._at.loss / self.steps
         self._at = _Progress(self._at.epoch + 1)
         row = {"epoch": self._at.epoch, "loss": loss, **self.task.evaluate(self.predict)}
@@ -250,16 +251,16 @@ class Trainer:
         save_checkpoint(self.path, tensors, facts)
 
     def _restore(self) -> bool:
-        """Go back to where the checkpoint is; False when there is none."""
+        """Restore the state of the checkpoint; False if there is none."""
         if not self.path.exists():
             return False
         tensors, facts = load_checkpoint(self.path)
         try:
             self.module.load_state_dict(_part(tensors, "model."))
             for place, parameter in enumerate(self.module.parameters()):
-                held = _part(tensors, f"optimiser.{place}.")
+                state = _part(tensors, f"optimiser.{place}.")
                 self._optimiser.state[parameter] = {
-                    name: torch.empty_like(parameter).copy_(value) for name, value in held.items()
+                    name: torch.empty_like(parameter).copy_(value) for name, value in state.items()
                 }
             torch.set_rng_state(tensors["generator.cpu"])
             if self.device.type == "cuda":
@@ -269,8 +270,8 @@ class Trainer:
             self.history = History(facts["seed"], facts["epochs"], facts["probes"])
         except (RuntimeError, KeyError, TypeError) as error:
             raise ModelFileError(
-                f"{self.path} is no checkpoint of this twin ({error}); remove it to train it from "
-                "its beginning"
+                f"{self.path} is not a checkpoint of this network ({error}); remove it to train "
+                "from the beginning"
             ) from error
         return True
 
