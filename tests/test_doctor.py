@@ -78,7 +78,7 @@ def test_a_norm_that_the_guard_does_not_mend_is_broken(monkeypatch):
     monkeypatch.setattr(F, "batch_norm", lambda *a, **k: right(*a, **k) * 2)
     (found,) = doctor._norms()
     assert found.status == "broken"
-    assert "even with perimetry's guard" in found.text
+    assert "even with perimetry's workaround" in found.text
 
 
 def test_the_bug_of_torch_is_told_and_guarded(checks):

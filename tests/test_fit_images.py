@@ -233,7 +233,7 @@ def test_verify_fits_again_on_the_same_images(folders, stored):
     found = reproduce(place, images=images, fit_images=str(folders["own"]), run=tools())
     assert {row.outcome for row in found.rows} == {Outcome.exact}
     assert len(found.rows) == 5
-    for given, why in ((None, "folder called 'own'.*--fit-images"), ("x", "has other images")):
+    for given, why in ((None, "'own'.*--fit-images"), ("x", "has other images")):
         other = str(folders[given]) if given else None
         found = reproduce(place, images=images, fit_images=other, run=tools(), where=["fill=fit"])
         assert {row.outcome for row in found.rows} == {Outcome.unmeasured}

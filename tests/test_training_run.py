@@ -145,7 +145,7 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_stays_whole(tmp_path, mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StoreError, match=r"no space left .* the one before it is whole"):
+    with pytest.raises(StoreError, match=r"no space left .* resumes from"):
         one.run(TWIN, Clock(), no_report)
     assert one.checkpoint(TWIN).read_bytes() == before
     assert list(one.checkpoint(TWIN).parent.iterdir()) == [one.checkpoint(TWIN)]

@@ -106,8 +106,8 @@ def test_a_record_of_other_libraries_says_which(tmp_path):
     rewritten(place, "deadpixel", older)
     (row,) = reproduce(place, run=tools()).rows
     assert row.outcome is Outcome.close
-    assert "torch 1.0 there" in row.why
-    assert "moved most: relL1" in row.why
+    assert "torch 1.0" in row.why
+    assert "relL1" in row.why
 
 
 def test_a_sample_is_seeded_and_of_variants(folder):
