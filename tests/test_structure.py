@@ -1,11 +1,11 @@
 """The structure suite: metrics, tables and reasons, on toys and on real architectures."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from toy_models import Branches, Gated, Tokens
 
 from perimetry.adapters.errors import NotApplicableError
@@ -13,6 +13,7 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.propagate import energy_map
 from perimetry.suites.base import Context
 from perimetry.suites.measuring.phases import WEAKEST_IS_ZERO
 from perimetry.suites.structure import STRUCTURE, measure_skeleton
@@ -176,28 +177,99 @@ def test_a_recurrent_network_is_not_applicable_by_name():
         measure(Rows(), (3, 8, 8))
 
 
-FAMILIES = """
-    test_efficientnet_ln test_resnet test_vit test_vit4 test_convnext2 test_byobnet
-    test_nfnet xcit_nano_12_p16_224 swin_tiny_patch4_window7_224 mixer_s32_224 gmlp_s16_224
-    resmlp_12_224 poolformerv2_s12 levit_128s volo_d1_224 tnt_s_legacy_patch16_224
-    efficientvit_b0 mobilevit_xxs edgenext_xx_small focalnet_tiny_srf coat_tiny convit_tiny
-    nest_tiny pvt_v2_b0 twins_svt_small hiera_tiny_224 mvitv2_tiny davit_tiny gcvit_xxtiny
-    maxvit_pico_rw_256 lambda_resnet26t halonet26t resnest14d skresnet18 dla34 dpn48b
-    ghostnet_050 hardcorenas_a mobilenetv4_conv_small res2net50_14w_8s selecsls42b tresnet_m
-    cs3darknet_focus_s eva02_tiny_patch14_224 cait_xxs24_224
-"""
+FAMILIES = {
+    "test_efficientnet_ln": (0.1823, 0.5465, 67, 32),
+    "test_resnet": (0.3619, 0.4893, 167, 32),
+    "test_vit": (1, 0, 16, 16),
+    "test_vit4": (1, 0, 16, 16),
+    "test_convnext2": (0.9915, 0.004813, 392, 32),
+    "test_byobnet": (0.145, 0.5635, 95, 32),
+    "test_nfnet": (0.406, 0.4851, 199, 32),
+    "xcit_nano_12_p16_224": (0.03908, 0.6034, 799, 16),
+    "swin_tiny_patch4_window7_224": (1, 0, 32, 32),
+    "mixer_s32_224": (1, 0, 32, 32),
+    "gmlp_s16_224": (1, 0, 16, 16),
+    "resmlp_12_224": (1, 0, 16, 16),
+    "poolformerv2_s12": (0.2644, 0.3581, 431, 32),
+    "levit_128s": (0.03902, 0.6037, 31, 64),
+    "volo_d1_224": (0.6508, 0.2126, 29, 16),
+    "tnt_s_legacy_patch16_224": (0.3265, 0.3552, 19, 16),
+    "efficientvit_b0": (0.4218, 0.4849, 667, 32),
+    "mobilevit_xxs": (0.4052, 0.4857, 307, 32),
+    "edgenext_xx_small": (0.997, 0.0013, 1088, 32),
+    "focalnet_tiny_srf": (0.9934, 0.003283, 1136, 32),
+    "coat_tiny": (0.9939, 0.002216, 2528, 32),
+    "convit_tiny": (1, 0, 16, 16),
+    "nest_tiny": (0.7919, 0.158, 52, 16),
+    "pvt_v2_b0": (0.2287, 0.3632, 303, 32),
+    "twins_svt_small": (0.9997, 0.0001949, 152, 32),
+    "hiera_tiny_224": (0.3265, 0.3552, 35, 32),
+    "mvitv2_tiny": (0.2177, 0.3675, 279, 32),
+    "davit_tiny": (0.3264, 0.3552, 771, 32),
+    "gcvit_xxtiny": (0.07935, 0.578, 219, 32),
+    "maxvit_pico_rw_256": (0.3255, 0.4914, 283, 32),
+    "lambda_resnet26t": (0.3945, 0.4863, 87, 32),
+    "halonet26t": (0.3971, 0.4859, 71, 32),
+    "resnest14d": (0.3924, 0.4858, 135, 32),
+    "skresnet18": (0.5754, 0.2247, 619, 32),
+    "dla34": (0.9407, 0.02429, 623, 32),
+    "dpn48b": (0.1851, 0.5387, 423, 32),
+    "ghostnet_050": (0.4201, 0.485, 1171, 32),
+    "hardcorenas_a": (0.3756, 0.4867, 495, 32),
+    "mobilenetv4_conv_small": (0.08127, 0.5728, 943, 32),
+    "res2net50_14w_8s": (0.5804, 0.2245, 2539, 32),
+    "selecsls42b": (0.1964, 0.5385, 471, 64),
+    "tresnet_m": (0.9832, 0.004623, 732, 32),
+    "cs3darknet_focus_s": (0.7772, 0.1593, 314, 32),
+    "eva02_tiny_patch14_224": (1, 0, 14, 14),
+    "cait_xxs24_224": (1, 0, 16, 16),
+}
+"""`weakest`, `imbalance`, `receptive_field` and `target_stride` of one model of each family."""
 
 
-@pytest.mark.parametrize("name", FAMILIES.split())
-def test_every_family_is_measured(name):
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_keeps_its_numbers(name):
+    """The numbers of 45 architectures with different layers are those on record to 0.1 %."""
     found = values(audit(load(f"timm:{name}@init", device="cpu")))
-    assert 0 <= found["weakest"] <= 1
-    assert found["receptive_field"] >= found["target_stride"] * 0.25
+    names = ("weakest", "imbalance", "receptive_field", "target_stride")
+    known = pytest.approx(FAMILIES[name], rel=1e-3, abs=1e-9)
+    assert tuple(found[n] for n in names) == known
 
 
-def test_resnet50_takes_less_than_a_second_of_processor_time():
-    skeleton = resnet().skeleton()
-    measure_skeleton(skeleton, (3, 224, 224))
-    start = time.process_time()
-    measure_skeleton(skeleton, (3, 224, 224))
-    assert time.process_time() - start < 1.0
+class Entries(TorchDispatchMode):
+    """Counts the entries that all operations write; views and `meta` tensors write none."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        given = {t.untyped_storage().data_ptr() for t in tree_leaves(args) if on_cpu(t)}
+        for t in tree_leaves(out):
+            if on_cpu(t) and t.untyped_storage().data_ptr() not in given:
+                self.count += t.numel()
+        return out
+
+
+def on_cpu(t):
+    return isinstance(t, torch.Tensor) and t.device.type == "cpu"
+
+
+def test_the_work_does_not_grow_with_the_width_of_the_network():
+    """Equal channels are stored once: a network four times as wide writes 1 % more entries."""
+    counts = []
+    for width in (1, 4):
+        net = nn.Sequential(
+            nn.Conv2d(3, 8 * width, 3, 2, 1),
+            nn.BatchNorm2d(8 * width),
+            nn.ReLU(),
+            nn.Conv2d(8 * width, 8 * width, 3, 1, 1, groups=8 * width),
+            nn.MaxPool2d(3, 2, 1),
+            nn.Conv2d(8 * width, 16 * width, 3, 2, 1),
+        )
+        skeleton = light_copy(net)
+        with Entries() as entries:
+            energy_map(skeleton, (3, 64, 64))
+        counts.append(entries.count)
+    assert counts[1] < 1.01 * counts[0]
