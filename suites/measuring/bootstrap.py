@@ -44,6 +44,32 @@ class Bootstrap:
         """Number of samples."""
         return int(self.weights.shape[1])
 
+    @property
+    def deviations(self) -> Array:
+        """Deviations (replicates - 1, samples) of the resamples' weights, of a mean's spread."""
+        n = self.samples
+        found: Array = (self.whole[1:] - self.whole[:1]) * np.sqrt(n / (n - 1)) if n > 1 else 0
+        return found
+
+    def from_draws(
+        self, values: Array, *, low: float | None = None, high: float | None = None
+    ) -> Estimate:
+        """Turn draws from a posterior (draws,) into an estimate: their median and quantiles.
+
+        With fewer than `MIN_SAMPLES` samples there is no interval; nor has a value that is the
+        same in every draw one. An end that is not finite is left open.
+        """
+        value = float(np.median(values))
+        if not np.isfinite(value):
+            return missing("not finite on these samples: something it divides by is 0")
+        value = _clip(value, low, high)
+        if self.samples < MIN_SAMPLES or np.ptp(values) == 0:
+            return Estimate(value)
+        tail = (1 - CONFIDENCE) / 2
+        ends = (float(np.quantile(values, q)) for q in (tail, 1 - tail))
+        below, above = (_clip(end, low, high) if np.isfinite(end) else None for end in ends)
+        return Estimate(value, below, above, draws=values)
+
     def estimate(
         self,
         values: Any,

@@ -1,0 +1,199 @@
+"""Dead pixels and the regions they form, read off sensitivity maps pixel by pixel.
+
+A pixel's *relative sensitivity* q is its sensitivity over what it should have: that of its
+neighbourhood times the share of its stride phase. The neighbourhood's level is a moving median over
+half the image along each axis, kept inside the image, so that a hole up to about half of that area
+does not set its own standard. Phases that are dead as a whole (share below `DEAD_PHASE`) are no
+holes: their pixels are left out, and counted apart.
+
+*silent*: the sensitivity is exactly 0 in every sample.
+*dead at t*: q is below t with certainty. Over ordinary pixels q is spread as a gamma variable whose
+    shape k is read off the map's own quartiles; were the true q as large as t, what is observed
+    would be so small with a probability below `FALSE_ALARM` over the whole map. The same is asked
+    of the means over windows of `WINDOWS` pixels a side: all pixels of a window whose mean is below
+    t with certainty are dead. Silent pixels are dead at every t.
+
+Regions are connected, diagonals included; their boxes are (top, left, bottom, right) in pixels, the
+last two exclusive. The same is done for each colour channel, so that a channel that is not read is
+found. Definitions are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy import ndimage
+from scipy.special import gammaincinv
+
+if TYPE_CHECKING:
+    from ..base import Array
+    from .phases import Pair
+
+    Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+THRESHOLDS = (0.01, 0.1)
+FALSE_ALARM = 0.01
+"""Probability that an ordinary map of independent pixels has any dead one."""
+DEAD_PHASE = 0.01
+BLOCKS = 28
+"""The moving median works on about so many blocks along each axis."""
+WINDOWS = (1, 3, 5, 9, 15)
+"""A single pixel that is merely weak is lost in the noise of few samples; a region is not."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected region of dead pixels: how many, and its box in pixels."""
+
+    pixels: int
+    box: tuple[int, int, int, int]
+
+    @property
+    def text(self) -> str:
+        """Such as `484 pixels in rows 40 to 61, columns 100 to 121`."""
+        top, left, bottom, right = self.box
+        rows = f"row {top}" if bottom - top == 1 else f"rows {top} to {bottom - 1}"
+        columns = f"column {left}" if right - left == 1 else f"columns {left} to {right - 1}"
+        pixels = "1 pixel" if self.pixels == 1 else f"{self.pixels} pixels"
+        return f"{pixels} in {rows}, {columns}"
+
+
+@dataclass(frozen=True)
+class DeadPixels:
+    """Masks (height, width) of pixels that are silent, and dead at each of `THRESHOLDS`.
+
+    `left_out` counts the pixels of phases that are dead as a whole.
+    """
+
+    silent: Mask
+    dead: dict[float, Mask]
+    left_out: int
+
+    @property
+    def regions(self) -> list[Region]:
+        """Connected regions of pixels dead at the largest threshold, largest first."""
+        return connected_regions(self.dead[max(THRESHOLDS)])
+
+
+def find_dead_pixels(samples: Array, period: Pair, profile: Array | None) -> DeadPixels:
+    """Find them in `samples` (samples, height, width) of one sensitivity.
+
+    `profile` (phase rows, phase columns) is the share of each phase, of mean 1, None where there
+    are no phases to tell apart.
+    """
+    mean: Array = samples.mean(0)
+    silent: Mask = ~samples.any(0)
+    share = phase_shares(mean, period, profile)
+    counted = share >= DEAD_PHASE
+    found = dict.fromkeys(THRESHOLDS, silent & counted)
+    if counted.any() and mean.any():
+        corrected = np.where(counted, mean / np.maximum(share, DEAD_PHASE), np.nan)
+        relative = relative_sensitivity(corrected)
+        for side in WINDOWS:
+            means = window_means(relative, side)
+            sure = _certain(means[np.isfinite(means)], side)
+            for t in THRESHOLDS:
+                found[t] = found[t] | (counted & _within_windows(means <= t * sure, side))
+    return DeadPixels(silent & counted, found, int((~counted).sum()))
+
+
+def phase_shares(mean: Array, period: Pair, profile: Array | None) -> Array:
+    """The share of each pixel's phase (height, width).
+
+    Where the profile says that a phase is almost dead, but some of its pixels are not, the phase is
+    not dead: a hole has thinned it out.
+    """
+    if profile is None:
+        return np.ones_like(mean)
+    rows, columns = (np.arange(n) % p for n, p in zip(mean.shape, period, strict=True))
+    share: Array = profile[rows[:, None], columns[None]]
+    return share
+
+
+def relative_sensitivity(corrected: Array) -> Array:
+    """`corrected` (height, width; NaN where left out) over its moving median."""
+    level = moving_median(corrected)
+    everywhere = float(np.nanmedian(corrected))
+    level = np.where(level > 0, level, everywhere)
+    found: Array = np.divide(corrected, level, out=np.full_like(level, np.nan), where=level > 0)
+    return found
+
+
+def window_means(relative: Array, side: int) -> Array:
+    """Means over all windows of `side` x `side` pixels (window rows, columns), without NaN."""
+    known = np.isfinite(relative)
+    total = _window_sums(np.where(known, relative, 0.0), side)
+    count = _window_sums(known.astype(np.float64), side)
+    means: Array = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return means
+
+
+def _window_sums(values: Array, side: int) -> Array:
+    windows = sliding_window_view(values, (side, side))
+    sums: Array = windows.sum((-2, -1))
+    return sums
+
+
+def _within_windows(flagged: Mask, side: int) -> Mask:
+    """All pixels of the flagged windows."""
+    found: Mask = ndimage.binary_dilation(np.pad(flagged, side // 2), np.ones((side, side)))
+    return found
+
+
+def moving_median(values: Array) -> Array:
+    """Median over half the image along each axis around every block of pixels; NaN do not count.
+
+    Windows are shifted inwards at the borders, so that all have one size.
+    """
+    blocks = [np.minimum(np.arange(n) * BLOCKS // n, BLOCKS - 1) for n in values.shape]
+    spans = [
+        [_window(b, n) for b in range(int(at.max()) + 1)]
+        for at, n in zip(blocks, values.shape, strict=True)
+    ]
+    level = np.array(
+        [[_median(values[rows, columns]) for columns in spans[1]] for rows in spans[0]]
+    )
+    found: Array = level[blocks[0][:, None], blocks[1][None]]
+    return found
+
+
+def _window(block: int, size: int) -> slice:
+    """The window around `block`, of half of `size` and inside it."""
+    half = max(1, size // 2)
+    middle = int((block + 0.5) * size / min(BLOCKS, size))
+    start = min(max(0, middle - half // 2), size - half)
+    return slice(start, start + half)
+
+
+def _median(values: Array) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else 0.0
+
+
+def _certain(relative: Array, side: int) -> float:
+    """By how much a dead pixel must lie below a threshold: a gamma quantile over its mean.
+
+    The shape k comes from the quartiles of log q, whose standard deviation is about 1 / sqrt(k).
+    """
+    positive = relative[relative > 0]
+    if positive.size < 8 or FALSE_ALARM * side**2 >= relative.size:
+        return 0.0
+    low, high = np.quantile(np.log(positive), (0.25, 0.75))
+    shape = min(1e4, (1.349 / max(float(high - low), 1e-3)) ** 2)
+    return float(gammaincinv(shape, FALSE_ALARM * side**2 / relative.size) / shape)
+
+
+def connected_regions(mask: Mask) -> list[Region]:
+    """Connected regions of `mask` (height, width), diagonals included, largest first."""
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    boxes = [
+        (rows.start, columns.start, rows.stop, columns.stop)
+        for rows, columns in ndimage.find_objects(labels)
+    ]
+    found = [Region(int(n), box) for n, box in zip(sizes, boxes, strict=True)]
+    return sorted(found, key=lambda region: (-region.pixels, region.box))
