@@ -48,7 +48,7 @@ class Bootstrap:
     def deviations(self) -> Array:
         """Deviations (replicates - 1, samples) of the resamples' weights, of a mean's spread."""
         n = self.samples
-        found: Array = (self.whole[1:] - self.whole[:1]) * np.sqrt(n / (n - 1)) if n > 1 else 0
+        found: Array = (self.weights[1:] - self.weights[:1]) * np.sqrt(n / (n - 1)) if n > 1 else 0
         return found
 
     def from_draws(

@@ -10,8 +10,8 @@ holes: their pixels are left out, and counted apart.
 *dead at t*: q is below t with certainty. Over ordinary pixels q is spread as a gamma variable whose
     shape k is read off the map's own quartiles; were the true q as large as t, what is observed
     would be so small with a probability below `FALSE_ALARM` over the whole map. The same is asked
-    of the means over windows of `WINDOWS` pixels a side: all pixels of a window whose mean is below
-    t with certainty are dead. Silent pixels are dead at every t.
+    of the means over windows of `WINDOWS` pixels a side without silent ones: all pixels of a window
+    whose mean is below t with certainty are dead. Silent pixels are dead at every t.
 
 Regions are connected, diagonals included; their boxes are (top, left, bottom, right) in pixels, the
 last two exclusive. The same is done for each colour channel, so that a channel that is not read is
@@ -92,7 +92,7 @@ def find_dead_pixels(samples: Array, period: Pair, profile: Array | None) -> Dea
     found = dict.fromkeys(THRESHOLDS, silent & counted)
     if counted.any() and mean.any():
         corrected = np.where(counted, mean / np.maximum(share, DEAD_PHASE), np.nan)
-        relative = relative_sensitivity(corrected)
+        relative = np.where(silent, np.nan, relative_sensitivity(corrected))
         for side in WINDOWS:
             means = window_means(relative, side)
             sure = _certain(means[np.isfinite(means)], side)
@@ -124,18 +124,10 @@ def relative_sensitivity(corrected: Array) -> Array:
 
 
 def window_means(relative: Array, side: int) -> Array:
-    """Means over all windows of `side` x `side` pixels (window rows, columns), without NaN."""
-    known = np.isfinite(relative)
-    total = _window_sums(np.where(known, relative, 0.0), side)
-    count = _window_sums(known.astype(np.float64), side)
-    means: Array = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    """Means over all windows of `side` x `side` pixels (window rows, columns); NaN spreads."""
+    windows = sliding_window_view(relative, (side, side))
+    means: Array = windows.mean((-2, -1))
     return means
-
-
-def _window_sums(values: Array, side: int) -> Array:
-    windows = sliding_window_view(values, (side, side))
-    sums: Array = windows.sum((-2, -1))
-    return sums
 
 
 def _within_windows(flagged: Mask, side: int) -> Mask:
