@@ -122,9 +122,9 @@ class Probe:
 
     `scalar(outputs, indices)` gives the sum over the batch of each image's own target; `indices`
     (batch,) are the indices of the images in the set, so that random signs do not depend on
-    batching. `reduce(gradient)` maps (batch, channels, height, width) to (batch, height, width).
-    Neither may read a number back from the device, which would make a GPU wait. `silent` is the
-    reason to report for a gradient that is zero everywhere.
+    batching. `reduce(gradient)` maps (batch, channels, height, width) to (batch, ..., height,
+    width). Neither may read a number back from the device, which would make a GPU wait. `silent`
+    is the reason to report for a gradient that is zero everywhere.
     """
 
     name: str
@@ -201,7 +201,7 @@ class Suite(Protocol):
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
-        """Measure `model`. `maps` holds an array (samples, height, width) for each probe name."""
+        """Measure `model`. `maps` holds an array (samples, ..., height, width) for each probe."""
 
 
 def _one_size(height: int, width: int) -> Tensor:

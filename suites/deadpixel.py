@@ -15,43 +15,51 @@ Metrics
 -------
 They are computed from the phase profile A (see `phases`), P being the total stride of the target:
 `weakest` is min A, `imbalance` its coefficient of variation, `ratio` max A / min A, `dead@t` the
-share of phases with A < t, `by_period_p` the part of the variance of A that period p adds to that
-of the next smaller period. `relL1` and `relL2` (Kim et al.) are the mean absolute first and second
-difference along both axes over the map's mean, on the whole map; `rawL1` and `rawL2` are not
-divided.
+share of phases with A < t, `by_period_p` the part of the variance of A that period p adds to its
+divisor before. `relL1` and `relL2` (Kim et al.) are the mean absolute first and second difference
+along both axes over the map's mean, on the whole map; `rawL1` and `rawL2` are not divided.
 
-Noise does not bias the estimates (see `unbiased`). `imbalance` and `by_period` are computed from
-products of the profiles of different samples; for `weakest` and `ratio` the phase is chosen on one
-half of the samples and read on the other half, in both directions. On even maps their intervals
-contain the even value. If several phases are nearly the weakest, `weakest` lies between their
-values. `dead@t` counts phases of the mean profile; noise blurs it if phases are close to t. Kim's
-difference metrics are as published, noise included.
+All but Kim's difference metrics, which are as published, noise included, are read off draws from
+the posterior of A (see `profile_posterior`): what the samples do not show is shrunk towards what
+the architecture implies (`energy` alone) and towards even rows and columns. The map `phase_profile`
+is the posterior's mean.
 
-Fewer dead pixels are not always better: Kim et al. found that dead pixels help ordinary
-classification training, and are harmful where small perturbations matter.
+Dead pixels (`energy` alone; see `dead_regions`) are counted pixel by pixel, not by phase:
+`silent_pixels` whose sensitivity is 0 in every sample, `dead_pixels@t` that are certainly below t
+times what their neighbourhood and phase imply, `dead_share` of all pixels at the largest t, and
+`dead_region`, the pixels of the largest connected dead region. A colour channel counts on its own
+too. Table `dead_regions` has the regions and their boxes in pixels, by channel. They are exact for
+the images shown. Phases that are dead as a whole are no holes and are counted by `dead@t`.
+
+Fewer dead pixels is not simply better: Kim et al. found that they help ordinary classification
+training, and hurt where small perturbations matter.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ..adapters.errors import NotApplicableError
+from .architecture.expectation import expected_profile
 from .architecture.receptive_field import target_stride
 from .base import Context, Estimate, Measurement, Metric, Probe, Suite, described, missing
-from .measuring import phases
-from .measuring.bootstrap import Bootstrap, bootstrap, linear
+from .measuring import dead_regions, phases
+from .measuring.bootstrap import Bootstrap, bootstrap, linear, stream_of
 from .measuring.findings import least_sensitive_phase, period_shares
 from .measuring.gradients import (
     TARGET_STREAM,
+    channel_energy,
+    member_factors,
     normalise_members,
-    pixel_energy,
     random_signs,
     require,
 )
-from .measuring.unbiased import estimate_square, pair_products, phase_estimates, pseudo_values
+from .measuring.profile_posterior import phase_estimates, profile_posterior
+from .measuring.unbiased import pseudo_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,6 +75,30 @@ DEAD_THRESHOLDS = (0.01, 0.1, 0.5)
 NOT_ALWAYS_BETTER = (
     "Fewer dead pixels are not always better: dead pixels help ordinary classification training, "
     "and are harmful where small perturbations matter (Kim et al. 2023)."
+)
+
+BOX = ("top", "left", "bottom", "right")
+"""Of a region: first row and column, and one past the last ones."""
+
+MOST_NAMED = 3
+
+MOST_REGIONS = 8
+"""Regions of a channel in the table `dead_regions`, largest first."""
+
+
+def _count(name: str, definition: str, unit: str = "pixels") -> Metric:
+    return Metric(name, definition, unit, "lower", even=0.0)
+
+
+DEAD_PIXELS = (
+    _count("silent_pixels", "pixels whose sensitivity is 0 in every sample"),
+    *(
+        _count(f"dead_pixels@{t}", f"pixels certainly below {t} of what is due to them")
+        for t in dead_regions.THRESHOLDS
+    ),
+    Metric("dead_share", "share of pixels that are dead", "share", "lower", high=1.0, even=0.0),
+    _count("dead_region", "pixels of the largest connected dead region"),
+    _count("dead_channels", "colour channels that are silent everywhere", "channels"),
 )
 
 
@@ -102,6 +134,7 @@ def _metrics() -> tuple[Metric, ...]:
         Metric("relL2", "mean |second difference| / mean", "ratio", "lower", even=0.0),
         Metric("rawL1", "mean |first difference|", "map units", "neither", even=0.0),
         Metric("rawL2", "mean |second difference|", "map units", "neither", even=0.0),
+        *DEAD_PIXELS,
     )
 
 
@@ -117,14 +150,26 @@ _METRICS = described(
         "relL2": "second difference of the map",
         "rawL1": "first difference, not normalised",
         "rawL2": "second difference, not normalised",
+        "silent_pixels": "silent pixels",
+        **{f"dead_pixels@{t}": f"pixels dead at {t:g}" for t in dead_regions.THRESHOLDS},
+        "dead_share": "dead share of the image",
+        "dead_region": "largest dead region",
+        "dead_channels": "silent colour channels",
     },
     caveats={
         "weakest": NOT_ALWAYS_BETTER,
         "ratio": "It explodes as the least sensitive phase nears 0: compare that phase then.",
         "relL1": "Noise and content of the images count too: compare on the same images only.",
     },
-    main=("weakest", "imbalance", "relL1"),
+    exact={m.name: "always" for m in DEAD_PIXELS},
+    verdicts={m.name: ("has dead pixels", "no dead pixels") for m in DEAD_PIXELS},
+    main=("weakest", "imbalance", "relL1", "dead_share", "dead_region"),
 )
+
+_PHASED = tuple(
+    m.name for m in _metrics() if m not in DEAD_PIXELS and not m.name.startswith(("rel", "raw"))
+)
+"""Names of the metrics of the phase profile."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +177,15 @@ class DeadPixel(Suite):
     """The suite; its module's docstring is the definition."""
 
     name: ClassVar[str] = "deadpixel"
-    protocols: ClassVar[Mapping[str, str]] = {"energy": "1", "kim2023": "1"}
+    protocols: ClassVar[Mapping[str, str]] = {"energy": "2", "kim2023": "2"}
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "weakest"
     random: ClassVar[bool] = True
     question: ClassVar[str] = "how evenly the target depends on the input's pixels"
 
     def causes(self, found: Measured) -> list[str]:
-        """The least sensitive phase, and the stride periods that cause the variance."""
-        return [*least_sensitive_phase(found), *period_shares(found)]
+        """Dead regions, the least sensitive phase, and the periods that cause the variance."""
+        return [*dead_places(found), *least_sensitive_phase(found), *period_shares(found)]
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """Gradients and a spatial target (for its stride) are needed."""
@@ -155,7 +200,7 @@ class DeadPixel(Suite):
             Probe(
                 "deadpixel/energy",
                 partial(_signed_sum, seed=seed),
-                partial(pixel_energy, spec=model.spec),
+                partial(channel_energy, spec=model.spec),
             ),
         )
 
@@ -164,7 +209,10 @@ class DeadPixel(Suite):
     ) -> Measurement:
         """Compute the metrics from the samples in `maps`, (samples, height, width)."""
         samples = maps[f"deadpixel/{protocol}"]
+        channels: Array | None = None
         if protocol == "energy":
+            channels, samples = samples, samples.sum(1)
+            channels = channels * member_factors(model, samples)[:, None]
             samples = normalise_members(model, samples)
         found = Measurement({}, {"sensitivity": samples.mean(0)})
         if protocol == "kim2023":
@@ -172,7 +220,8 @@ class DeadPixel(Suite):
             found.notes.append("class of the logit: the one predicted for each image")
         resamples = bootstrap(len(samples), context.draws, context.seed)
         found.metrics.update(_differences(samples, resamples))
-        found.metrics.update(_phase_metrics(samples, target_stride(model), resamples, found))
+        found.metrics.update(_phase_metrics(model, protocol, samples, resamples, found))
+        found.metrics.update(_dead_pixels(model, channels, found))
         return found
 
 
@@ -219,36 +268,107 @@ def _difference(mean: Array, order: int) -> tuple[float, Array]:
 
 
 def _phase_metrics(
-    samples: Array, total: phases.Pair, resamples: Bootstrap, found: Measurement
+    model: Model, protocol: str, samples: Array, resamples: Bootstrap, found: Measurement
 ) -> dict[str, Estimate]:
-    """All metrics of the phase profile; missing with the reason if there are no phases."""
-    period = phases.usable_period((samples.shape[1], samples.shape[2]), total, found.notes)
+    """All metrics of the phase profile, with the reason where there are no phases to tell apart."""
+    size = (samples.shape[1], samples.shape[2])
+    period = phases.usable_period(size, target_stride(model), found.notes)
     if isinstance(period, str):
-        return {m.name: missing(period) for m in _metrics()[:-4]}
+        return {name: missing(period) for name in _PHASED}
     profiles = pseudo_values(samples, partial(phases.phase_profile, period=period))
-    mean = np.tensordot(resamples.weights, profiles, 1)
-    found.maps["phase_profile"] = mean[0]
+    expected = expected_profile(model, period) if protocol == "energy" else None
+    posterior = profile_posterior(
+        profiles, resamples, None if isinstance(expected, str) else expected, stream_of(model)
+    )
+    if posterior.contradicted:
+        found.notes.append(
+            "the samples contradict the profile that the architecture implies: estimates rest on "
+            "the samples more than on it"
+        )
+    draws = posterior.draws
+    found.maps["phase_profile"] = draws.mean(0)
     return {
-        **phase_estimates(profiles, resamples),
+        **phase_estimates(posterior, resamples),
         **{
-            f"dead@{t}": resamples.estimate((mean < t).mean((-2, -1)), low=0.0, high=1.0)
+            f"dead@{t}": resamples.from_draws((draws < t).mean((-2, -1)), low=0.0, high=1.0)
             for t in DEAD_THRESHOLDS
         },
-        **_periods(profiles, resamples),
+        **_periods(draws, resamples),
     }
 
 
-def _products(profiles: Array) -> Array:
-    """Mean products of the deviations from 1 of all pairs of profiles (samples, p, q)."""
-    return pair_products(profiles.reshape(len(profiles), -1) - 1)
-
-
-def _periods(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
-    parts = phases.by_period(profiles, _products)
-    found = {f"by_period_{p}": estimate_square(pairs, resamples) for p, pairs in parts.items()}
+def _periods(draws: Array, resamples: Bootstrap) -> dict[str, Estimate]:
+    found = {
+        f"by_period_{p}": resamples.from_draws(np.maximum(shares, 0.0))
+        for p, shares in phases.by_period(draws).items()
+    }
     for p in phases.REPORTED_PERIODS:
         found.setdefault(f"by_period_{p}", missing(f"the period is not a multiple of {p}"))
     return found
+
+
+def _dead_pixels(model: Model, channels: Array | None, found: Measurement) -> dict[str, Estimate]:
+    """Dead pixels of `channels` (samples, channels, height, width), and the table of regions."""
+    if channels is None:
+        why = missing("dead pixels are counted by the protocol energy")
+        return {m.name: why for m in DEAD_PIXELS}
+    stride = target_stride(model)
+    by_name = {"all": channels.sum(1)}
+    if channels.shape[1] > 1:
+        by_name |= {f"channel {c}": channels[:, c] for c in range(channels.shape[1])}
+    dead = {name: _dead_pixels_of(samples, stride) for name, samples in by_name.items()}
+    found.tables["dead_regions"] = [
+        {"channel": name, "pixels": region.pixels, **dict(zip(BOX, region.box, strict=True))}
+        for name, pixels in dead.items()
+        for region in pixels.regions[:MOST_REGIONS]
+    ]
+    every = dead["all"]
+    if every.left_out:
+        found.notes.append(
+            f"{every.left_out} pixels are of phases that are dead as a whole; they are counted by "
+            "dead@0.01, not as dead pixels"
+        )
+    largest = max(dead_regions.THRESHOLDS)
+    if every.dead[largest].any():
+        found.maps["dead_pixels"] = every.dead[largest].astype(np.float64)
+    regions = every.regions
+    return {
+        "silent_pixels": Estimate(float(every.silent.sum())),
+        **{f"dead_pixels@{t}": Estimate(float(m.sum())) for t, m in every.dead.items()},
+        "dead_share": Estimate(float(every.dead[largest].mean())),
+        "dead_region": Estimate(float(regions[0].pixels if regions else 0)),
+        "dead_channels": Estimate(
+            float(sum(bool(pixels.silent.all()) for name, pixels in dead.items() if name != "all"))
+        ),
+    }
+
+
+def _dead_pixels_of(samples: Array, stride: phases.Pair) -> dead_regions.DeadPixels:
+    """Dead pixels of one sensitivity, (samples, height, width)."""
+    period = phases.fit_period((samples.shape[1], samples.shape[2]), stride)
+    profile = None
+    if period != (1, 1) and samples.any():
+        try:
+            profile = phases.phase_profile(samples.mean(0, keepdims=True), period)[0]
+        except NotApplicableError:  # silent throughout the interior: nothing to divide by
+            profile = None
+    return dead_regions.find_dead_pixels(samples, period, profile)
+
+
+def _of_row(row: Mapping[str, Any]) -> dead_regions.Region:
+    top, left, bottom, right = (int(row[name]) for name in BOX)
+    return dead_regions.Region(int(row["pixels"]), (top, left, bottom, right))
+
+
+def dead_places(found: Measured) -> list[str]:
+    """Where the largest dead regions and silent colour channels are, in a clause each."""
+    rows = found.tables.get("dead_regions", [])
+    regions = [_of_row(row) for row in rows if row["channel"] == "all"]
+    named = [f"dead: {region.text}" for region in regions[:MOST_NAMED]]
+    if len(regions) > MOST_NAMED:
+        named.append(f"{len(regions) - MOST_NAMED} more dead regions")
+    alone = [row for row in rows if row["channel"] != "all"] if not regions else []
+    return named + [f"dead in {row['channel']} alone: {_of_row(row).text}" for row in alone[:2]]
 
 
 DEADPIXEL = DeadPixel()

@@ -14,7 +14,8 @@ from perimetry.suites.images import open_images
 from perimetry.suites.measuring import phases
 from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.measuring.gradients import gradient_maps, normalise_members
-from perimetry.suites.measuring.unbiased import phase_estimates, pseudo_values
+from perimetry.suites.measuring.profile_posterior import phase_estimates, profile_posterior
+from perimetry.suites.measuring.unbiased import pseudo_values
 
 SPEC = InputSpec(64, 64)
 
@@ -62,9 +63,9 @@ def test_the_stage_that_causes_the_imbalance_is_told_by_its_period():
     found = audit(stage_two, count=32).metrics
     assert found["by_period_4"].value > 0.05
     assert abs(found["by_period_2"].value) < found["by_period_4"].value / 20
-    total = found["imbalance"].value ** 2
-    parts = [found[f"by_period_{p}"].value for p in (2, 4)]
-    assert sum(parts) == pytest.approx(total)
+    total = found["imbalance"].draws ** 2
+    parts = [found[f"by_period_{p}"].draws for p in (2, 4)]
+    np.testing.assert_allclose(sum(parts), total)
     assert "not a multiple of 8" in found["by_period_8"].reason
 
 
@@ -89,11 +90,12 @@ def test_no_weight_set_outweighs_the_others_by_its_gain(gain):
     samples[7] *= gain
     model = Ensemble(wrap(nn.Conv2d(3, 4, 2, 2), spec=InputSpec(32, 32)))
     context = Context(torch.zeros(8, 3, 32, 32), seed=0)
-    found = DEADPIXEL.measure(model, "energy", {"deadpixel/energy": samples}, context)
+    found = DEADPIXEL.measure(model, "energy", {"deadpixel/energy": samples[:, None]}, context)
     scaled = np.mean([sample / sample.mean() for sample in samples], axis=0)
     literal = scaled[::2, ::2].mean() / scaled.mean()
-    assert found.metrics["weakest"].value == pytest.approx(literal, rel=0.02)
-    assert found.metrics["weakest"].high < 0.8
+    weakest = found.metrics["weakest"]
+    assert weakest.value == pytest.approx(literal, rel=0.1)  # eight unlike samples: shrunk a little
+    assert weakest.low < literal < weakest.high < 0.8
 
 
 def test_the_images_of_one_weight_set_keep_their_weight():
@@ -147,7 +149,7 @@ def test_white_noise_maps_come_out_as_even():
         samples = np.random.default_rng(seed).chisquare(1, (8, 64, 64))
         resamples = bootstrap(8, 100, seed)
         profiles = pseudo_values(samples, lambda maps: phases.phase_profile(maps, (8, 8)))
-        found = phase_estimates(profiles, resamples)
+        found = phase_estimates(profile_posterior(profiles, resamples), resamples)
         for name, even in (("weakest", 1), ("imbalance", 0), ("ratio", 1)):
             hits[name].append(found[name].low <= even <= found[name].high)
         for name, series in values.items():

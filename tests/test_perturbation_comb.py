@@ -15,6 +15,7 @@ from perimetry.suites.measuring import phases
 from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.measuring.forward import by_sample, each_member
 from perimetry.suites.measuring.phases import divide_by_mean
+from perimetry.suites.measuring.profile_posterior import phase_estimates, profile_posterior
 from perimetry.suites.measuring.step_size import (
     NO_RESPONSE,
     ROUNDING_TOO_COARSE,
@@ -23,7 +24,7 @@ from perimetry.suites.measuring.step_size import (
     Step,
     choose_step,
 )
-from perimetry.suites.measuring.unbiased import phase_estimates, pseudo_values
+from perimetry.suites.measuring.unbiased import pseudo_values
 from perimetry.suites.perturbation.agreement import (
     choose_phases,
     detect_metrics,
@@ -248,9 +249,9 @@ def test_equal_phases_come_out_as_even_and_their_intervals_cover_it():
         energies, signals, noises, effects = rng.chisquare(8, (4, 6, 4, 4)) / 8
         resamples = bootstrap(6, 100, seed)
         found = {
-            "comb_weakest": phase_estimates(pseudo_values(energies, divide_by_mean), resamples)[
-                "weakest"
-            ],
+            "comb_weakest": phase_estimates(
+                profile_posterior(pseudo_values(energies, divide_by_mean), resamples), resamples
+            )["weakest"],
             "detect_ratio": detect_metrics(energies, signals, noises, resamples)["detect_ratio"],
             "leverage": leverage(energies, effects[:4], bootstrap(4, 100, seed)),
         }

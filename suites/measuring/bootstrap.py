@@ -20,6 +20,7 @@ from scipy.stats import t as student
 from ..base import Estimate, missing
 
 if TYPE_CHECKING:
+    from ...adapters.model import Model
     from ..base import Array
 
 CONFIDENCE = 0.95
@@ -47,15 +48,22 @@ class Bootstrap:
     @property
     def deviations(self) -> Array:
         """Deviations (replicates - 1, samples) of the resamples' weights, of a mean's spread."""
-        n = self.samples
-        found: Array = (self.weights[1:] - self.weights[:1]) * np.sqrt(n / (n - 1)) if n > 1 else 0
+        unbiased = np.sqrt(self.samples / max(self.samples - 1, 1))
+        found: Array = (self.weights[1:] - self.weights[:1]) * unbiased
         return found
 
     def from_draws(
-        self, values: Array, *, low: float | None = None, high: float | None = None
+        self,
+        values: Array,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        of_mean: float | None = None,
     ) -> Estimate:
         """Turn draws from a posterior (draws,) into an estimate: their median and quantiles.
 
+        The interval reaches `of_mean`, the same of the mean of what was drawn: an extreme of noisy
+        draws lies beyond it.
         With fewer than `MIN_SAMPLES` samples there is no interval; nor has a value that is the
         same in every draw one. An end that is not finite is left open.
         """
@@ -66,7 +74,9 @@ class Bootstrap:
         if self.samples < MIN_SAMPLES or np.ptp(values) == 0:
             return Estimate(value)
         tail = (1 - CONFIDENCE) / 2
-        ends = (float(np.quantile(values, q)) for q in (tail, 1 - tail))
+        ends = [float(np.quantile(values, q)) for q in (tail, 1 - tail)]
+        if of_mean is not None:
+            ends = [min(ends[0], of_mean), max(ends[1], of_mean)]
         below, above = (_clip(end, low, high) if np.isfinite(end) else None for end in ends)
         return Estimate(value, below, above, draws=values)
 
@@ -113,6 +123,11 @@ class Bootstrap:
 
 def _clip(value: float, low: float | None, high: float | None) -> float:
     return float(np.clip(value, low if low is not None else -np.inf, high))
+
+
+def stream_of(model: Model) -> str:
+    """Name of the random numbers of `model` alone: its reference and kernel padding."""
+    return f"{model.reference} {model.treatment.fill if model.treatment else 'none'}"
 
 
 def bootstrap(samples: int, draws: int, seed: int) -> Bootstrap:

@@ -86,7 +86,7 @@ def find_dead_pixels(samples: Array, period: Pair, profile: Array | None) -> Dea
     are no phases to tell apart.
     """
     mean: Array = samples.mean(0)
-    silent: Mask = ~samples.any(0)
+    silent: Mask = np.logical_not(samples.any(0))
     share = phase_shares(mean, period, profile)
     counted = share >= DEAD_PHASE
     found = dict.fromkeys(THRESHOLDS, silent & counted)

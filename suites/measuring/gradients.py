@@ -35,7 +35,7 @@ TARGET_STREAM = 1
 
 @dataclass
 class GradientMaps:
-    """Reduced gradients by probe name, each (samples, height, width).
+    """Reduced gradients by probe name, each (samples, ..., height, width).
 
     `batch` is the batch size at the end, `notes` say if it was lowered. `refused` holds, by probe
     name, the reason why a gradient cannot be used.
@@ -183,10 +183,15 @@ def require(thing: T | None, what: str) -> T:
     return thing
 
 
+def channel_energy(gradient: Tensor, spec: InputSpec) -> Tensor:
+    """Squared gradient per pixel value in [0, 1]: (batch, channels, height, width)."""
+    per_pixel = gradient * (spec.value_range / spec.channel_std(gradient))
+    return per_pixel.square()
+
+
 def pixel_energy(gradient: Tensor, spec: InputSpec) -> Tensor:
     """Squared gradient per pixel value in [0, 1], summed over channels: (batch, height, width)."""
-    per_pixel = gradient * (spec.value_range / spec.channel_std(gradient))
-    return per_pixel.square().sum(1)
+    return channel_energy(gradient, spec).sum(1)
 
 
 def signs_of_target(f: Tensor, index: int, seed: int) -> Tensor:

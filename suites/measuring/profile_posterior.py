@@ -13,8 +13,9 @@ B, the base
     even, or the power that they show (prior uniform on `POWERS`); whichever of the three is most
     probable. Without a structure B is 1. Where the power is not near 1, the samples contradict the
     structure, and half of the draws are made without it.
-r, c and e: one *component* for each step of the nested periods
-    Orthogonal projections of the samples' profiles over B, those of e over B r c'. A component of d
+r, c and e: *components* for each step of the nested periods
+    Orthogonal projections of the samples' profiles over B, those of e over B r c', where rows,
+    columns and both together are three components of a step. A component of d
     directions whose mean over n samples has the squared length q is 0 with probability `ZERO`, or
     has a signal of squared length t (prior log-uniform on `AMPLITUDES`, as a root mean square over
     phases). With noise of squared length v, q is (t + v) times a chi-square over its k degrees of
@@ -51,10 +52,11 @@ from zlib import crc32
 import numpy as np
 from scipy.special import expit, logsumexp
 
-from .phases import nested_periods
+from ..base import missing
+from .phases import WEAKEST_IS_ZERO, imbalance, least_sensitive, nested_periods, ratio
 
 if TYPE_CHECKING:
-    from ..base import Array
+    from ..base import Array, Estimate
     from .bootstrap import Bootstrap
 
 
@@ -114,6 +116,24 @@ def profile_posterior(
     return Posterior(np.concatenate([with_structure, without]), contradicted=True)
 
 
+def phase_estimates(posterior: Posterior, resamples: Bootstrap) -> dict[str, Estimate]:
+    """`weakest`, `imbalance` and `ratio` of a profile."""
+    draws, mean = posterior.draws, posterior.draws.mean(0)
+    found = {}
+    for name, read, low, high in (
+        ("weakest", least_sensitive, 0.0, 1.0),
+        ("imbalance", imbalance, 0.0, None),
+        ("ratio", ratio, 1.0, None),
+    ):
+        values = read(draws)
+        found[name] = (
+            resamples.from_draws(values, low=low, high=high, of_mean=float(read(mean)))
+            if np.isfinite(np.median(values))
+            else missing(f"{WEAKEST_IS_ZERO}: the ratio is unbounded")
+        )
+    return found
+
+
 def _agree(profiles: Array) -> bool:
     """Whether all samples are the same up to rounding."""
     return bool(np.ptp(profiles, axis=0).max() < 1e-9)
@@ -163,7 +183,8 @@ def _structure_base(
 
 def _to_power(profile: Array, powers: Array) -> Array:
     raised: Array = profile ** powers[:, None, None]
-    return raised / raised.mean((1, 2), keepdims=True)
+    raised /= raised.mean((1, 2), keepdims=True)
+    return raised
 
 
 def _slope(profile: Array, power: float, direction: Array) -> float:
@@ -214,25 +235,29 @@ class Subspaces:
         """Projections of column profiles (Q,)."""
         return [a - b for b, a in pairwise(self.column_folds)]
 
-    def interactions(self, profiles: Array) -> list[Array]:
-        """What rows and columns alone do not explain, by step, each shaped as `profiles`."""
+    def components(self, profiles: Array) -> list[Array]:
+        """Rows alone, columns alone and both together, for each step; shaped as `profiles`."""
         rows, columns = profiles.mean(-1), profiles.mean(-2)
         before, found = profiles.mean((-2, -1), keepdims=True), []
         folds = zip(self.row_folds[1:], self.column_folds[1:], strict=True)
         for (fold_r, fold_c), row, column in zip(folds, self.rows, self.columns, strict=True):
             full = fold_r @ profiles @ fold_c.T
-            along = (rows @ row.T)[..., :, None] + (columns @ column.T)[..., None, :]
-            found.append(full - before - along)
+            along = np.broadcast_to((rows @ row.T)[..., :, None], full.shape)
+            across = np.broadcast_to((columns @ column.T)[..., None, :], full.shape)
+            found += [along, across, full - before - along - across]
             before = full
         return found
 
-    def interaction_dimensions(self) -> list[int]:
-        """How many directions each of `interactions` has."""
+    def dimensions(self) -> list[int]:
+        """How many directions each of `components` has."""
         sizes = [
             (round(np.trace(r)), round(np.trace(c)))
             for r, c in zip(self.row_folds, self.column_folds, strict=True)
         ]
-        return [(a * b - a0 * b0) - (a - a0) - (b - b0) for (a0, b0), (a, b) in pairwise(sizes)]
+        found = []
+        for (a0, b0), (a, b) in pairwise(sizes):
+            found += [a - a0, b - b0, (a * b - a0 * b0) - (a - a0) - (b - b0)]
+        return found
 
 
 @cache
@@ -249,7 +274,8 @@ def _fold(size: int, period: int) -> Array:
     """Matrix that averages over the places of an axis that agree modulo `period`."""
     place = np.arange(size)
     same: Array = (place[:, None] % period == place[None] % period).astype(np.float64)
-    return same / same.sum(1, keepdims=True)
+    same /= same.sum(1, keepdims=True)
+    return same
 
 
 class _Component:
@@ -337,35 +363,68 @@ def _draw(profiles: Array, base: _Base, moves: Array, rng: np.random.Generator) 
     parts = subspaces((shape[0], shape[1]))
     relative = profiles / base.mean
     relative = relative / relative.mean()
-    rows = _line_components(relative.mean(2), parts.rows, count, rng)
-    columns = _line_components(relative.mean(1), parts.columns, count, rng)
+    row, column = _balance(relative.mean(0))
+    rows = _line_components((relative / column).mean(2), parts.rows, count, rng)
+    columns = _line_components((relative / row[:, None]).mean(1), parts.columns, count, rng)
     separable = base.mean * np.outer(_point_line(rows, shape[0]), _point_line(columns, shape[1]))
     rest = profiles / (separable / separable.mean())
     rest = rest / rest.mean() - 1
-    both = [
-        (step, _Component(values.reshape(len(values), -1), size, values[0].size, count, rng))
-        for step, (values, size) in enumerate(
-            zip(parts.interactions(rest), parts.interaction_dimensions(), strict=True)
-        )
-        if size
-    ]
-    found = [c for _, c in (*rows, *columns, *both)]
-    live = _not_all_zero(found, count, rng)
+    left = _rest_components(rest, parts, count, rng)
+    live = _not_all_zero([c for _, c in (*rows, *columns, *left)], count, rng)
     drawn = base.draws * _line(rows, moves, shape[0], rng)[:, :, None]
     drawn = drawn * _line(columns, moves, shape[1], rng)[:, None, :]
-    for step, component in both:
-        used = live & (component.factors > 0)
-        if used.any():
-            noise = parts.interactions(rng.standard_normal((int(used.sum()), *shape)))[step]
-            change = component.resampled(moves)[used].reshape(-1, *shape)
-            change += component.held_back[used][:, None, None] * noise
-            drawn[used] *= 1 + change
+    drawn = drawn * (1 + _rest(left, moves, parts, shape, rng))
     drawn = np.where(live[:, None, None], drawn, base.draws)
     drawn = drawn / drawn.mean((1, 2), keepdims=True)
-    explained = sum((c.point for _, c in both), start=np.zeros(rest[0].size)).reshape(shape)
+    explained = sum((c.point for _, c in left), start=np.zeros(rest[0].size)).reshape(shape)
     _add_lone(drawn, profiles, rest - explained, moves, rng)
-    drawn = np.maximum(drawn, 0.0)
-    return drawn / drawn.mean((1, 2), keepdims=True)
+    found: Array = np.maximum(drawn, 0.0)
+    found /= found.mean((1, 2), keepdims=True)
+    return found
+
+
+_Rest = list[tuple[int, _Component]]
+"""Components of what rows and columns leave, each with its place in `Subspaces.components`."""
+
+
+def _rest_components(rest: Array, parts: Subspaces, count: int, rng: np.random.Generator) -> _Rest:
+    """Components of `rest` (samples, rows, columns)."""
+    every = zip(parts.components(rest), parts.dimensions(), strict=True)
+    return [
+        (index, _Component(values.reshape(len(rest), -1), size, rest[0].size, count, rng))
+        for index, (values, size) in enumerate(every)
+        if size
+    ]
+
+
+def _rest(
+    components: _Rest,
+    moves: Array,
+    parts: Subspaces,
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+) -> Array:
+    """Draws (draws, rows, columns) of e."""
+    change = np.zeros((len(moves), *shape))
+    for index, component in components:
+        used = component.factors > 0
+        if used.any():
+            noise = parts.components(rng.standard_normal((int(used.sum()), *shape)))[index]
+            change[used] += component.resampled(moves)[used].reshape(-1, *shape)
+            change[used] += component.held_back[used][:, None, None] * noise
+    return change
+
+
+def _balance(profile: Array) -> tuple[Array, Array]:
+    """Factors of rows and of columns over which `profile` has even row and column means.
+
+    Alternating proportional fitting (Deming and Stephan 1940): what is left is interaction alone.
+    """
+    row, column = np.ones(profile.shape[0]), np.ones(profile.shape[1])
+    for _ in range(10):
+        row = np.maximum((profile / column).mean(1), LEAST)
+        column = np.maximum((profile / row[:, None]).mean(0), LEAST)
+    return row / row.mean(), column / column.mean()
 
 
 _Line = list[tuple["Array", _Component]]
@@ -376,6 +435,7 @@ def _line_components(
     values: Array, projections: list[Array], count: int, rng: np.random.Generator
 ) -> _Line:
     """Components of row or column profiles (samples, places)."""
+    values = values / values.mean()
     return [
         (p, _Component(values @ p.T, round(np.trace(p)), values.shape[1], count, rng))
         for p in projections
@@ -393,7 +453,8 @@ def _line(line: _Line, moves: Array, places: int, rng: np.random.Generator) -> A
     for projection, component in line:
         noise = rng.standard_normal((len(moves), places)) @ projection.T
         factor += component.resampled(moves) + component.held_back[:, None] * noise
-    return np.maximum(factor, LEAST)
+    floored: Array = np.maximum(factor, LEAST)
+    return floored
 
 
 def _not_all_zero(
@@ -419,19 +480,20 @@ def _add_lone(
 ) -> None:
     """Put lone phases into `drawn`; `left` (samples, rows, columns) is what nothing explains."""
     n, places = len(profiles), left[0].size
+    silent = ~profiles.any(0)
+    drawn[:, silent] = 0.0
     if places < FEWEST_PHASES:
         return
     own = left.var(0, ddof=1)
     freedom = n - 1 + POOLED
     variance = (own * (n - 1) + np.median(own) * POOLED) / freedom
-    silent = ~profiles.any(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         error, departure = variance / n, left.mean(0) ** 2
         ordinary = -(freedom + 1) / 2 * np.log1p(departure / error / freedom) - np.log(error) / 2
         spread = LONE_SIZE**2 + error
         lone = -np.log(spread) / 2 - departure / spread / 2
-        probability = np.where(silent, 1.0, expit(np.log(LONE / places) + lone - ordinary))
-    for row, column in np.argwhere(np.nan_to_num(probability) > LONE_SURE):
+        probability = np.nan_to_num(expit(np.log(LONE / places) + lone - ordinary))
+    for row, column in np.argwhere((probability > LONE_SURE) & ~silent):
         on = rng.random(len(drawn)) < probability[row, column]
         values = profiles[:, row, column]
         wider = variance[row, column] / own[row, column] if own[row, column] > 0 else 0.0

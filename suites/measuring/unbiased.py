@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..base import Estimate, missing
+from ..base import Estimate
 from .bootstrap import Bootstrap
-from .phases import WEAKEST_IS_ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,17 +133,3 @@ def _signal(share: Array, rest: Array) -> float:
     spread = float(share.var(ddof=1))
     own = (n - 1) / (n - 2)  # each sample also enters the mean of the others
     return own * float(np.sqrt(max(0.0, 1 - noise / spread))) if spread > 0 else 0.0
-
-
-def phase_estimates(profiles: Array, resamples: Bootstrap) -> dict[str, Estimate]:
-    """`weakest`, `imbalance` and `ratio` of the profiles (samples, P, P)."""
-    flat = profiles.reshape(len(profiles), -1)
-    low, high = (extreme_mean(flat, choose, resamples) for choose in (np.argmin, np.argmax))
-    unbounded = missing(f"{WEAKEST_IS_ZERO}: the ratio is unbounded")
-    return {
-        "weakest": resamples.estimate(low, low=0.0, positive=True),
-        "imbalance": resamples.estimate(root_mean_square(flat - 1, resamples), low=0.0),
-        "ratio": resamples.estimate(high / low, low=1.0, positive=True)
-        if (low > 0).all()
-        else unbounded,
-    }

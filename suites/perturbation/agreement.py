@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...adapters.errors import PerimetryError
-from ..architecture.propagate import energy_map
+from ..architecture.expectation import expected_map
 from ..base import Estimate, missing
 from ..measuring.bootstrap import MIN_SAMPLES
 from ..measuring.phases import WEAKEST_IS_ZERO, divide_by_mean
@@ -131,11 +130,9 @@ def structure_profile(model: Model, comb: Comb) -> Array | str:
     """Phase means of the expected sensitivity map (p, q), or the reason why there are none."""
     import torch
 
-    spec = model.spec
-    try:
-        expected = energy_map(model.skeleton(), (spec.channels, spec.height, spec.width))[0]
-    except PerimetryError as error:
-        return str(error)
+    expected = expected_map(model)
+    if isinstance(expected, str):
+        return expected
     sums: Array = comb.sums(torch.as_tensor(expected)).numpy()
     if not sums.any():
         return "the expected sensitivity is zero throughout the interior"

@@ -1,0 +1,43 @@
+"""The sensitivity that a model's architecture leads one to expect, for suites that use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from ...adapters.errors import PerimetryError
+from ..measuring import phases
+from .propagate import energy_map
+
+if TYPE_CHECKING:
+    from ...adapters.model import Model
+    from ..base import Array
+
+_KNOWN: WeakKeyDictionary[Model, Array | str] = WeakKeyDictionary()
+
+
+def expected_map(model: Model) -> Array | str:
+    """Expected sensitivity (height, width), or the reason why there is none.
+
+    Computed once for a model, and forgotten with it.
+    """
+    if model not in _KNOWN:
+        spec = model.spec
+        try:
+            maps = energy_map(model.skeleton(), (spec.channels, spec.height, spec.width))
+            _KNOWN[model] = maps[0].numpy()
+        except PerimetryError as error:
+            _KNOWN[model] = str(error)
+    return _KNOWN[model]
+
+
+def expected_profile(model: Model, period: phases.Pair) -> Array | str:
+    """Phase profile (phase rows, phase columns) of `expected_map`, or the reason for none."""
+    found = expected_map(model)
+    if isinstance(found, str):
+        return found
+    try:
+        profile: Array = phases.phase_profile(found[None], period)[0]
+    except PerimetryError as error:
+        return str(error)
+    return profile

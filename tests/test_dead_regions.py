@@ -1,0 +1,160 @@
+"""Dead pixels: planted holes are counted and placed exactly, and ordinary maps have none."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.bench.execution.audit import audit
+from perimetry.suites.measuring.dead_regions import (
+    Region,
+    connected_regions,
+    find_dead_pixels,
+    moving_median,
+)
+
+HOLES = {
+    "one pixel": (slice(30, 31), slice(17, 18)),
+    "a square": (slice(20, 42), slice(33, 55)),
+    "a corner": (slice(0, 25), slice(0, 25)),
+    "a column": (slice(0, 96), slice(40, 41)),
+    "a border": (slice(93, 96), slice(0, 96)),
+    "a large square": (slice(10, 55), slice(10, 55)),
+}
+
+
+class Masked(nn.Module):
+    """A small convnet of stride 4 that sees its input times a mask."""
+
+    def __init__(self, mask):
+        super().__init__()
+        torch.manual_seed(0)
+        self.register_buffer("mask", mask)
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU()
+        )
+
+    def forward(self, x):
+        return self.body(x * self.mask)
+
+
+def measure(mask, count=8, side=96):
+    records = audit(
+        Masked(mask), ("deadpixel",), count=count, size=(side, side), device="cpu", name="masked"
+    )
+    return records[0]
+
+
+@pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES)
+@pytest.mark.parametrize("count", [4, 8])
+def test_a_planted_hole_is_counted_and_placed_exactly(hole, count):
+    """The pixels, the share, and the box of the one region that there is."""
+    mask = torch.ones(1, 1, 96, 96)
+    mask[..., hole[0], hole[1]] = 0
+    record = measure(mask, count)
+    pixels = int((mask == 0).sum())
+    assert record.metrics["silent_pixels"].value == pixels
+    assert record.metrics["dead_pixels@0.1"].value == pixels
+    assert record.metrics["dead_region"].value == pixels
+    assert record.metrics["dead_share"].value == pytest.approx(pixels / 96**2)
+    row = record.tables["dead_regions"][0]
+    box = (hole[0].start, hole[1].start, hole[0].stop, hole[1].stop)
+    assert (row["channel"], row["pixels"]) == ("all", pixels)
+    assert (row["top"], row["left"], row["bottom"], row["right"]) == box
+    assert sum(r["channel"] == "all" for r in record.tables["dead_regions"]) == 1
+
+
+def test_two_thousand_scattered_pixels_are_all_counted():
+    """Pixels here and there do not hide in their neighbours' level."""
+    rng = np.random.default_rng(0)
+    mask = np.ones(96 * 96, dtype=np.float32)
+    mask[rng.choice(mask.size, 2000, replace=False)] = 0
+    found = measure(torch.from_numpy(mask.reshape(1, 1, 96, 96))).metrics
+    assert found["dead_pixels@0.01"].value == 2000
+
+
+def test_a_dead_colour_channel_is_reported_by_its_own():
+    """No pixel is dead, for two channels are read everywhere; the third is silent."""
+    mask = torch.ones(1, 3, 96, 96)
+    mask[:, 1] = 0
+    record = measure(mask)
+    assert record.metrics["dead_pixels@0.1"].value == 0
+    assert record.metrics["dead_channels"].value == 1
+    (row,) = record.tables["dead_regions"]
+    assert row["channel"] == "channel 1"
+    assert row["pixels"] == 96**2
+
+
+def test_a_network_without_holes_has_none():
+    """The same network with a mask of ones."""
+    record = measure(torch.ones(1, 1, 96, 96))
+    for name in ("silent_pixels", "dead_pixels@0.01", "dead_pixels@0.1", "dead_region"):
+        assert record.metrics[name].value == 0
+    assert record.tables["dead_regions"] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "test_mambaout"]
+)
+def test_ordinary_untrained_networks_have_no_dead_pixels(name):
+    """No false alarm on initial states of five families."""
+    record = audit(f"timm:{name}@init", ("deadpixel",), count=4, members=4, device="cpu")[0]
+    assert record.status == "ok", record.reason
+    assert record.metrics["dead_pixels@0.1"].value == 0
+
+
+def test_phases_that_are_dead_as_a_whole_are_no_holes():
+    """A 1 x 1 convolution of stride 2 reads a quarter of the pixels; only a hole there counts."""
+    torch.manual_seed(0)
+    samples = np.zeros((8, 64, 64))
+    samples[:, ::2, ::2] = np.random.default_rng(0).chisquare(3, (8, 32, 32))
+    profile = np.array([[4.0, 0.0], [0.0, 0.0]])
+    found = find_dead_pixels(samples, (2, 2), profile)
+    assert found.left_out == 3 * 32 * 32
+    assert not found.silent.any()
+    samples[:, 10, 20] = 0
+    assert find_dead_pixels(samples, (2, 2), profile).silent.sum() == 1
+
+
+def test_a_region_that_is_merely_weak_is_found_where_samples_suffice():
+    """An area at 1 % of its surroundings is dead at 0.1 with 64 samples."""
+    samples = np.random.default_rng(0).chisquare(3, (64, 64, 64))
+    samples[:, 20:40, 8:30] *= 0.01
+    (region,) = find_dead_pixels(samples, (1, 1), None).regions
+    assert region == Region(20 * 22, (20, 8, 40, 30))
+
+
+def test_a_slow_decay_towards_the_border_is_not_dead():
+    """The level is that of the neighbourhood: a vignette to a fifth has no dead pixels."""
+    rows = np.linspace(-1, 1, 96) ** 2
+    vignette = 1 - 0.4 * (rows[:, None] + rows[None])
+    samples = np.random.default_rng(0).chisquare(3, (8, 96, 96)) * vignette
+    assert not find_dead_pixels(samples, (1, 1), None).dead[0.1].any()
+
+
+def test_connected_regions_take_diagonals_and_come_largest_first():
+    """By hand, on eight pixels."""
+    mask = np.zeros((6, 6), dtype=bool)
+    mask[0, 0] = mask[1, 1] = mask[2, 2] = mask[5, 4] = True
+    assert connected_regions(mask) == [Region(3, (0, 0, 3, 3)), Region(1, (5, 4, 6, 5))]
+    assert Region(3, (0, 0, 3, 3)).text == "3 pixels in rows 0 to 2, columns 0 to 2"
+    assert Region(1, (5, 4, 6, 5)).text == "1 pixel in row 5, column 4"
+
+
+def test_the_moving_median_is_the_median_of_half_the_image_around_a_place():
+    """Literal medians at the centre and in a corner, where the window is shifted inwards."""
+    values = np.random.default_rng(0).random((56, 56))
+    values[3, 3] = np.nan
+    found = moving_median(values)
+    assert found[0, 0] == np.nanmedian(values[:28, :28])
+    assert found[28, 28] == np.nanmedian(values[15:43, 15:43])
+
+
+def test_a_model_that_reads_nothing_of_the_image_fails_aloud():
+    """All silent is no hole: the gradient is refused before dead pixels are counted."""
+    records = audit(
+        wrap(Masked(torch.zeros(1, 1, 96, 96)), spec=InputSpec(96, 96)), ("deadpixel",), count=4
+    )
+    assert records[0].status == "skipped"
