@@ -36,15 +36,15 @@ def board() -> str:
         )
         for name, row in plain.iterrows()
     ]
-    heads = ("architecture", "weakest", "with `box`", "expected", "imbalance", "ERF px", "R²")
+    heads = ("architecture", "weakest", "with `box`", "`structure`", "imbalance", "ERF px", "R²")
     align = ("left", *["right"] * (len(heads) - 1))
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=align)
 
 
 def treated(plain: pd.Series, boxed: pd.Series) -> str:
-    """The treated row's value, unless there was nothing to treat."""
+    """The value with `box`, or a word if padding changes no layer."""
     name = "deadpixel.weakest"
-    return "untouched" if boxed[name] == plain[name] else interval(boxed, name)
+    return "unchanged" if boxed[name] == plain[name] else interval(boxed, name)
 
 
 def interval(row: pd.Series, metric: str) -> str:
@@ -61,13 +61,13 @@ def counts() -> dict[str, str]:
     uneven = plain[plain < 0.95].index
     healed = int((treated.reindex(uneven) >= 0.95).sum())
     return {
-        "structure": f"{(plain >= 0.95).sum()} are even, {len(uneven)} are not; padding evens "
-        f"{healed} of these; {frame.model.nunique() - len(plain)} have no phases to compare."
+        "structure": f"{(plain >= 0.95).sum()} are even, {len(uneven)} are not; padding makes "
+        f"{healed} of these even; {frame.model.nunique() - len(plain)} have no phases to compare."
     }
 
 
 def render(text: str) -> str:
-    """The README `text` with everything between `<!-- NAME -->` and `<!-- / -->` made anew."""
+    """The README `text` with everything between `<!-- NAME -->` and `<!-- / -->` replaced by the current tables."""
     parts = {"board": f"\n{board()}\n"} | counts()
     for name, made in parts.items():
         marked = rf"(<!-- {name} -->).*?(<!-- / -->)"
