@@ -67,7 +67,7 @@ def counts() -> dict[str, str]:
 
 
 def render(text: str) -> str:
-    """The README `text` with everything between `<!-- NAME -->` and `<!-- / -->` replaced by the current tables."""
+    """The README `text` with the current tables between `<!-- NAME -->` and `<!-- / -->`."""
     parts = {"board": f"\n{board()}\n"} | counts()
     for name, made in parts.items():
         marked = rf"(<!-- {name} -->).*?(<!-- / -->)"
