@@ -1,1 +1,1 @@
-"""Adapters: one runtime a file, all behind `model.Model`."""
+"""Models of several runtimes behind one interface, `model.Model`; `load` opens them."""

@@ -8,9 +8,9 @@ from .errors import InputError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device called `name`; `auto` takes the accelerator when there is one.
+    """Return the device called `name`; `auto` is the accelerator if there is one, else the CPU.
 
-    Raises `InputError` when the device does not exist here.
+    Raises `InputError` when this machine does not have the device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -25,9 +25,9 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def send(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`x` on `device`, without waiting for what the device is still doing.
+    """Copy `x` to `device` without waiting for the work that the device has not finished.
 
-    To a GPU it goes by pinned memory. What comes back from one may be read after `arrived`.
+    A copy to a GPU goes through pinned memory. Call `arrived` before reading a copy from one.
     """
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
@@ -35,6 +35,6 @@ def send(x: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def arrived(device: torch.device) -> None:
-    """Wait until everything that was sent to and from `device` is there."""
+    """Wait until all copies to and from `device` are complete."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -26,7 +26,7 @@ class ModelFileError(PerimetryError, ValueError):
 
 
 class InputError(PerimetryError, ValueError):
-    """Images or settings that the model or the suite cannot take."""
+    """Images or settings that the model or the suite does not accept."""
 
 
 class NotApplicableError(PerimetryError, NotImplementedError):
@@ -34,15 +34,15 @@ class NotApplicableError(PerimetryError, NotImplementedError):
 
 
 NO_GRADIENTS = "no gradient route: "
-"""How the reason begins why a model has forward passes only."""
+"""Prefix of the reason why a model has forward passes only."""
 
 
 FEW = 8
-"""So many names are all told when none is near."""
+"""When no name is near, all names are listed if there are at most this many."""
 
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """Give `name` back when it is known. Raises `UnknownNameError` with near names."""
+    """Return `name` if it is among `known`. Raises `UnknownNameError` with near names."""
     names = list(known)
     if name in names:
         return name
@@ -50,7 +50,7 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The text for an unknown name: what was given, and the near ones or how many there are."""
+    """Return the message for an unknown name: the name, and near names or the number of names."""
     names = [n for n in known if n]
     near = get_close_matches(name, names, n=5, cutoff=0.5)
     near += [n for n in names if name in n and n not in near][: 5 - len(near)]

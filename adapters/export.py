@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def export_model(model: Model, path: str | Path) -> Path:
-    """Write the selected weights of a torch or timm model as an ONNX file; its path.
+    """Write the selected weights of a torch or timm model as an ONNX file and return its path.
 
     Raises `InputError` for a model of another runtime, `NotApplicableError` when torch cannot
     export it.
@@ -42,8 +42,8 @@ def export_onnx(
 ) -> Path:
     """Export `module` to `path` with an open batch axis, and `spec` in the metadata.
 
-    `example` is one input (batch, channels, height, width) as the module takes it. `dynamo`
-    chooses torch's newer exporter. Raises `NotApplicableError` when torch cannot export the module.
+    `example` is one input (batch, channels, height, width) of the module. `dynamo` selects torch's
+    newer exporter. Raises `NotApplicableError` when torch cannot export the module.
     """
     path = Path(path)
     # With a single image the newer exporter would take the batch for a constant.

@@ -1,4 +1,4 @@
-"""How a raw tensor is read as a grid of units: NCHW, NHWC or tokens."""
+"""Layouts in which a tensor is a grid of units: NCHW, NHWC or tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STRIDE_TOLERANCE = 0.25
 
 @dataclass(frozen=True)
 class Grid:
-    """How a raw target tensor is read as (batch, channels, height, width).
+    """The layout by which a target tensor is read as (batch, channels, height, width).
 
     `kind` is NCHW, NHWC, NLC (batch, tokens, channels) or NCL; `prefix` tokens (class, register)
     come first and are dropped. `height` and `width` count units.
@@ -39,11 +39,11 @@ class Grid:
 def find_grid(
     name: str, raw: Tensor, input_size: tuple[int, int], prefix: int | None = None
 ) -> Grid | None:
-    """Read the shape of one raw tensor as a grid of units, or None when it is none.
+    """Return the grid that a tensor's shape describes, or None when it is not a grid of units.
 
     `raw` is (batch, ...); `input_size` is (height, width) in pixels. A grid has at least two units
-    along one axis, and about the same stride along both. Token tensors may carry
-    `prefix` leading tokens; None tries 0, 1, 2, 4, 5.
+    along one axis, and about the same stride along both. Token tensors may begin with `prefix`
+    tokens that are not units; None tries 0, 1, 2, 4 and 5.
     """
     shape = tuple(raw.shape)
     if not raw.is_floating_point():
@@ -65,7 +65,7 @@ def find_grid(
 
 
 def _is_grid(size: tuple[int, ...], input_size: tuple[int, int]) -> bool:
-    """Whether `size` units cover `input_size` pixels with strides within a quarter of another.
+    """Whether `size` units cover `input_size` pixels with strides that differ by a quarter at most.
 
     Unpadded networks lose the same number of units along both axes, so strides may differ a little.
     """
@@ -77,7 +77,7 @@ def _is_grid(size: tuple[int, ...], input_size: tuple[int, int]) -> bool:
 
 
 def _token_size(tokens: int, input_size: tuple[int, int]) -> tuple[int, int] | None:
-    """The (height, width) that `tokens` units make over `input_size`, within one unit, or None."""
+    """Return the (height, width) of a grid of `tokens` units over `input_size`, or None."""
     if tokens < 4:
         return None
     height, width = input_size
@@ -92,10 +92,10 @@ T = TypeVar("T")
 
 
 class StageCollector(Generic[T]):
-    """Keeps the last thing at each resolution on the way down from the input to the target.
+    """Collects the last grid at each resolution, from the input down to the target.
 
-    A grid larger than one before it is none on that way: a matrix of attention weights, or a map
-    that was enlarged again.
+    A grid larger than an earlier one is not collected: it is a matrix of attention weights or an
+    upsampled map.
     """
 
     def __init__(self) -> None:
@@ -103,12 +103,12 @@ class StageCollector(Generic[T]):
         self._smallest = float("inf")
 
     def add(self, grid: Grid, thing: T) -> None:
-        """Take note of the next `grid`, in execution order."""
+        """Add the next `grid` in execution order."""
         if grid.height * grid.width <= self._smallest:
             self._smallest = grid.height * grid.width
             self._kept[grid.height, grid.width] = thing
 
     def end(self, target: Grid, thing: T) -> list[T]:
-        """Everything kept, in order, `target` taking the last place."""
+        """Return the collected items in order, with `target` in the last place."""
         self._kept.pop((target.height, target.width), None)
         return [*self._kept.values(), thing]

@@ -1,4 +1,4 @@
-"""How a model wants its pixels, from an image in [0, 1] to the tensor it sees."""
+"""The input of a model: how an image in [0, 1] becomes the tensor that it is given."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .errors import InputError
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a model wants its pixels: everything between an image in [0, 1] and the tensor it sees.
+    """Size, normalisation and layout that turn an image in [0, 1] into a model's input.
 
     `value_range` is the value of white before normalisation (1 or 255). `layout` and `dtype` are
-    what the runtime is fed; `x` itself stays float32 NCHW, so that all gradients share one shape.
-    `guessed` names the fields that were not stated by the model.
+    those of the runtime's input; `x` itself is float32 NCHW, so that all gradients have one layout.
+    `guessed` names the fields that the model does not state.
     """
 
     height: int
@@ -39,8 +39,8 @@ class InputSpec:
     def prepare(self, images: Tensor) -> Tensor:
         """Normalise `images` (batch, 3, height, width) in [0, 1] to `x` (batch, channels, ...).
 
-        One-channel models see the mean of red, green and blue.
-        Raises `InputError` when the shape is not (batch, 3, height, width).
+        One-channel models get the mean of red, green and blue. Raises `InputError` when the shape
+        is not (batch, 3, height, width).
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise InputError(
@@ -61,11 +61,11 @@ class InputSpec:
         return _by_channel(self.std, like)
 
     def blank(self, level: float = 0.5) -> Tensor:
-        """One image of nothing but grey `level`, as `x` (1, channels, height, width)."""
+        """Return a uniform image of grey value `level`, as `x` (1, channels, height, width)."""
         return self.prepare(torch.full((1, 3, self.height, self.width), level))
 
     def digest(self) -> str:
-        """Sha256 over all fields: two equal digests see the same pixels."""
+        """Return a sha256 of all fields; equal digests mean equal preprocessing."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
@@ -74,7 +74,7 @@ def _by_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Read `224` or `224x320` as (height, width). Raises `InputError`."""
+    """Parse `224` or `224x320` as (height, width). Raises `InputError` for other texts."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
         raise InputError(

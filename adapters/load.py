@@ -1,4 +1,4 @@
-"""From what the user typed to a `Model`: one branch a runtime."""
+"""Open a model by its reference, and other functions on references; one branch for each runtime."""
 
 from __future__ import annotations
 
@@ -34,15 +34,14 @@ def load(
     precision: Precision = "float32",
     inputs: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Open a model for auditing; one that is open already is given back as it is.
+    """Open a model for auditing; an opened model is returned unchanged.
 
     `target` names the layer to audit (default: the last spatial feature map). `size` (height,
-    width) overrides that of the model's input, `spec` the whole input of a module or an ONNX file.
-    `inputs` state what an ONNX file leaves to guess of its input and output (see
-    `onnx.inputs.declaration`).
-    `seed` and `members` are the first seed and the number of seeds of an `@init` model.
-    `precision` is the float type of the passes.
-    Raises subclasses of `PerimetryError`.
+    width) overrides the size of the model's input, `spec` the whole input of a module or an ONNX
+    file. `inputs` declares the input and output of an ONNX file that does not state them (see
+    `onnx.inputs.declaration`). `seed` and `members` are the first seed and the number of seeds of
+    an `@init` model. `precision` is the float type of the passes. Raises subclasses of
+    `PerimetryError`.
     """
     if isinstance(reference, nn.Module):
         from .pytorch.model import wrap
@@ -82,7 +81,7 @@ def load(
 
 
 def _parse(text: str) -> Reference:
-    """Parse a reference; the error for a name of timm's suggests its prefix."""
+    """Parse a reference; the error for the bare name of a timm model suggests its prefix."""
     try:
         return Reference.parse(text)
     except UnknownNameError as error:
@@ -104,7 +103,7 @@ def list_models(pattern: str = "*", family: str | None = None) -> list[str]:
 
 
 def expand_wildcards(reference: str) -> list[str]:
-    """Expand wildcards in a timm reference; anything else, an existing path included, stays."""
+    """Expand wildcards in a timm reference; other references and existing paths stay as is."""
     pattern = Reference.parse_any(reference)
     if not any(c in pattern.bare for c in "*?[") or Path(reference).exists():
         return [reference]

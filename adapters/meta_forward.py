@@ -1,9 +1,9 @@
-"""Passes without numbers, made quick: what only keeps or tells shapes is not computed.
+"""Fast forward passes on the `meta` device: shape-preserving functions are answered by rules.
 
-On the `meta` device torch works out the shape of every operation in Python, step by step; a norm
-takes a dozen steps, an initial state as many, and all of them for nothing. `ShapesOnly` answers the
-commonest functions at once with a tensor of the right shape and type, and leaves every other, and
-every call with a tensor that holds numbers, to torch.
+On the `meta` device torch derives the shape of every operation in Python, step by step; a norm or
+the initialisation of a weight takes about a dozen steps. `ShapesOnly` answers the most common
+functions at once with a tensor of the right shape and type. All other functions, and all calls with
+a tensor that has values, are left to torch.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ Result = TypeVar("Result")
 
 
 Answer = Tensor | tuple[Tensor, ...] | None
-"""What a rule says: the result, or None where torch must be asked."""
+"""Result of a rule, or None where torch has to compute it."""
 
 
 def _like(x: Any, *_: Any, inplace: bool = False, **__: Any) -> Answer:
-    """The same shape, in the same order of memory."""
+    """Return a tensor of the same shape and memory order."""
     if not (isinstance(x, Tensor) and x.is_meta and x.is_floating_point()):
         return None
     return x if inplace else torch.empty_like(x)
 
 
 def _rows(x: Any, *_: Any, **__: Any) -> Answer:
-    """The same shape, without gaps, as norms over the last axes give it."""
+    """Return a contiguous tensor of the same shape, as norms over the last axes do."""
     if not (isinstance(x, Tensor) and x.is_meta):
         return None
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _filled(x: Any, *_: Any, **__: Any) -> Answer:
-    """In place: nothing changes where there are no numbers."""
+    """Return the tensor itself: an in-place function changes no values on `meta`."""
     return x if isinstance(x, Tensor) and x.is_meta else None
 
 
 def _joined(a: Any, b: Any, *_: Any, **__: Any) -> Answer:
-    """Entry by entry, of two tensors of one shape and type, or of one and a number."""
+    """Elementwise functions of two tensors of one shape and type, or of a tensor and a number."""
     if not (isinstance(a, Tensor) and a.is_meta and a.is_floating_point()):
         return None
     if isinstance(b, Tensor):
@@ -76,9 +76,9 @@ def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Answer:
 
 
 def _lstm(x: Any, state: Any, _weights: Any, *options: Any) -> Answer:
-    """Of the options (biases, layers, dropout, train, bidirectional, batch first) the fifth counts.
+    """Shapes of an LSTM's results; of its options only the fifth, bidirectional, matters.
 
-    A packed sequence, whose lengths stand in the place of `state`, is left to torch.
+    A packed sequence, which passes its lengths in the place of `state`, is left to torch.
     """
     if not (isinstance(x, Tensor) and x.is_meta and isinstance(state, tuple)):
         return None
@@ -87,7 +87,7 @@ def _lstm(x: Any, state: Any, _weights: Any, *options: Any) -> Answer:
 
 
 def _two(value: Any) -> tuple[int, int] | None:
-    """Torch's "one number or one for each axis"; None for a padding given by name."""
+    """Read torch's "one number or one for each axis"; None for a padding given by name."""
     if isinstance(value, int):
         return value, value
     if isinstance(value, str) or len(value) > 2:
@@ -150,7 +150,7 @@ RULES: dict[Any, Callable[..., Answer]] = {
 
 
 class ShapesOnly(TorchFunctionMode):
-    """Answers by `RULES` while it is active."""
+    """Answers functions by `RULES` while it is active."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -163,7 +163,7 @@ class ShapesOnly(TorchFunctionMode):
 
 
 def quickly(run: Callable[[], Result]) -> Result:
-    """Call `run` under `ShapesOnly`; again without it where that breaks, for torch's own error."""
+    """Call `run` under `ShapesOnly`; if that fails, call it without, for torch's own error."""
     try:
         with ShapesOnly():
             return run()

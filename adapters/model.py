@@ -1,4 +1,4 @@
-"""The one interface of everything that can be audited, whatever its runtime.
+"""The interface that every audited model has, whatever its runtime.
 
 Shapes are named (batch, channels, height, width). `images` are always (batch, 3, height, width)
 float32 in [0, 1]; `x` is what `InputSpec.prepare` makes of them: (batch, spec.channels, height,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 Precision = Literal["float32", "float64", "bfloat16"]
-"""Float type of the passes: float64 where decisions at kinks must not depend on rounding, bfloat16
+"""Float type of the passes: float64 where the side of a kink must not depend on rounding, bfloat16
 (gradient passes only, batch norms folded) where speed matters more than the third digit."""
 
 
@@ -83,7 +83,7 @@ class Model(Protocol):
         """
 
     def skeleton(self) -> nn.Module:
-        """A light copy that maps `x` to the target, for `structure`: shapes count, weights do not.
+        """Return a copy without weights that maps `x` to the target, for the suite `structure`.
 
         On the CPU; convolution and linear weights are on the `meta` device, all other parameters
         are ones. Raises `NotApplicableError`.

@@ -1,4 +1,4 @@
-"""What may stand beyond a border in place of padding: rules for every runtime."""
+"""Padding modes that replace zero padding: rules for every runtime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 PaddingMode = Literal["reflect", "replicate", "circular"]
-"""What may stand beyond a border in place of padding: torch's names of its padding modes."""
+"""Padding modes that replace zero padding, by torch's names."""
 
 
 BORDERS: tuple[PaddingMode, ...] = ("reflect", "replicate", "circular")
@@ -24,7 +24,7 @@ MEAN = "a mean under kernel padding, whose divisor follows its zero padding"
 
 
 def too_small(border: PaddingMode, most: tuple[int, int], size: tuple[int, int]) -> str | None:
-    """Why an input of `size` cannot be continued by `most` (rows, columns), or None."""
+    """Return why an input of `size` cannot be padded by `most` (rows, columns), or None."""
     room = {"reflect": 1, "replicate": -(2**31), "circular": 0}[border]
     if all(n + room <= s for n, s in zip(most, size, strict=True)):
         return None
@@ -41,9 +41,9 @@ def check_border(border: str) -> None:
 
 
 def notes(border: PaddingMode, exchanged: list[str], left: Mapping[str, str]) -> list[str]:
-    """One note about the layers exchanged and one for each that was left, with the reason.
+    """Return a note on the changed layers, and one with the reason for each other layer.
 
-    Raises `NotApplicableError` when none was exchanged.
+    Raises `NotApplicableError` when no layer was changed.
     """
     kept = [f"{border} padding: {name} keeps its own: {reason}" for name, reason in left.items()]
     if not exchanged:

@@ -1,12 +1,12 @@
-"""How a model is named: the grammar of references, on the command line and in records.
+"""The grammar of references, by which the command line and records name models.
 
     timm:NAME[.VARIANT]             pretrained weights of timm
     timm:NAME[.VARIANT]@init        initial states from seeds
     timm:NAME[.VARIANT]@FILE        weights from a file
     PATH.onnx                       an ONNX file
 
-A model that was given in Python has a name that its author chose; its runtime is "".
-A further runtime needs one line in `PREFIXES` or `SUFFIXES`, and a branch in `load`.
+A model given in Python has a name that its author chose; its runtime is "". A further runtime needs
+one line in `PREFIXES` or `SUFFIXES`, and a branch in `load`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ FORMS = "timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, or PATH.onnx"
 
 
 PREFIXES = ("timm",)
-"""Runtimes that a reference begins with, before a colon."""
+"""Runtimes that a reference names before a colon."""
 
 
 SUFFIXES = {".onnx": "onnx"}
-"""Runtimes by the ending of a file's name."""
+"""Runtimes by the suffix of a file."""
 
 
 INIT = "init"
-"""What stands for weights in references to seeded initial states."""
+"""The weights part of a reference to seeded initial states."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checks of an installation that need the inside of the adapters, for `perimetry doctor`."""
+"""Checks of an installation for `perimetry doctor` that use internals of the adapters."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def onnx_providers(proto: onnx.ModelProto, output: str, device: str) -> tuple[st
 def batch_norm_gradient_error(*, guarded: bool) -> float:
     """Relative error of a batch norm's input gradient at batch 1, for a strided incoming gradient.
 
-    The right answer is known: in evaluation the norm multiplies by a constant a channel. `guarded`
-    measures it with the fix that every pass of a model has.
+    The right answer is known: in evaluation the norm multiplies each channel by a constant. With
+    `guarded` the pass has the fix that every pass of a model has.
     """
     made = torch.Generator().manual_seed(0)
     x = torch.randn(1, 16, 7, 7, generator=made).requires_grad_()

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 INIT_MEMBERS = 8
-"""How many seeds stand behind an `@init` model unless the caller says otherwise."""
+"""Default number of seeds of an `@init` model."""
 
 
 CALIBRATION_IMAGES = 4
-"""How many images, the first ones, calibrate the norms of an `@init` model."""
+"""Number of images, the first ones, that calibrate the norms of an `@init` model."""
 
 
 @cache
@@ -47,7 +47,7 @@ def known_models(family: str | None = None) -> tuple[str, ...]:
 
 
 def family_of(name: str) -> str | None:
-    """The module of timm that defines the architecture `name`; None for one that timm has not."""
+    """The module of timm that defines the architecture `name`; None if timm does not have it."""
     import timm
 
     if not timm.is_model(name):
@@ -80,7 +80,7 @@ def open_timm(
     """Open the architecture `name`; `state` is None (pretrained), `init`, or a weights file.
 
     `size` overrides the (height, width) the model was made for. Raises `UnknownNameError` with near
-    names, `WeightsError` when weights cannot be had or do not fit, `InputError` when the model
+    names, `WeightsError` when weights are not available or do not fit, `InputError` when the model
     refuses the size.
     """
     _check_name(name, pretrained=state is None)
@@ -152,7 +152,7 @@ def _spec(module: nn.Module, size: tuple[int, int] | None) -> InputSpec:
 
 
 def _builder(name: str, state: str | None, seed: int) -> tuple[Any, Mapping[str, str]]:
-    """The function that builds a weight set, and where it comes from."""
+    """Return the function that builds a weight set, and the source of the weights."""
     import timm
 
     source = {"runtime": "torch", "timm": timm.__version__, "architecture": name.partition(".")[0]}
@@ -174,7 +174,7 @@ def _copy(module: nn.Module, _member: int) -> nn.Module:
 
 
 def _initial(name: str, seed: int, member: int) -> nn.Module:
-    """The initial state of seed `seed` + `member`, scales at one; global generators restored."""
+    """Build the initial state of seed `seed` + `member`, with scales of 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + member)
         module = _create(name)
@@ -200,7 +200,7 @@ def _pretrained(name: str) -> nn.Module:
 
 @contextlib.contextmanager
 def _offline_if_unreachable() -> Iterator[None]:
-    """Look in the cache only when the hub does not answer: its client would retry for a minute."""
+    """Use the cache only if the hub does not answer: its client would retry for a minute."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or urllib.request.getproxies() or _answers(constants.ENDPOINT):
@@ -270,7 +270,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _fit(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """Match `state` to `own` entries by name, else by order and shape; None when neither fits.
+    """Match `state` to the entries of `own` by name, else by order and shape; None if neither fits.
 
     Step counters of batch norm may be absent.
     """

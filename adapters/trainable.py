@@ -1,11 +1,11 @@
-"""Networks to be trained: small ones of our own, or any of timm; from random or given weights.
+"""Networks for training: small residual networks or any of timm, with random or given weights.
 
     small-resnet, tiny-resnet          random weights
     small-resnet@FILE                  those of a safetensors or weights-only torch file
     timm:NAME@init                     random weights, as timm draws them
     timm:NAME[.TAG], timm:NAME@FILE    pretrained, or from a file
 
-The classifier is drawn anew unless the weights given have one of the right shape.
+The classifier is initialised at random unless the given weights have one of the right shape.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ FORMS = f"{', '.join(SIZES)}, timm:NAME@init, timm:NAME[.TAG], or one of them @F
 
 
 MIDDLE, SPREAD = 0.5, 0.25
-"""Mean and standard deviation that the small networks normalise by."""
+"""Mean and standard deviation of the input of the small networks."""
 
 
 @dataclass(frozen=True)
 class Trainable:
-    """A module that maps normalised `x` to logits, and how images in [0, 1] become `x`."""
+    """A module that maps normalised `x` to logits, and the spec that makes `x` of images."""
 
     module: nn.Module
     spec: InputSpec
@@ -48,8 +48,9 @@ def open_trainable(
 ) -> Trainable:
     """Build the network of `reference` for images of `size` (height, width), on the CPU.
 
-    Seed and reference determine every drawn weight; global generators are left as they were. Raises
-    `UnknownNameError` with near names, `WeightsError` for weights that cannot be had or do not fit.
+    Seed and reference determine every random weight; global generators are not changed. Raises
+    `UnknownNameError` with near names, `WeightsError` for weights that are not available or do not
+    fit.
     """
     parsed = Reference.parse_any(reference)
     timm = parsed.runtime == "timm"
@@ -76,7 +77,7 @@ def open_trainable(
 
 
 def pad_trainable(network: Trainable, fill: Fill, *, seed: int = 0) -> Treatment:
-    """Pad the kernels of `network` in place, new taps trainable like the old; what was done."""
+    """Pad the kernels of `network` in place, with trainable new taps, and return what was done."""
     from .pytorch.kernel_padding.rewrite import pad_module
 
     network.module.eval()
@@ -88,7 +89,7 @@ def pad_trainable(network: Trainable, fill: Fill, *, seed: int = 0) -> Treatment
 def _timm(
     architecture: str, classes: int, size: tuple[int, int]
 ) -> tuple[nn.Module, InputSpec, tuple[str, ...]]:
-    """The architecture with timm's own initial weights, its input, its classifiers' names."""
+    """Return the architecture with initial weights, its input and the names of its classifiers."""
     import timm
     from timm.data.config import resolve_model_data_config
 
@@ -114,7 +115,7 @@ def _pretrained(reference: Reference) -> Mapping[str, Tensor]:
 def _take(
     module: nn.Module, state: Mapping[str, Tensor], heads: tuple[str, ...], reference: str
 ) -> None:
-    """Load `state` by name and shape; only the classifiers `heads` may be missing or of another."""
+    """Load `state` by name and shape; only the classifiers `heads` may be missing or differ."""
     own = module.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     missing = [

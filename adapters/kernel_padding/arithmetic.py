@@ -4,13 +4,13 @@ Everything works per axis; pairs are (rows, columns). An axis is *uneven* when i
 divide its kernel, so that some input phases are read by more windows than others.
 
 Stride s and dilation d: tap j reads phase j*d mod s. Consecutive taps visit all s phases in turn
-when d and s have no common factor, and only then can more taps even them out; otherwise the axis
-is left as it is.
+when d and s have no common factor. Only then can more taps even out the phases; otherwise the axis
+is not padded.
 
-`box` convolves the kernel in full with s taps of 1/s, so that each old tap is spread once over
-every phase: the sums of the taps of one phase are equal whatever the weights were. The result has
-k + s - 1 taps. For s = 2 that is the next multiple; for larger strides it may be more, and need
-not be a multiple of s: it is the sums that are even, not the number of taps per phase.
+`box` is the full convolution of the kernel with s taps of 1/s. It spreads each old tap once over
+every phase, so the taps of each phase have equal sums whatever the weights were. The result has k +
+s - 1 taps. For s = 2 that is the next multiple; for larger strides it may be more, and need not be
+a multiple of s: the sums per phase are even, not the numbers of taps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Pair = tuple[int, int]
 
 
 def padded_size(kernel: int, stride: int) -> int:
-    """The next multiple of `stride` that holds `kernel` taps; `kernel` itself when it is one.
+    """Return the smallest multiple of `stride` that is at least `kernel`.
 
     >>> padded_size(3, 2), padded_size(7, 4), padded_size(4, 2)
     (4, 8, 4)
@@ -68,11 +68,12 @@ def pad_weight(
     *,
     dilation: Pair = (1, 1),
 ) -> Tensor:
-    """Grow `weight` (out, in, rows, columns) as `fill` says; differentiable for zero and box.
+    """Return `weight` (out, in, rows, columns) padded by `fill`; differentiable for zero and box.
 
-    `fresh` draws all taps anew from `generator`, normal, with the mean square of the old ones times
-    old taps over new taps: the variance of the output stays. On the `meta` device only the shape
-    is made. An even kernel comes back as it is. Raises `InputError` when `fresh` has no generator.
+    `fresh` draws all taps from `generator`. They are normal, with the mean square of the old taps
+    times old taps over new taps, which keeps the variance of the output. On the `meta` device only
+    the shape is made. An even kernel is returned unchanged. Raises `InputError` when `fresh` has no
+    generator.
     """
     kernel: Pair = (int(weight.shape[2]), int(weight.shape[3]))
     grown = grown_kernel(kernel, stride, fill, dilation)
@@ -89,9 +90,10 @@ def pad_weight(
 
 
 def _spread(weight: Tensor, axis: int, stride: int) -> Tensor:
-    """Full convolution of `weight` with `stride` taps of 1/stride along `axis`.
+    """Return the full convolution of `weight` with `stride` taps of 1/stride along `axis`.
 
-    Written with shifts and sums: a convolution would be caught by whoever watches convolutions.
+    It uses shifts and sums: calling conv2d would trigger a `TorchFunctionMode` that records
+    convolutions.
     """
     total: Tensor | None = None
     for shift in range(stride):
@@ -115,11 +117,11 @@ def _draw(weight: Tensor, grown: Pair, generator: torch.Generator | None) -> Ten
 
 
 def tap_energy(kernel: Pair, stride: Pair, fill: Fill, dilation: Pair = (1, 1)) -> Tensor:
-    """Second moments (rows, columns), float64, of the padded taps of iid unit-variance taps.
+    """Return second moments (rows, columns), float64, of padded taps; old taps are iid, variance 1.
 
-    box: the ones of the old taps convolved with the squared box. fresh and zero: old over new
-    number of taps, everywhere; for `zero` that is what training may make of the new taps, which
-    is what the architecture allows.
+    box: ones in place of the old taps, convolved with the squared box. fresh and zero: the number
+    of old taps over that of new taps, everywhere; for `zero` this describes the taps after
+    training.
     """
     rows = _axis_energy(kernel[0], stride[0], fill, dilation[0])
     columns = _axis_energy(kernel[1], stride[1], fill, dilation[1])
@@ -156,7 +158,7 @@ def output_size(
     *,
     ceil_mode: bool = False,
 ) -> int:
-    """How many windows fit; with `ceil_mode`, overhanging ones too where they start inside."""
+    """Return the number of windows; with `ceil_mode` those that start inside and overhang count."""
     room = size + pad_before + pad_after - dilation * (kernel - 1) - 1
     if not ceil_mode:
         return room // stride + 1
@@ -175,10 +177,10 @@ def end_padding(
     *,
     ceil_mode: bool = False,
 ) -> int:
-    """Rows to add at the end so that `padded` taps, rounding down, give as many outputs as before.
+    """Return the rows to add at the end so that `padded` taps give as many outputs as before.
 
-    "Before" is `kernel` taps over `size` rows, with `ceil_mode` as given; the padded layer itself
-    is to be called without `ceil_mode`.
+    "Before" is `kernel` taps over `size` rows, with `ceil_mode` as given. The padded layer rounds
+    down: call it without `ceil_mode`.
 
     >>> end_padding(224, 7, 8, 2, 3, 3), end_padding(225, 7, 8, 2, 3, 3)
     (0, 1)

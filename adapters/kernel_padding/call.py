@@ -1,4 +1,4 @@
-"""One strided convolution or pool, and how kernel padding grows it; rules for every runtime."""
+"""A call of a strided convolution or pool, and its growth by kernel padding; for every runtime."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class StridedCall:
 
     @property
     def uneven(self) -> bool:
-        """Whether a stride does not divide its kernel, on a call that is not padded yet.
+        """Whether a stride does not divide its kernel, and the call is not padded yet.
 
-        A padded weight is known by its `tap_energy`.
+        A padded weight has a `tap_energy`.
         """
         divides = all(k % s == 0 for k, s in zip(self.kernel, self.stride, strict=True))
         return not divides and getattr(self.weight, "tap_energy", None) is None
@@ -52,7 +52,7 @@ class StridedCall:
 
 
 def _plane(tensor: Tensor) -> Pair:
-    """The last two sizes of `tensor`, as numbers where `torch.jit.trace` would give tensors."""
+    """Return the last two sizes of `tensor` as numbers, also under `torch.jit.trace`."""
     rows, columns = tensor.shape[-2], tensor.shape[-1]
     if not isinstance(rows, Tensor):
         return rows, columns
@@ -62,7 +62,7 @@ def _plane(tensor: Tensor) -> Pair:
 
 
 def why_not_padded(call: StridedCall, fill: Fill, owned: bool) -> str | None:
-    """Why `fill` leaves an uneven call alone, or None. `owned`: the weight is the layer's own."""
+    """Return why `fill` cannot pad an uneven call, or None. `owned`: the weight is a parameter."""
     if grown_kernel(call.kernel, call.stride, "box", call.dilation) == call.kernel:
         return (
             f"dilation {call.dilation} and stride {call.stride} share a factor: no number of taps "
@@ -80,13 +80,13 @@ def why_not_padded(call: StridedCall, fill: Fill, owned: bool) -> str | None:
 
 
 def settled_fill(call: StridedCall, fill: Fill, owned: bool) -> Fill:
-    """The fill a call really gets: a kernel that is fixed or computed cannot be drawn anew."""
+    """Return the fill of a call: `box` replaces `fresh` for kernels that are fixed or computed."""
     return "box" if fill == "fresh" and call.kind == "conv2d" and not owned else fill
 
 
 @dataclass(frozen=True)
 class CallGrowth:
-    """How a call grows: its kernel and the rows to add in front and at the end, per axis."""
+    """The growth of a call: its kernel, and the rows to add in front and at the end, per axis."""
 
     kernel: Pair
     front: Pair
@@ -101,9 +101,10 @@ class CallGrowth:
 def call_growth(
     call: StridedCall, kernel: Pair, fill: Fill, by_hand: tuple[Pair, Pair]
 ) -> CallGrowth:
-    """Size up `call` for the grown `kernel`.
+    """Return the growth of `call` to `kernel`.
 
-    `by_hand` is what the layer itself has just padded, (before, after) of rows and of columns.
+    `by_hand` is the padding that the layer applied before the call, (before, after) of rows and of
+    columns.
     """
     front = [0, 0]
     end = [0, 0]

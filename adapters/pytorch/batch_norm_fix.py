@@ -34,6 +34,6 @@ class _ContiguousNormGradients(TorchFunctionMode):
 
 
 def contiguous_norm_gradients(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Guard one pass over `x` (batch, ...) where torch's norm gradients can be wrong."""
+    """Return a guard for a pass over `x` (batch, ...) where torch's gradients can be wrong."""
     at_risk = x.requires_grad and x.shape[0] == 1 and x.device.type == "cpu"
     return _ContiguousNormGradients() if at_risk else contextlib.nullcontext()

@@ -1,8 +1,8 @@
 """Folding batch norms into the convolutions before them: the same function in fewer passes.
 
 In evaluation a batch norm is a fixed scale and shift per channel, so a convolution followed by one
-is another convolution. Which norm follows which convolution is found in one traced pass; that
-nothing else reads the convolution is not assumed but checked, by comparing outputs.
+equals another convolution. One traced pass finds which norm follows which convolution. A comparison
+of outputs then checks that nothing else reads the convolution.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Pairs = dict[str, str]
 
 
 def find_pairs(module: nn.Module, run: Callable[[nn.Module], Sequence[Tensor]]) -> Pairs:
-    """The norms that can be folded without changing what `run(module)` gives; maybe none.
+    """Return the norms that can be folded without changing the result of `run(module)`.
 
     `module` is in evaluation mode; `run` is called on it and on a folded copy.
     """
@@ -39,7 +39,7 @@ def find_pairs(module: nn.Module, run: Callable[[nn.Module], Sequence[Tensor]]) 
 
 
 def _equal(found: Tensor, expected: Tensor) -> bool:
-    """Whether two outputs differ by no more than rounding, over the largest value."""
+    """Whether two outputs differ by rounding at most, relative to the largest value."""
     tolerance = torch.finfo(expected.dtype).eps ** 0.5
     return bool((found - expected).abs().max() <= tolerance * expected.abs().max())
 
@@ -61,7 +61,7 @@ def folded(module: nn.Module, pairs: Pairs) -> nn.Module:
 
 @contextlib.contextmanager
 def _watch(module: nn.Module, pairs: Pairs) -> Iterator[None]:
-    """Fill `pairs` with the norms that read a convolution's output in the passes meanwhile."""
+    """Fill `pairs` with the norms that read a convolution's output while the context is active."""
     made: dict[int, tuple[str, Tensor]] = {}  # the tensor is kept, so that its id stays its own
     handles = []
 

@@ -1,4 +1,4 @@
-"""The weight sets of a torch model: one is in use, and as many are kept as memory allows."""
+"""The weight sets of a torch model: one is selected; the others are kept if memory allows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 KEPT_BYTES = 2**30
-"""Weight sets stay in memory, once built and calibrated, where all together take no more."""
+"""Built and calibrated weight sets stay in memory if all together take at most this many bytes."""
 
 
 class WeightSets:
-    """`count` weight sets, of which `live` is in use; None before the first."""
+    """`count` weight sets, of which `live` is the selected one; None before the first selection."""
 
     def __init__(self, count: int, live: nn.Module | None = None) -> None:
         self.count = count
@@ -32,9 +32,9 @@ class WeightSets:
         make: Callable[[int], nn.Module],
         calibrate: Callable[[nn.Module], None],
     ) -> None:
-        """Bring weight set `member`, calibrated on `x` (images, ...), into use.
+        """Select weight set `member`, calibrated on `x` (images, ...).
 
-        `make(member)` builds one; it is called, and the set calibrated, only where none is kept.
+        `make(member)` builds a set; it is called, and the set is calibrated, only if none is kept.
         """
         kept = self._kept.get(member)
         if kept is not None and _same(kept[1], x):
@@ -48,7 +48,7 @@ class WeightSets:
         self._kept[member] = (self.live, x)
 
     def copy(self, *, own: bool) -> WeightSets:
-        """Weight sets that go on from the one in use; with `own` from a copy of it."""
+        """Return weight sets that start with the selected one; with `own`, with a copy of it."""
         return WeightSets(self.count, copy.deepcopy(self.live) if own else self.live)
 
 

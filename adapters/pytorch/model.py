@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 
 class TorchModel:
-    """A torch module and everything a suite asks of it; see `adapters.model.Model`.
+    """A torch module as a `Model`; see `adapters.model.Model`.
 
-    `shell` may live on the `meta` device: it gives shapes and the skeleton. `build(member)` gives
-    the real module, on the CPU, when numbers are first wanted; it must not share state with others.
-    Its norms are calibrated on the first `calibrated` images.
+    `shell` may be on the `meta` device: target and skeleton are derived from it. `build(member)`
+    returns the module with weights, on the CPU, when they are first needed; it must not share state
+    with other modules. Its norms are calibrated on the first `calibrated` images.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class TorchModel:
         return model
 
     def _grown(self, pad: Callable[..., ModelPadding]) -> tuple[nn.Module, ModelPadding]:
-        """The weightless body as `pad` grows it; by real weights where a forward needs them."""
+        """Return the body without weights, padded by `pad`; its forward may need real weights."""
         body = _weightless(self._shell)
         try:
             return body, pad(body, x=blank_input(self._shell, self.spec))
@@ -181,13 +181,13 @@ class TorchModel:
         return made
 
     def module(self) -> nn.Module:
-        """The real module, on the device, frozen; its first weight set if none was selected."""
+        """Return the frozen module on the device; its first weight set if none is selected."""
         if self._sets.live is None:
             self._sets.live = self._prepare(0)
         return self._sets.live
 
     def _prepare(self, member: int) -> nn.Module:
-        """Weight set `member`, padded as this model is, but not calibrated."""
+        """Build weight set `member`, padded like this model but not calibrated."""
         module = self._build(member)
         if self._padding is not None:
             self._padding.grow(module, member)
@@ -198,7 +198,7 @@ class TorchModel:
         return module
 
     def _seen(self, module: nn.Module, images: Tensor) -> Tensor:
-        """The target that `module` makes of `images` (images, 3, height, width)."""
+        """Return the target of `module` for `images` (images, 3, height, width)."""
         x = self.spec.prepare(images)
         with contiguous_norm_gradients(x):
             raw, _ = self._pass(module, x, target=True, logits=False)
@@ -214,7 +214,7 @@ class TorchModel:
     def _pass(
         self, module: nn.Module, x: Tensor, *, target: bool, logits: bool
     ) -> tuple[Tensor | None, Any]:
-        """The raw target and the output of `module`, those asked for."""
+        """Return the raw target and the output of `module`, or None for what was not requested."""
         x = self._cast(x, module)
         if not target or self.target is None:
             return None, module(x)
@@ -223,7 +223,7 @@ class TorchModel:
         return run_both(module, x, self.target)
 
     def _cast(self, x: Tensor, module: nn.Module) -> Tensor:
-        """Bring `x` to the module's device and type; batches in channels-last order, as it is."""
+        """Move `x` to the module's device and type, and batches to channels-last memory order."""
         first = next(iter(module.parameters()), x)
         x = x.to(first.device, first.dtype)
         if len(x) > 1:  # a batch of one stays clear of the norms' strides, see `batch_norm_fix`
@@ -252,7 +252,7 @@ class TorchModel:
         return [value for value in (raw, first_logits(out)) if value is not None]
 
     def _locate(self, name: str | None, prefix: int | None) -> Grid | None:
-        """Find the target on the shell; on the real module where the shell cannot run."""
+        """Find the target on the shell, or on the module with weights if the shell cannot run."""
         first = next(iter(self._shell.parameters()), torch.empty(0))
         modules: list[Callable[[], nn.Module]] = [lambda: self._build(0)]
         if first.is_meta:
@@ -276,7 +276,7 @@ def _weightless(shell: nn.Module) -> nn.Module:
 
 
 def _at_least_single(value: Tensor | None) -> Tensor | None:
-    """The tensor in float32 where it is of a narrower type: sums over it must not be narrow."""
+    """Convert half-precision tensors to float32, so that sums over them are accurate."""
     narrow = value is not None and value.dtype in (torch.bfloat16, torch.float16)
     return value.float() if value is not None and narrow else value
 
@@ -291,12 +291,12 @@ def wrap(
     precision: Precision = "float32",
     size: tuple[int, int] | None = None,
 ) -> TorchModel:
-    """Make a `Model` of any module; the module itself is never touched.
+    """Make a `Model` of any module; the module itself is not changed.
 
     Without `spec` the input is guessed: `size` (height, width) or 224 x 224, ImageNet's mean and
-    standard deviation, channels of the first convolution. Weights of half precision are audited in
-    float32, and a module that `torch.compile` made as the one it was made of. Raises `InputError`
-    when the module refuses that input, is a script, or has no numbers.
+    standard deviation, channels of the first convolution. Half-precision weights are audited in
+    float32, and a compiled module is audited as its original. Raises `InputError` when the module
+    refuses that input, is a TorchScript module, or has weights without values.
     """
     module = getattr(module, "_orig_mod", module)
     if isinstance(module, torch.jit.ScriptModule):
@@ -325,9 +325,9 @@ def wrap(
 
 
 def guess_spec(module: nn.Module, size: tuple[int, int] | None = None) -> InputSpec:
-    """ImageNet's usual input, with the channels of the first convolution; all marked as guessed.
+    """Return ImageNet's usual input, with the channels of the first convolution.
 
-    A `size` (height, width) that is stated is no guess.
+    All fields are marked as guessed, except a given `size` (height, width).
     """
     first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
     channels = first.in_channels if first is not None else 3

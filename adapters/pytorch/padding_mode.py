@@ -1,11 +1,11 @@
-"""Another convention for what lies beyond a border, in place of padding (torch).
+"""Another padding mode for the layers of a torch module in place of zero padding.
 
-Alsallakh et al. ("Mind the Pad", ICLR 2021) exchange zero padding for others to see what it does.
-A `Borders` mode does it call by call: a convolution or pool that pads gets its input continued by
-`reflect`, `replicate` or `circular` instead, and pads nothing more. The weights and the module stay
-as they are. What the layer has just padded by hand (TF-SAME, `ZeroPad2d`, kernel padding) counts as
-its own padding. Pools pad with -inf, or leave padding out of their mean; they are continued too, so
-that a network of convolutions and pools becomes exactly periodic under `circular`.
+Alsallakh et al. ("Mind the Pad", ICLR 2021) exchange zero padding for others to see what it does. A
+`Borders` mode does it call by call: a convolution or pool that pads gets its input continued by
+`reflect`, `replicate` or `circular` instead, and pads nothing more. The weights and the module are
+not changed. Padding that the layer applied before the call (TF-SAME, `ZeroPad2d`, kernel padding)
+counts as its own. Pools pad with -inf, or leave padding out of their mean; they are continued too,
+so that a network of convolutions and pools becomes exactly periodic under `circular`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NEUTRAL = (0, None, float("-inf"))
 
 @dataclass(frozen=True)
 class _ByHand:
-    """One call of `F.pad`: what it gave, of what, by how much, and with what."""
+    """One call of `F.pad`: its result, its input, the amounts and the value."""
 
     out: Tensor
     source: Tensor
@@ -46,7 +46,7 @@ class _ByHand:
     value: Any
 
     def pads_for(self, call: StridedCall) -> bool:
-        """Whether this is the padding of `call` and not a part of the network's arithmetic."""
+        """Whether this is the padding of `call`, not a part of the network's arithmetic."""
         if self.out is not call.x:
             return False
         repeated = self.mode == "replicate" and call.kind == "max_pool2d"
@@ -90,7 +90,7 @@ class Borders(TorchFunctionMode):
             self._by_hand = _ByHand(out, given["input"], pads, mode, value)
 
     def _continued(self, call: StridedCall, same: Pads) -> Tensor | None:
-        """The output of `call` over its continued input, or None where it stays as it is."""
+        """Return the output of `call` for its padded input, or None if the call is not changed."""
         (rows, columns), source = call.padding, call.x
         pads = _add(same, (columns, columns, rows, rows))
         if self._by_hand is not None and self._by_hand.pads_for(call):
@@ -112,7 +112,7 @@ def _add(one: Pads, other: Pads) -> Pads:
 
 
 def _same(args: tuple[Any, ...], kwargs: Mapping[str, Any], call: StridedCall) -> Pads:
-    """The padding of a convolution called with padding="same": the odd one at the end."""
+    """Return the padding of a convolution called with padding="same": the odd row at the end."""
     given = kwargs.get("padding", args[4] if len(args) > 4 else 0)
     if call.kind != "conv2d" or given != "same":
         return 0, 0, 0, 0
@@ -123,7 +123,7 @@ def _same(args: tuple[Any, ...], kwargs: Mapping[str, Any], call: StridedCall) -
 def why_padding_is_kept(
     call: StridedCall, border: PaddingMode, pads: tuple[int, ...], size: tuple[int, int]
 ) -> str | None:
-    """Why a call over `size` (rows, columns) keeps its padding `pads`, or None."""
+    """Return why a call over `size` (rows, columns) keeps its padding `pads`, or None."""
     if call.ceil_mode:
         return "it rounds its number of windows up, which padding of its own would change"
     if call.indices:
@@ -135,7 +135,7 @@ def why_padding_is_kept(
 
 
 def _run(call: StridedCall, x: Tensor) -> Tensor:
-    """Make `call` over `x`, which needs no padding any more."""
+    """Make `call` on `x`, which is padded already."""
     if call.weight is not None:
         return F.conv2d(x, call.weight, call.bias, call.stride, 0, call.dilation, call.groups)
     if call.kind == "max_pool2d":
@@ -144,12 +144,12 @@ def _run(call: StridedCall, x: Tensor) -> Tensor:
 
 
 def active(border: PaddingMode | None) -> contextlib.AbstractContextManager[Any]:
-    """The mode for one pass; nothing for None."""
+    """Return the context that applies a padding mode to one pass; for None it does nothing."""
     return contextlib.nullcontext() if border is None else Borders(border)
 
 
 def survey(module: nn.Module, run: Callable[[], Any], border: PaddingMode) -> list[str]:
-    """What exchanging does to the layers that `run()` calls, as notes for the record.
+    """Return notes on the layers that `run()` calls: which of them the exchange changes.
 
     Raises `NotApplicableError` when no layer can be exchanged.
     """

@@ -1,4 +1,4 @@
-"""A module without its weights: what the architecture alone is, for `structure`."""
+"""Modules without their weights, which describe the architecture alone, for `structure`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .target import run_target
 
 
 class Skeleton(nn.Module):
-    """A network up to its target, as `structure` walks it; layer names are those of `body`."""
+    """A network up to its target, as `structure` traverses it; layer names are those of `body`."""
 
     def __init__(self, body: nn.Module, grid: Grid) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Skeleton(nn.Module):
 
 
 def _make_buffers(layer: nn.Module) -> None:
-    """Have `layer` make its buffers anew; those that it makes without numbers stay as they are."""
+    """Let `layer` recompute its buffers; buffers that have no values then are not replaced."""
     before = dict(layer.named_buffers(recurse=False))
     with contextlib.suppress(NotImplementedError):  # torch's error for weights without numbers
         cast("Any", layer).init_non_persistent_buffers()
@@ -38,12 +38,12 @@ def _make_buffers(layer: nn.Module) -> None:
 
 
 def light_copy(module: nn.Module) -> nn.Module:
-    """Copy `module` without its weights: matrices and kernels on `meta`, all else filled.
+    """Copy `module` without its weights: matrices and kernels on `meta`, other tensors filled.
 
     Parameters with two axes or more that belong to a convolution or a linear layer keep only their
     shape; the other parameters become ones, so that no zero-initialised scale hides a branch.
-    Buffers are kept where they are real (fixed filters, indices) and become zeros where not, unless
-    a layer can make them anew by `init_non_persistent_buffers`, as timm's can.
+    Buffers with values (fixed filters, indices) are kept; others become zeros, unless a layer can
+    recompute them by `init_non_persistent_buffers`, as timm's layers can.
     """
     weights = {
         id(p)

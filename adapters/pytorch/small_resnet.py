@@ -1,9 +1,9 @@
 """A small residual network for training on a processor: basic blocks (He et al. 2016), stride 8.
 
-3 x 3 stem at stride 2; then stages of `width`, 2 x `width` and 4 x `width` channels, the second and
-third at stride 2 with a 1 x 1 shortcut at stride 2; mean over units; linear classifier. Its strided
-kernels are those of the large ones: 3 and 1 at stride 2, none of them divisible.
-`forward_features` and `forward_head` are named as timm names them.
+The network has a 3 x 3 stem at stride 2, then stages of `width`, 2 x `width` and 4 x `width`
+channels, the second and third at stride 2 with a 1 x 1 shortcut at stride 2, a mean over units and
+a linear classifier. Its strided kernels are those of large residual networks: 3 and 1 at stride 2,
+which does not divide them. `forward_features` and `forward_head` have timm's names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIZES: Mapping[str, tuple[int, tuple[int, ...]]] = {
     "small-resnet": (24, (1, 1, 2)),
     "tiny-resnet": (16, (1, 1, 1)),
 }
-"""Width and blocks a stage: 0.34 and 0.08 million parameters."""
+"""Width and blocks per stage; the networks have 0.34 and 0.08 million parameters."""
 
 
 def conv_norm(into: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""What a torch module holds between its input and its target: maps by resolution, and kernels."""
+"""Feature maps of a torch module by resolution, and the kernels of its convolutions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _every_grid(
     module: nn.Module, x: Tensor, found: StageCollector[tuple[str, Tensor]]
 ) -> Iterator[None]:
-    """Note every layer that gives a grid of units for each image of `x`."""
+    """Record every layer whose output is a grid of units for each image of `x`."""
     size = (x.shape[2], x.shape[3])
 
     def note(name: str) -> Callable[..., None]:

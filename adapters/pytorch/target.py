@@ -1,4 +1,4 @@
-"""Where a module's target is: the layer whose output is the last spatial feature map."""
+"""Find the target of a module: the layer whose output is the last spatial feature map."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 FEATURES = "forward_features"
-"""Name of the target that timm models (and any module with the same two methods) offer."""
+"""Name of the target of timm models, and of any module with the same two methods."""
 
 
 class _Reached(Exception):  # noqa: N818 - a signal, not an error
@@ -34,9 +34,9 @@ def locate(
     prefix: int | None,
     reference: str,
 ) -> Grid | None:
-    """The target on the first of `modules` that can run: the layer `name`, else the last grid.
+    """Find the target on the first of `modules` that runs: the layer `name`, else the last grid.
 
-    Raises `InputError` that names the model as `reference` where none takes the size of `spec`.
+    Raises `InputError`, which names the model by `reference`, when none accepts the size of `spec`.
     """
     failure: Exception | None = None
     for make in modules:
@@ -58,22 +58,22 @@ def locate(
 
 
 def blank_input(module: nn.Module, spec: InputSpec) -> Tensor:
-    """Two blank inputs of the size, type and device of `module`."""
+    """Return two uniform inputs of the size, type and device of `module`."""
     first = next(iter(module.parameters()), torch.empty(0))
     shape = (2, spec.channels, spec.height, spec.width)
     return laid_out(torch.zeros(shape, dtype=first.dtype, device=first.device), spec)
 
 
 def laid_out(x: Tensor, spec: InputSpec) -> Tensor:
-    """`x` (batch, channels, height, width) in the order of axes that the module takes."""
+    """Return `x` (batch, channels, height, width) in the order of axes of the module's input."""
     return x.permute(0, 2, 3, 1) if spec.layout == "NHWC" else x
 
 
 def find_module_target(module: nn.Module, x: Tensor, prefix: int | None = None) -> Grid | None:
     """Find the last spatial feature map of `module` by one pass over `x`.
 
-    `forward_features` wins where the module has it; else the last module call, in order of
-    completion, whose output is a grid of units.
+    It is the output of `forward_features` if the module has that method, else of the last module
+    call, in order of completion, whose output is a grid of units.
     """
     size = (x.shape[2], x.shape[3])
     if callable(getattr(module, FEATURES, None)):
@@ -97,10 +97,10 @@ def find_module_target(module: nn.Module, x: Tensor, prefix: int | None = None) 
 
 
 def named_module_target(module: nn.Module, x: Tensor, name: str, prefix: int | None = None) -> Grid:
-    """The grid that the layer called `name` gives for `x`.
+    """Return the grid that is the output of the layer `name` for `x`.
 
     Raises `UnknownNameError` when there is no such layer, `NotApplicableError` when its output is
-    no grid.
+    not a grid.
     """
     if name == FEATURES and hasattr(module, FEATURES):
         raw = module.forward_features(x)  # type: ignore[operator]
@@ -135,7 +135,7 @@ def run_both(module: nn.Module, x: Tensor, grid: Grid) -> tuple[Tensor, Any]:
 
 
 def run_to(module: nn.Module, x: Tensor, name: str, *, to_end: bool) -> tuple[Tensor, Any]:
-    """Run `module` and give the last output of the layer `name`, and the output if `to_end`."""
+    """Run `module` and return the last output of the layer `name`; with `to_end` also its own."""
     seen: list[Tensor] = []
 
     def hook(_module: nn.Module, _args: Any, out: Any) -> None:
@@ -153,7 +153,7 @@ def run_to(module: nn.Module, x: Tensor, name: str, *, to_end: bool) -> tuple[Te
 
 @contextlib.contextmanager
 def _hooks(hooks: Mapping[nn.Module, Callable[..., None]]) -> Iterator[None]:
-    """Register forward hooks and remove them again, whatever happens."""
+    """Register forward hooks, and remove them at the end."""
     handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
     try:
         yield
@@ -163,7 +163,7 @@ def _hooks(hooks: Mapping[nn.Module, Callable[..., None]]) -> Iterator[None]:
 
 
 def first_logits(out: Any) -> Tensor | None:
-    """The first (batch, classes) tensor of a module's output, or None; data classes have fields."""
+    """Return the first (batch, classes) tensor in a module's output, or None."""
     if isinstance(out, Tensor):
         return out if out.ndim == 2 else None
     if dataclasses.is_dataclass(out) and not isinstance(out, dict):

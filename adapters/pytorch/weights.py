@@ -1,4 +1,4 @@
-"""Weights of a module: their hash, and the seeded initial state made fit for auditing."""
+"""Weights of a module: their hash, and the scales and norms of initial states."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def module_tensors_digest(module: nn.Module) -> str:
 
 
 def set_scales_to_one(module: nn.Module) -> None:
-    """Set norm and layer scales to 1, so that zero-initialised residual branches do not hide.
+    """Set norm and layer scales to 1, so that zero-initialised residual branches take part.
 
     A scale is a parameter with at most one axis, not a bias, whose entries are all the same.
     """
@@ -66,11 +66,12 @@ def calibrate_norms(module: nn.Module, x: Tensor) -> None:
 
 
 def match_norms(module: nn.Module, original: nn.Module, x: Tensor) -> None:
-    """Give the batch norms of `module` outputs with the moments that those of `original` have.
+    """Change the batch norms of `module` so that their outputs have the moments of `original`.
 
-    Mean and variance of every channel, over `x` (batch, ...) and its units, become equal by moving
-    the running statistics, norm after norm in one pass. What was not treated stays as it is. (With
-    statistics estimated anew, a few images that are unlike the training data would change it, too.)
+    Mean and variance of every channel, over `x` (batch, ...) and its units, become equal by a
+    change of the running statistics, norm after norm in one pass. Norms behind unpadded layers do
+    not change. (Re-estimated statistics would change them too, if the images are unlike the
+    training data.)
     """
     before = dict(original.named_modules())
     wanted: dict[str, tuple[Tensor, Tensor]] = {}
@@ -110,9 +111,9 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _match(norm: Any, before: Any, old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> None:
-    """Set the statistics of `norm` so that inputs of moments `new` give what `old` gave `before`.
+    """Set the statistics of `norm` so that moments `new` give the output that `old` gave `before`.
 
-    A channel that is constant in either is moved, not scaled.
+    A channel that is constant before or now is shifted, but not scaled.
     """
     alive = (old[1] > 0) & (new[1] > 0)
     share = torch.where(alive, new[1] / old[1].where(alive, torch.ones_like(old[1])), 1.0)

@@ -1,18 +1,19 @@
 """Kernel padding of one call: a strided convolution or pool as the network makes it.
 
-The treatment is defined on the call, not on the layer class: the weight and the input as they reach
-`conv2d`, after whatever the layer did to them (standardised weights, mixtures of experts, reflect
-padding). So every layer that ends in one of these functions is treated alike.
+Kernel padding is defined on the call, not on the layer class: it acts on the weight and the input
+that reach `conv2d`, after all that the layer did to them (standardised weights, mixtures of
+experts, reflect padding). Every layer that ends in one of these functions is therefore padded by
+the same rule.
 
-Existing padding stays. One exception: an input that the same layer has just padded by hand with
-less before than after, as TF-SAME does, gets the new rows in front until both sides balance, as if
-SAME had been computed for the grown kernel (exactly so for stride 2). `zero` never does this: it
+Existing padding stays. There is one exception: if the layer has padded its input itself with less
+before than after, as TF-SAME does, the new rows are added in front until both sides balance, as if
+SAME had been computed for the grown kernel (exactly so for stride 2). `zero` never does this, as it
 keeps the function.
 
-Pools. A maximum grows its window; the rows it lacks at the end repeat the last one, which every
-such window holds already, so that they change nothing (dilated windows get -inf). A mean becomes a
-fixed convolution, see `mean_taps`; its divisor counts the pixels, and the layer's own padding where
-it counted that, but never the rows added here: a constant image stays constant up to the border.
+Pools: the window of a maximum grows; missing rows at the end repeat the last row, which every such
+window contains already, so that they change nothing (dilated windows get -inf). A mean becomes a
+fixed convolution, see `mean_taps`. Its divisor counts the pixels, and the layer's own padding if
+the layer counted it, but not the rows added here: a constant image stays constant up to the border.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ _FUNCTIONS: dict[Callable[..., Any], tuple[Kind, tuple[str, ...]]] = {
 def read_call(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> StridedCall | None:
-    """What a call of a torch function does, or None when it is neither convolution nor pool."""
+    """Describe a call of a torch function, or None when it is neither a convolution nor a pool."""
     if func not in _FUNCTIONS:
         return None
     kind, names = _FUNCTIONS[func]
@@ -111,7 +112,7 @@ def _read_conv(x: Tensor, given: Mapping[str, Any]) -> StridedCall | None:
 
 
 def _pair(value: Any) -> Pair:
-    """Torch's `n`, `(n,)` or `(rows, columns)` as (rows, columns)."""
+    """Read torch's `n`, `(n,)` or `(rows, columns)` as (rows, columns)."""
     if isinstance(value, int):
         return value, value
     values = tuple(value)
@@ -119,7 +120,7 @@ def _pair(value: Any) -> Pair:
 
 
 def own_parameter(module: nn.Module, weight: Tensor | None) -> str | None:
-    """The name of the parameter of `module` that `weight` is, or is made of tap by tap.
+    """Return the name of the parameter of `module` that `weight` is, or is made of tap by tap.
 
     A convolution that standardises or scales its weight in `forward` is the second case.
     """
@@ -135,7 +136,7 @@ def own_parameter(module: nn.Module, weight: Tensor | None) -> str | None:
 
 
 def own_buffer(module: nn.Module, weight: Tensor | None) -> str | None:
-    """The name of the buffer of `module` that `weight` is or views: a fixed kernel, like a blur."""
+    """Return the name of the buffer of `module` that `weight` is or views: a fixed kernel."""
     if weight is None:
         return None
     for name, buffer in module._buffers.items():
@@ -178,7 +179,7 @@ def run_mean(call: StridedCall, grown: CallGrowth, fill: Fill) -> Tensor:
 
 
 def _mass(call: StridedCall, grown: CallGrowth, axis: int, taps: Tensor) -> Tensor:
-    """How much of the weight of each window (windows,) falls on pixels that count, 0 to 1."""
+    """Return the share of the weight of each window (windows,) that falls on counted pixels."""
     size, pad, stride = call.size[axis], call.padding[axis], call.stride[axis]
     margin = pad if call.include_pad else 0
     count = output_size(size, call.kernel[axis], stride, pad, pad, ceil_mode=call.ceil_mode)
@@ -191,7 +192,7 @@ def _mass(call: StridedCall, grown: CallGrowth, axis: int, taps: Tensor) -> Tens
 def fixed_energy(call: StridedCall, buffer: Tensor, fill: Fill) -> Tensor:
     """`tap_energy` of a fixed kernel (..., rows, columns) after padding: its own squares.
 
-    Without numbers (on `meta`, or all zero in a skeleton) it counts as a flat mean of its size.
+    A kernel without values (on `meta`, or all zero in a skeleton) counts as a mean of its size.
     """
     if buffer.is_meta or not buffer.any():
         flat = tap_energy(call.kernel, call.stride, fill, call.dilation)

@@ -1,8 +1,9 @@
-"""The fill `fit`: kernel padding of trained weights without labels and without training. Ours.
+"""The fill `fit`: kernel padding of trained weights without labels and without training.
 
-The kernels grow as with `zero`, so that at first the function is the original's. Then the taps w of
-the layers down to an output stride of `PERIOD` are moved, all together, as little as the target
-notices until the input's phase profile A of that period is even on some unlabelled images:
+The method is ours. The kernels grow as with `zero`, which keeps the function. Then the taps w of
+all layers down to an output stride of `PERIOD` are optimised together so that the input's phase
+profile A of that period is even on unlabelled images, while the target changes as little as
+possible:
 
     minimise    sum_layers tr(G (w' - w) C (w' - w)^T)
     subject to  A_p(w') = 1 for all phases p of PERIOD x PERIOD
@@ -13,9 +14,9 @@ J^T v at the layer's output, v random signs over the target: to first order, and
 as independent (K-FAC, Martens & Grosse 2015), the objective is the squared change of the target. A
 is the profile of `deadpixel`'s energy map: squared gradients of v . target, over their moving mean.
 
-Natural images leave most directions of a patch nearly empty. There C is small and taps move at
-almost no cost; that is the freedom the fill uses, and why the function stays. Ridges of `RIDGE` and
-`RIDGE` / 10 of the mean diagonals of C and G stand for noise in what was seen.
+Natural images have little variance in most directions of a patch. There C is small and a change of
+the taps costs almost nothing: the fill uses this freedom, so the function is nearly preserved.
+Ridges of `RIDGE` and `RIDGE` / 10 of the mean diagonals of C and G account for sampling noise.
 
 Solution. With N the derivatives of A's contrasts e with respect to w (by a second backward pass)
 each of `STEPS` steps solves the problem with linear constraints in closed form, for H = G x C:
@@ -23,7 +24,7 @@ each of `STEPS` steps solves the problem with linear constraints in closed form,
     w' = w0 + H^-1 N^T (N H^-1 N^T)^-1 (N (w - w0) - e(w))
 
 Layers whose weight is computed in forward, or whose patches have more than `WIDEST` entries, and
-all deeper ones are left at `zero`. Biases and norms stay.
+all deeper ones keep the fill `zero`. Biases and norms are not changed.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ BATCH = 4
 
 
 SLOPE_IMAGES = 16
-"""So many images give the derivatives N; the profile itself is taken from all."""
+"""Number of images for the derivatives N; the profile itself is that of all images."""
 
 
 @dataclass
 class FittedConvolution:
-    """A grown convolution: its taps (out, in, rows, columns), and sums over what it sees.
+    """A grown convolution: its taps (out, in, rows, columns), and sums over its input and gradient.
 
     `inputs` is C (groups, D, D), `outputs` is G (groups, o, o), float64.
     """
@@ -84,7 +85,7 @@ class FittedConvolution:
 
 
 class _Watch(TorchFunctionMode):
-    """Gives the grown convolutions of `sites` their taps, and keeps their inputs and outputs."""
+    """Calls the grown convolutions of `sites` with their taps; records inputs and outputs."""
 
     def __init__(
         self, sites: Mapping[str, FittedConvolution], stack: list[tuple[str, nn.Module]]
@@ -113,8 +114,8 @@ class _Watch(TorchFunctionMode):
 class Fit:
     """The problem for the grown convolutions `names` of `module`.
 
-    `run` maps a chunk of `images` (images, channels, height, width) to the target. `strength` 1
-    asks for an even profile, 0.5 for half of its contrasts.
+    `run` maps a chunk of `images` (images, channels, height, width) to the target. With `strength`
+    1 the goal is an even profile, with 0.5 half of its contrasts.
     """
 
     module: nn.Module
@@ -127,7 +128,7 @@ class Fit:
     sites: dict[str, FittedConvolution] = field(default_factory=dict)
 
     def solve(self) -> list[str]:
-        """Move the taps in place; the layers that were moved."""
+        """Move the taps in place and return the names of the layers that were moved."""
         self._choose()
         if not self.sites:
             return []
@@ -141,7 +142,7 @@ class Fit:
         return list(self.sites)
 
     def _pass(self, start: int, images: int) -> tuple[_Watch, Tensor, Tensor]:
-        """One forward pass: what was seen, the images, and v . target."""
+        """Make a forward pass; return the recorded calls, the images and v . target."""
         stack: list[tuple[str, nn.Module]] = []
         x = self.images[start : start + images].clone().requires_grad_()
         watch = _Watch(self.sites, stack)
@@ -153,7 +154,7 @@ class Fit:
     def _choose(self) -> None:
         """Keep the layers whose output stride is within the period and that can be solved.
 
-        The period is lowered to the largest of these strides: nobody could even out more.
+        The period is lowered to the largest of these strides; no layer could even out more.
         """
         for name, module in self.module.named_modules():
             if name in self.names and isinstance(module, nn.Conv2d):
@@ -216,11 +217,11 @@ class Fit:
 
 
 def _again(scalar: Tensor, x: Tensor, watch: _Watch, found: Sequence[Tensor]) -> Tensor:
-    """The gradient at `x` once more, as a function of the taps.
+    """Return the gradient at `x` as a function of the taps.
 
-    Where all paths lead through the last fitted layer it is taken from there, its output's gradient
-    being held: the second backward pass then ends there, too. (What is left out is curvature, none
-    for networks of ReLUs.)
+    If all paths lead through the last fitted layer, it is computed from there with a constant
+    gradient at that layer's output, so that the second backward pass ends there too. (This leaves
+    out curvature, which networks of ReLUs do not have.)
     """
     last = watch.seen[-1][2]
     (short,) = torch.autograd.grad(last, x, found[-1], retain_graph=True, create_graph=True)
@@ -231,7 +232,7 @@ def _again(scalar: Tensor, x: Tensor, watch: _Watch, found: Sequence[Tensor]) ->
 
 
 def _signs(like: Tensor, indices: Sequence[int], seed: int) -> Tensor:
-    """Random signs of the shape of `like` (images, ...), one stream for each image."""
+    """Return random signs of the shape of `like` (images, ...), with a generator per image."""
     rows = []
     for index in indices:
         generator = torch.Generator().manual_seed(1_000_003 * seed + index)
@@ -246,7 +247,7 @@ def _site(module: nn.Module) -> FittedConvolution:
 
 
 def _taps(module: nn.Module) -> Tensor:
-    """The weight with the new columns and rows that `zero` put beside it."""
+    """Return the weight joined with the new columns and rows of the fill `zero`."""
     weight: Tensor = module.get_parameter("weight")
     columns = getattr(module, "weight_columns", None)
     rows = getattr(module, "weight_rows", None)
@@ -298,7 +299,7 @@ def _ridged(moment: Tensor, share: float) -> Tensor:
 
 
 def contrasts(period: int) -> Tensor:
-    """Orthonormal contrasts (period^2 - 1, period, period): they all vanish where A is even."""
+    """Return orthonormal contrasts (period^2 - 1, period, period), all zero for an even profile."""
     places = torch.arange(period, dtype=torch.float64)
     angle = 2 * torch.pi / period * places[:, None] * places
     hartley = (angle.cos() + angle.sin()) / period**0.5
@@ -307,10 +308,11 @@ def contrasts(period: int) -> Tensor:
 
 
 def unevenness(energy: Tensor, period: int) -> Tensor:
-    """Contrasts (period^2 - 1,) of the phase profile of `energy` (images, height, width), mean.
+    """Return contrasts (period^2 - 1,) of the mean phase profile of `energy`.
 
-    Each image is divided by its moving mean over a centred period x period box, as in `deadpixel`;
-    whole cells within an eighth of the border are left out.
+    `energy` is (images, height, width). The formula is that of `suites.measuring.phases`, but
+    differentiable: each image is divided by its moving mean over a centred period x period box.
+    Cells within an eighth of the border are left out.
     """
     trend = F.avg_pool2d(energy.detach()[:, None], period, 1)
     trend = F.avg_pool2d(trend, 2, 1) if period % 2 == 0 else trend

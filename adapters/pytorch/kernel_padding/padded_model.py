@@ -1,4 +1,4 @@
-"""Kernel padding of a torch model: traced once, done to every weight set, fitted where asked."""
+"""Kernel padding of a torch model: traced once, then applied to every weight set, or fitted."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelPadding:
-    """What was done to the weightless body, and is to be done alike to every weight set.
+    """The kernel padding of a body without weights, which every weight set gets as well.
 
-    `images` (images, 3, height, width) are those that the fill `fit` sees, None for other fills.
+    `images` (images, 3, height, width) are those of the fill `fit`, None for other fills.
     """
 
     treatment: Treatment
@@ -38,7 +38,7 @@ class ModelPadding:
     def fit(
         self, module: nn.Module, run: Callable[[Tensor], Tensor], device: torch.device
     ) -> list[str]:
-        """Move the grown taps of `module` as the fill `fit` does; notes on which layers moved.
+        """Optimise the grown taps of `module` for the fill `fit`; return notes on the layers.
 
         `run` maps images (images, 3, height, width) on `device` to the target. Other fills do
         nothing.
@@ -66,17 +66,17 @@ def pad_body(
 
 
 def _at_first(fill: Fill) -> Fill:
-    """What new taps hold before they are fitted."""
+    """Return the fill of the new taps before they are fitted."""
     return "zero" if fill == "fit" else fill
 
 
 def check_fit_images(
     images: Tensor | None, *, trained: bool, why_not_spatial: str | None
 ) -> Tensor:
-    """The images that `fit` may see, if the model can be fitted.
+    """Return the images for `fit` if the model can be fitted.
 
-    `why_not_spatial` is the model's reason for having no target. Raises `InputError` without
-    images,    `NotApplicableError` for what cannot be fitted.
+    `why_not_spatial` is the reason why the model has no target. Raises `InputError` without images,
+    `NotApplicableError` for models that cannot be fitted.
     """
     if images is None:
         raise InputError(

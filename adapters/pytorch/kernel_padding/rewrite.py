@@ -2,7 +2,7 @@
 
 Every strided convolution or pool whose stride does not divide its kernel grows at the bottom and at
 the right until all input phases are read evenly. The sizes of all outputs stay, for every input
-size the module took before. How the new taps are filled:
+size that the module accepted. The new taps, by fill:
 
 | fill | convolution | max-pool | mean-pool |
 |---|---|---|---|
@@ -10,17 +10,16 @@ size the module took before. How the new taps are filled:
 | `box` | the weight convolved with a box of the stride | window k' | mean * box |
 | `fresh` | a new random weight, same output variance | window k' | mean over k' |
 
-One pass finds the calls (`padding_trace`); a module that makes one becomes an instance of a
-subclass of its class, whose forward rewrites them (`padding_calls`). `box` and `fresh` exchange the
-parameter for a larger one; where the layer standardises its weight in forward, `box` acts on the
-standardised weight at every call and the parameter stays. `zero` leaves the parameter and puts
-`weight_rows` (out, in, new rows, all columns) and `weight_columns` (out, in, old rows, new columns)
-beside it, so that whatever the layer does to its weight or computes from it stays the same.
-Kernels that are fixed (a blur) or computed from the input (CondConv) cannot be trained or drawn:
-`zero` leaves them, `fresh` treats them as `box`.
+One pass finds the calls (`trace`). A module that makes one becomes an instance of a subclass of its
+class, whose forward rewrites them (`calls`). `box` and `fresh` replace the parameter by a larger
+one; if the layer standardises its weight in forward, `box` acts on the standardised weight at every
+call and the parameter stays. `zero` keeps the parameter and adds `weight_rows` (out, in, new rows,
+all columns) and `weight_columns` (out, in, old rows, new columns), so that all that the layer
+computes from its weight stays the same. Kernels that are fixed (a blur) or computed from the input
+(CondConv) can be neither trained nor drawn: `zero` does not pad them, `fresh` pads them like `box`.
 
-The weight that reaches `conv2d` carries `tap_energy`, (rows, columns) float64 on the CPU: the
-second moments of its taps if the old ones were independent with unit variance.
+The weight that reaches `conv2d` has an attribute `tap_energy`, (rows, columns) float64 on the CPU:
+the second moments of its taps if the old ones are independent with unit variance.
 """
 
 from __future__ import annotations
@@ -75,9 +74,10 @@ _NONE: tuple[Pair, Pair] = ((0, 0), (0, 0))
 
 @dataclass
 class PaddingPlan:
-    """What a padded module remembers.
+    """The kernel padding of a module.
 
-    `grown` has the old kernels of parameters that grew, `fixed` the `tap_energy` of padded buffers.
+    `grown` maps parameters that grew to their old kernels, `fixed` padded buffers to their
+    `tap_energy`.
     """
 
     fill: Fill
@@ -86,7 +86,7 @@ class PaddingPlan:
 
 
 class _Rewriter(TorchFunctionMode):
-    """Pads the uneven calls that `module` makes while it is active."""
+    """Pads the uneven calls of `module` while it is active."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class _Rewriter(TorchFunctionMode):
             self.by_hand = ((pad[2], pad[3]), (pad[0], pad[1]))
 
     def _rewritten(self, call: StridedCall) -> Tensor | None:
-        """The output of the padded call, or None where it stays as it is."""
+        """Return the output of the padded call, or None if the call is not padded."""
         name = own_parameter(self.module, call.weight)
         if name is not None and name in self.plan.grown:
             return self._run_grown(call, name)
@@ -125,7 +125,7 @@ class _Rewriter(TorchFunctionMode):
         return _run(call, fill, by_hand, self.module, name)
 
     def _run_grown(self, call: StridedCall, name: str) -> Tensor:
-        """The parameter is grown already; if standardised in forward, it needs its variance."""
+        """Run a call whose parameter has grown; a weight standardised in forward is rescaled."""
         assert call.weight is not None  # noqa: S101 - it has a name
         weight, kernel, old = call.weight, call.kernel, self.plan.grown[name]
         if weight is not self.module._parameters[name]:
@@ -138,7 +138,7 @@ class _Rewriter(TorchFunctionMode):
 def _run(
     call: StridedCall, fill: Fill, by_hand: tuple[Pair, Pair], module: nn.Module, name: str | None
 ) -> Tensor:
-    """Pad one uneven call of `module`, whose weight is its parameter `name` or none of them."""
+    """Pad one uneven call of `module`; `name` is the parameter that is its weight, or None."""
     as_pool: Fill = "fresh" if call.kind == "max_pool2d" else fill
     grown = call_growth(
         call, grown_kernel(call.kernel, call.stride, as_pool, call.dilation), fill, by_hand
@@ -187,11 +187,11 @@ def pad_module(
     seed: int = 0,
     trace: PaddingTrace | None = None,
 ) -> Treatment:
-    """Pad the kernels of `module` in place and say what was done.
+    """Pad the kernels of `module` in place and return what was done.
 
-    `example` (batch, channels, height, width) is any input the module takes; only its shape and
-    type matter, unless the module's forward needs numbers. Weights may be on the `meta` device.
-    `seed` is that of `fresh`; `trace` saves a pass where it was made before. Raises
+    `example` (batch, channels, height, width) is any input of the module; only its shape and type
+    matter, unless the module's forward depends on values. Weights may be on the `meta` device.
+    `seed` is that of `fresh`; `trace` is the result of an earlier pass, if there was one. Raises
     `InputError` for an unknown fill, when the module does not run on the example, or when an output
     would change its shape.
 
@@ -227,7 +227,7 @@ def pad_module(
 def pad_traced(
     module: nn.Module, trace: PaddingTrace, fill: Fill, seed: int
 ) -> tuple[list[PaddedLayer], dict[str, str]]:
-    """Pad `module` where `trace` saw it, or its double, uneven: what grew, what not and why."""
+    """Pad the uneven calls that `trace` found in `module`; return grown and refused layers."""
     modules = dict(module.named_modules())
     generator = torch.Generator().manual_seed(seed)
     layers, left = [], {}
@@ -242,7 +242,7 @@ def pad_traced(
 
 
 def _treat(seen: ObservedCall, fill: Fill, generator: torch.Generator) -> PaddedLayer:
-    """Make the module of one call pad it, and give it the parameters it needs."""
+    """Change the module of one call so that it pads it, with the parameters that this needs."""
     module, call, name = seen.module, seen.call, seen.parameter
     base = type(module)
     if not hasattr(module, _PLAN):
@@ -280,7 +280,7 @@ def _add_taps(module: nn.Module, name: str, kernel: Pair, grown: Pair) -> None:
 def _grow(
     module: nn.Module, name: str, call: StridedCall, fill: Fill, generator: torch.Generator
 ) -> None:
-    """Exchange the parameter `name` for its padded self, once."""
+    """Replace the parameter `name` by the padded one, once."""
     plan: PaddingPlan = getattr(module, _PLAN)
     weight = module._parameters[name]
     if weight is None or name in plan.grown:

@@ -1,8 +1,8 @@
-"""Which calls of a module are strided and uneven, found by one pass without numbers.
+"""Find the strided and uneven calls of a module by one pass on the `meta` device.
 
-Parameters, buffers and the example are exchanged for `meta` tensors during the pass, so it costs
-shapes only and works where some weights have no numbers at all. A module whose forward needs
-numbers is run on the example itself.
+Parameters, buffers and the example are replaced by `meta` tensors during the pass, so that only
+shapes are computed and weights need no values. A module whose forward depends on values is run on
+the example itself.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class ObservedCall:
     """One uneven call: the innermost module that made it, its name, the parameter it used.
 
-    `direct`: the parameter itself was the weight, not something made of it. `buffer`: the name of
-    the buffer whose fixed kernel it used.
+    `direct` says that the weight is the parameter itself, not computed from it. `buffer` names the
+    buffer with the fixed kernel of the call.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ObservedCall:
 
 @dataclass
 class PaddingTrace:
-    """What one pass showed: uneven calls, other strided reads by module name, output shapes."""
+    """Result of the pass: uneven calls, other strided reads by module name, output shapes."""
 
     uneven: list[ObservedCall] = field(default_factory=list)
     others: dict[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class PaddingTrace:
 
 
 class _Recorder(TorchFunctionMode):
-    """Writes down uneven calls while it is active; changes nothing."""
+    """Records uneven calls while it is active; changes nothing."""
 
     def __init__(self, root: nn.Module) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class _Recorder(TorchFunctionMode):
             self.trace.others[name] = f"{func.__name__}: only 2-D convolutions and pools are grown"
 
     def finish(self, out: Any) -> PaddingTrace:
-        """The trace, once the pass has given `out`."""
+        """Return the trace after the pass with the result `out`."""
         for name, starts in self.starts.items():
             if not any(any(start) for start in starts):
                 self.trace.others[name] = "a strided slice, which has no kernel to grow"
@@ -99,7 +99,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def _strided_slice(index: Any) -> tuple[int, ...] | None:
-    """The starts of an index that takes every n-th entry along two axes or more, or None."""
+    """Return the starts of an index that reads every n-th entry along two axes or more, or None."""
     parts = index if isinstance(index, tuple) else (index,)
     steps = [p for p in parts if isinstance(p, slice) and isinstance(p.step, int) and p.step > 1]
     if len(steps) < 2:
@@ -121,7 +121,7 @@ def _uneven_conv(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def _uneven_window(place: int, default: int | None) -> Callable[..., bool]:
-    """A check for functions of (x, ..., kernel_size, ..., stride); `place` is the stride's."""
+    """Make a check for functions of (x, ..., kernel_size, ..., stride); `place` is the stride's."""
 
     def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         kernel_at = 2 if default is None else 1
@@ -142,9 +142,9 @@ _OTHERS: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], bool]] = {
 
 @contextlib.contextmanager
 def tracked(root: nn.Module, stack: list[tuple[str, nn.Module]]) -> Iterator[None]:
-    """Keep the modules of `root` whose forward runs on `stack`, with their names.
+    """Keep the names and modules of `root` whose forward is running on `stack`.
 
-    One hook for all modules: to hook each would take longer than a pass without numbers.
+    It uses one hook for all modules: one hook each would take longer than a pass on `meta`.
     """
     labels = {module: name or type(root).__name__ for name, module in root.named_modules()}
 
@@ -171,7 +171,7 @@ def tracked(root: nn.Module, stack: list[tuple[str, nn.Module]]) -> Iterator[Non
 def _untouched(root: nn.Module) -> Iterator[None]:
     """Run `root` in eval mode and restore the attributes of all its modules afterwards.
 
-    A forward may cache tensors on its module; those of a pass without numbers must not stay.
+    A forward may cache tensors on its module; `meta` tensors must not stay there.
     """
     kept = [
         (module, {k: dict(v) if type(v) is dict else v for k, v in module.__dict__.items()})
