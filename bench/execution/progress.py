@@ -6,6 +6,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ..output.progress_bar import ProgressBar
 from ..output.text import clean
 
 if TYPE_CHECKING:
@@ -15,53 +16,31 @@ if TYPE_CHECKING:
 NAME_WIDTH = 40
 
 
-class Progress:
+class Progress(ProgressBar):
     """Counts `total` records on standard error. Use as a context manager; `report` takes events."""
 
     def __init__(self, total: int) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bars
 
-        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        columns = (
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}", markup=False),
-        )
-        self._bars = Bars(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task = self._bars.add_task("starting", total=total)
+        text = TextColumn("{task.description}", markup=False)
+        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), text)
+        super().__init__(total, columns)
         _begun()
-
-    def __enter__(self) -> Progress:
-        """Show the bar."""
-        self._bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Remove the bar."""
-        self._bars.stop()
 
     def report(self, event: Event) -> None:
         """Show one event."""
         variant = f"{clean(event.job.reference, NAME_WIDTH)} ({event.job.fill})"
         if event.what == "stage":
-            self._bars.update(self._task, description=f"{variant} {event.stage}")
+            self.bars.update(self.task, description=f"{variant} {event.stage}")
         elif event.what == "begin":
-            self._line(variant)
+            self.line(f"{time.monotonic() - _begun():7.1f} s  {variant}")
         elif event.cell is not None:
-            self._bars.advance(self._task)
+            self.bars.advance(self.task)
             if event.what == "failed":
-                self._console.print(f"failed: {variant} {event.cell.suite}:{event.cell.protocol}")
-
-    def _line(self, text: str) -> None:
-        """Print which variant begins, if there is no bar."""
-        if not self._console.is_terminal:
-            self._console.print(f"{time.monotonic() - _begun():7.1f} s  {text}", soft_wrap=True)
+                self.console.print(f"failed: {variant} {event.cell.suite}:{event.cell.protocol}")
 
 
 @cache
 def _begun() -> float:
-    """When the command's first bar began: a command may show several, one after another."""
+    """When the first bar of the command began: a command may show several, one after another."""
     return time.monotonic()

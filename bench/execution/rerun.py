@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ...adapters.model import Model
     from ...adapters.treatment import Fill
+    from ...suites.images import ImageSet
     from ..records.record import Record
 
 
@@ -155,7 +156,7 @@ def _settings(record: Record, images: str | None) -> Settings:
         return chosen
     return replace(
         chosen,
-        images=_images_name(shown.name, images),
+        images=_folder(shown.name, images, "--images"),
         count=shown.count,
         draws=stored.get("draws", chosen.draws),
         precision=stored.get("precision", chosen.precision),
@@ -163,29 +164,34 @@ def _settings(record: Record, images: str | None) -> Settings:
     )
 
 
-def _images_name(name: str, given: str | None) -> str:
+def _folder(name: str, given: str | None, option: str) -> str:
+    """The images that records call `name`: built in, or in the folder `given` with `option`."""
     from ...suites.images import BUILT_IN
 
     if name in BUILT_IN:
         return name
     if given is None:
         raise InputError(
-            f"the records were measured on a folder of images called {name!r}, which is not stored "
-            "with them; give its path with --images FOLDER"
+            f"the records need a folder of images called {name!r}, which is not stored with them; "
+            f"give its path with {option} FOLDER"
         )
     return given
+
+
+def _check_same(images: ImageSet, sha256: str | None, given: str, record: Record) -> None:
+    """Raise `InputError` when the images of the folder `given` are not those of `record`."""
+    if sha256 is not None and images_identity(images) != sha256:
+        raise InputError(
+            f"{given!r} has other images than those of {record.label}; expected the folder with "
+            "the same files"
+        )
 
 
 def _check_images(record: Record, settings: Settings) -> None:
     from ...suites.images import open_images
 
-    wanted = record.settings.get("images_sha256")
     images = open_images(settings.images, settings.count, settings.seed)
-    if wanted is not None and images_identity(images) != wanted:
-        raise InputError(
-            f"{settings.images!r} has other images than {record.label} was measured on; give the "
-            "folder with the same files"
-        )
+    _check_same(images, record.settings.get("images_sha256"), settings.images, record)
 
 
 def _with_fit(settings: Settings, records: Sequence[Record], given: str | None) -> Settings:
@@ -205,31 +211,9 @@ def _with_fit(settings: Settings, records: Sequence[Record], given: str | None) 
     ((wanted, record),) = kinds.items()
     if wanted is None:
         return settings
-    return _check_fitted(record, replace(settings, fit_images=_fit_folder(record, given)))
-
-
-def _fit_folder(record: Record, given: str | None) -> str:
-    """The path to the images that `record` was fitted on."""
-    from ...suites.images import BUILT_IN
-
     name = record.fit_images.name if record.fit_images else "unknown"
-    if name in BUILT_IN:
-        return name
-    if given is None:
-        raise InputError(
-            f"{record.label} was fitted on a folder of images called {name!r}, which is not stored "
-            "with it; give its path with --fit-images FOLDER"
-        )
-    return given
-
-
-def _check_fitted(record: Record, settings: Settings) -> Settings:
-    """`settings`, whose images to fit on must be those of `record`. Raises `InputError`."""
-    if images_identity(open_fit_images(settings)) != record.settings[FIT_KEY]:
-        raise InputError(
-            f"{settings.fit_images!r} has other images than {record.label} was fitted on; give the "
-            "folder with the same files"
-        )
+    settings = replace(settings, fit_images=_folder(name, given, "--fit-images"))
+    _check_same(open_fit_images(settings), wanted, settings.fit_images, record)
     return settings
 
 

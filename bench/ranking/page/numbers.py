@@ -155,13 +155,13 @@ def _short_name(reference: str) -> str:
 
 
 def family(record: Record) -> str:
-    """The module of timm that defines a model; `ONNX file`, or `other`."""
-    reference = record.model.reference
-    runtime = Reference.parse_any(reference).runtime
-    if runtime == "timm":
-        from ....adapters.load import family_of
+    """The module of timm that defines a model; else `timm`, `ONNX file` or `other`.
 
-        return family_of(reference) or "unknown to timm"
+    Records before schema version 4 do not have the family of a timm model.
+    """
+    runtime = Reference.parse_any(record.model.reference).runtime
+    if runtime == "timm":
+        return record.model.family or "timm"
     is_file = runtime == "onnx" or record.model.source.get("runtime") == "onnxruntime"
     return "ONNX file" if is_file else "other"
 
