@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..output.files import write_atomically
+from ..output.matplotlib_files import keep_matplotlib_out_of_home
 from ..output.text import ascii_only
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def draw_scale(scale: Scale, path: Path, frame: Frame) -> None:
 
 def sheet(panels: Sequence[tuple[Scale, Frame]], across: int = 3) -> Figure:
     """Maps side by side, at most `across` in a row, as one figure; it shows itself in notebooks."""
+    keep_matplotlib_out_of_home()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     sizes = [_size(scale) for scale, _ in panels]
@@ -127,6 +129,7 @@ def sheet(panels: Sequence[tuple[Scale, Frame]], across: int = 3) -> Figure:
 @cache
 def _shown_figure() -> type[Figure]:
     """A figure that a notebook shows as a picture, whether or not pyplot was set up there."""
+    keep_matplotlib_out_of_home()
     from matplotlib.figure import Figure
 
     class Shown(Figure):

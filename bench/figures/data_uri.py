@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..output.matplotlib_files import keep_matplotlib_out_of_home
 from ..output.text import clean
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def image_tag(scale: Scale, words: str, side: int = LARGEST) -> str:
 
 def data_address(scale: Scale) -> str:
     """The map as a PNG in a `data:` address."""
+    keep_matplotlib_out_of_home()
     from matplotlib import colormaps
     from PIL import Image
 

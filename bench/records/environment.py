@@ -108,8 +108,12 @@ def _git(root: Path, *arguments: str) -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
+    # `git status` would otherwise rewrite the index of the checkout.
     done = subprocess.run(  # noqa: S603 - fixed arguments, no shell
-        [git, "-C", str(root), *arguments], capture_output=True, text=True, check=False
+        [git, "--no-optional-locks", "-C", str(root), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout.strip() if done.returncode == 0 else None
 

@@ -11,6 +11,7 @@ from ..figures.canvas import COLOURS as COLOURS_OF_MAPS
 from ..figures.canvas import DPI
 from ..figures.maps import draw_record, over_mean
 from ..output.files import write_atomically
+from ..output.matplotlib_files import keep_matplotlib_out_of_home
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,7 @@ def draw_training(records: Sequence[Record], folder: Path) -> list[Path]:
 
 def draw_curves(records: Sequence[Record], task: str, path: Path) -> Path:
     """Draw accuracy, dead pixels and ERF by epoch, one line per kernel padding."""
+    keep_matplotlib_out_of_home()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -128,6 +130,7 @@ def draw_panel(records: Sequence[Record], path: Path) -> Path:
 
     Phase maps are divided by their mean, ERF maps by their peak, in logarithms.
     """
+    keep_matplotlib_out_of_home()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -7,6 +7,7 @@ each. They are imported on first use, so that `import perimetry` does not wait f
 
 from __future__ import annotations
 
+import os
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
     from .bench.regression.check import check
 
     __version__: str
+
+TELEMETRY_OFF = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Variables that stop onnxruntime, huggingface_hub (and so timm) and Ray from reporting usage."""
+
+# These libraries read the variables when they are first imported, so no later place is early
+# enough. Worker processes inherit them. A value that the user has set stays.
+for _variable, _value in TELEMETRY_OFF.items():
+    os.environ.setdefault(_variable, _value)
 
 __all__ = ["Record", "__version__", "audit", "check", "compare", "leaderboard", "load_records"]
 

@@ -8,7 +8,6 @@ again. All nodes write to one shared folder.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -172,10 +171,9 @@ class RayEngine:
 def connect(address: str | None) -> Any:
     """Ray itself, connected to `address`, to RAY_ADDRESS, or to a new cluster on this machine.
 
-    Usage reporting is off unless the user has said otherwise. Raises `InputError` where Ray is not
-    installed or there is no cluster.
+    Raises `InputError` where Ray is not installed or there is no cluster. Importing `perimetry` has
+    switched Ray's usage reports off.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:

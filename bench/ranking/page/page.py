@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...figures.canvas import COLOURS, SIGNED_COLOURS
 from ...output.files import write_text
+from ...output.matplotlib_files import keep_matplotlib_out_of_home
 from ...output.templates import asset, fill_in
 from ...output.text import clean
 from .blocks import element, packed, packed_json
@@ -169,6 +170,7 @@ def _thumbs(models: Sequence[Variants]) -> tuple[str, list[dict[str, list[Any]]]
 
 def _colours() -> dict[str, str]:
     """Red, green and blue (256, 3) of both colour maps, in base64."""
+    keep_matplotlib_out_of_home()
     from matplotlib import colormaps
 
     names = {"magnitude": COLOURS, "signed": SIGNED_COLOURS}
