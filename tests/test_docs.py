@@ -66,3 +66,38 @@ def test_metrics_named_in_passing_exist():
     mentioned = re.findall(rf"`((?:{suites})\.[\w@.]+)`", TEXT)
     assert mentioned
     assert set(mentioned) <= known
+
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_and_path_of_a_page_leads_somewhere(page):
+    """Relative links exist from where the page is, code paths in backticks from the root."""
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    paths = re.findall(r"`((?:adapters|suites|bench|tests|src|examples)/[\w/.]*\w)`", text)
+    assert [p for p in paths if "NAME" not in p and not (ROOT / p).exists()] == []
+
+
+def test_the_guided_tour_visits_few_folders_and_files():
+    """ERF in three folders, kernel padding in two, the ranking in five files."""
+    tour = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## A guided tour")[2]
+    parts = re.split(r"^\*\*", tour, flags=re.M)
+    stops = [re.findall(r"^\| `([\w/.]+)`", part, flags=re.M) for part in parts]
+    erf, padding, ranking = (part for part in stops if part)
+    assert len({Path(path).parent for path in erf}) == 3
+    assert len({Path(path).parent for path in padding}) == 2
+    assert len(ranking) == 5
+
+
+def test_the_glossary_is_in_order_and_linked_from_the_readme():
+    """Its words are sorted; README links it where the first of them is used."""
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    words = [word.lower() for word in re.findall(r"^\| \*\*([^*]+)\*\*", text, flags=re.M)]
+    assert len(words) > 24
+    assert words == sorted(words)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.index("docs/glossary.md") < readme.index("## Why")
