@@ -78,7 +78,7 @@ def test_a_seed_that_never_gets_there_makes_the_epochs_missing():
     found = summarise(seeds, "micro_object").metrics
     assert found["epochs_to_90"].value is None
     assert found["epochs_to_90"].reason == (
-        "1 of 5 seeds did not reach 90 % in the epochs there were"
+        "1 of 5 seeds did not reach 90 % accuracy"
     )
     assert found["mean_accuracy"].value is not None
     assert found["reached_90"].value == 0.8
@@ -147,7 +147,7 @@ def test_ordinary_classification_has_no_boxes():
     found = summarise(four(), "classification").metrics
     assert set(found) == {m.name for m in TRAINING.metrics}
     for name in ("phase_weakest", "phase_spread", "phase_agreement"):
-        assert found[name].reason == "there is no box in ordinary classification"
+        assert found[name].reason == "ordinary classification has no box"
 
 
 def test_what_could_not_be_probed_is_missing_and_costs_nothing_else():

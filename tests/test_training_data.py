@@ -144,7 +144,7 @@ def test_mixed_sizes_are_refused_unless_a_size_is_named(tmp_path):
     """The error names both pictures and the way out; with a size all are scaled to it."""
     folder = folder_of(tmp_path)
     picture(folder / "dog" / "9.png", size=(12, 10))
-    with pytest.raises(InputError, match=r"12 x 10 pixels, 0.png 8 x 8 .* name the size"):
+    with pytest.raises(InputError, match=r"12 x 10 pixels, 0.png 8 x 8 .* set a size"):
         open_training_set(str(folder))
     assert open_training_set(str(folder), size=(8, 8)).size == (8, 8)
 
@@ -203,9 +203,9 @@ def test_missing_idx_files_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "no IDX file"),
-        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "no IDX file"),
-        (idx(np.zeros((2, 3), dtype=np.uint8))[:-1], "says it holds 2 x 3 bytes and holds 5"),
+        (b"", "is not an IDX file"),
+        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "is not an IDX file"),
+        (idx(np.zeros((2, 3), dtype=np.uint8))[:-1], "2 x 3 bytes and contains 5"),
         (b"\0\0\x08\x03\xff\xff\xff\xff", "cut or damaged"),
         (gzip.compress(idx(np.zeros(9, dtype=np.uint8)), mtime=0)[:-12], "cannot be read"),
     ],
@@ -235,5 +235,5 @@ def test_a_frame_smaller_than_the_pictures_is_refused(tmp_path):
 def test_more_than_memory_should_hold_is_refused_before_it_is_read(tmp_path, monkeypatch):
     """The error says how much it is."""
     monkeypatch.setattr(training_data, "MAX_BYTES", 1000)
-    with pytest.raises(InputError, match="all are held in memory"):
+    with pytest.raises(InputError, match="GiB of memory"):
         open_training_set(str(folder_of(tmp_path)))

@@ -1,6 +1,6 @@
 """Labelled pictures to train on: a folder, IDX files, scikit-learn's digits, or dead leaves.
 
-What a name stands for:
+Names of training sets:
 
 `dead-leaves`
     the seeded images of `images`, without labels: for the micro-object task.
@@ -14,8 +14,8 @@ any other folder
     subfolders named by class; or subfolders `train` and `test` of such. Pictures of one size, or
     scaled and cropped to `size`.
 
-Where a source does not say what is for testing, a seeded fifth of each class is kept for it.
-Everything is held in memory, one byte a value.
+If a source has no test set, a seeded fifth of each class is used for testing. All pictures are kept
+in memory, one byte per value.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ BUILT_IN = ("dead-leaves", "digits")
 KEPT_FOR_TEST = 0.2
 
 MAX_BYTES = 16 * 2**30
-"""Bytes of pictures that are still taken into memory."""
+"""Largest total size of the pictures in bytes."""
 
 DIGITS_SHARE = 0.8
 
@@ -58,7 +58,7 @@ IDX_BYTES = 0x08
 DEFAULT_SIZE = 40
 
 DEAD_LEAVES_COUNTS = (2048, 512)
-"""How many dead-leaves images there are to train and to test on, unless asked otherwise."""
+"""Default numbers of dead-leaves images for training and for testing."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Pictures to train and to test on, the names of their classes, and where they come from."""
+    """Training and test pictures, the names of their classes, and the name of the source."""
 
     name: str
     train: Pictures
@@ -118,8 +118,8 @@ def open_training_set(
 ) -> TrainingSet:
     """Open the set called `name` (see the module's docstring) with pictures of `size` pixels.
 
-    `train` and `test` take at most so many, the first of a seeded order. Raises `UnknownNameError`
-    for a name that is nothing, `InputError` for data that cannot be used.
+    `train` and `test` limit the number of pictures, taken in a seeded order. Raises
+    `UnknownNameError` for an unknown name, `InputError` for data that cannot be used.
     """
     if name == "dead-leaves":
         return _leaves(size or (DEFAULT_SIZE, DEFAULT_SIZE), train, test, seed)
@@ -142,7 +142,7 @@ def _shuffled(found: TrainingSet, train: int | None, test: int | None, seed: int
     parts = []
     for stream, (part, count) in enumerate(((found.train, train), (found.test, test))):
         if count is not None and count < 1:
-            raise InputError(f"{count} pictures were asked for; expected at least 1")
+            raise InputError(f"{count} pictures were requested; expected at least 1")
         order = torch.from_numpy(np.random.default_rng([seed, stream]).permutation(len(part)))
         order = order[:count]
         parts.append(Pictures(part.pixels[order].contiguous(), part.labels[order]))
@@ -177,9 +177,9 @@ def _digits(size: Pair, seed: int) -> TrainingSet:
 
 
 def _framed(octets: Tensor, size: Pair | None) -> Tensor:
-    """Set (n, c, h, w) in the middle of black of `size`. Raises `InputError` where it is smaller.
+    """Centre (n, c, h, w) on a black canvas of `size`. Raises `InputError` if that is smaller.
 
-    Without a size, the next multiple of 8, so that strides divide it.
+    Without a size it is the next multiple of 8, so that strides divide it.
     """
     own = octets.shape[2:]
     rows, columns = size or (-(-own[0] // 8) * 8, -(-own[1] // 8) * 8)
@@ -194,7 +194,7 @@ def _framed(octets: Tensor, size: Pair | None) -> Tensor:
 
 
 def _split(name: str, whole: Pictures, classes: tuple[str, ...], seed: int) -> TrainingSet:
-    """Keep a seeded fifth of each class, at least one picture, for testing."""
+    """Use a seeded fifth of each class, at least one picture, for testing."""
     rng = np.random.default_rng([seed, len(whole)])
     kept = np.zeros(len(whole), dtype=bool)
     for label in range(len(classes)):
@@ -216,15 +216,15 @@ def _check_room(shape: Sequence[int]) -> None:
     if math.prod(shape) > MAX_BYTES:
         raise InputError(
             f"{shape[0]} pictures of {shape[2]} x {shape[3]} pixels take "
-            f"{math.prod(shape) / 2**30:.1f} GiB, and all are held in memory; expected at most "
-            f"{MAX_BYTES / 2**30:.0f} GiB: take fewer, or a smaller size"
+            f"{math.prod(shape) / 2**30:.1f} GiB of memory; expected at most "
+            f"{MAX_BYTES / 2**30:.0f} GiB: use fewer pictures, or a smaller size"
         )
 
 
 def _idx_files(folder: Path) -> dict[str, Path]:
-    """The four files by part, such as `train-images`; empty where there is none of them.
+    """The four files by part, such as `train-images`; empty if there is none of them.
 
-    Raises `InputError` where some are missing.
+    Raises `InputError` if only some are missing.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -257,7 +257,7 @@ def _idx(folder: Path, files: dict[str, Path], size: Pair | None) -> TrainingSet
 
 
 def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Read an IDX file of bytes, gzipped or not. Raises `InputError` when it is none, or cut."""
+    """Read an IDX file of bytes, gzipped or not. Raises `InputError` if it is invalid or cut."""
     try:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
@@ -265,13 +265,16 @@ def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != IDX_BYTES or not 1 <= data[3] <= 4:
-        raise InputError(f"{path} is no IDX file of bytes (it begins with {data[:4].hex()!r})")
+        raise InputError(
+            f"{path} is not an IDX file of bytes: it begins with {data[:4].hex()!r}, expected "
+            "'00000801' to '00000804'; name a folder with files in that format"
+        )
     axes = data[3]
     head = 4 + 4 * axes
     shape = struct.unpack(f">{axes}I", data[4:head].ljust(4 * axes, b"\0"))
     if len(data) - head != math.prod(shape) or 0 in shape:
         raise InputError(
-            f"{path} says it holds {' x '.join(map(str, shape))} bytes and holds "
+            f"{path} should contain {' x '.join(map(str, shape))} bytes and contains "
             f"{max(0, len(data) - head)}; it is cut or damaged"
         )
     _check_room((shape[0], 1, *shape[1:], *(1,) * (4 - axes))[:4])
@@ -300,11 +303,11 @@ def _size_of(pictures: Pictures) -> Pair:
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    """Names of the subfolders that hold pictures. Raises `InputError` where there is none."""
+    """Names of the subfolders with pictures. Raises `InputError` if there is none."""
     names = [p.name for p in sorted(folder.iterdir()) if p.is_dir() and picture_files(p)]
     if not names:
         raise InputError(
-            f"{folder} holds neither IDX files nor subfolders of pictures; expected a subfolder "
+            f"{folder} contains neither IDX files nor subfolders of pictures; expected a subfolder "
             "for each class"
         )
     return tuple(names)
@@ -324,8 +327,8 @@ def _read_classes(folder: Path, classes: tuple[str, ...], size: Pair | None) -> 
         if pixels.shape != first.shape:
             raise InputError(
                 f"{path} has {pixels.shape[0]} x {pixels.shape[1]} pixels, {paths[0][0].name} "
-                f"{first.shape[0]} x {first.shape[1]} (height x width); expected one size, or name "
-                "the size that all are to be scaled and cropped to"
+                f"{first.shape[0]} x {first.shape[1]} (height x width); expected one size for "
+                "all: set a size, to which they are then scaled and cropped"
             )
         octets[place] = torch.from_numpy(pixels).permute(2, 0, 1)
     return Pictures(octets, torch.tensor([label for _, label in paths]))

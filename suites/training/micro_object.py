@@ -1,14 +1,14 @@
-"""The micro-object task (Kim et al. 2023): is a tiny box somewhere in the image red, or black?
+"""The micro-object task (Kim et al. 2023): is a tiny box somewhere in the image red or black?
 
-Images are dulled first: a value v in [0, 1] becomes 0.1 + 0.8 v, so that neither colour occurs in
-them. A box of `side` x `side` pixels, red (1, 0, 0) or black (0, 0, 0), is then laid on each, its
-place drawn uniformly from all at which it fits, its colour drawn apart from the place; half of the
-boxes are red. While training every epoch draws anew.
+The range of the images is limited first: a value v in [0, 1] becomes 0.1 + 0.8 v, so that neither
+colour occurs in them. A box of `side` x `side` pixels, red (1, 0, 0) or black (0, 0, 0), is then
+painted on each, at a uniformly random place where it fits, with a colour independent of the place;
+half of the boxes are red. Every epoch of training draws new boxes.
 
-Solvable by construction: R - G - B is 1 in a red box and at most 0.7 anywhere else, so a linear
-colour detector (that weight in one pixel, the largest response of all pixels, a threshold) has no
-errors. Nothing else tells: every test image is shown twice, with the red and the black box at the
-same place, so whatever answers by image, place or size alone is right exactly half of the time.
+The task is solvable by construction: R - G - B is 1 in a red box and at most 0.7 elsewhere, so a
+linear colour detector (that weight at one pixel, the maximum over all pixels, a threshold) makes no
+errors. There is no other cue: every test image is shown twice, with a red and a black box at the
+same place, so a classifier that uses only the image, the place or the size has an accuracy of 1/2.
 
 Places of test images are spread evenly over phases: image i has its box's upper left pixel in
 phase i mod P^2 of the P x P stride cell, in a cell drawn uniformly. `by_phase` is the mean over
@@ -54,14 +54,14 @@ class Boxes:
 
 
 def limit_range(images: Tensor) -> Tensor:
-    """Bring `images` in [0, 1] to where neither colour of a box occurs."""
+    """Map `images` from [0, 1] to a range in which neither colour of a box occurs."""
     return DARKEST + (BRIGHTEST - DARKEST) * images
 
 
 def draw_boxes(count: int, size: Pair, side: int, rng: np.random.Generator) -> Boxes:
     """Draw `count` boxes in images of `size`; half of them, rounded down, are red.
 
-    Raises `InputError` when a box does not fit.
+    Raises `InputError` if a box does not fit.
     """
     rows, columns = _room(size, side)
     places = np.stack([rng.integers(0, rows, count), rng.integers(0, columns, count)], 1)
@@ -71,7 +71,7 @@ def draw_boxes(count: int, size: Pair, side: int, rng: np.random.Generator) -> B
 def spread_places(
     count: int, size: Pair, side: int, period: Pair, rng: np.random.Generator
 ) -> Places:
-    """Draw places that take all phases of `period` in turn. Raises `InputError` as above."""
+    """Draw places that cycle through all phases of `period`. Raises `InputError` as above."""
     cells = np.arange(count) % (period[0] * period[1])
     phases = (cells // period[1], cells % period[1])
     axes = [
@@ -82,7 +82,7 @@ def spread_places(
 
 
 def _room(size: Pair, side: int) -> Pair:
-    """How many places there are along rows and columns."""
+    """Number of places along rows and columns."""
     if not 1 <= side <= min(size) // 2:
         raise InputError(
             f"a box of {side} pixels in images of {size[0]} x {size[1]}; expected 1 to half a side"
@@ -91,7 +91,7 @@ def _room(size: Pair, side: int) -> Pair:
 
 
 def paint_boxes(images: Tensor, boxes: Boxes, side: int) -> Tensor:
-    """Lay a box of `side` pixels on each of `images` (images, 3, height, width); a copy."""
+    """A copy of `images` (images, 3, height, width) with a box of `side` pixels on each."""
     rows, columns = (
         _inside(start, length, side)
         for start, length in zip(boxes.places.T, images.shape[2:], strict=True)
@@ -109,7 +109,7 @@ def _inside(start: Places, length: int, side: int) -> Tensor:
 
 
 def detect(images: Tensor) -> Tensor:
-    """Answer by the linear colour detector: whether a box of `images` is red, (images,)."""
+    """Whether the linear colour detector finds a red box in each of `images`: (images,)."""
     response = torch.einsum("nchw,c->nhw", images, images.new_tensor(DETECTOR))
     return response.amax((1, 2)) > THRESHOLD
 
@@ -123,7 +123,7 @@ def by_phase(values: Array, places: Places, period: Pair) -> Array:
 
 
 def resolved_period(period: Pair, count: int, least: int = 8) -> Pair:
-    """Find the divisors of `period` for which `count` images put `least` or more into each phase.
+    """The largest divisors of `period` with `least` or more of `count` images in each phase.
 
     >>> resolved_period((32, 32), 512)
     (8, 8)
@@ -133,7 +133,7 @@ def resolved_period(period: Pair, count: int, least: int = 8) -> Pair:
 
 
 def box_mean(profile: Array, side: int) -> Array:
-    """What a box of `side` pixels meets of a phase profile: the mean over its pixels' phases."""
+    """Mean of a phase profile over a box of `side` pixels, for each phase of its upper left."""
     shifts: Sequence[Array] = [
         np.roll(profile, (-row, -column), (0, 1)) for row in range(side) for column in range(side)
     ]

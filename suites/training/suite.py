@@ -1,42 +1,44 @@
-"""`training`: does it matter? Twins with and without kernel padding learn the same (Kim et al.).
+"""`training`: the effect of kernel padding on what a network learns (Kim et al. 2023).
 
-Twins are one network with different kernel paddings. Of each seed they share all weights they have
-in common, the order of the images and every box that is drawn; new taps are 0 (`zero`: the twin
-is the same function before the first step), drawn (`fresh`) or the kernel's own (`box`).
+Variants are one network with different kernel paddings. With the same seed they share all weights
+that they have in common, the order of the images and every random box; new taps are 0 (`zero`:
+the variant computes the same function before the first step), random (`fresh`) or computed from
+the kernel (`box`).
 
 Protocols
 ---------
 micro_object (the default)
-    Is a tiny box somewhere in the image red, or black? See `micro_object`.
+    Is a tiny box somewhere in the image red or black? See `micro_object`.
 classification
     The images' own classes.
 
 Metrics
 -------
-Of each seed, then the mean over seeds with its interval (bootstrap over seeds; none with fewer than
-four). An epoch is one pass over the training images; the test is taken after each.
+All metrics are computed for each seed, then averaged over seeds with an interval (bootstrap over
+seeds; none with fewer than four). An epoch is one pass over the training images; the network is
+tested after each.
 
-`accuracy`: share of test images answered rightly, after the last epoch. `mean_accuracy`: the
-same, mean over all epochs: who learns faster has more, also where nobody reaches 90 %.
-`epochs_to_90`: the first epoch after which accuracy is 90 % or more (Kim et al.); missing where a
-seed never gets there. `reached_90`: the share of seeds that do. Only of micro_object:
-`phase_weakest`: accuracy of the box's worst phase, mean over epochs, over the mean of all phases;
-the phase is chosen on half of the seeds and read on the others (see `unbiased`). `phase_spread`:
-standard deviation of that profile over phases, free of what differs between seeds; how hard the
-test images of a phase are, the same for all seeds and twins, stays in it. `phase_agreement`:
-correlation over phases of the contrast (how much the answer changes from a black to a red box at
-one place) after the last epoch with what the box meets of the network's dead-pixel profile.
+`accuracy`: share of test images classified correctly after the last epoch. `mean_accuracy`: its
+mean over all epochs, which is higher for a network that learns faster, even below 90 %.
+`epochs_to_90`: the first epoch after which accuracy is 90 % or more (Kim et al.); missing if a seed
+never reaches it. `reached_90`: the share of seeds that do. Only for micro_object: `phase_weakest`:
+accuracy of the box's worst phase, mean over epochs, over the mean of all phases; the phase is
+chosen on half of the seeds and read on the others (see `unbiased`). `phase_spread`: standard
+deviation of that profile over phases, without the variation between seeds; it includes the
+difficulty of the test images of a phase, which is the same for all seeds and variants.
+`phase_agreement`: correlation over phases of the contrast (the change of the logits from a black to
+a red box at one place) after the last epoch with the mean of the dead-pixel profile over the box.
 `imbalance_start`, `imbalance_end`, `imbalance_change`, `weakest_*`: those of `deadpixel` (energy)
-before the first and after the last epoch, and the difference. `erf_start`, `erf_end`,
+before the first and after the last epoch, and their difference. `erf_start`, `erf_end`,
 `erf_growth`: `luo_size` of `erf` (energy), likewise.
 
-Tables: `seeds` (every number of each seed), `curve` (accuracy and loss by epoch), `along` (dead
+Tables: `seeds` (all numbers of each seed), `curve` (accuracy and loss by epoch), `along` (dead
 pixels and ERF at the probed epochs). Maps: `phase_accuracy`, `phase_contrast` (micro_object),
 `phase_profile_start`, `phase_profile_end`, `erf_start`, `erf_end`.
 
 The figures of Kim et al. on Caltech-101 with 8 x 8 boxes on 224 x 224 pixels, without and with
 kernel padding: 28.2 -> 10.2 epochs to 90 % (ResNet-101), 28.0 -> 14.2 and 21.8 -> 8.8 (two others);
-ordinary accuracy 95.28 -> 94.07 %. That the ERF grows as training goes on is from Luo et al. 2016.
+ordinary accuracy 95.28 -> 94.07 %. That the ERF grows during training is from Luo et al. 2016.
 """
 
 from __future__ import annotations
@@ -63,16 +65,16 @@ TARGET_ACCURACY = 0.9
 PROTOCOLS = ("micro_object", "classification")
 
 PROBED = {"weakest": "weakest", "imbalance": "imbalance", "erf": "luo_size"}
-"""What is read of a probe: name in our metrics, name in the probe."""
+"""Numbers of a probe: name in the metrics, name in the probe."""
 
 OUTCOMES = ("accuracy", "mean_accuracy")
 
 
 @dataclass(frozen=True)
 class History:
-    """What one seed of one twin went through.
+    """The training of one variant with one seed.
 
-    `epochs` has a row for each epoch (`epoch`, from 1, `loss` and what the task's exam tells);
+    `epochs` has a row for each epoch (`epoch`, from 1, `loss` and the task's test results);
     `probes` one for each probed epoch, from 0 (`epoch`, `weakest`, `imbalance`, `luo_size`,
     `radius`, and the maps `profile` and `erf` as nested lists). A probe's number may be None.
     """
@@ -82,7 +84,7 @@ class History:
     probes: list[dict[str, Any]]
 
     def row(self) -> dict[str, float | None]:
-        """The numbers of this seed that are a plain mean over seeds, None where there is none."""
+        """The numbers of this seed that are averaged over seeds; None if one is missing."""
         values = self.curve("accuracy")
         row: dict[str, float | None] = {
             "accuracy": float(values[-1]),
@@ -90,8 +92,8 @@ class History:
             "epochs_to_90": epochs_to(values),
             "reached_90": float(epochs_to(values) is not None),
         }
-        for name, held in PROBED.items():
-            start, end = self.probes[0][held], self.probes[-1][held]
+        for name, probed in PROBED.items():
+            start, end = self.probes[0][probed], self.probes[-1][probed]
             row |= {f"{name}_start": start, f"{name}_end": end}
             changed = None if start is None or end is None else end - start
             row["erf_growth" if name == "erf" else f"{name}_change"] = changed
@@ -180,8 +182,8 @@ _METRICS = described(
 class Training(Suite):
     """The suite; its module's docstring is the definition.
 
-    It is no measurement of a given model: `perimetry train` trains the twins, and `summarise` turns
-    what they went through into metrics.
+    It does not measure a given model: `perimetry train` trains the variants, and `summarise` turns
+    their histories into metrics.
     """
 
     name: ClassVar[str] = "training"
@@ -197,24 +199,26 @@ class Training(Suite):
     random: ClassVar[bool] = True
 
     def skip(self, model: Model, protocol: str) -> str | None:
-        """Never applies to a model as it is."""
+        """It applies to no given model."""
         del model, protocol
-        return "it trains networks instead of auditing one; give the command `perimetry train`"
+        return (
+            "this suite trains networks instead of measuring one; use the command `perimetry train`"
+        )
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
-        """Not to be called: `skip` has a reason for every model."""
+        """Raises `NotImplementedError`: `skip` gives a reason for every model."""
         raise NotImplementedError(self.skip(model, protocol))
 
 
 def summarise(
     histories: Sequence[History], protocol: str, *, side: int = 1, draws: int = 200, seed: int = 0
 ) -> Measurement:
-    """Sum the seeds of one twin up: metrics, tables and maps as the module's docstring has them.
+    """The metrics, tables and maps of one variant from its `histories`, one for each seed.
 
-    All histories have the same epochs and probes. `side` is the box's, in pixels; `draws` and
-    `seed` those of the bootstrap, so that twins of the same seeds pair.
+    All histories have the same epochs and probes. `side` is that of the box in pixels; `draws` and
+    `seed` are those of the bootstrap, so that variants with the same seeds can be paired.
     """
     resamples = bootstrap(len(histories), draws, seed)
     rows = [history.row() for history in histories]
@@ -229,10 +233,10 @@ def summarise(
     found.tables["along"] = _along(histories, resamples)
     for end, place in (("start", 0), ("end", -1)):
         for name in ("profile", "erf"):
-            held = [h.probes[place][name] for h in histories]
-            if None not in held:
+            maps = [h.probes[place][name] for h in histories]
+            if None not in maps:
                 label = "phase_profile" if name == "profile" else name
-                found.maps[f"{label}_{end}"] = np.mean(held, 0)
+                found.maps[f"{label}_{end}"] = np.mean(maps, 0)
     found.metrics |= _phases(histories, protocol, side, resamples, found)
     found.metrics = {m.name: found.metrics[m.name] for m in _metrics()}
     return found
@@ -241,12 +245,12 @@ def summarise(
 def _over_seeds(
     rows: Sequence[Mapping[str, float | None]], metric: Metric, resamples: Bootstrap
 ) -> Estimate:
-    """Mean of one number over seeds, missing where one of them lacks it."""
+    """Mean of one number over seeds; missing if one seed has no value."""
     values = [row[metric.name] for row in rows]
     lacking = sum(value is None for value in values)
     if lacking:
         why = (
-            "did not reach 90 % in the epochs there were"
+            "did not reach 90 % accuracy"
             if metric.name == "epochs_to_90"
             else "could not be probed"
         )
@@ -262,16 +266,16 @@ def _phases(
     resamples: Bootstrap,
     found: Measurement,
 ) -> dict[str, Estimate]:
-    """What depends on the phase of the box."""
+    """The metrics by phase of the box."""
     names = ("phase_weakest", "phase_spread", "phase_agreement")
     if protocol != "micro_object":
-        return dict.fromkeys(names, missing("there is no box in ordinary classification"))
+        return dict.fromkeys(names, missing("ordinary classification has no box"))
     accuracy = np.array([[row["phase_accuracy"] for row in h.epochs] for h in histories]).mean(1)
     contrast = np.array([h.epochs[-1]["phase_contrast"] for h in histories])
     found.maps["phase_accuracy"] = accuracy.mean(0)
     found.maps["phase_contrast"] = contrast.mean(0)
     if accuracy[0].size < 2:
-        return dict.fromkeys(names, missing("there are too few test images to tell phases apart"))
+        return dict.fromkeys(names, missing("there are too few test images to measure each phase"))
     relative = (accuracy / accuracy.mean((1, 2), keepdims=True)).reshape(len(histories), -1)
     weakest = extreme_mean(relative, np.argmin, resamples)
     return {
@@ -298,9 +302,9 @@ def _agreement(
 
 
 def correlation(contrast: Array, profile: Array) -> float | None:
-    """Correlation over the phases of both, folded to the coarser period; None where there is none.
+    """Correlation over phases, folded to the shorter period; None if it is undefined.
 
-    Periods that do not divide one another have no phases in common.
+    Periods of which neither divides the other have no phases in common.
     """
     fewer, more = sorted((contrast, profile), key=np.size)
     if any(b % a for a, b in zip(fewer.shape, more.shape, strict=True)) or fewer.size < 2:

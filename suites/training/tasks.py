@@ -1,8 +1,8 @@
-"""The two tasks of `training`: what a network is shown while it learns, and how it is examined.
+"""The two tasks of `training`: their training batches and their evaluation.
 
-A task gives batches as (images in [0, 1], labels), all drawn by generators of (seed, purpose,
-epoch), so that every epoch can be had without the ones before; and it examines a network, given as
-a function from images to logits, on images kept for it.
+A task gives batches as (images in [0, 1], labels), drawn by generators seeded with (seed, purpose,
+epoch), so that any epoch can be produced without the previous ones. It evaluates a network, a
+function from images to logits, on the test images.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TaskName = Literal["classification", "micro_object"]
 TASKS: tuple[TaskName, ...] = ("classification", "micro_object")
 
 ORDER, BOXES, TEST = 11, 12, 13
-"""What a generator is for, so that one seed gives independent streams."""
+"""The purposes of generators, which give one seed independent streams."""
 
 CHUNK = 512
 
@@ -43,22 +43,22 @@ class Task(Protocol):
     classes: tuple[str, ...]
 
     def epoch(self, number: int, seed: int, batch: int, skip: int = 0) -> Iterator[Batch]:
-        """Batches of epoch `number` in their order, without the first `skip`; whole ones only."""
+        """The complete batches of epoch `number` in order, without the first `skip`."""
 
     def evaluate(self, predict: Predict) -> dict[str, Any]:
-        """Test results: `accuracy`, and what else the task tells; plain values and lists."""
+        """Test results: `accuracy` and the task's own numbers, as plain values and lists."""
 
     def test_images(self, count: int) -> Tensor:
-        """The first `count` test images as the network sees them, but without boxes."""
+        """The first `count` test images as the network gets them, but without boxes."""
 
 
 def open_task(
     name: str, data: TrainingSet, *, seed: int = 0, period: Pair = (1, 1), side: int = 1
 ) -> Task:
-    """Open the task called `name`; `seed` is that of the exam, which all twins share.
+    """Open the task called `name`; `seed` is that of the evaluation, equal for all variants.
 
-    `period` is the network's stride, `side` the box's, both in pixels and for `micro_object`.
-    Raises `UnknownNameError`, and `InputError` for data the task cannot be put on.
+    `period` is the network's stride and `side` that of the box, in pixels, for `micro_object`.
+    Raises `UnknownNameError`, and `InputError` for data that the task cannot use.
     """
     check_name("task", name, TASKS)
     if name == "classification":
@@ -67,7 +67,7 @@ def open_task(
 
 
 def batches_of(count: int, batch: int, number: int, seed: int, skip: int) -> Iterator[Any]:
-    """Indices of the images in each batch of an epoch. Raises `InputError` with too few images."""
+    """The indices in each batch of an epoch. Raises `InputError` if there are too few images."""
     if count < batch:
         raise InputError(f"{count} training images are fewer than a batch of {batch}")
     order = np.random.default_rng([seed, ORDER, number]).permutation(count)
@@ -102,7 +102,7 @@ class Classification:
             yield train.images(indices), train.labels[torch.from_numpy(indices)]
 
     def evaluate(self, predict: Predict) -> dict[str, Any]:
-        """Share of test images whose label has the largest logit."""
+        """The share of test images whose label has the largest logit."""
         test = self.data.test
         logits = torch.cat([predict(test.images(part)) for part in chunks_of(len(test))])
         return {"accuracy": float((logits.argmax(1) == test.labels).double().mean())}
@@ -114,7 +114,7 @@ class Classification:
 
 @dataclass
 class MicroObject:
-    """The task of `micro_object`: black or red box."""
+    """The task of `micro_object`: is the box black or red?"""
 
     data: TrainingSet
     seed: int
@@ -131,7 +131,7 @@ class MicroObject:
         self.places = spread_places(count, self.data.size, self.side, self.resolved, rng)
 
     def epoch(self, number: int, seed: int, batch: int, skip: int = 0) -> Iterator[Batch]:
-        """Dulled images with boxes drawn for this epoch; see `Task`."""
+        """Images of limited range with boxes drawn for this epoch; see `Task`."""
         train = self.data.train
         rng = np.random.default_rng([seed, BOXES, number])
         boxes = draw_boxes(len(train), self.data.size, self.side, rng)
@@ -141,10 +141,10 @@ class MicroObject:
             yield paint_boxes(images, own, self.side), torch.from_numpy(own.red).long()
 
     def evaluate(self, predict: Predict) -> dict[str, Any]:
-        """Accuracy over both colours of every test image, by phase too; and the contrast.
+        """Accuracy over both colours of every test image, overall and by phase, and the contrast.
 
-        The contrast of an image is the rise of (red logit - black logit) from the black box to
-        the red one, over the mean of all images.
+        The contrast of an image is the increase of (red logit - black logit) from the black to
+        the red box, divided by its mean over all images.
         """
         black, red = (self._logit_differences(predict, red=value) for value in (False, True))
         right = ((red > 0).astype(float) + (black <= 0)) / 2
@@ -157,11 +157,11 @@ class MicroObject:
         }
 
     def test_images(self, count: int) -> Tensor:
-        """Dulled test images."""
+        """Test images of limited range."""
         return micro_object.limit_range(self.data.test.images(slice(count)))
 
     def _logit_differences(self, predict: Predict, *, red: bool) -> Any:
-        """Red logit less black logit of every test image (images,), its box being `red` or not."""
+        """Red minus black logit of every test image (images,), with a red or a black box."""
         found = []
         for part in chunks_of(len(self.data.test)):
             images, places = (
