@@ -77,9 +77,7 @@ def test_a_seed_that_never_gets_there_makes_the_epochs_missing():
     seeds = [*four(), history(9, [0.5, 0.5, 0.5])]
     found = summarise(seeds, "micro_object").metrics
     assert found["epochs_to_90"].value is None
-    assert found["epochs_to_90"].reason == (
-        "1 of 5 seeds did not reach 90 % accuracy"
-    )
+    assert found["epochs_to_90"].reason == ("1 of 5 seeds did not reach 90 % accuracy")
     assert found["mean_accuracy"].value is not None
     assert found["reached_90"].value == 0.8
 
