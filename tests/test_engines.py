@@ -173,13 +173,23 @@ def test_a_worker_keeps_to_its_memory_limit(tmp_path):
         assert record.status == status
 
 
-@pytest.mark.parametrize(("limit", "share"), [(2048.0, 0.25), (16384.0, 1.0), (None, None)])
-def test_a_worker_on_a_gpu_keeps_to_its_share_of_it(monkeypatch, limit, share):
-    """A limit is told to torch as a share of the GPU's memory, here 8 GiB."""
-    told = []
-    held = SimpleNamespace(total_memory=8 * 2**30)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: held)
-    note = lambda share, device: told.append((share, device))  # noqa: E731
+@pytest.mark.parametrize(
+    ("limit", "workers", "share"),
+    [
+        (2048.0, 1, 0.25),
+        (16384.0, 1, 1.0),
+        (None, 1, None),
+        (None, 2, 0.45),
+        (None, 3, 0.3),
+        (2048.0, 2, 0.25),
+    ],
+)
+def test_a_worker_on_a_gpu_keeps_to_its_share_of_it(monkeypatch, limit, workers, share):
+    """Torch gets the limit as a share of the GPU's 8 GiB; by default workers have equal shares."""
+    shares = []
+    gpu = SimpleNamespace(total_memory=8 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: gpu)
+    note = lambda share, device: shares.append((share, device))  # noqa: E731
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", note)
-    worker._bound_memory("cuda:1", limit)
-    assert told == ([] if share is None else [(share, "cuda:1")])
+    worker._bound_memory("cuda:1", limit, workers)
+    assert shares == ([] if share is None else [(pytest.approx(share), "cuda:1")])

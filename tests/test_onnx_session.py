@@ -92,7 +92,8 @@ def test_the_second_gpu_is_asked_for_by_number_and_a_fallback_is_known(actual, p
     monkeypatch.setattr(Opened, "actual", actual, raising=False)
     session = Session(convnet(), ["map"], device=torch.device("cuda:1"))
     assert Opened.asked["providers"] == [CUDA, CPU]
-    assert Opened.asked["provider_options"] == [{"device_id": "1"}, {}]
+    own, other = Opened.asked["provider_options"]
+    assert (own["device_id"], other) == ("1", {})
     assert loaded == [True]
     assert (session.provider, session.place) == (actual, place)
 

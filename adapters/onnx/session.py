@@ -155,13 +155,13 @@ def _open(data: bytes, device: torch.device | None, *, optimise: bool) -> Any:
     known = [p for p in providers(device) if p in ort.get_available_providers()]
     if CUDA in known and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # CUDA's libraries, as torch brought them
-    own: dict[str, dict[str, str]] = {CUDA: {"device_id": str((device and device.index) or 0)}}
+    own = {CUDA: cuda_options(device)}
     try:
         # Falling back from the CPU to the CPU is of no use, and is told on standard output.
         fallback = {} if CUDA in known else {"enable_fallback": 0}
         return ort.InferenceSession(
             data,
-            _options(ort, optimise=optimise),
+            _options(ort, optimise=optimise, repeatable=CUDA in known),
             providers=known,
             provider_options=[own.get(p, {}) for p in known],
             **fallback,
@@ -172,8 +172,24 @@ def _open(data: bytes, device: torch.device | None, *, optimise: bool) -> Any:
         ) from error
 
 
-def _options(ort: Any, *, optimise: bool) -> Any:
+def cuda_options(device: torch.device | None) -> dict[str, str]:
+    """Options of onnxruntime's CUDA provider, which shares the GPU with torch.
+
+    As in `adapters.device.full_precision` nothing is rounded to TF32, and kernels of convolutions
+    are not chosen by timing them, which may end otherwise in the next session. Memory grows by what
+    is requested, not to the next power of two.
+    """
+    return {
+        "device_id": str((device and device.index) or 0),
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+
+
+def _options(ort: Any, *, optimise: bool, repeatable: bool) -> Any:
     options = ort.SessionOptions()
+    options.use_deterministic_compute = repeatable
     options.log_severity_level = _QUIET
     # A worker's share of the cores is what torch was given.
     options.intra_op_num_threads = torch.get_num_threads()

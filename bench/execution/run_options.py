@@ -26,13 +26,14 @@ class RunOptions:
     `device` is `auto`, `cpu`, `cuda` (every GPU) or a comma-separated list; `batch` the batch size
     (None: the default of the device). `workers` is the number of worker processes per device; on
     the CPU they share its cores. `time_limit_s` limits a model variant; `memory_limit_mib` limits a
-    worker: on a GPU what torch allocates there, on the CPU what it takes beyond its libraries
-    (default: 90 % of the machine). A measurement that died or exceeded the time limit is repeated
-    up to `retries` times before its record says *failed*; `retry_failed` measures failed records
-    of earlier runs again. `engine` is one of `engines.base.ENGINES`; `address` that of the Ray
-    cluster. `isolated` lets `rerun` measure in a worker process, so that a model that crashes costs
-    only its records; `progress` shows a progress bar on standard error. `toolkit` is called in
-    every worker process, so it must be a function of an importable module.
+    worker: on a GPU what torch allocates there (default: no limit; where several share it, equal
+    parts of 90 %), on the CPU what it takes beyond its libraries (default: 90 % of the machine). A
+    measurement that died or exceeded the time limit is repeated up to `retries` times before its
+    record says *failed*; `retry_failed` measures failed records of earlier runs again. `engine` is
+    one of `engines.base.ENGINES`; `address` that of the Ray cluster. `isolated` lets `rerun`
+    measure in a worker process, so that a model that crashes costs only its records; `progress`
+    shows a progress bar on standard error. `toolkit` is called in every worker process, so it must
+    be a function of an importable module.
     """
 
     device: str = "auto"

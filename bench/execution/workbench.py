@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ...adapters.device import free_unused, full_precision
 from ...adapters.errors import NotApplicableError
 from ...adapters.treatment import PaddingOptions
 from ...suites.settings import configure
@@ -75,6 +76,10 @@ class Workbench:
 
     def measure(self, job: Job, keep: Keep) -> None:
         """Measure every cell of `job`; `keep` gets each record as soon as it is made."""
+        with full_precision(self.device):
+            self._measure_job(job, keep)
+
+    def _measure_job(self, job: Job, keep: Keep) -> None:
         reset_peaks(self.device)
         recorder = Recorder(job, self.settings, self._images, self.device)
         self.on_stage("opening the model", job.cells)
@@ -100,6 +105,7 @@ class Workbench:
         if self._opened is None or self._opened[0] != job.reference:
             self._opened = None  # frees the last model before the next one is built
             self._exact.clear()
+            free_unused(self.device)
             model = self.toolkit.load(
                 self._objects.get(job.reference, job.reference),
                 device=self.device,
@@ -175,7 +181,8 @@ class Workbench:
             try:
                 passes.append(GradientPass(found.of(probes[cell.key]), seconds, notes))
             except NotApplicableError as error:
-                passes.append(GradientPass({}, seconds, notes, error))
+                refused = error.with_traceback(None)  # which would keep the model as long as this
+                passes.append(GradientPass({}, seconds, notes, refused))
         return passes
 
     def _finish(

@@ -63,12 +63,27 @@ def _version(name: str) -> str | None:
         return None
 
 
-@cache
 def environment(device: torch.device | None = None) -> Environment:
-    """Describe this process; `device` is where the model runs, None where that was never known."""
+    """Describe this process; `device` is where the model runs, None where that was never known.
+
+    The precision is the one in force at the time of the call (`adapters.device.full_precision`).
+    """
     import torch
 
-    device = device or torch.device("cpu")
+    found = _machine(device or torch.device("cpu"))
+    precision = {
+        "float32_matmul": torch.get_float32_matmul_precision(),
+        "cudnn_tf32": str(torch.backends.cudnn.allow_tf32),
+        "deterministic": str(torch.are_deterministic_algorithms_enabled()),
+    }
+    return found.model_copy(update={"precision": precision})
+
+
+@cache
+def _machine(device: torch.device) -> Environment:
+    """Everything but the precision; finding it takes longer than a small measurement."""
+    import torch
+
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
@@ -77,11 +92,7 @@ def environment(device: torch.device | None = None) -> Environment:
         device=device.type,
         device_name=_device_name(device),
         driver=_driver(device),
-        precision={
-            "float32_matmul": torch.get_float32_matmul_precision(),
-            "cudnn_tf32": str(torch.backends.cudnn.allow_tf32),
-            "deterministic": str(torch.are_deterministic_algorithms_enabled()),
-        },
+        precision={},
         threads={
             "torch": str(torch.get_num_threads()),
             "cores": str(os.cpu_count()),
@@ -153,6 +164,7 @@ def reset_peaks(device: str) -> None:
     if device.startswith("cuda"):
         import torch
 
+        torch.cuda.init()  # torch has no statistics of a device before
         torch.cuda.reset_peak_memory_stats(device)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-import torch
-
+from ...adapters.device import free_unused, ran_out_of_memory
 from ...adapters.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import torch
 
 T = TypeVar("T")
 
@@ -36,18 +37,27 @@ class Batching:
         done = 0
         while done < count:
             chunk = slice(done, min(count, done + self.size))
-            try:
-                results.append(function(chunk))
-            except torch.OutOfMemoryError:
-                if chunk.stop - chunk.start == 1:
-                    raise
-                self._halve(chunk.stop - chunk.start)
-            else:
+            if self._attempt(chunk, function, results):
                 done = chunk.stop
+            else:
+                self._halve(chunk.stop - chunk.start)
         return results
+
+    @staticmethod
+    def _attempt(chunk: slice, function: Callable[[slice], T], results: list[T]) -> bool:
+        """Append the result for `chunk`; False where a smaller one may fit into memory.
+
+        The error ends here, and with it its traceback, which would keep the tensors of the attempt.
+        """
+        try:
+            results.append(function(chunk))
+        except Exception as error:
+            if chunk.stop - chunk.start == 1 or not ran_out_of_memory(error):
+                raise
+            return False
+        return True
 
     def _halve(self, size: int) -> None:
         self.size = size // 2
         self.notes.append(f"out of memory: batch lowered to {self.size}")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_unused(self.device)

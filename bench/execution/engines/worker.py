@@ -39,6 +39,10 @@ MEMORY_SHARE = 0.9
 """The share of the machine's memory that a worker may take by default."""
 
 
+DEVICE_LOST = 70
+"""Exit code of a worker that cannot use its device any more."""
+
+
 @dataclass(frozen=True)
 class WorkerSetup:
     """What a worker needs to start: `log` is the file for everything its process prints.
@@ -90,7 +94,7 @@ def work(pipe: Connection, setup: WorkerSetup) -> None:
     settings, options = setup.context.settings, setup.context.options
     _print_to(setup.log)
     _use_threads(setup.threads)
-    _bound_memory(setup.device, options.memory_limit_mib)
+    _bound_memory(setup.device, options.memory_limit_mib, options.workers)
     store = Store(setup.context.folder)
     bench = Workbench(
         options.toolkit(),
@@ -101,6 +105,8 @@ def work(pipe: Connection, setup: WorkerSetup) -> None:
     )
 
     def keep(record: Record) -> None:
+        if record.status == "failed":
+            _end_with_device(setup.device, record)
         store.put(record)
         pipe.send(RecordWritten(record.key, record.status))
 
@@ -109,16 +115,30 @@ def work(pipe: Connection, setup: WorkerSetup) -> None:
             _serve(pipe, bench, pipe.recv(), keep)
 
 
-def _bound_memory(device: str, limit_mib: float | None) -> None:
+def _end_with_device(device: str, record: Record) -> None:
+    """End this process if `device` answers no more; the engine then starts another one.
+
+    After a fault in a kernel CUDA refuses everything, so all later models would fail as well.
+    """
+    from ....adapters.device import is_usable
+
+    if not is_usable(device):
+        reason = record.error.message if record.error else ""
+        print(f"{device} answers no more after: {reason}", file=sys.stderr, flush=True)  # noqa: T201
+        raise SystemExit(DEVICE_LOST)
+
+
+def _bound_memory(device: str, limit_mib: float | None, workers: int = 1) -> None:
     """Limit the memory of this process, so that an allocation fails before the system kills it.
 
     The limit is what the process has mapped already plus `limit_mib`, by default `MEMORY_SHARE` of
     the machine's memory. On a GPU it applies to what torch allocates there (a batch that exceeds it
-    is halved), since the driver maps far more memory than exists.
+    is halved), since the driver maps far more memory than exists. By default several workers on one
+    GPU have equal parts of `MEMORY_SHARE` of it: torch keeps what it has freed, so that the memory
+    that one model took would be missing to the neighbour.
     """
     if device.startswith("cuda"):
-        if limit_mib is not None:
-            _bound_device_memory(device, limit_mib)
+        _bound_device_memory(device, limit_mib, workers)
         return
     if sys.platform != "linux":
         return
@@ -133,11 +153,14 @@ def _bound_memory(device: str, limit_mib: float | None) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
 
 
-def _bound_device_memory(device: str, limit_mib: float) -> None:
+def _bound_device_memory(device: str, limit_mib: float | None, workers: int) -> None:
     import torch
 
+    if limit_mib is None and workers == 1:
+        return
     have = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, limit_mib * 2**20 / have), device)
+    share = MEMORY_SHARE / workers if limit_mib is None else limit_mib * 2**20 / have
+    torch.cuda.set_per_process_memory_fraction(min(1.0, share), device)
 
 
 def _use_threads(count: int | None) -> None:
