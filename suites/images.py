@@ -23,18 +23,12 @@ import torch
 from torch import Tensor
 
 from ..adapters.errors import InputError, NotApplicableError, UnknownNameError
+from .pictures import SUFFIXES, check_pictures, picture_files, read_picture
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PilImage
-
     from ..adapters.input_spec import InputSpec
 
 BUILT_IN = ("dead-leaves", "noise")
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
-
-SIXTEEN_BITS = ("PNG", "PPM")
-"""Formats with 16 bits, which Pillow reports as 32-bit integers."""
 
 MIN_RADIUS = 2.0
 
@@ -74,13 +68,13 @@ class ImageSet:
         if self.files:
             digest = hashlib.sha256(f"folder:{spec.digest()}".encode())
         for path in self.files:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
     def check(self) -> ImageSet:
         """The set itself. Raises `InputError` for the first file that cannot be used."""
-        for path in self.files:
-            read_picture(path)
+        check_pictures(self.files)
         return self
 
     def _make(self, spec: InputSpec) -> Tensor:
@@ -119,39 +113,6 @@ def open_images(name: str, count: int = 16, seed: int = 0) -> ImageSet:
         picked = np.random.default_rng(seed).choice(len(files), count, replace=False)
         files = [files[i] for i in sorted(picked)]
     return ImageSet(folder.resolve().name, len(files), seed, tuple(files))
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """The files in `folder` with the suffix of an image, in name order, without hidden files."""
-    # macOS writes a hidden `._NAME.jpg` next to each picture on disks of other systems
-    named = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-    return sorted(p for p in named if p.is_file() and not p.name.startswith("."))
-
-
-def read_picture(path: Path) -> PilImage:
-    """Read one file as 8-bit RGB, rotated according to EXIF, without transparency (as timm does).
-
-    16-bit greys keep their upper byte. Raises `InputError` for a file that is not an image, and for
-    floats and 32-bit integers, whose range is unknown.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as file:
-            kind, picture = file.format, ImageOps.exif_transpose(file)
-            picture.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
-    if picture.mode == "F" or (picture.mode == "I" and kind not in SIXTEEN_BITS):
-        kinds = "floats" if picture.mode == "F" else "32-bit integers"
-        raise InputError(
-            f"{path} contains {kinds}, whose range is unknown; expected 8 or 16 bits per "
-            "channel: convert it first"
-        )
-    if picture.mode.startswith("I"):  # `convert` would clip all above 255 to white
-        grey = np.asarray(picture).astype(np.int64) >> 8
-        picture = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    return picture.convert("RGB")
 
 
 def _generator(seed: int, index: int) -> np.random.Generator:

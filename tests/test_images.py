@@ -7,7 +7,8 @@ from PIL import Image
 
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.adapters.input_spec import InputSpec
-from perimetry.suites.images import open_images, read_picture
+from perimetry.suites.images import open_images
+from perimetry.suites.pictures import read_picture
 
 SPEC = InputSpec(48, 64, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 

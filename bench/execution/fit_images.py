@@ -44,13 +44,11 @@ def fit_settings(settings: Settings) -> dict[str, str]:
 
     Raises `InputError` when one of them cannot be read, or is audited.
     """
-    from ...adapters.input_spec import InputSpec
-
     if settings.fit_images == FIT_DEFAULT:
         return {}
     found = open_fit_images(settings)
     if found.files:
-        found.load(InputSpec(32, 32))  # a broken file must not show after hours of measuring
+        found.check()  # a broken file must not show after hours of measuring
         _check_unseen(found, settings)
     return {FIT_KEY: images_identity(found)}
 

@@ -36,7 +36,8 @@ from torch import Tensor
 
 from ...adapters.errors import InputError, UnknownNameError
 from ...adapters.input_spec import InputSpec
-from ..images import open_images, picture_files, read_picture
+from ..images import open_images
+from ..pictures import picture_files, read_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
