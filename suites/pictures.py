@@ -2,8 +2,8 @@
 
 A file is what its content says, whatever its name: BMP, GIF, JPEG, PNG, PPM, TIFF or WebP, for
 which Pillow has decoders that only compute. (An EPS file is a program, which Pillow would give to
-Ghostscript.) The size is read before the pixels. `check_pictures` decodes in a process of its own, so that a
-decoder that crashes, or does not end, ends neither the command nor the run.
+Ghostscript.) The size is read before the pixels. `check_pictures` decodes in a process of its own,
+so that a decoder that crashes, or does not end, ends neither the command nor the run.
 """
 
 from __future__ import annotations

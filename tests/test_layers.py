@@ -19,8 +19,8 @@ ORDER = {
         "meta_forward kernel_padding pytorch timm trainable onnx export self_check load"
     ),
     "suites": (
-        "base settings pictures images measuring architecture structure erf deadpixel perturbation padding "
-        "fidelity training registry"
+        "base settings pictures images measuring architecture structure erf deadpixel perturbation "
+        "padding fidelity training registry"
     ),
     "bench": (
         "output figures records statistics execution model_report ranking comparison regression "
