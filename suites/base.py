@@ -167,7 +167,7 @@ class Suite(Protocol):
     question: ClassVar[str] = ""
     """What it asks of a model, as the heading of its section in a report."""
     captions: ClassVar[Mapping[str, str]] = {}
-    """Captions of its tables by name; a table without a caption is shown under its name."""
+    """Captions of the tables that a report shows, by name; empty if it shows every table."""
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """The reason why the suite does not apply to `model`, or None.

@@ -135,7 +135,6 @@ class Structure(Suite):
     captions: ClassVar[Mapping[str, str]] = {
         "culprits": "Strided layers, and the imbalance once the kernel of each alone is padded",
         "uneven": "Layers with unread padding, and how many rows and columns",
-        "even_sizes": "Input sizes nearby that leave no padding unread",
         "by_period": "Variance over the phases by stride period",
         "layers": "Convolutions and poolings in execution order",
     }
@@ -156,7 +155,7 @@ class Structure(Suite):
         """Strided layers at fault, the weakest phase, stride periods, layers that skip pixels."""
         skipping = [
             row["name"]
-            for row in found.tables["layers"]
+            for row in found.tables.get("layers", [])
             if any(min(counts) == 0 for counts in row["coverage"])
         ]
         return [

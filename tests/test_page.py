@@ -288,7 +288,7 @@ def test_tables_that_cannot_be_joined_say_what_was_expected(tmp_path, text, told
 
 
 def test_the_warning_is_in_the_page_s_data():
-    """Fewer dead pixels is not simply better: the page has the sentence beside the column."""
+    """Fewer dead pixels are not always better: the page has the sentence beside the column."""
     assert page_data(three())["note"] == NOT_ALWAYS_BETTER
 
 

@@ -130,14 +130,15 @@ def show(
     """Print a report of one model: findings, their uncertainty, the layers that cause them."""
     from functools import partial
 
-    from ..model_report.report import account, draw_maps, open_case
+    from ..model_report.case import draw_maps, open_case
+    from ..model_report.report import report
     from ..output.text import clean
 
     with report_errors():
         case, problems = open_case(place, model, fill=kernel_padding, where=where or ())
         warn_unreadable(problems)
         bold = partial(typer.style, bold=True)
-        typer.echo(account(case, width=width(), heading=bold), nl=False)
+        typer.echo(report(case, width=width(), heading=bold), nl=False)
         if maps is not None:
             typer.echo(f"\nWritten: {len(draw_maps(case, maps))} pictures in {clean(str(maps))}")
 

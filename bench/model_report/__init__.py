@@ -1,4 +1,5 @@
 """The report on one model that `perimetry show` prints.
 
-Read `report`, then `finding` (the form of a finding), the rules, `tables` and `provenance`.
+Read `case` (which records), `report` (the sections), `reported` (one record and what its metrics
+say of themselves), `summary` (the first three lines), `tables` and `provenance`.
 """

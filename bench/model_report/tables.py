@@ -1,215 +1,116 @@
-"""The small tables of an account: culprits, strided layers, padding, what a treatment changed."""
+"""The tables of a report: figures of a suite, its own tables, what kernel padding changed."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...adapters.treatment import UNTOUCHED
 from ..output.layout import Table
-from ..output.numbers import format_number, join_with_and
+from ..output.numbers import format_number
 from ..output.text import clean
 from ..statistics.difference import metric_difference
-from .finding import TOLERANCE, ReportedRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from ..output.layout import Block
-    from ..records.record import Record
     from ..statistics.difference import Difference
-
+    from .reported import ReportedRecord
 
 MOST_ROWS = 8
 
 
-LEAST = 0.01
-"""Culprits that take off less of the imbalance are only counted."""
+def figures(one: ReportedRecord) -> Table | None:
+    """Every metric that has a value: label, value with interval, unit, even value, verdict."""
+    rows = []
+    for name in one.names:
+        metric = one.metric(name)
+        even = "" if metric.even is None else f"{metric.even:g}"
+        rows.append((one.label(name), one.text(name), even, one.shows(name), metric.unit))
+    return Table("", ("figure", "value", "even", "shows", "unit"), rows) if rows else None
 
 
-COMPARED = {
-    "structure": ("weakest", "imbalance", "uneven_layers"),
-    "erf": ("luo_size", "radius", "offset_y", "offset_x"),
-    "deadpixel": ("weakest", "imbalance", "relL1"),
-    "padding": ("blind_weakest", "border_drop", "constant_left_right", "constant_top_bottom"),
-    "perturbation": ("comb_weakest", "comb_imbalance", "detect_ratio", "shift_consistency"),
-    "training": (
-        *("accuracy", "mean_accuracy", "epochs_to_90"),
-        *("weakest_end", "imbalance_end", "erf_end"),
-    ),
-}
-"""Metrics that are set beside those of the other kernel padding."""
+def caveats(one: ReportedRecord) -> list[str]:
+    """When the numbers that are shown mislead."""
+    known = (one.metric(name) for name in one.names)
+    return [f"{one.label(m.name)}: {m.caveat}" for m in known if m.caveat]
 
 
-FILL_WORDS = {
-    "zero": "The new taps are 0: the same function until it is trained, and measured as such.",
-    "fresh": "The new kernels are freshly drawn: an untrained twin, not the same model improved.",
-}
+def record_tables(one: ReportedRecord) -> list[Table]:
+    """The tables that the suite has captions for; every table of a suite without captions."""
+    captions = one.suite.captions if one.suite else {}
+    shown = captions or {name: _head(name).capitalize() for name in one.record.tables}
+    tables = (_rows_table(caption, one.record.tables.get(name)) for name, caption in shown.items())
+    return [table for table in tables if table is not None]
 
 
-def culprits(finding: ReportedRecord) -> Table | None:
-    """Strided layers by what kernel padding of each alone would take off the imbalance."""
-    before = finding.value("imbalance")
-    every = finding.rows("culprits")
-    rows = [row for row in every if row["reduction"] >= LEAST * before > 0]
-    if not rows or before <= TOLERANCE:
+def _rows_table(caption: str, rows: Any) -> Table | None:
+    if not (isinstance(rows, list) and rows and all(isinstance(r, dict) and r for r in rows)):
         return None
-    caption = f"Imbalance with the kernel of one layer padded, {format_number(before)} as it is"
-    if len(every) > len(rows):
-        caption += f" (the other {len(every) - len(rows)} take off less than {LEAST:.0%} each)"
-    cells = [
-        (
-            clean(str(row["name"]), 40),
-            axes_text(row["kernel"]),
-            axes_text(row["stride"]),
-            format_number(float(row["imbalance_padded"])),
-            f"{100 * float(row['reduction']) / before:.0f} %",
-        )
-        for row in rows[:MOST_ROWS]
-    ]
-    heads = ("layer", "kernel", "stride", "imbalance", "takes off")
-    return Table(_of(caption, len(rows)), heads, cells)
+    heads = list(rows[0])
+    count = f", {MOST_ROWS} of {len(rows)} shown" if len(rows) > MOST_ROWS else ""
+    cells = [[cell_text(row.get(head)) for head in heads] for row in rows[:MOST_ROWS]]
+    return Table(f"{caption}{count}:", [_head(head) for head in heads], cells)
 
 
-def layers(finding: ReportedRecord) -> Table | None:
-    """The strided layers, and how many there are of all."""
-    rows = finding.rows("layers")
-    strided = [row for row in rows if max(row["stride"]) > 1]
-    if not strided:
+def _head(name: str) -> str:
+    return clean(str(name).replace("_", " "), 40)
+
+
+def cell_text(value: Any) -> str:
+    """A value of a table in a few characters: `3`, `3 x 1`, `2/1`, `0.123` or `n/a`."""
+    if value is None:
+        return "n/a"
+    if isinstance(value, float):
+        return format_number(value)
+    if isinstance(value, list | tuple):
+        nested = any(isinstance(v, list | tuple) for v in value)
+        parts = ["/".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for v in value]
+        alike = len(parts) == 2 and parts[0] == parts[1] and (nested or parts[0] != "0")
+        return clean(parts[0] if alike else " x ".join(parts), 40)
+    return clean(str(value), 40)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A metric of a treated and an untreated model, and what their difference shows."""
+
+    name: str
+    before: float
+    after: float
+    difference: Difference
+    shows: str
+
+
+def metric_change(after: ReportedRecord, before: ReportedRecord, name: str) -> Change | None:
+    """How kernel padding changed the metric `name`; None if either has no value."""
+    found = metric_difference(after.record, before.record, name)
+    old, new = before.estimate(name), after.estimate(name)
+    if found is None or old is None or new is None or old.value is None or new.value is None:
         return None
-    caption = f"{len(strided)} of {len(rows)} convolutions and poolings have a stride"
-    cells = [
-        (
-            clean(str(row["name"]), 40),
-            axes_text(row["kernel"]),
-            axes_text(row["stride"]),
-            axes_text([f"{a}+{b}" for a, b in zip(*_padding(row), strict=True)]),
-            axes_text(row["input"]),
-            axes_text(row["output"]),
-            axes_text(["/".join(map(str, counts)) for counts in row["coverage"]]),
-        )
-        for row in strided[:MOST_ROWS]
-    ]
-    heads = ("layer", "kernel", "stride", "padding", "input", "output", "touches a phase")
-    return Table(_of(caption, len(strided)), heads, cells)
-
-
-def _padding(row: dict[str, Any]) -> tuple[Sequence[int], Sequence[int]]:
-    return row["padding_before"], row["padding_after"]
-
-
-def stages(finding: ReportedRecord) -> Table | None:
-    """Spatial bias of a plain image at every resolution on the way to the target."""
-    rows = finding.rows("stages")
-    heads = ("stage", "units", "border ratio", "left - right", "top - bottom")
-    cells = [
-        (
-            clean(str(row["name"]), 40),
-            f"{row['height']} x {row['width']}",
-            *(_cell(row[f"constant_{n}"]) for n in ("border_ratio", "left_right", "top_bottom")),
-        )
-        for row in rows[-MOST_ROWS:]
-    ]
-    caption = _of("Spatial bias of a plain image, stage by stage", len(rows))
-    return Table(caption, heads, cells) if rows else None
-
-
-def sizes(finding: ReportedRecord) -> Table | None:
-    """The sweep over input sizes, where there is one."""
-    columns = {
-        "uneven_layers": "uneven layers",
-        "constant_border_ratio": "border ratio",
-        "border_drop": "border drop",
-        "blind_weakest": "weakest place",
-    }
-    rows = finding.rows("sizes")
-    cells = [(str(row["size"]), *(_cell(row[name]) for name in columns)) for row in rows]
-    return Table("By input size:", ("side", *columns.values()), cells) if rows else None
-
-
-def units(finding: ReportedRecord) -> Table | None:
-    """The grid of units, where there is one."""
-    rows = finding.rows("units")
-    names = ("luo_size", "radius", "offset_y", "offset_x")
-    cells = [
-        (f"{row['row']}, {row['column']}", *(_cell(row[name]) for name in names)) for row in rows
-    ]
-    return Table("Unit by unit, in pixels:", ("unit", *names), cells) if rows else None
-
-
-def _cell(value: Any) -> str:
-    return "n/a" if value is None else format_number(float(value))
-
-
-def _of(caption: str, count: int) -> str:
-    return f"{caption}, {MOST_ROWS} of {count} shown:" if count > MOST_ROWS else f"{caption}:"
-
-
-def axes_text(values: Sequence[Any]) -> str:
-    """`3`, or `3 x 1` where the axes differ."""
-    rows, columns = (clean(str(v), 20) for v in values)
-    return rows if rows == columns else f"{rows} x {columns}"
-
-
-def grown(record: Record) -> list[Block]:
-    """What kernel padding did to a treated model's layers."""
-    treatment = record.model.treatment or {}
-    found = [
-        f"{layer['name']} {axes_text(layer['kernel'])} -> {axes_text(layer['padded_kernel'])}"
-        for layer in treatment.get("layers", [])
-    ]
-    blocks: list[Block] = [
-        f"Grown: {join_with_and(found, 4)}." if found else f"{UNTOUCHED.capitalize()}."
-    ]
-    if record.suite == "training":
-        blocks.append("It was trained so from the first step on.")
-    elif record.fill in FILL_WORDS:
-        blocks.append(FILL_WORDS[record.fill])
-    left = treatment.get("left") or {}
-    if left:
-        alone = join_with_and([f"{name} ({why})" for name, why in left.items()], 4)
-        blocks.append(f"Left alone: {alone}.")
-    return blocks
+    return Change(name, old.value, new.value, found, _shown(after, before, name, found))
 
 
 def changes(treated: Sequence[ReportedRecord], untreated: Sequence[ReportedRecord]) -> Table | None:
-    """Metrics of both, the difference, and what it shows."""
-    twins = {_cell_of(f): f for f in untreated}
-    pairs = [(f, twins[_cell_of(f)]) for f in treated if _cell_of(f) in twins]
+    """The main metrics of both, the difference, and what it shows."""
+    others = {one.column: one for one in untreated}
     cells = [
-        row
-        for after, before in pairs
-        for name in COMPARED.get(after.record.suite, ())
-        if (row := _change(after, before, name)) is not None
+        (
+            f"{after.column}.{name}",
+            format_number(change.before),
+            format_number(change.after),
+            _signed(change.difference),
+            change.shows,
+        )
+        for after in treated
+        if (before := others.get(after.column)) is not None
+        for name in after.names
+        if after.metric(name).main and (change := metric_change(after, before, name)) is not None
     ]
     if not cells:
         return None
     fill = clean(treated[0].record.fill, 20)
-    return Table(
-        "Treated less untreated, on the same images:",
-        ("metric", "none", fill, "change", "shows"),
-        cells,
-    )
-
-
-def label(finding: ReportedRecord) -> str:
-    """`SUITE`, or `SUITE:PROTOCOL` off the default protocol, as columns of a board are called."""
-    record = finding.record
-    default = next(iter(finding.suite.protocols)) if finding.suite else None
-    own = record.protocol in (default, None)
-    return clean(record.suite if own else f"{record.suite}:{record.protocol}", 60)
-
-
-def _cell_of(finding: ReportedRecord) -> tuple[str, str]:
-    return finding.record.suite, finding.record.protocol
-
-
-def _change(after: ReportedRecord, before: ReportedRecord, name: str) -> tuple[str, ...] | None:
-    found = metric_difference(after.record, before.record, name)
-    old, new = before.held(name), after.held(name)
-    if found is None or old is None or new is None:
-        return None
-    shows = _shown(after, before, name, found)
-    return f"{label(after)}.{name}", _cell(old.value), _cell(new.value), _signed(found), shows
+    heads = ("metric", "none", fill, "change", "shows")
+    return Table("Treated less untreated, on the same images:", heads, cells)
 
 
 def _signed(found: Difference) -> str:
@@ -220,23 +121,15 @@ def _signed(found: Difference) -> str:
 
 
 def _shown(after: ReportedRecord, before: ReportedRecord, name: str, found: Difference) -> str:
-    """Whether the treated model is nearer to even, as far as the interval tells."""
+    """Whether the treated model is shown to be closer to even."""
     exact = after.exact(name) and before.exact(name)
     if not (found.separated or (exact and found.value != 0)):
-        return "nothing: no interval" if found.method == "none" and not exact else _same(found)
-    metric = after.metric(name)
-    if metric is None or metric.even is None:
+        if found.method == "none" and not exact:
+            return "no interval"
+        return "no change" if found.value == 0 else "not shown to differ"
+    even = after.metric(name).even
+    if even is None:
         return "a difference"
-    nearer = abs(after.value(name) - metric.even) < abs(before.value(name) - metric.even)
-    return "more even" if nearer else "less even"
-
-
-def _same(found: Difference) -> str:
-    return "no change" if found.value == 0 else "not shown to differ"
-
-
-TABLES: dict[str, tuple[Callable[[ReportedRecord], Table | None], ...]] = {
-    "structure": (culprits, layers),
-    "erf": (units,),
-    "padding": (stages, sizes),
-}
+    old, new = before.estimate(name), after.estimate(name)
+    distances = [abs((one.value or 0.0) - even) for one in (old, new) if one is not None]
+    return "more even" if distances[1] < distances[0] else "less even"

@@ -106,7 +106,7 @@ def _table(table: Table, width: int) -> str:
         rows = [row[: len(heads)] for row in rows]
         text = _tabulated(heads, rows)
     caption = table.caption + (f" (no room for {', '.join(left_out)})" if left_out else "")
-    return "\n".join([_block(caption, width), *text])
+    return "\n".join([*([_block(caption.strip(), width)] if caption else []), *text])
 
 
 def _tabulated(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -21,10 +21,9 @@ LEAST_SHARE = 0.05
 
 
 def least_sensitive_phase(found: Measured, name: str = "phase_profile") -> list[str]:
-    """The place of the smallest phase in the map `name`, from 0, in a clause.
-
-    Raises `KeyError` where `found` has no such map.
-    """
+    """The place of the smallest phase in the map `name`, from 0, in a clause; empty without the map."""
+    if name not in found.maps:
+        return []
     profile = np.asarray(found.maps[name])
     row, column = np.unravel_index(int(profile.argmin()), profile.shape)
     cell = " x ".join(map(str, profile.shape))
@@ -52,12 +51,9 @@ def period_shares(found: Measured) -> list[str]:
 
 
 def layers_at_fault(found: Measured) -> list[str]:
-    """Strided layers by the share of the imbalance that padding each alone would remove.
-
-    Raises `KeyError` where `found` has no table `culprits`.
-    """
+    """Strided layers by the share of the imbalance that padding each alone would remove."""
     named = []
-    for row in found.tables["culprits"]:
+    for row in found.tables.get("culprits", []):
         share = row["reduction"] / (row["imbalance_padded"] + row["reduction"])
         if share >= LEAST_SHARE:
             named.append(f"{row['name']} ({percent(share)} of the imbalance)")
@@ -65,24 +61,18 @@ def layers_at_fault(found: Measured) -> list[str]:
 
 
 def worst_layer(found: Measured) -> list[str]:
-    """What padding the kernel of the worst layer alone would do, in a clause.
-
-    Raises `KeyError` where `found` has no table `culprits`.
-    """
+    """What padding the kernel of the worst layer alone would do, in a clause."""
     return [
         f"padding the kernel of {row['name']} alone takes the imbalance from "
         f"{row['imbalance_padded'] + row['reduction']:.3g} to {row['imbalance_padded']:.3g}"
-        for row in found.tables["culprits"][:1]
+        for row in found.tables.get("culprits", [])[:1]
         if row["reduction"] > LEAST_REDUCTION
     ]
 
 
 def even_input_sizes(found: Measured, size: tuple[int, int]) -> list[str]:
-    """The heights and widths nearest to `size` that leave no padding unread, in a clause.
-
-    Raises `KeyError` where `found` has no table `even_sizes`.
-    """
-    if not found.tables["uneven"]:
+    """The heights and widths nearest to `size` that leave no padding unread, in a clause."""
+    if not found.tables.get("uneven"):
         return []
     parts = []
     for axis, side in zip(("height", "width"), size, strict=True):

@@ -10,10 +10,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...model_report.finding import sentences
+from ...model_report.case import Case
 from ...model_report.provenance import provenance
-from ...model_report.report import QUESTIONS, TOPICS, findings
-from ...model_report.tables import label
+from ...model_report.reported import reported
+from ...model_report.summary import summary
+from ...model_report.tables import caveats
 from ...output.damaged import try_or_none
 from ...output.layout import Literal
 from ...output.text import clean
@@ -70,7 +71,7 @@ def panels(
     told, pictures = [], []
     for variants in models:
         data = _Bytes()
-        fills = {fill: _of_variant(held, suites) for fill, held in variants.items()}
+        fills = {fill: _of_variant(variants, fill, suites) for fill in variants}
         for fill, held in variants.items():
             fills[fill]["maps"] = [
                 {**one.facts, "at": data.place(one.data)} for one in pack_maps(held, level)
@@ -106,24 +107,22 @@ def _groups(items: Sequence[bytes], *, lists: bool) -> Groups:
     return Groups(blocks, places)
 
 
-def _of_variant(records: Sequence[Record], suites: Mapping[str, Suite]) -> dict[str, Any]:
-    """Sentences suite by suite, culprits and notes of one kernel padding."""
+def _of_variant(variants: Variants, fill: str, suites: Mapping[str, Suite]) -> dict[str, Any]:
+    """The summary, caveats suite by suite, culprits and notes of one kernel padding."""
+    records = variants[fill]
+    others = {name: found for name, found in variants.items() if name != fill}
+    case = Case(records[0].model.reference, fill, records, others, suites)
+    parts = [("Summary", try_or_none(summary, case) or [])]
+    parts += [
+        (f"{one.title}: when to be careful", caveats(one)) for one in reported(records, suites)
+    ]
     return {
-        "words": [
-            [f"{label(f)}: {QUESTIONS.get(f.record.suite, '')}".strip(": "), said]
-            for f in findings(records, suites)
-            if (said := [clean(s, 2000) for s in _sentences(f)])
-        ],
+        "words": [[head, [clean(line, 2000) for line in lines]] for head, lines in parts if lines],
         "culprits": _culprits(records),
         "layers": sum(len(r.tables.get("culprits", [])) for r in records),
         "notes": list(dict.fromkeys(clean(note, 600) for r in records for note in r.notes)),
         "gaps": _gaps(records),
     }
-
-
-def _sentences(finding: Any) -> list[str]:
-    topics, words = TOPICS.get(finding.record.suite, ((), {}))
-    return sentences(finding, topics, words)
 
 
 def _culprits(records: Sequence[Record]) -> list[list[Any]]:

@@ -1,0 +1,118 @@
+"""Which records a report is about: those of one model, sorted by kernel padding and suite."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...adapters.errors import InputError, UnknownNameError
+from ..records.selection import check_unmixed, choose, find_reference, newest, read_folder
+from ..records.store import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from ...suites.base import Suite
+    from ..records.record import Record
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model: the records with the kernel padding `fill`, and those with others."""
+
+    reference: str
+    fill: str
+    records: list[Record]
+    others: dict[str, list[Record]]
+    suites: Mapping[str, Suite]
+
+    @property
+    def every(self) -> list[Record]:
+        """All records, those of `fill` first."""
+        return [*self.records, *(r for records in self.others.values() for r in records)]
+
+    def of(self, fill: str) -> list[Record]:
+        """The records with the kernel padding `fill`; empty if there are none."""
+        return self.records if fill == self.fill else self.others.get(fill, [])
+
+    @property
+    def treated(self) -> list[str]:
+        """The kernel paddings that this report compares with the untreated model."""
+        return list(self.others) if self.fill == "none" else [self.fill]
+
+
+def open_case(
+    place: Path,
+    model: str | None = None,
+    *,
+    fill: str | None = None,
+    where: Sequence[str] = (),
+    suites: Mapping[str, Suite] | None = None,
+) -> tuple[Case, list[str]]:
+    """The case of `model` in `place`, and a sentence for each file that cannot be read.
+
+    `place` is the file of a record, a folder of records or a packed file. `model` may be left out
+    if there is only one. Raises `InputError` if there are no records, `StoreError` for a file that
+    cannot be read, `UnknownNameError` with similar names, and `MixedRecordsError` if records of
+    several settings are left after `where`.
+    """
+    if suites is None:
+        from ...suites.registry import SUITES
+
+        suites = SUITES
+    single = place.is_file() and place.suffix == ".json"
+    records, problems = ([read_record(place)], []) if single else read_folder(place)
+    reference = find_reference(model, sorted({r.model.reference for r in records}))
+    own = newest(choose([r for r in records if r.model.reference == reference], where))
+    if not own:
+        raise InputError(
+            f"--where {' '.join(where)} leaves no record of {reference!r}; expected KEY=VALUE that "
+            "is true of at least one"
+        )
+    check_unmixed(own)
+    return _case(reference, own, fill, suites), problems
+
+
+def _case(
+    reference: str, records: Sequence[Record], fill: str | None, suites: Mapping[str, Suite]
+) -> Case:
+    """Sort records by kernel padding and suite; without `fill` the untreated model is chosen."""
+    order = {name: place for place, name in enumerate(suites)}
+    by_fill: dict[str, list[Record]] = defaultdict(list)
+    for record in sorted(records, key=lambda r: order.get(r.suite, len(order))):
+        by_fill[record.fill].append(_with_arrays(record))
+    wanted = fill or ("none" if "none" in by_fill else next(iter(by_fill)))
+    if wanted not in by_fill:
+        raise UnknownNameError(
+            f"no record of {reference!r} has kernel padding {wanted!r}; there is "
+            f"{' and '.join(sorted(by_fill))}"
+        )
+    others = {name: found for name, found in by_fill.items() if name != wanted}
+    return Case(reference, wanted, by_fill[wanted], others, suites)
+
+
+def _with_arrays(record: Record) -> Record:
+    """The record with its maps read; if they cannot be read, without them and with a note."""
+    try:
+        record.maps  # noqa: B018 - reads the file
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        note = f"maps and draws cannot be read: {type(error).__name__}: {error}"
+        return record.model_copy(update={"notes": [*record.notes, note]}).attach(({}, {}))
+    return record
+
+
+def draw_maps(case: Case, folder: Path) -> list[Path]:
+    """Draw every map of the case into `folder`, and what kernel padding changed in them."""
+    from ..figures.maps import draw_change, draw_record
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [path for record in case.every for path in draw_record(record, folder)]
+    untreated = {(r.suite, r.protocol): r for r in case.of("none")}
+    for record in case.every:
+        before = untreated.get((record.suite, record.protocol))
+        if record.fill != "none" and before is not None:
+            paths += draw_change(record, before, folder)
+    return paths

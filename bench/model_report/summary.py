@@ -1,0 +1,104 @@
+"""The first lines of a report: the verdict, its causes, and what to do.
+
+Each line is one function of the case, and is left out if it has nothing to say.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from ..output.damaged import try_or_none
+from ..output.numbers import format_number
+from .reported import Evenness, ReportedRecord, reported
+from .tables import metric_change
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .case import Case
+
+
+def summary(case: Case) -> list[str]:
+    """The verdict on the headline metrics, the causes, and what to do, each in one sentence."""
+    found = reported(case.records, case.suites)
+    lines = [verdict_line(found), cause_line(found), remedy_line(case, found)]
+    return [f"{line}." for line in lines if line]
+
+
+def verdict_line(found: Sequence[ReportedRecord]) -> str:
+    """Every suite's headline metric, grouped by what it shows and then by its label."""
+    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for one in sorted(found, key=_urgency):
+        name = one.headline
+        if name is not None:
+            metric = one.metric(name)
+            unit = "" if metric.unit in ("ratio", "share") else f" {metric.unit}"
+            even = "" if metric.even is None else f" ({metric.even:g} is {metric.verdicts[1]})"
+            text = f"{one.text(name)}{unit} in {one.column}"
+            groups[_group(one, name)][one.label(name) + even].append(text)
+    return ". ".join(f"{word.capitalize()}: {_listed(found)}" for word, found in groups.items())
+
+
+def _urgency(one: ReportedRecord) -> int:
+    """What is shown to be uneven comes first, what is neither even nor uneven last."""
+    return [*Evenness, None].index(one.verdict(one.headline or ""))
+
+
+def _listed(values: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{label} {', '.join(texts)}" for label, texts in values.items())
+
+
+def _group(one: ReportedRecord, name: str) -> str:
+    """The heading under which a headline metric stands in the verdict."""
+    verdict, (off, even) = one.verdict(name), one.metric(name).verdicts
+    if verdict is Evenness.no_interval:
+        return f"not shown to be {off}, with too few samples for an interval"
+    words = {None: "measured", Evenness.off: off, Evenness.even: even}
+    return words.get(verdict, f"not shown to be {off}")
+
+
+def cause_line(found: Sequence[ReportedRecord]) -> str:
+    """The main region, phase or layers at fault in each suite; its section has the others."""
+    clauses = [f"{clause} ({one.column})" for one in found for clause in causes(one)[:1]]
+    return f"Cause: {'; '.join(clauses)}" if clauses else ""
+
+
+def causes(one: ReportedRecord) -> list[str]:
+    """What the suite says is at fault, if its headline metric is shown to be uneven."""
+    if one.suite is None or not one.headline or one.verdict(one.headline) is not Evenness.off:
+        return []
+    return try_or_none(one.suite.causes, one.record) or []
+
+
+def remedies(one: ReportedRecord) -> list[str]:
+    """What the suite suggests."""
+    spec = one.record.model.spec or {}
+    size = (spec.get("height"), spec.get("width"))
+    return try_or_none(one.suite.remedies, one.record, size) or [] if one.suite else []
+
+
+def remedy_line(case: Case, found: Sequence[ReportedRecord]) -> str:
+    """What a measured kernel padding cures and by how much, and each suite's main suggestion."""
+    clauses = [clause for fill in case.treated if (clause := _cure(case, fill))]
+    clauses += [clause for one in found for clause in remedies(one)[:1]]
+    if clauses:
+        return f"What to do: {'; '.join(dict.fromkeys(clauses))}"
+    shown = {one.verdict(one.headline) for one in found if one.headline}
+    even = shown and shown <= {None, Evenness.even, Evenness.not_shown}
+    return "What to do: nothing, as no unevenness is shown" if even else ""
+
+
+def _cure(case: Case, fill: str) -> str:
+    """What kernel padding `fill` does to the headline metrics, in a clause."""
+    before = {one.column: one for one in reported(case.of("none"), case.suites)}
+    cured, kept = [], []
+    for one in reported(case.of(fill), case.suites):
+        other, name = before.get(one.column), one.headline
+        change = metric_change(one, other, name) if other and name else None
+        if change is not None and change.shows in ("more even", "less even"):
+            values = f"{format_number(change.before)} to {format_number(change.after)}"
+            cured.append(f"{one.label(change.name)} {values} ({one.column}, {change.shows})")
+        elif name and not other:
+            kept.append(f"{one.label(name)} {one.text(name)} ({one.column})")
+    return f"--kernel-padding {fill}: {', '.join([*cured, *kept])}" if cured else ""
