@@ -24,8 +24,9 @@ from perimetry.bench.execution.fit_images import FITTED, open_fit_images
 from perimetry.bench.execution.plan import AuditPlan
 from perimetry.bench.execution.settings import FIT_DEFAULT, Settings
 from perimetry.bench.execution.toolkit import Toolkit
+from perimetry.bench.model_report.case import open_case
 from perimetry.bench.model_report.provenance import repeat
-from perimetry.bench.model_report.report import account, open_case
+from perimetry.bench.model_report.report import report
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import caption
 from perimetry.bench.records.hashing import images_identity
@@ -253,7 +254,7 @@ def test_the_gate_fits_again_on_the_same_images(folders, stored):
 def test_show_says_what_fit_saw_and_gives_the_command(stored):
     """Provenance names the folder, and so does the command that makes the records again."""
     case, _ = open_case(stored, NAME, fill="fit")
-    text = " ".join(account(case).split())
+    text = " ".join(report(case).split())
     assert "kernel padding fit, on 6 x own, unlabelled" in text
     assert "--fit-images PATH/TO/own" in repeat(case.records, case.suites)
     assert "--fit-images" not in repeat(case.others["none"], case.suites)

@@ -11,7 +11,8 @@ from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.onnx.operators import elementwise as onnx_ops
 from perimetry.bench.cli.main import app
 from perimetry.bench.execution.black_box import STAND_INS, forecast_black_box, remarks
-from perimetry.bench.model_report.report import account, open_case
+from perimetry.bench.model_report.case import open_case
+from perimetry.bench.model_report.report import report
 from perimetry.bench.records.store import Store
 from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
@@ -94,9 +95,9 @@ def test_a_run_says_why_and_at_what_cost_before_and_what_came_of_it_after(tmp_pa
     value = by_name(records)["perturbation:forward"].metrics["comb_weakest"].value
     assert f"comb_weakest {value:.3f}" in after
     case, _ = open_case(out)
-    told = " ".join(account(case).split())
-    assert "By differences alone, without gradients" in told
-    assert "no rule for 1 of its operators: Acosh node 'r1'" in told
+    text = " ".join(report(case).split())
+    assert "perturbation: what small changes of the input do" in text
+    assert "no rule for 1 of its operators: Acosh node 'r1'" in text
 
 
 def test_a_file_that_onnxruntime_refuses_fails_with_the_operator_and_costs_no_other_its_row(

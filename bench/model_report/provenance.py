@@ -62,7 +62,7 @@ def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
     words += _fit_images(measured)
     if any(r.settings.get("recalibrate") for r in measured):
         words.append("--recalibrate")
-    chosen = dict.fromkeys(text for record in measured for text in _settings(record, suites))
+    chosen = dict.fromkeys(text for record in measured for text in changed_settings(record, suites))
     words += [word for text in chosen for word in ("--set", text)]
     words += [word for text in _inputs(first) for word in ("--input", text)]
     return shlex.join([*words, "--out", "OUT"])
@@ -120,7 +120,7 @@ def _suite(record: Record, suites: Mapping[str, Suite]) -> str:
     return record.suite if record.protocol == default else f"{record.suite}:{record.protocol}"
 
 
-def _settings(record: Record, suites: Mapping[str, Suite]) -> list[str]:
+def changed_settings(record: Record, suites: Mapping[str, Suite]) -> list[str]:
     """`SUITE.FIELD=VALUE` for each of the suite's settings that is not the default."""
     from ...suites.settings import settings_of
     from ..records.record import to_json_value

@@ -16,7 +16,7 @@ from ..output.damaged import try_or_none
 from ..output.layout import WIDTH, Section, lay_out
 from ..output.numbers import join_with_and
 from ..output.text import clean
-from .provenance import provenance
+from .provenance import changed_settings, provenance
 from .reported import ReportedRecord, reported
 from .summary import causes, remedies, summary, verdict_line
 from .tables import caveats, cell_text, changes, figures, record_tables
@@ -24,6 +24,7 @@ from .tables import caveats, cell_text, changes, figures, record_tables
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ...suites.base import Suite
     from ..output.layout import Block
     from ..records.record import Record
     from .case import Case
@@ -41,7 +42,7 @@ def report(
     padding = "as it is" if case.fill == "none" else f"kernel padding {clean(case.fill, 20)}"
     sections = [
         Section(f"{clean(case.reference)}, {padding}", [*summary(case)]),
-        *(_suite_section(one) for one in reported(case.records, case.suites)),
+        *(_suite_section(one, case.suites) for one in reported(case.records, case.suites)),
         *(_treated(case, fill) for fill in case.treated),
         Section("Not measured", _gaps(case.every)),
         Section("Notes", _notes(case.every)),
@@ -50,10 +51,12 @@ def report(
     return lay_out(sections, width, heading)
 
 
-def _suite_section(one: ReportedRecord) -> Section:
+def _suite_section(one: ReportedRecord, suites: Mapping[str, Suite]) -> Section:
     """The figures of one record, what they say and when they mislead, and its tables."""
     found = figures(one)
-    said = [f"{clause[:1].upper()}{clause[1:]}." for clause in [*causes(one), *remedies(one)]]
+    chosen = try_or_none(changed_settings, one.record, suites)
+    said = [f"Settings: {', '.join(chosen)}."] if chosen else []
+    said += [f"{clause[:1].upper()}{clause[1:]}." for clause in [*causes(one), *remedies(one)]]
     tables = try_or_none(record_tables, one) or []
     return Section(one.title, [*([found] if found else []), *said, *caveats(one), *tables])
 

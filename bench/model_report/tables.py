@@ -63,9 +63,8 @@ def cell_text(value: Any) -> str:
     if isinstance(value, float):
         return format_number(value)
     if isinstance(value, list | tuple):
-        nested = any(isinstance(v, list | tuple) for v in value)
         parts = ["/".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for v in value]
-        alike = len(parts) == 2 and parts[0] == parts[1] and (nested or parts[0] != "0")
+        alike = len(parts) == 2 and parts[0] == parts[1]
         return clean(parts[0] if alike else " x ".join(parts), 40)
     return clean(str(value), 40)
 

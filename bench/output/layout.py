@@ -105,6 +105,9 @@ def _table(table: Table, width: int) -> str:
         left_out.insert(0, heads.pop())
         rows = [row[: len(heads)] for row in rows]
         text = _tabulated(heads, rows)
+    if len(text[0]) > width and rows:
+        room = max(map(len, (row[0] for row in rows))) - (len(text[0]) - width)
+        text = _tabulated(heads, [[clean(row[0], max(room, 8)), *row[1:]] for row in rows])
     caption = table.caption + (f" (no room for {', '.join(left_out)})" if left_out else "")
     return "\n".join([*([_block(caption.strip(), width)] if caption else []), *text])
 

@@ -21,7 +21,7 @@ LEAST_SHARE = 0.05
 
 
 def least_sensitive_phase(found: Measured, name: str = "phase_profile") -> list[str]:
-    """The place of the smallest phase in the map `name`, from 0, in a clause; empty without the map."""
+    """The place of the smallest phase in the map `name`, counted from 0, in a clause."""
     if name not in found.maps:
         return []
     profile = np.asarray(found.maps[name])

@@ -1,10 +1,11 @@
-"""Planted records, and the account that `perimetry show` gives of them."""
+"""Planted records, and the report that `perimetry show` prints of them."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from perimetry.bench.model_report.report import Case, account
+from perimetry.bench.model_report.case import Case
+from perimetry.bench.model_report.report import report
 from perimetry.bench.output.layout import WIDTH
 from perimetry.bench.records.record import ImagesInfo, ModelInfo, Record, Value
 from perimetry.suites.registry import SUITES
@@ -63,13 +64,17 @@ def value(planted):
     return Value(value=planted)
 
 
-def tell(*records, fill="none", width=WIDTH):
-    """The account of `records` as one line of text, whatever its line breaks."""
+def case_of(*records, fill="none"):
+    """The case of `records`, told apart by their kernel padding."""
     by_fill = {}
     for one in records:
         by_fill.setdefault(one.fill, []).append(one)
-    case = Case("toy:model", fill, by_fill.pop(fill), by_fill, SUITES)
-    return " ".join(account(case, width=width).split())
+    return Case("toy:model", fill, by_fill.pop(fill), by_fill, dict(SUITES))
+
+
+def report_of(*records, fill="none", width=WIDTH):
+    """The report on `records` with every run of white space as one space."""
+    return " ".join(report(case_of(*records, fill=fill), width=width).split())
 
 
 def profile(smallest, at, shape=(4, 4)):
