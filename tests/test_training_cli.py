@@ -88,7 +88,7 @@ def test_the_other_commands_read_the_records(run):
     told = CliRunner().invoke(app, ["show", str(out), "--kernel-padding", "zero"])
     assert told.exit_code == 0, told.output
     assert "Measured: accuracy on the test images" in told.output
-    assert "It was trained so from the first step on." in told.output
+    assert "The model was trained with padded kernels from the first step." in told.output
     assert "training.erf_end" in told.output
 
 

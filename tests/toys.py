@@ -22,7 +22,7 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.model import Outputs
 from perimetry.adapters.treatment import PaddedLayer, Treatment
 from perimetry.bench.execution.toolkit import Toolkit
-from perimetry.suites.base import Context, Estimate, Measurement, Metric, Probe, missing
+from perimetry.suites.base import Context, Estimate, Measurement, Metric, Probe, Suite, missing
 
 
 @dataclass
@@ -90,7 +90,7 @@ def _no_space(_descriptor):
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(Suite):
     """A suite that looks at no images and says what the name of the model plants in it."""
 
     name: ClassVar[str] = "structure"
@@ -111,7 +111,7 @@ class Exact:
 
 
 @dataclass(frozen=True)
-class Gradient:
+class Gradient(Suite):
     """A suite of two protocols on the shared gradient; it breaks where the model's name says so."""
 
     name: ClassVar[str] = "deadpixel"
