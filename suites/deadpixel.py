@@ -31,8 +31,8 @@ times what their neighbourhood and phase imply, `dead_share` of all pixels at th
 too. Table `dead_regions` has the regions and their boxes in pixels, by channel. They are exact for
 the images shown. Phases that are dead as a whole are no holes and are counted by `dead@t`.
 
-Fewer dead pixels is not simply better: Kim et al. found that they help ordinary classification
-training, and hurt where small perturbations matter.
+Fewer dead pixels are not always better: Kim et al. found that dead pixels help ordinary
+classification training, and are harmful where small perturbations matter.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ def _difference(mean: Array, order: int) -> tuple[float, Array]:
 def _phase_metrics(
     model: Model, protocol: str, samples: Array, resamples: Bootstrap, found: Measurement
 ) -> dict[str, Estimate]:
-    """All metrics of the phase profile, with the reason where there are no phases to tell apart."""
+    """All metrics of the phase profile; missing with the reason if there are no phases."""
     size = (samples.shape[1], samples.shape[2])
     period = phases.usable_period(size, target_stride(model), found.notes)
     if isinstance(period, str):
