@@ -127,7 +127,7 @@ def phase_coverage(
     found = _over_seeds(
         DEADPIXEL,
         model,
-        lambda rng: _noisy(tiled, samples, rng, period if noise == "profiles" else None),
+        lambda rng: _noisy(tiled, samples, rng, period if noise == "profiles" else None)[:, None],
         seeds=seeds,
         draws=draws,
     )
