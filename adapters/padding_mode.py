@@ -14,7 +14,7 @@ PaddingMode = Literal["reflect", "replicate", "circular"]
 """Padding modes that replace zero padding, by torch's names."""
 
 
-BORDERS: tuple[PaddingMode, ...] = ("reflect", "replicate", "circular")
+PADDING_MODES: tuple[PaddingMode, ...] = ("reflect", "replicate", "circular")
 
 
 NO_PADDING = "no layer on the way to the target pads its input: there is no border to exchange"
@@ -34,10 +34,12 @@ def too_small(border: PaddingMode, most: tuple[int, int], size: tuple[int, int])
     )
 
 
-def check_border(border: str) -> None:
-    """Raise `InputError` unless `border` is one of `BORDERS`."""
-    if border not in BORDERS:
-        raise InputError(f"unknown padding mode {border!r}; expected one of {', '.join(BORDERS)}")
+def check_padding_mode(border: str) -> None:
+    """Raise `InputError` unless `border` is one of `PADDING_MODES`."""
+    if border not in PADDING_MODES:
+        raise InputError(
+            f"unknown padding mode {border!r}; expected one of {', '.join(PADDING_MODES)}"
+        )
 
 
 def notes(border: PaddingMode, exchanged: list[str], left: Mapping[str, str]) -> list[str]:

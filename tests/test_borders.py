@@ -13,7 +13,7 @@ from perimetry.adapters.errors import InputError, NotApplicableError
 from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.padding_mode import BORDERS
+from perimetry.adapters.padding_mode import PADDING_MODES
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.weights import module_tensors_digest
 
@@ -92,7 +92,7 @@ def literal(module, x, pads, border):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
-@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("border", PADDING_MODES)
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 def test_a_convolution_reads_what_the_border_puts_beyond_its_input(case, border):
     make, pads = CONVOLUTIONS[case]
@@ -103,7 +103,7 @@ def test_a_convolution_reads_what_the_border_puts_beyond_its_input(case, border)
     assert twin.notes[-1] == f"{border} padding in 1 layers"
 
 
-@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("border", PADDING_MODES)
 @pytest.mark.parametrize(
     ("pool", "reduce"),
     [
@@ -139,7 +139,7 @@ def test_circular_borders_make_a_network_exactly_shift_equivariant(fill):
     assert (plain - model.run(x).target.roll((1, 2), (2, 3))).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("border", PADDING_MODES)
 def test_far_from_every_border_nothing_changes(border):
     model = opened(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1)))
     twin = model.with_padding_mode(border).run(images()).target
@@ -148,7 +148,7 @@ def test_far_from_every_border_nothing_changes(border):
     assert (twin - plain)[..., 0].abs().min() > 0
 
 
-@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("border", PADDING_MODES)
 def test_a_plain_image_stays_plain(border):
     model = opened(deep, InputSpec(48, 48))
     out = model.with_padding_mode(border).run(model.spec.blank().double()).target
@@ -161,7 +161,7 @@ def test_the_model_itself_is_not_altered():
     model = opened(deep, InputSpec(48, 48))
     before, digest = model.run(images(48, 48)).target, module_tensors_digest(model.module())
     notes = list(model.notes)
-    for border in BORDERS:
+    for border in PADDING_MODES:
         model.with_padding_mode(border).run(images(48, 48))
     torch.testing.assert_close(model.run(images(48, 48)).target, before, rtol=0, atol=0)
     assert module_tensors_digest(model.module()) == digest
@@ -237,7 +237,7 @@ def onnx_pair(folder, module, size=(48, 48), fill="none"):
 
 
 @pytest.mark.parametrize("fill", ["none", "box"])
-@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("border", PADDING_MODES)
 def test_an_onnx_twin_gives_what_the_torch_twin_gives(tmp_path, border, fill):
     torch.manual_seed(0)
     file, module = onnx_pair(tmp_path, deep(), fill=fill)
@@ -265,7 +265,7 @@ def test_a_mean_under_kernel_padding_keeps_its_padding_in_both_adapters(tmp_path
 def test_the_onnx_model_itself_is_not_altered(tmp_path):
     file, _ = onnx_pair(tmp_path, deep())
     before, data = file.run(images(48, 48).float()).target, file.graph.SerializeToString()
-    for border in BORDERS:
+    for border in PADDING_MODES:
         file.with_padding_mode(border)
     torch.testing.assert_close(file.run(images(48, 48).float()).target, before, rtol=0, atol=0)
     assert file.graph.SerializeToString() == data
@@ -278,7 +278,7 @@ def small_graph(opset, **attributes):
     )
 
 
-@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("border", PADDING_MODES)
 @pytest.mark.parametrize(
     ("attributes", "pads", "stride"),
     [

@@ -12,7 +12,7 @@ from perimetry.adapters.errors import InputError
 from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.padding_mode import BORDERS
+from perimetry.adapters.padding_mode import PADDING_MODES
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.padding.blind_spots import Stimulus
 from perimetry.suites.padding.suite import PADDING, PaddingSuite
@@ -87,7 +87,7 @@ def test_one_layer_of_zero_padding_darkens_the_border_by_the_share_it_covers():
     conv = nn.Conv2d(3, 1, 3, 1, 1, bias=False)
     conv.weight.data.fill_(1.0)
     model = wrap(conv, spec=InputSpec(12, 12), device="cpu")
-    found = values(measure(model, PaddingSuite(grid=2, stimulus=1, exchange=BORDERS)))
+    found = values(measure(model, PaddingSuite(grid=2, stimulus=1, exchange=PADDING_MODES)))
     corners, edges = 4 * 4 / 9, 40 * 6 / 9
     assert found["constant_border_ratio"] == approx((corners + edges) / 44)
 
@@ -103,14 +103,14 @@ def test_circular_padding_leaves_no_place_unlike_another():
 
 def test_exchanging_for_circular_takes_the_whole_border_drop_away():
     model = wrap(Circular("zeros"), spec=InputSpec(24, 24), device="cpu")
-    found = measure(model, replace(QUICK, stimulus=3, exchange=BORDERS, grid=3))
+    found = measure(model, replace(QUICK, stimulus=3, exchange=PADDING_MODES, grid=3))
     drop = found.metrics["border_drop"].value
     assert abs(drop) > 0.05
     assert found.metrics["exchange_circular"].value == approx(-drop)
     rows = {row["padding"]: row for row in found.tables["exchange"]}
-    assert list(rows) == ["zero", *BORDERS]
+    assert list(rows) == ["zero", *PADDING_MODES]
     assert rows["zero"]["border_drop"] == approx(drop)
-    for border in BORDERS:
+    for border in PADDING_MODES:
         assert rows[border]["border_drop"] - drop == approx(
             found.metrics[f"exchange_{border}"].value
         )

@@ -1,7 +1,8 @@
 """The parts of an ONNX graph as the interpreter sees them: nodes, constants, one call.
 
 Floats of every width become one type (float32 by default), so that half-precision and quantised
-files can be differentiated; integers keep theirs, unsigned ones become the next wider signed type.
+files can be differentiated. Integers keep their type, except that unsigned ones become the next
+wider signed type.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64, "bfloat16"
 
 @dataclass(frozen=True)
 class Node:
-    """One operator of a graph. `op` carries the domain when it is not the standard one."""
+    """One operator of a graph. `op` includes the domain when it is not the standard one."""
 
     op: str
     name: str
@@ -57,7 +58,7 @@ class Node:
     """Those inputs that do not depend on the image."""
 
     def reads(self) -> set[str]:
-        """All tensors the node needs, those that its subgraphs capture included."""
+        """All tensors that the node reads, including those that its subgraphs capture."""
         names = set(self.inputs) - {""}
         for value in self.attributes.values():
             if isinstance(value, Graph):
@@ -65,7 +66,7 @@ class Node:
         return names
 
     def label(self) -> str:
-        """Operator and name, fit to be shown."""
+        """Operator and name, safe to print."""
         return f"{printable(self.op)} node {printable(self.name or self.outputs[0])!r}"
 
 
@@ -79,14 +80,14 @@ class Graph:
     outputs: tuple[str, ...]
 
     def captured(self) -> set[str]:
-        """Names that are read here but written outside."""
+        """Names that are read in this graph but written outside."""
         written = {*self.inputs, *self.constants}
         written.update(name for node in self.nodes for name in node.outputs)
         read = set(self.outputs).union(*(node.reads() for node in self.nodes))
         return read - written
 
     def walk(self) -> Iterator[Node]:
-        """Every node, those of subgraphs included."""
+        """Every node, including those of subgraphs."""
         for node in self.nodes:
             yield node
             for value in node.attributes.values():
@@ -96,9 +97,9 @@ class Graph:
 
 @dataclass(frozen=True)
 class Mode:
-    """How to evaluate: the float type, the device, and whether only shapes matter (`skeleton`).
+    """Settings of an evaluation: float type, device, and whether only shapes matter (`skeleton`).
 
-    Without `rounding` quantised tensors hold what they would round.
+    Without `rounding`, quantised tensors hold the values before rounding.
     """
 
     dtype: torch.dtype = torch.float32
@@ -107,19 +108,19 @@ class Mode:
     rounding: bool = True
 
     def place(self, tensor: Tensor) -> Tensor:
-        """Bring floats to the mode's type and device; integers stay as they are."""
+        """Convert floats to the mode's type and device; integers are not changed."""
         return tensor.to(self.device, self.dtype) if tensor.is_floating_point() else tensor
 
 
 @dataclass(frozen=True)
 class OperatorCall:
-    """What an operator may ask besides its input tensors."""
+    """The context of an operator besides its input tensors: node, opset and mode."""
 
     node: Node
     mode: Mode
     scope: Mapping[str, Tensor]
     evaluate: Callable[[Graph, Mapping[str, Tensor]], list[Tensor]]
-    """Runs a subgraph, which sees the tensors around this node."""
+    """Evaluates a subgraph, which can read the tensors in the scope of this node."""
 
     def get(self, name: str, default: Any = None) -> Any:
         """The attribute `name` of the node."""
@@ -131,21 +132,21 @@ class OperatorCall:
         return self.node.opset
 
     def decline(self, what: str) -> NotApplicableError:
-        """The error for a variant of the operator that has no gradient route."""
+        """Return the error for a variant of the operator that has no gradient route."""
         return NotApplicableError(f"{self.node.label()}: {what} is not implemented")
 
 
 def integers(values: Tensor | Sequence[int] | None) -> list[int] | None:
-    """A shape-like tensor or attribute as a list, None where it is absent."""
+    """Return a shape-like tensor or attribute as a list, or None when it is absent."""
     if values is None:
         return None
     return [int(v) for v in (values.flatten().tolist() if isinstance(values, Tensor) else values)]
 
 
 def to_tensor(proto: onnx.TensorProto) -> Tensor:
-    """One stored tensor; types that torch lacks are widened.
+    """Convert a stored tensor; types that torch does not have are widened.
 
-    Raises `NotApplicableError` for types without numbers (strings) or beyond the interpreter.
+    Raises `NotApplicableError` for types that are not numeric or not supported.
     """
     array = numpy_helper.to_array(proto)
     array = array.astype(_WIDER.get(array.dtype.name, array.dtype))

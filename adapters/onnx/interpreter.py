@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 FOLD_LIMIT = 2**27
-"""Numbers a folded constant may have; larger ones are recomputed in each pass."""
+"""Maximum number of elements of a folded constant; larger ones are recomputed in each pass."""
 
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
 
 
 Step = tuple[Node, tuple[str, ...]]
-"""A node, and the tensors that nobody reads after it."""
+"""A node, and the tensors that no later node reads."""
 
 
 class Interpreter(nn.Module):
-    """A graph as a module: named inputs in, named tensors out.
+    """A graph as a module that maps inputs by name to tensors by name.
 
     >>> Interpreter(proto)({"x": x}, ["logits"])["logits"]  # doctest: +SKIP
     """
@@ -52,7 +52,7 @@ class Interpreter(nn.Module):
         self._plans: dict[tuple[str, ...], list[Step]] = {}
 
     def replace_constants(self, constants: Mapping[str, Tensor]) -> None:
-        """Exchange some constants; later passes use the new ones."""
+        """Replace some constants; later passes use the new ones."""
         self.graph = replace(self.graph, constants={**self.graph.constants, **constants})
 
     def forward(self, feeds: Mapping[str, Tensor], want: Sequence[str]) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ class Interpreter(nn.Module):
         return {name: scope[name] for name in want}
 
     def plan(self, want: tuple[str, ...]) -> list[Step]:
-        """The steps that `want` needs, worked out once."""
+        """Return the steps that `want` needs, from a cache after the first call."""
         if want not in self._plans:
             self._plans[want] = plan(self.graph, want)
         return self._plans[want]
@@ -113,7 +113,7 @@ def run_node(node: Node, scope: Mapping[str, Tensor], mode: Mode) -> tuple[Any, 
 def _subgraph(
     scope: Mapping[str, Tensor], mode: Mode, graph: Graph, feeds: Mapping[str, Tensor]
 ) -> list[Tensor]:
-    """The outputs of a subgraph in the `scope` of the node that holds it."""
+    """Return the outputs of a subgraph in the `scope` of its node."""
     inner = {**scope, **graph.constants, **feeds}
     execute(plan(graph, graph.outputs), inner, mode)
     return [inner[name] for name in graph.outputs]
@@ -122,7 +122,7 @@ def _subgraph(
 def fold_constants(graph: Graph, mode: Mode, *, keep: bool = False) -> Graph:
     """Evaluate every node that depends on no input, such as a weight behind DequantizeLinear.
 
-    With `keep` the constants stay that no remaining node reads.
+    With `keep`, constants that no remaining node reads are kept.
     """
     constants = dict(graph.constants)
     kept = []

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class OnnxModel:
-    """An ONNX graph and everything a suite asks of it; see `adapters.model.Model`."""
+    """An ONNX graph as a `Model`; see `adapters.model.Model`."""
 
     members = 1
 
@@ -172,7 +172,7 @@ class OnnxModel:
         return Outputs(grid, scores)
 
     def _pass(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-        """Evaluate the tensors `names`, in pieces where the file insists on a batch size."""
+        """Evaluate the tensors `names`, in pieces if the file requires a batch size."""
         one = self._differentiable if x.requires_grad else self._forward
         if self._batch is None:
             return one(x, names)

@@ -1,4 +1,4 @@
-"""What is told of an ONNX file when it is opened: what was stated, guessed and chosen."""
+"""Open ONNX files, with notes on what was declared, guessed and chosen."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def open_onnx(
 ) -> OnnxModel:
     """Open an ONNX file for auditing.
 
-    `inputs` states what the file leaves to guess about its input, with the keys of
-    `onnx_statement`, `size` (height, width) among it; a TOML file beside the model may do the same,
-    and what is given here wins. `spec` states
-    the whole input and puts both aside. `target` names a tensor or node as the feature map;
-    `output` names the output that holds the logits; `precision` is that of gradients. `notes` say
-    what was stated and what guessed, and where onnxruntime falls back to the CPU.
-    Raises `ModelFileError` for files that cannot be read or run, `InputError` for files that do
-    not take one image and statements that do not fit, `UnknownNameError`.
+    `inputs` declares properties of the input that the file does not state, by the keys of
+    `inputs.declaration`, such as `size` (height, width). A TOML file beside the model may declare
+    them too; `inputs` overrides it. `spec` is the whole input and overrides both. `target` names a
+    tensor or node as the feature map, `output` the output with the logits; `precision` is that of
+    gradients. The model's `notes` say what was declared, what was guessed, and whether onnxruntime
+    fell back to the CPU. Raises `ModelFileError` for files that cannot be read or run, `InputError`
+    for files that do not take one image and declarations that do not fit, `UnknownNameError` for
+    unknown keys, tensors and outputs.
     """
     if precision == "bfloat16":
         raise InputError(
@@ -101,7 +101,7 @@ def _source(
 
 
 GUESSED = "input guessed: "
-"""How the note begins that tells which parts of the input were guessed."""
+"""Prefix of the note that lists the guessed parts of the input."""
 
 
 DETOUR = "the coarsest map on the way to an output as fine as the image; name another as the target"
@@ -111,7 +111,7 @@ MOST_NAMES = 8
 
 
 def opening_notes(model: OnnxModel, said: InputDeclaration, *, named: bool) -> list[str]:
-    """Input, target, provider and batch; `said` was stated, `named` if the target was."""
+    """Return notes on input, target, provider and batch; `named` if the user named the target."""
     notes = []
     if model.spec.guessed:
         notes.append(f"{GUESSED}{', '.join(model.spec.guessed)}")
@@ -132,7 +132,7 @@ def opening_notes(model: OnnxModel, said: InputDeclaration, *, named: bool) -> l
 
 
 def several_logits(proto: onnx.ModelProto) -> list[str]:
-    """That the logits were chosen, where several outputs have their form."""
+    """Return a note that the logits were chosen, if several outputs have their form."""
     names = [repr(printable(name)) for name in like_logits(proto)]
     if len(names) < 2:
         return []

@@ -1,7 +1,8 @@
 """Another padding mode for an ONNX graph: reflect, replicate or circular.
 
-A Pad node before the layer (`reflect`, `edge`), or slices that are joined (`circular`, which Pad
-has only from opset 19 on), and a layer that pads nothing. Amounts are those at one input size.
+A layer that pads is replaced by a Pad node (`reflect`, `edge`) or joined slices (`circular`, which
+Pad has only from opset 19 on), followed by the layer without padding. The amounts are those at one
+input size.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..padding_mode import MEAN, check_border, notes, too_small
+from ..padding_mode import MEAN, check_padding_mode, notes, too_small
 from .analysis.node_facts import KINDS, QUANTISED, Facts, operator_of
 from .files.read import printable
 from .inputs.batch_axis import SLICE_INPUTS
@@ -29,20 +30,20 @@ if TYPE_CHECKING:
 
 
 MODES = {"reflect": "reflect", "replicate": "edge"}
-"""The border as ONNX's Pad calls it."""
+"""The padding modes by the names of ONNX's Pad."""
 
 
 MEAN_WEIGHTS = ("/taps", "/one_tap")
-"""How the weights of a mean under kernel padding end."""
+"""Suffix of the weights of a kernel-padded mean-pool."""
 
 
 LAST = 2**31 - 1
-"""A place beyond the end of every axis."""
+"""An index beyond the end of every axis."""
 
 
 @dataclass(frozen=True)
 class _Continued:
-    """A layer whose `source`, of `size` (rows, columns), is continued by `pads`.
+    """A layer whose input `source`, of `size` (rows, columns), is padded by `pads`.
 
     `pads` are (before rows, before columns, after rows, after columns).
     """
@@ -60,12 +61,12 @@ class _Continued:
 def exchange(
     proto: onnx.ModelProto, border: PaddingMode, feeds: Mapping[str, Any]
 ) -> tuple[onnx.ModelProto, list[str]]:
-    """A copy of `proto` whose layers continue their input by `border`; and notes about it.
+    """Return a copy of `proto` whose layers pad by the mode `border`, and notes on it.
 
-    `feeds` is one input by name, whose sizes count. Raises `InputError` for an unknown border,
-    `NotApplicableError` when no layer can be exchanged.
+    `feeds` is an input by name, which determines all sizes. Raises `InputError` for an unknown
+    mode, `NotApplicableError` when no layer can be changed.
     """
-    check_border(border)
+    check_padding_mode(border)
     twin = onnx.ModelProto()
     twin.CopyFrom(proto)
     layers, left = _padding_layers(proto, border, feeds)
@@ -81,7 +82,7 @@ def exchange(
 def _padding_layers(
     proto: onnx.ModelProto, border: PaddingMode, feeds: Mapping[str, Any]
 ) -> tuple[dict[str, _Continued], dict[str, str]]:
-    """The layers to exchange, by output; and the names of those to leave, with the reason."""
+    """Return the layers to change by output, and the reasons for the other layers by name."""
     facts = Facts(proto)
     sizes = _measure(proto, facts, feeds)
     layers, left = {}, {}
@@ -104,7 +105,7 @@ def _padding_layers(
 def _measure(
     proto: onnx.ModelProto, facts: Facts, feeds: Mapping[str, Any]
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of what layers read, in one run; amounts of open Pad nodes go into `facts`."""
+    """Measure the shapes of layer inputs in one run; amounts of open Pad nodes go into `facts`."""
     inputs = {n.input[0] for n in proto.graph.node if operator_of(n) in KINDS}
     inputs |= {facts.writers[n].input[0] for n in inputs if _is_pad(facts.writers.get(n))}
     names = sorted((inputs - feeds.keys()) | facts.by_hand.keys())
@@ -125,7 +126,7 @@ def _attribute(node: onnx.NodeProto, name: str) -> Sequence[int]:
 def _layer(
     site: StridedNode, facts: Facts, sizes: Mapping[str, tuple[int, ...]]
 ) -> _Continued | None:
-    """What `site` pads, its own and by hand; None when it pads nothing."""
+    """Return the layer with its own padding and that of a Pad node; None when it does not pad."""
     call, source = site.call, site.node.input[0]
     pads = site.pads
     if site.auto.startswith("SAME"):
@@ -157,7 +158,7 @@ def _refusal(site: StridedNode, layer: _Continued, border: PaddingMode) -> str |
 def _continue(
     proto: onnx.ModelProto, layer: _Continued, border: PaddingMode
 ) -> list[onnx.NodeProto]:
-    """The nodes in place of `layer`: its input continued, then itself without padding."""
+    """Return nodes that replace `layer`: one pads its input, then the layer without padding."""
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     build = _Builder(proto.graph, f"{layer.node.output[0]}/border", opset)
     if border == "circular":
@@ -194,14 +195,14 @@ class _Builder:
         return name
 
     def padded(self, source: str, pads: Sequence[int], mode: str) -> str:
-        """`source` continued by a Pad node."""
+        """Pad `source` by a Pad node."""
         amounts = [0, 0, *pads[:2], 0, 0, *pads[2:]]
         if self.opset >= PAD_INPUTS:
             return self._node("Pad", [source, self._store(amounts)], mode=mode)
         return self._node("Pad", [source], mode=mode, pads=amounts)
 
     def wrapped(self, source: str, axis: int, before: int, after: int) -> str:
-        """`source` continued along `axis` by what lies at its other end."""
+        """Pad `source` along `axis` by the values at its opposite end."""
         parts = [self._slice(source, axis, -before, LAST)] if before else []
         parts.append(source)
         parts += [self._slice(source, axis, 0, after)] if after else []

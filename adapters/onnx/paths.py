@@ -1,4 +1,4 @@
-"""Which tensors of an ONNX graph lie between the image and its outputs."""
+"""Find the tensors of an ONNX graph that lie between the image and its outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx
 
 
 def reads(node: onnx.NodeProto) -> set[str]:
-    """All tensors `node` needs; names inside its subgraphs are counted as if they were outside."""
+    """Return all tensors that `node` reads; names inside its subgraphs count like outer ones."""
     names = set(node.input) - {""}
     for attribute in node.attribute:
         for graph in (*attribute.graphs, attribute.g):
@@ -17,11 +17,11 @@ def reads(node: onnx.NodeProto) -> set[str]:
 
 
 SHAPE_ONLY = {"Shape", "Size", "ConstantOfShape", "EyeLike"}
-"""Operators that look at a tensor's shape, not at its values."""
+"""Operators that read a tensor's shape, not its values."""
 
 
 def image_edges(proto: onnx.ModelProto, image: str) -> dict[str, list[str]]:
-    """Each image-dependent tensor, in execution order, with the image-dependent ones it reads."""
+    """Return image-dependent tensors, in execution order, with those that each of them reads."""
     edges: dict[str, list[str]] = {image: []}
     for node in proto.graph.node:
         sources = [name for name in reads(node) if name in edges]
@@ -45,8 +45,7 @@ def on_the_way(proto: onnx.ModelProto, image: str, output: str) -> list[str]:
 def bottlenecks(proto: onnx.ModelProto, image: str, output: str) -> list[str]:
     """The tensors that every path from `image` to `output` passes through, in execution order.
 
-    In execution order a tensor is one exactly when no edge between tensors on such paths jumps
-    over it.
+    In execution order, a tensor is one exactly when no edge between tensors on such paths skips it.
     """
     edges = image_edges(proto, image)
     order = on_the_way(proto, image, output)

@@ -1,7 +1,7 @@
 """Running an ONNX graph by onnxruntime, with any tensors of it as outputs.
 
-Tensors stay on their device: inputs are bound where they lie, and outputs come back where they were
-computed, without a way through the host's memory.
+Tensors stay on their device: inputs are bound where they are, and outputs are returned where they
+were computed, without a copy to the host.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
 class Session:
     """One onnxruntime session over `outputs` of a graph.
 
-    `provider` is what onnxruntime really runs on, whatever was asked for, and `place` the device of
-    that. Raises `ModelFileError` when onnxruntime refuses the graph.
+    `provider` is the execution provider that onnxruntime uses, whatever was requested, and `place`
+    is its device. Raises `ModelFileError` when onnxruntime refuses the graph.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Session:
 def bind(
     binding: Any, feeds: Mapping[str, Tensor], outputs: Sequence[str], place: torch.device
 ) -> None:
-    """Tell onnxruntime's `binding` where inputs lie and on which device outputs are wanted."""
+    """Bind inputs where they are, and outputs on the device `place`, to onnxruntime's `binding`."""
     where = (place.type, place.index or 0)
     for name, x in feeds.items():
         kind = torch.empty(0, dtype=x.dtype).numpy().dtype.type
@@ -122,7 +122,7 @@ def bind(
 
 
 def _tensor(value: Any) -> Tensor:
-    """onnxruntime's `value` where it is; older releases give it only by way of the host."""
+    """Convert onnxruntime's `value` without a copy; older releases need one through the host."""
     if hasattr(value, "__dlpack__"):
         return from_dlpack(value)
     return torch.as_tensor(value.numpy())
@@ -136,12 +136,12 @@ def _cannot_run(feeds: Mapping[str, Any], error: Exception) -> InputError:
 
 
 def providers(device: torch.device | None) -> list[str]:
-    """The execution providers to ask for on `device`."""
+    """Return the execution providers to request for `device`."""
     return [CUDA, CPU] if device is not None and device.type == "cuda" else [CPU]
 
 
 def _place(provider: str, device: torch.device | None) -> torch.device:
-    """Where tensors lie for `provider`."""
+    """Return the device of the tensors of `provider`."""
     if provider == CUDA and device is not None:
         return torch.device("cuda", device.index or 0)
     return torch.device("cpu")
@@ -201,7 +201,7 @@ def _options(ort: Any, *, optimise: bool, repeatable: bool) -> Any:
 
 
 def shaped(x: Tensor, spec: InputSpec) -> Tensor:
-    """`x` (batch, channels, height, width) as the file wants it, where it is: layout and type."""
+    """Convert `x` (batch, channels, height, width) to the layout and type of the file's input."""
     x = x.detach().float()
     x = x.permute(0, 2, 3, 1) if spec.layout == "NHWC" else x
     if spec.dtype == "uint8":
@@ -210,5 +210,5 @@ def shaped(x: Tensor, spec: InputSpec) -> Tensor:
 
 
 def feed(x: Tensor, spec: InputSpec) -> Any:
-    """`x` as the array the file wants."""
+    """Convert `x` to an array in the layout and type of the file's input."""
     return shaped(x.cpu(), spec).numpy()

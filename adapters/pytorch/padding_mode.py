@@ -1,11 +1,12 @@
 """Another padding mode for the layers of a torch module in place of zero padding.
 
-Alsallakh et al. ("Mind the Pad", ICLR 2021) exchange zero padding for others to see what it does. A
-`Borders` mode does it call by call: a convolution or pool that pads gets its input continued by
-`reflect`, `replicate` or `circular` instead, and pads nothing more. The weights and the module are
-not changed. Padding that the layer applied before the call (TF-SAME, `ZeroPad2d`, kernel padding)
-counts as its own. Pools pad with -inf, or leave padding out of their mean; they are continued too,
-so that a network of convolutions and pools becomes exactly periodic under `circular`.
+Alsallakh et al. ("Mind the Pad", ICLR 2021) exchange zero padding for others to see what it does.
+The mode `PaddingExchange` does this call by call: the input of a convolution or pool that pads is
+padded by `reflect`, `replicate` or `circular` instead, and the call itself pads nothing. The
+weights and the module are not changed. Padding that the layer applied before the call (TF-SAME,
+`ZeroPad2d`, kernel padding) counts as its own. Pools pad with -inf, or leave padding out of their
+mean; they are continued too, so that a network of convolutions and pools becomes exactly periodic
+under `circular`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..kernel_padding.call import StridedCall
-from ..padding_mode import MEAN, PaddingMode, check_border, notes, too_small
+from ..padding_mode import MEAN, PaddingMode, check_padding_mode, notes, too_small
 from .kernel_padding.calls import read_call
 from .kernel_padding.trace import tracked
 
@@ -53,7 +54,7 @@ class _ByHand:
         return repeated or (self.mode == "constant" and self.value in _NEUTRAL)
 
 
-class Borders(TorchFunctionMode):
+class PaddingExchange(TorchFunctionMode):
     """Exchanges padding for `border` in every call while it is active.
 
     `exchanged` and `left` name the layers; `stack` holds the names of the modules that are running.
@@ -145,7 +146,7 @@ def _run(call: StridedCall, x: Tensor) -> Tensor:
 
 def active(border: PaddingMode | None) -> contextlib.AbstractContextManager[Any]:
     """Return the context that applies a padding mode to one pass; for None it does nothing."""
-    return contextlib.nullcontext() if border is None else Borders(border)
+    return contextlib.nullcontext() if border is None else PaddingExchange(border)
 
 
 def survey(module: nn.Module, run: Callable[[], Any], border: PaddingMode) -> list[str]:
@@ -153,9 +154,9 @@ def survey(module: nn.Module, run: Callable[[], Any], border: PaddingMode) -> li
 
     Raises `NotApplicableError` when no layer can be exchanged.
     """
-    check_border(border)
+    check_padding_mode(border)
     stack: list[tuple[str, nn.Module]] = [(type(module).__name__, module)]
-    mode = Borders(border, stack)
+    mode = PaddingExchange(border, stack)
     with tracked(module, stack), torch.no_grad(), mode:
         run()
     return notes(border, list(mode.exchanged), mode.left)

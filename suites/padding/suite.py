@@ -50,7 +50,7 @@ import numpy as np
 import torch
 
 from ...adapters.errors import InputError, NotApplicableError
-from ...adapters.padding_mode import BORDERS
+from ...adapters.padding_mode import PADDING_MODES
 from ..architecture.receptive_field import (
     layer_table,
     nearest_even_sizes,
@@ -97,7 +97,7 @@ def _metrics() -> tuple[Metric, ...]:
         Metric("blind_top_bottom", "|top - bottom| / mean response", "ratio", "lower", even=0),
         *(
             Metric(f"exchange_{b}", f"border drop it adds: {b}", "share", "neither", low=None)
-            for b in BORDERS
+            for b in PADDING_MODES
         ),
         Metric("uneven_layers", "strided layers with unread padding", "layers", "lower", even=0),
     )
@@ -122,7 +122,7 @@ _METRICS = described(
         "blind_cv": "variation of it over places",
         "blind_left_right": "stimulus, left against right",
         "blind_top_bottom": "stimulus, top against bottom",
-        **{f"exchange_{b}": f"change of the drop by {b}" for b in BORDERS},
+        **{f"exchange_{b}": f"change of the drop by {b}" for b in PADDING_MODES},
         "uneven_layers": "layers with unread padding",
     },
     caveats={
@@ -150,7 +150,7 @@ class PaddingSuite(Suite):
     colour: float | tuple[float, float, float] = 1.0
     background: float = 0.5
     grid: int = 7
-    exchange: tuple[str, ...] = BORDERS
+    exchange: tuple[str, ...] = PADDING_MODES
     sizes: tuple[int, ...] = ()
     weight_sets: int = 4
 
@@ -181,11 +181,11 @@ class PaddingSuite(Suite):
                 f"padding.colour = {self.colour} equals padding.background; choose another: "
                 "the stimulus must differ from its background"
             )
-        unknown = [b for b in self.exchange if b not in BORDERS]
+        unknown = [b for b in self.exchange if b not in PADDING_MODES]
         if unknown:
             raise InputError(
                 f"unknown padding mode {unknown[0]!r} in padding.exchange; expected one or more of "
-                f"{', '.join(BORDERS)}, or none"
+                f"{', '.join(PADDING_MODES)}, or none"
             )
 
     def skip(self, model: Model, protocol: str) -> str | None:
@@ -240,7 +240,7 @@ class PaddingSuite(Suite):
     def _plan(self, model: Model, context: Context) -> ObservationPlan:
         side = default_side(model.spec) if self.stimulus is None else self.stimulus
         stimulus = Stimulus(side, _rgb(self.colour), self.background)
-        wanted = tuple(b for b in BORDERS if b in self.exchange)
+        wanted = tuple(b for b in PADDING_MODES if b in self.exchange)
         return ObservationPlan(stimulus, self.grid, wanted, self.weight_sets, context.batch)
 
     def _sized(self, model: Model, side: int, context: Context) -> dict[str, Any]:
@@ -253,7 +253,7 @@ class PaddingSuite(Suite):
 
     def _read_exchange(self, found: Measurement, observed: Observations, context: Context) -> None:
         """Fill in `exchange_MODE` and its table."""
-        for name in BORDERS:
+        for name in PADDING_MODES:
             found.metrics[f"exchange_{name}"] = missing(
                 "the model has no spatial map"
                 if not observed.members

@@ -1,8 +1,8 @@
-"""Real values for the whole numbers that quantised operators hand to each other.
+"""Tensors of real values for the integer maps between quantised operators.
 
-A feature map between two operators such as QLinearConv has no tensor of real values, only levels.
-Each such tensor is therefore taken apart and put together again behind its operator, which changes
-no level: what lies between the two steps is a map like any other.
+A feature map between two operators such as QLinearConv has only integer levels. Each such tensor is
+therefore dequantised and quantised again behind its operator, which changes no level; the tensor
+between the two steps has real values.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from ..files.read import standard_opset
-from ..operators.quantised_twins import zero_place
+from ..operators.float_counterparts import zero_place
 from .node_facts import operator_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ FIRST_OPSET = 10
 
 
 def expose_levels(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """`proto` with the real values of quantised tensors as tensors of their own; a copy if any."""
+    """Return `proto` with added tensors for the real values of quantised ones; a copy if any."""
     steps = {node.output[0]: pair for node in proto.graph.node if (pair := _steps(node))}
     if not steps or standard_opset(proto) < FIRST_OPSET:
         return proto
@@ -40,7 +40,7 @@ def expose_levels(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _steps(node: onnx.NodeProto) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
-    """The two steps behind `node`, None where its output is not quantised."""
+    """Return the two nodes to add behind `node`, or None if its output is not quantised."""
     place = zero_place(operator_of(node))
     if place is None or len(node.input) <= place:
         return None
@@ -53,7 +53,7 @@ def _steps(node: onnx.NodeProto) -> tuple[onnx.NodeProto, onnx.NodeProto] | None
 
 
 def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
-    """Have `node`, and the subgraphs in it, read other tensors."""
+    """Rename the tensors that `node` and its subgraphs read."""
     for i, name in enumerate(node.input):
         node.input[i] = names.get(name, name)
     for attribute in node.attribute:

@@ -1,7 +1,7 @@
-"""Which axes of a graph's tensors are channels, as far as its operators say.
+"""The position of the channel axis in a graph's tensors, as far as its operators determine it.
 
-Convolutions and pools have channels first, whatever stands before them; elementwise operators keep
-the order, transpositions change it, and everything else leaves it open.
+Convolutions and pools have channels first, elementwise operators keep the order of axes, and
+transpositions change it; after other operators it is unknown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHANNELS_FIRST = {
     *("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN"),
     *("DepthToSpace", "SpaceToDepth"),
 }
-"""Operators that take and give channels first."""
+"""Operators whose input and output have channels first."""
 
 
 KEEPING = {
@@ -35,14 +35,14 @@ KEEPING = {
     *("QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearSigmoid", "QLinearLeakyRelu"),
     "LayerNormalization",
 }
-"""Operators whose output has its axes where the first input that is known has them."""
+"""Operators whose output has the axes of the first input with known axes."""
 
 
 MOVES = {(FIRST, (0, 2, 3, 1)): LAST, (LAST, (0, 3, 1, 2)): FIRST}
 
 
 def layouts(proto: onnx.ModelProto) -> dict[str, str]:
-    """`NCHW` or `NHWC` by tensor name, of those tensors whose operators tell."""
+    """Return `NCHW` or `NHWC` by tensor name, for the tensors where it is known."""
     known: dict[str, str] = {}
     for node in proto.graph.node:
         layout = None

@@ -24,15 +24,15 @@ KINDS = {
     "MaxPool": "max_pool2d",
     "AveragePool": "avg_pool2d",
 }
-"""ONNX operators that take the treatment, and torch's name of the call they are."""
+"""ONNX operators that kernel padding supports, with torch's names of the calls."""
 
 
 QUANTISED = {"QLinearConv", "ConvInteger", "com.microsoft:QLinearAveragePool"}
-"""Operators that would, but store whole numbers only."""
+"""Their integer counterparts, which kernel padding does not support."""
 
 
 class Facts:
-    """What the file states about its tensors: constants, shapes, types, and who writes them."""
+    """Facts about the tensors of a file: constants, shapes, types, and nodes that write them."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         mode = Mode()
@@ -47,7 +47,7 @@ class Facts:
         self.by_hand = self._evaluate(proto, self._open_pads(proto))
 
     def _open_pads(self, proto: onnx.ModelProto) -> list[str]:
-        """The amounts of Pad nodes before a layer that the graph computes from its sizes."""
+        """Return the amounts of Pad nodes before a layer that the graph computes from sizes."""
         sources = {n.input[0] for n in proto.graph.node if operator_of(n) in KINDS}
         pads = [n for n in proto.graph.node if n.op_type == "Pad" and n.output[0] in sources]
         names = {n.input[1] for n in pads if len(n.input) > 1}
@@ -55,7 +55,7 @@ class Facts:
 
     @staticmethod
     def _evaluate(proto: onnx.ModelProto, names: Sequence[str]) -> dict[str, list[int]]:
-        """Values of `names` at the input size of the file, or at the default size."""
+        """Evaluate `names` at the input size of the file, or at the default size."""
         if not names:
             return {}
         image = image_input(proto)
@@ -70,13 +70,13 @@ class Facts:
         return (stored.data_type if stored else self.types.get(name)) or onnx.TensorProto.FLOAT
 
     def shape(self, name: str) -> list[int | None]:
-        """The four sizes of an image-like tensor, None for open ones."""
+        """Return the four sizes of an image-like tensor, with None for open ones."""
         dims = self.shapes.get(name, [])
         return dims if len(dims) == 4 else [None] * 4
 
 
 def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """`proto` with inferred shapes, or as it is where the rules of ONNX cannot infer any."""
+    """Return `proto` with inferred shapes, or unchanged where ONNX cannot infer any."""
     try:
         return onnx.shape_inference.infer_shapes(proto)
     except Exception:  # its own error has no common base across releases of onnx

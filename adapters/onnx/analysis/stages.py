@@ -1,4 +1,4 @@
-"""What an ONNX graph holds between its image and its target: maps by resolution, and kernels."""
+"""Feature maps of an ONNX graph by resolution, and the kernels of its convolutions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def stage_grids(
     proto: onnx.ModelProto, image: str, target: Grid, x: Any, size: tuple[int, int]
 ) -> list[Grid]:
-    """The stages of `Model.stages`, found by one run on the array `x`.
+    """Find the stages of `Model.stages` by one run on the array `x`.
 
     Candidates are the tensors that every path from `image` to the target passes through.
     """
@@ -39,7 +39,7 @@ def stage_grids(
 
 
 def graph_filters(proto: onnx.ModelProto) -> dict[str, Tensor]:
-    """Stored kernels (out, in per group, rows, columns) of the 2-D convolutions, by node name."""
+    """Return stored kernels (out, in per group, rows, columns) of 2-D convolutions by node name."""
     facts = Facts(proto)
     return {
         node.name or node.output[0]: facts.constants[node.input[1]].to(torch.float32, copy=True)

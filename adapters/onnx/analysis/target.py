@@ -1,8 +1,8 @@
 """The last spatial feature map of an ONNX graph.
 
 Every path from the image to the output must pass through it: the candidates are the dominators of
-the output on the image-dependent part of the graph. Their true shapes come from one run with every
-tensor exposed. The last one that reads as a grid of units wins.
+the output on the image-dependent part of the graph. One run with every tensor as an output gives
+their shapes. The target is the last one that is a grid of units.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def find_graph_target(
     proto: onnx.ModelProto, image: str, output: str, x: Any, size: tuple[int, int]
 ) -> Grid | None:
-    """The last spatial map before `output`, found by one run on the array `x`, or None."""
+    """Find the last spatial map before `output` by one run on the array `x`, or None."""
     names = [n for n in bottlenecks(proto, image, output) if n != image]
     if not names:
         return None
@@ -43,10 +43,10 @@ def find_graph_target(
 def coarsest_map(
     proto: onnx.ModelProto, image: str, output: str, x: Any, size: tuple[int, int]
 ) -> Grid | None:
-    """The last of the coarsest maps on the way to `output`, None where none is coarser than x.
+    """Return the last of the coarsest maps before `output`, or None if none is coarser than x.
 
-    Where the last map is as fine as the image, as in networks that go down and up again, every
-    pixel has units of its own there; what strides did to it shows at the bottom.
+    If the last map is as fine as the image, as in encoder-decoder networks, every pixel has units
+    of its own; the effect of strides shows in the coarsest map.
     """
     known = layouts(proto)
     names = [n for n in on_the_way(proto, image, output) if n in known]
@@ -60,7 +60,7 @@ def coarsest_map(
 
 
 def _joins_stored_tokens(proto: onnx.ModelProto, image: str) -> bool:
-    """Whether some Concat joins what does not depend on the image to what does.
+    """Whether a Concat joins constants to tensors that depend on the image.
 
     Class and register tokens come in this way. Without one, a list of boxes from several grids may
     still be as long as a square grid with a few tokens more (28^2 + 14^2 + 7^2 = 32^2 + 5).
@@ -76,9 +76,9 @@ def _joins_stored_tokens(proto: onnx.ModelProto, image: str) -> bool:
 def named_graph_target(
     proto: onnx.ModelProto, image: str, name: str, x: Any, size: tuple[int, int]
 ) -> Grid:
-    """The grid that the tensor `name`, or the node of that name, gives.
+    """Return the grid of the tensor `name`, or of the output of the node `name`.
 
-    Raises `UnknownNameError` or, when the tensor is no grid, `NotApplicableError`.
+    Raises `UnknownNameError`, or `NotApplicableError` when the tensor is not a grid.
     """
     from ...errors import unknown
 
@@ -98,10 +98,10 @@ def named_graph_target(
 
 
 def as_grid(name: str, value: Any, size: tuple[int, int], layout: str | None = None) -> Grid | None:
-    """Read one output as a grid; a lone row of features is none, whatever its length.
+    """Return the grid of an output, or None; a single row of features is not a grid.
 
-    Where the graph tells the `layout`, the strides along rows and columns may differ at will, as
-    they do in networks that read lines of text.
+    If the `layout` is known, the strides along rows and columns may differ by any factor, as they
+    do in networks that read lines of text.
     """
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.ndim not in (3, 4):
         return None

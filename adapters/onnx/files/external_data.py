@@ -1,4 +1,4 @@
-"""Which files an ONNX file keeps its weights in, told without parsing it."""
+"""Find the external data files of an ONNX file without parsing it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])", re.DOTALL)
 
 
 def external_files(path: Path) -> list[Path]:
-    """The files beside `path` that it names as external data, each once, in order of the name.
+    """Return the files that `path` names as external data, each once, in order of the name.
 
-    Names that lead out of the folder are left out, as are files that are not there. Empty when
-    `path` cannot be read. Knows names of up to 127 bytes.
+    Files that are missing or outside the folder are left out. The list is empty when `path` cannot
+    be read. Names may have up to 127 bytes.
     """
     try:
         if not path.is_file() or path.stat().st_size == 0:
@@ -30,7 +30,7 @@ def external_files(path: Path) -> list[Path]:
 
 
 def _beside(name: bytes, path: Path) -> Path | None:
-    """The file called `name` in the folder of `path`, if it is one and lies inside."""
+    """Return the file `name` in the folder of `path`, or None if it is outside or missing."""
     try:
         folder = path.resolve().parent
         file = folder / name.decode()

@@ -1,7 +1,7 @@
 """Reading an ONNX file without trusting it.
 
-Nothing outside the file's own folder is opened, every declared size is compared with what is really
-there before memory is taken, and text from the file is cleaned before it is shown.
+Nothing outside the file's folder is opened, every declared size is compared with the bytes in the
+file before memory is allocated, and text from the file is cleaned before it is shown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 LIMIT = 2**31 - 1
-"""Bytes one ONNX message may have, weights included: a limit of its format."""
+"""Maximum size of an ONNX message in bytes, including weights: a limit of the format."""
 
 
 STANDARD = ("", "ai.onnx")
@@ -31,7 +31,7 @@ STANDARD = ("", "ai.onnx")
 def printable(text: str | bytes, limit: int = 80) -> str:
     """Make `text` from a file safe to show: printable characters only, at most `limit`.
 
-    Damaged text, which is not UTF-8, reaches us as bytes.
+    Damaged text, which is not UTF-8, is passed as bytes.
     """
     text = text.decode(errors="replace") if isinstance(text, bytes) else text
     shown = "".join(c if c.isprintable() else "?" for c in text)
@@ -39,7 +39,7 @@ def printable(text: str | bytes, limit: int = 80) -> str:
 
 
 def read_model(path: str | Path) -> tuple[onnx.ModelProto, str]:
-    """Read `path` with its external data inlined; also the sha256 of all bytes that were read.
+    """Read `path` with its external data inlined; return it and the sha256 of all bytes read.
 
     Local functions are expanded. Raises `ModelFileError` when the file is missing, empty,
     truncated, not ONNX, or refers to data outside its folder.
@@ -61,7 +61,7 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, str]:
 
 
 def graph_tensors_digest(proto: onnx.ModelProto) -> str:
-    """Sha256 over names, types, shapes and bytes of all tensors of the graph, in name order."""
+    """Return the sha256 of names, types, shapes and bytes of all tensors, in order of the names."""
     digest = hashlib.sha256()
     for tensor in sorted(_all_tensors(proto.graph), key=lambda t: t.name):
         digest.update(f"{tensor.name}:{tensor.data_type}:{tuple(tensor.dims)};".encode())
@@ -75,7 +75,7 @@ def standard_opset(proto: onnx.ModelProto) -> int:
 
 
 def metadata(proto: onnx.ModelProto) -> dict[str, str]:
-    """The free key-value pairs of the file."""
+    """Return the metadata of the file: its free key-value pairs."""
     return {p.key: p.value for p in proto.metadata_props}
 
 
@@ -129,9 +129,9 @@ def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorP
 
 
 def _inline(tensor: onnx.TensorProto, path: Path, digest: Any, room: int) -> int:
-    """Read the external bytes of `tensor` into it, `room` at most; only from the folder of `path`.
+    """Read the external bytes of `tensor`, at most `room`, and return their number.
 
-    Gives their number.
+    Only files in the folder of `path` are opened.
     """
     entry = {e.key: e.value for e in tensor.external_data}
     source = _inside(entry.get("location", ""), path)
@@ -164,7 +164,7 @@ def _inline(tensor: onnx.TensorProto, path: Path, digest: Any, room: int) -> int
 
 
 def _inside(location: str, path: Path) -> Path:
-    """The real path of `location`, proven to lie in the folder of `path`."""
+    """Return the real path of `location`, which must be in the folder of `path`."""
     folder = path.resolve().parent
     parts = (*PurePosixPath(location).parts, *PureWindowsPath(location).parts)
     absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive
@@ -183,7 +183,7 @@ def _inside(location: str, path: Path) -> Path:
 
 
 def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
-    """Compare the declared shape with the bytes that are there."""
+    """Compare the declared shape with the number of bytes."""
     if any(d < 0 for d in tensor.dims) or tensor.data_type == onnx.TensorProto.STRING:
         raise ModelFileError(
             f"{path}: tensor {printable(tensor.name)!r} has type {tensor.data_type} and shape "
@@ -220,14 +220,14 @@ def _typed_count(tensor: onnx.TensorProto) -> int:
 
 
 WINDOWS = {"strides": 1, "dilations": 1, "kernel_shape": 1, "pads": -(2**14)}
-"""Attributes of windows, and the least each may hold; the most is `WIDEST`."""
+"""Attributes of windows with their smallest valid value; the largest is `WIDEST`."""
 
 
 WIDEST = 2**14
 
 
 def _check_windows(node: onnx.NodeProto, path: Path) -> None:
-    """Strides, kernels and padding that no image has are damage, and cost memory."""
+    """Refuse strides, kernels and padding larger than any image: such a file is damaged."""
     for attribute in node.attribute:
         least = WINDOWS.get(attribute.name, -math.inf)
         if attribute.name in WINDOWS and any(not least <= n <= WIDEST for n in attribute.ints):
@@ -248,7 +248,7 @@ def _expand_functions(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 
 def _check_graph(graph: onnx.GraphProto, path: Path) -> None:
-    """Every input of a node must be there before the node; there must be an output."""
+    """Check that every input of a node is written before it, and that there is an output."""
     known = {"", *(i.name for i in graph.input), *(i.name for i in graph.initializer)}
     known.update(i.values.name for i in graph.sparse_initializer)
     for node in graph.node:

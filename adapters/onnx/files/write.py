@@ -1,4 +1,4 @@
-"""Writing an ONNX graph so that the file is whole or absent, its weights inside or beside it."""
+"""Write an ONNX graph atomically, with its weights inside the file or beside it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .read import LIMIT, printable
 def write_model(
     proto: onnx.ModelProto, path: Path, *, beside: bool, faulty: bool = False
 ) -> list[Path]:
-    """Write `proto` to `path`, its weights into `path`.data if `beside`; the files written.
+    """Write `proto` to `path`, with `beside` its weights to `path`.data; return the files.
 
-    The ONNX checker reads the result before it takes the place of what was there. Raises
-    `ModelFileError` when it finds fault, unless `faulty` says that it is bound to, or when the
-    graph is too large for one file.
+    The ONNX checker reads the result before it replaces an existing file. Raises `ModelFileError`
+    when the checker finds a fault that the original does not have (`faulty`), or when the graph is
+    too large for one file.
     """
     names = [path.name, *([f"{path.name}.data"] if beside else [])]
     if not beside and proto.ByteSize() > LIMIT:
@@ -44,7 +44,7 @@ def write_model(
 
 
 def file_fault(path: Path) -> str | None:
-    """What the ONNX checker finds wrong with a file, None when nothing."""
+    """Return the ONNX checker's complaint about a file, or None."""
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:

@@ -1,4 +1,5 @@
 """Checks of the interpreter's gradients against onnxruntime, before they are used.
 
-Read `verify` first, then `subject` (what is checked), `derivatives` and `finite_differences`.
+Read `verify` first, then `subject` (the checked graph and the verdict), `derivatives` and
+`finite_differences`.
 """

@@ -1,4 +1,4 @@
-"""Whether the gradients of an interpreted graph are right, and if not, at which node they break."""
+"""Check the gradients of an interpreted graph, and find the node with a wrong gradient."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ STEPS = {"float32": (1e-3, 1e-4), "float16": (3e-2, 1e-2)}
 
 
 MOST_TRIED = 48
-"""Tensors that are tried one by one in search of a wrong gradient."""
+"""Maximum number of tensors to test one by one in the search for a wrong gradient."""
 
 
 RATIO = (0.9, 1.1)
-"""Differences through onnxruntime over the interpreter's; one step size must fall in here."""
+"""Range of the ratio of onnxruntime's differences to the interpreter's, for one step size."""
 
 
 SINGLE = 0.1
@@ -42,7 +42,7 @@ Decisions of ReLU and max-pool flip with the rounding: it is 4e-3 for an untrain
 
 
 class Derivatives:
-    """What can be asked of derivatives at one image `x` (1, channels, height, width)."""
+    """Derivatives of a graph at one image `x` (1, channels, height, width), and their errors."""
 
     def __init__(self, subject: CheckTarget, x: Tensor) -> None:
         mode = replace(subject.interpreter.mode, dtype=torch.float64, rounding=False)
@@ -52,18 +52,18 @@ class Derivatives:
         self._gradients: dict[str, Tensor] = {}
 
     def exact(self, name: str) -> Tensor:
-        """The gradient of the tensor `name` in double precision, rounding left out."""
+        """Return the gradient of the tensor `name` in double precision, without rounding."""
         if name not in self._gradients:
             f = self._scalar(self._interpreter, name)
             self._gradients[name] = gradient(f, self.x.double())
         return self._gradients[name]
 
     def error(self, name: str) -> float:
-        """Estimated relative L2 error of that gradient."""
+        """Return the estimated relative L2 error of that gradient."""
         return gradient_error(self._scalar(self._interpreter, name), self.x, self.exact(name))
 
     def single(self, name: str) -> float:
-        """Relative L2 difference of the gradient that suites use and that in double precision.
+        """Return the relative L2 difference of the gradient that suites use to the exact one.
 
         0 for quantised graphs, on which these are gradients of two functions.
         """
@@ -73,9 +73,9 @@ class Derivatives:
         return relative_l2_distance(used, self.exact(name))
 
     def ratios(self, name: str) -> tuple[float, ...]:
-        """Differences through onnxruntime over the interpreter's, along the gradient, by step.
+        """Return the ratios of onnxruntime's differences to the interpreter's along the gradient.
 
-        None for quantised graphs, and where the gradient is zero.
+        There is one for each step; none for quantised graphs, or if the gradient is zero.
         """
         if self.subject.straight_through:
             return ()
@@ -94,7 +94,7 @@ class Derivatives:
         return tuple(_over(rise(reference, x, m), rise(f, x, m)) for m in moves)
 
     def is_wrong(self, name: str) -> bool:
-        """Whether the gradient of the tensor `name` is; not where it has none, as indices."""
+        """Whether the gradient of the tensor `name` is wrong; False if it has none."""
         try:
             return not (self.error(name) <= GOOD and self.single(name) <= SINGLE)
         except (RuntimeError, PerimetryError, KeyError):
@@ -106,7 +106,7 @@ class Derivatives:
 
 
 def random_sum(values: Tensor) -> Tensor:
-    """Random-sign sum over one image's output; a fixed batch repeats the image: the first counts.
+    """Return the random-sign sum over the output of the first image of a batch.
 
     The same signs for the interpreter's values and onnxruntime's.
     """
@@ -123,7 +123,7 @@ def _over(a: float, b: float) -> float:
 
 
 def check_derivatives(found: Derivatives, outputs: Sequence[str]) -> GradientVerdict:
-    """A verdict on the gradients of the tensors `outputs`."""
+    """Return a verdict on the gradients of the tensors `outputs`."""
     ratios: tuple[float, ...] = ()
     errors = [0.0]
     for name in outputs:
@@ -136,7 +136,7 @@ def check_derivatives(found: Derivatives, outputs: Sequence[str]) -> GradientVer
 
 
 def _objection(found: Derivatives, name: str, error: float, ratios: Sequence[float]) -> str | None:
-    """Why the gradient of `name` cannot be trusted, with the node at fault; None if it can."""
+    """Return why the gradient of `name` cannot be trusted, with the node at fault, or None."""
     what = f"the gradient of {printable(name)!r}"
     if not error <= GOOD:
         return (
@@ -159,12 +159,12 @@ def _objection(found: Derivatives, name: str, error: float, ratios: Sequence[flo
 
 
 def agree(ratios: Sequence[float]) -> bool:
-    """Whether one of the step sizes confirms the function; nothing to compare is no objection."""
+    """Whether one of the step sizes confirms the function; True if there is nothing to compare."""
     return not ratios or any(RATIO[0] <= r <= RATIO[1] for r in ratios)
 
 
 def wrong_rule(found: Derivatives, name: str) -> str:
-    """Which node's gradient is wrong, as a clause; empty when it cannot be told.
+    """Return a clause that names the node with a wrong gradient; empty if it is unknown.
 
     Halves the tensors that every path to `name` passes through until it has the first one whose
     gradient is wrong, then tries the tensors between it and the last right one in order.

@@ -1,12 +1,12 @@
-"""Whether a gradient is the derivative of its own function, told in double precision.
+"""Check in double precision that a gradient is the derivative of its function.
 
 For a function f of n numbers with gradient g by autograd, the error along a random direction d of
 length 1 is e(d) = (f(x + h d) - f(x - h d)) / 2h - g . d. Over random d, n E e^2 / |g|^2 is the
 square of g's relative L2 error, whatever it consists of: a wrong factor, or a branch left out.
 
-In double precision h can be so small that no ReLU or max-pool changes its decision within a step.
-In single precision it cannot: in an untrained ResNet-50 so many change within the smallest step
-that stands out of rounding that the difference quotient is a fifth of the derivative.
+In double precision h can be so small that no ReLU or max-pool switches within a step. In single
+precision it cannot: in an untrained ResNet-50, so many of them switch within the smallest step
+above rounding that the difference quotient is a fifth of the derivative.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 STEPS = (1e-9, 1e-8, 1e-7, 1e-10)
-"""Lengths of a step as shares of that of x; the next is tried where the last was no good."""
+"""Lengths of a step relative to that of x; the next is tried if the last fails."""
 
 
 DIRECTIONS = 3
@@ -31,29 +31,29 @@ DIRECTIONS = 3
 
 
 GOOD = 1e-3
-"""Relative L2 error of a gradient that is right; rounding gives 1e-5 and less."""
+"""Maximum relative L2 error of a right gradient; rounding causes 1e-5 at most."""
 
 
 COARSE = 1e-2
-"""Length of a step as a share of that of x, for functions whose gradient is zero."""
+"""Length of a step relative to that of x, for functions whose gradient is zero."""
 
 
 def gradient(f: Scalar, x: Tensor) -> Tensor:
-    """The gradient of `f` by autograd at `x`, in double precision on the CPU."""
+    """Return the gradient of `f` at `x` by autograd, in double precision on the CPU."""
     x = x.detach().clone().requires_grad_(True)
     (found,) = torch.autograd.grad(f(x), x)
     return found.to("cpu", torch.float64)
 
 
 def directions(like: Tensor, count: int) -> list[Tensor]:
-    """`count` random directions of length 1, always the same, in double precision on the CPU."""
+    """Return `count` fixed random directions of length 1, in double precision on the CPU."""
     random = torch.Generator().manual_seed(0)
     found = [torch.randn(like.shape, generator=random, dtype=torch.float64) for _ in range(count)]
     return [d / d.norm() for d in found]
 
 
 def rise(f: Scalar, x: Tensor, move: Tensor) -> float:
-    """`f` at x + move less `f` at x - move."""
+    """Return f(x + move) - f(x - move)."""
     move = move.to(x)
     with torch.no_grad():
         return float(f(x + move)) - float(f(x - move))
@@ -62,8 +62,8 @@ def rise(f: Scalar, x: Tensor, move: Tensor) -> float:
 def gradient_error(f: Scalar, x: Tensor, g: Tensor | None = None) -> float:
     """Relative L2 error of `g`, by default the gradient of `f` at `x`, estimated; see this module.
 
-    `f` takes and gives double precision. Where `g` is zero: 0 if f does not move even by a large
-    step, else infinity.
+    `f` works in double precision. If `g` is zero, the error is 0 if f is constant over a large
+    step, else infinite.
     """
     x = x.detach().double()
     g = gradient(f, x) if g is None else g

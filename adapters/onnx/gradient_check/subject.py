@@ -1,4 +1,4 @@
-"""What is verified of an ONNX file before its gradients are used, and what came of it."""
+"""The target of the gradient check of an ONNX file, and its verdict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckTarget:
-    """What is verified: a graph, its interpreter, one image `x` (1, channels, height, width)."""
+    """Target of a check: a graph and its interpreter, for images (1, channels, height, width)."""
 
     proto: onnx.ModelProto
     interpreter: Interpreter
@@ -33,18 +33,18 @@ class CheckTarget:
     batch: int
 
     def feeds(self, x: Tensor) -> dict[str, Tensor]:
-        """`x` as the interpreter takes it, repeated to the batch the file insists on."""
+        """Return `x` as the interpreter's input, repeated to the batch size of the file."""
         x = x.expand(self.batch, *x.shape[1:])
         return {self.image: x.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else x}
 
     def arrays(self, x: Tensor) -> dict[str, Any]:
-        """`x` as onnxruntime takes it."""
+        """Return `x` as onnxruntime's input."""
         return {self.image: feed(x.expand(self.batch, *x.shape[1:]), self.spec)}
 
 
 @dataclass(frozen=True)
 class GradientVerdict:
-    """`reason` is None when the gradients can be trusted; the figures are what was measured."""
+    """`reason` is None when the gradients can be trusted; the numbers are measured differences."""
 
     reason: str | None
     forward: float | None = None
@@ -52,7 +52,7 @@ class GradientVerdict:
     gradient: float | None = None
 
     def note(self) -> str:
-        """One line for the record."""
+        """Return a line for the record."""
         if self.reason is not None:
             return f"{NO_GRADIENTS}{self.reason}"
         ratios = ", ".join(f"{r:.3f}" for r in self.ratios) or "not defined (quantised)"
@@ -63,7 +63,7 @@ class GradientVerdict:
 
 
 def as_float(proto: onnx.ModelProto, image: str) -> onnx.ModelProto:
-    """A copy of a graph that takes bytes, which takes floats instead: bytes have no small steps."""
+    """Return a copy of a graph with a float input in place of bytes, which have no small steps."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     del copy.graph.value_info[:]
@@ -82,5 +82,5 @@ def relative_l2_distance(a: Tensor, b: Tensor) -> float:
 
 
 def outputs_to_check(target: str | None, logits: Sequence[str]) -> tuple[str, ...]:
-    """The tensors whose gradients suites may use."""
+    """Return the tensors whose gradients suites may use."""
     return tuple(dict.fromkeys([*([target] if target else []), *logits]))

@@ -1,14 +1,14 @@
-"""The gate every ONNX file passes before its gradients are used.
+"""The check of an ONNX file's gradients before they are used.
 
-1. The interpreter's outputs against onnxruntime's, relative L2: on one image, and as differences
-   between two points beside it, so that both are the same function there.
-2. The interpreter's gradient against its own differences in double precision (`onnx_derivative`): a
-   right forward pass does not make a right gradient.
-3. Its gradient in the precision that suites use against that in double precision.
+1. The interpreter's outputs are compared with onnxruntime's by relative L2: on one image, and as
+differences between two points near it, so that both have the same derivative. 2. The interpreter's
+gradient against its own differences in double precision (`onnx_derivative`): a right forward pass
+does not make a right gradient. 3. Its gradient in the precision that suites use against that in
+double precision.
 
-Quantised graphs are staircases: their straight-through gradient is that of the graph with rounding
-left out, on which the second check is made. The first has onnxruntime's own spread as its yardstick
-there, and no differences.
+Quantised graphs are piecewise constant. Their straight-through gradient is that of the graph
+without rounding, to which the second check applies. The first check then compares with
+onnxruntime's own spread, and uses no differences.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def _verify(subject: CheckTarget, x: Tensor) -> GradientVerdict:
 
 
 def rounding_spread(subject: CheckTarget, x: Tensor, expected: dict[str, Tensor]) -> float:
-    """How far onnxruntime is from itself: not optimised, and on an image moved by float noise.
+    """Return onnxruntime's own spread: without optimisation, and on an image with float noise.
 
-    A float that falls to the other side of a rounding changes a quantised network's output by far
-    more than float noise, for onnxruntime as for the interpreter.
+    A float that is rounded to another level changes a quantised network's output by far more than
+    float noise, in onnxruntime as in the interpreter.
     """
     names = subject.outputs
     move = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
@@ -83,7 +83,7 @@ def rounding_spread(subject: CheckTarget, x: Tensor, expected: dict[str, Tensor]
 
 
 def first_divergent_node(subject: CheckTarget, x: Tensor) -> str:
-    """Where interpreter and onnxruntime part first, as a clause; empty when it cannot be told."""
+    """Return a clause that names the first node where both diverge; empty if it is unknown."""
     nodes = [n for n in subject.interpreter.graph.nodes if n.outputs[0]]
     names = [n.outputs[0] for n in nodes]
     expected = Session(subject.proto, names, optimise=False).run(subject.arrays(x))

@@ -1,5 +1,5 @@
-"""Which input is the image, its size, layout, value range and batch axis, and which output counts.
+"""The image input of a file: its size, layout, value range and batch axis; and the outputs.
 
-Read `declaration` (what the user states), `spec` and `size`, then `batch_axis`, `fixed_inputs`
+Read `declaration` (what the user declares), `spec` and `size`, then `batch_axis`, `fixed_inputs`
 and `outputs`.
 """

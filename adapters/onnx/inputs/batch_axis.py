@@ -1,8 +1,8 @@
-"""Freeing the batch axis of a graph that was exported for a fixed number of images.
+"""Open the batch axis of a graph that was exported for a fixed number of images.
 
-Exporters bake the batch into the shapes that reshapes ask for, and into constants (class tokens)
-that are concatenated. Both are rewritten; whether the result is right is not proven here but
-measured, image by image, before it is used.
+Exporters write the batch size into the target shapes of reshapes and into constants (class tokens)
+that are concatenated. Both are rewritten. The result is not proven to be right but compared, image
+by image, with the original before it is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 SLICE_INPUTS = 10
-"""First opset whose Slice takes its limits as inputs."""
+"""First opset in which the limits of Slice are inputs."""
 
 
 TOLERANCE = 1e-3
@@ -34,9 +34,10 @@ TOLERANCE = 1e-3
 def settle_batch(
     proto: onnx.ModelProto, image: str, outputs: Sequence[str], two: Any, batch: int | None
 ) -> tuple[onnx.ModelProto, int | None]:
-    """A graph that takes any batch, and None; or the given one and the batch it insists on.
+    """Return a graph for any batch and None, or the given graph and the batch that it requires.
 
-    `two` (2, ...) are two unlike images as the file wants them; `batch` is what the file declares.
+    `two` (2, ...) are two different images in the layout of the file; `batch` is the size that the
+    file declares.
     """
     free = proto if batch is None else free_batch(proto, image)
     if _takes_any(free, proto, image, outputs, two, batch or 1):
@@ -52,7 +53,7 @@ def _takes_any(
     two: Any,
     batch: int,
 ) -> bool:
-    """Whether `free` gives for both images at once what `proto` gives for each."""
+    """Whether `free` gives the same for both images at once as `proto` gives for each."""
     single = Session(proto, outputs)
     each = [single.run({image: np.repeat(two[i : i + 1], batch, 0)}) for i in range(2)]
     try:
@@ -76,7 +77,7 @@ def _close(a: Any, b: Any) -> bool:
 
 
 def free_batch(proto: onnx.ModelProto, image: str) -> onnx.ModelProto:
-    """A copy of `proto` whose batch axis is open, as far as can be told from the graph."""
+    """Return a copy of `proto` whose batch axis is open, as far as the graph allows."""
     free = onnx.ModelProto()
     free.CopyFrom(proto)
     graph = free.graph
@@ -100,7 +101,7 @@ def free_batch(proto: onnx.ModelProto, image: str) -> onnx.ModelProto:
 
 
 def _free_reshape(graph: onnx.GraphProto, node: onnx.NodeProto, shape: Any) -> None:
-    """Let the first axis follow from the others; where one is open already, copy the input's."""
+    """Infer the first axis from the others; if one of them is open already, copy the input's."""
     sizes = shape.copy()
     if not sizes.size or sizes[0] <= 0:
         return
@@ -113,7 +114,7 @@ def _free_reshape(graph: onnx.GraphProto, node: onnx.NodeProto, shape: Any) -> N
 def _free_concat(
     graph: onnx.GraphProto, node: onnx.NodeProto, edges: dict[str, list[str]]
 ) -> list[onnx.NodeProto]:
-    """Repeat what is the same for all images as often as there are images, before it is joined."""
+    """Repeat a constant operand for every image before it is concatenated."""
     lead = next(name for name in node.input if name in edges)
     axis = next(a.i for a in node.attribute if a.name == "axis")
     extra: list[onnx.NodeProto] = []

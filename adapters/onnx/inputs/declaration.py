@@ -1,7 +1,7 @@
-"""What the user states of an ONNX file's input and output, where the file leaves it to guess.
+"""What the user declares about the input and output of an ONNX file that does not state it.
 
-Two places: a TOML file beside the model (`vendor.toml` beside `vendor.onnx`), and keys given with a
-command, which win. Both know the same keys::
+A declaration is a TOML file beside the model (`vendor.toml` beside `vendor.onnx`), or keys given
+with a command, which override the file. Both have the same keys::
 
     size = [224, 224]            # side, or height and width
     layout = "NHWC"              # NCHW or NHWC
@@ -18,7 +18,7 @@ command, which win. Both know the same keys::
     [fixed]                      # values of the inputs that are no image
     scale_factor = [1.0, 1.0]
 
-A stated range without mean or std means that there is no normalisation besides.
+A declared range without mean or std means that there is no other normalisation.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 
 LONGEST = 2**20
-"""Bytes a statement may have."""
+"""Maximum size of a TOML file in bytes."""
 
 
 LARGEST = 16_384
-"""Pixels a side may have."""
+"""Maximum pixels per side."""
 
 
 GIVEN = "the command"
@@ -55,7 +55,7 @@ WORDS = {
     "channel_order": ("RGB", "BGR"),
     "interpolation": ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"),
 }
-"""Keys that take one word, and the words they take."""
+"""Keys whose value is one word, and the words they accept."""
 
 
 RANGES = {"0..1": 1.0, "0..255": 255.0, "1": 1.0, "255": 255.0}
@@ -69,9 +69,9 @@ KEYS = (*WORDS, "range", "channels", "mean", "std", "size", "crop_pct", *NAMES, 
 
 @dataclass(frozen=True)
 class InputDeclaration:
-    """What was stated, by key, read and checked; `origin` says by key where.
+    """A checked declaration; `origin` says by key where it was made.
 
-    `values` holds fields of `InputSpec`; `fixed` numbers for inputs that are no image.
+    `values` has fields of `InputSpec`, `fixed` numbers for the inputs that are not the image.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class InputDeclaration:
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def over(self, other: InputDeclaration) -> InputDeclaration:
-        """Both together; where they differ, this one counts."""
+        """Merge two declarations; where they differ, this one counts."""
         return InputDeclaration(
             {**other.values, **self.values},
             self.image or other.image,
@@ -91,7 +91,7 @@ class InputDeclaration:
         )
 
     def apply(self, spec: InputSpec) -> InputSpec:
-        """`spec` with what was stated in place of what was read or guessed.
+        """Return `spec` with the declared values in place of those that were read or guessed.
 
         Raises `InputError` when mean and std do not fit the channels or the range.
         """
@@ -112,7 +112,7 @@ class InputDeclaration:
         return stated
 
     def note(self) -> str | None:
-        """One line for the record: what was stated where."""
+        """Return a line for the record: what was declared where."""
         places: dict[str, list[str]] = {}
         for key, place in self.origin.items():
             places.setdefault(place, []).append(key)
@@ -137,10 +137,10 @@ def _per_channel(key: str, value: Any, channels: int) -> tuple[float, ...]:
 
 
 def read_beside(path: str | Path) -> InputDeclaration:
-    """The statement in the TOML file beside the model `path`; empty where there is none.
+    """Read the TOML file beside the model `path`; the declaration is empty if there is none.
 
-    Raises `ModelFileError` when it lies outside the model's folder or is no TOML, `InputError` and
-    `UnknownNameError` for keys and values that cannot be.
+    Raises `ModelFileError` when the file is outside the model's folder or is not valid TOML,
+    `InputError` and `UnknownNameError` for invalid keys and values.
     """
     place = Path(path).with_suffix(".toml")
     if not place.is_file():
@@ -161,9 +161,9 @@ def read_beside(path: str | Path) -> InputDeclaration:
 
 
 def parse_pairs(texts: Iterable[str], output: str | None = None) -> dict[str, Any]:
-    """Read `KEY=VALUE` texts, as of `--input`, and `--output` into what `read_declaration` takes.
+    """Parse `KEY=VALUE` texts of `--input`, and `--output`, into values for `read_declaration`.
 
-    `fixed.NAME=VALUE` goes into the table `fixed`. Raises `InputError`.
+    `fixed.NAME=VALUE` goes into the table `fixed`. Raises `InputError` for other texts.
     """
     values: dict[str, Any] = {}
     for text in texts:
@@ -192,9 +192,9 @@ def _read(text: str) -> Any:
 
 
 def read_declaration(values: Mapping[str, Any], place: str = GIVEN) -> InputDeclaration:
-    """Check `values` by key; `place` is where they were stated.
+    """Check `values` by key; `place` is where they were declared.
 
-    Raises `UnknownNameError` with near keys, `InputError` with the values that a key takes.
+    Raises `UnknownNameError` with near keys, `InputError` with the values that a key accepts.
     """
     found: dict[str, Any] = {}
     for key, value in values.items():

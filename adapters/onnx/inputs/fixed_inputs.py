@@ -1,4 +1,4 @@
-"""Files of several inputs: one takes the image, the others get a value and become constants."""
+"""Files with several inputs: one is the image, the others get a value and become constants."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 
 LARGEST = 2**20
-"""Numbers that an input which is no image may have."""
+"""Maximum number of elements of an input that is not the image."""
 
 
 def fix_inputs(
     proto: onnx.ModelProto, fixed: Mapping[str, Any], image: str | None = None
 ) -> onnx.ModelProto:
-    """A copy of `proto` whose inputs named in `fixed` hold their value; itself where none is named.
+    """Return a copy of `proto` whose inputs in `fixed` are constants; `proto` itself if none is.
 
-    Numbers are repeated to the declared shape, open axes counting 1. Raises `UnknownNameError` for
-    an input or image that is not there, `InputError` for a value that does not fit.
+    Numbers are repeated to the declared shape, in which open axes count as 1. Raises
+    `UnknownNameError` for an input or image that is not in the file, `InputError` for a value that
+    does not fit.
     """
     inputs = {i.name: i for i in free_inputs(proto)}
     if image is not None:
@@ -70,7 +71,7 @@ def free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def constant_tensor(value: onnx.ValueInfoProto, given: Any) -> onnx.TensorProto:
-    """The tensor that the input `value` is to hold. Raises `InputError`."""
+    """Make the constant for the input `value`. Raises `InputError` for numbers that do not fit."""
     kind = value.type.tensor_type
     shape = [d.dim_value if d.dim_value > 0 else 1 for d in kind.shape.dim]
     try:
@@ -85,7 +86,7 @@ def constant_tensor(value: onnx.ValueInfoProto, given: Any) -> onnx.TensorProto:
 
 
 def _fitted(numbers: Any, kind: Any, shape: Sequence[int]) -> Any:
-    """`numbers` as they are where the declared shape lets them, else repeated to `shape`."""
+    """Return `numbers` as they are if they fit the declared shape, else repeated to `shape`."""
     if max(numbers.size, math.prod(shape)) > LARGEST:
         raise ValueError(f"more than {LARGEST} numbers")
     fits = numbers.ndim == len(shape) and all(
@@ -96,7 +97,7 @@ def _fitted(numbers: Any, kind: Any, shape: Sequence[int]) -> Any:
 
 
 def describe(value: onnx.ValueInfoProto) -> str:
-    """Type and shape of an input, for a person."""
+    """Describe type and shape of an input for a message."""
     kind = value.type.tensor_type
     try:
         name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
@@ -107,7 +108,7 @@ def describe(value: onnx.ValueInfoProto) -> str:
 
 
 def ask_for(inputs: Sequence[onnx.ValueInfoProto], image: str) -> str:
-    """What to do about inputs beside `image` that have no value."""
+    """Return the message for inputs beside `image` that have no value."""
     others = [i for i in inputs if i.name != image]
     told = "; ".join(f"{printable(i.name)!r}, {describe(i)}" for i in others[:8])
     example = printable(others[0].name)

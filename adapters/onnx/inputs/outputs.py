@@ -1,4 +1,4 @@
-"""The outputs of an ONNX file, and an input to see them with."""
+"""The outputs of an ONNX file, and random images to evaluate them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def example(spec: InputSpec, count: int) -> Tensor:
-    """Random images, as `x` (count, channels, height, width); the same in every call."""
+    """Return random images as `x` (count, channels, height, width), the same in every call."""
     random = torch.Generator().manual_seed(0)
     return spec.prepare(torch.rand(count, 3, spec.height, spec.width, generator=random))
 
 
 def logits_output(proto: onnx.ModelProto, name: str | None = None) -> str | None:
-    """The output that holds the logits: the named one, else the first of (batch, classes).
+    """Return the output with the logits: the named one, else the first of shape (batch, classes).
 
     Trailing axes of size 1 do not count. None when no output has that form.
     """
@@ -37,7 +37,7 @@ def logits_output(proto: onnx.ModelProto, name: str | None = None) -> str | None
 
 
 def like_logits(proto: onnx.ModelProto) -> list[str]:
-    """The outputs of floats that have the form (batch, classes), further axes being 1."""
+    """Return the float outputs of shape (batch, classes), with further axes of size 1."""
     return [str(o.name) for o in proto.graph.output if _is_like_logits(o.type.tensor_type)]
 
 

@@ -1,4 +1,4 @@
-"""The input size of an ONNX file: found where it is open, changed where the graph does not mind."""
+"""The input size of an ONNX file: found if it is open, changed if the graph allows it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 SIZES = ((224, 224), (256, 256), (320, 320), (640, 640), (48, 320), (32, 320), (64, 64), (32, 128))
-"""(height, width) that are tried in this order where a file leaves its input size open."""
+"""Sizes (height, width) to try in this order when the input size of a file is open."""
 
 
 def fit_size(proto: onnx.ModelProto, image: ImageInput, spec: InputSpec) -> InputSpec:
-    """`spec` at the first of `SIZES` that the graph runs at, where its size was a guess.
+    """Return `spec` with the first of `SIZES` at which the graph runs, if its size was guessed.
 
     Raises `InputError` when the graph runs at none of them.
     """
@@ -49,7 +49,7 @@ def fit_size(proto: onnx.ModelProto, image: ImageInput, spec: InputSpec) -> Inpu
 
 
 def take_size(proto: onnx.ModelProto, image: ImageInput, spec: InputSpec) -> onnx.ModelProto:
-    """`proto` with the input size of `spec` declared, where that is another one and it runs so.
+    """Return `proto` with the input size of `spec`, if it differs and the graph runs at it.
 
     Exporters declare the size of their example, which many graphs do not depend on.
     """

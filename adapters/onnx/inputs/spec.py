@@ -1,4 +1,4 @@
-"""What an ONNX file wants as its image, read from its graph and metadata, guessed where silent.
+"""The input spec of an ONNX file: read from its graph and metadata, and guessed otherwise.
 
 Files written by `export_onnx` state everything under metadata keys `perimetry.FIELD` (JSON).
 """
@@ -27,7 +27,7 @@ DEFAULT_SIZE = 224
 
 
 LARGEST = 16_384
-"""Pixels per side beyond which a declared input is taken for damage."""
+"""Maximum pixels per side; a larger declared input means a damaged file."""
 
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -42,7 +42,7 @@ DTYPES: dict[int, str] = {
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The graph input that takes the image; None stands for a size the file leaves open."""
+    """The graph input for the image; None stands for an open size."""
 
     name: str
     dtype: str
@@ -50,7 +50,7 @@ class ImageInput:
 
 
 def image_input(proto: onnx.ModelProto, name: str | None = None) -> ImageInput:
-    """The image input of the file: the one named, or the only one that can be an image.
+    """Return the image input of the file: the named one, or the only one that can be an image.
 
     Raises `InputError` when there is none, or when another input has no value.
     """
@@ -96,7 +96,7 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | None:
 
 
 def read_spec(proto: onnx.ModelProto, image: ImageInput) -> InputSpec:
-    """The file's own statement where it has one, else a guess that says what was guessed.
+    """Return the spec in the file's metadata if it has one, else a guess with its guessed fields.
 
     Raises `InputError` for images of neither one nor three channels.
     """
@@ -136,7 +136,7 @@ def _range(proto: onnx.ModelProto, image: ImageInput, channels: int) -> dict[str
 
 
 def _own_scale(proto: onnx.ModelProto, name: str) -> float | None:
-    """What the graph itself multiplies the image by before its first layer, None if nothing."""
+    """Return the factor by which the graph multiplies the image before its first layer, or None."""
     constants = stored_constants(proto)
     scale: float | None = None
     for _ in range(8):
@@ -206,7 +206,7 @@ def check_spec(spec: InputSpec, image: ImageInput) -> None:
 
 
 def write_spec(proto: onnx.ModelProto, spec: InputSpec) -> None:
-    """State every field of `spec` in the file's metadata, so that nobody has to guess."""
+    """Write every field of `spec` to the file's metadata, so that nothing has to be guessed."""
     kept = [p for p in proto.metadata_props if not p.key.startswith(PREFIX)]
     stated = {k: v for k, v in asdict(spec).items() if k != "guessed"}
     entries = [
@@ -217,7 +217,7 @@ def write_spec(proto: onnx.ModelProto, spec: InputSpec) -> None:
 
 
 def _stated(proto: onnx.ModelProto) -> InputSpec | None:
-    """The spec in the metadata, None where there is none. Raises `ModelFileError` if damaged."""
+    """Return the spec in the metadata, or None. Raises `ModelFileError` if it is damaged."""
     raw = {k.removeprefix(PREFIX): v for k, v in metadata(proto).items() if k.startswith(PREFIX)}
     if not raw:
         return None
@@ -236,7 +236,7 @@ def _stated(proto: onnx.ModelProto) -> InputSpec | None:
 
 
 def _check_stated(spec: InputSpec) -> None:
-    """Raise `ValueError` unless the statement can describe an image."""
+    """Raise `ValueError` unless `spec` can describe an image."""
     numbers = (*spec.mean, *spec.std, spec.value_range, spec.crop_pct)
     if not all(isinstance(n, int | float) for n in numbers) or 0 in spec.std:
         raise ValueError(f"mean {spec.mean}, std {spec.std}")

@@ -1,4 +1,4 @@
-"""Kernel padding of an ONNX file into another ONNX file."""
+"""Write a kernel-padded copy of an ONNX file."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 PIECE = 8
-"""Images a pass, where the file leaves that open."""
+"""Batch size of a file with an open batch axis."""
 
 
 FILE_FILLS: tuple[Fill, ...] = ("box", "zero")
-"""Fills that make sense in a file: they need no training, or keep the function."""
+"""Fills that are useful in a file: `box` needs no training, `zero` keeps the function."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _open_padded(model: OnnxModel, out: Path, treatment: Treatment) -> OnnxModel
 
 
 def feed_all(images: Tensor, image: ImageInput, spec: InputSpec) -> list[Mapping[str, Any]]:
-    """`images` (n, channels, height, width) in the batches that the file takes, whole ones only."""
+    """Split `images` (n, channels, height, width) into whole batches of the size of the file."""
     size = image.dims[0] or PIECE
     pieces = [piece for piece in images.split(size) if image.dims[0] in (None, len(piece))]
     return [{image.name: feed(piece, spec)} for piece in pieces]
@@ -119,7 +119,7 @@ def _recalibrate(
     spec: InputSpec,
     images: Tensor,
 ) -> int:
-    """`match_moments` of `after`, in place, at the input size of `spec`; how many layers."""
+    """Call `match_moments` on `after` at the input size of `spec`; return the number of layers."""
     old, new = (take_size(proto, image, spec) for proto in (before, after))
     count = match_moments(old, new, feed_all(images, image, spec))
     if new is not after:
@@ -149,7 +149,7 @@ def _shape(value: Any) -> Any:
 
 
 def _copy_declaration(path: Path, out: Path) -> list[Path]:
-    """The TOML declaration beside `path`, copied beside `out` unless one is there."""
+    """Copy the TOML declaration beside `path` to `out`, unless there is one."""
     source, copy = path.with_suffix(".toml"), out.with_suffix(".toml")
     if not source.is_file() or copy.exists():
         return []

@@ -1,8 +1,8 @@
 """A kernel-padded mean-pool as ONNX nodes: a convolution of each channel and its divisor.
 
-The divisor is the share of each window that falls on pixels that count: the image and, with
-`count_include_pad`, the layer's own padding, never the rows that kernel padding adds. It is
-computed in the graph from the input's size, so that the file stays right for every size.
+The divisor is the share of each window that falls on counted pixels: the image and, with
+`count_include_pad`, the layer's own padding, but not the rows that kernel padding adds. The graph
+computes it from the input's size, so that the file is right for every size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 Made = tuple[list[NodeProto], dict[str, Tensor], str, Tensor]
-"""Nodes, constants by name, the name of the weight, second moments of its taps."""
+"""Nodes, constants by name, the name of the weight, and second moments of its taps."""
 
 
 def mean_pool_nodes(
@@ -34,7 +34,7 @@ def mean_pool_nodes(
     channels: int,
     opset: int,
 ) -> Made:
-    """Nodes in place of the AveragePool `node` over `channels`.
+    """Return nodes that replace the AveragePool `node` over `channels`.
 
     `pads` is the padding of the grown window, `own` that of the old one, both (before rows, before
     columns, after rows, after columns).
@@ -73,7 +73,7 @@ def mean_pool_nodes(
 def _counted(
     source: str, base: str, call: StridedCall, own: list[int], opset: int
 ) -> tuple[list[NodeProto], dict[str, Tensor]]:
-    """Nodes that make ones (1, 1, height, width) over everything that counts as a pixel."""
+    """Return nodes that make a mask (1, 1, height, width) of ones over the counted pixels."""
     high, wide = (own[0] + own[2], own[1] + own[3]) if call.include_pad else (0, 0)
     constants = {
         f"{base}/places": torch.tensor([2, 3]),

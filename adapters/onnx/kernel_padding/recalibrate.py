@@ -1,10 +1,10 @@
-"""Re-estimating what kernel padding did to the scale of a graph's layers, on unlabelled images.
+"""Rescale the kernel-padded layers of a graph on unlabelled images.
 
-A padded kernel is smoother, so its outputs are smaller, and everything behind it was trained for
-the old ones. Norms that a graph still has, or that were folded into its convolutions, are set anew
-here as one affine map a channel: in execution order, every convolution that grew gets weights and
-biases scaled so that its outputs have the means and standard deviations, over images and units,
-that the original's have.
+A padded kernel is smoother, so its outputs are smaller than those that the next layers were trained
+for. In execution order, weights and biases of every convolution that grew are scaled by one affine
+map per channel, so that its outputs have the means and standard deviations, over images and units,
+of the original's outputs. This replaces new statistics of norms, which exporters fold into
+convolutions.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 
 DEAD = 1e-6
-"""Share of the layer's largest standard deviation below which a channel is left alone."""
+"""A channel below this share of the layer's largest standard deviation is not scaled."""
 
 
 def match_moments(
     before: onnx.ModelProto, after: onnx.ModelProto, feeds: Sequence[Mapping[str, Any]]
 ) -> int:
-    """Rescale the grown convolutions of `after`, in place; how many there were.
+    """Rescale the grown convolutions of `after` in place and return their number.
 
-    `feeds` are batches of images by input name. Left alone are convolutions with an activation
-    fused behind them or a bias that is computed: their outputs do not follow their constants.
+    `feeds` are batches of images by input name. Convolutions with a fused activation or a computed
+    bias are not scaled: their outputs are not an affine function of their constants.
     """
     constants, count = Facts(after).constants, 0
     for node in after.graph.node:

@@ -1,10 +1,10 @@
-"""Kernel padding on an ONNX graph (PROTOCOL 6), written as a plain ONNX graph again.
+"""Kernel padding of an ONNX graph (PROTOCOL 6); the result is a plain ONNX graph.
 
-The same rules as `padding_calls` has for torch modules. A layer whose kernel grows by g taps gets
-g * dilation more rows of padding at its end: then it has as many outputs as before at every input
-size, and rows that no window needs are never read. Max-pools pad with minus infinity; mean-pools
-become a fixed convolution of each channel, divided by the share of the window that counts.
-Names, opset, metadata and everything else stay.
+The rules are those of `pytorch.kernel_padding.calls`. A layer whose kernel grows by g taps gets g *
+dilation more rows of padding at its end: it then has as many outputs as before at every input size,
+and rows that no window needs are never read. Max-pools pad with minus infinity. Mean-pools become a
+fixed convolution of each channel, divided by the share of the window that counts. Names, opset and
+metadata are not changed.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 PAD_INPUTS = 11
-"""First opset whose Pad takes its amounts as inputs."""
+"""First opset in which the amounts of Pad are inputs."""
 
 
 @dataclass(frozen=True)
 class PaddedGraph:
-    """A treated graph; `energy` has, by weight name, the second moments of the padded taps."""
+    """A padded graph; `energy` maps weight names to the second moments of the padded taps."""
 
     proto: onnx.ModelProto
     treatment: Treatment
@@ -45,9 +45,9 @@ class PaddedGraph:
 
 
 def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGraph:
-    """Treat a copy of `proto`; the output shapes stay. `seed` draws the weights of `fresh`.
+    """Pad a copy of `proto`, with the same output shapes. `seed` draws the weights of `fresh`.
 
-    Raises `InputError` for an unknown fill, `ModelFileError` when the treated graph is not valid.
+    Raises `InputError` for an unknown fill, `ModelFileError` when the padded graph is not valid.
     """
     if fill not in FILLS:
         raise InputError(f"unknown fill {fill!r}; expected one of {', '.join(FILLS)}")
@@ -69,7 +69,7 @@ def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGra
 
 
 def _fault(proto: onnx.ModelProto) -> str | None:
-    """What the ONNX checker finds wrong, None when nothing; some files never were valid."""
+    """Return the ONNX checker's complaint, or None; some files were never valid."""
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
@@ -78,7 +78,7 @@ def _fault(proto: onnx.ModelProto) -> str | None:
 
 
 class _Editor:
-    """Walks the nodes of `proto` and grows those that are uneven."""
+    """Visits the nodes of `proto` and pads those that are uneven."""
 
     def __init__(
         self, proto: onnx.ModelProto, facts: Facts, fill: Fill, generator: torch.Generator
@@ -92,7 +92,7 @@ class _Editor:
         self.energy: dict[str, Tensor] = {}
 
     def run(self) -> None:
-        """Treat every node, then drop the weights that nobody reads any more."""
+        """Pad every uneven node, then drop the weights that no node reads any more."""
         nodes: list[onnx.NodeProto] = []
         for node in self.graph.node:
             op = operator_of(node)
@@ -109,7 +109,7 @@ class _Editor:
         drop_unread(self.graph)
 
     def _reason(self, node: onnx.NodeProto, op: str, site: StridedNode | None) -> str | None:
-        """Why an uneven layer is left alone, or None."""
+        """Return why an uneven layer cannot be padded, or None."""
         if site is None:
             return why_not_read(node, op, self.facts)
         if not site.call.uneven:
@@ -155,7 +155,7 @@ class _Editor:
         return [node]
 
     def _padded_before(self, node: onnx.NodeProto, pads: list[int]) -> list[onnx.NodeProto]:
-        """A Pad node of its own: onnxruntime's max-pool takes no padding as large as its kernel."""
+        """Add a Pad node: onnxruntime's max-pool refuses padding as large as its kernel."""
         base = node.output[0]
         before = onnx.helper.make_node("Pad", [node.input[0]], [f"{base}/padded"])
         amounts = [0, 0, *pads[:2], 0, 0, *pads[2:]]
@@ -173,7 +173,7 @@ class _Editor:
         return [before, node]
 
     def _grow_weight(self, node: onnx.NodeProto, call: StridedCall, fill: Fill) -> None:
-        """Give `node` a weight of its own: the old one may have other readers."""
+        """Give `node` a new weight; other nodes may read the old one."""
         assert call.weight is not None  # noqa: S101 - a convolution without one is left
         kind = self.facts.kind(node.input[1])
         weight = pad_weight(call.weight, call.stride, fill, self.generator, dilation=call.dilation)
@@ -194,7 +194,7 @@ class _Editor:
 
 
 def drop_unread(graph: onnx.GraphProto) -> None:
-    """Drop the stored tensors of `graph` that nobody reads any more."""
+    """Drop the stored tensors of `graph` that no node reads any more."""
     read = {o.name for o in graph.output}.union(*(reads(n) for n in graph.node))
     kept = [i for i in graph.initializer if i.name in read]
     gone = {i.name for i in graph.initializer} - {i.name for i in kept}
@@ -207,7 +207,7 @@ def drop_unread(graph: onnx.GraphProto) -> None:
 
 
 def is_fixed(call: StridedCall) -> bool:
-    """Whether a convolution is a blur: each channel by itself, all with the same kernel."""
+    """Whether a convolution is a blur: depthwise, with the same kernel for all channels."""
     weight = call.weight
     if weight is None or weight.shape[1] != 1 or call.groups != weight.shape[0] or call.groups == 1:
         return False
@@ -215,7 +215,7 @@ def is_fixed(call: StridedCall) -> bool:
 
 
 def grown_pads(site: StridedNode, kernel: Pair, fill: Fill) -> list[int] | None:
-    """The padding of the grown layer, None where `auto_pad` goes on to compute it.
+    """Return the padding of the grown layer, or None if `auto_pad` still computes it.
 
     A layer with less padding before than after (SAME) gets new rows in front until both sides
     balance, except under `zero`, which keeps the function.

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class StridedNode:
     """One convolution or pool of the graph; pairs are (rows, columns).
 
-    `pads` is (before rows, before columns, after rows, after columns), None where the file leaves
-    it to `auto_pad` and the input's size is open. `by_hand` is what a Pad node just before adds.
+    `pads` is (before rows, before columns, after rows, after columns), None if `auto_pad`
+    determines it and the input's size is open. `by_hand` is the padding of a Pad node just before
+    it.
     """
 
     node: onnx.NodeProto
@@ -42,7 +43,7 @@ class StridedNode:
 
 
 def read_site(node: onnx.NodeProto, facts: Facts) -> StridedNode | None:
-    """What a convolution or pool does, None when it is not two-dimensional."""
+    """Describe a convolution or pool, or return None when it is not two-dimensional."""
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     weight = facts.constants.get(node.input[1]) if len(node.input) > 1 else None
     kernel: list[int] = list(attributes.get("kernel_shape", []))
@@ -75,7 +76,7 @@ def read_site(node: onnx.NodeProto, facts: Facts) -> StridedNode | None:
 
 
 def _padded_by_hand(node: onnx.NodeProto, facts: Facts) -> tuple[Pair, Pair]:
-    """What a Pad node with zeros just before `node` adds: rows (before, after), columns."""
+    """Return the zeros that a Pad node just before `node` adds: rows (before, after), columns."""
     writer = facts.writers.get(node.input[0])
     if writer is None or writer.op_type != "Pad":
         return (0, 0), (0, 0)
@@ -91,7 +92,7 @@ def _padded_by_hand(node: onnx.NodeProto, facts: Facts) -> tuple[Pair, Pair]:
 
 
 def why_not_read(node: onnx.NodeProto, op: str, facts: Facts) -> str | None:
-    """The reason to report for strided layers that are no two-dimensional float layers."""
+    """Return why a strided layer that is not a two-dimensional float layer is not padded."""
     strides = next((list(a.ints) for a in node.attribute if a.name == "strides"), [1])
     if max(strides) == 1:
         return None

@@ -1,4 +1,4 @@
 """ONNX operators as differentiable torch functions, one family a file.
 
-Start with `elementwise`, which holds the registry.
+Start with `elementwise`, which has the registry.
 """

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 LOOP_LIMIT = 10_000
-"""Rounds a loop may make; no vision graph needs more."""
+"""Maximum number of iterations of a loop; no vision graph needs more."""
 
 
 def _run(call: OperatorCall, graph: Graph, feeds: dict[str, Tensor]) -> list[Tensor]:
-    """Evaluate a subgraph, which sees the tensors of the graph around it."""
+    """Evaluate a subgraph, which can read the tensors of the graph around it."""
     return call.evaluate(graph, feeds)
 
 
@@ -30,7 +30,7 @@ def branch(call: OperatorCall, condition: Tensor) -> tuple[Tensor, ...]:
 def loop(
     call: OperatorCall, count: Tensor | None, condition: Tensor | None, *state: Tensor
 ) -> tuple[Tensor, ...]:
-    """Evaluate a subgraph again and again; gives the last state and the stacked scans."""
+    """Evaluate a subgraph repeatedly; return the last state and the stacked scan outputs."""
     body: Graph = call.get("body")
     rounds = LOOP_LIMIT if count is None else min(int(count), LOOP_LIMIT)
     going = condition is None or bool(condition)

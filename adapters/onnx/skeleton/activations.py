@@ -1,13 +1,13 @@
 """Which sigmoids and softmaxes of a graph are activations, and which are gates.
 
-A gate is multiplied with another activation, on its own way or behind whatever moves, resamples or
-shifts it: squeeze-and-excite, attention weights, a SiLU written out. Second moments take it for a
-constant. What is not multiplied with anything that depends on the image, such as the sigmoid of a
-heat map or the softmax of a segmentation, is an activation like any other: its slope is a factor
-that is the same for every unit.
+A gate is multiplied with another activation, directly or after operators that move, resample or
+shift it: squeeze-and-excite, attention weights, a SiLU written out. Second moments treat it as a
+constant. A sigmoid or softmax that is not multiplied with a tensor that depends on the image, such
+as that of a heat map or a segmentation, is an activation: its slope is the same factor for every
+unit.
 
-A layer ends the way of a sigmoid; softmaxes are followed through layers too, as attention may mix
-its heads before it weighs anything.
+A sigmoid is followed up to the next layer. A softmax is followed through layers too, as attention
+may mix its heads before the product.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ LAYERS = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def activations(nodes: Sequence[Node], depends: Collection[str]) -> set[str]:
-    """Outputs of the sigmoids and softmaxes among `nodes` that gate nothing.
+    """Return the outputs of the sigmoids and softmaxes among `nodes` that are not gates.
 
-    `depends` are the tensors that depend on the image; `nodes` are in execution order, as far as
-    the target.
+    `depends` are the tensors that depend on the image; `nodes` are in execution order, up to the
+    target.
     """
     found: set[str] = set()
     for kinds, ends in ((SIGMOIDS, LAYERS), (SOFTMAXES, set())):
@@ -51,7 +51,7 @@ def activations(nodes: Sequence[Node], depends: Collection[str]) -> set[str]:
 
 
 def _multiplied(nodes: Sequence[Node], depends: Collection[str], ends: Collection[str]) -> set[str]:
-    """The tensors that are multiplied with another one on some way, none through `ends`."""
+    """Return the tensors that are multiplied with another one on some path outside `ends`."""
     found: set[str] = set()
     for node in reversed(nodes):
         own = [name for name in node.inputs if name in depends]
@@ -62,7 +62,7 @@ def _multiplied(nodes: Sequence[Node], depends: Collection[str], ends: Collectio
 
 
 def activated(node: Node, x: Tensor) -> Tensor:
-    """An activation written so that every unit has the same slope where it starts.
+    """Return an activation in a form that has the same slope for every unit at the origin.
 
     A sigmoid is (1 + tanh(x / 2)) / 2; a softmax over n entries has the slope 1 / n.
     """

@@ -1,12 +1,12 @@
-"""A quantised graph as the float graph that it came from, as far as `structure` asks.
+"""The float graph of a quantised graph, as far as `structure` needs it.
 
-Kernel sizes, strides and connections do not depend on how numbers are stored. So rounding and
-scaling become the identity, and every quantised operator its float counterpart: those between
-QuantizeLinear and DequantizeLinear (QDQ), those of whole numbers (QLinearConv and the like), and
-those that quantise by the range of each image (ConvInteger behind DynamicQuantizeLinear).
+Kernel sizes, strides and connections do not depend on how numbers are stored. Rounding and scaling
+become the identity, and every quantised operator becomes its float counterpart: operators between
+QuantizeLinear and DequantizeLinear (QDQ), integer operators (such as QLinearConv), and those that
+quantise by the range of each image (ConvInteger behind DynamicQuantizeLinear).
 
-Quantisers drop a ReLU where a tensor is stored with its zero at the bottom of the range, as
-rounding then clips at zero. It is put back wherever what is clipped could be negative.
+Quantisers drop a ReLU if a tensor is stored with its zero at the bottom of the range, as rounding
+then clips at zero. The ReLU is added again if the clipped tensor can be negative.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..graph import Graph, Node
+from ..operators.float_counterparts import CONCAT, FLOAT_COUNTERPARTS, FloatCounterpart, zero_place
 from ..operators.quantised import RANGES
-from ..operators.quantised_twins import CONCAT, TWINS, _Twin, zero_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _LAYERS = {"Conv", "MatMul", "Gemm"}
-"""Operators whose constants count by their shape alone."""
+"""Operators of whose constants only the shape matters."""
 
 
 _POSITIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Abs", "Exp"}
@@ -39,15 +39,15 @@ _KEEPS_SIGN = {
     *("Expand", "Identity", "Cast", "Dropout", "Pad", "Resize", "Upsample"),
     *("DepthToSpace", "SpaceToDepth"),
 }
-"""Operators that give nothing negative where their first input has nothing negative."""
+"""Operators whose output is not negative if their first input is not."""
 
 
 _JOINS = {"Add", "Sum", "Mul", "Concat", "Min", "Max", "Mean"}
-"""Those that need it of all their inputs."""
+"""Operators whose output is not negative if none of their inputs is."""
 
 
 def without_quantisation(graph: Graph) -> tuple[Graph, dict[str, str]]:
-    """The float graph of a quantised one, and under which name tensors are now that were merged."""
+    """Return the float graph of a quantised one, and the new names of merged tensors."""
     floats = _Floats(dict(graph.constants), nonnegative=set(graph.inputs))
     for node in graph.nodes:
         floats.take(node)
@@ -56,7 +56,7 @@ def without_quantisation(graph: Graph) -> tuple[Graph, dict[str, str]]:
 
 @dataclass
 class _Floats:
-    """Float nodes made so far; `scales` are tensors that only scale whole numbers."""
+    """The float nodes made so far; `scales` are tensors that only scale integers."""
 
     constants: dict[str, Tensor]
     nonnegative: set[str]
@@ -65,7 +65,7 @@ class _Floats:
     scales: set[str] = field(default_factory=set)
 
     def take(self, node: Node) -> None:
-        """Add what `node` is among floats."""
+        """Add the float counterpart of `node`."""
         inputs = [self.alias.get(name, name) for name in node.inputs]
         if node.op == "QuantizeLinear":
             self._clip(node, inputs[0], node.outputs[0], node.inputs[2:3])
@@ -78,21 +78,21 @@ class _Floats:
             self._unscale(node, inputs)
         elif node.op == CONCAT:
             operands = tuple(range(2, len(inputs), 3))
-            self._replace(node, _Twin("Concat", operands, zero_place(CONCAT)), inputs)
-        elif node.op in TWINS:
-            self._replace(node, TWINS[node.op], inputs)
+            self._replace(node, FloatCounterpart("Concat", operands, zero_place(CONCAT)), inputs)
+        elif node.op in FLOAT_COUNTERPARTS:
+            self._replace(node, FLOAT_COUNTERPARTS[node.op], inputs)
         else:
             self._add(replace(node, inputs=tuple(inputs)))
 
     def _unscale(self, node: Node, inputs: Sequence[str]) -> None:
-        """A product of scales is a scale; what is multiplied by one stays as it is."""
+        """Drop a factor that is a scale; a product of scales is a scale."""
         others = [n for n in inputs if n not in self.scales and n not in self.constants]
         if others:
             self.alias[node.outputs[0]] = others[0]
         else:
             self.scales.update(node.outputs)
 
-    def _replace(self, node: Node, twin: _Twin, inputs: Sequence[str]) -> None:
+    def _replace(self, node: Node, twin: FloatCounterpart, inputs: Sequence[str]) -> None:
         places = [i for i in twin.operands if i < len(inputs)]
         names = [inputs[i] for i in places]
         if twin.op not in _LAYERS:
@@ -105,7 +105,7 @@ class _Floats:
             self._clip(node, raw, node.outputs[0], zero)
 
     def _real(self, inputs: Sequence[str], place: int) -> str:
-        """The name of an operand, of its real values where it is constant."""
+        """Return the name of an operand; of a constant one that of its real values."""
         name = inputs[place]
         if name not in self.constants:
             return name
@@ -114,12 +114,12 @@ class _Floats:
         return f"{name}/real"
 
     def _clips(self, zero: Sequence[str]) -> bool:
-        """Whether nothing below zero can be stored."""
+        """Whether the output cannot store negative values."""
         held = self.constants.get(zero[0]) if zero else None
         return held is not None and bool((held == RANGES[held.dtype][0]).all())
 
     def _clip(self, node: Node, x: str, y: str, zero: Sequence[str]) -> None:
-        """Let `y` be `x`, rectified where storing it clips what may be negative."""
+        """Define `y` as `x`, or as its ReLU if storing it clips values that may be negative."""
         if not self._clips(zero) or x in self.nonnegative:
             self.alias[y] = x
         else:
@@ -144,7 +144,7 @@ class _Floats:
         return name in self.nonnegative or (held is not None and bool((held >= 0).all()))
 
     def _floor(self, node: Node) -> float:
-        """The lower limit of a Clip, minus infinity where there is none."""
+        """Return the lower limit of a Clip, or minus infinity."""
         given = self.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
         if given is not None:
             return float(given)

@@ -1,12 +1,12 @@
-"""The weightless copy of an ONNX graph that `structure` walks.
+"""The copy of an ONNX graph without weights that `structure` traverses.
 
-Exporters fold batch norms into the convolution before them; what is left of a norm is the bias.
-Torch's exporters give it a name of their own, and where a graph has such names these convolutions
-get their norms back. Else, in a graph without layer or group norms, every convolution with a bias
-does; in a graph without any norm every convolution does, as a bias of zeros may have been dropped.
-In a chain that changes nothing; where branches meet it keeps them in the balance they had.
+Exporters fold batch norms into the convolution before them, and only a bias remains. Torch's
+exporters give this bias a special name; in a graph with such names, these convolutions get a norm
+again. Otherwise, in a graph without layer or group norms, every convolution with a bias gets one;
+in a graph without any norm, every convolution does, as a bias of zeros may have been dropped. This
+has no effect in a chain; where branches meet, it keeps their relative scale.
 
-Quantised graphs are read as the float graphs that they came from (see `dequantise`).
+Quantised graphs are replaced by their float graphs (see `dequantise`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CONVOLUTIONS = {"Conv", "com.microsoft:FusedConv"}
 
 
 WEIGHTED = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", "Gemm", "MatMul"}
-"""Operators whose constant inputs are weights and biases: only their shape counts."""
+"""Operators whose constant inputs are weights and biases: only their shape matters."""
 
 
 SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
@@ -47,7 +47,7 @@ SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
 
 
 OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log", "Einsum", "LSTM", "Loop", "If"}
-"""Operators that stand for the insides of a layer: second moments do not pass through them."""
+"""Operators that are parts of a written-out layer: second moments do not pass through them."""
 
 
 NORMS = {
@@ -62,13 +62,13 @@ NORMS = {
 
 
 TRACED, EXPORTED = "onnx::Conv_", "weight_bias"
-"""How torch's exporters call the biases that they made of batch norms: by tracing, by dynamo."""
+"""Names of the biases that torch's exporters (tracing, dynamo) make of batch norms."""
 
 
 class NodeLayer(nn.Module):
-    """One node as a module, so that hooks see it run; `folded`: a batch norm belongs behind it.
+    """One node as a module, for hooks; `folded` says that a batch norm is to follow it.
 
-    An `activation` is one that would be taken for a gate.
+    An `activation` is a sigmoid or softmax that is not a gate.
     """
 
     def __init__(self, node: Node, mode: Mode, *, folded: bool) -> None:
@@ -93,7 +93,7 @@ def _batch_norm(x: Tensor) -> Tensor:
 
 
 def folded_norms(nodes: Sequence[Node]) -> set[str]:
-    """Outputs of the convolutions that most likely had a batch norm behind them."""
+    """Return the outputs of the convolutions that most likely had a batch norm behind them."""
     convolutions = [node for node in nodes if node.op in CONVOLUTIONS]
     named = {node.outputs[0] for node in convolutions if _bias(node).startswith(TRACED)}
     named |= {node.outputs[0] for node in convolutions if _bias(node).endswith(EXPORTED)}
@@ -112,7 +112,7 @@ def _bias(node: Node) -> str:
 class SkeletonBody(Interpreter):
     """The interpreter with a module for each node of the float graph, named like the nodes.
 
-    `alias` has, by their names in the file, the tensors of a quantised graph that were merged.
+    `alias` maps the merged tensors of a quantised graph from their names in the file.
     """
 
     def __init__(self, proto: onnx.ModelProto) -> None:
@@ -126,7 +126,7 @@ class SkeletonBody(Interpreter):
         }
 
     def named_modules(self, *_: Any, **__: Any) -> Iterator[tuple[str, nn.Module]]:
-        """Give the nodes' modules under the nodes' own names, which may hold dots and slashes."""
+        """Yield the modules under the names of their nodes, which may have dots and slashes."""
         for layer in self.layers.values():
             yield printable(layer.node.name or layer.node.outputs[0]), layer
 
@@ -141,11 +141,10 @@ class SkeletonBody(Interpreter):
 
 
 class OnnxSkeleton(nn.Module):
-    """Maps `x` (batch, channels, height, width) to the target; weights live on `meta`.
+    """Maps `x` (batch, channels, height, width) to the target; weights are on `meta`.
 
-    `energy` has, by name, the second moments (rows, columns) of the taps of padded weights, which
-    go along as their `tap_energy`. Raises `NotApplicableError` when layers were written out as
-    arithmetic.
+    `energy` maps padded weights to the second moments (rows, columns) of their taps, which become
+    their `tap_energy`. Raises `NotApplicableError` when layers are written out as arithmetic.
     """
 
     def __init__(
@@ -193,9 +192,9 @@ def depending(nodes: Iterable[Node], image: str) -> set[str]:
 
 
 def light_constants(nodes: Iterable[Node], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Constants as the skeleton has them: weights on `meta`, scales one, biases of products zero.
+    """Return the skeleton's constants: weights on `meta`, scales one, biases of products zero.
 
-    Integers and single numbers, which are shapes and settings, stay.
+    Integers and single numbers, which are shapes and settings, are kept.
     """
     light: dict[str, Tensor] = {}
     products: set[str] = set()

@@ -1,7 +1,7 @@
-"""GELUs that exporters wrote out by Erf, read as one operator again.
+"""Recognise GELUs and group norms that exporters wrote out as arithmetic.
 
-Before opset 20 there is no Gelu, and x (1 + erf(x / sqrt 2)) / 2 comes as five nodes in one of
-several orders. They are found by what each tensor is of x, up to a factor.
+Before opset 20 there is no Gelu, and x (1 + erf(x / sqrt 2)) / 2 is written as five nodes in one of
+several orders. They are found by the function of x that each tensor is, up to a factor.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ class _Form:
 
 
 def with_gelus(graph: Graph) -> Graph:
-    """`graph` with a Gelu in place of the last node of each that was written out."""
+    """Return `graph` with a Gelu in place of the last node of each written-out one."""
     reader = _Reader(graph.constants)
     return replace(graph, nodes=tuple(reader.read(node) for node in graph.nodes))
 
 
 @dataclass
 class _Reader:
-    """Follows the nodes in execution order; `forms` are those of the tensors so far."""
+    """Reads the nodes in execution order; `forms` are the forms of the tensors so far."""
 
     constants: Mapping[str, Tensor]
     forms: dict[str, _Form] = field(default_factory=dict)
 
     def read(self, node: Node) -> Node:
-        """The node itself, or the Gelu that it ends."""
+        """Return the node, or the Gelu of which it is the last node."""
         form = self._form(node)
         if form is None:
             return node
@@ -105,14 +105,14 @@ WITH_GROUPS = 18
 
 
 def with_group_norms(graph: Graph) -> Graph:
-    """`graph` with a group norm in place of the last node of each that was written out."""
+    """Return `graph` with a group norm in place of the last node of each written-out one."""
     writers = {name: node for node in graph.nodes for name in node.outputs}
     nodes = (_whole(node, writers, graph) or node for node in graph.nodes)
     return replace(graph, nodes=tuple(nodes))
 
 
 def _whole(node: Node, writers: Mapping[str, Node], graph: Graph) -> Node | None:
-    """The group norm that `node` ends, None where it ends none."""
+    """Return the group norm of which `node` is the last node, or None."""
     norm = writers.get(node.inputs[0]) if node.op == "Reshape" else None
     if norm is None or norm.op != "InstanceNormalization":
         return None
