@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 import numpy as np
 import planted_boards as planted
 import pytest
+from jinja2 import UndefinedError
 from test_board import HOSTILE
 
 from perimetry.adapters.errors import InputError
-from perimetry.bench.output.templates import asset, fill_in
+from perimetry.bench.output.templates import asset, render
 from perimetry.bench.output.text import clean
 from perimetry.bench.ranking.page.blocks import grouped, packed, packed_json, unpacked
 from perimetry.bench.ranking.page.join import join_table
@@ -143,9 +144,15 @@ def test_equal_boards_give_equal_pages():
     assert page(three(), title="t", created=WHEN) == page(three(), title="t", created=WHEN)
 
 
-def test_a_template_s_parts_are_not_looked_at_again():
-    """What is put into the template may hold braces of its own."""
-    assert fill_in("{{a}} {{b}}", a="{{b}}", b="x") == "{{b}} x"
+def test_a_template_cleans_and_escapes_its_parts_and_does_not_expand_them():
+    """Markup, control characters and braces of a part are text; a missing part is an error."""
+    parts = {"record": {"label": "{{ maps }}<b>\x1b", "notes": ["<i>"]}, "rows": [("&", "'")]}
+    text = render("notebook_record.html", status="ok", maps=[], **parts)
+    assert "<b>{{ maps }}&lt;b&gt;\\x1b</b>" in text
+    assert "<li>&lt;i&gt;</li>" in text
+    assert "<td>&amp;</td><td>&#39;</td>" in text
+    with pytest.raises(UndefinedError):
+        render("notebook_record.html", status="ok")
 
 
 def test_packing_is_deflate_in_base64_of_strict_json():

@@ -1,34 +1,30 @@
-"""A comparison as one HTML page, `perimetry compare ... --html OUT`, in the dress of the board.
+"""A comparison as one HTML page, `perimetry compare ... --html OUT`, in the style of the board.
 
-Each pair: the verdict in words, maps of both with their difference, where twins part stage by
-stage, and every metric with its difference drawn. A difference is drawn in units of half its own
-interval, so that in every row alike the whisker reaches 0 or does not. The page has no script and
-fetches nothing; everything that came from a model or a record is escaped.
+For each pair it shows the verdict in words, the maps of both models with their difference, the
+differences stage by stage, and every metric with its difference drawn. A difference is drawn in
+units of half its own interval, so that whiskers of all rows can be compared with 0 in the same way.
+The page has no script and fetches nothing; the templates escape every text.
 """
 
 from __future__ import annotations
 
-import html
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..figures.data_uri import ends, image_tag
+from ..figures.data_uri import Picture, picture
 from ..figures.maps import LOOKS, Look, over_mean, scaled, tiled
 from ..output.damaged import BROKEN
 from ..output.files import write_text
-from ..output.templates import asset, fill_in
-from ..output.text import clean
+from ..output.templates import asset, render, trusted
 from .text import HEADS, explanation, notes_of, row_cells, shown_rows, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from ..figures.canvas import Scale
     from ..records.record import Record
     from .fingerprint import StageDifference
     from .result import ComparisonResult, ComparisonRow, Pair
@@ -38,14 +34,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri
 
 
 REACH = 5.0
-"""Differences are drawn up to so many half intervals."""
-
-
-ROW = "display:flex;flex-wrap:wrap;gap:14px 22px"
+"""Differences beyond this many half intervals are drawn at the end of the axis."""
 
 
 FIRST_MAPS = ("sensitivity", "phase_profile", "erf")
-"""Maps whose difference is shown; the others are for `--maps`."""
+"""Maps that the page shows; `--maps` draws the others."""
 
 
 def write_comparison(
@@ -58,15 +51,26 @@ def write_comparison(
 def comparison_page(comparison: ComparisonResult, *, created: datetime | None = None) -> str:
     """The page as text."""
     when = created or datetime.now(UTC)
-    return fill_in(
-        asset("page_comparison.html"),
-        policy=POLICY,
-        title=_safe(_title(comparison)),
-        styles="\n".join(asset(name) for name in ("page.css", "page_comparison.css")),
+    styles = "\n".join(asset(name) for name in ("page.css", "page_comparison.css"))
+    return render(
+        "page_comparison.html",
+        policy=trusted(POLICY),
+        title=_title(comparison),
+        styles=trusted(styles),
         made=f"perimetry {metadata.version('perimetry')}, {when:%Y-%m-%d}",
-        pairs="\n".join(_pair(pair, comparison) for pair in comparison.pairs),
-        explanation=_safe(explanation(comparison)),
+        **_content(comparison),
     )
+
+
+def to_html(comparison: ComparisonResult) -> str:
+    """A fragment for notebooks: verdicts, the maps of both with their difference, and metrics."""
+    return render("notebook_comparison.html", **_content(comparison))
+
+
+def _content(comparison: ComparisonResult) -> dict[str, Any]:
+    """What both templates show."""
+    pairs = [_pair(pair, comparison) for pair in comparison.pairs]
+    return {"pairs": pairs, "heads": HEADS, "explanation": explanation(comparison)}
 
 
 def _title(comparison: ComparisonResult) -> str:
@@ -76,50 +80,47 @@ def _title(comparison: ComparisonResult) -> str:
     return f"{len(comparison.pairs)} comparisons"
 
 
-def _pair(pair: Pair, comparison: ComparisonResult) -> str:
-    lead, *told = verdict(pair, comparison.headlines)
-    notes = "".join(f"<li>{_safe(text)}</li>" for text in [*told, *notes_of(pair)])
-    head = _safe(f"{pair.second.name} against {pair.first.name}")
-    alone = len(comparison.pairs) == 1
-    parts = [
-        f'<section class="pair">{"" if alone else f"<h2>{head}</h2>"}',
-        f'<p class="lead">{_safe(lead)}</p>',
-        f"<ul>{notes}</ul>" if notes else "",
-        pair_maps(pair),
-        _stages(pair.stages),
-        _metrics(pair),
-        "</section>",
-    ]
-    return "\n".join(part for part in parts if part)
+def _pair(pair: Pair, comparison: ComparisonResult) -> dict[str, Any]:
+    lead, *further = verdict(pair, comparison.headlines)
+    shown = shown_rows(pair, comparison.headlines, every=True)
+    return {
+        "title": f"{pair.second.name} against {pair.first.name}",
+        "verdict": lead,
+        "notes": [*further, *notes_of(pair)],
+        "maps": _maps(pair),
+        "stages": _stages(pair.stages),
+        "rows": [
+            {"cells": row_cells(row), "shown": row.shown, "drawn": _drawn(row)} for row in pair.rows
+        ],
+        "shown": [row_cells(row) for row in shown],
+    }
 
 
-def pair_maps(pair: Pair) -> str:
-    """Both maps and their difference, for each map that both have in one shape."""
+def _maps(pair: Pair) -> list[tuple[str, list[Picture]]]:
+    """Both maps and their difference under a heading, for each map that both have in one shape."""
     found = []
     for cell, first in pair.first.records.items():
         second = pair.second.records.get(cell)
         for name in FIRST_MAPS:
-            figures = _triple(pair, first, second, name) if second is not None else ""
-            if figures:
+            pictures = _triple(pair, first, second, name) if second is not None else []
+            if pictures:
                 what = LOOKS.get(name, Look()).what or name
-                head = _safe(f"{first.suite}:{first.protocol}, {what}")
-                found.append(f'<h3>{head}</h3><div style="{ROW}">{figures}</div>')
-    return "\n".join(found)
+                found.append((f"{first.suite}:{first.protocol}, {what}", pictures))
+    return found
 
 
-def _triple(pair: Pair, first: Record, second: Record, name: str) -> str:
+def _triple(pair: Pair, first: Record, second: Record, name: str) -> list[Picture]:
     """First and second on one scale, and second less first; each map over its own mean."""
-    maps = [_map(record, name) for record in (first, second)]
-    before, after = maps
+    before, after = (_map(record, name) for record in (first, second))
     if before is None or after is None or before.shape != after.shape:
-        return ""
+        return []
     look = LOOKS.get(name, Look())
     scales = [scaled(values, look.scale, "") for values in (before, after)]
     low, high = min(s.low for s in scales), max(s.high for s in scales)
     change = scaled(over_mean(after) - over_mean(before), "signed", "in means of either map")
     names = [pair.first.name, pair.second.name, "difference"]
     shown = [*(replace(scale, low=low, high=high) for scale in scales), change]
-    return "".join(_figure(scale, words) for scale, words in zip(shown, names, strict=True))
+    return [picture(scale, words, words) for scale, words in zip(shown, names, strict=True)]
 
 
 def _map(record: Record, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
@@ -130,88 +131,28 @@ def _map(record: Record, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.f
     return None if values is None else tiled(np.asarray(values))
 
 
-def _figure(scale: Scale, words: str) -> str:
-    told = _safe(f"{clean(words, 80)}: {ends(scale)}")
-    return f"<figure>{image_tag(scale, words)}<figcaption>{told}</figcaption></figure>"
-
-
-def _stages(stages: tuple[StageDifference, ...] | str) -> str:
-    """How far features differ, stage by stage."""
-    if isinstance(stages, str) or not stages:
-        return ""
-    most = max(stage.difference for stage in stages) or 1.0
-    lines = "".join(
-        f'<tr><th scope="row">{_safe(stage.first)}</th>'
-        f"<td>{' x '.join(map(str, stage.shape))}</td>"
-        f'<td class="number">{100 * stage.difference:.3g} %</td>'
-        f'<td><span class="track"><i style="width:{100 * stage.difference / most:.1f}%"></i></span>'
-        "</td></tr>"
+def _stages(stages: tuple[StageDifference, ...] | str) -> list[dict[str, str]]:
+    """How far features differ, stage by stage; bars in proportion to the largest difference."""
+    if isinstance(stages, str):
+        return []
+    most = max((stage.difference for stage in stages), default=0.0) or 1.0
+    return [
+        {
+            "name": stage.first,
+            "shape": " x ".join(map(str, stage.shape)),
+            "difference": f"{100 * stage.difference:.3g} %",
+            "width": f"{100 * stage.difference / most:.1f}%",
+        }
         for stage in stages
-    )
-    heads = "".join(f'<th scope="col">{h}</th>' for h in ("stage", "features", "differ by", ""))
-    return f'<h3>Stage by stage</h3><table class="plain"><tr>{heads}</tr>{lines}</table>'
+    ]
 
 
-def _metrics(pair: Pair) -> str:
-    heads = "".join(
-        f'<th scope="col" class="{"number" if n else ""}">{head}</th>'
-        for n, head in enumerate(HEADS)
-    )
-    lines = "".join(map(_line, pair.rows))
-    return (
-        f'<h3>Every metric</h3><div class="wide"><table class="plain"><thead><tr>{heads}'
-        f'<th scope="col">drawn</th></tr></thead><tbody>{lines}</tbody></table></div>'
-    )
-
-
-def _line(row: ComparisonRow) -> str:
-    name, *cells = row_cells(row)
-    tds = "".join(f'<td class="number">{_safe(cell)}</td>' for cell in cells)
-    return (
-        f'<tr class="{"shown" if row.shown else ""}"><th scope="row">{_safe(name)}</th>{tds}'
-        f'<td class="drawn">{_drawn(row)}</td></tr>'
-    )
-
-
-def _drawn(row: ComparisonRow) -> str:
-    """The difference with its interval, 0 in the middle, in units of half the interval."""
+def _drawn(row: ComparisonRow) -> dict[str, str] | None:
+    """Where the difference and its ends lie, 0 in the middle, in units of half the interval."""
     gap = row.evidence.difference if row.evidence else None
     if gap is None or gap.low is None or gap.high is None or gap.high <= gap.low:
-        return ""
+        return None
     half = (gap.high - gap.low) / 2
-
-    def at(value: float) -> str:
-        return f"{50 + 48 * max(-REACH, min(REACH, value / half)) / REACH:.1f}%"
-
-    return (
-        '<svg aria-hidden="true"><line class="zero" x1="50%" x2="50%" y1="0" y2="18"/>'
-        f'<line class="whisker" x1="{at(gap.low)}" x2="{at(gap.high)}" y1="9" y2="9"/>'
-        f'<circle class="dot" cx="{at(gap.value)}" cy="9" r="3.5"/></svg>'
-    )
-
-
-def _safe(text: str) -> str:
-    return html.escape(clean(text, 2000), quote=True)
-
-
-def to_html(comparison: ComparisonResult) -> str:
-    """A fragment for notebooks, with the maps of both and their difference; all text is escaped."""
-    parts = []
-    for pair in comparison.pairs:
-        told = [*verdict(pair, comparison.headlines), *notes_of(pair)]
-        rows = [row_cells(row) for row in shown_rows(pair, comparison.headlines, every=True)]
-        head = f"{clean(pair.second.name)} against {clean(pair.first.name)}"
-        parts += [f"<h4>{html.escape(head)}</h4>", _list(told), pair_maps(pair), _table(rows)]
-    return "\n".join([*parts, f"<p><small>{html.escape(explanation(comparison))}</small></p>"])
-
-
-def _list(items: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(clean(i, 2000))}</li>" for i in items) + "</ul>"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(clean(c))}</{tag}>" for c in cells) + "</tr>"
-
-    body: Callable[[Sequence[str]], str] = lambda cells: line(cells, "td")  # noqa: E731
-    return f"<table>{line(HEADS, 'th')}{''.join(map(body, rows))}</table>"
+    ends = {"low": gap.low, "value": gap.value, "high": gap.high}
+    shares = {name: max(-REACH, min(REACH, v / half)) / REACH for name, v in ends.items()}
+    return {name: f"{50 + 48 * share:.1f}%" for name, share in shares.items()}

@@ -7,16 +7,19 @@ smoothing; its colours are those of `canvas`.
 from __future__ import annotations
 
 import base64
-import html
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..output.matplotlib_files import keep_matplotlib_out_of_home
+from ..output.templates import trusted
 from ..output.text import clean
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from .canvas import Scale
 
 
@@ -24,14 +27,23 @@ LARGEST = 320
 """About how many CSS pixels the longer side takes; larger maps keep their own size."""
 
 
-def image_tag(scale: Scale, words: str, side: int = LARGEST) -> str:
-    """The picture with `words` for those who do not see it; they are escaped."""
+@dataclass(frozen=True)
+class Picture:
+    """A map for the template of a page: address, size in CSS pixels, alternative text, caption."""
+
+    address: Markup
+    width: int
+    height: int
+    words: str
+    caption: str
+
+
+def picture(scale: Scale, words: str, name: str, side: int = LARGEST) -> Picture:
+    """The map drawn with `words` as its alternative text, and `name` and its scale as caption."""
     rows, columns = scale.shown.shape
     dot = max(1, side // max(rows, columns))
-    size = f'width="{columns * dot}" height="{rows * dot}"'
-    style = 'style="image-rendering:pixelated"'
-    told = html.escape(clean(words), quote=True)
-    return f'<img src="{data_address(scale)}" {size} {style} alt="{told}">'
+    caption = f"{clean(name, 80)}: {ends(scale)}"
+    return Picture(trusted(data_address(scale)), columns * dot, rows * dot, words, caption)
 
 
 def data_address(scale: Scale) -> str:
@@ -49,5 +61,5 @@ def data_address(scale: Scale) -> str:
 
 
 def ends(scale: Scale) -> str:
-    """What the darkest and the brightest colour stand for."""
+    """The values of the darkest and the brightest colour, and their unit."""
     return f"{scale.low:.3g} to {scale.high:.3g}, {scale.label}"

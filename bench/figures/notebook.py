@@ -1,14 +1,13 @@
-"""A record as HTML, for notebooks: what it is of, maps, metrics, and why some are missing."""
+"""A record as HTML for notebooks: status, maps, metrics, and why some are missing."""
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..output.damaged import BROKEN
 from ..output.numbers import Interval, with_interval_text
-from ..output.text import clean
-from .data_uri import ends, image_tag
+from ..output.templates import render
+from .data_uri import Picture, picture
 from .maps import MapSource, drawings
 
 if TYPE_CHECKING:
@@ -51,42 +50,30 @@ SIDE = 224
 
 
 def record_html(record: RecordSource) -> str:
-    """A heading and a table; everything that came from a model or a file is escaped."""
-    heading = f"<b>{_safe(record.label)}</b>: {_safe(_status(record))}"
-    rows = "".join(_row(name, held) for name, held in record.metrics.items())
-    table = f"<table><tr><th>metric</th><th>value</th></tr>{rows}</table>" if rows else ""
-    notes = "".join(f"<li>{_safe(note)}</li>" for note in record.notes)
-    return f"<div>{heading}{_maps(record)}{table}{f'<ul>{notes}</ul>' if notes else ''}</div>"
+    """The status, maps, metrics and notes of a record as a fragment of HTML."""
+    rows = [
+        (name, one.reason or "n/a" if one.value is None else with_interval_text(one))
+        for name, one in record.metrics.items()
+    ]
+    parts = {"status": _status(record), "maps": _maps(record), "rows": rows}
+    return render("notebook_record.html", record=record, **parts)
 
 
 def _status(record: RecordSource) -> str:
-    """The status, with the reason of what was not measured."""
+    """The images, or why there is no measurement."""
     if record.status == "ok":
         images = record.images
         return f"{images.count} x {images.name}" if images else "exact"
     why = record.error.message if record.error else record.reason
-    return f"{record.status}: {why or 'no reason was kept'}"
+    return f"{record.status}: {why or 'the record gives no reason'}"
 
 
-def _maps(record: RecordSource) -> str:
-    """The maps side by side, each with what its colours mean."""
+def _maps(record: RecordSource) -> list[Picture] | None:
+    """The maps; None if they cannot be read."""
     try:
-        drawn = drawings(record)
+        return [
+            picture(scale, f"{name} of {record.label}", name, SIDE)
+            for name, (scale, _) in drawings(record).items()
+        ]
     except BROKEN:
-        return "<p>Its maps cannot be read.</p>"
-    figures = "".join(
-        f'<figure style="margin:0">{image_tag(scale, f"{name} of {record.label}", SIDE)}'
-        f"<figcaption><small>{_safe(name)}: {_safe(ends(scale))}</small></figcaption></figure>"
-        for name, (scale, _) in drawn.items()
-    )
-    style = "display:flex;flex-wrap:wrap;gap:16px;margin:8px 0"
-    return f'<div style="{style}">{figures}</div>' if figures else ""
-
-
-def _row(name: str, held: Shown) -> str:
-    value = held.reason or "n/a" if held.value is None else with_interval_text(held)
-    return f"<tr><td>{_safe(name)}</td><td>{_safe(value)}</td></tr>"
-
-
-def _safe(text: str) -> str:
-    return html.escape(clean(text))
+        return None

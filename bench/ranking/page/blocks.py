@@ -33,11 +33,6 @@ def unpacked(block: str) -> bytes:
     return zlib.decompress(base64.b64decode(block))
 
 
-def element(name: str, block: str) -> str:
-    """The element of the page that holds `block`; `name` is ours, never a record's."""
-    return f'<script type="text/plain" id="{name}">{block}</script>'
-
-
 def grouped(items: Iterable[bytes], most: int) -> Iterator[list[bytes]]:
     """`items` in their order, in groups of at least one and else at most `most` bytes."""
     group: list[bytes] = []

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from ...figures.canvas import COLOURS, SIGNED_COLOURS
 from ...output.files import write_text
 from ...output.matplotlib_files import keep_matplotlib_out_of_home
-from ...output.templates import asset, fill_in
+from ...output.templates import asset, render, trusted
 from ...output.text import clean
-from .blocks import element, packed, packed_json
+from .blocks import packed, packed_json
 from .maps import choose_level, thumbs
 from .model_panel import panels, raw_records, tables_fit
 from .numbers import content, variants
@@ -64,6 +64,9 @@ STYLES = (
 LICENCES = "vendor_licences.txt"
 
 
+TEMPLATES = ("page_base.html", "page.html")
+
+
 def write_page(
     board: Board,
     path: Path,
@@ -97,14 +100,14 @@ def page(
     room = largest - _fixed_size() - sum(map(len, fixed.values()))
     blocks = {**fixed, **_blocks(board, joined, room, when)}
     script = own_script()
-    return fill_in(
-        asset("page.html"),
-        title=html.escape(clean(title)),
-        policy=policy([*libraries, script]),
-        styles="\n".join(asset(name) for name in STYLES),
-        licences=html.escape(asset(LICENCES)),
-        blocks="\n".join(element(name, block) for name, block in blocks.items()),
-        script=f"<script>{script}</script>",
+    return render(
+        "page.html",
+        title=clean(title),
+        policy=trusted(policy([*libraries, script])),
+        styles=trusted("\n".join(asset(name) for name in STYLES)),
+        licences=trusted(html.escape(asset(LICENCES))),
+        blocks={name: trusted(block) for name, block in blocks.items()},
+        script=trusted(script),
     )
 
 
@@ -125,7 +128,7 @@ def own_script() -> str:
 
 
 def _fixed_size() -> int:
-    return sum(len(asset(name).encode()) for name in (*OWN_SCRIPTS, *STYLES, LICENCES, "page.html"))
+    return sum(len(asset(name).encode()) for name in (*OWN_SCRIPTS, *STYLES, LICENCES, *TEMPLATES))
 
 
 def _blocks(board: Board, joined: Joined | None, room: int, when: datetime) -> dict[str, str]:
