@@ -53,30 +53,32 @@ def board(records, **options):
 
 
 def ranks(records, **options):
-    return [(row.model, row.rank) for row in board(records, **options).rows]
+    """Models in the order of the board, with their ranks as they are shown."""
+    rows = board(records, **options).rows
+    return [(row.model, None if row.rank is None else str(row.rank)) for row in rows]
 
 
 def test_rows_are_ranked_best_first():
     """With intervals far apart, the higher `weakest` ranks first."""
     rows = [record("low", 0.1, half=0.01), record("high", 0.9, half=0.01)]
-    assert ranks(rows) == [("high", 1), ("low", 2)]
+    assert ranks(rows) == [("high", "1"), ("low", "2")]
 
 
-def test_rows_not_separated_from_their_leader_share_its_rank():
-    """Half widths 0.1 separate beyond 0.1414: b ties with a, c leads a group of its own, then d."""
+def test_ranks_are_as_wide_as_the_samples_leave_them():
+    """With half widths of 0.1, what is 0.15 apart is not told apart; d is shown to be last."""
     rows = [
         record("a", 0.90, half=0.1),
         record("b", 0.80, half=0.1),
-        record("c", 0.70, half=0.1),
+        record("c", 0.75, half=0.1),
         record("d", 0.10, half=0.1),
     ]
-    assert ranks(rows) == [("a", 1), ("b", 1), ("c", 3), ("d", 4)]
+    assert ranks(rows) == [("a", "1 to 3"), ("b", "1 to 3"), ("c", "1 to 3"), ("d", "4")]
 
 
 def test_one_wide_interval_does_not_join_what_lies_around_it():
-    """w ties with its leader a; c, separated from a, is not drawn in through w."""
+    """a and w are not told apart; c is shown to be worse than both, not drawn in through w."""
     rows = [record("a", 0.9, half=0.05), record("w", 0.8, half=0.5), record("c", 0.1, half=0.05)]
-    assert ranks(rows) == [("a", 1), ("w", 1), ("c", 3)]
+    assert ranks(rows) == [("a", "1 to 2"), ("w", "1 to 2"), ("c", "3")]
 
 
 def test_independent_intervals_add_in_quadrature():
@@ -100,7 +102,7 @@ def test_paired_draws_cancel_what_is_shared():
     assert found.method == "paired"
     assert found.high - found.value == pytest.approx(error * student.ppf(0.975, COUNT - 1))
     assert found.separated
-    assert ranks([first, second]) == [("a", 1), ("b", 2)]
+    assert ranks([first, second]) == [("a", "1"), ("b", "2")]
 
 
 @pytest.mark.parametrize("change", ["seed", "members", "draws", "images"])
@@ -118,16 +120,16 @@ def test_draws_of_unlike_samples_do_not_pair(change):
     assert metric_difference(first, second, "weakest").method == "independent"
 
 
-def test_exact_metrics_tie_only_when_equal():
-    """Without images there is no interval: what is equal up to rounding ties, nothing else does."""
-    values = (("a", 0.5), ("b", 0.5), ("c", 0.4999999), ("d", 0.4999))
+def test_exact_metrics_tie_within_their_printed_digits():
+    """Without images there is no interval: 0.4999 prints as 0.500 and ties, 0.499 does not."""
+    values = (("a", 0.5), ("b", 0.5), ("c", 0.4999), ("d", 0.499))
     rows = [record(n, v, suite="structure") for n, v in values]
-    assert ranks(rows) == [("a", 1), ("b", 1), ("c", 1), ("d", 4)]
+    assert ranks(rows) == [("a", "1 to 3"), ("b", "1 to 3"), ("c", "1 to 3"), ("d", "4")]
 
 
 def test_estimates_without_an_interval_are_never_separated():
     """Too few samples for an interval: no claim that the rows differ."""
-    assert ranks([record("a", 0.9), record("b", 0.1)]) == [("a", 1), ("b", 1)]
+    assert ranks([record("a", 0.9), record("b", 0.1)]) == [("a", "1 to 2"), ("b", "1 to 2")]
 
 
 def test_rows_without_the_sort_metric_come_last_without_a_rank():
@@ -138,7 +140,8 @@ def test_rows_without_the_sort_metric_come_last_without_a_rank():
         record("exact low", 0.3, suite="structure"),
         record("exact high", 0.8, suite="structure"),
     ]
-    assert ranks(rows) == [("ranked", 1), ("exact high", None), ("exact low", None), ("none", None)]
+    names = [("exact high", None), ("exact low", None), ("none", None)]
+    assert ranks(rows) == [("ranked", "1"), *names]
 
 
 def test_the_treated_row_has_the_paired_change():
@@ -162,7 +165,7 @@ def test_sorting_follows_the_metric_that_was_asked_for():
     for name, value in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
         metrics = {"by_period_2": Value(value=value, low=value - 0.1, high=value + 0.1)}
         rows.append(record(name, 0.5, metrics=metrics))
-    assert ranks(rows, sort="deadpixel.by_period_2") == [("b", 1), ("c", 2), ("a", 3)]
+    assert ranks(rows, sort="deadpixel.by_period_2") == [("b", "1"), ("c", "2"), ("a", "3")]
     with pytest.raises(UnknownNameError, match=r"did you mean deadpixel\.by_period_2"):
         board(rows, sort="deadpixel.by_period")
 
@@ -355,15 +358,15 @@ def test_a_lopsided_interval_is_shown_whole_and_an_even_one_by_its_half():
     even, lopsided = record("even", 0.5, half=0.1), record("lopsided", 0.908)
     lopsided.metrics["weakest"] = Value(value=0.908, low=0.385, high=2.14)
     text = render_board(board([even, lopsided]), "table")
-    assert re.search(r"even +none +\d +0\.500 ±0\.100\b", text)
-    assert re.search(r"lopsided +none +\d +0\.908 \(0\.39 to 2\.14\)", text)
+    assert re.search(r"even +none +1 to 2 +0\.500 ±0\.100\b", text)
+    assert re.search(r"lopsided +none +1 to 2 +0\.908 \(0\.39 to 2\.14\)", text)
     assert "in brackets the whole of it" in text
 
 
 def test_a_board_of_exact_values_speaks_of_no_interval():
-    """Exact values share a rank by rounding alone; the caption says that and nothing of ±."""
+    """Exact values tie within their printed digits; the caption says that and nothing of ±."""
     (line,) = caption(board([record("a", 0.5), record("b", 0.4)]))[:1]
-    assert "rounding" in line
+    assert "printed digits" in line
     assert "±" not in line
 
 

@@ -6,12 +6,11 @@ with `.low`, `.high` and `.reason` beside them. Treated rows also have `.untreat
 value) and `.change` (treated less untreated) with `.change.low`, `.change.high` and
 `.change.method`.
 
-Ranks: rows in order of the sort column. The first row leads a tie group; the rows after it share
-its rank as long as the interval of their difference to that leader does not separate them; the
-first one that it separates leads the next group, whose rank counts all rows above it. (Chaining
-from neighbour to neighbour instead would let one wide interval join rows that are far apart.) Exact
-values tie when they differ by no more than rounding (`NEGLIGIBLE`). Rows without a value have no
-rank.
+Ranks are intervals, such as 2 to 5, and hold for the whole board at once (see
+`statistics.ranks`): the chance of telling any two equal rows apart is at most 5 %. Rows are in
+order of their ranks; those of one rank are in order of their names, never of noise. Exact values
+tie within their printed digits. Rows without a value have no rank and come last, in order of the
+next sort column.
 """
 
 from __future__ import annotations
@@ -21,10 +20,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scipy.stats import t as student
+
 from ...adapters.errors import check_name
+from ..output.damaged import try_or_none
 from ..records.selection import check_unmixed, load_records, newest, why_missing
-from ..statistics.difference import metric_difference
-from ..statistics.significance import NEGLIGIBLE, SMALLEST
+from ..statistics.difference import SAMPLE_NAMES, metric_difference, sample_count
+from ..statistics.ranks import Rank, Ranked, rank_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ...suites.base import Metric, Suite
-    from ..records.record import Record
+    from ..records.record import Record, Value
 
 
 SORT_ORDER = ("deadpixel.weakest", "structure.weakest")
@@ -64,7 +66,7 @@ class BoardRow:
     model: str
     fill: str
     records: dict[str, Record]
-    rank: int | None = None
+    rank: Rank | None = None
 
     def find(self, column: str) -> tuple[Record | None, str]:
         """The record behind a column, and the metric's name in it."""
@@ -138,7 +140,13 @@ class Board:
 
     def cells(self, row: BoardRow) -> dict[str, Any]:
         """One row of the frame."""
-        cells: dict[str, Any] = {"model": row.model, "fill": row.fill, "rank": row.rank}
+        rank = row.rank
+        cells: dict[str, Any] = {
+            "model": row.model,
+            "fill": row.fill,
+            "rank": rank.low if rank else None,
+            "rank.high": rank.high if rank else None,
+        }
         for prefix, record in row.records.items():
             cells[f"{prefix}.status"] = record.status
             cells[f"{prefix}.error"] = record.error.message if record.error else None
@@ -191,46 +199,75 @@ class Board:
         return suite is not None and suite.headline == name
 
     def _rank(self) -> None:
-        """Order the rows and give them ranks."""
-        order = [c for c in (self.sort, *SORT_ORDER) if c is not None]
-        self.rows.sort(key=lambda row: [*(self._sort_key(row, c) for c in order), *_names(row)])
+        """Give the rows ranks and put them in order."""
         for row, rank in zip(self.rows, self.ranks(self.rows, self.sort), strict=True):
             row.rank = rank
+        rest = [column for column in SORT_ORDER if column != self.sort]
+        self.rows.sort(
+            key=lambda row: [
+                _rank_key(row.rank),
+                *(self._sort_key(row, c) if row.rank is None else (False, 0.0) for c in rest),
+                *_names(row),
+            ]
+        )
 
-    def ranks(self, rows: Sequence[BoardRow], column: str | None) -> list[int | None]:
-        """The ranks of `rows`, which are in order of `column`; None for those without a value."""
-        found: list[int | None] = []
-        leader: BoardRow | None = None
-        rank = 0
-        for place, row in enumerate(rows, start=1):
-            if column is None or row.value(column) is None:
-                found.append(None)
-                continue
-            if leader is None or self._separated(leader, row, column):
-                leader, rank = row, place
-            found.append(rank)
+    def ranks(self, rows: Sequence[BoardRow], column: str | None) -> list[Rank | None]:
+        """The ranks of `rows` by `column`, in their order; None for those without a value."""
+        found: list[Rank | None] = [None] * len(rows)
+        if column is None:
+            return found
+        values = [self._ranked(row, column) for row in rows]
+        places = [place for place, value in enumerate(values) if value is not None]
+        ranks = rank_rows([value for value in values if value is not None])
+        for place, rank in zip(places, ranks, strict=True):
+            found[place] = rank
         return found
 
-    def ranking(self, rows: Sequence[BoardRow], column: str) -> dict[str, int | None]:
+    def ranking(self, rows: Sequence[BoardRow], column: str) -> dict[str, Rank | None]:
         """Rank by model of `rows` of one kernel padding, by any column."""
-        order = sorted(rows, key=lambda row: (self._sort_key(row, column), *_names(row)))
-        return dict(zip((r.model for r in order), self.ranks(order, column), strict=True))
+        return dict(zip((r.model for r in rows), self.ranks(rows, column), strict=True))
 
     def _sort_key(self, row: BoardRow, column: str) -> tuple[bool, float]:
         value = row.value(column)
-        metric = self.metric(column)
-        best_first = 1 if metric is not None and metric.better == "lower" else -1
-        return (value is None, 0.0 if value is None else best_first * value)
+        return (value is None, 0.0 if value is None else -self._sign(column) * value)
 
-    def _separated(self, leader: BoardRow, row: BoardRow, column: str) -> bool:
-        (first, metric), (second, _) = leader.find(column), row.find(column)
-        if first is None or second is None:
-            return True
-        found = metric_difference(first, second, metric)
-        if found is not None and found.method == "exact":
-            size = max(abs(one.value(column) or 0.0) for one in (leader, row))
-            return abs(found.value) > max(SMALLEST, NEGLIGIBLE * size)
-        return found is None or found.separated
+    def _sign(self, column: str) -> int:
+        """1 where higher values rank first."""
+        metric = self.metric(column)
+        return -1 if metric is not None and metric.better == "lower" else 1
+
+    def _ranked(self, row: BoardRow, column: str) -> Ranked | None:
+        """The value of `row` in `column` as `rank_rows` takes it."""
+        record, name = row.find(column)
+        held = record.metrics.get(name) if record else None
+        if record is None or held is None or held.value is None:
+            return None
+        sign, samples = self._sign(column), sample_count(record)
+        draws = (try_or_none(lambda: record.draws) or {}).get(name)
+        if draws is not None:
+            group = str([record.seed, samples, *(record.settings.get(n) for n in SAMPLE_NAMES)])
+            return Ranked(sign * held.value, sign * draws, samples=samples, group=group)
+        return Ranked(
+            sign * held.value,
+            error=self._error(record, column, held),
+            samples=samples,
+            group=f"{row.model} {row.fill}",
+        )
+
+    def _error(self, record: Record, column: str, held: Value) -> float | None:
+        """Standard error of a value without draws: 0 if it is exact, None if it is unknown."""
+        if held.low is not None and held.high is not None and held.value is not None:
+            half = max(held.value - held.low, held.high - held.value)
+            return half / float(student.ppf(0.975, max(sample_count(record) - 1, 1)))
+        metric = self.metric(column)
+        exactness = metric.exact if metric else "estimate"
+        one_set = (record.model.members or 1) == 1
+        exact = record.images is None or exactness == "always"
+        return 0.0 if exact or (exactness == "one weight set" and one_set) else None
+
+
+def _rank_key(rank: Rank | None) -> tuple[bool, int, int]:
+    return (True, 0, 0) if rank is None else (False, rank.low, rank.high)
 
 
 def _names(row: BoardRow) -> tuple[str, str]:
@@ -239,7 +276,7 @@ def _names(row: BoardRow) -> tuple[str, str]:
 
 def _dtype(column: str) -> str:
     """The nullable pandas type of a column of the frame."""
-    if column == "rank":
+    if column in {"rank", "rank.high"}:
         return "Int64"
     words = ("model", "fill", "reason", "status", "error", "method")
     return "string" if column.rpartition(".")[2] in words else "Float64"

@@ -115,10 +115,11 @@ def _ties(board: Board) -> str:
     values = (row.find(board.sort or "") for row in board.rows)
     held = [r.metrics[m] for r, m in values if r is not None and m in r.metrics]
     if all(one.low is None for one in held if one.value is not None):
-        return "Rows whose difference is rounding, or has no interval to go by, share a rank."
+        return "Rows that agree in their printed digits, or have no interval, share a rank."
     return (
-        "Rows that the 95 % interval of the difference does not separate from the first of their "
-        "group share its rank. After ± stands half a 95 % interval, in brackets the whole of it."
+        "A rank is as much as the samples show; over the whole board, any two equal rows are told "
+        "apart with a probability of at most 5 %. Rows of one rank are in order of their names. "
+        "After ± stands half a 95 % interval, in brackets the whole of it."
     )
 
 

@@ -5,15 +5,13 @@ let domain = null; // horizontal scale of the drawn intervals
 function rankCell(c) {
   const row = c.getData();
   if (row.rank === null) return el("span", { class: "rank", title: row.plain.why }, "–");
-  const shared = row.ties > 1;
-  const told = shared
-    ? `rank ${row.rank}, shared by ${row.ties} models that their intervals do not separate`
-    : `rank ${row.rank}`;
+  const shared = row.rankHigh > row.rank;
+  const label = shared ? `${row.rank}–${row.rankHigh}` : String(row.rank);
+  const told = shared ? `rank ${row.rank} to ${row.rankHigh}: the samples do not show more` : `rank ${row.rank}`;
   return el(
     "span",
     { class: `rank${shared ? " tied" : ""}${row.odd ? " odd" : ""}`, title: told, "aria-label": told },
-    String(row.rank),
-    shared ? el("small", {}, "=") : null,
+    label,
   );
 }
 

@@ -83,13 +83,14 @@ const at = (column, i) => (column ? (column[i] ?? null) : null);
 // Value, interval, rank and reason of a metric for one model and kernel padding.
 function cell(metric, fill, i) {
   const held = data.numbers[metric][fill];
-  if (!held) return { v: null, low: null, high: null, rank: null, why: "not measured" };
+  if (!held) return { v: null, low: null, high: null, rank: null, rankHigh: null, why: "not measured" };
   const why = held.why[i];
   return {
     v: at(held.v, i),
     low: at(held.low, i),
     high: at(held.high, i),
     rank: at(held.rank, i),
+    rankHigh: at(held.rank_high, i),
     why: why === undefined ? "not measured" : data.reasons[why],
   };
 }

@@ -197,7 +197,7 @@ function fillGuide() {
       el(
         "dd",
         {},
-        "By the metric chosen, among the models as they are. The first row leads a tie group; rows that the 95 % interval of their difference does not separate from it share its rank (=, and a bar beside it). Exact numbers tie only when they are equal up to rounding.",
+        "By the metric chosen, among the models as they are. A rank such as 2–5 is as much as the samples show: over the whole page, the chance of telling any two equal models apart is at most 5 %. Models of one rank are in order of their names. Exact numbers tie within their printed digits.",
       ),
       el("dt", {}, "Field"),
       el(

@@ -72,12 +72,8 @@ function lead() {
   const metric = data.metrics[state.metric];
   const [plain, padded] = [cell(state.metric, firstFill(), i), state.fill ? cell(state.metric, state.fill, i) : null];
   if (plain.v === null) return el("p", { class: "lead" }, `${metric.id} could not be measured: ${plain.why}.`);
-  const shared =
-    plain.rank === null ? 0 : everyModel().filter((k) => cell(state.metric, firstFill(), k).rank === plain.rank).length;
-  const place =
-    plain.rank === null
-      ? ""
-      : ` Rank ${plain.rank} of ${data.models.name.length}${shared > 1 ? `, shared by ${shared}` : ""}.`;
+  const to = plain.rankHigh > plain.rank ? ` to ${plain.rankHigh}` : "";
+  const place = plain.rank === null ? "" : ` Rank ${plain.rank}${to} of ${data.models.name.length}.`;
   const untouched = isUntouched(i);
   const after = untouched ? ` Kernel padding ${state.fill} finds nothing to grow here.` : "";
   const what = metric.name === "weakest" ? "The worst-served phase of the input gets " : `${metric.id} is `;

@@ -11,6 +11,7 @@ function rowsOf(metric, fill) {
       name: data.models.name[i],
       family: data.models.family[i],
       rank: plain.rank,
+      rankHigh: plain.rankHigh,
       plain,
       padded,
       moved: fill ? change(metric, fill, i) : null,
@@ -22,7 +23,8 @@ function rowsOf(metric, fill) {
   });
   const up = better === "lower" ? 1 : -1;
   const order = (a, b) => nullsLast(a.asis, b.asis, (x, y) => up * (x - y)) || a.i - b.i;
-  rows.sort((a, b) => nullsLast(a.rank, b.rank, (x, y) => x - y) || order(a, b));
+  const byName = (a, b) => (a.rank === null ? order(a, b) : a.rankHigh - b.rankHigh || (a.name < b.name ? -1 : 1));
+  rows.sort((a, b) => nullsLast(a.rank, b.rank, (x, y) => x - y) || byName(a, b));
   rows.forEach((row, place) => (row.order = row.rank === null ? null : place));
   return markTies(rows);
 }

@@ -67,9 +67,19 @@ def rank_rows(rows: Sequence[Ranked]) -> list[Rank]:
     """The rank of each row, in their order."""
     if not rows:
         return []
+    if all(row.draws is None and row.error == 0 for row in rows):
+        return _exact_ranks(np.round([row.value for row in rows], DIGITS))
     better = better_pairs(rows)
     above, below = better.sum(0), better.sum(1)
     return [Rank(1 + int(a), len(rows) - int(b)) for a, b in zip(above, below, strict=True)]
+
+
+def _exact_ranks(values: Array) -> list[Rank]:
+    """Ranks of exact values, which are rounded already."""
+    ordered = np.sort(values)
+    above = len(values) - np.searchsorted(ordered, values, side="right")
+    below = np.searchsorted(ordered, values, side="left")
+    return [Rank(1 + int(a), len(values) - int(b)) for a, b in zip(above, below, strict=True)]
 
 
 def better_pairs(rows: Sequence[Ranked]) -> Mask:

@@ -194,12 +194,14 @@ def _numbers(
     """One column of one kernel padding: values, intervals, ranks, reasons, and the change."""
     held = [rows.get(fill) for rows in grid.values()]
     values = [_value(row, column) for row in held]
-    ranks = board.ranking([row for row in held if row is not None], column)
+    known = board.ranking([row for row in held if row is not None], column)
+    ranks = [known.get(row.model) if row else None for row in held]
     found = {
         "v": [_short(v[0]) for v in values],
         "low": _unless_empty([_short(v[1]) for v in values]),
         "high": _unless_empty([_short(v[2]) for v in values]),
-        "rank": _unless_empty([ranks.get(row.model) if row else None for row in held]),
+        "rank": _unless_empty([rank.low if rank else None for rank in ranks]),
+        "rank_high": _unless_empty([rank.high if rank else None for rank in ranks]),
         "why": {
             str(place): reasons.place(why)
             for place, row in enumerate(held)
