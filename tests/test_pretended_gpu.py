@@ -9,8 +9,8 @@ from pretend_gpu import pretended_gpu
 from torch import nn
 
 from perimetry import audit
-from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.export import export_onnx
+from perimetry.adapters.input_spec import InputSpec
 
 SPEC = InputSpec(48, 48, mean=(0.5,) * 3, std=(0.25,) * 3)
 SUITES = ("structure", "erf:all", "deadpixel:all", "perturbation", "padding", "fidelity")
