@@ -42,7 +42,7 @@ def test_the_zoos_test_file_runs_and_passes(zoo):
     assert "1 passed" in done.stdout
     done = pytest_in(zoo, *options, "test_zoo.py")
     assert "1 failed, 1 passed" in done.stdout
-    assert "lacks the model" in " ".join(done.stdout.split())
+    assert "--as" in done.stdout
 
 
 def commands(workflow):
@@ -104,7 +104,7 @@ def test_the_vendor_comparison_writes_its_report(tmp_path):
     text = (tmp_path / "report.md").read_text()
     assert "vendor.onnx" in text
     assert "| `deadpixel.weakest`" in text
-    assert "They part at stage 1 of" in text
+    assert "stage 1 of" in text
     pictures = [line.split("(")[-1].rstrip(")") for line in text.splitlines() if line[:1] == "!"]
     assert pictures
     assert all((tmp_path / picture).exists() for picture in pictures)
