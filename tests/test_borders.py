@@ -95,6 +95,7 @@ def literal(module, x, pads, border):
 @pytest.mark.parametrize("border", PADDING_MODES)
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 def test_a_convolution_reads_what_the_border_puts_beyond_its_input(case, border):
+    """Equal to a literal convolution of the continued image, to 1e-10."""
     make, pads = CONVOLUTIONS[case]
     model = opened(make)
     twin = model.with_padding_mode(border)
@@ -114,6 +115,7 @@ def test_a_convolution_reads_what_the_border_puts_beyond_its_input(case, border)
     ],
 )
 def test_a_pool_reads_what_the_border_puts_beyond_its_input(pool, reduce, border):
+    """Equal to reducing the windows of the continued image."""
     x = continued(images(), (1, 1, 1, 1), border)
     expected = reduce(x.unfold(2, 3, 2).unfold(3, 3, 2))
     twin = opened(lambda: nn.Sequential(pool)).with_padding_mode(border)
@@ -129,6 +131,7 @@ def deep():
 
 @pytest.mark.parametrize("fill", ["none", "box", "fresh"])
 def test_circular_borders_make_a_network_exactly_shift_equivariant(fill):
+    """A shift by one stride shifts the target; with zeros it does not."""
     model = opened(deep, InputSpec(48, 48))
     model = model if fill == "none" else model.padded(fill)
     x = images(48, 48)
@@ -141,6 +144,7 @@ def test_circular_borders_make_a_network_exactly_shift_equivariant(fill):
 
 @pytest.mark.parametrize("border", PADDING_MODES)
 def test_far_from_every_border_nothing_changes(border):
+    """Two pixels from the border the targets are equal, at the border they differ."""
     model = opened(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1)))
     twin = model.with_padding_mode(border).run(images()).target
     plain = model.run(images()).target
@@ -150,6 +154,7 @@ def test_far_from_every_border_nothing_changes(border):
 
 @pytest.mark.parametrize("border", PADDING_MODES)
 def test_a_plain_image_stays_plain(border):
+    """All modes give an even target for an even image; zeros do not."""
     model = opened(deep, InputSpec(48, 48))
     out = model.with_padding_mode(border).run(model.spec.blank().double()).target
     torch.testing.assert_close(out, out[..., :1, :1].expand_as(out), rtol=1e-12, atol=1e-12)
@@ -158,6 +163,7 @@ def test_a_plain_image_stays_plain(border):
 
 
 def test_the_model_itself_is_not_altered():
+    """Target, parameters, notes, hooks and padding modes are as before."""
     model = opened(deep, InputSpec(48, 48))
     before, digest = model.run(images(48, 48)).target, module_tensors_digest(model.module())
     notes = list(model.notes)
@@ -173,6 +179,7 @@ def test_the_model_itself_is_not_altered():
 
 
 def test_gradients_reach_the_image_through_exchanged_borders():
+    """With circular padding each pixel gets the same gradient."""
     x = images().requires_grad_()
     opened(lambda: nn.Conv2d(3, 4, 3, 1, 1)).with_padding_mode("circular").run(
         x
@@ -182,6 +189,7 @@ def test_gradients_reach_the_image_through_exchanged_borders():
 
 
 def test_padding_that_is_no_zeros_is_the_networks_own_and_stays():
+    """A layer with reflect padding is left as it is."""
     model = opened(
         lambda: nn.Sequential(
             nn.Conv2d(3, 4, 3, 1, 1, padding_mode="reflect"), nn.Conv2d(4, 4, 3, 1, 1)
@@ -209,6 +217,7 @@ LEFT = {
 
 @pytest.mark.parametrize("case", LEFT)
 def test_a_layer_that_cannot_be_continued_keeps_its_padding_and_is_named(case):
+    """The other layers change; the note has the reason."""
     layer, border, reason = LEFT[case]
     model = opened(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), layer))
     twin = model.with_padding_mode(border)
@@ -218,11 +227,13 @@ def test_a_layer_that_cannot_be_continued_keeps_its_padding_and_is_named(case):
 
 
 def test_an_unknown_border_is_refused_with_the_known_ones():
+    """InputError with the list of modes."""
     with pytest.raises(InputError, match=r"unknown padding mode 'mirror'.*reflect, replicate"):
         opened(deep, InputSpec(48, 48)).with_padding_mode("mirror")
 
 
 def test_a_network_that_pads_nothing_has_no_border_to_exchange():
+    """NotApplicableError."""
     with pytest.raises(NotApplicableError, match="no layer on the way to the target pads"):
         opened(lambda: nn.Conv2d(3, 4, 4, 4)).with_padding_mode("reflect")
 
@@ -239,6 +250,7 @@ def onnx_pair(folder, module, size=(48, 48), fill="none"):
 @pytest.mark.parametrize("fill", ["none", "box"])
 @pytest.mark.parametrize("border", PADDING_MODES)
 def test_an_onnx_twin_gives_what_the_torch_twin_gives(tmp_path, border, fill):
+    """Targets and notes of both are equal, with and without kernel padding."""
     torch.manual_seed(0)
     file, module = onnx_pair(tmp_path, deep(), fill=fill)
     x = images(48, 48).float()
@@ -248,6 +260,7 @@ def test_an_onnx_twin_gives_what_the_torch_twin_gives(tmp_path, border, fill):
 
 
 def test_a_mean_under_kernel_padding_keeps_its_padding_in_both_adapters(tmp_path):
+    """Both say why, agree, and keep an even image even."""
     torch.manual_seed(0)
     pool = nn.AvgPool2d(3, 2, 1, count_include_pad=False)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), pool, nn.Conv2d(4, 4, 3, 1, 1))
@@ -263,6 +276,7 @@ def test_a_mean_under_kernel_padding_keeps_its_padding_in_both_adapters(tmp_path
 
 
 def test_the_onnx_model_itself_is_not_altered(tmp_path):
+    """Target and graph are as before, bit for bit."""
     file, _ = onnx_pair(tmp_path, deep())
     before, data = file.run(images(48, 48).float()).target, file.graph.SerializeToString()
     for border in PADDING_MODES:
@@ -291,6 +305,7 @@ def small_graph(opset, **attributes):
 def test_every_way_an_onnx_layer_states_its_padding_is_exchanged(
     tmp_path, opset, attributes, pads, stride, border
 ):
+    """Explicit amounts and both SAME modes, in two opsets."""
     proto = small_graph(opset, **attributes)
     file = load(save(proto, tmp_path / "m.onnx"), device="cpu", spec=SPEC)
     x = images(count=1)
@@ -302,6 +317,7 @@ def test_every_way_an_onnx_layer_states_its_padding_is_exchanged(
 
 
 def test_padding_by_hand_in_an_onnx_file_is_exchanged_with_the_layers_own(tmp_path):
+    """A Pad node and the amounts of the layer are continued together."""
     nodes = [
         node("Pad", ["image", "amounts"], ["padded"]),
         node("Conv", ["padded", "w"], ["map"], pads=[1, 0, 0, 0]),
@@ -318,6 +334,7 @@ def test_padding_by_hand_in_an_onnx_file_is_exchanged_with_the_layers_own(tmp_pa
 
 
 def test_an_onnx_file_says_why_a_layer_keeps_its_padding_and_when_none_pads(tmp_path):
+    """A pool with ceil_mode is named; an unpadded file is an error."""
     nodes = [
         node("Conv", ["image", "w"], ["c"], pads=[1, 1, 1, 1]),
         node(

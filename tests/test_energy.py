@@ -51,6 +51,7 @@ PLAIN = {
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_one_channel_standing_for_all_equals_the_full_width(name):
+    """The map of one channel is that of a literal pass over all."""
     fast = expected(PLAIN[name], (3, 33, 40))[0]
     np.testing.assert_allclose(fast, reference.energy_map(PLAIN[name], (3, 33, 40)), rtol=1e-5)
 
@@ -64,12 +65,14 @@ def test_one_channel_standing_for_all_equals_the_full_width(name):
     ],
 )
 def test_one_channel_equals_the_full_width_on_real_architectures(name, options):
+    """ResNet and DenseNet, against a literal pass over all channels."""
     module = Trunk(name, **options)
     fast = expected(module, (3, 64, 64))[0]
     np.testing.assert_allclose(fast, reference.energy_map(module, (3, 64, 64)), rtol=1e-4)
 
 
 def test_the_map_is_the_expectation_of_the_squared_jacobian_over_random_weights():
+    """300 random networks average to the map, correlated above 0.99."""
     module = nn.Sequential(
         nn.Conv2d(2, 8, 3, 2, 1, bias=False), nn.ReLU(), nn.Conv2d(8, 6, 3, 2, 1, bias=False)
     ).double()
@@ -90,6 +93,7 @@ def test_the_map_is_the_expectation_of_the_squared_jacobian_over_random_weights(
     [(3, 2, 1 / 2.25), (1, 2, 0.0), (7, 2, 9 / 12.25), (2, 2, 1.0), (4, 4, 1.0), (4, 2, 1.0)],
 )
 def test_a_single_convolution_serves_its_weakest_phase_by_its_coverage(kernel, stride, weakest):
+    """Least over mean number of windows, for six kernels and strides."""
     sensitivity = expected(nn.Conv2d(3, 8, kernel, stride, kernel // 2), (3, 64, 64))
     profile = phases.phase_profile(sensitivity, (stride, stride))
     assert phases.least_sensitive(profile)[0] == pytest.approx(weakest, abs=1e-12)
@@ -99,6 +103,7 @@ def test_a_single_convolution_serves_its_weakest_phase_by_its_coverage(kernel, s
     ("kernels", "overlap", "ratio"), [((7, 3), [5, 6, 4, 6], 2.25), ((8, 4), [8, 8, 8, 8], 1.0)]
 )
 def test_windows_of_a_stem_and_its_pool_overlap_as_known(kernels, overlap, ratio):
+    """5, 6, 4, 6 paths per axis; with kernel padding 8 everywhere."""
     stem = nn.Sequential(nn.Conv2d(3, 8, kernels[0], 2, 3), nn.MaxPool2d(kernels[1], 2, 1))
     counts = path_count_map(light_copy(stem), (3, 128, 128))[0].numpy()
     along = np.sqrt(np.diag(counts))[64:68]
@@ -110,6 +115,7 @@ def test_windows_of_a_stem_and_its_pool_overlap_as_known(kernels, overlap, ratio
 
 @pytest.mark.parametrize("depth", [1, 2, 5, 9])
 def test_paths_through_3x3_stacks_are_repeated_convolutions_of_ones(depth):
+    """Counts, deviation and receptive field follow from the depth."""
     size = 4 * depth + 1
     counts, _, field = path_count_map(light_copy(stack(depth)), (1, size, size))
     line = np.ones(1)
@@ -123,11 +129,14 @@ def test_paths_through_3x3_stacks_are_repeated_convolutions_of_ones(depth):
 
 
 def test_a_second_3x3_over_a_5x5_image_counts_1_2_3_2_1():
+    """The example of Perone 2017."""
     counts = path_count_map(light_copy(nn.Sequential(nn.Conv2d(1, 1, 3))), (1, 5, 5))[0].numpy()
     np.testing.assert_array_equal(counts, np.outer([1, 2, 3, 2, 1], [1, 2, 3, 2, 1]))
 
 
 def test_a_residual_sum_adds_energies():
+    """A convolution beside its shortcut has twice the energy."""
+
     class Residual(nn.Module):
         def __init__(self):
             super().__init__()
@@ -143,6 +152,8 @@ def test_a_residual_sum_adds_energies():
 
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_a_constant_factor_counts_by_its_square(factor):
+    """Multiplied from either side, or divided."""
+
     class Scaled(nn.Module):
         def forward(self, x):
             return torch.cat([x * factor, x / factor, factor * x[:, :1]], 1)
@@ -152,12 +163,15 @@ def test_a_constant_factor_counts_by_its_square(factor):
 
 
 def test_a_mean_over_a_window_divides_by_the_window_twice():
+    """A maximum over 2 x 2 pixels has four times the energy of a mean."""
     pool = energy_map(light_copy(nn.AvgPool2d(2)), (3, 8, 8))[0]
     largest = energy_map(light_copy(nn.MaxPool2d(2)), (3, 8, 8))[0]
     np.testing.assert_allclose(largest / pool, 4.0)
 
 
 def test_a_fixed_filter_counts_by_its_squared_taps():
+    """The profile of a blur at stride 2 is that of its squared taps."""
+
     class Blur(nn.Module):
         def __init__(self):
             super().__init__()
@@ -174,6 +188,8 @@ def test_a_fixed_filter_counts_by_its_squared_taps():
 
 
 def test_bilinear_interpolation_counts_by_its_squared_coefficients():
+    """The map is the squared Jacobian of the interpolation."""
+
     class Upsample(nn.Module):
         def forward(self, x):
             return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
@@ -183,6 +199,7 @@ def test_bilinear_interpolation_counts_by_its_squared_coefficients():
 
 
 def test_uniform_attention_is_a_mean_over_tokens():
+    """Even sensitivity, and 1/64 of the energy beside the own token."""
     found = energy_map(light_copy(Tokens()), (3, 32, 32))[0]
     np.testing.assert_allclose(found / found.mean(), 1.0, rtol=1e-10)
     own, tokens = 1.0, 64
@@ -192,11 +209,13 @@ def test_uniform_attention_is_a_mean_over_tokens():
 
 
 def test_a_gate_is_a_constant():
+    """A gated convolution has the map of the convolution."""
     found, alone = (expected(m, (3, 33, 33))[0] for m in (Gated(), nn.Conv2d(3, 8, 3, 2, 1)))
     np.testing.assert_allclose(found, alone, rtol=1e-12)
 
 
 def test_a_padded_variant_changes_its_own_layer_only():
+    """Padding a layer removes the variance of its own period."""
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1))
     plain, first, second = expected(net, (3, 96, 96), padded=(None, 0, 1))
     np.testing.assert_array_equal(plain, expected(net, (3, 96, 96))[0])
@@ -211,6 +230,8 @@ def test_a_padded_variant_changes_its_own_layer_only():
 
 
 def test_an_operation_without_a_finite_energy_is_named():
+    """atanh raises NotApplicableError."""
+
     class Wild(nn.Module):
         def forward(self, x):
             return torch.atanh(x)
@@ -220,11 +241,13 @@ def test_an_operation_without_a_finite_energy_is_named():
 
 
 def test_a_network_that_ends_in_a_gate_says_that_no_path_leads_through():
+    """A final sigmoid raises NotApplicableError."""
     with pytest.raises(NotApplicableError, match="only through gates"):
         energy_map(light_copy(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sigmoid())), (1, 8, 8))
 
 
 def test_the_pass_leaves_the_number_of_threads_alone():
+    """`torch.get_num_threads` is the same afterwards."""
     before = torch.get_num_threads()
     energy_map(light_copy(nn.Conv2d(1, 2, 3)), (1, 8, 8))
     assert torch.get_num_threads() == before

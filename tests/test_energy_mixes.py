@@ -55,6 +55,7 @@ def squared_taps(function, size):
     [(0.3, 2.0, 3, True), (1.0, -1.0, 3, False), (-1.0, 1.0, 5, False), (2.0, 0.5, 5, True)],
 )
 def test_the_energies_of_a_mix_are_its_squared_taps_borders_included(a, b, side, counted):
+    """An input and its mean pool, added or subtracted, as literal filters."""
     terms = Terms(a, b, side, counted=counted)
     fast = expected(nn.Sequential(nn.Conv2d(3, 8, 1), terms))
     literal = squared_taps(terms, SIZE[1:])
@@ -62,6 +63,7 @@ def test_the_energies_of_a_mix_are_its_squared_taps_borders_included(a, b, side,
 
 
 def test_a_pool_less_its_input_beside_a_shortcut_is_the_pool():
+    """PoolFormer's token mixer with its shortcut has the map of the pool."""
     convs = [nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)]
     mixed = expected(nn.Sequential(convs[0], Shortcut(), convs[1]), (3, 33, 40))
     plain = expected(nn.Sequential(convs[0], Terms(0.0, 1.0).pool, convs[1]), (3, 33, 40))
@@ -93,6 +95,7 @@ def test_a_norm_that_halves_the_branch_leaves_half_of_the_shortcut():
 
 
 def test_the_map_is_the_mean_of_the_squared_jacobians_of_random_weights():
+    """60 random networks differ from the map by less than 6 %."""
     size = (3, 16, 16)
     total = np.zeros(size[1:])
     module = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), Shortcut(), nn.Conv2d(8, 8, 3, 2, 1)).double()

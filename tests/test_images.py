@@ -14,23 +14,27 @@ SPEC = InputSpec(48, 64, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 
 def test_the_same_seed_gives_the_same_pixels_and_another_seed_others():
+    """Dead leaves are equal bit for bit."""
     one, two = (open_images("dead-leaves", 3, seed=5).load(SPEC) for _ in range(2))
     assert torch.equal(one, two)
     assert not torch.equal(one, open_images("dead-leaves", 3, seed=6).load(SPEC))
 
 
 def test_an_image_does_not_depend_on_how_many_others_are_asked_for():
+    """The first two of five images are those of two."""
     few, many = (open_images("dead-leaves", n).load(SPEC) for n in (2, 5))
     assert torch.equal(few, many[:2])
 
 
 def test_dead_leaves_fill_the_canvas_with_values_in_range():
+    """Values reach below 0.1 and above 0.9, within [0, 1]."""
     images = open_images("dead-leaves", 4).load(SPEC)
     assert images.shape == (4, 3, 48, 64)
     assert 0 <= images.min() < 0.1 < 0.9 < images.max() <= 1
 
 
 def test_dead_leaves_have_the_falling_spectrum_of_natural_images():
+    """The slope of log power over log frequency is between -3 and -1.2."""
     images = open_images("dead-leaves", 8).load(InputSpec(128, 128)).mean(1).numpy()
     power = (np.abs(np.fft.fft2(images - images.mean((1, 2), keepdims=True))) ** 2).mean(0)
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(128)] * 2))
@@ -41,6 +45,7 @@ def test_dead_leaves_have_the_falling_spectrum_of_natural_images():
 
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
 def test_noise_is_standard_normal_after_normalisation(order):
+    """Mean 0 and deviation 1 per channel, for both channel orders."""
     spec = InputSpec(64, 64, mean=(4.0, 50, 60), std=(2.0, 25, 30), value_range=255.0)
     spec = InputSpec(**{**spec.__dict__, "channel_order": order})
     x = spec.prepare(open_images("noise", 8).load(spec))
@@ -49,6 +54,7 @@ def test_noise_is_standard_normal_after_normalisation(order):
 
 
 def test_a_folder_gives_its_pictures_cropped_from_the_centre(tmp_path):
+    """A white square in the centre fills the crop of half the side."""
     picture = np.zeros((80, 80, 3), dtype=np.uint8)
     picture[20:60, 20:60] = 255
     Image.fromarray(picture).save(tmp_path / "a.png")
@@ -58,6 +64,7 @@ def test_a_folder_gives_its_pictures_cropped_from_the_centre(tmp_path):
 
 
 def test_a_larger_folder_is_sampled_by_seed_in_name_order(tmp_path):
+    """Three of six files, sorted, and the same ones each time."""
     for i in range(6):
         Image.fromarray(np.full((8, 8, 3), i * 40, dtype=np.uint8)).save(tmp_path / f"{i}.png")
     names = [p.name for p in open_images(str(tmp_path), 3, seed=1).files]
@@ -67,6 +74,7 @@ def test_a_larger_folder_is_sampled_by_seed_in_name_order(tmp_path):
 
 
 def test_the_digest_tells_sets_and_sizes_apart(tmp_path):
+    """Set, count, seed and size each change it."""
     digests = {
         open_images(name, count, seed).digest(spec)
         for name, count, seed, spec in [
@@ -81,6 +89,7 @@ def test_the_digest_tells_sets_and_sizes_apart(tmp_path):
 
 
 def test_unknown_sets_empty_folders_and_broken_files_are_named(tmp_path):
+    """Each is an error of its own, when loading and when checking."""
     with pytest.raises(UnknownNameError, match="neither a folder nor built in"):
         open_images("cats")
     with pytest.raises(InputError, match="contains no images"):
@@ -94,6 +103,7 @@ def test_unknown_sets_empty_folders_and_broken_files_are_named(tmp_path):
 
 
 def test_greys_of_16_bits_keep_their_upper_byte_and_their_turn(tmp_path):
+    """PNG and TIFF are read as the value divided by 256."""
     ramp = np.linspace(0, 65535, 64).astype(np.uint16)[None].repeat(48, 0)
     for name in ("deep.png", "deep.tif"):
         Image.fromarray(ramp).save(tmp_path / name)
@@ -103,6 +113,7 @@ def test_greys_of_16_bits_keep_their_upper_byte_and_their_turn(tmp_path):
 
 
 def test_pictures_whose_white_is_unknown_are_refused_rather_than_clipped(tmp_path):
+    """Float and 32-bit TIFF files are an InputError."""
     Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(np.full((8, 8), 70000, dtype=np.int32)).save(tmp_path / "wide.tif")
     for name, kind in (("float.tif", "floats"), ("wide.tif", "32-bit integers")):
@@ -111,6 +122,7 @@ def test_pictures_whose_white_is_unknown_are_refused_rather_than_clipped(tmp_pat
 
 
 def test_hidden_files_and_folders_are_no_pictures_and_folders_inside_are_named(tmp_path):
+    """The error says that subfolders are not searched."""
     (tmp_path / "class.png").mkdir()
     (tmp_path / "._a.png").write_bytes(b"a copy's attributes")
     with pytest.raises(InputError, match="subfolders are not searched"):
@@ -120,6 +132,7 @@ def test_hidden_files_and_folders_are_no_pictures_and_folders_inside_are_named(t
 
 
 def test_a_folder_is_called_by_its_own_name_wherever_it_is_named_from(tmp_path, monkeypatch):
+    """`.` has the name of the folder."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     assert open_images(".").name == tmp_path.name

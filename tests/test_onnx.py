@@ -65,6 +65,7 @@ EXPORTS = [(n, e) for n in ARCHITECTURES for e in ("torchscript", "dynamo")]
 def test_an_export_gives_the_logits_and_the_very_feature_map_of_the_torch_model(
     name, exporter, networks, exported
 ):
+    """Logits and target of the file differ from those of the module by less than 1e-5."""
     torch_model = load(networks[name], spec=SPEC)
     onnx_model = load(exported(name, exporter), device="cpu")
     x = images(3)
@@ -108,6 +109,7 @@ def _gradient(raw, x, signs, grid=None):
 @pytest.mark.parametrize("dynamo", [False, True])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_file_with_a_fixed_batch_of_one_takes_any_batch(name, dynamo, networks, tmp_path):
+    """A batch of three gives what the module gives, in forward and in gradient passes."""
     path = tmp_path / "fixed.onnx"
     x = images(1)
     settings = {"external_data": False, "verbose": False} if dynamo else {}
@@ -130,6 +132,7 @@ def _quiet():
 
 
 def test_an_exported_file_states_its_input_and_nothing_is_guessed(exported):
+    """The preprocessing is read from the metadata of our own export."""
     model = load(exported("resnet18", "torchscript"), device="cpu")
     assert model.spec == SPEC
     assert model.spec.digest() == SPEC.digest()
@@ -137,6 +140,7 @@ def test_an_exported_file_states_its_input_and_nothing_is_guessed(exported):
 
 
 def test_a_foreign_file_says_what_was_guessed(tmp_path):
+    """A file without metadata gets 224 x 224 pixels, and the first note lists the guesses."""
     model = open_onnx(save(convnet(size=None), tmp_path / "a.onnx"), device="cpu")
     assert (model.spec.height, model.spec.width, model.spec.channels) == (224, 224, 3)
     assert {"mean", "std", "height", "width", "channel_order"} <= set(model.spec.guessed)
@@ -144,6 +148,7 @@ def test_a_foreign_file_says_what_was_guessed(tmp_path):
 
 
 def test_a_grey_file_gets_one_channel(tmp_path):
+    """An input of one channel is prepared from colour images and has gradients."""
     model = open_onnx(save(convnet(channels=1), tmp_path / "a.onnx"), device="cpu")
     assert model.spec.channels == 1
     assert model.spec.prepare(torch.rand(2, 3, 32, 32)).shape == (2, 1, 32, 32)
@@ -151,6 +156,7 @@ def test_a_grey_file_gets_one_channel(tmp_path):
 
 
 def test_source_names_file_hashes_and_the_provider_that_really_runs(tmp_path):
+    """The hash of the tensors does not change with the name of the producer."""
     path = save(convnet(), tmp_path / "a.onnx")
     source = open_onnx(path, device="cpu").source
     assert source["file"] == "a.onnx"
@@ -166,11 +172,13 @@ def test_source_names_file_hashes_and_the_provider_that_really_runs(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test must miss")
 def test_asking_for_cuda_where_there_is_none_names_the_devices_to_take(tmp_path):
+    """InputError with the devices that exist."""
     with pytest.raises(InputError, match="take 'cpu', 'cuda' or 'auto'"):
         open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cuda")
 
 
 def test_a_provider_that_is_not_the_one_asked_for_is_recorded(tmp_path, monkeypatch):
+    """The source has the requested and the actual provider, and a note warns."""
     monkeypatch.setattr(
         "perimetry.adapters.onnx.opening.providers", lambda _: ["CUDAExecutionProvider"]
     )
@@ -181,6 +189,7 @@ def test_a_provider_that_is_not_the_one_asked_for_is_recorded(tmp_path, monkeypa
 
 
 def test_forward_passes_and_gradient_passes_agree(tmp_path):
+    """The interpreter gives the target and the logits of onnxruntime to 1e-4."""
     model = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     x = torch.rand(4, 3, 32, 32)
     plain = model.run(x, logits=True)
@@ -192,6 +201,7 @@ def test_forward_passes_and_gradient_passes_agree(tmp_path):
 
 
 def test_a_named_target_is_taken_and_an_unknown_one_suggests_near_names(tmp_path):
+    """A tensor without spatial axes cannot be the target."""
     path = save(convnet(), tmp_path / "a.onnx")
     assert open_onnx(path, device="cpu", target="r1").target.height == 16
     with pytest.raises(UnknownNameError, match="did you mean"):
@@ -201,6 +211,7 @@ def test_a_named_target_is_taken_and_an_unknown_one_suggests_near_names(tmp_path
 
 
 def test_a_graph_without_a_spatial_bottleneck_has_no_target_and_says_why(tmp_path):
+    """Logits are still computed; target and skeleton raise NotApplicableError."""
     nodes = [node("Flatten", ["image"], ["flat"]), node("Gemm", ["flat", "w"], ["logits"])]
     proto = model(
         nodes, {"w": weights(192, 4)}, dims=["n", 3, 8, 8], outputs=["logits"], out_dims=["n", 4]
@@ -265,6 +276,7 @@ def test_a_list_of_boxes_is_no_token_grid_of_the_same_length(tmp_path, stored, t
 
 
 def test_a_channels_last_file_gives_the_same_as_its_channels_first_twin(tmp_path):
+    """The layout is read from the graph, and the input gradients are equal."""
     proto = convnet()
     twin = convnet()
     twin.graph.input[0].CopyFrom(
@@ -284,6 +296,7 @@ def test_a_channels_last_file_gives_the_same_as_its_channels_first_twin(tmp_path
 
 
 def test_a_file_that_takes_bytes_is_fed_bytes_and_has_gradients(tmp_path):
+    """A uint8 input has the range 0 to 255, and both kinds of pass agree."""
     proto = convnet()
     proto.graph.input[0].CopyFrom(
         helper.make_tensor_value_info("bytes", TensorProto.UINT8, ["batch", 3, 32, 32])
@@ -301,6 +314,7 @@ def test_a_file_that_takes_bytes_is_fed_bytes_and_has_gradients(tmp_path):
 
 
 def test_a_float_file_that_divides_by_255_itself_wants_0_to_255(tmp_path):
+    """A division at the input sets the range to 255, without mean and deviation."""
     proto = convnet()
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(255), "scale"))
     proto.graph.input[0].name = "pixels"
@@ -310,6 +324,7 @@ def test_a_float_file_that_divides_by_255_itself_wants_0_to_255(tmp_path):
 
 
 def test_a_half_precision_file_passes_the_gate_in_float32(tmp_path):
+    """A float16 file has verified gradients and gives a float32 target."""
     proto = convnet()
     for tensor in proto.graph.initializer:
         half = numpy_helper.to_array(tensor).astype(np.float16)
@@ -323,6 +338,7 @@ def test_a_half_precision_file_passes_the_gate_in_float32(tmp_path):
 
 
 def test_a_quantised_file_has_a_straight_through_gradient_and_says_so(tmp_path):
+    """Its gradient is parallel to that of the float file, with a cosine above 0.95."""
     proto = convnet()
     proto.graph.initializer.extend(
         [
@@ -345,6 +361,7 @@ def test_a_quantised_file_has_a_straight_through_gradient_and_says_so(tmp_path):
 
 
 def test_the_gate_finds_a_wrong_forward_pass_and_names_the_node(tmp_path, monkeypatch):
+    """With a wrong rule for Relu, gradients are refused and the Relu node is named."""
     monkeypatch.setitem(onnx_ops.OPERATORS, "Relu", lambda _call, x: x.clamp(min=0.5))
     net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     assert "outputs differ from onnxruntime's" in net.why_no_gradients
@@ -354,6 +371,7 @@ def test_the_gate_finds_a_wrong_forward_pass_and_names_the_node(tmp_path, monkey
 
 
 def test_a_graph_with_an_operator_of_unknown_gradient_still_runs_forward(tmp_path):
+    """Acosh has no rule: no gradients, but a target."""
     proto = convnet()
     proto.graph.node[1].CopyFrom(node("Acosh", ["c1"], ["r1"]))
     proto.graph.node.insert(1, node("Abs", ["c1"], ["abs"]))
@@ -368,6 +386,7 @@ def test_a_graph_with_an_operator_of_unknown_gradient_still_runs_forward(tmp_pat
 
 
 def test_nan_outputs_are_a_reason_not_a_number(tmp_path):
+    """A logarithm of negative numbers is the reason why there are no gradients."""
     proto = convnet()
     proto.graph.node[1].CopyFrom(node("Log", ["c1"], ["r1"]))
     net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
@@ -391,6 +410,7 @@ def test_a_file_that_insists_on_its_batch_is_fed_in_pieces(tmp_path):
 
 
 def test_a_spec_that_contradicts_the_file_is_refused(tmp_path):
+    """One channel for a file that declares three: InputError."""
     path = save(convnet(), tmp_path / "a.onnx")
     with pytest.raises(InputError, match="the file declares"):
         open_onnx(path, device="cpu", spec=InputSpec(32, 32, 1, (0.0,), (1.0,)))
@@ -411,6 +431,7 @@ def test_a_declared_size_is_kept_where_the_graph_depends_on_it_and_given_up_wher
 
 
 def test_select_knows_one_weight_set(tmp_path):
+    """A file has weight set 0 only."""
     net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     net.select(0, torch.zeros(1, 3, 32, 32))
     with pytest.raises(InputError, match="weight set 1 of 1"):
@@ -418,6 +439,7 @@ def test_select_knows_one_weight_set(tmp_path):
 
 
 def test_a_skeleton_maps_the_image_to_the_target_with_weights_on_meta(tmp_path):
+    """The weights have their shapes but no values, until ones replace them."""
     net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     skeleton = net.skeleton()
     weight = skeleton.body.graph.constants["w1"]
@@ -442,6 +464,7 @@ def test_the_energy_map_of_an_export_is_that_of_the_torch_model(exporter, fill, 
 
 
 def test_the_layers_of_a_skeleton_run_as_modules_named_like_the_nodes(tmp_path):
+    """Names of modules are the names of the outputs of the nodes."""
     skeleton = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu").skeleton()
     names = [name for name, _ in skeleton.body.named_modules()]
     assert names[:3] == ["c1", "r1", "map"]
@@ -459,6 +482,7 @@ def test_folded_norms_are_assumed_where_no_norm_is_left(tmp_path):
 
 
 def test_layers_written_out_as_arithmetic_have_no_structure_and_say_which(tmp_path):
+    """An Erf that is not part of a GELU is named as the reason."""
     proto = convnet()
     proto.graph.node[1].CopyFrom(node("Erf", ["c1"], ["r1"]))
     net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
@@ -467,6 +491,7 @@ def test_layers_written_out_as_arithmetic_have_no_structure_and_say_which(tmp_pa
 
 
 def test_nothing_is_written_to_the_terminal(tmp_path, capfd):
+    """Neither opening, padding, running, failing nor exporting prints anything."""
     path = save(convnet(batch=1), tmp_path / "a.onnx")
     net = open_onnx(path, device="cpu")
     net.padded("box").run(torch.rand(2, 3, 32, 32, requires_grad=True))

@@ -47,6 +47,7 @@ def stored(tmp_path_factory):
 
 
 def test_the_statement_is_in_every_record_and_in_none_of_other_models(stored):
+    """Records of a timm model have no declared inputs."""
     _, _, records = stored
     assert [record.inputs for record in records] == [STATED] * 2
     assert (records[0].model.spec["height"], records[0].model.spec["value_range"]) == (48, 255.0)
@@ -55,6 +56,7 @@ def test_the_statement_is_in_every_record_and_in_none_of_other_models(stored):
 
 
 def test_the_record_of_a_file_that_could_not_be_opened_keeps_it_too(tmp_path):
+    """A failed record has the declared inputs."""
     (tmp_path / "a.onnx").write_bytes(b"no model")
     (record,) = audit(str(tmp_path / "a.onnx"), ("structure",), inputs=STATED, device="cpu")
     assert record.status == "failed"
@@ -69,11 +71,13 @@ def test_records_of_the_first_schema_give_the_statement_of_their_model(stored):
 
 
 def test_verify_repeats_it_bit_for_bit(stored):
+    """Both rows are exact."""
     found = reproduce(stored[0], run=TOOLS)
     assert [row.outcome for row in found.rows] == [Outcome.exact] * 2, found.text()
 
 
 def test_verify_keeps_two_statements_about_one_file_apart(stored, tmp_path):
+    """Two declarations make two variants, and all four rows are exact."""
     store = Store(tmp_path / "both")
     for record in stored[2]:
         store.put(record)
@@ -86,6 +90,7 @@ def test_verify_keeps_two_statements_about_one_file_apart(stored, tmp_path):
 
 
 def test_check_and_compare_repeat_it(stored):
+    """Both measure the file with the declared inputs of the stored records."""
     folder, path, _ = stored
     assert check(folder, path, run=TOOLS).verdict is RegressionVerdict.same
     (pair,) = compare(f"{folder}:{path}", path, run=TOOLS).pairs[:1]
@@ -166,12 +171,14 @@ def test_an_opened_model_is_lent_nothing(vendors, tmp_path):
 
 
 def test_show_gives_a_command_that_states_the_same(stored):
+    """The printed command parses to the same declaration."""
     words = shlex.split(repeat(stored[2], SUITES))
     texts = [words[i + 1] for i, word in enumerate(words) if word == "--input"]
     assert parse_pairs(texts) == STATED
 
 
 def test_the_command_line_states_it(stored, tmp_path):
+    """`--input` and `--output` give records with the same keys."""
     pairs = ["size=48,40", "range=0..255", "mean=104,117,123", "std=2.5", "channel_order=BGR"]
     words = ["run", stored[1], "--out", str(tmp_path / "out"), "--suite", "structure"]
     words += [word for pair in pairs for word in ("--input", pair)]

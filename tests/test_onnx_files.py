@@ -27,11 +27,13 @@ def write(data, path):
 
 
 def test_a_missing_file_says_so(tmp_path):
+    """ModelFileError with the path."""
     with pytest.raises(ModelFileError, match=r"cannot read .*none\.onnx"):
         load(str(tmp_path / "none.onnx"))
 
 
 def test_a_folder_is_no_file(tmp_path):
+    """A folder named like a file is a ModelFileError."""
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(ModelFileError):
         open_onnx(tmp_path / "folder.onnx")
@@ -47,12 +49,14 @@ def test_a_folder_is_no_file(tmp_path):
     ],
 )
 def test_a_file_of_another_format_is_refused(data, says, tmp_path):
+    """Empty files, zip archives, pickles and noise are a ModelFileError."""
     with pytest.raises(ModelFileError, match=says):
         open_onnx(write(data, tmp_path / "a.onnx"))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_file_is_refused(share, tmp_path):
+    """From a tenth to all but a thousandth of the bytes: ModelFileError."""
     data = convnet().SerializeToString()
     with pytest.raises(ModelFileError):
         open_onnx(write(data[: int(len(data) * share)], tmp_path / "a.onnx"))
@@ -73,6 +77,7 @@ def external(location, **entries):
     "location", ["../secret.bin", "sub/../../secret.bin", "/etc/hostname", "C:\\secret.bin"]
 )
 def test_external_data_outside_the_folder_is_never_opened(location, tmp_path):
+    """Relative, absolute and Windows paths out of the folder are a ModelFileError."""
     (tmp_path / "secret.bin").write_bytes(weights(8, 3, 3, 3).tobytes())
     folder = tmp_path / "models"
     folder.mkdir()
@@ -81,6 +86,7 @@ def test_external_data_outside_the_folder_is_never_opened(location, tmp_path):
 
 
 def test_a_symbolic_link_out_of_the_folder_is_not_followed(tmp_path):
+    """External data behind such a link is a ModelFileError."""
     (tmp_path / "secret.bin").write_bytes(weights(8, 3, 3, 3).tobytes())
     folder = tmp_path / "models"
     folder.mkdir()
@@ -90,6 +96,7 @@ def test_a_symbolic_link_out_of_the_folder_is_not_followed(tmp_path):
 
 
 def test_external_data_beside_the_file_is_read_and_hashed(tmp_path):
+    """Other bytes in the data file give another digest."""
     data = convnet().graph.initializer[0].raw_data
     (tmp_path / "w.bin").write_bytes(b"head" + data)
     path = save(external("w.bin", offset=4, length=len(data)), tmp_path / "a.onnx")
@@ -101,6 +108,7 @@ def test_external_data_beside_the_file_is_read_and_hashed(tmp_path):
 
 
 def test_missing_or_short_external_data_is_named(tmp_path):
+    """A missing file, too few bytes and too long a range are ModelFileErrors."""
     path = save(external("w.bin"), tmp_path / "a.onnx")
     with pytest.raises(ModelFileError, match="not beside it"):
         read_model(path)
@@ -113,6 +121,7 @@ def test_missing_or_short_external_data_is_named(tmp_path):
 
 
 def test_a_terabyte_declared_is_refused_before_memory_is_taken(tmp_path):
+    """A weight of 2^40 entries without data is a ModelFileError."""
     proto = convnet()
     proto.graph.initializer[0].dims[:] = [2**20, 2**20, 3, 3]
     with pytest.raises(ModelFileError, match="truncated or damaged"):
@@ -120,6 +129,7 @@ def test_a_terabyte_declared_is_refused_before_memory_is_taken(tmp_path):
 
 
 def test_negative_sizes_and_strings_as_weights_are_refused(tmp_path):
+    """A weight of -8 channels is a ModelFileError."""
     proto = convnet()
     proto.graph.initializer[0].dims[0] = -8
     with pytest.raises(ModelFileError, match="no negative sizes"):
@@ -127,6 +137,7 @@ def test_negative_sizes_and_strings_as_weights_are_refused(tmp_path):
 
 
 def test_a_cyclic_graph_is_refused(tmp_path):
+    """A node that reads what follows from it is a ModelFileError."""
     proto = convnet()
     proto.graph.node[0].input[0] = "r1"
     with pytest.raises(ModelFileError, match="cyclic, unsorted or incomplete"):
@@ -134,6 +145,7 @@ def test_a_cyclic_graph_is_refused(tmp_path):
 
 
 def test_a_graph_without_outputs_is_refused(tmp_path):
+    """ModelFileError if the graph has no output."""
     proto = convnet()
     del proto.graph.output[:]
     with pytest.raises(ModelFileError, match="gives no output"):
@@ -141,6 +153,7 @@ def test_a_graph_without_outputs_is_refused(tmp_path):
 
 
 def test_an_output_that_does_not_depend_on_the_image_is_refused(tmp_path):
+    """A graph that returns its weights is a ModelFileError."""
     proto = model(
         [node("Identity", ["w"], ["logits"])],
         {"w": weights(1, 4)},
@@ -152,6 +165,7 @@ def test_an_output_that_does_not_depend_on_the_image_is_refused(tmp_path):
 
 
 def test_several_inputs_are_refused_by_name_with_control_characters_removed(tmp_path):
+    """The InputError lists the second input with type and shape."""
     proto = convnet()
     proto.graph.input.append(
         helper.make_tensor_value_info("<b>\x1b[31mtext", TensorProto.FLOAT, [1])
@@ -162,6 +176,7 @@ def test_several_inputs_are_refused_by_name_with_control_characters_removed(tmp_
 
 @pytest.mark.parametrize("dims", [["n", 3, 32], ["n", 3, 10**9, 32], [1, 3, 32, 32, 32]])
 def test_an_input_that_is_no_image_is_refused(dims, tmp_path):
+    """Three or five axes, or a side of 10^9 pixels, are an InputError."""
     proto = convnet()
     info = helper.make_tensor_value_info("image", TensorProto.FLOAT, dims)
     proto.graph.input[0].CopyFrom(info)
@@ -170,6 +185,7 @@ def test_an_input_that_is_no_image_is_refused(dims, tmp_path):
 
 
 def test_five_channels_and_strings_as_image_are_refused(tmp_path):
+    """Both are an InputError."""
     with pytest.raises(InputError, match="wants 5 channels"):
         open_onnx(save(convnet(channels=5), tmp_path / "a.onnx"))
     proto = convnet()
@@ -179,6 +195,7 @@ def test_five_channels_and_strings_as_image_are_refused(tmp_path):
 
 
 def test_a_custom_domain_is_refused_by_onnxruntime_with_a_clear_error(tmp_path):
+    """An operator of an unknown domain is a ModelFileError."""
     proto = convnet()
     proto.graph.node[1].domain = "vendor.secret"
     proto.opset_import.append(helper.make_opsetid("vendor.secret", 1))
@@ -187,6 +204,7 @@ def test_a_custom_domain_is_refused_by_onnxruntime_with_a_clear_error(tmp_path):
 
 
 def test_damaged_input_statements_are_refused(tmp_path):
+    """A list without its bracket in the metadata is a ModelFileError."""
     proto = convnet()
     proto.metadata_props.add(key="perimetry.mean", value="[0.5")
     with pytest.raises(ModelFileError, match="input statement"):
@@ -194,6 +212,7 @@ def test_damaged_input_statements_are_refused(tmp_path):
 
 
 def test_a_stated_standard_deviation_of_zero_is_refused(tmp_path):
+    """A zero in the metadata is a ModelFileError that names `std`."""
     proto = convnet()
     spec = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu").spec
     write_spec(proto, spec)
@@ -204,11 +223,13 @@ def test_a_stated_standard_deviation_of_zero_is_refused(tmp_path):
 
 
 def test_plain_text_is_printable_and_short():
+    """Control characters become question marks; 80 characters remain."""
     assert printable("a\x1b[0m\nb") == "a?[0m?b"
     assert len(printable("x" * 1000)) == 80
 
 
 def test_a_model_function_is_expanded(tmp_path):
+    """A local function around Relu leaves the gradients available."""
     proto = convnet()
     body = [helper.make_node("Relu", ["a"], ["b"])]
     opsets = [helper.make_opsetid("", 20)]
@@ -220,6 +241,7 @@ def test_a_model_function_is_expanded(tmp_path):
 
 
 def test_old_files_that_list_weights_as_inputs_are_read(tmp_path):
+    """At opset 11, with every weight among the inputs."""
     proto = convnet(opset=11)
     for tensor in proto.graph.initializer:
         info = helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, list(tensor.dims))
@@ -272,6 +294,7 @@ def test_a_name_that_is_no_text_gives_a_model_or_a_clear_error(name, tmp_path):
 
 
 def test_typed_entries_are_counted_like_raw_ones(tmp_path):
+    """30 entries of a float list match 6 x 5, and not 600 x 500."""
     proto = convnet()
     values = np.arange(30, dtype=np.float32)
     tensor = helper.make_tensor("w3", TensorProto.FLOAT, [6, 5], values)

@@ -23,6 +23,7 @@ X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(3), dtype=to
 
 
 def test_the_error_of_a_right_gradient_is_rounding():
+    """Below 1e-6 for a smooth function."""
     assert gradient_error(wave, X) < 1e-6
 
 
@@ -57,10 +58,12 @@ def test_kinks_within_a_coarse_step_do_not_count():
     [(lambda x: (x * 0).sum(), 0.0), (lambda x: (x - x.frac().detach()).sum() * 0, 0.0)],
 )
 def test_a_constant_has_no_wrong_gradient(function, expected):
+    """Zero gradients of a constant have the error 0."""
     assert gradient_error(function, X) == expected
 
 
 def test_a_staircase_has_a_zero_gradient_that_is_refused():
+    """A zero gradient of a function that changes has an infinite error."""
     assert gradient_error(lambda x: ((x * 50).round().detach() + 0 * x).sum(), X) == math.inf
 
 
@@ -87,6 +90,7 @@ def opened(proto, folder):
 def test_a_wrong_gradient_of_one_operator_is_refused_and_the_node_named(
     factor, tmp_path, monkeypatch
 ):
+    """A factor of 0.95 to 2 in one rule, or none, is found at the Relu."""
     monkeypatch.setitem(onnx_ops.OPERATORS, "Relu", lambda _call, x: Planted.apply(x, factor))
     net = opened(convnet(), tmp_path)
     assert "disagrees with finite differences" in net.why_no_gradients
@@ -132,6 +136,8 @@ def test_a_wrong_gradient_in_one_of_two_branches_is_refused_and_the_node_named(
 
 
 def test_a_gradient_that_is_wrong_in_single_precision_only_is_refused(tmp_path, monkeypatch):
+    """A factor in float32 alone is found by comparing both precisions."""
+
     def planted(_call, x):
         return Planted.apply(x, 1.0 if x.dtype == torch.float64 else 1.3)
 
@@ -231,6 +237,7 @@ def quantised():
 
 
 def test_a_quantised_file_is_verified_with_its_rounding_left_out(tmp_path, monkeypatch):
+    """Its gradient passes; a factor of 1.05 in one rule does not."""
     net = opened(quantised(), tmp_path)
     assert net.why_no_gradients is None
     assert net.verdict.gradient < 1e-6
@@ -252,6 +259,7 @@ def test_dynamic_ranges_are_verified_with_their_rounding_left_out(tmp_path):
 
 
 def test_a_staircase_without_a_straight_through_gradient_is_refused(tmp_path):
+    """A Round node is named as the place where the gradient is wrong."""
     proto = convnet()
     proto.graph.node[1].CopyFrom(node("Round", ["c1"], ["r1"]))
     net = opened(proto, tmp_path)
@@ -280,6 +288,7 @@ def test_a_dead_network_has_no_wrong_gradient(tmp_path):
 
 
 def test_what_was_measured_is_in_the_notes(tmp_path):
+    """The note has the difference of the outputs and the error of the gradient."""
     net = opened(convnet(), tmp_path)
     assert net.why_no_gradients is None
     (note,) = (n for n in net.notes if n.startswith("gradient route verified"))

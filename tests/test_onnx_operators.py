@@ -158,6 +158,7 @@ QUANTISED = {
 
 @pytest.mark.parametrize("op", CONTRIB)
 def test_onnxruntimes_own_operators_give_what_onnxruntime_gives(op):
+    """Each operator of com.microsoft that has a rule agrees with onnxruntime."""
     inputs, attributes = CONTRIB[op]
     constants = {"b8": weights(8), "m": weights(5, 8), "w": weights(4, 4, 3, 3), "b4": weights(4)}
     nodes = [node(op, inputs, ["out"], domain="com.microsoft", **attributes)]
@@ -168,6 +169,7 @@ def test_onnxruntimes_own_operators_give_what_onnxruntime_gives(op):
 
 @pytest.mark.parametrize("op", QUANTISED)
 def test_quantised_operators_give_what_onnxruntime_gives_within_one_level(op):
+    """The largest difference is one quantisation level, 0.03."""
     inputs, attributes = QUANTISED[op]
     proto = _quantised_model(op, inputs, **attributes)
     x = weights(1, 4, 8, 8, seed=3)
@@ -178,6 +180,7 @@ def test_quantised_operators_give_what_onnxruntime_gives_within_one_level(op):
 
 
 def test_skip_layer_norm_is_the_layer_norm_of_the_sum():
+    """It agrees with onnxruntime on three axes."""
     nodes = [node("SkipLayerNormalization", ["image", "image", "g", "b"], ["out"], "com.microsoft")]
     constants = {"g": weights(8), "b": weights(8, seed=1)}
     proto = model(nodes, constants, dims=[2, 4, 8], outputs=["out"])
@@ -186,6 +189,7 @@ def test_skip_layer_norm_is_the_layer_norm_of_the_sum():
 
 
 def test_the_straight_through_gradient_is_one_inside_the_range_and_zero_outside():
+    """Values are clipped and rounded; gradients are 0, 1, 1 and 0."""
     nodes = [
         node("QuantizeLinear", ["image", "s", "z"], ["q"]),
         node("DequantizeLinear", ["q", "s", "z"], ["out"]),
@@ -227,6 +231,7 @@ def test_batch_norm_has_the_right_gradient_at_batch_1_when_the_incoming_one_is_s
 
 
 def test_a_graph_with_an_unknown_operator_names_it():
+    """The error names domain and operator, without control characters."""
     proto = model(
         [node("Blur", ["image"], ["out"], "vendor.\x1b[31m")], {}, dims=[1], outputs=["out"]
     )
@@ -235,6 +240,7 @@ def test_a_graph_with_an_unknown_operator_names_it():
 
 
 def test_an_absurd_shape_is_refused_before_memory_is_taken():
+    """A constant of 2^40 entries is a ModelFileError."""
     nodes = [
         node("ConstantOfShape", ["to"], ["big"]),
         node("Add", ["image", "big"], ["out"]),
@@ -245,6 +251,7 @@ def test_an_absurd_shape_is_refused_before_memory_is_taken():
 
 
 def test_constants_behind_other_nodes_are_computed_once():
+    """Nodes that depend on constants alone are folded when the graph is opened."""
     nodes = [
         node("Identity", ["w"], ["same"]),
         node("Mul", ["same", "two"], ["double"]),
@@ -258,6 +265,7 @@ def test_constants_behind_other_nodes_are_computed_once():
 
 
 def test_onnx2fx_gives_the_same_outputs_and_gradients():
+    """An independent converter agrees on the logits and on the input gradient."""
     from onnx_files import convnet
 
     proto = convnet(batch=2)

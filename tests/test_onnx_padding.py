@@ -42,6 +42,7 @@ NETWORKS = {
 @pytest.mark.parametrize("fill", ["box", "zero"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_padding_the_export_equals_exporting_the_padded_network(name, fill, size, tmp_path):
+    """Outputs, padded layers and refused layers of both ways are equal."""
     torch.manual_seed(0)
     network = NETWORKS[name]().eval()
     x = torch.randn(2, 3, size, size)
@@ -78,6 +79,7 @@ def one_layer(op, *, size=16, constants=None, inputs=("image",), **attributes):
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 @pytest.mark.parametrize("size", [15, 16])
 def test_auto_padding_keeps_the_output_size_and_zero_keeps_the_function(mode, size):
+    """SAME and VALID padding become explicit amounts of the same effect."""
     proto = one_layer(
         "Conv",
         size=size,
@@ -96,6 +98,7 @@ def test_auto_padding_keeps_the_output_size_and_zero_keeps_the_function(mode, si
 @pytest.mark.parametrize("pads", [[0, 0, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1]])
 @pytest.mark.parametrize("size", [15, 16, 17])
 def test_unevenly_padded_pools_keep_their_output_size_and_a_constant_stays_one(op, pads, size):
+    """A padded pool of a constant image is that constant everywhere."""
     proto = one_layer(op, size=size, kernel_shape=[3, 3], strides=[2, 2], pads=pads)
     padded = pad_graph(proto, "box").proto
     x = np.full((1, 3, size, size), 2.5, dtype=np.float32)
@@ -104,6 +107,7 @@ def test_unevenly_padded_pools_keep_their_output_size_and_a_constant_stays_one(o
 
 
 def test_box_makes_the_phase_sums_of_the_weight_equal():
+    """The taps of each phase have the same sum; their energy is that of `tap_energy`."""
     proto = convnet()
     padded = pad_graph(proto, "box")
     stored = {i.name: numpy_helper.to_array(i) for i in padded.proto.graph.initializer}
@@ -115,6 +119,7 @@ def test_box_makes_the_phase_sums_of_the_weight_equal():
 
 
 def test_a_shared_weight_stays_for_the_layer_that_is_not_strided():
+    """Only the strided layer gets a padded copy of the weight."""
     nodes = [
         node("Conv", ["image", "w"], ["even"], pads=[1, 1, 1, 1]),
         node("Conv", ["even", "w"], ["out"], pads=[1, 1, 1, 1], strides=[2, 2]),
@@ -127,6 +132,7 @@ def test_a_shared_weight_stays_for_the_layer_that_is_not_strided():
 
 
 def test_weights_behind_identity_and_dequantisation_are_found():
+    """The weight is traced through both nodes, and `zero` keeps the function."""
     levels = np.arange(-40, 41, dtype=np.int8).reshape(3, 3, 3, 3)
     nodes = [
         node("DequantizeLinear", ["levels", "s"], ["real"]),
@@ -141,6 +147,7 @@ def test_weights_behind_identity_and_dequantisation_are_found():
 
 
 def test_a_half_precision_graph_stays_one():
+    """Padded float16 weights are float16, and so is the output."""
     proto = one_layer(
         "Conv",
         inputs=("image", "w"),
@@ -155,6 +162,7 @@ def test_a_half_precision_graph_stays_one():
 
 
 def test_everything_else_of_the_file_stays():
+    """Producer, metadata, opsets and node names do not change; nor does the input proto."""
     proto = convnet(opset=13)
     proto.producer_name = "someone"
     helper.set_model_props(proto, {"author": "me"})
@@ -169,6 +177,7 @@ def test_everything_else_of_the_file_stays():
 
 
 def test_fresh_is_seeded_and_keeps_the_mean_square_per_output():
+    """Equal seeds give equal files; the energy of the weight changes by less than 20 %."""
     proto = convnet()
     one, again, other = (pad_graph(proto, "fresh", seed=s).proto for s in (1, 1, 2))
     assert one.SerializeToString() == again.SerializeToString()
@@ -181,6 +190,7 @@ def test_fresh_is_seeded_and_keeps_the_mean_square_per_output():
 
 
 def test_none_and_even_kernels_change_nothing():
+    """Fill `none`, and a kernel divisible by its stride, return the same graph."""
     proto = convnet()
     assert pad_graph(proto, "none").proto == proto
     even = one_layer(
@@ -192,11 +202,13 @@ def test_none_and_even_kernels_change_nothing():
 
 
 def test_an_unknown_fill_is_refused():
+    """A fill that does not exist is an InputError."""
     with pytest.raises(InputError, match="unknown fill"):
         pad_graph(convnet(), "mirror")  # type: ignore[arg-type]
 
 
 def test_layers_that_cannot_grow_are_listed_with_the_reason():
+    """A strided 1-D convolution is refused by name."""
     nodes = [
         node("Reshape", ["image", "to"], ["rows"]),
         node("Conv", ["rows", "w"], ["out"], strides=[2]),
@@ -208,6 +220,7 @@ def test_layers_that_cannot_grow_are_listed_with_the_reason():
 
 
 def test_the_padded_model_is_verified_anew_and_the_original_is_untouched(tmp_path):
+    """`box` changes the target, `zero` does not; the original runs as before."""
     net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     x = torch.rand(2, 3, 32, 32)
     before = net.run(x, logits=True)
@@ -225,6 +238,7 @@ def test_the_padded_model_is_verified_anew_and_the_original_is_untouched(tmp_pat
 
 
 def test_the_skeleton_of_a_padded_model_carries_the_tap_energies(tmp_path):
+    """The padded weight of the skeleton has the energies of `box` taps."""
     net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu").padded("box")
     weight = net.skeleton().body.graph.constants["c1/padded_weight"]
     assert tuple(weight.shape) == (8, 3, 4, 4)

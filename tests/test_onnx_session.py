@@ -30,6 +30,7 @@ class Recorder:
 
 
 def test_bound_tensors_give_what_arrays_give_bit_for_bit():
+    """Bound outputs equal those of plain arrays, in the order asked for."""
     session = Session(convnet(), ["map", "logits"])
     arrays, tensors = session.run({"image": X.numpy()}), session.run_tensors({"image": X})
     assert list(tensors) == ["map", "logits"]
@@ -38,6 +39,7 @@ def test_bound_tensors_give_what_arrays_give_bit_for_bit():
 
 
 def test_views_with_other_strides_and_inputs_with_gradients_are_bound_by_value():
+    """A permuted view that requires gradients gives the same output."""
     session = Session(convnet(), ["map"])
     last = X.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2).requires_grad_()
     assert torch.equal(
@@ -46,6 +48,7 @@ def test_views_with_other_strides_and_inputs_with_gradients_are_bound_by_value()
 
 
 def test_outputs_outlive_their_session_and_later_runs():
+    """An output does not change when the session runs again or is deleted."""
     session = Session(convnet(), ["map"])
     first = session.run_tensors({"image": X})["map"]
     copy = first.clone()
@@ -85,6 +88,7 @@ class Opened:
     ("actual", "place"), [(CUDA, torch.device("cuda", 1)), (CPU, torch.device("cpu"))]
 )
 def test_the_second_gpu_is_asked_for_by_number_and_a_fallback_is_known(actual, place, monkeypatch):
+    """`cuda:1` becomes device_id 1; the actual provider decides the place."""
     loaded = []
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(ort, "preload_dlls", lambda: loaded.append(True), raising=False)
@@ -99,6 +103,8 @@ def test_the_second_gpu_is_asked_for_by_number_and_a_fallback_is_known(actual, p
 
 
 def test_cuda_is_not_asked_for_on_the_cpu_and_its_libraries_stay_unloaded(monkeypatch):
+    """A session on the CPU does not load the libraries of CUDA."""
+
     def refuse():
         raise AssertionError("CUDA was loaded")
 
@@ -132,12 +138,14 @@ def test_tensors_are_shaped_as_arrays_are(layout, dtype):
 
 
 def test_what_onnxruntime_cannot_run_is_told_with_its_shape():
+    """Five channels instead of three are an InputError with the shape."""
     session = Session(convnet(), ["map"])
     with pytest.raises(InputError, match=r"cannot run inputs of shape {'image': \[2, 5, 8, 8\]}"):
         session.run_tensors({"image": torch.rand(2, 5, 8, 8)})
 
 
 def test_half_precision_outputs_come_back_as_floats(tmp_path):
+    """float16 logits are returned as float32."""
     proto = convnet()
     proto.graph.node.append(node("Cast", ["logits"], ["half"], to=TensorProto.FLOAT16))
     proto.graph.output[0].name = "half"

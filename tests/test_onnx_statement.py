@@ -43,6 +43,7 @@ def beside(path, text):
 
 
 def test_a_toml_file_beside_the_model_states_its_input(path):
+    """Every key reaches the InputSpec, nothing is guessed, and the notes say so."""
     beside(path, TEXT)
     model = open_onnx(path, device="cpu")
     assert model.spec == InputSpec(
@@ -73,6 +74,7 @@ def test_the_model_really_sees_what_was_stated(path):
 
 
 def test_the_command_wins_over_the_file_and_both_are_told(path):
+    """Keys of the command replace those of the TOML file; the note lists both origins."""
     beside(path, TEXT)
     model = open_onnx(path, device="cpu", inputs={"channel_order": "RGB", "std": [1, 2, 3]})
     assert (model.spec.channel_order, model.spec.std) == ("RGB", (1.0, 2.0, 3.0))
@@ -84,6 +86,7 @@ def test_the_command_wins_over_the_file_and_both_are_told(path):
 
 
 def test_what_is_not_stated_stays_guessed_and_is_told(path):
+    """Only the stated range is missing from the list of guesses."""
     model = open_onnx(path, device="cpu", inputs={"range": "0..255"})
     left = "mean std interpolation crop_pct channel_order height width"
     assert model.spec.guessed == tuple(left.split())
@@ -92,6 +95,7 @@ def test_what_is_not_stated_stays_guessed_and_is_told(path):
 
 
 def test_size_of_a_run_reaches_files_of_open_size(path):
+    """`size` of the run sets the input; `size` of the declaration takes precedence."""
     assert load(path, device="cpu", size=(40, 72)).spec.width == 72
     both = load(path, device="cpu", size=(40, 72), inputs={"size": 64})
     assert (both.spec.height, both.spec.width) == (64, 64)
@@ -123,17 +127,20 @@ def test_size_of_a_run_reaches_files_of_open_size(path):
     ],
 )
 def test_a_statement_that_cannot_be_names_what_can(stated, error, says, path):
+    """Each wrong key or value raises an error with the allowed ones."""
     with pytest.raises(error, match=says):
         open_onnx(path, device="cpu", inputs=stated)
 
 
 def test_a_size_that_the_file_does_not_take_is_refused_with_the_one_it_declares(tmp_path):
+    """A layout that contradicts the declared shape is an InputError."""
     path = save(convnet(size=32), tmp_path / "a.onnx")
     with pytest.raises(InputError, match=r"the file declares \[None, 3, 32, 32\]"):
         open_onnx(path, device="cpu", inputs={"layout": "NHWC"})
 
 
 def test_pairs_of_the_command_line_are_read_as_toml_would_be():
+    """Numbers, lists and texts get their types; every key is accepted."""
     texts = ["mean=104,117,123", "range=0..255", "size=48x320", "fixed.scale=[1.0, 2]", "image=x"]
     assert parse_pairs(texts, "537") == {
         "mean": [104, 117, 123],
@@ -148,17 +155,20 @@ def test_pairs_of_the_command_line_are_read_as_toml_would_be():
 
 @pytest.mark.parametrize("text", ["mean", "=3", "fixed.=1", "spec.mean=1"])
 def test_a_pair_that_is_none_names_the_keys(text):
+    """A text without KEY=VALUE is an InputError with the known keys."""
     with pytest.raises(InputError, match=r"expected KEY=VALUE.*layout, dtype, channel_order"):
         parse_pairs([text])
 
 
 def test_a_damaged_statement_is_a_clear_error(path):
+    """A TOML file that cannot be parsed is a ModelFileError."""
     beside(path, "mean = [0.5,")
     with pytest.raises(ModelFileError, match=r"vendor\.toml is no readable TOML file"):
         open_onnx(path, device="cpu")
 
 
 def test_a_statement_that_leads_out_of_the_folder_is_not_opened(path, tmp_path_factory):
+    """A TOML file that is a link out of the folder is a ModelFileError."""
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "secret"
     elsewhere.write_text("root = 'x'")
     Path(path).with_suffix(".toml").symlink_to(elsewhere)
@@ -167,6 +177,7 @@ def test_a_statement_that_leads_out_of_the_folder_is_not_opened(path, tmp_path_f
 
 
 def test_a_second_input_gets_a_value_and_the_image_is_found(tmp_path):
+    """`fixed.gain=2` doubles the logits; a missing or wrong value is an error."""
     proto = convnet()
     proto.graph.input.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, ["batch", 6]))
     proto.graph.node.insert(5, node("Mul", ["flat", "gain"], ["scaled"]))
@@ -189,6 +200,7 @@ def test_a_second_input_gets_a_value_and_the_image_is_found(tmp_path):
 
 
 def test_an_output_can_be_chosen_in_the_file_too(tmp_path):
+    """`output` in the TOML file chooses the tensor that counts as logits."""
     proto = convnet()
     proto.graph.output.append(helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["b", 6]))
     path = save(proto, tmp_path / "a.onnx")
@@ -226,6 +238,7 @@ def test_the_identity_of_a_file_changes_with_every_byte_that_counts(tmp_path):
 
 
 def test_no_device_or_pipe_is_opened_for_an_identity(tmp_path):
+    """A TOML file that is a link to /dev/zero is not read."""
     (tmp_path / "a.toml").symlink_to("/dev/zero")
     path = save(convnet(), tmp_path / "a.onnx")
     assert "+" not in file_identity(path)
@@ -245,6 +258,7 @@ def test_a_file_that_runs_at_one_size_only_is_guessed_at_that_size(tmp_path):
 
 
 def test_a_file_that_runs_at_no_size_tried_asks_for_one(tmp_path):
+    """The InputError says how to state the size."""
     proto = convnet(size=None)
     del proto.graph.node[3]
     proto.graph.node[3].input[0] = "map"
@@ -254,6 +268,7 @@ def test_a_file_that_runs_at_no_size_tried_asks_for_one(tmp_path):
 
 
 def test_statements_of_two_places_are_merged_key_by_key():
+    """The command takes precedence, and each key keeps its origin."""
     first = read_declaration({"mean": 0.5, "fixed": {"a": 1}}, "one.toml")
     second = read_declaration({"std": 0.5, "mean": 0.1, "fixed": {"b": 2}})
     both = second.over(first)

@@ -133,6 +133,7 @@ def test_a_gelu_that_was_written_out_is_a_gelu(name, tmp_path):
 @pytest.mark.parametrize("changes", [{"half": 0.4}, {"one": 1.5}, {"root": 1.5, "over": 0.6}])
 @pytest.mark.parametrize("name", GELUS)
 def test_what_only_looks_like_a_gelu_is_none(name, changes, tmp_path):
+    """Other constants in the same nodes leave an Erf without a rule."""
     opened = open_onnx(save(written_out(name, **changes), tmp_path / "erf.onnx"), device="cpu")
     with pytest.raises(NotApplicableError, match=r"arithmetic \(Erf\)"):
         opened.skeleton()
@@ -319,6 +320,7 @@ def test_the_maps_between_quantised_operators_get_real_values(exported, tmp_path
 
 
 def test_a_dynamic_int8_file_has_the_structure_of_its_float_file(exported, tmp_path):
+    """ConvInteger counts as the convolution that it stands for."""
     path, _, wanted = exported
     quantize_dynamic(str(path), str(tmp_path / "int8.onnx"), weight_type=QuantType.QUInt8)
     kinds = {n.op_type for n in onnx.load_model(tmp_path / "int8.onnx").graph.node}

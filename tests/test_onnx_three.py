@@ -44,6 +44,7 @@ def value(record, name):
 
 
 def test_gradients_of_torch_and_of_the_file_give_the_same_numbers(three):
+    """Three metrics of both agree to 0.1 %."""
     for name in ("weakest", "imbalance", "relL1"):
         first, second = (value(three[side]["deadpixel"], name) for side in ("torch", "onnx"))
         assert second == pytest.approx(first, rel=1e-3)
@@ -68,6 +69,7 @@ def test_the_black_box_reaches_the_gradients_profile_within_its_stated_error(thr
 
 
 def test_what_needs_gradients_says_why_it_has_none(three):
+    """The skipped suite and the missing metric have the same reason."""
     assert three["black box"]["deadpixel"].status == "skipped"
     assert three["black box"]["deadpixel"].reason == REASON
     assert three["black box"]["perturbation"].metrics["leverage"].reason == REASON

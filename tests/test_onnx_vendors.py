@@ -44,6 +44,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_of_a_shipped_file_are_verified_and_its_map_is_found(name):
+    """The target has the known size, and gradients are finite and not 0."""
     path, inputs, (channels, height, width) = CASES[name]
     model = open_onnx(path, device="cpu", inputs=inputs)
     assert model.why_no_gradients is None
@@ -59,6 +60,7 @@ def test_gradients_of_a_shipped_file_are_verified_and_its_map_is_found(name):
 
 
 def test_an_output_as_fine_as_the_image_gives_the_coarsest_map_and_says_so():
+    """A note explains the choice, unless the target is named."""
     model = open_onnx(DETECTOR, device="cpu", inputs={"size": 160})
     assert any("coarsest map on the way to an output as fine as" in n for n in model.notes)
     named = open_onnx(DETECTOR, device="cpu", inputs={"size": 160}, target="sigmoid_0.tmp_0")
@@ -67,6 +69,7 @@ def test_an_output_as_fine_as_the_image_gives_the_coarsest_map_and_says_so():
 
 
 def test_a_declared_size_that_the_graph_does_not_need_can_be_changed():
+    """64 x 96 instead of 32 x 32 pixels give a target of 16 x 24 units."""
     assert open_onnx(FACE, device="cpu").spec.height == 32
     model = open_onnx(FACE, device="cpu", inputs={"size": "64x96"})
     assert (model.spec.height, model.spec.width) == (64, 96)

@@ -53,6 +53,7 @@ def exported(folder, module=None, size=(32, 48), open_sizes=False):
 
 
 def test_stages_are_the_last_map_of_each_resolution_down_to_the_target():
+    """Names, order and values are those of a pass by hand."""
     module = Steps().eval()
     with torch.no_grad():
         stem = module.stem(images())
@@ -65,6 +66,7 @@ def test_stages_are_the_last_map_of_each_resolution_down_to_the_target():
 
 
 def test_the_last_stage_is_the_target_and_nothing_needs_a_gradient():
+    """Equal bit for bit, even if the input requires a gradient."""
     opened = wrap(Steps(), spec=SPEC, device="cpu")
     found = opened.stages(images().requires_grad_())
     *_, last = found.values()
@@ -73,11 +75,13 @@ def test_the_last_stage_is_the_target_and_nothing_needs_a_gradient():
 
 
 def test_stages_end_at_a_named_target():
+    """With the target `down.0` there are two stages."""
     opened = wrap(Steps(), spec=SPEC, device="cpu", target="down.0")
     assert list(opened.stages(images())) == ["stem", "down.0"]
 
 
 def test_a_larger_map_on_the_way_down_is_no_stage():
+    """A 197 x 197 map between two of 14 x 14 is left out."""
     found: StageCollector[str] = StageCollector()
     for name, side in (("patches", 14), ("attention", 197), ("block", 14), ("merged", 7)):
         found.add(Grid(name, "NCHW", 1, side, side), name)
@@ -85,6 +89,7 @@ def test_a_larger_map_on_the_way_down_is_no_stage():
 
 
 def test_stages_leave_no_hooks_and_no_change_behind():
+    """The target of a later pass is equal bit for bit."""
     opened = wrap(Steps(), spec=SPEC, device="cpu")
     before = opened.run(images()).target
     opened.stages(images())
@@ -93,6 +98,7 @@ def test_stages_leave_no_hooks_and_no_change_behind():
 
 
 def test_an_onnx_file_has_the_stages_of_the_module_it_was_made_from(tmp_path):
+    """Shapes are equal, and so are the values of all maps but one."""
     ours = wrap(Steps(), spec=SPEC, device="cpu").stages(images())
     theirs = exported(tmp_path).stages(images())
     assert [s.shape for s in theirs.values()] == [s.shape for s in ours.values()]
@@ -103,18 +109,21 @@ def test_an_onnx_file_has_the_stages_of_the_module_it_was_made_from(tmp_path):
 
 
 def test_a_model_without_a_spatial_map_has_no_stages():
+    """NotApplicableError."""
     opened = wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 48, 5)), spec=SPEC, device="cpu")
     with pytest.raises(NotApplicableError, match="no layer gives a grid"):
         opened.stages(images())
 
 
 def test_token_models_have_the_single_stage_that_their_tokens_make():
+    """A ViT has one stage, of the size of the target."""
     opened = load("timm:test_vit@init", device="cpu", members=1)
     (only,) = opened.stages(opened.spec.blank()).values()
     assert only.shape[2:] == (opened.target.height, opened.target.width)
 
 
 def test_filters_are_copies_of_the_kernels_by_layer_name():
+    """Setting a copy to zero does not change the module."""
     opened = wrap(Steps(), spec=SPEC, device="cpu")
     found = opened.filters()
     assert list(found) == ["stem.0", "down.0", "gate", "last"]
@@ -125,6 +134,7 @@ def test_filters_are_copies_of_the_kernels_by_layer_name():
 
 
 def test_onnx_filters_are_the_stored_kernels_by_node_name(tmp_path):
+    """Setting a copy to zero does not change the file."""
     found = load(save(convnet(), tmp_path / "m.onnx"), device="cpu").filters()
     assert list(found) == ["c1", "map"]
     np.testing.assert_array_equal(found["c1"], weights(8, 3, 3, 3))
@@ -134,6 +144,7 @@ def test_onnx_filters_are_the_stored_kernels_by_node_name(tmp_path):
 
 
 def test_a_kernel_computed_from_the_image_is_no_learned_filter(tmp_path):
+    """Only the convolution with a stored weight is listed."""
     nodes = [
         node("ReduceMean", ["image"], ["taps"], keepdims=1),
         node("Conv", ["image", "taps"], ["one"]),
@@ -145,6 +156,7 @@ def test_a_kernel_computed_from_the_image_is_no_learned_filter(tmp_path):
 
 
 def test_a_resized_model_gives_what_the_module_gives_at_that_size():
+    """65 x 33 pixels give 9 x 5 units; the original keeps its size."""
     module = Steps().eval()
     opened = wrap(module, spec=SPEC, device="cpu")
     twin = opened.resized(65, 33)
@@ -157,6 +169,7 @@ def test_a_resized_model_gives_what_the_module_gives_at_that_size():
 
 
 def test_a_resized_twin_of_a_padded_model_stays_padded_and_so_does_its_original():
+    """Treatment, size of the original and target are those of 64 x 64."""
     twin = wrap(Steps(), spec=SPEC, device="cpu").padded("box").resized(64, 64)
     assert twin.treatment.fill == "box"
     assert twin.original.spec == twin.spec
@@ -164,6 +177,7 @@ def test_a_resized_twin_of_a_padded_model_stays_padded_and_so_does_its_original(
 
 
 def test_selecting_a_twin_of_a_calibrated_model_leaves_the_model_as_it_was():
+    """Calibrating the resized model changes only its own norms."""
     opened = load("timm:test_resnet@init", device="cpu", members=1)
     x = opened.spec.prepare(torch.rand(4, 3, opened.spec.height, opened.spec.width))
     opened.select(0, x)
@@ -175,6 +189,7 @@ def test_selecting_a_twin_of_a_calibrated_model_leaves_the_model_as_it_was():
 
 
 def test_a_refused_size_names_the_sizes_that_are_taken():
+    """A ViT refuses 225 x 225 and names 224 x 224."""
     opened = load("timm:vit_tiny_patch16_224@init", device="cpu", members=1)
     with pytest.raises(InputError, match=r"an input of 225 x 225 .*accepts: 224 x 224$"):
         opened.resized(225, 225)
@@ -195,6 +210,7 @@ class Patches(nn.Module):
 
 
 def test_the_nearest_whole_strides_are_offered_where_the_model_takes_them():
+    """Sizes near 100 that are multiples of 16."""
     opened = wrap(Patches(), spec=InputSpec(64, 64), device="cpu")
     with pytest.raises(InputError, match=r"accepts: 64 x 64, 96 x 96, 112 x 112$"):
         opened.resized(100, 100)
@@ -202,16 +218,19 @@ def test_the_nearest_whole_strides_are_offered_where_the_model_takes_them():
 
 @pytest.mark.parametrize("side", [0, -3, 10**6])
 def test_a_size_that_no_image_has_is_refused(side):
+    """Zero, negative and huge sides are an InputError."""
     with pytest.raises(InputError, match="expected 1 to 16384 pixels"):
         wrap(Steps(), spec=SPEC, device="cpu").resized(side, 32)
 
 
 def test_an_onnx_file_of_fixed_size_says_which_size_that_is(tmp_path):
+    """InputError with 32 x 48."""
     with pytest.raises(InputError, match=r"the input was given as.*accepts: 32 x 48$"):
         exported(tmp_path).resized(64, 64)
 
 
 def test_an_onnx_file_of_open_size_is_resized_like_the_module(tmp_path):
+    """The targets at 65 x 33 pixels are equal to 1e-5."""
     module = Steps().eval()
     twin = exported(tmp_path, module, open_sizes=True).resized(65, 33)
     ours = wrap(module, spec=SPEC, device="cpu").resized(65, 33)
@@ -220,6 +239,7 @@ def test_an_onnx_file_of_open_size_is_resized_like_the_module(tmp_path):
 
 
 def test_an_onnx_file_whose_size_is_baked_in_further_down_refuses_another(tmp_path):
+    """A Reshape to a fixed size is found by running the graph."""
     nodes = [
         node("Conv", ["image", "w"], ["map"], strides=[2, 2]),
         node("Reshape", ["map", "shape"], ["flat"]),

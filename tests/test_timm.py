@@ -25,6 +25,7 @@ def no_hub(monkeypatch):
 
 
 def test_an_initial_state_is_the_same_for_the_same_seed_and_leaves_the_generator_alone():
+    """torch's global generator is not used, and another seed gives other numbers."""
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -39,6 +40,7 @@ def test_an_initial_state_is_the_same_for_the_same_seed_and_leaves_the_generator
 
 
 def test_the_members_of_an_initial_state_are_its_seeds():
+    """Member 1 of seed 0 is member 0 of seed 1; there are eight."""
     x = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     first, second = load(f"{SMALL}@init", seed=0), load(f"{SMALL}@init", seed=1)
     first.select(1, x)
@@ -49,6 +51,7 @@ def test_the_members_of_an_initial_state_are_its_seeds():
 
 
 def test_the_norms_of_an_initial_state_are_calibrated_on_the_images():
+    """The running mean is that of the inputs which the norm receives."""
     model = load(f"{SMALL}@init")
     x = 3 + 2 * torch.randn(4, 3, 160, 160)
     model.select(0, x)
@@ -61,6 +64,7 @@ def test_the_norms_of_an_initial_state_are_calibrated_on_the_images():
 
 
 def test_zero_initialised_residual_branches_do_not_hide():
+    """All batch norms of an initial ResNet have the scale 1."""
     module = load("timm:resnet18@init").module()
     assert all((m.weight == 1).all() for m in module.modules() if type(m).__name__ == "BatchNorm2d")
 
@@ -76,6 +80,7 @@ def test_zero_initialised_residual_branches_do_not_hide():
     ],
 )
 def test_the_target_is_found_whatever_the_layout(name, kind, prefix):
+    """NCHW, NHWC and tokens, with the number of extra tokens."""
     target = load(f"timm:{name}@init").target
     assert target.kind == kind
     assert target.prefix == prefix
@@ -83,6 +88,7 @@ def test_the_target_is_found_whatever_the_layout(name, kind, prefix):
 
 
 def test_real_trained_weights_load_by_order_and_shape():
+    """A file with other parameter names fills the model; its stem is equal."""
     model = load(f"timm:tf_efficientnet_lite0@{LITE0}")
     first = torch.load(LITE0, weights_only=True, map_location="cpu")
     stem = next(v for v in first.values() if v.ndim == 4)
@@ -92,6 +98,7 @@ def test_real_trained_weights_load_by_order_and_shape():
 
 
 def test_weights_load_from_safetensors_and_from_nested_and_prefixed_state_dicts(tmp_path):
+    """Both files give the same parameters."""
     state = timm.create_model("test_resnet").state_dict()
     save_file(state, tmp_path / "a.safetensors")
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "b.pth")
@@ -101,6 +108,7 @@ def test_weights_load_from_safetensors_and_from_nested_and_prefixed_state_dicts(
 
 
 def test_a_file_that_does_not_fit_does_not_exist_or_holds_objects_is_refused(tmp_path):
+    """Each is an error of its own kind; nothing is unpickled."""
     with pytest.raises(WeightsError, match="no weights file"):
         load(f"{SMALL}@{tmp_path / 'none.pth'}")
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
@@ -115,11 +123,13 @@ def test_a_file_that_does_not_fit_does_not_exist_or_holds_objects_is_refused(tmp
 
 
 def test_missing_pretrained_weights_name_the_two_ways_on(no_hub):
+    """Without network the error suggests `@init` and `@FILE`."""
     with pytest.raises(WeightsError, match=r"resnet26t@init.*resnet26t@FILE"):
         load("timm:resnet26t")
 
 
 def test_unknown_names_offer_near_ones():
+    """For an architecture, for a tag and for a name without prefix."""
     with pytest.raises(UnknownNameError, match=r"did you mean .*resnet50"):
         load("timm:resnet5O@init")
     with pytest.raises(UnknownNameError, match=r"unknown weights tag 'a1'.*a1_in1k"):
@@ -132,18 +142,21 @@ def test_unknown_names_offer_near_ones():
     ("given", "meant"), [("resnet18", True), ("resnet18@init", True), ("?", 0)]
 )
 def test_a_bare_name_of_timm_is_offered_with_its_prefix(given, meant):
+    """`resnet18` suggests `timm:resnet18`; other texts suggest nothing."""
     with pytest.raises(UnknownNameError, match="expected timm:NAME") as caught:
         load(given)
     assert (f"did you mean timm:{given}?" in str(caught.value)) == bool(meant)
 
 
 def test_an_input_size_can_be_given_and_a_refused_one_is_named():
+    """96 x 128 pixels give a target 4 units wide; a ViT refuses 100 x 100."""
     assert load(f"{SMALL}@init", size=(96, 128)).target.width == 4
     with pytest.raises(InputError, match="refuses an input of 3 x 100 x 100"):
         load("timm:vit_tiny_patch16_224@init", size=(100, 100))
 
 
 def test_sizes_are_read_as_height_by_width():
+    """`224x320` is (224, 320); a word is an InputError."""
     assert parse_size("224") == (224, 224)
     assert parse_size("224x320") == (224, 320)
     with pytest.raises(InputError, match="expected SIDE or HEIGHTxWIDTH"):
@@ -151,6 +164,7 @@ def test_sizes_are_read_as_height_by_width():
 
 
 def test_wildcards_expand_to_architectures():
+    """With and without `@init`; a file is left as it is; no match is an error."""
     assert "timm:resnet18" in list_models("resnet1*")
     assert "timm:resnet18@init" in expand_wildcards("timm:resnet1*@init")
     assert "timm:resnet50@init" not in expand_wildcards("timm:resnet1*@init")

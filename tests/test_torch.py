@@ -55,6 +55,7 @@ def strided_gradient():
 
 
 def test_the_guard_makes_a_norms_input_gradient_independent_of_strides():
+    """A strided incoming gradient gives the same as its contiguous copy."""
     strided = strided_gradient().reshape(1, 16, 7, 7)
     assert not strided.is_contiguous()
     right = norm_gradients(strided.contiguous())
@@ -63,6 +64,7 @@ def test_the_guard_makes_a_norms_input_gradient_independent_of_strides():
 
 
 def test_gradients_at_batch_one_match_a_directional_derivative():
+    """Autograd and a central difference agree to 1e-6 in float64."""
     module = TokenNorm().double().eval()
     model = wrap(module, spec=SPEC)
     x = torch.randn(1, 3, 32, 48, dtype=torch.float64, requires_grad=True)
@@ -77,6 +79,7 @@ def test_gradients_at_batch_one_match_a_directional_derivative():
 
 
 def test_the_guard_also_holds_through_the_shared_pass():
+    """Maps at batch sizes 1 and 4 are equal to 1e-4."""
     model = wrap(TokenNorm(), spec=SPEC)
     images = torch.rand(4, 3, 32, 48)
     probes = DEADPIXEL.probes(model, "energy", 0)
@@ -99,6 +102,7 @@ def test_the_guard_also_holds_through_the_shared_pass():
     ],
 )
 def test_a_grid_of_units_is_told_by_its_shape(shape, expected):
+    """Layout, size and extra tokens follow from the shape; some shapes are no grid."""
     grid = find_grid("x", torch.zeros(shape), (128, 192))
     found = grid and (grid.kind, grid.channels, grid.height, grid.width, grid.prefix)
     assert found == expected
@@ -106,6 +110,7 @@ def test_a_grid_of_units_is_told_by_its_shape(shape, expected):
 
 @pytest.mark.parametrize("kind", ["NCHW", "NHWC", "NLC", "NCL"])
 def test_every_layout_reads_as_the_same_grid(kind):
+    """`Grid.read` gives (batch, channels, height, width) for all four layouts."""
     truth = torch.arange(2 * 5 * 3 * 4.0).reshape(2, 5, 3, 4)
     tokens = truth.flatten(2).transpose(1, 2)
     extra = torch.cat([torch.zeros(2, 1, 5), tokens], 1)
@@ -132,6 +137,7 @@ def classifier(channels=3):
 
 
 def test_the_last_spatial_map_before_pooling_is_the_target():
+    """Layer 2 of the classifier, with 16 channels and 8 x 12 units."""
     model = wrap(classifier(), spec=SPEC)
     assert model.target == Grid("2", "NCHW", 16, 8, 12)
     outputs = model.run(torch.randn(2, 3, 32, 48), logits=True)
@@ -140,6 +146,7 @@ def test_the_last_spatial_map_before_pooling_is_the_target():
 
 
 def test_without_logits_the_pass_stops_at_the_target():
+    """A head that would raise is not reached."""
     module = classifier()
     module[-1] = nn.Linear(99, 7)  # would raise if it were reached
     model = load(module, spec=SPEC, target="2")
@@ -147,6 +154,7 @@ def test_without_logits_the_pass_stops_at_the_target():
 
 
 def test_a_named_layer_becomes_the_target_and_an_unknown_one_is_answered_with_near_names():
+    """A layer without spatial axes raises NotApplicableError."""
     assert wrap(classifier(), spec=SPEC, target="0").target.height == 16
     with pytest.raises(UnknownNameError, match="unknown layer 'conv'; known: 0, 1, 2, 3, 4, 5"):
         wrap(classifier(), spec=SPEC, target="conv")
@@ -155,6 +163,7 @@ def test_a_named_layer_becomes_the_target_and_an_unknown_one_is_answered_with_ne
 
 
 def test_the_users_module_is_never_touched():
+    """Mode, gradients, hooks and parameters are as before."""
     module = classifier().train()
     before = copy.deepcopy(module.state_dict())
     model = wrap(module, spec=SPEC)
@@ -167,6 +176,7 @@ def test_the_users_module_is_never_touched():
 
 
 def test_no_hook_is_left_behind_when_a_pass_breaks():
+    """After an error no module has a forward hook."""
     model = wrap(classifier(), spec=SPEC)
     with pytest.raises(RuntimeError):
         model.run(torch.randn(1, 5, 32, 48))
@@ -174,6 +184,7 @@ def test_no_hook_is_left_behind_when_a_pass_breaks():
 
 
 def test_a_network_without_a_spatial_map_says_so():
+    """No target and a reason, but logits."""
     model = wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 48, 5)), spec=SPEC)
     assert model.target is None
     assert "no layer gives a grid" in model.why_not_spatial
@@ -183,6 +194,7 @@ def test_a_network_without_a_spatial_map_says_so():
 
 
 def test_a_one_channel_network_sees_the_mean_of_the_colours():
+    """Its input is guessed as one channel, with a note."""
     model = wrap(classifier(channels=1))
     assert model.spec.channels == 1
     assert "input guessed" in model.notes[0]
@@ -191,22 +203,26 @@ def test_a_one_channel_network_sees_the_mean_of_the_colours():
 
 
 def test_an_input_size_the_model_refuses_is_named():
+    """InputError with channels and size."""
     module = nn.Sequential(nn.Flatten(), nn.Linear(10, 5))
     with pytest.raises(InputError, match="refuses an input of 3 x 32 x 48"):
         wrap(module, spec=SPEC)
 
 
 def test_images_of_the_wrong_shape_are_named():
+    """An image without a batch axis is an InputError."""
     with pytest.raises(InputError, match="expected \\(batch, 3, height, width\\)"):
         SPEC.prepare(torch.zeros(3, 32, 48))
 
 
 def test_a_device_that_is_not_there_is_named():
+    """InputError for a device that torch does not know."""
     with pytest.raises(InputError, match="cannot be used here"):
         pick_device("warp-drive")
 
 
 def test_a_light_copy_keeps_shapes_and_drops_weights():
+    """Weights are on the meta device, norm scales are 1, the original is unchanged."""
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(4, 2))
     nn.init.zeros_(module[1].weight)
     light = light_copy(module)
@@ -218,6 +234,7 @@ def test_a_light_copy_keeps_shapes_and_drops_weights():
 
 
 def test_scales_become_one_and_biases_and_weights_stay():
+    """Norm and layer scales are 1; convolution weights are as before."""
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
     module[1].register_parameter("gain", nn.Parameter(torch.tensor(0.0)))
     nn.init.zeros_(module[1].weight)
@@ -299,6 +316,7 @@ def test_each_weight_set_is_recalibrated_to_its_own_original():
 
 
 def test_norms_are_calibrated_once_for_the_same_images(monkeypatch):
+    """Equal images do not calibrate a second time, other images do."""
     passes = []
     monkeypatch.setattr(
         "perimetry.adapters.pytorch.model.calibrate_norms", lambda module, x: passes.append(len(x))

@@ -33,6 +33,7 @@ def session_of(path):
 
 
 def test_the_written_file_is_valid_and_keeps_everything_but_the_kernels(path, tmp_path):
+    """Metadata, inputs and output shape are as before; the original is unchanged."""
     proto = convnet(opset=13)
     proto.producer_name = "someone"
     helper.set_model_props(proto, {"author": "me", "classes": "a,b"})
@@ -53,6 +54,7 @@ def test_the_written_file_is_valid_and_keeps_everything_but_the_kernels(path, tm
 
 
 def test_zero_writes_the_same_function(path, tmp_path):
+    """Top class and features agree fully, and the imbalance is the same."""
     save(convnet(), path)
     report = pad_file(path, tmp_path / "padded.onnx", "zero", **FEW)
     assert report.fidelity["top1_agreement"].value == 1.0
@@ -63,6 +65,7 @@ def test_zero_writes_the_same_function(path, tmp_path):
 
 
 def test_what_is_reported_is_what_an_audit_of_both_files_gives(path, tmp_path):
+    """Metrics of both files and the fidelity are those of separate measurements."""
     save(convnet(size=64), path)
     report = pad_file(path, tmp_path / "padded.onnx", **FEW)
     for file, told in ((path, report.before), (report.out, report.after)):
@@ -78,6 +81,7 @@ def test_what_is_reported_is_what_an_audit_of_both_files_gives(path, tmp_path):
 
 
 def test_external_weights_go_beside_the_new_file_and_the_old_one_stays(path, tmp_path):
+    """The new file has its own data file, and can be written a second time."""
     wide = model(
         [
             node("Conv", ["image", "w"], ["map"], strides=[2, 2], pads=[1, 1, 1, 1]),
@@ -104,6 +108,7 @@ def test_external_weights_go_beside_the_new_file_and_the_old_one_stays(path, tmp
 
 
 def test_a_statement_of_the_input_goes_along(path, tmp_path):
+    """The TOML file is copied beside the new file, with the same effect."""
     save(convnet(), path)
     path.with_suffix(".toml").write_text('range = "0..255"\nmean = 127.5\nstd = 60\n')
     report = pad_file(path, tmp_path / "padded.onnx", **FEW)
@@ -112,6 +117,7 @@ def test_a_statement_of_the_input_goes_along(path, tmp_path):
 
 
 def test_inputs_that_were_given_a_value_are_inputs_of_the_new_file_again(path, tmp_path):
+    """A fixed input is not stored in the new file."""
     proto = convnet()
     proto.graph.input.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, ["b", 6]))
     proto.graph.node.insert(5, node("Mul", ["flat", "gain"], ["scaled"]))
@@ -126,6 +132,7 @@ def test_inputs_that_were_given_a_value_are_inputs_of_the_new_file_again(path, t
 
 
 def test_a_file_without_gradients_is_told_by_forward_passes(path, tmp_path):
+    """The report uses the comb of `perturbation`, whose imbalance falls."""
     proto = convnet(size=64)
     proto.graph.node[1].CopyFrom(node("Acosh", ["above"], ["r1"]))
     proto.graph.node.insert(1, node("Abs", ["c1"], ["abs"]))
@@ -141,6 +148,7 @@ def test_a_file_without_gradients_is_told_by_forward_passes(path, tmp_path):
 
 
 def test_an_even_network_is_written_as_it_is_and_the_report_says_so(path, tmp_path):
+    """The written file equals the original."""
     proto = model(
         [node("Conv", ["image", "w"], ["map"], strides=[2, 2])],
         {"w": weights(4, 3, 2, 2)},
@@ -165,6 +173,7 @@ def test_an_even_network_is_written_as_it_is_and_the_report_says_so(path, tmp_pa
     ],
 )
 def test_a_destination_that_could_do_harm_is_refused_and_nothing_is_written(out, says, tmp_path):
+    """The model itself, its data file, another suffix or a missing folder."""
     path = tmp_path / "vendor.onnx"
     onnx.save_model(
         convnet(),
@@ -180,6 +189,7 @@ def test_a_destination_that_could_do_harm_is_refused_and_nothing_is_written(out,
 
 
 def test_fills_that_need_training_are_refused(path, tmp_path):
+    """`fresh` is an InputError with the possible fills."""
     save(convnet(), path)
     with pytest.raises(InputError, match="expected one of box, zero"):
         pad_file(path, tmp_path / "padded.onnx", "fresh", **FEW)
@@ -233,6 +243,7 @@ def test_recalibrated_layers_have_the_moments_of_the_original(path, tmp_path):
 
 
 def test_the_command_writes_the_file_and_prints_the_report(path, tmp_path):
+    """A wrong `--input` exits with 1."""
     save(convnet(), path)
     words = ["pad", path, "-o", tmp_path / "p.onnx", "--count", "4", "--device", "cpu"]
     result = CliRunner().invoke(app, [*map(str, words), "--input", "range=0..255"])
@@ -247,6 +258,7 @@ def test_the_command_writes_the_file_and_prints_the_report(path, tmp_path):
 
 
 def test_names_in_a_hostile_file_are_harmless_in_the_report(path, tmp_path):
+    """A control character in a node name is replaced."""
     proto = convnet()
     proto.graph.node[0].name = "\x1b[31m<script>alert(1)</script>"
     save(proto, path)
