@@ -18,6 +18,7 @@ from jinja2 import UndefinedError
 from test_board import HOSTILE
 
 from perimetry.adapters.errors import InputError
+from perimetry.bench.output.files import StoreError
 from perimetry.bench.output.templates import asset, render
 from perimetry.bench.output.text import clean
 from perimetry.bench.ranking.page.blocks import grouped, packed, packed_json, unpacked
@@ -237,7 +238,7 @@ def test_broken_maps_cost_no_model_its_row():
     """Arrays that cannot be read leave the numbers standing."""
 
     def broken():
-        raise ValueError("not a zip file")
+        raise StoreError("not a zip file")
 
     record = planted.record("a", 0.5)
     record.attach(broken)

@@ -110,7 +110,7 @@ def test_damaged_arrays_cost_the_maps_alone(folder):
     (path,) = (folder / "records").glob("timm-first-init.none*.json")
     path.with_suffix(".npz").write_bytes(b"PK\x03\x04 cut off")
     text = report(open_case(folder, "first")[0])
-    assert "maps and draws cannot be read" in " ".join(text.split())
+    assert path.with_suffix(".npz").name in "".join(text.split())
     assert "structure.weakest" in text
 
 

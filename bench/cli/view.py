@@ -74,6 +74,7 @@ def board(
 ) -> None:
     """Print the leaderboard of the models whose records are in DIR."""
     from ..records.archive import open_records
+    from ..records.record import damaged_arrays
 
     with report_errors():
         if page is None and join is not None:
@@ -86,6 +87,7 @@ def board(
         name = title or folder.resolve().name.partition(".")[0]
         size = _write_page(ranked, page, name, join, megabytes)
         typer.echo(f"Written: {page}, {len({row.model for row in ranked.rows})} models, {size} MB")
+        warn_unreadable(damaged_arrays(ranked.records))
 
 
 @app.command()
@@ -161,9 +163,12 @@ def print_board(
 ) -> None:
     """Print the leaderboard of a store; unreadable files are reported on standard error."""
     from ..ranking.tables import render_board
+    from ..records.record import damaged_arrays
 
     columns = width() if sys.stdout.isatty() else None
-    typer.echo(render_board(_board(store, sort, where), form.value, width=columns), nl=False)
+    board = _board(store, sort, where)
+    typer.echo(render_board(board, form.value, width=columns), nl=False)
+    warn_unreadable(damaged_arrays(board.records))
 
 
 def _write_page(board: Board, out: Path, title: str, join: Path | None, megabytes: float) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ...adapters.errors import InputError, PerimetryError
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
+from ..records.record import damaged_arrays
 from ..statistics.significance import evidence, holm
 from .compatibility import incompatibilities
 from .fingerprint import CELL, NAME, WithFingerprint, stage_differences
@@ -90,7 +91,9 @@ def compare(
     columns = {
         f"{_prefix(s, p, known)}.{known[s].headline}" for s, p in _cells(pairs) if s in known
     }
-    return Comparison(_corrected(pairs), tuple(problems), frozenset(columns))
+    compared = [side for group in groups for side in group]
+    damage = damaged_arrays(record for side in compared for record in side.records.values())
+    return Comparison(_corrected(pairs), (*problems, *damage), frozenset(columns))
 
 
 def _cells(pairs: Iterable[Pair]) -> set[tuple[str, str]]:

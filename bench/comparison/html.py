@@ -17,7 +17,6 @@ import numpy as np
 
 from ..figures.data_uri import Picture, picture
 from ..figures.maps import LOOKS, Look, over_mean, scaled, tiled
-from ..output.damaged import BROKEN
 from ..output.files import write_text
 from ..output.templates import asset, render, trusted
 from .text import HEADS, explanation, notes_of, row_cells, shown_rows, verdict
@@ -124,10 +123,7 @@ def _triple(pair: Pair, first: Record, second: Record, name: str) -> list[Pictur
 
 
 def _map(record: Record, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
-    try:
-        values = record.maps.get(name)
-    except BROKEN:
-        return None
+    values = record.maps.get(name)
     return None if values is None else tiled(np.asarray(values))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..output.damaged import BROKEN
 from ..output.numbers import Interval, with_interval_text
 from ..output.templates import render
 from .data_uri import Picture, picture
@@ -31,6 +30,10 @@ class RecordSource(MapSource, Protocol):
     @property
     def status(self) -> str:
         """`ok`, `skipped` or `failed`."""
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with the file of its arrays."""
 
     @property
     def reason(self) -> str | None:
@@ -70,10 +73,8 @@ def _status(record: RecordSource) -> str:
 
 def _maps(record: RecordSource) -> list[Picture] | None:
     """The maps; None if they cannot be read."""
-    try:
-        return [
-            picture(scale, f"{name} of {record.label}", name, SIDE)
-            for name, (scale, _) in drawings(record).items()
-        ]
-    except BROKEN:
-        return None
+    found = [
+        picture(scale, f"{name} of {record.label}", name, SIDE)
+        for name, (scale, _) in drawings(record).items()
+    ]
+    return found if record.damage is None else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,12 +95,10 @@ def _case(
 
 def _with_arrays(record: Record) -> Record:
     """The record with its maps read; if they cannot be read, without them and with a note."""
-    try:
-        record.maps  # noqa: B018 - reads the file
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        note = f"maps and draws cannot be read: {type(error).__name__}: {error}"
-        return record.model_copy(update={"notes": [*record.notes, note]}).attach(({}, {}))
-    return record
+    record.maps  # noqa: B018 - reads the file
+    if record.damage is None:
+        return record
+    return record.model_copy(update={"notes": [*record.notes, record.damage]}).attach(({}, {}))
 
 
 def draw_maps(case: Case, folder: Path) -> list[Path]:

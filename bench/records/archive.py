@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from functools import partial
 from pathlib import Path
 
 from ...adapters.errors import InputError
 from ..output.files import StoreError, explain, write_atomically
+from ..output.reading import read_bounded, read_gzip
 from .record import Record
 from .store import Store, parse_record, split_problems
+
+MAX_BYTES = 2**30
+"""Bytes of a packed file, and of what it unpacks to."""
+
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
@@ -71,12 +75,8 @@ class RecordArchive:
     def __init__(self, path: Path | str) -> None:
         """Read the file at `path`. Raises `StoreError` when nothing in it can be read."""
         self.folder = Path(path)
-        try:
-            data = self.folder.read_bytes()
-            lines = (gzip.decompress(data) if self.folder.suffix == ".gz" else data).split(b"\n")
-        except (OSError, EOFError, zlib.error) as error:
-            problem = error if isinstance(error, OSError) else OSError(str(error))
-            raise explain(problem, self.folder) from error
+        read = read_gzip if self.folder.suffix == ".gz" else read_bounded
+        lines = read(self.folder, MAX_BYTES).split(b"\n")
         self._records, self._problems = split_problems(
             parse_record(line, f"line {number} of {path}")
             for number, line in enumerate(lines, start=1)

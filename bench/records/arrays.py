@@ -13,11 +13,23 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..output.files import StoreError
+from ..output.reading import open_regular
+from .npz import load_members
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from .record import Arrays
+
+
+MAX_BYTES = 2**29
+"""Bytes of the arrays of one record, and of their file."""
+
+
+MAX_EXPONENT = 1100
+"""Beyond any exponent of float64."""
 
 
 PEAK_EXPONENT = 15
@@ -43,25 +55,35 @@ def write_arrays(stream: IO[bytes], arrays: Arrays) -> None:
 def read_arrays(path: Path) -> Arrays:
     """Read an archive: floating maps as float32, other maps as stored, draws as float64.
 
-    Maps whose peak float32 cannot hold come back as float64.
+    Maps with a peak that float32 cannot represent are returned as float64. Raises `StoreError` that
+    names the file when it is damaged.
     """
-    with path.open("rb") as stream:
-        return load_arrays(stream)
+    try:
+        with open_regular(path, MAX_BYTES) as stream:
+            return load_arrays(stream)
+    except StoreError:
+        raise
+    except Exception as error:  # a damaged archive raises errors of every kind
+        raise StoreError(
+            f"the maps and draws in {path} are damaged ({error or type(error).__name__}); expected "
+            f"the file that was written with {path.with_suffix('.json').name}: remove both and "
+            "measure again"
+        ) from error
 
 
 def load_arrays(stream: IO[bytes]) -> Arrays:
     """Read an archive from a stream, as `read_arrays` does."""
-    with np.load(stream, allow_pickle=False) as archive:
-        maps = {
-            name.removeprefix("map."): grow(archive[name], _exponent(archive, name))
-            for name in archive.files
-            if name.startswith("map.")
-        }
-        draws = {
-            name.removeprefix("draws."): archive[name]
-            for name in archive.files
-            if name.startswith("draws.")
-        }
+    members = load_members(stream, MAX_BYTES)
+    maps = {
+        name.removeprefix("map."): grow(values, _exponent(members, name))
+        for name, values in members.items()
+        if name.startswith("map.")
+    }
+    draws = {
+        name.removeprefix("draws."): values.astype(np.float64)
+        for name, values in members.items()
+        if name.startswith("draws.")
+    }
     return maps, draws
 
 
@@ -88,9 +110,14 @@ def grow(stored: np.ndarray[Any, Any], exponent: int | None) -> np.ndarray[Any, 
     return values.astype(np.float32) if fits else values
 
 
-def _exponent(archive: Any, name: str) -> int | None:
-    key = name.replace("map.", "exponent.", 1)
-    return int(archive[key]) if key in archive.files else None
+def _exponent(members: Mapping[str, np.ndarray[Any, Any]], name: str) -> int | None:
+    """The exponent stored for a map, None for a map that was stored as it was."""
+    stored = members.get(name.replace("map.", "exponent.", 1))
+    if stored is None:
+        return None
+    if stored.shape != () or stored.dtype.kind not in "iu" or abs(int(stored)) > MAX_EXPONENT:
+        raise ValueError(f"the exponent of {name!r} is {stored!r}")
+    return int(stored)
 
 
 def _sorted(members: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:

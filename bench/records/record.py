@@ -16,10 +16,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from ...suites.base import Array, Estimate
+from ..output.files import StoreError
 from .environment import Environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from matplotlib.figure import Figure
 
@@ -174,9 +175,11 @@ class Record(BaseModel):
 
     _arrays: Arrays | None = PrivateAttr(default=None)
     _read: Any = PrivateAttr(default=None)
+    _damage: str | None = PrivateAttr(default=None)
 
     def attach(self, arrays: Arrays | Callable[[], Arrays]) -> Record:
         """Give the record its arrays, or the function that reads them on first use."""
+        self._damage = None
         if callable(arrays):
             self._arrays, self._read = None, arrays
         else:
@@ -185,10 +188,26 @@ class Record(BaseModel):
 
     @property
     def arrays(self) -> Arrays:
-        """Maps and draws together; both empty when there are none."""
+        """Maps and draws together; both empty when there are none, or `damage` says why."""
         if self._arrays is None:
-            self._arrays = self._read() if self._read else ({}, {})
+            self._arrays = self._read_arrays()
         return self._arrays
+
+    def _read_arrays(self) -> Arrays:
+        """What the function for it reads; where the file is damaged, the record does without."""
+        if self._read is None or self._damage is not None:
+            return {}, {}
+        try:
+            found: Arrays = self._read()
+        except StoreError as error:
+            self._damage = str(error)
+            return {}, {}
+        return found
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with the file of its arrays; None where nothing is, or none was read."""
+        return self._damage
 
     def forget(self) -> None:
         """Free arrays that can be read again; those of a record that was never stored stay."""
@@ -229,6 +248,11 @@ class Record(BaseModel):
         from ..figures.notebook import record_html
 
         return record_html(self)
+
+
+def damaged_arrays(records: Iterable[Record]) -> list[str]:
+    """What is wrong with the files of arrays of `records`, a sentence each, as far as read."""
+    return list(dict.fromkeys(r.damage for r in records if r.damage is not None))
 
 
 def json_schema() -> dict[str, Any]:

@@ -8,6 +8,7 @@ is locked, so the folder may be shared between machines.
 
 from __future__ import annotations
 
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 from pydantic import ValidationError
 
 from ..output.files import StoreError, explain, write_atomically, write_text
+from ..output.reading import read_bounded
 from .arrays import read_arrays, write_arrays
 from .record import KEY_DIGITS, Record, file_stem
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .record import Arrays
+
+
+MAX_RECORD_BYTES = 2**26
+"""Bytes of a record's JSON; the largest tables take a few hundred thousand."""
 
 
 STALE_AFTER_S = 3600.0
@@ -93,8 +99,8 @@ class Store:
             try:
                 if time.time() - path.stat().st_mtime > STALE_AFTER_S:
                     path.unlink()
-            except FileNotFoundError:
-                continue  # another process swept it
+            except OSError:
+                continue  # another process swept it, or the folder may only be read
 
 
 def split_problems(found: Iterable[Record | StoreError]) -> tuple[list[Record], list[str]]:
@@ -128,13 +134,17 @@ def parse_record(data: bytes, place: object) -> Record | StoreError:
 
 def _read_or_error(path: Path) -> Record | StoreError:
     try:
-        found = parse_record(path.read_bytes(), path)
-    except OSError as error:
-        return explain(error, path)
+        found = parse_record(read_bounded(path, MAX_RECORD_BYTES), path)
+    except StoreError as error:
+        return error
     if isinstance(found, Record):
-        found.attach(partial(_arrays, path.with_suffix(".npz")))
+        arrays = path.with_suffix(".npz")
+        found.attach(partial(_arrays, arrays, expected=bool(found.map_names)))
     return found
 
 
-def _arrays(path: Path) -> Arrays:
-    return read_arrays(path) if path.exists() else ({}, {})
+def _arrays(path: Path, *, expected: bool) -> Arrays:
+    """The arrays of the record beside `path`; a record without maps may have no file of them."""
+    if not expected and not os.path.lexists(path):
+        return {}, {}
+    return read_arrays(path)

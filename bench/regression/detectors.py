@@ -75,7 +75,7 @@ class DetectorSet:
                     "record", where, RegressionVerdict.same, "does not apply, as in the baseline"
                 )
             ]
-        return [*self._metrics(old, new), *self._maps(old, new)]
+        return [*_damage(where, old), *self._metrics(old, new), *self._maps(old, new)]
 
     def _metrics(self, old: Record, new: Record) -> list[DetectorFinding]:
         suite = self.suites.get(old.suite)
@@ -160,6 +160,14 @@ class DetectorSet:
         """The noise floor times its factor; 0 if it was not measured."""
         floors: dict[str, float] = getattr(self.floor, kind) if self.floor else {}
         return self.tolerances.noise_factor * floors.get(where, 0.0)
+
+
+def _damage(where: str, old: Record) -> list[DetectorFinding]:
+    """That the maps and draws of the baseline cannot be read, so that not all was compared."""
+    old.arrays  # noqa: B018 - reads the file
+    if old.damage is None:
+        return []
+    return [DetectorFinding("record", where, RegressionVerdict.unmeasured, old.damage)]
 
 
 def _column(where: str, record: Record, suites: Mapping[str, Suite]) -> str:

@@ -194,7 +194,8 @@ def _row(old: Record, new: Record | None, detectors: DetectorSet) -> ReproducedR
     )
     if old.status != "ok" or new.status != "ok":
         return _unfinished(label, old, new)
-    different = incompatibilities(old, new)
+    old.arrays  # noqa: B018 - reads the file
+    different = [*([old.damage] if old.damage else []), *incompatibilities(old, new)]
     if different:
         return ReproducedRecord(label, Outcome.unmeasured, "; ".join(different))
     if same_numbers(old, new):

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...figures.canvas import SIGNED_COLOURS
 from ...figures.maps import LOOKS, Look, scaled, tiled
-from ...output.damaged import BROKEN, try_or_none
+from ...output.damaged import try_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,10 +80,7 @@ def _of_record(record: Record, level: int | None) -> list[PackedMap]:
 
 def record_maps(record: Record) -> dict[str, np.ndarray[Any, Any]]:
     """The maps of a record, which are not kept in memory; none where they cannot be read."""
-    try:
-        maps = dict(record.maps)
-    except BROKEN:
-        maps = {}
+    maps = dict(record.maps)
     record.forget()
     return maps
 

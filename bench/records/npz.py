@@ -1,0 +1,73 @@
+"""Reading the arrays of an `.npz` file without trusting it.
+
+Type, shape and size of each array are read from its header, and compared with the size that the
+archive states and with a limit, before memory is taken. Only numbers are read: an array of objects
+would have to be unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+NUMBERS = "biuf"
+"""Kinds of types that are read: truth values, integers, floats."""
+
+
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+HEADER_BYTES = 4096
+"""The largest header of an array: far more than a type and a shape take."""
+
+
+MOST_AXES = 16
+
+
+def load_members(stream: IO[bytes], limit: int) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of an archive by name, of at most `limit` bytes together.
+
+    Raises `ValueError` for what no archive of plain arrays has, and what `zipfile` and `zlib` raise
+    for damaged bytes.
+    """
+    with zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        size = sum(info.file_size for info in members)
+        if size > limit:
+            raise ValueError(f"its arrays have {size} bytes, more than {limit}")
+        names = [info.filename.removesuffix(".npy") for info in members]
+        if len(set(names)) < len(names):
+            raise ValueError("two of its arrays have one name")
+        return {name: _read(archive, info) for name, info in zip(names, members, strict=True)}
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
+    """One array, whose bytes must be as many as its header and the archive say."""
+    if not info.filename.endswith(".npy") or info.compress_type not in COMPRESSIONS:
+        raise ValueError(f"{info.filename!r} is not an array")
+    with archive.open(info) as stream:
+        dtype, shape, by_columns = _header(stream)
+        if dtype.kind not in NUMBERS or len(shape) > MOST_AXES or any(n < 0 for n in shape):
+            raise ValueError(f"{info.filename!r} has type {dtype} and shape {shape}")
+        size = math.prod(shape) * dtype.itemsize
+        if not 0 <= info.file_size - size <= HEADER_BYTES:
+            raise ValueError(f"{info.filename!r} has {info.file_size} bytes for shape {shape}")
+        data = stream.read(size)
+        if len(data) < size or stream.read(1):  # reading to the end also checks the checksum
+            raise ValueError(f"{info.filename!r} has other bytes than its header says")
+    values = np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C")
+    return values.copy()
+
+
+def _header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    """Type, shape and order of the array that begins here."""
+    version = npy.read_magic(stream)
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"an array has format {version}")
+    shape, by_columns, dtype = readers[version](stream, max_header_size=HEADER_BYTES)
+    return dtype, shape, by_columns
