@@ -40,7 +40,7 @@ def pick_device(name: str = "auto") -> torch.device:
             torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"device {name!r} cannot be used here ({error}); take 'cpu', 'cuda' or 'auto'"
+            f"device {name!r} cannot be used here ({error}); expected 'cpu', 'cuda' or 'auto'"
         ) from error
     return device
 

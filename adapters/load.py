@@ -65,7 +65,9 @@ def load(
             precision=precision,
         )
     if spec is not None:
-        raise InputError("timm models state their own input; use `size`, not `spec`")
+        raise InputError(
+            "`spec` was given for a timm model, which defines its own input; use `size` instead"
+        )
     from .timm import open_timm
 
     return open_timm(

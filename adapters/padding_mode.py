@@ -17,7 +17,7 @@ PaddingMode = Literal["reflect", "replicate", "circular"]
 PADDING_MODES: tuple[PaddingMode, ...] = ("reflect", "replicate", "circular")
 
 
-NO_PADDING = "no layer on the way to the target pads its input: there is no border to exchange"
+NO_PADDING = "no layer before the target pads its input; choose a target behind a layer that pads"
 
 
 MEAN = "a mean under kernel padding, whose divisor follows its zero padding"
@@ -47,7 +47,9 @@ def notes(border: PaddingMode, exchanged: list[str], left: Mapping[str, str]) ->
 
     Raises `NotApplicableError` when no layer was changed.
     """
-    kept = [f"{border} padding: {name} keeps its own: {reason}" for name, reason in left.items()]
+    kept = [
+        f"{border} padding: {name} keeps its padding: {reason}" for name, reason in left.items()
+    ]
     if not exchanged:
         raise NotApplicableError("; ".join(kept) or NO_PADDING)
     return [f"{border} padding in {len(exchanged)} layers", *kept]

@@ -192,8 +192,8 @@ def _pretrained(name: str) -> nn.Module:
         architecture = name.partition(".")[0]
         raise WeightsError(
             f"the pretrained weights of {name!r} are neither cached nor reachable "
-            f"({type(error).__name__}); two ways on: audit the initial state "
-            f"(timm:{architecture}@init), or name a weights file (timm:{architecture}@FILE)"
+            f"({type(error).__name__}); audit the initial state "
+            f"(timm:{architecture}@init), or give a weights file (timm:{architecture}@FILE)"
         ) from error
     return module.eval()
 
@@ -253,7 +253,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise ModelFileError(
             f"{path} cannot be read as weights ({type(error).__name__}); expected safetensors, or "
-            "a torch file that holds nothing but tensors (pickled objects are refused)"
+            "a torch file that contains tensors only (pickled objects are refused)"
         ) from error
     for key in ("state_dict", "model", "state_dict_ema"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -261,7 +261,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     tensors = content if isinstance(content, dict) else {}
     state = {str(k).removeprefix("module."): v for k, v in tensors.items() if _is_tensor(v)}
     if not state:
-        raise ModelFileError(f"{path} holds no tensors; expected a state dict")
+        raise ModelFileError(f"{path} contains no tensors; expected a state dict")
     return state
 
 

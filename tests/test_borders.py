@@ -221,7 +221,7 @@ def test_a_layer_that_cannot_be_continued_keeps_its_padding_and_is_named(case):
     layer, border, reason = LEFT[case]
     model = opened(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), layer))
     twin = model.with_padding_mode(border)
-    assert any(f"{border} padding: 2 keeps its own" in n and reason in n for n in twin.notes)
+    assert any(f"{border} padding: 2 keeps its padding" in n and reason in n for n in twin.notes)
     inner = opened(lambda: nn.Conv2d(3, 4, 3, 1, 1)).with_padding_mode(border).run(images()).target
     torch.testing.assert_close(twin.run(images()).target, layer.double()(inner.relu()))
 
@@ -234,7 +234,7 @@ def test_an_unknown_border_is_refused_with_the_known_ones():
 
 def test_a_network_that_pads_nothing_has_no_border_to_exchange():
     """NotApplicableError."""
-    with pytest.raises(NotApplicableError, match="no layer on the way to the target pads"):
+    with pytest.raises(NotApplicableError, match="no layer before the target pads"):
         opened(lambda: nn.Conv2d(3, 4, 4, 4)).with_padding_mode("reflect")
 
 
@@ -351,9 +351,9 @@ def test_an_onnx_file_says_why_a_layer_keeps_its_padding_and_when_none_pads(tmp_
     twin = load(save(proto, tmp_path / "m.onnx"), device="cpu", spec=SPEC).with_padding_mode(
         "reflect"
     )
-    assert any("map keeps its own: it rounds its number of windows up" in n for n in twin.notes)
+    assert any("map keeps its padding: it rounds its number of windows up" in n for n in twin.notes)
     bare = load(save(small_graph(20), tmp_path / "n.onnx"), device="cpu", spec=SPEC)
-    with pytest.raises(NotApplicableError, match="no layer on the way"):
+    with pytest.raises(NotApplicableError, match="no layer before the target pads"):
         bare.with_padding_mode("reflect")
     with pytest.raises(InputError, match="unknown padding mode"):
         bare.with_padding_mode("zeros")

@@ -163,7 +163,7 @@ def test_two_workers_give_the_board_of_one(folder, tmp_path):
         ),
         (["run", "timm:x@init", "--images", "nowhere"], "neither a folder nor built in"),
         (["run", "timm:x@init", "--size", "big"], "expected SIDE or HEIGHTxWIDTH"),
-        (["run", "timm:x@init", "--device", "warp9"], "take 'cpu', 'cuda' or 'auto'"),
+        (["run", "timm:x@init", "--device", "warp9"], "expected 'cpu', 'cuda' or 'auto'"),
     ],
 )
 def test_wrong_words_are_answered_before_anything_runs(tmp_path, arguments, text):

@@ -173,7 +173,7 @@ def test_source_names_file_hashes_and_the_provider_that_really_runs(tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test must miss")
 def test_asking_for_cuda_where_there_is_none_names_the_devices_to_take(tmp_path):
     """InputError with the devices that exist."""
-    with pytest.raises(InputError, match="take 'cpu', 'cuda' or 'auto'"):
+    with pytest.raises(InputError, match="expected 'cpu', 'cuda' or 'auto'"):
         open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cuda")
 
 
@@ -185,7 +185,7 @@ def test_a_provider_that_is_not_the_one_asked_for_is_recorded(tmp_path, monkeypa
     model = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     assert model.source["requested_provider"] == "CUDAExecutionProvider"
     assert model.source["provider"] == "CPUExecutionProvider"
-    assert any("CUDAExecutionProvider was asked for" in note for note in model.notes)
+    assert any("CUDAExecutionProvider was requested" in note for note in model.notes)
 
 
 def test_forward_passes_and_gradient_passes_agree(tmp_path):
@@ -206,7 +206,7 @@ def test_a_named_target_is_taken_and_an_unknown_one_suggests_near_names(tmp_path
     assert open_onnx(path, device="cpu", target="r1").target.height == 16
     with pytest.raises(UnknownNameError, match="did you mean"):
         open_onnx(path, device="cpu", target="mapp")
-    with pytest.raises(NotApplicableError, match="no grid of units"):
+    with pytest.raises(NotApplicableError, match="not a grid of units"):
         open_onnx(path, device="cpu", target="logits")
 
 
@@ -400,7 +400,7 @@ def test_a_file_that_insists_on_its_batch_is_fed_in_pieces(tmp_path):
     proto.graph.node[4].input[0] = "summed"
     proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axis"))
     net = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
-    assert any("insists on a batch of 1" in note for note in net.notes)
+    assert any("requires a batch size of 1" in note for note in net.notes)
     x = torch.rand(3, 3, 32, 32)
     both = net.run(x, target=False, logits=True).logits
     each = torch.cat([net.run(x[i : i + 1], target=False, logits=True).logits for i in range(3)])
@@ -434,7 +434,7 @@ def test_select_knows_one_weight_set(tmp_path):
     """A file has weight set 0 only."""
     net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     net.select(0, torch.zeros(1, 3, 32, 32))
-    with pytest.raises(InputError, match="weight set 1 of 1"):
+    with pytest.raises(InputError, match="weight set 1 was requested"):
         net.select(1, torch.zeros(1, 3, 32, 32))
 
 

@@ -57,8 +57,8 @@ def test_a_toml_file_beside_the_model_states_its_input(path):
         crop_pct=1.0,
     )
     assert not any(note.startswith("input guessed") for note in model.notes)
-    told = next(note for note in model.notes if note.startswith("input stated"))
-    assert told.startswith("input stated by vendor.toml: size, range, channel_order")
+    told = next(note for note in model.notes if note.startswith("input declared"))
+    assert told.startswith("input declared by vendor.toml: size, range, channel_order")
     assert "input: 64 x 48 (height x width), NCHW, float32, BGR, 0..255, mean 104, 117, 123" in (
         "\n".join(model.notes)
     )
@@ -79,7 +79,7 @@ def test_the_command_wins_over_the_file_and_both_are_told(path):
     model = open_onnx(path, device="cpu", inputs={"channel_order": "RGB", "std": [1, 2, 3]})
     assert (model.spec.channel_order, model.spec.std) == ("RGB", (1.0, 2.0, 3.0))
     assert model.spec.mean == (104.0, 117.0, 123.0)
-    (told,) = (note for note in model.notes if note.startswith("input stated"))
+    (told,) = (note for note in model.notes if note.startswith("input declared"))
     assert "by the command: channel_order, std" in told
     assert "by vendor.toml: size, range" in told
     assert json.loads(model.source["inputs"]) == {"channel_order": "RGB", "std": [1, 2, 3]}
@@ -111,7 +111,7 @@ def test_size_of_a_run_reaches_files_of_open_size(path):
         ({"channels": 4}, InputError, "expected 1 .grey. or 3 .colour."),
         ({"mean": "grey"}, InputError, "expected one number, or one a channel"),
         ({"mean": [0.1, 0.2]}, InputError, "has 2 numbers; expected 1 or 3"),
-        ({"mean": 127.5}, InputError, "beyond the range 0..1.*state range = 0..255 too"),
+        ({"mean": 127.5}, InputError, "outside the range 0..1.*declare range = 0..255 too"),
         ({"mean": float("nan")}, InputError, "expected one number"),
         ({"std": 0}, InputError, "expected one number above 0"),
         ({"size": "224x"}, InputError, "expected SIDE or HEIGHTxWIDTH"),
@@ -163,7 +163,7 @@ def test_a_pair_that_is_none_names_the_keys(text):
 def test_a_damaged_statement_is_a_clear_error(path):
     """A TOML file that cannot be parsed is a ModelFileError."""
     beside(path, "mean = [0.5,")
-    with pytest.raises(ModelFileError, match=r"vendor\.toml is no readable TOML file"):
+    with pytest.raises(ModelFileError, match=r"vendor\.toml is not a readable TOML file"):
         open_onnx(path, device="cpu")
 
 

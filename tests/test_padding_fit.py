@@ -246,7 +246,7 @@ def test_a_bare_module_is_refused_with_what_to_call():
 
 def test_an_initial_state_is_not_fitted():
     """There is no function to keep."""
-    with pytest.raises(NotApplicableError, match="fit' is for trained weights"):
+    with pytest.raises(NotApplicableError, match="fit' needs trained weights"):
         load("timm:test_resnet@init", device="cpu").padded(
             "fit", PaddingOptions(images=smooth(1, 0))
         )

@@ -159,7 +159,7 @@ def test_a_model_without_a_spatial_map_still_shows_its_filters():
 
 def test_a_model_without_padding_or_filters_says_which_metrics_it_lacks():
     found = planted(np.ones((5, 5)), PaddingSuite(grid=5, stimulus=8))
-    assert "no layer on the way to the target pads" in found.metrics["exchange_reflect"].reason
+    assert "no layer before the target pads" in found.metrics["exchange_reflect"].reason
     assert "no convolution has learned kernels" in found.metrics["filter_left_right"].reason
 
 

@@ -158,7 +158,7 @@ def test_a_named_layer_becomes_the_target_and_an_unknown_one_is_answered_with_ne
     assert wrap(classifier(), spec=SPEC, target="0").target.height == 16
     with pytest.raises(UnknownNameError, match="unknown layer 'conv'; known: 0, 1, 2, 3, 4, 5"):
         wrap(classifier(), spec=SPEC, target="conv")
-    with pytest.raises(NotApplicableError, match="no grid of units"):
+    with pytest.raises(NotApplicableError, match="not a grid of units"):
         wrap(classifier(), spec=SPEC, target="5")
 
 

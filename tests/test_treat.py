@@ -169,7 +169,7 @@ def test_an_even_network_is_written_as_it_is_and_the_report_says_so(path, tmp_pa
         ("vendor.onnx", "part of the model that is read"),
         ("w.onnx", "part of the model that is read"),
         ("padded.pt", r"expected a file name ending in \.onnx"),
-        ("none/padded.onnx", "is no folder; make it first"),
+        ("none/padded.onnx", "is not a folder; create it first"),
     ],
 )
 def test_a_destination_that_could_do_harm_is_refused_and_nothing_is_written(out, says, tmp_path):
@@ -250,7 +250,7 @@ def test_the_command_writes_the_file_and_prints_the_report(path, tmp_path):
     assert result.exit_code == 0, result.output
     assert "2 layers padded with box" in result.output
     assert "deadpixel.imbalance: " in result.output
-    assert "note: input stated by the command: range" in result.output
+    assert "note: input declared by the command: range" in result.output
     assert (tmp_path / "p.onnx").exists()
     wrong = CliRunner().invoke(app, [*map(str, words), "--input", "range=9"])
     assert wrong.exit_code == 1

@@ -150,7 +150,9 @@ class OnnxModel:
         """There is one weight set and nothing to calibrate."""
         del x
         if member != 0:
-            raise InputError(f"weight set {member} of 1 was asked for")
+            raise InputError(
+                f"weight set {member} was requested; an ONNX file has only weight set 0"
+            )
 
     def run(self, x: Tensor, *, target: bool = True, logits: bool = False) -> Outputs:
         """One pass over `x`; see `Model.run`.
@@ -272,7 +274,9 @@ class OnnxModel:
         old, new = (m._session(names).run({self.image: x}) for m in (self, other))
         changed = [printable(n) for n in names if old[n].shape != new[n].shape]
         if changed:
-            raise ModelFileError(f"the changed graph gives other shapes of {', '.join(changed)}")
+            raise ModelFileError(
+                f"the change of the graph changed the shapes of {', '.join(changed)}"
+            )
 
 
 NO_MAP = (

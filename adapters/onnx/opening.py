@@ -123,11 +123,13 @@ def opening_notes(model: OnnxModel, said: InputDeclaration, *, named: bool) -> l
     source = model.source
     if source["provider"] != source["requested_provider"]:
         notes.append(
-            f"{source['requested_provider']} was asked for, onnxruntime runs on "
+            f"{source['requested_provider']} was requested, but onnxruntime runs on "
             f"{source['provider']}"
         )
     if model._batch is not None:
-        notes.append(f"the file insists on a batch of {model._batch}; images go in pieces")
+        notes.append(
+            f"the file requires a batch size of {model._batch}; images are split into such batches"
+        )
     return notes
 
 

@@ -301,8 +301,8 @@ def wrap(
     module = getattr(module, "_orig_mod", module)
     if isinstance(module, torch.jit.ScriptModule):
         raise InputError(
-            f"{type(module).__name__} is a TorchScript module, whose layers cannot be followed; "
-            "give the nn.Module that it was made of, or export that to ONNX"
+            f"{type(module).__name__} is a TorchScript module, whose layers cannot be traced; "
+            "give the original nn.Module, or export it to ONNX"
         )
     frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
     spec = spec or guess_spec(frozen, size)

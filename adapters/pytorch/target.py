@@ -112,7 +112,7 @@ def named_module_target(module: nn.Module, x: Tensor, name: str, prefix: int | N
     grid = find_grid(name, raw, (x.shape[2], x.shape[3]), prefix)
     if grid is None:
         raise NotApplicableError(
-            f"layer {name!r} gives a tensor of shape {tuple(raw.shape)}, which is no grid of units "
+            f"layer {name!r} gives a tensor of shape {tuple(raw.shape)}, not a grid of units "
             f"over a {x.shape[2]} x {x.shape[3]} input; name another layer as the target"
         )
     return grid

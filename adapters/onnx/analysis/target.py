@@ -91,7 +91,7 @@ def named_graph_target(
     grid = as_grid(tensor, value, size, layouts(proto).get(tensor))
     if grid is None:
         raise NotApplicableError(
-            f"tensor {printable(tensor)!r} has shape {list(np.shape(value))}, no grid of units "
+            f"tensor {printable(tensor)!r} has shape {list(np.shape(value))}, not a grid of units "
             f"over a {size[0]} x {size[1]} input; name another tensor as the target"
         )
     return grid

@@ -87,7 +87,7 @@ def _read_bytes(path: Path) -> bytes:
         if size > LIMIT:
             raise ModelFileError(
                 f"{path} has {size} bytes; an ONNX file has at most {LIMIT}, so it is damaged or "
-                "no ONNX file"
+                "not an ONNX file"
             )
         return path.read_bytes()
     except OSError as error:
@@ -99,11 +99,11 @@ def _parse(data: bytes, path: Path) -> onnx.ModelProto:
         proto = onnx.load_model_from_string(data)
     except Exception as error:
         raise ModelFileError(
-            f"{path} is no readable ONNX file (truncated, damaged or of another format): "
+            f"{path} is not a readable ONNX file (truncated, damaged or of another format): "
             f"{printable(str(error))}"
         ) from error
     if not proto.ir_version or not proto.graph.node or not proto.opset_import:
-        raise ModelFileError(f"{path} holds no ONNX graph; expected a file that `onnx` wrote")
+        raise ModelFileError(f"{path} contains no ONNX graph; expected a file written by `onnx`")
     return proto
 
 
@@ -140,7 +140,7 @@ def _inline(tensor: onnx.TensorProto, path: Path, digest: Any, room: int) -> int
         length = int(entry.get("length", source.stat().st_size - offset))
         if offset < 0 or length < 0 or offset + length > source.stat().st_size:
             raise ModelFileError(
-                f"{path}: tensor {printable(tensor.name)!r} wants bytes {offset} to "
+                f"{path}: tensor {printable(tensor.name)!r} refers to bytes {offset} to "
                 f"{offset + length} "
                 f"of {source.name}, which has {source.stat().st_size}"
             )
@@ -176,7 +176,7 @@ def _inside(location: str, path: Path) -> Path:
         )
     if not source.is_file():
         raise ModelFileError(
-            f"{path} keeps its weights in {printable(location)!r}, which is not beside it; "
+            f"{path} keeps its weights in {printable(location)!r}, which is not in its folder; "
             "copy both files together"
         )
     return source
@@ -263,4 +263,4 @@ def _check_graph(graph: onnx.GraphProto, path: Path) -> None:
         known.update(node.output)
         _check_windows(node, path)
     if not graph.output or any(o.name not in known for o in graph.output):
-        raise ModelFileError(f"{path}: the graph gives no output; expected at least one")
+        raise ModelFileError(f"{path}: the graph has no output; expected at least one")

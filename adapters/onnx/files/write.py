@@ -57,7 +57,7 @@ def check_destination(path: Path, out: Path) -> None:
     if out.suffix != ".onnx" or out.is_dir():
         raise InputError(f"{str(out)!r} cannot be written; expected a file name ending in .onnx")
     if not out.parent.is_dir():
-        raise InputError(f"{str(out.parent)!r} is no folder; make it first")
+        raise InputError(f"{str(out.parent)!r} is not a folder; create it first")
     read = {file.resolve() for file in (path, *external_files(path))}
     for file in (out, out.with_name(f"{out.name}.data")):
         if file.resolve() in read:

@@ -105,8 +105,8 @@ class InputDeclaration:
         stated = replace(spec, **values, guessed=guessed)
         if "mean" in self.values and max(map(abs, stated.mean)) > stated.value_range:
             raise InputError(
-                f"input mean = {list(stated.mean)} lies beyond the range "
-                f"0..{stated.value_range:g}; give mean and std in units of the range, or state "
+                f"input mean = {list(stated.mean)} is outside the range "
+                f"0..{stated.value_range:g}; give mean and std in units of the range, or declare "
                 "range = 0..255 too"
             )
         return stated
@@ -121,7 +121,7 @@ class InputDeclaration:
         told = "; ".join(
             f"by {printable(p)}: {', '.join(map(printable, k))}" for p, k in places.items()
         )
-        return f"input stated {told}"
+        return f"input declared {told}"
 
 
 def _per_channel(key: str, value: Any, channels: int) -> tuple[float, ...]:
@@ -155,7 +155,7 @@ def read_beside(path: str | Path) -> InputDeclaration:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(
-            f"{place} is no readable TOML file: {printable(str(error), 200)}"
+            f"{place} is not a readable TOML file: {printable(str(error), 200)}"
         ) from error
     return read_declaration(values, place.name)
 

@@ -60,7 +60,7 @@ def image_input(proto: onnx.ModelProto, name: str | None = None) -> ImageInput:
     if len(likely) != 1:
         names = ", ".join(f"{printable(i.name)!r} ({describe(i)})" for i in likely[:8]) or "none"
         raise InputError(
-            f"{len(likely)} inputs of the file can be the image: {names}; expected one, or its "
+            f"{len(likely)} inputs of the file can be the image: {names}; expected one, or the "
             "name: --input image=NAME"
         )
     if len(inputs) > 1:
@@ -109,7 +109,9 @@ def read_spec(proto: onnx.ModelProto, image: ImageInput) -> InputSpec:
     )
     channels = channels or _first_channels(proto) or 3
     if channels not in (1, 3):
-        raise InputError(f"the file wants {channels} channels; expected 1 (grey) or 3 (colour)")
+        raise InputError(
+            f"the input of the file has {channels} channels; expected 1 (grey) or 3 (colour)"
+        )
     guessed = ["mean", "std", "value_range", "interpolation", "crop_pct"]
     guessed += ["channel_order"] * (channels == 3)
     guessed += [n for n, size in (("height", height), ("width", width)) if size is None]

@@ -83,7 +83,7 @@ def pad_file(
         *_copy_declaration(path, out),
     ]
     if fault is not None:
-        notes.append(f"the ONNX checker finds fault with the original: {printable(fault, 200)}")
+        notes.append(f"the ONNX checker refuses the original too: {printable(fault, 200)}")
     if _grew_quantised(padded.proto):
         notes.append("quantised weights that grew are stored as floats")
     opened = _open_padded(model, out, padded.treatment)
@@ -141,7 +141,9 @@ def check_shapes(
     old, new = (Session(proto, outputs).run(x) for proto in (before, after))
     changed = [printable(n) for n in outputs if _shape(old[n]) != _shape(new[n])]
     if changed:
-        raise ModelFileError(f"the padded graph gives other shapes of {', '.join(changed)}")
+        raise ModelFileError(
+            f"kernel padding changed the shapes of the outputs {', '.join(changed)}"
+        )
 
 
 def _shape(value: Any) -> Any:

@@ -85,8 +85,7 @@ def check_fit_images(
         )
     if not trained:
         raise NotApplicableError(
-            "kernel padding 'fit' is for trained weights, which an @init model has not; "
-            "use box or fresh"
+            "kernel padding 'fit' needs trained weights; @init models have none: use box or fresh"
         )
     if why_not_spatial is not None:
         raise NotApplicableError(why_not_spatial)
