@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 LARGEST = 16_384
 """Pixels a side; a larger size is taken for a mistake."""
 
-
 Size = tuple[int, int]
-
 
 M = TypeVar("M")
 

@@ -36,7 +36,6 @@ class NotApplicableError(PerimetryError, NotImplementedError):
 NO_GRADIENTS = "no gradient route: "
 """Prefix of the reason why a model has forward passes only."""
 
-
 FEW = 8
 """When no name is near, all names are listed if there are at most this many."""
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-
 Answer = Tensor | tuple[Tensor, ...] | None
 """Result of a rule, or None where torch has to compute it."""
 
@@ -127,11 +126,9 @@ _ACTIVATIONS = (
     *(Tensor.relu, Tensor.sigmoid, Tensor.softmax, Tensor.tanh),
 )
 
-
 _IN_PLACE = (
     *(Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_, Tensor.erfinv_, Tensor.clamp_),
 )
-
 
 RULES: dict[Any, Callable[..., Answer]] = {
     **dict.fromkeys(_ACTIVATIONS, _like),

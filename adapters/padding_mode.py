@@ -13,12 +13,9 @@ if TYPE_CHECKING:
 PaddingMode = Literal["reflect", "replicate", "circular"]
 """Padding modes that replace zero padding, by torch's names."""
 
-
 PADDING_MODES: tuple[PaddingMode, ...] = ("reflect", "replicate", "circular")
 
-
 NO_PADDING = "no layer before the target pads its input; choose a target behind a layer that pads"
-
 
 MEAN = "a mean under kernel padding, whose divisor follows its zero padding"
 

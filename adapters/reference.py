@@ -19,14 +19,11 @@ from .errors import UnknownNameError
 
 FORMS = "timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, or PATH.onnx"
 
-
 PREFIXES = ("timm",)
 """Runtimes that a reference names before a colon."""
 
-
 SUFFIXES = {".onnx": "onnx"}
 """Runtimes by the suffix of a file."""
-
 
 INIT = "init"
 """The weights part of a reference to seeded initial states."""

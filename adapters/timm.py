@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 INIT_MEMBERS = 8
 """Default number of seeds of an `@init` model."""
 
-
 CALIBRATION_IMAGES = 4
 """Number of images, the first ones, that calibrate the norms of an `@init` model."""
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 FORMS = f"{', '.join(SIZES)}, timm:NAME@init, timm:NAME[.TAG], or one of them @FILE"
 
-
 MIDDLE, SPREAD = 0.5, 0.25
 """Mean and standard deviation of the input of the small networks."""
 

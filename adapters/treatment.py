@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 Fill = Literal["none", "zero", "box", "fresh", "fit"]
 """The values that kernel padding gives to new taps; see the glossary."""
 
-
 UNTOUCHED = "untouched by kernel padding: no strided kernel that the fill could grow"
-
 
 FILLS: tuple[Fill, ...] = ("none", "zero", "box", "fresh", "fit")
 

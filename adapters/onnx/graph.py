@@ -40,7 +40,6 @@ TYPES = {
 }
 """ONNX element type to the torch type that holds it."""
 
-
 _WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64, "bfloat16": np.float32}
 
 

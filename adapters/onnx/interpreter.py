@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 FOLD_LIMIT = 2**27
 """Maximum number of elements of a folded constant; larger ones are recomputed in each pass."""
 
-
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
-
 
 Step = tuple[Node, tuple[str, ...]]
 """A node, and the tensors that no later node reads."""

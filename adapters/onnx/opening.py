@@ -103,9 +103,7 @@ def _source(
 GUESSED = "input guessed: "
 """Prefix of the note that lists the guessed parts of the input."""
 
-
 DETOUR = "the coarsest map on the way to an output as fine as the image; name another as the target"
-
 
 MOST_NAMES = 8
 

@@ -32,10 +32,8 @@ if TYPE_CHECKING:
 MODES = {"reflect": "reflect", "replicate": "edge"}
 """The padding modes by the names of ONNX's Pad."""
 
-
 MEAN_WEIGHTS = ("/taps", "/one_tap")
 """Suffix of the weights of a kernel-padded mean-pool."""
-
 
 LAST = 2**31 - 1
 """An index beyond the end of every axis."""

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 CPU = "CPUExecutionProvider"
 
-
 CUDA = "CUDAExecutionProvider"
-
 
 _QUIET = 4
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 Pads = tuple[int, int, int, int]
 """Left, right, top, bottom: the order of `F.pad`."""
 
-
 _NEUTRAL = (0, None, float("-inf"))
 
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 STRIDE = 2
 
-
 SIZES: Mapping[str, tuple[int, tuple[int, ...]]] = {
     "small-resnet": (24, (1, 1, 2)),
     "tiny-resnet": (16, (1, 1, 1)),

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 FIRST = "NCHW"
 
-
 LAST = "NHWC"
-
 
 CHANNELS_FIRST = {
     *("Conv", "FusedConv", "QLinearConv", "ConvInteger", "ConvTranspose"),
@@ -25,7 +23,6 @@ CHANNELS_FIRST = {
     *("DepthToSpace", "SpaceToDepth"),
 }
 """Operators whose input and output have channels first."""
-
 
 KEEPING = {
     *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "Mish", "Softplus", "Softsign"),
@@ -36,7 +33,6 @@ KEEPING = {
     "LayerNormalization",
 }
 """Operators whose output has the axes of the first input with known axes."""
-
 
 MOVES = {(FIRST, (0, 2, 3, 1)): LAST, (LAST, (0, 3, 1, 2)): FIRST}
 

@@ -26,7 +26,6 @@ KINDS = {
 }
 """ONNX operators that kernel padding supports, with torch's names of the calls."""
 
-
 QUANTISED = {"QLinearConv", "ConvInteger", "com.microsoft:QLinearAveragePool"}
 """Their integer counterparts, which kernel padding does not support."""
 

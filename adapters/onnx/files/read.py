@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 LIMIT = 2**31 - 1
 """Maximum size of an ONNX message in bytes, including weights: a limit of the format."""
 
-
 STANDARD = ("", "ai.onnx")
 """The two spellings of the standard operator domain."""
 
@@ -221,7 +220,6 @@ def _typed_count(tensor: onnx.TensorProto) -> int:
 
 WINDOWS = {"strides": 1, "dilations": 1, "kernel_shape": 1, "pads": -(2**14)}
 """Attributes of windows with their smallest valid value; the largest is `WIDEST`."""
-
 
 WIDEST = 2**14
 

@@ -25,14 +25,11 @@ if TYPE_CHECKING:
 STEPS = {"float32": (1e-3, 1e-4), "float16": (3e-2, 1e-2)}
 """Steps of the central difference as shares of the norm of x, by the file's precision."""
 
-
 MOST_TRIED = 48
 """Maximum number of tensors to test one by one in the search for a wrong gradient."""
 
-
 RATIO = (0.9, 1.1)
 """Range of the ratio of onnxruntime's differences to the interpreter's, for one step size."""
-
 
 SINGLE = 0.1
 """Relative L2 difference allowed between the gradients in single and in double precision.

@@ -25,14 +25,11 @@ if TYPE_CHECKING:
 STEPS = (1e-9, 1e-8, 1e-7, 1e-10)
 """Lengths of a step relative to that of x; the next is tried if the last fails."""
 
-
 DIRECTIONS = 3
 """With three, an error of 5 % passes for one below 0.1 % once in 70,000 times."""
 
-
 GOOD = 1e-3
 """Maximum relative L2 error of a right gradient; rounding causes 1e-5 at most."""
-
 
 COARSE = 1e-2
 """Length of a step relative to that of x, for functions whose gradient is zero."""

@@ -26,7 +26,6 @@ from .subject import CheckTarget, GradientVerdict, relative_l2_distance
 FORWARD = {"float32": 1e-4, "float16": 5e-3}
 """Relative L2 difference allowed between interpreter and onnxruntime, by the file's precision."""
 
-
 FLOAT_NOISE = 1e-6
 """Relative size of float32's rounding, after a few operations."""
 

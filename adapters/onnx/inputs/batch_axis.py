@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 SLICE_INPUTS = 10
 """First opset in which the limits of Slice are inputs."""
 
-
 TOLERANCE = 1e-3
 """Relative difference allowed between a batch of two and its images one by one."""
 

@@ -41,13 +41,10 @@ if TYPE_CHECKING:
 LONGEST = 2**20
 """Maximum size of a TOML file in bytes."""
 
-
 LARGEST = 16_384
 """Maximum pixels per side."""
 
-
 GIVEN = "the command"
-
 
 WORDS = {
     "layout": ("NCHW", "NHWC"),
@@ -57,12 +54,9 @@ WORDS = {
 }
 """Keys whose value is one word, and the words they accept."""
 
-
 RANGES = {"0..1": 1.0, "0..255": 255.0, "1": 1.0, "255": 255.0}
 
-
 NAMES = ("image", "output")
-
 
 KEYS = (*WORDS, "range", "channels", "mean", "std", "size", "crop_pct", *NAMES, "fixed")
 

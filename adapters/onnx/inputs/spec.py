@@ -22,16 +22,12 @@ if TYPE_CHECKING:
 
 PREFIX = "perimetry."
 
-
 DEFAULT_SIZE = 224
-
 
 LARGEST = 16_384
 """Maximum pixels per side; a larger declared input means a damaged file."""
 
-
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-
 
 DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",

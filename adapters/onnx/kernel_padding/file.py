@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 PIECE = 8
 """Batch size of a file with an open batch axis."""
 
-
 FILE_FILLS: tuple[Fill, ...] = ("box", "zero")
 """Fills that are useful in a file: `box` needs no training, `zero` keeps the function."""
 

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 CONVOLUTION = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
-
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-
 
 MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
@@ -268,7 +266,6 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "LeakyRelu": F.leaky_relu,
     "HardSigmoid": lambda x, alpha, beta: torch.clamp(x * alpha + beta, 0, 1),
 }
-
 
 NN: dict[str, Callable[..., Any]] = {
     "Conv": convolution,

@@ -255,7 +255,6 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "com.microsoft:BiasGelu": bias_gelu,
 }
 
-
 OPERATORS: dict[str, Callable[..., Any]] = {
     **ELEMENTWISE,
     **LINEAR,

@@ -19,9 +19,7 @@ class FloatCounterpart:
 
 _UNARY = ((0,), 4)
 
-
 _BINARY = ((0, 3), 7)
-
 
 FLOAT_COUNTERPARTS = {
     "QLinearConv": FloatCounterpart("Conv", (0, 3, 8), 7),
@@ -38,7 +36,6 @@ FLOAT_COUNTERPARTS = {
     "com.microsoft:QLinearSoftmax": FloatCounterpart("Softmax", *_UNARY),
 }
 """Float counterparts of quantised operators; `QLinearConcat` takes any number of operands."""
-
 
 CONCAT = "com.microsoft:QLinearConcat"
 

@@ -269,7 +269,6 @@ QUANTISED: dict[str, Callable[..., Any]] = {
     "com.microsoft:QLinearConcat": qlinear_concat,
 }
 
-
 STRAIGHT_THROUGH = frozenset(
     op for op in QUANTISED if op not in {"DequantizeLinear", "ConvInteger", "MatMulInteger"}
 )

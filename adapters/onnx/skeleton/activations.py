@@ -27,12 +27,9 @@ if TYPE_CHECKING:
 
 SIGMOIDS = {"Sigmoid", "HardSigmoid"}
 
-
 SOFTMAXES = {"Softmax", "LogSoftmax"}
 
-
 PRODUCTS = {"Mul", "Div", "MatMul", "Einsum", "Attention", "com.microsoft:FusedMatMul", "Pow"}
-
 
 LAYERS = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", "Gemm", "MatMul"}
 

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 _LAYERS = {"Conv", "MatMul", "Gemm"}
 """Operators of whose constants only the shape matters."""
 
-
 _POSITIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Abs", "Exp"}
-
 
 _KEEPS_SIGN = {
     *("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"),
@@ -40,7 +38,6 @@ _KEEPS_SIGN = {
     *("DepthToSpace", "SpaceToDepth"),
 }
 """Operators whose output is not negative if their first input is not."""
-
 
 _JOINS = {"Add", "Sum", "Mul", "Concat", "Min", "Max", "Mean"}
 """Operators whose output is not negative if none of their inputs is."""

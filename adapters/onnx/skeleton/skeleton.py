@@ -37,18 +37,14 @@ if TYPE_CHECKING:
 CONVOLUTIONS = {"Conv", "com.microsoft:FusedConv"}
 """Operators into which a batch norm is folded."""
 
-
 WEIGHTED = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", "Gemm", "MatMul"}
 """Operators whose constant inputs are weights and biases: only their shape matters."""
-
 
 SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
 """Operators whose constant operand is a learned vector, unless it is a single number."""
 
-
 OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log", "Einsum", "LSTM", "Loop", "If"}
 """Operators that are parts of a written-out layer: second moments do not pass through them."""
-
 
 NORMS = {
     "BatchNormalization",
@@ -59,7 +55,6 @@ NORMS = {
     "com.microsoft:SkipLayerNormalization",
 }
 """Operators that normalise; only the first is ever folded away."""
-
 
 TRACED, EXPORTED = "onnx::Conv_", "weight_bias"
 """Names of the biases that torch's exporters (tracing, dynamo) make of batch norms."""

@@ -37,12 +37,9 @@ if TYPE_CHECKING:
 
 _CONV = ("x", "weight", "bias", "stride", "padding", "dilation", "groups")
 
-
 _CONVOLUTION = (*_CONV[:6], "transposed", "output_padding", "groups")
 
-
 _MAX = ("x", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-
 
 _MEAN = (
     "x",
@@ -53,7 +50,6 @@ _MEAN = (
     "count_include_pad",
     "divisor_override",
 )
-
 
 _FUNCTIONS: dict[Callable[..., Any], tuple[Kind, tuple[str, ...]]] = {
     F.conv2d: ("conv2d", _CONV),

@@ -46,21 +46,15 @@ if TYPE_CHECKING:
 
 PERIOD = 4
 
-
 RIDGE = 0.01
-
 
 SOFT = 1e-3
 
-
 STEPS = 3
-
 
 WIDEST = 4096
 
-
 BATCH = 4
-
 
 SLOPE_IMAGES = 16
 """Number of images for the derivatives N; the profile itself is that of all images."""

@@ -62,12 +62,9 @@ if TYPE_CHECKING:
 
 __all__ = ["end_padding", "pad_module", "pad_weight", "padded_size", "tap_energy"]
 
-
 _PLAN = "kernel_padding"
 
-
 _ENTRANCES = ("forward", "forward_features")
-
 
 _NONE: tuple[Pair, Pair] = ((0, 0), (0, 0))
 
