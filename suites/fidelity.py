@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from ..adapters.model import Outputs
 from .base import Context, Estimate, Measurement, Metric, Suite, missing
+from .measuring.batching import Batching
 from .measuring.bootstrap import bootstrap
 
 if TYPE_CHECKING:
@@ -74,12 +75,14 @@ class Fidelity(Suite):
         del protocol, maps
         if model.original is None:
             raise ValueError("the model has no original: call `skip` first")
-        agreement, cosine = _compare(model, model.original, context)
+        batching = Batching(context.batch, model.device)
+        agreement, cosine = _compare(model, model.original, context, batching)
         return Measurement(
             {
                 "top1_agreement": _mean(agreement, context, "the model gives no logits", 0.0),
                 "feature_cosine": _mean(cosine, context, "the model has no spatial map", -1.0),
-            }
+            },
+            notes=batching.notes,
         )
 
 
@@ -93,7 +96,9 @@ def _mean(values: list[Tensor], context: Context, why_none: str, low: float) -> 
     return resamples.estimate(resamples.weights @ array, low=low, high=1.0)
 
 
-def _compare(model: Model, original: Model, context: Context) -> tuple[list[Tensor], list[Tensor]]:
+def _compare(
+    model: Model, original: Model, context: Context, batching: Batching
+) -> tuple[list[Tensor], list[Tensor]]:
     """Agreement and cosine, a tensor (images,) for each weight set."""
     x = model.spec.prepare(context.images)
     members = min(model.members, len(x))
@@ -101,7 +106,7 @@ def _compare(model: Model, original: Model, context: Context) -> tuple[list[Tens
     cosine: list[Tensor] = []
     for member in range(members):
         own = x[np.arange(member, len(x), members)]
-        a, b = (_forward(one, member, x, own, context.batch) for one in (model, original))
+        a, b = (_forward(one, member, x, own, batching) for one in (model, original))
         if a.logits is not None and b.logits is not None:
             agreement.append((a.logits.argmax(1) == b.logits.argmax(1)).float())
         if a.target is not None and b.target is not None:
@@ -109,13 +114,14 @@ def _compare(model: Model, original: Model, context: Context) -> tuple[list[Tens
     return agreement, cosine
 
 
-def _forward(model: Model, member: int, x: Tensor, own: Tensor, batch: int) -> Outputs:
+def _forward(model: Model, member: int, x: Tensor, own: Tensor, batching: Batching) -> Outputs:
     """Outputs of one weight set for its `own` images, batch by batch."""
     model.select(member, x)
     spatial = model.why_not_spatial is None
-    parts = [
-        model.run(chunk.to(model.device), target=spatial, logits=True) for chunk in own.split(batch)
-    ]
+    parts = batching.run(
+        len(own),
+        lambda chunk: model.run(own[chunk].to(model.device), target=spatial, logits=True),
+    )
     targets = [p.target for p in parts if p.target is not None]
     logits = [p.logits for p in parts if p.logits is not None]
     return Outputs(

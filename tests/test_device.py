@@ -21,7 +21,7 @@ from perimetry.adapters.device import (
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.session import cuda_options
-from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.pytorch.model import TorchModel, wrap
 from perimetry.bench.execution.engines import worker
 from perimetry.bench.records.environment import environment, reset_peaks
 from perimetry.suites.measuring.batching import Batching
@@ -208,3 +208,31 @@ def test_an_audit_frees_its_model_after_a_failure_or_a_refusal(weight, broken):
     finally:
         gc.enable()
     assert {record.status for record in records} & {"failed", "skipped"}
+
+
+@pytest.mark.parametrize("suite", ["padding", "fidelity", "perturbation", "deadpixel", "erf"])
+def test_every_suite_halves_its_batches_when_memory_runs_out(monkeypatch, suite):
+    """Passes over more than three images fail; the maps stay, and the record says it."""
+    run = TorchModel._pass
+
+    def small(self, module, x, **options):
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("too much")
+        return run(self, module, x, **options)
+
+    few = {"comb_draws": 2, "noise_draws": 2, "block": 2, "attack_images": 1}
+    options = {"perturbation": few, "padding": {"grid": 4, "exchange": ("reflect",)}}
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    wanted = (net, (suite,), ("box",))
+    chosen = {"count": 5, "size": (32, 32), "device": "cpu", "options": options, "batch": 5}
+    expected = next(r for r in audit(*wanted, **chosen) if r.suite == suite)
+    monkeypatch.setattr(TorchModel, "_pass", small)
+    found = next(r for r in audit(*wanted, **chosen) if r.suite == suite)
+    assert found.status == expected.status == "ok", found.error
+    assert any("out of memory" in note for note in found.notes)
+    assert not any("out of memory" in note for note in expected.notes)
+    for name, value in expected.metrics.items():
+        if value.value is not None:
+            assert found.metrics[name].value == pytest.approx(value.value, rel=1e-3, abs=1e-5)

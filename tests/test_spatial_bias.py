@@ -11,6 +11,7 @@ from torch import nn
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.measuring.batching import Batching
 from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.padding import spatial_bias
 from perimetry.suites.padding.blind_spots import Stimulus, blind_metrics, grid_places, respond
@@ -117,7 +118,7 @@ def test_responses_are_their_literal_formula_at_any_batch():
     places = grid_places(model.spec, 3, 5)
     expected = slow_responses(model, stimulus, 5)
     for batch in (1, 2, 7, 64):
-        found = respond(model, places, stimulus, batch=batch, logits=False)
+        found = respond(model, places, stimulus, Batching(batch, model.device), logits=False)
         np.testing.assert_allclose(found.grid(places), expected, rtol=1e-4)
 
 

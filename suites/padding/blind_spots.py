@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from ...adapters.errors import InputError, NotApplicableError
 from ..base import missing
+from ..measuring.batching import Batching
 from ..measuring.gradients import require
 from ..measuring.unbiased import extreme_mean, root_mean_square
 from .spatial_bias import MIN_UNITS, asymmetries, border_ratio, why_no_centre
@@ -108,31 +109,47 @@ def _square(values: Mapping[Place, float], places: Sequence[Place]) -> Array:
 
 
 def respond(
-    model: Model, places: Sequence[Place], stimulus: Stimulus, *, batch: int, logits: bool
+    model: Model, places: Sequence[Place], stimulus: Stimulus, batching: Batching, *, logits: bool
 ) -> Responses:
     """The responses to the stimulus at each of `places`.
 
     Raises `NotApplicableError` if an output is not finite.
     """
-    step = max(1, batch - 1)
-    target: list[float] = []
-    plain: Array = np.empty(0)
-    logit: list[float] | None = [] if logits else None
-    for start in range(0, len(places), step):
-        images = stimulus.images(places[start : start + step], model.spec)
-        out = model.run(model.spec.prepare(images).to(model.device), logits=logits)
-        f = require(out.target, "target")
-        plain = channel_mean(f[:1])[0]
-        f = f.double().flatten(1)
-        target += (f[1:] - f[:1]).norm(dim=1).tolist()
-        if logit is not None and out.logits is not None:
-            scores = out.logits.double()
-            top = scores[:, int(scores[0].argmax())]
-            logit += (top[1:] - top[0]).abs().tolist()
-    if not np.isfinite([*target, *(logit or [])]).all():
+    # The plain background is the first image of every batch.
+    batching = Batching(max(1, batching.size - 1), batching.device, batching.notes)
+    parts = batching.run(
+        len(places), lambda chunk: _respond_once(model, places[chunk], stimulus, logits=logits)
+    )
+    target = [value for part in parts for value in part.target]
+    logit = [value for part in parts for value in part.logit]
+    if not np.isfinite([*target, *logit]).all():
         raise NotApplicableError("the model's output is not finite on a plain background")
     found = dict(zip(places, logit, strict=True)) if logit else None
-    return Responses(dict(zip(places, target, strict=True)), found, plain)
+    return Responses(dict(zip(places, target, strict=True)), found, parts[-1].plain)
+
+
+class _BatchResponses(NamedTuple):
+    """Responses of one batch of places; `logit` is empty for a model without logits."""
+
+    target: list[float]
+    logit: list[float]
+    plain: Array
+
+
+def _respond_once(
+    model: Model, places: Sequence[Place], stimulus: Stimulus, *, logits: bool
+) -> _BatchResponses:
+    images = stimulus.images(places, model.spec)
+    out = model.run(model.spec.prepare(images).to(model.device), logits=logits)
+    f = require(out.target, "target")
+    plain = channel_mean(f[:1])[0]
+    f = f.double().flatten(1)
+    found = _BatchResponses((f[1:] - f[:1]).norm(dim=1).tolist(), [], plain)
+    if logits and out.logits is not None:
+        scores = out.logits.double()
+        top = scores[:, int(scores[0].argmax())]
+        found.logit.extend((top[1:] - top[0]).abs().tolist())
+    return found
 
 
 def channel_mean(maps: Tensor) -> Array:

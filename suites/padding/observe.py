@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ...adapters.model import Model
     from ...adapters.padding_mode import PaddingMode
     from ..base import Array
+    from ..measuring.batching import Batching
     from .blind_spots import Place
 
 EXCHANGE_GRID = 3
@@ -29,13 +30,13 @@ EXCHANGE_GRID = 3
 
 @dataclass(frozen=True)
 class ObservationPlan:
-    """What is run on each weight set, with at most `batch` images in one pass."""
+    """What is run on each weight set, with at most `batching.size` images in one pass."""
 
     stimulus: Stimulus
     grid: int
     exchange: tuple[PaddingMode, ...]
     weight_sets: int
-    batch: int
+    batching: Batching
 
 
 @dataclass
@@ -129,11 +130,11 @@ def _observe_member(
 ) -> WeightSetObservation:
     """The observations of the selected weight set on `x` (images, channels, height, width)."""
     plain = model.spec.blank(plan.stimulus.background)
-    constants = {name: maps[0] for name, maps in stage_maps(model, plain, 1).items()}
+    constants = {name: maps[0] for name, maps in stage_maps(model, plain, plan.batching).items()}
     all_places = list(dict.fromkeys([*observed.places, *observed.exchange_places]))
-    responses = respond(model, all_places, plan.stimulus, batch=plan.batch, logits=True)
+    responses = respond(model, all_places, plan.stimulus, plan.batching, logits=True)
     member = WeightSetObservation(
-        stage_maps(model, x, plan.batch), constants, responses, {"zero": responses}
+        stage_maps(model, x, plan.batching), constants, responses, {"zero": responses}
     )
     for border in plan.exchange:
         try:
@@ -143,22 +144,24 @@ def _observe_member(
             continue
         member.notes += [note for note in changed.notes if note not in model.notes]
         member.exchanged[border] = respond(
-            changed, observed.exchange_places, plan.stimulus, batch=plan.batch, logits=False
+            changed, observed.exchange_places, plan.stimulus, plan.batching, logits=False
         )
     return member
 
 
-def stage_maps(model: Model, x: Tensor, batch: int) -> dict[str, Array]:
+def stage_maps(model: Model, x: Tensor, batching: Batching) -> dict[str, Array]:
     """Mean feature maps (images, height, width) by the name of each stage's last layer.
 
     `x` is (images, channels, height, width). Raises `NotApplicableError` if there is no spatial
     map, or if one is not finite.
     """
-    parts: dict[str, list[Array]] = {}
-    for chunk in x.split(batch):
-        for name, maps in model.stages(chunk.to(model.device)).items():
-            parts.setdefault(name, []).append(channel_mean(maps))
-    return {name: _checked(name, np.concatenate(maps)) for name, maps in parts.items()}
+
+    def one(chunk: slice) -> dict[str, Array]:
+        stages = model.stages(x[chunk].to(model.device))
+        return {name: channel_mean(maps) for name, maps in stages.items()}
+
+    parts = batching.run(len(x), one)
+    return {name: _checked(name, np.concatenate([p[name] for p in parts])) for name in parts[0]}
 
 
 def _checked(name: str, maps: Array) -> Array:

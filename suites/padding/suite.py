@@ -58,6 +58,7 @@ from ..architecture.receptive_field import (
     uneven_rows,
 )
 from ..base import Context, Estimate, Measurement, Metric, Suite, described, missing
+from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
 from ..measuring.findings import percent
 from .blind_spots import Stimulus, blind_metrics, border_drop, default_side, relative_responses
@@ -202,7 +203,9 @@ class PaddingSuite(Suite):
         """
         del protocol, maps
         found = Measurement({})
-        observed = observe(model, context.images, self._plan(model, context))
+        plan = self._plan(model, context)
+        observed = observe(model, context.images, plan)
+        found.notes += plan.batching.notes
         _read_size(found, model, observed, context)
         _read_filters(found, model, observed, context)
         self._read_exchange(found, observed, context)
@@ -241,7 +244,8 @@ class PaddingSuite(Suite):
         side = default_side(model.spec) if self.stimulus is None else self.stimulus
         stimulus = Stimulus(side, _rgb(self.colour), self.background)
         wanted = tuple(b for b in PADDING_MODES if b in self.exchange)
-        return ObservationPlan(stimulus, self.grid, wanted, self.weight_sets, context.batch)
+        batching = Batching(context.batch, model.device)
+        return ObservationPlan(stimulus, self.grid, wanted, self.weight_sets, batching)
 
     def _sized(self, model: Model, side: int, context: Context) -> dict[str, Any]:
         """One row of the table `sizes`: every metric that depends on the input size."""
