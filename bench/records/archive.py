@@ -2,8 +2,8 @@
 
 One record a line, its JSON with sorted keys; lines in order of reference, fill, suite, protocol and
 key. The same records give the same bytes, whatever the order and the place they were made in.
-Maps and bootstrap draws are left out: a packed record has no arrays, so a leaderboard compares its
-rows by independent intervals, where that of the folder pairs their draws.
+Draws are packed with their record, so that a board of the file is that of the folder, to the digit;
+maps are left out.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import gzip
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ...adapters.errors import InputError
 from ..output.files import StoreError, explain, write_atomically
 from ..output.reading import read_bounded, read_gzip
+from .draws import pack_draws, unpack_draws
 from .record import Record
 from .store import Store, parse_record, split_problems
+
+DRAWS_KEY = b'"draws":{'
 
 MAX_BYTES = 2**30
 """Bytes of a packed file, and of what it unpacks to."""
@@ -78,7 +82,7 @@ class RecordArchive:
         read = read_gzip if self.folder.suffix == ".gz" else read_bounded
         lines = read(self.folder, MAX_BYTES).split(b"\n")
         self._records, self._problems = split_problems(
-            parse_record(line, f"line {number} of {path}")
+            _parse_line(line, f"line {number} of {path}")
             for number, line in enumerate(lines, start=1)
             if line
         )
@@ -97,6 +101,22 @@ class RecordArchive:
         return self._records
 
 
+def _parse_line(line: bytes, place: str) -> Record | StoreError:
+    """The record of one line, with its draws; a `StoreError` that names `place` if it is none."""
+    draws: Any = {}
+    if DRAWS_KEY in line:
+        try:
+            content = json.loads(line)
+            draws = content.pop("draws", {})
+            line = json.dumps(content).encode()
+        except (ValueError, AttributeError) as error:
+            return StoreError(f"{place} is not a readable record ({error})")
+    found = parse_record(line, place)
+    if isinstance(found, Record):
+        found.attach(lambda: ({}, unpack_draws(draws)))
+    return found
+
+
 def _place(record: Record) -> tuple[str, ...]:
     return record.model.reference, record.fill, record.suite, record.protocol, record.key
 
@@ -106,4 +126,7 @@ _compact = partial(json.dumps, sort_keys=True, ensure_ascii=False, separators=("
 
 def _line(record: Record, *, tables: bool) -> str:
     content = record.model_dump(mode="json", exclude=None if tables else {"tables"})
+    draws = pack_draws(record.draws)
+    if draws:
+        content["draws"] = draws
     return f"{_compact(content)}\n"

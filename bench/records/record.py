@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from ...suites.base import Array, Estimate
 from ..output.files import StoreError
+from .draws import round_draws
 from .environment import Environment
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ class Record(BaseModel):
         if callable(arrays):
             self._arrays, self._read = None, arrays
         else:
-            self._arrays = arrays
+            maps, draws = arrays
+            self._arrays = (maps, round_draws(draws))
         return self
 
     @property
