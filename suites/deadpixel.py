@@ -48,7 +48,7 @@ from .architecture.expectation import expected_profile
 from .architecture.receptive_field import target_stride
 from .base import Context, Estimate, Measurement, Metric, Probe, Suite, described, missing
 from .measuring import dead_regions, phases
-from .measuring.bootstrap import Bootstrap, bootstrap, linear, stream_of
+from .measuring.bootstrap import Bootstrap, bootstrap, linear
 from .measuring.findings import least_sensitive_phase, period_shares
 from .measuring.gradients import (
     TARGET_STREAM,
@@ -276,9 +276,9 @@ def _phase_metrics(
     if isinstance(period, str):
         return {name: missing(period) for name in _PHASED}
     profiles = pseudo_values(samples, partial(phases.phase_profile, period=period))
-    expected = expected_profile(model, period) if protocol == "energy" else None
+    expected = expected_profile(_as_it_computes(model), period) if protocol == "energy" else None
     posterior = profile_posterior(
-        profiles, resamples, None if isinstance(expected, str) else expected, stream_of(model)
+        profiles, resamples, None if isinstance(expected, str) else expected
     )
     if posterior.contradicted:
         found.notes.append(
@@ -295,6 +295,12 @@ def _phase_metrics(
         },
         **_periods(draws, resamples),
     }
+
+
+def _as_it_computes(model: Model) -> Model:
+    """The model whose expectation holds: taps that hold 0 say nothing about what is computed."""
+    padded_with_zeros = model.treatment is not None and model.treatment.fill == "zero"
+    return model.original or model if padded_with_zeros else model
 
 
 def _periods(draws: Array, resamples: Bootstrap) -> dict[str, Estimate]:

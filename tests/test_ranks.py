@@ -59,7 +59,7 @@ def planted(weakest, seed, samples=16):
     profiles = truth * rng.standard_gamma(8, (samples, 16, 16)) / 8
     profiles /= profiles.mean((1, 2), keepdims=True)
     resamples = bootstrap(samples, 200, 0)
-    posterior = profile_posterior(profiles, resamples, None, f"model {seed}")
+    posterior = profile_posterior(profiles, resamples)
     found = phase_estimates(posterior, resamples)["weakest"]
     return Ranked(found.value, found.draws, samples=samples, group=str(seed))
 

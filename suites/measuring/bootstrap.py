@@ -20,7 +20,6 @@ from scipy.stats import t as student
 from ..base import Estimate, missing
 
 if TYPE_CHECKING:
-    from ...adapters.model import Model
     from ..base import Array
 
 CONFIDENCE = 0.95
@@ -123,11 +122,6 @@ class Bootstrap:
 
 def _clip(value: float, low: float | None, high: float | None) -> float:
     return float(np.clip(value, low if low is not None else -np.inf, high))
-
-
-def stream_of(model: Model) -> str:
-    """Name of the random numbers of `model` alone: its reference and kernel padding."""
-    return f"{model.reference} {model.treatment.fill if model.treatment else 'none'}"
 
 
 def bootstrap(samples: int, draws: int, seed: int) -> Bootstrap:

@@ -177,7 +177,7 @@ class Perturbation(Suite):
     shift: int = 31
     shift_pairs: int = 1
     name: ClassVar[str] = "perturbation"
-    protocols: ClassVar[Mapping[str, str]] = {"forward": "1"}
+    protocols: ClassVar[Mapping[str, str]] = {"forward": "2"}
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "comb_weakest"
     random: ClassVar[bool] = True
