@@ -321,9 +321,9 @@ def test_a_narrow_terminal_hides_columns_and_says_which():
     """A table never exceeds the width it was given while a column can be dropped."""
     one = board([record("m" * 40, 0.5, half=0.1), record("m" * 40, 0.5, suite="structure")])
     wide, narrow = render_board(one, "table", width=200), render_board(one, "table", width=70)
-    assert "struct." in wide.split("\n")[0]
+    assert "expected" in wide.split("\n")[0]
     assert len(narrow.split("\n")[0]) <= 70
-    assert "Hidden to fit the terminal: struct." in narrow
+    assert "Hidden to fit the terminal: expected" in narrow
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_untouched_models_say_why(left, why):
 def test_an_empty_board_has_its_head_and_no_row():
     """Without records every form is the same as ever, less the rows and the metric columns."""
     texts = {form: render_board(board([]), form) for form in FORMATS}
-    assert texts["table"].splitlines()[0].split() == ["model", "fill", "rank"]
+    assert texts["table"].splitlines()[0].split() == ["model", "padding", "rank"]
     assert texts["md"].splitlines()[2:] == []
     assert texts["csv"].strip() == ""
     assert json.loads(texts["json"])["rows"] == []
@@ -360,7 +360,7 @@ def test_a_lopsided_interval_is_shown_whole_and_an_even_one_by_its_half():
     text = render_board(board([even, lopsided]), "table")
     assert re.search(r"even +none +1 to 2 +0\.500 ±0\.100\b", text)
     assert re.search(r"lopsided +none +1 to 2 +0\.908 \(0\.39 to 2\.14\)", text)
-    assert "in brackets the whole of it" in text
+    assert "brackets give both ends" in text
 
 
 def test_a_board_of_exact_values_speaks_of_no_interval():

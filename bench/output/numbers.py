@@ -35,24 +35,52 @@ def format_number(value: float, digits: int = 3) -> str:
     return f"{value:.0f}" if float(text) == round(value) else text
 
 
-def with_interval_text(held: Interval, scale: float = 1.0) -> str:
-    """A value with its interval: ± half of it, or both ends where it is lopsided."""
-    if held.value is None:
+LOPSIDED = 0.8
+"""Both ends of an interval are shown if the nearer is closer than this share of the farther one."""
+
+
+def with_interval_text(held: Interval) -> str:
+    """A value with its interval to two digits: ± half of it, or both ends if it is lopsided.
+
+    Raises `ValueError` without a value.
+    """
+    value, low, high = held.value, held.low, held.high
+    if value is None:
         raise ValueError("there is no value to show")
-    value = held.value * scale
-    if held.low is None or held.high is None:
+    if low is None or high is None:
         return format_number(value)
-    low, high = held.low * scale, held.high * scale
-    below, above = value - low, high - value
-    half = max(below, above)
+    half = max(value - low, high - value)
     if half <= abs(value) * 1e-6:
         return format_number(value)
     decimals = max(0, 1 - math.floor(math.log10(half)))
     if decimals > 6:
         return f"{format_number(value)}\u00a0±\u00a0{format_number(half, 2)}"
-    if min(below, above) >= 0.8 * half:
+    if min(value - low, high - value) >= LOPSIDED * half:
         return f"{value:.{decimals}f}\u00a0±\u00a0{half:.{decimals}f}"
     return f"{value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
+
+
+def column_number(value: float) -> str:
+    """A number for a column of a board, with three decimals under 10 and one above.
+
+    Tiny numbers are in scientific notation. `page_core.js` writes the page's numbers in this way.
+    """
+    if value != 0 and abs(value) < 0.0005:
+        return f"{value:.0e}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def column_interval(text: str, value: float, low: float | None, high: float | None) -> str:
+    """`text`, which is the number `value`, with its interval; `text` alone without one."""
+    if low is None or high is None:
+        return text
+    half = max(value - low, high - value)
+    if min(value - low, high - value) >= LOPSIDED * half:
+        aligned = abs(value) >= 10 and half >= 0.1
+        return f"{text} ±{half:.1f}" if aligned else f"{text} ±{column_number(half)}"
+    decimals = 3 if half < 0.05 else 2 if abs(value) < 10 else 1
+    sign = "+" if text.startswith(("+", "-")) else ""
+    return f"{text} ({low:{sign}.{decimals}f} to {high:{sign}.{decimals}f})"
 
 
 def join_with_and(items: list[str], most: int = 6) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.reference import Reference
 from ...suites.deadpixel import NOT_ALWAYS_BETTER
+from ..output.numbers import column_interval, column_number
 from ..output.text import clean, code, spreadsheet
 from ..records.selection import why_missing
 from .board import BoardRow
@@ -29,26 +30,22 @@ FORMATS = ("table", "md", "csv", "json", "tex")
 MAIN = {
     "deadpixel.weakest": "weakest",
     "deadpixel.imbalance": "imbalance",
-    "structure.weakest": "struct.",
+    "structure.weakest": "expected",
     "erf.luo_size": "ERF px",
     "erf.r_squared": "R²",
-    "fidelity.top1_agreement": "top-1",
+    "fidelity.top1_agreement": "agreement",
 }
-"""Columns of the table and their short heads; `weakest` is followed by its change."""
+"""Columns of the table and their short heads."""
 
 
 CHANGES = ("deadpixel.weakest",)
 
 
-DROPPED_FIRST = ("R²", "ERF px", "struct.", "imbalance", "top-1")
-"""What a narrow terminal loses, in this order."""
+DROPPED_FIRST = ("R²", "ERF px", "expected", "imbalance", "agreement")
+"""Columns that a narrow terminal does not show, the first to go first."""
 
 
 MODEL_WIDTH = 32
-
-
-LOPSIDED = 0.8
-"""An interval whose nearer end is closer than this share of the farther one is shown whole."""
 
 
 @dataclass
@@ -76,7 +73,7 @@ def render_board(board: Board, form: str, *, width: int | None = None) -> str:
 
 
 def to_csv(board: Board) -> str:
-    """All columns; text that a spreadsheet could take for a formula is quoted."""
+    """All columns; text that a spreadsheet could read as a formula is quoted."""
     frame = board.frame()
     for name in frame.columns:
         values = frame[name]
@@ -97,7 +94,7 @@ def to_json(board: Board) -> str:
 
 
 def caption(board: Board) -> list[str]:
-    """What a reader must know beside the numbers."""
+    """The lines below a board that explain its order, its intervals and where it comes from."""
     lines = []
     metric = board.metric(board.sort or "")
     if metric is not None:
@@ -111,15 +108,15 @@ def caption(board: Board) -> list[str]:
 
 
 def _ties(board: Board) -> str:
-    """When rows share a rank, and what stands beside an estimate."""
+    """When rows share a rank, and how intervals are written."""
     values = (row.find(board.sort or "") for row in board.rows)
     held = [r.metrics[m] for r, m in values if r is not None and m in r.metrics]
     if all(one.low is None for one in held if one.value is not None):
-        return "Rows that agree in their printed digits, or have no interval, share a rank."
+        return "Rows share a rank if their printed digits agree, or without an interval."
     return (
-        "A rank is as much as the samples show; over the whole board, any two equal rows are told "
-        "apart with a probability of at most 5 %. Rows of one rank are in order of their names. "
-        "After ± stands half a 95 % interval, in brackets the whole of it."
+        "A rank is an interval where the samples do not show more: over the whole board, equal rows "
+        "get different ranks with a probability of at most 5 %. Rows of one rank are ordered by "
+        "name. ± gives half a 95 % interval, brackets give both ends."
     )
 
 
@@ -135,8 +132,8 @@ def _made_with(board: Board) -> list[str]:
         lines.append(f"Images: {clean('; '.join(sorted(images)))}.")
     if fitted:
         lines.append(
-            f"Kernel padding fit was fitted on {clean(', '.join(sorted(fitted)))}, which are none "
-            "of these images."
+            f"Kernel padding fit was fitted on {clean(', '.join(sorted(fitted)))}, none of which "
+            "are among these images."
         )
     return lines
 
@@ -150,12 +147,12 @@ def _to_markdown(board: Board) -> str:
 
 
 def _to_latex(board: Board) -> str:
-    """A `tabular` for the booktabs package, with what to know beside it as comments above it."""
+    """A `tabular` for the booktabs package, with the caption and footnotes as comments above it."""
     from tabulate import tabulate
 
     notes = Footnotes()
     heads, rows = _main_cells(board, notes, _short_name)
-    told = [*caption(board), *(f"[{n}] {clean(text)}" for text, n in notes.numbers.items())]
+    notes_above = [*caption(board), *(f"[{n}] {clean(text)}" for text, n in notes.numbers.items())]
     align = ["left", "left"] + ["right"] * (len(heads) - 2)
     table = tabulate(
         [[cell.replace("±", "$PM$") for cell in row] for row in rows],
@@ -165,7 +162,9 @@ def _to_latex(board: Board) -> str:
         colalign=align,
     )
     body = table.replace(r"\$PM\$", r"$\pm$")
-    return "\n".join([*(f"% {line}" for line in told), r"% \usepackage{booktabs}", body]) + "\n"
+    return (
+        "\n".join([*(f"% {line}" for line in notes_above), r"% \usepackage{booktabs}", body]) + "\n"
+    )
 
 
 def _to_table(board: Board, width: int | None) -> str:
@@ -180,7 +179,7 @@ def _to_table(board: Board, width: int | None) -> str:
 
 
 def _fitted(heads: list[str], rows: list[list[str]], width: int | None) -> tuple[str, list[str]]:
-    """The table without the columns that `width` has no room for, and these columns."""
+    """The table without the columns that do not fit `width`, and these columns."""
     hidden: list[str] = []
     candidates = [head for head in DROPPED_FIRST if head in heads]
     while True:
@@ -210,7 +209,7 @@ def _main_cells(
     changes = [c for c in CHANGES if treated and c in columns]
     heads = [
         "model",
-        "fill",
+        "padding",
         "rank",
         *columns.values(),
         *(f"change of {columns[c]}" for c in changes),
@@ -238,7 +237,7 @@ def _short_name(reference: str) -> str:
 
 
 def _fill_cell(row: BoardRow, notes: Footnotes) -> str:
-    """The fill; marked where kernel padding found nothing to grow."""
+    """The kernel padding; marked if it had no layer to pad."""
     treatments = [r.model.treatment for r in row.records.values() if r.model.treatment]
     if treatments and not treatments[0]["layers"]:
         reasons = dict.fromkeys((treatments[0].get("left") or {}).values())
@@ -253,8 +252,8 @@ def _cell(board: Board, row: BoardRow, column: str, notes: Footnotes) -> str:
     if held is None or held.value is None:
         return _missing_cell(row, column, notes)
     if column != board.sort and column not in CHANGES:
-        return board_number(held.value)
-    return _with_interval(board_number(held.value), held.value, held.low, held.high)
+        return column_number(held.value)
+    return column_interval(column_number(held.value), held.value, held.low, held.high)
 
 
 def _missing_cell(row: BoardRow, column: str, notes: Footnotes) -> str:
@@ -271,25 +270,4 @@ def _change_cell(board: Board, row: BoardRow, column: str, notes: Footnotes) -> 
     if value is None:
         return "" if row.fill == "none" else f"n/a {notes.mark('no value to compare')}"
     low, high = cells[f"{column}.change.low"], cells[f"{column}.change.high"]
-    return _with_interval(f"{value:+.3f}", value, low, high)
-
-
-def _with_interval(text: str, value: float, low: float | None, high: float | None) -> str:
-    """The text of `value` and half its interval, or both ends where they are not equally far."""
-    if low is None or high is None:
-        return text
-    below, above = value - low, high - value
-    half = max(below, above)
-    if min(below, above) >= LOPSIDED * half:
-        aligned = abs(value) >= 10 and half >= 0.1
-        return f"{text} ±{half:.1f}" if aligned else f"{text} ±{board_number(half)}"
-    decimals = 3 if half < 0.05 else 2 if abs(value) < 10 else 1
-    sign = "+" if text.startswith(("+", "-")) else ""
-    return f"{text} ({low:{sign}.{decimals}f} to {high:{sign}.{decimals}f})"
-
-
-def board_number(value: float) -> str:
-    """Three decimals under 10, one above; tiny numbers in scientific notation."""
-    if value != 0 and abs(value) < 0.0005:
-        return f"{value:.0e}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return column_interval(f"{value:+.3f}", value, low, high)

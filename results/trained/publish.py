@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from checkpoints import ARCHITECTURES, CHECKPOINTS
 from tabulate import tabulate
 
+from perimetry.bench.output.numbers import column_number
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.tables import board_number, render_board
+from perimetry.bench.ranking.tables import render_board
 from perimetry.bench.records.archive import RecordArchive, pack_records
 from perimetry.bench.records.store import Store
 
@@ -33,7 +34,7 @@ COMPARED = {
     "deadpixel.weakest": "weakest",
     "deadpixel.by_period_2": "of imbalance², period 2",
     "deadpixel.by_period_4": "period 4",
-    "fidelity.top1_agreement": "top-1 agreement",
+    "fidelity.top1_agreement": "agreement with the untreated model",
     "fidelity.feature_cosine": "feature cosine",
     "erf.luo_size": "ERF side, px",
     "erf.radius": "ERF radius, px",
@@ -61,7 +62,7 @@ SHIPPED = {
     "perturbation.leverage": "leverage",
     "padding.border_drop": "border drop",
     "fidelity.feature_cosine": "cosine",
-    "fidelity.top1_agreement": "top-1",
+    "fidelity.top1_agreement": "agreement",
 }
 """Columns of the table of ONNX files."""
 
@@ -186,8 +187,8 @@ def cell(record: Record | None, metric: str) -> str:
     if held is None or held.value is None:
         return ""
     if held.low is None or held.high is None:
-        return board_number(held.value)
-    return f"{board_number(held.value)} [{board_number(held.low)}, {board_number(held.high)}]"
+        return column_number(held.value)
+    return f"{column_number(held.value)} [{column_number(held.low)}, {column_number(held.high)}]"
 
 
 def table(heads: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
