@@ -75,21 +75,31 @@ class Visit:
     """A page from disk in its own window, with everything that it logged, asked for or threw."""
 
     def __init__(
-        self, browser, path, *, width=1400, height=900, dark=False, ready="html[data-ready=yes]"
+        self,
+        browser,
+        path,
+        *,
+        width=1400,
+        height=900,
+        scale=1,
+        dark=False,
+        ready="html[data-ready=yes]",
     ):
         self.context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            device_scale_factor=scale,
         )
         self.page = self.context.new_page()
-        self.page.set_default_timeout(8_000)
+        self.page.set_default_timeout(120_000)  # a limit for what hangs: a busy machine is slow
         self.problems: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", self._log)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("dialog", self._dialog)
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector(ready, timeout=20_000)
+        self.page.goto(path.as_uri(), timeout=120_000)
+        self.page.wait_for_selector(ready)
 
     def _log(self, message):
         if message.type in ("error", "warning"):

@@ -59,7 +59,7 @@ def test_a_run_measures_what_it_can_and_says_what_failed(folder):
 
 
 def test_box_lowers_the_imbalance_of_an_odd_kernel(folder):
-    """The tiny ResNet is more even with box, by structure and by gradient; agreement with the untreated model is a share."""
+    """The tiny ResNet is more even with box, by structure and by gradient; agreement is a share."""
     board = json.loads(perimetry("board", folder[0], "--format", "json").output)
     rows = {row["fill"]: row for row in board["rows"] if row["model"] == "timm:test_resnet@init"}
     for column in ("structure.imbalance", "deadpixel.imbalance"):

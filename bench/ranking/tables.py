@@ -114,9 +114,9 @@ def _ties(board: Board) -> str:
     if all(one.low is None for one in held if one.value is not None):
         return "Rows share a rank if their printed digits agree, or without an interval."
     return (
-        "A rank is an interval where the samples do not show more: over the whole board, equal rows "
-        "get different ranks with a probability of at most 5 %. Rows of one rank are ordered by "
-        "name. ± gives half a 95 % interval, brackets give both ends."
+        "A rank such as 2 to 5 means that the samples do not show more: over the whole board, the "
+        "chance that two equal rows get different ranks is at most 5 %. Rows of one rank are "
+        "ordered by name. ± gives half a 95 % interval, brackets give both ends."
     )
 
 

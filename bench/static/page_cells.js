@@ -36,7 +36,7 @@ function nameCell(c) {
 function paddedCell(c) {
   const { i, padded } = c.getData();
   return isUntouched(i)
-    ? el("span", { class: "soft", title: `kernel padding ${state.fill} finds nothing to grow` }, "untouched")
+    ? el("span", { class: "soft", title: `kernel padding ${state.fill} has no layer to pad` }, "untouched")
     : valueNode(padded);
 }
 

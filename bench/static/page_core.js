@@ -1,19 +1,19 @@
-// Elements, packed blocks, numbers and the state of the page. Texts of models and records only ever
-// become text nodes; nothing here or in the other files writes markup.
+// Elements, packed blocks, numbers and the state of the page. Texts of models and records become
+// text nodes only; no file of the page writes markup.
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 
 // An element with attributes and children; strings become text.
 function el(tag, attributes = {}, ...children) {
-  return dressed(document.createElement(tag), attributes, children);
+  return withParts(document.createElement(tag), attributes, children);
 }
 
 function svg(tag, attributes = {}, ...children) {
-  return dressed(document.createElementNS(SVG, tag), attributes, children);
+  return withParts(document.createElementNS(SVG, tag), attributes, children);
 }
 
-function dressed(node, attributes, children) {
+function withParts(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (value === true) node.setAttribute(name, "");
@@ -53,10 +53,10 @@ async function blockJson(name) {
   return JSON.parse(await blockText(name));
 }
 
-let data; // what page_data.py and page.py wrote
+let data; // written by ranking/page/numbers.py and page.py
 const state = { metric: 0, fill: null, search: "", family: "", columns: [], open: null };
 
-// Three decimals under 10, one above; tiny numbers in scientific notation; as in the other forms.
+// Three decimals under 10, one above; tiny numbers in scientific notation; as `column_number` does.
 function number(value) {
   if (value === null || value === undefined) return "n/a";
   if (Math.abs(value) < 1e-12) return "0";
@@ -76,7 +76,7 @@ function half(value, low, high) {
   return low === null || high === null ? null : Math.max(value - low, high - value);
 }
 
-const fillName = (fill) => (fill === "none" ? "as it is" : `padding ${fill}`);
+const fillName = (fill) => (fill === "none" ? "as it is" : `kernel padding ${fill}`);
 
 const at = (column, i) => (column ? (column[i] ?? null) : null);
 
@@ -125,7 +125,7 @@ function missing(why) {
   return el("span", { class: "missing", title: why }, "n/a");
 }
 
-// Whether the ends of an interval lie unlike far from its value.
+// Whether the ends of an interval are at different distances from its value.
 const isLopsided = ({ v, low, high }) => Math.min(v - low, high - v) < 0.8 * half(v, low, high);
 
 // ± half of an interval, in as many decimals as its value has; or both ends where it is lopsided.
@@ -152,7 +152,7 @@ function save(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-// The models that search and family leave, as the table and the plots show them.
+// Whether model `i` matches the search and the family chosen.
 function chosen(i) {
   const { name, family, reference } = data.models;
   if (state.family && family[i] !== state.family) return false;

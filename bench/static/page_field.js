@@ -63,7 +63,7 @@ function field(pictures) {
         { class: "soft" },
         pictures.length
           ? "This map has no difference to show."
-          : "These records hold no maps: they were packed without them. Render the page from the folder of the run to see them.",
+          : "These records have no maps, because they were packed without them. Make the page from the folder of the run to see the maps.",
       ),
     );
   const side = Math.min(narrow.matches ? window.innerWidth - 28 : 560, 560);
@@ -72,7 +72,7 @@ function field(pictures) {
       ? `Means over blocks: ${map.shape.join(" × ")} of ${map.of.join(" × ")} values. `
       : map.of
         ? ""
-        : "Means over blocks; finer maps would make this page too large. ";
+        : "Means over blocks: finer maps would make this page too large. ";
   const note = `${map.what[0].toUpperCase()}${map.what.slice(1)}. ${coarse}${map.cell && !coarse ? `Light lines enclose stride cells of ${map.cell.join(" × ")} pixels.` : ""}`;
   return el("div", { class: "field" }, mapFigure(map, panel.i, side), el("figcaption", {}, note));
 }
@@ -86,11 +86,11 @@ function profile() {
   const [rows, columns] = map.shape;
   const noisy =
     map.suite && map.suite !== "structure"
-      ? " The least of a noisy profile is too low; the metric corrects for that."
+      ? " Noise makes this minimum too low; the metric corrects for that."
       : "";
   const text =
     panel.variant === "change"
-      ? "What kernel padding changes in each phase."
+      ? "The change in each phase through kernel padding."
       : `Least at row ${found.row}, column ${found.column}: ${number(found.low)} of the average; most ${number(found.high)}.${noisy}`;
   return el(
     "div",
@@ -121,7 +121,7 @@ function periods() {
     el(
       "figcaption",
       {},
-      `${prefix}.by_period: which stage causes the unevenness${fills.length > 1 ? `; below each, with padding ${state.fill}` : ""}.`,
+      `${prefix}.by_period: which stage causes the unevenness${fills.length > 1 ? `; below each, with kernel padding ${state.fill}` : ""}.`,
     ),
   );
 }
@@ -154,12 +154,12 @@ function culprits() {
   return el(
     "div",
     {},
-    el("h3", {}, "Culprits"),
+    el("h3", {}, "Layers at fault"),
     el("div", { class: "bars" }, lines.flat()),
     el(
       "figcaption",
       {},
-      `How much imbalance goes when that layer alone is padded${more > 0 ? `; ${plural(more, "more layer")} matter less` : ""}.`,
+      `The imbalance that padding the kernel of this layer alone removes${more > 0 ? `; ${plural(more, "more layer")} with less` : ""}.`,
     ),
   );
 }

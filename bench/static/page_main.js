@@ -95,15 +95,16 @@ function pickColumn(key, wanted) {
   remakeTable();
 }
 
-// What the metric is, beside its column, and that fewer dead pixels is not simply better.
+// The metric's definition, direction and even value, and the note on dead pixels.
 function tellMetric() {
   const metric = data.metrics[state.metric];
   const best = { lower: "lowest first", higher: "highest first", neither: "in no order of merit" }[metric.better];
-  const even = metric.even === null ? "" : ` An even model has ${metric.even}.`;
+  const even = metric.even === null ? "" : ` It is ${metric.even} on an even model.`;
   const warned = ["structure", "deadpixel", "perturbation"].some((suite) => metric.suite.startsWith(suite));
   $("about").replaceChildren(
     el("strong", {}, metric.id),
-    `: ${metric.definition}; ${best}.${even} `,
+    `: ${metric.label ? `${metric.label}; ` : ""}${metric.definition}; ${best}.${even} `,
+    metric.caveat && metric.caveat !== data.note ? `${metric.caveat} ` : "",
     warned ? el("em", {}, data.note) : "",
   );
 }
@@ -130,7 +131,7 @@ function listen() {
     remakeTable();
   });
   $("filters").addEventListener("click", showFilters);
-  $("csv").addEventListener("click", () => save("board.csv", "text/csv", toCsv()));
+  $("csv").addEventListener("click", () => table.download("csv", "board.csv"));
   $("tools").addEventListener("submit", (event) => event.preventDefault());
   $("panel").addEventListener("close", closeModel);
   $("panel").addEventListener("click", (event) => {
@@ -197,27 +198,27 @@ function fillGuide() {
       el(
         "dd",
         {},
-        "By the metric chosen, among the models as they are. A rank such as 2–5 is as much as the samples show: over the whole page, the chance of telling any two equal models apart is at most 5 %. Models of one rank are in order of their names. Exact numbers tie within their printed digits.",
+        "Models are ranked as they are, by the metric chosen. A rank such as 2–5 means that the samples do not show more: over the whole page, the chance that two equal models get different ranks is at most 5 %. Models of one rank are ordered by name. Exact numbers share a rank if their printed digits agree.",
       ),
       el("dt", {}, "Field"),
       el(
         "dd",
         {},
-        "Left, the sensitivity map: how strongly the target hears each pixel of the input. Right, one stride cell of it: the average over all cells, which is where strided layers leave their mark. Both run from 0 (dark) to twice the mean (bright); lightness rises evenly with the value. Differences are blue to red, white at 0.",
+        "Left: the sensitivity map, which shows how strongly the target depends on each pixel of the input. Right: the average over all stride cells, in which the pattern of the strided layers appears. Both range from 0 (dark) to twice the mean (bright); lightness is proportional to the value. Differences range from blue to red, with white at 0.",
       ),
       el("dt", {}, "Kernel padding"),
       el(
         "dd",
         {},
-        "Strided kernels grown to the next multiple of their stride, so that every phase of the input is read equally often. Differences are with less without it, paired on the same images where there are any.",
+        "Strided kernels are enlarged to the next multiple of their stride, so that every phase of the input is read equally often. Differences are the value with kernel padding minus the value without it, paired on the same images if there are any.",
       ),
       el("dt", {}, "n/a"),
-      el("dd", {}, "Not measured; the reason appears when you point at it. It is never 0."),
+      el("dd", {}, "The number could not be measured. Point at it to see the reason. A missing number is never shown as 0."),
       el("dt", {}, "Filters"),
-      el("dd", {}, "Under a column of numbers: > 0.9, <= 3, 0.2..0.8, or a number, which means at least that."),
+      el("dd", {}, "Type > 0.9, <= 3 or 0.2..0.8 under a column of numbers; a number alone means at least that number."),
     ),
     el("p", { style: "margin-top:14px" }, data.note),
-    el("h2", {}, "Where it comes from"),
+    el("h2", {}, "How these numbers were made"),
     el(
       "ul",
       {},

@@ -25,7 +25,7 @@ function paint(canvas, rows, columns, values, table) {
 function whole(canvas, side) {
   const screen = window.devicePixelRatio || 1;
   const longer = Math.max(canvas.width, canvas.height);
-  const dots = Math.max(1, Math.floor((side * screen) / longer));
+  const dots = Math.max(1, Math.floor((side * screen) / longer)); // screen pixels for each value
   canvas.style.width = `${(canvas.width * dots) / screen}px`;
   canvas.style.height = `${(canvas.height * dots) / screen}px`;
   return dots / screen;
@@ -38,7 +38,7 @@ function thumbOf(i, fill, kind) {
 // The thumbnails of a model, named for those who do not see them.
 function thumbs(i, fill, kinds) {
   const found = kinds.map((kind) => thumbOf(i, fill, kind)).filter((thumb) => thumb !== null);
-  if (!found.length) return el("span", { class: "soft", title: "these records hold no maps" }, "–");
+  if (!found.length) return el("span", { class: "soft", title: "these records have no maps" }, "–");
   return el(
     "span",
     { class: "thumbs" },

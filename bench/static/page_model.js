@@ -1,4 +1,4 @@
-// One model: its visual field first, then what makes it so, then every number and where it is from.
+// One model: its visual field, the causes, every number, and how it was made.
 
 let panel = null; // what is shown: model, words, maps, variant, map
 
@@ -66,6 +66,8 @@ function panelHead() {
   );
 }
 
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
+
 // The ranking metric of this model in a sentence or two.
 function lead() {
   const { i } = panel;
@@ -75,19 +77,13 @@ function lead() {
   const to = plain.rankHigh > plain.rank ? ` to ${plain.rankHigh}` : "";
   const place = plain.rank === null ? "" : ` Rank ${plain.rank}${to} of ${data.models.name.length}.`;
   const untouched = isUntouched(i);
-  const after = untouched ? ` Kernel padding ${state.fill} finds nothing to grow here.` : "";
-  const what = metric.name === "weakest" ? "The worst-served phase of the input gets " : `${metric.id} is `;
-  const unit =
-    metric.name === "weakest"
-      ? " of the average sensitivity"
-      : metric.unit && metric.unit !== "ratio"
-        ? ` ${metric.unit}`
-        : "";
+  const after = untouched ? ` Kernel padding ${state.fill} has no layer to pad here.` : "";
+  const unit = ["ratio", "share", ""].includes(metric.unit) ? "" : ` ${metric.unit}`;
   const moved = padded && padded.v !== null && !untouched;
   return el(
     "p",
     { class: "lead" },
-    what,
+    `${sentence(metric.label || metric.id)}: `,
     el("strong", {}, valueNode(plain)),
     `${unit}.${place}${after}`,
     moved ? ` With kernel padding ${state.fill}: ` : null,
@@ -122,40 +118,26 @@ function refocus(name, key) {
       for (const button of group.children) if (button.dataset.key === key) button.focus();
 }
 
-function wordsPart() {
-  const held = panel.words.fills[onVariant(panel.variant)] || {};
-  const parts = (held.words || []).map(([head, said]) =>
-    el(
-      "section",
-      {},
-      el("h3", {}, head),
-      el(
-        "ul",
-        {},
-        said.map((text) => el("li", {}, text)),
-      ),
-    ),
+const listed = (texts, attributes = {}) =>
+  el(
+    "ul",
+    attributes,
+    texts.map((text) => el("li", {}, text)),
   );
-  const gaps = (held.gaps || []).length
-    ? [
-        el(
-          "section",
-          {},
-          el("h3", {}, "Not measured"),
-          el(
-            "ul",
-            {},
-            held.gaps.map((text) => el("li", {}, text)),
-          ),
-        ),
-      ]
-    : [];
-  if (!parts.length && !gaps.length) return null;
+
+function wordsPart() {
+  const { words = [], gaps = [] } = panel.words.fills[onVariant(panel.variant)] || {};
+  if (!words.length && !gaps.length) return null;
   return el(
     "section",
     {},
-    el("h2", {}, `What was found, ${fillName(onVariant(panel.variant))}`),
-    el("div", { class: "words" }, parts, gaps),
+    el("h2", {}, `Report, ${fillName(onVariant(panel.variant))}`),
+    el(
+      "div",
+      { class: "words" },
+      words.length ? listed(words) : null,
+      gaps.length ? [el("h3", {}, "Not measured"), listed(gaps)] : null,
+    ),
   );
 }
 
@@ -193,7 +175,7 @@ function numbersPart() {
   return el(
     "section",
     { class: "metrics" },
-    el("h2", {}, "Every number"),
+    el("h2", {}, "All figures"),
     el("p", { class: "about" }, data.note),
     made,
   );
@@ -208,6 +190,8 @@ function numberRow(metric) {
       valueNode({ ...change(metric.k, state.fill, i), why: undefined }, signed),
     );
   const even = metric.even === null ? "" : ` Even: ${metric.even}.`;
+  const label = metric.label ? `${sentence(metric.label)}: ` : "";
+  const caveat = metric.caveat && metric.caveat !== data.note ? ` ${metric.caveat}` : "";
   return el(
     "tr",
     {},
@@ -215,7 +199,7 @@ function numberRow(metric) {
       "th",
       { scope: "row" },
       metric.name,
-      el("small", { class: "hide-narrow" }, `${metric.definition}${metric.unit ? ` (${metric.unit})` : ""}.${even}`),
+      el("small", { class: "hide-narrow" }, `${label}${metric.definition}${metric.unit ? ` (${metric.unit})` : ""}.${even}${caveat}`),
     ),
     cells.map((node) => el("td", { class: "number" }, node)),
   );

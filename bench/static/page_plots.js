@@ -2,7 +2,7 @@
 
 const WHICH = [
   ["plain", "as it is"],
-  ["padded", "with padding"],
+  ["padded", "with kernel padding"],
   ["change", "difference"],
 ];
 const SMALL = 3; // so few points have no interval of their correlation
@@ -72,7 +72,7 @@ function onAxis(axis, i) {
 function axisName(axis) {
   const what = $(`${axis}-what`).value;
   if (!what.startsWith("m")) return furtherTitle(what);
-  const which = { plain: "", padded: `, padding ${state.fill}`, change: `, change by padding ${state.fill}` }[
+  const which = { plain: "", padded: `, kernel padding ${state.fill}`, change: `, change by kernel padding ${state.fill}` }[
     $(`${axis}-which`).value
   ];
   return furtherTitle(what) + which;

@@ -1,4 +1,4 @@
-// What the table shows, before any cell is drawn: rows, ties, further columns, filters, CSV.
+// What the table shows, before any cell is drawn: rows, ties, further columns, filters.
 
 // One row object for each model; what is sorted is a number or null.
 function rowsOf(metric, fill) {
@@ -34,7 +34,7 @@ function nullsLast(a, b, compare) {
   return compare(a, b);
 }
 
-// Which rows share a rank, and the parity of their group, so that neighbours are told apart.
+// Which rows share a rank, and the parity of their group, so that neighbouring groups look different.
 function markTies(rows) {
   const sizes = new Map();
   for (const row of rows) if (row.rank !== null) sizes.set(row.rank, (sizes.get(row.rank) || 0) + 1);
@@ -73,7 +73,7 @@ function numeric(a, b, _rowA, _rowB, _column, direction) {
   return a - b;
 }
 
-// `> 0.9`, `<= 3`, `0.2..0.8` or a number, which means at least that.
+// Whether `value` is within `> 0.9`, `<= 3`, `0.2..0.8`, or at least the number given.
 function passes(wanted, value) {
   const text = String(wanted).trim().replace("−", "-").replace(",", ".");
   const span = text.match(/^(-?[\d.]+)\s*\.\.\s*(-?[\d.]+)$/);
@@ -89,25 +89,5 @@ function passes(wanted, value) {
 
 const isUntouched = (i) => Boolean(state.fill) && data.untouched[state.fill].includes(i);
 
-// What the table shows, as CSV; text that a spreadsheet could take for a formula is quoted.
-function toCsv() {
-  const metric = data.metrics[state.metric].id;
-  const heads = ["rank", "model", "family", metric, `${metric}.low`, `${metric}.high`];
-  if (state.fill) heads.push(...["", ".low", ".high", ".change"].map((end) => `${metric}[${state.fill}]${end}`));
-  heads.push(...state.columns.map(furtherTitle));
-  const lines = table.getRows("active").map((row) => csvLine(row.getData()));
-  return [heads, ...lines].map((line) => line.map(csvCell).join(",")).join("\n") + "\n";
-}
-
-function csvLine(row) {
-  const ends = (held) => [held.v, held.low, held.high];
-  const padded = state.fill ? [...ends(row.padded), row.change] : [];
-  return [row.rank, row.name, row.family, ...ends(row.plain), ...padded, ...state.columns.map((key) => row[key])];
-}
-
-function csvCell(value) {
-  if (value === null || value === undefined) return "";
-  if (typeof value === "number") return String(value);
-  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
-  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
+// Text as CSV holds it: what a spreadsheet could read as a formula is quoted.
+const csvText = (value) => (/^[=+\-@\t\r]/.test(value) ? `'${value}` : value);

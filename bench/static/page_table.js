@@ -1,4 +1,4 @@
-// The ranking: a row for each model, with and without kernel padding, and what lies between them.
+// The ranking: a row for each model, with and without kernel padding, and their difference.
 
 let table = null;
 const narrow = window.matchMedia("(max-width: 760px)");
@@ -9,6 +9,17 @@ function headed(title, hint) {
 }
 
 const filterWords = (words) => ({ elementAttributes: { "aria-label": words } });
+
+// A column of the CSV alone: `read` gives its value for a row.
+const hidden = (title, read) => ({
+  title,
+  field: `csv:${title}`,
+  visible: false,
+  download: true,
+  accessorDownload: (_value, row) => read(row),
+});
+
+const endsOf = (title, held) => ["low", "high"].map((end) => hidden(`${title}.${end}`, (row) => held(row)[end]));
 
 const figures = {
   sorter: numeric,
@@ -34,6 +45,8 @@ function columns() {
       sorter: numeric,
       formatter: rankCell,
       titleFormatter: headed(small ? "#" : "Rank", "rank by " + metric.id),
+      titleDownload: "rank",
+      accessorDownload: (_value, row) => row.rank,
       cssClass: "right",
       headerHozAlign: "right",
     },
@@ -42,6 +55,7 @@ function columns() {
       field: "i",
       width: small ? 48 : 92,
       headerSort: false,
+      download: false,
       formatter: (c) => thumbs(c.getValue(), base, small ? ["profile"] : ["whole", "profile"]),
       titleFormatter: headed(
         small ? "" : "Field",
@@ -55,9 +69,12 @@ function columns() {
       widthGrow: 3,
       formatter: nameCell,
       titleFormatter: headed("Model"),
+      titleDownload: "model",
+      accessorDownload: csvText,
       headerFilter: "input",
-      headerFilterParams: filterWords("keep names that hold this"),
+      headerFilterParams: filterWords("keep names that contain this"),
     },
+    hidden("family", (row) => csvText(row.family)),
     {
       ...figures,
       title: "As it is",
@@ -65,22 +82,31 @@ function columns() {
       width: small ? 112 : 152,
       formatter: (c) => (small ? smallCell(c) : valueNode(c.getData().plain)),
       titleFormatter: headed(small ? metric.name : fillName(base), metric.id),
+      titleDownload: metric.id,
     },
+    ...endsOf(metric.id, (row) => row.plain),
   ];
-  if (state.fill && !small) {
+  if (state.fill) {
+    const key = `${metric.id}[${state.fill}]`;
     found.push({
       ...figures,
       title: "With",
       field: "with",
       width: 152,
+      visible: !small,
+      download: true,
+      titleDownload: key,
       formatter: paddedCell,
       titleFormatter: headed(fillName(state.fill), `${metric.id} with kernel padding ${state.fill}`),
     });
-    found.push({
+    found.push(...endsOf(key, (row) => row.padded), {
       ...figures,
       title: "Difference",
       field: "change",
       width: 132,
+      visible: !small,
+      download: true,
+      titleDownload: `${key}.change`,
       formatter: changeCell,
       titleFormatter: headed("difference", "with less without kernel padding, paired"),
     });
@@ -89,6 +115,7 @@ function columns() {
     found.push({
       title: "Drawn",
       field: "drawn",
+      download: false,
       minWidth: 190,
       widthGrow: 3,
       headerSort: false,
@@ -96,8 +123,7 @@ function columns() {
       titleFormatter: axisTitle,
       cssClass: "wide",
     });
-  if (!small) found.push(...state.columns.map(furtherColumn));
-  return found;
+  return [...found, ...state.columns.map((key) => ({ ...furtherColumn(key), visible: !small, download: true }))];
 }
 
 function furtherColumn(key) {
@@ -109,8 +135,10 @@ function furtherColumn(key) {
       width: 130,
       sorter: "string",
       headerFilter: "input",
-      headerFilterParams: filterWords("keep names that hold this"),
+      headerFilterParams: filterWords("keep names that contain this"),
       titleFormatter: headed(title),
+      titleDownload: title,
+      accessorDownload: csvText,
       formatter: (c) => el("span", {}, c.getValue()),
     };
   return {
@@ -119,6 +147,7 @@ function furtherColumn(key) {
     field: key,
     width: 128,
     titleFormatter: headed(title.replace(/^.*\./, ""), title),
+    titleDownload: title,
     formatter: (c) => (c.getValue() === null ? missing("no number") : el("span", {}, number(c.getValue()))),
   };
 }
@@ -135,14 +164,14 @@ function makeTable() {
     nestedFieldSeparator: false,
     index: "i",
     initialSort: [{ column: "order", dir: "asc" }],
-    placeholder: "No model is left: widen the search or the filters.",
+    placeholder: "No model matches: widen the search or the filters.",
     columnHeaderSortMulti: false,
     headerSortClickElement: "header",
   });
   table.on("rowClick", (event, row) => {
     if (!event.target.closest("a")) openModel(row.getData().i);
   });
-  table.on("dataFiltered", (_filters, rows) => told(rows.length));
+  table.on("dataFiltered", (_filters, rows) => showCount(rows.length));
   table.on("tableBuilt", () => {
     table.setFilter((row) => chosen(row.i));
     headersByKey();
@@ -150,7 +179,7 @@ function makeTable() {
   $("table").addEventListener("keydown", walk);
 }
 
-// New metric, kernel padding or columns: other cells, the same order rule.
+// Other cells for a new metric, kernel padding or set of columns; rows are ordered by the new rank.
 function remakeTable() {
   const rows = rowsOf(state.metric, state.fill);
   makeDomain(rows);
@@ -162,7 +191,7 @@ function remakeTable() {
   tellMetric();
 }
 
-function told(shown) {
+function showCount(shown) {
   const all = data.models.name.length;
   $("count").textContent =
     shown === all ? plural(all, "model") : `${shown.toLocaleString("en")} of ${plural(all, "model")}`;

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...model_report.case import Case
 from ...model_report.provenance import provenance
-from ...model_report.reported import reported
 from ...model_report.summary import summary
-from ...model_report.tables import caveats
 from ...output.damaged import try_or_none
 from ...output.layout import Literal
 from ...output.text import clean
@@ -108,16 +106,12 @@ def _groups(items: Sequence[bytes], *, lists: bool) -> Groups:
 
 
 def _of_variant(variants: Variants, fill: str, suites: Mapping[str, Suite]) -> dict[str, Any]:
-    """The summary, caveats suite by suite, culprits and notes of one kernel padding."""
+    """The summary, culprits, notes and gaps of one kernel padding."""
     records = variants[fill]
     others = {name: found for name, found in variants.items() if name != fill}
     case = Case(records[0].model.reference, fill, records, others, suites)
-    parts = [("Summary", try_or_none(summary, case) or [])]
-    parts += [
-        (f"{one.title}: when to be careful", caveats(one)) for one in reported(records, suites)
-    ]
     return {
-        "words": [[head, [clean(line, 2000) for line in lines]] for head, lines in parts if lines],
+        "words": [clean(line, 2000) for line in try_or_none(summary, case) or []],
         "culprits": _culprits(records),
         "layers": sum(len(r.tables.get("culprits", [])) for r in records),
         "notes": list(dict.fromkeys(clean(note, 600) for r in records for note in r.notes)),

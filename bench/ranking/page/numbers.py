@@ -116,6 +116,8 @@ def _metric(board: Board, column: str) -> dict[str, Any]:
         "id": clean(column, 120),
         "suite": clean(prefix, 60),
         "name": clean(name, 60),
+        "label": known.label if known else "",
+        "caveat": known.caveat if known else "",
         "definition": known.definition if known else "",
         "unit": known.unit if known else "",
         "better": known.better if known else "neither",
