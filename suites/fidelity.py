@@ -19,6 +19,7 @@ from ..adapters.model import Outputs
 from .base import Context, Estimate, Measurement, Metric, Suite, missing
 from .measuring.batching import Batching
 from .measuring.bootstrap import bootstrap
+from .measuring.top_class import why_no_class
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from ..adapters.model import Model
     from .base import Array
+
+
+NOT_FINITE_TARGET = "the target is not finite (NaN or infinite), so it has no direction"
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,8 @@ class Fidelity(Suite):
         if model.original is None:
             raise ValueError("the model has no original: call `skip` first")
         batching = Batching(context.batch, model.device)
-        agreement, cosine = _compare(model, model.original, context, batching)
-        return Measurement(
-            {
-                "top1_agreement": _mean(agreement, context, "the model gives no logits", 0.0),
-                "feature_cosine": _mean(cosine, context, "the model has no spatial map", -1.0),
-            },
-            notes=batching.notes,
-        )
+        found = _compare(model, model.original, context, batching)
+        return Measurement(found, notes=batching.notes)
 
 
 def _mean(values: list[Tensor], context: Context, why_none: str, low: float) -> Estimate:
@@ -98,20 +96,32 @@ def _mean(values: list[Tensor], context: Context, why_none: str, low: float) -> 
 
 def _compare(
     model: Model, original: Model, context: Context, batching: Batching
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Agreement and cosine, a tensor (images,) for each weight set."""
+) -> dict[str, Estimate]:
+    """Agreement and cosine, each missing with the reason where an output has no meaning."""
     x = model.spec.prepare(context.images)
     members = min(model.members, len(x))
     agreement: list[Tensor] = []
     cosine: list[Tensor] = []
+    faults: dict[str, str | None] = {"logits": None, "target": None}
     for member in range(members):
         own = x[np.arange(member, len(x), members)]
         a, b = (_forward(one, member, x, own, batching) for one in (model, original))
         if a.logits is not None and b.logits is not None:
             agreement.append((a.logits.argmax(1) == b.logits.argmax(1)).float())
+            faults["logits"] = faults["logits"] or why_no_class(a.logits) or why_no_class(b.logits)
         if a.target is not None and b.target is not None:
             cosine.append(F.cosine_similarity(a.target.flatten(1), b.target.flatten(1)))
-    return agreement, cosine
+            finite = a.target.isfinite().all() and b.target.isfinite().all()
+            faults["target"] = faults["target"] or (None if finite else NOT_FINITE_TARGET)
+    of_logits, of_target = faults["logits"], faults["target"]
+    return {
+        "top1_agreement": missing(of_logits)
+        if of_logits
+        else _mean(agreement, context, "the model gives no logits", 0.0),
+        "feature_cosine": missing(of_target)
+        if of_target
+        else _mean(cosine, context, "the model has no spatial map", -1.0),
+    }
 
 
 def _forward(model: Model, member: int, x: Tensor, own: Tensor, batching: Batching) -> Outputs:

@@ -1,5 +1,6 @@
 """Packed records: one sorted file, the same bytes from the same records, and the same board."""
 
+import gzip
 import json
 from itertools import permutations
 
@@ -86,6 +87,7 @@ def test_lines_and_their_keys_are_sorted(store, tmp_path):
     """A line a record, in order of reference, fill, suite, protocol; sorted keys within."""
     pack_records(store, tmp_path / "a.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().split("\n")[:-1]]
+    assert list(lines.pop(0)) == ["perimetry_pack", "records", "sha256"]
     places = [(c["model"]["reference"], c["fill"], c["suite"], c["protocol"]) for c in lines]
     assert places == sorted(places)
     assert len(set(places)) == 11
@@ -137,6 +139,38 @@ def test_a_damaged_line_is_named_and_hides_no_other(store, tmp_path):
     assert len(packed.records()) == 10
     (problem,) = packed.read()[1]
     assert f"line 3 of {path}" in problem
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+@pytest.mark.parametrize("change", ["first record", "last record", "two", "repeated", "value"])
+def test_a_pack_that_lost_or_changed_a_line_says_so(store, tmp_path, name, change):
+    """The first line says how many records follow and what their hash is."""
+    path = tmp_path / name
+    pack_records(store, path)
+    opener = gzip.open if name.endswith(".gz") else open
+    with opener(path, "rb") as stream:
+        lines = stream.read().split(b"\n")
+    changed = {
+        "first record": [lines[0], *lines[2:]],
+        "last record": [*lines[:-2], b""],
+        "two": [*lines[:3], *lines[5:]],
+        "repeated": [*lines[:3], lines[2], *lines[3:]],
+        "value": [lines[0], lines[1].replace(b'"seed":0', b'"seed":1', 1), *lines[2:]],
+    }[change]
+    assert changed != lines
+    with opener(path, "wb") as stream:
+        stream.write(b"\n".join(changed))
+    (problem,) = open_records(path).read()[1]
+    assert str(path) in problem
+
+
+def test_a_pack_of_an_older_version_has_no_first_line_to_check(store, tmp_path):
+    path = tmp_path / "a.jsonl"
+    pack_records(store, path)
+    path.write_bytes(path.read_bytes().split(b"\n", 1)[1])
+    records, problems = open_records(path).read()
+    assert len(records) == 11
+    assert problems == []
 
 
 def test_a_store_with_a_damaged_record_is_not_packed(store, records, tmp_path):

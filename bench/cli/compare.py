@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,10 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..comparison.compare import Comparison
+    from ..regression.check import RegressionCheck
     from ..regression.tolerances import Tolerances
 
 
@@ -141,25 +144,46 @@ def check(
 ) -> None:
     """Check models for regressions. 0: none significant, 1: regression, 2: not measured."""
     with report_errors(UNMEASURED):
-        from ..output.files import write_text
-        from ..regression import check as regression
-        from ..regression.report import check_to_text, on_github, to_junit
-
-        found = regression.check(
+        found = _checked(
             baseline,
-            *(references or ()),
-            tolerances=_tolerances(tolerances),
+            references or (),
+            tolerances=tolerances,
             name=as_,
             measure_noise=measure_noise,
             **stored.rerun_fields(machine),
         )
-        warn_unreadable(found.problems)
-        typer.echo(check_to_text(found, width()), nl=False)
+        _report(found, junit)
+    raise typer.Exit(found.verdict.value)
+
+
+def _checked(
+    baseline: Path, references: Sequence[str], *, tolerances: Path | None, **options: Any
+) -> RegressionCheck:
+    """What the check found; an error of any kind is a finding too, and not a verdict on a model."""
+    try:
+        from ..regression.check import check
+
+        return check(baseline, *references, tolerances=_tolerances(tolerances), **options)
+    except (Exception, KeyboardInterrupt) as error:
+        from ..output.text import clean
+        from ..regression.check import failed_check
+
+        typer.echo(f"perimetry: {clean(str(error), 2000)}", err=True)
+        return failed_check(baseline, error)
+
+
+def _report(found: RegressionCheck, junit: Path | None) -> None:
+    """Write the report in all its forms; one that cannot be written does not stop the others."""
+    from ..output.files import write_text
+    from ..regression.report import check_to_text, on_github, to_junit
+
+    try:
         if junit is not None:
             write_text(junit, to_junit(found))
+    finally:
         for line in on_github(found):
             typer.echo(line)
-    raise typer.Exit(found.verdict.value)
+        typer.echo(check_to_text(found, width()), nl=False)
 
 
 @app.command()

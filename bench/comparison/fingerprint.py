@@ -200,13 +200,16 @@ def _name(rows: Rows) -> str:
 
 
 def _difference(rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> float:
-    """|a - b| / |a| over the images of both; infinite where a is 0 and b is not."""
+    """|a - b| / |a| over the images of both; infinite where only a is 0, or one is not finite."""
     a = {row["image"]: row for row in rows}
     b = {row["image"]: row for row in others}
     both = sorted(a.keys() & b.keys())
-    gaps = np.array([a[i]["sketch"] for i in both]) - np.array([b[i]["sketch"] for i in both])
-    scale = float(np.linalg.norm([a[i]["norm"] for i in both]))
-    distance = float(np.linalg.norm(gaps))
+    # records have `nan` and `inf` as text, which `float64` reads
+    one, other = (np.array([rows[i]["sketch"] for i in both], np.float64) for rows in (a, b))
+    scale = float(np.linalg.norm(np.array([a[i]["norm"] for i in both], np.float64)))
+    distance = float(np.linalg.norm(other - one))
+    if not (np.isfinite(scale) and np.isfinite(distance)):
+        return float("inf")
     if scale == 0:
         return 0.0 if distance == 0 else float("inf")
     return distance / scale
@@ -220,10 +223,11 @@ def beside(baseline: Path) -> Path:
     return baseline / CHECK if baseline.is_dir() else baseline.with_suffix(f".{CHECK}")
 
 
-def read_fingerprints(baseline: Path) -> dict[tuple[str, str], Record]:
-    """Fingerprints beside a baseline by (reference, fill)."""
+def read_fingerprints(baseline: Path) -> tuple[dict[tuple[str, str], Record], list[str]]:
+    """Fingerprints beside a baseline by (reference, fill), and a sentence per unreadable file."""
     folder = beside(baseline)
     if not (folder / "records").is_dir():
-        return {}
-    found = sorted(Store(folder).records(), key=lambda r: r.created)
-    return {(r.model.reference, r.fill): r for r in found if r.suite == NAME}
+        return {}, []
+    records, problems = Store(folder).read()
+    found = sorted(records, key=lambda r: r.created)
+    return {(r.model.reference, r.fill): r for r in found if r.suite == NAME}, problems

@@ -181,7 +181,7 @@ class RecordCache:
                 f"no record of {reference!r} in {str(folder)!r} has kernel padding {chosen!r}; "
                 f"there is {' and '.join(fills)}"
             )
-        kept = read_fingerprints(folder).get((reference, chosen))
+        kept = read_fingerprints(folder)[0].get((reference, chosen))
         return side_of([*(r for r in own if r.fill == chosen), *([kept] if kept else [])])
 
 

@@ -222,10 +222,13 @@ def _options(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for record in records:
         own = own_options(record)
-        if found.setdefault(record.suite, own) != own:
+        known = found.setdefault(record.suite, {})
+        # each protocol records only the settings that it uses
+        if any(known.get(name, value) != value for name, value in own.items()):
             raise InputError(
                 f"the records of {record.suite} have different settings: "
-                f"{json.dumps(found[record.suite])} and {json.dumps(own)}; select one of them with "
+                f"{json.dumps(known)} and {json.dumps(own)}; select one of them with "
                 "--where, or name the protocol"
             )
+        known.update(own)
     return {suite: own for suite, own in found.items() if own}

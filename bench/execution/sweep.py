@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..output.text import clean
+from ..records.manifest import write_manifest
 from ..records.store import Store
 from .black_box import forecast_black_box, measure_with_stand_ins, remarks
 from .plan import AuditPlan
@@ -57,6 +58,7 @@ class Sweep:
         found = measure_with_stand_ins(self.plan(), partial(self._measure, log), announce)
         for remark in [*remarks(found), *_few_images(found, self.settings.count)]:
             log(f"perimetry: {remark}")
+        write_manifest(Store(self.out))
         return Store(self.out), sum(record.status == "failed" for record in found)
 
     def _measure(self, log: Callable[[str], None], jobs: Sequence[Job]) -> list[Record]:

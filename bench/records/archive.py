@@ -9,6 +9,7 @@ maps are left out.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,7 @@ def pack_records(store: Store, path: Path | str, *, tables: bool = True) -> int:
     records = sorted(records, key=_place)
     try:
         text = "".join(_line(record, tables=tables) for record in records).encode()
+        text = _header(text, len(records)) + text
         data = gzip.compress(text, mtime=0) if path.suffix == ".gz" else text
         write_atomically(path, lambda stream: stream.write(data))
     except OSError as error:
@@ -81,11 +83,13 @@ class RecordArchive:
         self.folder = Path(path)
         read = read_gzip if self.folder.suffix == ".gz" else read_bounded
         lines = read(self.folder, MAX_BYTES).split(b"\n")
-        self._records, self._problems = split_problems(
+        first = 1 + lines[0].startswith(HEADER)
+        self._records, problems = split_problems(
             _parse_line(line, f"line {number} of {path}")
-            for number, line in enumerate(lines, start=1)
+            for number, line in enumerate(lines[first - 1 :], start=first)
             if line
         )
+        self._problems = problems or _header_faults(self.folder, lines)
         if self._problems and not self._records:
             raise StoreError(
                 f"{path} is not a file that `perimetry pack` wrote: none of its "
@@ -109,12 +113,34 @@ def _parse_line(line: bytes, place: str) -> Record | StoreError:
             content = json.loads(line)
             draws = content.pop("draws", {})
             line = json.dumps(content).encode()
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             return StoreError(f"{place} is not a readable record ({error})")
     found = parse_record(line, place)
     if isinstance(found, Record):
         found.attach(lambda: ({}, unpack_draws(draws)))
     return found
+
+
+HEADER = b'{"perimetry_pack":'
+
+
+def _header(text: bytes, count: int) -> bytes:
+    """The first line: how many records follow, and the hash of their lines."""
+    facts = {"perimetry_pack": 1, "records": count, "sha256": hashlib.sha256(text).hexdigest()}
+    return f"{json.dumps(facts, separators=(',', ':'))}\n".encode()
+
+
+def _header_faults(path: Path, lines: list[bytes]) -> list[str]:
+    """A sentence if the lines are not those of the first line, which older packs lack."""
+    if not lines[0].startswith(HEADER):
+        return []
+    count = sum(bool(line) for line in lines[1:])
+    if lines[0] + b"\n" == _header(b"\n".join(lines[1:]), count):
+        return []
+    return [
+        f"{path} is damaged or was changed: its {count} lines are not those that its first line "
+        "announces; restore it from its source, or pack the records again"
+    ]
 
 
 def _place(record: Record) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from ...adapters.errors import PerimetryError
 from ...suites.base import Array, Estimate
-from ..output.files import StoreError
 from .draws import round_draws
 from .environment import Environment
 
@@ -201,7 +201,7 @@ class Record(BaseModel):
             return {}, {}
         try:
             found: Arrays = self._read()
-        except StoreError as error:
+        except PerimetryError as error:
             self._damage = str(error)
             return {}, {}
         return found

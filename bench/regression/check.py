@@ -38,7 +38,10 @@ from ..comparison.compare import changed_tensors
 from ..comparison.fingerprint import CELL, NAME, WithFingerprint, read_fingerprints
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
+from ..output.files import StoreError
+from ..records.manifest import manifest_faults
 from ..records.selection import check_unmixed, choose, newest, read_folder
+from ..records.store import Store
 from . import noise_floor as noise
 from .detectors import (
     DetectorFinding,
@@ -118,7 +121,10 @@ class Baseline:
 
 
 def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
-    """Read a baseline. Raises `InputError`, `MixedRecordsError`, `StoreError`."""
+    """Read a baseline. Raises `InputError`, `MixedRecordsError`, `StoreError`.
+
+    What is damaged, missing or not as the manifest says is among the `problems`.
+    """
     records, problems = read_folder(place, "baseline")
     latest = newest(choose(records, where))
     if not latest:
@@ -127,8 +133,31 @@ def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
     variants: dict[tuple[str, str], list[Record]] = {}
     for record in latest:
         variants.setdefault((record.model.reference, record.fill), []).append(record)
-    floors, prints = noise.read_floors(place), read_fingerprints(place)
-    return Baseline(place, variants, floors, prints, tuple(problems))
+    prints, unreadable = read_fingerprints(place)
+    floors, absent = _read_floors(place, prints)
+    faults = [*problems, *_manifest_faults(place), *unreadable, *absent]
+    return Baseline(place, variants, floors, prints, tuple(dict.fromkeys(faults)))
+
+
+def _manifest_faults(place: Path) -> list[str]:
+    """What a folder lacks of its manifest; a packed file has checked its own first line."""
+    return (manifest_faults(Store(place)) or []) if place.is_dir() else []
+
+
+def _read_floors(
+    place: Path, prints: Mapping[tuple[str, str], Record]
+) -> tuple[noise.Floors, list[str]]:
+    """The noise floors, and what is wrong with them: both are stored with a fingerprint each."""
+    try:
+        floors = noise.read_floors(place)
+    except StoreError as error:
+        return noise.Floors(), [str(error)]
+    missing = floors.floors.keys() - {f"{name} {fill}" for name, fill in prints}
+    return floors, [
+        f"the fingerprint of {name} beside {place} is missing, though its noise floor is there; "
+        "store both again with `perimetry check --measure-noise`"
+        for name in sorted(missing)
+    ]
 
 
 @dataclass(frozen=True)
@@ -150,9 +179,9 @@ class ModelCheck:
         fills = self.baseline.fills(known)
         try:
             made = self._measure(model, known, fills, self.options.run)
-        except PerimetryError as error:
-            return [_refused(known, fill, str(error)) for fill in fills]
-        return [self._compare(known, fill, made) for fill in fills]
+            return [self._compare(known, fill, made) for fill in fills]
+        except Exception as error:  # whatever breaks, the other models are still compared
+            return [_refused(known, fill, _reason(error)) for fill in fills]
 
     def measure_noise(self, model: Any, name: str | None = None) -> list[VariantReport]:
         """Measure the noise floor and the fingerprint and store both next to the baseline.
@@ -164,8 +193,8 @@ class ModelCheck:
         measure = partial(self._measure, model, known, fills)
         try:
             runs = noise.measure_runs(self.options.run, measure)
-        except PerimetryError as error:
-            return [_refused(known, fill, str(error)) for fill in fills]
+        except Exception as error:
+            return [_refused(known, fill, _reason(error)) for fill in fills]
         reports = [self._compare(known, fill, next(iter(runs.values()))) for fill in fills]
         return [
             self._store_noise(r, runs) if r.verdict is RegressionVerdict.same else r
@@ -225,10 +254,29 @@ def _of_fill(records: Sequence[Record], fill: str) -> list[Record]:
     return [record for record in records if record.fill == fill]
 
 
+def _reason(error: BaseException) -> str:
+    """The text of an error; of one that no user is meant to see, with its type."""
+    return str(error) if isinstance(error, PerimetryError) else f"{type(error).__name__}: {error}"
+
+
 def _refused(name: str, fill: str, why: str) -> VariantReport:
     return VariantReport(
         name, fill, (DetectorFinding("record", "model", RegressionVerdict.unmeasured, why),)
     )
+
+
+def failed_check(baseline: Path, error: BaseException) -> RegressionCheck:
+    """The result of a check that `error` ended before it compared anything."""
+    shown = _reason(error)
+    return RegressionCheck(str(baseline), (failed_report(str(baseline), [shown]),), (shown,))
+
+
+def failed_report(place: str, problems: Sequence[str]) -> VariantReport:
+    """The report on a baseline with `problems`: whatever its models say, it does not pass."""
+    findings = [
+        DetectorFinding("baseline", place, RegressionVerdict.unmeasured, text) for text in problems
+    ]
+    return VariantReport(place, "none", tuple(findings))
 
 
 def _notes(records: Sequence[Record], made: Sequence[Record], print_: Record | None) -> list[str]:
@@ -238,7 +286,7 @@ def _notes(records: Sequence[Record], made: Sequence[Record], print_: Record | N
         found.append(
             "the baseline has no fingerprint; `perimetry check --measure-noise` stores one"
         )
-    if any(record.map_names and not record.maps for record in records):
+    if any(r.map_names and not r.maps and r.damage is None for r in records):
         found.append(
             "the baseline has no maps and draws, so maps are not compared, and changes of metrics "
             "count only beyond unpaired intervals"
@@ -275,7 +323,8 @@ def check(
     `name` is the name in the baseline of the one model given; `options` are the fields of
     `execution.rerun.RerunOptions`. With `measure_noise` the noise floor and the fingerprints are
     stored next to the baseline. Raises `InputError`, `UnknownNameError` and `StoreError` for a
-    baseline that cannot be used or does not have a model.
+    baseline that cannot be used or does not have a model. What of the baseline is damaged or
+    missing is a report of its own, so that the check does not pass.
     """
     rerun_options = RerunOptions(**options)
     opened = open_baseline(Path(baseline), rerun_options.where)
@@ -285,4 +334,6 @@ def check(
     reports: list[VariantReport] = []
     for model in models or opened.references:
         reports += (checker.measure_noise if measure_noise else checker.check)(model, name)
+    if opened.problems:
+        reports.insert(0, failed_report(str(baseline), opened.problems))
     return RegressionCheck(str(baseline), tuple(reports), opened.problems)

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from ..comparison.compatibility import incompatibilities, preprocessing_differences
-from ..comparison.fingerprint import first_divergent_stage, stage_differences
+from ..comparison.fingerprint import stage_differences
 from ..output.numbers import format_number
 from ..statistics.difference import metric_difference
 from . import noise_floor as noise
@@ -55,6 +56,13 @@ class DetectorFinding:
     text: str = ""
 
 
+IGNORED = "ignored by the tolerances"
+
+
+MOST_NOISE = 3.0
+"""The largest noise floor that is believed, in tolerances."""
+
+
 @dataclass(frozen=True)
 class DetectorSet:
     """Detectors with their tolerances and the noise floor of one model variant."""
@@ -75,7 +83,11 @@ class DetectorSet:
                     "record", where, RegressionVerdict.same, "does not apply, as in the baseline"
                 )
             ]
-        return [*_damage(where, old), *self._metrics(old, new), *self._maps(old, new)]
+        found = [*_damage(where, old), *self._metrics(old, new), *self._maps(old, new)]
+        if _nothing_to_compare(old, found):
+            text = "the baseline has no value to compare with: measure it again"
+            found.append(DetectorFinding("record", where, RegressionVerdict.unmeasured, text))
+        return found
 
     def _metrics(self, old: Record, new: Record) -> list[DetectorFinding]:
         suite = self.suites.get(old.suite)
@@ -89,9 +101,10 @@ class DetectorSet:
         bounds = self.tolerances.bounds(_column(where, old, self.suites))
         before, now = old.metrics[name].value, new.metrics.get(name)
         if bounds.ignore:
-            return DetectorFinding(
-                "metric", where, RegressionVerdict.same, "ignored by the tolerances"
-            )
+            return DetectorFinding("metric", where, RegressionVerdict.same, IGNORED)
+        if before is None and now is not None and now.value is not None:
+            text = f"no value in the baseline, {format_number(now.value, 4)} now"
+            return DetectorFinding("metric", where, RegressionVerdict.unmeasured, text)
         if before is None:
             return DetectorFinding(
                 "metric", where, RegressionVerdict.same, "not measurable in the baseline"
@@ -101,6 +114,9 @@ class DetectorSet:
             return DetectorFinding(
                 "metric", where, RegressionVerdict.unmeasured, f"has no value now: {why}"
             )
+        absurd = self._absurd("metrics", where, bounds.limit(before))
+        if absurd is not None:
+            return DetectorFinding("metric", where, RegressionVerdict.unmeasured, absurd)
         limit = max(bounds.limit(before), self._noise("metrics", where))
         allowed = bounds.direction == "worse" and _nearer_even(before, now.value, metric)
         text = f"{format_number(before, 4)} -> {format_number(now.value, 4)}"
@@ -120,6 +136,9 @@ class DetectorSet:
         if where not in changes:
             text = "the map is missing or has another shape"
             return DetectorFinding("map", where, RegressionVerdict.unmeasured, text)
+        absurd = self._absurd("maps", where, self.tolerances.maps)
+        if absurd is not None:
+            return DetectorFinding("map", where, RegressionVerdict.unmeasured, absurd)
         limit = max(self.tolerances.maps, self._noise("maps", where))
         verdict = RegressionVerdict.regressed if changes[where] > limit else RegressionVerdict.same
         text = f"relative change {format_number(changes[where])}, tolerance {format_number(limit)}"
@@ -139,27 +158,55 @@ class DetectorSet:
         stages = stage_differences(old, new)
         if isinstance(stages, str):
             return [DetectorFinding("fingerprint", "stages", RegressionVerdict.regressed, stages)]
-        return [self._stages(stages)]
+        return self._stages(stages)
 
-    def _stages(self, stages: Sequence[StageDifference]) -> DetectorFinding:
-        limit = max(self.tolerances.fingerprint, *(self._noise("stages", p.first) for p in stages))
-        first = first_divergent_stage(stages, limit)
-        if first is None:
-            most = max(p.difference for p in stages)
-            text = f"all {len(stages)} stages within {most:.1e}"
-            return DetectorFinding("fingerprint", "stages", RegressionVerdict.same, text)
-        place = stages.index(first) + 1
-        text = (
-            f"features changed by {format_number(first.difference)} at stage {place} of "
-            f"{len(stages)}, the first above {format_number(limit)}; at the last stage by "
-            f"{format_number(stages[-1].difference)}"
+    def _stages(self, stages: Sequence[StageDifference]) -> list[DetectorFinding]:
+        """The first stage that changed; each stage has a limit of its own."""
+        tolerance = self.tolerances.fingerprint
+        absurd = [(p.first, self._absurd("stages", p.first, tolerance)) for p in stages]
+        unbelieved = [
+            DetectorFinding("fingerprint", name, RegressionVerdict.unmeasured, why)
+            for name, why in absurd
+            if why is not None
+        ]
+        for place, stage in enumerate(stages, start=1):
+            limit = max(tolerance, self._noise("stages", stage.first))
+            if not stage.difference <= limit:
+                return [*unbelieved, _changed_stage(stages, place, limit)]
+        most = max(p.difference for p in stages)
+        text = f"all {len(stages)} stages within {most:.1e}"
+        same = DetectorFinding("fingerprint", "stages", RegressionVerdict.same, text)
+        return unbelieved or [same]
+
+    def _absurd(self, kind: str, where: str, tolerance: float) -> str | None:
+        """Why a noise floor is not believed, or None; it would let any change pass."""
+        found: dict[str, float] = getattr(self.floor, kind) if self.floor else {}
+        floor = found.get(where, 0.0)
+        if floor <= MOST_NOISE * tolerance:
+            return None
+        return (
+            f"the noise floor {format_number(floor)} is more than {MOST_NOISE:g} times the "
+            f"tolerance {format_number(tolerance)}, so that no change could be shown; measure it "
+            "again with `perimetry check --measure-noise`, or raise the tolerance"
         )
-        return DetectorFinding("fingerprint", first.first, RegressionVerdict.regressed, text)
 
     def _noise(self, kind: str, where: str) -> float:
         """The noise floor times its factor; 0 if it was not measured."""
         floors: dict[str, float] = getattr(self.floor, kind) if self.floor else {}
         return self.tolerances.noise_factor * floors.get(where, 0.0)
+
+
+def _changed_stage(stages: Sequence[StageDifference], place: int, limit: float) -> DetectorFinding:
+    """The finding about the stage number `place`, the first that changed by more than `limit`."""
+    first, last = stages[place - 1], stages[-1]
+    text = (
+        f"features changed by {format_number(first.difference)} at stage {place} of "
+        f"{len(stages)}, the first above {format_number(limit)}; at the last stage by "
+        f"{format_number(last.difference)}"
+    )
+    if not math.isfinite(first.difference):
+        text += "; the features are not finite (NaN or infinite), or were 0 in the baseline"
+    return DetectorFinding("fingerprint", first.first, RegressionVerdict.regressed, text)
 
 
 def _damage(where: str, old: Record) -> list[DetectorFinding]:
@@ -168,6 +215,13 @@ def _damage(where: str, old: Record) -> list[DetectorFinding]:
     if old.damage is None:
         return []
     return [DetectorFinding("record", where, RegressionVerdict.unmeasured, old.damage)]
+
+
+def _nothing_to_compare(old: Record, found: Sequence[DetectorFinding]) -> bool:
+    """Whether the record of the baseline has neither a value nor a map that could be compared."""
+    ignored = any(finding.text == IGNORED for finding in found)
+    values = any(value.value is not None for value in old.metrics.values())
+    return not (values or old.maps or ignored)
 
 
 def _column(where: str, record: Record, suites: Mapping[str, Suite]) -> str:

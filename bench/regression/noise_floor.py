@@ -13,14 +13,15 @@ import contextlib
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..comparison.fingerprint import NAME, beside, stage_differences
 from ..execution.run_options import default_batch
 from ..output.files import StoreError, write_text
+from ..output.reading import read_bounded
 from ..records.environment import Environment
 from ..records.store import Store
 
@@ -35,13 +36,19 @@ if TYPE_CHECKING:
 FILE = "noise.json"
 
 
+MAX_BYTES = 2**26
+
+
+Change = Annotated[float, Field(ge=0)]
+
+
 class Floor(BaseModel):
     """The floor of one model variant: largest differences by metric, map and stage."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    metrics: dict[str, float]
-    maps: dict[str, float]
-    stages: dict[str, float]
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    metrics: dict[str, Change]
+    maps: dict[str, Change]
+    stages: dict[str, Change]
     runs: list[str]
     environment: Environment
     created: str
@@ -50,7 +57,7 @@ class Floor(BaseModel):
 class Floors(BaseModel):
     """Floors by `REFERENCE FILL`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
     floors: dict[str, Floor] = {}
 
     def find(self, reference: str, fill: str) -> Floor | None:
@@ -61,10 +68,10 @@ class Floors(BaseModel):
 def read_floors(baseline: Path) -> Floors:
     """The floors of a baseline; empty if none were measured. Raises `StoreError`."""
     path = beside(baseline) / FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return Floors()
     try:
-        return Floors.model_validate_json(path.read_bytes())
+        return Floors.model_validate_json(read_bounded(path, MAX_BYTES))
     except (ValidationError, OSError) as error:
         raise StoreError(
             f"{path} cannot be read as a noise floor; measure it again with `perimetry check "

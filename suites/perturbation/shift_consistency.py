@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..measuring.top_class import why_no_class
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,7 +28,8 @@ class ShiftTest:
     """Collects the share of agreeing pairs by image.
 
     `large` (images, channels, height + shift, width + shift) are the prepared images to crop from,
-    or None; offsets along each axis are uniform from 0 to `shift`.
+    or None; offsets along each axis are uniform from 0 to `shift`. `fault` says why the outputs
+    name no class.
     """
 
     large: Tensor | None
@@ -34,6 +37,7 @@ class ShiftTest:
     pairs: int
     seed: int
     shares: dict[int, Array] = field(default_factory=dict)
+    fault: str | None = None
 
     def observe(self, member: MemberImages) -> None:
         """Compare the crops of the images of one weight set."""
@@ -41,7 +45,9 @@ class ShiftTest:
             return
         for index in member.indices:
             image = self.large[index].to(member.passes.model.device)
-            top = [int(one.argmax()) for one in member.passes.answer(self._crops(image, index))]
+            answers = list(member.passes.answer(self._crops(image, index)))
+            self.fault = self.fault or next(filter(None, map(_why_no_class, answers)), None)
+            top = [int(one.argmax()) for one in answers]
             same = [a == b for a, b in zip(top[::2], top[1::2], strict=True)]
             self.shares[index] = np.array(np.mean(same))
 
@@ -50,3 +56,8 @@ class ShiftTest:
         rng = np.random.default_rng([self.seed, STREAM, index])
         for top, left in rng.integers(0, self.shift + 1, (2 * self.pairs, 2)):
             yield image[:, top : top + height, left : left + width]
+
+
+def _why_no_class(logits: Tensor) -> str | None:
+    """Why the logits of one image name no class, or None."""
+    return why_no_class(logits.flatten()[None])

@@ -95,6 +95,9 @@ class PerturbationStudy:
         self.found.maps["positions"] = scaled.mean(0)
 
     def _report_shift(self) -> None:
+        if self.shift.fault is not None:
+            self.found.metrics["shift_consistency"] = missing(self.shift.fault)
+            return
         if not self.shift.shares:
             reason = missing(self.no_crops or "the model gives no logits")
             self.found.metrics["shift_consistency"] = reason
