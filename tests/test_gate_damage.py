@@ -1,4 +1,4 @@
-"""The gate fails closed: whatever of its baseline is missing, damaged or absurd, it does not pass."""
+"""The gate fails closed: what of a baseline is missing, damaged or absurd does not pass."""
 
 from __future__ import annotations
 
