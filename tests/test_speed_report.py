@@ -11,6 +11,16 @@ from typer.testing import CliRunner
 
 from perimetry.bench.cli.main import app
 from perimetry.bench.records.environment import environment
+from perimetry.bench.speed.device_use import (
+    BusyShare,
+    CaptureTiming,
+    Throughput,
+    busy_share,
+    capture,
+    covered,
+    throughput,
+)
+from perimetry.bench.speed.goals import MapComparison
 from perimetry.bench.speed.measure import (
     AuditTiming,
     TimeGrowth,
@@ -20,8 +30,9 @@ from perimetry.bench.speed.measure import (
     open_bench,
     peak_of,
 )
-from perimetry.bench.speed.report import SpeedReport, render_speed, with_report
+from perimetry.bench.speed.report import BenchmarkPlan, SpeedReport, with_report
 from perimetry.bench.speed.roofline import DeviceRates, WorkCount, count_work
+from perimetry.bench.speed.tables import render_speed
 from perimetry.suites.registry import SUITES
 
 
@@ -113,12 +124,90 @@ def test_a_report_holds_every_figure_with_its_unit(report):
     assert "10 GFLOP/s" in text
 
 
+def cells_of(report):
+    return [re.split(r"\s*\|\s*", line.strip("| ")) for line in render_speed(report).splitlines()]
+
+
 def test_on_a_gpu_the_goals_stand_beside_what_was_measured(report):
-    """The row of a full audit on CUDA names the goal of 3 s."""
+    """An audit of ResNet-50 with 64 images in under 3 s, and one map 20 times as fast."""
+    assert not report.goals
     report.device = "cuda:0"
-    cells = [re.split(r"\s*\|\s*", line.strip("| ")) for line in render_speed(report).splitlines()]
-    audit = ["timm:a", "224", "64", "2", "2.50 s", "900 ms", "30 MiB", "3 s (ResNet-50, 64 images)"]
-    assert audit in cells
+    name = "full gradient audit of resnet50, 64 images"
+    assert [name, "under 3 s", "not measured"] == cells_of(report)[4][:3]
+    report.audits = [AuditTiming("timm:resnet50@init", 64, 224, ("a", "b"), 2.5, 0.9, 30.0)]
+    report.comparisons = [MapComparison("timm:resnet50@init", "openerf", 64, 0.1, 1.9, 1e-6)]
+    assert [goal.reached for goal in report.goals] == [True, False]
+    assert [name, "under 3 s", "2.50 s (2 protocols)", "yes"] in cells_of(report)
+    report.comparisons = [MapComparison("timm:resnet50@init", "openerf", 64, 0.1, 2.0, 1e-6)]
+    assert report.goals[1].reached
+
+
+def test_an_audit_of_another_size_is_not_taken_for_the_goals(report):
+    """A ResNet-50 with twelve images, or another model with 64, says nothing about it."""
+    report.device = "cuda:0"
+    for model, images in (("timm:resnet50@init", 12), ("timm:resnet18@init", 64)):
+        report.audits = [AuditTiming(model, images, 224, ("a",), 0.5, 0.1, 1.0)]
+        assert report.goals[0].reached is None
+
+
+def test_how_a_device_is_used_stands_in_tables(report):
+    """Images per second, the share of time busy, and whether capture pays."""
+    report.throughput = [Throughput("timm:a", 64, 812.4), Throughput("timm:a", 256, None, "full")]
+    report.busy = [BusyShare("timm:a", "full gradient audit", 2.5, 0.874)]
+    report.captures = [
+        CaptureTiming("timm:a", 8, 0.024, 0.020),
+        CaptureTiming("timm:a", 64, 0.100, 0.095),
+        CaptureTiming("timm:a", 65, reason="RuntimeError: no"),
+    ]
+    cells = cells_of(report)
+    assert ["timm:a", "64", "812"] in cells
+    assert ["timm:a", "256", "full"] in cells
+    assert ["timm:a", "full gradient audit", "2.50 s", "87%"] in cells
+    assert ["timm:a", "8", "24 ms", "20 ms", "1.20x", "yes"] in cells
+    assert ["timm:a", "64", "100 ms", "95 ms", "1.05x", "no"] in cells
+
+
+def test_time_that_kernels_share_counts_once():
+    """Two overlapping intervals, one inside, one apart: 0 to 5 and 7 to 8."""
+    assert covered([(7.0, 8.0), (0.0, 4.0), (1.0, 2.0), (3.0, 5.0)]) == 6.0
+    assert covered([]) == 0.0
+
+
+def test_a_cpu_has_a_rate_but_no_share_and_no_graphs():
+    """What does not exist is missing with its reason."""
+    bench = open_bench("timm:test_resnet@init", device="cpu", count=2, batch=2, rounds=1)
+    (rate,) = throughput(bench, (3,))
+    assert rate.images_per_s > 0
+    busy, graph = busy_share(bench, "nothing", lambda: None), capture(bench, 2)
+    assert busy.share is None
+    assert "GPU" in busy.reason
+    assert not graph.pays
+    assert "GPU" in graph.reason
+
+
+def test_a_batch_that_does_not_fit_has_a_reason_in_place_of_a_rate(monkeypatch):
+    """The other batch sizes are measured."""
+    bench = open_bench("timm:test_resnet@init", device="cpu", count=2, batch=2, rounds=1)
+    run = bench.model.run
+
+    def small(x, **options):
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return run(x, **options)
+
+    monkeypatch.setattr(bench.model, "run", small)
+    none, some = throughput(bench, (4, 2))
+    assert none.images_per_s is None
+    assert "out of memory" in none.reason
+    assert some.images_per_s > 0
+
+
+def test_the_model_that_has_a_goal_comes_first_on_a_gpu():
+    """Were the run cut off, its figures would be there."""
+    plan = BenchmarkPlan(("timm:a", "timm:resnet50@init"), (), "cuda:0", 64, 64)
+    assert plan.used == "timm:resnet50@init"
+    assert BenchmarkPlan(("timm:a",), (), "cuda", 64, 64).used == "timm:a"
+    assert BenchmarkPlan(("timm:a",), (), "cpu", 12, 8).used is None
 
 
 def test_a_full_audit_covers_every_protocol_that_takes_gradients_and_no_other():

@@ -66,6 +66,7 @@ def bench_(
     from ..execution.plan import parse_suites
     from ..execution.run_options import default_batch, devices
     from ..speed import report
+    from ..speed.tables import render_speed
 
     models, suites, images = report.QUICK if quick else (report.MODELS, report.SUITES, None)
     with report_errors():
@@ -74,16 +75,16 @@ def bench_(
         place = devices(device)[0]
         images = count or images or BENCH_IMAGES[place.partition(":")[0]]
         names = suite.split(",") if suite else suites
-        found = report.measure(
+        plan = report.BenchmarkPlan(
             references or models,
             [name for name, _ in parse_suites(names, SUITES)],
-            device=place,
-            count=images,
-            batch=batch or default_batch(place),
-            rounds=rounds,
-            log=lambda text: typer.echo(text, err=True),
+            place,
+            images,
+            batch or default_batch(place),
+            rounds,
         )
-        text = report.render_speed(found)
+        found = report.measure(plan, log=lambda text: typer.echo(text, err=True))
+        text = render_speed(found)
         typer.echo(text, nl=False)
         if markdown is not None:
             report.write_report(markdown, place, text)

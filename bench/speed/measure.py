@@ -277,7 +277,7 @@ def full_audit(bench: BenchmarkSetup, suites: Mapping[str, Suite]) -> AuditTimin
     times: list[tuple[float, float]] = []
 
     def once() -> None:
-        times.append(_audit_once(bench, suites, cells))
+        times.append(audit_once(bench, suites, cells))
 
     peak = peak_of(once, bench.device)
     for _ in range(bench.rounds):
@@ -287,13 +287,16 @@ def full_audit(bench: BenchmarkSetup, suites: Mapping[str, Suite]) -> AuditTimin
     return AuditTiming(bench.model.reference, count, side, tuple(cells), seconds, statistics, peak)
 
 
-def _audit_once(
-    bench: BenchmarkSetup, suites: Mapping[str, Suite], cells: Mapping[str, Sequence[Probe]]
+def audit_once(
+    bench: BenchmarkSetup,
+    suites: Mapping[str, Suite],
+    cells: Mapping[str, Sequence[Probe]] | None = None,
 ) -> tuple[float, float]:
-    """Seconds of one audit, and of the part after its passes."""
+    """Seconds of one full gradient audit, and of the part after its passes."""
     from ...adapters.errors import NotApplicableError
     from ...suites.measuring.gradients import take_gradients
 
+    cells = gradient_cells(bench.model, suites) if cells is None else cells
     synchronise(bench.device)
     begun = time.perf_counter()
     once = {probe.name: probe for probes in cells.values() for probe in probes}

@@ -1,21 +1,34 @@
-"""The report of `perimetry bench`: time, memory, roofline and growth as Markdown tables.
+"""The report of `perimetry bench`: what is measured, step by step, and the file that keeps it.
 
 A Markdown file keeps one such report per kind of device, between two marks.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ...adapters.device import full_precision
 from ..output.files import write_text
 from ..records.environment import environment
+from .device_use import (
+    BATCHES,
+    CAPTURED,
+    BusyShare,
+    CaptureTiming,
+    Throughput,
+    busy_share,
+    capture,
+    throughput,
+)
+from .goals import AUDITED, Goal, MapComparison, audit_goal, map_goal
 from .measure import (
     AuditTiming,
+    BenchmarkSetup,
     TimeGrowth,
     TimingRow,
+    audit_once,
     full_audit,
     measure_suite,
     open_bench,
@@ -24,9 +37,10 @@ from .measure import (
 from .roofline import DeviceRates, measured_rates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from ...suites.base import Suite
     from ..records.environment import Environment
 
 
@@ -44,8 +58,38 @@ QUICK = (MODELS[:1], SUITES[:3], 4)
 """Models, suites and number of images of `--quick`."""
 
 
-AUDIT_GOAL_S = {"cuda": 3.0}
-"""Goal for the full gradient audit of a ResNet-50 with 64 images, in seconds."""
+Step = tuple[str, "Callable[[], object]"]
+"""The name of a step, and what it does."""
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """What is measured: `suites` on every model of `references`, with `count` images.
+
+    On a GPU, or with `device_use`, images per second, the share of time in which the device is busy
+    and captured passes are measured too, of a ResNet-50 or else of the first model.
+    """
+
+    references: Sequence[str]
+    suites: Sequence[str]
+    device: str
+    count: int
+    batch: int
+    rounds: int = 2
+    device_use: bool = False
+
+    @property
+    def kind(self) -> str:
+        """`cpu` or `cuda`."""
+        return self.device.partition(":")[0]
+
+    @property
+    def used(self) -> str | None:
+        """The model whose use of the device is measured."""
+        if not (self.device_use or self.kind == "cuda"):
+            return None
+        known = (name for name in self.references if AUDITED[0] in name)
+        return next(known, self.references[0])
 
 
 @dataclass
@@ -58,130 +102,111 @@ class SpeedReport:
     rows: list[TimingRow] = field(default_factory=list)
     growth: list[TimeGrowth] = field(default_factory=list)
     audits: list[AuditTiming] = field(default_factory=list)
+    throughput: list[Throughput] = field(default_factory=list)
+    busy: list[BusyShare] = field(default_factory=list)
+    captures: list[CaptureTiming] = field(default_factory=list)
+    comparisons: list[MapComparison] = field(default_factory=list)
+
+    @property
+    def goals(self) -> list[Goal]:
+        """The goals for this kind of device, with what was measured so far."""
+        return [*audit_goal(self.device, self.audits), *map_goal(self.device, self.comparisons)]
 
 
 def measure(
-    references: Sequence[str],
-    suites: Sequence[str],
+    plan: BenchmarkPlan,
     *,
-    device: str,
-    count: int,
-    batch: int,
-    rounds: int,
     log: Callable[[str], None] = lambda _text: None,
+    keep: Callable[[SpeedReport], None] = lambda _report: None,
+    more: Callable[[SpeedReport], Iterator[Step]] = lambda _report: iter(()),
 ) -> SpeedReport:
-    """Measure `suites` on every model of `references`; `log` is called with each step's name.
+    """Measure everything that `plan` names.
 
-    Raises subclasses of `PerimetryError` for models and devices that cannot be opened.
+    `log` gets each step's name before it begins, `keep` the report after each step. `more` adds
+    steps after those of the first model. Raises subclasses of `PerimetryError` for models and
+    devices that cannot be opened.
     """
     import torch
 
-    from ...suites.registry import SUITES as KNOWN
-
-    log("rates of the device")
-    report = SpeedReport(device, environment(torch.device(device)), measured_rates(device))
-    for reference in references:
-        bench = open_bench(reference, device=device, count=count, batch=batch, rounds=rounds)
-        for name in suites:
-            if KNOWN[name].skip(bench.model, next(iter(KNOWN[name].protocols))) is None:
-                log(f"{reference}: {name}")
-                report.rows.append(measure_suite(bench, KNOWN[name]))
-        log(f"{reference}: full gradient audit")
-        audit = full_audit(bench, KNOWN)
-        report.audits += [audit] if audit else []
-    log(f"{references[0]}: growth")
-    report.growth = time_growth(
-        references[0], device=device, count=count, batch=batch, rounds=rounds
-    )
+    with full_precision(plan.device):
+        log("rates of the device")
+        report = SpeedReport(
+            plan.device, environment(torch.device(plan.device)), measured_rates(plan.device)
+        )
+        keep(report)
+        for name, step in _steps(plan, report, more):
+            log(name)
+            step()
+            keep(report)
     return report
 
 
-def render_speed(report: SpeedReport) -> str:
-    """Render the report as Markdown, which is readable in a terminal too."""
-    tables = [_suites(report.rows), _overheads(report), _audits(report), _growth(report.growth)]
-    return "\n\n".join([_where(report), *tables]) + "\n"
+def _steps(
+    plan: BenchmarkPlan, report: SpeedReport, more: Callable[[SpeedReport], Iterator[Step]]
+) -> Iterator[Step]:
+    """The steps in order: the model whose use of the device is measured comes first."""
+    first = [name for name in plan.references if name == plan.used]
+    others = [name for name in plan.references if name not in first]
+    for position, reference in enumerate([*first, *others]):
+        yield from _model_steps(plan, reference, report)
+        if position == 0:
+            yield from more(report)
+    yield f"{plan.references[0]}: growth", partial(_keep_growth, plan, report)
 
 
-def _where(report: SpeedReport) -> str:
-    found, speed = report.environment, report.rates
-    versions = ", ".join(f"{name} {version}" for name, version in found.libraries.items())
-    threads = "" if report.device != "cpu" else f", {found.threads['torch']} threads"
-    return (
-        f"**{found.device_name}**{threads} ({os.cpu_count()} cores), "
-        f"{datetime.now(UTC):%Y-%m-%d}; {versions}. Measured rates: "
-        f"{speed.operations / 1e9:.0f} GFLOP/s (float32 matrix product), "
-        f"{speed.bytes / 1e9:.1f} GB/s (copy)."
+def _keep_growth(plan: BenchmarkPlan, report: SpeedReport) -> None:
+    report.growth = time_growth(
+        plan.references[0],
+        device=plan.device,
+        count=plan.count,
+        batch=plan.batch,
+        rounds=plan.rounds,
     )
 
 
-def _table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
-    from tabulate import tabulate
+def _model_steps(plan: BenchmarkPlan, reference: str, report: SpeedReport) -> Iterator[Step]:
+    from ...suites.registry import SUITES as KNOWN
 
-    return str(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
+    bench = open_bench(
+        reference, device=plan.device, count=plan.count, batch=plan.batch, rounds=plan.rounds
+    )
 
+    def keep_audit() -> None:
+        found = full_audit(bench, KNOWN)
+        report.audits += [found] if found else []
 
-def _suites(rows: Sequence[TimingRow]) -> str:
-    cells = [
-        (r.model, f"{r.side}", r.suite, r.images, _seconds(r.seconds), _rate(r), _mib(r.peak_mib))
-        for r in rows
-    ]
-    headers = ("model", "side", "suite", "images", "time", "images/s", "peak memory")
-    return _table(cells, headers)
+    def keep_suite(suite: Suite) -> None:
+        report.rows.append(measure_suite(bench, suite))
 
-
-def _overheads(report: SpeedReport) -> str:
-    cells = []
-    for r in report.rows:
-        if r.passes_s is None or r.work is None:
-            continue
-        roofline = report.rates.roofline_s(r.work)
-        cells.append(
-            (
-                *(r.model, r.suite, _seconds(r.passes_s), f"{r.overhead:+.1%}"),
-                _seconds(r.statistics_s or 0.0),
-                *(f"{r.work.operations / 1e9:.0f}", f"{r.work.bytes / 1e9:.1f}"),
-                *(_seconds(roofline), report.rates.bound(r.work), f"{r.seconds / roofline:.1f}x"),
-            )
-        )
-    timed = ("bare passes", "overhead", "statistics")
-    headers = ("model", "suite", *timed, "GFLOP", "GB", "roofline", "set by", "time / roofline")
-    return _table(cells, headers)
+    yield f"{reference}: full gradient audit", keep_audit
+    if reference == plan.used:
+        yield from _use_steps(plan, bench, report)
+    for name in plan.suites:
+        suite = KNOWN[name]
+        if suite.skip(bench.model, next(iter(suite.protocols))) is None:
+            yield f"{reference}: {name}", partial(keep_suite, suite)
 
 
-def _audits(report: SpeedReport) -> str:
-    """Time of the full gradient audit beside the goal for such a device."""
-    goal = AUDIT_GOAL_S.get(_kind(report.device))
-    aim = "" if goal is None else f"{goal:.0f} s (ResNet-50, 64 images)"
-    cells = [
-        (
-            *(a.model, a.side, a.images, len(a.cells), _seconds(a.seconds)),
-            *(_seconds(a.statistics_s), _mib(a.peak_mib), aim),
-        )
-        for a in report.audits
-    ]
-    measured = ("full gradient audit", "statistics", "peak memory", "goal")
-    return _table(cells, ("model", "side", "images", "protocols", *measured))
+def _use_steps(plan: BenchmarkPlan, bench: BenchmarkSetup, report: SpeedReport) -> Iterator[Step]:
+    """Images per second, share of time busy, captured passes."""
+    from ...suites.registry import SUITES as KNOWN
 
+    name, batches = bench.model.reference, BATCHES[plan.kind]
+    audit = partial(audit_once, bench, KNOWN)
 
-def _kind(device: str) -> str:
-    return device.partition(":")[0]
+    def keep_throughput() -> None:
+        report.throughput = throughput(bench, batches)
 
+    def keep_busy() -> None:
+        report.busy.append(busy_share(bench, "full gradient audit", audit))
 
-def _growth(found: Sequence[TimeGrowth]) -> str:
-    cells = [(g.what, g.low, g.high, f"{g.factor:.2f}x") for g in found]
-    return _table(cells, ("what grows", "from", "to", "time of deadpixel"))
+    def keep_capture(batch: int) -> None:
+        report.captures.append(capture(bench, batch))
 
-
-def _seconds(value: float) -> str:
-    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
-
-
-def _rate(row: TimingRow) -> str:
-    return "" if row.suite == "structure" else f"{row.images / row.seconds:.1f}"
-
-
-def _mib(value: float | None) -> str:
-    return "" if value is None else f"{value:.0f} MiB"
+    yield f"{name}: images per second", keep_throughput
+    yield f"{name}: share of time busy", keep_busy
+    for batch in CAPTURED if plan.kind == "cuda" else CAPTURED[:1]:
+        yield f"{name}: captured passes at batch {batch}", partial(keep_capture, batch)
 
 
 def write_report(path: Path, device: str, text: str) -> None:
@@ -192,7 +217,10 @@ def write_report(path: Path, device: str, text: str) -> None:
 
 def with_report(page: str, device: str, text: str) -> str:
     """Return `page` with the report for this kind of device replaced."""
-    first, last = f"<!-- measured: {_kind(device)} -->", f"<!-- end: {_kind(device)} -->"
+    first, last = (
+        f"<!-- measured: {device.partition(':')[0]} -->",
+        f"<!-- end: {device.partition(':')[0]} -->",
+    )
     part = f"{first}\n\n{text.strip()}\n\n{last}"
     before, found, rest = page.partition(first)
     if not found:
