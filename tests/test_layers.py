@@ -162,3 +162,12 @@ def test_the_front_package_is_one_module_that_nothing_below_imports():
     assert (place / "__init__.py").read_text() == (FRONT / "__init__.py").read_text()
     for name, edges in EDGES.items():
         assert not edges & {"", "perimetry"}, name
+
+
+def test_the_public_functions_are_found_in_bench_too():
+    """`perimetry.bench` gives what `perimetry` gives, and nothing else under those names."""
+    front, bench = importlib.import_module("perimetry"), importlib.import_module("perimetry.bench")
+    for name in set(front.__all__) - {"__version__"}:
+        assert getattr(bench, name) is getattr(front, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        bench.nothing  # noqa: B018
