@@ -20,6 +20,7 @@ from .meta_forward import ShapesOnly
 from .model import Precision
 from .pytorch.model import TorchModel
 from .pytorch.weights import module_tensors_digest, set_scales_to_one
+from .seeding import seeded_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -174,8 +175,7 @@ def _copy(module: nn.Module, _member: int) -> nn.Module:
 
 def _initial(name: str, seed: int, member: int) -> nn.Module:
     """Build the initial state of seed `seed` + `member`, with scales of 1."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + member)
+    with seeded_weights(seed + member):
         module = _create(name)
     set_scales_to_one(module)
     return module

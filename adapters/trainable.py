@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from .errors import UnknownNameError, WeightsError, unknown
 from .input_spec import InputSpec
 from .pytorch.small_resnet import SIZES, SmallResNet
 from .reference import Reference
+from .seeding import seeded_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,8 +55,7 @@ def open_trainable(
     timm = parsed.runtime == "timm"
     heads: tuple[str, ...] = ("head",)
     module: nn.Module
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded_weights(seed):
         if timm:
             module, spec, heads = _timm(parsed.name, classes, size)
         elif parsed.name in SIZES:

@@ -16,7 +16,7 @@ FOLDERS = ("adapters", "suites", "bench")
 ORDER = {
     "adapters": (
         "errors reference device treatment input_spec feature_grid padding_mode model copies "
-        "meta_forward kernel_padding pytorch timm trainable onnx export self_check load"
+        "seeding meta_forward kernel_padding pytorch timm trainable onnx export self_check load"
     ),
     "suites": (
         "base settings pictures images measuring architecture structure erf deadpixel perturbation "
