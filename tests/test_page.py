@@ -274,7 +274,7 @@ def test_accuracy_joins_by_name_and_image_size(tmp_path):
     found = join_table(write_csv(tmp_path / "r.csv", RESULTS), records)
     assert found.columns == {"top1": [71.5, 60.0, None], "param_count": [11.8, None, None]}
     assert found.note == (
-        "r.csv: 2 of 3 models; 1 without weights take the best of their architecture's"
+        "r.csv: 2 of 3 models; 1 without weights have the best number of their architecture"
     )
 
 
@@ -283,7 +283,7 @@ def test_accuracy_joins_by_name_and_image_size(tmp_path):
     [
         ("name,top1\na,1\n", "column `model`"),
         ("model,img_size\na,16\n", "no column of numbers"),
-        ("model,top1\nother,1\n", "names none of the 1 models"),
+        ("model,top1\nother,1\n", "has none of the 1 models"),
         ("", "column `model`"),
     ],
 )

@@ -242,7 +242,14 @@ def list_metrics(pattern: str = "*") -> str:
     from ...suites.registry import SUITES
 
     rows = [
-        (f"{suite.name}.{m.name}", m.definition, m.unit, m.better, "" if m.even is None else m.even)
+        (
+            f"{suite.name}.{m.name}",
+            m.label,
+            m.definition,
+            m.unit,
+            m.better,
+            "" if m.even is None else m.even,
+        )
         for suite in SUITES.values()
         for m in suite.metrics
         if fnmatchcase(f"{suite.name}.{m.name}", pattern)
@@ -250,6 +257,6 @@ def list_metrics(pattern: str = "*") -> str:
     if not rows:
         known = [f"{suite.name}.{m.name}" for suite in SUITES.values() for m in suite.metrics]
         raise UnknownNameError(unknown("metric", pattern, known))
-    heads = ("metric", "definition", "unit", "more even", "even")
+    heads = ("metric", "label in reports", "definition", "unit", "more even", "even")
     text: str = tabulate(rows, heads, disable_numparse=True)
     return text

@@ -42,11 +42,11 @@ DPI = 110
 
 
 SIDE = 448
-"""About how many screen pixels a map's longer side takes; larger maps keep their own size."""
+"""The approximate length of a map's longer side in screen pixels; larger maps are not reduced."""
 
 
 LEFT, RIGHT, TOP, BOTTOM = 74, 118, 64, 52
-"""Room in screen pixels round the map, for ticks, colour bar, title and axis label."""
+"""Margins around the map in screen pixels, for ticks, colour bar, title and axis label."""
 
 
 BAR, GAP = 16, 14
@@ -54,20 +54,20 @@ BAR, GAP = 16, 14
 
 
 NUMBERED = 8
-"""Maps of up to so many values a side have their numbers written in."""
+"""Maps of at most this many values a side have their numbers written into them."""
 
 
 FEW = 10
-"""Scales that end below have two decimals."""
+"""Scales that end below this value have two decimals."""
 
 
 TICKS = 9
-"""At most so many along an axis, at multiples of a power of 2, as strides are."""
+"""The largest number of ticks along an axis; they are at multiples of a power of 2."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What is drawn of a map, between which ends, and what the colour bar says of it."""
+    """The values of a map that are drawn, the ends of their scale, and the colour bar's label."""
 
     shown: Array
     low: float
@@ -77,14 +77,14 @@ class Scale:
 
     @property
     def beyond(self) -> str:
-        """At which ends values lie beyond the scale, as matplotlib calls it."""
+        """Which ends of the scale values exceed, in matplotlib's words."""
         above, below = self.shown.max() > self.high, self.shown.min() < self.low
         return {(1, 1): "both", (1, 0): "max", (0, 1): "min"}.get((above, below), "neither")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What lies round a map: title lines, axis names, steps of the grid, and its size in pixels.
+    """The frame of a map: title lines, axis names, steps of the grid, and its size in pixels.
 
     `grid` are the rows and columns between two light lines; `bar` says what they enclose, if its
     size is to stand above the map; `spans` are the pixels that rows and columns reach over, where a
@@ -99,7 +99,7 @@ class Frame:
 
 
 def draw_scale(scale: Scale, path: Path, frame: Frame) -> None:
-    """Lay map, colour bar and words out in whole screen pixels, and write the PNG."""
+    """Lay out map, colour bar and text in whole screen pixels, and write the PNG."""
     figure = sheet([(scale, frame)])
     write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))
 
@@ -220,7 +220,7 @@ def _around(axes: Axes, shape: tuple[int, ...], frame: Frame) -> None:
 
 
 def _scale_bar(axes: Axes, cell: Pair, what: str) -> None:
-    """One cell's width above the map's right end, with what it is and its size in pixels."""
+    """A scale bar above the map's right end: one cell's width, its name and its size in pixels."""
     right = axes.get_xlim()[1]
     axes.plot(
         [right - cell[1], right],

@@ -1,4 +1,4 @@
-"""Maps as PNG: which there are, on what scale each is shown, and what a treatment changed in them.
+"""Maps as PNG: their scales and labels, and the change that kernel padding made in them.
 
 Magnitudes use cividis, whose lightness rises evenly from dark to bright, also for colour-blind
 readers and in grey print. Differences and signed leans use a blue-to-red scale with symmetric
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class MapSource(Protocol):
-    """What a figure needs to know of a record."""
+    """The parts of a record that a figure needs."""
 
     suite: str
     protocol: str
@@ -51,12 +51,12 @@ LOG_DECADES = 3.0
 
 
 CLIPPED, MUCH = 99.5, 1.25
-"""Percentile at which a scale ends where the largest value is so many times larger: a few border
-pixels must not take all colours."""
+"""A scale ends at this percentile if the largest value is this many times larger, so that a few
+border pixels do not use up all colours."""
 
 
 MEAN_ONE = 1e-3
-"""A mean so near to 1 needs no telling."""
+"""A mean this close to 1 is not written into the label."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def draw_record(record: MapSource, folder: Path) -> list[Path]:
 
 
 def drawings(record: MapSource) -> dict[str, tuple[Scale, Frame]]:
-    """What is drawn of each map of `record`, and what lies round it, by the map's name."""
+    """The scale and the frame of each map of `record`, by the map's name."""
     variant = "as it is" if record.fill == "none" else f"kernel padding {record.fill}"
     found = {}
     for name, values in record.maps.items():
@@ -206,7 +206,7 @@ def over_mean(values: Array) -> Array:
 
 
 def scaled(values: Array, scale: str, what: str) -> Scale:
-    """What is drawn of `values`, with the ends of its scale and what the colour bar says."""
+    """`values` with the ends of their scale and the label of the colour bar."""
     if scale == "log":
         peak = float(values.max()) or 1.0
         shown = np.log10(np.maximum(values, peak * 10**-LOG_DECADES) / peak)
@@ -223,7 +223,7 @@ def scaled(values: Array, scale: str, what: str) -> Scale:
 
 
 def _end(values: Array) -> float:
-    """The largest of `values`, or a percentile where a few are much larger than the rest."""
+    """The largest of `values`, or a percentile if a few are much larger than the rest."""
     most, largest = float(np.percentile(values, CLIPPED)), float(values.max())
     return largest if largest <= MUCH * most or most == 0 else most
 
@@ -248,7 +248,7 @@ def _frame(record: MapSource, name: str, look: Look, shape: tuple[int, ...], var
 
 
 def _grid(record: MapSource, look: Look, shape: tuple[int, ...]) -> tuple[Pair | None, str]:
-    """What the light lines enclose, and what that is called where its size is to be told."""
+    """The size of the cells that light lines enclose, and their name in the figure."""
     if len(shape) == 4:
         return (shape[2], shape[3]), "each field"
     if look.phases:
@@ -258,7 +258,7 @@ def _grid(record: MapSource, look: Look, shape: tuple[int, ...]) -> tuple[Pair |
 
 
 def _cell(record: MapSource) -> Pair | None:
-    """The stride cell of the record's sensitivity, where it has phases."""
+    """The stride cell of the record's sensitivity, or None without phases."""
     profile = record.maps.get("phase_profile")
     if profile is None or np.ndim(profile) != 2:
         return None

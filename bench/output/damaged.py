@@ -1,4 +1,4 @@
-"""Reading what a damaged or foreign record may lack."""
+"""Errors that a damaged record, or one of another version, raises when it is read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
-"""What a record of another version, or a damaged one, raises where it lacks what is looked for."""
+"""Errors for parts that a damaged record, or one of another version, does not have."""
 
 
 def try_or_none(make: Callable[..., T], *arguments: Any) -> T | None:
-    """What `make` gives, or None where the record lacks what it speaks of."""
+    """The result of `make`, or None if the record does not have what `make` needs."""
     try:
         return make(*arguments)
     except MALFORMED:

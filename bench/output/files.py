@@ -40,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def explain(error: OSError, where: Path) -> StoreError:
-    """Say what to do about an operating system's error."""
+    """Turn an error of the operating system into one that says what to do."""
     if error.errno in FULL:
         return StoreError(
             f"no space left for {where}; free some and give the same command again: every record "

@@ -1,7 +1,7 @@
-"""How an account is laid out: sections of sentences and small tables, folded to a width.
+"""The layout of a report: sections of sentences and small tables, folded to a width.
 
-This is the gate through which everything goes that is shown: no control character, line break or
-change of writing direction that a model's or a record's text may hold gets through.
+Every text passes through this module, which removes control characters, line breaks and changes of
+writing direction that the texts of models and records may contain.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 WIDTH = 96
-"""Columns where there is no terminal to ask, and at most."""
+"""The width without a terminal, and the largest width."""
 
 
 NARROWEST = 40
 
 
 UNBROKEN = "\u00a0"
-"""A space at which no line breaks; shown as a plain one."""
+"""A non-breaking space, which is shown as a plain space."""
 
 
 LONGEST = 4000
@@ -51,7 +51,7 @@ Block = str | Table | Literal
 
 @dataclass
 class Section:
-    """A heading and what stands under it; text is a sentence of its own."""
+    """A heading and the blocks below it; a text is one sentence or paragraph."""
 
     title: str
     blocks: list[Block] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Section:
 def lay_out(
     sections: Sequence[Section], width: int = WIDTH, heading: Callable[[str], str] = str
 ) -> str:
-    """The sections that hold something, as text of at most `width` columns where that can be."""
+    """The sections that are not empty, as text of at most `width` columns if possible."""
     width = max(NARROWEST, min(width, WIDTH))
     parts = [
         "\n".join(
@@ -76,7 +76,7 @@ def lay_out(
 
 
 def safe(text: str) -> str:
-    """`text` made safe to show; spaces at which no line breaks stay."""
+    """`text` made safe to show; non-breaking spaces are kept."""
     return UNBROKEN.join(clean(part, LONGEST) for part in text.split(UNBROKEN))
 
 
@@ -97,7 +97,7 @@ def _block(block: Block, width: int) -> str:
 
 
 def _table(table: Table, width: int) -> str:
-    """The table under its line; columns that have no room are left out from the right, and said."""
+    """The table under its caption, which names the columns on the right that have no room."""
     heads, rows = list(table.heads), [list(row) for row in table.rows]
     left_out: list[str] = []
     text = _tabulated(heads, rows)

@@ -13,7 +13,7 @@ class Interval(Protocol):
 
     @property
     def value(self) -> float | None:
-        """The value, None where it is missing."""
+        """The value, or None if it is missing."""
 
     @property
     def low(self) -> float | None:
@@ -25,7 +25,7 @@ class Interval(Protocol):
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """`value` to `digits` significant digits, without an exponent where it is readable."""
+    """`value` to `digits` significant digits, with an exponent if it is very small or large."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if not 1e-4 <= abs(value) < 1e7:
@@ -39,12 +39,12 @@ LOPSIDED = 0.8
 """Both ends of an interval are shown if the nearer is closer than this share of the farther one."""
 
 
-def with_interval_text(held: Interval) -> str:
+def with_interval_text(estimate: Interval) -> str:
     """A value with its interval to two digits: ± half of it, or both ends if it is lopsided.
 
     Raises `ValueError` without a value.
     """
-    value, low, high = held.value, held.low, held.high
+    value, low, high = estimate.value, estimate.low, estimate.high
     if value is None:
         raise ValueError("there is no value to show")
     if low is None or high is None:

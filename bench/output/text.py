@@ -1,4 +1,4 @@
-"""Names and messages that came from outside, made safe for where they are shown."""
+"""Names and messages of models and records, made safe to show."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ LONGEST = 300
 def clean(text: str, longest: int = LONGEST) -> str:
     """One line without control, format or separator characters, which become visible escapes.
 
-    No terminal escape, line break or change of writing direction survives. What is longer than
-    `longest` loses its middle.
+    No terminal escape, line break or change of writing direction survives. A text
+    longer than `longest` loses its middle.
     """
     shown = "".join(_visible(char) for char in text)
     if len(shown) <= longest:
@@ -27,7 +27,7 @@ def code(text: str) -> str:
 
 
 def spreadsheet(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
+    """Text that a spreadsheet does not read as a formula."""
     shown = clean(text, longest=10_000)
     return f"'{shown}" if shown[:1] in tuple("=+-@") else shown
 

@@ -2,15 +2,15 @@
 
 A column holds numbers of one suite, protocol, version and settings; records that would mix them
 are refused. Columns are called `SUITE.METRIC`, or `SUITE:PROTOCOL.METRIC` off the default protocol,
-with `.low`, `.high` and `.reason` beside them. Treated rows also have `.untreated` (the twin's
-value) and `.change` (treated less untreated) with `.change.low`, `.change.high` and
+with `.low`, `.high` and `.reason` beside them. Treated rows also have `.untreated` (the value of
+the untreated model) and `.change` (treated less untreated) with `.change.low`, `.change.high` and
 `.change.method`.
 
 Ranks are intervals, such as 2 to 5, and hold for the whole board at once (see
-`statistics.ranks`): the chance of telling any two equal rows apart is at most 5 %. Rows are in
-order of their ranks; those of one rank are in order of their names, never of noise. Exact values
-tie within their printed digits. Rows without a value have no rank and come last, in order of the
-next sort column.
+`statistics.ranks`): the chance that two equal rows get different ranks is at most 5 %. Rows are in
+order of their ranks; rows of one rank are ordered by name, never by noise. Exact values share a
+rank if their printed digits agree. Rows without a value have no rank and come last, in order of
+the next sort column.
 """
 
 from __future__ import annotations

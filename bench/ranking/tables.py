@@ -110,8 +110,8 @@ def caption(board: Board) -> list[str]:
 def _ties(board: Board) -> str:
     """When rows share a rank, and how intervals are written."""
     values = (row.find(board.sort or "") for row in board.rows)
-    held = [r.metrics[m] for r, m in values if r is not None and m in r.metrics]
-    if all(one.low is None for one in held if one.value is not None):
+    estimates = [r.metrics[m] for r, m in values if r is not None and m in r.metrics]
+    if all(one.low is None for one in estimates if one.value is not None):
         return "Rows share a rank if their printed digits agree, or without an interval."
     return (
         "A rank such as 2 to 5 means that the samples do not show more: over the whole board, the "
@@ -248,12 +248,14 @@ def _fill_cell(row: BoardRow, notes: Footnotes) -> str:
 
 def _cell(board: Board, row: BoardRow, column: str, notes: Footnotes) -> str:
     record, metric = row.find(column)
-    held = record.metrics.get(metric) if record else None
-    if held is None or held.value is None:
+    estimate = record.metrics.get(metric) if record else None
+    if estimate is None or estimate.value is None:
         return _missing_cell(row, column, notes)
     if column != board.sort and column not in CHANGES:
-        return column_number(held.value)
-    return column_interval(column_number(held.value), held.value, held.low, held.high)
+        return column_number(estimate.value)
+    return column_interval(
+        column_number(estimate.value), estimate.value, estimate.low, estimate.high
+    )
 
 
 def _missing_cell(row: BoardRow, column: str, notes: Footnotes) -> str:

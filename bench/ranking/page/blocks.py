@@ -1,4 +1,4 @@
-"""Data inside a page: deflated, in base64, so that nothing in it can be markup.
+"""Data inside a page, deflated and in base64, so that it cannot be read as markup.
 
 A block is the text of a `<script type="text/plain" id="...">` element, which no browser runs. Only
 letters, digits, `+`, `/` and `=` are in it, whatever the data hold.
@@ -24,12 +24,12 @@ def packed(data: bytes) -> str:
 
 
 def packed_json(content: Any) -> str:
-    """`content` as compact JSON, packed. Raises `ValueError` for a number that JSON has not."""
+    """`content` as compact JSON, packed. Raises `ValueError` for NaN or infinity."""
     return packed(json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii"))
 
 
 def unpacked(block: str) -> bytes:
-    """What `packed` packed."""
+    """The data that `packed` made `block` of."""
     return zlib.decompress(base64.b64decode(block))
 
 

@@ -1,11 +1,11 @@
-"""Maps as a page holds them: one byte a value, on the scale that `pictures` would draw them on.
+"""The maps of a page: one byte per value, on the scale that `figures.maps` would draw them on.
 
-Level by level fewer and coarser maps are kept, until they fit the room a page has for them. At the
-first level a model's panel has every map of its records, up to `SIDE` values a side. At the others
-there is one whole map, by means over blocks, beside the phase profile: what block means smooth
-away, because it repeats with the stride, is just what the profile holds, at full resolution. Two
-thumbnails, a whole map of `THUMB` values a side and a profile, are in the ranking at every level,
-and at the last one they are all that a panel has.
+Each level has fewer or coarser maps than the one before; the first level that fits the size of the
+page is used. At the first level a model's panel has every map of its records, up to `SIDE` values a
+side. At the others it has one whole map, reduced to means over blocks, and the phase profile at
+full resolution, which has the pattern of the strides that block means smooth away. The ranking has
+two thumbnails at every level: a whole map of `THUMB` values a side and a profile. At the last level
+they are the only maps.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ PROFILES = ("phase_profile", "comb_profile")
 
 
 MEASURED = ("deadpixel",)
-"""Suites whose maps stand for a model before others."""
+"""Suites whose maps are the first choice for a thumbnail."""
 
 
 SAMPLED = 48
-"""Variants or models that are packed to foresee what all will take."""
+"""The number of variants or models that are packed to estimate the size of all."""
 
 
 @dataclass(frozen=True)
 class PackedMap:
-    """A map in bytes, row by row, and what the page must know to draw it."""
+    """A map in bytes, row by row, and the facts that the page needs to draw it."""
 
     data: bytes
     facts: dict[str, Any]
@@ -79,7 +79,7 @@ def _of_record(record: Record, level: int | None) -> list[PackedMap]:
 
 
 def record_maps(record: Record) -> dict[str, np.ndarray[Any, Any]]:
-    """The maps of a record, which are not kept in memory; none where they cannot be read."""
+    """The maps of a record, which does not keep them in memory; empty if they cannot be read."""
     maps = dict(record.maps)
     record.forget()
     return maps

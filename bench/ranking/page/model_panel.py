@@ -1,7 +1,7 @@
-"""What a model's panel shows beyond the ranking's numbers: words, maps, culprits, provenance.
+"""The data of a model's panel beside the ranking's numbers: summary, maps, culprits, provenance.
 
-Models are gathered into groups, each packed by itself, so that opening one model unpacks a small
-part of the page. Their records go with them as JSON, for download.
+Models are packed in groups, so that opening one model unpacks only a small part of the page. Their
+records are packed in the same way, as JSON for download.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def raw_records(models: Sequence[Variants], *, tables: bool) -> Groups:
 
 
 def tables_fit(models: Sequence[Variants], room: float) -> bool:
-    """Whether records with all their tables take at most `room` bytes, foreseen from a sample."""
+    """Whether records with all their tables take at most `room` bytes, estimated from a sample."""
     sample = models[:: max(1, len(models) // SAMPLED)]
     size = raw_records(sample, tables=True).size
     return size * len(models) <= room * max(1, len(sample))
@@ -65,31 +65,31 @@ def tables_fit(models: Sequence[Variants], room: float) -> bool:
 def panels(
     models: Sequence[Variants], suites: Mapping[str, Suite], level: int | None
 ) -> tuple[Groups, Groups]:
-    """What each model's panel says, with the facts of its maps; and the maps' bytes."""
-    told, pictures = [], []
+    """The texts of each model's panel with the facts of its maps, and the bytes of the maps."""
+    texts, pictures = [], []
     for variants in models:
         data = _Bytes()
         fills = {fill: _of_variant(variants, fill, suites) for fill in variants}
-        for fill, held in variants.items():
+        for fill, records in variants.items():
             fills[fill]["maps"] = [
-                {**one.facts, "at": data.place(one.data)} for one in pack_maps(held, level)
+                {**one.facts, "at": data.place(one.data)} for one in pack_maps(records, level)
             ]
-        told.append(_json({"fills": fills, **_provenance(variants, suites)}))
-        pictures.append(bytes(data.held))
-    return _groups(told, lists=True), _groups(pictures, lists=False)
+        texts.append(_json({"fills": fills, **_provenance(variants, suites)}))
+        pictures.append(bytes(data.content))
+    return _groups(texts, lists=True), _groups(pictures, lists=False)
 
 
 class _Bytes:
-    """Bytes of one model's maps; equal maps are held once."""
+    """Bytes of one model's maps; equal maps are stored once."""
 
     def __init__(self) -> None:
-        self.held = bytearray()
+        self.content = bytearray()
         self.places: dict[bytes, int] = {}
 
     def place(self, data: bytes) -> int:
         if data not in self.places:
-            self.places[data] = len(self.held)
-            self.held += data
+            self.places[data] = len(self.content)
+            self.content += data
         return self.places[data]
 
 
@@ -141,12 +141,14 @@ def _gaps(records: Sequence[Record]) -> list[str]:
 
 
 def _why(record: Record) -> str:
-    return (record.error.message if record.error else record.reason) or "no reason was kept"
+    return (record.error.message if record.error else record.reason) or "the record gives no reason"
 
 
 def _provenance(variants: Variants, suites: Mapping[str, Suite]) -> dict[str, Any]:
     """Facts in sentences, and the command that makes the records again."""
-    blocks = try_or_none(provenance, [r for held in variants.values() for r in held], suites) or []
+    blocks = (
+        try_or_none(provenance, [r for records in variants.values() for r in records], suites) or []
+    )
     return {
         "facts": [clean(block, 1200) for block in blocks if isinstance(block, str)][:-1],
         "command": next((clean(b.text, 4000) for b in blocks if isinstance(b, Literal)), None),
@@ -166,7 +168,9 @@ def _strict(content: Any) -> bytes:
 
 
 def _raw(variants: Variants, *, tables: bool) -> bytes:
-    return _json([_dump(record, tables=tables) for held in variants.values() for record in held])
+    return _json(
+        [_dump(record, tables=tables) for records in variants.values() for record in records]
+    )
 
 
 def _dump(record: Record, *, tables: bool) -> dict[str, Any]:

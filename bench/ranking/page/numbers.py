@@ -1,8 +1,8 @@
-"""The numbers of a page: a column for each metric and kernel padding, a place in it for each model.
+"""The numbers of a page: for each metric and kernel padding a column with one entry per model.
 
-Models stand in the order of the board. Numbers have six significant digits; the records that a
-panel offers for download have all. Ranks are those of the models within one kernel padding, by the
-board's rule, so that tie groups follow whichever metric a reader ranks by.
+Models are in the order of the board. Numbers have six significant digits; the records that a
+panel offers for download have all digits. Models are ranked within one kernel padding, by the
+board's rule, for every metric.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COSTS = {
     "measure": ("seconds of measuring, beside gradients", "measure_s"),
     "memory": ("peak memory (MiB)", "peak_memory_mib"),
 }
-"""What measuring cost: title, and the field of `Timing`."""
+"""The costs of measuring: their titles and the fields of `Timing`."""
 
 
 def content(board: Board, joined: Joined | None = None) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def representative_records(board: Board) -> list[Record]:
 
 
 class _Reasons:
-    """Texts that many cells share, each held once."""
+    """Texts that many cells share, each stored once."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -108,7 +108,7 @@ def _grid(board: Board) -> dict[str, dict[str, BoardRow]]:
 
 
 def _metric(board: Board, column: str) -> dict[str, Any]:
-    """What a column holds, for headers and menus."""
+    """What the metric of a column says of itself, for headers and menus."""
     prefix, _, name = column.partition(".")
     known = board.metric(column)
     suite = board.suites.get(prefix.partition(":")[0])
@@ -145,7 +145,7 @@ def _best(rows: Iterable[BoardRow]) -> Record:
 
 
 def short_names(references: Sequence[str]) -> list[str]:
-    """References without `timm:`, and files without their folders, where that tells them apart."""
+    """References without `timm:` and files without their folders, if these names are unique."""
     short = [_short_name(reference) for reference in references]
     times = Counter(short)
     return [s if times[s] == 1 else r for s, r in zip(short, references, strict=True)]
@@ -194,10 +194,10 @@ def _numbers(
     board: Board, grid: dict[str, dict[str, BoardRow]], column: str, fill: str, reasons: _Reasons
 ) -> dict[str, Any]:
     """One column of one kernel padding: values, intervals, ranks, reasons, and the change."""
-    held = [rows.get(fill) for rows in grid.values()]
-    values = [_value(row, column) for row in held]
-    known = board.ranking([row for row in held if row is not None], column)
-    ranks = [known.get(row.model) if row else None for row in held]
+    chosen = [rows.get(fill) for rows in grid.values()]
+    values = [_value(row, column) for row in chosen]
+    known = board.ranking([row for row in chosen if row is not None], column)
+    ranks = [known.get(row.model) if row else None for row in chosen]
     found = {
         "v": [_short(v[0]) for v in values],
         "low": _unless_empty([_short(v[1]) for v in values]),
@@ -206,7 +206,7 @@ def _numbers(
         "rank_high": _unless_empty([rank.high if rank else None for rank in ranks]),
         "why": {
             str(place): reasons.place(why)
-            for place, row in enumerate(held)
+            for place, row in enumerate(chosen)
             if row is not None and values[place][0] is None and (why := _why(row, column))
         },
     }
@@ -215,8 +215,8 @@ def _numbers(
 
 def _value(row: BoardRow | None, column: str) -> tuple[float | None, float | None, float | None]:
     record, metric = row.find(column) if row else (None, "")
-    held = record.metrics.get(metric) if record else None
-    return (held.value, held.low, held.high) if held else (None, None, None)
+    estimate = record.metrics.get(metric) if record else None
+    return (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
 
 
 def _why(row: BoardRow, column: str) -> str | None:
@@ -242,8 +242,8 @@ def _change(treated: BoardRow | None, untreated: BoardRow | None, column: str) -
 
 
 def _costs(grid: dict[str, dict[str, BoardRow]]) -> dict[str, dict[str, Any]]:
-    """What measuring the untreated variant cost, where anything is known of it."""
-    rows = [held.get("none") or next(iter(held.values())) for held in grid.values()]
+    """The costs of measuring the untreated variant, if known."""
+    rows = [variants.get("none") or next(iter(variants.values())) for variants in grid.values()]
     found = {
         name: {"title": title, "v": [_cost(row, field) for row in rows]}
         for name, (title, field) in COSTS.items()
@@ -275,5 +275,5 @@ def _short(value: float | None) -> float | None:
 
 
 def _unless_empty(column: Sequence[Any]) -> list[Any] | None:
-    """`column`, or None where nothing is in it."""
+    """`column`, or None if all its entries are None."""
     return list(column) if any(value is not None for value in column) else None

@@ -1,10 +1,9 @@
 """The leaderboard as one HTML page that opens from disk: `perimetry board DIR --html OUT`.
 
-Everything is in the file: numbers, maps, records, the page's own code and the libraries it uses
+The file has everything: numbers, maps, records, the page's own code and the libraries it uses
 (Tabulator, D3, Observable Plot, deflated; `vendor_licences.txt`). Its content security policy lets
-the browser run only the scripts whose hash it names, and lets it fetch nothing at all. Names and
-texts of models and records are data in packed blocks (see `blocks`), never markup, and the
-scripts put them into the page as text.
+the browser run only the scripts whose hash it names and fetch nothing. Names and texts of models
+and records are data in packed blocks (see `blocks`), which the scripts put into the page as text.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ MEGABYTE = 1_000_000
 
 
 LARGEST = 8 * MEGABYTE
-"""A page takes no more than this, unless asked to."""
+"""The default limit for the size of a page, in bytes."""
 
 
 TABLES_ROOM = 0.2
-"""Share of a page up to which its records keep all their tables."""
+"""Records keep their tables if these take at most this share of the page."""
 
 
 LIBRARIES = ("vendor_tabulator.js", "vendor_d3.js", "vendor_plot.js")
@@ -139,7 +138,7 @@ def _blocks(board: Board, joined: Joined | None, room: int, when: datetime) -> d
     small, shapes = _thumbs(models)
     numbers = content(board, joined)
     room -= raw.size + len(small) + len(packed_json(numbers))
-    level = choose_level([held for variants in models for held in variants.values()], room)
+    level = choose_level([records for variants in models for records in variants.values()], room)
     words, maps = panels(models, board.suites, level)
     groups = {"words": words, "maps": maps, "records": raw}
     numbers |= {
@@ -161,13 +160,13 @@ def _thumbs(models: Sequence[Variants]) -> tuple[str, list[dict[str, list[Any]]]
     data = bytearray()
     shapes = []
     for fills in models:
-        held: dict[str, list[Any]] = {}
+        shown: dict[str, list[Any]] = {}
         for fill, records in fills.items():
-            held[fill] = []
+            shown[fill] = []
             for pixels, facts in thumbs(records):
-                held[fill].append([*facts, len(data)])
+                shown[fill].append([*facts, len(data)])
                 data += pixels
-        shapes.append(held)
+        shapes.append(shown)
     return packed(bytes(data)), shapes
 
 
