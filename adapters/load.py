@@ -150,7 +150,7 @@ def files_of(reference: str) -> list[Path]:
 
     parsed = Reference.parse_any(reference)
     path = parsed.file
-    if path is None:
+    if path is None or not path.name:  # `.` and `/` have no name that a suffix could be added to
         return []
     found = [path, Path(f"{path}.data"), path.with_suffix(".data")]
     if parsed.runtime == "onnx":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import NO_GRADIENTS
 from ..output.text import clean
+from ..records.record import to_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -40,7 +41,9 @@ def measure_with_stand_ins(
         return records
     announce(records)
     done = {cell.key for job in jobs for cell in job.cells}
-    second = replace(plan, references=references, suites=suites).jobs()
+    # records have names in UTF-8; files are opened by the names that the user gave
+    given = [name for name in plan.references if to_utf8(name) in references]
+    second = replace(plan, references=given, suites=suites).jobs()
     return records + measure([rest for job in second if (rest := job.without(done)).cells])
 
 

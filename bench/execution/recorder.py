@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import NotApplicableError
 from ..records.environment import environment, peak_device_memory_mib, peak_memory_mib
-from ..records.record import Failure, ImagesInfo, ModelInfo, Record, Timing, Value, to_json_value
+from ..records.record import (
+    Failure,
+    ImagesInfo,
+    ModelInfo,
+    Record,
+    Timing,
+    Value,
+    in_utf8,
+    to_json_value,
+)
 from ..records.selection import takes_inputs
 
 if TYPE_CHECKING:
@@ -100,7 +109,7 @@ class Recorder:
         reference, opened = self.job.reference, self.opened
         info = ModelInfo.of(reference, opened.model) if opened else ModelInfo(reference=reference)
         images = opened.images if opened else _info(self.images, None)
-        return Record(
+        made = Record(
             key=cell.key,
             model=info,
             inputs=to_json_value(self.settings.inputs) if takes_inputs(reference) else {},
@@ -117,6 +126,7 @@ class Recorder:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             **fields,
         )
+        return in_utf8(made)
 
     def _timing(self, gradients_s: float, measure_s: float = 0.0) -> Timing:
         """Seconds and peaks; empty when the model was never open in this process."""

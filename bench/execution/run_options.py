@@ -19,6 +19,10 @@ BENCH_IMAGES = {"cpu": 12, "cuda": 64}
 """Number of images that `perimetry bench` measures, by kind of device."""
 
 
+LEAST_MEMORY_MIB = 256
+"""The smallest limit on a worker's memory that is accepted."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How to run; nothing here changes a number beyond float noise.
@@ -48,6 +52,14 @@ class RunOptions:
     isolated: bool = False
     progress: bool = False
     toolkit: Callable[[], Toolkit] = standard
+
+    def __post_init__(self) -> None:
+        limit = self.memory_limit_mib
+        if limit is not None and not limit >= LEAST_MEMORY_MIB:
+            raise InputError(
+                f"the memory limit is {limit:g} MiB; expected at least {LEAST_MEMORY_MIB} MiB, "
+                "without which no model can be opened: raise --memory-limit"
+            )
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from ...adapters.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -40,6 +42,15 @@ class Settings:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     fit_images: str = FIT_DEFAULT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(
+                f"the seed is {self.seed}; expected 0 to {LARGEST_SEED}: give another --seed"
+            )
+
+
+LARGEST_SEED = 2**62
 
 
 class SettingsFields(TypedDict, total=False):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic_core import PydanticSerializationError
 
 from ...adapters.errors import PerimetryError
 from ...suites.base import Array, Estimate
@@ -274,16 +275,30 @@ def to_json_value(value: Any) -> Any:
     JSON has no infinity and no NaN: these become the strings `inf`, `-inf` and `nan`.
     """
     if isinstance(value, dict):
-        return {str(k): to_json_value(v) for k, v in value.items()}
+        return {to_utf8(str(k)): to_json_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [to_json_value(v) for v in value]
     if isinstance(value, np.ndarray | np.generic):
         return to_json_value(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | float):
         return value
-    return str(value)
+    return to_utf8(str(value))
+
+
+def to_utf8(text: str) -> str:
+    """`text` with visible escapes for what UTF-8 cannot hold, such as odd bytes of a file name."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def in_utf8(record: Record) -> Record:
+    """The record, without arrays, with all of its text in UTF-8; itself where it is so already."""
+    try:
+        record.model_dump_json()
+    except PydanticSerializationError:
+        return Record.model_validate(to_json_value(record.model_dump()))
+    return record
 
 
 def _treatment(model: Model) -> dict[str, Any] | None:

@@ -1,0 +1,88 @@
+"""Names that are empty, odd or not UTF-8, and settings out of range cost no other row."""
+
+import os
+
+import pytest
+from onnx_files import convnet, save
+from PIL import Image
+from typer.testing import CliRunner
+
+from perimetry import audit
+from perimetry.adapters.errors import InputError
+from perimetry.bench.cli.main import app
+from perimetry.bench.execution.run_options import LEAST_MEMORY_MIB, RunOptions
+from perimetry.bench.execution.settings import Settings
+from perimetry.bench.records.record import to_utf8
+from perimetry.bench.records.store import Store
+
+NOT_UTF8 = os.fsdecode(b"\xff\xfe")
+WEIGHTS = ("", ".", "/", "a\0b", f"{NOT_UTF8}.pth", "/dev/zero", "y" * 5000)
+ODD = (
+    *("", ".", "..", "/", "@", "timm:", "timm:@", "/dev/zero"),
+    *(".onnx", "a\0b.onnx", f"{NOT_UTF8}.onnx", "x" * 5000 + ".onnx"),
+    *(f"timm:test_resnet@{weights}" for weights in WEIGHTS),
+)
+COMMON = ("--kernel-padding", "none", "--device", "cpu", "--count", "2")
+
+
+def run(folder, *arguments, suite="structure"):
+    out = str(folder / "out")
+    return CliRunner().invoke(app, ["run", *arguments, "--out", out, "--suite", suite, *COMMON])
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """One run over every odd reference, and two sound files, one of which has an odd name."""
+    folder = tmp_path_factory.mktemp("odd")
+    sound = [save(convnet(size=8), folder / name) for name in ("sound.onnx", f"{NOT_UTF8}ok.onnx")]
+    done = run(folder, *ODD, *map(str, sound))
+    records = {r.model.reference: r for r in Store(folder / "out").records()}
+    return done, [to_utf8(str(path)) for path in sound], records
+
+
+def test_every_reference_has_its_row_and_sound_files_have_their_numbers(swept):
+    done, sound, records = swept
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    assert records.keys() == {to_utf8(name) for name in (*ODD, *sound)}
+    assert {name for name, record in records.items() if record.status == "ok"} == set(sound)
+    assert all(r.error.message for r in records.values() if r.status == "failed")
+
+
+@pytest.mark.parametrize("arguments", [("--target", NOT_UTF8), ("--exclude", NOT_UTF8)])
+def test_a_setting_that_is_not_utf8_costs_no_more_than_its_row(arguments, tmp_path):
+    path = save(convnet(size=8), tmp_path / "sound.onnx")
+    done = run(tmp_path, path, *arguments)
+    assert isinstance(done.exception, SystemExit | None)
+    (record,) = Store(tmp_path / "out").records()
+    assert record.status == ("failed" if arguments[0] == "--target" else "ok")
+
+
+def test_a_folder_of_images_and_its_files_may_have_any_name(tmp_path):
+    path = save(convnet(size=8), tmp_path / "sound.onnx")
+    folder = tmp_path / f"images{NOT_UTF8}"
+    folder.mkdir()
+    for name in ("a.png", f"{NOT_UTF8}.png"):
+        Image.new("RGB", (8, 8), "red").save(folder / name)
+    done = run(tmp_path, path, "--images", str(folder), suite="padding")
+    assert isinstance(done.exception, SystemExit | None)
+    (record,) = Store(tmp_path / "out").records()
+    assert record.images.name == "images\\udcff\\udcfe"
+    assert record.images.count == 2
+
+
+@pytest.mark.parametrize("seed", [-1, -(2**70), 2**70])
+def test_a_seed_that_no_generator_takes_is_refused_at_once(seed):
+    with pytest.raises(InputError):
+        Settings(seed=seed)
+    with pytest.raises(InputError):
+        audit("timm:test_resnet@init", seed=seed)
+
+
+@pytest.mark.parametrize("limit", [1e-9, 1.0, LEAST_MEMORY_MIB - 1, -5.0, float("nan")])
+def test_a_memory_limit_under_which_nothing_runs_is_refused_at_once(limit, tmp_path):
+    with pytest.raises(InputError):
+        RunOptions(memory_limit_mib=limit)
+    done = run(tmp_path, "timm:test_resnet@init", "--memory-limit", "0.001")
+    assert done.exit_code == 1
+    assert not (tmp_path / "out").exists()
