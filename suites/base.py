@@ -182,6 +182,14 @@ class Suite(Protocol):
         del model, protocol, seed
         return ()
 
+    def defects(self, found: Measured) -> list[str]:
+        """Certain defects, such as dead regions, in clauses; a report begins with them.
+
+        May raise `KeyError` where `found` lacks a map or table.
+        """
+        del found
+        return []
+
     def causes(self, found: Measured) -> list[str]:
         """Phases, regions or layers at fault, in clauses; asked for where unevenness is shown.
 

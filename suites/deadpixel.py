@@ -183,9 +183,13 @@ class DeadPixel(Suite):
     random: ClassVar[bool] = True
     question: ClassVar[str] = "how evenly the target depends on the input's pixels"
 
+    def defects(self, found: Measured) -> list[str]:
+        """Dead regions and silent colour channels."""
+        return dead_places(found)
+
     def causes(self, found: Measured) -> list[str]:
-        """Dead regions, the least sensitive phase, and the periods that cause the variance."""
-        return [*dead_places(found), *least_sensitive_phase(found), *period_shares(found)]
+        """The least sensitive phase, and the stride periods that cause the variance."""
+        return [*least_sensitive_phase(found), *period_shares(found)]
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """Gradients and a spatial target (for its stride) are needed."""

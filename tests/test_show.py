@@ -124,6 +124,16 @@ def test_the_verdict_names_every_headline_with_what_it_shows():
     ).replace(" ± ", "\u00a0±\u00a0")
 
 
+def test_a_dead_region_comes_first_and_is_not_hidden_by_an_even_headline():
+    """A hole of 4 x 6 pixels in a model of even phases is the first line."""
+    row = {"channel": "all", "pixels": 24, "top": 3, "left": 8, "bottom": 7, "right": 14}
+    found = record("deadpixel", {"weakest": (1.0, 0.1)}, tables={"dead_regions": [row]})
+    lines = summary(case_of(found))
+    assert lines[0].startswith("Defects: dead: 24 pixels")
+    assert lines[1].startswith("Not shown to be uneven")
+    assert len(lines) == 2
+
+
 def test_layers_phases_periods_and_skipped_pixels_are_causes():
     """The layer that causes 75 %, the planted phase, each period's share, the 1 x 1 at stride 2."""
     metrics = {"weakest": 0.5, "imbalance": 0.4, "by_period_2": 0.04, "by_period_4": 0.12}

@@ -20,10 +20,21 @@ if TYPE_CHECKING:
 
 
 def summary(case: Case) -> list[str]:
-    """The verdict on the headline metrics, the causes, and what to do, each in one sentence."""
+    """The lines: defects, verdict on the headline metrics, causes, and what to do."""
     found = reported(case.records, case.suites)
-    lines = [verdict_line(found), cause_line(found), remedy_line(case, found)]
+    lines = [defect_line(found), verdict_line(found), cause_line(found), remedy_line(case, found)]
     return [f"{line}." for line in lines if line]
+
+
+def defect_line(found: Sequence[ReportedRecord]) -> str:
+    """Certain defects, whatever the headline metrics show."""
+    clauses = [f"{clause} ({one.column})" for one in found for clause in defects(one)]
+    return f"Defects: {'; '.join(clauses)}" if clauses else ""
+
+
+def defects(one: ReportedRecord) -> list[str]:
+    """The defects that the suite names."""
+    return try_or_none(one.suite.defects, one.record) or [] if one.suite else []
 
 
 def verdict_line(found: Sequence[ReportedRecord]) -> str:
@@ -86,6 +97,7 @@ def remedy_line(case: Case, found: Sequence[ReportedRecord]) -> str:
         return f"What to do: {'; '.join(dict.fromkeys(clauses))}"
     shown = {one.verdict(one.headline) for one in found if one.headline}
     even = shown and shown <= {None, Evenness.even, Evenness.not_shown}
+    even = even and not any(defects(one) for one in found)
     return "What to do: nothing, as no unevenness is shown" if even else ""
 
 
