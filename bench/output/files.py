@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import uuid
 from pathlib import Path
@@ -22,7 +23,15 @@ class StoreError(PerimetryError, OSError):
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that `path` is whole or absent, and durable; leaves nothing on an error."""
+    """Write a file so that `path` is whole or absent, and durable; leaves nothing on an error.
+
+    A link is followed, as other programs do. A device or a pipe is written to, and never replaced.
+    """
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        _write_through(path, write)
+        return
     temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("xb") as stream:
@@ -32,6 +41,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_through(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write to a device or a pipe; a pipe that nobody reads is an error and not a wait."""
+    content = io.BytesIO()  # some writers go back in their file, which a pipe cannot
+    write(content)
+    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+    os.set_blocking(descriptor, True)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content.getvalue())
 
 
 def write_text(path: Path, text: str) -> None:

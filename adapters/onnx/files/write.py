@@ -54,7 +54,7 @@ def file_fault(path: Path) -> str | None:
 
 def check_destination(path: Path, out: Path) -> None:
     """Raise `InputError` where writing `out` could harm the model `path` that is being read."""
-    if out.suffix != ".onnx" or out.is_dir():
+    if out.suffix != ".onnx" or (out.exists() and not out.is_file()):
         raise InputError(f"{str(out)!r} cannot be written; expected a file name ending in .onnx")
     if not out.parent.is_dir():
         raise InputError(f"{str(out.parent)!r} is not a folder; create it first")
