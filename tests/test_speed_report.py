@@ -140,6 +140,8 @@ def test_on_a_gpu_the_goals_stand_beside_what_was_measured(report):
     assert [name, "under 3 s", "2.50 s (2 protocols)", "yes"] in cells_of(report)
     report.comparisons = [MapComparison("timm:resnet50@init", "openerf", 64, 0.1, 2.0, 1e-6)]
     assert report.goals[1].reached
+    row = ["timm:resnet50@init", "64", "openerf", "100 ms", "2.00 s", "20.0x", "1e-06"]
+    assert row in cells_of(report)
 
 
 def test_an_audit_of_another_size_is_not_taken_for_the_goals(report):

@@ -18,6 +18,7 @@ def render_speed(report: SpeedReport) -> str:
     parts = [
         _where(report),
         _goals(report),
+        _comparisons(report),
         _suites(report.rows),
         _overheads(report),
         _audits(report),
@@ -33,6 +34,18 @@ def _goals(report: SpeedReport) -> str:
     words = {True: "yes", False: "no", None: ""}
     cells = [(g.name, g.bound, g.measured, words[g.reached]) for g in report.goals]
     return _table(cells, ("goal", "bound", "measured", "reached"))
+
+
+def _comparisons(report: SpeedReport) -> str:
+    cells = [
+        (
+            *(c.model, c.images, c.other, _seconds(c.seconds), _seconds(c.other_seconds)),
+            *(f"{c.factor:.1f}x", f"{c.agreement:.0e}"),
+        )
+        for c in report.comparisons
+    ]
+    headers = ("one map of", "images", "other", "perimetry", "other's time", "factor", "difference")
+    return _table(cells, headers)
 
 
 def _throughput(report: SpeedReport) -> str:
