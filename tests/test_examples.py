@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx_files
 import pytest
+import timm
+import torch
 import typer
 import yaml
 from test_plugin import pytest_in
@@ -108,3 +112,61 @@ def test_the_vendor_comparison_writes_its_report(tmp_path):
     pictures = [line.split("(")[-1].rstrip(")") for line in text.splitlines() if line[:1] == "!"]
     assert pictures
     assert all((tmp_path / picture).exists() for picture in pictures)
+
+
+SWEEP = EXAMPLES / "sweep_gpu.py"
+
+
+def sweep(*words):
+    """Run the example's script and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, str(SWEEP), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_sweep_gives_each_model_the_largest_batch_that_fits():
+    """A power of two, at most 256, and 0 where one image does not fit; hand-made sizes."""
+    names = runpy.run_path(str(SWEEP))
+    size, kept = names["Size"], names["KEPT"]
+    model = size("timm:a", 1000, 100)
+    for images, batch in ((0.99, 0), (1, 1), (1.99, 1), (2, 2), (63, 32), (64, 64), (1e6, 256)):
+        assert model.batch(1000 + kept * 100 * images) == batch
+    small, large = size("timm:small", 0, 1), size("timm:large", 0, 10**9)
+    groups, left_out = names["plan"]([large, model, small], 2000 + 4 * kept * 100)
+    assert groups == {256: ["timm:small"], 8: ["timm:a"]}
+    assert left_out == ["timm:large"]
+
+
+def test_weights_and_layers_of_the_sweep_are_counted():
+    """All weights of test_resnet, and more than the outputs of its first convolution."""
+    found = runpy.run_path(str(SWEEP))["size_of"](REFERENCE)
+    with torch.device("meta"):
+        net = timm.create_model("test_resnet")
+    assert found.weights == 4 * sum(p.numel() for p in net.parameters())
+    first = next(m for m in net.modules() if isinstance(m, torch.nn.Conv2d))
+    assert found.outputs > 4 * first.out_channels * (160 // first.stride[0]) ** 2
+
+
+def test_the_sweep_prints_commands_that_the_command_line_takes(tmp_path):
+    """Large batches first; what stands after `--` is passed on; nothing is measured."""
+    out = tmp_path / "zoo"
+    text = sweep(
+        *("--out", str(out), "--memory-gib", "1", "--device", "cpu", "--dry-run"),
+        *("--models", REFERENCE, "timm:vit_large_patch16_384@init", "--", "--seed", "7"),
+    )
+    (line,) = [line for line in text.splitlines() if line.startswith("perimetry ")]
+    name, options = parsed(shlex.split(line))
+    assert (name, options["references"]) == ("run", [REFERENCE])
+    assert (options["seed"], options["workers"]) == (7, 2)
+    assert "vit_large_patch16_384@init: left out" in text
+    assert [path.name for path in out.iterdir()] == ["sizes.csv"]
+
+
+def test_the_sweep_measures_and_resumes(tmp_path):
+    """The second run finds every record present."""
+    words = ("--out", str(tmp_path), "--memory-gib", "1", "--device", "cpu", "--models", REFERENCE)
+    more = ("--", "--suite", "structure", "--kernel-padding", "none", "--count", "2")
+    assert "1 ok" in sweep(*words, *more)
+    assert "already present: 1" in sweep(*words, *more)
