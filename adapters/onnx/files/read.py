@@ -47,9 +47,9 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, str]:
     data = _read_bytes(path)
     digest = hashlib.sha256(data)
     proto = _parse(data, path)
-    of_functions = (_attribute_tensors(function.node) for function in proto.functions)
+    of_functions = (attribute_tensors(function.node) for function in proto.functions)
     room = LIMIT
-    for tensor in chain(_all_tensors(proto.graph), *of_functions):
+    for tensor in chain(all_tensors(proto.graph), *of_functions):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             room -= _inline(tensor, path, digest, room)
         _check_size(tensor, path)
@@ -62,7 +62,7 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, str]:
 def graph_tensors_digest(proto: onnx.ModelProto) -> str:
     """Return the sha256 of names, types, shapes and bytes of all tensors, in order of the names."""
     digest = hashlib.sha256()
-    for tensor in sorted(_all_tensors(proto.graph), key=lambda t: t.name):
+    for tensor in sorted(all_tensors(proto.graph), key=lambda t: t.name):
         digest.update(f"{tensor.name}:{tensor.data_type}:{tuple(tensor.dims)};".encode())
         digest.update(tensor.raw_data or tensor.SerializeToString(deterministic=True))
     return digest.hexdigest()
@@ -106,15 +106,16 @@ def _parse(data: bytes, path: Path) -> onnx.ModelProto:
     return proto
 
 
-def _all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Initialisers and constant attributes of `graph` and of its subgraphs."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
-    yield from _attribute_tensors(graph.node)
+    yield from attribute_tensors(graph.node)
 
 
-def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+def attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    """Constant attributes of `nodes`, and all tensors of their subgraphs."""
     for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
@@ -124,7 +125,7 @@ def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorP
                 if sparse.HasField("values"):
                     yield from (sparse.values, sparse.indices)
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _all_tensors(inner)
+                yield from all_tensors(inner)
 
 
 def _inline(tensor: onnx.TensorProto, path: Path, digest: Any, room: int) -> int:
