@@ -242,7 +242,7 @@ def same_numbers(old: Record, new: Record) -> bool:
     return (
         old.metrics == new.metrics
         and old.map_names == new.map_names
-        and (not any(old.arrays) or _same_arrays(old.arrays, new.arrays))
+        and all(_same(a, b) for a, b in zip(old.arrays, new.arrays, strict=True) if a)
     )
 
 
@@ -254,10 +254,6 @@ def _rounded(record: Record) -> Arrays:
     write_arrays(stream, record.arrays)
     stream.seek(0)
     return load_arrays(stream)
-
-
-def _same_arrays(first: Arrays, second: Arrays) -> bool:
-    return all(_same(a, b) for a, b in zip(first, second, strict=True))
 
 
 def _same(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bool:
