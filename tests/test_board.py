@@ -100,7 +100,8 @@ def test_paired_draws_cancel_what_is_shared():
     found = metric_difference(first, second, "weakest")
     error = np.std(0.1 + own, ddof=1) * math.sqrt(COUNT / (COUNT - 1))
     assert found.method == "paired"
-    assert found.high - found.value == pytest.approx(error * student.ppf(0.975, COUNT - 1))
+    half = error * student.ppf(0.975, COUNT - 1)
+    assert found.high - found.value == pytest.approx(half, rel=1e-3)  # draws have 16 bits
     assert found.separated
     assert ranks([first, second]) == [("a", "1"), ("b", "2")]
 
