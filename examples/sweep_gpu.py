@@ -34,9 +34,12 @@ from torch import Tensor, nn
 from perimetry.adapters.load import list_models
 from perimetry.adapters.meta_forward import ShapesOnly
 
-KEPT = 2.0
-"""Bytes that a gradient pass keeps, over those of the layers' outputs: functions between layers
-keep theirs, too, and the gradients take room on the way back."""
+KEPT = 1.0
+"""Bytes that a gradient pass keeps, over those of the layers' outputs.
+
+A convolution with frozen weights keeps nothing, so this leaves room for functions between layers
+and for the gradients on the way back.
+"""
 
 LARGEST = 256
 SHARE = 0.9

@@ -149,7 +149,7 @@ class WorkerOptions:
         typer.Option(
             min=0,
             help="Memory limit per worker in GiB (GPU memory if it uses a GPU).",
-            show_default="90 % of the machine's; all of a GPU",
+            show_default="90 % of the machine's; all of a GPU, or equal parts of 90 %",
         ),
     ] = None
     retries: Annotated[
