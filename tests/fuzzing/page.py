@@ -10,9 +10,9 @@ from .attacks import ATTACKS, OUTCOMES, run_attack
 
 HEAD = """# Reliability
 
-What happens to damaged and hostile files, as the tests find it. `python
-tests/write_reliability.py` writes this page; `tests/test_fuzz.py` runs a part of the same cases
-each time. Every case is one copy of a valid file with one to four seeded changes: bytes cut,
+What happens to damaged and hostile files, as the tests find it. This page is written by
+`tests/write_reliability.py`; `tests/test_fuzz.py` runs a part of the same cases each time.
+Every case is one copy of a valid file with one to four seeded changes: bytes cut,
 flipped, filled, repeated, removed or exchanged, or fields of the document exchanged, removed or
 renamed. A case survives if it ends as *measured* (the change did no harm, or was named and left
 out), *skipped*, *failed with a reason* or *refused* with a message; and if no other model lost
