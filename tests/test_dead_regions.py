@@ -158,3 +158,14 @@ def test_a_model_that_reads_nothing_of_the_image_fails_aloud():
         wrap(Masked(torch.zeros(1, 1, 96, 96)), spec=InputSpec(96, 96)), ("deadpixel",), count=4
     )
     assert records[0].status == "skipped"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (8, 8), (14, 40)])
+def test_maps_smaller_than_the_largest_window_are_searched_by_those_that_fit(shape):
+    """A silent pixel is found in a map of any size; windows larger than the map are not used."""
+    samples = np.random.default_rng(0).uniform(0.9, 1.1, (4, *shape))
+    assert not find_dead_pixels(samples, (1, 1), None).silent.any()
+    samples[:, 0, 0] = 0
+    found = find_dead_pixels(samples, (1, 1), None).silent
+    assert found[0, 0]
+    assert found.sum() == 1

@@ -93,7 +93,7 @@ def find_dead_pixels(samples: Array, period: Pair, profile: Array | None) -> Dea
     if counted.any() and mean.any():
         corrected = np.where(counted, mean / np.maximum(share, DEAD_PHASE), np.nan)
         relative = np.where(silent, np.nan, relative_sensitivity(corrected))
-        for side in WINDOWS:
+        for side in (n for n in WINDOWS if n <= min(mean.shape)):
             means = window_means(relative, side)
             sure = _certain(means[np.isfinite(means)], side)
             for t in THRESHOLDS:
