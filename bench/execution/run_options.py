@@ -25,7 +25,9 @@ LEAST_MEMORY_MIB = 256
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run; nothing here changes a number beyond float noise.
+    """How to run; nothing here changes a number beyond float noise, save the `detect_*` thresholds.
+
+    Those are ratios of the noise of rounding itself: batch size and threads move them by up to 7 %.
 
     `device` is `auto`, `cpu`, `cuda` (every GPU) or a comma-separated list; `batch` the batch size
     (None: the default of the device). `workers` is the number of worker processes per device; on

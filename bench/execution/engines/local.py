@@ -42,6 +42,12 @@ EXIT_S = 10.0
 """How long to wait for the exit code of a worker that closed its pipe."""
 
 
+UNGUARDED = (
+    "; if a script of yours started this run, its statements must stand below "
+    '`if __name__ == "__main__":`, since each worker imports the script again'
+)
+
+
 class DeviceSlot:
     """One device, its worker process, and the job that the worker has."""
 
@@ -169,6 +175,8 @@ class LocalEngine:
         except (EOFError, OSError):
             code = slot.end(wait_s=EXIT_S)
             text = f"{_how_it_ended(code)}, while {slot.stage.name}"
+            if code == 1 and slot.stage.name == "starting":
+                text += UNGUARDED
             self._lost(slot, Failure(kind="died", message=text, trace=_tail(slot.log)))
             return
         if isinstance(message, Stage):
