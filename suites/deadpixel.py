@@ -45,7 +45,7 @@ import numpy as np
 
 from ..adapters.errors import NotApplicableError
 from .architecture.expectation import expected_profile
-from .architecture.receptive_field import target_stride
+from .architecture.receptive_field import target_stride, total_stride
 from .base import Context, Estimate, Measurement, Metric, Probe, Suite, described, missing
 from .measuring import dead_regions, phases
 from .measuring.bootstrap import Bootstrap, bootstrap, linear
@@ -276,7 +276,7 @@ def _phase_metrics(
 ) -> dict[str, Estimate]:
     """All metrics of the phase profile; missing with the reason if there are no phases."""
     size = (samples.shape[1], samples.shape[2])
-    period = phases.usable_period(size, target_stride(model), found.notes)
+    period = phases.usable_period(size, total_stride(model), found.notes)
     if isinstance(period, str):
         return {name: missing(period) for name in _PHASED}
     profiles = pseudo_values(samples, partial(phases.phase_profile, period=period))

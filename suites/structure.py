@@ -45,6 +45,7 @@ computes the same function as before.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -61,7 +62,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..adapters.model import Model
-    from .architecture.windows import Field, Layer
+    from .architecture.spans import UnitSpans
+    from .architecture.windows import Layer
     from .base import Array, Measured
 
 MAX_CULPRITS = 16
@@ -179,23 +181,22 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
 
     `size` is (channels, height, width) of the input.
     """
-    paths, trace, field = path_count_map(skeleton, size)
+    paths, trace, units = path_count_map(skeleton, size)
     culprits = [layer for layer in trace.layers if layer.strided and not layer.even]
     energies = _energies(skeleton, size, culprits[:MAX_CULPRITS])
     pixels = (size[1], size[2])
-    stride = _stride(field, pixels)
     expected = energies[0] / energies[0].mean()
     counts: Array = paths.numpy()
     found = Measurement({}, {"sensitivity": expected, "path_count": counts})
     found.tables["layers"] = [layer.row() for layer in trace.layers]
-    _read_phases(found, energies, counts, pixels, stride)
+    _read_phases(found, energies, counts, units)
     if "phase_profile" in found.maps:
         _read_culprits(found, energies, culprits, found.maps["phase_profile"].shape)
     for order in (1, 2):
         value = float(phases.relative_difference(expected, order))
         found.metrics[f"relL{order}"] = Estimate(value)
-    _read_layers(found, trace.layers, pixels, stride)
-    _read_field(found, field, stride)
+    _read_layers(found, trace.layers, pixels, units.nominal)
+    _read_field(found, units)
     if counts.max() > LARGEST_EXACT_INTEGER or bool((counts % 1).any()):
         found.notes.append(
             "path counts are too large for exact integers in float64 and are rounded"
@@ -218,26 +219,16 @@ def _energies(skeleton: nn.Module, size: tuple[int, int, int], culprits: Sequenc
     return maps
 
 
-def _stride(field: Field | None, pixels: phases.Pair) -> phases.Pair:
-    """Total stride from input to target along (rows, columns), in pixels, rounded."""
-    if field is None:
-        raise NotApplicableError("the target's grid cannot be traced back to the input")
-    if field.low is not None:
-        rows, columns = (max(1, round(s)) for s in field.stride)
-    else:
-        rows, columns = (max(1, round(n / g)) for n, g in zip(pixels, field.grid, strict=True))
-    return rows, columns
-
-
 def _read_phases(
     found: Measurement,
     energies: Array,
     counts: Array,
-    pixels: phases.Pair,
-    stride: phases.Pair,
+    units: UnitSpans,
 ) -> None:
     """Fill in the metrics of the phase profile, or the reason why there is none."""
-    period = phases.usable_period(pixels, stride, found.notes)
+    period = phases.usable_period(
+        (energies.shape[1], energies.shape[2]), units.stride(), found.notes
+    )
     if isinstance(period, str):
         names = (*(metric.name for metric in _PHASED), "path_ratio")
         found.metrics |= dict.fromkeys(names, missing(period))
@@ -289,7 +280,7 @@ def _read_culprits(
 
 
 def _read_layers(
-    found: Measurement, layers: Sequence[Layer], pixels: phases.Pair, stride: phases.Pair
+    found: Measurement, layers: Sequence[Layer], pixels: phases.Pair, stride: tuple[float, float]
 ) -> None:
     """Fill in coverage and uneven padding."""
     shares = [n.min() / n.mean() for n in (layer.coverage() for layer in layers if layer.strided)]
@@ -300,7 +291,7 @@ def _read_layers(
     remainder = max((max(row["rows"], row["columns"]) for row in rows), default=0)
     found.metrics["uneven_layers"] = Estimate(float(len(rows)))
     found.metrics["largest_remainder"] = Estimate(float(remainder))
-    reach = (2 * stride[0], 2 * stride[1])
+    reach = (ceil(2 * stride[0]), ceil(2 * stride[1]))
     sizes = even_sizes(layers, pixels, reach)
     found.tables["even_sizes"] = [
         {"axis": axis, "size": n}
@@ -309,16 +300,16 @@ def _read_layers(
     ]
 
 
-def _read_field(found: Measurement, field: Field | None, stride: phases.Pair) -> None:
+def _read_field(found: Measurement, units: UnitSpans) -> None:
     """Fill in the theoretical receptive field."""
-    found.metrics["target_stride"] = Estimate(float(stride[0]))
+    found.metrics["target_stride"] = Estimate(units.stride()[0])
     names = ("receptive_field", "receptive_field_columns")
     try:
-        local = summarise_field(field)
+        local = summarise_field(units)
     except NotApplicableError as error:
         found.metrics |= {name: missing(str(error)) for name in names}
         return
-    found.metrics |= {n: Estimate(float(v)) for n, v in zip(names, local.size, strict=True)}
+    found.metrics |= {n: Estimate(v) for n, v in zip(names, local.size, strict=True)}
     if local.global_:
         found.notes.append("the receptive field is global; its size is that of the local path")
 

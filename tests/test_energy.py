@@ -117,7 +117,7 @@ def test_windows_of_a_stem_and_its_pool_overlap_as_known(kernels, overlap, ratio
 def test_paths_through_3x3_stacks_are_repeated_convolutions_of_ones(depth):
     """Counts, deviation and receptive field follow from the depth."""
     size = 4 * depth + 1
-    counts, _, field = path_count_map(light_copy(stack(depth)), (1, size, size))
+    counts, _, units = path_count_map(light_copy(stack(depth)), (1, size, size))
     line = np.ones(1)
     for _ in range(depth):
         line = np.convolve(line, [1, 1, 1])
@@ -125,7 +125,7 @@ def test_paths_through_3x3_stacks_are_repeated_convolutions_of_ones(depth):
     np.testing.assert_array_equal(counts.numpy(), np.outer(whole, whole))
     place = np.arange(2 * depth + 1) - depth
     assert np.sqrt((place**2 * line).sum() / line.sum()) == pytest.approx(np.sqrt(2 * depth / 3))
-    assert field.high[0] - field.low[0] + 1 == 2 * depth + 1 == len(line)
+    assert (units.high - units.low + 1 == 2 * depth + 1).all()
 
 
 def test_a_second_3x3_over_a_5x5_image_counts_1_2_3_2_1():

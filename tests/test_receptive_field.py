@@ -18,7 +18,7 @@ from perimetry.suites.architecture.receptive_field import (
     receptive_field,
     uneven_layers,
 )
-from perimetry.suites.architecture.windows import Field, LayerWindow, union
+from perimetry.suites.architecture.windows import LayerWindow
 
 
 def example(side=224, channels=3):
@@ -150,16 +150,8 @@ def test_nearest_upsampling_reads_the_unit_it_repeats():
     net = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Upsample(scale_factor=2))
     field = receptive_field(light_copy(net), example(32))
     assert field.stride == (2, 2)
-    assert field.start == (-2, -2)  # an odd unit starts half a patch before its own place
-    assert field.size == (6, 6)
-
-
-def test_branches_with_unequal_grids_keep_the_one_that_the_result_has():
-    fine = Field((8, 8), (4, 4), (0, 0), (3, 3))
-    coarse = Field((4, 4), (8, 8), (0, 0), (7, 7), global_=True)
-    assert union([fine, coarse], (1, 64, 16)).grid == (8, 8)
-    assert union([fine, coarse], (1, 16, 16)).grid == (4, 4)
-    assert union([fine, coarse], (1, 64, 16)).global_
+    assert field.size == (4, 4)
+    assert field.center((4, 5)) == (8 + 1.5, 8 + 1.5)  # units 4 and 5 repeat one
 
 
 @pytest.mark.parametrize("kernel", range(1, 10))

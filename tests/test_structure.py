@@ -186,15 +186,15 @@ FAMILIES = {
     "test_byobnet": (0.145, 0.5635, 95, 32),
     "test_nfnet": (0.406, 0.4851, 199, 32),
     "xcit_nano_12_p16_224": (0.03908, 0.6034, 799, 16),
-    "swin_tiny_patch4_window7_224": (1, 0, 32, 32),
+    "swin_tiny_patch4_window7_224": (0.9953, 0.002811, 32, 32),
     "mixer_s32_224": (1, 0, 32, 32),
     "gmlp_s16_224": (1, 0, 16, 16),
     "resmlp_12_224": (1, 0, 16, 16),
     "poolformerv2_s12": (0.2644, 0.3581, 431, 32),
-    "levit_128s": (0.03902, 0.6037, 31, 64),
+    "levit_128s": (0.03902, 0.6037, None, 64),
     "volo_d1_224": (0.6508, 0.2126, 29, 16),
     "tnt_s_legacy_patch16_224": (0.3265, 0.3552, 19, 16),
-    "efficientvit_b0": (0.4218, 0.4849, 667, 32),
+    "efficientvit_b0": (0.4218, 0.4849, 283, 32),
     "mobilevit_xxs": (0.4052, 0.4857, 307, 32),
     "edgenext_xx_small": (0.997, 0.0013, 1088, 32),
     "focalnet_tiny_srf": (0.9934, 0.003283, 1136, 32),
@@ -206,9 +206,9 @@ FAMILIES = {
     "hiera_tiny_224": (0.3265, 0.3552, 35, 32),
     "mvitv2_tiny": (0.2177, 0.3675, 279, 32),
     "davit_tiny": (0.3264, 0.3552, 771, 32),
-    "gcvit_xxtiny": (0.07935, 0.578, 219, 32),
+    "gcvit_xxtiny": (0.07935, 0.578, 123, 32),
     "maxvit_pico_rw_256": (0.3255, 0.4914, 283, 32),
-    "lambda_resnet26t": (0.3945, 0.4863, 87, 32),
+    "lambda_resnet26t": (0.3945, 0.4863, 71, 32),
     "halonet26t": (0.3971, 0.4859, 71, 32),
     "resnest14d": (0.3924, 0.4858, 135, 32),
     "skresnet18": (0.5754, 0.2247, 619, 32),
@@ -224,7 +224,10 @@ FAMILIES = {
     "eva02_tiny_patch14_224": (1, 0, 14, 14),
     "cait_xxs24_224": (1, 0, 16, 16),
 }
-"""`weakest`, `imbalance`, `receptive_field` and `target_stride` of one model of each family."""
+"""`weakest`, `imbalance`, `receptive_field` and `target_stride` of one model of each family.
+
+Attention without a shortcut leaves no local path, and so no receptive field.
+"""
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -232,8 +235,9 @@ def test_every_family_keeps_its_numbers(name):
     """The numbers of 45 architectures with different layers are those on record to 0.1 %."""
     found = values(audit(load(f"timm:{name}@init", device="cpu")))
     names = ("weakest", "imbalance", "receptive_field", "target_stride")
-    known = pytest.approx(FAMILIES[name], rel=1e-3, abs=1e-9)
-    assert tuple(found[n] for n in names) == known
+    for metric, known in zip(names, FAMILIES[name], strict=True):
+        value = found.get(metric)
+        assert value == (known if known is None else pytest.approx(known, rel=1e-3, abs=1e-9))
 
 
 class Entries(TorchDispatchMode):

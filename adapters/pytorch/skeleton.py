@@ -37,13 +37,23 @@ def _make_buffers(layer: nn.Module) -> None:
             layer._buffers[name] = before[name]
 
 
+def _forget_matrices(original: nn.Module, layer: nn.Module) -> None:
+    """Put on `meta` the buffers of `layer` that are still blank and are no statistics."""
+    lost = {name for name, b in original.named_buffers(recurse=False) if b.is_meta}
+    for name, buffer in list(layer.named_buffers(recurse=False)):
+        matrix = buffer.is_floating_point() and buffer.ndim != 1 and not buffer.any()
+        if name in lost and matrix and not hasattr(layer, "init_non_persistent_buffers"):
+            layer._buffers[name] = buffer.to("meta")
+
+
 def light_copy(module: nn.Module) -> nn.Module:
     """Copy `module` without its weights: matrices and kernels on `meta`, other tensors filled.
 
     Parameters with two axes or more that belong to a convolution or a linear layer keep only their
     shape; the other parameters become ones, so that no zero-initialised scale hides a branch.
-    Buffers with values (fixed filters, indices) are kept; others become zeros, unless a layer can
-    recompute them by `init_non_persistent_buffers`, as timm's layers can.
+    Buffers with values (fixed filters, indices) are kept. Of others, matrices count as weights and
+    statistics become zeros, unless a layer can recompute them by `init_non_persistent_buffers`, as
+    timm's layers can.
     """
     weights = {
         id(p)
@@ -70,4 +80,6 @@ def light_copy(module: nn.Module) -> nn.Module:
         lost = any(b.is_meta for b in original.buffers(recurse=False))
         if lost and hasattr(layer, "init_non_persistent_buffers"):
             _make_buffers(layer)
+    for original, layer in zip(module.modules(), body.modules(), strict=True):
+        _forget_matrices(original, layer)
     return body

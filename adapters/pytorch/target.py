@@ -16,7 +16,7 @@ from ..input_spec import InputSpec
 from ..meta_forward import quickly
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 
 FEATURES = "forward_features"
@@ -79,14 +79,14 @@ def find_module_target(module: nn.Module, x: Tensor, prefix: int | None = None) 
     if callable(getattr(module, FEATURES, None)):
         raw = module.forward_features(x)  # type: ignore[operator]
         grid = find_grid(FEATURES, raw, size, prefix) if isinstance(raw, Tensor) else None
-        if grid is not None:
+        if grid is not None and not _few_channels(grid):
             return grid
     found: list[Grid] = []
 
     def note(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, out: Any) -> None:
             grid = find_grid(name, out, size, prefix) if isinstance(out, Tensor) else None
-            if grid is not None:
+            if grid is not None and not _is_class_token(grid, found):
                 found.append(grid)
 
         return hook
@@ -94,6 +94,24 @@ def find_module_target(module: nn.Module, x: Tensor, prefix: int | None = None) 
     with _hooks({m: note(name) for name, m in module.named_modules()}):
         module(x)
     return found[-1] if found else None
+
+
+MAX_CLASS_TOKENS = 2
+"""Most tokens (class, distillation) that a network gives in place of its map."""
+
+
+def _few_channels(grid: Grid) -> bool:
+    """Whether `grid` may be class tokens (batch, tokens, channels), their channels read as units.
+
+    256 channels would be 16 x 16 units.
+    """
+    return grid.kind == "NCL" and grid.channels <= MAX_CLASS_TOKENS
+
+
+def _is_class_token(grid: Grid, before: Sequence[Grid]) -> bool:
+    """Whether a map in `before` has as many channels as `grid`, of few channels, has units."""
+    units = grid.height * grid.width + grid.prefix
+    return _few_channels(grid) and any(g.channels == units for g in before)
 
 
 def named_module_target(module: nn.Module, x: Tensor, name: str, prefix: int | None = None) -> Grid:

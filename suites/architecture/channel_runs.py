@@ -29,7 +29,8 @@ SPLITTING = {"split": torch.split, "split_with_sizes": torch.split, "chunk": tor
 CHANNEL_BY_CHANNEL = frozenset(
     """
     relu relu6 silu gelu hardswish leaky_relu mish elu selu celu prelu hardtanh clamp dropout
-    batch_norm avg_pool2d max_pool2d add iadd sub isub mul imul mean pad contiguous
+    batch_norm avg_pool2d dilated_avg_pool2d max_pool2d add iadd sub isub mul imul mean pad
+    contiguous
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions of maps that treat all channels in the same way and do not mix them."""

@@ -37,10 +37,20 @@ from torch import Tensor, nn
 
 from ...adapters.errors import NotApplicableError, PerimetryError
 from .compact import compress, widen
-from .rule_table import field_of, with_constant_share, with_field
-from .rules import convolutions, elementwise, normalisation, pooling, products, reshaping  # noqa: F401
+from .rule_table import history_of, spans_of, with_constant_share, with_history
+from .rules import (  # noqa: F401
+    convolutions,
+    elementwise,
+    normalisation,
+    pooling,
+    products,
+    resampling,
+    reshaping,
+)
+from .span_rules import joining, resizing, sliding, sums  # noqa: F401
+from .spans import UnitSpans, pixels, unit_spans
 from .trace import EnergyTrace
-from .windows import Field
+from .windows import History
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,17 +70,18 @@ def energy_map(
 
 def path_count_map(
     skeleton: nn.Module, size: tuple[int, int, int]
-) -> tuple[Tensor, EnergyTrace, Field | None]:
-    """Number of paths from each pixel to the target (height, width), the trace, the target's field.
+) -> tuple[Tensor, EnergyTrace, UnitSpans]:
+    """Number of paths from each pixel to the target (height, width), the trace, the units' fields.
 
     `size` is (channels, height, width). Every layer counts as one channel. Raises
     `NotApplicableError` if an operation has no energy rule.
     """
     trace = EnergyTrace(paths=True)
     x, target = run_skeleton(skeleton, size, trace)
-    found = field_of(target)
-    grid = (target.shape[-2], target.shape[-1])
-    return _vjp(x, target)[0], trace, found.regridded(grid) if found else None
+    spans, history = spans_of(target), history_of(target)
+    assert spans is not None  # noqa: S101 - `run_skeleton` gives targets that the input reaches
+    assert history is not None  # noqa: S101 - set with the spans
+    return _vjp(x, target)[0], trace, unit_spans(spans, history)
 
 
 def run_skeleton(
@@ -84,7 +95,8 @@ def run_skeleton(
     channels, height, width = size
     entries = len(trace.padded)
     x = torch.ones(entries, 1, height, width, dtype=torch.float64, requires_grad=True)
-    wide = with_field(widen(x, (entries, channels, height, width)), Field((height, width)))
+    wide = with_history(widen(x, (entries, channels, height, width)), History((height, width)))
+    wide.spans = pixels(wide.shape)  # type: ignore[attr-defined]
     with_constant_share(wide, torch.zeros(entries, dtype=torch.float64))
     skeleton.requires_grad_(False).double()
     with module_names(skeleton, trace.names), one_thread():

@@ -12,7 +12,7 @@ that are never read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -21,7 +21,8 @@ import torch
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ..measuring import phases
 from .propagate import path_count_map
-from .windows import Field, Layer, LayerWindow, Pair
+from .spans import UnitSpans
+from .windows import Layer, LayerWindow, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,21 +36,26 @@ if TYPE_CHECKING:
 class ReceptiveField:
     """The theoretical receptive field of the target's units, in pixels along (rows, columns).
 
-    Unit i reads `size` pixels from `start + i * stride`; `global_` if other paths reach all pixels.
+    `size` is that of the central unit (floor(h/2), floor(w/2)), which starts at `start + i *
+    stride`, as every unit i does if their fields are evenly spaced; `global_` if other paths reach
+    all pixels.
     """
 
     size: tuple[float, float]
     stride: tuple[float, float]
     start: tuple[float, float]
     global_: bool
+    units: UnitSpans = field(repr=False, compare=False)
 
     def center(self, unit: Pair) -> tuple[float, float]:
         """Geometric centre of `unit` (row, column), in pixels; 0 is the centre of the first."""
-        row, column = (
-            b + i * s + (r - 1) / 2
-            for b, i, s, r in zip(self.start, unit, self.stride, self.size, strict=True)
-        )
-        return row, column
+        low, high = (ends[(slice(None), *unit)] for ends in (self.units.low, self.units.high))
+        return float(low[0] + high[0]) / 2, float(low[1] + high[1]) / 2
+
+    def unit_size(self, unit: Pair) -> tuple[float, float]:
+        """Size of the field of `unit` (row, column)."""
+        low, high = (ends[(slice(None), *unit)] for ends in (self.units.low, self.units.high))
+        return float(high[0] - low[0]) + 1, float(high[1] - low[1]) + 1
 
 
 def receptive_field(skeleton: nn.Module, x: Tensor) -> ReceptiveField:
@@ -77,15 +83,18 @@ def model_receptive_field(model: Model) -> ReceptiveField:
     return _CACHE[model]
 
 
-def summarise_field(found: Field | None) -> ReceptiveField:
-    """Receptive field of units with the field `found`.
+def summarise_field(units: UnitSpans) -> ReceptiveField:
+    """The receptive field of the central unit.
 
-    Raises `NotApplicableError` if only global paths lead to them.
+    Raises `NotApplicableError` if only global paths lead to it.
     """
-    if found is None or found.low is None or found.high is None:
+    if not units.known():
         raise NotApplicableError("only global paths lead from the input to the target")
-    rows, columns = (b - a + 1 for a, b in zip(found.low, found.high, strict=True))
-    return ReceptiveField((rows, columns), found.stride, found.low, found.global_)
+    low, high = (ends[(slice(None), *units.central)] for ends in (units.low, units.high))
+    rows, columns = (float(b - a) + 1 for a, b in zip(low, high, strict=True))
+    stride = units.stride()
+    top, left = (float(a) - i * s for a, i, s in zip(low, units.central, stride, strict=True))
+    return ReceptiveField((rows, columns), stride, (top, left), units.everywhere, units)
 
 
 def layer_table(skeleton: nn.Module, x: Tensor) -> list[Layer]:
@@ -167,18 +176,24 @@ def _all_even(chains: Iterable[tuple[tuple[LayerWindow, ...], LayerWindow]], n: 
     return True
 
 
-def target_stride(model: Model) -> phases.Pair:
-    """Total stride from input to target along (rows, columns), in pixels, rounded.
+def total_stride(model: Model) -> tuple[float, float]:
+    """Total stride from input to target along (rows, columns), in pixels.
 
-    It is the product of the layers' strides. Pixels divided by units may be another number, since
-    every strided layer rounds its grid (9 units of stride 32 cover 260 pixels); that ratio is used
-    only if no local path can be traced to the input.
+    It is the distance of the units' receptive fields, and no whole number if the network resizes a
+    map by a fraction. Pixels divided by units may be another number, since every strided layer
+    rounds its grid (9 units of stride 32 cover 260 pixels); that ratio is used only if no local
+    path can be traced to the input.
     """
     target, spec = model.target, model.spec
     if target is None:
         raise ValueError("a stride needs a spatial target: call `skip` first")
     try:
-        found = model_receptive_field(model).stride
+        return model_receptive_field(model).stride
     except PerimetryError:
-        found = (spec.height / target.height, spec.width / target.width)
-    return max(1, round(found[0])), max(1, round(found[1]))
+        return spec.height / target.height, spec.width / target.width
+
+
+def target_stride(model: Model) -> phases.Pair:
+    """The total stride rounded to whole pixels, for window sizes; phases need `total_stride`."""
+    rows, columns = total_stride(model)
+    return max(1, round(rows)), max(1, round(columns))

@@ -6,17 +6,18 @@ is called only if one of these is an energy, or if a constant is multiplied by r
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .compact import compress, widen
-from .windows import Field, union
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from .spans import Spans
+    from .windows import History
 
 RULES: dict[str, Callable[..., Any]] = {}
 """Rules by the name of the function in torch, without underscores at its ends."""
@@ -40,30 +41,41 @@ def is_energy(t: Any) -> bool:
 
 
 def is_weight(t: Any) -> bool:
-    """Whether `t` represents random weights: on `meta`, or a parameter with two or more axes."""
-    return isinstance(t, Tensor) and (t.is_meta or (isinstance(t, nn.Parameter) and t.ndim > 1))
+    """Whether `t` represents random weights: a parameter with two or more axes, or made of one."""
+    if not isinstance(t, Tensor):
+        return False
+    return t.is_meta or hasattr(t, "random") or (isinstance(t, nn.Parameter) and t.ndim > 1)
 
 
-def field_of(t: Tensor) -> Field | None:
-    """The field of the units of `t`, if it depends on the input."""
-    return getattr(t, "field", None)
+def history_of(t: Tensor) -> History | None:
+    """The history of the grid of `t`, if it depends on the input."""
+    return getattr(t, "history", None)
 
 
-def with_field(t: Tensor, field: Field | None) -> Tensor:
-    """Set the field of the units of `t`; return `t`."""
-    t.field = field  # type: ignore[attr-defined]
+def with_history(t: Tensor, history: History | None) -> Tensor:
+    """Set the history of the grid of `t`; return `t`."""
+    t.history = history  # type: ignore[attr-defined]
     return t
 
 
+def spans_of(t: Any) -> Spans | None:
+    """The receptive fields of the entries of `t`, if it depends on the input."""
+    return getattr(t, "spans", None)
+
+
 def constant_amplitude(x: Tensor, value: float) -> Tensor:
-    """A constant amplitude of the shape of `x`, with the field of `x`."""
-    return with_field(widen(x.new_full((1,) * x.ndim, value), x.shape), field_of(x))
+    """A constant amplitude of the shape of `x`, with the history of `x`."""
+    return with_history(widen(x.new_full((1,) * x.ndim, value), x.shape), history_of(x))
 
 
-def mark_global(out: Tensor, *origins: Tensor) -> Tensor:
-    """Mark the receptive field of the units of `out` as global, with the union of local fields."""
-    merged = union([f for f in map(field_of, origins) if f], out.shape)
-    return with_field(out, replace(merged, global_=True) if merged else None)
+def real_units(x: Tensor) -> Tensor:
+    """1 for the units of maps `x` (..., rows, columns), 0 for padding that no maximum can be.
+
+    Its shape is (1, 1, rows, columns).
+    """
+    found: Tensor | None = getattr(x, "real_units", None)
+    shape = (1, 1, *x.shape[-2:])
+    return torch.ones(shape, dtype=torch.float64) if found is None else found
 
 
 def constant_share(t: Tensor) -> Tensor | None:

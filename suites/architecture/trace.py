@@ -18,7 +18,6 @@ from torch.utils._pytree import tree_map
 from ...adapters.errors import NotApplicableError, PerimetryError
 from . import channel_runs as energy_runs
 from .compact import (
-    alias,
     channel_runs,
     equal_axes,
     expand,
@@ -26,16 +25,17 @@ from .compact import (
     pointwise,
     reshape_compact,
 )
+from .in_place import is_stale, latest, mark_view, replace_in_place, works_in_place
 from .rule_table import (
     RULES,
-    constant_share,
-    field_of,
+    history_of,
     is_energy,
-    joint_constant_share,
-    with_constant_share,
-    with_field,
+    is_weight,
+    with_history,
 )
-from .windows import Field, Layer, LayerWindow, Pair, union
+from .span_table import MOVES
+from .tags import CREATIONS, tag, tensors_in
+from .windows import History, Layer, LayerWindow, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,27 +52,8 @@ METADATA = frozenset(
 SAME_SHAPE = frozenset({"to", "type_as", "cpu", "cuda", "contiguous", "batch_norm", "clone"})
 """Functions that leave the shape of a weight as it is."""
 
-SHAPE_ONLY = frozenset(
-    """
-    permute transpose swapaxes movedim moveaxis unsqueeze squeeze tensor_split
-    narrow expand expand_as view_as unfold t
-    swapdims detach index_select gather take_along_dim repeat tile repeat_interleave
-    diagonal
-    """.split()  # noqa: SIM905 - easier to read than a column of names
-)
-"""Functions that only move entries, and so apply to energies unchanged."""
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in nested lists, tuples and dicts."""
-    # torch's own search (pytree) takes longer than a rule
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return []
-    return [t for item in value for t in tensors_in(item)]
+SHAPE_ONLY = MOVES | CREATIONS | {"tril", "triu", "fold", "cumsum"}
+"""Functions that apply to energies unchanged: they move, drop or add entries, or read a shape."""
 
 
 class EnergyTrace(TorchFunctionMode):
@@ -91,27 +72,46 @@ class EnergyTrace(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        del types
         kwargs = kwargs or {}
         name = func.__name__.strip("_")
         if name in METADATA:
+            args = latest(args, tensors_in(args))
+            if name == "iter" and is_energy(args[0]):
+                return iter(self.__torch_function__(Tensor.unbind, types, args))
             out = func(*args, **kwargs)
             if not isinstance(out, Tensor):
                 return out
             if any(channel_runs(t) is not None for t in tensors_in(args)):
                 out = func(*map(expand, args), **kwargs)
-            return self._tag(out, list(args))
+            out = self._tagged(name, func, out, args, kwargs)
+            mark_view(name, args[0], [out])
+            return out
+        args, kwargs = latest((args, kwargs), tensors_in((args, kwargs)))
         tensors = tensors_in((args, kwargs))
         self._refuse_lost_entries(name, tensors)
+        self._refuse_unfollowed(name, tensors)
         try:
             out = self._apply(name, func, tensors, args, kwargs)
+            out = self._tagged(name, func, out, args, kwargs)
+        except NotApplicableError as error:
+            if str(error).startswith("the operation"):
+                raise
+            raise NotApplicableError(self._no_rule(name, f"{error}")) from error
         except PerimetryError:
             raise
         except Exception as error:
             if not any(is_energy(t) or t.is_meta for t in tensors):
                 raise
             raise NotApplicableError(self._no_rule(name, f"{error}")) from error
-        return self._tag(out, tensors)
+        if any(map(is_energy, tensors_in((args, out)))):
+            mark_view(name, args[0] if args else None, tensors_in(out))
+            if works_in_place(func, args, kwargs) and isinstance(out, Tensor):
+                replace_in_place(args[0] if args else kwargs["input"], out)
+        return out
+
+    def _tagged(self, name: str, func: Any, out: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        variants = len(self.padded)
+        return tag(name, func, out, args, kwargs, paths=self.paths, variants=variants)
 
     def _apply(
         self, name: str, func: Any, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any
@@ -132,10 +132,10 @@ class EnergyTrace(TorchFunctionMode):
             return _shape_only(name, func, args, kwargs)
         if not energy and name in _ON_COMPACT_CONSTANTS and isinstance(args[0], Tensor):
             return _ON_COMPACT_CONSTANTS[name](func, *args, **kwargs)
-        out = _native(func, args, kwargs)
         if energy and name not in SHAPE_ONLY:
-            self._check(name, out)
-        return out
+            raise NotApplicableError(self._no_rule(name, "it is unknown to this suite"))
+        out = _native(func, args, kwargs)
+        return self._random(tensors, out) if not energy else out
 
     def _ruled(self, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         return rule(self, *args, **kwargs)
@@ -155,37 +155,29 @@ class EnergyTrace(TorchFunctionMode):
                 )
             )
 
-    def _check(self, name: str, out: Any) -> None:
-        for t in tensors_in(out):
-            if t.is_floating_point() and not bool(t.isfinite().all()):
-                raise NotApplicableError(self._no_rule(name, "it produces infinite energies"))
+    def _refuse_unfollowed(self, name: str, tensors: list[Tensor]) -> None:
+        """Raise if an argument was computed where the trace does not see it, or is out of date."""
+        energies = [t for t in tensors if is_energy(t)]
+        if any(history_of(t) is None for t in energies):
+            why = "its input comes from code outside torch's functions, such as an extension"
+        elif energies and not torch.is_grad_enabled():
+            why = "it runs without gradients, as inside a custom autograd function"
+        elif any(is_stale(name, t, written=t is tensors[0]) for t in energies):
+            why = "it reads a tensor after a view of it was changed in place"
+        else:
+            return
+        raise NotApplicableError(self._no_rule(name, why))
+
+    def _random(self, tensors: list[Tensor], out: Any) -> Any:
+        """Mark constants that are computed from random weights as random weights too."""
+        if any(is_weight(t) for t in tensors):
+            for t in tensors_in(out):
+                t.random = True  # type: ignore[attr-defined]
+        return out
 
     def _no_rule(self, name: str, detail: str) -> str:
         where = f" in layer {self.names[-1]!r}" if self.names and self.names[-1] else ""
         return f"the operation {name!r}{where} has no energy rule: {detail.splitlines()[0]}"
-
-    def _tag(self, out: Any, tensors: list[Tensor]) -> Any:
-        """Set the field and constant share of results that have none, from those of the inputs."""
-        for t in tensors_in(out):
-            if is_energy(t) and not self.paths and constant_share(t) is None:
-                with_constant_share(t, joint_constant_share(tensors, len(self.padded)))
-        fields = [f for f in map(field_of, tensors) if f is not None]
-        if not fields:
-            return out
-
-        def tag(t: Any) -> Any:
-            if not isinstance(t, Tensor) or t.is_meta:
-                return t
-            merged = union(fields, t.shape)
-            if any(t is other for other in tensors):
-                if field_of(t) == merged:
-                    return t
-                t = alias(t)
-            elif field_of(t) is not None:
-                return t
-            return with_field(t, merged)
-
-        return tag(out) if isinstance(out, Tensor) else tree_map(tag, out)
 
     def coefficient(self, constant: Tensor | complex) -> Any:
         """The factor by which a constant multiplies an energy or a path count."""
@@ -205,30 +197,27 @@ class EnergyTrace(TorchFunctionMode):
     ) -> Tensor:
         """Record one convolution or pooling from `x` to `out` (..., height, width)."""
         origin, size, windows = self._origin(x, windows)
-        sources = origin.history if origin else ((), ())
+        sources = origin.windows if origin else ((), ())
         grid = (out.shape[-2], out.shape[-1])
         name = self.names[-1] if self.names else ""
         layer = Layer(name, kind, windows, groups, size, grid, sources, len(self.layers))
         self.layers.append(layer)
-        return with_field(out, origin.after_layer(windows, grid)) if origin else out
+        return with_history(out, origin.after(windows, grid)) if origin else out
 
     def _origin(
         self, x: Tensor, windows: tuple[LayerWindow, LayerWindow]
-    ) -> tuple[Field | None, Pair, tuple[LayerWindow, LayerWindow]]:
-        """The field and size before a preceding padding, and windows that include that padding."""
-        pending: tuple[Field | None, Pair, tuple[Pair, Pair]] | None
-        pending = getattr(x, "pending_padding", None)
-        if pending is None:
-            found = field_of(x)
-            size = (x.shape[-2], x.shape[-1])
-            return (found.regridded(size) if found and self._whole(x) else found), size, windows
-        origin, size, pads = pending
-        both = tuple(_with_padding(w, n, p) for w, n, p in zip(windows, size, pads, strict=True))
-        return origin, size, both  # type: ignore[return-value]
-
-    def _whole(self, x: Tensor) -> bool:
-        """Whether the batch axis enumerates whole maps and not windows of them."""
-        return x.shape[0] == len(self.padded)
+    ) -> tuple[History | None, Pair, tuple[LayerWindow, LayerWindow]]:
+        """The history and size before a preceding padding, and windows that include it."""
+        found, size = history_of(x), (x.shape[-2], x.shape[-1])
+        if found is None or x.shape[0] != len(self.padded):  # windows of a map, not whole maps
+            return found, size, windows
+        if found.padded is None or found.grid != size:
+            return found.regridded(size), size, windows
+        before, pads = found.padded
+        rows, columns = (
+            _with_padding(w, n, p) for w, n, p in zip(windows, before.grid, pads, strict=True)
+        )
+        return before, before.grid, (rows, columns)
 
     def variant(self) -> int | None:
         """The batch entry in which the next layer is padded, or None."""

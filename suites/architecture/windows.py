@@ -5,13 +5,14 @@ Pairs are (rows, columns); positions are input pixels, 0 the first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 Pair = tuple[int, int]
 
@@ -118,127 +119,56 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Field:
-    """The receptive fields of the units of a tensor, and the windows passed on the way, per axis.
+class History:
+    """How a grid of units came about: the windows between the input and it, per axis.
 
-    Unit i of `grid` reads pixels low + i * stride to high + i * stride; `low` and `high` are None
-    if only global paths lead to it.
+    `grid` is their number along (rows, columns). `padded` is set after a padding alone: the history
+    before it, and the units that it added before and after, per axis.
     """
 
     grid: Pair
-    stride: tuple[float, float] = (1.0, 1.0)
-    low: tuple[float, float] | None = (0.0, 0.0)
-    high: tuple[float, float] | None = (0.0, 0.0)
-    global_: bool = False
-    history: tuple[tuple[LayerWindow, ...], tuple[LayerWindow, ...]] = field(default=((), ()))
+    windows: tuple[tuple[LayerWindow, ...], tuple[LayerWindow, ...]] = ((), ())
+    padded: tuple[History, tuple[Pair, Pair]] | None = None
 
-    def after_layer(self, windows: tuple[LayerWindow, LayerWindow], grid: Pair) -> Field:
-        """Fields after one layer: r <- s r + (k - s), in interval form (Araujo et al. 2019)."""
-        if self.low is None or self.high is None:
-            return replace(self, grid=grid)
-        low = _pair(v - w.before * s for v, w, s in self._axes(self.low, windows))
-        high = _pair(
-            v + (w.extent - 1 - w.before) * s for v, w, s in self._axes(self.high, windows)
-        )
-        stride = _pair(s * w.stride for s, w in zip(self.stride, windows, strict=True))
-        return Field(grid, stride, low, high, self.global_, self._after(windows))
-
-    def _after(
-        self, windows: Iterable[LayerWindow]
-    ) -> tuple[tuple[LayerWindow, ...], tuple[LayerWindow, ...]]:
-        """The history with those of `windows` that change the size."""
-        rows, columns = (
-            h if w.keeps_size else (*h, w) for h, w in zip(self.history, windows, strict=True)
-        )
+    def stride(self) -> tuple[float, float]:
+        """Input pixels per unit along (rows, columns), as the product of the windows' strides."""
+        rows, columns = (prod(w.stride / w.scale for w in axis) for axis in self.windows)
         return rows, columns
 
-    def _axes(
-        self, values: tuple[float, float], windows: tuple[LayerWindow, LayerWindow]
-    ) -> Iterable[tuple[float, LayerWindow, float]]:
-        return zip(values, windows, self.stride, strict=True)
-
-    def cropped(self, first: tuple[int, int], grid: Pair) -> Field:
-        """Fields after a crop that starts at unit `first` (negative for a padding)."""
-        if self.low is None or self.high is None:
-            return replace(self, grid=grid)
-        low, high = (
-            _pair(v + f * s for v, f, s in zip(ends, first, self.stride, strict=True))
-            for ends in (self.low, self.high)
+    def after(self, windows: Iterable[LayerWindow], grid: Pair) -> History:
+        """The history with those of `windows` that change the size."""
+        rows, columns = (
+            h if w.keeps_size else (*h, w) for h, w in zip(self.windows, windows, strict=True)
         )
-        windows = tuple(
-            LayerWindow(before=-f, after=g - n + f)
-            for f, g, n in zip(first, grid, self.grid, strict=True)
-        )
-        return replace(self, low=low, high=high, grid=grid, history=self._after(windows))
+        return History(grid, (rows, columns))
 
-    def resized(self, grid: Pair, reach: float) -> Field:
-        """Fields after an interpolation to `grid` that reads `reach` units on either side."""
-        if self.low is None or self.high is None:
-            return replace(self, grid=grid)
-        scale = tuple(new / old for new, old in zip(grid, self.grid, strict=True))
-        stride = _pair(s / f for s, f in zip(self.stride, scale, strict=True))
-        # A new unit lies at most half an old and half a new unit from the centre of what it reads.
-        spread = tuple(
-            s * (reach if f == 1 else reach + abs(1 - 1 / f) / 2)
-            for s, f in zip(self.stride, scale, strict=True)
+    def after_padding(self, pads: tuple[Pair, Pair]) -> History:
+        """The history after (before, after) units were added to each axis; negative for a crop."""
+        windows = [LayerWindow(before=before, after=after) for before, after in pads]
+        rows, columns = (
+            n + before + after for n, (before, after) in zip(self.grid, pads, strict=True)
         )
-        shift = tuple((t - s) / 2 for t, s in zip(stride, self.stride, strict=True))
-        low = _pair(v + a - b for v, a, b in zip(self.low, shift, spread, strict=True))
-        high = _pair(v + a + b for v, a, b in zip(self.high, shift, spread, strict=True))
-        history = self._after(LayerWindow(scale=f) for f in scale)
-        return Field(grid, stride, low, high, self.global_, history)
+        return replace(self.after(windows, (rows, columns)), padded=(self, pads))
 
-    def regridded(self, grid: Pair) -> Field:
-        """Fields after a reshape, slice or merge that changed the grid without a layer.
+    def resized(self, grid: Pair) -> History:
+        """The history after an interpolation to `grid`."""
+        scales = (new / old for new, old in zip(grid, self.grid, strict=True))
+        return self.after((LayerWindow(scale=scale) for scale in scales), grid)
+
+    def regridded(self, grid: Pair) -> History:
+        """The history after a reshape, slice or merge that changed the grid without a layer.
 
         A coarser grid is a window as long as the ratio (space to depth), a finer one its inverse.
         """
-        if grid == self.grid or self.low is None or 0 in grid:
+        if grid == self.grid or 0 in grid or 0 in self.grid:
             return self
         if all(old % new == 0 for old, new in zip(self.grid, grid, strict=True)):
             ratios = [old // new for old, new in zip(self.grid, grid, strict=True)]
-            rows, columns = (LayerWindow(kernel=r, stride=r) for r in ratios)
-            return self.after_layer((rows, columns), grid)
-        return self.resized(grid, 0.0)
+            return self.after((LayerWindow(kernel=r, stride=r) for r in ratios), grid)
+        return self.resized(grid)
 
 
-def union(fields: Iterable[Field], shape: Sequence[int] = ()) -> Field | None:
-    """Union of the fields of the branches that join in a tensor of `shape`; None without any.
-
-    If their grids differ, as those of queries and keys may, only branches whose grid matches
-    `shape` count, or else those with the coarsest grid.
-    """
-    fields = list(dict.fromkeys(fields))
-    if len(fields) < 2:
-        return fields[0] if fields else None
-    anywhere = any(f.global_ for f in fields)
-    local = [f for f in fields if f.low is not None]
-    if not local:
-        return replace(fields[0], global_=anywhere)
-    first = max(local, key=lambda f: (_grid_match(shape, f.grid), f.stride))
-    local = [f for f in local if f.grid == first.grid and f.stride == first.stride]
-    low, high = (
-        tuple(pick(getattr(f, end)[axis] for f in local) for axis in (0, 1))
-        for end, pick in (("low", min), ("high", max))
-    )
-    return replace(first, low=_pair(low), high=_pair(high), global_=anywhere)
-
-
-MAX_PREFIX_TOKENS = 5
-"""Most tokens without a position (class, registers) that may precede those of the grid."""
-
-
-def _grid_match(shape: Sequence[int], grid: Pair) -> int:
-    """How well `shape` matches `grid`: 3 for maps, 2 or 1 for tokens, 0 for no match."""
-    if grid in (tuple(shape[-2:]), tuple(shape[-3:-1])):
-        return 3
-    for rank, axis in ((2, -2), (1, -1)):
-        spare = shape[axis] - grid[0] * grid[1] if len(shape) > 2 else -1
-        if 0 <= spare <= MAX_PREFIX_TOKENS:
-            return rank
-    return 0
-
-
-def _pair(values: Iterable[float]) -> tuple[float, float]:
-    rows, columns = values
-    return rows, columns
+def joined(histories: Iterable[History]) -> History | None:
+    """The history of a tensor in which branches join: that of the first with the largest stride."""
+    histories = list(histories)
+    return max(histories, key=History.stride) if histories else None

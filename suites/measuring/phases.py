@@ -59,11 +59,24 @@ def fit_period(size: Pair, period: Pair) -> Pair:
     return rows, columns
 
 
-def usable_period(size: Pair, stride: Pair, notes: list[str]) -> Pair | str:
+def whole_stride(stride: tuple[float, float]) -> Pair | str:
+    """The stride along (rows, columns) in whole pixels, or the reason why there are no phases."""
+    rows, columns = (round(s) for s in stride)
+    if (rows, columns) == tuple(stride):
+        return rows, columns
+    given = " x ".join(f"{s:.6g}" for s in stride)
+    return f"the stride of the target, {given} pixels, is not a whole number: there are no phases"
+
+
+def usable_period(size: Pair, stride: tuple[float, float], notes: list[str]) -> Pair | str:
     """The period of the profile of a map of `size`, or the reason why there are no phases.
 
     A period shorter than `stride` is reported in `notes`.
     """
+    whole = whole_stride(stride)
+    if isinstance(whole, str):
+        return whole
+    stride = whole
     period = fit_period(size, stride)
     if period == (1, 1):
         why = "the target has stride 1" if stride == (1, 1) else NO_PERIOD_FITS

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...adapters.errors import InputError
-from ..architecture.receptive_field import target_stride
+from ..architecture.receptive_field import total_stride
 from ..measuring import phases
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def choose_comb(model: Model, period: int | None, notes: list[str]) -> Comb | st
     Raises `InputError` if `period` does not divide the total stride, or does not fit the image.
     """
     size = (model.spec.height, model.spec.width)
-    total = None if model.target is None else target_stride(model)
+    total = None if model.target is None else phases.whole_stride(total_stride(model))
+    if isinstance(total, str):
+        return total
     if total is None:
         notes.append(
             "no spatial map: F are the logits, and the comb's period is not a stride of the model"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ..graph import OperatorCall
 
@@ -146,25 +148,9 @@ def max_pool(call: OperatorCall, x: Tensor) -> Tensor:
     pad: Any = w.before
     if not x.is_floating_point():
         x = x.to(call.mode.dtype)
-    if call.mode.skeleton and len(kernel) == 2:
-        x = _repeated_end(x, w)
-    elif not _half_fits(w):
+    if not _half_fits(w):
         x, pad = F.pad(x, w.padding(), value=float("-inf")), 0
     return MAX_POOL[len(kernel)](x, kernel, w.stride, pad, w.dilation)
-
-
-def _repeated_end(x: Tensor, w: OperatorWindow) -> Tensor:
-    """Copies of the last row where windows reach beyond the padding that both ends share.
-
-    Only for skeletons: energies must stay finite and full.
-    """
-    missing = []
-    for i, n in enumerate(x.shape[2:]):
-        reach = w.dilation[i] * (w.kernel[i] - 1) + 1
-        last = (n + w.before[i] + w.after[i] - reach) // w.stride[i] * w.stride[i]
-        missing.append(max(0, last + reach - n - 2 * w.before[i]))
-    rows, columns = missing
-    return F.pad(x, (0, columns, 0, rows), mode="replicate") if rows or columns else x
 
 
 def average_pool(call: OperatorCall, x: Tensor) -> Tensor:
@@ -175,13 +161,33 @@ def average_pool(call: OperatorCall, x: Tensor) -> Tensor:
     include = bool(call.get("count_include_pad", 0))
     if len(kernel) == 2 and _half_fits(w) and set(w.dilation) == {1}:
         return F.avg_pool2d(x, kernel, w.stride, w.before, count_include_pad=include)
-    if call.mode.skeleton and len(kernel) == 2:
-        return F.avg_pool2d(F.pad(x, w.padding()), kernel, w.stride)
     real = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype, device=x.device)
     # Only the padding that the file asked for counts, not what rounding up adds.
     real = F.pad(real, given.padding(), value=1.0 if include else 0.0)
     extra = [n - m for n, m in zip(w.padding(), given.padding(), strict=True)]
-    return _window_sum(F.pad(x, w.padding()), w) / _window_sum(F.pad(real, extra), w)
+    count = _window_sum(F.pad(real, extra), w)
+    padded = F.pad(x, w.padding())
+    if call.mode.skeleton and len(kernel) == 2:  # as a pool, so that it is one in the layer table
+        share = math.prod(kernel) / count
+        mean = dilated_avg_pool2d(padded, kernel, w.stride, dilation=w.dilation)
+        return mean if bool((share == 1).all()) else mean * share
+    return _window_sum(padded, w) / count
+
+
+def dilated_avg_pool2d(
+    x: Tensor, kernel_size: Sequence[int], stride: Sequence[int], *, dilation: Sequence[int]
+) -> Tensor:
+    """Mean of each window of `x` (batch, channels, rows, columns) with gaps between its units.
+
+    Torch has no such function. A `TorchFunctionMode` sees it under its own name.
+    """
+    if has_torch_function_unary(x):
+        out: Tensor = handle_torch_function(
+            dilated_avg_pool2d, (x,), x, kernel_size, stride, dilation=dilation
+        )
+        return out
+    w = OperatorWindow(list(kernel_size), list(stride), list(dilation), [0, 0], [0, 0])
+    return _window_sum(x, w) / math.prod(kernel_size)
 
 
 def _window_sum(x: Tensor, w: OperatorWindow) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..compact import compress, compress_uniform, widen
-from ..rule_table import field_of, is_weight, rule, with_field
+from ..compact import compress, widen
+from ..rule_table import history_of, is_weight, rule, with_history
 from .sliding import (
     Windows,
     axis_pair,
@@ -69,12 +69,13 @@ def _kernel(trace: EnergyTrace, weight: Tensor, groups: int) -> Tensor:
     """
     height, width = weight.shape[2:]
     if trace.paths:
-        return torch.ones(1, height, width, dtype=torch.float64)
+        ones = torch.ones(1, height, width, dtype=torch.float64)
+        return ones if is_weight(weight) else (_fixed(weight, groups) != 0).to(ones)
     taps: Tensor | None = getattr(weight, "tap_energy", None)
     if taps is not None:
         count = float(taps.sum()) if is_weight(weight) else 1.0
         return (taps.to(torch.float64) / count)[None]
-    if not is_weight(weight) and compress_uniform(weight).numel() > 1:
+    if not is_weight(weight):
         return _fixed(weight, groups)
     return torch.full((1, height, width), 1 / (height * width), dtype=torch.float64)
 
@@ -88,8 +89,14 @@ def _fixed(weight: Tensor, groups: int) -> Tensor:
     return taps.reshape(groups, -1, *taps.shape[1:]).mean(1)
 
 
-def _equal_taps(trace: EnergyTrace, weight: Tensor, total: float = 1) -> Tensor:
-    """Taps (1, 1, *kernel) of equal energies with the sum `total`; all 1 when paths are counted."""
+def _taps(trace: EnergyTrace, weight: Tensor, total: float = 1) -> Tensor:
+    """Energies (1, 1, *kernel) of the taps of a weight (out, in per group, *kernel).
+
+    Random ones are equal and have the sum `total`. When paths are counted, all are 1.
+    """
+    if not is_weight(weight):
+        fixed: Tensor = (weight.to(torch.float64) ** 2).sum(1, keepdim=True).mean(0, keepdim=True)
+        return (fixed != 0).to(fixed) if trace.paths else fixed
     taps = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64)
     return taps if trace.paths else taps * total / taps.numel()
 
@@ -128,7 +135,7 @@ def _conv_any(
 ) -> Tensor:
     """Convolutions over one or three axes; they are not entered in the layer table."""
     del bias
-    kernel = _equal_taps(trace, weight)
+    kernel = _taps(trace, weight)
     function = F.conv1d if weight.ndim == 3 else F.conv3d
 
     def slide(x: Tensor) -> Tensor:
@@ -136,6 +143,12 @@ def _conv_any(
 
     x = group_mean(input, groups).to(torch.float64)
     return _spread(channel_by_channel(slide, x), weight.shape[0])
+
+
+def _outputs_first(weight: Tensor, groups: int) -> Tensor:
+    """The weight (in, out per group, ...) of a transposed convolution as (out, in per group)."""
+    turned: Tensor = torch.unflatten(weight, 0, (groups, -1)).transpose(1, 2)
+    return turned.flatten(0, 1)
 
 
 @rule("conv_transpose2d")
@@ -152,14 +165,13 @@ def _conv_transpose2d(
 ) -> Tensor:
     """Each output is reached by kernel / stride^2 taps on average, which is its fan-in."""
     del bias
-    kernel = _equal_taps(trace, weight, math.prod(axis_pair(stride)))
+    turned = weight if is_weight(weight) else _outputs_first(weight, groups)
+    kernel = _taps(trace, turned, math.prod(axis_pair(stride)))
 
     def slide(x: Tensor) -> Tensor:
         return F.conv_transpose2d(x, kernel, None, stride, padding, output_padding, 1, dilation)
 
     out = channel_by_channel(slide, group_mean(input, groups))
     out = _spread(out, weight.shape[1] * groups)
-    found = field_of(input)
-    reach = (max(weight.shape[2:]) / max(axis_pair(stride)) - 1) / 2
-    grid = (out.shape[-2], out.shape[-1])
-    return with_field(out, found.resized(grid, max(0.0, reach)) if found else None)
+    found = history_of(input)
+    return with_history(out, found.resized((out.shape[-2], out.shape[-1])) if found else None)

@@ -12,11 +12,12 @@ from ..mean_pool_mixes import add_mixes, scaled_mix, with_mix
 from ..rule_table import (
     constant_amplitude,
     constant_share,
+    history_of,
     is_energy,
-    mark_global,
     relu_constant_share,
     rule,
     with_constant_share,
+    with_history,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def _squash(trace: EnergyTrace, x: Tensor, *bounds: Any, **named: Any) -> Tensor
 def _clamp(trace: EnergyTrace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
     """A clamp at 0 is a ReLU; any other is taken for a guard against overflow: the identity."""
     low = bounds[0] if bounds else named.get("min")
-    return _rectifier(trace, x) if low is not None and low == 0 else x
+    if low is None or (isinstance(low, Tensor) and (low.is_meta or low.numel() > 1)):
+        return x
+    return _rectifier(trace, x) if low == 0 else x
 
 
 @rule("sigmoid", "hardsigmoid")
@@ -65,9 +68,27 @@ def _glu(trace: EnergyTrace, x: Tensor, dim: int = -1) -> Tensor:
     return mul(trace, first, _gate(trace, second))
 
 
+EXCLUDED = -30.0
+"""Constants below this, added to logits, exclude them from a softmax."""
+
+
+def uniform_over(logits: Tensor, axis: int) -> Tensor:
+    """Amplitudes 1 / n over the n entries along `axis` that are not zero, and 0 for the others."""
+    small = compress(logits).detach()
+    if bool((small != 0).all()) or not bool((small != 0).any()):
+        return constant_amplitude(logits, 1 / logits.shape[axis])
+    allowed = (small != 0).to(torch.float64)
+    if small.shape[axis] == 1:
+        count = torch.full_like(allowed, logits.shape[axis])
+    else:
+        count = allowed.sum(axis, keepdim=True).clamp(min=1)
+    return with_history(widen(allowed / count, logits.shape), history_of(logits))
+
+
 @rule("softmax", "log_softmax")
 def _softmax(_trace: EnergyTrace, x: Tensor, dim: int | None = None, *_: Any, **__: Any) -> Tensor:
-    return mark_global(constant_amplitude(x, 1 / x.shape[-1 if dim is None else dim]), x)
+    """Uniform over the entries that no mask excludes; a mask takes the energy of its logits."""
+    return uniform_over(x, -1 if dim is None else dim)
 
 
 @rule(
@@ -120,6 +141,8 @@ def add(trace: EnergyTrace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Te
         return pointwise(torch.add, a, b)
     energy, other = (a, b) if is_energy(a) else (b, a)
     if isinstance(other, Tensor):
+        if _excludes(other):
+            return pointwise(lambda e, m: e.masked_fill(m < EXCLUDED, 0.0), energy, other)
         return widen_like(energy, torch.broadcast_shapes(energy.shape, other.shape))
     return energy  # type: ignore[no-any-return]
 
@@ -132,6 +155,13 @@ def _sub(trace: EnergyTrace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> T
 @rule("rsub")
 def _rsub(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
     return _sub(trace, b, a)
+
+
+def _excludes(constant: Tensor) -> bool:
+    """Whether a constant that is added is a mask of attention."""
+    if constant.is_meta or constant.ndim < 2 or not constant.is_floating_point():
+        return False
+    return bool(compress(constant).amin() < EXCLUDED)
 
 
 def widen_like(x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -205,7 +235,7 @@ def maximum_rule(trace: EnergyTrace, a: Any, b: Any) -> Tensor:
 @rule("masked_fill")
 def _masked_fill(_trace: EnergyTrace, x: Tensor, mask: Tensor, value: Any) -> Tensor:
     del value
-    return x.masked_fill(mask, 0.0) if x.numel() < 1 << 22 else x
+    return pointwise(lambda e, m: e.masked_fill(m, 0.0), x, mask)
 
 
 @rule("where")

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..compact import compress, equal_axes, pointwise, widen
+from ..compact import compress, pointwise, widen
 from ..mean_pool_mixes import scaled_mix, with_mix
 from ..rule_table import (
     constant_amplitude,
     constant_share,
-    field_of,
     is_energy,
     rule,
     with_constant_share,
-    with_field,
 )
 from .elementwise import maximum_rule
 
@@ -169,7 +166,7 @@ def _mean(
     axes = axes_of(x, dim)
     count = math.prod(x.shape[a] for a in axes)
     factor = count if trace.paths else 1 / count
-    return _pooled(x, axes, pointwise(lambda e: e * factor, average(x, axes, keepdim=keepdim)))
+    return pointwise(lambda e: e * factor, average(x, axes, keepdim=keepdim))
 
 
 @rule("sum")
@@ -178,7 +175,7 @@ def _sum(
 ) -> Tensor:
     axes = axes_of(x, dim)
     count = math.prod(x.shape[a] for a in axes)
-    return _pooled(x, axes, pointwise(lambda e: e * count, average(x, axes, keepdim=keepdim)))
+    return pointwise(lambda e: e * count, average(x, axes, keepdim=keepdim))
 
 
 @rule("amax", "amin", "logsumexp")
@@ -189,7 +186,7 @@ def _amax(
     if trace.paths:
         return _sum(trace, x, dim, keepdim)
     axes = axes_of(x, dim)
-    return _pooled(x, axes, average(x, axes, keepdim=keepdim))
+    return average(x, axes, keepdim=keepdim)
 
 
 @rule("max", "min")
@@ -198,16 +195,3 @@ def _max(trace: EnergyTrace, x: Tensor, dim: Any = None, keepdim: bool = False, 
         return maximum_rule(trace, x, dim)
     values = _amax(trace, x, dim, keepdim)
     return values if dim is None else (values, torch.zeros(values.shape, dtype=torch.long))
-
-
-def _pooled(x: Tensor, axes: tuple[int, ...], out: Tensor) -> Tensor:
-    """Make the field of `out` global if a whole map was averaged."""
-    found = field_of(x)
-    if found is None:
-        return out
-    taken = {x.shape[a] for a in axes}
-    rows, columns = found.grid
-    whole = rows * columns in taken or (x.ndim == 4 and {rows, columns} <= taken and len(axes) > 1)
-    if whole and rows * columns > 1 and not set(axes) <= set(equal_axes(x)):
-        return with_field(out, replace(found, low=None, high=None, global_=True))
-    return out

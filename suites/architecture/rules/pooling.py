@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from ....adapters.errors import NotApplicableError
 from ..compact import compress, equal_axes, widen
 from ..mean_pool_mixes import pooled_mix, with_mix
-from ..rule_table import field_of, rule, with_field
+from ..rule_table import real_units, rule
 from ..windows import LayerWindow
 from .sliding import (
     Windows,
@@ -48,11 +47,11 @@ def _max_pool2d(
     windows = pool_windows(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
     out = _pool(trace, input, windows, "max_pool2d", lambda valid: 1 / valid)
     if return_indices:
-        raise NotApplicableError("a pooling that returns indices has no energy rule")
+        raise NotApplicableError("it returns the places of the maxima")
     return out
 
 
-@rule("avg_pool2d")
+@rule("avg_pool2d", "dilated_avg_pool2d")
 def _avg_pool2d(
     trace: EnergyTrace,
     input: Tensor,  # noqa: A002 - torch's name
@@ -62,9 +61,11 @@ def _avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
+    *,
+    dilation: Any = 1,
 ) -> Tensor:
     """A mean over the window: squared coefficients."""
-    windows = pool_windows(kernel_size, stride, padding, 1, ceil_mode=ceil_mode)
+    windows = pool_windows(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
     whole = divisor_override or math.prod(axis_pair(kernel_size))
     fixed = divisor_override is not None or (count_include_pad and not ceil_mode)
 
@@ -88,14 +89,14 @@ def _pool(
     """Sum over each window, times `weight` of the number of its units that are not padding."""
     small = compress(x, [1])
     size = tuple(w.size(n) for w, n in zip(windows, small.shape[-2:], strict=True))
+    real = real_units(x)
 
     def pooled(part: Tensor, used: Windows) -> Tensor:
         full = pad_to_size(used, (size[0], size[1]), (part.shape[-2], part.shape[-1]))
         total = sum_windows(part, full)
         if trace.paths:
             return total
-        valid = sum_windows(torch.ones_like(part[:1, :1]), full)
-        return total * weight(valid)
+        return total * weight(sum_windows(real, full))
 
     def padded(part: Tensor) -> Tensor:
         return pooled_box(part) if kind == "avg_pool2d" else pooled(part, next_multiple(windows))
@@ -106,6 +107,29 @@ def _pool(
 
     out = in_variant(trace, small, pooled(small, windows), padded)
     return trace.record_layer(kind, x, widen(out, (*x.shape[:-2], *out.shape[-2:])), windows)
+
+
+@rule("avg_pool1d")
+def _avg_pool1d(
+    trace: EnergyTrace,
+    input: Tensor,  # noqa: A002 - torch's name
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """Pools that do not run along the two axes of the image; not in the layer table."""
+    size, step, pads = (
+        v[0] if isinstance(v, tuple | list) else v for v in (kernel_size, stride, padding)
+    )
+    small = compress(input, [1])
+    options = (size, step or size, pads, ceil_mode, count_include_pad)
+    divisors = F.avg_pool1d(torch.ones_like(small.detach()[:1, :1]), *options)
+    out = F.avg_pool1d(small, *options) * size
+    if not trace.paths:
+        out = out / size**2 if count_include_pad else out / (divisors * size) ** 2
+    return widen(out, (*input.shape[:-1], out.shape[-1]))
 
 
 @rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
@@ -121,9 +145,6 @@ def _adaptive(trace: EnergyTrace, input: Tensor, output_size: Any, *_: Any, **__
     shares = [_shares(h, n).to(out) for h, n in zip(input.shape[-2:], grid, strict=True)]
     window = shares[0][:, None] * shares[1]
     out = widen(out * window if trace.paths else out / window, (*input.shape[:-2], *grid))
-    found = field_of(input)
-    if found is not None and grid == (1, 1) and found.grid != (1, 1):
-        return with_field(out, replace(found, low=None, high=None, global_=True))
     windows = tuple(
         LayerWindow(kernel=-(-h // n), stride=h // n)
         for h, n in zip(input.shape[-2:], grid, strict=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
 from ..compact import compress, compress_uniform, widen
-from ..rule_table import field_of, is_energy, is_weight, mark_global, rule
-from .elementwise import add, widen_like
+from ..rule_table import is_energy, is_weight, rule
+from .elementwise import EXCLUDED, add, widen_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @rule("linear")
 def _linear(trace: EnergyTrace, x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
     del bias
-    return _contract(trace, x, weight.shape[:-1])
+    if is_weight(weight) or weight.ndim != 2:
+        return _contract(trace, x, weight.shape[:-1])
+    return _left(trace, weight, x.unsqueeze(-1)).squeeze(-1)
 
 
 def _contract(_trace: EnergyTrace, x: Tensor, out: Sequence[int]) -> Tensor:
@@ -30,30 +32,18 @@ def _contract(_trace: EnergyTrace, x: Tensor, out: Sequence[int]) -> Tensor:
     small = compress(x)
     mean = small.mean(-1, keepdim=True) if small.shape[-1] > 1 else small
     mean = mean if len(out) else mean.squeeze(-1)
-    result = widen(mean, (*x.shape[:-1], *out))
-    return mark_global(result, x) if small.shape[-1] > 1 and _sums_units(x, -1) else result
-
-
-def _sums_units(x: Tensor, axis: int) -> bool:
-    """Whether `axis` of `x` enumerates the units of its grid, or its rows or columns."""
-    found = field_of(x)
-    if found is None or math.prod(found.grid) == 1:
-        return False
-    rows, columns = found.grid
-    return x.shape[axis] in {rows * columns, rows, columns}
+    return widen(mean, (*x.shape[:-1], *out))
 
 
 @rule("matmul", "bmm", "mm", "imatmul")
 def _matmul(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
     if a.ndim < 2 or b.ndim < 2:
-        raise NotApplicableError("a product of vectors has no energy rule")
+        raise NotApplicableError("it multiplies vectors")
     if not is_energy(a):
         return _left(trace, a, b)
     if not is_energy(b):
         return _left(trace, b.mT, a.mT).mT
-    product = _both(trace, a, b)
-    tokens = compress(a).shape[-1] > 1 and _sums_units(a, -1)
-    return mark_global(product, a, b) if tokens else product
+    return _both(trace, a, b)
 
 
 @rule("rmatmul")
@@ -67,8 +57,9 @@ def _left(trace: EnergyTrace, constant: Tensor, x: Tensor) -> Tensor:
     shape = (*batch, constant.shape[-2], x.shape[-1])
     if is_weight(constant):
         return widen_like(_contract(trace, x.mT, (1,)).mT, shape)
-    factor = compress_uniform(trace.coefficient(compress(constant)))
-    small = compress(x)
+    small, constant = compress(x), constant.to(torch.float64)
+    squares = (constant != 0).to(constant) if trace.paths else compress(constant) ** 2
+    factor = compress_uniform(squares)
     if factor.shape[-1] == 1:
         copies = x.shape[-2] // small.shape[-2]
         return widen(factor * small.sum(-2, keepdim=True) * copies, shape)
@@ -141,26 +132,58 @@ def _factor(trace: EnergyTrace, term: str, x: Tensor, output: str, sizes: dict[s
 
 @rule("scaled_dot_product_attention")
 def _attention(
-    trace: EnergyTrace, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+    trace: EnergyTrace,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **_: Any,
 ) -> Tensor:
-    """Uniform attention: every query receives the mean over all tokens."""
+    """Uniform attention: every query receives the mean over the tokens that it may read."""
+    del dropout_p
+    heads = torch.broadcast_shapes(query.shape[:-2], value.shape[:-2])
+    shape = (*heads, query.shape[-2], value.shape[-1])
+    allowed = _allowed(attn_mask, query.shape[-2], key.shape[-2], is_causal=is_causal)
+    if allowed is not None:
+        share = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
+        return widen_like(_left(trace, share, value), shape)
     count = value.shape[-2]
     factor = count if trace.paths else 1 / count
     mean = compress(value).mean(-2, keepdim=True) * factor
-    heads = torch.broadcast_shapes(query.shape[:-2], value.shape[:-2])
-    return mark_global(widen(mean, (*heads, query.shape[-2], value.shape[-1])), query, key, value)
+    return widen(mean, shape)
+
+
+def _allowed(mask: Tensor | None, queries: int, keys: int, *, is_causal: bool) -> Tensor | None:
+    """1 where a query (..., queries, keys) may read a key, else 0; None where all may read all."""
+    if is_causal:
+        return torch.ones(queries, keys, dtype=torch.float64).tril()
+    if mask is None or mask.is_meta:
+        return None
+    small = compress(mask).detach()
+    allowed = small if mask.dtype == torch.bool else small >= EXCLUDED
+    if bool(allowed.all()):
+        return None
+    return allowed.to(torch.float64).expand(*small.shape[:-2], queries, keys)
 
 
 @rule("multi_head_attention_forward")
 def _multi_head(
-    trace: EnergyTrace, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+    trace: EnergyTrace, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
 ) -> Any:
     """The whole of `nn.MultiheadAttention`, tokens first: a mean over tokens and channels."""
-    factor = value.shape[0] if trace.paths else 1 / value.shape[0]
+    del args
+    if kwargs.get("attn_mask") is not None or kwargs.get("key_padding_mask") is not None:
+        raise NotApplicableError("it has a mask")
+    factor = key.shape[0] if trace.paths else 1 / key.shape[0]
     mean = compress(value).mean((0, -1), keepdim=True) * factor
-    return mark_global(widen(mean, query.shape), query, key, value), None
+    return widen(mean, query.shape), None
 
 
-@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
+@rule(
+    *("lstm", "gru", "rnn_tanh", "rnn_relu"),
+    *("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
+)
 def _recurrent(_trace: EnergyTrace, *_: Any, **__: Any) -> Tensor:
-    raise NotApplicableError("a recurrent layer has no energy rule")
+    raise NotApplicableError("it is recurrent: its state passes from step to step")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....adapters.errors import NotApplicableError
 from ..channel_runs import concatenate_runs
 from ..compact import cat_compact, compress, equal_axes, index_compact, reshape_compact, widen
-from ..rule_table import field_of, is_energy, rule, with_field
-from ..windows import LayerWindow
-from .sliding import axis_pair
+from ..rule_table import history_of, is_energy, real_units, rule, spans_of, with_history
+from ..windows import LayerWindow, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +102,6 @@ def _pad(
     value: float | None = None,
 ) -> Tensor:
     """Padded units have no energy, whatever their value; reflected ones that of their source."""
-    del value
     touched = [input.ndim - 1 - i // 2 for i, n in enumerate(pad) if n]
     small = compress(input, [d for d in equal_axes(input) if d not in touched])
     out = F.pad(small, list(pad), mode=mode) if mode != "constant" else F.pad(small, list(pad))
@@ -112,37 +110,56 @@ def _pad(
         for d, (o, n) in enumerate(zip(out.shape, input.shape, strict=True))
     ]
     out = widen(out, shape)
-    found = field_of(input)
-    if found is None or input.ndim != 4 or any(d < 2 for d in touched):
+    if value == -math.inf and len(pad) <= 4 and input.ndim == 4:
+        out.real_units = F.pad(real_units(input), list(pad))  # type: ignore[attr-defined]
+    found, axes = history_of(input), map_axes(input)
+    if found is None or axes is None or not set(touched) <= set(axes):
         return out
-    (left, right), (top, bottom) = pad[:2], (pad[2:4] if len(pad) > 2 else (0, 0))
-    grid = (out.shape[-2], out.shape[-1])
-    if found.grid == (input.shape[-2], input.shape[-1]):
-        out.pending_padding = (found, found.grid, ((top, bottom), (left, right)))  # type: ignore[attr-defined]
-        return with_field(out, found.cropped((-top, -left), grid))
-    return out
+    before_after = {input.ndim - 1 - i: (pad[2 * i], pad[2 * i + 1]) for i in range(len(pad) // 2)}
+    rows, columns = (before_after.get(axis, (0, 0)) for axis in axes)
+    found = found.regridded((input.shape[axes[0]], input.shape[axes[1]]))
+    return with_history(out, found.after_padding((rows, columns)))
+
+
+def map_axes(x: Tensor) -> Pair | None:
+    """The axes of `x` (four axes) that run over rows and columns; None if it has no such axes."""
+    spans, found = spans_of(x), history_of(x)
+    if x.ndim != 4 or found is None:
+        return None
+    for rows, columns in ((2, 3), (1, 2)):
+        if spans is not None and spans.local():
+            top, left = spans.aligned().ends[:2]
+            along = top.shape[rows] in {1, x.shape[rows]} and left.shape[rows] == 1
+            across = left.shape[columns] in {1, x.shape[columns]} and top.shape[columns] == 1
+            if along and across and top.shape[rows] * left.shape[columns] > 1:
+                return rows, columns
+        elif found.grid == (x.shape[rows], x.shape[columns]):
+            return rows, columns
+    return None
 
 
 @rule("getitem")
 def _getitem(_trace: EnergyTrace, x: Tensor, index: Any) -> Tensor:
-    """A crop of the spatial axes shifts the field; a strided slice is a window of one unit."""
+    """A crop of the spatial axes, or, with a step, a window of one unit."""
     out = index_compact(x, index)
-    found = field_of(x)
-    if found is None or x.ndim != 4 or out.ndim != 4 or not isinstance(index, tuple):
+    found, axes = history_of(x), map_axes(x)
+    if found is None or axes is None or out.ndim != 4 or not isinstance(index, tuple):
         return out
-    axes = (2, 3) if found.grid == tuple(x.shape[2:]) else (1, 2)
     slices = _slices(index)
-    if slices is None or found.grid != tuple(x.shape[a] for a in axes):
+    if slices is None:
         return out
+    found = found.regridded((x.shape[axes[0]], x.shape[axes[1]]))
     (top, _, row_step), (left, _, column_step) = (slices[a].indices(x.shape[a]) for a in axes)
-    grid = (out.shape[axes[0]], out.shape[axes[1]])
+    rows, columns = out.shape[axes[0]], out.shape[axes[1]]
     if (row_step, column_step) == (1, 1):
-        return with_field(out, found.cropped((top, left), grid))
+        below, right = found.grid[0] - top - rows, found.grid[1] - left - columns
+        crop = found.after_padding(((-top, -below), (-left, -right)))
+        return with_history(out, replace(crop, padded=None))
     windows = (
         LayerWindow(stride=row_step, before=-top),
         LayerWindow(stride=column_step, before=-left),
     )
-    return with_field(out, found.after_layer(windows, grid))
+    return with_history(out, found.after(windows, (rows, columns)))
 
 
 def _slices(index: tuple[Any, ...]) -> list[slice] | None:
@@ -193,53 +210,3 @@ def _setitem(_trace: EnergyTrace, x: Tensor, index: Any, value: Any) -> None:
         x.lost_entries = True  # type: ignore[attr-defined]
     else:
         x[index] = value
-
-
-@rule("interpolate", "upsample")
-def _interpolate(
-    trace: EnergyTrace,
-    input: Tensor,  # noqa: A002 - torch's name
-    size: Any = None,
-    scale_factor: Any = None,
-    mode: str = "nearest",
-    align_corners: bool | None = None,
-    recompute_scale_factor: bool | None = None,
-    antialias: bool = False,
-) -> Tensor:
-    """A fixed linear combination: squared coefficients, axis by axis."""
-    del recompute_scale_factor
-    if input.ndim != 4:
-        raise NotApplicableError("only two-dimensional interpolation has an energy rule")
-    scales = pair_of_floats(scale_factor) if size is None else (1.0, 1.0)
-    have = input.shape[-2:]
-    grid = (
-        axis_pair(size)
-        if size is not None
-        else tuple(int(n * s) for n, s in zip(have, scales, strict=True))
-    )
-    small = compress(input, [d for d in equal_axes(input) if d < 2]).to(torch.float64)
-    options = {"mode": mode, "align_corners": align_corners, "antialias": antialias}
-    rows, columns = (
-        _coefficients(n, g, **options).to(small) for n, g in zip(have, grid, strict=True)
-    )
-    if trace.paths:
-        rows, columns = (rows != 0).to(small), (columns != 0).to(small)
-    out = widen(rows**2 @ small @ (columns**2).mT, (*input.shape[:2], *grid))
-    found = field_of(input)
-    if found is None:
-        return out
-    reach = 0.0 if mode.startswith("nearest") else (1.5 if mode == "bicubic" else 0.5)
-    return with_field(out, found.regridded((have[0], have[1])).resized((grid[0], grid[1]), reach))
-
-
-def pair_of_floats(value: Any) -> tuple[float, float]:
-    """A number, or one for each axis, as a pair."""
-    first, second = (value, value) if isinstance(value, int | float) else value
-    return float(first), float(second)
-
-
-def _coefficients(have: int, want: int, **options: Any) -> Tensor:
-    """The matrix (want, have) of a one-axis interpolation."""
-    lines = torch.eye(have, dtype=torch.float64)[None].unsqueeze(-1)  # (1, have, have, 1)
-    out = F.interpolate(lines, size=(want, 1), **options)
-    return out[0, :, :, 0].T

@@ -1,0 +1,99 @@
+"""Functions that change a tensor in place, where an energy rule returns a new one.
+
+The tensor then gets a successor, which takes its place in every later call. A tensor of which a
+view was changed has none, as nothing is shared between energies; whoever reads it later is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_SUCCESSOR, _BASE, _STALE = "successor", "view_of", "stale"
+
+_OPERATORS = frozenset(
+    f"__{name}__" for name in ("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "imatmul")
+)
+
+_VIEWS = frozenset(
+    """
+    getitem view reshape flatten unflatten permute transpose swapaxes swapdims movedim moveaxis
+    unsqueeze squeeze select narrow chunk split split_with_sizes tensor_split unbind expand
+    expand_as view_as reshape_as t get diagonal
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions that may return a view of their first argument."""
+
+
+def works_in_place(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether this call changes its first argument."""
+    name = func.__name__
+    if name in _OPERATORS or (name.endswith("_") and not name.endswith("__")):
+        return True
+    if "inplace" in kwargs:
+        return bool(kwargs["inplace"])
+    place = _place_of_inplace(func)
+    return place is not None and len(args) > place and bool(args[place])
+
+
+@cache
+def _place_of_inplace(func: Callable[..., Any]) -> int | None:
+    """The position of a parameter called `inplace`, if there is one."""
+    try:
+        names = list(inspect.signature(func).parameters)
+    except (TypeError, ValueError):
+        return None  # a builtin without a signature
+    return names.index("inplace") if "inplace" in names else None
+
+
+def latest(value: Any, tensors: Sequence[Tensor]) -> Any:
+    """`value`, which contains `tensors`, with their successors in place of those changed."""
+    if not any(hasattr(t, _SUCCESSOR) for t in tensors):
+        return value
+    return tree_map(_last, value)
+
+
+def _last(x: Any) -> Any:
+    while hasattr(x, _SUCCESSOR):
+        x = getattr(x, _SUCCESSOR)
+    return x
+
+
+def replace_in_place(x: Tensor, out: Tensor) -> None:
+    """Let `out` be what `x` is from now on."""
+    for base in _bases(x):
+        setattr(base, _STALE, True)
+    if out is not x:
+        setattr(x, _SUCCESSOR, out)
+
+
+def mark_view(name: str, x: Any, results: Sequence[Tensor]) -> None:
+    """Remember that `results` may be views of `x`, if the function `name` returns views."""
+    if name in _VIEWS and isinstance(x, Tensor):
+        for t in results:
+            if t is not x:
+                setattr(t, _BASE, x)
+
+
+def is_stale(name: str, x: Tensor, *, written: bool) -> bool:
+    """Whether `x` lacks a change that was made to a view of it; writing to it is what mends that.
+
+    `x[place] += y` reads a view, changes it, and writes it to the same place.
+    """
+    if name == "setitem" and written:
+        vars(x).pop(_STALE, None)
+        return False
+    return hasattr(x, _STALE)
+
+
+def _bases(x: Tensor) -> Iterator[Tensor]:
+    while hasattr(x, _BASE):
+        x = getattr(x, _BASE)
+        yield x

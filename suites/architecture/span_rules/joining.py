@@ -1,0 +1,81 @@
+"""How receptive fields pass functions that join, pad or write entries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..compact import cat_compact
+from ..span_table import known_spans, span_rule
+from ..spans import Spans, extend, narrow, nowhere
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@span_rule("cat", "concat", "concatenate")
+def _cat(_out: Tensor, /, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Spans:
+    parts = [known_spans(t) for t in tensors if t.numel()]
+    dim = int(_.get("axis", dim))
+    ends = zip(*(s.wide() for s in parts), strict=True)
+    joined = [cat_compact(end, dim) for end in ends]
+    found = Spans(tuple(joined[0].shape), tuple(narrow(end) for end in joined))
+    return replace(found, everywhere=any(s.everywhere for s in parts))
+
+
+@span_rule("stack")
+def _stack(out: Tensor, /, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Spans:
+    parts = [known_spans(t) for t in tensors]
+    ends = zip(*(s.wide() for s in parts), strict=True)
+    joined = [torch.stack(end, dim) for end in ends]
+    found = Spans(tuple(out.shape), tuple(narrow(end) for end in joined))
+    return replace(found, everywhere=any(s.everywhere for s in parts))
+
+
+@span_rule("pad")
+def _pad(
+    out: Tensor,
+    /,
+    input: Tensor,  # noqa: A002 - torch's name
+    pad: Sequence[int],
+    mode: str = "constant",
+    value: Any = None,
+) -> Spans:
+    del value
+    spans = known_spans(input).aligned()
+    for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+        axis = input.ndim - 1 - i
+        size = input.shape[axis]
+        # Reflected and repeated units see no other pixels than the units inside that see as far.
+        wrapped = torch.arange(-before, size + after) % size if mode == "circular" else None
+        spans = spans.each(partial(_padded, axis=axis, pads=(before, after), wrapped=wrapped))
+    return Spans(tuple(out.shape), spans.ends, spans.everywhere)
+
+
+def _padded(end: Tensor, axis: int, pads: tuple[int, int], wrapped: Tensor | None) -> Tensor:
+    if wrapped is not None and end.shape[axis] > 1:
+        return end.index_select(axis, wrapped)
+    return extended(end, axis, *pads)
+
+
+def extended(end: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """Pad `end` along `axis`, unless all its entries along it are equal."""
+    return end if end.shape[axis] == 1 else extend(end, axis, before, after)
+
+
+@span_rule("setitem")
+def _setitem(_out: Any, /, x: Tensor, index: Any, value: Any) -> None:
+    """Write the ends in place, as the function writes the entries."""
+    old = known_spans(x)
+    new = known_spans(value) if isinstance(value, Tensor) else nowhere((), everywhere=False)
+    ends = []
+    for end, other in zip(old.wide(), new.wide(), strict=True):
+        written = end.clone(memory_format=torch.contiguous_format)
+        written[index] = other
+        ends.append(narrow(written))
+    everywhere = old.everywhere or new.everywhere
+    x.spans = Spans(tuple(x.shape), tuple(ends), everywhere)  # type: ignore[attr-defined]

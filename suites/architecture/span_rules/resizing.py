@@ -1,0 +1,143 @@
+"""How receptive fields pass resampling, transposed convolutions, and columns of windows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..rules.resampling import interpolation_matrices, sampling_matrix
+from ..rules.sliding import axis_pair
+from ..span_table import IMAGE_TO_COLUMNS, known_spans, span_rule
+from ..spans import EMPTY, Spans, through
+from .joining import extended
+from .sliding import grouped, spread
+
+if TYPE_CHECKING:
+    pass
+
+
+@span_rule("interpolate", "upsample")
+def _interpolate(
+    out: Tensor,
+    /,
+    input: Tensor,  # noqa: A002 - torch's name
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Spans:
+    matrices = interpolation_matrices(
+        input.shape[2:], size, scale_factor, mode, align_corners, recompute_scale_factor, antialias
+    )
+    spans = known_spans(input).aligned()
+    found = spans
+    for axis, matrix in enumerate(matrices, start=2):
+        found = found.each(partial(through, axis=axis, reads=matrix != 0))
+    return spans.settled(replace(found, shape=tuple(out.shape)))
+
+
+@span_rule("conv_transpose2d")
+def _conv_transpose(
+    out: Tensor,
+    /,
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Spans:
+    """Unit i of the input is spread over i * stride - padding + dilation * tap."""
+    del bias, output_padding
+    spans = grouped(known_spans(input).aligned(), input.ndim - 3, groups)
+    options = zip(axis_pair(stride), axis_pair(padding), axis_pair(dilation), strict=True)
+    for axis, (s, p, d) in enumerate(options, start=input.ndim - 2):
+        place = torch.arange(out.shape[axis])[:, None] + p - torch.arange(input.shape[axis]) * s
+        kernel = weight.shape[axis - input.ndim]
+        reads = (place >= 0) & (place <= d * (kernel - 1)) & (place % d == 0)
+        spans = spans.each(partial(through, axis=axis, reads=reads))
+    channels = input.ndim - 3
+    return replace(
+        spans.each(lambda end: spread(end, channels, out.shape[channels])), shape=tuple(out.shape)
+    )
+
+
+@span_rule(IMAGE_TO_COLUMNS)
+def _windows_as_columns(
+    out: Tensor,
+    input: Tensor,  # noqa: A002 - torch's name
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> Spans:
+    """The columns of `F.unfold` hold copies of the padded entries."""
+    rows, columns = axis_pair(padding)
+    spans = known_spans(input).aligned()
+    spans = spans.each(lambda end: extended(extended(end, 2, rows, rows), 3, columns, columns))
+    shape = (*input.shape[:2], input.shape[2] + 2 * rows, input.shape[3] + 2 * columns)
+    spans = replace(spans, shape=shape)
+    del out
+    return spans.moved(lambda end: F.unfold(end, kernel_size, dilation, 0, stride))  # type: ignore[no-any-return]
+
+
+@span_rule("fold")
+def _fold(
+    out: Tensor,
+    /,
+    input: Tensor,  # noqa: A002 - torch's name
+    output_size: Any,
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> Spans:
+    """The union of the columns' entries that `F.fold` adds up in each place."""
+    (height, width), (rows, columns) = axis_pair(output_size), axis_pair(kernel_size)
+    (pad_r, pad_c), (gap_r, gap_c) = axis_pair(padding), axis_pair(dilation)
+    step_r, step_c = axis_pair(stride)
+    count_r = (height + 2 * pad_r - gap_r * (rows - 1) - 1) // step_r + 1
+    count_c = (width + 2 * pad_c - gap_c * (columns - 1) - 1) // step_c + 1
+    split = (*input.shape[:1], -1, rows, columns, count_r, count_c)
+
+    def folded(end: Tensor) -> Tensor:
+        parts = end.reshape(split)
+        found = torch.full((*parts.shape[:2], height + 2 * pad_r, width + 2 * pad_c), EMPTY)
+        found = found.to(end)
+        for r in range(rows):
+            for c in range(columns):
+                place = (
+                    ...,
+                    slice(r * gap_r, r * gap_r + (count_r - 1) * step_r + 1, step_r),
+                    slice(c * gap_c, c * gap_c + (count_c - 1) * step_c + 1, step_c),
+                )
+                found[place] = torch.minimum(found[place], parts[:, :, r, c])
+        return found[..., pad_r : pad_r + height, pad_c : pad_c + width]
+
+    del out
+    return known_spans(input).moved(folded)  # type: ignore[no-any-return]
+
+
+@span_rule("grid_sample")
+def _grid_sample(out: Tensor, /, input: Tensor, *args: Any, **kwargs: Any) -> Spans:  # noqa: A002
+    reads = sampling_matrix(input, *args, **kwargs) != 0
+    flat = known_spans(input).moved(lambda end: end[:1].flatten(2))
+    found = flat.each(lambda end: through(end, 2, reads))
+    shape = (*out.shape[:2], *out.shape[2:])
+    grid = out.shape[2:]
+    return Spans(
+        shape,
+        tuple(
+            end.unflatten(2, grid) if end.shape[2] > 1 else end.unsqueeze(3) for end in found.ends
+        ),
+        found.everywhere,
+    )

@@ -1,0 +1,187 @@
+"""How receptive fields pass sums over axes, norms, products and scans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..rule_table import is_weight, spans_of
+from ..rules.normalisation import axes_of
+from ..span_table import Found, known_spans, span_rule
+from ..spans import Spans, nowhere, through, union
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@span_rule(
+    *("mean", "sum", "amax", "amin", "logsumexp", "max", "min", "var", "std", "var_mean"),
+    *("norm", "linalg_norm", "linalg_vector_norm", "vector_norm"),
+)
+def _reduce(out: Any, /, x: Tensor, *args: Any, **kwargs: Any) -> Found:
+    """The union over the axes that are summed; `keepdim` shows in the shape of the result."""
+    if args and isinstance(args[0], Tensor):
+        return union([known_spans(x), known_spans(args[0])], out.shape)
+    results = [out] if isinstance(out, Tensor) else list(out)
+    axes = axes_of(x, _dim(args, kwargs))
+    shape = [1 if d in axes else n for d, n in enumerate(x.shape)]
+    found = known_spans(x).reduced(axes, shape)
+    if results[0].ndim < x.ndim:
+        kept = [d for d in range(x.ndim) if d not in axes]
+        found = found.each(lambda end: end.reshape([end.shape[d] for d in kept]))
+        found = replace(found, shape=tuple(results[0].shape))
+    return found if isinstance(out, Tensor) else [found] * len(results)
+
+
+def _dim(args: tuple[Any, ...], kwargs: Any) -> Any:
+    """The argument `dim` of a sum; `norm` has its order before it."""
+    if "dim" in kwargs or "axis" in kwargs:
+        return kwargs.get("dim", kwargs.get("axis"))
+    given = [a for a in args if not isinstance(a, bool) and a is not None]
+    return given[-1] if given and not isinstance(given[-1], float | str) else None
+
+
+@span_rule("layer_norm", "rms_norm")
+def _layer_norm(out: Tensor, /, x: Tensor, shape: Sequence[int], *_: Any, **__: Any) -> Spans:
+    return _normalised(out, x, range(x.ndim - len(shape), x.ndim))
+
+
+@span_rule("softmax", "log_softmax")
+def _softmax(out: Tensor, /, x: Tensor, dim: int | None = None, *_: Any, **__: Any) -> Spans:
+    return _normalised(out, x, ((-1 if dim is None else dim) % x.ndim,))
+
+
+@span_rule("normalize")
+def _normalize(
+    out: Tensor, /, x: Tensor, p: float = 2.0, dim: Any = 1, *_: Any, **__: Any
+) -> Spans:
+    del p
+    return _normalised(out, x, axes_of(x, dim))
+
+
+@span_rule("instance_norm")
+def _instance_norm(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> Spans:
+    return _normalised(out, x, range(2, x.ndim))
+
+
+@span_rule("batch_norm", "native_batch_norm")
+def _batch_norm(out: Tensor, /, x: Tensor, *args: Any, **kwargs: Any) -> Spans:
+    """By statistics of its own map a batch norm reads all of it, by stored ones its entry."""
+    own = kwargs.get("training", args[4] if len(args) > 4 else False)
+    mean = kwargs.get("running_mean", args[0] if args else None)
+    if own or mean is None:
+        return _normalised(out, x, range(2, x.ndim))
+    return replace(known_spans(x), shape=tuple(out.shape))
+
+
+@span_rule("group_norm")
+def _group_norm(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> Spans:
+    return _normalised(out, x, range(1, x.ndim))
+
+
+def _normalised(out: Tensor, x: Tensor, axes: Sequence[int]) -> Spans:
+    """Every entry reads all that its norm is taken over; a norm over the map is global."""
+    own = known_spans(x)
+    statistics = own.reduced(axes, [1 if d in axes else n for d, n in enumerate(x.shape)])
+    return union([own, statistics], out.shape)
+
+
+@span_rule("linear")
+def _linear(out: Tensor, /, x: Tensor, weight: Tensor, bias: Any = None) -> Spans:
+    del bias
+    return _times(out, x, weight.mT if weight.ndim > 1 else weight[:, None])
+
+
+def _times(out: Tensor, x: Tensor, matrix: Tensor) -> Spans:
+    """`x` times a matrix (in, out); entries of 0 read nothing in a fixed one."""
+    spans = known_spans(x).aligned()
+    last = x.ndim - 1
+    if is_weight(matrix) or matrix.ndim != 2 or bool((matrix != 0).all()):
+        return spans.reduced([last], out.shape) if out.ndim == x.ndim else _flat(spans, last, out)
+    reads = matrix.mT != 0
+    found = spans.each(lambda end: through(end, last, reads))
+    return spans.settled(replace(found, shape=tuple(out.shape)))
+
+
+def _flat(spans: Spans, axis: int, out: Tensor) -> Spans:
+    """A product with a vector, which drops the axis."""
+    found = spans.reduced([axis], [*spans.shape[:axis], 1])
+    return replace(found.each(lambda end: end.squeeze(axis)), shape=tuple(out.shape))
+
+
+@span_rule("matmul", "bmm", "mm", "imatmul", "mv")
+def _matmul(out: Tensor, /, a: Tensor, b: Tensor) -> Spans:
+    """Products of two tensors that read the image are attention, which is global."""
+    if spans_of(a) is not None and spans_of(b) is not None:
+        return nowhere(out.shape)
+    if spans_of(a) is not None:
+        return _times(out, a, b if b.ndim > 1 else b[:, None])
+    spans = known_spans(b)
+    turned = spans.moved(lambda end: end.mT)
+    b = b.detach().mT
+    b.spans = turned  # type: ignore[attr-defined]
+    found = _times(out.detach().mT, b, a.mT)
+    return replace(found.each(lambda end: end.mT), shape=tuple(out.shape))
+
+
+@span_rule("rmatmul")
+def _rmatmul(out: Tensor, /, a: Tensor, b: Tensor) -> Spans:
+    return _matmul(out, b, a)
+
+
+@span_rule("baddbmm", "addmm", "addbmm")
+def _addmm(out: Tensor, /, x: Any, a: Tensor, b: Tensor, **_: Any) -> Spans:
+    parts = [known_spans(x)]
+    if spans_of(a) is not None or spans_of(b) is not None:
+        parts.append(_matmul(out, a, b))
+    return union(parts, out.shape)
+
+
+@span_rule("einsum")
+def _einsum(out: Tensor, /, equation: str, *operands: Any) -> Spans:
+    tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
+    inputs, _, letters = equation.replace(" ", "").partition("->")
+    read = [(c, s) for c, t in zip(inputs.split(","), tensors, strict=True) if (s := spans_of(t))]
+    if len(read) > 1 or "." in equation or "->" not in equation:
+        return nowhere(out.shape)
+    term, spans = read[0]
+    gone = [d for d, c in enumerate(term) if c not in letters]
+    kept = spans.reduced(gone, [1 if d in gone else n for d, n in enumerate(spans.shape)])
+
+    def placed(end: Tensor) -> Tensor:
+        order = [term.index(c) for c in letters if c in term]
+        end = end.permute(*order, *gone).flatten(len(order)) if gone else end.permute(*order)
+        end = end[..., 0] if gone else end
+        for place, c in enumerate(letters):
+            if c not in term:
+                end = end.unsqueeze(place)
+        return end
+
+    return replace(kept.each(placed), shape=tuple(out.shape))
+
+
+@span_rule("scaled_dot_product_attention")
+def _attention(out: Tensor, /, *_: Any, **__: Any) -> Spans:
+    return nowhere(out.shape)
+
+
+@span_rule("multi_head_attention_forward")
+def _multi_head(out: Sequence[Tensor], /, *_: Any, **__: Any) -> Found:
+    return [nowhere(out[0].shape)]
+
+
+@span_rule("glu")
+def _glu(out: Tensor, /, x: Tensor, dim: int = -1) -> Spans:
+    first, second = known_spans(x).moved(lambda end: list(end.chunk(2, dim)))
+    return union([first, second], out.shape)
+
+
+@span_rule("cumsum")
+def _cumsum(out: Tensor, /, x: Tensor, dim: int, **_: Any) -> Spans:
+    """Each entry reads all before it."""
+    spans = known_spans(x)
+    del out
+    return spans.moved(lambda end: torch.cummin(end, dim).values)  # type: ignore[no-any-return]

@@ -1,0 +1,253 @@
+"""The receptive field of every entry of a tensor, as intervals of input pixels.
+
+Each entry has a first and a last row and column that a local path from the input to it reads. An
+operation that moves entries moves their intervals with them; one that sums entries takes the union.
+So the axes of a tensor need no names: the intervals show which of them run over rows and columns,
+in any layout, within windows and among tokens.
+
+Where windows reach into zero padding, the intervals go on beyond the image as evenly as they do
+inside (Araujo et al. 2019); if they are uneven there, as after an interpolation, padding adds none.
+
+A sum over a whole axis of the map (a mean, attention) is a *global* operation: the interval is then
+empty, and `everywhere` records it, so that a union with a local branch has that branch's interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .compact import compress, widen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..base import Array
+    from .windows import History
+
+EMPTY = float("inf")
+"""The ends of an interval without pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Intervals of input pixels, one per entry of a tensor of `shape`.
+
+    `ends` are (first row, first column, minus last row, minus last column), each a tensor that
+    broadcasts to `shape`: the union of intervals is the minimum of their ends. `everywhere` if
+    a global path leads to some entry.
+    """
+
+    shape: tuple[int, ...]
+    ends: tuple[Tensor, ...]
+    everywhere: bool = False
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Spans:
+        """Apply a function to the ends, which may change their shape by axes of size 1 only."""
+        return Spans(self.shape, tuple(function(end) for end in self.ends), self.everywhere)
+
+    def wide(self) -> list[Tensor]:
+        """The ends in full shape, as views in which equal entries share storage."""
+        return [widen(end.reshape(_padded_shape(end, self.shape)), self.shape) for end in self.ends]
+
+    def aligned(self) -> Spans:
+        """The same, every end with all the axes of `shape`."""
+        return self.each(lambda end: end.reshape(_padded_shape(end, self.shape)))
+
+    def moved(self, function: Callable[[Tensor], Any]) -> Any:
+        """Spans of what `function` makes of a tensor, if it only moves, copies or drops entries.
+
+        The result has the structure that `function` returns: one tensor or several.
+        """
+        found = [function(end) for end in self.wide()]
+        if isinstance(found[0], Tensor):
+            return self._from_wide(found)
+        return [self._from_wide(ends) for ends in zip(*found, strict=True)]
+
+    def _from_wide(self, ends: Sequence[Tensor]) -> Spans:
+        shape = tuple(ends[0].shape)
+        return Spans(shape, tuple(narrow(end) for end in ends), self.everywhere)
+
+    def reduced(self, axes: Iterable[int], shape: Sequence[int]) -> Spans:
+        """Spans of a sum over `axes`, which keep size 1; the result broadcasts to `shape`."""
+        axes = list(axes)
+        found = self.aligned().each(lambda end: end.amin(axes, keepdim=True) if axes else end)
+        return self.settled(Spans(tuple(shape), found.ends, self.everywhere))
+
+    def settled(self, result: Spans) -> Spans:
+        """`result` of an operation on these spans; empty if all its entries read the whole map.
+
+        They do if they are equal along all axes along which the entries of the map are apart.
+        """
+        for axis in (0, 1):
+            ends = [narrow(end) for end in result.aligned().ends[axis::2]]
+            places = self.axes(axis)
+            if places and all(end.shape[d] == 1 for end in ends for d in places):
+                return nowhere(result.shape)
+        return result
+
+    def axes(self, axis: int) -> list[int]:
+        """The axes of the tensor that run over the map's rows (`axis` 0) or columns (1).
+
+        Along them both ends move the same way. Along the channels of layers with unlike kernels
+        they move apart.
+        """
+        first, last = self.aligned().ends[axis::2]
+        shape = torch.broadcast_shapes(first.shape, last.shape)
+        first, last = first.expand(shape), last.expand(shape)
+        return [
+            d
+            for d, size in enumerate(shape)
+            if size > 1 and bool((first.diff(dim=d) * last.diff(dim=d) < 0).any())
+        ]
+
+    def local(self) -> bool:
+        """Whether a local path leads to some entry."""
+        return bool((self.ends[0] < EMPTY).any())
+
+
+def _padded_shape(end: Tensor, shape: Sequence[int]) -> list[int]:
+    return [1] * (len(shape) - end.ndim) + list(end.shape)
+
+
+def narrow(end: Tensor) -> Tensor:
+    """Keep one entry along the axes along which all are equal."""
+    end = compress(end)
+    for axis, size in enumerate(end.shape):
+        first = end.narrow(axis, 0, 1) if size > 1 else end
+        if size > 1 and bool((end == first).all()):
+            end = first
+    return end
+
+
+def pixels(shape: Sequence[int]) -> Spans:
+    """Every pixel of an image (batch, channels, height, width) reads itself."""
+    rows = torch.arange(shape[2], dtype=torch.float64)[:, None].expand(1, 1, -1, 1)
+    columns = torch.arange(shape[3], dtype=torch.float64).expand(1, 1, 1, -1)
+    return Spans(tuple(shape), (rows, columns, -rows, -columns))
+
+
+def nowhere(shape: Sequence[int], *, everywhere: bool = True) -> Spans:
+    """No local path; a global one unless `everywhere` is False, as for constants."""
+    end = torch.full([1] * len(shape), EMPTY, dtype=torch.float64)
+    return Spans(tuple(shape), (end,) * 4, everywhere)
+
+
+def union(spans: Sequence[Spans], shape: Sequence[int]) -> Spans:
+    """Spans of a function that works entry by entry, with broadcasting, on all of `spans`.
+
+    Raises `RuntimeError` if they do not broadcast to `shape`.
+    """
+    ends = []
+    for parts in zip(*(s.ends for s in spans), strict=True):
+        end = parts[0]
+        for other in parts[1:]:
+            end = torch.minimum(end, other)
+        torch.broadcast_to(end, tuple(shape))  # raises where a function does not broadcast
+        ends.append(end)
+    return Spans(tuple(shape), tuple(ends), any(s.everywhere for s in spans)).aligned()
+
+
+def extend(end: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """Pad `end` along `axis`, going on as evenly as it runs, or with `EMPTY`; negative: a crop."""
+    size = end.shape[axis]
+    steps = end.diff(dim=axis)
+    even = size > 1 and bool((steps == steps.narrow(axis, 0, 1)).all())
+    pads = [0, 0] * (end.ndim - 1 - axis) + [before, after]
+    out = F.pad(end, pads, value=EMPTY)
+    if even:
+        place = torch.arange(-before, size + after, dtype=end.dtype)
+        place = place.reshape([-1 if d == axis else 1 for d in range(end.ndim)])
+        return end.narrow(axis, 0, 1) + place * steps.narrow(axis, 0, 1)
+    return out
+
+
+def slide(
+    end: Tensor, axis: int, *, taps: Sequence[int], stride: int, before: int, count: int
+) -> Tensor:
+    """Least end in each of `count` windows along `axis`; `taps` are a window's units."""
+    size = end.shape[axis]
+    if size == 1:
+        return end  # all entries along this axis are equal
+    after = (count - 1) * stride + max(taps) + 1 - before - size
+    end = extend(end, axis, before, after)
+    parts = [
+        end.narrow(axis, t, (count - 1) * stride + 1).index_select(
+            axis, torch.arange(0, (count - 1) * stride + 1, stride)
+        )
+        for t in taps
+    ]
+    return torch.stack(parts).amin(0)
+
+
+def through(end: Tensor, axis: int, reads: Tensor) -> Tensor:
+    """Least end among the entries along `axis` that each output reads: `reads` (out, in) of bool.
+
+    An output that reads nothing is `EMPTY`.
+    """
+    if end.shape[axis] == 1:
+        return end
+    moved = end.movedim(axis, -1)
+    rows = [
+        moved[..., row].amin(-1) if bool(row.any()) else torch.full(moved.shape[:-1], EMPTY)
+        for row in reads
+    ]
+    return torch.stack([row.to(end.dtype) for row in rows], -1).movedim(-1, axis)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitSpans:
+    """Receptive fields of the units of a grid, by first and last pixel along rows and columns.
+
+    `low` and `high` are (2, rows, columns) of units, in pixels; `nominal` is the product of the
+    strides on the way. `everywhere` if global paths lead to the units too.
+    """
+
+    low: Array
+    high: Array
+    nominal: tuple[float, float]
+    everywhere: bool
+
+    @property
+    def central(self) -> tuple[int, int]:
+        """The unit (floor(h/2), floor(w/2))."""
+        return self.low.shape[1] // 2, self.low.shape[2] // 2
+
+    def known(self) -> bool:
+        """Whether local paths lead to the central unit."""
+        return bool(np.isfinite(self.low[(slice(None), *self.central)]).all())
+
+    def stride(self) -> tuple[float, float]:
+        """Pixels from one unit to the next along (rows, columns).
+
+        Where the units are unevenly spaced, as after an interpolation, or reached by global paths
+        only, it is the product of the strides on the way.
+        """
+        row, column = self.central
+        rows = _spacing(self.low[0, :, column], self.high[0, :, column])
+        columns = _spacing(self.low[1, row, :], self.high[1, row, :])
+        return rows or self.nominal[0], columns or self.nominal[1]
+
+
+def unit_spans(spans: Spans, history: History) -> UnitSpans:
+    """Spans of the units of a target (variants, channels, rows, columns); channels are joined."""
+    grid = (spans.shape[-2], spans.shape[-1])
+    ends = [
+        end.reshape(-1, *end.shape[-2:]).amin(0).expand(grid).numpy()
+        for end in spans.aligned().ends
+    ]
+    nominal = history.regridded(grid).stride()
+    return UnitSpans(np.stack(ends[:2]), -np.stack(ends[2:]), nominal, spans.everywhere)
+
+
+def _spacing(low: Array, high: Array) -> float | None:
+    """The step of both ends from unit to unit; None if it is not the same everywhere."""
+    if not np.isfinite(low).all():
+        return None
+    steps = {float(step) for ends in (low, high) for step in np.diff(ends)}
+    return steps.pop() if len(steps) == 1 else None

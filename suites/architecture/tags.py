@@ -1,0 +1,115 @@
+"""What a trace notes on the results of each function: history, receptive fields, constant share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from .compact import alias
+from .rule_table import (
+    constant_share,
+    history_of,
+    is_energy,
+    joint_constant_share,
+    spans_of,
+    with_constant_share,
+    with_history,
+)
+from .span_table import SPAN_RULES, spans_after
+from .windows import History, joined
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CREATIONS = frozenset(
+    """
+    zeros_like ones_like empty_like full_like rand_like randn_like
+    new_zeros new_ones new_full new_empty new_tensor
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions that make constants of the shape or type of a tensor."""
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in nested lists, tuples and dicts."""
+    # torch's own search (pytree) takes longer than a rule
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [t for item in value for t in tensors_in(item)]
+
+
+def tag(
+    name: str,
+    func: Any,
+    out: Any,
+    args: tuple[Any, ...],
+    kwargs: Any,
+    *,
+    paths: bool,
+    variants: int,
+) -> Any:
+    """Note on the results `out` of a call what follows from its arguments; return them.
+
+    Receptive fields are noted where paths are counted, constant shares where energies are.
+    """
+    tensors = tensors_in((args, kwargs))
+    results = [t for t in tensors_in(out) if not t.is_meta]
+    for t in results:
+        if is_energy(t) and not paths and constant_share(t) is None:
+            with_constant_share(t, joint_constant_share(tensors, variants))
+    known = [h for h in map(history_of, tensors) if h is not None]
+    if not known or name in CREATIONS:
+        return out
+    if name == "setitem":
+        _tag_written(args, joined(known), paths=paths, variants=variants)
+    if paths and (len(tensors) > 1 or name in SPAN_RULES):
+        out = _apart(out, tensors)
+    results = [t for t in tensors_in(out) if not t.is_meta]
+    for t in results:
+        if history_of(t) is None:
+            with_history(t, joined(known))
+    if paths and results:
+        _set_spans(name, func, results, args, kwargs)
+    return out
+
+
+def _tag_written(
+    args: tuple[Any, ...], history: History | None, *, paths: bool, variants: int
+) -> None:
+    """Tag a tensor that was written to in place."""
+    x, index, value = args
+    if history_of(x) is None:
+        with_history(x, history)
+    if not paths and constant_share(x) is None:
+        with_constant_share(x, joint_constant_share([value], variants))
+    if paths:
+        SPAN_RULES["setitem"](None, x, index, value)
+
+
+def _set_spans(
+    name: str, func: Any, results: list[Tensor], args: tuple[Any, ...], kwargs: Any
+) -> None:
+    """Set the receptive fields of the results that have none yet."""
+    if all(spans_of(t) is not None for t in results):
+        return  # the function returned its argument
+    found = spans_after(name, func, results[0] if len(results) == 1 else results, args, kwargs)
+    for t, spans in zip(results, found if isinstance(found, list) else [found], strict=False):
+        t.spans = spans  # type: ignore[attr-defined]
+
+
+def _apart(out: Any, tensors: Sequence[Tensor]) -> Any:
+    """`out` with other objects in place of those that are arguments too, without their spans."""
+
+    def copied(t: Any) -> Any:
+        if not any(t is other for other in tensors):
+            return t
+        history, share = history_of(t), constant_share(t)
+        return with_history(with_constant_share(alias(t), share), history)
+
+    return copied(out) if isinstance(out, Tensor) else tree_map(copied, out)
