@@ -9,7 +9,8 @@ path_count (height, width)
     Number of paths from each pixel to the target, every kernel 1 (Perone 2017; Alsallakh et al.
     2021): exact integers; a note says if they do not fit into float64.
 phase_profile (phase row, phase column)
-    Phase profile of `sensitivity` (see `phases`), the period being the target's total stride.
+    Phase profile of `sensitivity` (see `phases`), the period being the target's total stride. A
+    stride that is not a whole number of pixels leaves no phases; it is never rounded.
 
 Metrics
 -------
@@ -18,14 +19,21 @@ sensitivity as `deadpixel` computes them from a measured one. `path_ratio`: `rat
 counts. `receptive_field` and `receptive_field_columns` are those of the local path; a note says if
 other paths make it global (see `receptive_field`). `coverage`: how often the least-read phase is
 read, over the mean, in the layer where this is lowest (Odena et al. 2016). `uneven_layers` and
-`largest_remainder`: strided layers with padded rows or columns that are never read (Alsallakh).
+`largest_remainder`: strided layers with padded rows or columns at the end that are never read, and
+the most of these (Alsallakh). `cropping_layers`: strided layers that leave rows or columns of the
+map itself at its end unread, as a 1 x 1 kernel of stride 2 does on an even size.
 
 Tables
 ------
 layers: every convolution and pooling in execution order. uneven: layers with unread padding.
-even_sizes: input sizes near the given one without unread padding. culprits: for each strided layer
+even_sizes: input sizes near the given one without unread padding or pixels. culprits: for each strided layer
 that reads its input's phases unequally, the `imbalance` if that layer alone is padded with a box,
 and the reduction, largest first. by_period: all shares of the variance.
+
+What is refused
+---------------
+An operation without an energy rule is never run as it is: the suite is skipped, and the reason
+names the operation and the layer.
 
 Assumptions
 -----------
@@ -52,7 +60,7 @@ import numpy as np
 
 from ..adapters.errors import NotApplicableError
 from .architecture.propagate import energy_map, path_count_map
-from .architecture.receptive_field import even_sizes, summarise_field, uneven_rows
+from .architecture.receptive_field import cropping_layers, even_sizes, summarise_field, uneven_rows
 from .base import Context, Estimate, Measurement, Metric, Suite, described, missing
 from .measuring import findings, phases
 
@@ -94,6 +102,7 @@ _OTHERS = (
     Metric("target_stride", "input rows per target row", "pixels", "neither"),
     Metric("coverage", "least over mean touches, worst layer", "ratio", "higher", 0.0, 1.0, 1.0),
     Metric("uneven_layers", "strided layers with unread padding", "layers", "lower", even=0.0),
+    Metric("cropping_layers", "strided layers with unread pixels", "layers", "lower", even=0.0),
     Metric("largest_remainder", "most rows of padding unread", "rows", "lower", even=0.0),
 )
 
@@ -113,6 +122,7 @@ _METRICS = described(
         "target_stride": "stride of the target, rows",
         "coverage": "reads of the least-read phase",
         "uneven_layers": "layers with unread padding",
+        "cropping_layers": "layers that leave pixels at the end unread",
         "largest_remainder": "most rows of unread padding",
     },
     caveats={
@@ -129,7 +139,7 @@ class Structure(Suite):
     """The suite; its module's docstring is the definition."""
 
     name: ClassVar[str] = "structure"
-    protocols: ClassVar[Mapping[str, str]] = {"expected": "1"}
+    protocols: ClassVar[Mapping[str, str]] = {"expected": "2"}
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "weakest"
     random: ClassVar[bool] = False
@@ -290,6 +300,7 @@ def _read_layers(
     rows = found.tables["uneven"] = uneven_rows(layers)
     remainder = max((max(row["rows"], row["columns"]) for row in rows), default=0)
     found.metrics["uneven_layers"] = Estimate(float(len(rows)))
+    found.metrics["cropping_layers"] = Estimate(float(len(cropping_layers(layers))))
     found.metrics["largest_remainder"] = Estimate(float(remainder))
     reach = (ceil(2 * stride[0]), ceil(2 * stride[1]))
     sizes = even_sizes(layers, pixels, reach)

@@ -12,6 +12,7 @@ from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.receptive_field import (
+    cropping_layers,
     even_sizes,
     layer_table,
     model_receptive_field,
@@ -189,13 +190,25 @@ def test_the_remainder_counts_the_padded_rows_that_no_window_reads(size):
     )
 
 
+@pytest.mark.parametrize(
+    ("kernel", "padding", "unread", "cropped"),
+    [(1, 0, 0, 1), (3, 1, 1, 0), (4, 0, 0, 0), (3, 0, 0, 1), (1, 1, 1, 0), (2, 0, 0, 0)],
+)
+def test_unread_padding_is_counted_apart_from_unread_pixels(kernel, padding, unread, cropped):
+    """A window leaves the padding at the end unread first, and only then units of the map."""
+    layers = layer_table(light_copy(nn.Conv2d(1, 1, kernel, 2, padding)), example(32, 1))
+    assert len(uneven_layers(layers)) == unread
+    assert len(cropping_layers(layers)) == cropped
+
+
 def test_odd_kernel_resnets_are_even_at_32a_plus_1_and_padded_ones_at_32a():
     model = load("timm:resnet50@init", device="cpu")
     plain = layer_table(model.skeleton(), example())
     padded = layer_table(model.padded("box").skeleton(), example())
     assert even_sizes(plain, (224, 224), (64, 64))[0] == [161, 193, 225, 257]
     assert even_sizes(padded, (224, 224), (64, 64))[0] == [160, 192, 224, 256, 288]
-    assert len(uneven_layers(plain)) == 8
+    assert len(uneven_layers(plain)) == 5
+    assert len(cropping_layers(plain)) == 3
     assert not uneven_layers(padded)
 
 

@@ -131,7 +131,8 @@ def test_resnet50_has_its_known_structure():
     assert known["receptive_field"] == known["receptive_field_columns"] == 427
     assert known["path_ratio"] == pytest.approx(2.25, abs=0.02)  # stem and pool: 36 over 16
     assert known["by_period_2"] ** 0.5 == pytest.approx(0.201, abs=0.005)
-    assert known["uneven_layers"] == 8
+    assert known["uneven_layers"] == 5  # stem, pool and three 3 x 3
+    assert known["cropping_layers"] == 3  # the 1 x 1 shortcuts of stride 2 have no padding
     assert known["largest_remainder"] == 1
     assert found.tables["culprits"][0]["name"] == "conv1"
     assert {row["size"] for row in found.tables["even_sizes"]} == {161, 193, 225, 257}

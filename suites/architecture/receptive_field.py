@@ -6,8 +6,8 @@ S <- s S, pad <- pad + p S; where branches join, the union of their intervals. C
 interval is then that of the local path.
 
 Uneven padding (Alsallakh et al., ICLR 2021): a window (k, s, d) on n units is even if and only if
-(n + p_before + p_after - d (k - 1) - 1) mod s = 0; the remainder counts the padded units at the end
-that are never read.
+(n + p_before + p_after - d (k - 1) - 1) mod s = 0; the remainder counts the units at the end that
+are never read. They are padding first, as far as there is any, and then pixels.
 """
 
 from __future__ import annotations
@@ -114,11 +114,20 @@ def uneven_layers(layers: Iterable[Layer]) -> list[tuple[Layer, Pair]]:
     found = []
     for layer in layers:
         rows, columns = (
-            w.remainder(n) for w, n in zip(layer.windows, layer.input_size, strict=True)
+            w.unread_padding(n) for w, n in zip(layer.windows, layer.input_size, strict=True)
         )
         if rows or columns:
             found.append((layer, (rows, columns)))
     return found
+
+
+def cropping_layers(layers: Iterable[Layer]) -> list[Layer]:
+    """The strided layers that leave units of the map at its end unread, which are no padding."""
+    return [
+        layer
+        for layer in layers
+        if any(w.unread_units(n) for w, n in zip(layer.windows, layer.input_size, strict=True))
+    ]
 
 
 def uneven_rows(layers: Iterable[Layer]) -> list[dict[str, Any]]:
@@ -130,7 +139,7 @@ def uneven_rows(layers: Iterable[Layer]) -> list[dict[str, Any]]:
 
 
 def even_sizes(layers: Sequence[Layer], size: Pair, reach: Pair) -> tuple[list[int], list[int]]:
-    """Input sizes within `reach` of `size` at which no layer is uneven, for rows and columns.
+    """Input sizes within `reach` of `size` at which no layer leaves padding or pixels unread.
 
     They follow from the layer table alone; the network need not accept them.
     """

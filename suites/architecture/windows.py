@@ -55,8 +55,16 @@ class LayerWindow:
             count -= 1  # a window must not start in the padding at the end
         return round((count + 1) * self.scale)
 
+    def unread_padding(self, n: int) -> int:
+        """Number of padded units after `n` units that no window reads."""
+        return min(self.remainder(n), max(0, self.after))
+
+    def unread_units(self, n: int) -> int:
+        """Number of the `n` units themselves, at their end, that no window reads."""
+        return self.remainder(n) - self.unread_padding(n)
+
     def remainder(self, n: int) -> int:
-        """Number of padded units after `n` units that no window reads; 0 is even (Alsallakh)."""
+        """Number of units at the end, padded or not, that no window reads; 0 is even (Alsallakh)."""
         if self.same:
             return 0
         unread = n + self.before + self.after - self.extent - (self.size(n) - 1) * self.stride
