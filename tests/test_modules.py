@@ -114,7 +114,7 @@ def test_scripts_and_modules_without_numbers_are_refused_with_a_way_on():
     with pytest.raises(InputError, match=r"TorchScript.*export it to ONNX"):
         wrap(script)
     with pytest.raises(InputError, match=r"first\.weight of Net is on the meta device.*to_empty"):
-        audit(Net().to("meta"))
+        wrap(Net().to("meta"))
 
 
 class Deciding(nn.Module):

@@ -31,7 +31,7 @@ from .padding_mode import active, survey
 from .skeleton import Skeleton, light_copy
 from .stages import module_filters, record_stages
 from .target import blank_input, first_logits, laid_out, locate, run_both, run_target
-from .weights import calibrate_norms, match_norms, module_tensors_digest
+from .weights import calibrate_norms, check_initialised, match_norms, module_tensors_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -296,7 +296,7 @@ def wrap(
     Without `spec` the input is guessed: `size` (height, width) or 224 x 224, ImageNet's mean and
     standard deviation, channels of the first convolution. Half-precision weights are audited in
     float32, and a compiled module is audited as its original. Raises `InputError` when the module
-    refuses that input, is a TorchScript module, or has weights without values.
+    refuses that input, is a TorchScript module, or has weights without values or shapes.
     """
     module = getattr(module, "_orig_mod", module)
     if isinstance(module, torch.jit.ScriptModule):
@@ -304,6 +304,7 @@ def wrap(
             f"{type(module).__name__} is a TorchScript module, whose layers cannot be traced; "
             "give the original nn.Module, or export it to ONNX"
         )
+    check_initialised(module)
     frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
     spec = spec or guess_spec(frozen, size)
     digest = module_tensors_digest(frozen)

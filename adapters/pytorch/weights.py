@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import InputError
 
@@ -17,20 +18,77 @@ if TYPE_CHECKING:
 def module_tensors_digest(module: nn.Module) -> str:
     """Sha256 over names, types, shapes and bytes of all entries of the state dict.
 
-    Raises `InputError` for entries without bytes.
+    Quantised tensors count by their integers, scales and zero points. Other entries (extra states)
+    count by their contents. Raises `InputError` for weights that have no values yet.
     """
+    check_initialised(module)
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
-        if value.is_meta:
-            raise InputError(
-                f"{name} of {type(module).__name__} is on the meta device and has no numbers; load "
-                "weights with load_state_dict(..., assign=True), or call to_empty() and initialise"
-            )
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-        digest.update(
-            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
+        if isinstance(value, Tensor):
+            digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+            _add_tensor(digest, value.detach())
+        else:
+            digest.update(f"{name}:{type(value).__qualname__};".encode())
+            _add_object(digest, value)
     return digest.hexdigest()
+
+
+def check_initialised(module: nn.Module) -> None:
+    """Raise `InputError` for weights of lazy modules and for tensors on the meta device."""
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(value):
+            raise InputError(
+                f"{name} of {type(module).__name__} belongs to a lazy module and has no shape "
+                "yet; expected initialised weights; call the module once on an input of its size"
+            )
+        _check_values(name, value, module)
+
+
+def _check_values(name: str, value: Tensor, module: nn.Module) -> None:
+    if value.is_meta:
+        raise InputError(
+            f"{name} of {type(module).__name__} is on the meta device and has no numbers; load "
+            "weights with load_state_dict(..., assign=True), or call to_empty() and initialise"
+        )
+
+
+def _add_tensor(digest: Any, value: Tensor) -> None:
+    """Add the bytes of `value` to `digest`; of quantised and sparse tensors, those of its parts."""
+    if value.is_quantized:
+        digest.update(str(value.qscheme()).encode())
+        if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            digest.update(f"{value.q_scale()!r}:{value.q_zero_point()};".encode())
+        else:
+            digest.update(f"{value.q_per_channel_axis()};".encode())
+            _add_tensor(digest, value.q_per_channel_scales())
+            _add_tensor(digest, value.q_per_channel_zero_points())
+        value = value.int_repr()
+    if value.layout != torch.strided:
+        value = value.to_dense()
+    # Complex conjugates and negatives may be views without bytes of their own.
+    value = value.cpu().resolve_conj().resolve_neg().contiguous()
+    digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _add_object(digest: Any, value: object) -> None:
+    """Add an entry of a state dict that is not a tensor; objects count by their class alone.
+
+    The `repr` of an object may be its address, which differs from run to run.
+    """
+    if isinstance(value, Tensor):
+        digest.update(f"{value.dtype}:{tuple(value.shape)};".encode())
+        _add_tensor(digest, value.detach())
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _add_object(digest, key)
+            _add_object(digest, item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _add_object(digest, item)
+    elif isinstance(value, str | bytes | bool | int | float | complex | torch.dtype | None):
+        digest.update(f"{value!r};".encode())
+    else:
+        digest.update(f"{type(value).__qualname__};".encode())
 
 
 def set_scales_to_one(module: nn.Module) -> None:

@@ -32,10 +32,17 @@ def images_identity(images: ImageSet) -> str:
 
 
 def module_identity(module: nn.Module) -> str:
-    """Sha256 of a module's structure and tensors."""
+    """Sha256 of a module's structure and tensors; of its structure if the weights have no values.
+
+    Such a module is refused when it is opened, which gives a failed record.
+    """
+    from ...adapters.errors import InputError
     from ...adapters.load import tensors_digest
 
-    return digest([repr(module), tensors_digest(module)])
+    try:
+        return digest([repr(module), tensors_digest(module)])
+    except InputError:
+        return digest([repr(module)])
 
 
 def model_identity(model: Model) -> str:
