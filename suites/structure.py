@@ -26,7 +26,8 @@ map itself at its end unread, as a 1 x 1 kernel of stride 2 does on an even size
 Tables
 ------
 layers: every convolution and pooling in execution order. uneven: layers with unread padding.
-even_sizes: input sizes near the given one without unread padding or pixels. culprits: for each strided layer
+even_sizes: input sizes near the given one without unread padding or pixels. culprits: for each
+strided layer
 that reads its input's phases unequally, the `imbalance` if that layer alone is padded with a box,
 and the reduction, largest first. by_period: all shares of the variance.
 

@@ -64,7 +64,7 @@ class LayerWindow:
         return self.remainder(n) - self.unread_padding(n)
 
     def remainder(self, n: int) -> int:
-        """Number of units at the end, padded or not, that no window reads; 0 is even (Alsallakh)."""
+        """Units at the end, padded or not, that no window reads; 0 is even (Alsallakh)."""
         if self.same:
             return 0
         unread = n + self.before + self.after - self.extent - (self.size(n) - 1) * self.stride
