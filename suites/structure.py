@@ -123,7 +123,7 @@ _METRICS = described(
         "target_stride": "stride of the target, rows",
         "coverage": "reads of the least-read phase",
         "uneven_layers": "layers with unread padding",
-        "cropping_layers": "layers that leave pixels at the end unread",
+        "cropping_layers": "layers with unread pixels",
         "largest_remainder": "most rows of unread padding",
     },
     caveats={

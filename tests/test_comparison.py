@@ -371,7 +371,7 @@ def test_an_older_protocol_version_is_refused():
     """Numbers of unlike protocol versions never meet."""
     first, second = (audit(opened(net()), ("structure",), device="cpu") for _ in range(2))
     second[0].version = "0"
-    with pytest.raises(UnlikeRecordsError, match="protocol version 1 against 0"):
+    with pytest.raises(UnlikeRecordsError, match="protocol version 2 against 0"):
         compare(first, second)
 
 
