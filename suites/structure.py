@@ -206,7 +206,7 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
     for order in (1, 2):
         value = float(phases.relative_difference(expected, order))
         found.metrics[f"relL{order}"] = Estimate(value)
-    _read_layers(found, trace.layers, pixels, units.nominal)
+    _read_layers(found, trace.layers, pixels, units.stride())
     _read_field(found, units)
     if counts.max() > LARGEST_EXACT_INTEGER or bool((counts % 1).any()):
         found.notes.append(

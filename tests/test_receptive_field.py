@@ -155,6 +155,15 @@ def test_nearest_upsampling_reads_the_unit_it_repeats():
     assert field.center((4, 5)) == (8 + 1.5, 8 + 1.5)  # units 4 and 5 repeat one
 
 
+def test_units_at_the_border_of_an_interpolation_have_fields_of_their_own():
+    """A bilinear resize by 2 reads one unit at the corner and two elsewhere."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Upsample(scale_factor=2, mode="bilinear"))
+    field = receptive_field(light_copy(net), example(32))
+    assert field.size == (8, 8)
+    assert field.at((0, 5)).size == (4, 8)
+    assert field.center((0, 5)) == (1.5, 11.5)
+
+
 @pytest.mark.parametrize("kernel", range(1, 10))
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @pytest.mark.parametrize("dilation", [1, 2, 3])

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from perimetry import audit
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import energy_map, path_count_map
@@ -474,6 +475,22 @@ def test_a_stride_that_is_no_whole_number_leaves_no_phases(want, stride):
     assert found.metrics["relL1"].value is not None
 
 
+def test_an_adaptive_pool_of_uneven_windows_has_no_stride_of_its_own():
+    """32 units in 7 windows are 32 / 7 apart, and no layer with a stride; 64 are 9 apart."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.AdaptiveAvgPool2d(7))
+    found = measure_skeleton(light_copy(net), (3, 128, 128))
+    assert found.metrics["target_stride"].value == pytest.approx(128 / 7)
+    assert "whole number" in found.metrics["weakest"].reason
+    assert [row["name"] for row in found.tables["layers"]] == ["0"]
+    found = measure_skeleton(light_copy(net), (3, 256, 256))
+    row = found.tables["layers"][1]
+    assert (row["kernel"], row["stride"]) == ((10, 10), (9, 9))
+    assert found.metrics["target_stride"].value == 36
+    even = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.AdaptiveMaxPool2d((8, 4)))
+    found = measure_skeleton(light_copy(even), (3, 256, 256))
+    assert found.tables["layers"][1]["stride"] == (8, 16)
+
+
 def test_attention_reads_the_tokens_that_its_mask_allows():
     """Uniform attention under a mask is a mean over the allowed tokens, written in three ways."""
     side = 6
@@ -542,3 +559,21 @@ def test_padding_that_no_maximum_can_be_is_no_unit_of_a_pool():
     np.testing.assert_allclose(first, second)
     rows = [layer_table(light_copy(n), torch.empty(1, 3, 24, 24))[0].row() for n in (padded, plain)]
     assert rows[0] == rows[1]
+
+
+CORPUS = [
+    *(LOCAL[name] for name in LOCAL if "size" not in name),
+    *("test_resnet", "test_convnext", "test_efficientnet", "test_mambaout"),
+    *("mobilenetv3_small_050", "botnet26t_256", "repvit_m0_9"),
+]
+
+
+@pytest.mark.parametrize("model", CORPUS, ids=lambda m: m if isinstance(m, str) else "")
+def test_no_effective_field_exceeds_the_theoretical_one(model):
+    """A measured field above the theoretical one contradicts the theory, whatever the network."""
+    size = (SIDE, SIDE) if isinstance(model, nn.Module) else None
+    source = model if isinstance(model, nn.Module) else f"timm:{model}@init"
+    records = audit(source, ("erf:luo2016",), size=size, count=2)
+    assert [record.status for record in records] == ["ok"]
+    ratio = records[0].metrics["erf_trf"].value
+    assert ratio is None or ratio <= 1

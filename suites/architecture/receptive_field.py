@@ -12,7 +12,7 @@ are never read. They are padding first, as far as there is any, and then pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -52,10 +52,10 @@ class ReceptiveField:
         low, high = (ends[(slice(None), *unit)] for ends in (self.units.low, self.units.high))
         return float(low[0] + high[0]) / 2, float(low[1] + high[1]) / 2
 
-    def unit_size(self, unit: Pair) -> tuple[float, float]:
-        """Size of the field of `unit` (row, column)."""
+    def at(self, unit: Pair) -> ReceptiveField:
+        """The same with the size of the field of `unit` (row, column)."""
         low, high = (ends[(slice(None), *unit)] for ends in (self.units.low, self.units.high))
-        return float(high[0] - low[0]) + 1, float(high[1] - low[1]) + 1
+        return replace(self, size=(float(high[0] - low[0]) + 1, float(high[1] - low[1]) + 1))
 
 
 def receptive_field(skeleton: nn.Module, x: Tensor) -> ReceptiveField:
@@ -143,11 +143,11 @@ def even_sizes(layers: Sequence[Layer], size: Pair, reach: Pair) -> tuple[list[i
 
     They follow from the layer table alone; the network need not accept them.
     """
-    rows, columns = (
-        [n for n in range(max(1, s - r), s + r + 1) if _all_even(_chains(layers, axis), n)]
-        for axis, (s, r) in enumerate(zip(size, reach, strict=True))
-    )
-    return rows, columns
+    found = []
+    for axis, (s, r) in enumerate(zip(size, reach, strict=True)):
+        chains = _chains(layers, axis)
+        found.append([n for n in range(max(1, s - r), s + r + 1) if _all_even(chains, n)])
+    return found[0], found[1]
 
 
 def nearest_even_sizes(

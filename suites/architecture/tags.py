@@ -63,7 +63,7 @@ def tag(
     for t in results:
         if is_energy(t) and not paths and constant_share(t) is None:
             with_constant_share(t, joint_constant_share(tensors, variants))
-    known = [h for h in map(history_of, tensors) if h is not None]
+    known = _histories(name, tensors)
     if not known or name in CREATIONS:
         return out
     if name == "setitem":
@@ -77,6 +77,19 @@ def tag(
     if paths and results:
         _set_spans(name, func, results, args, kwargs)
     return out
+
+
+ATTENTION = frozenset({"matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"})
+"""Products whose result has the grid of the first argument, such as that of the queries."""
+
+
+def _histories(name: str, tensors: Sequence[Tensor]) -> list[History]:
+    """Histories of the arguments: of those with a local path where there are any."""
+    known = [t for t in tensors if history_of(t) is not None]
+    if name in ATTENTION:
+        return [h for t in known[:1] if (h := history_of(t)) is not None]
+    local = [t for t in known if (spans := spans_of(t)) is not None and spans.local()]
+    return [h for t in local or known if (h := history_of(t)) is not None]
 
 
 def _tag_written(

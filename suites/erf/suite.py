@@ -146,7 +146,7 @@ class Erf(Suite):
         theory = _field(model, found)
         found.metrics.update(gaussian_metrics(samples, resamples))
         found.metrics.update(moment_metrics(samples, resamples, _centre(theory, unit)))
-        found.metrics.update(size_metrics(samples, resamples, theory))
+        found.metrics.update(size_metrics(samples, resamples, theory and theory.at(unit)))
         if self.grid:
             own = {place: maps[_name(protocol, place)] for place in self.grid_units(model)}
             found.tables["units"] = [_unit_row(u, s, resamples, theory) for u, s in own.items()]
@@ -183,7 +183,7 @@ def _unit_row(
 ) -> dict[str, Any]:
     """One unit of the grid: its place, and its sizes and offsets with their intervals."""
     found = moment_metrics(samples, resamples, _centre(field, unit))
-    found |= size_metrics(samples, resamples, field)
+    found |= size_metrics(samples, resamples, field and field.at(unit))
     row: dict[str, Any] = {"row": unit[0], "column": unit[1]}
     for name in UNIT_METRICS:
         row |= {name: found[name].value, f"{name}.low": found[name].low}

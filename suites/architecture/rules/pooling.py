@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from ....adapters.errors import NotApplicableError
 from ..compact import compress, equal_axes, widen
 from ..mean_pool_mixes import pooled_mix, with_mix
-from ..rule_table import real_units, rule
+from ..rule_table import history_of, real_units, rule, with_history
 from ..windows import LayerWindow
 from .sliding import (
     Windows,
@@ -145,11 +146,22 @@ def _adaptive(trace: EnergyTrace, input: Tensor, output_size: Any, *_: Any, **__
     shares = [_shares(h, n).to(out) for h, n in zip(input.shape[-2:], grid, strict=True)]
     window = shares[0][:, None] * shares[1]
     out = widen(out * window if trace.paths else out / window, (*input.shape[:-2], *grid))
-    windows = tuple(
-        LayerWindow(kernel=-(-h // n), stride=h // n)
-        for h, n in zip(input.shape[-2:], grid, strict=True)
-    )
-    return trace.record_layer("adaptive_pool2d", input, out, windows)  # type: ignore[arg-type]
+    if grid == (1, 1):
+        return out
+    have = (input.shape[-2], input.shape[-1])
+    first, second = (_even_window(h, n) for h, n in zip(have, grid, strict=True))
+    if first is None or second is None:
+        found = history_of(input)
+        return with_history(out, found.regridded(have).resized(grid) if found else None)
+    return trace.record_layer("adaptive_pool2d", input, out, (first, second))
+
+
+def _even_window(size: int, count: int) -> LayerWindow | None:
+    """The window that gives `count` adaptive ones over `size` units; None if they are uneven."""
+    starts = [i * size // count for i in range(count)]
+    ends = [-(-(i + 1) * size // count) for i in range(count)]
+    steps = {b - a for line in (starts, ends) for a, b in pairwise(line)} or {size}
+    return LayerWindow(ends[0], *steps) if len(steps) == 1 else None
 
 
 def _shares(size: int, count: int) -> Tensor:
