@@ -154,3 +154,12 @@ def test_the_linear_resnet50_has_the_known_relative_differences(treated, first, 
     assert round(float(phases.relative_difference(sensitivity, 2)), 4) == second
     symmetric = np.allclose(sensitivity, sensitivity[:, ::-1], rtol=1e-9)
     assert symmetric == treated
+
+
+def test_a_map_departs_from_a_period_that_it_has_not():
+    """A tiled map repeats with its own period, up to rounding, and with no other."""
+    cell = np.random.default_rng(0).uniform(0.5, 1.5, (4, 4))
+    tiled = np.tile(cell, (12, 12))
+    assert phases.departure(tiled, (4, 4)) < 1e-12
+    assert phases.departure(tiled, (3, 3)) > 0.2
+    assert phases.departure(tiled, (4, 3)) > 0.1

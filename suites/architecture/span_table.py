@@ -66,6 +66,8 @@ def spans_after(
         return rule(out, *args, **kwargs)
     if name in MOVES:
         return _moved(name, func, args, kwargs)
+    if name in {"to", "type_as"}:
+        args, kwargs = args[:1], {}
     shape = out.shape if isinstance(out, Tensor) else out[0].shape
     known = [s for t in (*args, *kwargs.values()) if (s := spans_of(t)) is not None]
     try:

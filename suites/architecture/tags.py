@@ -18,7 +18,7 @@ from .rule_table import (
     with_history,
 )
 from .span_table import SPAN_RULES, spans_after
-from .windows import History, joined
+from .windows import History, Pair, joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,12 +58,12 @@ def tag(
 
     Receptive fields are noted where paths are counted, constant shares where energies are.
     """
-    tensors = tensors_in((args, kwargs))
+    tensors = tensors_in(args[:1] if name in LIKE_ANOTHER else (args, kwargs))
     results = [t for t in tensors_in(out) if not t.is_meta]
     for t in results:
         if is_energy(t) and not paths and constant_share(t) is None:
             with_constant_share(t, joint_constant_share(tensors, variants))
-    known = _histories(name, tensors)
+    known = _histories(name, out, tensors)
     if not known or name in CREATIONS:
         return out
     if name == "setitem":
@@ -80,16 +80,29 @@ def tag(
 
 
 ATTENTION = frozenset({"matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"})
-"""Products whose result has the grid of the first argument, such as that of the queries."""
+"""Products whose result has the grid of one argument, such as that of the queries."""
+
+LIKE_ANOTHER = frozenset({"type_as", "to", "view_as", "reshape_as", "expand_as"})
+"""Functions that read no more than the shape or type of their second argument."""
 
 
-def _histories(name: str, tensors: Sequence[Tensor]) -> list[History]:
+def _histories(name: str, out: Any, tensors: Sequence[Tensor]) -> list[History]:
     """Histories of the arguments: of those with a local path where there are any."""
     known = [t for t in tensors if history_of(t) is not None]
-    if name in ATTENTION:
-        return [h for t in known[:1] if (h := history_of(t)) is not None]
+    if name in ATTENTION and isinstance(out, Tensor):
+        found = [h for t in known if (h := history_of(t)) is not None]
+        return sorted(found, key=lambda h: not _is_over(h.grid, out.shape))[:1]
     local = [t for t in known if (spans := spans_of(t)) is not None and spans.local()]
     return [h for t in local or known if (h := history_of(t)) is not None]
+
+
+MAX_PREFIX_TOKENS = 5
+"""Most tokens without a position (class, registers) that may precede those of a grid."""
+
+
+def _is_over(grid: Pair, shape: Sequence[int]) -> bool:
+    """Whether one of the last two axes of `shape` may run over the units of `grid`."""
+    return any(0 <= n - grid[0] * grid[1] <= MAX_PREFIX_TOKENS for n in shape[-2:])
 
 
 def _tag_written(

@@ -68,6 +68,21 @@ def whole_stride(stride: tuple[float, float]) -> Pair | str:
     return f"the stride of the target, {given} pixels, is not a whole number: there are no phases"
 
 
+def departure(maps: np.ndarray[Any, Any], period: Pair) -> float:
+    """How far a map (height, width) is from repeating with `period`, as a share of its mean.
+
+    The root mean square, over interior pixels, of the map over its moving mean less its phase's
+    average. Slow trends contribute some hundredths.
+    """
+    rows, columns = interior((maps.shape[0], maps.shape[1]), period)
+    trend = _box(maps.shape[0], rows, period[0]) @ maps @ _box(maps.shape[1], columns, period[1]).T
+    inner = np.divide(maps[rows, columns], trend, out=np.zeros_like(trend), where=trend > 0)
+    cells = inner.reshape(
+        inner.shape[0] // period[0], period[0], inner.shape[1] // period[1], period[1]
+    )
+    return float((cells - cells.mean((0, 2), keepdims=True)).std())
+
+
 def usable_period(size: Pair, stride: tuple[float, float], notes: list[str]) -> Pair | str:
     """The period of the profile of a map of `size`, or the reason why there are no phases.
 

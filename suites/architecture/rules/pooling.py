@@ -161,7 +161,7 @@ def _even_window(size: int, count: int) -> LayerWindow | None:
     starts = [i * size // count for i in range(count)]
     ends = [-(-(i + 1) * size // count) for i in range(count)]
     steps = {b - a for line in (starts, ends) for a, b in pairwise(line)} or {size}
-    return LayerWindow(ends[0], *steps) if len(steps) == 1 else None
+    return LayerWindow(kernel=ends[0], stride=steps.pop()) if len(steps) == 1 else None
 
 
 def _shares(size: int, count: int) -> Tensor:
