@@ -243,7 +243,8 @@ def _read_phases(
     period = phases.usable_period(
         (energies.shape[1], energies.shape[2]), units.stride(), found.notes
     )
-    if not isinstance(period, str) and phases.departure(energies[0], period) > LARGEST_DEPARTURE:
+    claimed = period == units.stride()  # a lowered period averages over the phases of the whole
+    if claimed and not isinstance(period, str) and _departs(energies[0], period):
         rows, columns = period
         period = (
             f"the expected sensitivity does not repeat every {rows} x {columns} pixels, as after "
@@ -267,6 +268,10 @@ def _read_phases(
             if p in shares
             else missing(f"the period is not a multiple of {p}")
         )
+
+
+def _departs(expected: Array, period: phases.Pair) -> bool:
+    return phases.departure(expected, period) > LARGEST_DEPARTURE
 
 
 def _ratio(profile: Array) -> Estimate:
