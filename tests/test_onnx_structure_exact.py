@@ -1,0 +1,171 @@
+"""Structure of ONNX graphs with pools and resizing of every kind, against torch and autograd."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx_files import model, node, save, weights
+from torch import nn
+
+from perimetry.adapters.export import export_onnx
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.propagate import energy_map
+from perimetry.suites.structure import measure_skeleton
+
+SIDE = 96
+
+
+def pooled(*pools, opset=19):
+    """A patch layer, pools, and a layer of 3 x 3 taps that is the target."""
+    nodes = [
+        node("Conv", ["image", "w1"], ["p0"], strides=[4, 4]),
+        *pools,
+        node("Conv", [pools[-1].output[0], "w2"], ["map"], pads=[1, 1, 1, 1]),
+        node("GlobalAveragePool", ["map"], ["mean"]),
+        node("Flatten", ["mean"], ["out"]),
+    ]
+    held = {"w1": weights(6, 3, 4, 4), "w2": weights(4, 6, 3, 3, seed=1)}
+    return model(nodes, held, dims=["batch", 3, SIDE, SIDE], outputs=["out"], opset=opset)
+
+
+def measured(proto, path):
+    opened = open_onnx(save(proto, path), device="cpu", target="map")
+    return measure_skeleton(opened.skeleton(), (3, SIDE, SIDE))
+
+
+def test_a_dilated_average_pool_reads_one_phase_in_four(tmp_path):
+    """Windows of 3 with gaps of 2 at stride 2 read every second row and column only."""
+    pool = node(
+        "AveragePool",
+        ["p0"],
+        ["p1"],
+        kernel_shape=[3, 3],
+        dilations=[2, 2],
+        strides=[2, 2],
+        pads=[2, 2, 2, 2],
+        count_include_pad=1,
+    )
+    found = measured(pooled(pool), tmp_path / "m.onnx")
+    assert found.metrics["weakest"].value == 0
+    assert found.metrics["imbalance"].value == pytest.approx(3**0.5)
+    assert found.metrics["receptive_field"].value == 36
+    assert found.metrics["coverage"].value == 0
+    assert found.tables["layers"][1]["dilation"] == (2, 2)
+
+
+class Pools(nn.Module):
+    """Between two layers, a pool written with torch's functions."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 6, 4, 4), nn.Conv2d(6, 4, 3, padding=1)
+        self.function = function
+
+    def forward(self, x):
+        return self.head(self.function(self.patch(x)))
+
+
+POOLS = {
+    "asymmetric mean, padding not counted": (
+        node("AveragePool", ["p0"], ["p1"], kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1]),
+        lambda x: (
+            F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 3, 2)
+            * (1 / F.avg_pool2d(F.pad(torch.ones(1, 1, 24, 24).to(x), (0, 1, 0, 1)), 3, 2))
+        ),
+    ),
+    "asymmetric maximum": (
+        node("MaxPool", ["p0"], ["p1"], kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1]),
+        lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2),
+    ),
+    "dilated maximum": (
+        node(
+            "MaxPool",
+            ["p0"],
+            ["p1"],
+            kernel_shape=[3, 3],
+            strides=[2, 2],
+            dilations=[2, 2],
+            pads=[1, 1, 1, 1],
+        ),
+        lambda x: F.max_pool2d(x, 3, 2, 1, 2),
+    ),
+    "rounded up": (
+        node("AveragePool", ["p0"], ["p1"], kernel_shape=[5, 5], strides=[3, 3], ceil_mode=1),
+        lambda x: F.avg_pool2d(x, 5, 3, ceil_mode=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_a_pool_of_a_file_has_the_map_and_field_of_torch_s(name, tmp_path):
+    """Padding, gaps and rounding count as in the same network in torch, borders included."""
+    pool, function = POOLS[name]
+    found = measured(pooled(pool), tmp_path / "m.onnx")
+    expected = measure_skeleton(light_copy(Pools(function)), (3, SIDE, SIDE))
+    np.testing.assert_allclose(found.maps["sensitivity"], expected.maps["sensitivity"], rtol=1e-9)
+    for metric in ("weakest", "receptive_field", "target_stride"):
+        assert found.metrics[metric].value == pytest.approx(expected.metrics[metric].value)
+
+
+class Resized(nn.Module):
+    """Strided layers, a resize, and a layer behind it."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.third, self.head = nn.Conv2d(8, 8, 3, 1, 1), nn.Linear(8, 4)
+        self.options = options
+
+    def features(self, x):
+        return self.third(F.interpolate(self.second(self.first(x)), **self.options))
+
+    def forward(self, x):
+        return self.head(self.features(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale_factor": 2, "mode": "bilinear"},
+        {"scale_factor": 0.5, "mode": "bilinear"},
+        {"scale_factor": 2, "mode": "bicubic"},
+        {"scale_factor": 2, "mode": "nearest"},
+        {"size": 31, "mode": "bilinear", "align_corners": True},
+    ],
+)
+def test_a_resize_of_a_file_is_local_and_counts_as_in_torch(options, tmp_path):
+    """Linear and cubic resizing are windows, not sums over the whole map."""
+    net = Resized(**options).eval()
+    path = tmp_path / "m.onnx"
+    export_onnx(net, torch.zeros(1, 3, 64, 64), path)
+    opened = open_onnx(str(path), device="cpu")
+    file = measure_skeleton(opened.skeleton(), (3, 64, 64))
+    torch_ = measure_skeleton(wrap(net, size=(64, 64), device="cpu").skeleton(), (3, 64, 64))
+    assert not any("global" in note for note in file.notes)
+    for metric in ("receptive_field", "receptive_field_columns", "target_stride"):
+        assert file.metrics[metric].value == torch_.metrics[metric].value
+    linear = energy_map(light_copy(Without(net)), (3, 64, 64))[0]
+    expected = linear / linear.mean()
+    np.testing.assert_allclose(torch_.maps["sensitivity"], expected, rtol=1e-9)
+
+
+class Without(nn.Module):
+    """A network up to its last map."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net.features(x)
+
+
+def test_a_bilinear_resize_by_two_reads_fifteen_pixels(tmp_path):
+    """Two layers of 3 taps at stride 2 read 7 pixels; three of their units in a row read 15."""
+    net = Resized(scale_factor=2, mode="bilinear").eval()
+    export_onnx(net, torch.zeros(1, 3, 64, 64), tmp_path / "m.onnx")
+    opened = open_onnx(str(tmp_path / "m.onnx"), device="cpu")
+    found = measure_skeleton(opened.skeleton(), (3, 64, 64))
+    assert found.metrics["receptive_field"].value == 15
