@@ -134,6 +134,18 @@ LOCAL = {
     "gate of a neighbourhood": Apply(
         lambda x, layer: x * layer(x).sigmoid(), layer=nn.Conv2d(6, 6, 3, padding=1)
     ),
+    "chosen by place": Apply(
+        lambda x: torch.where(torch.ones(12, 12).tril().bool(), x.roll(1, 3), x.roll(2, 2))
+    ),
+    "masked by place": Apply(
+        lambda x: x.roll(2, 3) * torch.ones(12, 12).tril(-1).to(x) + x.roll(1, 2).triu(1)
+    ),
+    "einsum with a shift": Apply(
+        lambda x: torch.einsum("bchw,wv->bchv", x, torch.eye(12).roll(2, 0).to(x))
+    ),
+    "reversed by an index": Apply(lambda x: x[:, :, torch.arange(11, -1, -1)] + x),
+    "row by row": Apply(lambda x: torch.stack([row + 0 for row in x.permute(2, 0, 1, 3)], 2)),
+    "a recurrence written out": Apply(lambda x: torch.stack(list(_states(x)), -1)),
     "written in place": Apply(lambda x: _shifted_in_place(x)),
     "circular padding": Apply(lambda x, layer: layer(x), layer=nn.Conv2d(6, 6, 3, padding=1)),
     **{
@@ -156,6 +168,13 @@ LOCAL = {
         ]
     },
 }
+
+
+def _states(x):
+    state = torch.zeros_like(x[..., 0])
+    for column in range(x.shape[-1]):
+        state = (x[..., column] + state).tanh()
+        yield state
 
 
 def _shifted_in_place(x):

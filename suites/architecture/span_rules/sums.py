@@ -148,6 +148,13 @@ def _einsum(out: Tensor, /, equation: str, *operands: Any) -> Spans:
     if len(read) > 1 or "." in equation or "->" not in equation:
         return nowhere(out.shape)
     term, spans = read[0]
+    fixed = _fixed_matrix(inputs.split(","), tensors, term, letters)
+    if fixed is not None:
+        axis, matrix = fixed
+        spans = spans.aligned()
+        return spans.settled(
+            replace(spans.each(lambda end: through(end, axis, matrix != 0)), shape=tuple(out.shape))
+        )
     gone = [d for d, c in enumerate(term) if c not in letters]
     kept = spans.reduced(gone, [1 if d in gone else n for d, n in enumerate(spans.shape)])
 
@@ -161,6 +168,25 @@ def _einsum(out: Tensor, /, equation: str, *operands: Any) -> Spans:
         return end
 
     return replace(kept.each(placed), shape=tuple(out.shape))
+
+
+def _fixed_matrix(
+    terms: Sequence[str], tensors: Sequence[Tensor], term: str, letters: str
+) -> tuple[int, Tensor] | None:
+    """The axis of `term` that a fixed matrix (out, in) maps to an axis in its place, and it.
+
+    None for any other sum of products.
+    """
+    if len(terms) != 2 or len(letters) != len(term):
+        return None
+    other, matrix = next((c, t) for c, t in zip(terms, tensors, strict=True) if not spans_of(t))
+    changed = [d for d, (c, n) in enumerate(zip(term, letters, strict=True)) if c != n]
+    if len(changed) != 1 or is_weight(matrix):
+        return None
+    before, after = term[changed[0]], letters[changed[0]]
+    if other not in {before + after, after + before}:
+        return None
+    return changed[0], (matrix.mT if other == before + after else matrix)
 
 
 @span_rule("scaled_dot_product_attention")
