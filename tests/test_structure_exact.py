@@ -510,6 +510,21 @@ def test_an_adaptive_pool_of_uneven_windows_has_no_stride_of_its_own():
     assert found.tables["layers"][1]["stride"] == (8, 16)
 
 
+def test_a_map_does_not_depend_on_the_variants_of_its_pass():
+    """A product of activations near the size above which it is averaged: alone, and among three."""
+
+    def squared(x):
+        tokens = x.flatten(2)
+        return x + (tokens.mT @ tokens @ tokens.mT).mT.view_as(x)
+
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), Between(squared))
+    net[1].head = nn.Conv2d(6, 2, 3, 2, 1)
+    skeleton = light_copy(net)
+    alone = energy_map(skeleton, (3, 32, 32))[0]
+    for padded in ([None] * 5, [None, 0, 1]):
+        np.testing.assert_allclose(energy_map(skeleton, (3, 32, 32), padded=padded)[0], alone)
+
+
 def test_attention_reads_the_tokens_that_its_mask_allows():
     """Uniform attention under a mask is a mean over the allowed tokens, written in three ways."""
     side = 6

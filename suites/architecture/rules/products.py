@@ -79,7 +79,8 @@ def _both(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
         return widen(first.sum(-1, keepdim=True) + second.sum(-2, keepdim=True), shape)
     count = a.shape[-1]
     batch = torch.broadcast_shapes(first.shape[:-2], second.shape[:-2])
-    entries = math.prod(batch) * first.shape[-2] * second.shape[-1]
+    # of one variant, as a map must not depend on how many are computed in a pass
+    entries = math.prod(batch) * first.shape[-2] * second.shape[-1] / len(trace.padded)
     if entries > LARGEST_PRODUCT:
         mean = first.mean((-2, -1), keepdim=True) * second.mean((-2, -1), keepdim=True)
         return widen(mean * count, shape)
