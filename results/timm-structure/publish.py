@@ -28,7 +28,7 @@ from publishing import families as families_of_timm  # noqa: E402
 from publishing import rank_correlation, reflow, year  # noqa: E402
 
 WHAT = "'timm:*@init' --suite structure --kernel-padding none,zero"
-COMMAND = f"perimetry run {WHAT} --workers 2 --out RUN_DIR"
+COMMAND = f"perimetry run {WHAT} --workers 1 --out RUN_DIR"
 TITLE = "What timm's architectures imply"
 PAGE_BYTES = 3_000_000
 """What the page may weigh: maps are made coarser until it fits."""
@@ -111,7 +111,7 @@ random weights. Exact for the architecture: no weights, no data, no noise.
     {COMMAND}
     python results/timm-structure/publish.py RUN_DIR
 
-torch {versions["torch"]}, timm {versions["timm"]}, {times[0]:%Y-%m-%d}, two CPU cores:
+torch {versions["torch"]}, timm {versions["timm"]}, {times[0]:%Y-%m-%d}, one process on a shared machine:
 {(times[-1] - times[0]).total_seconds() / 60:.1f} minutes from the first of {len(frame)} records to
 the last, {seconds / 60:.0f} minutes of computing. `board.csv` has every number,
 `records.jsonl.gz` the packed records; `board.html` has both on one page that opens from disk, with
