@@ -126,6 +126,19 @@ LOCAL = {
         layer=nn.Linear(9, 9),
         behind=1,
     ),
+    "convolution within patches": Apply(
+        lambda x, layer: (
+            layer(
+                x.unflatten(3, (3, 4)).unflatten(2, (3, 4)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+            )
+            .unflatten(0, (-1, 3, 3))
+            .permute(0, 3, 1, 4, 2, 5)
+            .flatten(4)
+            .flatten(2, 3)
+        ),
+        layer=nn.Conv2d(6, 6, 7, padding=3),
+        behind=1,
+    ),
     "channels with unlike kernels": Apply(
         lambda x, one, two: torch.cat([one(x[:, :3]), two(x[:, 3:])], 1),
         one=nn.Conv2d(3, 3, 3, padding=1),

@@ -111,10 +111,10 @@ random weights. Exact for the architecture: no weights, no data, no noise.
     {COMMAND}
     python results/timm-structure/publish.py RUN_DIR
 
-torch {versions["torch"]}, timm {versions["timm"]}, {times[0]:%Y-%m-%d}, one process on a shared machine:
-{(times[-1] - times[0]).total_seconds() / 60:.1f} minutes from the first of {len(frame)} records to
-the last, {seconds / 60:.0f} minutes of computing. `board.csv` has every number,
-`records.jsonl.gz` the packed records; `board.html` has both on one page that opens from disk, with
+torch {versions["torch"]}, timm {versions["timm"]}, {times[0]:%Y-%m-%d}, one process on a shared
+machine: {(times[-1] - times[0]).total_seconds() / 60:.1f} minutes from the first of
+{len(frame)} records to the last, {seconds / 60:.0f} minutes of computing. `board.csv` has every
+number, `records.jsonl.gz` the packed records; `board.html` has both on one page that opens from disk, with
 ranking, maps and plots.
 
 ## Findings

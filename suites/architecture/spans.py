@@ -106,6 +106,15 @@ class Spans:
             if size > 1 and bool((first.diff(dim=d) * last.diff(dim=d) < 0).any())
         ]
 
+    def extended(self, axis: int, before: int, after: int) -> Spans:
+        """Spans of the tensor padded along `axis` by units that depend on nothing."""
+        places = (self.axes(0), self.axes(1))
+        spans = self.aligned()
+        ends = [extend(end, axis, before, after, places[i % 2]) for i, end in enumerate(spans.ends)]
+        shape = list(self.shape)
+        shape[axis] += before + after
+        return Spans(tuple(shape), tuple(ends), self.everywhere)
+
     def local(self) -> bool:
         """Whether a local path leads to some entry."""
         return bool((self.ends[0] < EMPTY).any())
@@ -153,36 +162,40 @@ def union(spans: Sequence[Spans], shape: Sequence[int]) -> Spans:
     return Spans(tuple(shape), tuple(ends), any(s.everywhere for s in spans)).aligned()
 
 
-def extend(end: Tensor, axis: int, before: int, after: int) -> Tensor:
-    """Pad `end` along `axis`, going on as evenly as it runs, or with `EMPTY`; negative: a crop."""
-    size = end.shape[axis]
-    steps = end.diff(dim=axis)
-    even = size > 1 and bool((steps == steps.narrow(axis, 0, 1)).all())
-    pads = [0, 0] * (end.ndim - 1 - axis) + [before, after]
-    out = F.pad(end, pads, value=EMPTY)
-    if even:
-        place = torch.arange(-before, size + after, dtype=end.dtype)
-        place = place.reshape([-1 if d == axis else 1 for d in range(end.ndim)])
-        return end.narrow(axis, 0, 1) + place * steps.narrow(axis, 0, 1)
-    return out
+def extend(end: Tensor, axis: int, before: int, after: int, places: Sequence[int]) -> Tensor:
+    """Pad `end` along `axis`, going on as evenly as it runs, or with `EMPTY`; negative: a crop.
 
-
-def slide(
-    end: Tensor, axis: int, *, taps: Sequence[int], stride: int, before: int, count: int
-) -> Tensor:
-    """Least end in each of `count` windows along `axis`; `taps` are a window's units."""
+    It goes on only at the borders of the map, of which `places` are the axes, and not at those of
+    a window or patch within it.
+    """
     size = end.shape[axis]
     if size == 1:
         return end  # all entries along this axis are equal
-    after = (count - 1) * stride + max(taps) + 1 - before - size
-    end = extend(end, axis, before, after)
-    parts = [
-        end.narrow(axis, t, (count - 1) * stride + 1).index_select(
-            axis, torch.arange(0, (count - 1) * stride + 1, stride)
-        )
-        for t in taps
-    ]
-    return torch.stack(parts).amin(0)
+    steps = end.diff(dim=axis)
+    pads = [0, 0] * (end.ndim - 1 - axis) + [before, after]
+    if not bool((steps == steps.narrow(axis, 0, 1)).all()):
+        return F.pad(end, pads, value=EMPTY)
+    shape = [-1 if d == axis else 1 for d in range(end.ndim)]
+    place = torch.arange(-before, size + after, dtype=end.dtype).reshape(shape)
+    out = end.narrow(axis, 0, 1) + place * steps.narrow(axis, 0, 1)
+    if axis not in places or set(places) == {axis}:
+        return out
+    least, most = end.amin(tuple(places), keepdim=True), end.amax(tuple(places), keepdim=True)
+    for edge, beyond in ((0, place < 0), (size - 1, place >= size)):
+        there = end.narrow(axis, edge, 1)
+        out = out.masked_fill(beyond & (there != least) & (there != most), EMPTY)
+    return out
+
+
+def slide(end: Tensor, axis: int, *, taps: Sequence[int], stride: int, count: int) -> Tensor:
+    """Least end in each of `count` windows along `axis`, already padded; `taps` are their units."""
+    if end.shape[axis] == 1:
+        return end  # all entries along this axis are equal
+    reach = (count - 1) * stride + 1
+    starts = torch.arange(0, reach, stride)
+    return torch.stack([end.narrow(axis, t, reach).index_select(axis, starts) for t in taps]).amin(
+        0
+    )
 
 
 def through(end: Tensor, axis: int, reads: Tensor) -> Tensor:
@@ -246,8 +259,15 @@ def unit_spans(spans: Spans, history: History) -> UnitSpans:
 
 
 def _spacing(low: Array, high: Array) -> float | None:
-    """The step of both ends from unit to unit; None if it is not the same everywhere."""
-    if not np.isfinite(low).all():
+    """The step of both ends from unit to unit; None if it is not the same everywhere.
+
+    A field that stops or goes on at a border, and so keeps the step at its other end only, counts.
+    """
+    centre = len(low) // 2
+    if len(low) < 2 or not np.isfinite(low).all():
         return None
-    steps = {float(step) for ends in (low, high) for step in np.diff(ends)}
-    return steps.pop() if len(steps) == 1 else None
+    step = float(low[centre] - low[centre - 1])
+    place = np.arange(len(low)) - centre
+    on_line = [ends == ends[centre] + place * step for ends in (low, high)]
+    even = bool((on_line[0] | on_line[1]).all()) and all(line[centre - 1] for line in on_line)
+    return step if even else None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..compact import cat_compact
 from ..span_table import known_spans, span_rule
-from ..spans import Spans, extend, narrow, nowhere
+from ..spans import Spans, narrow, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,21 +50,17 @@ def _pad(
     for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
         axis = input.ndim - 1 - i
         size = input.shape[axis]
-        # Reflected and repeated units see no other pixels than the units inside that see as far.
-        wrapped = torch.arange(-before, size + after) % size if mode == "circular" else None
-        spans = spans.each(partial(_padded, axis=axis, pads=(before, after), wrapped=wrapped))
-    return Spans(tuple(out.shape), spans.ends, spans.everywhere)
+        if mode == "circular":
+            wrapped = torch.arange(-before, size + after) % size
+            spans = spans.each(partial(_selected, axis=axis, places=wrapped))
+        else:
+            # reflected and repeated units see no other pixels than the units inside see as far
+            spans = spans.extended(axis, before, after)
+    return replace(spans, shape=tuple(out.shape))
 
 
-def _padded(end: Tensor, axis: int, pads: tuple[int, int], wrapped: Tensor | None) -> Tensor:
-    if wrapped is not None and end.shape[axis] > 1:
-        return end.index_select(axis, wrapped)
-    return extended(end, axis, *pads)
-
-
-def extended(end: Tensor, axis: int, before: int, after: int) -> Tensor:
-    """Pad `end` along `axis`, unless all its entries along it are equal."""
-    return end if end.shape[axis] == 1 else extend(end, axis, before, after)
+def _selected(end: Tensor, axis: int, places: Tensor) -> Tensor:
+    return end if end.shape[axis] == 1 else end.index_select(axis, places)
 
 
 @span_rule("setitem")

@@ -14,7 +14,6 @@ from ..rules.resampling import interpolation_matrices, sampling_matrix
 from ..rules.sliding import axis_pair
 from ..span_table import IMAGE_TO_COLUMNS, known_spans, span_rule
 from ..spans import EMPTY, Spans, through
-from .joining import extended
 from .sliding import grouped, spread
 
 if TYPE_CHECKING:
@@ -82,10 +81,7 @@ def _windows_as_columns(
 ) -> Spans:
     """The columns of `F.unfold` hold copies of the padded entries."""
     rows, columns = axis_pair(padding)
-    spans = known_spans(input).aligned()
-    spans = spans.each(lambda end: extended(extended(end, 2, rows, rows), 3, columns, columns))
-    shape = (*input.shape[:2], input.shape[2] + 2 * rows, input.shape[3] + 2 * columns)
-    spans = replace(spans, shape=shape)
+    spans = known_spans(input).extended(2, rows, rows).extended(3, columns, columns)
     del out
     return spans.moved(lambda end: F.unfold(end, kernel_size, dilation, 0, stride))  # type: ignore[no-any-return]
 

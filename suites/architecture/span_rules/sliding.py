@@ -70,25 +70,25 @@ def grouped(spans: Spans, axis: int, groups: int) -> Spans:
 
 def _slid(out: Tensor, x: Tensor, spans: Spans, windows: Sequence[LayerWindow]) -> Spans:
     """Spans behind windows that slide over the last axes of `x`."""
-    ends = list(spans.ends)
     history = history_of(x)
     strides = history.stride() if history else (1.0, 1.0)
     first = x.ndim - len(windows)
     for axis, w in enumerate(windows, start=first):
         taps = [t * w.dilation for t in range(w.kernel)]
         count = out.shape[axis]
-        ends = [
-            slide(end, axis, taps=taps, stride=w.stride, before=w.before, count=count)
-            for end in ends
-        ]
-        if x.shape[axis] == 1 and len(windows) == 2:  # one unit: only the history has the step
+        after = (count - 1) * w.stride + taps[-1] + 1 - w.before - x.shape[axis]
+        spans = spans.extended(axis, w.before, after)
+        ends = [slide(end, axis, taps=taps, stride=w.stride, count=count) for end in spans.ends]
+        if x.shape[axis] == 1 and x.ndim == 4 and len(x) == 1:  # only the history has the step
             step = strides[axis - first]
             ends[axis - first] = ends[axis - first] + (taps[0] - w.before) * step
             ends[axis - first + 2] = ends[axis - first + 2] - (taps[-1] - w.before) * step
+        shape = [*spans.shape[:axis], count, *spans.shape[axis + 1 :]]
+        spans = Spans(tuple(shape), tuple(ends), spans.everywhere)
     channels = first - 1
     if channels >= 0:
-        ends = [spread(end, channels, out.shape[channels]) for end in ends]
-    return Spans(tuple(out.shape), tuple(ends), spans.everywhere)
+        spans = spans.each(lambda end: spread(end, channels, out.shape[channels]))
+    return replace(spans, shape=tuple(out.shape))
 
 
 def spread(end: Tensor, axis: int, channels: int) -> Tensor:
