@@ -114,8 +114,8 @@ random weights. Exact for the architecture: no weights, no data, no noise.
 torch {versions["torch"]}, timm {versions["timm"]}, {times[0]:%Y-%m-%d}, one process on a shared
 machine: {(times[-1] - times[0]).total_seconds() / 60:.1f} minutes from the first of
 {len(frame)} records to the last, {seconds / 60:.0f} minutes of computing. `board.csv` has every
-number, `records.jsonl.gz` the packed records; `board.html` has both on one page that opens from disk, with
-ranking, maps and plots.
+number, `records.jsonl.gz` the packed records; `board.html` has both on one page that opens from
+disk, with ranking, maps and plots.
 
 ## Findings
 
