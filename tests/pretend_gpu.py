@@ -28,6 +28,7 @@ COPIES = {
     "new_tensor",
     "set_",
     "_has_compatible_shallow_copy_type",
+    "gradient",
 }
 """Operations that may read tensors of two devices."""
 
@@ -61,7 +62,7 @@ class PretendedGPU(TorchFunctionMode):
             if name == "data_ptr":
                 return func(*args, **kwargs)
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
-        if name == "_parse_to":  # of `nn.Module.to`, which then moves tensor by tensor
+        if name in {"device", "_parse_to"}:  # a name; `nn.Module.to`, which moves tensor by tensor
             return func(*args, **kwargs)
         if name == "pin_memory":
             return args[0].clone()

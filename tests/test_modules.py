@@ -133,12 +133,13 @@ class Deciding(nn.Module):
 
 
 def test_a_forward_that_decides_by_numbers_takes_every_padding():
-    """Such a module cannot be traced without numbers; its kernels grow all the same."""
+    """Such a module has no structure, which says so; its kernels grow all the same."""
     fills = ("none", "zero", "box", "fresh")
     records = audit(Deciding(), ("structure", "deadpixel"), fills, size=(64, 64), count=2)
-    assert {r.status for r in records} == {"ok"}
+    assert {r.status for r in records if r.suite != "structure"} == {"ok"}
+    assert {r.reason for r in records if r.suite == "structure"} == {
+        "the operation 'gt' has no energy rule: it is unknown to this suite"
+    }
     found = {(r.fill, r.suite): r.metrics.get("imbalance") for r in records}
-    assert found["none", "structure"].value > 0.5
-    assert found["box", "structure"].value < 1e-6
     assert found["zero", "deadpixel"].value == pytest.approx(found["none", "deadpixel"].value)
     assert found["box", "deadpixel"].value < 0.5 * found["none", "deadpixel"].value

@@ -76,7 +76,8 @@ def test_an_audit_leaves_no_trace_outside_its_folder_and_asks_no_network(clean_p
     perimetry_in(clean_place, "board", "out", "--html", "page.html")
     perimetry_in(clean_place, "show", "out", "secret.onnx", "--maps", "maps")
     statuses = [
-        json.loads(path.read_text())["status"] for path in (folder / "work/out").rglob("*.json")
+        json.loads(path.read_text())["status"]
+        for path in (folder / "work/out/records").glob("*.json")
     ]
     assert statuses.count("ok") >= 3
     assert not (folder / "network").exists(), (folder / "network").read_text()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 
-LONGEST = 300
+LONGEST = 1000
 
 
 def clean(text: str, longest: int = LONGEST) -> str:
     """One line without control, format or separator characters, which become visible escapes.
 
-    No terminal escape, line break or change of writing direction survives. A text
-    longer than `longest` loses its middle.
+    No terminal escape, line break or change of writing direction survives. A text longer than
+    `longest` characters loses its middle.
     """
     shown = "".join(_visible(char) for char in text)
     if len(shown) <= longest:
