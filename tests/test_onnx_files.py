@@ -128,20 +128,77 @@ def test_a_terabyte_declared_is_refused_before_memory_is_taken(tmp_path):
         read_model(save(proto, tmp_path / "a.onnx"))
 
 
-def test_negative_sizes_and_strings_as_weights_are_refused(tmp_path):
-    """A weight of -8 channels is a ModelFileError."""
+def test_negative_sizes_and_missing_strings_are_refused(tmp_path):
+    """A weight of -8 channels, and 8 labels of which none is in the file, are a ModelFileError."""
     proto = convnet()
     proto.graph.initializer[0].dims[0] = -8
     with pytest.raises(ModelFileError, match="no negative sizes"):
         read_model(save(proto, tmp_path / "a.onnx"))
+    proto = convnet()
+    proto.graph.initializer.add(name="labels", data_type=TensorProto.STRING, dims=[8])
+    with pytest.raises(ModelFileError, match="truncated or damaged"):
+        read_model(save(proto, tmp_path / "b.onnx"))
 
 
 def test_a_cyclic_graph_is_refused(tmp_path):
     """A node that reads what follows from it is a ModelFileError."""
     proto = convnet()
     proto.graph.node[0].input[0] = "r1"
-    with pytest.raises(ModelFileError, match="cyclic, unsorted or incomplete"):
+    with pytest.raises(ModelFileError, match="cyclic"):
         read_model(save(proto, tmp_path / "a.onnx"))
+
+
+def test_a_graph_with_a_missing_tensor_is_refused_by_the_name_of_the_tensor(tmp_path):
+    """A node that reads what nothing writes makes the graph incomplete, not cyclic."""
+    proto = convnet()
+    proto.graph.node[2].input[0] = "nowhere"
+    with pytest.raises(ModelFileError, match="'nowhere', which nothing writes"):
+        read_model(save(proto, tmp_path / "a.onnx"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nodes_in_any_order_are_sorted(seed, tmp_path):
+    """A shuffled chain is read in its only order, and a sorted graph is not changed."""
+    proto = convnet()
+    expected = [n.name for n in proto.graph.node]
+    assert [n.name for n in read_model(save(proto, tmp_path / "a.onnx"))[0].graph.node] == expected
+    shuffled = [proto.graph.node[i] for i in np.random.default_rng(seed).permutation(6)]
+    del proto.graph.node[:]
+    proto.graph.node.extend(shuffled)
+    assert [n.name for n in read_model(save(proto, tmp_path / "b.onnx"))[0].graph.node] == expected
+
+
+def branching():
+    """An If, first in the file, whose branches are unsorted and read what later nodes write."""
+    nodes = [
+        node("Add", ["doubled", "kept"], ["out"]),
+        node("Mul", ["kept", "two"], ["doubled"]),
+    ]
+    then = helper.make_graph(nodes, "then", [], [info("out")])
+    other = helper.make_graph([node("Identity", ["kept"], ["same"])], "else", [], [info("same")])
+    made = [
+        node("If", ["yes"], ["logits"], then_branch=then, else_branch=other),
+        node("Flatten", ["small"], ["kept"]),
+        node("GlobalAveragePool", ["map"], ["small"]),
+        node("Conv", ["image", "w"], ["map"], strides=[4, 4]),
+    ]
+    constants = {"w": weights(5, 3, 4, 4), "two": np.float32(2), "yes": np.array(True)}
+    return model(made, constants, dims=["n", 3, 32, 32], outputs=["logits"], out_dims=["n", 5])
+
+
+def info(name):
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+
+
+def test_what_a_subgraph_reads_counts_as_an_input_of_its_node(tmp_path):
+    """The If runs last, its branch gives three times the means, and gradients pass through it."""
+    opened = open_onnx(save(branching(), tmp_path / "a.onnx"), device="cpu")
+    assert [n.op_type for n in opened.graph.graph.node][-1] == "If"
+    x = torch.rand(2, 3, 32, 32, requires_grad=True)
+    w = torch.from_numpy(weights(5, 3, 4, 4))
+    expected = 3 * torch.nn.functional.conv2d(x, w, stride=4).mean((2, 3))
+    assert opened.why_no_gradients is None
+    torch.testing.assert_close(opened.run(x, logits=True).logits, expected)
 
 
 def test_a_graph_without_outputs_is_refused(tmp_path):
@@ -286,7 +343,7 @@ def test_a_name_that_is_no_text_gives_a_model_or_a_clear_error(name, tmp_path):
     data = proto.SerializeToString().replace(b"twelve-bytes", b"\x80welve-bytes")
     path = write(data, tmp_path / "a.onnx")
     if name == "tensor":
-        with pytest.raises(ModelFileError, match="before anything writes it"):
+        with pytest.raises(ModelFileError, match="which nothing writes"):
             open_onnx(path, device="cpu")
     else:
         net = open_onnx(path, device="cpu")

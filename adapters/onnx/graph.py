@@ -77,6 +77,8 @@ class Graph:
     constants: Mapping[str, Tensor]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Constants and nodes left out, by a tensor that they write, with the reason."""
 
     def captured(self) -> set[str]:
         """Names that are read in this graph but written outside."""
@@ -164,33 +166,50 @@ def read_graph(proto: onnx.ModelProto, mode: Mode) -> Graph:
     return _graph(proto.graph, standard_opset(proto), mode)
 
 
+def operator_of(node: onnx.NodeProto) -> str:
+    """The operator, with its domain where that is not the standard one."""
+    op, domain = printable(node.op_type), printable(node.domain)  # damaged text comes as bytes
+    return op if domain in STANDARD else f"{domain}:{op}"
+
+
 def _graph(proto: onnx.GraphProto, opset: int, mode: Mode) -> Graph:
-    if proto.sparse_initializer:
-        raise NotApplicableError("sparse weights have no gradient route")
-    constants = {i.name: mode.place(to_tensor(i)) for i in proto.initializer}
+    constants: dict[str, Tensor] = {}
+    unreadable = {
+        i.values.name: "sparse weights have no gradient route" for i in proto.sparse_initializer
+    }
+    for stored in proto.initializer:
+        try:
+            constants[stored.name] = mode.place(to_tensor(stored))
+        except NotApplicableError as error:
+            unreadable[stored.name] = str(error)
     nodes = []
     for raw in proto.node:
-        node = _node(raw, opset, mode)
-        if node.op == "Constant":
-            constants[node.outputs[0]] = _constant(node, mode)
-        else:
-            nodes.append(node)
-    inputs = tuple(i.name for i in proto.input if i.name not in constants)
-    return Graph(tuple(nodes), constants, inputs, tuple(o.name for o in proto.output))
+        try:
+            node = _node(raw, opset, mode)
+            if node.op == "Constant":
+                constants[node.outputs[0]] = _constant(node, mode)
+            else:
+                nodes.append(node)
+        except NotApplicableError as error:
+            unreadable[raw.output[0]] = str(error)
+    known = {*constants, *unreadable}
+    inputs = tuple(i.name for i in proto.input if i.name not in known)
+    outputs = tuple(o.name for o in proto.output)
+    return Graph(tuple(nodes), constants, inputs, outputs, unreadable)
 
 
 def _node(raw: onnx.NodeProto, opset: int, mode: Mode) -> Node:
-    prefix = "" if raw.domain in STANDARD else raw.domain + ":"
     attributes = {a.name: _attribute(a, opset, mode) for a in raw.attribute}
-    return Node(
-        prefix + raw.op_type, raw.name, tuple(raw.input), tuple(raw.output), attributes, opset
-    )
+    return Node(operator_of(raw), raw.name, tuple(raw.input), tuple(raw.output), attributes, opset)
 
 
 def _attribute(raw: onnx.AttributeProto, opset: int, mode: Mode) -> Any:
     value = onnx.helper.get_attribute_value(raw)
     if raw.type == onnx.AttributeProto.GRAPH:
-        return _graph(value, opset, mode)
+        graph = _graph(value, opset, mode)
+        for reason in graph.unreadable.values():
+            raise NotApplicableError(reason)
+        return graph
     if raw.type == onnx.AttributeProto.TENSOR:
         return mode.place(to_tensor(value))
     if isinstance(value, bytes):

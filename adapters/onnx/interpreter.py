@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotApplicableError
-from .graph import Graph, Mode, Node, OperatorCall, read_graph
+from .files.order import subgraphs
+from .files.read import printable
+from .graph import Graph, Mode, Node, OperatorCall, operator_of, read_graph
 from .operators.elementwise import OPERATORS
 
 if TYPE_CHECKING:
@@ -41,11 +43,12 @@ class Interpreter(nn.Module):
     def __init__(self, proto: onnx.ModelProto, mode: Mode | None = None) -> None:
         super().__init__()
         self.mode = mode or Mode()
+        reason = why_no_rule(proto)
+        if reason is not None:
+            raise NotApplicableError(reason)
         graph = read_graph(proto, self.mode)
-        missing = {n.op: n for n in reversed(tuple(graph.walk())) if n.op not in OPERATORS}
-        if missing:
-            first = ", ".join(missing[op].label() for op in sorted(missing)[:8])
-            raise NotApplicableError(f"no rule for {len(missing)} of its operators: {first}")
+        for unreadable in graph.unreadable.values():
+            raise NotApplicableError(unreadable)
         self.graph = fold_constants(graph, self.mode)
         self._plans: dict[tuple[str, ...], list[Step]] = {}
 
@@ -65,6 +68,27 @@ class Interpreter(nn.Module):
         if want not in self._plans:
             self._plans[want] = plan(self.graph, want)
         return self._plans[want]
+
+
+def without_rules(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
+    """Operators of `nodes` and of their subgraphs without a rule, and a label of one node each."""
+    found: dict[str, str] = {}
+    for node in nodes:
+        op = operator_of(node)
+        if op != "Constant" and op not in OPERATORS:
+            found.setdefault(op, f"{printable(op)} node {printable(node.name or node.output[0])!r}")
+        for inner in subgraphs(node):
+            found = without_rules(inner.node) | found
+    return found
+
+
+def why_no_rule(proto: onnx.ModelProto) -> str | None:
+    """Return None if all operators of the graph have a rule, else which have none."""
+    missing = without_rules(proto.graph.node)
+    if not missing:
+        return None
+    first = ", ".join(missing[op] for op in sorted(missing)[:8])
+    return f"no rule for {len(missing)} of its operators: {first}"
 
 
 def plan(graph: Graph, want: Sequence[str]) -> list[Step]:

@@ -24,7 +24,8 @@ from .analysis.integer_maps import expose_levels
 from .analysis.stages import graph_filters, stage_grids
 from .analysis.target import find_graph_target, named_graph_target
 from .files.read import printable
-from .gradient_check.subject import CheckTarget, GradientVerdict, as_float, outputs_to_check
+from .gradient_check.reach import GradientReach, gradient_reach
+from .gradient_check.subject import CheckTarget, GradientVerdict, as_float
 from .gradient_check.verify import verify_gradients
 from .graph import Mode
 from .inputs.batch_axis import settle_batch
@@ -35,7 +36,7 @@ from .interpreter import Interpreter
 from .operators.quantised import STRAIGHT_THROUGH
 from .padding_mode import exchange
 from .paths import bottlenecks
-from .session import Session, feed, shaped
+from .session import Session, feed, shaped, with_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,8 +112,17 @@ class OnnxModel:
 
     @cached_property
     def interpreter(self) -> Interpreter:
-        """The graph over torch. Raises `NotApplicableError` for operators without a route."""
-        return Interpreter(self.graph, Mode(dtype=self._dtype, device=self.device))
+        """The graph up to target and logits over torch; see `reach`.
+
+        Raises `NotApplicableError` for operators without a route.
+        """
+        mode = Mode(dtype=self._dtype, device=self.device)
+        return Interpreter(with_outputs(self.graph, self.reach.outputs), mode)
+
+    @cached_property
+    def reach(self) -> GradientReach:
+        """Which tensors the gradient route can reach, and which operators it leaves out."""
+        return gradient_reach(self.graph, self.target.name if self.target else None, self._output)
 
     @cached_property
     def verdict(self) -> GradientVerdict:
@@ -121,15 +131,15 @@ class OnnxModel:
             interpreter = self.interpreter
         except PerimetryError as error:
             return GradientVerdict(str(error))
-        logits = [self._output] if self._output else []
+        graph = with_outputs(self.graph, self.reach.outputs)
         bytes_in = self.spec.dtype == "uint8"
         subject = CheckTarget(
-            proto=as_float(self.graph, self.image) if bytes_in else self.graph,
+            proto=as_float(graph, self.image) if bytes_in else graph,
             interpreter=interpreter,
             spec=replace(self.spec, dtype="float32") if bytes_in else self.spec,
             image=self.image,
-            outputs=outputs_to_check(self.target.name if self.target else None, logits),
-            precision=precision_of(self.graph),
+            outputs=self.reach.outputs,
+            precision=precision_of(graph),
             straight_through=any(n.op in STRAIGHT_THROUGH for n in interpreter.graph.walk()),
             batch=self._batch or 1,
         )
@@ -162,8 +172,10 @@ class OnnxModel:
         """
         if target and self.target is None:
             raise NotApplicableError(self.why_not_spatial or "")
-        if x.requires_grad and self.why_no_gradients is not None:
-            raise NotApplicableError(self.why_no_gradients)
+        if x.requires_grad:
+            reason = self.why_no_gradients or (self.reach.why_no_logits if logits else None)
+            if reason is not None:
+                raise NotApplicableError(reason)
         names = [self.target.name] if target and self.target else []
         names += [self._output] if logits and self._output else []
         if not names:

@@ -15,6 +15,7 @@ from .files.read import graph_tensors_digest, printable, read_model, standard_op
 from .inputs.declaration import read_beside, read_declaration
 from .inputs.fixed_inputs import fix_inputs
 from .inputs.outputs import like_logits, logits_output
+from .inputs.post_processing import without_post_processing
 from .inputs.size import fit_size, take_size
 from .inputs.spec import check_spec, describe_spec, image_input, read_spec
 from .model import OnnxModel
@@ -63,6 +64,7 @@ def open_onnx(
     said = read_declaration(given).over(read_beside(path))
     proto = fix_inputs(raw, said.fixed, said.image)
     image = image_input(proto, said.image)
+    proto, left_out = without_post_processing(proto, image.name)
     stated = spec or fit_size(proto, image, said.apply(read_spec(proto, image)))
     proto = take_size(proto, image, stated)
     image = image_input(proto, said.image)
@@ -82,7 +84,7 @@ def open_onnx(
     )
     model.declaration = said
     model.notes[:0] = opening_notes(model, said, named=target is not None)
-    model.notes += [] if wanted else several_logits(proto)
+    model.notes += left_out + ([] if wanted else several_logits(proto))
     return model
 
 
@@ -116,6 +118,7 @@ def opening_notes(model: OnnxModel, said: InputDeclaration, *, named: bool) -> l
     stated = said.note()
     notes += [stated] if stated else []
     notes.append(f"input: {describe_spec(model.spec)}")
+    notes += model.reach.notes()
     if model.target is not None and not (named or model.is_on_every_path(model.target.name)):
         notes.append(f"target {printable(model.target.name)!r}: {DETOUR}")
     source = model.source

@@ -15,8 +15,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..padding_mode import MEAN, check_padding_mode, notes, too_small
-from .analysis.node_facts import KINDS, QUANTISED, Facts, operator_of
+from .analysis.node_facts import KINDS, QUANTISED, Facts
 from .files.read import printable
+from .graph import operator_of
 from .inputs.batch_axis import SLICE_INPUTS
 from .kernel_padding.rewrite import PAD_INPUTS, set_attribute
 from .kernel_padding.sites import StridedNode, read_site

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import onnx
+from typing import TYPE_CHECKING
 
+from .files.order import reads
 
-def reads(node: onnx.NodeProto) -> set[str]:
-    """Return all tensors that `node` reads; names inside its subgraphs count like outer ones."""
-    names = set(node.input) - {""}
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, attribute.g):
-            names.update(o.name for o in graph.output)
-            for inner in graph.node:
-                names |= reads(inner)
-    return names
+if TYPE_CHECKING:
+    import onnx
 
 
 SHAPE_ONLY = {"Shape", "Size", "ConstantOfShape", "EyeLike"}

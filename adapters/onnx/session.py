@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from ..errors import InputError, ModelFileError
+from .files.order import reads
 from .files.read import LIMIT, printable
-from .paths import reads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from ..files.read import standard_opset
+from ..graph import operator_of
 from ..operators.float_counterparts import zero_place
-from .node_facts import operator_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

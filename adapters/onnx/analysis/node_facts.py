@@ -8,7 +8,7 @@ import onnx
 import torch
 
 from ..files.read import standard_opset
-from ..graph import Mode, read_graph
+from ..graph import Mode, operator_of, read_graph
 from ..inputs.size import fit_size
 from ..inputs.spec import image_input, read_spec, stored_constants
 from ..interpreter import fold_constants
@@ -80,11 +80,6 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.shape_inference.infer_shapes(proto)
     except Exception:  # its own error has no common base across releases of onnx
         return proto
-
-
-def operator_of(node: onnx.NodeProto) -> str:
-    """The operator, with its domain where that is not the standard one."""
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | None]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...feature_grid import StageCollector
+from ..graph import operator_of
 from ..paths import bottlenecks
 from ..session import Session
 from .layout import layouts
-from .node_facts import KINDS, Facts, operator_of
+from .node_facts import KINDS, Facts
 from .target import as_grid
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from ...errors import ModelFileError
+from .order import CyclicError, IncompleteError, sort_nodes, stored_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,8 +41,8 @@ def printable(text: str | bytes, limit: int = 80) -> str:
 def read_model(path: str | Path) -> tuple[onnx.ModelProto, str]:
     """Read `path` with its external data inlined; return it and the sha256 of all bytes read.
 
-    Local functions are expanded. Raises `ModelFileError` when the file is missing, empty,
-    truncated, not ONNX, or refers to data outside its folder.
+    Local functions are expanded and nodes sorted. Raises `ModelFileError` when the file is missing,
+    empty, truncated, not ONNX, or refers to data outside its folder.
     """
     path = Path(path)
     data = _read_bytes(path)
@@ -55,6 +56,7 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, str]:
         _check_size(tensor, path)
     if proto.functions:
         proto = _expand_functions(proto, path)
+    _sort(proto.graph, path)
     _check_graph(proto.graph, path)
     return proto, digest.hexdigest()
 
@@ -184,11 +186,15 @@ def _inside(location: str, path: Path) -> Path:
 
 def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
     """Compare the declared shape with the number of bytes."""
-    if any(d < 0 for d in tensor.dims) or tensor.data_type == onnx.TensorProto.STRING:
+    if any(d < 0 for d in tensor.dims):
         raise ModelFileError(
-            f"{path}: tensor {printable(tensor.name)!r} has type {tensor.data_type} and shape "
-            f"{list(tensor.dims)}; expected numbers and no negative sizes"
+            f"{path}: tensor {printable(tensor.name)!r} has shape {list(tensor.dims)}; expected no "
+            "negative sizes"
         )
+    if tensor.data_type == onnx.TensorProto.STRING:
+        if math.prod(tensor.dims) != len(tensor.string_data):
+            raise _truncated(tensor, len(tensor.string_data), path)
+        return
     try:
         width = _bits(tensor.data_type)
     except (KeyError, ValueError) as error:
@@ -199,11 +205,14 @@ def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
     held = len(tensor.raw_data) * 8 // width if tensor.raw_data else _typed_count(tensor)
     # Several 4-bit numbers, or two halves of a complex one, may share one typed entry.
     if (tensor.raw_data and -(-count * width // 8) != len(tensor.raw_data)) or count > 2 * held:
-        raise ModelFileError(
-            f"{path}: tensor {printable(tensor.name)!r} declares shape "
-            f"{list(tensor.dims)}, which is "
-            f"{count} numbers, but holds {held}; the file is truncated or damaged"
-        )
+        raise _truncated(tensor, held, path)
+
+
+def _truncated(tensor: onnx.TensorProto, held: int, path: Path) -> ModelFileError:
+    return ModelFileError(
+        f"{path}: tensor {printable(tensor.name)!r} declares shape {list(tensor.dims)}, which is "
+        f"{math.prod(tensor.dims)} entries, but contains {held}; the file is truncated or damaged"
+    )
 
 
 def _bits(data_type: int) -> int:
@@ -246,20 +255,30 @@ def _expand_functions(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         raise ModelFileError(f"{path}: its local functions cannot be expanded: {error}") from error
 
 
+def _sort(graph: onnx.GraphProto, path: Path) -> None:
+    """Sort the nodes of `graph`. Raises `ModelFileError` when they have no order."""
+    try:
+        sort_nodes(graph)
+    except IncompleteError as error:
+        raise ModelFileError(
+            f"{path}: {_label(error.node)} reads {printable(error.tensor)!r}, which nothing "
+            "writes; the graph is incomplete"
+        ) from error
+    except CyclicError as error:
+        raise ModelFileError(
+            f"{path}: {_label(error.node)} reads what follows from it; the graph is cyclic"
+        ) from error
+
+
+def _label(node: onnx.NodeProto) -> str:
+    name = node.name or next(iter(node.output), "")
+    return f"node {printable(name)!r} ({printable(node.op_type)})"
+
+
 def _check_graph(graph: onnx.GraphProto, path: Path) -> None:
-    """Check that every input of a node is written before it, and that there is an output."""
-    known = {"", *(i.name for i in graph.input), *(i.name for i in graph.initializer)}
-    known.update(i.values.name for i in graph.sparse_initializer)
+    """Check the windows of all nodes, and that every output is written."""
+    known = set(stored_names(graph)).union(*(node.output for node in graph.node))
     for node in graph.node:
-        missing = [name for name in node.input if name not in known]
-        if missing:
-            raise ModelFileError(
-                f"{path}: node {printable(node.name)!r} ({printable(node.op_type)}) reads "
-                f"{printable(missing[0])!r} before anything writes it; the graph is cyclic, "
-                "unsorted "
-                "or incomplete"
-            )
-        known.update(node.output)
         _check_windows(node, path)
     if not graph.output or any(o.name not in known for o in graph.output):
         raise ModelFileError(f"{path}: the graph has no output; expected at least one")

@@ -13,8 +13,6 @@ from ...errors import NO_GRADIENTS
 from ..session import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ...input_spec import InputSpec
     from ..interpreter import Interpreter
 
@@ -79,8 +77,3 @@ def relative_l2_distance(a: Tensor, b: Tensor) -> float:
         return float("inf")
     a, b = a.detach().to("cpu", torch.float64), b.to("cpu", torch.float64)
     return float((a - b).norm() / b.norm().clamp(min=1e-30))
-
-
-def outputs_to_check(target: str | None, logits: Sequence[str]) -> tuple[str, ...]:
-    """Return the tensors whose gradients suites may use."""
-    return tuple(dict.fromkeys([*([target] if target else []), *logits]))

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import numpy_helper
 
-from ..analysis.node_facts import Facts, operator_of
+from ..analysis.node_facts import Facts
+from ..graph import operator_of
 from ..session import Session
 
 if TYPE_CHECKING:

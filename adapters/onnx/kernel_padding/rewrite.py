@@ -21,9 +21,10 @@ from ...errors import InputError, ModelFileError
 from ...kernel_padding.arithmetic import Pair, end_padding, grown_kernel, pad_weight, tap_energy
 from ...kernel_padding.call import StridedCall, settled_fill, why_not_padded
 from ...treatment import FILLS, Fill, PaddedLayer, Treatment
-from ..analysis.node_facts import KINDS, Facts, operator_of
+from ..analysis.node_facts import KINDS, Facts
+from ..files.order import reads
 from ..files.read import printable
-from ..paths import reads
+from ..graph import operator_of
 from .mean_pool import mean_pool_nodes
 from .sites import StridedNode, read_site, why_not_read
 

@@ -9,8 +9,9 @@ import onnx
 import torch
 
 from ...kernel_padding.call import StridedCall
-from ..analysis.node_facts import KINDS, QUANTISED, operator_of
+from ..analysis.node_facts import KINDS, QUANTISED
 from ..files.read import printable
+from ..graph import operator_of
 from ..operators.convolution import same_padding
 
 if TYPE_CHECKING:

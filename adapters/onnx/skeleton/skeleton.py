@@ -22,6 +22,7 @@ from ..files.read import printable
 from ..graph import Mode, Node
 from ..interpreter import Interpreter, run_node
 from ..paths import SHAPE_ONLY
+from ..session import with_outputs
 from .activations import activated, activations
 from .dequantise import without_quantisation
 from .written_out import with_gelus, with_group_norms
@@ -105,13 +106,13 @@ def _bias(node: Node) -> str:
 
 
 class SkeletonBody(Interpreter):
-    """The interpreter with a module for each node of the float graph, named like the nodes.
+    """The interpreter up to `target`: a module for each node of the float graph, named like it.
 
     `alias` maps the merged tensors of a quantised graph from their names in the file.
     """
 
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        super().__init__(proto, Mode(skeleton=True))
+    def __init__(self, proto: onnx.ModelProto, target: str) -> None:
+        super().__init__(with_outputs(proto, [target]), Mode(skeleton=True))
         floats, self.alias = without_quantisation(self.graph)
         self.graph = with_group_norms(with_gelus(floats))
         self.folded = folded_norms(self.graph.nodes)
@@ -151,7 +152,7 @@ class OnnxSkeleton(nn.Module):
         energy: Mapping[str, Tensor],
     ) -> None:
         super().__init__()
-        self.body = SkeletonBody(proto)
+        self.body = SkeletonBody(proto, grid.name)
         self.grid = grid
         self._image = image
         self._layout = layout

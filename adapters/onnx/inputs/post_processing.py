@@ -1,0 +1,78 @@
+"""Outputs that cannot be audited: behind operators that onnxruntime does not have, and maps.
+
+Exported detectors end in plugins of other runtimes (EfficientNMS_TRT), classifiers in a ZipMap. If
+no output of floats is left, the tensors that such a node reads become the outputs. A graph with
+layers behind the node is not changed: the node is then part of the network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import onnx
+
+from ..files.read import printable
+from ..graph import operator_of
+from ..paths import image_edges
+from ..session import with_outputs
+from .outputs import FLOATING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+
+LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "com.microsoft:FusedConv", "QLinearConv"}
+"""Operators that are part of a network, not of its post-processing."""
+
+
+def without_post_processing(
+    proto: onnx.ModelProto, image: str
+) -> tuple[onnx.ModelProto, list[str]]:
+    """Return a copy of `proto` with outputs that can be audited, and notes; else `proto` itself."""
+    first, behind = _unusable(proto)
+    lost = [o for o in proto.graph.output if o.name in behind or not o.type.HasField("tensor_type")]
+    nodes = [n for n in proto.graph.node if behind.intersection(n.output)]
+    if not lost or not first or any(operator_of(n) in LAYERS for n in nodes):
+        return proto, []
+    kept = [o for o in proto.graph.output if o not in lost]
+    edges = image_edges(proto, image)
+    if not any(o.name in edges and o.type.tensor_type.elem_type in FLOATING for o in kept):
+        kept += _declared(proto, [n for node in first for n in node.input if n in edges])
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.output[:]
+    copy.graph.output.extend(kept)
+    names = ", ".join(f"{printable(operator_of(n))} node {_name(n)!r}" for n in first[:8])
+    ends = ", ".join(repr(printable(o.name)) for o in kept[:8])
+    return copy, [f"{names} cannot be audited and is left out: the outputs are {ends}"]
+
+
+def _name(node: onnx.NodeProto) -> str:
+    return printable(node.name or node.output[0])
+
+
+def _unusable(proto: onnx.ModelProto) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The first nodes of the post-processing, and all tensors that depend on them."""
+    first, behind = [], set()
+    for node in proto.graph.node:
+        if behind.intersection(node.input):
+            behind.update(node.output)
+        elif node.op_type == "ZipMap" or not _is_known(node):
+            first.append(node)
+            behind.update(node.output)
+    return first, behind - {""}
+
+
+def _is_known(node: onnx.NodeProto) -> bool:
+    """Whether onnxruntime may have the operator; its own domains are not looked up."""
+    op, domain = printable(node.op_type), printable(node.domain)
+    return domain.startswith("com.m") or onnx.defs.has(op, domain)
+
+
+def _declared(proto: onnx.ModelProto, names: Collection[str]) -> Sequence[onnx.ValueInfoProto]:
+    """Outputs for the tensors `names`, with types and shapes as far as they can be inferred."""
+    cut = with_outputs(proto, list(dict.fromkeys(names)))
+    with contextlib.suppress(Exception):  # onnx's own error has no common base across releases
+        cut = onnx.shape_inference.infer_shapes(cut)
+    return list(cut.graph.output)
