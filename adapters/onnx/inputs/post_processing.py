@@ -54,7 +54,8 @@ def _name(node: onnx.NodeProto) -> str:
 
 def _unusable(proto: onnx.ModelProto) -> tuple[list[onnx.NodeProto], set[str]]:
     """The first nodes of the post-processing, and all tensors that depend on them."""
-    first, behind = [], set()
+    first: list[onnx.NodeProto] = []
+    behind: set[str] = set()
     for node in proto.graph.node:
         if behind.intersection(node.input):
             behind.update(node.output)
