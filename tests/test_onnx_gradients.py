@@ -287,6 +287,76 @@ def test_a_dead_network_has_no_wrong_gradient(tmp_path):
     assert opened(proto, tmp_path).why_no_gradients is None
 
 
+def saturated(op, gain):
+    """`convnet` with its logits times `gain` before the operator `op`."""
+    proto = convnet()
+    proto.graph.node.extend(
+        [node("Mul", ["logits", "gain"], ["sharp"]), node(op, ["sharp"], ["p"])]
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(gain), "gain"))
+    proto.graph.output[0].name = "p"
+    return proto
+
+
+def spread(proto, folder):
+    """How far the outputs of the test image are from 0 and 1."""
+    net = opened(proto, folder)
+    p = net.run(net.spec.blank(), logits=True).logits
+    return float(torch.minimum(p, 1 - p).max())
+
+
+GAINS = (1.0, 10.0, 100.0, 1e4)
+
+
+@pytest.mark.parametrize("gain", GAINS)
+@pytest.mark.parametrize("op", ["Softmax", "Sigmoid"])
+def test_a_confident_classifier_has_gradients(op, gain, tmp_path):
+    """Up to probabilities of exactly 0 and 1, whose derivatives are zero in any precision."""
+    net = opened(saturated(op, gain), tmp_path)
+    assert net.why_no_gradients is None
+    assert net.verdict.gradient < 1e-3
+    if gain == GAINS[-1]:
+        assert spread(saturated(op, gain), tmp_path) == 0.0
+
+
+@pytest.mark.parametrize("gain", GAINS)
+@pytest.mark.parametrize("factor", [0.0, 0.95, 1.05, -1.0])
+def test_a_wrong_gradient_before_a_confident_softmax_is_refused(
+    factor, gain, tmp_path, monkeypatch
+):
+    """Where rounding hides the softmax's derivative, the tensor before it shows the error."""
+    monkeypatch.setitem(
+        onnx_ops.OPERATORS, "Gemm", lambda _call, x, w: Planted.apply((x @ w) + 1e3, factor) - 1e3
+    )
+    net = opened(saturated("Softmax", gain), tmp_path)
+    assert net.why_no_gradients.endswith("it goes wrong at the Gemm node 'logits'")
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.95, -1.0])
+def test_a_wrong_gradient_of_the_softmax_itself_is_refused(factor, tmp_path, monkeypatch):
+    """Of a softmax that is not confident; of another one no difference shows its gradient."""
+
+    def planted(_call, x):
+        y = x.softmax(-1)
+        return y.detach() + factor * (y - y.detach())
+
+    monkeypatch.setitem(onnx_ops.OPERATORS, "Softmax", planted)
+    net = opened(saturated("Softmax", 0.1), tmp_path)
+    assert net.why_no_gradients.endswith("it goes wrong at the Softmax node 'p'")
+
+
+def test_rounding_hides_no_error_that_double_precision_can_show():
+    """A wave beside a large constant: where differences are rounding alone, nothing is refused."""
+
+    def raised(height):
+        return lambda x: wave(x) + height
+
+    wrong = 1.05 * gradient(wave, X)
+    assert gradient_error(raised(1e3), X, wrong) > 0.01
+    assert gradient_error(raised(1e14), X, wrong) < 1e-3
+    assert gradient_error(raised(1e14), X, 1e6 * wrong) > 0.1
+
+
 def test_what_was_measured_is_in_the_notes(tmp_path):
     """The note has the difference of the outputs and the error of the gradient."""
     net = opened(convnet(), tmp_path)

@@ -13,7 +13,7 @@ from ..files.read import printable
 from ..interpreter import Interpreter
 from ..paths import bottlenecks, on_the_way
 from ..session import Session
-from .finite_differences import GOOD, gradient, gradient_error, rise
+from .finite_differences import GOOD, gradient, gradient_error, resolution, rise
 from .subject import CheckTarget, GradientVerdict, relative_l2_distance
 
 if TYPE_CHECKING:
@@ -31,6 +31,15 @@ MOST_TRIED = 48
 RATIO = (0.9, 1.1)
 """Range of the ratio of onnxruntime's differences to the interpreter's, for one step size."""
 
+UNIT = {"float32": 2.0**-24, "float16": 2.0**-11}
+"""Relative rounding of a number, by the file's precision."""
+
+ROUNDINGS = 4
+"""Rounding of onnxruntime's values in such units, after a few layers."""
+
+SHARE = 0.1
+"""Largest share of rounding in a difference that onnxruntime's values can confirm."""
+
 SINGLE = 0.1
 """Relative L2 difference allowed between the gradients in single and in double precision.
 
@@ -47,6 +56,7 @@ class Derivatives:
         self.x = x.detach()
         self._interpreter = Interpreter(subject.proto, mode)
         self._gradients: dict[str, Tensor] = {}
+        self._sizes: dict[str, float] = {}
 
     def exact(self, name: str) -> Tensor:
         """Return the gradient of the tensor `name` in double precision, without rounding."""
@@ -57,7 +67,43 @@ class Derivatives:
 
     def error(self, name: str) -> float:
         """Return the estimated relative L2 error of that gradient."""
-        return gradient_error(self._scalar(self._interpreter, name), self.x, self.exact(name))
+        f, g = self._scalar(self._interpreter, name), self.exact(name)
+        return gradient_error(f, self.x, g, self._size(name))
+
+    def is_resolved(self, name: str) -> bool:
+        """Whether rounding is small enough to judge that gradient, in both precisions.
+
+        The output of a confident softmax is not: it is judged by the tensors before it.
+        """
+        g, size, kind = self.exact(name), self._size(name), self.subject.precision
+        norm, step = float(g.norm()), max(STEPS[kind]) * float(self.x.norm())
+        coarse = ROUNDINGS * UNIT[kind] * size > SHARE * 2 * step * norm
+        return not coarse and resolution(g, self.x, size) <= GOOD
+
+    def judged(self, name: str) -> str:
+        """Return the last tensor on the way to `name` that shows an error or its absence.
+
+        Every path to `name` passes through it. It is `name` itself if there is none.
+        """
+        subject = self.subject
+        before = bottlenecks(subject.proto, subject.image, name)[-2:0:-1]
+        tensors = (t for t in (name, *before) if self._is_differentiable(t))
+        return next((t for t in tensors if self.is_resolved(t) or self.error(t) > GOOD), name)
+
+    def _is_differentiable(self, name: str) -> bool:
+        try:
+            self.exact(name)
+        except (RuntimeError, PerimetryError, KeyError):
+            return False
+        return True
+
+    def _size(self, name: str) -> float:
+        """Root sum of squares of the tensor `name` of the first image."""
+        if name not in self._sizes:
+            with torch.no_grad():
+                values = self._interpreter(self.subject.feeds(self.x.double()), [name])[name]
+            self._sizes[name] = float(values[:1].double().norm())
+        return self._sizes[name]
 
     def single(self, name: str) -> float:
         """Return the relative L2 difference of the gradient that suites use to the exact one.
@@ -120,13 +166,16 @@ def _over(a: float, b: float) -> float:
 
 
 def check_derivatives(found: Derivatives, outputs: Sequence[str]) -> GradientVerdict:
-    """Return a verdict on the gradients of the tensors `outputs`."""
+    """Return a verdict on the gradients of the tensors `outputs`, each by `Derivatives.judged`."""
     ratios: tuple[float, ...] = ()
     errors = [0.0]
-    for name in outputs:
-        errors.append(found.error(name))
+    for output in outputs:
+        name = found.judged(output)
+        errors += [found.error(name), found.error(output)]
         ratios += (own := found.ratios(name))
-        reason = _objection(found, name, errors[-1], own)
+        reason = _objection(found, name, errors[-2], own)
+        if reason is None and not errors[-1] <= GOOD:
+            reason = _disagreement(found, output, errors[-1])
         if reason:
             return GradientVerdict(reason, ratios=ratios, gradient=max(errors))
     return GradientVerdict(None, ratios=ratios, gradient=max(errors))
@@ -134,12 +183,8 @@ def check_derivatives(found: Derivatives, outputs: Sequence[str]) -> GradientVer
 
 def _objection(found: Derivatives, name: str, error: float, ratios: Sequence[float]) -> str | None:
     """Return why the gradient of `name` cannot be trusted, with the node at fault, or None."""
-    what = f"the gradient of {printable(name)!r}"
     if not error <= GOOD:
-        return (
-            f"{what} disagrees with finite differences (relative error {error:.2g})"
-            f"{wrong_rule(found, name)}"
-        )
+        return _disagreement(found, name, error)
     if not agree(ratios):
         shown = ", ".join(f"{r:.3f}" for r in ratios)
         return (
@@ -149,10 +194,17 @@ def _objection(found: Derivatives, name: str, error: float, ratios: Sequence[flo
     single = found.single(name)
     if not single <= SINGLE:
         return (
-            f"{what} depends on the precision (relative difference {single:.2g})"
-            f"{wrong_rule(found, name)}"
+            f"the gradient of {printable(name)!r} depends on the precision (relative difference "
+            f"{single:.2g}){wrong_rule(found, name)}"
         )
     return None
+
+
+def _disagreement(found: Derivatives, name: str, error: float) -> str:
+    return (
+        f"the gradient of {printable(name)!r} disagrees with finite differences (relative error "
+        f"{error:.2g}){wrong_rule(found, name)}"
+    )
 
 
 def agree(ratios: Sequence[float]) -> bool:
