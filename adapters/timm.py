@@ -100,7 +100,9 @@ def open_timm(
         precision=precision,
     )
     if state == "init":
-        model.notes.append(f"untrained: {model.members} seeded initial states, norms calibrated")
+        model.notes.append(
+            f"untrained: up to {model.members} seeded initial states, norms calibrated"
+        )
     return model
 
 

@@ -96,6 +96,13 @@ class Estimate:
         if self.value is not None and not np.isfinite(self.value):
             raise ValueError(f"an estimate must be finite, got {self.value}; give a reason instead")
 
+    @property
+    def half_width(self) -> float | None:
+        """The wider half of the interval, since the other may end where the metric's range does."""
+        if self.value is None or self.low is None or self.high is None:
+            return None
+        return max(self.value - self.low, self.high - self.value)
+
 
 def missing(reason: str) -> Estimate:
     """An estimate without a value, for the `reason` given."""

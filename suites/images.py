@@ -72,6 +72,16 @@ class ImageSet:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
+    def first(self, count: int) -> ImageSet:
+        """The first `count` images of the set, or all if there are fewer."""
+        count = min(count, self.count)
+        return ImageSet(self.name, count, self.seed, self.files[:count])
+
+    def shuffled(self) -> ImageSet:
+        """The same files in a seeded random order, so that the first ones are a fair sample."""
+        order = np.random.default_rng([self.seed, len(self.files)]).permutation(len(self.files))
+        return ImageSet(self.name, self.count, self.seed, tuple(self.files[i] for i in order))
+
     def check(self) -> ImageSet:
         """The set itself. Raises `InputError` for the first file that cannot be used."""
         check_pictures(self.files)

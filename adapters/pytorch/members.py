@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 KEPT_BYTES = 2**30
-"""Built and calibrated weight sets stay in memory if all together take at most this many bytes."""
+"""Built and calibrated weight sets stay in memory as long as they take at most this many bytes."""
 
 
 class WeightSets:
@@ -43,7 +43,7 @@ class WeightSets:
         if self.live is None or self.count > 1:
             self.live = kept[0] if kept is not None else make(member)
         calibrate(self.live)
-        if _size(self.live) * self.count > KEPT_BYTES:
+        if _size(self.live) * (len(self._kept) + 1) > KEPT_BYTES:
             self._kept.clear()
         self._kept[member] = (self.live, x)
 

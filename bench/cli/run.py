@@ -115,6 +115,18 @@ class MeasurementOptions:
             help="Change a setting of a suite (see `perimetry list suites`). Repeatable.",
         ),
     ] = None
+    precision_goal: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HALF_WIDTH",
+            help="Take more than --count images until the half width of deadpixel's `weakest` is "
+            "at most this, such as 0.05.",
+            show_default="none",
+        ),
+    ] = None
+    most_images: Annotated[
+        int, typer.Option(min=1, help="Maximum number of images for --precision-goal.")
+    ] = 256
     precision: Annotated[
         Float, typer.Option(help="Float type of gradients; bfloat16 is faster and less precise.")
     ] = Float.float32
@@ -188,6 +200,8 @@ def _settings(
         size=parse_size(selection.size) if selection.size else None,
         members=selection.members,
         precision=measurement.precision.value,
+        precision_goal=measurement.precision_goal,
+        most_images=measurement.most_images,
         recalibrate=measurement.recalibrate,
         options=parse_options(measurement.setting or ()),
         inputs=parse_inputs(inputs.inputs or (), inputs.output),

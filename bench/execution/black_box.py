@@ -43,7 +43,9 @@ def measure_with_stand_ins(
     done = {cell.key for job in jobs for cell in job.cells}
     # records have names in UTF-8; files are opened by the names that the user gave
     given = [name for name in plan.references if to_utf8(name) in references]
-    second = replace(plan, references=given, suites=suites).jobs()
+    # by forward passes nothing says how many images a precision goal would take
+    settings = replace(plan.settings, precision_goal=None)
+    second = replace(plan, references=given, suites=suites, settings=settings).jobs()
     return records + measure([rest for job in second if (rest := job.without(done)).cells])
 
 

@@ -55,9 +55,7 @@ def fit_settings(settings: Settings) -> dict[str, str]:
 
 def _check_unseen(found: ImageSet, settings: Settings) -> None:
     """Raise `InputError` when a file of `found` is among the audited images."""
-    from ...suites.images import open_images
-
-    audited = open_images(settings.images, settings.count, settings.seed)
+    audited = settings.open_images()
     seen = {file_sha256(path) for path in audited.files}
     both = [path.name for path in found.files if file_sha256(path) in seen]
     if both:

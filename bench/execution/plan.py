@@ -5,9 +5,9 @@ everything that can change its numbers: the reference and the bytes of the file 
 suite, protocol and its version, the suite's own settings, target, input size, seed, weight sets,
 the kind of device, the versions of the libraries in `environment.STACK`, and, for suites that look
 at images, the images (generator, count and seed; or the files' bytes), the number of bootstrap
-draws, precision and recalibration; for the kernel padding `fit` also the images it is fitted on,
-if they are the user's. Batch size and thread count are left out on purpose, since they change
-nothing beyond float noise, save the `detect_*` thresholds of `perturbation` (up to 7 %).
+draws, precision and its goal, recalibration; for the kernel padding `fit` also the images it is
+fitted on, if they are the user's. Batch size and thread count are left out on purpose, since they
+change nothing beyond float noise, save the `detect_*` thresholds of `perturbation` (up to 7 %).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..records.environment import STACK, versions
 from ..records.hashing import digest, file_sha256, images_identity
 from ..records.record import to_json_value
 from .fit_images import fit_settings
+from .settings import PRECISION_OF
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -94,6 +95,7 @@ class AuditPlan:
         settings = self.settings
         known = configure(self.known, settings.options)
         chosen, fills = parse_suites(self.suites, known), parse_fills(self.fills)
+        _check_goal(settings, chosen)
         used = {random: used_settings(settings, random=random) for random in (True, False)}
         fitted = fit_settings(settings) if "fit" in fills else {}
         jobs = []
@@ -109,6 +111,16 @@ class AuditPlan:
                 if cells:
                     jobs.append(Job(reference, fill, tuple(cells)))
         return jobs
+
+
+def _check_goal(settings: Settings, chosen: Collection[tuple[str, str]]) -> None:
+    """Raise `InputError` for a precision goal about a metric that is not measured."""
+    if settings.precision_goal is not None and PRECISION_OF not in chosen:
+        suite, protocol = PRECISION_OF
+        raise InputError(
+            f"a precision goal of {settings.precision_goal:g} was given without the suite that it "
+            f"is about; expected {suite} (protocol {protocol}) among the suites"
+        )
 
 
 def _cell(suite: Suite, protocol: str, used: Mapping[str, Any], common: list[Any]) -> Cell:
@@ -223,13 +235,14 @@ def used_settings(settings: Settings, *, random: bool) -> dict[str, Any]:
         "members": settings.members,
     }
     if random:
-        from ...suites.images import open_images
-
-        images = open_images(settings.images, settings.count, settings.seed).check()
+        images = settings.open_images().check()
         used["images_sha256"] = images_identity(images)
         used["draws"] = settings.draws
         used["precision"] = settings.precision
         used["recalibrate"] = settings.recalibrate
+        if settings.precision_goal is not None:
+            names = ("precision_goal", "count", "most_images")
+            used |= {name: getattr(settings, name) for name in names}
     return used
 
 

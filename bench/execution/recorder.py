@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,13 @@ class Recorder:
     images: ImageSet
     device: str
     opened: OpenedModel | None = None
+
+    def with_images(self, images: ImageSet) -> Recorder:
+        """The same for records that are made from `images`."""
+        if images.count == self.images.count or self.opened is None:
+            return self
+        info = _info(images, self.opened.model)
+        return replace(self, images=images, opened=replace(self.opened, images=info))
 
     def measured(
         self, cell: Cell, found: Measurement, seconds: float, gradients: GradientPass

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 COMMON = (
     *("target", "size", "members", "images_sha256", "draws", "precision", "recalibrate"),
+    *("precision_goal", "count", "most_images"),
     FIT_KEY,
 )
 """Entries of a record's settings that are the run's; the others are the suite's own."""
@@ -157,7 +158,9 @@ def _settings(record: Record, images: str | None) -> Settings:
     return replace(
         chosen,
         images=_folder(shown.name, images, "--images"),
-        count=shown.count,
+        count=stored.get("count", shown.count),
+        precision_goal=stored.get("precision_goal"),
+        most_images=stored.get("most_images", chosen.most_images),
         draws=stored.get("draws", chosen.draws),
         precision=stored.get("precision", chosen.precision),
         recalibrate=stored.get("recalibrate", chosen.recalibrate),
@@ -188,9 +191,7 @@ def _check_same(images: ImageSet, sha256: str | None, given: str, record: Record
 
 
 def _check_images(record: Record, settings: Settings) -> None:
-    from ...suites.images import open_images
-
-    images = open_images(settings.images, settings.count, settings.seed)
+    images = settings.open_images()
     _check_same(images, record.settings.get("images_sha256"), settings.images, record)
 
 

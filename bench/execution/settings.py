@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ...adapters.model import Precision
+    from ...suites.images import ImageSet
 
 
 FIT_DEFAULT = "dead-leaves"
@@ -28,6 +29,11 @@ class Settings:
     open about their input and output, such as `{"range": "0..255", "output": "scores"}` (see
     `adapters.onnx.inputs.declaration`); `fit_images` is `dead-leaves` or a folder of unlabelled
     images that kernel padding `fit` is fitted on (see `fit_images`).
+
+    With a `precision_goal` a model variant gets more than `count` images until the half width of
+    the interval of `PRECISION_OF` is at most that, but not more than `most_images`. An `@init`
+    model then gets a weight set for each image, unless `members` says otherwise. An interval at
+    which one stops because it is narrow covers a little less often than it says.
     """
 
     images: str = "dead-leaves"
@@ -42,12 +48,52 @@ class Settings:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     fit_images: str = FIT_DEFAULT
+    precision_goal: float | None = None
+    most_images: int = 256
 
     def __post_init__(self) -> None:
+        self._check_goal()
         if not 0 <= self.seed <= LARGEST_SEED:
             raise InputError(
                 f"the seed is {self.seed}; expected 0 to {LARGEST_SEED}: give another --seed"
             )
+
+    def _check_goal(self) -> None:
+        """Raise `InputError` for a goal that no number of images reaches."""
+        if self.precision_goal is None:
+            return
+        if not self.precision_goal > 0:
+            raise InputError(
+                f"the precision goal is {self.precision_goal:g}; expected a half width above 0, "
+                "such as 0.05"
+            )
+        if self.most_images < self.count:
+            raise InputError(
+                f"at most {self.most_images} images may be taken for the precision goal, but it "
+                f"begins with {self.count}: raise --most-images or lower --count"
+            )
+
+    @property
+    def weight_sets(self) -> int | None:
+        """The number of weight sets that an `@init` model is opened with; None for the default."""
+        if self.members is None and self.precision_goal is not None:
+            return self.most_images
+        return self.members
+
+    def open_images(self) -> ImageSet:
+        """The images to audit on; with a precision goal all that it may take.
+
+        Raises `InputError` for an empty folder, `UnknownNameError` for an unknown name.
+        """
+        from ...suites.images import open_images
+
+        if self.precision_goal is None:
+            return open_images(self.images, self.count, self.seed)
+        return open_images(self.images, self.most_images, self.seed).shuffled()
+
+
+PRECISION_OF = ("deadpixel", "energy")
+"""The suite and protocol whose headline metric, `weakest`, a precision goal is about."""
 
 
 LARGEST_SEED = 2**62
@@ -68,3 +114,5 @@ class SettingsFields(TypedDict, total=False):
     options: Mapping[str, Mapping[str, Any]]
     inputs: Mapping[str, Any]
     fit_images: str
+    precision_goal: float | None
+    most_images: int

@@ -6,6 +6,7 @@ the other cells go on. `audit` does this in its own process, `worker` in a proce
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from ...suites.settings import configure
 from ..records.environment import reset_peaks
 from .fit_images import open_fit_images
 from .recorder import NO_GRADIENTS_NEEDED, GradientPass, OpenedModel, Recorder
-from .settings import Settings
+from .settings import PRECISION_OF, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...adapters.model import Model
-    from ...suites.base import Context, Measurement, Probe
+    from ...suites.base import Context, Estimate, Measurement, Probe
     from ...suites.images import ImageSet
     from ..records.record import Record
     from .plan import Cell, Job
@@ -34,6 +35,20 @@ if TYPE_CHECKING:
 
     Keep = Callable[[Record], None]
     Planned = Mapping[str, Sequence[Probe]]  # probes by key of a cell
+
+
+def _has_goal(cell: Cell) -> bool:
+    return (cell.suite, cell.protocol) == PRECISION_OF
+
+
+def _goal_missed(goal: float, reached: Estimate, count: int) -> str:
+    """A note for records whose precision goal was not reached."""
+    if reached.value is None:
+        return f"the precision goal of {goal:g} cannot be judged: {reached.reason}"
+    return (
+        f"the half width is {reached.half_width or 0:.3g} after {count} images, where the "
+        f"precision goal is {goal:g}: raise --most-images"
+    )
 
 
 def no_stage(_name: str, _cells: Sequence[Cell]) -> None:
@@ -56,8 +71,6 @@ class Workbench:
         objects: Mapping[str, nn.Module | Model] | None = None,
         on_stage: Callable[[str, Sequence[Cell]], None] = no_stage,
     ) -> None:
-        from ...suites.images import open_images
-
         self.toolkit = toolkit
         self.suites = configure(toolkit.suites, settings.options)
         self.settings = settings
@@ -65,7 +78,8 @@ class Workbench:
         self.batch = batch
         self.on_stage = on_stage
         self._objects = objects or {}
-        self._images: ImageSet = open_images(settings.images, settings.count, settings.seed)
+        self._all_images: ImageSet = settings.open_images()
+        self._images = self._all_images.first(settings.count)
         self._opened: tuple[str, Model] | None = None
         self._exact: dict[tuple[str, str], Measurement] = {}
 
@@ -81,6 +95,7 @@ class Workbench:
 
     def _measure_job(self, job: Job, keep: Keep) -> None:
         reset_peaks(self.device)
+        self._use(self.settings.count)
         recorder = Recorder(job, self.settings, self._images, self.device)
         self.on_stage("opening the model", job.cells)
         begun = time.perf_counter()
@@ -94,10 +109,11 @@ class Workbench:
             return
         recorder = replace(recorder, opened=opened)
         cells, probes = self._sort(model, recorder, keep)
-        for cell in (c for c in cells if not probes[c.key]):
-            keep(self._finish(model, recorder, cell, NO_GRADIENTS_NEEDED))
+        self._without_gradients(model, recorder, [c for c in cells if not c.random], keep)
         with_probes = [c for c in cells if probes[c.key]]
-        self._with_gradients(model, recorder, with_probes, probes, keep)
+        recorder = self._with_gradients(model, recorder, with_probes, probes, keep)
+        others = [c for c in cells if c.random and not probes[c.key]]
+        self._without_gradients(model, recorder, others, keep)
 
     def _open(self, job: Job) -> Model:
         """The model variant; the model without padding stays open for the next fill."""
@@ -112,7 +128,7 @@ class Workbench:
                 target=chosen.target,
                 size=chosen.size,
                 seed=chosen.seed,
-                members=chosen.members,
+                members=chosen.weight_sets,
                 precision=chosen.precision,
                 inputs=chosen.inputs,
             )
@@ -139,6 +155,12 @@ class Workbench:
                 keep(recorder.unmeasured(cell, error))
         return cells, probes
 
+    def _without_gradients(
+        self, model: Model, recorder: Recorder, cells: Sequence[Cell], keep: Keep
+    ) -> None:
+        for cell in cells:
+            keep(self._finish(model, recorder, cell, NO_GRADIENTS_NEEDED))
+
     def _with_gradients(
         self,
         model: Model,
@@ -146,25 +168,63 @@ class Workbench:
         cells: Sequence[Cell],
         probes: Planned,
         keep: Keep,
-    ) -> None:
-        """Measure `cells` after one gradient pass for all; if that fails, after one pass each."""
+    ) -> Recorder:
+        """Measure `cells` after one gradient pass for all; if that fails, after one pass each.
+
+        Return the recorder of the images that were used.
+        """
         if not cells:
-            return
+            return recorder
         self.on_stage("taking gradients", cells)
         try:
-            passes = self._gradients(model, cells, probes)
+            passes = self._enough_gradients(model, cells, probes)
         except Exception as error:
             if len(cells) == 1:
                 keep(recorder.unmeasured(cells[0], error))
-                return
-            for cell in cells:
-                self._with_gradients(model, recorder, [cell], probes, keep)
-            return
+                return recorder
+            for cell in sorted(cells, key=_has_goal, reverse=True):
+                recorder = self._with_gradients(model, recorder, [cell], probes, keep)
+            return recorder
+        recorder = recorder.with_images(self._images)
         for cell, found in zip(cells, passes, strict=True):
             if found.refused is not None:
                 keep(recorder.unmeasured(cell, found.refused, found))
             else:
                 keep(self._finish(model, recorder, cell, found))
+        return recorder
+
+    def _enough_gradients(
+        self, model: Model, cells: Sequence[Cell], probes: Planned
+    ) -> list[GradientPass]:
+        """The maps of each cell, from as many images as the precision goal takes."""
+        passes, goal = self._gradients(model, cells, probes), self.settings.precision_goal
+        place = next((i for i, cell in enumerate(cells) if _has_goal(cell)), None)
+        if goal is None or place is None or passes[place].refused is not None:
+            return passes
+        while True:
+            reached = self._headline(model, cells[place], passes[place])
+            half = reached.half_width or 0.0  # an exact value has no interval
+            if reached.value is not None and half <= goal:
+                return passes
+            count, spent = self._images.count, passes[place].seconds
+            if reached.value is None or count == self._all_images.count:
+                note = _goal_missed(goal, reached, count)
+                return [replace(found, notes=(*found.notes, note)) for found in passes]
+            growth = min(max(1.1 * (half / goal) ** 2, 1.25), 4.0)
+            self._use(math.ceil(growth * count))
+            passes = [
+                replace(found, seconds=found.seconds + spent)
+                for found in self._gradients(model, cells, probes)
+            ]
+
+    def _headline(self, model: Model, cell: Cell, gradients: GradientPass) -> Estimate:
+        """What `cell` would report as its headline metric."""
+        return self._measure(model, cell, gradients).metrics[self.suites[cell.suite].headline]
+
+    def _use(self, count: int) -> None:
+        """Measure on the first `count` images from now on; the set in use keeps its pixels."""
+        if self._images.count != min(count, self._all_images.count):
+            self._images = self._all_images.first(count)
 
     def _gradients(
         self, model: Model, cells: Sequence[Cell], probes: Planned

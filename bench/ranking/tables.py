@@ -19,8 +19,9 @@ from ..records.selection import why_missing
 from .board import BoardRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from ..records.record import Record
     from .board import Board
 
 
@@ -120,16 +121,31 @@ def _ties(board: Board) -> str:
     )
 
 
+def _image_sets(records: Iterable[Record]) -> list[str]:
+    """Each image set with the numbers of images that the records were made from."""
+    counts: dict[tuple[str, int], set[int]] = {}
+    for record in records:
+        if record.images:
+            counts.setdefault((record.images.name, record.seed), set()).add(record.images.count)
+    found = []
+    for (name, seed), numbers in sorted(counts.items()):
+        many = f"{min(numbers)} to {max(numbers)}" if len(numbers) > 2 else _words(numbers)
+        found.append(f"{many} x {name}, seed {seed}")
+    return found
+
+
+def _words(numbers: Iterable[int]) -> str:
+    return " and ".join(map(str, sorted(numbers)))
+
+
 def _made_with(board: Board) -> list[str]:
     """Protocols and images behind the numbers."""
     protocols = {f"{r.suite}:{r.protocol} (version {r.version})" for r in board.records}
-    images = {
-        f"{r.images.count} x {r.images.name}, seed {r.seed}" for r in board.records if r.images
-    }
+    images = _image_sets(board.records)
     fitted = {f"{r.fit_images.count} x {r.fit_images.name}" for r in board.records if r.fit_images}
     lines = [f"Protocols: {', '.join(sorted(protocols))}."] if protocols else []
     if images:
-        lines.append(f"Images: {clean('; '.join(sorted(images)))}.")
+        lines.append(f"Images: {clean('; '.join(images))}.")
     if fitted:
         lines.append(
             f"Kernel padding fit was fitted on {clean(', '.join(sorted(fitted)))}, none of which "

@@ -88,12 +88,10 @@ class RunLedger:
 
     def fail(self, device: str, job: Job, failure: Failure) -> None:
         """Record every cell of `job` as failed."""
-        from ....suites.images import open_images
-
         if not job.cells:
             return
         chosen = self.settings
-        images = open_images(chosen.images, chosen.count, chosen.seed)
+        images = chosen.open_images().first(chosen.count)
         recorder = Recorder(job, chosen, images, device)
         for cell in job.cells:
             self.store.put(recorder.unmeasured(cell, failure))
