@@ -192,7 +192,9 @@ class Suite(Protocol):
     def defects(self, found: Measured) -> list[str]:
         """Certain defects, such as dead regions, in clauses; a report begins with them.
 
-        May raise `KeyError` where `found` lacks a map or table.
+        A board marks rows by what stands before a clause's colon (`dead: 4 pixels in row 2, ...`).
+        They rest on metrics and tables, since packed records have no maps; may raise `KeyError`
+        where `found` lacks one.
         """
         del found
         return []

@@ -39,7 +39,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -77,13 +77,7 @@ NOT_ALWAYS_BETTER = (
     "and are harmful where small perturbations matter (Kim et al. 2023)."
 )
 
-BOX = ("top", "left", "bottom", "right")
-"""Of a region: first row and column, and one past the last ones."""
-
 MOST_NAMED = 3
-
-MOST_REGIONS = 8
-"""Regions of a channel in the table `dead_regions`, largest first."""
 
 
 def _count(name: str, definition: str, unit: str = "pixels") -> Metric:
@@ -328,9 +322,13 @@ def _dead_pixels(model: Model, channels: Array | None, found: Measurement) -> di
         by_name |= {f"channel {c}": channels[:, c] for c in range(channels.shape[1])}
     dead = {name: _dead_pixels_of(samples, stride) for name, samples in by_name.items()}
     found.tables["dead_regions"] = [
-        {"channel": name, "pixels": region.pixels, **dict(zip(BOX, region.box, strict=True))}
+        {
+            "channel": name,
+            "pixels": region.pixels,
+            **dict(zip(dead_regions.BOX, region.box, strict=True)),
+        }
         for name, pixels in dead.items()
-        for region in pixels.regions[:MOST_REGIONS]
+        for region in pixels.regions[: dead_regions.MOST_REGIONS]
     ]
     every = dead["all"]
     if every.left_out:
@@ -365,20 +363,18 @@ def _dead_pixels_of(samples: Array, stride: phases.Pair) -> dead_regions.DeadPix
     return dead_regions.find_dead_pixels(samples, period, profile)
 
 
-def _of_row(row: Mapping[str, Any]) -> dead_regions.Region:
-    top, left, bottom, right = (int(row[name]) for name in BOX)
-    return dead_regions.Region(int(row["pixels"]), (top, left, bottom, right))
-
-
 def dead_places(found: Measured) -> list[str]:
     """Where the largest dead regions and silent colour channels are, in a clause each."""
     rows = found.tables.get("dead_regions", [])
-    regions = [_of_row(row) for row in rows if row["channel"] == "all"]
+    regions = [dead_regions.Region.of_row(row) for row in rows if row["channel"] == "all"]
     named = [f"dead: {region.text}" for region in regions[:MOST_NAMED]]
     if len(regions) > MOST_NAMED:
         named.append(f"{len(regions) - MOST_NAMED} more dead regions")
     alone = [row for row in rows if row["channel"] != "all"] if not regions else []
-    return named + [f"dead in {row['channel']} alone: {_of_row(row).text}" for row in alone[:2]]
+    return named + [
+        f"dead in {row['channel']} alone: {dead_regions.Region.of_row(row).text}"
+        for row in alone[:2]
+    ]
 
 
 DEADPIXEL = DeadPixel()

@@ -83,7 +83,8 @@ def test_an_unchanged_model_passes_with_every_detector_at_work(folder):
     """The same weights, another batch size: not shown to differ, and nothing was left out."""
     result = check(folder, net(), run=replace(TOOLS, batch=3))
     assert result.verdict is RegressionVerdict.same, check_to_text(result)
-    assert found_by(result, RegressionVerdict.same) == {"metric", "map", "fingerprint"}
+    every = {"dead region", "metric", "map", "fingerprint"}
+    assert found_by(result, RegressionVerdict.same) == every
     assert result.reports[0].notes == ()
 
 
@@ -151,7 +152,7 @@ def test_metrics_alone_may_miss_a_percent_which_is_why_there_are_fingerprints(fo
     """A convolution scaled by 1.01 moves no metric beyond tolerance: evenness ignores scale."""
     result = check(folder, perturbed(6, scale=True), tolerances=ONLY_METRICS)
     assert result.verdict is RegressionVerdict.same
-    assert found_by(result, RegressionVerdict.same) == {"metric"}
+    assert found_by(result, RegressionVerdict.same) == {"dead region", "metric"}
 
 
 def test_maps_find_a_percent_where_there_is_no_fingerprint(copy):

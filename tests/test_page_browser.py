@@ -213,8 +213,8 @@ def test_the_table_downloads_as_csv(visit):
     assert len(rows) == COUNT
     assert float(rows[0]["deadpixel.weakest"]) == planted_value(5)
     assert rows[-1]["deadpixel.weakest"] == ""
-    assert list(rows[0])[:6] == [
-        *("rank", "model", "family"),
+    assert list(rows[0])[:7] == [
+        *("rank", "model", "family", "defects"),
         *("deadpixel.weakest", "deadpixel.weakest.low", "deadpixel.weakest.high"),
     ]
     key = "deadpixel.weakest[box]"

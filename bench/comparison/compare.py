@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ...adapters.errors import InputError, PerimetryError
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
+from ..model_report.reported import defects_of, reported
 from ..records.record import damaged_arrays
 from ..statistics.significance import evidence, holm
 from .compatibility import incompatibilities
@@ -121,7 +122,11 @@ def _pair(first: Side, second: Side, known: Mapping[str, Suite], *, force: bool)
         gaps += [f"{a.suite}:{a.protocol} {why}" for why in _statuses(a, b, first, second)]
         if a.status == b.status == "ok":
             rows += _rows(a, b, _prefix(*cell, known), known.get(a.suite))
-    return Pair(first, second, tuple(rows), tuple(gaps), tuple(found))
+    ours, theirs = (
+        tuple(defects_of(reported((side.records[cell] for cell in shared), known)))
+        for side in (first, second)
+    )
+    return Pair(first, second, tuple(rows), tuple(gaps), tuple(found), defects=(ours, theirs))
 
 
 def _incompatibilities(first: Side, second: Side, shared: Iterable[tuple[str, str]]) -> list[str]:

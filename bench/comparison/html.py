@@ -19,7 +19,8 @@ from ..figures.data_uri import Picture, picture
 from ..figures.maps import LOOKS, Look, over_mean, scaled, tiled
 from ..output.files import write_text
 from ..output.templates import asset, render, trusted
-from .text import HEADS, explanation, notes_of, row_cells, shown_rows, verdict
+from .text import HEADS, explanation, notes_of, row_cells, shown_rows
+from .verdict import verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -46,7 +46,8 @@ class Pair:
     """Two sides and their differences.
 
     `stages` are the differences of features stage by stage, or the reason why there are none.
-    `forced` says how the records differ if the comparison was forced.
+    `forced` says how the records differ if the comparison was forced. `defects` are the certain
+    defects of the first side and those of the second, in clauses.
     """
 
     first: Side
@@ -55,6 +56,7 @@ class Pair:
     gaps: tuple[str, ...] = ()
     forced: tuple[str, ...] = ()
     stages: tuple[StageDifference, ...] | str = NOT_LOOKED
+    defects: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     @property
     def differing(self) -> list[ComparisonRow]:

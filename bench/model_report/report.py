@@ -18,7 +18,7 @@ from ..output.numbers import join_with_and
 from ..output.text import clean
 from .provenance import changed_settings, provenance
 from .reported import ReportedRecord, reported
-from .summary import causes, defects, remedies, summary, verdict_line
+from .summary import causes, remedies, summary, verdict_line
 from .tables import caveats, cell_text, changes, figures, record_tables
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _suite_section(one: ReportedRecord, suites: Mapping[str, Suite]) -> Section:
     said = [f"Settings: {', '.join(chosen)}."] if chosen else []
     said += [
         f"{clause[:1].upper()}{clause[1:]}."
-        for clause in [*defects(one), *causes(one), *remedies(one)]
+        for clause in [*one.defects, *causes(one), *remedies(one)]
     ]
     tables = try_or_none(record_tables, one) or []
     return Section(one.title, [*([found] if found else []), *said, *caveats(one), *tables])

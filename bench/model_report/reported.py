@@ -11,11 +11,12 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ...suites.base import Metric
+from ..output.damaged import try_or_none
 from ..output.numbers import with_interval_text
 from ..output.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from ...suites.base import Suite
     from ..records.record import Record, Value
@@ -76,6 +77,11 @@ class ReportedRecord:
         question = self.suite.question if self.suite else ""
         return f"{self.column}: {question}" if question else self.column
 
+    @property
+    def defects(self) -> list[str]:
+        """Certain defects that the suite names, such as dead regions, in clauses."""
+        return try_or_none(self.suite.defects, self.record) or [] if self.suite else []
+
     def label(self, name: str) -> str:
         """The words for the metric `name`."""
         return clean(self.metric(name).label or name, 60)
@@ -114,6 +120,11 @@ class ReportedRecord:
         return with_interval_text(found)
 
 
-def reported(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[ReportedRecord]:
+def reported(records: Iterable[Record], suites: Mapping[str, Suite]) -> list[ReportedRecord]:
     """The finished ones of `records`, with their suites."""
     return [ReportedRecord(r, suites.get(r.suite)) for r in records if r.status == "ok"]
+
+
+def defects_of(found: Iterable[ReportedRecord]) -> list[str]:
+    """Certain defects in clauses, each with the suite that found it."""
+    return [f"{clause} ({one.column})" for one in found for clause in one.defects]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..output.damaged import try_or_none
 from ..output.numbers import format_number
-from .reported import Evenness, ReportedRecord, reported
+from .reported import Evenness, ReportedRecord, defects_of, reported
 from .tables import metric_change
 
 if TYPE_CHECKING:
@@ -28,13 +28,8 @@ def summary(case: Case) -> list[str]:
 
 def defect_line(found: Sequence[ReportedRecord]) -> str:
     """Certain defects, whatever the headline metrics show."""
-    clauses = [f"{clause} ({one.column})" for one in found for clause in defects(one)]
+    clauses = defects_of(found)
     return f"Defects: {'; '.join(clauses)}" if clauses else ""
-
-
-def defects(one: ReportedRecord) -> list[str]:
-    """The defects that the suite names."""
-    return try_or_none(one.suite.defects, one.record) or [] if one.suite else []
 
 
 def verdict_line(found: Sequence[ReportedRecord]) -> str:
@@ -97,7 +92,7 @@ def remedy_line(case: Case, found: Sequence[ReportedRecord]) -> str:
         return f"What to do: {'; '.join(dict.fromkeys(clauses))}"
     shown = {one.verdict(one.headline) for one in found if one.headline}
     even = shown and shown <= {None, Evenness.even, Evenness.not_shown}
-    even = even and not any(defects(one) for one in found)
+    even = even and not any(one.defects for one in found)
     return "What to do: nothing, as no unevenness is shown" if even else ""
 
 

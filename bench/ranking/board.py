@@ -4,7 +4,8 @@ A column holds numbers of one suite, protocol, version and settings; records tha
 are refused. Columns are called `SUITE.METRIC`, or `SUITE:PROTOCOL.METRIC` off the default protocol,
 with `.low`, `.high` and `.reason` beside them. Treated rows also have `.untreated` (the value of
 the untreated model) and `.change` (treated less untreated) with `.change.low`, `.change.high` and
-`.change.method`.
+`.change.method`. `defects` names what is certainly wrong with a row, such as dead regions with
+their boxes, whatever its rank.
 
 Ranks are intervals, such as 2 to 5, and hold for the whole board at once (see
 `statistics.ranks`): the chance that two equal rows get different ranks is at most 5 %. Rows are in
@@ -23,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 from scipy.stats import t as student
 
 from ...adapters.errors import check_name
+from ..model_report.reported import defects_of, reported
 from ..output.damaged import try_or_none
+from ..output.text import clean
 from ..records.selection import check_unmixed, load_records, newest, why_missing
 from ..statistics.difference import SAMPLE_NAMES, metric_difference, sample_count
 from ..statistics.ranks import Rank, Ranked, rank_rows
@@ -131,6 +134,10 @@ class Board:
         """The untreated row of a treated one's model."""
         return None if row.fill == "none" else self._untreated.get(row.model)
 
+    def defects(self, row: BoardRow) -> list[str]:
+        """Certain defects of a row, such as dead regions with their boxes, in clauses."""
+        return [clean(clause) for clause in defects_of(reported(row.records.values(), self.suites))]
+
     def frame(self) -> pd.DataFrame:
         """All columns of all rows."""
         import pandas as pd
@@ -146,6 +153,7 @@ class Board:
             "fill": row.fill,
             "rank": rank.low if rank else None,
             "rank.high": rank.high if rank else None,
+            "defects": "; ".join(self.defects(row)) or None,
         }
         for prefix, record in row.records.items():
             cells[f"{prefix}.status"] = record.status
@@ -278,5 +286,5 @@ def _dtype(column: str) -> str:
     """The nullable pandas type of a column of the frame."""
     if column in {"rank", "rank.high"}:
         return "Int64"
-    words = ("model", "fill", "reason", "status", "error", "method")
+    words = ("model", "fill", "defects", "reason", "status", "error", "method")
     return "string" if column.rpartition(".")[2] in words else "Float64"

@@ -42,6 +42,12 @@ MAIN = {
 CHANGES = ("deadpixel.weakest",)
 
 
+DEFECTS_NOTE = (
+    "Defects are certain, and the rank does not count them: the rest of a model with a dead region "
+    "may be even."
+)
+
+
 DROPPED_FIRST = ("R²", "ERF px", "expected", "imbalance", "agreement")
 """Columns that a narrow terminal does not show, the first to go first."""
 
@@ -105,6 +111,8 @@ def caption(board: Board) -> list[str]:
         )
     if any(column.startswith("deadpixel") for column in board.columns):
         lines.append(NOT_ALWAYS_BETTER)
+    if any(board.defects(row) for row in board.rows):
+        lines.append(DEFECTS_NOTE)
     return [*lines, *_made_with(board)]
 
 
@@ -223,10 +231,12 @@ def _main_cells(
         columns = {board.sort: board.sort, **columns}
     treated = any(row.fill != "none" for row in board.rows)
     changes = [c for c in CHANGES if treated and c in columns]
+    defective = any(board.defects(row) for row in board.rows)
     heads = [
         "model",
         "padding",
         "rank",
+        *(["defects"] if defective else []),
         *columns.values(),
         *(f"change of {columns[c]}" for c in changes),
     ]
@@ -235,6 +245,7 @@ def _main_cells(
             name(row.model),
             _fill_cell(row, notes),
             "" if row.rank is None else str(row.rank),
+            *([_defects_cell(board, row, notes)] if defective else []),
             *(_cell(board, row, column, notes) for column in columns),
             *(_change_cell(board, row, column, notes) for column in changes),
         ]
@@ -260,6 +271,13 @@ def _fill_cell(row: BoardRow, notes: Footnotes) -> str:
         why = "; ".join(reasons) or "every strided kernel is divisible by its stride"
         return f"{row.fill} {notes.mark(f'untouched: {why}')}"
     return row.fill
+
+
+def _defects_cell(board: Board, row: BoardRow, notes: Footnotes) -> str:
+    """The kinds of a row's defects, such as `dead`; the clauses are in a footnote."""
+    clauses = board.defects(row)
+    kinds = dict.fromkeys(clean(clause.partition(":")[0], 24) for clause in clauses)
+    return f"{', '.join(kinds)} {notes.mark('; '.join(clauses))}" if clauses else ""
 
 
 def _cell(board: Board, row: BoardRow, column: str, notes: Footnotes) -> str:

@@ -5,6 +5,9 @@ two could not be compared. The settings are taken from the baseline's records.
 
 Detectors
 ---------
+dead region
+    A region of dead pixels is new, or has grown beyond the absolute tolerance of
+    `SUITE.dead_regions`; it is named with its box in pixels.
 metric
     A metric changed beyond the 95 % interval of its paired difference to the baseline AND beyond
     its tolerance (see `tolerances`), which is at least `noise_factor` times the measured noise

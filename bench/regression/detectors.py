@@ -15,6 +15,7 @@ from ..comparison.fingerprint import stage_differences
 from ..output.numbers import format_number
 from ..statistics.difference import metric_difference
 from . import noise_floor as noise
+from .dead_regions import TABLE, changed_regions, regions_of
 from .tolerances import OFF
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class DetectorSet:
                     "record", where, RegressionVerdict.same, "does not apply, as in the baseline"
                 )
             ]
-        found = [*_damage(where, old), *self._metrics(old, new), *self._maps(old, new)]
+        found = [*_damage(where, old), *self._dead_regions(old, new)]
+        found += [*self._metrics(old, new), *self._maps(old, new)]
         if _nothing_to_compare(old, found):
             text = "the baseline has no value to compare with: measure it again"
             found.append(DetectorFinding("record", where, RegressionVerdict.unmeasured, text))
@@ -124,6 +126,19 @@ class DetectorSet:
             return DetectorFinding("metric", where, RegressionVerdict.same, text)
         text += f": change {format_number(now.value - before)}, tolerance {format_number(limit)}"
         return DetectorFinding("metric", where, RegressionVerdict.regressed, text)
+
+    def _dead_regions(self, old: Record, new: Record) -> list[DetectorFinding]:
+        """New and grown dead regions; none if either record was not searched for them."""
+        before, now = regions_of(old), regions_of(new)
+        where = f"{old.suite}:{old.protocol}.{TABLE}"
+        bounds = self.tolerances.bounds(_column(where, old, self.suites))
+        if before is None or now is None or bounds.ignore:
+            return []
+        known = sum(map(len, before.values()))
+        return [
+            DetectorFinding("dead region", where, RegressionVerdict.regressed, text)
+            for text in changed_regions(before, now, bounds.absolute)
+        ] or [DetectorFinding("dead region", where, RegressionVerdict.same, f"{known} known")]
 
     def _maps(self, old: Record, new: Record) -> list[DetectorFinding]:
         """One finding for each stored map; none if the baseline has no maps."""

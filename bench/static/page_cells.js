@@ -30,14 +30,27 @@ function nameCell(c) {
     name,
   );
   const facts = [family, data.models.input[i]].filter(Boolean);
-  return el("span", { class: "model" }, link, el("small", {}, facts.join(" · ")));
+  return el(
+    "span",
+    { class: "model" },
+    link,
+    el("span", { class: "facts" }, defectMark(i, firstFill()), el("small", {}, facts.join(" · "))),
+  );
+}
+
+// What is certainly wrong with a variant, by the words before the colon of each clause.
+function defectMark(i, fill) {
+  const told = defectsOf(i, fill);
+  if (!told) return null;
+  const kinds = new Set(told.split("; ").map((clause) => clause.split(":")[0]));
+  return el("b", { class: "defect", title: told, "aria-label": `defects: ${told}` }, [...kinds].join(", "));
 }
 
 function paddedCell(c) {
   const { i, padded } = c.getData();
   return isUntouched(i)
     ? el("span", { class: "soft", title: `kernel padding ${state.fill} has no layer to pad` }, "untouched")
-    : valueNode(padded);
+    : el("span", { class: "model" }, valueNode(padded), " ", defectMark(i, state.fill));
 }
 
 function changeCell(c) {

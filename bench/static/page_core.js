@@ -102,6 +102,9 @@ function change(metric, fill, i) {
   return { v: at(held.change, i), low: at(held.changeLow, i), high: at(held.changeHigh, i) };
 }
 
+// The certain defects of model `i`, such as dead regions, in one text; null without any.
+const defectsOf = (i, fill) => at(data.defects[fill], i);
+
 const metricIndex = (id) => data.metrics.findIndex((metric) => metric.id === id);
 const treated = () => data.fills.filter((fill) => fill !== "none");
 const firstFill = () => data.fills[0];

@@ -85,9 +85,8 @@ function profile() {
   const found = extremes(map);
   const [rows, columns] = map.shape;
   const noisy =
-    map.suite && map.suite !== "structure"
-      ? " Noise makes this minimum too low; the metric corrects for that."
-      : "";
+    { deadpixel: " What the samples do not show is shrunk away.", structure: "" }[map.suite] ??
+    (map.suite ? " Noise makes this minimum too low; the metric corrects for that." : "");
   const text =
     panel.variant === "change"
       ? "The change in each phase through kernel padding."

@@ -200,6 +200,12 @@ function fillGuide() {
         {},
         "Models are ranked as they are, by the metric chosen. A rank such as 2–5 means that the samples do not show more: over the whole page, the chance that two equal models get different ranks is at most 5 %. Models of one rank are ordered by name. Exact numbers share a rank if their printed digits agree.",
       ),
+      el("dt", {}, "Defects"),
+      el(
+        "dd",
+        {},
+        "A coloured word beside a model marks a certain defect, such as a dead region of the image. Point at it, or open the model, to see where it is. The rank does not count it.",
+      ),
       el("dt", {}, "Field"),
       el(
         "dd",
@@ -213,9 +219,17 @@ function fillGuide() {
         "Strided kernels are enlarged to the next multiple of their stride, so that every phase of the input is read equally often. Differences are the value with kernel padding minus the value without it, paired on the same images if there are any.",
       ),
       el("dt", {}, "n/a"),
-      el("dd", {}, "The number could not be measured. Point at it to see the reason. A missing number is never shown as 0."),
+      el(
+        "dd",
+        {},
+        "The number could not be measured. Point at it to see the reason. A missing number is never shown as 0.",
+      ),
       el("dt", {}, "Filters"),
-      el("dd", {}, "Type > 0.9, <= 3 or 0.2..0.8 under a column of numbers; a number alone means at least that number."),
+      el(
+        "dd",
+        {},
+        "Type > 0.9, <= 3 or 0.2..0.8 under a column of numbers; a number alone means at least that number.",
+      ),
     ),
     el("p", { style: "margin-top:14px" }, data.note),
     el("h2", {}, "How these numbers were made"),

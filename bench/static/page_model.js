@@ -28,7 +28,7 @@ function closeModel() {
 function drawPanel() {
   $("panel").replaceChildren(
     panelHead(),
-    el("div", { class: "sheet-body" }, lead(), stage(), wordsPart(), numbersPart(), originPart()),
+    el("div", { class: "sheet-body" }, lead(), defectLine(), stage(), wordsPart(), numbersPart(), originPart()),
   );
 }
 
@@ -90,6 +90,12 @@ function lead() {
     moved ? el("strong", {}, valueNode(padded)) : null,
     moved ? "." : null,
   );
+}
+
+// The certain defects of the variant that is shown, above its maps.
+function defectLine() {
+  const told = defectsOf(panel.i, onVariant(panel.variant));
+  return told ? el("p", { class: "defects" }, el("b", { class: "defect" }, "defects"), `${sentence(told)}.`) : null;
 }
 
 function segments(name, choices, current, pick) {
@@ -172,13 +178,7 @@ function numbersPart() {
       ),
     ),
   );
-  return el(
-    "section",
-    { class: "metrics" },
-    el("h2", {}, "All figures"),
-    el("p", { class: "about" }, data.note),
-    made,
-  );
+  return el("section", { class: "metrics" }, el("h2", {}, "All figures"), el("p", { class: "about" }, data.note), made);
 }
 
 function numberRow(metric) {
@@ -199,7 +199,11 @@ function numberRow(metric) {
       "th",
       { scope: "row" },
       metric.name,
-      el("small", { class: "hide-narrow" }, `${label}${metric.definition}${metric.unit ? ` (${metric.unit})` : ""}.${even}${caveat}`),
+      el(
+        "small",
+        { class: "hide-narrow" },
+        `${label}${metric.definition}${metric.unit ? ` (${metric.unit})` : ""}.${even}${caveat}`,
+      ),
     ),
     cells.map((node) => el("td", { class: "number" }, node)),
   );

@@ -75,6 +75,7 @@ function columns() {
       headerFilterParams: filterWords("keep names that contain this"),
     },
     hidden("family", (row) => csvText(row.family)),
+    hidden("defects", (row) => csvText(defectsOf(row.i, base) || "")),
     {
       ...figures,
       title: "As it is",

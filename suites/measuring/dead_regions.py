@@ -29,6 +29,8 @@ from scipy import ndimage
 from scipy.special import gammaincinv
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..base import Array
     from .phases import Pair
 
@@ -45,12 +47,25 @@ WINDOWS = (1, 3, 5, 9, 15)
 """A single pixel that is merely weak is lost in the noise of few samples; a region is not."""
 
 
+BOX = ("top", "left", "bottom", "right")
+"""Of a region in a table: first row and column, and one past the last ones."""
+
+MOST_REGIONS = 8
+"""Regions of a channel in a table, largest first."""
+
+
 @dataclass(frozen=True)
 class Region:
     """A connected region of dead pixels: how many, and its box in pixels."""
 
     pixels: int
     box: tuple[int, int, int, int]
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Region:
+        """The region in a row of the table `dead_regions`. Raises `KeyError`, `ValueError`."""
+        top, left, bottom, right = (int(row[name]) for name in BOX)
+        return cls(int(row["pixels"]), (top, left, bottom, right))
 
     @property
     def text(self) -> str:

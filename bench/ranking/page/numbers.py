@@ -53,6 +53,7 @@ def content(board: Board, joined: Joined | None = None) -> dict[str, Any]:
         "note": NOT_ALWAYS_BETTER,
         "metrics": [_metric(board, column) for column in columns],
         "models": _models(grid),
+        "defects": {fill: _defects(board, grid, fill) for fill in fills},
         "untouched": {fill: _untouched(grid, fill) for fill in fills if fill != "none"},
         "numbers": [
             {fill: _numbers(board, grid, column, fill, reasons) for fill in fills}
@@ -176,6 +177,14 @@ def _input(record: Record) -> str:
 def _weights(record: Record) -> str:
     source = record.model.source
     return clean(source.get("weights") or source.get("file") or "", 80)
+
+
+def _defects(
+    board: Board, grid: dict[str, dict[str, BoardRow]], fill: str
+) -> list[str | None] | None:
+    """What is certainly wrong with each model, in one text; None for a model without defects."""
+    chosen = (rows.get(fill) for rows in grid.values())
+    return _unless_empty(["; ".join(board.defects(row)) or None if row else None for row in chosen])
 
 
 def _untouched(grid: dict[str, dict[str, BoardRow]], fill: str) -> list[int]:

@@ -1,0 +1,86 @@
+"""Dead regions of two records: which are new, and which have grown.
+
+A region is *new* if its box meets no box that was there before in the same channel. It has *grown*
+if it has more pixels than the regions whose boxes it meets have together, or if it reaches out of
+the box around these. Regions of a single channel count where they are not dead in all channels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...suites.measuring.dead_regions import MOST_REGIONS, Region
+from ..output.damaged import try_or_none
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..records.record import Record
+
+    Box = tuple[int, int, int, int]
+
+TABLE = "dead_regions"
+
+ALL = "all"
+"""The name under which the regions dead in all channels together are listed."""
+
+
+def regions_of(record: Record) -> dict[str, list[Region]] | None:
+    """The dead regions of `record` by channel, largest first; None if they were not looked for."""
+    if TABLE not in record.tables:
+        return None
+    return try_or_none(_by_channel, record.tables[TABLE])
+
+
+def _by_channel(rows: Sequence[dict[str, object]]) -> dict[str, list[Region]]:
+    found: dict[str, list[Region]] = {}
+    for row in rows:
+        found.setdefault(str(row["channel"]), []).append(Region.of_row(row))
+    return found
+
+
+def changed_regions(
+    before: dict[str, list[Region]], now: dict[str, list[Region]], limit: float
+) -> list[str]:
+    """A clause for each region of `now` that is new, or larger than before by more than `limit`.
+
+    `limit` is in pixels.
+    """
+    everywhere = now.get(ALL, [])
+    return [
+        text if name == ALL else f"{text} (in {name} alone)"
+        for name, regions in now.items()
+        for region in regions
+        if name == ALL or not any(_within(region, other) for other in everywhere)
+        if (text := _change(before.get(name, []), region, limit))
+    ]
+
+
+def _change(before: Sequence[Region], region: Region, limit: float) -> str:
+    """What became of the regions `before` that meet `region`; empty if it is within them."""
+    met = [old for old in before if _meet(old.box, region.box)]
+    if not met:
+        return "" if _may_be_known(before, region) else f"new dead region: {region.text}"
+    pixels = sum(old.pixels for old in met)
+    around = _around([old.box for old in met])
+    if _within(region, Region(int(pixels + limit), around)):
+        return ""
+    return f"dead region grew: {Region(pixels, around).text} -> {region.text}"
+
+
+def _may_be_known(before: Sequence[Region], region: Region) -> bool:
+    """Whether `region` may have been there before, as one too small for the list."""
+    return len(before) >= MOST_REGIONS and region.pixels <= min(old.pixels for old in before)
+
+
+def _within(region: Region, other: Region) -> bool:
+    return region.pixels <= other.pixels and _around([region.box, other.box]) == other.box
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return all(max(one[k], other[k]) < min(one[k + 2], other[k + 2]) for k in (0, 1))
+
+
+def _around(boxes: Sequence[Box]) -> Box:
+    tops, lefts, bottoms, rights = zip(*boxes, strict=True)
+    return min(tops), min(lefts), max(bottoms), max(rights)
