@@ -38,16 +38,26 @@ def load(
 
     `target` names the layer to audit (default: the last spatial feature map). `size` (height,
     width) overrides the size of the model's input, `spec` the whole input of a module or an ONNX
-    file. `inputs` declares the input and output of an ONNX file that does not state them (see
-    `onnx.inputs.declaration`). `seed` and `members` are the first seed and the number of seeds of
-    an `@init` model. `precision` is the float type of the passes. Raises subclasses of
-    `PerimetryError`.
+    file. `inputs` declares the input of a module, and input and output of an ONNX file that does
+    not state them (see `onnx.inputs.declaration`). `seed` and `members` are the first seed and the
+    number of seeds of an `@init` model. `precision` is the float type of the passes. Raises
+    subclasses of `PerimetryError`.
     """
     if isinstance(reference, nn.Module):
+        from .onnx.inputs.declaration import read_declaration
         from .pytorch.model import wrap
 
+        said = read_declaration(inputs or {})
         return wrap(
-            reference, spec=spec, device=device, target=target, precision=precision, size=size
+            reference,
+            spec=spec,
+            device=device,
+            target=target,
+            precision=precision,
+            size=size,
+            image=said.image,
+            fixed=said.fixed,
+            declare=said.apply,
         )
     if not isinstance(reference, str):
         return reference

@@ -19,6 +19,7 @@ from .input_spec import InputSpec
 from .meta_forward import ShapesOnly
 from .model import Precision
 from .pytorch.model import TorchModel
+from .pytorch.tensors import copy_module
 from .pytorch.weights import module_tensors_digest, set_scales_to_one
 from .seeding import seeded_weights
 
@@ -170,9 +171,7 @@ def _builder(name: str, state: str | None, seed: int) -> tuple[Any, Mapping[str,
 
 
 def _copy(module: nn.Module, _member: int) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(module)
+    return copy_module(module)
 
 
 def _initial(name: str, seed: int, member: int) -> nn.Module:

@@ -205,7 +205,7 @@ def test_a_one_channel_network_sees_the_mean_of_the_colours():
 def test_an_input_size_the_model_refuses_is_named():
     """InputError with channels and size."""
     module = nn.Sequential(nn.Flatten(), nn.Linear(10, 5))
-    with pytest.raises(InputError, match="refuses an input of 3 x 32 x 48"):
+    with pytest.raises(InputError, match="fails on an input of 3 x 32 x 48"):
         wrap(module, spec=SPEC)
 
 

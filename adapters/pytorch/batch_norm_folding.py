@@ -8,12 +8,13 @@ of outputs then checks that nothing else reads the convolution.
 from __future__ import annotations
 
 import contextlib
-import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from .tensors import copy_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +48,7 @@ def _equal(found: Tensor, expected: Tensor) -> bool:
 def folded(module: nn.Module, pairs: Pairs) -> nn.Module:
     """Copy `module` with the norms of `pairs` folded; all other tensors are shared with it."""
     memo: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    twin = copy.deepcopy(module, memo)
+    twin = copy_module(module, memo)
     for norm_name, conv_name in pairs.items():
         norm: Any = twin.get_submodule(norm_name)
         conv: Any = twin.get_submodule(conv_name)

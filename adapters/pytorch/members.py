@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
+
+from .tensors import copy_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,9 @@ class WeightSets:
 
     def copy(self, *, own: bool) -> WeightSets:
         """Return weight sets that start with the selected one; with `own`, with a copy of it."""
-        return WeightSets(self.count, copy.deepcopy(self.live) if own else self.live)
+        return WeightSets(
+            self.count, copy_module(self.live) if own and self.live is not None else self.live
+        )
 
 
 def _size(module: nn.Module) -> int:

@@ -6,7 +6,6 @@ input only. `batch_norm_fix` guards every pass against wrong gradients of norms.
 
 from __future__ import annotations
 
-import copy
 import sys
 from dataclasses import replace
 from functools import cached_property, partial
@@ -25,12 +24,15 @@ from ..padding_mode import PaddingMode
 from ..treatment import PADDING_DEFAULTS, UNTOUCHED, Fill, PaddingOptions, Treatment
 from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
+from .inputs import fix_inputs
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
 from .members import WeightSets
 from .padding_mode import active, survey
+from .passes import ONE_BY_ONE, Passes
 from .skeleton import Skeleton, light_copy
 from .stages import module_filters, record_stages
-from .target import blank_input, first_logits, laid_out, locate, run_both, run_target
+from .target import blank_input, locate
+from .tensors import cast_module, copy_module, has_complex, order_kernels
 from .weights import calibrate_norms, check_initialised, match_norms, module_tensors_digest
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ class TorchModel:
 
     `shell` may be on the `meta` device: target and skeleton are derived from it. `build(member)`
     returns the module with weights, on the CPU, when they are first needed; it must not share state
-    with other modules. Its norms are calibrated on the first `calibrated` images.
+    with other modules. Its norms are calibrated on the first `calibrated` images. Modules that are
+    not `known` are first tried: whether they have gradients, and in which memory order they run.
     """
 
     def __init__(
@@ -59,18 +62,20 @@ class TorchModel:
         members: int = 1,
         calibrated: int = 0,
         precision: Precision = "float32",
+        known: bool = True,
     ) -> None:
         self.reference = reference
         self.spec = spec
         self.device = device
         self.source = source
         self.members = members
-        self.why_no_gradients: str | None = None
         self.original: TorchModel | None = None
         self.treatment: Treatment | None = None
         self.notes: list[str] = []
         self._shell = shell
         self._build = build
+        self._known = known
+        self._passes = Passes(spec)
         self._calibrated = calibrated
         self._recalibrated = False
         self._dtype = torch.float64 if precision == "float64" else torch.float32
@@ -83,6 +88,12 @@ class TorchModel:
         self.why_not_spatial = (
             None if self.target else "no layer gives a grid of units for this input size"
         )
+
+    @cached_property
+    def why_no_gradients(self) -> str | None:
+        """None, or why the input has no gradient; found by one pass, unless the model is known."""
+        module = self._sets.live or self._shell
+        return None if self._known else self._passes.why_no_gradients(module, self.target)
 
     def select(self, member: int, x: Tensor) -> None:
         """Load weight set `member` (0 to `members` - 1); `x` (images, ...) calibrates norms.
@@ -103,9 +114,9 @@ class TorchModel:
         grad, guard = torch.set_grad_enabled(x.requires_grad), contiguous_norm_gradients(x)
         with grad, guard, active(self._padding_mode):
             module = self._fast_module if self._fast and x.requires_grad else self.module()
-            raw, out = self._pass(module, x, target=target, logits=logits)
+            raw, out = self._passes.run(module, x, self.target if target else None, logits=logits)
         grid = self.target.read(raw) if self.target and raw is not None else None
-        return Outputs(_at_least_single(grid), _at_least_single(first_logits(out)))
+        return Outputs(_at_least_single(grid), _at_least_single(out))
 
     def skeleton(self) -> nn.Module:
         """A light copy that maps `x` to the target; see `Model.skeleton`."""
@@ -140,11 +151,14 @@ class TorchModel:
         """Return the body without weights, padded by `pad`; its forward may need real weights."""
         body = _weightless(self._shell)
         try:
-            return body, pad(body, x=blank_input(self._shell, self.spec))
+            return body, pad(body, x=self._blank(self._shell))
         except InputError:
             real = self._build(0).eval()
-            padding = pad(real, x=blank_input(real, self.spec))
+            padding = pad(real, x=self._blank(real))
             return _weightless(real), padding
+
+    def _blank(self, module: nn.Module) -> Tensor:
+        return blank_input(module, self.spec)[: 1 if self._passes.one_by_one else 2]
 
     def resized(self, height: int, width: int) -> TorchModel:
         """A copy with the same weights at another input size; see `Model.resized`."""
@@ -155,6 +169,7 @@ class TorchModel:
 
         def attempt(height: int, width: int) -> None:
             made.spec = replace(self.spec, height=height, width=width)
+            made._passes = replace(self._passes, spec=made.spec)
             made.target = made._locate(name, prefix)
 
         resize_images(attempt, (height, width), self)
@@ -165,6 +180,9 @@ class TorchModel:
         """The last spatial map at each resolution; see `Model.stages`."""
         if self.target is None:
             raise NotApplicableError(self.why_not_spatial or "")
+        if self._passes.one_by_one and len(x) > 1:
+            parts = [self.stages(one) for one in x.split(1)]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return record_stages(self.module(), lambda: self.run(x.detach()), x, self.target)
 
     def filters(self) -> dict[str, Tensor]:
@@ -191,8 +209,11 @@ class TorchModel:
         module = self._build(member)
         if self._padding is not None:
             self._padding.grow(module, member)
-        module = module.eval().requires_grad_(False).to(self.device, self._dtype)
-        module = module.to(memory_format=torch.channels_last)
+        module = cast_module(module.eval().requires_grad_(False), self.device, self._dtype)
+        if self._known:
+            order_kernels(module, torch.channels_last)
+        else:
+            self._passes.settle_order(module, self.target)
         if self._padding is not None:
             self.notes += self._padding.fit(module, partial(self._seen, module), self.device)
         return module
@@ -201,39 +222,25 @@ class TorchModel:
         """Return the target of `module` for `images` (images, 3, height, width)."""
         x = self.spec.prepare(images)
         with contiguous_norm_gradients(x):
-            raw, _ = self._pass(module, x, target=True, logits=False)
+            raw, _ = self._passes.run(module, x, self.target, logits=False)
         return self.target.read(raw)  # type: ignore[union-attr,arg-type]
 
     def _calibrate(self, member: int, x: Tensor, module: nn.Module) -> None:
         if self._recalibrated and self.original is not None:
             self.original.select(member, x)
-            match_norms(module, self.original.module(), self._cast(x, module))
+            match_norms(module, self.original.module(), self._passes.cast(x, module))
         elif self._calibrated:
-            calibrate_norms(module, self._cast(x, module))
-
-    def _pass(
-        self, module: nn.Module, x: Tensor, *, target: bool, logits: bool
-    ) -> tuple[Tensor | None, Any]:
-        """Return the raw target and the output of `module`, or None for what was not requested."""
-        x = self._cast(x, module)
-        if not target or self.target is None:
-            return None, module(x)
-        if not logits:
-            return run_target(module, x, self.target), None
-        return run_both(module, x, self.target)
-
-    def _cast(self, x: Tensor, module: nn.Module) -> Tensor:
-        """Move `x` to the module's device and type, and batches to channels-last memory order."""
-        first = next(iter(module.parameters()), x)
-        x = x.to(first.device, first.dtype)
-        if len(x) > 1:  # a batch of one stays clear of the norms' strides, see `batch_norm_fix`
-            x = x.contiguous(memory_format=torch.channels_last)
-        return laid_out(x, self.spec)
+            calibrate_norms(module, self._passes.cast(x, module))
 
     @cached_property
     def _fast_module(self) -> nn.Module:
-        """The selected module in bfloat16; batch norms are folded where that is the same."""
-        light = copy.deepcopy(folded(self.module(), self._pairs))  # `to` changes tensors in place
+        """The selected module in bfloat16; batch norms are folded where that is the same.
+
+        Complex weights have no such type; a module with some stays as it is.
+        """
+        if has_complex(self.module()):
+            return self.module()
+        light = copy_module(folded(self.module(), self._pairs))  # `to` changes tensors in place
         return light.to(torch.bfloat16)
 
     @cached_property
@@ -248,8 +255,8 @@ class TorchModel:
         """The target and the logits of `module` for one image of noise, if it has them."""
         shape = (1, self.spec.channels, self.spec.height, self.spec.width)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        raw, out = self._pass(module, x, target=True, logits=True)
-        return [value for value in (raw, first_logits(out)) if value is not None]
+        answer = self._passes.run(module, x, self.target, logits=True)
+        return [value for value in answer if value is not None]
 
     def _locate(self, name: str | None, prefix: int | None) -> Grid | None:
         """Find the target on the shell, or on the module with weights if the shell cannot run."""
@@ -257,7 +264,11 @@ class TorchModel:
         modules: list[Callable[[], nn.Module]] = [lambda: self._build(0)]
         if first.is_meta:
             modules.insert(0, lambda: self._shell)
-        return locate(modules, self.spec, name, prefix, self.reference)
+        grid, single = locate(modules, self.spec, name, prefix, self.reference)
+        self._passes.one_by_one |= single
+        if self._passes.one_by_one and ONE_BY_ONE not in self.notes:
+            self.notes.append(ONE_BY_ONE)
+        return grid
 
     def _copy(self, sets: WeightSets) -> TorchModel:
         made = copy_without_caches(self)
@@ -290,13 +301,18 @@ def wrap(
     target: str | None = None,
     precision: Precision = "float32",
     size: tuple[int, int] | None = None,
+    image: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    declare: Callable[[InputSpec], InputSpec] = lambda spec: spec,
 ) -> TorchModel:
     """Make a `Model` of any module; the module itself is not changed.
 
     Without `spec` the input is guessed: `size` (height, width) or 224 x 224, ImageNet's mean and
-    standard deviation, channels of the first convolution. Half-precision weights are audited in
-    float32, and a compiled module is audited as its original. Raises `InputError` when the module
-    refuses that input, is a TorchScript module, or has weights without values or shapes.
+    standard deviation, channels of the first convolution; `declare` states parts of it. `image` is
+    the input of `forward` that takes the image, `fixed` has values for the others by name. Half-
+    precision weights are audited in float32, and a compiled module is audited as its original.
+    Raises `InputError` when the module refuses that input, cannot be copied, is a TorchScript
+    module, or has weights without values or shapes.
     """
     module = getattr(module, "_orig_mod", module)
     if isinstance(module, torch.jit.ScriptModule):
@@ -305,24 +321,42 @@ def wrap(
             "give the original nn.Module, or export it to ONNX"
         )
     check_initialised(module)
-    frozen = copy.deepcopy(module).cpu().eval().requires_grad_(False)
-    spec = spec or guess_spec(frozen, size)
+    frozen = _frozen(module)
     digest = module_tensors_digest(frozen)
-    if precision != "float64":
-        frozen = frozen.float()
+    single = torch.float64 if precision == "float64" else torch.float32
+    frozen = cast_module(frozen, torch.device("cpu"), single)
+    fix_inputs(frozen, image, fixed or {})
     model = TorchModel(
         frozen,
-        lambda _member: copy.deepcopy(frozen),
+        lambda _member: copy_module(frozen),
         reference=name or f"module:{type(module).__name__}",
-        spec=spec,
+        spec=spec or declare(guess_spec(frozen, size)),
         device=pick_device(device),
         source={"runtime": "torch", "tensors_sha256": digest},
         target=target,
         precision=precision,
+        known=False,
     )
     if model.spec.guessed:
         model.notes.append(f"input guessed: {', '.join(model.spec.guessed)}")
     return model
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    """A copy on the CPU, in evaluation. Raises `InputError` if it cannot be copied."""
+    try:
+        copied = copy_module(module)
+    except Exception as error:
+        raise InputError(
+            f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}); an audit "
+            "works on a copy, so that the module stays as it is"
+        ) from error
+    if {*map(id, copied.modules())} & {*map(id, module.modules())}:
+        raise InputError(
+            f"a copy of {type(module).__name__} has layers of the original; an audit needs a copy "
+            "of its own: give it a __deepcopy__ that copies its layers"
+        )
+    return copied.cpu().eval().requires_grad_(False)
 
 
 def guess_spec(module: nn.Module, size: tuple[int, int] | None = None) -> InputSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections import OrderedDict
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ..feature_grid import Grid
 from .target import run_target
+from .tensors import copy_module
 
 
 class Skeleton(nn.Module):
@@ -75,7 +75,7 @@ def light_copy(module: nn.Module) -> nn.Module:
         for value in vars(layer).values():  # most are empty tables of hooks, and slow to copy
             if type(value) in (dict, set, OrderedDict) and not value:
                 memo[id(value)] = type(value)()
-    body = copy.deepcopy(module, memo)
+    body = copy_module(module, memo)
     for original, layer in zip(module.modules(), body.modules(), strict=True):
         lost = any(b.is_meta for b in original.buffers(recurse=False))
         if lost and hasattr(layer, "init_non_persistent_buffers"):

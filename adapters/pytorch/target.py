@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from ..errors import InputError, NotApplicableError, PerimetryError, UnknownName
 from ..feature_grid import Grid, find_grid
 from ..input_spec import InputSpec
 from ..meta_forward import quickly
+from .inputs import why_refused
+from .tensors import first_float
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,33 +36,38 @@ def locate(
     name: str | None,
     prefix: int | None,
     reference: str,
-) -> Grid | None:
+) -> tuple[Grid | None, bool]:
     """Find the target on the first of `modules` that runs: the layer `name`, else the last grid.
 
-    Raises `InputError`, which names the model by `reference`, when none accepts the size of `spec`.
+    Also return whether the module, the last of `modules`, takes one image at a time only. Raises
+    `InputError`, which names the model by `reference`, when none accepts the size of `spec`.
     """
-    failure: Exception | None = None
+    failure, module = Exception(), nn.Module()
+
+    def find(count: int, height: int, width: int) -> Grid | None:
+        x = blank_input(module, replace(spec, height=height, width=width))[:count]
+        with torch.no_grad():
+            if name is None:
+                return quickly(partial(find_module_target, module, x, prefix))
+            return quickly(partial(named_module_target, module, x, name, prefix))
+
     for make in modules:
         module = make()
-        x = blank_input(module, spec)
         try:
-            with torch.no_grad():
-                if name is None:
-                    return quickly(partial(find_module_target, module, x, prefix))
-                return quickly(partial(named_module_target, module, x, name, prefix))
+            return find(2, spec.height, spec.width), False
         except PerimetryError:
             raise
         except Exception as error:  # a foreign forward may raise anything
             failure = error
-    raise InputError(
-        f"{reference} refuses an input of {spec.channels} x {spec.height} x {spec.width} "
-        f"(channels x height x width): {failure}; give the size it was made for"
-    ) from failure
+    with contextlib.suppress(Exception):
+        return find(1, spec.height, spec.width), True
+    why = why_refused(module, spec, failure, partial(find, 2))
+    raise InputError(f"{reference} {why}") from failure
 
 
 def blank_input(module: nn.Module, spec: InputSpec) -> Tensor:
     """Return two uniform inputs of the size, type and device of `module`."""
-    first = next(iter(module.parameters()), torch.empty(0))
+    first = first_float(module, torch.empty(0))
     shape = (2, spec.channels, spec.height, spec.width)
     return laid_out(torch.zeros(shape, dtype=first.dtype, device=first.device), spec)
 

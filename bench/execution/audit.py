@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from ..records.hashing import model_identity, module_identity
+from ..records.hashing import digest, model_identity, module_identity
+from ..records.record import to_json_value
 from .black_box import measure_with_stand_ins
 from .plan import DEFAULT_SUITES, AuditPlan
 from .run_options import RunOptions
@@ -67,7 +68,7 @@ def measure_here(
     from ...adapters.device import pick_device
 
     place, toolkit = pick_device(run.device), run.toolkit()
-    text, objects, identities = _named(reference, name)
+    text, objects, identities = _named(reference, name, settings)
     plan = AuditPlan([text], suites, fills, settings, place.type, toolkit.suites, identities)
     bench = Workbench(
         toolkit, settings, device=str(place), batch=run.batch_on(place.type), objects=objects
@@ -83,7 +84,7 @@ def measure_here(
 
 
 def _named(
-    reference: str | Path | nn.Module | Model, name: str | None
+    reference: str | Path | nn.Module | Model, name: str | None, settings: Settings
 ) -> tuple[str, dict[str, nn.Module | Model], dict[str, str]]:
     """The text that stands for `reference`; a module's own entry and hash by that text."""
     if isinstance(reference, str | Path):
@@ -92,6 +93,8 @@ def _named(
 
     if isinstance(reference, nn.Module):
         text = name or f"module:{type(reference).__name__}"
-        return text, {text: reference}, {text: module_identity(reference)}
+        parts = [module_identity(reference)]
+        parts += [digest(to_json_value(dict(settings.inputs)))] if settings.inputs else []
+        return text, {text: reference}, {text: "+".join(parts)}
     text = name or reference.reference
     return text, {text: reference}, {text: model_identity(reference)}

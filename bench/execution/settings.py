@@ -25,10 +25,10 @@ class Settings:
     of bootstrap replicates; `members` the number of weight sets of an `@init` model; `size`
     (height, width); `precision` the float type of the passes; `recalibrate` re-estimates the norms
     of kernel-padded models; `options` are settings of single suites, by suite and field, such as
-    `{"erf": {"unit": (0, 0)}}` (see `suites.settings`); `inputs` declares what ONNX files leave
-    open about their input and output, such as `{"range": "0..255", "output": "scores"}` (see
-    `adapters.onnx.inputs.declaration`); `fit_images` is `dead-leaves` or a folder of unlabelled
-    images that kernel padding `fit` is fitted on (see `fit_images`).
+    `{"erf": {"unit": (0, 0)}}` (see `suites.settings`); `inputs` declares what ONNX files and
+    modules leave open about their input and output, such as `{"range": "0..255", "output":
+    "scores"}` (see `adapters.onnx.inputs.declaration`); `fit_images` is `dead-leaves` or a folder
+    of unlabelled images that kernel padding `fit` is fitted on (see `fit_images`).
 
     With a `precision_goal` a model variant gets more than `count` images until the half width of
     the interval of `PRECISION_OF` is at most that, but not more than `most_images`. An `@init`

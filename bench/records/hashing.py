@@ -32,17 +32,19 @@ def images_identity(images: ImageSet) -> str:
 
 
 def module_identity(module: nn.Module) -> str:
-    """Sha256 of a module's structure and tensors; of its structure if the weights have no values.
+    """Sha256 of a module's structure and tensors, as far as the module gives them.
 
-    Such a module is refused when it is opened, which gives a failed record.
+    A module that refuses is refused when it is opened, which gives a failed record.
     """
-    from ...adapters.errors import InputError
     from ...adapters.load import tensors_digest
 
-    try:
-        return digest([repr(module), tensors_digest(module)])
-    except InputError:
-        return digest([repr(module)])
+    parts = []
+    for describe in (repr, tensors_digest):
+        try:
+            parts.append(describe(module))
+        except Exception:  # a foreign module may raise anything
+            parts.append(type(module).__qualname__)
+    return digest(parts)
 
 
 def model_identity(model: Model) -> str:

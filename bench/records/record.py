@@ -270,7 +270,7 @@ def schema_text() -> str:
 
 
 def to_json_value(value: Any) -> Any:
-    """Turn numpy scalars, tuples and unbounded numbers into what JSON can hold.
+    """Turn arrays, tensors, tuples and unbounded numbers into what JSON can hold.
 
     JSON has no infinity and no NaN: these become the strings `inf`, `-inf` and `nan`.
     """
@@ -278,7 +278,7 @@ def to_json_value(value: Any) -> Any:
         return {to_utf8(str(k)): to_json_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [to_json_value(v) for v in value]
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):
         return to_json_value(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)

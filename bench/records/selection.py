@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def takes_inputs(reference: str) -> bool:
-    """Whether `--input` and `--output` apply to `reference`: whether it is an ONNX file."""
-    return Reference.parse_any(reference).runtime == "onnx"
+    """Whether declared inputs apply to `reference`: to all models but those of timm."""
+    return Reference.parse_any(reference).runtime != "timm"
 
 
 def same_file(first: str, second: str) -> bool:
     """Whether two references name the same ONNX file, possibly by different paths."""
-    if not (takes_inputs(first) and takes_inputs(second)):
+    if any(Reference.parse_any(text).runtime != "onnx" for text in (first, second)):
         return False
     return Path(first).resolve() == Path(second).resolve()
 

@@ -1,0 +1,110 @@
+"""Modules with several inputs: one is the image, the others have fixed values.
+
+Also why a module refuses its input.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..input_spec import InputSpec
+
+
+SIZES = (224, 256, 384, 512, 32, 64, 128, 28, 299)
+"""Sides of square inputs that are tried to tell a wrong size from other faults."""
+
+
+@dataclass(frozen=True)
+class FixedInputs:
+    """A forward pre-hook that passes the image as the input `image`, and the others by name.
+
+    Lists become tensors; a first axis of 1 is repeated to the batch.
+    """
+
+    image: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, _module: nn.Module, args: Any, _kwargs: Any) -> tuple[tuple[()], Any]:
+        """Return the arguments with which the module is called instead."""
+        (x,) = args
+        return (), {self.image: x, **{n: _value(v, x) for n, v in self.fixed.items()}}
+
+
+def _value(given: Any, x: Tensor) -> Any:
+    if not isinstance(given, list | tuple | Tensor):
+        return given
+    value = torch.as_tensor(given).to(x.device)
+    value = value.to(x.dtype) if value.is_floating_point() else value
+    single = value.ndim > 0 and len(value) == 1
+    return value.expand(len(x), *value.shape[1:]) if single else value
+
+
+def fix_inputs(module: nn.Module, image: str | None, fixed: Mapping[str, Any]) -> None:
+    """Let `module` be called with the image alone. Raises `UnknownNameError` for other names."""
+    names = list(inspect.signature(module.forward).parameters)
+    for name in (*([image] if image else []), *fixed):
+        check_name("input of the module", name, names)
+    first = image or next((n for n in names if n not in fixed), "")
+    if image or fixed:
+        module.register_forward_pre_hook(
+            FixedInputs(first, dict(fixed)), prepend=True, with_kwargs=True
+        )
+
+
+def why_refused(
+    module: nn.Module, spec: InputSpec, failure: Exception, attempt: Callable[[int, int], Any]
+) -> str:
+    """Say why `module` failed with `failure` on the input of `spec`.
+
+    `attempt(height, width)` passes an input of another size; the size is at fault only if one
+    passes.
+    """
+    shape = f"{spec.channels} x {spec.height} x {spec.width} (channels x height x width)"
+    told = f"{type(failure).__name__}: {failure}"
+    names = [] if _has_fixed(module) else required_inputs(module)
+    if len(names) > 1:
+        return (
+            f"takes {len(names)} inputs ({', '.join(names)}), and was given one of {shape}; name "
+            f"the image and give the others values: inputs={{'image': {names[0]!r}, 'fixed': "
+            f"{{{names[1]!r}: 0}}}}"
+        )
+    sizes = [n for n in SIZES if (n, n) != (spec.height, spec.width) and _passes(attempt, n)][:2]
+    if sizes:
+        passing = " and ".join(f"{n} x {n}" for n in sizes)
+        return f"refuses an input of {shape}: {told}; {passing} passes: give the size it needs"
+    return f"fails on an input of {shape}, and of other sizes: {told}"
+
+
+def required_inputs(module: nn.Module) -> list[str]:
+    """The inputs of `forward` that have no default."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+
+
+def _has_fixed(module: nn.Module) -> bool:
+    return any(isinstance(hook, FixedInputs) for hook in module._forward_pre_hooks.values())
+
+
+def _passes(attempt: Callable[[int, int], Any], side: int) -> bool:
+    try:
+        attempt(side, side)
+    except Exception:  # a foreign forward may raise anything
+        return False
+    return True

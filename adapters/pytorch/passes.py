@@ -1,0 +1,132 @@
+"""Passes over a batch, as a module can take it: in which memory order, and how many images.
+
+Channels-last order is faster, and most modules do not depend on the order. A module that reads
+memory as it lies (`view`, `view_as_complex`, `as_strided`) fails in it, or computes another
+function: modules of unknown origin are compared in both orders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..device import ran_out_of_memory
+from ..errors import NO_GRADIENTS
+from .batch_norm_fix import contiguous_norm_gradients
+from .target import first_logits, laid_out, run_both, run_target
+from .tensors import first_float, order_kernels
+
+if TYPE_CHECKING:
+    from ..feature_grid import Grid
+    from ..input_spec import InputSpec
+
+
+SAME = 1e-3
+"""Relative L2 difference that rounding in another order may cause."""
+
+ONE_BY_ONE = "the module takes one image at a time; batches are split"
+
+NO_GRADIENT = (
+    f"{NO_GRADIENTS}no gradient reaches the input: the forward pass runs under no_grad, detaches a "
+    "tensor, or leaves torch"
+)
+
+Answer = tuple[Tensor | None, Tensor | None]
+"""The raw target and the logits; None for what was not requested or is not there."""
+
+
+@dataclass
+class Passes:
+    """How a module is given its batches; `one_by_one` if it takes single images only."""
+
+    spec: InputSpec
+    channels_last: bool = True
+    one_by_one: bool = False
+
+    def cast(self, x: Tensor, module: nn.Module) -> Tensor:
+        """A copy of `x` (batch, ...) in the module's type, place, layout and memory order.
+
+        It is not a leaf, so that a module may change its input in place.
+        """
+        first = first_float(module, x)
+        sent = x.to(first.device, first.dtype)
+        if len(x) > 1 and self.channels_last:  # one image stays clear of the norms' strides
+            sent = sent.contiguous(memory_format=torch.channels_last)
+        if sent.data_ptr() == x.data_ptr():
+            sent = sent.clone()
+        return laid_out(sent, self.spec)
+
+    def run(self, module: nn.Module, x: Tensor, grid: Grid | None, *, logits: bool) -> Answer:
+        """Pass `x` (batch, ...) through `module`, to the target `grid` if there are no logits.
+
+        Without `grid` there is no raw target.
+        """
+        if not self.one_by_one or len(x) == 1:
+            return self._run(module, self.cast(x, module), grid, logits=logits)
+        parts = [self.run(module, one, grid, logits=logits) for one in x.split(1)]
+        raw, out = (
+            None if found[0] is None else torch.cat(found) for found in zip(*parts, strict=True)
+        )
+        return raw, out
+
+    def _run(self, module: nn.Module, x: Tensor, grid: Grid | None, *, logits: bool) -> Answer:
+        if grid is None:
+            return None, first_logits(module(x))
+        if not logits:
+            return run_target(module, x, grid), None
+        raw, out = run_both(module, x, grid)
+        return raw, first_logits(out)
+
+    def settle_order(self, module: nn.Module, grid: Grid | None) -> None:
+        """Put `module` in channels-last order if it then gives the same as in the usual one."""
+        x = self._noise(2)
+        with torch.no_grad():
+            expected = self._all(module, x, grid, channels_last=False)
+            order_kernels(module, torch.channels_last)
+            found = self._all(module, x, grid, channels_last=True)
+        self.channels_last = bool(expected) and _alike(found, expected)
+        if not self.channels_last:
+            order_kernels(module, torch.contiguous_format)
+
+    def _all(
+        self, module: nn.Module, x: Tensor, grid: Grid | None, *, channels_last: bool
+    ) -> list[Tensor]:
+        """Target and logits; the target alone if the rest of the module fails; else nothing."""
+        self.channels_last = channels_last
+        for logits in (True, False):
+            try:
+                answer = self.run(module, x, grid, logits=logits)
+            except Exception as error:  # a foreign forward may raise anything
+                if ran_out_of_memory(error):
+                    raise
+                continue
+            return [value for value in answer if value is not None]
+        return []
+
+    def why_no_gradients(self, module: nn.Module, grid: Grid | None) -> str | None:
+        """None if the target of `module`, else its logits, has a gradient by the input."""
+        x = self._noise(1).requires_grad_()
+        try:
+            with torch.enable_grad(), contiguous_norm_gradients(x):
+                found = self.run(module, x, grid, logits=grid is None)
+        except Exception:  # the suite that makes the same pass reports it
+            return None
+        values = [value for value in found if value is not None]
+        return None if not values or any(v.requires_grad for v in values) else NO_GRADIENT
+
+    def _noise(self, count: int) -> Tensor:
+        shape = (count, self.spec.channels, self.spec.height, self.spec.width)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _alike(found: list[Tensor], expected: list[Tensor]) -> bool:
+    return len(found) == len(expected) and all(map(_close, found, expected))
+
+
+def _close(a: Any, b: Any) -> bool:
+    if a.shape != b.shape:
+        return False
+    return bool((a - b).double().norm() <= SAME * b.double().norm())

@@ -1,0 +1,431 @@
+"""Modules of every kind are measured as they are, or refused truly, and are not changed."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from perimetry import audit
+from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.adapters.load import load
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.bench.records.record import Record
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*spectral_norm.*:FutureWarning"),
+]
+SIZE = (64, 64)
+SUITES = ("structure", "erf", "deadpixel", "perturbation", "padding")
+QUICK = {"size": SIZE, "count": 2, "device": "cpu", "draws": 20}
+
+
+class Base(nn.Module):
+    """A strided convolution; subclasses continue."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 4, 4)
+        self.out = nn.Conv2d(8, 4, 1)
+        self.extra()
+
+    def extra(self):
+        pass
+
+    def forward(self, x):
+        return self.out(self.conv(x))
+
+
+class ComplexFilter(Base):
+    def extra(self):
+        self.filter = nn.Parameter(torch.randn(8, 16, 9, dtype=torch.cfloat))
+
+    def forward(self, x):
+        return self.out(torch.fft.irfft2(torch.fft.rfft2(self.conv(x)) * self.filter))
+
+
+class ComplexBuffer(Base):
+    def extra(self):
+        self.register_buffer("phase", torch.exp(1j * torch.randn(8, 1, 1).double()))
+
+    def forward(self, x):
+        return self.out((self.conv(x) * self.phase).real.to(x.dtype))
+
+
+class ComplexFirst(Base):
+    """Its first parameter is complex; its input is real."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        torch.manual_seed(0)
+        self.gain = nn.Parameter(torch.randn(3, 1, 1, dtype=torch.cfloat))
+        self.conv, self.out = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return self.out(self.conv((x * self.gain).real))
+
+
+class View(Base):
+    def extra(self):
+        self.head = nn.Linear(8 * 16 * 16, 10)
+
+    def forward(self, x):
+        return self.head(self.conv(x).relu().view(x.size(0), -1))
+
+
+class AsComplex(ComplexFilter):
+    def extra(self):
+        self.filter = nn.Parameter(torch.randn(8, 16, 9, 2))
+
+    def forward(self, x):
+        f = torch.view_as_complex(self.filter)
+        return self.out(torch.fft.irfft2(torch.fft.rfft2(self.conv(x)) * f))
+
+
+class Volume(Base):
+    def extra(self):
+        self.volume = nn.Conv3d(1, 1, 3, 1, 1)
+
+    def forward(self, x):
+        return self.out(self.volume(self.conv(x)[:, None])[:, 0])
+
+
+class Strided(Base):
+    """Reads memory by strides of its own: another function, without an error, in another order."""
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.out(y.as_strided(y.shape, (8 * 16 * 16, 16 * 16, 16, 1)))
+
+
+class InPlace(Base):
+    def forward(self, x):
+        x -= 0.4
+        return self.out(self.conv(x))
+
+
+class InPlaceSlice(Base):
+    def forward(self, x):
+        x[:, 0].mul_(2)
+        return self.out(self.conv(x))
+
+
+class Cached(Base):
+    """Keeps its last map, in a list and in a table too, as models of detectors do."""
+
+    def forward(self, x):
+        self.map = self.conv(x)
+        self.maps, self.table = [self.map * 2], {"map": (self.map * 3,)}
+        return self.out(self.map)
+
+
+def normed(norm):
+    module = Base()
+    norm(module.conv)
+    return module
+
+
+KINDS = {
+    **{k.__name__: k for k in (ComplexFilter, ComplexBuffer, ComplexFirst)},
+    **{k.__name__: k for k in (View, AsComplex, Volume, Strided, InPlace, InPlaceSlice, Cached)},
+    "old weight norm": lambda: normed(nn.utils.weight_norm),
+    "old spectral norm": lambda: normed(nn.utils.spectral_norm),
+    "new weight norm": lambda: normed(parametrizations.weight_norm),
+    "new spectral norm": lambda: normed(parametrizations.spectral_norm),
+}
+
+
+def kind(name):
+    """A module of a kind, after a pass with gradients as in training."""
+    module = KINDS[name]()
+    if name != "ComplexBuffer":
+        module(torch.randn(2, 3, *SIZE))
+    return module
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("name", KINDS)
+def test_the_function_that_is_measured_is_the_module_s_own(name, count):
+    """Outputs and gradients equal those of the module, and the images stay as they are."""
+    module = kind(name)
+    model = wrap(module, size=SIZE, device="cpu")
+    x = torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    given, ours, theirs = x.clone(), x.clone().requires_grad_(), x.clone().requires_grad_()
+    target = model.target.name
+    seen = []
+    single = copy_of(module)
+    single.get_submodule(target).register_forward_hook(lambda _m, _a, out: seen.append(out))
+    single(theirs.clone())
+    torch.testing.assert_close(model.run(given).target, seen[-1], rtol=1e-4, atol=1e-5)
+    assert torch.equal(given, x)
+    (found,) = torch.autograd.grad(model.run(ours).target.square().sum(), ours)
+    (expected,) = torch.autograd.grad(seen[-1].square().sum(), theirs)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def copy_of(module):
+    """A module in evaluation with the same weights."""
+    if type(module) is not Base:
+        fresh = type(module)()
+        fresh.load_state_dict(module.state_dict())
+        return fresh.eval()
+    with torch.no_grad():
+        module.eval()(torch.zeros(1, 3, *SIZE))
+    return copy.deepcopy(module)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_suite_measures_it_or_says_what_is_missing(name):
+    """No record fails."""
+    for record in audit(kind(name), SUITES, **QUICK):
+        assert record.status in ("ok", "skipped"), record.error
+        if record.suite in ("erf", "perturbation", "padding"):
+            assert record.status == "ok" or record.protocol == "kim2023", record.reason
+
+
+def state(module):
+    """All that an audit could change: tensors, modes, flags, gradients and hooks."""
+    tensors = {n: (id(t), t.detach().clone()) for n, t in module.state_dict(keep_vars=True).items()}
+    flags = {n: (p.requires_grad, p.grad, p.dtype, p.device) for n, p in module.named_parameters()}
+    modes = {n: m.training for n, m in module.named_modules()}
+    hooks = {n: hooks_of(m) for n, m in module.named_modules()}
+    return tensors, flags, modes, hooks
+
+
+def hooks_of(module):
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {name: list(getattr(module, name)) for name in names}
+
+
+class Failing(Base):
+    def forward(self, x):
+        x -= 1
+        raise RuntimeError("planted")
+
+
+class Unexpected(Base):
+    """Fails behind its map, at the second of several passes."""
+
+    def forward(self, x):
+        if len(x) > 2:
+            raise KeyError("planted")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("make", [*KINDS.values(), Failing, Unexpected])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_module_is_after_an_audit_what_it_was_before(make, training):
+    """Failed ones included."""
+    module = make().train(training)
+    module.conv.bias.requires_grad_(False)
+    module.out.weight.grad = torch.ones_like(module.out.weight)
+    module.register_forward_hook(lambda _m, _a, out: out)
+    before = state(module)
+    audit(module, ("erf", "perturbation"), ("none", "box"), **{**QUICK, "count": 3})
+    after = state(module)
+    assert before[1:] == after[1:]
+    for name, (place, value) in before[0].items():
+        assert after[0][name][0] == place
+        assert torch.equal(after[0][name][1], value)
+
+
+class NoGrad(Base):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+class Detached(Base):
+    def forward(self, x):
+        return self.out(self.conv(x).detach())
+
+
+class Numpy(Base):
+    def forward(self, x):
+        return self.out(torch.from_numpy(self.conv(x).detach().numpy() * 2))
+
+
+@pytest.mark.parametrize("make", [NoGrad, Detached, Numpy])
+def test_a_forward_without_gradients_is_measured_by_forward_passes(make):
+    """The gradient suites are skipped for that reason, and those of the black box take over."""
+    records = {f"{r.suite}:{r.protocol}": r for r in audit(make(), ("erf:energy",), **QUICK)}
+    assert records["erf:energy"].reason.startswith("no gradient route: no gradient reaches")
+    assert records["perturbation:forward"].status == "ok"
+    assert records["erf:blocks"].status == "ok"
+
+
+class One(Base):
+    def forward(self, x):
+        assert len(x) == 1, "one at a time"
+        return super().forward(x)
+
+
+class FixedView(Base):
+    """Written for one image: its shapes have the batch of 1."""
+
+    def forward(self, x):
+        return self.out(self.conv(x).view(1, 8, 16, 16))
+
+
+@pytest.mark.parametrize("make", [One, FixedView])
+def test_a_module_of_single_images_is_measured_as_one_of_batches(make):
+    """The same metrics as the module that takes both, and a note."""
+    expected = audit(Base(), ("erf", "deadpixel", "perturbation"), **QUICK)
+    found = audit(make(), ("erf", "deadpixel", "perturbation"), **QUICK)
+    assert len(found) == len(expected)
+    for record, other in zip(found, expected, strict=True):
+        assert record.status == other.status == "ok"
+        assert any("one image at a time" in note for note in record.notes)
+        for name, value in record.metrics.items():
+            wanted = other.metrics[name].value
+            assert value.value == (wanted and pytest.approx(wanted, rel=1e-3, abs=1e-6)), name
+
+
+class Two(Base):
+    def forward(self, x, y):
+        return self.out(self.conv(x)) + y
+
+
+class Conditioned(Base):
+    """The image comes second; the first input is a time for each image."""
+
+    def forward(self, time, image, *, flip):
+        y = self.conv(image) * time[:, None, None, None]
+        return self.out(y.flip(-1) if flip else y)
+
+
+def test_further_inputs_are_asked_for_by_name():
+    """The InputError names both inputs, and no size."""
+    with pytest.raises(InputError, match=r"2 inputs \(x, y\)") as told:
+        wrap(Two(), size=SIZE)
+    assert "size" not in str(told.value)
+    with pytest.raises(InputError, match=r"3 inputs \(time, image, flip\)"):
+        wrap(Conditioned(), size=SIZE)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_inputs_besides_the_image_have_fixed_values(count):
+    """A number for each image, given once, and a switch."""
+    module = Conditioned().eval()
+    given = {"image": "image", "fixed": {"time": [2.0], "flip": True}}
+    model = load(module, size=SIZE, inputs=given, device="cpu")
+    x = torch.randn(count, 3, *SIZE)
+    expected = module(torch.full((count,), 2.0), x, flip=True)
+    torch.testing.assert_close(model.run(x).target, expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_fixed_values_are_in_the_record_and_make_a_record_of_its_own():
+    """Another value is another key."""
+    keys = set()
+    for value in (0.0, 1.0):
+        given = {"fixed": {"y": value}}
+        (record,) = audit(Two(), ("erf",), inputs=given, **QUICK)
+        assert record.status == "ok", record.error
+        assert Record.model_validate_json(record.model_dump_json()).inputs == given
+        keys.add(record.key)
+    assert len(keys) == 2
+
+
+def test_an_input_that_is_not_there_is_refused():
+    """UnknownNameError for the image and for a fixed input."""
+    for given in ({"image": "z"}, {"fixed": {"z": 1}}):
+        with pytest.raises(UnknownNameError):
+            load(Two(), size=SIZE, inputs=given)
+
+
+class Small(Base):
+    """Takes 32 x 32 only."""
+
+    def extra(self):
+        self.head = nn.Linear(8 * 8 * 8, 3)
+
+    def forward(self, x):
+        return self.head(self.conv(x).flatten(1))
+
+
+def test_a_wrong_size_is_refused_with_one_that_passes():
+    """The InputError names 32 x 32."""
+    with pytest.raises(InputError, match=r"32 x 32 passes: give the size"):
+        wrap(Small(), size=SIZE)
+
+
+def test_another_fault_is_not_laid_on_the_size():
+    """The message has the error of the forward, and no advice on the size."""
+    with pytest.raises(InputError, match=r"RuntimeError: planted") as told:
+        wrap(Failing(), size=SIZE)
+    assert "give the size" not in str(told.value)
+
+
+class BadRepr(Base):
+    def extra_repr(self):
+        raise RuntimeError("planted")
+
+
+class BadState(Base):
+    def state_dict(self, *_args, **_options):
+        raise RuntimeError("planted")
+
+
+class Locked(Base):
+    def extra(self):
+        self.lock = threading.Lock()
+
+
+class Shared(Base):
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Recursive(Base):
+    def forward(self, x):
+        return self.forward(x)
+
+
+class Nothing(Base):
+    def forward(self, x):
+        super().forward(x)
+
+
+class Whole(Base):
+    def forward(self, x):
+        return super().forward(x).argmax(1)
+
+
+@pytest.mark.parametrize("make", [Failing, BadState, Locked, Shared, Recursive])
+def test_a_fault_of_the_module_is_a_failed_record(make):
+    """No exception leaves `audit`, and no record advises another size."""
+    for record in audit(make(), SUITES, **QUICK):
+        assert record.status == "failed"
+        assert "give the size" not in record.error.message
+
+
+@pytest.mark.parametrize("make", [BadRepr, Nothing, Whole])
+def test_a_fault_beside_the_map_does_not_hinder_the_audit(make):
+    """A `repr` that fails, no output at all, or integers."""
+    (record,) = audit(make(), ("erf",), **QUICK)
+    assert record.status == "ok", record.error
+
+
+@pytest.mark.parametrize("channels", [4, 5, 6])
+def test_modules_of_more_channels_say_why_they_see_no_images(channels):
+    """Structure is exact; what needs images is skipped with the number of channels."""
+    module = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 4, 3, 2, 1))
+    found = {r.suite: r for r in audit(module, ("structure", "erf", "padding"), **QUICK)}
+    assert found["structure"].status == "ok"
+    for suite in ("erf", "padding"):
+        assert found[suite].status == "skipped"
+        assert f"{channels} channels" in found[suite].reason
+
+
+def test_a_module_that_is_not_square_is_measured():
+    """The head fits 32 x 96 only."""
+    module = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(), nn.Linear(8 * 8 * 24, 3))
+    for record in audit(module, SUITES, **{**QUICK, "size": (32, 96)}):
+        assert record.status in ("ok", "skipped"), record.error
+    with pytest.raises(InputError) as told:
+        wrap(module, size=(96, 32 * 5))
+    assert "3 x 96 x 160" in str(told.value)
