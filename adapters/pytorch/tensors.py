@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -52,7 +52,8 @@ def cast_module(module: M, device: torch.device, dtype: torch.dtype) -> M:
             return tensor.to(device, COMPLEX[dtype])
         return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
 
-    return module._apply(cast)
+    _apply(module, cast)
+    return module
 
 
 def has_complex(module: nn.Module) -> bool:
@@ -68,4 +69,9 @@ def first_float(module: nn.Module, default: Tensor) -> Tensor:
 
 def order_kernels(module: nn.Module, order: torch.memory_format) -> None:
     """Store all parameters and buffers with four axes in the memory order `order`, in place."""
-    module._apply(lambda t: t.contiguous(memory_format=order) if t.ndim == 4 else t)
+    _apply(module, lambda t: t.contiguous(memory_format=order) if t.ndim == 4 else t)
+
+
+def _apply(module: Any, change: Callable[[Tensor], Tensor]) -> None:
+    """Replace every tensor of `module`, as `module.to` does."""
+    module._apply(change)
