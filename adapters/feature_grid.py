@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from torch import Tensor
 
 STRIDE_TOLERANCE = 0.25
 
+PREFIXES = (0, 1, 2, 4, 5)
+"""Numbers of class and register tokens that may precede the tokens of a map."""
+
 
 @dataclass(frozen=True)
 class Grid:
     """The layout by which a target tensor is read as (batch, channels, height, width).
 
-    `kind` is NCHW, NHWC, NLC (batch, tokens, channels) or NCL; `prefix` tokens (class, register)
-    come first and are dropped. `height` and `width` count units.
+    `kind` is NCHW, NHWC, NLC (batch, tokens, channels), NCL or LNC; `prefix` tokens (class,
+    register) come first and are dropped. `height` and `width` count units. `reason` is a sentence
+    that says why this tensor was taken.
     """
 
     name: str
-    kind: Literal["NCHW", "NHWC", "NLC", "NCL"]
+    kind: Literal["NCHW", "NHWC", "NLC", "NCL", "LNC"]
     channels: int
     height: int
     width: int
     prefix: int = 0
+    reason: str = field(default="", compare=False)
 
     def read(self, raw: Tensor) -> Tensor:
         """View `raw` as (batch, channels, height, width); differentiable."""
@@ -31,9 +36,9 @@ class Grid:
             return raw
         if self.kind == "NHWC":
             return raw.permute(0, 3, 1, 2)
-        tokens = raw if self.kind == "NLC" else raw.transpose(1, 2)
-        tokens = tokens[:, self.prefix :]
-        return tokens.transpose(1, 2).reshape(len(raw), -1, self.height, self.width)
+        order = {"NLC": (0, 1, 2), "NCL": (0, 2, 1), "LNC": (1, 0, 2)}[self.kind]
+        tokens = raw.permute(order)[:, self.prefix :]
+        return tokens.transpose(1, 2).reshape(len(tokens), -1, self.height, self.width)
 
 
 def find_grid(
@@ -45,9 +50,15 @@ def find_grid(
     along one axis, and about the same stride along both. Token tensors may begin with `prefix`
     tokens that are not units; None tries 0, 1, 2, 4 and 5.
     """
-    shape = tuple(raw.shape)
     if not raw.is_floating_point():
         return None
+    return grid_of_shape(name, tuple(raw.shape), input_size, prefix)
+
+
+def grid_of_shape(
+    name: str, shape: tuple[int, ...], input_size: tuple[int, int], prefix: int | None = None
+) -> Grid | None:
+    """`find_grid` for the shape of a tensor of floats."""
     if len(shape) == 4:
         if _is_grid(shape[2:], input_size):
             return Grid(name, "NCHW", shape[1], *shape[2:])
@@ -57,7 +68,7 @@ def find_grid(
     if len(shape) != 3:
         return None
     for kind, tokens, channels in (("NLC", shape[1], shape[2]), ("NCL", shape[2], shape[1])):
-        for skip in (0, 1, 2, 4, 5) if prefix is None else (prefix,):
+        for skip in PREFIXES if prefix is None else (prefix,):
             size = _token_size(tokens - skip, input_size)
             if size is not None:
                 return Grid(name, kind, channels, *size, prefix=skip)  # type: ignore[arg-type]

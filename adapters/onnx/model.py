@@ -61,6 +61,7 @@ class OnnxModel:
         device: torch.device,
         target: str | None = None,
         precision: Precision = "float32",
+        named_output: str | None = None,
     ) -> None:
         self.reference = reference
         self.spec = spec
@@ -73,6 +74,7 @@ class OnnxModel:
         self.notes: list[str] = []
         self.image = image.name
         self._output = output
+        self._named_output = named_output
         self._energy: Mapping[str, Tensor] = {}
         self._first = first_output(proto, image.name)
         outputs = [output or self._first]
@@ -80,17 +82,22 @@ class OnnxModel:
         self.graph, self._batch = settle_batch(
             proto, image.name, outputs, feed(example(spec, 2), spec), image.dims[0]
         )
-        self.target = self._locate(target, outputs[0])
+        self.target = self._locate(target)
         self.why_not_spatial = None if self.target else NO_MAP
         session = self._session(tuple(outputs))
         self.source = {**source, "provider": session.provider}
 
-    def _locate(self, name: str | None, output: str) -> Grid | None:
+    def _locate(self, name: str | None) -> Grid | None:
         x = feed(example(self.spec, self._batch or 1), self.spec)
         size = (self.spec.height, self.spec.width)
         if name is not None:
             return named_graph_target(self.graph, self.image, name, x, size)
-        return find_graph_target(self.graph, self.image, output, x, size)
+        return find_graph_target(self.graph, self.image, self._ends(), x, size)
+
+    def _ends(self) -> list[str]:
+        """The outputs that the way from the image leads to: the named one, or all."""
+        named = self._named_output
+        return [named] if named else [o.name for o in self.graph.graph.output]
 
     def is_on_every_path(self, name: str) -> bool:
         """Whether every path from the image to the output passes through the tensor `name`."""
@@ -194,8 +201,14 @@ class OnnxModel:
         for piece in x.split(self._batch):
             missing = self._batch - len(piece)
             full = torch.cat([piece, piece[-1:].detach().expand(missing, *piece.shape[1:])])
-            pieces.append({n: v[: len(piece)] for n, v in one(full, names).items()})
-        return {name: torch.cat([p[name] for p in pieces]) for name in names}
+            found = one(full, names).items()
+            pieces.append({n: v.narrow(self._batch_axis(n), 0, len(piece)) for n, v in found})
+        return {n: torch.cat([p[n] for p in pieces], self._batch_axis(n)) for n in names}
+
+    def _batch_axis(self, name: str) -> int:
+        """The axis of the images in the tensor `name`: the second one of tokens before them."""
+        grids = [self.target] if self.target else []
+        return int(any(g.name == name and g.kind == "LNC" for g in grids))
 
     def _forward(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         values = self._session(names).run_tensors({self.image: shaped(x, self.spec)})
@@ -241,12 +254,14 @@ class OnnxModel:
     def resized(self, height: int, width: int) -> OnnxModel:
         """A copy at another input size; see `Model.resized`."""
         made = self._copy(self.graph)
-        name, output = self.target.name if self.target else None, self._output or self._first
+        name = self.target.name if self.target else None
 
         def attempt(height: int, width: int) -> None:
             made.spec = replace(self.spec, height=height, width=width)
             check_spec(made.spec, image_input(self.graph))
-            made.target = made._locate(name, output)
+            made.target = made._locate(name)
+            if made.target is not None and self.target is not None:
+                made.target = replace(made.target, reason=self.target.reason)
             made.run(example(made.spec, 1), target=name is not None, logits=True)
 
         resize_images(attempt, (height, width), self)
@@ -291,6 +306,4 @@ class OnnxModel:
             )
 
 
-NO_MAP = (
-    "no tensor that every path to the output passes through is a grid of units; name the target"
-)
+NO_MAP = "no tensor on the way from the image to the output is a grid of units; name the target"

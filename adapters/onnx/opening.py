@@ -11,6 +11,7 @@ import torch
 from ..errors import InputError
 from ..input_spec import InputSpec
 from ..model import Precision
+from ..target_rule import target_note
 from .files.read import graph_tensors_digest, printable, read_model, standard_opset
 from .inputs.declaration import read_beside, read_declaration
 from .inputs.fixed_inputs import fix_inputs
@@ -81,9 +82,10 @@ def open_onnx(
         device=place,
         target=target,
         precision=precision,
+        named_output=wanted,
     )
     model.declaration = said
-    model.notes[:0] = opening_notes(model, said, named=target is not None)
+    model.notes[:0] = opening_notes(model, said)
     model.notes += left_out + ([] if wanted else several_logits(proto))
     return model
 
@@ -105,13 +107,11 @@ def _source(
 GUESSED = "input guessed: "
 """Prefix of the note that lists the guessed parts of the input."""
 
-DETOUR = "the coarsest map on the way to an output as fine as the image; name another as the target"
-
 MOST_NAMES = 8
 
 
-def opening_notes(model: OnnxModel, said: InputDeclaration, *, named: bool) -> list[str]:
-    """Return notes on input, target, provider and batch; `named` if the user named the target."""
+def opening_notes(model: OnnxModel, said: InputDeclaration) -> list[str]:
+    """Return notes on input, target, provider and batch."""
     notes = []
     if model.spec.guessed:
         notes.append(f"{GUESSED}{', '.join(model.spec.guessed)}")
@@ -119,8 +119,7 @@ def opening_notes(model: OnnxModel, said: InputDeclaration, *, named: bool) -> l
     notes += [stated] if stated else []
     notes.append(f"input: {describe_spec(model.spec)}")
     notes += model.reach.notes()
-    if model.target is not None and not (named or model.is_on_every_path(model.target.name)):
-        notes.append(f"target {printable(model.target.name)!r}: {DETOUR}")
+    notes += target_note(model.target)
     source = model.source
     if source["provider"] != source["requested_provider"]:
         notes.append(

@@ -89,6 +89,18 @@ class Session:
             raise _cannot_run(feeds, error) from error
         return dict(zip(self.outputs, values, strict=True))
 
+    def shapes(self, feeds: dict[str, Any], asked: Mapping[str, str]) -> Shapes:
+        """Shapes of the tensors of `asked`, whose keys are the outputs that give them."""
+        types = {o.name: o.type for o in self._session.get_outputs()}
+        try:
+            values = self._session.run(list(asked), feeds)
+        except Exception as error:
+            raise _cannot_run(feeds, error) from error
+        return {
+            name: (tuple(int(n) for n in value), types[name].removeprefix("tensor(").rstrip(")"))
+            for name, value in zip(asked.values(), values, strict=True)
+        }
+
     def run_tensors(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run tensors by input name to tensors by output name, on `place`.
 
@@ -105,6 +117,36 @@ class Session:
         except Exception as error:
             raise _cannot_run(held, error) from error
         return dict(zip(self.outputs, values, strict=True))
+
+
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and element type (`float`, `int64`, ...) by name of a tensor."""
+
+
+def tensor_shapes(proto: onnx.ModelProto, names: Sequence[str], feeds: dict[str, Any]) -> Shapes:
+    """The shapes and types of the tensors `names` for `feeds`; what is not a tensor is left out.
+
+    Only the shapes are kept in memory, unless the graph has sequences.
+    """
+    asked = {f"{name}/shape of tensor": name for name in names}
+    longer = onnx.ModelProto()
+    longer.CopyFrom(proto)
+    longer.graph.node.extend(
+        onnx.helper.make_node("Shape", [name], [shape]) for shape, name in asked.items()
+    )
+    try:
+        session = Session(longer, [*names, *asked], optimise=False)
+        return session.shapes(feeds, asked)
+    except (InputError, ModelFileError):  # sequences have no shape
+        values = Session(proto, names, optimise=False).run(feeds)
+        tensors = {n: v for n, v in values.items() if hasattr(v, "dtype")}
+        return {
+            n: (v.shape, TYPE_NAMES.get(v.dtype.name, v.dtype.name)) for n, v in tensors.items()
+        }
+
+
+TYPE_NAMES = {"float32": "float", "float64": "double"}
+"""onnxruntime's names of numpy's types."""
 
 
 def bind(

@@ -21,6 +21,7 @@ from ..feature_grid import Grid
 from ..input_spec import InputSpec
 from ..model import Outputs, Precision
 from ..padding_mode import PaddingMode
+from ..target_rule import target_note
 from ..treatment import PADDING_DEFAULTS, UNTOUCHED, Fill, PaddingOptions, Treatment
 from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
@@ -85,6 +86,7 @@ class TorchModel:
         self._padding_mode: PaddingMode | None = None
         self._sets = WeightSets(members)
         self.target = self._locate(target, prefix)
+        self.notes += target_note(self.target)
         self.why_not_spatial = (
             None if self.target else "no layer gives a grid of units for this input size"
         )
@@ -171,6 +173,8 @@ class TorchModel:
             made.spec = replace(self.spec, height=height, width=width)
             made._passes = replace(self._passes, spec=made.spec)
             made.target = made._locate(name, prefix)
+            if made.target is not None and self.target is not None:
+                made.target = replace(made.target, reason=self.target.reason)
 
         resize_images(attempt, (height, width), self)
         made.original = self.original.resized(height, width) if self.original else None

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +15,18 @@ from ..errors import InputError, NotApplicableError, PerimetryError, UnknownName
 from ..feature_grid import Grid, find_grid
 from ..input_spec import InputSpec
 from ..meta_forward import quickly
+from ..target_rule import NAMED
+from .capture import base_name, capture
 from .inputs import why_refused
 from .tensors import first_float
+from .trace_steps import Trace, trace_way
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable
 
 
 FEATURES = "forward_features"
 """Name of the target of timm models, and of any module with the same two methods."""
-
-
-class _Reached(Exception):  # noqa: N818 - a signal, not an error
-    """Raised by the hook at the target to end the forward pass there."""
 
 
 def locate(
@@ -48,8 +47,8 @@ def locate(
         x = blank_input(module, replace(spec, height=height, width=width))[:count]
         with torch.no_grad():
             if name is None:
-                return quickly(partial(find_module_target, module, x, prefix))
-            return quickly(partial(named_module_target, module, x, name, prefix))
+                return quickly(partial(find_module_target, module, x, (height, width), prefix))
+            return quickly(partial(named_module_target, module, x, (height, width), name, prefix))
 
     for make in modules:
         module = make()
@@ -77,71 +76,80 @@ def laid_out(x: Tensor, spec: InputSpec) -> Tensor:
     return x.permute(0, 2, 3, 1) if spec.layout == "NHWC" else x
 
 
-def find_module_target(module: nn.Module, x: Tensor, prefix: int | None = None) -> Grid | None:
-    """Find the last spatial feature map of `module` by one pass over `x`.
+def find_module_target(
+    module: nn.Module, x: Tensor, size: tuple[int, int], prefix: int | None = None
+) -> Grid | None:
+    """Choose the target of `module` by one pass over `x`, by the rule of `adapters.target_rule`.
 
-    It is the output of `forward_features` if the module has that method, else of the last module
-    call, in order of completion, whose output is a grid of units.
+    `size` is (height, width) in pixels. Where the module has `forward_features`, its result is
+    taken if nothing on the way to it is coarser.
     """
-    size = (x.shape[2], x.shape[3])
     if callable(getattr(module, FEATURES, None)):
-        raw = module.forward_features(x)  # type: ignore[operator]
-        grid = find_grid(FEATURES, raw, size, prefix) if isinstance(raw, Tensor) else None
-        if grid is not None and not _few_channels(grid):
-            return grid
-    found: list[Grid] = []
+        grid = _features_grid(_features(module, x, size, prefix))
+        if grid is not None:
+            return replace(grid, name=FEATURES, reason=OWN_FEATURES)
+    return trace_way(module, x, size, prefix).way.target()
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, out: Any) -> None:
-            grid = find_grid(name, out, size, prefix) if isinstance(out, Tensor) else None
-            if grid is not None and not _is_class_token(grid, found):
-                found.append(grid)
 
-        return hook
+def _features(module: nn.Module, x: Tensor, size: tuple[int, int], prefix: int | None) -> Trace:
+    run = cast("Callable[[Tensor], Any]", module.forward_features)
+    return trace_way(module, x, size, prefix, run)
 
-    with _hooks({m: note(name) for name, m in module.named_modules()}):
-        module(x)
-    return found[-1] if found else None
+
+OWN_FEATURES = (
+    "the result of the model's own forward_features, the last map of the coarsest resolution "
+    "before its head"
+)
+
+
+def _features_grid(trace: Trace) -> Grid | None:
+    """The grid that `forward_features` returns; None where a stage before it is coarser.
+
+    A stage has at most a quarter of the units. Class tokens (batch, tokens, channels), whose
+    channels could be read as units, are no grid.
+    """
+    way, raw = trace.way, trace.out
+    if not isinstance(raw, Tensor) or len(way.outputs) != 1:
+        return None
+    grid = way.read.grids[way.outputs[0]] or find_grid(FEATURES, raw, way.size, way.prefix)
+    if grid is None or (grid.kind == "NCL" and grid.channels <= MAX_CLASS_TOKENS):
+        return None
+    coarsest = min((g.height * g.width for g in way.maps.values()), default=0)
+    return grid if grid.height * grid.width < 4 * max(coarsest, 1) else None
 
 
 MAX_CLASS_TOKENS = 2
 """Most tokens (class, distillation) that a network gives in place of its map."""
 
 
-def _few_channels(grid: Grid) -> bool:
-    """Whether `grid` may be class tokens (batch, tokens, channels), their channels read as units.
-
-    256 channels would be 16 x 16 units.
-    """
-    return grid.kind == "NCL" and grid.channels <= MAX_CLASS_TOKENS
-
-
-def _is_class_token(grid: Grid, before: Sequence[Grid]) -> bool:
-    """Whether a map in `before` has as many channels as `grid`, of few channels, has units."""
-    units = grid.height * grid.width + grid.prefix
-    return _few_channels(grid) and any(g.channels == units for g in before)
-
-
-def named_module_target(module: nn.Module, x: Tensor, name: str, prefix: int | None = None) -> Grid:
+def named_module_target(
+    module: nn.Module, x: Tensor, size: tuple[int, int], name: str, prefix: int | None = None
+) -> Grid:
     """Return the grid that is the output of the layer `name` for `x`.
 
+    Of a layer that is called several times, `name#k` is the k-th call and `name` the last one.
     Raises `UnknownNameError` when there is no such layer, `NotApplicableError` when its output is
     not a grid.
     """
     if name == FEATURES and hasattr(module, FEATURES):
-        raw = module.forward_features(x)  # type: ignore[operator]
+        trace = _features(module, x, size, prefix)
+        raw, place = trace.out, next(iter(trace.way.outputs), None)
     else:
-        layers = dict(module.named_modules())
-        if name not in layers:
-            raise UnknownNameError(unknown("layer", name, layers))
-        raw, _ = run_to(module, x, name, to_end=False)
-    grid = find_grid(name, raw, (x.shape[2], x.shape[3]), prefix)
+        known = dict.fromkeys(n for n, _ in module.named_modules())
+        trace = trace_way(module, x, size, prefix, until=name)
+        if base_name(name) not in known and name not in trace.places:
+            raise UnknownNameError(unknown("layer", name, known))
+        calls = trace.calls.get(name, 0)
+        name = f"{name}#{calls}" if calls > 1 else name
+        raw, place = capture(module, x, [name], to_end=False)[0][name], trace.places.get(name)
+    grid = trace.way.read.grids[place] if place is not None else None
+    grid = grid or find_grid(name, raw, size, prefix)
     if grid is None:
         raise NotApplicableError(
             f"layer {name!r} gives a tensor of shape {tuple(raw.shape)}, not a grid of units "
-            f"over a {x.shape[2]} x {x.shape[3]} input; name another layer as the target"
+            f"over a {size[0]} x {size[1]} input; name another layer as the target"
         )
-    return grid
+    return replace(grid, name=name, reason=NAMED)
 
 
 def run_target(module: nn.Module, x: Tensor, grid: Grid) -> Tensor:
@@ -149,7 +157,7 @@ def run_target(module: nn.Module, x: Tensor, grid: Grid) -> Tensor:
     if grid.name == FEATURES:
         raw: Tensor = module.forward_features(x)  # type: ignore[operator]
         return raw
-    return run_to(module, x, grid.name, to_end=False)[0]
+    return capture(module, x, [grid.name], to_end=False)[0][grid.name]
 
 
 def run_both(module: nn.Module, x: Tensor, grid: Grid) -> tuple[Tensor, Any]:
@@ -157,35 +165,8 @@ def run_both(module: nn.Module, x: Tensor, grid: Grid) -> tuple[Tensor, Any]:
     if grid.name == FEATURES:
         raw: Tensor = module.forward_features(x)  # type: ignore[operator]
         return raw, module.forward_head(raw)  # type: ignore[operator]
-    return run_to(module, x, grid.name, to_end=True)
-
-
-def run_to(module: nn.Module, x: Tensor, name: str, *, to_end: bool) -> tuple[Tensor, Any]:
-    """Run `module` and return the last output of the layer `name`; with `to_end` also its own."""
-    seen: list[Tensor] = []
-
-    def hook(_module: nn.Module, _args: Any, out: Any) -> None:
-        seen.append(out)
-        if not to_end:
-            raise _Reached
-
-    out = None
-    with _hooks({module.get_submodule(name): hook}), contextlib.suppress(_Reached):
-        out = module(x)
-    if not seen:
-        raise NotApplicableError(f"layer {name!r} is never called in a forward pass")
-    return seen[-1], out
-
-
-@contextlib.contextmanager
-def _hooks(hooks: Mapping[nn.Module, Callable[..., None]]) -> Iterator[None]:
-    """Register forward hooks, and remove them at the end."""
-    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    found, out = capture(module, x, [grid.name], to_end=True)
+    return found[grid.name], out
 
 
 def first_logits(out: Any) -> Tensor | None:

@@ -1,0 +1,241 @@
+"""The steps of one forward pass of a module, for the rule of `adapters.target_rule`.
+
+A tensor is named by the module whose output it is, else by the function that computed it within a
+module's forward: `layer4`, `pool#2` (the second call), `features:relu`, `:add#3`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..readings import Step
+from ..target_rule import Way
+from .operations import is_wide, kind_of, name_of, order_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+
+DECIDING = (torch.bool, torch.int64, torch.int32)
+"""Types of tensors that select or count; no gradient passes through them."""
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors in a nested argument or result, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from tensors_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from tensors_in(one)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from tensors_in(list(vars(value).values()))
+    elif hasattr(value, "tensors") and isinstance(value.tensors, Tensor):
+        yield value.tensors
+
+
+@dataclass
+class Recording:
+    """The steps of a pass as far as it has come; `kept` keeps every tensor from being freed."""
+
+    steps: list[Step] = field(default_factory=list)
+    where: dict[int, int] = field(default_factory=dict)
+    decided: set[int] = field(default_factory=set)
+    kept: list[Tensor] = field(default_factory=list)
+    modules: dict[int, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
+    calls: Counter[str] = field(default_factory=Counter)
+
+    def add(self, tensor: Tensor, step: Step) -> None:
+        """Append the step that computed `tensor`."""
+        self.kept.append(tensor)
+        self.where[id(tensor)] = len(self.steps)
+        self.steps.append(step)
+
+    def positions(self, value: Any) -> tuple[int | None, ...]:
+        """The steps of all tensors in `value`, None for those that depend on no image."""
+        return tuple(self.where.get(id(t)) for t in tensors_in(value))
+
+    def note(self, scope: str, function: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """Record the results of one call of a function within the forward of module `scope`."""
+        name = name_of(function)
+        arguments = self.positions((args, kwargs))
+        results = list(tensors_in(out))
+        chosen = any(id(t) in self.decided for t in tensors_in((args, kwargs)))
+        live = any(a is not None for a in arguments)
+        label = self._label(scope, name) if live and results else ""
+        if name == "setitem" and live:
+            results, name = [args[0]], "other"
+        for result in results:
+            if result.dtype in DECIDING:
+                if live or chosen:
+                    self.kept.append(result)
+                    self.decided.add(id(result))
+                    self.where.pop(id(result), None)
+            elif live and name not in CUTTING:
+                self.add(result, _step(label, name, arguments, args, kwargs, result, chosen))
+
+    def _label(self, scope: str, name: str) -> str:
+        self.calls[f"{scope}:{name}"] += 1
+        return f"{scope}:{name}#{self.calls[f'{scope}:{name}']}"
+
+    def finished(self, name: str, inputs: Any, out: Any, *, root: bool) -> None:
+        """Name the results of a module; those of unseen code depend on all of its inputs."""
+        self.calls[name] += 1
+        before = self.positions(inputs)
+        for result in tensors_in(out):
+            if id(result) not in self.where and any(a is not None for a in before):
+                if result.dtype in DECIDING:
+                    continue
+                self.add(result, Step(name, "other", before, tuple(result.shape)))
+            place = self.where.get(id(result))
+            if place is not None and place not in before and isinstance(out, Tensor) and not root:
+                self.modules[place].append((name, self.calls[name]))
+
+    def named(self) -> tuple[list[Step], dict[str, int]]:
+        """The steps under the names by which `capture` finds them again; the step of every name.
+
+        A step has the name of the outermost module whose output it is. Numbers of calls are left
+        out where there was one.
+        """
+        places = {self._short(s.name): i for i, s in enumerate(self.steps)}
+        steps = [replace(s, name=self._short(s.name)) for s in self.steps]
+        for place, names in self.modules.items():
+            shown = [self._short(f"{name}#{call}") for name, call in names]
+            places.update(dict.fromkeys(shown, place))
+            steps[place] = replace(steps[place], name=shown[-1])
+        return steps, places
+
+    def _short(self, name: str) -> str:
+        base, _, call = name.rpartition("#")
+        return base if call == "1" and self.calls[base] == 1 else name
+
+
+CUTTING = {"detach", "data", "grad"}
+"""Functions whose result passes no gradient on."""
+
+
+def _step(
+    label: str,
+    name: str,
+    arguments: tuple[int | None, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    result: Tensor,
+    chosen: bool,
+) -> Step:
+    kind = kind_of(name, arguments)
+    if name in ("grid_sample", "roi_align"):
+        arguments, chosen = arguments[:1], True
+        kind = "select"
+    return Step(
+        label,
+        kind,
+        arguments,
+        tuple(result.shape),
+        order=order_of(name, args, kwargs) if kind == "permute" else (),
+        wide=is_wide(kind, args),
+        selected=chosen,
+        floating=result.is_floating_point(),
+    )
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes every function of torch that is called while it is active."""
+
+    def __init__(self, recording: Recording, scopes: list[str]) -> None:
+        super().__init__()
+        self.recording = recording
+        self.scopes = scopes
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor | tuple | list) or getattr(func, "__name__", "") == "__setitem__":
+            self.recording.note(self.scopes[-1], func, args, kwargs or {}, out)
+        return out
+
+
+@contextlib.contextmanager
+def scoped(module: nn.Module, scopes: list[str]) -> Iterator[None]:
+    """Keep the names of the modules whose forward is running in `scopes`, the innermost last."""
+
+    def enter(name: str) -> Callable[..., None]:
+        return lambda _module, _args: scopes.append(name)
+
+    def leave(_module: nn.Module, _args: Any, _out: Any) -> None:
+        scopes.pop()
+
+    handles = []
+    for name, one in module.named_modules():
+        handles.append(one.register_forward_pre_hook(enter(name)))
+        handles.append(one.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A recorded pass: its way, its result, the step of every name, how often each was called."""
+
+    way: Way
+    out: Any
+    places: Mapping[str, int]
+    calls: Mapping[str, int]
+
+
+def trace_way(
+    module: nn.Module,
+    x: Tensor,
+    size: tuple[int, int],
+    prefix: int | None = None,
+    run: Callable[[Tensor], Any] | None = None,
+    until: str | None = None,
+) -> Trace:
+    """Record one pass of `module` (or `run`, a method of it) over `x`.
+
+    A pass that breaks behind the module or function `until` is recorded as far as it came.
+
+    `size` is (height, width) in pixels.
+    """
+    recording, scopes = Recording(), [""]
+    recording.add(x, Step("image", "other", (), tuple(x.shape)))
+    handles = [
+        one.register_forward_hook(_finisher(recording, name), with_kwargs=True)
+        for name, one in module.named_modules()
+    ]
+    out = None
+    try:
+        with scoped(module, scopes), _Recorder(recording, scopes):
+            out = (run or module)(x)
+    except Exception:
+        if until is None or not (recording.calls[until] or recording.calls[until.split("#")[0]]):
+            raise
+    finally:
+        for handle in handles:
+            handle.remove()
+    outputs = [p for p in recording.positions(out) if p is not None]
+    steps, places = recording.named()
+    way = Way(steps, tuple(dict.fromkeys(outputs)), size, len(x), prefix)
+    return Trace(way, out, places, recording.calls)
+
+
+def _finisher(recording: Recording, name: str) -> Callable[..., None]:
+    def hook(_module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        recording.finished(name, (args, kwargs), out, root=not name)
+
+    return hook

@@ -1,0 +1,265 @@
+"""The rule by which the target of a model is chosen, the same for every runtime (docs/models.md).
+
+A runtime describes one forward pass as `Step`s: the tensors that depend on the image, in execution
+order. `Way` reads them as maps (`readings`) and keeps those on the way from the image to the
+output. The target is the last map of the coarsest resolution that all of the output depends on,
+before the layers that give the output's own numbers. Branches of the same resolution that share
+less than half of their layers, as in networks of two streams, are not cut down to what they share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from .feature_grid import Grid
+from .readings import LAYERS, Readings, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+MAIN_OUTPUT = 0.9
+"""An output counts if this share of the layers of the deepest one leads to it: auxiliary heads,
+which end earlier, have no part in the choice."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """The steps of one forward pass over images of `size` (height, width), and its outputs.
+
+    `outputs` are positions in `steps`; the image is step 0. `batch` is the number of images.
+    """
+
+    steps: Sequence[Step]
+    outputs: Sequence[int]
+    size: tuple[int, int]
+    batch: int
+    prefix: int | None = None
+
+    @cached_property
+    def read(self) -> Readings:
+        """The steps read as maps."""
+        return Readings(self.steps, self.size, self.batch, self.prefix)
+
+    @cached_property
+    def main(self) -> list[int]:
+        """The outputs to which nearly as many layers lead as to the deepest one."""
+        found = [i for i in self.outputs if self.read.before[i] & 1]
+        depth = {i: self._depth(i) for i in found}
+        most = max(depth.values(), default=0)
+        return [i for i in found if depth[i] >= MAIN_OUTPUT * most]
+
+    @cached_property
+    def on_way(self) -> int:
+        """A bit for every step on a path from the image to a main output."""
+        bits = 0
+        for i in self.main:
+            bits |= self.read.before[i]
+        return bits
+
+    @cached_property
+    def after(self) -> list[int]:
+        """For every step the bits of itself and of the steps on the way that depend on it."""
+        found = [1 << i for i in range(len(self.steps))]
+        for i in reversed(range(len(self.steps))):
+            if self.on_way >> i & 1:
+                for source in self.read.sources[i]:
+                    found[source] |= found[i]
+        return found
+
+    @cached_property
+    def bottlenecks(self) -> set[int]:
+        """The steps that every path from the image to the main outputs passes through."""
+        longest: dict[int, int] = {}
+        last = len(self.steps)
+        for i in self._bits(self.on_way):
+            for source in self.read.sources[i]:
+                longest[source] = max(longest.get(source, 0), i)
+        longest.update(dict.fromkeys(self.main, last))
+        found, reach = set(), 0
+        for i in self._bits(self.on_way):
+            if reach <= i:
+                found.add(i)
+            reach = max(reach, longest.get(i, i))
+        return found
+
+    @cached_property
+    def tail(self) -> int:
+        """A bit for every step behind which there is no further layer, last layers included."""
+        bits, waiting = 0, list(self.main)
+        while waiting:
+            i = waiting.pop()
+            if not bits >> i & 1:
+                bits |= 1 << i
+                if self.steps[i].kind not in LAYERS:
+                    waiting += self.read.sources[i]
+        return bits
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """The last layers before the outputs."""
+        return [i for i in self._bits(self.tail) if self.steps[i].kind in LAYERS]
+
+    @cached_property
+    def heads(self) -> int:
+        """A bit for every step from a last layer on that gives numbers of the output, not features.
+
+        A last layer is one when its input has the same resolution and its result is squashed to
+        scores, is not a map of that size at the output, or has fewer channels than its input.
+        Where an activation such as ReLU follows, it gives features.
+        """
+        bits = 0
+        for end in self.ends:
+            if self._gives_numbers(end):
+                bits |= self.after[end] & self.tail
+        return bits
+
+    def _gives_numbers(self, end: int) -> bool:
+        grids, steps = self.read.grids, self.steps
+        own = grids[end]
+        before = [g for s in self.read.sources[end] if (g := grids[s]) is not None]
+        if own is None or all(_size(g) != _size(own) for g in before):
+            return False
+        behind = [i for i in self._bits(self.after[end] & self.tail & self.on_way) if i != end]
+        if any(steps[i].kind == "rectify" for i in behind):
+            return False
+        if any(steps[i].kind == "squash" for i in behind):
+            return True
+        results = [grids[i] for i in self.main if self.after[end] >> i & 1]
+        if any(g is None or _size(g) != _size(own) or g.kind[1:] != "CHW" for g in results):
+            return True
+        return own.channels < max(g.channels for g in before)
+
+    @cached_property
+    def maps(self) -> dict[int, Grid]:
+        """The maps among which is chosen: on the way, computed there, and not in a head.
+
+        A resolution counts if every path passes through one of its maps, or if a layer that sees
+        more than one unit works at it: pools with layers of one unit behind them are context.
+        """
+        grids = self.read.grids
+        found = {
+            i: grid
+            for i in self._bits(self.on_way & ~1)
+            if (grid := grids[i]) is not None and not self.read.same_map[i]
+        }
+        sizes = {_size(g) for i, g in found.items() if i in self.bottlenecks or self.steps[i].wide}
+        found = {i: g for i, g in found.items() if _size(g) in sizes}
+        kept = {i: g for i, g in found.items() if not self.heads >> i & 1}
+        return kept or found
+
+    def target(self) -> Grid | None:
+        """The target by the rule, with the reason; None when nothing on the way is a map."""
+        if not self.maps:
+            return None
+        needed = sum(1 << i for i in self.ends)
+        whole = [i for i in self.maps if needed & ~self.after[i] == 0]
+        last = self._coarsest(list(self.maps))[-1]
+        if not whole:
+            return replace(self.maps[last], reason=self._reason(last, ONE_BRANCH))
+        i = self._last(self._coarsest(whole))
+        if _size(self.maps[last]) == _size(self.maps[i]) and 2 * self._depth(i) < self._depth(last):
+            return replace(self.maps[last], reason=self._reason(last, ONE_BRANCH))
+        detour = "" if i in self.bottlenecks else DETOUR
+        return replace(self.maps[i], reason=self._reason(i, detour))
+
+    def _coarsest(self, maps: Sequence[int]) -> list[int]:
+        fewest = min(_units(self.maps[i]) for i in maps)
+        return [i for i in maps if _units(self.maps[i]) == fewest]
+
+    def _depth(self, i: int) -> int:
+        """The number of layers that step `i` depends on."""
+        return (self.read.before[i] & self.layers).bit_count()
+
+    @cached_property
+    def layers(self) -> int:
+        """A bit for every layer."""
+        return sum(1 << i for i, step in enumerate(self.steps) if step.kind in LAYERS)
+
+    def _last(self, same: Sequence[int]) -> int:
+        """The last of the maps `same`; if there is one, the last that all others meet."""
+        meeting = [i for i in same if all(self._related(i, other) for other in same)]
+        return (meeting or same)[-1]
+
+    def _related(self, a: int, b: int) -> bool:
+        """Whether one of two steps depends on the other."""
+        return bool(self.after[a] >> b & 1 or self.after[b] >> a & 1)
+
+    def _reason(self, i: int, remark: str) -> str:
+        grid = self.maps[i]
+        begun = f"the last map of the coarsest resolution ({grid.height} x {grid.width} units)"
+        return f"{begun} on the way from the image to the output" + (remark and f"; {remark}")
+
+    def scales(self) -> list[Grid]:
+        """The last map of every resolution, from the finest to the coarsest.
+
+        Resolutions whose numbers of units differ by less than the square root of 2 count as one. A
+        map inside a block that goes on to a coarser resolution by two paths is not the last one.
+        """
+        groups: dict[int, list[int]] = defaultdict(list)
+        for i, grid in self.maps.items():
+            if _size(grid) != self.size or any(_units(g) < _units(grid) for g in self._before(i)):
+                groups[round(math.log2(self.size[0] * self.size[1] / _units(grid)))].append(i)
+        last = {key: self._last_outside_blocks(groups[key]) for key in sorted(groups)}
+        return [
+            replace(self.maps[i], reason=f"the last map at {_strides(self.maps[i], self.size)}")
+            for i in last.values()
+        ]
+
+    def _before(self, i: int) -> list[Grid]:
+        return [g for k, g in self.maps.items() if self.read.before[i] >> k & 1]
+
+    def _last_outside_blocks(self, same: list[int]) -> int:
+        """The last of the maps `same` of one resolution, see `scales`."""
+        outside = [i for i in same if not self._inside_block(i, same)]
+        return self._last(outside or same)
+
+    def _inside_block(self, i: int, same: Sequence[int]) -> bool:
+        """Whether another path from an earlier map joins that of map `i` at a coarser one."""
+        earlier = sum(1 << k for k in same if k != i and self.after[k] >> i & 1)
+        for step in self._bits(self.on_way):
+            leaves = any(earlier >> s & 1 for s in self.read.sources[step])
+            if leaves and not self._related(step, i):
+                common = self.after[step] & self.after[i]
+                joined = self.read.grids[(common & -common).bit_length() - 1] if common else None
+                if joined is not None and _units(joined) < _units(self.maps[i]):
+                    return True
+        return False
+
+    @staticmethod
+    def _bits(bits: int) -> Iterator[int]:
+        """The positions of the bits that are set, from the lowest."""
+        while bits:
+            yield (bits & -bits).bit_length() - 1
+            bits &= bits - 1
+
+
+ONE_BRANCH = "one branch of several: a part of the output does not depend on it"
+
+DETOUR = "other paths go around it (skip connections or other branches)"
+
+NAMED = "named by the user"
+
+
+def target_note(target: Grid | None) -> list[str]:
+    """A note for the record of a model whose target is not all that leads to its output."""
+    remark = target.reason.partition("; ")[2] if target is not None else ""
+    name = ascii(target.name) if target is not None else ""
+    return [f"target {name}: {remark}"] if remark else []
+
+
+def _units(grid: Grid) -> int:
+    return grid.height * grid.width
+
+
+def _size(grid: Grid) -> tuple[int, int]:
+    return grid.height, grid.width
+
+
+def _strides(grid: Grid, size: tuple[int, int]) -> str:
+    rows, columns = (round(n / m, 1) for n, m in zip(size, _size(grid), strict=True))
+    return f"stride {rows:g}" if rows == columns else f"strides {rows:g} x {columns:g}"
