@@ -23,6 +23,7 @@ Kind = Literal[
     "recurrent",  # layer over a sequence
     "contract",  # product of two tensors that depend on the image, attention; the query first
     "spatial",  # channels first, no layer: pools, batch norms, depth to space
+    "norm",  # over the channels of a unit
     "rectify",  # activation of features, such as ReLU or GELU
     "squash",  # activation of scores or gates, such as sigmoid or softmax
     "multiply",

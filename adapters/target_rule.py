@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
+PASSING = ("other", "multiply")
+
+SHAPING = ("view", "permute", "select")
+
 MAIN_OUTPUT = 0.9
 """An output counts if this share of the layers of the deepest one leads to it: auxiliary heads,
 which end earlier, have no part in the choice."""
@@ -145,19 +149,43 @@ class Way:
         found = {
             i: grid
             for i in self._bits(self.on_way & ~1)
-            if (grid := grids[i]) is not None and not self.read.same_map[i]
+            if (grid := grids[i]) is not None
+            and not (self.read.same_map[i] or self._is_key_or_value(i))
         }
         sizes = {_size(g) for i, g in found.items() if i in self.bottlenecks or self.steps[i].wide}
         found = {i: g for i, g in found.items() if _size(g) in sizes}
         kept = {i: g for i, g in found.items() if not self.heads >> i & 1}
         return kept or found
 
+    @cached_property
+    def _readers(self) -> dict[int, list[int]]:
+        """The steps on the way that read a step, by the step."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for i in self._bits(self.on_way):
+            for source in self.read.sources[i]:
+                found[source].append(i)
+        return found
+
+    def _is_key_or_value(self, i: int) -> bool:
+        """Whether step `i` projects a map to keys or values that queries of no place read."""
+        single = len(self.read.sources[i]) == 1
+        return self.steps[i].kind in ("linear", *PASSING) and single and self._only_queried(i)
+
+    def _only_queried(self, i: int) -> bool:
+        """Whether nothing but products with queries reads step `i`, in whatever shape."""
+        readers = self._readers[i]
+        return bool(readers) and all(
+            self.steps[k].kind == "contract"
+            or (self.steps[k].kind in (*PASSING, *SHAPING) and self._only_queried(k))
+            for k in readers
+        )
+
     def target(self) -> Grid | None:
         """The target by the rule, with the reason; None when nothing on the way is a map."""
         if not self.maps:
             return None
         needed = sum(1 << i for i in self.ends)
-        whole = [i for i in self.maps if needed & ~self.after[i] == 0]
+        whole = [i for i in self.maps if needed & ~(self.after[i] | self.read.before[i]) == 0]
         last = self._coarsest(list(self.maps))[-1]
         if not whole:
             return replace(self.maps[last], reason=self._reason(last, ONE_BRANCH))

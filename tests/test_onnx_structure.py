@@ -174,10 +174,10 @@ def test_attention_weights_that_mix_their_heads_are_gates(tmp_path):
 
 
 def test_a_shipped_face_detector_has_a_structure():
-    """CenterFace: its target is the sigmoid of the heat map, stride 4."""
-    (record,) = audit(str(FACE), ("structure",), inputs={"size": 64}, device="cpu")
+    """CenterFace: its target is the last map of its encoder, stride 32."""
+    (record,) = audit(str(FACE), ("structure",), inputs={"size": 256}, device="cpu")
     assert record.status == "ok", record.reason
-    assert record.metrics["target_stride"].value == 4
+    assert record.metrics["target_stride"].value == 32
     assert 0 < record.metrics["weakest"].value < 1
 
 

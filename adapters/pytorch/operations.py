@@ -28,6 +28,7 @@ _BY_KIND: dict[Kind, str] = {
     "feature_dropout view_as reshape_as detach_ to float type",
     "select": "getitem narrow chunk split tensor_split unbind select index_select gather "
     "take_along_dim masked_select split_with_sizes",
+    "norm": "layer_norm rms_norm",
     "concat": "cat concat concatenate hstack vstack",
     "pad": "pad",
 }
@@ -48,14 +49,18 @@ def name_of(function: Any) -> str:
     return name
 
 
+PRODUCTS = {"matmul", "bmm", "mm", "baddbmm", "einsum", "tensordot"}
+
+
 def kind_of(name: str, arguments: tuple[int | None, ...]) -> Kind:
-    """The kind of the function `name`; products with a tensor that is stored are layers."""
+    """The kind of the function `name`; products with a matrix that is stored are layers.
+
+    A stored matrix that comes first, as queries do that are learned, is none.
+    """
     kind = KINDS.get(name, "other")
-    if kind == "contract" and len(arguments) > 1 and name not in ("grid_sample", "roi_align"):
-        depends = [a is not None for a in arguments]
-        product = name in ("matmul", "bmm", "mm", "baddbmm", "einsum", "tensordot")
-        if product and sum(depends) == 1:
-            return "linear"
+    depends = [a is not None for a in arguments]
+    if name in PRODUCTS and sum(depends) == 1 and (depends[0] or name == "einsum"):
+        return "linear"
     return kind
 
 

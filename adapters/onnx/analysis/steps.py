@@ -38,6 +38,8 @@ _BY_KIND: dict[Kind, str] = {
     "view": "Reshape Flatten Squeeze Unsqueeze Identity Expand Dropout Cast",
     "select": "Slice Split Gather GatherND GatherElements Compress NonMaxSuppression RoiAlign "
     "MaxRoiPool GridSample SplitToSequence SequenceAt",
+    "norm": "LayerNormalization SimplifiedLayerNormalization RMSNormalization "
+    "SkipLayerNormalization",
     "concat": "Concat QLinearConcat",
     "pad": "Pad",
 }
@@ -102,7 +104,7 @@ def _step(
     kind = KINDS.get(operator, "other")
     if operator == "Attention" and node.domain in ("", "ai.onnx"):
         kind = "contract"
-    if operator in DYNAMIC or (operator in PRODUCTS and sum(a is not None for a in arguments) == 1):
+    if operator in DYNAMIC or (operator in PRODUCTS and _by_stored(operator, arguments)):
         kind = "linear"
     return Step(
         name,
@@ -113,6 +115,12 @@ def _step(
         wide=kind == "conv" and _sees_more(node, stored),
         selected=any(n in edges and n not in places for n in read) or operator in MOVING,
     )
+
+
+def _by_stored(operator: str, arguments: tuple[int | None, ...]) -> bool:
+    """Whether a product is one with a stored matrix; one that comes first may be queries."""
+    depends = [a is not None for a in arguments]
+    return sum(depends) == 1 and (depends[0] or operator == "Einsum")
 
 
 MOVING = {"RoiAlign", "MaxRoiPool", "GridSample", "NonMaxSuppression"}

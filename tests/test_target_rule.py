@@ -1,0 +1,64 @@
+"""One rule for the target: a corpus of models as modules of torch and as ONNX files."""
+
+import warnings
+
+import pytest
+import torch
+from corpus import CORPUS, built
+
+from perimetry import audit
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.pytorch.model import wrap
+
+SUITES = ("structure", "erf:luo2016", "deadpixel")
+
+
+def exported(name, folder):
+    """The ONNX file of a case."""
+    path = folder / "model.onnx"
+    x = torch.randn(1, 3, *CORPUS[name].size)
+    names = {"input_names": ["image"], "opset_version": 17}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(built(name), (x,), str(path), dynamo=False, **names)
+    return path
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_the_target_of_a_module_is_the_one_that_the_corpus_names(name):
+    """Layer and size are right, and the reason names what leads around it."""
+    case = CORPUS[name]
+    target = wrap(built(name), spec=InputSpec(*case.size), device="cpu").target
+    assert (target.name, target.height, target.width) == (case.module, *case.units)
+    assert case.remark in target.reason
+    assert bool(case.remark) == (";" in target.reason)
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_the_file_of_a_module_has_the_same_target(name, tmp_path):
+    """Both give the same numbers at the target, and say the same of it."""
+    spec = InputSpec(*CORPUS[name].size)
+    module = wrap(built(name), spec=spec, device="cpu")
+    file = open_onnx(exported(name, tmp_path), device="cpu", spec=spec)
+    assert file.target.reason == module.target.reason
+    x = torch.randn(2, 3, *CORPUS[name].size)
+    torch.testing.assert_close(file.run(x).target, module.run(x).target, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["U-Net", "DETR", "YOLO of 5 classes", "text reader"])
+def test_the_file_of_a_module_gets_the_same_records(name, tmp_path):
+    """Field, effective field and evenness are equal, and every record says why."""
+    spec = InputSpec(*CORPUS[name].size)
+    file = open_onnx(exported(name, tmp_path), device="cpu", spec=spec)
+    options = {"count": 4, "device": "cpu", "draws": 50}
+    ours, theirs = (
+        audit(m, SUITES, **options) for m in (wrap(built(name), spec=spec, device="cpu"), file)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.status, other.status) == ("ok", "ok"), (one.reason, other.reason, other.error)
+        assert "coarsest" in one.model.target["reason"]
+        for metric in ("receptive_field", "luo_size", "weakest", "imbalance"):
+            if metric in one.metrics and one.metrics[metric].value is not None:
+                value = one.metrics[metric].value
+                assert other.metrics[metric].value == pytest.approx(value, rel=2e-3)
