@@ -30,6 +30,11 @@ class Grid:
     prefix: int = 0
     reason: str = field(default="", compare=False)
 
+    @property
+    def batch_axis(self) -> int:
+        """The axis of the images in the raw tensor."""
+        return int(self.kind == "LNC")
+
     def read(self, raw: Tensor) -> Tensor:
         """View `raw` as (batch, channels, height, width); differentiable."""
         if self.kind == "NCHW":

@@ -208,7 +208,7 @@ class OnnxModel:
     def _batch_axis(self, name: str) -> int:
         """The axis of the images in the tensor `name`: the second one of tokens before them."""
         grids = [self.target] if self.target else []
-        return int(any(g.name == name and g.kind == "LNC" for g in grids))
+        return max((g.batch_axis for g in grids if g.name == name), default=0)
 
     def _forward(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         values = self._session(names).run_tensors({self.image: shaped(x, self.spec)})

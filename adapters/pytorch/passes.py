@@ -67,8 +67,10 @@ class Passes:
         if not self.one_by_one or len(x) == 1:
             return self._run(module, self.cast(x, module), grid, logits=logits)
         parts = [self.run(module, one, grid, logits=logits) for one in x.split(1)]
+        axes = (grid.batch_axis if grid is not None else 0, 0)
         raw, out = (
-            None if found[0] is None else torch.cat(found) for found in zip(*parts, strict=True)
+            None if found[0] is None else torch.cat(found, axis)
+            for found, axis in zip(zip(*parts, strict=True), axes, strict=True)
         )
         return raw, out
 
