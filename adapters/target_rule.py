@@ -51,8 +51,14 @@ class Way:
 
     @cached_property
     def main(self) -> list[int]:
-        """The outputs to which nearly as many layers lead as to the deepest one."""
+        """The outputs to which nearly as many layers lead as to the deepest one.
+
+        Where no output has a gradient, as with a map of classes, the tensors that nothing reads.
+        """
+        read = {a for step in self.steps for a in step.arguments}
+        ends = [i for i in range(len(self.steps)) if i not in read]
         found = [i for i in self.outputs if self.read.before[i] & 1]
+        found = found or [i for i in ends if self.read.before[i] & 1]
         depth = {i: self._depth(i) for i in found}
         most = max(depth.values(), default=0)
         return [i for i in found if depth[i] >= MAIN_OUTPUT * most]

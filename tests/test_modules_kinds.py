@@ -152,10 +152,10 @@ def kind(name):
 def test_the_function_that_is_measured_is_the_module_s_own(name, count):
     """Outputs and gradients equal those of the module, and the images stay as they are."""
     module = kind(name)
-    model = wrap(module, size=SIZE, device="cpu")
+    target = "conv" if name == "View" else "out"
+    model = wrap(module, size=SIZE, device="cpu", target=target)
     x = torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     given, ours, theirs = x.clone(), x.clone().requires_grad_(), x.clone().requires_grad_()
-    target = model.target.name
     seen = []
     single = copy_of(module)
     single.get_submodule(target).register_forward_hook(lambda _m, _a, out: seen.append(out))
@@ -312,7 +312,7 @@ def test_inputs_besides_the_image_have_fixed_values(count):
     """A number for each image, given once, and a switch."""
     module = Conditioned().eval()
     given = {"image": "image", "fixed": {"time": [2.0], "flip": True}}
-    model = load(module, size=SIZE, inputs=given, device="cpu")
+    model = load(module, size=SIZE, inputs=given, device="cpu", target="out")
     x = torch.randn(count, 3, *SIZE)
     expected = module(torch.full((count,), 2.0), x, flip=True)
     torch.testing.assert_close(model.run(x).target, expected.detach(), rtol=1e-4, atol=1e-5)

@@ -12,10 +12,11 @@ import onnx
 
 from ...readings import Kind, Step
 from ...target_rule import Way
+from ..files.order import reads
+from ..graph import operator_of
 from ..inputs.spec import stored_constants
-from ..paths import SHAPE_ONLY, image_edges, reads
+from ..paths import SHAPE_ONLY, image_edges
 from ..session import tensor_shapes
-from .node_facts import operator_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
