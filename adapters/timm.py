@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import socket
 import urllib.request
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .checkpoint.fit import fit, without_prefix
+from .checkpoint.read import Checkpoint, read_checkpoint
 from .device import pick_device
-from .errors import ModelFileError, UnknownNameError, WeightsError, check_name, unknown
+from .errors import UnknownNameError, WeightsError, check_name, unknown
 from .input_spec import InputSpec
 from .meta_forward import ShapesOnly
 from .model import Precision
@@ -86,12 +89,16 @@ def open_timm(
     """
     _check_name(name, pretrained=state is None)
     shell = _create(name, device="meta")
-    build, source = _builder(name, state, seed)
+    filled = None
+    if state not in (None, "init"):
+        filled = _with_file(shell, name, read_checkpoint(Path(state or "")))
+        shell = _create(name, device="meta", **filled.options) if filled.options else shell
+    build, source = _builder(name, state, seed, filled)
     model = TorchModel(
         shell,
         build,
         reference=f"timm:{name}" + (f"@{state}" if state else ""),
-        spec=_spec(shell, size),
+        spec=_spec(shell, size, filled.options.get("in_chans") if filled else None),
         device=pick_device(device),
         source=source,
         target=target,
@@ -100,6 +107,7 @@ def open_timm(
         calibrated=CALIBRATION_IMAGES if state == "init" else 0,
         precision=precision,
     )
+    model.notes += filled.notes if filled else []
     if state == "init":
         model.notes.append(
             f"untrained: up to {model.members} seeded initial states, norms calibrated"
@@ -138,33 +146,41 @@ def _create(name: str, **options: Any) -> nn.Module:
     return module.eval()
 
 
-def _spec(module: nn.Module, size: tuple[int, int] | None) -> InputSpec:
+def _spec(
+    module: nn.Module, size: tuple[int, int] | None, channels: int | None = None
+) -> InputSpec:
+    """The input that timm states; with other `channels`, the mean of its normalisation."""
     from timm.data.config import resolve_model_data_config
 
     config = resolve_model_data_config(module)
-    channels, height, width = config["input_size"]
+    usual, height, width = config["input_size"]
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    if channels not in (None, usual):
+        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
     return InputSpec(
         height=size[0] if size else height,
         width=size[1] if size else width,
-        channels=channels,
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        channels=channels or usual,
+        mean=mean,
+        std=std,
         interpolation=config["interpolation"],
         crop_pct=config["crop_pct"],
     )
 
 
-def _builder(name: str, state: str | None, seed: int) -> tuple[Any, Mapping[str, str]]:
+def _builder(
+    name: str, state: str | None, seed: int, filled: FromFile | None
+) -> tuple[Any, Mapping[str, str]]:
     """Return the function that builds a weight set, and the source of the weights."""
     import timm
 
     source = {"runtime": "torch", "timm": timm.__version__, "architecture": name.partition(".")[0]}
     if state == "init":
         return partial(_initial, name, seed), {**source, "weights": "initial state"}
-    path = None if state is None else Path(state)
-    loaded = _with_file(name, path) if path is not None else _pretrained(name)
+    loaded = filled.module if filled is not None else _pretrained(name)
     source["tensors_sha256"] = module_tensors_digest(loaded)
-    if path is not None:
+    if filled is not None:
+        path = Path(state or "")
         source["file"] = path.name
         source["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return partial(_copy, loaded), source
@@ -222,67 +238,52 @@ def _answers(endpoint: str) -> bool:
     return True
 
 
-def _with_file(name: str, path: Path) -> nn.Module:
-    module = _create(name)
-    state = read_state(path)
-    fitted = _fit(state, module.state_dict())
-    if fitted is None:
-        raise WeightsError(
-            f"{path} holds {len(state)} tensors that do not fit {name!r} "
-            f"({len(module.state_dict())} tensors), neither by name nor by order and shape"
-        )
-    module.load_state_dict(fitted)
-    return module.eval()
+def _with_file(shell: nn.Module, name: str, checkpoint: Checkpoint) -> FromFile:
+    """The architecture of `shell` with the weights of a file, and as many classes as there."""
+    options, notes = _options(shell, checkpoint)
+    module = _create(name, **options)
+    fitted = fit(checkpoint, module.state_dict(), name.partition(".")[0])
+    module.load_state_dict(fitted.state)
+    return FromFile(module.eval(), options, [*fitted.notes, *notes])
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from safetensors or a weights-only torch file; nothing is unpickled.
+@dataclass(frozen=True)
+class FromFile:
+    """A module with the weights of a file, the `options` it was built with, and notes."""
 
-    Raises `WeightsError` when there is no such file, `ModelFileError` when it cannot be read or
-    holds no tensors.
-    """
-    if not path.is_file():
-        raise WeightsError(f"no weights file {str(path)!r}; give a .safetensors or .pth file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelFileError(
-            f"{path} cannot be read as weights ({type(error).__name__}); expected safetensors, or "
-            "a torch file that contains tensors only (pickled objects are refused)"
-        ) from error
-    for key in ("state_dict", "model", "state_dict_ema"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    tensors = content if isinstance(content, dict) else {}
-    state = {str(k).removeprefix("module."): v for k, v in tensors.items() if _is_tensor(v)}
-    if not state:
-        raise ModelFileError(f"{path} contains no tensors; expected a state dict")
-    return state
+    module: nn.Module
+    options: Mapping[str, Any]
+    notes: list[str]
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
+def _options(shell: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
+    """Numbers of classes and channels in which the file differs from `shell`, and notes."""
+    own = shell.state_dict()
+    state, _ = without_prefix(checkpoint.state, list(own))
+    config: Any = getattr(shell, "pretrained_cfg", {})
+    options, notes = {}, []
+    for option, key, axis, what in (
+        ("num_classes", "classifier", 0, "classes"),
+        ("in_chans", "first_conv", 1, "input channels"),
+    ):
+        found = _sizes(own, state, config.get(key) or (), axis)
+        if found is not None and found[0] != found[1]:
+            options[option] = found[1]
+            notes.append(f"{found[1]} {what}, as in the file, instead of {found[0]}")
+    return options, notes
 
 
-def _fit(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """Match `state` to the entries of `own` by name, else by order and shape; None if neither fits.
-
-    Step counters of batch norm may be absent.
-    """
-    counters = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")}
-    wanted = {k: v for k, v in own.items() if k not in counters}
-    given = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    if given.keys() == wanted.keys():
-        pairs = {k: given[k] for k in wanted}
-    elif len(given) == len(wanted):
-        pairs = dict(zip(wanted, given.values(), strict=True))
-    else:
+def _sizes(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], layers: Any, axis: int
+) -> tuple[int, int] | None:
+    """Length of `axis` of the first of `layers` here and in the file; 0 if it is not there."""
+    names = [f"{n}.weight" for n in ((layers,) if isinstance(layers, str) else layers)]
+    name = next((n for n in names if n in own and own[n].ndim > axis), None)
+    if name is None:
         return None
-    if any(pairs[k].shape != wanted[k].shape for k in wanted):
-        return None
-    return {**counters, **pairs}
+    if name in state:
+        return own[name].shape[axis], state[name].shape[axis] if state[name].ndim > axis else -1
+    layer = name.removesuffix("weight")
+    similar = 2 * len(own.keys() & state.keys()) > len(own)
+    absent = similar and axis == 0 and not any(key.startswith(layer) for key in state)
+    return (own[name].shape[axis], 0) if absent else None

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from .checkpoint.fit import same_kind, without_prefix
+from .checkpoint.read import read_checkpoint
 from .errors import UnknownNameError, WeightsError, unknown
 from .input_spec import InputSpec
 from .pytorch.small_resnet import SIZES, SmallResNet
@@ -66,9 +68,9 @@ def open_trainable(
             near = unknown("network", reference, SIZES)
             raise UnknownNameError(f"{near}; a network to train is {FORMS}")
     if parsed.weights is not None and not (timm and parsed.untrained):
-        from .timm import read_state
-
-        _take(module, read_state(Path(parsed.weights)), heads, reference)
+        checkpoint = read_checkpoint(Path(parsed.weights))
+        state, _ = without_prefix(checkpoint.state, list(module.state_dict()))
+        _take(module, state, heads, reference)
     elif timm and not parsed.untrained:
         _take(module, _pretrained(parsed), heads, reference)
     return Trainable(module.train().requires_grad_(True), spec)
@@ -115,7 +117,11 @@ def _take(
 ) -> None:
     """Load `state` by name and shape; only the classifiers `heads` may be missing or differ."""
     own = module.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    fitting = {
+        k: v
+        for k, v in state.items()
+        if k in own and v.shape == own[k].shape and same_kind(v, own[k])
+    }
     missing = [
         key
         for key in own

@@ -16,7 +16,7 @@ FOLDERS = ("adapters", "suites", "bench")
 ORDER = {
     "adapters": (
         "errors reference device treatment input_spec feature_grid readings target_rule "
-        "padding_mode model copies seeding meta_forward kernel_padding pytorch timm "
+        "padding_mode model copies seeding meta_forward kernel_padding pytorch checkpoint timm "
         "trainable onnx export self_check load"
     ),
     "suites": (

@@ -24,8 +24,8 @@ from small_nets import TOOLS, baseline, net, opened
 from typer.testing import CliRunner
 
 from perimetry import audit
+from perimetry.adapters.checkpoint.read import read_checkpoint
 from perimetry.adapters.errors import PerimetryError
-from perimetry.adapters.timm import read_state
 from perimetry.bench.cli.main import app
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.manifest import write_manifest
@@ -131,7 +131,7 @@ def make_weights(folder):
 
 
 def use_weights(path, _copy):
-    state = read_state(path)
+    state = read_checkpoint(path).state
     return MEASURED if all(isinstance(v, torch.Tensor) for v in state.values()) else "no tensors"
 
 
