@@ -28,7 +28,7 @@ AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 PLAIN = ("state_dict", "model", "model_state_dict", "net", "weights", "params", "module")
 """Keys of other weights."""
 
-HARMLESS = [argparse.Namespace]
+HARMLESS: list[Any] = [argparse.Namespace]
 """Classes that torch may build beside tensors: the options of timm's own script."""
 
 
