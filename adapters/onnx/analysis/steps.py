@@ -16,7 +16,7 @@ from ..files.order import reads
 from ..graph import operator_of
 from ..inputs.spec import stored_constants
 from ..paths import SHAPE_ONLY, image_edges
-from ..session import tensor_shapes
+from ..session import tensor_shapes, with_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,6 +65,7 @@ def graph_way(
 
     `size` is (height, width) in pixels.
     """
+    proto = with_outputs(proto, outputs)
     edges = image_edges(proto, image)
     names = [name for name in edges if name != image]
     shapes = tensor_shapes(proto, names, {image: x}) if names else {}
