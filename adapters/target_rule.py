@@ -190,8 +190,7 @@ class Way:
         """The target by the rule, with the reason; None when nothing on the way is a map."""
         if not self.maps:
             return None
-        needed = sum(1 << i for i in self.ends)
-        whole = [i for i in self.maps if needed & ~(self.after[i] | self.read.before[i]) == 0]
+        whole = [i for i in self.maps if self._depends(i)]
         last = self._coarsest(list(self.maps))[-1]
         if not whole:
             return replace(self.maps[last], reason=self._reason(last, ONE_BRANCH))
@@ -200,6 +199,22 @@ class Way:
             return replace(self.maps[last], reason=self._reason(last, ONE_BRANCH))
         detour = "" if i in self.bottlenecks else DETOUR
         return replace(self.maps[i], reason=self._reason(i, detour))
+
+    def _depends(self, i: int) -> bool:
+        """Whether all parts of the output depend on the map `i`, or are before it.
+
+        The parts of a concatenation do so by themselves, those of a sum together.
+        """
+        found: dict[int, bool] = {}
+        for step in self._bits(self.tail):
+            related = bool((self.after[i] | self.read.before[i]) >> step & 1)
+            parts = [found[s] for s in self.read.sources[step] if s in found]
+            if step == i or self.steps[step].kind in LAYERS or not parts:
+                found[step] = related
+            else:
+                joined = self.steps[step].kind == "concat"
+                found[step] = related and (all(parts) if joined else any(parts))
+        return all(found[output] for output in self.main)
 
     def _coarsest(self, maps: Sequence[int]) -> list[int]:
         fewest = min(_units(self.maps[i]) for i in maps)

@@ -29,7 +29,7 @@ _BY_KIND: dict[Kind, str] = {
     "select": "getitem narrow chunk split tensor_split unbind select index_select gather "
     "take_along_dim masked_select split_with_sizes",
     "norm": "layer_norm rms_norm",
-    "concat": "cat concat concatenate hstack vstack",
+    "concat": "cat concat concatenate hstack vstack stack",
     "pad": "pad",
 }
 

@@ -74,7 +74,7 @@ class Recording:
         live = any(a is not None for a in arguments)
         label = self._label(scope, name) if live and results else ""
         if name == "setitem" and live:
-            results, name = [args[0]], "other"
+            results, name = [args[0]], "cat"
         for result in results:
             if result.dtype in DECIDING:
                 if live or chosen:
