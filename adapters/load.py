@@ -36,7 +36,7 @@ def load(
 ) -> Model:
     """Open a model for auditing; an opened model is returned unchanged.
 
-    `target` names the layer to audit (default: the last spatial feature map). `size` (height,
+    `target` names the layer to audit (default: by the rule of docs/models.md). `size` (height,
     width) overrides the size of the model's input, `spec` the whole input of a module or an ONNX
     file. `inputs` declares the input of a module, and input and output of an ONNX file that does
     not state them (see `onnx.inputs.declaration`). `seed` and `members` are the first seed and the

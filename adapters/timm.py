@@ -174,7 +174,12 @@ def _builder(
     """Return the function that builds a weight set, and the source of the weights."""
     import timm
 
-    source = {"runtime": "torch", "timm": timm.__version__, "architecture": name.partition(".")[0]}
+    source = {
+        "runtime": "torch",
+        "timm": timm.__version__,
+        "library": f"timm {timm.__version__}",
+        "architecture": name.partition(".")[0],
+    }
     if state == "init":
         return partial(_initial, name, seed), {**source, "weights": "initial state"}
     loaded = filled.module if filled is not None else _pretrained(name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from ..complexity import Complexity
 from ..copies import copy_without_caches, resize_images
 from ..errors import NO_GRADIENTS, InputError, ModelFileError, NotApplicableError, PerimetryError
 from ..feature_grid import Grid
@@ -20,6 +21,7 @@ from ..input_spec import InputSpec
 from ..model import Model, Outputs, Precision
 from ..padding_mode import PaddingMode
 from ..treatment import PADDING_DEFAULTS, Fill, PaddingOptions, Treatment
+from .analysis.complexity import graph_complexity
 from .analysis.integer_maps import expose_levels
 from .analysis.stages import graph_filters, stage_grids
 from .analysis.target import find_graph_target, named_graph_target
@@ -280,6 +282,12 @@ class OnnxModel:
         """The last spatial map at each resolution; see `Model.stages`."""
         values = self._pass(x.detach(), tuple(grid.name for grid in self._stages))
         return {grid.name: grid.read(values[grid.name]) for grid in self._stages}
+
+    @cached_property
+    def complexity(self) -> Complexity:
+        """Numbers stored as weights, and MACs at the size of `spec`."""
+        x = feed(example(self.spec, self._batch or 1), self.spec)
+        return graph_complexity(self.graph, self.image, x)
 
     def filters(self) -> dict[str, Tensor]:
         """Stored kernels of the 2-D convolutions, by node name; see `Model.filters`."""

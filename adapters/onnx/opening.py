@@ -100,6 +100,7 @@ def _source(
         "tensors_sha256": graph_tensors_digest(proto),
         "opset": str(standard_opset(proto)),
         "producer": printable(f"{proto.producer_name} {proto.producer_version}".strip()),
+        "library": printable(f"{proto.producer_name} {proto.producer_version}".strip()),
         "requested_provider": providers(device)[0],
     }
 

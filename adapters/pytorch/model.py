@@ -9,11 +9,13 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from functools import cached_property, partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..complexity import Complexity, count_macs
 from ..copies import copy_without_caches, resize_images
 from ..device import pick_device
 from ..errors import InputError, NotApplicableError
@@ -32,7 +34,7 @@ from .padding_mode import active, survey
 from .passes import ONE_BY_ONE, Passes
 from .skeleton import Skeleton, light_copy
 from .stages import module_filters, record_stages
-from .target import blank_input, locate
+from .target import blank_input, laid_out, locate
 from .tensors import cast_module, copy_module, has_complex, order_kernels
 from .weights import calibrate_norms, check_initialised, match_norms, module_tensors_digest
 
@@ -189,6 +191,25 @@ class TorchModel:
             return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return record_stages(self.module(), lambda: self.run(x.detach()), x, self.target)
 
+    @cached_property
+    def complexity(self) -> Complexity:
+        """Parameters, and MACs at the size of `spec`; counted without weights where possible."""
+        shell = self._body if self._padding is not None and self._body is not None else self._shell
+        parameters = sum(p.numel() for p in shell.parameters())
+        if any(isinstance(m, nn.RNNBase) for m in shell.modules()):
+            return Complexity(parameters)  # torch does not count recurrent layers
+        single = self.spec.blank() if self.spec.channels in (1, 3) else self._passes.noise(1)
+        try:
+            light = copy_module(shell).to("meta").eval()
+            macs = count_macs(lambda: light(laid_out(single.to("meta"), self.spec)))
+        except Exception:  # some modules cannot be moved there
+            macs = None
+        module = self.module
+        return Complexity(
+            parameters,
+            macs or count_macs(lambda: self._passes.run(module(), single, None, logits=True)),
+        )
+
     def filters(self) -> dict[str, Tensor]:
         """Learned kernels of the 2-D convolutions, by layer name; see `Model.filters`."""
         return module_filters(self.module())
@@ -336,7 +357,7 @@ def wrap(
         reference=name or f"module:{type(module).__name__}",
         spec=spec or declare(guess_spec(frozen, size)),
         device=pick_device(device),
-        source={"runtime": "torch", "tensors_sha256": digest},
+        source={"runtime": "torch", "tensors_sha256": digest, "library": library_of(module)},
         target=target,
         precision=precision,
         known=False,
@@ -361,6 +382,15 @@ def _frozen(module: nn.Module) -> nn.Module:
             "of its own: give it a __deepcopy__ that copies its layers"
         )
     return copied.cpu().eval().requires_grad_(False)
+
+
+def library_of(module: nn.Module) -> str:
+    """The package that defines the class of `module`, with its version; torch for one's own."""
+    package = type(module).__module__.partition(".")[0]
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"torch {torch.__version__}"
 
 
 def guess_spec(module: nn.Module, size: tuple[int, int] | None = None) -> InputSpec:

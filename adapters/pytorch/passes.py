@@ -84,7 +84,7 @@ class Passes:
 
     def settle_order(self, module: nn.Module, grid: Grid | None) -> None:
         """Put `module` in channels-last order if it then gives the same as in the usual one."""
-        x = self._noise(2)
+        x = self.noise(2)
         with torch.no_grad():
             expected = self._all(module, x, grid, channels_last=False)
             order_kernels(module, torch.channels_last)
@@ -110,7 +110,7 @@ class Passes:
 
     def why_no_gradients(self, module: nn.Module, grid: Grid | None) -> str | None:
         """None if the target of `module`, else its logits, has a gradient by the input."""
-        x = self._noise(1).requires_grad_()
+        x = self.noise(1).requires_grad_()
         try:
             with torch.enable_grad(), contiguous_norm_gradients(x):
                 found = self.run(module, x, grid, logits=grid is None)
@@ -119,7 +119,8 @@ class Passes:
         values = [value for value in found if value is not None]
         return None if not values or any(v.requires_grad for v in values) else NO_GRADIENT
 
-    def _noise(self, count: int) -> Tensor:
+    def noise(self, count: int) -> Tensor:
+        """Normal noise (count, channels, height, width), the same in every call."""
         shape = (count, self.spec.channels, self.spec.height, self.spec.width)
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 

@@ -1,4 +1,4 @@
-"""Find the target of a module: the layer whose output is the last spatial feature map."""
+"""Find the target of a module, by the rule of `adapters.target_rule` or by name, and run to it."""
 
 from __future__ import annotations
 

@@ -78,7 +78,9 @@ class InputOptions:
     PANEL: ClassVar[str] = "Models"
     target: Annotated[
         str | None,
-        typer.Option(help="Name of the layer to audit.", show_default="last spatial feature map"),
+        typer.Option(
+            help="Name of the layer to audit.", show_default="by the rule of docs/models.md"
+        ),
     ] = None
     inputs: Annotated[
         list[str] | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ..output.damaged import try_or_none
 from ..output.layout import Literal
+from ..output.numbers import short_count
 from ..output.text import clean
 from ..records.record import FIT_KEY
 from ..records.selection import stated_inputs
@@ -31,7 +32,8 @@ def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[B
     facts = {
         "Model": _pairs({"reference": best.model.reference, **best.model.source}),
         "Input": try_or_none(_input, best),
-        "Target": _pairs(best.model.target or {}),
+        "Size": _size(best),
+        "Target": try_or_none(_target, best),
         "Images": _images(records),
         "Fitted": _fitted(records),
         "Protocols": ", ".join(
@@ -144,6 +146,21 @@ def _value(value: Any) -> str:
 
 def _pairs(facts: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in facts.items())
+
+
+def _size(record: Record) -> str:
+    """Parameters, MACs, and what built the model."""
+    model = record.model
+    counts = ((model.parameters, "parameters"), (model.macs, "MACs for one image"))
+    words = [f"{short_count(count)} {what}" for count, what in counts if count is not None]
+    return ", ".join([*words, *([f"built by {model.library}"] if model.library else [])])
+
+
+def _target(record: Record) -> str:
+    """Which tensor was measured, and why it was taken, as far as the record says."""
+    target = dict(record.model.target or {})
+    reason = target.pop("reason", "")
+    return _pairs(target) + (f": {reason}" if reason else "")
 
 
 def _input(record: Record) -> str:

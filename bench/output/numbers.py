@@ -89,3 +89,11 @@ def join_with_and(items: list[str], most: int = 6) -> str:
     if len(shown) > most:
         return f"{', '.join(shown[:most])} and {len(shown) - most} more"
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def short_count(count: int) -> str:
+    """A large whole number with three digits: `4.09 G`, `25.6 M`, `312`."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)

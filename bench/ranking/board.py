@@ -44,6 +44,14 @@ SORT_ORDER = ("deadpixel.weakest", "structure.weakest")
 """Default sort columns: the first that any row has gives the ranks, the next orders the rest."""
 
 
+SIZES = ("model.parameters", "model.macs")
+"""Columns with the size of the model, which rank the smallest first; MACs are for one image."""
+
+FACTS = ("library", "target", "reason")
+"""What else the frame says of the model, as `model.library`: what built it, the measured tensor,
+and why that was taken."""
+
+
 def leaderboard(
     records: Iterable[Record] | Path | str,
     *,
@@ -76,8 +84,15 @@ class BoardRow:
         prefix, _, metric = column.partition(".")
         return self.records.get(prefix), metric
 
+    def size(self, name: str) -> int | None:
+        """Parameters or MACs of the model, whichever record has them."""
+        values = (getattr(record.model, name) for record in self.records.values())
+        return next((value for value in values if value is not None), None)
+
     def value(self, column: str) -> float | None:
         """The number in `column`, or None."""
+        if column in SIZES:
+            return self.size(column.partition(".")[2])
         record, metric = self.find(column)
         held = record.metrics.get(metric) if record else None
         return held.value if held else None
@@ -154,6 +169,8 @@ class Board:
             "rank": rank.low if rank else None,
             "rank.high": rank.high if rank else None,
             "defects": "; ".join(self.defects(row)) or None,
+            **{column: row.value(column) for column in SIZES},
+            **{f"model.{name}": text for name, text in facts(row).items()},
         }
         for prefix, record in row.records.items():
             cells[f"{prefix}.status"] = record.status
@@ -196,7 +213,7 @@ class Board:
 
     def _sort_column(self, wanted: str | None) -> str | None:
         if wanted is not None:
-            return check_name("metric", wanted, self.columns)
+            return check_name("metric", wanted, [*self.columns, *SIZES])
         held = [column for column in SORT_ORDER if column in self.columns]
         headlines = [c for c in self.columns if self._is_headline(c)]
         return next(iter([*held, *headlines, *self.columns]), None)
@@ -242,10 +259,15 @@ class Board:
     def _sign(self, column: str) -> int:
         """1 where higher values rank first."""
         metric = self.metric(column)
+        if column in SIZES:
+            return -1
         return -1 if metric is not None and metric.better == "lower" else 1
 
     def _ranked(self, row: BoardRow, column: str) -> Ranked | None:
         """The value of `row` in `column` as `rank_rows` takes it."""
+        if column in SIZES:
+            size = row.value(column)
+            return None if size is None else Ranked(-size, error=0.0, group=row.model)
         record, name = row.find(column)
         held = record.metrics.get(name) if record else None
         if record is None or held is None or held.value is None:
@@ -274,6 +296,15 @@ class Board:
         return 0.0 if exact or (exactness == "one weight set" and one_set) else None
 
 
+def facts(row: BoardRow) -> dict[str, str | None]:
+    """Library, target and its reason, of the first record that has a target."""
+    models = [record.model for record in row.records.values()]
+    model = next((m for m in models if m.target), models[0])
+    target = model.target or {}
+    name = "{name} ({channels} x {height} x {width})".format(**target) if target else None
+    return dict(zip(FACTS, (model.library, name, target.get("reason")), strict=True))
+
+
 def _rank_key(rank: Rank | None) -> tuple[bool, int, int]:
     return (True, 0, 0) if rank is None else (False, rank.low, rank.high)
 
@@ -284,7 +315,7 @@ def _names(row: BoardRow) -> tuple[str, str]:
 
 def _dtype(column: str) -> str:
     """The nullable pandas type of a column of the frame."""
-    if column in {"rank", "rank.high"}:
+    if column in {"rank", "rank.high", *SIZES}:
         return "Int64"
-    words = ("model", "fill", "defects", "reason", "status", "error", "method")
+    words = ("model", "fill", "defects", "reason", "status", "error", "method", "library", "target")
     return "string" if column.rpartition(".")[2] in words else "Float64"

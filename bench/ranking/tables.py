@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.reference import Reference
 from ...suites.deadpixel import NOT_ALWAYS_BETTER
-from ..output.numbers import column_interval, column_number
+from ..output.numbers import column_interval, column_number, short_count
 from ..output.text import clean, code, spreadsheet
 from ..records.selection import why_missing
-from .board import BoardRow
+from .board import SIZES, BoardRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -38,6 +38,13 @@ MAIN = {
 }
 """Columns of the table and their short heads."""
 
+
+SIZE_HEADS = {"model.parameters": "parameters", "model.macs": "MACs"}
+"""Heads of the columns of `SIZES`, which a board that is sorted by one of them has."""
+
+NO_SIZE = (
+    "the record has no size of the model: it was made by an older release, or none was counted"
+)
 
 CHANGES = ("deadpixel.weakest",)
 
@@ -104,6 +111,8 @@ def caption(board: Board) -> list[str]:
     """The lines below a board that explain its order, its intervals and where it comes from."""
     lines = []
     metric = board.metric(board.sort or "")
+    if board.sort in SIZES:
+        lines.append(f"Ranked by {board.sort}, smallest first; MACs are for one image.")
     if metric is not None:
         best = {"lower": ", lowest first", "higher": ", highest first", "neither": ""}
         lines.append(
@@ -227,7 +236,9 @@ def _main_cells(
 ) -> tuple[list[str], list[list[str]]]:
     """Heads and cells of the main columns that some row has."""
     columns = {c: head for c, head in MAIN.items() if c in board.columns}
-    if board.sort is not None and board.sort not in columns:
+    if board.sort in SIZES:
+        columns = {**SIZE_HEADS, **columns}
+    elif board.sort is not None and board.sort not in columns:
         columns = {board.sort: board.sort, **columns}
     treated = any(row.fill != "none" for row in board.rows)
     changes = [c for c in CHANGES if treated and c in columns]
@@ -281,6 +292,9 @@ def _defects_cell(board: Board, row: BoardRow, notes: Footnotes) -> str:
 
 
 def _cell(board: Board, row: BoardRow, column: str, notes: Footnotes) -> str:
+    if column in SIZES:
+        size = row.value(column)
+        return f"n/a {notes.mark(NO_SIZE)}" if size is None else short_count(int(size))
     record, metric = row.find(column)
     estimate = record.metrics.get(metric) if record else None
     if estimate is None or estimate.value is None:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from ...adapters.model import Model
 
 
-SCHEMA_VERSION: Final = 4
-"""Version 2 added `inputs`, version 3 `fit_images`, version 4 `model.family`."""
+SCHEMA_VERSION: Final = 5
+"""Version 2 added `inputs`, version 3 `fit_images`, version 4 `model.family`, version 5
+`model.parameters`, `model.macs`, `model.library` and the reason of `model.target`."""
 
 
 TRACE_LINES = 12
@@ -70,7 +71,10 @@ class Value(_Frozen):
 class ModelInfo(_Frozen):
     """Which model it was. All but `reference` is empty when the model could not be opened.
 
-    `family` is the module of timm that defines the architecture, None for other models.
+    `family` is the module of timm that defines the architecture, None for other models. `macs` are
+    multiply-accumulate operations for one image of the measured size, `library` is what built the
+    model, with its version. `target` names the measured tensor, its layout and size, and why it was
+    taken (`reason`).
     """
 
     reference: str
@@ -81,12 +85,16 @@ class ModelInfo(_Frozen):
     target: dict[str, Any] | None = None
     treatment: dict[str, Any] | None = None
     members: int | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    library: str | None = None
 
     @classmethod
     def of(cls, reference: str, model: Model) -> ModelInfo:
         """Describe an opened `model`; `reference` is what the user typed."""
         from ...adapters.load import family_of
 
+        size = getattr(model, "complexity", None)
         return cls(
             reference=reference,
             family=family_of(reference),
@@ -96,6 +104,9 @@ class ModelInfo(_Frozen):
             target=to_json_value(vars(model.target)) if model.target else None,
             treatment=to_json_value(_treatment(model)),
             members=model.members,
+            parameters=getattr(size, "parameters", None),
+            macs=getattr(size, "macs", None),
+            library=model.source.get("library"),
         )
 
 
@@ -147,12 +158,12 @@ class Record(BaseModel):
     file (see `adapters.onnx.inputs.declaration`); `fit_images` is the image set that kernel padding
     `fit` was fitted on. `maps` and `draws` give arrays by name: in memory after `audit`, else read
     from the store on first use. `schema_version` 2 added `inputs`, 3 `fit_images`, 4
-    `model.family`; records of all versions load.
+    `model.family`, 5 sizes and the reason of the target; records of all versions load.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4, 5] = SCHEMA_VERSION
     key: str
     status: Literal["ok", "skipped", "failed"]
     reason: str | None = None

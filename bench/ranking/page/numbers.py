@@ -17,6 +17,7 @@ from ....suites.deadpixel import NOT_ALWAYS_BETTER
 from ...output.text import clean
 from ...records.selection import why_missing
 from ...statistics.difference import metric_difference
+from ..board import SIZES
 from ..tables import MAIN, caption
 
 if TYPE_CHECKING:
@@ -251,11 +252,15 @@ def _change(treated: BoardRow | None, untreated: BoardRow | None, column: str) -
 
 
 def _costs(grid: dict[str, dict[str, BoardRow]]) -> dict[str, dict[str, Any]]:
-    """The costs of measuring the untreated variant, if known."""
+    """The costs of measuring the untreated variant, and its size, if known."""
     rows = [variants.get("none") or next(iter(variants.values())) for variants in grid.values()]
     found = {
         name: {"title": title, "v": [_cost(row, field) for row in rows]}
         for name, (title, field) in COSTS.items()
+    }
+    found |= {
+        name.partition(".")[2]: {"title": title, "v": [row.value(name) for row in rows]}
+        for name, title in zip(SIZES, ("parameters", "MACs of one image"), strict=True)
     }
     return {name: cost for name, cost in found.items() if any(cost["v"])}
 
