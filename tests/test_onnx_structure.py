@@ -135,7 +135,7 @@ def test_a_gelu_that_was_written_out_is_a_gelu(name, tmp_path):
 def test_what_only_looks_like_a_gelu_is_none(name, changes, tmp_path):
     """Other constants in the same nodes leave an Erf without a rule."""
     opened = open_onnx(save(written_out(name, **changes), tmp_path / "erf.onnx"), device="cpu")
-    with pytest.raises(NotApplicableError, match=r"arithmetic \(Erf\)"):
+    with pytest.raises(NotApplicableError, match=r"Erf node .* arithmetic"):
         opened.skeleton()
 
 

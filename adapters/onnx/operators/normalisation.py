@@ -126,6 +126,16 @@ def local_response_norm(call: OperatorCall, x: Tensor) -> Tensor:
     return x / base.pow(call.get("beta", 0.75))
 
 
+def norm_over_axes(call: OperatorCall, x: Tensor) -> Tensor:
+    """A layer norm over `axes`, an RMS norm unless `centred`: a written-out norm in a skeleton."""
+    axes = sorted(a % x.ndim for a in call.get("axes"))
+    order = [a for a in range(x.ndim) if a not in axes] + axes
+    moved = x.permute(order)
+    shape = moved.shape[-len(axes) :]
+    y = F.layer_norm(moved, shape) if call.get("centred") else F.rms_norm(moved, shape)
+    return y.permute([order.index(a) for a in range(x.ndim)])
+
+
 NORMS: dict[str, Callable[..., Any]] = {
     "BatchNormalization": batch_norm,
     "InstanceNormalization": instance_norm,
@@ -136,4 +146,5 @@ NORMS: dict[str, Callable[..., Any]] = {
     "LpNormalization": lp_norm,
     "LRN": local_response_norm,
     "com.microsoft:SkipLayerNormalization": skip_layer_norm,
+    "perimetry:Norm": norm_over_axes,
 }

@@ -24,7 +24,9 @@ from ..interpreter import Interpreter, run_node
 from ..paths import SHAPE_ONLY
 from ..session import with_outputs
 from .activations import activated, activations
+from .branches import layers_within, without_branches
 from .dequantise import without_quantisation
+from .written_norms import NORM, with_norms
 from .written_out import with_gelus, with_group_norms
 
 if TYPE_CHECKING:
@@ -38,14 +40,23 @@ if TYPE_CHECKING:
 CONVOLUTIONS = {"Conv", "com.microsoft:FusedConv"}
 """Operators into which a batch norm is folded."""
 
-WEIGHTED = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", "Gemm", "MatMul"}
+WEIGHTED = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", "Gemm", "MatMul", "Einsum"}
 """Operators whose constant inputs are weights and biases: only their shape matters."""
 
 SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
 """Operators whose constant operand is a learned vector, unless it is a single number."""
 
-OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log", "Einsum", "LSTM", "Loop", "If"}
+OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log"}
 """Operators that are parts of a written-out layer: second moments do not pass through them."""
+
+RECURRENT = {"LSTM"}
+"""Operators whose state passes from step to step."""
+
+BRANCHING = {"If", "Loop"}
+"""Operators that run graphs of their own; their layers cannot be told from constants."""
+
+COMPLETE = 20
+"""First opset that has an operator for every layer that exporters write out before."""
 
 NORMS = {
     "BatchNormalization",
@@ -54,6 +65,7 @@ NORMS = {
     "GroupNormalization",
     "RMSNormalization",
     "com.microsoft:SkipLayerNormalization",
+    NORM,
 }
 """Operators that normalise; only the first is ever folded away."""
 
@@ -114,7 +126,7 @@ class SkeletonBody(Interpreter):
     def __init__(self, proto: onnx.ModelProto, target: str) -> None:
         super().__init__(with_outputs(proto, [target]), Mode(skeleton=True))
         floats, self.alias = without_quantisation(self.graph)
-        self.graph = with_group_norms(with_gelus(floats))
+        self.graph = with_group_norms(with_gelus(with_norms(without_branches(floats))))
         self.folded = folded_norms(self.graph.nodes)
         self.layers = {
             n.outputs[0]: NodeLayer(n, self.mode, folded=n.outputs[0] in self.folded)
@@ -140,7 +152,7 @@ class OnnxSkeleton(nn.Module):
     """Maps `x` (batch, channels, height, width) to the target; weights are on `meta`.
 
     `energy` maps padded weights to the second moments (rows, columns) of their taps, which become
-    their `tap_energy`. Raises `NotApplicableError` when layers are written out as arithmetic.
+    their `tap_energy`. Raises `NotApplicableError` for what `why_opaque` names.
     """
 
     def __init__(
@@ -159,12 +171,9 @@ class OnnxSkeleton(nn.Module):
         self._target = self.body.alias.get(grid.name, grid.name)
         nodes = [node for node, _ in self.body.plan((self._target,))]
         seen = depending(nodes, image)
-        opaque = sorted({n.op for n in nodes if n.op in OPAQUE and n.outputs[0] in seen})
-        if opaque:
-            raise NotApplicableError(
-                f"layers of this graph are written out as arithmetic ({', '.join(opaque)}); "
-                "export it with opset 20 or later for a structure"
-            )
+        reason = next(filter(None, (why_opaque(n) for n in nodes if n.outputs[0] in seen)), None)
+        if reason is not None:
+            raise NotApplicableError(f"no structure: {reason}")
         for name in activations(nodes, seen):
             self.body.layers[name].activation = True
         light = light_constants(nodes, self.body.graph.constants)
@@ -176,6 +185,18 @@ class OnnxSkeleton(nn.Module):
         """Map `x` (batch, channels, height, width) to the target, of the same axes."""
         x = x.permute(0, 2, 3, 1) if self._layout == "NHWC" else x
         return self.grid.read(self.body({self._image: x}, [self._target])[self._target])
+
+
+def why_opaque(node: Node) -> str | None:
+    """Return why second moments do not pass through `node`, which depends on the image, or None."""
+    if node.op in RECURRENT:
+        return f"{node.label()} is recurrent: its state passes from step to step"
+    if node.op in BRANCHING and layers_within(node, WEIGHTED | RECURRENT | OPAQUE):
+        return f"{node.label()} runs a graph with layers of its own"
+    if node.op in OPAQUE:
+        advice = "; opset 20 has operators for such layers" if node.opset < COMPLETE else ""
+        return f"{node.label()} is arithmetic that is not read as a layer{advice}"
+    return None
 
 
 def depending(nodes: Iterable[Node], image: str) -> set[str]:

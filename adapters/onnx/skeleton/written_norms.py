@@ -1,0 +1,168 @@
+"""Recognise layer and RMS norms that exporters wrote out as arithmetic.
+
+Before opset 17 there is no LayerNormalization, and before 23 no RMSNormalization. The quotient
+(x - m) / sqrt(v + eps) is written as means, squares and a root, in one of several orders; tf2onnx
+writes x r + (b - m r) with r = g / sqrt(v + eps). Tensors are followed by what they are of x. The
+quotient, and what scale and shift make of it, become one norm of x each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ..graph import Graph, Node, integers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+NORM = "perimetry:Norm"
+"""Zero mean (if `centred`) and unit variance over `axes`, which need not be the last ones."""
+
+FLOATS = (1, 10, 11, 16)
+"""Types between which a Cast changes nothing here."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A tensor by `kind`, as a function of `x` over `axes`.
+
+    `mean`; `centred` (x minus its mean); `square` and `power` (its mean), `root` and `inverse` of
+    x, or of the centred x; `norm`; `scaled` x and `scaled mean` by the inverse; `shift` minus that.
+    """
+
+    kind: str
+    x: str
+    axes: tuple[int, ...] = ()
+    centred: bool = False
+
+
+def with_norms(graph: Graph) -> Graph:
+    """Return `graph` with a norm in place of the last nodes of each written-out one."""
+    reader = _Reader(graph.constants)
+    return replace(graph, nodes=tuple(reader.read(node) for node in graph.nodes))
+
+
+@dataclass
+class _Reader:
+    """Reads the nodes in execution order; `forms` are the forms of the tensors so far."""
+
+    constants: Mapping[str, Tensor]
+    forms: dict[str, _Form] = field(default_factory=dict)
+    alias: dict[str, str] = field(default_factory=dict)
+
+    def read(self, node: Node) -> Node:
+        """Return the node, or the norm of which it is the last node."""
+        names = [self.alias.get(name, name) for name in node.inputs]
+        if node.op == "Identity" or (node.op == "Cast" and node.attributes.get("to") in FLOATS):
+            self.alias[node.outputs[0]] = names[0]
+            return node
+        form = self._form(node, names)
+        if form is None:
+            return node
+        self.forms[node.outputs[0]] = form
+        if form.kind != "norm":
+            return node
+        held = {"axes": form.axes, "centred": form.centred}
+        return Node(NORM, node.name, (form.x,), node.outputs, held, node.opset)
+
+    def _form(self, node: Node, names: list[str]) -> _Form | None:
+        if node.op == "ReduceMean" and node.attributes.get("keepdims", 1):
+            return self._mean(node, names)
+        if node.op in {"Sqrt", "Reciprocal"}:
+            return self._root(names[0], 0.5 if node.op == "Sqrt" else -1.0)
+        if node.op == "Pow":
+            power = self._number(names[1])
+            return self._square(names[0]) if power == 2 else self._root(names[0], power)
+        if node.op == "Mul" and names[0] == names[1]:
+            return self._square(names[0])
+        two = {"Mul": self._product, "Add": self._sum}.get(node.op)
+        if two is not None:
+            return two(*names) or two(*reversed(names))
+        if node.op in {"Sub", "Div"}:
+            return self._difference(*names) if node.op == "Sub" else self._quotient(*names)
+        return None
+
+    def _number(self, name: str) -> float | None:
+        held = self.constants.get(name)
+        return float(held) if held is not None and held.numel() == 1 else None
+
+    def _mean(self, node: Node, names: list[str]) -> _Form | None:
+        stored = self.constants.get(names[1]) if len(names) > 1 else None
+        axes = integers(node.attributes.get("axes", stored))
+        if not axes:
+            return None
+        form = self.forms.get(names[0])
+        if form is not None and form.kind == "square":
+            fits = not form.centred or tuple(axes) == form.axes
+            return replace(form, kind="power", axes=tuple(axes)) if fits else None
+        return _Form("mean", names[0], tuple(axes))
+
+    def _square(self, name: str) -> _Form:
+        form = self.forms.get(name)
+        if form is not None and form.kind == "centred":
+            return replace(form, kind="square")
+        return _Form("square", name)
+
+    def _root(self, name: str, power: float | None) -> _Form | None:
+        form = self.forms.get(name)
+        found = {("power", 0.5): "root", ("power", -0.5): "inverse", ("root", -1.0): "inverse"}
+        kind = found.get((form.kind, power)) if form is not None and power is not None else None
+        return replace(form, kind=kind) if form is not None and kind is not None else None
+
+    def _source(self, name: str) -> tuple[str, bool]:
+        """The tensor of which `name` is the centred one, or itself."""
+        form = self.forms.get(name)
+        centred = form is not None and form.kind == "centred"
+        return (form.x, True) if form is not None and centred else (name, False)
+
+    def _difference(self, a: str, b: str) -> _Form | None:
+        first, second = self.forms.get(a), self.forms.get(b)
+        if second is None:
+            return None
+        if second.kind == "mean" and second.x == a:
+            return replace(second, kind="centred", centred=True)
+        if second.kind == "scaled mean" and a in self.constants:
+            return replace(second, kind="shift")
+        if second.kind == "scaled mean" and first == replace(second, kind="scaled"):
+            return replace(second, kind="norm")
+        if first is not None and first.kind == "norm" and b in self.constants:
+            return first
+        return None
+
+    def _quotient(self, a: str, b: str) -> _Form | None:
+        form = self.forms.get(b)
+        if form is None or form.kind != "root":
+            return None
+        if a in self.constants:
+            return replace(form, kind="inverse")
+        return replace(form, kind="norm") if self._source(a) == (form.x, form.centred) else None
+
+    def _product(self, a: str, b: str) -> _Form | None:
+        form, other = self.forms.get(a), self.forms.get(b)
+        if form is None:
+            return None
+        if b in self.constants:
+            return form if form.kind in {"inverse", "norm"} else None
+        if form.kind != "inverse":
+            return None
+        if self._source(b) == (form.x, form.centred):
+            return replace(form, kind="norm")
+        if form.centred and b == form.x:
+            return replace(form, kind="scaled")
+        mean = other == _Form("mean", form.x, form.axes)
+        return replace(form, kind="scaled mean") if form.centred and mean else None
+
+    def _sum(self, a: str, b: str) -> _Form | None:
+        form = self.forms.get(a)
+        if form is None:
+            return None
+        if b in self.constants:
+            small = form.kind == "power" and self._number(b) is not None
+            return form if small or form.kind == "norm" else None
+        if form.kind == "scaled" and self.forms.get(b) == replace(form, kind="shift"):
+            return replace(form, kind="norm")
+        return None
