@@ -102,7 +102,7 @@ class Derivatives:
         if name not in self._sizes:
             with torch.no_grad():
                 values = self._interpreter(self.subject.feeds(self.x.double()), [name])[name]
-            self._sizes[name] = float(values[:1].double().norm())
+            self._sizes[name] = float(first_of(values, self.subject.batch).double().norm())
         return self._sizes[name]
 
     def single(self, name: str) -> float:
@@ -129,7 +129,7 @@ class Derivatives:
 
         def reference(x: Tensor) -> Tensor:
             values = session.run(self.subject.arrays(x.to(self.x.dtype)))[name]
-            return random_sum(torch.as_tensor(values).double())
+            return random_sum(torch.as_tensor(values).double(), self.subject.batch)
 
         shares = STEPS[self.subject.precision]
         moves = [g / g.norm() * share * float(self.x.norm()) for share in shares]
@@ -145,17 +145,23 @@ class Derivatives:
 
     def _scalar(self, interpreter: Interpreter, name: str) -> Scalar:
         subject = self.subject
-        return lambda x: random_sum(interpreter(subject.feeds(x), [name])[name])
+        return lambda x: random_sum(interpreter(subject.feeds(x), [name])[name], subject.batch)
 
 
-def random_sum(values: Tensor) -> Tensor:
-    """Return the random-sign sum over the output of the first image of a batch.
+def first_of(values: Tensor, batch: int) -> Tensor:
+    """Output of the first image of a `batch`; all of it for one image, whatever its axes are."""
+    return values if batch == 1 else values[:1]
+
+
+def random_sum(values: Tensor, batch: int) -> Tensor:
+    """Return the random-sign sum over the output of the first image of a `batch`.
 
     The same signs for the interpreter's values and onnxruntime's.
     """
     random = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, values.shape[1:], generator=random) * 2.0 - 1
-    return (values[:1] * signs.to(values)).sum()
+    own = first_of(values, batch)
+    signs = torch.randint(0, 2, own.shape, generator=random) * 2.0 - 1
+    return (own * signs.to(own)).sum()
 
 
 def _over(a: float, b: float) -> float:

@@ -36,11 +36,13 @@ def settle_batch(
     """Return a graph for any batch and None, or the given graph and the batch that it requires.
 
     `two` (2, ...) are two different images in the layout of the file; `batch` is the size that the
-    file declares.
+    file declares. Outputs may have the batch on any axis, as those of text readers do.
     """
-    free = proto if batch is None else free_batch(proto, image)
-    if _takes_any(free, proto, image, outputs, two, batch or 1):
-        return free, None
+    first = (True,) if batch is None else (True, False)
+    for leading in first:
+        free = proto if batch is None else free_batch(proto, image, None if leading else batch)
+        if _takes_any(free, proto, image, outputs, two, batch or 1):
+            return free, None
     return proto, batch or 1
 
 
@@ -59,9 +61,19 @@ def _takes_any(
         both = Session(free, outputs).run({image: two})
     except PerimetryError:
         return False
-    return all(
-        np.shape(both[n])[:1] == (2,) and all(_close(both[n][i], each[i][n][0]) for i in range(2))
-        for n in outputs
+    return all(_splits(both[n], [one[n] for one in each], batch) for n in outputs)
+
+
+def _splits(both: Any, each: Sequence[Any], batch: int) -> bool:
+    """Whether `both` has, along one axis, the first entries of `each` of two batches."""
+    shape, single = np.shape(both), np.shape(each[0])
+    axes = [
+        a
+        for a in range(len(shape))
+        if (*shape[:a], batch, *shape[a + 1 :]) == single and shape[a] == 2
+    ]
+    return any(
+        all(_close(np.take(both, i, a), np.take(each[i], 0, a)) for i in range(2)) for a in axes
     )
 
 
@@ -75,8 +87,11 @@ def _close(a: Any, b: Any) -> bool:
     return bool(np.linalg.norm(a - b) <= TOLERANCE * np.linalg.norm(b))
 
 
-def free_batch(proto: onnx.ModelProto, image: str) -> onnx.ModelProto:
-    """Return a copy of `proto` whose batch axis is open, as far as the graph allows."""
+def free_batch(proto: onnx.ModelProto, image: str, batch: int | None = None) -> onnx.ModelProto:
+    """Return a copy of `proto` whose batch axis is open, as far as the graph allows.
+
+    Reshapes are opened at their first axis, or at the first one of the size `batch`, if given.
+    """
     free = onnx.ModelProto()
     free.CopyFrom(proto)
     graph = free.graph
@@ -90,7 +105,7 @@ def free_batch(proto: onnx.ModelProto, image: str) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         if node.op_type == "Reshape" and node.input[0] in edges and node.input[1] in stored:
-            _free_reshape(graph, node, numpy_helper.to_array(stored[node.input[1]]))
+            _free_reshape(graph, node, numpy_helper.to_array(stored[node.input[1]]), batch)
         if node.op_type == "Concat" and edges.keys() & set(node.input) and opset >= SLICE_INPUTS:
             nodes += _free_concat(graph, node, edges)
         nodes.append(node)
@@ -99,12 +114,15 @@ def free_batch(proto: onnx.ModelProto, image: str) -> onnx.ModelProto:
     return free
 
 
-def _free_reshape(graph: onnx.GraphProto, node: onnx.NodeProto, shape: Any) -> None:
-    """Infer the first axis from the others; if one of them is open already, copy the input's."""
+def _free_reshape(
+    graph: onnx.GraphProto, node: onnx.NodeProto, shape: Any, batch: int | None
+) -> None:
+    """Infer one axis from the others; if another is open already, copy it from the input."""
     sizes = shape.copy()
-    if not sizes.size or sizes[0] <= 0:
+    axis = next((a for a, n in enumerate(sizes) if n == batch), 0)
+    if not sizes.size or sizes[axis] <= 0:
         return
-    sizes[0] = 0 if -1 in sizes else -1
+    sizes[axis] = 0 if -1 in sizes else -1
     name = f"{node.output[0]}/free_shape"
     graph.initializer.append(numpy_helper.from_array(sizes, name))
     node.input[1] = name
