@@ -33,6 +33,13 @@ class BoardFormat(StrEnum):
     tex = "tex"
 
 
+class Ranking(StrEnum):
+    """What a leaderboard ranks."""
+
+    models = "models"
+    variants = "variants"
+
+
 class Kind(StrEnum):
     """What can be listed."""
 
@@ -51,6 +58,10 @@ def board(
         str | None,
         typer.Option(help="Rank by this metric, such as deadpixel.imbalance or structure.weakest."),
     ] = None,
+    rank: Annotated[
+        Ranking,
+        typer.Option(help="What to rank: models as they are, or every variant (kernel padding)."),
+    ] = Ranking.models,
     form: Annotated[
         BoardFormat, typer.Option("--format", help="Output format.")
     ] = BoardFormat.table,
@@ -81,9 +92,9 @@ def board(
             raise InputError("--join was given without --html; expected --html OUT too")
         store = open_records(folder)
         if page is None:
-            print_board(store, sort, form, tuple(where or ()))
+            print_board(store, sort, form, tuple(where or ()), rank.value)
             return
-        ranked = _board(store, sort, tuple(where or ()))
+        ranked = _board(store, sort, tuple(where or ()), rank.value)
         name = title or folder.resolve().name.partition(".")[0]
         size = _write_page(ranked, page, name, join, megabytes)
         typer.echo(f"Written: {page}, {len({row.model for row in ranked.rows})} models, {size} MB")
@@ -159,14 +170,18 @@ def list_(
 
 
 def print_board(
-    store: Store | RecordArchive, sort: str | None, form: BoardFormat, where: tuple[str, ...]
+    store: Store | RecordArchive,
+    sort: str | None,
+    form: BoardFormat,
+    where: tuple[str, ...],
+    rank: str = Ranking.models.value,
 ) -> None:
     """Print the leaderboard of a store; unreadable files are reported on standard error."""
     from ..ranking.tables import render_board
     from ..records.record import damaged_arrays
 
     columns = width() if sys.stdout.isatty() else None
-    board = _board(store, sort, where)
+    board = _board(store, sort, where, rank)
     typer.echo(render_board(board, form.value, width=columns), nl=False)
     warn_unreadable(damaged_arrays(board.records))
 
@@ -183,7 +198,9 @@ def _write_page(board: Board, out: Path, title: str, join: Path | None, megabyte
     return f"{size / page.MEGABYTE:.1f}"
 
 
-def _board(store: Store | RecordArchive, sort: str | None, where: tuple[str, ...]) -> Board:
+def _board(
+    store: Store | RecordArchive, sort: str | None, where: tuple[str, ...], rank: str
+) -> Board:
     from ..ranking.board import Board
     from ..records.selection import choose
 
@@ -195,7 +212,7 @@ def _board(store: Store | RecordArchive, sort: str | None, where: tuple[str, ...
             f"{str(store.folder)!r} contains no record to show; expected at least one that "
             "can be read and matches --where"
         )
-    return Board(records, sort=sort)
+    return Board(records, sort=sort, rank=rank)
 
 
 def list_models(pattern: str = "*") -> str:

@@ -7,11 +7,12 @@ the untreated model) and `.change` (treated less untreated) with `.change.low`, 
 `.change.method`. `defects` names what is certainly wrong with a row, such as dead regions with
 their boxes, whatever its rank.
 
-Ranks are intervals, such as 2 to 5, and hold for the whole board at once (see
-`statistics.ranks`): the chance that two equal rows get different ranks is at most 5 %. Rows are in
-order of their ranks; rows of one rank are ordered by name, never by noise. Exact values share a
-rank if their printed digits agree. Rows without a value have no rank and come last, in order of
-the next sort column.
+What is ranked is chosen by one of `RANKINGS`: models as they are, each followed by its rows with
+kernel padding, which have no rank; or every variant. Ranks are intervals, such as 2 to 5, and hold
+for the whole board at once (see `statistics.ranks`): the chance that two equal rows get different
+ranks is at most 5 %. Rows are in order of their ranks; rows of one rank are ordered by name, never
+by noise. Exact values share a rank if their printed digits agree. Rows without a value have no rank
+and come last, in order of the next sort column.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from ..statistics.difference import SAMPLE_NAMES, metric_difference, sample_coun
 from ..statistics.ranks import Rank, Ranked, rank_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     import pandas as pd
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 SORT_ORDER = ("deadpixel.weakest", "structure.weakest")
 """Default sort columns: the first that any row has gives the ranks, the next orders the rest."""
+
+RANKINGS = ("models", "variants")
+"""What is ranked: models as they are (the default), or every variant."""
 
 
 SIZES = ("model.parameters", "model.macs")
@@ -56,18 +60,20 @@ def leaderboard(
     records: Iterable[Record] | Path | str,
     *,
     sort: str | None = None,
+    rank: str = RANKINGS[0],
     suites: Mapping[str, Suite] | None = None,
 ) -> pd.DataFrame:
     """Rank `records`; see the module's text for rows, columns and ranks.
 
     `records` may also be the path of a folder of records or of a packed file.
-    `sort` is a metric column such as `deadpixel.imbalance`. Missing numbers are `pandas.NA`, with
-    the reason in the `.reason` column. Raises `MixedRecordsError`, and `UnknownNameError` for a
-    `sort` that no record has.
+    `sort` is a metric column such as `deadpixel.imbalance`; `rank` is `models` or `variants`.
+    Missing numbers are `pandas.NA`, with the reason in the `.reason` column. Raises
+    `MixedRecordsError`, and `UnknownNameError` for a `sort` that no record has or an unknown
+    `rank`.
     """
     if isinstance(records, str | Path):
         records = load_records(records)
-    return Board(records, sort=sort, suites=suites).frame()
+    return Board(records, sort=sort, rank=rank, suites=suites).frame()
 
 
 @dataclass
@@ -106,6 +112,7 @@ class Board:
         records: Iterable[Record],
         *,
         sort: str | None = None,
+        rank: str = RANKINGS[0],
         suites: Mapping[str, Suite] | None = None,
     ) -> None:
         if suites is None:
@@ -113,6 +120,7 @@ class Board:
 
             suites = SUITES
         self.suites = suites
+        self.rank = check_name("ranking", rank, RANKINGS)
         self.records = newest(records)
         check_unmixed(self.records)
         self.rows = self._rows()
@@ -223,34 +231,48 @@ class Board:
         suite = self.suites.get(prefix.partition(":")[0])
         return suite is not None and suite.headline == name
 
+    @property
+    def base(self) -> str:
+        """The kernel padding of models as they are: `none`, or the first one without such rows."""
+        return next(iter(sorted({row.fill for row in self.rows}, key=_none_first)), "none")
+
+    @property
+    def ranked_rows(self) -> list[BoardRow]:
+        """The rows that have ranks, if they have values: by `RANKINGS`, some or all."""
+        every = self.rank == "variants"
+        return [row for row in self.rows if every or row.fill == self.base]
+
     def _rank(self) -> None:
         """Give the rows ranks and put them in order."""
-        for row, rank in zip(self.rows, self.ranks(self.rows, self.sort), strict=True):
-            row.rank = rank
-        rest = [column for column in SORT_ORDER if column != self.sort]
+        ranks = self.ranks(self.sort)
+        for row in self.rows:
+            row.rank = ranks.get((row.model, row.fill))
+        heads = {} if self.rank == "variants" else {row.model: row for row in self.ranked_rows}
         self.rows.sort(
             key=lambda row: [
-                _rank_key(row.rank),
-                *(self._sort_key(row, c) if row.rank is None else (False, 0.0) for c in rest),
-                *_names(row),
+                self._order(heads.get(row.model, row)),
+                row.model,
+                _none_first(row.fill),
             ]
         )
 
-    def ranks(self, rows: Sequence[BoardRow], column: str | None) -> list[Rank | None]:
-        """The ranks of `rows` by `column`, in their order; None for those without a value."""
-        found: list[Rank | None] = [None] * len(rows)
+    def ranks(self, column: str | None) -> dict[tuple[str, str], Rank]:
+        """The ranks by `column` of the ranked rows that have a value, by model and padding."""
         if column is None:
-            return found
-        values = [self._ranked(row, column) for row in rows]
-        places = [place for place, value in enumerate(values) if value is not None]
-        ranks = rank_rows([value for value in values if value is not None])
-        for place, rank in zip(places, ranks, strict=True):
-            found[place] = rank
-        return found
+            return {}
+        values = {
+            (row.model, row.fill): value
+            for row in self.ranked_rows
+            if (value := self._ranked(row, column)) is not None
+        }
+        return dict(zip(values, rank_rows(list(values.values())), strict=True))
 
-    def ranking(self, rows: Sequence[BoardRow], column: str) -> dict[str, Rank | None]:
-        """Rank by model of `rows` of one kernel padding, by any column."""
-        return dict(zip((r.model for r in rows), self.ranks(rows, column), strict=True))
+    def _order(self, row: BoardRow) -> list[tuple[bool, float, float]]:
+        """By rank; rows without one come last, by the next sort columns."""
+        if row.rank is not None:
+            return [(False, row.rank.low, row.rank.high)]
+        rest = [column for column in SORT_ORDER if column != self.sort]
+        return [(True, 0, 0), *((*self._sort_key(row, column), 0) for column in rest)]
 
     def _sort_key(self, row: BoardRow, column: str) -> tuple[bool, float]:
         value = row.value(column)
@@ -305,12 +327,8 @@ def facts(row: BoardRow) -> dict[str, str | None]:
     return dict(zip(FACTS, (model.library, name, target.get("reason")), strict=True))
 
 
-def _rank_key(rank: Rank | None) -> tuple[bool, int, int]:
-    return (True, 0, 0) if rank is None else (False, rank.low, rank.high)
-
-
-def _names(row: BoardRow) -> tuple[str, str]:
-    return row.model, row.fill
+def _none_first(fill: str) -> tuple[bool, str]:
+    return fill != "none", fill
 
 
 def _dtype(column: str) -> str:

@@ -12,16 +12,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.reference import Reference
-from ...suites.deadpixel import NOT_ALWAYS_BETTER
 from ..output.numbers import column_interval, column_number, short_count
 from ..output.text import clean, code, spreadsheet
 from ..records.selection import why_missing
 from .board import SIZES, BoardRow
+from .caption import caption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from ..records.record import Record
     from .board import Board
 
 
@@ -47,12 +46,6 @@ NO_SIZE = (
 )
 
 CHANGES = ("deadpixel.weakest",)
-
-
-DEFECTS_NOTE = (
-    "Defects are certain, and the rank does not count them: the rest of a model with a dead region "
-    "may be even."
-)
 
 
 DROPPED_FIRST = ("R²", "ERF px", "expected", "imbalance", "agreement")
@@ -101,74 +94,11 @@ def to_json(board: Board) -> str:
     """All columns, rows in rank order, with the caption."""
     content = {
         "sort": board.sort,
+        "ranked": board.rank,
         "caption": caption(board),
         "rows": [board.cells(row) for row in board.rows],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-
-def caption(board: Board) -> list[str]:
-    """The lines below a board that explain its order, its intervals and where it comes from."""
-    lines = []
-    metric = board.metric(board.sort or "")
-    if board.sort in SIZES:
-        lines.append(f"Ranked by {board.sort}, smallest first; MACs are for one image.")
-    if metric is not None:
-        best = {"lower": ", lowest first", "higher": ", highest first", "neither": ""}
-        lines.append(
-            f"Ranked by {board.sort} ({metric.definition}){best[metric.better]}. {_ties(board)}"
-        )
-    if any(column.startswith("deadpixel") for column in board.columns):
-        lines.append(NOT_ALWAYS_BETTER)
-    if any(board.defects(row) for row in board.rows):
-        lines.append(DEFECTS_NOTE)
-    return [*lines, *_made_with(board)]
-
-
-def _ties(board: Board) -> str:
-    """When rows share a rank, and how intervals are written."""
-    values = (row.find(board.sort or "") for row in board.rows)
-    estimates = [r.metrics[m] for r, m in values if r is not None and m in r.metrics]
-    if all(one.low is None for one in estimates if one.value is not None):
-        return "Rows share a rank if their printed digits agree, or without an interval."
-    return (
-        "A rank such as 2 to 5 means that the samples do not show more: over the whole board, the "
-        "chance that two equal rows get different ranks is at most 5 %. Rows of one rank are "
-        "ordered by name. ± gives half a 95 % interval, brackets give both ends."
-    )
-
-
-def _image_sets(records: Iterable[Record]) -> list[str]:
-    """Each image set with the numbers of images that the records were made from."""
-    counts: dict[tuple[str, int], set[int]] = {}
-    for record in records:
-        if record.images:
-            counts.setdefault((record.images.name, record.seed), set()).add(record.images.count)
-    found = []
-    for (name, seed), numbers in sorted(counts.items()):
-        many = f"{min(numbers)} to {max(numbers)}" if len(numbers) > 2 else _words(numbers)
-        found.append(f"{many} x {name}, seed {seed}")
-    return found
-
-
-def _words(numbers: Iterable[int]) -> str:
-    return " and ".join(map(str, sorted(numbers)))
-
-
-def _made_with(board: Board) -> list[str]:
-    """Protocols and images behind the numbers."""
-    protocols = {f"{r.suite}:{r.protocol} (version {r.version})" for r in board.records}
-    images = _image_sets(board.records)
-    fitted = {f"{r.fit_images.count} x {r.fit_images.name}" for r in board.records if r.fit_images}
-    lines = [f"Protocols: {', '.join(sorted(protocols))}."] if protocols else []
-    if images:
-        lines.append(f"Images: {clean('; '.join(images))}.")
-    if fitted:
-        lines.append(
-            f"Kernel padding fit was fitted on {clean(', '.join(sorted(fitted)))}, none of which "
-            "are among these images."
-        )
-    return lines
 
 
 def _to_markdown(board: Board) -> str:

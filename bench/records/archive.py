@@ -1,9 +1,9 @@
 """A folder of records as one sorted `.jsonl` for git: `pack` writes it, `RecordArchive` reads it.
 
-One record a line, its JSON with sorted keys; lines in order of reference, fill, suite, protocol and
-key. The same records give the same bytes, whatever the order and the place they were made in.
-Draws are packed with their record, so that a board of the file is that of the folder, to the digit;
-maps are left out.
+One record a line, its JSON with keys in the order of the record, which reports show; lines in order
+of reference, fill, suite, protocol and key. The same records give the same bytes, whatever the
+order and the place they were made in. Draws are packed with
+their record, so that a board of the file is that of the folder, to the digit; maps are left out.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _place(record: Record) -> tuple[str, ...]:
     return record.model.reference, record.fill, record.suite, record.protocol, record.key
 
 
-_compact = partial(json.dumps, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+_compact = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
 
 
 def _line(record: Record, *, tables: bool) -> str:

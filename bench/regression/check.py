@@ -289,11 +289,11 @@ def _notes(records: Sequence[Record], made: Sequence[Record], print_: Record | N
         found.append(
             "the baseline has no fingerprint; `perimetry check --measure-noise` stores one"
         )
-    if any(r.map_names and not r.maps and r.damage is None for r in records):
-        found.append(
-            "the baseline has no maps and draws, so maps are not compared, and changes of metrics "
-            "count only beyond unpaired intervals"
-        )
+    without = [r for r in records if r.map_names and not r.maps and r.damage is None]
+    if without:
+        text = "the baseline has no maps, so maps are not compared"
+        unpaired = "; it has no draws, so changes of metrics count only beyond unpaired intervals"
+        found.append(text if any(r.draws for r in without) else text + unpaired)
     old, new = records[0], made[0]
     if changed_tensors(old.model.source, new.model.source):
         found.append("the sha256 of the weights is not that of the baseline")

@@ -50,7 +50,13 @@ function paddedCell(c) {
   const { i, padded } = c.getData();
   return isUntouched(i)
     ? el("span", { class: "soft", title: `kernel padding ${state.fill} has no layer to pad` }, "untouched")
-    : el("span", { class: "model" }, valueNode(padded), " ", defectMark(i, state.fill));
+    : el("span", { class: "value" }, valueNode(padded), rankWords(padded), " ", defectMark(i, state.fill));
+}
+
+// The rank of a variant with kernel padding, where variants are ranked.
+function rankWords({ rank, rankHigh }) {
+  if (rank === null) return null;
+  return el("small", {}, ` rank ${rank}${rankHigh > rank ? `–${rankHigh}` : ""}`);
 }
 
 function changeCell(c) {

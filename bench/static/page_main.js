@@ -198,7 +198,8 @@ function fillGuide() {
       el(
         "dd",
         {},
-        "Models are ranked as they are, by the metric chosen. A rank such as 2–5 means that the samples do not show more: over the whole page, the chance that two equal models get different ranks is at most 5 %. Models of one rank are ordered by name. Exact numbers share a rank if their printed digits agree.",
+        `${data.ranked === "models" ? "Models are ranked as they are" : "Every variant is ranked"}, by the metric chosen. ` +
+          "A rank such as 2–5 means that the samples do not show more: over the whole page, the chance that two equal rows get different ranks is at most 5 %. Those of one rank are ordered by name. Exact numbers share a rank if their printed digits agree.",
       ),
       el("dt", {}, "Defects"),
       el(

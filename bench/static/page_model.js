@@ -75,7 +75,7 @@ function lead() {
   const [plain, padded] = [cell(state.metric, firstFill(), i), state.fill ? cell(state.metric, state.fill, i) : null];
   if (plain.v === null) return el("p", { class: "lead" }, `${metric.id} could not be measured: ${plain.why}.`);
   const to = plain.rankHigh > plain.rank ? ` to ${plain.rankHigh}` : "";
-  const place = plain.rank === null ? "" : ` Rank ${plain.rank}${to} of ${data.models.name.length}.`;
+  const place = plain.rank === null ? "" : ` Rank ${plain.rank}${to} of ${data.places_ranked}.`;
   const untouched = isUntouched(i);
   const after = untouched ? ` Kernel padding ${state.fill} has no layer to pad here.` : "";
   const unit = ["ratio", "share", ""].includes(metric.unit) ? "" : ` ${metric.unit}`;

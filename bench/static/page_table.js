@@ -100,6 +100,7 @@ function columns() {
       formatter: paddedCell,
       titleFormatter: headed(fillName(state.fill), `${metric.id} with kernel padding ${state.fill}`),
     });
+    if (data.ranked === "variants") found.push(hidden(`rank[${state.fill}]`, (row) => row.padded.rank));
     found.push(...endsOf(key, (row) => row.padded), {
       ...figures,
       title: "Difference",

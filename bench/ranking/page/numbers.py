@@ -1,8 +1,7 @@
 """The numbers of a page: for each metric and kernel padding a column with one entry per model.
 
 Models are in the order of the board. Numbers have six significant digits; the records that a
-panel offers for download have all digits. Models are ranked within one kernel padding, by the
-board's rule, for every metric.
+panel offers for download have all digits. Ranks are by the board's rule, for every metric.
 """
 
 from __future__ import annotations
@@ -18,17 +17,23 @@ from ...output.text import clean
 from ...records.selection import why_missing
 from ...statistics.difference import metric_difference
 from ..board import SIZES
-from ..tables import MAIN, caption
+from ..caption import caption
+from ..tables import MAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ...records.record import Record
+    from ...statistics.ranks import Rank
     from ..board import Board, BoardRow
     from .join import Joined
 
 
 Column = list[float | None]
+
+
+Grid = dict[str, dict[str, "BoardRow"]]
+"""Rows by model and kernel padding."""
 
 
 COSTS = {
@@ -42,13 +47,14 @@ COSTS = {
 def content(board: Board, joined: Joined | None = None) -> dict[str, Any]:
     """Everything the page needs before a model is opened."""
     grid = _grid(board)
-    fills = list(dict.fromkeys(["none", *(row.fill for row in board.rows)]))
-    fills = [fill for fill in fills if any(fill in rows for rows in grid.values())]
+    fills = list(dict.fromkeys([board.base, *(row.fill for row in board.rows)]))
     reasons = _Reasons()
     columns = board.columns
     return {
         "fills": fills,
         "sort": board.sort,
+        "ranked": board.rank,
+        "places_ranked": len(board.ranked_rows),
         "shown": [c for c in MAIN if c in columns],
         "caption": [clean(line, 4000) for line in caption(board) if line != NOT_ALWAYS_BETTER],
         "note": NOT_ALWAYS_BETTER,
@@ -56,10 +62,7 @@ def content(board: Board, joined: Joined | None = None) -> dict[str, Any]:
         "models": _models(grid),
         "defects": {fill: _defects(board, grid, fill) for fill in fills},
         "untouched": {fill: _untouched(grid, fill) for fill in fills if fill != "none"},
-        "numbers": [
-            {fill: _numbers(board, grid, column, fill, reasons) for fill in fills}
-            for column in columns
-        ],
+        "numbers": [_by_fill(board, grid, column, fills, reasons) for column in columns],
         "reasons": reasons.texts,
         "costs": _costs(grid),
         "joined": _joined(joined),
@@ -97,13 +100,13 @@ class _Reasons:
         return self._places[text]
 
 
-def _grid(board: Board) -> dict[str, dict[str, BoardRow]]:
+def _grid(board: Board) -> Grid:
     """Rows by model and kernel padding; models in the order of their untreated rows, then others.
 
     A page has a line for each model, so its order is that of the models as they are.
     """
-    first = sorted(board.rows, key=lambda row: row.fill != "none")
-    grid: dict[str, dict[str, BoardRow]] = {}
+    first = sorted(board.rows, key=lambda row: row.fill != board.base)
+    grid: Grid = {}
     for row in first:
         grid.setdefault(row.model, {})[row.fill] = row
     return grid
@@ -128,7 +131,7 @@ def _metric(board: Board, column: str) -> dict[str, Any]:
     }
 
 
-def _models(grid: dict[str, dict[str, BoardRow]]) -> dict[str, list[Any]]:
+def _models(grid: Grid) -> dict[str, list[Any]]:
     references = list(grid)
     best = [_best(rows.values()) for rows in grid.values()]
     return {
@@ -180,15 +183,13 @@ def _weights(record: Record) -> str:
     return clean(source.get("weights") or source.get("file") or "", 80)
 
 
-def _defects(
-    board: Board, grid: dict[str, dict[str, BoardRow]], fill: str
-) -> list[str | None] | None:
+def _defects(board: Board, grid: Grid, fill: str) -> list[str | None] | None:
     """What is certainly wrong with each model, in one text; None for a model without defects."""
     chosen = (rows.get(fill) for rows in grid.values())
     return _unless_empty(["; ".join(board.defects(row)) or None if row else None for row in chosen])
 
 
-def _untouched(grid: dict[str, dict[str, BoardRow]], fill: str) -> list[int]:
+def _untouched(grid: Grid, fill: str) -> list[int]:
     """Places of the models in which the kernel padding found nothing to grow."""
     return [
         place
@@ -200,14 +201,21 @@ def _untouched(grid: dict[str, dict[str, BoardRow]], fill: str) -> list[int]:
     ]
 
 
+def _by_fill(
+    board: Board, grid: Grid, column: str, fills: Sequence[str], reasons: _Reasons
+) -> dict[str, Any]:
+    """One column by kernel padding; its ranks are the board's."""
+    ranks = board.ranks(column)
+    return {fill: _numbers(ranks, grid, column, fill, reasons) for fill in fills}
+
+
 def _numbers(
-    board: Board, grid: dict[str, dict[str, BoardRow]], column: str, fill: str, reasons: _Reasons
+    known: Mapping[tuple[str, str], Rank], grid: Grid, column: str, fill: str, reasons: _Reasons
 ) -> dict[str, Any]:
     """One column of one kernel padding: values, intervals, ranks, reasons, and the change."""
     chosen = [rows.get(fill) for rows in grid.values()]
     values = [_value(row, column) for row in chosen]
-    known = board.ranking([row for row in chosen if row is not None], column)
-    ranks = [known.get(row.model) if row else None for row in chosen]
+    ranks = [known.get((row.model, fill)) if row else None for row in chosen]
     found = {
         "v": [_short(v[0]) for v in values],
         "low": _unless_empty([_short(v[1]) for v in values]),
@@ -234,7 +242,7 @@ def _why(row: BoardRow, column: str) -> str | None:
     return why_missing(record, metric)
 
 
-def _changes(grid: dict[str, dict[str, BoardRow]], column: str, fill: str) -> dict[str, Any]:
+def _changes(grid: Grid, column: str, fill: str) -> dict[str, Any]:
     """Treated less untreated, with its interval."""
     found = [_change(rows.get(fill), rows.get("none"), column) for rows in grid.values()]
     return {
@@ -251,7 +259,7 @@ def _change(treated: BoardRow | None, untreated: BoardRow | None, column: str) -
     return metric_difference(after, before, metric) if after and before else None
 
 
-def _costs(grid: dict[str, dict[str, BoardRow]]) -> dict[str, dict[str, Any]]:
+def _costs(grid: Grid) -> dict[str, dict[str, Any]]:
     """The costs of measuring the untreated variant, and its size, if known."""
     rows = [variants.get("none") or next(iter(variants.values())) for variants in grid.values()]
     found = {
