@@ -187,6 +187,17 @@ def test_every_suite_measures_it_or_says_what_is_missing(name):
             assert record.status == "ok" or record.protocol == "kim2023", record.reason
 
 
+@pytest.mark.parametrize("name", ["ComplexFilter", "ComplexFirst", "AsComplex"])
+def test_a_module_that_bfloat16_does_not_hold_has_gradients_in_float32(name):
+    """The numbers are those of float32, and a note says so."""
+    expected, found = (
+        audit(KINDS[name](), ("deadpixel:energy",), precision=kind, **QUICK)[0]
+        for kind in ("float32", "bfloat16")
+    )
+    assert found.metrics["weakest"] == expected.metrics["weakest"]
+    assert any("does not run in bfloat16" in note for note in found.notes)
+
+
 def state(module):
     """All that an audit could change: tensors, modes, flags, gradients and hooks."""
     tensors = {n: (id(t), t.detach().clone()) for n, t in module.state_dict(keep_vars=True).items()}

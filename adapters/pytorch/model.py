@@ -31,7 +31,7 @@ from .inputs import fix_inputs
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
 from .members import WeightSets
 from .padding_mode import active, survey
-from .passes import ONE_BY_ONE, Passes
+from .passes import NOT_NARROW, ONE_BY_ONE, Passes
 from .skeleton import Skeleton, light_copy
 from .stages import module_filters, record_stages
 from .target import blank_input, laid_out, locate
@@ -261,12 +261,16 @@ class TorchModel:
     def _fast_module(self) -> nn.Module:
         """The selected module in bfloat16; batch norms are folded where that is the same.
 
-        Complex weights have no such type; a module with some stays as it is.
+        A module that does not run so, as with complex weights, stays as it is.
         """
-        if has_complex(self.module()):
-            return self.module()
-        light = copy_module(folded(self.module(), self._pairs))  # `to` changes tensors in place
-        return light.to(torch.bfloat16)
+        module = self.module()
+        if not has_complex(module):
+            light = copy_module(folded(module, self._pairs))  # `to` changes tensors in place
+            light = light.to(torch.bfloat16)
+            if self._known or self._passes.runs(light, self.target):
+                return light
+        self.notes += [] if NOT_NARROW in self.notes else [NOT_NARROW]
+        return module
 
     @cached_property
     def _pairs(self) -> Pairs:

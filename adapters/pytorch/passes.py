@@ -29,6 +29,8 @@ SAME = 1e-3
 
 ONE_BY_ONE = "the module takes one image at a time; batches are split"
 
+NOT_NARROW = "the module does not run in bfloat16: its gradients are in float32"
+
 NO_GRADIENT = (
     f"{NO_GRADIENTS}no gradient reaches the input: the forward pass runs under no_grad, detaches a "
     "tensor, or leaves torch"
@@ -107,6 +109,17 @@ class Passes:
                 continue
             return [value for value in answer if value is not None]
         return []
+
+    def runs(self, module: nn.Module, grid: Grid | None) -> bool:
+        """Whether `module` runs, up to the target `grid` if there is one."""
+        try:
+            with torch.no_grad():
+                self.run(module, self._noise(1), grid, logits=grid is None)
+        except Exception as error:  # a foreign forward may raise anything
+            if ran_out_of_memory(error):
+                raise
+            return False
+        return True
 
     def why_no_gradients(self, module: nn.Module, grid: Grid | None) -> str | None:
         """None if the target of `module`, else its logits, has a gradient by the input."""
