@@ -114,7 +114,7 @@ class Passes:
         """Whether `module` runs, up to the target `grid` if there is one."""
         try:
             with torch.no_grad():
-                self.run(module, self._noise(1), grid, logits=grid is None)
+                self.run(module, self.noise(1), grid, logits=grid is None)
         except Exception as error:  # a foreign forward may raise anything
             if ran_out_of_memory(error):
                 raise
