@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .treatment import PADDING_DEFAULTS, PaddingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .feature_grid import Grid
     from .input_spec import InputSpec
@@ -124,3 +124,12 @@ class Model(Protocol):
         which layers keep their padding and why. Raises `InputError` for an unknown mode,
         `NotApplicableError` when no layer pads.
         """
+
+    def trace(self, x: Tensor, read: Callable[[str, Tensor], None]) -> None:
+        """Call `read(step, output)` for every step of one pass over `x`, in execution order.
+
+        A step is an operator; its name says which layer or node it belongs to.
+        """
+
+    def random_steps(self, x: Tensor) -> list[str]:
+        """The steps of a pass over `x` that draw random numbers, by name."""

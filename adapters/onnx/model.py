@@ -39,9 +39,10 @@ from .operators.quantised import STRAIGHT_THROUGH
 from .padding_mode import exchange
 from .paths import bottlenecks
 from .session import Session, feed, shaped, with_outputs
+from .steps import random_nodes, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnx
 
@@ -80,6 +81,7 @@ class OnnxModel:
         self._energy: Mapping[str, Tensor] = {}
         self._first = first_output(proto, image.name)
         outputs = [output or self._first]
+        self.declares_any_batch = not isinstance(image.dims[0], int)
         proto = expose_levels(proto)
         self.graph, self._batch = settle_batch(
             proto, image.name, outputs, feed(example(spec, 2), spec), image.dims[0]
@@ -292,6 +294,19 @@ class OnnxModel:
     def filters(self) -> dict[str, Tensor]:
         """Stored kernels of the 2-D convolutions, by node name; see `Model.filters`."""
         return graph_filters(self.graph)
+
+    def trace(self, x: Tensor, read: Callable[[str, Tensor], None]) -> None:
+        """Call `read(step, output)` for every node of the graph; see `Model.trace`."""
+        named = steps(self.graph)
+        session = Session(self.graph, tuple(named), device=self.device)
+        values = session.run_tensors({self.image: shaped(x, self.spec)})
+        for name, step in named.items():
+            read(step, values[name])
+
+    def random_steps(self, x: Tensor) -> list[str]:
+        """The nodes that may draw random numbers; see `Model.random_steps`."""
+        del x
+        return random_nodes(self.graph.graph)
 
     def with_padding_mode(self, mode: PaddingMode) -> OnnxModel:
         """A copy that pads by `mode` instead of zeros; see `Model.with_padding_mode`."""

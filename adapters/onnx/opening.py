@@ -108,6 +108,11 @@ def _source(
 GUESSED = "input guessed: "
 """Prefix of the note that lists the guessed parts of the input."""
 
+DEPENDENT = (
+    "the output for an image depends on the other images of its batch: images are passed one by "
+    "one, and the numbers hold for single images"
+)
+
 MOST_NAMES = 8
 
 
@@ -127,7 +132,9 @@ def opening_notes(model: OnnxModel, said: InputDeclaration) -> list[str]:
             f"{source['requested_provider']} was requested, but onnxruntime runs on "
             f"{source['provider']}"
         )
-    if model._batch is not None:
+    if model._batch is not None and model.declares_any_batch:
+        notes.insert(0, DEPENDENT)
+    elif model._batch is not None:
         notes.append(
             f"the file requires a batch size of {model._batch}; images are split into such batches"
         )

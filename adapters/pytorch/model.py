@@ -34,6 +34,7 @@ from .padding_mode import active, survey
 from .passes import NOT_NARROW, ONE_BY_ONE, Passes
 from .skeleton import Skeleton, light_copy
 from .stages import module_filters, record_stages
+from .steps import watched
 from .target import blank_input, laid_out, locate
 from .tensors import cast_module, copy_module, has_complex, order_kernels
 from .weights import calibrate_norms, check_initialised, match_norms, module_tensors_digest
@@ -213,6 +214,20 @@ class TorchModel:
     def filters(self) -> dict[str, Tensor]:
         """Learned kernels of the 2-D convolutions, by layer name; see `Model.filters`."""
         return module_filters(self.module())
+
+    def trace(self, x: Tensor, read: Callable[[str, Tensor], None]) -> None:
+        """Call `read(step, output)` for every operator of one pass; see `Model.trace`."""
+        self._watch(x, lambda step, output, _random: read(step, output))
+
+    def random_steps(self, x: Tensor) -> list[str]:
+        """The operators of one pass that draw random numbers; see `Model.random_steps`."""
+        found: list[str] = []
+        self._watch(x, lambda step, _output, random: found.append(step) if random else None)
+        return found
+
+    def _watch(self, x: Tensor, read: Callable[[str, Tensor, bool], None]) -> None:
+        with watched(self.module(), read):
+            self.run(x.detach(), target=self.target is not None, logits=True)
 
     def with_padding_mode(self, mode: PaddingMode) -> TorchModel:
         """A copy that pads by `mode` instead of zeros; see `Model.with_padding_mode`."""

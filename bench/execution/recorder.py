@@ -68,13 +68,17 @@ NO_GRADIENTS_NEEDED = GradientPass({}, 0.0)
 
 @dataclass(frozen=True)
 class Recorder:
-    """Makes the records of one job; `opened` is None until, or when, the model cannot be opened."""
+    """Makes the records of one job; `opened` is None until, or when, the model cannot be opened.
+
+    `notes` come first in every record.
+    """
 
     job: Job
     settings: Settings
     images: ImageSet
     device: str
     opened: OpenedModel | None = None
+    notes: tuple[str, ...] = ()
 
     def with_images(self, images: ImageSet) -> Recorder:
         """The same for records that are made from `images`."""
@@ -96,7 +100,7 @@ class Recorder:
             metrics={name: Value.of(estimate) for name, estimate in found.metrics.items()},
             tables=to_json_value(found.tables),
             map_names=sorted(found.maps),
-            notes=list(dict.fromkeys([*own, *gradients.notes, *found.notes])),
+            notes=list(dict.fromkeys([*self.notes, *own, *gradients.notes, *found.notes])),
         )
         return record.attach((dict(found.maps), draws))
 

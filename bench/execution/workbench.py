@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ...adapters.model import Model
     from ...suites.base import Context, Estimate, Measurement, Probe
     from ...suites.images import ImageSet
+    from ...suites.measuring.assumptions import Assumptions
     from ..records.record import Record
     from .plan import Cell, Job
     from .toolkit import Toolkit
@@ -108,7 +109,9 @@ class Workbench:
                 keep(recorder.unmeasured(cell, error))
             return
         recorder = replace(recorder, opened=opened)
-        cells, probes = self._sort(model, recorder, keep)
+        assumed = self._assumptions(model, job)
+        recorder = replace(recorder, notes=assumed.notes)
+        cells, probes = self._sort(model, recorder, assumed, keep)
         self._without_gradients(model, recorder, [c for c in cells if not c.random], keep)
         with_probes = [c for c in cells if probes[c.key]]
         recorder = self._with_gradients(model, recorder, with_probes, probes, keep)
@@ -139,17 +142,30 @@ class Workbench:
         images = self._fit_images.load(model.spec) if job.fill == "fit" else None
         return model.padded(job.fill, PaddingOptions(chosen.seed, chosen.recalibrate, images))
 
-    def _sort(self, model: Model, recorder: Recorder, keep: Keep) -> tuple[list[Cell], Planned]:
+    def _assumptions(self, model: Model, job: Job) -> Assumptions:
+        """Whether the model is a function of one image, where a suite takes images."""
+        from ...suites.measuring.assumptions import Assumptions, check_assumptions
+
+        if not any(cell.random for cell in job.cells):
+            return Assumptions()
+        self.on_stage("checking that two passes agree", job.cells)
+        return check_assumptions(model, self._images.load(model.spec))
+
+    def _sort(
+        self, model: Model, recorder: Recorder, assumed: Assumptions, keep: Keep
+    ) -> tuple[list[Cell], Planned]:
         """Record the cells that do not apply; return the others, and their probes by key."""
         cells, probes = [], {}
         for cell in recorder.job.cells:
             suite = self.suites[cell.suite]
             try:
                 reason = suite.skip(model, cell.protocol)
+                if reason is None:
+                    probes[cell.key] = suite.probes(model, cell.protocol, self.settings.seed)
+                    reason = assumed.why_not(probes[cell.key]) if cell.random else None
                 if reason is not None:
                     keep(recorder.unmeasured(cell, NotApplicableError(reason)))
                     continue
-                probes[cell.key] = suite.probes(model, cell.protocol, self.settings.seed)
                 cells.append(cell)
             except Exception as error:
                 keep(recorder.unmeasured(cell, error))

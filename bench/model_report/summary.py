@@ -8,22 +8,32 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from ...suites.measuring.assumptions import FAULTS
 from ..output.damaged import try_or_none
 from ..output.numbers import format_number
+from ..output.text import clean
 from .reported import Evenness, ReportedRecord, defects_of, reported
 from .tables import metric_change
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..records.record import Record
     from .case import Case
 
 
 def summary(case: Case) -> list[str]:
-    """The lines: defects, verdict on the headline metrics, causes, and what to do."""
+    """The lines: faults, defects, verdict on the headline metrics, causes, and what to do."""
     found = reported(case.records, case.suites)
-    lines = [defect_line(found), verdict_line(found), cause_line(found), remedy_line(case, found)]
+    lines = [fault_line(case.records), defect_line(found), verdict_line(found), cause_line(found)]
+    lines.append(remedy_line(case, found))
     return [f"{line}." for line in lines if line]
+
+
+def fault_line(records: Sequence[Record]) -> str:
+    """That the model is not a function of one image, if any record was skipped because of it."""
+    reasons = dict.fromkeys(r.reason for r in records if (r.reason or "").startswith(FAULTS))
+    return f"Not measured: {clean('; '.join(map(str, reasons)), 600)}" if reasons else ""
 
 
 def defect_line(found: Sequence[ReportedRecord]) -> str:

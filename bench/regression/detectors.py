@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from ...suites.measuring.assumptions import FAULTS
 from ..comparison.compatibility import incompatibilities, preprocessing_differences
 from ..comparison.fingerprint import stage_differences
 from ..output.numbers import format_number
@@ -79,6 +80,9 @@ class DetectorSet:
         if new is None or refused is not None:
             return [DetectorFinding("record", where, RegressionVerdict.unmeasured, refused or "")]
         if old.status == "skipped":
+            if (new.reason or "").startswith(FAULTS):
+                fault = f"not measured, now or in the baseline: {new.reason}"
+                return [DetectorFinding("record", where, RegressionVerdict.unmeasured, fault)]
             return [
                 DetectorFinding(
                     "record", where, RegressionVerdict.same, "does not apply, as in the baseline"

@@ -1,0 +1,243 @@
+"""What every measurement rests on, checked once per model: that it is a function of one image.
+
+Two images are passed in batches of two, the first in the company of different others:
+
+random
+    Two equal passes differ by more than `SAME` of the output's norm. A network that draws random
+    numbers without a difference in two passes (stochastic depth drops rarely) is passed
+    `RARE_PASSES` times more.
+batch mates
+    The output for one image changes with the other image of its batch, or with its place in it, as
+    after a batch norm without running statistics. Quantisation by the range of a batch does so too,
+    by its rounding alone, which is noted and tolerated up to `MATES_ROUNDING`.
+target
+    A pass that stops at the target gives the same map, of the shape that the record names, as one
+    that goes on to the logits.
+
+What rests on an output at fault is skipped: gradients on those that their probes read, everything
+else on both. The first step at which two passes differ is named where the model can be traced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from ...adapters.model import Model, Outputs
+    from ..base import Probe
+
+SAME = 1e-5
+"""Difference of equal passes, relative to the output's norm, that is float noise."""
+MATES = 1e-4
+"""Difference by batch mates that is float noise: sums may be in another order."""
+MATES_ROUNDING = 0.05
+RARE_PASSES = 14
+
+RANDOM = "the network is random"
+DEPENDENT = "the output for an image depends on the other images of its batch"
+MISNAMED = "the measured map is not that of the layer that the record names"
+FAULTS = (RANDOM, DEPENDENT, MISNAMED)
+"""How the reasons begin."""
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """Why an output cannot be measured, None where it can; `notes` for every record."""
+
+    target: str | None = None
+    logits: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def why_not(self, probes: Sequence[Probe]) -> str | None:
+        """Why a measurement by `probes` alone, or by forward passes without any, is skipped."""
+        of_target = self.target
+        of_logits = self.logits if not probes or any(p.logits for p in probes) else None
+        return of_target or of_logits
+
+
+def check_assumptions(model: Model, images: Tensor) -> Assumptions:
+    """Check `model` on the first of `images` (n, 3, height, width).
+
+    An output that is not finite, and a model that cannot be run, are left to the suites to report.
+    """
+    try:
+        return _check(model, images)
+    except Exception:  # whatever breaks here breaks again where it is measured, and is told there
+        return Assumptions()
+
+
+def _check(model: Model, images: Tensor) -> Assumptions:
+    passes = _Passes(model, images)
+    first, second = passes.run("together"), passes.run("other mate")
+    faults = {
+        name: fault
+        for name, a, b in _outputs(first, second)
+        if (fault := _fault(passes, name, a, b)) is not None
+    }
+    if "target" not in faults and (misnamed := _misnamed(model, passes, second)) is not None:
+        faults["target"] = misnamed
+    reasons = {name: fault.text for name, fault in faults.items() if not fault.tolerated}
+    notes = tuple(dict.fromkeys(fault.text for fault in faults.values()))
+    return Assumptions(reasons.get("target"), reasons.get("logits"), notes)
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """A reason; `tolerated` if suites are measured all the same."""
+
+    text: str
+    tolerated: bool = False
+
+
+class _Passes:
+    """Passes over batches of two: an image, and a mate that is bright and noisy, or dark."""
+
+    def __init__(self, model: Model, images: Tensor) -> None:
+        self.model = model
+        x = model.spec.prepare(images)
+        model.select(0, x)
+        noise = np.random.default_rng(0).random(images[:1].shape, dtype=np.float32)
+        bright, dark = (torch.from_numpy(part) for part in (noise, 0.1 * noise))
+        one, bright, dark = (model.spec.prepare(i) for i in (images[:1], bright, dark))
+        self.inputs = {
+            "together": torch.cat([one, bright]).to(model.device),
+            "other mate": torch.cat([one, dark]).to(model.device),
+            "other place": torch.cat([dark, one]).to(model.device),
+        }
+
+    def run(self, name: str, *, logits: bool = True) -> Outputs:
+        """One pass over the batch `name`; without `logits` it stops at the target."""
+        spatial = self.model.why_not_spatial is None
+        return self.model.run(self.inputs[name], target=spatial, logits=logits)
+
+    @cached_property
+    def random_steps(self) -> list[str]:
+        """The steps that draw random numbers; none of a model that cannot be traced."""
+        try:
+            return self.model.random_steps(self.inputs["together"][:1])
+        except Exception:  # two passes are compared all the same
+            return []
+
+    def sums(self, name: str) -> list[tuple[str, float]]:
+        """A weighted sum of what every step gives for the first image, with the step's name."""
+        found: list[tuple[str, float]] = []
+
+        def read(step: str, output: Tensor) -> None:
+            if output.is_floating_point() and len(output.shape) and len(output) == 2:
+                flat = output[0].detach().double().flatten()
+                weights = torch.linspace(1, 2, len(flat), dtype=flat.dtype, device=flat.device)
+                found.append((step, float(flat @ weights)))
+
+        self.model.trace(self.inputs[name], read)
+        return found
+
+
+def _outputs(first: Outputs, second: Outputs) -> list[tuple[str, Tensor, Tensor]]:
+    """The outputs that both passes have, if they are finite."""
+    found = [("target", first.target, second.target), ("logits", first.logits, second.logits)]
+    return [
+        (name, a, b)
+        for name, a, b in found
+        if a is not None and b is not None and bool(a.isfinite().all() and b.isfinite().all())
+    ]
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Norm of the difference over that of the larger; infinite for tensors of unlike shapes."""
+    if a.shape != b.shape:
+        return float("inf")
+    longer = max(float(a.double().norm()), float(b.double().norm()))
+    return float((a.double() - b.double()).norm()) / longer if longer else 0.0
+
+
+def _repeated(passes: _Passes, name: str, output: Tensor, count: int) -> float:
+    """The largest distance of `output` to that of `count` equal passes."""
+    again = (getattr(passes.run("together"), name) for _ in range(count))
+    return max(_distance(output, other) for other in again)
+
+
+def _fault(passes: _Passes, name: str, first: Tensor, second: Tensor) -> _Fault | None:
+    """What is wrong with an output, of two passes over one image with different mates."""
+    change, draws = _distance(first[:1], second[:1]), passes.random_steps
+    if change <= SAME and not draws:
+        return None
+    apart = _repeated(passes, name, first, RARE_PASSES if draws else 1)
+    if apart > SAME:
+        steps = draws or _first_difference(passes, "together")
+        what = {"target": "maps of the target"}.get(name, name)
+        text = f"{RANDOM}: two equal passes give different {what}"
+        return _Fault(text + _where(steps, "a random operator"))
+    if change <= MATES:
+        return None
+    steps = _first_difference(passes, "other mate")
+    rounds = any("DynamicQuantizeLinear" in step for step in steps) and change <= MATES_ROUNDING
+    text = f"{DEPENDENT}: another one changes the {name} by {_percent(change)} of the norm"
+    return _Fault(text + _where(steps, "a norm over the batch"), tolerated=rounds)
+
+
+def _first_difference(passes: _Passes, other: str) -> list[str]:
+    """The first step that gives something else in the pass `other`, if the model can be traced."""
+    try:
+        pairs = list(zip(passes.sums("together"), passes.sums(other), strict=False))
+    except Exception:  # naming the step is a service; the fault is certain without it
+        return []
+    for (step, a), (same, b) in pairs:
+        if step != same:
+            return []
+        if abs(a - b) > SAME * max(abs(a), abs(b)):
+            return [step]
+    return []
+
+
+CAUSES = {
+    "dropout": "dropout that was left on",
+    "bernoulli": "dropout that was left on",
+    "batch_norm": "a batch norm without running statistics",
+    "batchnorm": "a batch norm without running statistics",
+    "dynamicquantize": "quantisation by the range of the batch",
+}
+"""The likely cause by part of a step's name."""
+
+
+def _where(steps: Sequence[str], unknown: str) -> str:
+    """Clauses: the first of `steps`, and the likely cause."""
+    if not steps:
+        return f"; the likely cause is {unknown}"
+    words = [cause for word, cause in CAUSES.items() if word in steps[0].lower()]
+    return f", first in {steps[0]}; the likely cause is {next(iter(words), unknown)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
+def _misnamed(model: Model, passes: _Passes, whole: Outputs) -> _Fault | None:
+    """What is wrong with the target of a pass that stops there, beside one to the logits."""
+    stopped = passes.run("other place", logits=False).target
+    grid = model.target
+    if stopped is None or whole.target is None or grid is None:
+        return None
+    named = (grid.channels, grid.height, grid.width)
+    if tuple(stopped.shape[1:]) != named or tuple(whole.target.shape[1:]) != named:
+        shown = " and ".join(
+            dict.fromkeys(" x ".join(map(str, t.shape[1:])) for t in (stopped, whole.target))
+        )
+        return _Fault(f"{MISNAMED}: {grid.name!r} is {' x '.join(map(str, named))}, not {shown}")
+    if _distance(stopped, whole.target.flip(0)) <= MATES:
+        return None
+    moved = passes.run("other place").target
+    if moved is not None and _distance(moved, stopped) <= MATES:
+        return _Fault(f"{DEPENDENT}: its place in the batch changes the target")
+    return _Fault(
+        f"{MISNAMED}: a pass that stops at {grid.name!r} gives another map than one that goes on; "
+        "name another layer with --target"
+    )

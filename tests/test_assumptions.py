@@ -1,0 +1,223 @@
+"""What every measurement rests on: two passes agree, batch mates do not matter, maps are named."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import numpy_helper
+from onnx_files import convnet, node, save
+from torch import nn
+from typer.testing import CliRunner
+
+from perimetry import audit
+from perimetry.adapters.load import load
+from perimetry.bench.cli.main import app
+from perimetry.bench.records.store import Store
+from perimetry.bench.regression.check import check
+from perimetry.suites.measuring import assumptions
+from perimetry.suites.measuring.assumptions import DEPENDENT, MISNAMED, RANDOM, check_assumptions
+
+SIZE = (64, 64)
+QUICK = {"size": SIZE, "count": 4, "draws": 20, "device": "cpu"}
+
+
+class Net(nn.Module):
+    """Two strided convolutions, `between` them, and a linear layer behind `head`."""
+
+    def __init__(self, between=lambda y: y, head=lambda y: y, layer=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a = nn.Conv2d(3, 8, 3, 2, 1)
+        self.between = between
+        self.layer = layer or nn.Identity()
+        self.b = nn.Conv2d(8, 8, 3, 2, 1)
+        self.head = head
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        y = self.b(self.layer(self.between(self.a(x))).relu())
+        return self.fc(self.head(y.mean((2, 3))))
+
+
+def rarely(y):
+    """Drop an image's features in one of twenty passes, as stochastic depth does."""
+    return y * (torch.rand(len(y), 1, 1, 1) > 0.05)
+
+
+def numpy_noise(y):
+    return (
+        y + 1e-3 * torch.from_numpy(np.random.default_rng().normal(size=8))[:, None, None].float()
+    )
+
+
+def mates(y):
+    return y - y.mean((0, 2, 3), keepdim=True)
+
+
+NETS = {
+    "dropout": (lambda: Net(lambda y: F.dropout(y, 0.2)), RANDOM, ("bernoulli_", "dropout")),
+    "rare": (lambda: Net(rarely), RANDOM, ("operator rand ",)),
+    "numpy": (lambda: Net(numpy_noise), RANDOM, ("operator add",)),
+    "rrelu": (lambda: Net(lambda y: -F.rrelu(y, training=True)), RANDOM, ("rrelu",)),
+    "norm": (
+        lambda: Net(layer=nn.BatchNorm2d(8, track_running_stats=False)),
+        DEPENDENT,
+        ("'layer' (BatchNorm2d)", "without running statistics"),
+    ),
+    "functional": (
+        lambda: Net(lambda y: F.batch_norm(y, None, None, training=True)),
+        DEPENDENT,
+        ("batch_norm",),
+    ),
+    "mean": (lambda: Net(mates), DEPENDENT, ("operator sub of the forward of Net",)),
+    "place": (
+        lambda: Net(lambda y: y * torch.arange(1, len(y) + 1).view(-1, 1, 1, 1)),
+        DEPENDENT,
+        ("place",),
+    ),
+}
+
+
+def images(n=3, size=SIZE):
+    return torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_network_that_is_no_function_of_one_image_is_told_with_its_operator(name):
+    """Random operators and norms over the batch are recognised, and the first one is named."""
+    make, kind, words = NETS[name]
+    found = check_assumptions(load(make(), size=SIZE, device="cpu"), images())
+    assert found.target.startswith(kind)
+    assert found.notes[0] == found.target
+    for word in words:
+        assert word in found.target
+
+
+@pytest.mark.parametrize(
+    "reference", ["resnet18", "mobilenetv3_small_050", "convnext_atto", "test_vit"]
+)
+def test_ordinary_models_hold_what_is_assumed(reference):
+    """No fault in networks with batch norms, layer norms, attention and squeeze-excitation."""
+    model = load(f"timm:{reference}@init", device="cpu")
+    held = images(2, (model.spec.height, model.spec.width))
+    assert check_assumptions(model, held) == assumptions.Assumptions()
+
+
+def test_seeded_draws_are_a_function():
+    """A forward that draws the same numbers in every pass is one network, whatever it draws."""
+
+    def seeded(y):
+        noise = torch.rand(8, 1, 1, generator=torch.Generator().manual_seed(3))
+        return y * noise
+
+    model = load(Net(seeded), size=SIZE, device="cpu")
+    assert model.random_steps(model.spec.blank())
+    assert check_assumptions(model, images()) == assumptions.Assumptions()
+
+
+def test_dropout_in_the_head_costs_what_rests_on_the_logits_alone():
+    """Maps of the target are measured; what reads the logits is skipped with the reason."""
+    net = Net(head=lambda y: F.dropout(y, 0.3))
+    suites = ("structure", "deadpixel", "deadpixel:kim2023", "erf", "perturbation")
+    found = {f"{r.suite}:{r.protocol}": r for r in audit(net, suites, **QUICK)}
+    status = {name: r.status for name, r in found.items()}
+    assert status == {
+        "structure:expected": "ok",
+        "deadpixel:energy": "ok",
+        "deadpixel:kim2023": "skipped",
+        "erf:energy": "ok",
+        "perturbation:forward": "skipped",
+    }
+    assert found["perturbation:forward"].reason.startswith(RANDOM)
+    assert found["deadpixel:energy"].notes[0] == found["perturbation:forward"].reason
+
+
+def test_a_random_network_has_its_structure_alone_and_says_so_first(tmp_path):
+    """Case 07: no number of a random network; `show` begins with the reason; exit 2 of `check`."""
+    suites = ("structure", "deadpixel", "padding", "perturbation", "erf")
+    store = Store(tmp_path)
+    for record in audit(Net(lambda y: F.dropout(y, 0.2)), suites, **QUICK):
+        store.put(record)
+        assert (record.status == "ok") == (record.suite == "structure")
+        assert (record.notes[0] if record.status == "ok" else record.reason).startswith(RANDOM)
+    shown = CliRunner().invoke(app, ["show", str(tmp_path)]).output
+    assert "Not measured: the network is random" in " ".join(shown.split()[:20])
+    again = check(tmp_path, Net(lambda y: F.dropout(y, 0.2)), name="module:Net")
+    words = {
+        (f.where, f.verdict.words) for f in again.reports[0].findings if f.detector == "record"
+    }
+    assert ("perturbation:forward", "could not measure") in words
+    assert not [f for f in again.reports[0].findings if f.verdict.words == "regressed"]
+
+
+class Twice(nn.Module):
+    """One activation is called twice: a pass that stops at its first call gives another map."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.b(self.act(self.a(x)))).mean((2, 3))
+
+
+def test_a_map_is_of_the_layer_that_the_record_names(monkeypatch):
+    """A pass that stops early, or a grid of another shape, is recognised (case 02)."""
+    model = load(Twice(), size=SIZE, device="cpu")
+    right = model.run
+    assert (
+        check_assumptions(model, images()).target is None
+        or "goes on" in check_assumptions(model, images()).target
+    )
+
+    def early(x, *, target=True, logits=False):
+        out = right(x, target=target, logits=True)
+        return out if logits else type(out)(out.target.roll(1, 1), None)
+
+    monkeypatch.setattr(model, "run", early)
+    assert check_assumptions(model, images()).target.startswith(MISNAMED)
+
+    def smaller(x, *, target=True, logits=False):
+        out = right(x, target=target, logits=True)
+        return type(out)(out.target[:, :, 1:], out.logits)
+
+    monkeypatch.setattr(model, "run", smaller)
+    assert check_assumptions(model, images()).target.startswith(MISNAMED)
+
+
+def noisy_file(path, op, **attributes):
+    """A file with a random operator behind its first convolution."""
+    proto = convnet(size=64)
+    proto.graph.node.insert(1, node(op, ["c1"], ["noise"], **attributes))
+    proto.graph.node.insert(2, node("Add", ["c1", "noise"], ["noisy"]))
+    proto.graph.node[3].input[0] = "noisy"
+    return save(proto, path)
+
+
+@pytest.mark.parametrize("op", ["RandomNormalLike", "RandomUniformLike"])
+def test_random_operators_of_a_file_are_named(tmp_path, op):
+    """Every suite but the structure is skipped, and the reason names the node."""
+    records = audit(noisy_file(tmp_path / "a.onnx", op), ("perturbation", "padding"), **QUICK)
+    for record in records:
+        assert record.status == "skipped"
+        assert record.reason.startswith(RANDOM)
+        assert f"{op} node 'noise'" in record.reason
+
+
+def test_a_file_whose_images_depend_on_one_another_is_passed_image_by_image(tmp_path):
+    """A mean over the batch of a file for any batch size is its first note."""
+    proto = convnet(size=64)
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), "axes"))
+    proto.graph.node.insert(1, node("ReduceMean", ["c1", "axes"], ["mean"], keepdims=1))
+    proto.graph.node.insert(2, node("Sub", ["c1", "mean"], ["centred"]))
+    proto.graph.node[3].input[0] = "centred"
+    model = load(save(proto, tmp_path / "a.onnx"), device="cpu")
+    assert model.notes[0].startswith(DEPENDENT)
+    assert check_assumptions(model, images()) == assumptions.Assumptions()
+
+
+def test_the_reason_is_the_same_in_every_run():
+    """Records of a random network do not differ by chance."""
+    model = load(Net(lambda y: F.dropout(y, 0.2)), size=SIZE, device="cpu")
+    assert check_assumptions(model, images()) == check_assumptions(model, images())
