@@ -17,7 +17,7 @@ class _Watch(TorchDispatchMode):
     """Calls `read(step, output, random)` after every operator."""
 
     def __init__(self, layers: list[str], read: Callable[[str, Tensor, bool], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.layers = layers
         self.read = read
 
