@@ -42,6 +42,14 @@ def _has_goal(cell: Cell) -> bool:
     return (cell.suite, cell.protocol) == PRECISION_OF
 
 
+def _growth(reached: Estimate, goal: float) -> float:
+    """How many times as many images the goal takes, at most 4; 1 where it is reached."""
+    if reached.value is None:
+        return 4.0
+    half = reached.half_width or 0.0  # an exact value has no interval
+    return 1.0 if half <= goal else min(max(1.1 * (half / goal) ** 2, 1.25), 4.0)
+
+
 def _goal_missed(goal: float, reached: Estimate, count: int) -> str:
     """A note for records whose precision goal was not reached."""
     if reached.value is None:
@@ -217,25 +225,24 @@ class Workbench:
         self, model: Model, cells: Sequence[Cell], probes: Planned
     ) -> list[GradientPass]:
         """The maps of each cell, from as many images as the precision goal takes."""
-        passes, goal = self._gradients(model, cells, probes), self.settings.precision_goal
+        goal, begun = self.settings.precision_goal, time.perf_counter()
+        passes = self._gradients(model, cells, probes)
         place = next((i for i, cell in enumerate(cells) if _has_goal(cell)), None)
         if goal is None or place is None or passes[place].refused is not None:
             return passes
+        notes: tuple[str, ...] = ()
         while True:
             reached = self._headline(model, cells[place], passes[place])
-            half = reached.half_width or 0.0  # an exact value has no interval
-            if reached.value is not None and half <= goal:
-                return passes
-            count, spent = self._images.count, passes[place].seconds
-            if reached.value is None or count == self._all_images.count:
-                note = _goal_missed(goal, reached, count)
-                return [replace(found, notes=(*found.notes, note)) for found in passes]
-            growth = min(max(1.1 * (half / goal) ** 2, 1.25), 4.0)
-            self._use(math.ceil(growth * count))
-            passes = [
-                replace(found, seconds=found.seconds + spent)
-                for found in self._gradients(model, cells, probes)
-            ]
+            growth = _growth(reached, goal)
+            if growth == 1:
+                break
+            if reached.value is None or self._images.count == self._all_images.count:
+                notes = (_goal_missed(goal, reached, self._images.count),)
+                break
+            self._use(math.ceil(growth * self._images.count))
+            passes = self._gradients(model, cells, probes)
+        seconds = time.perf_counter() - begun
+        return [replace(p, seconds=seconds, notes=(*p.notes, *notes)) for p in passes]
 
     def _headline(self, model: Model, cell: Cell, gradients: GradientPass) -> Estimate:
         """What `cell` would report as its headline metric."""

@@ -67,6 +67,13 @@ class Value(_Frozen):
             reason=estimate.reason,
         )
 
+    @property
+    def half_width(self) -> float | None:
+        """The wider half of the interval, since the other may end where the metric's range does."""
+        if self.value is None or self.low is None or self.high is None:
+            return None
+        return max(self.value - self.low, self.high - self.value)
+
 
 class ModelInfo(_Frozen):
     """Which model it was. All but `reference` is empty when the model could not be opened.

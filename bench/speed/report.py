@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ...adapters.device import full_precision
 from ..output.files import write_text
 from ..records.environment import environment
+from .certainty import MOST, CertaintyTiming, time_to_certainty
 from .device_use import (
     BATCHES,
     CAPTURED,
@@ -67,7 +68,8 @@ class BenchmarkPlan:
     """What is measured: `suites` on every model of `references`, with `count` images.
 
     On a GPU, or with `device_use`, images per second, the share of time in which the device is busy
-    and captured passes are measured too, of a ResNet-50 or else of the first model.
+    and captured passes are measured too, of a ResNet-50 or else of the first model. `most` limits
+    the images of the cost to certainty.
     """
 
     references: Sequence[str]
@@ -77,6 +79,7 @@ class BenchmarkPlan:
     batch: int
     rounds: int = 2
     device_use: bool = False
+    most: int = MOST
 
     @property
     def kind(self) -> str:
@@ -102,6 +105,7 @@ class SpeedReport:
     rows: list[TimingRow] = field(default_factory=list)
     growth: list[TimeGrowth] = field(default_factory=list)
     audits: list[AuditTiming] = field(default_factory=list)
+    certainty: list[CertaintyTiming] = field(default_factory=list)
     throughput: list[Throughput] = field(default_factory=list)
     busy: list[BusyShare] = field(default_factory=list)
     captures: list[CaptureTiming] = field(default_factory=list)
@@ -176,7 +180,19 @@ def _model_steps(plan: BenchmarkPlan, reference: str, report: SpeedReport) -> It
         report.audits += [found] if found else []
 
     def keep_suite(suite: Suite) -> None:
-        report.rows.append(measure_suite(bench, suite))
+        row = measure_suite(bench, suite)
+        report.rows.append(row)
+        if row.work is not None and row.passes_s is not None:
+            name = f"passes of {suite.name} on {reference}"
+            seconds = min(row.passes_s, row.seconds)
+            report.rates = report.rates.including(row.work, seconds, name)
+
+    def keep_certainty() -> None:
+        report.certainty.append(
+            time_to_certainty(
+                reference, device=plan.device, batch=plan.batch, rounds=plan.rounds, most=plan.most
+            )
+        )
 
     yield f"{reference}: full gradient audit", keep_audit
     if reference == plan.used:
@@ -185,6 +201,7 @@ def _model_steps(plan: BenchmarkPlan, reference: str, report: SpeedReport) -> It
         suite = KNOWN[name]
         if suite.skip(bench.model, next(iter(suite.protocols))) is None:
             yield f"{reference}: {name}", partial(keep_suite, suite)
+    yield f"{reference}: cost to certainty", keep_certainty
 
 
 def _use_steps(plan: BenchmarkPlan, bench: BenchmarkSetup, report: SpeedReport) -> Iterator[Step]:

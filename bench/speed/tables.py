@@ -6,9 +6,12 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from .certainty import GOAL
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from .certainty import CertaintyTiming
     from .measure import TimeGrowth, TimingRow
     from .report import SpeedReport
 
@@ -22,6 +25,7 @@ def render_speed(report: SpeedReport) -> str:
         _suites(report.rows),
         _overheads(report),
         _audits(report),
+        _certainty(report.certainty),
         _throughput(report),
         _busy(report),
         _captures(report),
@@ -82,8 +86,8 @@ def _where(report: SpeedReport) -> str:
     return (
         f"**{found.device_name}**{threads} ({os.cpu_count()} cores), "
         f"{datetime.now(UTC):%Y-%m-%d}; {versions}. Measured rates: "
-        f"{speed.operations / 1e9:.0f} GFLOP/s (float32 matrix product), "
-        f"{speed.bytes / 1e9:.1f} GB/s (copy)."
+        f"{speed.operations / 1e9:.0f} GFLOP/s ({speed.operations_of}), "
+        f"{speed.bytes / 1e9:.1f} GB/s ({speed.bytes_of})."
     )
 
 
@@ -134,6 +138,18 @@ def _audits(report: SpeedReport) -> str:
     ]
     measured = ("full gradient audit", "statistics", "peak memory")
     return _table(cells, ("model", "side", "images", "protocols", *measured))
+
+
+def _certainty(found: Sequence[CertaintyTiming]) -> str:
+    cells = [
+        (
+            *(c.model, c.images, "" if c.half_width is None else f"{c.half_width:.3f}"),
+            _seconds(c.seconds) if not c.reason else c.reason,
+        )
+        for c in found
+    ]
+    headers = ("model", "images", "half width of weakest", f"time to a half width of {GOAL:g}")
+    return _table(cells, headers)
 
 
 def _growth(found: Sequence[TimeGrowth]) -> str:

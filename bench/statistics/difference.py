@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ...suites.base import Array
     from ...suites.measuring.bootstrap import Bootstrap
-    from ..records.record import Record, Value
+    from ..records.record import Record
 
 
 Method = Literal["exact", "paired", "independent", "none"]
@@ -64,7 +64,7 @@ def metric_difference(first: Record, second: Record, metric: str) -> Difference 
         found = _resamples(sample_count(first)).estimate(np.concatenate([[value], draws]))
         if found.low is not None:
             return Difference(value, found.low, found.high, "paired")
-    halves = [half for half in (_half_width(a), _half_width(b)) if half is not None]
+    halves = [half for half in (a.half_width, b.half_width) if half is not None]
     if len(halves) < 2:
         return Difference(value, None, None, "none")
     half = math.hypot(*halves)
@@ -97,10 +97,3 @@ def _resamples(count: int) -> Bootstrap:
     from ...suites.measuring.bootstrap import bootstrap
 
     return bootstrap(count, 1, 0)
-
-
-def _half_width(value: Value) -> float | None:
-    """The wider half of an interval, since the other may be cut off at the end of the range."""
-    if value.value is None or value.low is None or value.high is None:
-        return None
-    return max(value.value - value.low, value.high - value.value)
