@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from perimetry.bench.cli.main import app
 from perimetry.bench.records.environment import environment
+from perimetry.bench.speed import certainty
+from perimetry.bench.speed.certainty import time_to_certainty
 from perimetry.bench.speed.device_use import (
     BusyShare,
     CaptureTiming,
@@ -31,7 +33,7 @@ from perimetry.bench.speed.measure import (
     peak_of,
 )
 from perimetry.bench.speed.report import BenchmarkPlan, SpeedReport, with_report
-from perimetry.bench.speed.roofline import DeviceRates, WorkCount, count_work
+from perimetry.bench.speed.roofline import DeviceRates, WorkCount, count_work, measured_rates
 from perimetry.bench.speed.tables import render_speed
 from perimetry.suites.registry import SUITES
 
@@ -70,6 +72,34 @@ def test_the_roofline_is_set_by_the_slower_of_both():
     assert rates.roofline_s(WorkCount(100, 40)) == 4.0
     assert rates.bound(WorkCount(100, 40)) == "memory"
     assert WorkCount(2, 3).times(2) == WorkCount(4, 6)
+
+
+def test_no_time_lies_below_the_roofline():
+    """Passes that beat the kernels raise the rate that they beat, which then has their name."""
+    rates = DeviceRates(100.0, 10.0, "matrix product", "copy")
+    assert rates.including(WorkCount(500, 40), 5.0, "passes") == rates
+    faster = rates.including(WorkCount(500, 40), 2.0, "passes")
+    assert faster.roofline_s(WorkCount(500, 40)) == 2.0
+    assert (faster.operations_of, faster.bytes_of) == ("passes", "passes")
+    assert rates.including(WorkCount(500, 10), 4.0, "passes").bytes_of == "copy"
+
+
+def test_the_rates_are_those_of_the_fastest_kernel():
+    """Each has the name of its kernel, and no kernel that is timed again is much above it."""
+    rates = measured_rates("cpu")
+    assert rates.operations > rates.bytes > 0
+    assert rates.operations_of
+    assert rates.bytes_of in {"copy", "addition", "sum"}
+
+
+def test_the_cost_to_certainty_ends_at_the_goal_or_says_why_not():
+    """Seconds, images and the half width that was reached."""
+    found = time_to_certainty("timm:test_resnet@init", device="cpu", batch=8, rounds=1)
+    assert found.half_width <= certainty.GOAL
+    assert found.seconds > 0
+    assert found.reason == ""
+    few = time_to_certainty("timm:resnet18", device="cpu", batch=8, rounds=1)
+    assert few.reason
 
 
 def test_jobs_alternate():
@@ -250,7 +280,7 @@ def test_the_command_measures_a_small_model_and_writes_the_page(tmp_path):
         "full gradient audit",
     ):
         assert f"| {part} " in text
-    assert text.count("timm:test_resnet@init") == 4
+    assert text.count("| timm:test_resnet@init ") == 5
 
 
 def test_an_unknown_suite_is_answered_with_near_names():

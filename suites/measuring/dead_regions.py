@@ -2,9 +2,9 @@
 
 A pixel's *relative sensitivity* q is its sensitivity over what it should have: that of its
 neighbourhood times the share of its stride phase. The neighbourhood's level is a moving median over
-half the image along each axis, kept inside the image, so that a hole up to about half of that area
-does not set its own standard. Phases that are dead as a whole (share below `DEAD_PHASE`) are no
-holes: their pixels are left out, and counted apart.
+half the image along each axis (every third pixel of large ones), kept inside it, so that a hole up
+to about half of that area does not set its own standard. Phases that are dead as a whole (share
+below `DEAD_PHASE`) are no holes: their pixels are left out, and counted apart.
 
 *silent*: the sensitivity is exactly 0 in every sample.
 *dead at t*: q is below t with certainty. Over ordinary pixels q is spread as a gamma variable whose
@@ -140,14 +140,17 @@ def relative_sensitivity(corrected: Array) -> Array:
 
 def window_means(relative: Array, side: int) -> Array:
     """Means over all windows of `side` x `side` pixels (window rows, columns); NaN spreads."""
-    windows = sliding_window_view(relative, (side, side))
-    means: Array = windows.mean((-2, -1))
+    rows: Array = sliding_window_view(relative, side, axis=0).mean(-1)
+    means: Array = sliding_window_view(rows, side, axis=1).mean(-1)
     return means
 
 
 def _within_windows(flagged: Mask, side: int) -> Mask:
     """All pixels of the flagged windows."""
-    found: Mask = ndimage.binary_dilation(np.pad(flagged, side // 2), np.ones((side, side)))
+    padded = np.pad(flagged, side // 2)
+    if not flagged.any():
+        return padded
+    found: Mask = ndimage.binary_dilation(padded, np.ones((side, side)))
     return found
 
 
@@ -161,11 +164,23 @@ def moving_median(values: Array) -> Array:
         [_window(b, n) for b in range(int(at.max()) + 1)]
         for at, n in zip(blocks, values.shape, strict=True)
     ]
+    thinned = [_thinned(n) for n in values.shape]
     level = np.array(
-        [[_median(values[rows, columns]) for columns in spans[1]] for rows in spans[0]]
+        [
+            [_median(values[rows, columns][:: thinned[0], :: thinned[1]]) for columns in spans[1]]
+            for rows in spans[0]
+        ]
     )
     found: Array = level[blocks[0][:, None], blocks[1][None]]
     return found
+
+
+def _thinned(size: int) -> int:
+    """Every how many-th pixel of `size` a median looks at.
+
+    Every third one has a share in all phases of a stride that is a power of two.
+    """
+    return 3 if size >= 96 else 1
 
 
 def _window(block: int, size: int) -> slice:
