@@ -33,6 +33,10 @@ class NotApplicableError(PerimetryError, NotImplementedError):
     """The measurement does not apply to this model; its text is the reason, stored in a skip."""
 
 
+class NotMeasuredError(PerimetryError, RuntimeError):
+    """A model of which nothing could be measured; the message says why."""
+
+
 NO_GRADIENTS = "no gradient route: "
 """Prefix of the reason why a model has forward passes only."""
 

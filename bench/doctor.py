@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module, metadata
-from pathlib import Path
 from typing import Any, Literal
 
+from ..adapters.scratch import scratch_folder
 from .output.layout import Section, lay_out
 from .output.text import clean
 
@@ -180,8 +179,8 @@ def _structure() -> list[HealthCheck]:
 
     conv = nn.Conv2d(3, 4, 3, 2, 1)
     module = load(conv, spec=InputSpec(32, 32), device="cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "convolution.onnx"
+    with scratch_folder() as folder:
+        path = folder / "convolution.onnx"
         path.write_bytes(_convolution().SerializeToString())
         file = load(str(path), device="cpu", spec=InputSpec(32, 32))
         gradients = file.why_no_gradients

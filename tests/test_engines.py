@@ -15,7 +15,7 @@ import torch
 import toys
 
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.bench.execution.engines import worker
+from perimetry.bench.execution.engines import process
 from perimetry.bench.execution.plan import Choice
 from perimetry.bench.execution.runner import run_jobs
 from perimetry.bench.ranking.board import Board
@@ -191,5 +191,5 @@ def test_a_worker_on_a_gpu_keeps_to_its_share_of_it(monkeypatch, limit, workers,
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: gpu)
     note = lambda share, device: shares.append((share, device))  # noqa: E731
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", note)
-    worker._bound_memory("cuda:1", limit, workers)
+    process.bound_memory("cuda:1", limit, workers)
     assert shares == ([] if share is None else [(pytest.approx(share), "cuda:1")])

@@ -12,7 +12,7 @@ from onnx_files import convnet, save
 
 import perimetry
 
-RUN = "from perimetry.bench.cli.main import main; main()"
+RUN = "from perimetry.bench.cli.start import main; main()"
 NOTE_NETWORK = """
 import os, sys
 

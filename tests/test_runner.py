@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -273,3 +274,20 @@ def test_an_untouched_twin_takes_over_what_is_exact_without_measuring_it_again(m
     assert [r.fill for r in records] == ["none", "zero"]
     audit("timm:test_resnet@init", ("structure",), ("none", "zero"), device="cpu")
     assert len(measured) == 3
+
+
+@pytest.mark.parametrize("damage", ["cut", "removed"])
+def test_a_record_with_damaged_arrays_is_measured_again(faults, tmp_path, damage):
+    """A resumed run does not leave a row without maps."""
+    shutil.copytree(faults[0].root, tmp_path / "copy")
+    store, jobs = Store(tmp_path / "copy"), jobs_of(["a"])
+    assert missing_jobs(jobs, store, retry_failed=True) == ([], 3)
+    record = next(r for r in of(store, "a").values() if r.map_names)
+    path = store.path(record).with_suffix(".npz")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        path.unlink()
+    due, kept = missing_jobs(jobs, store, retry_failed=True)
+    assert [cell.key for job in due for cell in job.cells] == [record.key]
+    assert kept == 2

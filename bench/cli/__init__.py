@@ -1,1 +1,1 @@
-"""The command line. `main` registers the commands; `options` holds what they share."""
+"""The command line: `start` begins, `main` registers the commands, which share `options`."""

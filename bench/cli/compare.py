@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import (
+    UNMEASURED,
     MachineOptions,
     StoredOptions,
     option_groups,
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from ..comparison.compare import Comparison
     from ..regression.check import RegressionCheck
     from ..regression.tolerances import Tolerances
-
-
-UNMEASURED = 2
-"""Exit code when the measurement failed, so that there is nothing to compare."""
 
 
 app = typer.Typer()

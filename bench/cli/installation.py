@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..execution.run_options import BENCH_IMAGES
-from .options import BY_DEVICE, Device, report_errors, width
+from .options import MachineOptions, option_groups, report_errors, width
 
 app = typer.Typer()
 
@@ -24,7 +26,9 @@ def doctor() -> None:
 
 
 @app.command("bench")
+@option_groups
 def bench_(
+    machine: MachineOptions,
     references: Annotated[
         list[str] | None,
         typer.Argument(metavar="REF", help="Models to measure.", show_default="three of timm's"),
@@ -41,15 +45,6 @@ def bench_(
             show_default=f"{BENCH_IMAGES['cpu']} on the CPU, {BENCH_IMAGES['cuda']} on a GPU",
         ),
     ] = None,
-    device: Device = "auto",
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Batch size.",
-            show_default=BY_DEVICE,
-        ),
-    ] = None,
     rounds: Annotated[
         int, typer.Option(min=1, help="Repetitions per job; the fastest is reported.")
     ] = 2,
@@ -63,6 +58,7 @@ def bench_(
     ] = None,
 ) -> None:
     """Measure time and memory of the suites on this machine, and compare with its roofline."""
+    from ..execution.engines.process import call_bounded
     from ..execution.plan import parse_suites
     from ..execution.run_options import default_batch, devices
     from ..speed import report
@@ -72,7 +68,7 @@ def bench_(
     with report_errors():
         from ...suites.registry import SUITES
 
-        place = devices(device)[0]
+        place = devices(machine.device)[0]
         images = count or images or BENCH_IMAGES[place.partition(":")[0]]
         names = suite.split(",") if suite else suites
         plan = report.BenchmarkPlan(
@@ -80,15 +76,21 @@ def bench_(
             [name for name, _ in parse_suites(names, SUITES)],
             place,
             images,
-            batch or default_batch(place),
+            machine.batch or default_batch(place),
             rounds,
         )
-        found = report.measure(plan, log=lambda text: typer.echo(text, err=True))
+        limit = machine.time_limit * len(plan.references)
+        run = replace(machine.run_options(), device=place, time_limit_s=limit or None)
+        found = call_bounded(partial(report.measure, plan, log=_report_step), run, log=False)
         text = render_speed(found)
         typer.echo(text, nl=False)
         if markdown is not None:
             report.write_report(markdown, place, text)
             typer.echo(f"Written: {markdown}", err=True)
+
+
+def _report_step(name: str) -> None:
+    typer.echo(name, err=True)
 
 
 @app.command()

@@ -1,15 +1,18 @@
-"""The command line: `perimetry`, with the commands of the files beside this one."""
+"""The command line: `perimetry`, with the commands of the files beside this one.
+
+`start.main` runs it.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
 from . import compare, installation, run, train, view
+from .start import main
+
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     help="Visual-field tests for vision models: receptive fields and dead pixels, ranked.",
@@ -21,6 +24,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         typer.echo(f"perimetry {metadata.version('perimetry')}")
         raise typer.Exit
 
@@ -48,16 +53,3 @@ for panel, parts in PANELS.items():
         for command in part.registered_commands:
             command.rich_help_panel = panel
         app.add_typer(part)
-
-
-def main() -> None:
-    """Run the command line.
-
-    OpenMP threads sleep while they wait, here and in the workers, unless the environment says
-    otherwise: spinning threads would take the cores of a shared machine from one another.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    app()

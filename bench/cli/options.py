@@ -24,7 +24,7 @@ from typing import (
 
 import typer
 
-from ...adapters.errors import PerimetryError
+from ...adapters.errors import NotMeasuredError, PerimetryError
 from ..execution.run_options import BATCH, RunOptions
 from ..execution.settings import FIT_DEFAULT
 
@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 
 FAILED = 1
 """Exit code when some record failed, or the command could not be carried out."""
+
+
+UNMEASURED = 2
+"""Exit code when a measurement failed, so that there is nothing to show or to compare."""
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells report it."""
 
 
 WIDTH = 96
@@ -130,11 +138,25 @@ class MachineOptions:
     time_limit: Annotated[
         float, typer.Option(min=0, help="Time limit per model variant in seconds; 0 for none.")
     ] = 1800
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Memory limit per worker in GiB (GPU memory if it uses a GPU).",
+            show_default="90 % of the machine's; all of a GPU, or equal parts of 90 %",
+        ),
+    ] = None
 
     def run_options(self, **more: Any) -> RunOptions:
         """These options, and `more` fields of `RunOptions`."""
-        limit = self.time_limit or None
-        return RunOptions(self.device, self.batch, time_limit_s=limit, **more)
+        memory = None if self.memory_limit is None else self.memory_limit * 1024
+        return RunOptions(
+            self.device,
+            self.batch,
+            time_limit_s=self.time_limit or None,
+            memory_limit_mib=memory,
+            **more,
+        )
 
 
 @dataclass(frozen=True)
@@ -146,14 +168,6 @@ class WorkerOptions:
         int,
         typer.Option(min=1, help="Worker processes per device. On the CPU they share the cores."),
     ] = 1
-    memory_limit: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Memory limit per worker in GiB (GPU memory if it uses a GPU).",
-            show_default="90 % of the machine's; all of a GPU, or equal parts of 90 %",
-        ),
-    ] = None
     retries: Annotated[
         int,
         typer.Option(min=0, help="Number of retries after a crash or an exceeded time limit."),
@@ -172,7 +186,6 @@ class WorkerOptions:
         """The fields of `RunOptions` that these options are."""
         return {
             "workers": self.workers,
-            "memory_limit_mib": self.memory_limit * 1024 if self.memory_limit else None,
             "retries": self.retries,
             "engine": self.engine.value,
             "address": self.address,
@@ -266,11 +279,23 @@ def _options_of(group: Any) -> list[inspect.Parameter]:
 
 @contextmanager
 def report_errors(code: int = FAILED) -> Iterator[None]:
-    """Turn an expected error into one line on standard error and an exit code."""
+    """Turn an expected error into one line on standard error and an exit code.
+
+    The code is `UNMEASURED` where a model could not be measured, else `code`.
+    """
     from ..output.text import clean
 
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo("perimetry: interrupted; what was measured so far is kept", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        typer.echo("perimetry: the output was closed before all of it was written", err=True)
+        raise typer.Exit(code) from None
+    except NotMeasuredError as error:
+        typer.echo(f"perimetry: {clean(str(error), 2000)}", err=True)
+        raise typer.Exit(UNMEASURED) from error
     except (PerimetryError, OSError) as error:
         typer.echo(f"perimetry: {clean(str(error), 2000)}", err=True)
         raise typer.Exit(code) from error

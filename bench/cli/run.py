@@ -249,6 +249,7 @@ def pad(
     out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write.")],
     images: ImageOptions,
     inputs: InputOptions,
+    machine: MachineOptions,
     kernel_padding: Annotated[
         FilePadding,
         typer.Option(help="How to fill the new taps: box (spread each old tap evenly) or zero."),
@@ -259,15 +260,16 @@ def pad(
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", help="Rescale the padded layers on the images.")
     ] = False,
-    device: Device = "auto",
 ) -> None:
     """Write a kernel-padded copy of an ONNX file and report the changes."""
     from ...adapters.load import parse_inputs
 
     with report_errors():
+        from ..execution.engines.process import call_bounded
         from ..pad_file import pad_file
 
-        report = pad_file(
+        work = partial(
+            pad_file,
             path,
             out,
             kernel_padding.value,
@@ -276,9 +278,10 @@ def pad(
             inputs=parse_inputs(inputs.inputs or (), inputs.output),
             recalibrate=recalibrate,
             forward_only=forward_only,
-            device=device,
+            device=machine.device,
+            batch=machine.batch,
         )
-        typer.echo(report.text())
+        typer.echo(call_bounded(work, machine.run_options()).text())
 
 
 def _carry_out(sweep: Sweep) -> int:

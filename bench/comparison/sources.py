@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...adapters.errors import InputError, PerimetryError, UnknownNameError
+from ...adapters.errors import InputError, NotMeasuredError, UnknownNameError
 from ...adapters.reference import Reference
 from ...adapters.treatment import FILLS
 from ..execution.plan import DEFAULT_SUITES
@@ -319,10 +319,6 @@ def _no_folder(name: str) -> str:
     """A clause that there is no such folder, for a name that does not look like a model."""
     known = Reference.parse_any(name).runtime or name.startswith("module:")
     return "" if known or Path(name).exists() else "; there is no folder of that name either"
-
-
-class NotMeasuredError(PerimetryError, RuntimeError):
-    """A model of which no suite could be measured; the message says why."""
 
 
 def _name(reference: str, fill: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -50,6 +53,7 @@ def audit(
     >>> records = audit("timm:test_resnet@init", ("structure",))  # doctest: +SKIP
     >>> records[0].metrics["weakest"].value  # doctest: +SKIP
     """
+    _import_libraries()
     tools = toolkit or standard()
     run = RunOptions(device=device, batch=batch, toolkit=lambda: tools)
     return measure_here(reference, suites, kernel_padding, Settings(**settings), run, name=name)
@@ -81,6 +85,18 @@ def measure_here(
         return records
 
     return measure_with_stand_ins(plan, measure)
+
+
+LIBRARIES = ("sympy", "scipy.sparse", "scipy.special", "torch", "torchvision", "timm")
+"""Libraries, or parts of them, that add warning filters when they are first imported."""
+
+
+@cache
+def _import_libraries() -> None:
+    """Import what changes the warning filters of the program, and restore those."""
+    with warnings.catch_warnings():
+        for name in LIBRARIES:
+            import_module(name)
 
 
 def _named(

@@ -8,11 +8,11 @@ of suites exactly, or the numbers would not be comparable.
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...adapters.errors import InputError
+from ...adapters.scratch import scratch_folder
 from ..records.hashing import images_identity
 from ..records.record import FIT_KEY
 from ..records.selection import stated_inputs
@@ -128,7 +128,7 @@ def _in_workers(
     run = replace(run, device=run.devices[0])
     suites = run.toolkit().suites
     plan = AuditPlan([reference], spec.suites, fills, spec.settings, run.device_kind, suites)
-    with tempfile.TemporaryDirectory(prefix="perimetry-") as folder:
+    with scratch_folder() as folder:
         store = Store(folder)
         run_jobs(plan.jobs(), store, spec.settings, run)
         records = store.records()

@@ -16,6 +16,7 @@ from .engines.base import ENGINES, EngineContext, RunLedger, Summary
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from ..records.record import Record
     from ..records.store import Store
     from .engines.base import Engine, Event
     from .plan import Job
@@ -78,12 +79,25 @@ def _engine(context: EngineContext, ledger: RunLedger) -> Engine:
 
 
 def missing_jobs(jobs: Sequence[Job], store: Store, *, retry_failed: bool) -> tuple[list[Job], int]:
-    """The jobs with the cells that must still be measured, and how many cells are present."""
+    """The jobs with the cells that must still be measured, and how many cells are present.
+
+    A record whose maps or draws are damaged is measured again.
+    """
     keys = [cell.key for job in jobs for cell in job.cells]
     found = store.find(keys)
-    done = {k for k, r in found.items() if not (retry_failed and r.status == "failed")}
+    done = {
+        k
+        for k, r in found.items()
+        if not (_is_damaged(r) or (retry_failed and r.status == "failed"))
+    }
     rest = [job.only(c.key for c in job.cells if c.key not in done) for job in jobs]
     return [job for job in rest if job.cells], len(done)
+
+
+def _is_damaged(record: Record) -> bool:
+    """Whether the maps and draws of a record cannot be read."""
+    record.arrays  # noqa: B018 - reads the file
+    return record.damage is not None
 
 
 def forecast_run(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
-import shutil
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
+
+from ...adapters.scratch import scratch_folder
 
 
 @cache
@@ -20,9 +21,9 @@ def keep_matplotlib_out_of_home() -> None:
     """
     if "matplotlib" in sys.modules or "MPLCONFIGDIR" in os.environ or _has_own_folder():
         return
-    folder = tempfile.mkdtemp(prefix="perimetry-matplotlib-")
-    os.environ["MPLCONFIGDIR"] = folder
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    kept = contextlib.ExitStack()
+    os.environ["MPLCONFIGDIR"] = str(kept.enter_context(scratch_folder()))
+    atexit.register(kept.close)
 
 
 def _has_own_folder() -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import mmap
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -14,11 +17,24 @@ MAX_PARSED = 2**28
 """Bytes of a file that is parsed for the names in it; one with weights outside is far smaller."""
 
 
+PARSED_HERE = 2**20
+"""Bytes of a file that is parsed in this process: a few bytes can become many objects."""
+
+
+PARSER_MEMORY = 2**32
+"""Bytes that the process which parses a larger file may take."""
+
+
+PARSER_S = 60.0
+"""Seconds that it may take."""
+
+
 def external_files(path: Path) -> list[Path]:
     """Return the files that `path` names as external data, each once, in order of the name.
 
     Files that are missing or outside the folder are left out. The list is empty when `path` cannot
-    be read, or has more than `MAX_PARSED` bytes.
+    be read, or has more than `MAX_PARSED` bytes. Graphs of more than `PARSED_HERE` bytes are parsed
+    in a process with limits.
     """
     try:
         if not path.is_file() or not 0 < path.stat().st_size <= MAX_PARSED:
@@ -27,7 +43,9 @@ def external_files(path: Path) -> list[Path]:
             path.open("rb") as stream,
             mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            names = _locations(data[:]) if data.find(KEY) >= 0 else set()
+            if data.find(KEY) < 0:
+                return []
+            names = _locations(data[:]) if len(data) <= PARSED_HERE else _locations_elsewhere(path)
         return [file for name in sorted(names) if (file := _beside(name, path)) is not None]
     except OSError:
         return []
@@ -49,6 +67,41 @@ def _locations(data: bytes) -> set[str]:
         for tensor in chain(all_tensors(proto.graph), *functions)
         if tensor.data_location == onnx.TensorProto.EXTERNAL
     }
+
+
+# A new interpreter, and not `multiprocessing`, which would run the user's main script once more.
+_CHILD = """
+import json, sys
+sys.path[:], path, memory = json.load(sys.stdin)
+from perimetry.adapters.onnx.files.external_data import print_locations
+print_locations(path, memory)
+"""
+
+
+def _locations_elsewhere(path: Path) -> set[str]:
+    """The names of external files in a graph, which a process with limits parses; else none."""
+    try:
+        done = subprocess.run(  # noqa: S603 - this interpreter and this module
+            [sys.executable, "-c", _CHILD],
+            input=json.dumps([sys.path, str(path.absolute()), PARSER_MEMORY]).encode(),
+            capture_output=True,
+            timeout=PARSER_S,
+            check=True,
+        )
+        return set(json.loads(done.stdout))
+    except (subprocess.SubprocessError, ValueError):
+        return set()
+
+
+def print_locations(path: str, memory: int) -> None:
+    """Print the names of external files in a graph; this process may take `memory` bytes."""
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if hard == resource.RLIM_INFINITY or memory < hard:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
+    sys.stdout.write(json.dumps(sorted(_locations(Path(path).read_bytes()))))
 
 
 def _beside(name: str, path: Path) -> Path | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 
 from ...errors import InputError, ModelFileError
+from ...scratch import scratch_folder
 from .external_data import external_files
 from .read import LIMIT, printable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def write_model(
@@ -26,8 +29,8 @@ def write_model(
         raise ModelFileError(f"the graph has more than {LIMIT} bytes, too many for one ONNX file")
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    with tempfile.TemporaryDirectory(prefix=".perimetry-", dir=path.parent) as folder:
-        draft = Path(folder) / path.name
+    with scratch_folder(path.parent) as folder:
+        draft = folder / path.name
         if beside:
             onnx.save_model(
                 copy, str(draft), save_as_external_data=True, location=names[1], size_threshold=1024

@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
-import tempfile
 import time
 from collections import deque
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ....adapters.scratch import scratch_folder
 from ...output.files import StoreError
-from ...records.record import TRACE_LINES, Failure
+from ...records.record import Failure
 from .base import Event
+from .process import EXIT_S, STARTUP_S, UNGUARDED, how_it_ended, tail
 from .worker import JobFinished, RecordWritten, Stage, StoreBroken, WorkerSetup, work
 
 if TYPE_CHECKING:
@@ -30,22 +30,8 @@ if TYPE_CHECKING:
     from .base import EngineContext, RunLedger
 
 
-STARTUP_S = 120.0
-"""How long the imports of a new worker may take, on top of the time limit of its first job."""
-
-
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables that set the number of threads of BLAS libraries."""
-
-
-EXIT_S = 10.0
-"""How long to wait for the exit code of a worker that closed its pipe."""
-
-
-UNGUARDED = (
-    "; if a script of yours started this run, its statements must stand below "
-    '`if __name__ == "__main__":`, since each worker imports the script again'
-)
 
 
 class DeviceSlot:
@@ -103,7 +89,8 @@ class LocalEngine:
         self._engine_context = context
         self._options = context.options
         self._ledger = ledger
-        self._logs = tempfile.TemporaryDirectory(prefix="perimetry-")
+        self._kept = contextlib.ExitStack()
+        self._logs = self._kept.enter_context(scratch_folder())
         self._started = 0
         self._context = multiprocessing.get_context("spawn")
         devices = self._options.devices * self._options.workers
@@ -126,12 +113,12 @@ class LocalEngine:
         """End all workers."""
         for slot in self._slots:
             slot.end()
-        self._logs.cleanup()
+        self._kept.close()
 
     def _start(self, slot: DeviceSlot) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
         self._started += 1
-        slot.log = Path(self._logs.name) / f"{self._started}.log"
+        slot.log = self._logs / f"{self._started}.log"
         setup = WorkerSetup(self._engine_context, slot.device, str(slot.log), self._threads())
         process = self._context.Process(target=work, args=(theirs, setup), daemon=True)
         with _threads_of_libraries(self._threads()):
@@ -174,10 +161,10 @@ class LocalEngine:
             message = slot.pipe.recv() if slot.pipe else None
         except (EOFError, OSError):
             code = slot.end(wait_s=EXIT_S)
-            text = f"{_how_it_ended(code)}, while {slot.stage.name}"
+            text = f"{how_it_ended(code)}, while {slot.stage.name}"
             if code == 1 and slot.stage.name == "starting":
                 text += UNGUARDED
-            self._lost(slot, Failure(kind="died", message=text, trace=_tail(slot.log)))
+            self._lost(slot, Failure(kind="died", message=text, trace=tail(slot.log)))
             return
         if isinstance(message, Stage):
             self._advance(slot, message)
@@ -223,21 +210,3 @@ def _threads_of_libraries(count: int | None) -> Iterator[None]:
     finally:
         for name in ours:
             del os.environ[name]
-
-
-def _how_it_ended(code: int | None) -> str:
-    """What an exit code of a worker process means."""
-    if code is None:
-        return "the worker closed its pipe"
-    if code >= 0:
-        return f"the worker ended with exit code {code}"
-    name = signal.Signals(-code).name
-    hint = "; the system does this when memory runs out" if -code == signal.SIGKILL else ""
-    return f"the worker was killed by signal {-code} ({name}{hint})"
-
-
-def _tail(log: Path) -> str | None:
-    """The last lines that a worker printed, such as the stack of a segmentation fault."""
-    if not log.exists():
-        return None
-    return "\n".join(log.read_text(errors="replace").splitlines()[-TRACE_LINES:]) or None
