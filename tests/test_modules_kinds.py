@@ -314,7 +314,7 @@ def test_further_inputs_are_asked_for_by_name():
     with pytest.raises(InputError, match=r"2 inputs \(x, y\)") as told:
         wrap(Two(), size=SIZE)
     assert "size" not in str(told.value)
-    with pytest.raises(InputError, match=r"3 inputs \(time, image, flip\)"):
+    with pytest.raises(InputError, match=r"3 inputs \(time, image, flip\).*'image': 'image'"):
         wrap(Conditioned(), size=SIZE)
 
 
@@ -396,6 +396,11 @@ class Recursive(Base):
         return self.forward(x)
 
 
+class Exits(Base):
+    def forward(self, x):
+        raise SystemExit(3)
+
+
 class Nothing(Base):
     def forward(self, x):
         super().forward(x)
@@ -406,7 +411,7 @@ class Whole(Base):
         return super().forward(x).argmax(1)
 
 
-@pytest.mark.parametrize("make", [Failing, BadState, Locked, Shared, Recursive])
+@pytest.mark.parametrize("make", [Failing, BadState, Locked, Shared, Recursive, Exits])
 def test_a_fault_of_the_module_is_a_failed_record(make):
     """No exception leaves `audit`, and no record advises another size."""
     for record in audit(make(), SUITES, **QUICK):

@@ -24,6 +24,10 @@ SIZES = (224, 256, 384, 512, 32, 64, 128, 28, 299)
 """Sides of square inputs that are tried to tell a wrong size from other faults."""
 
 
+IMAGES = ("image", "img", "pixel", "sample")
+"""Parts of the names that images have among several inputs."""
+
+
 @dataclass(frozen=True)
 class FixedInputs:
     """A forward pre-hook that passes the image as the input `image`, and the others by name.
@@ -73,10 +77,12 @@ def why_refused(
     told = f"{type(failure).__name__}: {failure}"
     names = [] if _has_fixed(module) else required_inputs(module)
     if len(names) > 1:
+        image = next((n for n in names if any(word in n for word in IMAGES)), names[0])
+        fixed = ", ".join(f"{n!r}: 0" for n in names if n != image)
         return (
             f"takes {len(names)} inputs ({', '.join(names)}), and was given one of {shape}; name "
-            f"the image and give the others values: inputs={{'image': {names[0]!r}, 'fixed': "
-            f"{{{names[1]!r}: 0}}}}"
+            f"the image and give the others values, such as inputs={{'image': {image!r}, 'fixed': "
+            f"{{{fixed}}}}}"
         )
     sizes = [n for n in SIZES if (n, n) != (spec.height, spec.width) and _passes(attempt, n)][:2]
     if sizes:

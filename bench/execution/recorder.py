@@ -105,7 +105,10 @@ class Recorder:
         return record.attach((dict(found.maps), draws))
 
     def unmeasured(
-        self, cell: Cell, error: Exception | Failure, gradients: GradientPass = NO_GRADIENTS_NEEDED
+        self,
+        cell: Cell,
+        error: BaseException | Failure,
+        gradients: GradientPass = NO_GRADIENTS_NEEDED,
     ) -> Record:
         """A skipped record when `error` says that the suite does not apply, else a failed one."""
         timing = self._timing(gradients.seconds)

@@ -60,6 +60,10 @@ def _goal_missed(goal: float, reached: Estimate, count: int) -> str:
     )
 
 
+FAULTS = (Exception, SystemExit)
+"""What a foreign module may raise: one that ends the process must not end the audit."""
+
+
 def no_stage(_name: str, _cells: Sequence[Cell]) -> None:
     """Ignore a stage."""
 
@@ -112,7 +116,7 @@ class Workbench:
             model = self._open(job)
             fitted = self._fit_images if job.fill == "fit" else None
             opened = OpenedModel.of(model, begun, self._images, fitted)
-        except Exception as error:
+        except FAULTS as error:
             for cell in job.cells:
                 keep(recorder.unmeasured(cell, error))
             return
@@ -179,7 +183,7 @@ class Workbench:
                     keep(recorder.unmeasured(cell, NotApplicableError(reason)))
                     continue
                 cells.append(cell)
-            except Exception as error:
+            except FAULTS as error:
                 keep(recorder.unmeasured(cell, error))
         return cells, probes
 
@@ -206,7 +210,7 @@ class Workbench:
         self.on_stage("taking gradients", cells)
         try:
             passes = self._enough_gradients(model, cells, probes)
-        except Exception as error:
+        except FAULTS as error:
             if len(cells) == 1:
                 keep(recorder.unmeasured(cells[0], error))
                 return recorder
@@ -281,7 +285,7 @@ class Workbench:
         try:
             found = self._measure(model, cell, gradients)
             return recorder.measured(cell, found, time.perf_counter() - begun, gradients)
-        except Exception as error:
+        except FAULTS as error:
             return recorder.unmeasured(cell, error, gradients)
 
     def _measure(self, model: Model, cell: Cell, gradients: GradientPass) -> Measurement:
