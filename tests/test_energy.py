@@ -241,9 +241,20 @@ def test_an_operation_without_a_finite_energy_is_named():
 
 
 def test_a_network_that_ends_in_a_gate_says_that_no_path_leads_through():
-    """A final sigmoid raises NotApplicableError."""
-    with pytest.raises(NotApplicableError, match="only through gates"):
+    """A final sigmoid raises NotApplicableError, which names it and its layer."""
+    with pytest.raises(NotApplicableError, match=r"only through gates \('sigmoid' in layer '1'\)"):
         energy_map(light_copy(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sigmoid())), (1, 8, 8))
+
+
+def test_a_root_on_the_only_path_is_named():
+    """A square root is read as a statistic, not as an activation."""
+
+    class Root(nn.Module):
+        def forward(self, x):
+            return torch.sqrt(x.relu() + 1e-6)
+
+    with pytest.raises(NotApplicableError, match="'sqrt'"):
+        energy_map(light_copy(nn.Sequential(nn.Conv2d(1, 2, 3), Root())), (1, 8, 8))
 
 
 def test_the_pass_leaves_the_number_of_threads_alone():

@@ -15,9 +15,9 @@ FRONT = ROOT / "src" / "perimetry"
 FOLDERS = ("adapters", "suites", "bench")
 ORDER = {
     "adapters": (
-        "errors scratch reference device treatment input_spec feature_grid readings target_rule "
-        "complexity padding_mode model copies seeding meta_forward kernel_padding pytorch checkpoint "
-        "timm trainable onnx export self_check load"
+        "errors scratch reference device treatment input_spec feature_grid readings "
+        "target_rule complexity padding_mode model copies seeding meta_forward kernel_padding "
+        "pytorch checkpoint timm trainable onnx export self_check load"
     ),
     "suites": (
         "base settings pictures images measuring architecture structure erf deadpixel perturbation "

@@ -84,6 +84,10 @@ def path_count_map(
     return _vjp(x, target)[0], trace, unit_spans(spans, history)
 
 
+MOST_GATES = 3
+"""Gates that a message names, the last ones."""
+
+
 def run_skeleton(
     skeleton: nn.Module, size: tuple[int, int, int], trace: EnergyTrace
 ) -> tuple[Tensor, Tensor]:
@@ -102,8 +106,9 @@ def run_skeleton(
     with module_names(skeleton, trace.names), one_thread():
         target = _forward(skeleton, wide, trace)
     if not (isinstance(target, Tensor) and target.requires_grad):
+        named = f" ({', '.join(list(trace.gates)[-MOST_GATES:])})" if trace.gates else ""
         raise NotApplicableError(
-            "the input reaches the target only through gates, which pass no energy"
+            f"the input reaches the target only through gates{named}, which pass no energy"
         )
     return x, target
 

@@ -68,6 +68,9 @@ class EnergyTrace(TorchFunctionMode):
         self.padded = tuple(padded)
         self.layers: list[Layer] = []
         self.names: list[str] = []
+        self.gates: dict[str, None] = {}  # operations that take energies as constants, in order
+        self.gates: dict[str, None] = {}
+        """Operations that took energies as constants, in order, with their layers."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -125,9 +128,11 @@ class EnergyTrace(TorchFunctionMode):
         energy = any(is_energy(t) for t in tensors)
         rule = RULES.get(name)
         if rule is not None and (energy or _weighs_a_constant(name, args)):
-            return (
-                self._ruled(rule, args, kwargs) if energy else self._amplitude(rule, args, kwargs)
-            )
+            if energy:
+                out = rule(self, *args, **kwargs)
+                self._note_gate(name, tensors, out)
+                return out
+            return self._amplitude(rule, args, kwargs)
         if not energy and any(t.is_meta for t in tensors):
             return _shape_only(name, func, args, kwargs)
         if not energy and name in _ON_COMPACT_CONSTANTS and isinstance(args[0], Tensor):
@@ -137,8 +142,11 @@ class EnergyTrace(TorchFunctionMode):
         out = _native(func, args, kwargs)
         return self._random(tensors, out) if not energy else out
 
-    def _ruled(self, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
-        return rule(self, *args, **kwargs)
+    def _note_gate(self, name: str, tensors: list[Tensor], out: Any) -> None:
+        """Note an operation that reads energies and whose result has none of their gradients."""
+        passes = any(t.requires_grad for t in tensors_in(out))
+        if not passes and any(t.requires_grad for t in tensors):
+            self.gates[f"{name!r}{self._where()}"] = None
 
     def _amplitude(self, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Apply random weights to a constant: the root of the resulting energy."""
@@ -176,8 +184,10 @@ class EnergyTrace(TorchFunctionMode):
         return out
 
     def _no_rule(self, name: str, detail: str) -> str:
-        where = f" in layer {self.names[-1]!r}" if self.names and self.names[-1] else ""
-        return f"the operation {name!r}{where} has no energy rule: {detail.splitlines()[0]}"
+        return f"the operation {name!r}{self._where()} has no energy rule: {detail.splitlines()[0]}"
+
+    def _where(self) -> str:
+        return f" in layer {self.names[-1]!r}" if self.names and self.names[-1] else ""
 
     def coefficient(self, constant: Tensor | complex) -> Any:
         """The factor by which a constant multiplies an energy or a path count."""
