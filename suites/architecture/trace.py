@@ -69,8 +69,6 @@ class EnergyTrace(TorchFunctionMode):
         self.layers: list[Layer] = []
         self.names: list[str] = []
         self.gates: dict[str, None] = {}  # operations that take energies as constants, in order
-        self.gates: dict[str, None] = {}
-        """Operations that took energies as constants, in order, with their layers."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
