@@ -41,6 +41,10 @@ SAME_MAP = {"permute", "view", "select", "pad"}
 """Kinds of steps whose result is the map of their source."""
 
 
+RESHAPING = {"view", "select", "concat"}
+"""Kinds of steps whose results of four axes may be maps by their size alone."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One tensor of a forward pass.
@@ -151,6 +155,8 @@ class Readings:
         rank = len(step.shape)
         if step.kind in ("conv", "spatial"):
             return {4: "NCHW", 3: "NCL"}.get(rank)
+        if step.kind == "contract":
+            return None
         given = [
             layout
             for s in carriers
@@ -177,6 +183,8 @@ class Readings:
         layout = self._layouts[i]
         if len(shape) == 4 and layout is not None:
             return self._stated(i, layout)
+        if len(shape) == 4 and step.kind not in RESHAPING:
+            return self._unmatched(i)
         return self._matched(i, layout) or self._unmatched(i)
 
     def _stated(self, i: int, layout: str) -> Grid | None:
@@ -192,7 +200,7 @@ class Readings:
     def _is_attention(self, i: int, size: tuple[int, int]) -> bool:
         """Whether `size` is that of a matrix of weights between the units of a map."""
         counts = {h * w + p for h, w in self.known(i) for p in PREFIXES}
-        return self.steps[i].kind != "conv" and size[0] == size[1] and size[0] in counts
+        return self.steps[i].kind == "linear" and size[0] == size[1] and size[0] in counts
 
     def known(self, i: int) -> list[tuple[int, int]]:
         """Sizes (height, width) of the maps that step `i` was computed from, the latest first."""

@@ -264,8 +264,9 @@ class Way:
 
     def _last_outside_blocks(self, same: list[int]) -> int:
         """The last of the maps `same` of one resolution, see `scales`."""
-        outside = [i for i in same if not self._inside_block(i, same)]
-        return self._last(outside or same)
+        meeting = [i for i in same if all(self._related(i, other) for other in same)]
+        outside = [i for i in meeting if not self._inside_block(i, same)]
+        return (outside or meeting or same)[-1]
 
     def _inside_block(self, i: int, same: Sequence[int]) -> bool:
         """Whether another path from an earlier map joins that of map `i` at a coarser one."""

@@ -51,6 +51,7 @@ class Recording:
     steps: list[Step] = field(default_factory=list)
     where: dict[int, int] = field(default_factory=dict)
     decided: set[int] = field(default_factory=set)
+    constant: set[int] = field(default_factory=set)
     kept: list[Tensor] = field(default_factory=list)
     modules: dict[int, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
     calls: Counter[str] = field(default_factory=Counter)
@@ -83,6 +84,9 @@ class Recording:
                     self.where.pop(id(result), None)
             elif live and name not in CUTTING:
                 self.add(result, _step(label, name, arguments, args, kwargs, result, chosen))
+            else:  # seen, and independent of the image
+                self.kept.append(result)
+                self.constant.add(id(result))
 
     def _label(self, scope: str, name: str) -> str:
         self.calls[f"{scope}:{name}"] += 1
@@ -94,7 +98,7 @@ class Recording:
         before = self.positions(inputs)
         for result in tensors_in(out):
             if id(result) not in self.where and any(a is not None for a in before):
-                if result.dtype in DECIDING:
+                if result.dtype in DECIDING or id(result) in self.constant:
                     continue
                 self.add(result, Step(name, "other", before, tuple(result.shape)))
             place = self.where.get(id(result))
