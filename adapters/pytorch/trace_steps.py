@@ -46,8 +46,15 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 @dataclass
 class Recording:
-    """The steps of a pass as far as it has come; `kept` keeps every tensor from being freed."""
+    """The steps of a pass as far as it has come; `kept` keeps every tensor from being freed.
 
+    With `cut`, a tensor without the gradient of its source does not depend on it. `stored` are
+    parameters and buffers, `left` is the last step whose numbers left torch.
+    """
+
+    cut: bool = True
+    stored: set[int] = field(default_factory=set)
+    left: int | None = None
     steps: list[Step] = field(default_factory=list)
     where: dict[int, int] = field(default_factory=dict)
     decided: set[int] = field(default_factory=set)
@@ -64,13 +71,20 @@ class Recording:
 
     def positions(self, value: Any) -> tuple[int | None, ...]:
         """The steps of all tensors in `value`, None for those that depend on no image."""
-        return tuple(self.where.get(id(t)) for t in tensors_in(value))
+        return tuple(self._position(t) for t in tensors_in(value))
+
+    def _position(self, tensor: Tensor) -> int | None:
+        known = id(tensor) in self.where or id(tensor) in self.constant
+        unseen = self.left is not None and not (known or id(tensor) in self.stored)
+        return self.left if unseen else self.where.get(id(tensor))
 
     def note(self, scope: str, function: Any, args: Any, kwargs: Any, out: Any) -> None:
         """Record the results of one call of a function within the forward of module `scope`."""
         name = name_of(function)
         arguments = self.positions((args, kwargs))
         results = list(tensors_in(out))
+        if name in LEAVING and not self.cut:
+            self.left = next((a for a in arguments if a is not None), self.left)
         chosen = any(id(t) in self.decided for t in tensors_in((args, kwargs)))
         live = any(a is not None for a in arguments)
         label = self._label(scope, name) if live and results else ""
@@ -82,7 +96,7 @@ class Recording:
                     self.kept.append(result)
                     self.decided.add(id(result))
                     self.where.pop(id(result), None)
-            elif live and name not in CUTTING:
+            elif live and not (self.cut and name in CUTTING):
                 self.add(result, _step(label, name, arguments, args, kwargs, result, chosen))
             else:  # seen, and independent of the image
                 self.kept.append(result)
@@ -127,6 +141,9 @@ class Recording:
 CUTTING = {"detach", "data", "grad"}
 """Functions whose result passes no gradient on."""
 
+LEAVING = {"numpy", "array", "tolist"}
+"""Functions by which numbers leave torch; tensors that no function has made may have them."""
+
 
 def _step(
     label: str,
@@ -166,7 +183,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         del types
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor | tuple | list) or getattr(func, "__name__", "") == "__setitem__":
+        if isinstance(out, Tensor | tuple | list) or name_of(func) in ("setitem", *LEAVING):
             self.recording.note(self.scopes[-1], func, args, kwargs or {}, out)
         return out
 
@@ -212,11 +229,31 @@ def trace_way(
 ) -> Trace:
     """Record one pass of `module` (or `run`, a method of it) over `x`.
 
+    Where no gradient leads to the output, as behind `detach`, the numbers are followed alone.
+
     A pass that breaks behind the module or function `until` is recorded as far as it came.
 
     `size` is (height, width) in pixels.
     """
-    recording, scopes = Recording(), [""]
+    found = _record(module, x, size, prefix, run, until, cut=True)
+    if found.way.outputs or until is not None:
+        return found
+    whole = _record(module, x, size, prefix, run, until, cut=False)
+    return whole if whole.way.outputs else found
+
+
+def _record(
+    module: nn.Module,
+    x: Tensor,
+    size: tuple[int, int],
+    prefix: int | None,
+    run: Callable[[Tensor], Any] | None,
+    until: str | None,
+    *,
+    cut: bool,
+) -> Trace:
+    stored = {id(t) for t in (*module.parameters(), *module.buffers())}
+    recording, scopes = Recording(cut, stored), [""]
     recording.add(x, Step("image", "other", (), tuple(x.shape)))
     handles = [
         one.register_forward_hook(_finisher(recording, name), with_kwargs=True)
