@@ -8,7 +8,7 @@ width), normalised, the tensor gradients are taken with respect to.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -133,3 +133,17 @@ class Model(Protocol):
 
     def random_steps(self, x: Tensor) -> list[str]:
         """The steps of a pass over `x` that draw random numbers, by name."""
+
+
+@runtime_checkable
+class ModelOfScales(Protocol):
+    """A model that can be measured at every resolution, by `--target all-scales`."""
+
+    def scales(self) -> list[Grid]:
+        """The last map of every resolution on the way to the output, the finest first.
+
+        See `target_rule.Way.scales`.
+        """
+
+    def at(self, grid: Grid) -> Model:
+        """The same model, weights included, with the target `grid`; `self` is not changed."""

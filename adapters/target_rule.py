@@ -294,6 +294,9 @@ DETOUR = "other paths go around it (skip connections or other branches)"
 
 NAMED = "named by the user"
 
+ALL_SCALES = "all-scales"
+"""In place of a target's name: the target by the rule, and the last map of every resolution."""
+
 
 def target_note(target: Grid | None) -> list[str]:
     """A note for the record of a model whose target is not all that leads to its output."""

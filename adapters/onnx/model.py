@@ -24,6 +24,7 @@ from ..treatment import PADDING_DEFAULTS, Fill, PaddingOptions, Treatment
 from .analysis.complexity import graph_complexity
 from .analysis.integer_maps import expose_levels
 from .analysis.stages import graph_filters, stage_grids
+from .analysis.steps import graph_way
 from .analysis.target import find_graph_target, named_graph_target
 from .files.read import printable
 from .gradient_check.reach import GradientReach, gradient_reach
@@ -270,6 +271,20 @@ class OnnxModel:
 
         resize_images(attempt, (height, width), self)
         made.original = self.original.resized(height, width) if self.original else None
+        return made
+
+    def scales(self) -> list[Grid]:
+        """The last map of every resolution; see `ModelOfScales.scales`."""
+        x = feed(example(self.spec, self._batch or 1), self.spec)
+        size = (self.spec.height, self.spec.width)
+        return graph_way(self.graph, self.image, self._ends(), x, size).scales()
+
+    def at(self, grid: Grid) -> OnnxModel:
+        """The same model with the target `grid`; see `ModelOfScales.at`."""
+        made = self._copy(self.graph)
+        made.target, made.why_not_spatial = grid, None
+        original = cast("OnnxModel | None", self.original)
+        made.original = cast("Model", original.at(grid)) if original else None
         return made
 
     @cached_property

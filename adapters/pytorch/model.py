@@ -35,7 +35,7 @@ from .passes import NOT_NARROW, ONE_BY_ONE, Passes
 from .skeleton import Skeleton, light_copy
 from .stages import module_filters, record_stages
 from .steps import watched
-from .target import blank_input, laid_out, locate
+from .target import blank_input, laid_out, locate, module_scales
 from .tensors import cast_module, copy_module, has_complex, order_kernels
 from .weights import calibrate_norms, check_initialised, match_norms, module_tensors_digest
 
@@ -88,6 +88,7 @@ class TorchModel:
         self._padding: ModelPadding | None = None
         self._padding_mode: PaddingMode | None = None
         self._sets = WeightSets(members)
+        self._prefix = prefix
         self.target = self._locate(target, prefix)
         self.notes += target_note(self.target)
         self.why_not_spatial = (
@@ -181,6 +182,18 @@ class TorchModel:
 
         resize_images(attempt, (height, width), self)
         made.original = self.original.resized(height, width) if self.original else None
+        return made
+
+    def scales(self) -> list[Grid]:
+        """The last map of every resolution; see `ModelOfScales.scales`."""
+        count = 1 if self._passes.one_by_one else 2
+        return module_scales(self._candidates(), self.spec, self._prefix, count)
+
+    def at(self, grid: Grid) -> TorchModel:
+        """The same model with the target `grid`; see `ModelOfScales.at`."""
+        made = self._copy(self._sets)
+        made.target, made.why_not_spatial = grid, None
+        made.original = self.original.at(grid) if self.original else None
         return made
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
@@ -304,15 +317,17 @@ class TorchModel:
 
     def _locate(self, name: str | None, prefix: int | None) -> Grid | None:
         """Find the target on the shell, or on the module with weights if the shell cannot run."""
-        first = next(iter(self._shell.parameters()), torch.empty(0))
-        modules: list[Callable[[], nn.Module]] = [lambda: self._build(0)]
-        if first.is_meta:
-            modules.insert(0, lambda: self._shell)
-        grid, single = locate(modules, self.spec, name, prefix, self.reference)
+        grid, single = locate(self._candidates(), self.spec, name, prefix, self.reference)
         self._passes.one_by_one |= single
         if self._passes.one_by_one and ONE_BY_ONE not in self.notes:
             self.notes.append(ONE_BY_ONE)
         return grid
+
+    def _candidates(self) -> list[Callable[[], nn.Module]]:
+        """What a trace may run on: the shell if it has shapes alone, then a module with weights."""
+        first = next(iter(self._shell.parameters()), torch.empty(0))
+        modules: list[Callable[[], nn.Module]] = [lambda: self._build(0)]
+        return [lambda: self._shell, *modules] if first.is_meta else modules
 
     def _copy(self, sets: WeightSets) -> TorchModel:
         made = copy_without_caches(self)

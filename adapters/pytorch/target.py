@@ -64,6 +64,19 @@ def locate(
     raise InputError(f"{reference} {why}") from failure
 
 
+def module_scales(
+    modules: Iterable[Callable[[], nn.Module]], spec: InputSpec, prefix: int | None, count: int
+) -> list[Grid]:
+    """The last map of every resolution, of the first of `modules` that runs on `count` images."""
+    for make in modules:
+        module = make()
+        x = blank_input(module, spec)[:count]
+        with contextlib.suppress(Exception), torch.no_grad():
+            trace = partial(trace_way, module, x, (spec.height, spec.width), prefix)
+            return quickly(trace).way.scales()
+    return []
+
+
 def blank_input(module: nn.Module, spec: InputSpec) -> Tensor:
     """Return two uniform inputs of the size, type and device of `module`."""
     first = first_float(module, torch.empty(0))

@@ -87,7 +87,8 @@ class InputOptions:
     target: Annotated[
         str | None,
         typer.Option(
-            help="Name of the layer to audit.", show_default="by the rule of docs/models.md"
+            help="Name of the layer to audit, or all-scales.",
+            show_default="by the rule of docs/models.md",
         ),
     ] = None
     inputs: Annotated[

@@ -10,13 +10,16 @@ import math
 import time
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from ...adapters.device import free_unused, full_precision
 from ...adapters.errors import NotApplicableError
+from ...adapters.model import ModelOfScales
+from ...adapters.target_rule import ALL_SCALES
 from ...adapters.treatment import PaddingOptions
 from ...suites.settings import configure
 from ..records.environment import reset_peaks
+from ..records.scales import label, with_scales
 from .fit_images import open_fit_images
 from .recorder import NO_GRADIENTS_NEEDED, GradientPass, OpenedModel, Recorder
 from .settings import PRECISION_OF, Settings
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from ...adapters.feature_grid import Grid
     from ...adapters.model import Model
     from ...suites.base import Context, Estimate, Measurement, Probe
     from ...suites.images import ImageSet
@@ -66,6 +70,11 @@ FAULTS = (Exception, SystemExit)
 
 def no_stage(_name: str, _cells: Sequence[Cell]) -> None:
     """Ignore a stage."""
+
+
+def chosen_scales(settings: Settings, model: Model) -> bool:
+    """Whether every scale is asked for, and the model has some."""
+    return settings.target == ALL_SCALES and isinstance(model, ModelOfScales)
 
 
 class Workbench:
@@ -121,6 +130,30 @@ class Workbench:
                 keep(recorder.unmeasured(cell, error))
             return
         recorder = replace(recorder, opened=opened)
+        if chosen_scales(self.settings, model):
+            self._measure_scales(cast("Any", model), job, recorder, keep)
+        else:
+            self._measure_cells(model, job, recorder, keep)
+
+    def _measure_scales(self, model: Any, job: Job, recorder: Recorder, keep: Keep) -> None:
+        """Measure the target and the last map of every resolution; one record for each cell."""
+        ours: dict[str, Record] = {}
+        self._measure_cells(model, job, recorder, lambda r: ours.update({r.key: r}))
+        found: dict[str, dict[str, tuple[Grid, Record]]] = {key: {} for key in ours}
+        size = (model.spec.height, model.spec.width)
+        for grid in model.scales():
+            scale, view = label(grid, size), model.at(grid)
+
+            def add(record: Record, scale: str = scale, grid: Grid = grid) -> None:
+                found[record.key][scale] = (grid, record)
+
+            self._exact.clear()
+            self._measure_cells(view, job, recorder, add)
+        self._exact.clear()
+        for key, record in ours.items():
+            keep(with_scales(record, found[key]) if record.status == "ok" else record)
+
+    def _measure_cells(self, model: Model, job: Job, recorder: Recorder, keep: Keep) -> None:
         assumed = self._assumptions(model, job)
         recorder = replace(recorder, notes=assumed.notes)
         cells, probes = self._sort(model, recorder, assumed, keep)
@@ -140,7 +173,7 @@ class Workbench:
             model = self.toolkit.load(
                 self._objects.get(job.reference, job.reference),
                 device=self.device,
-                target=chosen.target,
+                target=None if chosen.target == ALL_SCALES else chosen.target,
                 size=chosen.size,
                 seed=chosen.seed,
                 members=chosen.weight_sets,

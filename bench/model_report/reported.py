@@ -14,6 +14,7 @@ from ...suites.base import Metric
 from ..output.damaged import try_or_none
 from ..output.numbers import with_interval_text
 from ..output.text import clean
+from ..records.scales import split_scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,9 +55,10 @@ class ReportedRecord:
 
     @property
     def names(self) -> list[str]:
-        """The metrics that have a value, in the order of the suite."""
+        """The metrics of the target that have a value, in the order of the suite."""
         known = [metric.name for metric in self.suite.metrics] if self.suite else []
-        return [n for n in dict.fromkeys([*known, *self.record.metrics]) if self.estimate(n)]
+        found = dict.fromkeys([*known, *self.record.metrics])
+        return [n for n in found if self.estimate(n) and split_scale(n)[1] is None]
 
     @property
     def headline(self) -> str | None:

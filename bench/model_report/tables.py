@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 8
 
+SCALES = {"scales": "The last map of every resolution"}
+"""The table of records of all scales, and its caption."""
+
 
 def figures(one: ReportedRecord) -> Table | None:
     """Every metric that has a value: label, value with interval, unit, even value, verdict."""
@@ -37,8 +40,12 @@ def caveats(one: ReportedRecord) -> list[str]:
 
 def record_tables(one: ReportedRecord) -> list[Table]:
     """The tables that the suite has captions for; every table of a suite without captions."""
-    captions = one.suite.captions if one.suite else {}
-    shown = captions or {name: _head(name).capitalize() for name in one.record.tables}
+    captions = {**(one.suite.captions if one.suite else {}), **SCALES}
+    shown = (
+        captions
+        if one.suite and one.suite.captions
+        else {name: _head(name).capitalize() for name in one.record.tables}
+    )
     tables = (_rows_table(caption, one.record.tables.get(name)) for name, caption in shown.items())
     return [table for table in tables if table is not None]
 

@@ -28,6 +28,7 @@ from ...adapters.errors import check_name
 from ..model_report.reported import defects_of, reported
 from ..output.damaged import try_or_none
 from ..output.text import clean
+from ..records.scales import split_scale
 from ..records.selection import check_unmixed, load_records, newest, why_missing
 from ..statistics.difference import SAMPLE_NAMES, metric_difference, sample_count
 from ..statistics.ranks import Rank, Ranked, rank_rows
@@ -149,7 +150,7 @@ class Board:
 
     def metric(self, column: str) -> Metric | None:
         """What a column's metric says of itself."""
-        prefix, _, name = column.partition(".")
+        prefix, _, name = split_scale(column)[0].partition(".")
         suite = self.suites.get(prefix.partition(":")[0])
         return next((m for m in suite.metrics if m.name == name), None) if suite else None
 

@@ -73,7 +73,8 @@ class Bootstrap:
         if self.samples < MIN_SAMPLES or np.ptp(values) == 0:
             return Estimate(value)
         tail = (1 - CONFIDENCE) / 2
-        ends = [float(np.quantile(values, q)) for q in (tail, 1 - tail)]
+        with np.errstate(invalid="ignore"):  # between two infinite draws lies NaN: an open end
+            ends = [float(np.quantile(values, q)) for q in (tail, 1 - tail)]
         if of_mean is not None:
             ends = [min(ends[0], of_mean), max(ends[1], of_mean)]
         below, above = (_clip(end, low, high) if np.isfinite(end) else None for end in ends)

@@ -1,0 +1,149 @@
+"""`--target all-scales`: field, effective field, evenness and dead pixels at every resolution."""
+
+import pytest
+import torch
+from corpus import CORPUS, built
+from test_target_rule import exported
+from torch import nn
+from typer.testing import CliRunner
+
+from perimetry import audit, leaderboard
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.model import ModelOfScales
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.bench.cli.main import app
+from perimetry.bench.records.scales import split_scale
+
+SUITES = ("structure", "erf:luo2016", "deadpixel")
+QUICK = {"count": 4, "draws": 30, "device": "cpu"}
+LAYERS = {
+    "classifier": ["body.stem", "body.stages.0", "body.stages.1", "body.stages.2"],
+    "U-Net": [":interpolate#4", "ups.2", "ups.1", "ups.0", "encoder.stages.2"],
+    "YOLO with a neck": ["body.stem", "down3", "up4", "up5"],
+    "feature pyramid": ["body.stem", "smooth.0", "smooth.1", "smooth.2"],
+    "pyramid with towers": ["body.stem", "smooth.0", "smooth.1", "smooth.2"],
+    "SegFormer": ["fuse", "mix.1", "mix.2"],
+    "ViT": ["norm"],
+    "text reader": ["body.0", "body.1", "body.2", "body.3", "body"],
+}
+
+
+def opened(name):
+    return wrap(built(name), name=name, spec=InputSpec(*CORPUS[name].size), device="cpu")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_scales_are_the_last_maps_of_each_resolution(name, tmp_path):
+    """Before heads split, behind the neck; the file of the module has the same."""
+    model = opened(name)
+    assert isinstance(model, ModelOfScales)
+    scales = model.scales()
+    file = open_onnx(exported(name, tmp_path), device="cpu", spec=model.spec).scales()
+    units = [(g.height, g.width) for g in scales]
+    assert units == [(g.height, g.width) for g in file]
+    if name == "pyramid with towers":  # a tower of the boxes alone is no part of the scores
+        assert [g.name.partition(".")[0] for g in scales[1:]] == ["boxes"] * 3
+    else:
+        assert [g.name for g in scales] == LAYERS[name]
+
+
+def test_detectors_of_torchvision_have_the_levels_of_their_pyramid():
+    """RetinaNet of random weights: P3 to P7 behind the stages of the backbone."""
+    from torchvision.models.detection import retinanet_resnet50_fpn
+
+    torch.manual_seed(0)
+    options = {"weights": None, "weights_backbone": None, "min_size": 128, "max_size": 128}
+    model = wrap(retinanet_resnet50_fpn(**options), spec=InputSpec(128, 128), device="cpu")
+    names = [grid.name for grid in model.scales()]
+    assert names[2:5] == [f"backbone.fpn.layer_blocks.{i}" for i in range(3)]
+    assert names[5:] == ["backbone.fpn.extra_blocks.p6"]  # a single unit is no map
+    assert model.target.name == "backbone.fpn.inner_blocks.2"
+
+
+@pytest.fixture(scope="module")
+def records():
+    """The U-Net at all scales, with and without kernel padding."""
+    model = opened("U-Net")
+    return audit(model, SUITES, ("none", "box"), target="all-scales", **QUICK)
+
+
+def test_each_scale_has_the_numbers_of_its_own_audit(records):
+    """A row of the table and its metrics equal an audit with that layer as the target."""
+    named = audit(
+        wrap(built("U-Net"), spec=InputSpec(64, 64), device="cpu", target="ups.0"),
+        SUITES,
+        ("none", "box"),
+        **QUICK,
+    )
+    for one, other in zip(records, named, strict=True):
+        assert one.status == "ok"
+        if one.suite == "fidelity":
+            continue
+        row = next(r for r in one.tables["scales"] if r["scale"] == "s8")
+        assert row["layer"] == "ups.0"
+        for name, value in other.metrics.items():
+            found = one.metrics[f"{name}@s8"]
+            assert (found.value is None) == (value.value is None)
+            if value.value is not None:
+                assert found.value == pytest.approx(value.value, rel=1e-4, abs=1e-6)
+        for name, values in other.maps.items():
+            assert one.maps[f"{name}@s8"].shape == values.shape
+
+
+def test_the_target_of_all_scales_is_that_of_the_rule(records):
+    """Its own numbers are the ones without a scale."""
+    plain = audit(opened("U-Net"), SUITES, ("none",), **QUICK)
+    for one, other in zip(records, plain, strict=False):
+        assert one.model.target == other.model.target
+        for name, value in other.metrics.items():
+            assert one.metrics[name] == value
+
+
+def test_a_board_ranks_one_scale(records):
+    """By `SUITE.METRIC@SCALE`, in the direction of the metric."""
+    frame = leaderboard(records, sort="structure.imbalance@s8")
+    assert list(frame["fill"]) == ["box", "none"]
+    assert list(frame["rank"]) == [1, 2]
+
+
+def test_a_name_with_an_at_sign_is_no_scale():
+    """`dead@0.1` is a share of phases, `dead@0.1@s8` that at stride 8."""
+    assert split_scale("dead@0.1") == ("dead@0.1", None)
+    assert split_scale("dead@0.1@s8") == ("dead@0.1", "s8")
+    assert split_scale("weakest@s8x4") == ("weakest", "s8x4")
+
+
+def test_a_scale_that_cannot_be_measured_costs_no_other():
+    """A constant first map: its metrics have the reason, the others their values."""
+
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fine, self.coarse = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 3, 4, 1)
+            nn.init.zeros_(self.fine.weight)
+
+        def forward(self, x):
+            small = torch.nn.functional.max_pool2d(self.fine(x).relu(), 2)
+            return (small + self.coarse(x).relu()).mean((2, 3))
+
+    model = wrap(Half(), spec=InputSpec(32, 32), device="cpu")
+    (record,) = audit(model, ("erf:luo2016",), target="all-scales", **QUICK)
+    assert record.status == "ok"
+    rows = {row["scale"]: row for row in record.tables["scales"]}
+    assert "zero everywhere" in rows["s2"]["reason"]
+    assert record.metrics["luo_size@s2"].value is None
+    assert record.metrics["luo_size@s4"].value > 0
+
+
+def test_the_command_line_measures_and_shows_scales(tmp_path):
+    """An ONNX file: run, show and board."""
+    path, out = exported("YOLO of 5 classes", tmp_path), tmp_path / "out"
+    words = ["run", str(path), "--target", "all-scales", "--suite", "structure,erf", "--count", "4"]
+    ran = CliRunner().invoke(app, [*words, "--kernel-padding", "none", "--out", str(out)])
+    assert ran.exit_code == 0, ran.output
+    shown = CliRunner().invoke(app, ["show", str(out), str(path)])
+    assert "every resolution" in shown.output
+    assert "--target all-scales" in " ".join(shown.output.split())
+    board = CliRunner().invoke(app, ["board", str(out), "--sort", "structure.weakest@s8"])
+    assert board.exit_code == 0, board.output
