@@ -100,11 +100,17 @@ def test_the_target_of_all_scales_is_that_of_the_rule(records):
             assert one.metrics[name] == value
 
 
-def test_a_board_ranks_one_scale(records):
+def test_a_board_ranks_one_scale():
     """By `SUITE.METRIC@SCALE`, in the direction of the metric."""
-    frame = leaderboard(records, sort="structure.imbalance@s8")
-    assert list(frame["fill"]) == ["box", "none"]
+    found = [
+        record
+        for name in ("U-Net", "classifier")
+        for record in audit(opened(name), ("structure",), target="all-scales", device="cpu")
+    ]
+    frame = leaderboard(found, sort="structure.imbalance@s2")
+    assert list(frame["model"]) == ["classifier", "U-Net"]
     assert list(frame["rank"]) == [1, 2]
+    assert frame["structure.imbalance@s2"].is_monotonic_increasing
 
 
 def test_a_name_with_an_at_sign_is_no_scale():
