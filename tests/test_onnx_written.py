@@ -201,6 +201,21 @@ def test_a_branch_that_is_always_taken_is_part_of_the_graph(taken, tmp_path):
     assert found[0] == pytest.approx(expected[0])
 
 
+def test_branches_with_the_same_names_within_are_told_apart(tmp_path):
+    """The second If calls its tensor as the first does: the pool is there twice."""
+    again = helper.make_node("If", ["yes"], ["twice_chosen"], name="second")
+    pool = node("MaxPool", ["chosen"], ["pooled"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    other = graph("else", [node("Identity", ["chosen"], ["same"])], ["same"])
+    again.attribute.append(helper.make_attribute("then_branch", graph("then", [pool], ["pooled"])))
+    again.attribute.append(helper.make_attribute("else_branch", other))
+    constants = {"yes": np.array(True)}
+    proto = network(branch("yes", POOL), again, constants=constants)
+    found = structure(save(proto, tmp_path / "a.onnx"))
+    twice = node("MaxPool", ["pooled"], ["again"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    expected = structure(save(network(POOL, twice), tmp_path / "b.onnx"))
+    assert found[0] == pytest.approx(expected[0])
+
+
 def loop(*body):
     """A loop of two rounds over the map."""
     inputs = [

@@ -12,15 +12,19 @@ if TYPE_CHECKING:
 
 
 def without_branches(graph: Graph) -> Graph:
-    """Return `graph` with every If of a constant condition replaced by the branch it takes."""
+    """Return `graph` with every If of a constant condition replaced by the branch it takes.
+
+    A branch whose tensors have names that are taken stays where it is.
+    """
     constants, nodes = dict(graph.constants), list[Node]()
+    taken = {*constants, *graph.inputs, *(name for n in graph.nodes for name in n.outputs)}
     for node in graph.nodes:
         held = constants.get(node.inputs[0]) if node.op == "If" else None
-        if held is None:
+        inner = None if held is None else _branch(node, chosen=bool(held))
+        if inner is None or not taken.isdisjoint(own := _names(inner)):
             nodes.append(node)
             continue
-        inner = node.attributes["then_branch" if bool(held) else "else_branch"]
-        inner = without_branches(inner)
+        taken |= own
         constants.update(inner.constants)
         nodes += inner.nodes
         nodes += [
@@ -31,6 +35,15 @@ def without_branches(graph: Graph) -> Graph:
     known = constants.keys()
     marked = (replace(n, constant=frozenset(n.inputs) & known) for n in nodes)
     return replace(graph, nodes=tuple(marked), constants=constants)
+
+
+def _branch(node: Node, *, chosen: bool) -> Graph:
+    return without_branches(node.attributes["then_branch" if chosen else "else_branch"])
+
+
+def _names(graph: Graph) -> set[str]:
+    """The tensors that `graph` stores or writes."""
+    return {*graph.constants, *(name for node in graph.nodes for name in node.outputs)}
 
 
 def layers_within(node: Node, layers: Collection[str]) -> bool:
