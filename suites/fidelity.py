@@ -84,14 +84,18 @@ class Fidelity(Suite):
         return Measurement(found, notes=batching.notes)
 
 
-def _mean(values: list[Tensor], context: Context, why_none: str, low: float) -> Estimate:
+def _mean(
+    values: list[Tensor], context: Context, why_none: str, *, share: bool = False
+) -> Estimate:
     """Mean over samples, `values` holding those of each weight set (images,)."""
     if not values:
         return missing(why_none)
     samples = values[0] if len(values) == 1 else torch.stack([v.mean() for v in values])
     array = samples.double().cpu().numpy()
     resamples = bootstrap(len(array), context.draws, context.seed)
-    return resamples.estimate(resamples.weights @ array, low=low, high=1.0)
+    if share:
+        return resamples.share(array)
+    return resamples.estimate(resamples.weights @ array, low=-1.0, high=1.0)
 
 
 def _compare(
@@ -117,10 +121,10 @@ def _compare(
     return {
         "top1_agreement": missing(of_logits)
         if of_logits
-        else _mean(agreement, context, "the model gives no logits", 0.0),
+        else _mean(agreement, context, "the model gives no logits", share=True),
         "feature_cosine": missing(of_target)
         if of_target
-        else _mean(cosine, context, "the model has no spatial map", -1.0),
+        else _mean(cosine, context, "the model has no spatial map"),
     }
 
 

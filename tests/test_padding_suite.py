@@ -14,7 +14,7 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.padding_mode import PADDING_MODES
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.suites.padding.blind_spots import Stimulus
+from perimetry.suites.padding.blind_spots import Stimulus, grid_places, unseen
 from perimetry.suites.padding.suite import PADDING, PaddingSuite
 from perimetry.suites.registry import SUITES
 from perimetry.suites.settings import configure
@@ -249,3 +249,20 @@ def test_settings_come_from_the_command_line_as_text():
     assert configure(SUITES, {"padding": {"colour": "0"}})["padding"].colour == 0
     with pytest.raises(InputError, match=r"padding\.grid"):
         configure(SUITES, {"padding": {"grid": "many"}})
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "grid", "gaps"),
+    [((224, 224), 8, 7, (28, 28)), ((28, 28), 4, 7, (0, 0)), ((20, 40), 4, 3, (4, 14))],
+)
+def test_what_no_stimulus_covers_is_counted_in_pixels(size, side, grid, gaps):
+    """The longest run of rows and columns without any stimulus, counted one by one."""
+    spec = InputSpec(*size)
+    places = grid_places(spec, side, grid)
+    assert unseen(spec, side, places) == gaps
+    for axis in (0, 1):
+        seen = np.zeros(size[axis], dtype=bool)
+        for place in places:
+            seen[place[axis] : place[axis] + side] = True
+        runs = "".join(map(str, seen.astype(int))).split("1")
+        assert max(map(len, runs)) == gaps[axis]

@@ -166,11 +166,18 @@ def test_periods_that_noise_may_explain_are_not_causes():
 
 
 def test_the_least_response_is_placed_on_the_grid():
-    """The smallest response of a 7 x 7 grid, planted at its upper right."""
+    """The smallest response of a 7 x 7 grid, planted at its upper right, with what is not seen."""
+    place = {"top": 0, "left": 216, "bottom": 8, "right": 224}
     found = of(
-        "padding", {"blind_weakest": 0.01}, maps={"blind_spots": profile(0.01, (0, 6), (7, 7))}
+        "padding",
+        {"blind_weakest": 0.01},
+        maps={"blind_spots": profile(0.01, (0, 6), (7, 7))},
+        tables={"blind_place": [place | {"unseen_rows": 28, "unseen_columns": 28}]},
     )
-    assert causes(found) == ["the response is least at row 0, column 6 of the 7 x 7 places"]
+    assert causes(found) == [
+        "of the 49 places looked at, the response is least in rows 0 to 7, columns 216 to 223; up "
+        "to 28 rows and 28 columns between places are not looked at"
+    ]
 
 
 def test_the_worst_layer_and_even_sizes_are_suggested():

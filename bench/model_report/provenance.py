@@ -13,7 +13,7 @@ from ..output.numbers import short_count
 from ..output.text import clean
 from ..records.record import FIT_KEY
 from ..records.selection import stated_inputs
-from ..statistics.difference import sample_count
+from ..statistics.difference import ENOUGH_SAMPLES, sample_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,7 +191,8 @@ def _intervals(count: int, what: str) -> str:
     """What the intervals are over, or why there are none."""
     if count < MIN_SAMPLES:
         return f"no intervals, which take {MIN_SAMPLES} {what} or more: here {count}"
-    return f"intervals are 95 %, over {count} {what}"
+    few = "" if count >= ENOUGH_SAMPLES else f"; fewer than {ENOUGH_SAMPLES} mean little for a rank"
+    return f"intervals are 95 %, over {count} {what}{few}"
 
 
 def _counted(count: int, what: str) -> str:

@@ -22,9 +22,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from scipy.stats import t as student
 
 from ...adapters.errors import check_name
+from ...suites.measuring.bootstrap import ROUNDING
 from ..model_report.reported import defects_of, reported
 from ..output.damaged import try_or_none
 from ..output.text import clean
@@ -297,7 +299,7 @@ class Board:
             return None
         sign, samples = self._sign(column), sample_count(record)
         draws = (try_or_none(lambda: record.draws) or {}).get(name)
-        if draws is not None:
+        if draws is not None and np.ptp(draws) > ROUNDING * abs(held.value):
             group = str([record.seed, samples, *(record.settings.get(n) for n in SAMPLE_NAMES)])
             return Ranked(sign * held.value, sign * draws, samples=samples, group=group)
         return Ranked(

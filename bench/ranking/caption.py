@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...suites.deadpixel import NOT_ALWAYS_BETTER
 from ..output.text import clean
+from ..statistics.difference import ENOUGH_SAMPLES, is_exact, sample_count
 from .board import SIZES
 
 if TYPE_CHECKING:
@@ -36,11 +37,28 @@ def caption(board: Board) -> list[str]:
             f"Ranked by {board.sort} ({metric.definition}){best[metric.better]}. "
             f"{_what_is_ranked(board)}{_ties(board)}"
         )
+        lines += few_samples(row.find(board.sort or "") for row in board.rows)
     if any(column.startswith("deadpixel") for column in board.columns):
         lines.append(NOT_ALWAYS_BETTER)
     if any(board.defects(row) for row in board.rows):
         lines.append(DEFECTS_NOTE)
     return [*lines, *_made_with(board)]
+
+
+def few_samples(found: Iterable[tuple[Record | None, str]]) -> list[str]:
+    """A warning that ranks mean little, where an estimate of a record rests on few samples."""
+    counts = [
+        sample_count(record)
+        for record, name in found
+        if record is not None and name in record.metrics and not is_exact(record, name)
+    ]
+    least = min(counts, default=ENOUGH_SAMPLES)
+    if least >= ENOUGH_SAMPLES:
+        return []
+    return [
+        f"Fewer than {ENOUGH_SAMPLES} samples ({least}): intervals are wide and ranks mean little; "
+        "measure with more images."
+    ]
 
 
 def _what_is_ranked(board: Board) -> str:

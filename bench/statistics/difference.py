@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Method = Literal["exact", "paired", "independent", "none"]
 
 
+ENOUGH_SAMPLES = 8
+"""Below this number of samples, ranks by an estimate mean little."""
+
 SAMPLE_NAMES = ("images_sha256", "draws")
 
 
@@ -57,9 +60,11 @@ def metric_difference(first: Record, second: Record, metric: str) -> Difference 
     if a is None or b is None or a.value is None or b.value is None:
         return None
     value = a.value - b.value
-    if first.images is None and second.images is None:
+    if is_exact(first, metric) and is_exact(second, metric):
         return Difference(value, None, None, "exact")
     draws = _paired_draws(first, second, metric)
+    if draws is not None and value == 0 == np.ptp(draws):
+        return Difference(0.0, 0.0, 0.0, "paired")  # the same numbers, draw by draw
     if draws is not None:
         found = _resamples(sample_count(first)).estimate(np.concatenate([[value], draws]))
         if found.low is not None:
@@ -69,6 +74,20 @@ def metric_difference(first: Record, second: Record, metric: str) -> Difference 
         return Difference(value, None, None, "none")
     half = math.hypot(*halves)
     return Difference(value, value - half, value + half, "independent")
+
+
+def is_exact(record: Record, metric: str) -> bool:
+    """Whether a metric was not sampled: by its own account, or because nothing of the record was.
+
+    What is exact for one weight set and its stimulus is sampled where there are several sets.
+    """
+    from ...suites.registry import SUITES
+
+    suite = SUITES.get(record.suite)
+    kinds = {one.name: one.exact for one in suite.metrics} if suite else {}
+    kind = kinds.get(metric, "estimate")
+    one_set = kind == "one weight set" and (record.model.members or 1) == 1
+    return record.images is None or kind == "always" or one_set
 
 
 def sample_count(record: Record) -> int:

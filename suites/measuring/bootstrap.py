@@ -6,7 +6,12 @@ subtracted pair by pair.
 
 The interval is value +- t * se: se is the standard deviation of the replicates, times
 sqrt(n / (n - 1)) because resampling n samples underestimates their spread; t is Student's quantile
-with n - 1 degrees of freedom.
+with n - 1 degrees of freedom. Samples that are all alike have no such interval: that they vary is
+not shown, and ±0 would claim that they do not.
+
+A share has the exact interval of Clopper and Pearson (1934) from its counts: 4 of 4 is 0.40 to 1.
+Where a sample is itself a share, k is the sum of the samples: among samples in [0, 1] of one mean
+none varies more than 0 and 1, so the interval is then too wide rather than too narrow.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import beta
 from scipy.stats import t as student
 
 from ..base import Estimate, missing
@@ -26,6 +32,10 @@ CONFIDENCE = 0.95
 
 MIN_SAMPLES = 4
 """Minimum number of samples for a confidence interval."""
+
+
+ROUNDING = 1e-12
+"""A smaller spread of replicates, relative to their value, is rounding of equal samples."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,8 @@ class Bootstrap:
         error = self.standard_error(values)
         if error is None:
             return Estimate(_clip(value, low, high))
+        if error <= ROUNDING * abs(value):
+            return Estimate(_clip(value, low, high), draws=values[1:])
         half = error * self._quantile()
         ends = (value - half, value + half)
         if positive and value > 0:
@@ -110,6 +122,16 @@ class Bootstrap:
             _clip(ends[1], low, high),
             draws=values[1:],
         )
+
+    def share(self, samples: Any) -> Estimate:
+        """The mean of `samples` (samples,) in [0, 1], with the interval of Clopper and Pearson.
+
+        It needs no minimum number of samples.
+        """
+        values = np.asarray(samples, dtype=np.float64)
+        draws = self.weights @ values
+        low, high = share_interval(float(values.sum()), len(values))
+        return Estimate(float(values.mean()), low, high, draws=draws[1:])
 
     def standard_error(self, values: Array) -> float | None:
         """Standard error of row 0 of `values` (replicates,), or None with too few samples."""
@@ -123,6 +145,14 @@ class Bootstrap:
 
 def _clip(value: float, low: float | None, high: float | None) -> float:
     return float(np.clip(value, low if low is not None else -np.inf, high))
+
+
+def share_interval(hits: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share, `hits` of `count`, by Clopper and Pearson (1934)."""
+    tail = (1 - CONFIDENCE) / 2
+    low = float(beta.ppf(tail, hits, count - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, count - hits)) if hits < count else 1.0
+    return low, high
 
 
 def bootstrap(samples: int, draws: int, seed: int) -> Bootstrap:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -81,6 +82,17 @@ def grid_places(spec: InputSpec, side: int, grid: int) -> list[Place]:
 def _axis_places(room: int, grid: int) -> list[int]:
     first = [room * i // (grid - 1) for i in range((grid + 1) // 2)]
     return first + [room - place for place in reversed(first[: grid // 2])]
+
+
+def unseen(spec: InputSpec, side: int, places: Sequence[Place]) -> tuple[int, int]:
+    """The most adjacent rows, and columns, that no stimulus at `places` covers."""
+    sizes = (spec.height, spec.width)
+    starts = (sorted({place[axis] for place in places}) for axis in (0, 1))
+    rows, columns = (
+        max(b - a - side for a, b in pairwise([-side, *own, size]))
+        for own, size in zip(starts, sizes, strict=True)
+    )
+    return max(0, rows), max(0, columns)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class Observations:
     filters: list[dict[str, FilterAsymmetry]]
     places: list[Place]
     exchange_places: list[Place]
+    side: int = 1
+    """Of the stimulus, in pixels."""
 
     def images(self) -> dict[str, Array]:
         """Mean maps by stage (samples, height, width); a sample is an image or a weight set."""
@@ -116,7 +118,7 @@ def observe(model: Model, images: Tensor, plan: ObservationPlan) -> Observations
     side = plan.stimulus.side
     places = grid_places(model.spec, side, plan.grid) if spatial else []
     nine = grid_places(model.spec, side, EXCHANGE_GRID) if spatial and plan.exchange else []
-    observed = Observations([], [], places, nine)
+    observed = Observations([], [], places, nine, side)
     for member in range(sets):
         model.select(member, x)
         observed.filters.append(filter_asymmetries(model.filters()))

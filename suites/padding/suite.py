@@ -61,7 +61,14 @@ from ..base import Context, Estimate, Measurement, Metric, Suite, described, mis
 from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
 from ..measuring.findings import percent
-from .blind_spots import Stimulus, blind_metrics, border_drop, default_side, relative_responses
+from .blind_spots import (
+    Stimulus,
+    blind_metrics,
+    border_drop,
+    default_side,
+    relative_responses,
+    unseen,
+)
 from .mean_filters import filter_metrics, filter_table
 from .observe import ObservationPlan, Observations, observe
 from .spatial_bias import BIAS, bias, signed
@@ -127,7 +134,7 @@ _METRICS = described(
         "uneven_layers": "layers with unread padding",
     },
     caveats={
-        "blind_weakest": "A blind spot smaller than the grid's spacing may lie between its places.",
+        "blind_weakest": "A blind spot that fits between the places looked at is not seen.",
         "filter_left_right": "Random kernels leave about 1 / sqrt(number of kernels) by chance.",
     },
     exact={
@@ -218,11 +225,17 @@ class PaddingSuite(Suite):
         return found
 
     def causes(self, found: Measured) -> list[str]:
-        """The place on the grid at which the response to the stimulus is least."""
-        spots = np.asarray(found.maps["blind_spots"])
-        row, column = np.unravel_index(int(spots.argmin()), spots.shape)
-        grid = " x ".join(map(str, spots.shape))
-        return [f"the response is least at row {row}, column {column} of the {grid} places"]
+        """The pixels at which the response to the stimulus is least, of those looked at."""
+        (place,) = found.tables["blind_place"]
+        clause = (
+            f"of the {found.maps['blind_spots'].size} places looked at, the response is least in "
+            f"rows {place['top']} to {place['bottom'] - 1}, columns {place['left']} to "
+            f"{place['right'] - 1}"
+        )
+        rows, columns = place["unseen_rows"], place["unseen_columns"]
+        if rows or columns:
+            clause += f"; up to {rows} rows and {columns} columns between places are not looked at"
+        return [clause]
 
     def remedies(self, found: Measured, size: tuple[int, int]) -> list[str]:
         """The padding mode that removes most of the border drop, where one is shown to."""
@@ -306,6 +319,24 @@ def _read_size(found: Measurement, model: Model, observed: Observations, context
         return
     _read_maps(found, observed, context)
     _read_spots(found, observed, context)
+    _read_places(found, model, observed)
+
+
+def _read_places(found: Measurement, model: Model, observed: Observations) -> None:
+    """Where the response is least, in pixels, and how much between the places is not looked at."""
+    side, places = observed.side, observed.places
+    top, left = places[int(found.maps["blind_spots"].argmin())]
+    rows, columns = unseen(model.spec, side, places)
+    found.tables["blind_place"] = [
+        {"top": top, "left": left, "bottom": top + side, "right": left + side}
+        | {"unseen_rows": rows, "unseen_columns": columns}
+    ]
+    if rows or columns:
+        found.notes.append(
+            f"blind spots: the stimulus of {side} pixels leaves up to {rows} rows and {columns} "
+            "columns between its places unseen, where a blind spot can hide; padding.grid sets "
+            "more places"
+        )
 
 
 def _read_uneven(found: Measurement, model: Model) -> None:

@@ -103,8 +103,7 @@ class PerturbationStudy:
             self.found.metrics["shift_consistency"] = reason
             return
         samples, resamples = self._samples(self.shift.shares)
-        estimate = resamples.estimate(resamples.weights @ samples, low=0.0, high=1.0)
-        self.found.metrics["shift_consistency"] = estimate
+        self.found.metrics["shift_consistency"] = resamples.share(samples)
 
     def _report_step(self, test: CombTest, step: Step) -> None:
         self.found.metrics["comb_step"] = Estimate(step.size)

@@ -256,6 +256,8 @@ def _over_seeds(
         )
         return missing(f"{lacking} of {len(values)} seeds {why}")
     array = np.array(values, dtype=np.float64)
+    if metric.name == "reached_90":
+        return resamples.share(array)
     return resamples.estimate(resamples.weights @ array, low=metric.low, high=metric.high)
 
 

@@ -1,0 +1,72 @@
+"""Shares have exact intervals, no estimate has ±0, and exact metrics are compared as exact."""
+
+import numpy as np
+import pytest
+from planted_boards import board, record
+from scipy.stats import binomtest
+
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.caption import caption
+from perimetry.bench.records.record import ImagesInfo, Value
+from perimetry.bench.statistics.difference import metric_difference
+from perimetry.bench.statistics.significance import evidence
+from perimetry.suites.measuring.bootstrap import bootstrap, share_interval
+
+
+@pytest.mark.parametrize(("hits", "count"), [(4, 4), (0, 4), (1, 2), (15, 16), (200, 300)])
+def test_a_share_has_the_interval_of_clopper_and_pearson(hits, count):
+    """The same as scipy's exact binomial interval, from the counts; 4 of 4 begins at 0.40."""
+    samples = np.arange(count) < hits
+    found = bootstrap(count, 50, 0).share(samples)
+    expected = binomtest(hits, count).proportion_ci(0.95, "exact")
+    assert found.value == hits / count
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert share_interval(4, 4)[0] == pytest.approx(0.025**0.25)
+
+
+def test_equal_samples_have_no_interval():
+    """That all samples agree does not show that they never differ: no ±0."""
+    resamples = bootstrap(8, 50, 0)
+    for level in (0.0, 0.3, 1.0):
+        found = resamples.estimate(resamples.weights @ np.full(8, level))
+        assert found.value == pytest.approx(level)
+        assert found.low is None
+        assert found.high is None
+
+
+def exact(name, value, metric="blind_weakest"):
+    """A record of `padding` with one exact value of one weight set."""
+    made = record(name, 0.5)
+    return made.model_copy(
+        update={"metrics": {metric: Value(value=value)}, "suite": "padding", "protocol": "forward"}
+    ).attach(({}, {}))
+
+
+def test_what_is_exact_for_its_stimulus_differs_where_its_digits_do():
+    """0.308 and 0.000 have ranks 1 and 2, and a change to 0 is a difference."""
+    one, other, same = exact("a", 0.308), exact("b", 0.0), exact("c", 0.30801)
+    assert metric_difference(one, other, "blind_weakest").method == "exact"
+    assert evidence(one, other, "blind_weakest").shown
+    found = Board([one, other, same], sort="padding.blind_weakest")
+    assert {row.model: str(row.rank) for row in found.rows} == {
+        "a": "1 to 2",
+        "b": "3",
+        "c": "1 to 2",
+    }
+
+
+def test_several_weight_sets_are_samples():
+    """The same metric over several weight sets is an estimate."""
+    one, other = (
+        r.model_copy(update={"model": r.model.model_copy(update={"members": 4})}).attach(({}, {}))
+        for r in (exact("a", 0.3), exact("b", 0.0))
+    )
+    assert metric_difference(one, other, "blind_weakest").method == "none"
+
+
+def test_few_samples_are_warned_of_once():
+    """Below eight samples a board says that its ranks mean little."""
+    few, many = record("a", 0.5), record("b", 0.6)
+    few = few.model_copy(update={"images": ImagesInfo(name="noise", count=4)}).attach(({}, {}))
+    assert sum("Fewer than 8 samples (4)" in line for line in caption(board([few]))) == 1
+    assert not any("Fewer than" in line for line in caption(board([many])))
