@@ -40,6 +40,11 @@ class NotMeasuredError(PerimetryError, RuntimeError):
 NO_GRADIENTS = "no gradient route: "
 """Prefix of the reason why a model has forward passes only."""
 
+NOT_FINITE = "not finite (NaN or infinite): "
+CONSTANT = "constant: "
+SAID_FIRST = (NOT_FINITE, CONSTANT)
+"""Prefixes of notes that change what all numbers mean; every report shows them first."""
+
 FEW = 8
 """When no name is near, all names are listed if there are at most this many."""
 

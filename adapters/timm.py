@@ -23,7 +23,7 @@ from .meta_forward import ShapesOnly
 from .model import Precision
 from .pytorch.model import TorchModel
 from .pytorch.tensors import copy_module
-from .pytorch.weights import module_tensors_digest, set_scales_to_one
+from .pytorch.weights import module_tensors_digest, not_finite_weights, set_scales_to_one
 from .seeding import seeded_weights
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ def open_timm(
         precision=precision,
     )
     model.notes += filled.notes if filled else []
-    if state == "init":
+    if state != "init":
+        model.notes[:0] = not_finite_weights(build(0))
+    else:
         model.notes.append(
             f"untrained: up to {model.members} seeded initial states, norms calibrated"
         )

@@ -12,7 +12,13 @@ from ..errors import InputError
 from ..input_spec import InputSpec
 from ..model import Precision
 from ..target_rule import target_note
-from .files.read import graph_tensors_digest, printable, read_model, standard_opset
+from .files.read import (
+    graph_tensors_digest,
+    not_finite_tensors,
+    printable,
+    read_model,
+    standard_opset,
+)
 from .inputs.declaration import read_beside, read_declaration
 from .inputs.fixed_inputs import fix_inputs
 from .inputs.outputs import like_logits, logits_output
@@ -118,7 +124,7 @@ MOST_NAMES = 8
 
 def opening_notes(model: OnnxModel, said: InputDeclaration) -> list[str]:
     """Return notes on input, target, provider and batch."""
-    notes = []
+    notes = not_finite_tensors(model.graph)
     if model.spec.guessed:
         notes.append(f"{GUESSED}{', '.join(model.spec.guessed)}")
     stated = said.note()

@@ -37,7 +37,13 @@ from .stages import module_filters, record_stages
 from .steps import watched
 from .target import blank_input, laid_out, locate, module_scales
 from .tensors import cast_module, copy_module, has_complex, order_kernels
-from .weights import calibrate_norms, check_initialised, match_norms, module_tensors_digest
+from .weights import (
+    calibrate_norms,
+    check_initialised,
+    match_norms,
+    module_tensors_digest,
+    not_finite_weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -396,6 +402,7 @@ def wrap(
         precision=precision,
         known=False,
     )
+    model.notes[:0] = not_finite_weights(frozen)
     if model.spec.guessed:
         model.notes.append(f"input guessed: {', '.join(model.spec.guessed)}")
     return model

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import InputError
+from ..errors import NOT_FINITE, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,21 @@ def module_tensors_digest(module: nn.Module) -> str:
             digest.update(f"{name}:{type(value).__qualname__};".encode())
             _add_object(digest, value)
     return digest.hexdigest()
+
+
+def not_finite_weights(module: nn.Module) -> list[str]:
+    """A note that names the tensors of `module` with values that are NaN or infinite, or none."""
+    found = [
+        f"{int((~value.isfinite()).sum())} of {value.numel()} values of {name}"
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor)
+        and (value.is_floating_point() or value.is_complex())
+        and not bool(value.isfinite().all())
+    ]
+    return [f"{NOT_FINITE}{', '.join(found[:MOST_NAMES])}"] if found else []
+
+
+MOST_NAMES = 4
 
 
 def check_initialised(module: nn.Module) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ...adapters.errors import NotApplicableError
+from ...adapters.errors import SAID_FIRST, NotApplicableError
 from ..records.environment import environment, peak_device_memory_mib, peak_memory_mib
 from ..records.record import (
     Failure,
@@ -100,7 +100,7 @@ class Recorder:
             metrics={name: Value.of(estimate) for name, estimate in found.metrics.items()},
             tables=to_json_value(found.tables),
             map_names=sorted(found.maps),
-            notes=list(dict.fromkeys([*self.notes, *own, *gradients.notes, *found.notes])),
+            notes=_in_order([*self.notes, *own, *gradients.notes, *found.notes]),
         )
         return record.attach((dict(found.maps), draws))
 
@@ -112,10 +112,12 @@ class Recorder:
     ) -> Record:
         """A skipped record when `error` says that the suite does not apply, else a failed one."""
         timing = self._timing(gradients.seconds)
+        own = self.opened.model.notes if self.opened else []
+        notes = [note for note in _in_order([*self.notes, *own]) if note.startswith(SAID_FIRST)]
         if isinstance(error, NotApplicableError):
-            return self._record(cell, timing, status="skipped", reason=str(error))
+            return self._record(cell, timing, status="skipped", reason=str(error), notes=notes)
         failure = error if isinstance(error, Failure) else Failure.of(error)
-        return self._record(cell, timing, status="failed", error=failure)
+        return self._record(cell, timing, status="failed", error=failure, notes=notes)
 
     def _record(self, cell: Cell, timing: Timing, **fields: Any) -> Record:
         import torch
@@ -159,3 +161,8 @@ def _info(images: ImageSet, model: Model | None) -> ImagesInfo:
     """An image set, with the hash of what `model` sees of it."""
     sha256 = images.digest(model.spec) if model is not None else None
     return ImagesInfo(name=images.name, count=images.count, sha256=sha256)
+
+
+def _in_order(notes: list[str]) -> list[str]:
+    """Each note once; those that change what all numbers mean come first."""
+    return sorted(dict.fromkeys(notes), key=lambda note: not note.startswith(SAID_FIRST))

@@ -12,6 +12,7 @@ from ...suites.measuring.assumptions import FAULTS
 from ..output.damaged import try_or_none
 from ..output.numbers import format_number
 from ..output.text import clean
+from ..records.selection import said_first
 from .reported import Evenness, ReportedRecord, defects_of, reported
 from .tables import metric_change
 
@@ -31,9 +32,14 @@ def summary(case: Case) -> list[str]:
 
 
 def fault_line(records: Sequence[Record]) -> str:
-    """That the model is not a function of one image, if any record was skipped because of it."""
+    """What changes the meaning of all numbers, and that the model is no function of one image."""
     reasons = dict.fromkeys(r.reason for r in records if (r.reason or "").startswith(FAULTS))
-    return f"Not measured: {clean('; '.join(map(str, reasons)), 600)}" if reasons else ""
+    found = [
+        *said_first(records),
+        *([f"not measured: {'; '.join(map(str, reasons))}"] if reasons else []),
+    ]
+    text = clean("; ".join(found), 600)
+    return text[:1].upper() + text[1:]
 
 
 def defect_line(found: Sequence[ReportedRecord]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.reference import Reference
 from ..output.numbers import column_interval, column_number, short_count
 from ..output.text import clean, code, spreadsheet
-from ..records.selection import why_missing
+from ..records.selection import said_first, why_missing
 from .board import SIZES, BoardRow
 from .caption import caption
 
@@ -104,7 +104,7 @@ def to_json(board: Board) -> str:
 def _to_markdown(board: Board) -> str:
     notes = Footnotes()
     heads, rows = _main_cells(board, notes, code)
-    parts = [_tabulated(heads, rows, "pipe"), *caption(board)]
+    parts = [_tabulated(heads, rows, "pipe"), *map(code, _warnings(board)), *caption(board)]
     parts += [f"[{n}] {code(text)}" for text, n in notes.numbers.items()]
     return "\n\n".join(parts) + "\n"
 
@@ -115,7 +115,11 @@ def _to_latex(board: Board) -> str:
 
     notes = Footnotes()
     heads, rows = _main_cells(board, notes, _short_name)
-    notes_above = [*caption(board), *(f"[{n}] {clean(text)}" for text, n in notes.numbers.items())]
+    notes_above = [
+        *map(clean, _warnings(board)),
+        *caption(board),
+        *(f"[{n}] {clean(text)}" for text, n in notes.numbers.items()),
+    ]
     align = ["left", "left"] + ["right"] * (len(heads) - 2)
     table = tabulate(
         [[cell.replace("±", "$PM$") for cell in row] for row in rows],
@@ -134,7 +138,7 @@ def _to_table(board: Board, width: int | None) -> str:
     notes = Footnotes()
     heads, rows = _main_cells(board, notes, _short_name)
     text, hidden = _fitted(heads, rows, width)
-    lines = [text, "", *caption(board)]
+    lines = [text, "", *(clean(line) for line in _warnings(board)), *caption(board)]
     if hidden:
         lines.append(f"Hidden to fit the terminal: {', '.join(hidden)}.")
     lines += [f"[{n}] {clean(text)}" for text, n in notes.numbers.items()]
@@ -234,6 +238,15 @@ def _cell(board: Board, row: BoardRow, column: str, notes: Footnotes) -> str:
     return column_interval(
         column_number(estimate.value), estimate.value, estimate.low, estimate.high
     )
+
+
+def _warnings(board: Board) -> list[str]:
+    """A line for each row whose notes change what all of its numbers mean."""
+    found: dict[str, None] = {}
+    for row in board.rows:
+        for note in said_first(row.records.values()):
+            found[f"{row.model}: {note}."] = None
+    return list(found)
 
 
 def _missing_cell(row: BoardRow, column: str, notes: Footnotes) -> str:

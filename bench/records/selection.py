@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from ...adapters.errors import InputError, UnknownNameError, check_name, unknown
+from ...adapters.errors import SAID_FIRST, InputError, UnknownNameError, check_name, unknown
 from ...adapters.reference import Reference
 from ..output.numbers import join_with_and
 from .record import FIT_KEY
@@ -247,3 +247,9 @@ def find_reference(model: str | None, references: Sequence[str]) -> str:
     if within:
         raise InputError(f"{model!r} matches {join_with_and(within)}; name one of them")
     raise UnknownNameError(unknown("model", model, references))
+
+
+def said_first(records: Iterable[Record]) -> list[str]:
+    """The notes of records that change what all numbers mean, such as weights that are NaN."""
+    notes = (note for record in records for note in record.notes)
+    return list(dict.fromkeys(note for note in notes if note.startswith(SAID_FIRST)))

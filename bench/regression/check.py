@@ -43,7 +43,7 @@ from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
 from ..output.files import StoreError
 from ..records.manifest import manifest_faults
-from ..records.selection import check_unmixed, choose, newest, read_folder
+from ..records.selection import check_unmixed, choose, newest, read_folder, said_first
 from ..records.store import Store
 from . import noise_floor as noise
 from .detectors import (
@@ -283,8 +283,8 @@ def failed_report(place: str, problems: Sequence[str]) -> VariantReport:
 
 
 def _notes(records: Sequence[Record], made: Sequence[Record], print_: Record | None) -> list[str]:
-    """Notes on what was not compared, and on what else changed."""
-    found = []
+    """What changes the meaning of all numbers, what was not compared, and what else changed."""
+    found = said_first(made)
     if print_ is None:
         found.append(
             "the baseline has no fingerprint; `perimetry check --measure-noise` stores one"

@@ -14,6 +14,9 @@ target
     A pass that stops at the target gives the same map, of the shape that the record names, as one
     that goes on to the logits.
 
+not finite, constant
+    An output that is NaN or infinite, or the same for unlike images, is a note that comes first.
+
 What rests on an output at fault is skipped: gradients on those that their probes read, everything
 else on both. The first step at which two passes differ is named where the model can be traced.
 """
@@ -26,6 +29,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+from ...adapters.errors import CONSTANT, NOT_FINITE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,8 +91,39 @@ def _check(model: Model, images: Tensor) -> Assumptions:
     if "target" not in faults and (misnamed := _misnamed(model, passes, second)) is not None:
         faults["target"] = misnamed
     reasons = {name: fault.text for name, fault in faults.items() if not fault.tolerated}
-    notes = tuple(dict.fromkeys(fault.text for fault in faults.values()))
-    return Assumptions(reasons.get("target"), reasons.get("logits"), notes)
+    notes = [*_meaningless(passes, first), *(fault.text for fault in faults.values())]
+    return Assumptions(reasons.get("target"), reasons.get("logits"), tuple(dict.fromkeys(notes)))
+
+
+def _meaningless(passes: _Passes, found: Outputs) -> list[str]:
+    """Notes on outputs that are not finite, or the same for unlike images, by their names."""
+    notes = []
+    for name, output in (("target", found.target), ("logits", found.logits)):
+        if output is None:
+            continue
+        if not bool(output.isfinite().all()):
+            count = f"{int((~output.isfinite()).sum())} of {output.numel()} values"
+            steps = _first_not_finite(passes)
+            where = f", first in {steps[0]}" if steps else ""
+            notes.append(f"{NOT_FINITE}{count} of the {name}{where}")
+        elif torch.equal(output[0], output[1]):
+            notes.append(f"{CONSTANT}unlike images give the same {name}")
+    return notes
+
+
+def _first_not_finite(passes: _Passes) -> list[str]:
+    """The first step whose output is not finite, if the model can be traced."""
+    found: list[str] = []
+
+    def read(step: str, output: Tensor) -> None:
+        if not found and output.is_floating_point() and not bool(output.isfinite().all()):
+            found.append(step)
+
+    try:
+        passes.model.trace(passes.inputs["together"], read)
+    except Exception:  # naming the step is a service
+        return found
+    return found
 
 
 @dataclass(frozen=True)
@@ -232,6 +268,8 @@ def _misnamed(model: Model, passes: _Passes, whole: Outputs) -> _Fault | None:
             dict.fromkeys(" x ".join(map(str, t.shape[1:])) for t in (stopped, whole.target))
         )
         return _Fault(f"{MISNAMED}: {grid.name!r} is {' x '.join(map(str, named))}, not {shown}")
+    if not bool(stopped.isfinite().all() and whole.target.isfinite().all()):
+        return None  # NaN differs from itself; a note says so
     if _distance(stopped, whole.target.flip(0)) <= MATES:
         return None
     moved = passes.run("other place").target

@@ -17,4 +17,6 @@ def why_no_class(logits: Tensor) -> str | None:
         return "the logits are not finite (NaN or infinite), so they name no class"
     if logits.shape[1] > 1 and bool((logits == logits[:, :1]).all()):
         return "the logits are the same for all classes, so they name no class"
+    if len(logits) > 1 and bool((logits == logits[:1]).all()):
+        return "the logits are the same for all images, so they say nothing of them"
     return None

@@ -12,9 +12,11 @@ from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
-from ...errors import ModelFileError
+from ...errors import NOT_FINITE, ModelFileError
 from .order import CyclicError, IncompleteError, sort_nodes, stored_names
 
 if TYPE_CHECKING:
@@ -68,6 +70,27 @@ def graph_tensors_digest(proto: onnx.ModelProto) -> str:
         digest.update(f"{tensor.name}:{tensor.data_type}:{tuple(tensor.dims)};".encode())
         digest.update(tensor.raw_data or tensor.SerializeToString(deterministic=True))
     return digest.hexdigest()
+
+
+def not_finite_tensors(proto: onnx.ModelProto) -> list[str]:
+    """A note that names the weights with values that are NaN or infinite, or none.
+
+    Single numbers do not count: graphs clip and mask by infinity.
+    """
+    found = []
+    for tensor in proto.graph.initializer:
+        if tensor.data_type not in FLOATS or math.prod(tensor.dims) < 2:
+            continue
+        values = numpy_helper.to_array(tensor)
+        bad = int((~np.isfinite(values)).sum())
+        if np.isnan(values).any() or 0 < bad < values.size:
+            found.append(f"{bad} of {values.size} values of {printable(tensor.name)}")
+    return [f"{NOT_FINITE}{', '.join(found[:MOST_NAMES])}"] if found else []
+
+
+MOST_NAMES = 4
+
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 
 
 def standard_opset(proto: onnx.ModelProto) -> int:
