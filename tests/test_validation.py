@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from validation import coverage, known, published
+from validation import before_after, coverage, known, published
 from validation.check import VERDICTS, ReferenceCheck, value_text
 from validation.estimates import GROUP as COVERAGE
 from validation.monte_carlo import GROUP as RANDOM_WEIGHTS
@@ -14,6 +14,8 @@ from validation.page import INTRODUCTION, render_validation, run_validation
 
 from perimetry.suites.architecture.windows import LayerWindow
 from perimetry.suites.measuring import phases
+from perimetry.suites.measuring.bootstrap import bootstrap
+from perimetry.suites.measuring.unbiased import extreme_mean
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "validation.md"
 
@@ -208,3 +210,76 @@ def test_an_averaging_stack_keeps_sums():
 
     out = averaging_stack(3, channels=2)(torch.ones(1, 2, 9, 9))
     torch.testing.assert_close(out, torch.ones(1, 2, 3, 3))
+
+
+# ------------------------------------------------------------------ before and after
+
+
+def test_the_slow_estimator_of_before_is_the_mean_read_on_the_other_half():
+    """Against the package's own function for extreme places, which other suites use."""
+    profiles = np.random.default_rng(0).standard_gamma(5, (9, 4, 4))
+    resamples = bootstrap(9, 50, 3)
+    found = before_after.weakest_before(profiles, resamples)
+    expected = extreme_mean(profiles.reshape(9, -1), np.argmin, resamples)
+    assert found.value == pytest.approx(expected[0])
+    np.testing.assert_allclose(found.draws, expected[1:])
+    half = resamples.estimate(expected)
+    assert (found.low, found.high) == pytest.approx((half.low, half.high))
+
+
+def test_the_estimator_of_before_may_be_above_1_and_that_of_today_may_not():
+    """On flat profiles, 20 seeds: a smallest share above the mean in some, and never now."""
+    flat = before_after.planted()["flat"]
+    values = []
+    for seed in range(20):
+        profiles, resamples = flat.draw(8, np.random.default_rng(seed)), bootstrap(8, 200, seed)
+        before = before_after.weakest_before(profiles, resamples)
+        after = before_after.weakest_after(profiles, resamples, None)
+        values.append((before.value, after.value, after.high))
+    before, after, high = np.array(values).T
+    assert before.max() > 1
+    assert after.max() <= 1
+    assert high.max() <= 1
+
+
+def test_the_tie_groups_of_before_are_led_by_their_best_row():
+    """0.9 and 0.85 tie within 0.1, 0.5 begins a group, with which 0.45 ties."""
+    noise = np.random.default_rng(0).normal(0, 0.03, (4, 400))
+    rows = [
+        before_after.Interval(v, v - 0.1, v + 0.1, v + n)
+        for v, n in zip((0.5, 0.9, 0.45, 0.85), noise, strict=True)
+    ]
+    assert before_after.tie_groups(rows) == [3, 1, 3, 1]
+
+
+def test_coverage_bias_and_width_are_counted_by_hand():
+    """Of four intervals about a truth of 1 three hold it; bias 0.05, half width 0.25."""
+    rows = [(1.0, 0.8, 1.2), (1.2, 1.0, 1.4), (0.9, 0.6, 1.2), (1.1, 1.05, 1.35)]
+    found = before_after.quality([before_after.Interval(*row, np.zeros(2)) for row in rows], 1.0)
+    assert found.coverage == 0.75
+    assert found.bias == pytest.approx(0.05)
+    assert found.rmse == pytest.approx(np.sqrt((0.04 + 0.01 + 0.01) / 4))
+    assert found.half == pytest.approx((0.2 + 0.2 + 0.3 + 0.15) / 4)
+
+
+def test_one_part_of_the_page_is_written_anew_and_the_others_stay():
+    """The other group's table, the comparison and the sums are as they were."""
+    other = ReferenceCheck("other", "that", "a paper", 1.0, 1.0, "function()")
+    page = render_validation([check(7.0), other], comparison="as it was")
+    again = render_validation([check(2.0)], page=page)
+    assert "**differs**" in page
+    assert "**differs**" not in again
+    assert again == render_validation([check(2.0), other], comparison="as it was")
+    assert "| **all** | 2 | 2 | 0 | 0 |" in " ".join(again.split())
+
+
+def test_the_published_page_has_the_comparison_with_a_sentence_for_every_shortfall():
+    """Nine planted profiles and three pools at four numbers of samples; those off are named."""
+    page = PAGE.read_text(encoding="utf-8")
+    section = page.partition(f"## {before_after.TITLE}\n")[2].partition("\n## ")[0]
+    table = [row for row in rows(section) if row[0] != before_after.HEADS[0]]
+    assert len(table) == 12 * len(before_after.SAMPLES)
+    for row in table:
+        share = float(row[4].rstrip("% ")) / 100
+        named = f"{row[0]} at {row[2]} (" in section
+        assert named is not (before_after.GOAL[0] <= share <= before_after.GOAL[1])

@@ -8,20 +8,35 @@ the prediction is checked like a reference. Everything else *differs*.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 
 from tabulate import tabulate
 
-from . import estimates, fields, known, monte_carlo, published
+from . import before_after, estimates, fields, known, monte_carlo, published
 from .check import VERDICTS, ReferenceCheck, value_text
 
+PARTS = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (known, fields, published, monte_carlo, estimates, before_after)
+}
+"""What can be computed alone."""
 
-def run_validation(*, quick: bool = False) -> list[ReferenceCheck]:
-    """Compute every check; `quick` leaves out those that take more than a few seconds."""
-    groups = (known, fields, published, monte_carlo, estimates)
-    return [check for group in groups for check in group.checks(quick=quick)]
+
+def run_validation(
+    parts: Iterable[str] = tuple(PARTS), *, quick: bool = False
+) -> list[ReferenceCheck]:
+    """Compute the checks of `parts`; `quick` leaves out those that take more than a few seconds."""
+    return [check for name in parts for check in PARTS[name].checks(quick=quick)]
+
+
+def before_and_after() -> str:
+    """The section that sets the headline's estimator beside the one before."""
+    rows, notes = before_after.table()
+    parts = [before_after.INTRODUCTION, _table(before_after.HEADS, rows)]
+    return "\n\n".join([*parts, *(f"- {note}" for note in notes)])
 
 
 INTRODUCTION = """\
@@ -37,20 +52,36 @@ is that value. *Differs*: neither.
 """
 
 
-def render_validation(checks: Sequence[ReferenceCheck]) -> str:
-    """Write `checks` as Markdown: a summary, then a table and its notes for each group."""
-    groups = list(dict.fromkeys(check.group for check in checks))
-    rows = [_tally(group, [c for c in checks if c.group == group]) for group in groups]
-    rows.append(_tally("**all**", checks))
+def render_validation(
+    checks: Sequence[ReferenceCheck], *, comparison: str = "", page: str = ""
+) -> str:
+    """Write `checks` as Markdown: a summary, then a table and its notes for each group.
+
+    `comparison` is the section of `before_and_after`. What is in `page` and not computed anew
+    stays as it is.
+    """
+    sections = dict(part.split("\n", 1) for part in page.split("\n## ")[1:])
+    for group in dict.fromkeys(check.group for check in checks):
+        sections[group] = "\n\n".join(_section([c for c in checks if c.group == group]))
+    if comparison:
+        sections[before_after.TITLE] = comparison
+    tallies = {name: _verdicts(text) for name, text in sections.items()}
+    rows = [_tally(name, found) for name, found in tallies.items() if found]
+    rows.append(_tally("**all**", sum(tallies.values(), Counter())))
     parts = [INTRODUCTION, _stack(), _table(["group", "checks", *VERDICTS], rows)]
-    for group in groups:
-        parts += [f"## {group}", *_section([c for c in checks if c.group == group])]
+    parts += [f"## {name}\n\n{text.strip()}" for name, text in sections.items()]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
-def _tally(name: str, checks: Sequence[ReferenceCheck]) -> list[str]:
-    found = Counter(check.verdict for check in checks)
-    return [name, str(len(checks)), *(str(found[verdict]) for verdict in VERDICTS)]
+def _verdicts(section: str) -> Counter[str]:
+    """How often each verdict is in the table of a section."""
+    lines = (line for line in section.splitlines() if line.startswith("| "))
+    rows = ([cell.strip(" *") for cell in re.split(r"(?<!\\)\|", line)] for line in lines)
+    return Counter(row[5] for row in rows if len(row) == 9 and row[5] in VERDICTS)
+
+
+def _tally(name: str, found: Counter[str]) -> list[str]:
+    return [name, str(found.total()), *(str(found[verdict]) for verdict in VERDICTS)]
 
 
 def _section(checks: Sequence[ReferenceCheck]) -> list[str]:
