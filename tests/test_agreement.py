@@ -31,6 +31,7 @@ def twins(name, folder):
     ("name", "fills"), [("resnet18", ("none",)), ("test_resnet", ("box",)), ("test_vit", ("none",))]
 )
 def test_the_same_weights_give_the_same_metrics_within_a_thousandth(name, fills, tmp_path):
+    """Every metric of a torch module and of its ONNX export agrees within 1/1000."""
     model, file = twins(name, tmp_path)
     ours = audit(model, PROTOCOLS, fills, count=4, draws=10, device="cpu")
     theirs = audit(file, PROTOCOLS, fills, count=4, draws=10, device="cpu")

@@ -309,11 +309,13 @@ def test_records_and_modules_are_sides_too():
 
 
 def test_one_model_alone_is_no_comparison(folder):
+    """Comparing fewer than two models is an InputError."""
     with pytest.raises(InputError, match="expected at least two"):
         compare(f"{folder}:{NAME}")
 
 
 def test_an_unknown_model_of_a_folder_offers_near_names(folder):
+    """A misspelt model gets near names, and an absent kernel padding the recorded ones."""
     with pytest.raises(UnknownNameError, match="did you mean net"):
         compare(f"{folder}:nett", NAME)
     with pytest.raises(UnknownNameError, match="kernel padding 'zero'; there is box and none"):
@@ -321,6 +323,7 @@ def test_an_unknown_model_of_a_folder_offers_near_names(folder):
 
 
 def test_an_empty_folder_says_what_was_expected(tmp_path):
+    """A folder without records is an InputError that says what the folder must contain."""
     with pytest.raises(InputError, match="contains no records; expected a folder"):
         compare(tmp_path, tmp_path)
 

@@ -102,6 +102,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_archive_is_an_error_that_names_it_and_runs_nothing(kind, tmp_path, monkeypatch):
+    """A damaged archive raises a StoreError with its path, and no pickle in it is executed."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "a.npz"
     path.write_bytes(DAMAGE[kind])
@@ -212,10 +213,12 @@ def test_damage_is_named_and_costs_no_other_row(kind, folder, tmp_path):
 
 
 def test_a_damaged_record_costs_no_other_row(folder):
+    """A board with one unreadable record names that file and still lists the other model."""
     (path,) = (folder / "records").glob("a.*.json")
     for data in (b"", b"{", b"[" * 100_000, b"\xff\xfe", path.read_bytes()[:-20], b"null"):
         path.write_bytes(data)
         done = CliRunner().invoke(app, ["board", str(folder)])
         assert done.exit_code == 0, done.output
         assert path.name in done.output
-        assert "b" in done.stdout
+        rows = [line.split()[:4] for line in done.stdout.splitlines()]
+        assert ["b", "none", "1", "0.600"] in rows

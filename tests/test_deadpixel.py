@@ -38,6 +38,7 @@ def signed_conv(kernel: int, stride: int, channels: int = 64) -> nn.Conv2d:
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (7, 2), (2, 2), (4, 4), (5, 4)])
 def test_one_convolution_gives_its_smallest_coverage_over_its_mean(kernel, stride):
+    """`weakest` of one convolution is its smallest coverage by taps over the mean coverage."""
     coverage = np.bincount(np.arange(kernel) % stride, minlength=stride)
     plane = np.outer(coverage, coverage)
     expected = plane.min() / plane.mean()
@@ -48,6 +49,7 @@ def test_one_convolution_gives_its_smallest_coverage_over_its_mean(kernel, strid
 
 
 def test_a_planted_dead_phase_is_found_exactly():
+    """A zeroed tap of a 2 x 2 stride-2 kernel is found: weakest 0, a quarter of pixels dead."""
     conv = signed_conv(2, 2)
     with torch.no_grad():
         conv.weight[:, :, 1, 1] = 0
@@ -59,6 +61,7 @@ def test_a_planted_dead_phase_is_found_exactly():
 
 
 def test_the_stage_that_causes_the_imbalance_is_told_by_its_period():
+    """An uneven second stage shows at period 4 only, and the periods sum to the imbalance."""
     stage_two = nn.Sequential(signed_conv(2, 2, 32), signed_conv_of(32, 3, 2))
     found = audit(stage_two, count=32).metrics
     assert found["by_period_4"].value > 0.05
@@ -99,11 +102,13 @@ def test_no_weight_set_outweighs_the_others_by_its_gain(gain):
 
 
 def test_the_images_of_one_weight_set_keep_their_weight():
+    """The maps of a model with a single weight set are returned as they are."""
     samples = np.ones((2, 4, 4)) * np.array([1, 9])[:, None, None]
     assert normalise_members(wrap(nn.Conv2d(3, 4, 2, 2), spec=InputSpec(4, 4)), samples) is samples
 
 
 def test_a_weight_set_that_hears_nothing_stays_at_nothing():
+    """A weight set with an all-zero map stays zero while the other is scaled to mean 1."""
     samples = np.stack([np.zeros((4, 4)), np.full((4, 4), 3.0)])
     np.testing.assert_array_equal(normalise_members(Ensemble(None), samples)[:, 0, 0], [0, 1])
 
@@ -136,6 +141,7 @@ def signed_conv_of(channels: int, kernel: int, stride: int) -> nn.Conv2d:
 
 
 def test_an_identity_network_has_no_phases_and_says_so():
+    """At stride 1 `weakest` is missing with the reason, and neighbours do not differ."""
     found = audit(nn.Identity()).metrics
     assert found["weakest"].value is None
     assert "stride 1" in found["weakest"].reason
@@ -143,6 +149,7 @@ def test_an_identity_network_has_no_phases_and_says_so():
 
 
 def test_white_noise_maps_come_out_as_even():
+    """On white noise, over 90 % of intervals cover the even value, and `weakest` averages 1."""
     hits = {"weakest": [], "imbalance": [], "ratio": []}
     values = {"weakest": [], "imbalance": []}
     for seed in range(60):
@@ -161,6 +168,7 @@ def test_white_noise_maps_come_out_as_even():
 
 
 def test_a_shift_by_one_period_leaves_the_profile_alone():
+    """The profile of a periodic map is its tile over the mean, also one period further on."""
     rng = np.random.default_rng(0)
     tile = np.tile(rng.random((8, 8)), (9, 9))
     here = phases.phase_profile(tile[None, :64, :64], (8, 8))
@@ -170,6 +178,7 @@ def test_a_shift_by_one_period_leaves_the_profile_alone():
 
 
 def test_kims_differences_equal_the_literal_double_loop():
+    """First and second differences of neighbours equal those of explicit loops over pixels."""
     samples = np.random.default_rng(0).random((4, 12, 10))
     from perimetry.suites.deadpixel import _differences
 
@@ -187,6 +196,7 @@ def test_kims_differences_equal_the_literal_double_loop():
 
 
 def test_kim2023_is_the_positive_channel_mean_gradient_of_the_predicted_logit():
+    """kim2023 sums the positive part of the channel-mean gradient of the top logit."""
     torch.manual_seed(0)
     module = nn.Sequential(
         nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
@@ -205,5 +215,6 @@ def test_kim2023_is_the_positive_channel_mean_gradient_of_the_predicted_logit():
 
 
 def test_a_period_too_large_for_the_image_is_lowered_and_said():
+    """A stride of 32 on 64 pixels lowers the period, and a note gives the original period."""
     found = audit(nn.Sequential(signed_conv(3, 2, 16), nn.AvgPool2d(16)))
     assert any("period lowered from (32, 32)" in note for note in found.notes)

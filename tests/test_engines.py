@@ -83,11 +83,13 @@ def test_what_died_is_tried_again_as_often_as_asked(tmp_path, monkeypatch):
 
 
 def test_an_unknown_engine_offers_near_names(tmp_path):
+    """A misspelt engine is an UnknownNameError that suggests the nearest one."""
     with pytest.raises(UnknownNameError, match="did you mean ray"):
         sweep(tmp_path, ["toy:a"], replace(sweep_tools.OPTIONS, engine="rey"))
 
 
 def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch):
+    """Choosing the ray engine without ray is an InputError with the command to install it."""
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'perimetry\[ray\]'"):
         sweep(tmp_path, ["toy:a"], replace(sweep_tools.OPTIONS, engine="ray"))

@@ -65,6 +65,7 @@ def literal_luo2016(module):
 
 @pytest.mark.parametrize("literal", [literal_kim2023, literal_replknet2022, literal_luo2016])
 def test_each_published_protocol_equals_its_literal_loop(literal):
+    """Each published protocol equals its formula, computed image by image."""
     protocol = literal.__name__.removeprefix("literal_")
     found = audit(convnet(), protocol).maps["erf"]
     expected = literal(convnet())
@@ -72,6 +73,7 @@ def test_each_published_protocol_equals_its_literal_loop(literal):
 
 
 def test_the_energy_map_is_unbiased_for_the_sum_over_channels_of_squared_gradients():
+    """The mean energy map of 3000 sign draws is the squared gradient summed over channels."""
     module = convnet()
     channels = [gradients(module, lambda unit, c=c: unit[c], count=1) for c in range(6)]
     expected = sum((g[0] / 0.25) ** 2 for g in channels).sum(0)
@@ -84,6 +86,7 @@ def test_the_energy_map_is_unbiased_for_the_sum_over_channels_of_squared_gradien
 
 
 def test_kim2023_equals_an_independent_program_on_a_trained_network(tmp_path):
+    """kim2023 of a trained EfficientNet-Lite0 equals the map of OpenERF within 1e-5."""
     model = load(f"timm:tf_efficientnet_lite0@{LITE0}", device="cpu")
     for i, image in enumerate(open_images("dead-leaves", 4).load(InputSpec(256, 256))):
         pixels = (image.permute(1, 2, 0).numpy() * 255).astype("uint8")
@@ -108,6 +111,7 @@ def planted(sy=6.0, sx=9.0, cy=30.0, cx=25.0, size=(64, 64)):
 
 
 def test_a_planted_gaussian_is_recovered_exactly():
+    """The fit returns the widths and the centre of a noise-free Gaussian, with R squared 1."""
     resamples = bootstrap(1, 2, 0)
     values = fit_gaussian(planted()[None] * 7, resamples.weights).values
     found = [
@@ -117,6 +121,7 @@ def test_a_planted_gaussian_is_recovered_exactly():
 
 
 def test_one_step_replicates_of_the_fit_follow_full_fits():
+    """One Gauss-Newton step per replicate stays within 15 % of the range of full fits."""
     rng = np.random.default_rng(0)
     samples = planted() * rng.gamma(5, 0.2, (12, 1, 1)) + 0.05 * rng.random((12, 64, 64))
     samples += planted(8, 7) * rng.random((12, 1, 1))
@@ -137,6 +142,7 @@ def test_a_replicate_of_silent_images_alone_has_nothing_to_explain():
 
 
 def test_a_flat_map_has_no_gaussian_and_says_so():
+    """The fit to a constant map fails with the reason that the map is flat."""
     fit = fit_gaussian(np.ones((1, 32, 32)), np.ones((1, 1)))
     assert "flat" in fit.failure
 
@@ -150,6 +156,7 @@ def summing_stack(depth: int) -> nn.Module:
 
 
 def test_a_stack_of_summing_filters_gives_the_convolution_power_of_a_box():
+    """Five 3 x 3 filters of ones give the box convolved five times, and its closed-form sizes."""
     depth, side = 5, 41
     spec = InputSpec(side, side, channels=1, mean=(0.0,), std=(1.0,))
     found = audit(summing_stack(depth), "luo2016", spec=spec)
@@ -169,6 +176,7 @@ def test_a_stack_of_summing_filters_gives_the_convolution_power_of_a_box():
 
 
 def test_the_offset_is_taken_from_the_units_geometric_centre():
+    """A full kernel has offset 0, and without its first row the centre moves by half a pixel."""
     conv = nn.Conv2d(1, 1, (3, 1), stride=2, bias=False)
     nn.init.ones_(conv.weight)
     spec = InputSpec(20, 20, channels=1, mean=(0.0,), std=(1.0,))
@@ -183,6 +191,7 @@ def test_the_offset_is_taken_from_the_units_geometric_centre():
 
 
 def test_areas_equal_the_literal_growing_square():
+    """The area ratios equal those of a centred square that grows until it has the share."""
     maps = np.random.default_rng(0).random((2, 21, 24)) ** 4
     for m, found in zip(maps, area_ratios(maps), strict=True):
         logs = np.log10(m + 1)
@@ -197,6 +206,7 @@ def test_areas_equal_the_literal_growing_square():
 
 
 def test_masses_and_intervals_stay_in_range_and_grow_with_the_circle():
+    """Masses and their intervals lie in 0 to 1, and a larger circle has a larger mass."""
     metrics = audit(convnet()).metrics
     masses = [metrics[f"mass@{f}"] for f in ("0.0625", "0.125", "0.25", "0.5")]
     assert [m.value for m in masses] == sorted(m.value for m in masses)
@@ -205,18 +215,21 @@ def test_masses_and_intervals_stay_in_range_and_grow_with_the_circle():
 
 
 def test_a_unit_outside_the_target_is_named():
+    """A unit outside the target's grid is an InputError with the unit and the grid's size."""
     model = wrap(convnet(), spec=SPEC)
     with pytest.raises(InputError, match=r"unit \(10, 3\) is outside the target's 10 x 10 units"):
         Erf(unit=(10, 3)).probes(model, "energy", 0)
 
 
 def test_the_central_unit_of_an_even_token_grid_is_the_upper_left_of_four_in_kim2023():
+    """On an even grid of tokens kim2023 reads unit n/2 - 1, the energy protocol unit n/2."""
     model = load("timm:test_vit@init", device="cpu")
     assert ERF.target_unit(model, "kim2023") == (model.target.height // 2 - 1,) * 2
     assert ERF.target_unit(model, "energy") == (model.target.height // 2,) * 2
 
 
 def test_a_channel_mean_that_is_constant_by_construction_is_not_measured():
+    """A channel sum behind a layer norm is constant: only the energy protocol measures it."""
     model = load("timm:test_vit@init", device="cpu", members=2)  # ends in a layer norm, scales 1
     images = open_images("dead-leaves", 2).load(model.spec)
     for protocol in ("kim2023", "luo2016"):
@@ -226,6 +239,7 @@ def test_a_channel_mean_that_is_constant_by_construction_is_not_measured():
 
 
 def test_a_grid_of_units_gives_each_its_map_and_its_place():
+    """Each unit of a 3 x 3 grid has a map in its own 8 x 8 window and a table row."""
     torch.manual_seed(0)
     model = wrap(nn.Conv2d(3, 5, 8, 8, bias=False), spec=InputSpec(64, 64))
     suite = Erf(grid=3)
@@ -248,6 +262,7 @@ def test_a_grid_of_units_gives_each_its_map_and_its_place():
 
 
 def test_a_grid_finer_than_the_target_is_refused():
+    """A grid of 9 x 9 units on a target of 8 x 8 is an InputError."""
     model = wrap(nn.Conv2d(3, 5, 8, 8), spec=InputSpec(64, 64))
     with pytest.raises(InputError, match="more than the target's 8 x 8 units"):
         Erf(grid=9).probes(model, "energy", 0)

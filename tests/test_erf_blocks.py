@@ -59,6 +59,7 @@ def test_a_planted_field_comes_out_exactly_as_its_block_means():
 
 
 def test_every_unit_of_a_grid_is_read_from_the_same_passes():
+    """The field of each of 9 units is its own window, and the passes serve all of them."""
     found = found_in(private(torch.ones(SIDE, SIDE)), block=8, grid=3)
     maps = found.maps["units"]
     assert maps.shape == (3, 3, 24, 24)
@@ -93,6 +94,7 @@ def test_blocks_are_unbiased_for_the_energy_map_of_a_curved_network():
 
 
 def test_sizes_of_a_field_agree_with_those_by_gradients_within_a_block():
+    """Radius and offsets by blocks lie within 2 pixels of those by gradients."""
     torch.manual_seed(0)
     spec = InputSpec(48, 48, mean=(0.5,) * 3, std=(0.25,) * 3)
     layers = [nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU()]
@@ -107,6 +109,7 @@ def test_sizes_of_a_field_agree_with_those_by_gradients_within_a_block():
 
 
 def test_a_file_without_gradients_has_its_field_and_says_what_it_cost(tmp_path):
+    """A graph with an operator without gradient has a field, and a note states its passes."""
     proto = convnet()
     proto.graph.node[1].CopyFrom(node("Acosh", ["above"], ["r1"]))
     proto.graph.node.insert(1, node("Abs", ["c1"], ["abs"]))
@@ -129,6 +132,7 @@ def test_a_file_without_gradients_has_its_field_and_says_what_it_cost(tmp_path):
 
 
 def test_blocks_cover_every_pixel_once_and_the_last_ones_may_be_smaller():
+    """Blocks of 4 cover each pixel of a 10 x 7 image exactly once."""
     covered = np.zeros((10, 7), dtype=int)
     for rows, columns in block_places(10, 7, 4):
         covered[rows, columns] += 1
@@ -137,5 +141,6 @@ def test_blocks_cover_every_pixel_once_and_the_last_ones_may_be_smaller():
 
 @pytest.mark.parametrize("name", ["block", "block_images"])
 def test_a_size_below_one_is_refused(name):
+    """A block size or number of block images of 0 is an InputError with the setting's name."""
     with pytest.raises(InputError, match=rf"erf\.{name} = 0; expected at least 1"):
         Erf(**{name: 0})

@@ -89,6 +89,7 @@ def test_the_workflows_gate_passes_on_its_own_baseline(zoo, monkeypatch):
 
 
 def test_the_example_tolerances_are_read():
+    """The example file of tolerances is read, with its switched-off detectors and bounds."""
     found = read_tolerances(EXAMPLES / "tolerances.toml")
     assert (found.fingerprint, found.maps) == (OFF, OFF)
     assert found.bounds("deadpixel.weakest").direction == "worse"

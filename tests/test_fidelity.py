@@ -27,12 +27,14 @@ def compare(twin, original, count=12):
 
 
 def test_a_model_agrees_with_itself():
+    """A copy of a model has the same top classes and a feature cosine of 1."""
     found = compare(wrap(classifier(), spec=SPEC), wrap(classifier(), spec=SPEC))
     assert found["top1_agreement"].value == 1
     assert found["feature_cosine"].value == pytest.approx(1)
 
 
 def test_a_negated_target_has_cosine_minus_one_before_its_activation():
+    """Negated weights give a cosine of -1, and without logits the agreement is missing."""
     module, mirror = nn.Conv2d(3, 4, 3, 2, 1, bias=False), nn.Conv2d(3, 4, 3, 2, 1, bias=False)
     with torch.no_grad():
         mirror.weight.copy_(-module.weight)
@@ -42,6 +44,7 @@ def test_a_negated_target_has_cosine_minus_one_before_its_activation():
 
 
 def test_agreement_is_the_share_of_equal_top_classes():
+    """The agreement is the mean of equal argmax over the images."""
     module, other = classifier(), classifier()
     with torch.no_grad():
         other[-1].weight.copy_(torch.roll(other[-1].weight, 1, 0))
@@ -55,4 +58,5 @@ def test_agreement_is_the_share_of_equal_top_classes():
 
 
 def test_an_untreated_model_is_skipped_with_the_reason():
+    """A model without kernel padding is skipped: there is nothing to compare it with."""
     assert FIDELITY.skip(wrap(classifier(), spec=SPEC), "forward") == "the model is not treated"

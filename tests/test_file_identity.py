@@ -46,6 +46,7 @@ def with_outside(folder, location, order):
 @pytest.mark.parametrize("order", ["key first", "value first"])
 @pytest.mark.parametrize("location", LOCATIONS)
 def test_a_change_of_external_weights_changes_the_identity(location, order, tmp_path):
+    """One flipped bit of external weights changes the identity, in any order of fields."""
     path, outside = with_outside(tmp_path, location, order)
     assert [file.resolve() for file in external_files(path)] == [outside.resolve()]
     before = file_identity(str(path))
@@ -57,6 +58,7 @@ def test_a_change_of_external_weights_changes_the_identity(location, order, tmp_
 
 @pytest.mark.parametrize("data", [b"", b"location", b"\x0a\x08location" * 50, bytes(200)])
 def test_what_is_no_graph_names_no_file(data, tmp_path):
+    """Bytes that are not a graph have no external files."""
     (tmp_path / "a.onnx").write_bytes(data)
     assert external_files(tmp_path / "a.onnx") == []
 
@@ -89,6 +91,7 @@ def test_a_sparse_file_is_hashed_by_its_ends(tmp_path):
 
 
 def test_pipes_and_devices_are_not_hashed(tmp_path):
+    """Pipes, devices and absent files have an empty hash and are never read."""
     os.mkfifo(tmp_path / "pipe.onnx")
     (tmp_path / "device.onnx").symlink_to("/dev/zero")
     for name in ("pipe.onnx", "device.onnx", "absent.onnx"):

@@ -41,6 +41,7 @@ def run(module):
 
 
 def test_a_norm_behind_a_convolution_is_folded_into_the_same_function():
+    """The folded copy computes the same values without its norm; the original keeps it."""
     module = trained(Read(twice=False))
     pairs = find_pairs(module, run)
     assert pairs == {"norm": "conv"}
@@ -51,10 +52,12 @@ def test_a_norm_behind_a_convolution_is_folded_into_the_same_function():
 
 
 def test_a_convolution_that_is_read_twice_is_left_alone():
+    """A convolution whose output has a second reader is not paired with its norm."""
     assert find_pairs(trained(Read(twice=True)), run) == {}
 
 
 def test_weights_that_are_not_folded_are_shared():
+    """A layer outside the pairs has the same tensor in the folded copy."""
     module = trained(nn.Sequential(Read(twice=False), nn.Conv2d(4, 4, 1)))
     twin = folded(module, find_pairs(module, run))
     assert twin[1].weight is module[1].weight
@@ -62,6 +65,7 @@ def test_weights_that_are_not_folded_are_shared():
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext", "test_vit"])
 def test_gradients_in_bfloat16_are_those_in_float32_to_their_precision(name):
+    """Gradients in bfloat16 have the energy of float32 within 5 %; outputs stay float32."""
     images = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     gradients = []
     for precision in ("float32", "bfloat16"):

@@ -303,6 +303,7 @@ def test_tolerances_are_read_field_by_field_over_the_defaults(tmp_path):
     ],
 )
 def test_a_wrong_tolerance_says_what_was_expected(tmp_path, text, message):
+    """A wrong tolerance is an error that gives the field and the expected kind of value."""
     path = tmp_path / "t.toml"
     path.write_text(text)
     with pytest.raises((InputError, UnknownNameError), match=message.replace("'", ".")):

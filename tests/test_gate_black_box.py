@@ -26,12 +26,14 @@ def guarded(tmp_path_factory):
 
 
 def test_an_unchanged_black_box_passes(guarded):
+    """`check` exits with 0 on an unchanged file without gradients."""
     base, path = guarded
     done = perimetry("check", "--baseline", base, path, "--device", "cpu")
     assert done.exit_code == 0, done.output
 
 
 def test_a_changed_black_box_has_regressed(guarded, tmp_path):
+    """`check` exits with 1 when kernel entries of a file without gradients are zeroed."""
     base, path = guarded
     proto = onnx.load(path)
     first = next(t for t in proto.graph.initializer if len(t.dims) == 4)

@@ -57,6 +57,7 @@ def no_values(content):
 
 
 def test_an_unchanged_baseline_with_a_manifest_passes(whole):
+    """An intact baseline and an unchanged model give the verdict `same`."""
     assert check(whole).verdict is RegressionVerdict.same
 
 
@@ -88,6 +89,7 @@ def _cut(path):
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damage_of_a_baseline_is_an_error_that_names_the_file(kind, copy):
+    """Each damage of a baseline gives the verdict `unmeasured` and a text with its path."""
     DAMAGE[kind](copy)
     found = check(copy)
     assert found.verdict is RegressionVerdict.unmeasured
@@ -107,6 +109,7 @@ def test_without_a_manifest_damage_of_every_file_still_is_an_error(suffix, copy)
 
 
 def test_a_baseline_without_values_has_nothing_to_compare_with(copy):
+    """A baseline whose metrics are all missing gives `unmeasured`, not `same`."""
     for path in (copy / "records").glob("*.json"):
         edited(path, no_values)
     (copy / "manifest.json").unlink()
@@ -145,6 +148,7 @@ def test_one_noisy_stage_does_not_raise_the_limit_of_the_others(copy):
 
 @pytest.mark.parametrize("lines", [slice(0, -2), slice(0, 2), slice(1, 2)])
 def test_a_pack_that_was_cut_at_a_line_is_an_error(lines, whole, tmp_path):
+    """A pack without its last lines is `unmeasured`; a pack without its header is accepted."""
     path = tmp_path / "set.jsonl"
     pack_records(Store(whole), path)
     assert check(path).verdict is RegressionVerdict.same
@@ -156,6 +160,7 @@ def test_a_pack_that_was_cut_at_a_line_is_an_error(lines, whole, tmp_path):
 
 
 def test_the_manifest_names_what_was_measured_and_each_fault(copy):
+    """The manifest lists all files and statuses; a missing and a changed file are two faults."""
     store = Store(copy)
     content = json.loads((copy / "manifest.json").read_text())
     assert set(content["files"]) == {p.name for p in (copy / "records").iterdir()}
@@ -187,6 +192,8 @@ def test_a_network_that_now_gives_nan_is_a_finding_and_no_crash(layer, whole):
 
 
 def test_a_crash_while_one_model_is_measured_is_no_verdict_on_it(copy, monkeypatch):
+    """An exception in a measurement gives `unmeasured` with the exception's text."""
+
     def crash(*_arguments, **_options):
         raise ZeroDivisionError("planted")
 
@@ -200,6 +207,8 @@ def test_a_crash_while_one_model_is_measured_is_no_verdict_on_it(copy, monkeypat
 def test_a_crash_of_the_command_exits_with_2_and_writes_every_report(
     error, copy, tmp_path, monkeypatch
 ):
+    """An exception of any kind exits with 2, and JUnit, annotation and summary report it."""
+
     def crash(*_arguments, **_options):
         raise error("planted")
 
@@ -213,6 +222,7 @@ def test_a_crash_of_the_command_exits_with_2_and_writes_every_report(
 def test_what_cannot_be_checked_exits_with_2_and_writes_every_report(
     what, copy, tmp_path, monkeypatch
 ):
+    """A missing baseline, bad tolerances or an unrecorded model exit with 2 and are reported."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.toml").write_text("maps = ")
     place = tmp_path / what if what in ("nowhere", "empty") else copy

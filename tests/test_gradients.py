@@ -35,6 +35,7 @@ def all_probes(model, seed=0):
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 5])
 def test_batch_size_changes_nothing_beyond_float_noise(batch):
+    """Every map is the same at each batch size, within the rounding of float32."""
     model = wrap(convnet(), spec=SPEC)
     images = open_images("dead-leaves", 6).load(SPEC)
     whole = gradient_maps(model, images, all_probes(model), batch=6).maps
@@ -44,6 +45,7 @@ def test_batch_size_changes_nothing_beyond_float_noise(batch):
 
 
 def test_the_same_seed_gives_the_same_bits():
+    """Two measurements with one seed are equal bit by bit."""
     images = open_images("dead-leaves", 4).load(SPEC)
     runs = [wrap(convnet(), spec=SPEC) for _ in range(2)]
     one, two = (gradient_maps(m, images, all_probes(m)).maps for m in runs)
@@ -51,6 +53,7 @@ def test_the_same_seed_gives_the_same_bits():
 
 
 def test_the_energy_map_scales_with_the_square_of_the_output():
+    """Three times the last layer's weights give nine times the energy map."""
     images = open_images("dead-leaves", 2).load(SPEC)
     module = convnet()
     one = wrap(module, spec=SPEC)
@@ -62,6 +65,7 @@ def test_the_energy_map_scales_with_the_square_of_the_output():
 
 
 def test_the_energy_map_is_unbiased_for_the_squared_jacobian_of_all_units():
+    """The mean energy map is the squared Jacobian in pixel units, summed over units."""
     torch.manual_seed(1)
     module = nn.Sequential(nn.Conv2d(3, 2, 3, 2, 1), nn.Tanh()).double()
     spec = InputSpec(8, 8, std=(0.5, 1.0, 2.0))
@@ -79,6 +83,7 @@ def test_the_energy_map_is_unbiased_for_the_squared_jacobian_of_all_units():
 
 
 def test_random_signs_depend_on_the_image_and_not_on_its_batch():
+    """The signs of an image depend on its number, the seed and the stream, not on its batch."""
     like = torch.zeros(3, 5, 7)
     signs = random_signs(like, [4, 9, 2], seed=1, stream=0)
     assert set(signs.unique().tolist()) == {-1.0, 1.0}
@@ -126,6 +131,7 @@ def test_no_pass_waits_for_a_number():
 
 
 def test_on_the_cpu_nothing_is_copied_on_its_way():
+    """Sending a tensor to the device that it is on returns the same tensor."""
     x = torch.ones(3)
     assert send(x, torch.device("cpu")) is x
 
@@ -165,6 +171,7 @@ def test_a_skipped_protocol_costs_the_others_no_second_pass(monkeypatch):
 
 
 def test_the_batch_halves_when_memory_runs_out_and_the_notes_say_so(monkeypatch):
+    """Out of memory halves the batch until it fits, with a note and unchanged maps."""
     model = wrap(convnet(), spec=SPEC)
     images = open_images("dead-leaves", 7).load(SPEC)
     expected = gradient_maps(model, images, all_probes(model)).maps
@@ -184,6 +191,7 @@ def test_the_batch_halves_when_memory_runs_out_and_the_notes_say_so(monkeypatch)
 
 
 def test_a_constant_target_is_refused_with_its_reason():
+    """A target whose gradient is zero everywhere raises NotApplicableError."""
     module = nn.Conv2d(3, 4, 3, 2, 1)
     nn.init.zeros_(module.weight)
     model = wrap(module, spec=SPEC)
@@ -192,6 +200,7 @@ def test_a_constant_target_is_refused_with_its_reason():
 
 
 def test_gradients_that_are_not_finite_are_refused_with_their_share():
+    """Infinite weights raise NotApplicableError with the share of such pixels."""
     model = wrap(nn.Conv2d(3, 4, 3, 2, 1), spec=SPEC)
     with torch.no_grad():
         model.module().weight.fill_(float("inf"))

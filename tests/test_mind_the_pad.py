@@ -24,12 +24,14 @@ def lean_of_plain(model, suite=None):
 
 @pytest.mark.parametrize("multiple", [3, 7])
 def test_odd_kernels_are_symmetric_at_32a_plus_1_and_not_at_32a(multiple):
+    """Five stride-2 stages of odd kernels respond symmetrically at side 32a + 1, not at 32a."""
     assert max(lean_of_plain(toy(32 * multiple + 1))) < 1e-6
     assert min(lean_of_plain(toy(32 * multiple))) > 1e-3
 
 
 @pytest.mark.parametrize("multiple", [3, 7])
 def test_with_kernel_padding_it_is_the_reverse(multiple):
+    """Kernel padding makes the same network symmetric at side 32a and not at 32a + 1."""
     assert max(lean_of_plain(toy(32 * multiple, treated=True))) < 1e-6
     assert min(lean_of_plain(toy(32 * multiple + 1, treated=True))) > 1e-3
 
@@ -48,6 +50,7 @@ def mirrored():
 
 @pytest.mark.parametrize(("fill", "even", "odd"), [("none", 97, 96), ("box", 96, 97)])
 def test_a_resnet18_of_symmetric_kernels_is_symmetric_where_its_padding_is_even(fill, even, odd):
+    """With mirror-symmetric kernels the bias vanishes exactly at sizes with even padding."""
     net = mirrored()
     for side, symmetric in ((even, True), (odd, False)):
         model = wrap(net, spec=InputSpec(side, side), device="cpu")

@@ -46,12 +46,14 @@ def test_axes_that_merge_among_themselves_stay_narrow():
 
 
 def test_a_reshape_that_cannot_be_is_torch_s_error():
+    """A reshape to another number of entries raises torch's own RuntimeError."""
     with pytest.raises(RuntimeError, match="invalid for input of size"):
         reshape_compact(wide((2, 3), {0}), (4, 2))
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (0, 1)])
 def test_a_lookup_gives_the_entries_of_a_whole_table(axes):
+    """A lookup in a compact table equals the one in the whole table and stays compact."""
     table, index = wide((6, 3), set(axes)), torch.tensor([[0, 5], [2, 2]])
     found = gather_compact(table, index)
     assert torch.equal(found, table.contiguous()[index])

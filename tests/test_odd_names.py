@@ -41,6 +41,7 @@ def swept(tmp_path_factory):
 
 
 def test_every_reference_has_its_row_and_sound_files_have_their_numbers(swept):
+    """Every odd reference has a record with a reason, and both sound files are measured."""
     done, sound, records = swept
     assert done.exit_code == 1
     assert isinstance(done.exception, SystemExit)
@@ -51,6 +52,7 @@ def test_every_reference_has_its_row_and_sound_files_have_their_numbers(swept):
 
 @pytest.mark.parametrize("arguments", [("--target", NOT_UTF8), ("--exclude", NOT_UTF8)])
 def test_a_setting_that_is_not_utf8_costs_no_more_than_its_row(arguments, tmp_path):
+    """A target that is not UTF-8 fails its record, and an exclusion that is not excludes none."""
     path = save(convnet(size=8), tmp_path / "sound.onnx")
     done = run(tmp_path, path, *arguments)
     assert isinstance(done.exception, SystemExit | None)
@@ -59,6 +61,7 @@ def test_a_setting_that_is_not_utf8_costs_no_more_than_its_row(arguments, tmp_pa
 
 
 def test_a_folder_of_images_and_its_files_may_have_any_name(tmp_path):
+    """Images are read from a folder whose name is not UTF-8, and the record escapes the name."""
     path = save(convnet(size=8), tmp_path / "sound.onnx")
     folder = tmp_path / f"images{NOT_UTF8}"
     folder.mkdir()
@@ -73,6 +76,7 @@ def test_a_folder_of_images_and_its_files_may_have_any_name(tmp_path):
 
 @pytest.mark.parametrize("seed", [-1, -(2**70), 2**70])
 def test_a_seed_that_no_generator_takes_is_refused_at_once(seed):
+    """A seed below 0 or above the range of the generator is an InputError."""
     with pytest.raises(InputError):
         Settings(seed=seed)
     with pytest.raises(InputError):
@@ -81,6 +85,7 @@ def test_a_seed_that_no_generator_takes_is_refused_at_once(seed):
 
 @pytest.mark.parametrize("limit", [1e-9, 1.0, LEAST_MEMORY_MIB - 1, -5.0, float("nan")])
 def test_a_memory_limit_under_which_nothing_runs_is_refused_at_once(limit, tmp_path):
+    """A memory limit below the minimum is an InputError, and no folder is created."""
     with pytest.raises(InputError):
         RunOptions(memory_limit_mib=limit)
     done = run(tmp_path, "timm:test_resnet@init", "--memory-limit", "0.001")
