@@ -45,6 +45,7 @@ def by_name(records):
 
 
 def test_an_operator_without_a_rule_is_named_and_forward_passes_take_over(tmp_path):
+    """Gradient suites skip with the operator's name, and forward suites measure the file."""
     records = by_name(audit(save(unknown(), tmp_path / "a.onnx"), **QUICK))
     for name in ("erf:energy", "deadpixel:energy"):
         assert records[name].status == "skipped"
@@ -80,6 +81,7 @@ def test_a_wrong_operator_is_named_and_forward_passes_tell_the_truth(
 
 
 def test_a_run_says_why_and_at_what_cost_before_and_what_came_of_it_after(tmp_path):
+    """`run` prints reason and cost before, the value after, and both stand in the report."""
     out, path = tmp_path / "out", save(unknown(), tmp_path / "a.onnx")
     words = ["run", path, "--out", str(out), "--kernel-padding", "none"]
     done = CliRunner().invoke(app, [*words, "--count", "4", "--device", "cpu"])
@@ -103,6 +105,7 @@ def test_a_run_says_why_and_at_what_cost_before_and_what_came_of_it_after(tmp_pa
 def test_a_file_that_onnxruntime_refuses_fails_with_the_operator_and_costs_no_other_its_row(
     tmp_path,
 ):
+    """A file with an unknown operator fails with its name; the other file is measured."""
     paths = [save(custom(), tmp_path / "a.onnx"), save(unknown(), tmp_path / "b.onnx")]
     words = ["run", *paths, "--out", str(tmp_path / "out"), "--kernel-padding", "none"]
     done = CliRunner().invoke(app, [*words, "--count", "2", "--device", "cpu"])
@@ -115,6 +118,7 @@ def test_a_file_that_onnxruntime_refuses_fails_with_the_operator_and_costs_no_ot
 
 @pytest.mark.parametrize("images", [3, 8])
 def test_the_stated_cost_of_the_comb_is_what_it_takes(images, tmp_path):
+    """The images passed through the model are as many as `passes` states."""
     model = open_onnx(save(unknown(), tmp_path / "a.onnx"), device="cpu")
     seen, run = [], model.run
 

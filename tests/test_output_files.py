@@ -61,6 +61,7 @@ def test_a_device_is_written_to_and_stays_a_device(tmp_path):
 
 
 def test_a_pipe_gets_the_bytes_and_without_a_reader_it_is_an_error(tmp_path):
+    """A pipe receives the whole text and stays a pipe; without a reader it is an OSError."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     with pytest.raises(OSError):
@@ -85,6 +86,7 @@ def _all_of(descriptor):
 
 @pytest.mark.parametrize("place", ["folder", "loop", "absent/file"])
 def test_what_cannot_be_written_is_an_error_and_leaves_nothing(place, tmp_path):
+    """Writing to a folder, a link loop or an absent folder raises and creates no file."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to("loop")
     before = names(tmp_path)
@@ -94,6 +96,8 @@ def test_what_cannot_be_written_is_an_error_and_leaves_nothing(place, tmp_path):
 
 
 def test_an_error_while_writing_keeps_the_old_file(tmp_path):
+    """An exception halfway keeps the old contents and leaves no temporary file."""
+
     def fail(stream):
         stream.write(b"half")
         raise ValueError("planted")

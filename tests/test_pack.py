@@ -168,6 +168,7 @@ def test_a_pack_that_lost_or_changed_a_line_says_so(store, tmp_path, name, chang
 
 
 def test_a_pack_of_an_older_version_has_no_first_line_to_check(store, tmp_path):
+    """A pack without a header line is read whole and without a problem."""
     path = tmp_path / "a.jsonl"
     pack_records(store, path)
     path.write_bytes(path.read_bytes().split(b"\n", 1)[1])

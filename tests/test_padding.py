@@ -49,6 +49,7 @@ def layer(kind, kernel, stride, pad, dilation, groups, ceil_mode):
 def test_outputs_keep_their_shape_at_sizes_the_example_did_not_have(
     kind, fill, kernel, stride, pad, dilation, groups, ceil_mode, size
 ):
+    """Padded layers keep their output shape at any size, and even ones are not touched."""
     module = layer(kind, kernel, stride, pad, dilation, groups, ceil_mode).double()
     x = random(2, 4, *size)
     twin, treatment = padded(module, fill)
@@ -63,6 +64,7 @@ def test_outputs_keep_their_shape_at_sizes_the_example_did_not_have(
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 2), (3, 2), (7, 2), (5, 3), (7, 4)])
 def test_every_input_phase_is_read_equally_after_box(kernel, stride):
+    """After `box` each inner pixel has the same gradient: the kernel's sum over stride squared."""
     module = nn.Conv2d(1, 1, kernel, stride, bias=False).double()
     module.weight.data.copy_(random(1, 1, kernel, kernel))
     x = torch.zeros(1, 1, 48, 48, dtype=torch.float64, requires_grad=True)
@@ -73,6 +75,7 @@ def test_every_input_phase_is_read_equally_after_box(kernel, stride):
 
 
 def test_the_window_overlap_of_a_padded_stem_is_eight_per_axis():
+    """A padded stem has 8 paths per axis to each pixel, the original one 4, 5, 6 and 6."""
     stem = nn.Sequential(nn.Conv2d(1, 1, 7, 2, 3, bias=False), nn.Conv2d(1, 1, 3, 2, 1, bias=False))
     x = torch.zeros(1, 1, 64, 64, requires_grad=True)
     twin, _ = padded(stem, "fresh", x.detach())
@@ -104,6 +107,7 @@ class Functional(nn.Module):
 
 
 def test_functional_calls_are_padded_and_named_after_the_innermost_module():
+    """Functional convolutions and pools are padded under the name of the calling module."""
     module = Functional()
     x = random(1, 4, 40, 40, dtype=torch.float32)
     twin, treatment = padded(module, "fresh", x)
@@ -138,6 +142,7 @@ class AllPhases(nn.Module):
     ],
 )
 def test_what_is_left_alone_computes_the_same_and_says_why(module, fill, reason):
+    """A refused layer computes bit by bit the same and has its reason in `refused_layers`."""
     x = random(1, 4, 12, 12, dtype=torch.float32)
     twin, treatment = padded(module, fill, x)
     assert treatment.layers == ()
@@ -149,17 +154,20 @@ def test_what_is_left_alone_computes_the_same_and_says_why(module, fill, reason)
 
 
 def test_strided_reads_without_a_kernel_are_listed():
+    """A strided slice is listed among the refused layers."""
     module = nn.Sequential(Slices())
     _, treatment = padded(module, "box")
     assert "slice" in treatment.refused_layers["0"]
 
 
 def test_slices_that_together_take_every_phase_are_not_listed():
+    """Four slices that read all phases between them are not listed as refused."""
     assert padded(AllPhases(), "box")[1].refused_layers == {}
 
 
 @pytest.mark.parametrize("fill", FILLS)
 def test_even_one_dimensional_and_dense_layers_are_untouched(fill):
+    """Kernels that are multiples of their stride are neither padded nor refused."""
     module = nn.Sequential(
         nn.Conv2d(4, 8, 4, 4), nn.Conv2d(8, 8, 3, padding="same"), nn.MaxPool2d(2)
     )
@@ -172,6 +180,7 @@ def test_even_one_dimensional_and_dense_layers_are_untouched(fill):
 
 @pytest.mark.parametrize("fill", FILLS)
 def test_a_deep_copied_original_is_not_touched(fill):
+    """Padding a copy changes neither outputs, state nor types of the original."""
     module = seeded(lambda: nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), BlurPool2d(4)))
     x = random(1, 4, 17, 17)
     before = module(x)
@@ -184,6 +193,7 @@ def test_a_deep_copied_original_is_not_touched(fill):
 
 @pytest.mark.parametrize("fill", FILLS)
 def test_copies_of_a_padded_module_are_independent_and_take_its_state(fill):
+    """A deep copy of a padded module has its own weights and loads the first one's state."""
     module = seeded(lambda: nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), StdConv2d(4, 4, 3, 2)))
     x = random(2, 4, 17, 17)
     first, _ = padded(module, fill)
@@ -199,6 +209,7 @@ def test_copies_of_a_padded_module_are_independent_and_take_its_state(fill):
 
 @pytest.mark.parametrize("fill", GROWING)
 def test_a_plain_convolution_owns_its_grown_kernel(fill):
+    """A padded convolution's weight is a parameter of the padded size, as is `kernel_size`."""
     module = nn.Conv2d(4, 6, (3, 4), 2)
     twin, _ = padded(module.double(), fill)
     assert isinstance(twin.weight, nn.Parameter)
@@ -207,11 +218,13 @@ def test_a_plain_convolution_owns_its_grown_kernel(fill):
 
 
 def test_padding_again_finds_nothing_to_do():
+    """Padding a padded module changes no layer."""
     twin, _ = padded(nn.Sequential(nn.Conv2d(4, 4, 7, 4), nn.MaxPool2d(3, 2)).double(), "box")
     assert pad_module(twin, "box", torch.zeros(1, 4, 32, 32).double()).layers == ()
 
 
 def test_fresh_is_decided_by_its_seed():
+    """Equal seeds give equal `fresh` weights and another seed gives others."""
     module = nn.Conv2d(4, 4, 3, 2).double()
     first, again, other = (padded(module, "fresh", seed=s)[0].weight for s in (0, 0, 1))
     assert torch.equal(first, again)
@@ -219,6 +232,7 @@ def test_fresh_is_decided_by_its_seed():
 
 
 def test_channels_last_gives_the_same_numbers():
+    """A padded module computes the same in the channels-last memory format."""
     module = seeded(lambda: nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), nn.AvgPool2d(3, 2)))
     twin, _ = padded(module, "box")
     x = random(2, 4, 21, 21)
@@ -241,6 +255,7 @@ class Caches(nn.Module):
 
 
 def test_the_pass_without_numbers_leaves_no_trace_on_the_module():
+    """Padding leaves caches empty, the training mode as it was, and no hooks."""
     module = Caches().double().train()
     pad_module(module, "box", torch.zeros(1, 4, 16, 16).double())
     assert module.cache is None
@@ -261,6 +276,7 @@ class NeedsNumbers(nn.Module):
 
 
 def test_a_forward_that_needs_numbers_is_traced_on_the_example():
+    """A `forward` that calls `item` is padded all the same."""
     assert len(padded(NeedsNumbers().double(), "box")[1].layers) == 1
 
 
@@ -275,6 +291,7 @@ class Stages(nn.Module):
 
 
 def test_forward_features_called_by_itself_is_padded_too():
+    """A strided call in `forward_features` is padded, called directly or by `forward`."""
     x = random(1, 4, 10, 10)
     twin, _ = padded(Stages(), "box")
     assert torch.equal(twin.forward_features(x)[..., :3, :3], F.max_pool2d(x, 4, 2)[..., :3, :3])
@@ -305,6 +322,7 @@ class Watch(TorchFunctionMode):
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("make", [nn.Conv2d, StdConv2d, Conv2dSame])
 def test_weights_without_numbers_reach_the_convolution_with_their_tap_energy(fill, make):
+    """Meta weights reach the convolution in the padded shape, with their tap energy."""
     module = make(4, 8, 3, 2)
     for name, parameter in module.named_parameters():
         setattr(module, name, nn.Parameter(parameter.to("meta"), requires_grad=False))
@@ -321,6 +339,7 @@ def test_weights_without_numbers_reach_the_convolution_with_their_tap_energy(fil
 
 
 def test_tap_energy_of_a_mean_or_a_blur_is_the_square_of_its_taps():
+    """A padded mean or blur has the squares of its known taps as tap energy."""
     x = torch.ones(1, 4, 16, 16)
     mean = torch.tensor([1, 2, 2, 1], dtype=torch.float64) / 6
     blur = torch.tensor([1, 3, 3, 1], dtype=torch.float64) / 8
@@ -333,6 +352,7 @@ def test_tap_energy_of_a_mean_or_a_blur_is_the_square_of_its_taps():
 
 
 def test_a_blur_without_numbers_counts_as_a_flat_mean():
+    """A blur with a zeroed filter has the tap energy of a box-padded mean."""
     module = BlurPool2d(4)
     module.filt.zero_()
     pad_module(module, "box", torch.ones(1, 4, 16, 16))
@@ -346,10 +366,12 @@ def test_a_blur_without_numbers_counts_as_a_flat_mean():
 
 
 def test_an_unknown_fill_is_refused_with_the_known_ones():
+    """An unknown kernel padding is an InputError that lists the known ones."""
     with pytest.raises(InputError, match=r"'ones'.*none, zero, box, fresh"):
         pad_module(nn.Conv2d(4, 4, 3, 2), "ones", torch.zeros(1, 4, 8, 8))
 
 
 def test_an_example_the_module_refuses_is_named_by_its_shape():
+    """An example that the module does not accept is an InputError with its shape."""
     with pytest.raises(InputError, match=r"\(1, 3, 8, 8\).*give an example it accepts"):
         pad_module(nn.Conv2d(4, 4, 3, 2), "box", torch.zeros(1, 3, 8, 8))

@@ -25,10 +25,12 @@ from perimetry.adapters.kernel_padding.arithmetic import (
     [(1, 2, 2), (3, 2, 4), (7, 2, 8), (4, 2, 4), (3, 1, 3), (7, 4, 8), (2, 3, 3), (16, 16, 16)],
 )
 def test_the_kernel_grows_to_the_next_multiple_of_the_stride(kernel, stride, expected):
+    """The padded size is the smallest multiple of the stride that is at least the kernel."""
     assert padded_size(kernel, stride) == expected
 
 
 def test_box_of_three_taps_at_stride_two_is_the_closed_form():
+    """Box padding turns rows (w1, w2, w3) into (w1, w1 + w2, w2 + w3, w3) / 2, columns alike."""
     weight = random(5, 2, 3, 3)
     w1, w2, w3 = weight.unbind(2)
     rows = torch.stack([w1, w1 + w2, w2 + w3, w3], 2) / 2
@@ -43,6 +45,7 @@ def test_box_of_three_taps_at_stride_two_is_the_closed_form():
     dilation=st.integers(1, 4),
 )
 def test_box_makes_the_tap_sums_of_all_input_phases_equal(kernel, stride, dilation):
+    """After box padding the taps of each input phase sum to the kernel's sum over the stride."""
     weight = random(2, 3, *kernel)
     box = pad_weight(weight, (stride, stride), "box", dilation=(dilation, dilation))
     if math.gcd(stride, dilation) != 1:
@@ -64,6 +67,7 @@ def test_box_makes_the_tap_sums_of_all_input_phases_equal(kernel, stride, dilati
 
 @pytest.mark.parametrize(("kernel", "stride"), [((3, 1), 2), ((7, 5), 4), ((2, 3), 3), ((4, 4), 2)])
 def test_tap_energy_of_box_is_the_squared_response_to_each_old_tap_summed(kernel, stride):
+    """The tap energy of `box` sums the squared padded kernels of all one-tap kernels."""
     basis = torch.eye(kernel[0] * kernel[1], dtype=torch.float64).view(-1, 1, *kernel)
     expected = pad_weight(basis, (stride, stride), "box").square().sum((0, 1))
     assert torch.allclose(tap_energy(kernel, (stride, stride), "box"), expected, atol=1e-15)
@@ -71,6 +75,7 @@ def test_tap_energy_of_box_is_the_squared_response_to_each_old_tap_summed(kernel
 
 @pytest.mark.parametrize("fill", ["fresh", "zero"])
 def test_tap_energy_of_taps_that_are_free_to_learn_is_flat_and_keeps_the_total(fill):
+    """The 3 taps' energy is spread evenly over the 8 taps of a 4 x 2 kernel."""
     energy = tap_energy((3, 1), (2, 2), fill)
     assert energy.shape == (4, 2)
     assert energy.dtype == torch.float64
@@ -78,6 +83,7 @@ def test_tap_energy_of_taps_that_are_free_to_learn_is_flat_and_keeps_the_total(f
 
 
 def test_fresh_taps_keep_the_output_variance_and_depend_on_the_seed_only():
+    """`fresh` taps depend on the seed alone and keep the sum of squares within its error."""
     weight = 3 * random(64, 64, 3, 3)
     draws = [
         pad_weight(weight, (2, 2), "fresh", torch.Generator().manual_seed(s)) for s in (0, 0, 1)
@@ -89,6 +95,7 @@ def test_fresh_taps_keep_the_output_variance_and_depend_on_the_seed_only():
 
 
 def test_fresh_without_a_generator_says_what_to_give():
+    """`fresh` without a random generator is an InputError that asks for one."""
     with pytest.raises(InputError, match=r"torch\.Generator"):
         pad_weight(random(1, 1, 3, 3), (2, 2), "fresh")
 
@@ -101,6 +108,7 @@ def test_fresh_without_a_generator_says_what_to_give():
     ceil_mode=st.booleans(),
 )
 def test_end_padding_is_the_least_that_keeps_the_output_size(size, kernel, stride, pad, ceil_mode):
+    """With the added rows the output keeps its size, and with one row fewer it would shrink."""
     pad = min(pad, kernel // 2)
     x = torch.zeros(1, 1, size)
     before = F.max_pool1d(x, kernel, stride, pad, ceil_mode=ceil_mode).shape[-1]

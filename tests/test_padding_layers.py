@@ -46,6 +46,7 @@ ZERO_LAYERS = {
 @pytest.mark.parametrize("size", [(16, 16), (17, 15)])
 @pytest.mark.parametrize("name", ZERO_LAYERS)
 def test_zero_is_the_same_function_until_it_is_trained(name, size):
+    """Each kind of layer computes the same within 1e-12 after padding with `zero`."""
     module = seeded(ZERO_LAYERS[name])
     twin, treatment = padded(module, "zero")
     x = random(2, 4, *size)
@@ -55,6 +56,7 @@ def test_zero_is_the_same_function_until_it_is_trained(name, size):
 
 @pytest.mark.parametrize("name", ZERO_LAYERS)
 def test_the_new_zero_taps_are_trainable_and_change_the_function(name):
+    """The zero taps have gradients, and another value in them changes the output."""
     module = seeded(ZERO_LAYERS[name])
     twin, _ = padded(module, "zero")
     x = random(2, 4, 17, 17)
@@ -75,6 +77,7 @@ def test_the_new_zero_taps_are_trainable_and_change_the_function(name):
     [(3, 2, 1, 1, 1), (1, 2, 0, 1, 1), (3, 2, 0, 3, 2), (5, 4, 2, 1, 1), (3, 2, 1, 1, 4)],
 )
 def test_box_convolution_is_the_literal_sum_over_its_taps(kernel, stride, pad, dilation, groups):
+    """A box-padded convolution equals an explicit sum over the taps of the padded kernel."""
     module = seeded(lambda: nn.Conv2d(4, 4, kernel, stride, pad, dilation, groups))
     x = random(1, 4, 9, 10)
     twin, _ = padded(module, "box")
@@ -93,6 +96,7 @@ def test_box_convolution_is_the_literal_sum_over_its_taps(kernel, stride, pad, d
 
 @pytest.mark.parametrize("make", [StdConv2d, ScaledStdConv2d])
 def test_box_acts_on_the_standardised_weight(make):
+    """The kernel is standardised first and padded afterwards."""
     module = seeded(lambda: make(4, 6, 3, 2))
     taps = module.weight.flatten(1)
     taps = (taps - taps.mean(1, keepdim=True)) / (taps.var(1, correction=0) + module.eps)[
@@ -119,6 +123,7 @@ class Mixture(nn.Module):
 
 @pytest.mark.parametrize("fill", GROWING)
 def test_a_mixture_of_experts_is_boxed_per_image_whatever_the_batch(fill):
+    """Each image's own mixed kernel is box-padded, as one convolution per image shows."""
     module = seeded(Mixture)
     x = random(3, 4, 9, 9)
     twin, treatment = padded(module, fill)
@@ -132,6 +137,7 @@ def test_a_mixture_of_experts_is_boxed_per_image_whatever_the_batch(fill):
 
 @pytest.mark.parametrize("fill", GROWING)
 def test_a_fixed_blur_becomes_the_blur_of_a_box(fill):
+    """A blur of taps (1, 2, 1) / 4 becomes one of (1, 3, 3, 1) / 8."""
     module = BlurPool2d(4, 3, 2).double()
     x = random(1, 4, 10, 11)
     blur = torch.tensor([1.0, 2, 1], dtype=torch.float64) / 4
@@ -144,6 +150,7 @@ def test_a_fixed_blur_becomes_the_blur_of_a_box(fill):
 
 
 def test_reflect_padding_stays_and_only_zeros_are_added_at_the_end():
+    """A convolution that reflects still does, and the end padding consists of zeros."""
     module = seeded(lambda: nn.Conv2d(4, 6, 3, 2, 1, padding_mode="reflect"))
     x = random(1, 4, 9, 9)
     reflected = F.pad(x, (1, 1, 1, 1), mode="reflect")
@@ -155,6 +162,7 @@ def test_reflect_padding_stays_and_only_zeros_are_added_at_the_end():
 @pytest.mark.parametrize("size", [(16, 16), (15, 17), (16, 13)])
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 def test_tf_same_layers_pad_as_the_grown_kernel_would(kernel, size):
+    """A padded TensorFlow-style layer pads as `conv2d_same` does for the padded kernel."""
     module = seeded(lambda: Conv2dSame(4, 6, kernel, 2))
     x = random(1, 4, *size)
     box = pad_weight(module.weight, (2, 2), "box")
@@ -166,6 +174,7 @@ def test_tf_same_layers_pad_as_the_grown_kernel_would(kernel, size):
 
 @pytest.mark.parametrize("make", [StdConv2d, ScaledStdConv2d, StdConv2dSame, ScaledStdConv2dSame])
 def test_fresh_keeps_the_output_variance_of_standardised_weights(make):
+    """`fresh` keeps the output variance of standardised layers within 5 %."""
     module = make(64, 256, 3, 2, bias=False).double()
     twin, _ = padded(module, "fresh", torch.zeros(1, 64, 16, 16, dtype=torch.float64))
     x = random(2, 64, 40, 40)
@@ -190,6 +199,7 @@ def window(x, i, j, stride, front, kernel, low, high):
 def test_a_max_pool_takes_the_maximum_of_the_real_pixels_in_the_grown_window(
     fill, size, pad, ceil_mode
 ):
+    """A padded maximum ranges over the real pixels of the padded window only."""
     module = nn.MaxPool2d(3, 2, pad, ceil_mode=ceil_mode)
     x = random(1, 4, size, size) - 10  # so that a padded 0 would win
     out = padded(module, fill)[0](x)
@@ -206,6 +216,7 @@ def test_a_max_pool_takes_the_maximum_of_the_real_pixels_in_the_grown_window(
     ("size", "pad", "ceil_mode"), [(9, 1, False), (10, 1, True), (10, 0, True), (10, 0, False)]
 )
 def test_a_mean_pool_weighs_the_pixels_that_count_and_no_added_ones(size, pad, ceil_mode, include):
+    """A padded mean weighs the pixels by (1, 2, 2, 1) / 6 and leaves end padding out."""
     module = nn.AvgPool2d(3, 2, pad, ceil_mode, count_include_pad=include)
     x = random(1, 4, size, size)
     out = padded(module, "box")[0](x)
@@ -222,12 +233,14 @@ def test_a_mean_pool_weighs_the_pixels_that_count_and_no_added_ones(size, pad, c
 
 
 def test_a_mean_pool_with_a_given_divisor_keeps_it():
+    """The box-padded mean of a constant equals the original with `divisor_override`."""
     x = torch.ones(1, 4, 10, 10, dtype=torch.float64)
     module = nn.AvgPool2d(3, 2, divisor_override=2)
     assert torch.allclose(padded(module, "box")[0](x), module(x))
 
 
 def test_fresh_mean_pools_average_over_the_grown_window():
+    """A `fresh` mean pool is the mean over the padded window."""
     x = random(1, 4, 10, 10)
     out = padded(nn.AvgPool2d(3, 2), "fresh")[0](x)
     assert torch.allclose(out[..., :3, :3], F.avg_pool2d(x, 4, 2)[..., :3, :3])
@@ -236,6 +249,7 @@ def test_fresh_mean_pools_average_over_the_grown_window():
 @pytest.mark.parametrize("size", [16, 15])
 @pytest.mark.parametrize("make", [AvgPool2dSame, MaxPool2dSame])
 def test_tf_same_pools_keep_their_shape_and_a_constant_inside(make, size):
+    """Padded TensorFlow-style pools keep their output shape, and a constant inside."""
     module = make(3, 2)
     x = torch.full((1, 4, size, size), -3.0, dtype=torch.float64)
     out = padded(module, "box")[0](x)

@@ -23,6 +23,7 @@ from perimetry.suites.settings import configure
 
 
 def test_a_network_that_treats_all_places_alike_shows_no_bias_at_all():
+    """With equal gains every metric of bias has its even value."""
     found = values(planted(np.ones((5, 5))))
     for metric in PADDING.metrics:
         if metric.name.startswith(("constant", "blind", "border_drop")):
@@ -30,6 +31,7 @@ def test_a_network_that_treats_all_places_alike_shows_no_bias_at_all():
 
 
 def test_a_blind_corner_is_found_exactly():
+    """A gain of 0 in one corner gives the metrics by their closed forms."""
     gain = np.ones((5, 5))
     gain[0, 4] = 0
     measured = planted(gain)
@@ -47,6 +49,7 @@ def test_a_blind_corner_is_found_exactly():
 
 
 def test_a_border_gain_is_found_exactly():
+    """A gain of 2 at the border gives a border ratio of 2 and a border drop of -1."""
     found = values(planted(ring(2, 1)))
     assert found["border_drop"] == approx(-1)
     assert found["constant_border_ratio"] == approx(2)
@@ -55,6 +58,7 @@ def test_a_border_gain_is_found_exactly():
 
 
 def test_a_half_that_hears_better_is_found_exactly_and_the_tables_say_which():
+    """Three times the gain at left shows from left to right only, signed in the table."""
     gain = np.ones((5, 5))
     gain[:, :2] = 3
     measured = planted(gain)
@@ -84,6 +88,7 @@ def test_a_centre_without_response_leaves_the_drop_undefined():
 
 
 def test_one_layer_of_zero_padding_darkens_the_border_by_the_share_it_covers():
+    """Zero padding scales corners by 4/9 and edges by 6/9, and the border ratio follows."""
     conv = nn.Conv2d(3, 1, 3, 1, 1, bias=False)
     conv.weight.data.fill_(1.0)
     model = wrap(conv, spec=InputSpec(12, 12), device="cpu")
@@ -93,6 +98,7 @@ def test_one_layer_of_zero_padding_darkens_the_border_by_the_share_it_covers():
 
 
 def test_circular_padding_leaves_no_place_unlike_another():
+    """With circular padding no metric depends on the place."""
     model = wrap(Circular("circular"), spec=InputSpec(24, 24), device="cpu")
     found = values(measure(model, replace(QUICK, stimulus=3)))
     assert found["border_drop"] == approx(0)
@@ -102,6 +108,7 @@ def test_circular_padding_leaves_no_place_unlike_another():
 
 
 def test_exchanging_for_circular_takes_the_whole_border_drop_away():
+    """Circular padding instead of zeros changes the border drop by minus its whole value."""
     model = wrap(Circular("zeros"), spec=InputSpec(24, 24), device="cpu")
     found = measure(model, replace(QUICK, stimulus=3, exchange=PADDING_MODES, grid=3))
     drop = found.metrics["border_drop"].value
@@ -123,6 +130,7 @@ def test_exchanging_for_circular_takes_the_whole_border_drop_away():
 
 
 def test_an_onnx_file_gives_the_numbers_of_the_module_it_was_made_from(tmp_path):
+    """Metrics and maps of an exported file equal those of its module within 1e-3."""
     net = classifier().eval()
     path = export_onnx(net, torch.zeros(2, 3, 40, 40), tmp_path / "m.onnx", spec=SPEC)
     ours = measure(wrap(net, spec=SPEC, device="cpu"), PaddingSuite(grid=3))
@@ -134,6 +142,7 @@ def test_an_onnx_file_gives_the_numbers_of_the_module_it_was_made_from(tmp_path)
 
 
 def test_the_top_logit_has_its_own_map():
+    """The logit map is the change of the plain image's top logit."""
     model = wrap(classifier(), spec=SPEC, device="cpu")
     found = measure(model, replace(QUICK, stimulus=4))
     plain = model.run(model.spec.blank(), logits=True).logits[0]
@@ -146,6 +155,7 @@ def test_the_top_logit_has_its_own_map():
 
 
 def test_a_model_without_a_spatial_map_still_shows_its_filters():
+    """A model without a grid has filter metrics, and the others are missing with a reason."""
     net = nn.Sequential(nn.Conv2d(3, 4, 40), nn.Flatten(), nn.Linear(4, 2))
     model = wrap(net, spec=SPEC, device="cpu")
     assert QUICK.skip(model, "forward") is None
@@ -158,6 +168,7 @@ def test_a_model_without_a_spatial_map_still_shows_its_filters():
 
 
 def test_a_model_without_padding_or_filters_says_which_metrics_it_lacks():
+    """Without padding or learned kernels those metrics are missing with a reason."""
     found = planted(np.ones((5, 5)), PaddingSuite(grid=5, stimulus=8))
     assert "no layer before the target pads" in found.metrics["exchange_reflect"].reason
     assert "no convolution has learned kernels" in found.metrics["filter_left_right"].reason
@@ -172,6 +183,7 @@ def test_padding_modes_that_were_not_requested_are_missing_with_that_reason():
 
 
 def test_uneven_layers_are_named_with_the_sizes_that_cure_them():
+    """Layers of uneven padding are listed with even sizes, at which none is left."""
     found = measure(wrap(classifier(), spec=SPEC, device="cpu"))
     assert found.metrics["uneven_layers"].value == 2
     first = found.tables["uneven"][0]
@@ -185,6 +197,7 @@ def test_uneven_layers_are_named_with_the_sizes_that_cure_them():
 
 
 def test_the_sweep_measures_each_size_as_a_model_of_that_size_would_be():
+    """Each row of the size sweep equals a measurement at that size alone."""
     model = wrap(classifier(), spec=SPEC, device="cpu")
     found = measure(model, replace(QUICK, sizes=(40, 41)))
     rows = found.tables["sizes"]
@@ -221,6 +234,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_setting_is_refused_with_what_is_allowed(case):
+    """A setting out of range is an InputError with the setting and the allowed values."""
     setting, text = BAD[case]
     with pytest.raises(InputError, match=text):
         PaddingSuite(**setting)
@@ -235,12 +249,14 @@ def test_a_bad_setting_is_refused_with_what_is_allowed(case):
     ],
 )
 def test_a_stimulus_that_does_not_fit_the_image_is_refused_with_what_does(setting, text):
+    """A stimulus that does not fit is an InputError with the sizes that do."""
     model = wrap(classifier(), spec=SPEC, device="cpu")
     with pytest.raises(InputError, match=text):
         measure(model, PaddingSuite(exchange=(), **setting))
 
 
 def test_settings_come_from_the_command_line_as_text():
+    """Texts of the command line become values of the settings' types, or an InputError."""
     options = {"colour": "1,0,0", "exchange": "reflect,circular", "sizes": "224,225", "grid": "9"}
     suite = configure(SUITES, {"padding": options})["padding"]
     assert suite == PaddingSuite(

@@ -25,6 +25,7 @@ FAMILIES = [
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_of_timm_take_every_fill_with_shapes_unchanged(name):
+    """Each family pads at every fill with its output shape kept; ConvNeXt has nothing to pad."""
     with torch.device("meta"):
         module = timm.create_model(name).eval()
     x = torch.zeros(2, *module.pretrained_cfg["input_size"], device="meta")
@@ -39,6 +40,7 @@ def test_families_of_timm_take_every_fill_with_shapes_unchanged(name):
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_mixnet_s", "test_nfnet"])
 def test_a_timm_model_padded_with_zeros_gives_the_same_logits(name):
+    """Padding with `zero` changes no logit beyond rounding."""
     torch.manual_seed(0)
     module = timm.create_model(name).eval().double()
     x = random(2, 3, 95, 96)

@@ -19,6 +19,7 @@ G = np.array(GAINS)
 
 
 def test_the_comb_profile_of_a_linear_network_is_its_squared_gains():
+    """The comb profile of planted gains is their squares over the mean square."""
     found = measure(private())
     profile = G**2 / (G**2).mean()
     np.testing.assert_allclose(found.maps["comb_profile"], profile, rtol=1e-4)
@@ -29,6 +30,7 @@ def test_the_comb_profile_of_a_linear_network_is_its_squared_gains():
 
 
 def test_a_dead_phase_gets_exactly_nothing_and_makes_ratios_unbounded():
+    """A gain of 0 gives exactly 0 there, and ratios are missing with the reason."""
     found = measure(classifier(private(((1.0, 2.0), (0.0, 4.0)))))
     assert found.metrics["comb_weakest"].value == 0
     assert found.maps["comb_profile"][1, 0] == 0
@@ -40,6 +42,7 @@ def test_a_dead_phase_gets_exactly_nothing_and_makes_ratios_unbounded():
 
 
 def test_three_routes_agree_where_the_truth_is_linear_and_structure_expects_equal_taps():
+    """Comb and gradients give the planted profile; structure alone expects an even one."""
     found = measure(private())
     profile = G**2 / (G**2).mean()
     np.testing.assert_allclose(found.maps["gradient_profile"], profile, rtol=1e-6)
@@ -74,6 +77,7 @@ class Deceiver(nn.Module):
 
 
 def test_a_wrong_gradient_is_found_out_by_every_measure_of_agreement():
+    """A gradient that is twice its value in one unit shows in each measure of agreement."""
     found = measure(Deceiver(), comb_draws=60)
     truth, claim = G**2, (G * [[1, 1], [1, 2]]) ** 2
     difference = truth / truth.mean() - claim / claim.mean()
@@ -92,6 +96,7 @@ def test_a_planted_detectability_ratio_is_recovered(body, ratio):
 
 
 def test_the_threshold_of_a_shared_unit_is_its_noise_over_its_response():
+    """The detection threshold of a gain g is noise * norm(G) / (g * sqrt(cells))."""
     found = measure(shared(), comb_draws=4, noise_draws=400, noise=0.01)
     rows, columns = interior((32, 32), (2, 2))
     cells = (rows.stop - rows.start) * (columns.stop - columns.start) / 4
@@ -101,11 +106,13 @@ def test_the_threshold_of_a_shared_unit_is_its_noise_over_its_response():
 
 
 def test_the_leverage_of_a_linear_network_is_the_ratio_of_its_gains():
+    """The leverage of gains 1 to 4 is 4."""
     found = measure(classifier(shared()))
     assert found.metrics["leverage"].value == pytest.approx(4, rel=1e-4)
 
 
 def test_position_responses_of_a_linear_network_are_its_gains():
+    """The response to one pixel is epsilon times its gain over the number of units."""
     found = measure(private(), epsilon=0.2, block=6)
     units = 4 * 16 * 16
     np.testing.assert_allclose(found.maps["positions"], np.tile(0.2 * G / units, (3, 3)), rtol=1e-5)
@@ -140,6 +147,7 @@ def coded(rows, columns):
 
 
 def test_shift_consistency_is_that_of_the_seeded_offsets_one_by_one():
+    """Shift consistency is the share of agreeing classes over the seeded pairs of offsets."""
     found = measure(Corner(2), spec=PLAIN, count=6, sized=coded(16, 1), shift_pairs=5)
     agree = []
     for image in range(6):
@@ -153,6 +161,7 @@ def test_shift_consistency_is_that_of_the_seeded_offsets_one_by_one():
 
 
 def test_perfect_shift_invariance_and_none_are_told_apart():
+    """A mean over a periodic image has consistency 1, a class per first pixel 0."""
     torch.manual_seed(0)
     mean = nn.Sequential(nn.AvgPool2d(32), nn.Flatten(), nn.Linear(3, 5))
     tiled = coded(0, 16)  # every crop of 32 columns holds each column code twice
@@ -163,6 +172,7 @@ def test_perfect_shift_invariance_and_none_are_told_apart():
 
 
 def test_a_model_without_gradients_keeps_all_that_forward_passes_give():
+    """Without gradients exactly five metrics are missing, and the comb is unchanged."""
     model = wrap(classifier(private()), spec=GREY, device="cpu")
     model.why_no_gradients = "planted: no gradients"
     found = measure_model(model)
@@ -175,6 +185,8 @@ def test_a_model_without_gradients_keeps_all_that_forward_passes_give():
 
 
 def test_a_gradient_that_is_not_finite_costs_the_gradient_metrics_only():
+    """Infinite gradients remove the metrics of agreement and leave the comb as it is."""
+
     class Spike(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -194,6 +206,7 @@ def test_a_gradient_that_is_not_finite_costs_the_gradient_metrics_only():
 
 
 def test_without_a_spatial_map_the_logits_are_compared():
+    """A dense network is measured at its logits, with a note, and gets its exact profile."""
     torch.manual_seed(0)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 12))
     found = measure(flat, comb_draws=200)
@@ -208,12 +221,14 @@ def test_without_a_spatial_map_the_logits_are_compared():
 
 
 def test_a_model_with_neither_map_nor_logits_is_skipped():
+    """A model without map and logits is skipped, one with a map is not."""
     model = wrap(nn.Sequential(nn.Flatten(), nn.Unflatten(1, (1, 1, 1024))), spec=GREY)
     assert "no logits" in PERTURBATION.skip(model, "forward")
     assert PERTURBATION.skip(wrap(private(), spec=GREY), "forward") is None
 
 
 def test_a_constant_network_says_that_nothing_responds():
+    """A network of zero weights responds with 0, and its profile is missing with a reason."""
     still = private(((0.0, 0.0), (0.0, 0.0)))
     found = measure(still)
     assert found.metrics["position_mean"].value == 0
@@ -222,6 +237,7 @@ def test_a_constant_network_says_that_nothing_responds():
 
 
 def test_an_identity_network_has_no_phases_but_even_positions():
+    """At stride 1 there is no comb profile, and all positions respond alike."""
     found = measure(nn.Identity())
     assert "stride 1" in found.metrics["comb_weakest"].reason
     assert found.metrics["position_cv"].value == pytest.approx(0, abs=1e-5)
@@ -229,6 +245,7 @@ def test_an_identity_network_has_no_phases_but_even_positions():
 
 
 def test_an_output_that_is_not_finite_is_refused():
+    """A network that returns NaN raises NotApplicableError."""
     body = private()
     with torch.no_grad():
         body.weight.fill_(float("nan"))
@@ -238,6 +255,7 @@ def test_an_output_that_is_not_finite_is_refused():
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_batches_change_nothing_beyond_float_noise(batch):
+    """Every map is the same at batch sizes 1, 7 and 64 within 1e-6."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.Tanh(), nn.Conv2d(4, 4, 3, 2, 1))
     few = {"count": 2, "comb_draws": 2, "noise_draws": 2, "attack_images": 1, "block": 3}
@@ -247,6 +265,7 @@ def test_batches_change_nothing_beyond_float_noise(batch):
 
 
 def test_the_batch_halves_when_memory_runs_out(monkeypatch):
+    """Out of memory halves the batch with a note, and the profile stays the same."""
     model = wrap(private(), spec=GREY, device="cpu", precision="float64")
     run = model.run
 
@@ -265,6 +284,7 @@ def test_the_batch_halves_when_memory_runs_out(monkeypatch):
 @pytest.mark.parametrize("name", ["epsilon", "noise", "attack_step"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_step_of_nothing_is_refused(name, value):
+    """A step that is 0, negative or not finite is an InputError with its name."""
     with pytest.raises(InputError, match=f"{name} = .*expected a finite step above 0"):
         Perturbation(**{name: value})
 
@@ -274,16 +294,19 @@ def test_a_step_of_nothing_is_refused(name, value):
     [("block", 1), ("period", 1), ("comb_draws", 1), ("noise_draws", 2), ("shift", 0)],
 )
 def test_a_count_too_small_is_refused(name, least):
+    """A count one below its minimum is an InputError with its name and the minimum."""
     with pytest.raises(InputError, match=f"{name} = {least - 1}; expected at least {least}"):
         Perturbation(**{name: least - 1})
 
 
 def test_a_period_that_does_not_divide_the_stride_names_those_that_do():
+    """A period that does not divide the stride is an InputError with the divisors."""
     with pytest.raises(InputError, match=r"period = 3; expected a divisor .* \(4, 4\).*\[2, 4\]"):
         measure(nn.Conv2d(1, 4, 4, 4), period=3)
 
 
 def test_a_block_larger_than_the_image_is_refused():
+    """A block of 33 pixels in an image of 32 x 32 is an InputError."""
     with pytest.raises(InputError, match=r"block = 33 is larger than the image \(32 x 32 pixels\)"):
         measure(private(), block=33)
 
@@ -299,6 +322,7 @@ def test_a_block_larger_than_the_image_is_refused():
     ],
 )
 def test_the_stem_ends_where_the_stride_reaches_four(name, stem):
+    """The stem's period is 4, or the patch size of a vision transformer."""
     notes = []
     model = load(f"timm:{name}@init", device="cpu", members=1)
     assert stem_period(model, notes) == (stem, stem)
@@ -307,6 +331,7 @@ def test_the_stem_ends_where_the_stride_reaches_four(name, stem):
 
 @pytest.mark.parametrize(("stem", "places"), [(1, 5), (2, 6), (3, 6), (4, 8), (7, 7), (16, 8)])
 def test_a_block_covers_whole_stem_periods_with_five_to_eight_places_a_side(stem, places):
+    """A block has 5 to 8 places per side over whole stem periods, centred within one period."""
     block = make_block((224, 224), (stem, stem), None)
     assert len(block.rows) == len(block.columns) == places
     spacing = block.rows[1] - block.rows[0]
@@ -316,6 +341,7 @@ def test_a_block_covers_whole_stem_periods_with_five_to_eight_places_a_side(stem
 
 
 def test_weight_sets_are_samples():
+    """Four weight sets give an interval, three give none."""
     model = load("timm:test_resnet@init", device="cpu", members=4, size=(64, 64))
     few = {"comb_draws": 8, "period": 2, "block": 5, "noise_draws": 2}
     assert measure_model(model, count=8, **few).metrics["comb_weakest"].low is not None
@@ -324,6 +350,7 @@ def test_weight_sets_are_samples():
 
 
 def test_the_same_seed_gives_the_same_bits():
+    """Equal seeds give equal metrics and another seed gives another detection ratio."""
     one, two = measure(classifier(shared()), seed=3), measure(classifier(shared()), seed=3)
     other = measure(classifier(shared()), seed=4)
     assert all(one.metrics[n].value == e.value for n, e in two.metrics.items())

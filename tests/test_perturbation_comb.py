@@ -78,6 +78,7 @@ def one_pixel_at_a_time(module, spec, image, period):
 
 
 def test_the_comb_is_unbiased_for_one_pixel_at_a_time():
+    """The mean comb energy equals that of changing one pixel and channel at a time."""
     image = open_images("dead-leaves", 1).load(SMALL)
     expected = one_pixel_at_a_time(curved(), SMALL, image, (2, 2))
     model = wrap(curved(), spec=SMALL, device="cpu", precision="float64")
@@ -90,6 +91,7 @@ def test_the_comb_is_unbiased_for_one_pixel_at_a_time():
 
 
 def test_noise_products_are_those_of_the_covariance_of_a_linear_network():
+    """Signal and noise products of planted gains follow gain squared and gain to the fourth."""
     model = wrap(private(), spec=GREY, device="cpu", precision="float64")
     images = open_images("dead-leaves", 2).load(GREY)
     test = comb_test(model, images, draws=2, noise_draws=500)
@@ -102,6 +104,7 @@ def test_noise_products_are_those_of_the_covariance_of_a_linear_network():
 
 
 def test_differences_and_gradients_agree_along_the_same_directions():
+    """Differences along the comb's signs equal the gradients within the stated step error."""
     model = wrap(curved(), spec=SMALL, device="cpu", precision="float64")
     test = comb_test(model, open_images("dead-leaves", 3).load(SMALL), draws=6)
     assert all(p.shape == (2, 2, 2, 2) for p in test.projections.values())
@@ -133,6 +136,7 @@ def step_of(module):
 
 
 def test_the_step_grows_with_rounding_and_shrinks_with_curvature():
+    """The chosen step is larger for a rounded network and smaller for a curved one."""
     assert step_of(Rounded(quantum=0.02)) == Step(STEPS[1])
     assert step_of(Rounded(bend=5.0)).size < STEPS[1]
 
@@ -185,12 +189,14 @@ def test_a_network_that_rounds_still_has_its_profile_within_the_stated_error():
 
 
 def test_a_network_that_rounds_too_coarsely_says_so():
+    """Responses that are rounding alone give a reason instead of a step."""
     assert step_of(Rounded(quantum=50.0)) in (NO_RESPONSE, ROUNDING_TOO_COARSE)
     alternating = itertools.cycle((torch.ones(8), -torch.ones(8)))
     assert choose_step(lambda steps, _: [next(alternating) for _ in steps]) == ROUNDING_TOO_COARSE
 
 
 def test_responses_that_differ_are_told_by_their_lengths():
+    """Responses (3, 0) and (0, 4) differ by 5/4 of the longer one, also when two such are added."""
     coarse, fine = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
     found = Disagreement.between(coarse, fine)
     assert found.relative == pytest.approx(5 / 4)
@@ -205,10 +211,12 @@ def test_responses_that_differ_are_told_by_their_lengths():
 
 
 def test_there_is_no_step_where_nothing_responds():
+    """A network of zero weights has no step, with that reason."""
     assert step_of(private(((0.0, 0.0), (0.0, 0.0)))) == NO_RESPONSE
 
 
 def test_teeth_and_sums_cover_each_interior_pixel_of_a_phase_once():
+    """The combs of all phases together cover each interior pixel once, with exact sums."""
     comb = make_comb((40, 64), (4, 2))
     rows, columns = phases.interior((40, 64), (4, 2))
     place = torch.arange(40 * 64).view(40, 64)
@@ -225,6 +233,7 @@ def test_teeth_and_sums_cover_each_interior_pixel_of_a_phase_once():
 
 
 def test_a_scattered_mask_has_one_pixel_in_each_cell():
+    """A scattered mask has exactly one pixel in each cell and none elsewhere."""
     comb = make_comb((40, 64), (4, 2))
     mask = comb.scattered(np.random.default_rng(0), (40, 64))
     cells = mask[comb.rows, comb.columns].unflatten(1, (-1, 2)).unflatten(0, (-1, 4)).sum((1, 3))
@@ -233,6 +242,7 @@ def test_a_scattered_mask_has_one_pixel_in_each_cell():
 
 
 def test_phases_are_chosen_by_all_samples_but_the_one_that_is_read():
+    """Each sample is read at the phase that the other samples choose."""
     energies = np.array([[[1.0, 5.0]], [[4.0, 2.0]], [[3.0, 1.0]]])
     assert choose_phases(energies, np.argmin).tolist() == [1, 0, 0]
     assert read_phases(energies, np.array([1, 0, 0])).tolist() == [5.0, 4.0, 3.0]
@@ -265,6 +275,7 @@ def test_equal_phases_come_out_as_even_and_their_intervals_cover_it():
 
 
 def test_the_standard_distance_of_profiles_that_agree_is_one():
+    """The squared standard distance of equal truths averages 1, and of unequal ones exceeds 25."""
     squares = []
     for seed in range(300):
         rng = np.random.default_rng(seed)
@@ -278,6 +289,7 @@ def test_the_standard_distance_of_profiles_that_agree_is_one():
 
 
 def test_more_draws_than_images_repeat_the_images_with_new_signs():
+    """A second round over the images keeps the first draws and adds draws of other signs."""
     model = wrap(curved(), spec=SMALL, device="cpu", precision="float64")
     images = open_images("dead-leaves", 2).load(SMALL)
     once, twice = (comb_test(model, images, draws=d) for d in (2, 4))
@@ -288,6 +300,7 @@ def test_more_draws_than_images_repeat_the_images_with_new_signs():
 
 
 def test_energies_are_per_pixel_value_whatever_the_normalisation():
+    """Energies are per pixel value in 0 to 1, and profiles do not depend on the normalisation."""
     fine = InputSpec(32, 32, channels=1, mean=(0.5,), std=(0.125,))
     one, two = (
         measure_model(wrap(private(), spec=s, device="cpu", precision="float64"), noise=0.01)

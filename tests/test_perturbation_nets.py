@@ -23,6 +23,7 @@ FEW = {"position_images": 1, "block": 3, "noise_draws": 2, "attack_images": 1, "
     ],
 )
 def test_differences_agree_with_gradients_within_their_stated_errors(name, size, period):
+    """On real architectures differences and gradients agree within their stated errors."""
     model = load(f"timm:{name}@init", device="cpu", members=8, size=size)
     found = measure_model(model, count=8, batch=16, period=period, **FEW)
     value = {key: estimate.value for key, estimate in found.metrics.items()}
@@ -34,6 +35,7 @@ def test_differences_agree_with_gradients_within_their_stated_errors(name, size,
 
 
 def test_the_profile_of_random_weights_is_the_one_that_structure_expects():
+    """Measured profiles of random weights correlate by over 0.95 with the expected one."""
     model = load("timm:test_resnet@init", device="cpu", members=8)
     found = measure_model(model, count=8, **FEW)
     profiles = [found.maps[f"{route}_profile"] for route in ("comb", "gradient", "structure")]
@@ -43,6 +45,7 @@ def test_the_profile_of_random_weights_is_the_one_that_structure_expects():
 
 
 def test_an_onnx_file_gives_the_numbers_of_the_module_it_came_from(tmp_path):
+    """An exported file has the module's maps within 5 % and the same metrics missing."""
     model = load("timm:test_resnet@init", device="cpu", members=1)
     x = model.spec.prepare(open_images("dead-leaves", 4).load(model.spec))
     model.select(0, x)

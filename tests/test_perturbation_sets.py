@@ -72,6 +72,7 @@ def found():
 
 
 def test_a_gain_of_one_weight_set_moves_nothing_but_the_output_units(found):
+    """A weight set of 100 times the gain changes only the metric in output units."""
     quiet, loud = found[1.0].metrics, found[100.0].metrics
     for name, estimate in quiet.items():
         factor = 100 ** (1 / 3) if name == "position_mean" else 1.0
@@ -92,6 +93,7 @@ def test_a_profile_is_the_mean_of_those_of_the_weight_sets(found):
 
 
 def test_responses_to_one_pixel_are_averaged_relative_to_their_weight_set(found):
+    """The mean response is a geometric mean, and the map a mean of relative responses."""
     means = [gain * p.mean() * 0.1 / 256 for gain, p in zip((1, 1, 100), PROFILES, strict=True)]
     places = np.mean([np.tile(p / p.mean(), (2, 2)) for p in PROFILES], axis=0)
     value = found[100.0].metrics["position_mean"].value
@@ -111,6 +113,7 @@ def test_a_wrong_gradient_of_a_quiet_weight_set_is_not_drowned_by_a_loud_one():
 
 
 def test_a_weight_set_that_hears_nothing_leaves_the_others_their_profile():
+    """A weight set of zero gain leaves the profile that the others share as it is."""
     built = [private((g * PROFILES[0]).tolist()) for g in (1.0, 0.0, 5.0)]
     found = measure_model(ensemble(lambda member: built[member]), count=3, **FEW)
     profile = PROFILES[0] ** 2 / (PROFILES[0] ** 2).mean()

@@ -24,6 +24,7 @@ def tiled(profile, size):
 @pytest.mark.parametrize("period", [(2, 2), (4, 4), (3, 3), (4, 6), (1, 5)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_profile_is_the_literal_formula(period, seed):
+    """The phase profile equals the formula computed pixel by pixel."""
     maps = RNG(seed).random((2, 41, 48)) + 0.1
     fast = phases.phase_profile(maps, period)
     slow = np.stack([reference.phase_profile(m, period) for m in maps])
@@ -32,17 +33,20 @@ def test_the_profile_is_the_literal_formula(period, seed):
 
 @pytest.mark.parametrize("period", [2, 3, 4, 8, 32])
 def test_a_pattern_whose_period_divides_p_is_untouched(period):
+    """A periodic map has its own tile, over its mean, as profile."""
     planted = RNG(0).random((period, period)) + 0.1
     measured = phases.phase_profile(tiled(planted, (224, 224))[None], (period, period))[0]
     np.testing.assert_allclose(measured, planted / planted.mean(), rtol=1e-10)
 
 
 def test_a_linear_slope_leaves_no_imbalance():
+    """A linear slope over the image has an imbalance of 0."""
     slope = np.add.outer(np.linspace(1, 3, 96), np.linspace(2, 9, 96))
     assert phases.imbalance(phases.phase_profile(slope[None], (8, 8)))[0] < 1e-12
 
 
 def test_a_planted_dead_phase_is_reported_as_zero():
+    """A phase of zeros gives a least sensitivity of 0 and an infinite ratio."""
     planted = np.ones((4, 4))
     planted[1, 2] = 0
     profile = phases.phase_profile(tiled(planted, (64, 64))[None], (4, 4))
@@ -51,12 +55,14 @@ def test_a_planted_dead_phase_is_reported_as_zero():
 
 
 def test_single_precision_maps_are_summed_in_double():
+    """A float32 map has bit by bit the profile of its float64 copy."""
     maps = RNG(0).random((1, 64, 64)).astype(np.float32)
     exact = phases.phase_profile(maps.astype(np.float64), (8, 8))
     np.testing.assert_array_equal(phases.phase_profile(maps, (8, 8)), exact)
 
 
 def test_a_blind_region_is_left_out_and_does_not_even_out_the_rest():
+    """A region of zeros changes the imbalance of the rest by less than 5 %."""
     planted = tiled(np.array([[1.0, 3.0], [1.0, 3.0]]), (64, 64))
     blind = planted.copy()
     blind[20:30, 20:30] = 0
@@ -67,11 +73,13 @@ def test_a_blind_region_is_left_out_and_does_not_even_out_the_rest():
 
 
 def test_a_zero_map_has_no_profile():
+    """A map of zeros raises NotApplicableError."""
     with pytest.raises(NotApplicableError, match="zero throughout"):
         phases.phase_profile(np.zeros((1, 64, 64)), (4, 4))
 
 
 def test_a_map_without_interior_cells_is_refused():
+    """A period as large as the image is an InputError."""
     with pytest.raises(InputError, match="fit_period"):
         phases.phase_profile(np.ones((1, 32, 32)), (32, 32))
 
@@ -89,11 +97,13 @@ def test_a_map_without_interior_cells_is_refused():
     ],
 )
 def test_the_period_is_lowered_to_its_largest_divisor_with_three_cells(size, period, expected):
+    """The fitted period is the largest divisor for which three interior cells fit."""
     assert phases.fit_period((size, size), (period, period)) == (expected, expected)
 
 
 @given(st.integers(1, 400), st.sampled_from([1, 2, 3, 7, 8, 14, 16, 30, 32]))
 def test_interior_cells_are_whole_and_keep_their_distance(size, period):
+    """The interior's rows are those of the whole cells by the literal rule."""
     rows, _ = phases.interior((size, size), (period, period))
     inside = set(range(rows.start, rows.stop))
     literal = {i for i in range(size // period * period) if reference.whole_cell(i, size, period)}
@@ -102,6 +112,7 @@ def test_interior_cells_are_whole_and_keep_their_distance(size, period):
 
 @pytest.mark.parametrize("period", [2, 4, 8, 12, 14, 32])
 def test_shares_of_the_periods_sum_to_the_variance_and_match_the_literal_formula(period):
+    """The shares by period equal the literal formula and sum to the variance."""
     profile = RNG(period).random((period, period))
     shares = phases.by_period(profile)
     assert sum(shares.values()) == pytest.approx(profile.var(), rel=1e-12)
@@ -112,6 +123,7 @@ def test_shares_of_the_periods_sum_to_the_variance_and_match_the_literal_formula
 
 
 def test_the_chain_of_periods_adds_one_prime_factor_at_a_time():
+    """Each period of the chain has one more prime factor than the one before, smallest first."""
     assert phases.nested_periods((32, 32)) == [(2, 2), (4, 4), (8, 8), (16, 16), (32, 32)]
     assert phases.nested_periods((14, 14)) == [(2, 2), (14, 14)]
     assert phases.nested_periods((12, 2)) == [(2, 2), (4, 2), (12, 2)]
@@ -119,6 +131,7 @@ def test_the_chain_of_periods_adds_one_prime_factor_at_a_time():
 
 
 def test_a_pattern_of_period_two_has_all_its_variance_there():
+    """A pattern of period 2 has its whole variance at period 2 and none at larger ones."""
     profile = tiled(RNG(0).random((2, 2)), (32, 32))
     shares = phases.by_period(profile)
     assert shares[2] == pytest.approx(profile.var(), rel=1e-12)
@@ -126,6 +139,7 @@ def test_a_pattern_of_period_two_has_all_its_variance_there():
 
 
 def test_profiles_are_invariant_to_scale_and_to_a_shift_by_one_period():
+    """A factor or a shift by one period leaves the profile as it is."""
     maps = RNG(0).random((1, 120, 120)) + 0.1
     base = phases.phase_profile(maps, (6, 6))
     np.testing.assert_allclose(phases.phase_profile(7 * maps, (6, 6)), base, rtol=1e-12)
@@ -138,6 +152,7 @@ def test_profiles_are_invariant_to_scale_and_to_a_shift_by_one_period():
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_relative_difference_is_the_literal_formula(order):
+    """The relative difference of each order equals the literal formula."""
     sensitivity = RNG(order).random((9, 13))
     expected = reference.relative_difference(sensitivity, order)
     assert phases.relative_difference(sensitivity, order) == pytest.approx(expected, rel=1e-12)
@@ -147,6 +162,7 @@ def test_the_relative_difference_is_the_literal_formula(order):
     ("treated", "first", "second"), [(False, 0.2863, 0.5746), (True, 0.0102, 0.0199)]
 )
 def test_the_linear_resnet50_has_the_known_relative_differences(treated, first, second):
+    """The linear ResNet-50 has its known differences, and is symmetric only when padded."""
     x = torch.ones(1, 1, 224, 224, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(linear_resnet50(treated=treated)(x).sum(), x)
     sensitivity = gradient[0, 0].numpy()
