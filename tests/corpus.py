@@ -6,16 +6,20 @@ input and of the target in units, and the name of the target as a module of torc
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 def conv(i, o, stride=1, kernel=3):
@@ -397,6 +401,12 @@ CORPUS = {
 }
 
 
+for small, units in (("resnet", 5), ("vit", 10), ("convnext", 5), ("efficientnet", 5)):
+    CORPUS[f"timm test_{small}"] = Case(
+        partial(timm.create_model, f"test_{small}"), (160, 160), (units, units), "forward_features"
+    )
+
+
 def built(name):
     """The module of a case, with seeded weights and statistics of its norms."""
     with torch.random.fork_rng(devices=[]):
@@ -409,3 +419,15 @@ def built(name):
             if isinstance(layer, nn.LayerNorm):
                 nn.init.uniform_(layer.weight, 0.5, 1.5)
     return module
+
+
+def exported(name: str, folder: Path) -> Path:
+    """The ONNX file of a case, in `folder`."""
+    path = folder / "model.onnx"
+    x = torch.randn(1, 3, *CORPUS[name].size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            built(name), (x,), str(path), dynamo=False, input_names=["image"], opset_version=17
+        )
+    return path

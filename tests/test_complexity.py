@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from corpus import CORPUS, built
-from test_target_rule import exported
+from corpus import CORPUS, built, exported
 from torch import nn
 
 from perimetry import audit, leaderboard

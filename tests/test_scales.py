@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from corpus import CORPUS, built
-from test_target_rule import exported
+from corpus import CORPUS, built, exported
 from torch import nn
 from typer.testing import CliRunner
 
