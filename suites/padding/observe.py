@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...adapters.errors import NotApplicableError
-from .blind_spots import Responses, Stimulus, channel_mean, grid_places, respond
+from .blind_spots import Responses, Stimulus, channel_mean, grid_places, respond, silent_blocks
 from .mean_filters import FilterAsymmetry, filter_asymmetries
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...adapters.padding_mode import PaddingMode
     from ..base import Array
     from ..measuring.batching import Batching
-    from .blind_spots import Place
+    from .blind_spots import Mask, Place
 
 EXCHANGE_GRID = 3
 """Places per side at which padding modes are compared: corners, edges, centre."""
@@ -64,6 +64,8 @@ class Observations:
     filters: list[dict[str, FilterAsymmetry]]
     places: list[Place]
     exchange_places: list[Place]
+    silent: list[Mask]
+    """Where blocks change nothing (height, width), of the first weight set without gradients."""
     side: int = 1
     """Of the stimulus, in pixels."""
 
@@ -118,11 +120,13 @@ def observe(model: Model, images: Tensor, plan: ObservationPlan) -> Observations
     side = plan.stimulus.side
     places = grid_places(model.spec, side, plan.grid) if spatial else []
     nine = grid_places(model.spec, side, EXCHANGE_GRID) if spatial and plan.exchange else []
-    observed = Observations([], [], places, nine, side)
+    observed = Observations([], [], places, nine, [], side)
     for member in range(sets):
         model.select(member, x)
         observed.filters.append(filter_asymmetries(model.filters()))
         if spatial:
+            if model.why_no_gradients is not None and not observed.silent:
+                observed.silent.append(silent_blocks(model, plan.stimulus, plan.batching))
             observed.members.append(_observe_member(model, x[member::sets], plan, observed))
     return observed
 

@@ -24,6 +24,11 @@ Blind spots (see `blind_spots`)
     `blind_left_right` and `blind_top_bottom` the difference of the halves. Maps `blind_spots` and,
     for the top logit, `blind_spots_logit`. Places differ in phase too (see `deadpixel`): a stimulus
     smaller than the stride shows both effects.
+Silent pixels
+    Of a model without gradients: blocks of a fourteenth of the shorter side cover the image without
+    gaps, each is given the stimulus's colour, and those that leave F as it is, to the last bit, are
+    silent. `silent_pixels` counts their pixels, the table `silent_regions` has connected regions. A
+    hole that contains no whole block can hide.
 Exchanged padding
     The same weights with the padding exchanged for `reflect`, `replicate` or `circular` (see
     `adapters.padding_mode`). `exchange_MODE` is the `border_drop` with that padding minus that of
@@ -60,10 +65,12 @@ from ..architecture.receptive_field import (
 from ..base import Context, Estimate, Measurement, Metric, Suite, described, missing
 from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
+from ..measuring.dead_regions import Region, connected_regions
 from ..measuring.findings import percent
 from .blind_spots import (
     Stimulus,
     blind_metrics,
+    block_side,
     border_drop,
     default_side,
     relative_responses,
@@ -107,6 +114,7 @@ def _metrics() -> tuple[Metric, ...]:
             Metric(f"exchange_{b}", f"border drop it adds: {b}", "share", "neither", low=None)
             for b in PADDING_MODES
         ),
+        Metric("silent_pixels", "pixels of blocks without effect", "pixels", "lower", even=0),
         Metric("uneven_layers", "strided layers with unread padding", "layers", "lower", even=0),
     )
 
@@ -131,6 +139,7 @@ _METRICS = described(
         "blind_left_right": "stimulus, left against right",
         "blind_top_bottom": "stimulus, top against bottom",
         **{f"exchange_{b}": f"change of the drop by {b}" for b in PADDING_MODES},
+        "silent_pixels": "silent pixels, by blocks",
         "uneven_layers": "layers with unread padding",
     },
     caveats={
@@ -140,6 +149,7 @@ _METRICS = described(
     exact={
         **{m.name: "one weight set" for m in _metrics() if m.name not in _SAMPLED},
         "uneven_layers": "always",
+        "silent_pixels": "always",
     },
     main=("blind_weakest", "border_drop", "constant_left_right", "constant_top_bottom"),
 )
@@ -213,6 +223,9 @@ class PaddingSuite(Suite):
         plan = self._plan(model, context)
         observed = observe(model, context.images, plan)
         found.notes += plan.batching.notes
+        found.metrics["silent_pixels"] = missing(
+            model.why_not_spatial or "deadpixel counts them: the model has gradients"
+        )
         _read_size(found, model, observed, context)
         _read_filters(found, model, observed, context)
         self._read_exchange(found, observed, context)
@@ -223,6 +236,15 @@ class PaddingSuite(Suite):
                 f"measured on the first {len(observed.filters)} of {model.members} weight sets"
             )
         return found
+
+    def defects(self, found: Measured) -> list[str]:
+        """The largest regions without any effect, to the resolution of blocks."""
+        rows = found.tables.get("silent_regions", [])
+        return [
+            f"dead: {Region(int(row['pixels']), tuple(row['box'])).text}, by blocks of "
+            f"{row['block']} pixels"
+            for row in rows[:3]
+        ]
 
     def causes(self, found: Measured) -> list[str]:
         """The pixels at which the response to the stimulus is least, of those looked at."""
@@ -320,6 +342,7 @@ def _read_size(found: Measurement, model: Model, observed: Observations, context
     _read_maps(found, observed, context)
     _read_spots(found, observed, context)
     _read_places(found, model, observed)
+    _read_silent(found, model, observed)
 
 
 def _read_places(found: Measurement, model: Model, observed: Observations) -> None:
@@ -337,6 +360,22 @@ def _read_places(found: Measurement, model: Model, observed: Observations) -> No
             "columns between its places unseen, where a blind spot can hide; padding.grid sets "
             "more places"
         )
+
+
+def _read_silent(found: Measurement, model: Model, observed: Observations) -> None:
+    """Blocks without any effect on a model without gradients, and the regions that they form."""
+    if not observed.silent:
+        return
+    side = block_side(model.spec)
+    found.tables["silent_regions"] = [
+        {"pixels": region.pixels, "box": list(region.box), "block": side}
+        for region in connected_regions(observed.silent[0])
+    ]
+    found.metrics["silent_pixels"] = Estimate(float(observed.silent[0].sum()))
+    found.notes.append(
+        f"silent pixels: blocks of {side} x {side} pixels without gaps; a region that contains no "
+        f"whole block, of at most {2 * side - 2} pixels along its shorter side, can hide"
+    )
 
 
 def _read_uneven(found: Measurement, model: Model) -> None:
