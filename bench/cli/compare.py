@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,6 +114,38 @@ def compare(
 
             write_comparison(found, page)
             typer.echo(f"Written: {page}", err=True)
+
+
+@app.command()
+@option_groups
+def rank(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="REF", help="Model to place: a reference, DIR:MODEL, or either with +FILL."
+        ),
+    ],
+    within: Annotated[
+        Path, typer.Option(help="Folder or packed file with the records to rank it among.")
+    ],
+    stored: StoredOptions,
+    machine: MachineOptions,
+    sort: Annotated[
+        str | None, typer.Option(help="Rank by this metric.", show_default="that of the board")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Place one model among a published set: its rank there, and its neighbours."""
+    with report_errors():
+        from ..comparison.placement import place, placement_to_json, placement_to_text
+
+        found = place(model, within, sort=sort, **stored.rerun_fields(machine))
+        typer.echo(
+            json.dumps(placement_to_json(found), indent=1)
+            if as_json
+            else placement_to_text(found, width()),
+            nl=as_json,
+        )
 
 
 @app.command()

@@ -139,6 +139,36 @@ def open_sides(things: Sequence[Any], wanted: MissingAudit) -> tuple[list[list[S
     return groups, cache.problems
 
 
+def one_side(thing: Any, pattern: Sequence[Record], wanted: MissingAudit) -> Side:
+    """The side that `thing` names; if it is not stored, audited as the first of `pattern` was.
+
+    Raises `InputError` for a folder of several models, `UnknownNameError`, `NotMeasuredError`.
+    """
+    given = _read(thing)
+    if isinstance(given, Side):
+        return given
+    if given.folder is not None:
+        found = _stored(given, RecordCache(wanted.options.where), None)
+        if len(found) != 1 or not isinstance(found[0], Side):
+            raise InputError(f"{str(thing)!r} has {len(found)} models; expected one, as DIR:MODEL")
+        return found[0]
+    _check_version(pattern[0], wanted.options.run)
+    spec = run_spec_of(pattern[:1], wanted.options)
+    return _audited(given, _of_file(given, spec, pattern), wanted.options.run)
+
+
+def _check_version(record: Record, run: RunOptions) -> None:
+    """Raise `InputError`, before anything is measured, if it would not compare with `record`."""
+    suite = run.toolkit().suites.get(record.suite)
+    now = suite.protocols.get(record.protocol) if suite else None
+    if now != record.version:
+        raise InputError(
+            f"the records are of {record.suite}:{record.protocol} version {record.version}, and a "
+            f"model measured now would be of version {now or 'none'}; measure the records again, "
+            "or name a model whose records are of their version"
+        )
+
+
 def _is_folder(thing: Side | _Given) -> bool:
     """Whether a folder was named as a whole, with all its models."""
     return isinstance(thing, _Given) and bool(thing.folder) and thing.model is None

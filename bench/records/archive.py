@@ -33,6 +33,9 @@ MAX_BYTES = 2**30
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
+PUBLISHED = "records.jsonl.gz"
+"""Packed file in the folder of a published set."""
+
 
 def pack_records(store: Store, path: Path | str, *, tables: bool = True) -> int:
     """Write the records of `store` to the file `path`; the number of records.
@@ -66,12 +69,17 @@ def is_packed(path: Path | str) -> bool:
 
 
 def open_records(path: Path | str) -> Store | RecordArchive:
-    """Open a folder of records, or a packed file. Raises `InputError` when `path` is neither."""
+    """Open a folder of records, a packed file, or the folder of a published set.
+
+    Raises `InputError` when `path` is none of these.
+    """
     path = Path(path)
     if path.is_file():
         return RecordArchive(path)
     if (path / "records").is_dir():
         return Store(path)
+    if (path / PUBLISHED).is_file():
+        return RecordArchive(path / PUBLISHED)
     raise InputError(
         f"{str(path)!r} contains no records; expected a folder that was given as `perimetry run "
         "... --out`, or a file that `perimetry pack` wrote"

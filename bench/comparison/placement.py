@@ -1,0 +1,180 @@
+"""Placing one model among a published set: its rank there, and its neighbours.
+
+The model is measured by the suite, protocol and settings of the set, unless its records are stored.
+It then ranks among the rows of the set that have its kernel padding, by the rules of the board
+(see `statistics.ranks`). Records of other protocol versions or settings are refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from ...adapters.errors import InputError, NotMeasuredError
+from ..execution.rerun import RerunOptions
+from ..output.layout import Section, lay_out
+from ..output.numbers import column_interval, column_number
+from ..output.text import clean
+from ..ranking.board import Board
+from ..records.selection import check_unmixed, choose, newest, read_folder, why_missing
+from .sources import MissingAudit, one_side
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..execution.rerun import RerunFields
+    from ..ranking.board import BoardRow
+    from ..records.record import Record
+    from ..statistics.ranks import Rank
+
+NEIGHBOURS = 3
+"""Rows that are shown on either side."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a model stands: its row, and the board that has it.
+
+    `rows` are all rows with a value, best first, that of the model among them.
+    """
+
+    board: Board
+    column: str
+    row: BoardRow
+    rows: tuple[BoardRow, ...]
+
+    @property
+    def rank(self) -> Rank:
+        """The best and the worst rank that the model may have."""
+        found = self.row.rank
+        assert found is not None  # noqa: S101 - a row with a value has a rank
+        return found
+
+    @property
+    def neighbours(self) -> tuple[list[BoardRow], list[BoardRow]]:
+        """The next better rows, nearest last, and the next worse ones, nearest first."""
+        place = self.rows.index(self.row)
+        above, below = self.rows[:place], self.rows[place + 1 :]
+        return list(above[-NEIGHBOURS:]), list(below[:NEIGHBOURS])
+
+
+def place(
+    model: Any, within: Path | str, *, sort: str | None = None, **options: Unpack[RerunFields]
+) -> Placement:
+    """Rank `model` among the records in `within`, a folder or a packed file.
+
+    `model` is what one side of `compare` may be: a reference, `DIR:MODEL`, `...+box`, records, a
+    module. `sort` is a column of the board, by default the one that the board ranks by; `options`
+    are the fields of `execution.rerun.RerunOptions`. Raises `InputError` and `MixedRecordsError`
+    for records that do not compare with those of the set, `NotMeasuredError` with the reason for a
+    model without this number.
+    """
+    chosen = RerunOptions(**options)
+    records, _problems = read_folder(Path(within))
+    known = newest(choose(records, chosen.where))
+    column = Board(known, sort=sort).sort
+    if column is None or column.startswith("model."):
+        raise InputError(f"{str(within)!r} has no metric to rank by; expected records of a suite")
+    peers = _records_of(known, column)
+    side = one_side(model, peers, MissingAudit(options=chosen))
+    own = _own(list(side.records.values()), side.name, peers[0])
+    others = [r for r in peers if r.fill == own.fill and r.model.reference != own.model.reference]
+    if not others:
+        raise InputError(
+            f"{str(within)!r} has no other model with kernel padding {own.fill}; expected a set to "
+            "rank in"
+        )
+    board = Board([*others, own], sort=column)
+    row = next(row for row in board.rows if row.model == own.model.reference)
+    why = why_missing(own, column.partition(".")[2])
+    if row.value(column) is None:
+        raise NotMeasuredError(f"{side.name!r} has no {column}: {why}")
+    valued = [one for one in board.rows if one.value(column) is not None]
+    return Placement(board, column, row, tuple(sorted(valued, key=_by_value(board, column))))
+
+
+def _records_of(records: Sequence[Record], column: str) -> list[Record]:
+    """The records behind a column."""
+    board = Board(records)
+    prefix = column.partition(".")[0]
+    return [r for r in records if board.prefix(r.suite, r.protocol) == prefix]
+
+
+def _own(records: Sequence[Record], name: str, peer: Record) -> Record:
+    """The model's record of the suite and protocol of `peer`, measured in the same way."""
+    own = [r for r in records if (r.suite, r.protocol) == (peer.suite, peer.protocol)]
+    if not own:
+        raise InputError(
+            f"{name!r} has no record of {peer.suite}:{peer.protocol}, by which the set ranks; "
+            "measure it with this suite, or name a model that is not stored"
+        )
+    check_unmixed([peer, own[0]])
+    return own[0]
+
+
+def _by_value(board: Board, column: str) -> Any:
+    metric = board.metric(column)
+    sign = 1 if metric is not None and metric.better == "lower" else -1
+    return lambda row: (sign * (row.value(column) or 0.0), row.model)
+
+
+def placement_to_text(found: Placement, width: int = 96) -> str:
+    """Rank, value, how many are shown to be better and worse, and the neighbours."""
+    metric, total = found.board.metric(found.column), len(found.rows)
+    better, worse = found.rank.low - 1, total - found.rank.high
+    alike = total - 1 - better - worse
+    definition = f" ({metric.definition})" if metric else ""
+    section = Section(
+        f"{clean(found.row.model)}: rank {found.rank} of {total}",
+        [
+            f"{found.column}{definition}: {_number(found, found.row)}.",
+            f"Shown to be better: {better}; shown to be worse: {worse}; not told apart from it by "
+            f"these samples: {alike}.",
+        ],
+    )
+    above, below = found.neighbours
+    rows = [*above, found.row, *below]
+    return lay_out([section], width) + "\n" + _table(found, rows) + "\n"
+
+
+def _table(found: Placement, rows: Sequence[BoardRow]) -> str:
+    from tabulate import tabulate
+
+    cells = [
+        (
+            ("> " if row is found.row else "  ") + clean(row.model),
+            str(row.rank),
+            _number(found, row),
+        )
+        for row in rows
+    ]
+    return str(tabulate(cells, headers=("  model", "rank", found.column), disable_numparse=True))
+
+
+def _number(found: Placement, row: BoardRow) -> str:
+    record, metric = row.find(found.column)
+    estimate = record.metrics.get(metric) if record else None
+    if estimate is None or estimate.value is None:
+        return ""
+    text = column_number(estimate.value)
+    return column_interval(text, estimate.value, estimate.low, estimate.high)
+
+
+def placement_to_json(found: Placement) -> dict[str, Any]:
+    """The same as plain values."""
+    return {
+        "model": found.row.model,
+        "fill": found.row.fill,
+        "column": found.column,
+        "rank": [found.rank.low, found.rank.high],
+        "of": len(found.rows),
+        "rows": [
+            {
+                "model": row.model,
+                "rank": [row.rank.low, row.rank.high] if row.rank else None,
+                "value": row.value(found.column),
+            }
+            for row in found.rows
+        ],
+    }

@@ -1,0 +1,101 @@
+"""`perimetry rank`: the place of one model in a published set."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from perimetry import audit, load_records
+from perimetry.adapters.errors import InputError
+from perimetry.bench.cli.main import app
+from perimetry.bench.comparison.placement import place, placement_to_json
+from perimetry.bench.records.archive import PUBLISHED, pack_records
+from perimetry.bench.records.selection import MixedRecordsError
+from perimetry.bench.records.store import Store
+
+SET = ("test_resnet", "test_efficientnet", "test_vit")
+SETTINGS = {"size": (96, 96), "count": 8}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A packed set of three small architectures, in the folder of a published set."""
+    folder = tmp_path_factory.mktemp("set")
+    store = Store(folder / "run")
+    for name in SET:
+        for record in audit(f"timm:{name}@init", ("deadpixel",), ("none", "box"), **SETTINGS):
+            store.put(record)
+    pack_records(store, folder / PUBLISHED)
+    return folder
+
+
+def command(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_model_that_is_audited_now_has_the_rank_that_the_board_would_give_it(published):
+    """It is measured by the settings of the set, and ranks among rows of its kernel padding."""
+    found = place("timm:test_byobnet@init", published)
+    assert found.row.model == "timm:test_byobnet@init"
+    assert {row.fill for row in found.rows} == {"none"}
+    assert len(found.rows) == len(SET) + 1
+    values = [row.value("deadpixel.weakest") for row in found.rows]
+    assert values == sorted(values, reverse=True)
+    (own,) = found.row.records.values()
+    (plain,) = audit("timm:test_byobnet@init", ("deadpixel",), **SETTINGS)
+    assert own.metrics["weakest"] == plain.metrics["weakest"]
+    position = values.index(found.row.value("deadpixel.weakest")) + 1
+    assert found.rank.low <= position <= found.rank.high
+
+
+def test_a_stored_model_replaces_its_own_row_in_the_set(published):
+    """Nobody is a neighbour of itself."""
+    found = place(f"{published}:test_resnet@init", published)
+    assert [row.model for row in found.rows].count("timm:test_resnet@init") == 1
+    assert len(found.rows) == len(SET)
+    above, below = found.neighbours
+    assert found.row not in [*above, *below]
+    assert len(above) + len(below) == len(SET) - 1
+
+
+def test_a_padded_variant_ranks_among_padded_ones(published):
+    """`+box` compares with the rows of the kernel padding box."""
+    found = place(f"{published}:test_resnet@init+box", published)
+    assert {row.fill for row in found.rows} == {"box"}
+
+
+def test_records_of_other_settings_are_refused(published):
+    """Another number of images, with what differs."""
+    records = audit("timm:test_resnet@init", ("deadpixel",), size=(96, 96), count=4)
+    with pytest.raises(MixedRecordsError, match="count=4"):
+        place(records, published)
+
+
+def test_an_old_set_is_refused_before_anything_is_measured(published, tmp_path):
+    """Its protocol version is not that of a model measured now; the model is not even opened."""
+    store = Store(tmp_path)
+    for record in load_records(published):
+        store.put(record.model_copy(update={"version": "0"}))
+    with pytest.raises(InputError, match="version 0"):
+        place("no-such-file.onnx", tmp_path)
+
+
+def test_a_model_without_the_number_says_why(published):
+    """Records of another suite have nothing to rank by."""
+    records = audit("timm:test_resnet@init", ("structure",), **SETTINGS)
+    with pytest.raises(InputError, match="deadpixel:energy"):
+        place(records, published)
+
+
+def test_the_command_prints_rank_and_neighbours_or_json(published):
+    """Both say the same."""
+    words = ("rank", f"{published}:test_resnet@init", "--within", published)
+    shown = command(*words)
+    assert shown.exit_code == 0, shown.output
+    found = place(f"{published}:test_resnet@init", published)
+    assert f"rank {found.rank} of {len(SET)}" in shown.output
+    assert all(row.model in shown.output for row in found.rows)
+    assert json.loads(command(*words, "--json").output) == placement_to_json(found)
+    assert len(load_records(published)) == len(load_records(published / PUBLISHED))
