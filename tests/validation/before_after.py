@@ -272,8 +272,8 @@ def _sentences(below: list[str], above: list[str]) -> list[str]:
             f"Coverage of version 2 is below 93 % in {len(below)} rows: {'; '.join(below)}. Most "
             "are within two standard errors of the goal. The others are shortfalls: with four "
             "samples, values are too high (what the samples do not show is shrunk away), and a "
-            "lone weak phase that no period explains is missed; intervals of narrow estimates at "
-            "64 samples are about as wide as the truth of a pool is uncertain."
+            "lone weak phase that no period explains is missed; the intervals of narrow "
+            "estimates at 64 samples are about as wide as the truth of a pool is uncertain."
         )
     if above:
         found.append(
