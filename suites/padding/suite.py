@@ -27,8 +27,7 @@ Blind spots (see `blind_spots`)
 Silent pixels
     Of a model without gradients: blocks of a fourteenth of the shorter side cover the image without
     gaps, each is given the stimulus's colour, and those that leave F as it is, to the last bit, are
-    silent. `silent_pixels` counts their pixels, the table `silent_regions` has connected regions. A
-    hole that contains no whole block can hide.
+    silent. The table `silent_regions` has the connected regions that they form. A hole that contains no whole block can hide.
 Exchanged padding
     The same weights with the padding exchanged for `reflect`, `replicate` or `circular` (see
     `adapters.padding_mode`). `exchange_MODE` is the `border_drop` with that padding minus that of
@@ -114,7 +113,6 @@ def _metrics() -> tuple[Metric, ...]:
             Metric(f"exchange_{b}", f"border drop it adds: {b}", "share", "neither", low=None)
             for b in PADDING_MODES
         ),
-        Metric("silent_pixels", "pixels of blocks without effect", "pixels", "lower", even=0),
         Metric("uneven_layers", "strided layers with unread padding", "layers", "lower", even=0),
     )
 
@@ -139,7 +137,6 @@ _METRICS = described(
         "blind_left_right": "stimulus, left against right",
         "blind_top_bottom": "stimulus, top against bottom",
         **{f"exchange_{b}": f"change of the drop by {b}" for b in PADDING_MODES},
-        "silent_pixels": "silent pixels, by blocks",
         "uneven_layers": "layers with unread padding",
     },
     caveats={
@@ -149,7 +146,6 @@ _METRICS = described(
     exact={
         **{m.name: "one weight set" for m in _metrics() if m.name not in _SAMPLED},
         "uneven_layers": "always",
-        "silent_pixels": "always",
     },
     main=("blind_weakest", "border_drop", "constant_left_right", "constant_top_bottom"),
 )
@@ -223,9 +219,6 @@ class PaddingSuite(Suite):
         plan = self._plan(model, context)
         observed = observe(model, context.images, plan)
         found.notes += plan.batching.notes
-        found.metrics["silent_pixels"] = missing(
-            model.why_not_spatial or "deadpixel counts them: the model has gradients"
-        )
         _read_size(found, model, observed, context)
         _read_filters(found, model, observed, context)
         self._read_exchange(found, observed, context)
@@ -371,7 +364,6 @@ def _read_silent(found: Measurement, model: Model, observed: Observations) -> No
         {"pixels": region.pixels, "box": list(region.box), "block": side}
         for region in connected_regions(observed.silent[0])
     ]
-    found.metrics["silent_pixels"] = Estimate(float(observed.silent[0].sum()))
     found.notes.append(
         f"silent pixels: blocks of {side} x {side} pixels without gaps; a region that contains no "
         f"whole block, of at most {2 * side - 2} pixels along its shorter side, can hide"
