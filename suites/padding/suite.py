@@ -27,7 +27,8 @@ Blind spots (see `blind_spots`)
 Silent pixels
     Of a model without gradients: blocks of a fourteenth of the shorter side cover the image without
     gaps, each is given the stimulus's colour, and those that leave F as it is, to the last bit, are
-    silent. The table `silent_regions` has the connected regions that they form. A hole that contains no whole block can hide.
+    silent. The table `silent_regions` has the connected regions that they form. A hole that
+    contains no whole block can hide.
 Exchanged padding
     The same weights with the padding exchanged for `reflect`, `replicate` or `circular` (see
     `adapters.padding_mode`). `exchange_MODE` is the `border_drop` with that padding minus that of
