@@ -41,6 +41,7 @@ def png_of_size(width, height):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_promised_format_is_read_whatever_its_name(kind, tmp_path):
+    """Each format is read under the name a.png, and a lossless one gives the exact pixels."""
     path = tmp_path / "a.png"
     path.write_bytes(encoded(kind, **({"lossless": True} if kind == "WEBP" else {})))
     found = np.asarray(read_picture(path))
@@ -64,6 +65,7 @@ def test_a_format_outside_the_list_is_refused_whatever_its_name(kind, tmp_path, 
 
 
 def test_a_program_among_the_images_ends_no_command_and_takes_no_time(tmp_path):
+    """A PostScript file among the images is an InputError with its name and is not executed."""
     (tmp_path / "a.png").write_bytes(encoded("PNG"))
     (tmp_path / "b.png").write_bytes(EPS)
     with pytest.raises(InputError) as caught:
@@ -73,6 +75,7 @@ def test_a_program_among_the_images_ends_no_command_and_takes_no_time(tmp_path):
 
 @pytest.mark.parametrize("size", [(2**14, 2**14), (2**31 - 1, 2**31 - 1), (2**27, 1), (0, 0)])
 def test_the_size_is_bounded_before_any_pixel_is_decoded(size, tmp_path):
+    """A PNG header with an impossible or huge size is an InputError with the file's path."""
     path = tmp_path / "bomb.png"
     path.write_bytes(png_of_size(*size))
     with pytest.raises(InputError) as caught:
@@ -111,6 +114,7 @@ def outcome(path, data):
 
 
 def test_a_decoder_that_does_not_end_is_ended_and_its_file_named(tmp_path, monkeypatch):
+    """A decoder that exceeds its time limit is ended with an InputError that names the file."""
     _decode_by(monkeypatch, "import time; time.sleep(600)")
     monkeypatch.setattr(pictures, "CHECK_SECONDS", 1.0)
     monkeypatch.setattr(pictures, "SECONDS_EACH", 0.0)
@@ -128,6 +132,7 @@ def test_a_decoder_that_crashes_costs_no_process_but_its_own(tmp_path, monkeypat
 
 
 def test_a_changed_file_is_checked_again(tmp_path):
+    """A file that passed the check and has changed since is checked a second time."""
     path = _saved(tmp_path / "a.png")
     check_pictures([path])
     path.write_bytes(b"no picture")

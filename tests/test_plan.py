@@ -168,21 +168,25 @@ NAMES = ["timm:resnet18@init", "timm:resnet34@init", "timm:regnetx_002@init", "v
     ],
 )
 def test_a_choice_leaves_out_shares_and_bounds(choice, kept):
+    """Exclusion, family, shard and limit each keep the expected names."""
     assert choice.of(NAMES) == kept
 
 
 def test_shards_are_disjoint_and_together_everything():
+    """Three shards contain each name exactly once."""
     shares = [name for i in (1, 2, 3) for name in Choice(shard=(i, 3)).of(NAMES)]
     assert sorted(shares) == sorted(NAMES)
 
 
 def test_an_unknown_family_is_answered_with_near_names():
+    """A misspelt family is an UnknownNameError with near names."""
     with pytest.raises(UnknownNameError, match=r"did you mean .*regnet"):
         Choice(family="regnets").of(NAMES)
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/"])
 def test_a_shard_that_is_none_is_told_what_one_is(text):
+    """A text that is not I/N with I from 1 to N is an InputError."""
     with pytest.raises(InputError, match="expected I/N with I from 1 to N"):
         parse_shard(text)
     assert parse_shard("2/8") == (2, 8)

@@ -66,6 +66,7 @@ def internet_calls(folder):
 
 
 def test_an_audit_leaves_no_trace_outside_its_folder_and_asks_no_network(clean_place):
+    """`run`, `board` and `show` open no connection and write only to the named places."""
     folder, _ = clean_place
     save(convnet(size=8), folder / "work" / "secret.onnx")
     common = ("--count", "2", "--members", "1", "--device", "cpu", "--kernel-padding", "none")

@@ -48,10 +48,12 @@ def chain(layers):
     ],
 )
 def test_known_networks_have_their_published_receptive_field(name, size):
+    """The receptive fields of six known networks have their published sizes."""
     assert timm_field(name).size == (size, size)
 
 
 def test_resnet50_looks_from_where_its_strides_and_padding_put_it():
+    """ResNet-50 has stride 32, unit (3, 3) centred at pixel (96, 96), and no global path."""
     field = timm_field("resnet50")
     assert field.stride == (32, 32)
     assert field.center((3, 3)) == (96, 96)
@@ -59,6 +61,7 @@ def test_resnet50_looks_from_where_its_strides_and_padding_put_it():
 
 
 def test_kernel_padding_adds_31_pixels_and_moves_the_centre_by_half_of_that():
+    """Kernel padding grows ResNet-50's field by 31 pixels and moves its centre by 15.5."""
     padded = load("timm:resnet50@init", device="cpu").padded("box")
     field = receptive_field(padded.skeleton(), example())
     assert field.size == (427 + 31, 427 + 31)
@@ -66,6 +69,7 @@ def test_kernel_padding_adds_31_pixels_and_moves_the_centre_by_half_of_that():
 
 
 def test_a_models_field_is_traced_once_and_each_twin_has_its_own(monkeypatch):
+    """A padded or resized model has its own field, and a second request traces nothing."""
     model = load("timm:test_resnet@init", device="cpu")
     first = model_receptive_field(model)
     padded, larger = model.padded("box"), model.resized(192, 192)
@@ -85,6 +89,7 @@ def test_a_models_field_is_traced_once_and_each_twin_has_its_own(monkeypatch):
     ],
 )
 def test_a_chain_follows_the_recursion_from_output_to_input(layers):
+    """Size, stride, start and centre of a chain follow the literal recursion over its layers."""
     field = receptive_field(light_copy(chain(layers)), example(160, 2))
     r, stride, pad = reference.receptive_field(layers)
     assert field.size == (r, r)
@@ -95,6 +100,7 @@ def test_a_chain_follows_the_recursion_from_output_to_input(layers):
 
 @pytest.mark.parametrize("module", [chain([(7, 2, 3, 1), (3, 2, 1, 1)]), Fork(), stack(4)])
 def test_a_unit_sees_exactly_its_receptive_field(module):
+    """The pixels with a gradient at one unit span its receptive field and no more."""
     channels = next(module.parameters()).shape[1]
     field = receptive_field(light_copy(module), example(64, channels))
     x = torch.randn(1, channels, 64, 64, dtype=torch.float64, requires_grad=True)
@@ -107,12 +113,14 @@ def test_a_unit_sees_exactly_its_receptive_field(module):
 
 
 def test_unequal_axes_are_followed_one_by_one():
+    """A kernel of 3 x 5 with stride 1 x 2 has its own size, stride and start per axis."""
     field = receptive_field(light_copy(nn.Conv2d(3, 4, (3, 5), (1, 2), (1, 2))), example(32))
     assert (field.size, field.stride, field.start) == ((3, 5), (1, 2), (-1, -2))
 
 
 @pytest.mark.parametrize("module", [Gated(), Tokens()])
 def test_gates_and_attention_make_it_global_and_leave_the_local_path(module):
+    """A gate or attention marks the field as global, and its size is that of the local path."""
     field = receptive_field(light_copy(module), example(32))
     first = next(m for m in module.modules() if isinstance(m, nn.Conv2d))
     assert field.global_
@@ -120,6 +128,8 @@ def test_gates_and_attention_make_it_global_and_leave_the_local_path(module):
 
 
 def test_a_target_reached_by_global_paths_only_has_no_field():
+    """A target without any local path raises NotApplicableError."""
+
     class Broadcast(nn.Module):
         def forward(self, x):
             return x.mean((2, 3), keepdim=True).expand(-1, -1, 4, 4)
@@ -129,6 +139,8 @@ def test_a_target_reached_by_global_paths_only_has_no_field():
 
 
 def test_padding_and_crops_between_layers_shift_the_units():
+    """Padding before and a crop after a layer move the start by their pixels times stride."""
+
     class Shifted(nn.Module):
         def __init__(self):
             super().__init__()
@@ -142,12 +154,14 @@ def test_padding_and_crops_between_layers_shift_the_units():
 
 
 def test_space_to_depth_counts_as_a_window_of_its_block():
+    """A pixel-unshuffle by 4 counts as a window of 4 pixels with stride 4."""
     net = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 8, 3, padding=1))
     field = receptive_field(light_copy(net), example(32))
     assert (field.size, field.stride, field.start) == ((12, 12), (4, 4), (-4, -4))
 
 
 def test_nearest_upsampling_reads_the_unit_it_repeats():
+    """Upsampling by 2 halves the stride and keeps the size; repeated units share a centre."""
     net = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Upsample(scale_factor=2))
     field = receptive_field(light_copy(net), example(32))
     assert field.stride == (2, 2)
@@ -168,6 +182,7 @@ def test_units_at_the_border_of_an_interpolation_have_fields_of_their_own():
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @pytest.mark.parametrize("dilation", [1, 2, 3])
 def test_coverage_is_counted_window_by_window(kernel, stride, dilation):
+    """The coverage by phase equals a count of the windows that touch each pixel."""
     counts = LayerWindow(kernel=kernel, stride=stride, dilation=dilation).coverage()
     assert list(counts) == reference.touches(kernel, stride, dilation)
 
@@ -185,6 +200,7 @@ def test_coverage_is_counted_window_by_window(kernel, stride, dilation):
     ],
 )
 def test_windows_fit_as_often_as_torch_says(size, kernel, stride, padding, ceil):
+    """The number of windows is the output size of torch's max pool."""
     window = LayerWindow(kernel=kernel, stride=stride, before=padding, after=padding, ceil=ceil)
     out = F.max_pool2d(torch.ones(1, 1, size, size), kernel, stride, padding, ceil_mode=ceil)
     assert window.size(size) == out.shape[-1]
@@ -192,6 +208,7 @@ def test_windows_fit_as_often_as_torch_says(size, kernel, stride, padding, ceil)
 
 @pytest.mark.parametrize("size", range(16, 32))
 def test_the_remainder_counts_the_padded_rows_that_no_window_reads(size):
+    """A 7 x 7 stride-4 layer leaves (size - 1) mod 4 rows unread, and is listed if any."""
     layers = layer_table(light_copy(nn.Conv2d(1, 1, 7, 4, 3)), example(size, 1))
     unread = (size + 6 - 7) % 4
     assert [remainder for _, remainder in uneven_layers(layers)] == (
@@ -211,6 +228,7 @@ def test_unread_padding_is_counted_apart_from_unread_pixels(kernel, padding, unr
 
 
 def test_odd_kernel_resnets_are_even_at_32a_plus_1_and_padded_ones_at_32a():
+    """ResNet-50 is even at sizes 32a + 1, its padded model at 32a."""
     model = load("timm:resnet50@init", device="cpu")
     plain = layer_table(model.skeleton(), example())
     padded = layer_table(model.padded("box").skeleton(), example())
@@ -223,6 +241,7 @@ def test_odd_kernel_resnets_are_even_at_32a_plus_1_and_padded_ones_at_32a():
 
 @pytest.mark.parametrize("size", [93, 97, 100, 128, 129])
 def test_even_sizes_agree_with_a_trace_at_that_size(size):
+    """A size is called even exactly if a trace at that size has no uneven layer."""
     net = light_copy(
         nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(2, 2, 3))
     )
@@ -231,6 +250,7 @@ def test_even_sizes_agree_with_a_trace_at_that_size(size):
 
 
 def test_same_padding_is_seen_on_both_sides_and_is_never_uneven():
+    """TensorFlow's padding appears as (0, 0) before and (1, 1) after, and no layer is uneven."""
     model = load("timm:tf_efficientnet_lite0@init", device="cpu")
     layers = layer_table(model.skeleton(), example())
     stem = layers[0].row()
@@ -240,6 +260,8 @@ def test_same_padding_is_seen_on_both_sides_and_is_never_uneven():
 
 
 def test_the_layer_table_names_layers_in_execution_order_with_functional_pools():
+    """The layer table lists modules and functional pools in order, with their geometry."""
+
     class Net(nn.Module):
         def __init__(self):
             super().__init__()

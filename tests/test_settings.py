@@ -13,6 +13,7 @@ from perimetry.suites.settings import configure, parse_options, settings_of
 
 
 def test_text_becomes_what_the_field_wants_and_the_registry_stays_as_it_is():
+    """Texts become values of the fields' types in new suites; the registry is unchanged."""
     suites = configure(SUITES, parse_options(["erf.unit=3,4", "erf.grid=2"]))
     assert suites["erf"] == Erf(unit=(3, 4), grid=2)
     assert SUITES["erf"] == Erf()
@@ -20,10 +21,12 @@ def test_text_becomes_what_the_field_wants_and_the_registry_stays_as_it_is():
 
 
 def test_values_need_not_be_text():
+    """A value of the field's type is taken as it is."""
     assert configure(SUITES, {"erf": {"unit": (1, 2)}})["erf"] == Erf(unit=(1, 2))
 
 
 def test_settings_are_named_with_their_values():
+    """The settings of a suite are its fields with their values, for each protocol."""
     own = {"unit": None, "grid": 3}
     assert settings_of(Erf(grid=3)) == {**own, "block": None, "block_images": 4}
     assert settings_of(Erf(grid=3), "blocks") == settings_of(Erf(grid=3))
@@ -40,6 +43,7 @@ class NoSettings:
 
 
 def test_a_suite_without_settings_has_none():
+    """A suite without fields has an empty dictionary of settings."""
     assert settings_of(NoSettings()) == {}
 
 
@@ -51,6 +55,7 @@ def test_a_suite_without_settings_has_none():
     ],
 )
 def test_unknown_names_are_met_with_near_ones(text, message):
+    """A misspelt suite or setting is an UnknownNameError with the nearest name."""
     with pytest.raises(UnknownNameError, match=message):
         configure(SUITES, parse_options([text]))
 
@@ -66,6 +71,7 @@ def test_unknown_names_are_met_with_near_ones(text, message):
     ],
 )
 def test_a_value_that_cannot_be_used_is_told_with_what_can(text, message):
+    """A value that does not fit its field is an InputError with what was expected."""
     with pytest.raises(InputError, match=message):
         configure(SUITES, parse_options([text]))
 

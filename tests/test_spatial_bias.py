@@ -41,6 +41,7 @@ def slow_bias(a):
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 4), (7, 7), (8, 13), (14, 14)])
 def test_spatial_bias_is_its_literal_formula(shape):
+    """Border ratio, left-right and top-bottom equal their formulas unit by unit."""
     maps = np.random.default_rng(0).random((6, *shape))
     ours = zip(
         spatial_bias.border_ratio(maps),
@@ -65,6 +66,7 @@ def slow_lean(weight):
 
 @pytest.mark.parametrize("shape", [(4, 3, 3, 3), (2, 5, 4, 4), (3, 1, 2, 7), (6, 2, 5, 1)])
 def test_the_lean_of_a_layer_is_its_literal_formula(shape):
+    """The asymmetry of a layer equals its formula tap by tap, and one column has none."""
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     (found,) = filter_asymmetries({"layer": weight}).values()
     if shape[3] == 1:
@@ -75,6 +77,7 @@ def test_the_lean_of_a_layer_is_its_literal_formula(shape):
 
 
 def test_layers_count_by_their_kernels_and_1_x_1_kernels_not_at_all():
+    """The filter asymmetry weighs layers by their kernels and leaves out 1 x 1 kernels."""
     net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Conv2d(2, 8, 1), nn.Conv2d(8, 4, 3))
     with torch.no_grad():
         for layer, column in ((net[0], 0), (net[2], 2)):
@@ -111,6 +114,7 @@ def slow_responses(model, stimulus, grid):
 
 
 def test_responses_are_their_literal_formula_at_any_batch():
+    """Responses at each place equal those of one image at a time, at any batch size."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 4, 3, 2, 1))
     model = wrap(net, spec=InputSpec(19, 27), device="cpu")
@@ -124,6 +128,7 @@ def test_responses_are_their_literal_formula_at_any_batch():
 
 @pytest.mark.parametrize(("room", "grid"), [(40, 5), (37, 6), (37, 7), (10, 2)])
 def test_places_reach_both_borders_and_mirror_each_other(room, grid):
+    """The places of a stimulus reach both borders and are mirror images of each other."""
     places = grid_places(InputSpec(room + 4, room + 9), 4, grid)
     rows, columns = ([p[axis] for p in places] for axis in (0, 1))
     assert (min(rows), max(rows), min(columns), max(columns)) == (0, room, 0, room + 5)
@@ -140,6 +145,7 @@ def test_places_reach_both_borders_and_mirror_each_other(room, grid):
 
 
 def test_differences_of_noise_are_not_reported_as_bias():
+    """On noise at most 10 % of intervals exclude 0, and the value is under half the naive one."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(60):
@@ -158,6 +164,7 @@ def unlike_products(values):
 
 
 def test_metrics_of_several_weight_sets_play_one_against_the_other():
+    """With several weight sets squares become products of unlike sets, as formulas confirm."""
     pattern = np.linspace(0.5, 1.5, 25).reshape(5, 5)
     shares = pattern + 0.3 * np.random.default_rng(0).random((6, 5, 5))
     shares /= shares.mean((1, 2), keepdims=True)
@@ -177,6 +184,7 @@ def test_metrics_of_several_weight_sets_play_one_against_the_other():
 
 
 def test_each_weight_set_sees_its_own_images_and_all_count_alike():
+    """The mean feature map averages the weight sets' maps over their own images."""
     model = load("timm:test_resnet@init", device="cpu", members=2)
     images = context(model, count=3).images
     found = measure(model, PaddingSuite(grid=2, exchange=()), count=3)
@@ -189,6 +197,7 @@ def test_each_weight_set_sees_its_own_images_and_all_count_alike():
 
 
 def test_several_weight_sets_give_intervals_and_one_gives_exact_figures():
+    """Several weight sets give intervals; with one, only what depends on images has them."""
     many = load("timm:test_resnet@init", device="cpu", members=4)
     found = measure(many, PaddingSuite(grid=3, exchange=("reflect",)), count=8)
     for name in ("blind_weakest", "border_drop", "constant_border_ratio", "exchange_reflect"):
@@ -201,6 +210,7 @@ def test_several_weight_sets_give_intervals_and_one_gives_exact_figures():
 
 
 def test_only_the_asked_number_of_weight_sets_is_looked_at_and_the_record_says_so():
+    """A limit of 2 of 3 weight sets is noted, as are random kernels."""
     model = load("timm:test_resnet@init", device="cpu", members=3)
     found = measure(model, PaddingSuite(grid=2, exchange=(), weight_sets=2))
     assert any("first 2 of 3 weight sets" in note for note in found.notes)
@@ -208,6 +218,7 @@ def test_only_the_asked_number_of_weight_sets_is_looked_at_and_the_record_says_s
 
 
 def test_the_same_settings_give_the_same_numbers_and_leave_the_model_as_it_was():
+    """Two measurements are equal bit by bit, and the model's output is unchanged."""
     model = wrap(Circular("zeros"), spec=SPEC, device="cpu")
     x = context(model).images
     before = model.run(x).target

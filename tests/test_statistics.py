@@ -7,6 +7,7 @@ from perimetry.suites.measuring.bootstrap import MIN_SAMPLES, bootstrap, linear
 
 
 def test_weights_sum_to_one_and_the_first_row_is_the_sample_itself():
+    """Each resample's weights sum to 1, and those of the first row are all 1/n."""
     weights = bootstrap(9, 50, seed=3).weights
     assert weights.shape == (51, 9)
     assert np.allclose(weights.sum(1), 1)
@@ -14,12 +15,14 @@ def test_weights_sum_to_one_and_the_first_row_is_the_sample_itself():
 
 
 def test_the_same_seed_gives_the_same_resamples_whatever_is_measured():
+    """Resamples depend on the number of samples and the seed alone."""
     one, two, other = bootstrap(8, 20, 1), bootstrap(8, 20, 1), bootstrap(8, 20, 2)
     assert np.array_equal(one.weights, two.weights)
     assert not np.array_equal(one.weights, other.weights)
 
 
 def test_the_interval_of_a_mean_covers_the_truth_in_93_to_97_percent():
+    """Of 1500 intervals of a mean of 12 samples, 93 to 97 % contain the true mean."""
     rng = np.random.default_rng(0)
     hits = []
     for seed in range(1500):
@@ -31,6 +34,7 @@ def test_the_interval_of_a_mean_covers_the_truth_in_93_to_97_percent():
 
 
 def test_first_order_replicates_are_exact_for_linear_statistics():
+    """For a mean the first-order replicates equal those computed from each resample."""
     samples = np.random.default_rng(0).normal(size=(10, 3))
     resamples = bootstrap(10, 40, 0)
     replicates = linear(resamples.weights[0] @ samples, samples, resamples.weights)
@@ -38,6 +42,7 @@ def test_first_order_replicates_are_exact_for_linear_statistics():
 
 
 def test_too_few_samples_give_a_value_without_an_interval():
+    """Fewer samples than the minimum give a value whose interval is missing."""
     resamples = bootstrap(MIN_SAMPLES - 1, 20, 0)
     estimate = resamples.estimate(resamples.weights @ np.array([1.0, 2.0, 3.0]))
     assert estimate.value == pytest.approx(2.0)
@@ -46,6 +51,7 @@ def test_too_few_samples_give_a_value_without_an_interval():
 
 
 def test_a_value_that_is_not_finite_is_missing_with_its_reason():
+    """An infinite value is stored as missing, with a reason."""
     resamples = bootstrap(8, 20, 0)
     estimate = resamples.estimate(np.full(21, np.inf))
     assert estimate.value is None
@@ -53,6 +59,7 @@ def test_a_value_that_is_not_finite_is_missing_with_its_reason():
 
 
 def test_estimates_stay_in_the_range_of_their_metric():
+    """Value and interval are clipped to the range of the metric."""
     resamples = bootstrap(8, 50, 0)
     noisy = resamples.weights @ np.random.default_rng(1).normal(0, 1, 8)
     estimate = resamples.estimate(noisy, low=0.0, high=0.1)
@@ -60,6 +67,7 @@ def test_estimates_stay_in_the_range_of_their_metric():
 
 
 def test_the_interval_of_a_positive_quantity_is_symmetric_in_its_logarithm():
+    """The interval of a positive quantity is the value times and divided by one factor."""
     resamples = bootstrap(8, 100, 0)
     values = resamples.weights @ np.linspace(0.1, 1.9, 8)
     plain, found = resamples.estimate(values), resamples.estimate(values, positive=True)

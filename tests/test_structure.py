@@ -40,6 +40,7 @@ def values(found):
     ("kernel", "weakest"), [(1, 0.0), (2, 1.0), (3, 1 / 2.25), (4, 1.0), (7, 9 / 12.25)]
 )
 def test_a_single_strided_convolution_has_the_known_weakest_phase(kernel, weakest):
+    """A stride-2 convolution has its smallest coverage over its mean as weakest phase."""
     found = values(measure(nn.Conv2d(3, 4, kernel, 2, kernel // 2)))
     assert found["weakest"] == pytest.approx(weakest, abs=1e-12)
     assert found["coverage"] == pytest.approx(weakest, abs=1e-12)
@@ -53,35 +54,41 @@ def test_a_phase_without_any_path_leaves_the_ratio_unbounded_and_says_so():
 
 
 def test_every_declared_metric_has_a_value_or_a_reason_and_lies_in_range():
+    """Each declared metric has a value in its range, or a reason why it is missing."""
     for module in (Branches(), Gated(), Tokens(), nn.Conv2d(3, 4, 3, 1, 1)):
         found = measure(module)
         assert set(found.metrics) == {metric.name for metric in STRUCTURE.metrics}
         for metric in STRUCTURE.metrics:
-            value = found.metrics[metric.name].value
+            value, reason = found.metrics[metric.name].value, found.metrics[metric.name].reason
+            assert (value is None) == bool(reason), metric.name
             if value is not None:
                 assert metric.low is None or value >= metric.low
                 assert metric.high is None or value <= metric.high
 
 
 def test_nothing_is_estimated():
+    """No metric of the structure suite has an interval."""
     for estimate in measure(Branches()).metrics.values():
         assert estimate.low is None
         assert estimate.high is None
 
 
 def test_the_same_architecture_gives_the_same_numbers_bit_for_bit():
+    """Two measurements of one architecture are equal bit by bit."""
     first, second = measure(Branches()), measure(Branches())
     np.testing.assert_array_equal(first.maps["sensitivity"], second.maps["sensitivity"])
     assert values(first) == values(second)
 
 
 def test_a_target_of_stride_one_has_no_phases():
+    """At stride 1 weakest phase and coverage are missing with their reasons."""
     found = measure(nn.Conv2d(3, 4, 3, 1, 1))
     assert "stride 1" in found.metrics["weakest"].reason
     assert "no layer has a stride" in found.metrics["coverage"].reason
 
 
 def test_the_period_is_the_stride_even_where_missing_padding_shrinks_the_grid():
+    """The period is the product of strides, 16, not image over grid, 18."""
     net = nn.Sequential(*(nn.Conv2d(3 if i == 0 else 4, 4, 3, 2) for i in range(4)))
     found = measure(net, (3, 160, 160))
     assert found.metrics["target_stride"].value == 16  # the grid, 9 x 9, would say 18
@@ -89,18 +96,21 @@ def test_the_period_is_the_stride_even_where_missing_padding_shrinks_the_grid():
 
 
 def test_a_lowered_period_is_noted():
+    """A stride of 16 on 64 pixels lowers the period to 8, with a note."""
     found = measure(nn.Sequential(nn.Conv2d(3, 4, 3, 4, 1), nn.Conv2d(4, 4, 3, 4, 1)), (3, 64, 64))
     assert found.maps["phase_profile"].shape == (8, 8)
     assert any("period lowered from (16, 16) to (8, 8)" in note for note in found.notes)
 
 
 def test_shares_of_the_periods_sum_to_the_squared_imbalance():
+    """The variances in the table by period sum to the squared imbalance."""
     found = measure(Branches(), (3, 128, 128))
     shares = [row["variance"] for row in found.tables["by_period"]]
     assert sum(shares) == pytest.approx(found.metrics["imbalance"].value ** 2)
 
 
 def test_culprits_are_the_uneven_layers_sorted_by_what_padding_each_would_help():
+    """The culprits are the two odd kernels, sorted by how much padding each would help."""
     net = nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 7, 2, 3))
     found = measure(net, (3, 128, 128))
     rows = found.tables["culprits"]
@@ -112,6 +122,7 @@ def test_culprits_are_the_uneven_layers_sorted_by_what_padding_each_would_help()
 
 
 def test_a_culprit_is_as_even_as_the_network_with_that_layer_really_padded():
+    """The imbalance predicted for a padded layer is that of the network so padded."""
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
     predicted = measure(net, (3, 96, 96)).tables["culprits"][0]["imbalance_padded"]
     treated = wrap(net, spec=InputSpec(96, 96), device="cpu").padded("box")
@@ -119,6 +130,7 @@ def test_a_culprit_is_as_even_as_the_network_with_that_layer_really_padded():
 
 
 def test_even_kernels_have_no_culprits_and_need_no_even_sizes():
+    """Kernels that are multiples of their stride have no culprit and no imbalance."""
     found = measure(nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 2, 2)))
     assert found.tables["culprits"] == []
     assert found.metrics["imbalance"].value < 1e-12
@@ -126,6 +138,7 @@ def test_even_kernels_have_no_culprits_and_need_no_even_sizes():
 
 
 def test_resnet50_has_its_known_structure():
+    """ResNet-50 has its known field, path ratio, uneven layers and even sizes."""
     found = audit(resnet())
     known = values(found)
     assert known["receptive_field"] == known["receptive_field_columns"] == 427
@@ -139,12 +152,14 @@ def test_resnet50_has_its_known_structure():
 
 
 def test_zero_padding_evens_what_the_architecture_allows_once_the_new_taps_learn():
+    """Padding ResNet-50 with `zero` brings imbalance below 0.005 and path ratio below 1.05."""
     before, after = audit(resnet()), audit(resnet("zero"))
     assert after.metrics["imbalance"].value < 0.005 < before.metrics["imbalance"].value
     assert after.metrics["path_ratio"].value < 1.05 < before.metrics["path_ratio"].value
 
 
 def test_box_padding_evens_the_expected_sensitivity():
+    """Box padding of ResNet-50 leaves an imbalance below 0.002 and no culprit."""
     found = audit(resnet("box"))
     assert found.metrics["imbalance"].value < 0.002
     assert found.metrics["receptive_field"].value == 427 + 31
@@ -152,6 +167,7 @@ def test_box_padding_evens_the_expected_sensitivity():
 
 
 def test_path_counts_that_exceed_float64_are_declared_rounded():
+    """A note says that path counts are rounded only where float64 cannot store them."""
     exact = measure(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)))
     deep = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(20)))
     assert not any("path counts" in note for note in exact.notes)
@@ -160,11 +176,14 @@ def test_path_counts_that_exceed_float64_are_declared_rounded():
 
 
 def test_a_model_without_a_grid_is_skipped_with_the_reason():
+    """A dense network is skipped because no layer has a grid."""
     model = wrap(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), spec=InputSpec(4, 4), device="cpu")
     assert "grid" in STRUCTURE.skip(model, "expected")
 
 
 def test_a_recurrent_network_is_not_applicable_by_name():
+    """A network with an LSTM raises NotApplicableError that says it is recurrent."""
+
     class Rows(nn.Module):
         def __init__(self):
             super().__init__()

@@ -24,6 +24,7 @@ def numbers(reference):
 
 
 def test_two_threads_that_audit_initial_states_get_the_numbers_of_one():
+    """Eight audits in four threads have bit by bit the values of audits one at a time."""
     alone = {reference: numbers(reference) for reference in MODELS}
     asked = MODELS * 4
     with ThreadPoolExecutor(4) as pool:

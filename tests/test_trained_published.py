@@ -39,6 +39,7 @@ def test_a_set_is_whole(name):
 
 
 def test_every_table_of_the_readme_is_generated_from_the_packed_records(script):
+    """Filling in the tables of the README changes nothing and repairs an altered one."""
     text = (PUBLISHED / "README.md").read_text(encoding="utf-8")
     assert script("publish").filled(text) == text
     altered = text.replace("| trained ", "| Trained ", 1)
@@ -94,6 +95,7 @@ def test_a_spot_of_the_set_comes_out_again_from_the_package(script, tmp_path, mo
 
 
 def test_a_file_that_is_another_than_the_measured_one_is_refused(script, tmp_path):
+    """A checkpoint with another checksum than the recorded one is a ValueError."""
     checkpoints = script("checkpoints")
     other = checkpoints.CHECKPOINTS["centerface.onnx"].place
     wrong = checkpoints.Checkpoint("any", other, "any", "0" * 64, "any")

@@ -13,6 +13,7 @@ app(["run", "timm:test_resnet@init", "--out", "out", "--suite", "structure",
 
 
 def test_a_script_without_a_guard_is_told_what_to_add(tmp_path):
+    """An unguarded script exits with 1 and its record names the missing `__main__` guard."""
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
