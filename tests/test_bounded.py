@@ -30,10 +30,12 @@ def raise_error(error):
 
 @pytest.mark.parametrize("log", [True, False])
 def test_the_result_comes_back(log):
+    """The result of a function in another process is returned, with and without a log."""
     assert call_bounded(partial(divmod, 7, 3), CPU, log=log) == (2, 1)
 
 
 def test_an_error_for_the_user_is_raised_as_it_is():
+    """An InputError in the other process is raised here with its class and text."""
     with pytest.raises(InputError) as caught:
         call_bounded(partial(raise_error, InputError("give another")), CPU)
     assert str(caught.value) == "give another"
@@ -41,6 +43,7 @@ def test_an_error_for_the_user_is_raised_as_it_is():
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("by 0"), MemoryError(), KeyError("k")])
 def test_any_other_error_names_its_class(error):
+    """Another exception becomes a NotMeasuredError with the name of its class."""
     with pytest.raises(NotMeasuredError) as caught:
         call_bounded(partial(raise_error, error), CPU)
     assert type(error).__name__ in str(caught.value)
@@ -48,12 +51,14 @@ def test_any_other_error_names_its_class(error):
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGFPE, signal.SIGKILL])
 def test_a_process_that_dies_names_the_signal(number):
+    """A process that dies of a signal raises a NotMeasuredError with the signal's name."""
     with pytest.raises(NotMeasuredError) as caught:
         call_bounded(partial(signal.raise_signal, number), CPU)
     assert number.name in str(caught.value)
 
 
 def test_a_process_that_hangs_is_ended_at_the_time_limit():
+    """A process that exceeds its time limit is ended with a NotMeasuredError that gives it."""
     with pytest.raises(NotMeasuredError) as caught:
         call_bounded(partial(time.sleep, 3600), RunOptions(device="cpu", time_limit_s=0.2))
     assert "0.2 s" in str(caught.value)
@@ -61,6 +66,7 @@ def test_a_process_that_hangs_is_ended_at_the_time_limit():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
 def test_a_process_gets_no_more_memory_than_its_limit():
+    """Allocating 2 GiB under a limit of 512 MiB raises a MemoryError in the other process."""
     little = RunOptions(device="cpu", memory_limit_mib=512)
     with pytest.raises(NotMeasuredError) as caught:
         call_bounded(partial(bytearray, 2**31), little)

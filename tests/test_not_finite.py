@@ -43,6 +43,7 @@ def test_weights_that_are_not_finite_are_the_first_note_of_every_record(place, v
 
 
 def test_weights_of_a_file_that_are_not_finite_are_named(tmp_path):
+    """A file with NaN weights has a first note with their number and the tensor's name."""
     proto = convnet(size=16)
     values = numpy_helper.to_array(proto.graph.initializer[1]).copy()
     values[0, 0, 0, :2] = np.nan
@@ -83,12 +84,14 @@ def test_an_output_that_does_not_depend_on_the_image_is_named():
 
 
 def test_a_sound_model_has_no_such_note():
+    """A model of finite weights has no note of non-finite or constant values in any suite."""
     for record in audit(opened(net()), SUITES, count=4, device="cpu"):
         assert not [n for n in record.notes if n.startswith((NOT_FINITE, CONSTANT))]
 
 
 @pytest.mark.parametrize("form", ["table", "md", "tex"])
 def test_board_and_report_say_it_first(form):
+    """A board of every form and the report's fault line mention weights that are not finite."""
     records = audit(opened(changed("3.weight", math.nan)), ("structure",), count=4, device="cpu")
     assert NOT_FINITE in render_board(Board(records), form)
     assert fault_line(records).startswith(NOT_FINITE.capitalize()[:12])

@@ -52,6 +52,7 @@ def test_output_that_nobody_reads_is_a_sentence():
 
 
 def test_no_output_at_all_is_no_fault():
+    """A command whose standard output is closed exits with 0 and prints no error."""
     script = 'exec "$@" >&-'
     done = subprocess.run(
         ["sh", "-c", script, "sh", *COMMAND, "list", "suites"],
