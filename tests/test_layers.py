@@ -1,4 +1,4 @@
-"""Imports go down only, folder by folder and chapter by chapter; the wheel holds every package."""
+"""Imports go down only; the wheel contains every package; every test states its fact."""
 
 from __future__ import annotations
 
@@ -172,3 +172,11 @@ def test_the_public_functions_are_found_in_bench_too():
         assert getattr(bench, name) is getattr(front, name)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         bench.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=lambda p: p.stem)
+def test_every_test_states_its_fact(path):
+    """Every test function has a docstring: the fact that it proves, as a whole sentence."""
+    found = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef))
+    tests = [n for n in found if n.name.startswith("test_")]
+    assert [n.name for n in tests if not (ast.get_docstring(n) or "").endswith(".")] == []
