@@ -175,7 +175,8 @@ class Way:
     def _is_key_or_value(self, i: int) -> bool:
         """Whether step `i` projects a map to keys or values that queries of no place read."""
         single = len(self.read.sources[i]) == 1
-        return self.steps[i].kind in ("linear", *PASSING) and single and self._only_queried(i)
+        passing = self.steps[i].kind in ("linear", *PASSING, *SHAPING)
+        return passing and single and self._only_queried(i)
 
     def _only_queried(self, i: int) -> bool:
         """Whether nothing but products with queries reads step `i`, in whatever shape."""

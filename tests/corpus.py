@@ -323,6 +323,21 @@ class Detr(nn.Module):
         return boxes if self.boxes_only else (self.scores(t), boxes)
 
 
+class TransformerDetr(nn.Module):
+    """A DETR of torch's own transformer, whose tokens come before the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.proj = Backbone(), nn.Conv2d(24, 16, 1)
+        self.transformer = nn.Transformer(16, 2, 1, 1, 32, batch_first=False)
+        self.queries, self.boxes = nn.Parameter(torch.randn(16, 1, 16)), nn.Linear(16, 4)
+
+    def forward(self, x):
+        tokens = self.proj(self.body(x)[-1]).flatten(2).permute(2, 0, 1)
+        t = self.transformer(tokens, self.queries.expand(-1, x.shape[0], -1))
+        return self.boxes(t).sigmoid().transpose(0, 1)
+
+
 class TwoStreams(nn.Module):
     """Two branches of different resolution, joined as vectors."""
 
@@ -395,6 +410,7 @@ CORPUS = {
     "text reader": Case(Crnn, (32, 96), (1, 24), "body"),
     "DETR": Case(Detr, (64, 64), (4, 4), "norm"),
     "DETR, boxes alone": Case(lambda: Detr(queries=30, boxes_only=True), (64, 64), (4, 4), "norm"),
+    "DETR, tokens first": Case(TransformerDetr, (64, 64), (4, 4), "transformer.encoder"),
     "two streams": Case(TwoStreams, (64, 64), (4, 4), "coarse", DETOUR),
     "auxiliary head": Case(Auxiliary, (64, 64), (4, 4), "deep"),
     "pyramid pooling": Case(PyramidPooling, (64, 64), (4, 4), "join"),
@@ -409,7 +425,8 @@ for small, units in (("resnet", 5), ("vit", 10), ("convnext", 5), ("efficientnet
 
 def built(name):
     """The module of a case, with seeded weights and statistics of its norms."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's transformer warns of its own default
         torch.manual_seed(0)
         module = CORPUS[name].build().eval()
         for layer in module.modules():

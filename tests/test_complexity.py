@@ -104,6 +104,7 @@ def test_a_board_sorts_by_size_and_shows_it(records):
     text = render_board(Board([*records[:2], unsized], sort="model.parameters"), "md")
     assert "parameters" in text
     assert "older release" in text
+    assert "Measured: the last map of the coarsest resolution" in text
 
 
 def test_show_says_size_target_and_why(records):

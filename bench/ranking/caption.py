@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ...suites.deadpixel import NOT_ALWAYS_BETTER
 from ..output.text import clean
 from ..statistics.difference import ENOUGH_SAMPLES, is_exact, sample_count
-from .board import SIZES
+from .board import SIZES, facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +44,19 @@ def caption(board: Board) -> list[str]:
         lines.append(NOT_ALWAYS_BETTER)
     if any(board.defects(row) for row in board.rows):
         lines.append(DEFECTS_NOTE)
-    return [*lines, *_made_with(board)]
+    return [*lines, *_measured(board), *_made_with(board)]
+
+
+MOST_REASONS = 3
+
+
+def _measured(board: Board) -> list[str]:
+    """Which tensors were measured: the reasons of the rows' targets, the most frequent first."""
+    reasons = [reason for row in board.rows if (reason := facts(row)["reason"])]
+    counts = Counter(re.sub(r" \(.*? units\)", "", reason) for reason in reasons)
+    said = [f"{clean(why, 200)} ({n} of {len(board.rows)} rows)" for why, n in counts.most_common()]
+    more = f"; and {len(said) - MOST_REASONS} other reasons" if len(said) > MOST_REASONS else ""
+    return [f"Measured: {'; '.join(said[:MOST_REASONS])}{more}."] if said else []
 
 
 def few_samples(found: Iterable[tuple[Record | None, str]]) -> list[str]:
