@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from .errors import InputError, UnknownNameError
+from .errors import InputError, ModelFileError, UnknownNameError, WeightsError, unknown
 from .reference import Reference
 
 if TYPE_CHECKING:
@@ -103,6 +104,49 @@ def _parse(text: str) -> Reference:
         raise
 
 
+def check_reference(reference: str) -> None:
+    """Raise for a reference that cannot exist, without opening anything.
+
+    `UnknownNameError` for a text of no known form, a pattern that matches nothing or a name that
+    timm does not have; `WeightsError` or `ModelFileError` for a file that is not there. The message
+    offers near names.
+    """
+    from .timm import check_architecture
+
+    names = expand_wildcards(reference)
+    parsed = _parse(names[0])
+    if parsed.runtime == "timm":
+        for name in names:
+            one = _parse(name)
+            check_architecture(one.tagged_name, pretrained=one.weights is None)
+    if parsed.weights == "":
+        raise WeightsError(
+            f"no weights file was named; give {parsed.bare}@FILE or {parsed.bare}@init"
+        )
+    if parsed.file is not None and not _is_file(parsed.file):
+        kind = ModelFileError if parsed.weights is None else WeightsError
+        raise kind(f"no file {str(parsed.file)!r}{_near_file(parsed.file)}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or has a null byte
+        return False
+
+
+def _near_file(path: Path) -> str:
+    """A clause with files of the same folder that have similar names."""
+    try:
+        names = [file.name for file in path.parent.iterdir()]
+    except (OSError, ValueError):
+        return "; give the path of a file that exists"
+    near = get_close_matches(path.name, names, n=3)
+    if not near:
+        return "; give the path of a file that exists"
+    return f"; did you mean {', '.join(repr(str(path.with_name(name))) for name in near)}?"
+
+
 def list_models(pattern: str = "*", family: str | None = None) -> list[str]:
     """References of all timm architectures that match a shell `pattern`, such as `timm:resnet*`.
 
@@ -122,7 +166,9 @@ def expand_wildcards(reference: str) -> list[str]:
     weights = str(pattern).removeprefix(pattern.bare)
     found = [name + weights for name in list_models(pattern.bare)]
     if not found:
-        raise UnknownNameError(f"no model matches {reference!r}; try `perimetry list models`")
+        bare = "".join(c for c in pattern.bare if c not in "*?[]")
+        near = unknown("pattern of models", bare, list_models()).partition("; ")[2]
+        raise UnknownNameError(f"no model matches {reference!r}; {near}")
     return found
 
 

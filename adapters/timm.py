@@ -87,7 +87,7 @@ def open_timm(
     names, `WeightsError` when weights are not available or do not fit, `InputError` when the model
     refuses the size.
     """
-    _check_name(name, pretrained=state is None)
+    check_architecture(name, pretrained=state is None)
     shell = _create(name, device="meta")
     filled = None
     if state not in (None, "init"):
@@ -117,7 +117,8 @@ def open_timm(
     return model
 
 
-def _check_name(name: str, *, pretrained: bool) -> None:
+def check_architecture(name: str, *, pretrained: bool) -> None:
+    """Raise `UnknownNameError` with near names, `WeightsError` for weights that timm has not."""
     import timm
 
     architecture, _, tag = name.partition(".")

@@ -33,9 +33,15 @@ def perimetry(*arguments):
 def folder(tmp_path_factory):
     """One run over a tiny ResNet, a tiny ViT, and two references that cannot be opened."""
     out = tmp_path_factory.mktemp("run")
-    names = ["timm:test_resnet@init", "timm:test_vit@init", "timm:test_resnt@init", "none.onnx"]
-    done = perimetry("run", *names, "--out", out, *RUN)
+    done = perimetry("run", *names_that_open(), *damaged(out), "--out", out, *RUN)
     return out, done
+
+
+def damaged(folder):
+    """Files that exist and cannot be opened."""
+    for name in ("damaged.onnx", "damaged.pth"):
+        (folder / name).write_bytes(b"no model")
+    return str(folder / "damaged.onnx"), f"timm:test_resnet@{folder / 'damaged.pth'}"
 
 
 def names_that_open():
@@ -54,8 +60,8 @@ def test_a_run_measures_what_it_can_and_says_what_failed(folder):
     assert len(good) == 14
     assert {r.status for r in good} == {"ok"}, [r.error for r in good if r.error]
     assert {r.status for r in records if r not in good} == {"failed"}
-    assert "did you mean test_resnet" in done.output
-    assert "none.onnx" in done.output
+    assert "damaged.onnx" in done.output
+    assert "damaged.pth" in done.output
 
 
 def test_box_lowers_the_imbalance_of_an_odd_kernel(folder):

@@ -30,24 +30,29 @@ def run(folder, *arguments, suite="structure"):
     return CliRunner().invoke(app, ["run", *arguments, "--out", out, "--suite", suite, *COMMON])
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    """One run over every odd reference, and two sound files, one of which has an odd name."""
-    folder = tmp_path_factory.mktemp("odd")
-    sound = [save(convnet(size=8), folder / name) for name in ("sound.onnx", f"{NOT_UTF8}ok.onnx")]
-    done = run(folder, *ODD, *map(str, sound))
-    records = {r.model.reference: r for r in Store(folder / "out").records()}
-    return done, [to_utf8(str(path)) for path in sound], records
+@pytest.fixture
+def sound(tmp_path):
+    """Two sound files, one of which has an odd name."""
+    names = ("sound.onnx", f"{NOT_UTF8}ok.onnx")
+    return [save(convnet(size=8), tmp_path / name) for name in names]
 
 
-def test_every_reference_has_its_row_and_sound_files_have_their_numbers(swept):
-    """Every odd reference has a record with a reason, and both sound files are measured."""
-    done, sound, records = swept
+@pytest.mark.parametrize("odd", ODD)
+def test_a_reference_that_cannot_exist_is_refused_before_anything_is_measured(odd, sound, tmp_path):
+    """Beside sound files, too: the command says which, and leaves no folder."""
+    done = run(tmp_path, odd, *map(str, sound))
     assert done.exit_code == 1
     assert isinstance(done.exception, SystemExit)
-    assert records.keys() == {to_utf8(name) for name in (*ODD, *sound)}
-    assert {name for name, record in records.items() if record.status == "ok"} == set(sound)
-    assert all(r.error.message for r in records.values() if r.status == "failed")
+    assert "nothing was measured" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_sound_files_of_any_name_have_their_numbers(sound, tmp_path):
+    """A name that is not UTF-8 is escaped in its record."""
+    done = run(tmp_path, *map(str, sound))
+    assert done.exit_code == 0, done.output
+    records = Store(tmp_path / "out").records()
+    assert {r.model.reference for r in records} == {to_utf8(str(path)) for path in sound}
 
 
 @pytest.mark.parametrize("arguments", [("--target", NOT_UTF8), ("--exclude", NOT_UTF8)])

@@ -13,6 +13,7 @@ from .options import (
     UNMEASURED,
     MachineOptions,
     StoredOptions,
+    names_of,
     option_groups,
     report_errors,
     warn_unreadable,
@@ -56,9 +57,9 @@ def compare(
     stored: StoredOptions,
     machine: MachineOptions,
     suite: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Comma-separated suites for models that are audited now.",
+            help="Comma-separated suites for models that are audited now. Repeatable.",
             show_default="those of stored ones",
         ),
     ] = None,
@@ -99,7 +100,7 @@ def compare(
         )
         found = comparison.compare(
             *sides,
-            suites=suite.split(",") if suite else None,
+            suites=names_of(suite, ()) or None,
             settings=settings,
             force=force,
             stages=stages,

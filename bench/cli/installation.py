@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..execution.run_options import BENCH_IMAGES
-from .options import MachineOptions, option_groups, report_errors, width
+from .options import MachineOptions, names_of, option_groups, report_errors, width
 
 app = typer.Typer()
 
@@ -34,8 +34,10 @@ def bench_(
         typer.Argument(metavar="REF", help="Models to measure.", show_default="three of timm's"),
     ] = None,
     suite: Annotated[
-        str | None,
-        typer.Option(help="Comma-separated suites.", show_default="those of `run`, and more"),
+        list[str] | None,
+        typer.Option(
+            help="Comma-separated suites. Repeatable.", show_default="those of `run`, and more"
+        ),
     ] = None,
     count: Annotated[
         int | None,
@@ -70,7 +72,7 @@ def bench_(
 
         place = devices(machine.device)[0]
         images = count or images or BENCH_IMAGES[place.partition(":")[0]]
-        names = suite.split(",") if suite else suites
+        names = names_of(suite, suites)
         plan = report.BenchmarkPlan(
             references or models,
             [name for name, _ in parse_suites(names, SUITES)],

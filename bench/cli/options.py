@@ -29,7 +29,7 @@ from ..execution.run_options import BATCH, RunOptions
 from ..execution.settings import FIT_DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ..execution.rerun import RerunFields
 
@@ -308,6 +308,11 @@ def warn_unreadable(problems: Iterable[str]) -> None:
 
     for problem in problems:
         typer.echo(f"perimetry: skipped: {clean(problem)}", err=True)
+
+
+def names_of(texts: Sequence[str] | None, default: Sequence[str]) -> list[str]:
+    """The comma-separated names in all of `texts`; repeated options add up."""
+    return [name for text in texts for name in text.split(",")] if texts else list(default)
 
 
 def width() -> int:

@@ -21,6 +21,7 @@ from .options import (
     MachineOptions,
     Seed,
     WorkerOptions,
+    names_of,
     option_groups,
     report_errors,
 )
@@ -100,9 +101,12 @@ class MeasurementOptions:
 
     PANEL: ClassVar[str] = "Measurement"
     suite: Annotated[
-        str,
-        typer.Option(help="Comma-separated suites; SUITE:PROTOCOL or SUITE:all for protocols."),
-    ] = "structure,erf,deadpixel"
+        list[str] | None,
+        typer.Option(
+            help="Comma-separated suites; SUITE:PROTOCOL or SUITE:all for protocols. Repeatable.",
+            show_default="structure,erf,deadpixel",
+        ),
+    ] = None
     kernel_padding: Annotated[
         str, typer.Option(help="Comma-separated kernel paddings: none, zero, box, fresh, fit.")
     ] = "none,box"
@@ -164,7 +168,7 @@ def run(
     ] = False,
 ) -> None:
     """Audit models, with and without kernel padding, and print the leaderboard."""
-    from ..execution.plan import parse_fills
+    from ..execution.plan import DEFAULT_SUITES, check_references, parse_fills
     from ..execution.sweep import Sweep
 
     with report_errors():
@@ -173,7 +177,10 @@ def run(
         fills = parse_fills(measurement.kernel_padding.split(","))
         _check_fit(fills, measurement.fit_images)
         names = selection.select(references)
-        sweep = Sweep(names, measurement.suite.split(","), fills, settings, options, out)
+        suites = names_of(measurement.suite, DEFAULT_SUITES)
+        sweep = Sweep(names, suites, fills, settings, options, out)
+        sweep.plan().jobs()  # raises for every other wrong word
+        check_references(references)
         if dry_run:
             typer.echo(sweep.forecast())
             return

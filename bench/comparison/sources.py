@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.errors import InputError, NotMeasuredError, UnknownNameError
 from ...adapters.reference import Reference
 from ...adapters.treatment import FILLS
-from ..execution.plan import DEFAULT_SUITES
+from ..execution.plan import DEFAULT_SUITES, check_references
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
 from ..execution.settings import Settings
+from ..execution.toolkit import standard
 from ..records.archive import is_packed
 from ..records.selection import (
     check_unmixed,
@@ -279,6 +280,8 @@ def _models(given: Sequence[Side | _Given], cache: RecordCache, wanted: MissingA
         pattern = [cache.side(library, cache.references(library)[0], None)]
     if all(isinstance(side, Side) for side in sides):
         return [side for side in sides if isinstance(side, Side)]
+    if wanted.options.run.toolkit is standard:
+        check_references(g.model for g in sides if isinstance(g, _Given) and g.model is not None)
     spec, run = _run_spec(pattern, wanted), wanted.options.run
     if wanted.stages:
         spec = RunSpec(spec.settings, (*(s for s in spec.suites if s != PRINT), PRINT))

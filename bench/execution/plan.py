@@ -170,17 +170,30 @@ def parse_shard(text: str) -> tuple[int, int]:
 def expand_references(references: Sequence[str], choice: Choice | None = None) -> list[str]:
     """Replace wildcards by the models that match, each once, and choose.
 
-    A pattern that matches nothing stays: opening it fails with a message, and the others go on.
+    Raises `UnknownNameError` for a pattern that matches nothing.
     """
     from ...adapters.load import expand_wildcards
 
-    found: dict[str, None] = {}
-    for reference in references:
+    found = (name for reference in references for name in expand_wildcards(reference))
+    return (choice or Choice()).of(list(dict.fromkeys(found)))
+
+
+def check_references(references: Iterable[str]) -> None:
+    """Raise one `UnknownNameError` that names every reference which cannot exist.
+
+    Called before anything is measured, so that a typo costs nothing.
+    """
+    from ...adapters.errors import PerimetryError
+    from ...adapters.load import check_reference
+
+    faults = []
+    for reference in dict.fromkeys(references):
         try:
-            found.update(dict.fromkeys(expand_wildcards(reference)))
-        except UnknownNameError:
-            found[reference] = None
-    return (choice or Choice()).of(list(found))
+            check_reference(reference)
+        except PerimetryError as error:
+            faults.append(f"{reference!r}: {error}")
+    if faults:
+        raise UnknownNameError(f"nothing was measured; {'; '.join(faults)}")
 
 
 def parse_suites(names: Sequence[str], known: Mapping[str, Suite]) -> list[tuple[str, str]]:
