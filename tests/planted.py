@@ -35,6 +35,14 @@ def private(gains=GAINS) -> nn.Conv2d:
     return conv
 
 
+def copying(channels: int) -> nn.Conv2d:
+    """A 1 x 1 convolution that returns its input: the identity, as a layer with a feature map."""
+    conv = nn.Conv2d(channels, channels, 1, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.eye(channels)[..., None, None])
+    return conv
+
+
 def classifier(body: nn.Conv2d) -> nn.Sequential:
     """Two logits, plus and minus the mean over the units of `body`."""
     head = nn.Linear(body.out_channels, 2, bias=False)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from planted import GAINS, GREY, classifier, measure, measure_model, private, shared
+from planted import GAINS, GREY, classifier, copying, measure, measure_model, private, shared
 from torch import nn
 
 from perimetry.adapters.errors import InputError, NotApplicableError
@@ -70,7 +70,7 @@ class Deceiver(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body, self.last = private(), nn.Identity()
+        self.body, self.last = private(), copying(4)
 
     def forward(self, x):
         return self.last(WrongGradient.apply(self.body(x)))
@@ -238,7 +238,7 @@ def test_a_constant_network_says_that_nothing_responds():
 
 def test_an_identity_network_has_no_phases_but_even_positions():
     """At stride 1 there is no comb profile, and all positions respond alike."""
-    found = measure(nn.Identity())
+    found = measure(copying(1))
     assert "stride 1" in found.metrics["comb_weakest"].reason
     assert found.metrics["position_cv"].value == pytest.approx(0, abs=1e-5)
     assert "same at all places" in found.metrics["position_r2"].reason
