@@ -115,7 +115,7 @@ def test_a_convolution_reads_what_the_border_puts_beyond_its_input(case, border)
     ],
 )
 def test_a_pool_reads_what_the_border_puts_beyond_its_input(pool, reduce, border):
-    """Equal to reducing the windows of the continued image."""
+    """A pool with an exchanged border equals one over the windows of the continued image."""
     x = continued(images(), (1, 1, 1, 1), border)
     expected = reduce(x.unfold(2, 3, 2).unfold(3, 3, 2))
     twin = opened(lambda: nn.Sequential(pool)).with_padding_mode(border)
@@ -227,13 +227,13 @@ def test_a_layer_that_cannot_be_continued_keeps_its_padding_and_is_named(case):
 
 
 def test_an_unknown_border_is_refused_with_the_known_ones():
-    """InputError with the list of modes."""
+    """An unknown border is an InputError with the list of modes."""
     with pytest.raises(InputError, match=r"unknown padding mode 'mirror'.*reflect, replicate"):
         opened(deep, InputSpec(48, 48)).with_padding_mode("mirror")
 
 
 def test_a_network_that_pads_nothing_has_no_border_to_exchange():
-    """NotApplicableError."""
+    """A network without padding raises NotApplicableError."""
     with pytest.raises(NotApplicableError, match="no layer before the target pads"):
         opened(lambda: nn.Conv2d(3, 4, 4, 4)).with_padding_mode("reflect")
 
@@ -305,7 +305,7 @@ def small_graph(opset, **attributes):
 def test_every_way_an_onnx_layer_states_its_padding_is_exchanged(
     tmp_path, opset, attributes, pads, stride, border
 ):
-    """Explicit amounts and both SAME modes, in two opsets."""
+    """Explicit amounts and both SAME modes are exchanged in two opsets."""
     proto = small_graph(opset, **attributes)
     file = load(save(proto, tmp_path / "m.onnx"), device="cpu", spec=SPEC)
     x = images(count=1)

@@ -101,7 +101,7 @@ def endless(path):
 
 @pytest.mark.parametrize("command", ["pad", "compare", "bench"])
 def test_a_file_that_never_ends_is_ended(command, tmp_path):
-    """Exit code 2, one sentence, and no file written."""
+    """A command on a file that never ends exits with 2, names the time limit and writes no file."""
     path, out = endless(tmp_path / "a.onnx"), str(tmp_path / "out.onnx")
     sound = save(convnet(size=16), tmp_path / "b.onnx")
     words = {
@@ -148,7 +148,7 @@ with scratch_folder() as folder:
 
 
 def test_a_folder_that_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch):
-    """One whose process lives stays."""
+    """A scratch folder of a killed process is removed, one of a living process stays."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     command = [sys.executable, "-c", ABANDON]

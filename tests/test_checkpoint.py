@@ -182,7 +182,7 @@ def test_names_that_differ_are_matched_by_order_in_torch_files_alone(state, tmp_
 
 
 def test_two_tensors_with_exchanged_names_stay_exchanged(state, tmp_path):
-    """Names go before order."""
+    """Tensors are matched by their names and not by their order."""
     names = "layer1.0.bn1.weight", "layer1.0.bn1.bias"
     order = dict(state)
     for name in names:
@@ -191,7 +191,7 @@ def test_two_tensors_with_exchanged_names_stay_exchanged(state, tmp_path):
 
 
 def test_another_architecture_is_named(state, tmp_path):
-    """As the script that wrote the file calls it."""
+    """A checkpoint of another architecture is refused with the name that its script gave."""
     torch.save({"arch": "resnet50", "state_dict": without(state)}, tmp_path / "a.pth")
     with pytest.raises(WeightsError, match="names the architecture 'resnet50'"):
         load(f"timm:{NAME}@{tmp_path / 'a.pth'}")
@@ -217,7 +217,7 @@ class Planted:
     ],
 )
 def test_an_object_in_the_file_is_named_and_not_made(thing, name, zipped, state, tmp_path):
-    """Whole modules, paths, and code."""
+    """Whole modules, paths and code in a checkpoint are named and not created."""
     content = {"state_dict": state, "extra": thing(tmp_path)}
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ModelFileError) as told:
@@ -227,7 +227,7 @@ def test_an_object_in_the_file_is_named_and_not_made(thing, name, zipped, state,
 
 
 def test_options_of_a_script_are_no_obstacle(state, tmp_path):
-    """`argparse.Namespace` beside the weights."""
+    """Weights beside an `argparse.Namespace` are loaded."""
     assert holds(saved({"model": state, "args": argparse.Namespace(lr=0.1)}, tmp_path), state)
 
 

@@ -181,7 +181,7 @@ def test_wrong_words_are_answered_before_anything_runs(tmp_path, arguments, text
 
 
 def test_boards_of_nothing_and_of_damage(folder, tmp_path):
-    """No records: told how to make some. Unknown sort: told near ones. Damage: named, left out."""
+    """An empty folder, an unknown sort and a damaged record each get a message of their own."""
     assert "contains no records" in perimetry("board", tmp_path).output
     assert "did you mean" in perimetry("board", folder[0], "--sort", "deadpixel.weak").output
     Store(tmp_path).folder.joinpath("x.json").write_text("{")
@@ -305,7 +305,7 @@ def test_a_run_says_that_a_folder_holds_too_few_images_for_intervals(tmp_path):
 
 
 def test_a_list_of_nothing_is_an_error_with_near_names():
-    """A misspelt pattern is no empty table."""
+    """A misspelt pattern is an error with near names instead of an empty table."""
     for kind, name, near in [
         ("metrics", "deadpixel.weekest", "deadpixel.weakest"),
         ("suites", "deadpixl", "deadpixel"),

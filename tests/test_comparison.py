@@ -112,7 +112,7 @@ def test_p_and_effect_of_a_mean_are_those_of_the_paired_t_test():
 
 
 def test_p_below_five_percent_says_that_the_interval_leaves_out_zero():
-    """Uncorrected p and interval always agree."""
+    """An uncorrected p below 0.05 and an interval without 0 always occur together."""
     rng = np.random.default_rng(5)
     a = planted(rng.normal(1.0, 0.5, 16))
     for shift in np.linspace(0, 0.6, 13):
@@ -300,7 +300,7 @@ def test_a_folder_before_model_names_is_where_they_are_looked_up(folder):
 
 
 def test_records_and_modules_are_sides_too():
-    """What `audit` gave, and a module as it is."""
+    """The records of `audit` and a module can be compared as they are."""
     records = audit(opened(net()), ("structure",), device="cpu")
     found = compare(records, net().requires_grad_(False), run=TOOLS, stages=False, force=True)
     assert found.pairs[0].rows
@@ -371,7 +371,7 @@ def test_unlike_preprocessing_is_refused_unless_it_only_looks_unlike():
 
 
 def test_an_older_protocol_version_is_refused():
-    """Numbers of unlike protocol versions never meet."""
+    """Records of different protocol versions are not compared."""
     first, second = (audit(opened(net()), ("structure",), device="cpu") for _ in range(2))
     second[0].version = "0"
     with pytest.raises(UnlikeRecordsError, match="protocol version 2 against 0"):

@@ -42,7 +42,7 @@ def test_known_operations():
 
 
 def test_the_dearest_model_comes_first_and_keeps_its_variants_together(monkeypatch):
-    """Among equals, the order given stays."""
+    """Models are ordered by cost with their variants together, and equal ones as given."""
     known = {"test_resnet": Cost(0.1, 0.1, 0.1), "nasnetalarge": Cost(48, 17, 15)}
     monkeypatch.setattr(cost, "cost_table", lambda: known)
     monkeypatch.setattr(cost, "typical", lambda: Cost(4, 0.5, 0.3))
@@ -54,7 +54,7 @@ def test_the_dearest_model_comes_first_and_keeps_its_variants_together(monkeypat
 
 
 def test_cost_grows_with_images_where_a_suite_looks_at_them():
-    """Structure looks at none."""
+    """The cost grows with the number of images, except for the structure suite."""
     few, many = (seconds("timm:resnet18@init", "none", ["erf"], n) for n in (4, 12))
     assert many == 3 * few > 0
     assert len({seconds("timm:resnet18@init", "none", ["structure"], n) for n in (4, 12)}) == 1

@@ -88,7 +88,7 @@ def test_a_dead_colour_channel_is_reported_by_its_own():
 
 
 def test_a_network_without_holes_has_none():
-    """The same network with a mask of ones."""
+    """The same network with a mask of ones has no dead region."""
     record = measure(torch.ones(1, 1, 96, 96))
     for name in ("silent_pixels", "dead_pixels@0.01", "dead_pixels@0.1", "dead_region"):
         assert record.metrics[name].value == 0
@@ -99,7 +99,7 @@ def test_a_network_without_holes_has_none():
     "name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "test_mambaout"]
 )
 def test_ordinary_untrained_networks_have_no_dead_pixels(name):
-    """No false alarm on initial states of five families."""
+    """Initial states of five families have no dead pixel."""
     record = audit(f"timm:{name}@init", ("deadpixel",), count=4, members=4, device="cpu")[0]
     assert record.status == "ok", record.reason
     assert record.metrics["dead_pixels@0.1"].value == 0
@@ -135,7 +135,7 @@ def test_a_slow_decay_towards_the_border_is_not_dead():
 
 
 def test_connected_regions_take_diagonals_and_come_largest_first():
-    """By hand, on eight pixels."""
+    """Three pixels on a diagonal are one region, listed before a region of one pixel."""
     mask = np.zeros((6, 6), dtype=bool)
     mask[0, 0] = mask[1, 1] = mask[2, 2] = mask[5, 4] = True
     assert connected_regions(mask) == [Region(3, (0, 0, 3, 3)), Region(1, (5, 4, 6, 5))]

@@ -90,7 +90,7 @@ def test_a_gpu_is_looked_up_without_taking_memory_of_it(monkeypatch):
     ],
 )
 def test_every_form_of_memory_that_runs_out_is_known(error):
-    """Also behind another error, as onnxruntime's is."""
+    """Each form of an out-of-memory error is recognised, also as the cause of another."""
     assert ran_out_of_memory(error)
     outer = InputError("onnxruntime cannot run inputs")
     outer.__cause__ = error

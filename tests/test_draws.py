@@ -12,7 +12,7 @@ from perimetry.bench.records.store import Store
 
 
 def test_rounding_is_fine_keeps_the_ends_and_changes_nothing_twice():
-    """Steps of 1/65535 of the range, by hand."""
+    """Draws are rounded to 1/65535 of their range, ends exactly, and once is enough."""
     values = np.random.default_rng(0).normal(0.5, 0.1, 200)
     once = round_draws({"a": values})["a"]
     assert np.abs(once - values).max() <= np.ptp(values) / 65535 / 2 * 1.0001

@@ -129,7 +129,7 @@ def test_paths_through_3x3_stacks_are_repeated_convolutions_of_ones(depth):
 
 
 def test_a_second_3x3_over_a_5x5_image_counts_1_2_3_2_1():
-    """The example of Perone 2017."""
+    """A 3 x 3 kernel over a 5 x 5 image counts 1, 2, 3, 2, 1 paths per axis (Perone 2017)."""
     counts = path_count_map(light_copy(nn.Sequential(nn.Conv2d(1, 1, 3))), (1, 5, 5))[0].numpy()
     np.testing.assert_array_equal(counts, np.outer([1, 2, 3, 2, 1], [1, 2, 3, 2, 1]))
 
@@ -152,7 +152,7 @@ def test_a_residual_sum_adds_energies():
 
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_a_constant_factor_counts_by_its_square(factor):
-    """Multiplied from either side, or divided."""
+    """A factor multiplied from either side, or divided by, scales the energy by its square."""
 
     class Scaled(nn.Module):
         def forward(self, x):
@@ -230,7 +230,7 @@ def test_a_padded_variant_changes_its_own_layer_only():
 
 
 def test_an_operation_without_a_finite_energy_is_named():
-    """atanh raises NotApplicableError."""
+    """The operation atanh has no finite energy and raises NotApplicableError with its name."""
 
     class Wild(nn.Module):
         def forward(self, x):

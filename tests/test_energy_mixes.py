@@ -114,7 +114,7 @@ def test_the_map_is_the_mean_of_the_squared_jacobians_of_random_weights():
     "other", [nn.ReLU(), nn.Conv2d(8, 8, 1), nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(8)]
 )
 def test_terms_that_are_no_mix_of_one_tensor_stay_independent(other):
-    """x + f(x): energies add as they did."""
+    """The energies of x and f(x) add as those of independent terms."""
 
     class Sum(nn.Module):
         def __init__(self):

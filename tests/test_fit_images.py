@@ -100,7 +100,7 @@ def keys(settings):
 
 
 def test_only_the_keys_of_fit_hold_what_it_is_fitted_on(folders):
-    """And they hold it: another folder gives other ones."""
+    """The keys of `fit` change with the folder of images, and those of other fills do not."""
     default, own, other = (
         keys(Settings(fit_images=str(name))) for name in (FIT_DEFAULT, folders["own"], folders["x"])
     )
@@ -221,7 +221,7 @@ def test_fits_on_unlike_images_never_share_a_column(folders, records):
 
 
 def test_comparing_fits_on_unlike_images_is_refused(folders, records):
-    """`fit` against `none` is not."""
+    """Two fits on different images are not compared; `fit` and `none` are."""
     by_fill = {f: [r for r in records if r.fill == f] for f in FILLS}
     with pytest.raises(UnlikeRecordsError, match="fitted on 6 x own against 6 x x"):
         compare(by_fill["fit"], measured(folders, "x", ("fit",)), stages=False)

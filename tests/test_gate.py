@@ -314,7 +314,7 @@ def test_a_wrong_tolerance_says_what_was_expected(tmp_path, text, message):
 
 
 def test_a_regression_outweighs_what_could_not_be_measured():
-    """And nothing at all is no pass."""
+    """A regression outweighs `unmeasured`, and a check of nothing does not pass."""
     assert (
         worst([RegressionVerdict.same, RegressionVerdict.unmeasured, RegressionVerdict.regressed])
         is RegressionVerdict.regressed

@@ -14,7 +14,7 @@ SPEC = InputSpec(48, 64, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 
 def test_the_same_seed_gives_the_same_pixels_and_another_seed_others():
-    """Dead leaves are equal bit for bit."""
+    """Dead leaves of one seed are equal bit by bit, and another seed gives others."""
     one, two = (open_images("dead-leaves", 3, seed=5).load(SPEC) for _ in range(2))
     assert torch.equal(one, two)
     assert not torch.equal(one, open_images("dead-leaves", 3, seed=6).load(SPEC))

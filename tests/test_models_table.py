@@ -26,7 +26,7 @@ def test_a_row_is_what_an_audit_gives(name, tmp_path):
 
 @pytest.mark.parametrize("name", CORPUS)
 def test_both_routes_have_the_same_numbers(name):
-    """In the table as it is published; a batch that was exported for good has no structure."""
+    """Both routes have equal published numbers; a batch exported for good has no structure."""
     torch, onnx = (row for row in TABLE if row["model"] == name)
     assert onnx["field"] in (torch["field"], "n/a")
     for head in ("ERF", "evenness"):

@@ -180,7 +180,7 @@ def copy_of(module):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_suite_measures_it_or_says_what_is_missing(name):
-    """No record fails."""
+    """Every suite measures every kind of module or skips it; no record fails."""
     for record in audit(kind(name), SUITES, **QUICK):
         assert record.status in ("ok", "skipped"), record.error
         if record.suite in ("erf", "perturbation", "padding"):
@@ -230,7 +230,7 @@ class Unexpected(Base):
 @pytest.mark.parametrize("make", [*KINDS.values(), Failing, Unexpected])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_module_is_after_an_audit_what_it_was_before(make, training):
-    """Failed ones included."""
+    """An audit, also one that fails, leaves the module as it was."""
     module = make().train(training)
     module.conv.bias.requires_grad_(False)
     module.out.weight.grad = torch.ones_like(module.out.weight)
@@ -330,7 +330,7 @@ def test_inputs_besides_the_image_have_fixed_values(count):
 
 
 def test_fixed_values_are_in_the_record_and_make_a_record_of_its_own():
-    """Another value is another key."""
+    """A fixed input is stored in the record, and another value gives another key."""
     keys = set()
     for value in (0.0, 1.0):
         given = {"fixed": {"y": value}}
@@ -342,7 +342,7 @@ def test_fixed_values_are_in_the_record_and_make_a_record_of_its_own():
 
 
 def test_an_input_that_is_not_there_is_refused():
-    """UnknownNameError for the image and for a fixed input."""
+    """An image input or fixed input that does not exist is an UnknownNameError."""
     for given in ({"image": "z"}, {"fixed": {"z": 1}}):
         with pytest.raises(UnknownNameError):
             load(Two(), size=SIZE, inputs=given)

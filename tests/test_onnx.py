@@ -172,7 +172,7 @@ def test_source_names_file_hashes_and_the_provider_that_really_runs(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test must miss")
 def test_asking_for_cuda_where_there_is_none_names_the_devices_to_take(tmp_path):
-    """InputError with the devices that exist."""
+    """Asking for CUDA without a GPU is an InputError with the accepted devices."""
     with pytest.raises(InputError, match="expected 'cpu', 'cuda' or 'auto'"):
         open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cuda")
 

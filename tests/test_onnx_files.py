@@ -27,7 +27,7 @@ def write(data, path):
 
 
 def test_a_missing_file_says_so(tmp_path):
-    """ModelFileError with the path."""
+    """A missing file is a ModelFileError with its path."""
     with pytest.raises(ModelFileError, match=r"cannot read .*none\.onnx"):
         load(str(tmp_path / "none.onnx"))
 
@@ -202,7 +202,7 @@ def test_what_a_subgraph_reads_counts_as_an_input_of_its_node(tmp_path):
 
 
 def test_a_graph_without_outputs_is_refused(tmp_path):
-    """ModelFileError if the graph has no output."""
+    """A graph without outputs is a ModelFileError."""
     proto = convnet()
     del proto.graph.output[:]
     with pytest.raises(ModelFileError, match="has no output"):
@@ -242,7 +242,7 @@ def test_an_input_that_is_no_image_is_refused(dims, tmp_path):
 
 
 def test_five_channels_and_strings_as_image_are_refused(tmp_path):
-    """Both are an InputError."""
+    """An image of five channels and one of strings are an InputError."""
     with pytest.raises(InputError, match="has 5 channels"):
         open_onnx(save(convnet(channels=5), tmp_path / "a.onnx"))
     proto = convnet()
@@ -298,7 +298,7 @@ def test_a_model_function_is_expanded(tmp_path):
 
 
 def test_old_files_that_list_weights_as_inputs_are_read(tmp_path):
-    """At opset 11, with every weight among the inputs."""
+    """A file of opset 11 with every weight among its inputs is read."""
     proto = convnet(opset=11)
     for tensor in proto.graph.initializer:
         info = helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, list(tensor.dims))

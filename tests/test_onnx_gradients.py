@@ -23,7 +23,7 @@ X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(3), dtype=to
 
 
 def test_the_error_of_a_right_gradient_is_rounding():
-    """Below 1e-6 for a smooth function."""
+    """The gradient error of a smooth function is below 1e-6."""
     assert gradient_error(wave, X) < 1e-6
 
 

@@ -126,7 +126,7 @@ def test_a_session_has_as_many_threads_as_torch(threads, monkeypatch):
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_tensors_are_shaped_as_arrays_are(layout, dtype):
-    """The slow way: element by element, rounded for bytes."""
+    """Shaping tensors equals the literal way, element by element and rounded for bytes."""
     spec = InputSpec(32, 32, layout=layout, dtype=dtype)
     x = X * 300 - 20 if dtype == "uint8" else X
     ours = shaped(x, spec)

@@ -112,7 +112,7 @@ def test_a_written_out_layer_norm_has_the_structure_of_one(name, opset, tmp_path
 @pytest.mark.parametrize("opset", [11, 16])
 @pytest.mark.parametrize("form", RMS)
 def test_a_written_out_rms_norm_has_the_structure_of_one(form, opset, tmp_path):
-    """That of `torch.nn.RMSNorm`, however it is written."""
+    """Each written form of an RMS norm has the structure of `torch.nn.RMSNorm`."""
     found = structure(exported(RMS[form], opset, tmp_path))
     numbers, maps = torch_structure(lambda: nn.RMSNorm(CHANNELS))
     assert found[0]["weakest"] == pytest.approx(numbers["weakest"], rel=1e-6)

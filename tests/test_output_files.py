@@ -126,7 +126,7 @@ def test_commands_replace_no_device(store, request):
 
 
 def test_a_stale_temporary_file_that_cannot_be_removed_hinders_no_reading(tmp_path, monkeypatch):
-    """As in a folder that may only be read."""
+    """Records are read beside a temporary file that cannot be removed."""
     store = Store(tmp_path)
     store.put(planted.record("a", 0.5))
     stale = store.folder / ".left.tmp"

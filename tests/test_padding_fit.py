@@ -199,7 +199,7 @@ def test_a_resized_twin_keeps_the_fitted_taps():
 
 
 def test_the_same_images_and_seed_give_the_same_bits():
-    """And the original's weights are not touched."""
+    """Two fits on the same images are equal bit by bit, and the original's weights stay."""
     subject, images = model(), smooth(6, 0)
     before = [p.clone() for p in subject.module().parameters()]
     first, second = (
@@ -233,19 +233,19 @@ def test_a_layer_beyond_the_period_keeps_its_function():
 
 
 def test_without_images_the_error_says_what_to_give():
-    """Only `fit` needs them."""
+    """`fit` without images is an error that asks for them; other fills need none."""
     with pytest.raises(InputError, match=r"'fit' was given no images; expected images="):
         model().padded("fit")
 
 
 def test_a_bare_module_is_refused_with_what_to_call():
-    """`pad_module` has no images to show."""
+    """`fit` by `pad_module`, which has no images, is refused with the function to call."""
     with pytest.raises(InputError, match=r"load\(...\).padded\('fit', PaddingOptions"):
         pad_module(network(), "fit", torch.zeros(1, 3, 64, 64))
 
 
 def test_an_initial_state_is_not_fitted():
-    """There is no function to keep."""
+    """An initial state is not fitted because it has no function to keep."""
     with pytest.raises(NotApplicableError, match="fit' needs trained weights"):
         load("timm:test_resnet@init", device="cpu").padded(
             "fit", PaddingOptions(images=smooth(1, 0))

@@ -246,7 +246,7 @@ def test_broken_maps_cost_no_model_its_row():
 
 
 def test_equal_maps_are_held_once():
-    """An untouched twin's maps cost nothing."""
+    """The maps of a padded model that nothing changed are stored once."""
     twins = {
         f: [planted.record("a", 0.5, fill=f, maps=planted.field(0.5))] for f in ("none", "box")
     }

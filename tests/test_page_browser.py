@@ -179,7 +179,7 @@ def test_each_value_of_a_map_is_a_whole_number_of_screen_pixels(browser, place, 
 
 
 def test_the_difference_is_drawn_and_the_variants_change_the_map(visit):
-    """As it is, with padding, difference: three unlike pictures."""
+    """The map as it is, with padding and as difference are three different pictures."""
     page = visit.page
     page.locator(LINKS).nth(3).click()
     page.wait_for_selector("#panel .field canvas")

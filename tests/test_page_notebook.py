@@ -49,7 +49,7 @@ def test_a_notebook_shows_the_figure_as_a_picture():
 
 
 def test_what_cannot_be_plotted_says_why():
-    """No maps, and a map there is not."""
+    """Plotting a record without maps, or an unknown map, is an error with the reason."""
     with pytest.raises(InputError, match="has no maps to plot"):
         planted.record("a", 0.5).plot()
     with pytest.raises(UnknownNameError, match="did you mean sensitivity"):

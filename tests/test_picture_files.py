@@ -142,7 +142,7 @@ def test_a_changed_file_is_checked_again(tmp_path):
 
 
 def test_a_pipe_and_a_device_are_not_opened(tmp_path):
-    """Reading either would never end."""
+    """A pipe and an endless device are refused, and a folder's images leave them out."""
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "device.png").symlink_to("/dev/zero")
     for name in ("pipe.png", "device.png"):

@@ -51,7 +51,7 @@ def test_a_model_that_is_audited_now_has_the_rank_that_the_board_would_give_it(p
 
 
 def test_a_stored_model_replaces_its_own_row_in_the_set(published):
-    """Nobody is a neighbour of itself."""
+    """A model that is in the set is not its own neighbour."""
     found = place(f"{published}:test_resnet@init", published)
     assert [row.model for row in found.rows].count("timm:test_resnet@init") == 1
     assert len(found.rows) == len(SET)
@@ -67,7 +67,7 @@ def test_a_padded_variant_ranks_among_padded_ones(published):
 
 
 def test_records_of_other_settings_are_refused(published):
-    """Another number of images, with what differs."""
+    """Records with another number of images are refused with the difference."""
     records = audit("timm:test_resnet@init", ("deadpixel",), size=(96, 96), count=4)
     with pytest.raises(MixedRecordsError, match="count=4"):
         place(records, published)
@@ -90,7 +90,7 @@ def test_a_model_without_the_number_says_why(published):
 
 
 def test_the_command_prints_rank_and_neighbours_or_json(published):
-    """Both say the same."""
+    """The table and the JSON of the command have the same rank and neighbours."""
     words = ("rank", f"{published}:test_resnet@init", "--within", published)
     shown = command(*words)
     assert shown.exit_code == 0, shown.output

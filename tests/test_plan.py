@@ -39,7 +39,7 @@ BOTH = {"structure", "deadpixel"}
 
 
 def test_the_same_plan_has_the_same_keys():
-    """Keys depend on nothing but the plan."""
+    """Two equal plans have the same keys."""
     assert keys() == keys()
     assert len(set(keys().values())) == 2
 
@@ -66,14 +66,14 @@ def test_a_key_changes_with_what_changes_the_numbers(options, suites):
 
 
 def test_library_versions_are_part_of_the_key(monkeypatch):
-    """Another torch is another number."""
+    """Another version of torch gives other keys."""
     before = keys()
     monkeypatch.setattr(plan_module, "versions", lambda _names: {"torch": "0.0"})
     assert not set(before.values()) & set(keys().values())
 
 
 def test_a_protocol_version_is_part_of_the_key(monkeypatch):
-    """A changed definition is measured anew."""
+    """Another version of a protocol gives another key."""
     before = keys()
     monkeypatch.setitem(toys.Gradient.protocols, "energy", "99")
     assert keys()["deadpixel"] != before["deadpixel"]
@@ -135,7 +135,7 @@ def test_unknown_names_offer_near_ones(suites, fills, text):
 
 
 def test_no_suite_is_an_error():
-    """An empty list of suites says which there are."""
+    """An empty list of suites is an error that lists the suites."""
     with pytest.raises(InputError, match="expected some of structure, deadpixel, fidelity"):
         parse_suites([], toys.SUITES)
 

@@ -44,7 +44,7 @@ def test_images_are_added_until_the_interval_is_narrow_enough():
 
 
 def test_the_numbers_are_those_of_a_run_with_as_many_images():
-    """Nothing remembers the smaller numbers that were tried first."""
+    """A goal that is reached at n images gives the numbers of a run with n images."""
     found = by_suite(audit(MODEL, SUITES, ("none", "box"), precision_goal=0.03, **FEW))
     for (fill, suite), record in found.items():
         count = record.images.count
@@ -55,7 +55,7 @@ def test_the_numbers_are_those_of_a_run_with_as_many_images():
 
 
 def test_all_suites_of_a_variant_see_the_same_images():
-    """The gradient suites and those of forward passes alone."""
+    """Gradient suites and suites of forward passes measure the same images."""
     found = audit(MODEL, ("erf:all", *SUITES), ("box",), precision_goal=0.03, **FEW)
     assert {r.suite for r in found} == set(SUITES)
     (count,) = {r.images.count for r in found}
@@ -119,7 +119,7 @@ def test_goals_that_cannot_be_reached_are_refused(settings):
 
 
 def test_a_goal_needs_the_suite_that_it_is_about():
-    """Otherwise nothing would ever say that it is reached."""
+    """A goal for a suite that is not run is an error."""
     with pytest.raises(InputError, match="deadpixel"):
         audit(MODEL, ("erf",), precision_goal=0.1)
 

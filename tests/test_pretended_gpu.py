@@ -93,7 +93,7 @@ def compare(model, fills, request, **settings):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_module_is_audited_on_its_device(request, precision):
-    """Every suite and kernel padding, in both precisions."""
+    """Every suite measures a module on its device, with every padding and precision."""
     fills = ("none", "fit") if precision == "float32" else ("none",)
     compare(convnet(), fills, request, count=2, precision=precision)
 
@@ -109,7 +109,7 @@ def test_weight_sets_of_timm_are_audited_on_their_device(request):
 
 
 def test_a_transformer_is_audited_on_its_device(request):
-    """Tokens with a prefix, positions and attention."""
+    """A transformer with prefix token, positions and attention is measured on its device."""
     compare("timm:test_vit@init", ("none",), request, count=2, members=2)
 
 

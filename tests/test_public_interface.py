@@ -67,7 +67,7 @@ def test_the_exported_names_are_listed_and_no_other_exists():
 
 
 def test_the_version_is_that_of_the_project():
-    """The installed version, as in pyproject.toml."""
+    """`__version__` is the version in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert perimetry.__version__ == project["version"]
 

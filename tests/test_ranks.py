@@ -107,5 +107,5 @@ def test_an_estimate_without_an_error_is_told_from_nothing():
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_small_boards_have_ranks_too(count):
-    """No row, no rank; one row is the first."""
+    """A board of no rows has no ranks, and a single row is the first."""
     assert rank_rows([Ranked(0.3)] * count) == [Rank(1, 1)] * count

@@ -100,7 +100,7 @@ def test_the_target_of_all_scales_is_that_of_the_rule(records):
 
 
 def test_a_board_ranks_one_scale():
-    """By `SUITE.METRIC@SCALE`, in the direction of the metric."""
+    """A board sorted by `SUITE.METRIC@SCALE` ranks in the direction of the metric."""
     found = [
         record
         for name in ("U-Net", "classifier")
@@ -142,7 +142,7 @@ def test_a_scale_that_cannot_be_measured_costs_no_other():
 
 
 def test_the_command_line_measures_and_shows_scales(tmp_path):
-    """An ONNX file: run, show and board."""
+    """`run`, `show` and `board` measure and show the scales of an ONNX file."""
     path, out = exported("YOLO of 5 classes", tmp_path), tmp_path / "out"
     words = ["run", str(path), "--target", "all-scales", "--suite", "structure,erf", "--count", "4"]
     ran = CliRunner().invoke(app, [*words, "--kernel-padding", "none", "--out", str(out)])

@@ -148,7 +148,7 @@ def test_layers_phases_periods_and_skipped_pixels_are_causes():
 
 
 def test_an_even_model_has_no_causes():
-    """The smallest phase of an even profile is chance."""
+    """An even profile has no causes in the report, whichever phase is the smallest."""
     assert (
         causes(of("structure", {"weakest": 1.0}, maps={"phase_profile": profile(1, (1, 3))})) == []
     )

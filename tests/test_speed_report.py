@@ -93,7 +93,7 @@ def test_the_rates_are_those_of_the_fastest_kernel():
 
 
 def test_the_cost_to_certainty_ends_at_the_goal_or_says_why_not():
-    """Seconds, images and the half width that was reached."""
+    """The cost to certainty has seconds, images and half width, or why there is none."""
     found = time_to_certainty("timm:test_resnet@init", device="cpu", batch=8, rounds=1)
     assert found.half_width <= certainty.GOAL
     assert found.seconds > 0
@@ -103,7 +103,7 @@ def test_the_cost_to_certainty_ends_at_the_goal_or_says_why_not():
 
 
 def test_jobs_alternate():
-    """One warm-up of each, then A B A B."""
+    """Two jobs are warmed up once each and then timed in turn: A, B, A, B."""
     seen = []
     times = interleaved_times([lambda: seen.append("a"), lambda: seen.append("b")], 2, "cpu")
     assert "".join(seen) == "ababab"
@@ -206,7 +206,7 @@ def test_time_that_kernels_share_counts_once():
 
 
 def test_a_cpu_has_a_rate_but_no_share_and_no_graphs():
-    """What does not exist is missing with its reason."""
+    """On a CPU share and graphs are missing with a reason, and the rate is measured."""
     bench = open_bench("timm:test_resnet@init", device="cpu", count=2, batch=2, rounds=1)
     (rate,) = throughput(bench, (3,))
     assert rate.images_per_s > 0

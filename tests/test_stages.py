@@ -109,7 +109,7 @@ def test_an_onnx_file_has_the_stages_of_the_module_it_was_made_from(tmp_path):
 
 
 def test_a_model_without_a_spatial_map_has_no_stages():
-    """NotApplicableError."""
+    """A model without a spatial map raises NotApplicableError."""
     opened = wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 48, 5)), spec=SPEC, device="cpu")
     with pytest.raises(NotApplicableError, match="no layer gives a grid"):
         opened.stages(images())
@@ -210,7 +210,7 @@ class Patches(nn.Module):
 
 
 def test_the_nearest_whole_strides_are_offered_where_the_model_takes_them():
-    """Sizes near 100 that are multiples of 16."""
+    """A refused size of about 100 gets near multiples of 16 that the model takes."""
     opened = wrap(Patches(), spec=InputSpec(64, 64), device="cpu")
     with pytest.raises(InputError, match=r"accepts: 64 x 64, 96 x 96, 112 x 112$"):
         opened.resized(100, 100)
@@ -224,7 +224,7 @@ def test_a_size_that_no_image_has_is_refused(side):
 
 
 def test_an_onnx_file_of_fixed_size_says_which_size_that_is(tmp_path):
-    """InputError with 32 x 48."""
+    """Another size for a file of fixed size is an InputError with 32 x 48."""
     with pytest.raises(InputError, match=r"the input was given as.*accepts: 32 x 48$"):
         exported(tmp_path).resized(64, 64)
 

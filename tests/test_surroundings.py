@@ -39,7 +39,7 @@ def test_a_working_folder_that_has_gone_is_named(tmp_path):
 
 
 def test_output_that_nobody_reads_is_a_sentence():
-    """The reader has gone before the first byte."""
+    """Output to a reader that has gone before the first byte ends in one sentence."""
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -220,6 +220,6 @@ print(json.dumps([str(f) for f in warnings.filters if f not in before]))
 
 
 def test_the_first_audit_of_a_program_adds_no_warning_filter():
-    """Libraries add some when they are first imported."""
+    """The first audit of a process leaves the list of warning filters as it was."""
     done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

@@ -54,7 +54,7 @@ def test_what_is_drawn_with_a_seed_depends_on_nothing_else():
 
 @pytest.mark.filterwarnings("default")
 def test_an_audit_leaves_the_global_state_as_it_was():
-    """Generators, warning filters, gradient mode, threads and float type."""
+    """An audit keeps generators, warning filters, gradient mode, threads and float type."""
 
     def state():
         return (

@@ -184,7 +184,7 @@ def test_no_hook_is_left_behind_when_a_pass_breaks():
 
 
 def test_a_network_without_a_spatial_map_says_so():
-    """No target and a reason, but logits."""
+    """A network without a spatial map has logits, and no target, with the reason."""
     model = wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 48, 5)), spec=SPEC)
     assert model.target is None
     assert "no layer gives a grid" in model.why_not_spatial
@@ -203,7 +203,7 @@ def test_a_one_channel_network_sees_the_mean_of_the_colours():
 
 
 def test_an_input_size_the_model_refuses_is_named():
-    """InputError with channels and size."""
+    """A size that the model does not take is an InputError with channels and size."""
     module = nn.Sequential(nn.Flatten(), nn.Linear(10, 5))
     with pytest.raises(InputError, match="fails on an input of 3 x 32 x 48"):
         wrap(module, spec=SPEC)
@@ -216,7 +216,7 @@ def test_images_of_the_wrong_shape_are_named():
 
 
 def test_a_device_that_is_not_there_is_named():
-    """InputError for a device that torch does not know."""
+    """A device that torch does not know is an InputError."""
     with pytest.raises(InputError, match="cannot be used here"):
         pick_device("warp-drive")
 

@@ -21,7 +21,7 @@ def count(module):
 
 @pytest.mark.parametrize(("name", "millions"), [("small-resnet", 0.34), ("tiny-resnet", 0.08)])
 def test_the_small_networks_have_the_size_they_say(name, millions):
-    """Parameters of ten classes, in millions, to two digits."""
+    """The networks for ten classes have the stated millions of parameters to two digits."""
     assert count(open_trainable(name, 10, SIZE).module) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
@@ -42,7 +42,7 @@ def test_the_small_networks_have_stride_8_and_five_uneven_layers(name):
 
 
 def test_a_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():
-    """Equal for equal seeds, unlike for unlike ones."""
+    """Equal seeds give equal weights, another seed others, and torch's generator stays."""
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -108,7 +108,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     ],
 )
 def test_unknown_networks_get_near_names(name, hint):
-    """Ours and timm's."""
+    """A misspelt network of this package or of timm gets near names."""
     with pytest.raises(UnknownNameError, match=hint):
         open_trainable(name, 2, SIZE)
 

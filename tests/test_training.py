@@ -159,7 +159,7 @@ def test_what_could_not_be_probed_is_missing_and_costs_nothing_else():
 
 
 def test_one_seed_has_values_and_no_intervals():
-    """The spread of one is anyone's guess."""
+    """A training with one seed has values without intervals."""
     found = summarise([history(0, ACCURACY[0])], "micro_object").metrics["accuracy"]
     assert found.value == 0.95
     assert found.low is None

@@ -70,7 +70,7 @@ def test_curves_and_maps_are_drawn(run):
 
 
 def test_the_first_seeds_twins_become_onnx_files(run):
-    """One a task and fill."""
+    """The first seed's networks are written as one ONNX file per task and fill."""
     out, _ = run
     assert {path.name.partition(".")[0] for path in (out / "models").glob("*.onnx")} == {
         f"tiny-resnet-{task}-{fill}-seed0"

@@ -70,7 +70,7 @@ def test_images_are_three_channels_in_0_to_1(tmp_path):
 
 
 def test_digits_come_with_ten_classes_and_a_fifth_kept_for_testing():
-    """All 1,797, none of them in both parts."""
+    """All 1,797 digits are used, a fifth of them for testing, and none for both."""
     found = open_training_set("digits", size=(32, 32))
     assert len(found.classes) == 10
     assert len(found.train) + len(found.test) == 1797
@@ -81,7 +81,7 @@ def test_digits_come_with_ten_classes_and_a_fifth_kept_for_testing():
 
 
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
-    """The extra is named."""
+    """The digits without scikit-learn are an error with the extra to install."""
     real = builtins.__import__
 
     def without(name, *args, **kwargs):
@@ -125,7 +125,7 @@ def test_a_folder_with_train_and_test_keeps_them(tmp_path):
 
 
 def test_another_picture_changes_the_digest(tmp_path):
-    """One byte is enough."""
+    """Another picture under the same name changes the digest."""
     folder = folder_of(tmp_path)
     before = open_training_set(str(folder)).digest()
     picture(folder / "cat" / "0.png", level=77)
@@ -158,7 +158,7 @@ def test_an_unreadable_picture_is_named(tmp_path):
 
 
 def test_a_class_of_one_picture_is_refused(tmp_path):
-    """It cannot be trained and tested on."""
+    """A class of one picture is refused, since it cannot be both trained and tested on."""
     folder = folder_of(tmp_path)
     picture(folder / "eel" / "0.png")
     with pytest.raises(InputError, match=r"class 'eel' .* has 1 pictures"):
@@ -188,13 +188,13 @@ def test_train_and_test_must_have_the_same_classes(tmp_path):
 
 
 def test_a_name_that_is_nothing_is_refused():
-    """With what could be meant."""
+    """An unknown name of data is refused with the possible ones."""
     with pytest.raises(UnknownNameError, match="dead-leaves or digits"):
         open_training_set("no-such-folder")
 
 
 def test_missing_idx_files_are_named(tmp_path):
-    """Which there are, and which are expected."""
+    """Missing IDX files are an error with the files found and expected."""
     (idx_folder(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(InputError, match="test-images, train-images, train-labels only"):
         open_training_set(str(tmp_path))
@@ -227,13 +227,13 @@ def test_images_and_labels_must_be_as_many(tmp_path):
 
 
 def test_a_frame_smaller_than_the_pictures_is_refused(tmp_path):
-    """Nothing is cut off silently."""
+    """A frame smaller than the pictures is refused instead of cutting them."""
     with pytest.raises(InputError, match="5 x 7 pixels do not fit into 6 x 6"):
         open_training_set(str(idx_folder(tmp_path)), size=(6, 6))
 
 
 def test_more_than_memory_should_hold_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    """The error says how much it is."""
+    """Data too large for the memory is refused with its size before it is read."""
     monkeypatch.setattr(training_data, "MAX_BYTES", 1000)
     with pytest.raises(InputError, match="GiB of memory"):
         open_training_set(str(folder_of(tmp_path)))

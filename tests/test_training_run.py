@@ -155,7 +155,7 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_stays_whole(tmp_path, mon
 
 @pytest.mark.parametrize("damage", [b"", b"not safetensors at all", b"\x10\0\0\0\0\0\0\0{}"])
 def test_a_damaged_checkpoint_is_refused_with_what_to_do(tmp_path, damage):
-    """It is neither trusted nor overwritten."""
+    """A damaged checkpoint is refused, and its file is not overwritten."""
     one = study(tmp_path)
     path = one.checkpoint(TWIN)
     path.parent.mkdir()

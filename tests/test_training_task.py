@@ -118,7 +118,7 @@ def test_test_boxes_take_all_phases_alike(side, period):
 
 
 def test_means_by_phase_are_those_of_a_literal_loop():
-    """Fast and slow form agree."""
+    """Means by phase equal those of a literal loop."""
     rng = np.random.default_rng(0)
     places, values = rng.integers(0, 20, (200, 2)), rng.random(200)
     slow = np.zeros((4, 2))
@@ -187,7 +187,7 @@ def test_every_epoch_draws_anew_and_can_be_had_alone(leaves):
 
 @pytest.mark.parametrize("side", [0, 13])
 def test_a_box_that_does_not_fit_is_refused(leaves, side):
-    """At least one pixel, at most half a side."""
+    """A box below one pixel or above half a side is refused."""
     with pytest.raises(InputError, match="expected 1 to half a side"):
         micro(leaves, side=side)
 
@@ -199,6 +199,6 @@ def test_dead_leaves_cannot_be_classified(leaves):
 
 
 def test_unknown_tasks_get_near_names(leaves):
-    """A slip is met with what was meant."""
+    """A misspelt task gets near names."""
     with pytest.raises(UnknownNameError, match="did you mean micro_object"):
         open_task("micro_objects", leaves)

@@ -116,7 +116,7 @@ def test_the_page_shows_a_planted_wrong_number_as_differing():
 
 
 def test_the_page_is_markdown_with_one_table_for_each_group():
-    """Checks of one group share a table, and the page ends in one newline."""
+    """The checks of one group share a table, and the page ends in one newline."""
     page = render_validation([check(2.0), check((1.0, 0.25), (1.0, 0.25))])
     assert page.startswith("# Validation")
     assert page.count("| computed by") == 1

@@ -258,7 +258,7 @@ def test_a_record_of_every_schema_version_loads(version):
 
 
 def test_a_record_of_an_unknown_version_is_refused():
-    """What a later release writes is not half understood."""
+    """A record of a later schema version is a ValidationError of that field."""
     content = json.loads((DATA / "record-1.json").read_text())
     with pytest.raises(ValidationError, match="schema_version"):
         Record.model_validate(content | {"schema_version": SCHEMA_VERSION + 1})

@@ -37,7 +37,7 @@ def allocated() -> int:
 
 @pytest.mark.needs_cuda("only its allocator has a limit of memory")
 def test_a_batch_that_does_not_fit_is_halved_and_the_maps_stay(device, capped):
-    """Sixteen images in the memory of about ten."""
+    """A batch of 16 in the memory of about ten images is halved, and the maps stay the same."""
     model = wrap(large_net(), name="large", spec=SPEC, device=device)
     model.module()
     probes = DEADPIXEL.probes(model, "energy", 0)

@@ -34,13 +34,13 @@ def net(spec=SPEC, device="cpu", **options):
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_module_has_the_cpus_maps_in_float64(device, suite):
-    """Every protocol of the suite; only rounding differs."""
+    """In float64 the maps of every protocol are those of the CPU up to rounding."""
     compare(smooth_net(), device, (suite,), DOUBLE, precision="float64")
 
 
 @pytest.mark.parametrize("suite", GRADIENTS)
 def test_a_module_has_the_cpus_maps_in_float32(device, suite):
-    """No kink that rounding could move."""
+    """In float32 a network without kinks has the CPU's maps up to rounding."""
     compare(smooth_net(), device, (suite,), SMOOTH)
 
 

@@ -35,7 +35,7 @@ def test_every_suite_measures_a_file(device, file):
 
 
 def test_outputs_of_a_file_are_the_cpus_and_stay_on_the_device(device, file):
-    """The tensors are bound where they lie."""
+    """The outputs of a file equal the CPU's, and their tensors stay on the device."""
     ours, expected = (load(file, device=d) for d in (device, "cpu"))
     x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     found = ours.run(x.to(device), logits=True)

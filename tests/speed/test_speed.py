@@ -51,7 +51,7 @@ def test_a_suite_costs_little_over_its_bare_passes(resnet50, name, time_ratio):
 
 
 def test_structure_of_resnet50(benchmark):
-    """Opening a ResNet-50 and computing its expected sensitivity."""
+    """The time to open a ResNet-50 and to compute its expected sensitivity is recorded."""
     suite = SUITES["structure"]
     context = Context(torch.zeros(0, 3, 224, 224))
 
