@@ -27,7 +27,7 @@ from perimetry.bench.comparison.fingerprint import (
 )
 from perimetry.bench.comparison.maps import draw_differences
 from perimetry.bench.comparison.result import UnlikeRecordsError
-from perimetry.bench.comparison.sources import MissingAudit, NotMeasuredError, open_sides, side_of
+from perimetry.bench.comparison.sources import MissingAudit, open_sides, side_of
 from perimetry.bench.comparison.text import _heading
 from perimetry.bench.execution.rerun import RerunOptions
 from perimetry.bench.execution.settings import Settings
@@ -295,7 +295,7 @@ def test_a_folder_before_model_names_is_where_they_are_looked_up(folder):
     found = compare(folder, NAME, f"{NAME}+box", stages=False)
     assert [p.second.fill for p in found.pairs] == ["box"]
     wanted = MissingAudit(options=RerunOptions(run=TOOLS))
-    with pytest.raises(NotMeasuredError, match=r"not of a known form.*no folder of that name"):
+    with pytest.raises(UnknownNameError, match=r"not of a known form.*no folder of that name"):
         open_sides([str(folder), NAME, "nett"], wanted)
 
 

@@ -281,7 +281,7 @@ def _models(given: Sequence[Side | _Given], cache: RecordCache, wanted: MissingA
     if all(isinstance(side, Side) for side in sides):
         return [side for side in sides if isinstance(side, Side)]
     if wanted.options.run.toolkit is standard:
-        check_references(g.model for g in sides if isinstance(g, _Given) and g.model is not None)
+        _check_models([g.model for g in sides if isinstance(g, _Given) and g.model is not None])
     spec, run = _run_spec(pattern, wanted), wanted.options.run
     if wanted.stages:
         spec = RunSpec(spec.settings, (*(s for s in spec.suites if s != PRINT), PRINT))
@@ -344,13 +344,22 @@ def _audited(one: _Given, spec: RunSpec, run: RunOptions) -> Side:
     if not any(record.status == "ok" for record in records):
         why = next((r.error.message for r in records if r.error), records[0].reason)
         name = records[0].model.reference
-        raise NotMeasuredError(f"{name!r} could not be measured: {why}{_no_folder(name)}")
+        raise NotMeasuredError(f"{name!r} could not be measured: {why}")
     return replace(side_of(records), thing=thing)
+
+
+def _check_models(names: Sequence[str]) -> None:
+    """Raise `UnknownNameError` for models that cannot exist, before any is measured."""
+    try:
+        check_references(names)
+    except UnknownNameError as error:
+        hints = "".join(dict.fromkeys(map(_no_folder, names)))
+        raise UnknownNameError(f"{error}{hints}") from error
 
 
 def _no_folder(name: str) -> str:
     """A clause that there is no such folder, for a name that does not look like a model."""
-    known = Reference.parse_any(name).runtime or name.startswith("module:")
+    known = Reference.parse_any(name).runtime
     return "" if known or Path(name).exists() else "; there is no folder of that name either"
 
 
