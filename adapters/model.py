@@ -18,6 +18,7 @@ from .treatment import PADDING_DEFAULTS, PaddingOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .every_output import EveryOutput
     from .feature_grid import Grid
     from .input_spec import InputSpec
     from .padding_mode import PaddingMode
@@ -109,6 +110,13 @@ class Model(Protocol):
         One pass over `x` without gradients. Maps are (batch, channels, height, width), in
         execution order, none larger than the one before; the last one is the target. Raises
         `NotApplicableError` without a target.
+        """
+
+    def every_output(self, x: Tensor) -> EveryOutput:
+        """All outputs of one pass over the image `x` (1, channels, height, width), by name.
+
+        Decoders, masks, boxes and further heads included, without gradients. A file with a fixed
+        batch size gets the image as many times. What cannot be read has a reason instead.
         """
 
     def filters(self) -> Mapping[str, Tensor]:

@@ -19,12 +19,8 @@ from perimetry import audit, compare
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.adapters.export import export_onnx
 from perimetry.bench.cli.main import app
-from perimetry.bench.comparison.fingerprint import (
-    BUCKETS,
-    first_divergent_stage,
-    sketch,
-    stage_differences,
-)
+from perimetry.bench.comparison.divergence import first_divergent_stage, stage_differences
+from perimetry.bench.comparison.fingerprint import BUCKETS, sketch
 from perimetry.bench.comparison.maps import draw_differences
 from perimetry.bench.comparison.result import UnlikeRecordsError
 from perimetry.bench.comparison.sources import MissingAudit, open_sides, side_of
@@ -191,10 +187,10 @@ def compare_prints(model):
 def test_twins_part_at_the_stage_that_was_changed(twins):
     """Reflected borders in the second convolution: equal to the bit up to there."""
     stages = twins.pairs[0].stages
-    assert [s.first for s in stages] == ["2", "5", "8", "logits"]
+    assert [s.first for s in stages] == ["2", "5", "8", "output"]
     assert stages[0].difference == 0
     assert first_divergent_stage(stages).first == "5"
-    assert "stage 2 of 4, `5` (24 channels, 12 x 12 units)" in flat(twins.text())
+    assert "stage 2 of 3, `5` (24 channels, 12 x 12 units)" in flat(twins.text())
     assert "up to there they agree bit for bit" in flat(twins.text())
 
 
@@ -226,7 +222,7 @@ def test_a_quantised_copy_parts_from_its_first_stage():
     stages = found.pairs[0].stages
     assert first_divergent_stage(stages) is stages[0]
     assert 1e-3 < stages[-1].difference < 0.1
-    assert "stage 1 of 4" in flat(found.text())
+    assert "stage 1 of 3" in flat(found.text())
 
 
 def test_a_file_with_its_activations_quantised_parts_from_the_original(tmp_path):
@@ -246,7 +242,7 @@ def test_a_file_with_its_activations_quantised_parts_from_the_original(tmp_path)
     quantisation.quantize_static(str(whole), str(rounded), Reader())
     settings = {**QUICK, "suites": ("perturbation",)}
     stages = compare(str(whole), str(rounded), **settings).pairs[0].stages
-    assert [stage.shape for stage in stages] == [(16, 24, 24), (24, 12, 12), (32, 6, 6), (10, 1, 1)]
+    assert [stage.shape for stage in stages] == [(16, 24, 24), (24, 12, 12), (32, 6, 6), (1, 10)]
     assert 1e-3 < stages[0].difference < stages[-2].difference < 0.2
 
 

@@ -143,7 +143,7 @@ def test_one_tensor_changed_by_a_percent_is_found_at_its_stage(folder, layer, sc
     result = check(folder, perturbed(layer, scale=scale))
     assert result.verdict is RegressionVerdict.regressed
     (finding,) = [f for f in result.reports[0].findings if f.detector == "fingerprint"]
-    stage = {0: "2", 3: "5", 6: "8", 11: "logits"}[layer]
+    stage = {0: "2", 3: "5", 6: "8", 11: "output output"}[layer]
     assert finding.where == stage
     assert "sha256 of the weights" in " ".join(result.reports[0].notes)
 

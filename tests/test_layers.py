@@ -15,7 +15,7 @@ FRONT = ROOT / "src" / "perimetry"
 FOLDERS = ("adapters", "suites", "bench")
 ORDER = {
     "adapters": (
-        "errors scratch reference device treatment input_spec feature_grid readings "
+        "errors scratch reference device treatment input_spec feature_grid every_output readings "
         "target_rule complexity padding_mode model copies seeding meta_forward kernel_padding "
         "pytorch checkpoint timm trainable onnx export self_check load"
     ),

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from perimetry import compare
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import Comparison
-from perimetry.bench.comparison.fingerprint import StageDifference
+from perimetry.bench.comparison.divergence import StageDifference
 from perimetry.bench.comparison.html import comparison_page
 from perimetry.bench.comparison.sources import side_of
 from perimetry.bench.records.store import Store

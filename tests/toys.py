@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from perimetry.adapters.errors import NotApplicableError, UnknownNameError
+from perimetry.adapters.every_output import EveryOutput
 from perimetry.adapters.feature_grid import Grid
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.model import Outputs
@@ -56,6 +57,9 @@ class ToyModel:
     def run(self, x, *, target=True, logits=False):
         units = torch.nn.functional.avg_pool2d(x, self.side // 4) * self.gain
         return Outputs(units, units.flatten(1) if logits else None)
+
+    def every_output(self, x):
+        return EveryOutput({"output": self.run(x).target})
 
     def skeleton(self):
         raise NotApplicableError("a toy has no skeleton")

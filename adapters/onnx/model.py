@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..complexity import Complexity
 from ..copies import copy_without_caches, resize_images
 from ..errors import NO_GRADIENTS, InputError, ModelFileError, NotApplicableError, PerimetryError
+from ..every_output import EveryOutput, every_output
 from ..feature_grid import Grid
 from ..input_spec import InputSpec
 from ..model import Model, Outputs, Precision
@@ -299,6 +300,30 @@ class OnnxModel:
         """The last spatial map at each resolution; see `Model.stages`."""
         values = self._pass(x.detach(), tuple(grid.name for grid in self._stages))
         return {grid.name: grid.read(values[grid.name]) for grid in self._stages}
+
+    def every_output(self, x: Tensor) -> EveryOutput:
+        """All outputs of the file for one image; see `Model.every_output`.
+
+        Where onnxruntime refuses the file as a whole, each output is computed by itself.
+        """
+        feeds = {self.image: feed(x.expand(self._batch or 1, *x.shape[1:]), self.spec)}
+        names = tuple(o.name for o in self.graph.graph.output)
+        found = self._outputs(names, feeds)
+        if found.tensors or len(names) == 1:
+            return found
+        parts = [self._outputs((name,), feeds) for name in names]
+        return EveryOutput(
+            {n: v for part in parts for n, v in part.tensors.items()},
+            {n: why for part in parts for n, why in part.unread.items()},
+        )
+
+    def _outputs(self, names: tuple[str, ...], feeds: dict[str, Any]) -> EveryOutput:
+        """The outputs `names`, or why onnxruntime does not compute them."""
+        try:
+            values = self._session(names).run(feeds)
+        except (InputError, ModelFileError) as error:
+            return EveryOutput(unread=dict.fromkeys(names, str(error)))
+        return every_output(values)
 
     @cached_property
     def complexity(self) -> Complexity:

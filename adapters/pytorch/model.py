@@ -19,6 +19,7 @@ from ..complexity import Complexity, count_macs
 from ..copies import copy_without_caches, resize_images
 from ..device import pick_device
 from ..errors import InputError, NotApplicableError
+from ..every_output import EveryOutput, every_output
 from ..feature_grid import Grid
 from ..input_spec import InputSpec
 from ..model import Outputs, Precision
@@ -210,6 +211,12 @@ class TorchModel:
             parts = [self.stages(one) for one in x.split(1)]
             return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return record_stages(self.module(), lambda: self.run(x.detach()), x, self.target)
+
+    def every_output(self, x: Tensor) -> EveryOutput:
+        """All outputs of one pass over one image; see `Model.every_output`."""
+        module = self.module()
+        with torch.no_grad(), active(self._padding_mode):
+            return every_output(module(self._passes.cast(x.detach(), module)))
 
     @cached_property
     def complexity(self) -> Complexity:

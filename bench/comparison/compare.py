@@ -8,7 +8,7 @@ difference in it. Exact metrics are equal or differ.
 
 Records with different protocol versions, settings, images or preprocessing are refused (see
 `compatibility`); `force` compares them anyway and says what differs. For two models of one
-architecture the first stage at which their features diverge is reported (see `fingerprint`).
+architecture the first stage or output at which they diverge is reported (see `divergence`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from ..model_report.reported import defects_of, reported
 from ..records.record import damaged_arrays
 from ..statistics.significance import evidence, holm
 from .compatibility import incompatibilities
-from .fingerprint import CELL, NAME, WithFingerprint, stage_differences
+from .divergence import not_looked_at, stage_differences
+from .fingerprint import CELL, NAME, WithFingerprint
 from .html import to_html
 from .result import ComparisonResult, ComparisonRow, Pair, UnlikeRecordsError, _p_values
 from .sources import ONE_MODEL, MissingAudit, Side, open_sides
@@ -216,8 +217,9 @@ def _with_stages(pairs: Sequence[Pair], options: RerunOptions) -> list[Pair]:
             why = one if isinstance(one, str) else str(other)
             found.append(replace(pair, stages=why))
         else:
-            stages = stage_differences(one, other)
-            found.append(replace(pair, stages=stages if isinstance(stages, str) else tuple(stages)))
+            differences = stage_differences(one, other)
+            stages = differences if isinstance(differences, str) else tuple(differences)
+            found.append(replace(pair, stages=stages, unread=tuple(not_looked_at(one, other))))
     return found
 
 

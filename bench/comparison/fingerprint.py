@@ -1,15 +1,18 @@
-"""Fingerprints: sketches of the features of a few images, stage by stage, small enough to store.
+"""Fingerprints: sketches of the features and outputs of a few images, small enough to store.
 
 For the first `IMAGES` images of the set, each stage (the last spatial map at each resolution, see
-`Model.stages`) and the logits become a count sketch: every entry of the image's tensor times a
-random sign, summed by its place modulo `BUCKETS`. For tensors a and b of one shape the squared
-distance of their sketches is unbiased for |a - b|^2 (Charikar, Chen & Farach-Colton 2002); over n
-images the relative standard error of the distance is at most about 1 / sqrt(2 n BUCKETS), and equal
-tensors give equal sketches, bit for bit.
+`Model.stages`) and every output of the model (see `Model.every_output`) becomes a count sketch:
+every entry of the image's tensor times a random sign, summed by its place modulo `BUCKETS`. For
+tensors a and b of one shape the squared distance of their sketches is unbiased for |a - b|^2
+(Charikar, Chen & Farach-Colton 2002); over n images the relative standard error of the distance is
+at most about 1 / sqrt(2 n BUCKETS), and equal tensors give equal sketches, bit for bit.
 
-The *difference* of two models at a stage is |a - b| / |a|, over all images together. Two models of
-one architecture (two states of a network, two exports, float32 and int8) *diverge* at the first
-stage where it exceeds `DIVERGED`.
+Outputs that are not floats (indices, labels, masks of truth values) are compared by equality: their
+entries are divided among `BUCKETS` parts, and each part has a checksum. Entries of an output that
+are not finite count as 0 in its sketch, and have a checksum of their own.
+
+An output that is different in two equal passes, or that cannot be read, is not looked at: it is in
+the table `unread` with the reason. `divergence` compares two fingerprints.
 
 `Fingerprint` has the interface of a suite, so that it runs where suites run and gives a record; it
 is not in the registry, since it has no metrics.
@@ -17,15 +20,16 @@ is not in the registry, since it has no metrics.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ...adapters.every_output import EveryOutput
 from ...suites.base import Context, Measurement, Metric, Suite
 from ..execution.toolkit import Toolkit, standard
 from ..records.store import Store
-from .compatibility import incompatibilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,11 +51,8 @@ BUCKETS = 64
 STREAM = 11
 
 
-DIVERGED = 1e-3
-"""Relative difference above which two networks have diverged: far above float32 rounding."""
-
-
-LOGITS = "logits"
+REPEATS = 1e-5
+"""Relative difference of an output in two equal passes that is float noise."""
 
 
 NAME = "fingerprint"
@@ -66,7 +67,7 @@ class Fingerprint(Suite):
     """The suite; its module's docstring is the definition."""
 
     name: ClassVar[str] = NAME
-    protocols: ClassVar[Mapping[str, str]] = {"sketch": "1"}
+    protocols: ClassVar[Mapping[str, str]] = {"sketch": "2"}
     metrics: ClassVar[tuple[Metric, ...]] = ()
     headline: ClassVar[str] = ""
     random: ClassVar[bool] = True
@@ -79,16 +80,16 @@ class Fingerprint(Suite):
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
-        """Sketch every stage and the logits, a row of the table for each image and stage."""
+        """Sketch every stage and every output: a row for each image, of the table of its kind."""
         del protocol, maps
         x = model.spec.prepare(context.images)
         count, members = min(IMAGES, len(x)), min(model.members, len(x))
-        rows: list[dict[str, Any]] = []
+        found = _Rows(context.seed)
         for member in range(min(members, count)):
             model.select(member, x)
             for index in range(member, count, members):
-                rows += _rows(model, x[index : index + 1], index, context.seed)
-        return Measurement({}, tables={"stages": sorted(rows, key=lambda row: row["image"])})
+                found.look(model, x[index : index + 1].to(model.device), index)
+        return Measurement({}, tables=found.tables())
 
 
 @dataclass(frozen=True)
@@ -103,22 +104,65 @@ class WithFingerprint:
         return Toolkit(toolkit.load, {**toolkit.suites, NAME: Fingerprint()})
 
 
-def _rows(model: Model, x: Tensor, index: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of one image `x` (1, channels, height, width), number `index` of the set."""
-    from ...suites.measuring.forward import gives_logits
+class _Rows:
+    """The rows of the images that were looked at, and the reasons of what was not."""
 
-    x = x.to(model.device)
-    stages = dict(model.stages(x)) if model.why_not_spatial is None else {}
-    if gives_logits(model):
-        logits = model.run(x, target=False, logits=True).logits
-        if logits is not None:
-            stages[LOGITS] = logits[:, :, None, None]
-    return [_row(name, value, index, seed) for name, value in stages.items()]
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.stages: list[dict[str, Any]] = []
+        self.outputs: list[dict[str, Any]] = []
+        self.unread: dict[str, str] = {}
+
+    def look(self, model: Model, x: Tensor, index: int) -> None:
+        """Add the rows of one image `x` (1, channels, height, width), number `index` of the set."""
+        stages = model.stages(x) if model.why_not_spatial is None else {}
+        self.stages += [_stage(name, v, index, self.seed) for name, v in stages.items()]
+        found = _every_output(model, x)
+        self.unread.update(found.unread)
+        rows = [_output(name, v, index, self.seed) for name, v in found.tensors.items()]
+        if index == 0:
+            again = _every_output(model, x).tensors
+            self.unread |= {r["output"]: RANDOM for r in rows if _random(r, again, self.seed)}
+        self.outputs += rows
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """The tables, in the order of the images."""
+        outputs = [row for row in self.outputs if row["output"] not in self.unread]
+        return {
+            "stages": sorted(self.stages, key=lambda row: row["image"]),
+            "outputs": sorted(outputs, key=lambda row: row["image"]),
+            "unread": [{"output": n, "reason": why} for n, why in self.unread.items()],
+        }
 
 
-def _row(name: str, value: Tensor, index: int, seed: int) -> dict[str, Any]:
+RANDOM = "is different in two equal passes"
+
+
+ALL = "every output"
+"""The name under which a pass that fails is listed."""
+
+
+def _every_output(model: Model, x: Tensor) -> EveryOutput:
+    """All outputs; a pass that fails behind the target has one reason for all of them."""
+    try:
+        return model.every_output(x)
+    except Exception as error:  # a foreign forward may raise anything
+        return EveryOutput(unread={ALL: f"failed: {type(error).__name__}: {error}"})
+
+
+def _random(row: Mapping[str, Any], again: Mapping[str, Tensor], seed: int) -> bool:
+    """Whether a second pass gives another output than that of `row`."""
+    if row["output"] not in again:
+        return True
+    other = _output(row["output"], again[row["output"]], row["image"], seed)
+    if any(row[name] != other[name] for name in ("shape", "exact", "not_finite")):
+        return True
+    distance = float(np.linalg.norm(np.subtract(row["sketch"], other["sketch"])))
+    return distance > (0 if row["exact"] else REPEATS * row["norm"])
+
+
+def _stage(name: str, value: Tensor, index: int, seed: int) -> dict[str, Any]:
     _, channels, height, width = value.shape
-    sketched = sketch(value, index, seed)
     return {
         "image": index,
         "stage": name,
@@ -126,8 +170,36 @@ def _row(name: str, value: Tensor, index: int, seed: int) -> dict[str, Any]:
         "height": height,
         "width": width,
         "norm": float(value.double().norm()),
-        "sketch": sketched.tolist(),
+        "sketch": sketch(value, index, seed).tolist(),
     }
+
+
+def _output(name: str, value: Tensor, index: int, seed: int) -> dict[str, Any]:
+    """The row of one output of any shape; `exact` if it is compared by equality."""
+    exact = not value.is_floating_point()
+    finite = value.double().nan_to_num(0.0, 0.0, 0.0)
+    broken = value[~value.isfinite()].double().nan_to_num(0.0, 1.0, -1.0)
+    places = value.isfinite().logical_not().flatten().nonzero()
+    parts = _checksums(value) if exact else sketch(finite.reshape(1, -1), index, seed).tolist()
+    return {
+        "image": index,
+        "output": name,
+        "shape": " x ".join(map(str, value.shape)) or "1",
+        "exact": exact,
+        "norm": float(finite.norm()),
+        "not_finite": _checksum([places, broken]) if len(places) else 0,
+        "sketch": parts,
+    }
+
+
+def _checksum(parts: Sequence[Tensor]) -> int:
+    return zlib.crc32(b"".join(part.cpu().numpy().tobytes() for part in parts))
+
+
+def _checksums(value: Tensor) -> list[int]:
+    """A checksum for each of `BUCKETS` parts of integers, whatever their width."""
+    flat = value.long().flatten().cpu().numpy()
+    return [zlib.crc32(flat[place::BUCKETS].tobytes()) for place in range(BUCKETS)]
 
 
 def sketch(value: Tensor, index: int, seed: int) -> Array:
@@ -139,80 +211,6 @@ def sketch(value: Tensor, index: int, seed: int) -> Array:
     padded = np.concatenate([flat, np.zeros(-len(flat) % BUCKETS)])
     found: Array = padded.reshape(-1, BUCKETS).sum(0)
     return found
-
-
-@dataclass(frozen=True)
-class StageDifference:
-    """The difference of two networks at one stage; `first` and `second` are its names in them."""
-
-    first: str
-    second: str
-    shape: tuple[int, int, int]
-    difference: float
-
-
-def stage_differences(first: Record, second: Record) -> list[StageDifference] | str:
-    """The difference at every stage, in order, relative to `first`; or why there is none.
-
-    Stages pair by shape. Two models are of one architecture when all stages of the one with fewer
-    stages pair: a quantised file has its rounded image as an additional stage.
-    """
-    for record in (first, second):
-        if record.status != "ok" or not record.tables.get("stages"):
-            return record.reason or (record.error.message if record.error else "no fingerprint")
-    different = incompatibilities(first, second)
-    if different:
-        return "; ".join(different)
-    a, b = _by_shape(first), _by_shape(second)
-    both = [shape for shape in a if shape in b]
-    if len(both) < min(len(a), len(b)):
-        return "their stages have different shapes: they are not of one architecture"
-    return [
-        StageDifference(_name(a[shape]), _name(b[shape]), shape, _difference(a[shape], b[shape]))
-        for shape in both
-    ]
-
-
-def first_divergent_stage(
-    found: Sequence[StageDifference], tolerance: float = DIVERGED
-) -> StageDifference | None:
-    """The first stage whose difference exceeds `tolerance`."""
-    return next((p for p in found if not p.difference <= tolerance), None)
-
-
-Shape = tuple[int, int, int]
-
-
-Rows = list[dict[str, Any]]
-
-
-def _by_shape(record: Record) -> dict[Shape, Rows]:
-    """Rows of all images by stage; there is one stage at each resolution, and the logits."""
-    found: dict[Shape, Rows] = {}
-    for row in record.tables["stages"]:
-        shape = (int(row["channels"]), int(row["height"]), int(row["width"]))
-        found.setdefault(shape, []).append(row)
-    return found
-
-
-def _name(rows: Rows) -> str:
-    return str(rows[0]["stage"])
-
-
-def _difference(rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> float:
-    """|a - b| / |a| over the images of both; infinite where only a is 0, or one is not finite."""
-    a = {row["image"]: row for row in rows}
-    b = {row["image"]: row for row in others}
-    both = sorted(a.keys() & b.keys())
-    # records have `nan` and `inf` as text, which `float64` reads
-    one, other = (np.array([rows[i]["sketch"] for i in both], np.float64) for rows in (a, b))
-    scale = float(np.linalg.norm(np.array([a[i]["norm"] for i in both], np.float64)))
-    distance = float(np.linalg.norm(other - one))
-    if not (np.isfinite(scale) and np.isfinite(distance)):
-        return float("inf")
-    if scale == 0:
-        return 0.0 if distance == 0 else float("inf")
-    return distance / scale
 
 
 CHECK = "check"

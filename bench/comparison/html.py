@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..records.record import Record
-    from .fingerprint import StageDifference
+    from .divergence import StageDifference
     from .result import ComparisonResult, ComparisonRow, Pair
 
 
@@ -135,7 +135,7 @@ def _stages(stages: tuple[StageDifference, ...] | str) -> list[dict[str, str]]:
     most = max((stage.difference for stage in stages), default=0.0) or 1.0
     return [
         {
-            "name": stage.first,
+            "name": stage.key,
             "shape": " x ".join(map(str, stage.shape)),
             "difference": f"{100 * stage.difference:.3g} %",
             "width": f"{100 * stage.difference / most:.1f}%",

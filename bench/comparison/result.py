@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...adapters.errors import InputError
 from ..statistics.significance import Evidence
-from .fingerprint import StageDifference
+from .divergence import StageDifference
 from .sources import Side
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class ComparisonRow:
 class Pair:
     """Two sides and their differences.
 
-    `stages` are the differences of features stage by stage, or the reason why there are none.
+    `stages` are the differences of features stage by stage, and of outputs, or the reason why there
+    are none; `unread` are clauses about outputs that were not looked at.
     `forced` says how the records differ if the comparison was forced. `defects` are the certain
     defects of the first side and those of the second, in clauses.
     """
@@ -56,6 +57,7 @@ class Pair:
     gaps: tuple[str, ...] = ()
     forced: tuple[str, ...] = ()
     stages: tuple[StageDifference, ...] | str = NOT_LOOKED
+    unread: tuple[str, ...] = ()
     defects: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     @property

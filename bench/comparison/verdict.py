@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from ..output.numbers import format_number, join_with_and
 from ..output.text import clean
-from .fingerprint import DIVERGED, first_divergent_stage
+from .divergence import DIVERGED, looked_at
 from .result import NOT_LOOKED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .fingerprint import StageDifference
+    from .divergence import StageDifference
     from .result import ComparisonRow, Pair
 
 
@@ -124,33 +124,75 @@ def _reach(row: ComparisonRow) -> float | None:
 
 
 def _divergence(pair: Pair) -> list[str]:
-    """Sentences: the first stage at which the features of the two diverge."""
+    """Sentences: the first stage, or the outputs, at which the two diverge; what was looked at."""
     if isinstance(pair.stages, str):
         unknown = f"The stage at which they diverge is not known: {pair.stages}."
         return [] if pair.stages == NOT_LOOKED else [unknown]
-    found = first_divergent_stage(pair.stages)
-    if found is None:
-        most = max((p.difference for p in pair.stages), default=0.0)
-        return [
-            f"Their features agree at all {len(pair.stages)} stages, {_within(most)}: the same "
-            "function on these images."
-        ]
-    place = pair.stages.index(found)
-    before = max((p.difference for p in pair.stages[:place]), default=0.0)
+    stages = [p for p in pair.stages if not p.output]
+    outputs = [p for p in pair.stages if p.output]
+    found = next((p for p in stages if p.exceeds(DIVERGED)), None)
+    sentences = [_of_stages(stages, found)] if found else []
+    changed = [p for p in outputs if p.exceeds(DIVERGED)]
+    if changed:
+        agree = f"; {_agree(stages)}" if stages and not found else ""
+        sentences.append(f"They diverge {_of_outputs(changed)}{agree}.")
+    if not sentences:
+        sentences.append(_same(pair))
+    return [*sentences, *(f"Not looked at: {text}." for text in pair.unread)]
+
+
+def _same(pair: Pair) -> str:
+    """A sentence: what agrees; the same function only if every output does."""
+    found = list(pair.stages) if not isinstance(pair.stages, str) else []
+    whole = ": the same function on these images" if not pair.unread else ""
+    most = max((p.difference for p in found), default=0.0)
+    return f"They agree at {looked_at(found)}, {_within(most)}{whole}."
+
+
+def _agree(stages: Sequence[StageDifference]) -> str:
+    most = max(p.difference for p in stages)
+    return f"features of all {len(stages)} stages agree {_within(most)}"
+
+
+def _of_stages(stages: Sequence[StageDifference], found: StageDifference) -> str:
+    """A sentence about the first stage that diverges."""
+    place = list(stages).index(found)
+    before = max((p.difference for p in stages[:place]), default=0.0)
     text = (
-        f"They diverge at stage {place + 1} of {len(pair.stages)}, {_place(found)}, where features "
+        f"They diverge at stage {place + 1} of {len(stages)}, {_place(found)}, where features "
         f"differ by {_share(found.difference)}"
     )
     text += f"; up to there they agree {_within(before)}" if place else ""
-    return [f"{text}. At the last stage: {_share(pair.stages[-1].difference)}."]
+    return f"{text}. At the last stage: {_share(stages[-1].difference)}."
+
+
+def _of_outputs(changed: Sequence[StageDifference]) -> str:
+    """The outputs that diverge, by name, with their differences."""
+    parts = [f"at output {_place(p)} {_how(p)}" for p in changed[:MOST_SENTENCES]]
+    more = len(changed) - len(parts)
+    return " and ".join([*parts, *([f"at {more} more outputs"] if more else [])])
+
+
+def _how(found: StageDifference) -> str:
+    """How far an output differs."""
+    if found.why:
+        return f"({found.why})"
+    if found.exact:
+        return f"in {_share(found.difference)} of its parts, which are compared by equality"
+    return f"by {_share(found.difference)}"
 
 
 def _place(found: StageDifference) -> str:
-    """A stage by name and size."""
+    """A stage or an output by name and size."""
+    other = "" if found.second in ("", found.first) else f" / `{clean(found.second, 60)}`"
+    return f"`{clean(found.first or found.second, 60)}`{other}{_size(found)}"
+
+
+def _size(found: StageDifference) -> str:
+    if found.output:
+        return f" ({' x '.join(map(str, found.shape))})"
     channels, height, width = found.shape
-    units = "" if height * width == 1 else f" ({channels} channels, {height} x {width} units)"
-    other = "" if found.first == found.second else f" / `{clean(found.second, 60)}`"
-    return f"`{clean(found.first, 60)}`{other}{units}"
+    return "" if height * width == 1 else f" ({channels} channels, {height} x {width} units)"
 
 
 def _within(most: float) -> str:

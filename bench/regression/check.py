@@ -17,9 +17,9 @@ map
     |now - baseline| / |baseline| of a stored map beyond its tolerance. The store keeps
     maps with 11 bits, which is far more precise.
 fingerprint
-    Features or logits on the baseline's images changed beyond tolerance; the first such
-    stage is reported. It needs a fingerprint in the baseline, which
-    `perimetry check --measure-noise` stores.
+    Features or outputs on the baseline's images changed beyond tolerance; the first such
+    stage is reported, or each such output where all stages are as they were. It
+    needs a fingerprint in the baseline, which `perimetry check --measure-noise` stores.
 preprocessing
     The model declares other preprocessing (size, mean, standard deviation, crop ...). Then nothing
     else is compared, since the two did not see the same pixels.
@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from ...adapters.errors import InputError, PerimetryError, UnknownNameError, unknown
 from ..comparison.compare import changed_tensors
+from ..comparison.divergence import not_looked_at
 from ..comparison.fingerprint import CELL, NAME, WithFingerprint, read_fingerprints
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
@@ -243,7 +244,9 @@ class ModelCheck:
             findings += detectors.record(record, now.get((record.suite, record.protocol)))
         old = self.baseline.fingerprints.get((name, fill))
         findings += detectors.fingerprint(old, now.get(CELL))
-        return VariantReport(name, fill, tuple(findings), tuple(_notes(records, made, old)))
+        return VariantReport(
+            name, fill, tuple(findings), tuple(_notes(records, made, old, now.get(CELL)))
+        )
 
 
 def _name(model: Any, name: str | None) -> str:
@@ -282,27 +285,30 @@ def failed_report(place: str, problems: Sequence[str]) -> VariantReport:
     return VariantReport(place, "none", tuple(findings))
 
 
-def _notes(records: Sequence[Record], made: Sequence[Record], print_: Record | None) -> list[str]:
+def _notes(
+    records: Sequence[Record], made: Sequence[Record], old_print: Record | None, new: Record | None
+) -> list[str]:
     """What changes the meaning of all numbers, what was not compared, and what else changed."""
     found = said_first(made)
-    if print_ is None:
+    if old_print is None:
         found.append(
-            "the baseline has no fingerprint; `perimetry check --measure-noise` stores one"
+            "features and outputs were not looked at: the baseline has no fingerprint; "
+            "`perimetry check --measure-noise` stores one"
         )
+    elif new is not None:
+        found += [f"not looked at: {text}" for text in not_looked_at(old_print, new)]
     without = [r for r in records if r.map_names and not r.maps and r.damage is None]
     if without:
         text = "the baseline has no maps, so maps are not compared"
         unpaired = "; it has no draws, so changes of metrics count only beyond unpaired intervals"
         found.append(text if any(r.draws for r in without) else text + unpaired)
-    old, new = records[0], made[0]
-    if changed_tensors(old.model.source, new.model.source):
+    before, now = records[0], made[0]
+    if changed_tensors(before.model.source, now.model.source):
         found.append("the sha256 of the weights is not that of the baseline")
     for kind in ("device_name", "libraries"):
-        before, now = getattr(old.environment, kind), getattr(new.environment, kind)
-        if before != now:
-            found.append(
-                f"{kind.replace('_', ' ')} differ from the baseline: {_changes(before, now)}"
-            )
+        had, has = getattr(before.environment, kind), getattr(now.environment, kind)
+        if had != has:
+            found.append(f"{kind.replace('_', ' ')} differ from the baseline: {_changes(had, has)}")
     return found
 
 

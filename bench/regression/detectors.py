@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ...suites.measuring.assumptions import FAULTS
 from ..comparison.compatibility import incompatibilities, preprocessing_differences
-from ..comparison.fingerprint import stage_differences
+from ..comparison.divergence import looked_at, stage_differences, unread
+from ..comparison.fingerprint import ALL
 from ..output.numbers import format_number
 from ..statistics.difference import metric_difference
 from . import noise_floor as noise
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ...suites.base import Metric, Suite
-    from ..comparison.fingerprint import StageDifference
+    from ..comparison.divergence import StageDifference
     from ..records.record import Record
     from .noise_floor import Floor
     from .tolerances import Tolerances
@@ -63,6 +64,10 @@ IGNORED = "ignored by the tolerances"
 
 MOST_NOISE = 3.0
 """The largest noise floor that is believed, in tolerances."""
+
+
+FLIPS = 0.05
+"""The share of an output's parts that may be unequal by noise, if it is compared by equality."""
 
 
 @dataclass(frozen=True)
@@ -177,25 +182,33 @@ class DetectorSet:
         stages = stage_differences(old, new)
         if isinstance(stages, str):
             return [DetectorFinding("fingerprint", "stages", RegressionVerdict.regressed, stages)]
-        return self._stages(stages)
+        return [*self._stages(stages), *_lost(old, new)]
 
-    def _stages(self, stages: Sequence[StageDifference]) -> list[DetectorFinding]:
-        """The first stage that changed; each stage has a limit of its own."""
+    def _stages(self, found: Sequence[StageDifference]) -> list[DetectorFinding]:
+        """The first stage that changed, or else each output that did; each has its own limit."""
         tolerance = self.tolerances.fingerprint
-        absurd = [(p.first, self._absurd("stages", p.first, tolerance)) for p in stages]
+        absurd = [
+            (p.key, self._absurd("stages", p.key, FLIPS if p.exact else tolerance)) for p in found
+        ]
         unbelieved = [
             DetectorFinding("fingerprint", name, RegressionVerdict.unmeasured, why)
             for name, why in absurd
             if why is not None
         ]
-        for place, stage in enumerate(stages, start=1):
-            limit = max(tolerance, self._noise("stages", stage.first))
-            if not stage.difference <= limit:
-                return [*unbelieved, _changed_stage(stages, place, limit)]
-        most = max(p.difference for p in stages)
-        text = f"all {len(stages)} stages within {most:.1e}"
+        changed = [p for p in found if p.exceeds(self._limit(p))]
+        if changed and not changed[0].output:
+            return [*unbelieved, _changed_stage(found, changed[0], self._limit(changed[0]))]
+        if changed:
+            return [*unbelieved, *(_changed_output(p, self._limit(p)) for p in changed)]
+        most = max((p.difference for p in found), default=0.0)
+        text = f"{looked_at(found)} within {most:.1e}"
         same = DetectorFinding("fingerprint", "stages", RegressionVerdict.same, text)
         return unbelieved or [same]
+
+    def _limit(self, found: StageDifference) -> float:
+        """How far a stage or an output may be off; what is compared by equality, by noise alone."""
+        noise = self._noise("stages", found.key)
+        return noise if found.exact else max(self.tolerances.fingerprint, noise)
 
     def _absurd(self, kind: str, where: str, tolerance: float) -> str | None:
         """Why a noise floor is not believed, or None; it would let any change pass."""
@@ -215,17 +228,43 @@ class DetectorSet:
         return self.tolerances.noise_factor * floors.get(where, 0.0)
 
 
-def _changed_stage(stages: Sequence[StageDifference], place: int, limit: float) -> DetectorFinding:
-    """The finding about the stage number `place`, the first that changed by more than `limit`."""
-    first, last = stages[place - 1], stages[-1]
+def _changed_stage(
+    found: Sequence[StageDifference], first: StageDifference, limit: float
+) -> DetectorFinding:
+    """The finding about the `first` stage that changed by more than `limit`."""
+    stages = [p for p in found if not p.output]
     text = (
-        f"features changed by {format_number(first.difference)} at stage {place} of "
-        f"{len(stages)}, the first above {format_number(limit)}; at the last stage by "
-        f"{format_number(last.difference)}"
+        f"features changed by {format_number(first.difference)} at stage "
+        f"{stages.index(first) + 1} of {len(stages)}, the first above {format_number(limit)}; at "
+        f"the last stage by {format_number(stages[-1].difference)}"
     )
     if not math.isfinite(first.difference):
         text += "; the features are not finite (NaN or infinite), or were 0 in the baseline"
-    return DetectorFinding("fingerprint", first.first, RegressionVerdict.regressed, text)
+    return DetectorFinding("fingerprint", first.key, RegressionVerdict.regressed, text)
+
+
+def _changed_output(found: StageDifference, limit: float) -> DetectorFinding:
+    """The finding about an output that changed, though the features before it did not."""
+    amount, where = format_number(found.difference), found.key
+    if found.why:
+        text = f"changed: {found.why} (first: the baseline, second: now)"
+    elif found.exact:
+        text = f"changed in {amount} of its parts, which are compared by equality"
+    elif math.isfinite(found.difference):
+        text = f"changed by {amount}, tolerance {format_number(limit)}"
+    else:
+        text = "changed: it is not finite (NaN or infinite), or was 0 in the baseline"
+    return DetectorFinding("fingerprint", where, RegressionVerdict.regressed, text)
+
+
+def _lost(old: Record, new: Record) -> list[DetectorFinding]:
+    """A finding for each output that the baseline looked at and that cannot be looked at now."""
+    before = {str(row["output"]) for row in old.tables.get("outputs", [])}
+    return [
+        DetectorFinding("fingerprint", f"output {name}", RegressionVerdict.unmeasured, why)
+        for name, why in unread(new).items()
+        if name in before or (name == ALL and before)
+    ]
 
 
 def _damage(where: str, old: Record) -> list[DetectorFinding]:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..comparison.fingerprint import NAME, beside, stage_differences
+from ..comparison.divergence import stage_differences
+from ..comparison.fingerprint import NAME, beside
 from ..execution.run_options import default_batch
 from ..output.files import StoreError, write_text
 from ..output.reading import read_bounded
@@ -174,9 +175,9 @@ def relative_change(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def stage_changes(a: Record, b: Record) -> dict[str, float]:
-    """Differences of two fingerprints by stage; empty if their stages do not pair."""
+    """Differences of two fingerprints by stage and output; empty if their stages do not pair."""
     found = stage_differences(a, b)
-    return {} if isinstance(found, str) else {p.first: p.difference for p in found}
+    return {} if isinstance(found, str) else {p.key: p.difference for p in found}
 
 
 def _update_maxima(largest: dict[str, float], new: Mapping[str, float]) -> None:
