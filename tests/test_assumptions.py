@@ -97,7 +97,7 @@ def test_a_network_that_is_no_function_of_one_image_is_told_with_its_operator(na
     "reference", ["resnet18", "mobilenetv3_small_050", "convnext_atto", "test_vit"]
 )
 def test_ordinary_models_hold_what_is_assumed(reference):
-    """No fault in networks with batch norms, layer norms, attention and squeeze-excitation."""
+    """Networks with batch norm, layer norm, attention and squeeze-excitation have no fault."""
     model = load(f"timm:{reference}@init", device="cpu")
     held = images(2, (model.spec.height, model.spec.width))
     assert check_assumptions(model, held) == assumptions.Assumptions()

@@ -40,7 +40,7 @@ def holds(model, state):
 
 @pytest.mark.parametrize("averaged", [False, True])
 def test_a_checkpoint_of_timm_s_own_training_loads(averaged, tmp_path):
-    """As its saver writes it, with options and optimiser; averaged weights where it has some."""
+    """A checkpoint of timm's saver loads, with options and optimiser, by its averaged weights."""
     module = timm.create_model(NAME, num_classes=4)
     average = ModelEmaV3(module) if averaged else None
     if average is not None:
@@ -88,7 +88,7 @@ def test_an_average_that_is_not_there_gives_the_plain_weights(state, tmp_path):
     ["module.", "model.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.module."],
 )
 def test_prefixes_of_wrappers_are_dropped(prefix, state, tmp_path):
-    """Also where other entries have none, as the number of averaged steps."""
+    """Prefixes of wrappers are dropped, also beside entries that have none."""
     content = {"n_averaged": torch.tensor(3), **{prefix + k: v for k, v in state.items()}}
     model = saved({"model": content}, tmp_path)
     assert holds(model, state)

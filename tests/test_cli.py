@@ -103,7 +103,7 @@ def test_wildcards_name_models(tmp_path):
 
 
 def test_settings_precision_and_recalibration_reach_the_records_and_their_keys(tmp_path):
-    """What the command line sets is measured, recorded, and kept apart from the defaults."""
+    """What the command line sets is measured, and has records and keys of its own."""
     common = ["timm:test_resnet@init", "--suite", "erf", "--out", tmp_path, *RUN]
     options = ["--set", "erf.grid=2", "--set", "erf.unit=1,2", "--precision", "bfloat16"]
     done = perimetry("run", *common, *options, "--recalibrate")

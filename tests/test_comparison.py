@@ -435,7 +435,7 @@ def test_a_record_s_words_in_a_notebook_are_only_text(folder):
 
 
 def test_difference_maps_are_drawn_for_maps_of_one_shape(folder, tmp_path):
-    """One PNG for every map that both sides have."""
+    """One PNG is written for every map that both sides have."""
     from PIL import Image
 
     found = compare(f"{folder}:{NAME}", f"{folder}:{NAME}+box", stages=False)
@@ -465,7 +465,7 @@ def test_the_command_prints_tables_markdown_and_json(folder, tmp_path):
 
 
 def test_a_model_named_by_reference_is_audited_in_a_worker_of_its_own(tmp_path):
-    """Two references, nothing stored: both audited under one setting, and the twins part."""
+    """Two references without records are audited, and compared stage by stage."""
     done = CliRunner().invoke(
         app,
         ["compare", "timm:test_resnet@init", "timm:test_resnet@init+box", "--suite", "structure",
@@ -476,7 +476,7 @@ def test_a_model_named_by_reference_is_audited_in_a_worker_of_its_own(tmp_path):
 
 
 def test_two_long_paths_keep_their_ends_in_a_heading():
-    """What tells files apart stands at their ends, and `against` stays between them."""
+    """A heading of two long paths keeps the end of each and `against` between them."""
     one, two = (f"a-long-folder/of/vendors/tiny-resnet-{end}-seed0.onnx" for end in ("none", "box"))
     pair = SimpleNamespace(first=SimpleNamespace(name=one), second=SimpleNamespace(name=two))
     heading = _heading(pair, 80)

@@ -30,7 +30,7 @@ def net(width=8):
 
 
 def test_macs_and_parameters_are_those_of_the_formula():
-    """Kernel entries times outputs, plus the linear layer; parameters with biases."""
+    """MACs are kernel entries times outputs plus the linear layer; parameters include biases."""
     found = wrap(net(), spec=InputSpec(32, 48), device="cpu").complexity
     assert found.macs == 27 * 8 * 16 * 24 + 9 * 4 * 16 * 8 * 12 + 16 * 5
     assert found.parameters == (27 * 8 + 8) + (9 * 4 * 16 + 16) + (16 * 5 + 5)
@@ -44,7 +44,7 @@ def test_kernel_padding_counts_its_own_taps():
 
 
 def test_attention_counts_both_products():
-    """Queries by keys and weights by values, besides the four projections."""
+    """Attention counts both products of matrices besides its four projections."""
     model = load("timm:vit_tiny_patch16_224@init", device="cpu", members=1)
     tokens, dim, depth = 197, 192, 12
     block = 12 * tokens * dim * dim + 2 * tokens * tokens * dim
@@ -62,7 +62,7 @@ def test_a_file_has_as_many_macs_as_its_module(name, tmp_path):
 
 
 def test_layers_that_nothing_counts_leave_macs_unknown(tmp_path):
-    """An LSTM, as a module and as a file: no number rather than one without it."""
+    """A model with an LSTM has no number of MACs, as a module and as a file."""
     spec = InputSpec(*CORPUS["text reader"].size)
     module = wrap(built("text reader"), spec=spec, device="cpu").complexity
     file = open_onnx(exported("text reader", tmp_path), device="cpu", spec=spec).complexity

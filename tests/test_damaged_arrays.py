@@ -150,7 +150,7 @@ def test_a_bomb_is_refused_before_its_memory_is_taken(tmp_path):
 
 
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
-    """A pipe, a device, a folder and a link to nothing: an error each, at once."""
+    """A pipe, a device, a folder, a loop and an absent file raise a StoreError at once."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "device").symlink_to("/dev/zero")
     (tmp_path / "folder").mkdir()

@@ -83,7 +83,7 @@ def test_every_link_and_path_of_a_page_leads_somewhere(page):
 
 
 def test_the_guided_tour_visits_few_folders_and_files():
-    """ERF in three folders, kernel padding in two, the ranking in five files."""
+    """The tour visits 3 folders for ERF, 2 for kernel padding and 5 files for the ranking."""
     tour = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## A guided tour")[2]
     parts = re.split(r"^\*\*", tour, flags=re.M)
     stops = [re.findall(r"^\| `([\w/.]+)`", part, flags=re.M) for part in parts]

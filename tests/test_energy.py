@@ -103,7 +103,7 @@ def test_a_single_convolution_serves_its_weakest_phase_by_its_coverage(kernel, s
     ("kernels", "overlap", "ratio"), [((7, 3), [5, 6, 4, 6], 2.25), ((8, 4), [8, 8, 8, 8], 1.0)]
 )
 def test_windows_of_a_stem_and_its_pool_overlap_as_known(kernels, overlap, ratio):
-    """5, 6, 4, 6 paths per axis; with kernel padding 8 everywhere."""
+    """Stem and pool have 5, 6, 4, 6 paths per axis, and 8 everywhere with kernel padding."""
     stem = nn.Sequential(nn.Conv2d(3, 8, kernels[0], 2, 3), nn.MaxPool2d(kernels[1], 2, 1))
     counts = path_count_map(light_copy(stem), (3, 128, 128))[0].numpy()
     along = np.sqrt(np.diag(counts))[64:68]
@@ -199,7 +199,7 @@ def test_bilinear_interpolation_counts_by_its_squared_coefficients():
 
 
 def test_uniform_attention_is_a_mean_over_tokens():
-    """Even sensitivity, and 1/64 of the energy beside the own token."""
+    """Uniform attention has even sensitivity and 1/64 of the energy beside the own token."""
     found = energy_map(light_copy(Tokens()), (3, 32, 32))[0]
     np.testing.assert_allclose(found / found.mean(), 1.0, rtol=1e-10)
     own, tokens = 1.0, 64

@@ -82,7 +82,7 @@ def test_a_norm_over_the_whole_map_scales_the_mix():
 
 
 def test_a_norm_that_halves_the_branch_leaves_half_of_the_shortcut():
-    """Behind a factor of 2 the norm divides by 2: x + (P x - x) / 2 = x / 2 + P x / 2."""
+    """A norm behind a factor of 2 makes x + (P x - x) / 2 into x / 2 + P x / 2."""
 
     class Louder(nn.Module):
         def forward(self, x):

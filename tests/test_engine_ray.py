@@ -94,7 +94,7 @@ def test_a_node_killed_in_mid_sweep_costs_no_record_and_doubles_none(cluster, tm
 
 
 def test_a_second_run_finds_everything_there(cluster, tmp_path):
-    """What is held is not measured again, on a cluster either."""
+    """A second run on a cluster measures nothing that is stored."""
     made, _, _ = cluster
     store = Store(tmp_path)
     options = replace(sweep_tools.OPTIONS, engine="ray", address=made.address, retry_failed=False)

@@ -65,7 +65,7 @@ def parsed(words):
 
 
 def test_the_workflow_parses_and_its_commands_are_commands():
-    """Valid YAML with triggers and steps, and every option of every command exists."""
+    """The workflow is valid YAML, and every option of its commands exists."""
     workflow = yaml.safe_load((EXAMPLES / "check-models.yml").read_text())
     assert workflow[True] == {"pull_request": None}  # YAML reads the key `on` as true
     found = dict(parsed(words) for words in commands(workflow))
@@ -97,7 +97,7 @@ def test_the_example_tolerances_are_read():
 
 
 def test_the_vendor_comparison_writes_its_report(tmp_path):
-    """Two opaque files: a Markdown report with a table, a verdict, and pictures that exist."""
+    """Two files give a Markdown report of metrics and stages whose pictures exist."""
     ours = onnx_files.save(onnx_files.convnet(), tmp_path / "ours.onnx")
     theirs = onnx_files.convnet()
     changed = onnx_files.weights(8, 3, 3, 3, seed=9)
@@ -141,7 +141,7 @@ def test_the_sweep_gives_each_model_the_largest_batch_that_fits():
 
 
 def test_weights_and_layers_of_the_sweep_are_counted():
-    """All weights of test_resnet, and more than the outputs of its first convolution."""
+    """The sweep counts all weights, and more outputs than those of the first convolution."""
     found = runpy.run_path(str(SWEEP))["size_of"](REFERENCE)
     with torch.device("meta"):
         net = timm.create_model("test_resnet")

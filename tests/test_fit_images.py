@@ -165,7 +165,7 @@ def test_of_many_images_a_seeded_sample_is_taken(tmp_path):
 
 
 def test_images_that_are_audited_are_refused(folders, tmp_path):
-    """By their bytes, under whatever name, before anything is measured."""
+    """Images to fit on that are audited too are refused by their bytes before any measurement."""
     mixed = shutil.copytree(folders["own"], tmp_path / "mixed")
     shutil.copy(folders["exam"] / "004.png", mixed / "harmless.png")
     with pytest.raises(InputError, match=r"1 of the 7 images to fit on.*too \(harmless.png\)"):
@@ -242,7 +242,7 @@ def test_verify_fits_again_on_the_same_images(folders, stored):
 
 
 def test_the_gate_fits_again_on_the_same_images(folders, stored):
-    """Not shown to differ; without the folder it could not measure, and says what is missing."""
+    """The gate fits on the same images and passes; without their folder it is `unmeasured`."""
     images = str(folders["exam"])
     found = check(stored, NAME, images=images, fit_images=str(folders["own"]), run=tools())
     assert found.verdict is RegressionVerdict.same

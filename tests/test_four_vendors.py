@@ -117,7 +117,7 @@ def rows(record):
 
 
 def test_show_begins_with_the_hole_and_says_nothing_of_the_others(run):
-    """The first sentence of one, no word of a defect in the others."""
+    """The report of the damaged file begins with its hole, and the others mention none."""
     for name in VENDORS:
         text = command("show", run[0], name)
         first = text[text.index(" - ") :]
@@ -146,7 +146,7 @@ def test_the_data_frame_has_the_place(run):
 
 
 def test_a_packed_board_has_the_mark_even_without_tables(run, place):
-    """What a board shows is kept in every packed file."""
+    """A packed file stores the mark of a defect even without tables."""
     packed = place / "few.jsonl.gz"
     command("pack", run[0], packed, "--no-tables")
     ours, theirs = (Board(load_records(one)) for one in (run[0], packed))
@@ -197,7 +197,7 @@ def baseline(place):
 
 
 def test_check_names_the_new_hole_with_its_box(place, baseline, tmp_path):
-    """A file that got the hole since the baseline regressed: 1, in the report and in JUnit."""
+    """A file that got a hole since the baseline exits with 1, in the report and in JUnit."""
     folder, name = baseline
     junit = tmp_path / "junit.xml"
     options = ("--baseline", folder, "--as", name, "--device", "cpu", "--junit", junit)
@@ -215,7 +215,7 @@ def test_check_names_a_hole_that_grew(place, run, tmp_path):
 
 
 def test_check_is_quiet_about_a_hole_that_was_there(place, run):
-    """The same file again: compared by the detector, and no alarm."""
+    """A hole that the baseline has too is compared and is not a regression."""
     holed = str(place / f"{HOLED}.onnx")
     verdict, text = check(run[0], holed, holed)
     assert verdict == 0
@@ -242,7 +242,7 @@ def test_a_packed_baseline_finds_the_hole_too(place, baseline):
 
 
 def test_the_page_marks_the_row_and_begins_the_panel_with_the_hole(board, tmp_path):
-    """In its data, and in a browser: the mark beside one model, its text, and the first words."""
+    """The page marks one model in its data and table, and its panel begins with the hole."""
     path = tmp_path / "board.html"
     write_page(board, path, title="Vendors")
     numbers = json.loads(blocks(path.read_text())["data"])

@@ -89,7 +89,7 @@ def test_an_unchanged_model_passes_with_every_detector_at_work(folder):
 
 
 def test_a_hundred_repeats_of_an_unchanged_model_give_no_false_alarm(tmp_path):
-    """Weights with float noise on them, batch sizes in turn: 100 checks, no alarm."""
+    """100 checks with float noise on the weights and changing batch sizes all pass."""
     place = baseline(tmp_path, suites=("deadpixel",), count=4)
     gate.check(place, opened(net()), run=TOOLS, measure_noise=True)
     verdicts = []
@@ -192,7 +192,7 @@ def test_declared_preprocessing_that_changed_is_the_finding(folder):
 
 
 def test_wrong_normalisation_inside_the_network_is_found(tmp_path):
-    """A network that normalises by itself, with other constants: nothing declared changed."""
+    """Other constants of a normalisation inside the network are found as a regression."""
     plain = replace(SPEC, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     right = nn.Sequential(Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), *net())
     wrong = nn.Sequential(Normalise((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), *net())
@@ -423,7 +423,7 @@ def test_images_of_a_folder_must_be_named_and_be_the_same(tmp_path):
 
 
 def test_a_packed_baseline_is_judged_by_metrics_and_says_what_it_lacks(folder, tmp_path):
-    """One `.jsonl` in git is a baseline too: draws, but no maps, and a note about it."""
+    """A packed baseline is compared by its draws, with a note that maps are missing."""
     path = tmp_path / "set.jsonl"
     pack_records(Store(folder), path)
     result = check(path, net())

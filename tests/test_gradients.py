@@ -95,7 +95,7 @@ def test_random_signs_depend_on_the_image_and_not_on_its_batch():
 
 
 def test_random_signs_are_the_bits_of_each_images_own_generator():
-    """Literal: the first 35 bits, highest first, of a generator of seed, stream and image."""
+    """The signs are the first 35 bits of a generator seeded by seed, stream and image."""
     signs = random_signs(torch.zeros(2, 5, 7), [3, 8], seed=1, stream=2)
     for row, index in zip(signs, (3, 8), strict=True):
         octets = np.random.default_rng([1, 2, index]).bytes(5)
@@ -152,7 +152,7 @@ def test_a_gradient_that_says_nothing_costs_no_other_its_map():
 
 
 def test_a_skipped_protocol_costs_the_others_no_second_pass(monkeypatch):
-    """One call for three protocols, of which one is refused."""
+    """Three protocols of which one is refused take a single call."""
     conv = nn.Conv2d(3, 4, 3, 2, 1, bias=False)
     with torch.no_grad():
         conv.weight[2:] = -conv.weight[:2]

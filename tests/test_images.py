@@ -64,7 +64,7 @@ def test_a_folder_gives_its_pictures_cropped_from_the_centre(tmp_path):
 
 
 def test_a_larger_folder_is_sampled_by_seed_in_name_order(tmp_path):
-    """Three of six files, sorted, and the same ones each time."""
+    """Three of six files are chosen by the seed, sorted and the same each time."""
     for i in range(6):
         Image.fromarray(np.full((8, 8, 3), i * 40, dtype=np.uint8)).save(tmp_path / f"{i}.png")
     names = [p.name for p in open_images(str(tmp_path), 3, seed=1).files]

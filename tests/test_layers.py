@@ -78,7 +78,7 @@ def chapter(name: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", [n for n in MODULES if chapter(n)[1]])
 def test_a_chapter_uses_only_what_stands_before_it(name):
-    """adapters, then suites, then bench; within each in the order of its chapters."""
+    """A chapter imports only chapters before it: adapters, then suites, then bench."""
     folder, own = chapter(name)
     for other in EDGES[name] & MODULES.keys():
         there, theirs = chapter(other)
@@ -101,7 +101,7 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 def test_suites_do_not_know_one_another():
-    """What two suites share stands below both."""
+    """No suite imports another one."""
     for name in MODULES:
         folder, own = chapter(name)
         if folder == "suites" and own in SUITES:
@@ -121,7 +121,7 @@ def test_suites_know_models_only_through_their_contract():
 
 
 def test_bench_knows_models_only_through_the_contract_and_the_front_doors():
-    """What bench needs of a runtime is a function of `load`, `trainable`, `export` or so."""
+    """bench imports from adapters the contract and the four public chapters only."""
     for name in MODULES:
         if chapter(name)[0] == "bench":
             ours = {chapter(o)[1] for o in EDGES[name] & MODULES.keys() if o.startswith("adapters")}
@@ -148,7 +148,7 @@ def files(folder: Path) -> set[Path]:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_installed_package_has_every_file(folder):
-    """What is installed as perimetry.X has the same files as the folder X, data included."""
+    """The installed perimetry.X has the same files as the folder X, data included."""
     package = importlib.import_module(f"perimetry.{folder}")
     place = next(p for p in map(Path, package.__path__) if p.is_dir())
     assert files(place) == files(ROOT / folder)

@@ -8,7 +8,7 @@ TABLE = read()
 
 
 def test_the_table_has_every_model_of_the_corpus_twice():
-    """As a module of torch, then as an ONNX file."""
+    """The table lists every model as a module of torch, then as an ONNX file."""
     names = [(row["model"], row["route"]) for row in TABLE]
     assert names == [(name, route) for name in CORPUS for route in ("torch", "ONNX")]
 

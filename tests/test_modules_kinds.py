@@ -320,7 +320,7 @@ def test_further_inputs_are_asked_for_by_name():
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_inputs_besides_the_image_have_fixed_values(count):
-    """A number for each image, given once, and a switch."""
+    """A number per image and a switch besides the image are given once as fixed values."""
     module = Conditioned().eval()
     given = {"image": "image", "fixed": {"time": [2.0], "flip": True}}
     model = load(module, size=SIZE, inputs=given, device="cpu", target="out")
@@ -438,7 +438,7 @@ def test_modules_of_more_channels_say_why_they_see_no_images(channels):
 
 
 def test_a_module_that_is_not_square_is_measured():
-    """The head fits 32 x 96 only."""
+    """A module whose head fits 32 x 96 only is measured at that size."""
     module = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(), nn.Linear(8 * 8 * 24, 3))
     for record in audit(module, SUITES, **{**QUICK, "size": (32, 96)}):
         assert record.status in ("ok", "skipped"), record.error

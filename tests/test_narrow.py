@@ -81,7 +81,7 @@ def test_a_sum_of_products_squares_its_constants(matrix):
 
 
 def test_a_sum_over_equal_channels_counts_each():
-    """Map of y_hw = sum_c x_chw m_c with unequal factors: the same at every pixel."""
+    """The map of y_hw = sum_c x_chw m_c is even at unequal factors m."""
     factors = torch.tensor([1.0, 2.0, 3.0])
     found = energy_map(Sums("bchw,ck->bkhw", factors[:, None]), (3, 4, 4))[0]
     torch.testing.assert_close(found / found[0, 0], torch.ones(4, 4, dtype=torch.float64))
@@ -95,6 +95,6 @@ class Heads(torch.nn.Module):
 
 
 def test_repeated_channels_stay_equal():
-    """Four copies of each of 3 channels: an even map, stored once."""
+    """Four copies of each of 3 channels have the same energy at every pixel."""
     found = energy_map(Heads(), (3, 4, 4))[0]
     assert found.unique().numel() == 1

@@ -32,7 +32,7 @@ def changed(place, value, count=1):
     [("3.weight", math.nan), ("0.bias", math.inf), ("11.weight", -math.inf), ("4.bias", math.nan)],
 )
 def test_weights_that_are_not_finite_are_the_first_note_of_every_record(place, value):
-    """With the tensor's name and the number of its values, whatever the status."""
+    """Every record's first note names the tensor and the number of its bad values."""
     for record in audit(opened(changed(place, value)), SUITES, count=4, device="cpu"):
         named = [
             note for note in record.notes if f"1 of {net().state_dict()[place].numel()}" in note

@@ -144,7 +144,7 @@ def test_models_as_they_are_is_the_default_and_unknown_rankings_are_told():
 
 
 def test_models_measured_with_padding_alone_are_ranked_by_it():
-    """Without any row as it is, the first kernel padding is what is ranked."""
+    """Without untreated rows the first kernel padding is ranked."""
     made = [planted.record(name, v, fill="box") for name, v in (("a", 0.3), ("b", 0.9))]
     assert [(row.model, str(row.rank)) for row in planted.board(made).rows] == [
         ("b", "1"),
@@ -198,7 +198,7 @@ def command(*arguments, code=0):
 @pytest.mark.parametrize("packed", ["set.jsonl.gz", "few.jsonl"])
 @pytest.mark.parametrize("rank", RANKINGS)
 def test_a_packed_board_is_the_folders_to_the_digit(folder, packed, rank):
-    """Text by text in each of the five forms, and the numbers of the page."""
+    """All five forms and the page's numbers are the same from the packed file."""
     ours, theirs = (Board(load_records(p), rank=rank) for p in (folder, folder / packed))
     for form in FORMATS:
         assert render_board(ours, form) == render_board(theirs, form), form
@@ -208,7 +208,7 @@ def test_a_packed_board_is_the_folders_to_the_digit(folder, packed, rank):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_command_prints_the_same_of_both(folder, form):
-    """`perimetry board` of the folder and of its packed file, by either ranking."""
+    """`perimetry board` prints the same of a folder and its packed file, by either ranking."""
     for rank in RANKINGS:
         options = ("--format", form, "--rank", rank)
         ours = command("board", folder, *options)

@@ -81,7 +81,7 @@ def test_an_export_gives_the_logits_and_the_very_feature_map_of_the_torch_model(
 def test_the_input_gradient_of_an_export_is_that_of_the_torch_model(
     name, exporter, networks, exported
 ):
-    """Float32 within 1e-2: decisions of ReLU and max-pool flip; float64 within 1e-6."""
+    """An export's gradient equals the module's to 1e-2 in float32 and 1e-6 in float64."""
     onnx_model = load(exported(name, exporter), device="cpu")
     assert onnx_model.why_no_gradients is None
     x = images(2).requires_grad_(True)
@@ -410,7 +410,7 @@ def test_a_file_that_insists_on_its_batch_is_fed_in_pieces(tmp_path):
 
 
 def test_a_spec_that_contradicts_the_file_is_refused(tmp_path):
-    """One channel for a file that declares three: InputError."""
+    """Stating one channel for a file that declares three is an InputError."""
     path = save(convnet(), tmp_path / "a.onnx")
     with pytest.raises(InputError, match="the file declares"):
         open_onnx(path, device="cpu", spec=InputSpec(32, 32, 1, (0.0,), (1.0,)))

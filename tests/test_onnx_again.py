@@ -64,7 +64,7 @@ def test_the_record_of_a_file_that_could_not_be_opened_keeps_it_too(tmp_path):
 
 
 def test_records_of_the_first_schema_give_the_statement_of_their_model(stored):
-    """They held it as text among the model's source."""
+    """Records of schema 1, with the declaration as text, give the same declaration."""
     record = stored[2][0].model_copy(update={"inputs": {}, "schema_version": 1})
     assert json.loads(record.model.source["inputs"]) == STATED
     assert stated_inputs(record) == STATED

@@ -40,7 +40,7 @@ def test_a_batch_on_the_second_axis_of_the_output_is_open(batch, columns_first, 
 
 @pytest.mark.parametrize(("columns_first", "rows"), [(True, [16, 1, 5]), (False, [1, 16, 5])])
 def test_a_stored_shape_is_opened_where_its_batch_is(columns_first, rows, tmp_path):
-    """The second axis of columns, images, classes; the first of images, columns, classes."""
+    """A stored shape is opened at its batch axis, the first or the second."""
     proto = reader(batch=1, columns_first=columns_first, rows=rows)
     opened = open_onnx(save(proto, tmp_path / "a.onnx"), target="map", device="cpu")
     assert not any("batch" in note for note in opened.notes)
@@ -80,7 +80,7 @@ def test_the_gradients_of_tokens_before_images_are_checked_in_all_tokens(tmp_pat
 
 
 def test_an_audit_of_a_text_reader_is_the_same_on_either_axis(tmp_path):
-    """Every metric, with the batch first or second in the output."""
+    """Every metric of a text reader is the same with the batch axis first or second."""
     found = []
     for columns_first in (True, False):
         proto = reader(batch=1, columns_first=columns_first)

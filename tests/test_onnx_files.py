@@ -56,7 +56,7 @@ def test_a_file_of_another_format_is_refused(data, says, tmp_path):
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_file_is_refused(share, tmp_path):
-    """From a tenth to all but a thousandth of the bytes: ModelFileError."""
+    """A file cut to between a tenth and 99.9 % of its bytes is a ModelFileError."""
     data = convnet().SerializeToString()
     with pytest.raises(ModelFileError):
         open_onnx(write(data[: int(len(data) * share)], tmp_path / "a.onnx"))

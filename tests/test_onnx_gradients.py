@@ -334,7 +334,7 @@ def test_a_wrong_gradient_before_a_confident_softmax_is_refused(
 
 @pytest.mark.parametrize("factor", [0.0, 0.95, -1.0])
 def test_a_wrong_gradient_of_the_softmax_itself_is_refused(factor, tmp_path, monkeypatch):
-    """Of a softmax that is not confident; of another one no difference shows its gradient."""
+    """A wrong gradient of a softmax that is not saturated is refused."""
 
     def planted(_call, x):
         y = x.softmax(-1)

@@ -289,7 +289,7 @@ def external_everywhere(place):
 @pytest.mark.parametrize("place", ["../secret", "link"])
 @pytest.mark.parametrize("where", ["initialiser", "constant", "subgraph", "function", "sparse"])
 def test_data_outside_the_folder_is_refused_wherever_in_the_file_it_is_named(where, place, folder):
-    """A path out of the folder, or a link that leads out of it: ModelFileError."""
+    """A path or a link out of the file's folder is a ModelFileError."""
     path = save(external_everywhere(place)[where], folder / "a.onnx")
     with pytest.raises(ModelFileError, match="outside its folder"):
         read_model(path)

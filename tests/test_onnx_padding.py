@@ -246,7 +246,7 @@ def test_the_skeleton_of_a_padded_model_carries_the_tap_energies(tmp_path):
 
 
 def test_a_copy_measures_its_own_gradients(tmp_path):
-    """What was found of the original's graph is not taken for what holds of the padded one."""
+    """A padded copy has no cached check of gradients and makes its own."""
     net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     assert net.why_no_gradients is None
     padded = net.padded("box")

@@ -59,7 +59,7 @@ def test_forward_passes_of_all_three_give_the_same_numbers(three):
 
 
 def test_the_black_box_reaches_the_gradients_profile_within_its_stated_error(three):
-    """About one standard error apart, of sampling and of the step, phase by phase."""
+    """The profile without gradients is within three stated errors of that with them."""
     record = three["onnx"]["perturbation"]
     assert value(record, "agreement_gradient_z") < 2
     blind = three["black box"]["perturbation"]

@@ -159,7 +159,7 @@ def test_a_norm_over_channels_that_come_first_is_read_and_computed():
     [{"second": (2,)}, {"source": "image"}, {"source": "square"}, {"root": "Exp"}],
 )
 def test_arithmetic_that_only_looks_like_a_norm_is_not_read_as_one(change):
-    """Another axis of the variance, another numerator, another function of it."""
+    """Another axis, numerator or function of the variance is not read as a norm."""
     (*_, last) = read(*written(**change), constants=EPS).nodes
     assert last.op == "Div"
 

@@ -132,7 +132,7 @@ def random_site(groups, out, into, seed):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_step_is_the_solution_of_the_dense_linear_problem(seed):
-    """Group by group in closed form, or all taps of all layers in one matrix: the same taps."""
+    """Closed forms per group and one matrix over all layers give the same taps."""
     sites = [random_site(1, 4, 3, seed), random_site(6, 6, 1, seed + 10)]
     made = generator(seed + 20)
     slopes = [
@@ -180,7 +180,7 @@ def test_a_fitted_network_is_twice_as_even_and_nearly_the_same_on_other_images()
 
 
 def test_output_shapes_stay_at_every_size():
-    """Even and odd, at the size of the fit and at another."""
+    """A fitted model keeps its output shapes at even and odd sizes, fitted or not."""
     subject = model()
     twin = subject.padded("fit", PaddingOptions(images=smooth(4, 0)))
     for side in (64, 65, 50):

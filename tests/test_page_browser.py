@@ -77,7 +77,7 @@ def values(visit):
 
 
 def test_the_page_opens_with_the_best_rows_on_top(visit):
-    """Title, number of models, and the ranking by the board's metric with tie groups."""
+    """The page opens with title, number of models and the best model, of rank 1, on top."""
     assert visit.page.title().startswith("Planted zoo")
     assert visit.texts("#count") == ["60 models"]
     assert visit.texts(LINKS)[0] == "model_05.onnx"
@@ -206,7 +206,7 @@ def test_the_records_of_a_model_can_be_downloaded(visit):
 
 
 def test_the_table_downloads_as_csv(visit):
-    """What is shown, in its order, with numbers as numbers and nothing where none is."""
+    """The CSV has the rows shown in their order, with numbers as numbers and gaps empty."""
     with visit.page.expect_download() as waiting:
         visit.page.click("#csv")
     rows = list(csv.DictReader(io.StringIO(waiting.value.path().read_text())))

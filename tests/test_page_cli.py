@@ -44,7 +44,7 @@ def test_the_command_writes_the_page_and_says_how_large_it_is(folder, tmp_path):
 
 
 def test_a_packed_file_makes_a_page_too(folder, tmp_path):
-    """Without maps, and with the title that was asked for."""
+    """A packed file gives a page of its models with the title that was given."""
     pack_records(Store(folder), tmp_path / "set.jsonl.gz")
     out = tmp_path / "board.html"
     assert board(tmp_path / "set.jsonl.gz", "--html", out, "--title", "A < B")[0] == 0
@@ -65,7 +65,7 @@ def test_accuracy_is_joined_from_a_table(folder, tmp_path):
 
 
 def test_an_empty_folder_says_what_was_expected(tmp_path):
-    """No records at all, and a store with none in it."""
+    """A folder without records, and an empty store, are refused with what was expected."""
     code, told = board(tmp_path, "--html", tmp_path / "x.html")
     assert (code, "contains no records; expected a folder" in told) == (1, True)
     Store(tmp_path)

@@ -64,7 +64,7 @@ class Outline(HTMLParser):
 
 
 def test_the_page_has_verdict_maps_and_every_metric():
-    """Words first, three pictures a map, a row for each metric, the shown ones marked."""
+    """The page has the verdict, three pictures per map and a row per metric."""
     found = compared()
     text = text_of(found)
     outline = Outline(text)
@@ -85,7 +85,7 @@ def test_a_whisker_crosses_zero_where_the_difference_is_not_shown(after, reaches
 
 
 def test_stages_are_drawn_in_proportion():
-    """The largest difference fills its bar, half of it half."""
+    """The largest difference of stages fills its bar, and half of it fills half."""
     found = compared()
     stages = tuple(StageDifference(n, n, (8, 4, 4), d) for n, d in (("stem", 0.1), ("head", 0.2)))
     text = text_of(Comparison((replace(found.pairs[0], stages=stages),)))

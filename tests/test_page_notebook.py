@@ -68,7 +68,7 @@ def test_a_record_s_html_has_its_maps_and_nothing_live():
 
 
 def test_a_comparison_shows_both_maps_and_their_difference():
-    """In a notebook: three pictures a map, beside the verdict and the table."""
+    """A comparison in a notebook shows three pictures per map, the verdict and the table."""
     sides = [
         side_of([planted.record(n, v, maps=planted.field(v))]) for n, v in (("a", 0.4), ("b", 0.9))
     ]

@@ -109,7 +109,7 @@ def test_a_plain_image_leans_in_percent_of_its_mean():
 
 
 def test_a_few_outliers_do_not_take_all_colours_and_the_bar_says_so():
-    """One value of 1000 among ones: the scale ends below it, and its end is an arrow."""
+    """With one value of 1000 among ones the scale ends below it, in an arrow."""
     values = np.ones((40, 40))
     values[0, 0] = 1000
     found = scaled(values, "mean", "")

@@ -113,7 +113,7 @@ def test_a_file_without_gradients_takes_part(tmp_path):
     "settings", [{"precision_goal": 0.0}, {"precision_goal": 0.1, "most_images": 3, "count": 4}]
 )
 def test_goals_that_cannot_be_reached_are_refused(settings):
-    """A half width of nothing; fewer images at the most than to begin with."""
+    """A half width of 0 and a maximum of images below the initial number are refused."""
     with pytest.raises(InputError):
         Settings(**settings)
 

@@ -132,7 +132,7 @@ def test_one_phase_that_no_period_explains_is_found():
 
 
 def test_a_structure_that_the_samples_contradict_is_said_to_be():
-    """Even samples under an uneven structure, and uneven ones under another."""
+    """Even samples contradict an uneven structure, and samples of that structure do not."""
     assert estimate(observe(plant("flat"), 16, 0), plant("3/2"))[1].contradicted
     assert not estimate(observe(plant("3/2"), 16, 0), plant("3/2"))[1].contradicted
 

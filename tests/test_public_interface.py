@@ -42,7 +42,7 @@ def run(code):
 
 
 def test_importing_the_package_loads_no_runtime():
-    """Neither torch nor any other heavy package, nor a module of the three folders."""
+    """Importing perimetry loads neither torch, nor another heavy package, nor its folders."""
     loaded = set(run("import sys, perimetry; dir(perimetry); print(*sys.modules)"))
     assert not {"torch", "timm", "onnx", "numpy", "pandas", "pydantic", "perimetry.bench"} & loaded
 
@@ -98,7 +98,7 @@ def test_an_unreadable_record_is_a_warning_and_an_empty_folder_an_error(folder, 
 
 
 def test_every_example_of_the_page_runs(tmp_path, monkeypatch):
-    """docs/python.md from top to bottom: commands by the command line, Python in one namespace."""
+    """Every command and every Python example of docs/python.md runs, from top to bottom."""
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(sh|python)\n(.*?)^```", text, flags=re.M | re.S)

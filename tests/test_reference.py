@@ -43,7 +43,7 @@ def test_a_parsed_reference_prints_as_its_text(text):
     ],
 )
 def test_a_reference_has_shorter_forms_and_perhaps_a_file(text, short, bare, file):
-    """Without its runtime, without its weights, and the file it names."""
+    """A reference has forms without runtime and without weights, and the file it names."""
     parsed = Reference.parse_any(text)
     assert (parsed.short, parsed.bare) == (short, bare)
     assert (parsed.file and str(parsed.file)) == file
@@ -58,7 +58,7 @@ def test_a_reference_of_no_known_form_cannot_be_loaded(text):
 
 
 def test_files_of_a_reference_are_those_that_decide_its_numbers():
-    """A file, external data beside it, and the declaration of an ONNX file."""
+    """A reference's files are the file, its external data and its ONNX declaration."""
     names = ["m.onnx", "m.onnx.data", "m.data", "m.toml"]
     assert [str(path) for path in files_of("m.onnx")] == names
     assert [str(path) for path in files_of("timm:a@m.pth")] == ["m.pth", "m.pth.data", "m.data"]
@@ -66,7 +66,7 @@ def test_files_of_a_reference_are_those_that_decide_its_numbers():
 
 
 def test_family_and_tag_are_those_of_timm():
-    """The module that defines an architecture; the default tag of pretrained weights."""
+    """The family is the module that defines an architecture, the tag timm's default."""
     assert family_of("timm:regnetx_002@init") == "regnet"
     assert family_of("timm:regnety_002.pycls_in1k") == "regnet"
     assert family_of("timm:nonesuch") is None

@@ -29,7 +29,7 @@ def rng():
 
 
 def test_there_are_twins_on_both_tasks_and_they_are_small():
-    """Both tasks, with and without kernel padding; all together under two megabytes."""
+    """Both tasks have models with and without padding, together under two megabytes."""
     names = set(sample_files())
     for task in ("micro-object", "classification"):
         fills = {name.split("-")[-2] for name in names if task in name}

@@ -48,7 +48,7 @@ def test_the_scales_are_the_last_maps_of_each_resolution(name, tmp_path):
 
 
 def test_detectors_of_torchvision_have_the_levels_of_their_pyramid():
-    """RetinaNet of random weights: P3 to P7 behind the stages of the backbone."""
+    """A RetinaNet has the scales P3 to P6 behind the stages of its backbone."""
     from torchvision.models.detection import retinanet_resnet50_fpn
 
     torch.manual_seed(0)

@@ -89,7 +89,7 @@ def test_what_torch_refuses_is_refused_in_torch_s_words():
 
 
 def test_initial_states_take_no_time_where_there_are_no_numbers():
-    """In place, a tensor without numbers stays the same object."""
+    """Initialising a tensor without numbers in place returns the same object."""
     with ShapesOnly():
         for name in ("normal_", "zero_", "erfinv_"):
             assert getattr(X, name)() is X

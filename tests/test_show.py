@@ -135,7 +135,7 @@ def test_a_dead_region_comes_first_and_is_not_hidden_by_an_even_headline():
 
 
 def test_layers_phases_periods_and_skipped_pixels_are_causes():
-    """The layer that causes 75 %, the planted phase, each period's share, the 1 x 1 at stride 2."""
+    """The causes are the layer of 75 %, the phase, each period and the strided 1 x 1."""
     metrics = {"weakest": 0.5, "imbalance": 0.4, "by_period_2": 0.04, "by_period_4": 0.12}
     found = of("structure", metrics, tables=tables(), maps={"phase_profile": profile(0.5, (1, 3))})
     assert causes(found) == [
@@ -181,7 +181,7 @@ def test_the_least_response_is_placed_on_the_grid():
 
 
 def test_the_worst_layer_and_even_sizes_are_suggested():
-    """What padding the stem alone does, and the even sizes next to 64."""
+    """The report suggests padding the stem alone and the even sizes next to 64."""
     assert remedies(of("structure", {"weakest": 0.5}, tables=tables())) == [
         "padding the kernel of stem alone takes the imbalance from 0.4 to 0.1",
         "an input of height 61 or 65 and width 61 or 65 leaves no padding unread",
@@ -253,7 +253,7 @@ def test_main_metrics_are_compared_with_those_of_the_untreated_model():
 
 
 def test_the_report_can_be_of_the_treated_variant():
-    """With box chosen, the figures are those of box, and the comparison stays."""
+    """With box chosen the figures are those of box, and the comparison stays."""
     text = report_of(
         record("structure", {"weakest": 0.5}),
         record("structure", {"weakest": 0.999}, fill="box"),

@@ -39,7 +39,7 @@ from perimetry.suites.registry import SUITES
 
 
 def test_operations_and_bytes_of_a_product_are_those_of_the_formula():
-    """An (m, k) by (k, n) product: 2 m k n operations, and three matrices moved."""
+    """An (m, k) by (k, n) product has 2 m k n operations and moves three matrices."""
     a, b = torch.ones(3, 5), torch.ones(5, 7)
     assert count_work(lambda: a @ b) == WorkCount(2 * 3 * 5 * 7, 4 * (15 + 35 + 21))
 
@@ -51,7 +51,7 @@ def test_a_view_moves_nothing():
 
 
 def test_a_backward_pass_to_the_input_counts_as_the_forward_pass():
-    """Of a convolution with frozen weights: as many operations there as back."""
+    """With frozen weights a convolution's backward pass has the operations of the forward pass."""
     layer = nn.Conv2d(3, 8, 3, padding=1, bias=False).requires_grad_(False)
     x = torch.ones(2, 3, 6, 6)
     forward = 2 * (2 * 8 * 6 * 6) * (3 * 3 * 3)
@@ -159,7 +159,7 @@ def cells_of(report):
 
 
 def test_on_a_gpu_the_goals_stand_beside_what_was_measured(report):
-    """An audit of ResNet-50 with 64 images in under 3 s, and one map 20 times as fast."""
+    """The page gives the goals of 3 s per audit and of 20 times the speed per map."""
     assert not report.goals
     report.device = "cuda:0"
     name = "full gradient audit of resnet50, 64 images"
@@ -183,7 +183,7 @@ def test_an_audit_of_another_size_is_not_taken_for_the_goals(report):
 
 
 def test_how_a_device_is_used_stands_in_tables(report):
-    """Images per second, the share of time busy, and whether capture pays."""
+    """The tables have images per second, the share of time busy, and the gain by capture."""
     report.throughput = [Throughput("timm:a", 64, 812.4), Throughput("timm:a", 256, None, "full")]
     report.busy = [BusyShare("timm:a", "full gradient audit", 2.5, 0.874)]
     report.captures = [
@@ -200,7 +200,7 @@ def test_how_a_device_is_used_stands_in_tables(report):
 
 
 def test_time_that_kernels_share_counts_once():
-    """Two overlapping intervals, one inside, one apart: 0 to 5 and 7 to 8."""
+    """Two overlapping intervals, one inside and one apart are busy from 0 to 5 and 7 to 8."""
     assert covered([(7.0, 8.0), (0.0, 4.0), (1.0, 2.0), (3.0, 5.0)]) == 6.0
     assert covered([]) == 0.0
 
@@ -265,7 +265,7 @@ def test_a_page_keeps_what_was_written_by_hand(tmp_path):
 
 
 def test_the_command_measures_a_small_model_and_writes_the_page(tmp_path):
-    """One run over a tiny model: every table has its row, and the file holds what was printed."""
+    """One run over a tiny model writes its row in every table of the page."""
     page = tmp_path / "page.md"
     arguments = ["bench", "timm:test_resnet@init", "--suite", "structure,deadpixel", "--count", "2"]
     done = CliRunner().invoke(

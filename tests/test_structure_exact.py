@@ -475,7 +475,7 @@ def test_the_order_of_the_axes_changes_no_number(name, resize):
 
 
 def test_a_padding_of_a_channels_last_tensor_keeps_stride_and_layer_table():
-    """The stem of two exports of one network: stride 2 and 3 rows of padding in both."""
+    """A channels-last padding keeps stride 2 and three rows of padding on either side."""
     net = Apply(LAYOUTS["pad"][1], patch=1, behind=1, layer=nn.Conv2d(6, 6, 7, 2))
     found = measure_skeleton(light_copy(net), (3, 96, 96))
     assert found.metrics["target_stride"].value == 2
@@ -574,7 +574,7 @@ def test_attention_reads_the_tokens_that_its_mask_allows():
 
 
 def test_maps_of_random_weights_are_their_mean_squared_jacobian():
-    """One network of many kinds of layers against 3,000 draws of its weights."""
+    """The map equals the mean squared Jacobian over 3,000 draws of the weights."""
     net = nn.Sequential(
         nn.Conv2d(2, 4, 3, 2, 1),
         nn.ConvTranspose2d(4, 4, 3, 2, 1, 1),

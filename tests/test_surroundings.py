@@ -123,7 +123,7 @@ def started(tmp_path, wait_for):
 )
 @pytest.mark.parametrize("group", [False, True])
 def test_a_signal_leaves_no_process_and_no_temporary_folder(tmp_path, number, code, group):
-    """To the command alone, or to its whole process group, workers included."""
+    """A signal to the command or its group ends all workers and removes their folders."""
     process, children = started(tmp_path, "(none)")
     assert children
     (os.killpg if group else os.kill)(process.pid, number)
@@ -188,7 +188,7 @@ def state():
 
 @pytest.mark.parametrize("kind", ["module", "faulty", "timm", "onnx"])
 def test_an_audit_leaves_the_program_as_it_was(kind, tmp_path):
-    """Random states, flags, threads and warning filters; of a failed audit, too."""
+    """An audit, also a failed one, keeps random states, flags, threads and warning filters."""
     thing = {
         "module": net(),
         "faulty": Faulty(),

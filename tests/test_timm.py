@@ -80,7 +80,7 @@ def test_zero_initialised_residual_branches_do_not_hide():
     ],
 )
 def test_the_target_is_found_whatever_the_layout(name, kind, prefix):
-    """NCHW, NHWC and tokens, with the number of extra tokens."""
+    """The target is found in NCHW, NHWC and tokens, with the number of extra tokens."""
     target = load(f"timm:{name}@init").target
     assert target.kind == kind
     assert target.prefix == prefix
@@ -164,7 +164,7 @@ def test_sizes_are_read_as_height_by_width():
 
 
 def test_wildcards_expand_to_architectures():
-    """With and without `@init`; a file is left as it is; no match is an error."""
+    """A pattern expands with and without `@init`, a file does not, and no match is an error."""
     assert "timm:resnet18" in list_models("resnet1*")
     assert "timm:resnet18@init" in expand_wildcards("timm:resnet1*@init")
     assert "timm:resnet50@init" not in expand_wildcards("timm:resnet1*@init")

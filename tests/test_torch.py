@@ -137,7 +137,7 @@ def classifier(channels=3):
 
 
 def test_the_last_spatial_map_before_pooling_is_the_target():
-    """Layer 2 of the classifier, with 16 channels and 8 x 12 units."""
+    """The target of the classifier is layer 2, with 16 channels and 8 x 12 units."""
     model = wrap(classifier(), spec=SPEC)
     assert model.target == Grid("2", "NCHW", 16, 8, 12)
     outputs = model.run(torch.randn(2, 3, 32, 48), logits=True)

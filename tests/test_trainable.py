@@ -53,7 +53,7 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():
 
 
 def test_any_architecture_of_timm_can_be_trained():
-    """A convolutional one, and one with a fixed input size, each with our classes and size."""
+    """A convolutional architecture and one of fixed size take the given classes and size."""
     for name in ("test_resnet", "test_vit"):
         network = open_trainable(f"timm:{name}@init", 7, (64, 64))
         network.module.eval()
@@ -75,7 +75,7 @@ def test_weights_from_a_file_are_taken_but_for_another_classifier(tmp_path):
 
 
 def test_weights_of_a_timm_architecture_come_from_a_file(tmp_path):
-    """With timm's own thousand classes in the file, and ours in the network."""
+    """A file of timm's thousand classes loads into a network of other classes."""
     import timm
 
     given = timm.create_model("test_resnet", pretrained=False)

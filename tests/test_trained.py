@@ -29,7 +29,7 @@ def test_finite_differences_and_gradients_agree_on_trained_weights(fill):
 
 
 def test_box_lowers_the_imbalance_of_trained_weights():
-    """Overall, and beyond both intervals at the period of the first strided layer."""
+    """Box padding lowers the imbalance, beyond both intervals at the first stride's period."""
     none, box = (audited()[fill, "deadpixel"].metrics for fill in FILLS)
     assert box["imbalance"].value < none["imbalance"].value
     assert box["by_period_2"].high < none["by_period_2"].low

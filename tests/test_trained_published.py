@@ -31,7 +31,7 @@ def packed(name):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_set_is_whole(name):
-    """As many rows as stated; every record ok, or skipped with a reason."""
+    """A published set has the stated number of rows, each ok, or skipped with a reason."""
     records = packed(name)
     assert len(Board(list(records.values())).rows) == ROWS[name]
     for record in records.values():
@@ -72,7 +72,7 @@ def test_what_the_readme_says_of_training_and_box_holds_in_the_records(script):
 
 @pytest.mark.parametrize("file", ["lite0.pth", "ppocr-cls.onnx"])
 def test_a_spot_of_the_set_comes_out_again_from_the_package(script, tmp_path, monkeypatch, file):
-    """What needs no photographs: blind spots, the plain image, unread padding."""
+    """Blind spots, plain image and unread padding of one row are measured again as published."""
     checkpoints = script("checkpoints")
     checkpoints.write_checkpoint(checkpoints.CHECKPOINTS[file], tmp_path / file)
     monkeypatch.chdir(tmp_path)

@@ -87,7 +87,7 @@ def test_a_seed_that_never_gets_there_makes_the_epochs_missing():
     [([0.9], 1), ([0.899, 0.9], 2), ([0.5, 0.95, 0.5], 2), ([0.89, 0.8], None)],
 )
 def test_the_first_epoch_at_90_percent_counts(accuracy, expected):
-    """Counted from 1, the threshold itself included, a later fall not counted against it."""
+    """The first epoch at 90 % or more counts, from 1, whatever follows."""
     assert epochs_to(np.array(accuracy)) == expected
 
 
@@ -118,7 +118,7 @@ def test_noise_of_counting_is_no_spread():
 
 @pytest.mark.parametrize(("factor", "expected"), [(1, 1.0), (-1, -1.0)])
 def test_contrast_that_follows_the_profile_agrees_with_it(factor, expected):
-    """A box answered in proportion to what it meets, or against it."""
+    """Contrast in proportion to the profile agrees with it, and the reverse disagrees."""
     profile = np.array([[0.2, 1.4], [0.8, 1.6]])
     contrast = (1 + factor * 0.1 * (profile - 1)).tolist()
     found = summarise(four(profile=profile.tolist(), contrast=contrast), "micro_object")

@@ -59,7 +59,7 @@ def test_the_summary_tells_twins_and_paired_differences(run):
 
 
 def test_curves_and_maps_are_drawn(run):
-    """Curves and a panel a task, and the maps of each twin."""
+    """Curves and a panel are drawn for each task, and the maps of each network."""
     out, _ = run
     names = {path.name for path in (out / "pictures").iterdir()}
     for task in TRAINING.protocols:
@@ -126,7 +126,7 @@ def test_a_spent_budget_says_what_is_undone(tmp_path):
     ],
 )
 def test_slips_are_one_line_on_standard_error(tmp_path, arguments, message):
-    """What was given, what was expected; exit code 1 and no traceback."""
+    """A wrong argument exits with 1, a message and no traceback."""
     done = train("--out", tmp_path, *SHORT, *arguments)
     assert done.exit_code == 1
     assert message in done.output
@@ -154,5 +154,5 @@ def test_a_panel_takes_maps_of_nothing(tmp_path):
     ],
 )
 def test_a_summary_promises_no_interval_that_its_seeds_do_not_give(seeds, text):
-    """One seed is no `seeds with 95 % intervals`."""
+    """The summary of one seed does not speak of 95 % intervals."""
     assert re.search(text, _made_of(seeds))

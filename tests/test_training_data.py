@@ -211,7 +211,7 @@ def test_missing_idx_files_are_named(tmp_path):
     ],
 )
 def test_damaged_idx_files_are_told(tmp_path, data, why):
-    """Empty, of another type, cut, cut in its head, cut within gzip."""
+    """IDX files that are empty, cut or of another type, also within gzip, are refused."""
     path = tmp_path / "x-ubyte"
     path.write_bytes(data)
     with pytest.raises(InputError, match=why):

@@ -40,7 +40,7 @@ def test_every_twin_of_both_tasks_is_published_over_the_same_seeds(publish):
 
 
 def test_differences_are_those_of_a_paired_t_interval(publish):
-    """Against scipy's own paired test, for every twin with a number for every seed."""
+    """Differences and intervals equal those of scipy's paired t-test."""
     from scipy.stats import ttest_rel
 
     records = open_records(FOLDER / "records.jsonl.gz").records()

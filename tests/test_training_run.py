@@ -266,7 +266,7 @@ def test_fewer_images_than_a_batch_are_refused(tmp_path):
 
 
 def test_the_rate_rises_and_falls():
-    """Linear to its largest value in the first tenth, then a cosine to nearly 0."""
+    """The learning rate rises linearly over the first tenth and falls as a cosine to nearly 0."""
     recipe = Recipe(rate=1.0, warmup=0.1)
     rates = [recipe.rate_at(step, 100) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])

@@ -45,7 +45,7 @@ def extreme_set():
 
 @pytest.mark.parametrize("side", [1, 2, 5])
 def test_a_linear_colour_detector_is_always_right(leaves, side):
-    """On training and test boxes, on natural and on the most colourful pictures: 100 %."""
+    """A linear detector of colour is right on every box, on all kinds of pictures."""
     for data in (leaves, extreme_set()):
         task = micro(data, side=side)
         seen = [(detect(x), y) for x, y in task.epoch(0, 5, 16)]
@@ -108,7 +108,7 @@ def test_a_box_covers_exactly_its_pixels():
 
 @pytest.mark.parametrize(("side", "period"), [(1, (4, 4)), (3, (4, 2)), (2, (8, 8))])
 def test_test_boxes_take_all_phases_alike(side, period):
-    """As many boxes in each phase, and every one inside the image."""
+    """Each phase has equally many test boxes, and every box lies inside the image."""
     count = 5 * period[0] * period[1]
     places = spread_places(count, SIZE, side, period, np.random.default_rng(0))
     phases = (places % period) @ (period[1], 1)

@@ -173,7 +173,7 @@ def test_an_even_network_is_written_as_it_is_and_the_report_says_so(path, tmp_pa
     ],
 )
 def test_a_destination_that_could_do_harm_is_refused_and_nothing_is_written(out, says, tmp_path):
-    """The model itself, its data file, another suffix or a missing folder."""
+    """The model, its data file, another suffix or no folder is refused, and no file changes."""
     path = tmp_path / "vendor.onnx"
     onnx.save_model(
         convnet(),

@@ -194,7 +194,7 @@ def test_the_noise_has_mean_one_and_the_variance_of_its_law(period):
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_the_slim_resnet_halves_its_grid_in_the_last_unit_of_three_blocks(depth):
-    """Grids of 28, 14, 7 and 7 units after the blocks, and four strided layers."""
+    """The blocks have grids of 28, 14, 7 and 7 units, with four strided layers."""
     import torch
 
     for blocks, side in ((1, 28), (2, 14), (3, 7), (4, 7)):

@@ -111,7 +111,7 @@ def test_a_record_of_other_libraries_says_which(tmp_path):
 
 
 def test_a_sample_is_seeded_and_of_variants(folder):
-    """One of two variants; the same seed takes the same, and some seed takes the other."""
+    """A sample of one of two variants depends on its seed alone."""
     taken = [
         reproduce(folder, sample=1, seed=seed, run=tools()).rows[0].label
         for seed in (0, 0, 1, 2, 3)

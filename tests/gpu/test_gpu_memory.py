@@ -66,7 +66,7 @@ def test_forward_passes_are_halved_too(device, capped):
 
 @pytest.mark.needs_cuda("memory of a GPU")
 def test_one_image_too_many_is_a_failed_record_and_frees_its_memory(device, capped):
-    """Not even one image fits; the record says so, and nothing stays allocated."""
+    """If not even one image fits, the record fails with that reason and no memory stays in use."""
     torch.ones(1, device=device)
     before = allocated()
     capped(100)
@@ -112,7 +112,7 @@ def sweep(folder, options, models=MODELS, suites=("erf:energy", "deadpixel:energ
 
 
 def test_two_workers_on_one_device_measure_what_one_process_measures(device, tmp_path):
-    """Four models by two worker processes, against audits in this process."""
+    """Two workers give the numbers of four models that this process gives."""
     models = MODELS if device != "cpu" else MODELS[:2]
     options = RunOptions(device=device, workers=2)
     found = {(r.model.reference, r.suite): r for r in sweep(tmp_path, options, models)}
@@ -125,7 +125,7 @@ def test_two_workers_on_one_device_measure_what_one_process_measures(device, tmp
 
 @pytest.mark.needs_cuda("on a CPU the limit is that of the process")
 def test_a_worker_keeps_to_its_limit_of_memory(device, tmp_path):
-    """ResNet-34 with 64 images at once, in 1 GiB: measured all the same, in smaller batches."""
+    """A worker limited to 1 GiB measures ResNet-34 with 64 images in smaller batches."""
     global_settings = replace(SETTINGS, count=64)
     jobs = AuditPlan(
         ["timm:resnet34@init"],

@@ -22,7 +22,7 @@ def file(tmp_path_factory):
 
 
 def test_gradients_of_a_file_are_the_cpus(device, file):
-    """In float64 on the device; the check against onnxruntime passes there."""
+    """Gradients of a file in float64 equal the CPU's, and the check against onnxruntime passes."""
     suites = ("structure", "erf:energy", "deadpixel:energy")
     found = compare(file, device, suites, DOUBLE, precision="float64")
     assert {record.status for record in found} == {"ok"}

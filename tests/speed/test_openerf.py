@@ -68,7 +68,7 @@ def theirs(folder, module):
 
 
 def test_kim2023_is_faster_than_openerf(bench, folder, time_ratio):
-    """On a copy of the module as timm creates it: weights unfrozen, in torch's own memory order."""
+    """kim2023 takes less time than OpenERF on the module as timm creates it."""
     module = copy.deepcopy(bench.model.module())
     module = module.to(memory_format=torch.contiguous_format).requires_grad_(True)
     assert time_ratio(partial(ours, bench, folder), partial(theirs, folder, module)) < 1
