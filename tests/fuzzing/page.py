@@ -24,8 +24,10 @@ TAIL = """
 Named attacks, which are no random damage, are in `tests/test_damaged_arrays.py` (pickles, bombs,
 pipes, devices), `tests/test_picture_files.py` (programs that are named as pictures),
 `tests/test_gate_damage.py` (baselines), `tests/test_odd_names.py`, `tests/test_onnx_hostile.py`,
-`tests/test_output_files.py` and `tests/test_privacy.py`. What is promised about untrusted files
-is in [SECURITY.md](../SECURITY.md).
+`tests/test_output_files.py`, `tests/test_privacy.py`, `tests/test_bounded.py` (files that never
+end, crashes, memory), `tests/test_surroundings.py` (signals, closed output, a folder that has
+gone), `tests/test_not_finite.py` and `tests/test_runner.py` (killed runs). What is promised about
+untrusted files is in [SECURITY.md](../SECURITY.md).
 """
 
 
