@@ -65,7 +65,7 @@ def test_rows_are_ranked_best_first():
 
 
 def test_ranks_are_as_wide_as_the_samples_leave_them():
-    """With half widths of 0.1, what is 0.15 apart is not told apart; d is shown to be last."""
+    """Of half widths 0.1, rows 0.15 apart share ranks, and the last row is separate."""
     rows = [
         record("a", 0.90, half=0.1),
         record("b", 0.80, half=0.1),
@@ -345,7 +345,7 @@ def test_untouched_models_say_why(left, why):
 
 
 def test_an_empty_board_has_its_head_and_no_row():
-    """Without records every form is the same as ever, less the rows and the metric columns."""
+    """A board without records has in every form its head and no row."""
     texts = {form: render_board(board([]), form) for form in FORMATS}
     assert texts["table"].splitlines()[0].split() == ["model", "padding", "rank"]
     assert texts["md"].splitlines()[2:] == []

@@ -217,7 +217,7 @@ LEFT = {
 
 @pytest.mark.parametrize("case", LEFT)
 def test_a_layer_that_cannot_be_continued_keeps_its_padding_and_is_named(case):
-    """The other layers change; the note has the reason."""
+    """A layer that cannot be continued keeps its padding, with a note of the reason."""
     layer, border, reason = LEFT[case]
     model = opened(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), layer))
     twin = model.with_padding_mode(border)
@@ -276,7 +276,7 @@ def test_a_mean_under_kernel_padding_keeps_its_padding_in_both_adapters(tmp_path
 
 
 def test_the_onnx_model_itself_is_not_altered(tmp_path):
-    """Target and graph are as before, bit for bit."""
+    """Target and graph of the original file are as before, bit for bit."""
     file, _ = onnx_pair(tmp_path, deep())
     before, data = file.run(images(48, 48).float()).target, file.graph.SerializeToString()
     for border in PADDING_MODES:

@@ -108,7 +108,7 @@ def test_another_number_of_classes_and_of_channels_is_that_of_the_file(tmp_path)
 
 
 def test_a_file_without_a_classifier_gives_features(tmp_path):
-    """It has a target and no logits."""
+    """A checkpoint without a classifier gives a model with a target and no logits."""
     features = timm.create_model(NAME, num_classes=0).state_dict()
     model = saved(features, tmp_path)
     assert holds(model, features)
@@ -164,7 +164,7 @@ def test_a_refusal_names_the_tensor_and_both_shapes(change, says, kind, state, t
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
 def test_floats_of_another_width_load(kind, state, tmp_path):
-    """Half precision is widened exactly."""
+    """Weights of float16, bfloat16 and float64 are converted exactly to the model's type."""
     narrow = {k: v.to(kind) if v.is_floating_point() else v for k, v in state.items()}
     assert holds(saved(narrow, tmp_path), {k: v.to(state[k].dtype) for k, v in narrow.items()})
 

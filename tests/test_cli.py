@@ -93,7 +93,7 @@ def test_the_same_command_again_makes_nothing_new(folder):
 
 
 def test_wildcards_name_models(tmp_path):
-    """`timm:test_res*@init` is the architectures that match."""
+    """The pattern `timm:test_res*@init` stands for the architectures that match it."""
     done = perimetry(
         "run", "timm:test_res*@init", "--suite", "structure", "--kernel-padding", "none",
         "--out", tmp_path, "--device", "cpu",

@@ -42,7 +42,7 @@ CASES = {
 def test_a_region_is_new_or_grown_exactly_when_pixels_are_dead_outside_the_old_ones(
     before, now, told
 ):
-    """One clause with the box where the masks show newly dead pixels, else none."""
+    """A region is new or grown exactly if the masks show newly dead pixels, with their box."""
     found = changed_regions({"all": regions(*before)}, {"all": regions(*now)}, 0.01)
     assert len(found) == (told is not None)
     assert told is None or told in found[0]

@@ -126,7 +126,7 @@ def test_nothing_of_a_failed_attempt_is_alive_when_the_smaller_batch_runs(monkey
 
 
 def test_memory_that_runs_out_for_one_input_is_an_error():
-    """There is no smaller batch than one."""
+    """Out of memory at a batch of 1 is an error, since no smaller batch exists."""
 
     def attempt(chunk: slice) -> None:
         raise torch.OutOfMemoryError("too much")
@@ -146,7 +146,7 @@ def test_a_lost_device_ends_the_worker_and_no_record_is_blamed_for_it(monkeypatc
 
 
 def test_a_device_that_answers_goes_on(monkeypatch):
-    """An ordinary failure ends nothing."""
+    """A device that synchronises is used further, and one that fails to is not."""
     worker._end_with_device("cpu", SimpleNamespace(error=None))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: None)
     assert is_usable("cuda:0")

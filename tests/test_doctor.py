@@ -24,7 +24,7 @@ def status(checks, name):
 
 
 def test_the_installation_that_runs_these_tests_is_well(checks):
-    """Nothing is broken, and every part was looked at."""
+    """Every part of this installation is examined, and none is broken."""
     assert [c for c in checks if c.status == "broken"] == []
     names = {check.name for check in checks}
     assert {"python", "torch", "device cpu", "provider cpu", "package onnxruntime"} <= names

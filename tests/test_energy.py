@@ -258,7 +258,7 @@ def test_a_root_on_the_only_path_is_named():
 
 
 def test_the_pass_leaves_the_number_of_threads_alone():
-    """`torch.get_num_threads` is the same afterwards."""
+    """The energy pass keeps the number of threads of torch."""
     before = torch.get_num_threads()
     energy_map(light_copy(nn.Conv2d(1, 2, 3)), (1, 8, 8))
     assert torch.get_num_threads() == before

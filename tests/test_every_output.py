@@ -178,7 +178,7 @@ def test_an_output_that_is_infinite_in_places_by_design_agrees_with_itself():
 
 
 def test_what_cannot_be_looked_at_is_listed_and_never_called_the_same():
-    """A random output, and one of an unknown type."""
+    """A random output and one of an unknown type are listed and never called the same."""
     plain = printed(Altered(dict))
     for change, text in (
         (lambda out: out | {"mask": torch.rand(1, 2, 3)}, "`mask` is different in two equal"),

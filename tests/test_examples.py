@@ -38,7 +38,7 @@ def zoo(tmp_path_factory):
 
 
 def test_the_zoos_test_file_runs_and_passes(zoo):
-    """Its models are what the baseline says."""
+    """The example's test file passes on models that are as in the baseline."""
     (zoo / "test_zoo.py").write_text((EXAMPLES / "test_zoo.py").read_text())
     options = ["-q", "--perimetry-device", "cpu"]
     done = pytest_in(zoo, *options, "test_zoo.py", ZOO_MODELS=REFERENCE)
@@ -166,7 +166,7 @@ def test_the_sweep_prints_commands_that_the_command_line_takes(tmp_path):
 
 
 def test_the_sweep_measures_and_resumes(tmp_path):
-    """The second run finds every record present."""
+    """The second run of the sweep finds every record present."""
     words = ("--out", str(tmp_path), "--memory-gib", "1", "--device", "cpu", "--models", REFERENCE)
     more = ("--", "--suite", "structure", "--kernel-padding", "none", "--count", "2")
     assert "1 ok" in sweep(*words, *more)

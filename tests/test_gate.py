@@ -339,7 +339,7 @@ def test_a_model_that_cannot_be_opened_could_not_be_measured(copy):
 
 
 def test_a_suite_that_failed_then_or_now_could_not_be_measured(copy):
-    """A failed record in the baseline is no standard."""
+    """A suite whose record in the baseline failed gives `unmeasured`, with that reason."""
     store = Store(copy)
     record = next(r for r in store.records() if r.suite == "erf")
     path = store.path(record)

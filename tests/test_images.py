@@ -74,7 +74,7 @@ def test_a_larger_folder_is_sampled_by_seed_in_name_order(tmp_path):
 
 
 def test_the_digest_tells_sets_and_sizes_apart(tmp_path):
-    """Set, count, seed and size each change it."""
+    """Another set, count, seed or size changes the digest."""
     digests = {
         open_images(name, count, seed).digest(spec)
         for name, count, seed, spec in [
@@ -122,7 +122,7 @@ def test_pictures_whose_white_is_unknown_are_refused_rather_than_clipped(tmp_pat
 
 
 def test_hidden_files_and_folders_are_no_pictures_and_folders_inside_are_named(tmp_path):
-    """The error says that subfolders are not searched."""
+    """Hidden files and folders are not images; the error mentions that subfolders are not read."""
     (tmp_path / "class.png").mkdir()
     (tmp_path / "._a.png").write_bytes(b"a copy's attributes")
     with pytest.raises(InputError, match="subfolders are not searched"):
@@ -132,7 +132,7 @@ def test_hidden_files_and_folders_are_no_pictures_and_folders_inside_are_named(t
 
 
 def test_a_folder_is_called_by_its_own_name_wherever_it_is_named_from(tmp_path, monkeypatch):
-    """`.` has the name of the folder."""
+    """A folder given as `.` has its own name."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     assert open_images(".").name == tmp_path.name

@@ -310,7 +310,7 @@ class Conditioned(Base):
 
 
 def test_further_inputs_are_asked_for_by_name():
-    """The InputError names both inputs, and no size."""
+    """A module of two inputs is an InputError that names both and no size."""
     with pytest.raises(InputError, match=r"2 inputs \(x, y\)") as told:
         wrap(Two(), size=SIZE)
     assert "size" not in str(told.value)
@@ -359,7 +359,7 @@ class Small(Base):
 
 
 def test_a_wrong_size_is_refused_with_one_that_passes():
-    """The InputError names 32 x 32."""
+    """A wrong size is an InputError with 32 x 32, which passes."""
     with pytest.raises(InputError, match=r"32 x 32 passes: give the size"):
         wrap(Small(), size=SIZE)
 

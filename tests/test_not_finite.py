@@ -62,7 +62,7 @@ def test_an_infinite_mask_of_a_file_is_no_fault(tmp_path):
 
 
 def test_outputs_that_overflow_name_the_first_layer():
-    """All weights are finite; the second convolution gives infinity."""
+    """With finite weights, the first layer whose output overflows is named in the first note."""
     module = net()
     with torch.no_grad():
         module[0].weight.mul_(1e30)

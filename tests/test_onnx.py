@@ -371,7 +371,7 @@ def test_the_gate_finds_a_wrong_forward_pass_and_names_the_node(tmp_path, monkey
 
 
 def test_a_graph_with_an_operator_of_unknown_gradient_still_runs_forward(tmp_path):
-    """Acosh has no rule: no gradients, but a target."""
+    """A graph with Acosh, which has no rule, has no gradients and a target."""
     proto = convnet()
     proto.graph.node[1].CopyFrom(node("Acosh", ["c1"], ["r1"]))
     proto.graph.node.insert(1, node("Abs", ["c1"], ["abs"]))
@@ -431,7 +431,7 @@ def test_a_declared_size_is_kept_where_the_graph_depends_on_it_and_given_up_wher
 
 
 def test_select_knows_one_weight_set(tmp_path):
-    """A file has weight set 0 only."""
+    """A file has weight set 0 and no other."""
     net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     net.select(0, torch.zeros(1, 3, 32, 32))
     with pytest.raises(InputError, match="weight set 1 was requested"):

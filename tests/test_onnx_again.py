@@ -71,7 +71,7 @@ def test_records_of_the_first_schema_give_the_statement_of_their_model(stored):
 
 
 def test_verify_repeats_it_bit_for_bit(stored):
-    """Both rows are exact."""
+    """`verify` measures both rows exactly as recorded."""
     found = reproduce(stored[0], run=TOOLS)
     assert [row.outcome for row in found.rows] == [Outcome.exact] * 2, found.text()
 
@@ -178,7 +178,7 @@ def test_show_gives_a_command_that_states_the_same(stored):
 
 
 def test_the_command_line_states_it(stored, tmp_path):
-    """`--input` and `--output` give records with the same keys."""
+    """`--input` and `--output` store the same names as the declaration in Python."""
     pairs = ["size=48,40", "range=0..255", "mean=104,117,123", "std=2.5", "channel_order=BGR"]
     words = ["run", stored[1], "--out", str(tmp_path / "out"), "--suite", "structure"]
     words += [word for pair in pairs for word in ("--input", pair)]

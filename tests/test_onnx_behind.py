@@ -104,7 +104,7 @@ def test_an_operator_behind_the_logits_changes_no_number(name, plain, tmp_path):
 
 @pytest.mark.parametrize("name", [n for n in CASES if n != "strings"])
 def test_what_is_left_out_is_named(name, tmp_path):
-    """The note has the operator."""
+    """The note names the operator that is left out."""
     make, options = CASES[name]
     opened = open_onnx(save(make(**options), tmp_path / "a.onnx"), device="cpu")
     operator = make(**options).graph.node[-1].op_type

@@ -86,7 +86,7 @@ def test_external_data_outside_the_folder_is_never_opened(location, tmp_path):
 
 
 def test_a_symbolic_link_out_of_the_folder_is_not_followed(tmp_path):
-    """External data behind such a link is a ModelFileError."""
+    """External data behind a link out of the folder is a ModelFileError."""
     (tmp_path / "secret.bin").write_bytes(weights(8, 3, 3, 3).tobytes())
     folder = tmp_path / "models"
     folder.mkdir()
@@ -280,7 +280,7 @@ def test_a_stated_standard_deviation_of_zero_is_refused(tmp_path):
 
 
 def test_plain_text_is_printable_and_short():
-    """Control characters become question marks; 80 characters remain."""
+    """Control characters become question marks, and 80 characters remain."""
     assert printable("a\x1b[0m\nb") == "a?[0m?b"
     assert len(printable("x" * 1000)) == 80
 

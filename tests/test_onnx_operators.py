@@ -180,7 +180,7 @@ def test_quantised_operators_give_what_onnxruntime_gives_within_one_level(op):
 
 
 def test_skip_layer_norm_is_the_layer_norm_of_the_sum():
-    """It agrees with onnxruntime on three axes."""
+    """SkipLayerNormalization agrees with onnxruntime on an image of three axes."""
     nodes = [node("SkipLayerNormalization", ["image", "image", "g", "b"], ["out"], "com.microsoft")]
     constants = {"g": weights(8), "b": weights(8, seed=1)}
     proto = model(nodes, constants, dims=[2, 4, 8], outputs=["out"])

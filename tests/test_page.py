@@ -235,7 +235,7 @@ def test_records_without_maps_make_a_page():
 
 
 def test_broken_maps_cost_no_model_its_row():
-    """Arrays that cannot be read leave the numbers standing."""
+    """A model whose arrays cannot be read keeps its row on the page."""
 
     def broken():
         raise StoreError("not a zip file")

@@ -131,7 +131,7 @@ def test_the_page_in_a_browser(tmp_path):
 
 
 def test_the_command_writes_the_page(tmp_path):
-    """`compare --html` writes it beside the printed verdict."""
+    """`compare --html` writes the page of the comparison."""
     store = Store(tmp_path / "set")
     for name, value in (("a", 0.4), ("b", 0.9)):
         store.put(planted.record(name, value))

@@ -228,7 +228,7 @@ def test_hostile_names_become_plain_titles(tmp_path):
 
 
 def test_equal_maps_give_equal_bytes(tmp_path):
-    """Drawn twice, a picture is the same file."""
+    """A map drawn twice gives the same file."""
     for i in (0, 1):
         draw_map(np.arange(64.0).reshape(8, 8), tmp_path / f"{i}.png", title="t", signed=bool(i))
         draw_map(

@@ -83,7 +83,7 @@ def test_an_old_set_is_refused_before_anything_is_measured(published, tmp_path):
 
 
 def test_a_model_without_the_number_says_why(published):
-    """Records of another suite have nothing to rank by."""
+    """A model with records of another suite only is refused: nothing ranks it."""
     records = audit("timm:test_resnet@init", ("structure",), **SETTINGS)
     with pytest.raises(InputError, match="deadpixel:energy"):
         place(records, published)

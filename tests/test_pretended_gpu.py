@@ -99,12 +99,12 @@ def test_a_module_is_audited_on_its_device(request, precision):
 
 
 def test_a_recalibrated_module_is_audited_on_its_device(request):
-    """Norms are matched where the weights are."""
+    """A recalibrated module has its norms matched on its device."""
     compare(convnet(), ("none", "box"), request, count=2, recalibrate=True)
 
 
 def test_weight_sets_of_timm_are_audited_on_their_device(request):
-    """An `@init` model has several, each calibrated."""
+    """The weight sets of an `@init` model are calibrated and measured on its device."""
     compare("timm:test_resnet@init", ("none", "box"), request, count=2, members=2, size=(64, 64))
 
 

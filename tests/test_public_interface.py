@@ -85,7 +85,7 @@ def test_records_are_loaded_from_a_folder_and_from_a_packed_file(folder, tmp_pat
 
 
 def test_an_unreadable_record_is_a_warning_and_an_empty_folder_an_error(folder, tmp_path):
-    """The readable records are returned; without any, InputError."""
+    """An unreadable record is a warning beside the others; no readable record is an InputError."""
     for path in (folder / "records").iterdir():
         (tmp_path / "records").mkdir(exist_ok=True)
         (tmp_path / "records" / path.name).write_bytes(path.read_bytes())

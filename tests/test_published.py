@@ -23,13 +23,13 @@ def script(path, monkeypatch):
 
 @pytest.mark.parametrize("name", SETS)
 def test_a_sets_readme_is_what_its_script_makes_of_its_data(name, monkeypatch):
-    """`python results/NAME/publish.py` writes nothing new."""
+    """`python results/NAME/publish.py` would change nothing."""
     made = script(RESULTS / name / "publish.py", monkeypatch).render()
     assert (RESULTS / name / "README.md").read_text(encoding="utf-8") == made
 
 
 def test_the_root_readmes_tables_are_those_of_the_published_sets(monkeypatch):
-    """`python results/readme.py` writes nothing new."""
+    """`python results/readme.py` would change nothing."""
     text = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
     assert script(RESULTS / "readme.py", monkeypatch).render(text) == text
 

@@ -83,7 +83,7 @@ def test_boards_of_equal_planted_models_show_one_rank():
 
 
 def test_exact_values_tie_within_their_printed_digits():
-    """0.5801 and 0.5804 print alike; 0.579 does not."""
+    """The exact values 0.5801 and 0.5804 print alike and tie; 0.579 does not."""
     found = rank_rows([Ranked(0.5801), Ranked(0.5804), Ranked(0.579)])
     assert found == [Rank(1, 2), Rank(1, 2), Rank(3, 3)]
 

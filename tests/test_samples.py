@@ -38,7 +38,7 @@ def test_there_are_twins_on_both_tasks_and_they_are_small():
 
 
 def test_the_wheel_takes_them_along():
-    """The pattern in pyproject.toml matches every one of them."""
+    """The pattern in pyproject.toml matches every sample file."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["perimetry.bench"]
     for path in (ROOT / "bench" / "sample_models").iterdir():

@@ -91,7 +91,7 @@ def test_each_scale_has_the_numbers_of_its_own_audit(records):
 
 
 def test_the_target_of_all_scales_is_that_of_the_rule(records):
-    """Its own numbers are the ones without a scale."""
+    """With all scales, the metrics of the target are those measured without a scale."""
     plain = audit(opened("U-Net"), SUITES, ("none",), **QUICK)
     for one, other in zip(records, plain, strict=False):
         assert one.model.target == other.model.target

@@ -196,7 +196,7 @@ def test_nothing_said_of_a_real_model_contradicts_its_records(measured_folder):
 
 
 def test_an_architecture_finds_its_only_tag_and_a_part_of_several_names_finds_none():
-    """`resnet50` is timm:resnet50.a1_in1k where no other tag is there."""
+    """`resnet50` finds its only tag, and `resnet5`, a part of two names, is an InputError."""
     held = ["timm:resnet50.a1_in1k", "timm:resnet50d.ra2_in1k"]
     assert find_reference("resnet50", held) == held[0]
     with pytest.raises(InputError, match=r"'resnet5' .* timm:resnet50\.a1.* and "):

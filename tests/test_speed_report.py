@@ -218,7 +218,7 @@ def test_a_cpu_has_a_rate_but_no_share_and_no_graphs():
 
 
 def test_a_batch_that_does_not_fit_has_a_reason_in_place_of_a_rate(monkeypatch):
-    """The other batch sizes are measured."""
+    """A batch that does not fit has a reason, and the other batches are measured."""
     bench = open_bench("timm:test_resnet@init", device="cpu", count=2, batch=2, rounds=1)
     run = bench.model.run
 

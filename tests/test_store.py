@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_a_failed_record_never_replaces_a_finished_one(tmp_path, record):
-    """Finished replaces failed; failed does not replace finished."""
+    """A finished record replaces a failed one, and never the reverse."""
     failure = Failure(kind="died", message="planted")
     failed = record.model_copy(update={"status": "failed", "error": failure, "map_names": []})
     store = Store(tmp_path)

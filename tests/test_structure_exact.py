@@ -232,6 +232,8 @@ def field_ends(field):
 def test_what_reads_the_whole_map_is_said_to_be_global(module):
     """Sums, norms and products over all units, or all units of a row, are global."""
     assert path_count_map(light_copy(module.eval()), (3, SIDE, SIDE))[2].everywhere
+    local = light_copy(nn.Conv2d(3, 3, 3, padding=1))
+    assert not path_count_map(local, (3, SIDE, SIDE))[2].everywhere
 
 
 GRID = F.affine_grid(

@@ -98,7 +98,7 @@ def test_real_trained_weights_load_by_order_and_shape():
 
 
 def test_weights_load_from_safetensors_and_from_nested_and_prefixed_state_dicts(tmp_path):
-    """Both files give the same parameters."""
+    """A safetensors file and a nested, prefixed dictionary load the same parameters."""
     state = timm.create_model("test_resnet").state_dict()
     save_file(state, tmp_path / "a.safetensors")
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "b.pth")

@@ -146,7 +146,7 @@ def test_the_last_spatial_map_before_pooling_is_the_target():
 
 
 def test_without_logits_the_pass_stops_at_the_target():
-    """A head that would raise is not reached."""
+    """A pass without logits does not reach a head that would raise."""
     module = classifier()
     module[-1] = nn.Linear(99, 7)  # would raise if it were reached
     model = load(module, spec=SPEC, target="2")
@@ -163,7 +163,7 @@ def test_a_named_layer_becomes_the_target_and_an_unknown_one_is_answered_with_ne
 
 
 def test_the_users_module_is_never_touched():
-    """Mode, gradients, hooks and parameters are as before."""
+    """Mode, gradients, hooks and parameters of the user's module are as before."""
     module = classifier().train()
     before = copy.deepcopy(module.state_dict())
     model = wrap(module, spec=SPEC)

@@ -80,7 +80,7 @@ def test_the_first_seeds_twins_become_onnx_files(run):
 
 
 def test_the_other_commands_read_the_records(run):
-    """`board` ranks them, `show` reports them."""
+    """`board` ranks the records of a training, and `show` reports them."""
     out, _ = run
     board = CliRunner().invoke(app, ["board", str(out), "--format", "csv"])
     assert board.exit_code == 0, board.output
@@ -134,7 +134,7 @@ def test_slips_are_one_line_on_standard_error(tmp_path, arguments, message):
 
 
 def test_the_suite_skips_every_model_and_says_which_command_to_give():
-    """`run --suite training` is met with the way on."""
+    """`run --suite training` skips each model and names the command to use."""
     assert "perimetry train" in SUITES["training"].skip(None, "micro_object")
 
 

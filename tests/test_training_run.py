@@ -259,7 +259,7 @@ def test_bfloat16_trains_beside_float32(tmp_path):
 
 
 def test_fewer_images_than_a_batch_are_refused(tmp_path):
-    """The error names both numbers."""
+    """Fewer images than a batch are refused with both numbers."""
     one = study(tmp_path, recipe=replace(RECIPE, batch=25))
     with pytest.raises(InputError, match="24 training images are fewer than a batch of 25"):
         one.run(TWIN, Clock(), no_report)

@@ -148,7 +148,7 @@ def test_a_file_without_gradients_is_told_by_forward_passes(path, tmp_path):
 
 
 def test_an_even_network_is_written_as_it_is_and_the_report_says_so(path, tmp_path):
-    """The written file equals the original."""
+    """A network with nothing to pad is written unchanged, and the report says so."""
     proto = model(
         [node("Conv", ["image", "w"], ["map"], strides=[2, 2])],
         {"w": weights(4, 3, 2, 2)},
@@ -189,7 +189,7 @@ def test_a_destination_that_could_do_harm_is_refused_and_nothing_is_written(out,
 
 
 def test_fills_that_need_training_are_refused(path, tmp_path):
-    """`fresh` is an InputError with the possible fills."""
+    """The fill `fresh` is an InputError with the possible fills."""
     save(convnet(), path)
     with pytest.raises(InputError, match="expected one of box, zero"):
         pad_file(path, tmp_path / "padded.onnx", "fresh", **FEW)
@@ -258,7 +258,7 @@ def test_the_command_writes_the_file_and_prints_the_report(path, tmp_path):
 
 
 def test_names_in_a_hostile_file_are_harmless_in_the_report(path, tmp_path):
-    """A control character in a node name is replaced."""
+    """A control character in a node's name is replaced in the report."""
     proto = convnet()
     proto.graph.node[0].name = "\x1b[31m<script>alert(1)</script>"
     save(proto, path)

@@ -49,7 +49,7 @@ def test_compare_refuses_a_typo_before_it_measures(folder):
 
 
 def test_suites_of_repeated_options_add_up(folder):
-    """In the order given, each once."""
+    """Repeated `--suite` options add up in the order given, each suite once."""
     words = ["--suite", "structure", "--suite", "erf,structure", "--kernel-padding", "none"]
     out = folder / "out"
     done = invoke("run", str(folder / "sound.onnx"), "--out", str(out), "--count", "2", *words)

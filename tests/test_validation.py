@@ -101,7 +101,7 @@ def test_tuples_are_compared_entry_by_entry_and_texts_to_the_letter(ours):
 
 
 def test_an_explanation_without_a_prediction_is_refused():
-    """A reason alone cannot excuse a difference: ValueError."""
+    """An explanation without a predicted value is a ValueError."""
     with pytest.raises(ValueError, match="go together"):
         check(3.0, because="somehow")
 
