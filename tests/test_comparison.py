@@ -195,7 +195,7 @@ def test_twins_part_at_the_stage_that_was_changed(twins):
 
 
 def test_other_architectures_are_no_twins():
-    """Stages of unlike shapes do not pair; the comparison says so and goes on."""
+    """Stages of different shapes are not paired; the comparison has a reason and its metrics."""
     narrow = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1))
     found = compare(opened(net()), opened(narrow.eval()), **QUICK)
     assert isinstance(found.pairs[0].stages, str)

@@ -164,7 +164,7 @@ def planted(mask):
 
 @pytest.mark.parametrize("kind", ALTERED)
 def test_an_output_of_another_form_is_a_change(kind):
-    """Missing, new, of another shape or type, or not finite."""
+    """A missing, new or non-finite output, or one of another shape or type, is a change."""
     change, where = ALTERED[kind]
     (finding,) = found(printed(Altered(dict)), printed(Altered(change)))
     assert (finding.verdict, finding.where) == (RegressionVerdict.regressed, where)

@@ -53,7 +53,7 @@ def test_weights_of_a_file_that_are_not_finite_are_named(tmp_path):
 
 
 def test_an_infinite_mask_of_a_file_is_no_fault(tmp_path):
-    """Graphs clip and mask by infinity: a lone one, or a tensor of nothing else."""
+    """A single infinity, or a tensor of nothing else, is a mask and is not reported."""
     proto = convnet(size=16)
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(np.inf), "bound"))
     proto.graph.initializer.append(numpy_helper.from_array(np.full(4, -np.inf, "f4"), "mask"))

@@ -118,7 +118,7 @@ def store(tmp_path):
 
 
 def test_commands_replace_no_device(store, request):
-    """`board --html`, `pack` and others share one way to write."""
+    """`board --html /dev/null` writes to the device and does not replace it."""
     request.getfixturevalue("no_renaming")
     done = CliRunner().invoke(app, ["board", str(store.root), "--html", str(NULL)])
     assert done.exit_code == 0, done.output

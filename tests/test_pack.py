@@ -178,7 +178,7 @@ def test_a_pack_of_an_older_version_has_no_first_line_to_check(store, tmp_path):
 
 
 def test_a_store_with_a_damaged_record_is_not_packed(store, records, tmp_path):
-    """What is published must not lack a row that nobody misses: the file at fault is named."""
+    """A store with a damaged record is not packed, and the error names the file."""
     store.path(records[0]).write_text("{")
     with pytest.raises(StoreError, match=r"repair or remove it"):
         pack_records(store, tmp_path / "a.jsonl")

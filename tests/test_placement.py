@@ -61,7 +61,7 @@ def test_a_stored_model_replaces_its_own_row_in_the_set(published):
 
 
 def test_a_padded_variant_ranks_among_padded_ones(published):
-    """`+box` compares with the rows of the kernel padding box."""
+    """A variant `+box` is compared with the rows of the kernel padding box."""
     found = place(f"{published}:test_resnet@init+box", published)
     assert {row.fill for row in found.rows} == {"box"}
 

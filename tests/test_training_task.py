@@ -157,7 +157,7 @@ def test_the_contrast_is_the_rise_from_black_to_red_over_its_mean(leaves):
 
 
 def test_periods_are_divisors_that_leave_images_enough():
-    """8 x 8 of 32 x 32 for 512 images; all for many; none for few; always a divisor."""
+    """The period is a divisor of the stride that leaves enough images per phase."""
     assert resolved_period((32, 32), 512) == (8, 8)
     assert resolved_period((32, 32), 10**5) == (32, 32)
     assert resolved_period((8, 8), 31) == (1, 1)

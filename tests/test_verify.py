@@ -64,7 +64,7 @@ def test_a_set_made_here_reproduces_bit_for_bit(folder):
 
 
 def test_another_batch_size_reproduces_within_tolerance_at_least(folder):
-    """Float noise is told apart from equality and from difference."""
+    """Another batch size reproduces every row exactly or within the tolerance."""
     found = reproduce(folder, run=tools(batch=3))
     assert found.exit_code == 0
     assert set(outcomes(found).values()) <= {Outcome.exact, Outcome.close}
