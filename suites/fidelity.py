@@ -38,7 +38,7 @@ class Fidelity(Suite):
     """The suite; its module's docstring is the definition."""
 
     name: ClassVar[str] = "fidelity"
-    protocols: ClassVar[Mapping[str, str]] = {"forward": "1"}
+    protocols: ClassVar[Mapping[str, str]] = {"forward": "2"}
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
             "top1_agreement",

@@ -10,10 +10,10 @@ import numpy as np
 Value = float | str | tuple[float, ...]
 
 
-Verdict = Literal["agrees", "differs, explained", "differs"]
+Verdict = Literal["agrees", "differs, explained", "falls short", "differs"]
 
 
-VERDICTS: tuple[Verdict, ...] = ("agrees", "differs, explained", "differs")
+VERDICTS: tuple[Verdict, ...] = ("agrees", "differs, explained", "falls short", "differs")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class ReferenceCheck:
     Numbers, and tuples entry by entry, may differ by `tolerance`; texts not at all. With
     `relation` ">=" or "<=" the reference is a bound. `predicted` is what `because`, the
     explanation of a difference, says that our value must be, within `tolerance` and `slack`.
+    `shortfall` says what is known of a goal that is missed: no excuse, and no surprise either.
     """
 
     group: str
@@ -36,6 +37,7 @@ class ReferenceCheck:
     because: str = ""
     predicted: Value | None = None
     slack: float = 0.0
+    shortfall: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.because) != (self.predicted is not None):
@@ -49,7 +51,7 @@ class ReferenceCheck:
         slack = self.tolerance + self.slack
         if self.predicted is not None and _holds(self.ours, self.predicted, "=", slack):
             return "differs, explained"
-        return "differs"
+        return "falls short" if self.shortfall else "differs"
 
 
 def _holds(ours: Value, reference: Value, relation: str, tolerance: float) -> bool:

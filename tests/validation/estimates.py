@@ -5,9 +5,9 @@ true coverage between 93 and 97 % explains it, that is within 2 % and two standa
 Other shares are explained only in two ways. An interval may be *wide*: with half-width w > 1 times
 that of a normal law, and no bias, the share is 2 Phi(1.96 w) - 1. And the metrics in `LIMITS` keep
 a bias on noisy maps, which the note states; a normal law of that bias and width must then give
-about the share that is seen. A metric of the profile's posterior may fall short by a little, never
-below `LEAST`: shrinkage of what few samples show of it makes its interval narrow, and the note says
-that it is a shortfall. Intervals that are narrower have no excuse.
+about the share that is seen. A metric of the profile's posterior that covers less than it says
+falls short, and the note says how: it is shrunk towards what most phases do. Intervals of other
+metrics that are too narrow have no excuse.
 """
 
 from __future__ import annotations
@@ -37,11 +37,6 @@ LOOSE = 0.15
 """How far a biased metric's coverage may be from what a normal law predicts: they are skew."""
 
 
-SHORTFALL = (
-    "a shortfall: too much of a lone phase is shrunk away, and a draw of many near ties is too "
-    "extreme"
-)
-
 LIMITS = {
     "relL1": (
         "Kim et al. define it on the measured map, noise included; more images lower it. Compare "
@@ -55,14 +50,11 @@ LIMITS = {
         "the pixel that one half of the images takes for the peak is not always the highest, so "
         "the threshold, a share of the peak, comes out a little low and the size a little large"
     ),
-    "ratio": SHORTFALL,
-    "weakest": SHORTFALL,
 }
 """Metrics whose values are biased on noisy maps, and why."""
 
 POSTERIOR = ("weakest", "imbalance", "ratio", "by_period_2")
-LEAST = 0.90
-"""The least coverage of a metric of the profile's posterior that is an honest shortfall."""
+"""Metrics of the profile's posterior."""
 
 
 METRICS = {
@@ -110,7 +102,19 @@ def _check(row: Coverage) -> ReferenceCheck:
         tolerance=BAND + 2 * row.error,
         because=because,
         predicted=predicted,
-        slack=LOOSE if row.metric in (*LIMITS, *POSTERIOR) else 0.0,
+        slack=LOOSE if row.metric in LIMITS else 0.0,
+        shortfall=_shortfall(row),
+    )
+
+
+def _shortfall(row: Coverage) -> str:
+    """How a metric of the profile's posterior covers less often than it says; '' if it does not."""
+    if row.metric not in POSTERIOR or row.covered >= GOAL:
+        return ""
+    bias = (row.mean - row.truth) / row.spread if row.spread > 0 else 0.0
+    return (
+        f"the interval covers {100 * row.covered:.1f} %; it is {row.width:.2f} times as wide as "
+        f"the values spread, and they are {bias:+.2f} of their standard deviations off"
     )
 
 
@@ -125,13 +129,6 @@ def _reason(row: Coverage) -> tuple[str, float | None]:
     if row.metric in LIMITS and abs(bias) > BIASED:
         found, truth = value_text(row.mean), value_text(row.truth)
         text = f"value {found} on average for {truth}: {LIMITS[row.metric]}"
-        return text, _normal(half - bias) - _normal(-half - bias)
-    if row.width < 1 and row.metric in POSTERIOR and row.covered >= LEAST:
-        text = (
-            f"a shortfall: the interval covers {100 * row.covered:.1f} %, for it is "
-            f"{row.width:.2f} times as wide as the values spread, with a bias of {bias:+.2f} of "
-            "their standard deviations"
-        )
         return text, _normal(half - bias) - _normal(-half - bias)
     if row.width < 1:
         return "", None

@@ -3,7 +3,8 @@
 Our values are never written down: each is computed by the public functions that audits use. A row
 *agrees* when it lies within its tolerance of the reference. Where implementations differ by
 construction, a row may *differ, explained*: the explanation predicts what the value must be, and
-the prediction is checked like a reference. Everything else *differs*.
+the prediction is checked like a reference. A goal that is known to be missed *falls short*.
+Everything else *differs*.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ is computed by the public functions that audits use, named in the last column.
 
 *Agrees*: within the given tolerance. *Differs, explained*: the implementations differ by
 construction; the note below the table gives the reason and the value that follows from it, and ours
-is that value. *Differs*: neither.
+is that value. *Falls short*: a goal of ours is missed, by as much as the row says. *Differs*: none
+of these.
 """
 
 
@@ -87,6 +89,7 @@ def _tally(name: str, found: Counter[str]) -> list[str]:
 def _section(checks: Sequence[ReferenceCheck]) -> list[str]:
     heads = ["what", "reference", "ours", "tolerance", "verdict", "source", "computed by"]
     notes = [f"- {c.what}: {c.because}" for c in checks if c.verdict == "differs, explained"]
+    notes += [f"- {c.what}: {c.shortfall}" for c in checks if c.verdict == "falls short"]
     return [_table(heads, map(_row, checks)), *(["\n".join(notes)] if notes else [])]
 
 
