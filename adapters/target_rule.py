@@ -119,7 +119,7 @@ class Way:
         """A bit for every step from a last layer on that gives numbers of the output, not features.
 
         A last layer is one when its input has the same resolution and its result is squashed to
-        scores, is not a map of that size at the output, or has fewer channels than its input.
+        scores, is no map at the output or one of more units, or has fewer channels than its input.
         Where an activation such as ReLU follows, it gives features.
         """
         bits = 0
@@ -140,7 +140,7 @@ class Way:
         if any(steps[i].kind == "squash" for i in behind):
             return True
         results = [grids[i] for i in self.main if self.after[end] >> i & 1]
-        if any(g is None or _size(g) != _size(own) or g.kind[1:] != "CHW" for g in results):
+        if any(g is None or g.kind[1:] != "CHW" or not _same_or_pooled(g, own) for g in results):
             return True
         return own.channels < max(g.channels for g in before)
 
@@ -308,6 +308,11 @@ def target_note(target: Grid | None) -> list[str]:
 
 def _units(grid: Grid) -> int:
     return grid.height * grid.width
+
+
+def _same_or_pooled(result: Grid, layer: Grid) -> bool:
+    """Whether the map `result` has the units of `layer`, or fewer, as behind a pool; not one."""
+    return _size(result) == _size(layer) or 1 < _units(result) < _units(layer)
 
 
 def _size(grid: Grid) -> tuple[int, int]:

@@ -142,10 +142,7 @@ def signed_conv_of(channels: int, kernel: int, stride: int) -> nn.Conv2d:
 
 def test_an_identity_network_has_no_phases_and_says_so():
     """At stride 1 `weakest` is missing with the reason, and neighbours do not differ."""
-    copy = nn.Conv2d(3, 3, 1, bias=False)
-    with torch.no_grad():
-        copy.weight.copy_(torch.eye(3).reshape(3, 3, 1, 1))
-    found = audit(nn.Sequential(copy, nn.Identity())).metrics
+    found = audit(nn.Identity()).metrics
     assert found["weakest"].value is None
     assert "stride 1" in found["weakest"].reason
     assert found["relL1"].value == 0

@@ -111,7 +111,7 @@ def test_the_page_shows_a_planted_wrong_number_as_differing():
     page = render_validation([check(2.0), check(7.0), check(3.0, because="of that", predicted=3.0)])
     rows = [line for line in page.splitlines() if "what \\| where" in line]
     assert ["**differs**" in row for row in rows] == [False, True, False]
-    assert "| **all** | 3 | 1 | 1 | 1 |" in " ".join(page.split())
+    assert "| **all** | 3 | 1 | 1 | 0 | 1 |" in " ".join(page.split())
     assert "- what | where: of that" in page
 
 

@@ -101,7 +101,20 @@ def find_module_target(
         grid = _features_grid(_features(module, x, size, prefix))
         if grid is not None:
             return replace(grid, name=FEATURES, reason=OWN_FEATURES)
-    return trace_way(module, x, size, prefix).way.target()
+    trace = trace_way(module, x, size, prefix)
+    return trace.way.target() or _image_itself(trace)
+
+
+def _image_itself(trace: Trace) -> Grid | None:
+    """The grid of a module that returns its input, as `nn.Identity` does."""
+    raw, way = trace.out, trace.way
+    if not isinstance(raw, Tensor) or len(way.outputs) != 1 or raw.ndim != 4:
+        return None
+    grid = find_grid("", raw, way.size, way.prefix)
+    unchanged = grid is not None and grid.kind == "NCHW" and raw.shape[2:] == way.size
+    return (
+        replace(grid, reason="the input, which the model returns") if grid and unchanged else None
+    )
 
 
 def _features(module: nn.Module, x: Tensor, size: tuple[int, int], prefix: int | None) -> Trace:
