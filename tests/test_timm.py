@@ -8,6 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from perimetry import audit
 from perimetry.adapters.errors import InputError, ModelFileError, UnknownNameError, WeightsError
 from perimetry.adapters.input_spec import parse_size
 from perimetry.adapters.load import expand_wildcards, list_models, load
@@ -171,3 +172,17 @@ def test_wildcards_expand_to_architectures():
     assert expand_wildcards("model.onnx") == ["model.onnx"]
     with pytest.raises(UnknownNameError, match="no model matches"):
         expand_wildcards("timm:nothing*@init")
+
+
+def test_pooled_features_are_no_scores():
+    """A network without a classifier has no logits: what needs a class is skipped or missing."""
+    headless = timm.create_model("test_resnet", num_classes=0)
+    suites = ("deadpixel:all", "fidelity")
+    found = {
+        (r.fill, r.suite, r.protocol): r
+        for r in audit(headless, suites, ("none", "box"), size=(64, 64), count=4)
+    }
+    assert found["none", "deadpixel", "energy"].status == "ok"
+    assert found["none", "deadpixel", "kim2023"].status == "skipped"
+    agreement = found["box", "fidelity", "forward"].metrics.get("top1_agreement")
+    assert agreement is None or agreement.value is None

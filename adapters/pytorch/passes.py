@@ -78,11 +78,11 @@ class Passes:
 
     def _run(self, module: nn.Module, x: Tensor, grid: Grid | None, *, logits: bool) -> Answer:
         if grid is None:
-            return None, first_logits(module(x))
+            return None, first_logits(module, module(x))
         if not logits:
             return run_target(module, x, grid), None
         raw, out = run_both(module, x, grid)
-        return raw, first_logits(out)
+        return raw, first_logits(module, out)
 
     def settle_order(self, module: nn.Module, grid: Grid | None) -> None:
         """Put `module` in channels-last order if it then gives the same as in the usual one."""

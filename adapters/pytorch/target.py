@@ -195,8 +195,13 @@ def run_both(module: nn.Module, x: Tensor, grid: Grid) -> tuple[Tensor, Any]:
     return found[grid.name], out
 
 
-def first_logits(out: Any) -> Tensor | None:
-    """Return the first (batch, classes) tensor in a module's output, or None."""
+def first_logits(module: nn.Module, out: Any) -> Tensor | None:
+    """Return the first (batch, classes) tensor in the output `out` of `module`, or None.
+
+    A module with `num_classes = 0`, as timm's without a classifier have, gives pooled features.
+    """
+    if getattr(module, "num_classes", None) == 0:
+        return None
     if isinstance(out, Tensor):
         return out if out.ndim == 2 else None
     if dataclasses.is_dataclass(out) and not isinstance(out, dict):
