@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-Fill = Literal["none", "zero", "box", "fresh", "fit"]
+Fill = Literal["none", "zero", "box", "fresh", "fit", "kim2023"]
 """The values that kernel padding gives to new taps; see the glossary."""
 
 UNTOUCHED = "untouched by kernel padding: no strided kernel that the fill could grow"
 
-FILLS: tuple[Fill, ...] = ("none", "zero", "box", "fresh", "fit")
+FILLS: tuple[Fill, ...] = ("none", "zero", "box", "fresh", "fit", "kim2023")
+
+ZEROS: tuple[Fill, ...] = ("zero", "kim2023")
+"""The fills whose new taps are 0 until they are trained."""
 
 
 @dataclass(frozen=True)

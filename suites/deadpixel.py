@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..adapters.errors import NotApplicableError
+from ..adapters.treatment import ZEROS
 from .architecture.expectation import expected_profile
 from .architecture.receptive_field import target_stride, total_stride
 from .base import Context, Estimate, Measurement, Metric, Probe, Suite, described, missing
@@ -297,7 +298,7 @@ def _phase_metrics(
 
 def _as_it_computes(model: Model) -> Model:
     """The model whose expectation holds: taps that hold 0 say nothing about what is computed."""
-    padded_with_zeros = model.treatment is not None and model.treatment.fill == "zero"
+    padded_with_zeros = model.treatment is not None and model.treatment.fill in ZEROS
     return model.original or model if padded_with_zeros else model
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 NOT_FINITE_TARGET = "the target is not finite (NaN or infinite), so it has no direction"
 
+RESIZED_TARGET = "the padded target has fewer units, so the two cannot be compared one by one"
+
 
 @dataclass(frozen=True)
 class Fidelity(Suite):
@@ -113,7 +115,9 @@ def _compare(
         if a.logits is not None and b.logits is not None:
             agreement.append((a.logits.argmax(1) == b.logits.argmax(1)).float())
             faults["logits"] = faults["logits"] or why_no_class(a.logits) or why_no_class(b.logits)
-        if a.target is not None and b.target is not None:
+        if a.target is not None and b.target is not None and a.target.shape != b.target.shape:
+            faults["target"] = RESIZED_TARGET
+        elif a.target is not None and b.target is not None:
             cosine.append(F.cosine_similarity(a.target.flatten(1), b.target.flatten(1)))
             finite = a.target.isfinite().all() and b.target.isfinite().all()
             faults["target"] = faults["target"] or (None if finite else NOT_FINITE_TARGET)

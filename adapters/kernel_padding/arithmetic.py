@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..treatment import ZEROS
 
 if TYPE_CHECKING:
     from ..treatment import Fill
@@ -68,7 +69,7 @@ def pad_weight(
     *,
     dilation: Pair = (1, 1),
 ) -> Tensor:
-    """Return `weight` (out, in, rows, columns) padded by `fill`; differentiable for zero and box.
+    """Return `weight` (out, in, rows, columns) padded by `fill`; differentiable except for fresh.
 
     `fresh` draws all taps from `generator`. They are normal, with the mean square of the old taps
     times old taps over new taps, which keeps the variance of the output. On the `meta` device only
@@ -84,7 +85,7 @@ def pad_weight(
             if grown[axis - 2] != kernel[axis - 2]:
                 weight = _spread(weight, axis, stride[axis - 2])
         return weight
-    if fill == "zero":
+    if fill in ZEROS:
         return F.pad(weight, (0, grown[1] - kernel[1], 0, grown[0] - kernel[0]))
     return _draw(weight, grown, generator)
 
@@ -119,9 +120,8 @@ def _draw(weight: Tensor, grown: Pair, generator: torch.Generator | None) -> Ten
 def tap_energy(kernel: Pair, stride: Pair, fill: Fill, dilation: Pair = (1, 1)) -> Tensor:
     """Return second moments (rows, columns), float64, of padded taps; old taps are iid, variance 1.
 
-    box: ones in place of the old taps, convolved with the squared box. fresh and zero: the number
-    of old taps over that of new taps, everywhere; for `zero` this describes the taps after
-    training.
+    box: ones in place of the old taps, convolved with the squared box. others: the number of old
+    taps over that of new taps, everywhere; where new taps are 0 this describes them after training.
     """
     rows = _axis_energy(kernel[0], stride[0], fill, dilation[0])
     columns = _axis_energy(kernel[1], stride[1], fill, dilation[1])
@@ -133,7 +133,7 @@ def _axis_energy(kernel: int, stride: int, fill: Fill, dilation: int) -> Tensor:
     taps = torch.arange(grown, device="cpu")
     if grown == kernel:
         return torch.ones(kernel, dtype=torch.float64, device="cpu")
-    if fill in ("fresh", "zero"):
+    if fill != "box":
         return torch.full((grown,), kernel / grown, dtype=torch.float64, device="cpu")
     covering = (taps + 1).clamp(max=kernel) - (taps - stride + 1).clamp(min=0)
     return covering.double() / stride**2

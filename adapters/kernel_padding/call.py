@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from ..treatment import ZEROS
 from .arithmetic import Pair, end_padding, grown_kernel
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def why_not_padded(call: StridedCall, fill: Fill, owned: bool) -> str | None:
         return "a max-pool that returns indices, which a padded input would shift"
     if fill == "zero" and call.kind == "max_pool2d":
         return "a larger window would change the maximum; zero keeps the function"
-    if fill == "zero" and call.kind == "avg_pool2d":
+    if fill in ZEROS and call.kind == "avg_pool2d":
         return "a mean has no taps to add: with weight 0 they are the same mean"
-    if fill == "zero" and not owned:
+    if fill in ZEROS and call.kind == "conv2d" and not owned:
         return "a fixed or computed kernel: new taps of 0 could never be trained"
     return None
 
@@ -86,11 +87,15 @@ def settled_fill(call: StridedCall, fill: Fill, owned: bool) -> Fill:
 
 @dataclass(frozen=True)
 class CallGrowth:
-    """The growth of a call: its kernel, and the rows to add in front and at the end, per axis."""
+    """The growth of a call: its kernel, and the rows to add in front and at the end, per axis.
+
+    `ceil_mode` is that of a pool which gets no rows; others have all rows that they need.
+    """
 
     kernel: Pair
-    front: Pair
-    end: Pair
+    front: Pair = (0, 0)
+    end: Pair = (0, 0)
+    ceil_mode: bool = False
 
     @property
     def ends(self) -> tuple[int, int, int, int]:
@@ -104,8 +109,10 @@ def call_growth(
     """Return the growth of `call` to `kernel`.
 
     `by_hand` is the padding that the layer applied before the call, (before, after) of rows and of
-    columns.
+    columns. `kim2023` adds no rows: the output is smaller where the larger kernel has no room.
     """
+    if fill == "kim2023":
+        return CallGrowth(kernel, ceil_mode=call.ceil_mode)
     front = [0, 0]
     end = [0, 0]
     for axis in (0, 1):

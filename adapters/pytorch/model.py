@@ -152,6 +152,8 @@ class TorchModel:
             partial(pad_body, fill=fill, seed=options.seed, images=images)
         )
         model.treatment = model._padding.treatment
+        if fill == "kim2023" and self.target is not None:
+            model._relocate(self.target)
         model._recalibrated = options.recalibrate
         if not model.treatment.layers:
             model.notes.append(UNTOUCHED)
@@ -272,9 +274,7 @@ class TorchModel:
 
     def _prepare(self, member: int) -> nn.Module:
         """Build weight set `member`, padded like this model but not calibrated."""
-        module = self._build(member)
-        if self._padding is not None:
-            self._padding.grow(module, member)
+        module = self._grown_weights(member)
         module = cast_module(module.eval().requires_grad_(False), self.device, self._dtype)
         if self._known:
             order_kernels(module, torch.channels_last)
@@ -336,11 +336,29 @@ class TorchModel:
             self.notes.append(ONE_BY_ONE)
         return grid
 
+    def _relocate(self, target: Grid) -> None:
+        """Find `target` again in a model that padding may have given smaller maps."""
+        found = self._locate(target.name, target.prefix)
+        self.target = replace(found, reason=target.reason) if found else None
+        if found is None:
+            self.why_not_spatial = f"kernel padding left {target.name!r} no grid of units"
+
     def _candidates(self) -> list[Callable[[], nn.Module]]:
         """What a trace may run on: the shell if it has shapes alone, then a module with weights."""
-        first = next(iter(self._shell.parameters()), torch.empty(0))
-        modules: list[Callable[[], nn.Module]] = [lambda: self._build(0)]
-        return [lambda: self._shell, *modules] if first.is_meta else modules
+        shell = self._shell if self._padding is None or self._body is None else self._body
+        first = next(iter(shell.parameters()), torch.empty(0))
+        modules: list[Callable[[], nn.Module]] = [self._first_weights]
+        return [lambda: shell, *modules] if first.is_meta else modules
+
+    def _first_weights(self) -> nn.Module:
+        return self._grown_weights(0)
+
+    def _grown_weights(self, member: int) -> nn.Module:
+        """Weight set number `member`, with padded kernels if the model has them."""
+        module = self._build(member)
+        if self._padding is not None:
+            self._padding.grow(module, member)
+        return module
 
     def _copy(self, sets: WeightSets) -> TorchModel:
         made = copy_without_caches(self)

@@ -108,7 +108,8 @@ class MeasurementOptions:
         ),
     ] = None
     kernel_padding: Annotated[
-        str, typer.Option(help="Comma-separated kernel paddings: none, zero, box, fresh, fit.")
+        str,
+        typer.Option(help="Comma-separated kernel paddings: none, zero, box, fresh, fit, kim2023."),
     ] = "none,box"
     fit_images: FitImages = DEFAULT_FIT_IMAGES
     setting: Annotated[

@@ -85,7 +85,7 @@ def train(
         ),
     ] = "small-resnet",
     kernel_padding: Annotated[
-        str, typer.Option(help="Comma-separated kernel paddings: none, zero, fresh, box.")
+        str, typer.Option(help="Comma-separated kernel paddings: none, zero, fresh, box, kim2023.")
     ] = "none,zero",
     device: Annotated[
         str, typer.Option(help="Device: auto, cpu, cuda, or a name such as cuda:0.")

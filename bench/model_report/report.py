@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FILL_NOTES = {
     "zero": "The new taps are 0: the function is unchanged until it is trained.",
     "fresh": "The new kernels are drawn at random: this is another, untrained model.",
+    "kim2023": "New taps are 0 and max-pools are larger, as in Kim et al.: the function changes.",
 }
 
 

@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     from ..records.record import Record
 
 
-COLOURS = {"none": "#444444", "zero": "#0072b2", "fresh": "#d55e00", "box": "#009e73"}
+COLOURS = {
+    "none": "#444444",
+    "zero": "#0072b2",
+    "fresh": "#d55e00",
+    "box": "#009e73",
+    "kim2023": "#cc79a7",
+}
 """Wong's colours, which colour-blind readers can distinguish."""
 
 
-MARKS = {"none": "o", "zero": "s", "fresh": "^", "box": "D"}
+MARKS = {"none": "o", "zero": "s", "fresh": "^", "box": "D", "kim2023": "v"}
 
 
 ALONG = {

@@ -57,6 +57,11 @@ def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGra
             "kernel padding 'fit' moves the weights of torch models and was given an ONNX graph; "
             "give the torch model, or use box or zero"
         )
+    if fill == "kim2023":
+        raise InputError(
+            "kernel padding 'kim2023' changes the sizes of maps, which an ONNX graph states, and was "
+            "given one; give the torch model, or use box or zero, which keep all sizes"
+        )
     padded = onnx.ModelProto()
     padded.CopyFrom(proto)
     if fill == "none":

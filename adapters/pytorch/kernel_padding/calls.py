@@ -8,7 +8,7 @@ the same rule.
 Existing padding stays. There is one exception: if the layer has padded its input itself with less
 before than after, as TF-SAME does, the new rows are added in front until both sides balance, as if
 SAME had been computed for the grown kernel (exactly so for stride 2). `zero` never does this, as it
-keeps the function.
+keeps the function. `kim2023` adds no rows anywhere: outputs are smaller where there is no room.
 
 Pools: the window of a maximum grows; missing rows at the end repeat the last row, which every such
 window contains already, so that they change nothing (dilated windows get -inf). A mean becomes a
@@ -155,7 +155,7 @@ def run_max_pool(call: StridedCall, grown: CallGrowth) -> Tensor:
         x = F.pad(x, grown.ends, mode="replicate")
     elif any(grown.ends):
         x = F.pad(x, grown.ends, value=float("-inf"))
-    return F.max_pool2d(x, grown.kernel, call.stride, call.padding, call.dilation)
+    return F.max_pool2d(x, grown.kernel, call.stride, call.padding, call.dilation, grown.ceil_mode)
 
 
 def run_mean(call: StridedCall, grown: CallGrowth, fill: Fill) -> Tensor:

@@ -2,13 +2,14 @@
 
 Every strided convolution or pool whose stride does not divide its kernel grows at the bottom and at
 the right until all input phases are read evenly. The sizes of all outputs stay, for every input
-size that the module accepted. The new taps, by fill:
+size that the module accepted, except with `kim2023`. The new taps, by fill:
 
 | fill | convolution | max-pool | mean-pool |
 |---|---|---|---|
 | `zero` | new taps are parameters of value 0, next to the weight | left | left |
 | `box` | the weight convolved with a box of the stride | window k' | mean * box |
 | `fresh` | a new random weight, same output variance | window k' | mean over k' |
+| `kim2023` | zeros at the bottom and right of the weight | window k' | left |
 
 One pass finds the calls (`trace`). A module that makes one becomes an instance of a subclass of its
 class, whose forward rewrites them (`calls`). `box` and `fresh` replace the parameter by a larger
@@ -16,7 +17,13 @@ one; if the layer standardises its weight in forward, `box` acts on the standard
 call and the parameter stays. `zero` keeps the parameter and adds `weight_rows` (out, in, new rows,
 all columns) and `weight_columns` (out, in, old rows, new columns), so that all that the layer
 computes from its weight stays the same. Kernels that are fixed (a blur) or computed from the input
-(CondConv) can be neither trained nor drawn: `zero` does not pad them, `fresh` pads them like `box`.
+(CondConv) can be neither trained nor drawn: `zero` and `kim2023` do not pad them, `fresh` pads them
+like `box`.
+
+`kim2023` is what Kim et al. do to a network, for reproduction: kernels of convolutions and windows
+of max-pools become larger, and nothing else changes. Where a padded layer reads one row less (odd
+sizes of a layer whose padding was just enough), its output is smaller by one; layers that compute
+their padding from their `kernel_size` (TF-SAME) compute it from the larger one and keep the size.
 
 The weight that reaches `conv2d` has an attribute `tap_energy`, (rows, columns) float64 on the CPU:
 the second moments of its taps if the old ones are independent with unit variance.
@@ -202,16 +209,16 @@ def pad_module(
         return Treatment(fill)
     if fill == "fit":
         raise InputError(
-            "kernel padding 'fit' moves trained weights and needs images; expected zero, box or "
-            "fresh here, or load(...).padded('fit', PaddingOptions(images=...))"
+            "kernel padding 'fit' moves trained weights and needs images; expected zero, box, fresh "
+            "or kim2023 here, or load(...).padded('fit', PaddingOptions(images=...))"
         )
     trace = trace or trace_uneven(module, example)
     layers, left = pad_traced(module, trace, fill, seed)
     left = {**trace.others, **left}
     if not layers:
         return Treatment(fill, (), left)
-    again = trace_uneven(module, example)
-    if again.shapes != trace.shapes:
+    again = _trace_padded(module, example, fill)
+    if again.shapes != trace.shapes and fill != "kim2023":
         raise InputError(
             f"kernel padding changed the output shapes of {type(module).__name__} from "
             f"{trace.shapes} to {again.shapes}; please report it with the model's name"
@@ -219,6 +226,21 @@ def pad_module(
     missed = {seen.name for seen in again.uneven} - left.keys()
     left |= dict.fromkeys(missed, "its forward is an attribute, not a method of its class")
     return Treatment(fill, tuple(layer for layer in layers if layer.name not in missed), left)
+
+
+def _trace_padded(module: nn.Module, example: Tensor, fill: Fill) -> PaddingTrace:
+    """Trace the padded `module`; raises `InputError` where it no longer runs."""
+    try:
+        return trace_uneven(module, example)
+    except InputError as error:
+        if fill != "kim2023":
+            raise
+        raise InputError(
+            f"kernel padding 'kim2023' makes maps of {type(module).__name__} smaller at an input "
+            f"of {tuple(example.shape[-2:])} pixels, and they no longer fit together; give an "
+            "input size that is a multiple of the total stride, or use zero or box, which keep "
+            f"all sizes ({error})"
+        ) from error
 
 
 def pad_traced(
@@ -249,7 +271,9 @@ def _treat(seen: ObservedCall, fill: Fill, generator: torch.Generator) -> Padded
     settled = settled_fill(call, fill, owned)
     rule: Fill = "fresh" if call.kind == "max_pool2d" else settled
     kernel = grown_kernel(call.kernel, call.stride, rule, call.dilation)
-    if name is not None and settled == "zero":
+    if settled == "kim2023" and _kernel_of(module) == call.kernel:
+        module.kernel_size = kernel  # type: ignore[assignment]
+    if name is not None and (settled == "zero" or (settled == "kim2023" and not seen.direct)):
         _add_taps(module, name, call.kernel, kernel)
     elif name is not None and (settled == "fresh" or seen.direct):
         _grow(module, name, call, settled, generator)
@@ -257,6 +281,14 @@ def _treat(seen: ObservedCall, fill: Fill, generator: torch.Generator) -> Padded
         plan: PaddingPlan = getattr(module, _PLAN)
         plan.fixed[seen.buffer] = fixed_energy(call, module.get_buffer(seen.buffer), settled)
     return PaddedLayer(seen.name, call.kind, call.stride, call.kernel, kernel)
+
+
+def _kernel_of(module: nn.Module) -> Pair | None:
+    """Return the attribute `kernel_size` of a layer as (rows, columns), or None."""
+    kernel: Any = getattr(module, "kernel_size", None)
+    if isinstance(kernel, int):
+        return kernel, kernel
+    return tuple(kernel) if isinstance(kernel, tuple) and len(kernel) == 2 else None  # type: ignore[return-value]
 
 
 def _add_taps(module: nn.Module, name: str, kernel: Pair, grown: Pair) -> None:
