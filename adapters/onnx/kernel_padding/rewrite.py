@@ -59,8 +59,8 @@ def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGra
         )
     if fill == "kim2023":
         raise InputError(
-            "kernel padding 'kim2023' changes the sizes of maps, which an ONNX graph states, and was "
-            "given one; give the torch model, or use box or zero, which keep all sizes"
+            "kernel padding 'kim2023' changes the sizes of maps, which an ONNX graph states, and "
+            "was given one; give the torch model, or use box or zero, which keep all sizes"
         )
     padded = onnx.ModelProto()
     padded.CopyFrom(proto)

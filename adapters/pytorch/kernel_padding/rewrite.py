@@ -209,8 +209,8 @@ def pad_module(
         return Treatment(fill)
     if fill == "fit":
         raise InputError(
-            "kernel padding 'fit' moves trained weights and needs images; expected zero, box, fresh "
-            "or kim2023 here, or load(...).padded('fit', PaddingOptions(images=...))"
+            "kernel padding 'fit' moves trained weights and needs images; expected zero, box, "
+            "fresh or kim2023 here, or load(...).padded('fit', PaddingOptions(images=...))"
         )
     trace = trace or trace_uneven(module, example)
     layers, left = pad_traced(module, trace, fill, seed)
