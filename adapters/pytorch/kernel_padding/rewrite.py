@@ -288,7 +288,7 @@ def _kernel_of(module: nn.Module) -> Pair | None:
     kernel: Any = getattr(module, "kernel_size", None)
     if isinstance(kernel, int):
         return kernel, kernel
-    return tuple(kernel) if isinstance(kernel, tuple) and len(kernel) == 2 else None  # type: ignore[return-value]
+    return tuple(kernel) if isinstance(kernel, tuple) and len(kernel) == 2 else None
 
 
 def _add_taps(module: nn.Module, name: str, kernel: Pair, grown: Pair) -> None:
