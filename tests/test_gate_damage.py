@@ -246,7 +246,7 @@ def assert_reported(done, tmp_path):
     root = ET.parse(tmp_path / "junit.xml").getroot()  # noqa: S314 - our own
     assert sum(int(suite.get("errors")) for suite in root) >= 1
     assert "::error title=perimetry" in done.output
-    assert "could not measure" in (tmp_path / "summary.md").read_text()
+    assert "**ERROR**" in (tmp_path / "summary.md").read_text()
 
 
 def test_agreement_of_nan_or_constant_logits_is_missing_with_the_reason():

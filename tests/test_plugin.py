@@ -78,7 +78,7 @@ def test_a_zoos_tests_pass_and_fail_as_their_models_do(done):
 
 def test_a_failure_says_what_was_found_without_a_traceback_of_the_gate(done):
     """The report stands in the failure: verdict, detector, and near names where a name is wrong."""
-    assert "net: regressed" in done.stdout
+    assert "FAIL net: regressed" in done.stdout
     assert "map deadpixel:energy.sensitivity" in done.stdout
     assert "could not measure" in done.stdout
     assert "did you mean test_resnet" in " ".join(done.stdout.split())

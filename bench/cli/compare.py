@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
+class ReportFormat(StrEnum):
+    """Formats of the report of a check."""
+
+    text = "text"
+    md = "md"
+    json = "json"
+
+
 class ComparisonFormat(StrEnum):
     """Formats of a comparison."""
 
@@ -165,6 +173,9 @@ def check(
         str | None, typer.Option("--as", help="Name of the model in the baseline, if it differs.")
     ] = None,
     tolerances: TolerancesFile = None,
+    form: Annotated[
+        ReportFormat, typer.Option("--format", help="Output format.")
+    ] = ReportFormat.text,
     junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.")] = None,
     measure_noise: Annotated[
         bool,
@@ -183,7 +194,7 @@ def check(
             measure_noise=measure_noise,
             **stored.rerun_fields(machine),
         )
-        _report(found, junit)
+        _report(found, junit, form)
     raise typer.Exit(found.verdict.value)
 
 
@@ -196,25 +207,33 @@ def _checked(
 
         return check(baseline, *references, tolerances=_tolerances(tolerances), **options)
     except (Exception, KeyboardInterrupt) as error:
-        from ..output.text import clean
         from ..regression.check import failed_check
 
-        typer.echo(f"perimetry: {clean(str(error), 2000)}", err=True)
         return failed_check(baseline, error)
 
 
-def _report(found: RegressionCheck, junit: Path | None) -> None:
+def _report(found: RegressionCheck, junit: Path | None, form: ReportFormat) -> None:
     """Write the report in all its forms; one that cannot be written does not stop the others."""
     from ..output.files import write_text
-    from ..regression.report import check_to_text, on_github, to_junit
+    from ..regression.report import (
+        check_to_json,
+        check_to_markdown,
+        check_to_text,
+        on_github,
+        to_junit,
+    )
 
     try:
         if junit is not None:
             write_text(junit, to_junit(found))
     finally:
         for line in on_github(found):
-            typer.echo(line)
-        typer.echo(check_to_text(found, width()), nl=False)
+            typer.echo(line, err=form is not ReportFormat.text)
+        if form is ReportFormat.text:
+            typer.echo(check_to_text(found, width()), nl=False)
+        else:
+            write = check_to_json if form is ReportFormat.json else check_to_markdown
+            typer.echo(write(found), nl=False)
 
 
 @app.command()

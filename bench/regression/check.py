@@ -31,22 +31,22 @@ settings or images, and measurements that fail, count as *could not measure*.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ...adapters.errors import InputError, PerimetryError, UnknownNameError, unknown
+from ...adapters.errors import InputError, PerimetryError, UnknownNameError
 from ..comparison.compare import changed_tensors
 from ..comparison.divergence import not_looked_at
-from ..comparison.fingerprint import CELL, NAME, WithFingerprint, read_fingerprints
+from ..comparison.fingerprint import CELL, NAME, WithFingerprint
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
-from ..output.files import StoreError
-from ..records.manifest import manifest_faults
-from ..records.selection import check_unmixed, choose, newest, read_folder, said_first
-from ..records.store import Store
+from ..output.numbers import join_with_and
+from ..records.selection import said_first
 from . import noise_floor as noise
+from .baseline import Baseline, columns_of, open_baseline
 from .detectors import (
     DetectorFinding,
     DetectorSet,
@@ -54,11 +54,12 @@ from .detectors import (
     preprocessing_findings,
     worst,
 )
-from .tolerances import Tolerances
+from .tolerances import Tolerances, check_patterns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from ...suites.base import Suite
     from ..execution.rerun import RerunFields
     from ..execution.run_options import RunOptions
     from ..records.record import Record
@@ -66,17 +67,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VariantReport:
-    """All findings about one model variant."""
+    """All findings about one model variant; `seconds` is the time that it took, or its share."""
 
     reference: str
     fill: str
     findings: tuple[DetectorFinding, ...]
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     @property
     def verdict(self) -> RegressionVerdict:
         """The worst of its findings."""
         return worst([finding.verdict for finding in self.findings])
+
+    @property
+    def words(self) -> str:
+        """The verdict in words."""
+        return self.verdict.words
 
     def of(self, verdict: RegressionVerdict) -> list[DetectorFinding]:
         """The findings of one verdict."""
@@ -96,72 +103,9 @@ class RegressionCheck:
         """The worst of the models' verdicts."""
         return worst([report.verdict for report in self.reports])
 
-
-@dataclass(frozen=True)
-class Baseline:
-    """Records of a folder by (reference, fill), with noise floors and fingerprints."""
-
-    place: Path
-    variants: Mapping[tuple[str, str], list[Record]]
-    floors: noise.Floors
-    fingerprints: Mapping[tuple[str, str], Record]
-    problems: tuple[str, ...] = ()
-
-    @property
-    def references(self) -> list[str]:
-        """The models in the baseline."""
-        return sorted({reference for reference, _ in self.variants})
-
-    def fills(self, reference: str) -> list[str]:
-        """The kernel paddings of one model. Raises `UnknownNameError` with near names."""
-        found = sorted(fill for name, fill in self.variants if name == reference)
-        if not found:
-            raise UnknownNameError(
-                f"the baseline {str(self.place)!r} does not have the model: "
-                f"{unknown('model', reference, self.references)}; add it to the baseline with "
-                "`perimetry run`, or give its name in the baseline with --as"
-            )
-        return found
-
-
-def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
-    """Read a baseline. Raises `InputError`, `MixedRecordsError`, `StoreError`.
-
-    What is damaged, missing or not as the manifest says is among the `problems`.
-    """
-    records, problems = read_folder(place, "baseline")
-    latest = newest(choose(records, where))
-    if not latest:
-        raise InputError(f"no record of the baseline {str(place)!r} matches --where")
-    check_unmixed(latest)
-    variants: dict[tuple[str, str], list[Record]] = {}
-    for record in latest:
-        variants.setdefault((record.model.reference, record.fill), []).append(record)
-    prints, unreadable = read_fingerprints(place)
-    floors, absent = _read_floors(place, prints)
-    faults = [*problems, *_manifest_faults(place), *unreadable, *absent]
-    return Baseline(place, variants, floors, prints, tuple(dict.fromkeys(faults)))
-
-
-def _manifest_faults(place: Path) -> list[str]:
-    """What a folder lacks of its manifest; a packed file has checked its own first line."""
-    return (manifest_faults(Store(place)) or []) if place.is_dir() else []
-
-
-def _read_floors(
-    place: Path, prints: Mapping[tuple[str, str], Record]
-) -> tuple[noise.Floors, list[str]]:
-    """The noise floors, and what is wrong with them: both are stored with a fingerprint each."""
-    try:
-        floors = noise.read_floors(place)
-    except StoreError as error:
-        return noise.Floors(), [str(error)]
-    missing = floors.floors.keys() - {f"{name} {fill}" for name, fill in prints}
-    return floors, [
-        f"the fingerprint of {name} beside {place} is missing, though its noise floor is there; "
-        "store both again with `perimetry check --measure-noise`"
-        for name in sorted(missing)
-    ]
+    def count(self, verdict: RegressionVerdict) -> int:
+        """The number of model variants with this verdict."""
+        return sum(report.verdict is verdict for report in self.reports)
 
 
 @dataclass(frozen=True)
@@ -171,6 +115,11 @@ class ModelCheck:
     baseline: Baseline
     tolerances: Tolerances = field(default_factory=Tolerances)
     options: RerunOptions = field(default_factory=RerunOptions)
+
+    @property
+    def suites(self) -> Mapping[str, Suite]:
+        """The suites whose metrics are compared, by name."""
+        return self.options.run.toolkit().suites
 
     def check(self, model: Any, name: str | None = None) -> list[VariantReport]:
         """Measure `model` (a reference, a module or an opened model) and compare it.
@@ -236,17 +185,25 @@ class ModelCheck:
         changed = preprocessing_findings(records, made)
         if changed:
             return VariantReport(name, fill, tuple(changed))
-        suites = self.options.run.toolkit().suites
-        detectors = DetectorSet(self.tolerances, self.baseline.floors.find(name, fill), suites)
+        floor = self.baseline.floors.find(name, fill)
+        detectors = DetectorSet(self.tolerances, floor, self.suites)
         now = {(r.suite, r.protocol): r for r in made}
         findings: list[DetectorFinding] = []
         for record in records:
             findings += detectors.record(record, now.get((record.suite, record.protocol)))
         old = self.baseline.fingerprints.get((name, fill))
         findings += detectors.fingerprint(old, now.get(CELL))
-        return VariantReport(
-            name, fill, tuple(findings), tuple(_notes(records, made, old, now.get(CELL)))
-        )
+        notes = _notes(records, made, old, now.get(CELL))
+        return VariantReport(name, fill, tuple(said_once(findings)), tuple(notes))
+
+
+def said_once(findings: Sequence[DetectorFinding]) -> list[DetectorFinding]:
+    """The same findings; a failure with one text in several places is one, which names them all."""
+    found: dict[tuple[Any, ...], list[DetectorFinding]] = {}
+    for place, finding in enumerate(findings):
+        failed = finding.verdict is RegressionVerdict.unmeasured
+        found.setdefault((finding.text,) if failed else (place,), []).append(finding)
+    return [replace(f[0], where=join_with_and([one.where for one in f])) for f in found.values()]
 
 
 def _name(model: Any, name: str | None) -> str:
@@ -331,18 +288,38 @@ def check(
 
     `name` is the name in the baseline of the one model given; `options` are the fields of
     `execution.rerun.RerunOptions`. With `measure_noise` the noise floor and the fingerprints are
-    stored next to the baseline. Raises `InputError`, `UnknownNameError` and `StoreError` for a
-    baseline that cannot be used or does not have a model. What of the baseline is damaged or
-    missing is a report of its own, so that the check does not pass.
+    stored next to the baseline. A model that the baseline does not have could not be measured, and
+    the others are checked. Raises `InputError`, `UnknownNameError` and `StoreError` for a baseline
+    that cannot be used, and for tolerances of metrics that it does not have. What of the baseline
+    is damaged or missing is a report of its own, so that the check does not pass.
     """
     rerun_options = RerunOptions(**options)
     opened = open_baseline(Path(baseline), rerun_options.where)
     checker = ModelCheck(opened, tolerances or Tolerances(), rerun_options)
     if name is not None and len(models) != 1:
         raise InputError(f"one name was given for {len(models)} models; expected exactly one model")
+    columns = columns_of(opened.records, checker.suites)
+    check_patterns(checker.tolerances, columns, str(baseline))
+    measure = checker.measure_noise if measure_noise else checker.check
     reports: list[VariantReport] = []
     for model in models or opened.references:
-        reports += (checker.measure_noise if measure_noise else checker.check)(model, name)
+        reports += _timed(measure, model, name)
     if opened.problems:
         reports.insert(0, failed_report(str(baseline), opened.problems))
     return RegressionCheck(str(baseline), tuple(reports), opened.problems)
+
+
+def _timed(
+    measure: Callable[[Any, str | None], list[VariantReport]], model: Any, name: str | None
+) -> list[VariantReport]:
+    """The reports on one model, with equal parts of the time that they took.
+
+    A name that the baseline does not have is an error of this model alone.
+    """
+    begun = time.perf_counter()
+    try:
+        reports = measure(model, name)
+    except UnknownNameError as error:
+        reports = [_refused(_name(model, name), "none", str(error))]
+    seconds = (time.perf_counter() - begun) / len(reports)
+    return [replace(report, seconds=seconds) for report in reports]

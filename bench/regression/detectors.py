@@ -38,6 +38,11 @@ class RegressionVerdict(Enum):
     unmeasured = 2
 
     @property
+    def word(self) -> str:
+        """The verdict as test runners have it."""
+        return {0: "PASS", 1: "FAIL", 2: "ERROR"}[self.value]
+
+    @property
     def words(self) -> str:
         """The verdict in the words of the reports."""
         return {0: "not shown to differ", 1: "regressed", 2: "could not measure"}[self.value]
@@ -64,6 +69,15 @@ IGNORED = "ignored by the tolerances"
 
 MOST_NOISE = 3.0
 """The largest noise floor that is believed, in tolerances."""
+
+
+NOISE = ("rounding", "noise", "not finite on these samples", "too few for a standard error")
+"""Parts of the reasons of a missing value that lie in the precision of the measurement."""
+
+
+def by_noise(reason: str | None) -> bool:
+    """Whether a value is missing by the measurement's own noise, and not by what the model is."""
+    return reason is not None and any(phrase in reason for phrase in NOISE)
 
 
 FLIPS = 0.05
@@ -109,10 +123,15 @@ class DetectorSet:
         self, old: Record, new: Record, name: str, metric: Metric | None
     ) -> DetectorFinding:
         where = f"{old.suite}:{old.protocol}.{name}"
-        bounds = self.tolerances.bounds(_column(where, old, self.suites))
+        bounds = self.tolerances.bounds(column_of(where, old, self.suites))
         before, now = old.metrics[name].value, new.metrics.get(name)
         if bounds.ignore:
             return DetectorFinding("metric", where, RegressionVerdict.same, IGNORED)
+        reasons = (v.reason for v in (old.metrics[name], now) if v is not None and v.value is None)
+        noise_alone = [reason for reason in reasons if by_noise(reason)]
+        if noise_alone:
+            text = f"not compared, for want of precision: {noise_alone[0]}"
+            return DetectorFinding("metric", where, RegressionVerdict.same, text)
         if before is None and now is not None and now.value is not None:
             text = f"no value in the baseline, {format_number(now.value, 4)} now"
             return DetectorFinding("metric", where, RegressionVerdict.unmeasured, text)
@@ -140,7 +159,7 @@ class DetectorSet:
         """New and grown dead regions; none if either record was not searched for them."""
         before, now = regions_of(old), regions_of(new)
         where = f"{old.suite}:{old.protocol}.{TABLE}"
-        bounds = self.tolerances.bounds(_column(where, old, self.suites))
+        bounds = self.tolerances.bounds(column_of(where, old, self.suites))
         if before is None or now is None or bounds.ignore:
             return []
         known = sum(map(len, before.values()))
@@ -282,7 +301,7 @@ def _nothing_to_compare(old: Record, found: Sequence[DetectorFinding]) -> bool:
     return not (values or old.maps or ignored)
 
 
-def _column(where: str, record: Record, suites: Mapping[str, Suite]) -> str:
+def column_of(where: str, record: Record, suites: Mapping[str, Suite]) -> str:
     """`SUITE.METRIC` on the default protocol, as on a leaderboard."""
     suite = suites.get(record.suite)
     default = next(iter(suite.protocols)) if suite else None

@@ -1,10 +1,11 @@
-"""The report of a check: text, Markdown, JUnit XML, GitHub annotations."""
+"""The report of a check: text, Markdown, JSON, JUnit XML, GitHub annotations."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from ..output.layout import Section, lay_out
@@ -23,23 +24,35 @@ MOST = 12
 
 
 def check_to_text(check: RegressionCheck, width: int = 96) -> str:
-    """A section for each model variant, and a summary."""
-    sections = [_section(report) for report in check.reports]
-    return lay_out([*sections, Section("Summary", [check_summary(check)])], width)
+    """A line for each model variant, the counts, and then the reasons."""
+    lines = "\n".join(clean(title(report)) for report in check.reports)
+    reasons = lay_out([_section(report) for report in check.reports], width)
+    return f"{lines}\n\n{check_summary(check)}\n\n{reasons}"
 
 
 def check_summary(check: RegressionCheck) -> str:
-    """The number of variants by verdict."""
-    counts = [
-        f"{sum(r.verdict is verdict for r in check.reports)} {verdict.words}"
-        for verdict in RegressionVerdict
-    ]
-    return f"{clean(check.baseline)}: {', '.join(counts)}: {check.verdict.words}."
+    """The verdict, and the number of variants by verdict: `FAIL: 3 passed, 1 failed`."""
+    place = clean(check.baseline)
+    return f"{check.verdict.word}: {', '.join(counts(check).values())}; baseline {place}"
+
+
+COUNTED = {
+    RegressionVerdict.same: ("passed", "passed"),
+    RegressionVerdict.regressed: ("failed", "failed"),
+    RegressionVerdict.unmeasured: ("error", "errors"),
+}
+"""How one and several variants of a verdict are called."""
+
+
+def counts(check: RegressionCheck) -> dict[RegressionVerdict, str]:
+    """Phrases such as `1 failed` for the verdicts that occur."""
+    found = {verdict: check.count(verdict) for verdict in COUNTED}
+    return {v: f"{n} {COUNTED[v][n != 1]}" for v, n in found.items() if n}
 
 
 def title(report: VariantReport) -> str:
-    """The variant and its verdict."""
-    return f"{variant(report)}: {report.verdict.words}"
+    """The verdict and the variant."""
+    return f"{report.verdict.word} {variant(report)}"
 
 
 def variant(report: VariantReport) -> str:
@@ -49,20 +62,26 @@ def variant(report: VariantReport) -> str:
 
 
 def _section(report: VariantReport) -> Section:
-    section = Section(title(report))
+    section = Section(f"{title(report)}: {report.words}")
     for verdict in (RegressionVerdict.regressed, RegressionVerdict.unmeasured):
         found = report.of(verdict)
         section.blocks += [_sentence(finding) for finding in found[:MOST]]
         if len(found) > MOST:
             section.blocks.append(f"{len(found) - MOST} more {verdict.words}.")
     section.blocks.append(_looked_at(report))
+    section.blocks += [
+        f"Looked at: {finding.text}."
+        for finding in report.of(RegressionVerdict.same)
+        if finding.detector == "fingerprint"
+    ]
     section.blocks += [f"Note: {note}." for note in report.notes]
     return section
 
 
 def _sentence(finding: DetectorFinding) -> str:
     """A sentence about one finding."""
-    return f"{finding.verdict.words}: {finding.detector} {finding.where}: {finding.text}."
+    text = finding.text.rstrip(".")
+    return f"{finding.verdict.words}: {finding.detector} {finding.where}: {text}."
 
 
 def _looked_at(report: VariantReport) -> str:
@@ -78,7 +97,7 @@ def check_to_markdown(check: RegressionCheck) -> str:
     """The step summary of GitHub Actions: a table of variants, and a summary."""
     from tabulate import tabulate
 
-    rows = [(code(variant(r)), f"**{r.verdict.words}**", _first(r)) for r in check.reports]
+    rows = [(code(variant(r)), f"**{r.verdict.word}**", _first(r)) for r in check.reports]
     heads = ("model", "verdict", "first finding")
     table = tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)
     return f"## perimetry check\n\n{table}\n\n{code(check_summary(check))}\n"
@@ -96,21 +115,66 @@ def to_junit(check: RegressionCheck) -> str:
 
     A regression is a failure, a failed measurement an error.
     """
-    root = ET.Element("testsuites", name="perimetry check")
+    findings = [finding for report in check.reports for finding in report.findings]
+    root = ET.Element(
+        "testsuites",
+        name="perimetry check",
+        time=f"{sum(report.seconds for report in check.reports):.3f}",
+        **_tally(findings),
+    )
     for report in check.reports:
-        found = report.findings
         suite = ET.SubElement(
             root,
             "testsuite",
             name=variant(report),
-            tests=str(len(found)),
-            failures=str(len(report.of(RegressionVerdict.regressed))),
-            errors=str(len(report.of(RegressionVerdict.unmeasured))),
+            time=f"{report.seconds:.3f}",
+            **_tally(report.findings),
         )
-        for finding in found:
+        for finding in report.findings:
             _case(suite, report, finding)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _tally(findings: Sequence[DetectorFinding]) -> dict[str, str]:
+    """The counts that JUnit has of a number of cases."""
+    verdicts = [finding.verdict for finding in findings]
+    return {
+        "tests": str(len(verdicts)),
+        "failures": str(verdicts.count(RegressionVerdict.regressed)),
+        "errors": str(verdicts.count(RegressionVerdict.unmeasured)),
+    }
+
+
+def check_to_json(check: RegressionCheck) -> str:
+    """Verdict, exit code, counts, and every finding of every model variant."""
+    content = {
+        "baseline": clean(check.baseline),
+        "verdict": check.verdict.word,
+        "exit_code": check.verdict.value,
+        "counts": {COUNTED[v][1]: check.count(v) for v in COUNTED},
+        "models": [_report_as_data(report) for report in check.reports],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _report_as_data(report: VariantReport) -> dict[str, Any]:
+    return {
+        "model": clean(report.reference),
+        "kernel_padding": report.fill,
+        "verdict": report.verdict.word,
+        "seconds": round(report.seconds, 3),
+        "findings": [
+            {
+                "verdict": finding.verdict.word,
+                "detector": finding.detector,
+                "where": clean(finding.where),
+                "text": clean(finding.text, 4000),
+            }
+            for finding in report.findings
+        ],
+        "notes": [clean(note, 4000) for note in report.notes],
+    }
 
 
 def _case(suite: ET.Element, report: VariantReport, finding: DetectorFinding) -> None:
@@ -120,7 +184,7 @@ def _case(suite: ET.Element, report: VariantReport, finding: DetectorFinding) ->
         finding.verdict
     )
     if tag is not None:
-        ET.SubElement(case, tag, message=clean(finding.text, 2000), type=finding.verdict.words)
+        ET.SubElement(case, tag, message=clean(finding.text, 2000), type=finding.verdict.word)
 
 
 def github_errors(check: RegressionCheck) -> list[str]:

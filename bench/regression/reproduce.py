@@ -26,9 +26,10 @@ from ..output.layout import Section, Table, lay_out
 from ..output.text import clean
 from ..records.record import FIT_KEY
 from ..records.selection import choose, read_folder, stated_inputs
+from .baseline import columns_of
 from .detectors import DetectorSet, RegressionVerdict
 from .noise_floor import map_changes, metric_changes
-from .tolerances import Tolerances
+from .tolerances import Tolerances, check_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,6 +110,8 @@ def reproduce(
     kept = choose(records, rerun_options.where)
     if not kept:
         raise InputError(f"no record in {str(place)!r} matches --where")
+    columns = columns_of(kept, rerun_options.run.toolkit().suites)
+    check_patterns(tolerances or Tolerances(), columns, str(place))
     variants = _variants(kept)
     chosen = _sample(sorted(variants), sample, seed)
     rows: list[ReproducedRecord] = []

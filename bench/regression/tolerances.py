@@ -24,10 +24,10 @@ from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ...adapters.errors import InputError, check_name
+from ...adapters.errors import InputError, UnknownNameError, check_name, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 
@@ -79,6 +79,16 @@ class Tolerances:
             if fnmatchcase(column, pattern):
                 found = replace(found, **values)
         return found
+
+
+def check_patterns(tolerances: Tolerances, columns: Collection[str], place: str) -> None:
+    """Raise `UnknownNameError` for a pattern that matches none of the metrics `columns`."""
+    for pattern in tolerances.metrics:
+        if not any(fnmatchcase(column, pattern) for column in columns):
+            raise UnknownNameError(
+                f"the tolerance of {pattern!r} matches no metric of {place!r}: "
+                f"{unknown('metric', pattern, sorted(columns))}; correct or remove its table"
+            )
 
 
 def read_tolerances(path: Path) -> Tolerances:
