@@ -51,7 +51,7 @@ ONLY_METRICS = Tolerances(maps=OFF, fingerprint=OFF)
 def folder(tmp_path_factory):
     """A baseline of the small network with its noise floor and fingerprint."""
     place = baseline(tmp_path_factory.mktemp("baseline"))
-    found = gate.check(place, opened(net()), run=TOOLS, measure_noise=True)
+    found = gate.check(place, opened(net()), run=TOOLS, action="measure_noise")
     assert found.verdict is RegressionVerdict.same, check_to_text(found)
     return place
 
@@ -91,7 +91,7 @@ def test_an_unchanged_model_passes_with_every_detector_at_work(folder):
 def test_a_hundred_repeats_of_an_unchanged_model_give_no_false_alarm(tmp_path):
     """100 checks with float noise on the weights and changing batch sizes all pass."""
     place = baseline(tmp_path, suites=("deadpixel",), count=4)
-    gate.check(place, opened(net()), run=TOOLS, measure_noise=True)
+    gate.check(place, opened(net()), run=TOOLS, action="measure_noise")
     verdicts = []
     for seed in range(100):
         module = perturbed(WEIGHTS[seed % 4], 1e-7, seed=seed)
@@ -116,7 +116,7 @@ def test_the_noise_floor_is_measured_over_batches_and_threads_and_stored(folder)
 def test_what_is_not_the_baseline_leaves_no_noise_floor(tmp_path):
     """Measuring the noise of a changed model reports the change and stores nothing."""
     place = baseline(tmp_path)
-    result = gate.check(place, opened(net(seed=1)), run=TOOLS, measure_noise=True)
+    result = gate.check(place, opened(net(seed=1)), run=TOOLS, action="measure_noise")
     assert result.verdict is RegressionVerdict.regressed
     assert not (place / "check").exists()
 
@@ -435,7 +435,7 @@ def test_a_packed_baseline_is_judged_by_metrics_and_says_what_it_lacks(folder, t
     assert result.verdict is RegressionVerdict.same
     (note,) = [note for note in result.reports[0].notes if "no maps" in note]
     assert "unpaired" not in note
-    gate.check(path, opened(net()), run=TOOLS, measure_noise=True)
+    gate.check(path, opened(net()), run=TOOLS, action="measure_noise")
     assert (tmp_path / "set.check" / "noise.json").exists()
     assert "fingerprint" in found_by(check(path, perturbed(0)))
 

@@ -25,7 +25,7 @@ from perimetry.bench.regression.report import failure_text
 def whole(tmp_path_factory):
     """A baseline with manifest, noise floor and fingerprint."""
     place = baseline(tmp_path_factory.mktemp("whole"))
-    gate.check(place, opened(net()), run=TOOLS, measure_noise=True)
+    gate.check(place, opened(net()), run=TOOLS, action="measure_noise")
     write_manifest(Store(place))
     return place
 

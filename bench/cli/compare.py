@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...adapters.errors import InputError
 from .options import (
     UNMEASURED,
     MachineOptions,
@@ -183,6 +184,17 @@ def check(
             "--measure-noise", help="Also store noise floor and fingerprint in the baseline."
         ),
     ] = False,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept",
+            help="Make what the models are now the baseline: replace their records, fingerprints "
+            "and noise floors in one step, and say what changed.",
+        ),
+    ] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Remove the named models from the baseline.")
+    ] = False,
 ) -> None:
     """Check models for regressions. 0: none significant, 1: regression, 2: not measured."""
     with report_errors(UNMEASURED):
@@ -191,11 +203,20 @@ def check(
             references or (),
             tolerances=tolerances,
             name=as_,
-            measure_noise=measure_noise,
+            action=_action(measure_noise=measure_noise, accept=accept, drop=drop),
             **stored.rerun_fields(machine),
         )
         _report(found, junit, form)
     raise typer.Exit(found.verdict.value)
+
+
+def _action(**asked: bool) -> str:
+    """The one action that is asked for. Raises `InputError` for several."""
+    names = [name for name, wanted in asked.items() if wanted]
+    if len(names) > 1:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise InputError(f"{options} were given; expected at most one of them")
+    return names[0] if names else "check"
 
 
 def _checked(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...adapters.errors import InputError, UnknownNameError, unknown
-from ..comparison.fingerprint import read_fingerprints
+from ..comparison.fingerprint import beside, read_fingerprints
 from ..output.files import StoreError
 from ..records.manifest import manifest_faults
 from ..records.selection import check_unmixed, choose, newest, read_folder
@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Records of a folder by (reference, fill), with noise floors and fingerprints."""
+    """Records of a folder by (reference, fill), with noise floors and fingerprints.
+
+    `variants` has the newest record of each kind, `chosen` all of them.
+    """
 
     place: Path
     variants: Mapping[tuple[str, str], list[Record]]
     floors: noise.Floors
     fingerprints: Mapping[tuple[str, str], Record]
     problems: tuple[str, ...] = ()
+    chosen: tuple[Record, ...] = ()
 
     @property
     def references(self) -> list[str]:
@@ -70,7 +74,8 @@ def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
     What is damaged, missing or not as the manifest says is among the `problems`.
     """
     records, problems = read_folder(place, "baseline")
-    latest = newest(choose(records, where))
+    chosen = choose(records, where)
+    latest = newest(chosen)
     if not latest:
         raise InputError(f"no record of the baseline {str(place)!r} matches --where")
     check_unmixed(latest)
@@ -80,7 +85,7 @@ def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
     prints, unreadable = read_fingerprints(place)
     floors, absent = _read_floors(place, prints)
     faults = [*problems, *_manifest_faults(place), *unreadable, *absent]
-    return Baseline(place, variants, floors, prints, tuple(dict.fromkeys(faults)))
+    return Baseline(place, variants, floors, prints, tuple(dict.fromkeys(faults)), tuple(chosen))
 
 
 def _manifest_faults(place: Path) -> list[str]:
@@ -98,7 +103,7 @@ def _read_floors(
         return noise.Floors(), [str(error)]
     missing = floors.floors.keys() - {f"{name} {fill}" for name, fill in prints}
     return floors, [
-        f"the fingerprint of {name} beside {place} is missing, though its noise floor is there; "
+        f"the fingerprint of {name} in {beside(place)} is missing, though its noise floor is there; "
         "store both again with `perimetry check --measure-noise`"
         for name in sorted(missing)
     ]

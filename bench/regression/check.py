@@ -35,7 +35,7 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from ...adapters.errors import InputError, PerimetryError, UnknownNameError
 from ..comparison.compare import changed_tensors
@@ -46,6 +46,7 @@ from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
 from ..output.numbers import join_with_and
 from ..records.selection import said_first
 from . import noise_floor as noise
+from .accept import Changes, change, check_changeable, recover
 from .baseline import Baseline, columns_of, open_baseline
 from .detectors import (
     DetectorFinding,
@@ -65,15 +66,23 @@ if TYPE_CHECKING:
     from ..records.record import Record
 
 
+Action = Literal["check", "measure_noise", "accept", "drop"]
+"""What is done with a model: see `check`."""
+
+
 @dataclass(frozen=True)
 class VariantReport:
-    """All findings about one model variant; `seconds` is the time that it took, or its share."""
+    """All findings about one model variant; `seconds` is the time that it took, or its share.
+
+    `changed` says what was done to the baseline, if anything was.
+    """
 
     reference: str
     fill: str
     findings: tuple[DetectorFinding, ...]
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    changed: str | None = None
 
     @property
     def verdict(self) -> RegressionVerdict:
@@ -83,7 +92,7 @@ class VariantReport:
     @property
     def words(self) -> str:
         """The verdict in words."""
-        return self.verdict.words
+        return self.changed or self.verdict.words
 
     def of(self, verdict: RegressionVerdict) -> list[DetectorFinding]:
         """The findings of one verdict."""
@@ -115,6 +124,7 @@ class ModelCheck:
     baseline: Baseline
     tolerances: Tolerances = field(default_factory=Tolerances)
     options: RerunOptions = field(default_factory=RerunOptions)
+    changes: Changes = field(default_factory=Changes)
 
     @property
     def suites(self) -> Mapping[str, Suite]:
@@ -153,6 +163,50 @@ class ModelCheck:
             self._store_noise(r, runs) if r.verdict is RegressionVerdict.same else r
             for r in reports
         ]
+
+    def accept(self, model: Any, name: str | None = None) -> list[VariantReport]:
+        """Measure `model` as `measure_noise` does, and add it to the `changes` of the baseline.
+
+        The reports say what has changed; a variant that cannot be measured is not accepted.
+        """
+        known = _name(model, name)
+        fills = self.baseline.fills(known)
+        try:
+            runs = noise.measure_runs(self.options.run, partial(self._measure, model, known, fills))
+            return [self._accepted(known, fill, runs) for fill in fills]
+        except Exception as error:
+            return [_refused(known, fill, _reason(error)) for fill in fills]
+
+    def _accepted(
+        self, name: str, fill: str, runs: Mapping[str, Sequence[Record]]
+    ) -> VariantReport:
+        own = {run: _of_fill(made, fill) for run, made in runs.items()}
+        made = next(iter(own.values()))
+        report = self._compare(name, fill, made)
+        try:
+            self.changes.accept((name, fill), made, noise.floor_of(own))
+        except PerimetryError as error:
+            return _refused(name, fill, str(error))
+        notes = [
+            f"accepted: {f.detector} {f.where}: {f.text}"
+            for f in report.findings
+            if f.verdict is not RegressionVerdict.same
+        ]
+        done = (
+            f"{len(notes)} changes accepted: records, fingerprint, noise floor and manifest are new"
+        )
+        finding = DetectorFinding("baseline", "variant", RegressionVerdict.same, done)
+        return VariantReport(name, fill, (finding,), (*notes, *report.notes), changed=done)
+
+    def drop(self, model: Any, name: str | None = None) -> list[VariantReport]:
+        """Add to the `changes` of the baseline that all variants of `model` go."""
+        known = _name(model, name)
+        reports = []
+        for fill in self.baseline.fills(known):
+            self.changes.gone.append((known, fill))
+            finding = DetectorFinding("baseline", "variant", RegressionVerdict.same, "dropped")
+            reports.append(VariantReport(known, fill, (finding,), changed="dropped"))
+        return reports
 
     def _store_noise(
         self, report: VariantReport, runs: Mapping[str, Sequence[Record]]
@@ -203,7 +257,10 @@ def said_once(findings: Sequence[DetectorFinding]) -> list[DetectorFinding]:
     for place, finding in enumerate(findings):
         failed = finding.verdict is RegressionVerdict.unmeasured
         found.setdefault((finding.text,) if failed else (place,), []).append(finding)
-    return [replace(f[0], where=join_with_and([one.where for one in f])) for f in found.values()]
+    return [
+        replace(f[0], where=join_with_and([one.where for one in f])) if len(f) > 1 else f[0]
+        for f in found.values()
+    ]
 
 
 def _name(model: Any, name: str | None) -> str:
@@ -281,32 +338,56 @@ def check(
     *models: Any,
     tolerances: Tolerances | None = None,
     name: str | None = None,
-    measure_noise: bool = False,
+    action: Action = "check",
     **options: Unpack[RerunFields],
 ) -> RegressionCheck:
     """Compare `models`, or all models of `baseline`, with their records in the baseline.
 
     `name` is the name in the baseline of the one model given; `options` are the fields of
-    `execution.rerun.RerunOptions`. With `measure_noise` the noise floor and the fingerprints are
-    stored next to the baseline. A model that the baseline does not have could not be measured, and
-    the others are checked. Raises `InputError`, `UnknownNameError` and `StoreError` for a baseline
+    `execution.rerun.RerunOptions`. `action` says what else is done: with `measure_noise` the noise
+    floor and the fingerprints are stored next to the baseline, with `accept` all that the baseline
+    has of the models is replaced by what they are now, with `drop` it is removed (see `accept`);
+    the reports then say what changed. A model that the baseline does not have could not be
+    measured, and the others are checked. Raises `InputError`, `UnknownNameError` and `StoreError` for a baseline
     that cannot be used, and for tolerances of metrics that it does not have. What of the baseline
     is damaged or missing is a report of its own, so that the check does not pass.
     """
     rerun_options = RerunOptions(**options)
-    opened = open_baseline(Path(baseline), rerun_options.where)
+    place = Path(baseline)
+    if action in ("accept", "drop"):
+        recover(place)
+    opened = open_baseline(place, rerun_options.where)
     checker = ModelCheck(opened, tolerances or Tolerances(), rerun_options)
     if name is not None and len(models) != 1:
         raise InputError(f"one name was given for {len(models)} models; expected exactly one model")
     columns = columns_of(opened.records, checker.suites)
     check_patterns(checker.tolerances, columns, str(baseline))
-    measure = checker.measure_noise if measure_noise else checker.check
+    if action in ("accept", "drop"):
+        return _changed(checker, models, name, action)
     reports: list[VariantReport] = []
     for model in models or opened.references:
-        reports += _timed(measure, model, name)
+        reports += _timed(getattr(checker, action), model, name)
     if opened.problems:
         reports.insert(0, failed_report(str(baseline), opened.problems))
     return RegressionCheck(str(baseline), tuple(reports), opened.problems)
+
+
+def _changed(
+    checker: ModelCheck, models: Sequence[Any], name: str | None, action: Action
+) -> RegressionCheck:
+    """The reports on models that are accepted or dropped; the baseline changes once, at the end."""
+    opened = checker.baseline
+    if action == "drop" and not models:
+        raise InputError("no model was named; expected the names of the models to drop")
+    check_changeable(opened, whole=action == "accept" and not models)
+    reports: list[VariantReport] = []
+    for model in models or opened.references:
+        reports += _timed(getattr(checker, action), model, name)
+    if set(checker.changes.gone) >= opened.variants.keys() and action == "drop":
+        raise InputError("these are all models of the baseline; remove its folder instead")
+    if checker.changes.gone:
+        change(opened, checker.changes)
+    return RegressionCheck(str(opened.place), tuple(reports))
 
 
 def _timed(

@@ -27,7 +27,7 @@ from ..records.environment import Environment
 from ..records.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ..execution.run_options import RunOptions
@@ -194,6 +194,18 @@ def store_noise(baseline: Path, found: Mapping[tuple[str, str], tuple[Floor, Rec
         store.put(print_)
     text = Floors(floors=dict(sorted(floors.items()))).model_dump_json(indent=1)
     write_text(beside(baseline) / FILE, text)
+
+
+def drop_noise(baseline: Path, variants: Collection[tuple[str, str]]) -> None:
+    """Remove floors and fingerprints of `variants` (reference, fill); those of others stay."""
+    if not beside(baseline).is_dir():
+        return
+    store, names = Store(beside(baseline)), {f"{name} {fill}" for name, fill in variants}
+    for record in store.records():
+        if (record.model.reference, record.fill) in variants:
+            store.path(record).unlink()
+    kept = {n: f for n, f in read_floors(baseline).floors.items() if n not in names}
+    write_text(beside(baseline) / FILE, Floors(floors=kept).model_dump_json(indent=1))
 
 
 def measure_runs(

@@ -116,20 +116,12 @@ def to_junit(check: RegressionCheck) -> str:
     A regression is a failure, a failed measurement an error.
     """
     findings = [finding for report in check.reports for finding in report.findings]
-    root = ET.Element(
-        "testsuites",
-        name="perimetry check",
-        time=f"{sum(report.seconds for report in check.reports):.3f}",
-        **_tally(findings),
-    )
+    seconds = sum(report.seconds for report in check.reports)
+    named = {"name": "perimetry check", "time": f"{seconds:.3f}"}
+    root = ET.Element("testsuites", named | _tally(findings))
     for report in check.reports:
-        suite = ET.SubElement(
-            root,
-            "testsuite",
-            name=variant(report),
-            time=f"{report.seconds:.3f}",
-            **_tally(report.findings),
-        )
+        named = {"name": variant(report), "time": f"{report.seconds:.3f}"}
+        suite = ET.SubElement(root, "testsuite", named | _tally(report.findings))
         for finding in report.findings:
             _case(suite, report, finding)
     ET.indent(root)

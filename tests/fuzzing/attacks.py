@@ -229,7 +229,7 @@ def use_pack(path, copy):
 
 def make_baseline(folder):
     place = baseline(folder / "base", suites=("structure", "deadpixel"), count=4)
-    gate.check(place, opened(net()), run=TOOLS, measure_noise=True)
+    gate.check(place, opened(net()), run=TOOLS, action="measure_noise")
     write_manifest(Store(place))
     return [path for path in place.rglob("*") if path.is_file()]
 
