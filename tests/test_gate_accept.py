@@ -1,4 +1,4 @@
-"""The life of a baseline: a changed model is accepted, a model dropped, in one step or not at all."""
+"""The life of a baseline: a changed model is accepted, a model dropped, in one step or not."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _read_floors(
         return noise.Floors(), [str(error)]
     missing = floors.floors.keys() - {f"{name} {fill}" for name, fill in prints}
     return floors, [
-        f"the fingerprint of {name} in {beside(place)} is missing, though its noise floor is there; "
-        "store both again with `perimetry check --measure-noise`"
+        f"the fingerprint of {name} in {beside(place)} is missing, though its noise floor is "
+        "there; store both again with `perimetry check --measure-noise`"
         for name in sorted(missing)
     ]

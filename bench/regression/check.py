@@ -348,9 +348,9 @@ def check(
     floor and the fingerprints are stored next to the baseline, with `accept` all that the baseline
     has of the models is replaced by what they are now, with `drop` it is removed (see `accept`);
     the reports then say what changed. A model that the baseline does not have could not be
-    measured, and the others are checked. Raises `InputError`, `UnknownNameError` and `StoreError` for a baseline
-    that cannot be used, and for tolerances of metrics that it does not have. What of the baseline
-    is damaged or missing is a report of its own, so that the check does not pass.
+    measured, and the others are checked. Raises `InputError`, `UnknownNameError` and `StoreError`
+    for a baseline that cannot be used, and for tolerances of metrics that it does not have. What of
+    the baseline is damaged or missing is a report of its own, so that the check does not pass.
     """
     rerun_options = RerunOptions(**options)
     place = Path(baseline)
