@@ -13,6 +13,7 @@ from small_nets import TOOLS, baseline, net, opened
 from typer.testing import CliRunner
 
 from perimetry.bench.cli.main import app
+from perimetry.bench.execution import together
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.manifest import manifest_faults, write_manifest
 from perimetry.bench.records.store import Store
@@ -197,7 +198,7 @@ def test_a_crash_while_one_model_is_measured_is_no_verdict_on_it(copy, monkeypat
     def crash(*_arguments, **_options):
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(gate, "rerun", crash)
+    monkeypatch.setattr(together, "rerun", crash)
     found = check(copy)
     assert found.verdict is RegressionVerdict.unmeasured
     assert "ZeroDivisionError: planted" in failure_text(found.reports)

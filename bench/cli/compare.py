@@ -14,6 +14,7 @@ from .options import (
     UNMEASURED,
     MachineOptions,
     StoredOptions,
+    Workers,
     names_of,
     option_groups,
     report_errors,
@@ -166,6 +167,8 @@ def check(
     ],
     stored: StoredOptions,
     machine: MachineOptions,
+    *,
+    workers: Workers = 1,
     references: Annotated[
         list[str] | None,
         typer.Argument(metavar="REF", help="Models to check.", show_default="all of the baseline"),
@@ -204,7 +207,7 @@ def check(
             tolerances=tolerances,
             name=as_,
             action=_action(measure_noise=measure_noise, accept=accept, drop=drop),
-            **stored.rerun_fields(machine),
+            **stored.rerun_fields(machine, workers),
         )
         _report(found, junit, form)
     raise typer.Exit(found.verdict.value)
@@ -265,6 +268,8 @@ def verify(
     ],
     stored: StoredOptions,
     machine: MachineOptions,
+    *,
+    workers: Workers = 1,
     sample: Annotated[
         int | None,
         typer.Option(min=1, help="Number of model variants to measure.", show_default="all"),
@@ -281,7 +286,7 @@ def verify(
             sample=sample,
             seed=seed,
             tolerances=_tolerances(tolerances),
-            **stored.rerun_fields(machine),
+            **stored.rerun_fields(machine, workers),
         )
         typer.echo(found.text(width()), nl=False)
     raise typer.Exit(found.exit_code)

@@ -208,16 +208,25 @@ class StoredOptions:
         typer.Option(help="Path to the images that kernel padding fit was fitted on."),
     ] = None
 
-    def rerun_fields(self, machine: MachineOptions) -> RerunFields:
+    def rerun_fields(self, machine: MachineOptions, workers: int = 1) -> RerunFields:
         """Keyword arguments of `compare`, `check` and `reproduce`, to measure on `machine`."""
         return {
             "where": self.where or (),
             "images": self.images,
             "fit_images": self.fit_images,
-            "run": machine.run_options(isolated=True, progress=True),
+            "run": machine.run_options(isolated=True, progress=True, workers=workers),
         }
 
 
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Worker processes per device, each for one model after another. On the CPU they share "
+        "the cores.",
+        rich_help_panel=MachineOptions.PANEL,
+    ),
+]
 FitImages = Annotated[
     str,
     typer.Option(

@@ -115,19 +115,20 @@ def rerun(
     `run.isolated` is set, and not rounded otherwise.
     """
     if run.isolated and isinstance(reference, str):
-        return _in_workers(reference, spec, fills, run)
+        return in_workers([reference], spec, fills, run)
     return measure_here(reference, spec.suites, fills, spec.settings, run, name=name)
 
 
-def _in_workers(
-    reference: str, spec: RunSpec, fills: Sequence[Fill], run: RunOptions
+def in_workers(
+    references: Sequence[str], spec: RunSpec, fills: Sequence[Fill], run: RunOptions
 ) -> list[Record]:
+    """Measure models in the workers of one run; see `rerun`."""
     from ..records.store import Store
     from .runner import run_jobs
 
-    run = replace(run, device=run.devices[0])
+    run = run if len(references) > 1 else replace(run, device=run.devices[0])
     suites = run.toolkit().suites
-    plan = AuditPlan([reference], spec.suites, fills, spec.settings, run.device_kind, suites)
+    plan = AuditPlan(references, spec.suites, fills, spec.settings, run.device_kind, suites)
     with scratch_folder() as folder:
         store = Store(folder)
         run_jobs(plan.jobs(), store, spec.settings, run)

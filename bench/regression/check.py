@@ -42,7 +42,8 @@ from ..comparison.compare import changed_tensors
 from ..comparison.divergence import not_looked_at
 from ..comparison.fingerprint import CELL, NAME, WithFingerprint
 from ..execution.plan import parse_fills
-from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
+from ..execution.rerun import RerunOptions, RunSpec, run_spec_of
+from ..execution.together import Asked, Together
 from ..output.numbers import join_with_and
 from ..records.selection import said_first
 from . import noise_floor as noise
@@ -125,6 +126,7 @@ class ModelCheck:
     tolerances: Tolerances = field(default_factory=Tolerances)
     options: RerunOptions = field(default_factory=RerunOptions)
     changes: Changes = field(default_factory=Changes)
+    together: Together = field(default_factory=Together)
 
     @property
     def suites(self) -> Mapping[str, Suite]:
@@ -220,15 +222,30 @@ class ModelCheck:
         text = ", ".join(f"{k} {max(v.values(), default=0.0):.1e}" for k, v in kinds.items())
         return replace(report, notes=(*report.notes, f"noise floor stored; largest change: {text}"))
 
-    def _measure(
-        self, model: Any, name: str, fills: Sequence[str], run: RunOptions
-    ) -> list[Record]:
-        """The records of the model now, fingerprints included, under its name in the baseline."""
+    def expect(self, models: Sequence[Any], name: str | None) -> None:
+        """Say which models will be measured, so that one set of workers measures all of them."""
+        expected = []
+        for model in models:
+            try:
+                known = _name(model, name)
+                expected.append(self._asked(model, known, self.baseline.fills(known)))
+            except PerimetryError:
+                continue  # it is told where the model is measured
+        self.together.expected = expected
+
+    def _asked(self, model: Any, name: str, fills: Sequence[str]) -> Asked:
+        """What to measure: all that the baseline has of the model, and its fingerprint."""
         stored = [record for fill in fills for record in self.baseline.variants[name, fill]]
         spec = run_spec_of(stored, self.options)
         spec = RunSpec(spec.settings, (*spec.suites, NAME))
+        return Asked(model, spec, parse_fills(fills), name)
+
+    def _measure(
+        self, model: Any, name: str, fills: Sequence[str], run: RunOptions, part: str = ""
+    ) -> list[Record]:
+        """The records of the model now, fingerprints included, under its name in the baseline."""
         run = replace(run, toolkit=WithFingerprint(run.toolkit))
-        made = rerun(model, spec, parse_fills(fills), run, name=name)
+        made = self.together.measure(self._asked(model, name, fills), run, part)
         for record in made:
             record.model = record.model.model_copy(update={"reference": name})
         return made
@@ -248,7 +265,15 @@ class ModelCheck:
         old = self.baseline.fingerprints.get((name, fill))
         findings += detectors.fingerprint(old, now.get(CELL))
         notes = _notes(records, made, old, now.get(CELL))
-        return VariantReport(name, fill, tuple(said_once(findings)), tuple(notes))
+        found = tuple(said_once(findings))
+        return VariantReport(name, fill, found, tuple(notes), seconds=_seconds(made))
+
+
+def _seconds(made: Sequence[Record]) -> float:
+    """How long the records of one variant took; opening and gradients are shared by all."""
+    own = sum(record.timing.measure_s for record in made)
+    opened = max((record.timing.load_s for record in made), default=0.0)
+    return own + opened + max((record.timing.gradients_s for record in made), default=0.0)
 
 
 def said_once(findings: Sequence[DetectorFinding]) -> list[DetectorFinding]:
@@ -362,6 +387,8 @@ def check(
         raise InputError(f"one name was given for {len(models)} models; expected exactly one model")
     columns = columns_of(opened.records, checker.suites)
     check_patterns(checker.tolerances, columns, str(baseline))
+    if action != "drop":
+        checker.expect(models or opened.references, name)
     if action in ("accept", "drop"):
         return _changed(checker, models, name, action)
     reports: list[VariantReport] = []
@@ -393,7 +420,7 @@ def _changed(
 def _timed(
     measure: Callable[[Any, str | None], list[VariantReport]], model: Any, name: str | None
 ) -> list[VariantReport]:
-    """The reports on one model, with equal parts of the time that they took.
+    """The reports on one model, with the time that its records took, else equal parts of it all.
 
     A name that the baseline does not have is an error of this model alone.
     """
@@ -403,4 +430,4 @@ def _timed(
     except UnknownNameError as error:
         reports = [_refused(_name(model, name), "none", str(error))]
     seconds = (time.perf_counter() - begun) / len(reports)
-    return [replace(report, seconds=seconds) for report in reports]
+    return [replace(report, seconds=report.seconds or seconds) for report in reports]

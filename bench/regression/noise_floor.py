@@ -209,11 +209,11 @@ def drop_noise(baseline: Path, variants: Collection[tuple[str, str]]) -> None:
 
 
 def measure_runs(
-    run: RunOptions, measure: Callable[[RunOptions], Sequence[Record]]
+    run: RunOptions, measure: Callable[[RunOptions, str], Sequence[Record]]
 ) -> dict[str, Sequence[Record]]:
-    """The results of `measure` with the options of each run, by name of the run."""
+    """The results of `measure` with the options and the name of each run, by that name."""
     found: dict[str, Any] = {}
     for name, (one, count) in noise_runs(run).items():
         with threads(count):
-            found[name] = measure(one)
+            found[name] = measure(one, name)
     return found

@@ -10,6 +10,7 @@ the model are not those of the record.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -21,7 +22,8 @@ import numpy as np
 from ...adapters.errors import InputError, PerimetryError
 from ..comparison.compatibility import incompatibilities
 from ..execution.plan import parse_fills
-from ..execution.rerun import RerunOptions, rerun, run_spec_of
+from ..execution.rerun import RerunOptions, run_spec_of
+from ..execution.together import Asked, Together
 from ..output.layout import Section, Table, lay_out
 from ..output.text import clean
 from ..records.record import FIT_KEY
@@ -114,9 +116,10 @@ def reproduce(
     check_patterns(tolerances or Tolerances(), columns, str(place))
     variants = _variants(kept)
     chosen = _sample(sorted(variants), sample, seed)
+    together = Together(_expected([variants[v] for v in chosen], rerun_options))
     rows: list[ReproducedRecord] = []
     for variant in chosen:
-        rows += _again(variants[variant], tolerances or Tolerances(), rerun_options)
+        rows += _again(variants[variant], tolerances or Tolerances(), rerun_options, together)
     return Verification(str(place), tuple(rows), len(chosen), len(variants), tuple(problems))
 
 
@@ -148,16 +151,29 @@ def _sample(variants: Sequence[Variant], count: int | None, seed: int) -> list[V
     return [variants[i] for i in sorted(places)]
 
 
+def _expected(variants: Sequence[Sequence[Record]], options: RerunOptions) -> list[Asked]:
+    """What will be measured of all variants; one that cannot be is left out, and reported later."""
+    found: list[Asked] = []
+    for records in variants:
+        with contextlib.suppress(PerimetryError):
+            found += [_asked(suites, options) for suites in _by_options(records)]
+    return found
+
+
+def _asked(records: Sequence[Record], options: RerunOptions) -> Asked:
+    """How `records` of one variant are measured again."""
+    fills = parse_fills([records[0].fill])
+    return Asked(records[0].model.reference, run_spec_of(records, options), fills)
+
+
 def _again(
-    records: Sequence[Record], tolerances: Tolerances, options: RerunOptions
+    records: Sequence[Record], tolerances: Tolerances, options: RerunOptions, together: Together
 ) -> list[ReproducedRecord]:
     """Measure one variant again and compare each record with the stored one."""
-    reference, fill = records[0].model.reference, records[0].fill
     made: list[Record] = []
     try:
         for suites in _by_options(records):
-            spec = run_spec_of(suites, options)
-            made += rerun(reference, spec, parse_fills([fill]), options.run)
+            made += together.measure(_asked(suites, options), options.run)
     except PerimetryError as error:
         return [ReproducedRecord(clean(r.label), Outcome.unmeasured, str(error)) for r in records]
     now = {record.key: record for record in made}
