@@ -68,7 +68,7 @@ def test_every_unit_of_a_grid_is_read_from_the_same_passes():
             expected = np.zeros((24, 24))
             expected[8 * i : 8 * i + 8, 8 * j : 8 * j + 8] = 16.0
             np.testing.assert_allclose(maps[i, j], expected, rtol=1e-4, atol=1e-9)
-    assert found.tables["blocks"][0]["passes"] == (2 * 9 + 4) * 4 + 14
+    assert found.tables["blocks"][0]["passes"] == (2 * 9 + 4) * 4 + 12
 
 
 def test_blocks_are_unbiased_for_the_energy_map_of_a_curved_network():

@@ -7,7 +7,7 @@ the kind of device, the versions of the libraries in `environment.STACK`, and, f
 at images, the images (generator, count and seed; or the files' bytes), the number of bootstrap
 draws, precision and its goal, recalibration; for the kernel padding `fit` also the images it is
 fitted on, if they are the user's. Batch size and thread count are left out on purpose, since they
-change nothing beyond float noise, save the `detect_*` thresholds of `perturbation` (up to 7 %).
+change nothing beyond float noise (0.2 % of the thresholds and the comb of `perturbation`).
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ LEAST_MEMORY_MIB = 256
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run; nothing here changes a number beyond float noise, save the `detect_*` thresholds.
+    """How to run; nothing here changes a number beyond float noise.
 
-    Those are ratios of the noise of rounding itself: batch size and threads move them by up to 7 %.
+    That is largest in small differences: 0.2 % of `perturbation`'s thresholds and comb.
 
     `device` is `auto`, `cpu`, `cuda` (every GPU) or a comma-separated list; `batch` the batch size
     (None: the default of the device). `workers` is the number of worker processes per device; on

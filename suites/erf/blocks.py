@@ -17,7 +17,7 @@ relative standard deviation of sqrt(2 / k), at most 1.41 for a single channel. `
 the measured value: the standard error over samples, as root mean square over blocks weighted by
 their energy, over the mean. Sizes below the side of a block cannot be resolved.
 
-Cost: two passes per block and image, four per image for the error of the step, fourteen for the
+Cost: two passes per block and image, four per image for the error of the step, twelve for the
 step; if the network rounds, four, eight and up to fifty-four.
 """
 

@@ -115,6 +115,6 @@ PROTOCOLS: Mapping[str, ErfProtocol] = {
     "luo2016": ErfProtocol(
         _uncancelled_sum, _reduce_absolute_mean, _mean, "1", silent=CHANNELS_CANCEL
     ),
-    BLOCKS: ErfProtocol(None, None, _mean, "1", normalised=True),
+    BLOCKS: ErfProtocol(None, None, _mean, "2", normalised=True),
 }
 """By name; the first is the default."""

@@ -1,7 +1,10 @@
 """The step size of central differences, chosen between curvature, float noise and rounding.
 
-Responses R(h) = (F(x + h d) - F(x - h d)) / 2h are computed at all `STEPS`, and of the two
-neighbouring steps that differ least the finer is chosen. Curvature and kinks make the difference
+Responses R(h) = (F(x + h d) - F(x - h d)) / 2h are computed at all `STEPS`. Of the first two
+neighbouring steps that differ by at most `SMALL_STEP_ERROR`, or else of the two that differ least,
+the finer is chosen: float noise grows as the step shrinks, is large against the response of weak
+phases long before it shows in the whole, and is another with every batch size and number of
+threads, while kinks and curvature are the same at all of them. Curvature and kinks make the difference
 grow with the step (kinks with its square root, since the share of units that cross a kink is
 proportional to the step); float noise makes it grow with the inverse of the step.
 
@@ -38,8 +41,12 @@ if TYPE_CHECKING:
 
     Pilot = Callable[[Sequence[float], bool], list[Tensor]]
 
-STEPS = tuple(2.0**-k for k in (5, 7, 9, 11, 13, 15))
-"""The steps tried first, in pixel values in [0, 1], each a quarter of the one before."""
+STEPS = tuple(2.0**-k for k in (5, 7, 9, 11, 13))
+"""The steps tried first, in pixel values in [0, 1], each a quarter of the one before. At
+the next, 2^-15, float noise moves a weak phase of MobileNetV3 by 2 %, at the last of these by 0.02 %.
+"""
+
+SMALL_STEP_ERROR = 0.02
 
 COARSE_STEPS = tuple(2.0**-k for k in (7, 6, 5, 4, 3))
 """The steps tried on networks that round."""
@@ -100,7 +107,8 @@ def choose_step(pilot: Pilot) -> Step | str:
     if not any(bool(r.any()) for r in responses):
         return NO_RESPONSE
     errors = [Disagreement.between(a, b).relative for a, b in pairwise(responses)]
-    best = int(np.argmin(errors)) + 1
+    small = [i for i, error in enumerate(errors) if error <= SMALL_STEP_ERROR]
+    best = (small[0] if small else int(np.argmin(errors))) + 1
     (second,) = pilot([STEPS[best]], True)
     if (
         errors[best - 1] <= MAX_STEP_ERROR
