@@ -4,9 +4,9 @@ Responses R(h) = (F(x + h d) - F(x - h d)) / 2h are computed at all `STEPS`. Of 
 neighbouring steps that differ by at most `SMALL_STEP_ERROR`, or else of the two that differ least,
 the finer is chosen: float noise grows as the step shrinks, is large against the response of weak
 phases long before it shows in the whole, and is another with every batch size and number of
-threads, while kinks and curvature are the same at all of them. Curvature and kinks make the difference
-grow with the step (kinks with its square root, since the share of units that cross a kink is
-proportional to the step); float noise makes it grow with the inverse of the step.
+threads, while kinks and curvature are the same at all of them. Curvature and kinks make the
+difference grow with the step (kinks with its square root, since the share of units that cross a
+kink is proportional to the step); float noise makes it grow with the inverse of the step.
 
 No such step exists for networks that round (int8): divided by h, their rounding error exceeds the
 response long before kinks become negligible. Their responses are therefore computed twice, the
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     Pilot = Callable[[Sequence[float], bool], list[Tensor]]
 
 STEPS = tuple(2.0**-k for k in (5, 7, 9, 11, 13))
-"""The steps tried first, in pixel values in [0, 1], each a quarter of the one before. At
-the next, 2^-15, float noise moves a weak phase of MobileNetV3 by 2 %, at the last of these by 0.02 %.
+"""The steps tried first, in pixel values in [0, 1], each a quarter of the one before.
+
+At the next, 2^-15, float noise moves a weak phase of MobileNetV3 by 2 %, at the last by 0.02 %.
 """
 
 SMALL_STEP_ERROR = 0.02

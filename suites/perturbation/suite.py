@@ -32,7 +32,7 @@ Detectability (ours; observer: non-prewhitening matched filter, Barrett & Myers 
     energy; `detect_ratio` the first over the second. A weak phase with units of its own is as
     detectable as any other; one that shares its units is masked by the noise of the others.
     K comes from `noise_draws` = m draws for each of n images, so s' K s is unbiased, with about
-    nu = n (m - 1) degrees of freedom and a relative standard deviation of sqrt(2 / nu). Thresholds,
+    nu = n (m - 1) degrees of freedom (fewer where one image dominates the mean) and a relative standard deviation of sqrt(2 / nu). Thresholds,
     being roots, are too small by 1 / (4 nu), and with r the correlation of the two phases' noises
     their ratio is too large by (1 - r) / (2 nu), with a standard deviation of sqrt((1 - r) / nu) by
     the draws alone. The bias is a share of at most 0.2 / sqrt(nu) of the interval's half width: 4 %
