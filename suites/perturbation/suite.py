@@ -31,12 +31,13 @@ Detectability (ours; observer: non-prewhitening matched filter, Barrett & Myers 
     which d' = 1, numerator and radicand averaged over samples, at the phase of least and most
     energy; `detect_ratio` the first over the second. A weak phase with units of its own is as
     detectable as any other; one that shares its units is masked by the noise of the others.
-    K comes from `noise_draws` = m draws for each of n images, so s' K s is unbiased, with about
-    nu = n (m - 1) degrees of freedom (fewer where one image dominates the mean) and a relative standard deviation of sqrt(2 / nu). Thresholds,
-    being roots, are too small by 1 / (4 nu), and with r the correlation of the two phases' noises
-    their ratio is too large by (1 - r) / (2 nu), with a standard deviation of sqrt((1 - r) / nu) by
-    the draws alone. The bias is a share of at most 0.2 / sqrt(nu) of the interval's half width: 4 %
-    at six draws for each of six images, 2 % at 24, where the draws spread a threshold by 6 %.
+    K comes from `noise_draws` = m draws for each of n images, so s' K s is unbiased, with about nu
+    = n (m - 1) degrees of freedom (fewer where one image dominates the mean) and a relative
+    standard deviation of sqrt(2 / nu). Thresholds, being roots, are too small by 1 / (4 nu), and
+    with r the correlation of the two phases' noises their ratio is too large by (1 - r) / (2 nu),
+    with a standard deviation of sqrt((1 - r) / nu) by the draws alone. The bias is a share of at
+    most 0.2 / sqrt(nu) of the interval's half width: 4 % at six draws for each of six images, 2 %
+    at 24, where the draws spread a threshold by 6 %.
 Attack leverage (ours; see `attack`)
     `leverage`: norm of the change of y caused by a gradient-sign step of `attack_step` against the
     margin of the top logit, restricted to the strongest phase, over the same for the weakest.
