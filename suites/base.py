@@ -175,6 +175,8 @@ class Suite(Protocol):
     """What it asks of a model, as the heading of its section in a report."""
     captions: ClassVar[Mapping[str, str]] = {}
     """Captions of the tables that a report shows, by name; empty if it shows every table."""
+    setting_help: ClassVar[Mapping[str, str]] = {}
+    """What each setting is, by name of its field, for `perimetry list suites`."""
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """The reason why the suite does not apply to `model`, or None.

@@ -83,3 +83,10 @@ def test_keyword_arguments_are_the_fields_of_the_options(options, keywords):
     """`audit`, `compare`, `check` and `reproduce` type their keywords as the dataclass has them."""
     typed = {name: hint.__forward_arg__ for name, hint in keywords.__annotations__.items()}
     assert typed == {field.name: field.type for field in fields(options)}
+
+
+def test_every_setting_of_a_suite_is_explained():
+    """`perimetry list suites` has a text for each field, and none for a field that is not there."""
+    for suite in SUITES.values():
+        assert set(suite.setting_help) == set(settings_of(suite))
+        assert all(suite.setting_help.values())

@@ -231,7 +231,7 @@ def list_models(pattern: str = "*") -> str:
 
 
 def list_suites(pattern: str = "*") -> str:
-    """Suites with protocols (the default first), versions, headline metric and settings."""
+    """Suites with protocols (the default first), versions, headline, settings explained."""
     from ...suites.registry import SUITES
     from ...suites.settings import settings_of
 
@@ -240,8 +240,9 @@ def list_suites(pattern: str = "*") -> str:
         if fnmatchcase(name, pattern):
             protocols = ", ".join(f"{p} (version {v})" for p, v in suite.protocols.items())
             lines.append(f"{name}: {protocols}; headline {suite.headline}")
-            chosen = ", ".join(f"{k}={_text(v)}" for k, v in settings_of(suite).items())
-            lines += [f"    settings: {chosen}"] if chosen else []
+            for field, value in settings_of(suite).items():
+                setting = f"{name}.{field}={_text(value)}"
+                lines.append(f"    {setting:<36}  {suite.setting_help.get(field, '')}".rstrip())
     if not lines:
         raise UnknownNameError(unknown("suite", pattern, SUITES))
     return "\n".join(lines)
@@ -249,7 +250,18 @@ def list_suites(pattern: str = "*") -> str:
 
 def _text(value: object) -> str:
     """The value of a setting in the form that `--set` takes."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+SYMBOLS = """\
+A: phase profile, the sensitivity of each stride phase over their mean; 1 everywhere if even.
+phase: (row mod P, column mod P) of a pixel, P being the stride of the target in pixels.
+map: sensitivity of the target to each pixel, (height, width). t, f, p: the number after @ or _.
+border: the outermost ring of units; centre: those a quarter of the side or more from the border.
+docs/metrics.md has every formula, its source and when the number misleads."""
+"""The symbols in definitions of metrics."""
 
 
 def list_metrics(pattern: str = "*") -> str:
@@ -276,4 +288,4 @@ def list_metrics(pattern: str = "*") -> str:
         raise UnknownNameError(unknown("metric", pattern, known))
     heads = ("metric", "label in reports", "definition", "unit", "more even", "even")
     text: str = tabulate(rows, heads, disable_numparse=True)
-    return text
+    return f"{text}\n\n{SYMBOLS}"

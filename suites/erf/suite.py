@@ -82,6 +82,12 @@ class Erf(Suite):
     random: ClassVar[bool] = True
     question: ClassVar[str] = "which pixels one unit of the target depends on"
     captions: ClassVar[Mapping[str, str]] = {"units": "Unit by unit"}
+    setting_help: ClassVar[Mapping[str, str]] = {
+        "unit": "row,column of the target's unit; None for the central one",
+        "grid": "also measure GRID x GRID units, from border to border; 0 for none",
+        "block": "side in pixels of the blocks of protocol blocks; None for a default by size",
+        "block_images": "number of images of protocol blocks",
+    }
 
     def __post_init__(self) -> None:
         if self.grid < 0:

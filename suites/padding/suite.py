@@ -182,6 +182,15 @@ class PaddingSuite(Suite):
         "filters": "Mean filters by layer",
         "uneven": "Layers with unread padding, and how many rows and columns",
     }
+    setting_help: ClassVar[Mapping[str, str]] = {
+        "stimulus": "side of the stimulus in pixels; None for a 28th of the shorter side",
+        "colour": "of the stimulus: grey, or red,green,blue, from 0 to 1",
+        "background": "grey of the image behind the stimulus, from 0 to 1",
+        "grid": "places of the stimulus along each side",
+        "exchange": "padding modes to try in place of the model's own",
+        "sizes": "further input sides to measure at",
+        "weight_sets": "weight sets of an @init model that are used",
+    }
 
     def __post_init__(self) -> None:
         _check_counts(self)

@@ -189,6 +189,19 @@ class Perturbation(Suite):
     headline: ClassVar[str] = "comb_weakest"
     random: ClassVar[bool] = True
     question: ClassVar[str] = "what small changes of the input do, by differences alone"
+    setting_help: ClassVar[Mapping[str, str]] = {
+        "epsilon": "change of one pixel in the position test, in normalised units",
+        "block": "side in pixels of the position test's block; None for a default by stride",
+        "position_images": "images of the position test",
+        "period": "period of the phase comb; None for a divisor of the stride up to 4",
+        "comb_draws": "random sign patterns per image and phase",
+        "noise": "deviation of the input noise of detectability, in pixel values from 0 to 1",
+        "noise_draws": "draws of that noise per image",
+        "attack_step": "size of the gradient-sign step, in pixel values from 0 to 1",
+        "attack_images": "images that are attacked",
+        "shift": "largest offset of the two crops of shift consistency, in pixels",
+        "shift_pairs": "pairs of crops per image",
+    }
 
     def causes(self, found: Measured) -> list[str]:
         """The least sensitive phase."""
