@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from .device import send
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,48 @@ class InputSpec:
 
 def _by_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
     return send(torch.tensor(values, dtype=like.dtype, device="cpu"), like.device).view(1, -1, 1, 1)
+
+
+GUESSED = "input guessed: "
+"""Beginning of the note that lists the guessed fields of the input with their values."""
+
+
+def guessed_note(spec: InputSpec) -> list[str]:
+    """A note with the guessed fields and their values; none if the model states all of them."""
+    values = guessed_values(asdict(spec))
+    return [GUESSED + "; ".join(values)] if values else []
+
+
+def guessed_values(spec: Mapping[str, Any]) -> list[str]:
+    """The guessed fields of a spec, each with its value, such as `mean 0.485, 0.456, 0.406`.
+
+    `spec` has the fields of an `InputSpec` by name, as a record has them.
+    """
+    names = list(spec.get("guessed") or ())
+    if {"height", "width"} <= set(names):
+        names = ["size", *(name for name in names if name not in ("height", "width"))]
+    return [f"{_LABELS.get(name, name)} {_value(spec, name)}" for name in names]
+
+
+_LABELS = {
+    "value_range": "range",
+    "channel_order": "channel order",
+    "interpolation": "resized by",
+    "crop_pct": "crop",
+}
+
+
+def _value(spec: Mapping[str, Any], name: str) -> str:
+    """The value of one field as text; `size` is height and width."""
+    value = spec.get(name)
+    if name == "size":
+        return f"{spec.get('height')} x {spec.get('width')} (height x width)"
+    if name == "value_range" and isinstance(value, int | float):
+        return f"0..{value:g}"
+    if isinstance(value, list | tuple):
+        shown = value[:1] if len(value) > 3 and len(set(value)) == 1 else value
+        return ", ".join(f"{v:.4g}" if isinstance(v, int | float) else str(v) for v in shown)
+    return str(value)
 
 
 def parse_size(text: str) -> tuple[int, int]:

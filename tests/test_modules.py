@@ -67,7 +67,9 @@ def test_a_size_that_is_given_is_the_size_that_is_audited():
     for record in measured(net, suites=("structure", "deadpixel")).values():
         assert record.status == "ok", record.error
         assert (record.model.spec["height"], record.model.spec["width"]) == (32, 48)
-        assert record.model.spec["guessed"] == ["mean", "std"]
+        assert record.model.spec["guessed"] == [
+            *("mean", "std", "value_range", "interpolation", "crop_pct", "channel_order")
+        ]
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])

@@ -91,7 +91,9 @@ def test_what_is_not_stated_stays_guessed_and_is_told(path):
     left = "mean std interpolation crop_pct channel_order height width"
     assert model.spec.guessed == tuple(left.split())
     assert (model.spec.mean, model.spec.std) == ((0.0,) * 3, (1.0,) * 3)
-    assert model.notes[0].startswith("input guessed: mean, std")
+    told = model.notes[0].removeprefix("input guessed: ").split("; ")
+    assert told[:2] == ["size 224 x 224 (height x width)", "mean 0, 0, 0"]
+    assert "channel order RGB" in told
 
 
 def test_size_of_a_run_reaches_files_of_open_size(path):

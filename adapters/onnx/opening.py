@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import InputError
-from ..input_spec import InputSpec
+from ..input_spec import InputSpec, guessed_note
 from ..model import Precision
 from ..target_rule import target_note
 from .files.read import (
@@ -111,9 +111,6 @@ def _source(
     }
 
 
-GUESSED = "input guessed: "
-"""Prefix of the note that lists the guessed parts of the input."""
-
 DEPENDENT = (
     "the output for an image depends on the other images of its batch: images are passed one by "
     "one, and the numbers hold for single images"
@@ -125,8 +122,7 @@ MOST_NAMES = 8
 def opening_notes(model: OnnxModel, said: InputDeclaration) -> list[str]:
     """Return notes on input, target, provider and batch."""
     notes = not_finite_tensors(model.graph)
-    if model.spec.guessed:
-        notes.append(f"{GUESSED}{', '.join(model.spec.guessed)}")
+    notes += guessed_note(model.spec)
     stated = said.note()
     notes += [stated] if stated else []
     notes.append(f"input: {describe_spec(model.spec)}")

@@ -21,7 +21,7 @@ from ..device import pick_device
 from ..errors import InputError, NotApplicableError
 from ..every_output import EveryOutput, every_output
 from ..feature_grid import Grid
-from ..input_spec import InputSpec
+from ..input_spec import InputSpec, guessed_note
 from ..model import Outputs, Precision
 from ..padding_mode import PaddingMode
 from ..target_rule import target_note
@@ -428,8 +428,7 @@ def wrap(
         known=False,
     )
     model.notes[:0] = not_finite_weights(frozen)
-    if model.spec.guessed:
-        model.notes.append(f"input guessed: {', '.join(model.spec.guessed)}")
+    model.notes += guessed_note(model.spec)
     return model
 
 
@@ -462,12 +461,14 @@ def library_of(module: nn.Module) -> str:
 def guess_spec(module: nn.Module, size: tuple[int, int] | None = None) -> InputSpec:
     """Return ImageNet's usual input, with the channels of the first convolution.
 
-    All fields are marked as guessed, except a given `size` (height, width).
+    What neither the module nor `size` (height, width) says is marked as guessed.
     """
     first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
     channels = first.in_channels if first is not None else 3
-    guessed = ("mean", "std") if size else ("height", "width", "mean", "std")
-    spec = InputSpec(*(size or (224, 224)), guessed=guessed)
+    guessed = ["mean", "std", "value_range", "interpolation", "crop_pct"]
+    guessed += ["channel_order"] * (channels == 3) + ["channels"] * (first is None)
+    guessed += [] if size else ["height", "width"]
+    spec = InputSpec(*(size or (224, 224)), guessed=tuple(guessed))
     if channels == 3:
         return replace(spec, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     return replace(spec, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)

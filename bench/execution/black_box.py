@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import NO_GRADIENTS
+from ...adapters.input_spec import guessed_values
 from ..output.text import clean
 from ..records.record import to_utf8
 
@@ -101,12 +102,12 @@ def remarks(records: Sequence[Record]) -> list[str]:
     """Sentences about model files: what was guessed of their input, and why only forward passes."""
     found: dict[str, None] = {}
     for record in records:
-        name, guessed = clean(record.model.reference), record.model.spec.get("guessed")
+        name, guessed = clean(record.model.reference), guessed_values(record.model.spec)
         if guessed:
             found[
-                f"{name}: the file does not declare {', '.join(guessed)} of its input, so they "
-                "were guessed; declare them with --input KEY=VALUE or in a TOML file of the same "
-                "name next to it"
+                f"{name}: the model does not declare all of its input; guessed: "
+                f"{clean('; '.join(guessed), 400)}. Declare them with --input KEY=VALUE, or for "
+                "an ONNX file in a TOML file of the same name next to it"
             ] = None
     for name, reason in _reasons(records).items():
         found[

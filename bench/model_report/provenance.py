@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from ...adapters.input_spec import guessed_values
 from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ..output.damaged import try_or_none
 from ..output.layout import Literal
@@ -169,10 +170,8 @@ def _input(record: Record) -> str:
     if not spec:
         return ""
     size = f"{spec['height']} x {spec['width']}, {_counted(spec['channels'], 'channel')}"
-    guessed = spec.get("guessed") or []
-    return size + (
-        f"; guessed, not stated by the model: {', '.join(map(str, guessed))}" if guessed else ""
-    )
+    guessed = "; ".join(guessed_values(spec))
+    return size + (f"; guessed, not stated by the model: {clean(guessed, 400)}" if guessed else "")
 
 
 def _images(records: Sequence[Record]) -> str:

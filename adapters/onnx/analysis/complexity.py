@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...complexity import Complexity
 from ..graph import operator_of
-from ..inputs.spec import stored_constants
+from ..inputs.head import stored_constants
 from ..paths import image_edges
 from ..session import tensor_shapes
 

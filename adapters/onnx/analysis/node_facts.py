@@ -9,8 +9,9 @@ import torch
 
 from ..files.read import standard_opset
 from ..graph import Mode, operator_of, read_graph
+from ..inputs.head import stored_constants
 from ..inputs.size import fit_size
-from ..inputs.spec import image_input, read_spec, stored_constants
+from ..inputs.spec import image_input, read_spec
 from ..interpreter import fold_constants
 from ..session import Session, feed
 

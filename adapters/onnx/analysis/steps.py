@@ -14,7 +14,7 @@ from ...readings import Kind, Step
 from ...target_rule import Way
 from ..files.order import reads
 from ..graph import operator_of
-from ..inputs.spec import stored_constants
+from ..inputs.head import stored_constants
 from ..paths import SHAPE_ONLY, image_edges
 from ..session import tensor_shapes, with_outputs
 

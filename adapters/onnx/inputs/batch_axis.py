@@ -17,7 +17,7 @@ from ...errors import PerimetryError
 from ..files.read import standard_opset
 from ..paths import image_edges
 from ..session import Session
-from .spec import stored_constants
+from .head import stored_constants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

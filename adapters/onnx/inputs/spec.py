@@ -15,6 +15,7 @@ from ...errors import InputError, ModelFileError
 from ...input_spec import InputSpec
 from ..files.read import metadata, printable
 from .fixed_inputs import ask_for, describe, free_inputs
+from .head import read_head, stored_constants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,17 +100,19 @@ def read_spec(proto: onnx.ModelProto, image: ImageInput) -> InputSpec:
     stated = _stated(proto)
     if stated is not None:
         return stated
-    layout = _layout(proto, image)
+    layout, known_layout = _layout(proto, image)
     _, channels, height, width = (
         image.dims if layout == "NCHW" else (image.dims[0], image.dims[3], *image.dims[1:3])
     )
-    channels = channels or _first_channels(proto) or 3
+    stored_channels = channels or _first_channels(proto)
+    channels = stored_channels or 3
     if channels not in (1, 3):
         raise InputError(
             f"the input of the file has {channels} channels; expected 1 (grey) or 3 (colour)"
         )
     guessed = ["mean", "std", "value_range", "interpolation", "crop_pct"]
     guessed += ["channel_order"] * (channels == 3)
+    guessed += ["layout"] * (not known_layout) + ["channels"] * (stored_channels is None)
     guessed += [n for n, size in (("height", height), ("width", width)) if size is None]
     return InputSpec(
         height=height or DEFAULT_SIZE,
@@ -127,47 +130,25 @@ def _range(proto: onnx.ModelProto, image: ImageInput, channels: int) -> dict[str
     bare = {"mean": (0.0,) * channels, "std": (1.0,) * channels}
     if image.dtype == "uint8":
         return {**bare, "value_range": 255.0}
-    scale = _own_scale(proto, image.name)
-    if scale is not None:
-        return {**bare, "value_range": 255.0 if scale < 1 / 16 else 1.0}
+    white = read_head(proto, image.name).value_range
+    if white is not None:
+        return {**bare, "value_range": white}
     return dict(IMAGENET) if channels == 3 else bare
 
 
-def _own_scale(proto: onnx.ModelProto, name: str) -> float | None:
-    """Return the factor by which the graph multiplies the image before its first layer, or None."""
-    constants = stored_constants(proto)
-    scale: float | None = None
-    for _ in range(8):
-        users = [n for n in proto.graph.node if name in n.input]
-        if len(users) != 1 or users[0].op_type not in {"Sub", "Div", "Mul", "Cast", "Transpose"}:
-            return scale
-        other = next((constants[i] for i in users[0].input if i in constants), None)
-        if users[0].op_type in {"Div", "Mul"} and other is not None:
-            size = float(abs(onnx.numpy_helper.to_array(other)).mean())
-            scale = (scale or 1.0) * (size if users[0].op_type == "Mul" else 1 / max(size, 1e-30))
-        elif users[0].op_type == "Sub":
-            scale = scale or 1.0
-        name = users[0].output[0]
-    return scale
+def _layout(proto: onnx.ModelProto, image: ImageInput) -> tuple[Any, bool]:
+    """The layout, and whether anything says so.
 
-
-def stored_constants(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """The stored tensors by name: initialisers and Constant nodes."""
-    stored = {i.name: i for i in proto.graph.initializer}
-    for node in proto.graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            stored[node.output[0]] = node.attribute[0].t
-    return stored
-
-
-def _layout(proto: onnx.ModelProto, image: ImageInput) -> Any:
-    """NHWC when only the last axis can be channels, or when the graph starts by moving it."""
-    first, last = image.dims[1], image.dims[3]
-    if first in (1, 3) or last in (1, 3):
-        return "NCHW" if first in (1, 3) else "NHWC"
-    users = [n for n in proto.graph.node if image.name in n.input]
-    moved = [list(a.ints) for n in users if n.op_type == "Transpose" for a in n.attribute]
-    return "NHWC" if [0, 3, 1, 2] in moved else "NCHW"
+    NHWC when only the last axis can be channels, or when the graph starts by moving it; NCHW when
+    only the first can be, or when a convolution reads the image.
+    """
+    first, last = (image.dims[axis] in (1, 3) for axis in (1, 3))
+    if first or last:
+        return ("NCHW" if first else "NHWC"), first != last
+    head = read_head(proto, image.name)
+    if head.axes == (0, 3, 1, 2):
+        return "NHWC", True
+    return "NCHW", head.reader == "Conv" and head.axes == (0, 1, 2, 3)
 
 
 def _first_channels(proto: onnx.ModelProto) -> int | None:
