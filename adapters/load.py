@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from .created import Opening
 from .errors import InputError, ModelFileError, UnknownNameError, WeightsError, unknown
 from .reference import Reference
 
@@ -77,8 +80,14 @@ def load(
         )
     if spec is not None:
         raise InputError(
-            "`spec` was given for a timm model, which defines its own input; use `size` instead"
+            f"`spec` was given for {reference!r}, whose library defines its input; use `size` "
+            "instead"
         )
+    if parsed.runtime == "torchvision":
+        from .torchvision import open_torchvision
+
+        how = Opening(device, target, size, seed, members, precision)
+        return open_torchvision(parsed.name, parsed.variant, parsed.weights, how)
     from .timm import open_timm
 
     return open_timm(
@@ -119,6 +128,11 @@ def check_reference(reference: str) -> None:
         for name in names:
             one = _parse(name)
             check_architecture(one.tagged_name, pretrained=one.weights is None)
+    if parsed.runtime == "torchvision":
+        from . import torchvision
+
+        for one in map(_parse, names):
+            torchvision.check_architecture(one.name, one.variant)
     if parsed.weights == "":
         raise WeightsError(
             f"no weights file was named; give {parsed.bare}@FILE or {parsed.bare}@init"
@@ -150,8 +164,16 @@ def _near_file(path: Path) -> str:
 def list_models(pattern: str = "*", family: str | None = None) -> list[str]:
     """References of all timm architectures that match a shell `pattern`, such as `timm:resnet*`.
 
+    A pattern that begins with `torchvision:` matches the models of torchvision instead.
+
     `family` is the module of timm that defines them, such as `resnet`, `regnet` or `convnext`.
     """
+    if pattern.startswith("torchvision:"):
+        from . import torchvision
+
+        return [
+            n for m in torchvision.known_models() if fnmatchcase(n := f"torchvision:{m}", pattern)
+        ]
     from .timm import known_models
 
     names = [f"timm:{name}" for name in known_models(family)]
@@ -159,7 +181,7 @@ def list_models(pattern: str = "*", family: str | None = None) -> list[str]:
 
 
 def expand_wildcards(reference: str) -> list[str]:
-    """Expand wildcards in a timm reference; other references and existing paths stay as is."""
+    """Expand wildcards in a timm or torchvision reference; others and existing paths stay as is."""
     pattern = Reference.parse_any(reference)
     if not any(c in pattern.bare for c in "*?[") or Path(reference).exists():
         return [reference]
@@ -167,7 +189,8 @@ def expand_wildcards(reference: str) -> list[str]:
     found = [name + weights for name in list_models(pattern.bare)]
     if not found:
         bare = "".join(c for c in pattern.bare if c not in "*?[]")
-        near = unknown("pattern of models", bare, list_models()).partition("; ")[2]
+        all_names = list_models(f"{pattern.runtime or 'timm'}:*")
+        near = unknown("pattern of models", bare, all_names).partition("; ")[2]
         raise UnknownNameError(f"no model matches {reference!r}; {near}")
     return found
 
@@ -212,6 +235,21 @@ def files_of(reference: str) -> list[Path]:
     if parsed.runtime == "onnx":
         found += [*external_files(path), path.with_suffix(".toml")]
     return list(dict.fromkeys(found))
+
+
+LIBRARIES = {"torchvision": "torchvision"}
+"""Distributions whose version decides what a reference means, beside those in every key."""
+
+
+def library_version(reference: str) -> str:
+    """Name and version of the library that builds the model of `reference`; '' for timm and files.
+
+    (timm, torch and onnxruntime are in the key of every record.)
+    """
+    name = LIBRARIES.get(Reference.parse_any(reference).runtime)
+    with suppress(PackageNotFoundError):
+        return f"{name} {version(name)}" if name else ""
+    return f"{name} missing"
 
 
 def parse_inputs(texts: Iterable[str], output: str | None = None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
     timm:NAME[.VARIANT]             pretrained weights of timm
     timm:NAME[.VARIANT]@init        initial states from seeds
     timm:NAME[.VARIANT]@FILE        weights from a file
+    torchvision:NAME[.VARIANT]      a model of torchvision, with the same three kinds of weights
     PATH.onnx                       an ONNX file
 
 A model given in Python has a name that its author chose; its runtime is "". A further runtime needs
@@ -17,10 +18,13 @@ from pathlib import Path, PurePath
 
 from .errors import UnknownNameError
 
-FORMS = "timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE, or PATH.onnx"
+FORMS = "timm:NAME[.TAG], torchvision:NAME[.WEIGHTS] (either @init or @FILE), or PATH.onnx"
 
-PREFIXES = ("timm",)
+PREFIXES = ("timm", "torchvision")
 """Runtimes that a reference names before a colon."""
+
+STATED = ("timm", "torchvision")
+"""Runtimes whose models state their own input."""
 
 SUFFIXES = {".onnx": "onnx"}
 """Runtimes by the suffix of a file."""
@@ -91,8 +95,15 @@ class Reference:
 
     @property
     def short(self) -> str:
-        """The reference without its runtime, such as `resnet18@init`."""
-        return self.tagged_name + ("" if self.weights is None else f"@{self.weights}")
+        """The reference without `timm:`, such as `resnet18@init`."""
+        return (self.tagged_name if self.runtime == "timm" else self.bare) + (
+            "" if self.weights is None else f"@{self.weights}"
+        )
+
+    @property
+    def states_input(self) -> bool:
+        """Whether the model's library states its input, so that none is declared."""
+        return self.runtime in STATED
 
     @property
     def untrained(self) -> bool:

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import socket
-import urllib.request
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from .checkpoint.fit import fit, without_prefix
 from .checkpoint.read import Checkpoint, read_checkpoint
+from .created import (
+    CALIBRATION_IMAGES,
+    INIT_MEMBERS,
+    initial_state,
+    on_meta,
+    untrained,
+    weights_unavailable,
+)
 from .device import pick_device
 from .errors import UnknownNameError, WeightsError, check_name, unknown
+from .hub import offline_if_unreachable
 from .input_spec import InputSpec
-from .meta_forward import ShapesOnly
 from .model import Precision
 from .pytorch.model import TorchModel
 from .pytorch.tensors import copy_module
-from .pytorch.weights import module_tensors_digest, not_finite_weights, set_scales_to_one
-from .seeding import seeded_weights
+from .pytorch.weights import module_tensors_digest, not_finite_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-
-INIT_MEMBERS = 8
-"""Default number of seeds of an `@init` model."""
-
-CALIBRATION_IMAGES = 4
-"""Number of images, the first ones, that calibrate the norms of an `@init` model."""
+    from collections.abc import Mapping
 
 
 @cache
@@ -88,11 +84,11 @@ def open_timm(
     refuses the size.
     """
     check_architecture(name, pretrained=state is None)
-    shell = _create(name, device="meta")
+    shell = _shell(name)
     filled = None
     if state not in (None, "init"):
         filled = _with_file(shell, name, read_checkpoint(Path(state or "")))
-        shell = _create(name, device="meta", **filled.options) if filled.options else shell
+        shell = _shell(name, **filled.options) if filled.options else shell
     build, source = _builder(name, state, seed, filled)
     model = TorchModel(
         shell,
@@ -111,9 +107,7 @@ def open_timm(
     if state != "init":
         model.notes[:0] = not_finite_weights(build(0))
     else:
-        model.notes.append(
-            f"untrained: up to {model.members} seeded initial states, norms calibrated"
-        )
+        model.notes.append(untrained(model.members))
     return model
 
 
@@ -135,18 +129,15 @@ def check_architecture(name: str, *, pretrained: bool) -> None:
 
 
 def _create(name: str, **options: Any) -> nn.Module:
-    """Build an architecture without weights, on `device` if given."""
+    """Build an architecture without weights."""
     import timm
 
-    device = options.pop("device", "cpu")
-    try:
-        with torch.device(device), ShapesOnly():
-            module: nn.Module = timm.create_model(name, pretrained=False, **options)
-    except Exception:
-        if device == "cpu":
-            raise
-        return _create(name, **options)  # a few architectures compute with their weights when built
+    module: nn.Module = timm.create_model(name, pretrained=False, **options)
     return module.eval()
+
+
+def _shell(name: str, **options: Any) -> nn.Module:
+    return on_meta(partial(_create, name, **options))
 
 
 def _spec(
@@ -184,7 +175,10 @@ def _builder(
         "architecture": name.partition(".")[0],
     }
     if state == "init":
-        return partial(_initial, name, seed), {**source, "weights": "initial state"}
+        return partial(initial_state, partial(_create, name), seed), {
+            **source,
+            "weights": "initial state",
+        }
     loaded = filled.module if filled is not None else _pretrained(name)
     source["tensors_sha256"] = module_tensors_digest(loaded)
     if filled is not None:
@@ -198,52 +192,16 @@ def _copy(module: nn.Module, _member: int) -> nn.Module:
     return copy_module(module)
 
 
-def _initial(name: str, seed: int, member: int) -> nn.Module:
-    """Build the initial state of seed `seed` + `member`, with scales of 1."""
-    with seeded_weights(seed + member):
-        module = _create(name)
-    set_scales_to_one(module)
-    return module
-
-
 def _pretrained(name: str) -> nn.Module:
     import timm
 
     try:
-        with _offline_if_unreachable():
+        with offline_if_unreachable():
             module: nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:
-        architecture = name.partition(".")[0]
-        raise WeightsError(
-            f"the pretrained weights of {name!r} are neither cached nor reachable "
-            f"({type(error).__name__}); audit the initial state "
-            f"(timm:{architecture}@init), or give a weights file (timm:{architecture}@FILE)"
-        ) from error
+        init = f"timm:{name.partition('.')[0]}@init"
+        raise WeightsError(weights_unavailable("pretrained", name, error, init)) from error
     return module.eval()
-
-
-@contextlib.contextmanager
-def _offline_if_unreachable() -> Iterator[None]:
-    """Use the cache only if the hub does not answer: its client would retry for a minute."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE or urllib.request.getproxies() or _answers(constants.ENDPOINT):
-        yield
-        return
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = False
-
-
-def _answers(endpoint: str) -> bool:
-    address = urllib.parse.urlsplit(endpoint)
-    try:
-        socket.create_connection((address.hostname, address.port or 443), timeout=3).close()
-    except OSError:
-        return False
-    return True
 
 
 def _with_file(shell: nn.Module, name: str, checkpoint: Checkpoint) -> FromFile:

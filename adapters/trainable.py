@@ -60,7 +60,7 @@ def open_trainable(
     with seeded_weights(seed):
         if timm:
             module, spec, heads = _timm(parsed.name, classes, size)
-        elif parsed.name in SIZES:
+        elif not parsed.runtime and parsed.name in SIZES:
             width, blocks = SIZES[parsed.name]
             module = SmallResNet(classes, width=width, blocks=blocks)
             spec = InputSpec(*size, mean=(MIDDLE,) * 3, std=(SPREAD,) * 3)

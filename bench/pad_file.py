@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ..adapters.errors import NotApplicableError
+from ..adapters.errors import InputError, NotApplicableError
+from ..adapters.reference import Reference
 from .execution.audit import measure_here
 from .execution.run_options import RunOptions
 from .execution.settings import Settings, SettingsFields
@@ -115,6 +116,8 @@ def pad_file(
     from ..suites.images import open_images
 
     path, out, chosen = Path(path), Path(out), Settings(**settings)
+    if Reference.parse_any(str(path)).runtime not in ("onnx", ""):
+        raise InputError(f"{str(path)!r} is not an ONNX file; only those can be padded as files")
     model = load(str(path), device=device, inputs=chosen.inputs, target=chosen.target)
     images = open_images(chosen.images, chosen.count, chosen.seed).load(model.spec)
     done = pad_onnx(

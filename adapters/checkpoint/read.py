@@ -7,6 +7,8 @@ weights (EMA) beside it. The averaged ones are taken, as by `timm.models.load_ch
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from ..errors import ModelFileError, WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
@@ -59,6 +61,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not state:
         raise ModelFileError(f"{path} contains no tensors; expected a state dict")
     return Checkpoint(path, state, note, named if isinstance(named, str) else None)
+
+
+@contextlib.contextmanager
+def tensors_only() -> Iterator[None]:
+    """Within it, `torch.load` gives tensors only, whatever the library that calls it asks for."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _content(path: Path) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from ...adapters.errors import InputError
+from ...adapters.reference import FORMS
 from .options import (
     DEFAULT_FIT_IMAGES,
     FAILED,
@@ -150,8 +151,7 @@ def run(
         list[str],
         typer.Argument(
             metavar="REF",
-            help="Models: timm:NAME[.TAG], timm:NAME@init, timm:NAME@FILE or PATH.onnx; NAME may "
-            "contain wildcards.",
+            help=f"Models: {FORMS}; NAME may contain wildcards.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Output folder. An interrupted run resumes from it.")],

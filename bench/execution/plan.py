@@ -221,18 +221,16 @@ def parse_fills(names: Sequence[str]) -> list[Fill]:
 
 
 def file_identity(reference: str, settings: Settings | None = None) -> str:
-    """Sha256 of the file a reference names, or '' where it names none that can be read.
+    """What decides the model of a reference, beside its text: hashes of files, library version.
 
-    Of an ONNX file also of the external data and the TOML declaration beside it, and of what
-    `settings` declare of its input and output. Opening the model says what is wrong with a file.
+    Of an ONNX file also the external data and the TOML declaration beside it, and what `settings`
+    declare of its input and output. Opening the model says what is wrong with a file.
     """
-    from ...adapters.load import files_of
+    from ...adapters.load import files_of, library_version
 
     files = files_of(reference)
-    if not files:
-        return ""
-    parts = [file_sha256(file) for file in files]
-    if settings is not None and settings.inputs:
+    parts = [library_version(reference), *map(file_sha256, files)]
+    if files and settings is not None and settings.inputs:
         parts.append(digest(to_json_value(dict(settings.inputs))))
     return "+".join(part for part in parts if part)
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def takes_inputs(reference: str) -> bool:
-    """Whether declared inputs apply to `reference`: to all models but those of timm."""
-    return Reference.parse_any(reference).runtime != "timm"
+    """Whether declared inputs apply to `reference`: to all whose library states none."""
+    return not Reference.parse_any(reference).states_input
 
 
 def same_file(first: str, second: str) -> bool:

@@ -97,6 +97,8 @@ def _line_of(record: Record, lines: Sequence[Line]) -> Line | None:
         name = reference.short
         known = {name, Path(name).name, Path(name).stem, with_tag(str(reference))}
         return next((line for line in of_size if line["model"] in known), None)
+    if reference.runtime != "timm":
+        return None
     own = [line for line in of_size if line["model"].partition(".")[0] == reference.name]
     return max(own, key=lambda line: _number(line.get(BEST, "")) or -math.inf, default=None)
 

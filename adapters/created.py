@@ -1,0 +1,135 @@
+"""Models that a library builds: initial states from seeds, or one given set of weights.
+
+What timm, torchvision and transformers have in common once an architecture can be built.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .device import pick_device
+from .input_spec import InputSpec
+from .meta_forward import ShapesOnly
+from .pytorch.model import TorchModel
+from .pytorch.tensors import copy_module
+from .pytorch.weights import module_tensors_digest, not_finite_weights, set_scales_to_one
+from .seeding import seeded_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
+    from .model import Precision
+
+
+INIT_MEMBERS = 8
+"""Default number of seeds of an `@init` model."""
+
+CALIBRATION_IMAGES = 4
+"""Number of images, the first ones, that calibrate the norms of an `@init` model."""
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a model is opened; the fields are those of `load.load`."""
+
+    device: str = "auto"
+    target: str | None = None
+    size: tuple[int, int] | None = None
+    seed: int = 0
+    members: int | None = None
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class Created:
+    """An architecture that `create` builds, with the weights of `loaded`, or with initial ones.
+
+    `spec` is the input that its library states, `source` says where it comes from.
+    """
+
+    reference: str
+    create: Callable[[], nn.Module]
+    loaded: nn.Module | None
+    spec: InputSpec
+    source: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    def open(self, how: Opening) -> TorchModel:
+        """The model. Raises `InputError` when it refuses the size."""
+        size = how.size or (self.spec.height, self.spec.width)
+        initial = self.loaded is None
+        weights = {} if initial else {"tensors_sha256": module_tensors_digest(self._weights)}
+        build = partial(initial_state, self.create, how.seed) if initial else self._copy
+        members = how.members or INIT_MEMBERS
+        model = TorchModel(
+            on_meta(self.create) if initial else self._weights,
+            build,
+            reference=self.reference,
+            spec=replace(self.spec, height=size[0], width=size[1]),
+            device=pick_device(how.device),
+            source={"runtime": "torch", **self.source, **weights},
+            target=how.target,
+            members=members if initial else 1,
+            calibrated=CALIBRATION_IMAGES if initial else 0,
+            precision=how.precision,
+            known=False,
+        )
+        model.notes[:0] = [untrained(members)] if initial else not_finite_weights(self._weights)
+        model.notes += self.notes
+        return model
+
+    @property
+    def _weights(self) -> nn.Module:
+        assert self.loaded is not None  # noqa: S101  (asked for where there are weights)
+        return self.loaded
+
+    def _copy(self, _member: int) -> nn.Module:
+        return copy_module(self._weights)
+
+
+def untrained(members: int) -> str:
+    """The note of a model of initial states."""
+    return f"untrained: up to {members} seeded initial states, norms calibrated"
+
+
+def on_meta(create: Callable[[], nn.Module]) -> nn.Module:
+    """Build an architecture without weights where it can be built so, in evaluation."""
+    try:
+        with torch.device("meta"), ShapesOnly():
+            return create().eval()
+    except Exception:  # a few architectures compute with their weights when built
+        return create().eval()
+
+
+def initial_state(create: Callable[[], nn.Module], seed: int, member: int) -> nn.Module:
+    """Build the initial state of seed `seed` + `member`, with scales of 1, in evaluation."""
+    with seeded_weights(seed + member), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # libraries announce other initial weights to come
+        module = create().eval()
+    set_scales_to_one(module)
+    return module
+
+
+def weights_unavailable(kind: str, name: str, error: Exception, init: str) -> str:
+    """The message that the weights of `name` are neither cached nor reachable."""
+    file = init.replace("@init", "@FILE")
+    return (
+        f"the {kind} weights of {name!r} are neither cached nor reachable "
+        f"({type(error).__name__}); audit the initial state ({init}), or give a weights file "
+        f"({file})"
+    )
+
+
+def channel_values(values: Any, channels: int) -> tuple[float, ...]:
+    """Mean or deviation of each channel; one number counts for all."""
+    listed = values if isinstance(values, list | tuple) else [values]
+    return tuple(map(float, listed * channels if len(listed) == 1 else listed))
