@@ -94,7 +94,8 @@ def open_torchvision(name: str, weights: str, state: str | None, how: Opening) -
     source = {"library": library, "architecture": name}
     chosen = _weights(name)[weights or "DEFAULT"]
     options: dict[str, Any] = {}
-    loaded, notes = None, []
+    loaded: nn.Module | None = None
+    notes: list[str] = []
     if state is None:
         loaded = _pretrained(name, chosen)
         source["weights"] = chosen.name
