@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..output.layout import WIDTH, Section, Table, lay_out
 from ..output.numbers import format_number
 from ..output.text import clean, code
+from ..records.fed import fed_differently
 from ..statistics.significance import ROUNDING
 from .verdict import verdict
 
@@ -117,7 +118,13 @@ def notes_of(pair: Pair) -> list[str]:
     forced = [
         f"The comparison was forced although the records differ: {text}." for text in pair.forced
     ]
-    return [*forced, *(f"Not compared: {text}." for text in pair.gaps)]
+    return [*forced, *_guesses(pair), *(f"Not compared: {text}." for text in pair.gaps)]
+
+
+def _guesses(pair: Pair) -> list[str]:
+    """A warning if the normalisation of one side is a guess, and that of the other is not."""
+    sides = [(s.name, next(iter(s.records.values()))) for s in (pair.first, pair.second)]
+    return fed_differently(sides, ("normalisation",))
 
 
 def shown_rows(pair: Pair, headlines: frozenset[str], *, every: bool) -> list[ComparisonRow]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...suites.deadpixel import NOT_ALWAYS_BETTER
 from ..output.text import clean
+from ..records.fed import fed_differently
 from ..statistics.difference import ENOUGH_SAMPLES, is_exact, sample_count
 from .board import SIZES, facts
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..records.record import Record
-    from .board import Board
+    from .board import Board, BoardRow
 
 
 DEFECTS_NOTE = (
@@ -40,11 +41,18 @@ def caption(board: Board) -> list[str]:
             f"{_what_is_ranked(board)}{_ties(board)}"
         )
         lines += few_samples(row.find(board.sort or "") for row in board.rows)
+    lines += fed_differently((row.model, _record_of(row)) for row in board.rows)
     if any(column.startswith("deadpixel") for column in board.columns):
         lines.append(NOT_ALWAYS_BETTER)
     if any(board.defects(row) for row in board.rows):
         lines.append(DEFECTS_NOTE)
     return [*lines, *_measured(board), *_made_with(board)]
+
+
+def _record_of(row: BoardRow) -> Record:
+    """The record that says most of a row's input: one with images if there is one."""
+    records = list(row.records.values())
+    return max(records, key=lambda r: (bool(r.model.spec), r.images is not None))
 
 
 MOST_REASONS = 3
