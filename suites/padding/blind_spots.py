@@ -10,9 +10,9 @@ difference are then rounded in the same way, and a stimulus without effect has a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -38,8 +38,6 @@ PER_SIDE = 28
 """Default ratio of the image's shorter side to the stimulus: 8 pixels of 224."""
 
 Place = tuple[int, int]
-
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -84,33 +82,6 @@ def grid_places(spec: InputSpec, side: int, grid: int) -> list[Place]:
 def _axis_places(room: int, grid: int) -> list[int]:
     first = [room * i // (grid - 1) for i in range((grid + 1) // 2)]
     return first + [room - place for place in reversed(first[: grid // 2])]
-
-
-BLOCKS_A_SIDE = 14
-"""Blocks along the shorter side that cover the whole image of a model without gradients."""
-
-
-def block_side(spec: InputSpec) -> int:
-    """Side in pixels of the blocks that cover the image without gaps."""
-    return max(1, math.ceil(min(spec.height, spec.width) / BLOCKS_A_SIDE))
-
-
-def silent_blocks(model: Model, stimulus: Stimulus, batching: Batching) -> Mask:
-    """Where a block of pixels changes nothing in F: (height, width), block by block, without gaps.
-
-    Blocks at the lower and right border may be smaller.
-    """
-    side, spec = block_side(model.spec), model.spec
-    places = [
-        (row, column)
-        for row in range(0, spec.height, side)
-        for column in range(0, spec.width, side)
-    ]
-    found = respond(model, places, replace(stimulus, side=side), batching, logits=False).target
-    silent = np.zeros((spec.height, spec.width), dtype=bool)
-    for (row, column), response in found.items():
-        silent[row : row + side, column : column + side] = response == 0
-    return silent
 
 
 def unseen(spec: InputSpec, side: int, places: Sequence[Place]) -> tuple[int, int]:

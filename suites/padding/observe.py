@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...adapters.errors import NotApplicableError
-from .blind_spots import Responses, Stimulus, channel_mean, grid_places, respond, silent_blocks
+from .blind_spots import Responses, Stimulus, channel_mean, grid_places, respond
 from .mean_filters import FilterAsymmetry, filter_asymmetries
+from .silent_pixels import SilentPixels, find_silent_pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ...adapters.padding_mode import PaddingMode
     from ..base import Array
     from ..measuring.batching import Batching
-    from .blind_spots import Mask, Place
+    from .blind_spots import Place
 
 EXCHANGE_GRID = 3
 """Places per side at which padding modes are compared: corners, edges, centre."""
@@ -64,8 +65,8 @@ class Observations:
     filters: list[dict[str, FilterAsymmetry]]
     places: list[Place]
     exchange_places: list[Place]
-    silent: list[Mask]
-    """Where blocks change nothing (height, width), of the first weight set without gradients."""
+    silent: list[SilentPixels]
+    """Pixels that change nothing, of the first weight set without gradients."""
     side: int = 1
     """Of the stimulus, in pixels."""
 
@@ -126,7 +127,7 @@ def observe(model: Model, images: Tensor, plan: ObservationPlan) -> Observations
         observed.filters.append(filter_asymmetries(model.filters()))
         if spatial:
             if model.why_no_gradients is not None and not observed.silent:
-                observed.silent.append(silent_blocks(model, plan.stimulus, plan.batching))
+                observed.silent.append(find_silent_pixels(model, plan.stimulus, plan.batching))
             observed.members.append(_observe_member(model, x[member::sets], plan, observed))
     return observed
 

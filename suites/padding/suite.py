@@ -25,10 +25,11 @@ Blind spots (see `blind_spots`)
     for the top logit, `blind_spots_logit`. Places differ in phase too (see `deadpixel`): a stimulus
     smaller than the stride shows both effects.
 Silent pixels
-    Of a model without gradients: blocks of a fourteenth of the shorter side cover the image without
-    gaps, each is given the stimulus's colour, and those that leave F as it is, to the last bit, are
-    silent. The table `silent_regions` has the connected regions that they form. A hole that
-    contains no whole block can hide.
+    Of a model without gradients: pixels whose change leaves F as it is, to the last bit, found by
+    blocks of a fourteenth of the shorter side without gaps, by whole rows and columns, and around
+    what is silent by ever smaller cells (see `silent_pixels`). The table `silent_regions` has the
+    connected regions that they form, and colour channels that are silent as a whole. A hole that
+    contains no whole block and no whole row or column can hide.
 Exchanged padding
     The same weights with the padding exchanged for `reflect`, `replicate` or `circular` (see
     `adapters.padding_mode`). `exchange_MODE` is the `border_drop` with that padding minus that of
@@ -70,7 +71,6 @@ from ..measuring.findings import percent
 from .blind_spots import (
     Stimulus,
     blind_metrics,
-    block_side,
     border_drop,
     default_side,
     relative_responses,
@@ -78,6 +78,7 @@ from .blind_spots import (
 )
 from .mean_filters import filter_metrics, filter_table
 from .observe import ObservationPlan, Observations, observe
+from .silent_pixels import MOST_REFINING
 from .spatial_bias import BIAS, bias, signed
 
 if TYPE_CHECKING:
@@ -241,11 +242,12 @@ class PaddingSuite(Suite):
         return found
 
     def defects(self, found: Measured) -> list[str]:
-        """The largest regions without any effect, to the resolution of blocks."""
+        """Colour channels without any effect, and the largest regions."""
         rows = found.tables.get("silent_regions", [])
         return [
-            f"dead: {Region(int(row['pixels']), tuple(row['box'])).text}, by blocks of "
-            f"{row['block']} pixels"
+            f"dead: {Region(int(row['pixels']), tuple(row['box'])).text}"
+            if row.get("channel", "all") == "all"
+            else f"dead: {row['channel']}, everywhere"
             for row in rows[:3]
         ]
 
@@ -366,18 +368,38 @@ def _read_places(found: Measurement, model: Model, observed: Observations) -> No
 
 
 def _read_silent(found: Measurement, model: Model, observed: Observations) -> None:
-    """Blocks without any effect on a model without gradients, and the regions that they form."""
+    """Pixels and colour channels without any effect on a model without gradients."""
     if not observed.silent:
         return
-    side = block_side(model.spec)
+    silent, (height, width) = observed.silent[0], (model.spec.height, model.spec.width)
+    whole = {"pixels": height * width, "box": [0, 0, height, width]}
     found.tables["silent_regions"] = [
-        {"pixels": region.pixels, "box": list(region.box), "block": side}
-        for region in connected_regions(observed.silent[0])
+        *({"channel": _channel_name(model, c), **whole} for c in silent.channels),
+        *(
+            {"channel": "all", "pixels": region.pixels, "box": list(region.box)}
+            for region in connected_regions(silent.mask)
+        ),
     ]
+    side = silent.block
     found.notes.append(
-        f"silent pixels: blocks of {side} x {side} pixels without gaps; a region that contains no "
-        f"whole block, of at most {2 * side - 2} pixels along its shorter side, can hide"
+        f"silent pixels: blocks of {side} x {side} pixels without gaps, every row and column, "
+        "every colour channel; a hole that contains no whole block, row or column, of at most "
+        f"{2 * side - 2} pixels along its shorter side, can hide, and so can one of one channel"
     )
+    if silent.finest > 1:
+        found.notes.append(
+            f"silent pixels: edges are placed to {silent.finest} pixels, not to single ones, after "
+            f"{MOST_REFINING} cells"
+        )
+
+
+def _channel_name(model: Model, channel: int) -> str:
+    """Such as `channel 0 (red)`, in the order of the model's input."""
+    colours = ("red", "green", "blue")
+    if model.spec.channels != len(colours):
+        return f"channel {channel}"
+    place = channel if model.spec.channel_order == "RGB" else len(colours) - 1 - channel
+    return f"channel {channel} ({colours[place]})"
 
 
 def _read_uneven(found: Measurement, model: Model) -> None:

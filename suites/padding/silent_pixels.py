@@ -1,0 +1,222 @@
+"""Silent pixels of a model without gradients: their change leaves F as it is, to the last bit.
+
+Cells of pixels are changed all at once, on a plain background and, where that changes nothing, on
+one of uniform noise too, of which every level moves by half the range: a cell is silent if F is the
+same both times. Each batch contains the background, so that both sides are rounded alike.
+
+1. Blocks of a fourteenth of the shorter side, which leave no gap.
+2. Every row and every column as a whole, which finds dead borders and lines however narrow.
+3. Each colour channel alone, at a random half of all pixels.
+4. Around what is silent, cells that are not are halved along both axes, down to single pixels, the
+   largest first, until none that touches a silent pixel is left, or `MOST_REFINING` are tried.
+
+A hole that contains no whole block and no whole line can hide.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from ...adapters.errors import NotApplicableError
+from ..measuring.batching import Batching
+from ..measuring.gradients import require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from ...adapters.input_spec import InputSpec
+    from ...adapters.model import Model
+    from .blind_spots import Stimulus
+
+    Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+BLOCKS_A_SIDE = 14
+"""Blocks along the shorter side that cover the whole image."""
+
+MOST_REFINING = 1000
+"""Most cells that are tried around silent ones; a round hole of 22 pixels takes about half."""
+
+STREAM = 41
+
+
+class Cell(NamedTuple):
+    """Pixels that are changed together: rows `top` to `bottom`, columns `left` to `right`."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """Index of a map (height, width)."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def side(self) -> int:
+        """The longer side in pixels."""
+        return max(self.bottom - self.top, self.right - self.left)
+
+    def quarters(self) -> list[Cell]:
+        """Its two or four parts, halved along each axis of more than one pixel."""
+        rows, columns = (
+            [(a, b)] if b - a == 1 else [(a, (a + b) // 2), ((a + b) // 2, b)]
+            for a, b in ((self.top, self.bottom), (self.left, self.right))
+        )
+        return [Cell(t, left, b, right) for t, b in rows for left, right in columns]
+
+
+@dataclass(frozen=True)
+class SilentPixels:
+    """What is silent: a mask (height, width), and the colour channels that are as a whole.
+
+    `block` is the side of the blocks, `finest` that of the largest cell at the edge of a silent
+    region that was not halved: 1 unless `MOST_REFINING` was reached.
+    """
+
+    mask: Mask
+    channels: tuple[int, ...]
+    block: int
+    finest: int = 1
+
+
+def block_side(spec: InputSpec) -> int:
+    """Side in pixels of the blocks that cover the image without gaps."""
+    return max(1, math.ceil(min(spec.height, spec.width) / BLOCKS_A_SIDE))
+
+
+def find_silent_pixels(model: Model, stimulus: Stimulus, batching: Batching) -> SilentPixels:
+    """Look for silent pixels of the selected weight set; see this module.
+
+    Raises `NotApplicableError` if an output is not finite.
+    """
+    probe = _Probe(model, stimulus, batching)
+    height, width = model.spec.height, model.spec.width
+    side = block_side(model.spec)
+    live: list[Cell] = []
+    mask = np.zeros((height, width), dtype=bool)
+    blocks = [
+        Cell(top, left, min(height, top + side), min(width, left + side))
+        for top in range(0, height, side)
+        for left in range(0, width, side)
+    ]
+    _mark(mask, live, blocks, probe.silent_cells(blocks))
+    lines = [Cell(row, 0, row + 1, width) for row in range(height)]
+    lines += [Cell(0, column, height, column + 1) for column in range(width)]
+    lines = [line for line in lines if not mask[line.pixels].all()]
+    _mark(mask, [], lines, probe.silent_cells(lines))
+    if mask.all():
+        return SilentPixels(mask, (), side)
+    return SilentPixels(mask, probe.silent_channels(), side, _refine(mask, live, probe))
+
+
+def _mark(mask: Mask, live: list[Cell], cells: Sequence[Cell], silent: Sequence[bool]) -> None:
+    """Add silent `cells` to `mask` and the others to `live`."""
+    for cell, is_silent in zip(cells, silent, strict=True):
+        if is_silent:
+            mask[cell.pixels] = True
+        else:
+            live.append(cell)
+
+
+def _refine(mask: Mask, live: list[Cell], probe: _Probe) -> int:
+    """Halve `live` cells that touch `mask`, adding to it; return the largest side that is left."""
+    room = MOST_REFINING
+    while True:
+        near = ndimage.binary_dilation(mask, np.ones((3, 3)))
+        edge = [
+            cell
+            for cell in live
+            if cell.side > 1 and near[cell.pixels].any() and not mask[cell.pixels].all()
+        ]
+        edge.sort(key=lambda cell: -cell.side)
+        chosen = edge[: room // 4]
+        if not chosen:
+            return max((cell.side for cell in edge), default=1)
+        kept = set(chosen)
+        live[:] = [cell for cell in live if cell not in kept]
+        parts = [part for cell in chosen for part in cell.quarters() if not mask[part.pixels].all()]
+        room -= len(parts)
+        _mark(mask, live, parts, probe.silent_cells(parts))
+
+
+class _Probe:
+    """Changes parts of two backgrounds and tells which changes leave F as it is."""
+
+    def __init__(self, model: Model, stimulus: Stimulus, batching: Batching) -> None:
+        self.model = model
+        # The background is the first image of every batch.
+        self.batching = Batching(max(1, batching.size - 1), batching.device, batching.notes)
+        spec = model.spec
+        shape = (1, 3, spec.height, spec.width)
+        self.random = np.random.default_rng(STREAM)
+        noise = torch.from_numpy(self.random.random(shape, dtype=np.float32))
+        paint = torch.tensor(stimulus.colour)[None, :, None, None].expand(shape)
+        plain = torch.full(shape, stimulus.background)
+        self.backgrounds = [
+            (spec.prepare(base)[0], spec.prepare(changed)[0])
+            for base, changed in ((plain, paint), (noise, (noise + 0.5) % 1))
+        ]
+
+    def silent_cells(self, cells: Sequence[Cell]) -> list[bool]:
+        """Whether a change of each of `cells`, in all channels, leaves F as it is."""
+
+        def edit(x: Tensor, changed: Tensor, cell: Cell) -> None:
+            rows, columns = cell.pixels
+            x[:, rows, columns] = changed[:, rows, columns]
+
+        return self._silent(cells, edit)
+
+    def silent_channels(self) -> tuple[int, ...]:
+        """The channels whose change alone, at a random half of the pixels, leaves F as it is."""
+        spec = self.model.spec
+        if spec.channels == 1:
+            return ()
+        half = torch.from_numpy(self.random.random((spec.height, spec.width)) < 0.5)
+
+        def edit(x: Tensor, changed: Tensor, channel: int) -> None:
+            x[channel] = torch.where(half, changed[channel], x[channel])
+
+        channels = range(spec.channels)
+        silent = self._silent(channels, edit)
+        return tuple(c for c in channels if silent[c])
+
+    def _silent(
+        self, changes: Sequence[Any], edit: Callable[[Tensor, Tensor, Any], None]
+    ) -> list[bool]:
+        silent = [True] * len(changes)
+        for base, changed in self.backgrounds:
+            left = [i for i, is_silent in enumerate(silent) if is_silent]
+            altered = partial(self._same, [changes[i] for i in left], base, changed, edit)
+            parts = self.batching.run(len(left), altered)
+            for i, same in zip(left, (s for part in parts for s in part), strict=True):
+                silent[i] = same
+        return silent
+
+    def _same(
+        self,
+        changes: Sequence[Any],
+        base: Tensor,
+        changed: Tensor,
+        edit: Callable[[Tensor, Tensor, Any], None],
+        chunk: slice,
+    ) -> list[bool]:
+        """Whether F of `base` with each of `changes[chunk]` equals that of `base`."""
+        own = changes[chunk]
+        x = base.repeat(1 + len(own), 1, 1, 1)
+        for one, change in zip(x[1:], own, strict=True):
+            edit(one, changed, change)
+        f = require(self.model.run(x.to(self.model.device)).target, "target").flatten(1)
+        if not bool(f.isfinite().all()):
+            raise NotApplicableError("the model's output is not finite on a plain background")
+        same: list[bool] = (f[1:] == f[:1]).all(1).tolist()
+        return same
