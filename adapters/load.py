@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,25 +48,17 @@ def load(
     number of seeds of an `@init` model. `precision` is the float type of the passes. Raises
     subclasses of `PerimetryError`.
     """
+    own = partial(_open_module, device=device, target=target, spec=spec, precision=precision)
     if isinstance(reference, nn.Module):
-        from .onnx.inputs.declaration import read_declaration
-        from .pytorch.model import wrap
-
-        said = read_declaration(inputs or {})
-        return wrap(
-            reference,
-            spec=spec,
-            device=device,
-            target=target,
-            precision=precision,
-            size=size,
-            image=said.image,
-            fixed=said.fixed,
-            declare=said.apply,
-        )
+        return own(reference, None, size, inputs)
     if not isinstance(reference, str):
         return reference
     parsed = _parse(reference)
+    if parsed.runtime == "py":
+        from .own_code import build_own
+
+        built = build_own(parsed.name, seed)
+        return own(built.module, reference, size or built.size, inputs)
     if parsed.runtime == "onnx":
         from .onnx.opening import open_onnx
 
@@ -102,6 +95,22 @@ def load(
     )
 
 
+def _open_module(
+    module: nn.Module,
+    name: str | None,
+    size: tuple[int, int] | None,
+    inputs: Mapping[str, Any] | None,
+    **options: Any,
+) -> Model:
+    """Open a module with what `inputs` declare; `name` is its reference."""
+    from .onnx.inputs.declaration import read_declaration
+    from .pytorch.model import wrap
+
+    said = read_declaration(inputs or {})
+    declared = {"image": said.image, "fixed": said.fixed, "declare": said.apply}
+    return wrap(module, name=name, size=size, **declared, **options)
+
+
 def _parse(text: str) -> Reference:
     """Parse a reference; the error for the bare name of a timm model suggests its prefix."""
     try:
@@ -128,6 +137,10 @@ def check_reference(reference: str) -> None:
         for name in names:
             one = _parse(name)
             check_architecture(one.tagged_name, pretrained=one.weights is None)
+    if parsed.runtime == "py":
+        from .own_code import check_own
+
+        check_own(parsed.name)
     if parsed.runtime == "torchvision":
         from . import torchvision
 
@@ -235,6 +248,20 @@ def files_of(reference: str) -> list[Path]:
     if parsed.runtime == "onnx":
         found += [*external_files(path), path.with_suffix(".toml")]
     return list(dict.fromkeys(found))
+
+
+def own_module(reference: str, seed: int) -> tuple[nn.Module, tuple[int, int] | None] | None:
+    """The module of a `py:` reference and the size that it states; None for other references.
+
+    Raises subclasses of `PerimetryError`.
+    """
+    from .own_code import build_own
+
+    parsed = Reference.parse_any(reference)
+    if parsed.runtime != "py":
+        return None
+    built = build_own(parsed.name, seed)
+    return built.module, built.size
 
 
 LIBRARIES = {"torchvision": "torchvision"}

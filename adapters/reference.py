@@ -4,6 +4,7 @@
     timm:NAME[.VARIANT]@init        initial states from seeds
     timm:NAME[.VARIANT]@FILE        weights from a file
     torchvision:NAME[.VARIANT]      a model of torchvision, with the same three kinds of weights
+    py:package.module:factory       a module that the user's own code gives
     PATH.onnx                       an ONNX file
 
 A model given in Python has a name that its author chose; its runtime is "". A further runtime needs
@@ -18,9 +19,12 @@ from pathlib import Path, PurePath
 
 from .errors import UnknownNameError
 
-FORMS = "timm:NAME[.TAG], torchvision:NAME[.WEIGHTS] (either @init or @FILE), or PATH.onnx"
+FORMS = (
+    "timm:NAME[.TAG], torchvision:NAME[.WEIGHTS] (either @init or @FILE), "
+    "py:package.module:factory, or PATH.onnx"
+)
 
-PREFIXES = ("timm", "torchvision")
+PREFIXES = ("timm", "torchvision", "py")
 """Runtimes that a reference names before a colon."""
 
 STATED = ("timm", "torchvision")
@@ -38,8 +42,9 @@ class Reference:
     """A parsed reference; `str` gives the text that it was parsed from.
 
     `runtime` is one of `PREFIXES`, a value of `SUFFIXES`, or "" for a model given in Python.
-    `name` is the architecture, or the path of a file. `variant` is the tag of pretrained weights,
-    "" for the default. `weights` is None (pretrained), `init`, or a path.
+    `name` is the architecture, the path of a file, or `package.module:factory`. `variant` is the
+    tag of pretrained weights, "" for the default. `weights` is None (pretrained), `init`, or a
+    path.
 
     >>> Reference.parse("timm:resnet18.a1_in1k@init")
     Reference(runtime='timm', name='resnet18', variant='a1_in1k', weights='init')
@@ -69,6 +74,8 @@ class Reference:
         """Parse any reference that a record may have: of all other forms `runtime` is ""."""
         prefix, colon, rest = text.partition(":")
         suffix = PurePath(text).suffix
+        if colon and prefix == "py":
+            return cls(prefix, rest)
         if colon and prefix in PREFIXES:
             name, at, weights = rest.partition("@")
             architecture, _, variant = name.partition(".")

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from ...adapters.errors import InputError, UnknownNameError, check_name
+from ...adapters.errors import InputError, PerimetryError, UnknownNameError, check_name
 from ...adapters.reference import Reference
 from ...adapters.treatment import FILLS, Fill
 from ...suites.settings import configure, settings_of
 from ..records.environment import STACK, versions
-from ..records.hashing import digest, file_sha256, images_identity
+from ..records.hashing import digest, file_sha256, images_identity, module_identity
 from ..records.record import to_json_value
 from .fit_images import fit_settings
 from .settings import PRECISION_OF
@@ -183,7 +183,6 @@ def check_references(references: Iterable[str]) -> None:
 
     Called before anything is measured, so that a typo costs nothing.
     """
-    from ...adapters.errors import PerimetryError
     from ...adapters.load import check_reference
 
     faults = []
@@ -229,10 +228,25 @@ def file_identity(reference: str, settings: Settings | None = None) -> str:
     from ...adapters.load import files_of, library_version
 
     files = files_of(reference)
-    parts = [library_version(reference), *map(file_sha256, files)]
-    if files and settings is not None and settings.inputs:
+    own = own_identity(reference, settings.seed if settings is not None else 0)
+    parts = [own, library_version(reference), *map(file_sha256, files)]
+    if (files or own) and settings is not None and settings.inputs:
         parts.append(digest(to_json_value(dict(settings.inputs))))
     return "+".join(part for part in parts if part)
+
+
+def own_identity(reference: str, seed: int) -> str:
+    """Hash of the module of a `py:` reference: structure, tensors and stated size; else ''.
+
+    Code that fails gives '', and a failed record when it is opened.
+    """
+    from ...adapters.load import own_module
+
+    try:
+        built = own_module(reference, seed)
+    except PerimetryError:
+        return ""
+    return digest([module_identity(built[0]), built[1]]) if built else ""
 
 
 def used_settings(settings: Settings, *, random: bool) -> dict[str, Any]:
