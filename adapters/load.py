@@ -107,7 +107,7 @@ def _open_module(
     from .pytorch.model import wrap
 
     said = read_declaration(inputs or {})
-    declared = {"image": said.image, "fixed": said.fixed, "declare": said.apply}
+    declared: dict[str, Any] = {"image": said.image, "fixed": said.fixed, "declare": said.apply}
     return wrap(module, name=name, size=size, **declared, **options)
 
 
