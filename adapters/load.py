@@ -59,6 +59,11 @@ def load(
 
         built = build_own(parsed.name, seed)
         return own(built.module, reference, size or built.size, inputs)
+    if parsed.runtime == "pt2":
+        from .exported import open_exported
+
+        program = open_exported(Path(reference))
+        return own(program.module, reference, size or program.size, inputs)
     if parsed.runtime == "onnx":
         from .onnx.opening import open_onnx
 

@@ -6,6 +6,7 @@
     torchvision:NAME[.VARIANT]      a model of torchvision, with the same three kinds of weights
     py:package.module:factory       a module that the user's own code gives
     PATH.onnx                       an ONNX file
+    PATH.pt2                        a program of torch.export
 
 A model given in Python has a name that its author chose; its runtime is "". A further runtime needs
 one line in `PREFIXES` or `SUFFIXES`, and a branch in `load`.
@@ -21,7 +22,7 @@ from .errors import UnknownNameError
 
 FORMS = (
     "timm:NAME[.TAG], torchvision:NAME[.WEIGHTS] (either @init or @FILE), "
-    "py:package.module:factory, or PATH.onnx"
+    "py:package.module:factory, PATH.onnx or PATH.pt2"
 )
 
 PREFIXES = ("timm", "torchvision", "py")
@@ -30,7 +31,7 @@ PREFIXES = ("timm", "torchvision", "py")
 STATED = ("timm", "torchvision")
 """Runtimes whose models state their own input."""
 
-SUFFIXES = {".onnx": "onnx"}
+SUFFIXES = {".onnx": "onnx", ".pt2": "pt2"}
 """Runtimes by the suffix of a file."""
 
 INIT = "init"
