@@ -125,6 +125,6 @@ def _harmless(name: str) -> bool:
 def _size(program: Any) -> tuple[int, int] | None:
     inputs = program.graph_signature.user_inputs
     node = next((n for n in program.graph.nodes if n.name in inputs), None)
-    shape = getattr(node.meta.get("val"), "shape", ()) if node is not None else ()
+    shape: Any = getattr(node.meta.get("val"), "shape", ()) if node is not None else ()
     fixed = len(shape) == 4 and all(isinstance(n, int) for n in shape[2:])
     return (int(shape[2]), int(shape[3])) if fixed else None
