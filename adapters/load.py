@@ -116,6 +116,35 @@ def _open_module(
     return wrap(module, name=name, size=size, **declared, **options)
 
 
+def input_of(
+    reference: str | nn.Module | Model,
+    *,
+    size: tuple[int, int] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> InputSpec | None:
+    """The input that `load` would give the model, without weights and checks; None if unknown.
+
+    Raises subclasses of `PerimetryError` for what cannot be opened.
+    """
+    if isinstance(reference, nn.Module):
+        from .onnx.inputs.declaration import read_declaration
+        from .pytorch.model import guess_spec
+
+        return read_declaration(inputs or {}).apply(guess_spec(reference, size))
+    if not isinstance(reference, str):
+        return reference.spec
+    parsed = _parse(reference)
+    if parsed.runtime == "onnx":
+        from .onnx.opening import read_input as of_file
+
+        return of_file(reference, size=size, inputs=inputs)
+    if parsed.runtime == "timm" and parsed.weights in (None, "init"):
+        from .timm import read_input as of_timm
+
+        return of_timm(parsed.tagged_name, size)
+    return None
+
+
 def _parse(text: str) -> Reference:
     """Parse a reference; the error for the bare name of a timm model suggests its prefix."""
     try:

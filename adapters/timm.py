@@ -111,6 +111,11 @@ def open_timm(
     return model
 
 
+def read_input(name: str, size: tuple[int, int] | None = None) -> InputSpec:
+    """The input of the architecture `name`, without its weights."""
+    return _spec(_create(name, device="meta"), size, None)
+
+
 def check_architecture(name: str, *, pretrained: bool) -> None:
     """Raise `UnknownNameError` with near names, `WeightsError` for weights that timm has not."""
     import timm

@@ -19,10 +19,10 @@ from perimetry import audit, compare
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.adapters.export import export_onnx
 from perimetry.bench.cli.main import app
+from perimetry.bench.comparison.compatibility import UnlikeRecordsError
 from perimetry.bench.comparison.divergence import first_divergent_stage, stage_differences
 from perimetry.bench.comparison.fingerprint import BUCKETS, sketch
 from perimetry.bench.comparison.maps import draw_differences
-from perimetry.bench.comparison.result import UnlikeRecordsError
 from perimetry.bench.comparison.sources import MissingAudit, open_sides, side_of
 from perimetry.bench.comparison.text import _heading
 from perimetry.bench.execution.rerun import RerunOptions

@@ -19,7 +19,7 @@ from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.adapters.treatment import PaddingOptions
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import compare
-from perimetry.bench.comparison.result import UnlikeRecordsError
+from perimetry.bench.comparison.compatibility import UnlikeRecordsError
 from perimetry.bench.execution.fit_images import FITTED, open_fit_images
 from perimetry.bench.execution.plan import AuditPlan
 from perimetry.bench.execution.settings import FIT_DEFAULT, Settings

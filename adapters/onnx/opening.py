@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import onnx
 
     from .inputs.declaration import InputDeclaration
+    from .inputs.spec import ImageInput
 
 
 def open_onnx(
@@ -67,15 +68,8 @@ def open_onnx(
 
     place = pick_device(device)
     raw, digest = read_model(path)
-    given = {**({"size": list(size)} if size else {}), **(inputs or {})}
-    said = read_declaration(given).over(read_beside(path))
-    proto = fix_inputs(raw, said.fixed, said.image)
-    image = image_input(proto, said.image)
-    proto, left_out = without_post_processing(proto, image.name)
-    stated = spec or fit_size(proto, image, said.apply(read_spec(proto, image)))
-    proto = take_size(proto, image, stated)
-    image = image_input(proto, said.image)
-    check_spec(stated, image)
+    said = _declared(path, size, inputs)
+    proto, left_out, image, stated = _with_input(raw, said, spec)
     wanted = output or said.output
     source = _source(Path(path), proto, digest, place)
     model = OnnxModel(
@@ -94,6 +88,40 @@ def open_onnx(
     model.notes[:0] = opening_notes(model, said)
     model.notes += left_out + ([] if wanted else several_logits(proto))
     return model
+
+
+def read_input(
+    path: str | Path,
+    *,
+    size: tuple[int, int] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> InputSpec:
+    """Return the input that `open_onnx` would give the file, without its checks of gradients.
+
+    Raises `ModelFileError`, `InputError` and `UnknownNameError` as `open_onnx` does.
+    """
+    return _with_input(read_model(path)[0], _declared(path, size, inputs), None)[3]
+
+
+def _declared(
+    path: str | Path, size: tuple[int, int] | None, inputs: Mapping[str, Any] | None
+) -> InputDeclaration:
+    given = {**({"size": list(size)} if size else {}), **(inputs or {})}
+    return read_declaration(given).over(read_beside(path))
+
+
+def _with_input(
+    raw: onnx.ModelProto, said: InputDeclaration, spec: InputSpec | None
+) -> tuple[onnx.ModelProto, list[str], ImageInput, InputSpec]:
+    """The graph that takes the image alone, notes on what was left out, and its input."""
+    proto = fix_inputs(raw, said.fixed, said.image)
+    image = image_input(proto, said.image)
+    proto, left_out = without_post_processing(proto, image.name)
+    stated = spec or fit_size(proto, image, said.apply(read_spec(proto, image)))
+    proto = take_size(proto, image, stated)
+    image = image_input(proto, said.image)
+    check_spec(stated, image)
+    return proto, left_out, image, stated
 
 
 def _source(

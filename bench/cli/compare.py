@@ -13,6 +13,7 @@ from ...adapters.errors import InputError
 from .options import (
     UNMEASURED,
     MachineOptions,
+    MeasuredInputs,
     StoredOptions,
     Workers,
     names_of,
@@ -66,6 +67,7 @@ def compare(
     ],
     stored: StoredOptions,
     machine: MachineOptions,
+    inputs: MeasuredInputs = None,
     suite: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,7 +116,7 @@ def compare(
             settings=settings,
             force=force,
             stages=stages,
-            **stored.rerun_fields(machine),
+            **stored.rerun_fields(machine, inputs=inputs),
         )
         warn_unreadable(found.problems)
         typer.echo(_shown(found, form, every=every), nl=False)
@@ -169,6 +171,7 @@ def check(
     machine: MachineOptions,
     *,
     workers: Workers = 1,
+    inputs: MeasuredInputs = None,
     references: Annotated[
         list[str] | None,
         typer.Argument(metavar="REF", help="Models to check.", show_default="all of the baseline"),
@@ -207,7 +210,7 @@ def check(
             tolerances=tolerances,
             name=as_,
             action=_action(measure_noise=measure_noise, accept=accept, drop=drop),
-            **stored.rerun_fields(machine, workers),
+            **stored.rerun_fields(machine, workers, inputs),
         )
         _report(found, junit, form)
     raise typer.Exit(found.verdict.value)

@@ -72,6 +72,17 @@ Where = Annotated[
 ]
 
 
+MeasuredInputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="KEY=VALUE",
+        help="Declare the input of ONNX files that are measured now, such as range=0..255 or "
+        "size=224 (docs/onnx.md has the keys). Repeatable.",
+    ),
+]
+
+
 class EngineName(StrEnum):
     """Engines."""
 
@@ -208,13 +219,21 @@ class StoredOptions:
         typer.Option(help="Path to the images that kernel padding fit was fitted on."),
     ] = None
 
-    def rerun_fields(self, machine: MachineOptions, workers: int = 1) -> RerunFields:
-        """Keyword arguments of `compare`, `check` and `reproduce`, to measure on `machine`."""
+    def rerun_fields(
+        self, machine: MachineOptions, workers: int = 1, inputs: Sequence[str] | None = None
+    ) -> RerunFields:
+        """Keyword arguments of `compare`, `check` and `reproduce`, to measure on `machine`.
+
+        `inputs` are texts KEY=VALUE that declare the input of models that are measured now.
+        """
+        from ...adapters.load import parse_inputs
+
         return {
             "where": self.where or (),
             "images": self.images,
             "fit_images": self.fit_images,
             "run": machine.run_options(isolated=True, progress=True, workers=workers),
+            "inputs": parse_inputs(inputs or ()),
         }
 
 

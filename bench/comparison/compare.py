@@ -22,11 +22,11 @@ from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
 from ..model_report.reported import defects_of, reported
 from ..records.record import damaged_arrays
 from ..statistics.significance import evidence, holm
-from .compatibility import incompatibilities
+from .compatibility import UnlikeRecordsError, incompatibilities
 from .divergence import not_looked_at, stage_differences
 from .fingerprint import CELL, NAME, WithFingerprint
 from .html import to_html
-from .result import ComparisonResult, ComparisonRow, Pair, UnlikeRecordsError, _p_values
+from .result import ComparisonResult, ComparisonRow, Pair, _p_values
 from .sources import ONE_MODEL, MissingAudit, Side, open_sides
 from .text import comparison_to_markdown, comparison_to_text, to_cells
 
@@ -75,14 +75,16 @@ def compare(
     for models that are audited now; beside stored records the settings of those are used. `stages`
     opens stored models again to find the first stage at which features differ. `known` are the
     suites whose metrics are described, by default those of this package; `options` are the fields
-    of `execution.rerun.RerunOptions`. Raises `UnlikeRecordsError` unless `force` is set, and other
-    subclasses of `PerimetryError`.
+    of `execution.rerun.RerunOptions`. A module is measured at the size of what it is compared with,
+    and inputs that differ are refused before anything is measured. Raises `UnlikeRecordsError`
+    unless `force` is set, and other subclasses of `PerimetryError`.
 
     >>> compare("timm:test_resnet@init", "timm:test_resnet@init+box").text()  # doctest: +SKIP
     """
     rerun_options = RerunOptions(**options)
     chosen = tuple(suites) if suites else None
-    groups, problems = open_sides(sides, MissingAudit(settings, chosen, stages, rerun_options))
+    wanted = MissingAudit(settings, chosen, stages, rerun_options, force)
+    groups, problems = open_sides(sides, wanted)
     if known is None:
         known = rerun_options.run.toolkit().suites
     pairs = [_pair(group[0], other, known, force=force) for group in groups for other in group[1:]]
@@ -230,7 +232,7 @@ def _fingerprint(side: Side, options: RerunOptions) -> Record | str:
         return stored_print
     records = list(side.records.values())
     try:
-        spec = run_spec_of(records, options)
+        spec = run_spec_of(records, replace(options, inputs={}))
         spec = RunSpec(replace(spec.settings, options={}), (NAME,))
         run = replace(options.run, toolkit=WithFingerprint(options.run.toolkit))
         made = rerun(side.thing, spec, parse_fills([side.fill]), run, name=side.reference)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ...adapters.errors import InputError
 from ...suites.images import BUILT_IN
 from ..output.text import clean
 from ..records.record import FIT_KEY
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..records.record import Record
+
+
+class UnlikeRecordsError(InputError):
+    """Records that are not comparable; the message says what differs."""
 
 
 CROPPING = ("interpolation", "crop_pct")
@@ -38,18 +43,24 @@ def incompatibilities(first: Record, second: Record) -> list[str]:
 
 def preprocessing_differences(first: Record, second: Record, *, strict: bool = False) -> list[str]:
     """How the preprocessing of two models differs; `strict` counts cropping in all cases."""
-    a, b = first.model, second.model
-    if a.spec_sha256 == b.spec_sha256 or not a.spec or not b.spec:
-        return []
     files = any(r.images and r.images.name not in BUILT_IN for r in (first, second))
-    names = [*SIZES, *(CROPPING if files or strict else ())]
+    return input_differences(first.model.spec, second.model.spec, cropping=files or strict)
+
+
+def input_differences(
+    a: Mapping[str, Any], b: Mapping[str, Any], *, cropping: bool = False
+) -> list[str]:
+    """How two inputs differ, a phrase each; none if one of them is empty, which is unknown."""
+    if a == b or not a or not b:
+        return []
+    names = [*SIZES, *(CROPPING if cropping else ())]
     found = [
-        f"preprocessing: {name} {_shown(a.spec.get(name))} against {_shown(b.spec.get(name))}"
+        f"preprocessing: {name} {_shown(a.get(name))} against {_shown(b.get(name))}"
         for name in names
-        if a.spec.get(name) != b.spec.get(name)
+        if a.get(name) != b.get(name)
     ]
     for name in ("mean", "std"):
-        one, other = (_over_range(spec, name) for spec in (a.spec, b.spec))
+        one, other = (_over_range(spec, name) for spec in (a, b))
         if one != other:
             found.append(f"preprocessing: {name} {_shown(one)} against {_shown(other)}")
     return found

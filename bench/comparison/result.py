@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ...adapters.errors import InputError
 from ..statistics.significance import Evidence
 from .divergence import StageDifference
 from .sources import Side
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
 
 
 NOT_LOOKED = "not looked at"
-
-
-class UnlikeRecordsError(InputError):
-    """Records that are not comparable; the message says what differs."""
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from ...adapters.errors import InputError, NotMeasuredError, UnknownNameError
 from ...adapters.reference import Reference
 from ...adapters.treatment import FILLS
+from ...suites.images import BUILT_IN
 from ..execution.plan import DEFAULT_SUITES, check_references
-from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
+from ..execution.rerun import (
+    RerunOptions,
+    RunSpec,
+    known_input,
+    rerun,
+    run_spec_of,
+    sized_as,
+)
 from ..execution.settings import Settings
 from ..execution.toolkit import standard
 from ..records.archive import is_packed
@@ -37,6 +47,7 @@ from ..records.selection import (
     same_file,
     stated_inputs,
 )
+from .compatibility import UnlikeRecordsError, input_differences
 from .fingerprint import CELL, WithFingerprint, read_fingerprints
 
 if TYPE_CHECKING:
@@ -77,13 +88,14 @@ class Side:
 class MissingAudit:
     """How to audit a model that is not stored; None stands for stored settings, or the defaults.
 
-    With `stages`, fingerprints are measured too.
+    With `stages`, fingerprints are measured too; `force` allows inputs that differ.
     """
 
     settings: Settings | None = None
     suites: tuple[str, ...] | None = None
     stages: bool = False
     options: RerunOptions = field(default_factory=RerunOptions)
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,7 +167,9 @@ def one_side(thing: Any, pattern: Sequence[Record], wanted: MissingAudit) -> Sid
         return found[0]
     _check_version(pattern[0], wanted.options.run)
     spec = run_spec_of(pattern[:1], wanted.options)
-    return _audited(given, _of_file(given, spec, pattern), wanted.options.run)
+    spec = _of_file(given, spec, pattern, wanted.options)
+    settings = sized_as(given.thing, spec.settings, pattern[0].model.spec)
+    return _audited(given, replace(spec, settings=settings), wanted.options.run)
 
 
 def _check_version(record: Record, run: RunOptions) -> None:
@@ -287,22 +301,75 @@ def _models(given: Sequence[Side | _Given], cache: RecordCache, wanted: MissingA
         spec = RunSpec(spec.settings, (*(s for s in spec.suites if s != PRINT), PRINT))
         run = replace(run, toolkit=WithFingerprint(run.toolkit))
     stored = [*(r for side in pattern for r in side.records.values()), *cache.cached()]
+    specs = _input_specs(
+        sides, [_of_file(one, spec, stored, wanted.options) for one in sides], wanted
+    )
     return [
-        one if isinstance(one, Side) else _audited(one, _of_file(one, spec, stored), run)
-        for one in sides
+        one if isinstance(one, Side) else _audited(one, own, run)
+        for one, own in zip(sides, specs, strict=True)
     ]
 
 
-def _of_file(one: _Given, spec: RunSpec, stored: Sequence[Record]) -> RunSpec:
+def _input_specs(
+    sides: Sequence[Side | _Given], specs: Sequence[RunSpec], wanted: MissingAudit
+) -> list[RunSpec]:
+    """How each side is measured: modules at the size of the first side that is not a module.
+
+    Raises `UnlikeRecordsError`, before anything is measured, if inputs differ from the first one.
+    """
+    run = wanted.options.run
+    inputs = [_input(*pair, run) for pair in zip(sides, specs, strict=True)]
+    sizes = [spec for one, spec in zip(sides, inputs, strict=True) if spec and not _is_module(one)]
+    found = list(specs)
+    for place, one in enumerate(sides):
+        if isinstance(one, _Given) and sizes:
+            settings = sized_as(one.thing, specs[place].settings, sizes[0])
+            found[place] = replace(specs[place], settings=settings)
+            inputs[place] = _input(one, found[place], run) if _is_module(one) else inputs[place]
+    photographs = specs[0].settings.images not in BUILT_IN
+    for one, spec in zip(sides, inputs, strict=True):
+        differences = input_differences(inputs[0], spec, cropping=photographs)
+        if differences and not wanted.force:
+            raise UnlikeRecordsError(
+                f"{_shown(sides[0])} and {_shown(one)} are not comparable: "
+                f"{'; '.join(differences)}. Nothing was measured; declare the input that is wrong "
+                "with --input KEY=VALUE, or compare them anyway with --force"
+            )
+    return found
+
+
+def _is_module(one: Side | _Given) -> bool:
+    return isinstance(one, _Given) and isinstance(one.thing, nn.Module)
+
+
+def _input(one: Side | _Given, spec: RunSpec, run: RunOptions) -> Mapping[str, Any]:
+    """The input of a side; empty if it is not known before the model is measured."""
+    if isinstance(one, Side):
+        return next((r.model.spec for r in one.records.values() if r.model.spec), {})
+    return known_input(one.model if one.thing is None else one.thing, spec.settings, run)
+
+
+def _shown(one: Side | _Given) -> str:
+    if isinstance(one, Side):
+        return one.name
+    return one.model or str(getattr(one.thing, "reference", type(one.thing).__name__))
+
+
+def _of_file(
+    one: Side | _Given, spec: RunSpec, stored: Sequence[Record], options: RerunOptions
+) -> RunSpec:
     """`spec` with the input declarations that `stored` has for this very file, and for no other.
 
-    Without stored records, `spec` itself with the declarations of the command.
+    Those of the command come first; without stored records, those of `spec` are kept.
     """
-    if not stored:
+    if isinstance(one, Side):
         return spec
+    if not stored:
+        inputs = {**spec.settings.inputs, **options.inputs}
+        return replace(spec, settings=replace(spec.settings, inputs=inputs))
     own = [r for r in stored if one.model and same_file(r.model.reference, one.model)]
     last = max(own, key=lambda r: (r.status != "failed", r.created), default=None)
-    declared = stated_inputs(last) if last is not None else {}
+    declared = {**(stated_inputs(last) if last is not None else {}), **options.inputs}
     return replace(spec, settings=replace(spec.settings, inputs=declared))
 
 

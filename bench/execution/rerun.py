@@ -8,22 +8,25 @@ of suites exactly, or the numbers would not be comparable.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...adapters.errors import InputError
+from ...adapters.reference import Reference
 from ...adapters.scratch import scratch_folder
 from ..records.hashing import images_identity
-from ..records.record import FIT_KEY
+from ..records.record import FIT_KEY, to_json_value
 from ..records.selection import stated_inputs
 from .audit import measure_here
 from .fit_images import open_fit_images
 from .plan import AuditPlan
 from .run_options import RunOptions
 from .settings import FIT_DEFAULT, Settings
+from .toolkit import standard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
@@ -47,13 +50,15 @@ class RerunOptions:
 
     `where` selects the records for which every KEY=VALUE holds (see `records.selection.choose`);
     `images` and `fit_images` are paths to the folders that the records were measured on and that
-    their kernel padding `fit` was fitted on; `run` says how to measure.
+    their kernel padding `fit` was fitted on; `run` says how to measure. `inputs` declares the input
+    of models that are measured now, over what the records declare (see `settings.Settings`).
     """
 
     where: Sequence[str] = ()
     images: str | None = None
     fit_images: str | None = None
     run: RunOptions = field(default_factory=RunOptions)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RerunFields(TypedDict, total=False):
@@ -63,6 +68,7 @@ class RerunFields(TypedDict, total=False):
     images: str | None
     fit_images: str | None
     run: RunOptions
+    inputs: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ def run_spec_of(records: Sequence[Record], options: RerunOptions | None = None) 
                 f"{record.label} was measured with other settings than {random[0].label}; select "
                 "one set of settings with --where, such as --where seed=0"
             )
-    chosen = replace(chosen, options=_options(records))
+    inputs = {**chosen.inputs, **options.inputs}
+    chosen = replace(chosen, options=_options(records), inputs=inputs)
     spec = RunSpec(
         _with_fit(chosen, records, options.fit_images),
         tuple(dict.fromkeys(f"{record.suite}:{record.protocol}" for record in records)),
@@ -117,6 +124,37 @@ def rerun(
     if run.isolated and isinstance(reference, str):
         return in_workers([reference], spec, fills, run)
     return measure_here(reference, spec.suites, fills, spec.settings, run, name=name)
+
+
+def known_input(thing: Any, settings: Settings, run: RunOptions) -> dict[str, Any]:
+    """The fields of the input that a model will be measured with; empty if that is not known yet.
+
+    Files are read in a process with limits if `run.isolated` is set. What is wrong with a model is
+    left to its measurement.
+    """
+    from ...adapters.load import input_of
+    from .engines.process import call_bounded
+
+    if isinstance(thing, str) and run.toolkit is not standard:
+        return {}
+    work = partial(input_of, thing, size=settings.size, inputs=dict(settings.inputs))
+    is_file = isinstance(thing, str) and Reference.parse_any(thing).file is not None
+    try:
+        spec = call_bounded(work, run) if run.isolated and is_file else work()
+    except Exception:
+        return {}
+    fields = {} if spec is None else to_json_value(asdict(spec))
+    return fields if isinstance(fields, dict) else {}
+
+
+def sized_as(thing: Any, settings: Settings, spec: Mapping[str, Any]) -> Settings:
+    """`settings` for `thing` beside a model with the input `spec`: a module takes its size."""
+    from torch import nn
+
+    stated = settings.size is not None or "size" in settings.inputs
+    if stated or not isinstance(thing, nn.Module) or not spec:
+        return settings
+    return replace(settings, size=(int(spec["height"]), int(spec["width"])))
 
 
 def in_workers(

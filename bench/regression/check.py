@@ -42,7 +42,7 @@ from ..comparison.compare import changed_tensors
 from ..comparison.divergence import not_looked_at
 from ..comparison.fingerprint import CELL, NAME, WithFingerprint
 from ..execution.plan import parse_fills
-from ..execution.rerun import RerunOptions, RunSpec, run_spec_of
+from ..execution.rerun import RerunOptions, RunSpec, known_input, run_spec_of, sized_as
 from ..execution.together import Asked, Together
 from ..output.numbers import join_with_and
 from ..records.selection import said_first
@@ -53,6 +53,7 @@ from .detectors import (
     DetectorFinding,
     DetectorSet,
     RegressionVerdict,
+    input_findings,
     preprocessing_findings,
     worst,
 )
@@ -127,6 +128,7 @@ class ModelCheck:
     options: RerunOptions = field(default_factory=RerunOptions)
     changes: Changes = field(default_factory=Changes)
     together: Together = field(default_factory=Together)
+    inputs: dict[str, tuple[DetectorFinding, ...]] = field(default_factory=dict)
 
     @property
     def suites(self) -> Mapping[str, Suite]:
@@ -143,6 +145,9 @@ class ModelCheck:
         known = _name(model, name)
         fills = self.baseline.fills(known)
         try:
+            refused = self._other_input(model, known)
+            if refused:
+                return refused
             made = self._measure(model, known, fills, self.options.run)
             return [self._compare(known, fill, made) for fill in fills]
         except Exception as error:  # whatever breaks, the other models are still compared
@@ -228,6 +233,8 @@ class ModelCheck:
         for model in models:
             try:
                 known = _name(model, name)
+                if self._other_input(model, known):
+                    continue
                 expected.append(self._asked(model, known, self.baseline.fills(known)))
             except PerimetryError:
                 continue  # it is told where the model is measured
@@ -237,8 +244,26 @@ class ModelCheck:
         """What to measure: all that the baseline has of the model, and its fingerprint."""
         stored = [record for fill in fills for record in self.baseline.variants[name, fill]]
         spec = run_spec_of(stored, self.options)
-        spec = RunSpec(spec.settings, (*spec.suites, NAME))
+        shape = next((r.model.spec for r in stored if r.model.spec), {})
+        settings = sized_as(model, spec.settings, shape)
+        spec = RunSpec(settings, (*spec.suites, NAME))
         return Asked(model, spec, parse_fills(fills), name)
+
+    def _other_input(self, model: Any, name: str) -> list[VariantReport]:
+        """A report for each kernel padding if the model is known to take another input.
+
+        Nothing is measured then: the two would not see the same pixels.
+        """
+        fills = self.baseline.fills(name)
+        key = f"{name} {model if isinstance(model, str) else id(model)}"
+        if key not in self.inputs or not isinstance(model, str):
+            stored = [r for fill in fills for r in self.baseline.variants[name, fill]]
+            settings = self._asked(model, name, fills).spec.settings
+            old = next((r.model.spec for r in stored if r.model.spec), {})
+            found = input_findings(old, known_input(model, settings, self.options.run))
+            self.inputs[key] = tuple(found)
+        changed = self.inputs[key]
+        return [VariantReport(name, fill, changed) for fill in fills] if changed else []
 
     def _measure(
         self, model: Any, name: str, fills: Sequence[str], run: RunOptions, part: str = ""

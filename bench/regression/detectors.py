@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...suites.measuring.assumptions import FAULTS
-from ..comparison.compatibility import incompatibilities, preprocessing_differences
+from ..comparison.compatibility import incompatibilities, input_differences
 from ..comparison.divergence import looked_at, stage_differences, unread
 from ..comparison.fingerprint import ALL
 from ..output.numbers import format_number
@@ -346,9 +346,14 @@ def preprocessing_findings(
     new = next((r for r in made if r.model.spec), None)
     if old is None or new is None:
         return []
+    return input_findings(old.model.spec, new.model.spec)
+
+
+def input_findings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[DetectorFinding]:
+    """A finding for each difference of two inputs; none if one of them is unknown."""
     return [
         DetectorFinding("preprocessing", "input", RegressionVerdict.regressed, _changed(text))
-        for text in preprocessing_differences(old, new, strict=True)
+        for text in input_differences(old, new, cropping=True)
     ]
 
 
