@@ -86,6 +86,12 @@ def load(
 
         how = Opening(device, target, size, seed, members, precision)
         return open_torchvision(parsed.name, parsed.variant, parsed.weights, how)
+    if parsed.runtime == "hf":
+        from .huggingface import open_hf
+
+        return open_hf(
+            parsed.name, parsed.weights, Opening(device, target, size, seed, members, precision)
+        )
     from .timm import open_timm
 
     return open_timm(
@@ -171,6 +177,10 @@ def check_reference(reference: str) -> None:
         for name in names:
             one = _parse(name)
             check_architecture(one.tagged_name, pretrained=one.weights is None)
+    if parsed.runtime == "hf":
+        from .huggingface import check_name
+
+        check_name(parsed.name)
     if parsed.runtime == "py":
         from .own_code import check_own
 
@@ -275,6 +285,11 @@ def files_of(reference: str) -> list[Path]:
     from .onnx.files.external_data import external_files
 
     parsed = Reference.parse_any(reference)
+    if parsed.runtime == "hf":  # a folder: configuration, processor and weights
+        folder = Path(parsed.name).expanduser()
+        local = parsed.name.startswith((".", "/", "~"))
+        names = ("*.json", *(() if parsed.untrained else ("*.safetensors",)))
+        return sorted(p for n in names for p in folder.glob(n)) if local else []
     path = parsed.file
     if path is None or not path.name:  # `.` and `/` have no name that a suffix could be added to
         return []
@@ -298,7 +313,7 @@ def own_module(reference: str, seed: int) -> tuple[nn.Module, tuple[int, int] | 
     return built.module, built.size
 
 
-LIBRARIES = {"torchvision": "torchvision"}
+LIBRARIES = {"torchvision": "torchvision", "hf": "transformers"}
 """Distributions whose version decides what a reference means, beside those in every key."""
 
 

@@ -4,6 +4,7 @@
     timm:NAME[.VARIANT]@init        initial states from seeds
     timm:NAME[.VARIANT]@FILE        weights from a file
     torchvision:NAME[.VARIANT]      a model of torchvision, with the same three kinds of weights
+    hf:ORG/NAME, hf:./FOLDER        a model of transformers; with @init, its initial states
     py:package.module:factory       a module that the user's own code gives
     PATH.onnx                       an ONNX file
     PATH.pt2                        a program of torch.export
@@ -22,17 +23,20 @@ from .errors import UnknownNameError
 
 FORMS = (
     "timm:NAME[.TAG], torchvision:NAME[.WEIGHTS] (either @init or @FILE), "
-    "py:package.module:factory, PATH.onnx or PATH.pt2"
+    "hf:ORG/NAME[@init], py:package.module:factory, PATH.onnx or PATH.pt2"
 )
 
-PREFIXES = ("timm", "torchvision", "py")
+PREFIXES = ("timm", "torchvision", "hf", "py")
 """Runtimes that a reference names before a colon."""
 
-STATED = ("timm", "torchvision")
+STATED = ("timm", "torchvision", "hf")
 """Runtimes whose models state their own input."""
 
 SUFFIXES = {".onnx": "onnx", ".pt2": "pt2"}
 """Runtimes by the suffix of a file."""
+
+HUB = ("hf-hub:", "hf_hub:")
+"""Beginnings of names that timm reads from the Hugging Face hub itself."""
 
 INIT = "init"
 """The weights part of a reference to seeded initial states."""
@@ -79,6 +83,8 @@ class Reference:
             return cls(prefix, rest)
         if colon and prefix in PREFIXES:
             name, at, weights = rest.partition("@")
+            if prefix == "hf" or name.startswith(HUB):  # dots are part of these names
+                return cls(prefix, name, "", weights if at else None)
             architecture, _, variant = name.partition(".")
             name = architecture if variant else name
             return cls(prefix, name, variant, weights if at else None)

@@ -28,6 +28,7 @@ from .model import Precision
 from .pytorch.model import TorchModel
 from .pytorch.tensors import copy_module
 from .pytorch.weights import module_tensors_digest, not_finite_weights
+from .reference import HUB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +85,7 @@ def open_timm(
     refuses the size.
     """
     check_architecture(name, pretrained=state is None)
-    shell = _shell(name)
+    shell = _on_hub(name) if name.startswith(HUB) else _shell(name)
     filled = None
     if state not in (None, "init"):
         filled = _with_file(shell, name, read_checkpoint(Path(state or "")))
@@ -120,6 +121,8 @@ def check_architecture(name: str, *, pretrained: bool) -> None:
     """Raise `UnknownNameError` with near names, `WeightsError` for weights that timm has not."""
     import timm
 
+    if name.startswith(HUB):  # timm's own loader says what is there
+        return
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         raise UnknownNameError(unknown("timm model", name, known_models()))
@@ -139,6 +142,18 @@ def _create(name: str, **options: Any) -> nn.Module:
 
     module: nn.Module = timm.create_model(name, pretrained=False, **options)
     return module.eval()
+
+
+def _on_hub(name: str) -> nn.Module:
+    """The shell of a model whose configuration is in the cache or on the hub."""
+    try:
+        with offline_if_unreachable():
+            return _shell(name)
+    except Exception as error:
+        raise WeightsError(
+            f"{name!r} is neither cached nor reachable ({type(error).__name__}); name an "
+            "architecture of timm itself, such as timm:resnet18@init"
+        ) from error
 
 
 def _shell(name: str, **options: Any) -> nn.Module:

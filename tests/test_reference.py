@@ -49,7 +49,7 @@ def test_a_reference_has_shorter_forms_and_perhaps_a_file(text, short, bare, fil
     assert (parsed.file and str(parsed.file)) == file
 
 
-@pytest.mark.parametrize("text", ["resnet18", "tinm:resnet18", "hf:some/model", "net.pt", ""])
+@pytest.mark.parametrize("text", ["resnet18", "tinm:resnet18", "hg:some/model", "net.pt", ""])
 def test_a_reference_of_no_known_form_cannot_be_loaded(text):
     """The error says which forms there are, and which runtime may have been meant."""
     with pytest.raises(UnknownNameError, match="expected timm:NAME") as caught:
@@ -74,3 +74,22 @@ def test_family_and_tag_are_those_of_timm():
     assert with_tag("timm:resnet18") == "resnet18.a1_in1k"
     assert with_tag("timm:resnet18.fb_swsl_ig1b_ft_in1k") == "resnet18.fb_swsl_ig1b_ft_in1k"
     assert with_tag("timm:resnet18@init") is with_tag("resnet18.onnx") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("torchvision:resnet18.V1@init", ("torchvision", "resnet18", "V1", "init")),
+        ("hf:org/net-1.5@init", ("hf", "org/net-1.5", "", "init")),
+        ("hf:./a.b", ("hf", "./a.b", "", None)),
+        ("timm:hf-hub:org/net.v1", ("timm", "hf-hub:org/net.v1", "", None)),
+        ("py:a.b:c", ("py", "a.b:c", "", None)),
+        ("a/b.pt2", ("pt2", "a/b.pt2", "", None)),
+    ],
+)
+def test_names_of_other_libraries_keep_their_dots(text, parts):
+    """Only timm and torchvision have tags, and only `timm:` is left out of the short form."""
+    parsed = Reference.parse_any(text)
+    assert (parsed.runtime, parsed.name, parsed.variant, parsed.weights) == parts
+    assert str(parsed) == text
+    assert (parsed.short == text) == (parsed.runtime != "timm")
