@@ -110,7 +110,8 @@ def _spec(library: Any, place: str, config: Any) -> InputSpec:
     given = size or getattr(config, "image_size", None) or 224
     height, width = _sides(given)
     channels = int(getattr(config, "num_channels", 3) or 3)
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    mean: Any = IMAGENET_MEAN
+    std: Any = IMAGENET_STD
     if stated.get("do_normalize") is False:
         mean, std = (0.0,), (1.0,)
     mean, std = stated.get("image_mean", mean), stated.get("image_std", std)
@@ -130,7 +131,7 @@ def _spec(library: Any, place: str, config: Any) -> InputSpec:
 def _sides(size: Any) -> tuple[int, int]:
     """Height and width of a side, a pair or a table of transformers."""
     if isinstance(size, dict):
-        side = size.get("shortest_edge", 224)
-        return int(size.get("height", side)), int(size.get("width", side))
+        side: Any = size.get("shortest_edge", 224)
+        return int(size.get("height") or side), int(size.get("width") or side)
     sides = [size] if isinstance(size, int) else list(size)
     return int(sides[0]), int(sides[-1])
