@@ -14,7 +14,7 @@ from torch import nn
 
 from .created import Opening
 from .errors import InputError, ModelFileError, UnknownNameError, WeightsError, unknown
-from .reference import Reference
+from .reference import Reference, other_runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,6 +54,19 @@ def load(
     if not isinstance(reference, str):
         return reference
     parsed = _parse(reference)
+    other = other_runtimes().get(parsed.runtime)
+    if other is not None:
+        opened: Model = other.load()(
+            parsed.name,
+            device=device,
+            target=target,
+            size=size,
+            seed=seed,
+            members=members,
+            precision=precision,
+            inputs=inputs,
+        )
+        return opened
     if parsed.runtime == "py":
         from .own_code import build_own
 
@@ -322,7 +335,11 @@ def library_version(reference: str) -> str:
 
     (timm, torch and onnxruntime are in the key of every record.)
     """
-    name = LIBRARIES.get(Reference.parse_any(reference).runtime)
+    runtime = Reference.parse_any(reference).runtime
+    other = other_runtimes().get(runtime)
+    if other is not None and other.dist is not None:
+        return f"{other.dist.name} {other.dist.version}"
+    name = LIBRARIES.get(runtime)
     with suppress(PackageNotFoundError):
         return f"{name} {version(name)}" if name else ""
     return f"{name} missing"

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path, PurePath
 
 from .errors import UnknownNameError
@@ -37,6 +39,16 @@ SUFFIXES = {".onnx": "onnx", ".pt2": "pt2"}
 
 HUB = ("hf-hub:", "hf_hub:")
 """Beginnings of names that timm reads from the Hugging Face hub itself."""
+
+GROUP = "perimetry.adapters"
+"""Entry points of other packages; the name is the prefix, the value a function that opens."""
+
+
+@cache
+def other_runtimes() -> dict[str, EntryPoint]:
+    """The runtimes that other packages add, by prefix; ours cannot be replaced."""
+    return {e.name: e for e in entry_points(group=GROUP) if e.name not in PREFIXES}
+
 
 INIT = "init"
 """The weights part of a reference to seeded initial states."""
@@ -79,7 +91,7 @@ class Reference:
         """Parse any reference that a record may have: of all other forms `runtime` is ""."""
         prefix, colon, rest = text.partition(":")
         suffix = PurePath(text).suffix
-        if colon and prefix == "py":
+        if colon and (prefix == "py" or prefix in other_runtimes()):
             return cls(prefix, rest)
         if colon and prefix in PREFIXES:
             name, at, weights = rest.partition("@")
@@ -104,7 +116,9 @@ class Reference:
     @property
     def bare(self) -> str:
         """The reference without its weights, such as `timm:resnet18`."""
-        prefix = f"{self.runtime}:" if self.runtime in PREFIXES else ""
+        prefix = (
+            f"{self.runtime}:" if self.runtime and self.runtime not in SUFFIXES.values() else ""
+        )
         return prefix + self.tagged_name
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from .deadpixel import DEADPIXEL
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from .base import Suite
 
-SUITES: Mapping[str, Suite] = {
+OURS: Mapping[str, Suite] = {
     "structure": STRUCTURE,
     "erf": ERF,
     "deadpixel": DEADPIXEL,
@@ -26,3 +27,12 @@ SUITES: Mapping[str, Suite] = {
     "fidelity": FIDELITY,
     "training": TRAINING,
 }
+
+GROUP = "perimetry.suites"
+"""Entry points of other packages; the value is a `Suite`, whose name is that of the entry."""
+
+SUITES: Mapping[str, Suite] = {
+    **{entry.name: entry.load() for entry in entry_points(group=GROUP)},
+    **OURS,
+}
+"""All suites by name: ours, which cannot be replaced, and those of other packages."""
