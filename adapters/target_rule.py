@@ -120,7 +120,7 @@ class Way:
 
         A last layer is one when its input has the same resolution and its result is squashed to
         scores, is no map at the output or one of more units, or has fewer channels than its input.
-        Where an activation such as ReLU follows, it gives features.
+        Where an activation such as ReLU follows, or a mean over all units, it gives features.
         """
         bits = 0
         for end in self.ends:
@@ -139,10 +139,19 @@ class Way:
             return False
         if any(steps[i].kind == "squash" for i in behind):
             return True
+        if any(self._is_mean_of(end, i) for i in behind):
+            return False
         results = [grids[i] for i in self.main if self.after[end] >> i & 1]
         if any(g is None or g.kind[1:] != "CHW" or not _same_or_pooled(g, own) for g in results):
             return True
         return own.channels < max(g.channels for g in before)
+
+    def _is_mean_of(self, layer: int, i: int) -> bool:
+        """Whether step `i` has one number for each channel of the map of step `layer`."""
+        grid, numbers = self.read.grids[layer], math.prod(self.steps[i].shape)
+        if grid is None or _units(grid) == 1:
+            return False
+        return numbers * _units(grid) == math.prod(self.steps[layer].shape)
 
     @cached_property
     def maps(self) -> dict[int, Grid]:
