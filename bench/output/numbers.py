@@ -75,6 +75,8 @@ def column_interval(text: str, value: float, low: float | None, high: float | No
     if low is None or high is None:
         return text
     half = max(value - low, high - value)
+    if half == 0:
+        return text
     if min(value - low, high - value) >= LOPSIDED * half:
         aligned = abs(value) >= 10 and half >= 0.1
         return f"{text} ±{half:.1f}" if aligned else f"{text} ±{column_number(half)}"

@@ -54,6 +54,10 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
+SAME = 1e-12
+"""Draws of a difference that differ by less than this share of it are equal but for rounding."""
+
+
 def metric_difference(first: Record, second: Record, metric: str) -> Difference | None:
     """The metric of `first` minus that of `second`; None if either has no value."""
     a, b = (record.metrics.get(metric) for record in (first, second))
@@ -63,8 +67,8 @@ def metric_difference(first: Record, second: Record, metric: str) -> Difference 
     if is_exact(first, metric) and is_exact(second, metric):
         return Difference(value, None, None, "exact")
     draws = _paired_draws(first, second, metric)
-    if draws is not None and value == 0 == np.ptp(draws):
-        return Difference(0.0, 0.0, 0.0, "paired")  # the same numbers, draw by draw
+    if draws is not None and np.ptp(draws) <= SAME * max(abs(value), np.abs(draws).max()):
+        return Difference(value, value, value, "paired")  # one change, draw by draw
     if draws is not None:
         found = _resamples(sample_count(first)).estimate(np.concatenate([[value], draws]))
         if found.low is not None:
