@@ -109,6 +109,15 @@ def test_without_a_manifest_damage_of_every_file_still_is_an_error(suffix, copy)
     assert check(copy).verdict is RegressionVerdict.unmeasured
 
 
+def test_a_baseline_without_a_manifest_says_that_a_missing_file_would_not_be_noticed(copy):
+    """Each report has the note, with what to do; with the manifest there is none."""
+    text = "a missing record would not be noticed"
+    assert not any(text in note for report in check(copy).reports for note in report.notes)
+    (copy / "manifest.json").unlink()
+    for report in check(copy).reports:
+        assert any(text in note and "perimetry run" in note for note in report.notes)
+
+
 def test_a_baseline_without_values_has_nothing_to_compare_with(copy):
     """A baseline whose metrics are all missing gives `unmeasured`, not `same`."""
     for path in (copy / "records").glob("*.json"):

@@ -100,6 +100,8 @@ class RecordArchive:
             for number, line in enumerate(lines[first - 1 :], start=first)
             if line
         )
+        self.listed = lines[0].startswith(HEADER)
+        """Whether the first line says what the others are; packs of older versions have none."""
         self._problems = problems or _header_faults(self.folder, lines)
         if self._problems and not self._records:
             raise StoreError(

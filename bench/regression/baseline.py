@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from ...adapters.errors import InputError, UnknownNameError, unknown
 from ..comparison.fingerprint import beside, read_fingerprints
 from ..output.files import StoreError
+from ..records.archive import RecordArchive, open_records
+from ..records.manifest import FILE as MANIFEST
 from ..records.manifest import manifest_faults
 from ..records.selection import check_unmixed, choose, newest, read_folder
 from ..records.store import Store
@@ -36,6 +38,18 @@ class Baseline:
     fingerprints: Mapping[tuple[str, str], Record]
     problems: tuple[str, ...] = ()
     chosen: tuple[Record, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What cannot be noticed of this baseline: that a file or line of it is missing."""
+        store = open_records(self.place)
+        if isinstance(store, RecordArchive):
+            listed, how = store.listed, "pack the records again with `perimetry pack`"
+        else:
+            listed = (store.root / MANIFEST).is_file()
+            how = "give the same `perimetry run` command again, which writes it"
+        text = "nothing lists what the baseline has, so that a missing record would not be noticed"
+        return [] if listed else [f"{text}: {how}"]
 
     @property
     def references(self) -> list[str]:

@@ -289,7 +289,7 @@ class ModelCheck:
             findings += detectors.record(record, now.get((record.suite, record.protocol)))
         old = self.baseline.fingerprints.get((name, fill))
         findings += detectors.fingerprint(old, now.get(CELL))
-        notes = _notes(records, made, old, now.get(CELL))
+        notes = [*_notes(records, made, old, now.get(CELL)), *self.baseline.notes]
         found = tuple(said_once(findings))
         return VariantReport(name, fill, found, tuple(notes), seconds=_seconds(made))
 
