@@ -93,7 +93,7 @@ def test_the_example_tolerances_are_read():
     found = read_tolerances(EXAMPLES / "tolerances.toml")
     assert (found.fingerprint, found.maps) == (OFF, OFF)
     assert found.bounds("deadpixel.weakest").direction == "worse"
-    assert found.bounds("erf.rawL1").ignore
+    assert found.bounds("deadpixel.rawL1").ignore
 
 
 def test_the_vendor_comparison_writes_its_report(tmp_path):

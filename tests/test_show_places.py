@@ -206,5 +206,6 @@ def test_an_architecture_finds_its_only_tag_and_a_part_of_several_names_finds_no
 def test_too_few_samples_are_said_to_give_no_intervals():
     """Three images have no interval, so none is promised; one channel is no `channel(s)`."""
     assert _intervals(3, "images") == "no intervals, which take 4 images or more: here 3"
-    assert _intervals(4, "weight sets") == "intervals are 95 %, over 4 weight sets"
+    assert _intervals(4, "weight sets").startswith("intervals are 95 %, over 4 weight sets; fewer")
+    assert _intervals(8, "weight sets") == "intervals are 95 %, over 8 weight sets"
     assert (_counted(1, "channel"), _counted(3, "channel")) == ("1 channel", "3 channels")

@@ -60,7 +60,7 @@ MOST_REASONS = 3
 
 def _measured(board: Board) -> list[str]:
     """Which tensors were measured: the reasons of the rows' targets, the most frequent first."""
-    reasons = [reason for row in board.rows if (reason := facts(row)["reason"])]
+    reasons = [str(reason) for row in board.rows if (reason := facts(row)["reason"])]
     counts = Counter(re.sub(r" \(.*? units\)", "", reason) for reason in reasons)
     said = [f"{clean(why, 200)} ({n} of {len(board.rows)} rows)" for why, n in counts.most_common()]
     more = f"; and {len(said) - MOST_REASONS} other reasons" if len(said) > MOST_REASONS else ""

@@ -82,9 +82,15 @@ class Tolerances:
 
 
 def check_patterns(tolerances: Tolerances, columns: Collection[str], place: str) -> None:
-    """Raise `UnknownNameError` for a pattern that matches none of the metrics `columns`."""
+    """Raise `UnknownNameError` for a pattern that matches none of the metrics `columns`.
+
+    Nor any default metric of the suites: one file of tolerances may serve several baselines.
+    """
+    from ...suites.registry import SUITES
+
+    known = {f"{suite.name}.{metric.name}" for suite in SUITES.values() for metric in suite.metrics}
     for pattern in tolerances.metrics:
-        if not any(fnmatchcase(column, pattern) for column in columns):
+        if not any(fnmatchcase(column, pattern) for column in (*columns, *known)):
             raise UnknownNameError(
                 f"the tolerance of {pattern!r} matches no metric of {place!r}: "
                 f"{unknown('metric', pattern, sorted(columns))}; correct or remove its table"

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from .attacks import ATTACKS, OUTCOMES, run_attack
+from .interruptions import INTERRUPTIONS, board, start, survivals
 
 HEAD = """# Reliability
 
@@ -17,6 +18,12 @@ flipped, filled, repeated, removed or exchanged, or fields of the document excha
 renamed. A case survives if it ends as *measured* (the change did no harm, or was named and left
 out), *skipped*, *failed with a reason* or *refused* with a message; and if no other model lost
 its row, no control character reached the output, and no damaged baseline passed for whole.
+
+"""
+
+INTERRUPTED = """
+A run that is interrupted survives if the same command, given again, ends with the board of a run
+that was not, to the last digit, and if none of its processes is left.
 
 """
 
@@ -42,4 +49,19 @@ def render_page(times):
         cells = (tried, survived, *(found[name] for name in OUTCOMES))
         lines.append(f"| {attack.name} | {' | '.join(map(str, cells))} |")
         well &= tried == survived
-    return HEAD + "\n".join(lines) + "\n" + TAIL, well
+    table, also_well = _interrupted(times)
+    return HEAD + "\n".join(lines) + "\n" + INTERRUPTED + table + "\n" + TAIL, well and also_well
+
+
+def _interrupted(times):
+    """The table of interruptions, and whether all were survived."""
+    lines, well = ["| interruption | tried | survived |", "|---" * 3 + "|"], True
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        start(folder / "undisturbed").wait()
+        undisturbed = board(folder / "undisturbed")
+        for number, one in enumerate(INTERRUPTIONS):
+            found = survivals(one, undisturbed, folder / str(number), seed=1, times=times)
+            lines.append(f"| {one.name} | {len(found)} | {sum(found)} |")
+            well &= all(found)
+    return "\n".join(lines), well
