@@ -98,6 +98,12 @@ def test_a_null_byte_is_a_name_like_others(words, tmp_path):
     assert "\0" not in done.stderr + done.stdout
 
 
+def heed_signals():
+    """Take back what the surroundings may ignore, as `nohup` and background jobs do."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def started(tmp_path, wait_for):
     """A run with two workers, and all its processes once `wait_for` is in its output."""
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
@@ -110,6 +116,7 @@ def started(tmp_path, wait_for):
         text=True,
         env=environment,
         start_new_session=True,
+        preexec_fn=heed_signals,
     )
     while wait_for not in (line := process.stderr.readline()):
         assert line

@@ -49,7 +49,14 @@ def start(folder):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=_heed_signals,
     )
+
+
+def _heed_signals():
+    """Take back what the surroundings may ignore, as `nohup` and background jobs do."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def board(folder):
