@@ -79,7 +79,10 @@ def _range(record: Record) -> str:
     """Which range the values that reach the model have, as far as means and ranges say."""
     spec = record.model.spec
     white, std = spec.get("value_range", 1.0), spec.get("std") or (1.0,)
-    return "0..255" if max(white / abs(s) for s in std) > WIDEST else "0..1"
+    try:
+        return "0..255" if max(white / abs(s) for s in std) > WIDEST else "0..1"
+    except (TypeError, ValueError, ZeroDivisionError):  # a record that somebody has changed
+        return "unknown"
 
 
 def _photographs(record: Record) -> str | None:
