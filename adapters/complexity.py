@@ -7,9 +7,10 @@ MACs are those of convolutions and of matrix products, attention included, as to
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,12 +24,30 @@ class Complexity:
     macs: int | None = None
 
 
+class _NoLayers:
+    """In place of torch's tracker of layers, whose hooks are on every module of the process."""
+
+    parents = ("Global",)
+
+    def __enter__(self) -> None:
+        """Watch nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing behind."""
+
+
+class OperationCounter(FlopCounterMode):
+    """Counts the floating-point operations of this thread's passes, in all and not by layer."""
+
+    def __init__(self) -> None:
+        super().__init__(display=False)
+        self.mod_tracker: Any = _NoLayers()
+
+
 def count_macs(run: Callable[[], object], images: int = 1) -> int | None:
     """The MACs of `run`, a pass over `images` images, for each of them; None if it fails."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), OperationCounter() as counter:
             run()
     except Exception:  # a foreign forward may raise anything; the number is only informative
         return None

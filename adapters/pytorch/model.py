@@ -229,7 +229,7 @@ class TorchModel:
             return Complexity(parameters)  # torch does not count recurrent layers
         single = self.spec.blank() if self.spec.channels in (1, 3) else self._passes.noise(1)
         try:
-            light = copy_module(shell).to("meta").eval()
+            light = copy_module(shell).to("meta").float().eval()  # tracing leaves doubles
             macs = count_macs(lambda: light(laid_out(single.to("meta"), self.spec)))
         except Exception:  # some modules cannot be moved there
             macs = None

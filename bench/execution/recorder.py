@@ -46,7 +46,6 @@ class OpenedModel:
     ) -> OpenedModel:
         """Describe `model`, which was opened since `begun` (of `time.perf_counter`)."""
         seconds = time.perf_counter() - begun
-        getattr(model, "complexity", None)  # counted now: tracing changes how some layers compute
         fitted = _info(fit_images, model) if fit_images else None
         return cls(model, seconds, _info(images, model), fitted)
 

@@ -144,10 +144,10 @@ def count_work(job: Callable[[], object]) -> WorkCount:
 
     Operations are those of `torch.utils.flop_counter`: convolutions, matrix products, attention.
     """
-    from torch.utils.flop_counter import FlopCounterMode
+    from ...adapters.complexity import OperationCounter
 
     traffic = _traffic()
-    counter = FlopCounterMode(display=False)
+    counter = OperationCounter()
     with counter, traffic:
         job()
     return WorkCount(float(counter.get_total_flops()), float(traffic.bytes))
