@@ -46,7 +46,10 @@ SHARE = 0.9
 """The part of a GPU's memory that its workers share."""
 
 WORKERS = 2
-MEASURED = ["--suite", "structure,erf:all,deadpixel:all", "--kernel-padding", "none,box"]
+SUITES = ["--suite", "structure,erf:all,deadpixel:all"]
+"""Left out where other suites are asked for: several `--suite` add up."""
+
+VARIANTS = ["--kernel-padding", "none,box"]
 
 IMAGES = ["--count", "16", "--precision-goal", "0.05"]
 """As many images as each model needs; left out where other suites or images are asked for."""
@@ -125,8 +128,10 @@ def plan(found: Sequence[Size], memory: float) -> tuple[dict[int, list[str]], li
 def command(references: Sequence[str], batch: int, given: argparse.Namespace) -> list[str]:
     """The command that measures one group."""
     words = ["perimetry", "run", *references, "--out", str(given.out), "--device", given.device]
-    images = [] if {"--suite", "--count"} & set(given.more) else IMAGES
-    words += ["--batch", str(batch), "--workers", str(WORKERS), *MEASURED, *images]
+    words += ["--batch", str(batch), "--workers", str(WORKERS), *VARIANTS]
+    if "--suite" not in given.more:
+        words += SUITES
+        words += [] if "--count" in given.more else IMAGES
     return [*words, *given.more]
 
 

@@ -169,5 +169,5 @@ def test_the_sweep_measures_and_resumes(tmp_path):
     """The second run of the sweep finds every record present."""
     words = ("--out", str(tmp_path), "--memory-gib", "1", "--device", "cpu", "--models", REFERENCE)
     more = ("--", "--suite", "structure", "--kernel-padding", "none", "--count", "2")
-    assert "1 models" in sweep(*words, *more)
+    assert "1 ok" in sweep(*words, *more)
     assert "already present: 1" in sweep(*words, *more)
