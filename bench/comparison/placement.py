@@ -17,7 +17,7 @@ from ..output.layout import Section, lay_out
 from ..output.numbers import column_interval, column_number
 from ..output.text import clean
 from ..ranking.board import Board
-from ..records.selection import check_unmixed, choose, newest, read_folder, why_missing
+from ..records.selection import check_unmixed, choose, read_folder, why_missing
 from .sources import MissingAudit, one_side
 
 if TYPE_CHECKING:
@@ -72,11 +72,12 @@ def place(
     """
     chosen = RerunOptions(**options)
     records, _problems = read_folder(Path(within))
-    known = newest(choose(records, chosen.where))
-    column = Board(known, sort=sort).sort
+    whole = Board(choose(records, chosen.where), sort=sort)
+    column = whole.sort
     if column is None or column.startswith("model."):
         raise InputError(f"{str(within)!r} has no metric to rank by; expected records of a suite")
-    peers = _records_of(known, column)
+    prefix, _, metric = column.partition(".")
+    peers = [r for r in whole.records if whole.prefix(r.suite, r.protocol) == prefix]
     side = one_side(model, peers, MissingAudit(options=chosen))
     own = _own(list(side.records.values()), side.name, peers[0])
     others = [r for r in peers if r.fill == own.fill and r.model.reference != own.model.reference]
@@ -87,18 +88,10 @@ def place(
         )
     board = Board([*others, own], sort=column)
     row = next(row for row in board.rows if row.model == own.model.reference)
-    why = why_missing(own, column.partition(".")[2])
     if row.value(column) is None:
-        raise NotMeasuredError(f"{side.name!r} has no {column}: {why}")
+        raise NotMeasuredError(f"{side.name!r} has no {column}: {why_missing(own, metric)}")
     valued = [one for one in board.rows if one.value(column) is not None]
     return Placement(board, column, row, tuple(sorted(valued, key=_by_value(board, column))))
-
-
-def _records_of(records: Sequence[Record], column: str) -> list[Record]:
-    """The records behind a column."""
-    board = Board(records)
-    prefix = column.partition(".")[0]
-    return [r for r in records if board.prefix(r.suite, r.protocol) == prefix]
 
 
 def _own(records: Sequence[Record], name: str, peer: Record) -> Record:

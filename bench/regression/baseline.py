@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class Baseline:
     """Records of a folder by (reference, fill), with noise floors and fingerprints.
 
-    `variants` has the newest record of each kind, `chosen` all of them.
+    `variants` has the newest record of each kind, `chosen` all of them; `notes` say what cannot be
+    noticed.
     """
 
     place: Path
@@ -38,18 +39,7 @@ class Baseline:
     fingerprints: Mapping[tuple[str, str], Record]
     problems: tuple[str, ...] = ()
     chosen: tuple[Record, ...] = ()
-
-    @property
-    def notes(self) -> list[str]:
-        """What cannot be noticed of this baseline: that a file or line of it is missing."""
-        store = open_records(self.place)
-        if isinstance(store, RecordArchive):
-            listed, how = store.listed, "pack the records again with `perimetry pack`"
-        else:
-            listed = (store.root / MANIFEST).is_file()
-            how = "give the same `perimetry run` command again, which writes it"
-        text = "nothing lists what the baseline has, so that a missing record would not be noticed"
-        return [] if listed else [f"{text}: {how}"]
+    notes: tuple[str, ...] = ()
 
     @property
     def references(self) -> list[str]:
@@ -99,7 +89,21 @@ def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
     prints, unreadable = read_fingerprints(place)
     floors, absent = _read_floors(place, prints)
     faults = [*problems, *_manifest_faults(place), *unreadable, *absent]
-    return Baseline(place, variants, floors, prints, tuple(dict.fromkeys(faults)), tuple(chosen))
+    problems = list(dict.fromkeys(faults))
+    notes = _unlisted(place)
+    return Baseline(place, variants, floors, prints, tuple(problems), tuple(chosen), notes)
+
+
+def _unlisted(place: Path) -> tuple[str, ...]:
+    """A note where nothing lists what the baseline has: a missing file or line shows nowhere."""
+    store = open_records(place)
+    if isinstance(store, RecordArchive):
+        listed, how = store.listed, "pack the records again with `perimetry pack`"
+    else:
+        listed = (store.root / MANIFEST).is_file()
+        how = "give the same `perimetry run` command again, which writes it"
+    text = "nothing lists what the baseline has, so that a missing record would not be noticed"
+    return () if listed else (f"{text}: {how}",)
 
 
 def _manifest_faults(place: Path) -> list[str]:
