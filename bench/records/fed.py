@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.input_spec import guessed_values
 from ...suites.images import BUILT_IN
+from ..output.damaged import try_or_none
 from ..output.text import clean
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _clause(kind: str, rows: Iterable[tuple[str, Record]]) -> str | None:
     """The groups of one kind, the largest first, each with its rows; None for one group."""
     groups: dict[str, list[str]] = {}
     for name, record in rows:
-        label = KINDS[kind](record)
+        label = try_or_none(KINDS[kind], record)
         if label is not None:
             groups.setdefault(label, []).append(clean(name, 60))
     if len(groups) < 2:
@@ -79,10 +80,7 @@ def _range(record: Record) -> str:
     """Which range the values that reach the model have, as far as means and ranges say."""
     spec = record.model.spec
     white, std = spec.get("value_range", 1.0), spec.get("std") or (1.0,)
-    try:
-        return "0..255" if max(white / abs(s) for s in std) > WIDEST else "0..1"
-    except (TypeError, ValueError, ZeroDivisionError):  # a record that somebody has changed
-        return "unknown"
+    return "0..255" if white > WIDEST * min(map(abs, std)) else "0..1"
 
 
 def _photographs(record: Record) -> str | None:
