@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import asdict
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
@@ -54,18 +55,10 @@ def load(
     if not isinstance(reference, str):
         return reference
     parsed = _parse(reference)
+    how = Opening(device, target, size, seed, members, precision)
     other = other_runtimes().get(parsed.runtime)
     if other is not None:
-        opened: Model = other.load()(
-            parsed.name,
-            device=device,
-            target=target,
-            size=size,
-            seed=seed,
-            members=members,
-            precision=precision,
-            inputs=inputs,
-        )
+        opened: Model = other.load()(parsed.name, **asdict(how), inputs=inputs)
         return opened
     if parsed.runtime == "py":
         from .own_code import build_own
@@ -80,43 +73,29 @@ def load(
     if parsed.runtime == "onnx":
         from .onnx.opening import open_onnx
 
-        return open_onnx(
-            reference,
-            device=device,
-            spec=spec,
-            target=target,
-            inputs=inputs,
-            size=size,
-            precision=precision,
-        )
+        given: dict[str, Any] = {"target": target, "size": size, "precision": precision}
+        return open_onnx(reference, device=device, spec=spec, inputs=inputs, **given)
     if spec is not None:
         raise InputError(
             f"`spec` was given for {reference!r}, whose library defines its input; use `size` "
             "instead"
         )
+    return _open_of_library(parsed, how)
+
+
+def _open_of_library(parsed: Reference, how: Opening) -> Model:
+    """Open a model that timm, torchvision or transformers builds."""
     if parsed.runtime == "torchvision":
         from .torchvision import open_torchvision
 
-        how = Opening(device, target, size, seed, members, precision)
         return open_torchvision(parsed.name, parsed.variant, parsed.weights, how)
     if parsed.runtime == "hf":
         from .huggingface import open_hf
 
-        return open_hf(
-            parsed.name, parsed.weights, Opening(device, target, size, seed, members, precision)
-        )
+        return open_hf(parsed.name, parsed.weights, how)
     from .timm import open_timm
 
-    return open_timm(
-        parsed.tagged_name,
-        parsed.weights,
-        device=device,
-        target=target,
-        size=size,
-        seed=seed,
-        members=members,
-        precision=precision,
-    )
+    return open_timm(parsed.tagged_name, parsed.weights, how)
 
 
 def _open_module(

@@ -15,6 +15,7 @@ from .checkpoint.read import Checkpoint, read_checkpoint
 from .created import (
     CALIBRATION_IMAGES,
     INIT_MEMBERS,
+    Opening,
     initial_state,
     on_meta,
     untrained,
@@ -24,7 +25,6 @@ from .device import pick_device
 from .errors import UnknownNameError, WeightsError, check_name, unknown
 from .hub import offline_if_unreachable
 from .input_spec import InputSpec
-from .model import Precision
 from .pytorch.model import TorchModel
 from .pytorch.tensors import copy_module
 from .pytorch.weights import module_tensors_digest, not_finite_weights
@@ -67,22 +67,12 @@ def with_tag(name: str) -> str:
     return f"{name}.{config.tag}" if config is not None and config.tag else name
 
 
-def open_timm(
-    name: str,
-    state: str | None,
-    *,
-    device: str = "auto",
-    target: str | None = None,
-    size: tuple[int, int] | None = None,
-    seed: int = 0,
-    members: int | None = None,
-    precision: Precision = "float32",
-) -> TorchModel:
+def open_timm(name: str, state: str | None, how: Opening) -> TorchModel:
     """Open the architecture `name`; `state` is None (pretrained), `init`, or a weights file.
 
-    `size` overrides the (height, width) the model was made for. Raises `UnknownNameError` with near
-    names, `WeightsError` when weights are not available or do not fit, `InputError` when the model
-    refuses the size.
+    `how.size` overrides the (height, width) the model was made for. Raises `UnknownNameError` with
+    near names, `WeightsError` when weights are not available or do not fit, `InputError` when the
+    model refuses the size.
     """
     check_architecture(name, pretrained=state is None)
     shell = _on_hub(name) if name.startswith(HUB) else _shell(name)
@@ -90,19 +80,19 @@ def open_timm(
     if state not in (None, "init"):
         filled = _with_file(shell, name, read_checkpoint(Path(state or "")))
         shell = _shell(name, **filled.options) if filled.options else shell
-    build, source = _builder(name, state, seed, filled)
+    build, source = _builder(name, state, how.seed, filled)
     model = TorchModel(
         shell,
         build,
         reference=f"timm:{name}" + (f"@{state}" if state else ""),
-        spec=_spec(shell, size, filled.options.get("in_chans") if filled else None),
-        device=pick_device(device),
+        spec=_spec(shell, how.size, filled.options.get("in_chans") if filled else None),
+        device=pick_device(how.device),
         source=source,
-        target=target,
+        target=how.target,
         prefix=getattr(shell, "num_prefix_tokens", None),
-        members=(members or INIT_MEMBERS) if state == "init" else 1,
+        members=(how.members or INIT_MEMBERS) if state == "init" else 1,
         calibrated=CALIBRATION_IMAGES if state == "init" else 0,
-        precision=precision,
+        precision=how.precision,
     )
     model.notes += filled.notes if filled else []
     if state != "init":

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .checkpoint.fit import same_kind, without_prefix
 from .checkpoint.read import read_checkpoint
+from .created import Opening
 from .errors import UnknownNameError, WeightsError, unknown
 from .input_spec import InputSpec
 from .pytorch.small_resnet import SIZES, SmallResNet
@@ -109,7 +110,7 @@ def _timm(
 def _pretrained(reference: Reference) -> Mapping[str, Tensor]:
     from .timm import open_timm
 
-    return open_timm(reference.tagged_name, None, device="cpu").module().state_dict()
+    return open_timm(reference.tagged_name, None, Opening("cpu")).module().state_dict()
 
 
 def _take(
