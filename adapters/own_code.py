@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import pkgutil
 import random
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 from torch import nn
 
 from .errors import ModelFileError, UnknownNameError, unknown
+from .pytorch.inputs import required_arguments
 from .seeding import seeded_weights
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _givers(place: Any) -> list[str]:
 
 
 def _call(factory: Any, name: str) -> Any:
-    needed = _needed(factory)
+    needed = required_arguments(factory)
     if needed:
         raise ModelFileError(
             f"py:{name} needs the arguments {', '.join(needed)}; expected a function without "
@@ -140,19 +140,6 @@ def _call(factory: Any, name: str) -> Any:
         raise ModelFileError(
             f"calling py:{name} failed: {type(error).__name__}: {error}"
         ) from error
-
-
-def _needed(factory: Any) -> list[str]:
-    """Arguments without a default."""
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    return [
-        p.name
-        for p in parameters
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
 
 
 def _size(stated: Any, name: str) -> tuple[int, int] | None:

@@ -75,7 +75,7 @@ def why_refused(
     """
     shape = f"{spec.channels} x {spec.height} x {spec.width} (channels x height x width)"
     told = f"{type(failure).__name__}: {failure}"
-    names = [] if _has_fixed(module) else required_inputs(module)
+    names = [] if _has_fixed(module) else required_arguments(module.forward)
     if len(names) > 1:
         image = next((n for n in names if any(word in n for word in IMAGES)), names[0])
         fixed = ", ".join(f"{n!r}: 0" for n in names if n != image)
@@ -91,10 +91,10 @@ def why_refused(
     return f"fails on an input of {shape}, and of other sizes: {told}"
 
 
-def required_inputs(module: nn.Module) -> list[str]:
-    """The inputs of `forward` that have no default."""
+def required_arguments(function: Callable[..., Any]) -> list[str]:
+    """The arguments that have no default; none of a function that does not tell."""
     try:
-        parameters = inspect.signature(module.forward).parameters.values()
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return []
     return [

@@ -24,7 +24,7 @@ from ..records.environment import STACK, versions
 from ..records.hashing import digest, file_sha256, images_identity, module_identity
 from ..records.record import to_json_value
 from .fit_images import fit_settings
-from .settings import PRECISION_OF
+from .settings import GOAL_FIELDS, PRECISION_OF
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -266,8 +266,7 @@ def used_settings(settings: Settings, *, random: bool) -> dict[str, Any]:
         used["precision"] = settings.precision
         used["recalibrate"] = settings.recalibrate
         if settings.precision_goal is not None:
-            names = ("precision_goal", "count", "most_images")
-            used |= {name: getattr(settings, name) for name in names}
+            used |= {name: getattr(settings, name) for name in GOAL_FIELDS}
     return used
 
 

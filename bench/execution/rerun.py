@@ -22,7 +22,7 @@ from .audit import measure_here
 from .fit_images import open_fit_images
 from .plan import AuditPlan
 from .run_options import RunOptions
-from .settings import FIT_DEFAULT, Settings
+from .settings import FIT_DEFAULT, GOAL_FIELDS, Settings
 from .toolkit import standard
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 COMMON = (
     *("target", "size", "members", "images_sha256", "draws", "precision", "recalibrate"),
-    *("precision_goal", "count", "most_images"),
+    *GOAL_FIELDS,
     FIT_KEY,
 )
 """Entries of a record's settings that are the run's; the others are the suite's own."""

@@ -311,8 +311,8 @@ class Board:
 
     def _error(self, record: Record, column: str, held: Value) -> float | None:
         """Standard error of a value without draws: 0 if it is exact, None if it is unknown."""
-        if held.low is not None and held.high is not None and held.value is not None:
-            half = max(held.value - held.low, held.high - held.value)
+        half = held.half_width
+        if half is not None:
             return half / float(student.ppf(0.975, max(sample_count(record) - 1, 1)))
         metric = self.metric(column)
         exactness = metric.exact if metric else "estimate"

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ...suites.deadpixel import NOT_ALWAYS_BETTER
+from ..output.numbers import join_with_and
 from ..output.text import clean
 from ..records.fed import fed_differently
 from ..statistics.difference import ENOUGH_SAMPLES, is_exact, sample_count
@@ -113,13 +114,10 @@ def _image_sets(records: Iterable[Record]) -> list[str]:
             counts.setdefault((record.images.name, record.seed), set()).add(record.images.count)
     found = []
     for (name, seed), numbers in sorted(counts.items()):
-        many = f"{min(numbers)} to {max(numbers)}" if len(numbers) > 2 else _words(numbers)
+        ends = f"{min(numbers)} to {max(numbers)}"
+        many = ends if len(numbers) > 2 else join_with_and(list(map(str, sorted(numbers))))
         found.append(f"{many} x {name}, seed {seed}")
     return found
-
-
-def _words(numbers: Iterable[int]) -> str:
-    return " and ".join(map(str, sorted(numbers)))
 
 
 def _made_with(board: Board) -> list[str]:

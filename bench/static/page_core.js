@@ -145,7 +145,7 @@ function intervalText(held) {
 // The number with its interval beside it, or n/a with the reason.
 function valueNode(held, text = number) {
   if (held.v === null) return held.why === undefined ? el("span") : missing(held.why);
-  const shown = held.low === null || held.high === null ? null : el("small", {}, intervalText(held));
+  const shown = half(held.v, held.low, held.high) ? el("small", {}, intervalText(held)) : null;
   return el("span", { class: "value" }, text(held.v), shown);
 }
 
