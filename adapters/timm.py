@@ -80,7 +80,10 @@ def open_timm(name: str, state: str | None, how: Opening) -> TorchModel:
     if state not in (None, "init"):
         filled = _with_file(shell, name, read_checkpoint(Path(state or "")))
         shell = _shell(name, **filled.options) if filled.options else shell
-    build, source = _builder(name, state, how.seed, filled)
+    loaded = None
+    if state != "init":
+        loaded = filled.module if filled is not None else _pretrained(name)
+    build, source = _builder(name, state, how.seed, loaded)
     model = TorchModel(
         shell,
         build,
@@ -95,8 +98,8 @@ def open_timm(name: str, state: str | None, how: Opening) -> TorchModel:
         precision=how.precision,
     )
     model.notes += filled.notes if filled else []
-    if state != "init":
-        model.notes[:0] = not_finite_weights(build(0))
+    if loaded is not None:
+        model.notes[:0] = not_finite_weights(loaded)
     else:
         model.notes.append(untrained(model.members))
     return model
@@ -104,7 +107,7 @@ def open_timm(name: str, state: str | None, how: Opening) -> TorchModel:
 
 def read_input(name: str, size: tuple[int, int] | None = None) -> InputSpec:
     """The input of the architecture `name`, without its weights."""
-    return _spec(_create(name, device="meta"), size, None)
+    return _spec(_on_hub(name) if name.startswith(HUB) else _shell(name), size)
 
 
 def check_architecture(name: str, *, pretrained: bool) -> None:
@@ -173,9 +176,9 @@ def _spec(
 
 
 def _builder(
-    name: str, state: str | None, seed: int, filled: FromFile | None
+    name: str, state: str | None, seed: int, loaded: nn.Module | None
 ) -> tuple[Any, Mapping[str, str]]:
-    """Return the function that builds a weight set, and the source of the weights."""
+    """The function that builds a weight set, and its source; initial states have none `loaded`."""
     import timm
 
     source = {
@@ -184,15 +187,14 @@ def _builder(
         "library": f"timm {timm.__version__}",
         "architecture": name.partition(".")[0],
     }
-    if state == "init":
+    if loaded is None:
         return partial(initial_state, partial(_create, name), seed), {
             **source,
             "weights": "initial state",
         }
-    loaded = filled.module if filled is not None else _pretrained(name)
     source["tensors_sha256"] = module_tensors_digest(loaded)
-    if filled is not None:
-        path = Path(state or "")
+    if state is not None:
+        path = Path(state)
         source["file"] = path.name
         source["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return partial(_copy, loaded), source

@@ -21,7 +21,7 @@ from ..device import pick_device
 from ..errors import InputError, NotApplicableError
 from ..every_output import EveryOutput, every_output
 from ..feature_grid import Grid
-from ..input_spec import InputSpec, guessed_note
+from ..input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec, guessed_note
 from ..model import Outputs, Precision
 from ..padding_mode import PaddingMode
 from ..target_rule import target_note
@@ -229,7 +229,9 @@ class TorchModel:
             return Complexity(parameters)  # torch does not count recurrent layers
         single = self.spec.blank() if self.spec.channels in (1, 3) else self._passes.noise(1)
         try:
-            light = copy_module(shell).to("meta").float().eval()  # tracing leaves doubles
+            # weights on meta are not copied first; tracing leaves doubles
+            memo = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in shell.parameters()}
+            light = copy_module(shell, memo).to("meta").float().eval()
             macs = count_macs(lambda: light(laid_out(single.to("meta"), self.spec)))
         except Exception:  # some modules cannot be moved there
             macs = None
@@ -323,9 +325,7 @@ class TorchModel:
 
     def _shown(self, module: nn.Module) -> list[Tensor]:
         """The target and the logits of `module` for one image of noise, if it has them."""
-        shape = (1, self.spec.channels, self.spec.height, self.spec.width)
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        answer = self._passes.run(module, x, self.target, logits=True)
+        answer = self._passes.run(module, self._passes.noise(1), self.target, logits=True)
         return [value for value in answer if value is not None]
 
     def _locate(self, name: str | None, prefix: int | None) -> Grid | None:
@@ -470,5 +470,5 @@ def guess_spec(module: nn.Module, size: tuple[int, int] | None = None) -> InputS
     guessed += [] if size else ["height", "width"]
     spec = InputSpec(*(size or (224, 224)), guessed=tuple(guessed))
     if channels == 3:
-        return replace(spec, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        return replace(spec, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     return replace(spec, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)

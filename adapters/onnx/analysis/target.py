@@ -44,10 +44,11 @@ def named_graph_target(
     tensor = name if name in tensors else nodes.get(name)
     if tensor is None:
         raise UnknownNameError(printable(unknown("tensor", name, sorted({*tensors, *nodes})), 400))
-    value = Session(proto, [tensor]).run({image: x})[tensor]
     way = graph_way(proto, image, [tensor], x, size)
     grid = way.read.grids[way.outputs[0]] if way.outputs else None
-    grid = grid or as_grid(tensor, value, size, layouts(proto).get(tensor))
+    if grid is None:
+        value = Session(proto, [tensor]).run({image: x})[tensor]
+        grid = as_grid(tensor, value, size, layouts(proto).get(tensor))
     if grid is None:
         raise NotApplicableError(
             f"tensor {printable(tensor)!r} has shape {list(np.shape(value))}, not a grid of units "

@@ -56,6 +56,7 @@ class Derivatives:
         self.x = x.detach()
         self._interpreter = Interpreter(subject.proto, mode)
         self._gradients: dict[str, Tensor] = {}
+        self._errors: dict[str, float] = {}
         self._sizes: dict[str, float] = {}
 
     def exact(self, name: str) -> Tensor:
@@ -67,8 +68,10 @@ class Derivatives:
 
     def error(self, name: str) -> float:
         """Return the estimated relative L2 error of that gradient."""
-        f, g = self._scalar(self._interpreter, name), self.exact(name)
-        return gradient_error(f, self.x, g, self._size(name))
+        if name not in self._errors:
+            f, g = self._scalar(self._interpreter, name), self.exact(name)
+            self._errors[name] = gradient_error(f, self.x, g, self._size(name))
+        return self._errors[name]
 
     def is_resolved(self, name: str) -> bool:
         """Whether rounding is small enough to judge that gradient, in both precisions.
