@@ -34,8 +34,6 @@ INIT_MEMBERS = 8
 CALIBRATION_IMAGES = 4
 """Number of images, the first ones, that calibrate the norms of an `@init` model."""
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 
 @dataclass(frozen=True)
 class Opening:

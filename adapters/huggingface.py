@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .created import IMAGENET_MEAN, IMAGENET_STD, Created, Opening, channel_values
+from .created import Created, Opening, channel_values
 from .errors import UnknownNameError, WeightsError
 from .hub import offline_if_unreachable
-from .input_spec import InputSpec
+from .input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
 if TYPE_CHECKING:
     from torch import nn

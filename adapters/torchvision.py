@@ -19,8 +19,6 @@ from torch import nn
 from .checkpoint.fit import fit, without_prefix
 from .checkpoint.read import Checkpoint, read_checkpoint, tensors_only
 from .created import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Created,
     Opening,
     channel_values,
@@ -29,7 +27,7 @@ from .created import (
 )
 from .errors import InputError, UnknownNameError, WeightsError, check_name, unknown
 from .hub import answers
-from .input_spec import InputSpec
+from .input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from .seeding import seeded_weights
 
 if TYPE_CHECKING:

@@ -49,10 +49,10 @@ def without_prefix(
     return inner, prefix
 
 
-def _prefixes(depth: int = DEPTH) -> Iterator[str]:
+def _prefixes() -> Iterator[str]:
     """All rows of wrappers, the shortest first."""
     rows = [""]
-    for _ in range(depth + 1):
+    for _ in range(DEPTH + 1):
         yield from rows
         rows = [row + wrapper for row in rows for wrapper in WRAPPERS]
 

@@ -213,8 +213,7 @@ class OnnxModel:
 
     def _batch_axis(self, name: str) -> int:
         """The axis of the images in the tensor `name`: the second one of tokens before them."""
-        grids = [self.target] if self.target else []
-        return max((g.batch_axis for g in grids if g.name == name), default=0)
+        return self.target.batch_axis if self.target and self.target.name == name else 0
 
     def _forward(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         values = self._session(names).run_tensors({self.image: shaped(x, self.spec)})

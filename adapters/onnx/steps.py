@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from .files.order import subgraphs
 from .files.read import printable
 
 if TYPE_CHECKING:
@@ -44,9 +45,8 @@ def _trains(node: onnx.NodeProto) -> bool:
 def _walk(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _walk(attribute.g)
+        for inner in subgraphs(node):
+            yield from _walk(inner)
 
 
 def steps(proto: onnx.ModelProto) -> dict[str, str]:

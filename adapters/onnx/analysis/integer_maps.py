@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from ..files.order import subgraphs
 from ..files.read import standard_opset
 from ..graph import operator_of
 from ..operators.float_counterparts import zero_place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 
 FIRST_OPSET = 10
@@ -56,11 +57,6 @@ def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
     """Rename the tensors that `node` and its subgraphs read."""
     for i, name in enumerate(node.input):
         node.input[i] = names.get(name, name)
-    for attribute in node.attribute:
-        for inner in _graphs(attribute):
-            for one in inner.node:
-                _rename(one, names)
-
-
-def _graphs(attribute: onnx.AttributeProto) -> Iterable[onnx.GraphProto]:
-    return (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else []))
+    for inner in subgraphs(node):
+        for one in inner.node:
+            _rename(one, names)

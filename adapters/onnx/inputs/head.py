@@ -24,6 +24,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from .outputs import FLOATING
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -36,8 +38,6 @@ ARITHMETIC = ("Sub", "Add", "Mul", "Div")
 
 UNCHANGED = ("Identity", "QuantizeLinear", "DequantizeLinear")
 """Operators that leave the values as they are, up to rounding."""
-
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 LONGEST = 64
 """Maximum number of nodes of a head."""
@@ -102,7 +102,7 @@ def _after(head: Head, node: onnx.NodeProto, name: str, known: list[Array | None
         return head
     if node.op_type == "Cast":
         to = next(a.i for a in node.attribute if a.name == "to")
-        return head if to in FLOATS or head.cast else replace(head, cast=_white_of_bytes(head))
+        return head if to in FLOATING or head.cast else replace(head, cast=_white_of_bytes(head))
     if node.op_type == "Transpose":
         return _transposed(head, node)
     if node.op_type == "Neg":

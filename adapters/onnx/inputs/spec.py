@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from ...errors import InputError, ModelFileError
-from ...input_spec import InputSpec
+from ...input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from ..files.read import metadata, printable
 from .fixed_inputs import ask_for, describe, free_inputs
 from .head import read_head, stored_constants
@@ -28,7 +28,7 @@ DEFAULT_SIZE = 224
 LARGEST = 16_384
 """Maximum pixels per side; a larger declared input means a damaged file."""
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
 DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..graph import Graph, Node, integers
+from ..inputs.outputs import FLOATING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 NORM = "perimetry:Norm"
 """Zero mean (if `centred`) and unit variance over `axes`, which need not be the last ones."""
-
-FLOATS = (1, 10, 11, 16)
-"""Types between which a Cast changes nothing here."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class _Reader:
     def read(self, node: Node) -> Node:
         """Return the node, or the norm of which it is the last node."""
         names = [self.alias.get(name, name) for name in node.inputs]
-        if node.op == "Identity" or (node.op == "Cast" and node.attributes.get("to") in FLOATS):
+        if node.op == "Identity" or (node.op == "Cast" and node.attributes.get("to") in FLOATING):
             self.alias[node.outputs[0]] = names[0]
             return node
         form = self._form(node, names)
