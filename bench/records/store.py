@@ -52,6 +52,11 @@ class Store:
         """Where a record's JSON is, or would be."""
         return self.folder / f"{file_stem(record)}.json"
 
+    def remove(self, record: Record) -> None:
+        """Remove a record and its arrays, if they are there."""
+        for suffix in (".json", ".npz"):
+            self.path(record).with_suffix(suffix).unlink(missing_ok=True)
+
     def put(self, record: Record) -> None:
         """Write `record` and its arrays.
 

@@ -92,8 +92,7 @@ def _edit(copy: Path, baseline: Baseline, changes: Changes) -> None:
     store, gone = Store(copy), set(changes.gone)
     for record in baseline.chosen:
         if (record.model.reference, record.fill) in gone:
-            for suffix in (".json", ".npz"):
-                store.path(record).with_suffix(suffix).unlink(missing_ok=True)
+            store.remove(record)
     if gone >= baseline.variants.keys():
         shutil.rmtree(beside(copy), ignore_errors=True)
     else:

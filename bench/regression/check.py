@@ -129,6 +129,7 @@ class ModelCheck:
     changes: Changes = field(default_factory=Changes)
     together: Together = field(default_factory=Together)
     inputs: dict[str, tuple[DetectorFinding, ...]] = field(default_factory=dict)
+    asked: dict[str, Asked] = field(default_factory=dict)
 
     @property
     def suites(self) -> Mapping[str, Suite]:
@@ -241,7 +242,18 @@ class ModelCheck:
         self.together.expected = expected
 
     def _asked(self, model: Any, name: str, fills: Sequence[str]) -> Asked:
-        """What to measure: all that the baseline has of the model, and its fingerprint."""
+        """What to measure: all that the baseline has of the model, and its fingerprint.
+
+        Of a reference it is found once: the images of a folder are hashed for it.
+        """
+        key = f"{name} {model}"
+        if not isinstance(model, str):
+            return self._ask(model, name, fills)
+        if key not in self.asked:
+            self.asked[key] = self._ask(model, name, fills)
+        return self.asked[key]
+
+    def _ask(self, model: Any, name: str, fills: Sequence[str]) -> Asked:
         stored = [record for fill in fills for record in self.baseline.variants[name, fill]]
         spec = run_spec_of(stored, self.options)
         shape = next((r.model.spec for r in stored if r.model.spec), {})
@@ -255,8 +267,8 @@ class ModelCheck:
         Nothing is measured then: the two would not see the same pixels.
         """
         fills = self.baseline.fills(name)
-        key = f"{name} {model if isinstance(model, str) else id(model)}"
-        if key not in self.inputs or not isinstance(model, str):
+        key = f"{name} {model}" if isinstance(model, str) else ""
+        if not key or key not in self.inputs:
             stored = [r for fill in fills for r in self.baseline.variants[name, fill]]
             settings = self._asked(model, name, fills).spec.settings
             old = next((r.model.spec for r in stored if r.model.spec), {})
@@ -412,34 +424,30 @@ def check(
         raise InputError(f"one name was given for {len(models)} models; expected exactly one model")
     columns = columns_of(opened.records, checker.suites)
     check_patterns(checker.tolerances, columns, str(baseline))
-    if action != "drop":
-        checker.expect(models or opened.references, name)
+    targets = models or opened.references
     if action in ("accept", "drop"):
-        return _changed(checker, models, name, action)
+        if action == "drop" and not models:
+            raise InputError("no model was named; expected the names of the models to drop")
+        check_changeable(opened, whole=action == "accept" and not models)
+    if action != "drop":
+        checker.expect(targets, name)
     reports: list[VariantReport] = []
-    for model in models or opened.references:
+    for model in targets:
         reports += _timed(getattr(checker, action), model, name)
+    if action in ("accept", "drop"):
+        _change_once(checker, action)
+        return RegressionCheck(str(opened.place), tuple(reports))
     if opened.problems:
         reports.insert(0, failed_report(str(baseline), opened.problems))
     return RegressionCheck(str(baseline), tuple(reports), opened.problems)
 
 
-def _changed(
-    checker: ModelCheck, models: Sequence[Any], name: str | None, action: Action
-) -> RegressionCheck:
-    """The reports on models that are accepted or dropped; the baseline changes once, at the end."""
-    opened = checker.baseline
-    if action == "drop" and not models:
-        raise InputError("no model was named; expected the names of the models to drop")
-    check_changeable(opened, whole=action == "accept" and not models)
-    reports: list[VariantReport] = []
-    for model in models or opened.references:
-        reports += _timed(getattr(checker, action), model, name)
-    if set(checker.changes.gone) >= opened.variants.keys() and action == "drop":
+def _change_once(checker: ModelCheck, action: Action) -> None:
+    """Change the baseline by all that was accepted or dropped."""
+    if set(checker.changes.gone) >= checker.baseline.variants.keys() and action == "drop":
         raise InputError("these are all models of the baseline; remove its folder instead")
     if checker.changes.gone:
-        change(opened, checker.changes)
-    return RegressionCheck(str(opened.place), tuple(reports))
+        change(checker.baseline, checker.changes)
 
 
 def _timed(

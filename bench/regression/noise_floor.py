@@ -203,7 +203,7 @@ def drop_noise(baseline: Path, variants: Collection[tuple[str, str]]) -> None:
     store, names = Store(beside(baseline)), {f"{name} {fill}" for name, fill in variants}
     for record in store.records():
         if (record.model.reference, record.fill) in variants:
-            store.path(record).unlink()
+            store.remove(record)
     kept = {n: f for n, f in read_floors(baseline).floors.items() if n not in names}
     write_text(beside(baseline) / FILE, Floors(floors=kept).model_dump_json(indent=1))
 
