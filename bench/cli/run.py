@@ -180,7 +180,7 @@ def run(
         names = selection.select(references)
         suites = names_of(measurement.suite, DEFAULT_SUITES)
         sweep = Sweep(names, suites, fills, settings, options, out)
-        sweep.plan().jobs()  # raises for every other wrong word
+        sweep.plan.jobs()  # raises for every other wrong word
         check_references(references)
         if dry_run:
             typer.echo(sweep.forecast())

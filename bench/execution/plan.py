@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import InputError, PerimetryError, UnknownNameError, check_name
@@ -87,11 +88,15 @@ class AuditPlan:
     identities: Mapping[str, str] = field(default_factory=dict)
 
     def jobs(self) -> list[Job]:
-        """Every variant of every model, in the order given, with keys.
+        """Every variant of every model, in the order given, with keys; files are hashed once.
 
         Raises `UnknownNameError` with near names for suites, protocols and fills, `InputError` for
         images that cannot be used.
         """
+        return list(self._jobs)
+
+    @cached_property
+    def _jobs(self) -> list[Job]:
         settings = self.settings
         known = configure(self.known, settings.options)
         chosen, fills = parse_suites(self.suites, known), parse_fills(self.fills)

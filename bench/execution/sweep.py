@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from ..output.text import clean
@@ -34,6 +34,7 @@ class Sweep:
     options: RunOptions
     out: Path
 
+    @cached_property
     def plan(self) -> AuditPlan:
         """What is to be measured."""
         known = self.options.toolkit().suites
@@ -43,7 +44,7 @@ class Sweep:
     def forecast(self) -> str:
         """What a run would do: the number of records to make, and about how long it would take."""
         store = Store(self.out) if self.out.exists() else None
-        return forecast_run(self.plan().jobs(), store, self.settings, self.options)
+        return forecast_run(self.plan.jobs(), store, self.settings, self.options)
 
     def carry_out(self, log: Callable[[str], None]) -> tuple[Store, int]:
         """Measure what is missing in `out`; the store, and how many of the records failed.
@@ -55,7 +56,7 @@ class Sweep:
             for line in forecast_black_box(records, self.settings.count, self.settings.options):
                 log(f"perimetry: {line}")
 
-        found = measure_with_stand_ins(self.plan(), partial(self._measure, log), announce)
+        found = measure_with_stand_ins(self.plan, partial(self._measure, log), announce)
         for remark in [*remarks(found), *_few_images(found, self.settings.count)]:
             log(f"perimetry: {remark}")
         write_manifest(Store(self.out))

@@ -32,7 +32,12 @@ from ..output.damaged import try_or_none
 from ..output.text import clean
 from ..records.scales import split_scale
 from ..records.selection import check_unmixed, load_records, newest, why_missing
-from ..statistics.difference import SAMPLE_NAMES, metric_difference, sample_count
+from ..statistics.difference import (
+    SAMPLE_NAMES,
+    metric_difference,
+    not_sampled,
+    sample_count,
+)
 from ..statistics.ranks import Rank, Ranked, rank_rows
 
 if TYPE_CHECKING:
@@ -234,7 +239,7 @@ class Board:
         suite = self.suites.get(prefix.partition(":")[0])
         return suite is not None and suite.headline == name
 
-    @property
+    @cached_property
     def base(self) -> str:
         """The kernel padding of models as they are: `none`, or the first one without such rows."""
         return next(iter(sorted({row.fill for row in self.rows}, key=_none_first)), "none")
@@ -275,9 +280,10 @@ class Board:
         if row.rank is not None:
             return [(False, row.rank.low, row.rank.high)]
         rest = [column for column in SORT_ORDER if column != self.sort]
-        return [(True, 0, 0), *((*self._sort_key(row, column), 0) for column in rest)]
+        return [(True, 0, 0), *((*self.sort_key(row, column), 0) for column in rest)]
 
-    def _sort_key(self, row: BoardRow, column: str) -> tuple[bool, float]:
+    def sort_key(self, row: BoardRow, column: str) -> tuple[bool, float]:
+        """Sorts rows by `column`, the best first and those without a value last."""
         value = row.value(column)
         return (value is None, 0.0 if value is None else -self._sign(column) * value)
 
@@ -315,10 +321,7 @@ class Board:
         if half is not None:
             return half / float(student.ppf(0.975, max(sample_count(record) - 1, 1)))
         metric = self.metric(column)
-        exactness = metric.exact if metric else "estimate"
-        one_set = (record.model.members or 1) == 1
-        exact = record.images is None or exactness == "always"
-        return 0.0 if exact or (exactness == "one weight set" and one_set) else None
+        return 0.0 if not_sampled(record, metric.exact if metric else "estimate") else None
 
 
 def facts(row: BoardRow) -> dict[str, str | None]:
