@@ -41,10 +41,10 @@ def incompatibilities(first: Record, second: Record) -> list[str]:
     return found + preprocessing_differences(first, second)
 
 
-def preprocessing_differences(first: Record, second: Record, *, strict: bool = False) -> list[str]:
-    """How the preprocessing of two models differs; `strict` counts cropping in all cases."""
+def preprocessing_differences(first: Record, second: Record) -> list[str]:
+    """How the preprocessing of two models differs; cropping counts for images from files."""
     files = any(r.images and r.images.name not in BUILT_IN for r in (first, second))
-    return input_differences(first.model.spec, second.model.spec, cropping=files or strict)
+    return input_differences(first.model.spec, second.model.spec, cropping=files)
 
 
 def input_differences(

@@ -91,7 +91,8 @@ def place(
     if row.value(column) is None:
         raise NotMeasuredError(f"{side.name!r} has no {column}: {why_missing(own, metric)}")
     valued = [one for one in board.rows if one.value(column) is not None]
-    return Placement(board, column, row, tuple(sorted(valued, key=_by_value(board, column))))
+    valued.sort(key=lambda one: (board.sort_key(one, column), one.model))
+    return Placement(board, column, row, tuple(valued))
 
 
 def _own(records: Sequence[Record], name: str, peer: Record) -> Record:
@@ -104,12 +105,6 @@ def _own(records: Sequence[Record], name: str, peer: Record) -> Record:
         )
     check_unmixed([peer, own[0]])
     return own[0]
-
-
-def _by_value(board: Board, column: str) -> Any:
-    metric = board.metric(column)
-    sign = 1 if metric is not None and metric.better == "lower" else -1
-    return lambda row: (sign * (row.value(column) or 0.0), row.model)
 
 
 def placement_to_text(found: Placement, width: int = 96) -> str:

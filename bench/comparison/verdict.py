@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..output.numbers import format_number, join_with_and
 from ..output.text import clean
-from .divergence import DIVERGED, looked_at
+from .divergence import DIVERGED, first_divergent_stage, looked_at
 from .result import NOT_LOOKED
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _divergence(pair: Pair) -> list[str]:
         return [] if pair.stages == NOT_LOOKED else [unknown]
     stages = [p for p in pair.stages if not p.output]
     outputs = [p for p in pair.stages if p.output]
-    found = next((p for p in stages if p.exceeds(DIVERGED)), None)
+    found = first_divergent_stage(stages)
     sentences = [_of_stages(stages, found)] if found else []
     changed = [p for p in outputs if p.exceeds(DIVERGED)]
     if changed:

@@ -15,6 +15,7 @@ from ..output.damaged import try_or_none
 from ..output.numbers import with_interval_text
 from ..output.text import clean
 from ..records.scales import split_scale
+from ..statistics.difference import not_sampled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,9 +91,7 @@ class ReportedRecord:
 
     def exact(self, name: str) -> bool:
         """Whether the metric `name` was not sampled."""
-        kind = self.metric(name).exact
-        one = kind == "one weight set" and (self.record.model.members or 1) == 1
-        return self.record.images is None or kind == "always" or one
+        return not_sampled(self.record, self.metric(name).exact)
 
     def verdict(self, name: str) -> Evenness | None:
         """What the metric `name` shows; None if it has no value, or none that is even."""

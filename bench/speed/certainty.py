@@ -36,14 +36,12 @@ class CertaintyTiming:
     reason: str = ""
 
 
-def time_to_certainty(
-    reference: str, *, device: str, batch: int, rounds: int, most: int = MOST
-) -> CertaintyTiming:
+def time_to_certainty(reference: str, *, device: str, batch: int, rounds: int) -> CertaintyTiming:
     """Measure `deadpixel` until the goal is reached; the shortest time of `rounds` counts.
 
     A first round makes the images, and is not counted.
     """
-    settings = Settings(count=FIRST, precision_goal=GOAL, most_images=most)
+    settings = Settings(count=FIRST, precision_goal=GOAL, most_images=MOST)
     run = RunOptions(device=device, batch=batch)
     found = []
     for _ in range(rounds + 1):

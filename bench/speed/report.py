@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ...adapters.device import full_precision
 from ..output.files import write_text
 from ..records.environment import environment
-from .certainty import MOST, CertaintyTiming, time_to_certainty
+from .certainty import CertaintyTiming, time_to_certainty
 from .device_use import (
     BATCHES,
     CAPTURED,
@@ -68,8 +68,7 @@ class BenchmarkPlan:
     """What is measured: `suites` on every model of `references`, with `count` images.
 
     On a GPU, or with `device_use`, images per second, the share of time in which the device is busy
-    and captured passes are measured too, of a ResNet-50 or else of the first model. `most` limits
-    the images of the cost to certainty.
+    and captured passes are measured too, of a ResNet-50 or else of the first model.
     """
 
     references: Sequence[str]
@@ -79,7 +78,6 @@ class BenchmarkPlan:
     batch: int
     rounds: int = 2
     device_use: bool = False
-    most: int = MOST
 
     @property
     def kind(self) -> str:
@@ -189,9 +187,7 @@ def _model_steps(plan: BenchmarkPlan, reference: str, report: SpeedReport) -> It
 
     def keep_certainty() -> None:
         report.certainty.append(
-            time_to_certainty(
-                reference, device=plan.device, batch=plan.batch, rounds=plan.rounds, most=plan.most
-            )
+            time_to_certainty(reference, device=plan.device, batch=plan.batch, rounds=plan.rounds)
         )
 
     yield f"{reference}: full gradient audit", keep_audit

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from ...suites.base import Array
+    from ...suites.base import Array, Exactness
     from ...suites.measuring.bootstrap import Bootstrap
     from ..records.record import Record
 
@@ -88,10 +88,14 @@ def is_exact(record: Record, metric: str) -> bool:
     from ...suites.registry import SUITES
 
     suite = SUITES.get(record.suite)
-    kinds = {one.name: one.exact for one in suite.metrics} if suite else {}
-    kind = kinds.get(metric, "estimate")
-    one_set = kind == "one weight set" and (record.model.members or 1) == 1
-    return record.images is None or kind == "always" or one_set
+    known = next((m.exact for m in suite.metrics if m.name == metric), None) if suite else None
+    return not_sampled(record, known or "estimate")
+
+
+def not_sampled(record: Record, exactness: Exactness) -> bool:
+    """Whether a metric of this exactness was not sampled for `record`."""
+    one_set = exactness == "one weight set" and (record.model.members or 1) == 1
+    return record.images is None or exactness == "always" or one_set
 
 
 def sample_count(record: Record) -> int:

@@ -40,6 +40,9 @@ def span_rule(*names: str) -> Callable[[Rule], Rule]:
 IMAGE_TO_COLUMNS = "im2col"
 """Name of the rule of `F.unfold`, whose own name is also that of a method of tensors."""
 
+LIKE_ANOTHER = frozenset({"type_as", "to", "view_as", "reshape_as", "expand_as"})
+"""Functions that read no more than the shape or type of their second argument."""
+
 MOVES = frozenset(
     """
     permute transpose swapaxes swapdims movedim moveaxis unsqueeze squeeze unflatten narrow expand
@@ -66,7 +69,7 @@ def spans_after(
         return rule(out, *args, **kwargs)
     if name in MOVES:
         return _moved(name, func, args, kwargs)
-    if name in {"to", "type_as"}:
+    if name in LIKE_ANOTHER:
         args, kwargs = args[:1], {}
     shape = out.shape if isinstance(out, Tensor) else out[0].shape
     known = [s for t in (*args, *kwargs.values()) if (s := spans_of(t)) is not None]

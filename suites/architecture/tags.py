@@ -17,7 +17,7 @@ from .rule_table import (
     with_constant_share,
     with_history,
 )
-from .span_table import SPAN_RULES, spans_after
+from .span_table import LIKE_ANOTHER, SPAN_RULES, spans_after
 from .windows import History, Pair, joined
 
 if TYPE_CHECKING:
@@ -81,9 +81,6 @@ def tag(
 
 ATTENTION = frozenset({"matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"})
 """Products whose result has the grid of one argument, such as that of the queries."""
-
-LIKE_ANOTHER = frozenset({"type_as", "to", "view_as", "reshape_as", "expand_as"})
-"""Functions that read no more than the shape or type of their second argument."""
 
 
 def _histories(name: str, out: Any, tensors: Sequence[Tensor]) -> list[History]:

@@ -74,9 +74,7 @@ def departure(maps: np.ndarray[Any, Any], period: Pair) -> float:
     The root mean square, over interior pixels, of the map over its moving mean less its phase's
     average. Slow trends contribute some hundredths.
     """
-    rows, columns = interior((maps.shape[0], maps.shape[1]), period)
-    trend = _box(maps.shape[0], rows, period[0]) @ maps @ _box(maps.shape[1], columns, period[1]).T
-    inner = np.divide(maps[rows, columns], trend, out=np.zeros_like(trend), where=trend > 0)
+    inner, _ = _over_trend(maps, interior((maps.shape[0], maps.shape[1]), period), period)
     cells = inner.reshape(
         inner.shape[0] // period[0], period[0], inner.shape[1] // period[1], period[1]
     )
@@ -123,17 +121,26 @@ def phase_profile(maps: np.ndarray[Any, Any], period: Pair) -> Array:
             f"no interior cell of {period} pixels fits in a map of {maps.shape[-2:]}; "
             "lower the period with fit_period"
         )
-    vertical = _box(maps.shape[-2], rows, period[0])
-    horizontal = _box(maps.shape[-1], columns, period[1])
-    trend = vertical @ maps @ horizontal.T
-    covered = trend > 0
-    ratio = np.divide(maps[:, rows, columns], trend, out=np.zeros_like(trend), where=covered)
+    ratio, covered = _over_trend(maps, (rows, columns), period)
     count = _sum_cells(covered, period)
     profile = _sum_cells(ratio, period) / np.maximum(count, 1)
     mean: Array = profile.mean((-2, -1), keepdims=True)
     if not (count.all() and mean.all()):
         raise NotApplicableError("the map is zero throughout the interior: it has no phase profile")
     return profile / mean
+
+
+def _over_trend(
+    maps: np.ndarray[Any, Any], inside: tuple[slice, slice], period: Pair
+) -> tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Interior pixels (..., rows, columns) over their moving mean, and where that is above 0."""
+    rows, columns = inside
+    vertical = _box(maps.shape[-2], rows, period[0])
+    horizontal = _box(maps.shape[-1], columns, period[1])
+    trend = vertical @ maps @ horizontal.T
+    covered = trend > 0
+    inner = maps[..., rows, columns]
+    return np.divide(inner, trend, out=np.zeros_like(trend), where=covered), covered
 
 
 def _box(size: int, inner: slice, period: int) -> Array:
