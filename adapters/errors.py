@@ -42,7 +42,8 @@ NO_GRADIENTS = "no gradient route: "
 
 NOT_FINITE = "not finite (NaN or infinite): "
 CONSTANT = "constant: "
-SAID_FIRST = (NOT_FINITE, CONSTANT)
+IMPORTED = "imported: "
+SAID_FIRST = (NOT_FINITE, CONSTANT, IMPORTED)
 """Prefixes of notes that change what all numbers mean; every report shows them first."""
 
 FEW = 8

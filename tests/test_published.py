@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 RESULTS = Path(__file__).parents[1] / "results"
-SETS = ["timm-structure", "timm-init", "fit"]
+SETS = ["timm-structure", "timm-init", "fit", "accuracy", "openerf"]
 
 
 def script(path, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import compare, installation, run, train, view
+from . import compare, importing, installation, run, train, view
 from .start import main
 
 __all__ = ["app", "main"]
@@ -42,7 +42,7 @@ def _root(
 
 PANELS = {
     "Measure": (run.app, train.app),
-    "Look at records": (view.app,),
+    "Look at records": (view.app, importing.app),
     "Compare": (compare.app,),
     "This installation": (installation.app,),
 }

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ...adapters.errors import InputError
+from ...adapters.errors import IMPORTED, InputError
 from ...adapters.reference import Reference
 from ...adapters.scratch import scratch_folder
 from ..records.hashing import images_identity
@@ -88,6 +88,7 @@ def run_spec_of(records: Sequence[Record], options: RerunOptions | None = None) 
     options = options or RerunOptions()
     if not records:
         raise InputError("no record was given; expected at least one to read the settings from")
+    _refuse_imported(records)
     random = [record for record in records if record.images is not None]
     chosen = _settings((random or list(records))[0], options.images)
     found = [_settings(record, options.images) for record in random]
@@ -106,6 +107,16 @@ def run_spec_of(records: Sequence[Record], options: RerunOptions | None = None) 
     if random:
         _check_images(random[0], spec.settings)
     return spec
+
+
+def _refuse_imported(records: Sequence[Record]) -> None:
+    """Raise `InputError` for records of what others have published."""
+    for record in records:
+        if any(note.startswith(IMPORTED) for note in record.notes):
+            raise InputError(
+                f"{record.label} was imported, not measured here; expected records of a run: "
+                "select them with --where"
+            )
 
 
 def rerun(

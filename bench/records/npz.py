@@ -45,6 +45,20 @@ def load_members(stream: IO[bytes], limit: int) -> dict[str, np.ndarray[Any, Any
         return {name: _read(archive, info) for name, info in zip(names, members, strict=True)}
 
 
+def load_array(stream: IO[bytes], limit: int) -> np.ndarray[Any, Any]:
+    """The array of numbers in an `.npy` file of at most `limit` bytes. Raises `ValueError`."""
+    dtype, shape, by_columns = _header(stream)
+    if dtype.kind not in NUMBERS or len(shape) > MOST_AXES or any(n < 0 for n in shape):
+        raise ValueError(f"it has type {dtype} and shape {shape}")
+    size = math.prod(shape) * dtype.itemsize
+    if size > limit:
+        raise ValueError(f"it has {size} bytes, more than {limit}")
+    data = stream.read(size)
+    if len(data) < size or stream.read(1):
+        raise ValueError(f"it has other bytes than its header says for shape {shape}")
+    return _shaped(data, dtype, shape, by_columns)
+
+
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
     """One array, whose bytes must be as many as its header and the archive say."""
     if not info.filename.endswith(".npy") or info.compress_type not in COMPRESSIONS:
@@ -59,8 +73,14 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray[Any, An
         data = stream.read(size)
         if len(data) < size or stream.read(1):  # reading to the end also checks the checksum
             raise ValueError(f"{info.filename!r} has other bytes than its header says")
-    values = np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C")
-    return values.copy()
+    return _shaped(data, dtype, shape, by_columns)
+
+
+def _shaped(
+    data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], by_columns: bool
+) -> np.ndarray[Any, Any]:
+    """A copy of `data` as an array."""
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C").copy()
 
 
 def _header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
