@@ -1,12 +1,19 @@
-"""Write the tables of the root README from the published sets: `python results/readme.py`."""
+"""Write the tables of the READMEs here and above from the published sets: `python results/readme.py`.
+
+With `--check` nothing is written: the exit code is 1 if a table is stale, and its file is named.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
 from tabulate import tabulate
+
+from perimetry.bench.records.archive import RecordArchive
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -66,9 +73,43 @@ def counts() -> dict[str, str]:
     }
 
 
+def sets() -> str:
+    """One row a published set: what it holds, of which protocol versions, and its command."""
+    rows = []
+    for folder in sorted(HERE.glob("*/README.md")):
+        title = folder.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        packs = sorted(folder.parent.glob("*.jsonl.gz"))
+        name = folder.parent.name
+        rows.append((f"[{name}]({name}/README.md)", title, *_contents(packs)))
+    heads = ("set", "what", "records", "protocol versions", "measured")
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+
+
+def _contents(packs: list[Path]) -> tuple[str, str, str]:
+    """How many records the files hold, of which versions, and between which days."""
+    records = [record for pack in packs for record in RecordArchive(pack).records()]
+    if not records:
+        return "", "tables only", ""
+    versions: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        versions[f"{record.suite}:{record.protocol}"].add(record.version)
+    told = ", ".join(f"{name} {'/'.join(sorted(v))}" for name, v in sorted(versions.items()))
+    days = sorted({record.created[:10] for record in records})
+    return str(len(records)), told, days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
 def render(text: str) -> str:
-    """The README `text` with the current tables between `<!-- NAME -->` and `<!-- / -->`."""
-    parts = {"board": f"\n{board()}\n"} | counts()
+    """The root README `text` with the current tables between `<!-- NAME -->` and `<!-- / -->`."""
+    return fill_in(text, {"board": f"\n{board()}\n"} | counts())
+
+
+def render_index(text: str) -> str:
+    """The same of the README of all sets."""
+    return fill_in(text, {"sets": f"\n{sets()}\n"})
+
+
+def fill_in(text: str, parts: dict[str, str]) -> str:
+    """`text` with each of `parts` between its marks. Raises `ValueError` unless each has one."""
     for name, made in parts.items():
         marked = rf"(<!-- {name} -->).*?(<!-- / -->)"
         text, found = re.subn(marked, lambda m, made=made: m[1] + made + m[2], text, flags=re.S)
@@ -77,5 +118,19 @@ def render(text: str) -> str:
     return text
 
 
+def main(check: bool) -> int:
+    """Write the READMEs, or with `check` name the stale ones; the exit code."""
+    stale = 0
+    for path, made in ((README, render), (HERE / "README.md", render_index)):
+        text = path.read_text(encoding="utf-8")
+        fresh = made(text)
+        if check and fresh != text:
+            print(f"{path} is stale; run python results/readme.py")
+            stale = 1
+        elif not check:
+            path.write_text(fresh, encoding="utf-8")
+    return stale
+
+
 if __name__ == "__main__":
-    README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.exit(main("--check" in sys.argv[1:]))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 RESULTS = Path(__file__).parents[1] / "results"
 SETS = ["timm-structure", "timm-init", "fit", "accuracy", "openerf"]
@@ -32,6 +34,36 @@ def test_the_root_readmes_tables_are_those_of_the_published_sets(monkeypatch):
     """`python results/readme.py` would change nothing."""
     text = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
     assert script(RESULTS / "readme.py", monkeypatch).render(text) == text
+
+
+def test_the_list_of_sets_names_every_set_with_its_protocol_versions(monkeypatch):
+    """`results/README.md` is what `python results/readme.py` makes of the packed records."""
+    made = script(RESULTS / "readme.py", monkeypatch)
+    text = (RESULTS / "README.md").read_text(encoding="utf-8")
+    assert made.render_index(text) == text
+    rows = [line for line in text.splitlines() if line.startswith("| [")]
+    assert len(rows) == len([path for path in RESULTS.iterdir() if (path / "README.md").exists()])
+
+
+def test_a_stale_table_is_named_and_ends_with_1(monkeypatch, tmp_path, capsys):
+    """With `--check` nothing is written."""
+    made = script(RESULTS / "readme.py", monkeypatch)
+    stale = tmp_path / "README.md"
+    stale.write_text("<!-- board -->old<!-- / --><!-- structure -->old<!-- / -->")
+    monkeypatch.setattr(made, "README", stale)
+    assert made.main(check=True) == 1
+    assert str(stale) in capsys.readouterr().out
+    assert "old" in stale.read_text()
+
+
+def test_the_workflow_of_the_sets_runs_commands_that_exist():
+    """Every script that the workflow names is there, and the sets of its matrix have records."""
+    workflow = yaml.safe_load((RESULTS.parent / ".github/workflows/published.yml").read_text())
+    named = re.findall(r"\S+\.py", str(workflow))
+    assert named
+    assert all((RESULTS.parent / name).exists() for name in named)
+    for name in workflow["jobs"]["sample"]["strategy"]["matrix"]["set"]:
+        assert (RESULTS / name / "records.jsonl.gz").exists()
 
 
 def test_a_readme_without_its_marks_is_refused(monkeypatch):
