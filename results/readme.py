@@ -88,7 +88,7 @@ def sets() -> str:
 def _contents(packs: list[Path]) -> tuple[str, str, str]:
     """How many records the files hold, of which versions, and between which days."""
     texts = [gzip.decompress(pack.read_bytes()).decode() for pack in packs]
-    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+    lines = [json.loads(line) for text in texts for line in text.strip().split("\n")]
     records = [line for line in lines if "suite" in line]  # the first line is about the file
     if not records:
         return "", "tables only", ""

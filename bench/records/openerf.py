@@ -107,7 +107,8 @@ def _map(data: bytes, path: Path) -> Array:
             f"{path} has shape {found.shape}; expected a map (height, width) of finite numbers "
             "from 0, not all 0: fetch it again"
         )
-    return found.astype(np.float64) / found.sum(dtype=np.float64)
+    mean: Array = found.astype(np.float64) / found.sum(dtype=np.float64)
+    return mean
 
 
 def _model(name: str, mean: Array, source: dict[str, str]) -> ModelInfo:
