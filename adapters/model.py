@@ -145,13 +145,16 @@ class Model(Protocol):
 
 @runtime_checkable
 class ModelOfScales(Protocol):
-    """A model that can be measured at every resolution, by `--target all-scales`."""
+    """A model that can be measured at every resolution, as `--target all-scales` does."""
 
     def scales(self) -> list[Grid]:
         """The last map of every resolution on the way to the output, the finest first.
 
         See `target_rule.Way.scales`.
         """
+
+    def output_map(self) -> Grid | None:
+        """The output that is a map with the most units; see `target_rule.Way.output_map`."""
 
     def at(self, grid: Grid) -> Model:
         """The same model, weights included, with the target `grid`; `self` is not changed."""

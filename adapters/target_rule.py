@@ -269,6 +269,29 @@ class Way:
             for i in last.values()
         ]
 
+    def output_map(self) -> Grid | None:
+        """The map with the most units among the outputs, also of more units than pixels, or None.
+
+        An output that only drops axes of a map, as of one channel, is that map.
+        """
+        grids = [self._output_grid(i) for i in self.outputs if self.read.before[i] & 1]
+        found = [grid for grid in grids if grid is not None]
+        return replace(max(found, key=_units), reason=DENSEST) if found else None
+
+    def _output_grid(self, i: int) -> Grid | None:
+        step, sources = self.steps[i], self.read.sources[i]
+        if (grid := self.read.grids[i]) is not None or not step.floating:
+            return grid
+        if len(step.shape) == 4 and step.shape[0] == self.batch and self._magnified(step.shape[2:]):
+            return Grid(step.name, "NCHW", *step.shape[1:])
+        same = step.kind == "view" and len(sources) == 1 and _numbers(step, self.steps[sources[0]])
+        return self._output_grid(sources[0]) if same and sources[0] > 0 else None
+
+    def _magnified(self, units: Sequence[int]) -> bool:
+        """Whether a grid has more units than pixels, by the same factor along both axes."""
+        rows, columns = (n / m for n, m in zip(units, self.size, strict=True))
+        return rows == columns > 1
+
     def _before(self, i: int) -> list[Grid]:
         return [g for k, g in self.maps.items() if self.read.before[i] >> k & 1]
 
@@ -304,6 +327,8 @@ DETOUR = "other paths go around it (skip connections or other branches)"
 
 NAMED = "named by the user"
 
+DENSEST = "the output with the most units"
+
 ALL_SCALES = "all-scales"
 """In place of a target's name: the target by the rule, and the last map of every resolution."""
 
@@ -317,6 +342,11 @@ def target_note(target: Grid | None) -> list[str]:
 
 def _units(grid: Grid) -> int:
     return grid.height * grid.width
+
+
+def _numbers(step: Step, source: Step) -> bool:
+    """Whether two steps have the same number of numbers for each image."""
+    return math.prod(step.shape) == math.prod(source.shape)
 
 
 def _same_or_pooled(result: Grid, layer: Grid) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .deadpixel import DEADPIXEL
 from .erf.suite import ERF
 from .fidelity import FIDELITY
+from .halo.suite import HALO
 from .padding.suite import PADDING
 from .perturbation.suite import PERTURBATION
 from .structure import STRUCTURE
@@ -25,6 +26,7 @@ OURS: Mapping[str, Suite] = {
     "padding": PADDING,
     "perturbation": PERTURBATION,
     "fidelity": FIDELITY,
+    "halo": HALO,
     "training": TRAINING,
 }
 

@@ -68,6 +68,7 @@ SKIPPED = {
     "padding": ["no spatial map"],
     "perturbation": [],
     "fidelity": UNTREATED,
+    "halo": ["no spatial map"],
     "training": list(KINDS),
 }
 """By suite, the kinds of model to which it does not apply."""

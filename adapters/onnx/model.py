@@ -21,6 +21,7 @@ from ..feature_grid import Grid
 from ..input_spec import InputSpec
 from ..model import Model, Outputs, Precision
 from ..padding_mode import PaddingMode
+from ..target_rule import Way
 from ..treatment import PADDING_DEFAULTS, Fill, PaddingOptions, Treatment
 from .analysis.complexity import graph_complexity
 from .analysis.integer_maps import expose_levels
@@ -35,6 +36,7 @@ from .graph import Mode
 from .inputs.batch_axis import settle_batch
 from .inputs.declaration import InputDeclaration
 from .inputs.outputs import example, first_output, precision_of
+from .inputs.size import take_size
 from .inputs.spec import ImageInput, check_spec, image_input
 from .interpreter import Interpreter
 from .operators.quantised import STRAIGHT_THROUGH
@@ -263,7 +265,8 @@ class OnnxModel:
 
         def attempt(height: int, width: int) -> None:
             made.spec = replace(self.spec, height=height, width=width)
-            check_spec(made.spec, image_input(self.graph))
+            made.graph = take_size(self.graph, image_input(self.graph, self.image), made.spec)
+            check_spec(made.spec, image_input(made.graph, self.image))
             made.target = made._locate(name)
             if made.target is not None and self.target is not None:
                 made.target = replace(made.target, reason=self.target.reason)
@@ -275,9 +278,16 @@ class OnnxModel:
 
     def scales(self) -> list[Grid]:
         """The last map of every resolution; see `ModelOfScales.scales`."""
+        return self._way().scales()
+
+    def output_map(self) -> Grid | None:
+        """The output that is a map with the most units; see `ModelOfScales.output_map`."""
+        return self._way().output_map()
+
+    def _way(self) -> Way:
         x = feed(example(self.spec, self._batch or 1), self.spec)
         size = (self.spec.height, self.spec.width)
-        return graph_way(self.graph, self.image, self._ends(), x, size).scales()
+        return graph_way(self.graph, self.image, self._ends(), x, size)
 
     def at(self, grid: Grid) -> OnnxModel:
         """The same model with the target `grid`; see `ModelOfScales.at`."""

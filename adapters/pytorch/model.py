@@ -24,7 +24,7 @@ from ..feature_grid import Grid
 from ..input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec, guessed_note
 from ..model import Outputs, Precision
 from ..padding_mode import PaddingMode
-from ..target_rule import target_note
+from ..target_rule import Way, target_note
 from ..treatment import PADDING_DEFAULTS, UNTOUCHED, Fill, PaddingOptions, Treatment
 from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
@@ -36,7 +36,7 @@ from .passes import NOT_NARROW, ONE_BY_ONE, Passes
 from .skeleton import Skeleton, light_copy
 from .stages import module_filters, record_stages
 from .steps import watched
-from .target import blank_input, laid_out, locate, module_scales
+from .target import blank_input, laid_out, locate, module_way
 from .tensors import cast_module, copy_module, has_complex, order_kernels
 from .weights import (
     calibrate_norms,
@@ -195,8 +195,17 @@ class TorchModel:
 
     def scales(self) -> list[Grid]:
         """The last map of every resolution; see `ModelOfScales.scales`."""
+        way = self._way()
+        return way.scales() if way else []
+
+    def output_map(self) -> Grid | None:
+        """The output that is a map with the most units; see `ModelOfScales.output_map`."""
+        way = self._way()
+        return way.output_map() if way else None
+
+    def _way(self) -> Way | None:
         count = 1 if self._passes.one_by_one else 2
-        return module_scales(self._candidates(), self.spec, self._prefix, count)
+        return module_way(self._candidates(), self.spec, self._prefix, count)
 
     def at(self, grid: Grid) -> TorchModel:
         """The same model with the target `grid`; see `ModelOfScales.at`."""

@@ -15,7 +15,7 @@ from ..errors import InputError, NotApplicableError, PerimetryError, UnknownName
 from ..feature_grid import Grid, find_grid
 from ..input_spec import InputSpec
 from ..meta_forward import quickly
-from ..target_rule import NAMED
+from ..target_rule import NAMED, Way
 from .capture import base_name, capture
 from .inputs import why_refused
 from .tensors import first_float
@@ -64,17 +64,17 @@ def locate(
     raise InputError(f"{reference} {why}") from failure
 
 
-def module_scales(
+def module_way(
     modules: Iterable[Callable[[], nn.Module]], spec: InputSpec, prefix: int | None, count: int
-) -> list[Grid]:
-    """The last map of every resolution, of the first of `modules` that runs on `count` images."""
+) -> Way | None:
+    """The steps of a pass of the first of `modules` that runs on `count` images, or None."""
     for make in modules:
         module = make()
         x = blank_input(module, spec)[:count]
         with contextlib.suppress(Exception), torch.no_grad():
             trace = partial(trace_way, module, x, (spec.height, spec.width), prefix)
-            return quickly(trace).way.scales()
-    return []
+            return quickly(trace).way
+    return None
 
 
 def blank_input(module: nn.Module, spec: InputSpec) -> Tensor:

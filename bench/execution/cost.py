@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 TABLE = Path(__file__).parent / "timm_costs.csv"
 
 
-S_PER_GFLOP = {"erf": 0.1, "deadpixel": 0.1, "fidelity": 0.25, "padding": 1.4, "perturbation": 2.0}
+S_PER_GFLOP = {
+    "erf": 0.1,
+    "deadpixel": 0.1,
+    "fidelity": 0.25,
+    "padding": 1.4,
+    "perturbation": 2.0,
+    "halo": 0.25,
+}
 """Seconds an image and GFLOP of a forward pass: medians of `results/timm-init` and `trained`."""
 
 

@@ -1,0 +1,110 @@
+"""The suites that are chosen by name: coverage of their intervals, on networks with planted truths.
+
+Each plant is a network and a law of random images on which the metric has a closed form. The suite
+measures it seed by seed; the coverage is the share of seeds whose 95 % interval holds that number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.model import Model
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.suites.base import Context, Suite
+from perimetry.suites.halo.suite import Halo
+
+from .check import ReferenceCheck
+from .estimates import BAND, GOAL, SOURCE
+
+GROUP = "Coverage of the suites that are chosen by name"
+
+SEEDS, IMAGES = 200, 8
+
+
+def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
+    """Compare the coverage of each suite's interval with the goal."""
+    del quick
+    yield halo_coverage()
+
+
+def covered(
+    suite: Suite, model: Model, metric: str, truth: float, *, images: Callable[..., torch.Tensor]
+) -> ReferenceCheck:
+    """The share of seeds whose interval of `metric` holds `truth`, as a check.
+
+    `images(rng, count)` draws the images of a seed (count, 3, height, width).
+    """
+    (protocol, *_) = suite.protocols
+    hits = []
+    for seed in range(SEEDS):
+        drawn = images(np.random.default_rng([seed, SEEDS]), IMAGES)
+        context = Context(drawn, seed=seed, batch=IMAGES)
+        found = suite.measure(model, protocol, _maps(suite, model, protocol, context), context)
+        one = found.metrics[metric]
+        assert one.low is not None, f"{metric}: {one.reason}"
+        hits.append(one.low <= truth and (one.high is None or truth <= one.high))
+    share = float(np.mean(hits))
+    return ReferenceCheck(
+        GROUP,
+        f"{suite.name}.{metric} ({IMAGES} images, {SEEDS} seeds), true value {truth:.4g}",
+        SOURCE,
+        GOAL,
+        share,
+        f"{suite.name.upper()}.measure(...)",
+        tolerance=BAND + 2 * float(np.sqrt(GOAL * (1 - GOAL) / SEEDS)),
+    )
+
+
+def _maps(suite: Suite, model: Model, protocol: str, context: Context) -> Mapping[str, np.ndarray]:
+    from perimetry.suites.measuring.gradients import gradient_maps
+
+    probes = suite.probes(model, protocol, context.seed)
+    if not probes:
+        return {}
+    return gradient_maps(model, context.images, probes, batch=context.batch).maps
+
+
+def grey(module: nn.Module, height: int, width: int | None = None) -> Model:
+    """A model of one channel whose input is the image itself, in double precision."""
+    spec = InputSpec(height, width or height, channels=1, mean=(0.0,), std=(1.0,))
+    return wrap(module.eval(), spec=spec, device="cpu", precision="float64")
+
+
+def white_noise(side: int) -> Callable[..., torch.Tensor]:
+    """Independent normal pixels, the same in all channels."""
+
+    def draw(rng: np.random.Generator, count: int) -> torch.Tensor:
+        pixels = torch.from_numpy(rng.standard_normal((count, 1, side, side)))
+        return pixels.expand(-1, 3, -1, -1)
+
+    return draw
+
+
+def halo_coverage() -> ReferenceCheck:
+    """The seam error of a 3 x 3 sum of white noise: by roots of the number of taps cut off."""
+    side, tile = 12, 6
+    taps = nn.Conv2d(1, 1, 3, 1, 1, bias=False)
+    nn.init.ones_(taps.weight)
+
+    def inside(place: int, first: int, end: int) -> int:
+        return min(end, place + 2) - max(first, place - 1)
+
+    lost = kept = 0.0
+    for i in range(tile):  # the tile at the upper left; the others are its mirror images
+        for j in range(tile):
+            if max(i, j) == tile - 1:
+                whole = inside(i, 0, side) * inside(j, 0, side)
+                lost += (whole - inside(i, 0, tile) * inside(j, 0, tile)) ** 0.5
+                kept += whole**0.5
+    return covered(
+        Halo(overlaps=(0, 1)),
+        grey(taps, side),
+        "edge_error",
+        lost / kept,
+        images=white_noise(side),
+    )
