@@ -326,7 +326,7 @@ def smallest_overlap(errors: Mapping[int, Estimate], tolerance: float) -> Estima
     def first(end: str) -> int | None:
         """The overlap from which on this end of the interval is within the tolerance."""
         found = None
-        for overlap, error in reversed(errors.items()):
+        for overlap, error in reversed(list(errors.items())):
             value = getattr(error, end)
             value = error.value if value is None else value
             if value is None or value > tolerance:
