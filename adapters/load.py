@@ -277,6 +277,14 @@ def files_of(reference: str) -> list[Path]:
     from .onnx.files.external_data import external_files
 
     parsed = Reference.parse_any(reference)
+    found = _named_files(parsed)
+    if parsed.runtime == "onnx" and found:
+        found += [*external_files(found[0]), found[0].with_suffix(".toml")]
+    return list(dict.fromkeys(found))
+
+
+def _named_files(parsed: Reference) -> list[Path]:
+    """The files that a reference itself names, and those that may lie beside them."""
     if parsed.runtime == "hf":  # a folder: configuration, processor and weights
         folder = Path(parsed.name).expanduser()
         local = parsed.name.startswith((".", "/", "~"))
@@ -285,10 +293,26 @@ def files_of(reference: str) -> list[Path]:
     path = parsed.file
     if path is None or not path.name:  # `.` and `/` have no name that a suffix could be added to
         return []
-    found = [path, Path(f"{path}.data"), path.with_suffix(".data")]
-    if parsed.runtime == "onnx":
-        found += [*external_files(path), path.with_suffix(".toml")]
-    return list(dict.fromkeys(found))
+    return [path, Path(f"{path}.data"), path.with_suffix(".data")]
+
+
+QUICK_BYTES = 2**26
+"""Bytes of a file that are hashed, and looked through, in a fraction of a second."""
+
+
+def is_quick_to_identify(reference: str) -> bool:
+    """Whether no code runs and little is read to find what decides the model of `reference`."""
+    from .onnx.files.external_data import names_external
+
+    parsed = Reference.parse_any(reference)
+    if parsed.runtime == "py":
+        return False
+    try:
+        small = sum(p.stat().st_size for p in _named_files(parsed) if p.is_file()) <= QUICK_BYTES
+    except (OSError, ValueError):
+        return True  # nothing of it can be read
+    outside = parsed.runtime == "onnx" and parsed.file is not None and small
+    return small and not (outside and names_external(parsed.file))
 
 
 def own_module(reference: str, seed: int) -> tuple[nn.Module, tuple[int, int] | None] | None:

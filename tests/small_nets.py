@@ -9,6 +9,7 @@ from perimetry import audit
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.execution.run_options import RunOptions
+from perimetry.bench.records.manifest import write_manifest
 from perimetry.bench.records.store import Store
 
 SPEC = InputSpec(48, 48, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -56,6 +57,7 @@ def baseline(folder, module=None, *, spec=SPEC, suites=SUITES, count=8, fills=("
     for record in audit(model, suites, fills, count=count, draws=100, device="cpu", batch=8):
         assert record.status == "ok", record.error
         store.put(record)
+    write_manifest(store)
     return folder
 
 

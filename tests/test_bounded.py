@@ -17,7 +17,7 @@ from perimetry.adapters.errors import InputError, NotMeasuredError
 from perimetry.adapters.onnx.files.external_data import external_files
 from perimetry.adapters.scratch import OWNED, scratch_folder
 from perimetry.bench.cli.main import app
-from perimetry.bench.execution.engines.process import call_bounded
+from perimetry.bench.execution.engines.process import call_bounded, each_bounded
 from perimetry.bench.execution.run_options import RunOptions
 
 CPU = RunOptions(device="cpu")
@@ -62,6 +62,21 @@ def test_a_process_that_hangs_is_ended_at_the_time_limit():
     with pytest.raises(NotMeasuredError) as caught:
         call_bounded(partial(time.sleep, 3600), RunOptions(device="cpu", time_limit_s=0.2))
     assert "0.2 s" in str(caught.value)
+
+
+def test_one_that_ends_the_process_costs_no_other_its_result():
+    """Results come back in order; a signal, a hang and an error stand in their places."""
+    works = [
+        partial(divmod, 7, 3),
+        partial(signal.raise_signal, signal.SIGKILL),
+        partial(raise_error, InputError("give another")),
+        partial(time.sleep, 3600),
+        partial(divmod, 9, 4),
+    ]
+    found = each_bounded(works, RunOptions(device="cpu", time_limit_s=1.0))
+    assert (found[0], found[4]) == ((2, 1), (2, 1))
+    assert [type(one) for one in found[1:4]] == [NotMeasuredError, InputError, NotMeasuredError]
+    assert each_bounded([], CPU) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")

@@ -7,8 +7,15 @@ import pytest
 from onnx import TensorProto
 from onnx_files import convnet
 
+from perimetry.adapters.errors import InputError
+from perimetry.adapters.load import is_quick_to_identify
 from perimetry.adapters.onnx.files.external_data import external_files
+from perimetry.bench.execution import identities
+from perimetry.bench.execution.identities import find_identities
 from perimetry.bench.execution.plan import file_identity
+from perimetry.bench.execution.run_options import RunOptions
+from perimetry.bench.execution.settings import Settings
+from perimetry.bench.records import hashing
 from perimetry.bench.records.hashing import MAX_HASHED, file_sha256
 
 LOCATIONS = (
@@ -88,6 +95,48 @@ def test_a_sparse_file_is_hashed_by_its_ends(tmp_path):
         hashes.add(file_sha256(path))
     assert len(hashes) == 3
     assert size > MAX_HASHED
+
+
+def test_of_many_files_so_many_bytes_are_hashed_as_of_one(tmp_path, monkeypatch):
+    """Beyond the bytes that are left, a file is hashed by its ends, and a later small one whole."""
+    monkeypatch.setattr(hashing, "MAX_HASHED", 100)
+    paths = [tmp_path / name for name in "abcd"]
+    for path, size in zip(paths, (60, 60, 30, 30), strict=True):
+        path.write_bytes(bytes(size))
+    found = hashing.hashes(paths)
+    whole = [file_sha256(path) for path in paths]
+    assert [a == b for a, b in zip(found, whole, strict=True)] == [True, False, True, False]
+
+
+def test_names_of_one_file_count_once(tmp_path):
+    """Thousands of names for one large file are hashed as one file."""
+    proto = convnet(size=8)
+    (tmp_path / "w.bin").write_bytes(bytes(64))
+    for number in range(20):
+        tensor = proto.graph.initializer.add(name=f"x{number}", data_type=1, dims=[4])
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="./" * number + "w.bin")
+    (tmp_path / "a.onnx").write_bytes(proto.SerializeToString())
+    assert len(external_files(tmp_path / "a.onnx")) == 1
+
+
+def test_what_takes_long_is_identified_in_a_process_with_limits(tmp_path, monkeypatch):
+    """Large files and external data are; a small file is not. The identity is that of the plan."""
+    path, _ = with_outside(tmp_path, "w.bin", "key first")
+    small = tmp_path / "small.onnx"
+    small.write_bytes(convnet(size=8).SerializeToString())
+    cpu = RunOptions(device="cpu")
+    names = [str(path), str(small), "timm:test_resnet@init"]
+    assert find_identities(names, Settings(), cpu) == {str(path): file_identity(str(path))}
+    large = tmp_path / "large.onnx"
+    with large.open("wb") as stream:
+        stream.truncate(2**40)
+    assert not is_quick_to_identify(str(large))
+    monkeypatch.setattr(
+        identities, "each_bounded", lambda works, _run: [InputError("x")] * len(works)
+    )
+    (late,) = find_identities([str(path)], Settings(), cpu).values()
+    assert late not in ("", file_identity(str(path)))
 
 
 def test_pipes_and_devices_are_not_hashed(tmp_path):

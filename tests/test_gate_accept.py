@@ -63,7 +63,7 @@ def test_a_changed_model_is_accepted_and_then_passes(copy):
         assert finding.where in notes
     assert act(copy, changed).verdict is SAME
     assert act(copy, net()).verdict is CHANGED
-    assert manifest_faults(Store(copy)) == []
+    assert manifest_faults(Store(copy)) == {}
 
 
 def test_accepting_one_model_leaves_the_files_of_others(copy):

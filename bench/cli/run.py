@@ -169,7 +169,8 @@ def run(
     ] = False,
 ) -> None:
     """Audit models, with and without kernel padding, and print the leaderboard."""
-    from ..execution.plan import DEFAULT_SUITES, check_references, parse_fills
+    from ..execution.identities import check_references
+    from ..execution.plan import DEFAULT_SUITES, parse_fills
     from ..execution.sweep import Sweep
 
     with report_errors():
@@ -181,7 +182,7 @@ def run(
         suites = names_of(measurement.suite, DEFAULT_SUITES)
         sweep = Sweep(names, suites, fills, settings, options, out)
         sweep.plan.jobs()  # raises for every other wrong word
-        check_references(references)
+        check_references(references, options)
         if dry_run:
             typer.echo(sweep.forecast())
             return

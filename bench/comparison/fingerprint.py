@@ -29,6 +29,7 @@ import numpy as np
 from ...adapters.every_output import EveryOutput
 from ...suites.base import Context, Measurement, Metric, Suite
 from ..execution.toolkit import Toolkit, standard
+from ..records.manifest import CHECK
 from ..records.store import Store
 
 if TYPE_CHECKING:
@@ -211,9 +212,6 @@ def sketch(value: Tensor, index: int, seed: int) -> Array:
     padded = np.concatenate([flat, np.zeros(-len(flat) % BUCKETS)])
     found: Array = padded.reshape(-1, BUCKETS).sum(0)
     return found
-
-
-CHECK = "check"
 
 
 def beside(baseline: Path) -> Path:

@@ -26,11 +26,12 @@ from ...adapters.errors import InputError, NotMeasuredError, UnknownNameError
 from ...adapters.reference import Reference
 from ...adapters.treatment import FILLS
 from ...suites.images import BUILT_IN
-from ..execution.plan import DEFAULT_SUITES, check_references
+from ..execution.identities import check_references
+from ..execution.plan import DEFAULT_SUITES
 from ..execution.rerun import (
     RerunOptions,
     RunSpec,
-    known_input,
+    known_inputs,
     rerun,
     run_spec_of,
     sized_as,
@@ -295,7 +296,8 @@ def _models(given: Sequence[Side | _Given], cache: RecordCache, wanted: MissingA
     if all(isinstance(side, Side) for side in sides):
         return [side for side in sides if isinstance(side, Side)]
     if wanted.options.run.toolkit is standard:
-        _check_models([g.model for g in sides if isinstance(g, _Given) and g.model is not None])
+        names = [g.model for g in sides if isinstance(g, _Given) and g.model is not None]
+        _check_models(names, wanted.options.run)
     spec, run = _run_spec(pattern, wanted), wanted.options.run
     if wanted.stages:
         spec = RunSpec(spec.settings, (*(s for s in spec.suites if s != PRINT), PRINT))
@@ -318,14 +320,15 @@ def _input_specs(
     Raises `UnlikeRecordsError`, before anything is measured, if inputs differ from the first one.
     """
     run = wanted.options.run
-    inputs = [_input(*pair, run) for pair in zip(sides, specs, strict=True)]
+    inputs = _inputs(sides, specs, run)
     sizes = [spec for one, spec in zip(sides, inputs, strict=True) if spec and not _is_module(one)]
     found = list(specs)
     for place, one in enumerate(sides):
         if isinstance(one, _Given) and sizes:
             settings = sized_as(one.thing, specs[place].settings, sizes[0])
             found[place] = replace(specs[place], settings=settings)
-            inputs[place] = _input(one, found[place], run) if _is_module(one) else inputs[place]
+            if _is_module(one):
+                (inputs[place],) = _inputs([one], [found[place]], run)
     photographs = specs[0].settings.images not in BUILT_IN
     for one, spec in zip(sides, inputs, strict=True):
         differences = input_differences(inputs[0], spec, cropping=photographs)
@@ -342,11 +345,21 @@ def _is_module(one: Side | _Given) -> bool:
     return isinstance(one, _Given) and isinstance(one.thing, nn.Module)
 
 
-def _input(one: Side | _Given, spec: RunSpec, run: RunOptions) -> Mapping[str, Any]:
-    """The input of a side; empty if it is not known before the model is measured."""
-    if isinstance(one, Side):
-        return next((r.model.spec for r in one.records.values() if r.model.spec), {})
-    return known_input(one.model if one.thing is None else one.thing, spec.settings, run)
+def _inputs(
+    sides: Sequence[Side | _Given], specs: Sequence[RunSpec], run: RunOptions
+) -> list[Mapping[str, Any]]:
+    """The input of each side; empty if it is not known before the model is measured."""
+    asked = [
+        (one.model if one.thing is None else one.thing, spec.settings)
+        for one, spec in zip(sides, specs, strict=True)
+        if isinstance(one, _Given)
+    ]
+    found = iter(known_inputs(asked, run))
+    return [_stored_input(one) if isinstance(one, Side) else next(found) for one in sides]
+
+
+def _stored_input(one: Side) -> Mapping[str, Any]:
+    return next((r.model.spec for r in one.records.values() if r.model.spec), {})
 
 
 def _shown(one: Side | _Given) -> str:
@@ -415,10 +428,10 @@ def _audited(one: _Given, spec: RunSpec, run: RunOptions) -> Side:
     return replace(side_of(records), thing=thing)
 
 
-def _check_models(names: Sequence[str]) -> None:
+def _check_models(names: Sequence[str], run: RunOptions) -> None:
     """Raise `UnknownNameError` for models that cannot exist, before any is measured."""
     try:
-        check_references(names)
+        check_references(names, run)
     except UnknownNameError as error:
         hints = "".join(dict.fromkeys(map(_no_folder, names)))
         raise UnknownNameError(f"{error}{hints}") from error

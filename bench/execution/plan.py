@@ -17,12 +17,12 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ...adapters.errors import InputError, PerimetryError, UnknownNameError, check_name
+from ...adapters.errors import InputError, PerimetryError, check_name
 from ...adapters.reference import Reference
 from ...adapters.treatment import FILLS, Fill
 from ...suites.settings import configure, settings_of
 from ..records.environment import STACK, versions
-from ..records.hashing import digest, file_sha256, images_identity, module_identity
+from ..records.hashing import digest, hashes, images_identity, module_identity
 from ..records.record import to_json_value
 from .fit_images import fit_settings
 from .settings import GOAL_FIELDS, PRECISION_OF
@@ -75,8 +75,8 @@ class Job:
 class AuditPlan:
     """Which models to measure with which suites, kernel paddings and settings.
 
-    `device` is a kind (`cpu`, `cuda`), `known` the suites by name; `identities` gives the hash
-    behind references that name no file (modules given in Python).
+    `device` is a kind (`cpu`, `cuda`), `known` the suites by name; `identities` gives the hashes
+    that are known already: those of modules given in Python, and of `identities`.
     """
 
     references: Sequence[str]
@@ -105,7 +105,9 @@ class AuditPlan:
         fitted = fit_settings(settings) if "fit" in fills else {}
         jobs = []
         for reference in dict.fromkeys(self.references):
-            identity = self.identities.get(reference) or file_identity(reference, settings)
+            identity = self.identities.get(reference)
+            if identity is None:
+                identity = file_identity(reference, settings)
             for fill in fills:
                 common = [reference, identity, fill, self.device, settings.seed, versions(STACK)]
                 own = fitted if fill == "fit" else {}
@@ -183,23 +185,6 @@ def expand_references(references: Sequence[str], choice: Choice | None = None) -
     return (choice or Choice()).of(list(dict.fromkeys(found)))
 
 
-def check_references(references: Iterable[str]) -> None:
-    """Raise one `UnknownNameError` that names every reference which cannot exist.
-
-    Called before anything is measured, so that a typo costs nothing.
-    """
-    from ...adapters.load import check_reference
-
-    faults = []
-    for reference in dict.fromkeys(references):
-        try:
-            check_reference(reference)
-        except PerimetryError as error:
-            faults.append(f"{reference!r}: {error}")
-    if faults:
-        raise UnknownNameError(f"nothing was measured; {'; '.join(faults)}")
-
-
 def parse_suites(names: Sequence[str], known: Mapping[str, Suite]) -> list[tuple[str, str]]:
     """Read `erf`, `erf:kim2023` and `erf:all` as (suite, protocol) pairs, each once, in order.
 
@@ -234,7 +219,7 @@ def file_identity(reference: str, settings: Settings | None = None) -> str:
 
     files = files_of(reference)
     own = own_identity(reference, settings.seed if settings is not None else 0)
-    parts = [own, library_version(reference), *map(file_sha256, files)]
+    parts = [own, library_version(reference), *hashes(files)]
     if (files or own) and settings is not None and settings.inputs:
         parts.append(digest(to_json_value(dict(settings.inputs))))
     return "+".join(part for part in parts if part)

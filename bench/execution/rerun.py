@@ -20,13 +20,14 @@ from ..records.record import FIT_KEY, to_json_value
 from ..records.selection import stated_inputs
 from .audit import measure_here
 from .fit_images import open_fit_images
+from .identities import find_identities
 from .plan import AuditPlan
 from .run_options import RunOptions
 from .settings import FIT_DEFAULT, GOAL_FIELDS, Settings
 from .toolkit import standard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
@@ -137,21 +138,37 @@ def rerun(
     return measure_here(reference, spec.suites, fills, spec.settings, run, name=name)
 
 
-def known_input(thing: Any, settings: Settings, run: RunOptions) -> dict[str, Any]:
-    """The fields of the input that a model will be measured with; empty if that is not known yet.
+def known_inputs(asked: Sequence[tuple[Any, Settings]], run: RunOptions) -> list[dict[str, Any]]:
+    """The fields of the input of each model, measured with these settings; empty if not known yet.
 
-    Files are read in a process with limits if `run.isolated` is set. What is wrong with a model is
-    left to its measurement.
+    Files are read in one process with limits if `run.isolated` is set. What is wrong with a model
+    is left to its measurement.
     """
-    from ...adapters.load import input_of
-    from .engines.process import call_bounded
+    from .engines.process import each_bounded
 
-    if isinstance(thing, str) and run.toolkit is not standard:
-        return {}
-    work = partial(input_of, thing, size=settings.size, inputs=dict(settings.inputs))
-    is_file = isinstance(thing, str) and Reference.parse_any(thing).file is not None
+    found: list[dict[str, Any]] = [{} for _ in asked]
+    elsewhere: dict[int, Callable[[], Any]] = {}
+    for place, (thing, settings) in enumerate(asked):
+        if isinstance(thing, str) and run.toolkit is not standard:
+            continue
+        work = partial(_input_fields, thing, settings.size, dict(settings.inputs))
+        if run.isolated and isinstance(thing, str) and Reference.parse_any(thing).file is not None:
+            elsewhere[place] = work
+        else:
+            found[place] = work()
+    answers = each_bounded(list(elsewhere.values()), run)
+    for place, answer in zip(elsewhere, answers, strict=True):
+        found[place] = answer if isinstance(answer, dict) else {}
+    return found
+
+
+def _input_fields(
+    thing: Any, size: tuple[int, int] | None, inputs: Mapping[str, Any]
+) -> dict[str, Any]:
+    from ...adapters.load import input_of
+
     try:
-        spec = call_bounded(work, run) if run.isolated and is_file else work()
+        spec = input_of(thing, size=size, inputs=inputs)
     except Exception:
         return {}
     fields = {} if spec is None else to_json_value(asdict(spec))
@@ -177,7 +194,10 @@ def in_workers(
 
     run = run if len(references) > 1 else replace(run, device=run.devices[0])
     suites = run.toolkit().suites
-    plan = AuditPlan(references, spec.suites, fills, spec.settings, run.device_kind, suites)
+    identities = find_identities(references, spec.settings, run)
+    plan = AuditPlan(
+        references, spec.suites, fills, spec.settings, run.device_kind, suites, identities
+    )
     with scratch_folder() as folder:
         store = Store(folder)
         run_jobs(plan.jobs(), store, spec.settings, run)

@@ -7,9 +7,11 @@ Models that take longest come first.
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...adapters.errors import check_name
+from ..records.manifest import changed_files
 from .cost import job_seconds, most_expensive_first, pace
 from .engines.base import ENGINES, EngineContext, RunLedger, Summary
 
@@ -81,14 +83,20 @@ def _engine(context: EngineContext, ledger: RunLedger) -> Engine:
 def missing_jobs(jobs: Sequence[Job], store: Store, *, retry_failed: bool) -> tuple[list[Job], int]:
     """The jobs with the cells that must still be measured, and how many cells are present.
 
-    A record whose maps or draws are damaged is measured again.
+    A record is measured again if its maps or draws are damaged, or if its files are not those of
+    the manifest.
     """
     keys = [cell.key for job in jobs for cell in job.cells]
     found = store.find(keys)
+    changed = {Path(name).stem for name in changed_files(store)}
     done = {
         k
         for k, r in found.items()
-        if not (_is_damaged(r) or (retry_failed and r.status == "failed"))
+        if not (
+            store.path(r).stem in changed
+            or _is_damaged(r)
+            or (retry_failed and r.status == "failed")
+        )
     }
     rest = [job.only(c.key for c in job.cells if c.key not in done) for job in jobs]
     return [job for job in rest if job.cells], len(done)

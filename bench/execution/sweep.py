@@ -10,6 +10,7 @@ from ..output.text import clean
 from ..records.manifest import write_manifest
 from ..records.store import Store
 from .black_box import forecast_black_box, measure_with_stand_ins, remarks
+from .identities import find_identities
 from .plan import AuditPlan
 from .runner import forecast_run, run_jobs
 
@@ -39,7 +40,10 @@ class Sweep:
         """What is to be measured."""
         known = self.options.toolkit().suites
         kind = self.options.device_kind
-        return AuditPlan(self.references, self.suites, self.fills, self.settings, kind, known)
+        common = (self.references, self.suites, self.fills, self.settings, kind, known)
+        AuditPlan((), *common[1:]).jobs()  # raises for wrong words before any model is looked at
+        identities = find_identities(self.references, self.settings, self.options)
+        return AuditPlan(*common, identities)
 
     def forecast(self) -> str:
         """What a run would do: the number of records to make, and about how long it would take."""

@@ -100,8 +100,8 @@ class RecordArchive:
             for number, line in enumerate(lines[first - 1 :], start=first)
             if line
         )
-        self.listed = lines[0].startswith(HEADER)
-        """Whether the first line says what the others are; packs of older versions have none."""
+        self.unlisted = None if lines[0].startswith(HEADER) else _unlisted(self.folder)
+        """A sentence if no first line says what the others are, as in packs of older versions."""
         self._problems = problems or _header_faults(self.folder, lines)
         if self._problems and not self._records:
             raise StoreError(
@@ -154,6 +154,13 @@ def _header_faults(path: Path, lines: list[bytes]) -> list[str]:
         f"{path} is damaged or was changed: its {count} lines are not those that its first line "
         "announces; restore it from its source, or pack the records again"
     ]
+
+
+def _unlisted(path: Path) -> str:
+    return (
+        f"{path} has no first line that says what the others are, so that a lost or changed record "
+        "would not be noticed: pack the records again with `perimetry pack`"
+    )
 
 
 def _place(record: Record) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
     from pathlib import Path
 
     from torch import nn
@@ -52,26 +53,50 @@ def model_identity(model: Model) -> str:
     return digest([dict(model.source), model.spec.digest(), str(model.target)])
 
 
-def file_sha256(path: Path) -> str:
+def hashes(paths: Iterable[Path]) -> list[str]:
+    """`file_sha256` of each file; of all files `MAX_HASHED` bytes are hashed from end to end."""
+    found, left = [], MAX_HASHED
+    for path in paths:
+        found.append(file_sha256(path, left))
+        left -= _size(path) if _size(path) <= left else 0
+    return found
+
+
+def file_sha256(path: Path, most: int = MAX_HASHED) -> str:
     """Hash of a file's bytes, or '' when it cannot be read; devices and pipes are not opened.
 
-    Of a file of more than `MAX_HASHED` bytes, which no runtime here opens, it is the hash of its
-    size, time of change, beginning and end.
+    Of a file of more than `most` bytes it is the hash of its size, time of change, beginning and
+    end. (No runtime here opens one of more than `MAX_HASHED`.)
     """
     try:
         if not path.is_file():
             return ""
         with path.open("rb") as stream:
-            if path.stat().st_size > MAX_HASHED:
+            if path.stat().st_size > most:
                 return _hash_of_ends(stream, path.stat())
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
+    except (OSError, ValueError):
         return ""
+
+
+def stamp(reference: str) -> str:
+    """Hash of size, time of change and ends of the file that a reference names, if any."""
+    from ...adapters.reference import Reference
+
+    path = Reference.parse_any(reference).file
+    return f"not hashed {file_sha256(path, -1) if path is not None else ''}"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
 
 
 def _hash_of_ends(stream: IO[bytes], facts: os.stat_result) -> str:
     beginning = stream.read(END_BYTES)
-    stream.seek(facts.st_size - END_BYTES)
+    stream.seek(max(0, facts.st_size - END_BYTES))
     found = hashlib.sha256(f"{facts.st_size}:{facts.st_mtime_ns}:".encode())
     found.update(beginning + stream.read(END_BYTES))
     return found.hexdigest()

@@ -18,7 +18,7 @@ from ...adapters.errors import InputError, NotApplicableError
 from ...suites.measuring.assumptions import FAULTS
 from ..comparison.fingerprint import NAME, beside
 from ..output.files import explain
-from ..records.manifest import write_manifest
+from ..records.manifest import list_check, write_manifest
 from ..records.store import Store
 from .noise_floor import drop_noise, store_noise
 
@@ -60,7 +60,7 @@ def check_changeable(baseline: Baseline, *, whole: bool) -> None:
     """Raise `InputError` for a baseline that cannot be changed.
 
     That is a packed file, and a damaged folder, whose new manifest would call the damage whole. If
-    all of it is measured, only damage of records counts.
+    all of it is measured, only damage of records counts: a manifest may be missing, too.
     """
     if not baseline.place.is_dir():
         raise InputError(
@@ -68,7 +68,8 @@ def check_changeable(baseline: Baseline, *, whole: bool) -> None:
             "packed from, and pack that again with `perimetry pack`"
         )
     own = str(beside(baseline.place))
-    found = [text for text in baseline.problems if not (whole and own in text)]
+    mended = [t for t in baseline.problems if whole and (own in t or t == baseline.unlisted)]
+    found = [text for text in baseline.problems if text not in mended]
     if found:
         raise InputError(f"the baseline is damaged, so nothing was changed: {'; '.join(found)}")
 
@@ -102,6 +103,7 @@ def _edit(copy: Path, baseline: Baseline, changes: Changes) -> None:
     if changes.noise:
         store_noise(copy, changes.noise)
     write_manifest(store)
+    list_check(store)
 
 
 def _swap(new: Path, place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from ..comparison.fingerprint import beside, read_fingerprints
 from ..output.files import StoreError
 from ..records.archive import RecordArchive, open_records
 from ..records.manifest import FILE as MANIFEST
-from ..records.manifest import manifest_faults
+from ..records.manifest import manifest_faults, unlisted
 from ..records.selection import check_unmixed, choose, newest, read_folder
 from ..records.store import Store
 from . import noise_floor as noise
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 class Baseline:
     """Records of a folder by (reference, fill), with noise floors and fingerprints.
 
-    `variants` has the newest record of each kind, `chosen` all of them; `notes` say what cannot be
-    noticed.
+    `variants` has the newest record of each kind, `chosen` all of them; `unlisted` is the one of
+    the `problems` that says that nothing lists what the baseline has.
     """
 
     place: Path
@@ -39,7 +40,7 @@ class Baseline:
     fingerprints: Mapping[tuple[str, str], Record]
     problems: tuple[str, ...] = ()
     chosen: tuple[Record, ...] = ()
-    notes: tuple[str, ...] = ()
+    unlisted: str | None = None
 
     @property
     def references(self) -> list[str]:
@@ -88,27 +89,29 @@ def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
         variants.setdefault((record.model.reference, record.fill), []).append(record)
     prints, unreadable = read_fingerprints(place)
     floors, absent = _read_floors(place, prints)
-    faults = [*problems, *_manifest_faults(place), *unreadable, *absent]
-    problems = list(dict.fromkeys(faults))
-    notes = _unlisted(place)
-    return Baseline(place, variants, floors, prints, tuple(problems), tuple(chosen), notes)
+    nothing = _unlisted(place)
+    found = [*problems, *unreadable, *absent, *([nothing] if nothing else [])]
+    problems = list(dict.fromkeys([*found, *_manifest_faults(place, found)]))
+    return Baseline(place, variants, floors, prints, tuple(problems), tuple(chosen), nothing)
 
 
-def _unlisted(place: Path) -> tuple[str, ...]:
-    """A note where nothing lists what the baseline has: a missing file or line shows nowhere."""
+def _unlisted(place: Path) -> str | None:
+    """A sentence if nothing lists what the baseline has: a missing file or line shows nowhere."""
     store = open_records(place)
     if isinstance(store, RecordArchive):
-        listed, how = store.listed, "pack the records again with `perimetry pack`"
-    else:
-        listed = (store.root / MANIFEST).is_file()
-        how = "give the same `perimetry run` command again, which writes it"
-    text = "nothing lists what the baseline has, so that a missing record would not be noticed"
-    return () if listed else (f"{text}: {how}",)
+        return store.unlisted
+    path = store.root / MANIFEST
+    return None if os.path.lexists(path) else unlisted(path)
 
 
-def _manifest_faults(place: Path) -> list[str]:
-    """What a folder lacks of its manifest; a packed file has checked its own first line."""
-    return (manifest_faults(Store(place)) or []) if place.is_dir() else []
+def _manifest_faults(place: Path, told: Sequence[str]) -> list[str]:
+    """How a folder differs from its manifest, unless something of that file is told already.
+
+    A packed file has checked its own first line.
+    """
+    store = open_records(place)
+    faults = manifest_faults(store) if isinstance(store, Store) else {}
+    return [text for path, text in faults.items() if not any(str(path) in one for one in told)]
 
 
 def _read_floors(

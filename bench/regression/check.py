@@ -31,6 +31,7 @@ settings or images, and measurements that fail, count as *could not measure*.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -40,12 +41,15 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 from ...adapters.errors import InputError, PerimetryError, UnknownNameError
 from ..comparison.compare import changed_tensors
 from ..comparison.divergence import not_looked_at
-from ..comparison.fingerprint import CELL, NAME, WithFingerprint
+from ..comparison.fingerprint import CELL, NAME, WithFingerprint, beside
 from ..execution.plan import parse_fills
-from ..execution.rerun import RerunOptions, RunSpec, known_input, run_spec_of, sized_as
+from ..execution.rerun import RerunOptions, RunSpec, known_inputs, run_spec_of, sized_as
 from ..execution.together import Asked, Together
 from ..output.numbers import join_with_and
+from ..records.archive import open_records
+from ..records.manifest import list_check
 from ..records.selection import said_first
+from ..records.store import Store
 from . import noise_floor as noise
 from .accept import Changes, change, check_changeable, recover
 from .baseline import Baseline, columns_of, open_baseline
@@ -166,11 +170,7 @@ class ModelCheck:
             runs = noise.measure_runs(self.options.run, measure)
         except Exception as error:
             return [_refused(known, fill, _reason(error)) for fill in fills]
-        reports = [self._compare(known, fill, next(iter(runs.values()))) for fill in fills]
-        return [
-            self._store_noise(r, runs) if r.verdict is RegressionVerdict.same else r
-            for r in reports
-        ]
+        return [self._with_noise(known, fill, runs) for fill in fills]
 
     def accept(self, model: Any, name: str | None = None) -> list[VariantReport]:
         """Measure `model` as `measure_noise` does, and add it to the `changes` of the baseline.
@@ -216,39 +216,48 @@ class ModelCheck:
             reports.append(VariantReport(known, fill, (finding,), changed="dropped"))
         return reports
 
-    def _store_noise(
-        self, report: VariantReport, runs: Mapping[str, Sequence[Record]]
+    def _with_noise(
+        self, name: str, fill: str, runs: Mapping[str, Sequence[Record]]
     ) -> VariantReport:
-        """Store the floor of a variant that does not differ from its baseline."""
-        own = {name: _of_fill(made, report.fill) for name, made in runs.items()}
-        floor = noise.floor_of(own)
-        print_ = next(r for r in next(iter(own.values())) if r.suite == NAME)
-        noise.store_noise(self.baseline.place, {(report.reference, report.fill): (floor, print_)})
+        """Compare one variant by its new noise floor, and store that if it does not differ."""
+        own = {run: _of_fill(made, fill) for run, made in runs.items()}
+        floor, first = noise.floor_of(own), next(iter(own.values()))
+        report = self._compare(name, fill, first, floor)
+        if report.verdict is not RegressionVerdict.same:
+            return report
+        print_ = next(r for r in first if r.suite == NAME)
+        noise.store_noise(self.baseline.place, {(name, fill): (floor, print_)})
         kinds = {"metric": floor.metrics, "map": floor.maps, "feature": floor.stages}
         text = ", ".join(f"{k} {max(v.values(), default=0.0):.1e}" for k, v in kinds.items())
         return replace(report, notes=(*report.notes, f"noise floor stored; largest change: {text}"))
 
     def expect(self, models: Sequence[Any], name: str | None) -> None:
-        """Say which models will be measured, so that one set of workers measures all of them."""
-        expected = []
+        """Say which models will be measured, so that one set of workers measures all of them.
+
+        The inputs of all files are read in one process.
+        """
+        asked = []
         for model in models:
-            try:
-                known = _name(model, name)
-                if self._other_input(model, known):
-                    continue
-                expected.append(self._asked(model, known, self.baseline.fills(known)))
-            except PerimetryError:
-                continue  # it is told where the model is measured
-        self.together.expected = expected
+            known = _name(model, name)
+            with contextlib.suppress(PerimetryError):  # it is told where the model is measured
+                asked.append(self._asked(model, known, self.baseline.fills(known)))
+        self._look_at_inputs(asked)
+        self.together.expected = [one for one in asked if not self.inputs[_key(one)]]
+
+    def _look_at_inputs(self, asked: Sequence[Asked]) -> None:
+        """Find how the inputs of models differ from those in the baseline."""
+        found = known_inputs([(one.model, one.spec.settings) for one in asked], self.options.run)
+        for one, fields in zip(asked, found, strict=True):
+            stored = (r for f in one.fills for r in self.baseline.variants[str(one.name), f])
+            old = next((r.model.spec for r in stored if r.model.spec), {})
+            self.inputs[_key(one)] = tuple(input_findings(old, fields))
 
     def _asked(self, model: Any, name: str, fills: Sequence[str]) -> Asked:
         """What to measure: all that the baseline has of the model, and its fingerprint.
 
-        Of a reference it is found once: the images of a folder are hashed for it.
+        It is found once: the images of a folder are hashed for it.
         """
-        key = f"{name} {model}"
-        if not isinstance(model, str):
-            return self._ask(model, name, fills)
+        key = _key_of(model, name)
         if key not in self.asked:
             self.asked[key] = self._ask(model, name, fills)
         return self.asked[key]
@@ -267,14 +276,10 @@ class ModelCheck:
         Nothing is measured then: the two would not see the same pixels.
         """
         fills = self.baseline.fills(name)
-        key = f"{name} {model}" if isinstance(model, str) else ""
-        if not key or key not in self.inputs:
-            stored = [r for fill in fills for r in self.baseline.variants[name, fill]]
-            settings = self._asked(model, name, fills).spec.settings
-            old = next((r.model.spec for r in stored if r.model.spec), {})
-            found = input_findings(old, known_input(model, settings, self.options.run))
-            self.inputs[key] = tuple(found)
-        changed = self.inputs[key]
+        one = self._asked(model, name, fills)
+        if _key(one) not in self.inputs:
+            self._look_at_inputs([one])
+        changed = self.inputs[_key(one)]
         return [VariantReport(name, fill, changed) for fill in fills] if changed else []
 
     def _measure(
@@ -287,21 +292,23 @@ class ModelCheck:
             record.model = record.model.model_copy(update={"reference": name})
         return made
 
-    def _compare(self, name: str, fill: str, made: Sequence[Record]) -> VariantReport:
-        """Compare one variant of what was measured now with the baseline."""
+    def _compare(
+        self, name: str, fill: str, made: Sequence[Record], floor: noise.Floor | None = None
+    ) -> VariantReport:
+        """Compare one variant of what was measured now with the baseline, by `floor` or its own."""
         records, made = self.baseline.variants[name, fill], _of_fill(made, fill)
         changed = preprocessing_findings(records, made)
         if changed:
             return VariantReport(name, fill, tuple(changed))
-        floor = self.baseline.floors.find(name, fill)
-        detectors = DetectorSet(self.tolerances, floor, self.suites)
+        known = floor or self.baseline.floors.find(name, fill)
+        detectors = DetectorSet(self.tolerances, known, self.suites)
         now = {(r.suite, r.protocol): r for r in made}
         findings: list[DetectorFinding] = []
         for record in records:
             findings += detectors.record(record, now.get((record.suite, record.protocol)))
         old = self.baseline.fingerprints.get((name, fill))
         findings += detectors.fingerprint(old, now.get(CELL))
-        notes = [*_notes(records, made, old, now.get(CELL)), *self.baseline.notes]
+        notes = _notes(records, made, old, now.get(CELL))
         found = tuple(said_once(findings))
         return VariantReport(name, fill, found, tuple(notes), seconds=_seconds(made))
 
@@ -330,6 +337,15 @@ def _name(model: Any, name: str | None) -> str:
     if name is not None or isinstance(model, str):
         return name or model
     return str(getattr(model, "reference", f"module:{type(model).__name__}"))
+
+
+def _key(one: Asked) -> str:
+    return _key_of(one.model, str(one.name))
+
+
+def _key_of(model: Any, name: str) -> str:
+    """What a model is known by within a check: its name in the baseline, and what was given."""
+    return f"{name} {model if isinstance(model, str) else id(model)}"
 
 
 def _of_fill(records: Sequence[Record], fill: str) -> list[Record]:
@@ -437,6 +453,8 @@ def check(
     if action in ("accept", "drop"):
         _change_once(checker, action)
         return RegressionCheck(str(opened.place), tuple(reports))
+    if action == "measure_noise":
+        _list_noise(opened, reports)
     if opened.problems:
         reports.insert(0, failed_report(str(baseline), opened.problems))
     return RegressionCheck(str(baseline), tuple(reports), opened.problems)
@@ -448,6 +466,15 @@ def _change_once(checker: ModelCheck, action: Action) -> None:
         raise InputError("these are all models of the baseline; remove its folder instead")
     if checker.changes.gone:
         change(checker.baseline, checker.changes)
+
+
+def _list_noise(baseline: Baseline, reports: Sequence[VariantReport]) -> None:
+    """Enter noise floors and fingerprints in the manifest, unless others than these are damaged."""
+    stored = {(r.reference, r.fill) for r in reports if r.verdict is RegressionVerdict.same}
+    own, store = str(beside(baseline.place)), open_records(baseline.place)
+    damaged = any(own in text for text in baseline.problems)
+    if isinstance(store, Store) and (stored >= baseline.variants.keys() or not damaged):
+        list_check(store)
 
 
 def _timed(

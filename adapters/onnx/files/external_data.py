@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import signal
 import subprocess
 import sys
 from itertools import chain
@@ -29,6 +30,20 @@ PARSER_S = 60.0
 """Seconds that it may take."""
 
 
+def names_external(path: Path) -> bool:
+    """Whether a file of at most `MAX_PARSED` bytes may name external data."""
+    try:
+        if not path.is_file() or not 0 < path.stat().st_size <= MAX_PARSED:
+            return False
+        with (
+            path.open("rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            return data.find(KEY) >= 0
+    except OSError:
+        return False
+
+
 def external_files(path: Path) -> list[Path]:
     """Return the files that `path` names as external data, each once, in order of the name.
 
@@ -36,19 +51,18 @@ def external_files(path: Path) -> list[Path]:
     be read, or has more than `MAX_PARSED` bytes. Graphs of more than `PARSED_HERE` bytes are parsed
     in a process with limits.
     """
+    if not names_external(path):
+        return []
     try:
-        if not path.is_file() or not 0 < path.stat().st_size <= MAX_PARSED:
-            return []
-        with (
-            path.open("rb") as stream,
-            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            if data.find(KEY) < 0:
-                return []
-            names = _locations(data[:]) if len(data) <= PARSED_HERE else _locations_elsewhere(path)
-        return [file for name in sorted(names) if (file := _beside(name, path)) is not None]
+        small = path.stat().st_size <= PARSED_HERE
+        names = _locations(path.read_bytes()) if small else _locations_elsewhere(path)
     except OSError:
         return []
+    found: dict[Path, Path] = {}
+    for name in sorted(names):
+        if (file := _beside(name, path)) is not None:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
 
 
 def _locations(data: bytes) -> set[str]:
@@ -94,8 +108,12 @@ def _locations_elsewhere(path: Path) -> set[str]:
 
 
 def print_locations(path: str, memory: int) -> None:
-    """Print the names of external files in a graph; this process may take `memory` bytes."""
+    """Print the names of external files in a graph; this process may take `memory` bytes.
+
+    It ends when it takes too long, even if the process that started it has been killed.
+    """
     if sys.platform != "win32":
+        signal.alarm(int(PARSER_S))
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_AS)

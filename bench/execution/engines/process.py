@@ -1,6 +1,7 @@
 """Processes with limits on memory and time, for what may crash, hang or take too much.
 
-`call_bounded` calls one function in such a process; the workers of `local` are others.
+`call_bounded` calls one function in such a process, `each_bounded` several; the workers of `local`
+are others.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ....adapters.scratch import scratch_folder
 from ...records.record import TRACE_LINES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
 
     from ..run_options import RunOptions
@@ -56,20 +57,50 @@ def call_bounded(function: Callable[[], Any], run: RunOptions, *, log: bool = Tr
     Its `PerimetryError`s are raised here; `NotMeasuredError` says that it
     raised another error, died, or exceeded the time limit.
     """
+    (found,) = each_bounded([function], run, log=log)
+    if isinstance(found, PerimetryError):
+        raise found
+    return found
+
+
+def each_bounded(
+    functions: Sequence[Callable[[], Any]], run: RunOptions, *, log: bool = True
+) -> list[Any]:
+    """The results of `functions` in their order, called in one process as by `call_bounded`.
+
+    In the place of one that fails is its error. The time limit is that of each; after one that
+    ended the process, or exceeded it, the rest are called in another.
+    """
+    found: list[Any] = []
+    while len(found) < len(functions):
+        found += _of_one_process(functions[len(found) :], run, log=log)
+    return found
+
+
+def _of_one_process(
+    functions: Sequence[Callable[[], Any]], run: RunOptions, *, log: bool
+) -> list[Any]:
+    """The results until the process ends, and the reason last if it ended before all are there."""
     context = multiprocessing.get_context("spawn")
     with scratch_folder() as folder:
         ours, theirs = context.Pipe(duplex=False)
         file = folder / "log" if log else None
-        arguments = (theirs, file, run.devices[0], run.memory_limit_mib, function)
+        arguments = (theirs, file, run.devices[0], run.memory_limit_mib, functions)
         process = context.Process(target=_answer, args=arguments, daemon=True)
+        found: list[Any] = []
         try:
             process.start()
             theirs.close()  # else its end would never be seen to close
-            return _result(ours, process, file, run.time_limit_s)
+            _receive(ours, process, file, STARTUP_S)
+            for _ in functions:
+                found.append(_receive(ours, process, file, run.time_limit_s))
+        except NotMeasuredError as error:
+            found.append(error)
         finally:
             process.kill()
             process.join()
             ours.close()
+    return found
 
 
 def _answer(
@@ -77,41 +108,39 @@ def _answer(
     log: Path | None,
     device: str,
     limit_mib: float | None,
-    function: Callable[[], Any],
+    functions: Sequence[Callable[[], Any]],
 ) -> None:
-    """Send the result of a function, or its error; the body of the process."""
+    """Send the result of each function, or its error; the body of the process."""
     become_worker(log)
     bound_memory(device, limit_mib)
     pipe.send(None)  # the clock starts
-    outcome: tuple[bool, Any]
+    for function in functions:
+        pipe.send(_outcome(function))
+
+
+def _outcome(function: Callable[[], Any]) -> Any:
+    """What a function returns, or its error as one that can be sent."""
     try:
-        outcome = (True, function())
+        return function()
     except PerimetryError as error:
-        outcome = (False, error)
+        return error
     except Exception as error:
-        outcome = (False, NotMeasuredError(f"{type(error).__name__}: {error}"))
-    pipe.send(outcome)
+        return NotMeasuredError(f"{type(error).__name__}: {error}")
 
 
-def _result(pipe: Connection, process: Any, log: Path | None, limit_s: float | None) -> Any:
-    """What the process sends. Raises its error, or `NotMeasuredError` if it sends nothing."""
+def _receive(pipe: Connection, process: Any, log: Path | None, limit_s: float | None) -> Any:
+    """What the process sends next. Raises `NotMeasuredError` if it sends nothing in time."""
     try:
-        for limit in (STARTUP_S, limit_s):
-            if not pipe.poll(limit):
-                raise NotMeasuredError(
-                    f"it took longer than the time limit of {limit:g} s; give more with "
-                    "--time-limit"
-                )
-            received = pipe.recv()
-        good, value = received
+        if pipe.poll(limit_s):
+            return pipe.recv()
     except (EOFError, OSError):
         process.join(EXIT_S)
         last = ((log and tail(log)) or "").splitlines()[-1:]
         said = f" (its last words: {last[0]})" if last else ""
         raise NotMeasuredError(f"{how_it_ended(process.exitcode)}{said}") from None
-    if good:
-        return value
-    raise value
+    raise NotMeasuredError(
+        f"it took longer than the time limit of {limit_s:g} s; give more with --time-limit"
+    )
 
 
 def become_worker(log: Path | str | None) -> None:

@@ -1,0 +1,70 @@
+"""What decides each model of a run, found before it starts: in a process with limits.
+
+Hashing large files takes long, graphs can be hostile, and a `py:` reference runs the user's code.
+What is quick is done in this process.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ...adapters.errors import PerimetryError, UnknownNameError
+from ...adapters.load import check_reference, is_quick_to_identify
+from ..records.hashing import stamp
+from .engines.process import each_bounded
+from .plan import file_identity
+from .toolkit import standard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from .run_options import RunOptions
+    from .settings import Settings
+
+
+def find_identities(
+    references: Sequence[str], settings: Settings, run: RunOptions
+) -> Mapping[str, str]:
+    """The identity (see `plan.file_identity`) of each reference for which that may take long.
+
+    If it cannot be found within the limits of `run`, it is that of size, time of change and ends of
+    the file; measuring the model will say why.
+    """
+    slow = [r for r in dict.fromkeys(references) if not is_quick_to_identify(r)]
+    found = each_bounded([partial(file_identity, one, settings) for one in slow], run)
+    return {
+        name: stamp(name) if isinstance(value, PerimetryError) else value
+        for name, value in zip(slow, found, strict=True)
+    }
+
+
+def check_references(references: Iterable[str], run: RunOptions) -> None:
+    """Raise one `UnknownNameError` that names every reference which cannot exist.
+
+    Called before anything is measured, so that a typo costs nothing. The user's own code is looked
+    up in a process with the limits of `run`.
+    """
+    names = list(dict.fromkeys(references))
+    own = [name for name in names if _runs_code(name)] if run.toolkit is standard else []
+    found: dict[str, object] = dict(
+        zip(own, each_bounded([partial(check_reference, name) for name in own], run), strict=True)
+    )
+    for name in names:
+        if name not in found:
+            found[name] = _error_of(partial(check_reference, name))
+    faults = [f"{n!r}: {found[n]}" for n in names if isinstance(found[n], PerimetryError)]
+    if faults:
+        raise UnknownNameError(f"nothing was measured; {'; '.join(faults)}")
+
+
+def _runs_code(reference: str) -> bool:
+    return reference.startswith("py:")
+
+
+def _error_of(work: Callable[[], object]) -> PerimetryError | None:
+    try:
+        work()
+    except PerimetryError as error:
+        return error
+    return None
