@@ -311,8 +311,9 @@ def is_quick_to_identify(reference: str) -> bool:
         small = sum(p.stat().st_size for p in _named_files(parsed) if p.is_file()) <= QUICK_BYTES
     except (OSError, ValueError):
         return True  # nothing of it can be read
-    outside = parsed.runtime == "onnx" and parsed.file is not None and small
-    return small and not (outside and names_external(parsed.file))
+    if parsed.runtime != "onnx" or parsed.file is None or not small:
+        return small
+    return not names_external(parsed.file)
 
 
 def own_module(reference: str, seed: int) -> tuple[nn.Module, tuple[int, int] | None] | None:

@@ -1,5 +1,6 @@
 """`py:package.module:factory`: modules of the user's own code."""
 
+import os
 import random
 import sys
 
@@ -16,6 +17,9 @@ from perimetry.bench.execution.plan import file_identity
 from perimetry.bench.execution.settings import Settings
 
 CODE = """
+import os
+with open("processes", "a") as stream:
+    print(os.getpid(), file=stream)
 import random
 import numpy as np
 import torch
@@ -105,7 +109,10 @@ def test_the_identity_is_that_of_the_module_and_not_of_its_source(folder):
 
 
 def test_runs_in_workers_find_their_records_again_and_faults_are_failed_records(folder):
-    """A fault of one's own code is told with what was imported or called, and costs no other."""
+    """A fault of one's own code is told, costs no other, and the code runs in no process of ours.
+
+    (In Python, `audit` and `load` run it where they are called.)
+    """
     names = ["ready", "broken", "ends"]
     references = [*(f"py:own_zoo.nets:{n}" for n in names), "py:own_zoo.faulty:net"]
     only = ["--suite", "structure", "--kernel-padding", "none", "--size", "32", "--out", "out"]
@@ -113,6 +120,7 @@ def test_runs_in_workers_find_their_records_again_and_faults_are_failed_records(
     found = {r.model.reference.rpartition(".")[2]: r for r in load_records("out")}
     assert found["nets:ready"].status == "ok"
     messages = {n: r.error.message for n, r in found.items() if r.status == "failed"}
+    assert str(os.getpid()) not in (folder / "processes").read_text().split()
     assert messages.keys() == {"nets:broken", "nets:ends", "faulty:net"}
     assert all(message.startswith("ModelFileError") for message in messages.values())
     assert "no weights on this disk" in messages["nets:broken"]
