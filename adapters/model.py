@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
 
 from .treatment import PADDING_DEFAULTS, PaddingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from torch import Tensor, nn
 
     from .every_output import EveryOutput
     from .feature_grid import Grid

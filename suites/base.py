@@ -175,6 +175,9 @@ class Suite(Protocol):
     """What it asks of a model, as the heading of its section in a report."""
     captions: ClassVar[Mapping[str, str]] = {}
     """Captions of the tables that a report shows, by name; empty if it shows every table."""
+    defect_tables: ClassVar[Sequence[str] | None] = None
+    """Tables that `defects` reads; None for all. A board reads no others, and packed files without
+    tables keep them."""
     setting_help: ClassVar[Mapping[str, str]] = {}
     """What each setting is, by name of its field, for `perimetry list suites`."""
 

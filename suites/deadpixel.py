@@ -45,8 +45,6 @@ import numpy as np
 
 from ..adapters.errors import NotApplicableError
 from ..adapters.treatment import ZEROS
-from .architecture.expectation import expected_profile
-from .architecture.receptive_field import target_stride, total_stride
 from .base import Context, Estimate, Measurement, Metric, Probe, Suite, described, missing
 from .measuring import dead_regions, phases
 from .measuring.bootstrap import Bootstrap, bootstrap, linear
@@ -175,6 +173,7 @@ class DeadPixel(Suite):
     protocols: ClassVar[Mapping[str, str]] = {"energy": "2", "kim2023": "2"}
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "weakest"
+    defect_tables: ClassVar[Sequence[str]] = ("dead_regions",)
     random: ClassVar[bool] = True
     question: ClassVar[str] = "how evenly the target depends on the input's pixels"
 
@@ -270,6 +269,9 @@ def _phase_metrics(
     model: Model, protocol: str, samples: Array, resamples: Bootstrap, found: Measurement
 ) -> dict[str, Estimate]:
     """All metrics of the phase profile; missing with the reason if there are no phases."""
+    from .architecture.expectation import expected_profile
+    from .architecture.receptive_field import total_stride
+
     size = (samples.shape[1], samples.shape[2])
     period = phases.usable_period(size, total_stride(model), found.notes)
     if isinstance(period, str):
@@ -314,6 +316,8 @@ def _periods(draws: Array, resamples: Bootstrap) -> dict[str, Estimate]:
 
 def _dead_pixels(model: Model, channels: Array | None, found: Measurement) -> dict[str, Estimate]:
     """Dead pixels of `channels` (samples, channels, height, width), and the table of regions."""
+    from .architecture.receptive_field import target_stride
+
     if channels is None:
         why = missing("dead pixels are counted by the protocol energy")
         return {m.name: why for m in DEAD_PIXELS}

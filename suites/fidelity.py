@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..adapters.model import Outputs
 from .base import Context, Estimate, Measurement, Metric, Suite, missing
@@ -22,7 +21,7 @@ from .measuring.bootstrap import bootstrap
 from .measuring.top_class import why_no_class
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -66,6 +65,7 @@ class Fidelity(Suite):
         ),
     )
     headline: ClassVar[str] = "top1_agreement"
+    defect_tables: ClassVar[Sequence[str]] = ()
     random: ClassVar[bool] = True
     question: ClassVar[str] = "how far kernel padding changed the answers"
 
@@ -118,7 +118,9 @@ def _compare(
         if a.target is not None and b.target is not None and a.target.shape != b.target.shape:
             faults["target"] = RESIZED_TARGET
         elif a.target is not None and b.target is not None:
-            cosine.append(F.cosine_similarity(a.target.flatten(1), b.target.flatten(1)))
+            cosine.append(
+                torch.nn.functional.cosine_similarity(a.target.flatten(1), b.target.flatten(1))
+            )
             finite = a.target.isfinite().all() and b.target.isfinite().all()
             faults["target"] = faults["target"] or (None if finite else NOT_FINITE_TARGET)
     of_logits, of_target = faults["logits"], faults["target"]

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..adapters.errors import InputError, NotApplicableError, UnknownNameError
 from .pictures import SUFFIXES, check_pictures, picture_files, read_picture
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..adapters.input_spec import InputSpec
 
 BUILT_IN = ("dead-leaves", "noise")

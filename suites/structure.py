@@ -60,8 +60,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..adapters.errors import NotApplicableError
-from .architecture.propagate import energy_map, path_count_map
-from .architecture.receptive_field import cropping_layers, even_sizes, summarise_field, uneven_rows
 from .base import Context, Estimate, Measurement, Metric, Suite, described, missing
 from .measuring import findings, phases
 
@@ -146,6 +144,7 @@ class Structure(Suite):
     protocols: ClassVar[Mapping[str, str]] = {"expected": "2"}
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "weakest"
+    defect_tables: ClassVar[Sequence[str]] = ()
     random: ClassVar[bool] = False
     question: ClassVar[str] = "what the architecture alone implies"
     captions: ClassVar[Mapping[str, str]] = {
@@ -195,6 +194,8 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
 
     `size` is (channels, height, width) of the input.
     """
+    from .architecture.propagate import path_count_map
+
     paths, trace, units = path_count_map(skeleton, size)
     culprits = [layer for layer in trace.layers if layer.strided and not layer.even]
     energies = _energies(skeleton, size, culprits[:MAX_CULPRITS])
@@ -220,6 +221,8 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
 
 def _energies(skeleton: nn.Module, size: tuple[int, int, int], culprits: Sequence[Layer]) -> Array:
     """Maps (1 + culprits, height, width): unchanged first, then with each layer padded alone."""
+    from .architecture.propagate import energy_map
+
     padded: list[int | None] = [None, *(layer.index for layer in culprits)]
     parts = [
         energy_map(skeleton, size, padded=padded[i : i + MAPS_PER_PASS]).numpy()
@@ -308,6 +311,8 @@ def _read_layers(
     found: Measurement, layers: Sequence[Layer], pixels: phases.Pair, stride: tuple[float, float]
 ) -> None:
     """Fill in coverage and uneven padding."""
+    from .architecture.receptive_field import cropping_layers, even_sizes, uneven_rows
+
     shares = [n.min() / n.mean() for n in (layer.coverage() for layer in layers if layer.strided)]
     found.metrics["coverage"] = (
         Estimate(float(min(shares))) if shares else missing("no layer has a stride")
@@ -328,6 +333,8 @@ def _read_layers(
 
 def _read_field(found: Measurement, units: UnitSpans) -> None:
     """Fill in the theoretical receptive field."""
+    from .architecture.receptive_field import summarise_field
+
     found.metrics["target_stride"] = Estimate(units.stride()[0])
     names = ("receptive_field", "receptive_field_columns")
     try:

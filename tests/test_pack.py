@@ -202,4 +202,4 @@ def test_a_file_that_is_no_packed_set_is_refused_in_one_sentence(tmp_path):
     place = tmp_path / "README.md"
     place.write_text("# Models\n\nNone yet.\n" * 20)
     with pytest.raises(StoreError, match=r"README\.md .* none of its 40 lines"):
-        open_records(place)
+        open_records(place).read()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from perimetry.bench.statistics import ranks
 from perimetry.bench.statistics.ranks import Rank, Ranked, better_pairs, rank_rows
 from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.measuring.profile_posterior import phase_estimates, profile_posterior
@@ -18,7 +19,9 @@ def test_the_pairs_that_differ_are_those_of_holms_steps():
     """Four rows with known errors: p-values in order against 5 % over what is left, by hand."""
     values, error = [0.9, 0.6, 0.58, 0.3], 0.05
     rows = [Ranked(v, error=error, group=str(k)) for k, v in enumerate(values)]
-    found = better_pairs(rows)
+    found = {
+        pair for better, worse in better_pairs(rows) for pair in zip(better, worse, strict=True)
+    }
     pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
     p = {}
     draws = [np.random.default_rng([2, k]).standard_normal(200) for k in range(4)]
@@ -33,7 +36,7 @@ def test_the_pairs_that_differ_are_those_of_holms_steps():
             break
         literal.add(pair)
         left -= 1
-    assert {(i, j) for i, j in pairs if found[i, j]} == literal
+    assert found == literal
     assert (1, 2) not in literal
     assert [str(r) for r in rank_rows(rows)] == ["1", "2 to 3", "2 to 3", "4"]
 
@@ -109,3 +112,19 @@ def test_an_estimate_without_an_error_is_told_from_nothing():
 def test_small_boards_have_ranks_too(count):
     """A board of no rows has no ranks, and a single row is the first."""
     assert rank_rows([Ranked(0.3)] * count) == [Rank(1, 1)] * count
+
+
+def test_many_rows_are_compared_in_parts_and_alike(monkeypatch):
+    """Pairs that are compared a few rows at a time, and computed anew in each step, rank alike."""
+    rng = np.random.default_rng(4)
+    shared = rng.standard_normal(200)
+    rows = [
+        Ranked(v, v + rng.choice([0.001, 0.05]) * (shared + rng.standard_normal(200)), samples=n)
+        for v, n in zip(rng.random(40), rng.choice([8, 16], 40), strict=True)
+    ]
+    rows += [Ranked(0.5), Ranked(0.2, error=None), Ranked(0.7, error=0.02, group="own")]
+    whole = rank_rows(rows)
+    assert len({str(rank) for rank in whole}) > 10
+    monkeypatch.setattr(ranks, "AT_ONCE", 100)
+    monkeypatch.setattr(ranks, "REMEMBERED", 0)
+    assert rank_rows(rows) == whole

@@ -12,6 +12,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .deferred import defer_torch
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -39,6 +41,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if not _has_working_folder():
         sys.exit(GONE)
+    defer_torch(sys.argv[1:])
     app = import_module(f"{__package__}.main").app
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _end)

@@ -86,8 +86,9 @@ def board(
     """Print the leaderboard of the models whose records are in DIR."""
     from ..records.archive import open_records
     from ..records.record import damaged_arrays
+    from ..records.store import without_collection
 
-    with report_errors():
+    with report_errors(), without_collection():
         if page is None and join is not None:
             raise InputError("--join was given without --html; expected --html OUT too")
         store = open_records(folder)
@@ -204,7 +205,7 @@ def _board(
     from ..ranking.board import Board
     from ..records.selection import choose
 
-    found, problems = store.read()
+    found, problems = store.read(tables=False)
     warn_unreadable(problems)
     records = choose(found, where)
     if not records:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...adapters.errors import InputError, UnknownNameError
+from ..records.archive import open_records
 from ..records.selection import check_unmixed, choose, find_reference, newest, read_folder
 from ..records.store import read_record
 
@@ -63,7 +64,7 @@ def open_case(
 
         suites = SUITES
     single = place.is_file() and place.suffix == ".json"
-    records, problems = ([read_record(place)], []) if single else read_folder(place)
+    records, problems = ([read_record(place)], []) if single else _read(place, model)
     reference = find_reference(model, sorted({r.model.reference for r in records}))
     own = newest(choose([r for r in records if r.model.reference == reference], where))
     if not own:
@@ -73,6 +74,12 @@ def open_case(
         )
     check_unmixed(own)
     return _case(reference, own, fill, suites), problems
+
+
+def _read(place: Path, model: str | None) -> tuple[list[Record], list[str]]:
+    """The records of models that may be meant by `model`; all if there is none."""
+    records, problems = open_records(place).read(model=model) if model else ([], [])
+    return (records, problems) if records else read_folder(place)
 
 
 def _case(

@@ -13,7 +13,7 @@ def clean(text: str, longest: int = LONGEST) -> str:
     No terminal escape, line break or change of writing direction survives. A text longer than
     `longest` characters loses its middle.
     """
-    shown = "".join(_visible(char) for char in text)
+    shown = text if text.isprintable() else "".join(map(_visible, text))
     if len(shown) <= longest:
         return shown
     end = (longest - 3) // 2

@@ -17,13 +17,14 @@ and come last, in order of the next sort column.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from ...adapters.errors import check_name
 from ...suites.measuring.bootstrap import ROUNDING
@@ -80,7 +81,7 @@ def leaderboard(
     `rank`.
     """
     if isinstance(records, str | Path):
-        records = load_records(records)
+        records = load_records(records, tables=False)
     return Board(records, sort=sort, rank=rank, suites=suites).frame()
 
 
@@ -139,12 +140,15 @@ class Board:
     @cached_property
     def columns(self) -> list[str]:
         """Metric columns in the order of the suites and their metrics."""
+        held: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for record in self.records:
+            held[record.suite, record.protocol].update(record.metrics)
         found = []
         for name, suite in self.suites.items():
             for protocol in suite.protocols:
-                held = [r for r in self.records if (r.suite, r.protocol) == (name, protocol)]
-                names = {metric for record in held for metric in record.metrics}
-                known = [m.name for m in suite.metrics] if held else []  # failed rows show too
+                cell = name, protocol
+                names = held.get(cell, set())
+                known = [m.name for m in suite.metrics] if cell in held else []  # failed rows too
                 prefix = self.prefix(name, protocol)
                 found += [f"{prefix}.{m}" for m in [*known, *sorted(names - set(known))]]
         return found
@@ -195,6 +199,9 @@ class Board:
                 cells[f"{prefix}.reason"] = record.reason
         for column in self.columns:
             cells.update(self.cells_of(row, column))
+        twin = self.twin(row)
+        for record in (*row.records.values(), *(twin.records.values() if twin else ())):
+            record.forget()
         return cells
 
     def cells_of(self, row: BoardRow, column: str) -> dict[str, Any]:
@@ -304,7 +311,7 @@ class Board:
         if record is None or held is None or held.value is None:
             return None
         sign, samples = self._sign(column), sample_count(record)
-        draws = (try_or_none(lambda: record.draws) or {}).get(name)
+        draws = try_or_none(lambda: record.draws_of(name))
         if draws is not None and np.ptp(draws) > ROUNDING * abs(held.value):
             group = str([record.seed, samples, *(record.settings.get(n) for n in SAMPLE_NAMES)])
             return Ranked(sign * held.value, sign * draws, samples=samples, group=group)
@@ -319,7 +326,7 @@ class Board:
         """Standard error of a value without draws: 0 if it is exact, None if it is unknown."""
         half = held.half_width
         if half is not None:
-            return half / float(student.ppf(0.975, max(sample_count(record) - 1, 1)))
+            return half / float(stdtrit(max(sample_count(record) - 1, 1), 0.975))
         metric = self.metric(column)
         return 0.0 if not_sampled(record, metric.exact if metric else "estimate") else None
 

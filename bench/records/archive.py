@@ -8,27 +8,30 @@ their record, so that a board of the file is that of the folder, to the digit; m
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
+import re
+import tempfile
+import zlib
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ...adapters.errors import InputError
 from ..output.files import StoreError, explain, write_atomically
-from ..output.reading import read_bounded, read_gzip
+from ..output.reading import GZIP_WINDOW, read_bounded, read_gzip
 from .draws import pack_draws, unpack_draws
 from .record import Record
-from .store import Store, parse_record, split_problems
+from .store import Store, kept_tables, parse_record, split_problems, without_collection
 
 DRAWS_KEY = b'"draws":{'
 
-SMALL_TABLES = ("dead_regions",)
-"""Tables that every packed file keeps, since boards name what is in them."""
-
 MAX_BYTES = 2**30
 """Bytes of a packed file, and of what it unpacks to."""
+
+
+CHUNK = 2**20
 
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -40,7 +43,7 @@ PUBLISHED = "records.jsonl.gz"
 def pack_records(store: Store, path: Path | str, *, tables: bool = True) -> int:
     """Write the records of `store` to the file `path`; the number of records.
 
-    Without `tables`, all but `SMALL_TABLES` are left out, and the file is about half as large.
+    Without `tables`, only those that a board needs are kept, and the file is about half as large.
     Raises `StoreError` when one of them cannot be read (a published set must not lose rows
     silently) or `path` cannot be written, `InputError` when its name ends in neither `.jsonl` nor
     `.jsonl.gz`. On an error no file is left behind.
@@ -49,18 +52,31 @@ def pack_records(store: Store, path: Path | str, *, tables: bool = True) -> int:
     if not is_packed(path):
         expected = " or ".join(f"NAME{suffix}" for suffix in SUFFIXES)
         raise InputError(f"cannot pack records into {str(path)!r}; expected {expected}")
-    records, problems = store.read()
+    records, problems = store.read(tables=False)
     if problems:
         raise StoreError(f"{problems[0]}; repair or remove it, then pack again")
-    records = sorted(records, key=_place)
+    records.sort(key=_place)
     try:
-        text = "".join(_line(record, tables=tables) for record in records).encode()
-        text = _header(text, len(records)) + text
-        data = gzip.compress(text, mtime=0) if path.suffix == ".gz" else text
-        write_atomically(path, lambda stream: stream.write(data))
+        with tempfile.TemporaryFile() as lines:
+            digest = hashlib.sha256()
+            for record in records:
+                line = _line(record.whole() if tables else record, tables=tables).encode()
+                digest.update(line)
+                lines.write(line)
+            lines.seek(0)
+            first = _header(digest.hexdigest(), len(records))
+            write_atomically(path, partial(_copy, first, lines, zipped=path.suffix == ".gz"))
     except OSError as error:
         raise explain(error, path) from error
     return len(records)
+
+
+def _copy(first: bytes, lines: IO[bytes], stream: IO[bytes], *, zipped: bool) -> None:
+    """Write the first line and all others, zipped without a time, so that equal bytes result."""
+    zipper = zlib.compressobj(zlib.Z_BEST_COMPRESSION, wbits=GZIP_WINDOW)
+    for data in chain([first], iter(partial(lines.read, CHUNK), b"")):
+        stream.write(zipper.compress(data) if zipped else data)
+    stream.write(zipper.flush() if zipped else b"")
 
 
 def is_packed(path: Path | str) -> bool:
@@ -90,32 +106,44 @@ class RecordArchive:
     """The records of a packed file, read as those of a `Store` are."""
 
     def __init__(self, path: Path | str) -> None:
-        """Read the file at `path`. Raises `StoreError` when nothing in it can be read."""
+        """Open the file at `path`. Raises `StoreError` when it cannot be read."""
         self.folder = Path(path)
         read = read_gzip if self.folder.suffix == ".gz" else read_bounded
         lines = read(self.folder, MAX_BYTES).split(b"\n")
-        first = 1 + lines[0].startswith(HEADER)
-        self._records, problems = split_problems(
-            _parse_line(line, f"line {number} of {path}")
-            for number, line in enumerate(lines[first - 1 :], start=first)
-            if line
-        )
-        self.unlisted = None if lines[0].startswith(HEADER) else _unlisted(self.folder)
+        listed = lines[0].startswith(HEADER)
+        self.unlisted = None if listed else _unlisted(self.folder)
         """A sentence if no first line says what the others are, as in packs of older versions."""
-        self._problems = problems or _header_faults(self.folder, lines)
-        if self._problems and not self._records:
-            raise StoreError(
-                f"{path} is not a file that `perimetry pack` wrote: none of its "
-                f"{len(self._problems)} lines can be read ({self._problems[0]})"
-            )
+        self._faults = _header_faults(self.folder, lines)
+        first = 1 + listed
+        self._lines = [(n, line) for n, line in enumerate(lines[first - 1 :], first) if line]
 
-    def read(self) -> tuple[list[Record], list[str]]:
-        """All readable records in the order of the file, and a sentence per unreadable line."""
-        return self._records, self._problems
+    def read(
+        self, *, tables: bool = True, model: str | None = None
+    ) -> tuple[list[Record], list[str]]:
+        """All readable records in the order of the file, and a sentence per unreadable line.
+
+        `tables` and `model` are those of `Store.read`. Raises `StoreError` if no line can be read.
+        """
+        lines = [(n, line) for n, line in self._lines if model is None or _may_be_of(line, model)]
+        with without_collection():
+            records, problems = split_problems(self._parse(n, line, tables) for n, line in lines)
+        if problems and not records and len(lines) == len(self._lines):
+            raise StoreError(
+                f"{self.folder} is not a file that `perimetry pack` wrote: none of its "
+                f"{len(problems)} lines can be read ({problems[0]})"
+            )
+        return records, problems or self._faults
+
+    def _parse(self, number: int, line: bytes, tables: bool) -> Record | StoreError:
+        found = _parse_line(line, f"line {number} of {self.folder}")
+        kept = None if tables or isinstance(found, StoreError) else kept_tables(found)
+        if kept is not None:
+            found.leave_tables(kept, partial(_parse_line, line, ""))
+        return found
 
     def records(self) -> list[Record]:
         """All readable records, in the order of the file."""
-        return self._records
+        return self.read()[0]
 
 
 def _parse_line(line: bytes, place: str) -> Record | StoreError:
@@ -130,16 +158,34 @@ def _parse_line(line: bytes, place: str) -> Record | StoreError:
             return StoreError(f"{place} is not a readable record ({error})")
     found = parse_record(line, place)
     if isinstance(found, Record):
-        found.attach(lambda: ({}, unpack_draws(draws)))
+        found.attach(
+            lambda: ({}, unpack_draws(draws)), lambda name: unpack_draws(_chosen(draws, name))
+        )
     return found
+
+
+def _chosen(draws: Any, name: str) -> Any:
+    """The packed draws of one metric, or all if its name is empty."""
+    if not name or not isinstance(draws, dict):
+        return draws
+    return {name: draws[name]} if name in draws else {}
+
+
+REFERENCE = re.compile(rb'"model":\{"reference":("(?:[^"\\]|\\.)*")')
+
+
+def _may_be_of(line: bytes, model: str) -> bool:
+    """Whether a line may be the record of a model whose reference has the text `model` in it."""
+    found = REFERENCE.search(line)
+    return found is None or model in json.loads(found[1])
 
 
 HEADER = b'{"perimetry_pack":'
 
 
-def _header(text: bytes, count: int) -> bytes:
+def _header(digest: str, count: int) -> bytes:
     """The first line: how many records follow, and the hash of their lines."""
-    facts = {"perimetry_pack": 1, "records": count, "sha256": hashlib.sha256(text).hexdigest()}
+    facts = {"perimetry_pack": 1, "records": count, "sha256": digest}
     return f"{json.dumps(facts, separators=(',', ':'))}\n".encode()
 
 
@@ -148,7 +194,8 @@ def _header_faults(path: Path, lines: list[bytes]) -> list[str]:
     if not lines[0].startswith(HEADER):
         return []
     count = sum(bool(line) for line in lines[1:])
-    if lines[0] + b"\n" == _header(b"\n".join(lines[1:]), count):
+    digest = hashlib.sha256(b"\n".join(lines[1:])).hexdigest()
+    if lines[0] + b"\n" == _header(digest, count):
         return []
     return [
         f"{path} is damaged or was changed: its {count} lines are not those that its first line "
@@ -172,10 +219,11 @@ _compact = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
 
 def _line(record: Record, *, tables: bool) -> str:
     content = record.model_dump(mode="json")
-    if not tables:
-        kept = {name: content["tables"][name] for name in SMALL_TABLES if name in content["tables"]}
-        content["tables"] = kept
+    kept = None if tables else kept_tables(record)
+    if kept is not None:
+        content["tables"] = {n: rows for n, rows in content["tables"].items() if n in kept}
     draws = pack_draws(record.draws)
+    record.forget()
     if draws:
         content["draws"] = draws
     return f"{_compact(content)}\n"

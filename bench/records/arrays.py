@@ -36,6 +36,10 @@ PEAK_EXPONENT = 15
 """Scaled peaks lie in [2**15, 2**16); float16 ends at 65504, so a peak rounds to at most that."""
 
 
+DRAWS = "draws."
+"""What the names of draws begin with in an archive."""
+
+
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -48,19 +52,21 @@ def write_arrays(stream: IO[bytes], arrays: Arrays) -> None:
         if exponent is not None:
             members[f"exponent.{name}"] = np.array(exponent, dtype=np.int32)
     for name, values in draws.items():
-        members[f"draws.{name}"] = np.asarray(values, dtype=np.float64)
+        members[f"{DRAWS}{name}"] = np.asarray(values, dtype=np.float64)
     np.savez_compressed(stream, allow_pickle=False, **_sorted(members))
 
 
-def read_arrays(path: Path) -> Arrays:
+def read_arrays(path: Path, prefix: str = "") -> Arrays:
     """Read an archive: floating maps as float32, other maps as stored, draws as float64.
+
+    Only members are read whose name begins with `prefix`, such as `draws.` for no map.
 
     Maps with a peak that float32 cannot represent are returned as float64. Raises `StoreError` that
     names the file when it is damaged.
     """
     try:
         with open_regular(path, MAX_BYTES) as stream:
-            return load_arrays(stream)
+            return load_arrays(stream, prefix)
     except StoreError:
         raise
     except Exception as error:  # a damaged archive raises errors of every kind
@@ -71,18 +77,18 @@ def read_arrays(path: Path) -> Arrays:
         ) from error
 
 
-def load_arrays(stream: IO[bytes]) -> Arrays:
+def load_arrays(stream: IO[bytes], prefix: str = "") -> Arrays:
     """Read an archive from a stream, as `read_arrays` does."""
-    members = load_members(stream, MAX_BYTES)
+    members = load_members(stream, MAX_BYTES, prefix)
     maps = {
         name.removeprefix("map."): grow(values, _exponent(members, name))
         for name, values in members.items()
         if name.startswith("map.")
     }
     draws = {
-        name.removeprefix("draws."): values.astype(np.float64)
+        name.removeprefix(DRAWS): values.astype(np.float64)
         for name, values in members.items()
-        if name.startswith("draws.")
+        if name.startswith(DRAWS)
     }
     return maps, draws
 

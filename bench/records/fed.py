@@ -51,7 +51,7 @@ def _clause(kind: str, rows: Iterable[tuple[str, Record]]) -> str | None:
     for name, record in rows:
         label = try_or_none(KINDS[kind], record)
         if label is not None:
-            groups.setdefault(label, []).append(clean(name, 60))
+            groups.setdefault(label, []).append(name)
     if len(groups) < 2:
         return None
     ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
@@ -64,7 +64,8 @@ def _clause(kind: str, rows: Iterable[tuple[str, Record]]) -> str | None:
 def _named(names: list[str]) -> str:
     """The names of a small group, the number of a large one."""
     unique = list(dict.fromkeys(names))
-    return f"{len(unique)} models" if len(unique) > MOST_NAMES else ", ".join(unique)
+    few = len(unique) <= MOST_NAMES
+    return ", ".join(clean(name, 60) for name in unique) if few else f"{len(unique)} models"
 
 
 def _size(record: Record) -> str:

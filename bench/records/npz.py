@@ -28,8 +28,10 @@ HEADER_BYTES = 4096
 MOST_AXES = 16
 
 
-def load_members(stream: IO[bytes], limit: int) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of an archive by name, of at most `limit` bytes together.
+def load_members(
+    stream: IO[bytes], limit: int, prefix: str = ""
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of an archive whose names begin with `prefix`, of at most `limit` bytes together.
 
     Raises `ValueError` for what no archive of plain arrays has, and what `zipfile` and `zlib` raise
     for damaged bytes.
@@ -42,7 +44,8 @@ def load_members(stream: IO[bytes], limit: int) -> dict[str, np.ndarray[Any, Any
         names = [info.filename.removesuffix(".npy") for info in members]
         if len(set(names)) < len(names):
             raise ValueError("two of its arrays have one name")
-        return {name: _read(archive, info) for name, info in zip(names, members, strict=True)}
+        both = zip(names, members, strict=True)
+        return {name: _read(archive, info) for name, info in both if name.startswith(prefix)}
 
 
 def load_array(stream: IO[bytes], limit: int) -> np.ndarray[Any, Any]:

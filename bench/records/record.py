@@ -10,6 +10,8 @@ import json
 import math
 import re
 import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
@@ -22,7 +24,7 @@ from .draws import round_draws
 from .environment import Environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable
 
     from matplotlib.figure import Figure
 
@@ -43,6 +45,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 Arrays = tuple[dict[str, np.ndarray[Any, Any]], dict[str, Array]]
 """Maps by name, and draws by metric."""
+
+
+DrawsReader = Callable[[str], Mapping[str, Array]]
+"""Reads the draws of one metric, or of all if its name is empty, and no map."""
 
 
 class _Frozen(BaseModel):
@@ -196,10 +202,16 @@ class Record(BaseModel):
     _arrays: Arrays | None = PrivateAttr(default=None)
     _read: Any = PrivateAttr(default=None)
     _damage: str | None = PrivateAttr(default=None)
+    _read_draws: Any = PrivateAttr(default=None)
+    _draws: dict[str, Array] | None = PrivateAttr(default=None)
+    _one_draw: tuple[str, Array | None] | None = PrivateAttr(default=None)
+    _read_whole: Any = PrivateAttr(default=None)
 
-    def attach(self, arrays: Arrays | Callable[[], Arrays]) -> Record:
-        """Give the record its arrays, or the function that reads them on first use."""
-        self._damage = None
+    def attach(
+        self, arrays: Arrays | Callable[[], Arrays], draws: DrawsReader | None = None
+    ) -> Record:
+        """Give the record its arrays, or the functions that read them on first use."""
+        self._damage, self._read_draws, self._draws, self._one_draw = None, draws, None, None
         if callable(arrays):
             self._arrays, self._read = None, arrays
         else:
@@ -215,15 +227,17 @@ class Record(BaseModel):
         return self._arrays
 
     def _read_arrays(self) -> Arrays:
-        """What the function for it reads; where the file is damaged, the record does without."""
-        if self._read is None or self._damage is not None:
-            return {}, {}
+        return self._try_to_read(self._read) or ({}, {})
+
+    def _try_to_read(self, read: Callable[[], Any] | None) -> Any:
+        """What `read` reads; None where the file is damaged, and the record does without."""
+        if read is None or self._damage is not None:
+            return None
         try:
-            found: Arrays = self._read()
+            return read()
         except PerimetryError as error:
             self._damage = str(error)
-            return {}, {}
-        return found
+            return None
 
     @property
     def damage(self) -> str | None:
@@ -233,7 +247,7 @@ class Record(BaseModel):
     def forget(self) -> None:
         """Free arrays that can be read again; those of a record that was never stored stay."""
         if self._read is not None:
-            self._arrays = None
+            self._arrays, self._draws, self._one_draw = None, None, None
 
     @property
     def maps(self) -> Mapping[str, np.ndarray[Any, Any]]:
@@ -242,8 +256,39 @@ class Record(BaseModel):
 
     @property
     def draws(self) -> Mapping[str, Array]:
-        """Bootstrap replicates (draws,) by metric."""
-        return self.arrays[1]
+        """Bootstrap replicates (draws,) by metric; maps are not read for them."""
+        if self._arrays is not None or self._read_draws is None:
+            return self.arrays[1]
+        if self._draws is None:
+            self._draws = self._try_to_read(partial(self._read_draws, "")) or {}
+        return self._draws
+
+    def draws_of(self, metric: str) -> Array | None:
+        """The replicates (draws,) of one metric, None without; maps are not read for it.
+
+        The second metric that is asked for reads those of all.
+        """
+        unread = self._arrays is None and self._read_draws is not None and self._draws is None
+        if unread and self._one_draw is None:
+            found = self._try_to_read(partial(self._read_draws, metric)) or {}
+            self._one_draw = metric, found.get(metric)
+        if unread and self._one_draw is not None and self._one_draw[0] == metric:
+            return self._one_draw[1]
+        return self.draws.get(metric)
+
+    def leave_tables(self, kept: Iterable[str], whole: Callable[[], Record]) -> Record:
+        """Leave out all tables but those of the names `kept`; `whole` reads the record again."""
+        self.tables = {name: rows for name, rows in self.tables.items() if name in set(kept)}
+        self._read_whole = whole
+        return self
+
+    def whole(self) -> Record:
+        """The record with all of its tables, which those of a board are without.
+
+        Itself where it has them, or where they cannot be read any more.
+        """
+        found: Record = self._try_to_read(self._read_whole) or self
+        return found
 
     @property
     def label(self) -> str:
@@ -338,11 +383,20 @@ KEY_DIGITS = 20
 """Hexadecimal digits of the key in a file name: 80 bits."""
 
 
+NAME_PART = 60
+"""The largest number of characters of a part of a file name; the end of a longer one is used."""
+
+
 def file_stem(record: Record) -> str:
     """`REFERENCE.FILL.SUITE-PROTOCOL.KEY`, safe as a file name whatever the reference holds."""
     words = (record.model.reference, record.fill, f"{record.suite}-{record.protocol}")
-    prefix = ".".join(re.sub(r"[^A-Za-z0-9_-]+", "-", word).strip("-")[-60:] for word in words)
+    prefix = ".".join(file_name_part(word)[-NAME_PART:] for word in words)
     return f"{prefix}.{record.key[:KEY_DIGITS]}"
+
+
+def file_name_part(text: str) -> str:
+    """`text` with only letters, digits, `_` and `-`; of a part of a text it is a part of this."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
 
 
 FIT_KEY = "fit_images_sha256"

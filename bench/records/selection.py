@@ -47,10 +47,13 @@ def stated_inputs(record: Record) -> dict[str, Any]:
     return declared if isinstance(declared, dict) else {}
 
 
-def read_folder(place: Path, what: str = "folder") -> tuple[list[Record], list[str]]:
+def read_folder(
+    place: Path, what: str = "folder", *, tables: bool = True
+) -> tuple[list[Record], list[str]]:
     """The readable records of a folder or packed file, and a sentence for each unreadable one.
 
-    Raises `InputError` when there is no such place or no readable record in it.
+    Without `tables`, records have only those that a board needs. Raises `InputError` when there is
+    no such place or no readable record in it.
     """
     from .archive import open_records
 
@@ -58,22 +61,24 @@ def read_folder(place: Path, what: str = "folder") -> tuple[list[Record], list[s
         store = open_records(place)
     except InputError as error:
         raise InputError(f"{what} {error}") from error
-    records, problems = store.read()
+    records, problems = store.read(tables=tables)
     if not records:
         why = f": {problems[0]}" if problems else "; `perimetry run` has not written any yet"
         raise InputError(f"{what} {str(place)!r} contains no readable record{why}")
     return records, problems
 
 
-def load_records(path: Path | str) -> list[Record]:
+def load_records(path: Path | str, *, tables: bool = True) -> list[Record]:
     """Return the records of a folder that `perimetry run` wrote, or of a packed file.
 
-    A record that cannot be read gives a warning with the reason. Raises `InputError` when none can
-    be read, or when `path` is neither a folder of records nor a packed file.
+    Without `tables`, which takes less time and memory, records have only those that a board needs,
+    until they are asked for `Record.whole`. A record that cannot be read gives a warning with the
+    reason. Raises `InputError` when none can be read, or when `path` is neither a folder of records
+    nor a packed file.
 
     >>> load_records("results/mine")[0].metrics["weakest"].value  # doctest: +SKIP
     """
-    records, problems = read_folder(Path(path), "records:")
+    records, problems = read_folder(Path(path), "records:", tables=tables)
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
     return records
@@ -124,6 +129,9 @@ def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
 
     Raises `InputError` for what is not KEY=VALUE, `UnknownNameError` for a key that no record has.
     """
+    where = list(where)
+    if not where:
+        return list(records)
     chosen = [(record, facts(record)) for record in records]
     for text in where:
         key, equals, value = text.partition("=")

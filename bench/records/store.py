@@ -8,8 +8,12 @@ is locked, so the folder may be shared between machines.
 
 from __future__ import annotations
 
+import gc
+import json
 import os
+import re
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -18,11 +22,11 @@ from pydantic import ValidationError
 
 from ..output.files import StoreError, explain, write_atomically, write_text
 from ..output.reading import read_bounded
-from .arrays import read_arrays, write_arrays
-from .record import KEY_DIGITS, Record, file_stem
+from .arrays import DRAWS, read_arrays, write_arrays
+from .record import KEY_DIGITS, NAME_PART, Record, file_name_part, file_stem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .record import Arrays
 
@@ -89,10 +93,20 @@ class Store:
                 found[key] = record
         return found
 
-    def read(self) -> tuple[list[Record], list[str]]:
-        """All readable records in order of their file names, and a sentence per unreadable file."""
-        found = [_read_or_error(path) for path in sorted(self.folder.glob("*.json"))]
-        return split_problems(found)
+    def read(
+        self, *, tables: bool = True, model: str | None = None
+    ) -> tuple[list[Record], list[str]]:
+        """All readable records in order of their file names, and a sentence per unreadable file.
+
+        Without `tables`, records have only those that a board needs, until they are asked for
+        `whole`. With `model`, only files are read that may be of a model whose reference has this
+        text in it.
+        """
+        paths = sorted(self.folder.glob("*.json"))
+        if model is not None:
+            paths = [path for path in paths if may_be_of(path, model)]
+        with without_collection():
+            return split_problems([_read_or_error(path, tables=tables) for path in paths])
 
     def records(self) -> list[Record]:
         """All readable records, in order of their file names."""
@@ -127,6 +141,21 @@ def _dump_arrays(record: Record, stream: IO[bytes]) -> None:
     write_arrays(stream, record.arrays)
 
 
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Pause Python's search for reference cycles, of which records have none.
+
+    While many objects are made, it would look at all of them over and over.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
 def parse_record(data: bytes, place: object) -> Record | StoreError:
     """Parse `data` as a record without arrays; a `StoreError` that names `place` if it is none."""
     try:
@@ -137,19 +166,64 @@ def parse_record(data: bytes, place: object) -> Record | StoreError:
         return StoreError(f"{place} is not a readable record ({where}: {first['msg']})")
 
 
-def _read_or_error(path: Path) -> Record | StoreError:
+def _read_or_error(path: Path, *, tables: bool = True) -> Record | StoreError:
     try:
-        found = parse_record(read_bounded(path, MAX_RECORD_BYTES), path)
+        data = read_bounded(path, MAX_RECORD_BYTES)
     except StoreError as error:
         return error
+    found = parse_record(data, path) if tables else parse_without_tables(data, path)
     if isinstance(found, Record):
-        arrays = path.with_suffix(".npz")
-        found.attach(partial(_arrays, arrays, expected=bool(found.map_names)))
+        arrays = partial(_arrays, path.with_suffix(".npz"), expected=bool(found.map_names))
+        found.attach(arrays, lambda metric: arrays(f"{DRAWS}{metric}")[1])
+        kept = None if tables else kept_tables(found)
+        if kept is not None:
+            found.leave_tables(kept, partial(read_record, path))
     return found
 
 
-def _arrays(path: Path, *, expected: bool) -> Arrays:
+TABLES, AFTER_TABLES = b'\n "tables": {', b'\n "map_names": ['
+"""Beginnings of lines in the file of a record: in JSON no other line begins in this way."""
+
+
+def parse_without_tables(data: bytes, place: object) -> Record | StoreError:
+    """Parse `data` as a record whose tables may be left out, which takes less time.
+
+    Tables stay where one of them is to be kept.
+    """
+    start = data.find(TABLES)
+    end = data.find(AFTER_TABLES, start)
+    if not 0 <= start < end:
+        return parse_record(data, place)
+    found = parse_record(data[:start] + data[end:], place)
+    names = kept_tables(found) if isinstance(found, Record) else None
+    if names is None or any(json.dumps(name).encode() in data[start:end] for name in names):
+        return parse_record(data, place)
+    return found
+
+
+def kept_tables(record: Record) -> Sequence[str] | None:
+    """The tables of a record that a board needs; None for all, where its suite does not say."""
+    from ...suites.registry import SUITES
+
+    names: Sequence[str] | None = getattr(SUITES.get(record.suite), "defect_tables", None)
+    return names
+
+
+def may_be_of(path: Path, model: str) -> bool:
+    """Whether the file at `path` may be of a model whose reference has the text `model` in it.
+
+    Only a file whose name is that of another model's record may not.
+    """
+    name = RECORD_NAME.fullmatch(path.name)
+    return name is None or len(name[1]) >= NAME_PART or file_name_part(model) in name[1]
+
+
+RECORD_NAME = re.compile(rf"([^.]*)\.[^.]*\.[^.]*\.[0-9a-f]{{{KEY_DIGITS}}}\.json")
+"""The name that `put` gives a file."""
+
+
+def _arrays(path: Path, prefix: str = "", *, expected: bool) -> Arrays:
     """The arrays of the record beside `path`; a record without maps may have no file of them."""
     if not expected and not os.path.lexists(path):
         return {}, {}
-    return read_arrays(path)
+    return read_arrays(path, prefix)

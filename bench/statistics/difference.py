@@ -114,7 +114,7 @@ def _paired_draws(first: Record, second: Record, metric: str) -> Array | None:
     )
     if not same:
         return None
-    a, b = first.draws.get(metric), second.draws.get(metric)
+    a, b = first.draws_of(metric), second.draws_of(metric)
     return None if a is None or b is None or a.shape != b.shape else a - b
 
 

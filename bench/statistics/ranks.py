@@ -14,24 +14,32 @@ Exact values, and those of an estimate with an exact one, differ where their pri
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from ...suites.base import Array
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
+    Places = np.ndarray[Any, np.dtype[np.intp]]
 
 LEVEL = 0.05
 """Chance that any two equal rows of a board are told apart."""
 
 DIGITS = 3
 """Decimals to which exact values are printed; values that agree in them tie."""
+
+AT_ONCE = 2**20
+"""About how many pairs are compared at once: those of all rows do not fit into memory."""
+
+REMEMBERED = 2**24
+"""The largest number of pairs that are kept between Holm's steps, and not computed anew."""
 
 REPLICATES = 200
 
@@ -69,8 +77,10 @@ def rank_rows(rows: Sequence[Ranked]) -> list[Rank]:
         return []
     if all(row.draws is None and row.error == 0 for row in rows):
         return _exact_ranks(np.round([row.value for row in rows], DIGITS))
-    better = better_pairs(rows)
-    above, below = better.sum(0), better.sum(1)
+    above, below = np.zeros(len(rows), dtype=int), np.zeros(len(rows), dtype=int)
+    for better, worse in better_pairs(rows):
+        above += np.bincount(worse, minlength=len(rows))
+        below += np.bincount(better, minlength=len(rows))
     return [Rank(1 + int(a), len(rows) - int(b)) for a, b in zip(above, below, strict=True)]
 
 
@@ -82,36 +92,81 @@ def _exact_ranks(values: Array) -> list[Rank]:
     return [Rank(1 + int(a), len(values) - int(b)) for a, b in zip(above, below, strict=True)]
 
 
-def better_pairs(rows: Sequence[Ranked]) -> Mask:
-    """Where row i is shown to be better than row j: (rows, rows)."""
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of rows in order of their values: row `first` + i with row `first` + j, j > i.
+
+    `squares` (i, j) are their t statistics squared: infinite where they are shown to differ
+    whatever the level, -1 where nothing can show it, or where the pair is not one of these.
+    """
+
+    first: int
+    squares: Array
+
+    def beyond(self, limits: Array) -> Mask:
+        """Which pairs are beyond the limits of t squared (rows,); of a pair the larger counts."""
+        own, others = limits[self.first :][: len(self.squares)], limits[self.first :]
+        found: Mask = self.squares >= others
+        if np.ptp(limits):
+            found &= self.squares >= own[:, None]
+        return found
+
+
+def better_pairs(rows: Sequence[Ranked]) -> Iterator[tuple[Places, Places]]:
+    """Places of rows and of rows that each is shown to be better than, some pairs at a time."""
+    order = np.argsort([-row.value for row in rows], kind="stable")
+    ordered = [rows[place] for place in order]
+    compare = partial(_all_pairs, ordered, _replicates(rows)[order])
+    count = len(rows) * (len(rows) - 1) // 2
+    kept = list(compare()) if count <= REMEMBERED else None
+    freedom = np.array([max(row.samples - 1, 1) for row in ordered])
+    limits = _holm(lambda: kept if kept is not None else compare(), count, freedom)
+    for pairs in kept if kept is not None else compare():
+        i, j = np.nonzero(pairs.beyond(limits))
+        yield order[i + pairs.first], order[j + pairs.first]
+
+
+def _all_pairs(rows: Sequence[Ranked], draws: Array) -> Iterator[_Pairs]:
+    """All pairs of `rows`, the highest value first, with their replicates (rows, draws)."""
     values = np.array([row.value for row in rows])
-    gaps = values[:, None] - values[None]
-    errors = _errors(rows)
-    exact = errors == 0
-    freedom = np.array([max(row.samples - 1, 1) for row in rows])
-    freedom = np.minimum(freedom[:, None], freedom[None])
-    ratios = np.abs(gaps) / np.where(exact, 1.0, errors)
-    p = np.where(exact, 1.0, 2 * student.sf(ratios, freedom))
-    shown = _holm(np.nan_to_num(p, nan=1.0))
     digits = np.round(values, DIGITS)
-    shown |= exact & (digits[:, None] != digits[None])
-    better: Mask = shown & (gaps > 0)
-    return better
-
-
-def _errors(rows: Sequence[Ranked]) -> Array:
-    """Standard errors of all differences (rows, rows); NaN where one is unknown."""
-    draws = _replicates(rows)
-    spread = draws.var(1, ddof=1)
-    products = (draws - draws.mean(1, keepdims=True)) @ (draws - draws.mean(1, keepdims=True)).T
-    square = spread[:, None] + spread[None] - 2 * products / (draws.shape[1] - 1)
-    errors: Array = np.sqrt(np.maximum(square, 0.0))
-    scale = np.sqrt(spread[:, None] + spread[None])
-    errors[errors < 1e-9 * scale] = 0.0  # identical draws: what is left is rounding
     unknown = np.array([row.draws is None and row.error is None for row in rows])
-    errors[unknown[:, None] | unknown[None]] = np.nan
-    np.fill_diagonal(errors, np.nan)
-    return errors
+    centred = draws - draws.mean(1, keepdims=True)
+    spread = (centred**2).sum(1) / (draws.shape[1] - 1)
+    step = max(1, AT_ONCE // len(rows))
+    for first in range(0, len(rows), step):
+        own, others = slice(first, first + step), slice(first, None)
+        products = centred[own] @ centred[others].T / (draws.shape[1] - 1)
+        scale = spread[own, None] + spread[None, others]
+        error = np.maximum(scale - 2 * products, 0.0)
+        exact = error < 1e-18 * scale  # identical draws: what is left is rounding
+        exact |= error == 0
+        squares = (values[own, None] - values[None, others]) ** 2 / np.where(exact, 1.0, error)
+        printed = digits[own, None] != digits[None, others]
+        squares[exact] = np.where(printed[exact], np.inf, -1.0)
+        squares[unknown[own]] = -1.0
+        squares[:, unknown[others]] = -1.0
+        squares[:, : len(squares)][np.tri(len(squares), dtype=bool)] = -1.0
+        yield _Pairs(first, squares)
+
+
+def _holm(all_pairs: Callable[[], Iterable[_Pairs]], count: int, freedom: Array) -> Array:
+    """Limits of t squared (rows,) beyond which pairs differ at `LEVEL`, all of them together.
+
+    Holm's steps: with `shown` of `count` pairs told apart, the next ones are tested at the level
+    over the number of pairs that is left. `freedom` (rows,) are the degrees of freedom; a pair has
+    those of the row with fewer, whose limit is the larger.
+    """
+    shown = 0
+    while True:
+        limits: Array = stdtrit(freedom, LEVEL / 2 / max(count - shown, 1)) ** 2
+        found = sum(
+            int(np.count_nonzero(pairs.beyond(limits) & np.isfinite(pairs.squares)))
+            for pairs in all_pairs()
+        )
+        if found == shown:
+            return limits
+        shown = found
 
 
 def _replicates(rows: Sequence[Ranked]) -> Array:
@@ -129,17 +184,3 @@ def _replicates(rows: Sequence[Ranked]) -> Array:
             noise = (noise - noise.mean()) / noise.std(ddof=1)
             found[place] = row.value + (row.error or 0.0) * noise
     return found
-
-
-def _holm(p: Array) -> Mask:
-    """Which pairs of the symmetric `p` (rows, rows) differ at `LEVEL`, all of them together."""
-    upper = np.triu_indices(len(p), 1)
-    flat = p[upper]
-    order = np.argsort(flat, kind="stable")
-    limits = LEVEL / (len(flat) - np.arange(len(flat)))
-    failed = flat[order] > limits
-    last = int(failed.argmax()) if failed.any() else len(flat)
-    shown = np.zeros(p.shape, dtype=bool)
-    rows, columns = upper[0][order[:last]], upper[1][order[:last]]
-    shown[rows, columns] = shown[columns, rows] = True
-    return shown

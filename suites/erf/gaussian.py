@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from ..measuring.bootstrap import linear
 
@@ -91,6 +90,8 @@ def _from_peak(mean: Array) -> list[float]:
 
 def _descend(mean: Array, start: list[float]) -> Any:
     """Least squares from `start`; the centre is at most one image side outside the image."""
+    from scipy.optimize import least_squares
+
     height, width = mean.shape
     peak = start[0]
     with np.errstate(all="ignore"):  # steps that overflow are rejected by the solver

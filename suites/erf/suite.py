@@ -46,7 +46,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...adapters.errors import InputError, PerimetryError
-from ..architecture.receptive_field import ReceptiveField, model_receptive_field
 from ..base import Context, Measurement, Metric, Probe, Suite
 from ..measuring.bootstrap import Bootstrap, bootstrap
 from ..measuring.gradients import normalise_members, pixel_energy, require
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
 
     from ...adapters.feature_grid import Grid
     from ...adapters.model import Model
+    from ..architecture.receptive_field import ReceptiveField
     from ..base import Array
 
 UNIT_METRICS = ("luo_size", "radius", "offset_y", "offset_x")
@@ -79,6 +79,7 @@ class Erf(Suite):
     protocols: ClassVar[Mapping[str, str]] = {n: p.version for n, p in PROTOCOLS.items()}
     metrics: ClassVar[tuple[Metric, ...]] = erf_metrics()
     headline: ClassVar[str] = "luo_size"
+    defect_tables: ClassVar[Sequence[str]] = ()
     random: ClassVar[bool] = True
     question: ClassVar[str] = "which pixels one unit of the target depends on"
     captions: ClassVar[Mapping[str, str]] = {"units": "Unit by unit"}
@@ -205,6 +206,8 @@ def central_unit(grid: Grid, *, tokens_up_left: bool) -> Unit:
 
 def _field(model: Model, found: Measurement) -> ReceptiveField | None:
     """The theoretical receptive field, or None and a note that says why it is unknown."""
+    from ..architecture.receptive_field import model_receptive_field
+
     try:
         return model_receptive_field(model)
     except PerimetryError as error:

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import beta
-from scipy.stats import t as student
+from scipy.special import betaincinv, stdtrit
 
 from ..base import Estimate, missing
 
@@ -140,7 +139,7 @@ class Bootstrap:
         return float(np.std(values[1:], ddof=1) * np.sqrt(self.samples / (self.samples - 1)))
 
     def _quantile(self) -> float:
-        return float(student.ppf((1 + CONFIDENCE) / 2, self.samples - 1))
+        return float(stdtrit(self.samples - 1, (1 + CONFIDENCE) / 2))
 
 
 def _clip(value: float, low: float | None, high: float | None) -> float:
@@ -150,8 +149,8 @@ def _clip(value: float, low: float | None, high: float | None) -> float:
 def share_interval(hits: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a share, `hits` of `count`, by Clopper and Pearson (1934)."""
     tail = (1 - CONFIDENCE) / 2
-    low = float(beta.ppf(tail, hits, count - hits + 1)) if hits > 0 else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, count - hits)) if hits < count else 1.0
+    low = float(betaincinv(hits, count - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - tail)) if hits < count else 1.0
     return low, high
 
 

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy import ndimage
 from scipy.special import gammaincinv
 
 if TYPE_CHECKING:
@@ -150,6 +149,8 @@ def _within_windows(flagged: Mask, side: int) -> Mask:
     padded = np.pad(flagged, side // 2)
     if not flagged.any():
         return padded
+    from scipy import ndimage
+
     found: Mask = ndimage.binary_dilation(padded, np.ones((side, side)))
     return found
 
@@ -211,6 +212,8 @@ def _certain(relative: Array, side: int) -> float:
 
 def connected_regions(mask: Mask) -> list[Region]:
     """Connected regions of `mask` (height, width), diagonals included, largest first."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(mask, np.ones((3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     boxes = [

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...adapters.errors import NotApplicableError
 from .batching import Batching
@@ -21,6 +20,8 @@ from .gradients import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from torch import Tensor
 
     from ...adapters.model import Model, Outputs
     from ..base import Array

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...adapters.device import arrived, send
 from ...adapters.errors import NotApplicableError
@@ -22,6 +21,8 @@ from .batching import Batching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from torch import Tensor
 
     from ...adapters.input_spec import InputSpec
     from ...adapters.model import Model

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from ...adapters.errors import NotApplicableError
 from ..measuring.batching import Batching
@@ -130,6 +129,8 @@ def _mark(mask: Mask, live: list[Cell], cells: Sequence[Cell], silent: Sequence[
 
 def _refine(mask: Mask, live: list[Cell], probe: _Probe) -> int:
     """Halve `live` cells that touch `mask`, adding to it; return the largest side that is left."""
+    from scipy import ndimage
+
     room = MOST_REFINING
     while True:
         near = ndimage.binary_dilation(mask, np.ones((3, 3)))

@@ -57,12 +57,6 @@ import torch
 
 from ...adapters.errors import InputError, NotApplicableError
 from ...adapters.padding_mode import PADDING_MODES
-from ..architecture.receptive_field import (
-    layer_table,
-    nearest_even_sizes,
-    target_stride,
-    uneven_rows,
-)
 from ..base import Context, Estimate, Measurement, Metric, Suite, described, missing
 from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
@@ -82,7 +76,7 @@ from .silent_pixels import MOST_REFINING
 from .spatial_bias import BIAS, bias, signed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ...adapters.model import Model
     from ..base import Array, Measured
@@ -174,6 +168,7 @@ class PaddingSuite(Suite):
     protocols: ClassVar[Mapping[str, str]] = {"forward": "1"}
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "blind_weakest"
+    defect_tables: ClassVar[Sequence[str]] = ("silent_regions",)
     random: ClassVar[bool] = True
     question: ClassVar[str] = "spatial bias and blind spots"
     captions: ClassVar[Mapping[str, str]] = {
@@ -404,6 +399,13 @@ def _channel_name(model: Model, channel: int) -> str:
 
 def _read_uneven(found: Measurement, model: Model) -> None:
     """Fill in `uneven_layers` and the table `uneven`, or the reason why there is none."""
+    from ..architecture.receptive_field import (
+        layer_table,
+        nearest_even_sizes,
+        target_stride,
+        uneven_rows,
+    )
+
     size = (model.spec.height, model.spec.width)
     try:
         x = torch.empty(1, model.spec.channels, *size, device="meta")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..architecture.expectation import expected_map
 from ..base import Estimate, missing
 from ..measuring.bootstrap import MIN_SAMPLES
 from ..measuring.phases import WEAKEST_IS_ZERO, divide_by_mean
@@ -129,6 +128,8 @@ def standard_distance(comb: Array, exact: Array, error: float) -> Estimate:
 def structure_profile(model: Model, comb: Comb) -> Array | str:
     """Phase means of the expected sensitivity map (p, q), or the reason why there are none."""
     import torch
+
+    from ..architecture.expectation import expected_map
 
     expected = expected_map(model)
     if isinstance(expected, str):

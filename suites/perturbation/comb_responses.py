@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..measuring.gradients import random_signs, signs_of_target
 from ..measuring.step_size import (
@@ -30,6 +29,8 @@ from ..measuring.step_size import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
 
     from ..base import Array
     from ..measuring.forward import MemberImages

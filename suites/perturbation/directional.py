@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...adapters.errors import NotApplicableError
 from ..measuring.gradients import signs_of_target
@@ -15,6 +14,8 @@ from ..measuring.step_size import pixel_step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import Tensor
 
     from ..base import Array
     from ..measuring.forward import ForwardPasses, MemberImages

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...adapters.errors import InputError
-from ..architecture.receptive_field import total_stride
 from ..measuring import phases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import Tensor
 
     from ...adapters.model import Model
     from ..measuring.phases import Pair
@@ -74,6 +74,8 @@ def choose_comb(model: Model, period: int | None, notes: list[str]) -> Comb | st
 
     Raises `InputError` if `period` does not divide the total stride, or does not fit the image.
     """
+    from ..architecture.receptive_field import total_stride
+
     size = (model.spec.height, model.spec.width)
     total = None if model.target is None else phases.whole_stride(total_stride(model))
     if isinstance(total, str):

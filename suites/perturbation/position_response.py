@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from ...adapters.errors import InputError, PerimetryError
-from ..architecture.receptive_field import layer_table
 from ..base import Estimate, missing
 from ..measuring.phases import divide_by_mean
 from ..measuring.unbiased import pseudo_values, root_mean_square
@@ -62,6 +61,8 @@ def stem_period(model: Model, notes: list[str]) -> Pair:
 
     (1, 1) with a note if the architecture cannot be traced.
     """
+    from ..architecture.receptive_field import layer_table
+
     shape = (1, model.spec.channels, model.spec.height, model.spec.width)
     try:
         return stem_stride(layer_table(model.skeleton(), torch.ones(shape)))

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...adapters.errors import InputError
 from ..measuring.phases import nested_periods
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import Tensor
 
     from ..base import Array
     from ..measuring.phases import Pair
