@@ -135,10 +135,10 @@ class RecordArchive:
         return records, problems or self._faults
 
     def _parse(self, number: int, line: bytes, tables: bool) -> Record | StoreError:
-        found = _parse_line(line, f"line {number} of {self.folder}")
-        kept = None if tables or isinstance(found, StoreError) else kept_tables(found)
-        if kept is not None:
-            found.leave_tables(kept, partial(_parse_line, line, ""))
+        read = partial(_parse_line, line, f"line {number} of {self.folder}")
+        found = read()
+        if isinstance(found, Record) and not tables:
+            found.leave_tables(kept_tables(found), read)
         return found
 
     def records(self) -> list[Record]:

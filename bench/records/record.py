@@ -24,7 +24,7 @@ from .draws import round_draws
 from .environment import Environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from matplotlib.figure import Figure
 
@@ -208,10 +208,10 @@ class Record(BaseModel):
     _read_whole: Any = PrivateAttr(default=None)
 
     def attach(
-        self, arrays: Arrays | Callable[[], Arrays], draws: DrawsReader | None = None
+        self, arrays: Arrays | Callable[[], Arrays], read_draws: DrawsReader | None = None
     ) -> Record:
         """Give the record its arrays, or the functions that read them on first use."""
-        self._damage, self._read_draws, self._draws, self._one_draw = None, draws, None, None
+        self._damage, self._read_draws, self._draws, self._one_draw = None, read_draws, None, None
         if callable(arrays):
             self._arrays, self._read = None, arrays
         else:
@@ -276,19 +276,22 @@ class Record(BaseModel):
             return self._one_draw[1]
         return self.draws.get(metric)
 
-    def leave_tables(self, kept: Iterable[str], whole: Callable[[], Record]) -> Record:
-        """Leave out all tables but those of the names `kept`; `whole` reads the record again."""
-        self.tables = {name: rows for name, rows in self.tables.items() if name in set(kept)}
-        self._read_whole = whole
-        return self
+    def leave_tables(self, kept: Sequence[str] | None, whole: Callable[[], object]) -> None:
+        """Leave out all tables but those of the names `kept`; `whole` reads the record again.
+
+        None keeps all.
+        """
+        if kept is not None:
+            self.tables = {name: rows for name, rows in self.tables.items() if name in kept}
+            self._read_whole = whole
 
     def whole(self) -> Record:
         """The record with all of its tables, which those of a board are without.
 
         Itself where it has them, or where they cannot be read any more.
         """
-        found: Record = self._try_to_read(self._read_whole) or self
-        return found
+        found = self._try_to_read(self._read_whole)
+        return found if isinstance(found, Record) else self
 
     @property
     def label(self) -> str:

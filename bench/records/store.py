@@ -175,9 +175,8 @@ def _read_or_error(path: Path, *, tables: bool = True) -> Record | StoreError:
     if isinstance(found, Record):
         arrays = partial(_arrays, path.with_suffix(".npz"), expected=bool(found.map_names))
         found.attach(arrays, lambda metric: arrays(f"{DRAWS}{metric}")[1])
-        kept = None if tables else kept_tables(found)
-        if kept is not None:
-            found.leave_tables(kept, partial(read_record, path))
+        if not tables:
+            found.leave_tables(kept_tables(found), partial(_read_or_error, path))
     return found
 
 
