@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 STRIDE_TOLERANCE = 0.25
 

@@ -176,8 +176,8 @@ class Suite(Protocol):
     captions: ClassVar[Mapping[str, str]] = {}
     """Captions of the tables that a report shows, by name; empty if it shows every table."""
     defect_tables: ClassVar[Sequence[str] | None] = None
-    """Tables that `defects` reads; None for all. A board reads no others, and packed files without
-    tables keep them."""
+    """Tables that `defects` reads, None for all: a board and packed files without tables have no
+    others."""
     setting_help: ClassVar[Mapping[str, str]] = {}
     """What each setting is, by name of its field, for `perimetry list suites`."""
 

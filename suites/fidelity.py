@@ -21,7 +21,7 @@ from .measuring.bootstrap import bootstrap
 from .measuring.top_class import why_no_class
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -65,7 +65,6 @@ class Fidelity(Suite):
         ),
     )
     headline: ClassVar[str] = "top1_agreement"
-    defect_tables: ClassVar[Sequence[str]] = ()
     random: ClassVar[bool] = True
     question: ClassVar[str] = "how far kernel padding changed the answers"
 

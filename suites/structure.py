@@ -144,7 +144,6 @@ class Structure(Suite):
     protocols: ClassVar[Mapping[str, str]] = {"expected": "2"}
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "weakest"
-    defect_tables: ClassVar[Sequence[str]] = ()
     random: ClassVar[bool] = False
     question: ClassVar[str] = "what the architecture alone implies"
     captions: ClassVar[Mapping[str, str]] = {

@@ -79,7 +79,6 @@ class Erf(Suite):
     protocols: ClassVar[Mapping[str, str]] = {n: p.version for n, p in PROTOCOLS.items()}
     metrics: ClassVar[tuple[Metric, ...]] = erf_metrics()
     headline: ClassVar[str] = "luo_size"
-    defect_tables: ClassVar[Sequence[str]] = ()
     random: ClassVar[bool] = True
     question: ClassVar[str] = "which pixels one unit of the target depends on"
     captions: ClassVar[Mapping[str, str]] = {"units": "Unit by unit"}

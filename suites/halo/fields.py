@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...adapters.errors import NotApplicableError, PerimetryError
-from ..architecture.propagate import path_count_map
 from ..measuring.output_view import at_output, map_of
 
 if TYPE_CHECKING:
@@ -109,6 +108,8 @@ def _both_axes(model: Model) -> tuple[Reach, Reach]:
 
 
 def _trace(model: Model) -> tuple[UnitSpans, list[Layer]]:
+    from ..architecture.propagate import path_count_map
+
     map_of(model)
     spec = model.spec
     _, trace, units = path_count_map(model.skeleton(), (spec.channels, spec.height, spec.width))

@@ -93,7 +93,7 @@ from .shift_consistency import ShiftTest
 from .study import PerturbationStudy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -187,7 +187,6 @@ class Perturbation(Suite):
     protocols: ClassVar[Mapping[str, str]] = {"forward": "3"}
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "comb_weakest"
-    defect_tables: ClassVar[Sequence[str]] = ()
     random: ClassVar[bool] = True
     question: ClassVar[str] = "what small changes of the input do, by differences alone"
     setting_help: ClassVar[Mapping[str, str]] = {

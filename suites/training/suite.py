@@ -196,7 +196,6 @@ class Training(Suite):
     }
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "accuracy"
-    defect_tables: ClassVar[Sequence[str]] = ()
     random: ClassVar[bool] = True
 
     def skip(self, model: Model, protocol: str) -> str | None:
