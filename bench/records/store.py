@@ -201,13 +201,13 @@ def parse_without_tables(data: bytes, place: object) -> Record | StoreError:
 
 
 def kept_tables(record: Record) -> Sequence[str] | None:
-    """The tables of a record that a board needs: those its suite's defects rest on; None for all."""
+    """The tables of a record that a board needs: those of its suite's defects; None for all."""
     from ...suites.base import Suite
     from ...suites.registry import SUITES
 
     suite = SUITES.get(record.suite)
     names: Sequence[str] | None = getattr(suite, "defect_tables", None)
-    return () if names is None and type(suite).defects is Suite.defects else names
+    return () if names is None and getattr(type(suite), "defects", None) is Suite.defects else names
 
 
 def may_be_of(path: Path, model: str) -> bool:
