@@ -68,12 +68,12 @@ def open_trainable(
         else:
             near = unknown("network", reference, SIZES)
             raise UnknownNameError(f"{near}; a network to train is {FORMS}")
-    if parsed.weights is not None and not (timm and parsed.untrained):
+    if timm and not parsed.untrained:
+        _take(module, _trained(parsed), heads, reference)
+    elif not timm and parsed.weights is not None:
         checkpoint = read_checkpoint(Path(parsed.weights))
         state, _ = without_prefix(checkpoint.state, list(module.state_dict()))
         _take(module, state, heads, reference)
-    elif timm and not parsed.untrained:
-        _take(module, _pretrained(parsed), heads, reference)
     return Trainable(module.train().requires_grad_(True), spec)
 
 
@@ -107,10 +107,12 @@ def _timm(
     return module, spec, (heads,) if isinstance(heads, str) else tuple(heads)
 
 
-def _pretrained(reference: Reference) -> Mapping[str, Tensor]:
+def _trained(reference: Reference) -> Mapping[str, Tensor]:
+    """The weights that timm has, or those of a file, as every other command reads them."""
     from .timm import open_timm
 
-    return open_timm(reference.tagged_name, None, Opening("cpu")).module().state_dict()
+    opened = open_timm(reference.tagged_name, reference.weights, Opening("cpu"))
+    return opened.module().state_dict()
 
 
 def _take(

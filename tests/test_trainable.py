@@ -87,6 +87,16 @@ def test_weights_of_a_timm_architecture_come_from_a_file(tmp_path):
     assert module.get_classifier().out_features == 3
 
 
+def test_weights_under_other_names_are_taken_as_every_command_takes_them(tmp_path):
+    """A file that fits in order and shape, such as torchvision's, is trained as it is audited."""
+    given = open_trainable("timm:resnet18@init", 1000, (64, 64), seed=3).module.state_dict()
+    renamed = {f"layer{i}.{key.rpartition('.')[2]}": v for i, (key, v) in enumerate(given.items())}
+    torch.save(renamed, tmp_path / "other.pth")
+    found = open_trainable(f"timm:resnet18@{tmp_path / 'other.pth'}", 5, (64, 64)).module
+    for key, value in found.state_dict().items():
+        assert key.startswith("fc.") or torch.equal(value, given[key]), key
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     """Those of another network, of none, and a file that is no weights."""
     path = tmp_path / "weights.safetensors"
