@@ -52,6 +52,18 @@ class Metric:
     """Whether a summary of the suite shows it."""
     verdicts: Verdicts = ("uneven", "even")
 
+    @property
+    def scales(self) -> bool:
+        """Whether it grows with the scale of the model's output, which says nothing of the model.
+
+        Such numbers are compared, but never lead a report.
+        """
+        return self.unit in SCALED_UNITS
+
+
+SCALED_UNITS = ("map units", "output units")
+"""Units of numbers that double if the output of the model is doubled."""
+
 
 def described(
     metrics: Iterable[Metric],
@@ -173,6 +185,8 @@ class Suite(Protocol):
     """Whether the numbers depend on images and random draws; exact suites need neither."""
     question: ClassVar[str] = ""
     """What it asks of a model, as the heading of its section in a report."""
+    topic: ClassVar[str] = ""
+    """What it is about, in a word or two; a comparison groups the main metrics by it."""
     captions: ClassVar[Mapping[str, str]] = {}
     """Captions of the tables that a report shows, by name; empty if it shows every table."""
     defect_tables: ClassVar[Sequence[str] | None] = None

@@ -176,6 +176,7 @@ class DeadPixel(Suite):
     defect_tables: ClassVar[Sequence[str]] = ("dead_regions",)
     random: ClassVar[bool] = True
     question: ClassVar[str] = "how evenly the target depends on the input's pixels"
+    topic: ClassVar[str] = "Evenness"
 
     def defects(self, found: Measured) -> list[str]:
         """Dead regions and silent colour channels."""

@@ -67,6 +67,7 @@ class Fidelity(Suite):
     headline: ClassVar[str] = "top1_agreement"
     random: ClassVar[bool] = True
     question: ClassVar[str] = "how far kernel padding changed the answers"
+    topic: ClassVar[str] = "Fidelity"
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """Only a treated model has an original to compare with."""

@@ -146,6 +146,7 @@ class Structure(Suite):
     headline: ClassVar[str] = "weakest"
     random: ClassVar[bool] = False
     question: ClassVar[str] = "what the architecture alone implies"
+    topic: ClassVar[str] = "Evenness"
     captions: ClassVar[Mapping[str, str]] = {
         "culprits": "Strided layers, and the imbalance once the kernel of each alone is padded",
         "uneven": "Layers with unread padding, and how many rows and columns",

@@ -1,4 +1,4 @@
-"""Comparison: paired differences, Holm's correction, refusals, where twins part, and the words."""
+"""Comparison: paired differences, simultaneous intervals, refusals, where models part, words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import t as student
 from scipy.stats import ttest_rel
 from small_nets import NAME, SPEC, TOOLS, baseline, mirrored, net, opened, perturbed, quantised
@@ -23,13 +24,15 @@ from perimetry.bench.comparison.compatibility import UnlikeRecordsError
 from perimetry.bench.comparison.divergence import first_divergent_stage, stage_differences
 from perimetry.bench.comparison.fingerprint import BUCKETS, sketch
 from perimetry.bench.comparison.maps import draw_differences
+from perimetry.bench.comparison.result import RowVerdict
 from perimetry.bench.comparison.sources import MissingAudit, open_sides, side_of
 from perimetry.bench.comparison.text import _heading
+from perimetry.bench.comparison.verdict import verdict
 from perimetry.bench.execution.rerun import RerunOptions
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.records.record import Value
 from perimetry.bench.records.store import Store
-from perimetry.bench.statistics.significance import evidence, holm
+from perimetry.bench.statistics.significance import evidence
 from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.bootstrap import bootstrap
@@ -55,33 +58,6 @@ def rows(found, place=0):
 
 
 # ------------------------------------------------------------------ statistics
-
-
-def literal_holm(values):
-    """Holm's step-down by its definition: reject the smallest while p <= alpha / (m - i)."""
-    adjusted = {}
-    for index in range(len(values)):
-        levels = np.linspace(0, 1, 20001)[1:]
-        for alpha in levels:
-            left = sorted(range(len(values)), key=lambda i: values[i])
-            rejected = []
-            for place, i in enumerate(left):
-                if values[i] > alpha / (len(values) - place):
-                    break
-                rejected.append(i)
-            if index in rejected:
-                adjusted[index] = alpha
-                break
-        else:
-            adjusted[index] = 1.0
-    return [adjusted[i] for i in range(len(values))]
-
-
-@pytest.mark.parametrize("values", [[0.01, 0.04, 0.03, 0.005], [0.5], [0.2, 0.2, 0.9], [0.011] * 5])
-def test_holms_adjusted_p_is_the_smallest_level_that_rejects(values):
-    """The closed form equals the step-down procedure tried level by level."""
-    np.testing.assert_allclose(holm(values), literal_holm(values), atol=1e-4)
-    assert holm([]) == []
 
 
 def planted(values, seed=0):
@@ -127,17 +103,111 @@ def test_rounding_is_no_difference_however_significant():
     assert (small.shown, large.shown) == (False, True)
 
 
-def test_all_p_values_of_a_comparison_are_corrected_together():
-    """Three models make two pairs; the family is the tests of both, exact metrics apart."""
-    found = compare(opened(net()), opened(perturbed(0, 0.3)), opened(net(3)), **QUICK)
-    tested = [
-        r.evidence for p in found.pairs for r in p.rows if r.evidence and r.evidence.p is not None
-    ]
-    assert len(found.pairs) == 2
-    assert found.tests == len(tested) > 10
-    assert [e.adjusted for e in tested] == holm([e.p for e in tested])
-    exact = rows(found)["structure.weakest"].evidence
-    assert (exact.p, exact.difference.method, exact.shown) == (None, "exact", False)
+@pytest.fixture(scope="module")
+def three():
+    """Three networks, every two of which are a pair."""
+    return compare(opened(net()), opened(perturbed(0, 0.3)), opened(net(3)), **QUICK)
+
+
+def test_all_pairs_are_compared_and_the_intervals_hold_for_all_at_once(three):
+    """Bonferroni by its definition, for the main metrics of all pairs and for the others."""
+    assert len(three.pairs) == 3
+    every = [row for pair in three.pairs for row in pair.rows if row.evidence is not None]
+    for leading in (True, False):
+        tested = [r for r in every if r.leading is leading and r.evidence.p is not None]
+        assert three.tests[0 if leading else 1] == len(tested) > 5
+        for row in tested:
+            found, gap = row.evidence, row.evidence.difference
+            error = (gap.high - gap.low) / 2 / student.ppf(0.975, 7)
+            half = error * student.ppf(1 - 0.05 / len(tested) / 2, 7) + found.rounding
+            assert found.high == pytest.approx(gap.value + half)
+            assert found.low == pytest.approx(gap.value - half)
+            p = 2 * student.sf(abs(gap.value / error), 7) if error else float(gap.value == 0)
+            assert found.adjusted == pytest.approx(min(1, len(tested) * p), abs=1e-12)
+
+
+def test_an_interval_leaves_out_zero_exactly_where_the_verdict_says_that_two_differ(three, folder):
+    """For every metric of every pair, exact ones too; each has one verdict, and counts add up."""
+    others = compare(f"{folder}:{NAME}", f"{folder}:{NAME}+box", stages=False)
+    for pair in (*three.pairs, *others.pairs):
+        for row in pair.rows:
+            if row.evidence is not None and row.evidence.low is not None:
+                outside = row.evidence.low > 0 or row.evidence.high < 0
+                assert (row.verdict is RowVerdict.differs) == outside
+        assert sum(len(pair.of(verdict)) for verdict in RowVerdict) == len(pair.rows)
+        assert f"Metrics, {len(pair.rows)}: {len(pair.differing)} differ, " in flat(
+            others.text() if pair in others.pairs else three.text(pairs=[pair])
+        )
+    assert rows(three)["structure.weakest"].verdict is RowVerdict.alike
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "differ"),
+    [(0.4441, 0.44412, False), (0.4441, 0.452, True), (435.0, 436.0, True), (435.0, 435.0, False)],
+)
+def test_exact_values_differ_beyond_rounding_only(before, after, differ):
+    """Below a thousandth two exact numbers are alike; whole numbers are equal or differ."""
+    records = []
+    for value in (before, after):
+        (record,) = audit(opened(net()), ("structure",), device="cpu")
+        record.metrics = {"weakest": Value(value=value)}
+        records.append(record)
+    row = rows(compare(*([r] for r in records), stages=False))["structure.weakest"]
+    assert row.shown is differ
+    assert (row.verdict is RowVerdict.alike) is not differ
+
+
+def test_equal_samples_in_both_are_not_called_alike():
+    """All of 8 images in both: the shares' own intervals say how little that is."""
+    records = []
+    for _ in range(2):
+        (record,) = audit(opened(net()), ("deadpixel",), count=8, draws=50, device="cpu")
+        estimate = bootstrap(8, 50, 0).share(np.ones(8))
+        record.metrics = {"weakest": Value.of(estimate)}
+        records.append(record.attach(({}, {"weakest": estimate.draws})))
+    found = evidence(*records, "weakest")
+    assert (found.difference.value, found.difference.method) == (0, "independent")
+    assert found.high > 0.3
+    row = rows(compare(*([r] for r in records), stages=False))["deadpixel.weakest"]
+    assert row.verdict is RowVerdict.unknown
+
+
+def test_the_number_of_images_that_would_tell_shows_the_difference(three):
+    """With n (half / difference)^2 samples of the same spread the interval ends at 0."""
+    rng = np.random.default_rng(5)
+    a = planted(rng.normal(1.0, 0.5, 16))
+    found = evidence(a, planted(rng.normal(1.02, 0.5, 16)), "weakest")
+    assert not found.shown
+    count = found.samples_to_show()
+    assert found.half * np.sqrt(16 / count) == pytest.approx(abs(found.difference.value))
+    open_ = [r for p in three.pairs for r in p.rows if r.verdict is RowVerdict.unknown]
+    assert open_
+    assert "Nobody can tell yet: with 8 images, " in flat(three.text())
+
+
+def test_what_scales_with_the_output_never_leads():
+    """Doubling a network changes only such metrics: they are named last, and said to scale."""
+    double = net()
+    with torch.no_grad():
+        for parameter in double[6].parameters():
+            parameter *= 2
+        double[7].running_mean *= 2
+    pair = compare(opened(net()), opened(double), **QUICK).pairs[0]
+    assert {row.column for row in pair.differing} == {"deadpixel.rawL1", "deadpixel.rawL2"}
+    assert "all grow with the scale of the output" in verdict(pair, frozenset())[0]
+    louder = compare(opened(net()), opened(mirrored_and_doubled()), **QUICK).pairs[0]
+    said = " ".join(verdict(louder, frozenset({"deadpixel.weakest"})))
+    assert "deadpixel.raw" not in said
+
+
+def mirrored_and_doubled():
+    """A network that differs in its borders, and of which the output is doubled."""
+    module = mirrored()
+    with torch.no_grad():
+        for parameter in module[6].parameters():
+            parameter *= 2
+        module[7].running_mean *= 2
+    return module
 
 
 # ------------------------------------------------------------------ fingerprints
@@ -145,8 +215,6 @@ def test_all_p_values_of_a_comparison_are_corrected_together():
 
 def test_a_sketchs_squared_distance_is_unbiased():
     """Over many seeds |sketch(a) - sketch(b)|^2 averages to |a - b|^2; equal gives equal."""
-    import torch
-
     made = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 1, 6, 9, 9, generator=made)
     distances = [
@@ -204,8 +272,6 @@ def test_other_architectures_are_no_twins():
 
 def test_two_exports_of_one_network_agree_at_every_stage(tmp_path):
     """The ONNX file of a network is a twin under other names: same function, within float noise."""
-    import torch
-
     path = tmp_path / "net.onnx"
     export_onnx(net(), torch.zeros(1, 3, 48, 48), path, spec=SPEC)
     found = compare(opened(net()), str(path), **QUICK)
@@ -402,9 +468,9 @@ def test_the_table_gives_difference_interval_effect_and_corrected_p(folder):
     cells = {cell["metric"]: cell for cell in found.cells()}
     cell, row = cells["deadpixel.relL1"], rows(found)["deadpixel.relL1"]
     assert cell["difference"] == pytest.approx(cell["second.value"] - cell["first.value"])
-    assert (cell["p.holm"], cell["method"]) == (row.evidence.adjusted, "paired")
-    assert "Holm" in found.text()
-    assert f"{found.tests} estimates" in flat(found.text())
+    assert (cell["p.corrected"], cell["method"]) == (row.evidence.adjusted, "paired")
+    assert (cell["low"], cell["high"]) == (row.evidence.low, row.evidence.high)
+    assert "of {} differences of main metrics, and of {}".format(*found.tests) in flat(found.text())
     assert len(found.text(every=True)) > len(found.text())
 
 
@@ -454,8 +520,10 @@ def test_the_command_prints_tables_markdown_and_json(folder, tmp_path):
     pair = [f"{folder}:{NAME}", f"{folder}:{NAME}+box", "--no-stages"]
     assert "nearer to even" in flat(perimetry(*pair).output)
     assert "| `structure.weakest` " in perimetry(*pair, "--format", "md").output
-    cells = json.loads(perimetry(*pair, "--format", "json").output)
-    assert {"first", "second", "metric", "p.holm"} <= cells[0].keys()
+    data = json.loads(perimetry(*pair, "--format", "json").output)
+    assert {"first", "second", "metric", "verdict", "p.corrected"} <= data["metrics"][0].keys()
+    assert [model["fill"] for model in data["models"]] == ["none", "box"]
+    assert {"Evenness", "Size and cost"} <= {one["topic"] for one in data["decision"]}
     done = perimetry(*pair, "--maps", tmp_path / "maps")
     assert done.exit_code == 0
     assert list((tmp_path / "maps").glob("*.png"))

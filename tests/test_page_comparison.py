@@ -20,6 +20,7 @@ from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import Comparison
 from perimetry.bench.comparison.divergence import StageDifference
 from perimetry.bench.comparison.html import comparison_page
+from perimetry.bench.comparison.matrix import matrix_of
 from perimetry.bench.comparison.sources import side_of
 from perimetry.bench.records.store import Store
 
@@ -71,7 +72,8 @@ def test_the_page_has_verdict_maps_and_every_metric():
     assert "b against a" in text
     assert "They differ in 1 of" in text
     assert outline.tags.count("img") == 3 * 2
-    assert outline.tags.count("tr") == 1 + len(found.pairs[0].rows)
+    side_by_side = 1 + len(matrix_of(found, found.groups[0]).rows)
+    assert outline.tags.count("tr") == side_by_side + 1 + len(found.pairs[0].rows)
     assert text.count('<tr class="shown">') == len(found.pairs[0].differing) == 1
 
 
@@ -88,7 +90,7 @@ def test_stages_are_drawn_in_proportion():
     """The largest difference of stages fills its bar, and half of it fills half."""
     found = compared()
     stages = tuple(StageDifference(n, n, (8, 4, 4), d) for n, d in (("stem", 0.1), ("head", 0.2)))
-    text = text_of(Comparison((replace(found.pairs[0], stages=stages),)))
+    text = text_of(Comparison((replace(found.pairs[0], stages=stages),), groups=found.groups))
     assert "width:50.0%" in text
     assert "width:100.0%" in text
     assert "20 %" in text

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..comparison.compare import Comparison
+    from ..execution.settings import Settings
     from ..regression.check import RegressionCheck
     from ..regression.tolerances import Tolerances
 
@@ -55,78 +57,116 @@ TolerancesFile = Annotated[
 ]
 
 
-@app.command()
-@option_groups
-def compare(
-    sides: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="A B",
-            help="What to compare: DIR, DIR:MODEL or REF; add +FILL for a kernel padding.",
-        ),
-    ],
-    stored: StoredOptions,
-    machine: MachineOptions,
-    inputs: MeasuredInputs = None,
+@dataclass(frozen=True)
+class MissingOptions:
+    """How models are measured that are not stored."""
+
+    PANEL: ClassVar[str] = "Models that are measured now"
+    inputs: MeasuredInputs = None
     suite: Annotated[
         list[str] | None,
         typer.Option(
             help="Comma-separated suites for models that are audited now. Repeatable.",
             show_default="those of stored ones",
         ),
-    ] = None,
-    form: Annotated[
-        ComparisonFormat, typer.Option("--format", help="Output format.")
-    ] = ComparisonFormat.table,
-    every: Annotated[
-        bool, typer.Option("--all", help="Show all metrics, also those that do not differ.")
-    ] = False,
-    maps: Annotated[
-        Path | None, typer.Option(help="Folder to draw difference maps into, as PNG.")
-    ] = None,
-    page: Annotated[Path | None, typer.Option("--html", help="Also write an HTML page.")] = None,
+    ] = None
+    count: Annotated[
+        int, typer.Option(min=1, help="Number of images, if no stored record sets it.")
+    ] = 16
+    seed: Annotated[int, typer.Option(help="Seed, if no stored record sets it.")] = 0
     stages: Annotated[
         bool, typer.Option(help="Open the models to find the stage at which they diverge.")
-    ] = True,
+    ] = True
     force: Annotated[
         bool,
         typer.Option(
             "--force", help="Compare even if settings, images or preprocessing are different."
         ),
-    ] = False,
-    count: Annotated[
-        int, typer.Option(min=1, help="Number of images, if no stored record sets it.")
-    ] = 16,
-    seed: Annotated[int, typer.Option(help="Seed, if no stored record sets it.")] = 0,
-) -> None:
-    """Compare models with the first one, paired image by image."""
-    with report_errors():
-        from ..comparison import compare as comparison
+    ] = False
+
+    def settings(self, stored: StoredOptions) -> Settings:
+        """The settings where no stored record has others."""
         from ..execution.settings import FIT_DEFAULT, Settings
 
-        settings = Settings(
+        return Settings(
             images=stored.images or "dead-leaves",
-            count=count,
-            seed=seed,
+            count=self.count,
+            seed=self.seed,
             fit_images=stored.fit_images or FIT_DEFAULT,
         )
+
+
+@dataclass(frozen=True)
+class ShownOptions:
+    """What a comparison shows, and where."""
+
+    PANEL: ClassVar[str] = "Report"
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="Also show all metrics of this pair, by the names shown."),
+    ] = None
+    pairs: Annotated[bool, typer.Option("--pairs", help="Also show every pair.")] = False
+    form: Annotated[ComparisonFormat, typer.Option("--format", help="Output format.")] = (
+        ComparisonFormat.table
+    )
+    every: Annotated[
+        bool, typer.Option("--all", help="Show all metrics, also those that do not differ.")
+    ] = False
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder to draw difference maps into, as PNG.")
+    ] = None
+    page: Annotated[Path | None, typer.Option("--html", help="Also write an HTML page.")] = None
+
+
+@app.command()
+@option_groups
+def compare(
+    stored: StoredOptions,
+    machine: MachineOptions,
+    missing: MissingOptions,
+    shown: ShownOptions,
+    sides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="A B ...",
+            help="What to compare: DIR, DIR:MODEL or REF; add +FILL for a kernel padding.",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=A", help="Name for a model in the report. Repeatable."),
+    ] = None,
+) -> None:
+    """Compare models side by side, paired image by image."""
+    with report_errors():
+        from ..comparison import compare as comparison
+
         found = comparison.compare(
-            *sides,
-            suites=names_of(suite, ()) or None,
-            settings=settings,
-            force=force,
-            stages=stages,
-            **stored.rerun_fields(machine, inputs=inputs),
+            *(sides or ()),
+            suites=names_of(missing.suite, ()) or None,
+            settings=missing.settings(stored),
+            force=missing.force,
+            stages=missing.stages,
+            names=_names(name or ()),
+            **stored.rerun_fields(machine, inputs=missing.inputs),
         )
         warn_unreadable(found.problems)
-        typer.echo(_shown(found, form, every=every), nl=False)
-        if maps is not None:
-            _draw(found, maps)
-        if page is not None:
-            from ..comparison.html import write_comparison
+        typer.echo(_shown(found, shown), nl=False)
+        _write(found, shown)
 
-            write_comparison(found, page)
-            typer.echo(f"Written: {page}", err=True)
+
+def _names(texts: Sequence[str]) -> dict[str, str]:
+    """`NAME=A` texts as a mapping. Raises `InputError`."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, thing = text.partition("=")
+        if not (name and equals and thing) or name in found:
+            raise InputError(
+                f"--name {text!r} was given; expected NAME=A with another NAME each time, such as "
+                "--name vendor=path/model.onnx"
+            )
+        found[name] = thing
+    return found
 
 
 @app.command()
@@ -302,20 +342,29 @@ def _tolerances(path: Path | None) -> Tolerances:
     return read_tolerances(path) if path else Tolerances()
 
 
-def _shown(found: Comparison, form: ComparisonFormat, *, every: bool) -> str:
+def _shown(found: Comparison, shown: ShownOptions) -> str:
     """A comparison in one of its formats."""
-    if form is ComparisonFormat.json:
-        import json
+    if shown.form is ComparisonFormat.json:
+        return json.dumps(found.data(), indent=1, allow_nan=False) + "\n"
+    pairs = found.pairs if shown.pairs else None
+    if shown.pair is not None:
+        pairs = (found.pair(*shown.pair),)
+    if shown.form is ComparisonFormat.md:
+        return found.markdown(every=shown.every, pairs=pairs)
+    return found.text(width=width(), every=shown.every, pairs=pairs)
 
-        return json.dumps(found.cells(), indent=1, allow_nan=False) + "\n"
-    if form is ComparisonFormat.md:
-        return found.markdown(every=every)
-    return found.text(width=width(), every=every)
 
-
-def _draw(found: Comparison, folder: Path) -> None:
-    from ..comparison.maps import draw_differences
+def _write(found: Comparison, shown: ShownOptions) -> None:
+    """Write pictures and the page, if asked for."""
     from ..output.text import clean
 
-    drawn = draw_differences(found, folder)
-    typer.echo(f"Written: {len(drawn)} pictures in {clean(str(folder))}", err=True)
+    if shown.maps is not None:
+        from ..comparison.maps import draw_differences
+
+        drawn = draw_differences(found, shown.maps)
+        typer.echo(f"Written: {len(drawn)} pictures in {clean(str(shown.maps))}", err=True)
+    if shown.page is not None:
+        from ..comparison.html import write_comparison
+
+        write_comparison(found, shown.page)
+        typer.echo(f"Written: {clean(str(shown.page))}", err=True)

@@ -1,10 +1,11 @@
 """Comparing models: paired differences, where they diverge, and why they may not be comparable.
 
-Every side is compared with the first one. The difference of a metric is *second minus first*,
-paired image by image (or weight set by weight set) through the stored bootstrap draws, with its
-95 % interval, effect size and p-value (see `statistics.significance`); all p-values of one
-comparison are corrected together by Holm's method, so that 5 % is the chance of any false
-difference in it. Exact metrics are equal or differ.
+All models of a comparison are compared with one another, and the first one is the reference of the
+others. The difference of a metric is *second minus first*, paired image by image (or weight set by
+weight set) through the stored bootstrap draws. Its interval is simultaneous: the chance that any
+interval of the main metrics of all pairs misses its difference is 5 %, and so it is for the other
+metrics (see `statistics.significance`). Each metric of a pair has one of four verdicts (see
+`result.RowVerdict`).
 
 Records with different protocol versions, settings, images or preprocessing are refused (see
 `compatibility`); `force` compares them anyway and says what differs. For two models of one
@@ -14,24 +15,28 @@ architecture the first stage or output at which they diverge is reported (see `d
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ...adapters.errors import InputError, PerimetryError
+from ...adapters.errors import InputError, PerimetryError, UnknownNameError
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
 from ..model_report.reported import defects_of, reported
+from ..output.numbers import join_with_and
 from ..records.record import damaged_arrays
-from ..statistics.significance import evidence, holm
+from ..records.scales import split_scale
+from ..statistics.significance import evidence
 from .compatibility import UnlikeRecordsError, incompatibilities
 from .divergence import not_looked_at, stage_differences
 from .fingerprint import CELL, NAME, WithFingerprint
 from .html import to_html
-from .result import ComparisonResult, ComparisonRow, Pair, _p_values
+from .result import ComparisonResult, ComparisonRow, Pair, family_size, pair_of
 from .sources import ONE_MODEL, MissingAudit, Side, open_sides
-from .text import comparison_to_markdown, comparison_to_text, to_cells
+from .text import comparison_to_markdown, comparison_to_text, to_cells, to_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ...suites.base import Suite
     from ..execution.rerun import RerunFields
@@ -42,17 +47,42 @@ if TYPE_CHECKING:
 class Comparison(ComparisonResult):
     """A comparison with its text, Markdown, data and notebook forms."""
 
-    def text(self, *, width: int = 96, every: bool = False) -> str:
-        """The report for a terminal; with `every`, all metrics and not only those that differ."""
-        return comparison_to_text(self, width=width, every=every)
+    def text(
+        self, *, width: int = 96, every: bool = False, pairs: Sequence[Pair] | None = None
+    ) -> str:
+        """The report for a terminal: all models side by side, then `pairs`.
 
-    def markdown(self, *, every: bool = False) -> str:
+        By default the one pair of two models, none of more models, and all of several runs. With
+        `every`, all metrics of a pair and not only those that differ.
+        """
+        return comparison_to_text(self, width=width, every=every, pairs=pairs)
+
+    def markdown(self, *, every: bool = False, pairs: Sequence[Pair] | None = None) -> str:
         """The same as Markdown."""
-        return comparison_to_markdown(self, every=every)
+        return comparison_to_markdown(self, every=every, pairs=pairs)
 
     def cells(self) -> list[dict[str, Any]]:
         """All numbers, a flat dict for each metric of each pair."""
         return to_cells(self)
+
+    def data(self) -> dict[str, Any]:
+        """What it decides, the table of all models and all numbers, as plain values."""
+        return to_data(self)
+
+    def pair(self, first: str, second: str) -> Pair:
+        """The pair of two models by their names, or enough of them, in either order.
+
+        Raises `UnknownNameError`.
+        """
+        sides = {side.name: side for group in self.groups for side in group}
+        found = [sides[_one_name(name, list(sides))] for name in (first, second)]
+        pair = pair_of(self.pairs, *found)
+        if pair is None:
+            raise UnknownNameError(
+                f"{found[0].name!r} and {found[1].name!r} were not compared with each other; "
+                "name both in one command"
+            )
+        return pair
 
     def _repr_html_(self) -> str:
 
@@ -66,15 +96,17 @@ def compare(
     force: bool = False,
     stages: bool = True,
     known: Mapping[str, Suite] | None = None,
+    names: Mapping[str, Any] = MappingProxyType({}),
     **options: Unpack[RerunFields],
 ) -> Comparison:
-    """Compare each of `sides` with the first one.
+    """Compare `sides` with one another.
 
     A side is what `comparison.sources` describes: `DIR`, `DIR:MODEL`, a model reference (audited
     now), the records of one model variant, a module, an opened model. `suites` and `settings` are
     for models that are audited now; beside stored records the settings of those are used. `stages`
     opens stored models again to find the first stage at which features differ. `known` are the
-    suites whose metrics are described, by default those of this package; `options` are the fields
+    suites whose metrics are described, by default those of this package; `names` are names for some
+    of `sides`, or for further ones (`names={"A": "path/model.onnx"}`); `options` are the fields
     of `execution.rerun.RerunOptions`. A module is measured at the size of what it is compared with,
     and inputs that differ are refused before anything is measured. Raises `UnlikeRecordsError`
     unless `force` is set, and other subclasses of `PerimetryError`.
@@ -84,10 +116,14 @@ def compare(
     rerun_options = RerunOptions(**options)
     chosen = tuple(suites) if suites else None
     wanted = MissingAudit(settings, chosen, stages, rerun_options, force)
-    groups, problems = open_sides(sides, wanted)
+    groups, problems = open_sides(sides, wanted, names)
     if known is None:
         known = rerun_options.run.toolkit().suites
-    pairs = [_pair(group[0], other, known, force=force) for group in groups for other in group[1:]]
+    pairs = [
+        _pair(one, other, known, force=force, among=one is not group[0])
+        for group in groups
+        for one, other in _pairs_of(group)
+    ]
     if not pairs:
         raise InputError(ONE_MODEL)
     if stages:
@@ -97,17 +133,50 @@ def compare(
     }
     compared = [side for group in groups for side in group]
     damage = damaged_arrays(record for side in compared for record in side.records.values())
-    return Comparison(_corrected(pairs), (*problems, *damage), frozenset(columns))
+    return Comparison(
+        _compared_together(pairs),
+        (*problems, *damage),
+        tuple(map(tuple, groups)),
+        frozenset(columns),
+        known,
+    )
+
+
+MOST_MODELS = 12
+"""More models than these are compared with the first one only; a board ranks them."""
+
+
+def _pairs_of(group: Sequence[Side]) -> list[tuple[Side, Side]]:
+    """All pairs of a group, those with the first side at the beginning."""
+    if len(group) > MOST_MODELS:
+        return [(group[0], other) for other in group[1:]]
+    return list(combinations(group, 2))
+
+
+def _one_name(name: str, known: Sequence[str]) -> str:
+    """The one of `known` that is `name` or contains it. Raises `UnknownNameError`."""
+    found = [one for one in known if one == name] or [one for one in known if name in one]
+    if len(found) != 1:
+        raise UnknownNameError(
+            f"{name!r} is the name of {len(found)} models here; expected one of "
+            f"{join_with_and(list(known), 12)}"
+        )
+    return found[0]
 
 
 def _cells(pairs: Iterable[Pair]) -> set[tuple[str, str]]:
     return {cell for pair in pairs for cell in pair.first.records}
 
 
-def _pair(first: Side, second: Side, known: Mapping[str, Suite], *, force: bool) -> Pair:
-    """All metrics of both, without correction. Raises `UnlikeRecordsError`, `InputError`."""
+def _pair(
+    first: Side, second: Side, known: Mapping[str, Suite], *, force: bool, among: bool = False
+) -> Pair:
+    """All metrics of both, each compared alone. Raises `UnlikeRecordsError`, `InputError`.
+
+    Two models `among` others, neither of which is the reference, may have no suite in common.
+    """
     shared = [cell for cell in first.records if cell in second.records and cell != CELL]
-    if not shared:
+    if not shared and not among:
         raise InputError(
             f"{first.name} and {second.name} have no suite and protocol in common: the first has "
             f"{_named(first.records)}, the second {_named(second.records)}"
@@ -171,16 +240,18 @@ def _message(record: Record) -> str:
 
 def _rows(a: Record, b: Record, prefix: str, suite: Suite | None) -> list[ComparisonRow]:
     declared = {metric.name: metric for metric in suite.metrics} if suite else {}
+    headline = suite.headline if suite else ""
     names = [*declared, *sorted({*a.metrics, *b.metrics} - declared.keys())]
     rows = []
     for name in (n for n in names if n in a.metrics or n in b.metrics):
         values = a.metrics.get(name), b.metrics.get(name)
         found = evidence(a, b, name)
         reason = next((v.reason for v in values if v and v.reason), "measured for one only")
-        known = declared.get(name)
-        rows.append(
-            ComparisonRow(f"{prefix}.{name}", known, *values, found, None if found else reason)
-        )
+        own, scale = split_scale(name)
+        known = declared.get(own)
+        leads = known is not None and scale is None and (known.main or own == headline)
+        why = None if found else reason
+        rows.append(ComparisonRow(f"{prefix}.{name}", known, *values, found, why, leads))
     return rows
 
 
@@ -190,17 +261,20 @@ def _prefix(suite: str, protocol: str, known: Mapping[str, Suite]) -> str:
     return suite if protocol == default else f"{suite}:{protocol}"
 
 
-def _corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    """Correct all p-values of all pairs together."""
-    adjusted = iter(holm(_p_values(pairs)))
-    rows = (tuple(_adjust(row, adjusted) for row in pair.rows) for pair in pairs)
-    return tuple(replace(pair, rows=own) for pair, own in zip(pairs, rows, strict=True))
+def _compared_together(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """The pairs with simultaneous intervals: of all main metrics, and of all others."""
+    tests = {leading: family_size(pairs, leading=leading) for leading in (True, False)}
+    return tuple(
+        replace(pair, rows=tuple(_among(row, tests[row.leading]) for row in pair.rows))
+        for pair in pairs
+    )
 
 
-def _adjust(row: ComparisonRow, adjusted: Iterator[float]) -> ComparisonRow:
-    if row.evidence is None or row.evidence.p is None:
+def _among(row: ComparisonRow, tests: int) -> ComparisonRow:
+    """The row, as one of `tests` that are compared together."""
+    if row.evidence is None or not row.evidence.is_test:
         return row
-    return replace(row, evidence=replace(row.evidence, adjusted=next(adjusted)))
+    return replace(row, evidence=replace(row.evidence, tests=tests))
 
 
 def _with_stages(pairs: Sequence[Pair], options: RerunOptions) -> list[Pair]:

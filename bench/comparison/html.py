@@ -1,6 +1,7 @@
 """A comparison as one HTML page, `perimetry compare ... --html OUT`, in the style of the board.
 
-For each pair it shows the verdict in words, the maps of both models with their difference, the
+It starts with what the comparison decides and the table of all models. For each pair it shows the
+verdict in words, the maps of both models with their difference, the
 differences stage by stage, and every metric with its difference drawn. A difference is drawn in
 units of half its own interval, so that whiskers of all rows can be compared with 0 in the same way.
 The page has no script and fetches nothing; the templates escape every text.
@@ -19,7 +20,9 @@ from ..figures.data_uri import Picture, picture
 from ..figures.maps import LOOKS, Look, over_mean, scaled, tiled
 from ..output.files import write_text
 from ..output.templates import asset, render, trusted
-from .text import HEADS, explanation, notes_of, row_cells, shown_rows
+from .decision import decision
+from .result import RowVerdict
+from .text import HEADS, explanation, notes_of, one_matrix, overview, row_cells, shown_rows
 from .verdict import verdict
 
 if TYPE_CHECKING:
@@ -70,13 +73,33 @@ def to_html(comparison: ComparisonResult) -> str:
 def _content(comparison: ComparisonResult) -> dict[str, Any]:
     """What both templates show."""
     pairs = [_pair(pair, comparison) for pair in comparison.pairs]
-    return {"pairs": pairs, "heads": HEADS, "explanation": explanation(comparison)}
+    return {
+        "overall": _overall(comparison),
+        "pairs": pairs,
+        "heads": HEADS,
+        "explanation": explanation(comparison),
+    }
+
+
+def _overall(comparison: ComparisonResult) -> dict[str, Any]:
+    """What the comparison decides and the table of all models; of several runs, the overview."""
+    matrix = one_matrix(comparison)
+    if matrix is None:
+        heads = ["pair", *(verdict.value for verdict in RowVerdict)]
+        return {"findings": [], "heads": heads, "rows": overview(comparison)}
+    return {
+        "findings": decision(comparison, matrix),
+        "heads": ["", *(side.name for side in matrix.sides)],
+        "rows": [(row.name, *row.shown) for row in matrix.rows],
+    }
 
 
 def _title(comparison: ComparisonResult) -> str:
     first = comparison.pairs[0]
     if len(comparison.pairs) == 1:
         return f"{first.second.name} against {first.first.name}"
+    if len(comparison.groups) == 1:
+        return f"{len(comparison.groups[0])} models side by side"
     return f"{len(comparison.pairs)} comparisons"
 
 
@@ -146,10 +169,10 @@ def _stages(stages: tuple[StageDifference, ...] | str) -> list[dict[str, str]]:
 
 def _drawn(row: ComparisonRow) -> dict[str, str] | None:
     """Where the difference and its ends lie, 0 in the middle, in units of half the interval."""
-    gap = row.evidence.difference if row.evidence else None
+    gap = row.evidence
     if gap is None or gap.low is None or gap.high is None or gap.high <= gap.low:
         return None
     half = (gap.high - gap.low) / 2
-    ends = {"low": gap.low, "value": gap.value, "high": gap.high}
+    ends = {"low": gap.low, "value": gap.difference.value, "high": gap.high}
     shares = {name: max(-REACH, min(REACH, v / half)) / REACH for name, v in ends.items()}
     return {name: f"{50 + 48 * share:.1f}%" for name, share in shares.items()}

@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..statistics.significance import Evidence
 from .divergence import StageDifference
 from .sources import Side
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from ...suites.base import Metric
+    from ...suites.base import Metric, Suite
     from ..records.record import Value
+    from ..statistics.significance import Evidence
 
 
 NOT_LOOKED = "not looked at"
 
 
+RELATIVE = 0.02
+"""Two values that are this share of the larger one apart are alike for any use."""
+
+ABSOLUTE = 0.01
+"""And so are ratios, shares and cosines that are this far apart."""
+
+UNITLESS = ("ratio", "share", "cosine")
+
+
+class RowVerdict(Enum):
+    """What the values of one metric show; each metric of a pair has exactly one verdict."""
+
+    differs = "differ"
+    alike = "are alike"
+    unknown = "cannot be told"
+    missing = "not comparable"
+
+
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One metric of a pair; without `evidence` there is no difference, and `reason` says why."""
+    """One metric of a pair; without `evidence` there is no difference, and `reason` says why.
+
+    A `leading` metric is a main one of its suite: a row of the table of all models, and compared
+    together with the others of these (see `statistics.significance`).
+    """
 
     column: str
     metric: Metric | None
@@ -29,11 +53,28 @@ class ComparisonRow:
     second: Value | None
     evidence: Evidence | None = None
     reason: str | None = None
+    leading: bool = False
 
     @property
     def shown(self) -> bool:
         """Whether the two are shown to differ."""
         return self.evidence is not None and self.evidence.shown
+
+    @property
+    def verdict(self) -> RowVerdict:
+        """Differ, alike (within `margin`), cannot be told, or not comparable."""
+        if self.evidence is None:
+            return RowVerdict.missing
+        if self.evidence.shown:
+            return RowVerdict.differs
+        return RowVerdict.alike if self.evidence.within(self.margin) else RowVerdict.unknown
+
+    @property
+    def margin(self) -> float:
+        """How far apart two values may be and still be alike."""
+        sizes = [abs(v.value) for v in (self.first, self.second) if v and v.value is not None]
+        unit = self.metric.unit if self.metric else ""
+        return max(ABSOLUTE if unit in UNITLESS else 0.0, RELATIVE * max(sizes, default=0.0))
 
 
 @dataclass(frozen=True)
@@ -58,23 +99,54 @@ class Pair:
     @property
     def differing(self) -> list[ComparisonRow]:
         """The metrics that are shown to differ."""
-        return [row for row in self.rows if row.shown]
+        return self.of(RowVerdict.differs)
+
+    def of(self, verdict: RowVerdict) -> list[ComparisonRow]:
+        """The metrics with this verdict."""
+        return [row for row in self.rows if row.verdict is verdict]
+
+    @cached_property
+    def by_column(self) -> Mapping[str, ComparisonRow]:
+        """The metrics by their names."""
+        return {row.column: row for row in self.rows}
 
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """All pairs of the first side and another one; `problems` says what could not be read."""
+    """All pairs of the sides of each group; `problems` says what could not be read.
+
+    Sides of one group are compared with one another: the models of the command, or, of runs, one
+    model variant in each of them. `headlines` are the headline metrics of the `suites`.
+    """
 
     pairs: tuple[Pair, ...]
     problems: tuple[str, ...] = ()
-    headlines: frozenset[str] = field(default_factory=frozenset)
+    groups: tuple[tuple[Side, ...], ...] = ()
+    headlines: frozenset[str] = frozenset()
+    suites: Mapping[str, Suite] = field(default_factory=dict)
 
     @property
-    def tests(self) -> int:
-        """How many p-values were corrected together."""
-        return len(_p_values(self.pairs))
+    def tests(self) -> tuple[int, int]:
+        """How many differences of leading metrics are compared together, and how many of others."""
+        return family_size(self.pairs, leading=True), family_size(self.pairs, leading=False)
 
 
-def _p_values(pairs: Iterable[Pair]) -> list[float]:
-    found = [row.evidence for pair in pairs for row in pair.rows]
-    return [one.p for one in found if one is not None and one.p is not None]
+def family_size(pairs: Iterable[Pair], *, leading: bool) -> int:
+    """The number of differences that are compared together: of leading metrics, or of others."""
+    return sum(
+        row.evidence is not None and row.evidence.is_test and row.leading is leading
+        for pair in pairs
+        for row in pair.rows
+    )
+
+
+def pair_of(pairs: Sequence[Pair], one: Side, other: Side) -> Pair | None:
+    """The pair of two sides, in either order."""
+    return next(
+        (
+            p
+            for p in pairs
+            if (p.first is one and p.second is other) or (p.first is other and p.second is one)
+        ),
+        None,
+    )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -50,6 +51,7 @@ from ..records.selection import (
 )
 from .compatibility import UnlikeRecordsError, input_differences
 from .fingerprint import CELL, WithFingerprint, read_fingerprints
+from .names import short_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +68,7 @@ PRINT = ":".join(CELL)
 
 
 ONE_MODEL = (
-    "only one model was given; expected at least two, such as A.onnx B.onnx, or A and its "
+    "fewer than two models were given; expected at least two, such as A.onnx B.onnx, or A and its "
     "kernel-padded variant A+box"
 )
 
@@ -75,7 +77,8 @@ ONE_MODEL = (
 class Side:
     """One of what is compared: a model variant, its records by (suite, protocol), and its name.
 
-    `thing` is what opens the model again: its reference, or what was given in Python.
+    `thing` is what opens the model again: its reference, or what was given in Python. `folder` is
+    where its records are stored, empty for others.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Side:
     fill: str
     records: Mapping[tuple[str, str], Record]
     thing: Any = None
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,15 @@ class MissingAudit:
 class _Given:
     """One argument: a folder or none, a model or none, a kernel padding or none.
 
-    `thing` is a module or an opened model that was given in Python.
+    `thing` is a module or an opened model that was given in Python. `name` is what the user calls
+    it, None without a name.
     """
 
     folder: Path | None = None
     model: str | None = None
     fill: Fill | None = None
     thing: Any = None
+    name: str | None = None
 
 
 def side_of(records: Iterable[Record], name: str | None = None) -> Side:
@@ -135,22 +141,43 @@ def side_of(records: Iterable[Record], name: str | None = None) -> Side:
     )
 
 
-def open_sides(things: Sequence[Any], wanted: MissingAudit) -> tuple[list[list[Side]], list[str]]:
+def open_sides(
+    things: Sequence[Any], wanted: MissingAudit, names: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[list[list[Side]], list[str]]:
     """The groups of sides that `things` name, and a sentence for each unreadable file.
 
-    The first side of a group is what the others are compared with. Raises `InputError`,
+    The first side of a group is the reference of the others. `names` are names of some of `things`,
+    or of further ones. Raises `InputError`,
     `UnknownNameError` with near names, `MixedRecordsError`, `NotMeasuredError`.
     """
-    given = [_read(thing) for thing in things]
-    if len(given) == 1 and not _is_folder(given[0]):
+    given = _given(things, names)
+    if not given or (len(given) == 1 and not _is_folder(given[0])):
         raise InputError(ONE_MODEL)  # raised before the model is measured in vain
     cache = RecordCache(wanted.options.where)
     folders = [g for g in given if isinstance(g, _Given) and _is_folder(g)]
     if len(folders) == len(given) > 1:
         groups = _runs(folders, cache)
     else:
-        groups = [_distinct(_models(given, cache, wanted))]
+        groups = [_models(given, cache, wanted)]
     return groups, cache.problems
+
+
+def _given(things: Sequence[Any], names: Mapping[str, Any]) -> list[Side | _Given]:
+    """What is given, with the names of the user."""
+    given = [_read(thing) for thing in things]
+    for name, thing in names.items():
+        place = next((i for i, other in enumerate(things) if _same_thing(other, thing)), None)
+        if place is None:
+            given.append(replace(_read(thing), name=name))
+        else:
+            given[place] = replace(given[place], name=name)
+    return given
+
+
+def _same_thing(one: Any, other: Any) -> bool:
+    """Whether two arguments are the same text, or the same object."""
+    both = isinstance(one, str | Path) and isinstance(other, str | Path)
+    return str(one) == str(other) if both else one is other
 
 
 def one_side(thing: Any, pattern: Sequence[Record], wanted: MissingAudit) -> Side:
@@ -228,7 +255,8 @@ class RecordCache:
                 f"there is {' and '.join(fills)}"
             )
         kept = read_fingerprints(folder)[0].get((reference, chosen))
-        return side_of([*(r for r in own if r.fill == chosen), *([kept] if kept else [])])
+        found = side_of([*(r for r in own if r.fill == chosen), *([kept] if kept else [])])
+        return replace(found, folder=str(folder))
 
 
 def _read(thing: Any) -> Side | _Given:
@@ -294,7 +322,7 @@ def _models(given: Sequence[Side | _Given], cache: RecordCache, wanted: MissingA
     if library is not None and not pattern:
         pattern = [cache.side(library, cache.references(library)[0], None)]
     if all(isinstance(side, Side) for side in sides):
-        return [side for side in sides if isinstance(side, Side)]
+        return _named(sides, [side for side in sides if isinstance(side, Side)])
     if wanted.options.run.toolkit is standard:
         names = [g.model for g in sides if isinstance(g, _Given) and g.model is not None]
         _check_models(names, wanted.options.run)
@@ -306,10 +334,24 @@ def _models(given: Sequence[Side | _Given], cache: RecordCache, wanted: MissingA
     specs = _input_specs(
         sides, [_of_file(one, spec, stored, wanted.options) for one in sides], wanted
     )
-    return [
-        one if isinstance(one, Side) else _audited(one, own, run)
-        for one, own in zip(sides, specs, strict=True)
-    ]
+    return _named(
+        sides,
+        [
+            one if isinstance(one, Side) else _audited(one, own, run)
+            for one, own in zip(sides, specs, strict=True)
+        ],
+    )
+
+
+def _named(given: Sequence[Side | _Given], sides: Sequence[Side]) -> list[Side]:
+    """The sides of one group with distinct short names, and those that the user gave."""
+    own = {
+        place: one.name
+        for place, one in enumerate(given)
+        if one.name and (isinstance(one, _Given) or one.name != _name(one.reference, one.fill))
+    }
+    names = short_names([side.name for side in sides], [side.folder for side in sides], own)
+    return [replace(side, name=name) for side, name in zip(sides, names, strict=True)]
 
 
 def _input_specs(
@@ -395,7 +437,13 @@ def _library(given: Sequence[Side | _Given]) -> Path | None:
 def _stored(one: _Given, cache: RecordCache, library: Path | None) -> Sequence[Side | _Given]:
     """The stored sides that an argument names, or itself when it is to be audited."""
     if one.folder is not None and one.model is None:
-        return [cache.side(one.folder, r, one.fill) for r in cache.references(one.folder)]
+        found = [cache.side(one.folder, r, one.fill) for r in cache.references(one.folder)]
+        if one.name and len(found) != 1:
+            raise InputError(
+                f"the name {one.name!r} was given to {str(one.folder)!r}, which has {len(found)} "
+                "models; expected one, as NAME=DIR:MODEL"
+            )
+        return [_called(side, one.name) for side in found]
     folder = one.folder or library
     if folder is None or one.model is None:
         return [one]
@@ -405,7 +453,11 @@ def _stored(one: _Given, cache: RecordCache, library: Path | None) -> Sequence[S
         if one.folder is not None:
             raise
         return [one]
-    return [cache.side(folder, reference, one.fill)]
+    return [_called(cache.side(folder, reference, one.fill), one.name)]
+
+
+def _called(side: Side, name: str | None) -> Side:
+    return replace(side, name=name) if name else side
 
 
 def _run_spec(pattern: Sequence[Side], wanted: MissingAudit) -> RunSpec:
@@ -445,12 +497,3 @@ def _no_folder(name: str) -> str:
 
 def _name(reference: str, fill: str) -> str:
     return reference if fill == DEFAULT_FILL else f"{reference}+{fill}"
-
-
-def _distinct(sides: Sequence[Side]) -> list[Side]:
-    """The same sides; equal names get their position among the arguments."""
-    names = [side.name for side in sides]
-    return [
-        replace(side, name=f"{side.name} (no. {place})") if names.count(side.name) > 1 else side
-        for place, side in enumerate(sides, start=1)
-    ]

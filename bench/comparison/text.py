@@ -1,23 +1,28 @@
-"""A comparison as text, Markdown or data: a verdict in words, then a table."""
+"""A comparison as text, Markdown or data: what it decides, all models side by side, then pairs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from ..output.layout import WIDTH, Section, Table, lay_out
-from ..output.numbers import format_number
+from ..output.numbers import format_number, join_with_and
 from ..output.text import clean, code
 from ..records.fed import fed_differently
-from ..statistics.significance import ROUNDING
+from .decision import decision
+from .matrix import matrix_of
+from .result import RowVerdict
 from .verdict import verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..output.layout import Block
-    from ..statistics.difference import Difference
+    from ..statistics.significance import Evidence
+    from .matrix import Matrix
     from .result import ComparisonResult, ComparisonRow, Pair
 
 
-HEADS = ("metric", "first", "second", "difference", "p (Holm)", "d", "shown")
+HEADS = ("metric", "first", "second", "difference", "verdict", "p (corrected)", "d")
 
 
 SMALLEST_P = 1e-4
@@ -27,29 +32,105 @@ AGAINST = " against "
 
 
 EXPLANATION = (
-    "Difference: second minus first, paired where both rest on the same samples, with its 95 % "
-    "interval; d: effect size, in standard deviations of one sample's contribution; p: two-sided, "
-    "corrected by Holm's method for the {tests} estimates compared here, so that 5 % is the chance "
-    "of any false difference among them. Exact values are equal or differ. A relative "
-    "difference below 1e-5 counts as rounding."
+    "Difference: second minus first, paired where both rest on the same samples, with an interval "
+    "that holds for all that is compared here at once: of {leading} differences of main metrics, "
+    "and of {others} of other metrics, the chance that any interval misses its difference is at "
+    "most 5 % (Bonferroni). Two differ where this interval leaves out 0; they are alike where it "
+    "lies within 2 % of the value (or 0.01, for ratios, shares and cosines); else it cannot be "
+    "told. d: effect size, in standard deviations of one sample's contribution; p: two-sided, "
+    "corrected for the same number. Exact values have no interval: they differ where rounding "
+    "(0.1 % of numbers that are not whole) does not explain it."
 )
 
 
-def comparison_to_text(comparison: ComparisonResult, *, width: int, every: bool) -> str:
-    """Sections for each pair, folded to `width` columns."""
-    sections = []
-    for pair in comparison.pairs:
+IN_MATRIX = (
+    "In the table of all models, \u00b1 is the 95 % interval of the value itself. Models that have "
+    "a letter in common are not shown to differ; a row without letters has no difference that is "
+    "shown."
+)
+
+
+def comparison_to_text(
+    comparison: ComparisonResult, *, width: int, every: bool, pairs: Sequence[Pair] | None = None
+) -> str:
+    """All models side by side, then sections for each pair, folded to `width` columns."""
+    sections = [*_side_by_side(comparison, width)]
+    for pair in _chosen(comparison, pairs):
         blocks: list[Block] = [*verdict(pair, comparison.headlines), *notes_of(pair)]
         rows = shown_rows(pair, comparison.headlines, every=every)
         if rows:
             hidden = len(pair.rows) - len(rows)
-            caption = "Metrics" + (
-                f" ({hidden} more do not differ significantly)" if hidden else ""
-            )
+            caption = "Metrics" + (f" ({hidden} more are not shown to differ)" if hidden else "")
             blocks.append(Table(caption, HEADS, [row_cells(row) for row in rows]))
         sections.append(Section(_heading(pair, width), blocks))
-    sections.append(Section("How to read this", [explanation(comparison)]))
+    sections.append(Section("How to read this", explanation(comparison)))
     return lay_out(sections, width)
+
+
+def _chosen(comparison: ComparisonResult, pairs: Sequence[Pair] | None) -> Sequence[Pair]:
+    """The pairs to show: those asked for, else the one of two models, or all of several runs."""
+    if pairs is not None:
+        return pairs
+    return comparison.pairs if len(comparison.groups) != 1 or len(comparison.pairs) == 1 else ()
+
+
+def _side_by_side(comparison: ComparisonResult, width: int) -> list[Section]:
+    """What the comparison decides, and the table of all models; an overview of several runs."""
+    if one_matrix(comparison) is None:
+        rows = overview(comparison)
+        heads = ("pair", *(verdict.value for verdict in RowVerdict))
+        return [Section("All pairs", [Table("Metrics by verdict", heads, rows)])] if rows else []
+    matrix = matrix_of(comparison, comparison.groups[0])
+    sentences: list[Block] = [str(one) for one in decision(comparison, matrix)]
+    rest = [] if len(comparison.pairs) == 1 else [PAIRS]
+    title = f"{join_with_and([s.name for s in matrix.sides], 12)} side by side"
+    return [Section(title, [*sentences, *_tables(matrix, width), *rest])]
+
+
+PAIRS = "The metrics of one pair: --pair A B; of all pairs: --pairs."
+
+
+def one_matrix(comparison: ComparisonResult) -> Matrix | None:
+    """The table of all models; None of several runs, and of too many models for one table."""
+    if len(comparison.groups) != 1 or len(comparison.groups[0]) > MOST_COLUMNS:
+        return None
+    return matrix_of(comparison, comparison.groups[0])
+
+
+MOST_COLUMNS = 12
+
+
+def _tables(matrix: Matrix, width: int) -> list[Block]:
+    """The table of all models, in as many parts as the width asks for; no column is cut off."""
+    rows = matrix.rows
+    wide = [max(len(row.shown[k]) for row in rows) for k in range(len(matrix.sides))]
+    names = [clean(side.name) for side in matrix.sides]
+    legend = sum(map(len, names)) > sum(map(max, zip(wide, (12,) * len(wide), strict=True)))
+    heads = [f"({k})" for k in range(1, len(names) + 1)] if legend else names
+    room = min(width, WIDTH) - 4 - max(len(row.name) for row in rows) - 2
+    parts: list[list[int]] = [[]]
+    for k, head in enumerate(heads):
+        taken = sum(max(wide[i], len(heads[i])) + 2 for i in parts[-1])
+        if parts[-1] and taken + max(wide[k], len(head)) > room:
+            parts.append([])
+        parts[-1].append(k)
+    texts: list[Block] = []
+    if legend:
+        texts.append("Columns: " + "; ".join(f"{h} {n}" for h, n in zip(heads, names, strict=True)))
+    for part in parts:
+        cells = [(row.name, *(row.shown[k] for k in part)) for row in rows]
+        texts.append(Table("", ("", *(heads[k] for k in part)), cells))
+    return texts
+
+
+def overview(comparison: ComparisonResult) -> list[tuple[str, ...]]:
+    """The number of metrics by verdict, a row for each pair."""
+    if len(comparison.pairs) == 1:
+        return []
+    return [
+        (_heading(pair, 72), *(str(len(pair.of(verdict))) for verdict in RowVerdict))
+        for pair in comparison.pairs
+    ]
 
 
 def _heading(pair: Pair, width: int) -> str:
@@ -61,19 +142,49 @@ def _heading(pair: Pair, width: int) -> str:
     return AGAINST.join(names)
 
 
-def comparison_to_markdown(comparison: ComparisonResult, *, every: bool) -> str:
+def comparison_to_markdown(
+    comparison: ComparisonResult, *, every: bool, pairs: Sequence[Pair] | None = None
+) -> str:
     """The same as Markdown; names are code, so nothing in them is markup."""
-    from tabulate import tabulate
-
-    parts = []
-    for pair in comparison.pairs:
+    parts = _markdown_side_by_side(comparison)
+    for pair in _chosen(comparison, pairs):
         parts.append(f"## {code(pair.second.name)} against {code(pair.first.name)}")
         lines = [*verdict(pair, comparison.headlines), *notes_of(pair)]
         parts.append("\n".join(f"- {_markdown(text)}" for text in lines))
         rows = [row_cells(row) for row in shown_rows(pair, comparison.headlines, every=every)]
-        cells = [[code(row[0]), *map(_markdown, row[1:])] for row in rows]
-        parts += [tabulate(cells, HEADS, tablefmt="pipe", disable_numparse=True)] if cells else []
-    return "\n\n".join([*parts, explanation(comparison)]) + "\n"
+        parts += [_markdown_table(HEADS, rows)] if rows else []
+    return "\n\n".join([*parts, *explanation(comparison)]) + "\n"
+
+
+def _markdown_side_by_side(comparison: ComparisonResult) -> list[str]:
+    matrix = one_matrix(comparison)
+    if matrix is None:
+        heads = ("pair", *(verdict.value for verdict in RowVerdict))
+        rows = overview(comparison)
+        return [_markdown_table(heads, rows)] if rows else []
+    lines = [f"- **{one.topic}**: {_markdown(one.text)}" for one in decision(comparison, matrix)]
+    heads = ("", *(code(side.name) for side in matrix.sides))
+    rows = [(row.name, *row.shown) for row in matrix.rows]
+    return ["# Side by side", "\n".join(lines), _markdown_table(heads, rows)]
+
+
+def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    from tabulate import tabulate
+
+    cells = [[code(row[0]), *map(_markdown, row[1:])] for row in rows]
+    return str(tabulate(cells, heads, tablefmt="pipe", disable_numparse=True))
+
+
+def to_data(comparison: ComparisonResult) -> dict[str, Any]:
+    """What it decides in sentences, all models side by side, and every metric of every pair."""
+    matrix = one_matrix(comparison)
+    data: dict[str, Any] = {"metrics": to_cells(comparison)}
+    if matrix is None:
+        return data
+    columns = [{"name": s.name, "model": s.reference, "fill": s.fill} for s in matrix.sides]
+    sentences = [{"topic": o.topic, "text": o.text} for o in decision(comparison, matrix)]
+    rows = [{"row": r.name, "cells": r.cells, "letters": r.letters} for r in matrix.rows]
+    return {"models": columns, "decision": sentences, "side_by_side": rows, **data}
 
 
 def to_cells(comparison: ComparisonResult) -> list[dict[str, Any]]:
@@ -87,6 +198,7 @@ def to_cells(comparison: ComparisonResult) -> list[dict[str, Any]]:
             "second.value": row.second.value if row.second else None,
             **_numbers(row),
             "shown": row.shown,
+            "verdict": row.verdict.value,
             "reason": row.reason,
         }
         for pair in comparison.pairs
@@ -99,18 +211,20 @@ def _numbers(row: ComparisonRow) -> dict[str, Any]:
     gap = found.difference if found else None
     return {
         "difference": gap.value if gap else None,
-        "low": gap.low if gap else None,
-        "high": gap.high if gap else None,
+        "low": found.low if found else None,
+        "high": found.high if found else None,
         "method": gap.method if gap else None,
         "effect": found.effect if found else None,
         "p": found.p if found else None,
-        "p.holm": found.adjusted if found else None,
+        "p.corrected": found.adjusted if found else None,
     }
 
 
-def explanation(comparison: ComparisonResult) -> str:
-    """What the columns mean and how many tests were corrected together."""
-    return EXPLANATION.format(tests=comparison.tests)
+def explanation(comparison: ComparisonResult) -> list[str]:
+    """What the columns mean, and how many differences are compared together."""
+    leading, others = comparison.tests
+    texts = [IN_MATRIX] if one_matrix(comparison) is not None else []
+    return [*texts, EXPLANATION.format(leading=leading, others=others)]
 
 
 def notes_of(pair: Pair) -> list[str]:
@@ -140,19 +254,20 @@ def row_cells(row: ComparisonRow) -> tuple[str, ...]:
     )
     found = row.evidence
     if found is None:
-        return (row.column, first, second, clean(row.reason or "", 60), "", "", "")
+        why = clean(row.reason or "", 60)
+        return (row.column, first, second, why, row.verdict.value, "", "")
     effect = "" if found.effect is None else f"{found.effect:+.2f}"
-    shown = "yes" if row.shown else ""
-    return (row.column, first, second, _change(found.difference), _p(row), effect, shown)
+    return (row.column, first, second, _change(found), row.verdict.value, _p(row), effect)
 
 
-def _change(gap: Difference) -> str:
-    """A difference with its sign and half its interval."""
-    sign = "+" if gap.value > 0 else ""
-    half = 0.0 if gap.low is None or gap.high is None else (gap.high - gap.low) / 2
-    if half <= ROUNDING * abs(gap.value):
-        return f"{sign}{format_number(gap.value)}"
-    return f"{sign}{format_number(gap.value)} ± {format_number(half, 2)}"
+def _change(found: Evidence) -> str:
+    """A difference with its sign and half its simultaneous interval."""
+    value = found.difference.value
+    sign = "+" if value > 0 else ""
+    if not found.is_test or (not value and not found.half):
+        return f"{sign}{format_number(value)}"
+    half = (found.half or 0.0) + found.rounding
+    return f"{sign}{format_number(value)} \u00b1 {format_number(half, 2)}"
 
 
 def _p(row: ComparisonRow) -> str:

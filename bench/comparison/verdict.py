@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..output.numbers import format_number, join_with_and
 from ..output.text import clean
+from .decision import counts_of
 from .divergence import DIVERGED, first_divergent_stage, looked_at
 from .result import NOT_LOOKED
 
@@ -47,20 +48,39 @@ def _differences(pair: Pair, headlines: frozenset[str]) -> list[str]:
     if not measured_rows:
         return ["No metric was measured for both, so they cannot be compared.", *_divergence(pair)]
     if not largest:
-        return [_nothing_shown(measured_rows, headlines), *_divergence(pair)]
-    exact = sum(row.evidence is not None and row.evidence.p is None for row in largest)
-    kinds = f" ({len(largest) - exact} estimates, {exact} exact values)" if exact else ""
-    sentences = [_sentence(row) for row in largest[:MOST_SENTENCES]]
-    more = len(largest) - MOST_SENTENCES
+        return [_nothing_shown(measured_rows, headlines), _counts(pair), *_divergence(pair)]
+    leading = [row for row in largest if not _scales(row)]
+    sentences = [_sentence(row) for row in (leading or largest)[:MOST_SENTENCES]]
+    more = len(largest) - len(sentences)
     if more > 0:
         sentences.append(f"The table below has {more} more.")
-    lead = f"They differ in {len(largest)} of {len(measured_rows)} metrics{kinds}."
-    return [lead, *sentences, *_divergence(pair)]
+    lead = f"They differ in {len(largest)} of {len(measured_rows)} metrics{_kinds(largest)}."
+    return [lead, _counts(pair), *sentences, *_divergence(pair)]
+
+
+def _counts(pair: Pair) -> str:
+    """How the verdicts on all metrics add up."""
+    return f"Metrics, {counts_of(pair.rows)}."
+
+
+def _kinds(rows: Sequence[ComparisonRow]) -> str:
+    """How many are estimates and exact values, and whether all depend on the output's scale."""
+    exact = sum(row.evidence is not None and row.evidence.p is None for row in rows)
+    texts = [f"{len(rows) - exact} estimates, {exact} exact values"] if exact else []
+    texts += ["all grow with the scale of the output"] if all(map(_scales, rows)) else []
+    return f" ({'; '.join(texts)})" if texts else ""
+
+
+def _scales(row: ComparisonRow) -> bool:
+    return row.metric is not None and row.metric.scales
 
 
 def _largest(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> list[ComparisonRow]:
-    """Rows with headline metrics first, then the largest effects, then exact metrics."""
-    return sorted(rows, key=lambda row: (row.column not in headlines, -_effect(row)))
+    """Headline metrics, main ones, other estimates by effect, exact ones, what scales."""
+    return sorted(
+        rows,
+        key=lambda row: (_scales(row), row.column not in headlines, not row.leading, -_effect(row)),
+    )
 
 
 def _effect(row: ComparisonRow) -> float:
@@ -117,10 +137,10 @@ def _equal(row: ComparisonRow) -> bool:
 
 def _reach(row: ComparisonRow) -> float | None:
     """How far from 0 the interval of the difference goes."""
-    gap = row.evidence.difference if row.evidence else None
-    if gap is None or gap.low is None or gap.high is None:
+    found = row.evidence
+    if found is None or found.low is None or found.high is None:
         return None
-    return max(abs(gap.low), abs(gap.high)) or None
+    return max(abs(found.low), abs(found.high)) or None
 
 
 def _divergence(pair: Pair) -> list[str]:

@@ -1,33 +1,35 @@
-"""Significance and size of differences, and Holm's correction for how many there are.
+"""Significance and size of differences, and simultaneous intervals for all that is compared.
 
 t = difference / se, se being read off the 95 % interval of `paired.difference`; p is two-sided,
-Student's t with n - 1 degrees of freedom, n the samples (images, or weight sets). So p < 0.05 says
-exactly that the interval leaves out 0. The effect size of paired estimates is d = t / sqrt(n), the
-difference in standard deviations of what a single sample contributes to it (Cohen's d_z); of
-independent ones d = t sqrt(2 / n).
+Student's t with n - 1 degrees of freedom, n the samples (images, or weight sets). The effect size
+of paired estimates is d = t / sqrt(n), the difference in standard deviations of what a single
+sample contributes to it (Cohen's d_z); of independent ones d = t sqrt(2 / n).
 
-Holm (1979): of m p-values in rising order, the i-th is multiplied by m - i + 1 and is at least the
-one before it. Whatever the dependence between metrics, the chance of one false difference among
-all m stays at 5 %. Exact differences are no tests and are not counted.
+Of m differences that are compared together each has the interval at 1 - 0.05 / m (Bonferroni 1936):
+whatever the dependence between metrics, the chance that any of the m intervals misses its
+difference is at most 5 %. Two models are shown to differ just where this interval leaves out 0.
 
-Common random numbers make rounding itself significant: two exports of one network differ by 1e-7 in
-the same direction on every image. So what differs by less than `NEGLIGIBLE` of the larger value is
-never shown to differ.
+Rounding widens the interval: common random numbers make even rounding significant (two exports of
+one network differ by 1e-7 in the same direction on every image), and two runtimes round exact
+numbers in different ways. It is `NEGLIGIBLE` of the larger value for estimates, `PRINTED` for exact
+numbers that are not whole.
+
+The half width of an interval falls with the root of n. So n (half / |difference|)^2 samples would
+show a difference of the size that was measured, if that is its true size.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .difference import Difference, metric_difference, sample_count
+from .difference import Difference, is_exact, metric_difference, sample_count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..records.record import Record
 
 
@@ -39,84 +41,154 @@ ROUNDING = 1e-9
 
 
 NEGLIGIBLE = 1e-5
-"""A difference that is a smaller share of the values is what float32 rounds, not a difference."""
+"""The share of an estimate that float32 rounds."""
+
+
+PRINTED = 1e-3
+"""The share of an exact number that is not whole below the three digits that are shown of it."""
 
 
 SMALLEST = 1e-9
-"""And so is one that is smaller, whatever the values."""
+"""And so is what is smaller, whatever the values."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A difference with what it shows: p-value, corrected p-value and effect size.
+    """A difference with what it shows, as one of `tests` differences that are compared together.
 
-    The last three are None where there is no interval: exact values, or too few samples.
-    `negligible` says that the difference is no larger than rounding.
+    `samples` are behind an estimate, `rounding` widens its interval. p-values and effect size are
+    None where there is no interval: exact values, or too few samples.
     """
 
     difference: Difference
-    p: float | None = None
-    adjusted: float | None = None
-    effect: float | None = None
-    negligible: bool = False
+    samples: int = 0
+    rounding: float = 0.0
+    tests: int = 1
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it counts as one of those that are compared together."""
+        return self.difference.low is not None
+
+    @property
+    def half(self) -> float | None:
+        """Half the simultaneous interval without rounding; None where there is no interval."""
+        if self.difference.method == "exact":
+            return 0.0
+        error = self._error
+        return None if error is None else error * _quantile(1 - ALPHA / self.tests, self.samples)
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the simultaneous interval."""
+        return None if self.half is None else self.difference.value - self.half - self.rounding
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the simultaneous interval."""
+        return None if self.half is None else self.difference.value + self.half + self.rounding
 
     @property
     def shown(self) -> bool:
-        """Whether the two differ: exactly, or beyond 5 % after the correction."""
-        if self.negligible:
-            return False
-        if self.difference.method == "exact":
-            return self.difference.value != 0
-        return self.adjusted is not None and self.adjusted < ALPHA
+        """Whether the two differ: the simultaneous interval leaves out 0."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    def within(self, margin: float) -> bool:
+        """Whether the simultaneous interval lies within `margin` of 0."""
+        return (
+            self.low is not None
+            and self.high is not None
+            and (max(abs(self.low), abs(self.high)) <= margin + self.rounding)
+        )
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p-value of this difference alone."""
+        from scipy.special import stdtr
+
+        t = self._t
+        return None if t is None else float(2 * stdtr(max(self.samples - 1, 1), -abs(t)))
+
+    @property
+    def adjusted(self) -> float | None:
+        """p-value of this difference among all that are compared together."""
+        p = self.p
+        return None if p is None else min(1.0, self.tests * p)
+
+    @property
+    def effect(self) -> float | None:
+        """Effect size; None where it is infinite too."""
+        t = self._t
+        if t is None or not math.isfinite(t):
+            return None
+        share = (1 if self.difference.method == "paired" else 2) / self.samples
+        return t * math.sqrt(share)
+
+    @property
+    def _error(self) -> float | None:
+        """Standard error, read off the 95 % interval; 0 where a difference has no spread."""
+        found = self.difference
+        if found.low is None or found.high is None:
+            return None
+        error = (found.high - found.low) / 2 / _quantile(1 - ALPHA, self.samples)
+        return 0.0 if error <= ROUNDING * abs(found.value) else error
+
+    @property
+    def _t(self) -> float | None:
+        error, value = self._error, self.difference.value
+        if error is None:
+            return None
+        if error == 0:
+            return math.copysign(math.inf, value) if value else 0.0
+        return value / error
+
+    def samples_to_show(self) -> float:
+        """How many samples would show a difference of the size that was measured."""
+        if not self.half:
+            return float(self.samples)
+        size = abs(self.difference.value)
+        return self.samples * (self.half / size) ** 2 if size > 0 else math.inf
 
 
 def evidence(first: Record, second: Record, metric: str) -> Evidence | None:
-    """`second` less `first`; None when either has no value. Not yet corrected."""
+    """`second` less `first`; None when either has no value. Not yet one of several."""
     found = metric_difference(second, first, metric)
     if found is None:
         return None
-    small = abs(found.value) <= max(SMALLEST, NEGLIGIBLE * _size(first, second, metric))
-    if found.low is None or found.high is None:
-        return Evidence(found, negligible=small)
     count = min(sample_count(first), sample_count(second))
-    t = _t(found, count)
-    p = _two_sided(t, count)
-    scale = 1 / count if found.method == "paired" else 2 / count
-    effect = t * math.sqrt(scale) if math.isfinite(t) else None
-    return Evidence(found, p, p, effect, small)
+    if found.method == "paired" and found.low == found.high:
+        found = _without_spread(first, second, metric, found)
+    return Evidence(found, count, _rounding(first, second, metric))
 
 
-def _size(first: Record, second: Record, metric: str) -> float:
-    """The larger of two values, without its sign."""
-    return max(abs(record.metrics[metric].value or 0.0) for record in (first, second))
+def _without_spread(first: Record, second: Record, metric: str, found: Difference) -> Difference:
+    """A difference that is the same in every draw: certain, unless no sample varies in either.
+
+    All of 4 images in both models do not show that the two agree on every image: the intervals of
+    the shares say how much is known.
+    """
+    if any(np.ptp(record.draws[metric]) > 0 for record in (first, second)):
+        return found
+    halves = [record.metrics[metric].half_width for record in (first, second)]
+    if None in halves:
+        return Difference(found.value, None, None, "none")
+    half = math.hypot(*(half for half in halves if half is not None))
+    return Difference(found.value, found.value - half, found.value + half, "independent")
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order of `values`."""
-    order = np.argsort(values, kind="stable")
-    adjusted = [0.0] * len(values)
-    least = 0.0
-    for place, index in enumerate(order):
-        least = max(least, min(1.0, (len(values) - place) * values[index]))
-        adjusted[index] = least
-    return adjusted
+def _rounding(first: Record, second: Record, metric: str) -> float:
+    """How far apart two runtimes may compute the same number."""
+    values = [record.metrics[metric].value or 0.0 for record in (first, second)]
+    size = max(map(abs, values))
+    if is_exact(first, metric) and is_exact(second, metric):
+        whole = all(float(value).is_integer() for value in values)
+        return 0.0 if whole else max(SMALLEST, PRINTED * size)
+    return max(SMALLEST, NEGLIGIBLE * size)
 
 
-def _t(found: Difference, count: int) -> float:
-    """Student's t; infinite where a difference has no spread at all."""
+@cache
+def _quantile(confidence: float, samples: int) -> float:
+    """Student's quantile for a two-sided interval."""
     from scipy.special import stdtrit
 
-    from ...suites.measuring.bootstrap import CONFIDENCE
-
-    if found.low is None or found.high is None:
-        raise ValueError("there is no interval")
-    error = (found.high - found.low) / 2 / stdtrit(count - 1, (1 + CONFIDENCE) / 2)
-    if error <= ROUNDING * abs(found.value):
-        return math.copysign(math.inf, found.value) if found.value else 0.0
-    return float(found.value / error)
-
-
-def _two_sided(t: float, count: int) -> float:
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(count - 1, -abs(t)))
+    return float(stdtrit(max(samples - 1, 1), (1 + confidence) / 2))

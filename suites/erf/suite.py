@@ -81,6 +81,7 @@ class Erf(Suite):
     headline: ClassVar[str] = "luo_size"
     random: ClassVar[bool] = True
     question: ClassVar[str] = "which pixels one unit of the target depends on"
+    topic: ClassVar[str] = "Receptive field"
     captions: ClassVar[Mapping[str, str]] = {"units": "Unit by unit"}
     setting_help: ClassVar[Mapping[str, str]] = {
         "unit": "row,column of the target's unit; None for the central one",

@@ -171,6 +171,7 @@ class PaddingSuite(Suite):
     defect_tables: ClassVar[Sequence[str]] = ("silent_regions",)
     random: ClassVar[bool] = True
     question: ClassVar[str] = "spatial bias and blind spots"
+    topic: ClassVar[str] = "Border"
     captions: ClassVar[Mapping[str, str]] = {
         "stages": "Spatial bias at every resolution on the way to the target",
         "exchange": "Border drop, at nine places, with another padding and the same weights",

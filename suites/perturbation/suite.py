@@ -189,6 +189,7 @@ class Perturbation(Suite):
     headline: ClassVar[str] = "comb_weakest"
     random: ClassVar[bool] = True
     question: ClassVar[str] = "what small changes of the input do, by differences alone"
+    topic: ClassVar[str] = "Evenness"
     setting_help: ClassVar[Mapping[str, str]] = {
         "epsilon": "change of one pixel in the position test, in normalised units",
         "block": "side in pixels of the position test's block; None for a default by stride",

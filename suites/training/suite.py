@@ -189,6 +189,7 @@ class Training(Suite):
     name: ClassVar[str] = "training"
     protocols: ClassVar[Mapping[str, str]] = dict.fromkeys(PROTOCOLS, "1")
     question: ClassVar[str] = "whether unevenness matters in training"
+    topic: ClassVar[str] = "Training"
     captions: ClassVar[Mapping[str, str]] = {
         "seeds": "Seed by seed",
         "curve": "Accuracy by epoch",

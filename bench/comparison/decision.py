@@ -1,0 +1,296 @@
+"""What a comparison of models decides, in sentences: first what a buyer needs, without any ranking.
+
+Dead regions, fidelity, evenness, border and size come first, then what differs for certain, and
+what these samples cannot tell, with how many would (see `statistics.significance`). Only
+differences that are shown are reported as such. Numbers that grow with the scale of the output are
+left to the table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..output.numbers import format_number, join_with_and
+from .divergence import DIVERGED
+from .matrix import NONE, output_difference, share
+from .result import RowVerdict, pair_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ...suites.base import Metric, Suite
+    from .matrix import Matrix, MatrixRow
+    from .result import ComparisonResult, ComparisonRow
+
+
+FIRST = ("Fidelity", "Evenness", "Border")
+"""Topics that come first, and that are missed where they were not measured."""
+
+MOST = 6
+"""Number of pairs or metrics that a sentence names."""
+
+TOO_MANY = 100_000
+"""More samples than these are called more than these."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence and what it is about."""
+
+    topic: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.topic}: {self.text}"
+
+
+def decision(found: ComparisonResult, matrix: Matrix) -> list[Finding]:
+    """The sentences about the models of `matrix`; the suites say what their metrics are about."""
+    known = found.suites
+    topics = _topics(found, matrix, known)
+    outputs = _fidelity(found, matrix)
+    order = dict.fromkeys([*FIRST, *topics])
+    findings = [Finding("Dead regions", _dead(matrix))]
+    for topic in order:
+        texts = [_relation(row, matrix) for row in topics.get(topic, [])]
+        texts = [*outputs, *texts] if topic == "Fidelity" else texts
+        texts = texts or [_not_measured(topic, known)]
+        findings.append(Finding(topic, "; ".join(texts) + "."))
+    findings.append(Finding("Size and cost", _size(matrix)))
+    more = {
+        "Further differences": _further(found, matrix),
+        "Nobody can tell yet": _unknown(found, matrix),
+        "Comparisons": _counts(found, matrix),
+    }
+    return [*findings, *(Finding(topic, text) for topic, text in more.items() if text)]
+
+
+def _topics(
+    found: ComparisonResult, matrix: Matrix, known: Mapping[str, Suite]
+) -> dict[str, list[MatrixRow]]:
+    """The headline metrics by topic."""
+    topics: dict[str, list[MatrixRow]] = {}
+    for row in matrix.metrics:
+        suite = known.get(row.name.partition(".")[0].partition(":")[0])
+        if row.name in found.headlines and not (row.metric and row.metric.scales):
+            topics.setdefault((suite and suite.topic) or row.name.partition(".")[0], []).append(row)
+    return topics
+
+
+def _not_measured(topic: str, known: Mapping[str, Suite]) -> str:
+    names = [name for name, suite in known.items() if suite.topic == topic]
+    return f"not measured (--suite {' or '.join(names)})" if names else "not measured"
+
+
+def _dead(matrix: Matrix) -> str:
+    """Which models have dead regions, and where."""
+    texts = [
+        f"{side.name} ({'; '.join(own)})"
+        for side, own in zip(matrix.sides, matrix.defects, strict=True)
+        if own
+    ]
+    for own, words in (((), "has none"), (None, "was not looked at")):
+        names = [s.name for s, d in zip(matrix.sides, matrix.defects, strict=True) if d == own]
+        texts += [f"{join_with_and(names, len(names))} {_plural(words, names)}"] if names else []
+    return "; ".join(texts) + "."
+
+
+def _plural(words: str, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return words
+    return words.replace("has ", "have ").replace("was ", "were ").replace("is ", "are ")
+
+
+def _fidelity(found: ComparisonResult, matrix: Matrix) -> list[str]:
+    """How far the outputs of the others are from those of the first model."""
+    first, *others = matrix.sides
+    same, apart, unknown = [], [], []
+    for side in others:
+        pair = pair_of(found.pairs, first, side)
+        gap = output_difference(pair) if pair is not None else None
+        if gap is None:
+            unknown.append(side.name)
+        elif gap <= DIVERGED:
+            same.append(side.name)
+        else:
+            apart.append(f"those of {side.name} by {share(gap)}")
+    texts = []
+    if apart:
+        texts.append(f"the outputs differ from those of {first.name}, {join_with_and(apart)}")
+    if same:
+        gives = "gives" if len(same) == 1 else "give"
+        within = f"to {share(DIVERGED)}, on these images"
+        texts.append(f"{join_with_and(same)} {gives} the outputs of {first.name} {within}")
+    if unknown:
+        texts.append(f"the outputs of {join_with_and(unknown)} were not compared with them")
+    return texts if apart or same else ["the outputs were not compared (--stages)"]
+
+
+def _relation(row: MatrixRow, matrix: Matrix) -> str:
+    """Which models are shown to be more even (or higher) than which others in one metric."""
+    names = [side.name for side in matrix.sides]
+    above: dict[int, list[int]] = {}
+    for one, other, compared in row.pairs:
+        if compared.verdict is RowVerdict.differs and compared.evidence is not None:
+            rises = compared.evidence.difference.value > 0
+            upper, lower = (other, one) if rises == _upwards(row.metric) else (one, other)
+            above.setdefault(upper, []).append(lower)
+    label = f"{_label(row)}"
+    if above:
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for upper, lower in sorted(above.items()):
+            groups.setdefault(tuple(sorted(lower)), []).append(
+                f"{names[upper]} ({row.cells[upper]})"
+            )
+        clauses = [
+            f"{join_with_and(uppers)} {'is' if len(uppers) == 1 else 'are'} {_word(row.metric)} "
+            f"than {join_with_and([f'{names[i]} ({row.cells[i]})' for i in lower])}"
+            for lower, uppers in groups.items()
+        ]
+        if len(clauses) > MOST:
+            count = sum(map(len, above.values()))
+            return f"{label} differs in {count} of {len(row.pairs)} pairs (letters in the table)"
+        return f"{label}: {', and '.join(clauses)}"
+    verdicts = {compared.verdict for *_, compared in row.pairs}
+    if verdicts == {RowVerdict.alike}:
+        return f"{label} is alike in all ({row.cells[0]})"
+    if verdicts <= {RowVerdict.missing}:
+        return f"{label} was measured for fewer than two"
+    return f"{label}: no difference is shown"
+
+
+def _label(row: MatrixRow) -> str:
+    words = row.metric.label if row.metric else ""
+    return f"{words} ({row.name})" if words else row.name
+
+
+def _upwards(metric: Metric | None) -> bool:
+    """Whether the model with the higher value is named first."""
+    return metric is None or metric.better != "lower"
+
+
+def _word(metric: Metric | None) -> str:
+    """The comparative of what the better direction means."""
+    if metric is None or metric.better == "neither" or metric.even is None:
+        lower = metric is not None and metric.better == "lower"
+        return "lower" if lower else "higher"
+    off, even = metric.verdicts
+    return "more even" if even == "even" else f"less {off}"
+
+
+def _size(matrix: Matrix) -> str:
+    """Parameters, MACs and bytes: one number where all are equal."""
+    texts = []
+    for row in matrix.size:
+        if len(set(row.cells)) == 1:
+            known = row.cells[0] != NONE
+            texts.append(f"{row.name} {row.cells[0]} in all" if known else f"{row.name} not known")
+        else:
+            names = [s.name for s in matrix.sides]
+            own = [f"{c} ({n})" for c, n in zip(row.cells, names, strict=True) if c != NONE]
+            texts.append(f"{row.name} {join_with_and(own, len(own))}")
+    return "; ".join(texts) + "."
+
+
+def counts_of(rows: Iterable[ComparisonRow]) -> str:
+    """How many metrics have each verdict, which adds up: `12: 3 differ, 6 are alike, ...`."""
+    counted = Counter(row.verdict for row in rows)
+    parts = [f"{counted[verdict]} {verdict.value}" for verdict in RowVerdict]
+    return f"{sum(counted.values())}: {', '.join(parts)}"
+
+
+def _rows(found: ComparisonResult, matrix: Matrix) -> tuple[int, list[ComparisonRow]]:
+    """The number of pairs of these models, and all their metrics."""
+    inside = {id(side) for side in matrix.sides}
+    pairs = [p for p in found.pairs if {id(p.first), id(p.second)} <= inside]
+    return len(pairs), [row for pair in pairs for row in pair.rows]
+
+
+def _further(found: ComparisonResult, matrix: Matrix) -> str:
+    """The main metrics besides the headlines that differ."""
+    pairs, rows = _rows(found, matrix)
+    counted = Counter(
+        row.column
+        for row in rows
+        if row.leading and row.shown and row.column not in found.headlines and not _scales(row)
+    )
+    of = f" of {pairs} pairs" if pairs > 1 else ""
+    names = [f"{name} ({n}{of})" if of else name for name, n in counted.items()]
+    return f"shown in {join_with_and(names, len(names))}." if names else ""
+
+
+def _counts(found: ComparisonResult, matrix: Matrix) -> str:
+    """How all comparisons add up."""
+    pairs, rows = _rows(found, matrix)
+    of = f"of {pairs} pairs, " if pairs > 1 else ""
+    main = counts_of(row for row in rows if row.leading)
+    return f"{of}main metrics {main}; all metrics {counts_of(rows)}."
+
+
+def _scales(row: ComparisonRow) -> bool:
+    return row.metric is not None and row.metric.scales
+
+
+def _unknown(found: ComparisonResult, matrix: Matrix) -> str:
+    """Which main metrics these samples cannot tell apart, and how many samples would.
+
+    Headline metrics have their pairs; of the others the smallest number is said.
+    """
+    texts, samples = [], {0}
+    for row in matrix.metrics:
+        left = [(i, j, c) for i, j, c in row.pairs if c.verdict is RowVerdict.unknown]
+        if left:
+            samples |= {c.evidence.samples for *_, c in left if c.evidence}
+            pairs = _pairs_left(left, matrix) if row.name in found.headlines else _least(left)
+            texts.append(f"{row.name} {pairs}")
+    if not texts:
+        return ""
+    return (
+        f"with {max(samples)} {_unit(matrix)}, {'; '.join(texts)}. The numbers are how many would "
+        "show a difference as large as the one that was measured; the true one may be smaller."
+    )
+
+
+def _pairs_left(left: Sequence[tuple[int, int, ComparisonRow]], matrix: Matrix) -> str:
+    """`of A and B (about 40), A and C (about 900)`."""
+    names = [side.name for side in matrix.sides]
+    parts = [f"{names[i]} and {names[j]} ({needed(c)})" for i, j, c in left[:MOST]]
+    parts += [f"{len(left) - MOST} more pairs"] if len(left) > MOST else []
+    return f"of {', '.join(parts)}"
+
+
+def _least(left: Sequence[tuple[int, int, ComparisonRow]]) -> str:
+    """`(3 pairs, from about 40)`."""
+    least = min((compared for *_, compared in left), key=_to_show)
+    several = len(left) > 1
+    count = f"{len(left)} pairs, from " if several else ""
+    return f"({count}{needed(least)})"
+
+
+def _to_show(row: ComparisonRow) -> float:
+    found = row.evidence
+    return found.samples_to_show() if found and found.half is not None else math.inf
+
+
+def _unit(matrix: Matrix) -> str:
+    """What a sample is."""
+    members = max(r.model.members or 1 for s in matrix.sides for r in s.records.values())
+    return "weight sets" if members > 1 else "images"
+
+
+def needed(row: ComparisonRow) -> str:
+    """About how many samples would show the difference that was measured."""
+    if row.evidence is None or row.evidence.half is None:
+        return "too few samples for an interval"
+    count = row.evidence.samples_to_show()
+    if count > TOO_MANY:
+        return f"more than {TOO_MANY:,}"
+    return f"about {_rounded(max(count, row.evidence.samples + 1))}"
+
+
+def _rounded(count: float) -> str:
+    """Two significant digits, upwards in tens."""
+    return format_number(float(f"{count:.1e}"), 6)

@@ -1,0 +1,178 @@
+"""Several models side by side: the table, its letters, the sentences, names, pairs on demand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import planted_boards as planted
+import pytest
+import toys
+from typer.testing import CliRunner
+
+from perimetry import compare
+from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.bench.cli.main import app
+from perimetry.bench.comparison.decision import decision
+from perimetry.bench.comparison.matrix import _letters, matrix_of
+from perimetry.bench.comparison.names import short_names
+from perimetry.bench.comparison.sources import side_of
+from perimetry.bench.records.store import Store
+
+VALUES = {"a": 0.4, "b": 0.41, "c": 0.9, "d": 0.91}
+
+
+def flat(text):
+    return " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def four():
+    """Four planted models, two even ones and two uneven ones."""
+    sides = [side_of([planted.record(name, value)]) for name, value in VALUES.items()]
+    return compare(*sides, stages=False, known=toys.SUITES)
+
+
+def found_in(four):
+    matrix = matrix_of(four, four.groups[0])
+    return {one.topic: one.text for one in decision(four, matrix)}, matrix
+
+
+def test_models_with_a_letter_in_common_are_those_that_are_not_apart():
+    """For every pattern of differences among four models, and each model with a letter."""
+    pairs = list(itertools.combinations(range(4), 2))
+    for bits in range(1, 2 ** len(pairs)):
+        apart = {pair for k, pair in enumerate(pairs) if bits >> k & 1}
+        letters = _letters(4, [0, 1, 2, 3], apart)
+        assert all(letters)
+        for i, j in pairs:
+            assert bool(set(letters[i]) & set(letters[j])) is ((i, j) not in apart)
+
+
+def test_models_without_a_value_have_no_letter():
+    """Only models with a value are told apart, and a row without differences has no letters."""
+    assert _letters(3, [0, 2], {(0, 2)}) == ("a", "", "b")
+    assert _letters(3, [0, 1, 2], set()) == ()
+
+
+def test_the_table_has_a_column_for_each_model_and_letters_where_they_differ(four):
+    """`a` and `b` share a letter, `c` and `d` another one."""
+    _, matrix = found_in(four)
+    row = next(row for row in matrix.metrics if row.name == "deadpixel.weakest")
+    assert row.letters == ("a", "a", "b", "b")
+    assert [cell.split()[0] for cell in row.shown] == ["0.400", "0.410", "0.900", "0.910"]
+    heads = [line.split() for line in four.text().splitlines() if set(line.split()) <= {*VALUES}]
+    assert [name for head in heads for name in head] == list(VALUES)
+
+
+def test_the_sentences_name_what_is_shown_and_nothing_else(four):
+    """`c` and `d` are more even than `a` and `b`; neither two are ranked."""
+    said, _ = found_in(four)
+    words = [text for text in said.values() if "deadpixel.weakest" in text]
+    relation = next(text for text in words if "than" in text)
+    assert "c (0.900 ± 0.010) and d (0.910 ± 0.010) are more even than" in relation
+    assert "a (0.400 ± 0.010) and b (0.410 ± 0.010)" in relation
+    assert "deadpixel.weakest of a and b (about " in said["Nobody can tell yet"]
+    assert (
+        "main metrics 6: 4 differ, 0 are alike, 2 cannot be told, 0 not comparable"
+        in said["Comparisons"]
+    )
+
+
+def test_what_was_not_measured_is_said_with_the_suite_that_measures_it(tmp_path):
+    """Topics of suites that no record has are named; dead regions that nobody looked for too."""
+    store = Store(tmp_path)
+    for name, value in VALUES.items():
+        store.put(planted.record(name, value))
+    text = flat(compare(tmp_path, stages=False).text())
+    assert "Border: not measured (--suite padding)." in text
+    assert "Dead regions: a, b, c and d were not looked at." in text
+
+
+def test_pairs_are_shown_on_demand(four):
+    """None of four models by default; one by enough of its names in either order, or all."""
+    assert "against" not in four.text().partition("side by side")[2].partition("outputs")[0]
+    assert "d against a" not in four.text()
+    pair = four.pair("d", "a")
+    assert (pair.first.name, pair.second.name) == ("a", "d")
+    assert "d against a" in four.text(pairs=[pair])
+    assert four.text(pairs=four.pairs).count("They differ in 1 of 1 metrics") == 4
+    with pytest.raises(UnknownNameError, match="'e' is the name of 0 models"):
+        four.pair("a", "e")
+
+
+def test_a_wide_table_is_printed_in_parts_and_loses_no_column():
+    """Twelve models with long names on 80 columns: a legend, and every value."""
+    names = [f"vendors/{'x' * 30}-{k}/network.onnx" for k in range(12)]
+    sides = [side_of([planted.record(n, 0.3 + k / 50)]) for k, n in enumerate(names)]
+    text = compare(*sides, stages=False, known=toys.SUITES).text(width=80)
+    assert all(f"({k}) " in flat(text) for k in range(1, 13))
+    assert all(f"{0.3 + k / 50:.3f} ± 0.010" in text for k in range(12))
+    table = [line for line in text.splitlines() if "weakest" in line and "±" in line]
+    assert max(map(len, table)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("names", "folders", "wanted"),
+    [
+        (["a/m.onnx", "b/m.onnx"], ["", ""], ["a/m.onnx", "b/m.onnx"]),
+        (["x/a.onnx", "x/b.onnx"], ["", ""], ["a.onnx", "b.onnx"]),
+        (["v/a/1/m.onnx", "v/b/1/m.onnx"], ["", ""], ["a/.../m.onnx", "b/.../m.onnx"]),
+        (["m.onnx", "b/m.onnx"], ["", ""], ["m.onnx", "b/m.onnx"]),
+        (["/r/a/m.onnx", "/r/b/m.onnx", "/r/c.onnx"], [""] * 3, ["a/m.onnx", "b/m.onnx", "c.onnx"]),
+        (
+            ["timm:x@init"] * 2,
+            ["runs/may", "runs/june"],
+            ["timm:x@init in may", "timm:x@init in june"],
+        ),
+        (["a/m.onnx"] * 2, ["", ""], ["m.onnx (no. 1)", "m.onnx (no. 2)"]),
+        (["timm:a@w/1.pth", "timm:a@w/2.pth"], ["", ""], ["timm:a@w/1.pth", "timm:a@w/2.pth"]),
+    ],
+)
+def test_files_of_one_name_are_told_apart_by_what_differs_in_their_paths(names, folders, wanted):
+    """Short names are distinct, and say where paths or folders of records differ."""
+    assert short_names(names, folders, {}) == wanted
+
+
+def test_the_user_s_own_names_are_kept(tmp_path):
+    """`--name A=THING` names an argument, or adds one; in Python `names`."""
+    for folder, value in (("one", 0.4), ("two", 0.9)):
+        Store(tmp_path / folder).put(planted.record("m.onnx", value))
+    one, two = tmp_path / "one", tmp_path / "two"
+
+    def shown(*words, code=0):
+        result = CliRunner().invoke(app, ["compare", *words, "--no-stages", "--format", "json"])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    found = json.loads(shown(f"{one}:m.onnx", f"{two}:m.onnx", "--name", f"new={two}:m.onnx"))
+    assert [model["name"] for model in found["models"]] == ["m.onnx", "new"]
+    found = json.loads(shown("--name", f"old={one}:m.onnx", "--name", f"new={two}:m.onnx"))
+    assert [model["name"] for model in found["models"]] == ["old", "new"]
+    assert "NAME=A" in shown("--name", "old", code=1)
+    unnamed = compare(f"{one}:m.onnx", f"{two}:m.onnx", stages=False, known=toys.SUITES)
+    assert [side.name for side in unnamed.groups[0]] == ["m.onnx in one", "m.onnx in two"]
+
+
+def test_a_name_for_a_folder_of_several_models_is_refused(tmp_path):
+    """Which of them is meant is not known."""
+    for name in "ab":
+        Store(tmp_path).put(planted.record(name, 0.5))
+    with pytest.raises(InputError, match="2 models"):
+        compare("x", names={"vendor": tmp_path})
+
+
+def test_the_command_shows_one_pair_or_all(tmp_path):
+    """`--pair A B` and `--pairs` add sections below the table of all models."""
+    for name, value in VALUES.items():
+        Store(tmp_path).put(planted.record(name, value))
+
+    def shown(*words):
+        result = CliRunner().invoke(app, ["compare", str(tmp_path), "--no-stages", *words])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "c against a" not in shown()
+    assert "c against a" in shown("--pair", "c", "a")
+    assert shown("--pairs").count(" against ") >= 6
+    assert "## `c` against `a`" in shown("--pairs", "--format", "md")
