@@ -131,28 +131,13 @@ def _fidelity(found: ComparisonResult, matrix: Matrix) -> list[str]:
 
 def _relation(row: MatrixRow, matrix: Matrix) -> str:
     """Which models are shown to be more even (or higher) than which others in one metric."""
-    names = [side.name for side in matrix.sides]
-    above: dict[int, list[int]] = {}
-    for one, other, compared in row.pairs:
-        if compared.verdict is RowVerdict.differs and compared.evidence is not None:
-            rises = compared.evidence.difference.value > 0
-            upper, lower = (other, one) if rises == _upwards(row.metric) else (one, other)
-            above.setdefault(upper, []).append(lower)
-    label = f"{_label(row)}"
-    if above:
-        groups: dict[tuple[int, ...], list[str]] = {}
-        for upper, lower in sorted(above.items()):
-            groups.setdefault(tuple(sorted(lower)), []).append(
-                f"{names[upper]} ({row.cells[upper]})"
-            )
-        clauses = [
-            f"{join_with_and(uppers)} {'is' if len(uppers) == 1 else 'are'} {_word(row.metric)} "
-            f"than {join_with_and([f'{names[i]} ({row.cells[i]})' for i in lower])}"
-            for lower, uppers in groups.items()
-        ]
-        if len(clauses) > MOST:
-            count = sum(map(len, above.values()))
-            return f"{label} differs in {count} of {len(row.pairs)} pairs (letters in the table)"
+    above = _above(row)
+    label = _label(row)
+    clauses = _clauses(row, above, [side.name for side in matrix.sides])
+    if len(clauses) > MOST:
+        count = sum(map(len, above.values()))
+        return f"{label} differs in {count} of {len(row.pairs)} pairs (letters in the table)"
+    if clauses:
         return f"{label}: {', and '.join(clauses)}"
     verdicts = {compared.verdict for *_, compared in row.pairs}
     if verdicts == {RowVerdict.alike}:
@@ -160,6 +145,29 @@ def _relation(row: MatrixRow, matrix: Matrix) -> str:
     if verdicts <= {RowVerdict.missing}:
         return f"{label} was measured for fewer than two"
     return f"{label}: no difference is shown"
+
+
+def _above(row: MatrixRow) -> dict[int, list[int]]:
+    """The places of models, and of those that they are shown to be above."""
+    above: dict[int, list[int]] = {}
+    for one, other, compared in row.pairs:
+        if compared.verdict is RowVerdict.differs and compared.evidence is not None:
+            rises = compared.evidence.difference.value > 0
+            upper, lower = (other, one) if rises == _upwards(row.metric) else (one, other)
+            above.setdefault(upper, []).append(lower)
+    return above
+
+
+def _clauses(row: MatrixRow, above: Mapping[int, list[int]], names: Sequence[str]) -> list[str]:
+    """A clause for all models that are above the same others."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for upper, below in sorted(above.items()):
+        groups.setdefault(tuple(sorted(below)), []).append(f"{names[upper]} ({row.cells[upper]})")
+    return [
+        f"{join_with_and(uppers)} {'is' if len(uppers) == 1 else 'are'} {_word(row.metric)} "
+        f"than {join_with_and([f'{names[i]} ({row.cells[i]})' for i in below])}"
+        for below, uppers in groups.items()
+    ]
 
 
 def _label(row: MatrixRow) -> str:

@@ -63,7 +63,7 @@ def comparison_to_text(
             caption = "Metrics" + (f" ({hidden} more are not shown to differ)" if hidden else "")
             blocks.append(Table(caption, HEADS, [row_cells(row) for row in rows]))
         sections.append(Section(_heading(pair, width), blocks))
-    sections.append(Section("How to read this", explanation(comparison)))
+    sections.append(Section("How to read this", [*explanation(comparison)]))
     return lay_out(sections, width)
 
 
