@@ -2,6 +2,8 @@
 
 import gc
 import hashlib
+import json
+import re
 import subprocess
 import sys
 
@@ -11,6 +13,9 @@ from planted_report import model, record
 
 from perimetry.bench.model_report.case import open_case
 from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.page import page
+from perimetry.bench.ranking.page.blocks import unpacked
+from perimetry.bench.ranking.page.numbers import content
 from perimetry.bench.ranking.tables import render_board
 from perimetry.bench.records import npz, store
 from perimetry.bench.records.archive import RecordArchive, pack_records
@@ -186,3 +191,31 @@ def test_what_only_reads_does_not_import_torch(folder, arguments):
     code = READING.format(arguments=[text.format(folder) for text in arguments])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_page_of_very_many_records_reads_draws_of_one_column_and_few_details(
+    folder, reads, monkeypatch
+):
+    """Beyond a number of records, ranks are of the sorted column and panels of the first models."""
+    monkeypatch.setattr(page, "FULL", 20)
+    monkeypatch.setattr(page, "DETAILED", 8)
+    found, _ = Store(folder).read(tables=False)
+    board = Board(found)
+    reads["members"].clear()
+    numbers = content(board, lean=True)
+    assert set(reads["members"]) <= {"draws.weakest.npy"}
+    by_id = {metric["id"]: k for k, metric in enumerate(numbers["metrics"])}
+    sorted_by = numbers["numbers"][by_id["deadpixel.weakest"]]
+    other = numbers["numbers"][by_id["deadpixel.imbalance"]]
+    exact = numbers["numbers"][by_id["structure.weakest"]]
+    assert None not in (sorted_by["none"]["rank"], sorted_by["box"]["change"])
+    assert exact["none"]["rank"] is not None
+    assert (other["none"]["rank"], other["box"].get("change")) == (None, None)
+    assert other["none"]["v"][0] is not None
+    reads["members"].clear()
+    text = page.page(board, title="many")
+    whole = [name for name in reads["members"] if name == "map.sensitivity.npy"]
+    assert len(whole) <= 4 * 8  # thumbnails, the size of a sample, panels: of two models
+    data = json.loads(unpacked(re.search(r'id="data">([^<]*)<', text)[1]))
+    assert [place is None for place in data["places"]["words"]] == [False] * 2 + [True] * 4
+    assert "24 records" in data["left_out"]

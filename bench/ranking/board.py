@@ -311,7 +311,7 @@ class Board:
         if record is None or held is None or held.value is None:
             return None
         sign, samples = self._sign(column), sample_count(record)
-        draws = try_or_none(lambda: record.draws_of(name))
+        draws = try_or_none(record.draws_of, name) if record.images else None
         if draws is not None and np.ptp(draws) > ROUNDING * abs(held.value):
             group = str([record.seed, samples, *(record.settings.get(n) for n in SAMPLE_NAMES)])
             return Ranked(sign * held.value, sign * draws, samples=samples, group=group)

@@ -141,7 +141,7 @@ function barLine(name, value, most, padded) {
 
 function culprits() {
   const held = panel.words.fills[firstFill()];
-  const rows = held ? held.culprits.filter((row) => row[2] > 0) : [];
+  const rows = held ? (held.culprits || []).filter((row) => row[2] > 0) : [];
   if (!rows.length) return null;
   const most = rows[0][2] || 1;
   const more = held.layers - rows.length;

@@ -238,6 +238,7 @@ function fillGuide() {
       "ul",
       {},
       data.caption.map((text) => el("li", {}, text)),
+      data.left_out ? el("li", {}, data.left_out) : null,
       data.joined ? el("li", {}, `Joined: ${data.joined.note}.`) : null,
       el("li", {}, `Made with ${data.made}. Every model’s panel offers its records.`),
     ),

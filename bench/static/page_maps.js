@@ -56,7 +56,7 @@ function thumbCanvas(i, [kind, rows, columns, top, from]) {
 
 // Every map of a model's panel, by kernel padding: those of its group, else the thumbnails.
 async function mapsOf(i, words) {
-  const [group, offset] = data.places.maps[i];
+  const [group, offset] = data.places.maps[i] || [null, 0];
   const found = {};
   for (const fill of Object.keys(words.fills)) {
     const facts = words.fills[fill].maps || [];

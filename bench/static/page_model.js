@@ -3,8 +3,7 @@
 let panel = null; // what is shown: model, words, maps, variant, map
 
 async function openModel(i, push = true) {
-  const [group, place] = data.places.words[i];
-  const words = (await blockJson(`words-${group}`))[place];
+  const words = await wordsOf(i);
   const maps = await mapsOf(i, words);
   const variant = words.fills[firstFill()] ? firstFill() : Object.keys(words.fills)[0];
   const suite = data.metrics[state.metric].suite.split(":")[0];
@@ -15,6 +14,14 @@ async function openModel(i, push = true) {
   drawPanel();
   if (!$("panel").open) $("panel").showModal();
   $("panel").scrollTop = 0;
+}
+
+// The texts of a model; on a page of very many records the first models alone have any.
+async function wordsOf(i) {
+  const place = data.places.words[i];
+  if (place) return (await blockJson(`words-${place[0]}`))[place[1]];
+  const held = data.fills.filter((fill) => data.numbers.some((by) => at(by[fill].v, i) !== null));
+  return { fills: Object.fromEntries(held.map((fill) => [fill, {}])), facts: [data.left_out], command: null };
 }
 
 function closeModel() {
@@ -228,12 +235,14 @@ function originPart() {
           el("pre", {}, words.command),
         ]
       : null,
-    el(
-      "button",
-      { class: "quiet", type: "button", id: "download", onclick: () => download(i) },
-      "Download its records (JSON)",
-    ),
-    data.tables
+    data.places.records[i]
+      ? el(
+          "button",
+          { class: "quiet", type: "button", id: "download", onclick: () => download(i) },
+          "Download its records (JSON)",
+        )
+      : null,
+    data.tables || !data.places.records[i]
       ? null
       : el(
           "p",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-LEVEL = 9
+LEVEL = 6
 
 
 def packed(data: bytes) -> str:

@@ -67,7 +67,8 @@ def panels(
 ) -> tuple[Groups, Groups]:
     """The texts of each model's panel with the facts of its maps, and the bytes of the maps."""
     texts, pictures = [], []
-    for variants in models:
+    for light in models:
+        variants = _whole(light)
         data = _Bytes()
         fills = {fill: _of_variant(variants, fill, suites) for fill in variants}
         for fill, records in variants.items():
@@ -77,6 +78,11 @@ def panels(
         texts.append(_json({"fills": fills, **_provenance(variants, suites)}))
         pictures.append(bytes(data.content))
     return _groups(texts, lists=True), _groups(pictures, lists=False)
+
+
+def _whole(variants: Variants) -> Variants:
+    """The records with all of their tables; they are read for one model at a time."""
+    return {fill: [record.whole() for record in records] for fill, records in variants.items()}
 
 
 class _Bytes:
@@ -174,5 +180,5 @@ def _raw(variants: Variants, *, tables: bool) -> bytes:
 
 
 def _dump(record: Record, *, tables: bool) -> dict[str, Any]:
-    content: dict[str, Any] = record.model_dump(mode="json")
+    content: dict[str, Any] = (record.whole() if tables else record).model_dump(mode="json")
     return content if tables else {**content, "tables": {}}

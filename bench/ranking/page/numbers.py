@@ -44,8 +44,12 @@ COSTS = {
 """The costs of measuring: their titles and the fields of `Timing`."""
 
 
-def content(board: Board, joined: Joined | None = None) -> dict[str, Any]:
-    """Everything the page needs before a model is opened."""
+def content(board: Board, joined: Joined | None = None, *, lean: bool = False) -> dict[str, Any]:
+    """Everything the page needs before a model is opened.
+
+    If it is to be `lean`, draws are read for the ranks and the differences of the sorted column
+    alone; those of exact columns need none.
+    """
     grid = _grid(board)
     fills = list(dict.fromkeys([board.base, *(row.fill for row in board.rows)]))
     reasons = _Reasons()
@@ -62,7 +66,12 @@ def content(board: Board, joined: Joined | None = None) -> dict[str, Any]:
         "models": _models(grid),
         "defects": {fill: _defects(board, grid, fill) for fill in fills},
         "untouched": {fill: _untouched(grid, fill) for fill in fills if fill != "none"},
-        "numbers": [_by_fill(board, grid, column, fills, reasons) for column in columns],
+        "numbers": [
+            _by_fill(board, grid, column, fills, reasons)
+            if not lean or column == board.sort or _all_exact(board, column)
+            else {fill: _numbers({}, grid, column, fill, reasons) for fill in fills}
+            for column in columns
+        ],
         "reasons": reasons.texts,
         "costs": _costs(grid),
         "joined": _joined(joined),
@@ -201,22 +210,32 @@ def _untouched(grid: Grid, fill: str) -> list[int]:
     ]
 
 
+def _all_exact(board: Board, column: str) -> bool:
+    prefix = column.partition(".")[0]
+    found = (row.records[prefix] for row in board.rows if prefix in row.records)
+    return all(record.images is None for record in found)
+
+
 def _by_fill(
     board: Board, grid: Grid, column: str, fills: Sequence[str], reasons: _Reasons
 ) -> dict[str, Any]:
     """One column by kernel padding; its ranks are the board's."""
     ranks = board.ranks(column)
-    return {fill: _numbers(ranks, grid, column, fill, reasons) for fill in fills}
+    return {
+        fill: _numbers(ranks, grid, column, fill, reasons)
+        | ({} if fill == "none" else _changes(grid, column, fill))
+        for fill in fills
+    }
 
 
 def _numbers(
     known: Mapping[tuple[str, str], Rank], grid: Grid, column: str, fill: str, reasons: _Reasons
 ) -> dict[str, Any]:
-    """One column of one kernel padding: values, intervals, ranks, reasons, and the change."""
+    """One column of one kernel padding: values, intervals, ranks and reasons."""
     chosen = [rows.get(fill) for rows in grid.values()]
     values = [_value(row, column) for row in chosen]
     ranks = [known.get((row.model, fill)) if row else None for row in chosen]
-    found = {
+    return {
         "v": [_short(v[0]) for v in values],
         "low": _unless_empty([_short(v[1]) for v in values]),
         "high": _unless_empty([_short(v[2]) for v in values]),
@@ -228,7 +247,6 @@ def _numbers(
             if row is not None and values[place][0] is None and (why := _why(row, column))
         },
     }
-    return found if fill == "none" else {**found, **_changes(grid, column, fill)}
 
 
 def _value(row: BoardRow | None, column: str) -> tuple[float | None, float | None, float | None]:

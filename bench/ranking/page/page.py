@@ -13,6 +13,7 @@ import hashlib
 import html
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from ...figures.canvas import COLOURS, SIGNED_COLOURS
@@ -43,6 +44,10 @@ LARGEST = 8 * MEGABYTE
 
 TABLES_ROOM = 0.2
 """Records keep their tables if these take at most this share of the page."""
+
+
+FULL, DETAILED = 4_000, 600
+"""A page of more than the first number of records has details of models of the second."""
 
 
 LIBRARIES = ("vendor_tabulator.js", "vendor_d3.js", "vendor_plot.js")
@@ -132,18 +137,23 @@ def _fixed_size() -> int:
 
 def _blocks(board: Board, joined: Joined | None, room: int, when: datetime) -> dict[str, str]:
     """Every block of the page by name: the numbers, the thumbnails, and the groups of details."""
-    models = variants(board)
+    every = variants(board)
+    models = every[: _detailed(board, every)]
     whole = tables_fit(models, TABLES_ROOM * room)
     raw = raw_records(models, tables=whole)
     small, shapes = _thumbs(models)
-    numbers = content(board, joined)
+    numbers = content(board, joined, lean=len(board.records) > FULL)
     room -= raw.size + len(small) + len(packed_json(numbers))
     level = choose_level([records for variants in models for records in variants.values()], room)
     words, maps = panels(models, board.suites, level)
     groups = {"words": words, "maps": maps, "records": raw}
     numbers |= {
-        "thumbs": shapes,
-        "places": {name: group.places for name, group in groups.items()},
+        "thumbs": shapes + [{}] * (len(every) - len(models)),
+        "places": {
+            name: [*group.places, *[None] * (len(every) - len(models))]
+            for name, group in groups.items()
+        },
+        "left_out": _left_out(board, len(models)) if models != every else "",
         "tables": whole,
         "level": level,
         "colours": _colours(),
@@ -153,6 +163,23 @@ def _blocks(board: Board, joined: Joined | None, room: int, when: datetime) -> d
     for name, group in groups.items():
         blocks |= {f"{name}-{number}": block for number, block in enumerate(group.blocks)}
     return blocks
+
+
+def _detailed(board: Board, models: Sequence[Variants]) -> int:
+    """The number of models, from the first, whose maps, texts and records are in the page."""
+    if len(board.records) <= FULL:
+        return len(models)
+    counts = accumulate(sum(map(len, variants.values())) for variants in models)
+    return sum(count <= DETAILED for count in counts)
+
+
+def _left_out(board: Board, detailed: int) -> str:
+    return (
+        f"This page is of {len(board.records):,} records: ranks and differences that rest on "
+        f"samples are those of {board.sort}, and the first {detailed:,} models have maps, a report "
+        "and their records. Rank by another metric with --sort, choose models with --where; "
+        "perimetry show has every model."
+    )
 
 
 def _thumbs(models: Sequence[Variants]) -> tuple[str, list[dict[str, list[Any]]]]:
