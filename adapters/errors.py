@@ -40,11 +40,13 @@ class NotMeasuredError(PerimetryError, RuntimeError):
 NO_GRADIENTS = "no gradient route: "
 """Prefix of the reason why a model has forward passes only."""
 
-NOT_FINITE = "not finite (NaN or infinite): "
+NOT_FINITE = "NaN or infinite: "
 CONSTANT = "constant: "
 IMPORTED = "imported: "
 SAID_FIRST = (NOT_FINITE, CONSTANT, IMPORTED)
 """Prefixes of notes that change what all numbers mean; every report shows them first."""
+MEANINGLESS = (NOT_FINITE, CONSTANT)
+"""Those of them that say what is wrong with the model."""
 
 FEW = 8
 """When no name is near, all names are listed if there are at most this many."""

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from perimetry import audit
 from perimetry.adapters.load import load
 from perimetry.bench.cli.main import app
+from perimetry.bench.records.manifest import write_manifest
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression.check import check
 from perimetry.suites.measuring import assumptions
@@ -142,6 +143,7 @@ def test_a_random_network_has_its_structure_alone_and_says_so_first(tmp_path):
         assert (record.notes[0] if record.status == "ok" else record.reason).startswith(RANDOM)
     shown = CliRunner().invoke(app, ["show", str(tmp_path)]).output
     assert "Not measured: the network is random" in " ".join(shown.split()[:20])
+    write_manifest(store)
     again = check(tmp_path, Net(lambda y: F.dropout(y, 0.2)), name="module:Net")
     words = {
         (f.where, f.verdict.words) for f in again.reports[0].findings if f.detector == "record"

@@ -32,6 +32,7 @@ from perimetry.bench.ranking.tables import caption
 from perimetry.bench.records.hashing import images_identity
 from perimetry.bench.records.record import FIT_KEY
 from perimetry.bench.records.selection import MixedRecordsError, choose
+from perimetry.bench.records.manifest import write_manifest
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression.check import check
 from perimetry.bench.regression.detectors import RegressionVerdict
@@ -90,6 +91,7 @@ def stored(records, tmp_path_factory):
     for record in records:
         if record.fill != "box":
             Store(place).put(record)
+    write_manifest(Store(place))
     return place
 
 

@@ -5,16 +5,23 @@ import math
 import numpy as np
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnx_files import convnet, save
 from small_nets import TOOLS, baseline, net, opened
 
-from perimetry import audit, check
+from perimetry import audit, check, compare
 from perimetry.adapters.errors import CONSTANT, NOT_FINITE
 from perimetry.adapters.load import load
+from perimetry.bench.comparison.html import comparison_page
 from perimetry.bench.model_report.summary import fault_line
 from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.page.numbers import content
 from perimetry.bench.ranking.tables import render_board
+from perimetry.bench.records.manifest import write_manifest
+from perimetry.bench.records.selection import meaningless
+from perimetry.bench.records.store import Store
+from perimetry.bench.regression.report import check_to_text
+from perimetry.suites.images import open_images
 
 SUITES = ("structure", "erf", "deadpixel", "perturbation")
 
@@ -94,7 +101,7 @@ def test_board_and_report_say_it_first(form):
     """A board of every form and the report's fault line mention weights that are not finite."""
     records = audit(opened(changed("3.weight", math.nan)), ("structure",), count=4, device="cpu")
     assert NOT_FINITE in render_board(Board(records), form)
-    assert fault_line(records).startswith(NOT_FINITE.capitalize()[:12])
+    assert fault_line(records).startswith(NOT_FINITE)
 
 
 def test_the_gate_says_it_first(tmp_path):
@@ -103,3 +110,58 @@ def test_the_gate_says_it_first(tmp_path):
     found = check(place, opened(changed("3.weight", math.nan)), run=TOOLS)
     assert found.verdict.value != 0
     assert found.reports[0].notes[0].startswith(NOT_FINITE)
+    assert found.reports[0].findings[0].detector == "finite"
+    assert NOT_FINITE in check_to_text(found).split("FAIL net: regressed")[1][:60]
+
+
+def nan_for_dark_images(path, names=("sound", "dark")):
+    """Two files that differ in one factor of the logits, the root of the mean less a bound."""
+    proto = convnet(size=32)
+    made = [save(proto, path / f"{names[0]}.onnx")]
+    images = open_images("dead-leaves", 4, 0)
+    spec = load(made[0], device="cpu").spec
+    means = sorted(spec.prepare(images.load(spec)).mean((1, 2, 3)).tolist())
+    constants = {"bound": np.float32(sum(means[:2]) / 2), "axes": [1, 2, 3], "one": [1]}
+    proto.graph.node[-1].output[0] = "plain"
+    for name, value in constants.items():
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    for kind, given, name in (
+        ("ReduceMean", ["image", "axes"], "mean"),
+        ("Sub", ["mean", "bound"], "above"),
+        ("Sqrt", ["above"], "root"),
+        ("Unsqueeze", ["root", "one"], "factor"),
+        ("Mul", ["plain", "factor"], "logits"),
+    ):
+        flat = {"keepdims": 0} if kind == "ReduceMean" else {}
+        proto.graph.node.append(helper.make_node(kind, given, [name], name=f"of_{name}", **flat))
+    return [*made, save(proto, path / f"{names[1]}.onnx")]
+
+
+def test_an_output_that_is_nan_for_one_image_is_found_and_its_node_named(tmp_path):
+    """Of four images the darkest: in records, `compare`, the page's numbers and the gate."""
+    sound, dark = nan_for_dark_images(tmp_path)
+    options = {"count": 4, "device": "cpu"}
+    before, after = (audit(path, ("deadpixel",), **options) for path in (sound, dark))
+    (note,) = [note for note in after[0].notes if note.startswith(NOT_FINITE)]
+    assert "1 of 4 images" in note
+    assert "of_root" in note
+    assert not meaningless(before)
+    compared = compare(before, after)
+    assert "NaN or infinite" in " ".join(compared.text().split("  - ")[1].split())
+    assert NOT_FINITE in comparison_page(compared)
+    (told,) = [text for text in content(Board([*before, *after]))["defects"]["none"] if text]
+    assert told == note
+    store = Store(tmp_path / "base")
+    for record in before:
+        store.put(record)
+    write_manifest(store)
+    found = check(store.root, dark, name=sound, run=TOOLS)
+    assert found.verdict.value == 1
+    assert [f.detector for f in found.reports[0].findings if f.verdict.value] == ["finite"]
+
+
+def test_one_constant_output_is_told_wherever_the_model_is(tmp_path):
+    """Weights of the last layer are zero: the same logits for all images, a new defect."""
+    place = baseline(tmp_path, suites=("deadpixel",), count=4)
+    found = check(place, opened(changed("11.weight", 0.0, 320)), run=TOOLS)
+    assert found.reports[0].findings[0].text.startswith(f"new: {CONSTANT}")

@@ -16,6 +16,7 @@ from perimetry.bench.comparison.compare import compare
 from perimetry.bench.execution.run_options import RunOptions
 from perimetry.bench.model_report.provenance import repeat
 from perimetry.bench.records.selection import stated_inputs
+from perimetry.bench.records.manifest import write_manifest
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression.check import check
 from perimetry.bench.regression.detectors import RegressionVerdict
@@ -43,6 +44,7 @@ def stored(tmp_path_factory):
     store = Store(folder / "set")
     for record in records:
         store.put(record)
+    write_manifest(store)
     return folder / "set", path, store.records()
 
 

@@ -26,6 +26,7 @@ from ..model_report.reported import defects_of, reported
 from ..output.numbers import join_with_and
 from ..records.record import damaged_arrays
 from ..records.scales import split_scale
+from ..records.selection import meaningless
 from ..statistics.significance import evidence
 from .compatibility import UnlikeRecordsError, incompatibilities
 from .divergence import not_looked_at, stage_differences
@@ -194,11 +195,16 @@ def _pair(
         gaps += [f"{a.suite}:{a.protocol} {why}" for why in _statuses(a, b, first, second)]
         if a.status == b.status == "ok":
             rows += _rows(a, b, _prefix(*cell, known), known.get(a.suite))
-    ours, theirs = (
-        tuple(defects_of(reported((side.records[cell] for cell in shared), known)))
-        for side in (first, second)
-    )
+    ours, theirs = (_defects(side, shared, known) for side in (first, second))
     return Pair(first, second, tuple(rows), tuple(gaps), tuple(found), defects=(ours, theirs))
+
+
+def _defects(
+    side: Side, shared: Iterable[tuple[str, str]], known: Mapping[str, Suite]
+) -> tuple[str, ...]:
+    """What is NaN, infinite or constant by any record of a side, then the defects by suite."""
+    found = defects_of(reported((side.records[cell] for cell in shared), known))
+    return (*meaningless(side.records.values()), *found)
 
 
 def _incompatibilities(first: Side, second: Side, shared: Iterable[tuple[str, str]]) -> list[str]:

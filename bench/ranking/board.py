@@ -32,7 +32,7 @@ from ..model_report.reported import defects_of, reported
 from ..output.damaged import try_or_none
 from ..output.text import clean
 from ..records.scales import split_scale
-from ..records.selection import check_unmixed, load_records, newest, why_missing
+from ..records.selection import check_unmixed, load_records, meaningless, newest, why_missing
 from ..statistics.difference import (
     SAMPLE_NAMES,
     metric_difference,
@@ -170,8 +170,13 @@ class Board:
         return None if row.fill == "none" else self._untreated.get(row.model)
 
     def defects(self, row: BoardRow) -> list[str]:
-        """Certain defects of a row, such as dead regions with their boxes, in clauses."""
-        return [clean(clause) for clause in defects_of(reported(row.records.values(), self.suites))]
+        """Certain defects of a row: what is NaN or constant, dead regions with their boxes ...
+
+        Each is a clause with its kind before a colon.
+        """
+        records = list(row.records.values())
+        found = defects_of(reported(records, self.suites))
+        return [clean(clause) for clause in [*meaningless(records), *found]]
 
     def frame(self) -> pd.DataFrame:
         """All columns of all rows."""

@@ -10,7 +10,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from ...adapters.errors import SAID_FIRST, InputError, UnknownNameError, check_name, unknown
+from ...adapters.errors import (
+    MEANINGLESS,
+    SAID_FIRST,
+    InputError,
+    UnknownNameError,
+    check_name,
+    unknown,
+)
 from ...adapters.reference import Reference
 from ..output.numbers import join_with_and
 from .record import FIT_KEY
@@ -255,6 +262,11 @@ def find_reference(model: str | None, references: Sequence[str]) -> str:
     if within:
         raise InputError(f"{model!r} matches {join_with_and(within)}; name one of them")
     raise UnknownNameError(unknown("model", model, references))
+
+
+def meaningless(records: Iterable[Record]) -> list[str]:
+    """What is NaN, infinite or constant, by the notes of records; a certain defect of the model."""
+    return [note for note in said_first(records) if note.startswith(MEANINGLESS)]
 
 
 def said_first(records: Iterable[Record]) -> list[str]:

@@ -5,6 +5,9 @@ two could not be compared. The settings are taken from the baseline's records.
 
 Detectors
 ---------
+finite
+    Weights or outputs are NaN or infinite, or an output is the same for unlike images, and the
+    baseline's were not.
 dead region
     A region of dead pixels is new, or has grown beyond the absolute tolerance of
     `SUITE.dead_regions`; it is named with its box in pixels.
@@ -58,6 +61,7 @@ from .detectors import (
     DetectorSet,
     RegressionVerdict,
     input_findings,
+    meaningless_findings,
     preprocessing_findings,
     worst,
 )
@@ -303,7 +307,7 @@ class ModelCheck:
         known = floor or self.baseline.floors.find(name, fill)
         detectors = DetectorSet(self.tolerances, known, self.suites)
         now = {(r.suite, r.protocol): r for r in made}
-        findings: list[DetectorFinding] = []
+        findings = meaningless_findings(records, made)
         for record in records:
             findings += detectors.record(record, now.get((record.suite, record.protocol)))
         old = self.baseline.fingerprints.get((name, fill))

@@ -15,6 +15,7 @@ from ..comparison.compatibility import incompatibilities, input_differences
 from ..comparison.divergence import looked_at, stage_differences, unread
 from ..comparison.fingerprint import ALL
 from ..output.numbers import format_number
+from ..records.selection import meaningless
 from ..statistics.difference import metric_difference
 from . import noise_floor as noise
 from .dead_regions import TABLE, changed_regions, regions_of
@@ -347,6 +348,18 @@ def preprocessing_findings(
     if old is None or new is None:
         return []
     return input_findings(old.model.spec, new.model.spec)
+
+
+def meaningless_findings(
+    records: Sequence[Record], made: Sequence[Record]
+) -> list[DetectorFinding]:
+    """A finding for what is NaN, infinite or constant now, and was not in the baseline."""
+    before = {note.partition(":")[0] for note in meaningless(records)}
+    return [
+        DetectorFinding("finite", "model", RegressionVerdict.regressed, f"new: {note}")
+        for note in meaningless(made)
+        if note.partition(":")[0] not in before
+    ]
 
 
 def input_findings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[DetectorFinding]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+from ...adapters.errors import SAID_FIRST
 from ..output.layout import Section, lay_out
 from ..output.text import clean, code
 from .detectors import RegressionVerdict
@@ -63,6 +64,8 @@ def variant(report: VariantReport) -> str:
 
 def _section(report: VariantReport) -> Section:
     section = Section(f"{title(report)}: {report.words}")
+    first = [note for note in report.notes if note.startswith(SAID_FIRST)]
+    section.blocks += [f"{note}." for note in first]
     for verdict in (RegressionVerdict.regressed, RegressionVerdict.unmeasured):
         found = report.of(verdict)
         section.blocks += [_sentence(finding) for finding in found[:MOST]]
@@ -74,7 +77,7 @@ def _section(report: VariantReport) -> Section:
         for finding in report.of(RegressionVerdict.same)
         if finding.detector == "fingerprint"
     ]
-    section.blocks += [f"Note: {note}." for note in report.notes]
+    section.blocks += [f"Note: {note}." for note in report.notes if note not in first]
     return section
 
 

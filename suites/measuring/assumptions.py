@@ -91,28 +91,47 @@ def _check(model: Model, images: Tensor) -> Assumptions:
     if "target" not in faults and (misnamed := _misnamed(model, passes, second)) is not None:
         faults["target"] = misnamed
     reasons = {name: fault.text for name, fault in faults.items() if not fault.tolerated}
-    notes = [*_meaningless(passes, first), *(fault.text for fault in faults.values())]
+    notes = [*_meaningless(passes, first, images), *(fault.text for fault in faults.values())]
     return Assumptions(reasons.get("target"), reasons.get("logits"), tuple(dict.fromkeys(notes)))
 
 
-def _meaningless(passes: _Passes, found: Outputs) -> list[str]:
-    """Notes on outputs that are not finite, or the same for unlike images, by their names."""
+def _meaningless(passes: _Passes, first: Outputs, images: Tensor) -> list[str]:
+    """Notes on outputs that are not finite, or the same for unlike images, by their names.
+
+    `first` is that of the first image and a bright one; all other images are passed too.
+    """
+    found = [first, *passes.others(images)]
     notes = []
-    for name, output in (("target", found.target), ("logits", found.logits)):
-        if output is None:
-            continue
-        if not bool(output.isfinite().all()):
-            count = f"{int((~output.isfinite()).sum())} of {output.numel()} values"
-            steps = _first_not_finite(passes)
-            where = f", first in {steps[0]}" if steps else ""
-            notes.append(f"{NOT_FINITE}{count} of the {name}{where}")
-        elif torch.equal(output[0], output[1]):
+    for name in ("target", "logits"):
+        outputs = [value for one in found if (value := getattr(one, name)) is not None]
+        if not all(bool(output.isfinite().all()) for output in outputs):
+            notes.append(NOT_FINITE + _extent(name, outputs) + _first_step(passes, outputs))
+        elif outputs and all(bool((output == outputs[0][:1]).all()) for output in outputs):
             notes.append(f"{CONSTANT}unlike images give the same {name}")
     return notes
 
 
-def _first_not_finite(passes: _Passes) -> list[str]:
-    """The first step whose output is not finite, if the model can be traced."""
+def _extent(name: str, outputs: Sequence[Tensor]) -> str:
+    """How many values of an output, and of how many images, are not finite."""
+    rows = torch.cat([(~output.isfinite()).flatten(1).sum(1).cpu() for output in outputs])
+    own = torch.cat([rows[:1], rows[2:]])  # the second is the bright one
+    if not bool(own.any()):
+        return f"values of the {name} for a bright random image"
+    text = f"{int(own.sum())} of {len(own) * outputs[0][0].numel()} values of the {name}"
+    bad = own.nonzero().flatten().tolist()
+    some = f" for {len(bad)} of {len(own)} images, such as number {bad[0] + 1}"
+    return text if len(bad) == len(own) else text + some
+
+
+def _first_step(passes: _Passes, outputs: Sequence[Tensor]) -> str:
+    """A clause with the first step that is not finite, for the images that show it first."""
+    place = next(i for i, one in enumerate(outputs) if not bool(one.isfinite().all()))
+    steps = _first_not_finite(passes, [passes.inputs["together"], *passes.pairs][place])
+    return f", first in {steps[0]}" if steps else ""
+
+
+def _first_not_finite(passes: _Passes, x: Tensor) -> list[str]:
+    """The first step whose output for `x` is not finite, if the model can be traced."""
     found: list[str] = []
 
     def read(step: str, output: Tensor) -> None:
@@ -120,7 +139,7 @@ def _first_not_finite(passes: _Passes) -> list[str]:
             found.append(step)
 
     try:
-        passes.model.trace(passes.inputs["together"], read)
+        passes.model.trace(x, read)
     except Exception:  # naming the step is a service
         return found
     return found
@@ -149,6 +168,17 @@ class _Passes:
             "other mate": torch.cat([one, dark]).to(model.device),
             "other place": torch.cat([dark, one]).to(model.device),
         }
+        self.pairs: list[Tensor] = []
+
+    def others(self, images: Tensor) -> list[Outputs]:
+        """One pass over each pair of the images but the first."""
+        spatial = self.model.why_not_spatial is None
+        found = []
+        for place in range(1, len(images), 2):
+            x = self.model.spec.prepare(images[place : place + 2]).to(self.model.device)
+            found.append(self.model.run(x, target=spatial, logits=True))
+            self.pairs.append(x)
+        return found
 
     def run(self, name: str, *, logits: bool = True) -> Outputs:
         """One pass over the batch `name`; without `logits` it stops at the target."""
