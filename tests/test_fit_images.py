@@ -30,9 +30,9 @@ from perimetry.bench.model_report.report import report
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import caption
 from perimetry.bench.records.hashing import images_identity
+from perimetry.bench.records.manifest import write_manifest
 from perimetry.bench.records.record import FIT_KEY
 from perimetry.bench.records.selection import MixedRecordsError, choose
-from perimetry.bench.records.manifest import write_manifest
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression.check import check
 from perimetry.bench.regression.detectors import RegressionVerdict
