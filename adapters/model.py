@@ -15,7 +15,7 @@ import torch
 from .treatment import PADDING_DEFAULTS, PaddingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -41,6 +41,14 @@ class Outputs:
 
     target: Tensor | None = None
     logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class NodeOutput:
+    """What one node of a pass gives: the operator, or the kind of layer, and the tensor."""
+
+    operator: str
+    value: Tensor
 
 
 class Model(Protocol):
@@ -159,3 +167,28 @@ class ModelOfScales(Protocol):
 
     def at(self, grid: Grid) -> Model:
         """The same model, weights included, with the target `grid`; `self` is not changed."""
+
+
+@runtime_checkable
+class ModelOfNodes(Protocol):
+    """A model whose pass can be followed node by node."""
+
+    def nodes(self, x: Tensor) -> dict[str, NodeOutput]:
+        """Every tensor of floats of one pass over the image `x` (1, ...), in execution order."""
+
+    def fed(self, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of the nodes in `values`, if all that reads one of them reads its value.
+
+        So every node works on given inputs, and what it gives is its own.
+        """
+
+
+@runtime_checkable
+class QuantisableModel(ModelOfNodes, Protocol):
+    """A model whose layers can be quantised one at a time."""
+
+    def each_quantised(self, x: Tensor) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """For every layer, the outputs for the image `x` if it alone is in eight bits.
+
+        Raises `NotApplicableError` where there are no such layers.
+        """

@@ -19,7 +19,7 @@ from ..errors import NO_GRADIENTS, InputError, ModelFileError, NotApplicableErro
 from ..every_output import EveryOutput, every_output
 from ..feature_grid import Grid
 from ..input_spec import InputSpec
-from ..model import Model, Outputs, Precision
+from ..model import Model, NodeOutput, Outputs, Precision
 from ..padding_mode import PaddingMode
 from ..target_rule import Way
 from ..treatment import PADDING_DEFAULTS, Fill, PaddingOptions, Treatment
@@ -39,14 +39,16 @@ from .inputs.outputs import example, first_output, precision_of
 from .inputs.size import take_size
 from .inputs.spec import ImageInput, check_spec, image_input
 from .interpreter import Interpreter
+from .nodes import fed_outputs, node_outputs
 from .operators.quantised import STRAIGHT_THROUGH
 from .padding_mode import exchange
 from .paths import bottlenecks
+from .quantise import each_quantised
 from .session import Session, feed, shaped, with_outputs
 from .steps import random_nodes, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import onnx
 
@@ -351,6 +353,22 @@ class OnnxModel:
         values = session.run_tensors({self.image: shaped(x, self.spec)})
         for name, step in named.items():
             read(step, values[name])
+
+    def nodes(self, x: Tensor) -> dict[str, NodeOutput]:
+        """Every tensor of floats of one pass; see `ModelOfNodes.nodes`."""
+        return node_outputs(self.graph, self.image, self._full(x), self.device)
+
+    def fed(self, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What nodes give for given inputs; see `ModelOfNodes.fed`."""
+        return fed_outputs(self.graph, self.image, self._full(x), values, self.device)
+
+    def each_quantised(self, x: Tensor) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """One layer at a time in eight bits; see `QuantisableModel.each_quantised`."""
+        return each_quantised(self.graph, self.image, self._full(x), self.device)
+
+    def _full(self, x: Tensor) -> Tensor:
+        """One image as the file takes it, as often as its batch size asks for."""
+        return shaped(x.cpu().expand(self._batch or 1, *x.shape[1:]), self.spec)
 
     def random_steps(self, x: Tensor) -> list[str]:
         """The nodes that may draw random numbers; see `Model.random_steps`."""

@@ -22,7 +22,7 @@ from ..errors import InputError, NotApplicableError
 from ..every_output import EveryOutput, every_output
 from ..feature_grid import Grid
 from ..input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec, guessed_note
-from ..model import Outputs, Precision
+from ..model import NodeOutput, Outputs, Precision
 from ..padding_mode import PaddingMode
 from ..target_rule import Way, target_note
 from ..treatment import PADDING_DEFAULTS, UNTOUCHED, Fill, PaddingOptions, Treatment
@@ -31,6 +31,7 @@ from .batch_norm_folding import Pairs, find_pairs, folded
 from .inputs import fix_inputs
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
 from .members import WeightSets
+from .nodes import fed_outputs, node_outputs
 from .padding_mode import active, survey
 from .passes import NOT_NARROW, ONE_BY_ONE, Passes
 from .skeleton import Skeleton, light_copy
@@ -228,6 +229,14 @@ class TorchModel:
         module = self.module()
         with torch.no_grad(), active(self._padding_mode):
             return every_output(module(self._passes.cast(x.detach(), module)))
+
+    def nodes(self, x: Tensor) -> dict[str, NodeOutput]:
+        """The output of every call of a layer; see `ModelOfNodes.nodes`."""
+        return node_outputs(self.module(), partial(self.every_output, x))
+
+    def fed(self, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What layers give for given inputs; see `ModelOfNodes.fed`."""
+        return fed_outputs(self.module(), partial(self.every_output, x), values)
 
     @cached_property
     def complexity(self) -> Complexity:

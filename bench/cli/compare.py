@@ -116,6 +116,24 @@ class ShownOptions:
         Path | None, typer.Option(help="Folder to draw difference maps into, as PNG.")
     ] = None
     page: Annotated[Path | None, typer.Option("--html", help="Also write an HTML page.")] = None
+    nodes: Annotated[
+        bool,
+        typer.Option(
+            "--nodes", help="Compare variants of one graph node by node with the first model."
+        ),
+    ] = False
+    one_at_a_time: Annotated[
+        bool,
+        typer.Option(
+            "--quantise-one-at-a-time",
+            help="With the nodes, what each layer of the first model, a float ONNX file, costs if "
+            "it alone is in eight bits.",
+        ),
+    ] = False
+    node_data: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write the nodes into, as node data of Model Explorer."),
+    ] = None
 
 
 @app.command()
@@ -147,6 +165,8 @@ def compare(
             settings=missing.settings(stored),
             force=missing.force,
             stages=missing.stages,
+            nodes=shown.nodes or shown.node_data is not None,
+            quantise_one_at_a_time=shown.one_at_a_time,
             names=_names(name or ()),
             **stored.rerun_fields(machine, inputs=missing.inputs),
         )
@@ -363,6 +383,11 @@ def _write(found: Comparison, shown: ShownOptions) -> None:
 
         drawn = draw_differences(found, shown.maps)
         typer.echo(f"Written: {len(drawn)} pictures in {clean(str(shown.maps))}", err=True)
+    if shown.node_data is not None:
+        from ..comparison.node_report import write_node_data
+
+        paths = write_node_data(found, shown.node_data)
+        typer.echo(f"Written: {len(paths)} files in {clean(str(shown.node_data))}", err=True)
     if shown.page is not None:
         from ..comparison.html import write_comparison
 

@@ -1,6 +1,7 @@
-"""Two models, measured side by side.
+"""Models, measured side by side.
 
-Read `compare`, then `sources` (where records come from), `compatibility`, `fingerprint` (sketches
-of features and outputs), `divergence` (where two networks diverge), `result`, and how it is shown:
-`verdict`, `text`, `maps`, `html`.
+Read `compare`, then `sources` (where records come from) and `names`, `compatibility`, `fingerprint`
+(sketches of features and outputs), `divergence` (where two networks diverge), `nodes` (where they
+part node by node), `result`, and how it is shown: `matrix` (all models in one table), `decision`
+(what it decides, in sentences), `verdict` (of one pair), `node_report`, `text`, `maps`, `html`.
 """

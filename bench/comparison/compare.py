@@ -14,6 +14,7 @@ architecture the first stage or output at which they diverge is reported (see `d
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from types import MappingProxyType
@@ -29,15 +30,16 @@ from ..records.scales import split_scale
 from ..records.selection import meaningless
 from ..statistics.significance import evidence
 from .compatibility import UnlikeRecordsError, incompatibilities
-from .divergence import not_looked_at, stage_differences
+from .divergence import first_divergent_stage, not_looked_at, stage_differences
 from .fingerprint import CELL, NAME, WithFingerprint
 from .html import to_html
+from .nodes import NodeTable, node_table, stage_shift
 from .result import ComparisonResult, ComparisonRow, Pair, family_size, pair_of
 from .sources import ONE_MODEL, MissingAudit, Side, open_sides
 from .text import comparison_to_markdown, comparison_to_text, to_cells, to_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from ...suites.base import Suite
     from ..execution.rerun import RerunFields
@@ -96,6 +98,8 @@ def compare(
     settings: Settings | None = None,
     force: bool = False,
     stages: bool = True,
+    nodes: bool = False,
+    quantise_one_at_a_time: bool = False,
     known: Mapping[str, Suite] | None = None,
     names: Mapping[str, Any] = MappingProxyType({}),
     **options: Unpack[RerunFields],
@@ -105,7 +109,10 @@ def compare(
     A side is what `comparison.sources` describes: `DIR`, `DIR:MODEL`, a model reference (audited
     now), the records of one model variant, a module, an opened model. `suites` and `settings` are
     for models that are audited now; beside stored records the settings of those are used. `stages`
-    opens stored models again to find the first stage at which features differ. `known` are the
+    opens stored models again to find the first stage at which features differ. `nodes` compares the
+    nodes of variants of one graph with those of the first side (see `nodes`), and
+    `quantise_one_at_a_time` adds what each layer costs in eight bits, if the first side is a float
+    ONNX file. `known` are the
     suites whose metrics are described, by default those of this package; `names` are names for some
     of `sides`, or for further ones (`names={"A": "path/model.onnx"}`); `options` are the fields
     of `execution.rerun.RerunOptions`. A module is measured at the size of what it is compared with,
@@ -127,8 +134,11 @@ def compare(
     ]
     if not pairs:
         raise InputError(ONE_MODEL)
+    firsts = {id(group[0]) for group in groups}
     if stages:
-        pairs = _with_stages(pairs, rerun_options)
+        pairs = _with_shifts(_with_stages(pairs, rerun_options), firsts, rerun_options)
+    if nodes or quantise_one_at_a_time:
+        pairs = _with_nodes(pairs, firsts, rerun_options, alone=quantise_one_at_a_time)
     columns = {
         f"{_prefix(s, p, known)}.{known[s].headline}" for s, p in _cells(pairs) if s in known
     }
@@ -302,6 +312,45 @@ def _with_stages(pairs: Sequence[Pair], options: RerunOptions) -> list[Pair]:
             differences = stage_differences(one, other)
             stages = differences if isinstance(differences, str) else tuple(differences)
             found.append(replace(pair, stages=stages, unread=tuple(not_looked_at(one, other))))
+    return found
+
+
+SHIFTED = 0.05
+"""A smaller difference of features is no shift of a map."""
+
+
+def _with_shifts(
+    pairs: Sequence[Pair], firsts: Collection[int], options: RerunOptions
+) -> list[Pair]:
+    """Say of the first stage that differs from the first model's whether its map is shifted."""
+    found = []
+    for pair in pairs:
+        stages = () if isinstance(pair.stages, str) else pair.stages
+        first = first_divergent_stage([s for s in stages if not s.output])
+        if id(pair.first) in firsts and first is not None and first.difference > SHIFTED:
+            names = (first.first, first.second)
+            with suppress(PerimetryError):
+                shift = stage_shift(pair.first, pair.second, names, options)
+                new = tuple(replace(s, shift=shift) if s is first else s for s in stages)
+                found.append(replace(pair, stages=new))
+                continue
+        found.append(pair)
+    return found
+
+
+def _with_nodes(
+    pairs: Sequence[Pair], firsts: Collection[int], options: RerunOptions, *, alone: bool
+) -> list[Pair]:
+    """Compare the nodes of the first models with those of the others."""
+    found = []
+    for pair in pairs:
+        nodes: NodeTable | str | None = None
+        if id(pair.first) in firsts:
+            try:
+                nodes = node_table(pair.first, pair.second, options, alone=alone)
+            except PerimetryError as error:
+                nodes = str(error)
+        found.append(replace(pair, nodes=nodes))
     return found
 
 

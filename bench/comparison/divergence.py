@@ -39,7 +39,8 @@ class StageDifference:
     """The difference of two networks at one stage, or in one output.
 
     `first` and `second` are its names in them. An `exact` output is compared by equality. `why` is
-    the reason of an infinite difference, if it is another than numbers that are not finite.
+    the reason of an infinite difference, if it is another than numbers that are not finite. `shift`
+    is (rows, columns), where the second map is the first one but for a shift.
     """
 
     first: str
@@ -49,6 +50,7 @@ class StageDifference:
     output: bool = False
     exact: bool = False
     why: str = ""
+    shift: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:

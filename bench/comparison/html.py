@@ -21,6 +21,7 @@ from ..figures.maps import LOOKS, Look, over_mean, scaled, tiled
 from ..output.files import write_text
 from ..output.templates import asset, render, trusted
 from .decision import decision
+from .node_report import node_rows, node_sentences
 from .result import RowVerdict
 from .text import HEADS, explanation, notes_of, one_matrix, overview, row_cells, shown_rows
 from .verdict import verdict
@@ -112,6 +113,7 @@ def _pair(pair: Pair, comparison: ComparisonResult) -> dict[str, Any]:
         "notes": [*further, *notes_of(pair)],
         "maps": _maps(pair),
         "stages": _stages(pair.stages),
+        "nodes": _nodes(pair),
         "rows": [
             {"cells": row_cells(row), "shown": row.shown, "drawn": _drawn(row)} for row in pair.rows
         ],
@@ -149,6 +151,17 @@ def _triple(pair: Pair, first: Record, second: Record, name: str) -> list[Pictur
 def _map(record: Record, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
     values = record.maps.get(name)
     return None if values is None else tiled(np.asarray(values))
+
+
+def _nodes(pair: Pair) -> dict[str, Any] | None:
+    """Sentences, heads and rows of the nodes, the largest own difference first."""
+    if pair.nodes is None:
+        return None
+    if isinstance(pair.nodes, str):
+        words = f"Not compared node by node: {pair.nodes}."
+        return {"sentences": [words], "heads": (), "rows": []}
+    heads, rows = node_rows(pair.nodes, pair.nodes.worst)
+    return {"sentences": node_sentences(pair.nodes), "heads": heads, "rows": rows}
 
 
 def _stages(stages: tuple[StageDifference, ...] | str) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .divergence import StageDifference
+from .nodes import NodeTable
 from .sources import Side
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class Pair:
     `stages` are the differences of features stage by stage, and of outputs, or the reason why there
     are none; `unread` are clauses about outputs that were not looked at.
     `forced` says how the records differ if the comparison was forced. `defects` are the certain
-    defects of the first side and those of the second, in clauses.
+    defects of the first side and those of the second, in clauses. `nodes` are the differences node
+    by node, or the reason why there are none; None where they were not asked for.
     """
 
     first: Side
@@ -95,6 +97,7 @@ class Pair:
     stages: tuple[StageDifference, ...] | str = NOT_LOOKED
     unread: tuple[str, ...] = ()
     defects: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    nodes: NodeTable | str | None = None
 
     @property
     def differing(self) -> list[ComparisonRow]:

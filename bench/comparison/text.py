@@ -10,6 +10,7 @@ from ..output.text import clean, code
 from ..records.fed import fed_differently
 from .decision import decision
 from .matrix import matrix_of
+from .node_report import node_blocks, node_cells
 from .result import RowVerdict
 from .verdict import verdict
 
@@ -62,6 +63,7 @@ def comparison_to_text(
             hidden = len(pair.rows) - len(rows)
             caption = "Metrics" + (f" ({hidden} more are not shown to differ)" if hidden else "")
             blocks.append(Table(caption, HEADS, [row_cells(row) for row in rows]))
+        blocks += node_blocks(pair, every=every)
         sections.append(Section(_heading(pair, width), blocks))
     sections.append(Section("How to read this", [*explanation(comparison)]))
     return lay_out(sections, width)
@@ -153,6 +155,7 @@ def comparison_to_markdown(
         parts.append("\n".join(f"- {_markdown(text)}" for text in lines))
         rows = [row_cells(row) for row in shown_rows(pair, comparison.headlines, every=every)]
         parts += [_markdown_table(HEADS, rows)] if rows else []
+        parts += [_markdown_block(block) for block in node_blocks(pair, every=every)]
     return "\n\n".join([*parts, *explanation(comparison)]) + "\n"
 
 
@@ -168,6 +171,13 @@ def _markdown_side_by_side(comparison: ComparisonResult) -> list[str]:
     return ["# Side by side", "\n".join(lines), _markdown_table(heads, rows)]
 
 
+def _markdown_block(block: Block) -> str:
+    """A sentence, or a table without its caption."""
+    if isinstance(block, Table):
+        return _markdown_table(block.heads, block.rows)
+    return _markdown(str(block))
+
+
 def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     from tabulate import tabulate
 
@@ -178,13 +188,30 @@ def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def to_data(comparison: ComparisonResult) -> dict[str, Any]:
     """What it decides in sentences, all models side by side, and every metric of every pair."""
     matrix = one_matrix(comparison)
-    data: dict[str, Any] = {"metrics": to_cells(comparison)}
+    data: dict[str, Any] = {"metrics": to_cells(comparison), "nodes": _all_nodes(comparison)}
     if matrix is None:
         return data
     columns = [{"name": s.name, "model": s.reference, "fill": s.fill} for s in matrix.sides]
     sentences = [{"topic": o.topic, "text": o.text} for o in decision(comparison, matrix)]
     rows = [{"row": r.name, "cells": r.cells, "letters": r.letters} for r in matrix.rows]
     return {"models": columns, "decision": sentences, "side_by_side": rows, **data}
+
+
+def _all_nodes(comparison: ComparisonResult) -> list[dict[str, Any]]:
+    """The nodes of every pair that was compared node by node, or the reason why there are none."""
+    return [
+        {
+            "first": pair.first.name,
+            "second": pair.second.name,
+            **(
+                {"reason": pair.nodes}
+                if isinstance(pair.nodes, str)
+                else {"nodes": node_cells(pair.nodes)}
+            ),
+        }
+        for pair in comparison.pairs
+        if pair.nodes is not None
+    ]
 
 
 def to_cells(comparison: ComparisonResult) -> list[dict[str, Any]]:

@@ -71,15 +71,26 @@ def _kinds(rows: Sequence[ComparisonRow]) -> str:
     return f" ({'; '.join(texts)})" if texts else ""
 
 
+def _small(row: ComparisonRow) -> bool:
+    """Whether a difference is certain, but too small to matter."""
+    return row.evidence is not None and row.evidence.within(row.margin)
+
+
 def _scales(row: ComparisonRow) -> bool:
     return row.metric is not None and row.metric.scales
 
 
 def _largest(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> list[ComparisonRow]:
-    """Headline metrics, main ones, other estimates by effect, exact ones, what scales."""
+    """Headlines, main metrics, estimates by effect, exact values; what is small or scales last."""
     return sorted(
         rows,
-        key=lambda row: (_scales(row), row.column not in headlines, not row.leading, -_effect(row)),
+        key=lambda row: (
+            _scales(row),
+            _small(row),
+            row.column not in headlines,
+            not row.leading,
+            -_effect(row),
+        ),
     )
 
 
@@ -182,6 +193,7 @@ def _of_stages(stages: Sequence[StageDifference], found: StageDifference) -> str
         f"They diverge at stage {place + 1} of {len(stages)}, {_place(found)}, where features "
         f"differ by {_share(found.difference)}"
     )
+    text += f", a shift by {found.shift} (rows, columns)" if found.shift else ""
     text += f"; up to there they agree {_within(before)}" if place else ""
     return f"{text}. At the last stage: {_share(stages[-1].difference)}."
 

@@ -33,7 +33,7 @@ def expose_levels(proto: onnx.ModelProto) -> onnx.ModelProto:
     exposed.CopyFrom(proto)
     nodes: list[onnx.NodeProto] = []
     for node in exposed.graph.node:
-        _rename(node, {name: again.output[0] for name, (_, again) in steps.items()})
+        rename_reads(node, {name: again.output[0] for name, (_, again) in steps.items()})
         nodes += [node, *steps.get(node.output[0], ())]
     del exposed.graph.node[:]
     exposed.graph.node.extend(nodes)
@@ -53,10 +53,10 @@ def _steps(node: onnx.NodeProto) -> tuple[onnx.NodeProto, onnx.NodeProto] | None
     )
 
 
-def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
+def rename_reads(node: onnx.NodeProto, names: dict[str, str]) -> None:
     """Rename the tensors that `node` and its subgraphs read."""
     for i, name in enumerate(node.input):
         node.input[i] = names.get(name, name)
     for inner in subgraphs(node):
         for one in inner.node:
-            _rename(one, names)
+            rename_reads(one, names)

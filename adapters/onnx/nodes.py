@@ -1,0 +1,92 @@
+"""A pass of an ONNX graph node by node: every tensor, and every node by itself.
+
+`node_outputs` gives the tensors of one pass. `fed_outputs` gives what every node makes of given
+inputs: what reads a tensor reads a new input of the graph instead, so one run has the output of all
+nodes by themselves. The graph is run without fusions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import torch
+
+from ..model import NodeOutput
+from .analysis.integer_maps import rename_reads
+from .analysis.steps import FLOATS
+from .files.order import reads
+from .files.read import printable
+from .graph import operator_of
+from .paths import image_edges
+from .session import Session, tensor_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from .session import Shapes
+
+TYPES = {
+    "float": onnx.TensorProto.FLOAT,
+    "double": onnx.TensorProto.DOUBLE,
+    "float16": onnx.TensorProto.FLOAT16,
+}
+"""Element types of tensors that can be compared and fed."""
+
+FED = "/fed"
+"""The end of the names of new inputs."""
+
+
+def float_tensors(proto: onnx.ModelProto, image: str, x: Tensor) -> Shapes:
+    """Shapes and types of the tensors of floats that depend on the image, in execution order."""
+    names = [name for name in image_edges(proto, image) if name != image]
+    shapes = tensor_shapes(proto, names, {image: x.numpy()}) if names else {}
+    return {name: shapes[name] for name in names if name in shapes and shapes[name][1] in FLOATS}
+
+
+def node_outputs(
+    proto: onnx.ModelProto, image: str, x: Tensor, device: torch.device
+) -> dict[str, NodeOutput]:
+    """Every tensor of floats of a pass over `x`, as the file takes it, in execution order."""
+    names = [name for name, (_, kind) in float_tensors(proto, image, x).items() if kind in TYPES]
+    if not names:
+        return {}
+    values = Session(proto, names, device=device, optimise=False).run_tensors({image: x})
+    operators = {name: node for node in proto.graph.node for name in node.output}
+    return {
+        name: NodeOutput(printable(operator_of(operators[name])), values[name].cpu().float())
+        for name in names
+    }
+
+
+def fed_outputs(
+    proto: onnx.ModelProto,
+    image: str,
+    x: Tensor,
+    values: Mapping[str, Tensor],
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """The tensors `values`, if what reads one of them reads its value there instead."""
+    shapes = float_tensors(proto, image, x)
+    names = [n for n in values if n in shapes and shapes[n][1] in TYPES]
+    fed = onnx.ModelProto()
+    fed.CopyFrom(proto)
+    new = {name: f"{name}{FED}" for name in names}
+    for node in fed.graph.node:
+        rename_reads(node, new)
+    feeds = {image: x}
+    read: set[str] = set().union(*(reads(node) for node in fed.graph.node))
+    for name in (n for n in names if new[n] in read):
+        shape, kind = shapes[name]
+        fed.graph.input.append(
+            onnx.helper.make_tensor_value_info(new[name], TYPES[kind], list(shape))
+        )
+        feeds[new[name]] = values[name].reshape(shape).to(_torch_type(kind))
+    found = Session(fed, names, device=device, optimise=False).run_tensors(feeds)
+    return {name: found[name].cpu().float() for name in names}
+
+
+def _torch_type(kind: str) -> torch.dtype:
+    return {"float": torch.float32, "double": torch.float64, "float16": torch.float16}[kind]

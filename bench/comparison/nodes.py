@@ -1,0 +1,389 @@
+"""Where two variants of one graph part, node by node: float and int8, two exporters, an export.
+
+Both models are run on the same images, and the tensors of their nodes are paired in execution
+order: by shape, then by how close their values are, then by name (a global alignment, Needleman and
+Wunsch 1970). For each pair there are two numbers, |b - a| / |a| over all images together:
+
+- the *accumulated* difference, each model run from the image;
+- the node's *own* difference: the second model's node works on the tensors of the first (whatever
+  reads a paired tensor reads the first model's instead).
+
+A map that is the first model's but for a shift of whole units is named with its shift, (rows,
+columns), if both agree where they overlap.
+
+With `alone`, the first model has one layer at a time in eight bits; the number is the largest
+change of an output (see `adapters.onnx.quantise`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...adapters.errors import InputError, NotApplicableError
+from ...adapters.model import ModelOfNodes, QuantisableModel
+from ...adapters.treatment import PaddingOptions
+from ..execution.engines.process import call_bounded
+from ..execution.rerun import run_spec_of
+from .divergence import DIVERGED
+from .fingerprint import IMAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from ...adapters.model import Model, NodeOutput
+    from ...suites.base import Array
+    from ..execution.rerun import RerunOptions
+    from ..execution.settings import Settings
+    from ..execution.toolkit import Toolkit
+    from .sources import Side
+
+BUCKETS = 128
+"""Entries of the sketches by which tensors are paired."""
+
+BY_SHAPE = 0.05
+"""What a pair of one shape counts in the alignment; equal values count 1 more."""
+
+BY_NAME = 0.1
+"""What equal names count."""
+
+FARTHEST = 2
+"""The largest shift, in units of the map, that is looked for."""
+
+
+@dataclass(frozen=True)
+class NodeDifference:
+    """One node of both models: names, operator of the first, and differences.
+
+    `shift` is (rows, columns), if the map of the second is that of the first but for a shift.
+    `alone` is the change of an output if this node of the first alone is in eight bits.
+    """
+
+    first: str
+    second: str
+    operator: str
+    shape: tuple[int, ...]
+    own: float
+    accumulated: float
+    shift: tuple[int, int] | None = None
+    alone: float | None = None
+
+
+@dataclass(frozen=True)
+class NodeTable:
+    """All nodes that pair, in execution order, and the names of those that do not."""
+
+    nodes: tuple[NodeDifference, ...]
+    left_first: tuple[str, ...] = ()
+    left_second: tuple[str, ...] = ()
+
+    @property
+    def worst(self) -> list[NodeDifference]:
+        """The nodes, the largest own difference first."""
+        return sorted(self.nodes, key=lambda node: (-node.own, -node.accumulated))
+
+    @property
+    def parting(self) -> NodeDifference | None:
+        """The first node whose own difference is more than rounding."""
+        return next((node for node in self.nodes if not node.own <= DIVERGED), None)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """How one model is opened again: what it is, its settings and its kernel padding."""
+
+    thing: Any
+    fill: str
+    settings: Settings
+
+
+def node_table(
+    first: Side, second: Side, options: RerunOptions, *, alone: bool = False
+) -> NodeTable:
+    """The nodes of both models, measured on their images in a process with limits.
+
+    Modules and opened models are measured here. Raises `InputError` for models that are not
+    variants of one graph, and other subclasses of `PerimetryError` for what cannot be opened.
+    """
+    both = [_opened(side, options) for side in (first, second)]
+    work = partial(measure_nodes, *both, options.run.toolkit, options.run.devices[0], alone)
+    if options.run.isolated and all(isinstance(one.thing, str) for one in both):
+        found: NodeTable = call_bounded(work, options.run)
+        return found
+    return work()
+
+
+def _opened(side: Side, options: RerunOptions) -> Opened:
+    spec = run_spec_of(list(side.records.values()), options)
+    return Opened(side.thing, side.fill, spec.settings)
+
+
+def measure_nodes(
+    first: Opened, second: Opened, toolkit: Callable[[], Toolkit], device: str, alone: bool
+) -> NodeTable:
+    """Open both models and compare their nodes."""
+    models = [_open(one, toolkit().load, device) for one in (first, second)]
+    images = first.settings.open_images()
+    xs = [m.spec.prepare(images.first(IMAGES).load(m.spec)) for m in models]
+    for model, x in zip(models, xs, strict=True):
+        model.select(0, x)
+    passes = [_Pass(model) for model in models]
+    one, other = (p.nodes(x[:1]) for p, x in zip(passes, xs, strict=True))
+    pairs = align(one, other)
+    if not pairs or not _alike(one, other, pairs):
+        raise InputError(
+            "the nodes of the two models do not pair: expected variants of one graph, such as "
+            "float and int8 files, two exports, or a module and its export"
+        )
+    table = _differences(passes, xs, pairs)
+    effects = _alone(passes[0], xs[0]) if alone else {}
+    nodes = [
+        NodeDifference(
+            a,
+            b,
+            one[a].operator,
+            tuple(one[a].value.shape[1:]),
+            *table[a],
+            find_shift(one[a].value, other[b].value),
+            effects.get(a),
+        )
+        for a, b in pairs
+    ]
+    paired = [set(names) for names in zip(*pairs, strict=True)]
+    return NodeTable(
+        tuple(nodes),
+        tuple(name for name in one if name not in paired[0]),
+        tuple(name for name in other if name not in paired[1]),
+    )
+
+
+def _open(one: Opened, load: Any, device: str) -> Model:
+    chosen = one.settings
+    model: Model = load(
+        one.thing,
+        device=device,
+        size=chosen.size,
+        seed=chosen.seed,
+        members=1 if chosen.weight_sets else None,
+        precision="float32",
+        inputs=chosen.inputs,
+    )
+    if one.fill == "none":
+        return model
+    if one.fill == "fit":
+        raise NotApplicableError("models with kernel padding fit are not compared node by node")
+    return model.padded(one.fill, PaddingOptions(chosen.seed))  # type: ignore[arg-type]
+
+
+def stage_shift(
+    first: Side, second: Side, names: tuple[str, str], options: RerunOptions
+) -> tuple[int, int] | None:
+    """The shift (rows, columns) between the maps of the stages `names`, if it is one.
+
+    Raises subclasses of `PerimetryError` for what cannot be opened.
+    """
+    both = [_opened(side, options) for side in (first, second)]
+    work = partial(_stage_shift, *both, names, options.run.toolkit, options.run.devices[0])
+    if options.run.isolated and all(isinstance(one.thing, str) for one in both):
+        found: tuple[int, int] | None = call_bounded(work, options.run)
+        return found
+    return work()
+
+
+def _stage_shift(
+    first: Opened,
+    second: Opened,
+    names: tuple[str, str],
+    toolkit: Callable[[], Toolkit],
+    device: str,
+) -> tuple[int, int] | None:
+    maps = []
+    for one, name in zip((first, second), names, strict=True):
+        model = _open(one, toolkit().load, device)
+        x = model.spec.prepare(first.settings.open_images().first(1).load(model.spec))
+        model.select(0, x)
+        maps.append(model.stages(x.to(model.device))[name].cpu())
+    return find_shift(*maps)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """The nodes of one model. Raises `NotApplicableError` for a model without nodes."""
+
+    model: Model
+
+    def nodes(self, x: Tensor) -> dict[str, NodeOutput]:
+        return self._followed.nodes(x.to(self.model.device))
+
+    def fed(self, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self._followed.fed(x.to(self.model.device), values)
+
+    @property
+    def _followed(self) -> ModelOfNodes:
+        if not isinstance(self.model, ModelOfNodes):
+            raise NotApplicableError(f"{self.model.reference!r} cannot be followed node by node")
+        return self.model
+
+
+@dataclass
+class _Sums:
+    """Sums of squares over the images: of the first tensor, and of both differences."""
+
+    size: float = 0.0
+    own: float = 0.0
+    accumulated: float = 0.0
+
+    def add(self, a: Array, b: Array, own: Array | None) -> None:
+        self.size += float((a**2).sum())
+        self.accumulated += float(((b - a) ** 2).sum())
+        self.own += math.nan if own is None else float(((own - a) ** 2).sum())
+
+    def shares(self) -> tuple[float, float]:
+        """Own and accumulated difference; infinite where only the first is 0."""
+        return tuple(  # type: ignore[return-value]
+            (0.0 if part == 0 else math.inf) if self.size == 0 else math.sqrt(part / self.size)
+            for part in (self.own, self.accumulated)
+        )
+
+
+def _differences(
+    passes: Sequence[_Pass], xs: Sequence[Tensor], pairs: Sequence[tuple[str, str]]
+) -> dict[str, tuple[float, float]]:
+    """Own and accumulated difference of every pair, by the first model's name."""
+    sums = {a: _Sums() for a, _ in pairs}
+    for k in range(len(xs[0])):
+        one, other = (p.nodes(x[k : k + 1]) for p, x in zip(passes, xs, strict=True))
+        fed = passes[1].fed(xs[1][k : k + 1], {b: one[a].value for a, b in pairs})
+        for a, b in pairs:
+            own = None if b not in fed else _array(fed[b])
+            sums[a].add(_array(one[a].value), _array(other[b].value), own)
+    return {name: found.shares() for name, found in sums.items()}
+
+
+def _array(value: Tensor) -> Array:
+    found: Array = value.double().flatten().numpy()
+    return found
+
+
+def _alike(
+    one: Mapping[str, NodeOutput],
+    other: Mapping[str, NodeOutput],
+    pairs: Sequence[tuple[str, str]],
+) -> bool:
+    """Whether at least half of the nodes of the smaller graph pair."""
+    return 2 * len(pairs) >= min(len(one), len(other))
+
+
+@dataclass
+class _Sketches:
+    """Count sketches of tensors, with the same signs for one size."""
+
+    signs: dict[int, Array] = field(default_factory=dict)
+
+    def of(self, value: Tensor) -> Array:
+        flat = _array(value)
+        if flat.size not in self.signs:
+            rng = np.random.default_rng(flat.size)
+            self.signs[flat.size] = rng.choice([-1.0, 1.0], flat.size)
+        signed = np.nan_to_num(flat * self.signs[flat.size])
+        padded = np.concatenate([signed, np.zeros(-signed.size % BUCKETS)])
+        found: Array = padded.reshape(-1, BUCKETS).sum(0)
+        return found
+
+
+def align(one: Mapping[str, NodeOutput], other: Mapping[str, NodeOutput]) -> list[tuple[str, str]]:
+    """Pairs of names, both in execution order, with the largest sum of scores."""
+    gains = _gains(one, other)
+    rows, columns = gains.shape
+    best = np.zeros((rows + 1, columns + 1))
+    for i in range(rows):
+        with_pair = best[i, :-1] + gains[i]
+        best[i + 1, 1:] = np.maximum(best[i, 1:], with_pair)
+        best[i + 1] = np.maximum.accumulate(best[i + 1])
+    pairs = []
+    i, j = rows, columns
+    names = list(one), list(other)
+    while i and j:
+        if best[i, j] == best[i - 1, j]:
+            i -= 1
+        elif best[i, j] == best[i, j - 1]:
+            j -= 1
+        else:
+            i, j = i - 1, j - 1
+            pairs.append((names[0][i], names[1][j]))
+    return pairs[::-1]
+
+
+def _gains(one: Mapping[str, NodeOutput], other: Mapping[str, NodeOutput]) -> Array:
+    """What a pair of each node of one and of the other counts; 0 for other shapes."""
+    sketches = _Sketches()
+    prints = [[sketches.of(node.value) for node in nodes.values()] for nodes in (one, other)]
+    shapes = [[tuple(node.value.shape) for node in nodes.values()] for nodes in (one, other)]
+    gains = np.zeros((len(one), len(other)))
+    for i, a in enumerate(one):
+        size = float(np.linalg.norm(prints[0][i]))
+        for j, b in enumerate(other):
+            if shapes[0][i] == shapes[1][j]:
+                gap = float(np.linalg.norm(prints[1][j] - prints[0][i]))
+                near = max(0.0, 1 - gap / size) if size else float(gap == 0)
+                gains[i, j] = BY_SHAPE + near + (BY_NAME if a == b else 0.0)
+    return gains
+
+
+def find_shift(a: Tensor, b: Tensor) -> tuple[int, int] | None:
+    """The shift (rows, columns) by which the maps (1, channels, height, width) agree, or None.
+
+    None as well for maps that agree as they are, and for those that are too small to tell.
+    """
+    if a.ndim != 4 or a.shape != b.shape or min(a.shape[2:]) <= 2 * (FARTHEST + 1):
+        return None
+    first, second = a.double(), b.double()
+    if _gap(first, second) <= DIVERGED:
+        return None
+    edge = FARTHEST + 1
+    height, width = a.shape[2:]
+    inner = first[..., edge : height - edge, edge : width - edge]
+    if not float(inner.norm()) > 0:
+        return None
+    steps = range(-FARTHEST, FARTHEST + 1)
+    moves = [(rows, columns) for rows in steps for columns in steps if rows or columns]
+    for rows, columns in sorted(moves, key=lambda move: math.hypot(*move)):
+        moved = second[
+            ..., edge + rows : height - edge + rows, edge + columns : width - edge + columns
+        ]
+        if _gap(inner, moved) <= DIVERGED:
+            return rows, columns
+    return None
+
+
+def _gap(a: Tensor, b: Tensor) -> float:
+    size = float(a.norm())
+    return float((b - a).norm()) / size if size else math.inf
+
+
+def _alone(one: _Pass, x: Tensor) -> dict[str, float]:
+    """The largest change of an output, over the images, by the layer that is in eight bits."""
+    model = one.model
+    if not isinstance(model, QuantisableModel):
+        raise InputError(
+            f"{model.reference!r} is not an ONNX file; layers are quantised one at a time in float "
+            "ONNX files only"
+        )
+    found: dict[str, float] = {}
+    for k in range(len(x)):
+        image = x[k : k + 1].to(model.device)
+        right = model.every_output(image).tensors
+        for name, outputs in model.each_quantised(image):
+            gaps = [
+                _gap(right[n].double().flatten().cpu(), v.double().flatten())
+                for n, v in outputs.items()
+                if n in right and v.is_floating_point()
+            ]
+            found[name] = max(found.get(name, 0.0), *gaps, 0.0)
+    return found
