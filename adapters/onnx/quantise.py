@@ -91,8 +91,8 @@ def _quantised(
     made.graph.initializer.append(
         numpy_helper.from_array(round_weights(kernel, _axis(node, weight)), f"{name}/weight")
     )
-    scale = np.float32(max(ends[1] - ends[0], 1e-30) / 255)
-    zero = np.uint8(np.clip(np.round(-ends[0] / scale), 0, 255))
+    scale = np.asarray(max(ends[1] - ends[0], 1e-30) / 255, np.float32)
+    zero = np.asarray(np.clip(np.round(-ends[0] / scale), 0, 255), np.uint8)
     made.graph.initializer.append(numpy_helper.from_array(scale, f"{name}/scale"))
     made.graph.initializer.append(numpy_helper.from_array(zero, f"{name}/zero"))
     constants = [f"{name}/scale", f"{name}/zero"]

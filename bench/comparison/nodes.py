@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ...adapters.model import Model, NodeOutput
     from ...suites.base import Array
     from ..execution.rerun import RerunOptions
+    from ..execution.run_options import RunOptions
     from ..execution.settings import Settings
     from ..execution.toolkit import Toolkit
     from .sources import Side
@@ -111,11 +112,17 @@ def node_table(
     Modules and opened models are measured here. Raises `InputError` for models that are not
     variants of one graph, and other subclasses of `PerimetryError` for what cannot be opened.
     """
-    both = [_opened(side, options) for side in (first, second)]
-    work = partial(measure_nodes, *both, options.run.toolkit, options.run.devices[0], alone)
-    if options.run.isolated and all(isinstance(one.thing, str) for one in both):
-        found: NodeTable = call_bounded(work, options.run)
-        return found
+    one, other = _opened(first, options), _opened(second, options)
+    run = options.run
+    work = partial(measure_nodes, one, other, run.toolkit, run.devices[0], alone)
+    found: NodeTable = _with_limits(work, (one, other), run)
+    return found
+
+
+def _with_limits(work: Callable[[], Any], models: Sequence[Opened], run: RunOptions) -> Any:
+    """What `work` returns, in a process with limits if the models can be opened there."""
+    if run.isolated and all(isinstance(one.thing, str) for one in models):
+        return call_bounded(work, run)
     return work()
 
 
@@ -188,12 +195,11 @@ def stage_shift(
 
     Raises subclasses of `PerimetryError` for what cannot be opened.
     """
-    both = [_opened(side, options) for side in (first, second)]
-    work = partial(_stage_shift, *both, names, options.run.toolkit, options.run.devices[0])
-    if options.run.isolated and all(isinstance(one.thing, str) for one in both):
-        found: tuple[int, int] | None = call_bounded(work, options.run)
-        return found
-    return work()
+    one, other = _opened(first, options), _opened(second, options)
+    run = options.run
+    work = partial(_stage_shift, one, other, names, run.toolkit, run.devices[0])
+    found: tuple[int, int] | None = _with_limits(work, (one, other), run)
+    return found
 
 
 def _stage_shift(
