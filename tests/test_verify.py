@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from perimetry.bench.execution.toolkit import Toolkit
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.record import SCHEMA_VERSION, Record, schema_text
 from perimetry.bench.records.store import Store, read_record
+from perimetry.bench.regression.report import check_to_json, check_to_text, to_junit
 from perimetry.bench.regression.reproduce import Outcome, reproduce
 from perimetry.suites.registry import SUITES
 
@@ -73,12 +75,7 @@ def test_another_batch_size_reproduces_within_tolerance_at_least(folder):
 def test_a_number_that_was_changed_in_the_set_does_not_reproduce(tmp_path):
     """A published value made better by a tenth is found, and only its row."""
     place = baseline(tmp_path)
-
-    def better(content):
-        held = content["metrics"]["weakest"]
-        content["metrics"]["weakest"] = {**held, "value": held["value"] + 0.1}
-
-    rewritten(place, "structure", better)
+    rewritten(place, "structure", _better)
     found = reproduce(place, run=tools())
     assert found.exit_code == 1
     wrong = [row for row in found.rows if row.outcome is Outcome.differs]
@@ -175,8 +172,40 @@ def test_the_command_verifies_a_run(tmp_path):
     assert perimetry(*run, "--out", tmp_path, "--device", "cpu").exit_code == 0
     done = perimetry("verify", tmp_path, "--sample", "1", "--device", "cpu")
     assert done.exit_code == 0, done.output
+    assert "\nPASS timm:test_resnet@init\n" in f"\n{done.output}"
+    assert f"PASS: 1 passed; set {tmp_path}; 1 of 1 model variants measured again" in done.output
     assert "1 bit for bit" in done.output
-    assert perimetry("verify", tmp_path / "none").exit_code == 2
+
+
+def test_verify_speaks_the_words_of_check(tmp_path):
+    """PASS, FAIL or ERROR first, counts, JSON and JUnit."""
+    place = baseline(tmp_path / "set", fills=("none", "box"))
+    rewritten(place, "structure", _better)
+    found = reproduce(place, run=tools()).report()
+    text = check_to_text(found)
+    assert text.splitlines()[:2] == [f"PASS {NAME} (kernel padding box)", f"FAIL {NAME}"]
+    assert "FAIL: 1 passed, 1 failed; set " in text
+    data = json.loads(check_to_json(found))
+    assert (data["verdict"], data["exit_code"], data["counts"]["failed"]) == ("FAIL", 1, 1)
+    assert data["set"] == str(place)
+    root = ElementTree.fromstring(to_junit(found))  # noqa: S314 - our own text
+    assert (root.get("name"), root.get("failures")) == ("perimetry verify", "1")
+    assert all(float(suite.get("time")) > 0 for suite in root)
+
+
+def test_what_cannot_be_verified_is_an_error_in_every_report(tmp_path):
+    """An empty folder exits with 2, and JSON and JUnit have the reason."""
+    junit = tmp_path / "junit.xml"
+    words = ["verify", str(tmp_path / "none"), "--format", "json", "--junit", str(junit)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)["verdict"] == "ERROR"
+    assert "contains no records" in junit.read_text()
+
+
+def _better(content):
+    held = content["metrics"]["weakest"]
+    content["metrics"]["weakest"] = {**held, "value": held["value"] + 0.1}
 
 
 # ------------------------------------------------------------------ schema

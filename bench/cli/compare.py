@@ -52,6 +52,12 @@ class ComparisonFormat(StrEnum):
     json = "json"
 
 
+ReportForm = Annotated[ReportFormat, typer.Option("--format", help="Output format.")]
+
+
+JUnitFile = Annotated[Path | None, typer.Option(help="JUnit XML file to write.")]
+
+
 TolerancesFile = Annotated[
     Path | None, typer.Option(help="TOML file with tolerances; see docs/regression.md.")
 ]
@@ -240,10 +246,8 @@ def check(
         str | None, typer.Option("--as", help="Name of the model in the baseline, if it differs.")
     ] = None,
     tolerances: TolerancesFile = None,
-    form: Annotated[
-        ReportFormat, typer.Option("--format", help="Output format.")
-    ] = ReportFormat.text,
-    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.")] = None,
+    form: ReportForm = ReportFormat.text,
+    junit: JUnitFile = None,
     measure_noise: Annotated[
         bool,
         typer.Option(
@@ -299,6 +303,18 @@ def _checked(
         return failed_check(baseline, error)
 
 
+def _verified(folder: Path, *, tolerances: Path | None, **options: Any) -> RegressionCheck:
+    """What `verify` found, as a check; an error of any kind is a finding too."""
+    try:
+        from ..regression.reproduce import reproduce
+
+        return reproduce(folder, tolerances=_tolerances(tolerances), **options).report()
+    except (Exception, KeyboardInterrupt) as error:
+        from ..regression.check import Words, failed_check
+
+        return failed_check(folder, error, Words("verify", "set"))
+
+
 def _report(found: RegressionCheck, junit: Path | None, form: ReportFormat) -> None:
     """Write the report in all its forms; one that cannot be written does not stop the others."""
     from ..output.files import write_text
@@ -339,20 +355,20 @@ def verify(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed that selects the sample.")] = 0,
     tolerances: TolerancesFile = None,
+    form: ReportForm = ReportFormat.text,
+    junit: JUnitFile = None,
 ) -> None:
     """Reproduce a published result set. 0: reproduced, 1: not reproduced, 2: not measured."""
     with report_errors(UNMEASURED):
-        from ..regression.reproduce import reproduce
-
-        found = reproduce(
+        found = _verified(
             folder,
             sample=sample,
             seed=seed,
-            tolerances=_tolerances(tolerances),
+            tolerances=tolerances,
             **stored.rerun_fields(machine, workers),
         )
-        typer.echo(found.text(width()), nl=False)
-    raise typer.Exit(found.exit_code)
+        _report(found, junit, form)
+    raise typer.Exit(found.verdict.value)
 
 
 def _tolerances(path: Path | None) -> Tolerances:

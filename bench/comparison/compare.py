@@ -14,8 +14,7 @@ architecture the first stage or output at which they diverge is reported (see `d
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack
@@ -127,18 +126,12 @@ def compare(
     groups, problems = open_sides(sides, wanted, names)
     if known is None:
         known = rerun_options.run.toolkit().suites
-    pairs = [
-        _pair(one, other, known, force=force, among=one is not group[0])
-        for group in groups
-        for one, other in _pairs_of(group)
-    ]
-    if not pairs:
-        raise InputError(ONE_MODEL)
-    firsts = {id(group[0]) for group in groups}
+    pairs = _every_pair(groups, known, force=force)
+    look = _Look(rerun_options, {id(group[0]) for group in groups})
     if stages:
-        pairs = _with_shifts(_with_stages(pairs, rerun_options), firsts, rerun_options)
+        pairs = look.for_shifts(look.at_stages(pairs))
     if nodes or quantise_one_at_a_time:
-        pairs = _with_nodes(pairs, firsts, rerun_options, alone=quantise_one_at_a_time)
+        pairs = look.at_nodes(pairs, alone=quantise_one_at_a_time)
     columns = {
         f"{_prefix(s, p, known)}.{known[s].headline}" for s, p in _cells(pairs) if s in known
     }
@@ -151,6 +144,20 @@ def compare(
         frozenset(columns),
         known,
     )
+
+
+def _every_pair(
+    groups: Sequence[Sequence[Side]], known: Mapping[str, Suite], *, force: bool
+) -> list[Pair]:
+    """All pairs of all groups. Raises `InputError` if there are none, and as `_pair` does."""
+    pairs = [
+        _pair(one, other, known, force=force, among=one is not group[0])
+        for group in groups
+        for one, other in _pairs_of(group)
+    ]
+    if not pairs:
+        raise InputError(ONE_MODEL)
+    return pairs
 
 
 MOST_MODELS = 12
@@ -293,65 +300,70 @@ def _among(row: ComparisonRow, tests: int) -> ComparisonRow:
     return replace(row, evidence=replace(row.evidence, tests=tests))
 
 
-def _with_stages(pairs: Sequence[Pair], options: RerunOptions) -> list[Pair]:
-    """Open every model once, and add the stage differences of each pair."""
-    fingerprints: dict[int, Record | str] = {}
-
-    def fingerprint_of(side: Side) -> Record | str:
-        if id(side) not in fingerprints:
-            fingerprints[id(side)] = _fingerprint(side, options)
-        return fingerprints[id(side)]
-
-    found = []
-    for pair in pairs:
-        one, other = fingerprint_of(pair.first), fingerprint_of(pair.second)
-        if isinstance(one, str) or isinstance(other, str):
-            why = one if isinstance(one, str) else str(other)
-            found.append(replace(pair, stages=why))
-        else:
-            differences = stage_differences(one, other)
-            stages = differences if isinstance(differences, str) else tuple(differences)
-            found.append(replace(pair, stages=stages, unread=tuple(not_looked_at(one, other))))
-    return found
-
-
 SHIFTED = 0.05
 """A smaller difference of features is no shift of a map."""
 
 
-def _with_shifts(
-    pairs: Sequence[Pair], firsts: Collection[int], options: RerunOptions
-) -> list[Pair]:
-    """Say of the first stage that differs from the first model's whether its map is shifted."""
-    found = []
-    for pair in pairs:
+@dataclass(frozen=True)
+class _Look:
+    """Opens models again to find where they diverge; `firsts` are the ids of the references."""
+
+    options: RerunOptions
+    firsts: Collection[int]
+
+    def at_stages(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Open every model once, and add the stage differences of each pair."""
+        fingerprints: dict[int, Record | str] = {}
+
+        def fingerprint_of(side: Side) -> Record | str:
+            if id(side) not in fingerprints:
+                fingerprints[id(side)] = _fingerprint(side, self.options)
+            return fingerprints[id(side)]
+
+        found = []
+        for pair in pairs:
+            one, other = fingerprint_of(pair.first), fingerprint_of(pair.second)
+            if isinstance(one, str) or isinstance(other, str):
+                why = one if isinstance(one, str) else str(other)
+                found.append(replace(pair, stages=why))
+            else:
+                differences = stage_differences(one, other)
+                stages = differences if isinstance(differences, str) else tuple(differences)
+                unread = tuple(not_looked_at(one, other))
+                found.append(replace(pair, stages=stages, unread=unread))
+        return found
+
+    def for_shifts(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Say of the first stage that differs from the reference's whether its map is shifted."""
+        return [self._with_shift(p) if id(p.first) in self.firsts else p for p in pairs]
+
+    def _with_shift(self, pair: Pair) -> Pair:
         stages = () if isinstance(pair.stages, str) else pair.stages
         first = first_divergent_stage([s for s in stages if not s.output])
-        if id(pair.first) in firsts and first is not None and first.difference > SHIFTED:
+        if first is None or not first.difference > SHIFTED:
+            return pair
+        try:
             names = (first.first, first.second)
-            with suppress(PerimetryError):
-                shift = stage_shift(pair.first, pair.second, names, options)
-                new = tuple(replace(s, shift=shift) if s is first else s for s in stages)
-                found.append(replace(pair, stages=new))
-                continue
-        found.append(pair)
-    return found
+            shift = stage_shift(pair.first, pair.second, names, self.options)
+        except PerimetryError:
+            return pair
+        new = tuple(replace(s, shift=shift) if s is first else s for s in stages)
+        return replace(pair, stages=new)
 
+    def at_nodes(self, pairs: Sequence[Pair], *, alone: bool) -> list[Pair]:
+        """Compare the nodes of the references with those of the others."""
+        return [
+            replace(pair, nodes=self._nodes(pair, alone=alone))
+            if id(pair.first) in self.firsts
+            else pair
+            for pair in pairs
+        ]
 
-def _with_nodes(
-    pairs: Sequence[Pair], firsts: Collection[int], options: RerunOptions, *, alone: bool
-) -> list[Pair]:
-    """Compare the nodes of the first models with those of the others."""
-    found = []
-    for pair in pairs:
-        nodes: NodeTable | str | None = None
-        if id(pair.first) in firsts:
-            try:
-                nodes = node_table(pair.first, pair.second, options, alone=alone)
-            except PerimetryError as error:
-                nodes = str(error)
-        found.append(replace(pair, nodes=nodes))
-    return found
+    def _nodes(self, pair: Pair, *, alone: bool) -> NodeTable | str:
+        try:
+            return node_table(pair.first, pair.second, self.options, alone=alone)
+        except PerimetryError as error:
+            return str(error)
 
 
 def _fingerprint(side: Side, options: RerunOptions) -> Record | str:

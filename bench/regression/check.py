@@ -84,7 +84,8 @@ Action = Literal["check", "measure_noise", "accept", "drop"]
 class VariantReport:
     """All findings about one model variant; `seconds` is the time that it took, or its share.
 
-    `changed` says what was done to the baseline, if anything was.
+    `changed` says what was done to the baseline, if anything was, or has other words for the
+    verdict.
     """
 
     reference: str
@@ -110,12 +111,22 @@ class VariantReport:
 
 
 @dataclass(frozen=True)
+class Words:
+    """What a report calls its command and what it compares with, and what else it says first."""
+
+    command: str = "check"
+    place: str = "baseline"
+    more: str = ""
+
+
+@dataclass(frozen=True)
 class RegressionCheck:
     """All reports of a check, and a sentence for each unreadable file of the baseline."""
 
     baseline: str
     reports: tuple[VariantReport, ...]
     problems: tuple[str, ...] = ()
+    called: Words = Words()
 
     @property
     def verdict(self) -> RegressionVerdict:
@@ -367,16 +378,19 @@ def _refused(name: str, fill: str, why: str) -> VariantReport:
     )
 
 
-def failed_check(baseline: Path, error: BaseException) -> RegressionCheck:
+def failed_check(
+    baseline: Path, error: BaseException, called: Words | None = None
+) -> RegressionCheck:
     """The result of a check that `error` ended before it compared anything."""
-    shown = _reason(error)
-    return RegressionCheck(str(baseline), (failed_report(str(baseline), [shown]),), (shown,))
+    shown, called = _reason(error), called or Words()
+    report = failed_report(str(baseline), [shown], called.place)
+    return RegressionCheck(str(baseline), (report,), (shown,), called)
 
 
-def failed_report(place: str, problems: Sequence[str]) -> VariantReport:
+def failed_report(place: str, problems: Sequence[str], kind: str = "baseline") -> VariantReport:
     """The report on a baseline with `problems`: whatever its models say, it does not pass."""
     findings = [
-        DetectorFinding("baseline", place, RegressionVerdict.unmeasured, text) for text in problems
+        DetectorFinding(kind, place, RegressionVerdict.unmeasured, text) for text in problems
     ]
     return VariantReport(place, "none", tuple(findings))
 

@@ -34,7 +34,9 @@ def check_to_text(check: RegressionCheck, width: int = 96) -> str:
 def check_summary(check: RegressionCheck) -> str:
     """The verdict, and the number of variants by verdict: `FAIL: 3 passed, 1 failed`."""
     place = clean(check.baseline)
-    return f"{check.verdict.word}: {', '.join(counts(check).values())}; baseline {place}"
+    found = f"{check.verdict.word}: {', '.join(counts(check).values())}"
+    more = f"; {check.called.more}" if check.called.more else ""
+    return f"{found}; {check.called.place} {place}{more}"
 
 
 COUNTED = {
@@ -103,7 +105,7 @@ def check_to_markdown(check: RegressionCheck) -> str:
     rows = [(code(variant(r)), f"**{r.verdict.word}**", _first(r)) for r in check.reports]
     heads = ("model", "verdict", "first finding")
     table = tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)
-    return f"## perimetry check\n\n{table}\n\n{code(check_summary(check))}\n"
+    return f"## perimetry {check.called.command}\n\n{table}\n\n{code(check_summary(check))}\n"
 
 
 def _first(report: VariantReport) -> str:
@@ -120,7 +122,7 @@ def to_junit(check: RegressionCheck) -> str:
     """
     findings = [finding for report in check.reports for finding in report.findings]
     seconds = sum(report.seconds for report in check.reports)
-    named = {"name": "perimetry check", "time": f"{seconds:.3f}"}
+    named = {"name": f"perimetry {check.called.command}", "time": f"{seconds:.3f}"}
     root = ET.Element("testsuites", named | _tally(findings))
     for report in check.reports:
         named = {"name": variant(report), "time": f"{report.seconds:.3f}"}
@@ -144,7 +146,7 @@ def _tally(findings: Sequence[DetectorFinding]) -> dict[str, str]:
 def check_to_json(check: RegressionCheck) -> str:
     """Verdict, exit code, counts, and every finding of every model variant."""
     content = {
-        "baseline": clean(check.baseline),
+        check.called.place: clean(check.baseline),
         "verdict": check.verdict.word,
         "exit_code": check.verdict.value,
         "counts": {COUNTED[v][1]: check.count(v) for v in COUNTED},

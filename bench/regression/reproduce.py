@@ -6,12 +6,16 @@ map is equal after the rounding of the store; *within tolerance* when every metr
 within its tolerance (see `tolerances`); else *not*. A row that cannot be measured here has a
 reason. A row with another key says so: then the library versions, the kind of device or the file of
 the model are not those of the record.
+
+The report is that of `check`, with the same words and exit codes: a variant passes if all of its
+rows reproduce, fails if one does not, and is an error if one could not be measured.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import time
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -24,24 +28,21 @@ from ..comparison.compatibility import incompatibilities
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, run_spec_of
 from ..execution.together import Asked, Together
-from ..output.layout import Section, Table, lay_out
 from ..output.text import clean
 from ..records.record import FIT_KEY
 from ..records.selection import choose, read_folder, stated_inputs
 from .baseline import columns_of
-from .detectors import DetectorSet, RegressionVerdict
+from .check import RegressionCheck, VariantReport, Words
+from .detectors import DetectorFinding, DetectorSet, RegressionVerdict
 from .noise_floor import map_changes, metric_changes
+from .report import check_to_text
 from .tolerances import Tolerances, check_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..execution.rerun import RerunFields
-    from ..output.layout import Block
     from ..records.record import Arrays, Record
-
-
-HEADS = ("row", "reproduces", "why")
 
 
 class Outcome(Enum):
@@ -53,45 +54,115 @@ class Outcome(Enum):
     unmeasured = "could not measure"
 
 
+VERDICTS = {
+    Outcome.exact: RegressionVerdict.same,
+    Outcome.close: RegressionVerdict.same,
+    Outcome.differs: RegressionVerdict.regressed,
+    Outcome.unmeasured: RegressionVerdict.unmeasured,
+}
+
+
 @dataclass(frozen=True)
 class ReproducedRecord:
     """One stored record and how well it reproduces; `why` says what differs."""
 
-    label: str
+    reference: str
+    fill: str
+    cell: str
     outcome: Outcome
     why: str = ""
+
+    @classmethod
+    def of(cls, old: Record, outcome: Outcome, why: str = "") -> ReproducedRecord:
+        """How well the stored record `old` reproduces."""
+        return cls(old.model.reference, old.fill, f"{old.suite}:{old.protocol}", outcome, why)
+
+    @property
+    def label(self) -> str:
+        """Which record it is, for a person."""
+        return clean(f"{self.reference} ({self.fill}) {self.cell}")
+
+    def finding(self) -> DetectorFinding:
+        """The row as one comparison of a check."""
+        text = {
+            Outcome.exact: "reproduces bit for bit",
+            Outcome.close: "reproduces within tolerance",
+            Outcome.differs: "does not reproduce",
+            Outcome.unmeasured: "could not be measured",
+        }[self.outcome]
+        why = f": {self.why}" if self.why else ""
+        return DetectorFinding("record", self.cell, VERDICTS[self.outcome], f"{text}{why}")
+
+
+@dataclass(frozen=True)
+class ReproducedVariant:
+    """All rows of one model variant, and the seconds that measuring them took."""
+
+    rows: tuple[ReproducedRecord, ...]
+    seconds: float
+
+    def report(self) -> VariantReport:
+        """The variant as `check` reports it."""
+        counts = {one: sum(row.outcome is one for row in self.rows) for one in Outcome}
+        text = ", ".join(f"{count} {one.value}" for one, count in counts.items() if count)
+        close = [
+            f"{row.cell} {row.why}" for row in self.rows if row.outcome is Outcome.close and row.why
+        ]
+        return VariantReport(
+            self.rows[0].reference,
+            self.rows[0].fill,
+            tuple(row.finding() for row in self.rows),
+            tuple(close),
+            self.seconds,
+            changed=text,
+        )
 
 
 @dataclass(frozen=True)
 class Verification:
-    """All rows of a sample, and a sentence for each unreadable file."""
+    """All variants of a sample, and a sentence for each unreadable file."""
 
     place: str
-    rows: tuple[ReproducedRecord, ...]
-    variants: int
+    measured: tuple[ReproducedVariant, ...]
     of: int
     problems: tuple[str, ...] = ()
 
     @property
+    def rows(self) -> tuple[ReproducedRecord, ...]:
+        """The rows of all variants."""
+        return tuple(row for variant in self.measured for row in variant.rows)
+
+    @property
+    def variants(self) -> int:
+        """The number of variants that were measured."""
+        return len(self.measured)
+
+    @property
     def exit_code(self) -> int:
         """0: all rows reproduce; 1: some do not, or are unreadable; 2: some were not measured."""
-        found = {row.outcome for row in self.rows}
-        if Outcome.differs in found or self.problems:
-            return 1
-        return 2 if Outcome.unmeasured in found else 0
+        return int(self.report().verdict.value)
+
+    def report(self) -> RegressionCheck:
+        """The result as that of a check: a report for each variant, and for unreadable files."""
+        reports = [variant.report() for variant in self.measured]
+        unreadable = [
+            DetectorFinding("file", self.place, RegressionVerdict.regressed, problem)
+            for problem in self.problems
+        ]
+        if unreadable:
+            words = "files that cannot be read do not reproduce"
+            reports.append(VariantReport(self.place, "none", tuple(unreadable), changed=words))
+        return RegressionCheck(
+            self.place, tuple(reports), self.problems, Words("verify", "set", self._sampled)
+        )
+
+    @property
+    def _sampled(self) -> str:
+        return f"{self.variants} of {self.of} model variants measured again"
 
     def text(self, width: int = 96) -> str:
         """The report for a terminal."""
-        cells = [(row.label, row.outcome.value, clean(row.why, 200)) for row in self.rows]
-        counts = [f"{sum(row.outcome is one for row in self.rows)} {one.value}" for one in Outcome]
-        head = f"{clean(self.place)}: {self.variants} of {self.of} model variants measured again"
-        blocks: list[Block] = [
-            f"{len(self.rows)} rows reproduce: {', '.join(counts)}.",
-            *(f"Unreadable: {problem}." for problem in self.problems),
-            *(f"{row.label}: {row.why}." for row in self.rows if row.why),
-            Table("Rows:", HEADS[:2], [cell[:2] for cell in cells]),
-        ]
-        return lay_out([Section(head, blocks)], width)
+        return check_to_text(self.report(), width)
 
 
 def reproduce(
@@ -117,10 +188,12 @@ def reproduce(
     variants = _variants(kept)
     chosen = _sample(sorted(variants), sample, seed)
     together = Together(_expected([variants[v] for v in chosen], rerun_options))
-    rows: list[ReproducedRecord] = []
+    measured = []
     for variant in chosen:
-        rows += _again(variants[variant], tolerances or Tolerances(), rerun_options, together)
-    return Verification(str(place), tuple(rows), len(chosen), len(variants), tuple(problems))
+        begun = time.perf_counter()
+        rows = _again(variants[variant], tolerances or Tolerances(), rerun_options, together)
+        measured.append(ReproducedVariant(tuple(rows), time.perf_counter() - begun))
+    return Verification(str(place), tuple(measured), len(variants), tuple(problems))
 
 
 Variant = tuple[str, str, str]
@@ -175,7 +248,7 @@ def _again(
         for suites in _by_options(records):
             made += together.measure(_asked(suites, options), options.run)
     except PerimetryError as error:
-        return [ReproducedRecord(clean(r.label), Outcome.unmeasured, str(error)) for r in records]
+        return [ReproducedRecord.of(r, Outcome.unmeasured, str(error)) for r in records]
     now = {record.key: record for record in made}
     by_name = {(r.suite, r.protocol): r for r in made}
     detectors = DetectorSet(
@@ -200,10 +273,9 @@ def _by_options(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def _row(old: Record, new: Record | None, detectors: DetectorSet) -> ReproducedRecord:
-    label = clean(old.label)
     if new is None:
-        return ReproducedRecord(
-            label,
+        return ReproducedRecord.of(
+            old,
             Outcome.unmeasured,
             "this version of perimetry does not have the suite or protocol",
         )
@@ -212,20 +284,22 @@ def _row(old: Record, new: Record | None, detectors: DetectorSet) -> ReproducedR
         [*([] if new.key == old.key else [_why_other_key(old, new)]), *_threads(old, new)]
     )
     if old.status != "ok" or new.status != "ok":
-        return _unfinished(label, old, new)
+        return _unfinished(old, new)
     old.arrays  # noqa: B018 - reads the file
     different = [*([old.damage] if old.damage else []), *incompatibilities(old, new)]
     if different:
-        return ReproducedRecord(label, Outcome.unmeasured, "; ".join(different))
+        return ReproducedRecord.of(old, Outcome.unmeasured, "; ".join(different))
     if same_numbers(old, new):
-        return ReproducedRecord(label, Outcome.exact)
+        return ReproducedRecord.of(old, Outcome.exact)
     found = detectors.record(old, new)
     beyond = [f"{f.where} {f.text}" for f in found if f.verdict is not RegressionVerdict.same]
     if beyond:
-        return ReproducedRecord(
-            label, Outcome.differs, "; ".join([*beyond[:4], *([stack] if stack else [])])
+        return ReproducedRecord.of(
+            old, Outcome.differs, "; ".join([*beyond[:4], *([stack] if stack else [])])
         )
-    return ReproducedRecord(label, Outcome.close, "; ".join(filter(None, [_most(old, new), stack])))
+    return ReproducedRecord.of(
+        old, Outcome.close, "; ".join(filter(None, [_most(old, new), stack]))
+    )
 
 
 def _threads(old: Record, new: Record) -> list[str]:
@@ -244,15 +318,15 @@ def _most(old: Record, new: Record) -> str:
     return f"largest change: {name} by {changes[name]:.1e}"
 
 
-def _unfinished(label: str, old: Record, new: Record) -> ReproducedRecord:
+def _unfinished(old: Record, new: Record) -> ReproducedRecord:
     """A skipped record reproduces if it is skipped again for the same reason; a failure never."""
     if old.status == new.status == "skipped":
         same = old.reason == new.reason
         why = "" if same else f"reason {old.reason!r}, now {new.reason!r}"
-        return ReproducedRecord(label, Outcome.exact if same else Outcome.close, why)
+        return ReproducedRecord.of(old, Outcome.exact if same else Outcome.close, why)
     why = new.reason or (new.error.message if new.error else "")
-    return ReproducedRecord(
-        label, Outcome.unmeasured, f"{old.status} in the set, {new.status} here {why}".strip()
+    return ReproducedRecord.of(
+        old, Outcome.unmeasured, f"{old.status} in the set, {new.status} here {why}".strip()
     )
 
 
