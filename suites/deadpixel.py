@@ -22,7 +22,7 @@ along both axes over the map's mean, on the whole map; `rawL1` and `rawL2` are n
 All but Kim's difference metrics, which are as published, noise included, are read off draws from
 the posterior of A (see `profile_posterior`): what the samples do not show is shrunk towards what
 the architecture implies (`energy` alone) and towards even rows and columns. The map `phase_profile`
-is the posterior's mean.
+is the posterior's median, phase by phase, and a metric's value is that of this map.
 
 Dead pixels (`energy` alone; see `dead_regions`) are counted pixel by pixel, not by phase:
 `silent_pixels` whose sensitivity is 0 in every sample, `dead_pixels@t` that are certainly below t
@@ -57,7 +57,7 @@ from .measuring.gradients import (
     random_signs,
     require,
 )
-from .measuring.profile_posterior import phase_estimates, profile_posterior
+from .measuring.profile_posterior import Posterior, phase_estimates, profile_posterior
 from .measuring.unbiased import pseudo_values
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class DeadPixel(Suite):
     """The suite; its module's docstring is the definition."""
 
     name: ClassVar[str] = "deadpixel"
-    protocols: ClassVar[Mapping[str, str]] = {"energy": "2", "kim2023": "2"}
+    protocols: ClassVar[Mapping[str, str]] = {"energy": "3", "kim2023": "3"}
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "weakest"
     defect_tables: ClassVar[Sequence[str]] = ("dead_regions",)
@@ -288,14 +288,19 @@ def _phase_metrics(
             "the samples more than on it"
         )
     draws = posterior.draws
-    found.maps["phase_profile"] = draws.mean(0)
+    found.maps["phase_profile"] = posterior.profile
     return {
         **phase_estimates(posterior, resamples),
         **{
-            f"dead@{t}": resamples.from_draws((draws < t).mean((-2, -1)), low=0.0, high=1.0)
+            f"dead@{t}": resamples.from_draws(
+                float((posterior.profile < t).mean()),
+                (draws < t).mean((-2, -1)),
+                low=0.0,
+                high=1.0,
+            )
             for t in DEAD_THRESHOLDS
         },
-        **_periods(draws, resamples),
+        **_periods(posterior, resamples),
     }
 
 
@@ -305,10 +310,11 @@ def _as_it_computes(model: Model) -> Model:
     return model.original or model if padded_with_zeros else model
 
 
-def _periods(draws: Array, resamples: Bootstrap) -> dict[str, Estimate]:
+def _periods(posterior: Posterior, resamples: Bootstrap) -> dict[str, Estimate]:
+    values, draws = (phases.by_period(p) for p in (posterior.profile, posterior.draws))
     found = {
-        f"by_period_{p}": resamples.from_draws(np.maximum(shares, 0.0))
-        for p, shares in phases.by_period(draws).items()
+        f"by_period_{p}": resamples.from_draws(max(float(values[p]), 0.0), shares, low=0.0)
+        for p, shares in draws.items()
     }
     for p in phases.REPORTED_PERIODS:
         found.setdefault(f"by_period_{p}", missing(f"the period is not a multiple of {p}"))

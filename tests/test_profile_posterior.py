@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.stats import f as fisher
 
 from perimetry.suites.measuring.bootstrap import bootstrap
-from perimetry.suites.measuring.profile_posterior import (
-    phase_estimates,
-    profile_posterior,
-    subspaces,
-)
+from perimetry.suites.measuring.profile_components import AMPLITUDES, Component, subspaces
+from perimetry.suites.measuring.profile_lone import find_lone
+from perimetry.suites.measuring.profile_posterior import phase_estimates, profile_posterior
 
 AXES = {"flat": [1], "3/2": [1, 2], "stem": [5, 6, 4, 6]}
 
@@ -102,7 +101,7 @@ def test_the_weakest_phase_is_never_above_the_mean():
 @pytest.mark.parametrize("truth", ["flat", "3/2", "stem"])
 @pytest.mark.parametrize("expected", [None, "right", "wrong"])
 def test_intervals_cover_planted_truths_and_are_narrow(truth, samples, expected):
-    """In 30 repetitions, at least 24 intervals hold the truth; their half width is below 0.06."""
+    """In 30 repetitions at least 26 intervals hold the truth; they are narrow from 8 samples on."""
     planted = plant(truth)
     structure = {None: None, "right": planted, "wrong": plant("stem")}[expected]
     if expected == "wrong" and truth == "stem":
@@ -113,9 +112,118 @@ def test_intervals_cover_planted_truths_and_are_narrow(truth, samples, expected)
         hits.append(weakest.low <= planted.min() + 1e-9 and planted.min() - 1e-9 <= weakest.high)
         halves.append((weakest.high - weakest.low) / 2)
         values.append(weakest.value)
-    assert sum(hits) >= 24
-    assert np.median(halves) < 0.06
+    assert sum(hits) >= 26
+    assert np.median(halves) < (0.06 if samples > 4 else 0.12)
     assert np.mean(values) == pytest.approx(planted.min(), abs=0.015)
+
+
+def one_weak(size, value=0.4):
+    profile = np.ones((size, size))
+    profile[1, 1] = value
+    return profile / profile.mean()
+
+
+def graded(size):
+    axis = 1 - 0.3 * np.cos(2 * np.pi * np.arange(size) / size)
+    return np.outer(axis, axis) / np.outer(axis, axis).mean()
+
+
+@pytest.mark.parametrize(
+    ("truth", "samples", "seeds"),
+    [
+        (one_weak(4), 8, 60),
+        (one_weak(4), 64, 60),
+        (one_weak(16, 0.3), 16, 30),
+        (graded(4), 8, 60),
+        (graded(32), 16, 30),
+    ],
+)
+def test_intervals_cover_lone_weak_phases_and_near_ties(truth, samples, seeds):
+    """At least 88 % of the intervals of `weakest`, `ratio` and `imbalance` hold the truth."""
+    truths = {
+        "weakest": truth.min(),
+        "ratio": truth.max() / truth.min(),
+        "imbalance": truth.std(),
+    }
+    hits = dict.fromkeys(truths, 0)
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, samples])
+        profiles = truth * rng.standard_gamma(13.5, (samples, *truth.shape)) / 13.5
+        found, _ = estimate(profiles / profiles.mean((1, 2), keepdims=True), seed=seed)
+        for name, value in truths.items():
+            hits[name] += found[name].low <= value <= found[name].high
+    assert min(hits.values()) >= 0.88 * seeds, hits
+
+
+def test_a_components_likelihood_is_fishers_law_of_its_length():
+    """Up to a constant, the log density of q / v over 1 + t / v, by scipy, at every signal."""
+    values = 0.02 + 0.1 * np.random.default_rng(0).standard_normal((12, 5))
+    component = Component(values, 5, 5)
+    mean = values.mean(0)
+    v = sum(((row - mean) ** 2).sum() for row in values) / 11 / 12
+    k, m = component.freedom, component.freedom * 11
+    signals = [0.0, *(a**2 * 5 for a in AMPLITUDES)]
+    literal = [
+        fisher.logpdf((mean**2).sum() / v / (1 + t / v), k, m) - np.log(1 + t / v) for t in signals
+    ]
+    found = component.log_likelihoods()[0]
+    np.testing.assert_allclose(found - found[0], np.array(literal) - literal[0], atol=1e-9)
+
+
+def test_the_draws_of_a_component_have_its_posterior_mean_and_variance():
+    """With a signal of known size the draws have mean f times the mean and variance f v / d."""
+    rng = np.random.default_rng(0)
+    values = 0.3 + 0.5 * rng.standard_normal((40, 6))
+    component, count = Component(values, 6, 6), 20_000
+    weights = np.zeros((1, len(AMPLITUDES) + 1))
+    weights[0, 11] = 1
+    component.draw(weights, np.zeros(count, int), rng)
+    signal = AMPLITUDES[10] ** 2 * 6
+    f = signal / (signal + component.noise)
+    assert f < 0.4  # not clear: no draw keeps it whole
+    drawn = component.drawn(bootstrap(40, count, 0).deviations, rng.standard_normal((count, 6)))
+    np.testing.assert_allclose(drawn.mean(0), f * values.mean(0), atol=0.02)
+    assert drawn.var(0).sum() == pytest.approx(f * component.noise, rel=0.1)
+
+
+def test_lone_phases_are_found_and_scaled_to_their_row_and_column():
+    """A phase at 0.3 of what its row and column imply is certain, and alone; scaled, it is 1."""
+    axis = np.array([1.0, 2.0, 1.5, 0.5] * 2)
+    truth = np.outer(axis, axis)
+    truth[2, 5] *= 0.3
+    profiles = truth * np.random.default_rng(0).standard_gamma(20, (8, 8, 8)) / 20
+    lone, without = find_lone(profiles)
+    certain = [one for one in lone if one.certain]
+    assert [np.argwhere(one.places).tolist() for one in certain] == [[[2, 5]]]
+    assert certain[0].probability > 0.99
+    mean = without.mean(0)
+    row, column = mean[2].sum() / mean.sum(), mean[:, 5].sum()
+    assert mean[2, 5] == pytest.approx(row * column, rel=0.1)
+    others = np.ones((8, 8), bool)
+    others[2, 5] = False
+    np.testing.assert_array_equal(without[:, others], profiles[:, others])
+
+
+def test_a_class_of_phases_of_a_shorter_period_is_lone_as_a_whole():
+    """A weak phase of period 4 in a profile of 16 x 16 is one class of sixteen phases."""
+    truth = np.tile(one_weak(4), (4, 4))
+    lone, _ = find_lone(observe(truth, 16, 0))
+    (certain,) = (one for one in lone if one.certain)
+    expected = np.zeros((16, 16), bool)
+    expected[1::4, 1::4] = True
+    np.testing.assert_array_equal(certain.places, expected)
+
+
+@pytest.mark.parametrize("positive", [False, True])
+def test_an_interval_holds_the_quantiles_and_these_mirrored_at_the_value(positive):
+    """Draws that lie below the value reach as far above it, in the logarithm if it is positive."""
+    draws = np.linspace(1.0, 2.0, 201)
+    found = bootstrap(8, 201, 0).from_draws(1.9, draws, positive=positive)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    mirrored = 1.9 * 1.9 / low if positive else 2 * 1.9 - low
+    assert high < mirrored
+    assert (found.value, found.low) == (1.9, pytest.approx(low))
+    assert found.high == pytest.approx(mirrored)
 
 
 def test_one_phase_that_no_period_explains_is_found():

@@ -62,32 +62,36 @@ class Bootstrap:
 
     def from_draws(
         self,
-        values: Array,
+        value: float,
+        draws: Array,
         *,
         low: float | None = None,
         high: float | None = None,
-        of_mean: float | None = None,
+        positive: bool = False,
     ) -> Estimate:
-        """Turn draws from a posterior (draws,) into an estimate: their median and quantiles.
+        """Give `value` the interval of draws (draws,) from its posterior.
 
-        The interval reaches `of_mean`, the same of the mean of what was drawn: an extreme of noisy
-        draws lies beyond it.
+        An extreme of noisy draws lies beyond that of their centre, as the centre's lies beyond the
+        truth; so the interval is the smallest that holds both the draws' quantiles and these
+        mirrored at `value`, which are free of that bias (percentile and basic intervals; Davison
+        and Hinkley 1997, 5.2). Those of a `positive` quantity are mirrored in its logarithm.
         With fewer than `MIN_SAMPLES` samples there is no interval; nor has a value that is the
         same in every draw one. An end that is not finite is left open.
         """
-        value = float(np.median(values))
         if not np.isfinite(value):
             return missing("not finite on these samples: something it divides by is 0")
         value = _clip(value, low, high)
-        if self.samples < MIN_SAMPLES or np.ptp(values) == 0:
+        if self.samples < MIN_SAMPLES or np.ptp(draws) == 0:
             return Estimate(value)
         tail = (1 - CONFIDENCE) / 2
         with np.errstate(invalid="ignore"):  # between two infinite draws lies NaN: an open end
-            ends = [float(np.quantile(values, q)) for q in (tail, 1 - tail)]
-        if of_mean is not None:
-            ends = [min(ends[0], of_mean), max(ends[1], of_mean)]
+            first, last = np.nan_to_num(np.quantile(draws, [tail, 1 - tail]), nan=np.inf)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = value / np.array([last, first])
+        mirrored = value * ratios if positive else 2 * value - np.array([last, first])
+        ends = float(min(first, mirrored[0])), float(max(last, mirrored[1]))
         below, above = (_clip(end, low, high) if np.isfinite(end) else None for end in ends)
-        return Estimate(value, below, above, draws=values)
+        return Estimate(value, below, above, draws=draws)
 
     def estimate(
         self,

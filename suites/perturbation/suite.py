@@ -184,7 +184,7 @@ class Perturbation(Suite):
     shift: int = 31
     shift_pairs: int = 1
     name: ClassVar[str] = "perturbation"
-    protocols: ClassVar[Mapping[str, str]] = {"forward": "3"}
+    protocols: ClassVar[Mapping[str, str]] = {"forward": "4"}
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "comb_weakest"
     random: ClassVar[bool] = True
