@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .feature_grid import Grid
+from .feature_grid import Grid, grid_of_shape
 from .readings import LAYERS, Readings, Step
 
 if TYPE_CHECKING:
@@ -272,7 +272,8 @@ class Way:
     def output_map(self) -> Grid | None:
         """The map with the most units among the outputs, also of more units than pixels, or None.
 
-        An output that only drops axes of a map, as of one channel, is that map.
+        An output of four axes, such as patches that were put back, is read by its shape alone; one
+        that only drops axes of a map, as of one channel, is that map.
         """
         grids = [self._output_grid(i) for i in self.outputs if self.read.before[i] & 1]
         found = [grid for grid in grids if grid is not None]
@@ -282,8 +283,10 @@ class Way:
         step, sources = self.steps[i], self.read.sources[i]
         if (grid := self.read.grids[i]) is not None or not step.floating:
             return grid
-        if len(step.shape) == 4 and step.shape[0] == self.batch and self._magnified(step.shape[2:]):
-            return Grid(step.name, "NCHW", *step.shape[1:])
+        if len(step.shape) == 4 and step.shape[0] == self.batch:
+            magnified = self._magnified(step.shape[2:])
+            by_shape = None if magnified else grid_of_shape(step.name, step.shape, self.size)
+            return Grid(step.name, "NCHW", *step.shape[1:]) if magnified else by_shape
         same = step.kind == "view" and len(sources) == 1 and _numbers(step, self.steps[sources[0]])
         return self._output_grid(sources[0]) if same and sources[0] > 0 else None
 

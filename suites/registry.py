@@ -9,6 +9,7 @@ from .deadpixel import DEADPIXEL
 from .erf.suite import ERF
 from .fidelity import FIDELITY
 from .halo.suite import HALO
+from .output.suite import OUTPUT
 from .padding.suite import PADDING
 from .perturbation.suite import PERTURBATION
 from .structure import STRUCTURE
@@ -27,6 +28,7 @@ OURS: Mapping[str, Suite] = {
     "perturbation": PERTURBATION,
     "fidelity": FIDELITY,
     "halo": HALO,
+    "output": OUTPUT,
     "training": TRAINING,
 }
 

@@ -69,6 +69,7 @@ SKIPPED = {
     "perturbation": [],
     "fidelity": UNTREATED,
     "halo": ["no spatial map"],
+    "output": list(KINDS),
     "training": list(KINDS),
 }
 """By suite, the kinds of model to which it does not apply."""

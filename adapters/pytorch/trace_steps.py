@@ -87,7 +87,7 @@ class Recording:
             self.left = next((a for a in arguments if a is not None), self.left)
         chosen = any(id(t) in self.decided for t in tensors_in((args, kwargs)))
         live = any(a is not None for a in arguments)
-        label = self._label(scope, name) if live and results else ""
+        label = self._label(scope, name) if results else ""  # `capture` counts every call too
         if name == "setitem" and live:
             results, name = [args[0]], "cat"
         for result in results:

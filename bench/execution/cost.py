@@ -33,6 +33,7 @@ S_PER_GFLOP = {
     "padding": 1.4,
     "perturbation": 2.0,
     "halo": 0.25,
+    "output": 0.25,
 }
 """Seconds an image and GFLOP of a forward pass: medians of `results/timm-init` and `trained`."""
 

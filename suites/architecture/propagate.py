@@ -78,10 +78,32 @@ def path_count_map(
     """
     trace = EnergyTrace(paths=True)
     x, target = run_skeleton(skeleton, size, trace)
+    return _vjp(x, target)[0], trace, _units_of(target)
+
+
+def _units_of(target: Tensor) -> UnitSpans:
     spans, history = spans_of(target), history_of(target)
     assert spans is not None  # noqa: S101 - `run_skeleton` gives targets that the input reaches
     assert history is not None  # noqa: S101 - set with the spans
-    return _vjp(x, target)[0], trace, unit_spans(spans, history)
+    return unit_spans(spans, history)
+
+
+def output_map(
+    skeleton: nn.Module, size: tuple[int, int, int], *, paths: bool = False, padded: bool = False
+) -> tuple[Tensor, EnergyTrace, UnitSpans | None]:
+    """Expected energy of the target's units (rows, columns), the trace, and the units' fields.
+
+    The input is white noise of energy 1; mean over channels. With `paths` the number of paths from
+    the input to each unit, and their fields, else None; with `padded` every random kernel of a
+    transposed convolution is first grown to a multiple of its stride. Raises `NotApplicableError`
+    as `energy_map` does.
+    """
+    trace = EnergyTrace(paths=paths, padded_outputs=padded)
+    _, target = run_skeleton(skeleton, size, trace)
+    found = compress(target, [1]).detach().mean(1)[0]
+    if not bool(found.isfinite().all()):
+        raise NotApplicableError("the expected energy of the output overflows float64")
+    return found, trace, _units_of(target) if paths else None
 
 
 MOST_GATES = 3

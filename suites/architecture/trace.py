@@ -35,7 +35,7 @@ from .rule_table import (
 )
 from .span_table import MOVES
 from .tags import CREATIONS, tag, tensors_in
-from .windows import History, Layer, LayerWindow, Pair
+from .windows import History, Layer, LayerWindow, Pair, Upsampling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,11 +60,21 @@ class EnergyTrace(TorchFunctionMode):
     """Runs a forward pass in the energy domain and records its layers and fields.
 
     `padded[v]` is the index of the layer whose kernel is padded in entry v of the batch, or None.
+    With `padded_outputs` the random kernels of transposed convolutions are grown to multiples of
+    their strides.
     """
 
-    def __init__(self, *, paths: bool = False, padded: Sequence[int | None] = (None,)) -> None:
+    def __init__(
+        self,
+        *,
+        paths: bool = False,
+        padded: Sequence[int | None] = (None,),
+        padded_outputs: bool = False,
+    ) -> None:
         super().__init__()
         self.paths = paths
+        self.padded_outputs = padded_outputs
+        self.upsamplings: list[Upsampling] = []
         self.padded = tuple(padded)
         self.layers: list[Layer] = []
         self.names: list[str] = []
@@ -211,6 +221,11 @@ class EnergyTrace(TorchFunctionMode):
         layer = Layer(name, kind, windows, groups, size, grid, sources, len(self.layers))
         self.layers.append(layer)
         return with_history(out, origin.after(windows, grid)) if origin else out
+
+    def record_upsampling(self, kernel: Pair, stride: Pair, dilation: Pair) -> None:
+        """Record one transposed convolution."""
+        name = (self.names[-1] if self.names else "") or "conv_transpose2d"
+        self.upsamplings.append(Upsampling(name, kernel, stride, dilation))
 
     def _origin(
         self, x: Tensor, windows: tuple[LayerWindow, LayerWindow]

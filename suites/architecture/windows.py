@@ -127,6 +127,30 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Upsampling:
+    """One transposed convolution."""
+
+    name: str
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+
+    def counts(self) -> tuple[list[int], list[int]]:
+        """Number of taps that reach each output phase, along (rows, columns); Odena et al. 2016."""
+        rows, columns = (
+            [int(n) for n in LayerWindow(kernel=k, stride=s, dilation=d).coverage()]
+            for k, s, d in zip(self.kernel, self.stride, self.dilation, strict=True)
+        )
+        return rows, columns
+
+    @property
+    def padded(self) -> Pair:
+        """The kernel grown to the next multiple of the stride."""
+        rows, columns = (-(-k // s) * s for k, s in zip(self.kernel, self.stride, strict=True))
+        return rows, columns
+
+
+@dataclass(frozen=True)
 class History:
     """How a grid of units came about: the windows between the input and it, per axis.
 

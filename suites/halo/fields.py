@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...adapters.errors import NotApplicableError, PerimetryError
+from ..architecture.field_period import NO_PERIOD, field_period
 from ..measuring.output_view import at_output, map_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ...adapters.model import Model
     from ..architecture.spans import UnitSpans
     from ..architecture.windows import Layer
-    from ..base import Array
 
 MAGNIFIED = (1, 2, 4)
 """Sizes of the input that are tried, in multiples of the model's own."""
@@ -45,8 +45,6 @@ SIZE_DEPENDENT = (
     "the receptive fields at another input size are different ones, as behind an adaptive pool or "
     "an interpolation between corners: no overlap is exact"
 )
-
-UNEVEN = "the receptive fields do not repeat from stride cell to stride cell: no overlap is exact"
 
 NO_WHOLE_STRIDE = "a layer has a stride that is not a whole number of pixels: no overlap is exact"
 
@@ -78,7 +76,7 @@ def exact_reach(model: Model, notes: list[str]) -> tuple[Reach, Reach]:
     try:
         other = _both_axes(at_output(model.resized(spec.height + rows, spec.width + columns)))
     except NotApplicableError as error:
-        if str(error) in (GLOBAL, UNEVEN, NO_WHOLE_STRIDE):
+        if str(error) in (GLOBAL, NO_PERIOD, NO_WHOLE_STRIDE):
             raise
         notes.append(f"the receptive fields are those of this input size alone: {error}")
     except PerimetryError as error:
@@ -123,40 +121,18 @@ def axis_reach(units: UnitSpans, layers: Sequence[Layer], axis: int, pixels: int
 
     Raises `NotApplicableError` where the fields do not repeat.
     """
-    low, high = (
-        function(ends[axis], axis=1 - axis)
-        for function, ends in ((np.min, units.low), (np.max, units.high))
-    )
-    place = np.arange(len(low))
-    period = _period(low, high, 1) if len(low) > 1 else None
     strides = _strides(layers, axis)
-    if period is None:  # fields are cut off where they leave the image
-        inside = (low > 0) & (high < pixels - 1) & np.isfinite(low)
-        low, high, place = low[inside], high[inside], place[inside]
-        least = lcm(*strides)
-        if len(low) < 2 or high[-1] - low[0] < 2 * least + (high - low).max():
-            return None
-        period = _period(low, high, len(low) // 2)
-    if period is None:
-        raise NotApplicableError(UNEVEN)
-    per_unit = float(low[period] - low[0]) / period
-    before = np.floor(place * per_unit) - low
-    after = high + 1 - np.ceil((place + 1) * per_unit)
+    found = field_period(units, axis, pixels, lcm(*strides))
+    if found is None:
+        return None
+    before = np.floor(found.place * found.per_unit) - found.low
+    after = found.high + 1 - np.ceil((found.place + 1) * found.per_unit)
     return Reach(
         max(0, int(before.max())),
         max(0, int(after.max())),
-        lcm(*strides, _whole(period * per_unit)),
-        per_unit,
+        lcm(*strides, _whole(found.period * found.per_unit)),
+        found.per_unit,
     )
-
-
-def _period(low: Array, high: Array, most: int) -> int | None:
-    """The smallest number of units, at most `most`, after which both ends have moved alike."""
-    for period in range(1, most + 1):
-        steps = np.concatenate([x[period:] - x[:-period] for x in (low, high)])
-        if np.isfinite(steps).all() and steps[0] > 0 and (steps == steps[0]).all():
-            return period
-    return None
 
 
 def _whole(pixels: float) -> int:

@@ -130,6 +130,29 @@ def phase_profile(maps: np.ndarray[Any, Any], period: Pair) -> Array:
     return profile / mean
 
 
+def phase_pattern(maps: np.ndarray[Any, Any], period: Pair) -> Array:
+    """What repeats in `maps` (..., height, width): (..., phase row, phase column), of mean 0.
+
+    The mean over interior cells of the map minus its moving mean; ramps along an axis vanish.
+    Raises `InputError` if no interior cell fits.
+    """
+    rows, columns = interior((maps.shape[-2], maps.shape[-1]), period)
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        raise InputError(f"no interior cell of {period} units fits in a map of {maps.shape[-2:]}")
+    vertical = _box(maps.shape[-2], rows, period[0])
+    horizontal = _box(maps.shape[-1], columns, period[1])
+    rest = maps[..., rows, columns] - vertical @ maps @ horizontal.T
+    cells = rest.reshape(
+        *rest.shape[:-2],
+        rest.shape[-2] // period[0],
+        period[0],
+        rest.shape[-1] // period[1],
+        period[1],
+    )
+    pattern: Array = cells.mean((-4, -2))
+    return pattern - pattern.mean((-2, -1), keepdims=True)
+
+
 def _over_trend(
     maps: np.ndarray[Any, Any], inside: tuple[slice, slice], period: Pair
 ) -> tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]:

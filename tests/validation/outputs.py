@@ -17,6 +17,7 @@ from perimetry.adapters.model import Model
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context, Suite
 from perimetry.suites.halo.suite import Halo
+from perimetry.suites.output.suite import Output
 
 from .check import ReferenceCheck
 from .estimates import BAND, GOAL, SOURCE
@@ -30,6 +31,7 @@ def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Compare the coverage of each suite's interval with the goal."""
     del quick
     yield halo_coverage()
+    yield from output_coverage()
 
 
 def covered(
@@ -108,3 +110,34 @@ def halo_coverage() -> ReferenceCheck:
         lost / kept,
         images=white_noise(side),
     )
+
+
+def output_coverage() -> Iterator[ReferenceCheck]:
+    """White noise behind a transposed 3 x 3 kernel of ones at stride 2, plus a planted pattern.
+
+    A phase has 1, 2, 2 or 4 taps, which are its energy; in the last row and column one tap per
+    axis is beyond the image. The pattern of height h adds h^2 to each energy.
+    """
+    height = 0.5
+    taps = nn.ConvTranspose2d(1, 1, 3, 2, 1, 1)
+    nn.init.ones_(taps.weight)
+    nn.init.zeros_(taps.bias)  # type: ignore[arg-type]
+
+    class Patterned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.taps = taps
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.taps(x)
+            sign = (torch.arange(y.shape[2])[:, None] + torch.arange(y.shape[3])) % 2 * 2 - 1
+            return y + height * sign
+
+    side, energies = 16, np.array([1.0, 2.0, 2.0, 4.0])
+    draw = white_noise(side)
+    profile = energies / energies.mean()
+    for metric, truth in (("weakest", profile.min()), ("imbalance", profile.std())):
+        yield covered(Output(), grey(taps, side), metric, float(truth), images=draw)
+    per_axis = (1 * side + 2 * side - 1) / (2 * side)
+    truth = height / (per_axis**2 + height**2) ** 0.5
+    yield covered(Output(), grey(Patterned(), side), "grid_amplitude", truth, images=draw)

@@ -167,9 +167,21 @@ def _conv_transpose2d(
     del bias
     turned = weight if is_weight(weight) else _outputs_first(weight, groups)
     kernel = _taps(trace, turned, math.prod(axis_pair(stride)))
+    sides, steps = (weight.shape[2], weight.shape[3]), axis_pair(stride)
+    trace.record_upsampling(sides, steps, axis_pair(dilation))
+    wide = trace.upsamplings[-1].padded if trace.padded_outputs and is_weight(weight) else sides
+    if wide != sides:
+        kernel = kernel[:, :, :1, :1].expand(1, 1, *wide) * (
+            1.0 if trace.paths else math.prod(sides) / math.prod(wide)
+        )
 
     def slide(x: Tensor) -> Tensor:
-        return F.conv_transpose2d(x, kernel, None, stride, padding, output_padding, 1, dilation)
+        out = F.conv_transpose2d(x, kernel, None, stride, padding, output_padding, 1, dilation)
+        rows, columns = (
+            n - d * (w - k)
+            for n, d, w, k in zip(out.shape[2:], axis_pair(dilation), wide, sides, strict=True)
+        )
+        return out[..., :rows, :columns]
 
     out = channel_by_channel(slide, group_mean(input, groups))
     out = _spread(out, weight.shape[1] * groups)
