@@ -149,8 +149,9 @@ def phase_pattern(maps: np.ndarray[Any, Any], period: Pair) -> Array:
         rest.shape[-1] // period[1],
         period[1],
     )
-    pattern: Array = cells.mean((-4, -2))
-    return pattern - pattern.mean((-2, -1), keepdims=True)
+    mean: Array = cells.mean((-4, -2))
+    pattern: Array = mean - mean.mean((-2, -1), keepdims=True)
+    return pattern
 
 
 def _over_trend(

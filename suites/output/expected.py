@@ -154,14 +154,15 @@ def _traced(model: Model, period: Pair, whole: Pair | None) -> Expected | None:
         return None
     energy, _, _ = output_map(view.skeleton(), size)
     padded, _, _ = output_map(view.skeleton(), size, padded=True)
-    profiles = (_profile(m.numpy(), period, cell) for m in (paths, energy, padded))
-    return Expected(*profiles, trace.upsamplings)
+    a, b, c = (_profile(m.numpy(), period, cell) for m in (paths, energy, padded))
+    return Expected(a, b, c, trace.upsamplings)
 
 
 def _profile(values: Array, period: Pair, cell: tuple[slice, slice] | None) -> Array:
     """The profile of a map (rows, columns): its `cell` over the mean, or that of the interior."""
     if cell is None:
-        return phases.phase_profile(values[None], period)[0]
+        interior: Array = phases.phase_profile(values[None], period)[0]
+        return interior
     found: Array = values[cell]
     if not found.any():
         raise NotApplicableError("no path leads to the central units of the output")

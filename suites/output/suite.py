@@ -47,7 +47,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -197,7 +197,7 @@ class Output(Suite):
         return found
 
 
-def _uneven(found: Measured) -> list[dict[str, object]]:
+def _uneven(found: Measured) -> list[dict[str, Any]]:
     """The rows of transposed convolutions whose phases are reached by unequal numbers of taps."""
     return [
         row
@@ -206,9 +206,8 @@ def _uneven(found: Measured) -> list[dict[str, object]]:
     ]
 
 
-def _by(kernel: object) -> str:
-    rows, columns = kernel  # type: ignore[misc]
-    return f"{rows} x {columns}"
+def _by(kernel: Any) -> str:
+    return " x ".join(map(str, kernel))
 
 
 def _fitting(period: phases.Pair, model: Model, found: Measurement) -> phases.Pair | str:
