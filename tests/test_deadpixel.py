@@ -16,6 +16,7 @@ from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.measuring.gradients import gradient_maps, normalise_members
 from perimetry.suites.measuring.profile_posterior import phase_estimates, profile_posterior
 from perimetry.suites.measuring.unbiased import pseudo_values
+from perimetry.suites.structure import STRUCTURE
 
 SPEC = InputSpec(64, 64)
 
@@ -120,6 +121,31 @@ def test_the_stride_is_the_product_of_the_layers_strides_at_every_size(side, uni
     model = wrap(net, spec=InputSpec(side, side))
     assert model.target.height == units
     assert target_stride(model) == (8, 8)
+
+
+class GlobalAttention(nn.Module):
+    """Five strided layers, then queries of every second token: no local path goes on."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(*(nn.Conv2d(3, 3, 3, 2, 1) for _ in range(3)))
+
+    def forward(self, x):
+        x = self.stem(x)
+        tokens = x.flatten(2).transpose(1, 2)
+        queries = x[:, :, ::2, ::2].flatten(2).transpose(1, 2)
+        mixed = (queries @ tokens.transpose(1, 2)).softmax(-1) @ tokens
+        side = -(-x.shape[-1] // 2)
+        return mixed.transpose(1, 2).unflatten(2, (side, side))
+
+
+def test_units_that_only_global_paths_reach_have_the_stride_of_structure():
+    """Four units of stride 16 on 56 pixels: the period is not 56 / 4 = 14, here or in structure."""
+    model = wrap(GlobalAttention(), spec=InputSpec(56, 56))
+    assert model.target.height == 4
+    assert target_stride(model) == (16, 16)
+    found = STRUCTURE.measure(model, "expected", {}, Context(torch.zeros(1, 3, 56, 56)))
+    assert found.metrics["target_stride"].value == 16
 
 
 def test_an_uneven_stem_is_seen_at_a_size_that_no_stride_divides():

@@ -68,19 +68,24 @@ def receptive_field(skeleton: nn.Module, x: Tensor) -> ReceptiveField:
     return summarise_field(found)
 
 
-_CACHE: WeakKeyDictionary[Model, ReceptiveField] = WeakKeyDictionary()
+_UNITS: WeakKeyDictionary[Model, UnitSpans] = WeakKeyDictionary()
 
 
 def model_receptive_field(model: Model) -> ReceptiveField:
     """Theoretical receptive field of the units of `model`'s target.
 
-    Cached as long as the model exists. Raises `NotApplicableError` as `receptive_field` does.
+    Raises `NotApplicableError` as `receptive_field` does.
     """
-    if model not in _CACHE:
+    return summarise_field(_units(model))
+
+
+def _units(model: Model) -> UnitSpans:
+    """The fields of the units of `model`'s target; cached as long as the model exists."""
+    if model not in _UNITS:
         spec = model.spec
-        x = torch.ones(1, spec.channels, spec.height, spec.width)
-        _CACHE[model] = receptive_field(model.skeleton(), x)
-    return _CACHE[model]
+        size = (spec.channels, spec.height, spec.width)
+        _UNITS[model] = path_count_map(model.skeleton(), size)[2]
+    return _UNITS[model]
 
 
 def summarise_field(units: UnitSpans) -> ReceptiveField:
@@ -190,14 +195,14 @@ def total_stride(model: Model) -> tuple[float, float]:
 
     It is the distance of the units' receptive fields, and no whole number if the network resizes a
     map by a fraction. Pixels divided by units may be another number, since every strided layer
-    rounds its grid (9 units of stride 32 cover 260 pixels); that ratio is used only if no local
-    path can be traced to the input.
+    rounds its grid (9 units of stride 32 cover 260 pixels; 4 of stride 64, 224); that ratio is used
+    only if the network cannot be traced. Units that only global paths reach have a stride, too.
     """
     target, spec = model.target, model.spec
     if target is None:
         raise ValueError("a stride needs a spatial target: call `skip` first")
     try:
-        return model_receptive_field(model).stride
+        return _units(model).stride()
     except PerimetryError:
         return spec.height / target.height, spec.width / target.width
 
