@@ -16,8 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import torch
-
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ..measuring import phases
 from .propagate import path_count_map
