@@ -15,6 +15,7 @@ import re
 import time
 from contextlib import contextmanager
 from functools import cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -102,7 +103,7 @@ class Store:
         `whole`. With `model`, only files are read that may be of a model whose reference has this
         text in it.
         """
-        paths = sorted(self.folder.glob("*.json"))
+        paths = sorted(self.folder.glob("*.json"), key=attrgetter("name"))
         if model is not None:
             paths = [path for path in paths if may_be_of(path, model)]
         with without_collection():
