@@ -15,6 +15,12 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
+from perimetry import load_records
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.tables import render_board
+from perimetry.bench.ranking.view import View
+from perimetry.bench.records.selection import choose
+
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 SHOWN = (
@@ -25,38 +31,20 @@ SHOWN = (
 """Architectures by the first letters of their names."""
 
 
+COLUMNS = (
+    *("deadpixel.weakest", "structure.weakest", "deadpixel.imbalance"),
+    *("erf.luo_size", "erf.r_squared"),
+)
+
+
 def board() -> str:
-    """Some rows of results/timm-init, the least even first, without and with `box`."""
-    frame = pd.read_csv(HERE / "timm-init" / "board.csv")
-    frame = frame[frame.model.str.startswith(SHOWN)]
-    plain = frame[frame.fill == "none"].set_index("model").sort_values("deadpixel.weakest")
-    boxed = frame[frame.fill == "box"].set_index("model")
-    rows = [
-        (
-            name,
-            interval(row, "deadpixel.weakest"),
-            treated(row, boxed.loc[name]),
-            f"{row['structure.weakest']:.3f}",
-            f"{row['deadpixel.imbalance']:.3f}",
-            f"{row['erf.luo_size']:.0f}",
-            f"{row['erf.r_squared']:.2f}",
-        )
-        for name, row in plain.iterrows()
-    ]
-    heads = ("architecture", "weakest", "with `box`", "`structure`", "imbalance", "ERF px", "R²")
-    align = ("left", *["right"] * (len(heads) - 1))
-    return tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=align)
-
-
-def treated(plain: pd.Series, boxed: pd.Series) -> str:
-    """The value with `box`, or a word if padding changes no layer."""
-    name = "deadpixel.weakest"
-    return "unchanged" if boxed[name] == plain[name] else interval(boxed, name)
-
-
-def interval(row: pd.Series, metric: str) -> str:
-    """A value with its interval."""
-    return f"{row[metric]:.2f} ({row[f'{metric}.low']:.2f} to {row[f'{metric}.high']:.2f})"
+    """Some models of results/timm-init, the least even first, without and with `box`."""
+    models = "|".join(f"timm:{name}*" for name in SHOWN)
+    records = choose(load_records(HERE / "timm-init", tables=False), [f"model={models}"])
+    view = View("models", COLUMNS, worst_first=True)
+    lines = render_board(Board(records), "md", view=view).split("\n")
+    notes = [line for line in lines if line.startswith("[")]
+    return "\n".join([*(line for line in lines if line.startswith("|")), "", *notes])
 
 
 def counts() -> dict[str, str]:

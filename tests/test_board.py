@@ -18,6 +18,7 @@ from perimetry import audit, leaderboard
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.output.text import clean, code, spreadsheet
 from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.frame import board_frame
 from perimetry.bench.ranking.tables import FORMATS, caption, render_board
 from perimetry.bench.records.record import Failure, Value
 from perimetry.bench.records.selection import MixedRecordsError, choose, newest
@@ -304,7 +305,7 @@ def test_missing_cells_say_why_in_footnotes():
 
 def test_a_frame_has_no_nan_for_what_is_missing():
     """Missing numbers are pandas.NA and missing texts too; ranks are whole numbers."""
-    frame = hostile_board().frame()
+    frame = board_frame(hostile_board())
     for column in frame:
         assert not any(isinstance(v, float) and math.isnan(v) for v in frame[column])
     assert frame["rank"].dtype == "Int64"
@@ -354,13 +355,15 @@ def test_an_empty_board_has_its_head_and_no_row():
     assert texts["tex"].count("\\\\") == 1
 
 
-def test_a_lopsided_interval_is_shown_whole_and_an_even_one_by_its_half():
-    """0.91 within [0.39, 2.14] must not read as 0.91 ± 1.23, which would hold numbers below 0."""
+def test_a_lopsided_interval_is_shown_whole_and_so_are_all_of_its_column():
+    """0.91 within [0.39, 2.14] must not read as 0.91 ± 1.23; a column has one format."""
     even, lopsided = record("even", 0.5, half=0.1), record("lopsided", 0.908)
     lopsided.metrics["weakest"] = Value(value=0.908, low=0.385, high=2.14)
     text = render_board(board([even, lopsided]), "table")
-    assert re.search(r"even +none +1 to 2 +0\.500 ±0\.100\b", text)
-    assert re.search(r"lopsided +none +1 to 2 +0\.908 \(0\.39 to 2\.14\)", text)
+    assert re.search(r"even +none +1 to 2 +0\.500 \(0\.400 to 0\.600\)", text)
+    assert re.search(r"lopsided +none +1 to 2 +0\.908 \(0\.385 to 2\.140\)", text)
+    alone = render_board(board([even]), "table")
+    assert re.search(r"even +none +1 +0\.500 ±0\.100\b", alone)
     assert "brackets give both ends" in text
 
 

@@ -18,6 +18,7 @@ from perimetry import load_records
 from perimetry.adapters.errors import UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.ranking.board import RANKINGS, Board
+from perimetry.bench.ranking.frame import board_frame
 from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.ranking.tables import FORMATS, render_board
 from perimetry.bench.records.record import Value
@@ -101,7 +102,7 @@ def test_every_form_has_the_same_ranks(rank):
     """The ranks by hand, for models as they are and for every variant, in seven forms."""
     one, expected = board(rank), RANKS[rank]
     texts = {form: render_board(one, form) for form in FORMATS}
-    frame = one.frame().astype(object)
+    frame = board_frame(one).astype(object)
     found = {
         "csv": in_cells(csv.DictReader(io.StringIO(texts["csv"]))),
         "json": in_cells(json.loads(texts["json"])["rows"]),

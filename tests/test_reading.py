@@ -13,6 +13,7 @@ from planted_report import model, record
 
 from perimetry.bench.model_report.case import open_case
 from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.frame import board_frame
 from perimetry.bench.ranking.page import page
 from perimetry.bench.ranking.page.blocks import unpacked
 from perimetry.bench.ranking.page.numbers import content
@@ -89,7 +90,7 @@ def test_a_csv_board_reads_no_map_and_keeps_no_draws(folder, reads):
     """All columns need all draws of variants that are compared; none stays in memory."""
     found, _ = Store(folder).read(tables=False)
     board = Board(found)
-    board.frame()
+    board_frame(board)
     assert not [name for name in reads["members"] if name.startswith("map")]
     assert all(one._draws is None and one._arrays is None for one in board.records)
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from ...adapters.errors import InputError, UnknownNameError, unknown
-from .options import Where, report_errors, warn_unreadable, width
+from .options import Where, option_groups, report_errors, warn_unreadable, width
 
 if TYPE_CHECKING:
     from ..ranking.board import Board
+    from ..ranking.view import View
     from ..records.archive import RecordArchive
     from ..records.store import Store
 
@@ -51,9 +52,61 @@ class Kind(StrEnum):
 Folder = Annotated[Path, typer.Argument(help="Folder or packed file with records.", metavar="DIR")]
 
 
+class Rows(StrEnum):
+    """What a row of a leaderboard is."""
+
+    variants = "variants"
+    models = "models"
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Rows and columns to show."""
+
+    PANEL: ClassVar[str] = "Rows and columns"
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE|COLUMN<NUMBER",
+            help="Show only what this is true of: model=PATTERN, family=NAME, input=224x224, "
+            "precision=bfloat16 or a setting; or a number of the model as it is, such as "
+            "'deadpixel.weakest<0.5' or 'model.parameters<5M'. Repeatable.",
+        ),
+    ] = None
+    rows: Annotated[
+        Rows, typer.Option(help="One row a variant (kernel padding), or one a model.")
+    ] = Rows.variants
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns, with commas between: metrics, model.parameters, model.macs, rank, "
+            "defects, change, family, input, library, target, precision.",
+            show_default="the main ones",
+        ),
+    ] = None
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Number of models (or ranked variants) to show.")
+    ] = None
+    worst_first: Annotated[
+        bool, typer.Option("--worst-first", help="Show the last of the ranking first.")
+    ] = False
+    intervals: Annotated[bool, typer.Option(help="Show the interval of every estimate.")] = True
+
+    def view(self) -> View:
+        """The rows and columns, without the conditions on records."""
+        from ..ranking.view import View, split_where
+
+        columns = None if self.columns is None else tuple(self.columns.split(","))
+        _, conditions = split_where(self.where or ())
+        fields = (self.top, self.worst_first, self.intervals)
+        return View(self.rows.value, columns, tuple(conditions), *fields)
+
+
 @app.command()
+@option_groups
 def board(
     folder: Folder,
+    view: ViewOptions,
     sort: Annotated[
         str | None,
         typer.Option(help="Rank by this metric, such as deadpixel.imbalance or structure.weakest."),
@@ -65,7 +118,6 @@ def board(
     form: Annotated[
         BoardFormat, typer.Option("--format", help="Output format.")
     ] = BoardFormat.table,
-    where: Where = None,
     page: Annotated[
         Path | None, typer.Option("--html", help="Write an HTML page instead of a table.")
     ] = None,
@@ -93,9 +145,9 @@ def board(
             raise InputError("--join was given without --html; expected --html OUT too")
         store = open_records(folder)
         if page is None:
-            print_board(store, sort, form, tuple(where or ()), rank.value)
+            print_board(store, sort, form, tuple(view.where or ()), rank.value, view.view())
             return
-        ranked = _board(store, sort, tuple(where or ()), rank.value)
+        ranked = _board(store, sort, tuple(view.where or ()), rank.value)
         name = title or folder.resolve().name.partition(".")[0]
         size = _write_page(ranked, page, name, join, megabytes)
         typer.echo(f"Written: {page}, {len({row.model for row in ranked.rows})} models, {size} MB")
@@ -176,6 +228,7 @@ def print_board(
     form: BoardFormat,
     where: tuple[str, ...],
     rank: str = Ranking.models.value,
+    view: View | None = None,
 ) -> None:
     """Print the leaderboard of a store; unreadable files are reported on standard error."""
     from ..ranking.tables import render_board
@@ -183,7 +236,7 @@ def print_board(
 
     columns = width() if sys.stdout.isatty() else None
     board = _board(store, sort, where, rank)
-    typer.echo(render_board(board, form.value, width=columns), nl=False)
+    typer.echo(render_board(board, form.value, width=columns, view=view), nl=False)
     warn_unreadable(damaged_arrays(board.records))
 
 
@@ -203,11 +256,12 @@ def _board(
     store: Store | RecordArchive, sort: str | None, where: tuple[str, ...], rank: str
 ) -> Board:
     from ..ranking.board import Board
+    from ..ranking.view import split_where
     from ..records.selection import choose
 
     found, problems = store.read(tables=False)
     warn_unreadable(problems)
-    records = choose(found, where)
+    records = choose(found, split_where(where)[0])
     if not records:
         raise InputError(
             f"{str(store.folder)!r} contains no record to show; expected at least one that "

@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +31,14 @@ from ..model_report.reported import defects_of, reported
 from ..output.damaged import try_or_none
 from ..output.text import clean
 from ..records.scales import split_scale
-from ..records.selection import check_unmixed, load_records, meaningless, newest, why_missing
+from ..records.selection import (
+    check_unmixed,
+    family,
+    input_size,
+    meaningless,
+    newest,
+    why_missing,
+)
 from ..statistics.difference import (
     SAMPLE_NAMES,
     metric_difference,
@@ -42,12 +48,11 @@ from ..statistics.difference import (
 from ..statistics.ranks import Rank, Ranked, rank_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    import pandas as pd
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ...suites.base import Metric, Suite
     from ..records.record import Record, Value
+    from ..statistics.difference import Difference
 
 
 SORT_ORDER = ("deadpixel.weakest", "structure.weakest")
@@ -60,29 +65,9 @@ RANKINGS = ("models", "variants")
 SIZES = ("model.parameters", "model.macs")
 """Columns with the size of the model, which rank the smallest first; MACs are for one image."""
 
-FACTS = ("library", "target", "reason")
+FACTS = ("library", "target", "reason", "family", "input", "precision")
 """What else the frame says of the model, as `model.library`: what built it, the measured tensor,
-and why that was taken."""
-
-
-def leaderboard(
-    records: Iterable[Record] | Path | str,
-    *,
-    sort: str | None = None,
-    rank: str = RANKINGS[0],
-    suites: Mapping[str, Suite] | None = None,
-) -> pd.DataFrame:
-    """Rank `records`; see the module's text for rows, columns and ranks.
-
-    `records` may also be the path of a folder of records or of a packed file.
-    `sort` is a metric column such as `deadpixel.imbalance`; `rank` is `models` or `variants`.
-    Missing numbers are `pandas.NA`, with the reason in the `.reason` column. Raises
-    `MixedRecordsError`, and `UnknownNameError` for a `sort` that no record has or an unknown
-    `rank`.
-    """
-    if isinstance(records, str | Path):
-        records = load_records(records, tables=False)
-    return Board(records, sort=sort, rank=rank, suites=suites).frame()
+why that was taken, its family, input size and the precision of the measurement."""
 
 
 @dataclass
@@ -178,15 +163,8 @@ class Board:
         found = defects_of(reported(records, self.suites))
         return [clean(clause) for clause in [*meaningless(records), *found]]
 
-    def frame(self) -> pd.DataFrame:
-        """All columns of all rows."""
-        import pandas as pd
-
-        frame = pd.DataFrame([self.cells(row) for row in self.rows])
-        return frame.astype({name: _dtype(name) for name in frame.columns})
-
-    def cells(self, row: BoardRow) -> dict[str, Any]:
-        """One row of the frame."""
+    def cells(self, row: BoardRow, columns: Sequence[str] | None = None) -> dict[str, Any]:
+        """One row of the frame, with these metric columns or all."""
         rank = row.rank
         cells: dict[str, Any] = {
             "model": row.model,
@@ -202,7 +180,7 @@ class Board:
             cells[f"{prefix}.error"] = record.error.message if record.error else None
             if record.reason:
                 cells[f"{prefix}.reason"] = record.reason
-        for column in self.columns:
+        for column in self.columns if columns is None else columns:
             cells.update(self.cells_of(row, column))
         twin = self.twin(row)
         for record in (*row.records.values(), *(twin.records.values() if twin else ())):
@@ -220,16 +198,21 @@ class Board:
             f"{column}.reason": why_missing(record, metric),
         }
         twin = self.twin(row)
-        other = twin.find(column)[0] if twin else None
-        if record is not None and other is not None:
-            cells[f"{column}.untreated"] = twin.value(column) if twin else None
-            change = metric_difference(record, other, metric)
+        if record is not None and twin is not None and twin.find(column)[0] is not None:
+            cells[f"{column}.untreated"] = twin.value(column)
+            change = self.change(row, column)
             if change is not None:
                 cells[f"{column}.change"] = change.value
                 cells[f"{column}.change.low"] = change.low
                 cells[f"{column}.change.high"] = change.high
                 cells[f"{column}.change.method"] = change.method
         return cells
+
+    def change(self, row: BoardRow, column: str) -> Difference | None:
+        """Treated less untreated, of a treated row; None where either has no value."""
+        twin = self.twin(row)
+        (record, metric), (other, _) = row.find(column), twin.find(column) if twin else (None, "")
+        return None if record is None or other is None else metric_difference(record, other, metric)
 
     def _rows(self) -> list[BoardRow]:
         rows: dict[tuple[str, str], BoardRow] = {}
@@ -337,21 +320,19 @@ class Board:
 
 
 def facts(row: BoardRow) -> dict[str, str | None]:
-    """Library, target and its reason, of the first record that has a target."""
-    models = [record.model for record in row.records.values()]
-    model = next((m for m in models if m.target), models[0])
+    """The `FACTS` of a row, of the first record that has a target or an input size."""
+    records = list(row.records.values())
+    model = next((r.model for r in records if r.model.target), records[0].model)
+    best = next((record for record in records if record.model.spec), records[0])
     target = model.target or {}
     name = "{name} ({channels} x {height} x {width})".format(**target) if target else None
-    return dict(zip(FACTS, (model.library, name, target.get("reason")), strict=True))
+    precisions = (record.settings.get("precision") for record in records)
+    found = (
+        *(model.library, name, target.get("reason"), family(best), input_size(best)),
+        next((str(one) for one in precisions if one), None),
+    )
+    return dict(zip(FACTS, found, strict=True))
 
 
 def _none_first(fill: str) -> tuple[bool, str]:
     return fill != "none", fill
-
-
-def _dtype(column: str) -> str:
-    """The nullable pandas type of a column of the frame."""
-    if column in {"rank", "rank.high", *SIZES}:
-        return "Int64"
-    words = ("model", "fill", "defects", "reason", "status", "error", "method", "library", "target")
-    return "string" if column.rpartition(".")[2] in words else "Float64"

@@ -112,14 +112,35 @@ def why_missing(record: Record | None, metric: str) -> str | None:
 
 
 MODEL = "model"
-"""The key whose value is a shell pattern of references."""
+
+PATTERNS = (MODEL, "family")
+"""Keys whose values are shell patterns."""
+
+
+def family(record: Record) -> str:
+    """The module of timm that defines a model; else `timm`, `ONNX file` or `other`.
+
+    Records before schema version 4 do not have the family of a timm model.
+    """
+    runtime = Reference.parse_any(record.model.reference).runtime
+    if runtime == "timm":
+        return record.model.family or "timm"
+    is_file = runtime == "onnx" or record.model.source.get("runtime") == "onnxruntime"
+    return "ONNX file" if is_file else "other"
+
+
+def input_size(record: Record) -> str:
+    """Height and width of the input, such as `224 x 224`; empty where the record has none."""
+    spec = record.model.spec
+    return f"{spec.get('height')} x {spec.get('width')}" if spec else ""
 
 
 def facts(record: Record) -> dict[str, str]:
     """The keys and values of a record for `--where`; an exact record has none of the images'."""
     images = record.images
     found = {"suite": record.suite, "protocol": record.protocol, "fill": record.fill}
-    found[MODEL] = record.model.reference
+    found |= {MODEL: record.model.reference, "family": family(record)}
+    found |= {"input": input_size(record).replace(" ", "")} if record.model.spec else {}
     found |= {k: str(v) for k, v in record.settings.items() if k not in HASHES}
     if images is not None:
         found |= {"images": images.name, "count": str(images.count), "seed": str(record.seed)}
@@ -131,8 +152,8 @@ def facts(record: Record) -> dict[str, str]:
 def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
     """The records for which every KEY=VALUE is true; keys that a record does not have are ignored.
 
-    The value of `model` is a reference or a shell pattern of references, such as
-    `model=timm:resnet*`.
+    The values of `model` and `family` may be shell patterns, several with `|` between them, such as
+    `model=timm:resnet*|timm:vgg*`. `input` is a size such as 224x224.
 
     Raises `InputError` for what is not KEY=VALUE, `UnknownNameError` for a key that no record has.
     """
@@ -151,7 +172,8 @@ def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
 
 def _matches(known: Mapping[str, str], key: str, value: str) -> bool:
     own = known.get(key, value)
-    return own == value or (key == MODEL and fnmatchcase(own, value))
+    patterns = value.split("|") if key in PATTERNS else ()
+    return own == value or any(fnmatchcase(own, pattern) for pattern in patterns)
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
@@ -205,7 +227,7 @@ def _common_signature(record: Record) -> str:
 def _kinds(groups: Sequence[Sequence[Record]]) -> str:
     """How groups of different settings differ, and how to select one of them by `--where`."""
     known = [facts(group[0]) for group in groups]
-    own = ("fill", MODEL, "device")  # these differ from row to row of one column
+    own = ("fill", MODEL, "family", "input", "device")  # these differ from row to row of one column
     keys = [key for key in known[0] if key not in own and len({k.get(key) for k in known}) > 1]
     kinds = [
         " ".join(f"--where {shlex.quote(f'{key}={one.get(key)}')}" for key in keys) for one in known

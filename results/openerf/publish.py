@@ -13,6 +13,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.frame import board_frame
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.store import Store
 
@@ -26,7 +27,7 @@ SUITE = "erf:kim2023"
 
 def table(store: Store) -> pd.DataFrame:
     """One row a map: what was read off it, and the accuracy of the weights."""
-    frame = Board(store.records()).frame()
+    frame = board_frame(Board(store.records()))
     frame["model"] = frame.model.str.removeprefix("timm:")
     accuracy = pd.read_csv(HERE.parent / "accuracy" / "accuracy.csv").set_index("model")
     frame.insert(1, "side", [r.model.spec["height"] for r in store.records()])

@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from perimetry.adapters.reference import Reference
 from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.frame import board_frame
 from perimetry.bench.ranking.page.join import join_table
 from perimetry.bench.ranking.page.numbers import representative_records
 from perimetry.bench.ranking.page.page import write_page
@@ -37,7 +38,7 @@ def _architecture(reference: str) -> str:
 
 def table(store: Store) -> pd.DataFrame:
     """The board of the run, its models named as timm names them, with family, year and accuracy."""
-    frame = Board(store.records()).frame()
+    frame = board_frame(Board(store.records()))
     frame["model"] = frame.model.map(_architecture)
     known, accuracy = families(), published()
     sides = {

@@ -7,18 +7,16 @@ panel offers for download have all digits. Ranks are by the board's rule, for ev
 from __future__ import annotations
 
 import math
-from collections import Counter
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from ....adapters.reference import Reference
 from ....suites.deadpixel import NOT_ALWAYS_BETTER
 from ...output.text import clean
-from ...records.selection import why_missing
+from ...records.selection import family, input_size, why_missing
 from ...statistics.difference import metric_difference
 from ..board import SIZES
 from ..caption import caption
-from ..tables import MAIN
+from ..cells import MAIN
+from ..names import short_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -147,7 +145,7 @@ def _models(grid: Grid) -> dict[str, list[Any]]:
         "reference": [clean(reference, 1000) for reference in references],
         "name": [clean(name, 200) for name in short_names(references)],
         "family": [clean(family(record), 60) for record in best],
-        "input": [_input(record) for record in best],
+        "input": [input_size(record) for record in best],
         "weights": [_weights(record) for record in best],
     }
 
@@ -156,35 +154,6 @@ def _best(rows: Iterable[BoardRow]) -> Record:
     """The record that says most of its model."""
     records = [record for row in rows for record in row.records.values()]
     return next((r for r in records if r.model.spec), records[0])
-
-
-def short_names(references: Sequence[str]) -> list[str]:
-    """References without `timm:` and files without their folders, if these names are unique."""
-    short = [_short_name(reference) for reference in references]
-    times = Counter(short)
-    return [s if times[s] == 1 else r for s, r in zip(short, references, strict=True)]
-
-
-def _short_name(reference: str) -> str:
-    parsed = Reference.parse_any(reference)
-    return PurePath(parsed.name).name if parsed.runtime == "onnx" else parsed.short
-
-
-def family(record: Record) -> str:
-    """The module of timm that defines a model; else `timm`, `ONNX file` or `other`.
-
-    Records before schema version 4 do not have the family of a timm model.
-    """
-    runtime = Reference.parse_any(record.model.reference).runtime
-    if runtime == "timm":
-        return record.model.family or "timm"
-    is_file = runtime == "onnx" or record.model.source.get("runtime") == "onnxruntime"
-    return "ONNX file" if is_file else "other"
-
-
-def _input(record: Record) -> str:
-    spec = record.model.spec
-    return f"{spec.get('height')} x {spec.get('width')}" if spec else ""
 
 
 def _weights(record: Record) -> str:

@@ -1,0 +1,221 @@
+"""Rows and columns of a board by options: models or variants, conditions, formats, names."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from planted_report import model, record
+from typer.testing import CliRunner
+
+from perimetry import leaderboard
+from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.bench.cli.main import app
+from perimetry.bench.output.columns import column_texts
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.names import cut_names, short_names
+from perimetry.bench.ranking.tables import FORMATS, render_board
+from perimetry.bench.ranking.view import Condition, View, shown_groups, split_where
+from perimetry.bench.records.record import Failure
+from perimetry.bench.records.selection import choose
+from perimetry.bench.records.store import Store
+
+WEAKEST = {"a": 0.9, "b": 0.6, "c": 0.3}
+IMBALANCE = {"a": 0.05, "b": 0.2, "c": 0.5}
+SIZES = {"a": 1_000_000, "b": 20_000_000, "c": 4_000_000}
+
+
+def planted(name, fill="none", raised=0.0, **changes):
+    """A record of the dead pixels of `name`; `raised` is what padding adds to the weakest phase."""
+    draws = np.random.default_rng(1).standard_normal(200)
+    value = WEAKEST[name] + raised
+    made = record(
+        "deadpixel",
+        {"weakest": (value, 0.02), "imbalance": (IMBALANCE[name] - raised / 10, 0.01)},
+        fill=fill,
+        count=64,
+        model=model(f"timm:{name}", fill=fill).model_copy(
+            update={"parameters": SIZES[name], "macs": 10 * SIZES[name], "family": f"fam_{name}"}
+        ),
+        draws={"weakest": value + 0.01 * draws, "imbalance": IMBALANCE[name] + 0.005 * draws},
+        settings={"precision": "float32"},
+        **changes,
+    )
+    return made.model_copy(update={"key": f"{name}{fill}{changes.get('status', '')}"})
+
+
+RECORDS = [planted(n, f, r) for n in WEAKEST for f, r in (("none", 0.0), ("box", 0.05))]
+
+
+def table(view=None, form="md", **options):
+    """Heads and rows of the Markdown board."""
+    text = render_board(Board(RECORDS, **options), form, view=view)
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    heads, _, *rows = [[cell.strip(" `") for cell in line] for line in lines]
+    return heads, rows
+
+
+def test_a_row_is_a_variant_or_a_model():
+    """By variants each padding has a line; by models its numbers stand in columns beside."""
+    heads, rows = table()
+    assert heads == ["model", "padding", "rank", "weakest", "imbalance", "change of weakest"]
+    assert [row[:2] for row in rows[:3]] == [["a", "none"], ["a", "box"], ["b", "none"]]
+    heads, rows = table(View(rows="models"))
+    assert heads == ["model", "rank", "weakest", "with box", "imbalance"]
+    assert rows[0] == ["a", "1", "0.900 ±0.020", "0.950 ±0.020", "0.050 ±0.010"]
+    assert len(rows) == 3
+
+
+def test_the_change_belongs_to_the_sorted_column():
+    """Sorted by imbalance, the difference is that of imbalance."""
+    heads, rows = table(sort="deadpixel.imbalance")
+    assert heads[-1] == "change of imbalance"
+    assert [row[-1].split(" ")[0] for row in rows if row[1] == "box"] == ["-0.005"] * 3
+    heads, _ = table(View(rows="models", columns=("change",)), sort="deadpixel.imbalance")
+    assert heads == ["model", "change with box"]
+
+
+def test_the_columns_asked_for_are_shown_in_their_order():
+    """Sizes, facts, ranks and metrics by name; an unknown one is refused with near names."""
+    view = View(columns=("model.parameters", "family", "deadpixel.imbalance", "rank"))
+    heads, rows = table(view)
+    assert heads == ["model", "padding", "parameters", "family", "imbalance", "rank"]
+    assert rows[2][2:4] == ["20 M", "fam_b"]
+    with pytest.raises(UnknownNameError, match=r"deadpixel\.weakest"):
+        table(View(columns=("deadpixel.weekest",)))
+
+
+def test_the_top_and_the_worst_keep_their_ranks():
+    """Rows are cut off after ranking, whole models at a time."""
+    _, rows = table(View(top=2))
+    assert [(r[0], r[2]) for r in rows] == [("a", "1"), ("a", ""), ("b", "2"), ("b", "")]
+    _, rows = table(View(top=1, worst_first=True))
+    assert [(r[0], r[2]) for r in rows] == [("c", "3"), ("c", "")]
+
+
+@pytest.mark.parametrize(
+    ("where", "wanted"),
+    [
+        ("deadpixel.weakest<0.7", ["b", "c"]),
+        ("deadpixel.weakest >= 0.6", ["a", "b"]),
+        ("model.parameters<5M", ["a", "c"]),
+        ("model.macs>1e8", ["b"]),
+        ("family=fam_[ab]", ["a", "b"]),
+        ("model=timm:a|timm:c", ["a", "c"]),
+        ("precision=float32", ["a", "b", "c"]),
+        ("input=64x64", ["a", "b", "c"]),
+    ],
+)
+def test_rows_are_chosen_by_family_values_size_and_precision(where, wanted):
+    """Conditions are on the model as it is, which keeps its variants; limits may have units."""
+    facts, conditions = split_where([where])
+    groups = shown_groups(Board(choose(RECORDS, facts)), View(where=tuple(conditions)))
+    assert [rows[0].model.removeprefix("timm:") for rows in groups] == wanted
+    assert all(len(rows) == 2 for rows in groups)
+    frame = leaderboard(RECORDS, where=[where], rows="models")
+    assert [name.removeprefix("timm:") for name in frame.model] == wanted
+
+
+def test_a_condition_that_is_none_is_refused():
+    """A limit that is not a number, or a column that does not exist."""
+    with pytest.raises(InputError):
+        split_where(["model.parameters<1.2.3"])
+    with pytest.raises(UnknownNameError):
+        shown_groups(Board(RECORDS), View(where=(Condition("deadpixel.nothing", "<", 1.0),)))
+
+
+def test_intervals_stand_beside_every_estimate_or_none():
+    """All estimates of the table have one, unless they are switched off."""
+    _, rows = table(View(rows="models"))
+    assert all("±" in cell for row in rows for cell in row[2:])
+    _, rows = table(View(rows="models", intervals=False))
+    assert rows[0] == ["a", "1", "0.900", "0.950", "0.050"]
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([(0.5, 0.4, 0.6), (0.25, 0.2, 0.3)], ["0.500 ±0.100", "0.250 ±0.050"]),
+        (
+            [(0.5, 0.4, 0.6), (0.9, 0.5, 1.0)],
+            ["0.500 (0.400 to 0.600)", "0.900 (0.500 to 1.000)"],
+        ),
+        ([(120.0, 118.0, 122.0), (3.25, None, None)], ["120.0 ±2.0", "3.2"]),
+        (
+            [(0.0, None, None), (0.0002, None, None), (0.5, None, None)],
+            ["0.000", "<0.001", "0.500"],
+        ),
+        ([(0.00002, None, None), (0.0004, None, None)], ["2.0e-05", "4.0e-04"]),
+        ([(0.5, 0.4999, 0.5001), None], ["0.500 ±0.001", ""]),
+        ([(-0.0002, None, None), (-0.5, None, None)], [">-0.001", "-0.500"]),
+        ([(0.5, 0.5, 0.5)], ["0.500"]),
+        ([], []),
+    ],
+)
+def test_a_column_has_one_format(values, texts):
+    """Decimals and the kind of interval are the column's; what rounds to 0 does not read as 0."""
+    assert column_texts(values) == texts
+
+
+def test_changes_have_signs():
+    """A change is written with its sign; none at all is 0."""
+    assert column_texts(
+        [(0.5, None, None), (-0.1, None, None), (0.0, None, None)], signed=True
+    ) == [
+        "+0.500",
+        "-0.100",
+        "0.000",
+    ]
+
+
+def test_names_are_never_cut_where_they_differ():
+    """Long names lose their middle as far as they stay apart; files of one name keep folders."""
+    long = [f"vit_large_patch{k}_reg4_dinov2.{'x' * 30}_in1k" for k in ("14", "16")]
+    cut = cut_names([*long, "short"])
+    assert len(set(cut)) == 3
+    assert cut[2] == "short"
+    assert all(len(name) < len(full) for name, full in zip(cut, long, strict=False))
+    assert len(cut_names(["y" * 80])[0]) == 32
+    assert short_names(["/a/m.onnx", "/b/m.onnx"]) == ["/a/m.onnx", "/b/m.onnx"]
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "csv"])
+def test_a_failed_or_skipped_row_says_why_in_every_form(form):
+    """The reason is printed, in LaTeX as text and not as a comment."""
+    failure = Failure(kind="exception", message="boom_1")
+    failed = planted("b", status="failed", error=failure).model_copy(update={"metrics": {}})
+    skipped = planted("c", status="skipped", reason="no 100 % map")
+    skipped = skipped.model_copy(update={"metrics": {}})
+    text = render_board(Board([RECORDS[0], failed, skipped]), form)
+    if form == "tex":
+        text = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+        text = text.replace("\\_", "_").replace("\\%", "%")
+    assert "boom_1" in text
+    assert "no 100 % map" in text
+    marks = re.findall(r"(?:failed|n/a) (\[\d\])", text)
+    assert form == "json" or (all(text.count(mark) >= 2 for mark in marks) and len(marks) == 4)
+
+
+def test_the_command_and_python_show_the_same(tmp_path):
+    """The options of `perimetry board` and the arguments of `leaderboard` choose alike."""
+    for one in RECORDS:
+        Store(tmp_path).put(one)
+    words = ["board", str(tmp_path), "--rows", "models", "--top", "2", "--format", "json"]
+    words += ["--columns", "deadpixel.weakest,model.macs", "--where", "model.parameters<10M"]
+    done = CliRunner().invoke(app, [*words, "--worst-first"])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["rows"]
+    frame = leaderboard(
+        tmp_path,
+        rows="models",
+        top=2,
+        worst_first=True,
+        columns=("deadpixel.weakest", "model.macs"),
+        where=["model.parameters<10M"],
+    )
+    assert [row["model"] for row in rows] == list(frame.model) == ["timm:c", "timm:a"]
+    assert [row["deadpixel.weakest[box]"] for row in rows] == list(frame["deadpixel.weakest[box]"])
+    assert set(frame.columns) == set(rows[0])
+    assert "deadpixel.imbalance" not in frame
