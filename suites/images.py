@@ -65,9 +65,8 @@ class ImageSet:
 
     def digest(self, spec: InputSpec) -> str:
         """SHA-256 of `spec` and of the file contents, or of generator, count and seed."""
-        digest = hashlib.sha256(f"{self.name}:{self.count}:{self.seed}:{spec.digest()}".encode())
-        if self.files:
-            digest = hashlib.sha256(f"folder:{spec.digest()}".encode())
+        what = "folder" if self.files else f"{self.name}:{self.count}:{self.seed}"
+        digest = hashlib.sha256(f"{what}:{spec.digest()}".encode())
         for path in self.files:
             with path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())

@@ -70,11 +70,12 @@ def test_a_folder_of_images_and_its_files_may_have_any_name(tmp_path):
     path = save(convnet(size=8), tmp_path / "sound.onnx")
     folder = tmp_path / f"images{NOT_UTF8}"
     folder.mkdir()
-    for name in ("a.png", f"{NOT_UTF8}.png"):
-        Image.new("RGB", (8, 8), "red").save(folder / name)
-    done = run(tmp_path, path, "--images", str(folder), suite="padding")
-    assert isinstance(done.exception, SystemExit | None)
+    for name, colour in (("a.png", "red"), (f"{NOT_UTF8}.png", "green")):
+        Image.new("RGB", (8, 8), colour).save(folder / name)
+    done = run(tmp_path, path, "--images", str(folder), suite="deadpixel")
+    assert done.exit_code == 0, done.output
     (record,) = Store(tmp_path / "out").records()
+    assert record.status == "ok"
     assert record.images.name == "images\\udcff\\udcfe"
     assert record.images.count == 2
 

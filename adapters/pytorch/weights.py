@@ -25,12 +25,17 @@ def module_tensors_digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         if isinstance(value, Tensor):
-            digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+            digest.update(_bytes(f"{name}:{value.dtype}:{tuple(value.shape)};"))
             _add_tensor(digest, value.detach())
         else:
-            digest.update(f"{name}:{type(value).__qualname__};".encode())
+            digest.update(_bytes(f"{name}:{type(value).__qualname__};"))
             _add_object(digest, value)
     return digest.hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    """A text as bytes; names of tensors in a file may have halves of surrogate pairs."""
+    return text.encode(errors="surrogatepass")
 
 
 def not_finite_weights(module: nn.Module) -> list[str]:
