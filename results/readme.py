@@ -54,10 +54,10 @@ def counts() -> dict[str, str]:
     plain = known[known.fill == "none"].set_index("model").weakest
     treated = known[known.fill == "zero"].set_index("model").weakest
     uneven = plain[plain < 0.95].index
-    healed = int((treated.reindex(uneven) >= 0.95).sum())
+    padded = int((treated.reindex(uneven) >= 0.95).sum())
     return {
         "structure": f"{(plain >= 0.95).sum()} are even, {len(uneven)} are not; padding makes "
-        f"{healed} of these even; {frame.model.nunique() - len(plain)} have no phases to compare."
+        f"{padded} of these even; {frame.model.nunique() - len(plain)} have no phases to compare."
     }
 
 
@@ -83,9 +83,9 @@ def _contents(packs: list[Path]) -> tuple[str, str, str]:
     versions: dict[str, set[str]] = defaultdict(set)
     for record in records:
         versions[f"{record['suite']}:{record['protocol']}"].add(record["version"])
-    told = ", ".join(f"{name} {'/'.join(sorted(v))}" for name, v in sorted(versions.items()))
+    names = ", ".join(f"{name} {'/'.join(sorted(v))}" for name, v in sorted(versions.items()))
     days = sorted({record["created"][:10] for record in records})
-    return str(len(records)), told, days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return str(len(records)), names, days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 def render(text: str) -> str:

@@ -66,16 +66,16 @@ def exchange(
     mode, `NotApplicableError` when no layer can be changed.
     """
     check_padding_mode(border)
-    twin = onnx.ModelProto()
-    twin.CopyFrom(proto)
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
     layers, left = _padding_layers(proto, border, feeds)
     nodes: list[onnx.NodeProto] = []
-    for node in twin.graph.node:
+    for node in changed.graph.node:
         layer = layers.get(node.output[0])
-        nodes += [node] if layer is None else _continue(twin, layer, border)
-    del twin.graph.node[:]
-    twin.graph.node.extend(nodes)
-    return twin, notes(border, [layer.name for layer in layers.values()], left)
+        nodes += [node] if layer is None else _continue(changed, layer, border)
+    del changed.graph.node[:]
+    changed.graph.node.extend(nodes)
+    return changed, notes(border, [layer.name for layer in layers.values()], left)
 
 
 def _padding_layers(

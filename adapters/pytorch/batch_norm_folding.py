@@ -48,16 +48,16 @@ def _equal(found: Tensor, expected: Tensor) -> bool:
 def folded(module: nn.Module, pairs: Pairs) -> nn.Module:
     """Copy `module` with the norms of `pairs` folded; all other tensors are shared with it."""
     memo: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    twin = copy_module(module, memo)
+    folded = copy_module(module, memo)
     for norm_name, conv_name in pairs.items():
-        norm: Any = twin.get_submodule(norm_name)
-        conv: Any = twin.get_submodule(conv_name)
+        norm: Any = folded.get_submodule(norm_name)
+        conv: Any = folded.get_submodule(conv_name)
         statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
         weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics)
         conv.weight, conv.bias = weight.requires_grad_(False), bias.requires_grad_(False)
         rest = list(norm.children())  # an activation, in timm's norms
-        twin.set_submodule(norm_name, nn.Sequential(*rest) if rest else nn.Identity())
-    return twin
+        folded.set_submodule(norm_name, nn.Sequential(*rest) if rest else nn.Identity())
+    return folded
 
 
 @contextlib.contextmanager

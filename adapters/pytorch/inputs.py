@@ -74,7 +74,7 @@ def why_refused(
     passes.
     """
     shape = f"{spec.channels} x {spec.height} x {spec.width} (channels x height x width)"
-    told = f"{type(failure).__name__}: {failure}"
+    said = f"{type(failure).__name__}: {failure}"
     names = [] if _has_fixed(module) else required_arguments(module.forward)
     if len(names) > 1:
         image = next((n for n in names if any(word in n for word in IMAGES)), names[0])
@@ -87,8 +87,8 @@ def why_refused(
     sizes = [n for n in SIZES if (n, n) != (spec.height, spec.width) and _passes(attempt, n)][:2]
     if sizes:
         passing = " and ".join(f"{n} x {n}" for n in sizes)
-        return f"refuses an input of {shape}: {told}; {passing} passes: give the size it needs"
-    return f"fails on an input of {shape}, and of other sizes: {told}"
+        return f"refuses an input of {shape}: {said}; {passing} passes: give the size it needs"
+    return f"fails on an input of {shape}, and of other sizes: {said}"
 
 
 def required_arguments(function: Callable[..., Any]) -> list[str]:

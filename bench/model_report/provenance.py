@@ -50,7 +50,7 @@ def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[B
 
 
 def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
-    """The command that makes `records`, of one model, again; of trained twins one for each task."""
+    """The command that makes `records`, of one model, again; of trained ones one for each task."""
     trained = [r for r in records if r.suite == "training"]
     if trained:
         tasks = dict.fromkeys(r.protocol for r in trained)
@@ -72,7 +72,7 @@ def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
 
 
 def _train(records: Sequence[Record]) -> str:
-    """The `perimetry train` command of the twins of one task."""
+    """The `perimetry train` command of the variants of one task."""
     first = records[0]
     held, images = first.settings, first.images
     words = ["perimetry", "train", "--network", first.model.reference, "--task", first.protocol]

@@ -96,21 +96,21 @@ def forward(model, images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([p.logits for p in parts]), torch.cat([p.target for p in parts])
 
 
-def recalibrated(case: Subject, twin):
-    """Match the norms of `twin` to the original's on the photographs to fit on."""
+def recalibrated(case: Subject, padded):
+    """Match the norms of `padded` to the original's on the photographs to fit on."""
     x = case.model.spec.prepare(case.photographs)
-    match_norms(twin.module(), case.model.module(), x)
-    return twin
+    match_norms(padded.module(), case.model.module(), x)
+    return padded
 
 
 def box(case: Subject, layers: int | None = None, share: float = 1.0):
     """`box` on the first `layers`, mixed with the original taps; norms recalibrated."""
-    twin = case.model.padded("zero")
+    padded = case.model.padded("zero")
     boxed = case.model.padded("box").module()
-    for layer in twin.treatment.layers[:layers]:
+    for layer in padded.treatment.layers[:layers]:
         taps = boxed.get_submodule(layer.name).weight
-        blend(twin.module().get_submodule(layer.name), taps, share)
-    return recalibrated(case, twin)
+        blend(padded.module().get_submodule(layer.name), taps, share)
+    return recalibrated(case, padded)
 
 
 def blend(module, taps: Tensor, share: float) -> None:
@@ -124,30 +124,30 @@ def blend(module, taps: Tensor, share: float) -> None:
 
 def scaled(case: Subject, layers: int | None = None):
     """Taps of each phase scaled to equal energy, kernels not grown; norms recalibrated."""
-    twin = case.model.padded("zero")
-    for layer in twin.treatment.layers[:layers]:
-        weight = twin.module().get_submodule(layer.name).weight
+    padded = case.model.padded("zero")
+    for layer in padded.treatment.layers[:layers]:
+        weight = padded.module().get_submodule(layer.name).weight
         parts = [weight[:, :, a::2, b::2] for a in (0, 1) for b in (0, 1)]
         energy = torch.stack([part.square().sum() for part in parts])
         for part, own in zip(parts, energy, strict=True):
             part.mul_((energy.mean() / own).sqrt())
-    return recalibrated(case, twin)
+    return recalibrated(case, padded)
 
 
 def fitted(case: Subject, images: Tensor, *, norms: bool = False):
     """The fill `fit` on `images`; each is solved once."""
     key = images.data_ptr()
     if key not in case.solved:
-        twin = case.model.padded("zero")
+        padded = case.model.padded("zero")
 
         def run(chunk: Tensor) -> Tensor:
-            return twin.run(twin.spec.prepare(chunk)).target
+            return padded.run(padded.spec.prepare(chunk)).target
 
-        names = [layer.name for layer in twin.treatment.layers]
-        Fit(twin.module(), names, run, images).solve()
-        case.solved[key] = twin
-    twin = copy.deepcopy(case.solved[key])
-    return recalibrated(case, twin) if norms else twin
+        names = [layer.name for layer in padded.treatment.layers]
+        Fit(padded.module(), names, run, images).solve()
+        case.solved[key] = padded
+    padded = copy.deepcopy(case.solved[key])
+    return recalibrated(case, padded) if norms else padded
 
 
 CONSTRUCTIONS: dict[str, Callable[[Subject], object]] = {

@@ -4,7 +4,7 @@ FIT_FOLDER holds the photographs that may be fitted on, TEST_FOLDER others, for 
 says which. REF is what `perimetry run` takes, such as mobilenetv2=timm:mobilenetv2_100@FILE.
 A row goes to frontier.csv as soon as it is there, and rows that are there are not made again; then
 frontier.png and the table in README.md are written. `--minutes N` begins no row after N minutes.
-Without arguments the picture and the table are written anew from frontier.csv.
+Without arguments the picture and the table are written again from frontier.csv.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ HALF, ENOUGH = 0.5, 0.95
 """The goal: at most so much of the original's imbalance, and at least so much agreement."""
 
 
-def evenness(case: Subject, twin) -> dict[str, Estimate]:
-    """Dead-pixel metrics on the central crops, with draws that pair with another twin's."""
-    probes = DEADPIXEL.probes(twin, "energy", 0)
-    maps = gradient_maps(twin, case.centres, probes, batch=9).maps
+def evenness(case: Subject, variant) -> dict[str, Estimate]:
+    """Dead-pixel metrics on the central crops, with draws that pair with another variant's."""
+    probes = DEADPIXEL.probes(variant, "energy", 0)
+    maps = gradient_maps(variant, case.centres, probes, batch=9).maps
     context = Context(case.centres, 0, 9, DRAWS, None)
-    return DEADPIXEL.measure(twin, "energy", maps, context).metrics
+    return DEADPIXEL.measure(variant, "energy", maps, context).metrics
 
 
-def fidelity(case: Subject, twin) -> dict[str, float]:
+def fidelity(case: Subject, variant) -> dict[str, float]:
     """Agreement with the original, its interval over photographs, and cosine of the targets."""
-    logits, target = forward(twin, case.shown)
+    logits, target = forward(variant, case.shown)
     same = (logits.argmax(1) == case.logits.argmax(1)).double().view(CROPS + 1, -1).mean(0)
     draws = bootstrap(len(same), DRAWS, 0)
     agreement = draws.estimate(draws.weights @ same.numpy(), low=0.0, high=1.0)
@@ -66,11 +66,11 @@ def named(name: str, found: Estimate) -> dict[str, float]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def measure(case: Subject, twin, whole: Estimate) -> dict[str, float]:
+def measure(case: Subject, variant, whole: Estimate) -> dict[str, float]:
     """A row; `weights` is the original's imbalance."""
-    found = evenness(case, twin)
+    found = evenness(case, variant)
     share = ratio(found["imbalance"], whole, len(case.centres))
-    row = {**fidelity(case, twin), **named("imbalance", found["imbalance"])}
+    row = {**fidelity(case, variant), **named("imbalance", found["imbalance"])}
     row |= {**named("of_original", share), "weakest": found["weakest"].value}
     return row | {f"by_period_{p}": found[f"by_period_{p}"].value for p in (2, 4, 8, 16, 32)}
 
@@ -88,9 +88,9 @@ def rows_of(name: str, reference: str, folders: tuple[str, str], until: float) -
         if time.monotonic() > until:
             return
         begun = time.monotonic()
-        twin = CONSTRUCTIONS[label](case)
+        variant = CONSTRUCTIONS[label](case)
         made = time.monotonic() - begun
-        row = {"model": name, "construction": label, **measure(case, twin, whole)}
+        row = {"model": name, "construction": label, **measure(case, variant, whole)}
         row |= {"fit_s": round(made, 1), "photographs": len(case.centres)}
         pd.DataFrame([row]).round(5).to_csv(TABLE, mode="a", header=not TABLE.exists(), index=False)
 

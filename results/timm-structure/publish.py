@@ -141,7 +141,7 @@ disk, with ranking, maps and plots.
 
 `weakest` is the median over the family's models; `even` counts models at {EVEN:.0%} or more.
 
-## The ten that listen least to their worst-served phase
+## The ten whose worst-served phase gets least
 
 {worst(known, treated)}
 

@@ -2,7 +2,7 @@
 
 IDX is a folder with the four files of Fashion-MNIST (Debian has them as `dataset-fashion-mnist`, in
 /usr/share/datasets/fashion-mnist). The command goes on where it was stopped; `--budget MINUTES`
-stops it. Seeds come outermost, so that what is done is done for all twins. Written: README.md,
+stops it. Seeds come outermost, so that what is done is done for all variants. Written: README.md,
 board.csv, seeds.csv, packed records and pictures; with `--samples` the ONNX files of
 bench/sample_models, too.
 """
@@ -40,7 +40,7 @@ HERE = Path(__file__).parent
 SAMPLES = HERE.parents[1] / "bench" / "sample_models"
 MICRO, ORDINARY = "micro_object", "classification"
 SHIPPED = ((MICRO, ("none", "zero", "box")), (ORDINARY, ("none", "zero")))
-"""The twins of seed 0 that ship with the package."""
+"""The variants of seed 0 that ship with the package."""
 PACKED = ("records", "smaller")
 FILLS = ("none", "zero", "fresh", "box")
 SEEDS = {"micro_object": 10, "classification": 4}
@@ -86,12 +86,12 @@ def studies(out: Path, idx: Path) -> list[TrainingStudy]:
 
 
 def train(held: list[TrainingStudy], clock: Clock) -> bool:
-    """Train every twin that is not done, seed by seed; whether all are done now."""
-    every = [(twin, study) for study in held for twin in study.runs()]
+    """Train every variant that is not done, seed by seed; whether all are done now."""
+    every = [(variant, study) for study in held for variant in study.runs()]
     whole = True
-    for twin, study in sorted(every, key=lambda pair: pair[0].seed):
-        done = not clock.spent() and study.run(twin, clock, lambda _share: None) is not None
-        sys.stderr.write(f"{'done' if done else 'not done'}: {twin.label}\n")
+    for variant, study in sorted(every, key=lambda pair: pair[0].seed):
+        done = not clock.spent() and study.run(variant, clock, lambda _share: None) is not None
+        sys.stderr.write(f"{'done' if done else 'not done'}: {variant.label}\n")
         whole &= done
     return whole
 
@@ -139,7 +139,7 @@ def told(found: tuple[float, float, float]) -> str:
 
 
 def of_task(records: list[Record], task: str) -> list[Record]:
-    """The twins of one task in the order of `FILLS`."""
+    """The variants of one task in the order of `FILLS`."""
     return sorted((r for r in records if r.protocol == task), key=lambda r: FILLS.index(r.fill))
 
 
@@ -149,21 +149,21 @@ def table(heads: Iterable[str], lines: list[list[str]]) -> str:
 
 
 def values(records: list[Record], task: str, metrics: Iterable[str]) -> str:
-    """A line a metric, a column a twin."""
+    """A line a metric, a column a variant."""
     own = of_task(records, task)
     lines = [[f"`{m}`", *(with_interval(r.metrics[m]) for r in own)] for m in metrics]
     return table(("mean over seeds", *(f"`{r.fill}`" for r in own)), lines)
 
 
 def changes(records: list[Record], task: str, metrics: Iterable[str]) -> str:
-    """A line a metric, a column a treated twin: its difference from the untreated one."""
+    """A line a metric, a column a padded network: its difference from the untreated one."""
     plain, *treated = of_task(records, task)
     lines = [[f"`{m}`", *(told(change(r, plain, m)) for r in treated)] for m in metrics]
     return table(("less `none`, paired", *(f"`{r.fill}`" for r in treated)), lines)
 
 
 def verdicts(records: list[Record]) -> str:
-    """Kim et al.'s two findings against each twin, by the paired interval alone."""
+    """Kim et al.'s two findings against each variant, by the paired interval alone."""
     lines = []
     for (task, metric), (words, size, relative) in KIM.items():
         plain, *treated = of_task(records, task)
@@ -174,7 +174,7 @@ def verdicts(records: list[Record]) -> str:
             lines.append(list(cells))
     heads = (
         "Kim et al. with kernel padding",
-        "twin",
+        "variant",
         "as large here",
         "found, less `none`",
         "verdict",
@@ -257,7 +257,7 @@ def first_members(records: list[Record], task: str) -> int | None:
 
 
 def ship(held: list[TrainingStudy]) -> None:
-    """Copy the twins that ship with the package to where it keeps them."""
+    """Copy the variants that ship with the package to where it keeps them."""
     for study, (task, fills) in zip(held, SHIPPED, strict=False):
         for fill in fills:
             path = study.model_path(TrainingRun(task, fill, 0))

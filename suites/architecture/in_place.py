@@ -1,7 +1,7 @@
 """Functions that change a tensor in place, where an energy rule returns a new one.
 
 The tensor then gets a successor, which takes its place in every later call. A tensor of which a
-view was changed has none, as nothing is shared between energies; whoever reads it later is refused.
+view was changed has none, as nothing is shared between energies; reading it later is refused.
 """
 
 from __future__ import annotations

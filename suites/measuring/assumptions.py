@@ -76,7 +76,9 @@ def check_assumptions(model: Model, images: Tensor) -> Assumptions:
     """
     try:
         return _check(model, images)
-    except Exception:  # whatever breaks here breaks again where it is measured, and is told there
+    except (
+        Exception
+    ):  # whatever breaks here breaks again where it is measured, and is reported there
         return Assumptions()
 
 

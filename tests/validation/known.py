@@ -252,9 +252,9 @@ def _constant() -> ReferenceCheck:
 
 
 def _blind_corner() -> ReferenceCheck:
-    heard = _audited(BlindCorner(16, _two_by_two(1.0))).maps["sensitivity"] > 0
-    ours = (float(heard[:16, :16].mean()), float(heard[16:].mean()), float(heard[:, 16:].mean()))
+    seen = _audited(BlindCorner(16, _two_by_two(1.0))).maps["sensitivity"] > 0
+    ours = (float(seen[:16, :16].mean()), float(seen[16:].mean()), float(seen[:, 16:].mean()))
     what = (
-        "a corner of 16 x 16 pixels that is multiplied by 0: share heard in it, below it, beside it"
+        "a corner of 16 x 16 pixels that is multiplied by 0: share seen in it, below it, beside it"
     )
     return ReferenceCheck(PLANTED, what, CLOSED, (0.0, 1.0, 1.0), ours, "DEADPIXEL.measure(...)")

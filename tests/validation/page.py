@@ -59,7 +59,7 @@ def render_validation(
 ) -> str:
     """Write `checks` as Markdown: a summary, then a table and its notes for each group.
 
-    `comparison` is the section of `before_and_after`. What is in `page` and not computed anew
+    `comparison` is the section of `before_and_after`. What is in `page` and not computed again
     stays as it is.
     """
     sections = dict(part.split("\n", 1) for part in page.split("\n## ")[1:])

@@ -112,10 +112,10 @@ class InputDeclaration:
             places.setdefault(place, []).append(key)
         if not places:
             return None
-        told = "; ".join(
+        fields = "; ".join(
             f"by {printable(p)}: {', '.join(map(printable, k))}" for p, k in places.items()
         )
-        return f"input declared {told}"
+        return f"input declared {fields}"
 
 
 def _per_channel(key: str, value: Any, channels: int) -> tuple[float, ...]:

@@ -110,10 +110,10 @@ def describe(value: onnx.ValueInfoProto) -> str:
 def ask_for(inputs: Sequence[onnx.ValueInfoProto], image: str) -> str:
     """Return the message for inputs beside `image` that have no value."""
     others = [i for i in inputs if i.name != image]
-    told = "; ".join(f"{printable(i.name)!r}, {describe(i)}" for i in others[:8])
+    listed = "; ".join(f"{printable(i.name)!r}, {describe(i)}" for i in others[:8])
     example = printable(others[0].name)
     return (
-        f"the file takes {len(inputs)} inputs; beside the image {printable(image)!r}: {told}. Give "
-        f"each a value, such as --input fixed.{example}=1, or in the table [fixed] of a TOML file "
-        "beside the model; --input image=NAME says which one takes the image"
+        f"the file takes {len(inputs)} inputs; beside the image {printable(image)!r}: {listed}. "
+        f"Give each a value, such as --input fixed.{example}=1, or in the table [fixed] of a TOML "
+        "file beside the model; --input image=NAME says which one takes the image"
     )

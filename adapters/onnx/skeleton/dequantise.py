@@ -89,15 +89,17 @@ class _Floats:
         else:
             self.scales.update(node.outputs)
 
-    def _replace(self, node: Node, twin: FloatCounterpart, inputs: Sequence[str]) -> None:
-        places = [i for i in twin.operands if i < len(inputs)]
+    def _replace(self, node: Node, counterpart: FloatCounterpart, inputs: Sequence[str]) -> None:
+        places = [i for i in counterpart.operands if i < len(inputs)]
         names = [inputs[i] for i in places]
-        if twin.op not in _LAYERS:
+        if counterpart.op not in _LAYERS:
             names = [self._real(inputs, i) for i in places]
-        zero = [] if twin.zero is None else node.inputs[twin.zero : twin.zero + 1]
+        zero = (
+            [] if counterpart.zero is None else node.inputs[counterpart.zero : counterpart.zero + 1]
+        )
         clips = self._clips(zero)
         raw = f"{node.outputs[0]}/unclipped" if clips else node.outputs[0]
-        self._add(replace(node, op=twin.op, inputs=tuple(names), outputs=(raw,)))
+        self._add(replace(node, op=counterpart.op, inputs=tuple(names), outputs=(raw,)))
         if clips:
             self._clip(node, raw, node.outputs[0], zero)
 
