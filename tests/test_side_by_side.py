@@ -8,15 +8,18 @@ import json
 import planted_boards as planted
 import pytest
 import toys
+from small_nets import TOOLS, net
+from torch import nn
 from typer.testing import CliRunner
 
 from perimetry import compare
-from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.adapters.errors import InputError, NotMeasuredError, UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.decision import decision
 from perimetry.bench.comparison.matrix import _letters, matrix_of
 from perimetry.bench.comparison.names import short_names
 from perimetry.bench.comparison.sources import side_of
+from perimetry.bench.execution.settings import Settings
 from perimetry.bench.records.store import Store
 
 VALUES = {"a": 0.4, "b": 0.41, "c": 0.9, "d": 0.91}
@@ -176,3 +179,19 @@ def test_the_command_shows_one_pair_or_all(tmp_path):
     assert "c against a" in shown("--pair", "c", "a")
     assert shown("--pairs").count(" against ") >= 6
     assert "## `c` against `a`" in shown("--pairs", "--format", "md")
+
+
+def test_a_model_that_cannot_be_measured_costs_no_other_its_column(tmp_path):
+    """Of three modules one breaks: it is named first, and the two others are compared."""
+    good, other = net(), net(1)
+    broken = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Flatten(), nn.Linear(7, 5)).eval()
+    settings = {"suites": ("structure",), "settings": Settings(count=4), "run": TOOLS}
+    found = compare(good, broken, other, **settings, stages=False, names={"bad": broken})
+    text = flat(found.text())
+    assert "- Not measured: bad: " in text
+    assert len(found.pairs[1].rows) > 10
+    _, matrix = found_in(found)
+    row = next(row for row in matrix.metrics if row.name == "structure.weakest")
+    assert row.cells[1] == "n/a" != row.cells[0]
+    with pytest.raises(NotMeasuredError):
+        compare(good, broken, **settings, stages=False)

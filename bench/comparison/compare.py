@@ -34,7 +34,7 @@ from .fingerprint import CELL, NAME, WithFingerprint
 from .html import to_html
 from .nodes import NodeTable, node_table, stage_shift
 from .result import ComparisonResult, ComparisonRow, Pair, family_size, pair_of
-from .sources import ONE_MODEL, MissingAudit, Side, open_sides
+from .sources import ONE_MODEL, MissingAudit, Side, open_sides, why_not_measured
 from .text import comparison_to_markdown, comparison_to_text, to_cells, to_data
 
 if TYPE_CHECKING:
@@ -227,7 +227,11 @@ def _defects(
 def _incompatibilities(first: Side, second: Side, shared: Iterable[tuple[str, str]]) -> list[str]:
     """What differs, each phrase once, with its suites where it does not apply to all."""
     found: dict[str, list[str]] = {}
-    cells = list(shared)
+    cells = [
+        cell
+        for cell in shared
+        if all(side.records[cell].status == "ok" for side in (first, second))
+    ]
     for cell in cells:
         for phrase in incompatibilities(first.records[cell], second.records[cell]):
             found.setdefault(phrase, []).append(":".join(cell))
@@ -372,6 +376,9 @@ def _fingerprint(side: Side, options: RerunOptions) -> Record | str:
     if stored_print is not None and stored_print.status == "ok":
         return stored_print
     records = list(side.records.values())
+    broken = why_not_measured(side)
+    if broken is not None:
+        return f"{side.name} could not be measured: {broken}"
     try:
         spec = run_spec_of(records, replace(options, inputs={}))
         spec = RunSpec(replace(spec.settings, options={}), (NAME,))

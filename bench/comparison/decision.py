@@ -17,6 +17,7 @@ from ..output.numbers import format_number, join_with_and
 from .divergence import DIVERGED
 from .matrix import NONE, output_difference, share
 from .result import RowVerdict, pair_of
+from .sources import why_not_measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +54,9 @@ def decision(found: ComparisonResult, matrix: Matrix) -> list[Finding]:
     topics = _topics(found, matrix, known)
     outputs = _fidelity(found, matrix)
     order = dict.fromkeys([*FIRST, *topics])
-    findings = [Finding("Dead regions", _dead(matrix))]
+    broken = [(s.name, why) for s in matrix.sides if (why := why_not_measured(s)) is not None]
+    findings = [Finding("Not measured", f"{name}: {why}.") for name, why in broken]
+    findings.append(Finding("Dead regions", _dead(matrix)))
     for topic in order:
         texts = [_relation(row, matrix) for row in topics.get(topic, [])]
         texts = [*outputs, *texts] if topic == "Fidelity" else texts

@@ -33,11 +33,11 @@ from ..execution.rerun import (
     RerunOptions,
     RunSpec,
     known_inputs,
-    rerun,
     run_spec_of,
     sized_as,
 )
 from ..execution.settings import Settings
+from ..execution.together import Asked, Together
 from ..execution.toolkit import standard
 from ..records.archive import is_packed
 from ..records.selection import (
@@ -197,7 +197,12 @@ def one_side(thing: Any, pattern: Sequence[Record], wanted: MissingAudit) -> Sid
     spec = run_spec_of(pattern[:1], wanted.options)
     spec = _of_file(given, spec, pattern, wanted.options)
     settings = sized_as(given.thing, spec.settings, pattern[0].model.spec)
-    return _audited(given, replace(spec, settings=settings), wanted.options.run)
+    asked = _asked(given, replace(spec, settings=settings))
+    found = _audited(asked, wanted.options.run, Together())
+    why = why_not_measured(found)
+    if why is not None:
+        raise NotMeasuredError(f"{found.reference!r} could not be measured: {why}")
+    return found
 
 
 def _check_version(record: Record, run: RunOptions) -> None:
@@ -334,13 +339,16 @@ def _models(given: Sequence[Side | _Given], cache: RecordCache, wanted: MissingA
     specs = _input_specs(
         sides, [_of_file(one, spec, stored, wanted.options) for one in sides], wanted
     )
-    return _named(
-        sides,
-        [
-            one if isinstance(one, Side) else _audited(one, own, run)
-            for one, own in zip(sides, specs, strict=True)
-        ],
-    )
+    asked = [
+        _asked(one, own) for one, own in zip(sides, specs, strict=True) if isinstance(one, _Given)
+    ]
+    together = Together(asked)
+    found = [
+        one if isinstance(one, Side) else _audited(_asked(one, own), run, together)
+        for one, own in zip(sides, specs, strict=True)
+    ]
+    _check_measured(found)
+    return _named(sides, found)
 
 
 def _named(given: Sequence[Side | _Given], sides: Sequence[Side]) -> list[Side]:
@@ -469,15 +477,30 @@ def _run_spec(pattern: Sequence[Side], wanted: MissingAudit) -> RunSpec:
     return RunSpec(wanted.settings or Settings(), wanted.suites or DEFAULT_SUITES)
 
 
-def _audited(one: _Given, spec: RunSpec, run: RunOptions) -> Side:
-    """Audit a model now. Raises `NotMeasuredError` when nothing of it could be measured."""
-    thing: Any = one.model if one.thing is None else one.thing
-    records = rerun(thing, spec, [one.fill or DEFAULT_FILL], run)
-    if not any(record.status == "ok" for record in records):
-        why = next((r.error.message for r in records if r.error), records[0].reason)
-        name = records[0].model.reference
-        raise NotMeasuredError(f"{name!r} could not be measured: {why}")
-    return replace(side_of(records), thing=thing)
+def _asked(one: _Given, spec: RunSpec) -> Asked:
+    """How a model is audited that is not stored."""
+    return Asked(one.model if one.thing is None else one.thing, spec, [one.fill or DEFAULT_FILL])
+
+
+def _audited(asked: Asked, run: RunOptions, together: Together) -> Side:
+    """Audit a model now; what could not be measured is in its records."""
+    return replace(side_of(together.measure(asked, run)), thing=asked.model)
+
+
+def why_not_measured(side: Side) -> str | None:
+    """Why nothing of a model could be measured; None if something was."""
+    records = list(side.records.values())
+    if any(record.status == "ok" for record in records):
+        return None
+    return next((r.error.message for r in records if r.error), records[0].reason) or "unknown"
+
+
+def _check_measured(sides: Sequence[Side]) -> None:
+    """Raise `NotMeasuredError` unless two models were measured, which can be compared."""
+    broken = {side.reference: why for side in sides if (why := why_not_measured(side))}
+    if broken and len(sides) - len(broken) < 2:
+        texts = "; ".join(f"{name!r} could not be measured: {why}" for name, why in broken.items())
+        raise NotMeasuredError(texts)
 
 
 def _check_models(names: Sequence[str], run: RunOptions) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from ...adapters.errors import SAID_FIRST
-from ..output.layout import Section, lay_out
+from ..output.layout import WIDTH, Section, lay_out
 from ..output.text import clean, code
 from .detectors import RegressionVerdict
 
@@ -27,7 +27,7 @@ MOST = 12
 def check_to_text(check: RegressionCheck, width: int = 96) -> str:
     """A line for each model variant, the counts, and then the reasons."""
     lines = "\n".join(clean(title(report)) for report in check.reports)
-    reasons = lay_out([_section(report) for report in check.reports], width)
+    reasons = lay_out([_section(report, width) for report in check.reports], width)
     return f"{lines}\n\n{check_summary(check)}\n\n{reasons}"
 
 
@@ -64,8 +64,11 @@ def variant(report: VariantReport) -> str:
     return clean(f"{report.reference}{padding}")
 
 
-def _section(report: VariantReport) -> Section:
+def _section(report: VariantReport, width: int = WIDTH) -> Section:
+    """The reasons; a name that is too long for one line with the words has a line of its own."""
     section = Section(f"{title(report)}: {report.words}")
+    if len(section.title) > width:
+        section = Section(title(report), [f"{report.words[:1].upper()}{report.words[1:]}."])
     first = [note for note in report.notes if note.startswith(SAID_FIRST)]
     section.blocks += [f"{note}." for note in first]
     for verdict in (RegressionVerdict.regressed, RegressionVerdict.unmeasured):
