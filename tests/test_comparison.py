@@ -25,7 +25,8 @@ from perimetry.bench.comparison.divergence import first_divergent_stage, stage_d
 from perimetry.bench.comparison.fingerprint import BUCKETS, sketch
 from perimetry.bench.comparison.maps import draw_differences
 from perimetry.bench.comparison.result import RowVerdict
-from perimetry.bench.comparison.sources import MissingAudit, open_sides, side_of
+from perimetry.bench.comparison.sides import side_of
+from perimetry.bench.comparison.sources import MissingAudit, open_sides
 from perimetry.bench.comparison.text import _heading
 from perimetry.bench.comparison.verdict import verdict
 from perimetry.bench.execution.rerun import RerunOptions

@@ -21,7 +21,7 @@ from perimetry.bench.comparison.compare import Comparison
 from perimetry.bench.comparison.divergence import StageDifference
 from perimetry.bench.comparison.html import comparison_page
 from perimetry.bench.comparison.matrix import matrix_of
-from perimetry.bench.comparison.sources import side_of
+from perimetry.bench.comparison.sides import side_of
 from perimetry.bench.records.store import Store
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)

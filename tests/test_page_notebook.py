@@ -13,7 +13,7 @@ from test_board import HOSTILE
 
 from perimetry import compare
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.bench.comparison.sources import side_of
+from perimetry.bench.comparison.sides import side_of
 from perimetry.bench.figures.canvas import COLOURS, SIGNED_COLOURS
 
 

@@ -34,7 +34,8 @@ from .fingerprint import CELL, NAME, WithFingerprint
 from .html import to_html
 from .nodes import NodeTable, node_table, stage_shift
 from .result import ComparisonResult, ComparisonRow, Pair, family_size, pair_of
-from .sources import ONE_MODEL, MissingAudit, Side, open_sides, why_not_measured
+from .sides import Side, why_not_measured
+from .sources import ONE_MODEL, MissingAudit, open_sides
 from .text import comparison_to_markdown, comparison_to_text, to_cells, to_data
 
 if TYPE_CHECKING:

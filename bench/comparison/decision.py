@@ -17,7 +17,7 @@ from ..output.numbers import format_number, join_with_and
 from .divergence import DIVERGED
 from .matrix import NONE, output_difference, share
 from .result import RowVerdict, pair_of
-from .sources import why_not_measured
+from .sides import why_not_measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

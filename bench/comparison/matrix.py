@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..records.record import Value
     from .divergence import StageDifference
     from .result import ComparisonResult, ComparisonRow, Pair
-    from .sources import Side
+    from .sides import Side
 
 NONE = "n/a"
 

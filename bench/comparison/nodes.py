@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..execution.run_options import RunOptions
     from ..execution.settings import Settings
     from ..execution.toolkit import Toolkit
-    from .sources import Side
+    from .sides import Side
 
 BUCKETS = 128
 """Entries of the sketches by which tensors are paired."""

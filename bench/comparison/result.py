@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .divergence import StageDifference
 from .nodes import NodeTable
-from .sources import Side
+from .sides import Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
