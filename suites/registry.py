@@ -12,6 +12,7 @@ from .halo.suite import HALO
 from .output.suite import OUTPUT
 from .padding.suite import PADDING
 from .perturbation.suite import PERTURBATION
+from .shift.suite import SHIFT
 from .structure import STRUCTURE
 from .training.suite import TRAINING
 
@@ -29,6 +30,7 @@ OURS: Mapping[str, Suite] = {
     "fidelity": FIDELITY,
     "halo": HALO,
     "output": OUTPUT,
+    "shift": SHIFT,
     "training": TRAINING,
 }
 

@@ -70,6 +70,7 @@ SKIPPED = {
     "fidelity": UNTREATED,
     "halo": ["no spatial map"],
     "output": list(KINDS),
+    "shift": [],
     "training": list(KINDS),
 }
 """By suite, the kinds of model to which it does not apply."""
@@ -80,7 +81,8 @@ REFUSED = {
 }
 """By suite and protocol, the kinds of model that have no such gradient, and the reason."""
 WITHOUT_HEADLINE = {name: ["stride 1"] for name in ("structure", "deadpixel", "perturbation")}
-"""Kinds of model whose headline is missing with a reason: they have no phases."""
+WITHOUT_HEADLINE["shift"] = ["stride 1", "no logits"]
+"""Kinds of model whose headline is missing with a reason: they have no phases, or no logits."""
 
 
 @pytest.fixture(scope="module", params=list(KINDS))

@@ -34,6 +34,7 @@ S_PER_GFLOP = {
     "perturbation": 2.0,
     "halo": 0.25,
     "output": 0.25,
+    "shift": 6.0,
 }
 """Seconds an image and GFLOP of a forward pass: medians of `results/timm-init` and `trained`."""
 

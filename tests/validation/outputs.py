@@ -18,6 +18,7 @@ from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context, Suite
 from perimetry.suites.halo.suite import Halo
 from perimetry.suites.output.suite import Output
+from perimetry.suites.shift.suite import Shift
 
 from .check import ReferenceCheck
 from .estimates import BAND, GOAL, SOURCE
@@ -32,14 +33,22 @@ def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     del quick
     yield halo_coverage()
     yield from output_coverage()
+    yield from shift_coverage()
 
 
 def covered(
-    suite: Suite, model: Model, metric: str, truth: float, *, images: Callable[..., torch.Tensor]
+    suite: Suite,
+    model: Model,
+    metric: str,
+    truth: float,
+    *,
+    images: Callable[..., torch.Tensor],
+    share: bool = False,
 ) -> ReferenceCheck:
     """The share of seeds whose interval of `metric` holds `truth`, as a check.
 
-    `images(rng, count)` draws the images of a seed (count, 3, height, width).
+    `images(rng, count)` draws the images of a seed (count, 3, height, width). The interval of a
+    `share`, by Clopper and Pearson, may cover more often than it says.
     """
     (protocol, *_) = suite.protocols
     hits = []
@@ -50,15 +59,16 @@ def covered(
         one = found.metrics[metric]
         assert one.low is not None, f"{metric}: {one.reason}"
         hits.append(one.low <= truth and (one.high is None or truth <= one.high))
-    share = float(np.mean(hits))
+    ours = float(np.mean(hits))
     return ReferenceCheck(
         GROUP,
         f"{suite.name}.{metric} ({IMAGES} images, {SEEDS} seeds), true value {truth:.4g}",
         SOURCE,
         GOAL,
-        share,
+        ours,
         f"{suite.name.upper()}.measure(...)",
         tolerance=BAND + 2 * float(np.sqrt(GOAL * (1 - GOAL) / SEEDS)),
+        relation=">=" if share else "=",
     )
 
 
@@ -141,3 +151,36 @@ def output_coverage() -> Iterator[ReferenceCheck]:
     per_axis = (1 * side + 2 * side - 1) / (2 * side)
     truth = height / (per_axis**2 + height**2) ** 0.5
     yield covered(Output(), grey(Patterned(), side), "grid_amplitude", truth, images=draw)
+
+
+def shift_coverage() -> Iterator[ReferenceCheck]:
+    """Classes by the sign of one pixel, which its three neighbours have in 1 of 8 images.
+
+    The map is a sum over 3 rows with zero padding. A circular shift by a row takes one tap from
+    the row that comes to one border and gives one to the row that leaves the other; the row that
+    goes around loses one and gains another. White noise makes sums normal, with the number of
+    their taps for variance.
+    """
+    cell = nn.Conv2d(1, 1, 2, 2, bias=False)
+    with torch.no_grad():
+        cell.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+
+    class Sign(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = cell
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first = self.cell(x)[:, :, 0, 0]
+            return torch.cat([first, -first], 1)
+
+    draw = white_noise(8)
+    yield covered(Shift(), grey(Sign(), 8), "worst_circular", 1 / 8, images=draw, share=True)
+    rows = nn.Conv2d(1, 1, (3, 1), 1, (1, 0), bias=False)
+    nn.init.ones_(rows.weight)
+    side = 8
+    size = sum(n**0.5 for n in [2, *[3] * (side - 2), 2])
+    moved = 2 * (1 + 1 + 2**0.5)  # of the moves (0, 1), (1, 0), (1, 1) two have a row
+    yield covered(
+        Shift(cell=2), grey(rows, side), "error_circular", moved / (3 * size), images=draw
+    )

@@ -1,0 +1,4 @@
+"""The suite `shift`: what the worst of the shifts within a stride cell does.
+
+Read `suite.py`, the definition, then `moves.py` (the shifts) and `responses.py` (what is compared).
+"""
