@@ -103,7 +103,8 @@ def fourier_shift(maps: Tensor, move: Move) -> Tensor:
         if n % 2 == 0:
             phase[n // 2] = math.cos(math.pi * amount)
         found = found * (phase[:, None] if axis == -2 else phase).to(found.device)
-    return torch.fft.ifft2(found).real.to(maps.dtype)
+    shifted: Tensor = torch.fft.ifft2(found).real.to(maps.dtype)
+    return shifted
 
 
 def moves_within(cell: tuple[int, int], step: tuple[int, int], most: int, seed: int) -> list[Move]:

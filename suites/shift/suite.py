@@ -105,11 +105,7 @@ _METRICS = described(
         "error_fraction": "A map that is not band-limited cannot be shifted by fractions exactly.",
     },
     verdicts={
-        **{f"{a}_{k}": ("inconsistent", "consistent") for a in ("same", "worst") for k in KINDS},
-        **{f"error_{k}": ("does not move along", "moves along") for k in KINDS},
-        **{
-            f"worst_error_{k}": ("does not move along", "moves along") for k in ("circular", "crop")
-        },
+        m.name: ("inconsistent", "consistent") for m in (*_WORST, *_SAME, *_ERRORS, *_WORST_ERRORS)
     },
     main=("worst_circular", "worst_crop", "error_circular"),
 )
