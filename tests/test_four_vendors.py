@@ -120,9 +120,9 @@ def test_show_begins_with_the_hole_and_says_nothing_of_the_others(run):
     """The report of the damaged file begins with its hole, and the others mention none."""
     for name in VENDORS:
         text = command("show", run[0], name)
-        first = text[text.index(" - ") :]
-        assert first.startswith(f" - Defects: dead: {PLACE}") is (name == HOLED)
-        assert ("Defects" in text) is (name == HOLED)
+        second = text[text.index(" - Dead regions: ") :]
+        assert second.startswith(f" - Dead regions: {PLACE}") is (name == HOLED)
+        assert ("no influence" in text[: text.index(" - Dead regions")]) is (name == HOLED)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -151,7 +151,7 @@ def test_a_packed_board_has_the_mark_even_without_tables(run, place):
     command("pack", run[0], packed, "--no-tables")
     ours, theirs = (Board(load_records(one)) for one in (run[0], packed))
     assert [render_board(ours, f) for f in FORMATS] == [render_board(theirs, f) for f in FORMATS]
-    assert f"Defects: dead: {PLACE}" in command("show", packed, HOLED)
+    assert f"Dead regions: {PLACE}" in command("show", packed, HOLED)
 
 
 @pytest.mark.parametrize("form", ["table", "md"])
@@ -258,7 +258,7 @@ def test_the_page_marks_the_row_and_begins_the_panel_with_the_hole(board, tmp_pa
         row.locator("a").click()
         visit.page.wait_for_selector("#panel .words li")
         assert PLACE in visit.texts("#panel .defects")[0]
-        assert visit.texts("#panel .words li")[0].startswith(f"Defects: dead: {PLACE}")
+        assert visit.texts("#panel .words li")[1].startswith(f"Dead regions: {PLACE}")
         assert visit.problems == []
         visit.close()
 
@@ -269,4 +269,4 @@ def test_a_hole_between_the_places_of_a_grid_is_found(tmp_path):
     (record,) = audit(str(file), ("deadpixel",), count=8, device="cpu")
     assert record.metrics["dead_region"].value == 484
     Store(tmp_path / "one").put(record)
-    assert f"Defects: dead: {SMALL_PLACE}" in command("show", tmp_path / "one")
+    assert f"Dead regions: {SMALL_PLACE}" in command("show", tmp_path / "one")

@@ -118,20 +118,28 @@ def test_the_verdict_names_every_headline_with_what_it_shows():
         )
     )
     assert lines[0] == (
-        "Uneven: least sensitive phase (1 is even) 0.500 in structure. "
+        "Verdict: Uneven: least sensitive phase (1 is even) 0.500 in structure. "
         "Not shown to be uneven: least sensitive phase (1 is even) 0.90 ± 0.30 in deadpixel. "
         "Measured: side above 4.55 % of the peak 16.0 ± 2.0 pixels in erf."
     ).replace(" ± ", "\u00a0±\u00a0")
 
 
-def test_a_dead_region_comes_first_and_is_not_hidden_by_an_even_headline():
-    """A hole of 4 x 6 pixels in a model of even phases is the first line."""
+def test_a_dead_region_is_not_hidden_by_an_even_headline():
+    """A hole of 4 x 6 pixels in a model of even phases begins the verdict and has its own line."""
     row = {"channel": "all", "pixels": 24, "top": 3, "left": 8, "bottom": 7, "right": 14}
     found = record("deadpixel", {"weakest": (1.0, 0.1)}, tables={"dead_regions": [row]})
     lines = summary(case_of(found))
-    assert lines[0].startswith("Defects: dead: 24 pixels")
-    assert lines[1].startswith("Not shown to be uneven")
-    assert len(lines) == 2
+    assert lines[0].startswith("Verdict: Parts of the image have no influence. Not shown to be")
+    assert lines[1].startswith("Dead regions: 24 pixels")
+    assert lines[2].startswith("What to do: look for what masks or crops")
+    assert len(lines) == 3
+
+
+def test_dead_regions_are_none_only_where_they_were_looked_for():
+    """A table without rows says none; a suite that does not look for them says nothing of them."""
+    looked = summary(case_of(record("deadpixel", {"weakest": 0.9}, tables={"dead_regions": []})))
+    assert looked[1] == "Dead regions: none found (deadpixel)."
+    assert "not looked for" in summary(case_of(record("erf", {"luo_size": 16.0})))[1]
 
 
 def test_layers_phases_periods_and_skipped_pixels_are_causes():
@@ -227,7 +235,7 @@ def test_nothing_is_to_do_for_an_even_model_and_for_no_other():
     even = summary(case_of(record("structure", {"weakest": 1.0})))
     unknown = summary(case_of(record("deadpixel", {"weakest": 0.4}, count=3)))
     assert even[-1] == "What to do: nothing, as no unevenness is shown."
-    assert len(unknown) == 1
+    assert unknown[-1].startswith("What to do: measure with more images")
 
 
 # What kernel padding changed
@@ -259,7 +267,7 @@ def test_the_report_can_be_of_the_treated_variant():
         record("structure", {"weakest": 0.999}, fill="box"),
         fill="box",
     )
-    assert text.startswith("toy:model, kernel padding box - Even: least sensitive phase")
+    assert text.startswith("toy:model, kernel padding box - Verdict: Even: least sensitive phase")
     assert "structure.weakest 0.500 0.999 +0.499 more even" in text
 
 
@@ -298,7 +306,7 @@ def test_a_new_suite_is_shown_without_a_line_of_code():
     text = " ".join(report(case).split())
     for part in (
         "Tinted: hue of grey (0 is neutral) 25.0 ± 5.0 degrees in colour.",
-        "Cause: the red filter (colour).",
+        "The red filter.",
         "What to do: turn it by 25 degrees at 64 x 64.",
         "colour: does grey stay grey?",
         "hue of grey 25.0 ± 5.0 0 tinted degrees depth 2",

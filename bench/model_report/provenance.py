@@ -186,6 +186,14 @@ def _images(records: Sequence[Record]) -> str:
     )
 
 
+def images_line(records: Sequence[Record]) -> str:
+    """The images of the records in a few words, and the day they were made."""
+    looked = next((r.images for r in records if r.images), None)
+    days = sorted({record.created[:10] for record in records})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{looked.count} x {looked.name}, {when}" if looked else f"no images, {when}"
+
+
 def _intervals(count: int, what: str) -> str:
     """What the intervals are over, or why there are none."""
     if count < MIN_SAMPLES:

@@ -1,7 +1,4 @@
-"""The first lines of a report: the verdict, its causes, and what to do.
-
-Each line is one function of the case, and is left out if it has nothing to say.
-"""
+"""The first three lines of a report: the verdict, dead regions, and what to do."""
 
 from __future__ import annotations
 
@@ -24,11 +21,42 @@ if TYPE_CHECKING:
 
 
 def summary(case: Case) -> list[str]:
-    """The lines: faults, defects, verdict on the headline metrics, causes, and what to do."""
+    """The verdict, the dead regions, and what to do: a line each."""
     found = reported(case.records, case.suites)
-    lines = [fault_line(case.records), defect_line(found), verdict_line(found), cause_line(found)]
-    lines.append(remedy_line(case, found))
-    return [f"{line}." for line in lines if line]
+    dead, others = _split_defects(found)
+    parts = [
+        fault_line(case.records),
+        f"Defects: {'; '.join(others)}" if others else "",
+        "Parts of the image have no influence" if dead else "",
+        verdict_line(found) or "Nothing was measured",
+    ]
+    verdict = ". ".join(part for part in parts if part)
+    return [
+        f"Verdict: {verdict}.",
+        f"Dead regions: {'; '.join(dead) or _no_dead_region(found)}.",
+        f"What to do: {remedy_line(case, found)}.",
+    ]
+
+
+def _split_defects(found: Sequence[ReportedRecord]) -> tuple[list[str], list[str]]:
+    """Clauses on dead regions, and those on other defects."""
+    clauses = [clause.removeprefix(f"{DEAD}: ") for clause in defects_of(found)]
+    raw = defects_of(found)
+    dead = [c for c, whole in zip(clauses, raw, strict=True) if whole.startswith(DEAD)]
+    return dead, [whole for whole in raw if not whole.startswith(DEAD)]
+
+
+DEAD = "dead"
+"""What clauses on dead regions begin with."""
+
+
+def _no_dead_region(found: Sequence[ReportedRecord]) -> str:
+    """Which suites looked for dead regions, or which do."""
+    tables = {one.column: getattr(one.suite, "defect_tables", None) or () for one in found}
+    looked = [one.column for one in found if set(tables[one.column]) & set(one.record.tables)]
+    if looked:
+        return f"none found ({', '.join(looked)})"
+    return "not looked for; the suites deadpixel and padding find them"
 
 
 def fault_line(records: Sequence[Record]) -> str:
@@ -40,12 +68,6 @@ def fault_line(records: Sequence[Record]) -> str:
     ]
     text = clean("; ".join(found), 600)
     return text[:1].upper() + text[1:]
-
-
-def defect_line(found: Sequence[ReportedRecord]) -> str:
-    """Certain defects, whatever the headline metrics show."""
-    clauses = defects_of(found)
-    return f"Defects: {'; '.join(clauses)}" if clauses else ""
 
 
 def verdict_line(found: Sequence[ReportedRecord]) -> str:
@@ -101,15 +123,19 @@ def remedies(one: ReportedRecord) -> list[str]:
 
 
 def remedy_line(case: Case, found: Sequence[ReportedRecord]) -> str:
-    """What a measured kernel padding cures and by how much, and each suite's main suggestion."""
+    """What a measured kernel padding cures and by how much, else the main suggestion of a suite."""
     clauses = [clause for fill in case.treated if (clause := _cure(case, fill))]
-    clauses += [clause for one in found for clause in remedies(one)[:1]]
-    if clauses:
-        return f"What to do: {'; '.join(dict.fromkeys(clauses))}"
+    suggested = [clause for one in found for clause in remedies(one)[:1]]
+    if clauses or suggested:
+        return "; ".join(dict.fromkeys(clauses or suggested[:1]))
+    if any(one.defects for one in found):
+        return "look for what masks or crops the image: kernel padding does not reach it"
     shown = {one.verdict(one.headline) for one in found if one.headline}
-    even = shown and shown <= {None, Evenness.even, Evenness.not_shown}
-    even = even and not any(one.defects for one in found)
-    return "What to do: nothing, as no unevenness is shown" if even else ""
+    if shown and shown <= {None, Evenness.even, Evenness.not_shown}:
+        return "nothing, as no unevenness is shown"
+    if Evenness.no_interval in shown:
+        return "measure with more images: without an interval nothing is shown"
+    return "no remedy is known"
 
 
 def _cure(case: Case, fill: str) -> str:

@@ -293,6 +293,26 @@ class Record(BaseModel):
         found = self._try_to_read(self._read_whole)
         return found if isinstance(found, Record) else self
 
+    def as_flat_dict(self) -> dict[str, float]:
+        """Numbers by name for experiment trackers, such as `deadpixel.weakest` and `.low`, `.high`.
+
+        Names hold letters, digits and `._-/` only: `box/` stands before those of a variant with
+        kernel padding, the protocol after the suite unless it is the default, and `/s8` after those
+        of a scale. What is missing is left out.
+        """
+        from ...suites.registry import SUITES
+
+        known = SUITES.get(self.suite)
+        default = next(iter(known.protocols)) if known else None
+        words = [self.suite, *([self.protocol] if self.protocol != default else [])]
+        stem = ("" if self.fill == "none" else f"{self.fill}/") + ".".join(words)
+        found = {}
+        for metric, held in self.metrics.items():
+            name = re.sub(r"[^\w./-]", "_", f"{stem}.{metric.replace('@', '/')}")
+            parts = {"": held.value, ".low": held.low, ".high": held.high}
+            found |= {f"{name}{end}": number for end, number in parts.items() if number is not None}
+        return found
+
     @property
     def label(self) -> str:
         """Which record it is, for a person: reference, fill, suite and protocol."""

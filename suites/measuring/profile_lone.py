@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import digamma, expit, polygamma
-from scipy.stats import norm, rankdata
+from scipy.special import digamma, expit, ndtri, polygamma
 
 from .phases import fold, nested_periods
 
@@ -203,10 +202,12 @@ def _mean_draws(
 
     Resamples of four samples have no tails: their normal scores are taken, which keep the order.
     """
+    from scipy.stats import rankdata
+
     mean, count = float(values.mean()), len(moves)
     if mean <= 0:
         return np.zeros(count)
-    scores = norm.ppf((rankdata(moves @ values) - 0.5) / count)
+    scores = ndtri((rankdata(moves @ values) - 0.5) / count)
     errors = np.sqrt(variance / len(values) * freedom / rng.chisquare(freedom, count))
     found: Array = mean / np.maximum(1 - scores * errors / 3, 0.3) ** 3
     return found

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...model_report.case import Case
 from ...model_report.provenance import provenance
-from ...model_report.summary import summary
+from ...model_report.reported import reported
+from ...model_report.summary import cause_line, summary
 from ...output.damaged import try_or_none
 from ...output.layout import Literal
 from ...output.text import clean
@@ -117,12 +118,18 @@ def _of_variant(variants: Variants, fill: str, suites: Mapping[str, Suite]) -> d
     others = {name: found for name, found in variants.items() if name != fill}
     case = Case(records[0].model.reference, fill, records, others, suites)
     return {
-        "words": [clean(line, 2000) for line in try_or_none(summary, case) or []],
+        "words": [clean(line, 2000) for line in try_or_none(_words, case) or []],
         "culprits": _culprits(records),
         "layers": sum(len(r.tables.get("culprits", [])) for r in records),
         "notes": list(dict.fromkeys(clean(note, 600) for r in records for note in r.notes)),
         "gaps": _gaps(records),
     }
+
+
+def _words(case: Case) -> list[str]:
+    """The first lines of the report, and the causes, which stand in its sections there."""
+    causes = cause_line(reported(case.records, case.suites))
+    return [*summary(case), *([f"{causes}."] if causes else [])]
 
 
 def _culprits(records: Sequence[Record]) -> list[list[Any]]:
