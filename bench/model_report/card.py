@@ -37,7 +37,7 @@ def card(case: Case) -> str:
 
 def _rows(one: ReportedRecord) -> list[tuple[str, ...]]:
     """The main metrics of a record: name, words, value with interval, and the even value."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for name in one.names:
         metric = one.metric(name)
         if metric.main or name == one.headline:

@@ -306,7 +306,7 @@ class Record(BaseModel):
         default = next(iter(known.protocols)) if known else None
         words = [self.suite, *([self.protocol] if self.protocol != default else [])]
         stem = ("" if self.fill == "none" else f"{self.fill}/") + ".".join(words)
-        found = {}
+        found: dict[str, float] = {}
         for metric, held in self.metrics.items():
             name = re.sub(r"[^\w./-]", "_", f"{stem}.{metric.replace('@', '/')}")
             parts = {"": held.value, ".low": held.low, ".high": held.high}
