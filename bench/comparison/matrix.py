@@ -179,7 +179,8 @@ def _amount(count: int | None) -> str:
 def _bytes(side: Side) -> int | None:
     """The size of the model's files, external data included; None if it has none here."""
     try:
-        files = [p for p in files_of(side.reference) if p.suffix != ".toml" and p.is_file()]
+        named = {p.resolve() for p in files_of(side.reference)}
+        files = [p for p in named if p.suffix != ".toml" and p.is_file()]
         return sum(p.stat().st_size for p in files) or None
     except (OSError, ValueError):
         return None

@@ -42,7 +42,7 @@ def node_blocks(pair: Pair, *, every: bool) -> list[Block]:
     more = len(pair.nodes.nodes) - len(shown)
     caption = "Node by node, the largest own difference first"
     caption += f" ({more} more: --all)" if more else ""
-    heads, rows = node_rows(pair.nodes, shown)
+    heads, rows = node_rows(pair.nodes, shown, 38)
     return [*node_sentences(pair.nodes), Table(caption, heads, rows)]
 
 
@@ -76,20 +76,19 @@ def _shifted(node: NodeDifference) -> str:
 
 
 def node_rows(
-    table: NodeTable, shown: Sequence[NodeDifference]
+    table: NodeTable, shown: Sequence[NodeDifference], longest: int = 200
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Heads, and a row for each of the nodes `shown`."""
+    """Heads, and a row for each of the nodes `shown`; names have at most `longest` characters."""
     alone = any(node.alone is not None for node in table.nodes)
     shifted = any(node.shift is not None for node in table.nodes)
-    heads = ["node", "operator", "own", "accumulated"]
-    heads += [*(["alone"] if alone else []), *(["shift"] if shifted else []), "in the second"]
+    heads = ["node", "own", "accumulated", *(["alone"] if alone else [])]
+    heads += [*(["shift"] if shifted else []), "operator", "in the second"]
     rows = []
     for node in shown:
-        cells = [clean(node.first, 60), clean(node.operator, 30)]
-        cells += [_amount(node.own), _amount(node.accumulated)]
+        cells = [clean(node.first, longest), _amount(node.own), _amount(node.accumulated)]
         cells += ["" if node.alone is None else _amount(node.alone)] if alone else []
         cells += ["" if node.shift is None else f"{node.shift}"] if shifted else []
-        rows.append((*cells, clean(node.second, 60)))
+        rows.append((*cells, clean(node.operator, 30), clean(node.second, longest)))
     return tuple(heads), rows
 
 
