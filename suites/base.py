@@ -143,7 +143,8 @@ class Probe:
     (batch,) are the indices of the images in the set, so that random signs do not depend on
     batching. `reduce(gradient)` maps (batch, channels, height, width) to (batch, ..., height,
     width). Neither may read a number back from the device, which would make a GPU wait. `silent`
-    is the reason to report for a gradient that is zero everywhere.
+    is the reason to report for a gradient that is zero everywhere. Probes with the same `gradient`
+    have the same scalar, and share its backward pass.
     """
 
     name: str
@@ -151,6 +152,7 @@ class Probe:
     reduce: Callable[[Tensor], Tensor]
     logits: bool = False
     silent: str = "the target is constant"
+    gradient: str = ""
 
 
 class Measured(Protocol):

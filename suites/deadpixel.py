@@ -50,12 +50,12 @@ from .measuring import dead_regions, phases
 from .measuring.bootstrap import Bootstrap, bootstrap, linear
 from .measuring.findings import least_sensitive_phase, period_shares
 from .measuring.gradients import (
-    TARGET_STREAM,
+    SIGNED,
     channel_energy,
     member_factors,
     normalise_members,
-    random_signs,
     require,
+    signed_sum,
 )
 from .measuring.profile_posterior import Posterior, phase_estimates, profile_posterior
 from .measuring.unbiased import pseudo_values
@@ -198,8 +198,9 @@ class DeadPixel(Suite):
         return (
             Probe(
                 "deadpixel/energy",
-                partial(_signed_sum, seed=seed),
+                partial(signed_sum, seed=seed),
                 partial(channel_energy, spec=model.spec),
+                gradient=SIGNED,
             ),
         )
 
@@ -222,12 +223,6 @@ class DeadPixel(Suite):
         found.metrics.update(_phase_metrics(model, protocol, samples, resamples, found))
         found.metrics.update(_dead_pixels(model, channels, found))
         return found
-
-
-def _signed_sum(outputs: Outputs, indices: Sequence[int], *, seed: int) -> Tensor:
-    """The sum over the batch of v . F, F being (batch, channels, height, width)."""
-    target = require(outputs.target, "target")
-    return (target * random_signs(target, indices, seed=seed, stream=TARGET_STREAM)).sum()
 
 
 def _top_logit(outputs: Outputs, _indices: Sequence[int]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .deadpixel import DEADPIXEL
 from .erf.suite import ERF
 from .fidelity import FIDELITY
+from .frequency import FREQUENCY
 from .halo.suite import HALO
 from .output.suite import OUTPUT
 from .padding.suite import PADDING
@@ -31,6 +32,7 @@ OURS: Mapping[str, Suite] = {
     "halo": HALO,
     "output": OUTPUT,
     "shift": SHIFT,
+    "frequency": FREQUENCY,
     "training": TRAINING,
 }
 

@@ -71,6 +71,7 @@ SKIPPED = {
     "halo": ["no spatial map"],
     "output": list(KINDS),
     "shift": [],
+    "frequency": ["no spatial map"],
     "training": list(KINDS),
 }
 """By suite, the kinds of model to which it does not apply."""

@@ -35,6 +35,7 @@ S_PER_GFLOP = {
     "halo": 0.25,
     "output": 0.25,
     "shift": 6.0,
+    "frequency": 0.1,
 }
 """Seconds an image and GFLOP of a forward pass: medians of `results/timm-init` and `trained`."""
 

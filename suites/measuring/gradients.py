@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...adapters.input_spec import InputSpec
-    from ...adapters.model import Model
+    from ...adapters.model import Model, Outputs
     from ..base import Array, Probe
 
 T = TypeVar("T")
@@ -151,14 +151,18 @@ def _member_maps(
 def _batch_maps(
     model: Model, x: Tensor, indices: Sequence[int], probes: Sequence[Probe]
 ) -> dict[str, Tensor]:
-    """One forward pass and one backward pass per probe; the copy to the CPU may be unfinished."""
+    """One forward pass, a backward pass per gradient; the copy to the CPU may be unfinished."""
     x = send(x, model.device).requires_grad_()
     outputs = model.run(x, logits=any(p.logits for p in probes))
-    maps = {}
+    groups: dict[str, list[Probe]] = {}
     for probe in probes:
-        scalar = probe.scalar(outputs, indices)
-        (gradient,) = torch.autograd.grad(scalar, x, retain_graph=probe is not probes[-1])
-        maps[probe.name] = send(probe.reduce(gradient).detach(), torch.device("cpu"))
+        groups.setdefault(probe.gradient or probe.name, []).append(probe)
+    maps, last = {}, list(groups)[-1:]
+    for name, group in groups.items():
+        scalar = group[0].scalar(outputs, indices)
+        (gradient,) = torch.autograd.grad(scalar, x, retain_graph=[name] != last)
+        for probe in group:
+            maps[probe.name] = send(probe.reduce(gradient).detach(), torch.device("cpu"))
     return maps
 
 
@@ -182,6 +186,16 @@ def require(thing: T | None, what: str) -> T:
     if thing is None:
         raise NotApplicableError(f"the model gives no {what}")
     return thing
+
+
+SIGNED = "target/signs"
+"""Name of the gradient of `signed_sum`, which several suites take."""
+
+
+def signed_sum(outputs: Outputs, indices: Sequence[int], *, seed: int) -> Tensor:
+    """The sum over the batch of v . F, F being (batch, channels, height, width)."""
+    target = require(outputs.target, "target")
+    return (target * random_signs(target, indices, seed=seed, stream=TARGET_STREAM)).sum()
 
 
 def channel_energy(gradient: Tensor, spec: InputSpec) -> Tensor:

@@ -16,6 +16,7 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.model import Model
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context, Suite
+from perimetry.suites.frequency import Frequency
 from perimetry.suites.halo.suite import Halo
 from perimetry.suites.output.suite import Output
 from perimetry.suites.shift.suite import Shift
@@ -34,6 +35,7 @@ def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     yield halo_coverage()
     yield from output_coverage()
     yield from shift_coverage()
+    yield frequency_coverage()
 
 
 def covered(
@@ -183,4 +185,20 @@ def shift_coverage() -> Iterator[ReferenceCheck]:
     moved = 2 * (1 + 1 + 2**0.5)  # of the moves (0, 1), (1, 0), (1, 1) two have a row
     yield covered(
         Shift(cell=2), grey(rows, side), "error_circular", moved / (3 * size), images=draw
+    )
+
+
+def frequency_coverage() -> ReferenceCheck:
+    """A Laplacian of circular padding reacts to a wave by the square of 4 - 2 cos - 2 cos."""
+    side = 16
+    laplacian = nn.Conv2d(1, 1, 3, 1, 1, padding_mode="circular", bias=False)
+    with torch.no_grad():
+        laplacian.weight.copy_(torch.tensor([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]]))
+    turns = 2 * np.pi * np.fft.fftfreq(side)
+    power = (4 - 2 * np.cos(turns)[:, None] - 2 * np.cos(turns)) ** 2
+    size = np.abs(np.fft.fftfreq(side))
+    high = np.maximum(size[:, None], size) > 1 / 4 + 1e-9
+    truth = float(power[high].sum() / power.sum())
+    return covered(
+        Frequency(stride=2), grey(laplacian, side), "above_nyquist", truth, images=white_noise(side)
     )
