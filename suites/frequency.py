@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -162,7 +162,7 @@ def _share(
     spectra: Array,
     total: Array,
     resamples: Bootstrap,
-    weight: Array,
+    weight: np.ndarray[Any, Any],
     *,
     high: float | None = 1.0,
 ) -> Estimate:
@@ -188,7 +188,8 @@ def power_spectrum(gradient: Tensor, spec: InputSpec) -> Tensor:
     import torch
 
     pixels = gradient.float() * (spec.value_range / spec.channel_std(gradient.float()))
-    return torch.fft.fft2(pixels, norm="ortho").abs().square().sum(1)
+    energy: Tensor = torch.fft.fft2(pixels, norm="ortho").abs().square().sum(1)
+    return energy
 
 
 def first_stride(model: Model) -> tuple[int, int] | str:
