@@ -89,7 +89,7 @@ def export(name: str, path: Path, *, seed: int) -> None:
 
 def publish(store: Store) -> list[Path]:
     """Write the leaderboard as page, Markdown, CSV and JSON, and maps of `PICTURES` as PNG."""
-    from .figures.maps import draw_record
+    from .figures.maps import Pictures, draw_variants
     from .output.files import write_text
     from .ranking.board import Board
     from .ranking.page.page import write_page
@@ -107,7 +107,5 @@ def publish(store: Store) -> list[Path]:
     written.append(page)
     maps = store.root / "maps"
     maps.mkdir(exist_ok=True)
-    for record in records:
-        if record.suite in PICTURES:
-            draw_record(record, maps)
+    draw_variants([r for r in records if r.suite in PICTURES], Pictures(maps))
     return [*written, maps]

@@ -19,7 +19,7 @@ from perimetry.bench import demo
 from perimetry.bench.cli.main import app
 from perimetry.bench.cli.options import ImageOptions, InputOptions, MachineOptions, WorkerOptions
 from perimetry.bench.cli.view import list_metrics, list_suites
-from perimetry.bench.figures.maps import draw_map, draw_record
+from perimetry.bench.figures.maps import Pictures, draw_map, draw_variants
 from perimetry.bench.records.store import Store
 
 RUN = ["--count", "4", "--members", "4", "--device", "cpu", "--batch", "4"]
@@ -245,13 +245,13 @@ def test_maps_become_pictures(folder, tmp_path):
     """Each two-dimensional map of a record is a PNG that opens; equal maps give equal bytes."""
     records = Store(folder[0]).records()
     record = next(r for r in records if r.suite == "deadpixel" and r.status == "ok")
-    paths = draw_record(record, tmp_path)
+    paths = draw_variants([record], Pictures(tmp_path))
     assert {p.name.split(".")[-2] for p in paths} == {"sensitivity", "phase_profile"}
     first = paths[0].read_bytes()
     with Image.open(paths[0]) as picture:
         assert picture.format == "PNG"
         assert len(np.unique(np.asarray(picture.convert("L")))) > 20
-    draw_record(record, tmp_path)
+    draw_variants([record], Pictures(tmp_path))
     assert paths[0].read_bytes() == first
 
 

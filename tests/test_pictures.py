@@ -12,9 +12,12 @@ from perimetry.bench.figures.canvas import BAR, COLOURS, GAP, LEFT, SIDE, SIGNED
 from perimetry.bench.figures.maps import (
     LOG_DECADES,
     LOOKS,
+    Pictures,
     draw_change,
     draw_map,
-    draw_record,
+    draw_variants,
+    drawings,
+    on_one_scale,
     over_mean,
     scaled,
     tiled,
@@ -143,7 +146,7 @@ def sensitivity(period=8, side=64):
 def test_light_lines_mark_the_stride_cells(tmp_path):
     """On a flat part of a map the only lighter rows lie between the cells."""
     found = sensitivity()
-    paths = {p.name.split(".")[-2]: p for p in draw_record(found, tmp_path)}
+    paths = {p.name.split(".")[-2]: p for p in draw_variants([found], Pictures(tmp_path))}
     part = squares(paths["sensitivity"], (64, 64))
     dot = part.shape[1]
     rows = lightness(part.reshape(64 * dot, 64 * dot, 3))[:, 20 * dot + 3]
@@ -156,7 +159,7 @@ def test_light_lines_mark_the_stride_cells(tmp_path):
 def test_a_map_without_phases_has_no_grid(tmp_path):
     """Without a phase profile there are no cells to mark."""
     found = record("deadpixel", {}, maps={"sensitivity": np.ones((64, 64))})
-    (path,) = draw_record(found, tmp_path)
+    (path,) = draw_variants([found], Pictures(tmp_path))
     inner = squares(path, (64, 64))[1:-1, :, 1:-1]
     assert np.ptp(inner.reshape(-1, 3), axis=0).max() == 0
 
@@ -176,7 +179,7 @@ def test_fields_of_a_grid_of_units_are_laid_out_as_the_units_lie():
 )
 def test_what_is_no_map_is_left_out(tmp_path, values):
     """Vectors, single rows, stacks and maps that are not finite are not drawn."""
-    assert draw_record(record("deadpixel", {}, maps={"x": values}), tmp_path) == []
+    assert draw_variants([record("deadpixel", {}, maps={"x": values})], Pictures(tmp_path)) == []
 
 
 def test_a_change_is_the_difference_of_the_maps_over_their_means(tmp_path):
@@ -188,7 +191,7 @@ def test_a_change_is_the_difference_of_the_maps_over_their_means(tmp_path):
         treated = record(
             "structure", {}, fill="box", maps={"sensitivity": after, "other": np.ones((4, 4))}
         )
-        (path,) = draw_change(treated, twin, tmp_path)
+        (path,) = draw_change(treated, twin, Pictures(tmp_path))
         assert path.name.endswith(".box.structure-expected.sensitivity.change.png")
         part = squares(path, (4, 4))[:, 12, :, 12]
         change = over_mean(after) - over_mean(values)
@@ -222,7 +225,7 @@ def test_hostile_names_become_plain_titles(tmp_path):
     """Formula marks, escapes, line breaks and other scripts in a model's name all draw."""
     name = "$x^{2$ \x1b[31m\n模型/../../up"
     found = record("erf", {}, maps={"erf": np.eye(8)}, model=model(name))
-    (path,) = draw_record(found, tmp_path)
+    (path,) = draw_variants([found], Pictures(tmp_path))
     assert path.parent == tmp_path
     assert pixels(path).shape[2] == 3
 
@@ -236,3 +239,47 @@ def test_equal_maps_give_equal_bytes(tmp_path):
         )
         assert (tmp_path / f"{i}.png").read_bytes() == (tmp_path / f"{i}again.png").read_bytes()
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
+
+
+def test_variants_of_one_model_have_one_colour_scale(tmp_path):
+    """The same value has the same colour with and without padding, whatever else is in the map."""
+    low, high = np.full((4, 4), 1.0), np.full((4, 4), 1.0)
+    low[0, 0], high[0, 0] = 2.0, 9.0
+    variants = [
+        record("structure", {}, fill=fill, maps={"sensitivity": values / values.mean()})
+        for fill, values in (("none", low), ("box", high))
+    ]
+    paths = draw_variants(variants, Pictures(tmp_path))
+    own = [drawings(one)["sensitivity"][0] for one in variants]
+    assert own[0].high < own[1].high
+    both = on_one_scale(own[0], own)
+    assert (both.low, both.high) == (0.0, own[1].high)
+    brightest = [squares(path, (4, 4))[0, 12, 0, 12] for path in paths]
+    alone = squares(draw_variants(variants[:1], Pictures(tmp_path / "alone"))[0], (4, 4))
+    assert (brightest[0] != alone[0, 12, 0, 12]).any()
+
+
+@pytest.mark.parametrize("form", ["svg", "pdf"])
+def test_pictures_for_papers_are_vectors_and_equal_for_equal_maps(tmp_path, form):
+    """SVG and PDF of the chosen maps alone, the same bytes each time, without a date."""
+    maps = {"sensitivity": np.random.default_rng(0).random((4, 4)), "other": np.eye(4)}
+    made = []
+    for place in ("a", "b"):
+        pictures = Pictures(tmp_path / place, ("sensitivity",), form)
+        (path,) = draw_variants([record("structure", {}, maps=maps)], pictures)
+        assert path.name.endswith(f".sensitivity.{form}")
+        made.append(path.read_bytes())
+    assert made[0] == made[1]
+    assert made[0].startswith({"svg": b"<?xml", "pdf": b"%PDF"}[form])
+
+
+@pytest.mark.parametrize(("dpi", "times"), [(30, 1), (110, 1), (111, 2), (300, 3)])
+def test_a_higher_resolution_keeps_values_as_whole_pixels(tmp_path, dpi, times):
+    """The resolution is the next multiple of the usual one, so that squares stay whole."""
+    one = record("structure", {}, maps={"sensitivity": np.ones((4, 4))})
+    sizes = []
+    for place, asked in (("plain", 110), ("fine", dpi)):
+        (path,) = draw_variants([one], Pictures(tmp_path / place, dpi=asked))
+        with Image.open(path) as picture:
+            sizes.append(picture.size)
+    assert sizes[1] == (times * sizes[0][0], times * sizes[0][1])

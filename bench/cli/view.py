@@ -182,6 +182,14 @@ class ReportFormat(StrEnum):
     card = "card"
 
 
+class PictureFormat(StrEnum):
+    """Formats of pictures."""
+
+    png = "png"
+    svg = "svg"
+    pdf = "pdf"
+
+
 class Publication(StrEnum):
     """Places for results, by their formats."""
 
@@ -202,8 +210,19 @@ def show(
         str | None, typer.Option(help="Kernel padding of the variant.", show_default="none")
     ] = None,
     maps: Annotated[
-        Path | None, typer.Option(help="Folder to draw the model's maps into, as PNG.")
+        Path | None,
+        typer.Option(help="Folder to draw the maps into, all variants on one scale."),
     ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="Name of a map to draw. Repeatable.", show_default="all"),
+    ] = None,
+    picture: Annotated[
+        PictureFormat, typer.Option(help="Format of the pictures.")
+    ] = PictureFormat.png,
+    dpi: Annotated[
+        int, typer.Option(min=30, max=2400, help="Minimum resolution of PNG pictures.")
+    ] = 110,
     form: Annotated[
         ReportFormat,
         typer.Option("--format", help="A report for people, or a section of a model card."),
@@ -213,6 +232,7 @@ def show(
     """Print a report of one model: verdict, dead regions, what to do; then all figures."""
     from functools import partial
 
+    from ..figures.maps import Pictures
     from ..model_report.card import card
     from ..model_report.case import draw_maps, open_case
     from ..model_report.report import report
@@ -226,7 +246,8 @@ def show(
         text = card(case) if is_card else report(case, width=width(), heading=bold)
         typer.echo(text, nl=False)
         if maps is not None:
-            typer.echo(f"\nWritten: {len(draw_maps(case, maps))} pictures in {clean(str(maps))}")
+            drawn = draw_maps(case, Pictures(maps, map_ or (), picture.value, dpi))
+            typer.echo(f"\nWritten: {len(drawn)} pictures in {clean(str(maps))}")
 
 
 @app.command()

@@ -8,6 +8,7 @@ plain text: nothing in a model's name is read as a formula.
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -39,6 +40,10 @@ SIGNED_COLOURS = "RdBu_r"
 
 
 DPI = 110
+
+
+FORMATS = ("png", "svg", "pdf")
+"""What pictures are written as."""
 
 
 SIDE = 448
@@ -98,10 +103,23 @@ class Frame:
     spans: tuple[Span, Span] | None = None
 
 
-def draw_scale(scale: Scale, path: Path, frame: Frame) -> None:
-    """Lay out map, colour bar and text in whole screen pixels, and write the PNG."""
+def draw_scale(scale: Scale, path: Path, frame: Frame, dpi: int = DPI) -> None:
+    """Lay out map, colour bar and text in whole screen pixels, and write the picture.
+
+    The suffix of `path` is one of `FORMATS`. A PNG has at least `dpi` dots an inch: a multiple of
+    `DPI`, so that values stay squares of whole pixels. Equal maps give equal bytes.
+    """
+    keep_matplotlib_out_of_home()
+    from matplotlib import rc_context
+
     figure = sheet([(scale, frame)])
-    write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))
+    form = path.suffix.removeprefix(".")
+    options = {"dpi": DPI * math.ceil(dpi / DPI)} if form == "png" else {}
+    dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
+    with rc_context({"svg.hashsalt": "perimetry", "pdf.fonttype": 42}):
+        write_atomically(
+            path, lambda stream: figure.savefig(stream, format=form, metadata=dated, **options)
+        )
 
 
 def sheet(panels: Sequence[tuple[Scale, Frame]], across: int = 3) -> Figure:

@@ -1,4 +1,4 @@
-"""Maps as PNG: their scales and labels, and the change that kernel padding made in them.
+"""Maps as PNG, SVG or PDF: scales, labels, and the change that kernel padding made in them.
 
 Magnitudes use cividis, whose lightness rises evenly from dark to bright, also for colour-blind
 readers and in grey print. Differences and signed leans use a blue-to-red scale with symmetric
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...adapters.errors import InputError, check_name
-from .canvas import NUMBERED, SIGNED_COLOURS, Frame, Scale, draw_scale, sheet
+from .canvas import DPI, FORMATS, NUMBERED, SIGNED_COLOURS, Frame, Scale, draw_scale, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,18 +111,59 @@ LOOKS: Mapping[str, Look] = {
 """By the map's name; others are drawn as magnitudes over pixels."""
 
 
-def draw_record(record: MapSource, folder: Path) -> list[Path]:
-    """Draw every map of `record` into `folder`; give the files' paths.
+@dataclass(frozen=True)
+class Pictures:
+    """Where and how maps are drawn: only those called `names` if any are, as `form`, with `dpi`."""
 
-    Maps with other axes than (rows, columns) or (n, m, rows, columns), or with values that are not
-    finite, are left out.
+    folder: Path
+    names: Sequence[str] = ()
+    form: str = FORMATS[0]
+    dpi: int = DPI
+
+    def draw(self, stem: str, scale: Scale, frame: Frame) -> Path:
+        """Draw one map; the path of its file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{stem}.{self.form}"
+        draw_scale(scale, path, frame, self.dpi)
+        return path
+
+    def wants(self, name: str) -> bool:
+        """Whether the map `name` is drawn."""
+        return not self.names or name in self.names
+
+
+def draw_variants(records: Sequence[MapSource], pictures: Pictures) -> list[Path]:
+    """Draw the maps of all records; give the files' paths.
+
+    Maps of one name, protocol and model have one colour scale, so that variants compare. Maps with
+    other axes than (rows, columns) or (n, m, rows, columns), or with values that are not finite,
+    are left out.
     """
+    by_model: dict[str, list[MapSource]] = {}
+    for record in records:
+        by_model.setdefault(record.model.reference, []).append(record)
+    return [path for own in by_model.values() for path in _draw_model(own, pictures)]
+
+
+def _draw_model(records: Sequence[MapSource], pictures: Pictures) -> list[Path]:
+    drawn = [(record, drawings(record)) for record in records]
+    kinds: dict[tuple[str, str, str], list[Scale]] = {}
+    for record, found in drawn:
+        for name, (scale, _) in found.items():
+            kinds.setdefault((record.suite, record.protocol, name), []).append(scale)
     paths = []
-    for name, (scale, frame) in drawings(record).items():
-        path = folder / f"{_file_name(record)}.{name}.png"
-        draw_scale(scale, path, frame)
-        paths.append(path)
+    for record, found in drawn:
+        for name, (scale, frame) in found.items():
+            if pictures.wants(name):
+                shown = on_one_scale(scale, kinds[record.suite, record.protocol, name])
+                paths.append(pictures.draw(f"{_file_name(record)}.{name}", shown, frame))
     return paths
+
+
+def on_one_scale(scale: Scale, others: Sequence[Scale]) -> Scale:
+    """`scale` with the ends that it has in common with `others`, among which it is."""
+    low, high = min(one.low for one in others), max(one.high for one in others)
+    return replace(scale, low=low, high=high)
 
 
 def drawings(record: MapSource) -> dict[str, tuple[Scale, Frame]]:
@@ -154,25 +195,24 @@ def plot(record: MapSource, names: Sequence[str] = ()) -> Figure:
     return sheet([found[name] for name in names or found])
 
 
-def draw_change(treated: MapSource, untreated: MapSource, folder: Path) -> list[Path]:
+def draw_change(treated: MapSource, untreated: MapSource, pictures: Pictures) -> list[Path]:
     """Draw each map of `treated` less that of `untreated`, both over their means; give the paths.
 
     Maps that only one of them has, or of unlike shapes, are left out.
     """
     paths = []
     for name, values in treated.maps.items():
-        twin = untreated.maps.get(name)
+        twin = untreated.maps.get(name) if pictures.wants(name) else None
         after = tiled(np.asarray(values))
         before = None if twin is None else tiled(np.asarray(twin))
         if after is None or before is None or after.shape != before.shape:
             continue
         look = LOOKS.get(name, Look())
-        path = folder / f"{_file_name(treated)}.{name}.change.png"
         variant = f"{treated.fill} less {untreated.fill}"
         frame = _frame(treated, name, look, np.shape(values), variant)
         change = over_mean(after) - over_mean(before)
-        draw_scale(scaled(change, "signed", "change, in means of either map"), path, frame)
-        paths.append(path)
+        scale = scaled(change, "signed", "change, in means of either map")
+        paths.append(pictures.draw(f"{_file_name(treated)}.{name}.change", scale, frame))
     return paths
 
 

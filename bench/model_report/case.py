@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...adapters.errors import InputError, UnknownNameError
+from ...adapters.errors import InputError, UnknownNameError, check_name
 from ..records.archive import open_records
 from ..records.selection import check_unmixed, choose, find_reference, newest, read_folder
 from ..records.store import read_record
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...suites.base import Suite
+    from ..figures.maps import Pictures
     from ..records.record import Record
 
 
@@ -108,15 +109,19 @@ def _with_arrays(record: Record) -> Record:
     return record.model_copy(update={"notes": [*record.notes, record.damage]}).attach(({}, {}))
 
 
-def draw_maps(case: Case, folder: Path) -> list[Path]:
-    """Draw every map of the case into `folder`, and what kernel padding changed in them."""
-    from ..figures.maps import draw_change, draw_record
+def draw_maps(case: Case, pictures: Pictures) -> list[Path]:
+    """Draw the maps of the case, and what kernel padding changed in them.
 
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [path for record in case.every for path in draw_record(record, folder)]
+    Raises `UnknownNameError` for the name of a map that no record has.
+    """
+    from ..figures.maps import draw_change, draw_variants
+
+    for name in pictures.names:
+        check_name("map", name, {name for record in case.every for name in record.maps})
+    paths = draw_variants(case.every, pictures)
     untreated = {(r.suite, r.protocol): r for r in case.of("none")}
     for record in case.every:
         before = untreated.get((record.suite, record.protocol))
         if record.fill != "none" and before is not None:
-            paths += draw_change(record, before, folder)
+            paths += draw_change(record, before, pictures)
     return paths

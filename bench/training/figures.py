@@ -9,7 +9,7 @@ import numpy as np
 from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ..figures.canvas import COLOURS as COLOURS_OF_MAPS
 from ..figures.canvas import DPI
-from ..figures.maps import draw_record, over_mean
+from ..figures.maps import Pictures, draw_variants, over_mean
 from ..output.files import write_atomically
 from ..output.matplotlib_files import keep_matplotlib_out_of_home
 
@@ -53,9 +53,7 @@ def draw_training(records: Sequence[Record], folder: Path) -> list[Path]:
         own = [record for record in records if record.protocol == task]
         paths.append(draw_curves(own, task, folder / f"{task}.curves.png"))
         paths.append(draw_panel(own, folder / f"{task}.maps.png"))
-    for record in records:
-        paths += draw_record(record, folder)
-    return paths
+    return [*paths, *draw_variants(records, Pictures(folder))]
 
 
 def draw_curves(records: Sequence[Record], task: str, path: Path) -> Path:
