@@ -114,11 +114,11 @@ def draw_scale(scale: Scale, path: Path, frame: Frame, dpi: int = DPI) -> None:
 
     figure = sheet([(scale, frame)])
     form = path.suffix.removeprefix(".")
-    options = {"dpi": DPI * math.ceil(dpi / DPI)} if form == "png" else {}
+    dots = DPI * math.ceil(dpi / DPI) if form == "png" else DPI
     dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     with rc_context({"svg.hashsalt": "perimetry", "pdf.fonttype": 42}):
         write_atomically(
-            path, lambda stream: figure.savefig(stream, format=form, metadata=dated, **options)
+            path, lambda stream: figure.savefig(stream, format=form, metadata=dated, dpi=dots)
         )
 
 
