@@ -265,11 +265,11 @@ def _phase_metrics(
     model: Model, protocol: str, samples: Array, resamples: Bootstrap, found: Measurement
 ) -> dict[str, Estimate]:
     """All metrics of the phase profile; missing with the reason if there are no phases."""
-    from .architecture.expectation import expected_profile
-    from .architecture.receptive_field import total_stride
+    from .architecture.expectation import expected_profile, phase_stride
 
     size = (samples.shape[1], samples.shape[2])
-    period = phases.usable_period(size, total_stride(model), found.notes)
+    stride = phase_stride(model, found.notes)
+    period = stride if isinstance(stride, str) else phases.usable_period(size, stride, found.notes)
     if isinstance(period, str):
         return {name: missing(period) for name in _PHASED}
     profiles = pseudo_values(samples, partial(phases.phase_profile, period=period))

@@ -80,9 +80,6 @@ MAPS_PER_PASS = 9
 """Number of maps that are computed in one pass."""
 
 
-LARGEST_DEPARTURE = 0.15
-"""Largest departure of the map from its period. Slow trends of timm's architectures reach 0.09."""
-
 LARGEST_EXACT_INTEGER = 2.0**53
 
 _PHASED = (
@@ -243,16 +240,12 @@ def _read_phases(
     units: UnitSpans,
 ) -> None:
     """Fill in the metrics of the phase profile, or the reason why there is none."""
-    period = phases.usable_period(
-        (energies.shape[1], energies.shape[2]), units.stride(), found.notes
+    stride = phases.repeating_stride(energies[0], units.stride(), found.notes)
+    period = (
+        stride
+        if isinstance(stride, str)
+        else phases.usable_period((energies.shape[1], energies.shape[2]), stride, found.notes)
     )
-    claimed = period == units.stride()  # a lowered period averages over the phases of the whole
-    if claimed and not isinstance(period, str) and _departs(energies[0], period):
-        rows, columns = period
-        period = (
-            f"the expected sensitivity does not repeat every {rows} x {columns} pixels, as after "
-            "an interpolation of a map of larger stride: there are no phases"
-        )
     if isinstance(period, str):
         names = (*(metric.name for metric in _PHASED), "path_ratio")
         found.metrics |= dict.fromkeys(names, missing(period))
@@ -271,10 +264,6 @@ def _read_phases(
             if p in shares
             else missing(f"the period is not a multiple of {p}")
         )
-
-
-def _departs(expected: Array, period: phases.Pair) -> bool:
-    return phases.departure(expected, period) > LARGEST_DEPARTURE
 
 
 def _ratio(profile: Array) -> Estimate:

@@ -148,6 +148,36 @@ def test_units_that_only_global_paths_reach_have_the_stride_of_structure():
     assert found.metrics["target_stride"].value == 16
 
 
+class Resized(nn.Module):
+    """Three strided layers, a map resized to twice their grid, and a convolution of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(*(nn.Conv2d(3, 3, 3, 2, 1) for _ in range(3)))
+        self.head = nn.Conv2d(3, 3, 3, 1, 1)
+
+    def forward(self, x):
+        return self.head(nn.functional.interpolate(self.body(x), scale_factor=2.0))
+
+
+def test_a_resized_map_has_the_phases_of_the_map_that_was_resized():
+    """Its units are 4 pixels apart, and its sensitivity repeats every 8, in both suites."""
+    model = wrap(Resized(), spec=InputSpec(96, 96), target="head")
+    images = open_images("dead-leaves", 4).load(model.spec)
+    maps = gradient_maps(model, images, DEADPIXEL.probes(model, "energy", 0)).maps
+    found = [
+        suite.measure(model, protocol, given, Context(images))
+        for suite, protocol, given in (
+            (STRUCTURE, "expected", {}),
+            (DEADPIXEL, "energy", maps),
+        )
+    ]
+    assert target_stride(model) == (4, 4)
+    for measured in found:
+        assert measured.maps["phase_profile"].shape == (8, 8)
+        assert any("resized on the way" in note for note in measured.notes)
+
+
 def test_an_uneven_stem_is_seen_at_a_size_that_no_stride_divides():
     """At 36 pixels, 5 units of stride 8 (36 / 5 is about 7) leave the stem its period of 2."""
     torch.manual_seed(0)

@@ -179,3 +179,21 @@ def test_a_map_departs_from_a_period_that_it_has_not():
     assert phases.departure(tiled, (4, 4)) < 1e-12
     assert phases.departure(tiled, (3, 3)) > 0.2
     assert phases.departure(tiled, (4, 3)) > 0.1
+
+
+def test_a_map_repeats_with_the_smallest_doubling_of_the_stride_that_adds_nothing():
+    """A tile of 8 rows by 8 columns: strides 2 and 4 are doubled to 8, 8 stays, and so does 16."""
+    rng = np.random.default_rng(0)
+    tiled = np.tile(rng.uniform(0.5, 1.5, (8, 8)), (16, 16))
+    for stride, repeats in ((2, 8), (4, 8), (8, 8), (16, 16)):
+        notes = []
+        assert phases.repeating_stride(tiled, (stride, stride), notes) == (repeats, repeats)
+        assert bool(notes) is (repeats != stride)
+    assert phases.repeating_stride(np.ones((64, 64)), (1, 1), []) == (1, 1)
+    assert phases.repeating_stride(tiled, (2.5, 2.5), []) == (2.5, 2.5)
+
+
+def test_a_map_that_repeats_with_no_doubling_has_no_phases():
+    """A tile of 6 is no doubling of 4: the reason names the period that was tried."""
+    tiled = np.tile(np.random.default_rng(0).uniform(0.2, 1.8, (6, 6)), (20, 20))
+    assert "does not repeat every" in phases.repeating_stride(tiled, (4, 4), [])

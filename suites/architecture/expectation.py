@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from ...adapters.errors import PerimetryError
 from ..measuring import phases
 from .propagate import energy_map
+from .receptive_field import total_stride, untraced
 
 if TYPE_CHECKING:
     from ...adapters.model import Model
@@ -41,3 +42,19 @@ def expected_profile(model: Model, period: phases.Pair) -> Array | str:
     except PerimetryError as error:
         return str(error)
     return profile
+
+
+def phase_stride(model: Model, notes: list[str]) -> tuple[float, float] | str:
+    """The stride with which the model's sensitivity repeats, or the reason why it does not.
+
+    It is the target's, but where a map of larger stride is resized on the way; see
+    `phases.repeating_stride`. `notes` says so, and where the network cannot be traced.
+    """
+    stride, expected = total_stride(model), expected_map(model)
+    why = untraced(model)
+    if why is not None:
+        rows, columns = stride
+        notes.append(f"stride {rows:.6g} x {columns:.6g} is pixels over units of the target: {why}")
+    if isinstance(expected, str):
+        return stride
+    return phases.repeating_stride(expected, stride, notes)

@@ -199,10 +199,18 @@ def total_stride(model: Model) -> tuple[float, float]:
     target, spec = model.target, model.spec
     if target is None:
         raise ValueError("a stride needs a spatial target: call `skip` first")
-    try:
+    if untraced(model) is None:
         return _units(model).stride()
-    except PerimetryError:
-        return spec.height / target.height, spec.width / target.width
+    return spec.height / target.height, spec.width / target.width
+
+
+def untraced(model: Model) -> str | None:
+    """Why `total_stride` is pixels over units; None if the network can be traced."""
+    try:
+        _units(model)
+    except PerimetryError as error:
+        return str(error)
+    return None
 
 
 def target_stride(model: Model) -> phases.Pair:

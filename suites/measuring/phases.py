@@ -31,6 +31,11 @@ WEAKEST_IS_ZERO = "the weakest phase has no sensitivity"
 
 NO_PERIOD_FITS = "no period fits three interior cells"
 
+LARGEST_DEPARTURE = 0.15
+"""Largest departure of a map from its period. Slow trends of timm's architectures reach 0.09."""
+ADDED = 0.03
+"""What twice the period of a map may add. Slow trends of timm's architectures add 0.003."""
+
 REPORTED_PERIODS = (2, 4, 8, 16, 32, 64)
 """The periods p that have a metric `by_period_p`."""
 
@@ -79,6 +84,43 @@ def departure(maps: np.ndarray[Any, Any], period: Pair) -> float:
         inner.shape[0] // period[0], period[0], inner.shape[1] // period[1], period[1]
     )
     return float((cells - cells.mean((0, 2), keepdims=True)).std())
+
+
+def repeating_stride(
+    expected: np.ndarray[Any, Any], stride: tuple[float, float], notes: list[str]
+) -> tuple[float, float] | str:
+    """`stride` times the smallest power of two with which `expected` repeats, or why it does not.
+
+    `expected` (height, width) is the sensitivity without noise. It repeats with the stride of the
+    target, but where a map of larger stride is resized on the way: then with that one's, which
+    `notes` says. A period that fits thrice is compared with twice itself: what that adds is no slow
+    trend.
+    """
+    if isinstance(whole_stride(stride), str):
+        return stride
+    size = (expected.shape[0], expected.shape[1])
+    rows, columns = (round(s) for s in stride)
+    period, twice = (rows, columns), (2 * rows, 2 * columns)
+    while fit_period(size, twice) == twice and _added(expected, twice) > ADDED:
+        period, twice = twice, (2 * twice[0], 2 * twice[1])
+    if fit_period(size, period) == period and departure(expected, period) > LARGEST_DEPARTURE:
+        return (
+            f"the expected sensitivity does not repeat every {period[0]} x {period[1]} pixels, as "
+            "after an interpolation of a map of larger stride: there are no phases"
+        )
+    if period != stride:
+        notes.append(
+            f"the sensitivity repeats every {period} pixels, not every {(rows, columns)}, the "
+            "stride of the target: a map of larger stride is resized on the way"
+        )
+    return period
+
+
+def _added(expected: np.ndarray[Any, Any], period: Pair) -> float:
+    """Root mean square that the phases of `period` add to those of half of it."""
+    profile = phase_profile(expected[None], period)[0]
+    half = fold(profile, (period[0] // 2, period[1] // 2))
+    return float(np.sqrt(max(profile.var() - half.var(), 0.0)))
 
 
 def usable_period(size: Pair, stride: tuple[float, float], notes: list[str]) -> Pair | str:
