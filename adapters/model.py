@@ -15,7 +15,7 @@ import torch
 from .treatment import PADDING_DEFAULTS, PaddingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -164,6 +164,13 @@ class ModelOfScales(Protocol):
 
     def output_map(self) -> Grid | None:
         """The output that is a map with the most units; see `target_rule.Way.output_map`."""
+
+    def run_each(self, x: Tensor, grids: Sequence[Grid], *, logits: bool = False) -> list[Outputs]:
+        """One pass over `x` (batch, channels, height, width), for several targets.
+
+        For each of `grids` what a model with that target gives, with gradients if `x` requires
+        them.
+        """
 
     def at(self, grid: Grid) -> Model:
         """The same model, weights included, with the target `grid`; `self` is not changed."""

@@ -3,7 +3,8 @@
 Operators with channels first or last determine the layout of their results; transpositions change
 it and elementwise operators keep it. A sequence of tokens is a map only if its length is the number
 of units of a map that it was computed from, and if every token still has its place there:
-attention gives its results the places of its queries, recurrent layers and selections give none.
+attention gives its results the places of its queries, a recurrent layer those of its sequence,
+selections give none.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Kind = Literal[
     "conv",  # layer with channels first
     "linear",  # layer with channels last
-    "recurrent",  # layer over a sequence
+    "recurrent",  # layer over a sequence, its first argument
     "contract",  # product of two tensors that depend on the image, attention; the query first
     "spatial",  # channels first, no layer: pools, batch norms, depth to space
     "norm",  # over the channels of a unit
@@ -52,7 +53,7 @@ class Step:
     `arguments` are the positions of the tensors that it is computed from, in the operator's order,
     None for those that do not depend on the image. `order` is the order of axes of a transposition,
     `wide` says that a layer sees more than one unit, `selected` that the image decides which parts
-    of its source it has. `floating` is False for integers.
+    of its source it has, or that it is a last state. `floating` is False for integers.
     """
 
     name: str
@@ -128,8 +129,10 @@ class Readings:
         if step.kind == "contract":
             first = step.arguments[0]
             return ((first,), (first,)) if first is not None else (sources, ())
-        if step.kind == "recurrent" or (step.kind == "select" and step.selected):
+        if step.kind in ("recurrent", "select") and step.selected:
             return sources, ()
+        if step.kind == "recurrent":
+            return sources, tuple(a for a in step.arguments[:1] if a is not None)
         if step.kind == "multiply" and len(sources) == 2:
             gates = tuple(s for s in sources if self._gates[s])
             if len(gates) == 1:
@@ -155,7 +158,7 @@ class Readings:
         rank = len(step.shape)
         if step.kind in ("conv", "spatial"):
             return {4: "NCHW", 3: "NCL"}.get(rank)
-        if step.kind == "contract":
+        if step.kind == "contract" or (step.kind == "recurrent" and rank != 3):
             return None
         given = [
             layout
@@ -183,6 +186,8 @@ class Readings:
         layout = self._layouts[i]
         if len(shape) == 4 and layout is not None:
             return self._stated(i, layout)
+        if step.kind == "recurrent" and len(shape) != 3:
+            return None  # an axis for the directions, as ONNX has
         if len(shape) == 4 and step.kind not in RESHAPING:
             return self._unmatched(i)
         return self._matched(i, layout) or self._unmatched(i)

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .feature_grid import Grid, grid_of_shape
-from .readings import LAYERS, Readings, Step
+from .readings import LAYERS, Kind, Readings, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -130,7 +130,7 @@ class Way:
 
     def _gives_numbers(self, end: int) -> bool:
         grids, steps = self.read.grids, self.steps
-        own = grids[end]
+        own = grids[end] if steps[end].kind != "recurrent" else None  # its result is activated
         before = [g for s in self.read.sources[end] if (g := grids[s]) is not None]
         if own is None or all(_size(g) != _size(own) for g in before):
             return False
@@ -165,7 +165,7 @@ class Way:
             i: grid
             for i in self._bits(self.on_way & ~1)
             if (grid := grids[i]) is not None
-            and not (self.read.same_map[i] or self._is_key_or_value(i))
+            and not (self.read.same_map[i] or self._is_key_or_value(i) or self._is_in_stack(i))
         }
         sizes = {_size(g) for i, g in found.items() if i in self.bottlenecks or self.steps[i].wide}
         found = {i: g for i, g in found.items() if _size(g) in sizes}
@@ -185,16 +185,26 @@ class Way:
         """Whether step `i` projects a map to keys or values that queries of no place read."""
         single = len(self.read.sources[i]) == 1
         passing = self.steps[i].kind in ("linear", *PASSING, *SHAPING)
-        return passing and single and self._only_queried(i)
+        return passing and single and self._only_read_by("contract", i)
 
-    def _only_queried(self, i: int) -> bool:
-        """Whether nothing but products with queries reads step `i`, in whatever shape."""
+    def _only_read_by(self, kind: Kind, i: int) -> bool:
+        """Whether nothing but steps of `kind` reads step `i`, in whatever shape."""
         readers = self._readers[i]
         return bool(readers) and all(
-            self.steps[k].kind == "contract"
-            or (self.steps[k].kind in (*PASSING, *SHAPING) and self._only_queried(k))
+            self.steps[k].kind == kind
+            or (self.steps[k].kind in (*PASSING, *SHAPING) and self._only_read_by(kind, k))
             for k in readers
         )
+
+    def _is_in_stack(self, i: int) -> bool:
+        """Whether step `i` passes the sequence of a recurrent layer to the next one alone."""
+        return self._is_sequence(i) and self._only_read_by("recurrent", i)
+
+    def _is_sequence(self, i: int) -> bool:
+        """Whether step `i` is the result of a recurrent layer, in whatever shape."""
+        kind, sources = self.steps[i].kind, self.read.sources[i]
+        shaped = kind in SHAPING and bool(sources) and all(map(self._is_sequence, sources))
+        return kind == "recurrent" or shaped
 
     def target(self) -> Grid | None:
         """The target by the rule, with the reason; None when nothing on the way is a map."""

@@ -393,6 +393,28 @@ class Case:
     remark: str = ""
 
 
+class GruLast(Crnn):
+    """A stack of two GRUs over the columns, batch first, is the last step."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(16, 8, 2, bidirectional=True, batch_first=True)
+
+    def forward(self, x):
+        return self.gru(self.body(x).squeeze(2).permute(0, 2, 1))[0]
+
+
+class LastState(Crnn):
+    """A stack of two LSTMs gives its last state alone, which has no columns."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(16, 24, 2), nn.Linear(24, 5)
+
+    def forward(self, x):
+        return self.head(self.lstm(self.body(x).squeeze(2).permute(2, 0, 1))[1][0][-1])
+
+
 DETOUR = "other paths go around it"
 CORPUS = {
     "classifier": Case(Classifier, (64, 64), (4, 4), "body.stages.2"),
@@ -407,7 +429,9 @@ CORPUS = {
     "ViT with a heat map": Case(DenseVit, (112, 112), (8, 8), "norm"),
     "SegFormer": Case(SegFormer, (64, 64), (4, 4), "mix.2", DETOUR),
     "HRNet": Case(HrNet, (64, 64), (8, 8), ":relu#4", DETOUR),
-    "text reader": Case(Crnn, (32, 96), (1, 24), "body"),
+    "text reader": Case(Crnn, (32, 96), (1, 24), "lstm:lstm"),
+    "text reader, GRU last": Case(GruLast, (32, 96), (1, 24), "gru:gru"),
+    "text reader, last state": Case(LastState, (32, 96), (1, 24), "body"),
     "DETR": Case(Detr, (64, 64), (4, 4), "norm"),
     "DETR, boxes alone": Case(lambda: Detr(queries=30, boxes_only=True), (64, 64), (4, 4), "norm"),
     "DETR, tokens first": Case(TransformerDetr, (64, 64), (4, 4), "transformer.encoder"),

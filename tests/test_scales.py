@@ -1,5 +1,7 @@
 """`--target all-scales`: field, effective field, evenness and dead pixels at every resolution."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from corpus import CORPUS, built, exported
@@ -8,9 +10,11 @@ from typer.testing import CliRunner
 
 from perimetry import audit, leaderboard
 from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.load import load
 from perimetry.adapters.model import ModelOfScales
+from perimetry.adapters.onnx.model import OnnxModel
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.pytorch.model import TorchModel, wrap
 from perimetry.bench.cli.main import app
 from perimetry.bench.records.scales import split_scale
 
@@ -24,7 +28,7 @@ LAYERS = {
     "pyramid with towers": ["body.stem", "smooth.0", "smooth.1", "smooth.2"],
     "SegFormer": ["fuse", "mix.1", "mix.2"],
     "ViT": ["norm"],
-    "text reader": ["body.0", "body.1", "body.2", "body.3", "body"],
+    "text reader": ["body.0", "body.1", "body.2", "body.3", "lstm:lstm"],
 }
 
 
@@ -152,3 +156,38 @@ def test_the_command_line_measures_and_shows_scales(tmp_path):
     assert "--target all-scales" in " ".join(shown.output.split())
     board = CliRunner().invoke(app, ["board", str(out), "--sort", "structure.weakest@s8"])
     assert board.exit_code == 0, board.output
+
+
+@pytest.mark.parametrize("name", ["U-Net", "SegFormer", "YOLO with a neck", "text reader"])
+def test_gradients_of_all_scales_take_one_forward_pass(name, monkeypatch, tmp_path):
+    """As many passes with gradients as for the target alone, of the module and of its file."""
+    counts = []
+    for kind, method in ((TorchModel, "_run"), (OnnxModel, "_differentiable")):
+        original = getattr(kind, method)
+
+        def counted(self, x, *args, original=original, **options):
+            counts[-1] += x.requires_grad
+            return original(self, x, *args, **options)
+
+        monkeypatch.setattr(kind, method, counted)
+    model = opened(name)
+    for thing in (model, open_onnx(exported(name, tmp_path), device="cpu", spec=model.spec)):
+        for target in (None, "all-scales"):
+            counts.append(0)
+            made = audit(thing, ("erf:luo2016", "deadpixel"), target=target, batch=4, **QUICK)
+            assert all(record.status == "ok" for record in made)
+            assert target is None or made[0].tables["scales"]
+    assert counts == [1] * 4
+
+
+def test_the_features_of_a_timm_model_and_its_stages_are_scales_of_one_pass():
+    """`forward_features`, which is no layer, beside layers: each as with that target alone."""
+    model = load("timm:test_vit@init", device="cpu", size=(64, 64), members=1)
+    block = replace(model.target, name="blocks.0")
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    model.select(0, x)
+    found = model.run_each(x, [model.target, block], logits=True)
+    assert torch.equal(found[0].target, model.run(x, logits=True).target)
+    assert torch.equal(found[1].target, model.at(block).run(x).target)
+    assert torch.equal(found[1].logits, model.run(x, target=False, logits=True).logits)
+    assert not torch.equal(found[0].target, found[1].target)

@@ -44,7 +44,8 @@ def test_the_file_of_a_module_gets_the_same_records(name, tmp_path):
         audit(m, SUITES, **options) for m in (wrap(built(name), spec=spec, device="cpu"), file)
     )
     for one, other in zip(ours, theirs, strict=True):
-        assert (one.status, other.status) == ("ok", "ok"), (one.reason, other.reason, other.error)
+        assert one.status == other.status, (one.reason, other.reason, other.error)
+        assert one.status == "ok" or "recurrent" in one.reason
         assert "coarsest" in one.model.target["reason"]
         for metric in ("receptive_field", "luo_size", "weakest", "imbalance"):
             if metric in one.metrics and one.metrics[metric].value is not None:

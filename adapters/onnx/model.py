@@ -193,17 +193,38 @@ class OnnxModel:
             reason = self.why_no_gradients or (self.reach.why_no_logits if logits else None)
             if reason is not None:
                 raise NotApplicableError(reason)
-        names = [self.target.name] if target and self.target else []
+        grids = [self.target] if target and self.target else []
+        maps, scores = self._run(x, grids, logits=logits)
+        return Outputs(next(iter(maps), None), scores)
+
+    def run_each(self, x: Tensor, grids: Sequence[Grid], *, logits: bool = False) -> list[Outputs]:
+        """One pass for several targets; see `ModelOfScales.run_each`.
+
+        Whether their gradients can be trusted says the model that `at` gives for each.
+        """
+        maps, scores = self._run(x, grids, logits=logits)
+        return [Outputs(one, scores) for one in maps]
+
+    def _run(
+        self, x: Tensor, grids: Sequence[Grid], *, logits: bool
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The maps (batch, channels, height, width) of `grids`, and the logits if asked."""
+        names = [grid.name for grid in grids]
         names += [self._output] if logits and self._output else []
         if not names:
-            return Outputs()
-        values = self._pass(x, tuple(dict.fromkeys(names)))
-        grid = self.target.read(values[self.target.name]) if target and self.target else None
+            return [], None
+        values = self._pass(x, tuple(dict.fromkeys(names)), {g.name: g.batch_axis for g in grids})
         scores = values[self._output].flatten(1) if logits and self._output else None
-        return Outputs(grid, scores)
+        return [grid.read(values[grid.name]) for grid in grids], scores
 
-    def _pass(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-        """Evaluate the tensors `names`, in pieces if the file requires a batch size."""
+    def _pass(
+        self, x: Tensor, names: tuple[str, ...], axes: Mapping[str, int]
+    ) -> dict[str, Tensor]:
+        """Evaluate the tensors `names`, in pieces if the file requires a batch size.
+
+        `axes` gives the axis of the images where it is not the first: the second one of tokens
+        before them.
+        """
         one = self._differentiable if x.requires_grad else self._forward
         if self._batch is None:
             return one(x, names)
@@ -212,20 +233,28 @@ class OnnxModel:
             missing = self._batch - len(piece)
             full = torch.cat([piece, piece[-1:].detach().expand(missing, *piece.shape[1:])])
             found = one(full, names).items()
-            pieces.append({n: v.narrow(self._batch_axis(n), 0, len(piece)) for n, v in found})
-        return {n: torch.cat([p[n] for p in pieces], self._batch_axis(n)) for n in names}
-
-    def _batch_axis(self, name: str) -> int:
-        """The axis of the images in the tensor `name`: the second one of tokens before them."""
-        return self.target.batch_axis if self.target and self.target.name == name else 0
+            pieces.append({n: v.narrow(axes.get(n, 0), 0, len(piece)) for n, v in found})
+        return {n: torch.cat([p[n] for p in pieces], axes.get(n, 0)) for n in names}
 
     def _forward(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         values = self._session(names).run_tensors({self.image: shaped(x, self.spec)})
         return {n: v.to(self.device, torch.float32) for n, v in values.items()}
 
-    def _differentiable(self, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    def _differentiable(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         x = x.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else x
-        return self.interpreter({self.image: x}, names)  # type: ignore[no-any-return]
+        by = self.interpreter if set(names) <= set(self.reach.outputs) else self._interpreter(names)
+        return by({self.image: x}, names)  # type: ignore[no-any-return]
+
+    @cached_property
+    def _interpreters(self) -> dict[tuple[str, ...], Interpreter]:
+        return {}
+
+    def _interpreter(self, names: tuple[str, ...]) -> Interpreter:
+        """The graph up to the tensors `names`, which need not be target and logits."""
+        if names not in self._interpreters:
+            mode = Mode(dtype=self._dtype, device=self.device)
+            self._interpreters[names] = Interpreter(with_outputs(self.graph, names), mode)
+        return self._interpreters[names]
 
     def skeleton(self) -> nn.Module:
         """A light copy that maps `x` to the target; see `Model.skeleton`."""
@@ -309,7 +338,8 @@ class OnnxModel:
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """The last spatial map at each resolution; see `Model.stages`."""
-        values = self._pass(x.detach(), tuple(grid.name for grid in self._stages))
+        axes = {grid.name: grid.batch_axis for grid in self._stages}
+        values = self._pass(x.detach(), tuple(axes), axes)
         return {grid.name: grid.read(values[grid.name]) for grid in self._stages}
 
     def every_output(self, x: Tensor) -> EveryOutput:

@@ -48,7 +48,7 @@ from .weights import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class TorchModel:
@@ -125,12 +125,24 @@ class TorchModel:
         """One pass over `x`; see `Model.run`. Raises `NotApplicableError` without a target."""
         if target and self.target is None:
             raise NotApplicableError(self.why_not_spatial or "")
+        raw, out = self._run(x, [self.target] if target and self.target else [], logits=logits)
+        return Outputs(next(iter(raw), None), out)
+
+    def run_each(self, x: Tensor, grids: Sequence[Grid], *, logits: bool = False) -> list[Outputs]:
+        """One pass for several targets; see `ModelOfScales.run_each`."""
+        raw, out = self._run(x, grids, logits=logits)
+        return [Outputs(one, out) for one in raw]
+
+    def _run(
+        self, x: Tensor, grids: Sequence[Grid], *, logits: bool
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The maps (batch, channels, height, width) of `grids`, and the logits if asked."""
         grad, guard = torch.set_grad_enabled(x.requires_grad), contiguous_norm_gradients(x)
         with grad, guard, active(self._padding_mode):
             module = self._fast_module if self._fast and x.requires_grad else self.module()
-            raw, out = self._passes.run(module, x, self.target if target else None, logits=logits)
-        grid = self.target.read(raw) if self.target and raw is not None else None
-        return Outputs(_at_least_single(grid), _at_least_single(out))
+            raw, out = self._passes.run_each(module, x, grids, logits=logits)
+        maps = [_at_least_single(g.read(one)) for g, one in zip(grids, raw, strict=True)]
+        return maps, None if out is None else _at_least_single(out)
 
     def skeleton(self) -> nn.Module:
         """A light copy that maps `x` to the target; see `Model.skeleton`."""
@@ -394,10 +406,9 @@ def _weightless(shell: nn.Module) -> nn.Module:
     return light_copy(shell).eval().requires_grad_(False)
 
 
-def _at_least_single(value: Tensor | None) -> Tensor | None:
+def _at_least_single(value: Tensor) -> Tensor:
     """Convert half-precision tensors to float32, so that sums over them are accurate."""
-    narrow = value is not None and value.dtype in (torch.bfloat16, torch.float16)
-    return value.float() if value is not None and narrow else value
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 def wrap(

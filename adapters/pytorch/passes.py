@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from ..device import ran_out_of_memory
 from ..errors import NO_GRADIENTS
 from .batch_norm_fix import contiguous_norm_gradients
-from .target import first_logits, laid_out, run_both, run_target
+from .target import first_logits, laid_out, run_several
 from .tensors import first_float, order_kernels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..feature_grid import Grid
     from ..input_spec import InputSpec
 
@@ -66,23 +68,30 @@ class Passes:
 
         Without `grid` there is no raw target.
         """
-        if not self.one_by_one or len(x) == 1:
-            return self._run(module, self.cast(x, module), grid, logits=logits)
-        parts = [self.run(module, one, grid, logits=logits) for one in x.split(1)]
-        axes = (grid.batch_axis if grid is not None else 0, 0)
-        raw, out = (
-            None if found[0] is None else torch.cat(found, axis)
-            for found, axis in zip(zip(*parts, strict=True), axes, strict=True)
-        )
-        return raw, out
+        raw, out = self.run_each(module, x, [grid] if grid is not None else [], logits=logits)
+        return next(iter(raw), None), out
 
-    def _run(self, module: nn.Module, x: Tensor, grid: Grid | None, *, logits: bool) -> Answer:
-        if grid is None:
-            return None, first_logits(module, module(x))
-        if not logits:
-            return run_target(module, x, grid), None
-        raw, out = run_both(module, x, grid)
-        return raw, first_logits(module, out)
+    def run_each(
+        self, module: nn.Module, x: Tensor, grids: Sequence[Grid], *, logits: bool
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The raw tensors of `grids` in one pass of `x` (batch, ...), and the logits if asked."""
+        if not self.one_by_one or len(x) == 1:
+            return self._run(module, self.cast(x, module), grids, logits=logits)
+        parts = [self.run_each(module, one, grids, logits=logits) for one in x.split(1)]
+        raw = [
+            torch.cat([part[place] for part, _ in parts], grid.batch_axis)
+            for place, grid in enumerate(grids)
+        ]
+        outs = [out for _, out in parts if out is not None]
+        return raw, torch.cat(outs) if outs else None
+
+    def _run(
+        self, module: nn.Module, x: Tensor, grids: Sequence[Grid], *, logits: bool
+    ) -> tuple[list[Tensor], Tensor | None]:
+        if not grids:
+            return [], first_logits(module, module(x))
+        raw, out = run_several(module, x, grids, to_end=logits)
+        return raw, first_logits(module, out) if logits else None
 
     def settle_order(self, module: nn.Module, grid: Grid | None) -> None:
         """Put `module` in channels-last order if it then gives the same as in the usual one."""

@@ -22,7 +22,7 @@ from .tensors import first_float
 from .trace_steps import Trace, trace_way
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 FEATURES = "forward_features"
@@ -180,19 +180,45 @@ def named_module_target(
 
 def run_target(module: nn.Module, x: Tensor, grid: Grid) -> Tensor:
     """The raw target tensor of one pass, stopped there."""
-    if grid.name == FEATURES:
-        raw: Tensor = module.forward_features(x)  # type: ignore[operator]
-        return raw
-    return capture(module, x, [grid.name], to_end=False)[0][grid.name]
+    return run_several(module, x, [grid], to_end=False)[0][0]
 
 
-def run_both(module: nn.Module, x: Tensor, grid: Grid) -> tuple[Tensor, Any]:
-    """The raw target tensor and the output of one pass."""
-    if grid.name == FEATURES:
+def run_several(
+    module: nn.Module, x: Tensor, grids: Sequence[Grid], *, to_end: bool
+) -> tuple[list[Tensor], Any]:
+    """The raw tensors of `grids` in one pass, stopped at the last of them unless `to_end`.
+
+    The second result is the output of the module, if the pass went to its end.
+    """
+    names = [grid.name for grid in grids]
+    if names == [FEATURES]:
         raw: Tensor = module.forward_features(x)  # type: ignore[operator]
-        return raw, module.forward_head(raw)  # type: ignore[operator]
-    found, out = capture(module, x, [grid.name], to_end=True)
-    return found[grid.name], out
+        return [raw], module.forward_head(raw) if to_end else None  # type: ignore[operator]
+    own = FEATURES in names
+    with _kept_features(module, keep=own) as kept:
+        layers = [name for name in dict.fromkeys(names) if name != FEATURES]
+        found, out = capture(module, x, layers, to_end=to_end or own)
+    return [found.get(name, kept[0] if kept else x) for name in names], out
+
+
+@contextlib.contextmanager
+def _kept_features(module: nn.Module, *, keep: bool) -> Iterator[list[Tensor]]:
+    """Within it, what the model's own `forward_features` gives is put into the list."""
+    kept: list[Tensor] = []
+    if not keep:
+        yield kept
+        return
+    original = cast("Callable[..., Any]", module.forward_features)
+
+    def forward_features(*arguments: Any, **options: Any) -> Any:
+        kept.append(original(*arguments, **options))
+        return kept[-1]
+
+    module.__dict__["forward_features"] = forward_features
+    try:
+        yield kept
+    finally:
+        del module.__dict__["forward_features"]
 
 
 def first_logits(module: nn.Module, out: Any) -> Tensor | None:

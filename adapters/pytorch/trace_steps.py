@@ -90,13 +90,14 @@ class Recording:
         label = self._label(scope, name) if results else ""  # `capture` counts every call too
         if name == "setitem" and live:
             results, name = [args[0]], "cat"
-        for result in results:
+        for number, result in enumerate(results):
             if result.dtype in DECIDING:
                 if live or chosen:
                     self.kept.append(result)
                     self.decided.add(id(result))
                     self.where.pop(id(result), None)
             elif live and not (self.cut and name in CUTTING):
+                chosen |= number > 0 and kind_of(name, arguments) == "recurrent"
                 self.add(result, _step(label, name, arguments, args, kwargs, result, chosen))
             else:  # seen, and independent of the image
                 self.kept.append(result)

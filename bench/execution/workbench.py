@@ -20,6 +20,7 @@ from ...adapters.treatment import PaddingOptions
 from ...suites.settings import configure
 from ..records.environment import reset_peaks
 from ..records.scales import label, with_scales
+from .all_scales import FAULTS, Shared, probes_of, take_together
 from .fit_images import open_fit_images
 from .recorder import NO_GRADIENTS_NEEDED, GradientPass, OpenedModel, Recorder
 from .settings import PRECISION_OF, Settings
@@ -64,10 +65,6 @@ def _goal_missed(goal: float, reached: Estimate, count: int) -> str:
     )
 
 
-FAULTS = (Exception, SystemExit)
-"""What a foreign module may raise: one that ends the process must not end the audit."""
-
-
 def no_stage(_name: str, _cells: Sequence[Cell]) -> None:
     """Ignore a stage."""
 
@@ -104,6 +101,7 @@ class Workbench:
         self._images = self._all_images.first(settings.count)
         self._opened: tuple[str, Model] | None = None
         self._exact: dict[tuple[str, str], Measurement] = {}
+        self._shared: Shared = {}
 
     @cached_property
     def _fit_images(self) -> ImageSet:
@@ -138,23 +136,37 @@ class Workbench:
     def _measure_scales(self, model: Any, job: Job, recorder: Recorder, keep: Keep) -> None:
         """Measure the target and the last map of every resolution; one record for each cell."""
         ours: dict[str, Record] = {}
+        size = (model.spec.height, model.spec.width)
+        views = {label(grid, size): model.at(grid) for grid in model.scales()}
+        self._shared = self._take_together(model, [model, *views.values()], job)
         self._measure_cells(model, job, recorder, lambda r: ours.update({r.key: r}))
         found: dict[str, dict[str, tuple[Grid, Record]]] = {key: {} for key in ours}
-        size = (model.spec.height, model.spec.width)
-        for grid in model.scales():
-            scale, view = label(grid, size), model.at(grid)
+        for scale, view in views.items():
 
-            def add(record: Record, scale: str = scale, grid: Grid = grid) -> None:
+            def add(record: Record, scale: str = scale, grid: Grid = view.target) -> None:
                 found[record.key][scale] = (grid, record)
 
             self._exact.clear()
-            self._measure_cells(view, job, recorder, add)
+            self._measure_cells(view, job, recorder, add, most=1)
         self._exact.clear()
+        self._shared = {}
         for key, record in ours.items():
             keep(with_scales(record, found[key]) if record.status == "ok" else record)
 
-    def _measure_cells(self, model: Model, job: Job, recorder: Recorder, keep: Keep) -> None:
-        assumed = self._assumptions(model, job)
+    def _take_together(self, model: Any, views: Sequence[Model], job: Job) -> Shared:
+        """The gradients at the target and all scales; see `all_scales`."""
+        probes = [probes_of(v, job.cells, self.suites, self.settings.seed) for v in views]
+        if not any(probes):
+            return {}
+        self.on_stage("taking gradients at all scales", job.cells)
+        images = self._images.load(model.spec)
+        return take_together(model, views, probes, images, self.batch)
+
+    def _measure_cells(
+        self, model: Model, job: Job, recorder: Recorder, keep: Keep, *, most: int | None = None
+    ) -> None:
+        """Measure the cells of one target; at most `most` images are passed to check the model."""
+        assumed = self._assumptions(model, job, most)
         recorder = replace(recorder, notes=assumed.notes)
         cells, probes = self._sort(model, recorder, assumed, keep)
         self._without_gradients(model, recorder, [c for c in cells if not c.random], keep)
@@ -187,7 +199,7 @@ class Workbench:
         images = self._fit_images.load(model.spec) if job.fill == "fit" else None
         return model.padded(job.fill, PaddingOptions(chosen.seed, chosen.recalibrate, images))
 
-    def _assumptions(self, model: Model, job: Job) -> Assumptions:
+    def _assumptions(self, model: Model, job: Job, most: int | None) -> Assumptions:
         """Whether the model is a function of one image, where a suite takes images."""
         from ...suites.measuring.assumptions import Assumptions, check_assumptions
 
@@ -198,7 +210,7 @@ class Workbench:
             images = self._images.load(model.spec)
         except NotApplicableError:  # the suites that take images say why there are none
             return Assumptions()
-        return check_assumptions(model, images)
+        return check_assumptions(model, images[:most])
 
     def _sort(
         self, model: Model, recorder: Recorder, assumed: Assumptions, keep: Keep
@@ -297,9 +309,16 @@ class Workbench:
         from ...suites.measuring.gradients import take_gradients
 
         begun = time.perf_counter()
-        once = list({probe.name: probe for c in cells for probe in probes[c.key]}.values())
-        found = take_gradients(model, self._images.load(model.spec), once, batch=self.batch)
-        seconds, notes = time.perf_counter() - begun, tuple(found.notes)
+        shared = self._shared.get(model.target.name) if model.target else None
+        if shared is not None and self._images.count == min(
+            self.settings.count, self._all_images.count
+        ):
+            found, seconds = shared
+        else:
+            once = list({probe.name: probe for c in cells for probe in probes[c.key]}.values())
+            found = take_gradients(model, self._images.load(model.spec), once, batch=self.batch)
+            seconds = time.perf_counter() - begun
+        notes = tuple(found.notes)
         passes = []
         for cell in cells:
             try:

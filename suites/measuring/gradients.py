@@ -9,11 +9,13 @@ drawn while a GPU still computes the previous one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...adapters.device import arrived, send
 from ...adapters.errors import NotApplicableError
@@ -22,10 +24,9 @@ from .batching import Batching
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from torch import Tensor
-
+    from ...adapters.feature_grid import Grid
     from ...adapters.input_spec import InputSpec
-    from ...adapters.model import Model, Outputs
+    from ...adapters.model import Model, ModelOfScales, Outputs
     from ..base import Array, Probe
 
 T = TypeVar("T")
@@ -76,23 +77,69 @@ def take_gradients(
     its images, which are every `members`-th of the set. The batch size is halved when memory runs
     out. Gradients that are not finite, or zero everywhere, are listed as refused.
     """
-    names = [p.name for p in probes]
-    if len(set(names)) < len(names):
-        raise ValueError(f"probe names must differ, got {names}")
+    (found,) = _take(
+        model, images, [probes], lambda x, logits: [model.run(x, logits=logits)], batch
+    )
+    return found
+
+
+def gradients_of_scales(
+    model: ModelOfScales,
+    images: Tensor,
+    wanted: Sequence[tuple[Grid, Sequence[Probe]]],
+    *,
+    batch: int,
+) -> list[GradientMaps]:
+    """As `take_gradients`, of each grid's probes: one forward pass for all grids.
+
+    There is one backward pass for each probe of each grid, since the sensitivity at one scale is a
+    sum of squares that no pass for another scale gives.
+    """
+    grids = [grid for grid, _ in wanted]
+    groups = [probes for _, probes in wanted]
+    return _take(
+        model, images, groups, lambda x, logits: model.run_each(x, grids, logits=logits), batch
+    )
+
+
+Run = Callable[[Tensor, bool], "list[Outputs]"]
+"""One pass over a batch, with logits or not: an output for each group of probes."""
+
+Key = tuple[int, str]
+"""Number of a group, and the name of a probe of it."""
+
+
+def _take(
+    model: Model, images: Tensor, groups: Sequence[Sequence[Probe]], run: Run, batch: int
+) -> list[GradientMaps]:
+    """The gradients of each group of probes."""
+    for probes in groups:
+        names = [p.name for p in probes]
+        if len(set(names)) < len(names):
+            raise ValueError(f"probe names must differ, got {names}")
     batching = Batching(batch, model.device)
     x = model.spec.prepare(images)
     members = min(model.members, len(x))
-    samples: list[dict[str, Tensor]] = []
+    samples: list[dict[Key, Tensor]] = []
     for member in range(members):
         model.select(member, x)
         own = range(member, len(x), members)
-        maps = _member_maps(model, x, own, probes, batching)
+        maps = _member_maps(model, x, own, groups, run, batching)
         if members > 1:
-            maps = {name: m.mean(0, keepdim=True) for name, m in maps.items()}
+            maps = {key: m.mean(0, keepdim=True) for key, m in maps.items()}
         samples.append(maps)
-    result = GradientMaps({}, batching.size, batching.notes)
+    return [
+        _checked(number, probes, samples, GradientMaps({}, batching.size, batching.notes))
+        for number, probes in enumerate(groups)
+    ]
+
+
+def _checked(
+    number: int, probes: Sequence[Probe], samples: Sequence[dict[Key, Tensor]], result: GradientMaps
+) -> GradientMaps:
+    """`result` with the maps of group `number`, and the reasons why some cannot be used."""
     for probe in probes:
-        stacked = torch.cat([s[probe.name] for s in samples]).double().numpy()
+        stacked = torch.cat([s[number, probe.name] for s in samples]).double().numpy()
         why = _refusal(probe, stacked)
         if why is not None:
             result.refused[probe.name] = NotApplicableError(f"the gradient {probe.name!r} {why}")
@@ -138,31 +185,38 @@ def _share_not_finite(maps: Array) -> str:
 
 
 def _member_maps(
-    model: Model, x: Tensor, own: Sequence[int], probes: Sequence[Probe], batching: Batching
-) -> dict[str, Tensor]:
-    """Maps (images of this weight set, height, width) by probe, on the CPU."""
+    model: Model,
+    x: Tensor,
+    own: Sequence[int],
+    groups: Sequence[Sequence[Probe]],
+    run: Run,
+    batching: Batching,
+) -> dict[Key, Tensor]:
+    """Maps (images of this weight set, height, width) by group and probe, on the CPU."""
     parts = batching.run(
-        len(own), lambda chunk: _batch_maps(model, x[list(own[chunk])], own[chunk], probes)
+        len(own), lambda chunk: _batch_maps(model, x[list(own[chunk])], own[chunk], groups, run)
     )
     arrived(model.device)
-    return {p.name: torch.cat([part[p.name] for part in parts]) for p in probes}
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def _batch_maps(
-    model: Model, x: Tensor, indices: Sequence[int], probes: Sequence[Probe]
-) -> dict[str, Tensor]:
+    model: Model, x: Tensor, indices: Sequence[int], groups: Sequence[Sequence[Probe]], run: Run
+) -> dict[Key, Tensor]:
     """One forward pass, a backward pass per gradient; the copy to the CPU may be unfinished."""
     x = send(x, model.device).requires_grad_()
-    outputs = model.run(x, logits=any(p.logits for p in probes))
-    groups: dict[str, list[Probe]] = {}
-    for probe in probes:
-        groups.setdefault(probe.gradient or probe.name, []).append(probe)
-    maps, last = {}, list(groups)[-1:]
-    for name, group in groups.items():
-        scalar = group[0].scalar(outputs, indices)
-        (gradient,) = torch.autograd.grad(scalar, x, retain_graph=[name] != last)
-        for probe in group:
-            maps[probe.name] = send(probe.reduce(gradient).detach(), torch.device("cpu"))
+    outputs = run(x, any(p.logits for probes in groups for p in probes))
+    shared: dict[Key, list[Probe]] = {}
+    for number, probes in enumerate(groups):
+        for probe in probes:
+            shared.setdefault((number, probe.gradient or probe.name), []).append(probe)
+    maps, last = {}, list(shared)[-1:]
+    for key, same in shared.items():
+        scalar = same[0].scalar(outputs[key[0]], indices)
+        (gradient,) = torch.autograd.grad(scalar, x, retain_graph=[key] != last)
+        for probe in same:
+            reduced = probe.reduce(gradient).detach()
+            maps[key[0], probe.name] = send(reduced, torch.device("cpu"))
     return maps
 
 

@@ -79,7 +79,8 @@ def graph_way(
             shape, type_name = shapes.get(name, ((), "bool"))
             if type_name not in DECIDING:
                 step = _step(node, name, shape, places, edges, stored)
-                step = replace(step, floating=type_name in FLOATS)
+                last = step.kind == "recurrent" and name != node.output[0]
+                step = replace(step, floating=type_name in FLOATS, selected=step.selected or last)
                 if any(a is not None for a in step.arguments):
                     places[name] = len(steps)
                     steps.append(step)

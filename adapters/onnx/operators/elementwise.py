@@ -20,6 +20,7 @@ from .convolution import NN
 from .linear import LINEAR
 from .normalisation import NORMS
 from .quantised import QUANTISED
+from .recurrent import RECURRENT
 from .reduction import REDUCE
 from .resize import RESIZE
 from .shape import SHAPE
@@ -265,5 +266,6 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     **RESIZE,
     **QUANTISED,
     **CONTROL,
+    **RECURRENT,
 }
 """Operator name, with its domain where it is not the standard one, to its function."""

@@ -49,7 +49,7 @@ SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
 OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log"}
 """Operators that are parts of a written-out layer: second moments do not pass through them."""
 
-RECURRENT = {"LSTM"}
+RECURRENT = {"LSTM", "GRU", "RNN"}
 """Operators whose state passes from step to step."""
 
 BRANCHING = {"If", "Loop"}
