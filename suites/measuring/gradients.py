@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ def take_gradients(
 
 
 def gradients_of_scales(
-    model: ModelOfScales,
+    model: Model,
     images: Tensor,
     wanted: Sequence[tuple[Grid, Sequence[Probe]]],
     *,
@@ -92,13 +92,13 @@ def gradients_of_scales(
 ) -> list[GradientMaps]:
     """As `take_gradients`, of each grid's probes: one forward pass for all grids.
 
-    There is one backward pass for each probe of each grid, since the sensitivity at one scale is a
+    `model` is a `ModelOfScales`. There is one backward pass for each probe of each grid, since the sensitivity at one scale is a
     sum of squares that no pass for another scale gives.
     """
-    grids = [grid for grid, _ in wanted]
+    grids, scaled = [grid for grid, _ in wanted], cast("ModelOfScales", model)
     groups = [probes for _, probes in wanted]
     return _take(
-        model, images, groups, lambda x, logits: model.run_each(x, grids, logits=logits), batch
+        model, images, groups, lambda x, logits: scaled.run_each(x, grids, logits=logits), batch
     )
 
 
