@@ -92,8 +92,8 @@ def gradients_of_scales(
 ) -> list[GradientMaps]:
     """As `take_gradients`, of each grid's probes: one forward pass for all grids.
 
-    `model` is a `ModelOfScales`. There is one backward pass for each probe of each grid, since the sensitivity at one scale is a
-    sum of squares that no pass for another scale gives.
+    `model` is a `ModelOfScales`. There is one backward pass for each probe of each grid, since the
+    sensitivity at one scale is a sum of squares that no pass for another scale gives.
     """
     grids, scaled = [grid for grid, _ in wanted], cast("ModelOfScales", model)
     groups = [probes for _, probes in wanted]
