@@ -195,3 +195,17 @@ def test_a_model_that_cannot_be_measured_costs_no_other_its_column(tmp_path):
     assert row.cells[1] == "n/a" != row.cells[0]
     with pytest.raises(NotMeasuredError):
         compare(good, broken, **settings, stages=False)
+
+
+def test_outputs_of_another_form_are_described_not_counted():
+    """Ten classes against seven: the shapes are named, no share is made of them."""
+    settings = {"suites": ("structure",), "settings": Settings(count=4), "run": TOOLS}
+    first, other = net(), net()
+    other[-1] = nn.Linear(other[-1].in_features, 7).eval()
+    found = compare(first, other, **settings)
+    text, matrix = flat(found.text()), found_in(found)[1]
+    assert "outputs of another kind than those of" in text
+    assert "1 x 7" in text
+    assert "inf" not in text
+    row = next(row for row in matrix.rows if row.name == "outputs against the first")
+    assert row.cells[1] == "unlike"

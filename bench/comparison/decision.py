@@ -110,17 +110,21 @@ def _plural(words: str, names: Sequence[str]) -> str:
 def _fidelity(found: ComparisonResult, matrix: Matrix) -> list[str]:
     """How far the outputs of the others are from those of the first model."""
     first, *others = matrix.sides
-    same, apart, unknown = [], [], []
+    same, apart, unlike, unknown = [], [], [], []
     for side in others:
         pair = pair_of(found.pairs, first, side)
         gap = output_difference(pair) if pair is not None else None
         if gap is None:
             unknown.append(side.name)
-        elif gap <= DIVERGED:
+        elif gap.difference <= DIVERGED:
             same.append(side.name)
+        elif math.isfinite(gap.difference):
+            apart.append(f"those of {side.name} by {share(gap.difference)}")
         else:
-            apart.append(f"those of {side.name} by {share(gap)}")
+            unlike.append(f"{side.name} ({gap.why or 'values that are not finite'})")
     texts = []
+    if unlike:
+        texts.append(f"outputs of another kind than those of {first.name}: {join_with_and(unlike)}")
     if apart:
         texts.append(f"the outputs differ from those of {first.name}, {join_with_and(apart)}")
     if same:
@@ -129,7 +133,7 @@ def _fidelity(found: ComparisonResult, matrix: Matrix) -> list[str]:
         texts.append(f"{join_with_and(same)} {gives} the outputs of {first.name} {within}")
     if unknown:
         texts.append(f"the outputs of {join_with_and(unknown)} were not compared with them")
-    return texts if apart or same else ["the outputs were not compared (--stages)"]
+    return texts if apart or unlike or same else ["the outputs were not compared (--stages)"]
 
 
 def _relation(row: MatrixRow, matrix: Matrix) -> str:

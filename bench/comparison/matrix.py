@@ -7,6 +7,7 @@ shown difference has none.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import TYPE_CHECKING
@@ -143,22 +144,24 @@ def _outputs(pairs: Sequence[Pair], group: Sequence[Side]) -> MatrixRow:
     for side in group[1:]:
         pair = pair_of(pairs, group[0], side)
         gap = None if pair is None else output_difference(pair)
-        found.append(NONE if gap is None else share(gap))
+        found.append(NONE if gap is None else share(gap.difference))
     return MatrixRow("outputs against the first", tuple(found))
 
 
-def output_difference(pair: Pair) -> float | None:
-    """The largest relative difference in any output of a pair; None where it is not known."""
+def output_difference(pair: Pair) -> StageDifference | None:
+    """The output that differs most between a pair, relatively; None where it is not known."""
     if isinstance(pair.stages, str):
         return None
     outputs: list[StageDifference] = [s for s in pair.stages if s.output]
-    return max((s.difference for s in outputs), default=None)
+    return max(outputs, key=lambda output: output.difference, default=None)
 
 
 def share(value: float) -> str:
     """A relative difference for a reader."""
     if value == 0:
         return "equal"
+    if not math.isfinite(value):
+        return "unlike"
     return f"{format_number(100 * value, 2)} %" if value >= 1e-4 else f"{value:.0e}"
 
 
