@@ -261,7 +261,7 @@ def publish(
     ] = None,
     form: Annotated[
         Publication,
-        typer.Option("--format", help="hf-eval: .eval_results of the Hugging Face hub."),
+        typer.Option("--format", help="Format: hf-eval, .eval_results of the Hugging Face hub."),
     ] = Publication.hf_eval,
     dataset: Annotated[
         str,
