@@ -22,7 +22,8 @@ class Source(StrEnum):
 @app.command("import")
 def import_(
     source: Annotated[
-        Source, typer.Argument(help="Source: openerf for OpenERF_NAME.npy of github.com/kmbmjn/OpenERF.")
+        Source,
+        typer.Argument(help="Source: openerf for OpenERF_NAME.npy of github.com/kmbmjn/OpenERF."),
     ],
     folder: Annotated[Path, typer.Argument(help="Folder with the published files.")],
     out: Annotated[Path, typer.Option(help="Folder for the records, as of a run.")],
