@@ -2,11 +2,8 @@
 
 import numpy as np
 import pytest
-from scipy.stats import f as fisher
 
 from perimetry.suites.measuring.bootstrap import bootstrap
-from perimetry.suites.measuring.profile_components import AMPLITUDES, Component, subspaces
-from perimetry.suites.measuring.profile_lone import find_lone
 from perimetry.suites.measuring.profile_posterior import phase_estimates, profile_posterior
 
 AXES = {"flat": [1], "3/2": [1, 2], "stem": [5, 6, 4, 6]}
@@ -31,40 +28,6 @@ def estimate(profiles, expected=None, seed=0):
     resamples = bootstrap(len(profiles), 200, seed)
     posterior = profile_posterior(profiles, resamples, expected)
     return phase_estimates(posterior, resamples), posterior
-
-
-@pytest.mark.parametrize("shape", [(32, 32), (15, 15), (14, 14), (16, 8), (6, 1), (12, 18)])
-def test_the_components_are_orthogonal_and_sum_to_the_profile(shape):
-    """Rows, columns and interactions of each nested period, and the mean, make up any profile."""
-    profile = np.random.default_rng(0).random(shape)
-    parts = subspaces(shape)
-    found = parts.components(profile)
-    np.testing.assert_allclose(profile.mean() + sum(found), profile)
-    gram = np.array([[float((a * b).sum()) for a in found] for b in found])
-    assert np.abs(gram - np.diag(np.diag(gram))).max() < 1e-12
-    assert sum(parts.dimensions()) == profile.size - 1
-
-
-def test_the_dimensions_are_the_ranks_of_the_projections():
-    """Each component of the unit profiles of a 6 x 4 cell spans as many directions as it says."""
-    shape = (6, 4)
-    units = np.eye(24).reshape(24, *shape)
-    parts = subspaces(shape)
-    for values, size in zip(parts.components(units), parts.dimensions(), strict=True):
-        assert np.linalg.matrix_rank(values.reshape(24, 24)) == size
-
-
-def test_a_row_component_is_the_literal_difference_of_folded_row_means():
-    """Period 4 less period 2 of the row means, by two explicit loops."""
-    profile = np.random.default_rng(1).random((8, 8))
-    rows = profile.mean(1)
-
-    def folded(period, i):
-        return np.mean([rows[k] for k in range(8) if k % period == i % period])
-
-    literal = [folded(4, i) - folded(2, i) for i in range(8)]
-    along = subspaces((8, 8)).components(profile)[3]
-    np.testing.assert_allclose(along, np.array(literal)[:, None] * np.ones((1, 8)))
 
 
 def test_samples_that_agree_are_taken_as_they_are():
@@ -153,65 +116,6 @@ def test_intervals_cover_lone_weak_phases_and_near_ties(truth, samples, seeds):
         for name, value in truths.items():
             hits[name] += found[name].low <= value <= found[name].high
     assert min(hits.values()) >= 0.88 * seeds, hits
-
-
-def test_a_components_likelihood_is_fishers_law_of_its_length():
-    """Up to a constant, the log density of q / v over 1 + t / v, by scipy, at every signal."""
-    values = 0.02 + 0.1 * np.random.default_rng(0).standard_normal((12, 5))
-    component = Component(values, 5, 5)
-    mean = values.mean(0)
-    v = sum(((row - mean) ** 2).sum() for row in values) / 11 / 12
-    k, m = component.freedom, component.freedom * 11
-    signals = [0.0, *(a**2 * 5 for a in AMPLITUDES)]
-    literal = [
-        fisher.logpdf((mean**2).sum() / v / (1 + t / v), k, m) - np.log(1 + t / v) for t in signals
-    ]
-    found = component.log_likelihoods()[0]
-    np.testing.assert_allclose(found - found[0], np.array(literal) - literal[0], atol=1e-9)
-
-
-def test_the_draws_of_a_component_have_its_posterior_mean_and_variance():
-    """With a signal of known size the draws have mean f times the mean and variance f v / d."""
-    rng = np.random.default_rng(0)
-    values = 0.3 + 0.5 * rng.standard_normal((40, 6))
-    component, count = Component(values, 6, 6), 20_000
-    weights = np.zeros((1, len(AMPLITUDES) + 1))
-    weights[0, 11] = 1
-    component.draw(weights, np.zeros(count, int), rng)
-    signal = AMPLITUDES[10] ** 2 * 6
-    f = signal / (signal + component.noise)
-    assert f < 0.4  # not clear: no draw keeps it whole
-    drawn = component.drawn(bootstrap(40, count, 0).deviations, rng.standard_normal((count, 6)))
-    np.testing.assert_allclose(drawn.mean(0), f * values.mean(0), atol=0.02)
-    assert drawn.var(0).sum() == pytest.approx(f * component.noise, rel=0.1)
-
-
-def test_lone_phases_are_found_and_scaled_to_their_row_and_column():
-    """A phase at 0.3 of what its row and column imply is certain, and alone; scaled, it is 1."""
-    axis = np.array([1.0, 2.0, 1.5, 0.5] * 2)
-    truth = np.outer(axis, axis)
-    truth[2, 5] *= 0.3
-    profiles = truth * np.random.default_rng(0).standard_gamma(20, (8, 8, 8)) / 20
-    lone, without = find_lone(profiles)
-    certain = [one for one in lone if one.certain]
-    assert [np.argwhere(one.places).tolist() for one in certain] == [[[2, 5]]]
-    assert certain[0].probability > 0.99
-    mean = without.mean(0)
-    row, column = mean[2].sum() / mean.sum(), mean[:, 5].sum()
-    assert mean[2, 5] == pytest.approx(row * column, rel=0.1)
-    others = np.ones((8, 8), bool)
-    others[2, 5] = False
-    np.testing.assert_array_equal(without[:, others], profiles[:, others])
-
-
-def test_a_class_of_phases_of_a_shorter_period_is_lone_as_a_whole():
-    """A weak phase of period 4 in a profile of 16 x 16 is one class of sixteen phases."""
-    truth = np.tile(one_weak(4), (4, 4))
-    lone, _ = find_lone(observe(truth, 16, 0))
-    (certain,) = (one for one in lone if one.certain)
-    expected = np.zeros((16, 16), bool)
-    expected[1::4, 1::4] = True
-    np.testing.assert_array_equal(certain.places, expected)
 
 
 @pytest.mark.parametrize("positive", [False, True])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from validation import before_after, coverage, known, published
+from validation import before_after, coverage, differences, known, published, sources
 from validation.check import VERDICTS, ReferenceCheck, value_text
 from validation.estimates import GROUP as COVERAGE
 from validation.monte_carlo import GROUP as RANDOM_WEIGHTS
@@ -229,7 +229,7 @@ def test_the_slow_estimator_of_before_is_the_mean_read_on_the_other_half():
 
 def test_the_estimator_of_before_may_be_above_1_and_that_of_today_may_not():
     """On flat profiles, 20 seeds: a smallest share above the mean in some, and never now."""
-    flat = before_after.planted()["flat"]
+    flat = sources.planted()["flat"]
     values = []
     for seed in range(20):
         profiles, resamples = flat.draw(8, np.random.default_rng(seed)), bootstrap(8, 200, seed)
@@ -262,6 +262,16 @@ def test_coverage_bias_and_width_are_counted_by_hand():
     assert found.half == pytest.approx((0.2 + 0.2 + 0.3 + 0.15) / 4)
 
 
+def test_two_models_on_the_same_images_share_half_of_their_noise():
+    """Their phases are correlated by about 1/2, and 17 of 20 intervals hold the difference."""
+    weak, stem = (sources.planted()[n] for n in ("one weak phase (0.3)", "stem, structure known"))
+    flat = np.ones_like(stem.profile)
+    one, other = differences.two_models(flat, flat, 500, np.random.default_rng(0))
+    found = [np.corrcoef(one[:, i, 0], other[:, i, 0])[0, 1] for i in range(16)]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.05)
+    assert sum(differences.holds(weak, stem, 16, seed) for seed in range(20)) >= 17
+
+
 def test_one_part_of_the_page_is_written_anew_and_the_others_stay():
     """The other group's table, the comparison and the sums are as they were."""
     other = ReferenceCheck("other", "that", "a paper", 1.0, 1.0, "function()")
@@ -274,11 +284,11 @@ def test_one_part_of_the_page_is_written_anew_and_the_others_stay():
 
 
 def test_the_published_page_has_the_comparison_with_a_sentence_for_every_shortfall():
-    """Nine planted profiles and three pools at four numbers of samples; those off are named."""
+    """Thirteen planted profiles and three pools at four numbers of samples; those off are named."""
     page = PAGE.read_text(encoding="utf-8")
     section = page.partition(f"## {before_after.TITLE}\n")[2].partition("\n## ")[0]
     table = [row for row in rows(section) if row[0] != before_after.HEADS[0]]
-    assert len(table) == 12 * len(before_after.SAMPLES)
+    assert len(table) == 16 * len(before_after.SAMPLES)
     for row in table:
         share = float(row[4].rstrip("% ")) / 100
         named = f"{row[0]} at {row[2]} (" in section

@@ -1,8 +1,8 @@
-"""Write docs/validation.md: `python tests/write_validation.py`, about fifteen minutes on one core.
+"""Write docs/validation.md: `python tests/write_validation.py`, about half an hour on one core.
 
 `python tests/write_validation.py PART ...` computes some parts alone and leaves the others as they
-are: known, fields, published, monte_carlo, estimates (two minutes), outputs, before_after (six
-minutes).
+are: known, fields, published, monte_carlo, estimates (four minutes), outputs, differences (two
+minutes), before_after (ten minutes).
 The exit code is 1 if a value differs from its reference without an explanation.
 """
 

@@ -69,7 +69,7 @@ METRICS = {
 def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     """Compare the coverage of the estimating suites' intervals with the goal."""
     for profile in ("even", "odd kernel") if quick else METRICS:
-        for samples in (16,) if quick else (8, 64):
+        for samples in (16,) if quick else (4, 8, 16, 64):
             rows = phase_coverage(profile, 4, samples, seeds=200 if quick else 400)
             yield from _checked(profile, rows)
             if profile == "even":

@@ -16,12 +16,24 @@ from importlib import metadata
 
 from tabulate import tabulate
 
-from . import before_after, estimates, fields, known, monte_carlo, outputs, published
+from . import (
+    before_after,
+    differences,
+    estimates,
+    fields,
+    known,
+    monte_carlo,
+    outputs,
+    published,
+)
 from .check import VERDICTS, ReferenceCheck, value_text
 
 PARTS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (known, fields, published, monte_carlo, estimates, outputs, before_after)
+    for module in (
+        *(known, fields, published, monte_carlo, estimates, outputs),
+        *(differences, before_after),
+    )
 }
 """What can be computed alone."""
 
