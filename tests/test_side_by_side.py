@@ -18,6 +18,7 @@ from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.decision import decision
 from perimetry.bench.comparison.matrix import _letters, matrix_of
 from perimetry.bench.comparison.names import short_names
+from perimetry.bench.comparison.result import RowVerdict
 from perimetry.bench.comparison.sides import side_of
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.records.store import Store
@@ -209,3 +210,27 @@ def test_outputs_of_another_form_are_described_not_counted():
     assert "inf" not in text
     row = next(row for row in matrix.rows if row.name == "outputs against the first")
     assert row.cells[1] == "unlike"
+
+
+def test_differences_that_are_certain_but_small_rank_nothing():
+    """Exact values 0.7 % apart differ and have letters, but none is called more even."""
+    values = {"a": 0.576, "b": 0.580}
+    sides = [side_of([planted.record(n, v, suite="structure")]) for n, v in values.items()]
+    said, matrix = found_in(compare(*sides, stages=False, known=toys.SUITES))
+    (row,) = [row for row in matrix.metrics if row.name == "structure.weakest"]
+    assert row.letters == ("a", "b")
+    assert not any("than" in text for topic, text in said.items() if topic != "Comparisons")
+    assert any("the differences that are shown are below" in text for text in said.values())
+
+
+def test_a_model_against_itself_leaves_nothing_open(tmp_path):
+    """Where all values and intervals are equal bit for bit, none of them cannot be told."""
+    for folder in ("one", "two"):
+        for name, value in VALUES.items():
+            Store(tmp_path / folder).put(planted.record(name, value))
+    found = compare(tmp_path / "one", tmp_path / "two", stages=False)
+    assert {row.verdict for pair in found.pairs for row in pair.rows} == {RowVerdict.alike}
+    text = found.text()
+    assert text.count("bit for bit") == 4
+    assert "metrics of" in text
+    assert "no room" not in text.partition("against")[0]

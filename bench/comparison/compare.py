@@ -213,6 +213,8 @@ def _pair(
         gaps += [f"{a.suite}:{a.protocol} {why}" for why in _statuses(a, b, first, second)]
         if a.status == b.status == "ok":
             rows += _rows(a, b, _prefix(*cell, known), known.get(a.suite))
+    if all(row.equal for row in rows if row.evidence is not None):
+        rows = [replace(row, identical=True) for row in rows]
     ours, theirs = (_defects(side, shared, known) for side in (first, second))
     return Pair(first, second, tuple(rows), tuple(gaps), tuple(found), defects=(ours, theirs))
 

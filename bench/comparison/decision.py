@@ -147,6 +147,8 @@ def _relation(row: MatrixRow, matrix: Matrix) -> str:
     if clauses:
         return f"{label}: {', and '.join(clauses)}"
     verdicts = {compared.verdict for *_, compared in row.pairs}
+    if RowVerdict.differs in verdicts:
+        return f"{label}: the differences that are shown are below 2 % or 0.01"
     if verdicts == {RowVerdict.alike}:
         return f"{label} is alike in all ({row.cells[0]})"
     if verdicts <= {RowVerdict.missing}:
@@ -155,10 +157,10 @@ def _relation(row: MatrixRow, matrix: Matrix) -> str:
 
 
 def _above(row: MatrixRow) -> dict[int, list[int]]:
-    """The places of models, and of those that they are shown to be above."""
+    """The places of models, and of those that they are shown to be above by more than a margin."""
     above: dict[int, list[int]] = {}
     for one, other, compared in row.pairs:
-        if compared.verdict is RowVerdict.differs and compared.evidence is not None:
+        if compared.shown and compared.evidence is not None and not compared.small:
             rises = compared.evidence.difference.value > 0
             upper, lower = (other, one) if rises == _upwards(row.metric) else (one, other)
             above.setdefault(upper, []).append(lower)

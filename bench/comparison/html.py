@@ -22,8 +22,16 @@ from ..output.files import write_text
 from ..output.templates import asset, render, trusted
 from .decision import decision
 from .node_report import node_rows, node_sentences
-from .result import RowVerdict
-from .text import HEADS, explanation, notes_of, one_matrix, overview, row_cells, shown_rows
+from .text import (
+    HEADS,
+    OVERVIEW,
+    explanation,
+    notes_of,
+    one_matrix,
+    overview,
+    row_cells,
+    shown_rows,
+)
 from .verdict import verdict
 
 if TYPE_CHECKING:
@@ -86,8 +94,7 @@ def _overall(comparison: ComparisonResult) -> dict[str, Any]:
     """What the comparison decides and the table of all models; of several runs, the overview."""
     matrix = one_matrix(comparison)
     if matrix is None:
-        heads = ["pair", *(verdict.value for verdict in RowVerdict)]
-        return {"findings": [], "heads": heads, "rows": overview(comparison)}
+        return {"findings": [], "heads": OVERVIEW, "rows": overview(comparison)}
     return {
         "findings": decision(comparison, matrix),
         "heads": ["", *(side.name for side in matrix.sides)],

@@ -45,7 +45,8 @@ class ComparisonRow:
     """One metric of a pair; without `evidence` there is no difference, and `reason` says why.
 
     A `leading` metric is a main one of its suite: a row of the table of all models, and compared
-    together with the others of these (see `statistics.significance`).
+    together with the others of these (see `statistics.significance`). In an `identical` pair all
+    values and intervals are equal, bit for bit.
     """
 
     column: str
@@ -55,6 +56,12 @@ class ComparisonRow:
     evidence: Evidence | None = None
     reason: str | None = None
     leading: bool = False
+    identical: bool = False
+
+    @property
+    def equal(self) -> bool:
+        """Whether values and intervals are equal, bit for bit."""
+        return self.first is not None and self.second is not None and self.first == self.second
 
     @property
     def shown(self) -> bool:
@@ -68,7 +75,12 @@ class ComparisonRow:
             return RowVerdict.missing
         if self.evidence.shown:
             return RowVerdict.differs
-        return RowVerdict.alike if self.evidence.within(self.margin) else RowVerdict.unknown
+        return RowVerdict.alike if self.small or self.identical else RowVerdict.unknown
+
+    @property
+    def small(self) -> bool:
+        """Whether the difference, shown or not, is within `margin` for certain."""
+        return self.evidence is not None and self.evidence.within(self.margin)
 
     @property
     def margin(self) -> float:

@@ -80,8 +80,7 @@ def _side_by_side(comparison: ComparisonResult, width: int) -> list[Section]:
     """What the comparison decides, and the table of all models; an overview of several runs."""
     if one_matrix(comparison) is None:
         rows = overview(comparison)
-        heads = ("pair", *(verdict.value for verdict in RowVerdict))
-        return [Section("All pairs", [Table("Metrics by verdict", heads, rows)])] if rows else []
+        return [Section("All pairs", [Table("", OVERVIEW, rows)])] if rows else []
     matrix = matrix_of(comparison, comparison.groups[0])
     sentences: list[Block] = [str(one) for one in decision(comparison, matrix)]
     rest = [] if len(comparison.pairs) == 1 else [PAIRS]
@@ -125,12 +124,16 @@ def _tables(matrix: Matrix, width: int) -> list[Block]:
     return texts
 
 
+OVERVIEW = ("metrics of", "differ", "alike", "open", "not compared")
+"""Heads of the numbers of metrics by verdict."""
+
+
 def overview(comparison: ComparisonResult) -> list[tuple[str, ...]]:
     """The number of metrics by verdict, a row for each pair."""
     if len(comparison.pairs) == 1:
         return []
     return [
-        (_heading(pair, 72), *(str(len(pair.of(verdict))) for verdict in RowVerdict))
+        (_heading(pair, 46), *(str(len(pair.of(verdict))) for verdict in RowVerdict))
         for pair in comparison.pairs
     ]
 
@@ -162,9 +165,8 @@ def comparison_to_markdown(
 def _markdown_side_by_side(comparison: ComparisonResult) -> list[str]:
     matrix = one_matrix(comparison)
     if matrix is None:
-        heads = ("pair", *(verdict.value for verdict in RowVerdict))
         rows = overview(comparison)
-        return [_markdown_table(heads, rows)] if rows else []
+        return [_markdown_table(OVERVIEW, rows)] if rows else []
     lines = [f"- **{one.topic}**: {_markdown(one.text)}" for one in decision(comparison, matrix)]
     heads = ("", *(code(side.name) for side in matrix.sides))
     rows = [(row.name, *row.shown) for row in matrix.rows]

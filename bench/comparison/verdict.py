@@ -71,11 +71,6 @@ def _kinds(rows: Sequence[ComparisonRow]) -> str:
     return f" ({'; '.join(texts)})" if texts else ""
 
 
-def _small(row: ComparisonRow) -> bool:
-    """Whether a difference is certain, but too small to matter."""
-    return row.evidence is not None and row.evidence.within(row.margin)
-
-
 def _scales(row: ComparisonRow) -> bool:
     return row.metric is not None and row.metric.scales
 
@@ -86,7 +81,7 @@ def _largest(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> list[C
         rows,
         key=lambda row: (
             _scales(row),
-            _small(row),
+            row.small,
             row.column not in headlines,
             not row.leading,
             -_effect(row),
@@ -128,7 +123,7 @@ def _meaning(row: ComparisonRow) -> str:
 
 def _nothing_shown(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> str:
     """A sentence: no significant difference, and how large one could still be."""
-    if all(_equal(row) for row in rows):
+    if all(row.identical for row in rows):
         return f"All {len(rows)} metrics are equal, bit for bit."
     hidden = [
         f"{row.column} by {format_number(reach)}"
@@ -140,10 +135,6 @@ def _nothing_shown(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> 
         f"None of {len(rows)} metrics differs significantly. That does not prove that the two are "
         f"equal{most}."
     )
-
-
-def _equal(row: ComparisonRow) -> bool:
-    return row.first is not None and row.second is not None and row.first == row.second
 
 
 def _reach(row: ComparisonRow) -> float | None:
