@@ -15,7 +15,7 @@ import torch
 from .treatment import PADDING_DEFAULTS, PaddingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -150,6 +150,14 @@ class Model(Protocol):
 
     def random_steps(self, x: Tensor) -> list[str]:
         """The steps of a pass over `x` that draw random numbers, by name."""
+
+
+@runtime_checkable
+class ModelOfTokens(Protocol):
+    """A model whose stored tensors can be read, such as a position embedding."""
+
+    def stored(self, shapes: Collection[tuple[int, ...]]) -> dict[str, Tensor]:
+        """The stored tensors of one of `shapes`, by name: copies, in float32 on the CPU."""
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from .halo.suite import HALO
 from .output.suite import OUTPUT
 from .padding.suite import PADDING
 from .perturbation.suite import PERTURBATION
+from .position.suite import POSITION
 from .shift.suite import SHIFT
 from .structure import STRUCTURE
 from .training.suite import TRAINING
@@ -33,6 +34,7 @@ OURS: Mapping[str, Suite] = {
     "output": OUTPUT,
     "shift": SHIFT,
     "frequency": FREQUENCY,
+    "position": POSITION,
     "training": TRAINING,
 }
 

@@ -72,6 +72,7 @@ SKIPPED = {
     "output": list(KINDS),
     "shift": [],
     "frequency": ["no spatial map"],
+    "position": ["no spatial map"],
     "training": list(KINDS),
 }
 """By suite, the kinds of model to which it does not apply."""

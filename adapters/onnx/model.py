@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ..complexity import Complexity
@@ -48,7 +49,7 @@ from .session import Session, feed, shaped, with_outputs
 from .steps import random_nodes, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     import onnx
 
@@ -375,6 +376,11 @@ class OnnxModel:
     def filters(self) -> dict[str, Tensor]:
         """Stored kernels of the 2-D convolutions, by node name; see `Model.filters`."""
         return graph_filters(self.graph)
+
+    def stored(self, shapes: Collection[tuple[int, ...]]) -> dict[str, Tensor]:
+        """Stored tensors of one of `shapes`, by name; see `ModelOfTokens.stored`."""
+        found = (t for t in self.graph.graph.initializer if tuple(t.dims) in shapes)
+        return {t.name: torch.tensor(numpy_helper.to_array(t)).float() for t in found}
 
     def trace(self, x: Tensor, read: Callable[[str, Tensor], None]) -> None:
         """Call `read(step, output)` for every node of the graph; see `Model.trace`."""

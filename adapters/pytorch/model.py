@@ -48,7 +48,7 @@ from .weights import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 
 class TorchModel:
@@ -274,6 +274,12 @@ class TorchModel:
     def filters(self) -> dict[str, Tensor]:
         """Learned kernels of the 2-D convolutions, by layer name; see `Model.filters`."""
         return module_filters(self.module())
+
+    def stored(self, shapes: Collection[tuple[int, ...]]) -> dict[str, Tensor]:
+        """Parameters and buffers of one of `shapes`, by name; see `ModelOfTokens.stored`."""
+        module = self.module()
+        every = (*module.named_parameters(), *module.named_buffers())
+        return {n: t.detach().float().cpu() for n, t in every if tuple(t.shape) in shapes}
 
     def trace(self, x: Tensor, read: Callable[[str, Tensor], None]) -> None:
         """Call `read(step, output)` for every operator of one pass; see `Model.trace`."""

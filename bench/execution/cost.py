@@ -36,6 +36,7 @@ S_PER_GFLOP = {
     "output": 0.25,
     "shift": 6.0,
     "frequency": 0.1,
+    "position": 0.5,
 }
 """Seconds an image and GFLOP of a forward pass: medians of `results/timm-init` and `trained`."""
 

@@ -19,6 +19,7 @@ from perimetry.suites.base import Context, Suite
 from perimetry.suites.frequency import Frequency
 from perimetry.suites.halo.suite import Halo
 from perimetry.suites.output.suite import Output
+from perimetry.suites.position.suite import Position
 from perimetry.suites.shift.suite import Shift
 
 from .check import ReferenceCheck
@@ -36,6 +37,7 @@ def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     yield from output_coverage()
     yield from shift_coverage()
     yield frequency_coverage()
+    yield from position_coverage()
 
 
 def covered(
@@ -202,3 +204,32 @@ def frequency_coverage() -> ReferenceCheck:
     return covered(
         Frequency(stride=2), grey(laplacian, side), "above_nyquist", truth, images=white_noise(side)
     )
+
+
+class Ramp(nn.Module):
+    """White noise of variance 1 plus a ramp over the rows, of variance `variance` over the map."""
+
+    def __init__(self, side: int, variance: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 1, bias=False)
+        nn.init.ones_(self.conv.weight)
+        ramp = torch.linspace(-1, 1, side, dtype=torch.float64)
+        self.register_buffer("ramp", (ramp * (variance / ramp.square().mean()).sqrt())[:, None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.conv(x) + self.ramp
+        return y
+
+
+def position_coverage() -> Iterator[ReferenceCheck]:
+    """A ramp of variance V on noise of variance 1: a probe and position explain V / (1 + V).
+
+    The noise that varies within a map of n units has the variance 1 - 1 / n.
+    """
+    side, variance = 12, 0.5
+    model, draw = grey(Ramp(side, variance), side), white_noise(side)
+    truth = variance / (1 + variance)
+    yield covered(Position(), model, "row_r2", truth, images=draw)
+    truth = variance / (1 - 1 / side**2 + variance)
+    yield covered(Position(), model, "position_share", truth, images=draw)
+    yield covered(Position(), grey(Ramp(side, 0.0), side), "position_share", 0.0, images=draw)
