@@ -263,14 +263,13 @@ class _Study:
         out = np.array([[outlying(n) for n in norms] for norms in self.norms])
         shares = out.mean((1, 2, 3)) if several else out[0].mean((1, 2))
         metrics["outlier_share"] = resamples.share(shares)
-        peaks = [[bimodality(n) for n in norms] for norms in self.norms]
+        found = [[bimodality(n) for n in norms] for norms in self.norms]
+        peaks = np.array(found, dtype=np.float64)  # None becomes NaN
         metrics["bimodality"] = (
             missing("the norms of an image are all equal, or one is 0")
-            if any(p is None for one in peaks for p in one)
+            if np.isnan(peaks).any()
             else resamples.estimate(
-                resamples.weights
-                @ (np.mean(peaks, 1) if several else np.array(peaks[0], np.float64)),
-                low=0.0,
+                resamples.weights @ (peaks.mean(1) if several else peaks[0]), low=0.0
             )
         )
         relative = np.array([[n / np.median(n) for n in norms] for norms in self.norms])

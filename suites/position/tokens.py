@@ -78,7 +78,7 @@ def bimodality(norms: Array) -> float | None:
         return None
     skewness = float((centred**3).mean()) / variance**1.5
     kurtosis = float((centred**4).mean()) / variance**2
-    return (skewness**2 + 1) / kurtosis
+    return float((skewness**2 + 1) / kurtosis)
 
 
 def embedding_norms(tensor: Tensor, grid: Grid) -> Array:
