@@ -117,6 +117,31 @@ def test_half_precision_pairs_by_values(file, tmp_path):
     assert 1e-5 < max(n.accumulated for n in nodes.values()) < 5e-3
 
 
+@pytest.mark.parametrize("how", ["QOperator", "QDQ", "dynamic"])
+def test_int8_files_of_every_form_pair(file, tmp_path, how):
+    """Levels are read as the values that they stand for; own differences are of eight bits."""
+    quantisation = pytest.importorskip("onnxruntime.quantization")
+    path = tmp_path / "int8.onnx"
+
+    class Reader(quantisation.CalibrationDataReader):
+        def __init__(self):
+            self.feeds = iter([{"image": x[None].numpy()} for x in images()])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    if how == "dynamic":
+        quantisation.quantize_dynamic(str(file), str(path))
+    else:
+        form = quantisation.QuantFormat[how]
+        quantisation.quantize_static(str(file), str(path), Reader(), quant_format=form)
+    nodes = by_name(compare(str(file), str(path), **QUICK))
+    assert len(nodes) >= 5
+    assert all(node.own < 0.03 for node in nodes.values())
+    assert max(node.own for node in nodes.values()) > 1e-3
+    assert nodes["logits"].accumulated < 0.05
+
+
 def test_other_networks_have_a_reason_instead_of_a_table():
     """Nodes of other shapes do not pair, and the metrics are compared all the same."""
     narrow = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1)).eval()

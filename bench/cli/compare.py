@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..comparison.compare import Comparison
+    from ..comparison.result import Pair
     from ..execution.settings import Settings
     from ..regression.check import RegressionCheck
     from ..regression.tolerances import Tolerances
@@ -73,7 +74,7 @@ class MissingOptions:
         list[str] | None,
         typer.Option(
             help="Comma-separated suites for models that are audited now. Repeatable.",
-            show_default="those of stored ones",
+            show_default="those of stored ones, else structure, erf, deadpixel and padding",
         ),
     ] = None
     count: Annotated[
@@ -382,9 +383,13 @@ def _shown(found: Comparison, shown: ShownOptions) -> str:
     """A comparison in one of its formats."""
     if shown.form is ComparisonFormat.json:
         return json.dumps(found.data(), indent=1, allow_nan=False) + "\n"
-    pairs = found.pairs if shown.pairs else None
-    if shown.pair is not None:
+    pairs: tuple[Pair, ...] | None = None
+    if shown.pairs:
+        pairs = found.pairs
+    elif shown.pair is not None:
         pairs = (found.pair(*shown.pair),)
+    elif shown.nodes or shown.one_at_a_time:
+        pairs = tuple(pair for pair in found.pairs if pair.nodes is not None)
     if shown.form is ComparisonFormat.md:
         return found.markdown(every=shown.every, pairs=pairs)
     return found.text(width=width(), every=shown.every, pairs=pairs)

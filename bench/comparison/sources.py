@@ -59,6 +59,10 @@ if TYPE_CHECKING:
 PRINT = ":".join(CELL)
 
 
+COMPARED = (*DEFAULT_SUITES, "padding")
+"""The suites of models of which none is stored: evenness, receptive field and border."""
+
+
 ONE_MODEL = (
     "fewer than two models were given; expected at least two, such as A.onnx B.onnx, or A and its "
     "kernel-padded variant A+box"
@@ -324,7 +328,7 @@ def _run_spec(pattern: Sequence[Side], wanted: MissingAudit) -> RunSpec:
     if records:
         spec = run_spec_of(records, wanted.options)
         return RunSpec(spec.settings, wanted.suites or spec.suites)
-    return RunSpec(wanted.settings or Settings(), wanted.suites or DEFAULT_SUITES)
+    return RunSpec(wanted.settings or Settings(), wanted.suites or COMPARED)
 
 
 def _asked(one: Argument, spec: RunSpec) -> Asked:
