@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def offline_if_unreachable() -> Iterator[None]:
-    """Within it, the client of the Hugging Face hub uses its cache only if the hub is silent."""
+def offline_if_unreachable(*, local: bool = False) -> Iterator[None]:
+    """Within it, the client of the Hugging Face hub uses its cache only if the hub is silent.
+
+    The hub is asked once; not at all if what is opened is `local`.
+    """
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE or answers(constants.ENDPOINT):
+    if constants.HF_HUB_OFFLINE or (not local and answers(constants.ENDPOINT)):
         yield
         return
     constants.HF_HUB_OFFLINE = True

@@ -15,13 +15,11 @@ from .hub import offline_if_unreachable
 from .input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from .pytorch.model import TorchModel
-
-
-CLASSIFIER = "ForImageClassification"
-"""The end of the names of architectures that are opened with their head."""
 
 
 def check_name(name: str) -> None:
@@ -59,18 +57,23 @@ def open_hf(name: str, state: str | None, how: Opening) -> TorchModel:
     check_name(name)
     if state not in (None, "init"):
         raise WeightsError(f"hf: takes no weights file; give hf:{name} or hf:{name}@init")
+    local = (_place(name) / "config.json").is_file()
+    with offline_if_unreachable(local=local):
+        return _created(name, state, str(_place(name)) if local else name).open(how)
+
+
+def _created(name: str, state: str | None, place: str) -> Created:
+    """The model in the folder `place`, or of that name on the hub."""
     library = _library()
-    place = str(_place(name)) if (_place(name) / "config.json").is_file() else name
     config = _fetched(partial(library.AutoConfig.from_pretrained, place), name)
-    classifier = any(a.endswith(CLASSIFIER) for a in config.architectures or ())
-    auto = library.AutoModelForImageClassification if classifier else library.AutoModel
+    kind, build, note = _class(library, config)
     loaded: nn.Module | None = None
     if state is None:
-        get = partial(auto.from_pretrained, place, use_safetensors=True)
+        get = partial(kind.from_pretrained, place, use_safetensors=True)
         loaded = _fetched(get, name).eval()
-    made = Created(
+    return Created(
         f"hf:{name}" + (f"@{state}" if state else ""),
-        partial(auto.from_config, config),
+        build,
         loaded,
         _spec(library, place, config),
         {
@@ -78,16 +81,27 @@ def open_hf(name: str, state: str | None, how: Opening) -> TorchModel:
             "architecture": str(config.model_type),
             **({"weights": "initial state"} if state else {}),
         },
-        () if classifier else ("opened without its head (AutoModel)",),
+        note,
     )
-    return made.open(how)
+
+
+def _class(library: Any, config: Any) -> tuple[Any, Callable[[], nn.Module], tuple[str, ...]]:
+    """The class of transformers that the configuration names, what builds it, and a note.
+
+    A class that the library does not have is replaced by the model without a head.
+    """
+    for name in config.architectures or ():
+        kind = getattr(library, str(name), None)
+        if isinstance(kind, type) and issubclass(kind, library.PreTrainedModel):
+            return kind, partial(kind, config), ()
+    auto = library.AutoModel
+    return auto, partial(auto.from_config, config), ("opened without its head (AutoModel)",)
 
 
 def _fetched(get: Any, name: str) -> Any:
     """What `get` gives from a folder, the cache or the hub; never with code of the model's own."""
     try:
-        with offline_if_unreachable():
-            return get(trust_remote_code=False)
+        return get(trust_remote_code=False)
     except Exception as error:
         raise WeightsError(
             f"{name!r} cannot be opened: it is neither cached nor reachable, or not of a form that "
@@ -100,10 +114,8 @@ def _fetched(get: Any, name: str) -> Any:
 def _spec(library: Any, place: str, config: Any) -> InputSpec:
     """The input that the processor states; else the size of the configuration, or 224."""
     try:
-        with offline_if_unreachable():
-            stated, _ = library.image_processing_base.ImageProcessingMixin.get_image_processor_dict(
-                place
-            )
+        reader = library.image_processing_base.ImageProcessingMixin
+        stated, _ = reader.get_image_processor_dict(place)
     except Exception:  # many models have no processor
         stated = {}
     size = stated.get("crop_size") if stated.get("do_center_crop") else stated.get("size")

@@ -120,7 +120,8 @@ class Way:
 
         A last layer is one when its input has the same resolution and its result is squashed to
         scores, is no map at the output or one of more units, or has fewer channels than its input.
-        Where an activation such as ReLU follows, or a mean over all units, it gives features.
+        Where an activation such as ReLU follows, a norm, or a mean over all units, it gives
+        features.
         """
         bits = 0
         for end in self.ends:
@@ -135,7 +136,7 @@ class Way:
         if own is None or all(_size(g) != _size(own) for g in before):
             return False
         behind = [i for i in self._bits(self.after[end] & self.tail & self.on_way) if i != end]
-        if any(steps[i].kind == "rectify" for i in behind):
+        if any(steps[i].kind in ("rectify", "norm") for i in behind):
             return False
         if any(steps[i].kind == "squash" for i in behind):
             return True
@@ -182,16 +183,24 @@ class Way:
         return found
 
     def _is_key_or_value(self, i: int) -> bool:
-        """Whether step `i` projects a map to keys or values that queries of no place read."""
-        single = len(self.read.sources[i]) == 1
-        passing = self.steps[i].kind in ("linear", *PASSING, *SHAPING)
-        return passing and single and self._only_read_by("contract", i)
+        """Whether step `i` makes a map to keys or values that queries of no place read."""
+        kind, readers = self.steps[i].kind, self._readers[i]
+        if len(self.read.sources[i]) != 1 or kind not in ("linear", *PASSING, *SHAPING):
+            return False
+        if self._only_read_by("contract", i):
+            return True
+        return kind != "linear" and bool(readers) and all(map(self._is_key_or_value, readers))
 
     def _only_read_by(self, kind: Kind, i: int) -> bool:
-        """Whether nothing but steps of `kind` reads step `i`, in whatever shape."""
+        """Whether nothing but steps of `kind` reads step `i`, in whatever shape.
+
+        Reading it at places that the image decides is a product with queries, too.
+        """
         readers = self._readers[i]
+        sampled = kind == "contract"
         return bool(readers) and all(
             self.steps[k].kind == kind
+            or (sampled and self.steps[k].kind == "select" and self.steps[k].selected)
             or (self.steps[k].kind in (*PASSING, *SHAPING) and self._only_read_by(kind, k))
             for k in readers
         )
