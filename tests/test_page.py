@@ -10,6 +10,7 @@ import math
 import re
 import zlib
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import planted_boards as planted
@@ -23,12 +24,14 @@ from perimetry.bench.output.templates import asset, render
 from perimetry.bench.output.text import clean
 from perimetry.bench.ranking.names import short_names
 from perimetry.bench.ranking.page.blocks import grouped, packed, packed_json, unpacked
-from perimetry.bench.ranking.page.join import join_table
+from perimetry.bench.ranking.page.join import join_table, join_tables
 from perimetry.bench.ranking.page.maps import choose_level, pack_maps, quantised, reduced, thumbs
 from perimetry.bench.ranking.page.model_panel import panels, raw_records
 from perimetry.bench.ranking.page.numbers import content
 from perimetry.bench.ranking.page.page import own_script, page, policy, write_page
+from perimetry.bench.ranking.page.words import WORDS
 from perimetry.bench.ranking.tables import render_board
+from perimetry.bench.ranking.view import View, shown_groups
 from perimetry.bench.records.record import Value
 from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER
 
@@ -275,7 +278,8 @@ def test_accuracy_joins_by_name_and_image_size(tmp_path):
     found = join_table(write_csv(tmp_path / "r.csv", RESULTS), records)
     assert found.columns == {"top1": [71.5, 60.0, None], "param_count": [11.8, None, None]}
     assert found.note == (
-        "r.csv: 2 of 3 models; 1 without weights have the best number of their architecture"
+        "r.csv: 2 of 3 models, 2 of 4 lines; 1 without weights have the best number of their "
+        "architecture"
     )
 
 
@@ -353,3 +357,68 @@ def test_numbers_that_json_has_not_cost_no_page():
     assert "measure" not in data["costs"]
     words, _ = panels([{"none": [one]}], {}, None)
     assert json.loads(unpacked(words.blocks[0]))[0]["fills"]["none"]["culprits"][0][0] == "x"
+
+
+def sized(record, side):
+    """The record at another input size."""
+    spec = {**record.model.spec, "height": side, "width": side}
+    return record.model_copy(update={"model": record.model.model_copy(update={"spec": spec})})
+
+
+def test_every_table_says_which_models_have_a_line_and_why_others_have_none(tmp_path):
+    """Several test sets: columns of one name are told apart, reasons are by model."""
+    names = ("timm:a.x", "timm:b@init", "timm:c.y", "toy:d@init")
+    records = [sized(planted.record(name, 0.5), 64) for name in names]
+    first = write_csv(
+        tmp_path / "one.csv", "model,img_size,top1\na.x,64,70\nb.t,64,60\nb.u,64,65\n"
+    )
+    second = write_csv(tmp_path / "two.csv", "model,img_size,top1\na.x,64,50\nc.y,128,40\n")
+    found = join_tables([first, second], records)
+    assert found.columns == {
+        "top1 (one)": [70.0, 65.0, None, None],
+        "top1 (two)": [50.0, None, None, None],
+    }
+    one, two = found.tables
+    assert one.unmatched.keys() == {"timm:c.y", "toy:d@init"}
+    assert two.unmatched["timm:c.y"] == "no line at its size 64, only at 128"
+    assert two.unmatched["timm:b@init"] == "no line of its name"
+    assert "not an architecture of timm" in two.unmatched["toy:d@init"]
+    assert "2 of 4 models, 2 of 3 lines" in one.text
+    assert all(name in two.text for name in ("timm:b@init", "timm:c.y", "toy:d@init"))
+
+
+def test_a_page_opens_where_the_ranking_says_something():
+    """Many equal numbers at the top: the page begins with the last rank; else with the first."""
+    flat = [planted.record(f"m{k:02d}", 1.0) for k in range(20)]
+    told = [*flat, planted.record("weak", 0.2)]
+    assert content(planted.board(told))["worst_first"]
+    assert not content(planted.board(told[10:]))["worst_first"]
+    spread = [planted.record(f"m{k:02d}", 1.0 - k / 40) for k in range(21)]
+    assert not content(planted.board(spread))["worst_first"]
+
+
+def test_the_words_of_a_page_are_those_of_the_glossary():
+    """The page explains words as docs/glossary.md does, without its links and marks."""
+    text = (Path(__file__).parents[1] / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| \*\*(.+?)\*\* \| (.+?) \|$", text, re.MULTILINE))
+    for word, said in WORDS.items():
+        plain = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", rows[word]).replace("`", "")
+        assert said == plain, word
+
+
+def test_a_page_shows_the_rows_and_columns_asked_for():
+    """The options of the board hold for its page; ranks stay those among all."""
+    records = [planted.record(f"m{k}", 0.9 - k / 10) for k in range(5)]
+    board = planted.board(records)
+    view = View(top=2, worst_first=True, columns=("deadpixel.weakest",))
+    board.shown = [row for rows in shown_groups(board, view) for row in rows]
+    found = content(board, view=view)
+    assert set(found["models"]["reference"]) == {"m3", "m4"}
+    (column,) = (
+        n
+        for n, m in zip(found["numbers"], found["metrics"], strict=True)
+        if m["id"] == found["sort"]
+    )
+    assert sorted(column["none"]["rank"]) == [4, 5]
+    assert found["worst_first"]
+    assert found["columns"] == ["deadpixel.weakest"]

@@ -11,13 +11,16 @@ from pathlib import Path
 import browser as browsers
 import planted_boards as planted
 import pytest
+from planted_report import record
 from scipy.stats import spearmanr
 from test_board import HOSTILE
 from test_page import MARKUP, blocks, many
 
 from perimetry.bench.output.text import clean
-from perimetry.bench.ranking.page.join import Joined
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.ranking.page.join import Joined, Match
 from perimetry.bench.ranking.page.page import write_page
+from perimetry.bench.ranking.page.words import WORDS
 from perimetry.bench.records.record import Value
 from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER
 
@@ -55,7 +58,12 @@ def place(tmp_path_factory):
     names = [row.model for row in board.rows if row.fill == "none"]
     accuracy = [math.sin(k) + 70 if k > 1 else None for k in range(len(names))]
     path = tmp_path_factory.mktemp("page") / "zoo.html"
-    write_page(board, path, title="Planted zoo", joined=Joined({"top1": accuracy}, "r.csv"))
+    write_page(
+        board,
+        path,
+        title="Planted zoo",
+        joined=Joined({"top1": accuracy}, (Match("r.csv", "r.csv", {}),)),
+    )
     return path
 
 
@@ -337,6 +345,67 @@ def test_a_telephone_s_width_holds_the_page(browser, place):
     assert one.page.evaluate(wide) <= 390
     assert one.problems == []
     one.close()
+
+
+CLIPPED = """() => [...document.querySelectorAll(
+    ".tabulator-cell, .tabulator-cell *, .tabulator-col-title *, .tools *, header *")]
+  .filter((node) => node.clientWidth && getComputedStyle(node).overflowX !== "visible"
+    && node.scrollWidth > node.clientWidth + 1)
+  .filter((node) => !["SELECT", "INPUT", "OPTION"].includes(node.tagName))
+  .map((node) => node.textContent)"""
+"""Texts of elements that do not show all of their text."""
+
+
+@pytest.mark.parametrize("width", [1500, 1280, 420])
+def test_nothing_is_clipped_at_three_widths(browser, place, width):
+    """No cell, head or control hides a part of its text, and nothing is wider than the window."""
+    one = browsers.Visit(browser, place, width=width, height=900)
+    assert one.page.evaluate(CLIPPED) == []
+    for tab in ("ranking", "plots", "guide"):
+        one.page.click(f"#tab-{tab}")
+        assert one.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert one.problems == []
+    one.close()
+
+
+def test_words_and_metrics_are_explained_where_they_stand(browser, tmp_path):
+    """The line above the table explains words of the glossary, heads their metric."""
+    one = record("deadpixel", {"weakest": (0.5, 0.1)})
+    write_page(Board([one]), tmp_path / "one.html", title="One")
+    visit = browsers.Visit(browser, tmp_path / "one.html")
+    shown = visit.page.eval_on_selector_all("#about abbr", "all => all.map((one) => one.title)")
+    assert WORDS["phase"] in shown
+    assert all(text in WORDS.values() for text in shown)
+    heads = visit.page.eval_on_selector_all(
+        ".tabulator-col [title]", "all => all.map((one) => one.title)"
+    )
+    assert any("1 on an even model" in text for text in heads)
+    visit.page.click("#tab-guide")
+    assert {"weakest", "phase", "deadpixel.weakest"} <= set(visit.texts("#guide dt"))
+    assert visit.problems == []
+    visit.close()
+
+
+def test_plots_are_named_and_can_be_saved(visit):
+    """Names stand beside dots; the picture is a file of its own without the page's variables."""
+    visit.page.click("#tab-plots")
+    visit.page.wait_for_selector("#scatter svg circle")
+    few = visit.page.locator("#scatter .names text").count()
+    visit.page.select_option("#labels", "all")
+    dots = visit.page.locator("#scatter [aria-label=dot] circle").count()
+    assert 0 < few <= visit.page.locator("#scatter .names text").count() == dots
+    visit.page.select_option("#labels", "none")
+    assert visit.page.locator("#scatter .names text").count() == 0
+    with visit.page.expect_download() as vector:
+        visit.page.click("#save-svg")
+    text = Path(vector.value.path()).read_text(encoding="utf-8")
+    assert text.startswith("<svg")
+    assert "var(" not in text
+    with visit.page.expect_download() as picture:
+        visit.page.click("#save-png")
+    assert Path(picture.value.path()).read_bytes().startswith(b"\x89PNG")
+    visit.page.select_option("#labels", "some")
+    visit.page.click("#tab-ranking")
 
 
 def test_hostile_names_are_only_text(browser, tmp_path):

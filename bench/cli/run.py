@@ -15,6 +15,7 @@ from ...adapters.reference import FORMS
 from .options import (
     DEFAULT_FIT_IMAGES,
     FAILED,
+    INTERRUPTED,
     Device,
     FitImages,
     ImageOptions,
@@ -242,6 +243,7 @@ def demo(
     from ..records.store import Store
 
     with report_errors():
+        typer.echo(f"perimetry: {one.forecast()}", err=True)
         references = one.references(out, seed=seed)
         options = RunOptions(device, time_limit_s=one.TIME_LIMIT_S)
         sweep = Sweep(references, one.SUITES, one.FILLS, one.settings(seed), options, out)
@@ -302,7 +304,11 @@ def _carry_out(sweep: Sweep) -> int:
     from ..output.text import clean
     from ..records.selection import MixedRecordsError
 
-    store, failed = sweep.carry_out(partial(typer.echo, err=True))
+    try:
+        store, failed = sweep.carry_out(partial(typer.echo, err=True))
+    except KeyboardInterrupt:
+        typer.echo(f"\nperimetry: interrupted; {sweep.kept()}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     try:
         print_board(store, None, BoardFormat.table, ())
     except MixedRecordsError as error:

@@ -15,6 +15,8 @@ from ...adapters.errors import InputError, UnknownNameError, unknown
 from .options import Where, option_groups, report_errors, warn_unreadable, width
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..ranking.board import Board
     from ..ranking.view import View
     from ..records.archive import RecordArchive
@@ -122,9 +124,10 @@ def board(
         Path | None, typer.Option("--html", help="Write an HTML page instead of a table.")
     ] = None,
     join: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="CSV file with accuracies for the page: model,img_size,top1,... as timm publishes."
+            help="CSV file with accuracies for the page: model,img_size,top1,... as timm publishes "
+            "for each test set. Repeatable."
         ),
     ] = None,
     title: Annotated[
@@ -141,7 +144,7 @@ def board(
     from ..records.store import without_collection
 
     with report_errors(), without_collection():
-        if page is None and join is not None:
+        if page is None and join:
             raise InputError("--join was given without --html; expected --html OUT too")
         store = open_records(folder)
         if page is None:
@@ -149,8 +152,8 @@ def board(
             return
         ranked = _board(store, sort, tuple(view.where or ()), rank.value)
         name = title or folder.resolve().name.partition(".")[0]
-        size = _write_page(ranked, page, name, join, megabytes)
-        typer.echo(f"Written: {page}, {len({row.model for row in ranked.rows})} models, {size} MB")
+        size = _write_page(ranked, page, name, join or (), megabytes, view.view())
+        typer.echo(f"Written: {page}, {len({row.model for row in ranked.shown})} models, {size} MB")
         warn_unreadable(damaged_arrays(ranked.records))
 
 
@@ -339,15 +342,22 @@ def print_board(
     warn_unreadable(damaged_arrays(board.records))
 
 
-def _write_page(board: Board, out: Path, title: str, join: Path | None, megabytes: float) -> str:
-    """Write the page; its size in megabytes."""
-    from ..ranking.page import join as page_join
+def _write_page(
+    board: Board, out: Path, title: str, join: Sequence[Path], megabytes: float, view: View
+) -> str:
+    """Write the page, and print what was joined; the page's size in megabytes."""
+    from ..output.text import clean
     from ..ranking.page import page
+    from ..ranking.page.join import join_tables
     from ..ranking.page.numbers import representative_records
+    from ..ranking.view import shown_groups
 
-    joined = page_join.join_table(join, representative_records(board)) if join else None
+    board.shown = [row for rows in shown_groups(board, view) for row in rows]
+    joined = join_tables(join, representative_records(board)) if join else None
+    for table in joined.tables if joined else ():
+        typer.echo(f"Joined: {clean(table.text, 2000)}")
     largest = round(megabytes * page.MEGABYTE)
-    size = page.write_page(board, out, title=title, joined=joined, largest=largest)
+    size = page.write_page(board, out, title=title, joined=joined, largest=largest, view=view)
     return f"{size / page.MEGABYTE:.1f}"
 
 

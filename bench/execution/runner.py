@@ -40,7 +40,7 @@ def run_jobs(
     """
     todo, present = missing_jobs(jobs, store, retry_failed=options.retry_failed)
     summary = Summary(already_present=present)
-    with _progress(todo, options, report) as show:
+    with _progress(todo, settings.count, options, report) as show:
         ledger = RunLedger(store, settings, summary, show, options.retries)
         engine = _engine(EngineContext(settings, options, str(store.root)), ledger)
         try:
@@ -52,7 +52,7 @@ def run_jobs(
 
 @contextlib.contextmanager
 def _progress(
-    todo: Sequence[Job], options: RunOptions, report: Callable[[Event], None]
+    todo: Sequence[Job], count: int, options: RunOptions, report: Callable[[Event], None]
 ) -> Iterator[Callable[[Event], None]]:
     """Where events go: to a progress bar on standard error if the options say so, and `report`."""
     if not options.progress:
@@ -60,7 +60,7 @@ def _progress(
         return
     from .progress import Progress
 
-    with Progress(sum(len(job.cells) for job in todo)) as bar:
+    with Progress(todo, count) as bar:
 
         def both(event: Event) -> None:
             bar.report(event)

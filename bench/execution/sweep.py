@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -49,6 +50,15 @@ class Sweep:
         """What a run would do: the number of records to make, and about how long it would take."""
         store = Store(self.out) if self.out.exists() else None
         return forecast_run(self.plan.jobs(), store, self.settings, self.options)
+
+    def kept(self) -> str:
+        """What an interrupted run leaves, and how to go on with it."""
+        made = len(list((self.out / "records").glob("*.json")))
+        out = clean(shlex.quote(str(self.out)))
+        return (
+            f"{made} finished records are kept in {out}: give the same command to go on from "
+            f"there, or `perimetry board {out}` to see them"
+        )
 
     def carry_out(self, log: Callable[[str], None]) -> tuple[Store, int]:
         """Measure what is missing in `out`; the store, and how many of the records failed.

@@ -121,6 +121,8 @@ class Board:
         self._untreated = {row.model: row for row in self.rows if row.fill == "none"}
         self.sort = self._sort_column(sort)
         self._rank()
+        self.shown = self.rows
+        """The rows that a page shows; ranks are among all."""
 
     @cached_property
     def columns(self) -> list[str]:

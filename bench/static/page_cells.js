@@ -1,12 +1,16 @@
 // The cells of the ranking: rank, name, numbers, and intervals drawn on one scale.
 
 let domain = null; // horizontal scale of the drawn intervals
+let lopsided = {}; // which columns show both ends of their intervals
+
+const rankText = ({ rank, rankHigh }) =>
+  rank === null ? "" : rankHigh > rank ? `${rank}–${rankHigh}` : String(rank);
 
 function rankCell(c) {
   const row = c.getData();
   if (row.rank === null) return el("span", { class: "rank", title: row.plain.why }, "–");
   const shared = row.rankHigh > row.rank;
-  const label = shared ? `${row.rank}–${row.rankHigh}` : String(row.rank);
+  const label = rankText(row);
   const told = shared ? `rank ${row.rank} to ${row.rankHigh}: the samples do not show more` : `rank ${row.rank}`;
   return el(
     "span",
@@ -29,7 +33,7 @@ function nameCell(c) {
     },
     name,
   );
-  const facts = [family, data.models.input[i]].filter(Boolean);
+  const facts = [family, data.models.input[i], ...sizeWords(i)].filter(Boolean);
   return el(
     "span",
     { class: "model" },
@@ -42,7 +46,7 @@ function nameCell(c) {
 function defectMark(i, fill) {
   const told = defectsOf(i, fill);
   if (!told) return null;
-  const kinds = new Set(told.split("; ").map((clause) => clause.split(":")[0]));
+  const kinds = new Set(told.split("; ").map((clause) => clause.split(/[:\s]/)[0]));
   return el("b", { class: "defect", title: told, "aria-label": `defects: ${told}` }, [...kinds].join(", "));
 }
 
@@ -50,7 +54,7 @@ function paddedCell(c) {
   const { i, padded } = c.getData();
   return isUntouched(i)
     ? el("span", { class: "soft", title: `kernel padding ${state.fill} has no layer to pad` }, "untouched")
-    : el("span", { class: "value" }, valueNode(padded), rankWords(padded), " ", defectMark(i, state.fill));
+    : el("span", { class: "value" }, valueNode(padded, number, lopsided.padded), rankWords(padded), " ", defectMark(i, state.fill));
 }
 
 // The rank of a variant with kernel padding, where variants are ranked.
@@ -61,11 +65,14 @@ function rankWords({ rank, rankHigh }) {
 
 function changeCell(c) {
   const { i, moved } = c.getData();
-  return moved.v === null || isUntouched(i) ? el("span") : valueNode(moved, signed);
+  return moved.v === null || isUntouched(i) ? el("span") : valueNode(moved, signed, lopsided.moved);
 }
 
 // Robust ends for the drawn intervals: a few outliers must not squeeze the rest.
 function makeDomain(rows) {
+  lopsided = Object.fromEntries(
+    ["plain", "padded", "moved"].map((part) => [part, anyLopsided(rows.map((row) => row[part]))]),
+  );
   const even = data.metrics[state.metric].even;
   const values = rows
     .flatMap((row) => [row.plain, row.padded].filter(Boolean).flatMap((c) => [c.v, c.low, c.high]))

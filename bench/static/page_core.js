@@ -54,7 +54,7 @@ async function blockJson(name) {
 }
 
 let data; // written by ranking/page/numbers.py and page.py
-const state = { metric: 0, fill: null, search: "", family: "", columns: [], open: null };
+const state = { metric: 0, fill: null, search: "", family: "", columns: [], open: null, down: false };
 
 // Three decimals under 10, one above; tiny numbers in scientific notation; as `column_number` does.
 function number(value) {
@@ -119,10 +119,15 @@ function metricOptions(selected) {
   const groups = new Map();
   data.metrics.forEach((metric, i) => {
     if (!groups.has(metric.suite)) groups.set(metric.suite, el("optgroup", { label: metric.suite }));
-    groups.get(metric.suite).append(option(String(i), metric.id, i === selected));
+    const shown = option(String(i), metric.id, i === selected);
+    shown.title = metricHint(metric);
+    groups.get(metric.suite).append(shown);
   });
   return [...groups.values()];
 }
+
+// Whether a column has intervals with different sides: then all of it shows both ends.
+const anyLopsided = (cells) => cells.some((held) => held && half(held.v, held.low, held.high) && isLopsided(held));
 
 function missing(why) {
   return el("span", { class: "missing", title: why }, "n/a");
@@ -131,21 +136,66 @@ function missing(why) {
 // Whether the ends of an interval are at different distances from its value.
 const isLopsided = ({ v, low, high }) => Math.min(v - low, high - v) < 0.8 * half(v, low, high);
 
+// `text` with the words of the glossary explained, each where it first stands: point at it, or focus it.
+function explained(text) {
+  const left = new Set(Object.keys(data.words));
+  const pattern = new RegExp(`\\b(${[...left].sort((a, b) => b.length - a.length).join("|")})s?\\b`, "gi");
+  const parts = [];
+  let from = 0;
+  for (const found of text.matchAll(pattern)) {
+    const word = [...left].find((one) => one.toLowerCase() === found[1].toLowerCase());
+    if (word === undefined) continue;
+    left.delete(word);
+    parts.push(text.slice(from, found.index), el("abbr", { title: data.words[word], tabindex: 0 }, found[0]));
+    from = found.index + found[0].length;
+  }
+  return [...parts, text.slice(from)];
+}
+
+// What a metric says of itself, for the hints of heads, menus and rows.
+function metricHint(metric) {
+  const unit = metric.unit && !["ratio", "share"].includes(metric.unit) ? ` (${metric.unit})` : "";
+  const best = { lower: " Lower is more even.", higher: " Higher is more even.", neither: "" }[metric.better];
+  const even = metric.even === null ? "" : ` ${metric.even} on an even model.`;
+  const label = metric.label ? `${metric.label}: ` : "";
+  const caveat = metric.caveat && metric.caveat !== data.note ? ` ${metric.caveat}` : "";
+  return `${metric.id}: ${label}${metric.definition}${unit}.${even}${best}${caveat}`;
+}
+
+// A large whole number with three digits: 4.09 G, 25.6 M.
+function shortCount(count) {
+  for (const [size, unit] of [
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ])
+    if (count >= size) return `${Number((count / size).toPrecision(3))} ${unit}`;
+  return String(count);
+}
+
+// Parameters and MACs of model `i`, as far as they are known.
+function sizeWords(i) {
+  const words = { parameters: "parameters", macs: "MACs" };
+  return Object.keys(words)
+    .filter((key) => data.costs[key] && at(data.costs[key].v, i) !== null)
+    .map((key) => `${shortCount(data.costs[key].v[i])} ${words[key]}`);
+}
+
 // ± half of an interval, in as many decimals as its value has; or both ends where it is lopsided.
-function intervalText(held) {
+function intervalText(held, ends = isLopsided(held)) {
   const wide = half(held.v, held.low, held.high);
-  if (!isLopsided(held)) {
+  if (!ends) {
     const aligned = Math.abs(held.v) >= 10 && wide >= 0.1;
     return ` ±${aligned ? minus(wide.toFixed(1)) : number(wide)}`;
   }
-  const places = wide < 0.05 ? 3 : Math.abs(held.v) < 10 ? 2 : 1;
+  const places = Math.abs(held.v) < 10 ? 3 : 1;
   return ` (${minus(held.low.toFixed(places))} to ${minus(held.high.toFixed(places))})`;
 }
 
 // The number with its interval beside it, or n/a with the reason.
-function valueNode(held, text = number) {
+function valueNode(held, text = number, ends = undefined) {
   if (held.v === null) return held.why === undefined ? el("span") : missing(held.why);
-  const shown = half(held.v, held.low, held.high) ? el("small", {}, intervalText(held)) : null;
+  const shown = half(held.v, held.low, held.high) ? el("small", {}, intervalText(held, ends)) : null;
   return el("span", { class: "value" }, text(held.v), shown);
 }
 

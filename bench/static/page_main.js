@@ -73,7 +73,7 @@ function fillColumns() {
         pickColumn(key, input.checked);
       },
     });
-    return el("label", {}, input, el("span", {}, text));
+    return el("label", { title: hintOf(key) }, input, el("span", {}, text));
   };
   const parts = [el("h3", {}, "model"), ...["family", "input", "weights"].map((key) => box(key, furtherTitle(key)))];
   if (data.joined)
@@ -103,9 +103,10 @@ function tellMetric() {
   const warned = ["structure", "deadpixel", "perturbation"].some((suite) => metric.suite.startsWith(suite));
   $("about").replaceChildren(
     el("strong", {}, metric.id),
-    `: ${metric.label ? `${metric.label}; ` : ""}${metric.definition}; ${best}.${even} `,
+    ...explained(`: ${metric.label ? `${metric.label}; ` : ""}${metric.definition}; ${best}.${even} `),
     metric.caveat && metric.caveat !== data.note ? `${metric.caveat} ` : "",
     warned ? el("em", {}, data.note) : "",
+    state.down ? el("strong", {}, " Shown from the last rank; press Rank to turn the order.") : "",
   );
 }
 
@@ -124,6 +125,7 @@ function listen() {
   });
   $("metric").addEventListener("change", () => {
     state.metric = Number($("metric").value);
+    state.down = false;
     remakeTable();
   });
   $("fill").addEventListener("change", () => {
@@ -233,17 +235,41 @@ function fillGuide() {
       ),
     ),
     el("p", { style: "margin-top:14px" }, data.note),
+    el("h2", {}, "Words"),
+    el(
+      "dl",
+      {},
+      Object.entries(data.words).flatMap(([word, text]) => [el("dt", {}, word), el("dd", {}, text)]),
+    ),
+    el("h2", {}, "Metrics"),
+    el(
+      "dl",
+      {},
+      data.metrics.flatMap((metric) => [
+        el("dt", {}, metric.id),
+        el("dd", {}, metricHint(metric).slice(metric.id.length + 2)),
+      ]),
+    ),
     el("h2", {}, "How these numbers were made"),
     el(
       "ul",
       {},
       data.caption.map((text) => el("li", {}, text)),
       data.left_out ? el("li", {}, data.left_out) : null,
-      data.joined ? el("li", {}, `Joined: ${data.joined.note}.`) : null,
+      data.joined ? data.joined.tables.map((text) => el("li", {}, `Joined: ${text}.`)) : null,
       el("li", {}, `Made with ${data.made}. Every model’s panel offers its records.`),
     ),
     el("details", {}, el("summary", {}, "Licences of the libraries in this page"), el("pre", {}, licences)),
   );
+}
+
+// The key of a further column that the command asked for; null where the page has it anyway.
+function columnKey(name) {
+  const metric = metricIndex(name);
+  if (metric >= 0) return `m${metric}`;
+  const cost = name.replace("model.", "");
+  if (data.costs[cost]) return `c:${cost}`;
+  return ["family", "input", "weights"].includes(name) ? name : null;
 }
 
 async function start() {
@@ -254,6 +280,8 @@ async function start() {
   readColours();
   state.metric = Math.max(0, metricIndex(data.sort));
   state.fill = treated()[0] || null;
+  state.down = data.worst_first;
+  state.columns = data.columns.map(columnKey).filter((key) => key !== null && key !== `m${state.metric}`);
   $("sub").textContent = [
     plural(data.models.name.length, "model"),
     ...data.caption.filter((text) => text.startsWith("Images")).map((text) => text.slice(8, -1)),

@@ -44,6 +44,7 @@ function panelHead() {
   const facts = [
     data.models.family[i],
     data.models.input[i] && `${data.models.input[i]} pixels`,
+    ...sizeWords(i),
     data.models.weights[i],
   ].filter(Boolean);
   const step = (by, name, sign) => {
@@ -148,7 +149,7 @@ function wordsPart() {
     el(
       "div",
       { class: "words" },
-      words.length ? listed(words) : null,
+      words.length ? listed(words.map(explained)) : null,
       gaps.length ? [el("h3", {}, "Not measured"), listed(gaps)] : null,
     ),
   );

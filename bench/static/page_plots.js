@@ -36,9 +36,12 @@ function plotChoices(select, current) {
   select.value = current;
 }
 
+// Accuracy where a table has it, else its first number.
+const joinedFirst = (names) => names.find((name) => /^top1\b/.test(name)) || names[0];
+
 function startPlots() {
   const headline = `m${state.metric}`;
-  const accuracy = data.joined && (data.joined.columns.top1 ? "j:top1" : `j:${Object.keys(data.joined.columns)[0]}`);
+  const accuracy = data.joined && `j:${joinedFirst(Object.keys(data.joined.columns))}`;
   const [exact, measured] = [metricIndex("structure.weakest"), metricIndex("deadpixel.weakest")];
   const both = exact >= 0 && measured >= 0;
   plotChoices($("x-what"), accuracy ? headline : both ? `m${exact}` : headline);
@@ -51,6 +54,9 @@ function startPlots() {
   }
   if (!accuracy && !both && state.fill) $("y-which").value = "padded";
   $("swap").addEventListener("click", swapAxes);
+  $("labels").addEventListener("change", drawPlots);
+  $("save-svg").addEventListener("click", () => save("plot.svg", "image/svg+xml", svgText()));
+  $("save-png").addEventListener("click", savePng);
   plotsDrawn = true;
 }
 
@@ -199,6 +205,58 @@ function drawScatter(found) {
   });
   plot.addEventListener("click", () => plot.value && openModel(plot.value.i));
   $("scatter").replaceChildren(plot);
+  nameDots(plot, found, place);
+}
+
+// Names beside the dots; where there is room only, dots at the edges of the cloud come first.
+function nameDots(plot, found, place) {
+  const wanted = $("labels").value;
+  if (wanted === "none" || !found.length) return;
+  const [x, y] = ["x", "y"].map((axis) => plot.scale(axis).apply);
+  const [mx, my] = [d3.median(found, place.x), d3.median(found, place.y)].map((v, k) => [x, y][k](v));
+  const dots = found.map((p) => ({ name: p.name, px: x(place.x(p)), py: y(place.y(p)) }));
+  const far = (dot) => -Math.hypot(dot.px - mx, dot.py - my);
+  const [, , width, height] = plot.getAttribute("viewBox").split(" ").map(Number);
+  const taken = dots.map(({ px, py }) => [px - 4, py - 4, px + 4, py + 4]);
+  const group = svg("g", { class: "names", "font-size": 11, fill: "var(--soft)" });
+  for (const dot of d3.sort(dots, far)) {
+    const wide = 6.2 * dot.name.length;
+    const right = dot.px + 7 + wide < width;
+    const left = right ? dot.px + 7 : dot.px - 7 - wide;
+    const box = [left, dot.py - 6, left + wide, dot.py + 6];
+    const overlaps = taken.some((b) => box[0] < b[2] && box[2] > b[0] && box[1] < b[3] && box[3] > b[1]);
+    if (wanted === "some" && (overlaps || left < 0 || box[3] > height)) continue;
+    taken.push(box);
+    const at = { x: right ? dot.px + 7 : dot.px - 7, y: dot.py + 4, "text-anchor": right ? "start" : "end" };
+    group.append(svg("text", at, dot.name));
+  }
+  plot.append(group);
+}
+
+// The plot as a file of its own: colours of the page in place of its variables, on its background.
+function svgText() {
+  const plot = $("scatter").querySelector("svg").cloneNode(true);
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  plot.setAttribute("xmlns", SVG);
+  plot.prepend(svg("rect", { width: "100%", height: "100%", fill: colour("--paper") }));
+  plot.setAttribute("color", colour("--ink"));
+  plot.setAttribute("font-family", "system-ui, sans-serif");
+  return new XMLSerializer().serializeToString(plot).replace(/var\((--[\w-]+)[^)]*\)/g, (_, name) => colour(name));
+}
+
+// Three pixels for each of the screen's.
+function savePng() {
+  const plot = $("scatter").querySelector("svg");
+  const [, , width, height] = plot.getAttribute("viewBox").split(" ").map(Number);
+  const picture = new Image();
+  picture.onload = () => {
+    const canvas = el("canvas", { width: 3 * width, height: 3 * height });
+    const drawing = canvas.getContext("2d");
+    drawing.drawImage(picture, 0, 0, 3 * width, 3 * height);
+    canvas.toBlob((blob) => save("plot.png", "image/png", blob));
+  };
+  picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgText())}`;
 }
 
 function whisker(found, axis) {

@@ -37,11 +37,12 @@ function columns() {
   const metric = data.metrics[state.metric];
   const small = narrow.matches;
   const base = firstFill();
+  const ranks = ["", ...everyModel().map((i) => rankText(cell(state.metric, base, i)))];
   const found = [
     {
       title: "Rank",
       field: "order",
-      width: small ? 52 : 76,
+      width: Math.max(small ? 52 : 76, 28 + 9 * Math.max(...ranks.map((text) => text.length))),
       sorter: numeric,
       formatter: rankCell,
       titleFormatter: headed(small ? "#" : "Rank", "rank by " + metric.id),
@@ -50,7 +51,7 @@ function columns() {
       cssClass: "right",
       headerHozAlign: "right",
     },
-    {
+    data.thumbs.some((fills) => Object.values(fills).some((shown) => shown.length)) && {
       title: "Field",
       field: "i",
       width: small ? 48 : 92,
@@ -65,7 +66,7 @@ function columns() {
     {
       title: "Model",
       field: "name",
-      minWidth: small ? 110 : 200,
+      minWidth: small ? 110 : 250,
       widthGrow: 3,
       formatter: nameCell,
       titleFormatter: headed("Model"),
@@ -81,12 +82,12 @@ function columns() {
       title: "As it is",
       field: "asis",
       width: small ? 112 : 178,
-      formatter: (c) => (small ? smallCell(c) : valueNode(c.getData().plain)),
-      titleFormatter: headed(small ? metric.name : fillName(base), metric.id),
+      formatter: (c) => (small ? smallCell(c) : valueNode(c.getData().plain, number, lopsided.plain)),
+      titleFormatter: headed(small ? metric.name : fillName(base), metricHint(metric)),
       titleDownload: metric.id,
     },
     ...endsOf(metric.id, (row) => row.plain),
-  ];
+  ].filter(Boolean);
   if (state.fill) {
     const key = `${metric.id}[${state.fill}]`;
     found.push({
@@ -98,7 +99,10 @@ function columns() {
       download: true,
       titleDownload: key,
       formatter: paddedCell,
-      titleFormatter: headed(fillName(state.fill), `${metric.id} with kernel padding ${state.fill}`),
+      titleFormatter: headed(
+        fillName(state.fill),
+        `${metric.id} with kernel padding ${state.fill}. Kernel padding: ${data.words["kernel padding"]}`,
+      ),
     });
     if (data.ranked === "variants") found.push(hidden(`rank[${state.fill}]`, (row) => row.padded.rank));
     found.push(...endsOf(key, (row) => row.padded), {
@@ -110,7 +114,7 @@ function columns() {
       download: true,
       titleDownload: `${key}.change`,
       formatter: changeCell,
-      titleFormatter: headed("difference", "with less without kernel padding, paired"),
+      titleFormatter: headed("difference", `${metric.id} with less without kernel padding ${state.fill}, paired`),
     });
   }
   if (!small && !middling.matches)
@@ -127,6 +131,8 @@ function columns() {
     });
   return [...found, ...state.columns.map((key) => ({ ...furtherColumn(key), visible: !small, download: true }))];
 }
+
+const hintOf = (key) => (key.startsWith("m") ? metricHint(data.metrics[Number(key.slice(1))]) : furtherTitle(key));
 
 function furtherColumn(key) {
   const title = furtherTitle(key);
@@ -148,10 +154,17 @@ function furtherColumn(key) {
     title: "",
     field: key,
     width: 128,
-    titleFormatter: headed(title.replace(/^.*\./, ""), title),
+    titleFormatter: headed(title.replace(/^.*\./, ""), hintOf(key)),
     titleDownload: title,
     formatter: (c) => (c.getValue() === null ? missing("no number") : el("span", {}, number(c.getValue()))),
   };
+}
+
+// On a wide screen there is room for family, input and sizes below a name.
+function rowHeight() {
+  const height = narrow.matches ? 46 : 62;
+  document.documentElement.style.setProperty("--row", `${height}px`);
+  return height;
 }
 
 function makeTable() {
@@ -162,10 +175,10 @@ function makeTable() {
     columns: columns(),
     layout: "fitColumns",
     height: "100%",
-    rowHeight: 46,
+    rowHeight: rowHeight(),
     nestedFieldSeparator: false,
     index: "i",
-    initialSort: [{ column: "order", dir: "asc" }],
+    initialSort: [{ column: "order", dir: state.down ? "desc" : "asc" }],
     placeholder: "No model matches: widen the search or the filters.",
     columnHeaderSortMulti: false,
     headerSortClickElement: "header",
@@ -187,7 +200,7 @@ function remakeTable() {
   makeDomain(rows);
   table.setColumns(columns());
   table.replaceData(rows).then(() => {
-    table.setSort("order", "asc");
+    table.setSort("order", state.down ? "desc" : "asc");
     headersByKey();
   });
   tellMetric();

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ....suites.deadpixel import NOT_ALWAYS_BETTER
+from ...output.numbers import column_number
 from ...output.text import clean
 from ...records.selection import family, input_size, why_missing
 from ...statistics.difference import metric_difference
@@ -17,6 +18,8 @@ from ..board import SIZES
 from ..caption import caption
 from ..cells import MAIN
 from ..names import short_names
+from ..view import View
+from .words import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +37,10 @@ Grid = dict[str, dict[str, "BoardRow"]]
 """Rows by model and kernel padding."""
 
 
+SCREEN = 16
+"""The number of rows that are in sight when a page opens."""
+
+
 COSTS = {
     "gradients": ("seconds of gradients", "gradients_s"),
     "measure": ("seconds of measuring, beside gradients", "measure_s"),
@@ -42,7 +49,9 @@ COSTS = {
 """The costs of measuring: their titles and the fields of `Timing`."""
 
 
-def content(board: Board, joined: Joined | None = None, *, lean: bool = False) -> dict[str, Any]:
+def content(
+    board: Board, joined: Joined | None = None, *, lean: bool = False, view: View | None = None
+) -> dict[str, Any]:
     """Everything the page needs before a model is opened.
 
     If it is to be `lean`, draws are read for the ranks and the differences of the sorted column
@@ -73,6 +82,9 @@ def content(board: Board, joined: Joined | None = None, *, lean: bool = False) -
         "reasons": reasons.texts,
         "costs": _costs(grid),
         "joined": _joined(joined),
+        "columns": list((view or View()).columns or ()),
+        "worst_first": (view or View()).worst_first or _says_little(board),
+        "words": WORDS,
     }
 
 
@@ -91,6 +103,13 @@ def variants(board: Board) -> list[dict[str, list[Record]]]:
 def representative_records(board: Board) -> list[Record]:
     """One record of each model, the one that says most of it, in the page's order."""
     return [_best(rows.values()) for rows in _grid(board).values()]
+
+
+def _says_little(board: Board) -> bool:
+    """Whether the first screen of the ranking would have one and the same number in every row."""
+    values = [row.value(board.sort or "") for row in board.shown if row.rank is not None]
+    first = {column_number(value) for value in values[:SCREEN] if value is not None}
+    return len(values) > SCREEN and len(first) == 1
 
 
 class _Reasons:
@@ -112,7 +131,7 @@ def _grid(board: Board) -> Grid:
 
     A page has a line for each model, so its order is that of the models as they are.
     """
-    first = sorted(board.rows, key=lambda row: row.fill != board.base)
+    first = sorted(board.shown, key=lambda row: row.fill != board.base)
     grid: Grid = {}
     for row in first:
         grid.setdefault(row.model, {})[row.fill] = row
@@ -276,7 +295,8 @@ def _joined(joined: Joined | None) -> dict[str, Any] | None:
     if joined is None:
         return None
     columns = {clean(n, 60): [_short(v) for v in vs] for n, vs in joined.columns.items()}
-    return {"columns": columns, "note": clean(joined.note, 600)}
+    tables = [clean(table.text, 2000) for table in joined.tables]
+    return {"columns": columns, "note": clean(joined.note, 600), "tables": tables}
 
 
 def _short(value: float | None) -> float | None:

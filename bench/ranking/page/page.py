@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..board import Board
+    from ..view import View
     from .join import Joined
     from .model_panel import Variants
 
@@ -79,12 +80,13 @@ def write_page(
     joined: Joined | None = None,
     largest: int = LARGEST,
     created: datetime | None = None,
+    view: View | None = None,
 ) -> int:
     """Write the page of `board` to `path`, whole or not at all; its size in bytes.
 
     Maps are made coarser until the page is at most about `largest` bytes.
     """
-    text = page(board, title=title, joined=joined, largest=largest, created=created)
+    text = page(board, title=title, joined=joined, largest=largest, created=created, view=view)
     write_text(path, text)
     return len(text.encode())
 
@@ -96,13 +98,14 @@ def page(
     joined: Joined | None = None,
     largest: int = LARGEST,
     created: datetime | None = None,
+    view: View | None = None,
 ) -> str:
-    """The page of `board` as text."""
+    """The page of `board` as text, with the further columns of `view`, best or worst first."""
     when = created or datetime.now(UTC)
     libraries = [asset(name) for name in LIBRARIES]
     fixed = {f"library-{n}": packed(text.encode()) for n, text in enumerate(libraries)}
     room = largest - _fixed_size() - sum(map(len, fixed.values()))
-    blocks = {**fixed, **_blocks(board, joined, room, when)}
+    blocks = {**fixed, **_blocks(board, joined, room, when, view)}
     script = own_script()
     return render(
         "page.html",
@@ -135,14 +138,16 @@ def _fixed_size() -> int:
     return sum(len(asset(name).encode()) for name in (*OWN_SCRIPTS, *STYLES, LICENCES, *TEMPLATES))
 
 
-def _blocks(board: Board, joined: Joined | None, room: int, when: datetime) -> dict[str, str]:
+def _blocks(
+    board: Board, joined: Joined | None, room: int, when: datetime, view: View | None
+) -> dict[str, str]:
     """Every block of the page by name: the numbers, the thumbnails, and the groups of details."""
     every = variants(board)
     models = every[: _detailed(board, every)]
     whole = tables_fit(models, TABLES_ROOM * room)
     raw = raw_records(models, tables=whole)
     small, shapes = _thumbs(models)
-    numbers = content(board, joined, lean=len(board.records) > FULL)
+    numbers = content(board, joined, lean=len(board.records) > FULL, view=view)
     room -= raw.size + len(small) + len(packed_json(numbers))
     level = choose_level([records for variants in models for records in variants.values()], room)
     words, maps = panels(models, board.suites, level)
