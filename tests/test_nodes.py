@@ -19,8 +19,9 @@ from perimetry.adapters.export import export_onnx
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.quantise import round_weights
 from perimetry.bench.cli.main import app
+from perimetry.bench.comparison.alignment import align
 from perimetry.bench.comparison.node_report import write_node_data
-from perimetry.bench.comparison.nodes import IMAGES, align, find_shift
+from perimetry.bench.comparison.nodes import IMAGES, find_shift
 from perimetry.bench.execution.settings import Settings
 from perimetry.suites.images import open_images
 

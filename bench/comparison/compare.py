@@ -14,14 +14,13 @@ architecture the first stage or output at which they diverge is reported (see `d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ...adapters.errors import InputError, PerimetryError, UnknownNameError
-from ..execution.plan import parse_fills
-from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
+from ...adapters.errors import InputError, UnknownNameError
+from ..execution.rerun import RerunOptions
 from ..model_report.reported import defects_of, reported
 from ..output.numbers import join_with_and
 from ..records.record import damaged_arrays
@@ -29,17 +28,17 @@ from ..records.scales import split_scale
 from ..records.selection import meaningless
 from ..statistics.significance import evidence
 from .compatibility import UnlikeRecordsError, incompatibilities
-from .divergence import first_divergent_stage, not_looked_at, stage_differences
-from .fingerprint import CELL, NAME, WithFingerprint
+from .data import to_cells, to_data
+from .fingerprint import CELL
 from .html import to_html
-from .nodes import NodeTable, node_table, stage_shift
+from .look import Look
 from .result import ComparisonResult, ComparisonRow, Pair, family_size, pair_of
-from .sides import Side, why_not_measured
+from .sides import Side, error_text
 from .sources import ONE_MODEL, MissingAudit, open_sides
-from .text import comparison_to_markdown, comparison_to_text, to_cells, to_data
+from .text import comparison_to_markdown, comparison_to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ...suites.base import Suite
     from ..execution.rerun import RerunFields
@@ -128,7 +127,7 @@ def compare(
     if known is None:
         known = rerun_options.run.toolkit().suites
     pairs = _every_pair(groups, known, force=force)
-    look = _Look(rerun_options, {id(group[0]) for group in groups})
+    look = Look(rerun_options, {id(group[0]) for group in groups})
     if stages:
         pairs = look.for_shifts(look.at_stages(pairs))
     if nodes or quantise_one_at_a_time:
@@ -258,14 +257,10 @@ def _named(cells: Iterable[tuple[str, str]]) -> str:
 
 def _statuses(a: Record, b: Record, first: Side, second: Side) -> list[str]:
     return [
-        f"{record.status} for {side.name}: {record.reason or _message(record)}"
+        f"{record.status} for {side.name}: {record.reason or error_text(record)}"
         for record, side in ((a, first), (b, second))
         if record.status != "ok"
     ]
-
-
-def _message(record: Record) -> str:
-    return record.error.message if record.error else "no reason was recorded"
 
 
 def _rows(a: Record, b: Record, prefix: str, suite: Suite | None) -> list[ComparisonRow]:
@@ -305,100 +300,3 @@ def _among(row: ComparisonRow, tests: int) -> ComparisonRow:
     if row.evidence is None or not row.evidence.is_test:
         return row
     return replace(row, evidence=replace(row.evidence, tests=tests))
-
-
-SHIFTED = 0.05
-"""A smaller difference of features is no shift of a map."""
-
-
-@dataclass(frozen=True)
-class _Look:
-    """Opens models again to find where they diverge; `firsts` are the ids of the references."""
-
-    options: RerunOptions
-    firsts: Collection[int]
-
-    def at_stages(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Open every model once, and add the stage differences of each pair."""
-        fingerprints: dict[int, Record | str] = {}
-
-        def fingerprint_of(side: Side) -> Record | str:
-            if id(side) not in fingerprints:
-                fingerprints[id(side)] = _fingerprint(side, self.options)
-            return fingerprints[id(side)]
-
-        found = []
-        for pair in pairs:
-            one, other = fingerprint_of(pair.first), fingerprint_of(pair.second)
-            if isinstance(one, str) or isinstance(other, str):
-                why = one if isinstance(one, str) else str(other)
-                found.append(replace(pair, stages=why))
-            else:
-                differences = stage_differences(one, other)
-                stages = differences if isinstance(differences, str) else tuple(differences)
-                unread = tuple(not_looked_at(one, other))
-                found.append(replace(pair, stages=stages, unread=unread))
-        return found
-
-    def for_shifts(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Say of the first stage that differs from the reference's whether its map is shifted."""
-        return [self._with_shift(p) if id(p.first) in self.firsts else p for p in pairs]
-
-    def _with_shift(self, pair: Pair) -> Pair:
-        stages = () if isinstance(pair.stages, str) else pair.stages
-        first = first_divergent_stage([s for s in stages if not s.output])
-        if first is None or not first.difference > SHIFTED:
-            return pair
-        try:
-            names = (first.first, first.second)
-            shift = stage_shift(pair.first, pair.second, names, self.options)
-        except PerimetryError:
-            return pair
-        new = tuple(replace(s, shift=shift) if s is first else s for s in stages)
-        return replace(pair, stages=new)
-
-    def at_nodes(self, pairs: Sequence[Pair], *, alone: bool) -> list[Pair]:
-        """Compare the nodes of the references with those of the others."""
-        return [
-            replace(pair, nodes=self._nodes(pair, alone=alone))
-            if id(pair.first) in self.firsts
-            else pair
-            for pair in pairs
-        ]
-
-    def _nodes(self, pair: Pair, *, alone: bool) -> NodeTable | str:
-        try:
-            return node_table(pair.first, pair.second, self.options, alone=alone)
-        except PerimetryError as error:
-            return str(error)
-
-
-def _fingerprint(side: Side, options: RerunOptions) -> Record | str:
-    """The fingerprint of a side, or why it has none, such as weights that have changed since."""
-    stored_print = side.records.get(CELL)
-    if stored_print is not None and stored_print.status == "ok":
-        return stored_print
-    records = list(side.records.values())
-    broken = why_not_measured(side)
-    if broken is not None:
-        return f"{side.name} could not be measured: {broken}"
-    try:
-        spec = run_spec_of(records, replace(options, inputs={}))
-        spec = RunSpec(replace(spec.settings, options={}), (NAME,))
-        run = replace(options.run, toolkit=WithFingerprint(options.run.toolkit))
-        made = rerun(side.thing, spec, parse_fills([side.fill]), run, name=side.reference)
-    except PerimetryError as error:
-        return f"{side.name}: {error}"
-    record = next(r for r in made if r.suite == NAME)
-    if record.status != "ok":
-        return f"{side.name} cannot be opened now: {record.reason or _message(record)}"
-    stored = next((r.model.source for r in records if r.model.source), {})
-    if changed_tensors(stored, record.model.source):
-        return f"the weights of {side.name} have changed since it was measured"
-    return record
-
-
-def changed_tensors(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    """Whether two sources name weights, and different ones."""
-    hashes = [source.get("tensors_sha256") or source.get("sha256") for source in (before, now)]
-    return None not in hashes and hashes[0] != hashes[1]

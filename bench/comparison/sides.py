@@ -68,3 +68,8 @@ def why_not_measured(side: Side) -> str | None:
 def variant_name(reference: str, fill: str) -> str:
     """`REF`, or `REF+FILL` of a model with kernel padding."""
     return reference if fill == DEFAULT_FILL else f"{reference}+{fill}"
+
+
+def error_text(record: Record) -> str:
+    """What a record says of its failure."""
+    return record.error.message if record.error else "no reason was recorded"

@@ -42,9 +42,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from ...adapters.errors import InputError, PerimetryError, UnknownNameError
-from ..comparison.compare import changed_tensors
 from ..comparison.divergence import not_looked_at
 from ..comparison.fingerprint import CELL, NAME, WithFingerprint, beside
+from ..comparison.look import changed_tensors
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, known_inputs, run_spec_of, sized_as
 from ..execution.together import Asked, Together
