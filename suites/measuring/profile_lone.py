@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 LONE, LONE_SIZE, LONE_SURE = 0.05, 0.5, 1e-3
 """Prior probability over the number of phases, standard deviation of a departure, and the least
 posterior probability that is drawn."""
+LONE_OF_FEW, FEW = 0.5, 6
+"""The prior probability with fewer samples, whose noise hides departures: the interval allows for
+them."""
 POOLED = (4.0, 200.0)
 """Bounds of the degrees of freedom that the variance of all phases counts for, in that of one."""
 FEWEST_PHASES = 16
@@ -82,19 +85,23 @@ def _probabilities(relative: Array, step: tuple[int, int]) -> tuple[Array, Array
     others = TO_NORMAL * float(np.median(np.abs(departure - np.median(departure))))
     rough = max(others**2 - float(np.median(error)), 0.0)
     never = fit <= 2 * LEAST * fit.mean()
+    prior = LONE_OF_FEW if n < FEW else LONE
     among_others, in_noise = (
-        np.where(never, 0.0, _is_lone(departure, spread, noise.freedom))
+        np.where(never, 0.0, _is_lone(departure, spread, noise.freedom, prior))
         for spread in (error + rough, error)
     )
     return among_others, in_noise
 
 
-def _is_lone(departure: Array, spread: Array, freedom: float) -> Array:
-    """Probability that a departure is a lone phase's, not one of variance `spread`."""
+def _is_lone(departure: Array, spread: Array, freedom: float, prior: float) -> Array:
+    """Probability that a departure is a lone phase's, not one of variance `spread`.
+
+    `prior` is the probability that the profile has one.
+    """
     ordinary = -(freedom + 1) / 2 * np.log1p(departure**2 / spread / freedom) - np.log(spread) / 2
     wide = LONE_SIZE**2 + spread
     lone = -np.log(wide) / 2 - departure**2 / wide / 2
-    found: Array = expit(np.log(LONE / departure.size) + lone - ordinary)
+    found: Array = expit(np.log(prior / departure.size) + lone - ordinary)
     return found
 
 

@@ -16,13 +16,13 @@ B, the base (`profile_base`)
     structure, and half of the draws are made without it.
 Lone phases (`profile_lone`)
     A phase that departs from the product of its row and its column (by medians) far more than the
-    others do is lone, with prior probability `LONE` over the number of phases; so is a class of
-    phases that agree modulo a nested period. Departures are taken on the scale of cube roots, where
-    energies are nearly normal; an ordinary one follows Student's t of the noise and of the others'
-    spread, a lone one is normal of standard deviation `LONE_SIZE`. The variance of a phase,
-    relative to its square, is moderated by that of all. A lone phase is scaled to what its row and
-    column imply before r, c and e are estimated, and drawn from its own samples afterwards. A phase
-    that is silent in every sample is 0 in every draw.
+    others do is lone, with prior probability `LONE` (`LONE_OF_FEW` with fewer than `FEW` samples)
+    over the number of phases; so is a class of phases that agree modulo a nested period. Departures
+    are taken on the scale of cube roots, where energies are nearly normal; an ordinary one follows
+    Student's t of the noise and of the others' spread, a lone one is normal of standard deviation
+    `LONE_SIZE`. The variance of a phase, relative to its square, is moderated by that of all. A
+    lone phase is scaled to what its row and column imply before r, c and e are estimated, and drawn
+    from its own samples afterwards. A phase that is silent in every sample is 0 in every draw.
 r, c and e: *components* for each step of the nested periods (`profile_components`)
     Orthogonal projections of the samples' profiles over B, those of e over B r c'. A component of d
     directions, whose mean over n samples has the squared length q, has a signal of squared length t
