@@ -2,7 +2,7 @@
 
     timm:NAME[.VARIANT]             pretrained weights of timm
     timm:NAME[.VARIANT]@init        initial states from seeds
-    timm:NAME[.VARIANT]@FILE        weights from a file
+    timm:NAME[.VARIANT]@FILE        weights from a file; with FILE#KEY those of that name in it
     torchvision:NAME[.VARIANT]      a model of torchvision, with the same three kinds of weights
     hf:ORG/NAME, hf:./FOLDER        a model of transformers; with @init, its initial states
     py:package.module:factory       a module that the user's own code gives
@@ -15,6 +15,7 @@ one line in `PREFIXES` or `SUFFIXES`, and a branch in `load`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -52,6 +53,19 @@ def other_runtimes() -> dict[str, EntryPoint]:
 
 INIT = "init"
 """The weights part of a reference to seeded initial states."""
+
+
+_KEY = re.compile(r"(?P<file>.+)#(?P<key>[A-Za-z_]\w*)", re.DOTALL)
+
+
+def split_key(weights: str) -> tuple[Path, str | None]:
+    """The file of `FILE` or `FILE#KEY`, and the key of the weights in it.
+
+    >>> split_key("run.pth.tar#state_dict")[1]
+    'state_dict'
+    """
+    found = _KEY.fullmatch(weights)
+    return (Path(found["file"]), found["key"]) if found else (Path(weights), None)
 
 
 @dataclass(frozen=True)
@@ -143,4 +157,4 @@ class Reference:
         """The file of the model or of its weights; None where the reference names no file."""
         if self.runtime in SUFFIXES.values():
             return Path(self.name)
-        return Path(self.weights) if self.weights and not self.untrained else None
+        return split_key(self.weights)[0] if self.weights and not self.untrained else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from .input_spec import InputSpec
 from .pytorch.model import TorchModel
 from .pytorch.tensors import copy_module
 from .pytorch.weights import module_tensors_digest, not_finite_weights
-from .reference import HUB
+from .reference import HUB, split_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +77,7 @@ def open_timm(name: str, state: str | None, how: Opening) -> TorchModel:
     shell = _on_hub(name) if name.startswith(HUB) else _shell(name)
     filled = None
     if state not in (None, "init"):
-        filled = _with_file(shell, name, read_checkpoint(Path(state or "")))
+        filled = _with_file(shell, name, read_checkpoint(state or ""))
         shell = _shell(name, **filled.options) if filled.options else shell
     loaded = None
     if state != "init":
@@ -194,7 +193,7 @@ def _builder(
         }
     source["tensors_sha256"] = module_tensors_digest(loaded)
     if state is not None:
-        path = Path(state)
+        path, _ = split_key(state)
         source["file"] = path.name
         source["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return partial(_copy, loaded), source

@@ -28,6 +28,7 @@ from .created import (
 from .errors import InputError, UnknownNameError, WeightsError, check_name, unknown
 from .hub import answers
 from .input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from .reference import split_key
 from .seeding import seeded_weights
 
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ def open_torchvision(name: str, weights: str, state: str | None, how: Opening) -
     elif state == "init":
         source["weights"] = "initial state"
     else:
-        path = Path(state)
-        checkpoint = read_checkpoint(path)
+        path, _ = split_key(state)
+        checkpoint = read_checkpoint(state)
         options, notes = _options(name, chosen, checkpoint)
         loaded = _create(name, **options)
         fitted = fit(checkpoint, loaded.state_dict(), name)

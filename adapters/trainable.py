@@ -11,7 +11,6 @@ The classifier is initialised at random unless the given weights have one of the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -71,7 +70,7 @@ def open_trainable(
     if timm and not parsed.untrained:
         _take(module, _trained(parsed), heads, reference)
     elif not timm and parsed.weights is not None:
-        checkpoint = read_checkpoint(Path(parsed.weights))
+        checkpoint = read_checkpoint(parsed.weights)
         state, _ = without_prefix(checkpoint.state, list(module.state_dict()))
         _take(module, state, heads, reference)
     return Trainable(module.train().requires_grad_(True), spec)

@@ -11,7 +11,7 @@ from timm.utils import CheckpointSaver, ModelEmaV3
 
 from perimetry import audit
 from perimetry.adapters.errors import ModelFileError, WeightsError
-from perimetry.adapters.load import load
+from perimetry.adapters.load import check_reference, load
 from perimetry.adapters.trainable import open_trainable
 
 NAME = "test_resnet"
@@ -74,6 +74,27 @@ def test_of_two_sets_of_weights_the_averaged_one_is_taken(plain, average, first,
     assert holds(model, doubled(state))
     (record,) = audit(f"timm:{NAME}@{tmp_path / 'a.pth'}", ("structure",), device="cpu")
     assert any(repr(plain) in note and repr(average) in note for note in record.notes)
+
+
+@pytest.mark.parametrize(
+    ("plain", "average"), [("state_dict", "state_dict_ema"), ("model", "model_ema")]
+)
+def test_either_set_can_be_named_and_the_record_says_which(plain, average, state, tmp_path):
+    """FILE#KEY takes that one, whose record has a key of its own; another name is refused."""
+    saved({plain: state, average: doubled(state)}, tmp_path)
+    found = {}
+    for key, expected in ((plain, state), (average, doubled(state))):
+        reference = f"timm:{NAME}@{tmp_path / 'a.pth'}#{key}"
+        check_reference(reference)
+        model = load(reference, device="cpu")
+        assert holds(model, expected)
+        (record,) = audit(reference, ("structure",), device="cpu")
+        assert any(repr(key) in note and "named" in note for note in record.notes)
+        assert record.model.source["sha256"]
+        found[key] = record.key
+    assert len(set(found.values())) == 2
+    with pytest.raises(WeightsError, match="no weights 'other'"):
+        load(f"timm:{NAME}@{tmp_path / 'a.pth'}#other", device="cpu")
 
 
 def test_an_average_that_is_not_there_gives_the_plain_weights(state, tmp_path):

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from ..errors import ModelFileError, WeightsError
+from ..reference import split_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,17 +48,19 @@ class Checkpoint:
     architecture: str | None = None
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(weights: str | Path) -> Checkpoint:
     """Read a state dict from safetensors or a torch file without executing it.
 
-    Raises `WeightsError` when there is no such file, `ModelFileError` when it cannot be read,
-    contains objects other than tensors and numbers, or no tensors.
+    `weights` is FILE, or FILE#KEY for one of several sets of weights. Raises `WeightsError` when
+    there is no such file or set, `ModelFileError` when it cannot be read, contains objects other
+    than tensors and numbers, or no tensors.
     """
+    path, key = split_key(str(weights))
     if not path.is_file():
         raise WeightsError(f"no weights file {str(path)!r}; give a .safetensors or .pth file")
     content = _content(path)
     named = content.get("arch") if isinstance(content, dict) else None
-    state, note = _chosen(content)
+    state, note = _chosen(content) if key is None else _named(content, key, path)
     if not state:
         raise ModelFileError(f"{path} contains no tensors; expected a state dict")
     return Checkpoint(path, state, note, named if isinstance(named, str) else None)
@@ -120,8 +123,18 @@ def _chosen(content: Any) -> tuple[dict[str, Tensor], str | None]:
     if not others and key in PLAIN:
         return found[key], None
     kind = "averaged weights " if key in AVERAGED else "weights "
-    beside = f"; the file also has {', '.join(map(repr, others))}" if others else ""
+    also = ", ".join(map(repr, others))
+    beside = f"; the file also has {also}: FILE#{others[0]} takes those" if others else ""
     return found[key], f"{kind}{key!r} taken{beside}"
+
+
+def _named(content: Any, key: str, path: Path) -> tuple[dict[str, Tensor], str]:
+    """The state dict that the table `content` has under `key`. Raises `WeightsError`."""
+    sets = {k: found for k, v in content.items() if (found := _inner(v))} if content else {}
+    if key not in sets:
+        known = ", ".join(map(repr, sets)) or "none: it is one set of weights"
+        raise WeightsError(f"{path} has no weights {key!r}; there is {known}")
+    return sets[key], f"weights {key!r} taken, as named"
 
 
 def _inner(value: Any) -> dict[str, Tensor]:
