@@ -212,10 +212,26 @@ def _pair(
         gaps += [f"{a.suite}:{a.protocol} {why}" for why in _statuses(a, b, first, second)]
         if a.status == b.status == "ok":
             rows += _rows(a, b, _prefix(*cell, known), known.get(a.suite))
-    if all(row.equal for row in rows if row.evidence is not None):
+    if _identical(rows):
         rows = [replace(row, identical=True) for row in rows]
     ours, theirs = (_defects(side, shared, known) for side in (first, second))
     return Pair(first, second, tuple(rows), tuple(gaps), tuple(found), defects=(ours, theirs))
+
+
+def _identical(rows: Sequence[ComparisonRow]) -> bool:
+    """Whether all is equal, bit for bit, and not only because no sample varies.
+
+    The intervals of estimates that are at the end of their range say little of the model.
+    """
+    measured = [row for row in rows if row.evidence is not None]
+    inside = any(
+        row.first is not None
+        and None not in (row.first.value, row.first.low, row.first.high)
+        and row.first.low < row.first.value < row.first.high  # type: ignore[operator]
+        for row in measured
+    )
+    exact = all(row.evidence and row.evidence.difference.method == "exact" for row in measured)
+    return all(row.equal for row in measured) and (inside or exact)
 
 
 def _defects(
