@@ -22,7 +22,7 @@ ORDER = {
     ),
     "suites": (
         "base settings pictures images measuring architecture structure erf deadpixel perturbation "
-        "padding fidelity halo output shift frequency position training registry"
+        "padding fidelity halo output shift frequency position objects training registry"
     ),
     "bench": (
         "output figures records statistics execution model_report ranking comparison regression "

@@ -37,6 +37,7 @@ S_PER_GFLOP = {
     "shift": 6.0,
     "frequency": 0.1,
     "position": 0.5,
+    "objects": 4.0,
 }
 """Seconds an image and GFLOP of a forward pass: medians of `results/timm-init` and `trained`."""
 

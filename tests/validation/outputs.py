@@ -18,6 +18,7 @@ from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context, Suite
 from perimetry.suites.frequency import Frequency
 from perimetry.suites.halo.suite import Halo
+from perimetry.suites.objects import Objects
 from perimetry.suites.output.suite import Output
 from perimetry.suites.position.suite import Position
 from perimetry.suites.shift.suite import Shift
@@ -38,6 +39,7 @@ def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
     yield from shift_coverage()
     yield frequency_coverage()
     yield from position_coverage()
+    yield from objects_coverage()
 
 
 def covered(
@@ -233,3 +235,43 @@ def position_coverage() -> Iterator[ReferenceCheck]:
     truth = variance / (1 - 1 / side**2 + variance)
     yield covered(Position(), model, "position_share", truth, images=draw)
     yield covered(Position(), grey(Ramp(side, 0.0), side), "position_share", 0.0, images=draw)
+
+
+GAINS = (1.0, 0.4, 1.0, 1.0)
+"""Planted sensitivity of the phases of a 2 x 2 cell, row by row."""
+
+
+def objects_coverage() -> Iterator[ReferenceCheck]:
+    """A linear classifier whose logit weighs pixels by their phase, on images of random grey.
+
+    A box of 1 or 2 pixels changes the logit by its contrast times the sum of the gains that it
+    covers. The contrast cancels up to the pixels' own noise, of deviation 0.05.
+    """
+    side = 16
+    cell = nn.Conv2d(1, 1, 2, 2, bias=False)
+    with torch.no_grad():
+        cell.weight.copy_(torch.tensor(GAINS).view(1, 1, 2, 2))
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = cell
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            total = self.cell(x).sum((2, 3))
+            return torch.cat([total, -total], 1)
+
+    def draw(rng: np.random.Generator, count: int) -> torch.Tensor:
+        level = rng.uniform(0.1, 0.4, (count, 1, 1, 1))  # boxes are white
+        pixels = level + rng.normal(0, 0.05, (count, 1, side, side))
+        return torch.from_numpy(pixels).expand(-1, 3, -1, -1)
+
+    suite = Objects(sizes=(1, 2), images=IMAGES)
+    gains = np.array(GAINS)
+    truths = {
+        "phase_weakest": gains.min() / gains.mean(),
+        "phase_spread": gains.std() / gains.mean(),
+        "half_size": 2 ** ((0.5 - 0.25) / (1 - 0.25)),
+    }
+    for metric, truth in truths.items():
+        yield covered(suite, grey(Sum(), side), metric, float(truth), images=draw)
