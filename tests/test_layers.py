@@ -181,3 +181,36 @@ def test_every_test_states_its_fact(path):
     found = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef))
     tests = [n for n in found if n.name.startswith("test_")]
     assert [n.name for n in tests if not (ast.get_docstring(n) or "").endswith(".")] == []
+
+
+def taken_at_import(name):
+    """What importing a module imports; `torch.Tensor` for a name of another package."""
+    path = MODULES[name]
+    package = name if path.stem == "__init__" else name.rpartition(".")[0]
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1]
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{stem}.{alias.name}".strip(".")
+                yield inner if inner in MODULES else stem
+
+
+def test_suites_are_imported_without_torch():
+    """Commands that only read records use suites for their metrics, and must not wait for torch.
+
+    `import torch` alone is deferred by them (`bench/cli/deferred.py`); names of torch stand under
+    `TYPE_CHECKING`, and what needs torch to be imported, such as `architecture`, in functions.
+    """
+    left, seen = ["suites.registry"], set()
+    while left:
+        name = left.pop()
+        seen.add(name)
+        taken = set(taken_at_import(name))
+        heavy = {o for o in taken if o.startswith(("torch.", "torchvision", "scipy.stats", "timm"))}
+        assert not heavy, f"{name} imports {heavy}"
+        left += taken & MODULES.keys() - seen

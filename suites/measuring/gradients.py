@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...adapters.device import arrived, send
 from ...adapters.errors import NotApplicableError
@@ -23,6 +22,8 @@ from .batching import Batching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from torch import Tensor
 
     from ...adapters.feature_grid import Grid
     from ...adapters.input_spec import InputSpec
@@ -102,7 +103,7 @@ def gradients_of_scales(
     )
 
 
-Run = Callable[[Tensor, bool], "list[Outputs]"]
+Run = Callable[["Tensor", bool], "list[Outputs]"]
 """One pass over a batch, with logits or not: an output for each group of probes."""
 
 Key = tuple[int, str]
