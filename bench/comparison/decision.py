@@ -150,7 +150,7 @@ def _relation(row: MatrixRow, matrix: Matrix) -> str:
     if RowVerdict.differs in verdicts:
         return f"{label}: the differences that are shown are below 2 % or 0.01"
     if verdicts == {RowVerdict.alike}:
-        return f"{label} is alike in all ({row.cells[0]})"
+        return f"{label} is alike in {_all(matrix)} ({row.cells[0]})"
     if verdicts <= {RowVerdict.missing}:
         return f"{label} was measured for fewer than two"
     return f"{label}: no difference is shown"
@@ -179,6 +179,10 @@ def _clauses(row: MatrixRow, above: Mapping[int, list[int]], names: Sequence[str
     ]
 
 
+def _all(matrix: Matrix) -> str:
+    return "both" if len(matrix.sides) == 2 else "all"
+
+
 def _label(row: MatrixRow) -> str:
     words = row.metric.label if row.metric else ""
     return f"{words} ({row.name})" if words else row.name
@@ -204,7 +208,8 @@ def _size(matrix: Matrix) -> str:
     for row in matrix.size:
         if len(set(row.cells)) == 1:
             known = row.cells[0] != NONE
-            texts.append(f"{row.name} {row.cells[0]} in all" if known else f"{row.name} not known")
+            same = f"{row.name} {row.cells[0]} in {_all(matrix)}"
+            texts.append(same if known else f"{row.name} not known")
         else:
             names = [s.name for s in matrix.sides]
             own = [f"{c} ({n})" for c, n in zip(row.cells, names, strict=True) if c != NONE]
