@@ -30,13 +30,13 @@ OURS: Mapping[str, Suite] = {
     "deadpixel": DEADPIXEL,
     "padding": PADDING,
     "perturbation": PERTURBATION,
-    "fidelity": FIDELITY,
     "halo": HALO,
     "output": OUTPUT,
     "shift": SHIFT,
     "frequency": FREQUENCY,
     "position": POSITION,
     "objects": OBJECTS,
+    "fidelity": FIDELITY,
     "training": TRAINING,
 }
 
