@@ -159,6 +159,23 @@ def test_a_column_has_one_format(values, texts):
     assert column_texts(values) == texts
 
 
+class Counted(list):
+    """Values that count how often they are gone through."""
+
+    passes = 0
+
+    def __iter__(self):
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_a_column_is_gone_through_a_few_times_however_long_it_is():
+    """The format of a column is found once, and not for each of its rows."""
+    values = Counted([(k / 100, k / 100 - 0.1, k / 100 + 0.1) for k in range(100)])
+    assert len(column_texts(values)) == 100
+    assert values.passes <= 4
+
+
 def test_changes_have_signs():
     """A change is written with its sign; none at all is 0."""
     assert column_texts(
