@@ -74,6 +74,22 @@ def replace_in_place(x: Tensor, out: Tensor) -> None:
         setattr(x, _SUCCESSOR, out)
 
 
+_PART = "part_of"
+"""Of a part of a constant: the constant, and the index of the part."""
+
+
+def mark_part(part: Any, whole: Tensor, index: Any) -> None:
+    """Remember that `part` is `whole[index]`, into which values may be copied."""
+    if isinstance(part, Tensor):
+        setattr(part, _PART, (whole, index))
+
+
+def whole_and_place(x: Tensor) -> tuple[Tensor, Any]:
+    """The tensor of which `x` is a part, and the index of the part; else all of `x` itself."""
+    found: tuple[Tensor, Any] = getattr(x, _PART, (x, ...))
+    return found
+
+
 def mark_view(name: str, x: Any, results: Sequence[Tensor]) -> None:
     """Remember that `results` may be views of `x`, if the function `name` returns views."""
     if name in _VIEWS and isinstance(x, Tensor):

@@ -25,7 +25,15 @@ from .compact import (
     pointwise,
     reshape_compact,
 )
-from .in_place import is_stale, latest, mark_view, replace_in_place, works_in_place
+from .in_place import (
+    is_stale,
+    latest,
+    mark_part,
+    mark_view,
+    replace_in_place,
+    whole_and_place,
+    works_in_place,
+)
 from .rule_table import (
     RULES,
     history_of,
@@ -98,6 +106,10 @@ class EnergyTrace(TorchFunctionMode):
             mark_view(name, args[0], [out])
             return out
         args, kwargs = latest((args, kwargs), tensors_in((args, kwargs)))
+        if name == "copy" and is_energy(args[1]):
+            base, index = whole_and_place(args[0])
+            self.__torch_function__(Tensor.__setitem__, types, (base, index, args[1]))
+            return self.__torch_function__(Tensor.__getitem__, types, (base, index))
         tensors = tensors_in((args, kwargs))
         self._refuse_lost_entries(name, tensors)
         self._refuse_unfollowed(name, tensors)
@@ -114,6 +126,8 @@ class EnergyTrace(TorchFunctionMode):
             if not any(is_energy(t) or t.is_meta for t in tensors):
                 raise
             raise NotApplicableError(self._no_rule(name, f"{error}")) from error
+        if name == "getitem" and not any(map(is_energy, tensors)):
+            mark_part(out, *args)
         if any(map(is_energy, tensors_in((args, out)))):
             mark_view(name, args[0] if args else None, tensors_in(out))
             if works_in_place(func, args, kwargs) and isinstance(out, Tensor):
