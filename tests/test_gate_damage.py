@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from perimetry.adapters.errors import InputError
 from perimetry.bench.cli.main import app
 from perimetry.bench.execution import together
+from perimetry.bench.execution.plan import Cell, Job
+from perimetry.bench.execution.runner import missing_jobs
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.manifest import changed_files, manifest_faults, write_manifest
 from perimetry.bench.records.store import Store
@@ -207,6 +209,19 @@ def test_the_manifest_names_what_was_measured_and_each_fault(copy):
     (copy / "manifest.json").unlink()
     assert len(manifest_faults(store)) == 1
     assert changed_files(store) == set()
+
+
+def test_a_run_measures_again_what_is_not_as_the_manifest_says(copy):
+    """A record that was edited, and one whose arrays were, are missing; the others are not."""
+    store = Store(copy)
+    cells = tuple(Cell(r.suite, r.protocol, r.version, True, {}, r.key) for r in store.records())
+    jobs = [Job("net", "none", cells)]
+    assert missing_jobs(jobs, store, retry_failed=True) == ([], len(cells))
+    DAMAGE["record changed"](copy)
+    DAMAGE["arrays of another record"](copy)
+    (rest,), present = missing_jobs(jobs, store, retry_failed=True)
+    assert {cell.suite for cell in rest.cells} == {"structure", "deadpixel"}
+    assert present == len(cells) - 2
 
 
 def with_nan(layer):
