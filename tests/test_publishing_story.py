@@ -70,7 +70,7 @@ def test_the_page_shows_all_at_three_widths(run, width):
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         visit.page.locator("#table a[data-model]").first.click()
         visit.page.wait_for_selector("#panel .field canvas")
-        assert re.search(r"parameters · .+ MACs", visit.texts("#panel .sheet-head p")[0])
+        assert re.search(r"parameters · .+\sMACs", visit.texts("#panel .sheet-head p")[0])
         words = visit.texts("#panel .words li")
         assert [text.split(":")[0] for text in words[:3]] == [
             "Verdict",

@@ -169,7 +169,7 @@ function shortCount(count) {
     [1e6, "M"],
     [1e3, "k"],
   ])
-    if (count >= size) return `${Number((count / size).toPrecision(3))} ${unit}`;
+    if (count >= size) return `${Number((count / size).toPrecision(3))}\u00a0${unit}`;
   return String(count);
 }
 
@@ -178,7 +178,7 @@ function sizeWords(i) {
   const words = { parameters: "parameters", macs: "MACs" };
   return Object.keys(words)
     .filter((key) => data.costs[key] && at(data.costs[key].v, i) !== null)
-    .map((key) => `${shortCount(data.costs[key].v[i])} ${words[key]}`);
+    .map((key) => `${shortCount(data.costs[key].v[i])}\u00a0${words[key]}`);
 }
 
 // ± half of an interval, in as many decimals as its value has; or both ends where it is lopsided.
