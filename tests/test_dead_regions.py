@@ -105,6 +105,40 @@ def test_ordinary_untrained_networks_have_no_dead_pixels(name):
     assert record.metrics["dead_pixels@0.1"].value == 0
 
 
+def test_a_corner_where_two_borders_fall_off_is_no_hole():
+    """Borders at a quarter make a corner of a sixteenth; an area at 1 % there is still found."""
+    edge = np.ones(96)
+    edge[-8:] = 0.25
+    samples = np.random.default_rng(0).chisquare(40, (16, 96, 96)) * np.outer(edge, edge)
+    assert not find_dead_pixels(samples, (1, 1), None).dead[0.1].any()
+    samples[:, 90:94, 89:95] *= 0.01
+    assert [r.box for r in find_dead_pixels(samples, (1, 1), None).regions] == [(90, 89, 94, 95)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "factor"),
+    [
+        (slice(0, 1), 0.0),
+        (slice(0, 6), 0.0),
+        (slice(93, 96), 0.0),
+        (slice(40, 41), 0.0),
+        (slice(40, 41), 0.02),
+        (slice(3, 4), 0.02),
+        (slice(90, 92), 0.02),
+    ],
+)
+def test_dead_rows_do_not_set_their_own_standard(lines, factor):
+    """A silent border, and a row inside that is silent or merely weak, are found whole."""
+    samples = np.random.default_rng(0).chisquare(40, (16, 96, 96))
+    samples[:, lines] *= factor
+    for axes, box in (
+        ((0, 1, 2), (lines.start, 0, lines.stop, 96)),
+        ((0, 2, 1), (0, lines.start, 96, lines.stop)),
+    ):
+        (region,) = find_dead_pixels(samples.transpose(axes), (1, 1), None).regions
+        assert region.box == box
+
+
 def test_phases_that_are_dead_as_a_whole_are_no_holes():
     """A 1 x 1 convolution of stride 2 reads a quarter of the pixels; only a hole there counts."""
     torch.manual_seed(0)

@@ -3,8 +3,13 @@
 A pixel's *relative sensitivity* q is its sensitivity over what it should have: that of its
 neighbourhood times the share of its stride phase. The neighbourhood's level is a moving median over
 half the image along each axis (every third pixel of large ones), kept inside it, so that a hole up
-to about half of that area does not set its own standard. Phases that are dead as a whole (share
-below `DEAD_PHASE`) are no holes: their pixels are left out, and counted apart.
+to about half of that area does not set its own standard. Towards the borders sensitivity falls off,
+since fewer units read there (the last row of an ordinary network may get 3 % of the level), and in
+a corner it does so twice: the largest median, over the level, of the rows from the border up to its
+own belongs to what a pixel should have, as far as it is below 1, and so for columns. A border that
+is read weakly is therefore no dead region, one that is silent is, and so is a weak row inside.
+Phases that are dead as a whole (share below `DEAD_PHASE`) are no holes: their pixels are left out,
+and counted apart.
 
 *silent*: the sensitivity is exactly 0 in every sample.
 *dead at t*: q is below t with certainty. Over ordinary pixels q is spread as a gamma variable whose
@@ -40,6 +45,8 @@ THRESHOLDS = (0.01, 0.1)
 FALSE_ALARM = 0.01
 """Probability that an ordinary map of independent pixels has any dead one."""
 DEAD_PHASE = 0.01
+LEAST_DUE = 1e-3
+"""Of the level, in a row or column of a border."""
 BLOCKS = 28
 """The moving median works on about so many blocks along each axis."""
 WINDOWS = (1, 3, 5, 9, 15)
@@ -107,6 +114,7 @@ def find_dead_pixels(samples: Array, period: Pair, profile: Array | None) -> Dea
     if counted.any() and mean.any():
         corrected = np.where(counted, mean / np.maximum(share, DEAD_PHASE), np.nan)
         relative = np.where(silent, np.nan, relative_sensitivity(corrected))
+        relative = relative / fall_off(relative)
         for side in (n for n in WINDOWS if n <= min(mean.shape)):
             means = window_means(relative, side)
             sure = _certain(means[np.isfinite(means)], side)
@@ -135,6 +143,21 @@ def relative_sensitivity(corrected: Array) -> Array:
     level = np.where(level > 0, level, everywhere)
     found: Array = np.divide(corrected, level, out=np.full_like(level, np.nan), where=level > 0)
     return found
+
+
+def fall_off(relative: Array) -> Array:
+    """What each pixel of `relative` (height, width) is due, as rows and columns fall off.
+
+    It rises from either border to the middle, to at most 1.
+    """
+    axes = []
+    for axis in (0, 1):
+        medians = np.array([_median(line) for line in np.moveaxis(relative, axis, 0)])
+        half = -(-len(medians) // 2)
+        from_start = np.maximum.accumulate(medians[:half])
+        from_end = np.maximum.accumulate(medians[half:][::-1])[::-1]
+        axes.append(np.clip(np.concatenate([from_start, from_end]), LEAST_DUE, 1.0))
+    return np.outer(*axes)
 
 
 def window_means(relative: Array, side: int) -> Array:
