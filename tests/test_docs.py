@@ -83,11 +83,12 @@ def test_every_link_and_path_of_a_page_leads_somewhere(page):
 
 
 def test_the_guided_tour_visits_few_folders_and_files():
-    """The tour visits 3 folders for ERF, 2 for kernel padding and 5 files for the ranking."""
+    """The tour visits 3 folders for ERF, 2 each for padding and comparing, 5 files for ranking."""
     tour = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## A guided tour")[2]
     parts = re.split(r"^\*\*", tour, flags=re.M)
     stops = [re.findall(r"^\| `([\w/.]+)`", part, flags=re.M) for part in parts]
-    erf, padding, ranking = (part for part in stops if part)
+    erf, padding, ranking, comparison = (part for part in stops if part)
+    assert len({Path(path).parent for path in comparison}) == 2
     assert len({Path(path).parent for path in erf}) == 3
     assert len({Path(path).parent for path in padding}) == 2
     assert len(ranking) == 5
