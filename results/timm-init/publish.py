@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 from publishing import families, rank_correlation, reflow, year  # noqa: E402
 
-COMMAND = "perimetry run $(cat results/timm-init/models.txt) --count 16 --members 16 --out RUN_DIR"
+COMMAND = "perimetry run $(cat results/timm-init/models.txt) --count 8 --members 8 --out RUN_DIR"
 TITLE = "Architectures at their initial state"
 PAGE_BYTES = 3_000_000
 
@@ -67,23 +67,27 @@ def readme(frame: pd.DataFrame, packed: RecordArchive) -> str:
     boxed = frame[frame.fill == "box"].set_index("model")
     known = plain[plain["deadpixel.weakest"].notna()]
     versions = records[0].environment.libraries
+    images = next(r.images.count for r in records if r.images)
     minutes = sum(r.timing.load_s + r.timing.measure_s for r in records) / 60
     return f"""\
 # Measured at the initial state: {len(plain)} architectures of {plain.family.nunique()} families
 
-The gradient suites over a choice of timm's architectures, one to a few of a family, at their own
-input size, with random weights (16 seeds, averaged; an interval is over seeds), as they are and
-with kernel padding `box`. What an architecture does before anything is learned: compare with
+The gradient suites over timm's architectures of at most 5 GMACs, at their own input size, with
+random weights ({records[0].model.members} seeds, averaged; an interval is over seeds), as they are
+and with kernel padding `box`. What an architecture does before anything is learned: compare with
 `results/timm-structure` (what it implies) and `results/trained` (what training makes of it).
+{left(plain)}
 
     {COMMAND}
     python results/timm-init/publish.py RUN_DIR
 
-torch {versions["torch"]}, timm {versions["timm"]}, {records[0].created[:10]}, 16 dead-leaves
-images, seed 0, CPU, one thread a worker beside other work; {minutes:.0f} minutes of computing
+torch {versions["torch"]}, timm {versions["timm"]}, {records[0].created[:10]},
+{images} dead-leaves images, seed 0, CPU,
+one thread a worker beside other work; {minutes:.0f} minutes of computing
 for {len(records)} records. `board.csv` has every number, `records.jsonl.gz` the packed records,
 `board.html` both on one page with maps and plots, `top1.csv` the accuracies that
-timm publishes for its default weights (its results/results-imagenet.csv, commit 7479d45).
+timm publishes for its default weights (see `results/accuracy`), `models.txt` what is to be measured
+(see choose.py).
 
 ## Findings
 
@@ -120,25 +124,46 @@ def agreement(known: pd.DataFrame) -> str:
     )
 
 
-def apart(known: pd.DataFrame) -> str:
-    """Where expectation and measurement part by more than twofold, and why."""
-    ratio = known["deadpixel.weakest"] / known["structure.weakest"]
-    below, above = ratio[ratio < 1 / 2].sort_values(), ratio[ratio > 2].sort_values()[::-1]
+def left(plain: pd.DataFrame) -> str:
+    """How many of the chosen architectures were not measured yet."""
+    chosen = {_architecture(line) for line in (HERE / "models.txt").read_text().split()}
+    rest = len(chosen - set(plain.index))
+    if not rest:
+        return ""
     return (
-        f"- Where they part by more than twofold, `structure` assumes what the initial state is "
-        f"not. Measured lower: {names(below)}. Their layers start smaller than 1/fan_in (a "
-        f"standard deviation of 0.02), so that residual branches add little and the stem's pattern "
-        f"comes through undiluted; drawn with 1/fan_in instead, pvt_v2_b0 measures 0.25 (0.09 to "
-        f"0.66), mambaout_femto 0.10 (0.07 to 0.16), starnet_s1 0.12 (0.07 to 0.21; six seeds). "
-        f"Measured higher: {names(above)}. A tensor and its own mean pool, the token mixer of "
-        f"poolformer_s12 and efficientformer_l1, are reckoned with as what they are; taken for "
-        f"independent they would be expected at a third of what is measured."
+        f"Of the {len(chosen)} that were chosen {rest} are not measured yet: each family's "
+        "cheapest come first. The same command goes on with them."
     )
 
 
-def names(ratio: pd.Series) -> str:
-    """Models with how many times the expectation was measured."""
-    return ", ".join(f"{name} ({value:.2f} times)" for name, value in ratio.items()) or "none"
+def apart(known: pd.DataFrame) -> str:
+    """Where expectation and measurement part by more than twofold, by family, and why."""
+    ratio = known["deadpixel.weakest"] / known["structure.weakest"]
+    far = ratio[(ratio < 1 / 2) | (ratio > 2)]
+    below, above = far[far < 1], far[far > 1]
+    return (
+        f"- They part by more than twofold in {len(far)} of {int(ratio.notna().sum())}. Measured "
+        f"lower: {by_family(below, known)}. Measured higher: {by_family(above, known)}. "
+        f"`structure` assumes weights of variance 1/fan_in and independent branches, which the "
+        f"initial state need not have. Layers that start smaller (a standard deviation of 0.02) "
+        f"let residual branches add little, so that the stem's pattern comes through undiluted: "
+        f"drawn with 1/fan_in instead, pvt_v2_b0 measures 0.25 (0.09 to 0.66), mambaout_femto 0.10 "
+        f"(0.07 to 0.16), starnet_s1 0.12 (0.07 to 0.21; six seeds). A tensor and its own mean "
+        f"pool, the token mixer of PoolFormer and EfficientFormer, are reckoned with as what they "
+        f"are; taken for independent they would be expected at a third of what is measured."
+    )
+
+
+def by_family(ratio: pd.Series, known: pd.DataFrame) -> str:
+    """Families with how many of their models part, and the median of measured over expected."""
+    if ratio.empty:
+        return "none"
+    sizes = known.family.value_counts()
+    groups = ratio.groupby(known.family.reindex(ratio.index))
+    return ", ".join(
+        f"{family} ({len(some)} of {sizes[family]}, {some.median():.2f} times)"
+        for family, some in sorted(groups, key=lambda pair: pair[1].median())
+    )
 
 
 def treatment(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
@@ -147,14 +172,14 @@ def treatment(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
     after = boxed[boxed["deadpixel.weakest"].notna()].reindex(uneven.index).dropna(how="all")
     before = uneven.loc[after.index]
     gained = after["deadpixel.weakest.change.low"] > 0
-    healed = after["deadpixel.weakest.high"] >= 1
+    even_after = after["deadpixel.weakest.high"] >= 1
     return (
         f"- **{len(uneven)} of {len(known)} are shown to be uneven** (the interval of the worst "
         f"phase ends below 1). `box` grows kernels in {len(after)} of them: the worst-served phase "
         f"gains in {int(gained.sum())} beyond its paired interval, the median goes from "
         f"{before['deadpixel.weakest'].median():.2f} to {after['deadpixel.weakest'].median():.2f}, "
         f"the median imbalance from {before['deadpixel.imbalance'].median():.3f} to "
-        f"{after['deadpixel.imbalance'].median():.3f}; {int(healed.sum())} are then no longer "
+        f"{after['deadpixel.imbalance'].median():.3f}; {int(even_after.sum())} are then no longer "
         f"shown to be uneven."
     )
 
