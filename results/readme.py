@@ -55,9 +55,11 @@ def counts() -> dict[str, str]:
     treated = known[known.fill == "zero"].set_index("model").weakest
     uneven = plain[plain < 0.95].index
     padded = int((treated.reindex(uneven) >= 0.95).sum())
+    measured = pd.read_csv(HERE / "timm-init" / "board.csv").model.nunique()
     return {
+        "measured": str(measured),
         "structure": f"{(plain >= 0.95).sum()} are even, {len(uneven)} are not; padding makes "
-        f"{padded} of these even; {frame.model.nunique() - len(plain)} have no phases to compare."
+        f"{padded} of these even; {frame.model.nunique() - len(plain)} have no phases to compare.",
     }
 
 

@@ -49,7 +49,9 @@ def test_a_stale_table_is_named_and_ends_with_1(monkeypatch, tmp_path, capsys):
     """With `--check` nothing is written."""
     made = script(RESULTS / "readme.py", monkeypatch)
     stale = tmp_path / "README.md"
-    stale.write_text("<!-- board -->old<!-- / --><!-- structure -->old<!-- / -->")
+    stale.write_text(
+        "".join(f"<!-- {name} -->old<!-- / -->" for name in ("board", "structure", "measured"))
+    )
     monkeypatch.setattr(made, "README", stale)
     assert made.main(check=True) == 1
     assert str(stale) in capsys.readouterr().out
