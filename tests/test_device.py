@@ -214,12 +214,12 @@ def test_an_audit_frees_its_model_after_a_failure_or_a_refusal(weight, broken):
 @pytest.mark.parametrize("suite", ["padding", "fidelity", "perturbation", "deadpixel", "erf"])
 def test_every_suite_halves_its_batches_when_memory_runs_out(monkeypatch, suite):
     """Passes over more than three images fail; the maps stay, and the record says it."""
-    run = Passes.run
+    run_each = Passes.run_each
 
-    def small(self, module, x, grid, **options):
+    def small(self, module, x, grids, **options):
         if len(x) > 3:
             raise torch.OutOfMemoryError("too much")
-        return run(self, module, x, grid, **options)
+        return run_each(self, module, x, grids, **options)
 
     few = {"comb_draws": 2, "noise_draws": 2, "block": 2, "attack_images": 1}
     options = {"perturbation": few, "padding": {"grid": 4, "exchange": ("reflect",)}}
@@ -229,7 +229,7 @@ def test_every_suite_halves_its_batches_when_memory_runs_out(monkeypatch, suite)
     wanted = (net, (suite,), ("box",))
     chosen = {"count": 5, "size": (32, 32), "device": "cpu", "options": options, "batch": 5}
     expected = next(r for r in audit(*wanted, **chosen) if r.suite == suite)
-    monkeypatch.setattr(Passes, "run", small)
+    monkeypatch.setattr(Passes, "run_each", small)
     found = next(r for r in audit(*wanted, **chosen) if r.suite == suite)
     assert found.status == expected.status == "ok", found.error
     assert any("out of memory" in note for note in found.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -93,10 +94,14 @@ LIBRARIES = ("sympy", "scipy.sparse", "scipy.special", "torch", "torchvision", "
 
 @cache
 def _import_libraries() -> None:
-    """Import what changes the warning filters of the program, and restore those."""
-    with warnings.catch_warnings():
-        for name in LIBRARIES:
-            import_module(name)
+    """Import what changes the warning filters of the program, and restore those.
+
+    Raises what an import raises.
+    """
+    # In a thread of its own: a library that keeps the error of an optional import keeps the frames
+    # below it, too, and with them a caller's model.
+    with warnings.catch_warnings(), ThreadPoolExecutor(1) as thread:
+        list(thread.map(import_module, LIBRARIES))
 
 
 def _named(
