@@ -243,12 +243,13 @@ def test_the_model_that_has_a_goal_comes_first_on_a_gpu():
 
 
 def test_a_full_audit_covers_every_protocol_that_takes_gradients_and_no_other():
-    """Four of erf and two of deadpixel; statistics are part of the time."""
+    """Four of erf, two of deadpixel and frequency; statistics are part of the time."""
     bench = open_bench("timm:test_resnet@init", device="cpu", count=4, batch=2, rounds=1)
     found = full_audit(bench, SUITES)
     assert set(found.cells) == {
         *(f"erf:{name}" for name in ("energy", "kim2023", "replknet2022", "luo2016")),
         *(f"deadpixel:{name}" for name in ("energy", "kim2023")),
+        "frequency:gradient",
     }
     assert (found.images, found.side) == (4, bench.model.spec.height)
     assert 0 < found.statistics_s < found.seconds
