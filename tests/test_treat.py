@@ -206,7 +206,7 @@ def trained(tmp_path_factory):
 
 def test_a_trained_network_becomes_more_even_and_the_forward_route_confirms_it(trained, tmp_path):
     """Imbalance falls beyond its interval by gradients and by forward passes; fidelity is told."""
-    by_gradients = pad_file(trained, tmp_path / "padded.onnx", count=8, device="cpu")
+    by_gradients = pad_file(trained, tmp_path / "padded.onnx", count=32, device="cpu")
     assert len(by_gradients.treatment.layers) == 5
     assert by_gradients.change("imbalance").high < 0
     forward = pad_file(trained, tmp_path / "again.onnx", count=4, device="cpu", forward_only=True)
