@@ -10,7 +10,7 @@ from perimetry.bench.ranking.board import Board
 from perimetry.bench.records.archive import RecordArchive
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "trained"
-ROWS = {"as-is": 36, "recalibrated": 8}
+ROWS = {"as-is": 38, "recalibrated": 8}
 LITE0 = "timm:tf_efficientnet_lite0@lite0.pth"
 PLAIN = ("border_drop", "blind_weakest", "blind_cv", "constant_border_ratio", "uneven_layers")
 """Metrics of `padding` that no image takes part in."""
@@ -66,7 +66,7 @@ def test_what_the_readme_says_of_training_and_box_holds_in_the_records(script):
         untrained, trained = (f"timm:{architecture}@{state}" for state in ("init", file))
         assert imbalance(records, trained, "none").high < imbalance(records, untrained, "none").low
         assert imbalance(records, untrained, "box").low == 0
-        assert imbalance(records, trained, "box").low > 0.04
+        assert imbalance(records, trained, "box").low > 0.03
         assert imbalance(records, trained, "box").high < imbalance(records, trained, "none").low
 
 

