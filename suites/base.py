@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from ..adapters.errors import NotApplicableError
+from ..adapters.errors import InputError, NotApplicableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -240,6 +240,15 @@ class Suite(Protocol):
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
         """Measure `model`. `maps` holds an array (samples, ..., height, width) for each probe."""
+
+
+def require_at_least(suite: Suite, least: int, *names: str, unit: str = "") -> None:
+    """Raise `InputError` for settings `names` of `suite` below `least`; None is no bound."""
+    for name in names:
+        value = getattr(suite, name)
+        if value is not None and value < least:
+            expected = f"at least {least} {unit}".rstrip()
+            raise InputError(f"{suite.name}.{name} = {value}; expected {expected}")
 
 
 def _one_size(height: int, width: int) -> Tensor:

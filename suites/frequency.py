@@ -38,8 +38,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..adapters.errors import InputError, PerimetryError
-from .base import Context, Measurement, Metric, Probe, Suite, described, missing
+from ..adapters.errors import PerimetryError
+from .base import Context, Measurement, Metric, Probe, Suite, described, missing, require_at_least
 from .measuring.bootstrap import bootstrap
 from .measuring.gradients import SIGNED, normalise_members, signed_sum
 
@@ -97,8 +97,7 @@ class Frequency(Suite):
     }
 
     def __post_init__(self) -> None:
-        if self.stride is not None and self.stride < 1:
-            raise InputError(f"frequency.stride = {self.stride}; expected at least 1 pixel")
+        require_at_least(self, 1, "stride", unit="pixel")
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """Gradients and a spatial target are needed."""

@@ -51,12 +51,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..adapters.errors import InputError, NotApplicableError
-from .base import Context, Estimate, Measurement, Metric, Suite, described, missing
+from .base import (
+    Context,
+    Estimate,
+    Measurement,
+    Metric,
+    Suite,
+    described,
+    missing,
+    require_at_least,
+)
 from .measuring.batching import Batching
 from .measuring.bootstrap import Bootstrap, bootstrap
 from .measuring.forward import by_sample, gives_logits
 from .measuring.gradients import require
-from .measuring.output_view import at_output, named_units, why_no_map
+from .measuring.output_view import at_output, named_units, why_no_map_nor_logits
 from .measuring.unbiased import extreme_mean, root_mean_square
 
 if TYPE_CHECKING:
@@ -121,9 +130,7 @@ class Objects(Suite):
     }
 
     def __post_init__(self) -> None:
-        for name in ("phases", "images"):
-            if getattr(self, name) < 1:
-                raise InputError(f"objects.{name} = {getattr(self, name)}; expected at least 1")
+        require_at_least(self, 1, "phases", "images")
         if not (0 < self.answered < 1):
             raise InputError(f"objects.answered = {self.answered}; expected between 0 and 1")
         if self.sizes is not None and (len(set(self.sizes)) < 2 or min(self.sizes) < 1):
@@ -132,10 +139,7 @@ class Objects(Suite):
     def skip(self, model: Model, protocol: str) -> str | None:
         """A map or logits are needed."""
         del protocol
-        reason = why_no_map(model)
-        if reason is None or gives_logits(model):
-            return None
-        return f"the model gives no logits, and {reason}"
+        return why_no_map_nor_logits(model)
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context

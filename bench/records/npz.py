@@ -49,7 +49,11 @@ def load_members(
 
 
 def load_array(stream: IO[bytes], limit: int) -> np.ndarray[Any, Any]:
-    """The array of numbers in an `.npy` file of at most `limit` bytes. Raises `ValueError`."""
+    """The array of numbers in an `.npy` file of at most `limit` bytes. Raises `ValueError`.
+
+    The limit is checked before memory is taken, and that the file ends where its header says;
+    reading to the end also checks the checksum of a member of an archive.
+    """
     dtype, shape, by_columns = _header(stream)
     if dtype.kind not in NUMBERS or len(shape) > MOST_AXES or any(n < 0 for n in shape):
         raise ValueError(f"it has type {dtype} and shape {shape}")
@@ -59,31 +63,22 @@ def load_array(stream: IO[bytes], limit: int) -> np.ndarray[Any, Any]:
     data = stream.read(size)
     if len(data) < size or stream.read(1):
         raise ValueError(f"it has other bytes than its header says for shape {shape}")
-    return _shaped(data, dtype, shape, by_columns)
+    values = np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C")
+    return values.copy()
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
     """One array, whose bytes must be as many as its header and the archive say."""
     if not info.filename.endswith(".npy") or info.compress_type not in COMPRESSIONS:
         raise ValueError(f"{info.filename!r} is not an array")
-    with archive.open(info) as stream:
-        dtype, shape, by_columns = _header(stream)
-        if dtype.kind not in NUMBERS or len(shape) > MOST_AXES or any(n < 0 for n in shape):
-            raise ValueError(f"{info.filename!r} has type {dtype} and shape {shape}")
-        size = math.prod(shape) * dtype.itemsize
-        if not 0 <= info.file_size - size <= HEADER_BYTES:
-            raise ValueError(f"{info.filename!r} has {info.file_size} bytes for shape {shape}")
-        data = stream.read(size)
-        if len(data) < size or stream.read(1):  # reading to the end also checks the checksum
-            raise ValueError(f"{info.filename!r} has other bytes than its header says")
-    return _shaped(data, dtype, shape, by_columns)
-
-
-def _shaped(
-    data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], by_columns: bool
-) -> np.ndarray[Any, Any]:
-    """A copy of `data` as an array."""
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C").copy()
+    try:
+        with archive.open(info) as stream:
+            values = load_array(stream, info.file_size)
+    except ValueError as error:
+        raise ValueError(f"{info.filename!r}: {error}") from error
+    if info.file_size - values.nbytes > HEADER_BYTES:
+        raise ValueError(f"{info.filename!r} has {info.file_size} bytes for shape {values.shape}")
+    return values
 
 
 def _header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool]:

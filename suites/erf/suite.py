@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...adapters.errors import InputError, PerimetryError
-from ..base import Context, Measurement, Metric, Probe, Suite
+from ..base import Context, Measurement, Metric, Probe, Suite, require_at_least
 from ..measuring.bootstrap import Bootstrap, bootstrap
 from ..measuring.gradients import normalise_members, pixel_energy, require
 from .blocks import block_maps
@@ -93,9 +93,7 @@ class Erf(Suite):
     def __post_init__(self) -> None:
         if self.grid < 0:
             raise InputError(f"erf.grid = {self.grid}; expected 0 (no grid) or units along a side")
-        for name in ("block", "block_images"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"erf.{name} = {getattr(self, name)}; expected at least 1")
+        require_at_least(self, 1, "block", "block_images")
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """A spatial target is needed, and gradients except for `blocks`."""

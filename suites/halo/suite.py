@@ -51,7 +51,16 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ...adapters.errors import InputError, NotApplicableError, PerimetryError
-from ..base import Context, Estimate, Measurement, Metric, Suite, described, missing
+from ..base import (
+    Context,
+    Estimate,
+    Measurement,
+    Metric,
+    Suite,
+    described,
+    missing,
+    require_at_least,
+)
 from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
 from ..measuring.forward import by_sample
@@ -139,10 +148,7 @@ class Halo(Suite):
     def __post_init__(self) -> None:
         if not (self.tolerance > 0 and math.isfinite(self.tolerance)):
             raise InputError(f"halo.tolerance = {self.tolerance}; expected a ratio above 0")
-        for name in ("tile", "alignment"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"halo.{name} = {value}; expected at least 1 pixel")
+        require_at_least(self, 1, "tile", "alignment", unit="pixel")
         if self.overlaps is not None and (not self.overlaps or min(self.overlaps) < 0):
             raise InputError(f"halo.overlaps = {self.overlaps}; expected pixels from 0 on")
 

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 from ...adapters.errors import NotApplicableError
 from ...adapters.model import ModelOfScales
 from ...adapters.target_rule import NAMED
+from .forward import gives_logits
 
 if TYPE_CHECKING:
     from ...adapters.feature_grid import Grid
     from ...adapters.model import Model
+
+
+NO_LOGITS = "the model gives no logits"
 
 
 def at_output(model: Model) -> Model:
@@ -29,6 +33,12 @@ def at_output(model: Model) -> Model:
 def why_no_map(model: Model) -> str | None:
     """The reason why neither the target nor an output of `model` is a map, or None."""
     return None if model.why_not_spatial is None else at_output(model).why_not_spatial
+
+
+def why_no_map_nor_logits(model: Model) -> str | None:
+    """The reason why `model` gives neither a map nor logits, or None."""
+    reason = why_no_map(model)
+    return None if reason is None or gives_logits(model) else f"{NO_LOGITS}, and {reason}"
 
 
 def map_of(model: Model) -> Grid:

@@ -80,7 +80,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ...adapters.errors import InputError, PerimetryError
-from ..base import Context, Measurement, Metric, Suite, described, missing
+from ..base import Context, Measurement, Metric, Suite, described, missing, require_at_least
 from ..measuring.findings import least_sensitive_phase
 from ..measuring.forward import gives_logits
 from ..measuring.step_size import step_size_passes as passes_for_step
@@ -213,16 +213,10 @@ class Perturbation(Suite):
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise InputError(f"perturbation.{name} = {value}; expected a finite step above 0")
-        least = {"noise_draws": 2, "shift": 0}
-        for name in (
-            *("block", "position_images", "period", "comb_draws", "noise_draws"),
-            *("attack_images", "shift", "shift_pairs"),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < least.get(name, 1):
-                raise InputError(
-                    f"perturbation.{name} = {value}; expected at least {least.get(name, 1)}"
-                )
+        counts = ("block", "position_images", "period", "comb_draws", "attack_images")
+        require_at_least(self, 1, *counts, "shift_pairs")
+        require_at_least(self, 2, "noise_draws")
+        require_at_least(self, 0, "shift")
 
     def passes(
         self, images: int, *, phases: int = 16, places: int = 64, gradients: bool = False

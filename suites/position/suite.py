@@ -44,9 +44,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...adapters.errors import InputError, NotApplicableError, PerimetryError
+from ...adapters.errors import NotApplicableError, PerimetryError
 from ...adapters.model import ModelOfTokens
-from ..base import Context, Estimate, Measurement, Metric, Suite, described, missing
+from ..base import (
+    Context,
+    Estimate,
+    Measurement,
+    Metric,
+    Suite,
+    described,
+    missing,
+    require_at_least,
+)
 from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
 from ..measuring.unbiased import mean_square, pair_products
@@ -126,8 +135,7 @@ class Position(Suite):
     }
 
     def __post_init__(self) -> None:
-        if self.weight_sets < 1:
-            raise InputError(f"position.weight_sets = {self.weight_sets}; expected at least 1")
+        require_at_least(self, 1, "weight_sets")
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context

@@ -47,12 +47,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...adapters.errors import InputError, NotApplicableError, PerimetryError
-from ..base import Context, Measurement, Metric, Suite, described, missing
+from ...adapters.errors import NotApplicableError, PerimetryError
+from ..base import Context, Measurement, Metric, Suite, described, missing, require_at_least
 from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
 from ..measuring.forward import by_sample, gives_logits
-from ..measuring.output_view import at_output, map_of, named_units, why_no_map
+from ..measuring.output_view import NO_LOGITS, at_output, map_of, named_units, why_no_map_nor_logits
 from ..measuring.top_class import why_no_class
 from .moves import QUARTERS, Circular, Cropped, Fractional, moves_within
 from .responses import classes, distances
@@ -69,8 +69,6 @@ KINDS = {"circular": "circular shifts", "crop": "shifted crops", "fraction": "fr
 
 DEFAULT_CELL = 32
 """Pixels of a cell where there is no map whose stride could be taken."""
-
-NO_LOGITS = "the model gives no logits"
 
 
 def _share(name: str, definition: str) -> Metric:
@@ -130,16 +128,12 @@ class Shift(Suite):
     }
 
     def __post_init__(self) -> None:
-        for name in ("shifts", "cell"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"shift.{name} = {value}; expected at least 1")
+        require_at_least(self, 1, "shifts", "cell")
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """A map or logits are needed."""
         del protocol
-        reason = why_no_map(model)
-        return None if reason is None or gives_logits(model) else f"{NO_LOGITS}, and {reason}"
+        return why_no_map_nor_logits(model)
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context

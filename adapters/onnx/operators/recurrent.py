@@ -76,10 +76,9 @@ def rnn(
     hidden: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """A recurrent layer without gates."""
-    kinds = {"relu": torch.relu, "tanh": torch.tanh}
-    names = _activations(call) or ["tanh"]
-    _check(call, x, lengths, ["relu" if names[0] == "relu" else "tanh"])
-    act = kinds["relu" if names[0] == "relu" else "tanh"]
+    first = next(iter(_activations(call)), "tanh")
+    name, act = ("relu", torch.relu) if first == "relu" else ("tanh", torch.tanh)
+    _check(call, x, lengths, [name])
 
     def move(given: Tensor, state: States, r: Tensor, bias: Tensor) -> States:
         return (act(given + state[0] @ r.t() + bias),)
