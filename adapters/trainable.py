@@ -5,7 +5,10 @@
     timm:NAME@init                     random weights, as timm draws them
     timm:NAME[.TAG], timm:NAME@FILE    pretrained, or from a file
 
-The classifier is initialised at random unless the given weights have one of the right shape.
+The classifier is drawn at random unless the given weights have one of the right shape: as timm
+draws it for `@init`, and as torch draws a new layer beside given weights. (timm draws that of
+EfficientNets and MobileNets the larger, the fewer classes there are: up to 0.7 for two. Fine-tuning
+fails with it.)
 """
 
 from __future__ import annotations
@@ -67,12 +70,15 @@ def open_trainable(
         else:
             near = unknown("network", reference, SIZES)
             raise UnknownNameError(f"{near}; a network to train is {FORMS}")
+    state: Mapping[str, Tensor] | None = None
     if timm and not parsed.untrained:
-        _take(module, _trained(parsed), heads, reference)
+        state = _trained(parsed)
     elif not timm and parsed.weights is not None:
         checkpoint = read_checkpoint(parsed.weights)
         state, _ = without_prefix(checkpoint.state, list(module.state_dict()))
-        _take(module, state, heads, reference)
+    if state is not None:
+        with seeded_weights(seed):
+            _take(module, state, heads, reference)
     return Trainable(module.train().requires_grad_(True), spec)
 
 
@@ -136,4 +142,14 @@ def _take(
             f"the weights of {reference!r} do not fit: {len(missing)} of {len(own)} tensors are "
             f"missing or of another shape, such as {missing[0]!r}; expected those of this network"
         )
-    module.load_state_dict({**own, **fitting})
+    for head in heads:
+        if any(key.startswith(f"{head}.") and key not in fitting for key in own):
+            _draw_again(module.get_submodule(head))
+    module.load_state_dict({**module.state_dict(), **fitting})
+
+
+def _draw_again(classifier: nn.Module) -> None:
+    """Draw the weights of a classifier as torch draws those of a new layer."""
+    for layer in classifier.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.reset_parameters()

@@ -87,6 +87,25 @@ def test_weights_of_a_timm_architecture_come_from_a_file(tmp_path):
     assert module.get_classifier().out_features == 3
 
 
+@pytest.mark.parametrize("name", ["mobilenetv2_035", "test_efficientnet", "test_vit"])
+def test_beside_given_weights_a_classifier_begins_as_torch_begins_a_layer(tmp_path, name):
+    """Its weights lie within 1/sqrt(inputs) for two classes, and a seed gives the same ones."""
+    import timm
+
+    given = timm.create_model(name, pretrained=False)
+    size = given.pretrained_cfg["input_size"][1:]
+    path = tmp_path / "weights.safetensors"
+    save_file(given.state_dict(), path)
+    heads = [
+        open_trainable(f"timm:{name}@{path}", 2, size, seed=s).module.get_classifier()
+        for s in (4, 4, 5)
+    ]
+    assert torch.equal(heads[0].weight, heads[1].weight)
+    assert not torch.equal(heads[0].weight, heads[2].weight)
+    reach = heads[0].in_features ** -0.5
+    assert 0.8 * reach < float(heads[0].weight.detach().abs().max()) <= reach
+
+
 def test_weights_under_other_names_are_taken_as_every_command_takes_them(tmp_path):
     """A file that fits in order and shape, such as torchvision's, is trained as it is audited."""
     given = open_trainable("timm:resnet18@init", 1000, (64, 64), seed=3).module.state_dict()
