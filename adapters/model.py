@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from .blocks import Blocks
     from .every_output import EveryOutput
     from .feature_grid import Grid
     from .input_spec import InputSpec
@@ -162,12 +163,18 @@ class ModelOfTokens(Protocol):
 
 @runtime_checkable
 class ModelOfScales(Protocol):
-    """A model that can be measured at every resolution, as `--target all-scales` does."""
+    """A model that can be measured at maps on its way, as `--target all-scales` does."""
 
     def scales(self) -> list[Grid]:
         """The last map of every resolution on the way to the output, the finest first.
 
         See `target_rule.Way.scales`.
+        """
+
+    def blocks(self) -> Blocks:
+        """The maps behind the blocks on the way to the target; see the module `blocks`.
+
+        Raises `NotApplicableError` without a target.
         """
 
     def output_map(self) -> Grid | None:

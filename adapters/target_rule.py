@@ -84,14 +84,21 @@ class Way:
     @cached_property
     def bottlenecks(self) -> set[int]:
         """The steps that every path from the image to the main outputs passes through."""
+        return self.on_every_path(self.on_way, self.main)
+
+    def on_every_path(self, bits: int, ends: Sequence[int]) -> set[int]:
+        """The steps that every path from the image to `ends` passes through.
+
+        `bits` are those of the steps on these paths.
+        """
         longest: dict[int, int] = {}
         last = len(self.steps)
-        for i in self._bits(self.on_way):
+        for i in self._bits(bits):
             for source in self.read.sources[i]:
                 longest[source] = max(longest.get(source, 0), i)
-        longest.update(dict.fromkeys(self.main, last))
+        longest.update(dict.fromkeys(ends, last))
         found, reach = set(), 0
-        for i in self._bits(self.on_way):
+        for i in self._bits(bits):
             if reach <= i:
                 found.add(i)
             reach = max(reach, longest.get(i, i))

@@ -16,9 +16,9 @@ FOLDERS = ("adapters", "suites", "bench")
 ORDER = {
     "adapters": (
         "errors scratch reference device treatment input_spec feature_grid every_output readings "
-        "target_rule complexity padding_mode model copies seeding meta_forward kernel_padding "
-        "pytorch checkpoint created hub timm torchvision huggingface own_code exported trainable "
-        "onnx export self_check load"
+        "target_rule blocks complexity padding_mode model copies seeding meta_forward "
+        "kernel_padding pytorch checkpoint created hub timm torchvision huggingface own_code "
+        "exported trainable onnx export self_check load"
     ),
     "suites": (
         "base settings pictures images measuring architecture structure erf deadpixel perturbation "

@@ -9,6 +9,7 @@ from torch import nn
 from validation.outputs import Ramp
 
 from perimetry import audit
+from perimetry.adapters.blocks import Blocks
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.export import export_onnx
 from perimetry.adapters.feature_grid import Grid
@@ -17,15 +18,17 @@ from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
-from perimetry.suites.position.moments import coordinates, features, second_moments
-from perimetry.suites.position.probe import PENALTIES, _errors, held_out_r2
-from perimetry.suites.position.suite import POSITION, Position, rolled
-from perimetry.suites.position.tokens import (
-    bimodality,
+from perimetry.suites.position.embedding import (
     border_over_interior,
     embedding_norms,
     embedding_shapes,
 )
+from perimetry.suites.position.moments import coordinates, features, second_moments
+from perimetry.suites.position.probe import PENALTIES, _errors, held_out_r2
+from perimetry.suites.position.stages import evenly_spaced
+from perimetry.suites.position.study import rolled
+from perimetry.suites.position.suite import POSITION, Position
+from perimetry.suites.position.tokens import bimodality
 
 GREY = InputSpec(24, 24, channels=1, mean=(0.0,), std=(1.0,))
 
@@ -133,10 +136,10 @@ def test_a_probe_of_noise_is_worth_nothing_on_other_images():
 
 
 def test_units_and_channels_are_read_at_even_distances():
-    """Of 100 x 3 units 24 x 3 are kept, borders included, and of 600 channels every third."""
-    maps = torch.arange(100.0)[:, None].expand(1, 600, 100, 3)
+    """Of 100 x 3 units 24 x 3 are kept, borders included, and of 1800 channels every third."""
+    maps = torch.arange(100.0)[:, None].expand(1, 1800, 100, 3)
     kept = features(maps)
-    assert kept.shape == (1, 72, 200)
+    assert kept.shape == (1, 72, 600)
     places = coordinates(100, 3)
     np.testing.assert_allclose(kept[0, :, 0], (places[:, 0] + 1) / 2 * 99, atol=1e-9)
     assert places.min() == -1
@@ -174,6 +177,73 @@ def test_planted_loud_units_are_counted_and_placed():
     assert values(measured(opened(Loud(()))))["outlier_share"] == 0
 
 
+class Later(nn.Module):
+    """Four residual blocks of one resolution; the third adds a ramp, one token is loud till a norm.
+
+    The blocks see three units of a circle and add noise, so that without the ramp no position is
+    known.
+    """
+
+    def __init__(self, side=12):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Conv2d(1, 8, 2, 2)
+        self.mix = nn.ModuleList(
+            nn.Conv1d(8, 8, 3, padding=1, padding_mode="circular") for _ in range(4)
+        )
+        self.norm = nn.LayerNorm(8)
+        ramp = torch.linspace(-3, 3, side)[:, None].expand(side, side).reshape(1, -1, 1)
+        self.register_buffer("ramp", ramp)
+        self.register_buffer("loud", torch.ones(1, side * side, 1))
+        self.loud[0, 29] = 1000.0
+
+    def forward(self, x):
+        y = self.embed(x).flatten(2).transpose(1, 2)
+        for k, mix in enumerate(self.mix):
+            z = mix(y.transpose(1, 2)).transpose(1, 2)
+            y = y + (z + self.ramp if k == 2 else z * self.loud if k == 3 else z)
+        return self.norm(y)
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_stages_of_one_resolution_show_in_which_block_position_is_added(tmp_path, kind):
+    """Rows cannot be read before the third block and can behind it; tokens are those of a graph."""
+    model = opened(Later())
+    if kind == "onnx":
+        path = export_onnx(Later(), GREY.blank(), tmp_path / "later.onnx", spec=GREY)
+        model = load(str(path), device="cpu")
+    found = measured(model, kind="noise")
+    stages = found.tables["stages"]
+    assert [row["units"] for row in stages] == [(12, 12)] * 6  # embedding, four blocks, norm
+    assert max(row["row_r2"] for row in stages[:3]) < 0.05
+    assert stages[3]["row_r2"] > 0.5
+    assert max(row["column_r2"] for row in stages[:4]) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_norms_of_tokens_are_those_before_the_final_norm(tmp_path, kind):
+    """A token a thousand times as loud stands out in front of the norm, which hides it behind."""
+    model = opened(Later())
+    if kind == "onnx":
+        path = export_onnx(Later(), GREY.blank(), tmp_path / "later.onnx", spec=GREY)
+        model = load(str(path), device="cpu")
+    found = measured(model, count=4)
+    assert [(row["row"], row["column"]) for row in found.tables["outliers"]] == [(2, 5)]
+    shares = [row["outlier_share"] for row in found.tables["stages"]]
+    assert shares[-2] == values(found)["outlier_share"] == pytest.approx(1 / 144)
+    assert shares[-1] == 0
+
+
+def test_of_many_maps_evenly_spaced_ones_are_stages():
+    """Of 15 maps about 4: evenly spaced, the last of each resolution, the one before the norm."""
+    sizes = [8] * 5 + [4] * 10
+    maps = tuple(Grid(f"{k}", "NLC", 2, side, side) for k, side in enumerate(sizes))
+    blocks = Blocks(maps, maps[13])
+    assert evenly_spaced(blocks, 15) == list(maps)
+    found = [int(grid.name) for grid in evenly_spaced(blocks, 4)]
+    assert found == [0, 4, 5, 9, 13, 14]
+
+
 def test_sarles_coefficient_of_known_laws():
     """1 of two values, 5/9 of a uniform law, 1/3 of a normal one, on the logarithms."""
     rng = np.random.default_rng(0)
@@ -203,7 +273,8 @@ def test_the_norms_of_a_position_embedding_are_read_off_the_weights(tmp_path, ki
     expected = 3 / ((inside - 1 + 6) / inside)
     assert values(found)["embedding_border"] == pytest.approx(expected, rel=1e-5)
     assert values(found)["embedding_largest"] == pytest.approx(6, rel=1e-5)
-    assert any("norms of units are those of" in note and "dd" in note for note in found.notes)
+    before_the_norm = found.tables["stages"][-2]["stage"]
+    assert f"norms of units are those of {before_the_norm!a}" in found.notes
 
 
 @pytest.mark.parametrize("shape", [(1, 13, 5), (13, 5), (13, 1, 5), (1, 12, 5), (1, 5, 3, 4)])
@@ -219,6 +290,35 @@ def test_embeddings_of_every_layout_are_read_by_place(shape):
         else tokens[-(12 if 12 in shape else 13) :].reshape(shape)
     )
     np.testing.assert_allclose(embedding_norms(tensor, grid), planted.numpy() * 5**0.5, rtol=1e-6)
+
+
+class Interpolated(nn.Module):
+    """Tokens of 12 x 12 places, to which a stored embedding of 9 x 9 is interpolated."""
+
+    def __init__(self, table):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.norm = nn.Conv2d(1, 8, 2, 2), nn.LayerNorm(8)
+        self.mix = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.places = nn.Parameter(table)
+
+    def forward(self, x):
+        table = self.places.transpose(1, 2).reshape(1, 8, 9, 9)
+        table = nn.functional.interpolate(table, (12, 12), mode="bilinear")
+        y = (self.embed(x) + table).flatten(2).transpose(1, 2)
+        return self.norm(y + self.mix(y, y, y)[0])
+
+
+def test_an_embedding_of_another_size_is_read_on_its_own_grid():
+    """A norm of 3 at the border and 1 inside, 6 at one place, of 9 x 9 places."""
+    norms = torch.full((9, 9), 3.0)
+    norms[1:-1, 1:-1] = 1.0
+    norms[4, 5] = 6.0
+    model = opened(Interpolated(torch.ones(1, 81, 8) / 8**0.5 * norms.view(1, -1, 1)))
+    found = measured(model, count=4)
+    assert values(found)["embedding_border"] == pytest.approx(3 / ((48 + 6) / 49), rel=1e-5)
+    assert values(found)["embedding_largest"] == pytest.approx(6, rel=1e-5)
+    assert found.maps["embedding"].shape == (9, 9)
 
 
 def test_a_map_without_interior_has_no_border_ratio():

@@ -14,6 +14,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from ..blocks import Blocks, find_blocks
 from ..complexity import Complexity
 from ..copies import copy_without_caches, resize_images
 from ..errors import NO_GRADIENTS, InputError, ModelFileError, NotApplicableError, PerimetryError
@@ -310,16 +311,23 @@ class OnnxModel:
 
     def scales(self) -> list[Grid]:
         """The last map of every resolution; see `ModelOfScales.scales`."""
-        return self._way().scales()
+        return self._way(self._ends()).scales()
+
+    def blocks(self) -> Blocks:
+        """The maps behind the blocks on the way to the target; see `ModelOfScales.blocks`."""
+        if self.target is None:
+            raise NotApplicableError(self.why_not_spatial or "")
+        way = self._way([self.target.name])
+        return find_blocks(way, next(iter(way.outputs), None), self.target)
 
     def output_map(self) -> Grid | None:
         """The output that is a map with the most units; see `ModelOfScales.output_map`."""
-        return self._way().output_map()
+        return self._way(self._ends()).output_map()
 
-    def _way(self) -> Way:
+    def _way(self, ends: Sequence[str]) -> Way:
         x = feed(example(self.spec, self._batch or 1), self.spec)
         size = (self.spec.height, self.spec.width)
-        return graph_way(self.graph, self.image, self._ends(), x, size)
+        return graph_way(self.graph, self.image, ends, x, size)
 
     def at(self, grid: Grid) -> OnnxModel:
         """The same model with the target `grid`; see `ModelOfScales.at`."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..blocks import Blocks
 from ..complexity import Complexity, count_macs
 from ..copies import copy_without_caches, resize_images
 from ..device import pick_device
@@ -37,7 +38,7 @@ from .passes import NOT_NARROW, ONE_BY_ONE, Passes
 from .skeleton import Skeleton, light_copy
 from .stages import module_filters, record_stages
 from .steps import watched
-from .target import blank_input, laid_out, locate, module_way
+from .target import blank_input, laid_out, locate, module_blocks, module_way
 from .tensors import cast_module, copy_module, has_complex, order_kernels
 from .weights import (
     calibrate_norms,
@@ -210,6 +211,13 @@ class TorchModel:
         """The last map of every resolution; see `ModelOfScales.scales`."""
         way = self._way()
         return way.scales() if way else []
+
+    def blocks(self) -> Blocks:
+        """The maps behind the blocks on the way to the target; see `ModelOfScales.blocks`."""
+        if self.target is None:
+            raise NotApplicableError(self.why_not_spatial or "")
+        count = 1 if self._passes.one_by_one else 2
+        return module_blocks(self._candidates(), self.spec, self.target, self._prefix, count)
 
     def output_map(self) -> Grid | None:
         """The output that is a map with the most units; see `ModelOfScales.output_map`."""

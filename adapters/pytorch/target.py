@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..blocks import Blocks, find_blocks
 from ..errors import InputError, NotApplicableError, PerimetryError, UnknownNameError, unknown
 from ..feature_grid import Grid, find_grid
 from ..input_spec import InputSpec
@@ -75,6 +76,31 @@ def module_way(
             trace = partial(trace_way, module, x, (spec.height, spec.width), prefix)
             return quickly(trace).way
     return None
+
+
+def module_blocks(
+    modules: Iterable[Callable[[], nn.Module]],
+    spec: InputSpec,
+    grid: Grid,
+    prefix: int | None,
+    count: int,
+) -> Blocks:
+    """The blocks of the first of `modules` that runs on `count` images; of none, `grid` alone."""
+    size = (spec.height, spec.width)
+
+    def trace(module: nn.Module, x: Tensor) -> Blocks:
+        if grid.name == FEATURES:
+            way = _features(module, x, size, prefix).way
+            return find_blocks(way, next(iter(way.outputs), None), grid)
+        found = trace_way(module, x, size, prefix, until=grid.name)
+        return find_blocks(found.way, found.places.get(grid.name), grid)
+
+    for make in modules:
+        module = make()
+        x = blank_input(module, spec)[:count]
+        with contextlib.suppress(Exception), torch.no_grad():
+            return quickly(partial(trace, module, x))
+    return Blocks((grid,), grid)
 
 
 def blank_input(module: nn.Module, spec: InputSpec) -> Tensor:

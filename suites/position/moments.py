@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..base import Array
 
-SIDE, CHANNELS = 24, 256
+SIDE, CHANNELS = 24, 768
 
 
 def features(maps: Tensor) -> Array:

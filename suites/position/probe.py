@@ -59,7 +59,7 @@ def _error_of(test: Array, weights: Array, constant: Array) -> Array:
         guess = np.zeros(test.shape[1])
         guess[: len(weights)], guess[-3] = weights[:, axis], constant[axis]
         guess[-2 + axis] = -1.0
-        error = np.einsum("i,nij,j->n", guess, test, guess)
+        error = test @ guess @ guess
         place = -2 + axis
         variance = test[:, place, place] - test[:, place, -3] ** 2 / test[:, -3, -3]
         found.append(error / variance)
