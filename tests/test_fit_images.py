@@ -170,9 +170,9 @@ def test_images_that_are_audited_are_refused(folders, tmp_path):
     """Images to fit on that are audited too are refused by their bytes before any measurement."""
     mixed = shutil.copytree(folders["own"], tmp_path / "mixed")
     shutil.copy(folders["exam"] / "004.png", mixed / "harmless.png")
-    with pytest.raises(InputError, match=r"1 of the 7 images to fit on.*too \(harmless.png\)"):
+    with pytest.raises(InputError, match=r"1 of the 7.*harmless\.png"):
         keys(Settings(images=str(folders["exam"]), fit_images=str(mixed)))
-    with pytest.raises(InputError, match=r"6 of the 6 .*\(000.png, 001.png, 002.png, \.\.\.\)"):
+    with pytest.raises(InputError, match=r"6 of the 6.*000\.png, 001\.png, 002\.png"):
         keys(Settings(images=str(folders["exam"]), fit_images=str(folders["exam"])))
 
 
@@ -225,7 +225,7 @@ def test_fits_on_unlike_images_never_share_a_column(folders, records):
 def test_comparing_fits_on_unlike_images_is_refused(folders, records):
     """Two fits on different images are not compared; `fit` and `none` are."""
     by_fill = {f: [r for r in records if r.fill == f] for f in FILLS}
-    with pytest.raises(UnlikeRecordsError, match="fitted on 6 x own against 6 x x"):
+    with pytest.raises(UnlikeRecordsError, match="6 x own against 6 x x"):
         compare(by_fill["fit"], measured(folders, "x", ("fit",)), stages=False)
     compare(by_fill["none"], by_fill["fit"], stages=False)
 

@@ -15,6 +15,7 @@ from perimetry.bench.records.store import Store
 from perimetry.bench.regression import check as gate
 from perimetry.bench.regression.detectors import DetectorFinding, DetectorSet, RegressionVerdict
 from perimetry.bench.regression.report import check_to_json, check_to_text, to_junit
+from perimetry.bench.regression.result import RegressionCheck, said_once
 from perimetry.bench.regression.tolerances import Tolerances, check_patterns
 
 
@@ -30,7 +31,7 @@ def mixed(folder):
     same = gate.check(folder, opened(net()), run=TOOLS)
     changed = gate.check(folder, opened(perturbed(0, 0.3)), run=TOOLS)
     wrong = gate.check(folder, "nett", run=TOOLS)
-    return gate.RegressionCheck("base", (*same.reports, *changed.reports, *wrong.reports))
+    return RegressionCheck("base", (*same.reports, *changed.reports, *wrong.reports))
 
 
 def test_the_report_begins_with_a_line_for_each_model_and_the_counts(mixed):
@@ -89,7 +90,7 @@ def test_a_model_that_cannot_be_opened_is_one_error_whatever_the_number_of_recor
 def test_failures_are_joined_by_their_text_and_changes_are_not():
     """Two failures of one text are one with both places; equal texts of changes stay apart."""
     error, changed = RegressionVerdict.unmeasured, RegressionVerdict.regressed
-    found = gate.said_once(
+    found = said_once(
         [
             DetectorFinding("record", "erf", error, "no"),
             DetectorFinding("record", "deadpixel", error, "no"),

@@ -147,7 +147,7 @@ def test_a_gradient_that_says_nothing_costs_no_other_its_map():
     found = take_gradients(model, images, list(probes.values()))
     assert set(found.maps) == {probes["energy"].name}
     assert found.of([probes["energy"]])
-    with pytest.raises(NotApplicableError, match="always sum to 0"):
+    with pytest.raises(NotApplicableError):
         found.of(probes.values())
 
 

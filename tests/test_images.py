@@ -90,13 +90,13 @@ def test_the_digest_tells_sets_and_sizes_apart(tmp_path):
 
 def test_unknown_sets_empty_folders_and_broken_files_are_named(tmp_path):
     """Each is an error of its own, when loading and when checking."""
-    with pytest.raises(UnknownNameError, match="neither a folder nor built in"):
+    with pytest.raises(UnknownNameError, match="'cats'"):
         open_images("cats")
     with pytest.raises(InputError, match="contains no images"):
         open_images(str(tmp_path))
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     for use in (lambda images: images.load(SPEC), lambda images: images.check()):
-        with pytest.raises(InputError, match=r"broken\.png cannot be read"):
+        with pytest.raises(InputError, match=r"broken\.png"):
             use(open_images(str(tmp_path)))
     with pytest.raises(InputError, match="at least 1"):
         open_images("noise", 0)
@@ -117,7 +117,7 @@ def test_pictures_whose_white_is_unknown_are_refused_rather_than_clipped(tmp_pat
     Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(np.full((8, 8), 70000, dtype=np.int32)).save(tmp_path / "wide.tif")
     for name, kind in (("float.tif", "floats"), ("wide.tif", "32-bit integers")):
-        with pytest.raises(InputError, match=f"{name} contains {kind}.*convert it first"):
+        with pytest.raises(InputError, match=f"{name}.*{kind}"):
             read_picture(tmp_path / name)
 
 
@@ -125,7 +125,7 @@ def test_hidden_files_and_folders_are_no_pictures_and_folders_inside_are_named(t
     """Hidden files and folders are not images; the error mentions that subfolders are not read."""
     (tmp_path / "class.png").mkdir()
     (tmp_path / "._a.png").write_bytes(b"a copy's attributes")
-    with pytest.raises(InputError, match="subfolders are not searched"):
+    with pytest.raises(InputError, match="subfolders"):
         open_images(str(tmp_path))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert [p.name for p in open_images(str(tmp_path)).files] == ["a.png"]

@@ -203,7 +203,7 @@ def taken_at_import(name):
 def test_suites_are_imported_without_torch():
     """Commands that only read records use suites for their metrics, and must not wait for torch.
 
-    `import torch` alone is deferred by them (`bench/cli/deferred.py`); names of torch stand under
+    `import torch` alone is deferred by them (`bench/cli/start.py`); names of torch stand under
     `TYPE_CHECKING`, and what needs torch to be imported, such as `architecture`, in functions.
     """
     left, seen = ["suites.registry"], set()

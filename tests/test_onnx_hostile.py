@@ -304,7 +304,7 @@ def test_one_small_file_cannot_be_read_into_many_large_tensors(tmp_path, monkeyp
         tensor = proto.graph.initializer.add(name=f"t{i}", data_type=1, dims=[1000])
         tensor.data_location = TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value="w.bin")
-    with pytest.raises(ModelFileError, match="too many for one graph"):
+    with pytest.raises(ModelFileError, match="too many"):
         read_model(save(proto, tmp_path / "a.onnx"))
 
 

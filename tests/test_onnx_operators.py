@@ -237,7 +237,7 @@ def test_a_graph_with_an_unknown_operator_names_it():
     proto = model(
         [node("Blur", ["image"], ["out"], "vendor.\x1b[31m")], {}, dims=[1], outputs=["out"]
     )
-    with pytest.raises(NotApplicableError, match=r"no rule for 1 .*vendor\.\?\[31m:Blur node"):
+    with pytest.raises(NotApplicableError, match=r"vendor\.\?\[31m:Blur"):
         Interpreter(proto)
 
 

@@ -140,7 +140,7 @@ def test_tensors_are_shaped_as_arrays_are(layout, dtype):
 def test_what_onnxruntime_cannot_run_is_told_with_its_shape():
     """Five channels instead of three are an InputError with the shape."""
     session = Session(convnet(), ["map"])
-    with pytest.raises(InputError, match=r"cannot run inputs of shape {'image': \[2, 5, 8, 8\]}"):
+    with pytest.raises(InputError, match=r"'image': \[2, 5, 8, 8\]"):
         session.run_tensors({"image": torch.rand(2, 5, 8, 8)})
 
 

@@ -137,7 +137,7 @@ def test_a_statement_that_cannot_be_names_what_can(stated, error, says, path):
 def test_a_size_that_the_file_does_not_take_is_refused_with_the_one_it_declares(tmp_path):
     """A layout that contradicts the declared shape is an InputError."""
     path = save(convnet(size=32), tmp_path / "a.onnx")
-    with pytest.raises(InputError, match=r"the file declares \[None, 3, 32, 32\]"):
+    with pytest.raises(InputError, match=r"\[None, 3, 32, 32\]"):
         open_onnx(path, device="cpu", inputs={"layout": "NHWC"})
 
 
@@ -158,14 +158,14 @@ def test_pairs_of_the_command_line_are_read_as_toml_would_be():
 @pytest.mark.parametrize("text", ["mean", "=3", "fixed.=1", "spec.mean=1"])
 def test_a_pair_that_is_none_names_the_keys(text):
     """A text without KEY=VALUE is an InputError with the known keys."""
-    with pytest.raises(InputError, match=r"expected KEY=VALUE.*layout, dtype, channel_order"):
+    with pytest.raises(InputError, match=r"KEY=VALUE.*layout, dtype, channel_order"):
         parse_pairs([text])
 
 
 def test_a_damaged_statement_is_a_clear_error(path):
     """A TOML file that cannot be parsed is a ModelFileError."""
     beside(path, "mean = [0.5,")
-    with pytest.raises(ModelFileError, match=r"vendor\.toml is not a readable TOML file"):
+    with pytest.raises(ModelFileError, match=r"vendor\.toml"):
         open_onnx(path, device="cpu")
 
 
@@ -174,7 +174,7 @@ def test_a_statement_that_leads_out_of_the_folder_is_not_opened(path, tmp_path_f
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "secret"
     elsewhere.write_text("root = 'x'")
     Path(path).with_suffix(".toml").symlink_to(elsewhere)
-    with pytest.raises(ModelFileError, match="leads outside its folder"):
+    with pytest.raises(ModelFileError, match=r"vendor\.toml"):
         read_beside(path)
 
 
@@ -187,9 +187,9 @@ def test_a_second_input_gets_a_value_and_the_image_is_found(tmp_path):
     path = save(proto, tmp_path / "two.onnx")
     with pytest.raises(InputError, match=r"--input fixed\.gain=1"):
         open_onnx(path, device="cpu")
-    with pytest.raises(InputError, match=r"expected float of shape \[any, 6\]"):
+    with pytest.raises(InputError, match=r"\[any, 6\]"):
         open_onnx(path, device="cpu", inputs={"fixed": {"gain": [1, 2]}})
-    with pytest.raises(UnknownNameError, match="did you mean gain"):
+    with pytest.raises(UnknownNameError, match=r"'gian'.*gain"):
         open_onnx(path, device="cpu", inputs={"fixed": {"gian": 2}})
     model = open_onnx(path, device="cpu", inputs={"fixed": {"gain": 2}})
     plain = open_onnx(save(convnet(), tmp_path / "one.onnx"), device="cpu")
@@ -265,7 +265,7 @@ def test_a_file_that_runs_at_no_size_tried_asks_for_one(tmp_path):
     del proto.graph.node[3]
     proto.graph.node[3].input[0] = "map"
     path = save(proto, tmp_path / "a.onnx")
-    with pytest.raises(InputError, match=r"state it, such as --input size=48x320"):
+    with pytest.raises(InputError, match="--input size=48x320"):
         open_onnx(path, device="cpu")
 
 

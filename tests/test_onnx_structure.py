@@ -22,6 +22,7 @@ from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.export import export_onnx
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.onnx.paths import bottlenecks
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import energy_map
 from perimetry.suites.structure import measure_skeleton
@@ -135,7 +136,7 @@ def test_a_gelu_that_was_written_out_is_a_gelu(name, tmp_path):
 def test_what_only_looks_like_a_gelu_is_none(name, changes, tmp_path):
     """Other constants in the same nodes leave an Erf without a rule."""
     opened = open_onnx(save(written_out(name, **changes), tmp_path / "erf.onnx"), device="cpu")
-    with pytest.raises(NotApplicableError, match=r"Erf node .* arithmetic"):
+    with pytest.raises(NotApplicableError, match="Erf node"):
         opened.skeleton()
 
 
@@ -310,7 +311,9 @@ def test_the_maps_between_quantised_operators_get_real_values(exported, tmp_path
     quantize_static(str(path), str(whole), Images(x), **FORMS["QOperator"])
     opened, plain = open_onnx(whole, device="cpu"), open_onnx(path, device="cpu")
     assert opened.target.name.endswith("/real")
-    assert opened.is_on_every_path(opened.target.name)
+    assert opened.target.name in bottlenecks(
+        opened.graph, opened.image, opened.graph.graph.output[0].name
+    )
     assert opened.why_no_gradients is None
     feeds = {opened.image: x.numpy()}
     (wanted,) = ort.InferenceSession(str(whole)).run(None, feeds)

@@ -180,7 +180,7 @@ def test_a_pack_of_an_older_version_has_no_first_line_to_check(store, tmp_path):
 def test_a_store_with_a_damaged_record_is_not_packed(store, records, tmp_path):
     """A store with a damaged record is not packed, and the error names the file."""
     store.path(records[0]).write_text("{")
-    with pytest.raises(StoreError, match=r"repair or remove it"):
+    with pytest.raises(StoreError, match=store.path(records[0]).name):
         pack_records(store, tmp_path / "a.jsonl")
     assert not (tmp_path / "a.jsonl").exists()
 
@@ -201,5 +201,5 @@ def test_a_file_that_is_no_packed_set_is_refused_in_one_sentence(tmp_path):
     """A README given by mistake is not forty damaged records."""
     place = tmp_path / "README.md"
     place.write_text("# Models\n\nNone yet.\n" * 20)
-    with pytest.raises(StoreError, match=r"README\.md .* none of its 40 lines"):
+    with pytest.raises(StoreError, match=r"README\.md.*40 lines"):
         open_records(place).read()

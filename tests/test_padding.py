@@ -373,5 +373,5 @@ def test_an_unknown_fill_is_refused_with_the_known_ones():
 
 def test_an_example_the_module_refuses_is_named_by_its_shape():
     """An example that the module does not accept is an InputError with its shape."""
-    with pytest.raises(InputError, match=r"\(1, 3, 8, 8\).*give an example it accepts"):
+    with pytest.raises(InputError, match=r"\(1, 3, 8, 8\)"):
         pad_module(nn.Conv2d(4, 4, 3, 2), "box", torch.zeros(1, 3, 8, 8))

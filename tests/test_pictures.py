@@ -8,13 +8,22 @@ from matplotlib import colormaps
 from PIL import Image
 from test_show import model, profile, record
 
-from perimetry.bench.figures.canvas import BAR, COLOURS, GAP, LEFT, SIDE, SIGNED_COLOURS, TOP
+from perimetry.bench.figures.canvas import (
+    BAR,
+    COLOURS,
+    GAP,
+    LEFT,
+    SIDE,
+    SIGNED_COLOURS,
+    TOP,
+    Frame,
+    draw_scale,
+)
 from perimetry.bench.figures.maps import (
     LOG_DECADES,
     LOOKS,
     Pictures,
     draw_change,
-    draw_map,
     draw_variants,
     drawings,
     on_one_scale,
@@ -33,6 +42,11 @@ def pixels(path):
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB"), dtype=int)
+
+
+def drawn(values, path, scale="mean"):
+    """Draw one map alone."""
+    draw_scale(scaled(np.asarray(values, dtype=float), scale, ""), path, Frame("t"))
 
 
 def squares(path, shape):
@@ -58,7 +72,7 @@ def lightness(rgb):
 def test_every_value_is_a_square_of_whole_pixels(tmp_path, shape):
     """A checkerboard comes out as squares of one size and two colours: no moiré, no blur."""
     board = 1.0 + np.indices(shape).sum(0) % 2
-    draw_map(board, tmp_path / "m.png", title="t")
+    drawn(board, tmp_path / "m.png")
     inner = squares(tmp_path / "m.png", shape)[1:-1, :, 1:-1]
     high = (board / board.mean()).max()
     for value in (1, 2):
@@ -124,7 +138,7 @@ def test_a_few_outliers_do_not_take_all_colours_and_the_bar_says_so():
 
 def test_the_bar_shows_the_scale_from_end_to_end(tmp_path):
     """The colour bar runs from the scale's lowest colour to its highest."""
-    draw_map(np.arange(64.0).reshape(8, 8), tmp_path / "m.png", title="t")
+    drawn(np.arange(64.0).reshape(8, 8), tmp_path / "m.png")
     column = LEFT + SIDE + GAP + BAR // 2
     bar = pixels(tmp_path / "m.png")[TOP + EDGE : TOP + SIDE - EDGE, column]
     rising = lightness(bar[::-1])
@@ -233,10 +247,8 @@ def test_hostile_names_become_plain_titles(tmp_path):
 def test_equal_maps_give_equal_bytes(tmp_path):
     """A map drawn twice gives the same file."""
     for i in (0, 1):
-        draw_map(np.arange(64.0).reshape(8, 8), tmp_path / f"{i}.png", title="t", signed=bool(i))
-        draw_map(
-            np.arange(64.0).reshape(8, 8), tmp_path / f"{i}again.png", title="t", signed=bool(i)
-        )
+        for name in (f"{i}.png", f"{i}again.png"):
+            drawn(np.arange(64.0).reshape(8, 8), tmp_path / name, "signed" if i else "mean")
         assert (tmp_path / f"{i}.png").read_bytes() == (tmp_path / f"{i}again.png").read_bytes()
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
 

@@ -136,7 +136,7 @@ def test_unknown_names_offer_near_ones(suites, fills, text):
 
 def test_no_suite_is_an_error():
     """An empty list of suites is an error that lists the suites."""
-    with pytest.raises(InputError, match="expected some of structure, deadpixel, fidelity"):
+    with pytest.raises(InputError, match="structure, deadpixel, fidelity"):
         parse_suites([], toys.SUITES)
 
 
@@ -180,13 +180,13 @@ def test_shards_are_disjoint_and_together_everything():
 
 def test_an_unknown_family_is_answered_with_near_names():
     """A misspelt family is an UnknownNameError with near names."""
-    with pytest.raises(UnknownNameError, match=r"did you mean .*regnet"):
+    with pytest.raises(UnknownNameError, match=r"'regnets'.*regnet"):
         Choice(family="regnets").of(NAMES)
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/"])
 def test_a_shard_that_is_none_is_told_what_one_is(text):
     """A text that is not I/N with I from 1 to N is an InputError."""
-    with pytest.raises(InputError, match="expected I/N with I from 1 to N"):
+    with pytest.raises(InputError, match="I/N"):
         parse_shard(text)
     assert parse_shard("2/8") == (2, 8)

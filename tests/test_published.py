@@ -70,5 +70,5 @@ def test_the_workflow_of_the_sets_runs_commands_that_exist():
 
 def test_a_readme_without_its_marks_is_refused(monkeypatch):
     """A table that has no place would go stale unseen."""
-    with pytest.raises(ValueError, match="marks 'board' 0 times"):
+    with pytest.raises(ValueError, match="'board'"):
         script(RESULTS / "readme.py", monkeypatch).render("# nothing here")

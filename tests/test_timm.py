@@ -113,13 +113,13 @@ def test_a_file_that_does_not_fit_does_not_exist_or_holds_objects_is_refused(tmp
     with pytest.raises(WeightsError, match="no weights file"):
         load(f"{SMALL}@{tmp_path / 'none.pth'}")
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="do not fit 'test_resnet'"):
+    with pytest.raises(WeightsError, match="'test_resnet'"):
         load(f"{SMALL}@{tmp_path / 'other.pth'}")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "pickled.pth")
-    with pytest.raises(ModelFileError, match="pickled objects are refused"):
+    with pytest.raises(ModelFileError, match=r"pickled\.pth"):
         load(f"{SMALL}@{tmp_path / 'pickled.pth'}")
     (tmp_path / "text.safetensors").write_text("hello")
-    with pytest.raises(ModelFileError, match="cannot be read as weights"):
+    with pytest.raises(ModelFileError, match=r"text\.safetensors"):
         load(f"{SMALL}@{tmp_path / 'text.safetensors'}")
 
 
@@ -131,9 +131,9 @@ def test_missing_pretrained_weights_name_the_two_ways_on(no_hub):
 
 def test_unknown_names_offer_near_ones():
     """For an architecture, for a tag and for a name without prefix."""
-    with pytest.raises(UnknownNameError, match=r"did you mean .*resnet50"):
+    with pytest.raises(UnknownNameError, match="resnet50"):
         load("timm:resnet5O@init")
-    with pytest.raises(UnknownNameError, match=r"unknown weights tag 'a1'.*a1_in1k"):
+    with pytest.raises(UnknownNameError, match=r"'a1'.*a1_in1k"):
         load("timm:resnet50.a1")
     with pytest.raises(UnknownNameError, match="expected timm:NAME"):
         load("resnet50")
@@ -152,7 +152,7 @@ def test_a_bare_name_of_timm_is_offered_with_its_prefix(given, meant):
 def test_an_input_size_can_be_given_and_a_refused_one_is_named():
     """96 x 128 pixels give a target 4 units wide; a ViT refuses 100 x 100."""
     assert load(f"{SMALL}@init", size=(96, 128)).target.width == 4
-    with pytest.raises(InputError, match="refuses an input of 3 x 100 x 100"):
+    with pytest.raises(InputError, match="3 x 100 x 100"):
         load("timm:vit_tiny_patch16_224@init", size=(100, 100))
 
 
@@ -160,7 +160,7 @@ def test_sizes_are_read_as_height_by_width():
     """`224x320` is (224, 320); a word is an InputError."""
     assert parse_size("224") == (224, 224)
     assert parse_size("224x320") == (224, 320)
-    with pytest.raises(InputError, match="expected SIDE or HEIGHTxWIDTH"):
+    with pytest.raises(InputError, match="HEIGHTxWIDTH"):
         parse_size("big")
 
 

@@ -156,9 +156,9 @@ def test_without_logits_the_pass_stops_at_the_target():
 def test_a_named_layer_becomes_the_target_and_an_unknown_one_is_answered_with_near_names():
     """A layer without spatial axes raises NotApplicableError."""
     assert wrap(classifier(), spec=SPEC, target="0").target.height == 16
-    with pytest.raises(UnknownNameError, match="unknown layer 'conv'; known: 0, 1, 2, 3, 4, 5"):
+    with pytest.raises(UnknownNameError, match=r"'conv'.*0, 1, 2, 3, 4, 5"):
         wrap(classifier(), spec=SPEC, target="conv")
-    with pytest.raises(NotApplicableError, match="not a grid of units"):
+    with pytest.raises(NotApplicableError):
         wrap(classifier(), spec=SPEC, target="5")
 
 
@@ -188,7 +188,7 @@ def test_a_network_without_a_spatial_map_says_so():
     model = wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 48, 5)), spec=SPEC)
     assert model.target is None
     assert "no layer gives a grid" in model.why_not_spatial
-    with pytest.raises(NotApplicableError, match="no layer gives a grid"):
+    with pytest.raises(NotApplicableError):
         model.run(torch.randn(1, 3, 32, 48))
     assert model.run(torch.randn(2, 3, 32, 48), target=False, logits=True).logits.shape == (2, 5)
 
@@ -205,19 +205,19 @@ def test_a_one_channel_network_sees_the_mean_of_the_colours():
 def test_an_input_size_the_model_refuses_is_named():
     """A size that the model does not take is an InputError with channels and size."""
     module = nn.Sequential(nn.Flatten(), nn.Linear(10, 5))
-    with pytest.raises(InputError, match="fails on an input of 3 x 32 x 48"):
+    with pytest.raises(InputError, match="3 x 32 x 48"):
         wrap(module, spec=SPEC)
 
 
 def test_images_of_the_wrong_shape_are_named():
     """An image without a batch axis is an InputError."""
-    with pytest.raises(InputError, match="expected \\(batch, 3, height, width\\)"):
+    with pytest.raises(InputError, match=r"\(batch, 3, height, width\)"):
         SPEC.prepare(torch.zeros(3, 32, 48))
 
 
 def test_a_device_that_is_not_there_is_named():
     """A device that torch does not know is an InputError."""
-    with pytest.raises(InputError, match="cannot be used here"):
+    with pytest.raises(InputError, match="warp-drive"):
         pick_device("warp-drive")
 
 

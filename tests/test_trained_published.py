@@ -101,5 +101,5 @@ def test_a_file_that_is_another_than_the_measured_one_is_refused(script, tmp_pat
     checkpoints = script("checkpoints")
     other = checkpoints.CHECKPOINTS["centerface.onnx"].place
     wrong = checkpoints.Checkpoint("any", other, "any", "0" * 64, "any")
-    with pytest.raises(ValueError, match=r"has sha256 09189.*; expected 0000"):
+    with pytest.raises(ValueError, match=r"09189.*0000"):
         checkpoints.write_checkpoint(wrong, tmp_path / "a.onnx")

@@ -44,7 +44,6 @@ from .interpreter import Interpreter
 from .nodes import fed_outputs, node_outputs
 from .operators.quantised import STRAIGHT_THROUGH
 from .padding_mode import exchange
-from .paths import bottlenecks
 from .quantise import each_quantised
 from .session import Session, feed, shaped, with_outputs
 from .steps import random_nodes, steps
@@ -110,10 +109,6 @@ class OnnxModel:
         """The outputs that the way from the image leads to: the named one, or all."""
         named = self._named_output
         return [named] if named else [o.name for o in self.graph.graph.output]
-
-    def is_on_every_path(self, name: str) -> bool:
-        """Whether every path from the image to the output passes through the tensor `name`."""
-        return name in bottlenecks(self.graph, self.image, self._output or self._first)
 
     @cached_property
     def _sessions(self) -> dict[tuple[str, ...], Session]:

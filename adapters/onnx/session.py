@@ -106,16 +106,16 @@ class Session:
 
         Raises `InputError` when onnxruntime cannot run them.
         """
-        held = {name: x.detach().to(self.place).contiguous() for name, x in feeds.items()}
+        inputs = {name: x.detach().to(self.place).contiguous() for name, x in feeds.items()}
         binding = self._session.io_binding()
         try:
-            bind(binding, held, self.outputs, self.place)
+            bind(binding, inputs, self.outputs, self.place)
             if self.place.type == "cuda":  # onnxruntime computes on a stream of its own
                 torch.cuda.current_stream(self.place).synchronize()
             self._session.run_with_iobinding(binding)
             values = [_tensor(value) for value in binding.get_outputs()]
         except Exception as error:
-            raise _cannot_run(held, error) from error
+            raise _cannot_run(inputs, error) from error
         return dict(zip(self.outputs, values, strict=True))
 
 
@@ -197,7 +197,7 @@ def _open(data: bytes, device: torch.device | None, *, optimise: bool) -> Any:
         ort.preload_dlls()  # CUDA's libraries, as torch brought them
     own = {CUDA: cuda_options(device)}
     try:
-        # Falling back from the CPU to the CPU is of no use, and is told on standard output.
+        # Falling back from the CPU to the CPU is of no use, and onnxruntime prints that it does so.
         fallback = {} if CUDA in known else {"enable_fallback": 0}
         return ort.InferenceSession(
             data,

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from ..execution.run_options import BENCH_IMAGES
-from .options import MachineOptions, names_of, option_groups, report_errors, width
+from .groups import option_groups
+from .options import MachineOptions, names_of, report_errors, width
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..speed.report import BenchmarkPlan
+
 
 app = typer.Typer()
 
@@ -25,20 +32,17 @@ def doctor() -> None:
     raise typer.Exit(int(any(check.status == "broken" for check in checks)))
 
 
-@app.command("bench")
-@option_groups
-def bench_(
-    machine: MachineOptions,
-    references: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="REF", help="Models to measure.", show_default="three of timm's"),
-    ] = None,
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to measure, and how often."""
+
+    PANEL: ClassVar[str] = "Measurement"
     suite: Annotated[
         list[str] | None,
         typer.Option(
             help="Comma-separated suites. Repeatable.", show_default="those of `run`, and more"
         ),
-    ] = None,
+    ] = None
     count: Annotated[
         int | None,
         typer.Option(
@@ -46,14 +50,46 @@ def bench_(
             help="Number of images.",
             show_default=f"{BENCH_IMAGES['cpu']} on the CPU, {BENCH_IMAGES['cuda']} on a GPU",
         ),
-    ] = None,
+    ] = None
     rounds: Annotated[
         int, typer.Option(min=1, help="Repetitions per job; the fastest is reported.")
-    ] = 2,
+    ] = 2
     quick: Annotated[
         bool,
         typer.Option("--quick", help="Measure one small model, three suites and four images only."),
-    ] = False,
+    ] = False
+
+    def plan(self, references: Sequence[str] | None, machine: MachineOptions) -> BenchmarkPlan:
+        """What to measure where. Raises `InputError` and `UnknownNameError`."""
+        from ...suites.registry import SUITES
+        from ..execution.plan import parse_suites
+        from ..execution.run_options import default_batch, devices
+        from ..speed import report
+
+        models, suites, images = (
+            report.QUICK if self.quick else (report.MODELS, report.SUITES, None)
+        )
+        place = devices(machine.device)[0]
+        names = parse_suites(names_of(self.suite, suites), SUITES)
+        return report.BenchmarkPlan(
+            references or models,
+            [name for name, _ in names],
+            place,
+            self.count or images or BENCH_IMAGES[place.partition(":")[0]],
+            machine.batch or default_batch(place),
+            self.rounds,
+        )
+
+
+@app.command("bench")
+@option_groups
+def bench_(
+    machine: MachineOptions,
+    options: BenchOptions,
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="REF", help="Models to measure.", show_default="three of timm's"),
+    ] = None,
     markdown: Annotated[
         Path | None,
         typer.Option(help="Markdown file to update between its markers (created if missing)."),
@@ -61,33 +97,18 @@ def bench_(
 ) -> None:
     """Measure time and memory of the suites on this machine, and compare with its roofline."""
     from ..execution.engines.process import call_bounded
-    from ..execution.plan import parse_suites
-    from ..execution.run_options import default_batch, devices
     from ..speed import report
     from ..speed.tables import render_speed
 
-    models, suites, images = report.QUICK if quick else (report.MODELS, report.SUITES, None)
     with report_errors():
-        from ...suites.registry import SUITES
-
-        place = devices(machine.device)[0]
-        images = count or images or BENCH_IMAGES[place.partition(":")[0]]
-        names = names_of(suite, suites)
-        plan = report.BenchmarkPlan(
-            references or models,
-            [name for name, _ in parse_suites(names, SUITES)],
-            place,
-            images,
-            machine.batch or default_batch(place),
-            rounds,
-        )
+        plan = options.plan(references, machine)
         limit = machine.time_limit * len(plan.references)
-        run = replace(machine.run_options(), device=place, time_limit_s=limit or None)
+        run = replace(machine.run_options(), device=plan.device, time_limit_s=limit or None)
         found = call_bounded(partial(report.measure, plan, log=_report_step), run, log=False)
         text = render_speed(found)
         typer.echo(text, nl=False)
         if markdown is not None:
-            report.write_report(markdown, place, text)
+            report.write_report(markdown, plan.device, text)
             typer.echo(f"Written: {markdown}", err=True)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import compare, importing, installation, run, train, view
+from . import board, check, compare, installation, listing, record_files, report, run, train
 from .start import main
 
 __all__ = ["app", "main"]
@@ -42,8 +42,8 @@ def _root(
 
 PANELS = {
     "Measure": (run.app, train.app),
-    "Look at records": (view.app, importing.app),
-    "Compare": (compare.app,),
+    "Look at records": (board.app, report.app, listing.app, record_files.app),
+    "Compare": (compare.app, check.app),
     "This installation": (installation.app,),
 }
 

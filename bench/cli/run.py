@@ -12,6 +12,8 @@ import typer
 
 from ...adapters.errors import InputError
 from ...adapters.reference import FORMS
+from .board import BoardFormat, print_board
+from .groups import option_groups
 from .options import (
     DEFAULT_FIT_IMAGES,
     FAILED,
@@ -24,10 +26,8 @@ from .options import (
     Seed,
     WorkerOptions,
     names_of,
-    option_groups,
     report_errors,
 )
-from .view import BoardFormat, print_board
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

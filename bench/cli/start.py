@@ -10,9 +10,8 @@ import os
 import signal
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-from .deferred import defer_torch
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -26,6 +25,10 @@ GONE = (
     "perimetry: the working folder does not exist any more; change to one that does, and give the "
     "command again"
 )
+
+
+READING = ("board", "list", "pack", "publish", "show")
+"""Commands that measure nothing."""
 
 
 def main() -> None:
@@ -71,3 +74,25 @@ def _let_go_of_output() -> None:
                 stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def defer_torch(arguments: list[str]) -> None:
+    """Defer the import of torch, which takes longer than a command of `READING` takes to run."""
+    if arguments[:1] and arguments[0] in READING and "torch" not in sys.modules:
+        sys.modules["torch"] = Deferred("torch")
+
+
+class Deferred(ModuleType):
+    """Stands in `sys.modules` for the module of its name until an attribute is asked for.
+
+    Python 3.15 has this as `lazy import` (PEP 810).
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        """An attribute of the module, which is imported now."""
+        # what else begins with two underscores is asked for by the import itself
+        if name.startswith("__") and name != "__path__":
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)

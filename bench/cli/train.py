@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from .options import FAILED, option_groups, report_errors
+from .groups import option_groups
+from .options import FAILED, report_errors
 
 if TYPE_CHECKING:
     from ..training.experiment import Experiment

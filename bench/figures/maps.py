@@ -198,13 +198,13 @@ def plot(record: MapSource, names: Sequence[str] = ()) -> Figure:
 def draw_change(treated: MapSource, untreated: MapSource, pictures: Pictures) -> list[Path]:
     """Draw each map of `treated` less that of `untreated`, both over their means; give the paths.
 
-    Maps that only one of them has, or of unlike shapes, are left out.
+    Maps that only one of them has, or whose shapes differ, are left out.
     """
     paths = []
     for name, values in treated.maps.items():
-        twin = untreated.maps.get(name) if pictures.wants(name) else None
+        other = untreated.maps.get(name) if pictures.wants(name) else None
         after = tiled(np.asarray(values))
-        before = None if twin is None else tiled(np.asarray(twin))
+        before = None if other is None else tiled(np.asarray(other))
         if after is None or before is None or after.shape != before.shape:
             continue
         look = LOOKS.get(name, Look())
@@ -214,18 +214,6 @@ def draw_change(treated: MapSource, untreated: MapSource, pictures: Pictures) ->
         scale = scaled(change, "signed", "change, in means of either map")
         paths.append(pictures.draw(f"{_file_name(treated)}.{name}.change", scale, frame))
     return paths
-
-
-def draw_map(
-    values: Any, path: Path, *, title: str, log: bool = False, signed: bool = False
-) -> None:
-    """Draw `values` (rows, columns) with a colour bar as the PNG `path`.
-
-    Magnitudes (>= 0) are shown over their mean, with `log` as the decimal logarithm of their share
-    of the peak; `signed` values as they are, with limits symmetric about 0.
-    """
-    scale = "signed" if signed else "log" if log else "mean"
-    draw_scale(scaled(np.asarray(values, dtype=np.float64), scale, ""), path, Frame(title))
 
 
 def tiled(values: np.ndarray[Any, Any]) -> Array | None:

@@ -51,7 +51,6 @@ def open_case(
     *,
     fill: str | None = None,
     where: Sequence[str] = (),
-    suites: Mapping[str, Suite] | None = None,
 ) -> tuple[Case, list[str]]:
     """The case of `model` in `place`, and a sentence for each file that cannot be read.
 
@@ -60,10 +59,8 @@ def open_case(
     cannot be read, `UnknownNameError` with similar names, and `MixedRecordsError` if records of
     several settings are left after `where`.
     """
-    if suites is None:
-        from ...suites.registry import SUITES
+    from ...suites.registry import SUITES
 
-        suites = SUITES
     single = place.is_file() and place.suffix == ".json"
     records, problems = ([read_record(place)], []) if single else _read(place, model)
     reference = find_reference(model, sorted({r.model.reference for r in records}))
@@ -74,7 +71,7 @@ def open_case(
             "is true of at least one"
         )
     check_unmixed(own)
-    return _case(reference, own, fill, suites), problems
+    return _case(reference, own, fill, SUITES), problems
 
 
 def _read(place: Path, model: str | None) -> tuple[list[Record], list[str]]:

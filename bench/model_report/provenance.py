@@ -74,18 +74,23 @@ def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
 def _train(records: Sequence[Record]) -> str:
     """The `perimetry train` command of the variants of one task."""
     first = records[0]
-    held, images = first.settings, first.images
+    settings, images = first.settings, first.images
     words = ["perimetry", "train", "--network", first.model.reference, "--task", first.protocol]
     words += ["--kernel-padding", ",".join(dict.fromkeys(r.fill for r in records))]
     if images is not None:
         built_in = images.name in ("dead-leaves", "digits")
         words += ["--data", images.name if built_in else f"PATH/TO/{images.name}"]
         words += ["--test", str(images.count)]
-    words += ["--size", "x".join(map(str, held["size"])), "--seeds", str(len(held["seeds"]))]
+    words += [
+        "--size",
+        "x".join(map(str, settings["size"])),
+        "--seeds",
+        str(len(settings["seeds"])),
+    ]
     names = {"box": "side", **{n: n for n in ("train", "epochs", "batch", "rate", "precision")}}
     for option, name in names.items():
-        if held.get(name) is not None:
-            words += [f"--{option}", str(held[name])]
+        if settings.get(name) is not None:
+            words += [f"--{option}", str(settings[name])]
     return shlex.join([*words, "--seed", str(first.seed), "--out", "OUT"])
 
 

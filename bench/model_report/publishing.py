@@ -86,10 +86,10 @@ def _value(one: ReportedRecord, name: str) -> float:
 
 def _notes(one: ReportedRecord, name: str) -> str:
     """Interval, protocol, images and variant of a number."""
-    record, held = one.record, one.record.metrics[name]
+    record, value = one.record, one.record.metrics[name]
     parts = []
-    if held.low is not None and held.high is not None:
-        parts.append(f"95 % interval {format_number(held.low)} to {format_number(held.high)}")
+    if value.low is not None and value.high is not None:
+        parts.append(f"95 % interval {format_number(value.low)} to {format_number(value.high)}")
     parts.append(f"{record.suite}:{record.protocol} version {record.version}")
     if record.images is not None:
         parts.append(f"{record.images.count} x {record.images.name}, seed {record.seed}")

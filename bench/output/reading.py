@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-MEBIBYTE = 2**20
-
-
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 """What tells zlib that a stream has the header of gzip."""
 

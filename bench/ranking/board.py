@@ -1,6 +1,6 @@
 """The leaderboard: a row for each model and kernel padding, ranked, with tie groups.
 
-A column holds numbers of one suite, protocol, version and settings; records that would mix them
+A column has numbers of one suite, protocol, version and settings; records that would mix them
 are refused. Columns are called `SUITE.METRIC`, or `SUITE:PROTOCOL.METRIC` off the default protocol,
 with `.low`, `.high` and `.reason` beside them. Treated rows also have `.untreated` (the value of
 the untreated model) and `.change` (treated less untreated) with `.change.low`, `.change.high` and
@@ -94,8 +94,8 @@ class BoardRow:
         if column in SIZES:
             return self.size(column.partition(".")[2])
         record, metric = self.find(column)
-        held = record.metrics.get(metric) if record else None
-        return held.value if held else None
+        found = record.metrics.get(metric) if record else None
+        return found.value if found else None
 
 
 class Board:
@@ -127,15 +127,17 @@ class Board:
     @cached_property
     def columns(self) -> list[str]:
         """Metric columns in the order of the suites and their metrics."""
-        held: dict[tuple[str, str], set[str]] = defaultdict(set)
+        measured: dict[tuple[str, str], set[str]] = defaultdict(set)
         for record in self.records:
-            held[record.suite, record.protocol].update(record.metrics)
+            measured[record.suite, record.protocol].update(record.metrics)
         found = []
         for name, suite in self.suites.items():
             for protocol in suite.protocols:
                 cell = name, protocol
-                names = held.get(cell, set())
-                known = [m.name for m in suite.metrics] if cell in held else []  # failed rows too
+                names = measured.get(cell, set())
+                known = (
+                    [m.name for m in suite.metrics] if cell in measured else []
+                )  # failed rows too
                 prefix = self.prefix(name, protocol)
                 found += [f"{prefix}.{m}" for m in [*known, *sorted(names - set(known))]]
         return found
@@ -152,8 +154,8 @@ class Board:
         suite = self.suites.get(prefix.partition(":")[0])
         return next((m for m in suite.metrics if m.name == name), None) if suite else None
 
-    def twin(self, row: BoardRow) -> BoardRow | None:
-        """The untreated row of a treated one's model."""
+    def untreated(self, row: BoardRow) -> BoardRow | None:
+        """The row of the same model without kernel padding; None for such a row itself."""
         return None if row.fill == "none" else self._untreated.get(row.model)
 
     def defects(self, row: BoardRow) -> list[str]:
@@ -184,24 +186,24 @@ class Board:
                 cells[f"{prefix}.reason"] = record.reason
         for column in self.columns if columns is None else columns:
             cells.update(self.cells_of(row, column))
-        twin = self.twin(row)
-        for record in (*row.records.values(), *(twin.records.values() if twin else ())):
+        untreated = self.untreated(row)
+        for record in (*row.records.values(), *(untreated.records.values() if untreated else ())):
             record.forget()
         return cells
 
     def cells_of(self, row: BoardRow, column: str) -> dict[str, Any]:
-        """Value, interval, reason, and the change against the untreated twin, in one column."""
+        """Value, interval, reason, and the change against the untreated model, in one column."""
         record, metric = row.find(column)
-        held = record.metrics.get(metric) if record else None
+        found = record.metrics.get(metric) if record else None
         cells: dict[str, Any] = {
-            column: held.value if held else None,
-            f"{column}.low": held.low if held else None,
-            f"{column}.high": held.high if held else None,
+            column: found.value if found else None,
+            f"{column}.low": found.low if found else None,
+            f"{column}.high": found.high if found else None,
             f"{column}.reason": why_missing(record, metric),
         }
-        twin = self.twin(row)
-        if record is not None and twin is not None and twin.find(column)[0] is not None:
-            cells[f"{column}.untreated"] = twin.value(column)
+        untreated = self.untreated(row)
+        if record is not None and untreated is not None and untreated.find(column)[0] is not None:
+            cells[f"{column}.untreated"] = untreated.value(column)
             change = self.change(row, column)
             if change is not None:
                 cells[f"{column}.change"] = change.value
@@ -212,8 +214,11 @@ class Board:
 
     def change(self, row: BoardRow, column: str) -> Difference | None:
         """Treated less untreated, of a treated row; None where either has no value."""
-        twin = self.twin(row)
-        (record, metric), (other, _) = row.find(column), twin.find(column) if twin else (None, "")
+        untreated = self.untreated(row)
+        (record, metric), (other, _) = (
+            row.find(column),
+            untreated.find(column) if untreated else (None, ""),
+        )
         return None if record is None or other is None else metric_difference(record, other, metric)
 
     def _rows(self) -> list[BoardRow]:
@@ -227,9 +232,9 @@ class Board:
     def _sort_column(self, wanted: str | None) -> str | None:
         if wanted is not None:
             return check_name("metric", wanted, [*self.columns, *SIZES])
-        held = [column for column in SORT_ORDER if column in self.columns]
+        usual = [column for column in SORT_ORDER if column in self.columns]
         headlines = [c for c in self.columns if self._is_headline(c)]
-        return next(iter([*held, *headlines, *self.columns]), None)
+        return next(iter([*usual, *headlines, *self.columns]), None)
 
     def _is_headline(self, column: str) -> bool:
         prefix, _, name = column.partition(".")
@@ -297,24 +302,24 @@ class Board:
             size = row.value(column)
             return None if size is None else Ranked(-size, error=0.0, group=row.model)
         record, name = row.find(column)
-        held = record.metrics.get(name) if record else None
-        if record is None or held is None or held.value is None:
+        found = record.metrics.get(name) if record else None
+        if record is None or found is None or found.value is None:
             return None
         sign, samples = self._sign(column), sample_count(record)
         draws = try_or_none(record.draws_of, name) if record.images else None
-        if draws is not None and np.ptp(draws) > ROUNDING * abs(held.value):
+        if draws is not None and np.ptp(draws) > ROUNDING * abs(found.value):
             group = str([record.seed, samples, *(record.settings.get(n) for n in SAMPLE_NAMES)])
-            return Ranked(sign * held.value, sign * draws, samples=samples, group=group)
+            return Ranked(sign * found.value, sign * draws, samples=samples, group=group)
         return Ranked(
-            sign * held.value,
-            error=self._error(record, column, held),
+            sign * found.value,
+            error=self._error(record, column, found),
             samples=samples,
             group=f"{row.model} {row.fill}",
         )
 
-    def _error(self, record: Record, column: str, held: Value) -> float | None:
+    def _error(self, record: Record, column: str, found: Value) -> float | None:
         """Standard error of a value without draws: 0 if it is exact, None if it is unknown."""
-        half = held.half_width
+        half = found.half_width
         if half is not None:
             return half / float(stdtrit(max(sample_count(record) - 1, 1), 0.975))
         metric = self.metric(column)

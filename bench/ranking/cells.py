@@ -191,8 +191,8 @@ def _rank(row: BoardRow) -> str:
 
 def _bounded(row: BoardRow | None, column: str) -> Bounded | None:
     record, metric = row.find(column) if row else (None, "")
-    held = record.metrics.get(metric) if record else None
-    return None if held is None or held.value is None else (held.value, held.low, held.high)
+    found = record.metrics.get(metric) if record else None
+    return None if found is None or found.value is None else (found.value, found.low, found.high)
 
 
 def _fact(row: BoardRow, name: str) -> str:

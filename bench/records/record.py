@@ -307,9 +307,9 @@ class Record(BaseModel):
         words = [self.suite, *([self.protocol] if self.protocol != default else [])]
         stem = ("" if self.fill == "none" else f"{self.fill}/") + ".".join(words)
         found: dict[str, float] = {}
-        for metric, held in self.metrics.items():
+        for metric, value in self.metrics.items():
             name = re.sub(r"[^\w./-]", "_", f"{stem}.{metric.replace('@', '/')}")
-            parts = {"": held.value, ".low": held.low, ".high": held.high}
+            parts = {"": value.value, ".low": value.low, ".high": value.high}
             found |= {f"{name}{end}": number for end, number in parts.items() if number is not None}
         return found
 

@@ -16,8 +16,8 @@ from .detectors import RegressionVerdict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .check import RegressionCheck, VariantReport
     from .detectors import DetectorFinding
+    from .result import RegressionCheck, VariantReport
 
 
 MOST = 12

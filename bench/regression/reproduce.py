@@ -32,10 +32,10 @@ from ..output.text import clean
 from ..records.record import FIT_KEY
 from ..records.selection import choose, read_folder, stated_inputs
 from .baseline import columns_of
-from .check import RegressionCheck, VariantReport, Words
 from .detectors import DetectorFinding, DetectorSet, RegressionVerdict
 from .noise_floor import map_changes, metric_changes
 from .report import check_to_text
+from .result import RegressionCheck, VariantReport, Words
 from .tolerances import Tolerances, check_patterns
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ function rankCell(c) {
   if (row.rank === null) return el("span", { class: "rank", title: row.plain.why }, "–");
   const shared = row.rankHigh > row.rank;
   const label = rankText(row);
-  const told = shared ? `rank ${row.rank} to ${row.rankHigh}: the samples do not show more` : `rank ${row.rank}`;
+  const hint = shared ? `rank ${row.rank} to ${row.rankHigh}: the samples do not show more` : `rank ${row.rank}`;
   return el(
     "span",
-    { class: `rank${shared ? " tied" : ""}${row.odd ? " odd" : ""}`, title: told, "aria-label": told },
+    { class: `rank${shared ? " tied" : ""}${row.odd ? " odd" : ""}`, title: hint, "aria-label": hint },
     label,
   );
 }
@@ -44,10 +44,10 @@ function nameCell(c) {
 
 // What is certainly wrong with a variant, by the words before the colon of each clause.
 function defectMark(i, fill) {
-  const told = defectsOf(i, fill);
-  if (!told) return null;
-  const kinds = new Set(told.split("; ").map((clause) => clause.split(/[:\s]/)[0]));
-  return el("b", { class: "defect", title: told, "aria-label": `defects: ${told}` }, [...kinds].join(", "));
+  const text = defectsOf(i, fill);
+  if (!text) return null;
+  const kinds = new Set(text.split("; ").map((clause) => clause.split(/[:\s]/)[0]));
+  return el("b", { class: "defect", title: text, "aria-label": `defects: ${text}` }, [...kinds].join(", "));
 }
 
 function paddedCell(c) {
@@ -111,11 +111,11 @@ function drawn({ i, plain, ...others }, height, gap) {
   return image;
 }
 
-function mark(image, held, kind, y, radius) {
-  if (!held || held.v === null) return;
-  if (held.low !== null && held.high !== null)
-    image.append(svg("line", { class: "whisker", x1: percent(held.low), x2: percent(held.high), y1: y, y2: y }));
-  image.append(svg("circle", { class: kind, cx: percent(held.v), cy: y, r: Math.max(2.6, radius) }));
+function mark(image, value, kind, y, radius) {
+  if (!value || value.v === null) return;
+  if (value.low !== null && value.high !== null)
+    image.append(svg("line", { class: "whisker", x1: percent(value.low), x2: percent(value.high), y1: y, y2: y }));
+  image.append(svg("circle", { class: kind, cx: percent(value.v), cy: y, r: Math.max(2.6, radius) }));
 }
 
 function axisTitle() {

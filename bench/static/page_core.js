@@ -82,24 +82,24 @@ const at = (column, i) => (column ? (column[i] ?? null) : null);
 
 // Value, interval, rank and reason of a metric for one model and kernel padding.
 function cell(metric, fill, i) {
-  const held = data.numbers[metric][fill];
-  if (!held) return { v: null, low: null, high: null, rank: null, rankHigh: null, why: "not measured" };
-  const why = held.why[i];
+  const columns = data.numbers[metric][fill];
+  if (!columns) return { v: null, low: null, high: null, rank: null, rankHigh: null, why: "not measured" };
+  const why = columns.why[i];
   return {
-    v: at(held.v, i),
-    low: at(held.low, i),
-    high: at(held.high, i),
-    rank: at(held.rank, i),
-    rankHigh: at(held.rank_high, i),
+    v: at(columns.v, i),
+    low: at(columns.low, i),
+    high: at(columns.high, i),
+    rank: at(columns.rank, i),
+    rankHigh: at(columns.rank_high, i),
     why: why === undefined ? "not measured" : data.reasons[why],
   };
 }
 
 // Treated less untreated.
 function change(metric, fill, i) {
-  const held = data.numbers[metric][fill];
-  if (!held || fill === "none") return { v: null, low: null, high: null };
-  return { v: at(held.change, i), low: at(held.changeLow, i), high: at(held.changeHigh, i) };
+  const columns = data.numbers[metric][fill];
+  if (!columns || fill === "none") return { v: null, low: null, high: null };
+  return { v: at(columns.change, i), low: at(columns.changeLow, i), high: at(columns.changeHigh, i) };
 }
 
 // The certain defects of model `i`, such as dead regions, in one text; null without any.
@@ -127,7 +127,7 @@ function metricOptions(selected) {
 }
 
 // Whether a column has intervals with different sides: then all of it shows both ends.
-const anyLopsided = (cells) => cells.some((held) => held && half(held.v, held.low, held.high) && isLopsided(held));
+const anyLopsided = (cells) => cells.some((one) => one && half(one.v, one.low, one.high) && isLopsided(one));
 
 function missing(why) {
   return el("span", { class: "missing", title: why }, "n/a");
@@ -182,21 +182,21 @@ function sizeWords(i) {
 }
 
 // ± half of an interval, in as many decimals as its value has; or both ends where it is lopsided.
-function intervalText(held, ends = isLopsided(held)) {
-  const wide = half(held.v, held.low, held.high);
+function intervalText(value, ends = isLopsided(value)) {
+  const wide = half(value.v, value.low, value.high);
   if (!ends) {
-    const aligned = Math.abs(held.v) >= 10 && wide >= 0.1;
+    const aligned = Math.abs(value.v) >= 10 && wide >= 0.1;
     return ` ±${aligned ? minus(wide.toFixed(1)) : number(wide)}`;
   }
-  const places = Math.abs(held.v) < 10 ? 3 : 1;
-  return ` (${minus(held.low.toFixed(places))} to ${minus(held.high.toFixed(places))})`;
+  const places = Math.abs(value.v) < 10 ? 3 : 1;
+  return ` (${minus(value.low.toFixed(places))} to ${minus(value.high.toFixed(places))})`;
 }
 
 // The number with its interval beside it, or n/a with the reason.
-function valueNode(held, text = number, ends = undefined) {
-  if (held.v === null) return held.why === undefined ? el("span") : missing(held.why);
-  const shown = half(held.v, held.low, held.high) ? el("small", {}, intervalText(held, ends)) : null;
-  return el("span", { class: "value" }, text(held.v), shown);
+function valueNode(value, text = number, ends = undefined) {
+  if (value.v === null) return value.why === undefined ? el("span") : missing(value.why);
+  const shown = half(value.v, value.low, value.high) ? el("small", {}, intervalText(value, ends)) : null;
+  return el("span", { class: "value" }, text(value.v), shown);
 }
 
 function save(name, type, text) {
@@ -209,11 +209,11 @@ function save(name, type, text) {
 function chosen(i) {
   const { name, family, reference } = data.models;
   if (state.family && family[i] !== state.family) return false;
-  const held = `${name[i]} ${family[i]} ${reference[i]}`.toLowerCase();
+  const words = `${name[i]} ${family[i]} ${reference[i]}`.toLowerCase();
   return state.search
     .toLowerCase()
     .split(/\s+/)
-    .every((word) => held.includes(word));
+    .every((word) => words.includes(word));
 }
 
 const everyModel = () => data.models.name.map((_, i) => i);

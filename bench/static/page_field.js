@@ -140,11 +140,11 @@ function barLine(name, value, most, padded) {
 }
 
 function culprits() {
-  const held = panel.words.fills[firstFill()];
-  const rows = held ? (held.culprits || []).filter((row) => row[2] > 0) : [];
+  const own = panel.words.fills[firstFill()];
+  const rows = own ? (own.culprits || []).filter((row) => row[2] > 0) : [];
   if (!rows.length) return null;
   const most = rows[0][2] || 1;
-  const more = held.layers - rows.length;
+  const more = own.layers - rows.length;
   const lines = rows.slice(0, 6).map(([name, what, reduction]) => {
     const line = barLine(name, reduction, most, false);
     line[0].title = what;

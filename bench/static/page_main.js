@@ -46,7 +46,7 @@ function remembered() {
 function fillTools() {
   const counts = d3.rollup(
     data.models.family,
-    (held) => held.length,
+    (list) => list.length,
     (name) => name,
   );
   const families = d3.sort([...counts], (entry) => entry[0]);

@@ -20,8 +20,8 @@ async function openModel(i, push = true) {
 async function wordsOf(i) {
   const place = data.places.words[i];
   if (place) return (await blockJson(`words-${place[0]}`))[place[1]];
-  const held = data.fills.filter((fill) => data.numbers.some((by) => at(by[fill].v, i) !== null));
-  return { fills: Object.fromEntries(held.map((fill) => [fill, {}])), facts: [data.left_out], command: null };
+  const shown = data.fills.filter((fill) => data.numbers.some((by) => at(by[fill].v, i) !== null));
+  return { fills: Object.fromEntries(shown.map((fill) => [fill, {}])), facts: [data.left_out], command: null };
 }
 
 function closeModel() {
@@ -102,8 +102,8 @@ function lead() {
 
 // The certain defects of the variant that is shown, above its maps.
 function defectLine() {
-  const told = defectsOf(panel.i, onVariant(panel.variant));
-  return told ? el("p", { class: "defects" }, el("b", { class: "defect" }, "defects"), `${sentence(told)}.`) : null;
+  const text = defectsOf(panel.i, onVariant(panel.variant));
+  return text ? el("p", { class: "defects" }, el("b", { class: "defect" }, "defects"), `${sentence(text)}.`) : null;
 }
 
 function segments(name, choices, current, pick) {
@@ -219,7 +219,7 @@ function numberRow(metric) {
 
 function originPart() {
   const { i, words } = panel;
-  const held = words.fills[onVariant(panel.variant)] || {};
+  const own = words.fills[onVariant(panel.variant)] || {};
   return el(
     "section",
     {},
@@ -228,7 +228,7 @@ function originPart() {
       "ul",
       { class: "notes" },
       words.facts.map((text) => el("li", {}, text)),
-      (held.notes || []).map((text) => el("li", {}, `Note: ${text}.`)),
+      (own.notes || []).map((text) => el("li", {}, `Note: ${text}.`)),
     ),
     words.command
       ? [

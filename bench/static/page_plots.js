@@ -260,10 +260,10 @@ function savePng() {
 }
 
 function whisker(found, axis) {
-  const held = found.filter((p) => p[axis].low !== null && p[axis].high !== null);
+  const ranged = found.filter((p) => p[axis].low !== null && p[axis].high !== null);
   const other = axis === "x" ? "y" : "x";
   const ends = { [`${axis}1`]: (p) => p[axis].low, [`${axis}2`]: (p) => p[axis].high, [other]: (p) => p[other].v };
-  return Plot[axis === "x" ? "ruleY" : "ruleX"](held, { ...ends, stroke: "var(--faint)", strokeOpacity: 0.55 });
+  return Plot[axis === "x" ? "ruleY" : "ruleX"](ranged, { ...ends, stroke: "var(--faint)", strokeOpacity: 0.55 });
 }
 
 // The vertical number family by family, medians marked, in order of the medians.
@@ -272,7 +272,7 @@ function drawStrip(found) {
   const families = new Set(found.map((p) => p.family));
   $("strip-about").textContent =
     `${axisName("y")}; a dot for each model, a bar at the median of each of ${plural(families.size, "famil").replace(/famils?$/, families.size === 1 ? "family" : "families")}.`;
-  const held = { x: (p) => p.y.v, y: "family" };
+  const base = { x: (p) => p.y.v, y: "family" };
   const plot = Plot.plot({
     width,
     height: 60 + 16 * families.size,
@@ -282,9 +282,9 @@ function drawStrip(found) {
     style: { background: "none", fontSize: "12px" },
     ariaLabel: `${axisName("y")} by family`,
     marks: [
-      Plot.dot(found, { ...held, r: 2.6, fill: "var(--accent)", fillOpacity: 0.5, sort: { y: "x", reduce: "median" } }),
-      Plot.tickX(found, Plot.groupY({ x: "median" }, { ...held, stroke: "var(--ink)", strokeWidth: 2 })),
-      Plot.tip(found, Plot.pointer({ ...held, title: (p) => `${p.name}\n${number(p.y.v)}` })),
+      Plot.dot(found, { ...base, r: 2.6, fill: "var(--accent)", fillOpacity: 0.5, sort: { y: "x", reduce: "median" } }),
+      Plot.tickX(found, Plot.groupY({ x: "median" }, { ...base, stroke: "var(--ink)", strokeWidth: 2 })),
+      Plot.tip(found, Plot.pointer({ ...base, title: (p) => `${p.name}\n${number(p.y.v)}` })),
     ],
   });
   plot.addEventListener("click", () => plot.value && openModel(plot.value.i));

@@ -34,10 +34,10 @@ REPORTED_METRICS = (
 )
 
 
-def training_table(records: Sequence[Record], form: str = "simple") -> str:
+def training_table(records: Sequence[Record]) -> str:
     """A table of `REPORTED_METRICS`, with differences from the network without padding.
 
-    Intervals are 95 %, over seeds; differences are paired seed by seed. `form` is tabulate's.
+    Intervals are 95 %, over seeds; differences are paired seed by seed.
     """
     from tabulate import tabulate
 
@@ -56,7 +56,7 @@ def training_table(records: Sequence[Record], form: str = "simple") -> str:
                     difference_text(change) if change else "",
                 )
                 rows.append((task, metric, record.fill, *cells))
-    text: str = tabulate(rows, HEADS, tablefmt=form, disable_numparse=True)
+    text: str = tabulate(rows, HEADS, disable_numparse=True)
     return text
 
 

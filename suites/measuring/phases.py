@@ -19,8 +19,6 @@ import numpy as np
 from ...adapters.errors import InputError, NotApplicableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..base import Array
 
 Pair = tuple[int, int]
@@ -250,19 +248,17 @@ def variance(profile: Array) -> Array:
     return found
 
 
-def by_period(profile: Array, square: Callable[[Array], Array] | None = None) -> dict[int, Array]:
+def by_period(profile: Array) -> dict[int, Array]:
     """Split the variance of a profile over nested periods, such as 2, 4, 8, ..., P.
 
     The share of a period is the variance of the profile folded to it, minus that of the previous
-    period; the shares sum to the variance. `square` replaces the variance of a folded profile, for
-    instance by an unbiased estimate. Periods are the chain of divisors by ascending prime factors;
-    where the axes differ, a step is named after the larger one.
+    period; the shares sum to the variance. Periods are the chain of divisors by ascending prime
+    factors; where the axes differ, a step is named after the larger one.
     """
-    square = square or variance
     shares: dict[int, Array] = {}
     before: Array = np.zeros(())
     for step in nested_periods((profile.shape[-2], profile.shape[-1])):
-        total = square(fold(profile, step))
+        total = variance(fold(profile, step))
         shares[max(step)] = shares.get(max(step), 0.0) + total - before
         before = total
     return shares

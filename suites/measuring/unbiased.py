@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..base import Estimate
-from .bootstrap import Bootstrap
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..base import Array
+    from .bootstrap import Bootstrap
 
 MEANS_PER_CHUNK = 8
 """Number of means whose statistic is computed at once; so few maps fit into a CPU cache."""
@@ -101,21 +99,6 @@ def root_mean_square(deviations: Array, resamples: Bootstrap) -> Array:
     A negative value means that the samples share nothing but noise.
     """
     return signed_root(mean_square(pair_products(deviations), resamples))
-
-
-def estimate_square(pairs: Array, resamples: Bootstrap) -> Estimate:
-    """Estimate `mean_square`; the interval is that of its signed root, squared.
-
-    The error of a square is roughly proportional to its root, that of the root nearly constant.
-    """
-    root = resamples.estimate(signed_root(mean_square(pairs, resamples)))
-    if root.value is None:
-        return root
-    value, low, high = (
-        None if end is None else end * abs(end) for end in (root.value, root.low, root.high)
-    )
-    draws = None if root.draws is None else root.draws * np.abs(root.draws)
-    return Estimate(value, low, high, draws=draws)
 
 
 def signed_root(square: Array) -> Array:

@@ -67,8 +67,6 @@ PROTOCOLS = ("micro_object", "classification")
 PROBED = {"weakest": "weakest", "imbalance": "imbalance", "erf": "luo_size"}
 """Numbers of a probe: name in the metrics, name in the probe."""
 
-OUTCOMES = ("accuracy", "mean_accuracy")
-
 
 @dataclass(frozen=True)
 class History:

@@ -7,18 +7,12 @@ between the two steps has real values.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import onnx
 
 from ..files.order import subgraphs
 from ..files.read import standard_opset
 from ..graph import operator_of
 from ..operators.float_counterparts import zero_place
-
-if TYPE_CHECKING:
-    pass
-
 
 FIRST_OPSET = 10
 """The first opset with DequantizeLinear."""

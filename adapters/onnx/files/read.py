@@ -225,16 +225,16 @@ def _check_size(tensor: onnx.TensorProto, path: Path) -> None:
             f"{path}: tensor {printable(tensor.name)!r} has the unknown type {tensor.data_type}"
         ) from error
     count = math.prod(tensor.dims)
-    held = len(tensor.raw_data) * 8 // width if tensor.raw_data else _typed_count(tensor)
+    stored = len(tensor.raw_data) * 8 // width if tensor.raw_data else _typed_count(tensor)
     # Several 4-bit numbers, or two halves of a complex one, may share one typed entry.
-    if (tensor.raw_data and -(-count * width // 8) != len(tensor.raw_data)) or count > 2 * held:
-        raise _truncated(tensor, held, path)
+    if (tensor.raw_data and -(-count * width // 8) != len(tensor.raw_data)) or count > 2 * stored:
+        raise _truncated(tensor, stored, path)
 
 
-def _truncated(tensor: onnx.TensorProto, held: int, path: Path) -> ModelFileError:
+def _truncated(tensor: onnx.TensorProto, stored: int, path: Path) -> ModelFileError:
     return ModelFileError(
         f"{path}: tensor {printable(tensor.name)!r} declares shape {list(tensor.dims)}, which is "
-        f"{math.prod(tensor.dims)} entries, but contains {held}; the file is truncated or damaged"
+        f"{math.prod(tensor.dims)} entries, but contains {stored}; the file is truncated or damaged"
     )
 
 

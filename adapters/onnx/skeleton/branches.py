@@ -19,8 +19,8 @@ def without_branches(graph: Graph) -> Graph:
     constants, nodes = dict(graph.constants), list[Node]()
     taken = {*constants, *graph.inputs, *(name for n in graph.nodes for name in n.outputs)}
     for node in graph.nodes:
-        held = constants.get(node.inputs[0]) if node.op == "If" else None
-        inner = None if held is None else _branch(node, chosen=bool(held))
+        value = constants.get(node.inputs[0]) if node.op == "If" else None
+        inner = None if value is None else _branch(node, chosen=bool(value))
         if inner is None or not taken.isdisjoint(own := _names(inner)):
             nodes.append(node)
             continue

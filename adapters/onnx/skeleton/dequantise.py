@@ -114,8 +114,8 @@ class _Floats:
 
     def _clips(self, zero: Sequence[str]) -> bool:
         """Whether the output cannot store negative values."""
-        held = self.constants.get(zero[0]) if zero else None
-        return held is not None and bool((held == RANGES[held.dtype][0]).all())
+        constant = self.constants.get(zero[0]) if zero else None
+        return constant is not None and bool((constant == RANGES[constant.dtype][0]).all())
 
     def _clip(self, node: Node, x: str, y: str, zero: Sequence[str]) -> None:
         """Define `y` as `x`, or as its ReLU if storing it clips values that may be negative."""
@@ -139,8 +139,8 @@ class _Floats:
         return kept or node.op in _POSITIVE
 
     def _is_nonnegative(self, name: str) -> bool:
-        held = self.constants.get(name)
-        return name in self.nonnegative or (held is not None and bool((held >= 0).all()))
+        constant = self.constants.get(name)
+        return name in self.nonnegative or (constant is not None and bool((constant >= 0).all()))
 
     def _floor(self, node: Node) -> float:
         """Return the lower limit of a Clip, or minus infinity."""

@@ -64,8 +64,8 @@ class _Reader:
         self.forms[node.outputs[0]] = form
         if form.kind != "norm":
             return node
-        held = {"axes": form.axes, "centred": form.centred}
-        return Node(NORM, node.name, (form.x,), node.outputs, held, node.opset)
+        attributes = {"axes": form.axes, "centred": form.centred}
+        return Node(NORM, node.name, (form.x,), node.outputs, attributes, node.opset)
 
     def _form(self, node: Node, names: list[str]) -> _Form | None:
         if node.op == "ReduceMean" and node.attributes.get("keepdims", 1):
@@ -85,8 +85,8 @@ class _Reader:
         return None
 
     def _number(self, name: str) -> float | None:
-        held = self.constants.get(name)
-        return float(held) if held is not None and held.numel() == 1 else None
+        found = self.constants.get(name)
+        return float(found) if found is not None and found.numel() == 1 else None
 
     def _mean(self, node: Node, names: list[str]) -> _Form | None:
         stored = self.constants.get(names[1]) if len(names) > 1 else None

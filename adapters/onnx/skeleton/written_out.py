@@ -70,8 +70,8 @@ class _Reader:
         return self._product(*node.inputs) if node.op == "Mul" else None
 
     def _number(self, name: str) -> float | None:
-        held = self.constants.get(name)
-        return float(held) if held is not None and held.numel() == 1 else None
+        found = self.constants.get(name)
+        return float(found) if found is not None and found.numel() == 1 else None
 
     def _erf(self, name: str) -> _Form | None:
         form = self.forms.get(name)
@@ -120,6 +120,8 @@ def _whole(node: Node, writers: Mapping[str, Node], graph: Graph) -> Node | None
     if before is None or before.op != "Reshape" or scale is None:
         return None
     inputs = (before.inputs[0], *norm.inputs[1:])
-    held = {**norm.attributes, "num_groups": scale.numel()}
+    attributes = {**norm.attributes, "num_groups": scale.numel()}
     constant = frozenset(inputs) & graph.constants.keys()
-    return Node("GroupNormalization", norm.name, inputs, node.outputs, held, WITH_GROUPS, constant)
+    return Node(
+        "GroupNormalization", norm.name, inputs, node.outputs, attributes, WITH_GROUPS, constant
+    )

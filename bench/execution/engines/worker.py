@@ -71,9 +71,6 @@ class StoreBroken:
     message: str
 
 
-Message = Stage | RecordWritten | JobFinished | StoreBroken
-
-
 def work(pipe: Connection, setup: WorkerSetup) -> None:
     """Measure the jobs that come through `pipe` until it closes; the body of a worker process."""
     become_worker(setup.log)

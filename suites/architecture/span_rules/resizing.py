@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,6 @@ from ..rules.sliding import axis_pair
 from ..span_table import IMAGE_TO_COLUMNS, known_spans, span_rule
 from ..spans import EMPTY, Spans, through
 from .sliding import grouped, spread
-
-if TYPE_CHECKING:
-    pass
 
 
 @span_rule("interpolate", "upsample")

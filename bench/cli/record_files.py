@@ -1,4 +1,4 @@
-"""The command that takes over what others have published: `perimetry import`."""
+"""Commands that write files of records: `perimetry pack`, `import`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,31 @@ from typing import Annotated
 
 import typer
 
-from .options import FAILED, report_errors
+from ...adapters.errors import InputError
+from .options import FAILED, Folder, report_errors
 
 app = typer.Typer()
+
+
+@app.command()
+def pack(
+    folder: Folder,
+    out: Annotated[
+        Path, typer.Argument(help="File to write: NAME.jsonl or NAME.jsonl.gz.", metavar="FILE")
+    ],
+    tables: Annotated[
+        bool, typer.Option(help="Keep tables such as that of layers, which leaderboards omit.")
+    ] = True,
+) -> None:
+    """Write the records in DIR, without maps, to one sorted file for git."""
+    from ..records.archive import pack_records
+    from ..records.store import Store
+
+    with report_errors():
+        if not (folder / "records").is_dir():
+            raise InputError(f"{str(folder)!r} contains no records; expected a folder of a run")
+        count = pack_records(Store(folder), out, tables=tables)
+        typer.echo(f"Written: {out}, {count} records")
 
 
 class Source(StrEnum):

@@ -1,0 +1,201 @@
+"""The command `perimetry board`, and the leaderboard that others print."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from ...adapters.errors import InputError
+from .groups import option_groups
+from .options import Folder, report_errors, warn_unreadable, width
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..ranking.board import Board
+    from ..ranking.view import View
+    from ..records.archive import RecordArchive
+    from ..records.store import Store
+
+
+app = typer.Typer()
+
+
+class BoardFormat(StrEnum):
+    """Formats of a leaderboard."""
+
+    table = "table"
+    md = "md"
+    csv = "csv"
+    json = "json"
+    tex = "tex"
+
+
+class Ranking(StrEnum):
+    """What a leaderboard ranks."""
+
+    models = "models"
+    variants = "variants"
+
+
+class Rows(StrEnum):
+    """What a row of a leaderboard is."""
+
+    variants = "variants"
+    models = "models"
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Rows and columns to show."""
+
+    PANEL: ClassVar[str] = "Rows and columns"
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE|COLUMN<NUMBER",
+            help="Show only what this is true of: model=PATTERN, family=NAME, input=224x224, "
+            "precision=bfloat16 or a setting; or a number of the model as it is, such as "
+            "'deadpixel.weakest<0.5' or 'model.parameters<5M'. Repeatable.",
+        ),
+    ] = None
+    rows: Annotated[
+        Rows, typer.Option(help="One row a variant (kernel padding), or one a model.")
+    ] = Rows.variants
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns, with commas between: metrics, model.parameters, model.macs, rank, "
+            "defects, change, family, input, library, target, precision.",
+            show_default="the main ones",
+        ),
+    ] = None
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Number of models (or ranked variants) to show.")
+    ] = None
+    worst_first: Annotated[
+        bool, typer.Option("--worst-first", help="Show the last of the ranking first.")
+    ] = False
+    intervals: Annotated[bool, typer.Option(help="Show the interval of every estimate.")] = True
+
+    def view(self) -> View:
+        """The rows and columns, without the conditions on records."""
+        from ..ranking.view import View, split_where
+
+        columns = None if self.columns is None else tuple(self.columns.split(","))
+        _, conditions = split_where(self.where or ())
+        fields = (self.top, self.worst_first, self.intervals)
+        return View(self.rows.value, columns, tuple(conditions), *fields)
+
+
+@app.command()
+@option_groups
+def board(
+    folder: Folder,
+    view: ViewOptions,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="Rank by this metric, such as deadpixel.imbalance or structure.weakest."),
+    ] = None,
+    rank: Annotated[
+        Ranking,
+        typer.Option(help="What to rank: models as they are, or every variant (kernel padding)."),
+    ] = Ranking.models,
+    form: Annotated[
+        BoardFormat, typer.Option("--format", help="Output format.")
+    ] = BoardFormat.table,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Write an HTML page instead of a table.")
+    ] = None,
+    join: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="CSV file with accuracies for the page: model,img_size,top1,... as timm publishes "
+            "for each test set. Repeatable."
+        ),
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option(help="Page title.", show_default="name of the folder")
+    ] = None,
+    megabytes: Annotated[
+        float,
+        typer.Option(min=2, help="Maximum size of the page in MB; maps are made coarser to fit."),
+    ] = 8,
+) -> None:
+    """Print the leaderboard of the models whose records are in DIR."""
+    from ..records.archive import open_records
+    from ..records.record import damaged_arrays
+    from ..records.store import without_collection
+
+    with report_errors(), without_collection():
+        if page is None and join:
+            raise InputError("--join was given without --html; expected --html OUT too")
+        store = open_records(folder)
+        if page is None:
+            print_board(store, sort, form, tuple(view.where or ()), rank.value, view.view())
+            return
+        ranked = _board(store, sort, tuple(view.where or ()), rank.value)
+        name = title or folder.resolve().name.partition(".")[0]
+        size = _write_page(ranked, page, name, join or (), megabytes, view.view())
+        typer.echo(f"Written: {page}, {len({row.model for row in ranked.shown})} models, {size} MB")
+        warn_unreadable(damaged_arrays(ranked.records))
+
+
+def print_board(
+    store: Store | RecordArchive,
+    sort: str | None,
+    form: BoardFormat,
+    where: tuple[str, ...],
+    rank: str = Ranking.models.value,
+    view: View | None = None,
+) -> None:
+    """Print the leaderboard of a store; unreadable files are reported on standard error."""
+    from ..ranking.tables import render_board
+    from ..records.record import damaged_arrays
+
+    columns = width() if sys.stdout.isatty() else None
+    board = _board(store, sort, where, rank)
+    typer.echo(render_board(board, form.value, width=columns, view=view), nl=False)
+    warn_unreadable(damaged_arrays(board.records))
+
+
+def _write_page(
+    board: Board, out: Path, title: str, join: Sequence[Path], megabytes: float, view: View
+) -> str:
+    """Write the page, and print what was joined; the page's size in megabytes."""
+    from ..output.text import clean
+    from ..ranking.page import page
+    from ..ranking.page.join import join_tables
+    from ..ranking.page.numbers import representative_records
+    from ..ranking.view import shown_groups
+
+    board.shown = [row for rows in shown_groups(board, view) for row in rows]
+    joined = join_tables(join, representative_records(board)) if join else None
+    for table in joined.tables if joined else ():
+        typer.echo(f"Joined: {clean(table.text, 2000)}")
+    largest = round(megabytes * page.MEGABYTE)
+    size = page.write_page(board, out, title=title, joined=joined, largest=largest, view=view)
+    return f"{size / page.MEGABYTE:.1f}"
+
+
+def _board(
+    store: Store | RecordArchive, sort: str | None, where: tuple[str, ...], rank: str
+) -> Board:
+    from ..ranking.board import Board
+    from ..ranking.view import split_where
+    from ..records.selection import choose
+
+    found, problems = store.read(tables=False)
+    warn_unreadable(problems)
+    records = choose(found, split_where(where)[0])
+    if not records:
+        raise InputError(
+            f"{str(store.folder)!r} contains no record to show; expected at least one that "
+            "can be read and matches --where"
+        )
+    return Board(records, sort=sort, rank=rank)

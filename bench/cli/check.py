@@ -1,0 +1,200 @@
+"""Commands that pass or fail: `perimetry check`, `verify`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...adapters.errors import InputError
+from .groups import option_groups
+from .options import (
+    UNMEASURED,
+    MachineOptions,
+    MeasuredInputs,
+    StoredOptions,
+    Workers,
+    report_errors,
+    width,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..regression.result import RegressionCheck
+    from ..regression.tolerances import Tolerances
+
+
+app = typer.Typer()
+
+
+class ReportFormat(StrEnum):
+    """Formats of the report of a check."""
+
+    text = "text"
+    md = "md"
+    json = "json"
+
+
+ReportForm = Annotated[ReportFormat, typer.Option("--format", help="Output format.")]
+
+
+JUnitFile = Annotated[Path | None, typer.Option(help="JUnit XML file to write.")]
+
+
+TolerancesFile = Annotated[
+    Path | None, typer.Option(help="TOML file with tolerances; see docs/regression.md.")
+]
+
+
+@app.command()
+@option_groups
+def check(
+    baseline: Annotated[
+        Path, typer.Option(help="Folder or packed file with the records to compare with.")
+    ],
+    stored: StoredOptions,
+    machine: MachineOptions,
+    *,
+    workers: Workers = 1,
+    inputs: MeasuredInputs = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="REF", help="Models to check.", show_default="all of the baseline"),
+    ] = None,
+    as_: Annotated[
+        str | None, typer.Option("--as", help="Name of the model in the baseline, if it differs.")
+    ] = None,
+    tolerances: TolerancesFile = None,
+    form: ReportForm = ReportFormat.text,
+    junit: JUnitFile = None,
+    measure_noise: Annotated[
+        bool,
+        typer.Option(
+            "--measure-noise", help="Also store noise floor and fingerprint in the baseline."
+        ),
+    ] = False,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept",
+            help="Make what the models are now the baseline: replace their records, fingerprints "
+            "and noise floors in one step, and say what changed.",
+        ),
+    ] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Remove the named models from the baseline.")
+    ] = False,
+) -> None:
+    """Check models for regressions. 0: none significant, 1: regression, 2: not measured."""
+    with report_errors(UNMEASURED):
+        found = _checked(
+            baseline,
+            references or (),
+            tolerances=tolerances,
+            name=as_,
+            action=_action(measure_noise=measure_noise, accept=accept, drop=drop),
+            **stored.rerun_fields(machine, workers, inputs),
+        )
+        _report(found, junit, form)
+    raise typer.Exit(found.verdict.value)
+
+
+def _action(**asked: bool) -> str:
+    """The one action that is asked for. Raises `InputError` for several."""
+    names = [name for name, wanted in asked.items() if wanted]
+    if len(names) > 1:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise InputError(f"{options} were given; expected at most one of them")
+    return names[0] if names else "check"
+
+
+def _checked(
+    baseline: Path, references: Sequence[str], *, tolerances: Path | None, **options: Any
+) -> RegressionCheck:
+    """What the check found; an error of any kind is a finding too, and not a verdict on a model."""
+    try:
+        from ..regression.check import check
+
+        return check(baseline, *references, tolerances=_tolerances(tolerances), **options)
+    except (Exception, KeyboardInterrupt) as error:
+        from ..regression.result import failed_check
+
+        return failed_check(baseline, error)
+
+
+def _verified(folder: Path, *, tolerances: Path | None, **options: Any) -> RegressionCheck:
+    """What `verify` found, as a check; an error of any kind is a finding too."""
+    try:
+        from ..regression.reproduce import reproduce
+
+        return reproduce(folder, tolerances=_tolerances(tolerances), **options).report()
+    except (Exception, KeyboardInterrupt) as error:
+        from ..regression.result import Words, failed_check
+
+        return failed_check(folder, error, Words("verify", "set"))
+
+
+def _report(found: RegressionCheck, junit: Path | None, form: ReportFormat) -> None:
+    """Write the report in all its forms; one that cannot be written does not stop the others."""
+    from ..output.files import write_text
+    from ..regression.report import (
+        check_to_json,
+        check_to_markdown,
+        check_to_text,
+        on_github,
+        to_junit,
+    )
+
+    try:
+        if junit is not None:
+            write_text(junit, to_junit(found))
+    finally:
+        for line in on_github(found):
+            typer.echo(line, err=form is not ReportFormat.text)
+        if form is ReportFormat.text:
+            typer.echo(check_to_text(found, width()), nl=False)
+        else:
+            write = check_to_json if form is ReportFormat.json else check_to_markdown
+            typer.echo(write(found), nl=False)
+
+
+@app.command()
+@option_groups
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder or packed file with published records.")
+    ],
+    stored: StoredOptions,
+    machine: MachineOptions,
+    *,
+    workers: Workers = 1,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of model variants to measure.", show_default="all"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed that selects the sample.")] = 0,
+    tolerances: TolerancesFile = None,
+    form: ReportForm = ReportFormat.text,
+    junit: JUnitFile = None,
+) -> None:
+    """Reproduce a published result set. 0: reproduced, 1: not reproduced, 2: not measured."""
+    with report_errors(UNMEASURED):
+        found = _verified(
+            folder,
+            sample=sample,
+            seed=seed,
+            tolerances=tolerances,
+            **stored.rerun_fields(machine, workers),
+        )
+        _report(found, junit, form)
+    raise typer.Exit(found.verdict.value)
+
+
+def _tolerances(path: Path | None) -> Tolerances:
+    """The tolerances in the file at `path`, or the defaults."""
+    from ..regression.tolerances import Tolerances, read_tolerances
+
+    return read_tolerances(path) if path else Tolerances()

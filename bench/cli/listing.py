@@ -1,0 +1,112 @@
+"""The command `perimetry list`: names of models, suites and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+import typer
+
+from ...adapters.errors import UnknownNameError, unknown
+from .options import report_errors
+
+app = typer.Typer()
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    models = "models"
+    suites = "suites"
+    metrics = "metrics"
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="Kind of names to list.")],
+    pattern: Annotated[
+        str, typer.Argument(help="Pattern of names, such as 'timm:resnet*' or 'erf.*'.")
+    ] = "*",
+) -> None:
+    """List models, suites with their protocols, or metrics with their definitions."""
+    lines = {"models": list_models, "suites": list_suites, "metrics": list_metrics}
+    with report_errors():
+        typer.echo(lines[kind.value](pattern))
+
+
+def list_models(pattern: str = "*") -> str:
+    """References of all timm architectures that match, one per line, and the other forms.
+
+    Raises `UnknownNameError` with near names when none does.
+    """
+    from ...adapters import load
+    from ...adapters.reference import FORMS, Reference
+
+    found = load.list_models(pattern)
+    if not found:
+        wanted = str(replace(Reference.parse_any(pattern), runtime="timm"))
+        raise UnknownNameError(unknown("model", wanted, load.list_models()))
+    return "\n".join([*found, f"{len(found)} architectures; a reference is {FORMS}"])
+
+
+def list_suites(pattern: str = "*") -> str:
+    """Suites with protocols (the default first), versions, headline, settings explained."""
+    from ...suites.registry import SUITES
+    from ...suites.settings import settings_of
+
+    lines = []
+    for name, suite in SUITES.items():
+        if fnmatchcase(name, pattern):
+            protocols = ", ".join(f"{p} (version {v})" for p, v in suite.protocols.items())
+            lines.append(f"{name}: {protocols}; headline {suite.headline}")
+            for field, value in settings_of(suite).items():
+                setting = f"{name}.{field}={_text(value)}"
+                lines.append(f"    {setting:<36}  {suite.setting_help.get(field, '')}".rstrip())
+    if not lines:
+        raise UnknownNameError(unknown("suite", pattern, SUITES))
+    return "\n".join(lines)
+
+
+def _text(value: object) -> str:
+    """The value of a setting in the form that `--set` takes."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+SYMBOLS = """\
+A: phase profile, the sensitivity of each stride phase over their mean; 1 everywhere if even.
+phase: (row mod P, column mod P) of a pixel, P being the stride of the target in pixels.
+map: sensitivity of the target to each pixel, (height, width). t, f, p: the number after @ or _.
+border: the outermost ring of units; centre: those a quarter of the side or more from the border.
+docs/metrics.md has every formula, its source and when the number misleads."""
+"""The symbols in definitions of metrics."""
+
+
+def list_metrics(pattern: str = "*") -> str:
+    """Every metric: name, definition, unit, better direction, value on an even model."""
+    from tabulate import tabulate
+
+    from ...suites.registry import SUITES
+
+    rows = [
+        (
+            f"{suite.name}.{m.name}",
+            m.label,
+            m.definition,
+            m.unit,
+            m.better,
+            "" if m.even is None else m.even,
+        )
+        for suite in SUITES.values()
+        for m in suite.metrics
+        if fnmatchcase(f"{suite.name}.{m.name}", pattern)
+    ]
+    if not rows:
+        known = [f"{suite.name}.{m.name}" for suite in SUITES.values() for m in suite.metrics]
+        raise UnknownNameError(unknown("metric", pattern, known))
+    heads = ("metric", "label in reports", "definition", "unit", "more even", "even")
+    text: str = tabulate(rows, heads, disable_numparse=True)
+    return f"{text}\n\n{SYMBOLS}"

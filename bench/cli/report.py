@@ -1,0 +1,146 @@
+"""Commands about one model's records: `perimetry show`, `publish`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Where, report_errors, warn_unreadable, width
+
+app = typer.Typer()
+
+
+class ReportFormat(StrEnum):
+    """Formats of a report on a model."""
+
+    text = "text"
+    card = "card"
+
+
+class PictureFormat(StrEnum):
+    """Formats of pictures."""
+
+    png = "png"
+    svg = "svg"
+    pdf = "pdf"
+
+
+class Publication(StrEnum):
+    """Places for results, by their formats."""
+
+    hf_eval = "hf-eval"
+
+
+@app.command()
+def show(
+    place: Annotated[
+        Path,
+        typer.Argument(metavar="RECORD.json|DIR", help="File of a record, or folder with records."),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Reference of the model or a part of it.", show_default="the only one"),
+    ] = None,
+    kernel_padding: Annotated[
+        str | None, typer.Option(help="Kernel padding of the variant.", show_default="none")
+    ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(help="Folder to draw the maps into, all variants on one scale."),
+    ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="Name of a map to draw. Repeatable.", show_default="all"),
+    ] = None,
+    picture: Annotated[
+        PictureFormat, typer.Option(help="Format of the pictures.")
+    ] = PictureFormat.png,
+    dpi: Annotated[
+        int, typer.Option(min=30, max=2400, help="Minimum resolution of PNG pictures.")
+    ] = 110,
+    form: Annotated[
+        ReportFormat,
+        typer.Option("--format", help="A report for people, or a section of a model card."),
+    ] = ReportFormat.text,
+    where: Where = None,
+) -> None:
+    """Print a report of one model: verdict, dead regions, what to do; then all figures."""
+    from functools import partial
+
+    from ..figures.maps import Pictures
+    from ..model_report.card import card
+    from ..model_report.case import draw_maps, open_case
+    from ..model_report.report import report
+    from ..output.text import clean
+
+    with report_errors():
+        case, problems = open_case(place, model, fill=kernel_padding, where=where or ())
+        warn_unreadable(problems)
+        bold = partial(typer.style, bold=True)
+        is_card = form is ReportFormat.card
+        text = card(case) if is_card else report(case, width=width(), heading=bold)
+        typer.echo(text, nl=False)
+        if maps is not None:
+            drawn = draw_maps(case, Pictures(maps, map_ or (), picture.value, dpi))
+            typer.echo(f"\nWritten: {len(drawn)} pictures in {clean(str(maps))}")
+
+
+@app.command()
+def publish(
+    place: Annotated[
+        Path, typer.Argument(metavar="RECORD.json|DIR", help="Record, folder or packed file.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Reference of the model or a part of it.", show_default="the only one"),
+    ] = None,
+    form: Annotated[
+        Publication,
+        typer.Option("--format", help="Format: hf-eval, .eval_results of the Hugging Face hub."),
+    ] = Publication.hf_eval,
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="ORG/NAME", help="Benchmark dataset on the hub that defines the tasks."
+        ),
+    ] = ...,  # type: ignore[assignment]
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric to publish. Repeatable.", show_default="each suite's headline"),
+    ] = None,
+    kernel_padding: Annotated[
+        str | None, typer.Option(help="Kernel padding of the variant.", show_default="none")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of the dataset.")] = None,
+    source_url: Annotated[
+        str | None, typer.Option(help="Address where the records can be looked up.")
+    ] = None,
+    source_name: Annotated[str | None, typer.Option(help="Words for that address.")] = None,
+    user: Annotated[str | None, typer.Option(help="User or organisation on the hub.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File, such as .eval_results/perimetry.yaml.", show_default="print it"),
+    ] = None,
+    where: Where = None,
+) -> None:
+    """Write the results of one model for another place, such as a model's page on a hub."""
+    from ..model_report.case import open_case
+    from ..model_report.publishing import Attribution, eval_results
+    from ..output.files import write_text
+    from ..output.text import clean
+
+    del form
+    with report_errors():
+        case, problems = open_case(place, model, fill=kernel_padding, where=where or ())
+        warn_unreadable(problems)
+        source = Attribution(source_url, source_name, user)
+        text = eval_results(case, dataset, metrics=metric or (), revision=revision, source=source)
+        if out is None:
+            typer.echo(text, nl=False)
+            return
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, text)
+        typer.echo(f"Written: {clean(str(out))}")
