@@ -67,6 +67,17 @@ def read_picture(path: Path) -> PilImage:
     return picture.convert("RGB")
 
 
+def read_cutout(path: Path) -> PilImage:
+    """Read one file as 8-bit RGBA, opaque where it has no transparency.
+
+    Raises `InputError` as `read_picture` does.
+    """
+    picture = _decode(path)[1]
+    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
+        return picture.convert("RGBA")
+    return read_picture(path).convert("RGBA")
+
+
 def _decode(path: Path) -> tuple[str | None, PilImage]:
     """The format of a file and its first picture. Raises `InputError`."""
     from PIL import Image, ImageOps

@@ -10,7 +10,7 @@ from .erf.suite import ERF
 from .fidelity import FIDELITY
 from .frequency import FREQUENCY
 from .halo.suite import HALO
-from .objects import OBJECTS
+from .objects.suite import OBJECTS
 from .output.suite import OUTPUT
 from .padding.suite import PADDING
 from .perturbation.suite import PERTURBATION

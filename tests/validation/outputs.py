@@ -18,7 +18,7 @@ from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context, Suite
 from perimetry.suites.frequency import Frequency
 from perimetry.suites.halo.suite import Halo
-from perimetry.suites.objects import Objects
+from perimetry.suites.objects.suite import Objects
 from perimetry.suites.output.suite import Output
 from perimetry.suites.position.suite import Position
 from perimetry.suites.shift.suite import Shift
