@@ -57,6 +57,7 @@ from .measuring.gradients import (
     require,
     signed_sum,
 )
+from .measuring.profile_hidden import hidden
 from .measuring.profile_posterior import Posterior, phase_estimates, profile_posterior
 from .measuring.unbiased import pseudo_values
 
@@ -282,6 +283,7 @@ def _phase_metrics(
             "the samples contradict the profile that the architecture implies: estimates rest on "
             "the samples more than on it"
         )
+    found.notes += filter(None, [hidden(profiles)])
     draws = posterior.draws
     found.maps["phase_profile"] = posterior.profile
     return {

@@ -28,7 +28,7 @@ def one_weak(size, value=0.4):
 def test_the_probability_of_a_lone_phase_is_bayes_theorem_for_students_t_and_a_normal_law():
     """Phase by phase, with the densities of scipy, for departures in units of a known spread."""
     departures, spread, freedom = np.array([[0.05, -0.2], [-0.5, 1.0]]), 0.01, 12.0
-    found = profile_lone._is_lone(departures, np.full((2, 2), spread), freedom, 0.2)
+    found = profile_lone.is_lone(departures, np.full((2, 2), spread), freedom, 0.2, 4)
     at_zero = student.pdf(0, freedom)
     for place in np.ndindex(2, 2):
         departure = departures[place]

@@ -27,8 +27,8 @@ SEED = 0
 BATCH = 32
 
 
-DRAWS = 4
-"""Bootstrap draws: the intervals are over seeds, not over images."""
+DRAWS = 200
+"""Draws of the phase profile, as many as in an audit: values are medians over them."""
 
 
 NUMBERS = {"deadpixel": ("weakest", "imbalance"), "erf": ("luo_size", "radius")}

@@ -85,23 +85,28 @@ def _probabilities(relative: Array, step: tuple[int, int]) -> tuple[Array, Array
     others = TO_NORMAL * float(np.median(np.abs(departure - np.median(departure))))
     rough = max(others**2 - float(np.median(error)), 0.0)
     never = fit <= 2 * LEAST * fit.mean()
-    prior = LONE_OF_FEW if n < FEW else LONE
+    prior = prior_of(n)
     among_others, in_noise = (
-        np.where(never, 0.0, _is_lone(departure, spread, noise.freedom, prior))
+        np.where(never, 0.0, is_lone(departure, spread, noise.freedom, prior, departure.size))
         for spread in (error + rough, error)
     )
     return among_others, in_noise
 
 
-def _is_lone(departure: Array, spread: Array, freedom: float, prior: float) -> Array:
+def prior_of(samples: int) -> float:
+    """The prior probability that a profile has a lone phase."""
+    return LONE_OF_FEW if samples < FEW else LONE
+
+
+def is_lone(departure: Array, spread: Array, freedom: float, prior: float, phases: int) -> Array:
     """Probability that a departure is a lone phase's, not one of variance `spread`.
 
-    `prior` is the probability that the profile has one.
+    `prior` is the probability that the profile, of so many `phases`, has one.
     """
     ordinary = -(freedom + 1) / 2 * np.log1p(departure**2 / spread / freedom) - np.log(spread) / 2
     wide = LONE_SIZE**2 + spread
     lone = -np.log(wide) / 2 - departure**2 / wide / 2
-    found: Array = expit(np.log(prior / departure.size) + lone - ordinary)
+    found: Array = expit(np.log(prior / phases) + lone - ordinary)
     return found
 
 

@@ -58,6 +58,7 @@ from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
 from ..measuring.findings import join_names
 from ..measuring.output_view import at_output, map_of, named_units, why_no_map
+from ..measuring.profile_hidden import hidden
 from ..measuring.profile_posterior import phase_estimates, profile_posterior
 from ..measuring.unbiased import pseudo_values, root_mean_square
 from .expected import expected_output, upsampling
@@ -262,6 +263,7 @@ def _read_observed(
     resamples = bootstrap(len(profiles), context.draws, context.seed)
     posterior = profile_posterior(profiles, resamples)
     estimates = phase_estimates(posterior, resamples)
+    found.notes += filter(None, [None if prefix else hidden(profiles)])
     found.maps[f"{prefix}profile" if prefix else "phase_profile"] = posterior.draws.mean(0)
     found.metrics |= {
         prefix + name: one for name, one in estimates.items() if prefix + name in names

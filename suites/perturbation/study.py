@@ -13,6 +13,7 @@ from ..measuring.bootstrap import bootstrap
 from ..measuring.forward import by_sample, each_member
 from ..measuring.gradients import member_factors, normalise_members
 from ..measuring.phases import divide_by_mean
+from ..measuring.profile_hidden import hidden
 from ..measuring.profile_posterior import phase_estimates, profile_posterior
 from ..measuring.step_size import ROUNDING_NOTE, Step
 from ..measuring.unbiased import pseudo_values
@@ -119,6 +120,7 @@ class PerturbationStudy:
         # no expectation: this route is compared with the architecture and must not lean on it
         estimates = phase_estimates(profile_posterior(profiles, resamples), resamples)
         metrics |= {f"comb_{name}": estimate for name, estimate in estimates.items()}
+        self.found.notes += filter(None, [hidden(profiles)])
         self.found.maps["comb_profile"] = divide_by_mean(energies.mean(0))
         signals, noises = (self._samples(v)[0] for v in (test.signals, test.noises))
         factors = member_factors(self.model, signals)

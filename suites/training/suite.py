@@ -185,7 +185,7 @@ class Training(Suite):
     """
 
     name: ClassVar[str] = "training"
-    protocols: ClassVar[Mapping[str, str]] = dict.fromkeys(PROTOCOLS, "1")
+    protocols: ClassVar[Mapping[str, str]] = dict.fromkeys(PROTOCOLS, "2")
     question: ClassVar[str] = "whether unevenness matters in training"
     topic: ClassVar[str] = "Training"
     captions: ClassVar[Mapping[str, str]] = {
