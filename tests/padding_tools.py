@@ -17,7 +17,7 @@ def random(*shape, seed=0, dtype=torch.float64):
 
 
 def seeded(make, seed=0):
-    """The module `make()` in float64 and eval mode, its parameters and statistics drawn anew."""
+    """The module `make()` in float64 and eval mode, with newly drawn parameters and statistics."""
     module = make().double().eval()
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():

@@ -65,7 +65,7 @@ def value(planted):
 
 
 def case_of(*records, fill="none"):
-    """The case of `records`, told apart by their kernel padding."""
+    """The case of `records`, distinguished by their kernel padding."""
     by_fill = {}
     for one in records:
         by_fill.setdefault(one.fill, []).append(one)

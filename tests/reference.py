@@ -152,7 +152,7 @@ class PoolEvenly(nn.Module):
         return self.pool(x)
 
 
-def energy_twin(module):
+def energy_module(module):
     """The same network at full width in the energy domain, layer by layer, in float64."""
     twin = copy.deepcopy(module).double().eval()
     for parent in list(twin.modules()):
@@ -173,11 +173,11 @@ def energy_twin(module):
 
 
 def energy_map(module, size):
-    """Gradient of the energy twin's sum over outputs and channels, scaled to mean 1."""
+    """Gradient of the sum of `energy_module` over outputs and channels, scaled to mean 1."""
     x = torch.ones(1, *size, dtype=torch.float64, requires_grad=True)
     x.share = 0.0
     with Shares():
-        out = energy_twin(module)(x)
+        out = energy_module(module)(x)
     (gradient,) = torch.autograd.grad(out.sum(), x)
     total = gradient[0].sum(0).numpy()
     return total / total.mean()

@@ -14,7 +14,7 @@ PROTOCOLS = ("erf", "erf:kim2023", "deadpixel", "deadpixel:kim2023")
 TOLERANCE = 1e-3
 
 
-def twins(name, folder):
+def both_forms(name, folder):
     """A calibrated initial state as a model, and the ONNX file exported from it."""
     size = None if name == "test_vit" else (128, 128)
     model = load(f"timm:{name}@init", device="cpu", members=1, size=size)
@@ -33,7 +33,7 @@ def twins(name, folder):
 )
 def test_the_same_weights_give_the_same_metrics_within_a_thousandth(name, fills, tmp_path):
     """Every metric of a torch module and of its ONNX export agrees within 1/1000."""
-    model, file = twins(name, tmp_path)
+    model, file = both_forms(name, tmp_path)
     ours = audit(model, PROTOCOLS, fills, count=4, draws=10, device="cpu")
     theirs = audit(file, PROTOCOLS, fills, count=4, draws=10, device="cpu")
     compared = 0

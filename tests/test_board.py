@@ -77,7 +77,7 @@ def test_ranks_are_as_wide_as_the_samples_leave_them():
 
 
 def test_one_wide_interval_does_not_join_what_lies_around_it():
-    """a and w are not told apart; c is shown to be worse than both, not drawn in through w."""
+    """a and w are not shown to differ; c is shown to be worse than both, not drawn in through w."""
     rows = [record("a", 0.9, half=0.05), record("w", 0.8, half=0.5), record("c", 0.1, half=0.05)]
     assert ranks(rows) == [("a", "1 to 2"), ("w", "1 to 2"), ("c", "3")]
 
@@ -162,7 +162,7 @@ def test_the_treated_row_has_the_paired_change():
 
 
 def test_sorting_follows_the_metric_that_was_asked_for():
-    """`sort` takes any column, best first by the metric's own direction; unknown ones are told."""
+    """`sort` takes any column, best first by the metric's direction; unknown ones are an error."""
     rows = []
     for name, value in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
         metrics = {"by_period_2": Value(value=value, low=value - 0.1, high=value + 0.1)}
@@ -193,7 +193,7 @@ MODELS = {
 
 
 def test_records_can_be_chosen_by_what_they_say():
-    """`seed=1` keeps that seed, and exact records, which have none; wrong keys are told."""
+    """`seed=1` keeps that seed, and exact records, which have none; wrong keys are an error."""
     rows = [record("a", 0.5), record("b", 0.5, seed=1), record("c", 1.0, suite="structure")]
     assert [r.key for r in choose(rows, ["seed=1"])] == ["b", "c"]
     with pytest.raises(UnknownNameError, match=r"'sed'.* seed"):

@@ -249,7 +249,7 @@ def onnx_pair(folder, module, size=(48, 48), fill="none"):
 
 @pytest.mark.parametrize("fill", ["none", "box"])
 @pytest.mark.parametrize("border", PADDING_MODES)
-def test_an_onnx_twin_gives_what_the_torch_twin_gives(tmp_path, border, fill):
+def test_the_onnx_file_gives_what_the_torch_module_gives(tmp_path, border, fill):
     """Targets and notes of both are equal, with and without kernel padding."""
     torch.manual_seed(0)
     file, module = onnx_pair(tmp_path, deep(), fill=fill)

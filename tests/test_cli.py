@@ -137,7 +137,7 @@ def test_a_dry_run_counts_and_guesses_and_leaves_nothing_behind(folder, tmp_path
 
 
 def test_two_workers_give_the_board_of_one(folder, tmp_path):
-    """The same records, and what is exact is the same, whoever measures it."""
+    """The same records, with equal exact values, from both engines."""
     names = ["timm:test_vit@init", "timm:test_resnet@init"]
     done = perimetry("run", *names, "--out", tmp_path, *RUN, "--workers", "2")
     assert done.exit_code == 0, done.output

@@ -1,4 +1,4 @@
-"""Costs: what is dear comes first, and a forecast follows what was measured."""
+"""Costs: expensive jobs come first, and a forecast follows what was measured."""
 
 from __future__ import annotations
 

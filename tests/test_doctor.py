@@ -32,7 +32,7 @@ def test_the_installation_that_runs_these_tests_is_well(checks):
 
 
 def test_two_distributions_of_onnxruntime_are_a_clash():
-    """They overwrite each other's files; the way out is told. Plug-ins of other names are not."""
+    """They overwrite each other's files; the text says what to do. Other plug-ins do not clash."""
     provided = {
         "onnxruntime": ["onnxruntime", "onnxruntime-gpu"],
         "perimetry": ["perimetry"],
@@ -87,7 +87,7 @@ def test_the_bug_of_torch_is_told_and_guarded(checks):
 
 
 def test_a_silent_fall_back_of_onnxruntime_is_broken(monkeypatch):
-    """Asked for CUDA on a machine that has it, running on the CPU: that is told."""
+    """Asked for CUDA on a machine that has it, running on the CPU: that is reported."""
     real = self_check.Session
 
     def falls_back(*arguments, device, **options):

@@ -254,7 +254,7 @@ def test_all_outputs_of_a_file_are_compared_floats_by_difference_and_indices_by_
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_outputs_of_an_export_pair_with_those_of_its_module_by_order(tmp_path):
-    """A tuple has places, a file has names; a twin agrees in all of them."""
+    """A tuple has places, a file has names; the file of a module agrees in all of them."""
     module = Many(tuple_of).eval()
     path = tmp_path / "many.onnx"
     torch.onnx.export(module, torch.rand(1, 3, 48, 48), path, dynamo=False,

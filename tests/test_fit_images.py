@@ -123,7 +123,7 @@ def test_bytes_count_and_not_the_name_of_the_folder(folders, tmp_path):
 
 
 def test_records_of_fit_say_what_they_were_fitted_on(folders, records):
-    """Name, count and hash, in no other record; `deadpixel` is that of a twin fitted by hand."""
+    """Name, count and hash, in no other record; `deadpixel` is that of a model fitted by hand."""
     own = open_images(str(folders["own"]), FITTED)
     for record in records:
         assert (FIT_KEY in record.settings) == (record.fit_images is not None)
@@ -231,7 +231,7 @@ def test_comparing_fits_on_unlike_images_is_refused(folders, records):
 
 
 def test_verify_fits_again_on_the_same_images(folders, stored):
-    """Bit for bit, both fills; the folder that is missing, or another one, is told."""
+    """Bit for bit, both fills; the folder that is missing, or another one, is an error."""
     place, images = stored, str(folders["exam"])
     found = reproduce(place, images=images, fit_images=str(folders["own"]), run=tools())
     assert {row.outcome for row in found.rows} == {Outcome.exact}

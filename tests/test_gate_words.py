@@ -81,7 +81,7 @@ def test_a_wrong_model_name_is_in_every_report_and_told_once(folder, tmp_path, m
 
 
 def test_a_model_that_cannot_be_opened_is_one_error_whatever_the_number_of_records(folder):
-    """Three suites and the fingerprint fail for one reason, which is told once, with all names."""
+    """Three suites and the fingerprint fail for one reason: one finding, with all names."""
     found = gate.check(folder, "timm:test_resnt@init", name=NAME, run=TOOLS)
     (report,) = found.reports
     assert len(report.of(RegressionVerdict.unmeasured)) == 1

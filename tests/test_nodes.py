@@ -272,7 +272,7 @@ def test_the_command_prints_nodes_and_writes_node_data(file, tmp_path):
 
 
 def test_a_layer_that_is_called_twice_has_two_nodes():
-    """Calls of one layer are told apart by their number; in-place layers keep what came before."""
+    """Calls of one layer differ by their number; in-place layers keep what came before."""
 
     class Twice(nn.Module):
         def __init__(self):

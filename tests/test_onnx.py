@@ -275,7 +275,7 @@ def test_a_list_of_boxes_is_no_token_grid_of_the_same_length(tmp_path, stored, t
     assert net.target.name == target
 
 
-def test_a_channels_last_file_gives_the_same_as_its_channels_first_twin(tmp_path):
+def test_a_channels_last_file_gives_the_same_as_the_channels_first_one(tmp_path):
     """The layout is read from the graph, and the input gradients are equal."""
     proto = convnet()
     twin = convnet()

@@ -1,4 +1,4 @@
-"""A network and its static int8 twin: the gate, and the black box behind the rounding."""
+"""A network and its static int8 file: the gradient check, and the black box behind the rounding."""
 
 import numpy as np
 import onnx
@@ -31,7 +31,7 @@ class Images(CalibrationDataReader):
 
 
 @pytest.fixture(scope="module")
-def twins(tmp_path_factory):
+def pair(tmp_path_factory):
     """timm's smallest ResNet, calibrated: float32 and QDQ int8 files, opened."""
     folder = tmp_path_factory.mktemp("int8")
     model = load("timm:test_resnet@init", device="cpu", members=1)
@@ -55,28 +55,28 @@ def comb_of(model):
     return divide_by_mean(np.mean(list(test.energies.values()), axis=0)), test
 
 
-def test_the_gate_takes_a_flipped_rounding_for_what_it_is(twins):
+def test_the_gradient_check_accepts_a_flipped_rounding(pair):
     """onnxruntime's own output moves by 1.5e-2 when the image moves by 1e-6."""
-    _, rounded = twins
+    _, rounded = pair
     assert rounded.why_no_gradients is None
     assert rounded.verdict.forward < 0.02
     assert rounded.verdict.gradient < 1e-3
     assert any("straight-through" in note for note in rounded.notes)
 
 
-def test_the_comb_of_an_int8_file_has_the_profile_of_its_float_twin(twins):
+def test_the_comb_of_an_int8_file_has_the_profile_of_its_float_file(pair):
     """Squared responses alone gave an imbalance of 0.22 for 0.57: rounding is even."""
-    (exact, fine), (found, rounded) = (comb_of(model) for model in twins)
+    (exact, fine), (found, rounded) = (comb_of(model) for model in pair)
     assert not fine.step.rounded
     assert rounded.step.rounded
     assert np.sqrt(((found - exact) ** 2).mean()) < rounded.steps_differ.relative
     assert abs(found.std() - exact.std()) < 0.1 * exact.std()
 
 
-def test_the_blocks_of_an_int8_file_have_the_map_of_its_float_twin(twins):
+def test_the_blocks_of_an_int8_file_have_the_map_of_its_float_file(pair):
     """The maps of both files correlate by more than 0.9."""
     maps = []
-    for model in twins:
+    for model in pair:
         images = open_images("dead-leaves", COUNT).load(model.spec)
         context = Context(images, batch=8)
         found = block_maps(model, context, [(2, 2)], block=20, images=COUNT)

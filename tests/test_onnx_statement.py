@@ -1,4 +1,4 @@
-"""What a user states of a file's input: in TOML, on the command line, hashed and told."""
+"""What a user states of a file's input: in TOML, on the command line, hashed and recorded."""
 
 import json
 from pathlib import Path

@@ -33,7 +33,7 @@ SIDE = 64
 def structure(path, **options):
     """Metrics with values, maps, and layers of one file.
 
-    Layers go without their names and order: quantisers sort branches anew.
+    Layers go without their names and order: quantisers sort branches differently.
     """
     opened = open_onnx(path, device="cpu", **options)
     found = measure_skeleton(opened.skeleton(), (3, opened.spec.height, opened.spec.width))

@@ -50,7 +50,7 @@ def no_renaming(monkeypatch):
 
 @pytest.mark.usefixtures("no_renaming")
 def test_a_device_is_written_to_and_stays_a_device(tmp_path):
-    """Through a link too; nothing is renamed over /dev/null, whoever runs the command."""
+    """Through a link too; nothing is renamed over /dev/null, by root either."""
     before = NULL.stat()
     (tmp_path / "null").symlink_to(NULL)
     for place in (tmp_path / "null", NULL):

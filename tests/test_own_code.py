@@ -109,7 +109,7 @@ def test_the_identity_is_that_of_the_module_and_not_of_its_source(folder):
 
 
 def test_runs_in_workers_find_their_records_again_and_faults_are_failed_records(folder):
-    """A fault is told and costs no other, and the code never runs in the process that plans."""
+    """A fault fails its own records alone, and the code never runs in the process that plans."""
     names = ["ready", "broken", "ends"]
     references = [*(f"py:own_zoo.nets:{n}" for n in names), "py:own_zoo.faulty:net"]
     only = ["--suite", "structure", "--kernel-padding", "none", "--size", "32", "--out", "out"]

@@ -190,7 +190,7 @@ def test_output_shapes_stay_at_every_size():
         assert a.logits.shape == b.logits.shape
 
 
-def test_a_resized_twin_keeps_the_fitted_taps():
+def test_a_resized_model_keeps_the_fitted_taps():
     """The fit is made at the size of its images, once."""
     twin = model().padded("fit", PaddingOptions(images=smooth(4, 0)))
     other = twin.resized(80, 80)

@@ -185,7 +185,7 @@ def test_an_unknown_family_is_answered_with_near_names():
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/"])
-def test_a_shard_that_is_none_is_told_what_one_is(text):
+def test_a_shard_that_is_none_is_an_error_with_the_form(text):
     """A text that is not I/N with I from 1 to N is an InputError."""
     with pytest.raises(InputError, match="I/N"):
         parse_shard(text)

@@ -1,4 +1,4 @@
-"""A whole audit opens no connection, looks up no name, and writes only where it was told to."""
+"""A whole audit opens no connection, looks up no name, and writes only into its folders."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def files_below(folder):
 
 
 def internet_calls(folder):
-    """Calls in the traces with an address of the internet, whoever made them."""
+    """Calls in the traces with an address of the internet, by any process."""
     lines = [line for path in folder.glob("trace.*") for line in path.read_text().splitlines()]
     return [line for line in lines if re.search(r"AF_INET|resolv\.conf", line)]
 
@@ -106,7 +106,7 @@ def test_telemetry_is_off_unless_the_user_has_chosen(name, value):
 
 
 def test_a_folder_that_matplotlib_has_already_is_used(tmp_path, monkeypatch):
-    """Fonts are not listed anew in every process of somebody who uses matplotlib."""
+    """Fonts are not listed again in every process of a user of matplotlib."""
     from perimetry.bench.output.matplotlib_files import keep_matplotlib_out_of_home
 
     (tmp_path / "matplotlib").mkdir()

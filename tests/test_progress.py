@@ -58,11 +58,11 @@ def test_what_is_left_is_weighed_by_what_models_cost(clock, capsys):
     settings = Settings(images="noise", count=4)
     references = ["timm:resnet18@init", "timm:resnet50@init"]
     plan = AuditPlan(references, ("erf",), ("none",), settings, "cpu", SUITES)
-    cheap, dear = plan.jobs()
-    with Progress([cheap, dear], 4) as bar:
+    cheap, expensive = plan.jobs()
+    with Progress([cheap, expensive], 4) as bar:
         clock[0] += 10
         bar.report(Event("ok", "cpu", cheap, cell=cheap.cells[0]))
-        bar.report(Event("begin", "cpu", dear))
+        bar.report(Event("begin", "cpu", expensive))
     left = float(re.search(r"about (\d+) s left", capsys.readouterr().err)[1])
     assert 15 < left < 40  # 1.8 and 4.1 GFLOP
 

@@ -115,7 +115,7 @@ def test_small_boards_have_ranks_too(count):
 
 
 def test_many_rows_are_compared_in_parts_and_alike(monkeypatch):
-    """Pairs that are compared a few rows at a time, and computed anew in each step, rank alike."""
+    """Pairs that are compared a few rows at a time, and computed again in each step, rank alike."""
     rng = np.random.default_rng(4)
     shared = rng.standard_normal(200)
     rows = [

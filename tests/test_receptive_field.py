@@ -68,7 +68,7 @@ def test_kernel_padding_adds_31_pixels_and_moves_the_centre_by_half_of_that():
     assert field.center((3, 3)) == (111.5, 111.5)
 
 
-def test_a_models_field_is_traced_once_and_each_twin_has_its_own(monkeypatch):
+def test_a_models_field_is_traced_once_and_each_copy_has_its_own(monkeypatch):
     """A padded or resized model has its own field, and a second request traces nothing."""
     model = load("timm:test_resnet@init", device="cpu")
     first = model_receptive_field(model)

@@ -141,7 +141,7 @@ def test_what_does_not_apply_is_skipped(faults):
 
 
 def test_a_rerun_makes_only_what_failed(faults):
-    """Finished and skipped records are held; failed ones are due again unless told otherwise."""
+    """Finished and skipped records are kept; failed ones are repeated with `retry_failed`."""
     store, summary, _ = faults
     again = jobs_of([*FAULTS, "last"])
     held = len(store.records())
@@ -258,7 +258,7 @@ def test_two_runs_of_one_folder_agree(tmp_path, undisturbed):
     assert len(list((tmp_path / "records").glob("*.json"))) == 28
 
 
-def test_an_untouched_twin_takes_over_what_is_exact_without_measuring_it_again(monkeypatch):
+def test_an_untouched_model_takes_over_what_is_exact_without_measuring_it_again(monkeypatch):
     """A ViT has no kernel to pad: its structure is measured once, and both records say the same."""
     from perimetry import audit
     from perimetry.suites.structure import Structure

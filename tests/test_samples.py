@@ -28,7 +28,7 @@ def rng():
     return np.random.default_rng(123)
 
 
-def test_there_are_twins_on_both_tasks_and_they_are_small():
+def test_there_are_padded_and_unpadded_files_for_both_tasks_and_they_are_small():
     """Both tasks have models with and without padding, together under two megabytes."""
     names = set(sample_files())
     for task in ("micro-object", "classification"):
@@ -78,7 +78,7 @@ def test_the_command_copies_them(tmp_path):
         assert name in done.output
 
 
-def test_the_demo_audits_a_pair_of_trained_twins(tmp_path, monkeypatch):
+def test_the_demo_audits_a_pair_of_trained_files(tmp_path, monkeypatch):
     """Copies of the samples lie beside the exported file, and are among the references."""
     from perimetry.bench import demo
 
@@ -89,8 +89,8 @@ def test_the_demo_audits_a_pair_of_trained_twins(tmp_path, monkeypatch):
     assert all(path.parent == tmp_path / "models" and path.is_file() for path in found)
 
 
-def test_padding_a_trained_twin_shows_in_its_dead_pixels():
-    """The twin trained with `box` is far more even than the one without padding."""
+def test_training_with_padding_shows_in_its_dead_pixels():
+    """The network trained with `box` is far more even than the one without padding."""
     from perimetry import audit
 
     imbalance = {}

@@ -133,7 +133,7 @@ def test_lines_keep_to_the_width(width):
 
 @pytest.mark.parametrize("exponent", range(-9, 9))
 def test_numbers_keep_three_digits(exponent):
-    """What is shown is within half of the third digit of what was held, at every size."""
+    """What is shown is within half of the third digit of what was stored, at every size."""
     for digit in (1.0, 1.4, 1.797, 2.0, 3.333, 9.996):
         for sign in (1, -1):
             held = sign * digit * 10.0**exponent

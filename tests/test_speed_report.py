@@ -28,12 +28,11 @@ from perimetry.bench.speed.measure import (
     TimeGrowth,
     TimingRow,
     full_audit,
-    interleaved_times,
     open_bench,
-    peak_of,
 )
 from perimetry.bench.speed.report import BenchmarkPlan, SpeedReport, with_report
 from perimetry.bench.speed.roofline import DeviceRates, WorkCount, count_work, measured_rates
+from perimetry.bench.speed.stopwatch import interleaved_times, peak_of
 from perimetry.bench.speed.tables import render_speed
 from perimetry.suites.registry import SUITES
 
@@ -112,7 +111,7 @@ def test_jobs_alternate():
 
 
 def test_a_peak_is_what_a_job_took_for_a_while():
-    """64 MiB held and given back show in the peak; nothing shows where nothing is taken."""
+    """64 MiB that are taken and given back show in the peak; a job without any shows none."""
     taken = peak_of(lambda: torch.ones(64 * 2**18).sum(), "cpu")
     if taken is None:  # no such count on this system
         return

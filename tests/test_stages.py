@@ -168,7 +168,7 @@ def test_a_resized_model_gives_what_the_module_gives_at_that_size():
     assert (opened.spec, opened.target.height) == (SPEC, 4)
 
 
-def test_a_resized_twin_of_a_padded_model_stays_padded_and_so_does_its_original():
+def test_a_resized_copy_of_a_padded_model_stays_padded_and_so_does_its_original():
     """Treatment, size of the original and target are those of 64 x 64."""
     twin = wrap(Steps(), spec=SPEC, device="cpu").padded("box").resized(64, 64)
     assert twin.treatment.fill == "box"
@@ -176,7 +176,7 @@ def test_a_resized_twin_of_a_padded_model_stays_padded_and_so_does_its_original(
     assert twin.run(images(2, 64, 64)).target.shape == (2, 8, 8, 8)
 
 
-def test_selecting_a_twin_of_a_calibrated_model_leaves_the_model_as_it_was():
+def test_selecting_on_a_copy_of_a_calibrated_model_leaves_the_model_as_it_was():
     """Calibrating the resized model changes only its own norms."""
     opened = load("timm:test_resnet@init", device="cpu", members=1)
     x = opened.spec.prepare(torch.rand(4, 3, opened.spec.height, opened.spec.width))

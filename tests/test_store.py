@@ -1,4 +1,4 @@
-"""The store: whole records or none, whoever writes, and whenever they are killed."""
+"""The store: whole records or none, with several writers, and whenever they are killed."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def trained_net():
     return module
 
 
-def test_a_recalibrated_twins_norms_have_the_originals_output_moments_on_all_images():
+def test_the_norms_of_a_recalibrated_model_have_the_originals_output_moments_on_all_images():
     """Mean and variance of each norm's outputs are the original's, norm after norm."""
     model = wrap(trained_net(), spec=SPEC, device="cpu")
     x = torch.rand(9, 3, 32, 48)
@@ -300,7 +300,7 @@ def test_a_channel_that_is_constant_is_moved_and_not_scaled():
 
 
 def test_each_weight_set_is_recalibrated_to_its_own_original():
-    """The twin of an initial state has the moments of the original of the same seed."""
+    """The padded initial state has the moments of the original of the same seed."""
     model = load("timm:test_resnet@init", device="cpu", members=2)
     twin = model.padded("box", PaddingOptions(recalibrate=True))
     x = torch.rand(6, 3, 160, 160)
@@ -331,7 +331,7 @@ def test_norms_are_calibrated_once_for_the_same_images(monkeypatch):
 
 
 def test_a_light_copy_keeps_fixed_filters_and_survives_buffers_that_need_weights():
-    """BlurPool's filter is made anew off `meta`; Swin v2's tables, made of weights, are zeros."""
+    """BlurPool's filter is made again off `meta`; Swin v2's tables, made of weights, are zeros."""
     for name in ("resnetblur18", "swinv2_tiny_window8_256"):
         with torch.device("meta"):
             module = timm.create_model(name)

@@ -62,7 +62,7 @@ def test_any_architecture_of_timm_can_be_trained():
 
 
 def test_weights_from_a_file_are_taken_but_for_another_classifier(tmp_path):
-    """The body is the file's; a classifier for other classes is drawn anew."""
+    """The body is the file's; a classifier for other classes is newly drawn."""
     given = open_trainable("tiny-resnet", 5, SIZE, seed=9).module
     path = tmp_path / "weights.safetensors"
     save_file(given.state_dict(), path)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from perimetry.suites.training.suite import TRAINING, History, correlation, epochs_to, summarise
+from perimetry.suites.training.suite import TRAINING
+from perimetry.suites.training.summary import History, correlation, epochs_to, summarise
 
 ACCURACY = [
     [0.50, 0.85, 0.95],

@@ -34,7 +34,7 @@ def run(tmp_path_factory):
     return out, done.output
 
 
-def test_both_tasks_and_twins_get_records_with_every_metric(run):
+def test_both_tasks_and_variants_get_records_with_every_metric(run):
     """A record a task and fill; each metric has a value, or the reason why not."""
     out, _ = run
     records = Store(out).records()
@@ -51,8 +51,8 @@ def test_both_tasks_and_twins_get_records_with_every_metric(run):
         )
 
 
-def test_the_summary_tells_twins_and_paired_differences(run):
-    """Every told metric, the intervals, and what is compared with what."""
+def test_the_summary_has_variants_and_paired_differences(run):
+    """Every reported metric, the intervals, and what is compared with what."""
     _, output = run
     for text in ("epochs_to_90", "minus none", "[+0.000, +0.000]", "Means over 4 seeds"):
         assert text in output
@@ -69,7 +69,7 @@ def test_curves_and_maps_are_drawn(run):
     assert all((out / "pictures" / name).stat().st_size > 1000 for name in names)
 
 
-def test_the_first_seeds_twins_become_onnx_files(run):
+def test_the_first_seeds_networks_become_onnx_files(run):
     """The first seed's networks are written as one ONNX file per task and fill."""
     out, _ = run
     assert {path.name.partition(".")[0] for path in (out / "models").glob("*.onnx")} == {
@@ -104,7 +104,7 @@ def test_the_command_that_show_names_makes_the_same_records_again(run, tmp_path)
 
 
 def test_a_spent_budget_says_what_is_undone(tmp_path):
-    """Nothing is measured, nothing is broken, and the next twin is named."""
+    """Nothing is measured, nothing is broken, and the next variant is named."""
     done = train("--out", tmp_path, *SHORT, "--budget", 0, "--task", "micro_object")
     assert done.exit_code == 0, done.output
     assert "10 runs remaining" in done.output

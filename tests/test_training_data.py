@@ -1,4 +1,4 @@
-"""Data to train on: each source is read right, and what cannot be used is told plainly."""
+"""Data to train on: each source is read right, and what cannot be used is an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from PIL import Image
 
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.suites.training import data as training_data
-from perimetry.suites.training.data import open_training_set, read_idx
+from perimetry.suites.training.data import open_training_set
+from perimetry.suites.training.idx import read_idx
 from perimetry.suites.training.tasks import open_task
 
 
@@ -150,7 +151,7 @@ def test_mixed_sizes_are_refused_unless_a_size_is_named(tmp_path):
 
 
 def test_an_unreadable_picture_is_named(tmp_path):
-    """The file that cannot be read is told, whichever it is."""
+    """The file that cannot be read is named."""
     folder = folder_of(tmp_path)
     (folder / "dog" / "3.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"3\.png"):

@@ -27,7 +27,7 @@ def test_the_readme_is_what_its_script_makes_of_its_data(publish):
     assert "@" not in text.replace("@init", "")
 
 
-def test_every_twin_of_both_tasks_is_published_over_the_same_seeds(publish):
+def test_every_variant_of_both_tasks_is_published_over_the_same_seeds(publish):
     """At least four seeds, so that every mean has its interval."""
     records = open_records(FOLDER / "records.jsonl.gz").records()
     assert {(r.protocol, r.fill) for r in records} == {

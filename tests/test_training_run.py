@@ -1,4 +1,4 @@
-"""Training of twins: shared beginnings, exact resumption, budgets, checkpoints that stay whole."""
+"""Training of variants: shared initial weights, exact resumption, budgets, whole checkpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXPERIMENT = Experiment(
     recipe=RECIPE,
     export=0,
 )
-TWIN = TrainingRun("micro_object", "zero", 0)
+UNPADDED = TrainingRun("micro_object", "zero", 0)
 
 
 def study(folder, **changes):
@@ -47,11 +47,11 @@ def no_report(_share):
     return None
 
 
-def tensors(one, twin=TWIN):
+def tensors(one, twin=UNPADDED):
     return load_file(one.checkpoint(twin))
 
 
-def test_twins_with_zero_fill_are_the_same_function_at_step_0(tmp_path):
+def test_variants_with_zero_fill_are_the_same_function_at_step_0(tmp_path):
     """Logits before any training differ by no more than 1e-6, and kernels did grow."""
     one = study(tmp_path)
     plain, padded = one.network("micro_object", 3), one.network("micro_object", 3)
@@ -63,7 +63,7 @@ def test_twins_with_zero_fill_are_the_same_function_at_step_0(tmp_path):
 
 
 @pytest.mark.parametrize("fill", ["zero", "fresh", "box"])
-def test_twins_share_every_weight_that_they_have_in_common(fill):
+def test_variants_share_every_weight_that_they_have_in_common(fill):
     """Parameters of the same name and shape hold the same numbers; all of them are trained."""
     plain, padded = (open_trainable("tiny-resnet", 2, (24, 24), seed=1) for _ in range(2))
     pad_trainable(padded, fill, seed=1)
@@ -78,7 +78,7 @@ def test_twins_share_every_weight_that_they_have_in_common(fill):
 def test_new_taps_learn(tmp_path):
     """After training the rows and columns that `zero` added are no longer 0."""
     one = study(tmp_path)
-    found = one.run(TWIN, Clock(), no_report)
+    found = one.run(UNPADDED, Clock(), no_report)
     taps = {k: v for k, v in found.module.named_parameters() if "_rows" in k}
     assert len(taps) == 5
     assert all(v.detach().abs().max() > 0 for v in taps.values())
@@ -88,9 +88,9 @@ def test_new_taps_learn(tmp_path):
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, looks):
     """Weights, momenta, generators and history are equal bit for bit, wherever it stopped."""
     whole, parts = study(tmp_path / "whole"), study(tmp_path / "parts")
-    expected = whole.run(TWIN, Clock(), no_report)
-    assert parts.run(TWIN, steps_clock(looks), no_report) is None
-    found = study(tmp_path / "parts").run(TWIN, Clock(), no_report)
+    expected = whole.run(UNPADDED, Clock(), no_report)
+    assert parts.run(UNPADDED, steps_clock(looks), no_report) is None
+    found = study(tmp_path / "parts").run(UNPADDED, Clock(), no_report)
     assert found.history == expected.history
     a, b = tensors(whole), tensors(parts)
     assert a.keys() == b.keys()
@@ -108,10 +108,10 @@ def test_dropout_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer.Trainer, "__init__", with_dropout)
     whole, parts = study(tmp_path / "whole"), study(tmp_path / "parts")
-    expected = whole.run(TWIN, Clock(), no_report)
-    assert parts.run(TWIN, steps_clock(3), no_report) is None
+    expected = whole.run(UNPADDED, Clock(), no_report)
+    assert parts.run(UNPADDED, steps_clock(3), no_report) is None
     torch.manual_seed(99)
-    assert parts.run(TWIN, Clock(), no_report).history == expected.history
+    assert parts.run(UNPADDED, Clock(), no_report).history == expected.history
 
 
 def test_training_leaves_the_global_generator_alone(tmp_path):
@@ -119,7 +119,7 @@ def test_training_leaves_the_global_generator_alone(tmp_path):
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    study(tmp_path, recipe=replace(RECIPE, epochs=1)).run(TWIN, Clock(), no_report)
+    study(tmp_path, recipe=replace(RECIPE, epochs=1)).run(UNPADDED, Clock(), no_report)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -127,7 +127,7 @@ def test_the_same_seed_gives_the_same_history_and_another_seed_another(tmp_path)
     """Two folders agree in every number; seed 1 does not."""
     found = [
         study(tmp_path / name, first_seed=seed).run(
-            replace(TWIN, seed=seed), Clock(), no_report
+            replace(UNPADDED, seed=seed), Clock(), no_report
         )
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]  # fmt: skip
@@ -138,46 +138,46 @@ def test_the_same_seed_gives_the_same_history_and_another_seed_another(tmp_path)
 def test_a_full_disk_is_told_and_the_checkpoint_before_stays_whole(tmp_path, monkeypatch):
     """The error says what to do; what was saved is still what training goes on from."""
     one = study(tmp_path)
-    assert one.run(TWIN, steps_clock(4), no_report) is None
-    before = one.checkpoint(TWIN).read_bytes()
+    assert one.run(UNPADDED, steps_clock(4), no_report) is None
+    before = one.checkpoint(UNPADDED).read_bytes()
 
     def full(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StoreError, match="no space left"):
-        one.run(TWIN, Clock(), no_report)
-    assert one.checkpoint(TWIN).read_bytes() == before
-    assert list(one.checkpoint(TWIN).parent.iterdir()) == [one.checkpoint(TWIN)]
+        one.run(UNPADDED, Clock(), no_report)
+    assert one.checkpoint(UNPADDED).read_bytes() == before
+    assert list(one.checkpoint(UNPADDED).parent.iterdir()) == [one.checkpoint(UNPADDED)]
     monkeypatch.undo()
-    assert one.run(TWIN, Clock(), no_report) is not None
+    assert one.run(UNPADDED, Clock(), no_report) is not None
 
 
 @pytest.mark.parametrize("damage", [b"", b"not safetensors at all", b"\x10\0\0\0\0\0\0\0{}"])
 def test_a_damaged_checkpoint_is_refused_with_what_to_do(tmp_path, damage):
     """A damaged checkpoint is refused, and its file is not overwritten."""
     one = study(tmp_path)
-    path = one.checkpoint(TWIN)
+    path = one.checkpoint(UNPADDED)
     path.parent.mkdir()
     path.write_bytes(damage)
     with pytest.raises(ModelFileError):
-        one.run(TWIN, Clock(), no_report)
+        one.run(UNPADDED, Clock(), no_report)
     assert path.read_bytes() == damage
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    """Tensors that do not fit are told, not loaded in part."""
+    """Tensors that do not fit are an error, and none is loaded."""
     one = study(tmp_path)
-    one.run(TWIN, steps_clock(2), no_report)
-    data, facts = checkpoint.load_checkpoint(one.checkpoint(TWIN))
+    one.run(UNPADDED, steps_clock(2), no_report)
+    data, facts = checkpoint.load_checkpoint(one.checkpoint(UNPADDED))
     data.pop("model.head.weight")
-    checkpoint.save_checkpoint(one.checkpoint(TWIN), data, facts)
+    checkpoint.save_checkpoint(one.checkpoint(UNPADDED), data, facts)
     with pytest.raises(ModelFileError):
-        one.run(TWIN, Clock(), no_report)
+        one.run(UNPADDED, Clock(), no_report)
 
 
 def test_a_study_stops_by_budget_and_goes_on(tmp_path):
-    """Without time nothing is done and nothing recorded; with it every twin gets its record."""
+    """Without time nothing is done and nothing recorded; with it every variant gets its record."""
     one = study(tmp_path)
     stopped = one.train(Clock(0.0))
     assert stopped.records == []
@@ -213,18 +213,18 @@ def test_what_changes_the_numbers_changes_the_key(tmp_path):
     """Fill, seed, box, recipe and data each have a checkpoint of their own."""
     base = study(tmp_path)
     others = [
-        base.checkpoint(replace(TWIN, fill="none")),
-        base.checkpoint(replace(TWIN, seed=1)),
-        study(tmp_path, side=2).checkpoint(TWIN),
-        study(tmp_path, recipe=replace(RECIPE, rate=0.01)).checkpoint(TWIN),
-        study(tmp_path, train=23).checkpoint(TWIN),
-        study(tmp_path, network="small-resnet").checkpoint(TWIN),
+        base.checkpoint(replace(UNPADDED, fill="none")),
+        base.checkpoint(replace(UNPADDED, seed=1)),
+        study(tmp_path, side=2).checkpoint(UNPADDED),
+        study(tmp_path, recipe=replace(RECIPE, rate=0.01)).checkpoint(UNPADDED),
+        study(tmp_path, train=23).checkpoint(UNPADDED),
+        study(tmp_path, network="small-resnet").checkpoint(UNPADDED),
     ]
-    assert len({base.checkpoint(TWIN), *others}) == 7
+    assert len({base.checkpoint(UNPADDED), *others}) == 7
 
 
-def test_records_of_twins_pair_by_seed(tmp_path):
-    """The difference of two twins' records has the interval of the seeds' differences."""
+def test_records_of_variants_pair_by_seed(tmp_path):
+    """The difference of two variants' records has the interval of the seeds' differences."""
     from scipy.stats import t as student
 
     from perimetry.bench.statistics.difference import metric_difference
@@ -244,7 +244,7 @@ def test_a_loss_that_is_not_finite_is_told(tmp_path):
     """A rate far too high ends with the advice to lower it."""
     one = study(tmp_path, recipe=replace(RECIPE, rate=1e30))
     with pytest.raises(NotApplicableError, match="lower the rate"):
-        one.run(TWIN, Clock(), no_report)
+        one.run(UNPADDED, Clock(), no_report)
 
 
 def test_bfloat16_trains_beside_float32(tmp_path):
@@ -252,7 +252,7 @@ def test_bfloat16_trains_beside_float32(tmp_path):
     losses = []
     for precision in ("float32", "bfloat16"):
         one = study(tmp_path, recipe=replace(RECIPE, epochs=1, precision=precision))
-        losses.append(one.run(TWIN, Clock(), no_report).history.epochs[0]["loss"])
+        losses.append(one.run(UNPADDED, Clock(), no_report).history.epochs[0]["loss"])
         assert tensors(one)["model.head.weight"].dtype == torch.float32
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
@@ -262,7 +262,7 @@ def test_fewer_images_than_a_batch_are_refused(tmp_path):
     """Fewer images than a batch are refused with both numbers."""
     one = study(tmp_path, recipe=replace(RECIPE, batch=25))
     with pytest.raises(InputError, match=r"24 training images.*25"):
-        one.run(TWIN, Clock(), no_report)
+        one.run(UNPADDED, Clock(), no_report)
 
 
 def test_the_rate_rises_and_falls():

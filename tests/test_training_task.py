@@ -1,4 +1,4 @@
-"""The micro-object task: solvable by colour alone, told by nothing else; and its phases."""
+"""The micro-object task: solvable by colour and by nothing else; and its phases."""
 
 from __future__ import annotations
 
@@ -132,13 +132,13 @@ def test_means_by_phase_are_those_of_a_literal_loop():
 def test_a_network_deaf_to_one_phase_is_found_deaf_there(leaves):
     """A detector that never sees pixels of phase (1, 0) is at chance there, and right elsewhere."""
 
-    def deaf(x):
+    def constant(x):
         x = x.clone()
         x[:, :, 1::2, 0::2] = 0.5
         red = detect(x)
         return torch.stack([~red, red], 1).float()
 
-    found = micro(leaves).evaluate(deaf)
+    found = micro(leaves).evaluate(constant)
     assert found["phase_accuracy"] == [[1.0, 1.0], [0.5, 1.0]]
     assert found["phase_contrast"][1][0] == 0.0
     assert found["accuracy"] == 0.875

@@ -1,4 +1,4 @@
-"""`perimetry pad`: the file it writes is a valid twin, and what it reports is what was measured."""
+"""`perimetry pad`: the file it writes is valid, and what it reports is what was measured."""
 
 import numpy as np
 import onnx
@@ -205,7 +205,7 @@ def trained(tmp_path_factory):
 
 
 def test_a_trained_network_becomes_more_even_and_the_forward_route_confirms_it(trained, tmp_path):
-    """Imbalance falls beyond its interval by gradients and by forward passes; fidelity is told."""
+    """Imbalance falls beyond its interval by both routes, and fidelity is reported."""
     by_gradients = pad_file(trained, tmp_path / "padded.onnx", count=32, device="cpu")
     assert len(by_gradients.treatment.layers) == 5
     assert by_gradients.change("imbalance").high < 0

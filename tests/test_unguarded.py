@@ -1,4 +1,4 @@
-"""A script without a guard that starts workers is told so, and its run ends."""
+"""A script without a guard that starts workers gets an error that says so, and its run ends."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ app(["run", "timm:test_resnet@init", "--out", "out", "--suite", "structure",
 """
 
 
-def test_a_script_without_a_guard_is_told_what_to_add(tmp_path):
+def test_a_script_without_a_guard_learns_what_to_add(tmp_path):
     """An unguarded script exits with 1 and its record names the missing `__main__` guard."""
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(

@@ -1,6 +1,6 @@
 """A pass of a torch module layer by layer: every output, and every layer by itself.
 
-A node is a call of a layer that gives one tensor of floats; calls of one layer are told apart by
+A node is a call of a layer that gives one tensor of floats; calls of one layer are distinguished by
 their number (`relu`, `relu#2`). A container whose output is that of its last layer is left out.
 What is computed between layers (sums of residual blocks, attention) belongs to the layer around it.
 """

@@ -104,14 +104,14 @@ def _unlisted(place: Path) -> str | None:
     return None if os.path.lexists(path) else unlisted(path)
 
 
-def _manifest_faults(place: Path, told: Sequence[str]) -> list[str]:
-    """How a folder differs from its manifest, unless something of that file is told already.
+def _manifest_faults(place: Path, known: Sequence[str]) -> list[str]:
+    """How a folder differs from its manifest, unless a sentence in `known` is about that file.
 
     A packed file has checked its own first line.
     """
     store = open_records(place)
     faults = manifest_faults(store) if isinstance(store, Store) else {}
-    return [text for path, text in faults.items() if not any(str(path) in one for one in told)]
+    return [text for path, text in faults.items() if not any(str(path) in one for one in known)]
 
 
 def _read_floors(

@@ -1,5 +1,6 @@
 """Behind `perimetry bench`.
 
-`measure` times suites and audits, `roofline` has the bounds, `device_use` says how busy the device
-is, `goals` what was aimed at; `report` measures all of it in order, `tables` prints it.
+`measure` times suites and audits with `stopwatch`, `roofline` has the bounds, `device_use` measures
+how busy the device is, `goals` has the aims; `report` measures all of it in order, `tables` prints
+it.
 """

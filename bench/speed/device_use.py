@@ -18,7 +18,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import PerimetryError
-from .measure import BenchmarkSetup, interleaved_times, measured_seconds
+from .measure import BenchmarkSetup
+from .stopwatch import interleaved_times, measured_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

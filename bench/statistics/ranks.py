@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Places = np.ndarray[Any, np.dtype[np.intp]]
 
 LEVEL = 0.05
-"""Chance that any two equal rows of a board are told apart."""
+"""Chance that any two equal rows of a board get different ranks."""
 
 DIGITS = 3
 """Decimals to which exact values are printed; values that agree in them tie."""
@@ -39,7 +39,7 @@ AT_ONCE = 2**20
 """About how many pairs are compared at once: those of all rows do not fit into memory."""
 
 REMEMBERED = 2**24
-"""The largest number of pairs that are kept between Holm's steps, and not computed anew."""
+"""The largest number of pairs that are kept between Holm's steps, and not computed again."""
 
 REPLICATES = 200
 
@@ -153,8 +153,8 @@ def _all_pairs(rows: Sequence[Ranked], draws: Array) -> Iterator[_Pairs]:
 def _holm(all_pairs: Callable[[], Iterable[_Pairs]], count: int, freedom: Array) -> Array:
     """Limits of t squared (rows,) beyond which pairs differ at `LEVEL`, all of them together.
 
-    Holm's steps: with `shown` of `count` pairs told apart, the next ones are tested at the level
-    over the number of pairs that is left. `freedom` (rows,) are the degrees of freedom; a pair has
+    Holm's steps: after `shown` of `count` pairs, the next ones are tested at the level over the
+    number of pairs that is left. `freedom` (rows,) are the degrees of freedom; a pair has
     those of the row with fewer, whose limit is the larger.
     """
     shown = 0

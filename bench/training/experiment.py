@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...adapters.treatment import Treatment
     from ...suites.measuring.phases import Pair
     from ...suites.training.data import TrainingSet
-    from ...suites.training.suite import History
+    from ...suites.training.summary import History
     from ..records.record import Record
 
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ...adapters.treatment import UNTOUCHED
-from ...suites.training.suite import TRAINING, summarise
+from ...suites.training.suite import TRAINING
+from ...suites.training.summary import summarise
 from ..records.environment import environment
 from ..records.record import ImagesInfo, ModelInfo, Record, Timing, Value, to_json_value
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...adapters.errors import ModelFileError, NotApplicableError
-from ...suites.training.suite import History
+from ...suites.training.summary import History
 from .checkpoint import load_checkpoint, save_checkpoint
 from .probe import probe
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make both sets anew and publish them: sh results/trained/run.sh WORKING_FOLDER
+# Make both sets again and publish them: sh results/trained/run.sh WORKING_FOLDER
 # A rerun goes on where it stopped. About 20 minutes on one idle CPU core.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)

@@ -52,37 +52,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import torch
-
-from ...adapters.errors import InputError, NotApplicableError
+from ...adapters.errors import InputError
 from ...adapters.padding_mode import PADDING_MODES
-from ..base import Context, Estimate, Measurement, Metric, Suite, described, missing
+from ..base import Context, Measurement, Metric, Suite, described, require_at_least
 from ..measuring.batching import Batching
-from ..measuring.bootstrap import bootstrap
-from ..measuring.dead_regions import Region, connected_regions
+from ..measuring.dead_regions import Region
 from ..measuring.findings import percent
-from .blind_spots import (
-    Stimulus,
-    blind_metrics,
-    border_drop,
-    default_side,
-    relative_responses,
-    unseen,
-)
-from .mean_filters import filter_metrics, filter_table
-from .observe import ObservationPlan, Observations, observe
-from .silent_pixels import MOST_REFINING
-from .spatial_bias import BIAS, bias, signed
+from .blind_spots import Stimulus, default_side
+from .observe import ObservationPlan, observe
+from .results import read_exchange, read_filters, read_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ...adapters.model import Model
     from ..base import Array, Measured
-    from ..measuring.bootstrap import Bootstrap
-
-_BLIND = ("blind_weakest", "border_drop", "blind_cv", "blind_left_right", "blind_top_bottom")
 
 
 def _bias_metrics(prefix: str, what: str) -> tuple[Metric, ...]:
@@ -190,7 +174,10 @@ class PaddingSuite(Suite):
     }
 
     def __post_init__(self) -> None:
-        _check_counts(self)
+        require_at_least(self, 1, "stimulus", "weight_sets")
+        require_at_least(self, 2, "grid")
+        if min(self.sizes, default=1) < 1:
+            raise InputError(f"padding.sizes = {min(self.sizes)}; expected at least 1")
         levels = (*_rgb(self.colour), self.background)
         if not all(0 <= level <= 1 for level in levels):
             raise InputError(
@@ -226,9 +213,9 @@ class PaddingSuite(Suite):
         plan = self._plan(model, context)
         observed = observe(model, context.images, plan)
         found.notes += plan.batching.notes
-        _read_size(found, model, observed, context)
-        _read_filters(found, model, observed, context)
-        self._read_exchange(found, observed, context)
+        read_size(found, model, observed, context)
+        read_filters(found, model, observed, context)
+        read_exchange(found, observed, context, self.exchange)
         if self.sizes:
             found.tables["sizes"] = [self._sized(model, side, context) for side in self.sizes]
         if len(observed.filters) < model.members:
@@ -288,205 +275,18 @@ class PaddingSuite(Suite):
         resized = model.resized(side, side)
         plan = replace(self._plan(resized, context), exchange=())
         found = Measurement({})
-        _read_size(found, resized, observe(resized, context.sized(side, side), plan), context)
+        read_size(found, resized, observe(resized, context.sized(side, side), plan), context)
         return {"size": side, **{name: e.value for name, e in found.metrics.items()}}
-
-    def _read_exchange(self, found: Measurement, observed: Observations, context: Context) -> None:
-        """Fill in `exchange_MODE` and its table."""
-        for name in PADDING_MODES:
-            found.metrics[f"exchange_{name}"] = missing(
-                "the model has no spatial map"
-                if not observed.members
-                else f"not requested: padding.exchange does not contain {name}"
-            )
-        if not (observed.members and self.exchange):
-            return
-        resamples = bootstrap(len(observed.members), context.draws, context.seed)
-        before, found.tables["exchange"] = _exchanged(observed, "zero", resamples)
-        for border in self.exchange:
-            try:
-                after, rows = _exchanged(observed, border, resamples)
-            except NotApplicableError as error:
-                found.metrics[f"exchange_{border}"] = missing(str(error))
-                continue
-            found.metrics[f"exchange_{border}"] = resamples.estimate(after - before)
-            found.tables["exchange"] += rows
-        found.notes += observed.members[0].notes
-
-
-def _check_counts(suite: PaddingSuite) -> None:
-    """Raise `InputError` for numbers of pixels, places or weight sets that are too small."""
-    limits: tuple[tuple[str, int | None, int], ...] = (
-        ("stimulus", suite.stimulus, 1),
-        ("grid", suite.grid, 2),
-        ("weight_sets", suite.weight_sets, 1),
-        *(("sizes", side, 1) for side in suite.sizes),
-    )
-    for name, value, least in limits:
-        if value is not None and value < least:
-            raise InputError(f"padding.{name} = {value}; expected at least {least}")
 
 
 def _rgb(colour: float | tuple[float, float, float]) -> tuple[float, float, float]:
     return colour if isinstance(colour, tuple) else (colour, colour, colour)
 
 
-def _read_size(found: Measurement, model: Model, observed: Observations, context: Context) -> None:
-    """Fill in everything that depends on the input size."""
-    _read_uneven(found, model)
-    if not observed.members:
-        names = (*BIAS, *(f"constant_{name}" for name in BIAS), *_BLIND)
-        found.metrics |= {
-            name: missing(model.why_not_spatial or "no spatial map") for name in names
-        }
-        return
-    _read_maps(found, observed, context)
-    _read_spots(found, observed, context)
-    _read_places(found, model, observed)
-    _read_silent(found, model, observed)
-
-
-def _read_places(found: Measurement, model: Model, observed: Observations) -> None:
-    """Where the response is least, in pixels, and how much between the places is not looked at."""
-    side, places = observed.side, observed.places
-    top, left = places[int(found.maps["blind_spots"].argmin())]
-    rows, columns = unseen(model.spec, side, places)
-    found.tables["blind_place"] = [
-        {"top": top, "left": left, "bottom": top + side, "right": left + side}
-        | {"unseen_rows": rows, "unseen_columns": columns}
-    ]
-    if rows or columns:
-        found.notes.append(
-            f"blind spots: the stimulus of {side} pixels leaves up to {rows} rows and {columns} "
-            "columns between its places unseen, where a blind spot can hide; padding.grid sets "
-            "more places"
-        )
-
-
-def _read_silent(found: Measurement, model: Model, observed: Observations) -> None:
-    """Pixels and colour channels without any effect on a model without gradients."""
-    if not observed.silent:
-        return
-    silent, (height, width) = observed.silent[0], (model.spec.height, model.spec.width)
-    whole = {"pixels": height * width, "box": [0, 0, height, width]}
-    found.tables["silent_regions"] = [
-        *({"channel": _channel_name(model, c), **whole} for c in silent.channels),
-        *(
-            {"channel": "all", "pixels": region.pixels, "box": list(region.box)}
-            for region in connected_regions(silent.mask)
-        ),
-    ]
-    side = silent.block
-    found.notes.append(
-        f"silent pixels: blocks of {side} x {side} pixels without gaps, every row and column, "
-        "every colour channel; a hole that contains no whole block, row or column, of at most "
-        f"{2 * side - 2} pixels along its shorter side, can hide, and so can one of one channel"
-    )
-    if silent.finest > 1:
-        found.notes.append(
-            f"silent pixels: edges are placed to {silent.finest} pixels, not to single ones, after "
-            f"{MOST_REFINING} cells"
-        )
-
-
-def _channel_name(model: Model, channel: int) -> str:
-    """Such as `channel 0 (red)`, in the order of the model's input."""
-    colours = ("red", "green", "blue")
-    if model.spec.channels != len(colours):
-        return f"channel {channel}"
-    place = channel if model.spec.channel_order == "RGB" else len(colours) - 1 - channel
-    return f"channel {channel} ({colours[place]})"
-
-
-def _read_uneven(found: Measurement, model: Model) -> None:
-    """Fill in `uneven_layers` and the table `uneven`, or the reason why there is none."""
-    from ..architecture.receptive_field import (
-        layer_table,
-        nearest_even_sizes,
-        target_stride,
-        uneven_rows,
-    )
-
-    size = (model.spec.height, model.spec.width)
-    try:
-        x = torch.empty(1, model.spec.channels, *size, device="meta")
-        layers = layer_table(model.skeleton(), x)
-    except NotApplicableError as error:
-        found.metrics["uneven_layers"] = missing(str(error))
-        return
-    rows, strides = uneven_rows(layers), target_stride(model)
-    found.metrics["uneven_layers"] = Estimate(float(len(rows)))
-    heights, widths = nearest_even_sizes(layers, size, strides)
-    found.tables["uneven"] = [
-        row | {"even_heights": heights, "even_widths": widths} for row in rows
-    ]
-
-
-def _read_maps(found: Measurement, observed: Observations, context: Context) -> None:
-    """Fill in the mean feature maps: the metrics of the target and the table of all stages."""
-    images, constants = observed.images(), observed.constants()
-    *_, target = images
-    for prefix, maps in (("", images), ("constant_", constants)):
-        resamples = bootstrap(len(maps[target]), context.draws, context.seed)
-        found.metrics |= {prefix + n: e for n, e in bias(maps[target], resamples).items()}
-    found.maps["mean_feature_map"] = images[target].mean(0)
-    found.maps["constant_feature_map"] = constants[target].mean(0)
-    found.tables["stages"] = [
-        {
-            "name": name,
-            "height": maps.shape[1],
-            "width": maps.shape[2],
-            **signed(maps.mean(0)),
-            **{f"constant_{n}": v for n, v in signed(constants[name].mean(0)).items()},
-        }
-        for name, maps in images.items()
-    ]
-
-
-def _read_spots(found: Measurement, observed: Observations, context: Context) -> None:
-    """Fill in the blind-spot map and its metrics."""
-    responses, logits = observed.responses(), observed.logits()
-    found.maps["blind_spots"] = responses.mean(0)
-    if logits is not None:
-        found.maps["blind_spots_logit"] = logits
-    resamples = bootstrap(len(responses), context.draws, context.seed)
-    try:
-        found.metrics |= blind_metrics(relative_responses(responses), resamples)
-    except NotApplicableError as error:
-        found.metrics |= {name: missing(str(error)) for name in _BLIND}
-
-
-def _read_filters(
-    found: Measurement, model: Model, observed: Observations, context: Context
-) -> None:
-    """Fill in the mean filters."""
-    resamples = bootstrap(len(observed.filters), context.draws, context.seed)
-    found.metrics |= filter_metrics(observed.filters, resamples)
-    found.tables["filters"] = filter_table(observed.filters)
-    if model.source.get("weights") == "initial state":
-        found.notes.append(
-            "mean filters: the kernels are random, so any asymmetry is due to chance"
-        )
-
-
 def _is_shown(found: Measured, mode: str) -> bool:
     """Whether what padding `mode` does to the border drop is exact, or leaves out 0."""
     one = found.metrics[f"exchange_{mode}"]
     return one.value is not None and (one.low is None or one.low > 0 or one.high < 0)
-
-
-def _exchanged(
-    observed: Observations, border: str, resamples: Bootstrap
-) -> tuple[Array, list[dict[str, Any]]]:
-    """Replicates of the border drop at nine places with padding `border`, and its table row."""
-    responses, plain = observed.exchanged(border)
-    drops = border_drop(np.tensordot(resamples.weights, relative_responses(responses), 1))
-    row = {
-        "padding": border,
-        "border_drop": float(drops[0]) if np.isfinite(drops[0]) else None,
-        **{f"constant_{name}": value for name, value in signed(plain.mean(0)).items()},
-    }
-    return drops, [row]
 
 
 PADDING = PaddingSuite()

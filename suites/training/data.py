@@ -20,11 +20,8 @@ in memory, one byte per value.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
-import struct
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +35,7 @@ from ...adapters.errors import InputError, UnknownNameError
 from ...adapters.input_spec import InputSpec
 from ..images import open_images
 from ..pictures import picture_files, read_picture
+from .idx import idx_files, read_idx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,9 +50,6 @@ MAX_BYTES = 16 * 2**30
 """Largest total size of the pictures in bytes."""
 
 DIGITS_SHARE = 0.8
-
-IDX_BYTES = 0x08
-"""IDX's type code of unsigned bytes."""
 
 DEFAULT_SIZE = 40
 
@@ -133,7 +128,7 @@ def open_training_set(
                 f"data {name!r} is neither a folder nor built in; expected a folder of classes, a "
                 f"folder with IDX files, or {' or '.join(BUILT_IN)}"
             )
-        idx = _idx_files(folder)
+        idx = idx_files(folder)
         found = _idx(folder, idx, size) if idx else _folder(folder, size, seed)
     return _shuffled(found, train, test, seed)
 
@@ -222,26 +217,6 @@ def _check_room(shape: Sequence[int]) -> None:
         )
 
 
-def _idx_files(folder: Path) -> dict[str, Path]:
-    """The four files by part, such as `train-images`; empty if there is none of them.
-
-    Raises `InputError` if only some are missing.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        stem = path.name.replace("t10k", "test").replace(".", "-")
-        for part in ("train-images", "train-labels", "test-images", "test-labels"):
-            if stem.startswith(part) and "ubyte" in stem:
-                found.setdefault(part, path)
-    if found and len(found) < 4:
-        raise InputError(
-            f"{folder} has IDX files for {', '.join(found)} only; expected train-images, "
-            "train-labels, t10k-images and t10k-labels, each as -idx3-ubyte or -idx1-ubyte, "
-            "gzipped or not"
-        )
-    return found
-
-
 def _idx(folder: Path, files: dict[str, Path], size: Pair | None) -> TrainingSet:
     parts = []
     for part in ("train", "test"):
@@ -251,35 +226,11 @@ def _idx(folder: Path, files: dict[str, Path], size: Pair | None) -> TrainingSet
                 f"{folder}: {part} images have shape {images.shape} and labels {labels.shape}; "
                 "expected (n, height, width) and (n,)"
             )
+        _check_room((len(images), 1, *images.shape[1:]))
         octets = _framed(torch.from_numpy(images)[:, None], size)
         parts.append(Pictures(octets, torch.from_numpy(labels).long()))
     count = int(max(part.labels.max() for part in parts)) + 1
     return TrainingSet(folder.name, parts[0], parts[1], tuple(map(str, range(count))))
-
-
-def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Read an IDX file of bytes, gzipped or not. Raises `InputError` if it is invalid or cut."""
-    try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != IDX_BYTES or not 1 <= data[3] <= 4:
-        raise InputError(
-            f"{path} is not an IDX file of bytes: it begins with {data[:4].hex()!r}, expected "
-            "'00000801' to '00000804'; name a folder with files in that format"
-        )
-    axes = data[3]
-    head = 4 + 4 * axes
-    shape = struct.unpack(f">{axes}I", data[4:head].ljust(4 * axes, b"\0"))
-    if len(data) - head != math.prod(shape) or 0 in shape:
-        raise InputError(
-            f"{path} should contain {' x '.join(map(str, shape))} bytes and contains "
-            f"{max(0, len(data) - head)}; it is cut or damaged"
-        )
-    _check_room((shape[0], 1, *shape[1:], *(1,) * (4 - axes))[:4])
-    return np.frombuffer(data, dtype=np.uint8, offset=head).reshape(shape).copy()
 
 
 def _folder(folder: Path, size: Pair | None, seed: int) -> TrainingSet:

@@ -23,8 +23,9 @@ from PIL import Image
 from perimetry.adapters.device import full_precision
 from perimetry.bench.output.files import write_text
 from perimetry.bench.speed.goals import MapComparison
-from perimetry.bench.speed.measure import BenchmarkSetup, interleaved_times, open_bench
+from perimetry.bench.speed.measure import BenchmarkSetup, open_bench
 from perimetry.bench.speed.report import MODELS, SUITES, BenchmarkPlan, measure
+from perimetry.bench.speed.stopwatch import interleaved_times
 from perimetry.bench.speed.tables import render_speed
 from perimetry.suites.erf.suite import ERF
 from perimetry.suites.images import open_images

@@ -5,7 +5,7 @@ Absolute times depend on the machine and what else runs on it, so only ratios ar
 
 import pytest
 
-from perimetry.bench.speed.measure import measured_seconds
+from perimetry.bench.speed.stopwatch import measured_seconds
 
 RATIOS = pytest.StashKey[list[str]]()
 

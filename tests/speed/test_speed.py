@@ -8,7 +8,8 @@ import torch
 from perimetry.adapters.load import load
 from perimetry.adapters.meta_forward import ShapesOnly
 from perimetry.bench.execution.run_options import BATCH
-from perimetry.bench.speed.measure import collect_maps, open_bench, peak_of
+from perimetry.bench.speed.measure import collect_maps, open_bench
+from perimetry.bench.speed.stopwatch import peak_of
 from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import gradient_maps

@@ -53,7 +53,7 @@ RECURRENT = {"LSTM", "GRU", "RNN"}
 """Operators whose state passes from step to step."""
 
 BRANCHING = {"If", "Loop"}
-"""Operators that run graphs of their own; their layers cannot be told from constants."""
+"""Operators that run graphs of their own; their layers cannot be distinguished from constants."""
 
 COMPLETE = 20
 """First opset that has an operator for every layer that exporters write out before."""
