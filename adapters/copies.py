@@ -51,7 +51,9 @@ def resize_images(attempt: Callable[[int, int], None], size: Size, model: Resiza
     nearby that are whole numbers of its strides.
     """
     if not all(0 < n <= LARGEST for n in size):
-        raise InputError(f"input size {size[0]} x {size[1]}; expected 1 to {LARGEST} pixels a side")
+        raise InputError(
+            f"input size {size[0]} x {size[1]}; expected 1 to {LARGEST} pixels per side"
+        )
     try:
         attempt(*size)
     except PerimetryError as error:

@@ -1,4 +1,4 @@
-"""The words of CI: a line a model with its verdict first, counts, then reasons; in every format."""
+"""The words of CI: one line per model with its verdict, counts, then reasons; in every format."""
 
 from __future__ import annotations
 

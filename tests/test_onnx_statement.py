@@ -111,7 +111,7 @@ def test_size_of_a_run_reaches_files_of_open_size(path):
         ({"range": "0..2"}, InputError, r"range = '0..2'; expected 0..1 or 0..255"),
         ({"channel_order": "GRB"}, InputError, "expected one of RGB, BGR"),
         ({"channels": 4}, InputError, "expected 1 .grey. or 3 .colour."),
-        ({"mean": "grey"}, InputError, "expected one number, or one a channel"),
+        ({"mean": "grey"}, InputError, "one number, or one per channel"),
         ({"mean": [0.1, 0.2]}, InputError, "has 2 numbers; expected 1 or 3"),
         ({"mean": 127.5}, InputError, "outside the range 0..1.*declare range = 0..255 too"),
         ({"mean": float("nan")}, InputError, "expected one number"),

@@ -42,7 +42,7 @@ def pack(run):
 
 
 def test_the_board_of_the_run_and_of_its_pack_are_one_table(run, pack):
-    """One row a model in Markdown, LaTeX and Python, from the folder and from the file."""
+    """One row per model in Markdown, LaTeX and Python, from the folder and from the file."""
     options = ("--rows", "models", "--columns", "rank,deadpixel.weakest,model.parameters")
     for form in ("md", "tex", "csv", "json"):
         shown = [command("board", place, *options, "--format", form) for place in (run, pack)]

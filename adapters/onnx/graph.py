@@ -155,7 +155,7 @@ def to_tensor(proto: onnx.TensorProto) -> Tensor:
         array = array.astype(np.int8)
     if array.dtype.kind not in "biuf":
         raise NotApplicableError(
-            f"tensor {printable(proto.name)!r} holds {array.dtype.name}, which has no gradient "
+            f"tensor {printable(proto.name)!r} has type {array.dtype.name}, which has no gradient "
             "route"
         )
     return torch.from_numpy(np.array(array))
@@ -226,5 +226,5 @@ def _constant(node: Node, mode: Mode) -> Tensor:
     if key.startswith("value_int"):
         return torch.tensor(value, dtype=torch.int64)
     if key != "value":
-        raise NotApplicableError(f"{node.label()} holds a {key}, which has no gradient route")
+        raise NotApplicableError(f"{node.label()} contains a {key}, which has no gradient route")
     return value  # type: ignore[no-any-return]

@@ -65,7 +65,7 @@ class ViewOptions:
         ),
     ] = None
     rows: Annotated[
-        Rows, typer.Option(help="One row a variant (kernel padding), or one a model.")
+        Rows, typer.Option(help="One row per variant (kernel padding), or one per model.")
     ] = Rows.variants
     columns: Annotated[
         str | None,

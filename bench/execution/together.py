@@ -1,4 +1,4 @@
-"""Measuring many stored models again in one set of workers, which start once and not once a model.
+"""Measuring many stored models again in one set of workers, which start once for all models.
 
 A worker process measures one model after another, and is replaced when it dies, so that a model
 that crashes costs its own records only. Models with the same settings are measured together.

@@ -59,7 +59,7 @@ BAR, GAP = 16, 14
 
 
 NUMBERED = 8
-"""Maps of at most this many values a side have their numbers written into them."""
+"""Maps of at most this many values per side have their numbers written into them."""
 
 
 FEW = 10

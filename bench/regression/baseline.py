@@ -82,7 +82,10 @@ def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
     chosen = choose(records, where)
     latest = newest(chosen)
     if not latest:
-        raise InputError(f"no record of the baseline {str(place)!r} matches --where")
+        raise InputError(
+            f"no record of the baseline {str(place)!r} matches --where; expected KEY=VALUE that "
+            "is true of at least one"
+        )
     check_unmixed(latest)
     variants: dict[tuple[str, str], list[Record]] = {}
     for record in latest:

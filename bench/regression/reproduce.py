@@ -182,7 +182,10 @@ def reproduce(
     records, problems = read_folder(Path(place))
     kept = choose(records, rerun_options.where)
     if not kept:
-        raise InputError(f"no record in {str(place)!r} matches --where")
+        raise InputError(
+            f"no record in {str(place)!r} matches --where; expected KEY=VALUE that is true of "
+            "at least one"
+        )
     columns = columns_of(kept, rerun_options.run.toolkit().suites)
     check_patterns(tolerances or Tolerances(), columns, str(place))
     variants = _variants(kept)

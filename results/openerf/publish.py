@@ -1,6 +1,6 @@
 """Write this folder from imported records: `python results/openerf/publish.py RUN_DIR`.
 
-RUN_DIR is what the command in README.md was given as --out. Written: board.csv (a row a model),
+RUN_DIR is what the command in README.md was given as --out. Written: board.csv (one row per model),
 records.jsonl.gz (packed records), README.md. Without RUN_DIR the README alone is written again.
 """
 

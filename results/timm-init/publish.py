@@ -213,7 +213,7 @@ def outside(known: pd.DataFrame) -> str:
 
 
 def rows(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
-    """One row a model, without and with `box`."""
+    """One row per model, without and with `box`."""
     found = []
     for name, row in known.sort_values("deadpixel.weakest").iterrows():
         after = boxed.loc[name]

@@ -128,7 +128,7 @@ def shipped(cells: Mapping[tuple[str, str, str, str], Record]) -> str:
 
 
 def held_out() -> str:
-    """What `held_out.py` found: a row a variant, a column an architecture."""
+    """What `held_out.py` found: one row per variant, one column per architecture."""
     with (HERE / "held-out.csv").open(encoding="utf-8", newline="") as stream:
         found = {(r["variant"], r["architecture"]): r for r in csv.DictReader(stream)}
     variants = dict.fromkeys(variant for variant, _ in found)

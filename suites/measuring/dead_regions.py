@@ -15,8 +15,8 @@ and counted apart.
 *dead at t*: q is below t with certainty. Over ordinary pixels q is spread as a gamma variable whose
     shape k is read off the map's own quartiles; were the true q as large as t, what is observed
     would be so small with a probability below `FALSE_ALARM` over the whole map. The same is asked
-    of the means over windows of `WINDOWS` pixels a side without silent ones: all pixels of a window
-    whose mean is below t with certainty are dead. Silent pixels are dead at every t.
+    of the means over windows of `WINDOWS` pixels per side without silent ones: all pixels of a
+    window whose mean is below t with certainty are dead. Silent pixels are dead at every t.
 
 Regions are connected, diagonals included; their boxes are (top, left, bottom, right) in pixels, the
 last two exclusive. The same is done for each colour channel, so that a channel that is not read is

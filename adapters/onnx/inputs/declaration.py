@@ -9,7 +9,7 @@ with a command, which override the file. Both have the same keys::
     range = "0..255"             # what black and white are before normalisation: 0..1 or 0..255
     channel_order = "BGR"        # RGB or BGR
     channels = 3                 # 1 or 3
-    mean = [104, 117, 123]       # one number, or one a channel, in units of the range
+    mean = [104, 117, 123]       # one number, or one per channel, in units of the range
     std = 1.0
     interpolation = "bicubic"    # how photographs are resized
     crop_pct = 1.0               # and how much of them is seen
@@ -250,14 +250,14 @@ def _numbers(value: Any) -> list[Any] | None:
 def _mean(value: Any) -> dict[str, Any]:
     numbers = _numbers(value)
     if numbers is None:
-        raise _refused("mean", value, "one number, or one a channel")
+        raise _refused("mean", value, "one number, or one per channel")
     return {"mean": numbers if len(numbers) > 1 else float(numbers[0])}
 
 
 def _std(value: Any) -> dict[str, Any]:
     numbers = _numbers(value)
     if numbers is None or any(n <= 0 for n in numbers):
-        raise _refused("std", value, "one number above 0, or one a channel")
+        raise _refused("std", value, "one number above 0, or one per channel")
     return {"std": numbers if len(numbers) > 1 else float(numbers[0])}
 
 
