@@ -230,6 +230,7 @@ def render() -> str:
         **first_epoch(records),
         "torch": first.environment.libraries["torch"],
         "date": first.created[:10],
+        "version": first.version,
         "minutes": f"{minutes:.0f}",
         "cpu": first.environment.device_name,
     }
