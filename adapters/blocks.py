@@ -61,7 +61,7 @@ def _cuts(way: Way, target: int) -> list[int]:
 
 
 def _is_feature(way: Way, i: int) -> bool:
-    """Whether step `i` is a map with a layer before it; one that is only enlarged is none."""
+    """Whether step `i` is a map with a layer before it; enlarging alone does not count."""
     has_layer = bool(way.read.before[i] & way.layers)
     return has_layer and way.read.grids[i] is not None and way.steps[i].kind != "pad"
 

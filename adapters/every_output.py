@@ -65,7 +65,7 @@ def _of_numbers(values: Any) -> bool:
 
 
 def _tensor(value: Any) -> Tensor | None:
-    """A tensor, number, array or text as a tensor; None for what is none of these."""
+    """A tensor, number, array or text as a tensor; None for other values."""
     if isinstance(value, Tensor):
         return _plain(value)
     if isinstance(getattr(value, "tensors", None), Tensor):  # an image list with its sizes

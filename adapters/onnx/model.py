@@ -116,7 +116,7 @@ class OnnxModel:
 
     @cached_property
     def _measured(self) -> list[str]:
-        """Notes on the gradients of this graph, which do not hold for another."""
+        """Notes on the gradients of this graph, which do not apply to another."""
         return []
 
     def _session(self, names: tuple[str, ...]) -> Session:

@@ -38,7 +38,7 @@ def _make_buffers(layer: nn.Module) -> None:
 
 
 def _forget_matrices(original: nn.Module, layer: nn.Module) -> None:
-    """Put on `meta` the buffers of `layer` that are still blank and are no statistics."""
+    """Put on `meta` the buffers of `layer` that are still blank and not statistics."""
     lost = {name for name, b in original.named_buffers(recurse=False) if b.is_meta}
     for name, buffer in list(layer.named_buffers(recurse=False)):
         matrix = buffer.is_floating_point() and buffer.ndim != 1 and not buffer.any()

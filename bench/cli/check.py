@@ -80,8 +80,8 @@ def check(
         bool,
         typer.Option(
             "--accept",
-            help="Make what the models are now the baseline: replace their records, fingerprints "
-            "and noise floors in one step, and say what changed.",
+            help="Accept the models as they are now: replace their records, fingerprints and noise "
+            "floors in the baseline in one step, and report what changed.",
         ),
     ] = False,
     drop: Annotated[

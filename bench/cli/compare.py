@@ -87,7 +87,9 @@ class ShownOptions:
     PANEL: ClassVar[str] = "Report"
     pair: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="A B", help="Also show all metrics of this pair, by the names shown."),
+        typer.Option(
+            metavar="A B", help="Also show all metrics of this pair, by the names in the report."
+        ),
     ] = None
     pairs: Annotated[bool, typer.Option("--pairs", help="Also show every pair.")] = False
     form: Annotated[ComparisonFormat, typer.Option("--format", help="Output format.")] = (
@@ -96,9 +98,7 @@ class ShownOptions:
     every: Annotated[
         bool, typer.Option("--all", help="Show all metrics, also those that do not differ.")
     ] = False
-    maps: Annotated[
-        Path | None, typer.Option(help="Folder to draw difference maps into, as PNG.")
-    ] = None
+    maps: Annotated[Path | None, typer.Option(help="Folder for difference maps as PNG.")] = None
     page: Annotated[Path | None, typer.Option("--html", help="Also write an HTML page.")] = None
     nodes: Annotated[
         bool,
@@ -110,13 +110,13 @@ class ShownOptions:
         bool,
         typer.Option(
             "--quantise-one-at-a-time",
-            help="With the nodes, what each layer of the first model, a float ONNX file, costs if "
-            "it alone is in eight bits.",
+            help="Show with the nodes how much the output changes if a single layer of the first "
+            "model, a float ONNX file, is quantised to eight bits.",
         ),
     ] = False
     node_data: Annotated[
         Path | None,
-        typer.Option(help="Folder to write the nodes into, as node data of Model Explorer."),
+        typer.Option(help="Folder for the nodes, as node data of Model Explorer."),
     ] = None
 
 

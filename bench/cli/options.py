@@ -40,7 +40,7 @@ WIDTH = 96
 BY_DEVICE = f"{BATCH['cpu']} on the CPU, {BATCH['cuda']} on a GPU"
 
 
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 
 
 Device = Annotated[

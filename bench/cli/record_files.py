@@ -21,7 +21,8 @@ def pack(
         Path, typer.Argument(help="File to write: NAME.jsonl or NAME.jsonl.gz.", metavar="FILE")
     ],
     tables: Annotated[
-        bool, typer.Option(help="Keep tables such as that of layers, which leaderboards omit.")
+        bool,
+        typer.Option(help="Keep tables that leaderboards do not need, such as that of layers."),
     ] = True,
 ) -> None:
     """Write the records in DIR, without maps, to one sorted file for git."""
@@ -48,7 +49,9 @@ def import_(
         typer.Argument(help="Source: openerf for OpenERF_NAME.npy of github.com/kmbmjn/OpenERF."),
     ],
     folder: Annotated[Path, typer.Argument(help="Folder with the published files.")],
-    out: Annotated[Path, typer.Option(help="Folder for the records, as of a run.")],
+    out: Annotated[
+        Path, typer.Option(help="Output folder for the records, as of `perimetry run`.")
+    ],
 ) -> None:
     """Make records of measurements that others have published."""
     del source  # there is one so far

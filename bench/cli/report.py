@@ -38,7 +38,7 @@ class Publication(StrEnum):
 def show(
     place: Annotated[
         Path,
-        typer.Argument(metavar="RECORD.json|DIR", help="File of a record, or folder with records."),
+        typer.Argument(metavar="RECORD.json|DIR", help="Record file, or folder with records."),
     ],
     model: Annotated[
         str | None,
@@ -118,7 +118,9 @@ def publish(
     source_url: Annotated[
         str | None, typer.Option(help="Address where the records can be looked up.")
     ] = None,
-    source_name: Annotated[str | None, typer.Option(help="Words for that address.")] = None,
+    source_name: Annotated[
+        str | None, typer.Option(help="Text of the link to that address.")
+    ] = None,
     user: Annotated[str | None, typer.Option(help="User or organisation on the hub.")] = None,
     out: Annotated[
         Path | None,

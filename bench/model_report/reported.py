@@ -49,7 +49,7 @@ class ReportedRecord:
         return found if found is not None and found.value is not None else None
 
     def metric(self, name: str) -> Metric:
-        """What the metric `name` says of itself; nothing but its name if it is not known."""
+        """The declaration of the metric `name`; one with its name alone if it is not known."""
         known = self.suite.metrics if self.suite else ()
         unknown = Metric(name, "", "", "neither", low=None)
         return next((metric for metric in known if metric.name == name), unknown)

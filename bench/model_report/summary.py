@@ -60,7 +60,7 @@ def _no_dead_region(found: Sequence[ReportedRecord]) -> str:
 
 
 def fault_line(records: Sequence[Record]) -> str:
-    """What changes the meaning of all numbers, and that the model is no function of one image."""
+    """What changes the meaning of all numbers, such as an output that is not finite."""
     reasons = dict.fromkeys(r.reason for r in records if (r.reason or "").startswith(FAULTS))
     found = [
         *said_first(records),

@@ -149,7 +149,7 @@ class Board:
         return suite if protocol == default else f"{suite}:{protocol}"
 
     def metric(self, column: str) -> Metric | None:
-        """What a column's metric says of itself."""
+        """The declaration of a column's metric, None if it is not known."""
         prefix, _, name = split_scale(column)[0].partition(".")
         suite = self.suites.get(prefix.partition(":")[0])
         return next((m for m in suite.metrics if m.name == name), None) if suite else None

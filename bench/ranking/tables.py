@@ -130,7 +130,7 @@ TEX = {
 
 
 def _tex(text: str) -> str:
-    """`text` as LaTeX prints it; a bracket or star at its start is no option of what is before."""
+    """`text` for LaTeX; a bracket or star at its start is not read as an option."""
     shown = "".join(TEX.get(char, char) for char in text)
     return f"{{}}{shown}" if shown.startswith(("[", "*")) else shown
 

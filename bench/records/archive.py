@@ -80,7 +80,7 @@ def _copy(first: bytes, lines: IO[bytes], stream: IO[bytes], *, zipped: bool) ->
 
 
 def is_packed(path: Path | str) -> bool:
-    """Whether a file of this name holds packed records."""
+    """Whether a file of this name contains packed records."""
     return str(path).endswith(SUFFIXES)
 
 
@@ -190,7 +190,7 @@ def _header(digest: str, count: int) -> bytes:
 
 
 def _header_faults(path: Path, lines: list[bytes]) -> list[str]:
-    """A sentence if the lines are not those of the first line, which older packs lack."""
+    """A sentence if the lines are not those of the first line, which older packs do not have."""
     if not lines[0].startswith(HEADER):
         return []
     count = sum(bool(line) for line in lines[1:])

@@ -103,5 +103,5 @@ def _hash_of_ends(stream: IO[bytes], facts: os.stat_result) -> str:
 
 
 def digest(value: Any) -> str:
-    """Sha256 of a value that JSON can hold."""
+    """Sha256 of a value that JSON can represent."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -296,7 +296,7 @@ class Record(BaseModel):
     def as_flat_dict(self) -> dict[str, float]:
         """Numbers by name for experiment trackers, such as `deadpixel.weakest` and `.low`, `.high`.
 
-        Names hold letters, digits and `._-/` only: `box/` stands before those of a variant with
+        Names contain letters, digits and `._-/` only: `box/` stands before those of a variant with
         kernel padding, the protocol after the suite unless it is the default, and `/s8` after those
         of a scale. What is missing is left out.
         """
@@ -356,7 +356,7 @@ def schema_text() -> str:
 
 
 def to_json_value(value: Any) -> Any:
-    """Turn arrays, tensors, tuples and unbounded numbers into what JSON can hold.
+    """Turn arrays, tensors, tuples and unbounded numbers into what JSON can represent.
 
     JSON has no infinity and no NaN: these become the strings `inf`, `-inf` and `nan`.
     """
@@ -374,7 +374,7 @@ def to_json_value(value: Any) -> Any:
 
 
 def to_utf8(text: str) -> str:
-    """`text` with visible escapes for what UTF-8 cannot hold, such as odd bytes of a file name."""
+    """`text` with visible escapes for what UTF-8 cannot represent, such as bytes of a file name."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -411,7 +411,7 @@ NAME_PART = 60
 
 
 def file_stem(record: Record) -> str:
-    """`REFERENCE.FILL.SUITE-PROTOCOL.KEY`, safe as a file name whatever the reference holds."""
+    """`REFERENCE.FILL.SUITE-PROTOCOL.KEY`, safe as a file name for every reference."""
     words = (record.model.reference, record.fill, f"{record.suite}-{record.protocol}")
     prefix = ".".join(file_name_part(word)[-NAME_PART:] for word in words)
     return f"{prefix}.{record.key[:KEY_DIGITS]}"

@@ -6,7 +6,7 @@ two could not be compared. The settings are taken from the baseline's records.
 Detectors
 ---------
 finite
-    Weights or outputs are NaN or infinite, or an output is the same for unlike images, and the
+    Weights or outputs are NaN or infinite, or an output is the same for different images, and the
     baseline's were not.
 dead region
     A region of dead pixels is new, or has grown beyond the absolute tolerance of

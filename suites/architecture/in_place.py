@@ -99,7 +99,7 @@ def mark_view(name: str, x: Any, results: Sequence[Tensor]) -> None:
 
 
 def is_stale(name: str, x: Tensor, *, written: bool) -> bool:
-    """Whether `x` lacks a change that was made to a view of it; writing to it is what mends that.
+    """Whether a change that was made to a view of `x` is not in `x` yet; writing to `x` adds it.
 
     `x[place] += y` reads a view, changes it, and writes it to the same place.
     """

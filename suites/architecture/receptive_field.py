@@ -125,7 +125,7 @@ def uneven_layers(layers: Iterable[Layer]) -> list[tuple[Layer, Pair]]:
 
 
 def cropping_layers(layers: Iterable[Layer]) -> list[Layer]:
-    """The strided layers that leave units of the map at its end unread, which are no padding."""
+    """The strided layers that leave units of the map at its end unread, which are not padding."""
     return [
         layer
         for layer in layers

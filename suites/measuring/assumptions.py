@@ -15,7 +15,7 @@ target
     that goes on to the logits.
 
 not finite, constant
-    An output that is NaN or infinite, or the same for unlike images, is a note that comes first.
+    An output that is NaN or infinite, or the same for different images, is a note that comes first.
 
 What rests on an output at fault is skipped: gradients on those that their probes read, everything
 else on both. The first step at which two passes differ is named where the model can be traced.
@@ -98,7 +98,7 @@ def _check(model: Model, images: Tensor) -> Assumptions:
 
 
 def _meaningless(passes: _Passes, first: Outputs, images: Tensor) -> list[str]:
-    """Notes on outputs that are not finite, or the same for unlike images, by their names.
+    """Notes on outputs that are not finite, or the same for different images, by their names.
 
     `first` is that of the first image and a bright one; all other images are passed too.
     """
@@ -109,7 +109,7 @@ def _meaningless(passes: _Passes, first: Outputs, images: Tensor) -> list[str]:
         if not all(bool(output.isfinite().all()) for output in outputs):
             notes.append(NOT_FINITE + _extent(name, outputs) + _first_step(passes, outputs))
         elif outputs and all(bool((output == outputs[0][:1]).all()) for output in outputs):
-            notes.append(f"{CONSTANT}unlike images give the same {name}")
+            notes.append(f"{CONSTANT}different images give the same {name}")
     return notes
 
 
@@ -220,7 +220,7 @@ def _outputs(first: Outputs, second: Outputs) -> list[tuple[str, Tensor, Tensor]
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    """Norm of the difference over that of the larger; infinite for tensors of unlike shapes."""
+    """Norm of the difference over that of the larger; infinite for tensors of different shapes."""
     if a.shape != b.shape:
         return float("inf")
     longer = max(float(a.double().norm()), float(b.double().norm()))
