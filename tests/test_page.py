@@ -45,8 +45,14 @@ def blocks(text):
     return {name: unpacked(block) for name, block in found}
 
 
+def data_of(text):
+    """The numbers of a page with the facts of its details."""
+    found = blocks(text)
+    return json.loads(found["data"]) | json.loads(found["details"])
+
+
 def page_data(board, **options):
-    return json.loads(blocks(page(board, title="t", created=WHEN, **options))["data"])
+    return data_of(page(board, title="t", created=WHEN, **options))
 
 
 def three():

@@ -131,6 +131,14 @@ def test_an_interval_holds_the_quantiles_and_these_mirrored_at_the_value(positiv
     assert found.high == pytest.approx(mirrored)
 
 
+def test_an_interval_whose_draws_are_infinite_at_one_end_is_open_there():
+    """A ratio to what may be 0 has no largest value; its lower end is the quantile as ever."""
+    draws = np.linspace(1.0, 2.0, 201)
+    draws[150:] = np.inf
+    found = bootstrap(8, 201, 0).from_draws(1.5, draws, low=1.0, positive=True)
+    assert (found.low, found.high) == (1.0, None)
+
+
 def test_one_phase_that_no_period_explains_is_found():
     """A lone phase at 0.3, and one that gets nothing, among 1,024."""
     lone = np.ones((32, 32))

@@ -211,12 +211,12 @@ def test_a_page_of_very_many_records_reads_draws_of_one_column_and_few_details(
     exact = numbers["numbers"][by_id["structure.weakest"]]
     assert None not in (sorted_by["none"]["rank"], sorted_by["box"]["change"])
     assert exact["none"]["rank"] is not None
-    assert (other["none"]["rank"], other["box"].get("change")) == (None, None)
+    assert (other["none"].get("rank"), other["box"].get("change")) == (None, None)
     assert other["none"]["v"][0] is not None
     reads["members"].clear()
     text = page.page(board, title="many")
     whole = [name for name in reads["members"] if name == "map.sensitivity.npy"]
     assert len(whole) <= 4 * 8  # thumbnails, the size of a sample, panels: of two models
-    data = json.loads(unpacked(re.search(r'id="data">([^<]*)<', text)[1]))
+    data = json.loads(unpacked(re.search(r'id="details">([^<]*)<', text)[1]))
     assert [place is None for place in data["places"]["words"]] == [False] * 2 + [True] * 4
     assert "24 records" in data["left_out"]

@@ -130,9 +130,8 @@ def board(
     """Print the leaderboard of the models whose records are in DIR."""
     from ..records.archive import open_records
     from ..records.record import damaged_arrays
-    from ..records.store import without_collection
 
-    with report_errors(), without_collection():
+    with report_errors():
         if page is None and join:
             raise InputError("--join was given without --html; expected --html OUT too")
         store = open_records(folder)

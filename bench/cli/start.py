@@ -6,6 +6,8 @@ removed, and a working folder that has gone, or output that nobody reads any mor
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -44,7 +46,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if not _has_working_folder():
         sys.exit(GONE)
-    defer_torch(sys.argv[1:])
+    prepare_reading(sys.argv[1:])
     app = import_module(f"{__package__}.main").app
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _end)
@@ -76,10 +78,16 @@ def _let_go_of_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def defer_torch(arguments: list[str]) -> None:
-    """Defer the import of torch, which takes longer than a command of `READING` takes to run."""
-    if arguments[:1] and arguments[0] in READING and "torch" not in sys.modules:
-        sys.modules["torch"] = Deferred("torch")
+def prepare_reading(arguments: list[str]) -> None:
+    """Skip what takes longer than a command of `READING` does itself.
+
+    Its import of torch is deferred, and cycles of references are not searched for: records have
+    none, and a search looks at all of them.
+    """
+    if arguments[:1] and arguments[0] in READING:
+        gc.disable()
+        atexit.register(gc.freeze)  # nor when the process ends, with which all of them go
+        sys.modules.setdefault("torch", Deferred("torch"))
 
 
 class Deferred(ModuleType):

@@ -43,14 +43,13 @@ def open_regular(path: Path, limit: int) -> IO[bytes]:
 def read_bounded(path: Path, limit: int) -> bytes:
     """The bytes of a regular file of at most `limit` bytes. Raises `StoreError`."""
     with open_regular(path, limit) as stream:
+        size = os.fstat(stream.fileno()).st_size
         try:
-            data = stream.read(limit + 1)
+            data = stream.read(size + 1)  # of the limit, memory would be taken at once
         except OSError as error:
             raise explain(error, path) from error
-    if len(data) > limit:  # it has grown since it was opened
-        raise StoreError(
-            f"{path} grows while it is read; expected at most {limit} bytes: read it again"
-        )
+    if len(data) > size:
+        raise StoreError(f"{path} grows while it is read; expected {size} bytes: read it again")
     return data
 
 

@@ -120,6 +120,7 @@ class Board:
         self.rows = self._rows()
         self._untreated = {row.model: row for row in self.rows if row.fill == "none"}
         self.sort = self._sort_column(sort)
+        self._known_ranks: dict[str, dict[tuple[str, str], Rank]] = {}
         self._rank()
         self.shown = self.rows
         """The rows that a page shows; ranks are among all."""
@@ -215,11 +216,10 @@ class Board:
     def change(self, row: BoardRow, column: str) -> Difference | None:
         """Treated less untreated, of a treated row; None where either has no value."""
         untreated = self.untreated(row)
-        (record, metric), (other, _) = (
-            row.find(column),
-            untreated.find(column) if untreated else (None, ""),
-        )
-        return None if record is None or other is None else metric_difference(record, other, metric)
+        if untreated is None:
+            return None
+        (record, metric), (other, _) = row.find(column), untreated.find(column)
+        return metric_difference(record, other, metric) if record and other else None
 
     def _rows(self) -> list[BoardRow]:
         rows: dict[tuple[str, str], BoardRow] = {}
@@ -270,12 +270,16 @@ class Board:
         """The ranks by `column` of the ranked rows that have a value, by model and padding."""
         if column is None:
             return {}
-        values = {
-            (row.model, row.fill): value
-            for row in self.ranked_rows
-            if (value := self._ranked(row, column)) is not None
-        }
-        return dict(zip(values, rank_rows(list(values.values())), strict=True))
+        if column not in self._known_ranks:
+            metric, sign = self.metric(column), self._sign(column)
+            values = {
+                (row.model, row.fill): value
+                for row in self.ranked_rows
+                if (value := _ranked(row, column, metric, sign)) is not None
+            }
+            ranks = rank_rows(list(values.values()))
+            self._known_ranks[column] = dict(zip(values, ranks, strict=True))
+        return self._known_ranks[column]
 
     def _order(self, row: BoardRow) -> list[tuple[bool, float, float]]:
         """By rank; rows without one come last, by the next sort columns."""
@@ -296,34 +300,37 @@ class Board:
             return -1
         return -1 if metric is not None and metric.better == "lower" else 1
 
-    def _ranked(self, row: BoardRow, column: str) -> Ranked | None:
-        """The value of `row` in `column` as `rank_rows` takes it."""
-        if column in SIZES:
-            size = row.value(column)
-            return None if size is None else Ranked(-size, error=0.0, group=row.model)
-        record, name = row.find(column)
-        found = record.metrics.get(name) if record else None
-        if record is None or found is None or found.value is None:
-            return None
-        sign, samples = self._sign(column), sample_count(record)
-        draws = try_or_none(record.draws_of, name) if record.images else None
-        if draws is not None and np.ptp(draws) > ROUNDING * abs(found.value):
-            group = str([record.seed, samples, *(record.settings.get(n) for n in SAMPLE_NAMES)])
-            return Ranked(sign * found.value, sign * draws, samples=samples, group=group)
-        return Ranked(
-            sign * found.value,
-            error=self._error(record, column, found),
-            samples=samples,
-            group=f"{row.model} {row.fill}",
-        )
 
-    def _error(self, record: Record, column: str, found: Value) -> float | None:
-        """Standard error of a value without draws: 0 if it is exact, None if it is unknown."""
-        half = found.half_width
-        if half is not None:
-            return half / float(stdtrit(max(sample_count(record) - 1, 1), 0.975))
-        metric = self.metric(column)
-        return 0.0 if not_sampled(record, metric.exact if metric else "estimate") else None
+def _ranked(row: BoardRow, column: str, metric: Metric | None, sign: int) -> Ranked | None:
+    """The value of `row` in `column` as `rank_rows` takes it."""
+    if column in SIZES:
+        size = row.value(column)
+        return None if size is None else Ranked(-size, error=0.0, group=row.model)
+    record, name = row.find(column)
+    found = record.metrics.get(name) if record else None
+    if record is None or found is None or found.value is None:
+        return None
+    if record.images is None and found.low is None:
+        return Ranked(sign * found.value)
+    samples = sample_count(record)
+    draws = try_or_none(record.draws_of, name) if record.images else None
+    if draws is not None and np.ptp(draws) > ROUNDING * abs(found.value):
+        group = str([record.seed, samples, *(record.settings.get(n) for n in SAMPLE_NAMES)])
+        return Ranked(sign * found.value, sign * draws, samples=samples, group=group)
+    return Ranked(
+        sign * found.value,
+        error=_error(record, metric, found),
+        samples=samples,
+        group=f"{row.model} {row.fill}",
+    )
+
+
+def _error(record: Record, metric: Metric | None, found: Value) -> float | None:
+    """Standard error of a value without draws: 0 if it is exact, None if it is unknown."""
+    half = found.half_width
+    if half is not None:
+        return half / float(stdtrit(max(sample_count(record) - 1, 1), 0.975))
+    return 0.0 if not_sampled(record, metric.exact if metric else "estimate") else None
 
 
 def facts(row: BoardRow) -> dict[str, str | None]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import zipfile
+from functools import lru_cache
+from io import BytesIO
 from typing import IO, Any
 
 import numpy as np
@@ -84,8 +86,20 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray[Any, An
 def _header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
     """Type, shape and order of the array that begins here."""
     version = npy.read_magic(stream)
-    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-    if version not in readers:
+    if version not in LENGTHS:
         raise ValueError(f"an array has format {version}")
-    shape, by_columns, dtype = readers[version](stream, max_header_size=HEADER_BYTES)
+    length = stream.read(LENGTHS[version])
+    size = min(int.from_bytes(length, "little"), HEADER_BYTES + 1)
+    return _parsed(version, length + stream.read(size))
+
+
+LENGTHS = {(1, 0): 2, (2, 0): 4}
+"""Bytes of the length of a header, by the version of the format."""
+
+
+@lru_cache(maxsize=1024)
+def _parsed(version: tuple[int, int], header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    """Type, shape and order in a header; the arrays of a folder have few different ones."""
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, by_columns, dtype = read(BytesIO(header), max_header_size=HEADER_BYTES)
     return dtype, shape, by_columns

@@ -214,7 +214,7 @@ def _cell(record: Record) -> tuple[str, str]:
 
 def _signature(record: Record) -> str:
     """What must be equal for two records to be comparable, the images of `fit` included."""
-    return json.dumps([_common_signature(record), record.settings.get(FIT_KEY)])
+    return f"{_common_signature(record)} {record.settings.get(FIT_KEY)}"
 
 
 def _common_signature(record: Record) -> str:

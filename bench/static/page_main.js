@@ -275,7 +275,7 @@ function columnKey(name) {
 async function start() {
   setTheme(remembered() in THEMES ? remembered() : "auto");
   await loadLibraries();
-  data = await blockJson("data");
+  data = { ...(await blockJson("data")), ...(await blockJson("details")) };
   thumbBytes = await block("thumbs");
   readColours();
   state.metric = Math.max(0, metricIndex(data.sort));

@@ -85,7 +85,8 @@ class Bootstrap:
             return Estimate(value)
         tail = (1 - CONFIDENCE) / 2
         with np.errstate(invalid="ignore"):  # between two infinite draws lies NaN: an open end
-            first, last = np.nan_to_num(np.quantile(draws, [tail, 1 - tail]), nan=np.inf)
+            found = np.quantile(draws, [tail, 1 - tail])
+        first, last = np.where(np.isnan(found), np.inf, found)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = value / np.array([last, first])
         mirrored = value * ratios if positive else 2 * value - np.array([last, first])

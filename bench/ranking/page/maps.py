@@ -181,13 +181,23 @@ def choose_level(variants: Sequence[Sequence[Record]], room: int) -> int | None:
 
     Foreseen from at most `SAMPLED` of them; the last level where none fits.
     """
-    step = max(1, len(variants) // SAMPLED)
-    sample = variants[::step]
-    for level in LEVELS:
-        data = b"".join(p.data for records in sample for p in pack_maps(records, level))
-        if len(zlib.compress(data, 6)) * len(variants) / max(1, len(sample)) * 4 / 3 <= room:
-            return level
-    return LEVELS[-1]
+    sample = variants[:: 1 + len(variants) // SAMPLED]
+    share = room * max(1, len(sample)) / max(1, len(variants)) * 3 / 4
+    return next((level for level in LEVELS if _fit(sample, level, share)), LEVELS[-1])
+
+
+def _fit(variants: Sequence[Sequence[Record]], level: int | None, room: float) -> bool:
+    """Whether the maps of `variants` at `level` take at most `room` bytes when deflated.
+
+    No further ones are read once they do not.
+    """
+    stream, size = zlib.compressobj(6), 0
+    for records in variants:
+        for one in pack_maps(records, level):
+            size += len(stream.compress(one.data))
+        if size > room:
+            return False
+    return size + len(stream.flush()) <= room
 
 
 def _short(value: float) -> float:

@@ -58,7 +58,7 @@ def raw_records(models: Sequence[Variants], *, tables: bool) -> Groups:
 
 def tables_fit(models: Sequence[Variants], room: float) -> bool:
     """Whether records with all their tables take at most `room` bytes, estimated from a sample."""
-    sample = models[:: max(1, len(models) // SAMPLED)]
+    sample = models[:: 1 + len(models) // SAMPLED]
     size = raw_records(sample, tables=True).size
     return size * len(models) <= room * max(1, len(sample))
 
@@ -68,8 +68,7 @@ def panels(
 ) -> tuple[Groups, Groups]:
     """The texts of each model's panel with the facts of its maps, and the bytes of the maps."""
     texts, pictures = [], []
-    for light in models:
-        variants = _whole(light)
+    for variants in models:
         data = _Bytes()
         fills = {fill: _of_variant(variants, fill, suites) for fill in variants}
         for fill, records in variants.items():
@@ -81,8 +80,8 @@ def panels(
     return _groups(texts, lists=True), _groups(pictures, lists=False)
 
 
-def _whole(variants: Variants) -> Variants:
-    """The records with all of their tables; they are read for one model at a time."""
+def whole(variants: Variants) -> Variants:
+    """The records with all of their tables."""
     return {fill: [record.whole() for record in records] for fill, records in variants.items()}
 
 
@@ -187,5 +186,5 @@ def _raw(variants: Variants, *, tables: bool) -> bytes:
 
 
 def _dump(record: Record, *, tables: bool) -> dict[str, Any]:
-    content: dict[str, Any] = (record.whole() if tables else record).model_dump(mode="json")
-    return content if tables else {**content, "tables": {}}
+    kept = record if tables else record.model_copy(update={"tables": {}})
+    return kept.model_dump(mode="json")

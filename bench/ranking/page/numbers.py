@@ -13,7 +13,6 @@ from ....suites.deadpixel import NOT_ALWAYS_BETTER
 from ...output.numbers import column_number
 from ...output.text import clean
 from ...records.selection import family, input_size, why_missing
-from ...statistics.difference import metric_difference
 from ..board import SIZES
 from ..caption import caption
 from ..cells import MAIN
@@ -22,10 +21,9 @@ from ..view import View
 from .words import WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from ...records.record import Record
-    from ...statistics.ranks import Rank
     from ..board import Board, BoardRow
     from .join import Joined
 
@@ -35,6 +33,14 @@ Column = list[float | None]
 
 Grid = dict[str, dict[str, "BoardRow"]]
 """Rows by model and kernel padding."""
+
+
+Side = list["BoardRow | None"]
+"""The row of each model with one kernel padding."""
+
+
+Sides = dict[str, Side]
+"""By kernel padding."""
 
 
 SCREEN = 16
@@ -59,8 +65,12 @@ def content(
     """
     grid = _grid(board)
     fills = list(dict.fromkeys([board.base, *(row.fill for row in board.rows)]))
+    sides = {fill: [rows.get(fill) for rows in grid.values()] for fill in fills}
     reasons = _Reasons()
     columns = board.columns
+    numbers = {fill: _numbers(side, columns, reasons) for fill, side in sides.items()}
+    sampled = _sampled(board) if lean else set()
+    compared = [c for c in columns if c == board.sort or c.partition(".")[0] not in sampled]
     return {
         "fills": fills,
         "sort": board.sort,
@@ -71,12 +81,14 @@ def content(
         "note": NOT_ALWAYS_BETTER,
         "metrics": [_metric(board, column) for column in columns],
         "models": _models(grid),
-        "defects": {fill: _defects(board, grid, fill) for fill in fills},
-        "untouched": {fill: _untouched(grid, fill) for fill in fills if fill != "none"},
+        "defects": {fill: _defects(board, side) for fill, side in sides.items()},
+        "untouched": {f: _untouched(side) for f, side in sides.items() if f != "none"},
         "numbers": [
-            _by_fill(board, grid, column, fills, reasons)
-            if not lean or column == board.sort or _all_exact(board, column)
-            else {fill: _numbers({}, grid, column, fill, reasons) for fill in fills}
+            {
+                fill: numbers[fill][column]
+                | (_compared(board, side, column) if column in compared else {})
+                for fill, side in sides.items()
+            }
             for column in columns
         ],
         "reasons": reasons.texts,
@@ -180,89 +192,63 @@ def _weights(record: Record) -> str:
     return clean(source.get("weights") or source.get("file") or "", 80)
 
 
-def _defects(board: Board, grid: Grid, fill: str) -> list[str | None] | None:
+def _defects(board: Board, side: Side) -> list[str | None] | None:
     """What is certainly wrong with each model, in one text; None for a model without defects."""
-    chosen = (rows.get(fill) for rows in grid.values())
-    return _unless_empty(["; ".join(board.defects(row)) or None if row else None for row in chosen])
+    return _unless_empty(["; ".join(board.defects(row)) or None if row else None for row in side])
 
 
-def _untouched(grid: Grid, fill: str) -> list[int]:
+def _untouched(side: Side) -> list[int]:
     """Places of the models in which the kernel padding found nothing to grow."""
     return [
         place
-        for place, rows in enumerate(grid.values())
-        if fill in rows
-        and any(
-            (t := r.model.treatment) and not t.get("layers") for r in rows[fill].records.values()
-        )
+        for place, row in enumerate(side)
+        if row
+        and any((t := r.model.treatment) and not t.get("layers") for r in row.records.values())
     ]
 
 
-def _all_exact(board: Board, column: str) -> bool:
-    prefix = column.partition(".")[0]
-    found = (row.records[prefix] for row in board.rows if prefix in row.records)
-    return all(record.images is None for record in found)
+def _sampled(board: Board) -> set[str]:
+    """Prefixes of the columns of which some numbers rest on images."""
+    rows = (row.records.items() for row in board.rows)
+    return {prefix for records in rows for prefix, one in records if one.images is not None}
 
 
-def _by_fill(
-    board: Board, grid: Grid, column: str, fills: Sequence[str], reasons: _Reasons
-) -> dict[str, Any]:
-    """One column by kernel padding; its ranks are the board's."""
-    ranks = board.ranks(column)
-    return {
-        fill: _numbers(ranks, grid, column, fill, reasons)
-        | ({} if fill == "none" else _changes(grid, column, fill))
-        for fill in fills
+def _numbers(side: Side, columns: Iterable[str], reasons: _Reasons) -> dict[str, dict[str, Any]]:
+    """Each column of one kernel padding: values, intervals, and reasons where there is no value.
+
+    They are filled model by model, so that each record is visited once.
+    """
+    ends = ("v", "low", "high")
+    found: dict[str, dict[str, Any]] = {
+        column: {"why": {}, **{end: [None] * len(side) for end in ends}} for column in columns
     }
+    for place, row in enumerate(side):
+        for column, cells in found.items() if row else ():
+            record, metric = row.find(column)
+            held = record.metrics.get(metric) if record else None
+            if held is not None and held.value is not None:
+                cells["v"][place] = _short(held.value)
+                cells["low"][place] = _short(held.low)
+                cells["high"][place] = _short(held.high)
+            elif why := why_missing(record, metric):
+                cells["why"][str(place)] = reasons.place(why)
+    for cells in found.values():
+        cells |= {end: _unless_empty(cells[end]) for end in ends[1:]}
+    return found
 
 
-def _numbers(
-    known: Mapping[tuple[str, str], Rank], grid: Grid, column: str, fill: str, reasons: _Reasons
-) -> dict[str, Any]:
-    """One column of one kernel padding: values, intervals, ranks and reasons."""
-    chosen = [rows.get(fill) for rows in grid.values()]
-    values = [_value(row, column) for row in chosen]
-    ranks = [known.get((row.model, fill)) if row else None for row in chosen]
+def _compared(board: Board, side: Side, column: str) -> dict[str, Any]:
+    """The board's ranks in one column, and treated less untreated with its interval."""
+    known = board.ranks(column)
+    ranks = [known.get((row.model, row.fill)) if row else None for row in side]
+    changes = [board.change(row, column) if row else None for row in side]
     return {
-        "v": [_short(v[0]) for v in values],
-        "low": _unless_empty([_short(v[1]) for v in values]),
-        "high": _unless_empty([_short(v[2]) for v in values]),
         "rank": _unless_empty([rank.low if rank else None for rank in ranks]),
         "rank_high": _unless_empty([rank.high if rank else None for rank in ranks]),
-        "why": {
-            str(place): reasons.place(why)
-            for place, row in enumerate(chosen)
-            if row is not None and values[place][0] is None and (why := _why(row, column))
-        },
+        "change": _unless_empty([_short(c.value) if c else None for c in changes]),
+        "changeLow": _unless_empty([_short(c.low) if c else None for c in changes]),
+        "changeHigh": _unless_empty([_short(c.high) if c else None for c in changes]),
     }
-
-
-def _value(row: BoardRow | None, column: str) -> tuple[float | None, float | None, float | None]:
-    record, metric = row.find(column) if row else (None, "")
-    estimate = record.metrics.get(metric) if record else None
-    return (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
-
-
-def _why(row: BoardRow, column: str) -> str | None:
-    record, metric = row.find(column)
-    return why_missing(record, metric)
-
-
-def _changes(grid: Grid, column: str, fill: str) -> dict[str, Any]:
-    """Treated less untreated, with its interval."""
-    found = [_change(rows.get(fill), rows.get("none"), column) for rows in grid.values()]
-    return {
-        "change": _unless_empty([_short(c.value) if c else None for c in found]),
-        "changeLow": _unless_empty([_short(c.low) if c else None for c in found]),
-        "changeHigh": _unless_empty([_short(c.high) if c else None for c in found]),
-    }
-
-
-def _change(treated: BoardRow | None, untreated: BoardRow | None, column: str) -> Any:
-    if treated is None or untreated is None:
-        return None
-    (after, metric), (before, _) = treated.find(column), untreated.find(column)
-    return metric_difference(after, before, metric) if after and before else None
 
 
 def _costs(grid: Grid) -> dict[str, dict[str, Any]]:

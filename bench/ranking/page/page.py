@@ -23,7 +23,7 @@ from ...output.templates import asset, render, trusted
 from ...output.text import clean
 from .blocks import packed, packed_json
 from .maps import choose_level, thumbs
-from .model_panel import panels, raw_records, tables_fit
+from .model_panel import panels, raw_records, tables_fit, whole
 from .numbers import content, variants
 
 if TYPE_CHECKING:
@@ -141,30 +141,30 @@ def _fixed_size() -> int:
 def _blocks(
     board: Board, joined: Joined | None, room: int, when: datetime, view: View | None
 ) -> dict[str, str]:
-    """Every block of the page by name: the numbers, the thumbnails, and the groups of details."""
+    """Every block of the page by name: numbers, facts of the details, thumbnails, details."""
     every = variants(board)
-    models = every[: _detailed(board, every)]
-    whole = tables_fit(models, TABLES_ROOM * room)
-    raw = raw_records(models, tables=whole)
+    models = [whole(variants) for variants in every[: _detailed(board, every)]]
+    tables = tables_fit(models, TABLES_ROOM * room)
+    raw = raw_records(models, tables=tables)
     small, shapes = _thumbs(models)
-    numbers = content(board, joined, lean=len(board.records) > FULL, view=view)
-    room -= raw.size + len(small) + len(packed_json(numbers))
+    numbers = packed_json(content(board, joined, lean=len(board.records) > FULL, view=view))
+    room -= raw.size + len(small) + len(numbers)
     level = choose_level([records for variants in models for records in variants.values()], room)
     words, maps = panels(models, board.suites, level)
     groups = {"words": words, "maps": maps, "records": raw}
-    numbers |= {
+    details = {
         "thumbs": shapes + [{}] * (len(every) - len(models)),
         "places": {
             name: [*group.places, *[None] * (len(every) - len(models))]
             for name, group in groups.items()
         },
-        "left_out": _left_out(board, len(models)) if models != every else "",
-        "tables": whole,
+        "left_out": _left_out(board, len(models)) if len(models) < len(every) else "",
+        "tables": tables,
         "level": level,
         "colours": _colours(),
         "made": f"perimetry {metadata.version('perimetry')}, {when:%Y-%m-%d}",
     }
-    blocks = {"data": packed_json(numbers), "thumbs": small}
+    blocks = {"data": numbers, "details": packed_json(details), "thumbs": small}
     for name, group in groups.items():
         blocks |= {f"{name}-{number}": block for number, block in enumerate(group.blocks)}
     return blocks
