@@ -223,7 +223,9 @@ def _numbers(side: Side, columns: Iterable[str], reasons: _Reasons) -> dict[str,
         column: {"why": {}, **{end: [None] * len(side) for end in ends}} for column in columns
     }
     for place, row in enumerate(side):
-        for column, cells in found.items() if row else ():
+        if row is None:
+            continue
+        for column, cells in found.items():
             record, metric = row.find(column)
             held = record.metrics.get(metric) if record else None
             if held is not None and held.value is not None:
