@@ -160,24 +160,6 @@ def qlinear_conv(
     return quantise(call, y, y_scale, y_zero)
 
 
-def qlinear_matmul(
-    call: OperatorCall,
-    a: Tensor,
-    a_scale: Tensor,
-    a_zero: Tensor,
-    b: Tensor,
-    b_scale: Tensor,
-    b_zero: Tensor,
-    y_scale: Tensor,
-    y_zero: Tensor,
-) -> Tensor:
-    """Product of quantised matrices."""
-    y = torch.matmul(
-        dequantise(call, a, a_scale, a_zero, -2), dequantise(call, b, b_scale, b_zero, -1)
-    )
-    return quantise(call, y, y_scale, y_zero)
-
-
 def qgemm(
     call: OperatorCall,
     a: Tensor,
@@ -201,8 +183,10 @@ def qgemm(
     return y if y_scale is None else quantise(call, y, y_scale, y_zero)
 
 
-def qlinear_binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """An elementwise function of two quantised tensors."""
+def qlinear_binary(
+    function: Callable[[Tensor, Tensor], Tensor], axes: tuple[int, int] = (1, 1)
+) -> Callable[..., Tensor]:
+    """A function of two quantised tensors, whose scales may be along `axes`."""
 
     def operator(
         call: OperatorCall,
@@ -215,7 +199,8 @@ def qlinear_binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[...
         y_scale: Tensor,
         y_zero: Tensor,
     ) -> Tensor:
-        y = function(dequantise(call, a, a_scale, a_zero), dequantise(call, b, b_scale, b_zero))
+        left = dequantise(call, a, a_scale, a_zero, axes[0])
+        y = function(left, dequantise(call, b, b_scale, b_zero, axes[1]))
         return quantise(call, y, y_scale, y_zero)
 
     return operator
@@ -251,7 +236,7 @@ QUANTISED: dict[str, Callable[..., Any]] = {
     "ConvInteger": convolution_integer,
     "MatMulInteger": matmul_integer,
     "QLinearConv": qlinear_conv,
-    "QLinearMatMul": qlinear_matmul,
+    "QLinearMatMul": qlinear_binary(torch.matmul, (-2, -1)),
     "com.microsoft:QGemm": qgemm,
     "com.microsoft:QLinearAdd": qlinear_binary(torch.add),
     "com.microsoft:QLinearMul": qlinear_binary(torch.mul),
