@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+from ...suites.measuring.findings import join_names
 from .text import clean
 
 
@@ -87,10 +88,7 @@ def column_interval(text: str, value: float, low: float | None, high: float | No
 
 def join_with_and(items: list[str], most: int = 6) -> str:
     """`a, b and c`, names made safe; of more than `most` the first, and how many others."""
-    shown = [clean(item, 80) for item in items]
-    if len(shown) > most:
-        return f"{', '.join(shown[:most])} and {len(shown) - most} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+    return join_names([clean(item, 80) for item in items], most)
 
 
 def short_count(count: int) -> str:

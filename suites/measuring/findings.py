@@ -84,11 +84,11 @@ def even_input_sizes(found: Measured, size: tuple[int, int]) -> list[str]:
     return [f"an input of {' and '.join(parts)} leaves no padding unread"]
 
 
-def join_names(names: Sequence[Any]) -> str:
-    """`a, b and c`; of many the first four, and how many others there are."""
+def join_names(names: Sequence[Any], most: int = MOST_NAMED) -> str:
+    """`a, b and c`; of more than `most` the first, and how many others there are."""
     shown = [str(name) for name in names]
-    if len(shown) > MOST_NAMED:
-        return f"{', '.join(shown[:MOST_NAMED])} and {len(shown) - MOST_NAMED} more"
+    if len(shown) > most:
+        return f"{', '.join(shown[:most])} and {len(shown) - most} more"
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
