@@ -83,15 +83,16 @@ def test_every_link_and_path_of_a_page_leads_somewhere(page):
 
 
 def test_the_guided_tour_visits_few_folders_and_files():
-    """The tour visits 3 folders for ERF, 2 each for padding and comparing, 5 files for ranking."""
+    """The tour visits at most 3 folders for a trail, and 5 files for the ranking and a check."""
     tour = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## A guided tour")[2]
     parts = re.split(r"^\*\*", tour, flags=re.M)
     stops = [re.findall(r"^\| `([\w/.]+)`", part, flags=re.M) for part in parts]
-    erf, padding, ranking, comparison = (part for part in stops if part)
+    erf, padding, ranking, comparison, check = (part for part in stops if part)
     assert len({Path(path).parent for path in comparison}) == 2
     assert len({Path(path).parent for path in erf}) == 3
     assert len({Path(path).parent for path in padding}) == 2
-    assert len(ranking) == 5
+    assert len(ranking) == len(check) == 5
+    assert len({Path(path).parent for path in check}) == 1
 
 
 def test_the_glossary_is_in_order_and_linked_from_the_readme():
