@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.cli.main import app
+from perimetry.bench.execution.rerun import run_spec_of
 from perimetry.bench.execution.toolkit import Toolkit
-from perimetry.bench.records.archive import pack_records
+from perimetry.bench.records.archive import open_records, pack_records
 from perimetry.bench.records.record import SCHEMA_VERSION, Record, schema_text
 from perimetry.bench.records.store import Store, read_record
 from perimetry.bench.regression.report import check_to_json, check_to_text, to_junit
@@ -252,6 +253,13 @@ def _inside(value, schema, root, place):
         for i, inner in enumerate(value):
             found += complaints(inner, schema["items"], root, f"{place}[{i}]")
     return found
+
+
+def test_the_records_of_a_training_are_not_measured_again():
+    """They are errors that name the command which trains them, not faults of their images."""
+    records = open_records(Path(__file__).parents[1] / "results" / "training").records()
+    with pytest.raises(InputError, match="perimetry train"):
+        run_spec_of(records)
 
 
 def test_the_published_schema_is_current():

@@ -89,7 +89,7 @@ def run_spec_of(records: Sequence[Record], options: RerunOptions | None = None) 
     options = options or RerunOptions()
     if not records:
         raise InputError("no record was given; expected at least one to read the settings from")
-    _refuse_imported(records)
+    _refuse_unmeasured(records)
     random = [record for record in records if record.images is not None]
     chosen = _settings((random or list(records))[0], options.images)
     found = [_settings(record, options.images) for record in random]
@@ -110,9 +110,14 @@ def run_spec_of(records: Sequence[Record], options: RerunOptions | None = None) 
     return spec
 
 
-def _refuse_imported(records: Sequence[Record]) -> None:
-    """Raise `InputError` for records of what others have published."""
+def _refuse_unmeasured(records: Sequence[Record]) -> None:
+    """Raise `InputError` for records of what others have published, or of a training."""
     for record in records:
+        if record.suite == "training":
+            raise InputError(
+                f"{record.label} is of networks that were trained, not of one that was measured; "
+                "expected records of a run: `perimetry train` trains these again"
+            )
         if any(note.startswith(IMPORTED) for note in record.notes):
             raise InputError(
                 f"{record.label} was imported, not measured here; expected records of a run: "
