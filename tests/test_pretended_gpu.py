@@ -13,7 +13,8 @@ from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 
 SPEC = InputSpec(48, 48, mean=(0.5,) * 3, std=(0.25,) * 3)
-SUITES = ("structure", "erf:all", "deadpixel:all", "perturbation", "padding", "fidelity")
+BY_NAME = ("halo", "output", "shift", "frequency", "position", "objects")
+SUITES = ("structure", "erf:all", "deadpixel:all", "perturbation", "padding", "fidelity", *BY_NAME)
 
 FEW = {
     "perturbation": {
@@ -22,7 +23,11 @@ FEW = {
         "block": 2,
         "position_images": 1,
         "attack_images": 1,
-    }
+    },
+    "halo": {"overlaps": (0, 8)},
+    "shift": {"shifts": 3},
+    "position": {"weight_sets": 2},
+    "objects": {"phases": 2, "images": 2},
 }
 
 

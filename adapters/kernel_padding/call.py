@@ -1,4 +1,9 @@
-"""A call of a strided convolution or pool, and its growth by kernel padding; for every runtime."""
+"""A call of a strided convolution or pool, and its growth by kernel padding; for every runtime.
+
+A transposed convolution of stride s reaches its output phase by the taps j with j * d mod s: the
+same arithmetic as that of a convolution's input phases. What more taps add to its output is cropped
+again, half of it, rounded down, at the front; with `zero` all at the end, which keeps the function.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +21,21 @@ if TYPE_CHECKING:
     from ..treatment import Fill
 
 
-Kind = Literal["conv2d", "max_pool2d", "avg_pool2d"]
+Kind = Literal["conv2d", "max_pool2d", "avg_pool2d", "conv_transpose1d", "conv_transpose2d"]
+
+CONVOLUTIONS = ("conv2d", "conv_transpose1d", "conv_transpose2d")
+"""Calls with a weight."""
+
+TRANSPOSED = CONVOLUTIONS[1:]
 
 
 @dataclass(frozen=True, eq=False)
 class StridedCall:
-    """One call of a convolution or pool over `x` (..., channels, height, width)."""
+    """One call of a convolution or pool over `x` (..., channels, height, width).
+
+    Pairs are (rows, columns); of `conv_transpose1d`, whose `x` is (..., channels, length) and whose
+    `weight` has three axes, rows are (1, no padding).
+    """
 
     kind: Kind
     x: Tensor
@@ -36,6 +50,12 @@ class StridedCall:
     indices: bool = False
     include_pad: bool = True
     divisor: int | None = None
+    output_padding: Pair = (0, 0)
+
+    @property
+    def transposed(self) -> bool:
+        """Whether it is a transposed convolution."""
+        return self.kind in TRANSPOSED
 
     @property
     def uneven(self) -> bool:
@@ -69,26 +89,29 @@ def why_not_padded(call: StridedCall, fill: Fill, owned: bool) -> str | None:
             f"dilation {call.dilation} and stride {call.stride} share a factor: no number of taps "
             "reaches every phase"
         )
+    if call.transposed and fill == "kim2023":
+        return "a transposed convolution, which Kim et al. leave as it is"
     if call.indices:
         return "a max-pool that returns indices, which a padded input would shift"
     if fill == "zero" and call.kind == "max_pool2d":
         return "a larger window would change the maximum; zero keeps the function"
     if fill in ZEROS and call.kind == "avg_pool2d":
         return "a mean has no taps to add: with weight 0 they are the same mean"
-    if fill in ZEROS and call.kind == "conv2d" and not owned:
+    if fill in ZEROS and call.kind in CONVOLUTIONS and not owned:
         return "a fixed or computed kernel: new taps of 0 could never be trained"
     return None
 
 
 def settled_fill(call: StridedCall, fill: Fill, owned: bool) -> Fill:
     """Return the fill of a call: `box` replaces `fresh` for kernels that are fixed or computed."""
-    return "box" if fill == "fresh" and call.kind == "conv2d" and not owned else fill
+    return "box" if fill == "fresh" and call.kind in CONVOLUTIONS and not owned else fill
 
 
 @dataclass(frozen=True)
 class CallGrowth:
     """The growth of a call: its kernel, and the rows to add in front and at the end, per axis.
 
+    Of a transposed convolution they are rows of the output, which are cropped instead.
     `ceil_mode` is that of a pool which gets no rows; others have all rows that they need.
     """
 
@@ -113,6 +136,8 @@ def call_growth(
     """
     if fill == "kim2023":
         return CallGrowth(kernel, ceil_mode=call.ceil_mode)
+    if call.transposed:
+        return cropped_growth(call, kernel, fill)
     front = [0, 0]
     end = [0, 0]
     for axis in (0, 1):
@@ -126,3 +151,10 @@ def call_growth(
         )
         end[axis] = max(0, missing - front[axis])
     return CallGrowth(kernel, (front[0], front[1]), (end[0], end[1]))
+
+
+def cropped_growth(call: StridedCall, kernel: Pair, fill: Fill) -> CallGrowth:
+    """Return the growth of a transposed convolution, with the rows of its output to crop."""
+    new = [d * (g - k) for d, g, k in zip(call.dilation, kernel, call.kernel, strict=True)]
+    front = [0 if fill == "zero" else n // 2 for n in new]
+    return CallGrowth(kernel, (front[0], front[1]), (new[0] - front[0], new[1] - front[1]))

@@ -12,7 +12,8 @@ from perimetry import audit
 from perimetry.adapters.input_spec import InputSpec
 
 SPEC = InputSpec(64, 64, mean=(0.5,) * 3, std=(0.25,) * 3)
-SUITES = ("structure", "erf:all", "deadpixel:all", "perturbation", "padding")
+BY_NAME = ("halo", "output", "shift", "frequency", "position", "objects")
+SUITES = ("structure", "erf:all", "deadpixel:all", "perturbation", "padding", *BY_NAME)
 FEW = {
     "perturbation": {
         "comb_draws": 2,
@@ -20,7 +21,11 @@ FEW = {
         "block": 2,
         "position_images": 1,
         "attack_images": 1,
-    }
+    },
+    "halo": {"overlaps": (0, 8)},
+    "shift": {"shifts": 3},
+    "position": {"weight_sets": 2},
+    "objects": {"phases": 2, "images": 2},
 }
 """Settings under which a small model takes a second or two."""
 
@@ -59,6 +64,18 @@ def smooth_net(width: int = 8) -> nn.Module:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(width, 5),
+    ).eval()
+
+
+def dense_net(width: int = 8) -> nn.Module:
+    """A decoder whose output has a map of half the image's size, without kinks."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, 2, 1),
+        nn.Tanh(),
+        nn.Conv2d(width, width, 3, 2, 1),
+        nn.Tanh(),
+        nn.ConvTranspose2d(width, 4, 3, 2, 1, 1),
     ).eval()
 
 

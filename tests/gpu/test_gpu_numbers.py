@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gpu_models import (
+    BY_NAME,
     DOUBLE,
     FITTED,
     SMOOTH,
@@ -14,6 +15,7 @@ from gpu_models import (
     assert_same_bits,
     audit_on,
     compare,
+    dense_net,
     difference,
     large_net,
     smooth_net,
@@ -36,6 +38,14 @@ def net(spec=SPEC, device="cpu", **options):
 def test_a_module_has_the_cpus_maps_in_float64(device, suite):
     """In float64 the maps of every protocol are those of the CPU up to rounding."""
     compare(smooth_net(), device, (suite,), DOUBLE, precision="float64")
+
+
+@pytest.mark.parametrize("suite", BY_NAME)
+def test_a_decoder_has_the_cpus_maps_in_float64(device, suite):
+    """Dense outputs, tiles, shifts, rolled images and pasted boxes, with and without padding."""
+    options = {"precision": "float64", "fills": ("none", "box")}
+    found = compare(dense_net(), device, (suite,), DOUBLE, **options)
+    assert {r.status for r in found} == {"ok"}
 
 
 @pytest.mark.parametrize("suite", GRADIENTS)

@@ -1,6 +1,7 @@
 """Kernel padding of an ONNX graph (PROTOCOL 6); the result is a plain ONNX graph.
 
-The rules are those of `pytorch.kernel_padding.calls`. A layer whose kernel grows by g taps gets g *
+The rules are those of `pytorch.kernel_padding.calls`; `transposed` has those of transposed
+convolutions. A layer whose kernel grows by g taps gets g *
 dilation more rows of padding at its end: it then has as many outputs as before at every input size,
 and rows that no window needs are never read. Max-pools pad with minus infinity. Mean-pools become a
 fixed convolution of each channel, divided by the share of the window that counts. Names, opset and
@@ -27,6 +28,7 @@ from ..files.read import printable
 from ..graph import operator_of
 from .mean_pool import mean_pool_nodes
 from .sites import StridedNode, read_site, why_not_read
+from .transposed import grow_transposed, read_transposed, why_not_transposed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,6 +104,9 @@ class _Editor:
         nodes: list[onnx.NodeProto] = []
         for node in self.graph.node:
             op = operator_of(node)
+            if op == "ConvTranspose":
+                nodes.append(self._transposed(node))
+                continue
             site = read_site(node, self.facts) if op in KINDS else None
             reason = self._reason(node, op, site)
             if reason is not None:
@@ -113,6 +118,29 @@ class _Editor:
         del self.graph.node[:]
         self.graph.node.extend(nodes)
         drop_unread(self.graph)
+
+    def _transposed(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """Return a transposed convolution as it is, or grown."""
+        site, name = read_transposed(node, self.facts), printable(node.name or node.output[0])
+        if site is None or not site.call.uneven:
+            return node
+        call, fixed = site.call, is_fixed(site.call)
+        fill = settled_fill(call, self.fill, not fixed)
+        kernel = grown_kernel(call.kernel, call.stride, fill, call.dilation)
+        reason = why_not_padded(call, self.fill, not fixed) or why_not_transposed(site)
+        if reason is not None:
+            self.left[name] = reason
+            return node
+        grown = onnx.NodeProto()
+        grown.CopyFrom(node)
+        self._grow_weight(grown, call, fill)
+        kept = [a for a in node.attribute if a.name not in ("auto_pad", "output_shape")]
+        del grown.attribute[:]
+        grown.attribute.extend(kept)
+        for key, value in grow_transposed(site, kernel, fill).items():
+            set_attribute(grown, key, value)
+        self.layers.append(PaddedLayer(name, call.kind, call.stride, call.kernel, kernel))
+        return grown
 
     def _reason(self, node: onnx.NodeProto, op: str, site: StridedNode | None) -> str | None:
         """Return why an uneven layer cannot be padded, or None."""
@@ -182,9 +210,11 @@ class _Editor:
         """Give `node` a new weight; other nodes may read the old one."""
         assert call.weight is not None  # noqa: S101 - a convolution without one is left
         kind = self.facts.kind(node.input[1])
-        weight = pad_weight(call.weight, call.stride, fill, self.generator, dilation=call.dilation)
+        line = call.kind == "conv_transpose1d"
+        plane = call.weight.unsqueeze(2) if line else call.weight
+        weight = pad_weight(plane, call.stride, fill, self.generator, dilation=call.dilation)
         name = f"{node.output[0]}/padded_weight"
-        self._store(name, weight, kind)
+        self._store(name, weight.squeeze(2) if line else weight, kind)
         node.input[1] = name
         if is_fixed(call):
             self.energy[name] = weight.square().mean((0, 1)).double()

@@ -99,21 +99,40 @@ def transposed_convolution(
     dilation = list(call.get("dilations", [1] * rank))
     extra = list(call.get("output_padding", [0] * rank))
     pads = list(call.get("pads", [0] * 2 * rank))
-    full = [
-        (size[i] - 1) * stride[i] + extra[i] + (kernel[i] - 1) * dilation[i] + 1
-        for i in range(rank)
-    ]
-    mode = call.get("auto_pad", "NOTSET")
-    if call.get("output_shape") or mode.startswith("SAME"):
-        wanted = call.get("output_shape") or [n * s for n, s in zip(size, stride, strict=True)]
-        total = [f - o for f, o in zip(full, list(wanted)[-rank:], strict=True)]
-        short = [max(t if mode != "SAME_LOWER" else t + 1, 0) // 2 for t in total]
-        pads = short + [t - s for t, s in zip(total, short, strict=True)]
+    mode, wanted = call.get("auto_pad", "NOTSET"), call.get("output_shape")
+    pads = transposed_pads(size, kernel, stride, dilation, extra, pads, mode, wanted)
     group = call.get("group", 1)
     y = TRANSPOSED[rank](x, weight, None, stride, 0, 0, group, dilation)
     cut = [n for i in reversed(range(rank)) for n in (-pads[i], extra[i] - pads[i + rank])]
     y = F.pad(y, cut)
     return y if bias is None else y + bias.reshape(1, -1, *[1] * rank)
+
+
+def transposed_pads(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    extra: Sequence[int],
+    pads: Sequence[int],
+    mode: str,
+    wanted: Sequence[int] | None,
+) -> list[int]:
+    """What is cropped of each axis of the output, first all before, then all after.
+
+    These are `pads`, or what `auto_pad` (`mode`) or `output_shape` (`wanted`) makes of them. The
+    `size` of the input does not matter to `auto_pad`.
+    """
+    if not wanted and not mode.startswith("SAME"):
+        return [0] * len(pads) if mode == "VALID" else list(pads)
+    axes = range(len(kernel))
+    full = [(size[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1 + extra[i] for i in axes]
+    if wanted:
+        total = [f - n for f, n in zip(full, wanted[-len(kernel) :], strict=True)]
+    else:  # onnxruntime never adds rows that no tap reaches
+        total = [max(0, f - n * s) for f, n, s in zip(full, size, stride, strict=True)]
+    short = [max(t if mode == "SAME_UPPER" else t + 1, 0) // 2 for t in total]
+    return short + [t - s for t, s in zip(total, short, strict=True)]
 
 
 def _rounded_up(call: OperatorCall, size: Sequence[int], w: OperatorWindow) -> OperatorWindow:

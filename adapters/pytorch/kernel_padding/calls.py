@@ -5,7 +5,8 @@ that reach `conv2d`, after all that the layer did to them (standardised weights,
 experts, reflect padding). Every layer that ends in one of these functions is therefore padded by
 the same rule.
 
-Existing padding stays. There is one exception: if the layer has padded its input itself with less
+Existing padding stays. Transposed convolutions keep the size of their output, which is cropped by
+what more taps add. There is one exception: if the layer has padded its input itself with less
 before than after, as TF-SAME does, the new rows are added in front until both sides balance, as if
 SAME had been computed for the grown kernel (exactly so for stride 2). `zero` never does this, as it
 keeps the function. `kim2023` adds no rows anywhere: outputs are smaller where there is no room.
@@ -39,6 +40,8 @@ _CONV = ("x", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 _CONVOLUTION = (*_CONV[:6], "transposed", "output_padding", "groups")
 
+_TRANSPOSED = (*_CONV[:5], "output_padding", "groups", "dilation")
+
 _MAX = ("x", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 
 _MEAN = (
@@ -53,6 +56,8 @@ _MEAN = (
 
 _FUNCTIONS: dict[Callable[..., Any], tuple[Kind, tuple[str, ...]]] = {
     F.conv2d: ("conv2d", _CONV),
+    F.conv_transpose1d: ("conv_transpose1d", _TRANSPOSED),
+    F.conv_transpose2d: ("conv_transpose2d", _TRANSPOSED),
     torch.convolution: ("conv2d", _CONVOLUTION),
     F.max_pool2d: ("max_pool2d", _MAX),
     torch.max_pool2d: ("max_pool2d", _MAX),
@@ -70,8 +75,10 @@ def read_call(
     kind, names = _FUNCTIONS[func]
     given = dict(zip(names, args, strict=False)) | dict(kwargs)
     x = given["x"] if "x" in given else given["input"]
-    if kind == "conv2d":
+    if kind == "conv2d" and not given.get("transposed", False):
         return _read_conv(x, given)
+    if "weight" in given:
+        return _read_transposed(x, given)
     kernel = _pair(given["kernel_size"])
     return StridedCall(
         kind,
@@ -89,7 +96,7 @@ def read_call(
 
 def _read_conv(x: Tensor, given: Mapping[str, Any]) -> StridedCall | None:
     weight = given["weight"]
-    if weight.ndim != 4 or given.get("transposed", False):
+    if weight.ndim != 4:
         return None
     padding = given.get("padding", 0)
     if isinstance(padding, str):  # torch refuses "same" with a stride
@@ -105,6 +112,35 @@ def _read_conv(x: Tensor, given: Mapping[str, Any]) -> StridedCall | None:
         bias=given.get("bias"),
         groups=given.get("groups", 1),
     )
+
+
+def _read_transposed(x: Tensor, given: Mapping[str, Any]) -> StridedCall | None:
+    weight = given["weight"]
+    if weight.ndim not in (3, 4):
+        return None
+    line = weight.ndim == 3
+
+    def pair(name: str, default: int) -> Pair:
+        rows, columns = _pair(given.get(name, default))
+        return (default if line else rows), columns
+
+    return StridedCall(
+        "conv_transpose1d" if line else "conv_transpose2d",
+        x,
+        _plane(as_plane(weight)),
+        pair("stride", 1),
+        pair("padding", 0),
+        pair("dilation", 1),
+        weight=weight,
+        bias=given.get("bias"),
+        groups=given.get("groups", 1),
+        output_padding=pair("output_padding", 0),
+    )
+
+
+def as_plane(weight: Tensor) -> Tensor:
+    """A weight of one axis as one of a single row."""
+    return weight.unsqueeze(2) if weight.ndim == 3 else weight
 
 
 def _pair(value: Any) -> Pair:
@@ -127,7 +163,8 @@ def own_parameter(module: nn.Module, weight: Tensor | None) -> str | None:
         if parameter is weight:
             return name
     shared = own.get("weight")
-    is_made = isinstance(module, nn.Conv2d) and shared is not None and shared.shape == weight.shape
+    layers = (nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+    is_made = isinstance(module, layers) and shared is not None and shared.shape == weight.shape
     return "weight" if is_made else None
 
 
@@ -146,6 +183,26 @@ def run_conv(call: StridedCall, grown: CallGrowth, weight: Tensor, energy: Tenso
     weight.tap_energy = energy  # type: ignore[attr-defined]
     x = F.pad(call.x, grown.ends) if any(grown.ends) else call.x
     return F.conv2d(x, weight, call.bias, call.stride, call.padding, call.dilation, call.groups)
+
+
+def run_transposed(call: StridedCall, grown: CallGrowth, weight: Tensor, energy: Tensor) -> Tensor:
+    """Transposed convolution with the grown `weight`, cropped to the size it had."""
+    weight.tap_energy = energy  # type: ignore[attr-defined]
+    line = call.kind == "conv_transpose1d"
+    x = call.x.unsqueeze(-2) if line else call.x
+    out = F.conv_transpose2d(
+        x,
+        weight,
+        call.bias,
+        call.stride,
+        call.padding,
+        call.output_padding,
+        call.groups,
+        call.dilation,
+    )
+    (top, left), (bottom, right) = grown.front, grown.end
+    out = out[..., top : out.shape[-2] - bottom, left : out.shape[-1] - right]
+    return out.squeeze(-2) if line else out
 
 
 def run_max_pool(call: StridedCall, grown: CallGrowth) -> Tensor:
@@ -203,9 +260,9 @@ def grow_conv(
 ) -> Tensor:
     """The grown weight of `call`; `extra` are trained rows and columns in place of zeros."""
     assert call.weight is not None  # noqa: S101 - a convolution has one
+    weight, (rows, columns) = as_plane(call.weight), extra
     if extra == (None, None):
-        return pad_weight(call.weight, call.stride, fill, dilation=call.dilation)
-    weight, (rows, columns) = call.weight, extra
+        return pad_weight(weight, call.stride, fill, dilation=call.dilation)
     if columns is not None:
         weight = torch.cat((weight, columns.to(weight)), 3)
     return weight if rows is None else torch.cat((weight, rows.to(weight)), 2)

@@ -1,15 +1,19 @@
 """Kernel padding of any torch module, in place (PROTOCOL 6; Kim et al., arXiv 2108.13576).
 
 Every strided convolution or pool whose stride does not divide its kernel grows at the bottom and at
-the right until all input phases are read evenly. The sizes of all outputs stay, for every input
-size that the module accepted, except with `kim2023`. The new taps, by fill:
+the right until all input phases are read evenly, and every transposed convolution until its taps
+reach all output phases evenly, which removes the checkerboard of Odena et al. (2016). The sizes of
+all outputs stay, for every input size that the module accepted, except with `kim2023`, which leaves
+transposed convolutions as they are. The new taps, by fill:
 
-| fill | convolution | max-pool | mean-pool |
+| fill | convolution, transposed or not | max-pool | mean-pool |
 |---|---|---|---|
 | `zero` | new taps are parameters of value 0, next to the weight | left | left |
 | `box` | the weight convolved with a box of the stride | window k' | mean * box |
 | `fresh` | a new random weight, same output variance | window k' | mean over k' |
 | `kim2023` | zeros at the bottom and right of the weight | window k' | left |
+
+`box` makes the output of a transposed convolution a moving mean over a stride of what it was.
 
 One pass finds the calls (`trace`). A module that makes one becomes an instance of a subclass of its
 class, whose forward rewrites them (`calls`). `box` and `fresh` replace the parameter by a larger
@@ -52,6 +56,7 @@ from ...kernel_padding.arithmetic import (
 from ...kernel_padding.call import StridedCall, call_growth, settled_fill, why_not_padded
 from ...treatment import FILLS, Fill, PaddedLayer, Treatment
 from .calls import (
+    as_plane,
     fixed_energy,
     grow_conv,
     own_buffer,
@@ -60,6 +65,7 @@ from .calls import (
     run_conv,
     run_max_pool,
     run_mean,
+    run_transposed,
 )
 from .trace import ObservedCall, PaddingTrace, trace_uneven
 
@@ -136,7 +142,9 @@ class _Rewriter(TorchFunctionMode):
             weight = weight * (old[0] * old[1] / (kernel[0] * kernel[1])) ** 0.5
         call = replace(call, kernel=old)
         energy = tap_energy(old, call.stride, self.plan.fill, call.dilation)
-        return run_conv(call, call_growth(call, kernel, self.plan.fill, _NONE), weight, energy)
+        run = run_transposed if call.transposed else run_conv
+        grown = call_growth(call, kernel, self.plan.fill, _NONE)
+        return run(call, grown, as_plane(weight), energy)
 
 
 def _run(
@@ -157,7 +165,8 @@ def _run(
     energy = plan.fixed.get(own_buffer(module, call.weight) or "")
     if energy is None:
         energy = tap_energy(call.kernel, call.stride, fill, call.dilation)
-    return run_conv(call, grown, weight, energy)
+    run = run_transposed if call.transposed else run_conv
+    return run(call, grown, weight, energy)
 
 
 def _extra(module: nn.Module, name: str | None) -> tuple[Tensor | None, Tensor | None]:
@@ -314,9 +323,12 @@ def _grow(
     weight = module._parameters[name]
     if weight is None or name in plan.grown:
         return
-    taps = pad_weight(weight.detach(), call.stride, fill, generator, dilation=call.dilation)
+    plane = as_plane(weight.detach())
+    taps = pad_weight(plane, call.stride, fill, generator, dilation=call.dilation)
     plan.grown[name] = call.kernel
-    module._parameters[name] = nn.Parameter(taps, requires_grad=weight.requires_grad)
-    if hasattr(module, "kernel_size"):  # what TF-SAME layers compute their padding from
+    own = taps if weight.ndim == taps.ndim else taps.squeeze(2)
+    module._parameters[name] = nn.Parameter(own, requires_grad=weight.requires_grad)
+    # TF-SAME layers compute their padding from it; transposed ones the size of an output, as it was
+    if hasattr(module, "kernel_size") and not call.transposed:
         kernel: Any = (taps.shape[2], taps.shape[3])
         module.kernel_size = kernel

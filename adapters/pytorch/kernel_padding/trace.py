@@ -135,6 +135,7 @@ def _uneven_window(place: int, default: int | None) -> Callable[..., bool]:
 _OTHERS: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], bool]] = {
     F.conv1d: _uneven_conv,
     F.conv3d: _uneven_conv,
+    F.conv_transpose3d: _uneven_conv,
     F.unfold: _uneven_window(4, 1),
     F.lp_pool2d: _uneven_window(3, None),
 }

@@ -92,13 +92,18 @@ def _fixed(weight: Tensor, groups: int) -> Tensor:
 def _taps(trace: EnergyTrace, weight: Tensor, total: float = 1) -> Tensor:
     """Energies (1, 1, *kernel) of the taps of a weight (out, in per group, *kernel).
 
-    Random ones are equal and have the sum `total`. When paths are counted, all are 1.
+    Random ones are equal, unless kernel padding gave them a `tap_energy`, and have the sum `total`.
+    When paths are counted, all are 1.
     """
     if not is_weight(weight):
         fixed: Tensor = (weight.to(torch.float64) ** 2).sum(1, keepdim=True).mean(0, keepdim=True)
         return (fixed != 0).to(fixed) if trace.paths else fixed
     taps = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64)
-    return taps if trace.paths else taps * total / taps.numel()
+    if trace.paths:
+        return taps
+    energy: Tensor | None = getattr(weight, "tap_energy", None)
+    taps = taps if energy is None else energy.to(taps)[None, None]
+    return taps * total / taps.sum()
 
 
 def _spread(x: Tensor, channels: int) -> Tensor:
