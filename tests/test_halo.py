@@ -17,7 +17,8 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context, Estimate
-from perimetry.suites.halo.suite import HALO, Halo, smallest_overlap
+from perimetry.suites.halo.suite import HALO, Halo
+from perimetry.suites.halo.tiling import smallest_overlap
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.output_view import at_output
 

@@ -1,4 +1,5 @@
 """The suite `halo`: how much neighbouring tiles must overlap.
 
-Read `suite.py`, the definition, then `fields.py` (exact) and `tiles.py` (measured).
+Read `suite.py`, the definition, then `fields.py` (exact), `tiling.py` (measured) and
+`tiles.py` (the error of one image's tiles).
 """
