@@ -17,10 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from scipy.stats import t as student
-from tabulate import tabulate
 
 from perimetry import leaderboard
 from perimetry.bench.records.archive import open_records, pack_records
@@ -37,8 +34,10 @@ if TYPE_CHECKING:
     from perimetry.bench.records.record import Record
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from paired import KIM, MICRO, ORDINARY, change, number, table, verdict, with_star  # noqa: E402
+
 SAMPLES = HERE.parents[1] / "bench" / "sample_models"
-MICRO, ORDINARY = "micro_object", "classification"
 SHIPPED = ((MICRO, ("none", "zero", "box")), (ORDINARY, ("none", "zero")))
 """The variants of seed 0 that ship with the package."""
 PACKED = ("records", "smaller")
@@ -47,12 +46,6 @@ SEEDS = {"micro_object": 10, "classification": 4}
 """More where seeds differ more."""
 SMALLER = {"fills": ("none", "zero"), "seeds": 2, "side": 2, "train": 2048}
 """A second, harder micro-object study: boxes of 2 x 2 pixels."""
-KIM = {
-    (MICRO, "epochs_to_90"): ("fewer epochs to 90 % on micro-object", (10.2 - 28.2) / 28.2, True),
-    (ORDINARY, "accuracy"): ("lower ordinary accuracy", (94.07 - 95.28) / 100, False),
-}
-"""What Kim et al. found of kernel padding (ResNet-101): in words, how much, and whether that is a
-share of the value without padding."""
 
 
 def studies(out: Path, idx: Path) -> list[TrainingStudy]:
@@ -118,34 +111,9 @@ def publish(records: list[Record], smaller: list[Record]) -> None:
     (HERE / "README.md").write_text(render(), encoding="utf-8")
 
 
-def change(treated: Record, plain: Record, metric: str) -> tuple[float, float, float]:
-    """Mean of the seeds' differences with its 95 % interval (Student).
-
-    A seed that never got there counts as if it had in the first epoch that was not trained.
-    """
-    own, other = (
-        np.array([row[metric] or len(r.tables["curve"]) + 1 for row in r.tables["seeds"]])
-        for r in (treated, plain)
-    )
-    each = own - other
-    half = student.ppf(0.975, len(each) - 1) * each.std(ddof=1) / len(each) ** 0.5
-    return each.mean(), each.mean() - half, each.mean() + half
-
-
-def told(found: tuple[float, float, float]) -> str:
-    """A difference with its interval, and a star where that leaves out 0."""
-    value, low, high = found
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]{' *' if low * high > 0 else ''}"
-
-
 def of_task(records: list[Record], task: str) -> list[Record]:
     """The variants of one task in the order of `FILLS`."""
     return sorted((r for r in records if r.protocol == task), key=lambda r: FILLS.index(r.fill))
-
-
-def table(heads: Iterable[str], lines: list[list[str]]) -> str:
-    """A Markdown table of text."""
-    return tabulate(lines, list(heads), tablefmt="github", disable_numparse=True)
 
 
 def values(records: list[Record], task: str, metrics: Iterable[str]) -> str:
@@ -158,7 +126,7 @@ def values(records: list[Record], task: str, metrics: Iterable[str]) -> str:
 def changes(records: list[Record], task: str, metrics: Iterable[str]) -> str:
     """A line a metric, a column a padded network: its difference from the untreated one."""
     plain, *treated = of_task(records, task)
-    lines = [[f"`{m}`", *(told(change(r, plain, m)) for r in treated)] for m in metrics]
+    lines = [[f"`{m}`", *(with_star(change(r, plain, m)) for r in treated)] for m in metrics]
     return table(("less `none`, paired", *(f"`{r.fill}`" for r in treated)), lines)
 
 
@@ -170,7 +138,13 @@ def verdicts(records: list[Record]) -> str:
         kim = size * (plain.metrics[metric].value if relative else 1.0)
         for record in treated:
             found = change(record, plain, metric)
-            cells = (words, f"`{record.fill}`", f"{kim:+.3f}", told(found), verdict(found, kim))
+            cells = (
+                words,
+                f"`{record.fill}`",
+                f"{kim:+.3f}",
+                with_star(found),
+                verdict(found, kim),
+            )
             lines.append(list(cells))
     heads = (
         "Kim et al. with kernel padding",
@@ -182,14 +156,6 @@ def verdicts(records: list[Record]) -> str:
     return table(heads, lines)
 
 
-def verdict(found: tuple[float, float, float], kim: float) -> str:
-    """What an interval says of a difference like `kim`."""
-    value, low, high = found
-    if low * high > 0:
-        return "**reproduced**" if value * kim > 0 else "**the opposite**"
-    return "**not shown**" + ("" if low <= kim <= high else ", and not as large")
-
-
 def by_seed(records: list[Record]) -> str:
     """Epochs to 90 % of every seed."""
     own = of_task(records, MICRO)
@@ -197,11 +163,6 @@ def by_seed(records: list[Record]) -> str:
         [f"`{r.fill}`", *(number(row["epochs_to_90"]) for row in r.tables["seeds"])] for r in own
     ]
     return table(("seed", *(str(row["seed"]) for row in own[0].tables["seeds"])), lines)
-
-
-def number(value: float | None) -> str:
-    """A count of epochs, or that there is none."""
-    return "never" if value is None else f"{value:.0f}"
 
 
 def render() -> str:
