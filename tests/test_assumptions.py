@@ -188,6 +188,36 @@ def test_a_map_is_of_the_layer_that_the_record_names(monkeypatch):
     assert check_assumptions(model, images()).target.startswith(MISNAMED)
 
 
+@pytest.mark.parametrize(
+    ("step", "share", "verdict"),
+    [
+        ("QuantizeLinear node 'q'", 0.07, "noted"),
+        ("QLinearConv node 'q'", 0.07, "noted"),
+        ("QuantizeLinear node 'q'", 0.6, "skipped"),
+        ("Conv node 'c'", 0.07, "skipped"),
+    ],
+)
+def test_eight_bits_may_be_rounded_otherwise_on_the_way_to_the_target(
+    monkeypatch, step, share, verdict
+):
+    """A runtime that fuses other steps rounds otherwise: a note, while another layer is a fault."""
+    model = load(Twice(), size=SIZE, device="cpu")
+    right = model.run
+
+    def rounded(x, *, target=True, logits=False):
+        out = right(x, target=target, logits=True)
+        signs = torch.ones_like(out.target)
+        signs[..., ::2] = -1
+        off = share * out.target.norm() / signs.norm() * signs
+        return out if logits else type(out)(out.target + off, None)
+
+    monkeypatch.setattr(model, "run", rounded)
+    monkeypatch.setattr(model, "trace", lambda x, read: read(step, x))
+    found = check_assumptions(model, images())
+    assert (found.target is None) == (verdict == "noted")
+    assert any("eight bits" in note for note in found.notes) == (verdict == "noted")
+
+
 def noisy_file(path, op, **attributes):
     """A file with a random operator behind its first convolution."""
     proto = convnet(size=64)

@@ -267,8 +267,32 @@ def test_other_architectures_are_no_twins():
     """Stages of different shapes are not paired; the comparison has a reason and its metrics."""
     narrow = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1))
     found = compare(opened(net()), opened(narrow.eval()), **QUICK)
-    assert isinstance(found.pairs[0].stages, str)
+    (pair,) = found.pairs
+    assert isinstance(pair.stages, str)
+    shapes = "16 x 24 x 24, 24 x 12 x 12, 32 x 6 x 6 against 8 x 24 x 24, 8 x 12 x 12"
+    assert shapes in pair.stages
+    assert all(output.why for output in pair.outputs)  # other shapes
     assert rows(found)["structure.receptive_field"].shown
+
+
+def test_outputs_are_compared_where_stages_do_not_pair():
+    """Two architectures of one task: how far their outputs are apart, in sentence and table."""
+    narrow = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)),
+    )
+    wide = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)),
+    )
+    found = compare(opened(narrow.eval()), opened(wide.eval()), **QUICK)
+    (pair,) = found.pairs
+    assert isinstance(pair.stages, str)
+    (output,) = pair.outputs
+    assert output.shape == (1, 10)
+    assert 0.01 < output.difference < 100
+    assert "the outputs differ from those of" in flat(found.text())
+    assert "They differ at output" in flat(found.text())
 
 
 def test_two_exports_of_one_network_agree_at_every_stage(tmp_path):

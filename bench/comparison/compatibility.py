@@ -35,7 +35,7 @@ def incompatibilities(first: Record, second: Record) -> list[str]:
     found = []
     if first.version != second.version:
         found.append(f"protocol version {first.version} against {second.version}")
-    found += _images(first, second)
+    found += image_differences(first, second)
     found += _fitted(first, second)
     found += _settings(first, second)
     return found + preprocessing_differences(first, second)
@@ -66,7 +66,8 @@ def input_differences(
     return found
 
 
-def _images(first: Record, second: Record) -> list[str]:
+def image_differences(first: Record, second: Record) -> list[str]:
+    """How the image sets of two records differ, before any preprocessing."""
     a, b = first.images, second.images
     if a is None or b is None:
         return [] if a is b else ["one was measured on images, the other was not"]

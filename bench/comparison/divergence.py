@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..output.text import clean
-from .compatibility import incompatibilities
+from .compatibility import image_differences, incompatibilities
 from .fingerprint import ALL, IMAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ..records.record import Record
 
@@ -74,6 +74,15 @@ def stage_differences(first: Record, second: Record) -> list[StageDifference] | 
     return stages if isinstance(stages, str) else [*stages, *_outputs(first, second)]
 
 
+def output_differences(first: Record, second: Record) -> list[StageDifference]:
+    """The difference in every output, also of two architectures or of unlike preprocessing.
+
+    The models need only have seen the same images; without these the list is empty.
+    """
+    looked = all(r.status == "ok" and _table(r, "outputs") for r in (first, second))
+    return _outputs(first, second) if looked and not image_differences(first, second) else []
+
+
 def _table(record: Record, name: str) -> Rows:
     return record.tables.get(name) or []
 
@@ -83,7 +92,8 @@ def _stages(first: Record, second: Record) -> list[StageDifference] | str:
     a, b = _by_shape(first), _by_shape(second)
     both = [shape for shape in a if shape in b]
     if len(both) < min(len(a), len(b)):
-        return "their stages have different shapes: they are not of one architecture"
+        shapes = " against ".join(_shapes(x for x in one if x not in both) for one in (a, b))
+        return f"their stages have different shapes ({shapes}): they are not of one architecture"
     return [
         StageDifference(
             str(a[shape][0]["stage"]),
@@ -93,6 +103,10 @@ def _stages(first: Record, second: Record) -> list[StageDifference] | str:
         )
         for shape in both
     ]
+
+
+def _shapes(found: Iterable[tuple[int, ...]]) -> str:
+    return ", ".join(" x ".join(map(str, shape)) for shape in found)
 
 
 def _by_shape(record: Record) -> dict[tuple[int, ...], Rows]:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 from ...adapters.errors import PerimetryError
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, rerun, run_spec_of
-from .divergence import first_divergent_stage, not_looked_at, stage_differences
+from .divergence import (
+    first_divergent_stage,
+    not_looked_at,
+    output_differences,
+    stage_differences,
+)
 from .fingerprint import CELL, NAME, WithFingerprint
 from .nodes import NodeTable, node_table, stage_shift
 from .result import Pair
@@ -49,8 +54,9 @@ class Look:
             else:
                 differences = stage_differences(one, other)
                 stages = differences if isinstance(differences, str) else tuple(differences)
+                outputs = tuple(output_differences(one, other))
                 unread = tuple(not_looked_at(one, other))
-                found.append(replace(pair, stages=stages, unread=unread))
+                found.append(replace(pair, stages=stages, outputs=outputs, unread=unread))
         return found
 
     def for_shifts(self, pairs: Sequence[Pair]) -> list[Pair]:

@@ -150,10 +150,7 @@ def _outputs(pairs: Sequence[Pair], group: Sequence[Side]) -> MatrixRow:
 
 def output_difference(pair: Pair) -> StageDifference | None:
     """The output that differs most between a pair, relatively; None where it is not known."""
-    if isinstance(pair.stages, str):
-        return None
-    outputs: list[StageDifference] = [s for s in pair.stages if s.output]
-    return max(outputs, key=lambda output: output.difference, default=None)
+    return max(pair.outputs, key=lambda output: output.difference, default=None)
 
 
 def share(value: float) -> str:

@@ -95,7 +95,8 @@ class Pair:
     """Two sides and their differences.
 
     `stages` are the differences of features stage by stage, and of outputs, or the reason why there
-    are none; `unread` are clauses about outputs that were not looked at.
+    are none, and `outputs` those of outputs alone; `unread` are clauses about outputs that were not
+    looked at.
     `forced` says how the records differ if the comparison was forced. `defects` are the certain
     defects of the first side and those of the second, in clauses. `nodes` are the differences node
     by node, or the reason why there are none; None where they were not asked for.
@@ -107,6 +108,7 @@ class Pair:
     gaps: tuple[str, ...] = ()
     forced: tuple[str, ...] = ()
     stages: tuple[StageDifference, ...] | str = NOT_LOOKED
+    outputs: tuple[StageDifference, ...] = ()
     unread: tuple[str, ...] = ()
     defects: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     nodes: NodeTable | str | None = None

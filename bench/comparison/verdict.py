@@ -148,19 +148,33 @@ def _reach(row: ComparisonRow) -> float | None:
 def _divergence(pair: Pair) -> list[str]:
     """Sentences: the first stage, or the outputs, at which the two diverge; what was looked at."""
     if isinstance(pair.stages, str):
+        if pair.stages == NOT_LOOKED:
+            return []
         unknown = f"The stage at which they diverge is not known: {pair.stages}."
-        return [] if pair.stages == NOT_LOOKED else [unknown]
+        return [unknown, *_alone(pair), *_left_out(pair)]
     stages = [p for p in pair.stages if not p.output]
-    outputs = [p for p in pair.stages if p.output]
     found = first_divergent_stage(stages)
     sentences = [_of_stages(stages, found)] if found else []
-    changed = [p for p in outputs if p.exceeds(DIVERGED)]
+    changed = [p for p in pair.outputs if p.exceeds(DIVERGED)]
     if changed:
         agree = f"; {_agree(stages)}" if stages and not found else ""
         sentences.append(f"They diverge {_of_outputs(changed)}{agree}.")
     if not sentences:
         sentences.append(_same(pair))
-    return [*sentences, *(f"Not looked at: {text}." for text in pair.unread)]
+    return [*sentences, *_left_out(pair)]
+
+
+def _left_out(pair: Pair) -> list[str]:
+    return [f"Not looked at: {text}." for text in pair.unread]
+
+
+def _alone(pair: Pair) -> list[str]:
+    """A sentence about the outputs of two models whose stages do not pair."""
+    changed = [p for p in pair.outputs if p.exceeds(DIVERGED)]
+    if changed:
+        return [f"They differ {_of_outputs(changed)}."]
+    most = max((p.difference for p in pair.outputs), default=0.0)
+    return [f"Their outputs agree {_within(most)}."] if pair.outputs else []
 
 
 def _same(pair: Pair) -> str:
