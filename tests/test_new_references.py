@@ -13,7 +13,8 @@ from perimetry import check, compare, load_records
 from perimetry.bench.cli.main import app
 from perimetry.bench.execution.run_options import RunOptions
 from perimetry.bench.regression.detectors import RegressionVerdict
-from perimetry.bench.regression.reproduce import Outcome, reproduce
+from perimetry.bench.regression.reproduce import reproduce
+from perimetry.bench.regression.verification import Outcome
 
 CODE = """
 from torch import nn

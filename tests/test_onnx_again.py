@@ -20,7 +20,8 @@ from perimetry.bench.records.selection import stated_inputs
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression.check import check
 from perimetry.bench.regression.detectors import RegressionVerdict
-from perimetry.bench.regression.reproduce import Outcome, reproduce
+from perimetry.bench.regression.reproduce import reproduce
+from perimetry.bench.regression.verification import Outcome
 from perimetry.suites.registry import SUITES
 
 STATED = {

@@ -21,7 +21,8 @@ from perimetry.bench.records.archive import open_records, pack_records
 from perimetry.bench.records.record import SCHEMA_VERSION, Record, schema_text
 from perimetry.bench.records.store import Store, read_record
 from perimetry.bench.regression.report import check_to_json, check_to_text, to_junit
-from perimetry.bench.regression.reproduce import Outcome, reproduce
+from perimetry.bench.regression.reproduce import reproduce
+from perimetry.bench.regression.verification import Outcome
 from perimetry.suites.registry import SUITES
 
 ROOT = Path(__file__).parents[1]

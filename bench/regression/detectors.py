@@ -49,10 +49,12 @@ class RegressionVerdict(Enum):
         return {0: "not shown to differ", 1: "regressed", 2: "could not measure"}[self.value]
 
 
+SAME, REGRESSED, UNMEASURED = RegressionVerdict
+
+
 def worst(verdicts: Sequence[RegressionVerdict]) -> RegressionVerdict:
     """The worst verdict: regressed, then could not measure, then not shown to differ."""
-    ranked = (RegressionVerdict.regressed, RegressionVerdict.unmeasured, RegressionVerdict.same)
-    return next((v for v in ranked if v in verdicts), RegressionVerdict.unmeasured)
+    return next((v for v in (REGRESSED, UNMEASURED, SAME) if v in verdicts), UNMEASURED)
 
 
 @dataclass(frozen=True)
@@ -98,21 +100,17 @@ class DetectorSet:
         where = f"{old.suite}:{old.protocol}"
         refused = _why_not(old, new)
         if new is None or refused is not None:
-            return [DetectorFinding("record", where, RegressionVerdict.unmeasured, refused or "")]
+            return [DetectorFinding("record", where, UNMEASURED, refused or "")]
         if old.status == "skipped":
             if (new.reason or "").startswith(FAULTS):
                 fault = f"not measured, now or in the baseline: {new.reason}"
-                return [DetectorFinding("record", where, RegressionVerdict.unmeasured, fault)]
-            return [
-                DetectorFinding(
-                    "record", where, RegressionVerdict.same, "does not apply, as in the baseline"
-                )
-            ]
+                return [DetectorFinding("record", where, UNMEASURED, fault)]
+            return [DetectorFinding("record", where, SAME, "does not apply, as in the baseline")]
         found = [*_damage(where, old), *self._dead_regions(old, new)]
         found += [*self._metrics(old, new), *self._maps(old, new)]
         if _nothing_to_compare(old, found):
             text = "the baseline has no value to compare with: measure it again"
-            found.append(DetectorFinding("record", where, RegressionVerdict.unmeasured, text))
+            found.append(DetectorFinding("record", where, UNMEASURED, text))
         return found
 
     def _metrics(self, old: Record, new: Record) -> list[DetectorFinding]:
@@ -124,37 +122,37 @@ class DetectorSet:
         self, old: Record, new: Record, name: str, metric: Metric | None
     ) -> DetectorFinding:
         where = f"{old.suite}:{old.protocol}.{name}"
+        return DetectorFinding("metric", where, *self._compared(where, old, new, name, metric))
+
+    def _compared(
+        self, where: str, old: Record, new: Record, name: str, metric: Metric | None
+    ) -> tuple[RegressionVerdict, str]:
+        """The verdict on one metric, and the reason."""
         bounds = self.tolerances.bounds(column_of(where, old, self.suites))
         before, now = old.metrics[name].value, new.metrics.get(name)
         if bounds.ignore:
-            return DetectorFinding("metric", where, RegressionVerdict.same, IGNORED)
+            return SAME, IGNORED
         reasons = (v.reason for v in (old.metrics[name], now) if v is not None and v.value is None)
         noise_alone = [reason for reason in reasons if by_noise(reason)]
         if noise_alone:
-            text = f"not compared, for want of precision: {noise_alone[0]}"
-            return DetectorFinding("metric", where, RegressionVerdict.same, text)
+            return SAME, f"not compared, for want of precision: {noise_alone[0]}"
         if before is None and now is not None and now.value is not None:
-            text = f"no value in the baseline, {format_number(now.value, 4)} now"
-            return DetectorFinding("metric", where, RegressionVerdict.unmeasured, text)
+            return UNMEASURED, f"no value in the baseline, {format_number(now.value, 4)} now"
         if before is None:
-            return DetectorFinding(
-                "metric", where, RegressionVerdict.same, "not measurable in the baseline"
-            )
+            return SAME, "not measurable in the baseline"
         if now is None or now.value is None:
             why = now.reason if now else "the metric does not exist any more"
-            return DetectorFinding(
-                "metric", where, RegressionVerdict.unmeasured, f"has no value now: {why}"
-            )
+            return UNMEASURED, f"has no value now: {why}"
         absurd = self._absurd("metrics", where, bounds.limit(before))
         if absurd is not None:
-            return DetectorFinding("metric", where, RegressionVerdict.unmeasured, absurd)
+            return UNMEASURED, absurd
         limit = max(bounds.limit(before), self._noise("metrics", where))
         allowed = bounds.direction == "worse" and _nearer_even(before, now.value, metric)
         text = f"{format_number(before, 4)} -> {format_number(now.value, 4)}"
         if allowed or abs(now.value - before) <= limit or _within_interval(old, new, name):
-            return DetectorFinding("metric", where, RegressionVerdict.same, text)
-        text += f": change {format_number(now.value - before)}, tolerance {format_number(limit)}"
-        return DetectorFinding("metric", where, RegressionVerdict.regressed, text)
+            return SAME, text
+        change = f"change {format_number(now.value - before)}, tolerance {format_number(limit)}"
+        return REGRESSED, f"{text}: {change}"
 
     def _dead_regions(self, old: Record, new: Record) -> list[DetectorFinding]:
         """New and grown dead regions; none if either record was not searched for them."""
@@ -165,9 +163,9 @@ class DetectorSet:
             return []
         known = sum(map(len, before.values()))
         return [
-            DetectorFinding("dead region", where, RegressionVerdict.regressed, text)
+            DetectorFinding("dead region", where, REGRESSED, text)
             for text in changed_regions(before, now, bounds.absolute)
-        ] or [DetectorFinding("dead region", where, RegressionVerdict.same, f"{known} known")]
+        ] or [DetectorFinding("dead region", where, SAME, f"{known} known")]
 
     def _maps(self, old: Record, new: Record) -> list[DetectorFinding]:
         """One finding for each stored map; none if the baseline has no maps."""
@@ -179,12 +177,12 @@ class DetectorSet:
     def _map(self, where: str, changes: Mapping[str, float]) -> DetectorFinding:
         if where not in changes:
             text = "the map is missing or has another shape"
-            return DetectorFinding("map", where, RegressionVerdict.unmeasured, text)
+            return DetectorFinding("map", where, UNMEASURED, text)
         absurd = self._absurd("maps", where, self.tolerances.maps)
         if absurd is not None:
-            return DetectorFinding("map", where, RegressionVerdict.unmeasured, absurd)
+            return DetectorFinding("map", where, UNMEASURED, absurd)
         limit = max(self.tolerances.maps, self._noise("maps", where))
-        verdict = RegressionVerdict.regressed if changes[where] > limit else RegressionVerdict.same
+        verdict = REGRESSED if changes[where] > limit else SAME
         text = f"relative change {format_number(changes[where])}, tolerance {format_number(limit)}"
         return DetectorFinding("map", where, verdict, text)
 
@@ -194,14 +192,10 @@ class DetectorSet:
             return []
         refused = _why_not(old, new)
         if new is None or refused is not None:
-            return [
-                DetectorFinding(
-                    "fingerprint", "stages", RegressionVerdict.unmeasured, refused or ""
-                )
-            ]
+            return [DetectorFinding("fingerprint", "stages", UNMEASURED, refused or "")]
         stages = stage_differences(old, new)
         if isinstance(stages, str):
-            return [DetectorFinding("fingerprint", "stages", RegressionVerdict.regressed, stages)]
+            return [DetectorFinding("fingerprint", "stages", REGRESSED, stages)]
         return [*self._stages(stages), *_lost(old, new)]
 
     def _stages(self, found: Sequence[StageDifference]) -> list[DetectorFinding]:
@@ -211,7 +205,7 @@ class DetectorSet:
             (p.key, self._absurd("stages", p.key, FLIPS if p.exact else tolerance)) for p in found
         ]
         unbelieved = [
-            DetectorFinding("fingerprint", name, RegressionVerdict.unmeasured, why)
+            DetectorFinding("fingerprint", name, UNMEASURED, why)
             for name, why in absurd
             if why is not None
         ]
@@ -222,7 +216,7 @@ class DetectorSet:
             return [*unbelieved, *(_changed_output(p, self._limit(p)) for p in changed)]
         most = max((p.difference for p in found), default=0.0)
         text = f"{looked_at(found)} within {most:.1e}"
-        same = DetectorFinding("fingerprint", "stages", RegressionVerdict.same, text)
+        same = DetectorFinding("fingerprint", "stages", SAME, text)
         return unbelieved or [same]
 
     def _limit(self, found: StageDifference) -> float:
@@ -260,7 +254,7 @@ def _changed_stage(
     )
     if not math.isfinite(first.difference):
         text += "; the features are not finite (NaN or infinite), or were 0 in the baseline"
-    return DetectorFinding("fingerprint", first.key, RegressionVerdict.regressed, text)
+    return DetectorFinding("fingerprint", first.key, REGRESSED, text)
 
 
 def _changed_output(found: StageDifference, limit: float) -> DetectorFinding:
@@ -274,14 +268,14 @@ def _changed_output(found: StageDifference, limit: float) -> DetectorFinding:
         text = f"changed by {amount}, tolerance {format_number(limit)}"
     else:
         text = "changed: it is not finite (NaN or infinite), or was 0 in the baseline"
-    return DetectorFinding("fingerprint", where, RegressionVerdict.regressed, text)
+    return DetectorFinding("fingerprint", where, REGRESSED, text)
 
 
 def _lost(old: Record, new: Record) -> list[DetectorFinding]:
     """A finding for each output that the baseline looked at and that cannot be looked at now."""
     before = {str(row["output"]) for row in old.tables.get("outputs", [])}
     return [
-        DetectorFinding("fingerprint", f"output {name}", RegressionVerdict.unmeasured, why)
+        DetectorFinding("fingerprint", f"output {name}", UNMEASURED, why)
         for name, why in unread(new).items()
         if name in before or (name == ALL and before)
     ]
@@ -292,7 +286,7 @@ def _damage(where: str, old: Record) -> list[DetectorFinding]:
     old.arrays  # noqa: B018 - reads the file
     if old.damage is None:
         return []
-    return [DetectorFinding("record", where, RegressionVerdict.unmeasured, old.damage)]
+    return [DetectorFinding("record", where, UNMEASURED, old.damage)]
 
 
 def _nothing_to_compare(old: Record, found: Sequence[DetectorFinding]) -> bool:
@@ -356,7 +350,7 @@ def meaningless_findings(
     """A finding for what is NaN, infinite or constant now, and was not in the baseline."""
     before = {note.partition(":")[0] for note in meaningless(records)}
     return [
-        DetectorFinding("finite", "model", RegressionVerdict.regressed, f"new: {note}")
+        DetectorFinding("finite", "model", REGRESSED, f"new: {note}")
         for note in meaningless(made)
         if note.partition(":")[0] not in before
     ]
@@ -365,7 +359,7 @@ def meaningless_findings(
 def input_findings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[DetectorFinding]:
     """A finding for each difference of two inputs; none if one of them is unknown."""
     return [
-        DetectorFinding("preprocessing", "input", RegressionVerdict.regressed, _changed(text))
+        DetectorFinding("preprocessing", "input", REGRESSED, _changed(text))
         for text in input_differences(old, new, cropping=True)
     ]
 
