@@ -1,0 +1,56 @@
+"""Write README.md: `python results/vendors/publish.py comparison.json`.
+
+comparison.json is what `perimetry compare --format json` printed, see run.sh. Of it what decides is
+kept here, as decision.json; without it the README alone is written again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from publishing import reflow  # noqa: E402
+
+KEPT = ("models", "decision", "side_by_side")
+
+
+def matrix(found: dict[str, Any], names: list[str]) -> str:
+    """The table of all models, with the letters of what is not shown to differ."""
+    rows = [
+        [f"`{row['row']}`", *(_cell(row, place) for place in range(len(names)))]
+        for row in found["side_by_side"]
+    ]
+    return tabulate(rows, ["", *names], tablefmt="github", disable_numparse=True)
+
+
+def _cell(row: dict[str, Any], place: int) -> str:
+    letters = row["letters"][place] if row["letters"] else ""
+    return f"{row['cells'][place]} {letters}".strip()
+
+
+def render() -> str:
+    """README.md from its template and decision.json."""
+    found = json.loads((HERE / "decision.json").read_text(encoding="utf-8"))
+    names = [f"{letter}.onnx" for letter in "abcd"]
+    parts = {
+        "decision": "\n".join(f"- **{one['topic']}**: {one['text']}" for one in found["decision"]),
+        "matrix": matrix(found, names),
+    }
+    text = (HERE / "README.md.in").read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = text.replace(f"@{name}@", part)
+    return reflow(text)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        found = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        kept = json.dumps({name: found[name] for name in KEPT}, indent=1)
+        (HERE / "decision.json").write_text(kept + "\n", encoding="utf-8")
+    (HERE / "README.md").write_text(render(), encoding="utf-8")
