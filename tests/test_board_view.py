@@ -236,3 +236,15 @@ def test_the_command_and_python_show_the_same(tmp_path):
     assert [row["deadpixel.weakest[box]"] for row in rows] == list(frame["deadpixel.weakest[box]"])
     assert set(frame.columns) == set(rows[0])
     assert "deadpixel.imbalance" not in frame
+
+
+def test_numbers_stand_alone_where_no_intervals_are_asked_for():
+    """Neither frames nor captions have ends of intervals then; the ends of a rank stay."""
+    ends = [name for name in leaderboard(RECORDS).columns if name.endswith((".low", ".high"))]
+    assert len(ends) > 4
+    kept = list(leaderboard(RECORDS, intervals=False).columns)
+    assert [name for name in kept if name.endswith((".low", ".high"))] == ["rank.high"]
+    board = Board(RECORDS)
+    for form in FORMATS:
+        assert "±" not in render_board(board, form, view=View(intervals=False))
+    assert "±" in render_board(board, "md")

@@ -21,6 +21,7 @@ from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.page.join import Joined, Match
 from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.ranking.page.words import WORDS
+from perimetry.bench.ranking.view import View
 from perimetry.bench.records.record import Value
 from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER
 
@@ -483,3 +484,18 @@ def test_the_published_zoo_is_what_its_table_says(browser):
     one.page.wait_for_selector("#panel .field canvas")
     assert one.problems == []
     one.close()
+
+
+def test_no_interval_is_on_a_page_of_numbers_alone(browser, tmp_path):
+    """`--no-intervals` leaves neither whiskers nor ± in the ranking, which has both without it."""
+    board = planted.board([*planted.pair("b", 0.4, 0.9), *planted.pair("a", 0.8, 0.85)])
+    for intervals in (True, False):
+        path = tmp_path / f"{intervals}.html"
+        write_page(board, path, title="t", view=View(intervals=intervals))
+        page = browser.new_page(viewport={"width": 1500, "height": 800})
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready]")
+        assert (page.locator("#table .whisker").count() > 0) == intervals
+        assert ("±" in page.locator("#table").inner_text()) == intervals
+        assert ("±" in page.locator("body").inner_text()) == intervals
+        page.close()

@@ -26,7 +26,7 @@ DEFECTS_NOTE = (
 )
 
 
-def caption(board: Board) -> list[str]:
+def caption(board: Board, *, intervals: bool = True) -> list[str]:
     """The lines below a board that explain its order, its intervals and where it comes from."""
     lines = []
     metric = board.metric(board.sort or "")
@@ -39,7 +39,7 @@ def caption(board: Board) -> list[str]:
         best = {"lower": ", lowest first", "higher": ", highest first", "neither": ""}
         lines.append(
             f"Ranked by {board.sort} ({metric.definition}){best[metric.better]}. "
-            f"{_what_is_ranked(board)}{_ties(board)}"
+            f"{_what_is_ranked(board)}{_ties(board, intervals)}"
         )
         lines += few_samples(row.find(board.sort or "") for row in board.rows)
     lines += fed_differently((row.model, _record_of(row)) for row in board.rows)
@@ -93,8 +93,8 @@ def _what_is_ranked(board: Board) -> str:
     return "Models are ranked as they are; rows with kernel padding follow their model. "
 
 
-def _ties(board: Board) -> str:
-    """When rows share a rank, and how intervals are written."""
+def _ties(board: Board, intervals: bool) -> str:
+    """When rows share a rank, and how intervals are written if they are."""
     values = (row.find(board.sort or "") for row in board.rows)
     estimates = [r.metrics[m] for r, m in values if r is not None and m in r.metrics]
     if all(one.low is None for one in estimates if one.value is not None):
@@ -102,7 +102,8 @@ def _ties(board: Board) -> str:
     return (
         "A rank such as 2 to 5 means that the samples do not show more: over the whole board, the "
         "chance that two equal rows get different ranks is at most 5 %. Rows of one rank are "
-        "ordered by name. ± gives half a 95 % interval, brackets give both ends."
+        "ordered by name."
+        f"{' ± gives half a 95 % interval, brackets give both ends.' if intervals else ''}"
     )
 
 

@@ -33,6 +33,7 @@ def leaderboard(
     columns: Sequence[str] | None = None,
     top: int | None = None,
     worst_first: bool = False,
+    intervals: bool = True,
     suites: Mapping[str, Suite] | None = None,
 ) -> pd.DataFrame:
     """Rank `records`; see `ranking.board` for rows, columns and ranks.
@@ -41,9 +42,10 @@ def leaderboard(
     column such as `deadpixel.imbalance`; `rank` is `models` or `variants`. The other options are
     those of `perimetry board`: `where` chooses records by KEY=VALUE and rows by conditions such as
     `deadpixel.weakest<0.5`; with `rows` as `models`, a model is one row, and `COLUMN[box]` is the
-    number with kernel padding `box`. Missing numbers are `pandas.NA`, with the reason in the
-    `.reason` column. Raises `MixedRecordsError`, `InputError` for a wrong condition, and
-    `UnknownNameError` for a column that no record has, an unknown `rank` or kind of `rows`.
+    number with kernel padding `box`; without `intervals` there is no `.low` and no `.high`. Missing
+    numbers are `pandas.NA`, with the reason in the `.reason` column. Raises `MixedRecordsError`,
+    `InputError` for a wrong condition, and `UnknownNameError` for a column that no record has, an
+    unknown `rank` or kind of `rows`.
 
     >>> leaderboard("results/mine", rows="models", top=10)  # doctest: +SKIP
     """
@@ -52,7 +54,7 @@ def leaderboard(
     kept, conditions = split_where(where)
     board = Board(choose(records, kept), sort=sort, rank=rank, suites=suites)
     chosen = None if columns is None else tuple(columns)
-    return board_frame(board, View(rows, chosen, tuple(conditions), top, worst_first))
+    return board_frame(board, View(rows, chosen, tuple(conditions), top, worst_first, intervals))
 
 
 def board_frame(
@@ -85,18 +87,24 @@ def frame_rows(
 
 
 def _chosen(board: Board, row: BoardRow, view: View) -> dict[str, Any]:
-    """The cells of the view's columns, with their intervals, reasons and changes."""
+    """The cells of the view's columns, with their intervals if shown, reasons and changes."""
     if view.columns is None:
-        return board.cells(row)
-    names = [board.sort if name == "change" else name for name in view.columns]
-    metrics = [name for name in dict.fromkeys(names) if name in board.columns]
-    cells = board.cells(row, metrics)
-    stems = (*metrics, *(f"model.{name}" if name in FACTS else str(name) for name in names))
-    return {
-        key: value
-        for key, value in cells.items()
-        if key in (*ALWAYS, *stems) or key.startswith(tuple(f"{stem}." for stem in metrics))
-    }
+        cells = board.cells(row)
+    else:
+        names = [board.sort if name == "change" else name for name in view.columns]
+        metrics = [name for name in dict.fromkeys(names) if name in board.columns]
+        stems = (*metrics, *(f"model.{name}" if name in FACTS else str(name) for name in names))
+        cells = {
+            key: value
+            for key, value in board.cells(row, metrics).items()
+            if key in (*ALWAYS, *stems) or key.startswith(tuple(f"{stem}." for stem in metrics))
+        }
+    return cells if view.intervals else {k: v for k, v in cells.items() if not _is_end(k)}
+
+
+def _is_end(key: str) -> bool:
+    """Whether a cell is an end of the interval of an estimate or of a change."""
+    return key.endswith((".low", ".high")) and key not in ALWAYS
 
 
 def _dtype(column: str) -> str:

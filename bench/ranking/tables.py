@@ -65,11 +65,12 @@ def to_json(board: Board, groups: Groups | None = None, view: View | None = None
     """All columns, rows in rank order, with the caption."""
     from .frame import frame_rows
 
+    view = view or View()
     content = {
         "sort": board.sort,
         "ranked": board.rank,
-        "caption": caption(board),
-        "rows": list(frame_rows(board, view or View(), groups)),
+        "caption": caption(board, intervals=view.intervals),
+        "rows": list(frame_rows(board, view, groups)),
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
@@ -90,7 +91,11 @@ def _to_markdown(board: Board, groups: Groups, view: View) -> str:
     notes = Footnotes()
     names = short_names([rows[0].model for rows in groups])
     heads, rows = table_cells(board, groups, view, notes, [code(name) for name in names])
-    parts = [_tabulated(heads, rows, "pipe"), *map(code, _warnings(groups)), *caption(board)]
+    parts = [
+        _tabulated(heads, rows, "pipe"),
+        *map(code, _warnings(groups)),
+        *caption(board, intervals=view.intervals),
+    ]
     parts += [f"[{n}] {code(text)}" for text, n in notes.numbers.items()]
     return "\n\n".join(parts) + "\n"
 
@@ -101,7 +106,11 @@ def _to_latex(board: Board, groups: Groups, view: View) -> str:
     names = [clean(name, 10_000) for name in short_names([rows[0].model for rows in groups])]
     heads, rows = table_cells(board, groups, view, notes, names)
     table = _booktabs(heads, rows)
-    above = [*map(clean, _warnings(groups)), *caption(board), r"\usepackage{booktabs}"]
+    above = [
+        *map(clean, _warnings(groups)),
+        *caption(board, intervals=view.intervals),
+        r"\usepackage{booktabs}",
+    ]
     below = [rf" [{n}] {_tex(clean(text))}\par" for text, n in notes.numbers.items()]
     foot = [r"\par\smallskip\footnotesize", *below] if below else []
     return "\n".join([*(f"% {line}" for line in above), r"\begingroup", table, *foot]) + (
@@ -140,7 +149,7 @@ def _to_table(board: Board, groups: Groups, view: View, width: int | None) -> st
     names = cut_names(short_names([rows[0].model for rows in groups]))
     heads, rows = table_cells(board, groups, view, notes, names)
     text, hidden = _fitted(heads, rows, width if view.columns is None else None)
-    lines = [text, "", *map(clean, _warnings(groups)), *caption(board)]
+    lines = [text, "", *map(clean, _warnings(groups)), *caption(board, intervals=view.intervals)]
     if hidden:
         lines.append(f"Hidden to fit the terminal: {', '.join(hidden)}.")
     lines += [f"[{n}] {clean(text)}" for text, n in notes.numbers.items()]

@@ -122,7 +122,7 @@ function axisTitle() {
   const even = data.metrics[state.metric].even;
   const image = svg("svg", {
     class: "axis",
-    "aria-label": "as it is: ring; with kernel padding: dot; whiskers: 95 % intervals",
+    "aria-label": `as it is: ring; with kernel padding: dot${data.intervals ? "; whiskers: 95 % intervals" : ""}`,
   });
   for (const tick of domain.ticks(4))
     image.append(svg("text", { x: percent(tick), y: 12, "text-anchor": "middle" }, minus(String(tick))));

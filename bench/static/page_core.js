@@ -80,6 +80,9 @@ const fillName = (fill) => (fill === "none" ? "as it is" : `kernel padding ${fil
 
 const at = (column, i) => (column ? (column[i] ?? null) : null);
 
+// An end of an interval, null where the command asked for numbers alone.
+const endAt = (column, i) => (data.intervals ? at(column, i) : null);
+
 // Value, interval, rank and reason of a metric for one model and kernel padding.
 function cell(metric, fill, i) {
   const columns = data.numbers[metric][fill];
@@ -87,8 +90,8 @@ function cell(metric, fill, i) {
   const why = columns.why[i];
   return {
     v: at(columns.v, i),
-    low: at(columns.low, i),
-    high: at(columns.high, i),
+    low: endAt(columns.low, i),
+    high: endAt(columns.high, i),
     rank: at(columns.rank, i),
     rankHigh: at(columns.rank_high, i),
     why: why === undefined ? "not measured" : data.reasons[why],
@@ -99,7 +102,7 @@ function cell(metric, fill, i) {
 function change(metric, fill, i) {
   const columns = data.numbers[metric][fill];
   if (!columns || fill === "none") return { v: null, low: null, high: null };
-  return { v: at(columns.change, i), low: at(columns.changeLow, i), high: at(columns.changeHigh, i) };
+  return { v: at(columns.change, i), low: endAt(columns.changeLow, i), high: endAt(columns.changeHigh, i) };
 }
 
 // The certain defects of model `i`, such as dead regions, in one text; null without any.

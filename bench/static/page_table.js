@@ -19,7 +19,8 @@ const hidden = (title, read) => ({
   accessorDownload: (_value, row) => read(row),
 });
 
-const endsOf = (title, cell) => ["low", "high"].map((end) => hidden(`${title}.${end}`, (row) => cell(row)[end]));
+const endsOf = (title, cell) =>
+  data.intervals ? ["low", "high"].map((end) => hidden(`${title}.${end}`, (row) => cell(row)[end])) : [];
 
 const figures = {
   sorter: numeric,

@@ -70,32 +70,31 @@ def content(
     columns = board.columns
     numbers = {fill: _numbers(side, columns, reasons) for fill, side in sides.items()}
     sampled = _sampled(board) if lean else set()
-    compared = [c for c in columns if c == board.sort or c.partition(".")[0] not in sampled]
+    for column in columns:
+        if column == board.sort or column.partition(".")[0] not in sampled:
+            for fill, side in sides.items():
+                numbers[fill][column] |= _compared(board, side, column)
+    view = view or View()
+    lines = caption(board, intervals=view.intervals)
     return {
         "fills": fills,
         "sort": board.sort,
         "ranked": board.rank,
         "places_ranked": len(board.ranked_rows),
         "shown": [c for c in MAIN if c in columns],
-        "caption": [clean(line, 4000) for line in caption(board) if line != NOT_ALWAYS_BETTER],
+        "caption": [clean(line, 4000) for line in lines if line != NOT_ALWAYS_BETTER],
         "note": NOT_ALWAYS_BETTER,
         "metrics": [_metric(board, column) for column in columns],
         "models": _models(grid),
         "defects": {fill: _defects(board, side) for fill, side in sides.items()},
         "untouched": {f: _untouched(side) for f, side in sides.items() if f != "none"},
-        "numbers": [
-            {
-                fill: numbers[fill][column]
-                | (_compared(board, side, column) if column in compared else {})
-                for fill, side in sides.items()
-            }
-            for column in columns
-        ],
+        "numbers": [{fill: found[column] for fill, found in numbers.items()} for column in columns],
         "reasons": reasons.texts,
         "costs": _costs(grid),
         "joined": _joined(joined),
-        "columns": list((view or View()).columns or ()),
-        "worst_first": (view or View()).worst_first or _says_little(board),
+        "columns": list(view.columns or ()),
+        "worst_first": view.worst_first or _says_little(board),
+        "intervals": view.intervals,
         "words": WORDS,
     }
 
