@@ -92,6 +92,7 @@ class Frequency(Suite):
     headline: ClassVar[str] = "centroid"
     random: ClassVar[bool] = True
     question: ClassVar[str] = "which spatial frequencies the target reacts to"
+    topic: ClassVar[str] = "Frequencies"
     setting_help: ClassVar[Mapping[str, str]] = {
         "stride": "the first stride, in pixels; None for that of the first strided layer"
     }

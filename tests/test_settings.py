@@ -90,3 +90,11 @@ def test_every_setting_of_a_suite_is_explained():
     for suite in SUITES.values():
         assert set(suite.setting_help) == set(settings_of(suite))
         assert all(suite.setting_help.values())
+
+
+def test_every_suite_says_what_it_asks_and_what_it_is_about():
+    """The heading of its section in a report, and its topic in a comparison: neither is a name."""
+    for name, suite in SUITES.items():
+        assert suite.question, name
+        assert suite.topic, name
+        assert suite.topic[0].isupper(), name

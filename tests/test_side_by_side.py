@@ -191,9 +191,16 @@ def test_a_model_that_cannot_be_measured_costs_no_other_its_column(tmp_path):
     text = flat(found.text())
     assert "- Not measured: bad: " in text
     assert len(found.pairs[1].rows) > 10
-    _, matrix = found_in(found)
+    matrix = matrix_of(found, found.groups[0])
     row = next(row for row in matrix.metrics if row.name == "structure.weakest")
     assert row.cells[1] == "n/a" != row.cells[0]
+    assert "3 pairs, 2 of which could not be measured, main metrics" in text
+    count = len(found.pairs[1].rows)
+    assert [len(pair.rows) for pair in found.pairs] == [count] * 3
+    assert f"all metrics {3 * count}: " in text
+    missing = [pair.of(RowVerdict.missing) == list(pair.rows) for pair in found.pairs]
+    assert missing == [True, False, True]
+    assert not any(".." in one.text for one in decision(found, matrix))
     with pytest.raises(NotMeasuredError):
         compare(good, broken, **settings, stages=False)
 

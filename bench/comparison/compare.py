@@ -210,8 +210,7 @@ def _pair(
     for cell in shared:
         a, b = first.records[cell], second.records[cell]
         gaps += [f"{a.suite}:{a.protocol} {why}" for why in _statuses(a, b, first, second)]
-        if a.status == b.status == "ok":
-            rows += _rows(a, b, _prefix(*cell, known), known.get(a.suite))
+        rows += _rows(a, b, _prefix(*cell, known), known.get(a.suite))
     if _identical(rows):
         rows = [replace(row, identical=True) for row in rows]
     ours, theirs = (_defects(side, shared, known) for side in (first, second))
@@ -231,7 +230,7 @@ def _identical(rows: Sequence[ComparisonRow]) -> bool:
         for row in measured
     )
     exact = all(row.evidence and row.evidence.difference.method == "exact" for row in measured)
-    return all(row.equal for row in measured) and (inside or exact)
+    return bool(measured) and all(row.equal for row in measured) and (inside or exact)
 
 
 def _defects(
@@ -280,6 +279,7 @@ def _statuses(a: Record, b: Record, first: Side, second: Side) -> list[str]:
 
 
 def _rows(a: Record, b: Record, prefix: str, suite: Suite | None) -> list[ComparisonRow]:
+    """The metrics of both; those of a suite that failed for one of them are not comparable."""
     declared = {metric.name: metric for metric in suite.metrics} if suite else {}
     headline = suite.headline if suite else ""
     names = [*declared, *sorted({*a.metrics, *b.metrics} - declared.keys())]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ...suites.base import Metric, Suite
     from .matrix import Matrix, MatrixRow
-    from .result import ComparisonResult, ComparisonRow
+    from .result import ComparisonResult, ComparisonRow, Pair
 
 
 FIRST = ("Fidelity", "Evenness", "Border")
@@ -55,7 +55,7 @@ def decision(found: ComparisonResult, matrix: Matrix) -> list[Finding]:
     outputs = _fidelity(found, matrix)
     order = dict.fromkeys([*FIRST, *topics])
     broken = [(s.name, why) for s in matrix.sides if (why := why_not_measured(s)) is not None]
-    findings = [Finding("Not measured", f"{name}: {why}.") for name, why in broken]
+    findings = [Finding("Not measured", f"{name}: {why.rstrip('.')}.") for name, why in broken]
     findings.append(Finding("Dead regions", _dead(matrix)))
     for topic in order:
         texts = [_relation(row, matrix) for row in topics.get(topic, [])]
@@ -146,12 +146,16 @@ def _relation(row: MatrixRow, matrix: Matrix) -> str:
         return f"{label} differs in {count} of {len(row.pairs)} pairs (letters in the table)"
     if clauses:
         return f"{label}: {', and '.join(clauses)}"
-    verdicts = {compared.verdict for *_, compared in row.pairs}
+    verdicts = {compared.verdict for *_, compared in row.pairs} - {RowVerdict.missing}
     if RowVerdict.differs in verdicts:
         return f"{label}: the differences that are shown are below 2 % or 0.01"
     if verdicts == {RowVerdict.alike}:
-        return f"{label} is alike in {_all(matrix)} ({row.cells[0]})"
-    if verdicts <= {RowVerdict.missing}:
+        known = [(s.name, c) for s, c in zip(matrix.sides, row.cells, strict=True) if c != NONE]
+        where = (
+            _all(matrix) if len(known) == len(row.cells) else join_with_and([n for n, _ in known])
+        )
+        return f"{label} is alike in {where} ({known[0][1]})"
+    if not verdicts:
         return f"{label} was measured for fewer than two"
     return f"{label}: no difference is shown"
 
@@ -224,30 +228,33 @@ def counts_of(rows: Iterable[ComparisonRow]) -> str:
     return f"{sum(counted.values())}: {', '.join(parts)}"
 
 
-def _rows(found: ComparisonResult, matrix: Matrix) -> tuple[int, list[ComparisonRow]]:
-    """The number of pairs of these models, and all their metrics."""
+def _pairs(found: ComparisonResult, matrix: Matrix) -> list[Pair]:
+    """The pairs of these models."""
     inside = {id(side) for side in matrix.sides}
-    pairs = [p for p in found.pairs if {id(p.first), id(p.second)} <= inside]
-    return len(pairs), [row for pair in pairs for row in pair.rows]
+    return [p for p in found.pairs if {id(p.first), id(p.second)} <= inside]
 
 
 def _further(found: ComparisonResult, matrix: Matrix) -> str:
     """The main metrics besides the headlines that differ."""
-    pairs, rows = _rows(found, matrix)
+    pairs = _pairs(found, matrix)
     counted = Counter(
         row.column
-        for row in rows
+        for pair in pairs
+        for row in pair.rows
         if row.leading and row.shown and row.column not in found.headlines and not _scales(row)
     )
-    of = f" of {pairs} pairs" if pairs > 1 else ""
+    of = f" of {len(pairs)} pairs" if len(pairs) > 1 else ""
     names = [f"{name} ({n}{of})" if of else name for name, n in counted.items()]
     return f"shown in {join_with_and(names, len(names))}." if names else ""
 
 
 def _counts(found: ComparisonResult, matrix: Matrix) -> str:
     """How all comparisons add up."""
-    pairs, rows = _rows(found, matrix)
-    of = f"of {pairs} pairs, " if pairs > 1 else ""
+    pairs = _pairs(found, matrix)
+    rows = [row for pair in pairs for row in pair.rows]
+    missed = sum(all(row.evidence is None for row in pair.rows) for pair in pairs)
+    of = f"of {len(pairs)} pairs, " if len(pairs) > 1 else ""
+    of += f"{missed} of which could not be measured, " if missed else ""
     main = counts_of(row for row in rows if row.leading)
     return f"{of}main metrics {main}; all metrics {counts_of(rows)}."
 

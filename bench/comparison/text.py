@@ -199,7 +199,7 @@ def notes_of(pair: Pair) -> list[str]:
     forced = [
         f"The comparison was forced although the records differ: {text}." for text in pair.forced
     ]
-    return [*forced, *_guesses(pair), *(f"Not compared: {text}." for text in pair.gaps)]
+    return [*forced, *_guesses(pair), *(f"Not compared: {text.rstrip('.')}." for text in pair.gaps)]
 
 
 def _guesses(pair: Pair) -> list[str]:

@@ -121,6 +121,7 @@ class Halo(Suite):
     headline: ClassVar[str] = "edge_error"
     random: ClassVar[bool] = True
     question: ClassVar[str] = "how much tiles must overlap"
+    topic: ClassVar[str] = "Tile overlap"
     captions: ClassVar[Mapping[str, str]] = {
         "overlaps": "Relative error at the seam, and of all units kept, by overlap in pixels"
     }

@@ -126,6 +126,7 @@ class Objects(Suite):
     headline: ClassVar[str] = "half_size"
     random: ClassVar[bool] = True
     question: ClassVar[str] = "how small an object may be, and where it is missed"
+    topic: ClassVar[str] = "Small objects"
     captions: ClassVar[Mapping[str, str]] = {
         "response": "Response to an object by its size in pixels",
         "cutouts": "Cut-outs and their classes",

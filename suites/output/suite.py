@@ -133,6 +133,7 @@ class Output(Suite):
     headline: ClassVar[str] = "weakest"
     random: ClassVar[bool] = True
     question: ClassVar[str] = "how evenly the output's grid is served"
+    topic: ClassVar[str] = "Output grid"
     captions: ClassVar[Mapping[str, str]] = {
         "upsampling": "Transposed convolutions, and the taps that reach each output phase"
     }

@@ -101,6 +101,7 @@ class Position(Suite):
     headline: ClassVar[str] = "position_share"
     random: ClassVar[bool] = True
     question: ClassVar[str] = "how much of the features is position"
+    topic: ClassVar[str] = "Position"
     captions: ClassVar[Mapping[str, str]] = {
         "stages": "Position behind the blocks on the way to the target",
         "outliers": "Places whose norm stands out most often",

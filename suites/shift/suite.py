@@ -105,6 +105,7 @@ class Shift(Suite):
     headline: ClassVar[str] = "worst_circular"
     random: ClassVar[bool] = True
     question: ClassVar[str] = "what the worst shift within a stride cell does"
+    topic: ClassVar[str] = "Shifts"
     captions: ClassVar[Mapping[str, str]] = {"shifts": "The worst shifts, rows and columns"}
     setting_help: ClassVar[Mapping[str, str]] = {
         "shifts": "most shifts of a cell; a seeded sample of them if there are more",
