@@ -69,7 +69,7 @@ def test_a_padded_variant_ranks_among_padded_ones(published):
 def test_records_of_other_settings_are_refused(published):
     """Records with another number of images are refused with the difference."""
     records = audit("timm:test_resnet@init", ("deadpixel",), size=(96, 96), count=4)
-    with pytest.raises(MixedRecordsError, match="count=4"):
+    with pytest.raises(MixedRecordsError, match="count 4 against"):
         place(records, published)
 
 

@@ -17,7 +17,14 @@ from ..output.layout import Section, lay_out
 from ..output.numbers import column_interval, column_number
 from ..output.text import clean
 from ..ranking.board import Board
-from ..records.selection import check_unmixed, choose, read_folder, why_missing
+from ..records.selection import (
+    MixedRecordsError,
+    check_unmixed,
+    choose,
+    differences,
+    read_folder,
+    why_missing,
+)
 from .sources import MissingAudit, one_side
 
 if TYPE_CHECKING:
@@ -103,7 +110,14 @@ def _own(records: Sequence[Record], name: str, peer: Record) -> Record:
             f"{name!r} has no record of {peer.suite}:{peer.protocol}, by which the set ranks; "
             "measure it with this suite, or name a model that is not stored"
         )
-    check_unmixed([peer, own[0]])
+    try:
+        check_unmixed([peer, own[0]])
+    except MixedRecordsError as error:
+        unlike = "; ".join(differences(own[0], peer)) or str(error)
+        raise MixedRecordsError(
+            f"{name!r} was measured differently from the set: {unlike}. Measure it with the set's "
+            "settings, or name its reference: it is measured with them then"
+        ) from error
     return own[0]
 
 

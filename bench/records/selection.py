@@ -227,8 +227,7 @@ def _common_signature(record: Record) -> str:
 def _kinds(groups: Sequence[Sequence[Record]]) -> str:
     """How groups of different settings differ, and how to select one of them by `--where`."""
     known = [facts(group[0]) for group in groups]
-    own = ("fill", MODEL, "family", "input", "device")  # these differ from row to row of one column
-    keys = [key for key in known[0] if key not in own and len({k.get(key) for k in known}) > 1]
+    keys = [key for key in _differing(known) if key in known[0]]
     kinds = [
         " ".join(f"--where {shlex.quote(f'{key}={one.get(key)}')}" for key in keys) for one in known
     ]
@@ -238,6 +237,19 @@ def _kinds(groups: Sequence[Sequence[Record]]) -> str:
     counts = (len(group) for group in groups)
     text = "; ".join(f"{n} with {kind}" for n, kind in zip(counts, kinds, strict=True))
     return f"{text}. Select one of them with these options"
+
+
+def _differing(known: Sequence[Mapping[str, str]]) -> list[str]:
+    """The keys of facts that differ, but for those that differ from row to row of one column."""
+    own = ("fill", MODEL, "family", "input", "device")
+    keys = dict.fromkeys(key for one in known for key in one if key not in own)
+    return [key for key in keys if len({one.get(key) for one in known}) > 1]
+
+
+def differences(first: Record, second: Record) -> list[str]:
+    """How two records were measured differently, such as `count 4 against 8`."""
+    one, other = facts(first), facts(second)
+    return [f"{key} {one.get(key)} against {other.get(key)}" for key in _differing([one, other])]
 
 
 def _describe(record: Record, count: int) -> str:

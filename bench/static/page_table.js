@@ -118,19 +118,22 @@ function columns() {
       titleFormatter: headed("difference", `${metric.id} with less without kernel padding ${state.fill}, paired`),
     });
   }
-  if (!small && !middling.matches)
-    found.push({
-      title: "Drawn",
-      field: "drawn",
-      download: false,
-      minWidth: 190,
-      widthGrow: 3,
-      headerSort: false,
-      formatter: drawnCell,
-      titleFormatter: axisTitle,
-      cssClass: "wide",
-    });
-  return [...found, ...state.columns.map((key) => ({ ...furtherColumn(key), visible: !small, download: true }))];
+  const further = state.columns.map((key) => ({ ...furtherColumn(key), visible: !small, download: true }));
+  const drawn = {
+    title: "Drawn",
+    field: "drawn",
+    download: false,
+    minWidth: 190,
+    widthGrow: 3,
+    headerSort: false,
+    formatter: drawnCell,
+    titleFormatter: axisTitle,
+    cssClass: "wide",
+  };
+  const all = [...found, drawn, ...further];
+  const taken = d3.sum(all, (column) => (column.visible === false ? 0 : column.width || column.minWidth));
+  const hasRoom = !small && !middling.matches && taken <= $("table").clientWidth;
+  return hasRoom ? all : [...found, ...further];
 }
 
 const hintOf = (key) => (key.startsWith("m") ? metricHint(data.metrics[Number(key.slice(1))]) : furtherTitle(key));
@@ -150,6 +153,7 @@ function furtherColumn(key) {
       accessorDownload: csvText,
       formatter: (c) => el("span", {}, c.getValue()),
     };
+  const text = ["c:parameters", "c:macs"].includes(key) ? shortCount : number;
   return {
     ...figures,
     title: "",
@@ -157,7 +161,7 @@ function furtherColumn(key) {
     width: 128,
     titleFormatter: headed(title.replace(/^.*\./, ""), hintOf(key)),
     titleDownload: title,
-    formatter: (c) => (c.getValue() === null ? missing("no number") : el("span", {}, number(c.getValue()))),
+    formatter: (c) => (c.getValue() === null ? missing("no number") : el("span", {}, text(c.getValue()))),
   };
 }
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 THUMB = 28
 
 
+TALLEST = 48
+"""Maps of at most so many values a side are thumbnails as they are; a row is little higher."""
+
+
 SIDE = 256
 
 
@@ -170,7 +174,8 @@ def _thumb(values: np.ndarray[Any, Any]) -> tuple[bytes, list[Any]] | None:
     flat = tiled(np.asarray(values))
     if flat is None or flat.mean() <= 0:
         return None
-    small = reduced(flat, THUMB if max(flat.shape) > 64 else 64)
+    longest = max(flat.shape)
+    small = reduced(flat, longest if longest <= TALLEST else 32 if longest <= 64 else THUMB)
     shown = small / small.mean()
     top = _short(float(shown.max()))
     return quantised(shown, 0.0, top), [*shown.shape, top]
