@@ -3,8 +3,7 @@
 let domain = null; // horizontal scale of the drawn intervals
 let lopsided = {}; // which columns show both ends of their intervals
 
-const rankText = ({ rank, rankHigh }) =>
-  rank === null ? "" : rankHigh > rank ? `${rank}–${rankHigh}` : String(rank);
+const rankText = ({ rank, rankHigh }) => (rank === null ? "" : rankHigh > rank ? `${rank}–${rankHigh}` : String(rank));
 
 function rankCell(c) {
   const row = c.getData();
@@ -54,7 +53,14 @@ function paddedCell(c) {
   const { i, padded } = c.getData();
   return isUntouched(i)
     ? el("span", { class: "soft", title: `kernel padding ${state.fill} has no layer to pad` }, "untouched")
-    : el("span", { class: "value" }, valueNode(padded, number, lopsided.padded), rankWords(padded), " ", defectMark(i, state.fill));
+    : el(
+        "span",
+        { class: "value" },
+        valueNode(padded, number, lopsided.padded),
+        rankWords(padded),
+        " ",
+        defectMark(i, state.fill),
+      );
 }
 
 // The rank of a variant with kernel padding, where variants are ranked.
