@@ -1,0 +1,88 @@
+"""Write this folder from a finished run: `python results/super-resolution/publish.py RUN_DIR`.
+
+Written: records.jsonl.gz (packed records) and README.md. Without RUN_DIR the README alone is
+written again, from the packed records.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from perimetry import load_records
+from perimetry.bench.records.archive import pack_records
+from perimetry.bench.records.store import Store
+
+if TYPE_CHECKING:
+    from perimetry.bench.records.record import Record, Value
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from publishing import reflow  # noqa: E402
+
+COLUMNS = {
+    "output.expected_weakest": "output, expected weakest phase",
+    "output.weakest": "output, weakest phase",
+    "output.grid_amplitude": "rms of the repeating pattern",
+    "halo.exact_overlap": "exact overlap",
+    "halo.smallest_overlap": "smallest overlap measured",
+    "halo.edge_error": "error at a seam",
+    "erf.luo_size": "ERF",
+    "padding.blind_weakest": "least response to a stimulus",
+    "position.row_r2": "row by a probe",
+    "position.column_r2": "column by a probe",
+}
+
+
+def shown(value: Value) -> str:
+    """A value with its interval, or why there is none."""
+    if value.value is None:
+        return f"n/a: {value.reason}"
+    if value.low is None or value.high is None:
+        return f"{value.value:.3g}"
+    return f"{value.value:.3g} ({value.low:.3g} to {value.high:.3g})"
+
+
+def by_name(records: list[Record]) -> dict[str, dict[str, Record]]:
+    """Records by network, and of it by suite."""
+    found: dict[str, dict[str, Record]] = {}
+    for record in sorted(records, key=lambda r: r.model.reference):
+        found.setdefault(Path(record.model.reference).stem, {})[record.suite] = record
+    return found
+
+
+def table(records: list[Record]) -> str:
+    """A row a metric, a column a network."""
+    networks = by_name(records)
+    rows = []
+    for column, title in COLUMNS.items():
+        suite, metric = column.split(".")
+        cells = [shown(own[suite].metrics[metric]) for own in networks.values()]
+        rows.append((title, f"`{column}`", *cells))
+    heads = ("", "metric", *networks)
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+
+
+def render() -> str:
+    """README.md from its template and the packed records."""
+    records = load_records(HERE / "records.jsonl.gz")
+    first = records[0]
+    parts = {
+        "table": table(records),
+        "why": next(r.metrics["weakest"].reason or "" for r in records if r.suite == "deadpixel"),
+        "torch": first.environment.libraries["torch"],
+        "date": max(r.created for r in records)[:10],
+    }
+    text = (HERE / "README.md.in").read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = text.replace(f"@{name}@", part)
+    return reflow(text)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        pack_records(Store(sys.argv[1]), HERE / "records.jsonl.gz")
+    (HERE / "README.md").write_text(render(), encoding="utf-8")
