@@ -1,4 +1,4 @@
-"""results/super-resolution: the README is what its script makes of its records, which bear it out."""
+"""results/super-resolution: README and records agree, and the records bear it out."""
 
 from __future__ import annotations
 
