@@ -215,7 +215,7 @@ class DetectorSet:
         if changed:
             return [*unbelieved, *(_changed_output(p, self._limit(p)) for p in changed)]
         most = max((p.difference for p in found), default=0.0)
-        text = f"{looked_at(found)} within {most:.1e}"
+        text = f"{looked_at(found)} {f'within {most:.1e}' if most else 'bit for bit'}"
         same = DetectorFinding("fingerprint", "stages", SAME, text)
         return unbelieved or [same]
 

@@ -114,11 +114,10 @@ class ModelCheck:
             for f in report.findings
             if f.verdict is not RegressionVerdict.same
         ]
-        done = (
-            f"{len(notes)} changes accepted: records, fingerprint, noise floor and manifest are new"
-        )
+        count = f"{len(notes)} change{'' if len(notes) == 1 else 's'} accepted"
+        done = f"{count}: records, fingerprint, noise floor and manifest are new"
         finding = DetectorFinding("baseline", "variant", RegressionVerdict.same, done)
-        return VariantReport(name, fill, (finding,), (*notes, *report.notes), changed=done)
+        return VariantReport(name, fill, (finding,), (done, *notes, *report.notes), changed=count)
 
     def drop(self, model: Any, name: str | None = None) -> list[VariantReport]:
         """Add to the `changes` of the baseline that all variants of `model` go."""
