@@ -41,7 +41,6 @@ LAYERS = {"conv", "linear", "recurrent"}
 SAME_MAP = {"permute", "view", "select", "pad"}
 """Kinds of steps whose result is the map of their source."""
 
-
 RESHAPING = {"view", "select", "concat"}
 """Kinds of steps whose results of four axes may be maps by their size alone."""
 

@@ -54,7 +54,6 @@ def other_runtimes() -> dict[str, EntryPoint]:
 INIT = "init"
 """The weights part of a reference to seeded initial states."""
 
-
 _KEY = re.compile(r"(?P<file>.+)#(?P<key>[A-Za-z_]\w*)", re.DOTALL)
 
 

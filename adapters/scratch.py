@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 PREFIX = "perimetry-"
 """Beginning of the names of temporary folders; beside the user's files they are hidden."""
 
-
 OWNED = "owned"
 """The file in a temporary folder that its process keeps locked."""
 

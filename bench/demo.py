@@ -31,17 +31,13 @@ ARCHITECTURES = (
     "test_resnet",
 )
 
-
 EXPORTED = "resnet18"
 """The architecture that is audited again through an ONNX file."""
-
 
 SAMPLES = tuple(f"tiny-resnet-micro-object-{fill}-seed0" for fill in ("none", "zero"))
 """Trained sample networks, without and with kernel padding (see `samples`)."""
 
-
 SUITES = ["structure", "erf", "deadpixel", "perturbation", "padding"]
-
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "padding": {"grid": 4, "exchange": (), "weight_sets": 4},
@@ -49,12 +45,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """Coarser than the defaults, for speed."""
 
-
 FILLS = ["none", "box"]
 
-
 TIME_LIMIT_S = 600.0
-
 
 PICTURES = ("deadpixel", "erf", "structure")
 

@@ -19,20 +19,15 @@ from .output.text import clean
 
 Status = Literal["ok", "note", "broken"]
 
-
 SOLE = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "perimetry": ("perimetry",)}
 """Import packages that only one distribution may provide, and which ones it may be."""
-
 
 PERIOD_ANSWER = 1 / 2.25
 """`weakest` of one 3 x 3 convolution at stride 2: least over mean coverage, PROTOCOL section 9."""
 
-
 RESNET18_FIELD = 435
 
-
 TOLERANCE = 1e-6
-
 
 WRONG = 1e-4
 """Relative error of a gradient above which it is wrong rather than rounded."""
@@ -92,10 +87,6 @@ def _version(name: str, floor: Any) -> HealthCheck:
             name, "broken", f"{found}, but {floor} is needed; `pip install -U {name}`"
         )
     return HealthCheck(name, "ok", found)
-
-
-def _clashes() -> list[HealthCheck]:
-    return clashes(metadata.packages_distributions())
 
 
 def clashes(provided: Mapping[str, list[str]]) -> list[HealthCheck]:
@@ -278,7 +269,7 @@ def _convolution() -> Any:
 
 LOOKS: Mapping[str, Callable[[], list[HealthCheck]]] = {
     "versions": _versions,
-    "packages": _clashes,
+    "packages": lambda: clashes(metadata.packages_distributions()),
     "devices": _devices,
     "torchvision": _vision,
     "providers": _providers,

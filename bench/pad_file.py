@@ -32,13 +32,11 @@ if TYPE_CHECKING:
 
 GRADIENTS, FORWARD = "deadpixel", "perturbation"
 
-
 METRICS = {
     GRADIENTS: ("imbalance", "weakest"),
     FORWARD: ("comb_imbalance", "comb_weakest"),
 }
 """Metrics that are reported before and after, by suite."""
-
 
 BRIEF: Mapping[str, Mapping[str, Any]] = {
     FORWARD: {"position_images": 1, "block": 2, "attack_images": 1, "noise_draws": 2}

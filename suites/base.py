@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-
 Exactness = Literal["estimate", "one weight set", "always"]
 """Whether a metric is sampled, exact for one weight set and a fixed stimulus, or always exact."""
-
 
 Verdicts = tuple[str, str]
 

@@ -71,7 +71,6 @@ if TYPE_CHECKING:
 
 DEAD_THRESHOLDS = (0.01, 0.1, 0.5)
 
-
 NOT_ALWAYS_BETTER = (
     "Fewer dead pixels are not always better: dead pixels help ordinary classification training, "
     "and are harmful where small perturbations matter (Kim et al. 2023)."

@@ -79,7 +79,6 @@ MAX_CULPRITS = 16
 MAPS_PER_PASS = 9
 """Number of maps that are computed in one pass."""
 
-
 LARGEST_EXACT_INTEGER = 2.0**53
 
 _PHASED = (
@@ -104,7 +103,6 @@ _OTHERS = (
     Metric("cropping_layers", "strided layers with unread pixels", "layers", "lower", even=0.0),
     Metric("largest_remainder", "most rows of padding unread", "rows", "lower", even=0.0),
 )
-
 
 _METRICS = described(
     (*_PHASED, *_OTHERS),

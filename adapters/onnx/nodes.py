@@ -35,6 +35,8 @@ TYPES = {
 }
 """Element types of tensors that can be compared and fed."""
 
+TORCH_TYPES = {"float": torch.float32, "double": torch.float64, "float16": torch.float16}
+
 FED = "/fed"
 """The end of the names of new inputs."""
 
@@ -83,10 +85,6 @@ def fed_outputs(
         fed.graph.input.append(
             onnx.helper.make_tensor_value_info(new[name], TYPES[kind], list(shape))
         )
-        feeds[new[name]] = values[name].reshape(shape).to(_torch_type(kind))
+        feeds[new[name]] = values[name].reshape(shape).to(TORCH_TYPES[kind])
     found = Session(fed, names, device=device, optimise=False).run_tensors(feeds)
     return {name: found[name].cpu().float() for name in names}
-
-
-def _torch_type(kind: str) -> torch.dtype:
-    return {"float": torch.float32, "double": torch.float64, "float16": torch.float16}[kind]

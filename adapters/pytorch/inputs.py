@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SIZES = (224, 256, 384, 512, 32, 64, 128, 28, 299)
 """Sides of square inputs that are tried to tell a wrong size from other faults."""
 
-
 IMAGES = ("image", "img", "pixel", "sample")
 """Parts of the names that images have among several inputs."""
 

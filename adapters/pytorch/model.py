@@ -391,11 +391,8 @@ class TorchModel:
         """What a trace may run on: the shell if it has shapes alone, then a module with weights."""
         shell = self._shell if self._padding is None or self._body is None else self._body
         first = next(iter(shell.parameters()), torch.empty(0))
-        modules: list[Callable[[], nn.Module]] = [self._first_weights]
+        modules: list[Callable[[], nn.Module]] = [partial(self._grown_weights, 0)]
         return [lambda: shell, *modules] if first.is_meta else modules
-
-    def _first_weights(self) -> nn.Module:
-        return self._grown_weights(0)
 
     def _grown_weights(self, member: int) -> nn.Module:
         """Weight set number `member`, with padded kernels if the model has them."""

@@ -40,9 +40,7 @@ class ReportFormat(StrEnum):
 
 ReportForm = Annotated[ReportFormat, typer.Option("--format", help="Output format.")]
 
-
 JUnitFile = Annotated[Path | None, typer.Option(help="JUnit XML file to write.")]
-
 
 TolerancesFile = Annotated[
     Path | None, typer.Option(help="TOML file with tolerances; see docs/regression.md.")

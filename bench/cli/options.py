@@ -24,33 +24,25 @@ if TYPE_CHECKING:
 FAILED = 1
 """Exit code when some record failed, or the command could not be carried out."""
 
-
 UNMEASURED = 2
 """Exit code when a measurement failed, so that there is nothing to show or to compare."""
-
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells report it."""
 
-
 WIDTH = 96
 """Number of columns where there is no terminal."""
 
-
 BY_DEVICE = f"{BATCH['cpu']} on the CPU, {BATCH['cuda']} on a GPU"
 
-
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
-
 
 Device = Annotated[
     str,
     typer.Option(help="Devices: auto, cpu, cuda (every GPU), or a list such as cuda:0,cuda:1."),
 ]
 
-
 Folder = Annotated[Path, typer.Argument(help="Folder or packed file with records.", metavar="DIR")]
-
 
 Where = Annotated[
     list[str] | None,
@@ -60,7 +52,6 @@ Where = Annotated[
         "model=PATTERN. Repeatable.",
     ),
 ]
-
 
 MeasuredInputs = Annotated[
     list[str] | None,

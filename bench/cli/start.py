@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 TERMINATED = 128 + signal.SIGTERM
 """Exit code after a termination signal, as shells report it."""
 
-
 GONE = (
     "perimetry: the working folder does not exist any more; change to one that does, and give the "
     "command again"
 )
-
 
 READING = ("board", "list", "pack", "publish", "show")
 """Commands that measure nothing."""

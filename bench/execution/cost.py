@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).parent / "timm_costs.csv"
 
-
 S_PER_GFLOP = {
     "erf": 0.1,
     "deadpixel": 0.1,

@@ -46,7 +46,7 @@ def check_references(references: Iterable[str], run: RunOptions) -> None:
     up in a process with the limits of `run`.
     """
     names = list(dict.fromkeys(references))
-    own = [name for name in names if _runs_code(name)] if run.toolkit is standard else []
+    own = [name for name in names if name.startswith("py:")] if run.toolkit is standard else []
     found: dict[str, object] = dict(
         zip(own, each_bounded([partial(check_reference, name) for name in own], run), strict=True)
     )
@@ -56,10 +56,6 @@ def check_references(references: Iterable[str], run: RunOptions) -> None:
     faults = [f"{n!r}: {found[n]}" for n in names if isinstance(found[n], PerimetryError)]
     if faults:
         raise UnknownNameError(f"nothing was measured; {'; '.join(faults)}")
-
-
-def _runs_code(reference: str) -> bool:
-    return reference.startswith("py:")
 
 
 def _error_of(work: Callable[[], object]) -> PerimetryError | None:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SUITES = ("structure", "erf", "deadpixel")
 
-
 TREATED_ONLY = "fidelity"
 """The suite that is added to padded variants when another suite uses images."""
 

@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 BATCH = {"cpu": 8, "cuda": 64}
 """Default batch size by kind of device."""
 
-
 BENCH_IMAGES = {"cpu": 12, "cuda": 64}
 """Number of images that `perimetry bench` measures, by kind of device."""
-
 
 LEAST_MEMORY_MIB = 256
 """The smallest limit on a worker's memory that is accepted."""

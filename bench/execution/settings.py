@@ -95,10 +95,8 @@ class Settings:
 PRECISION_OF = ("deadpixel", "energy")
 """The suite and protocol whose headline metric, `weakest`, a precision goal is about."""
 
-
 GOAL_FIELDS = ("precision_goal", "count", "most_images")
 """Fields that are among a record's settings if there is a precision goal."""
-
 
 LARGEST_SEED = 2**62
 

@@ -281,7 +281,8 @@ class Workbench:
             return passes
         notes: tuple[str, ...] = ()
         while True:
-            reached = self._headline(model, cells[place], passes[place])
+            measured = self._measure(model, cells[place], passes[place])
+            reached = measured.metrics[self.suites[cells[place].suite].headline]
             growth = _growth(reached, goal)
             if growth == 1:
                 break
@@ -292,10 +293,6 @@ class Workbench:
             passes = self._gradients(model, cells, probes)
         seconds = time.perf_counter() - begun
         return [replace(p, seconds=seconds, notes=(*p.notes, *notes)) for p in passes]
-
-    def _headline(self, model: Model, cell: Cell, gradients: GradientPass) -> Estimate:
-        """What `cell` would report as its headline metric."""
-        return self._measure(model, cell, gradients).metrics[self.suites[cell.suite].headline]
 
     def _use(self, count: int) -> None:
         """Measure on the first `count` images from now on; the set in use keeps its pixels."""

@@ -35,36 +35,27 @@ if TYPE_CHECKING:
 
 COLOURS = "cividis"
 
-
 SIGNED_COLOURS = "RdBu_r"
 
-
 DPI = 110
-
 
 FORMATS = ("png", "svg", "pdf")
 """What pictures are written as."""
 
-
 SIDE = 448
 """The approximate length of a map's longer side in screen pixels; larger maps are not reduced."""
-
 
 LEFT, RIGHT, TOP, BOTTOM = 74, 118, 64, 52
 """Margins around the map in screen pixels, for ticks, colour bar, title and axis label."""
 
-
 BAR, GAP = 16, 14
 """Width of the colour bar and its distance from the map, in screen pixels."""
-
 
 NUMBERED = 8
 """Maps of at most this many values per side have their numbers written into them."""
 
-
 FEW = 10
 """Scales that end below this value have two decimals."""
-
 
 TICKS = 9
 """The largest number of ticks along an axis; they are at multiples of a power of 2."""

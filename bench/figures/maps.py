@@ -49,11 +49,9 @@ class MapSource(Protocol):
 LOG_DECADES = 3.0
 """How far below its peak a map is shown on a logarithmic scale."""
 
-
 CLIPPED, MUCH = 99.5, 1.25
 """A scale ends at this percentile if the largest value is this many times larger, so that a few
 border pixels do not use up all colours."""
-
 
 MEAN_ONE = 1e-3
 """A mean this close to 1 is not written into the label."""
@@ -79,12 +77,9 @@ class Look:
 
 _PHASES = Look(axes=("row mod {rows} (pixel)", "column mod {columns} (pixel)"), phases=True)
 
-
 _UNITS = Look(axes=("row (unit)", "column (unit)"))
 
-
 _PLACES = Look(axes=("stimulus's centre, row (pixel)", "its column (pixel)"), places=True)
-
 
 LOOKS: Mapping[str, Look] = {
     "sensitivity": Look(cells=True, what="sensitivity"),

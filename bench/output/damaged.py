@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-
 MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 """Errors for parts that a damaged record, or one of another version, does not have."""
 

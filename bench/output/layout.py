@@ -19,13 +19,10 @@ if TYPE_CHECKING:
 WIDTH = 96
 """The width without a terminal, and the largest width."""
 
-
 NARROWEST = 40
-
 
 UNBROKEN = "\u00a0"
 """A non-breaking space, which is shown as a plain space."""
-
 
 LONGEST = 4000
 

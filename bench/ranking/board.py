@@ -61,7 +61,6 @@ SORT_ORDER = ("deadpixel.weakest", "structure.weakest")
 RANKINGS = ("models", "variants")
 """What is ranked: models as they are (the default), or every variant."""
 
-
 SIZES = ("model.parameters", "model.macs")
 """Columns with the size of the model, which rank the smallest first; MACs are for one image."""
 

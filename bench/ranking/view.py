@@ -106,17 +106,11 @@ def shown_groups(board: Board, view: View) -> list[list[BoardRow]]:
         rows.sort(key=lambda row: row.fill != board.base)
     found = [rows for rows in groups.values() if _all_hold(view.where, rows[0])]
     if view.worst_first:
-        found = [*reversed(_with_value(board, found)), *_without_value(board, found)]
+        sorted_by = board.sort or ""
+        ranked = [rows for rows in found if rows[0].value(sorted_by) is not None]
+        found = ranked[::-1] + [rows for rows in found if rows[0].value(sorted_by) is None]
     return found[: view.top]
 
 
 def _all_hold(conditions: Sequence[Condition], row: BoardRow) -> bool:
     return all(one.holds(row.value(one.column)) for one in conditions)
-
-
-def _with_value(board: Board, groups: list[list[BoardRow]]) -> list[list[BoardRow]]:
-    return [rows for rows in groups if rows[0].value(board.sort or "") is not None]
-
-
-def _without_value(board: Board, groups: list[list[BoardRow]]) -> list[list[BoardRow]]:
-    return [rows for rows in groups if rows[0].value(board.sort or "") is None]

@@ -30,9 +30,7 @@ DRAWS_KEY = b'"draws":{'
 MAX_BYTES = 2**30
 """Bytes of a packed file, and of what it unpacks to."""
 
-
 CHUNK = 2**20
-
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 

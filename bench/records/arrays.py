@@ -27,18 +27,14 @@ if TYPE_CHECKING:
 MAX_BYTES = 2**29
 """Bytes of the arrays of one record, and of their file."""
 
-
 MAX_EXPONENT = 1100
 """Beyond any exponent of float64."""
-
 
 PEAK_EXPONENT = 15
 """Scaled peaks lie in [2**15, 2**16); float16 ends at 65504, so a peak rounds to at most that."""
 
-
 DRAWS = "draws."
 """What the names of draws begin with in an archive."""
-
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
@@ -53,7 +49,7 @@ def write_arrays(stream: IO[bytes], arrays: Arrays) -> None:
             members[f"exponent.{name}"] = np.array(exponent, dtype=np.int32)
     for name, values in draws.items():
         members[f"{DRAWS}{name}"] = np.asarray(values, dtype=np.float64)
-    np.savez_compressed(stream, allow_pickle=False, **_sorted(members))
+    np.savez_compressed(stream, allow_pickle=False, **dict(sorted(members.items())))
 
 
 def read_arrays(path: Path, prefix: str = "") -> Arrays:
@@ -124,7 +120,3 @@ def _exponent(members: Mapping[str, np.ndarray[Any, Any]], name: str) -> int | N
     if stored.shape != () or stored.dtype.kind not in "iu" or abs(int(stored)) > MAX_EXPONENT:
         raise ValueError(f"the exponent of {name!r} is {stored!r}")
     return int(stored)
-
-
-def _sorted(members: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
-    return {name: members[name] for name in sorted(members)}

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 STACK = ("torch", "timm", "onnxruntime-gpu", "onnxruntime", "numpy", "scipy")
 """Libraries whose version can change a number; they are part of a record's key."""
 
-
 LIBRARIES = ("perimetry", *STACK, "onnx")
 
 

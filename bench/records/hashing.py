@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MAX_HASHED = 2**33
 """Bytes of the largest file that is hashed from end to end."""
 
-
 END_BYTES = 2**20
 """Bytes that are hashed at either end of a larger one."""
 

@@ -26,13 +26,10 @@ if TYPE_CHECKING:
 
 FILE = "manifest.json"
 
-
 CHECK = "check"
 """Folder of noise floors and fingerprints in that of the records."""
 
-
 MAX_MANIFEST_BYTES = 2**28
-
 
 MAX_FILE_BYTES = 2**29
 

@@ -19,13 +19,10 @@ from numpy.lib import format as npy
 NUMBERS = "biuf"
 """Kinds of types that are read: truth values, integers, floats."""
 
-
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
 
 HEADER_BYTES = 4096
 """The largest header of an array: far more than a type and a shape take."""
-
 
 MOST_AXES = 16
 

@@ -35,17 +35,13 @@ SCHEMA_VERSION: Final = 5
 """Version 2 added `inputs`, version 3 `fit_images`, version 4 `model.family`, version 5
 `model.parameters`, `model.macs`, `model.library` and the reason of `model.target`."""
 
-
 TRACE_LINES = 12
 """The number of lines at the end of a traceback that a failed record keeps."""
 
-
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-
 
 Arrays = tuple[dict[str, np.ndarray[Any, Any]], dict[str, Array]]
 """Maps by name, and draws by metric."""
-
 
 DrawsReader = Callable[[str], Mapping[str, Array]]
 """Reads the draws of one metric, or of all if its name is empty, and no map."""
@@ -223,11 +219,8 @@ class Record(BaseModel):
     def arrays(self) -> Arrays:
         """Maps and draws together; both empty when there are none, or `damage` says why."""
         if self._arrays is None:
-            self._arrays = self._read_arrays()
+            self._arrays = self._try_to_read(self._read) or ({}, {})
         return self._arrays
-
-    def _read_arrays(self) -> Arrays:
-        return self._try_to_read(self._read) or ({}, {})
 
     def _try_to_read(self, read: Callable[[], Any] | None) -> Any:
         """What `read` reads; None where the file is damaged, and the record does without."""
@@ -404,7 +397,6 @@ def _finite(value: float | None) -> float | None:
 
 KEY_DIGITS = 20
 """Hexadecimal digits of the key in a file name: 80 bits."""
-
 
 NAME_PART = 60
 """The largest number of characters of a part of a file name; the end of a longer one is used."""

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 MAX_RECORD_BYTES = 2**26
 """Bytes of a record's JSON; the largest tables take a few hundred thousand."""
 
-
 STALE_AFTER_S = 3600.0
 """Temporary files older than this were left by a killed process, not by one still writing."""
 

@@ -69,10 +69,8 @@ class DetectorFinding:
 
 IGNORED = "ignored by the tolerances"
 
-
 MOST_NOISE = 3.0
 """The largest noise floor that is believed, in tolerances."""
-
 
 NOISE = ("rounding", "noise", "not finite on these samples", "too few for a standard error")
 """Parts of the reasons of a missing value that lie in the precision of the measurement."""
@@ -358,11 +356,6 @@ def meaningless_findings(
 
 def input_findings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[DetectorFinding]:
     """A finding for each difference of two inputs; none if one of them is unknown."""
-    return [
-        DetectorFinding("preprocessing", "input", REGRESSED, _changed(text))
-        for text in input_differences(old, new, cropping=True)
-    ]
-
-
-def _changed(text: str) -> str:
-    return text.removeprefix("preprocessing: ").replace(" against ", " -> ")
+    texts = input_differences(old, new, cropping=True)
+    changes = [t.removeprefix("preprocessing: ").replace(" against ", " -> ") for t in texts]
+    return [DetectorFinding("preprocessing", "input", REGRESSED, text) for text in changes]

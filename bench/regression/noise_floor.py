@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 FILE = "noise.json"
 
-
 MAX_BYTES = 2**26
-
 
 Change = Annotated[float, Field(ge=0)]
 

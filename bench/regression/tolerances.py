@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 Direction = Literal["any", "worse"]
 
-
 OFF = float("inf")
 
 

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 BATCHES = {"cpu": (4, 8), "cuda": (64, 256)}
 """Batch sizes at which images per second are measured, by kind of device."""
 
-
 CAPTURED = (8, 64)
 """Batch sizes of captured passes: a small one, where Python's share is large, and the usual one."""
-
 
 WORTH = 1.1
 """The factor from which on captured passes would be adopted."""

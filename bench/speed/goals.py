@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 AUDITED = ("resnet50", 64)
 """Architecture and number of images of the full gradient audit that has a goal."""
 
-
 AUDIT_GOAL_S = {"cuda": 3.0}
 """Goal for that audit, in seconds, by kind of device."""
-
 
 SPEEDUP_GOAL = {"cuda": 20.0}
 """Goal for the speed of one map as a multiple of `openerf`'s, by kind of device."""

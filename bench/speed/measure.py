@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -146,8 +146,6 @@ def _context(bench: BenchmarkSetup) -> Context:
 
 
 def _sized(bench: BenchmarkSetup, height: int, width: int) -> Tensor:
-    from dataclasses import replace
-
     from ...suites.images import open_images
 
     spec = replace(bench.model.spec, height=height, width=width)
@@ -172,13 +170,10 @@ def measure_suite(bench: BenchmarkSetup, suite: Suite) -> TimingRow:
     )
     maps = collect_maps(bench, suite)
     statistics = measured_seconds(partial(read_back_maps, bench, suite, maps), bench.device)
-    work = count_work(partial(bare_passes, _one_batch(bench), probes))
+    one_batch = replace(bench, images=bench.images[: bench.batch])
+    work = count_work(partial(bare_passes, one_batch, probes))
     work = work.times(len(bench.images) / min(bench.batch, len(bench.images)))
     return row(side, best, peak, bare, work, statistics)
-
-
-def _one_batch(bench: BenchmarkSetup) -> BenchmarkSetup:
-    return BenchmarkSetup(bench.model, bench.images[: bench.batch], bench.batch)
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,10 @@ MODELS = (
     "timm:vit_small_patch16_224@init",
 )
 
-
 SUITES = ("structure", "erf", "deadpixel", "perturbation", "padding")
-
 
 QUICK = (MODELS[:1], SUITES[:3], 4)
 """Models, suites and number of images of `--quick`."""
-
 
 Step = tuple[str, "Callable[[], object]"]
 """The name of a step, and what it does."""

@@ -14,18 +14,14 @@ if TYPE_CHECKING:
 MATRICES = {"cpu": (512, 1536), "cuda": (4096, 8192)}
 """Sides of the matrices whose product is timed."""
 
-
 CONVOLUTIONS = ((64, 56, 3), (256, 14, 3), (512, 14, 1))
 """Channels, side of the map and side of the kernel of the convolutions that are timed."""
-
 
 CONVOLVED = {"cpu": 8, "cuda": 128}
 """Batch size of these convolutions."""
 
-
 COPIED_MIB = {"cpu": 256, "cuda": 2048}
 """Size of the arrays that are copied, added and summed: far beyond any cache."""
-
 
 REPEATS = 5
 

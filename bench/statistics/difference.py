@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Method = Literal["exact", "paired", "independent", "none"]
 
-
 ENOUGH_SAMPLES = 8
 """Below this number of samples, ranks by an estimate mean little."""
 

@@ -35,18 +35,14 @@ if TYPE_CHECKING:
 
 ALPHA = 0.05
 
-
 ROUNDING = 1e-9
 """A spread that is a smaller share of the difference is rounding, not spread."""
-
 
 NEGLIGIBLE = 1e-5
 """The share of an estimate that float32 rounds."""
 
-
 PRINTED = 1e-3
 """The share of an exact number that is not whole below the three digits that are shown of it."""
-
 
 SMALLEST = 1e-9
 """And so is what is smaller, whatever the values."""

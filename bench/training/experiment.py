@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA = {"micro_object": "dead-leaves", "classification": "digits"}
 
-
 DEFAULT_FILLS: tuple[Fill, ...] = ("none", "zero")
 
 

@@ -31,16 +31,13 @@ COLOURS = {
 }
 """Wong's colours, which colour-blind readers can distinguish."""
 
-
 MARKS = {"none": "o", "zero": "s", "fresh": "^", "box": "D", "kim2023": "v"}
-
 
 ALONG = {
     "imbalance": "dead pixels: imbalance",
     "weakest": "dead pixels: weakest phase",
     "luo_size": "ERF: Luo size (pixels)",
 }
-
 
 CHANCE = {"micro_object": 0.5}
 
@@ -124,7 +121,6 @@ PANEL = {
     "erf_end": "ERF, trained",
 }
 """Columns of a panel: map and heading."""
-
 
 ERF_DECADES = 3
 

@@ -20,19 +20,14 @@ if TYPE_CHECKING:
 
 PROTOCOL = "energy"
 
-
 SEED = 0
 
-
 BATCH = 32
-
 
 DRAWS = 200
 """Draws of the phase profile, as many as in an audit: values are medians over them."""
 
-
 NUMBERS = {"deadpixel": ("weakest", "imbalance"), "erf": ("luo_size", "radius")}
-
 
 MAPS = {"profile": "phase_profile", "erf": "erf"}
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 HEADS = ("task", "metric", "fill", "value", "minus none")
 
-
 REPORTED_METRICS = (
     *("accuracy", "mean_accuracy", "epochs_to_90", "reached_90", "phase_weakest"),
     *(

@@ -28,7 +28,6 @@ AREAS = (0.2, 0.3, 0.5, 0.99)
 REPLICATES_PER_CHUNK = 64
 """Number of replicates whose maps are computed at once; so few fit into a CPU cache."""
 
-
 _LABELS = {
     "luo_size": "side above 4.55 % of the peak",
     "radius": "root of the second moment",

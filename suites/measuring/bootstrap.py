@@ -32,7 +32,6 @@ CONFIDENCE = 0.95
 MIN_SAMPLES = 4
 """Minimum number of samples for a confidence interval."""
 
-
 ROUNDING = 1e-12
 """A smaller spread of replicates, relative to their value, is rounding of equal samples."""
 

@@ -52,7 +52,6 @@ BLOCKS = 28
 WINDOWS = (1, 3, 5, 9, 15)
 """A single pixel that is merely weak is lost in the noise of few samples; a region is not."""
 
-
 BOX = ("top", "left", "bottom", "right")
 """Of a region in a table: first row and column, and one past the last ones."""
 

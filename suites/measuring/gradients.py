@@ -177,12 +177,8 @@ def member_factors(model: Model, samples: Array) -> Array:
 def _refusal(probe: Probe, maps: Array) -> str | None:
     """The reason why `maps` cannot be used, or None."""
     if not np.isfinite(maps).all():
-        return f"is not finite on {_share_not_finite(maps)} of pixels"
+        return f"is not finite on {float((~np.isfinite(maps)).mean()):.1%} of pixels"
     return None if maps.any() else f"is zero everywhere: {probe.silent}"
-
-
-def _share_not_finite(maps: Array) -> str:
-    return f"{float((~np.isfinite(maps)).mean()):.1%}"
 
 
 def _member_maps(

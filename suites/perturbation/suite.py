@@ -134,7 +134,6 @@ _SHIFT = Metric(
     "shift_consistency", "shifted crops of the same class", "share", "higher", high=1.0, even=1.0
 )
 
-
 _METRICS = described(
     (*_COMB, *_PHASED, *_POSITION, _SHIFT, *_AGREEMENT),
     {

@@ -13,18 +13,14 @@ from pathlib import Path
 KEY = b"location"
 """The key of a file name in an entry of external data; a file without it has no such entry."""
 
-
 MAX_PARSED = 2**28
 """Bytes of a file that is parsed for the names in it; one with weights outside is far smaller."""
-
 
 PARSED_HERE = 2**20
 """Bytes of a file that is parsed in this process: a few bytes can become many objects."""
 
-
 PARSER_MEMORY = 2**32
 """Bytes that the process which parses a larger file may take."""
-
 
 PARSER_S = 60.0
 """Seconds that it may take."""

@@ -20,7 +20,8 @@ def without_branches(graph: Graph) -> Graph:
     taken = {*constants, *graph.inputs, *(name for n in graph.nodes for name in n.outputs)}
     for node in graph.nodes:
         value = constants.get(node.inputs[0]) if node.op == "If" else None
-        inner = None if value is None else _branch(node, chosen=bool(value))
+        name = "then_branch" if value else "else_branch"
+        inner = None if value is None else without_branches(node.attributes[name])
         if inner is None or not taken.isdisjoint(own := _names(inner)):
             nodes.append(node)
             continue
@@ -35,10 +36,6 @@ def without_branches(graph: Graph) -> Graph:
     known = constants.keys()
     marked = (replace(n, constant=frozenset(n.inputs) & known) for n in nodes)
     return replace(graph, nodes=tuple(marked), constants=constants)
-
-
-def _branch(node: Node, *, chosen: bool) -> Graph:
-    return without_branches(node.attributes["then_branch" if chosen else "else_branch"])
 
 
 def _names(graph: Graph) -> set[str]:

@@ -30,18 +30,14 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 
-
 MEMORY_SHARE = 0.9
 """The share of the machine's memory that a worker may take by default."""
-
 
 STARTUP_S = 120.0
 """How long the imports of a new worker may take, on top of the time limit of its first job."""
 
-
 EXIT_S = 10.0
 """How long to wait for the exit code of a worker that closed its pipe."""
-
 
 UNGUARDED = (
     "; if a script of yours started this run, its statements must stand below "

@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 RESTARTS = 3
 """How often a job may lose its node before its records say *failed*."""
 
-
 STARTUP_S = 300.0
 """How long to wait for the first actor, or for another when all are lost."""
-
 
 Outcome = list[tuple[str, str]]
 """Keys of the records that an actor made, and their statuses."""

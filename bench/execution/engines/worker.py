@@ -18,11 +18,11 @@ from ..workbench import Workbench
 from .process import become_worker, bound_memory, use_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
     from ...records.record import Record
-    from ..plan import Cell, Job
+    from ..plan import Job
     from .base import EngineContext
 
 
@@ -83,7 +83,7 @@ def work(pipe: Connection, setup: WorkerSetup) -> None:
         settings,
         device=setup.device,
         batch=options.batch_on(setup.device),
-        on_stage=lambda name, cells: _send_stage(pipe, name, cells),
+        on_stage=lambda name, cells: pipe.send(Stage(name, tuple(c.key for c in cells))),
     )
 
     def keep(record: Record) -> None:
@@ -117,7 +117,3 @@ def _serve(pipe: Connection, bench: Workbench, job: Job, keep: Callable[[Record]
         pipe.send(StoreBroken(str(error)))
     else:
         pipe.send(JobFinished())
-
-
-def _send_stage(pipe: Connection, name: str, cells: Sequence[Cell]) -> None:
-    pipe.send(Stage(name, tuple(cell.key for cell in cells)))
