@@ -499,3 +499,22 @@ def test_no_interval_is_on_a_page_of_numbers_alone(browser, tmp_path):
         assert ("±" in page.locator("#table").inner_text()) == intervals
         assert ("±" in page.locator("body").inner_text()) == intervals
         page.close()
+
+
+def test_further_columns_have_room_and_take_their_facts_along(browser, tmp_path):
+    """With columns of sizes no column is cut off at 1,280 pixels, and names do not repeat them."""
+    sized = [
+        one.model_copy(update={"model": one.model.model_copy(update={"parameters": 25_557_032})})
+        for one in [*planted.pair("b", 0.4, 0.9), *planted.pair("a", 0.8, 0.85)]
+    ]
+    path = tmp_path / "page.html"
+    for columns in ((), ("model.parameters", "family")):
+        write_page(planted.board(sized), path, title="t", view=View(columns=columns))
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready]")
+        holder = page.locator("#table .tabulator-tableholder")
+        assert holder.evaluate("e => e.scrollWidth <= e.clientWidth")
+        assert ("25.6" in page.locator("#table .facts").first.inner_text()) == (not columns)
+        assert "25.6" in page.locator("#table").inner_text()
+        page.close()

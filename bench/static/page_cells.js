@@ -32,7 +32,8 @@ function nameCell(c) {
     },
     name,
   );
-  const facts = [family, data.models.input[i], ...sizeWords(i)].filter(Boolean);
+  const own = Object.entries({ family, input: data.models.input[i] }).filter(([key]) => !state.columns.includes(key));
+  const facts = [...own.map(([, words]) => words), ...sizeWords(i, state.columns)].filter(Boolean);
   return el(
     "span",
     { class: "model" },

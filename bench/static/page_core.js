@@ -176,11 +176,11 @@ function shortCount(count) {
   return String(count);
 }
 
-// Parameters and MACs of model `i`, as far as they are known.
-function sizeWords(i) {
+// Parameters and MACs of model `i`, as far as they are known and have no column of their own in `columns`.
+function sizeWords(i, columns = []) {
   const words = { parameters: "parameters", macs: "MACs" };
   return Object.keys(words)
-    .filter((key) => data.costs[key] && at(data.costs[key].v, i) !== null)
+    .filter((key) => !columns.includes(`c:${key}`) && data.costs[key] && at(data.costs[key].v, i) !== null)
     .map((key) => `${shortCount(data.costs[key].v[i])}\u00a0${words[key]}`);
 }
 

@@ -159,6 +159,7 @@ function furtherColumn(key) {
     title: "",
     field: key,
     width: 128,
+    headerWordWrap: true,
     titleFormatter: headed(title.replace(/^.*\./, ""), hintOf(key)),
     titleDownload: title,
     formatter: (c) => (c.getValue() === null ? missing("no number") : el("span", {}, text(c.getValue()))),
