@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from planted_report import model, record
 
+from perimetry.bench.cli import start
 from perimetry.bench.model_report.case import open_case
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.frame import board_frame
@@ -192,6 +193,18 @@ def test_what_only_reads_does_not_import_torch(folder, arguments):
     code = READING.format(arguments=[text.format(folder) for text in arguments])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_only_commands_that_read_skip_the_search_for_cycles(monkeypatch):
+    """Records have no cycles; a command that measures goes on searching for those of models."""
+    calls = []
+    monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch"))
+    monkeypatch.setattr(gc, "disable", lambda: calls.append("disable"))
+    monkeypatch.setattr(start.atexit, "register", calls.append)
+    start.prepare_reading(["run", "timm:resnet18"])
+    assert calls == []
+    start.prepare_reading(["board", "results"])
+    assert calls == ["disable", gc.freeze]
 
 
 def test_a_page_of_very_many_records_reads_draws_of_one_column_and_few_details(
