@@ -77,6 +77,8 @@ SKIPPED = {
     "training": list(KINDS),
 }
 """By suite, the kinds of model to which it does not apply."""
+WITHOUT_FOLDER = [("objects", "cutouts")]
+"""Protocols that need a folder of the user's, and skip every model without one."""
 REFUSED = {
     ("deadpixel", "kim2023"): (["no logits", "stride 1"], "gives no logits"),
     ("erf", "kim2023"): (["tokens"], "always sum to 0"),
@@ -86,6 +88,11 @@ REFUSED = {
 WITHOUT_HEADLINE = {name: ["stride 1"] for name in ("structure", "deadpixel", "perturbation")}
 WITHOUT_HEADLINE["shift"] = ["stride 1", "no logits"]
 """Kinds of model whose headline is missing with a reason: they have no phases, or no logits."""
+
+
+def skipped(name, protocol):
+    """The kinds of model to which a protocol does not apply."""
+    return list(KINDS) if (name, protocol) in WITHOUT_FOLDER else SKIPPED[name]
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -101,7 +108,7 @@ def model(kind, tmp_path_factory):
 @pytest.mark.parametrize(("name", "protocol"), CASES)
 def test_a_suite_skips_exactly_the_models_it_does_not_apply_to(kind, model, name, protocol):
     """`skip` gives a reason for the kinds in `SKIPPED` and None for all others."""
-    assert (SUITES[name].skip(model, protocol) is not None) == (kind in SKIPPED[name])
+    assert (SUITES[name].skip(model, protocol) is not None) == (kind in skipped(name, protocol))
 
 
 @pytest.mark.parametrize(("name", "protocol"), CASES)
@@ -109,7 +116,7 @@ def test_a_suite_reports_every_metric_it_declares_or_the_reason_why_not(
     kind, model, name, protocol
 ):
     """Every applicable suite gives all its metrics, in their range, or the known refusal."""
-    if kind in SKIPPED[name]:
+    if kind in skipped(name, protocol):
         return
     suite = SUITES[name]
     images = open_images("dead-leaves", 4).load(model.spec)
