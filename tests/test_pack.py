@@ -203,3 +203,16 @@ def test_a_file_that_is_no_packed_set_is_refused_in_one_sentence(tmp_path):
     place.write_text("# Models\n\nNone yet.\n" * 20)
     with pytest.raises(StoreError, match=r"README\.md.*40 lines"):
         open_records(place).read()
+
+
+def test_a_folder_of_several_packs_names_them(store, tmp_path):
+    """One of them has to be chosen; a folder without any still contains no records."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    with pytest.raises(InputError, match="contains no records"):
+        open_records(folder)
+    for name in ("one", "two"):
+        pack_records(store, folder / f"{name}.jsonl.gz")
+    with pytest.raises(InputError) as caught:
+        open_records(folder)
+    assert "one.jsonl.gz, two.jsonl.gz" in str(caught.value)

@@ -94,6 +94,12 @@ def open_records(path: Path | str) -> Store | RecordArchive:
         return Store(path)
     if (path / PUBLISHED).is_file():
         return RecordArchive(path / PUBLISHED)
+    packs = sorted(p.name for p in path.glob("*") if is_packed(p)) if path.is_dir() else []
+    if packs:
+        raise InputError(
+            f"{str(path)!r} contains packed records as {', '.join(packs)}; expected one of these "
+            f"files, such as {str(path / packs[0])!r}"
+        )
     raise InputError(
         f"{str(path)!r} contains no records; expected a folder that was given as `perimetry run "
         "... --out`, or a file that `perimetry pack` wrote"
