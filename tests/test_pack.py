@@ -207,7 +207,7 @@ def test_a_file_that_is_no_packed_set_is_refused_in_one_sentence(tmp_path):
 
 def test_a_folder_of_several_packs_names_them(store, tmp_path):
     """One of them has to be chosen; a folder without any still contains no records."""
-    folder = tmp_path / "set"
+    folder = tmp_path / "packs"
     folder.mkdir()
     with pytest.raises(InputError, match="contains no records"):
         open_records(folder)
