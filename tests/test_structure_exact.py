@@ -575,6 +575,38 @@ def test_attention_reads_the_tokens_that_its_mask_allows():
         np.testing.assert_allclose(found, maps[3], rtol=1e-9)
 
 
+def test_attention_of_torch_s_module_may_run_over_rolled_windows():
+    """Windows as the batch of `nn.MultiheadAttention` give the map of a mean over each of them."""
+
+    def windows(x, mean):
+        parts = x.roll((-2, -2), (2, 3)).unflatten(3, (3, 4)).unflatten(2, (3, 4))
+        tokens = parts.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)
+        out = mean(tokens).unflatten(1, (4, 4)).unflatten(0, (-1, 3, 3))
+        merged = out.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        return x + merged.roll((2, 2), (2, 3))
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.MultiheadAttention(6, 2, batch_first=True)
+
+        def forward(self, tokens):
+            return self.inner(tokens, tokens, tokens, need_weights=False)[0]
+
+    def uniform(tokens):
+        return tokens.mean((1, 2), keepdim=True).expand_as(tokens) * 6**0.5
+
+    attention = Attention()
+    whole = Apply(lambda x, mean: windows(x, mean), mean=attention)
+    maps = [
+        energy_map(light_copy(module), (3, SIDE, SIDE))[0]
+        for module in (whole, Apply(lambda x: windows(x, uniform)))
+    ]
+    np.testing.assert_allclose(*maps, rtol=1e-9)
+    field = field_of(whole)
+    assert (field.size, field.global_) == ((12.0, 12.0), True)
+
+
 def test_maps_of_random_weights_are_their_mean_squared_jacobian():
     """The map equals the mean squared Jacobian over 3,000 draws of the weights."""
     net = nn.Sequential(
