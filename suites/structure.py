@@ -45,9 +45,12 @@ branches weak, so that the pattern of the stem is less diluted: pvt_v2_b0, starn
 mambaout_femto measure 0.12 to 0.19 times the `weakest` expected here. Pools of smooth maps keep
 more energy than pools of white ones, and each of several consecutive pooling blocks treats its
 input as independent: poolformer_s12 measures 0.53 times the expected value (results/timm-init).
+Where fixed mixtures of units (mean pools, interpolations, fixed filters, running sums) follow one
+another without random weights or an activation between them, a note names them: their squared
+coefficients are multiplied, while amplitudes add.
 
-All values are exact for the architecture, without interval or seed. New taps of a `zero` kernel
-padding count like the others, since training can change them; while they are 0, the network
+All other values are exact for the architecture, without interval or seed. New taps of a `zero`
+kernel padding count like the others, since training can change them; while they are 0, the network
 computes the same function as before.
 """
 
@@ -80,6 +83,12 @@ MAPS_PER_PASS = 9
 """Number of maps that are computed in one pass."""
 
 LARGEST_EXACT_INTEGER = 2.0**53
+
+NOT_INDEPENDENT = (
+    "the expected sensitivity is an approximation: fixed mixtures of units that follow one another "
+    "are taken as independent"
+)
+"""How a note begins."""
 
 _PHASED = (
     Metric("weakest", "smallest phase of the expected sensitivity", "ratio", "higher", even=1.0),
@@ -207,6 +216,11 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
         found.metrics[f"relL{order}"] = Estimate(value)
     _read_layers(found, trace.layers, pixels, units.stride())
     _read_field(found, units)
+    if trace.consecutive:
+        found.notes.append(
+            f"{NOT_INDEPENDENT}: {next(iter(trace.consecutive))}"
+            + (f", and {more} more" if (more := len(trace.consecutive) - 1) else "")
+        )
     if counts.max() > LARGEST_EXACT_INTEGER or bool((counts % 1).any()):
         found.notes.append(
             "path counts are too large for exact integers in float64 and are rounded"

@@ -17,7 +17,7 @@ from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import energy_map, path_count_map
 from perimetry.suites.architecture.receptive_field import layer_table, summarise_field
-from perimetry.suites.structure import measure_skeleton
+from perimetry.suites.structure import NOT_INDEPENDENT, measure_skeleton
 
 SIDE = 48
 
@@ -605,6 +605,53 @@ def test_attention_of_torch_s_module_may_run_over_rolled_windows():
     np.testing.assert_allclose(*maps, rtol=1e-9)
     field = field_of(whole)
     assert (field.size, field.global_) == ((12.0, 12.0), True)
+
+
+BLURRED = {
+    "mean of a mean": lambda x: F.avg_pool2d(F.avg_pool2d(x, 3, 2, 1), 3, 1, 1),
+    "mean of an interpolation": lambda x: F.avg_pool2d(F.interpolate(x, scale_factor=1.5), 2),
+    "interpolated twice": lambda x: F.interpolate(
+        F.interpolate(x, size=31, mode="bilinear"), scale_factor=0.75, mode="bicubic"
+    ),
+    "sum of a sum, turned": lambda x: x.cumsum(-1).flip(-1).cumsum(-1),
+    "blurred twice": lambda x: F.conv2d(
+        F.conv2d(x, BLUR.to(x).expand(3, 1, 3, 3), stride=2, groups=3) * 2,
+        BLUR.to(x).expand(3, 1, 3, 3),
+        groups=3,
+    ),
+}
+
+APART = {
+    "mean of means without overlap": lambda x: F.avg_pool2d(F.avg_pool2d(x, 2), 3, 1),
+    "nearest of an interpolation": lambda x: F.interpolate(
+        F.interpolate(x, size=31, mode="bilinear"), scale_factor=2
+    ),
+    "mean": lambda x: F.avg_pool2d(x, 3, 1, 1) + x,
+    "sum of a filter of one tap": lambda x: F.conv2d(
+        x.cumsum(-1), torch.ones(3, 1, 1, 1).to(x), groups=3
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*BLURRED, *APART])
+def test_fixed_mixtures_that_follow_one_another_are_exact_or_noted(name):
+    """A note says that the map is approximate wherever it is not the squared Jacobian."""
+    function = {**BLURRED, **APART}[name]
+    skeleton = light_copy(Between(function))
+    found = energy_map(skeleton, (3, 24, 24))[0]
+    exact = squared_jacobian(function, 3, 24, 24)
+    error = float((found / found.mean() - exact).norm() / exact.norm())
+    noted = any(
+        n.startswith(NOT_INDEPENDENT) for n in measure_skeleton(skeleton, (3, 24, 24)).notes
+    )
+    assert (error > 1e-9, noted) == ((True, True) if name in BLURRED else (False, False))
+
+
+def test_random_weights_between_fixed_mixtures_leave_no_note():
+    """A convolution between two mean pools makes their coefficients independent."""
+    net = nn.Sequential(nn.AvgPool2d(3, 2, 1), nn.Conv2d(3, 4, 3), nn.AvgPool2d(3, 1, 1))
+    notes = measure_skeleton(light_copy(net), (3, 32, 32)).notes
+    assert not any(n.startswith(NOT_INDEPENDENT) for n in notes)
 
 
 def test_maps_of_random_weights_are_their_mean_squared_jacobian():

@@ -25,6 +25,7 @@ from .compact import (
     pointwise,
     reshape_compact,
 )
+from .consecutive import note_mixture
 from .in_place import (
     is_stale,
     latest,
@@ -87,6 +88,7 @@ class EnergyTrace(TorchFunctionMode):
         self.layers: list[Layer] = []
         self.names: list[str] = []
         self.gates: dict[str, None] = {}  # operations that take energies as constants, in order
+        self.consecutive: dict[str, None] = {}  # fixed mixtures that follow one another
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -136,6 +138,8 @@ class EnergyTrace(TorchFunctionMode):
 
     def _tagged(self, name: str, func: Any, out: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         variants = len(self.padded)
+        if (pair := note_mixture(name, self._where(), args, kwargs, out)) is not None:
+            self.consecutive[pair] = None
         return tag(name, func, out, args, kwargs, paths=self.paths, variants=variants)
 
     def _apply(
