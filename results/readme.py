@@ -26,7 +26,7 @@ README = HERE.parent / "README.md"
 SHOWN = (
     *("mobilenetv3_small_100", "convformer_s18", "levit_128s", "regnety_008", "efficientnet_lite0"),
     *("mobilenetv2_100", "resnet50d", "resnet50", "resnet18", "densenet121", "swin_tiny"),
-    *("vgg11_bn", "convnext_atto", "vit_tiny"),
+    *("vgg11_bn", "convnext_atto", "vit_tiny_patch16_224"),
 )
 """Architectures by the first letters of their names."""
 
