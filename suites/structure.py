@@ -230,11 +230,9 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
 
 def _energies(skeleton: nn.Module, size: tuple[int, int, int], culprits: Sequence[Layer]) -> Array:
     """Maps (1 + culprits, height, width): unchanged first, then with each layer padded alone."""
-    from .architecture.propagate import energy_map
-
     padded: list[int | None] = [None, *(layer.index for layer in culprits)]
     parts = [
-        energy_map(skeleton, size, padded=padded[i : i + MAPS_PER_PASS]).numpy()
+        _variants(skeleton, size, padded[i : i + MAPS_PER_PASS])
         for i in range(0, len(padded), MAPS_PER_PASS)
     ]
     maps: Array = np.concatenate(parts)
@@ -242,6 +240,21 @@ def _energies(skeleton: nn.Module, size: tuple[int, int, int], culprits: Sequenc
         raise NotApplicableError(
             "the expected sensitivity is zero everywhere: every path has a factor of 0"
         )
+    return maps
+
+
+def _variants(
+    skeleton: nn.Module, size: tuple[int, int, int], padded: Sequence[int | None]
+) -> Array:
+    """Maps of one pass, or of one pass each where the module takes one image at a time."""
+    from .architecture.propagate import energy_map
+
+    try:
+        maps: Array = energy_map(skeleton, size, padded=padded).numpy()
+    except NotApplicableError:
+        if len(padded) == 1:
+            raise
+        maps = np.concatenate([_variants(skeleton, size, [one]) for one in padded])
     return maps
 
 

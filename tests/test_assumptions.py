@@ -104,6 +104,18 @@ def test_ordinary_models_hold_what_is_assumed(reference):
     assert check_assumptions(model, held) == assumptions.Assumptions()
 
 
+@pytest.mark.filterwarnings("ignore")  # torch.ao is deprecated
+def test_a_module_in_eight_bits_of_the_batch_s_range_is_measured_with_a_note():
+    """torch's dynamic layers round by the range of the batch, as the ONNX operator does."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    module = torch.ao.quantization.quantize_dynamic(nn.Sequential(*layers), {nn.Linear})
+    (record,) = audit(module, ("perturbation",), size=(64, 64), count=2)
+    assert record.status == "ok"
+    (note,) = [n for n in record.notes if n.startswith(DEPENDENT)]
+    assert assumptions.CAUSES["dynamicquantize"] in note
+
+
 def test_seeded_draws_are_a_function():
     """A forward that draws the same numbers in every pass is one network, whatever it draws."""
 

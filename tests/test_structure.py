@@ -129,6 +129,23 @@ def test_a_culprit_is_as_even_as_the_network_with_that_layer_really_padded():
     assert audit(treated).metrics["imbalance"].value == pytest.approx(predicted, abs=1e-9)
 
 
+def test_a_module_that_takes_one_image_at_a_time_has_the_same_structure():
+    """Maps of padded layers are then computed in one pass each."""
+
+    class Single(nn.Sequential):
+        def forward(self, x):
+            if len(x) != 1:
+                raise ValueError
+            return super().forward(x)
+
+    layers = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)
+    found, single = (
+        measure_skeleton(light_copy(kind(*layers)), (3, 32, 32)) for kind in (nn.Sequential, Single)
+    )
+    assert single.metrics == found.metrics
+    assert single.tables["culprits"] == found.tables["culprits"] != []
+
+
 def test_even_kernels_have_no_culprits_and_need_no_even_sizes():
     """Kernels that are multiples of their stride have no culprit and no imbalance."""
     found = measure(nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 2, 2)))

@@ -51,3 +51,21 @@ def test_the_file_of_a_module_gets_the_same_records(name, tmp_path):
             if metric in one.metrics and one.metrics[metric].value is not None:
                 value = one.metrics[metric].value
                 assert other.metrics[metric].value == pytest.approx(value, rel=2e-3)
+
+
+def test_a_tensor_whose_shape_alone_is_read_is_no_path_around_the_target():
+    """`view_as` takes the shape of a map, which then does not lead around the layer between."""
+
+    class Tokens(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = torch.nn.Conv2d(3, 6, 4, 4)
+            self.tokens = torch.nn.Conv1d(6, 6, 3, 1, 1)
+            self.head = torch.nn.Conv2d(6, 4, 3, 1, 1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.head(self.tokens(x.flatten(2)).view_as(x))
+
+    target = wrap(Tokens(), spec=InputSpec(48, 48), device="cpu").target
+    assert ";" not in target.reason

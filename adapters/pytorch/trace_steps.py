@@ -81,7 +81,7 @@ class Recording:
     def note(self, scope: str, function: Any, args: Any, kwargs: Any, out: Any) -> None:
         """Record the results of one call of a function within the forward of module `scope`."""
         name = name_of(function)
-        arguments = self.positions((args, kwargs))
+        arguments = self.positions(args[:1] if name in SHAPED_AS else (args, kwargs))
         results = list(tensors_in(out))
         if name in LEAVING and not self.cut:
             self.left = next((a for a in arguments if a is not None), self.left)
@@ -141,6 +141,9 @@ class Recording:
 
 CUTTING = {"detach", "data", "grad"}
 """Functions whose result passes no gradient on."""
+
+SHAPED_AS = {"view_as", "reshape_as", "expand_as", "type_as"}
+"""Functions that read no more of their second tensor than its shape or type."""
 
 LEAVING = {"numpy", "array", "tolist"}
 """Functions by which numbers leave torch; tensors that no function has made may have them."""

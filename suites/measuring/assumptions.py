@@ -23,6 +23,7 @@ else on both. The first step at which two passes differ is named where the model
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -258,9 +259,14 @@ def _fault(passes: _Passes, name: str, first: Tensor, second: Tensor) -> _Fault 
     if change <= MATES:
         return None
     steps = _first_difference(passes, "other mate")
-    rounds = any("DynamicQuantizeLinear" in step for step in steps) and change <= MATES_ROUNDING
+    rounds = any(map(_rounds_by_range, steps)) and change <= MATES_ROUNDING
     text = f"{DEPENDENT}: another one changes the {name} by {_percent(change)} of the norm"
     return _Fault(text + _where(steps, "a norm over the batch"), tolerated=rounds)
+
+
+def _rounds_by_range(step: str) -> bool:
+    """Whether a step is ONNX's, or one of torch's, that quantises by the range of what it gets."""
+    return "DynamicQuantizeLinear" in step or re.search(r"_dynamic\b", step) is not None
 
 
 def _first_difference(passes: _Passes, other: str) -> list[str]:
@@ -292,6 +298,7 @@ def _where(steps: Sequence[str], unknown: str) -> str:
     if not steps:
         return f"; the likely cause is {unknown}"
     words = [cause for word, cause in CAUSES.items() if word in steps[0].lower()]
+    words += [CAUSES["dynamicquantize"]] if _rounds_by_range(steps[0]) else []
     return f", first in {steps[0]}; the likely cause is {next(iter(words), unknown)}"
 
 
