@@ -67,6 +67,18 @@ def test_what_is_left_is_weighed_by_what_models_cost(clock, capsys):
     assert 15 < left < 40  # 1.8 and 4.1 GFLOP
 
 
+def test_a_model_that_costs_almost_nothing_still_takes_its_time(clock, capsys):
+    """What is left after a large model is never 0 s while a small one has not begun."""
+    settings = Settings(images="noise", count=4)
+    references = ["timm:resnet50@init", "timm:test_vit@init"]
+    large, small = AuditPlan(references, ("erf",), ("none",), settings, "cpu", SUITES).jobs()
+    with Progress([large, small], 4) as bar:
+        clock[0] += 20
+        bar.report(Event("ok", "cpu", large, cell=large.cells[0]))
+        bar.report(Event("begin", "cpu", small))
+    assert float(re.search(r"about (\d+) s left", capsys.readouterr().err)[1]) > 1
+
+
 @pytest.mark.parametrize(
     ("spent", "text"),
     [(0.4, "0 s"), (99.4, "99 s"), (100, "2 min"), (5940, "99 min"), (7500, "2 h 05 min")],

@@ -110,12 +110,14 @@ def _plural(words: str, names: Sequence[str]) -> str:
 def _fidelity(found: ComparisonResult, matrix: Matrix) -> list[str]:
     """How far the outputs of the others are from those of the first model."""
     first, *others = matrix.sides
-    same, apart, unlike, unknown = [], [], [], []
+    equal, same, apart, unlike, unknown = [], [], [], [], []
     for side in others:
         pair = pair_of(found.pairs, first, side)
         gap = output_difference(pair) if pair is not None else None
         if gap is None:
             unknown.append(side.name)
+        elif gap.difference == 0:
+            equal.append(side.name)
         elif gap.difference <= DIVERGED:
             same.append(side.name)
         elif math.isfinite(gap.difference):
@@ -127,13 +129,15 @@ def _fidelity(found: ComparisonResult, matrix: Matrix) -> list[str]:
         texts.append(f"outputs of another kind than those of {first.name}: {join_with_and(unlike)}")
     if apart:
         texts.append(f"the outputs differ from those of {first.name}, {join_with_and(apart)}")
-    if same:
-        gives = "gives" if len(same) == 1 else "give"
-        within = f"to {share(DIVERGED)}, on these images"
-        texts.append(f"{join_with_and(same)} {gives} the outputs of {first.name} {within}")
+    for names, within in ((equal, "exactly"), (same, f"to {share(DIVERGED)}")):
+        if names:
+            gives = "gives" if len(names) == 1 else "give"
+            outputs = f"the outputs of {first.name} {within}, on these images"
+            texts.append(f"{join_with_and(names)} {gives} {outputs}")
     if unknown:
         texts.append(f"the outputs of {join_with_and(unknown)} were not compared with them")
-    return texts if apart or unlike or same else ["the outputs were not compared (--stages)"]
+    compared = len(unknown) < len(others)
+    return texts if compared else ["the outputs were not compared (--stages)"]
 
 
 def _relation(row: MatrixRow, matrix: Matrix) -> str:

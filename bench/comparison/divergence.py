@@ -2,8 +2,9 @@
 
 The *difference* of two models at a stage, or in an output, is |a - b| / |a|, over all images
 together; in an output that is not of floats it is the share of its parts (see `fingerprint`) that
-are not equal. Two models of one architecture (two states of a network, two exports, float32 and
-int8) *diverge* at the first stage where it exceeds `DIVERGED`, or else in an output.
+are not equal, of those with entries. Two models of one architecture (two states of a network, two
+exports, float32 and int8) *diverge* at the first stage where it exceeds `DIVERGED`, or else in an
+output.
 
 Stages pair by shape: a quantised file has its rounded image as an additional stage. Outputs pair by
 name, and those of other names by their order where they have the same shapes (a module and its
@@ -20,7 +21,7 @@ import numpy as np
 
 from ..output.text import clean
 from .compatibility import image_differences, incompatibilities
-from .fingerprint import ALL, IMAGES
+from .fingerprint import ALL, IMAGES, NO_ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -178,9 +179,10 @@ def _of_both(a: Rows, b: Rows) -> tuple[Rows, Rows]:
 
 
 def _unequal(a: Rows, b: Rows) -> float:
-    """The share of the parts of all images that are not equal."""
+    """The share of the parts of all images that are not equal, of those that have entries."""
     one, other = (np.array([row["sketch"] for row in rows], np.int64) for rows in (a, b))
-    return float(np.mean(one != other))
+    filled = (one != NO_ENTRIES) | (other != NO_ENTRIES)
+    return float(np.mean((one != other)[filled])) if filled.any() else 0.0
 
 
 def _difference(a: Rows, b: Rows) -> float:

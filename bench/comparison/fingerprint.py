@@ -49,6 +49,10 @@ IMAGES = 4
 BUCKETS = 64
 
 
+NO_ENTRIES = zlib.crc32(b"")
+"""The checksum of a part without entries, as outputs of fewer than `BUCKETS` entries have."""
+
+
 STREAM = 11
 
 

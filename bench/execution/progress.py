@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 NAME_WIDTH = 40
 
+FIXED_S = 0.5
+"""Seconds of a record that do not grow with its model: opening it, compiling, writing."""
+
 ENOUGH = 0.02
 """The share of the costs that must be done before the rest is estimated."""
 
@@ -40,7 +43,7 @@ class Progress(ProgressBar):
         self._total = sum(len(job.cells) for job in jobs)
         super().__init__(self._total, (BarColumn(bar_width=24), MofNCompleteColumn(), text))
         self._costs = {
-            cell.key: max(seconds(job.reference, job.fill, [cell.suite], count), 1e-3)
+            cell.key: FIXED_S + seconds(job.reference, job.fill, [cell.suite], count)
             for job in jobs
             for cell in job.cells
         }
