@@ -69,9 +69,11 @@ def _parse(suite: Suite, key: str, value: Any) -> Any:
         return TypeAdapter(kind).validate_python(_read(value) if isinstance(value, str) else value)
     except ValidationError as error:
         wanted = str(kind).replace("typing.", "")
+        listed = error.errors()[0]["type"] == "tuple_type"
         raise InputError(
             f"{suite.name}.{key} = {value!r} cannot be used ({error.errors()[0]['msg']}); "
             f"expected {getattr(kind, '__name__', wanted)}, default {getattr(suite, key)!r}"
+            + (f"; a list of one is written as {value}," if listed else "")
         ) from error
 
 

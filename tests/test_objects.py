@@ -330,6 +330,7 @@ def test_cut_outs_that_cannot_be_measured_have_a_reason(folder):
     (folder / "classes.csv").write_text("bright,1\n")
     found = measured(opened(Sum()), plain(), **with_labels(folder, sizes=(2, 4)))
     assert "do not raise" in found.metrics["half_size"].reason
+    assert found.metrics["named_right"].value == 0  # which is known all the same
     assert OBJECTS.skip(opened(Sum()), "cutouts")
     given = Objects(cutouts=str(folder / "stamps"))
     assert given.skip(opened(Sum()), "cutouts") is None

@@ -64,7 +64,7 @@ def test_unknown_names_are_met_with_near_ones(text, message):
     ("text", "message"),
     [
         ("erf.grid=many", r"erf.grid = 'many' cannot be used .*expected int, default 0"),
-        ("erf.unit=3", r"erf.unit = '3' cannot be used"),
+        ("erf.unit=3", r"erf.unit = '3' cannot be used .*a list of one is written as 3,"),
         ("erf.grid=-1", r"erf.grid = -1; expected 0 \(no grid\)"),
         ("erf", r"expected SUITE.FIELD=VALUE, such as erf.unit=3,3"),
         ("erf.unit", r"expected SUITE.FIELD=VALUE"),

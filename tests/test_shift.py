@@ -8,7 +8,7 @@ from test_opaque import unknown
 from torch import nn
 
 from perimetry import audit
-from perimetry.adapters.errors import InputError
+from perimetry.adapters.errors import InputError, NotApplicableError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.model import wrap
@@ -264,3 +264,11 @@ def test_the_suite_runs_in_an_audit():
     assert record.status == "ok", record.error
     assert set(record.metrics) == {metric.name for metric in SHIFT.metrics}
     assert record.metrics["worst_crop"].value is not None
+
+
+def test_a_cell_larger_than_the_image_is_refused_with_the_sizes():
+    """There is no shift within it; the reason names both sizes."""
+    with pytest.raises(NotApplicableError) as caught:
+        measured(opened(nn.Conv2d(1, 4, 3)), cell=33)
+    assert "33" in str(caught.value)
+    assert "32 x 32" in str(caught.value)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...adapters.errors import NotApplicableError
 from ..base import Estimate, missing
 from ..measuring.unbiased import extreme_mean, root_mean_square
 from .responses import UNKNOWN
@@ -21,21 +20,33 @@ if TYPE_CHECKING:
     from .responses import Responses
 
 
+RELATIVE = ("half_size", "smallest_size", "phase_weakest", "phase_spread")
+"""The metrics that are relative to the mean response."""
+
+
 def report(
     answered: float, layout: Layout, seen: Responses, resamples: Bootstrap, found: Measurement
 ) -> None:
     """Fill in metrics, table and map.
 
-    Raises `NotApplicableError` where cut-outs are not shown to raise the scores of their classes.
+    Where cut-outs are not shown to raise the scores of their classes, there is no response to
+    divide by, and only the share that is named right is given.
     """
     sums, sizes = seen.sums, np.array(layout.sizes)
     shape = (len(sums), len(layout.sizes), len(layout.phases))
     totals = np.tensordot(resamples.weights, sums, 1)
-    if seen.right is not None and not _above_zero(resamples.estimate(totals[:, -1])):
-        raise NotApplicableError(UNKNOWN)
+    metrics = found.metrics
+    right = None if seen.right is None else seen.right.reshape(shape).mean(2)
+    metrics["named_right"] = (
+        missing("boxes have no class: protocol cutouts has labelled objects")
+        if right is None
+        else resamples.share(right[:, -1])
+    )
+    if right is not None and not _above_zero(resamples.estimate(totals[:, -1])):
+        metrics.update(dict.fromkeys(RELATIVE, missing(UNKNOWN)))
+        return
     relative = (sums[:, :-1] / sums[:, -1].mean()).reshape(shape)
     curves = (totals[:, :-1] / totals[:, -1:]).reshape(-1, *shape[1:]).mean(2)
-    metrics = found.metrics
     half = np.array([half_size(sizes, curve) for curve in curves])
     metrics["half_size"] = resamples.estimate(half, low=float(sizes[0]), positive=True)
     least = [
@@ -45,12 +56,6 @@ def report(
     metrics["smallest_size"] = _smallest(layout.sizes, least, answered)
     found.notes.append(f"phases are compared by objects of {sizes[layout.compared]} pixels")
     _read_phases(relative[:, layout.compared], resamples, metrics)
-    right = None if seen.right is None else seen.right.reshape(shape).mean(2)
-    metrics["named_right"] = (
-        missing("boxes have no class: protocol cutouts has labelled objects")
-        if right is None
-        else resamples.share(right[:, -1])
-    )
     found.maps["response"] = relative.mean(0)
     found.tables["response"] = _rows(layout, relative.mean(0), right)
 

@@ -47,6 +47,12 @@ class Study:
         from ..architecture.receptive_field import target_stride
 
         if self.side is not None:
+            height, width = self.model.spec.height, self.model.spec.width
+            if self.side > min(height, width):
+                raise NotApplicableError(
+                    f"shift.cell of {self.side} pixels was set for images of {height} x {width}; "
+                    f"expected at most {min(height, width)}"
+                )
             self.cell = (self.side, self.side)
         elif self.model.why_not_spatial is None:
             self.cell = target_stride(self.model)
