@@ -22,6 +22,9 @@ KIM = {
 share of the value without padding."""
 
 
+SAME = 1e-9
+
+
 def change(treated: Record, plain: Record, metric: str) -> tuple[float, float, float]:
     """Mean of the seeds' differences with its 95 % interval (Student).
 
@@ -37,8 +40,13 @@ def change(treated: Record, plain: Record, metric: str) -> tuple[float, float, f
 
 
 def with_star(found: tuple[float, float, float]) -> str:
-    """A difference with its interval, and a star where that leaves out 0."""
+    """A difference with its interval, and a star where that leaves out 0.
+
+    Without an interval where it is one number for all seeds, as before any training.
+    """
     value, low, high = found
+    if high - low < SAME:
+        return f"{value:+.3f}"
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]{' *' if low * high > 0 else ''}"
 
 

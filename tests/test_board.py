@@ -385,3 +385,11 @@ def test_unlike_records_are_told_by_what_differs_alone_and_how_to_choose():
     )
     assert "draws" not in told
     assert [r.key for r in choose(rows, ["seed=1", "version=2"])] == ["c"]
+
+
+def test_the_caption_says_which_suites_measured_the_output():
+    """Suites that note it are named; the target of the others is not theirs."""
+    noted = record("a", 0.5, notes=["measured at 'y', 64 x 64 units"])
+    found = caption(board([noted, record("b", 0.4)]))
+    assert "At the output, not there: deadpixel." in found
+    assert not any("At the output" in line for line in caption(board([record("b", 0.4)])))

@@ -59,13 +59,24 @@ def _record_of(row: BoardRow) -> Record:
 MOST_REASONS = 3
 
 
+AT_OUTPUT = ("measured at ", "maps are those of ", "the answer is ")
+"""How the notes begin that say that a suite measured the output."""
+
+
 def _measured(board: Board) -> list[str]:
     """Which tensors were measured: the reasons of the rows' targets, the most frequent first."""
     reasons = [str(reason) for row in board.rows if (reason := facts(row)["reason"])]
     counts = Counter(re.sub(r" \(.*? units\)", "", reason) for reason in reasons)
     said = [f"{clean(why, 200)} ({n} of {len(board.rows)} rows)" for why, n in counts.most_common()]
     more = f"; and {len(said) - MOST_REASONS} other reasons" if len(said) > MOST_REASONS else ""
-    return [f"Measured: {'; '.join(said[:MOST_REASONS])}{more}."] if said else []
+    lines = [f"Measured: {'; '.join(said[:MOST_REASONS])}{more}."] if said else []
+    own = {
+        record.suite
+        for row in board.rows
+        for record in row.records.values()
+        if any(note.startswith(AT_OUTPUT) for note in record.notes)
+    }
+    return [*lines, f"At the output, not there: {', '.join(sorted(own))}."] if own else lines
 
 
 def few_samples(found: Iterable[tuple[Record | None, str]]) -> list[str]:
