@@ -21,7 +21,8 @@ WORDS = {
     ),
     "kernel padding": (
         "enlarging strided kernels to the next multiple of their stride, so that all "
-        "phases are read equally often (Kim et al. 2023). Not the padding of the image "
+        "phases are read equally often (Kim et al. 2023), and kernels of transposed convolutions, "
+        "so that all phases of the output are reached equally often. Not the padding of the image "
         "border"
     ),
     "phase": (
