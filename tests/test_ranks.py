@@ -102,6 +102,18 @@ def test_paired_draws_tell_apart_what_independent_ones_do_not():
     assert [str(r) for r in apart] == ["1 to 2", "1 to 2"]
 
 
+def test_one_function_in_two_runtimes_shares_a_rank():
+    """Draws that differ by float noise alone, all in one direction, show no difference."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(0.5, 0.05, 200)
+    noise = 1e-7 * (1 + 0.1 * rng.normal(size=200))
+    one = Ranked(0.5, draws, samples=16, group="same")
+    other = Ranked(0.5 + 1e-7, draws + noise, samples=16, group="same")
+    assert rank_rows([one, other]) == [Rank(1, 2), Rank(1, 2)]
+    apart = Ranked(0.501, draws + 0.001 + 1e4 * (noise - 1e-7), samples=16, group="same")
+    assert rank_rows([one, apart]) == [Rank(2, 2), Rank(1, 1)]
+
+
 def test_an_estimate_without_an_error_is_told_from_nothing():
     """Its rank is the whole board; the others' ranks allow for it."""
     found = rank_rows([normal(0.9, 0.01, 0), Ranked(0.5, error=None), normal(0.1, 0.01, 1)])
