@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import t as student
-from tabulate import tabulate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from perimetry.bench.records.record import Record
 
 MICRO, ORDINARY = "micro_object", "classification"
@@ -48,11 +45,6 @@ def with_star(found: tuple[float, float, float]) -> str:
     if high - low < SAME:
         return f"{value:+.3f}"
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]{' *' if low * high > 0 else ''}"
-
-
-def table(heads: Iterable[str], lines: list[list[str]]) -> str:
-    """A Markdown table of text."""
-    return tabulate(lines, list(heads), tablefmt="github", disable_numparse=True)
 
 
 def verdict(found: tuple[float, float, float], kim: float) -> str:

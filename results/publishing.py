@@ -1,4 +1,4 @@
-"""What the published sets' scripts share: prose, dates of architectures, rank correlation."""
+"""What the published sets' scripts share: prose, tables, dates of architectures, correlation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ import inspect
 import re
 from functools import cache
 from textwrap import fill
+from typing import TYPE_CHECKING
 
 import numpy as np
 import timm
 from scipy.stats import spearmanr
+from tabulate import tabulate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from perimetry.bench.records.record import Value
 
 DRAWS = 2000
 
@@ -29,6 +37,30 @@ def reflow(text: str) -> str:
             filled.append(fill(" ".join(item.split()), 108, subsequent_indent=indent))
         blocks.append("\n".join(filled))
     return "\n\n".join(blocks).rstrip("\n") + "\n"
+
+
+def filled(folder: Path, parts: Mapping[str, str]) -> str:
+    """README.md.in of `folder` with each @name@ replaced by the part of that name."""
+    text = (folder / "README.md.in").read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = text.replace(f"@{name}@", part)
+    return text
+
+
+def table(heads: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of text."""
+    drawn: str = tabulate(rows, list(heads), "github", disable_numparse=True)
+    return drawn
+
+
+def shown(value: Value) -> str:
+    """A value with its interval, or why there is none."""
+    if value.value is None:
+        return f"n/a: {value.reason}"
+    if value.low is None:
+        return f"{value.value:.3g}"
+    high = "open" if value.high is None else f"{value.high:.3g}"
+    return f"{value.value:.3g} ({value.low:.3g} to {high})"
 
 
 @cache

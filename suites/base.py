@@ -59,6 +59,9 @@ class Metric:
         return self.unit in SCALED_UNITS
 
 
+MEASURED_AT, MAPS_OF, ANSWER_IS = "measured at ", "maps are those of ", "the answer is "
+"""How the notes begin that name the map which a suite about outputs measured."""
+
 SCALED_UNITS = ("map units", "output units")
 """Units of numbers that double if the output of the model is doubled."""
 

@@ -393,3 +393,6 @@ def test_the_caption_says_which_suites_measured_the_output():
     found = caption(board([noted, record("b", 0.4)]))
     assert "At the output, not there: deadpixel." in found
     assert not any("At the output" in line for line in caption(board([record("b", 0.4)])))
+    name = (noted.model.target or {})["name"]
+    there = record("a", 0.5, notes=[f"measured at {name!a}, 8 channels of 6 x 6 units"])
+    assert not any("At the output" in line for line in caption(board([there])))

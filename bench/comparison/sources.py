@@ -212,10 +212,6 @@ def _named(given: Sequence[Side | Argument], sides: Sequence[Side]) -> list[Side
     return [replace(side, name=name) for side, name in zip(sides, names, strict=True)]
 
 
-def _own_name(side: Side) -> str:
-    return variant_name(side.reference, side.fill)
-
-
 def _input_specs(
     sides: Sequence[Side | Argument], specs: Sequence[RunSpec], wanted: MissingAudit
 ) -> list[RunSpec]:

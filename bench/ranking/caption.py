@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from ...suites.base import ANSWER_IS, MAPS_OF, MEASURED_AT
 from ...suites.deadpixel import NOT_ALWAYS_BETTER
 from ..output.numbers import join_with_and
 from ..output.text import clean
@@ -59,8 +60,7 @@ def _record_of(row: BoardRow) -> Record:
 MOST_REASONS = 3
 
 
-AT_OUTPUT = ("measured at ", "maps are those of ", "the answer is ")
-"""How the notes begin that say that a suite measured the output."""
+NAMING = (MEASURED_AT, MAPS_OF, ANSWER_IS)
 
 
 def _measured(board: Board) -> list[str]:
@@ -70,13 +70,19 @@ def _measured(board: Board) -> list[str]:
     said = [f"{clean(why, 200)} ({n} of {len(board.rows)} rows)" for why, n in counts.most_common()]
     more = f"; and {len(said) - MOST_REASONS} other reasons" if len(said) > MOST_REASONS else ""
     lines = [f"Measured: {'; '.join(said[:MOST_REASONS])}{more}."] if said else []
-    own = {
-        record.suite
-        for row in board.rows
-        for record in row.records.values()
-        if any(note.startswith(AT_OUTPUT) for note in record.notes)
-    }
+    records = (record for row in board.rows for record in row.records.values())
+    own = {record.suite for record in records if _is_at_output(record)}
     return [*lines, f"At the output, not there: {', '.join(sorted(own))}."] if own else lines
+
+
+def _is_at_output(record: Record) -> bool:
+    """Whether a note names a measured map that is not the target."""
+    target = f"{(record.model.target or {}).get('name', '')!a}"
+    return any(
+        note.startswith(prefix) and not note.startswith(f"{prefix}{target},")
+        for note in record.notes
+        for prefix in NAMING
+    )
 
 
 def few_samples(found: Iterable[tuple[Record | None, str]]) -> list[str]:

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
 from perimetry.bench.records.store import Store
 from perimetry.suites.registry import SUITES
 
@@ -18,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from perimetry.bench.records.record import Record
+
+sys.path.append(str(Path(__file__).parents[1]))
+from publishing import shown, table
 
 LITE0, FACE, DINO = "EfficientNet-Lite0", "CenterFace", "DINOv2 ViT-S/14"
 
@@ -91,9 +92,9 @@ def rows(found: Found) -> list[tuple[str, ...]]:
     for network, suites in SHOWN.items():
         for suite in suites:
             record, cut = found[network, suite], suite == CUTOUTS
-            shown = [m for m in SUITES[record.suite].metrics if m.main or (cut and m.name == RIGHT)]
-            for metric in shown:
-                value = text(record.metrics[metric.name])
+            main = [m for m in SUITES[record.suite].metrics if m.main or (cut and m.name == RIGHT)]
+            for metric in main:
+                value = shown(record.metrics[metric.name])
                 what = metric.definition.replace("|", "\\|")
                 name = f"`{suite}.{metric.name}`"
                 lines.append((network, name, value, what, samples(record.tables, record)))
@@ -103,16 +104,6 @@ def rows(found: Found) -> list[tuple[str, ...]]:
 def samples(tables: Mapping[str, Any], record: Record) -> str:
     """How many images or cut-outs were measured."""
     return f"{len(tables['cutouts'])} cut-outs" if "cutouts" in tables else f"{record.images.count}"
-
-
-def text(one: Any) -> str:
-    """The value and its interval, or why there is none."""
-    if one.value is None:
-        return f"n/a: {one.reason}"
-    if one.low is None:
-        return f"{one.value:.3g}"
-    high = "open" if one.high is None else f"{one.high:.3g}"
-    return f"{one.value:.3g} ({one.low:.3g} to {high})"
 
 
 def stages(record: Record) -> list[tuple[str, ...]]:
@@ -137,23 +128,17 @@ def sizes(record: Record) -> list[tuple[str, ...]]:
     ]
 
 
-def table(lines: list[tuple[str, ...]], heads: tuple[str, ...]) -> str:
-    """A table of text."""
-    drawn: str = tabulate(lines, heads, "github", disable_numparse=True)
-    return drawn
-
-
 def page(records: Iterable[Record]) -> str:
     """The whole README."""
     found = by_network(records)
     dino, cut = found[DINO, "position"], found[LITE0, CUTOUTS]
     parts = (
         HEAD,
-        table(rows(found), ("network", "metric", "value", "is", "images")) + "\n",
+        table(("network", "metric", "value", "is", "images"), rows(found)) + "\n",
         STAGES,
-        table(stages(dino), ("stage", "row R²", "column R²", "variance", "outliers")) + "\n",
+        table(("stage", "row R²", "column R²", "variance", "outliers"), stages(dino)) + "\n",
         SIZES.format(count=len(cut.tables["cutouts"])),
-        table(sizes(cut), ("pixels", "mean response", "worst phase", "named right")) + "\n",
+        table(("pixels", "mean response", "worst phase", "named right"), sizes(cut)) + "\n",
     )
     return "\n".join(parts)
 

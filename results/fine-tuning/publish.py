@@ -25,8 +25,8 @@ from perimetry.bench.training.report import with_interval
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from paired import KIM, MICRO, ORDINARY, change, number, table, verdict, with_star  # noqa: E402
-from publishing import reflow  # noqa: E402
+from paired import KIM, MICRO, ORDINARY, change, number, verdict, with_star  # noqa: E402
+from publishing import filled, reflow, table  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -173,10 +173,7 @@ def render() -> str:
         "cpu": first.environment.device_name,
         "date": max(r.created for r in records)[:10],
     }
-    text = (HERE / "README.md.in").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        text = text.replace(f"@{name}@", part)
-    return reflow(text)
+    return reflow(filled(HERE, parts))
 
 
 def largest(records: Iterable[Record]) -> list[Record]:

@@ -10,18 +10,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
 from perimetry import load_records
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.store import Store
 
 if TYPE_CHECKING:
-    from perimetry.bench.records.record import Record, Value
+    from perimetry.bench.records.record import Record
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import reflow  # noqa: E402
+from publishing import filled, reflow, shown, table  # noqa: E402
 
 COLUMNS = {
     "output.expected_weakest": "output, expected weakest phase",
@@ -37,15 +35,6 @@ COLUMNS = {
 }
 
 
-def shown(value: Value) -> str:
-    """A value with its interval, or why there is none."""
-    if value.value is None:
-        return f"n/a: {value.reason}"
-    if value.low is None or value.high is None:
-        return f"{value.value:.3g}"
-    return f"{value.value:.3g} ({value.low:.3g} to {value.high:.3g})"
-
-
 def by_name(records: list[Record]) -> dict[str, dict[str, Record]]:
     """Records by network, and of it by suite."""
     found: dict[str, dict[str, Record]] = {}
@@ -54,7 +43,7 @@ def by_name(records: list[Record]) -> dict[str, dict[str, Record]]:
     return found
 
 
-def table(records: list[Record]) -> str:
+def metrics_table(records: list[Record]) -> str:
     """A row a metric, a column a network."""
     networks = by_name(records)
     rows = []
@@ -62,8 +51,7 @@ def table(records: list[Record]) -> str:
         suite, metric = column.split(".")
         cells = [shown(own[suite].metrics[metric]) for own in networks.values()]
         rows.append((title, f"`{column}`", *cells))
-    heads = ("", "metric", *networks)
-    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+    return table(("", "metric", *networks), rows)
 
 
 def render() -> str:
@@ -71,15 +59,12 @@ def render() -> str:
     records = load_records(HERE / "records.jsonl.gz")
     first = records[0]
     parts = {
-        "table": table(records),
+        "table": metrics_table(records),
         "why": next(r.metrics["weakest"].reason or "" for r in records if r.suite == "deadpixel"),
         "torch": first.environment.libraries["torch"],
         "date": max(r.created for r in records)[:10],
     }
-    text = (HERE / "README.md.in").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        text = text.replace(f"@{name}@", part)
-    return reflow(text)
+    return reflow(filled(HERE, parts))
 
 
 if __name__ == "__main__":

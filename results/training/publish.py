@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from paired import KIM, MICRO, ORDINARY, change, number, table, verdict, with_star  # noqa: E402
+from paired import KIM, MICRO, ORDINARY, change, number, verdict, with_star  # noqa: E402
+from publishing import filled, table  # noqa: E402
 
 SAMPLES = HERE.parents[1] / "bench" / "sample_models"
 SHIPPED = ((MICRO, ("none", "zero", "box")), (ORDINARY, ("none", "zero")))
@@ -195,10 +196,7 @@ def render() -> str:
         "minutes": f"{minutes:.0f}",
         "cpu": first.environment.device_name,
     }
-    text = (HERE / "README.md.in").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        text = text.replace(f"@{name}@", part)
-    return text
+    return filled(HERE, parts)
 
 
 def first_epoch(records: list[Record]) -> dict[str, str]:

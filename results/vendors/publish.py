@@ -11,11 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import reflow  # noqa: E402
+from publishing import filled, reflow, table  # noqa: E402
 
 KEPT = ("models", "decision", "side_by_side")
 
@@ -26,7 +24,7 @@ def matrix(found: dict[str, Any], names: list[str]) -> str:
         [f"`{row['row']}`", *(_cell(row, place) for place in range(len(names)))]
         for row in found["side_by_side"]
     ]
-    return tabulate(rows, ["", *names], tablefmt="github", disable_numparse=True)
+    return table(["", *names], rows)
 
 
 def _cell(row: dict[str, Any], place: int) -> str:
@@ -42,10 +40,7 @@ def render() -> str:
         "decision": "\n".join(f"- **{one['topic']}**: {one['text']}" for one in found["decision"]),
         "matrix": matrix(found, names),
     }
-    text = (HERE / "README.md.in").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        text = text.replace(f"@{name}@", part)
-    return reflow(text)
+    return reflow(filled(HERE, parts))
 
 
 if __name__ == "__main__":

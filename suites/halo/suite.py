@@ -50,6 +50,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...adapters.errors import InputError, NotApplicableError, PerimetryError
 from ..base import (
+    MEASURED_AT,
     Context,
     Estimate,
     Measurement,
@@ -149,7 +150,7 @@ class Halo(Suite):
     ) -> Measurement:
         """Read the exact overlap off the architecture, and measure the error of tiles."""
         del protocol, maps
-        found = Measurement({}, notes=[f"measured at {named_units(at_output(model))}"])
+        found = Measurement({}, notes=[f"{MEASURED_AT}{named_units(at_output(model))}"])
         reaches = _read_exact(model, found)
         try:
             Tiling(

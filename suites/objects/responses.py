@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...adapters.errors import NotApplicableError
+from ..base import ANSWER_IS
 from ..measuring.batching import Batching
 from ..measuring.forward import by_sample, gives_logits
 from ..measuring.gradients import require
@@ -82,7 +83,7 @@ class Passes:
             if members > 1:
                 self._scale(own)
         if not self.logits:
-            self.notes.append(f"the answer is {named_units(view)}")
+            self.notes.append(f"{ANSWER_IS}{named_units(view)}")
         sums = by_sample(self.products, members)
         if not sums[:, -1].any():
             raise NotApplicableError(UNSEEN if self.scenes.classes is None else UNKNOWN)

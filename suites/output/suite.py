@@ -53,7 +53,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...adapters.errors import InputError, NotApplicableError, PerimetryError
-from ..base import Context, Estimate, Measurement, Metric, Suite, described, missing
+from ..base import MEASURED_AT, Context, Estimate, Measurement, Metric, Suite, described, missing
 from ..measuring import phases
 from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
@@ -189,7 +189,7 @@ class Output(Suite):
     ) -> Measurement:
         """Read the architecture, and measure the output on noise and on the images."""
         del protocol, maps
-        found = Measurement({}, notes=[f"measured at {named_units(at_output(model))}"])
+        found = Measurement({}, notes=[f"{MEASURED_AT}{named_units(at_output(model))}"])
         period = _fitting(self.period_of(model), model, found)
         if isinstance(period, str):
             found.metrics = {metric.name: missing(period) for metric in self.metrics}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...adapters.errors import NotApplicableError, PerimetryError
-from ..base import Context, Measurement, missing
+from ..base import MAPS_OF, Context, Measurement, missing
 from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
 from ..measuring.forward import by_sample, gives_logits
@@ -144,7 +144,7 @@ class Study:
         except NotApplicableError as error:
             self._missing(names, str(error))
             return
-        self.found.notes.append(f"maps are those of {named_units(view)}")
+        self.found.notes.append(f"{MAPS_OF}{named_units(view)}")
         step = tuple(max(1, round(1 / r)) for r in per_pixel)
         moves = moves_within(self.cell, (step[0], step[1]), self.shifts, self.context.seed)
         for kind, (mover, own) in self.movers(moves).items():
