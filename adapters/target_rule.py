@@ -239,7 +239,8 @@ class Way:
     def _depends(self, i: int) -> bool:
         """Whether all parts of the output depend on the map `i`, or are before it.
 
-        The parts of a concatenation do so by themselves, those of a sum together.
+        The parts of a concatenation do so by themselves, those of a sum together, also of one that
+        stacks its parts first.
         """
         found: dict[int, bool] = {}
         for step in self._bits(self.tail):
@@ -248,9 +249,22 @@ class Way:
             if step == i or self.steps[step].kind in LAYERS or not parts:
                 found[step] = related
             else:
-                joined = self.steps[step].kind == "concat"
+                joined = self.steps[step].kind == "concat" and not self._is_summed(step)
                 found[step] = related and (all(parts) if joined else any(parts))
         return all(found[output] for output in self.main)
+
+    def _is_summed(self, i: int) -> bool:
+        """Whether the parts of the concatenation `i` are summed afterwards: `stack(parts).sum(0)`.
+
+        Also their mean, their maximum or a weighted sum: what is left has the size of one part.
+        """
+        sizes = {math.prod(self.steps[s].shape) for s in self.read.sources[i]}
+        readers = self._readers[i]
+        while len(readers) == 1 and self.steps[readers[0]].kind in (*PASSING, "view", "permute"):
+            if {math.prod(self.steps[readers[0]].shape)} == sizes:
+                return len(self.read.sources[i]) > 1
+            readers = self._readers[readers[0]]
+        return False
 
     def _coarsest(self, maps: Sequence[int]) -> list[int]:
         fewest = min(_units(self.maps[i]) for i in maps)

@@ -464,11 +464,15 @@ def built(name):
 
 def exported(name: str, folder: Path) -> Path:
     """The ONNX file of a case, in `folder`."""
-    path = folder / "model.onnx"
-    x = torch.randn(1, 3, *CORPUS[name].size)
+    return export(built(name), CORPUS[name].size, folder / "model.onnx")
+
+
+def export(module: nn.Module, size: tuple[int, int], path: Path) -> Path:
+    """The ONNX file of a module for one RGB image of `size` (height, width), written to `path`."""
+    x = torch.randn(1, 3, *size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            built(name), (x,), str(path), dynamo=False, input_names=["image"], opset_version=17
+            module, (x,), str(path), dynamo=False, input_names=["image"], opset_version=17
         )
     return path

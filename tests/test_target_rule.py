@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from corpus import CORPUS, built, exported
+from corpus import CORPUS, Backbone, built, export, exported
 
 from perimetry import audit
 from perimetry.adapters.input_spec import InputSpec
@@ -69,3 +69,42 @@ def test_a_tensor_whose_shape_alone_is_read_is_no_path_around_the_target():
 
     target = wrap(Tokens(), spec=InputSpec(48, 48), device="cpu").target
     assert ";" not in target.reason
+
+
+JOINS = {
+    "stack, weighted sum": (lambda t: (torch.stack(t) * torch.ones(3, 1, 1)).sum(0), True),
+    "stack, mean": (lambda t: torch.stack(t, 1).mean(1), True),
+    "stack, maximum": (lambda t: torch.stack(t, -1).max(-1).values, True),
+    "concatenation, view, sum": (lambda t: torch.cat(t, 1).view(-1, 3, 5).sum(1), True),
+    "sum": (lambda t: t[0] + t[1] + t[2], True),
+    "stack": (torch.stack, False),
+    "concatenation": (lambda t: torch.cat(t, 1), False),
+    "concatenation, squared": (lambda t: torch.cat(t, 1).pow(2), False),
+}
+
+
+class HeadsAtEveryDepth(torch.nn.Module):
+    """A classifier at each of three stages; `join` makes one output of their scores."""
+
+    def __init__(self, join):
+        super().__init__()
+        self.body, self.join = Backbone(), join
+        self.heads = torch.nn.ModuleList(torch.nn.Linear(c, 5) for c in (12, 16, 24))
+
+    def forward(self, x):
+        maps = self.body(x)
+        return self.join([h(m.mean((2, 3))) for h, m in zip(self.heads, maps[1:], strict=True)])
+
+
+@pytest.mark.parametrize("route", ["module", "file"])
+@pytest.mark.parametrize("join", JOINS)
+def test_scores_of_several_depths_that_are_added_up_count_together(join, route, tmp_path):
+    """However they are added; side by side each counts by itself, and the first stage is shared."""
+    how, together = JOINS[join]
+    module, spec = HeadsAtEveryDepth(how).eval(), InputSpec(64, 64)
+    if route == "module":
+        target = wrap(module, spec=spec, device="cpu").target
+    else:
+        path = export(module, (64, 64), tmp_path / "heads.onnx")
+        target = open_onnx(path, device="cpu", spec=spec).target
+    assert (target.height, target.width) == ((4, 4) if together else (16, 16))
