@@ -45,9 +45,11 @@ branches weak, so that the pattern of the stem is less diluted: pvt_v2_b0, starn
 mambaout_femto measure 0.12 to 0.19 times the `weakest` expected here. Pools of smooth maps keep
 more energy than pools of white ones, and each of several consecutive pooling blocks treats its
 input as independent: poolformer_s12 measures 0.53 times the expected value (results/timm-init).
-Where fixed mixtures of units (mean pools, interpolations, fixed filters, running sums) follow one
-another without random weights or an activation between them, a note names them: their squared
-coefficients are multiplied, while amplitudes add.
+Fixed mixtures of units (mean pools, interpolations, fixed filters, running sums) that follow one
+another without random weights or an activation between them add up in amplitude: the coefficients
+of all of them together are squared (`fixed_functions`). Where these are not known, as behind a
+skip connection, the squares of each are multiplied, and a note names them. In the rows of culprits
+a padded pool counts by the product of squares.
 
 All other values are exact for the architecture, without interval or seed. New taps of a `zero`
 kernel padding count like the others, since training can change them; while they are 0, the network
@@ -202,7 +204,8 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
 
     paths, trace, units = path_count_map(skeleton, size)
     culprits = [layer for layer in trace.layers if layer.strided and not layer.even]
-    energies = _energies(skeleton, size, culprits[:MAX_CULPRITS])
+    approximate: dict[str, None] = {}
+    energies = _energies(skeleton, size, culprits[:MAX_CULPRITS], approximate)
     pixels = (size[1], size[2])
     expected = energies[0] / energies[0].mean()
     counts: Array = paths.numpy()
@@ -216,10 +219,10 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
         found.metrics[f"relL{order}"] = Estimate(value)
     _read_layers(found, trace.layers, pixels, units.stride())
     _read_field(found, units)
-    if trace.consecutive:
+    if approximate:
         found.notes.append(
-            f"{NOT_INDEPENDENT}: {next(iter(trace.consecutive))}"
-            + (f", and {more} more" if (more := len(trace.consecutive) - 1) else "")
+            f"{NOT_INDEPENDENT}: {next(iter(approximate))}"
+            + (f", and {more} more" if (more := len(approximate) - 1) else "")
         )
     if counts.max() > LARGEST_EXACT_INTEGER or bool((counts % 1).any()):
         found.notes.append(
@@ -228,11 +231,19 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
     return found
 
 
-def _energies(skeleton: nn.Module, size: tuple[int, int, int], culprits: Sequence[Layer]) -> Array:
-    """Maps (1 + culprits, height, width): unchanged first, then with each layer padded alone."""
+def _energies(
+    skeleton: nn.Module,
+    size: tuple[int, int, int],
+    culprits: Sequence[Layer],
+    approximate: dict[str, None],
+) -> Array:
+    """Maps (1 + culprits, height, width): unchanged first, then with each layer padded alone.
+
+    `approximate` is filled as by `energy_map`.
+    """
     padded: list[int | None] = [None, *(layer.index for layer in culprits)]
     parts = [
-        _variants(skeleton, size, padded[i : i + MAPS_PER_PASS])
+        _variants(skeleton, size, padded[i : i + MAPS_PER_PASS], approximate)
         for i in range(0, len(padded), MAPS_PER_PASS)
     ]
     maps: Array = np.concatenate(parts)
@@ -244,17 +255,20 @@ def _energies(skeleton: nn.Module, size: tuple[int, int, int], culprits: Sequenc
 
 
 def _variants(
-    skeleton: nn.Module, size: tuple[int, int, int], padded: Sequence[int | None]
+    skeleton: nn.Module,
+    size: tuple[int, int, int],
+    padded: Sequence[int | None],
+    approximate: dict[str, None],
 ) -> Array:
     """Maps of one pass, or of one pass each where the module takes one image at a time."""
     from .architecture.propagate import energy_map
 
     try:
-        maps: Array = energy_map(skeleton, size, padded=padded).numpy()
+        maps: Array = energy_map(skeleton, size, padded=padded, approximate=approximate).numpy()
     except NotApplicableError:
         if len(padded) == 1:
             raise
-        maps = np.concatenate([_variants(skeleton, size, [one]) for one in padded])
+        maps = np.concatenate([_variants(skeleton, size, [one], approximate) for one in padded])
     return maps
 
 

@@ -17,6 +17,8 @@ network whose layers are replaced by their energy matrices:
 - max-pool: 1 / window. Mean over n: mean / n. Constant factors: their square. Additive constants
   vanish. Product of two activations: product of energies (its derivative is the product rule).
 - interpolation: its coefficients squared.
+- fixed functions in a row: the coefficients of all of them together, squared (see
+  `fixed_functions`).
 - a tensor and its own mean pool, added or subtracted: the squared sum (see `mean_pool_mixes`).
 
 With `paths=True` the same pass counts paths (Perone 2017; Alsallakh et al. 2021): all taps and
@@ -57,15 +59,24 @@ if TYPE_CHECKING:
 
 
 def energy_map(
-    skeleton: nn.Module, size: tuple[int, int, int], *, padded: Sequence[int | None] = (None,)
+    skeleton: nn.Module,
+    size: tuple[int, int, int],
+    *,
+    padded: Sequence[int | None] = (None,),
+    approximate: dict[str, None] | None = None,
 ) -> Tensor:
     """Expected sensitivity maps (variants, height, width): E over weights of sum_o (dF_o/dx)^2.
 
     `size` is (channels, height, width). In variant v the layer of index `padded[v]` has its kernel
-    padded with a box (PROTOCOL 6). The scale is arbitrary. Raises `NotApplicableError` if an
-    operation has no energy rule.
+    padded with a box (PROTOCOL 6). The scale is arbitrary. `approximate` is filled
+    with the pairs of fixed mixtures whose common coefficients are not known, in words. Raises
+    `NotApplicableError` if an operation has no energy rule.
     """
-    return _vjp(*run_skeleton(skeleton, size, EnergyTrace(padded=padded)))
+    trace = EnergyTrace(padded=padded)
+    maps = _vjp(*run_skeleton(skeleton, size, trace))
+    if approximate is not None:
+        approximate.update(trace.consecutive)
+    return maps
 
 
 def path_count_map(

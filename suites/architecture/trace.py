@@ -25,7 +25,7 @@ from .compact import (
     pointwise,
     reshape_compact,
 )
-from .consecutive import note_mixture
+from .fixed_functions import follow
 from .in_place import (
     is_stale,
     latest,
@@ -88,7 +88,7 @@ class EnergyTrace(TorchFunctionMode):
         self.layers: list[Layer] = []
         self.names: list[str] = []
         self.gates: dict[str, None] = {}  # operations that take energies as constants, in order
-        self.consecutive: dict[str, None] = {}  # fixed mixtures that follow one another
+        self.consecutive: dict[str, None] = {}  # fixed mixtures whose common squares are not known
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -115,8 +115,11 @@ class EnergyTrace(TorchFunctionMode):
         tensors = tensors_in((args, kwargs))
         self._refuse_lost_entries(name, tensors)
         self._refuse_unfollowed(name, tensors)
+        layer = len(self.layers)
         try:
             out = self._apply(name, func, tensors, args, kwargs)
+            if not self.paths:
+                out = self._followed(func, out, args, kwargs, layer)
             out = self._tagged(name, func, out, args, kwargs)
         except NotApplicableError as error:
             if str(error).startswith("the operation"):
@@ -138,9 +141,19 @@ class EnergyTrace(TorchFunctionMode):
 
     def _tagged(self, name: str, func: Any, out: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         variants = len(self.padded)
-        if (pair := note_mixture(name, self._where(), args, kwargs, out)) is not None:
-            self.consecutive[pair] = None
         return tag(name, func, out, args, kwargs, paths=self.paths, variants=variants)
+
+    def _followed(self, func: Any, out: Any, args: tuple[Any, ...], kwargs: Any, layer: int) -> Any:
+        """The result of `func`, exact behind other fixed functions; see `fixed_functions`."""
+        padded = None
+        if len(self.layers) > layer and layer in self.padded:
+            share = len(out) // len(self.padded)
+            start = self.padded.index(layer) * share
+            padded = slice(start, start + share)
+        out, pair = follow(func, args, kwargs, out, self._where(), padded)
+        if pair is not None:
+            self.consecutive[pair] = None
+        return out
 
     def _apply(
         self, name: str, func: Any, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any

@@ -1,0 +1,280 @@
+"""Fixed linear functions that follow one another, whose amplitudes add before they are squared.
+
+The squared coefficients of two fixed mixtures of units in a row (mean pools, interpolations, fixed
+filters, running sums) are not the product of each one's: what a unit passes on by several units
+between adds up in amplitude. So an energy behind such a mixture carries a `Chain`: the tensor that
+it is computed from, and the functions since then. Where the next mixture reads it, the coefficients
+of the whole chain are squared and applied to that tensor. Random weights and activations end a
+chain. Sums do not end what units share, but the chain is no longer known; only a note can say so.
+Pools of one input beside it are summed exactly, see `mean_pool_mixes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .compact import annotate, compress, pointwise, widen
+from .rule_table import is_energy, is_weight
+from .span_table import MOVES
+from .squared_coefficients import squared_coefficients
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Function = Callable[[Tensor], Tensor]
+
+POOLS = frozenset({"avg_pool1d", "avg_pool2d", "dilated_avg_pool2d"})
+FILTERS = frozenset({"conv1d", "conv2d", "conv_transpose2d"})
+RESAMPLINGS = frozenset({"interpolate", "upsample", "grid_sample"})
+MIXTURES = POOLS | FILTERS | RESAMPLINGS | {"cumsum", "adaptive_avg_pool2d", "mean"}
+FOLLOWED = frozenset(
+    """
+    permute transpose swapaxes swapdims movedim moveaxis roll flip narrow getitem flatten pad
+    contiguous
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Moves that a chain follows: those that do not name the number of images or channels."""
+FACTORS = frozenset(
+    """
+    add iadd radd sub isub mul imul rmul div truediv neg contiguous clone to batch_norm group_norm
+    layer_norm instance_norm dropout
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions that multiply the energies of all units by one number, or may do so."""
+KEEPS = MOVES | FACTORS | {"rsub", "pad", "cat", "stack"}
+"""Functions behind which what units share still adds up."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A tensor as the result of fixed linear `steps`, one after another, of `origin`.
+
+    `origin` has the axes (batch, channels, *units) or (batch, *units, channels); every step treats
+    all channels alike. `factor` (batch,) multiplies the energy besides. The slices `approximate` of
+    the batch were computed otherwise, by the product of the rules. `mixture` is the last function
+    that mixed units, in words. Without `steps` the tensor is no longer such a result, but its units
+    still share what that function mixed.
+    """
+
+    origin: Tensor
+    factor: Tensor
+    mixture: str
+    steps: tuple[Function, ...] = ()
+    approximate: tuple[slice, ...] = ()
+
+    def energy(self, product: Tensor) -> Tensor | None:
+        """The energies that `product`, of the rules alone, approximates; None if out of reach."""
+        units = product.shape[2:]
+        for axis in dict.fromkeys((1, self.origin.ndim - 1)):
+            small = compress(self.origin, [axis]).movedim(axis, 1)
+            squares = squared_coefficients(self._run, axis, small.shape[2:], units)
+            if squares is not None:
+                inputs = small.flatten(2).flatten(0, 1).to(torch.float64)
+                outputs = torch.sparse.mm(squares, inputs.T).T.reshape(*small.shape[:2], *units)
+                return self._exact(widen(outputs, product.shape), product)
+        return None
+
+    def _run(self, x: Tensor) -> Tensor:
+        for step in self.steps:
+            x = step(x)
+        return x
+
+    def _exact(self, energies: Tensor, product: Tensor) -> Tensor:
+        """`energies` times the factor; of entries that are approximate the `product`."""
+        shape = (-1, *(1,) * (product.ndim - 1))
+        rules = torch.zeros(len(product), dtype=torch.bool)
+        for part in self.approximate:
+            rules[part] = True
+        factor, rules = self.factor.view(shape), rules.view(shape)
+        if not self.approximate:
+            return pointwise(torch.mul, energies, factor)
+        return pointwise(
+            lambda e, f, r, p: torch.where(r, p, e * f), energies, factor, rules, product
+        )
+
+
+def follow(
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    out: Any,
+    where: str,
+    padded: slice | None = None,
+) -> tuple[Any, str | None]:
+    """Note on the result `out` of a function which chain it continues; return it, and a pair.
+
+    `out` is replaced where squares of two mixtures do not multiply. The pair is of two mixtures, in
+    words, whose common coefficients are not known; `where` says in which layer the later one is.
+    `padded` is the slice of the batch in which the function has another kernel.
+    """
+    name = func.__name__.strip("_")
+    x = args[0] if args else kwargs.get("input")
+    inputs = [t for t in (x if isinstance(x, list | tuple) else args) if is_energy(t)]
+    before: Chain | None = next((c for t in inputs if (c := getattr(t, "chain", None))), None)
+    if not (isinstance(x, Tensor) and is_energy(x) and is_energy(out)):
+        ended = before and _ended(before, name)
+        for t in out if isinstance(out, list | tuple) else [out]:
+            _mark(t, ended)
+        return out, None
+    reads, spreads = _mixes(name, args, kwargs)
+    if before is None and not spreads:
+        return out, None
+    own, pair = f"{name!r}{where}", None
+    known = before.steps if before is not None else ()
+    start = before or Chain(x, torch.ones(len(x), dtype=torch.float64), own)
+    chain = None
+    if len(inputs) == 1 and (known or before is None):
+        chain = _continued(start, name, func, args, kwargs, out)
+    if chain is not None and padded is not None:
+        chain = replace(chain, approximate=(*chain.approximate, padded))
+    if reads and before is not None:
+        exact = chain.energy(out) if chain is not None else None
+        if exact is None:
+            chain, pair = None, f"{own} behind {before.mixture}"
+        else:
+            out = annotate(exact, out)
+    if chain is None and (spreads or reads or name in KEEPS):
+        chain = replace(start, steps=())
+    _mark(out, replace(chain, mixture=own) if chain is not None and spreads else chain)
+    return out, pair
+
+
+def _ended(chain: Chain, name: str) -> Chain | None:
+    """The chain behind a function that does not continue it."""
+    return replace(chain, steps=()) if name in KEEPS else None
+
+
+def _mark(t: Any, chain: Chain | None) -> None:
+    if isinstance(t, Tensor) and is_energy(t):
+        t.chain = chain  # type: ignore[attr-defined]
+
+
+def _continued(
+    chain: Chain, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
+) -> Chain | None:
+    """`chain` behind one more function of one energy; None if that is no fixed function."""
+    step: Function | None = None
+    if name in FILTERS:
+        step = _filter_step(name, func, args, kwargs)
+    elif name == "grid_sample":
+        step = _sampling_step(func, args, kwargs)
+    elif name in MIXTURES or (name in FOLLOWED and _of_whole_axes(args)):
+        step = _step(func, args, kwargs)
+    elif name in FACTORS and (factor := _factor(args, out)) is not None:
+        return replace(chain, factor=chain.factor * factor)
+    return None if step is None else replace(chain, steps=(*chain.steps, step))
+
+
+def _step(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Function:
+    """`func` of amplitudes in place of the energies that it was called with."""
+    if args:
+        return lambda t: func(t, *args[1:], **kwargs)
+    return lambda t: func(**{**kwargs, "input": t})
+
+
+def _of_whole_axes(args: Sequence[Any]) -> bool:
+    """Whether no argument but the first depends on images or channels, such as an index would."""
+    flat = [i for a in args[1:] for i in (a if isinstance(a, list | tuple) else [a])]
+    return not any(isinstance(i, Tensor) for i in flat)
+
+
+def _filter_step(
+    name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Function | None:
+    """A convolution with one fixed filter for every channel."""
+    weight = _argument(args, kwargs, 1, "weight")
+    if is_weight(weight) or hasattr(weight, "tap_energy") or weight.shape[1] != 1:
+        return None
+    one = weight[:1].to(torch.float64)
+    groups = _argument(args, kwargs, 6, "groups") or 1
+    if bool((weight != weight[:1]).any()) or groups != len(weight):
+        return None
+    names = ["stride", "padding", "dilation", "groups"]
+    if name == "conv_transpose2d":
+        names[2:] = ["output_padding", "groups", "dilation"]
+    options = {**dict(zip(names, args[3:], strict=False)), **kwargs}
+    options = {k: v for k, v in options.items() if k not in ("input", "weight", "bias", "groups")}
+
+    def step(t: Tensor) -> Tensor:
+        channels = t.shape[1]
+        filters = one.expand(channels, *one.shape[1:])
+        out: Tensor = func(t, filters, None, groups=channels, **options)
+        return out
+
+    return step
+
+
+def _sampling_step(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Function:
+    """`grid_sample` at the places of the first image, which are those of all."""
+    grid = _argument(args, kwargs, 1, "grid")
+    options = {k: v for k, v in kwargs.items() if k not in ("input", "grid")}
+
+    def step(t: Tensor) -> Tensor:
+        places = grid[:1].to(torch.float64).expand(len(t), -1, -1, -1)
+        out: Tensor = func(t, places, *args[2:], **options)
+        return out
+
+    return step
+
+
+def _factor(args: Sequence[Any], out: Tensor) -> Tensor | None:
+    """The number (batch,) by which a function multiplied the energies of all units, if any."""
+    x = next(t for t in args if is_energy(t))
+    if x.shape != out.shape:
+        return None
+    have, found = compress(x.detach(), [1]), compress(out.detach(), [1])
+    factor = found.flatten(1).mean(1) / have.flatten(1).mean(1)
+    scaled = have * factor.view(-1, *(1,) * (have.ndim - 1))
+    same = bool(factor.isfinite().all()) and bool(torch.isclose(scaled, found, rtol=1e-9).all())
+    return factor.to(torch.float64) if same else None
+
+
+def _mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether a unit of the result reads several units, and whether several read one."""
+    if name == "cumsum":
+        return True, True
+    if name == "mean":
+        return _over_units(args, kwargs), False
+    if name == "adaptive_avg_pool2d":
+        sides = _sides(_argument(args, kwargs, 1, "output_size"))
+        have = args[0].shape[-2:]
+        uneven = any(n is not None and h % n for h, n in zip(have, sides * 2, strict=False))
+        return True, uneven
+    if name in RESAMPLINGS:
+        nearest = "nearest" in str(
+            _argument(args, kwargs, 2 if name == "grid_sample" else 3, "mode")
+        )
+        return not nearest, True
+    if name in POOLS:
+        kernel = _sides(_argument(args, kwargs, 1, "kernel_size"))
+        stride = _sides(_argument(args, kwargs, 2, "stride")) or kernel
+    elif name in FILTERS and not is_weight(weight := _argument(args, kwargs, 1, "weight")):
+        kernel = tuple(weight.shape[2:])
+        stride = _sides(_argument(args, kwargs, 3, "stride")) or (1,)
+    else:
+        return False, False
+    over = any(kernel[i % len(kernel)] > stride[i % len(stride)] for i in (0, 1))
+    several = max(kernel) > 1
+    return (over, several) if name == "conv_transpose2d" else (several, over)
+
+
+def _over_units(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a mean is over more than the channels, taken as the axis 1."""
+    axes = _argument(args, kwargs, 1, "dim")
+    if axes is None:
+        return True
+    return any(a % args[0].ndim > 1 for a in _sides(axes))
+
+
+def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], place: int, name: str) -> Any:
+    return args[place] if len(args) > place else kwargs.get(name)
+
+
+def _sides(value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
