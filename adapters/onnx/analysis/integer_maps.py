@@ -12,7 +12,7 @@ import onnx
 from ..files.order import subgraphs
 from ..files.read import standard_opset
 from ..graph import operator_of
-from ..operators.float_counterparts import zero_place
+from ..operators.quantised import zero_place
 
 FIRST_OPSET = 10
 """The first opset with DequantizeLinear."""

@@ -224,16 +224,6 @@ def lp_pool(call: OperatorCall, x: Tensor) -> Tensor:
     return _window_sum(F.pad(x.abs().pow(p), w.padding()), w).pow(1 / p)
 
 
-def global_average_pool(_call: OperatorCall, x: Tensor) -> Tensor:
-    """Mean over all spatial axes."""
-    return x.mean(tuple(range(2, x.ndim)), keepdim=True)
-
-
-def global_max_pool(_call: OperatorCall, x: Tensor) -> Tensor:
-    """Maximum over all spatial axes."""
-    return x.amax(tuple(range(2, x.ndim)), keepdim=True)
-
-
 def depth_to_space(call: OperatorCall, x: Tensor) -> Tensor:
     """Channels to blocks of pixels."""
     b = call.get("blocksize")
@@ -298,8 +288,8 @@ NN: dict[str, Callable[..., Any]] = {
     "MaxPool": max_pool,
     "AveragePool": average_pool,
     "LpPool": lp_pool,
-    "GlobalAveragePool": global_average_pool,
-    "GlobalMaxPool": global_max_pool,
+    "GlobalAveragePool": lambda _call, x: x.mean(tuple(range(2, x.ndim)), keepdim=True),
+    "GlobalMaxPool": lambda _call, x: x.amax(tuple(range(2, x.ndim)), keepdim=True),
     "DepthToSpace": depth_to_space,
     "SpaceToDepth": space_to_depth,
     "GridSample": grid_sample,

@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..graph import TYPES, OperatorCall
-from .control_flow import CONTROL
 from .convolution import NN
 from .linear import LINEAR
 from .normalisation import NORMS
 from .quantised import QUANTISED
-from .recurrent import RECURRENT
+from .recurrent import CONTROL, RECURRENT
 from .reduction import REDUCE
 from .resize import RESIZE
 from .shape import SHAPE
@@ -52,11 +51,6 @@ def binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor
 def variadic(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     """An operator that folds one torch function over any number of tensors."""
     return lambda _call, *xs: reduce(function, to_one_device(*xs))
-
-
-def mean_of_inputs(_call: OperatorCall, *xs: Tensor) -> Tensor:
-    """Elementwise mean of the inputs."""
-    return reduce(torch.add, to_one_device(*xs)) / len(xs)
 
 
 def divide(_call: OperatorCall, a: Tensor, b: Tensor) -> Tensor:
@@ -101,35 +95,10 @@ def clip(
     return torch.clamp(x, lo, hi)
 
 
-def parametric_relu(_call: OperatorCall, x: Tensor, slope: Tensor) -> Tensor:
-    """Leaky ReLU with a slope per channel, already broadcastable."""
-    return torch.where(x < 0, x * slope, x)
-
-
-def leaky_relu(call: OperatorCall, x: Tensor) -> Tensor:
-    """Leaky ReLU."""
-    return F.leaky_relu(x, call.get("alpha", 0.01))
-
-
-def elu(call: OperatorCall, x: Tensor) -> Tensor:
-    """Exponential linear unit."""
-    return F.elu(x, call.get("alpha", 1.0))
-
-
-def celu(call: OperatorCall, x: Tensor) -> Tensor:
-    """Continuously differentiable exponential linear unit."""
-    return F.celu(x, call.get("alpha", 1.0))
-
-
 def selu(call: OperatorCall, x: Tensor) -> Tensor:
     """Scaled exponential linear unit."""
     alpha = call.get("alpha", 1.67326319217681884765625)
     return F.elu(x, alpha).mul(call.get("gamma", 1.05070102214813232421875))
-
-
-def thresholded_relu(call: OperatorCall, x: Tensor) -> Tensor:
-    """Identity above `alpha`, else 0."""
-    return F.threshold(x, call.get("alpha", 1.0), 0.0)
 
 
 def hard_sigmoid(call: OperatorCall, x: Tensor) -> Tensor:
@@ -146,26 +115,14 @@ def shrink_operator(call: OperatorCall, x: Tensor) -> Tensor:
     return torch.where(x < -limit, x + bias, torch.where(x > limit, x - bias, torch.zeros_like(x)))
 
 
-def gelu(call: OperatorCall, x: Tensor) -> Tensor:
-    """Gaussian error linear unit, exact or by tanh."""
-    return F.gelu(x, approximate=call.get("approximate", "none"))
+def swish(default: float) -> Callable[..., Tensor]:
+    """An operator that is x sigmoid(alpha x), of a default `alpha`; SiLU where that is 1."""
 
+    def operator(call: OperatorCall, x: Tensor) -> Tensor:
+        alpha = call.get("alpha", default)
+        return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
 
-def swish(call: OperatorCall, x: Tensor) -> Tensor:
-    """Sigmoid-gated input; SiLU when `alpha` is 1."""
-    alpha = call.get("alpha", 1.0)
-    return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
-
-
-def quick_gelu(call: OperatorCall, x: Tensor) -> Tensor:
-    """Sigmoid approximation of GELU; SiLU when `alpha` is 1."""
-    alpha = call.get("alpha", 1.702)
-    return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
-
-
-def bias_gelu(_call: OperatorCall, x: Tensor, bias: Tensor) -> Tensor:
-    """GELU of a biased input."""
-    return F.gelu(x + bias)
+    return operator
 
 
 def cast(call: OperatorCall, x: Tensor, like: Tensor | None = None) -> Tensor:
@@ -235,25 +192,25 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Sum": variadic(torch.add),
     "Min": variadic(torch.minimum),
     "Max": variadic(torch.maximum),
-    "Mean": mean_of_inputs,
+    "Mean": lambda _call, *xs: reduce(torch.add, to_one_device(*xs)) / len(xs),
     "Where": where,
     "Clip": clip,
-    "PRelu": parametric_relu,
-    "LeakyRelu": leaky_relu,
-    "Elu": elu,
-    "Celu": celu,
+    "PRelu": lambda _call, x, slope: torch.where(x < 0, x * slope, x),
+    "LeakyRelu": lambda call, x: F.leaky_relu(x, call.get("alpha", 0.01)),
+    "Elu": lambda call, x: F.elu(x, call.get("alpha", 1.0)),
+    "Celu": lambda call, x: F.celu(x, call.get("alpha", 1.0)),
     "Selu": selu,
-    "ThresholdedRelu": thresholded_relu,
+    "ThresholdedRelu": lambda call, x: F.threshold(x, call.get("alpha", 1.0), 0.0),
     "HardSigmoid": hard_sigmoid,
     "Shrink": shrink_operator,
-    "Gelu": gelu,
-    "Swish": swish,
+    "Gelu": lambda call, x: F.gelu(x, approximate=call.get("approximate", "none")),
+    "Swish": swish(1.0),
     "Cast": cast,
     "CastLike": cast,
     "Dropout": dropout,
     "com.microsoft:Gelu": unary(F.gelu),
-    "com.microsoft:QuickGelu": quick_gelu,
-    "com.microsoft:BiasGelu": bias_gelu,
+    "com.microsoft:QuickGelu": swish(1.702),
+    "com.microsoft:BiasGelu": lambda _call, x, bias: F.gelu(x + bias),
 }
 
 OPERATORS: dict[str, Callable[..., Any]] = {

@@ -40,43 +40,28 @@ def fused_matmul(call: OperatorCall, a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(a, b).mul(call.get("alpha", 1.0))
 
 
-def einsum(call: OperatorCall, *xs: Tensor) -> Tensor:
-    """Einstein sum."""
-    return torch.einsum(call.get("equation"), *xs)
-
-
-def softmax(call: OperatorCall, x: Tensor) -> Tensor:
-    """Softmax along an axis; before opset 13 over all axes from it on."""
-    return _normalised(call, x, F.softmax)
-
-
-def log_softmax(call: OperatorCall, x: Tensor) -> Tensor:
-    """Logarithm of the softmax."""
-    return _normalised(call, x, F.log_softmax)
-
-
 def hardmax(call: OperatorCall, x: Tensor) -> Tensor:
     """One at the first maximum, zero elsewhere."""
     axis = call.get("axis", -1)
     return F.one_hot(x.argmax(axis), x.shape[axis]).movedim(-1, axis).to(x.dtype)
 
 
-def _normalised(call: OperatorCall, x: Tensor, function: Callable[..., Tensor]) -> Tensor:
-    if call.opset >= 13:
-        return function(x, dim=call.get("axis", -1))
-    axis = call.get("axis", 1) % max(x.ndim, 1)
-    rows = x.reshape(math.prod(x.shape[:axis]), -1)
-    return function(rows, dim=1).reshape(x.shape)
+def along_axis(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A softmax along an axis; before opset 13 over all axes from it on."""
+
+    def operator(call: OperatorCall, x: Tensor) -> Tensor:
+        if call.opset >= 13:
+            return function(x, dim=call.get("axis", -1))
+        axis = call.get("axis", 1) % max(x.ndim, 1)
+        rows = x.reshape(math.prod(x.shape[:axis]), -1)
+        return function(rows, dim=1).reshape(x.shape)
+
+    return operator
 
 
 _ATTENTION = {
-    "is_causal",
-    "kv_num_heads",
-    "q_num_heads",
-    "qk_matmul_output_mode",
-    "scale",
-    "softcap",
-    "softmax_precision",
+    *("is_causal", "kv_num_heads", "q_num_heads", "qk_matmul_output_mode"),
+    *("scale", "softcap", "softmax_precision"),
 }
 
 
@@ -123,9 +108,9 @@ def _heads(x: Tensor, count: int) -> Tensor:
 LINEAR: dict[str, Callable[..., Any]] = {
     "MatMul": matmul,
     "Gemm": gemm,
-    "Einsum": einsum,
-    "Softmax": softmax,
-    "LogSoftmax": log_softmax,
+    "Einsum": lambda call, *xs: torch.einsum(call.get("equation"), *xs),
+    "Softmax": along_axis(F.softmax),
+    "LogSoftmax": along_axis(F.log_softmax),
     "Hardmax": hardmax,
     "Attention": attention,
     "com.microsoft:FusedMatMul": fused_matmul,

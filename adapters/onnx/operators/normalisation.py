@@ -61,20 +61,17 @@ def layer_norm(
     call: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """Normalisation over all axes from `axis` on; gives mean and inverse deviation on demand."""
-    y = _layer_normed(call, x, scale, bias)
+    shape = x.shape[call.get("axis", -1) % x.ndim :]
+    if scale.shape == shape and (bias is None or bias.shape == shape):
+        y = F.layer_norm(x, shape, scale, bias, _epsilon(call))
+    else:
+        y = F.layer_norm(x, shape, None, None, _epsilon(call)) * scale
+        y = y if bias is None else y + bias
     if not any(call.node.outputs[1:]):
         return (y,)
     axes = tuple(range(call.get("axis", -1) % x.ndim, x.ndim))
     variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
     return y, mean, torch.rsqrt(variance + _epsilon(call))
-
-
-def _layer_normed(call: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    shape = x.shape[call.get("axis", -1) % x.ndim :]
-    if scale.shape == shape and (bias is None or bias.shape == shape):
-        return F.layer_norm(x, shape, scale, bias, _epsilon(call))
-    y = F.layer_norm(x, shape, None, None, _epsilon(call)) * scale
-    return y if bias is None else y + bias
 
 
 def skip_layer_norm(
@@ -112,11 +109,6 @@ def mean_variance_norm(call: OperatorCall, x: Tensor) -> Tensor:
     return centred / (torch.sqrt((centred * centred).mean(axes, keepdim=True)) + 1e-9)
 
 
-def lp_norm(call: OperatorCall, x: Tensor) -> Tensor:
-    """Division by the p-norm along an axis; zero where that is zero."""
-    return F.normalize(x, p=call.get("p", 2), dim=call.get("axis", -1), eps=1e-30)
-
-
 def local_response_norm(call: OperatorCall, x: Tensor) -> Tensor:
     """Division by the local energy of neighbouring channels."""
     size = call.get("size")
@@ -143,7 +135,9 @@ NORMS: dict[str, Callable[..., Any]] = {
     "RMSNormalization": rms_norm,
     "GroupNormalization": group_norm,
     "MeanVarianceNormalization": mean_variance_norm,
-    "LpNormalization": lp_norm,
+    "LpNormalization": lambda call, x: F.normalize(  # zero where the norm is zero
+        x, p=call.get("p", 2), dim=call.get("axis", -1), eps=1e-30
+    ),
     "LRN": local_response_norm,
     "com.microsoft:SkipLayerNormalization": skip_layer_norm,
     "perimetry:Norm": norm_over_axes,

@@ -7,6 +7,7 @@ identity within the representable range and zero outside (Bengio et al. 2013, ar
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ from ..graph import TYPES, OperatorCall
 from .convolution import average_pool, convolution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 RANGES = {
@@ -119,26 +120,37 @@ def dynamic_quantize(call: OperatorCall, x: Tensor) -> tuple[Tensor, Tensor, Ten
     return quantise(call, x.to(call.mode.dtype), scale, zero), scale, zero
 
 
-def convolution_integer(
-    call: OperatorCall,
-    x: Tensor,
-    w: Tensor,
-    x_zero: Tensor | None = None,
-    w_zero: Tensor | None = None,
-) -> Tensor:
-    """Convolution of whole numbers."""
-    return convolution(call, centred(call, x, x_zero), centred(call, w, w_zero))
+def of_integers(
+    function: Callable[..., Tensor], axes: tuple[int, int] = (0, 0)
+) -> Callable[..., Tensor]:
+    """A function of two tensors of whole numbers, whose zero points may be along `axes`."""
+
+    def operator(
+        call: OperatorCall,
+        a: Tensor,
+        b: Tensor,
+        a_zero: Tensor | None = None,
+        b_zero: Tensor | None = None,
+    ) -> Tensor:
+        first, second = centred(call, a, a_zero, axes[0]), centred(call, b, b_zero, axes[1])
+        return function(call, first, second)
+
+    return operator
 
 
-def matmul_integer(
-    call: OperatorCall,
-    a: Tensor,
-    b: Tensor,
-    a_zero: Tensor | None = None,
-    b_zero: Tensor | None = None,
-) -> Tensor:
-    """Product of matrices of whole numbers."""
-    return torch.matmul(centred(call, a, a_zero, -2), centred(call, b, b_zero, -1))
+def qlinear(function: Callable[..., Tensor], axes: Sequence[int] = (1,)) -> Callable[..., Tensor]:
+    """A function of quantised tensors, one for each of `axes`, along which its scales may be.
+
+    Each is followed by its scale and zero point, and the last by those of the result.
+    """
+
+    def operator(call: OperatorCall, *inputs: Tensor) -> Tensor:
+        if len(inputs) != 3 * len(axes) + 2 or inputs[-1] is None:
+            raise call.decline("a result without a zero point")
+        real = [dequantise(call, *inputs[3 * i : 3 * i + 3], axis) for i, axis in enumerate(axes)]
+        return quantise(call, function(call, *real), *inputs[-2:])
+
+    return operator
 
 
 def qlinear_conv(
@@ -183,45 +195,6 @@ def qgemm(
     return y if y_scale is None else quantise(call, y, y_scale, y_zero)
 
 
-def qlinear_binary(
-    function: Callable[[Tensor, Tensor], Tensor], axes: tuple[int, int] = (1, 1)
-) -> Callable[..., Tensor]:
-    """A function of two quantised tensors, whose scales may be along `axes`."""
-
-    def operator(
-        call: OperatorCall,
-        a: Tensor,
-        a_scale: Tensor,
-        a_zero: Tensor,
-        b: Tensor,
-        b_scale: Tensor,
-        b_zero: Tensor,
-        y_scale: Tensor,
-        y_zero: Tensor,
-    ) -> Tensor:
-        left = dequantise(call, a, a_scale, a_zero, axes[0])
-        y = function(left, dequantise(call, b, b_scale, b_zero, axes[1]))
-        return quantise(call, y, y_scale, y_zero)
-
-    return operator
-
-
-def qlinear_unary(function: Callable[[OperatorCall, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A function of one quantised tensor."""
-
-    def operator(
-        call: OperatorCall,
-        x: Tensor,
-        x_scale: Tensor,
-        x_zero: Tensor,
-        y_scale: Tensor,
-        y_zero: Tensor,
-    ) -> Tensor:
-        return quantise(call, function(call, dequantise(call, x, x_scale, x_zero)), y_scale, y_zero)
-
-    return operator
-
-
 def qlinear_concat(call: OperatorCall, y_scale: Tensor, y_zero: Tensor, *rest: Tensor) -> Tensor:
     """Join quantised tensors, given as (levels, scale, zero point) triples."""
     triples = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
@@ -233,26 +206,70 @@ QUANTISED: dict[str, Callable[..., Any]] = {
     "QuantizeLinear": quantize_linear,
     "DequantizeLinear": dequantize_linear,
     "DynamicQuantizeLinear": dynamic_quantize,
-    "ConvInteger": convolution_integer,
-    "MatMulInteger": matmul_integer,
+    "ConvInteger": of_integers(convolution),
+    "MatMulInteger": of_integers(lambda _call, a, b: torch.matmul(a, b), (-2, -1)),
     "QLinearConv": qlinear_conv,
-    "QLinearMatMul": qlinear_binary(torch.matmul, (-2, -1)),
+    "QLinearMatMul": qlinear(lambda _call, a, b: torch.matmul(a, b), (-2, -1)),
     "com.microsoft:QGemm": qgemm,
-    "com.microsoft:QLinearAdd": qlinear_binary(torch.add),
-    "com.microsoft:QLinearMul": qlinear_binary(torch.mul),
-    "com.microsoft:QLinearSigmoid": qlinear_unary(lambda _call, x: torch.sigmoid(x)),
-    "com.microsoft:QLinearLeakyRelu": qlinear_unary(
+    "com.microsoft:QLinearAdd": qlinear(lambda _call, a, b: a + b, (1, 1)),
+    "com.microsoft:QLinearMul": qlinear(lambda _call, a, b: a * b, (1, 1)),
+    "com.microsoft:QLinearSigmoid": qlinear(lambda _call, x: torch.sigmoid(x)),
+    "com.microsoft:QLinearLeakyRelu": qlinear(
         lambda call, x: F.leaky_relu(x, call.get("alpha", 0.01))
     ),
-    "com.microsoft:QLinearGlobalAveragePool": qlinear_unary(
+    "com.microsoft:QLinearGlobalAveragePool": qlinear(
         lambda _call, x: x.mean((2, 3), keepdim=True)
     ),
-    "com.microsoft:QLinearAveragePool": qlinear_unary(average_pool),
-    "com.microsoft:QLinearSoftmax": qlinear_unary(
-        lambda call, x: F.softmax(x, dim=call.get("axis", -1))
-    ),
+    "com.microsoft:QLinearAveragePool": qlinear(average_pool),
+    "com.microsoft:QLinearSoftmax": qlinear(lambda call, x: F.softmax(x, dim=call.get("axis", -1))),
     "com.microsoft:QLinearConcat": qlinear_concat,
 }
+
+
+@dataclass(frozen=True)
+class FloatCounterpart:
+    """A float operator: places of its operands among the quantised one's, and of the zero point.
+
+    A constant operand at i has its scale at i + 1 and its zero point at i + 2.
+    """
+
+    op: str
+    operands: tuple[int, ...]
+    zero: int | None = None
+
+
+_UNARY = ((0,), 4)
+
+_BINARY = ((0, 3), 7)
+
+FLOAT_COUNTERPARTS = {
+    "QLinearConv": FloatCounterpart("Conv", (0, 3, 8), 7),
+    "QLinearMatMul": FloatCounterpart("MatMul", *_BINARY),
+    "ConvInteger": FloatCounterpart("Conv", (0, 1)),
+    "MatMulInteger": FloatCounterpart("MatMul", (0, 1)),
+    "com.microsoft:QGemm": FloatCounterpart("Gemm", (0, 3, 6), 8),
+    "com.microsoft:QLinearAdd": FloatCounterpart("Add", *_BINARY),
+    "com.microsoft:QLinearMul": FloatCounterpart("Mul", *_BINARY),
+    "com.microsoft:QLinearSigmoid": FloatCounterpart("Sigmoid", *_UNARY),
+    "com.microsoft:QLinearLeakyRelu": FloatCounterpart("LeakyRelu", *_UNARY),
+    "com.microsoft:QLinearGlobalAveragePool": FloatCounterpart("GlobalAveragePool", *_UNARY),
+    "com.microsoft:QLinearAveragePool": FloatCounterpart("AveragePool", *_UNARY),
+    "com.microsoft:QLinearSoftmax": FloatCounterpart("Softmax", *_UNARY),
+}
+"""Float counterparts of quantised operators; `QLinearConcat` takes any number of operands."""
+
+CONCAT = "com.microsoft:QLinearConcat"
+
+
+def zero_place(op: str) -> int | None:
+    """Return the place of the output's zero point among the inputs; the scale is just before it.
+
+    None for operators whose output is not quantised.
+    """
+    if op == CONCAT:
+        return 1
+    return FLOAT_COUNTERPARTS[op].zero if op in FLOAT_COUNTERPARTS else None
+
 
 STRAIGHT_THROUGH = frozenset(
     op for op in QUANTISED if op not in {"DequantizeLinear", "ConvInteger", "MatMulInteger"}

@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN as ONNX defines them: one or both directions, standard activations."""
+"""LSTM, GRU and RNN as ONNX defines them, in one or both directions; branches and loops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..graph import OperatorCall
+    from ..graph import Graph, OperatorCall
 
     States = tuple[Tensor, ...]
     Move = Callable[[Tensor, States, Tensor, Tensor], States]
@@ -132,3 +132,34 @@ def _both(
 
 
 RECURRENT: dict[str, Callable[..., Any]] = {"LSTM": lstm, "GRU": gru, "RNN": rnn}
+
+
+LOOP_LIMIT = 10_000
+"""Maximum number of iterations of a loop; no vision graph needs more."""
+
+
+def branch(call: OperatorCall, condition: Tensor) -> tuple[Tensor, ...]:
+    """Evaluate one of two subgraphs."""
+    return tuple(call.evaluate(call.get("then_branch" if bool(condition) else "else_branch"), {}))
+
+
+def loop(
+    call: OperatorCall, count: Tensor | None, condition: Tensor | None, *state: Tensor
+) -> tuple[Tensor, ...]:
+    """Evaluate a subgraph repeatedly; return the last state and the stacked scan outputs."""
+    body: Graph = call.get("body")
+    rounds = LOOP_LIMIT if count is None else min(int(count), LOOP_LIMIT)
+    going = condition is None or bool(condition)
+    values, scans, done = list(state), [], 0
+    while going and done < rounds:
+        feeds = [torch.tensor(done), torch.tensor(True), *values]
+        head, *out = call.evaluate(body, dict(zip(body.inputs, feeds, strict=True)))
+        going, values = bool(head), out[: len(state)]
+        scans.append(out[len(state) :])
+        done += 1
+    if going and done == LOOP_LIMIT:
+        raise call.decline(f"a loop of more than {LOOP_LIMIT} rounds")
+    return (*values, *(torch.stack(scan) for scan in zip(*scans, strict=True)))
+
+
+CONTROL: dict[str, Callable[..., Any]] = {"If": branch, "Loop": loop}

@@ -18,18 +18,13 @@ def reducing(function: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Cal
 
     def operator(call: OperatorCall, x: Tensor, axes: Tensor | None = None) -> Tensor:
         over = integers(axes if axes is not None else call.get("axes"))
-        if not over and call.get("noop_with_empty_axes"):
-            return function(x, (), True) if x.ndim == 0 else _pointwise(function, x)
+        if not over and call.get("noop_with_empty_axes"):  # each element is reduced by itself
+            return function(x, (), True) if x.ndim == 0 else function(x.unsqueeze(-1), (-1,), False)
         keep = bool(call.get("keepdims", 1))
         chosen = tuple(a % max(x.ndim, 1) for a in over) if over else tuple(range(x.ndim))
         return function(x, chosen, keep)
 
     return operator
-
-
-def _pointwise(function: Callable[[Tensor, tuple[int, ...], bool], Tensor], x: Tensor) -> Tensor:
-    """Each element reduced by itself."""
-    return function(x.unsqueeze(-1), (-1,), False)
 
 
 def product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
@@ -52,16 +47,7 @@ def total(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
 
 
 def arg_max(call: OperatorCall, x: Tensor) -> Tensor:
-    """Index of the maximum."""
-    return _extreme(call, x)
-
-
-def arg_min(call: OperatorCall, x: Tensor) -> Tensor:
-    """Index of the minimum."""
-    return _extreme(call, -x)
-
-
-def _extreme(call: OperatorCall, x: Tensor) -> Tensor:
+    """Index of the maximum along an axis, the first or the last of equal ones."""
     axis, keep = call.get("axis", 0), bool(call.get("keepdims", 1))
     if not call.get("select_last_index"):
         return x.argmax(axis, keepdim=keep)
@@ -99,7 +85,7 @@ REDUCE: dict[str, Callable[..., Any]] = {
     "ReduceLogSum": reducing(lambda x, axes, keep: total(x, axes, keep).log()),
     "ReduceLogSumExp": reducing(lambda x, axes, keep: torch.logsumexp(x, axes, keep)),
     "ArgMax": arg_max,
-    "ArgMin": arg_min,
+    "ArgMin": lambda call, x: arg_max(call, -x),
     "TopK": top_k,
     "CumSum": cumulative_sum,
 }

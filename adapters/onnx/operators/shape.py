@@ -191,11 +191,6 @@ def _mirror(length: int, before: int, after: int, mode: str) -> Tensor:
     return torch.where(places >= length, turn - places, places)
 
 
-def expand_operator(_call: OperatorCall, x: Tensor, to: Tensor) -> Tensor:
-    """Broadcast against a shape."""
-    return x.expand(torch.broadcast_shapes(tuple(x.shape), tuple(integers(to) or ())))
-
-
 def constant_of_shape(call: OperatorCall, to: Tensor) -> Tensor:
     """A tensor of one value. Raises `ModelFileError` for absurd shapes."""
     sizes = _bounded(call, integers(to) or [])
@@ -239,11 +234,6 @@ def one_hot(call: OperatorCall, places: Tensor, depth: Tensor, values: Tensor) -
     return torch.where(hot, values[1], values[0]).movedim(-1, call.get("axis", -1))
 
 
-def tile(_call: OperatorCall, x: Tensor, repeats: Tensor) -> Tensor:
-    """Repeat along each axis."""
-    return x.repeat(integers(repeats) or [])
-
-
 SHAPE: dict[str, Callable[..., Any]] = {
     "Shape": shape,
     "Size": lambda _call, x: torch.tensor(x.numel()),
@@ -261,8 +251,8 @@ SHAPE: dict[str, Callable[..., Any]] = {
     "ScatterND": scatter_nd,
     "ScatterElements": scatter_elements,
     "Pad": pad_operator,
-    "Expand": expand_operator,
-    "Tile": tile,
+    "Expand": lambda _call, x, to: x.expand(torch.broadcast_shapes(x.shape, integers(to) or ())),
+    "Tile": lambda _call, x, repeats: x.repeat(integers(repeats) or []),
     "ConstantOfShape": constant_of_shape,
     "Range": value_range,
     "EyeLike": eye_like,

@@ -17,8 +17,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..graph import Graph, Node
-from ..operators.float_counterparts import CONCAT, FLOAT_COUNTERPARTS, FloatCounterpart, zero_place
-from ..operators.quantised import RANGES
+from ..operators.quantised import (
+    CONCAT,
+    FLOAT_COUNTERPARTS,
+    RANGES,
+    FloatCounterpart,
+    zero_place,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
