@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+from .torch_calls import Convolution, FunctionMode, pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,10 +55,6 @@ def _joined(a: Any, b: Any, *_: Any, **__: Any) -> Answer:
     return torch.empty_like(a) if isinstance(b, int | float) else None
 
 
-def _joined_in_place(a: Any, b: Any, *_: Any, **__: Any) -> Answer:
-    return a if _joined(a, b) is not None else None
-
-
 def _linear(x: Any, weight: Any, *_: Any, **__: Any) -> Answer:
     known = isinstance(x, Tensor) and isinstance(weight, Tensor) and x.is_meta and weight.is_meta
     if not known or weight.ndim != 2 or x.shape[-1] != weight.shape[1] or x.dtype != weight.dtype:
@@ -85,37 +82,16 @@ def _lstm(x: Any, state: Any, _weights: Any, *options: Any) -> Answer:
     return x.new_empty((*x.shape[:-1], features)), *(torch.empty_like(s) for s in state)
 
 
-def _two(value: Any) -> tuple[int, int] | None:
-    """Read torch's "one number or one for each axis"; None for a padding given by name."""
-    if isinstance(value, int):
-        return value, value
-    if isinstance(value, str) or len(value) > 2:
-        return None
-    return int(value[0]), int(value[-1])
-
-
-def _conv2d(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Answer:
-    del bias
+def _conv2d(*args: Any, **kwargs: Any) -> Answer:
+    call = Convolution(*args, **kwargs)
+    x, weight = call.input, call.weight
     known = isinstance(x, Tensor) and isinstance(weight, Tensor) and x.is_meta and weight.is_meta
-    if (
-        not known
-        or x.ndim != 4
-        or x.shape[1] != weight.shape[1] * groups
-        or x.dtype != weight.dtype
-    ):
+    if not known or x.ndim != 4 or isinstance(call.padding, str):
         return None
-    steps, pads, gaps = _two(stride), _two(padding), _two(dilation)
-    if steps is None or pads is None or gaps is None:
+    if x.shape[1] != weight.shape[1] * call.groups or x.dtype != weight.dtype:
         return None
-    axes = zip(x.shape[2:], weight.shape[2:], steps, pads, gaps, strict=True)
+    windows = [pair(value) for value in (call.stride, call.padding, call.dilation)]
+    axes = zip(x.shape[2:], weight.shape[2:], *windows, strict=True)
     size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
     return x.new_empty((x.shape[0], weight.shape[0], *size)) if min(size) > 0 else None
 
@@ -138,7 +114,10 @@ RULES: dict[Any, Callable[..., Answer]] = {
     **dict.fromkeys(
         (Tensor.add, Tensor.mul, Tensor.sub, Tensor.div, torch.add, torch.mul), _joined
     ),
-    **dict.fromkeys((Tensor.add_, Tensor.mul_, Tensor.sub_, Tensor.div_), _joined_in_place),
+    **dict.fromkeys(
+        (Tensor.add_, Tensor.mul_, Tensor.sub_, Tensor.div_),
+        lambda a, b, *_, **__: a if _joined(a, b) is not None else None,
+    ),
     F.linear: _linear,
     F.conv2d: _conv2d,
     F.scaled_dot_product_attention: _attention,
@@ -146,14 +125,11 @@ RULES: dict[Any, Callable[..., Answer]] = {
 }
 
 
-class ShapesOnly(TorchFunctionMode):
+class ShapesOnly(FunctionMode):
     """Answers functions by `RULES` while it is active."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        del types
-        kwargs = kwargs or {}
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The answer of the function's rule, or torch's where there is none."""
         rule = RULES.get(func)
         answer = rule(*args, **kwargs) if rule is not None and args else None
         return func(*args, **kwargs) if answer is None else answer

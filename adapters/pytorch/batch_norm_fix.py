@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
+
+from ..torch_calls import FunctionMode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,14 +21,12 @@ if TYPE_CHECKING:
 _NORMS = (F.batch_norm, torch.batch_norm, F.instance_norm, torch.instance_norm)
 
 
-class _ContiguousNormGradients(TorchFunctionMode):
+class _ContiguousNormGradients(FunctionMode):
     """Makes the gradient that reaches a norm's backward contiguous."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        del types
-        out = func(*args, **(kwargs or {}))
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make the gradient contiguous if `func` is a norm."""
+        out = func(*args, **kwargs)
         if func in _NORMS and out.requires_grad:
             out.register_hook(lambda gradient: gradient.contiguous())
         return out

@@ -7,11 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ..errors import NotApplicableError
+from ..torch_calls import FunctionMode, running_layers
 from .operations import name_of
-from .trace_steps import scoped, tensors_in
+from .trace_steps import tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,21 +47,19 @@ class _Catch:
         return lambda _module, _args, out: self.see(base, out)
 
 
-class _Functions(TorchFunctionMode):
+class _Functions(FunctionMode):
     """Shows the results of the functions in `bases` (`SCOPE:NAME`) to a `_Catch`."""
 
-    def __init__(self, catch: _Catch, bases: set[str], scopes: list[str]) -> None:
+    def __init__(self, catch: _Catch, bases: set[str], scopes: list[tuple[str, nn.Module]]) -> None:
         super().__init__()
         self._catch = catch
         self._bases = bases
         self._scopes = scopes
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        del types
-        out = func(*args, **(kwargs or {}))
-        base = f"{self._scopes[-1]}:{name_of(func)}"
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Show the result if the function is one of `bases`."""
+        out = func(*args, **kwargs)
+        base = f"{self._scopes[-1][0]}:{name_of(func)}"
         if base in self._bases and next(tensors_in(out), None) is not None:
             self._catch.see(base, out)
         return out
@@ -80,8 +78,8 @@ def capture(
     out = None
     with contextlib.ExitStack() as stack:
         if functions:
-            scopes = [""]
-            stack.enter_context(scoped(module, scopes))
+            scopes = [("", module)]
+            stack.enter_context(running_layers(module, scopes))
             stack.enter_context(_Functions(catch, functions, scopes))
         for base in bases - functions:
             handle = module.get_submodule(base).register_forward_hook(catch.hook(base))

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ..kernel_padding.call import StridedCall
 from ..padding_mode import MEAN, PaddingMode, check_padding_mode, notes, too_small
+from ..torch_calls import FunctionMode, Padding, running_layers
 from .kernel_padding.calls import read_call
-from .kernel_padding.trace import tracked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,7 +52,7 @@ class _ByHand:
         return repeated or (self.mode == "constant" and self.value in _NEUTRAL)
 
 
-class PaddingExchange(TorchFunctionMode):
+class PaddingExchange(FunctionMode):
     """Exchanges padding for `border` in every call while it is active.
 
     `exchanged` and `left` name the layers; `stack` holds the names of the modules that are running.
@@ -69,25 +68,18 @@ class PaddingExchange(TorchFunctionMode):
         self.left: dict[str, str] = {}
         self._by_hand: _ByHand | None = None
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        del types
-        kwargs = kwargs or {}
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make the call on an input that is padded by `border`, if the call pads."""
         if func is F.pad:
             out = func(*args, **kwargs)
-            self._remember(out, args, kwargs)
+            padding = Padding(*args, **kwargs)
+            pads = tuple(int(n) for n in padding.pad)
+            if len(pads) == 4 and min(pads) >= 0:
+                self._by_hand = _ByHand(out, padding.input, pads, padding.mode, padding.value)
             return out
         call = read_call(func, args, kwargs)
         continued = None if call is None else self._continued(call, _same(args, kwargs, call))
         return func(*args, **kwargs) if continued is None else continued
-
-    def _remember(self, out: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        given = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | dict(kwargs)
-        pads = tuple(int(n) for n in given["pad"])
-        if len(pads) == 4 and min(pads) >= 0:
-            mode, value = given.get("mode", "constant"), given.get("value")
-            self._by_hand = _ByHand(out, given["input"], pads, mode, value)
 
     def _continued(self, call: StridedCall, same: Pads) -> Tensor | None:
         """Return the output of `call` for its padded input, or None if the call is not changed."""
@@ -156,6 +148,6 @@ def survey(module: nn.Module, run: Callable[[], Any], border: PaddingMode) -> li
     check_padding_mode(border)
     stack: list[tuple[str, nn.Module]] = [(type(module).__name__, module)]
     mode = PaddingExchange(border, stack)
-    with tracked(module, stack), torch.no_grad(), mode:
+    with running_layers(module, stack, root_name=stack[0][0]), torch.no_grad(), mode:
         run()
     return notes(border, list(mode.exchanged), mode.left)

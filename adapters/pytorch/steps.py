@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..torch_calls import running_layers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 class _Watch(TorchDispatchMode):
     """Calls `read(step, output, random)` after every operator."""
 
-    def __init__(self, layers: list[str], read: Callable[[str, Tensor, bool], None]) -> None:
+    def __init__(
+        self, layers: list[tuple[str, nn.Module]], read: Callable[[str, Tensor, bool], None]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layers = layers
         self.read = read
@@ -30,7 +34,9 @@ class _Watch(TorchDispatchMode):
         if isinstance(first, Tensor):
             random = torch.Tag.nondeterministic_seeded in func.tags
             name = func.overloadpacket.__name__
-            self.read(f"operator {name} of {self.layers[-1]}", first, random)
+            of, layer = self.layers[-1][0], type(self.layers[-1][1]).__name__
+            where = f"layer {of!r} ({layer})" if of else f"the forward of {layer}"
+            self.read(f"operator {name} of {where}", first, random)
         return out
 
 
@@ -41,22 +47,6 @@ def watched(module: nn.Module, read: Callable[[str, Tensor, bool], None]) -> Ite
     `step` names the operator and the layer that calls it, `output` is its first output; `random`
     says whether it draws random numbers.
     """
-    layers = [f"the forward of {type(module).__name__}"]
-
-    def enter(name: str) -> Callable[..., None]:
-        return lambda layer, _args: layers.append(f"layer {name!r} ({type(layer).__name__})")
-
-    def leave(*_: Any) -> None:
-        layers.pop()
-
-    handles = []
-    for name, layer in module.named_modules():
-        if name:
-            handles.append(layer.register_forward_pre_hook(enter(name)))
-            handles.append(layer.register_forward_hook(leave))
-    try:
-        with _Watch(layers, read):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    layers: list[tuple[str, nn.Module]] = [("", module)]
+    with running_layers(module, layers), _Watch(layers, read):
+        yield

@@ -6,7 +6,6 @@ module's forward: `layer4`, `pool#2` (the second call), `features:relu`, `:add#3
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ..readings import Step
 from ..target_rule import Way
+from ..torch_calls import FunctionMode, running_layers
 from .operations import is_wide, kind_of, name_of, order_of
 
 if TYPE_CHECKING:
@@ -174,43 +173,20 @@ def _step(
     )
 
 
-class _Recorder(TorchFunctionMode):
+class _Recorder(FunctionMode):
     """Notes every function of torch that is called while it is active."""
 
-    def __init__(self, recording: Recording, scopes: list[str]) -> None:
+    def __init__(self, recording: Recording, scopes: list[tuple[str, nn.Module]]) -> None:
         super().__init__()
         self.recording = recording
         self.scopes = scopes
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        del types
-        out = func(*args, **(kwargs or {}))
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Note the call if it gives tensors or takes numbers out of torch."""
+        out = func(*args, **kwargs)
         if isinstance(out, Tensor | tuple | list) or name_of(func) in ("setitem", *LEAVING):
-            self.recording.note(self.scopes[-1], func, args, kwargs or {}, out)
+            self.recording.note(self.scopes[-1][0], func, args, kwargs, out)
         return out
-
-
-@contextlib.contextmanager
-def scoped(module: nn.Module, scopes: list[str]) -> Iterator[None]:
-    """Keep the names of the modules whose forward is running in `scopes`, the innermost last."""
-
-    def enter(name: str) -> Callable[..., None]:
-        return lambda _module, _args: scopes.append(name)
-
-    def leave(_module: nn.Module, _args: Any, _out: Any) -> None:
-        scopes.pop()
-
-    handles = []
-    for name, one in module.named_modules():
-        handles.append(one.register_forward_pre_hook(enter(name)))
-        handles.append(one.register_forward_hook(leave, always_call=True))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass(frozen=True)
@@ -257,7 +233,8 @@ def _record(
     cut: bool,
 ) -> Trace:
     stored = {id(t) for t in (*module.parameters(), *module.buffers())}
-    recording, scopes = Recording(cut, stored), [""]
+    recording = Recording(cut, stored)
+    scopes: list[tuple[str, nn.Module]] = [("", module)]
     recording.add(x, Step("image", "other", (), tuple(x.shape)))
     handles = [
         one.register_forward_hook(_finisher(recording, name), with_kwargs=True)
@@ -265,7 +242,7 @@ def _record(
     ]
     out = None
     try:
-        with scoped(module, scopes), _Recorder(recording, scopes):
+        with running_layers(module, scopes), _Recorder(recording, scopes):
             out = (run or module)(x)
     except Exception:
         if until is None or not (recording.calls[until] or recording.calls[until.split("#")[0]]):

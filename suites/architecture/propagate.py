@@ -32,12 +32,13 @@ as amplitudes. Only the shapes of weights are needed; weights may be on the `met
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ...adapters.errors import NotApplicableError, PerimetryError
+from ...adapters.torch_calls import running_layers
 from .compact import compress, widen
 from .rule_table import history_of, spans_of, with_constant_share, with_history
 from .rules import (  # noqa: F401
@@ -136,7 +137,8 @@ def run_skeleton(
     wide.spans = pixels(wide.shape)  # type: ignore[attr-defined]
     with_constant_share(wide, torch.zeros(entries, dtype=torch.float64))
     skeleton.requires_grad_(False).double()
-    with module_names(skeleton, trace.names), one_thread():
+    layers = getattr(skeleton, "body", skeleton)
+    with running_layers(layers, trace.running, keep_failed=True), one_thread():
         target = _forward(skeleton, wide, trace)
     if not (isinstance(target, Tensor) and target.requires_grad):
         named = f" ({', '.join(list(trace.gates)[-MOST_GATES:])})" if trace.gates else ""
@@ -153,9 +155,9 @@ def _forward(skeleton: nn.Module, x: Tensor, trace: EnergyTrace) -> Tensor:
     except PerimetryError:
         raise
     except Exception as error:
-        where = trace.names[-1] if trace.names else ""
+        what = f"{type(error).__name__}: {error}"
         raise NotApplicableError(
-            f"the forward pass failed in layer {where!r}: {type(error).__name__}: {error}"
+            f"the forward pass failed in layer {trace.layer_name!r}: {what}"
         ) from error
     return target
 
@@ -167,32 +169,6 @@ def _vjp(x: Tensor, target: Tensor) -> Tensor:
     if not bool(gradient.isfinite().all()):
         raise NotApplicableError("the expected sensitivity overflows float64")
     return gradient.detach().squeeze(1)
-
-
-@contextlib.contextmanager
-def module_names(module: nn.Module, stack: list[str]) -> Iterator[None]:
-    """Keep the dotted name of the running module on top of `stack`."""
-    # Two global hooks: a hook on each module would take longer than the pass itself.
-    module = getattr(module, "body", module)
-    names = {layer: name for name, layer in module.named_modules()}
-
-    def enter(layer: nn.Module, _args: Any) -> None:
-        if layer in names:
-            stack.append(names[layer])
-
-    def leave(layer: nn.Module, _args: Any, _out: Any) -> None:
-        if layer in names:
-            stack.pop()
-
-    handles = [
-        nn.modules.module.register_module_forward_pre_hook(enter),
-        nn.modules.module.register_module_forward_hook(leave),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextlib.contextmanager

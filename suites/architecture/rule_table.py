@@ -25,14 +25,27 @@ RULES: dict[str, Callable[..., Any]] = {}
 Rule = TypeVar("Rule", bound="Callable[..., Any]")
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a function in `RULES` under all `names`."""
+def registers(table: dict[str, Callable[..., Any]]) -> Callable[..., Callable[[Rule], Rule]]:
+    """A decorator that enters a rule into `table`, under the names that it is given.
 
-    def enter(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
+    A rule takes one argument of its own and then those of the torch function; with `reads`, a class
+    of `adapters.torch_calls`, these are bound to one object.
+    """
 
-    return enter
+    def register(*names: str, reads: Callable[..., Any] | None = None) -> Callable[[Rule], Rule]:
+        def enter(function: Rule) -> Rule:
+            def bound(own: Any, /, *args: Any, **named: Any) -> Any:
+                return function(own, reads(*args, **named) if reads else None)
+
+            table.update(dict.fromkeys(names, bound if reads else function))
+            return function
+
+        return enter
+
+    return register
+
+
+rule = registers(RULES)
 
 
 def is_energy(t: Any) -> bool:

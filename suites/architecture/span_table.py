@@ -6,13 +6,13 @@ entry: the union of their arguments' spans, with broadcasting.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...adapters.errors import NotApplicableError
-from .rule_table import RULES, spans_of
+from .rule_table import RULES, registers, spans_of
 from .spans import Spans, nowhere, union
 
 if TYPE_CHECKING:
@@ -24,17 +24,7 @@ Found = Any
 SPAN_RULES: dict[str, Callable[..., Found]] = {}
 """Rules by the function's name in torch, without underscores at its ends."""
 
-Rule = TypeVar("Rule", bound="Callable[..., Any]")
-
-
-def span_rule(*names: str) -> Callable[[Rule], Rule]:
-    """Enter a function into `SPAN_RULES` under all `names`."""
-
-    def enter(function: Rule) -> Rule:
-        SPAN_RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return enter
+span_rule = registers(SPAN_RULES)
 
 
 IMAGE_TO_COLUMNS = "im2col"

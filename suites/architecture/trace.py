@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from ...adapters.errors import NotApplicableError, PerimetryError
+from ...adapters.torch_calls import FunctionMode
 from . import channel_runs as energy_runs
 from .compact import (
     channel_runs,
@@ -49,6 +49,8 @@ from .windows import History, Layer, LayerWindow, Pair, Upsampling
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from torch import nn
+
 METADATA = frozenset(
     """
     get set delete size dim stride numel nelement ndimension is_floating_point is_complex
@@ -65,7 +67,7 @@ SHAPE_ONLY = MOVES | CREATIONS | {"tril", "triu", "fold", "cumsum"}
 """Functions that apply to energies unchanged: they move, drop or add entries, or read a shape."""
 
 
-class EnergyTrace(TorchFunctionMode):
+class EnergyTrace(FunctionMode):
     """Runs a forward pass in the energy domain and records its layers and fields.
 
     `padded[v]` is the index of the layer whose kernel is padded in entry v of the batch, or None.
@@ -86,19 +88,20 @@ class EnergyTrace(TorchFunctionMode):
         self.upsamplings: list[Upsampling] = []
         self.padded = tuple(padded)
         self.layers: list[Layer] = []
-        self.names: list[str] = []
+        self.running: list[tuple[str, nn.Module]] = []  # layers, the innermost last
         self.gates: dict[str, None] = {}  # operations that take energies as constants, in order
         self.consecutive: dict[str, None] = {}  # fixed mixtures whose common squares are not known
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of `func` in the energy domain, with its history and fields.
+
+        Raises `NotApplicableError` with the layer if the function has no rule.
+        """
         name = func.__name__.strip("_")
         if name in METADATA:
             args = latest(args, tensors_in(args))
             if name == "iter" and is_energy(args[0]):
-                return iter(self.__torch_function__(Tensor.unbind, types, args))
+                return iter(self.call(Tensor.unbind, args, {}))
             out = func(*args, **kwargs)
             if not isinstance(out, Tensor):
                 return out
@@ -110,8 +113,8 @@ class EnergyTrace(TorchFunctionMode):
         args, kwargs = latest((args, kwargs), tensors_in((args, kwargs)))
         if name == "copy" and is_energy(args[1]):
             base, index = whole_and_place(args[0])
-            self.__torch_function__(Tensor.__setitem__, types, (base, index, args[1]))
-            return self.__torch_function__(Tensor.__getitem__, types, (base, index))
+            self.call(Tensor.__setitem__, (base, index, args[1]), {})
+            return self.call(Tensor.__getitem__, (base, index), {})
         tensors = tensors_in((args, kwargs))
         self._refuse_lost_entries(name, tensors)
         self._refuse_unfollowed(name, tensors)
@@ -225,8 +228,13 @@ class EnergyTrace(TorchFunctionMode):
     def _no_rule(self, name: str, detail: str) -> str:
         return f"the operation {name!r}{self._where()} has no energy rule: {detail.splitlines()[0]}"
 
+    @property
+    def layer_name(self) -> str:
+        """The name of the layer that is running; empty for the network itself."""
+        return self.running[-1][0] if self.running else ""
+
     def _where(self) -> str:
-        return f" in layer {self.names[-1]!r}" if self.names and self.names[-1] else ""
+        return f" in layer {self.layer_name!r}" if self.layer_name else ""
 
     def coefficient(self, constant: Tensor | complex) -> Any:
         """The factor by which a constant multiplies an energy or a path count."""
@@ -248,14 +256,13 @@ class EnergyTrace(TorchFunctionMode):
         origin, size, windows = self._origin(x, windows)
         sources = origin.windows if origin else ((), ())
         grid = (out.shape[-2], out.shape[-1])
-        name = self.names[-1] if self.names else ""
-        layer = Layer(name, kind, windows, groups, size, grid, sources, len(self.layers))
+        layer = Layer(self.layer_name, kind, windows, groups, size, grid, sources, len(self.layers))
         self.layers.append(layer)
         return with_history(out, origin.after(windows, grid)) if origin else out
 
     def record_upsampling(self, kernel: Pair, stride: Pair, dilation: Pair) -> None:
         """Record one transposed convolution."""
-        name = (self.names[-1] if self.names else "") or "conv_transpose2d"
+        name = self.layer_name or "conv_transpose2d"
         self.upsamplings.append(Upsampling(name, kernel, stride, dilation))
 
     def _origin(

@@ -147,8 +147,9 @@ def qlinear(function: Callable[..., Tensor], axes: Sequence[int] = (1,)) -> Call
     def operator(call: OperatorCall, *inputs: Tensor) -> Tensor:
         if len(inputs) != 3 * len(axes) + 2 or inputs[-1] is None:
             raise call.decline("a result without a zero point")
-        real = [dequantise(call, *inputs[3 * i : 3 * i + 3], axis) for i, axis in enumerate(axes)]
-        return quantise(call, function(call, *real), *inputs[-2:])
+        triples = zip(inputs[::3], inputs[1::3], inputs[2::3], axes, strict=False)
+        real = [dequantise(call, x, scale, zero, axis) for x, scale, zero, axis in triples]
+        return quantise(call, function(call, *real), inputs[-2], inputs[-1])
 
     return operator
 

@@ -28,41 +28,47 @@ from torch import Tensor, nn
 
 from ...kernel_padding.arithmetic import Pair, mean_taps, output_size, pad_weight, tap_energy
 from ...kernel_padding.call import StridedCall, _plane
+from ...torch_calls import Convolution, MaxPool, MeanPool, TransposedConvolution, pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ...kernel_padding.call import CallGrowth, Kind
+    from ...kernel_padding.call import CallGrowth
     from ...treatment import Fill
 
 
-_CONV = ("x", "weight", "bias", "stride", "padding", "dilation", "groups")
+def _any_convolution(
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> Convolution | TransposedConvolution:
+    """A call of `torch.convolution`."""
+    if not transposed:
+        return Convolution(input, weight, bias, stride, padding, dilation, groups)
+    return TransposedConvolution(
+        input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
-_CONVOLUTION = (*_CONV[:6], "transposed", "output_padding", "groups")
 
-_TRANSPOSED = (*_CONV[:5], "output_padding", "groups", "dilation")
+def _max_pool_with_indices(*args: Any, **kwargs: Any) -> MaxPool:
+    return replace(MaxPool(*args, **kwargs), return_indices=True)
 
-_MAX = ("x", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 
-_MEAN = (
-    "x",
-    "kernel_size",
-    "stride",
-    "padding",
-    "ceil_mode",
-    "count_include_pad",
-    "divisor_override",
-)
-
-_FUNCTIONS: dict[Callable[..., Any], tuple[Kind, tuple[str, ...]]] = {
-    F.conv2d: ("conv2d", _CONV),
-    F.conv_transpose1d: ("conv_transpose1d", _TRANSPOSED),
-    F.conv_transpose2d: ("conv_transpose2d", _TRANSPOSED),
-    torch.convolution: ("conv2d", _CONVOLUTION),
-    F.max_pool2d: ("max_pool2d", _MAX),
-    torch.max_pool2d: ("max_pool2d", _MAX),
-    F.max_pool2d_with_indices: ("max_pool2d", _MAX),
-    F.avg_pool2d: ("avg_pool2d", _MEAN),
+_READERS: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.conv2d: Convolution,
+    F.conv_transpose1d: TransposedConvolution,
+    F.conv_transpose2d: TransposedConvolution,
+    torch.convolution: _any_convolution,
+    F.max_pool2d: MaxPool,
+    torch.max_pool2d: MaxPool,
+    F.max_pool2d_with_indices: _max_pool_with_indices,
+    F.avg_pool2d: MeanPool,
 }
 
 
@@ -70,85 +76,71 @@ def read_call(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> StridedCall | None:
     """Describe a call of a torch function, or None when it is neither a convolution nor a pool."""
-    if func not in _FUNCTIONS:
+    if func not in _READERS:
         return None
-    kind, names = _FUNCTIONS[func]
-    given = dict(zip(names, args, strict=False)) | dict(kwargs)
-    x = given["x"] if "x" in given else given["input"]
-    if kind == "conv2d" and not given.get("transposed", False):
-        return _read_conv(x, given)
-    if "weight" in given:
-        return _read_transposed(x, given)
-    kernel = _pair(given["kernel_size"])
+    call = _READERS[func](*args, **kwargs)
+    if isinstance(call, Convolution):
+        return _read_conv(call)
+    if isinstance(call, TransposedConvolution):
+        return _read_transposed(call)
+    mean = isinstance(call, MeanPool)
     return StridedCall(
-        kind,
-        x,
-        kernel,
-        _pair(given.get("stride") or kernel),
-        _pair(given.get("padding", 0)),
-        _pair(given.get("dilation", 1)),
-        ceil_mode=bool(given.get("ceil_mode", False)),
-        indices=func is F.max_pool2d_with_indices or bool(given.get("return_indices", False)),
-        include_pad=bool(given.get("count_include_pad", True)),
-        divisor=given.get("divisor_override"),
+        "avg_pool2d" if mean else "max_pool2d",
+        call.input,
+        pair(call.kernel_size),
+        pair(call.stride or call.kernel_size),
+        pair(call.padding),
+        pair(call.dilation),
+        ceil_mode=call.ceil_mode,
+        indices=not mean and call.return_indices,
+        include_pad=not mean or call.count_include_pad,
+        divisor=call.divisor_override if mean else None,
     )
 
 
-def _read_conv(x: Tensor, given: Mapping[str, Any]) -> StridedCall | None:
-    weight = given["weight"]
-    if weight.ndim != 4:
+def _read_conv(call: Convolution) -> StridedCall | None:
+    if call.weight.ndim != 4:
         return None
-    padding = given.get("padding", 0)
-    if isinstance(padding, str):  # torch refuses "same" with a stride
-        padding = 0
     return StridedCall(
         "conv2d",
-        x,
-        _plane(weight),
-        _pair(given.get("stride", 1)),
-        _pair(padding),
-        _pair(given.get("dilation", 1)),
-        weight=weight,
-        bias=given.get("bias"),
-        groups=given.get("groups", 1),
+        call.input,
+        _plane(call.weight),
+        pair(call.stride),
+        pair(0 if isinstance(call.padding, str) else call.padding),  # no "same" with a stride
+        pair(call.dilation),
+        weight=call.weight,
+        bias=call.bias,
+        groups=call.groups,
     )
 
 
-def _read_transposed(x: Tensor, given: Mapping[str, Any]) -> StridedCall | None:
-    weight = given["weight"]
+def _read_transposed(call: TransposedConvolution) -> StridedCall | None:
+    weight = call.weight
     if weight.ndim not in (3, 4):
         return None
     line = weight.ndim == 3
 
-    def pair(name: str, default: int) -> Pair:
-        rows, columns = _pair(given.get(name, default))
+    def plane(value: Any, default: int) -> Pair:
+        rows, columns = pair(value)
         return (default if line else rows), columns
 
     return StridedCall(
         "conv_transpose1d" if line else "conv_transpose2d",
-        x,
+        call.input,
         _plane(as_plane(weight)),
-        pair("stride", 1),
-        pair("padding", 0),
-        pair("dilation", 1),
+        plane(call.stride, 1),
+        plane(call.padding, 0),
+        plane(call.dilation, 1),
         weight=weight,
-        bias=given.get("bias"),
-        groups=given.get("groups", 1),
-        output_padding=pair("output_padding", 0),
+        bias=call.bias,
+        groups=call.groups,
+        output_padding=plane(call.output_padding, 0),
     )
 
 
 def as_plane(weight: Tensor) -> Tensor:
     """A weight of one axis as one of a single row."""
     return weight.unsqueeze(2) if weight.ndim == 3 else weight
-
-
-def _pair(value: Any) -> Pair:
-    """Read torch's `n`, `(n,)` or `(rows, columns)` as (rows, columns)."""
-    if isinstance(value, int):
-        return value, value
-    values = tuple(value)
-    return (values[0], values[-1])
 
 
 def own_parameter(module: nn.Module, weight: Tensor | None) -> str | None:

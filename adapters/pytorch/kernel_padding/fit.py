@@ -36,9 +36,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from .trace import tracked
+from ...torch_calls import Convolution, FunctionMode, running_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +77,7 @@ class FittedConvolution:
         return taps.double().reshape(self.groups, taps.shape[0] // self.groups, -1)
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(FunctionMode):
     """Calls the grown convolutions of `sites` with their taps; records inputs and outputs."""
 
     def __init__(
@@ -89,18 +88,20 @@ class _Watch(TorchFunctionMode):
         self.stack = stack
         self.seen: list[tuple[FittedConvolution, Tensor, Tensor, Mapping[str, Any]]] = []
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        del types
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make the call with the taps of its site, if it is one of a grown convolution."""
         site = self.sites.get(self.stack[-1][0]) if self.stack and func is F.conv2d else None
-        if site is None or args[1].shape != site.taps.shape:
-            return func(*args, **(kwargs or {}))
-        x, _, bias, stride, padding, dilation, groups = args
-        site.groups = groups
-        window = {"stride": stride, "padding": padding, "dilation": dilation}
-        out = F.conv2d(x, site.taps, bias, groups=groups, **window)
-        self.seen.append((site, x, out, window))
+        given = Convolution(*args, **kwargs) if site is not None else None
+        if site is None or given is None or given.weight.shape != site.taps.shape:
+            return func(*args, **kwargs)
+        site.groups = given.groups
+        window = {
+            "stride": given.stride,
+            "padding": given.padding,
+            "dilation": given.dilation,
+        }
+        out = F.conv2d(given.input, site.taps, given.bias, groups=given.groups, **window)
+        self.seen.append((site, given.input, out, window))
         return out
 
 
@@ -140,7 +141,8 @@ class Fit:
         stack: list[tuple[str, nn.Module]] = []
         x = self.images[start : start + images].clone().requires_grad_()
         watch = _Watch(self.sites, stack)
-        with torch.enable_grad(), tracked(self.module, stack), watch:
+        running = running_layers(self.module, stack, root_name=type(self.module).__name__)
+        with torch.enable_grad(), running, watch:
             target = self.run(x)
         signs = _signs(target, range(start, start + len(x)), self.seed)
         return watch, x, (target * signs).sum()

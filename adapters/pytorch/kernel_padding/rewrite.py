@@ -37,12 +37,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ...errors import InputError
 from ...kernel_padding.arithmetic import (
@@ -54,6 +53,7 @@ from ...kernel_padding.arithmetic import (
     tap_energy,
 )
 from ...kernel_padding.call import StridedCall, call_growth, settled_fill, why_not_padded
+from ...torch_calls import FunctionMode, Padding
 from ...treatment import FILLS, Fill, PaddedLayer, Treatment
 from .calls import (
     as_plane,
@@ -68,10 +68,6 @@ from .calls import (
     run_transposed,
 )
 from .trace import ObservedCall, PaddingTrace, trace_uneven
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 __all__ = ["end_padding", "pad_module", "pad_weight", "padded_size", "tap_energy"]
 
@@ -95,7 +91,7 @@ class PaddingPlan:
     fixed: dict[str, Tensor] = field(default_factory=dict)
 
 
-class _Rewriter(TorchFunctionMode):
+class _Rewriter(FunctionMode):
     """Pads the uneven calls of `module` while it is active."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -105,23 +101,18 @@ class _Rewriter(TorchFunctionMode):
         self.last_padded: Tensor | None = None
         self.by_hand: tuple[Pair, Pair] = _NONE
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        del types
-        call = read_call(func, args, kwargs or {})
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Pad the call if it is uneven, and remember the padding that the layer applies itself."""
+        call = read_call(func, args, kwargs)
         out = None if call is None else self._rewritten(call)
         if out is None:
-            out = func(*args, **(kwargs or {}))
+            out = func(*args, **kwargs)
             if func is F.pad:
-                given = dict(zip(("input", "pad", "mode"), args, strict=False)) | (kwargs or {})
-                self._remember_padding(out, given["pad"], given.get("mode", "constant"))
+                padding = Padding(*args, **kwargs)
+                if padding.mode == "constant" and len(padding.pad) == 4:
+                    left, right, top, bottom = padding.pad
+                    self.last_padded, self.by_hand = out, ((top, bottom), (left, right))
         return out
-
-    def _remember_padding(self, out: Tensor, pad: Sequence[int], mode: str) -> None:
-        if mode == "constant" and len(pad) == 4:
-            self.last_padded = out
-            self.by_hand = ((pad[2], pad[3]), (pad[0], pad[1]))
 
     def _rewritten(self, call: StridedCall) -> Tensor | None:
         """Return the output of the padded call, or None if the call is not padded."""

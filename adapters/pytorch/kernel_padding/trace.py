@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from ...errors import InputError
 from ...kernel_padding.call import StridedCall
 from ...meta_forward import quickly
+from ...torch_calls import FunctionMode, running_layers
 from .calls import own_buffer, own_parameter, read_call
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class PaddingTrace:
     shapes: list[tuple[int, ...]] = field(default_factory=list)
 
 
-class _Recorder(TorchFunctionMode):
+class _Recorder(FunctionMode):
     """Records uneven calls while it is active; changes nothing."""
 
     def __init__(self, root: nn.Module) -> None:
@@ -60,16 +60,14 @@ class _Recorder(TorchFunctionMode):
         self.stack: list[tuple[str, nn.Module]] = [(type(root).__name__, root)]
         self.starts: dict[str, set[tuple[int, ...]]] = {}
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        del types
-        call = read_call(func, args, kwargs or {})
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record the call, and make it."""
+        call = read_call(func, args, kwargs)
         if call is None:
-            self._note_other(func, args, kwargs or {})
+            self._note_other(func, args, kwargs)
         elif call.uneven:
             self._note(call)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
     def _note(self, call: StridedCall) -> None:
         name, module = self.stack[-1]
@@ -142,33 +140,6 @@ _OTHERS: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], bool]] = {
 
 
 @contextlib.contextmanager
-def tracked(root: nn.Module, stack: list[tuple[str, nn.Module]]) -> Iterator[None]:
-    """Keep the names and modules of `root` whose forward is running on `stack`.
-
-    It uses one hook for all modules: one hook each would take longer than a pass on `meta`.
-    """
-    labels = {module: name or type(root).__name__ for name, module in root.named_modules()}
-
-    def enter(module: nn.Module, _args: Any) -> None:
-        if module in labels:
-            stack.append((labels[module], module))
-
-    def leave(module: nn.Module, _args: Any, _out: Any) -> None:
-        if module in labels:
-            stack.pop()
-
-    handles = [
-        nn.modules.module.register_module_forward_pre_hook(enter),
-        nn.modules.module.register_module_forward_hook(leave, always_call=True),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextlib.contextmanager
 def _untouched(root: nn.Module) -> Iterator[None]:
     """Run `root` in eval mode and restore the attributes of all its modules afterwards.
 
@@ -189,7 +160,8 @@ def _untouched(root: nn.Module) -> Iterator[None]:
 
 def _record(module: nn.Module, run: Callable[[], Any]) -> PaddingTrace:
     recorder = _Recorder(module)
-    with _untouched(module), tracked(module, recorder.stack), torch.no_grad(), recorder:
+    running = running_layers(module, recorder.stack, root_name=type(module).__name__)
+    with _untouched(module), running, torch.no_grad(), recorder:
         out = run()
     return recorder.finish(out)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....adapters.torch_calls import Convolution, TransposedConvolution, pair
 from ..compact import compress, widen
 from ..rule_table import history_of, is_weight, rule, with_history
 from .sliding import (
     Windows,
-    axis_pair,
     channel_by_channel,
     conv_windows,
     convolve,
@@ -25,32 +26,20 @@ if TYPE_CHECKING:
     from ..trace import EnergyTrace
 
 
-@rule("conv2d")
-def _conv2d(
-    trace: EnergyTrace,
-    input: Tensor,  # noqa: A002 - torch's name
-    weight: Tensor,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    del bias
-    entries = len(trace.padded)
-    if (
-        input.shape[0] == 1 < entries and groups % entries == 0
-    ):  # the batch was reshaped into the channels
-        x = input.view(entries, -1, *input.shape[2:])
+@rule("conv2d", reads=Convolution)
+def _conv2d(trace: EnergyTrace, call: Convolution) -> Tensor:
+    x, weight, groups, entries = call.input, call.weight, call.groups, len(trace.padded)
+    if x.shape[0] == 1 < entries and groups % entries == 0:
+        # the batch was reshaped into the channels
+        x = x.view(entries, -1, *x.shape[2:])
         weight = weight[: weight.shape[0] // entries]
-        out = _conv2d(trace, x, weight, None, stride, padding, dilation, groups // entries)
+        out = _conv2d(trace, replace(call, input=x, weight=weight, groups=groups // entries))
         return out.reshape(1, -1, *out.shape[2:])
-    windows = conv_windows(weight, stride, padding, dilation)
-    x = group_mean(input, groups)
-    kernel = _kernel(trace, weight, x.shape[1])
-    out = _slide(trace, x, windows, kernel)
+    rows, columns = conv_windows(call)
+    means = group_mean(x, groups)
+    out = _slide(trace, means, (rows, columns), _kernel(trace, weight, means.shape[1]))
     out = _spread(out, weight.shape[0])
-    return trace.record_layer("conv2d", input, out, windows, groups)
+    return trace.record_layer("conv2d", x, out, (rows, columns), groups)
 
 
 def group_mean(x: Tensor, groups: int) -> Tensor:
@@ -127,27 +116,17 @@ def _slide(trace: EnergyTrace, x: Tensor, windows: Windows, kernel: Tensor) -> T
     return in_variant(trace, x, out, padded)
 
 
-@rule("conv1d", "conv3d")
-def _conv_any(
-    trace: EnergyTrace,
-    input: Tensor,  # noqa: A002 - torch's name
-    weight: Tensor,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
+@rule("conv1d", "conv3d", reads=Convolution)
+def _conv_any(trace: EnergyTrace, call: Convolution) -> Tensor:
     """Convolutions over one or three axes; they are not entered in the layer table."""
-    del bias
-    kernel = _taps(trace, weight)
-    function = F.conv1d if weight.ndim == 3 else F.conv3d
+    kernel = _taps(trace, call.weight)
+    function = F.conv1d if call.weight.ndim == 3 else F.conv3d
 
     def slide(x: Tensor) -> Tensor:
-        return function(x, kernel, None, stride, padding, dilation)
+        return function(x, kernel, None, call.stride, call.padding, call.dilation)
 
-    x = group_mean(input, groups).to(torch.float64)
-    return _spread(channel_by_channel(slide, x), weight.shape[0])
+    x = group_mean(call.input, call.groups).to(torch.float64)
+    return _spread(channel_by_channel(slide, x), call.weight.shape[0])
 
 
 def _outputs_first(weight: Tensor, groups: int) -> Tensor:
@@ -156,24 +135,14 @@ def _outputs_first(weight: Tensor, groups: int) -> Tensor:
     return turned.flatten(0, 1)
 
 
-@rule("conv_transpose2d")
-def _conv_transpose2d(
-    trace: EnergyTrace,
-    input: Tensor,  # noqa: A002 - torch's name
-    weight: Tensor,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> Tensor:
+@rule("conv_transpose2d", reads=TransposedConvolution)
+def _conv_transpose2d(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
     """Each output is reached by kernel / stride^2 taps on average, which is its fan-in."""
-    del bias
-    turned = weight if is_weight(weight) else _outputs_first(weight, groups)
-    kernel = _taps(trace, turned, math.prod(axis_pair(stride)))
-    sides, steps = (weight.shape[2], weight.shape[3]), axis_pair(stride)
-    trace.record_upsampling(sides, steps, axis_pair(dilation))
+    weight, steps, gaps = call.weight, pair(call.stride), pair(call.dilation)
+    turned = weight if is_weight(weight) else _outputs_first(weight, call.groups)
+    kernel = _taps(trace, turned, math.prod(steps))
+    sides = (weight.shape[2], weight.shape[3])
+    trace.record_upsampling(sides, steps, gaps)
     wide = trace.upsamplings[-1].padded if trace.padded_outputs and is_weight(weight) else sides
     if wide != sides:
         kernel = kernel[:, :, :1, :1].expand(1, 1, *wide) * (
@@ -181,14 +150,15 @@ def _conv_transpose2d(
         )
 
     def slide(x: Tensor) -> Tensor:
-        out = F.conv_transpose2d(x, kernel, None, stride, padding, output_padding, 1, dilation)
+        out = F.conv_transpose2d(
+            x, kernel, None, call.stride, call.padding, call.output_padding, 1, call.dilation
+        )
         rows, columns = (
-            n - d * (w - k)
-            for n, d, w, k in zip(out.shape[2:], axis_pair(dilation), wide, sides, strict=True)
+            n - d * (w - k) for n, d, w, k in zip(out.shape[2:], gaps, wide, sides, strict=True)
         )
         return out[..., :rows, :columns]
 
-    out = channel_by_channel(slide, group_mean(input, groups))
-    out = _spread(out, weight.shape[1] * groups)
-    found = history_of(input)
+    out = channel_by_channel(slide, group_mean(call.input, call.groups))
+    out = _spread(out, weight.shape[1] * call.groups)
+    found = history_of(call.input)
     return with_history(out, found.resized((out.shape[-2], out.shape[-1])) if found else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
+from ....adapters.torch_calls import MaxPool, MeanPool, each_axis
 from ..compact import compress, equal_axes, widen
 from ..mean_pool_mixes import pooled_mix, with_mix
 from ..rule_table import history_of, real_units, rule, with_history
 from ..windows import LayerWindow
 from .sliding import (
     Windows,
-    axis_pair,
     box_filter,
     convolve,
     in_variant,
@@ -33,51 +32,32 @@ if TYPE_CHECKING:
     from ..trace import EnergyTrace
 
 
-@rule("max_pool2d", "max_pool2d_with_indices")
-def _max_pool2d(
-    trace: EnergyTrace,
-    input: Tensor,  # noqa: A002 - torch's name
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Any:
+@rule("max_pool2d", "max_pool2d_with_indices", reads=MaxPool)
+def _max_pool2d(trace: EnergyTrace, call: MaxPool) -> Any:
     """Each unit is the largest of its window with probability 1 / window; padding never is."""
-    windows = pool_windows(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
-    out = _pool(trace, input, windows, "max_pool2d", lambda valid: 1 / valid)
-    if return_indices:
+    rows, columns = pool_windows(call)
+    out = _pool(trace, call.input, (rows, columns), "max_pool2d", lambda valid: 1 / valid)
+    if call.return_indices:
         raise NotApplicableError("it returns the places of the maxima")
     return out
 
 
-@rule("avg_pool2d", "dilated_avg_pool2d")
-def _avg_pool2d(
-    trace: EnergyTrace,
-    input: Tensor,  # noqa: A002 - torch's name
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-    *,
-    dilation: Any = 1,
-) -> Tensor:
+@rule("avg_pool2d", "dilated_avg_pool2d", reads=MeanPool)
+def _avg_pool2d(trace: EnergyTrace, call: MeanPool) -> Tensor:
     """A mean over the window: squared coefficients."""
-    windows = pool_windows(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
-    whole = divisor_override or math.prod(axis_pair(kernel_size))
-    fixed = divisor_override is not None or (count_include_pad and not ceil_mode)
+    rows, columns = windows = pool_windows(call)
+    whole = call.divisor_override or rows.kernel * columns.kernel
+    fixed = call.divisor_override is not None or (call.count_include_pad and not call.ceil_mode)
 
     def weight(valid: Tensor) -> Tensor:
         return torch.full_like(valid, 1 / whole**2) if fixed else 1 / valid**2
 
-    out = _pool(trace, input, windows, "avg_pool2d", weight)
-    if trace.paths or out.shape != input.shape or windows[0].stride * windows[1].stride > 1:
+    out = _pool(trace, call.input, (rows, columns), "avg_pool2d", weight)
+    if trace.paths or out.shape != call.input.shape or any(w.stride > 1 for w in windows):
         return out
     ones = torch.ones(1, 1, *out.shape[-2:], dtype=torch.float64)
-    return with_mix(out, pooled_mix(input, out, weight(sum_windows(ones, windows)).sqrt()))
+    weights = weight(sum_windows(ones, (rows, columns))).sqrt()
+    return with_mix(out, pooled_mix(call.input, out, weights))
 
 
 def _pool(
@@ -110,36 +90,24 @@ def _pool(
     return trace.record_layer(kind, x, widen(out, (*x.shape[:-2], *out.shape[-2:])), windows)
 
 
-@rule("avg_pool1d")
-def _avg_pool1d(
-    trace: EnergyTrace,
-    input: Tensor,  # noqa: A002 - torch's name
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-) -> Tensor:
+@rule("avg_pool1d", reads=MeanPool)
+def _avg_pool1d(trace: EnergyTrace, call: MeanPool) -> Tensor:
     """Pools that do not run along the two axes of the image; not in the layer table."""
-    size, step, pads = (
-        v[0] if isinstance(v, tuple | list) else v for v in (kernel_size, stride, padding)
-    )
-    small = compress(input, [1])
-    options = (size, step or size, pads, ceil_mode, count_include_pad)
+    (window,) = pool_windows(call, 1)
+    size, small = window.kernel, compress(call.input, [1])
+    options = (size, window.stride, window.before, call.ceil_mode, call.count_include_pad)
     divisors = F.avg_pool1d(torch.ones_like(small.detach()[:1, :1]), *options)
     out = F.avg_pool1d(small, *options) * size
     if not trace.paths:
-        out = out / size**2 if count_include_pad else out / (divisors * size) ** 2
-    return widen(out, (*input.shape[:-1], out.shape[-1]))
+        out = out / size**2 if call.count_include_pad else out / (divisors * size) ** 2
+    return widen(out, (*call.input.shape[:-1], out.shape[-1]))
 
 
 @rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
 def _adaptive(trace: EnergyTrace, input: Tensor, output_size: Any, *_: Any, **__: Any) -> Tensor:  # noqa: A002
     """Adaptive windows; the energy is 1 / window, for the mean as for the maximum."""
-    sizes = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
-    rows, columns = (
-        n if n is not None else h for n, h in zip(sizes, input.shape[-2:], strict=True)
-    )
+    sizes = zip(each_axis(output_size, 2), input.shape[-2:], strict=True)
+    rows, columns = (h if n is None else n for n, h in sizes)
     grid = (rows, columns)
     small = compress(input, [d for d in equal_axes(input) if d < input.ndim - 2])
     out = F.adaptive_avg_pool2d(small, grid)

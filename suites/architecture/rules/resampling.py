@@ -9,60 +9,40 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
+from ....adapters.torch_calls import Interpolation, each_axis
 from ..compact import compress, equal_axes, widen
 from ..rule_table import history_of, is_energy, rule, spans_of, with_history
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..trace import EnergyTrace
 
 
-@rule("interpolate", "upsample")
-def _interpolate(
-    trace: EnergyTrace,
-    input: Tensor,  # noqa: A002 - torch's name
-    size: Any = None,
-    scale_factor: Any = None,
-    mode: str = "nearest",
-    align_corners: bool | None = None,
-    recompute_scale_factor: bool | None = None,
-    antialias: bool = False,
-) -> Tensor:
+@rule("interpolate", "upsample", reads=Interpolation)
+def _interpolate(trace: EnergyTrace, call: Interpolation) -> Tensor:
     """Each unit is a fixed combination of units: its coefficients squared, axis by axis."""
-    matrices = interpolation_matrices(
-        input.shape[2:], size, scale_factor, mode, align_corners, recompute_scale_factor, antialias
-    )
-    out = compress(input, [d for d in equal_axes(input) if d < 2]).to(torch.float64)
-    for axis, matrix in enumerate(matrices, start=2):
+    x = call.input
+    out = compress(x, [d for d in equal_axes(x) if d < 2]).to(torch.float64)
+    for axis, matrix in enumerate(interpolation_matrices(call), start=2):
         energies = (matrix != 0).to(out) if trace.paths else matrix**2
         out = (out.movedim(axis, -1) @ energies.T).movedim(-1, axis)
-    out = widen(out, (*input.shape[:2], *out.shape[2:]))
-    found = history_of(input)
-    if found is None or input.ndim != 4:
+    out = widen(out, (*x.shape[:2], *out.shape[2:]))
+    found = history_of(x)
+    if found is None or x.ndim != 4:
         return out
-    found = found.regridded((input.shape[2], input.shape[3]))
+    found = found.regridded((x.shape[2], x.shape[3]))
     return with_history(out, found.resized((out.shape[2], out.shape[3])))
 
 
-def interpolation_matrices(
-    have: Sequence[int],
-    size: Any,
-    scale_factor: Any,
-    mode: str,
-    align_corners: bool | None,
-    recompute_scale_factor: bool | None,
-    antialias: bool,
-) -> list[Tensor]:
+def interpolation_matrices(call: Interpolation) -> list[Tensor]:
     """The coefficients (outputs, inputs) of an interpolation along each of its axes.
 
-    `have` are the sizes of these axes; the other arguments are those of `F.interpolate`. Raises
-    `NotApplicableError` for an interpolation of volumes.
+    Raises `NotApplicableError` for an interpolation of volumes.
     """
+    have = call.input.shape[2:]
     if len(have) > 2:
         raise NotApplicableError("it interpolates along three axes; rules exist for one and two")
-    mode = {"linear": "bilinear"}.get(mode, mode)
-    sizes, scales = _each_axis(size, len(have)), _each_axis(scale_factor, len(have))
+    mode = {"linear": "bilinear"}.get(call.mode, call.mode)
+    sizes, scales = each_axis(call.size, len(have)), each_axis(call.scale_factor, len(have))
     matrices = []
     for n, wanted, scale in zip(have, sizes, scales, strict=True):
         # (inputs, 1, inputs, 2); torch 2.15 misreads maps of one column when it removes aliasing
@@ -73,17 +53,12 @@ def interpolation_matrices(
             # torch samples at steps of 1 / scale, which are not the ratio of the rounded sizes
             scale_factor=None if wanted is not None else (float(scale), 1.0),
             mode=mode,
-            align_corners=align_corners,
-            recompute_scale_factor=recompute_scale_factor if wanted is None else None,
-            antialias=antialias,
+            align_corners=call.align_corners,
+            recompute_scale_factor=call.recompute_scale_factor if wanted is None else None,
+            antialias=call.antialias,
         )
         matrices.append(out[:, 0, :, 0].T)
     return matrices
-
-
-def _each_axis(value: Any, axes: int) -> list[Any]:
-    """Read torch's "one value or one for each axis"."""
-    return list(value) if isinstance(value, tuple | list) else [value] * axes
 
 
 LARGEST_SAMPLING = 1 << 24

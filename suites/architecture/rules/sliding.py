@@ -8,57 +8,55 @@ output keeps its size. Pairs are (rows, columns).
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....adapters.torch_calls import each_axis
 from ..compact import compress_uniform
 from ..windows import LayerWindow, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ....adapters.torch_calls import Convolution, MaxPool, MeanPool
     from ..trace import EnergyTrace
 
 Windows = tuple[LayerWindow, LayerWindow]
 
 
-def axis_pair(value: Any) -> Pair:
-    """A number, or one for each axis, as a pair."""
-    if isinstance(value, int):
-        return value, value
-    first, *rest = (int(v) for v in value)
-    return first, (rest[0] if rest else first)
-
-
-def conv_windows(weight: Tensor, stride: Any, padding: Any, dilation: Any) -> Windows:
-    """The windows of a convolution with torch's arguments."""
-    sizes = zip(weight.shape[2:], axis_pair(stride), axis_pair(dilation), strict=True)
-    windows = [LayerWindow(kernel=k, stride=s, dilation=d) for k, s, d in sizes]
-    if padding == "same":
+def conv_windows(call: Convolution) -> list[LayerWindow]:
+    """The windows of a convolution along each of its axes."""
+    sizes = call.weight.shape[2:]
+    strides, gaps = each_axis(call.stride, len(sizes)), each_axis(call.dilation, len(sizes))
+    windows = [
+        LayerWindow(kernel=k, stride=s, dilation=d)
+        for k, s, d in zip(sizes, strides, gaps, strict=True)
+    ]
+    if call.padding == "same":
         spare = [w.extent - 1 for w in windows]
         pads = [(n // 2, n - n // 2) for n in spare]
     else:
-        pads = [(n, n) for n in ((0, 0) if padding == "valid" else axis_pair(padding))]
-    rows, columns = (replace(w, before=b, after=a) for w, (b, a) in zip(windows, pads, strict=True))
-    return rows, columns
+        given = 0 if call.padding == "valid" else call.padding
+        pads = [(n, n) for n in each_axis(given, len(sizes))]
+    return [replace(w, before=b, after=a) for w, (b, a) in zip(windows, pads, strict=True)]
 
 
-def pool_windows(
-    kernel: Any, stride: Any, padding: Any, dilation: Any, *, ceil_mode: bool
-) -> Windows:
-    """The windows of a pool with torch's arguments."""
-    stride = kernel if stride is None or stride == [] or stride == () else stride
-    axes = zip(
-        axis_pair(kernel), axis_pair(stride), axis_pair(padding), axis_pair(dilation), strict=True
+def pool_windows(call: MaxPool | MeanPool, axes: int = 2) -> list[LayerWindow]:
+    """The windows of a pool along each of its `axes`."""
+    options = zip(
+        each_axis(call.kernel_size, axes),
+        each_axis(call.stride or call.kernel_size, axes),
+        each_axis(call.padding, axes),
+        each_axis(call.dilation, axes),
+        strict=True,
     )
-    rows, columns = (
-        LayerWindow(kernel=k, stride=s, before=p, after=p, dilation=d, ceil=ceil_mode)
-        for k, s, p, d in axes
-    )
-    return rows, columns
+    return [
+        LayerWindow(kernel=k, stride=s, before=p, after=p, dilation=d, ceil=call.ceil_mode)
+        for k, s, p, d in options
+    ]
 
 
 def convolve(x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:

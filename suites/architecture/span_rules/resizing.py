@@ -10,58 +10,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....adapters.torch_calls import Interpolation, TransposedConvolution, pair
 from ..rules.resampling import interpolation_matrices, sampling_matrix
-from ..rules.sliding import axis_pair
 from ..span_table import IMAGE_TO_COLUMNS, known_spans, span_rule
 from ..spans import EMPTY, Spans, through
 from .sliding import grouped, spread
 
 
-@span_rule("interpolate", "upsample")
-def _interpolate(
-    out: Tensor,
-    /,
-    input: Tensor,  # noqa: A002 - torch's name
-    size: Any = None,
-    scale_factor: Any = None,
-    mode: str = "nearest",
-    align_corners: bool | None = None,
-    recompute_scale_factor: bool | None = None,
-    antialias: bool = False,
-) -> Spans:
-    matrices = interpolation_matrices(
-        input.shape[2:], size, scale_factor, mode, align_corners, recompute_scale_factor, antialias
-    )
-    spans = known_spans(input).aligned()
-    found = spans
-    for axis, matrix in enumerate(matrices, start=2):
+@span_rule("interpolate", "upsample", reads=Interpolation)
+def _interpolate(out: Tensor, call: Interpolation) -> Spans:
+    spans = found = known_spans(call.input).aligned()
+    for axis, matrix in enumerate(interpolation_matrices(call), start=2):
         found = found.each(partial(through, axis=axis, reads=matrix != 0))
     return spans.settled(replace(found, shape=tuple(out.shape)))
 
 
-@span_rule("conv_transpose2d")
-def _conv_transpose(
-    out: Tensor,
-    /,
-    input: Tensor,  # noqa: A002 - torch's name
-    weight: Tensor,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> Spans:
+@span_rule("conv_transpose2d", reads=TransposedConvolution)
+def _conv_transpose(out: Tensor, call: TransposedConvolution) -> Spans:
     """Unit i of the input is spread over i * stride - padding + dilation * tap."""
-    del bias, output_padding
-    spans = grouped(known_spans(input).aligned(), input.ndim - 3, groups)
-    options = zip(axis_pair(stride), axis_pair(padding), axis_pair(dilation), strict=True)
-    for axis, (s, p, d) in enumerate(options, start=input.ndim - 2):
-        place = torch.arange(out.shape[axis])[:, None] + p - torch.arange(input.shape[axis]) * s
-        kernel = weight.shape[axis - input.ndim]
+    x, channels = call.input, call.input.ndim - 3
+    spans = grouped(known_spans(x).aligned(), channels, call.groups)
+    options = zip(pair(call.stride), pair(call.padding), pair(call.dilation), strict=True)
+    for axis, (s, p, d) in enumerate(options, start=x.ndim - 2):
+        place = torch.arange(out.shape[axis])[:, None] + p - torch.arange(x.shape[axis]) * s
+        kernel = call.weight.shape[axis - x.ndim]
         reads = (place >= 0) & (place <= d * (kernel - 1)) & (place % d == 0)
         spans = spans.each(partial(through, axis=axis, reads=reads))
-    channels = input.ndim - 3
     return replace(
         spans.each(lambda end: spread(end, channels, out.shape[channels])), shape=tuple(out.shape)
     )
@@ -77,7 +51,7 @@ def _windows_as_columns(
     stride: Any = 1,
 ) -> Spans:
     """The columns of `F.unfold` hold copies of the padded entries."""
-    rows, columns = axis_pair(padding)
+    rows, columns = pair(padding)
     spans = known_spans(input).extended(2, rows, rows).extended(3, columns, columns)
     del out
     return spans.moved(lambda end: F.unfold(end, kernel_size, dilation, 0, stride))  # type: ignore[no-any-return]
@@ -95,9 +69,9 @@ def _fold(
     stride: Any = 1,
 ) -> Spans:
     """The union of the columns' entries that `F.fold` adds up in each place."""
-    (height, width), (rows, columns) = axis_pair(output_size), axis_pair(kernel_size)
-    (pad_r, pad_c), (gap_r, gap_c) = axis_pair(padding), axis_pair(dilation)
-    step_r, step_c = axis_pair(stride)
+    (height, width), (rows, columns) = pair(output_size), pair(kernel_size)
+    (pad_r, pad_c), (gap_r, gap_c) = pair(padding), pair(dilation)
+    step_r, step_c = pair(stride)
     count_r = (height + 2 * pad_r - gap_r * (rows - 1) - 1) // step_r + 1
     count_c = (width + 2 * pad_c - gap_c * (columns - 1) - 1) // step_c + 1
     split = (*input.shape[:1], -1, rows, columns, count_r, count_c)

@@ -9,51 +9,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ....adapters.torch_calls import Convolution, MaxPool, MeanPool
 from ..rule_table import history_of
 from ..rules.sliding import conv_windows, pool_windows
 from ..span_table import known_spans, span_rule
 from ..spans import Spans, narrow, slide, through
-from ..windows import LayerWindow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-@span_rule("conv1d", "conv2d", "conv3d")
-def _convolution(
-    out: Tensor,
-    /,
-    input: Tensor,  # noqa: A002 - torch's name
-    weight: Tensor,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Spans:
-    del bias
-    windows = _conv_windows(weight, stride, padding, dilation)
-    spans = grouped(known_spans(input).aligned(), input.ndim - weight.ndim + 1, groups)
-    return _slid(out, input, spans, windows)
+    from ..windows import LayerWindow
 
 
-def _conv_windows(weight: Tensor, stride: Any, padding: Any, dilation: Any) -> list[LayerWindow]:
-    """The windows of a convolution along any number of axes."""
-    axes = weight.ndim - 2
-
-    def each(value: Any) -> list[Any]:
-        return list(value) if isinstance(value, tuple | list) else [value] * axes
-
-    options = zip(each(stride), each(padding), each(dilation), strict=True)
-    return [
-        conv_windows(
-            torch.empty(1, 1, weight.shape[axis], 1, device="meta"),
-            (s, 1),
-            p if isinstance(p, str) else (p, 0),
-            (d, 1),
-        )[0]
-        for axis, (s, p, d) in enumerate(options, start=2)
-    ]
+@span_rule("conv1d", "conv2d", "conv3d", reads=Convolution)
+def _convolution(out: Tensor, call: Convolution) -> Spans:
+    windows = conv_windows(call)
+    spans = known_spans(call.input).aligned()
+    spans = grouped(spans, call.input.ndim - len(windows) - 1, call.groups)
+    return _slid(out, call.input, spans, windows)
 
 
 def grouped(spans: Spans, axis: int, groups: int) -> Spans:
@@ -98,52 +71,15 @@ def spread(end: Tensor, axis: int, channels: int) -> Tensor:
     return end if same else end.repeat_interleave(channels // groups, axis)
 
 
-@span_rule("max_pool2d", "max_pool2d_with_indices")
-def _max_pool(
-    out: Tensor,
-    /,
-    input: Tensor,  # noqa: A002 - torch's name
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    *_: Any,
-    **__: Any,
-) -> Spans:
-    windows = pool_windows(kernel_size, stride, padding, dilation, ceil_mode=False)
-    return _slid(out, input, known_spans(input).aligned(), windows)
+@span_rule("max_pool2d", "max_pool2d_with_indices", reads=MaxPool)
+@span_rule("avg_pool2d", "dilated_avg_pool2d", reads=MeanPool)
+def _pool(out: Tensor, call: MaxPool | MeanPool) -> Spans:
+    return _slid(out, call.input, known_spans(call.input).aligned(), pool_windows(call))
 
 
-@span_rule("avg_pool2d", "dilated_avg_pool2d")
-def _avg_pool(
-    out: Tensor,
-    /,
-    input: Tensor,  # noqa: A002 - torch's name
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    *_: Any,
-    dilation: Any = 1,
-    **__: Any,
-) -> Spans:
-    return _max_pool(out, input, kernel_size, stride, padding, dilation)
-
-
-@span_rule("avg_pool1d")
-def _avg_pool1d(
-    out: Tensor,
-    /,
-    input: Tensor,  # noqa: A002 - torch's name
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    *_: Any,
-    **__: Any,
-) -> Spans:
-    one = [v[0] if isinstance(v, tuple | list) else v for v in (kernel_size, stride, padding)]
-    size, step, before = one
-    window = LayerWindow(kernel=size, stride=step or size, before=before)
-    return _slid(out, input, known_spans(input).aligned(), [window])
+@span_rule("avg_pool1d", reads=MeanPool)
+def _pool_of_lines(out: Tensor, call: MeanPool) -> Spans:
+    return _slid(out, call.input, known_spans(call.input).aligned(), pool_windows(call, 1))
 
 
 @span_rule("adaptive_avg_pool2d", "adaptive_max_pool2d")

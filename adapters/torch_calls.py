@@ -1,0 +1,155 @@
+"""Calls of torch's functions and layers while a model runs: how to see them, and what they say.
+
+`FunctionMode` sees the calls of functions, `running_layers` names the layers that make them. The
+dataclasses bind the arguments of a call as torch does, with its names and defaults:
+`Convolution(*args, **kwargs)`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class FunctionMode(TorchFunctionMode):
+    """While it is active, `call` takes the place of every function of torch that is called."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        return self.call(func, args, kwargs or {})
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of `func(*args, **kwargs)`, or what stands for it."""
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def running_layers(
+    root: nn.Module,
+    stack: list[tuple[str, nn.Module]],
+    *,
+    root_name: str = "",
+    keep_failed: bool = False,
+) -> Iterator[None]:
+    """Keep the names and layers of `root` whose forward is running on `stack`, the innermost last.
+
+    With `keep_failed` the layers in which an error occurs stay there.
+    """
+    # Two hooks for all layers: hooks on each would take longer than a pass on `meta`.
+    names = {layer: name or root_name for name, layer in root.named_modules()}
+
+    def enter(layer: nn.Module, _args: Any) -> None:
+        if layer in names:
+            stack.append((names[layer], layer))
+
+    def leave(layer: nn.Module, _args: Any, _out: Any) -> None:
+        if layer in names:
+            stack.pop()
+
+    handles = [
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave, always_call=not keep_failed),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution:
+    """A call of `F.conv1d`, `F.conv2d` or `F.conv3d`."""
+
+    input: Any
+    weight: Any
+    bias: Any = None
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class TransposedConvolution:
+    """A call of `F.conv_transpose1d`, `F.conv_transpose2d` or `F.conv_transpose3d`."""
+
+    input: Any
+    weight: Any
+    bias: Any = None
+    stride: Any = 1
+    padding: Any = 0
+    output_padding: Any = 0
+    groups: int = 1
+    dilation: Any = 1
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool:
+    """A call of `F.max_pool2d`."""
+
+    input: Any
+    kernel_size: Any
+    stride: Any = None
+    padding: Any = 0
+    dilation: Any = 1
+    ceil_mode: bool = False
+    return_indices: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class MeanPool:
+    """A call of `F.avg_pool1d` or `F.avg_pool2d`; only that of an ONNX file has a `dilation`."""
+
+    input: Any
+    kernel_size: Any
+    stride: Any = None
+    padding: Any = 0
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+    divisor_override: int | None = None
+    dilation: Any = field(default=1, kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolation:
+    """A call of `F.interpolate`."""
+
+    input: Any
+    size: Any = None
+    scale_factor: Any = None
+    mode: str = "nearest"
+    align_corners: bool | None = None
+    recompute_scale_factor: bool | None = None
+    antialias: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Padding:
+    """A call of `F.pad`."""
+
+    input: Any
+    pad: Any
+    mode: str = "constant"
+    value: Any = None
+
+
+def each_axis(value: Any, axes: int) -> tuple[Any, ...]:
+    """Read torch's "one value, or one for each axis" as one for each of `axes`."""
+    values = tuple(value) if isinstance(value, tuple | list) else (value,)
+    return values * axes if len(values) == 1 else values
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """The same of two axes, as (rows, columns)."""
+    rows, columns = each_axis(value, 2)
+    return rows, columns
