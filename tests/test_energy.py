@@ -262,3 +262,29 @@ def test_the_pass_leaves_the_number_of_threads_alone():
     before = torch.get_num_threads()
     energy_map(light_copy(nn.Conv2d(1, 2, 3)), (1, 8, 8))
     assert torch.get_num_threads() == before
+
+
+class ByNumpyNames(nn.Module):
+    """Joins, averages and normalises along axes that are named `axis`, as numpy names them."""
+
+    def __init__(self, axis, keep):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 5, 2, 2)
+        self.last = nn.Conv2d(8, 4, 3, 1, 1)
+        self.axis, self.keep = axis, keep
+
+    def forward(self, x):
+        y = torch.cat([F.relu(input=self.left(x)), self.right(x)], **{self.axis: 1})
+        y = y - y.mean(**{self.axis: (2,), self.keep: True})
+        y = y / y.std(**{self.axis: 1, self.keep: True})
+        return self.last(y)
+
+
+def test_arguments_by_numpy_s_names_count_as_by_torch_s_own():
+    """`axis` and `keepdims` mean what `dim` and `keepdim` mean, in maps, paths and fields."""
+    own, other = ByNumpyNames("dim", "keepdim"), ByNumpyNames("axis", "keepdims")
+    maps = [energy_map(light_copy(m.eval()), (3, 24, 20)) for m in (own, other)]
+    assert torch.equal(*maps)
+    paths, _, units = zip(*(path_count_map(m, (3, 24, 20)) for m in (own, other)), strict=True)
+    assert torch.equal(*paths)
+    np.testing.assert_array_equal(units[0].low, units[1].low)

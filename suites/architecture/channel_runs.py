@@ -127,13 +127,10 @@ def _between(x: Tensor, start: int, stop: int) -> Tensor:
 def _with_mean(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """The arguments of a convolution over all channels, with its input replaced by their mean."""
     groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
-    x = kwargs["input"] if "input" in kwargs else args[0]
-    runs = channel_runs(x)
+    runs = channel_runs(args[0])
     if runs is None or groups != 1:
         return args, kwargs
-    mean = annotate(widen(runs.mean(), x.shape), x)
-    if "input" in kwargs:
-        return args, {**kwargs, "input": mean}
+    mean = annotate(widen(runs.mean(), args[0].shape), args[0])
     return (mean, *args[1:]), kwargs
 
 

@@ -17,6 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...adapters.torch_calls import (
+    Convolution,
+    Interpolation,
+    MeanPool,
+    TransposedConvolution,
+    each_axis,
+)
 from .compact import annotate, compress, pointwise, widen
 from .rule_table import is_energy, is_weight
 from .span_table import MOVES
@@ -28,9 +35,13 @@ if TYPE_CHECKING:
     Function = Callable[[Tensor], Tensor]
 
 POOLS = frozenset({"avg_pool1d", "avg_pool2d", "dilated_avg_pool2d"})
-FILTERS = frozenset({"conv1d", "conv2d", "conv_transpose2d"})
+FILTERS: dict[str, Callable[..., Convolution | TransposedConvolution]] = {
+    "conv1d": Convolution,
+    "conv2d": Convolution,
+    "conv_transpose2d": TransposedConvolution,
+}
 RESAMPLINGS = frozenset({"interpolate", "upsample", "grid_sample"})
-MIXTURES = POOLS | FILTERS | RESAMPLINGS | {"cumsum", "adaptive_avg_pool2d", "mean"}
+MIXTURES = POOLS | FILTERS.keys() | RESAMPLINGS | {"cumsum", "adaptive_avg_pool2d", "mean"}
 FOLLOWED = frozenset(
     """
     permute transpose swapaxes swapdims movedim moveaxis roll flip narrow getitem flatten pad
@@ -112,7 +123,7 @@ def follow(
     `padded` is the slice of the batch in which the function has another kernel.
     """
     name = func.__name__.strip("_")
-    x = args[0] if args else kwargs.get("input")
+    x = args[0] if args else None
     inputs = [t for t in (x if isinstance(x, list | tuple) else args) if is_energy(t)]
     before: Chain | None = next((c for t in inputs if (c := getattr(t, "chain", None))), None)
     if not (isinstance(x, Tensor) and is_energy(x) and is_energy(out)):
@@ -163,17 +174,10 @@ def _continued(
     elif name == "grid_sample":
         step = _sampling_step(func, args, kwargs)
     elif name in MIXTURES or (name in FOLLOWED and _of_whole_axes(args)):
-        step = _step(func, args, kwargs)
+        step = lambda t: func(t, *args[1:], **kwargs)  # noqa: E731
     elif name in FACTORS and (factor := _factor(args, out)) is not None:
         return replace(chain, factor=chain.factor * factor)
     return None if step is None else replace(chain, steps=(*chain.steps, step))
-
-
-def _step(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Function:
-    """`func` of amplitudes in place of the energies that it was called with."""
-    if args:
-        return lambda t: func(t, *args[1:], **kwargs)
-    return lambda t: func(**{**kwargs, "input": t})
 
 
 def _of_whole_axes(args: Sequence[Any]) -> bool:
@@ -186,23 +190,18 @@ def _filter_step(
     name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Function | None:
     """A convolution with one fixed filter for every channel."""
-    weight = _argument(args, kwargs, 1, "weight")
+    call = FILTERS[name](*args, **kwargs)
+    weight = call.weight
     if is_weight(weight) or hasattr(weight, "tap_energy") or weight.shape[1] != 1:
         return None
-    one = weight[:1].to(torch.float64)
-    groups = _argument(args, kwargs, 6, "groups") or 1
-    if bool((weight != weight[:1]).any()) or groups != len(weight):
+    if bool((weight != weight[:1]).any()) or call.groups != len(weight):
         return None
-    names = ["stride", "padding", "dilation", "groups"]
-    if name == "conv_transpose2d":
-        names[2:] = ["output_padding", "groups", "dilation"]
-    options = {**dict(zip(names, args[3:], strict=False)), **kwargs}
-    options = {k: v for k, v in options.items() if k not in ("input", "weight", "bias", "groups")}
+    one = weight[:1].to(torch.float64)
 
     def step(t: Tensor) -> Tensor:
-        channels = t.shape[1]
-        filters = one.expand(channels, *one.shape[1:])
-        out: Tensor = func(t, filters, None, groups=channels, **options)
+        filters = one.expand(t.shape[1], *one.shape[1:])
+        own = replace(call, input=t, weight=filters, bias=None, groups=t.shape[1])
+        out: Tensor = func(**vars(own))
         return out
 
     return step
@@ -240,41 +239,35 @@ def _mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[b
     if name == "mean":
         return _over_units(args, kwargs), False
     if name == "adaptive_avg_pool2d":
-        sides = _sides(_argument(args, kwargs, 1, "output_size"))
+        sides = each_axis(_argument(args, kwargs, 1, "output_size"), 2)
         have = args[0].shape[-2:]
-        uneven = any(n is not None and h % n for h, n in zip(have, sides * 2, strict=False))
+        uneven = any(n is not None and h % n for h, n in zip(have, sides, strict=True))
         return True, uneven
     if name in RESAMPLINGS:
-        nearest = "nearest" in str(
-            _argument(args, kwargs, 2 if name == "grid_sample" else 3, "mode")
-        )
-        return not nearest, True
+        if name == "grid_sample":
+            mode = _argument(args, kwargs, 2, "mode") or "bilinear"
+        else:
+            mode = Interpolation(*args, **kwargs).mode
+        return "nearest" not in mode, True
+    axes = 1 if name.endswith("1d") else 2
     if name in POOLS:
-        kernel = _sides(_argument(args, kwargs, 1, "kernel_size"))
-        stride = _sides(_argument(args, kwargs, 2, "stride")) or kernel
-    elif name in FILTERS and not is_weight(weight := _argument(args, kwargs, 1, "weight")):
-        kernel = tuple(weight.shape[2:])
-        stride = _sides(_argument(args, kwargs, 3, "stride")) or (1,)
+        call = MeanPool(*args, **kwargs)
+        kernel, stride = call.kernel_size, call.stride or call.kernel_size
+    elif name in FILTERS and not is_weight((filters := FILTERS[name](*args, **kwargs)).weight):
+        kernel, stride = tuple(filters.weight.shape[2:]), filters.stride
     else:
         return False, False
-    over = any(kernel[i % len(kernel)] > stride[i % len(stride)] for i in (0, 1))
-    several = max(kernel) > 1
+    kernels, strides = each_axis(kernel, axes), each_axis(stride, axes)
+    over = any(k > s for k, s in zip(kernels, strides, strict=True))
+    several = max(kernels) > 1
     return (over, several) if name == "conv_transpose2d" else (several, over)
 
 
 def _over_units(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a mean is over more than the channels, taken as the axis 1."""
     axes = _argument(args, kwargs, 1, "dim")
-    if axes is None:
-        return True
-    return any(a % args[0].ndim > 1 for a in _sides(axes))
+    return axes is None or any(a % args[0].ndim > 1 for a in each_axis(axes, 1))
 
 
 def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], place: int, name: str) -> Any:
     return args[place] if len(args) > place else kwargs.get(name)
-
-
-def _sides(value: Any) -> tuple[Any, ...]:
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, list | tuple) else (value,)

@@ -71,8 +71,7 @@ def spans_after(
 
 def _moved(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Found:
     """Move the ends of the first argument as the function moves its entries."""
-    first, *rest = args if args else (kwargs["input"],)
-    kwargs = {k: v for k, v in kwargs.items() if k != "input"}
+    first, *rest = args
     rule = RULES.get(name)
     spans = spans_of(first)
     if spans is None:

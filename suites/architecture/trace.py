@@ -98,6 +98,7 @@ class EnergyTrace(FunctionMode):
         Raises `NotApplicableError` with the layer if the function has no rule.
         """
         name = func.__name__.strip("_")
+        args, kwargs = _by_own_names(args, kwargs)
         if name in METADATA:
             args = latest(args, tensors_in(args))
             if name == "iter" and is_energy(args[0]):
@@ -139,7 +140,7 @@ class EnergyTrace(FunctionMode):
         if any(map(is_energy, tensors_in((args, out)))):
             mark_view(name, args[0] if args else None, tensors_in(out))
             if works_in_place(func, args, kwargs) and isinstance(out, Tensor):
-                replace_in_place(args[0] if args else kwargs["input"], out)
+                replace_in_place(args[0], out)
         return out
 
     def _tagged(self, name: str, func: Any, out: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
@@ -284,6 +285,18 @@ class EnergyTrace(FunctionMode):
         """The batch entry in which the next layer is padded, or None."""
         index = len(self.layers)
         return self.padded.index(index) if index in self.padded else None
+
+
+_OWN_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+"""Torch's own names of arguments that it also takes by numpy's."""
+
+
+def _by_own_names(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    """The arguments by torch's own names, and the input, if it was named, in its place."""
+    kwargs = {_OWN_NAMES.get(name, name): value for name, value in kwargs.items()}
+    if not args and "input" in kwargs:
+        args = (kwargs.pop("input"),)
+    return args, kwargs
 
 
 def _with_padding(window: LayerWindow, size: int, pads: Pair) -> LayerWindow:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 @span_rule("cat", "concat", "concatenate")
 def _cat(_out: Tensor, /, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Spans:
     parts = [known_spans(t) for t in tensors if t.numel()]
-    dim = int(_.get("axis", dim))
     ends = zip(*(s.wide() for s in parts), strict=True)
     joined = [cat_compact(end, dim) for end in ends]
     found = Spans(tuple(joined[0].shape), tuple(narrow(end) for end in joined))

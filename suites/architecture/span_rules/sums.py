@@ -38,8 +38,8 @@ def _reduce(out: Any, /, x: Tensor, *args: Any, **kwargs: Any) -> Found:
 
 def _dim(args: tuple[Any, ...], kwargs: Any) -> Any:
     """The argument `dim` of a sum; `norm` has its order before it."""
-    if "dim" in kwargs or "axis" in kwargs:
-        return kwargs.get("dim", kwargs.get("axis"))
+    if "dim" in kwargs:
+        return kwargs["dim"]
     given = [a for a in args if not isinstance(a, bool) and a is not None]
     return given[-1] if given and not isinstance(given[-1], float | str) else None
 
