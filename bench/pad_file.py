@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ..adapters.errors import InputError, NotApplicableError
 from ..adapters.reference import Reference
 from .execution.audit import measure_here
-from .execution.run_options import RunOptions
-from .execution.settings import Settings, SettingsFields
+from .execution.settings import RunOptions, Settings, SettingsFields
 from .output.text import clean
 from .statistics.difference import Difference, metric_difference
 
@@ -161,7 +160,7 @@ def fidelity(
     """
     from ..suites.base import Context, missing
     from ..suites.fidelity import FIDELITY
-    from .execution.run_options import default_batch
+    from .execution.settings import default_batch
 
     context = Context(images, seed, batch or default_batch(padded.device.type))
     try:

@@ -60,7 +60,7 @@ class Audited:
         __tracebackhide__ = True
         from pathlib import Path
 
-        from .execution.run_options import RunOptions
+        from .execution.settings import RunOptions
         from .regression.check import check
         from .regression.detectors import RegressionVerdict
         from .regression.report import failure_text

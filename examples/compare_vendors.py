@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from perimetry import compare
-from perimetry.bench.comparison.maps import draw_differences
+from perimetry.bench.comparison.html import draw_differences
 from perimetry.bench.execution.settings import Settings
 
 IMAGES = 16

@@ -17,9 +17,7 @@ import toys
 import perimetry.adapters.onnx.opening  # noqa: F401
 from perimetry.adapters.load import load as load_real
 from perimetry.bench.execution.plan import AuditPlan
-from perimetry.bench.execution.run_options import RunOptions
-from perimetry.bench.execution.settings import Settings
-from perimetry.bench.execution.toolkit import Toolkit, standard
+from perimetry.bench.execution.settings import RunOptions, Settings, Toolkit, standard
 from perimetry.suites.structure import STRUCTURE, Structure
 
 SETTINGS = Settings(images="noise", count=4)

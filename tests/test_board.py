@@ -18,8 +18,8 @@ from perimetry import audit, leaderboard
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.output.text import clean, code, spreadsheet
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.frame import board_frame
 from perimetry.bench.ranking.tables import FORMATS, caption, render_board
+from perimetry.bench.ranking.view import board_frame
 from perimetry.bench.records.record import Failure, Value
 from perimetry.bench.records.selection import MixedRecordsError, choose, newest
 from perimetry.bench.statistics.difference import metric_difference

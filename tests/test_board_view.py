@@ -13,10 +13,9 @@ from typer.testing import CliRunner
 from perimetry import leaderboard
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.cli.main import app
-from perimetry.bench.output.columns import column_texts
+from perimetry.bench.output.numbers import column_texts
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.names import cut_names, short_names
-from perimetry.bench.ranking.tables import FORMATS, render_board
+from perimetry.bench.ranking.tables import FORMATS, cut_names, render_board, short_names
 from perimetry.bench.ranking.view import Condition, View, shown_groups, split_where
 from perimetry.bench.records.record import Failure
 from perimetry.bench.records.selection import choose

@@ -18,7 +18,7 @@ from perimetry.adapters.onnx.files.external_data import external_files
 from perimetry.adapters.scratch import OWNED, scratch_folder
 from perimetry.bench.cli.main import app
 from perimetry.bench.execution.engines.process import call_bounded, each_bounded
-from perimetry.bench.execution.run_options import RunOptions
+from perimetry.bench.execution.settings import RunOptions
 
 CPU = RunOptions(device="cpu")
 UNMEASURED = 2

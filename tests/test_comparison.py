@@ -23,7 +23,7 @@ from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compatibility import UnlikeRecordsError
 from perimetry.bench.comparison.divergence import first_divergent_stage, stage_differences
 from perimetry.bench.comparison.fingerprint import BUCKETS, sketch
-from perimetry.bench.comparison.maps import draw_differences
+from perimetry.bench.comparison.html import draw_differences
 from perimetry.bench.comparison.result import RowVerdict
 from perimetry.bench.comparison.sides import side_of
 from perimetry.bench.comparison.sources import MissingAudit, open_sides

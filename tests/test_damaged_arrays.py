@@ -13,8 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from perimetry.bench.cli.main import app
-from perimetry.bench.output.files import StoreError
-from perimetry.bench.output.reading import read_bounded, read_gzip
+from perimetry.bench.output.files import StoreError, read_bounded, read_gzip
 from perimetry.bench.records.arrays import read_arrays, write_arrays
 from perimetry.bench.records.store import Store
 

@@ -7,7 +7,7 @@ import toys
 from perimetry import audit, leaderboard
 from perimetry.adapters.errors import InputError
 from perimetry.bench.records.archive import open_records, pack_records
-from perimetry.bench.records.draws import pack_draws, round_draws, unpack_draws
+from perimetry.bench.records.arrays import pack_draws, round_draws, unpack_draws
 from perimetry.bench.records.store import Store
 
 

@@ -13,8 +13,7 @@ from perimetry.adapters.onnx.files.external_data import external_files
 from perimetry.bench.execution import identities
 from perimetry.bench.execution.identities import find_identities
 from perimetry.bench.execution.plan import file_identity
-from perimetry.bench.execution.run_options import RunOptions
-from perimetry.bench.execution.settings import Settings
+from perimetry.bench.execution.settings import RunOptions, Settings
 from perimetry.bench.records import hashing
 from perimetry.bench.records.hashing import MAX_HASHED, file_sha256
 

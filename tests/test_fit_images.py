@@ -22,8 +22,7 @@ from perimetry.bench.comparison.compare import compare
 from perimetry.bench.comparison.compatibility import UnlikeRecordsError
 from perimetry.bench.execution.fit_images import FITTED, open_fit_images
 from perimetry.bench.execution.plan import AuditPlan
-from perimetry.bench.execution.settings import FIT_DEFAULT, Settings
-from perimetry.bench.execution.toolkit import Toolkit
+from perimetry.bench.execution.settings import FIT_DEFAULT, Settings, Toolkit
 from perimetry.bench.model_report.case import open_case
 from perimetry.bench.model_report.provenance import repeat
 from perimetry.bench.model_report.report import report

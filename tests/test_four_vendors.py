@@ -26,7 +26,7 @@ from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.html import comparison_page
-from perimetry.bench.execution.run_options import RunOptions
+from perimetry.bench.execution.settings import RunOptions
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.ranking.tables import FORMATS, render_board

@@ -13,7 +13,7 @@ from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.manifest import manifest_faults, write_manifest
 from perimetry.bench.records.store import Store
-from perimetry.bench.regression import accept
+from perimetry.bench.regression import baseline as changing
 from perimetry.bench.regression import check as gate
 from perimetry.bench.regression.detectors import RegressionVerdict
 
@@ -86,7 +86,7 @@ def test_a_change_that_fails_leaves_the_baseline_as_it_was(step, copy, monkeypat
     def fail(*_arguments):
         raise OSError("planted")
 
-    monkeypatch.setattr(accept, step, fail)
+    monkeypatch.setattr(changing, step, fail)
     with pytest.raises(OSError, match="planted"):
         act(copy, perturbed(0, 0.3), "accept")
     assert files(copy) == before
@@ -144,6 +144,6 @@ def test_a_noise_floor_without_its_fingerprint_is_mended_by_accepting_all(tmp_pa
     found = gate.check(place, opened(net()), name=NAME, run=TOOLS)
     assert found.verdict is ERROR
     opened_again = gate.open_baseline(place)
-    accept.check_changeable(opened_again, whole=True)
+    changing.check_changeable(opened_again, whole=True)
     with pytest.raises(InputError):
-        accept.check_changeable(opened_again, whole=False)
+        changing.check_changeable(opened_again, whole=False)

@@ -20,7 +20,7 @@ from perimetry.bench.execution.runner import missing_jobs
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.manifest import changed_files, manifest_faults, write_manifest
 from perimetry.bench.records.store import Store
-from perimetry.bench.regression import accept
+from perimetry.bench.regression import baseline as changing
 from perimetry.bench.regression import check as gate
 from perimetry.bench.regression.detectors import RegressionVerdict
 from perimetry.bench.regression.report import failure_text
@@ -129,7 +129,7 @@ def test_a_baseline_of_an_older_version_is_accepted_again(copy):
     assert any("--accept" in text and "manifest.json" in text for text in found.problems)
     with pytest.raises(InputError):
         gate.check(copy, opened(net()), run=TOOLS, action="accept")
-    accept.check_changeable(gate.open_baseline(copy), whole=True)
+    changing.check_changeable(gate.open_baseline(copy), whole=True)
     write_manifest(Store(copy))
     assert check(copy).verdict is RegressionVerdict.same
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from perimetry import check, compare, load_records
 from perimetry.bench.cli.main import app
-from perimetry.bench.execution.run_options import RunOptions
+from perimetry.bench.execution.settings import RunOptions
 from perimetry.bench.regression.detectors import RegressionVerdict
 from perimetry.bench.regression.reproduce import reproduce
 from perimetry.bench.regression.verification import Outcome

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 from perimetry import audit
 from perimetry.adapters.errors import InputError
 from perimetry.bench.cli.main import app
-from perimetry.bench.execution.run_options import LEAST_MEMORY_MIB, RunOptions
-from perimetry.bench.execution.settings import Settings
+from perimetry.bench.execution.settings import LEAST_MEMORY_MIB, RunOptions, Settings
 from perimetry.bench.records.record import to_utf8
 from perimetry.bench.records.store import Store
 

@@ -18,9 +18,9 @@ from perimetry import load_records
 from perimetry.adapters.errors import UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.ranking.board import RANKINGS, Board
-from perimetry.bench.ranking.frame import board_frame
 from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.ranking.tables import FORMATS, render_board
+from perimetry.bench.ranking.view import board_frame
 from perimetry.bench.records.record import Value
 from perimetry.bench.records.store import Store
 

@@ -13,7 +13,7 @@ from perimetry.adapters.onnx.inputs.declaration import parse_pairs
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import compare
-from perimetry.bench.execution.run_options import RunOptions
+from perimetry.bench.execution.settings import RunOptions
 from perimetry.bench.model_report.provenance import repeat
 from perimetry.bench.records.manifest import write_manifest
 from perimetry.bench.records.selection import stated_inputs

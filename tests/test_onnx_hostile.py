@@ -23,10 +23,8 @@ from perimetry.adapters.errors import ModelFileError, PerimetryError
 from perimetry.adapters.onnx.files.read import read_model
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.bench.execution.plan import AuditPlan, file_identity
-from perimetry.bench.execution.run_options import RunOptions
 from perimetry.bench.execution.runner import run_jobs
-from perimetry.bench.execution.settings import Settings
-from perimetry.bench.execution.toolkit import standard
+from perimetry.bench.execution.settings import RunOptions, Settings, standard
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import render_board
 from perimetry.bench.records.store import Store

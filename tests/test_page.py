@@ -22,15 +22,20 @@ from perimetry.adapters.errors import InputError
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.output.templates import asset, render
 from perimetry.bench.output.text import clean
-from perimetry.bench.ranking.names import short_names
-from perimetry.bench.ranking.page.blocks import grouped, packed, packed_json, unpacked
 from perimetry.bench.ranking.page.join import join_table, join_tables
 from perimetry.bench.ranking.page.maps import choose_level, pack_maps, quantised, reduced, thumbs
-from perimetry.bench.ranking.page.model_panel import panels, raw_records
+from perimetry.bench.ranking.page.model_panel import (
+    grouped,
+    packed,
+    packed_json,
+    panels,
+    raw_records,
+    unpacked,
+)
 from perimetry.bench.ranking.page.numbers import content
 from perimetry.bench.ranking.page.page import own_script, page, policy, write_page
 from perimetry.bench.ranking.page.words import WORDS
-from perimetry.bench.ranking.tables import render_board
+from perimetry.bench.ranking.tables import render_board, short_names
 from perimetry.bench.ranking.view import View, shown_groups
 from perimetry.bench.records.record import Value
 from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.cli.main import app
-from perimetry.bench.model_report.card import card
-from perimetry.bench.model_report.publishing import Attribution, eval_results
+from perimetry.bench.model_report.publishing import Attribution, card, eval_results
 from perimetry.bench.records.store import Store
 
 HOLE = {"channel": "all", "pixels": 24, "top": 3, "left": 8, "bottom": 7, "right": 14}

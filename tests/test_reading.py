@@ -14,12 +14,12 @@ from planted_report import model, record
 from perimetry.bench.cli import start
 from perimetry.bench.model_report.case import open_case
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.frame import board_frame
 from perimetry.bench.ranking.page import page
-from perimetry.bench.ranking.page.blocks import unpacked
+from perimetry.bench.ranking.page.model_panel import unpacked
 from perimetry.bench.ranking.page.numbers import content
 from perimetry.bench.ranking.tables import render_board
-from perimetry.bench.records import npz, store
+from perimetry.bench.ranking.view import board_frame
+from perimetry.bench.records import arrays, store
 from perimetry.bench.records.archive import RecordArchive, pack_records
 from perimetry.bench.records.selection import load_records
 from perimetry.bench.records.store import Store
@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
 def reads(monkeypatch):
     """The names of the files and of the members of archives that are read from now on."""
     found = {"records": [], "members": []}
-    read_bytes, read_member = store.read_bounded, npz._read
+    read_bytes, read_member = store.read_bounded, arrays._read_member
 
     def reading(path, limit):
         found["records"].append(path.name)
@@ -74,7 +74,7 @@ def reads(monkeypatch):
         return read_member(opened, info)
 
     monkeypatch.setattr(store, "read_bounded", reading)
-    monkeypatch.setattr(npz, "_read", unpacking)
+    monkeypatch.setattr(arrays, "_read_member", unpacking)
     return found
 
 

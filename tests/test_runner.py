@@ -20,9 +20,8 @@ import pytest
 import toys
 
 from perimetry.bench.execution.plan import AuditPlan
-from perimetry.bench.execution.run_options import RunOptions
 from perimetry.bench.execution.runner import missing_jobs, run_jobs
-from perimetry.bench.execution.settings import Settings
+from perimetry.bench.execution.settings import RunOptions, Settings
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import to_json
@@ -172,7 +171,7 @@ import sys, toys
 from pathlib import Path
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.execution.plan import AuditPlan
-from perimetry.bench.execution.run_options import RunOptions
+from perimetry.bench.execution.settings import RunOptions
 from perimetry.bench.execution.runner import run_jobs
 from perimetry.bench.records.store import Store
 settings = Settings(images="noise", count=4)

@@ -17,9 +17,8 @@ from perimetry.adapters.errors import InputError, NotMeasuredError, UnknownNameE
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.decision import decision
 from perimetry.bench.comparison.matrix import _letters, matrix_of
-from perimetry.bench.comparison.names import short_names
 from perimetry.bench.comparison.result import RowVerdict
-from perimetry.bench.comparison.sides import side_of
+from perimetry.bench.comparison.sides import short_names, side_of
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.records.store import Store
 

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from perimetry.bench.cli.main import app
 from perimetry.bench.records.environment import environment
-from perimetry.bench.speed import certainty
-from perimetry.bench.speed.certainty import time_to_certainty
+from perimetry.bench.speed import goals
 from perimetry.bench.speed.device_use import (
     BusyShare,
     CaptureTiming,
@@ -22,7 +21,7 @@ from perimetry.bench.speed.device_use import (
     covered,
     throughput,
 )
-from perimetry.bench.speed.goals import MapComparison
+from perimetry.bench.speed.goals import MapComparison, time_to_certainty
 from perimetry.bench.speed.measure import (
     AuditTiming,
     TimeGrowth,
@@ -31,8 +30,14 @@ from perimetry.bench.speed.measure import (
     open_bench,
 )
 from perimetry.bench.speed.report import BenchmarkPlan, SpeedReport, with_report
-from perimetry.bench.speed.roofline import DeviceRates, WorkCount, count_work, measured_rates
-from perimetry.bench.speed.stopwatch import interleaved_times, peak_of
+from perimetry.bench.speed.stopwatch import (
+    DeviceRates,
+    WorkCount,
+    count_work,
+    interleaved_times,
+    measured_rates,
+    peak_of,
+)
 from perimetry.bench.speed.tables import render_speed
 from perimetry.suites.registry import SUITES
 
@@ -94,7 +99,7 @@ def test_the_rates_are_those_of_the_fastest_kernel():
 def test_the_cost_to_certainty_ends_at_the_goal_or_says_why_not():
     """The cost to certainty has seconds, images and half width, or why there is none."""
     found = time_to_certainty("timm:test_resnet@init", device="cpu", batch=8, rounds=1)
-    assert found.half_width <= certainty.GOAL
+    assert found.half_width <= goals.GOAL
     assert found.seconds > 0
     assert found.reason == ""
     few = time_to_certainty("timm:resnet18", device="cpu", batch=8, rounds=1)

@@ -8,8 +8,7 @@ from toys import toolkit
 from perimetry.adapters.errors import UnknownNameError
 from perimetry.bench.execution import together as module
 from perimetry.bench.execution.rerun import RunSpec
-from perimetry.bench.execution.run_options import RunOptions
-from perimetry.bench.execution.settings import Settings
+from perimetry.bench.execution.settings import RunOptions, Settings
 from perimetry.bench.execution.together import Asked, Together
 
 SPEC = RunSpec(Settings(count=2, draws=20), ("deadpixel:energy",))

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from perimetry.adapters.errors import InputError, ModelFileError, NotApplicableError
 from perimetry.adapters.trainable import open_trainable, pad_trainable
 from perimetry.bench.output.files import StoreError
-from perimetry.bench.training import checkpoint, trainer
-from perimetry.bench.training.experiment import Experiment, TrainingRun
+from perimetry.bench.training import trainer
+from perimetry.bench.training.experiment import Experiment, Recipe, TrainingRun
 from perimetry.bench.training.study import TrainingStudy, pairs
-from perimetry.bench.training.trainer import Clock, Recipe, probed_epochs
+from perimetry.bench.training.trainer import Clock, probed_epochs
 
 RECIPE = Recipe(epochs=2, batch=8, rate=0.02)
 EXPERIMENT = Experiment(
@@ -169,9 +169,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     """Tensors that do not fit are an error, and none is loaded."""
     one = study(tmp_path)
     one.run(UNPADDED, steps_clock(2), no_report)
-    data, facts = checkpoint.load_checkpoint(one.checkpoint(UNPADDED))
+    data, facts = trainer.load_checkpoint(one.checkpoint(UNPADDED))
     data.pop("model.head.weight")
-    checkpoint.save_checkpoint(one.checkpoint(UNPADDED), data, facts)
+    trainer.save_checkpoint(one.checkpoint(UNPADDED), data, facts)
     with pytest.raises(ModelFileError):
         one.run(UNPADDED, Clock(), no_report)
 

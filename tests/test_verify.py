@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.execution.rerun import run_spec_of
-from perimetry.bench.execution.toolkit import Toolkit
+from perimetry.bench.execution.settings import Toolkit
 from perimetry.bench.records.archive import open_records, pack_records
 from perimetry.bench.records.record import SCHEMA_VERSION, Record, schema_text
 from perimetry.bench.records.store import Store, read_record

@@ -22,7 +22,7 @@ from perimetry.adapters.feature_grid import Grid
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.model import Outputs
 from perimetry.adapters.treatment import PaddedLayer, Treatment
-from perimetry.bench.execution.toolkit import Toolkit
+from perimetry.bench.execution.settings import Toolkit
 from perimetry.suites.base import Context, Estimate, Measurement, Metric, Probe, Suite, missing
 
 

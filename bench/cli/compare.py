@@ -226,7 +226,7 @@ def _write(found: Comparison, shown: ShownOptions) -> None:
     from ..output.text import clean
 
     if shown.maps is not None:
-        from ..comparison.maps import draw_differences
+        from ..comparison.html import draw_differences
 
         drawn = draw_differences(found, shown.maps)
         typer.echo(f"Written: {len(drawn)} pictures in {clean(str(shown.maps))}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from ..execution.run_options import BENCH_IMAGES
+from ..execution.settings import BENCH_IMAGES
 from .groups import option_groups
 from .options import MachineOptions, names_of, report_errors, width
 
@@ -63,7 +63,7 @@ class BenchOptions:
         """What to measure where. Raises `InputError` and `UnknownNameError`."""
         from ...suites.registry import SUITES
         from ..execution.plan import parse_suites
-        from ..execution.run_options import default_batch, devices
+        from ..execution.settings import default_batch, devices
         from ..speed import report
 
         models, suites, images = (

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from ...adapters.errors import NotMeasuredError, PerimetryError
-from ..execution.run_options import BATCH, RunOptions
-from ..execution.settings import FIT_DEFAULT
+from ..execution.settings import BATCH, FIT_DEFAULT, RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -71,8 +71,8 @@ def show(
     from functools import partial
 
     from ..figures.maps import Pictures
-    from ..model_report.card import card
     from ..model_report.case import draw_maps, open_case
+    from ..model_report.publishing import card
     from ..model_report.report import report
     from ..output.text import clean
 

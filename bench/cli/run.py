@@ -231,7 +231,7 @@ def demo(
 ) -> None:
     """Audit nine architectures from their initial state; needs no network and no data."""
     from .. import demo as one
-    from ..execution.run_options import RunOptions
+    from ..execution.settings import RunOptions
     from ..execution.sweep import Sweep
     from ..records.store import Store
 

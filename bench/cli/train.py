@@ -104,8 +104,7 @@ def train(
 
     with report_errors(FAILED):
         from ..execution.plan import parse_fills
-        from ..training.experiment import Experiment
-        from ..training.trainer import Recipe
+        from ..training.experiment import Experiment, Recipe
 
         experiment = Experiment(
             network=network,
@@ -127,17 +126,32 @@ def train(
 
 
 def _carry_out(experiment: Experiment, out: Path, device: str, minutes: float | None) -> None:
-    """Train, draw, and print the summary."""
+    """Train with a progress bar, or plain lines; draw, and print the summary."""
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    from ..execution.progress import ProgressBar
+    from ..training.experiment import TrainingRun
     from ..training.figures import draw_training
-    from ..training.progress import TrainingProgress
     from ..training.report import training_summary
     from ..training.study import TrainingStudy
     from ..training.trainer import Clock
 
     study = TrainingStudy(experiment, out, device=device)
     clock = Clock(None if minutes is None else minutes * 60)
-    with TrainingProgress(len(study.runs())) as progress:
-        result = study.train(clock, progress.report)
+    total, seen = len(study.runs()), dict[TrainingRun, None]()
+    count = TextColumn("{task.completed:.1f}/{task.total:.0f} runs,")
+    text = TextColumn("left; {task.description}", markup=False)
+    columns = (BarColumn(bar_width=24), count, TimeRemainingColumn(), text)
+    with ProgressBar(total, columns) as progress:
+
+        def report(run: TrainingRun, share: float) -> None:
+            done = len(seen) - (run in seen) + share
+            if run not in seen:
+                seen[run] = None
+                progress.line(f"{progress.times(done / total if done >= 1 else 0)}  {run.label}")
+            progress.bars.update(progress.task, completed=done, description=run.label)
+
+        result = study.train(clock, report)
     if result.records:
         draw_training(result.records, out / "pictures")
     typer.echo(training_summary(result))

@@ -28,7 +28,7 @@ import numpy as np
 
 from ...adapters.every_output import EveryOutput
 from ...suites.base import Context, Measurement, Metric, Suite
-from ..execution.toolkit import Toolkit, standard
+from ..execution.settings import Toolkit, standard
 from ..records.manifest import CHECK
 from ..records.store import Store
 

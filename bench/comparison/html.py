@@ -1,14 +1,15 @@
 """A comparison as one HTML page, `perimetry compare ... --html OUT`, in the style of the board.
 
 It starts with what the comparison decides and the table of all models. For each pair it shows the
-verdict in words, the maps of both models with their difference, the
-differences stage by stage, and every metric with its difference drawn. A difference is drawn in
-units of half its own interval, so that whiskers of all rows can be compared with 0 in the same way.
-The page has no script and fetches nothing; the templates escape every text.
+verdict in words, the maps of both models with their difference, the differences stage by stage, and
+every metric with its difference drawn. A difference is drawn in units of half its own interval, so
+that whiskers of all rows can be compared with 0 in the same way. The page has no script and fetches
+nothing; the templates escape every text. `draw_differences` draws the maps as PNG.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..figures.canvas import Frame, draw_scale
 from ..figures.data_uri import Picture, picture
 from ..figures.maps import LOOKS, Look, over_mean, scaled, tiled
 from ..output.files import write_text
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from ..records.record import Record
     from .divergence import StageDifference
     from .result import ComparisonResult, ComparisonRow, Pair
+    from .result import ComparisonResult as Comparison
 
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
@@ -196,3 +199,41 @@ def _drawn(row: ComparisonRow) -> dict[str, str] | None:
     ends = {"low": gap.low, "value": gap.difference.value, "high": gap.high}
     shares = {name: max(-REACH, min(REACH, v / half)) / REACH for name, v in ends.items()}
     return {name: f"{50 + 48 * share:.1f}%" for name, share in shares.items()}
+
+
+LONGEST = 80
+
+
+def draw_differences(comparison: Comparison, folder: Path) -> list[Path]:
+    """Draw every map that both sides of a pair have in one shape; give the files' paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for place, pair in enumerate(comparison.pairs, start=1):
+        for cell, first in pair.first.records.items():
+            second = pair.second.records.get(cell)
+            if second is not None:
+                paths += _draw(pair, first, second, folder, place)
+    return paths
+
+
+def _draw(pair: Pair, first: Record, second: Record, folder: Path, place: int) -> list[Path]:
+    paths = []
+    for name in sorted(first.maps.keys() & second.maps.keys()):
+        before, after = (tiled(np.asarray(record.maps[name])) for record in (first, second))
+        if before is None or after is None or before.shape != after.shape:
+            continue
+        path = folder / f"{place:02}-{_file_name(pair)}.{first.suite}-{first.protocol}.{name}.png"
+        title = (
+            f"{pair.second.name}\nless {pair.first.name}; {first.suite}:{first.protocol}, {name}"
+        )
+        change = over_mean(after) - over_mean(before)
+        draw_scale(
+            scaled(change, "signed", "difference, in means of either map"), path, Frame(title)
+        )
+        paths.append(path)
+    return paths
+
+
+def _file_name(pair: Pair) -> str:
+    words = f"{pair.second.name}-less-{pair.first.name}"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", words).strip("-")[:LONGEST]

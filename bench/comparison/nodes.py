@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     from ...adapters.model import Model, NodeOutput
     from ...suites.base import Array
     from ..execution.rerun import RerunOptions
-    from ..execution.run_options import RunOptions
-    from ..execution.settings import Settings
-    from ..execution.toolkit import Toolkit
+    from ..execution.settings import RunOptions, Settings, Toolkit
     from .sides import Side
 
 FARTHEST = 2

@@ -35,24 +35,33 @@ from ..execution.rerun import (
     run_spec_of,
     sized_as,
 )
-from ..execution.settings import Settings
+from ..execution.settings import Settings, standard
 from ..execution.together import Asked, Together
-from ..execution.toolkit import standard
 from ..records.selection import (
     find_reference,
     same_file,
     stated_inputs,
 )
-from .arguments import Argument, RecordCache, is_folder, read_argument, read_arguments
 from .compatibility import UnlikeRecordsError, input_differences
 from .fingerprint import CELL, WithFingerprint
-from .names import short_names
-from .sides import DEFAULT_FILL, Side, side_of, variant_name, why_not_measured
+from .sides import (
+    DEFAULT_FILL,
+    Argument,
+    RecordCache,
+    Side,
+    is_folder,
+    read_argument,
+    read_arguments,
+    short_names,
+    side_of,
+    variant_name,
+    why_not_measured,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..execution.run_options import RunOptions
+    from ..execution.settings import RunOptions
     from ..records.record import Record
 
 

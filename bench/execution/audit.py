@@ -13,9 +13,7 @@ from ..records.hashing import digest, model_identity, module_identity
 from ..records.record import to_json_value
 from .black_box import measure_with_stand_ins
 from .plan import DEFAULT_SUITES, AuditPlan
-from .run_options import RunOptions
-from .settings import Settings, SettingsFields
-from .toolkit import standard
+from .settings import RunOptions, Settings, SettingsFields, standard
 from .workbench import Workbench
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from ...adapters.treatment import Fill
     from ..records.record import Record
     from .plan import Job
-    from .toolkit import Toolkit
+    from .settings import Toolkit
 
 
 def audit(

@@ -14,13 +14,12 @@ from ...adapters.load import check_reference, is_quick_to_identify
 from ..records.hashing import stamp
 from .engines.process import each_bounded
 from .plan import file_identity
-from .toolkit import standard
+from .settings import standard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from .run_options import RunOptions
-    from .settings import Settings
+    from .settings import RunOptions, Settings
 
 
 def find_identities(

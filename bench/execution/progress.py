@@ -8,17 +8,58 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from ..output.progress_bar import ProgressBar
 from ..output.text import clean
 from .cost import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.progress import ProgressColumn
+
     from .engines.base import Event
     from .plan import Job
+
+
+class ProgressBar:
+    """A bar with `columns` of rich that counts to `total`. Use as a context manager.
+
+    It is on standard error; off a terminal only its lines are shown.
+    """
+
+    def __init__(self, total: int, columns: Sequence[ProgressColumn]) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        hidden = not self.console.is_terminal
+        self.bars = Progress(*columns, console=self.console, disable=hidden)
+        self.task = self.bars.add_task("starting", total=total)
+        self._started = time.monotonic()
+        _begun()
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove the bar."""
+        self.bars.stop()
+
+    def line(self, text: str) -> None:
+        """Print a line, if there is no terminal for a bar."""
+        if not self.console.is_terminal:
+            self.console.print(text, soft_wrap=True)
+
+    def times(self, share: float) -> str:
+        """The time since the beginning, and about the time left where `share` of all is done."""
+        text = duration(time.monotonic() - _begun())
+        if share < ENOUGH:
+            return text
+        spent = time.monotonic() - self._started
+        return f"{text}, about {duration(spent * (1 / share - 1))} left"
 
 
 NAME_WIDTH = 40
@@ -31,10 +72,7 @@ ENOUGH = 0.02
 
 
 class Progress(ProgressBar):
-    """Counts the records of `jobs` on standard error. Use as a context manager.
-
-    `report` takes events; `count` is the number of images.
-    """
+    """Counts the records of `jobs`; `report` takes events; `count` is the number of images."""
 
     def __init__(self, jobs: Sequence[Job], count: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -48,12 +86,11 @@ class Progress(ProgressBar):
             for cell in job.cells
         }
         self._done, self._made = 0.0, 0
-        self._started = time.monotonic()
-        _begun()
 
     def report(self, event: Event) -> None:
         """Show one event."""
         variant = f"{clean(event.job.reference, NAME_WIDTH)} ({event.job.fill})"
+        times = self.times(self._done / sum(self._costs.values()))
         if event.cell is not None:
             self._made += 1
             self._done += self._costs.get(event.cell.key, 0.0)
@@ -61,18 +98,9 @@ class Progress(ProgressBar):
             if event.what == "failed":
                 self.console.print(f"failed: {variant} {event.cell.suite}:{event.cell.protocol}")
         elif event.what == "stage":
-            self.bars.update(self.task, description=f"{self.times()}  {variant} {event.stage}")
+            self.bars.update(self.task, description=f"{times}  {variant} {event.stage}")
         elif event.what == "begin":
-            self.line(f"{self._made:5} of {self._total} records  {self.times()}  {variant}")
-
-    def times(self) -> str:
-        """The time since the beginning, and about the time that is left of this round."""
-        spent = time.monotonic() - self._started
-        text = duration(time.monotonic() - _begun())
-        whole = sum(self._costs.values())
-        if self._done < ENOUGH * whole:
-            return text
-        return f"{text}, about {duration(spent * (whole / self._done - 1))} left"
+            self.line(f"{self._made:5} of {self._total} records  {times}  {variant}")
 
 
 def duration(spent: float) -> str:

@@ -22,9 +22,7 @@ from .audit import measure_here
 from .fit_images import open_fit_images
 from .identities import find_identities
 from .plan import AuditPlan
-from .run_options import RunOptions
-from .settings import FIT_DEFAULT, GOAL_FIELDS, Settings
-from .toolkit import standard
+from .settings import FIT_DEFAULT, GOAL_FIELDS, RunOptions, Settings, standard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from ..records.store import Store
     from .engines.base import Engine, Event
     from .plan import Job
-    from .run_options import RunOptions
-    from .settings import Settings
+    from .settings import RunOptions, Settings
 
 
 def run_jobs(

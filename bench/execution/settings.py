@@ -1,16 +1,19 @@
-"""What the user chooses that can change a number."""
+"""What the user chooses: `Settings` can change a number, `RunOptions` cannot."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from ...adapters.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from ...adapters.model import Precision
+    from torch import nn
+
+    from ...adapters.model import Model, Precision
+    from ...suites.base import Suite
     from ...suites.images import ImageSet
 
 
@@ -118,3 +121,128 @@ class SettingsFields(TypedDict, total=False):
     fit_images: str
     precision_goal: float | None
     most_images: int
+
+
+class Loader(Protocol):
+    """The part of `adapters.load.load` that a run uses."""
+
+    def __call__(
+        self,
+        reference: str | nn.Module | Model,
+        *,
+        device: str = "auto",
+        target: str | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+        members: int | None = None,
+        precision: Precision = "float32",
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Model:
+        """Open a model."""
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """How models are opened, and the suites by name."""
+
+    load: Loader
+    suites: Mapping[str, Suite]
+
+
+def standard() -> Toolkit:
+    """The adapters and suites of this package."""
+    from ...adapters.load import load
+    from ...suites.registry import SUITES
+
+    return Toolkit(load, SUITES)
+
+
+BATCH = {"cpu": 8, "cuda": 64}
+"""Default batch size by kind of device."""
+
+BENCH_IMAGES = {"cpu": 12, "cuda": 64}
+"""Number of images that `perimetry bench` measures, by kind of device."""
+
+LEAST_MEMORY_MIB = 256
+"""The smallest limit on a worker's memory that is accepted."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run; nothing here changes a number beyond float noise.
+
+    That is largest in small differences: 0.2 % of `perturbation`'s thresholds and comb.
+
+    `device` is `auto`, `cpu`, `cuda` (every GPU) or a comma-separated list; `batch` the batch size
+    (None: the default of the device). `workers` is the number of worker processes per device; on
+    the CPU they share its cores. `time_limit_s` limits a model variant; `memory_limit_mib` limits a
+    worker: on a GPU what torch allocates there (default: no limit; where several share it, equal
+    parts of 90 %), on the CPU what it takes beyond its libraries (default: 90 % of the machine). A
+    measurement that died or exceeded the time limit is repeated up to `retries` times before its
+    record says *failed*; `retry_failed` measures failed records of earlier runs again. `engine` is
+    one of `engines.base.ENGINES`; `address` that of the Ray cluster. `isolated` lets `rerun`
+    measure in a worker process, so that a model that crashes costs only its records; `progress`
+    shows a progress bar on standard error. `toolkit` is called in every worker process, so it must
+    be a function of an importable module.
+    """
+
+    device: str = "auto"
+    batch: int | None = None
+    workers: int = 1
+    time_limit_s: float | None = None
+    memory_limit_mib: float | None = None
+    retry_failed: bool = True
+    retries: int = 0
+    engine: str = "local"
+    address: str | None = None
+    isolated: bool = False
+    progress: bool = False
+    toolkit: Callable[[], Toolkit] = standard
+
+    def __post_init__(self) -> None:
+        limit = self.memory_limit_mib
+        if limit is not None and not limit >= LEAST_MEMORY_MIB:
+            raise InputError(
+                f"the memory limit is {limit:g} MiB; expected at least {LEAST_MEMORY_MIB} MiB, "
+                "without which no model can be opened: raise --memory-limit"
+            )
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of the devices. Raises `InputError` as `devices` does."""
+        return devices(self.device)
+
+    @property
+    def device_kind(self) -> str:
+        """`cpu` or `cuda`."""
+        return self.devices[0].partition(":")[0]
+
+    def batch_on(self, device: str) -> int:
+        """The batch size on `device`."""
+        return self.batch or default_batch(device)
+
+
+def devices(text: str) -> tuple[str, ...]:
+    """Read `auto`, `cpu`, `cuda` (every GPU) or a comma-separated list as device names.
+
+    Raises `InputError` for a device that this machine does not have, and for a mixture of kinds,
+    whose numbers would not agree bit for bit.
+    """
+    import torch
+
+    from ...adapters.device import pick_device
+
+    names: list[str] = []
+    for word in (part.strip() for part in text.split(",")):
+        device = pick_device(word)
+        many = device.type == "cuda" and device.index is None
+        count = torch.cuda.device_count() if many else 0
+        names += [f"cuda:{i}" for i in range(count)] if many else [str(device)]
+    if len({name.partition(":")[0] for name in names}) > 1:
+        raise InputError(f"devices {text!r} are of different kinds; use one kind per run")
+    return tuple(dict.fromkeys(names))
+
+
+def default_batch(device: str) -> int:
+    """Default batch size on `device`: what fits the caches of a CPU, what fills a GPU."""
+    return BATCH["cpu" if device == "cpu" else "cuda"]

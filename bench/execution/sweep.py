@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from ..records.record import Record
     from .plan import Job
-    from .run_options import RunOptions
-    from .settings import Settings
+    from .settings import RunOptions, Settings
 
 
 @dataclass(frozen=True)

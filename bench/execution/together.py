@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ...adapters.treatment import Fill
     from ..records.record import Record
-    from .run_options import RunOptions
+    from .settings import RunOptions
 
 
 @dataclass(frozen=True)

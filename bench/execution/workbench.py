@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ...suites.measuring.assumptions import Assumptions
     from ..records.record import Record
     from .plan import Cell, Job
-    from .toolkit import Toolkit
+    from .settings import Toolkit
 
     Keep = Callable[[Record], None]
     Planned = Mapping[str, Sequence[Probe]]  # probes by key of a cell

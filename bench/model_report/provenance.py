@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.input_spec import guessed_values
 from ...suites.measuring.bootstrap import MIN_SAMPLES
-from ..output.damaged import try_or_none
+from ..output.files import try_or_none
 from ..output.layout import Literal
 from ..output.numbers import short_count
 from ..output.text import clean

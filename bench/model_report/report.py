@@ -12,7 +12,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from ...adapters.treatment import UNTOUCHED
-from ..output.damaged import try_or_none
+from ..output.files import try_or_none
 from ..output.layout import WIDTH, Section, lay_out
 from ..output.numbers import join_with_and
 from ..output.text import clean

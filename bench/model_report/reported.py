@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ...suites.base import Metric
-from ..output.damaged import try_or_none
+from ..output.files import try_or_none
 from ..output.numbers import with_interval_text
 from ..output.text import clean
 from ..records.scales import split_scale

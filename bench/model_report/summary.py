@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from ...suites.measuring.assumptions import FAULTS
-from ..output.damaged import try_or_none
+from ..output.files import try_or_none
 from ..output.numbers import format_number
 from ..output.text import clean
 from ..records.selection import said_first

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..output.columns import column_texts
-from ..output.numbers import short_count
+from ..output.numbers import column_texts, short_count
 from ..output.text import clean
 from ..records.selection import why_missing
 from .board import SIZES, facts
@@ -14,7 +13,7 @@ from .board import SIZES, facts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..output.columns import Bounded
+    from ..output.numbers import Bounded
     from .board import Board, BoardRow
     from .view import View
 

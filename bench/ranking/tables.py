@@ -9,14 +9,16 @@ beside it.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from ...adapters.reference import Reference
 from ..output.text import clean, code, spreadsheet
 from ..records.selection import said_first
 from .board import FACTS
 from .caption import caption
 from .cells import DROPPED_FIRST, Footnotes, table_cells
-from .names import cut_names, short_names
 from .view import View, shown_groups
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def render_board(
 
 def to_csv(board: Board, groups: Groups | None = None, view: View | None = None) -> str:
     """All columns; text that a spreadsheet could read as a formula is quoted."""
-    from .frame import board_frame
+    from .view import board_frame
 
     frame = board_frame(board, view or View(), groups)
     for name in frame.columns:
@@ -63,7 +65,7 @@ def to_csv(board: Board, groups: Groups | None = None, view: View | None = None)
 
 def to_json(board: Board, groups: Groups | None = None, view: View | None = None) -> str:
     """All columns, rows in rank order, with the caption."""
-    from .frame import frame_rows
+    from .view import frame_rows
 
     view = view or View()
     content = {
@@ -182,3 +184,32 @@ WORDS = ("model", "padding", "defects", *FACTS)
 
 def _sides(heads: Sequence[str]) -> list[str]:
     return ["left" if head in WORDS else "right" for head in heads]
+
+
+NAME_WIDTH = 32
+"""Characters of a name in a terminal, if that tells it from the others."""
+
+
+def short_names(references: Sequence[str]) -> list[str]:
+    """References without `timm:` and files without their folders, if these names are unique."""
+    short = [_short_name(reference) for reference in references]
+    times = Counter(short)
+    return [s if times[s] == 1 else r for s, r in zip(short, references, strict=True)]
+
+
+def _short_name(reference: str) -> str:
+    parsed = Reference.parse_any(reference)
+    return PurePath(parsed.name).name if parsed.runtime == "onnx" else parsed.short
+
+
+def cut_names(names: Sequence[str], width: int = NAME_WIDTH) -> list[str]:
+    """`names` without the middle of longer ones; where two would be alike, more of them is left."""
+    left = list(dict.fromkeys(names))
+    found: dict[str, str] = {}
+    while left:
+        cut = {name: clean(name, width) for name in left}
+        times = Counter([*cut.values(), *found.values()])
+        found |= {name: cut[name] for name in left if times[cut[name]] == 1 or len(name) <= width}
+        left = [name for name in left if name not in found]
+        width += 8
+    return [found[name] for name in names]

@@ -19,9 +19,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...adapters.errors import InputError
-from ..output.files import StoreError, explain, write_atomically
-from ..output.reading import GZIP_WINDOW, read_bounded, read_gzip
-from .draws import pack_draws, unpack_draws
+from ..output.files import (
+    GZIP_WINDOW,
+    StoreError,
+    explain,
+    read_bounded,
+    read_gzip,
+    write_atomically,
+)
+from .arrays import pack_draws, unpack_draws
 from .record import Record
 from .store import Store, kept_tables, parse_record, split_problems, without_collection
 

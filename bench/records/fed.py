@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.input_spec import guessed_values
 from ...suites.images import BUILT_IN
-from ..output.damaged import try_or_none
+from ..output.files import try_or_none
 from ..output.text import clean
 
 if TYPE_CHECKING:

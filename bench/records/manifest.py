@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..output.files import StoreError, write_text
-from ..output.reading import open_regular, read_bounded
+from ..output.files import StoreError, open_regular, read_bounded, write_text
 
 if TYPE_CHECKING:
     from io import BufferedReader

@@ -19,11 +19,10 @@ from ...adapters.errors import IMPORTED, InputError
 from ...suites.erf.metrics import gaussian_metrics, moment_metrics, size_metrics
 from ...suites.erf.protocols import PROTOCOLS
 from ...suites.measuring.bootstrap import bootstrap
-from ..output.files import StoreError
-from ..output.reading import read_bounded
+from ..output.files import StoreError, read_bounded
+from .arrays import load_array
 from .environment import environment
 from .hashing import digest
-from .npz import load_array
 from .record import ImagesInfo, ModelInfo, Record, Value
 
 if TYPE_CHECKING:

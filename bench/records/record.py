@@ -20,7 +20,7 @@ from pydantic_core import PydanticSerializationError
 
 from ...adapters.errors import PerimetryError
 from ...suites.base import Array, Estimate
-from .draws import round_draws
+from .arrays import Arrays, round_draws
 from .environment import Environment
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ TRACE_LINES = 12
 """The number of lines at the end of a traceback that a failed record keeps."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-Arrays = tuple[dict[str, np.ndarray[Any, Any]], dict[str, Array]]
-"""Maps by name, and draws by metric."""
 
 DrawsReader = Callable[[str], Mapping[str, Array]]
 """Reads the draws of one metric, or of all if its name is empty, and no map."""

@@ -21,15 +21,14 @@ from typing import IO, TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from ..output.files import StoreError, explain, write_atomically, write_text
-from ..output.reading import read_bounded
+from ..output.files import StoreError, explain, read_bounded, write_atomically, write_text
 from .arrays import DRAWS, read_arrays, write_arrays
 from .record import KEY_DIGITS, NAME_PART, Record, file_name_part, file_stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from .record import Arrays
+    from .arrays import Arrays
 
 
 MAX_RECORD_BYTES = 2**26

@@ -1,29 +1,40 @@
-"""A baseline: records of a folder or packed file, and noise floors and fingerprints beside them."""
+"""A baseline: records of a folder or packed file, with noise floors and fingerprints; changing it.
+
+A model is accepted as it has become, or dropped: records, fingerprints, noise floors and manifest
+change together. The folder is copied, the copy is changed, and takes the folder's place by
+renaming. A process that is killed at any moment leaves the old baseline or the new one; killed
+between the two renamings, the old one under `.NAME.old`, from where the next change brings it back.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import shutil
+import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...adapters.errors import InputError, UnknownNameError, unknown
-from ..comparison.fingerprint import beside, read_fingerprints
-from ..output.files import StoreError
+from ...adapters.errors import InputError, NotApplicableError, UnknownNameError, unknown
+from ...suites.measuring.assumptions import FAULTS
+from ..comparison.fingerprint import NAME, beside, read_fingerprints
+from ..output.files import StoreError, explain
 from ..records.archive import RecordArchive, open_records
 from ..records.manifest import FILE as MANIFEST
-from ..records.manifest import manifest_faults, unlisted
+from ..records.manifest import list_check, manifest_faults, unlisted, write_manifest
 from ..records.selection import check_unmixed, choose, newest, read_folder
 from ..records.store import Store
 from . import noise_floor as noise
 from .dead_regions import TABLE
 from .detectors import column_of
+from .noise_floor import drop_noise, store_noise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ...suites.base import Suite
     from ..records.record import Record
+    from .noise_floor import Floor
 
 
 @dataclass(frozen=True)
@@ -131,3 +142,104 @@ def _read_floors(
         "there; store both again with `perimetry check --measure-noise`"
         for name in sorted(missing)
     ]
+
+
+@dataclass
+class Changes:
+    """What is to change in a baseline: variants that go, records that come, and their noise."""
+
+    gone: list[tuple[str, str]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    noise: dict[tuple[str, str], tuple[Floor, Record]] = field(default_factory=dict)
+
+    def accept(self, variant: tuple[str, str], made: Sequence[Record], floor: Floor) -> None:
+        """Take `made` in the place of what the baseline has of `variant`.
+
+        Raises `NotApplicableError` when something could not be measured.
+        """
+        for record in made:
+            why = record.error.message if record.error else record.reason or ""
+            if record.status == "failed" or why.startswith(FAULTS):
+                label = f"{record.suite}:{record.protocol}"
+                raise NotApplicableError(
+                    f"not accepted, since {label} could not be measured: {why}"
+                )
+        print_ = next(record for record in made if record.suite == NAME)
+        self.gone.append(variant)
+        self.records += [record for record in made if record.suite != NAME]
+        self.noise[variant] = (floor, print_)
+
+
+def check_changeable(baseline: Baseline, *, whole: bool) -> None:
+    """Raise `InputError` for a baseline that cannot be changed.
+
+    That is a packed file, and a damaged folder, whose new manifest would call the damage whole. If
+    all of it is measured, only damage of records counts: a manifest may be missing, too.
+    """
+    if not baseline.place.is_dir():
+        raise InputError(
+            f"{str(baseline.place)!r} is a packed file; accept or drop models in the folder it was "
+            "packed from, and pack that again with `perimetry pack`"
+        )
+    own = str(beside(baseline.place))
+    mended = [t for t in baseline.problems if whole and (own in t or t == baseline.unlisted)]
+    found = [text for text in baseline.problems if text not in mended]
+    if found:
+        raise InputError(f"the baseline is damaged, so nothing was changed: {'; '.join(found)}")
+
+
+def change(baseline: Baseline, changes: Changes) -> None:
+    """Carry out `changes` in one step. Raises `StoreError`, and then nothing has changed."""
+    place = baseline.place.resolve()
+    copy = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        shutil.copytree(place, copy, symlinks=True)
+        _edit(copy, baseline, changes)
+        _swap(copy, place)
+    except OSError as error:
+        raise explain(error, place) from error
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def _edit(copy: Path, baseline: Baseline, changes: Changes) -> None:
+    """Change the folder `copy`, which has the files of the baseline."""
+    store, gone = Store(copy), set(changes.gone)
+    for record in baseline.chosen:
+        if (record.model.reference, record.fill) in gone:
+            store.remove(record)
+    if gone >= baseline.variants.keys():
+        shutil.rmtree(beside(copy), ignore_errors=True)
+    else:
+        drop_noise(copy, gone)
+    for record in changes.records:
+        store.put(record)
+    if changes.noise:
+        store_noise(copy, changes.noise)
+    write_manifest(store)
+    list_check(store)
+
+
+def _swap(new: Path, place: Path) -> None:
+    """Put the folder `new` in the place of another."""
+    old = _old(place)
+    if old.exists():
+        shutil.rmtree(old)
+    place.rename(old)
+    try:
+        new.rename(place)
+    except OSError:
+        old.rename(place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(place: Path) -> None:
+    """Bring a baseline back that a killed change left under another name."""
+    place = place.resolve()
+    if not place.exists() and _old(place).exists():
+        _old(place).rename(place)
+
+
+def _old(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")

@@ -45,8 +45,7 @@ from ..execution.rerun import RerunOptions
 from ..records.archive import open_records
 from ..records.manifest import list_check
 from ..records.store import Store
-from .accept import change, check_changeable, recover
-from .baseline import Baseline, columns_of, open_baseline
+from .baseline import Baseline, change, check_changeable, columns_of, open_baseline, recover
 from .detectors import RegressionVerdict
 from .model_check import ModelCheck, name_of
 from .result import RegressionCheck, VariantReport, failed_report, refused
@@ -75,7 +74,7 @@ def check(
     `name` is the name in the baseline of the one model given; `options` are the fields of
     `execution.rerun.RerunOptions`. `action` says what else is done: with `measure_noise` the noise
     floor and the fingerprints are stored next to the baseline, with `accept` all that the baseline
-    has of the models is replaced by what they are now, with `drop` it is removed (see `accept`);
+    has of the models is replaced by what they are now, with `drop` it is removed (see `baseline`);
     the reports then say what changed. A model that the baseline does not have could not be
     measured, and the others are checked. Raises `InputError`, `UnknownNameError` and `StoreError`
     for a baseline that cannot be used, and for tolerances of metrics that it does not have. What of

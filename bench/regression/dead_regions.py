@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...suites.measuring.dead_regions import MOST_REGIONS, Region
-from ..output.damaged import try_or_none
+from ..output.files import try_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from ..execution.rerun import RerunOptions, RunSpec, known_inputs, run_spec_of, 
 from ..execution.together import Asked, Together
 from ..records.selection import said_first
 from . import noise_floor as noise
-from .accept import Changes
+from .baseline import Changes
 from .detectors import (
     DetectorFinding,
     DetectorSet,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ...suites.base import Suite
-    from ..execution.run_options import RunOptions
+    from ..execution.settings import RunOptions
     from ..records.record import Record
     from .baseline import Baseline
 

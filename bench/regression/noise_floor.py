@@ -20,9 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..comparison.divergence import stage_differences
 from ..comparison.fingerprint import NAME, beside
-from ..execution.run_options import default_batch
-from ..output.files import StoreError, write_text
-from ..output.reading import read_bounded
+from ..execution.settings import default_batch
+from ..output.files import StoreError, read_bounded, write_text
 from ..records.environment import Environment
 from ..records.store import Store
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from ..execution.run_options import RunOptions
+    from ..execution.settings import RunOptions
     from ..records.record import Record
 
 

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..execution.rerun import RerunFields
-    from ..records.record import Arrays, Record
+    from ..records.arrays import Arrays
+    from ..records.record import Record
 
 
 def reproduce(

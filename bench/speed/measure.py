@@ -30,8 +30,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .roofline import WorkCount, count_work
-from .stopwatch import interleaved_times, measured_seconds, peak_of, synchronise
+from .stopwatch import (
+    WorkCount,
+    count_work,
+    interleaved_times,
+    measured_seconds,
+    peak_of,
+    synchronise,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

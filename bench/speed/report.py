@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from ...adapters.device import full_precision
 from ..output.files import write_text
 from ..records.environment import environment
-from .certainty import CertaintyTiming, time_to_certainty
 from .device_use import (
     BATCHES,
     CAPTURED,
@@ -23,7 +22,15 @@ from .device_use import (
     capture,
     throughput,
 )
-from .goals import AUDITED, Goal, MapComparison, audit_goal, map_goal
+from .goals import (
+    AUDITED,
+    CertaintyTiming,
+    Goal,
+    MapComparison,
+    audit_goal,
+    map_goal,
+    time_to_certainty,
+)
 from .measure import (
     AuditTiming,
     BenchmarkSetup,
@@ -35,7 +42,7 @@ from .measure import (
     open_bench,
     time_growth,
 )
-from .roofline import DeviceRates, measured_rates
+from .stopwatch import DeviceRates, measured_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -6,12 +6,12 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from .certainty import GOAL
+from .goals import GOAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .certainty import CertaintyTiming
+    from .goals import CertaintyTiming
     from .measure import TimeGrowth, TimingRow
     from .report import SpeedReport
 

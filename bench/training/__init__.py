@@ -1,5 +1,4 @@
 """The experiment of the `training` suite.
 
-Read `experiment`, `study` and `trainer`, then `probe`, `checkpoint`, `progress`, `records`,
-`report` and `figures`.
+Read `experiment`, `study` and `trainer`, then `probe`, `report` and `figures`.
 """

@@ -1,24 +1,22 @@
-"""The data classes of training: the experiment, its runs and their results."""
+"""The data classes of training: the experiment, its recipe, its runs and their results."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from ...adapters.errors import InputError, check_name
 from ...adapters.treatment import Fill
 from ...suites.training.tasks import TASKS
 from ..execution.plan import parse_fills
-from .trainer import Recipe
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from ...adapters.input_spec import InputSpec
     from ...adapters.treatment import Treatment
     from ...suites.measuring.phases import Pair
-    from ...suites.training.data import TrainingSet
     from ...suites.training.summary import History
     from ..records.record import Record
 
@@ -26,6 +24,26 @@ if TYPE_CHECKING:
 DEFAULT_DATA = {"micro_object": "dead-leaves", "classification": "digits"}
 
 DEFAULT_FILLS: tuple[Fill, ...] = ("none", "zero")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; everything here can change the numbers."""
+
+    epochs: int = 16
+    batch: int = 32
+    rate: float = 0.03
+    momentum: float = 0.9
+    decay: float = 5e-4
+    warmup: float = 0.1
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of step `step`, from 0, of all `steps`."""
+        rising = max(1, round(self.warmup * steps))
+        if step < rising:
+            return self.rate * (step + 1) / rising
+        return self.rate * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
 
 
 @dataclass(frozen=True)
@@ -97,20 +115,3 @@ class Result:
 
     records: list[Record]
     remaining: list[TrainingRun]
-
-
-class StudyFacts(Protocol):
-    """The facts about a study that its records need."""
-
-    experiment: Experiment
-    data: dict[str, TrainingSet]
-    device: torch.device
-
-    def settings(self, task: str) -> dict[str, Any]:
-        """Everything that can change the numbers of a task, except fill and seed."""
-
-    def key(self, task: str, *rest: Any) -> str:
-        """Sha256 of everything that can change the numbers of `task` and `rest`."""
-
-    def whole_seeds(self, done: dict[TrainingRun, FinishedRun], task: str) -> list[int]:
-        """The seeds for which all runs of `task` are done."""

@@ -11,25 +11,30 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.reference import Reference
+from ...adapters.treatment import UNTOUCHED
 from ...suites.training.data import DEFAULT_SIZE, TrainingSet, open_training_set
+from ...suites.training.suite import TRAINING
+from ...suites.training.summary import summarise
 from ...suites.training.tasks import Task, open_task
-from ..records.environment import STACK, versions
+from ..records.environment import STACK, environment, versions
 from ..records.hashing import file_sha256
+from ..records.record import ImagesInfo, ModelInfo, Record, Timing, Value, to_json_value
 from .experiment import DEFAULT_DATA, FinishedRun, Result, TrainingRun
 from .trainer import Clock, Trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import torch
 
     from ...adapters.trainable import Trainable
-    from ..records.record import Record
+    from ...suites.base import Measurement
     from .experiment import Experiment
 
 
@@ -143,7 +148,6 @@ class TrainingStudy:
         runs stay.
         """
         from ..records.store import Store
-        from .records import make_records
 
         clock = clock or Clock()
         store = Store(self.out)
@@ -207,3 +211,79 @@ def pairs(records: list[Record]) -> Iterator[tuple[Record, Record]]:
     for record in records:
         if record.fill != "none" and record.protocol in plain:
             yield record, plain[record.protocol]
+
+
+def make_records(study: TrainingStudy, done: Mapping[TrainingRun, FinishedRun]) -> Iterator[Record]:
+    """The record of each task and fill; none for a task without a seed that all fills finished."""
+    experiment = study.experiment
+    for task in experiment.tasks:
+        seeds = study.whole_seeds(dict(done), task)
+        if not seeds:
+            continue
+        for fill in experiment.fills:
+            runs = [done[TrainingRun(task, fill, seed)] for seed in seeds]
+            found = summarise(
+                [run.history for run in runs], task, side=experiment.side, draws=experiment.draws
+            )
+            yield _record(study, TrainingRun(task, fill, seeds[0]), seeds, runs, found)
+
+
+def _record(
+    study: TrainingStudy,
+    first: TrainingRun,
+    seeds: list[int],
+    runs: list[FinishedRun],
+    found: Measurement,
+) -> Record:
+    """The record of the runs of one task and fill; `first` is that of the first of `seeds`."""
+    data = study.data[first.task]
+    draws = {n: e.draws for n, e in found.metrics.items() if e.draws is not None}
+    record = Record(
+        key=study.key(first.task, first.fill, seeds, study.experiment.draws),
+        status="ok",
+        model=_model(study, runs[0], len(seeds)),
+        fill=first.fill,
+        suite=TRAINING.name,
+        protocol=first.task,
+        version=TRAINING.protocols[first.task],
+        settings=to_json_value(
+            {**study.settings(first.task), "seeds": seeds, "draws": study.experiment.draws}
+        ),
+        seed=first.seed,
+        images=ImagesInfo(name=data.name, count=len(data.test), sha256=data.digest()),
+        metrics={name: Value.of(estimate) for name, estimate in found.metrics.items()},
+        tables=to_json_value(found.tables),
+        map_names=sorted(found.maps),
+        notes=_notes(study, first, runs[0], seeds),
+        environment=environment(study.device),
+        timing=Timing(measure_s=sum(run.seconds for run in runs)),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return record.attach((dict(found.maps), draws))
+
+
+def _model(study: TrainingStudy, run: FinishedRun, members: int) -> ModelInfo:
+    spec, treatment = run.spec, run.treatment
+    layers = [to_json_value(vars(layer)) for layer in treatment.layers]
+    return ModelInfo(
+        reference=study.experiment.network,
+        source={"runtime": "torch", "weights": "trained for this record"},
+        spec=to_json_value(vars(spec)),
+        spec_sha256=spec.digest(),
+        treatment={"fill": treatment.fill, "layers": layers, "left": dict(treatment.refused_layers)}
+        if treatment.fill != "none"
+        else None,
+        members=members,
+    )
+
+
+def _notes(
+    study: TrainingStudy, first: TrainingRun, run: FinishedRun, seeds: list[int]
+) -> list[str]:
+    """Notes on unfinished seeds and untouched networks."""
+    asked = study.experiment.seeds
+    notes = [f"{len(seeds)} of {asked} seeds are done: the budget ended"]
+    notes = notes if len(seeds) < asked else []
+    if first.fill != "none" and not run.treatment.layers:
+        notes.append(UNTOUCHED)
+    return notes

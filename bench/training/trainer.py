@@ -6,15 +6,19 @@ epoch; the random numbers of the network itself (dropout) come from torch's gene
 states are part of the checkpoint, as are weights, momenta and history. So a run that was
 interrupted, even within an epoch, gives the same result as one that was not: bit for bit on a CPU
 with the same number of threads.
+
+A checkpoint is one safetensors file, tensors and facts, written atomically. Facts are JSON in the
+file's own metadata. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +26,16 @@ from torch import Tensor
 
 from ...adapters.errors import ModelFileError, NotApplicableError
 from ...suites.training.summary import History
-from .checkpoint import load_checkpoint, save_checkpoint
+from ..output.files import FULL, StoreError, explain, write_atomically
 from .probe import probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from ...adapters.trainable import Trainable
     from ...suites.training.tasks import Task
+    from .experiment import Recipe
 
 
 SAVE_EVERY_S = 60.0
@@ -38,26 +43,6 @@ SAVE_EVERY_S = 60.0
 TEST_BATCH = 256
 
 PROBE_IMAGES = 32
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; everything here can change the numbers."""
-
-    epochs: int = 16
-    batch: int = 32
-    rate: float = 0.03
-    momentum: float = 0.9
-    decay: float = 5e-4
-    warmup: float = 0.1
-    precision: Literal["float32", "bfloat16"] = "float32"
-
-    def rate_at(self, step: int, steps: int) -> float:
-        """The learning rate of step `step`, from 0, of all `steps`."""
-        rising = max(1, round(self.warmup * steps))
-        if step < rising:
-            return self.rate * (step + 1) / rising
-        return self.rate * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
 
 
 def probed_epochs(epochs: int) -> set[int]:
@@ -277,3 +262,39 @@ class Trainer:
 def _part(tensors: dict[str, Any], prefix: str) -> dict[str, Tensor]:
     """Those whose names begin with `prefix`, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+FACTS = "perimetry"
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write `path` atomically: the previous checkpoint stays until then. Raises `StoreError`."""
+    from safetensors.torch import save
+
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    data = save(plain, {FACTS: json.dumps(facts, sort_keys=True)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda stream: stream.write(data))
+    except OSError as error:
+        if error.errno in FULL:
+            raise StoreError(
+                f"no space left for the checkpoint {path}; expected some free space: free some and "
+                "run the same command again, which resumes from the previous checkpoint"
+            ) from error
+        raise explain(error, path) from error
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors by name, and facts. Raises `ModelFileError` if it is not a checkpoint."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})[FACTS])
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ModelFileError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}); remove it "
+            "to train this network from the beginning"
+        ) from error

@@ -13,7 +13,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.frame import board_frame
+from perimetry.bench.ranking.view import board_frame
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.store import Store
 

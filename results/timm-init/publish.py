@@ -15,10 +15,10 @@ from tabulate import tabulate
 
 from perimetry.adapters.reference import Reference
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.frame import board_frame
 from perimetry.bench.ranking.page.join import join_table
 from perimetry.bench.ranking.page.numbers import representative_records
 from perimetry.bench.ranking.page.page import write_page
+from perimetry.bench.ranking.view import board_frame
 from perimetry.bench.records.archive import RecordArchive, pack_records
 from perimetry.bench.records.store import Store
 

@@ -22,11 +22,11 @@ import pandas as pd
 from perimetry import leaderboard
 from perimetry.bench.records.archive import open_records, pack_records
 from perimetry.bench.records.store import Store
-from perimetry.bench.training.experiment import Experiment, TrainingRun
+from perimetry.bench.training.experiment import Experiment, Recipe, TrainingRun
 from perimetry.bench.training.figures import draw_curves, draw_panel
 from perimetry.bench.training.report import with_interval
 from perimetry.bench.training.study import TrainingStudy
-from perimetry.bench.training.trainer import Clock, Recipe
+from perimetry.bench.training.trainer import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

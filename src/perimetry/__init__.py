@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bench.comparison.compare import compare
     from .bench.execution.audit import audit
-    from .bench.ranking.frame import leaderboard
+    from .bench.ranking.view import leaderboard
     from .bench.records.record import Record
     from .bench.records.selection import load_records
     from .bench.regression.check import check
@@ -40,7 +40,7 @@ _MODULES = {
     "audit": ".bench.execution.audit",
     "check": ".bench.regression.check",
     "compare": ".bench.comparison.compare",
-    "leaderboard": ".bench.ranking.frame",
+    "leaderboard": ".bench.ranking.view",
     "load_records": ".bench.records.selection",
 }
 

@@ -32,7 +32,7 @@ from perimetry.bench.records.manifest import write_manifest
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression import check as gate
 from perimetry.bench.regression.tolerances import read_tolerances
-from perimetry.bench.training.checkpoint import load_checkpoint, save_checkpoint
+from perimetry.bench.training.trainer import load_checkpoint, save_checkpoint
 from perimetry.suites.pictures import FORMATS, read_picture
 
 from .mutations import damaged_bytes, damaged_json

@@ -13,9 +13,8 @@ from perimetry.adapters.device import full_precision
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.execution.plan import AuditPlan
-from perimetry.bench.execution.run_options import RunOptions
 from perimetry.bench.execution.runner import run_jobs
-from perimetry.bench.execution.settings import Settings
+from perimetry.bench.execution.settings import RunOptions, Settings
 from perimetry.bench.records.store import Store
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.images import open_images

@@ -7,7 +7,7 @@ import torch
 
 from perimetry.adapters.load import load
 from perimetry.adapters.meta_forward import ShapesOnly
-from perimetry.bench.execution.run_options import BATCH
+from perimetry.bench.execution.settings import BATCH
 from perimetry.bench.speed.measure import collect_maps, open_bench
 from perimetry.bench.speed.stopwatch import peak_of
 from perimetry.suites.base import Context

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from ...records.record import Failure
     from ...records.store import Store
     from ..plan import Cell, Job
-    from ..run_options import RunOptions
-    from ..settings import Settings
+    from ..settings import RunOptions, Settings
 
 
 ENGINES = ("local", "ray")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
 
-    from ..run_options import RunOptions
+    from ..settings import RunOptions
 
 
 PR_SET_PDEATHSIG = 1

@@ -1,4 +1,4 @@
 """The board as one HTML page.
 
-Read `page`, then its parts: `numbers`, `maps`, `model_panel`, `join` and `blocks`.
+Read `page`, then its parts: `numbers`, `maps`, `model_panel` and `join`.
 """

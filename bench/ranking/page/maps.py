@@ -18,7 +18,7 @@ import numpy as np
 
 from ...figures.canvas import SIGNED_COLOURS
 from ...figures.maps import LOOKS, Look, scaled, tiled
-from ...output.damaged import try_or_none
+from ...output.files import try_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

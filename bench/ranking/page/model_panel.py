@@ -1,12 +1,17 @@
 """The data of a model's panel beside the ranking's numbers: summary, maps, culprits, provenance.
 
 Models are packed in groups, so that opening one model unpacks only a small part of the page. Their
-records are packed in the same way, as JSON for download.
+records are packed in the same way, as JSON for download. Data inside a page are deflated and in
+base64, as the text of a `<script type="text/plain" id="...">` element, which no browser runs. Only
+letters, digits, `+`, `/` and `=` are in it, whatever the data hold, so that it cannot be read as
+markup.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +19,14 @@ from ...model_report.case import Case
 from ...model_report.provenance import provenance
 from ...model_report.reported import reported
 from ...model_report.summary import cause_line, summary
-from ...output.damaged import try_or_none
+from ...output.files import try_or_none
 from ...output.layout import Literal
 from ...output.text import clean
 from ...records.record import to_json_value
-from .blocks import grouped, packed
 from .maps import SAMPLED, pack_maps
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ....suites.base import Suite
     from ...records.record import Record
@@ -188,3 +192,35 @@ def _raw(variants: Variants, *, tables: bool) -> bytes:
 def _dump(record: Record, *, tables: bool) -> dict[str, Any]:
     kept = record if tables else record.model_copy(update={"tables": {}})
     return kept.model_dump(mode="json")
+
+
+LEVEL = 6
+
+
+def packed(data: bytes) -> str:
+    """`data`, deflated (zlib) and in base64."""
+    return base64.b64encode(zlib.compress(data, LEVEL)).decode("ascii")
+
+
+def packed_json(content: Any) -> str:
+    """`content` as compact JSON, packed. Raises `ValueError` for NaN or infinity."""
+    return packed(json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii"))
+
+
+def unpacked(block: str) -> bytes:
+    """The data that `packed` made `block` of."""
+    return zlib.decompress(base64.b64decode(block))
+
+
+def grouped(items: Iterable[bytes], most: int) -> Iterator[list[bytes]]:
+    """`items` in their order, in groups of at least one and else at most `most` bytes."""
+    group: list[bytes] = []
+    size = 0
+    for item in items:
+        if group and size + len(item) > most:
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += len(item)
+    if group:
+        yield group

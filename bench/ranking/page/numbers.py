@@ -16,7 +16,7 @@ from ...records.selection import family, input_size, why_missing
 from ..board import SIZES
 from ..caption import caption
 from ..cells import MAIN
-from ..names import short_names
+from ..tables import short_names
 from ..view import View
 from .words import WORDS
 

@@ -3,7 +3,7 @@
 The file has everything: numbers, maps, records, the page's own code and the libraries it uses
 (Tabulator, D3, Observable Plot, deflated; `vendor_licences.txt`). Its content security policy lets
 the browser run only the scripts whose hash it names and fetch nothing. Names and texts of models
-and records are data in packed blocks (see `blocks`), which the scripts put into the page as text.
+and records are data in packed blocks (see `model_panel`), which the scripts put into the page as text.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from ...output.files import write_text
 from ...output.matplotlib_files import keep_matplotlib_out_of_home
 from ...output.templates import asset, render, trusted
 from ...output.text import clean
-from .blocks import packed, packed_json
 from .maps import choose_level, thumbs
-from .model_panel import panels, raw_records, tables_fit, whole
+from .model_panel import packed, packed_json, panels, raw_records, tables_fit, whole
 from .numbers import content, variants
 
 if TYPE_CHECKING:
