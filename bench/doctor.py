@@ -236,8 +236,8 @@ def _repeats() -> list[HealthCheck]:
     model = load(nn.Conv2d(3, 4, 3, 2, 1), spec=InputSpec(32, 32), device="cpu")
     runs = [audit(model, ("deadpixel",), count=4, device="cpu")[0] for _ in range(2)]
     if runs[0].status != "ok":
-        why = runs[0].error.message if runs[0].error else runs[0].reason
-        return [HealthCheck("audit", "broken", f"a one-layer model cannot be audited: {why}")]
+        text = f"a one-layer model cannot be audited: {runs[0].why}"
+        return [HealthCheck("audit", "broken", text)]
     if runs[0].metrics == runs[1].metrics:
         return [HealthCheck("audit twice", "ok", "equal bit for bit")]
     return [

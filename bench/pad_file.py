@@ -81,8 +81,7 @@ class PadReport:
         name = f"{self.before.suite}.{metric}"
         if self.before.status != "ok" or self.after.status != "ok":
             broken = self.before if self.before.status != "ok" else self.after
-            why = broken.reason or (broken.error.message if broken.error else broken.status)
-            return f"{name}: not measured ({clean(why, 300)})"
+            return f"{name}: not measured ({clean(broken.why, 300)})"
         values = [_with_interval(record.metrics[metric]) for record in (self.before, self.after)]
         change = self.change(metric)
         verdict = ""

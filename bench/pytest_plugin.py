@@ -62,8 +62,8 @@ class Audited:
 
         from .execution.settings import RunOptions
         from .regression.check import check
-        from .regression.detectors import RegressionVerdict
         from .regression.report import failure_text
+        from .regression.result import RegressionVerdict
         from .regression.tolerances import Tolerances, read_tolerances
 
         chosen = tolerances or self.tolerances

@@ -328,3 +328,16 @@ def test_a_run_into_a_folder_of_other_settings_is_kept_and_says_why_there_is_no_
     assert "records made: 1 ok" in done.stderr
     assert "--where 'size=[64, 64]'" in done.stderr
     assert perimetry("board", tmp_path, "--where", "size=[64, 64]").exit_code == 0
+
+
+def test_a_failed_run_into_a_folder_of_other_settings_says_both(tmp_path):
+    """Why there is no board, and why the model failed, which would have been below the board."""
+    exact = ("--suite", "structure", "--kernel-padding", "none", "--out", tmp_path)
+    assert perimetry("run", "timm:test_resnet@init", *exact, "--size", 64).exit_code == 0
+    file = tmp_path / "no.onnx"
+    file.write_bytes(b"no model")
+    done = perimetry("run", "timm:test_resnet@init", file, *exact, "--size", 96)
+    assert done.exit_code == 1
+    assert "the leaderboard could not be built" in done.stderr
+    assert f"failed: {file} (none): " in done.stderr
+    assert "is not a readable ONNX file" in done.stderr

@@ -183,7 +183,7 @@ def test_the_number_of_images_that_would_tell_shows_the_difference(three):
     assert found.half * np.sqrt(16 / count) == pytest.approx(abs(found.difference.value))
     open_ = [r for p in three.pairs for r in p.rows if r.verdict is RowVerdict.unknown]
     assert open_
-    assert "Nobody can tell yet: with 8 images, " in flat(three.text())
+    assert "Too few samples to say: with 8 images, " in flat(three.text())
 
 
 def test_what_scales_with_the_output_never_leads():

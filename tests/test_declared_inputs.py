@@ -12,7 +12,7 @@ from perimetry.bench.comparison.compatibility import UnlikeRecordsError
 from perimetry.bench.execution import rerun as measuring
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.records.store import Store
-from perimetry.bench.regression.detectors import RegressionVerdict
+from perimetry.bench.regression.result import RegressionVerdict
 
 FEW = Settings(count=2)
 HOW = {"settings": FEW, "suites": ("structure",), "stages": False}

@@ -20,7 +20,8 @@ from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.model import TorchModel, wrap
 from perimetry.bench.comparison.divergence import not_looked_at, stage_differences
 from perimetry.bench.comparison.fingerprint import WithFingerprint
-from perimetry.bench.regression.detectors import DetectorSet, RegressionVerdict
+from perimetry.bench.regression.detectors import DetectorSet
+from perimetry.bench.regression.result import RegressionVerdict
 from perimetry.bench.regression.tolerances import Tolerances
 
 Heads = namedtuple("Heads", "age sex")

@@ -36,14 +36,15 @@ from perimetry.bench.records.selection import MixedRecordsError
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression import check as gate
 from perimetry.bench.regression import noise_floor as noise
-from perimetry.bench.regression.detectors import (
+from perimetry.bench.regression.detectors import DetectorSet
+from perimetry.bench.regression.report import check_to_text, github_errors, on_github, to_junit
+from perimetry.bench.regression.result import (
     DetectorFinding,
-    DetectorSet,
+    RegressionCheck,
     RegressionVerdict,
+    VariantReport,
     worst,
 )
-from perimetry.bench.regression.report import check_to_text, github_errors, on_github, to_junit
-from perimetry.bench.regression.result import RegressionCheck, VariantReport
 from perimetry.bench.regression.tolerances import OFF, Bounds, Tolerances, read_tolerances
 
 ONLY_METRICS = Tolerances(maps=OFF, fingerprint=OFF)

@@ -15,7 +15,7 @@ from perimetry.bench.records.manifest import manifest_faults, write_manifest
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression import baseline as changing
 from perimetry.bench.regression import check as gate
-from perimetry.bench.regression.detectors import RegressionVerdict
+from perimetry.bench.regression.result import RegressionVerdict
 
 SAME, CHANGED, ERROR = (
     RegressionVerdict.same,

@@ -22,8 +22,8 @@ from perimetry.bench.records.manifest import changed_files, manifest_faults, wri
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression import baseline as changing
 from perimetry.bench.regression import check as gate
-from perimetry.bench.regression.detectors import RegressionVerdict
 from perimetry.bench.regression.report import failure_text
+from perimetry.bench.regression.result import RegressionVerdict
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,15 @@ from perimetry.adapters.errors import UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression import check as gate
-from perimetry.bench.regression.detectors import DetectorFinding, DetectorSet, RegressionVerdict
+from perimetry.bench.regression.detectors import DetectorSet
+from perimetry.bench.regression.model_check import NO_FINGERPRINT
 from perimetry.bench.regression.report import check_to_json, check_to_text, to_junit
-from perimetry.bench.regression.result import RegressionCheck, said_once
+from perimetry.bench.regression.result import (
+    DetectorFinding,
+    RegressionCheck,
+    RegressionVerdict,
+    said_once,
+)
 from perimetry.bench.regression.tolerances import Tolerances, check_patterns
 
 
@@ -137,3 +143,23 @@ def test_a_value_that_noise_hides_is_not_an_error_and_any_other_missing_one_is(
     found = DetectorSet(Tolerances(), None, TOOLS.toolkit().suites).record(old, new)
     (finding,) = [f for f in found if f.where.endswith(".relL1")]
     assert finding.verdict is verdict
+
+
+@pytest.mark.parametrize("action", ["accept", "drop"])
+def test_a_name_that_is_not_in_the_baseline_gets_the_names_that_are(folder, action):
+    """The nearest name and all of them; to measure another model is no advice here."""
+    found = gate.check(folder, f"{NAME}x", run=TOOLS, action=action)
+    text = found.reports[0].findings[0].text
+    assert f"did you mean {NAME}?" in text
+    assert f"it has {NAME}:" in text
+    assert "perimetry run" not in text
+
+
+def test_what_stores_a_fingerprint_does_not_miss_it(tmp_path):
+    """`measure_noise` and `accept` store it, so neither says that the baseline has none."""
+    place = baseline(tmp_path / "one", count=4)
+    assert NO_FINGERPRINT in gate.check(place, opened(net()), run=TOOLS).reports[0].notes
+    for action in ("accept", "measure_noise"):
+        place = baseline(tmp_path / action, count=4)
+        found = gate.check(place, opened(net()), run=TOOLS, action=action)
+        assert NO_FINGERPRINT not in found.reports[0].notes

@@ -99,3 +99,12 @@ def test_the_command_prints_rank_and_neighbours_or_json(published):
     assert all(row.model in shown.output for row in found.rows)
     assert json.loads(command(*words, "--json").output) == placement_to_json(found)
     assert len(load_records(published)) == len(load_records(published / PUBLISHED))
+
+
+def test_a_setting_that_was_left_open_is_said_in_words(published):
+    """A size that the command gave, against the model's own: no `None`, no brackets."""
+    records = audit("timm:test_resnet@init", ("deadpixel",), count=8)
+    with pytest.raises(MixedRecordsError) as caught:
+        place(records, published)
+    assert "size the model's own size against 96 x 96" in str(caught.value)
+    assert "None" not in str(caught.value)

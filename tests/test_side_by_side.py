@@ -75,9 +75,9 @@ def test_the_sentences_name_what_is_shown_and_nothing_else(four):
     relation = next(text for text in words if "than" in text)
     assert "c (0.900 ± 0.010) and d (0.910 ± 0.010) are more even than" in relation
     assert "a (0.400 ± 0.010) and b (0.410 ± 0.010)" in relation
-    assert "deadpixel.weakest of a and b (about " in said["Nobody can tell yet"]
+    assert "deadpixel.weakest of a and b (about " in said["Too few samples to say"]
     assert (
-        "main metrics 6: 4 differ, 0 are alike, 2 cannot be told, 0 not comparable"
+        "main metrics 6: 4 differ, 0 are alike, 2 not shown to differ, 0 not comparable"
         in said["Comparisons"]
     )
 
@@ -230,7 +230,7 @@ def test_differences_that_are_certain_but_small_rank_nothing():
 
 
 def test_a_model_against_itself_leaves_nothing_open(tmp_path):
-    """Where all values and intervals are equal bit for bit, none of them cannot be told."""
+    """Where all values and intervals are equal bit for bit, none of them is left open."""
     for folder in ("one", "two"):
         for name, value in VALUES.items():
             Store(tmp_path / folder).put(planted.record(name, value))

@@ -22,7 +22,6 @@ from perimetry.bench.records.record import SCHEMA_VERSION, Record, schema_text
 from perimetry.bench.records.store import Store, read_record
 from perimetry.bench.regression.report import check_to_json, check_to_text, to_junit
 from perimetry.bench.regression.reproduce import reproduce
-from perimetry.bench.regression.verification import Outcome
 from perimetry.suites.registry import SUITES
 
 ROOT = Path(__file__).parents[1]
@@ -55,23 +54,30 @@ def rewritten(folder, suite, change):
     store.path(record).write_text(json.dumps(content))
 
 
+EXACT, CLOSE = "reproduces bit for bit", "reproduces within tolerance"
+
+
 def outcomes(found):
-    return {row.label: row.outcome for row in found.rows}
+    """What is said of each row, by model, kernel padding and protocol."""
+    return {
+        f"{r.reference} ({r.fill}) {f.where}": f.text for r in found.reports for f in r.findings
+    }
 
 
 def test_a_set_made_here_reproduces_bit_for_bit(folder):
     """Every row of both variants: metrics, intervals, draws and maps are equal."""
     found = reproduce(folder, run=tools())
-    assert (found.variants, found.of, len(found.rows)) == (2, 2, 7)
-    assert set(outcomes(found).values()) == {Outcome.exact}, found.text()
-    assert found.exit_code == 0
+    assert found.called.more == "2 of 2 model variants measured again"
+    assert (len(found.reports), len(outcomes(found))) == (2, 7)
+    assert set(outcomes(found).values()) == {EXACT}, check_to_text(found)
+    assert found.verdict.value == 0
 
 
 def test_another_batch_size_reproduces_within_tolerance_at_least(folder):
     """Another batch size reproduces every row exactly or within the tolerance."""
     found = reproduce(folder, run=tools(batch=3))
-    assert found.exit_code == 0
-    assert set(outcomes(found).values()) <= {Outcome.exact, Outcome.close}
+    assert found.verdict.value == 0
+    assert all(text.startswith((EXACT, CLOSE)) for text in outcomes(found).values())
 
 
 def test_a_number_that_was_changed_in_the_set_does_not_reproduce(tmp_path):
@@ -79,18 +85,18 @@ def test_a_number_that_was_changed_in_the_set_does_not_reproduce(tmp_path):
     place = baseline(tmp_path)
     rewritten(place, "structure", _better)
     found = reproduce(place, run=tools())
-    assert found.exit_code == 1
-    wrong = [row for row in found.rows if row.outcome is Outcome.differs]
-    assert [row.label for row in wrong] == [f"{NAME} (none) structure:expected"]
-    assert "structure:expected.weakest" in wrong[0].why
+    assert found.verdict.value == 1
+    (wrong,) = [text for text in outcomes(found).items() if "does not reproduce" in text[1]]
+    assert wrong[0] == f"{NAME} (none) structure:expected"
+    assert "structure:expected.weakest" in wrong[1]
 
 
 def test_other_weights_do_not_reproduce(folder):
     """A set published for one state of a network is not that of another."""
     found = reproduce(folder, run=tools(perturbed(0, 0.3)))
-    assert found.exit_code == 1
-    assert outcomes(found)[f"{NAME} (none) deadpixel:energy"] is Outcome.differs
-    assert outcomes(found)[f"{NAME} (none) structure:expected"] is Outcome.exact
+    assert found.verdict.value == 1
+    assert "does not reproduce" in outcomes(found)[f"{NAME} (none) deadpixel:energy"]
+    assert outcomes(found)[f"{NAME} (none) structure:expected"] == EXACT
 
 
 def test_a_record_of_other_libraries_says_which(tmp_path):
@@ -103,16 +109,16 @@ def test_a_record_of_other_libraries_says_which(tmp_path):
         content["metrics"]["relL1"]["value"] *= 1 + 1e-7
 
     rewritten(place, "deadpixel", older)
-    (row,) = reproduce(place, run=tools()).rows
-    assert row.outcome is Outcome.close
-    assert "torch 1.0" in row.why
-    assert "relL1" in row.why
+    (text,) = outcomes(reproduce(place, run=tools())).values()
+    assert text.startswith(CLOSE)
+    assert "torch 1.0" in text
+    assert "relL1" in text
 
 
 def test_a_sample_is_seeded_and_of_variants(folder):
     """A sample of one of two variants depends on its seed alone."""
     taken = [
-        reproduce(folder, sample=1, seed=seed, run=tools()).rows[0].label
+        reproduce(folder, sample=1, seed=seed, run=tools()).reports[0].fill
         for seed in (0, 0, 1, 2, 3)
     ]
     assert taken[0] == taken[1]
@@ -127,8 +133,8 @@ def test_models_are_chosen_by_a_pattern_of_references(tmp_path):
     source = own.model.model_copy(update={"reference": "elsewhere.onnx"})
     store.put(own.model_copy(update={"model": source, "key": "e" * 64}))
     found = reproduce(place, where=[f"model={NAME[:2]}*"], run=tools())
-    assert (found.variants, found.of, found.exit_code) == (1, 1, 0)
-    assert reproduce(place, where=["model=*.onnx"], run=tools()).exit_code == 2
+    assert (found.called.more[:6], found.verdict.value) == ("1 of 1", 0)
+    assert reproduce(place, where=["model=*.onnx"], run=tools()).verdict.value == 2
     with pytest.raises(InputError, match="matches --where"):
         reproduce(place, where=["model=other"], run=tools())
 
@@ -142,8 +148,8 @@ def test_what_cannot_be_opened_could_not_be_measured(tmp_path):
 
     rewritten(place, "structure", renamed)
     found = reproduce(place, run=tools())
-    assert found.exit_code == 2
-    assert "unknown model" in found.text()
+    assert found.verdict.value == 2
+    assert "unknown model" in check_to_text(found)
 
 
 def test_an_unreadable_record_is_told_and_is_no_success(tmp_path):
@@ -152,7 +158,7 @@ def test_an_unreadable_record_is_told_and_is_no_success(tmp_path):
     store = Store(place)
     store.path(store.records()[0]).write_text("{")
     found = reproduce(place, run=tools())
-    assert (len(found.rows), len(found.problems), found.exit_code) == (1, 1, 1)
+    assert (len(found.reports), len(found.problems), found.verdict.value) == (2, 1, 1)
     with pytest.raises(InputError, match="contains no records"):
         reproduce(tmp_path / "none")
 
@@ -161,7 +167,7 @@ def test_a_packed_set_is_verified_by_its_metrics(folder, tmp_path):
     """A `.jsonl` in git has no arrays; its metrics and intervals must still come out."""
     path = tmp_path / "set.jsonl"
     pack_records(Store(folder), path)
-    assert set(outcomes(reproduce(path, run=tools())).values()) == {Outcome.exact}
+    assert set(outcomes(reproduce(path, run=tools())).values()) == {EXACT}
 
 
 def test_the_command_verifies_a_run(tmp_path):
@@ -183,7 +189,7 @@ def test_verify_speaks_the_words_of_check(tmp_path):
     """PASS, FAIL or ERROR first, counts, JSON and JUnit."""
     place = baseline(tmp_path / "set", fills=("none", "box"))
     rewritten(place, "structure", _better)
-    found = reproduce(place, run=tools()).report()
+    found = reproduce(place, run=tools())
     text = check_to_text(found)
     assert text.splitlines()[:2] == [f"PASS {NAME} (kernel padding box)", f"FAIL {NAME}"]
     assert "FAIL: 1 passed, 1 failed; set " in text

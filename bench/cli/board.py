@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -26,30 +25,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-class BoardFormat(StrEnum):
-    """Formats of a leaderboard."""
-
-    table = "table"
-    md = "md"
-    csv = "csv"
-    json = "json"
-    tex = "tex"
-
-
-class Ranking(StrEnum):
-    """What a leaderboard ranks."""
-
-    models = "models"
-    variants = "variants"
-
-
-class Rows(StrEnum):
-    """What a row of a leaderboard is."""
-
-    variants = "variants"
-    models = "models"
-
-
 @dataclass(frozen=True)
 class ViewOptions:
     """Rows and columns to show."""
@@ -65,8 +40,9 @@ class ViewOptions:
         ),
     ] = None
     rows: Annotated[
-        Rows, typer.Option(help="One row per variant (kernel padding), or one per model.")
-    ] = Rows.variants
+        Literal["variants", "models"],
+        typer.Option(help="One row per variant (kernel padding), or one per model."),
+    ] = "variants"
     columns: Annotated[
         str | None,
         typer.Option(
@@ -90,7 +66,7 @@ class ViewOptions:
         columns = None if self.columns is None else tuple(self.columns.split(","))
         _, conditions = split_where(self.where or ())
         fields = (self.top, self.worst_first, self.intervals)
-        return View(self.rows.value, columns, tuple(conditions), *fields)
+        return View(self.rows, columns, tuple(conditions), *fields)
 
 
 @app.command()
@@ -103,12 +79,13 @@ def board(
         typer.Option(help="Rank by this metric, such as deadpixel.imbalance or structure.weakest."),
     ] = None,
     rank: Annotated[
-        Ranking,
+        Literal["models", "variants"],
         typer.Option(help="What to rank: models as they are, or every variant (kernel padding)."),
-    ] = Ranking.models,
+    ] = "models",
     form: Annotated[
-        BoardFormat, typer.Option("--format", help="Output format.")
-    ] = BoardFormat.table,
+        Literal["table", "md", "csv", "json", "tex"],
+        typer.Option("--format", help="Output format."),
+    ] = "table",
     page: Annotated[
         Path | None, typer.Option("--html", help="Write an HTML page instead of a table.")
     ] = None,
@@ -136,9 +113,9 @@ def board(
             raise InputError("--join was given without --html; expected --html OUT too")
         store = open_records(folder)
         if page is None:
-            print_board(store, sort, form, tuple(view.where or ()), rank.value, view.view())
+            print_board(store, sort, form, tuple(view.where or ()), rank, view.view())
             return
-        ranked = _board(store, sort, tuple(view.where or ()), rank.value)
+        ranked = _board(store, sort, tuple(view.where or ()), rank)
         name = title or folder.resolve().name.partition(".")[0]
         size = _write_page(ranked, page, name, join or (), megabytes, view.view())
         typer.echo(f"Written: {page}, {len({row.model for row in ranked.shown})} models, {size} MB")
@@ -148,9 +125,9 @@ def board(
 def print_board(
     store: Store | RecordArchive,
     sort: str | None,
-    form: BoardFormat,
+    form: str,
     where: tuple[str, ...],
-    rank: str = Ranking.models.value,
+    rank: str = "models",
     view: View | None = None,
 ) -> None:
     """Print the leaderboard of a store; unreadable files are reported on standard error."""
@@ -159,7 +136,7 @@ def print_board(
 
     columns = width() if sys.stdout.isatty() else None
     board = _board(store, sort, where, rank)
-    typer.echo(render_board(board, form.value, width=columns, view=view), nl=False)
+    typer.echo(render_board(board, form, width=columns, view=view), nl=False)
     warn_unreadable(damaged_arrays(board.records))
 
 

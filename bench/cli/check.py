@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,7 +20,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from ..regression.result import RegressionCheck
     from ..regression.tolerances import Tolerances
@@ -30,15 +29,9 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-class ReportFormat(StrEnum):
-    """Formats of the report of a check."""
-
-    text = "text"
-    md = "md"
-    json = "json"
-
-
-ReportForm = Annotated[ReportFormat, typer.Option("--format", help="Output format.")]
+ReportForm = Annotated[
+    Literal["text", "md", "json"], typer.Option("--format", help="Output format.")
+]
 
 JUnitFile = Annotated[Path | None, typer.Option(help="JUnit XML file to write.")]
 
@@ -66,7 +59,7 @@ def check(
         str | None, typer.Option("--as", help="Name of the model in the baseline, if it differs.")
     ] = None,
     tolerances: TolerancesFile = None,
-    form: ReportForm = ReportFormat.text,
+    form: ReportForm = "text",
     junit: JUnitFile = None,
     measure_noise: Annotated[
         bool,
@@ -88,19 +81,23 @@ def check(
 ) -> None:
     """Check models for regressions. 0: none significant, 1: regression, 2: not measured."""
     with report_errors(UNMEASURED):
-        found = _checked(
-            baseline,
-            references or (),
-            tolerances=tolerances,
-            name=as_,
-            action=_action(measure_noise=measure_noise, accept=accept, drop=drop),
-            **stored.rerun_fields(machine, workers, inputs),
-        )
+        action = _action(measure_noise=measure_noise, accept=accept, drop=drop)
+        fields = stored.rerun_fields(machine, workers, inputs)
+
+        def measure() -> RegressionCheck:
+            from ..regression.check import check as measured
+
+            chosen = _tolerances(tolerances)
+            return measured(
+                baseline, *(references or ()), tolerances=chosen, name=as_, action=action, **fields
+            )
+
+        found = _tried(measure, baseline, "check", "baseline")
         _report(found, junit, form)
     raise typer.Exit(found.verdict.value)
 
 
-def _action(**asked: bool) -> str:
+def _action(**asked: bool) -> Any:
     """The one action that is asked for. Raises `InputError` for several."""
     names = [name for name, wanted in asked.items() if wanted]
     if len(names) > 1:
@@ -109,33 +106,19 @@ def _action(**asked: bool) -> str:
     return names[0] if names else "check"
 
 
-def _checked(
-    baseline: Path, references: Sequence[str], *, tolerances: Path | None, **options: Any
+def _tried(
+    measure: Callable[[], RegressionCheck], place: Path, command: str, kind: str
 ) -> RegressionCheck:
-    """What the check found; an error of any kind is a finding too, and not a verdict on a model."""
+    """What `measure` finds; an error of any kind is a finding too, and not a verdict on a model."""
     try:
-        from ..regression.check import check
-
-        return check(baseline, *references, tolerances=_tolerances(tolerances), **options)
-    except (Exception, KeyboardInterrupt) as error:
-        from ..regression.result import failed_check
-
-        return failed_check(baseline, error)
-
-
-def _verified(folder: Path, *, tolerances: Path | None, **options: Any) -> RegressionCheck:
-    """What `verify` found, as a check; an error of any kind is a finding too."""
-    try:
-        from ..regression.reproduce import reproduce
-
-        return reproduce(folder, tolerances=_tolerances(tolerances), **options).report()
+        return measure()
     except (Exception, KeyboardInterrupt) as error:
         from ..regression.result import Words, failed_check
 
-        return failed_check(folder, error, Words("verify", "set"))
+        return failed_check(place, error, Words(command, kind))
 
 
-def _report(found: RegressionCheck, junit: Path | None, form: ReportFormat) -> None:
+def _report(found: RegressionCheck, junit: Path | None, form: str) -> None:
     """Write the report in all its forms; one that cannot be written does not stop the others."""
     from ..output.files import write_text
     from ..regression.report import (
@@ -151,11 +134,11 @@ def _report(found: RegressionCheck, junit: Path | None, form: ReportFormat) -> N
             write_text(junit, to_junit(found))
     finally:
         for line in on_github(found):
-            typer.echo(line, err=form is not ReportFormat.text)
-        if form is ReportFormat.text:
+            typer.echo(line, err=form != "text")
+        if form == "text":
             typer.echo(check_to_text(found, width()), nl=False)
         else:
-            write = check_to_json if form is ReportFormat.json else check_to_markdown
+            write = check_to_json if form == "json" else check_to_markdown
             typer.echo(write(found), nl=False)
 
 
@@ -175,18 +158,20 @@ def verify(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed that selects the sample.")] = 0,
     tolerances: TolerancesFile = None,
-    form: ReportForm = ReportFormat.text,
+    form: ReportForm = "text",
     junit: JUnitFile = None,
 ) -> None:
     """Reproduce a published result set. 0: reproduced, 1: not reproduced, 2: not measured."""
     with report_errors(UNMEASURED):
-        found = _verified(
-            folder,
-            sample=sample,
-            seed=seed,
-            tolerances=tolerances,
-            **stored.rerun_fields(machine, workers),
-        )
+        fields = stored.rerun_fields(machine, workers)
+
+        def measure() -> RegressionCheck:
+            from ..regression.reproduce import reproduce
+
+            chosen = _tolerances(tolerances)
+            return reproduce(folder, sample=sample, seed=seed, tolerances=chosen, **fields)
+
+        found = _tried(measure, folder, "verify", "set")
         _report(found, junit, form)
     raise typer.Exit(found.verdict.value)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -31,14 +30,6 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer()
-
-
-class ComparisonFormat(StrEnum):
-    """Formats of a comparison."""
-
-    table = "table"
-    md = "md"
-    json = "json"
 
 
 @dataclass(frozen=True)
@@ -92,9 +83,9 @@ class ShownOptions:
         ),
     ] = None
     pairs: Annotated[bool, typer.Option("--pairs", help="Also show every pair.")] = False
-    form: Annotated[ComparisonFormat, typer.Option("--format", help="Output format.")] = (
-        ComparisonFormat.table
-    )
+    form: Annotated[
+        Literal["table", "md", "json"], typer.Option("--format", help="Output format.")
+    ] = "table"
     every: Annotated[
         bool, typer.Option("--all", help="Show all metrics, also those that do not differ.")
     ] = False
@@ -207,7 +198,7 @@ def rank(
 
 def _shown(found: Comparison, shown: ShownOptions) -> str:
     """A comparison in one of its formats."""
-    if shown.form is ComparisonFormat.json:
+    if shown.form == "json":
         return json.dumps(found.data(), indent=1, allow_nan=False) + "\n"
     pairs: tuple[Pair, ...] | None = None
     if shown.pairs:
@@ -216,7 +207,7 @@ def _shown(found: Comparison, shown: ShownOptions) -> str:
         pairs = (found.pair(*shown.pair),)
     elif shown.nodes or shown.one_at_a_time:
         pairs = tuple(pair for pair in found.pairs if pair.nodes is not None)
-    if shown.form is ComparisonFormat.md:
+    if shown.form == "md":
         return found.markdown(every=shown.every, pairs=pairs)
     return found.text(width=width(), every=shown.every, pairs=pairs)
 

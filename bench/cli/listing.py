@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,17 +14,11 @@ from .options import report_errors
 app = typer.Typer()
 
 
-class Kind(StrEnum):
-    """What can be listed."""
-
-    models = "models"
-    suites = "suites"
-    metrics = "metrics"
-
-
 @app.command("list")
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="Kind of names to list.")],
+    kind: Annotated[
+        Literal["models", "suites", "metrics"], typer.Argument(help="Kind of names to list.")
+    ],
     pattern: Annotated[
         str, typer.Argument(help="Pattern of names, such as 'timm:resnet*' or 'erf.*'.")
     ] = "*",
@@ -33,7 +26,7 @@ def list_(
     """List models, suites with their protocols, or metrics with their definitions."""
     lines = {"models": list_models, "suites": list_suites, "metrics": list_metrics}
     with report_errors():
-        typer.echo(lines[kind.value](pattern))
+        typer.echo(lines[kind](pattern))
 
 
 def list_models(pattern: str = "*") -> str:
@@ -87,9 +80,8 @@ docs/metrics.md has every formula, its source and when the number misleads."""
 
 def list_metrics(pattern: str = "*") -> str:
     """Every metric: name, definition, unit, better direction, value on an even model."""
-    from tabulate import tabulate
-
     from ...suites.registry import SUITES
+    from ..output.layout import tabulated
 
     rows = [
         (
@@ -108,5 +100,4 @@ def list_metrics(pattern: str = "*") -> str:
         known = [f"{suite.name}.{m.name}" for suite in SUITES.values() for m in suite.metrics]
         raise UnknownNameError(unknown("metric", pattern, known))
     heads = ("metric", "label in reports", "definition", "unit", "more even", "even")
-    text: str = tabulate(rows, heads, disable_numparse=True)
-    return f"{text}\n\n{SYMBOLS}"
+    return f"{tabulated(heads, rows)}\n\n{SYMBOLS}"

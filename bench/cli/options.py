@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
 from ...adapters.errors import NotMeasuredError, PerimetryError
-from ..execution.settings import BATCH, FIT_DEFAULT, RunOptions
+from ..execution.settings import BATCH, RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -61,13 +60,6 @@ MeasuredInputs = Annotated[
         "size=224 (docs/onnx.md has the keys). Repeatable.",
     ),
 ]
-
-
-class EngineName(StrEnum):
-    """Engines."""
-
-    local = "local"
-    ray = "ray"
 
 
 @dataclass(frozen=True)
@@ -153,7 +145,7 @@ class MachineOptions:
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """Worker processes of a run."""
+    """Worker processes of a run: fields of `RunOptions`."""
 
     PANEL: ClassVar[str] = "Machine"
     workers: Annotated[
@@ -165,23 +157,15 @@ class WorkerOptions:
         typer.Option(min=0, help="Number of retries after a crash or an exceeded time limit."),
     ] = 0
     engine: Annotated[
-        EngineName, typer.Option(help="Measure on this machine (local) or on a Ray cluster (ray).")
-    ] = EngineName.local
+        Literal["local", "ray"],
+        typer.Option(help="Measure on this machine (local) or on a Ray cluster (ray)."),
+    ] = "local"
     address: Annotated[
         str | None,
         typer.Option(
             help="Address of the Ray cluster.", show_default="RAY_ADDRESS, else a new local one"
         ),
     ] = None
-
-    def fields(self) -> dict[str, Any]:
-        """The fields of `RunOptions` that these options are."""
-        return {
-            "workers": self.workers,
-            "retries": self.retries,
-            "engine": self.engine.value,
-            "address": self.address,
-        }
 
 
 @dataclass(frozen=True)
@@ -226,14 +210,6 @@ Workers = Annotated[
         rich_help_panel=MachineOptions.PANEL,
     ),
 ]
-FitImages = Annotated[
-    str,
-    typer.Option(
-        help="Images for fitting the padding: dead-leaves or an image folder (not the audited "
-        "images)."
-    ),
-]
-DEFAULT_FIT_IMAGES = FIT_DEFAULT
 
 
 @contextmanager

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,13 +12,6 @@ from .groups import option_groups
 from .options import ImageOptions, InputOptions, MachineOptions, report_errors
 
 app = typer.Typer()
-
-
-class FilePadding(StrEnum):
-    """Kernel paddings of an ONNX file."""
-
-    box = "box"
-    zero = "zero"
 
 
 @app.command()
@@ -31,9 +23,9 @@ def pad(
     inputs: InputOptions,
     machine: MachineOptions,
     kernel_padding: Annotated[
-        FilePadding,
+        Literal["box", "zero"],
         typer.Option(help="How to fill the new taps: box (spread each old tap evenly) or zero."),
-    ] = FilePadding.box,
+    ] = "box",
     forward_only: Annotated[
         bool, typer.Option("--forward-only", help="Measure without gradients.")
     ] = False,
@@ -52,7 +44,7 @@ def pad(
             pad_file,
             path,
             out,
-            kernel_padding.value,
+            kernel_padding,
             **vars(images),
             target=inputs.target,
             inputs=parse_inputs(inputs.inputs or (), inputs.output),

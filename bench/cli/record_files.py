@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,16 +35,10 @@ def pack(
         typer.echo(f"Written: {out}, {count} records")
 
 
-class Source(StrEnum):
-    """What can be imported."""
-
-    openerf = "openerf"
-
-
 @app.command("import")
 def import_(
     source: Annotated[
-        Source,
+        Literal["openerf"],
         typer.Argument(help="Source: openerf for OpenERF_NAME.npy of github.com/kmbmjn/OpenERF."),
     ],
     folder: Annotated[Path, typer.Argument(help="Folder with the published files.")],

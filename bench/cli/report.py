@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from .options import Where, report_errors, warn_unreadable, width
 
 app = typer.Typer()
-
-
-class ReportFormat(StrEnum):
-    """Formats of a report on a model."""
-
-    text = "text"
-    card = "card"
-
-
-class PictureFormat(StrEnum):
-    """Formats of pictures."""
-
-    png = "png"
-    svg = "svg"
-    pdf = "pdf"
-
-
-class Publication(StrEnum):
-    """Places for results, by their formats."""
-
-    hf_eval = "hf-eval"
 
 
 @app.command()
@@ -56,15 +34,15 @@ def show(
         typer.Option("--map", help="Name of a map to draw. Repeatable.", show_default="all"),
     ] = None,
     picture: Annotated[
-        PictureFormat, typer.Option(help="Format of the pictures.")
-    ] = PictureFormat.png,
+        Literal["png", "svg", "pdf"], typer.Option(help="Format of the pictures.")
+    ] = "png",
     dpi: Annotated[
         int, typer.Option(min=30, max=2400, help="Minimum resolution of PNG pictures.")
     ] = 110,
     form: Annotated[
-        ReportFormat,
+        Literal["text", "card"],
         typer.Option("--format", help="A report for people, or a section of a model card."),
-    ] = ReportFormat.text,
+    ] = "text",
     where: Where = None,
 ) -> None:
     """Print a report of one model: verdict, dead regions, what to do; then all figures."""
@@ -80,11 +58,11 @@ def show(
         case, problems = open_case(place, model, fill=kernel_padding, where=where or ())
         warn_unreadable(problems)
         bold = partial(typer.style, bold=True)
-        is_card = form is ReportFormat.card
+        is_card = form == "card"
         text = card(case) if is_card else report(case, width=width(), heading=bold)
         typer.echo(text, nl=False)
         if maps is not None:
-            drawn = draw_maps(case, Pictures(maps, map_ or (), picture.value, dpi))
+            drawn = draw_maps(case, Pictures(maps, map_ or (), picture, dpi))
             typer.echo(f"\nWritten: {len(drawn)} pictures in {clean(str(maps))}")
 
 
@@ -98,9 +76,9 @@ def publish(
         typer.Argument(help="Reference of the model or a part of it.", show_default="the only one"),
     ] = None,
     form: Annotated[
-        Publication,
+        Literal["hf-eval"],
         typer.Option("--format", help="Format: hf-eval, .eval_results of the Hugging Face hub."),
-    ] = Publication.hf_eval,
+    ] = "hf-eval",
     dataset: Annotated[
         str,
         typer.Option(

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
 from ...adapters.errors import InputError
 from ...adapters.reference import FORMS
-from .board import BoardFormat, print_board
+from ..execution.settings import FIT_DEFAULT
+from .board import print_board
 from .groups import option_groups
 from .options import (
-    DEFAULT_FIT_IMAGES,
     FAILED,
     INTERRUPTED,
     Device,
-    FitImages,
     ImageOptions,
     InputOptions,
     MachineOptions,
@@ -37,14 +35,6 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer()
-
-
-class Float(StrEnum):
-    """Float types of a pass."""
-
-    float32 = "float32"
-    float64 = "float64"
-    bfloat16 = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -106,7 +96,13 @@ class MeasurementOptions:
         str,
         typer.Option(help="Comma-separated kernel paddings: none, zero, box, fresh, fit, kim2023."),
     ] = "none,box"
-    fit_images: FitImages = DEFAULT_FIT_IMAGES
+    fit_images: Annotated[
+        str,
+        typer.Option(
+            help="Images for fitting the padding: dead-leaves or an image folder (not the audited "
+            "images)."
+        ),
+    ] = FIT_DEFAULT
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,8 +124,9 @@ class MeasurementOptions:
         int, typer.Option(min=1, help="Maximum number of images for --precision-goal.")
     ] = 256
     precision: Annotated[
-        Float, typer.Option(help="Float type of gradients; bfloat16 is faster and less precise.")
-    ] = Float.float32
+        Literal["float32", "float64", "bfloat16"],
+        typer.Option(help="Float type of gradients; bfloat16 is faster and less precise."),
+    ] = "float32"
     recalibrate: Annotated[
         bool,
         typer.Option(
@@ -169,7 +166,7 @@ def run(
 
     with report_errors():
         settings = _settings(measurement, images, selection, inputs)
-        options = machine.run_options(retry_failed=not keep_failed, **workers.fields())
+        options = machine.run_options(retry_failed=not keep_failed, **vars(workers))
         fills = parse_fills(measurement.kernel_padding.split(","))
         _check_fit(fills, measurement.fit_images)
         names = selection.select(references)
@@ -202,7 +199,7 @@ def _settings(
         target=inputs.target,
         size=parse_size(selection.size) if selection.size else None,
         members=selection.members,
-        precision=measurement.precision.value,
+        precision=measurement.precision,
         precision_goal=measurement.precision_goal,
         most_images=measurement.most_images,
         recalibrate=measurement.recalibrate,
@@ -214,7 +211,7 @@ def _settings(
 
 def _check_fit(fills: Sequence[str], fit_images: str) -> None:
     """Raise `InputError` for images to fit on when no kernel padding is fitted."""
-    if fit_images != DEFAULT_FIT_IMAGES and "fit" not in fills:
+    if fit_images != FIT_DEFAULT and "fit" not in fills:
         raise InputError(
             f"--fit-images {fit_images!r} was given with --kernel-padding {','.join(fills)}; "
             "expected fit among the kernel paddings, such as --kernel-padding none,fit"
@@ -246,11 +243,11 @@ def demo(
         raise typer.Exit(FAILED)
 
 
-def _carry_out(sweep: Sweep) -> int:
-    """Measure what is missing and print the leaderboard; the number of records that failed.
+def _carry_out(sweep: Sweep) -> bool:
+    """Measure what is missing and print the leaderboard; whether a record failed.
 
-    A folder with records of other settings too has no single leaderboard; then only that is
-    reported, since the measurements are saved.
+    A folder with records of other settings too has no single leaderboard; then that is reported,
+    and what failed with its reason, which would have been below the leaderboard.
     """
     from ..output.text import clean
     from ..records.selection import MixedRecordsError
@@ -261,11 +258,15 @@ def _carry_out(sweep: Sweep) -> int:
         typer.echo(f"\nperimetry: interrupted; {sweep.kept()}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     try:
-        print_board(store, None, BoardFormat.table, ())
+        print_board(store, None, "table", ())
     except MixedRecordsError as error:
         text = clean(str(error), 2000)
         typer.echo(
             f"perimetry: measurements saved, but the leaderboard could not be built: {text}",
             err=True,
         )
-    return failed
+        for line in dict.fromkeys(
+            f"failed: {record.model.reference} ({record.fill}): {record.why}" for record in failed
+        ):
+            typer.echo(f"perimetry: {clean(line, 2000)}", err=True)
+    return bool(failed)

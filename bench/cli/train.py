@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -17,13 +16,6 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer()
-
-
-class TrainingFloat(StrEnum):
-    """Float types of training; weights stay float32 in both."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -68,8 +60,9 @@ class RecipeOptions:
     batch: Annotated[int, typer.Option(min=2, help="Batch size.")] = 32
     rate: Annotated[float, typer.Option(min=0, help="Maximum learning rate.")] = 0.03
     precision: Annotated[
-        TrainingFloat, typer.Option(help="Float type; bfloat16 is mixed precision for GPUs.")
-    ] = TrainingFloat.float32
+        Literal["float32", "bfloat16"],
+        typer.Option(help="Float type; bfloat16 is mixed precision for GPUs."),
+    ] = "float32"
 
 
 @app.command()
@@ -117,9 +110,7 @@ def train(
             train=data.train_count,
             test=data.test_count,
             side=data.box,
-            recipe=Recipe(
-                recipe.epochs, recipe.batch, recipe.rate, precision=recipe.precision.value
-            ),
+            recipe=Recipe(recipe.epochs, recipe.batch, recipe.rate, precision=recipe.precision),
             export=export,
         )
         _carry_out(experiment, out, device, budget)

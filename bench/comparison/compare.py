@@ -25,7 +25,7 @@ from ..model_report.reported import defects_of, reported
 from ..output.numbers import join_with_and
 from ..records.record import damaged_arrays
 from ..records.scales import split_scale
-from ..records.selection import meaningless
+from ..records.selection import meaningless, prefix_of
 from ..statistics.significance import evidence
 from .compatibility import UnlikeRecordsError, incompatibilities
 from .data import to_cells, to_data
@@ -33,7 +33,7 @@ from .fingerprint import CELL
 from .html import to_html
 from .look import Look
 from .result import ComparisonResult, ComparisonRow, Pair, family_size, pair_of
-from .sides import Side, error_text
+from .sides import Side
 from .sources import ONE_MODEL, MissingAudit, open_sides
 from .text import comparison_to_markdown, comparison_to_text
 
@@ -87,7 +87,6 @@ class Comparison(ComparisonResult):
         return pair
 
     def _repr_html_(self) -> str:
-
         return to_html(self)
 
 
@@ -129,11 +128,14 @@ def compare(
     pairs = _every_pair(groups, known, force=force)
     look = Look(rerun_options, {id(group[0]) for group in groups})
     if stages:
-        pairs = look.for_shifts(look.at_stages(pairs))
+        pairs = look.at_stages(pairs)
     if nodes or quantise_one_at_a_time:
         pairs = look.at_nodes(pairs, alone=quantise_one_at_a_time)
     columns = {
-        f"{_prefix(s, p, known)}.{known[s].headline}" for s, p in _cells(pairs) if s in known
+        f"{prefix_of(suite, protocol, known)}.{known[suite].headline}"
+        for pair in pairs
+        for suite, protocol in pair.first.records
+        if suite in known
     }
     compared = [side for group in groups for side in group]
     damage = damaged_arrays(record for side in compared for record in side.records.values())
@@ -182,10 +184,6 @@ def _one_name(name: str, known: Sequence[str]) -> str:
     return found[0]
 
 
-def _cells(pairs: Iterable[Pair]) -> set[tuple[str, str]]:
-    return {cell for pair in pairs for cell in pair.first.records}
-
-
 def _pair(
     first: Side, second: Side, known: Mapping[str, Suite], *, force: bool, among: bool = False
 ) -> Pair:
@@ -206,11 +204,18 @@ def _pair(
             "with the same settings, or compare them anyway with --force"
         )
     rows: list[ComparisonRow] = []
-    gaps = [f"only {side.name} has {_named(left)}" for side, left in _alone(first, second) if left]
+    gaps = []
+    for side, other in ((first, second), (second, first)):
+        alone = [cell for cell in side.records if cell not in other.records and cell != CELL]
+        gaps += [f"only {side.name} has {_named(alone)}"] if alone else []
     for cell in shared:
         a, b = first.records[cell], second.records[cell]
-        gaps += [f"{a.suite}:{a.protocol} {why}" for why in _statuses(a, b, first, second)]
-        rows += _rows(a, b, _prefix(*cell, known), known.get(a.suite))
+        gaps += [
+            f"{':'.join(cell)} {record.status} for {side.name}: {record.why}"
+            for record, side in ((a, first), (b, second))
+            if record.status != "ok"
+        ]
+        rows += _rows(a, b, prefix_of(*cell, known), known.get(a.suite))
     if _identical(rows):
         rows = [replace(row, identical=True) for row in rows]
     ours, theirs = (_defects(side, shared, known) for side in (first, second))
@@ -258,24 +263,8 @@ def _incompatibilities(first: Side, second: Side, shared: Iterable[tuple[str, st
     ]
 
 
-def _alone(first: Side, second: Side) -> list[tuple[Side, list[tuple[str, str]]]]:
-    """What one side has and the other does not; fingerprints do not count."""
-    return [
-        (side, [c for c in side.records if c not in other.records and c != CELL])
-        for side, other in ((first, second), (second, first))
-    ]
-
-
 def _named(cells: Iterable[tuple[str, str]]) -> str:
     return ", ".join(":".join(cell) for cell in cells) or "nothing"
-
-
-def _statuses(a: Record, b: Record, first: Side, second: Side) -> list[str]:
-    return [
-        f"{record.status} for {side.name}: {record.reason or error_text(record)}"
-        for record, side in ((a, first), (b, second))
-        if record.status != "ok"
-    ]
 
 
 def _rows(a: Record, b: Record, prefix: str, suite: Suite | None) -> list[ComparisonRow]:
@@ -296,23 +285,13 @@ def _rows(a: Record, b: Record, prefix: str, suite: Suite | None) -> list[Compar
     return rows
 
 
-def _prefix(suite: str, protocol: str, known: Mapping[str, Suite]) -> str:
-    """`SUITE`, or `SUITE:PROTOCOL` off the default protocol, as on a board."""
-    default = next(iter(known[suite].protocols)) if suite in known else None
-    return suite if protocol == default else f"{suite}:{protocol}"
-
-
 def _compared_together(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     """The pairs with simultaneous intervals: of all main metrics, and of all others."""
     tests = {leading: family_size(pairs, leading=leading) for leading in (True, False)}
-    return tuple(
-        replace(pair, rows=tuple(_among(row, tests[row.leading]) for row in pair.rows))
-        for pair in pairs
-    )
 
+    def among(row: ComparisonRow) -> ComparisonRow:
+        if row.evidence is None or not row.evidence.is_test:
+            return row
+        return replace(row, evidence=replace(row.evidence, tests=tests[row.leading]))
 
-def _among(row: ComparisonRow, tests: int) -> ComparisonRow:
-    """The row, as one of `tests` that are compared together."""
-    if row.evidence is None or not row.evidence.is_test:
-        return row
-    return replace(row, evidence=replace(row.evidence, tests=tests))
+    return tuple(replace(pair, rows=tuple(map(among, pair.rows))) for pair in pairs)

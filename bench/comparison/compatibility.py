@@ -13,6 +13,7 @@ from ...adapters.errors import InputError
 from ...suites.images import BUILT_IN
 from ..output.text import clean
 from ..records.record import FIT_KEY
+from ..records.selection import setting_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +97,8 @@ def _settings(first: Record, second: Record) -> list[str]:
         return [f"seed {first.seed} against {second.seed}"]
     keys = (first.settings.keys() | second.settings.keys()) - {"images_sha256", FIT_KEY, "size"}
     return [
-        f"setting {clean(key, 60)} {_shown(a)} against {_shown(b)}"
+        f"setting {clean(key, 60)} {_shown(setting_text(key, a))} against "
+        f"{_shown(setting_text(key, b))}"
         for key in sorted(keys)
         if (a := first.settings.get(key)) != (b := second.settings.get(key))
     ]

@@ -1,7 +1,7 @@
 """What a comparison of models decides, in sentences: first what a buyer needs, without any ranking.
 
 Dead regions, fidelity, evenness, border and size come first, then what differs for certain, and
-what these samples cannot tell, with how many would (see `statistics.significance`). Only
+what these samples are too few to show, with how many would (see `statistics.significance`). Only
 differences that are shown are reported as such. Numbers that grow with the scale of the output are
 left to the table.
 """
@@ -65,8 +65,8 @@ def decision(found: ComparisonResult, matrix: Matrix) -> list[Finding]:
     findings.append(Finding("Size and cost", _size(matrix)))
     more = {
         "Further differences": _further(found, matrix),
-        "Nobody can tell yet": _unknown(found, matrix),
-        "Comparisons": _counts(found, matrix),
+        "Too few samples to say": _unknown(found, matrix),
+        "Comparisons": _counts(matrix.pairs),
     }
     return [*findings, *(Finding(topic, text) for topic, text in more.items() if text)]
 
@@ -170,7 +170,8 @@ def _above(row: MatrixRow) -> dict[int, list[int]]:
     for one, other, compared in row.pairs:
         if compared.shown and compared.evidence is not None and not compared.small:
             rises = compared.evidence.difference.value > 0
-            upper, lower = (other, one) if rises == _upwards(row.metric) else (one, other)
+            upwards = row.metric is None or row.metric.better != "lower"
+            upper, lower = (other, one) if rises == upwards else (one, other)
             above.setdefault(upper, []).append(lower)
     return above
 
@@ -194,11 +195,6 @@ def _all(matrix: Matrix) -> str:
 def _label(row: MatrixRow) -> str:
     words = row.metric.label if row.metric else ""
     return f"{words} ({row.name})" if words else row.name
-
-
-def _upwards(metric: Metric | None) -> bool:
-    """Whether the model with the higher value is named first."""
-    return metric is None or metric.better != "lower"
 
 
 def _word(metric: Metric | None) -> str:
@@ -232,29 +228,21 @@ def counts_of(rows: Iterable[ComparisonRow]) -> str:
     return f"{sum(counted.values())}: {', '.join(parts)}"
 
 
-def _pairs(found: ComparisonResult, matrix: Matrix) -> list[Pair]:
-    """The pairs of these models."""
-    inside = {id(side) for side in matrix.sides}
-    return [p for p in found.pairs if {id(p.first), id(p.second)} <= inside]
-
-
 def _further(found: ComparisonResult, matrix: Matrix) -> str:
     """The main metrics besides the headlines that differ."""
-    pairs = _pairs(found, matrix)
     counted = Counter(
         row.column
-        for pair in pairs
+        for pair in matrix.pairs
         for row in pair.rows
-        if row.leading and row.shown and row.column not in found.headlines and not _scales(row)
+        if row.leading and row.shown and row.column not in found.headlines and not row.scales
     )
-    of = f" of {len(pairs)} pairs" if len(pairs) > 1 else ""
+    of = f" of {len(matrix.pairs)} pairs" if len(matrix.pairs) > 1 else ""
     names = [f"{name} ({n}{of})" if of else name for name, n in counted.items()]
     return f"shown in {join_with_and(names, len(names))}." if names else ""
 
 
-def _counts(found: ComparisonResult, matrix: Matrix) -> str:
+def _counts(pairs: Sequence[Pair]) -> str:
     """How all comparisons add up."""
-    pairs = _pairs(found, matrix)
     rows = [row for pair in pairs for row in pair.rows]
     missed = sum(all(row.evidence is None for row in pair.rows) for pair in pairs)
     of = f"of {len(pairs)} pairs, " if len(pairs) > 1 else ""
@@ -263,12 +251,8 @@ def _counts(found: ComparisonResult, matrix: Matrix) -> str:
     return f"{of}main metrics {main}; all metrics {counts_of(rows)}."
 
 
-def _scales(row: ComparisonRow) -> bool:
-    return row.metric is not None and row.metric.scales
-
-
 def _unknown(found: ComparisonResult, matrix: Matrix) -> str:
-    """Which main metrics these samples cannot tell apart, and how many samples would.
+    """The main metrics in which these samples show no difference, and how many samples would.
 
     Headline metrics have their pairs; of the others the smallest number is said.
     """

@@ -67,7 +67,7 @@ def stage_differences(first: Record, second: Record) -> list[StageDifference] | 
     """The difference at every stage, in order, then in every output; or why there is none."""
     for record in (first, second):
         if record.status != "ok" or not (_table(record, "stages") or _table(record, "outputs")):
-            return record.reason or (record.error.message if record.error else "no fingerprint")
+            return record.why or "no fingerprint"
     different = incompatibilities(first, second)
     if different:
         return "; ".join(different)
@@ -198,11 +198,9 @@ def _difference(a: Rows, b: Rows) -> float:
     return distance / scale
 
 
-def first_divergent_stage(
-    found: Sequence[StageDifference], tolerance: float = DIVERGED
-) -> StageDifference | None:
-    """The first stage, or output, whose difference exceeds `tolerance`."""
-    return next((p for p in found if p.exceeds(tolerance)), None)
+def first_divergent_stage(found: Sequence[StageDifference]) -> StageDifference | None:
+    """The first stage, or output, at which the two diverge."""
+    return next((p for p in found if p.exceeds(DIVERGED)), None)
 
 
 def unread(*records: Record) -> dict[str, str]:

@@ -10,7 +10,6 @@ nothing; the templates escape every text. `draw_differences` draws the maps as P
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from ..figures.canvas import Frame, draw_scale
 from ..figures.data_uri import Picture, picture
-from ..figures.maps import LOOKS, Look, over_mean, scaled, tiled
+from ..figures.maps import LOOKS, Look, map_change, on_one_scale, scaled, tiled
 from ..output.files import write_text
 from ..output.templates import asset, render, trusted
 from .decision import decision
@@ -56,11 +55,9 @@ FIRST_MAPS = ("sensitivity", "phase_profile", "erf")
 """Maps that the page shows; `--maps` draws the others."""
 
 
-def write_comparison(
-    comparison: ComparisonResult, path: Path, *, created: datetime | None = None
-) -> None:
+def write_comparison(comparison: ComparisonResult, path: Path) -> None:
     """Write the page to `path`, whole or not at all."""
-    write_text(path, comparison_page(comparison, created=created))
+    write_text(path, comparison_page(comparison))
 
 
 def comparison_page(comparison: ComparisonResult, *, created: datetime | None = None) -> str:
@@ -146,21 +143,15 @@ def _maps(pair: Pair) -> list[tuple[str, list[Picture]]]:
 
 def _triple(pair: Pair, first: Record, second: Record, name: str) -> list[Picture]:
     """First and second on one scale, and second less first; each map over its own mean."""
-    before, after = (_map(record, name) for record in (first, second))
-    if before is None or after is None or before.shape != after.shape:
+    change = map_change(second, first, name, "")
+    if change is None:
         return []
     look = LOOKS.get(name, Look())
-    scales = [scaled(values, look.scale, "") for values in (before, after)]
-    low, high = min(s.low for s in scales), max(s.high for s in scales)
-    change = scaled(over_mean(after) - over_mean(before), "signed", "in means of either map")
+    maps = [tiled(np.asarray(record.maps[name])) for record in (first, second)]
+    scales = [scaled(values, look.scale, "") for values in maps if values is not None]
+    shown = [*(on_one_scale(scale, scales) for scale in scales), change]
     names = [pair.first.name, pair.second.name, "difference"]
-    shown = [*(replace(scale, low=low, high=high) for scale in scales), change]
     return [picture(scale, words, words) for scale, words in zip(shown, names, strict=True)]
-
-
-def _map(record: Record, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
-    values = record.maps.get(name)
-    return None if values is None else tiled(np.asarray(values))
 
 
 def _nodes(pair: Pair) -> dict[str, Any] | None:
@@ -205,32 +196,22 @@ LONGEST = 80
 
 
 def draw_differences(comparison: Comparison, folder: Path) -> list[Path]:
-    """Draw every map that both sides of a pair have in one shape; give the files' paths."""
+    """Draw second less first of every map that a pair has in one shape; give the files' paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for place, pair in enumerate(comparison.pairs, start=1):
         for cell, first in pair.first.records.items():
             second = pair.second.records.get(cell)
-            if second is not None:
-                paths += _draw(pair, first, second, folder, place)
-    return paths
-
-
-def _draw(pair: Pair, first: Record, second: Record, folder: Path, place: int) -> list[Path]:
-    paths = []
-    for name in sorted(first.maps.keys() & second.maps.keys()):
-        before, after = (tiled(np.asarray(record.maps[name])) for record in (first, second))
-        if before is None or after is None or before.shape != after.shape:
-            continue
-        path = folder / f"{place:02}-{_file_name(pair)}.{first.suite}-{first.protocol}.{name}.png"
-        title = (
-            f"{pair.second.name}\nless {pair.first.name}; {first.suite}:{first.protocol}, {name}"
-        )
-        change = over_mean(after) - over_mean(before)
-        draw_scale(
-            scaled(change, "signed", "difference, in means of either map"), path, Frame(title)
-        )
-        paths.append(path)
+            for name in sorted(first.maps):
+                change = map_change(second, first, name, "difference") if second else None
+                if change is not None:
+                    kind = f"{first.suite}-{first.protocol}.{name}"
+                    paths.append(folder / f"{place:02}-{_file_name(pair)}.{kind}.png")
+                    title = (
+                        f"{pair.second.name}\nless {pair.first.name}; "
+                        f"{first.suite}:{first.protocol}, {name}"
+                    )
+                    draw_scale(change, paths[-1], Frame(title))
     return paths
 
 

@@ -17,7 +17,7 @@ from .divergence import (
 from .fingerprint import CELL, NAME, WithFingerprint
 from .nodes import NodeTable, node_table, stage_shift
 from .result import Pair
-from .sides import Side, error_text, why_not_measured
+from .sides import Side, why_not_measured
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -57,13 +57,10 @@ class Look:
                 outputs = tuple(output_differences(one, other))
                 unread = tuple(not_looked_at(one, other))
                 found.append(replace(pair, stages=stages, outputs=outputs, unread=unread))
-        return found
-
-    def for_shifts(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Say of the first stage that differs from the reference's whether its map is shifted."""
-        return [self._with_shift(p) if id(p.first) in self.firsts else p for p in pairs]
+        return [self._with_shift(p) if id(p.first) in self.firsts else p for p in found]
 
     def _with_shift(self, pair: Pair) -> Pair:
+        """Say of the first stage that differs from the reference's whether its map is shifted."""
         stages = () if isinstance(pair.stages, str) else pair.stages
         first = first_divergent_stage([s for s in stages if not s.output])
         if first is None or not first.difference > SHIFTED:
@@ -78,18 +75,14 @@ class Look:
 
     def at_nodes(self, pairs: Sequence[Pair], *, alone: bool) -> list[Pair]:
         """Compare the nodes of the references with those of the others."""
-        return [
-            replace(pair, nodes=self._nodes(pair, alone=alone))
-            if id(pair.first) in self.firsts
-            else pair
-            for pair in pairs
-        ]
 
-    def _nodes(self, pair: Pair, *, alone: bool) -> NodeTable | str:
-        try:
-            return node_table(pair.first, pair.second, self.options, alone=alone)
-        except PerimetryError as error:
-            return str(error)
+        def nodes(pair: Pair) -> NodeTable | str:
+            try:
+                return node_table(pair.first, pair.second, self.options, alone=alone)
+            except PerimetryError as error:
+                return str(error)
+
+        return [replace(p, nodes=nodes(p)) if id(p.first) in self.firsts else p for p in pairs]
 
 
 def _fingerprint(side: Side, options: RerunOptions) -> Record | str:
@@ -110,7 +103,7 @@ def _fingerprint(side: Side, options: RerunOptions) -> Record | str:
         return f"{side.name}: {error}"
     record = next(r for r in made if r.suite == NAME)
     if record.status != "ok":
-        return f"{side.name} cannot be opened now: {record.reason or error_text(record)}"
+        return f"{side.name} cannot be opened now: {record.why}"
     stored = next((r.model.source for r in records if r.model.source), {})
     if changed_tensors(stored, record.model.source):
         return f"the weights of {side.name} have changed since it was measured"

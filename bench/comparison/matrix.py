@@ -56,16 +56,16 @@ class Matrix:
     metrics: tuple[MatrixRow, ...]
     outputs: MatrixRow
     size: tuple[MatrixRow, ...]
+    pairs: tuple[Pair, ...]
 
     @property
     def rows(self) -> list[MatrixRow]:
         """All rows in order."""
-        texts = ["not looked for" if d is None else _count(d) for d in self.defects]
+        texts = [
+            "not looked for" if own is None else "yes, see above" if own else "none"
+            for own in self.defects
+        ]
         return [MatrixRow("dead regions", tuple(texts)), self.outputs, *self.metrics, *self.size]
-
-
-def _count(defects: Sequence[str]) -> str:
-    return "none" if not defects else "yes, see above"
 
 
 def matrix_of(found: ComparisonResult, group: tuple[Side, ...]) -> Matrix:
@@ -81,6 +81,7 @@ def matrix_of(found: ComparisonResult, group: tuple[Side, ...]) -> Matrix:
         tuple(metrics),
         _outputs(pairs, group),
         tuple(_sizes(group)),
+        tuple(pairs),
     )
 
 
@@ -105,18 +106,15 @@ def _metric_row(column: str, pairs: Sequence[Pair], places: dict[int, int]) -> M
             values |= {one: row.first, other: row.second}
             compared.append((one, other, row))
             metric = row.metric
-    cells = tuple(_value(values.get(place)) for place in range(len(places)))
+    cells = tuple(
+        NONE if value is None or value.value is None else with_interval_text(value)
+        for value in map(values.get, range(len(places)))
+    )
     apart = {(i, j) for i, j, row in compared if row.verdict is RowVerdict.differs}
     known = [place for place, value in values.items() if value and value.value is not None]
     return MatrixRow(
         column, cells, _letters(len(places), sorted(known), apart), metric, tuple(compared)
     )
-
-
-def _value(value: Value | None) -> str:
-    if value is None or value.value is None:
-        return NONE
-    return with_interval_text(value)
 
 
 def _letters(count: int, known: Sequence[int], apart: set[tuple[int, int]]) -> tuple[str, ...]:

@@ -32,14 +32,14 @@ from .divergence import DIVERGED
 from .fingerprint import IMAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-    from ...adapters.model import Model, NodeOutput
+    from ...adapters.model import Model
     from ...suites.base import Array
     from ..execution.rerun import RerunOptions
-    from ..execution.settings import RunOptions, Settings, Toolkit
+    from ..execution.settings import Settings, Toolkit
     from .sides import Side
 
 FARTHEST = 2
@@ -100,23 +100,23 @@ def node_table(
     Modules and opened models are measured here. Raises `InputError` for models that are not
     variants of one graph, and other subclasses of `PerimetryError` for what cannot be opened.
     """
-    one, other = _opened(first, options), _opened(second, options)
-    run = options.run
-    work = partial(measure_nodes, one, other, run.toolkit, run.devices[0], alone)
-    found: NodeTable = _with_limits(work, (one, other), run)
+    found: NodeTable = _with_limits(measure_nodes, (first, second), options, alone)
     return found
 
 
-def _with_limits(work: Callable[[], Any], models: Sequence[Opened], run: RunOptions) -> Any:
-    """What `work` returns, in a process with limits if the models can be opened there."""
-    if run.isolated and all(isinstance(one.thing, str) for one in models):
-        return call_bounded(work, run)
-    return work()
-
-
-def _opened(side: Side, options: RerunOptions) -> Opened:
-    spec = run_spec_of(list(side.records.values()), options)
-    return Opened(side.thing, side.fill, spec.settings)
+def _with_limits(
+    work: Callable[..., Any], sides: Sequence[Side], options: RerunOptions, more: object
+) -> Any:
+    """What `work` returns of two models, in a process with limits if they can be opened there."""
+    specs = [run_spec_of(list(side.records.values()), options) for side in sides]
+    models = [
+        Opened(side.thing, side.fill, spec.settings)
+        for side, spec in zip(sides, specs, strict=True)
+    ]
+    run = options.run
+    job = partial(work, *models, run.toolkit, run.devices[0], more)
+    isolated = run.isolated and all(isinstance(one.thing, str) for one in models)
+    return call_bounded(job, run) if isolated else job()
 
 
 def measure_nodes(
@@ -125,19 +125,19 @@ def measure_nodes(
     """Open both models and compare their nodes."""
     models = [_open(one, toolkit().load, device) for one in (first, second)]
     images = first.settings.open_images()
-    xs = [m.spec.prepare(images.first(IMAGES).load(m.spec)) for m in models]
+    xs = [m.spec.prepare(images.first(IMAGES).load(m.spec)).to(m.device) for m in models]
     for model, x in zip(models, xs, strict=True):
         model.select(0, x)
-    passes = [_Pass(model) for model in models]
-    one, other = (p.nodes(x[:1]) for p, x in zip(passes, xs, strict=True))
+    followed = [_followed(model) for model in models]
+    one, other = (m.nodes(x[:1]) for m, x in zip(followed, xs, strict=True))
     pairs = align(one, other)
-    if not pairs or not _alike(one, other, pairs):
+    if not pairs or 2 * len(pairs) < min(len(one), len(other)):
         raise InputError(
             "the nodes of the two models do not pair: expected variants of one graph, such as "
             "float and int8 files, two exports, or a module and its export"
         )
-    table = _differences(passes, xs, pairs)
-    effects = _alone(passes[0], xs[0]) if alone else {}
+    table = _differences(followed, xs, pairs)
+    effects = _alone(models[0], xs[0]) if alone else {}
     nodes = [
         NodeDifference(
             a,
@@ -183,19 +183,16 @@ def stage_shift(
 
     Raises subclasses of `PerimetryError` for what cannot be opened.
     """
-    one, other = _opened(first, options), _opened(second, options)
-    run = options.run
-    work = partial(_stage_shift, one, other, names, run.toolkit, run.devices[0])
-    found: tuple[int, int] | None = _with_limits(work, (one, other), run)
+    found: tuple[int, int] | None = _with_limits(_stage_shift, (first, second), options, names)
     return found
 
 
 def _stage_shift(
     first: Opened,
     second: Opened,
-    names: tuple[str, str],
     toolkit: Callable[[], Toolkit],
     device: str,
+    names: tuple[str, str],
 ) -> tuple[int, int] | None:
     maps = []
     for one, name in zip((first, second), names, strict=True):
@@ -206,23 +203,11 @@ def _stage_shift(
     return find_shift(*maps)
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """The nodes of one model. Raises `NotApplicableError` for a model without nodes."""
-
-    model: Model
-
-    def nodes(self, x: Tensor) -> dict[str, NodeOutput]:
-        return self._followed.nodes(x.to(self.model.device))
-
-    def fed(self, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self._followed.fed(x.to(self.model.device), values)
-
-    @property
-    def _followed(self) -> ModelOfNodes:
-        if not isinstance(self.model, ModelOfNodes):
-            raise NotApplicableError(f"{self.model.reference!r} cannot be followed node by node")
-        return self.model
+def _followed(model: Model) -> ModelOfNodes:
+    """The model. Raises `NotApplicableError` for one whose nodes cannot be followed."""
+    if not isinstance(model, ModelOfNodes):
+        raise NotApplicableError(f"{model.reference!r} cannot be followed node by node")
+    return model
 
 
 @dataclass
@@ -247,26 +232,17 @@ class _Sums:
 
 
 def _differences(
-    passes: Sequence[_Pass], xs: Sequence[Tensor], pairs: Sequence[tuple[str, str]]
+    models: Sequence[ModelOfNodes], xs: Sequence[Tensor], pairs: Sequence[tuple[str, str]]
 ) -> dict[str, tuple[float, float]]:
     """Own and accumulated difference of every pair, by the first model's name."""
     sums = {a: _Sums() for a, _ in pairs}
     for k in range(len(xs[0])):
-        one, other = (p.nodes(x[k : k + 1]) for p, x in zip(passes, xs, strict=True))
-        fed = passes[1].fed(xs[1][k : k + 1], {b: one[a].value for a, b in pairs})
+        one, other = (m.nodes(x[k : k + 1]) for m, x in zip(models, xs, strict=True))
+        fed = models[1].fed(xs[1][k : k + 1], {b: one[a].value for a, b in pairs})
         for a, b in pairs:
             own = None if b not in fed else flat_array(fed[b])
             sums[a].add(flat_array(one[a].value), flat_array(other[b].value), own)
     return {name: found.shares() for name, found in sums.items()}
-
-
-def _alike(
-    one: Mapping[str, NodeOutput],
-    other: Mapping[str, NodeOutput],
-    pairs: Sequence[tuple[str, str]],
-) -> bool:
-    """Whether at least half of the nodes of the smaller graph pair."""
-    return 2 * len(pairs) >= min(len(one), len(other))
 
 
 def find_shift(a: Tensor, b: Tensor) -> tuple[int, int] | None:
@@ -300,9 +276,8 @@ def _gap(a: Tensor, b: Tensor) -> float:
     return float((b - a).norm()) / size if size else math.inf
 
 
-def _alone(one: _Pass, x: Tensor) -> dict[str, float]:
+def _alone(model: Model, x: Tensor) -> dict[str, float]:
     """The largest change of an output, over the images, by the layer that is in eight bits."""
-    model = one.model
     if not isinstance(model, QuantisableModel):
         raise InputError(
             f"{model.reference!r} is not an ONNX file; layers are quantised one at a time in float "
@@ -310,7 +285,7 @@ def _alone(one: _Pass, x: Tensor) -> dict[str, float]:
         )
     found: dict[str, float] = {}
     for k in range(len(x)):
-        image = x[k : k + 1].to(model.device)
+        image = x[k : k + 1]
         right = model.every_output(image).tensors
         for name, outputs in model.each_quantised(image):
             gaps = [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from ...adapters.errors import InputError, NotMeasuredError
 from ..execution.rerun import RerunOptions
-from ..output.layout import Section, lay_out
+from ..output.layout import Section, lay_out, tabulated
 from ..output.numbers import column_interval, column_number
 from ..output.text import clean
 from ..ranking.board import Board
@@ -131,8 +131,7 @@ def placement_to_text(found: Placement, width: int = 96) -> str:
         f"{clean(found.row.model)}: rank {found.rank} of {total}",
         [
             f"{found.column}{definition}: {_number(found, found.row)}.",
-            f"Shown to be better: {better}; shown to be worse: {worse}; not told apart from it by "
-            f"these samples: {alike}.",
+            f"Shown to be better: {better}; to be worse: {worse}; not shown to differ: {alike}.",
         ],
     )
     above, below = found.neighbours
@@ -141,8 +140,6 @@ def placement_to_text(found: Placement, width: int = 96) -> str:
 
 
 def _table(found: Placement, rows: Sequence[BoardRow]) -> str:
-    from tabulate import tabulate
-
     cells = [
         (
             ("> " if row is found.row else "  ") + clean(row.model),
@@ -151,7 +148,7 @@ def _table(found: Placement, rows: Sequence[BoardRow]) -> str:
         )
         for row in rows
     ]
-    return str(tabulate(cells, headers=("  model", "rank", found.column), disable_numparse=True))
+    return tabulated(("  model", "rank", found.column), cells)
 
 
 def _number(found: Placement, row: BoardRow) -> str:

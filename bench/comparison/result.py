@@ -36,7 +36,7 @@ class RowVerdict(Enum):
 
     differs = "differ"
     alike = "are alike"
-    unknown = "cannot be told"
+    unknown = "not shown to differ"
     missing = "not comparable"
 
 
@@ -64,13 +64,18 @@ class ComparisonRow:
         return self.first is not None and self.second is not None and self.first == self.second
 
     @property
+    def scales(self) -> bool:
+        """Whether the metric grows with the scale of the output."""
+        return self.metric is not None and self.metric.scales
+
+    @property
     def shown(self) -> bool:
         """Whether the two are shown to differ."""
         return self.evidence is not None and self.evidence.shown
 
     @property
     def verdict(self) -> RowVerdict:
-        """Differ, alike (within `margin`), cannot be told, or not comparable."""
+        """Differ, alike (within `margin`), not shown to differ, or not comparable."""
         if self.evidence is None:
             return RowVerdict.missing
         if self.evidence.shown:

@@ -45,7 +45,7 @@ class Side:
     folder: str = ""
 
 
-def side_of(records: Iterable[Record], name: str | None = None) -> Side:
+def side_of(records: Iterable[Record]) -> Side:
     """The side that records of one model variant make, the newest of each suite and protocol.
 
     Raises `InputError` when they are of several variants, or none.
@@ -60,7 +60,7 @@ def side_of(records: Iterable[Record], name: str | None = None) -> Side:
     check_unmixed(latest)
     reference, fill = next(iter(variants))
     return Side(
-        name or variant_name(reference, fill),
+        variant_name(reference, fill),
         reference,
         fill,
         {(r.suite, r.protocol): r for r in latest},
@@ -73,17 +73,12 @@ def why_not_measured(side: Side) -> str | None:
     records = list(side.records.values())
     if any(record.status == "ok" for record in records):
         return None
-    return next((r.error.message for r in records if r.error), records[0].reason) or "unknown"
+    return next((r for r in records if r.error), records[0]).why
 
 
 def variant_name(reference: str, fill: str) -> str:
     """`REF`, or `REF+FILL` of a model with kernel padding."""
     return reference if fill == DEFAULT_FILL else f"{reference}+{fill}"
-
-
-def error_text(record: Record) -> str:
-    """What a record says of its failure."""
-    return record.error.message if record.error else "no reason was recorded"
 
 
 LEFT_OUT = "..."

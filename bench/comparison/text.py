@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..output.layout import WIDTH, Section, Table, lay_out
+from ..output.layout import WIDTH, Section, Table, lay_out, tabulated
 from ..output.numbers import format_number, join_with_and
-from ..output.text import clean, code
+from ..output.text import clean, code, escape_markdown
 from ..records.fed import fed_differently
 from .decision import decision
 from .matrix import matrix_of
@@ -37,10 +37,10 @@ EXPLANATION = (
     "that holds for all that is compared here at once: of {leading} differences of main metrics, "
     "and of {others} of other metrics, the chance that any interval misses its difference is at "
     "most 5 % (Bonferroni). Two differ where this interval leaves out 0; they are alike where it "
-    "lies within 2 % of the value (or 0.01, for ratios, shares and cosines); else it cannot be "
-    "told. d: effect size, in standard deviations of one sample's contribution; p: two-sided, "
-    "corrected for the same number. Exact values have no interval: they differ where rounding "
-    "(0.1 % of numbers that are not whole) does not explain it."
+    "lies within 2 % of the value (or 0.01, for ratios, shares and cosines); else they are not "
+    "shown to differ. d: effect size, in standard deviations of one sample's contribution; p: "
+    "two-sided, corrected for the same number. Exact values have no interval: they differ where "
+    "rounding (0.1 % of numbers that are not whole) does not explain it."
 )
 
 
@@ -181,10 +181,8 @@ def _markdown_block(block: Block) -> str:
 
 
 def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    from tabulate import tabulate
-
     cells = [[code(row[0]), *map(_markdown, row[1:])] for row in rows]
-    return str(tabulate(cells, heads, tablefmt="pipe", disable_numparse=True))
+    return tabulated(heads, cells, "pipe")
 
 
 def explanation(comparison: ComparisonResult) -> list[str]:
@@ -246,8 +244,5 @@ def _p(row: ComparisonRow) -> str:
 
 
 def _markdown(text: str) -> str:
-    """A sentence whose special characters are only characters."""
-    shown = clean(text, 2000)
-    for char in "\\*_[]<>|#":
-        shown = shown.replace(char, f"\\{char}")
-    return shown
+    """A sentence in which names between backquotes are code, and nothing else is markup."""
+    return escape_markdown(text, "\\*_[]<>|#")

@@ -49,7 +49,7 @@ def _differences(pair: Pair, headlines: frozenset[str]) -> list[str]:
         return ["No metric was measured for both, so they cannot be compared.", *_divergence(pair)]
     if not largest:
         return [_nothing_shown(measured_rows, headlines), _counts(pair), *_divergence(pair)]
-    leading = [row for row in largest if not _scales(row)]
+    leading = [row for row in largest if not row.scales]
     sentences = [_sentence(row) for row in (leading or largest)[:MOST_SENTENCES]]
     more = len(largest) - len(sentences)
     if more > 0:
@@ -67,12 +67,8 @@ def _kinds(rows: Sequence[ComparisonRow]) -> str:
     """How many are estimates and exact values, and whether all depend on the output's scale."""
     exact = sum(row.evidence is not None and row.evidence.p is None for row in rows)
     texts = [f"{len(rows) - exact} estimates, {exact} exact values"] if exact else []
-    texts += ["all grow with the scale of the output"] if all(map(_scales, rows)) else []
+    texts += ["all grow with the scale of the output"] if all(row.scales for row in rows) else []
     return f" ({'; '.join(texts)})" if texts else ""
-
-
-def _scales(row: ComparisonRow) -> bool:
-    return row.metric is not None and row.metric.scales
 
 
 def _largest(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> list[ComparisonRow]:
@@ -80,7 +76,7 @@ def _largest(rows: Sequence[ComparisonRow], headlines: frozenset[str]) -> list[C
     return sorted(
         rows,
         key=lambda row: (
-            _scales(row),
+            row.scales,
             row.small,
             row.column not in headlines,
             not row.leading,

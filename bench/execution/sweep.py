@@ -59,8 +59,8 @@ class Sweep:
             f"there, or `perimetry board {out}` to see them"
         )
 
-    def carry_out(self, log: Callable[[str], None]) -> tuple[Store, int]:
-        """Measure what is missing in `out`; the store, and how many of the records failed.
+    def carry_out(self, log: Callable[[str], None]) -> tuple[Store, list[Record]]:
+        """Measure what is missing in `out`; the store, and the records that failed.
 
         `log` gets a line for each round and for everything the reader must know.
         """
@@ -73,7 +73,7 @@ class Sweep:
         for remark in [*remarks(found), *_few_images(found, self.settings.count)]:
             log(f"perimetry: {remark}")
         write_manifest(Store(self.out))
-        return Store(self.out), sum(record.status == "failed" for record in found)
+        return Store(self.out), [record for record in found if record.status == "failed"]
 
     def _measure(self, log: Callable[[str], None], jobs: Sequence[Job]) -> list[Record]:
         """One round, with a progress bar: the records of `jobs`, measured where missing."""

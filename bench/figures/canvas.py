@@ -48,6 +48,8 @@ SIDE = 448
 LEFT, RIGHT, TOP, BOTTOM = 74, 118, 64, 52
 """Margins around the map in screen pixels, for ticks, colour bar, title and axis label."""
 
+ACROSS = 3
+
 BAR, GAP = 16, 14
 """Width of the colour bar and its distance from the map, in screen pixels."""
 
@@ -113,13 +115,13 @@ def draw_scale(scale: Scale, path: Path, frame: Frame, dpi: int = DPI) -> None:
         )
 
 
-def sheet(panels: Sequence[tuple[Scale, Frame]], across: int = 3) -> Figure:
-    """Maps side by side, at most `across` in a row, as one figure; it shows itself in notebooks."""
+def sheet(panels: Sequence[tuple[Scale, Frame]]) -> Figure:
+    """Maps side by side, at most `ACROSS` in a row, as one figure; it shows itself in notebooks."""
     keep_matplotlib_out_of_home()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     sizes = [_size(scale) for scale, _ in panels]
-    lines = [range(n, min(n + across, len(panels))) for n in range(0, len(panels), across)]
+    lines = [range(n, min(n + ACROSS, len(panels))) for n in range(0, len(panels), ACROSS)]
     width = max(sum(sizes[n][0] for n in line) for line in lines)
     heights = [max(sizes[n][1] for n in line) for line in lines]
     whole = (width, sum(heights))

@@ -196,19 +196,25 @@ def draw_change(treated: MapSource, untreated: MapSource, pictures: Pictures) ->
     Maps that only one of them has, or whose shapes differ, are left out.
     """
     paths = []
+    variant = f"{treated.fill} less {untreated.fill}"
     for name, values in treated.maps.items():
-        other = untreated.maps.get(name) if pictures.wants(name) else None
-        after = tiled(np.asarray(values))
-        before = None if other is None else tiled(np.asarray(other))
-        if after is None or before is None or after.shape != before.shape:
-            continue
-        look = LOOKS.get(name, Look())
-        variant = f"{treated.fill} less {untreated.fill}"
-        frame = _frame(treated, name, look, np.shape(values), variant)
-        change = over_mean(after) - over_mean(before)
-        scale = scaled(change, "signed", "change, in means of either map")
-        paths.append(pictures.draw(f"{_file_name(treated)}.{name}.change", scale, frame))
+        scale = map_change(treated, untreated, name, "change") if pictures.wants(name) else None
+        if scale is not None:
+            frame = _frame(treated, name, LOOKS.get(name, Look()), np.shape(values), variant)
+            paths.append(pictures.draw(f"{_file_name(treated)}.{name}.change", scale, frame))
     return paths
+
+
+def map_change(after: MapSource, before: MapSource, name: str, what: str) -> Scale | None:
+    """The map `name` of `after` less that of `before`, both over their means.
+
+    None where one of them does not have it, or in another shape.
+    """
+    maps = [tiled(np.asarray(one.maps[name])) for one in (after, before) if name in one.maps]
+    if len(maps) < 2 or maps[0] is None or maps[1] is None or maps[0].shape != maps[1].shape:
+        return None
+    change = over_mean(maps[0]) - over_mean(maps[1])
+    return scaled(change, "signed", _label(what, "in means of either map"))
 
 
 def tiled(values: np.ndarray[Any, Any]) -> Array | None:

@@ -25,7 +25,6 @@ class RecordSource(MapSource, Protocol):
     """What a notebook shows of a record."""
 
     images: Any
-    error: Any
 
     @property
     def status(self) -> str:
@@ -36,8 +35,8 @@ class RecordSource(MapSource, Protocol):
         """What is wrong with the file of its arrays."""
 
     @property
-    def reason(self) -> str | None:
-        """Why it was skipped."""
+    def why(self) -> str:
+        """Why it was skipped, or failed."""
 
     @property
     def notes(self) -> Sequence[str]:
@@ -67,8 +66,7 @@ def _status(record: RecordSource) -> str:
     if record.status == "ok":
         images = record.images
         return f"{images.count} x {images.name}" if images else "exact"
-    why = record.error.message if record.error else record.reason
-    return f"{record.status}: {why or 'the record gives no reason'}"
+    return f"{record.status}: {record.why}"
 
 
 def _maps(record: RecordSource) -> list[Picture] | None:

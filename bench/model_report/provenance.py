@@ -13,7 +13,7 @@ from ..output.layout import Literal
 from ..output.numbers import short_count
 from ..output.text import clean
 from ..records.record import FIT_KEY
-from ..records.selection import stated_inputs
+from ..records.selection import prefix_of, stated_inputs
 from ..statistics.difference import ENOUGH_SAMPLES, sample_count
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
     measured = [r for r in records if r.suite != "fidelity"] or list(records)
     first = measured[0]
     words = ["perimetry", "run", first.model.reference]
-    words += ["--suite", ",".join(dict.fromkeys(_suite(r, suites) for r in measured))]
+    words += [
+        "--suite",
+        ",".join(dict.fromkeys(prefix_of(r.suite, r.protocol, suites) for r in measured)),
+    ]
     words += ["--kernel-padding", ",".join(dict.fromkeys(r.fill for r in measured))]
     for name, value in _options(measured).items():
         words += [f"--{name}", value]
@@ -120,12 +123,6 @@ def _inputs(record: Record) -> list[str]:
     fixed = stated.pop("fixed", {})
     stated |= {f"fixed.{name}": value for name, value in fixed.items()}
     return [f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in stated.items()]
-
-
-def _suite(record: Record, suites: Mapping[str, Suite]) -> str:
-    known = suites.get(record.suite)
-    default = next(iter(known.protocols)) if known else record.protocol
-    return record.suite if record.protocol == default else f"{record.suite}:{record.protocol}"
 
 
 def changed_settings(record: Record, suites: Mapping[str, Suite]) -> list[str]:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import InputError, check_name
 from ..output.files import try_or_none
+from ..output.layout import tabulated
 from ..output.numbers import format_number
-from ..output.text import clean, code
+from ..output.text import clean, code, escape_markdown
 from .provenance import images_line, repeat
 from .reported import reported
 from .summary import summary
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .case import Case
     from .reported import ReportedRecord
 
+
+CARD_HEADS = ("metric", "what", "value", "if even")
 
 DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -110,13 +113,13 @@ def card(case: Case) -> str:
     padding = "" if case.fill == "none" else f", kernel padding {clean(case.fill, 20)}"
     rows = [row for one in found for row in _rows(one)]
     protocols = sorted({f"{o.record.suite}:{o.record.protocol} {o.record.version}" for o in found})
+    images = escape_markdown(images_line(case.records))
     parts = [
         f"## Visual field{padding}",
-        "\n".join(f"- {_inert(line)}" for line in summary(case)),
-        _table(rows),
+        "\n".join(f"- {escape_markdown(line)}" for line in summary(case)),
+        tabulated(CARD_HEADS, rows, "pipe", ("left", "left", "right", "right")) if rows else "",
         f"Measured with perimetry {metadata.version('perimetry')} as {code(case.reference)}; "
-        f"protocols with versions: {', '.join(protocols)}; {_inert(images_line(case.records))}. "
-        "Intervals are 95 %.",
+        f"protocols with versions: {', '.join(protocols)}; {images}. Intervals are 95 %.",
     ]
     command = try_or_none(repeat, case.records, case.suites)
     parts += [f"```\n{clean(command, 4000)}\n```"] if command and "`" not in command else []
@@ -132,21 +135,9 @@ def _rows(one: ReportedRecord) -> list[tuple[str, ...]]:
             even = "" if metric.even is None else f"{metric.even:g}"
             unit = "" if metric.unit in ("ratio", "share", "") else f" {metric.unit}"
             found.append(
-                (code(f"{one.column}.{name}"), one.label(name), one.text(name) + unit, even)
+                (
+                    code(f"{one.column}.{name}"),
+                    *map(escape_markdown, (one.label(name), one.text(name) + unit, even)),
+                )
             )
     return found
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    from tabulate import tabulate
-
-    heads = ("metric", "what", "value", "if even")
-    align = ("left", "left", "right", "right")
-    rows = [(row[0], *map(_inert, row[1:])) for row in rows]
-    return tabulate(rows, heads, "pipe", disable_numparse=True, colalign=align) if rows else ""
-
-
-def _inert(text: str) -> str:
-    """`text` in which no Markdown is live."""
-    shown = clean(text, 4000)
-    return "".join(f"\\{char}" if char in "\\`*_[]<>|#~" else char for char in shown)

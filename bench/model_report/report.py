@@ -119,9 +119,9 @@ def _gaps(records: Sequence[Record]) -> list[Block]:
 def _reasons(record: Record) -> list[tuple[str, str]]:
     """The missing metrics of a record with the reasons."""
     if record.status == "skipped":
-        return [("does not apply", record.reason or "the record has no reason")]
+        return [("does not apply", record.why)]
     if record.status == "failed":
-        return [("failed", record.error.message if record.error else "the record has no error")]
+        return [("failed", record.why)]
     return [(name, one.reason) for name, one in record.metrics.items() if one.reason]
 
 

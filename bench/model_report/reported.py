@@ -15,6 +15,7 @@ from ..output.files import try_or_none
 from ..output.numbers import with_interval_text
 from ..output.text import clean
 from ..records.scales import split_scale
+from ..records.selection import prefix_of
 from ..statistics.difference import not_sampled
 
 if TYPE_CHECKING:
@@ -69,10 +70,9 @@ class ReportedRecord:
 
     @property
     def column(self) -> str:
-        """`SUITE`, or `SUITE:PROTOCOL` off the default protocol, as on a board."""
-        default = next(iter(self.suite.protocols)) if self.suite else None
-        suite, protocol = self.record.suite, self.record.protocol
-        return clean(suite if protocol in (default, None) else f"{suite}:{protocol}", 60)
+        """What its columns on a board begin with."""
+        known = {self.record.suite: self.suite} if self.suite else {}
+        return clean(prefix_of(self.record.suite, self.record.protocol, known), 60)
 
     @property
     def title(self) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 WIDTH = 96
@@ -110,9 +110,19 @@ def _table(table: Table, width: int) -> str:
 
 
 def _tabulated(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    align = ["left"] + ["right"] * (len(heads) - 1)
+    text = tabulated(heads, [[clean(cell) for cell in row] for row in rows], align=align)
+    return [f"    {line}" for line in text.split("\n")]
+
+
+def tabulated(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    form: str = "simple",
+    align: Sequence[str] | None = None,
+) -> str:
+    """`rows` under `heads` in one of tabulate's forms; cells are shown as they are given."""
     from tabulate import tabulate
 
-    align = ["left"] + ["right"] * (len(heads) - 1)
-    rows = [[clean(cell) for cell in row] for row in rows]
-    text: str = tabulate(rows, heads, tablefmt="simple", disable_numparse=True, colalign=align)
-    return [f"    {line}" for line in text.split("\n")]
+    text: str = tabulate(list(rows), heads, form, disable_numparse=True, colalign=align)
+    return text

@@ -26,6 +26,11 @@ def code(text: str) -> str:
     return f"`{inside}`" if inside.strip() else "` `"
 
 
+def escape_markdown(text: str, special: str = "\\`*_[]<>|#~") -> str:
+    """`text` in which no character of `special` is read as Markdown."""
+    return "".join(f"\\{char}" if char in special else char for char in clean(text, 4000))
+
+
 def spreadsheet(text: str) -> str:
     """Text that a spreadsheet does not read as a formula."""
     shown = clean(text, longest=10_000)

@@ -37,6 +37,7 @@ from ..records.selection import (
     input_size,
     meaningless,
     newest,
+    prefix_of,
     why_missing,
 )
 from ..statistics.difference import (
@@ -143,10 +144,8 @@ class Board:
         return found
 
     def prefix(self, suite: str, protocol: str) -> str:
-        """`SUITE`, or `SUITE:PROTOCOL` off the default protocol."""
-        known = self.suites.get(suite)
-        default = next(iter(known.protocols)) if known else None
-        return suite if protocol == default else f"{suite}:{protocol}"
+        """What the columns of a suite and protocol begin with."""
+        return prefix_of(suite, protocol, self.suites)
 
     def metric(self, column: str) -> Metric | None:
         """The declaration of a column's metric, None if it is not known."""

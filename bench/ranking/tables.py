@@ -14,6 +14,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ...adapters.reference import Reference
+from ..output.layout import tabulated
 from ..output.text import clean, code, spreadsheet
 from ..records.selection import said_first
 from .board import FACTS
@@ -22,7 +23,7 @@ from .cells import DROPPED_FIRST, Footnotes, table_cells
 from .view import View, shown_groups
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from .board import Board, BoardRow
 
@@ -94,7 +95,7 @@ def _to_markdown(board: Board, groups: Groups, view: View) -> str:
     names = short_names([rows[0].model for rows in groups])
     heads, rows = table_cells(board, groups, view, notes, [code(name) for name in names])
     parts = [
-        _tabulated(heads, rows, "pipe"),
+        tabulated(heads, rows, "pipe", _sides(heads)),
         *map(code, _warnings(groups)),
         *caption(board, intervals=view.intervals),
     ]
@@ -164,18 +165,11 @@ def _fitted(heads: list[str], rows: list[list[str]], width: int | None) -> tuple
     candidates = [head for head in DROPPED_FIRST if head in heads]
     while True:
         kept = [i for i, head in enumerate(heads) if head not in hidden]
-        text = _tabulated([heads[i] for i in kept], [[r[i] for i in kept] for r in rows], "simple")
+        shown = [heads[i] for i in kept]
+        text = tabulated(shown, [[r[i] for i in kept] for r in rows], align=_sides(shown))
         if width is None or not candidates or len(text.split("\n", 1)[0]) <= width:
             return text, hidden
         hidden.append(candidates.pop(0))
-
-
-def _tabulated(heads: Sequence[str], rows: Iterable[Sequence[str]], form: str) -> str:
-    from tabulate import tabulate
-
-    sides = _sides(heads)
-    text: str = tabulate(rows, heads, tablefmt=form, disable_numparse=True, colalign=sides)
-    return text
 
 
 WORDS = ("model", "padding", "defects", *FACTS)
@@ -202,9 +196,9 @@ def _short_name(reference: str) -> str:
     return PurePath(parsed.name).name if parsed.runtime == "onnx" else parsed.short
 
 
-def cut_names(names: Sequence[str], width: int = NAME_WIDTH) -> list[str]:
+def cut_names(names: Sequence[str]) -> list[str]:
     """`names` without the middle of longer ones; where two would be alike, more of them is left."""
-    left = list(dict.fromkeys(names))
+    left, width = list(dict.fromkeys(names)), NAME_WIDTH
     found: dict[str, str] = {}
     while left:
         cut = {name: clean(name, width) for name in left}

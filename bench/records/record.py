@@ -304,6 +304,13 @@ class Record(BaseModel):
         return found
 
     @property
+    def why(self) -> str:
+        """Why it has no numbers: what failed, or why it was skipped; empty where it has them."""
+        if self.status == "ok":
+            return ""
+        return (self.error.message if self.error else self.reason) or "no reason was recorded"
+
+    @property
     def label(self) -> str:
         """Which record it is, for a person: reference, fill, suite and protocol."""
         return f"{self.model.reference} ({self.fill}) {self.suite}:{self.protocol}"

@@ -51,7 +51,7 @@ def with_scales(record: Record, found: Mapping[str, tuple[Grid, Record]]) -> Rec
     metrics, maps, draws = dict(record.metrics), dict(record.maps), dict(record.draws)
     rows = []
     for scale, (grid, other) in found.items():
-        why = other.error.message if other.error else other.reason
+        why = other.why
         empty = Value(value=None, reason=why or f"no value at scale {scale}")
         metrics |= {f"{n}@{scale}": other.metrics.get(n, empty) for n in record.metrics}
         maps |= {f"{n}@{scale}": values for n, values in other.maps.items()}
@@ -65,7 +65,7 @@ def with_scales(record: Record, found: Mapping[str, tuple[Grid, Record]]) -> Rec
     return record.model_copy(update=changed).attach((maps, draws))
 
 
-def _row(scale: str, grid: Grid, record: Record, why: str | None) -> dict[str, Any]:
+def _row(scale: str, grid: Grid, record: Record, why: str) -> dict[str, Any]:
     values = {head: record.metrics[n].value for n, head in SHOWN.items() if n in record.metrics}
     layer = {"scale": scale, "layer": grid.name, "units": [grid.height, grid.width]}
     return {**layer, **values, **({"reason": why} if why else {})}

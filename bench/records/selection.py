@@ -25,6 +25,7 @@ from .record import FIT_KEY
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from ...suites.base import Suite
     from .record import Record
 
 
@@ -106,7 +107,7 @@ def why_missing(record: Record | None, metric: str) -> str | None:
     if record.status == "skipped":
         return record.reason
     if record.status == "failed":
-        return f"failed: {record.error.message if record.error else 'no error was recorded'}"
+        return f"failed: {record.why}"
     value = record.metrics.get(metric)
     return value.reason if value else "this model has no such metric"
 
@@ -115,6 +116,12 @@ MODEL = "model"
 
 PATTERNS = (MODEL, "family")
 """Keys whose values are shell patterns."""
+
+
+def prefix_of(suite: str, protocol: str, known: Mapping[str, Suite]) -> str:
+    """`SUITE`, or `SUITE:PROTOCOL` off the default protocol: what columns of a board begin with."""
+    default = next(iter(known[suite].protocols)) if suite in known else None
+    return suite if protocol == default else f"{suite}:{protocol}"
 
 
 def family(record: Record) -> str:
@@ -249,7 +256,26 @@ def _differing(known: Sequence[Mapping[str, str]]) -> list[str]:
 def differences(first: Record, second: Record) -> list[str]:
     """How two records were measured differently, such as `count 4 against 8`."""
     one, other = facts(first), facts(second)
-    return [f"{key} {one.get(key)} against {other.get(key)}" for key in _differing([one, other])]
+    return [
+        f"{key} {setting_text(key, one.get(key))} against {setting_text(key, other.get(key))}"
+        for key in _differing([one, other])
+    ]
+
+
+UNSET = {
+    "size": "the model's own size",
+    "target": "the target by default",
+    "members": "the default number",
+}
+"""What a setting is that the command left open."""
+
+
+def setting_text(key: str, value: object) -> str:
+    """The value of a setting for a reader: `64 x 64`, or what it means that it was left open."""
+    if value in (None, "None"):
+        return UNSET.get(key, "none")
+    text = str(value)
+    return text.strip("[]").replace(", ", " x ") if key == "size" else text
 
 
 def _describe(record: Record, count: int) -> str:

@@ -19,6 +19,7 @@ from ...adapters.errors import InputError, NotApplicableError, UnknownNameError,
 from ...suites.measuring.assumptions import FAULTS
 from ..comparison.fingerprint import NAME, beside, read_fingerprints
 from ..output.files import StoreError, explain
+from ..output.numbers import join_with_and
 from ..records.archive import RecordArchive, open_records
 from ..records.manifest import FILE as MANIFEST
 from ..records.manifest import list_check, manifest_faults, unlisted, write_manifest
@@ -69,8 +70,9 @@ class Baseline:
         if not found:
             raise UnknownNameError(
                 f"the baseline {str(self.place)!r} does not have the model: "
-                f"{unknown('model', reference, self.references)}; add it to the baseline with "
-                "`perimetry run`, or give its name in the baseline with --as"
+                f"{unknown('model', reference, self.references)}; it has "
+                f"{join_with_and(self.references, 12)}: name one of these, or give its name in the "
+                "baseline with --as"
             )
         return found
 
@@ -158,11 +160,10 @@ class Changes:
         Raises `NotApplicableError` when something could not be measured.
         """
         for record in made:
-            why = record.error.message if record.error else record.reason or ""
-            if record.status == "failed" or why.startswith(FAULTS):
+            if record.status == "failed" or record.why.startswith(FAULTS):
                 label = f"{record.suite}:{record.protocol}"
                 raise NotApplicableError(
-                    f"not accepted, since {label} could not be measured: {why}"
+                    f"not accepted, since {label} could not be measured: {record.why}"
                 )
         print_ = next(record for record in made if record.suite == NAME)
         self.gone.append(variant)

@@ -46,13 +46,12 @@ from ..records.archive import open_records
 from ..records.manifest import list_check
 from ..records.store import Store
 from .baseline import Baseline, change, check_changeable, columns_of, open_baseline, recover
-from .detectors import RegressionVerdict
 from .model_check import ModelCheck, name_of
-from .result import RegressionCheck, VariantReport, failed_report, refused
+from .result import RegressionCheck, RegressionVerdict, VariantReport, failed_report, refused
 from .tolerances import Tolerances, check_patterns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ..execution.rerun import RerunFields
 
@@ -99,7 +98,7 @@ def check(
         checker.expect(targets, name)
     reports: list[VariantReport] = []
     for model in targets:
-        reports += _timed(getattr(checker, action), model, name)
+        reports += _timed(checker, action, model, name)
     if action in ("accept", "drop"):
         _change_once(checker, action)
         return RegressionCheck(str(opened.place), tuple(reports))
@@ -128,7 +127,7 @@ def _list_noise(baseline: Baseline, reports: Sequence[VariantReport]) -> None:
 
 
 def _timed(
-    measure: Callable[[Any, str | None], list[VariantReport]], model: Any, name: str | None
+    checker: ModelCheck, action: Action, model: Any, name: str | None
 ) -> list[VariantReport]:
     """The reports on one model, with the time that its records took, else equal parts of it all.
 
@@ -136,8 +135,9 @@ def _timed(
     """
     begun = time.perf_counter()
     try:
-        reports = measure(model, name)
+        reports: list[VariantReport] = getattr(checker, action)(model, name)
     except UnknownNameError as error:
-        reports = [refused(name_of(model, name), "none", str(error))]
+        new = "; add a new model with `perimetry run`" if action == "check" else ""
+        reports = [refused(name_of(model, name), "none", f"{error}{new}")]
     seconds = (time.perf_counter() - begun) / len(reports)
     return [replace(report, seconds=report.seconds or seconds) for report in reports]

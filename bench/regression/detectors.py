@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ...suites.measuring.assumptions import FAULTS
@@ -15,10 +14,11 @@ from ..comparison.compatibility import incompatibilities, input_differences
 from ..comparison.divergence import looked_at, stage_differences, unread
 from ..comparison.fingerprint import ALL
 from ..output.numbers import format_number
-from ..records.selection import meaningless
+from ..records.selection import meaningless, prefix_of
 from ..statistics.difference import metric_difference
 from . import noise_floor as noise
 from .dead_regions import TABLE, changed_regions, regions_of
+from .result import REGRESSED, SAME, UNMEASURED, DetectorFinding, RegressionVerdict
 from .tolerances import OFF
 
 if TYPE_CHECKING:
@@ -31,42 +31,6 @@ if TYPE_CHECKING:
     from .tolerances import Tolerances
 
 
-class RegressionVerdict(Enum):
-    """The outcome of a check; the value is the exit code."""
-
-    same = 0
-    regressed = 1
-    unmeasured = 2
-
-    @property
-    def word(self) -> str:
-        """The verdict as test runners have it."""
-        return {0: "PASS", 1: "FAIL", 2: "ERROR"}[self.value]
-
-    @property
-    def words(self) -> str:
-        """The verdict in the words of the reports."""
-        return {0: "not shown to differ", 1: "regressed", 2: "could not measure"}[self.value]
-
-
-SAME, REGRESSED, UNMEASURED = RegressionVerdict
-
-
-def worst(verdicts: Sequence[RegressionVerdict]) -> RegressionVerdict:
-    """The worst verdict: regressed, then could not measure, then not shown to differ."""
-    return next((v for v in (REGRESSED, UNMEASURED, SAME) if v in verdicts), UNMEASURED)
-
-
-@dataclass(frozen=True)
-class DetectorFinding:
-    """One comparison by a detector: where, and the verdict."""
-
-    detector: str
-    where: str
-    verdict: RegressionVerdict
-    text: str = ""
-
-
 IGNORED = "ignored by the tolerances"
 
 MOST_NOISE = 3.0
@@ -74,11 +38,6 @@ MOST_NOISE = 3.0
 
 NOISE = ("rounding", "noise", "not finite on these samples", "too few for a standard error")
 """Parts of the reasons of a missing value that lie in the precision of the measurement."""
-
-
-def by_noise(reason: str | None) -> bool:
-    """Whether a value is missing by the measurement's own noise, and not by what the model is."""
-    return reason is not None and any(phrase in reason for phrase in NOISE)
 
 
 FLIPS = 0.05
@@ -114,13 +73,12 @@ class DetectorSet:
     def _metrics(self, old: Record, new: Record) -> list[DetectorFinding]:
         suite = self.suites.get(old.suite)
         declared = {metric.name: metric for metric in suite.metrics} if suite else {}
-        return [self._metric(old, new, name, declared.get(name)) for name in old.metrics]
-
-    def _metric(
-        self, old: Record, new: Record, name: str, metric: Metric | None
-    ) -> DetectorFinding:
-        where = f"{old.suite}:{old.protocol}.{name}"
-        return DetectorFinding("metric", where, *self._compared(where, old, new, name, metric))
+        found = []
+        for name in old.metrics:
+            where = f"{old.suite}:{old.protocol}.{name}"
+            compared = self._compared(where, old, new, name, declared.get(name))
+            found.append(DetectorFinding("metric", where, *compared))
+        return found
 
     def _compared(
         self, where: str, old: Record, new: Record, name: str, metric: Metric | None
@@ -131,7 +89,7 @@ class DetectorSet:
         if bounds.ignore:
             return SAME, IGNORED
         reasons = (v.reason for v in (old.metrics[name], now) if v is not None and v.value is None)
-        noise_alone = [reason for reason in reasons if by_noise(reason)]
+        noise_alone = [r for r in reasons if r and any(phrase in r for phrase in NOISE)]
         if noise_alone:
             return SAME, f"not compared, for want of precision: {noise_alone[0]}"
         if before is None and now is not None and now.value is not None:
@@ -199,13 +157,10 @@ class DetectorSet:
     def _stages(self, found: Sequence[StageDifference]) -> list[DetectorFinding]:
         """The first stage that changed, or else each output that did; each has its own limit."""
         tolerance = self.tolerances.fingerprint
-        absurd = [
-            (p.key, self._absurd("stages", p.key, FLIPS if p.exact else tolerance)) for p in found
-        ]
         unbelieved = [
-            DetectorFinding("fingerprint", name, UNMEASURED, why)
-            for name, why in absurd
-            if why is not None
+            DetectorFinding("fingerprint", p.key, UNMEASURED, why)
+            for p in found
+            if (why := self._absurd("stages", p.key, FLIPS if p.exact else tolerance)) is not None
         ]
         changed = [p for p in found if p.exceeds(self._limit(p))]
         if changed and not changed[0].output:
@@ -224,8 +179,7 @@ class DetectorSet:
 
     def _absurd(self, kind: str, where: str, tolerance: float) -> str | None:
         """Why a noise floor is not believed, or None; it would let any change pass."""
-        found: dict[str, float] = getattr(self.floor, kind) if self.floor else {}
-        floor = found.get(where, 0.0)
+        floor = self._floor(kind, where)
         if floor <= MOST_NOISE * tolerance:
             return None
         return (
@@ -235,9 +189,13 @@ class DetectorSet:
         )
 
     def _noise(self, kind: str, where: str) -> float:
-        """The noise floor times its factor; 0 if it was not measured."""
+        """The noise floor times its factor."""
+        return self.tolerances.noise_factor * self._floor(kind, where)
+
+    def _floor(self, kind: str, where: str) -> float:
+        """The noise floor; 0 if it was not measured."""
         floors: dict[str, float] = getattr(self.floor, kind) if self.floor else {}
-        return self.tolerances.noise_factor * floors.get(where, 0.0)
+        return floors.get(where, 0.0)
 
 
 def _changed_stage(
@@ -282,9 +240,7 @@ def _lost(old: Record, new: Record) -> list[DetectorFinding]:
 def _damage(where: str, old: Record) -> list[DetectorFinding]:
     """That the maps and draws of the baseline cannot be read, so that not all was compared."""
     old.arrays  # noqa: B018 - reads the file
-    if old.damage is None:
-        return []
-    return [DetectorFinding("record", where, UNMEASURED, old.damage)]
+    return [DetectorFinding("record", where, UNMEASURED, old.damage)] if old.damage else []
 
 
 def _nothing_to_compare(old: Record, found: Sequence[DetectorFinding]) -> bool:
@@ -296,9 +252,8 @@ def _nothing_to_compare(old: Record, found: Sequence[DetectorFinding]) -> bool:
 
 def column_of(where: str, record: Record, suites: Mapping[str, Suite]) -> str:
     """`SUITE.METRIC` on the default protocol, as on a leaderboard."""
-    suite = suites.get(record.suite)
-    default = next(iter(suite.protocols)) if suite else None
-    return where.replace(f":{record.protocol}", "", 1) if record.protocol == default else where
+    prefix = prefix_of(record.suite, record.protocol, suites)
+    return f"{prefix}.{where.partition('.')[2]}"
 
 
 def _within_interval(old: Record, new: Record, name: str) -> bool:
@@ -323,10 +278,9 @@ def _why_not(old: Record, new: Record | None) -> str | None:
     if old.status == "failed":
         return "failed when the baseline was made"
     if new.status != old.status:
-        why = new.reason or (new.error.message if new.error else "no reason was recorded")
         was = {"ok": "was measured in the baseline", "skipped": "did not apply in the baseline"}
-        now = {"ok": "is measured now", "skipped": f"does not apply now: {why}"}
-        return f"{was[old.status]}, {now.get(new.status, f'failed now: {why}')}"
+        now = {"ok": "is measured now", "skipped": f"does not apply now: {new.why}"}
+        return f"{was[old.status]}, {now.get(new.status, f'failed now: {new.why}')}"
     found = incompatibilities(old, new) if old.status == "ok" else []
     return f"not comparable: {'; '.join(found)}" if found else None
 

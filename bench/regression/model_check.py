@@ -17,24 +17,25 @@ from ..execution.together import Asked, Together
 from ..records.selection import said_first
 from . import noise_floor as noise
 from .baseline import Changes
-from .detectors import (
-    DetectorFinding,
-    DetectorSet,
-    RegressionVerdict,
-    input_findings,
-    meaningless_findings,
-    preprocessing_findings,
-)
-from .result import VariantReport, reason_of, refused, said_once
+from .detectors import DetectorSet, input_findings, meaningless_findings, preprocessing_findings
+from .result import DetectorFinding, RegressionVerdict, VariantReport, reason_of, refused, said_once
 from .tolerances import Tolerances
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ...suites.base import Suite
     from ..execution.settings import RunOptions
     from ..records.record import Record
     from .baseline import Baseline
+
+    Runs = Mapping[str, Sequence[Record]]
+
+
+NO_FINGERPRINT = (
+    "features and outputs were not looked at: the baseline has no fingerprint; `perimetry check "
+    "--measure-noise` stores one"
+)
 
 
 @dataclass(frozen=True)
@@ -77,32 +78,29 @@ class ModelCheck:
 
         Reports as `check` does; nothing is stored for a variant that differs from the baseline.
         """
-        known = name_of(model, name)
-        fills = self.baseline.fills(known)
-        measure = partial(self._measure, model, known, fills)
-        try:
-            runs = noise.measure_runs(self.options.run, measure)
-        except Exception as error:
-            return [refused(known, fill, reason_of(error)) for fill in fills]
-        return [self._with_noise(known, fill, runs) for fill in fills]
+        return self._after_runs(model, name, self._with_noise)
 
     def accept(self, model: Any, name: str | None = None) -> list[VariantReport]:
         """Measure `model` as `measure_noise` does, and add it to the `changes` of the baseline.
 
         The reports say what has changed; a variant that cannot be measured is not accepted.
         """
+        return self._after_runs(model, name, self._accepted)
+
+    def _after_runs(
+        self, model: Any, name: str | None, report: Callable[[str, str, Runs], VariantReport]
+    ) -> list[VariantReport]:
+        """The `report` on each kernel padding after the runs that show its noise floor."""
         known = name_of(model, name)
         fills = self.baseline.fills(known)
         try:
             runs = noise.measure_runs(self.options.run, partial(self._measure, model, known, fills))
-            return [self._accepted(known, fill, runs) for fill in fills]
-        except Exception as error:
+            own = {f: {run: _of_fill(made, f) for run, made in runs.items()} for f in fills}
+            return [report(known, fill, own[fill]) for fill in fills]
+        except Exception as error:  # whatever breaks, the other models are still looked at
             return [refused(known, fill, reason_of(error)) for fill in fills]
 
-    def _accepted(
-        self, name: str, fill: str, runs: Mapping[str, Sequence[Record]]
-    ) -> VariantReport:
-        own = {run: _of_fill(made, fill) for run, made in runs.items()}
+    def _accepted(self, name: str, fill: str, own: Runs) -> VariantReport:
         made = next(iter(own.values()))
         report = self._compare(name, fill, made)
         try:
@@ -117,7 +115,8 @@ class ModelCheck:
         count = f"{len(notes)} change{'' if len(notes) == 1 else 's'} accepted"
         done = f"{count}: records, fingerprint, noise floor and manifest are new"
         finding = DetectorFinding("baseline", "variant", RegressionVerdict.same, done)
-        return VariantReport(name, fill, (finding,), (done, *notes, *report.notes), changed=count)
+        more = [note for note in report.notes if note != NO_FINGERPRINT]
+        return VariantReport(name, fill, (finding,), (done, *notes, *more), changed=count)
 
     def drop(self, model: Any, name: str | None = None) -> list[VariantReport]:
         """Add to the `changes` of the baseline that all variants of `model` go."""
@@ -129,11 +128,8 @@ class ModelCheck:
             reports.append(VariantReport(known, fill, (finding,), changed="dropped"))
         return reports
 
-    def _with_noise(
-        self, name: str, fill: str, runs: Mapping[str, Sequence[Record]]
-    ) -> VariantReport:
+    def _with_noise(self, name: str, fill: str, own: Runs) -> VariantReport:
         """Compare one variant by its new noise floor, and store that if it does not differ."""
-        own = {run: _of_fill(made, fill) for run, made in runs.items()}
         floor, first = noise.floor_of(own), next(iter(own.values()))
         report = self._compare(name, fill, first, floor)
         if report.verdict is not RegressionVerdict.same:
@@ -142,7 +138,9 @@ class ModelCheck:
         noise.store_noise(self.baseline.place, {(name, fill): (floor, print_)})
         kinds = {"metric": floor.metrics, "map": floor.maps, "feature": floor.stages}
         text = ", ".join(f"{k} {max(v.values(), default=0.0):.1e}" for k, v in kinds.items())
-        return replace(report, notes=(*report.notes, f"noise floor stored; largest change: {text}"))
+        notes = [note for note in report.notes if note != NO_FINGERPRINT]
+        stored = f"noise floor and fingerprint stored; largest change: {text}"
+        return replace(report, notes=(*notes, stored))
 
     def expect(self, models: Sequence[Any], name: str | None) -> None:
         """Say which models will be measured, so that one set of workers measures all of them.
@@ -172,16 +170,13 @@ class ModelCheck:
         """
         key = _key_of(model, name)
         if key not in self.asked:
-            self.asked[key] = self._ask(model, name, fills)
+            stored = [record for fill in fills for record in self.baseline.variants[name, fill]]
+            spec = run_spec_of(stored, self.options)
+            shape = next((r.model.spec for r in stored if r.model.spec), {})
+            settings = sized_as(model, spec.settings, shape)
+            spec = RunSpec(settings, (*spec.suites, NAME))
+            self.asked[key] = Asked(model, spec, parse_fills(fills), name)
         return self.asked[key]
-
-    def _ask(self, model: Any, name: str, fills: Sequence[str]) -> Asked:
-        stored = [record for fill in fills for record in self.baseline.variants[name, fill]]
-        spec = run_spec_of(stored, self.options)
-        shape = next((r.model.spec for r in stored if r.model.spec), {})
-        settings = sized_as(model, spec.settings, shape)
-        spec = RunSpec(settings, (*spec.suites, NAME))
-        return Asked(model, spec, parse_fills(fills), name)
 
     def _other_input(self, model: Any, name: str) -> list[VariantReport]:
         """A report for each kernel padding if the model is known to take another input.
@@ -259,10 +254,7 @@ def _notes(
     """What changes the meaning of all numbers, what was not compared, and what else changed."""
     found = said_first(made)
     if old_print is None:
-        found.append(
-            "features and outputs were not looked at: the baseline has no fingerprint; "
-            "`perimetry check --measure-noise` stores one"
-        )
+        found.append(NO_FINGERPRINT)
     elif new is not None:
         found += [f"not looked at: {text}" for text in not_looked_at(old_print, new)]
     without = [r for r in records if r.map_names and not r.maps and r.damage is None]

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from ...adapters.errors import SAID_FIRST
-from ..output.layout import WIDTH, Section, lay_out
+from ..output.layout import WIDTH, Section, lay_out, tabulated
 from ..output.text import clean, code
-from .detectors import RegressionVerdict
+from .result import RegressionVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .detectors import DetectorFinding
-    from .result import RegressionCheck, VariantReport
+    from .result import DetectorFinding, RegressionCheck, VariantReport
 
 
 MOST = 12
@@ -103,11 +102,9 @@ def _looked_at(report: VariantReport) -> str:
 
 def check_to_markdown(check: RegressionCheck) -> str:
     """The step summary of GitHub Actions: a table of variants, and a summary."""
-    from tabulate import tabulate
-
     rows = [(code(variant(r)), f"**{r.verdict.word}**", _first(r)) for r in check.reports]
     heads = ("model", "verdict", "first finding")
-    table = tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)
+    table = tabulated(heads, rows, "pipe")
     return f"## perimetry {check.called.command}\n\n{table}\n\n{code(check_summary(check))}\n"
 
 

@@ -16,9 +16,11 @@ from __future__ import annotations
 import contextlib
 import io
 import time
+from collections import Counter
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import numpy as np
 
@@ -30,10 +32,18 @@ from ..execution.together import Asked, Together
 from ..records.record import FIT_KEY
 from ..records.selection import choose, read_folder, stated_inputs
 from .baseline import columns_of
-from .detectors import SAME, DetectorSet
+from .detectors import DetectorSet
 from .noise_floor import map_changes, metric_changes
+from .result import (
+    REGRESSED,
+    SAME,
+    UNMEASURED,
+    DetectorFinding,
+    RegressionCheck,
+    VariantReport,
+    Words,
+)
 from .tolerances import Tolerances, check_patterns
-from .verification import Outcome, ReproducedRecord, ReproducedVariant, Verification
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,10 +60,11 @@ def reproduce(
     seed: int = 0,
     tolerances: Tolerances | None = None,
     **options: Unpack[RerunFields],
-) -> Verification:
+) -> RegressionCheck:
     """Measure `sample` model variants of `place` again, all of them by default.
 
-    `seed` decides which ones; `options` are the fields of `execution.rerun.RerunOptions`. Raises
+    What is found is reported as by `check`; files that cannot be read do not reproduce. `seed`
+    decides which variants; `options` are the fields of `execution.rerun.RerunOptions`. Raises
     `InputError` when there is no readable record, or none that matches `where`.
     """
     rerun_options = RerunOptions(**options)
@@ -69,12 +80,60 @@ def reproduce(
     variants = _variants(kept)
     chosen = _sample(sorted(variants), sample, seed)
     together = Together(_expected([variants[v] for v in chosen], rerun_options))
-    measured = []
+    reports = []
     for variant in chosen:
         begun = time.perf_counter()
         rows = _again(variants[variant], tolerances or Tolerances(), rerun_options, together)
-        measured.append(ReproducedVariant(tuple(rows), time.perf_counter() - begun))
-    return Verification(str(place), tuple(measured), len(variants), tuple(problems))
+        reports.append(_report(rows, time.perf_counter() - begun))
+    unreadable = tuple(DetectorFinding("file", str(place), REGRESSED, text) for text in problems)
+    if unreadable:
+        words = "files that cannot be read do not reproduce"
+        reports.append(VariantReport(str(place), "none", unreadable, changed=words))
+    sampled = f"{len(chosen)} of {len(variants)} model variants measured again"
+    called = Words("verify", "set", sampled)
+    return RegressionCheck(str(place), tuple(reports), tuple(problems), called)
+
+
+class Outcome(Enum):
+    """How well a row reproduces: in short, in its finding, and as a verdict."""
+
+    exact = ("bit for bit", "reproduces bit for bit", SAME)
+    close = ("within tolerance", "reproduces within tolerance", SAME)
+    differs = ("not", "does not reproduce", REGRESSED)
+    unmeasured = ("could not measure", "could not be measured", UNMEASURED)
+
+
+class Row(NamedTuple):
+    """One stored record, how well it reproduces, and what differs."""
+
+    old: Record
+    outcome: Outcome
+    why: str = ""
+
+    @property
+    def cell(self) -> str:
+        """Suite and protocol."""
+        return f"{self.old.suite}:{self.old.protocol}"
+
+
+def _report(rows: Sequence[Row], seconds: float) -> VariantReport:
+    """The rows of one model variant as `check` reports it."""
+    counts = Counter(row.outcome for row in rows)
+    short = ", ".join(f"{counts[one]} {one.value[0]}" for one in Outcome if counts[one])
+    findings = [
+        DetectorFinding(
+            "record",
+            row.cell,
+            row.outcome.value[2],
+            f"{row.outcome.value[1]}{': ' if row.why else ''}{row.why}",
+        )
+        for row in rows
+    ]
+    notes = [f"{row.cell} {row.why}" for row in rows if row.outcome is Outcome.close and row.why]
+    first = rows[0].old
+    return VariantReport(
+        first.model.reference, first.fill, tuple(findings), tuple(notes), seconds, changed=short
+    )
 
 
 Variant = tuple[str, str, str]
@@ -122,14 +181,14 @@ def _asked(records: Sequence[Record], options: RerunOptions) -> Asked:
 
 def _again(
     records: Sequence[Record], tolerances: Tolerances, options: RerunOptions, together: Together
-) -> list[ReproducedRecord]:
+) -> list[Row]:
     """Measure one variant again and compare each record with the stored one."""
     made: list[Record] = []
     try:
         for suites in _by_options(records):
             made += together.measure(_asked(suites, options), options.run)
     except PerimetryError as error:
-        return [ReproducedRecord.of(r, Outcome.unmeasured, str(error)) for r in records]
+        return [Row(r, Outcome.unmeasured, str(error)) for r in records]
     now = {record.key: record for record in made}
     by_name = {(r.suite, r.protocol): r for r in made}
     detectors = DetectorSet(
@@ -153,9 +212,9 @@ def _by_options(records: Sequence[Record]) -> list[list[Record]]:
     return groups
 
 
-def _row(old: Record, new: Record | None, detectors: DetectorSet) -> ReproducedRecord:
+def _row(old: Record, new: Record | None, detectors: DetectorSet) -> Row:
     if new is None:
-        return ReproducedRecord.of(
+        return Row(
             old,
             Outcome.unmeasured,
             "this version of perimetry does not have the suite or protocol",
@@ -169,18 +228,14 @@ def _row(old: Record, new: Record | None, detectors: DetectorSet) -> ReproducedR
     old.arrays  # noqa: B018 - reads the file
     different = [*([old.damage] if old.damage else []), *incompatibilities(old, new)]
     if different:
-        return ReproducedRecord.of(old, Outcome.unmeasured, "; ".join(different))
+        return Row(old, Outcome.unmeasured, "; ".join(different))
     if same_numbers(old, new):
-        return ReproducedRecord.of(old, Outcome.exact)
+        return Row(old, Outcome.exact)
     found = detectors.record(old, new)
     beyond = [f"{f.where} {f.text}" for f in found if f.verdict is not SAME]
     if beyond:
-        return ReproducedRecord.of(
-            old, Outcome.differs, "; ".join([*beyond[:4], *([stack] if stack else [])])
-        )
-    return ReproducedRecord.of(
-        old, Outcome.close, "; ".join(filter(None, [_most(old, new), stack]))
-    )
+        return Row(old, Outcome.differs, "; ".join([*beyond[:4], *([stack] if stack else [])]))
+    return Row(old, Outcome.close, "; ".join(filter(None, [_most(old, new), stack])))
 
 
 def _threads(old: Record, new: Record) -> list[str]:
@@ -199,15 +254,14 @@ def _most(old: Record, new: Record) -> str:
     return f"largest change: {name} by {changes[name]:.1e}"
 
 
-def _unfinished(old: Record, new: Record) -> ReproducedRecord:
+def _unfinished(old: Record, new: Record) -> Row:
     """A skipped record reproduces if it is skipped again for the same reason; a failure never."""
     if old.status == new.status == "skipped":
         same = old.reason == new.reason
         why = "" if same else f"reason {old.reason!r}, now {new.reason!r}"
-        return ReproducedRecord.of(old, Outcome.exact if same else Outcome.close, why)
-    why = new.reason or (new.error.message if new.error else "")
-    return ReproducedRecord.of(
-        old, Outcome.unmeasured, f"{old.status} in the set, {new.status} here {why}".strip()
+        return Row(old, Outcome.exact if same else Outcome.close, why)
+    return Row(
+        old, Outcome.unmeasured, f"{old.status} in the set, {new.status} here {new.why}".strip()
     )
 
 
@@ -232,11 +286,7 @@ def _rounded(record: Record) -> Arrays:
 
 def _same(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bool:
     names = a.keys() == b.keys()
-    return names and all(np.array_equal(a[n], b[n], equal_nan=_floats(a[n])) for n in a)
-
-
-def _floats(values: np.ndarray) -> bool:
-    return bool(np.issubdtype(values.dtype, np.floating))
+    return names and all(np.array_equal(a[n], b[n], equal_nan=a[n].dtype.kind == "f") for n in a)
 
 
 def _why_other_key(old: Record, new: Record) -> str:

@@ -1,17 +1,53 @@
-"""What a check found: a report for each model variant, and errors as such reports."""
+"""What a check found: findings with verdicts, a report for each model variant, and all of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import PerimetryError
 from ..output.numbers import join_with_and
-from .detectors import DetectorFinding, RegressionVerdict, worst
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+
+class RegressionVerdict(Enum):
+    """The outcome of a check; the value is the exit code."""
+
+    same = 0
+    regressed = 1
+    unmeasured = 2
+
+    @property
+    def word(self) -> str:
+        """The verdict as test runners have it."""
+        return {0: "PASS", 1: "FAIL", 2: "ERROR"}[self.value]
+
+    @property
+    def words(self) -> str:
+        """The verdict in the words of the reports."""
+        return {0: "not shown to differ", 1: "regressed", 2: "could not measure"}[self.value]
+
+
+SAME, REGRESSED, UNMEASURED = RegressionVerdict
+
+
+def worst(verdicts: Sequence[RegressionVerdict]) -> RegressionVerdict:
+    """The worst verdict: regressed, then could not measure, then not shown to differ."""
+    return next((v for v in (REGRESSED, UNMEASURED, SAME) if v in verdicts), UNMEASURED)
+
+
+@dataclass(frozen=True)
+class DetectorFinding:
+    """One comparison by a detector: where, and the verdict."""
+
+    detector: str
+    where: str
+    verdict: RegressionVerdict
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,11 +132,9 @@ def refused(name: str, fill: str, why: str) -> VariantReport:
     )
 
 
-def failed_check(
-    baseline: Path, error: BaseException, called: Words | None = None
-) -> RegressionCheck:
+def failed_check(baseline: Path, error: BaseException, called: Words) -> RegressionCheck:
     """The result of a check that `error` ended before it compared anything."""
-    shown, called = reason_of(error), called or Words()
+    shown = reason_of(error)
     report = failed_report(str(baseline), [shown], called.place)
     return RegressionCheck(str(baseline), (report,), (shown,), called)
 

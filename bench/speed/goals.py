@@ -131,7 +131,7 @@ def _seconds(record: Record) -> float:
 def _timing(record: Record) -> CertaintyTiming:
     images = record.images.count if record.images else 0
     weakest = record.metrics.get("weakest")
-    why = record.reason or (record.error.message if record.error else "")
+    why = record.why
     half = weakest.half_width if weakest else None
     if weakest and weakest.value is None:
         why = weakest.reason or ""

@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from ..output.layout import tabulated
 from .goals import GOAL
 
 if TYPE_CHECKING:
@@ -92,12 +93,8 @@ def _where(report: SpeedReport) -> str:
 
 
 def _table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
-    from tabulate import tabulate
-
     rows = list(rows)
-    if not rows:
-        return ""
-    return str(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
+    return tabulated(headers, rows, "github") if rows else ""
 
 
 def _suites(rows: Sequence[TimingRow]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ...suites.training.suite import TRAINING
+from ..output.layout import tabulated
 from ..statistics.difference import metric_difference
 from .study import pairs
 
@@ -38,8 +39,6 @@ def training_table(records: Sequence[Record]) -> str:
 
     Intervals are 95 %, over seeds; differences are paired seed by seed.
     """
-    from tabulate import tabulate
-
     plain = {treated.key: untreated for treated, untreated in pairs(list(records))}
     rows = []
     for task in TRAINING.protocols:
@@ -55,8 +54,7 @@ def training_table(records: Sequence[Record]) -> str:
                     difference_text(change) if change else "",
                 )
                 rows.append((task, metric, record.fill, *cells))
-    text: str = tabulate(rows, HEADS, disable_numparse=True)
-    return text
+    return tabulated(HEADS, rows)
 
 
 def with_interval(value: Value) -> str:

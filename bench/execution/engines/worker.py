@@ -105,8 +105,7 @@ def _end_with_device(device: str, record: Record) -> None:
     from ....adapters.device import is_usable
 
     if not is_usable(device):
-        reason = record.error.message if record.error else ""
-        print(f"{device} answers no more after: {reason}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"{device} answers no more after: {record.why}", file=sys.stderr, flush=True)  # noqa: T201
         raise SystemExit(DEVICE_LOST)
 
 

@@ -150,14 +150,10 @@ def _culprit(row: Mapping[str, Any]) -> list[Any]:
 def _gaps(records: Sequence[Record]) -> list[str]:
     """Suites that gave nothing, and why."""
     return [
-        clean(f"{r.suite}:{r.protocol} {r.status}: {_why(r)}", 600)
+        clean(f"{r.suite}:{r.protocol} {r.status}: {r.why}", 600)
         for r in records
         if r.status != "ok"
     ]
-
-
-def _why(record: Record) -> str:
-    return (record.error.message if record.error else record.reason) or "the record gives no reason"
 
 
 def _provenance(variants: Variants, suites: Mapping[str, Suite]) -> dict[str, Any]:

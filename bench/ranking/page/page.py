@@ -3,7 +3,7 @@
 The file has everything: numbers, maps, records, the page's own code and the libraries it uses
 (Tabulator, D3, Observable Plot, deflated; `vendor_licences.txt`). Its content security policy lets
 the browser run only the scripts whose hash it names and fetch nothing. Names and texts of models
-and records are data in packed blocks (see `model_panel`), which the scripts put into the page as text.
+and records are data in packed blocks (see `model_panel`), which scripts put into the page as text.
 """
 
 from __future__ import annotations
@@ -78,14 +78,13 @@ def write_page(
     title: str,
     joined: Joined | None = None,
     largest: int = LARGEST,
-    created: datetime | None = None,
     view: View | None = None,
 ) -> int:
     """Write the page of `board` to `path`, whole or not at all; its size in bytes.
 
     Maps are made coarser until the page is at most about `largest` bytes.
     """
-    text = page(board, title=title, joined=joined, largest=largest, created=created, view=view)
+    text = page(board, title=title, joined=joined, largest=largest, view=view)
     write_text(path, text)
     return len(text.encode())
 
