@@ -45,7 +45,7 @@ def find_blocks(way: Way, target: int | None, grid: Grid) -> Blocks:
     """
     if target is None:
         return Blocks((grid,), grid)
-    grids, cuts = way.read.grids, [0, *_cuts(way, target)]
+    grids, cuts = way.read.float_grids, [0, *_cuts(way, target)]
     ends = {b for b, c in pairwise(cuts[1:]) if _mixes(way, target, b, c)}
     bare = target
     if grid.kind != "NCHW":
@@ -63,7 +63,7 @@ def _cuts(way: Way, target: int) -> list[int]:
 def _is_feature(way: Way, i: int) -> bool:
     """Whether step `i` is a map with a layer before it; enlarging alone does not count."""
     has_layer = bool(way.read.before[i] & way.layers)
-    return has_layer and way.read.grids[i] is not None and way.steps[i].kind != "pad"
+    return has_layer and way.read.float_grids[i] is not None and way.steps[i].kind != "pad"
 
 
 def _between(way: Way, target: int, a: int, b: int) -> list[int]:
@@ -73,7 +73,7 @@ def _between(way: Way, target: int, a: int, b: int) -> list[int]:
 
 def _mixes(way: Way, target: int, a: int, b: int) -> bool:
     """Whether units of the map `b` depend on several units of the map `a`, as far as kinds tell."""
-    old, new = way.read.grids[a], way.read.grids[b]
+    old, new = way.read.float_grids[a], way.read.float_grids[b]
     if old is None or new is None or (old.height, old.width) != (new.height, new.width):
         return True
     steps = [way.steps[i] for i in _between(way, target, a, b)]

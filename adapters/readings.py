@@ -10,6 +10,7 @@ selections give none.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from .feature_grid import PREFIXES, Grid, grid_of_shape
@@ -52,7 +53,8 @@ class Step:
     `arguments` are the positions of the tensors that it is computed from, in the operator's order,
     None for those that do not depend on the image. `order` is the order of axes of a transposition,
     `wide` says that a layer sees more than one unit, `selected` that the image decides which parts
-    of its source it has, or that it is a last state. `floating` is False for integers.
+    of its source it has, or that it is a last state. `floating` is False for integers, which may be
+    maps, as of quantised layers, but are never a target.
     """
 
     name: str
@@ -103,6 +105,11 @@ class Readings:
             if grid is not None and self._layouts[i] is None:
                 self._layouts[i] = grid.kind
             self.same_map.append(self._note_size(i, carriers) and step.kind in SAME_MAP)
+
+    @cached_property
+    def float_grids(self) -> list[Grid | None]:
+        """The grids of the steps that are floats: the others have no gradient."""
+        return [g if s.floating else None for g, s in zip(self.grids, self.steps, strict=True)]
 
     def _note_size(self, i: int, carriers: Sequence[int]) -> bool:
         """Whether the map of step `i` is as large as one that it is computed from."""
@@ -176,8 +183,6 @@ class Readings:
     def _grid(self, i: int, carriers: Sequence[int]) -> Grid | None:
         step = self.steps[i]
         shape = step.shape
-        if not step.floating:
-            return None
         for s in carriers:
             grid = self.grids[s]
             if grid is not None and self.steps[s].shape == shape and step.kind != "permute":

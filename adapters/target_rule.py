@@ -176,7 +176,7 @@ class Way:
             and not (self.read.same_map[i] or self._is_key_or_value(i) or self._is_in_stack(i))
         }
         sizes = {_size(g) for i, g in found.items() if i in self.bottlenecks or self.steps[i].wide}
-        found = {i: g for i, g in found.items() if _size(g) in sizes}
+        found = {i: g for i, g in found.items() if _size(g) in sizes and self.steps[i].floating}
         kept = {i: g for i, g in found.items() if not self.heads >> i & 1}
         return kept or found
 
@@ -321,7 +321,7 @@ class Way:
 
     def _output_grid(self, i: int) -> Grid | None:
         step, sources = self.steps[i], self.read.sources[i]
-        if (grid := self.read.grids[i]) is not None or not step.floating:
+        if (grid := self.read.float_grids[i]) is not None or not step.floating:
             return grid
         if len(step.shape) == 4 and step.shape[0] == self.batch:
             magnified = self._magnified(step.shape[2:])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from corpus import CORPUS, Backbone, built, export, exported
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from perimetry import audit
 from perimetry.adapters.input_spec import InputSpec
@@ -51,6 +52,18 @@ def test_the_file_of_a_module_gets_the_same_records(name, tmp_path):
             if metric in one.metrics and one.metrics[metric].value is not None:
                 value = one.metrics[metric].value
                 assert other.metrics[metric].value == pytest.approx(value, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["classifier", "U-Net", "feature pyramid", "HRNet", "ViT"])
+def test_the_file_in_eight_bits_has_the_same_target(name, tmp_path):
+    """Integers between the layers, and the scales that a file finds at run time, are no detours."""
+    spec = InputSpec(*CORPUS[name].size)
+    path = exported(name, tmp_path)
+    quantize_dynamic(str(path), str(tmp_path / "int8.onnx"), weight_type=QuantType.QUInt8)
+    whole, eight = (
+        open_onnx(p, device="cpu", spec=spec).target for p in (path, tmp_path / "int8.onnx")
+    )
+    assert (eight.name, eight.reason) == (whole.name, whole.reason)
 
 
 def test_a_tensor_whose_shape_alone_is_read_is_no_path_around_the_target():

@@ -163,7 +163,7 @@ def _features_grid(trace: Trace) -> Grid | None:
     way, raw = trace.way, trace.out
     if not isinstance(raw, Tensor) or len(way.outputs) != 1:
         return None
-    grid = way.read.grids[way.outputs[0]] or find_grid(FEATURES, raw, way.size, way.prefix)
+    grid = way.read.float_grids[way.outputs[0]] or find_grid(FEATURES, raw, way.size, way.prefix)
     if grid is None or (grid.kind == "NCL" and grid.channels <= MAX_CLASS_TOKENS):
         return None
     coarsest = min((g.height * g.width for g in way.maps.values()), default=0)
@@ -194,7 +194,7 @@ def named_module_target(
         calls = trace.calls.get(name, 0)
         name = f"{name}#{calls}" if calls > 1 else name
         raw, place = capture(module, x, [name], to_end=False)[0][name], trace.places.get(name)
-    grid = trace.way.read.grids[place] if place is not None else None
+    grid = trace.way.read.float_grids[place] if place is not None else None
     grid = grid or find_grid(name, raw, size, prefix)
     if grid is None:
         raise NotApplicableError(

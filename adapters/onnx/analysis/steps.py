@@ -52,6 +52,9 @@ PRODUCTS = {"MatMul", "FusedMatMul", "MatMulInteger", "QLinearMatMul", "Einsum"}
 DYNAMIC = {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "FusedGemm", "MatMulNBits"}
 """Products with a matrix that is stored."""
 
+RANGED = {"DynamicQuantizeLinear"}
+"""Operators whose first output alone has a gradient; the others are its scale and zero point."""
+
 DECIDING = ("bool", "int64")
 """Types of tensors that select or count; no gradient passes through them."""
 
@@ -75,7 +78,7 @@ def graph_way(
     for node in proto.graph.node:
         if node.op_type in SHAPE_ONLY:
             continue
-        for name in node.output:
+        for name in node.output[: 1 if node.op_type in RANGED else None]:
             shape, type_name = shapes.get(name, ((), "bool"))
             if type_name not in DECIDING:
                 step = _step(node, name, shape, places, edges, stored)

@@ -45,7 +45,7 @@ def named_graph_target(
     if tensor is None:
         raise UnknownNameError(printable(unknown("tensor", name, sorted({*tensors, *nodes})), 400))
     way = graph_way(proto, image, [tensor], x, size)
-    grid = way.read.grids[way.outputs[0]] if way.outputs else None
+    grid = way.read.float_grids[way.outputs[0]] if way.outputs else None
     if grid is None:
         value = Session(proto, [tensor]).run({image: x})[tensor]
         grid = as_grid(tensor, value, size, layouts(proto).get(tensor))
