@@ -14,7 +14,8 @@ from onnx_files import convnet, model, node, save, weights
 
 from perimetry.adapters.errors import InputError, ModelFileError, PerimetryError
 from perimetry.adapters.load import load
-from perimetry.adapters.onnx.files.read import printable, read_model
+from perimetry.adapters.onnx.files.protos import printable
+from perimetry.adapters.onnx.files.read import read_model
 from perimetry.adapters.onnx.inputs.spec import write_spec
 from perimetry.adapters.onnx.opening import open_onnx
 

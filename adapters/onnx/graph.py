@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from ..errors import NotApplicableError
-from .files.read import STANDARD, printable, standard_opset
+from .files.protos import STANDARD, printable, standard_opset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

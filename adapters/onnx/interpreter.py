@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotApplicableError
-from .files.order import subgraphs
-from .files.read import printable
+from .files.protos import node_name, printable, subgraphs
 from .graph import Graph, Mode, Node, OperatorCall, operator_of, read_graph
 from .operators.elementwise import OPERATORS
 
@@ -28,7 +27,11 @@ if TYPE_CHECKING:
 FOLD_LIMIT = 2**27
 """Maximum number of elements of a folded constant; larger ones are recomputed in each pass."""
 
-_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
+RANDOM = {
+    *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"),
+    *("Bernoulli", "Multinomial"),
+}
+"""Operators that draw random numbers."""
 
 Step = tuple[Node, tuple[str, ...]]
 """A node, and the tensors that no later node reads."""
@@ -76,7 +79,7 @@ def without_rules(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
     for node in nodes:
         op = operator_of(node)
         if op != "Constant" and op not in OPERATORS:
-            found.setdefault(op, f"{printable(op)} node {printable(node.name or node.output[0])!r}")
+            found.setdefault(op, f"{printable(op)} node {node_name(node)!r}")
         for inner in subgraphs(node):
             found = without_rules(inner.node) | found
     return found
@@ -150,7 +153,7 @@ def fold_constants(graph: Graph, mode: Mode, *, keep: bool = False) -> Graph:
     kept = []
     for node in graph.nodes:
         if (
-            node.op in _RANDOM
+            node.op in RANDOM
             or node.op not in OPERATORS
             or not node.reads() <= constants.keys()
             or not node.inputs

@@ -27,12 +27,16 @@ from ..target_rule import Way
 from ..treatment import PADDING_DEFAULTS, Fill, PaddingOptions, Treatment
 from .analysis.complexity import graph_complexity
 from .analysis.integer_maps import expose_levels
-from .analysis.stages import graph_filters, stage_grids
 from .analysis.steps import graph_way
-from .analysis.target import find_graph_target, named_graph_target
-from .files.read import printable
-from .gradient_check.reach import GradientReach, gradient_reach
-from .gradient_check.subject import CheckTarget, GradientVerdict, as_float
+from .analysis.target import find_graph_target, graph_filters, named_graph_target, stage_grids
+from .files.protos import printable
+from .gradient_check.subject import (
+    CheckTarget,
+    GradientReach,
+    GradientVerdict,
+    as_float,
+    gradient_reach,
+)
 from .gradient_check.verify import verify_gradients
 from .graph import Mode
 from .inputs.batch_axis import settle_batch
@@ -41,12 +45,11 @@ from .inputs.outputs import example, first_output, precision_of
 from .inputs.size import take_size
 from .inputs.spec import ImageInput, check_spec, image_input
 from .interpreter import Interpreter
-from .nodes import fed_outputs, node_outputs
+from .nodes import fed_outputs, node_outputs, random_nodes, steps
 from .operators.quantised import STRAIGHT_THROUGH
 from .padding_mode import exchange
 from .quantise import each_quantised
 from .session import Session, feed, shaped, with_outputs
-from .steps import random_nodes, steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -98,12 +101,16 @@ class OnnxModel:
         session = self._session(tuple(outputs))
         self.source = {**source, "provider": session.provider}
 
+    @property
+    def _example(self) -> Any:
+        """Random images of the file's batch size, as its input takes them."""
+        return feed(example(self.spec, self._batch or 1), self.spec)
+
     def _locate(self, name: str | None) -> Grid | None:
-        x = feed(example(self.spec, self._batch or 1), self.spec)
         size = (self.spec.height, self.spec.width)
         if name is not None:
-            return named_graph_target(self.graph, self.image, name, x, size)
-        return find_graph_target(self.graph, self.image, self._ends(), x, size)
+            return named_graph_target(self.graph, self.image, name, self._example, size)
+        return find_graph_target(self.graph, self.image, self._ends(), self._example, size)
 
     def _ends(self) -> list[str]:
         """The outputs that the way from the image leads to: the named one, or all."""
@@ -125,15 +132,6 @@ class OnnxModel:
         return self._sessions[names]
 
     @cached_property
-    def interpreter(self) -> Interpreter:
-        """The graph up to target and logits over torch; see `reach`.
-
-        Raises `NotApplicableError` for operators without a route.
-        """
-        mode = Mode(dtype=self._dtype, device=self.device)
-        return Interpreter(with_outputs(self.graph, self.reach.outputs), mode)
-
-    @cached_property
     def reach(self) -> GradientReach:
         """Which tensors the gradient route can reach, and which operators it leaves out."""
         return gradient_reach(self.graph, self.target.name if self.target else None, self._output)
@@ -142,7 +140,7 @@ class OnnxModel:
     def verdict(self) -> GradientVerdict:
         """Whether the gradient route agrees with onnxruntime on this file; measured once."""
         try:
-            interpreter = self.interpreter
+            interpreter = self._interpreter(self.reach.outputs)
         except PerimetryError as error:
             return GradientVerdict(str(error))
         graph = with_outputs(self.graph, self.reach.outputs)
@@ -239,7 +237,8 @@ class OnnxModel:
 
     def _differentiable(self, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         x = x.permute(0, 2, 3, 1) if self.spec.layout == "NHWC" else x
-        by = self.interpreter if set(names) <= set(self.reach.outputs) else self._interpreter(names)
+        reached = set(names) <= set(self.reach.outputs)
+        by = self._interpreter(self.reach.outputs if reached else names)
         return by({self.image: x}, names)  # type: ignore[no-any-return]
 
     @cached_property
@@ -320,9 +319,8 @@ class OnnxModel:
         return self._way(self._ends()).output_map()
 
     def _way(self, ends: Sequence[str]) -> Way:
-        x = feed(example(self.spec, self._batch or 1), self.spec)
         size = (self.spec.height, self.spec.width)
-        return graph_way(self.graph, self.image, ends, x, size)
+        return graph_way(self.graph, self.image, ends, self._example, size)
 
     def at(self, grid: Grid) -> OnnxModel:
         """The same model with the target `grid`; see `ModelOfScales.at`."""
@@ -336,9 +334,8 @@ class OnnxModel:
     def _stages(self) -> list[Grid]:
         if self.target is None:
             raise NotApplicableError(self.why_not_spatial or "")
-        x = feed(example(self.spec, self._batch or 1), self.spec)
         size = (self.spec.height, self.spec.width)
-        return stage_grids(self.graph, self.image, self.target, x, size)
+        return stage_grids(self.graph, self.image, self.target, self._example, size)
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """The last spatial map at each resolution; see `Model.stages`."""
@@ -373,8 +370,7 @@ class OnnxModel:
     @cached_property
     def complexity(self) -> Complexity:
         """Numbers stored as weights, and MACs at the size of `spec`."""
-        x = feed(example(self.spec, self._batch or 1), self.spec)
-        return graph_complexity(self.graph, self.image, x)
+        return graph_complexity(self.graph, self.image, self._example)
 
     def filters(self) -> dict[str, Tensor]:
         """Stored kernels of the 2-D convolutions, by node name; see `Model.filters`."""
@@ -416,8 +412,7 @@ class OnnxModel:
 
     def with_padding_mode(self, mode: PaddingMode) -> OnnxModel:
         """A copy that pads by `mode` instead of zeros; see `Model.with_padding_mode`."""
-        x = feed(example(self.spec, self._batch or 1), self.spec)
-        proto, found = exchange(self.graph, mode, {self.image: x})
+        proto, found = exchange(self.graph, mode, {self.image: self._example})
         made = self._copy(proto)
         made.notes += found
         self._compare_shapes(made)
@@ -426,8 +421,8 @@ class OnnxModel:
     def _compare_shapes(self, other: OnnxModel) -> None:
         """Raise `ModelFileError` unless `other` gives outputs of the shapes that `self` gives."""
         names = (self._output or self._first, *([self.target.name] if self.target else []))
-        x = feed(example(self.spec, self._batch or 1), self.spec)
-        old, new = (m._session(names).run({self.image: x}) for m in (self, other))
+        feeds = {self.image: self._example}
+        old, new = (m._session(names).run(dict(feeds)) for m in (self, other))
         changed = [printable(n) for n in names if old[n].shape != new[n].shape]
         if changed:
             raise ModelFileError(

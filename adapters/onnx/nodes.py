@@ -2,11 +2,13 @@
 
 `node_outputs` gives the tensors of one pass. `fed_outputs` gives what every node makes of given
 inputs: what reads a tensor reads a new input of the graph instead, so one run has the output of all
-nodes by themselves. The graph is run without fusions.
+nodes by themselves. The graph is run without fusions. `random_nodes` are those that may give
+something else in every pass.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import onnx
@@ -15,9 +17,9 @@ import torch
 from ..model import NodeOutput
 from .analysis.integer_maps import rename_reads
 from .analysis.steps import FLOATS
-from .files.order import reads
-from .files.read import printable
+from .files.protos import all_nodes, attribute, node_label, printable, reads
 from .graph import operator_of
+from .interpreter import RANDOM
 from .paths import image_edges
 from .session import Session, tensor_shapes
 
@@ -73,8 +75,7 @@ def fed_outputs(
     """The tensors `values`, if what reads one of them reads its value there instead."""
     shapes = float_tensors(proto, image, x)
     names = [n for n in values if n in shapes and shapes[n][1] in TYPES]
-    fed = onnx.ModelProto()
-    fed.CopyFrom(proto)
+    fed = deepcopy(proto)
     new = {name: f"{name}{FED}" for name in names}
     for node in fed.graph.node:
         rename_reads(node, new)
@@ -88,3 +89,21 @@ def fed_outputs(
         feeds[new[name]] = values[name].reshape(shape).to(TORCH_TYPES[kind])
     found = Session(fed, names, device=device, optimise=False).run_tensors(feeds)
     return {name: found[name].cpu().float() for name in names}
+
+
+def random_nodes(graph: onnx.GraphProto) -> list[str]:
+    """Nodes that may give something else in every pass, those of subgraphs included."""
+    return [node_label(n) for n in all_nodes(graph) if n.op_type in RANDOM or _trains(n)]
+
+
+def _trains(node: onnx.NodeProto) -> bool:
+    """Whether a node is in training mode; onnxruntime leaves parts of such norms undefined."""
+    if node.op_type == "Dropout":
+        return len(node.input) > 2 and bool(node.input[2])
+    norm = node.op_type == "BatchNormalization"
+    return norm and bool(attribute(node, "training_mode"))
+
+
+def steps(proto: onnx.ModelProto) -> dict[str, str]:
+    """The first output of every node at the top of the graph, with the node's label."""
+    return {node.output[0]: node_label(node) for node in proto.graph.node if node.output[0]}

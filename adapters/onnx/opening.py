@@ -12,13 +12,8 @@ from ..errors import InputError
 from ..input_spec import InputSpec, guessed_note
 from ..model import Precision
 from ..target_rule import target_note
-from .files.read import (
-    graph_tensors_digest,
-    not_finite_tensors,
-    printable,
-    read_model,
-    standard_opset,
-)
+from .files.protos import printable, standard_opset
+from .files.read import graph_tensors_digest, not_finite_tensors, read_model
 from .inputs.declaration import read_beside, read_declaration
 from .inputs.fixed_inputs import fix_inputs
 from .inputs.outputs import like_logits, logits_output

@@ -7,16 +7,17 @@ input size.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from ..padding_mode import MEAN, check_padding_mode, notes, too_small
 from .analysis.node_facts import KINDS, QUANTISED, Facts
-from .files.read import printable
+from .files.protos import attribute, node_name, set_items, standard_opset, store
 from .graph import operator_of
 from .inputs.batch_axis import SLICE_INPUTS
 from .kernel_padding.rewrite import PAD_INPUTS, set_attribute
@@ -54,7 +55,7 @@ class _Continued:
 
     @property
     def name(self) -> str:
-        return printable(self.node.name or self.node.output[0])
+        return node_name(self.node)
 
 
 def exchange(
@@ -66,15 +67,13 @@ def exchange(
     mode, `NotApplicableError` when no layer can be changed.
     """
     check_padding_mode(border)
-    changed = onnx.ModelProto()
-    changed.CopyFrom(proto)
+    changed = deepcopy(proto)
     layers, left = _padding_layers(proto, border, feeds)
     nodes: list[onnx.NodeProto] = []
     for node in changed.graph.node:
         layer = layers.get(node.output[0])
         nodes += [node] if layer is None else _continue(changed, layer, border)
-    del changed.graph.node[:]
-    changed.graph.node.extend(nodes)
+    set_items(changed.graph.node, nodes)
     return changed, notes(border, [layer.name for layer in layers.values()], left)
 
 
@@ -88,8 +87,8 @@ def _padding_layers(
     for node in proto.graph.node:
         op = operator_of(node)
         site = read_site(node, facts) if op in KINDS else None
-        if op in QUANTISED and any(_attribute(node, "pads")):
-            left[printable(node.name or node.output[0])] = "its zeros are whole numbers of its own"
+        if op in QUANTISED and any(attribute(node, "pads", [])):
+            left[node_name(node)] = "its zeros are whole numbers of its own"
         layer = None if site is None else _layer(site, facts, sizes)
         if site is None or layer is None:
             continue
@@ -106,20 +105,13 @@ def _measure(
 ) -> dict[str, tuple[int, ...]]:
     """Measure the shapes of layer inputs in one run; amounts of open Pad nodes go into `facts`."""
     inputs = {n.input[0] for n in proto.graph.node if operator_of(n) in KINDS}
-    inputs |= {facts.writers[n].input[0] for n in inputs if _is_pad(facts.writers.get(n))}
+    before = [facts.writers[n] for n in inputs if n in facts.writers]
+    inputs |= {node.input[0] for node in before if node.op_type == "Pad"}
     names = sorted((inputs - feeds.keys()) | facts.by_hand.keys())
     values = Session(proto, names, optimise=False).run(dict(feeds)) if names else {}
     for name in facts.by_hand:
         facts.by_hand[name] = values[name].tolist()
     return {name: np.shape(value) for name, value in {**values, **feeds}.items()}
-
-
-def _is_pad(node: onnx.NodeProto | None) -> bool:
-    return node is not None and node.op_type == "Pad"
-
-
-def _attribute(node: onnx.NodeProto, name: str) -> Sequence[int]:
-    return next((list(a.ints) for a in node.attribute if a.name == name), [])
 
 
 def _layer(
@@ -158,16 +150,14 @@ def _continue(
     proto: onnx.ModelProto, layer: _Continued, border: PaddingMode
 ) -> list[onnx.NodeProto]:
     """Return nodes that replace `layer`: one pads its input, then the layer without padding."""
-    opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
-    build = _Builder(proto.graph, f"{layer.node.output[0]}/border", opset)
+    build = _Builder(proto.graph, f"{layer.node.output[0]}/border", standard_opset(proto))
     if border == "circular":
         source = layer.source
         for axis in (0, 1):
             source = build.wrapped(source, axis + 2, layer.pads[axis], layer.pads[axis + 2])
     else:
         source = build.padded(layer.source, layer.pads, MODES[border])
-    node = onnx.NodeProto()
-    node.CopyFrom(layer.node)
+    node = deepcopy(layer.node)
     node.input[0] = source
     set_attribute(node, "auto_pad", "NOTSET")
     set_attribute(node, "pads", [0] * 4)
@@ -185,8 +175,7 @@ class _Builder:
 
     def _store(self, values: Sequence[int]) -> str:
         name = f"{self.base}/{len(self.graph.initializer)}"
-        self.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
-        return name
+        return store(self.graph, name, np.array(values, np.int64))
 
     def _node(self, op: str, inputs: list[str], **attributes: Any) -> str:
         name = f"{self.base}/{op.lower()}{len(self.nodes)}"

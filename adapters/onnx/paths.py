@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .files.order import reads
+from .files.protos import reads
 
 if TYPE_CHECKING:
     import onnx

@@ -8,6 +8,7 @@ DequantizeLinear around it), with the best range for this image.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 from ..errors import NotApplicableError
-from .files.read import standard_opset
+from .files.protos import attribute, output_names, set_items, standard_opset, store
 from .graph import operator_of
 from .session import Session
 
@@ -56,7 +57,7 @@ def each_quantised(
     values = Session(proto, inner, device=device).run_tensors({image: x}) if inner else {}
     ranges = {name: _range(value.float().cpu().numpy()) for name, value in values.items()}
     ranges[image] = _range(x.float().numpy())
-    outputs = [output.name for output in proto.graph.output]
+    outputs = output_names(proto)
     for place, weight in places:
         node = proto.graph.node[place]
         made = _quantised(proto, place, weight, stored, ranges[node.input[1 - weight]])
@@ -83,19 +84,17 @@ def _quantised(
     ends: tuple[float, float],
 ) -> onnx.ModelProto:
     """A copy of the file with one layer in eight bits."""
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
+    made = deepcopy(proto)
     node = made.graph.node[place]
     name = f"{node.output[0]}/eight bits"
     kernel = numpy_helper.to_array(stored[node.input[weight]])
-    made.graph.initializer.append(
-        numpy_helper.from_array(round_weights(kernel, _axis(node, weight)), f"{name}/weight")
-    )
+    store(made.graph, f"{name}/weight", round_weights(kernel, _axis(node, weight)))
     scale = np.asarray(max(ends[1] - ends[0], 1e-30) / 255, np.float32)
     zero = np.asarray(np.clip(np.round(-ends[0] / scale), 0, 255), np.uint8)
-    made.graph.initializer.append(numpy_helper.from_array(scale, f"{name}/scale"))
-    made.graph.initializer.append(numpy_helper.from_array(zero, f"{name}/zero"))
-    constants = [f"{name}/scale", f"{name}/zero"]
+    constants = [
+        store(made.graph, f"{name}/scale", scale),
+        store(made.graph, f"{name}/zero", zero),
+    ]
     steps = [
         onnx.helper.make_node(
             "QuantizeLinear", [node.input[1 - weight], *constants], [f"{name}/levels"]
@@ -104,8 +103,7 @@ def _quantised(
     ]
     node.input[weight], node.input[1 - weight] = f"{name}/weight", f"{name}/in"
     nodes = [*made.graph.node[:place], *steps, *made.graph.node[place:]]
-    del made.graph.node[:]
-    made.graph.node.extend(nodes)
+    set_items(made.graph.node, nodes)
     return made
 
 
@@ -116,7 +114,7 @@ def _axis(node: onnx.NodeProto, weight: int) -> int:
     if node.op_type == "ConvTranspose":
         return 1
     if node.op_type == "Gemm":
-        return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+        return 0 if attribute(node, "transB") else 1
     return -1 if weight == 1 else -2
 
 

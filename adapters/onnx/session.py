@@ -6,6 +6,7 @@ were computed, without a copy to the host.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -14,8 +15,8 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from ..errors import InputError, ModelFileError
-from .files.order import reads
-from .files.read import LIMIT, printable
+from .files.protos import printable, reads
+from .files.read import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,8 +130,7 @@ def tensor_shapes(proto: onnx.ModelProto, names: Sequence[str], feeds: dict[str,
     Only the shapes are kept in memory, unless the graph has sequences.
     """
     asked = {f"{name}/shape of tensor": name for name in names}
-    longer = onnx.ModelProto()
-    longer.CopyFrom(proto)
+    longer = deepcopy(proto)
     longer.graph.node.extend(
         onnx.helper.make_node("Shape", [name], [shape]) for shape, name in asked.items()
     )

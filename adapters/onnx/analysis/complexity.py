@@ -10,6 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ...complexity import Complexity
+from ..files.protos import attribute
 from ..graph import operator_of
 from ..inputs.head import stored_constants
 from ..paths import image_edges
@@ -27,16 +28,8 @@ WEIGHT_TYPES = (1, 2, 3, 10, 11, 16)
 """ONNX element types float, uint8, int8, float16, double and bfloat16."""
 
 UNCOUNTED = {
-    *(
-        "LSTM",
-        "GRU",
-        "RNN",
-        "Einsum",
-        "Attention",
-        "MultiHeadAttention",
-        "QAttention",
-        "DeformConv",
-    ),
+    *("LSTM", "GRU", "RNN", "Einsum", "DeformConv"),
+    *("Attention", "MultiHeadAttention", "QAttention"),
     *("If", "Loop", "Scan", "DynamicQuantizeLSTM", "FusedMatMul", "MatMulNBits", "FusedGemm"),
 }
 
@@ -81,7 +74,7 @@ def _convolution(place: int, *, by_input: bool = False) -> Callable[..., int]:
 def _product(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
     """MACs of a matrix product: outputs times the length of a row of the first factor."""
     first = shapes[node.input[0]]
-    turned = any(a.name == "transA" and a.i for a in node.attribute)
+    turned = attribute(node, "transA")
     return prod(shapes[node.output[0]]) * first[-2 if turned else -1]
 
 

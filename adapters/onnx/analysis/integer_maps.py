@@ -7,10 +7,11 @@ between the two steps has real values.
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import onnx
 
-from ..files.order import subgraphs
-from ..files.read import standard_opset
+from ..files.protos import set_items, standard_opset, subgraphs
 from ..graph import operator_of
 from ..operators.quantised import zero_place
 
@@ -23,14 +24,12 @@ def expose_levels(proto: onnx.ModelProto) -> onnx.ModelProto:
     steps = {node.output[0]: pair for node in proto.graph.node if (pair := _steps(node))}
     if not steps or standard_opset(proto) < FIRST_OPSET:
         return proto
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(proto)
+    exposed = deepcopy(proto)
     nodes: list[onnx.NodeProto] = []
     for node in exposed.graph.node:
         rename_reads(node, {name: again.output[0] for name, (_, again) in steps.items()})
         nodes += [node, *steps.get(node.output[0], ())]
-    del exposed.graph.node[:]
-    exposed.graph.node.extend(nodes)
+    set_items(exposed.graph.node, nodes)
     return exposed
 
 

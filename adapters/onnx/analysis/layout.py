@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..files.protos import attribute
+
 if TYPE_CHECKING:
     import onnx
 
@@ -47,7 +49,7 @@ def layouts(proto: onnx.ModelProto) -> dict[str, str]:
         elif node.op_type in KEEPING:
             layout = next((known[name] for name in node.input if name in known), None)
         elif node.op_type == "Transpose":
-            order = next((tuple(a.ints) for a in node.attribute if a.name == "perm"), ())
+            order = tuple(attribute(node, "perm", ()))
             layout = MOVES.get((known.get(node.input[0], ""), order))
         if layout is not None:
             known.update(dict.fromkeys(node.output, layout))

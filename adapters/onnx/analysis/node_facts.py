@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 import torch
 
-from ..files.read import standard_opset
+from ..files.protos import standard_opset
 from ..graph import Mode, operator_of, read_graph
 from ..inputs.head import stored_constants
 from ..inputs.size import fit_size

@@ -12,7 +12,7 @@ import onnx
 
 from ...readings import Kind, Step
 from ...target_rule import Way
-from ..files.order import reads
+from ..files.protos import attribute, reads
 from ..graph import operator_of
 from ..inputs.head import stored_constants
 from ..paths import SHAPE_ONLY, image_edges
@@ -133,13 +133,12 @@ MOVING = {"RoiAlign", "MaxRoiPool", "GridSample", "NonMaxSuppression"}
 
 
 def _order(node: onnx.NodeProto, rank: int) -> tuple[int, ...]:
-    given = next((tuple(a.ints) for a in node.attribute if a.name == "perm"), ())
-    return given or tuple(reversed(range(rank)))
+    return tuple(attribute(node, "perm") or reversed(range(rank)))
 
 
 def _sees_more(node: onnx.NodeProto, stored: Mapping[str, Any]) -> bool:
     """Whether the kernel of a convolution is larger than one unit."""
-    kernel = next((list(a.ints) for a in node.attribute if a.name == "kernel_shape"), None)
+    kernel = attribute(node, "kernel_shape")
     if kernel is None:
         weights = [list(stored[n].dims)[2:] for n in node.input[1:] if n in stored]
         kernel = next((dims for dims in weights if dims), [2])

@@ -5,13 +5,12 @@ ONNX asks for sorted nodes, but onnxruntime sorts them itself and also writes fi
 
 from __future__ import annotations
 
+from copy import deepcopy
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING
 
 import onnx
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from .protos import reads, set_items, stored_names, subgraphs
 
 
 class IncompleteError(Exception):
@@ -38,45 +37,14 @@ def sort_nodes(graph: onnx.GraphProto, outer: frozenset[str] = frozenset()) -> N
     given = outer | stored_names(graph)
     known = given | {name for node in graph.node for name in node.output}
     for node in graph.node:
-        _check_complete(node, known)
+        missing = next((name for name in node.input if name not in known), None)
+        if missing is not None:
+            raise IncompleteError(node, missing)
         for inner in subgraphs(node):
             sort_nodes(inner, known)
     order = _order(list(graph.node), given)
     if order != sorted(order):
-        nodes = [graph.node[i] for i in order]
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
-
-
-def stored_names(graph: onnx.GraphProto) -> frozenset[str]:
-    """The tensors that `graph` has before any node runs: inputs and initialisers."""
-    names = {"", *(i.name for i in graph.input), *(i.name for i in graph.initializer)}
-    return frozenset(names.union(i.values.name for i in graph.sparse_initializer))
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs among the attributes of `node`, such as the branches of an If."""
-    for attribute in node.attribute:
-        yield from attribute.graphs
-        if attribute.HasField("g"):
-            yield attribute.g
-
-
-def reads(node: onnx.NodeProto) -> set[str]:
-    """The tensors that `node` reads, those included that its subgraphs take from outside."""
-    names = set(node.input) - {""}
-    for graph in subgraphs(node):
-        own = stored_names(graph).union(*(inner.output for inner in graph.node))
-        taken = {o.name for o in graph.output}.union(*(reads(n) for n in graph.node))
-        names |= taken - own
-    return names
-
-
-def _check_complete(node: onnx.NodeProto, known: frozenset[str]) -> None:
-    missing = next((name for name in node.input if name not in known), None)
-    if missing is not None:
-        raise IncompleteError(node, missing)
+        set_items(graph.node, [deepcopy(graph.node[i]) for i in order])
 
 
 def _order(nodes: list[onnx.NodeProto], given: frozenset[str]) -> list[int]:

@@ -17,7 +17,8 @@ import onnx
 from onnx import numpy_helper
 
 from ...errors import NOT_FINITE, ModelFileError
-from .order import CyclicError, IncompleteError, sort_nodes, stored_names
+from .order import CyclicError, IncompleteError, sort_nodes
+from .protos import node_label, printable, stored_names, subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,19 +26,6 @@ if TYPE_CHECKING:
 
 LIMIT = 2**31 - 1
 """Maximum size of an ONNX message in bytes, including weights: a limit of the format."""
-
-STANDARD = ("", "ai.onnx")
-"""The two spellings of the standard operator domain."""
-
-
-def printable(text: str | bytes, limit: int = 80) -> str:
-    """Make `text` from a file safe to show: printable characters only, at most `limit`.
-
-    Damaged text, which is not UTF-8, is passed as bytes.
-    """
-    text = text.decode(errors="replace") if isinstance(text, bytes) else text
-    shown = "".join(c if c.isprintable() else "?" for c in text)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def read_model(path: str | Path) -> tuple[onnx.ModelProto, str]:
@@ -93,16 +81,6 @@ MOST_NAMES = 4
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 
 
-def standard_opset(proto: onnx.ModelProto) -> int:
-    """The version of the standard operator set that the file imports, or 1."""
-    return next((o.version for o in proto.opset_import if o.domain in STANDARD), 1)
-
-
-def metadata(proto: onnx.ModelProto) -> dict[str, str]:
-    """Return the metadata of the file: its free key-value pairs."""
-    return {p.key: p.value for p in proto.metadata_props}
-
-
 def _read_bytes(path: Path) -> bytes:
     try:
         size = path.stat().st_size
@@ -149,8 +127,8 @@ def attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorPr
             for sparse in (*attribute.sparse_tensors, attribute.sparse_tensor):
                 if sparse.HasField("values"):
                     yield from (sparse.values, sparse.indices)
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from all_tensors(inner)
+        for inner in subgraphs(node):
+            yield from all_tensors(inner)
 
 
 def _inline(tensor: onnx.TensorProto, path: Path, digest: Any, room: int) -> int:
@@ -284,18 +262,13 @@ def _sort(graph: onnx.GraphProto, path: Path) -> None:
         sort_nodes(graph)
     except IncompleteError as error:
         raise ModelFileError(
-            f"{path}: {_label(error.node)} reads {printable(error.tensor)!r}, which nothing "
+            f"{path}: {node_label(error.node)} reads {printable(error.tensor)!r}, which nothing "
             "writes; the graph is incomplete"
         ) from error
     except CyclicError as error:
         raise ModelFileError(
-            f"{path}: {_label(error.node)} reads what follows from it; the graph is cyclic"
+            f"{path}: {node_label(error.node)} reads what follows from it; the graph is cyclic"
         ) from error
-
-
-def _label(node: onnx.NodeProto) -> str:
-    name = node.name or next(iter(node.output), "")
-    return f"node {printable(name)!r} ({printable(node.op_type)})"
 
 
 def _check_graph(graph: onnx.GraphProto, path: Path) -> None:

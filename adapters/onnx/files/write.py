@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import onnx
@@ -9,7 +10,8 @@ import onnx
 from ...errors import InputError, ModelFileError
 from ...scratch import scratch_folder
 from .external_data import external_files
-from .read import LIMIT, printable
+from .protos import printable
+from .read import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +29,7 @@ def write_model(
     names = [path.name, *([f"{path.name}.data"] if beside else [])]
     if not beside and proto.ByteSize() > LIMIT:
         raise ModelFileError(f"the graph has more than {LIMIT} bytes, too many for one ONNX file")
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
+    copy = deepcopy(proto)
     with scratch_folder(path.parent) as folder:
         draft = folder / path.name
         if beside:

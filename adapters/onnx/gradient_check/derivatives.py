@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import PerimetryError
-from ..files.read import printable
+from ..files.protos import printable
 from ..interpreter import Interpreter
 from ..paths import bottlenecks, on_the_way
 from ..session import Session

@@ -7,6 +7,7 @@ by image, with the original before it is used.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...errors import PerimetryError
-from ..files.read import standard_opset
+from ..files.protos import attribute, set_items, standard_opset, store
 from ..paths import image_edges
 from ..session import Session
 from .head import stored_constants
@@ -92,8 +93,7 @@ def free_batch(proto: onnx.ModelProto, image: str, batch: int | None = None) -> 
 
     Reshapes are opened at their first axis, or at the first one of the size `batch`, if given.
     """
-    free = onnx.ModelProto()
-    free.CopyFrom(proto)
+    free = deepcopy(proto)
     graph = free.graph
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
@@ -109,8 +109,7 @@ def free_batch(proto: onnx.ModelProto, image: str, batch: int | None = None) -> 
         if node.op_type == "Concat" and edges.keys() & set(node.input) and opset >= SLICE_INPUTS:
             nodes += _free_concat(graph, node, edges)
         nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
+    set_items(graph.node, nodes)
     return free
 
 
@@ -124,8 +123,7 @@ def _free_reshape(
         return
     sizes[axis] = 0 if -1 in sizes else -1
     name = f"{node.output[0]}/free_shape"
-    graph.initializer.append(numpy_helper.from_array(sizes, name))
-    node.input[1] = name
+    node.input[1] = store(graph, name, sizes)
 
 
 def _free_concat(
@@ -133,14 +131,14 @@ def _free_concat(
 ) -> list[onnx.NodeProto]:
     """Repeat a constant operand for every image before it is concatenated."""
     lead = next(name for name in node.input if name in edges)
-    axis = next(a.i for a in node.attribute if a.name == "axis")
+    axis = attribute(node, "axis")
     extra: list[onnx.NodeProto] = []
     for i, name in enumerate(node.input):
         if name in edges or axis == 0:
             continue
         base = f"{node.output[0]}/free_{i}"
         for key, value in (("zero", 0), ("one", 1), ("end", 2**31)):
-            graph.initializer.append(numpy_helper.from_array(np.array([value]), f"{base}/{key}"))
+            store(graph, f"{base}/{key}", np.array([value]))
         extra += [
             helper.make_node("Shape", [lead], [f"{base}/sizes"]),
             helper.make_node("Gather", [f"{base}/sizes", f"{base}/zero"], [f"{base}/batch"]),

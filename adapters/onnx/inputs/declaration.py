@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, ModelFileError, check_name
-from ..files.read import printable
+from ..files.protos import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from ...errors import InputError, check_name
-from ..files.read import printable
+from ..files.protos import printable, set_items
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,8 +38,7 @@ def fix_inputs(
     constants = [
         constant_tensor(inputs[check_name("input", n, inputs)], v) for n, v in fixed.items()
     ]
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
+    copy = deepcopy(proto)
     _set_inputs(copy, [i for i in copy.graph.input if i.name not in fixed])
     copy.graph.initializer.extend(constants)
     return copy
@@ -49,8 +49,7 @@ def release_inputs(
 ) -> None:
     """Undo `fix_inputs` in `proto`: its inputs are those of `original` again."""
     kept = [i for i in proto.graph.initializer if i.name not in fixed]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
+    set_items(proto.graph.initializer, kept)
     stored = {i.name for i in kept}
     before = {i.name for i in original.graph.initializer}
     _set_inputs(
@@ -60,8 +59,7 @@ def release_inputs(
 
 def _set_inputs(proto: onnx.ModelProto, inputs: Sequence[onnx.ValueInfoProto]) -> None:
     kept = list(inputs)
-    del proto.graph.input[:]
-    proto.graph.input.extend(kept)
+    set_items(proto.graph.input, kept)
 
 
 def free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

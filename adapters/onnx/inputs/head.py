@@ -24,6 +24,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from ..files.protos import attribute
 from .outputs import FLOATING
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _after(head: Head, node: onnx.NodeProto, name: str, known: list[Array | None
     if node.op_type in UNCHANGED and node.input[0] == name:
         return head
     if node.op_type == "Cast":
-        to = next(a.i for a in node.attribute if a.name == "to")
+        to = attribute(node, "to")
         return head if to in FLOATING or head.cast else replace(head, cast=_white_of_bytes(head))
     if node.op_type == "Transpose":
         return _transposed(head, node)
@@ -121,7 +122,7 @@ def _white_of_bytes(head: Head) -> float | None:
 
 
 def _transposed(head: Head, node: onnx.NodeProto) -> Head | None:
-    order = next((list(a.ints) for a in node.attribute if a.name == "perm"), [3, 2, 1, 0])
+    order = attribute(node, "perm", [3, 2, 1, 0])
     if sorted(order) != [0, 1, 2, 3]:
         return None
     return replace(
@@ -174,7 +175,7 @@ def _constant(
     if node.op_type in ("Cast", "Identity"):
         return first
     if node.op_type == "Unsqueeze":
-        listed = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
+        listed = attribute(node, "axes")
         axes = listed if rest == [] else None if rest[0] is None else rest[0].astype(int).tolist()
         return None if axes is None else np.expand_dims(first, tuple(axes))
     if node.op_type == "DequantizeLinear" and rest and rest[0] is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, ModelFileError, unknown
-from ..files.read import printable
+from ..files.protos import output_names, printable
 from ..paths import image_edges
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def logits_output(proto: onnx.ModelProto, name: str | None = None) -> str | None
 
     Trailing axes of size 1 do not count. None when no output has that form.
     """
-    outputs = [o.name for o in proto.graph.output]
+    outputs = output_names(proto)
     if name is not None:
         if name not in outputs:
             raise InputError(printable(unknown("output", name, outputs), 400))

@@ -8,11 +8,12 @@ layers behind the node is not changed: the node is then part of the network.
 from __future__ import annotations
 
 import contextlib
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import onnx
 
-from ..files.read import printable
+from ..files.protos import node_name, printable, set_items
 from ..graph import operator_of
 from ..paths import image_edges
 from ..session import with_outputs
@@ -39,17 +40,11 @@ def without_post_processing(
     edges = image_edges(proto, image)
     if not any(o.name in edges and o.type.tensor_type.elem_type in FLOATING for o in kept):
         kept += _declared(proto, [n for node in first for n in node.input if n in edges])
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    del copy.graph.output[:]
-    copy.graph.output.extend(kept)
-    names = ", ".join(f"{printable(operator_of(n))} node {_name(n)!r}" for n in first[:8])
+    copy = deepcopy(proto)
+    set_items(copy.graph.output, kept)
+    names = ", ".join(f"{printable(operator_of(n))} node {node_name(n)!r}" for n in first[:8])
     ends = ", ".join(repr(printable(o.name)) for o in kept[:8])
     return copy, [f"{names} cannot be audited and is left out: the outputs are {ends}"]
-
-
-def _name(node: onnx.NodeProto) -> str:
-    return printable(node.name or node.output[0])
 
 
 def _unusable(proto: onnx.ModelProto) -> tuple[list[onnx.NodeProto], set[str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx
 
 from ...errors import InputError, PerimetryError
+from ..files.protos import output_names
 from ..session import Session, feed
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def fit_size(proto: onnx.ModelProto, image: ImageInput, spec: InputSpec) -> Inpu
     open_sides = {"height", "width"}.intersection(spec.guessed)
     if not open_sides:
         return spec
-    session = Session(proto, [o.name for o in proto.graph.output])
+    session = Session(proto, output_names(proto))
     tried: dict[tuple[int, int], str] = {}
     for height, width in SIZES:
         sides = {"height": height, "width": width}
@@ -57,8 +59,7 @@ def take_size(proto: onnx.ModelProto, image: ImageInput, spec: InputSpec) -> onn
     wanted = dict(zip(axes, (spec.height, spec.width), strict=True))
     if all(image.dims[axis] in (None, size) for axis, size in wanted.items()):
         return proto
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
+    copy = deepcopy(proto)
     del copy.graph.value_info[:]
     declared = next(i for i in copy.graph.input if i.name == image.name)
     for axis, size in wanted.items():
@@ -69,7 +70,7 @@ def take_size(proto: onnx.ModelProto, image: ImageInput, spec: InputSpec) -> onn
                 dim.Clear()
     blank = spec.blank().expand(image.dims[0] or 1, -1, -1, -1)
     try:
-        Session(copy, [o.name for o in copy.graph.output]).run({image.name: feed(blank, spec)})
+        Session(copy, output_names(copy)).run({image.name: feed(blank, spec)})
     except PerimetryError:
         return proto
     return copy

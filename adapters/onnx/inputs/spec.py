@@ -13,7 +13,7 @@ import onnx
 
 from ...errors import InputError, ModelFileError
 from ...input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
-from ..files.read import metadata, printable
+from ..files.protos import attribute, metadata, printable, set_items
 from .fixed_inputs import ask_for, describe, free_inputs
 from .head import read_head, stored_constants
 
@@ -156,7 +156,7 @@ def _first_channels(proto: onnx.ModelProto) -> int | None:
     stored = stored_constants(proto)
     for node in proto.graph.node:
         if node.op_type == "Conv" and node.input[1] in stored:
-            group = next((a.i for a in node.attribute if a.name == "group"), 1)
+            group = attribute(node, "group", 1)
             return int(stored[node.input[1]].dims[1] * group)
     return None
 
@@ -191,8 +191,7 @@ def write_spec(proto: onnx.ModelProto, spec: InputSpec) -> None:
     entries = [
         onnx.StringStringEntryProto(key=PREFIX + k, value=json.dumps(v)) for k, v in stated.items()
     ]
-    del proto.metadata_props[:]
-    proto.metadata_props.extend([*kept, *entries])
+    set_items(proto.metadata_props, [*kept, *entries])
 
 
 def _stated(proto: onnx.ModelProto) -> InputSpec | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import InputError, ModelFileError
 from ..files.external_data import external_files
-from ..files.read import printable, read_model
+from ..files.protos import output_names, printable, set_items
+from ..files.read import read_model
 from ..files.write import check_destination, file_fault, write_model
 from ..inputs.fixed_inputs import fix_inputs, release_inputs
 from ..inputs.outputs import example
@@ -124,8 +125,7 @@ def _recalibrate(
     if new is not after:
         parts = [list(new.graph.node), list(new.graph.initializer)]
         for part, changed in zip((after.graph.node, after.graph.initializer), parts, strict=True):
-            del part[:]
-            part.extend(changed)
+            set_items(part, changed)
     drop_unread(after.graph)
     return count
 
@@ -135,7 +135,7 @@ def check_shapes(
 ) -> None:
     """Raise `ModelFileError` unless both graphs give outputs of the same shapes."""
     before, after = (take_size(proto, image, spec) for proto in (before, after))
-    outputs = [o.name for o in before.graph.output]
+    outputs = output_names(before)
     x = {image.name: feed(example(spec, image.dims[0] or 1), spec)}
     old, new = (Session(proto, outputs).run(x) for proto in (before, after))
     changed = [printable(n) for n in outputs if _shape(old[n]) != _shape(new[n])]

@@ -15,6 +15,7 @@ import numpy as np
 from onnx import numpy_helper
 
 from ..analysis.node_facts import Facts
+from ..files.protos import store
 from ..graph import operator_of
 from ..session import Session
 
@@ -73,6 +74,5 @@ def _correct(
     weight.CopyFrom(numpy_helper.from_array(scaled, weight.name))
     name = f"{node.output[0]}/padded_bias"
     shift = ((bias - new[0]) * scale + old[0]).astype(taps.dtype)
-    graph.initializer.append(numpy_helper.from_array(shift, name))
     del node.input[2:]
-    node.input.append(name)
+    node.input.append(store(graph, name, shift))

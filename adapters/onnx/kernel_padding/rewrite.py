@@ -10,12 +10,12 @@ metadata are not changed.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor
 
 from ...errors import InputError, ModelFileError
@@ -23,8 +23,7 @@ from ...kernel_padding.arithmetic import Pair, end_padding, grown_kernel, pad_we
 from ...kernel_padding.call import StridedCall, settled_fill, why_not_padded
 from ...treatment import FILLS, Fill, PaddedLayer, Treatment
 from ..analysis.node_facts import KINDS, Facts
-from ..files.order import reads
-from ..files.read import printable
+from ..files.protos import node_name, printable, reads, set_items, store
 from ..graph import operator_of
 from .mean_pool import mean_pool_nodes
 from .sites import StridedNode, read_site, why_not_read
@@ -64,8 +63,7 @@ def pad_graph(proto: onnx.ModelProto, fill: Fill, *, seed: int = 0) -> PaddedGra
             "kernel padding 'kim2023' changes the sizes of maps, which an ONNX graph states, and "
             "was given one; give the torch model, or use box or zero, which keep all sizes"
         )
-    padded = onnx.ModelProto()
-    padded.CopyFrom(proto)
+    padded = deepcopy(proto)
     if fill == "none":
         return PaddedGraph(padded, Treatment(fill), {})
     editor = _Editor(padded, Facts(proto), fill, torch.Generator().manual_seed(seed))
@@ -110,18 +108,17 @@ class _Editor:
             site = read_site(node, self.facts) if op in KINDS else None
             reason = self._reason(node, op, site)
             if reason is not None:
-                self.left[printable(node.name or node.output[0])] = reason
+                self.left[node_name(node)] = reason
             if site is None or reason is not None or not site.call.uneven:
                 nodes.append(node)
             else:
                 nodes += self._treat(site)
-        del self.graph.node[:]
-        self.graph.node.extend(nodes)
+        set_items(self.graph.node, nodes)
         drop_unread(self.graph)
 
     def _transposed(self, node: onnx.NodeProto) -> onnx.NodeProto:
         """Return a transposed convolution as it is, or grown."""
-        site, name = read_transposed(node, self.facts), printable(node.name or node.output[0])
+        site, name = read_transposed(node, self.facts), node_name(node)
         if site is None or not site.call.uneven:
             return node
         call, fixed = site.call, is_fixed(site.call)
@@ -131,12 +128,10 @@ class _Editor:
         if reason is not None:
             self.left[name] = reason
             return node
-        grown = onnx.NodeProto()
-        grown.CopyFrom(node)
+        grown = deepcopy(node)
         self._grow_weight(grown, call, fill)
-        kept = [a for a in node.attribute if a.name not in ("auto_pad", "output_shape")]
-        del grown.attribute[:]
-        grown.attribute.extend(kept)
+        own = (a for a in node.attribute if a.name not in ("auto_pad", "output_shape"))
+        set_items(grown.attribute, own)
         for key, value in grow_transposed(site, kernel, fill).items():
             set_attribute(grown, key, value)
         self.layers.append(PaddedLayer(name, call.kind, call.stride, call.kernel, kernel))
@@ -165,8 +160,7 @@ class _Editor:
         rule: Fill = "fresh" if call.kind == "max_pool2d" else fill
         kernel = grown_kernel(call.kernel, call.stride, rule, call.dilation)
         self.layers.append(PaddedLayer(site.name, call.kind, call.stride, call.kernel, kernel))
-        node = onnx.NodeProto()
-        node.CopyFrom(site.node)
+        node = deepcopy(site.node)
         pads = grown_pads(site, kernel, fill)
         if call.kind == "avg_pool2d":
             channels = self.facts.shape(node.input[0])[1] or 1
@@ -226,7 +220,7 @@ class _Editor:
         array = value.numpy()
         if value.is_floating_point():
             array = array.astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
-        self.graph.initializer.append(numpy_helper.from_array(array, name))
+        store(self.graph, name, array)
 
 
 def drop_unread(graph: onnx.GraphProto) -> None:
@@ -234,12 +228,10 @@ def drop_unread(graph: onnx.GraphProto) -> None:
     read = {o.name for o in graph.output}.union(*(reads(n) for n in graph.node))
     kept = [i for i in graph.initializer if i.name in read]
     gone = {i.name for i in graph.initializer} - {i.name for i in kept}
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    set_items(graph.initializer, kept)
     # Files before IR version 4 list their weights among the inputs too.
     inputs = [i for i in graph.input if i.name not in gone]
-    del graph.input[:]
-    graph.input.extend(inputs)
+    set_items(graph.input, inputs)
 
 
 def is_fixed(call: StridedCall) -> bool:
@@ -281,9 +273,5 @@ def grown_pads(site: StridedNode, kernel: Pair, fill: Fill) -> list[int] | None:
 def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
     """Set or replace an attribute; an absent `auto_pad` stays absent."""
     kept = [a for a in node.attribute if a.name != name]
-    if value == "NOTSET":
-        del node.attribute[:]
-        node.attribute.extend(kept)
-        return
-    del node.attribute[:]
-    node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+    new = [] if value == "NOTSET" else [onnx.helper.make_attribute(name, value)]
+    set_items(node.attribute, [*kept, *new])

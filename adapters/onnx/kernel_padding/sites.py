@@ -10,7 +10,7 @@ import torch
 
 from ...kernel_padding.call import StridedCall
 from ..analysis.node_facts import KINDS, QUANTISED
-from ..files.read import printable
+from ..files.protos import attribute, node_name
 from ..graph import operator_of
 from ..operators.convolution import same_padding
 
@@ -40,22 +40,21 @@ class StridedNode:
     @property
     def name(self) -> str:
         """The node's name, or its output's."""
-        return printable(self.node.name or self.node.output[0])
+        return node_name(self.node)
 
 
 def read_site(node: onnx.NodeProto, facts: Facts) -> StridedNode | None:
     """Describe a convolution or pool, or return None when it is not two-dimensional."""
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     weight = facts.constants.get(node.input[1]) if len(node.input) > 1 else None
-    kernel: list[int] = list(attributes.get("kernel_shape", []))
+    kernel: list[int] = list(attribute(node, "kernel_shape", []))
     if not kernel and weight is not None:
         kernel = list(weight.shape[2:])
-    stride, dilation = (list(attributes.get(k, [1, 1])) for k in ("strides", "dilations"))
+    stride, dilation = (list(attribute(node, k, [1, 1])) for k in ("strides", "dilations"))
     if any(len(pair) != 2 for pair in (kernel, stride, dilation)):
         return None
     size = facts.shape(node.input[0])[2:]
-    auto = attributes.get("auto_pad", b"NOTSET").decode()
-    pads: list[int] | None = list(attributes.get("pads", [0] * 4))
+    auto = attribute(node, "auto_pad", "NOTSET")
+    pads: list[int] | None = list(attribute(node, "pads", [0] * 4))
     if auto.startswith("SAME"):
         lower = auto == "SAME_LOWER"
         known = None not in size
@@ -67,11 +66,11 @@ def read_site(node: onnx.NodeProto, facts: Facts) -> StridedNode | None:
         (stride[0], stride[1]),
         (0, 0),
         (dilation[0], dilation[1]),
-        ceil_mode=bool(attributes.get("ceil_mode", 0)),
+        ceil_mode=bool(attribute(node, "ceil_mode")),
         weight=weight,
-        groups=attributes.get("group", 1),
+        groups=attribute(node, "group", 1),
         indices=len(node.output) > 1 and bool(node.output[1]),
-        include_pad=bool(attributes.get("count_include_pad", 0)),
+        include_pad=bool(attribute(node, "count_include_pad")),
     )
     return StridedNode(node, call, auto, pads, _padded_by_hand(node, facts), (size[0], size[1]))
 
@@ -81,20 +80,19 @@ def _padded_by_hand(node: onnx.NodeProto, facts: Facts) -> tuple[Pair, Pair]:
     writer = facts.writers.get(node.input[0])
     if writer is None or writer.op_type != "Pad":
         return (0, 0), (0, 0)
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in writer.attribute}
-    pads = attributes.get("pads")
+    pads = attribute(writer, "pads")
     if len(writer.input) > 1 and writer.input[1] in facts.constants:
         pads = facts.constants[writer.input[1]].tolist()
     elif len(writer.input) > 1:
         pads = facts.by_hand.get(writer.input[1])
-    if attributes.get("mode", b"constant") != b"constant" or pads is None or len(pads) != 8:
+    if attribute(writer, "mode", "constant") != "constant" or pads is None or len(pads) != 8:
         return (0, 0), (0, 0)
     return (pads[2], pads[6]), (pads[3], pads[7])
 
 
 def why_not_read(node: onnx.NodeProto, op: str, facts: Facts) -> str | None:
     """Return why a strided layer that is not a two-dimensional float layer is not padded."""
-    strides = next((list(a.ints) for a in node.attribute if a.name == "strides"), [1])
+    strides = attribute(node, "strides", [1])
     if max(strides) == 1:
         return None
     if op in QUANTISED:
@@ -105,7 +103,7 @@ def why_not_read(node: onnx.NodeProto, op: str, facts: Facts) -> str | None:
 
 
 def _is_uneven(node: onnx.NodeProto, strides: Sequence[int], facts: Facts) -> bool:
-    kernel = next((list(a.ints) for a in node.attribute if a.name == "kernel_shape"), None)
+    kernel = attribute(node, "kernel_shape")
     if kernel is None and len(node.input) > 1 and node.input[1] in facts.constants:
         kernel = list(facts.constants[node.input[1]].shape[2:])
     return kernel is None or any(k % s for k, s in zip(kernel, strides, strict=False))

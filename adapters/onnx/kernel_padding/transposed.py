@@ -7,17 +7,16 @@ become the `pads` that they stand for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 import torch
 
 from ...kernel_padding.call import StridedCall, cropped_growth
+from ..files.protos import attribute
 from ..operators.convolution import transposed_pads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ...kernel_padding.arithmetic import Pair
     from ...treatment import Fill
     from ..analysis.node_facts import Facts
@@ -37,13 +36,14 @@ class TransposedNode:
 
 def read_transposed(node: onnx.NodeProto, facts: Facts) -> TransposedNode | None:
     """Describe a ConvTranspose over one or two axes, or return None."""
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     weight = facts.constants.get(node.input[1])
-    kernel = list(attributes.get("kernel_shape", [] if weight is None else weight.shape[2:]))
+    kernel = list(attribute(node, "kernel_shape", [] if weight is None else weight.shape[2:]))
     rank = len(kernel)
     if rank not in (1, 2):
         return None
-    stride, dilation = (list(attributes.get(name, [1] * rank)) for name in ("strides", "dilations"))
+    stride, dilation = (
+        list(attribute(node, name, [1] * rank)) for name in ("strides", "dilations")
+    )
     call = StridedCall(
         "conv_transpose1d" if rank == 1 else "conv_transpose2d",
         torch.empty(0, device="meta"),
@@ -52,10 +52,10 @@ def read_transposed(node: onnx.NodeProto, facts: Facts) -> TransposedNode | None
         (0, 0),
         _pair(dilation),
         weight=weight,
-        groups=attributes.get("group", 1),
+        groups=attribute(node, "group", 1),
     )
     size = facts.shapes.get(node.input[0], [])[2:]
-    return TransposedNode(node, call, _pads(attributes, kernel, stride, dilation, size))
+    return TransposedNode(node, call, _pads(node, kernel, stride, dilation, size))
 
 
 def _pair(values: list[int]) -> Pair:
@@ -63,20 +63,20 @@ def _pair(values: list[int]) -> Pair:
 
 
 def _pads(
-    attributes: Mapping[str, Any],
+    node: onnx.NodeProto,
     kernel: list[int],
     stride: list[int],
     dilation: list[int],
     size: list[int | None],
 ) -> list[int] | None:
     rank = len(kernel)
-    mode = attributes.get("auto_pad", b"NOTSET").decode()
-    wanted = list(attributes.get("output_shape", []))
+    mode = attribute(node, "auto_pad", "NOTSET")
+    wanted = list(attribute(node, "output_shape", []))
     if wanted and (len(size) != rank or None in size):
         return None
     known = [n or 0 for n in size] if wanted else [0] * rank
-    extra = list(attributes.get("output_padding", [0] * rank))
-    own = list(attributes.get("pads", [0] * 2 * rank))
+    extra = list(attribute(node, "output_padding", [0] * rank))
+    own = list(attribute(node, "pads", [0] * 2 * rank))
     return transposed_pads(known, kernel, stride, dilation, extra, own, mode, wanted)
 
 

@@ -11,6 +11,7 @@ Quantised graphs are replaced by their float graphs (see `dequantise`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,19 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import NotApplicableError
-from ..files.read import printable
-from ..graph import Mode, Node
+from ..files.protos import printable
+from ..graph import Graph, Mode, Node
 from ..interpreter import Interpreter, run_node
 from ..paths import SHAPE_ONLY
 from ..session import with_outputs
 from .activations import activated, activations
-from .branches import layers_within, without_branches
 from .dequantise import without_quantisation
 from .written_norms import NORM, with_norms
 from .written_out import with_gelus, with_group_norms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import onnx
 
@@ -226,3 +226,41 @@ def light_constants(nodes: Iterable[Node], constants: Mapping[str, Tensor]) -> d
                 shift = node.op in {"Add", "Sub"} and products.intersection(node.inputs)
                 light[name] = torch.zeros_like(value) if shift else torch.ones_like(value)
     return light
+
+
+def without_branches(graph: Graph) -> Graph:
+    """Return `graph` with every If of a constant condition replaced by the branch it takes.
+
+    A branch whose tensors have names that are taken stays where it is.
+    """
+    constants, nodes = dict(graph.constants), list[Node]()
+    taken = {*constants, *graph.inputs, *(name for n in graph.nodes for name in n.outputs)}
+    for node in graph.nodes:
+        value = constants.get(node.inputs[0]) if node.op == "If" else None
+        name = "then_branch" if value else "else_branch"
+        inner = None if value is None else without_branches(node.attributes[name])
+        if inner is None or not taken.isdisjoint(own := _names(inner)):
+            nodes.append(node)
+            continue
+        taken |= own
+        constants.update(inner.constants)
+        nodes += inner.nodes
+        nodes += [
+            Node("Identity", node.name, (source,), (name,), {}, node.opset)
+            for source, name in zip(inner.outputs, node.outputs, strict=True)
+            if name
+        ]
+    known = constants.keys()
+    marked = (replace(n, constant=frozenset(n.inputs) & known) for n in nodes)
+    return replace(graph, nodes=tuple(marked), constants=constants)
+
+
+def _names(graph: Graph) -> set[str]:
+    """The tensors that `graph` stores or writes."""
+    return {*graph.constants, *(name for node in graph.nodes for name in node.outputs)}
+
+
+def layers_within(node: Node, layers: Collection[str]) -> bool:
+    """Whether a graph among the attributes of `node` has operators of `layers`."""
+    graphs = [value for value in node.attributes.values() if isinstance(value, Graph)]
+    return any(inner.op in layers for graph in graphs for inner in graph.walk())
