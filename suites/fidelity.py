@@ -18,7 +18,7 @@ from ..adapters.model import Outputs
 from .base import Context, Estimate, Measurement, Metric, Suite, missing
 from .measuring.batching import Batching
 from .measuring.bootstrap import bootstrap
-from .measuring.top_class import why_no_class
+from .measuring.forward import why_no_class
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -250,7 +250,7 @@ def test_a_copy_measures_its_own_gradients(tmp_path):
     net = open_onnx(save(convnet(), tmp_path / "a.onnx"), device="cpu")
     assert net.why_no_gradients is None
     padded = net.padded("box")
-    caches = {"interpreter", "verdict", "why_no_gradients"}
+    caches = {"_interpreters", "verdict", "why_no_gradients"}
     assert caches <= vars(net).keys()
     assert not caches & vars(padded).keys()
     assert padded.verdict is not net.verdict

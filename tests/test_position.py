@@ -23,12 +23,17 @@ from perimetry.suites.position.embedding import (
     embedding_norms,
     embedding_shapes,
 )
-from perimetry.suites.position.moments import coordinates, features, second_moments
-from perimetry.suites.position.probe import PENALTIES, _errors, held_out_r2
-from perimetry.suites.position.stages import evenly_spaced
+from perimetry.suites.position.probe import (
+    PENALTIES,
+    _errors,
+    coordinates,
+    features,
+    held_out_r2,
+    second_moments,
+)
+from perimetry.suites.position.stages import bimodality, evenly_spaced
 from perimetry.suites.position.study import rolled
 from perimetry.suites.position.suite import POSITION, Position
-from perimetry.suites.position.tokens import bimodality
 
 GREY = InputSpec(24, 24, channels=1, mean=(0.0,), std=(1.0,))
 

@@ -16,8 +16,7 @@ from .files.protos import printable, standard_opset
 from .files.read import graph_tensors_digest, not_finite_tensors, read_model
 from .inputs.declaration import read_beside, read_declaration
 from .inputs.fixed_inputs import fix_inputs
-from .inputs.outputs import like_logits, logits_output
-from .inputs.post_processing import without_post_processing
+from .inputs.outputs import like_logits, logits_output, without_post_processing
 from .inputs.size import fit_size, take_size
 from .inputs.spec import check_spec, describe_spec, image_input, read_spec
 from .model import OnnxModel

@@ -32,12 +32,10 @@ from .batch_norm_folding import Pairs, find_pairs, folded
 from .inputs import fix_inputs
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
 from .members import WeightSets
-from .nodes import fed_outputs, node_outputs
+from .nodes import fed_outputs, module_filters, node_outputs, record_stages, watched
 from .padding_mode import active, survey
 from .passes import NOT_NARROW, ONE_BY_ONE, Passes
 from .skeleton import Skeleton, light_copy
-from .stages import module_filters, record_stages
-from .steps import watched
 from .target import blank_input, laid_out, locate, module_blocks, module_way
 from .tensors import cast_module, copy_module, has_complex, order_kernels
 from .weights import (

@@ -1,4 +1,7 @@
-"""A pass of a torch module layer by layer: every output, and every layer by itself.
+"""A pass of a torch module, layer by layer and operator by operator.
+
+`node_outputs` gives every output, `fed_outputs` every layer by itself, `record_stages` the maps by
+resolution; `watched` shows every operator.
 
 A node is a call of a layer that gives one tensor of floats; calls of one layer are distinguished by
 their number (`relu`, `relu#2`). A container whose output is that of its last layer is left out.
@@ -7,16 +10,20 @@ What is computed between layers (sums of residual blocks, attention) belongs to 
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..model import NodeOutput
+from ..feature_grid import Grid, StageCollector, find_grid
+from ..model import NodeOutput, Outputs
+from ..torch_calls import running_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 
 def node_outputs(module: nn.Module, run: Callable[[], Any]) -> dict[str, NodeOutput]:
@@ -58,23 +65,96 @@ def _watch(
     """Call `read(call, layer, output)` after every call; what it returns replaces the output."""
     calls: Counter[str] = Counter()
 
+    def count(name: str, layer: nn.Module, out: Any) -> Tensor | None:
+        if not isinstance(out, Tensor) or not out.is_floating_point():
+            return None
+        name = name or "output"
+        calls[name] += 1
+        return read(name if calls[name] == 1 else f"{name}#{calls[name]}", layer, out)
+
+    with _reading(module, count), torch.no_grad():
+        run()
+
+
+@contextlib.contextmanager
+def _reading(
+    module: nn.Module, read: Callable[[str, nn.Module, Any], Tensor | None]
+) -> Iterator[None]:
+    """Call `read(name, layer, output)` after every forward; what it returns replaces the output."""
+
     def hook_of(name: str) -> Callable[..., Tensor | None]:
-        def hook(layer: nn.Module, _args: Any, out: Any) -> Tensor | None:
-            if not isinstance(out, Tensor) or not out.is_floating_point():
-                return None
-            calls[name] += 1
-            call = name if calls[name] == 1 else f"{name}#{calls[name]}"
-            return read(call, layer, out)
+        return lambda layer, _args, out: read(name, layer, out)
 
-        return hook
-
-    handles = [
-        layer.register_forward_hook(hook_of(name or "output"))
-        for name, layer in module.named_modules()
-    ]
+    handles = [layer.register_forward_hook(hook_of(name)) for name, layer in module.named_modules()]
     try:
-        with torch.no_grad():
-            run()
+        yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def record_stages(
+    module: nn.Module, run: Callable[[], Outputs], x: Tensor, target: Grid
+) -> dict[str, Tensor]:
+    """Maps (batch, channels, height, width) by layer name; see `Model.stages`.
+
+    `run` passes `x` (batch, channels, height, width) through `module` up to `target`.
+    """
+    found: StageCollector[tuple[str, Tensor]] = StageCollector()
+
+    def note(name: str, _layer: nn.Module, out: Any) -> None:
+        if isinstance(out, Tensor) and len(out) == len(x):
+            grid = find_grid(name, out, (x.shape[2], x.shape[3]))
+            if grid is not None:
+                found.add(grid, (name, grid.read(out)))
+
+    with _reading(module, note), torch.no_grad():
+        out = run().target
+    assert out is not None  # noqa: S101 - there is a target
+    return dict(found.end(target, (target.name, out)))
+
+
+def module_filters(module: nn.Module) -> dict[str, Tensor]:
+    """Weights (out, in per group, rows, columns) of the 2-D convolutions of `module`, by name."""
+    return {
+        name: layer.weight.detach().to("cpu", torch.float32, copy=True)
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d)
+    }
+
+
+class _Watch(TorchDispatchMode):
+    """Calls `read(step, output, random)` after every operator."""
+
+    def __init__(
+        self, layers: list[tuple[str, nn.Module]], read: Callable[[str, Tensor, bool], None]
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.layers = layers
+        self.read = read
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        out = func(*args, **(kwargs or {}))
+        first = out[0] if isinstance(out, tuple | list) and out else out
+        if isinstance(first, Tensor):
+            random = torch.Tag.nondeterministic_seeded in func.tags
+            name = func.overloadpacket.__name__
+            of, layer = self.layers[-1][0], type(self.layers[-1][1]).__name__
+            where = f"layer {of!r} ({layer})" if of else f"the forward of {layer}"
+            self.read(f"operator {name} of {where}", first, random)
+        return out
+
+
+@contextlib.contextmanager
+def watched(module: nn.Module, read: Callable[[str, Tensor, bool], None]) -> Iterator[None]:
+    """Call `read(step, output, random)` for every operator of the passes in this context.
+
+    `step` names the operator and the layer that calls it, `output` is its first output; `random`
+    says whether it draws random numbers.
+    """
+    layers: list[tuple[str, nn.Module]] = [("", module)]
+    with running_layers(module, layers), _Watch(layers, read):
+        yield

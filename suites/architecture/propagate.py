@@ -50,7 +50,7 @@ from .rules import (  # noqa: F401
     resampling,
     reshaping,
 )
-from .span_rules import joining, masking, resizing, sliding, sums  # noqa: F401
+from .span_rules import joining, resizing, sliding, sums  # noqa: F401
 from .spans import UnitSpans, pixels, unit_spans
 from .trace import EnergyTrace
 from .windows import History

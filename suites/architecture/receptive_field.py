@@ -8,6 +8,11 @@ interval is then that of the local path.
 Uneven padding (Alsallakh et al., ICLR 2021): a window (k, s, d) on n units is even if and only if
 (n + p_before + p_after - d (k - 1) - 1) mod s = 0; the remainder counts the units at the end that
 are never read. They are padding first, as far as there is any, and then pixels.
+
+Period of the fields: after how many units they repeat, moved on. Behind an upsampling neighbouring
+units have fields that differ in size and place, and repeat from one unit of the coarser map to the
+next. Fields that leave the image are cut off at its border; where that disturbs the period, only
+those inside the image are looked at.
 """
 
 from __future__ import annotations
@@ -15,6 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ..measuring import phases
@@ -28,6 +35,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...adapters.model import Model
+    from ..base import Array
+    from .spans import UnitSpans
 
 
 @dataclass(frozen=True)
@@ -217,3 +226,52 @@ def target_stride(model: Model) -> phases.Pair:
     """The total stride rounded to whole pixels, for window sizes; phases need `total_stride`."""
     rows, columns = total_stride(model)
     return max(1, round(rows)), max(1, round(columns))
+
+
+NO_PERIOD = (
+    "the receptive fields do not repeat from cell to cell, as behind a resize by a fraction or an "
+    "adaptive pool"
+)
+
+
+@dataclass(frozen=True)
+class FieldPeriod:
+    """Fields of the units `place` (units,) from pixel `low` to `high`, which repeat.
+
+    They do so after `period` units of `per_unit` pixels each.
+    """
+
+    place: Array
+    low: Array
+    high: Array
+    period: int
+    per_unit: float
+
+
+def field_period(units: UnitSpans, axis: int, pixels: int, least: int = 1) -> FieldPeriod | None:
+    """The period along `axis` (0 rows, 1 columns) of an image of `pixels`.
+
+    None if fewer than two cells of `least` pixels have fields inside the image. Raises
+    `NotApplicableError` where the fields do not repeat.
+    """
+    low, high = np.min(units.low[axis], 1 - axis), np.max(units.high[axis], 1 - axis)
+    place = np.arange(len(low), dtype=np.float64)
+    period = _period(low, high, 1) if len(low) > 1 else None
+    if period is None:
+        inside = (low > 0) & (high < pixels - 1) & np.isfinite(low)
+        low, high, place = low[inside], high[inside], place[inside]
+        if len(low) < 2 or high[-1] - low[0] < 2 * least + (high - low).max():
+            return None
+        period = _period(low, high, len(low) // 2)
+    if period is None:
+        raise NotApplicableError(NO_PERIOD)
+    return FieldPeriod(place, low, high, period, float(low[period] - low[0]) / period)
+
+
+def _period(low: Array, high: Array, most: int) -> int | None:
+    """The smallest number of units, at most `most`, after which both ends have moved alike."""
+    for period in range(1, most + 1):
+        steps = np.concatenate([x[period:] - x[:-period] for x in (low, high)])
+        if np.isfinite(steps).all() and steps[0] > 0 and (steps == steps[0]).all():
+            return period
+    return None

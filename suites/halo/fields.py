@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...adapters.errors import NotApplicableError, PerimetryError
-from ..architecture.field_period import NO_PERIOD, field_period
+from ..architecture.receptive_field import NO_PERIOD, field_period
 from ..measuring.output_view import at_output, map_of
 
 if TYPE_CHECKING:

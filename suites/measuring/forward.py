@@ -124,3 +124,17 @@ def by_sample(values: Mapping[int, Array], members: int) -> Array:
         groups.setdefault(i if members == 1 else i % members, []).append(values[i])
     stacked: Array = np.stack([np.mean(group, axis=0) for group in groups.values()])
     return stacked
+
+
+def why_no_class(logits: Tensor) -> str | None:
+    """Why the largest of `logits` (images, classes) means nothing, or None where it does.
+
+    The arg-max of NaN, and of equal numbers, is a class all the same: agreement with itself.
+    """
+    if not bool(logits.isfinite().all()):
+        return "the logits are not finite (NaN or infinite), so they name no class"
+    if logits.shape[1] > 1 and bool((logits == logits[:, :1]).all()):
+        return "the logits are the same for all classes, so they name no class"
+    if len(logits) > 1 and bool((logits == logits[:1]).all()):
+        return "the logits are the same for all images, so they say nothing of them"
+    return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ...adapters.model import ModelOfScales
-from ..architecture.field_period import field_period
+from ..architecture.receptive_field import field_period
 from ..measuring import phases
 from ..measuring.output_view import at_output, map_of
 

@@ -1,5 +1,5 @@
 """The `perturbation` suite: `suite` is its definition.
 
 Then read `study` (one measurement), `phase_comb`, `comb_responses` and `agreement`; `directional`
-and `attack`; `position_response`; `shift_consistency`.
+(gradients, and the attack by them); `position_response`; `shift_consistency`.
 """

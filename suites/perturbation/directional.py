@@ -13,7 +13,7 @@ from ..measuring.gradients import signs_of_target
 from ..measuring.step_size import pixel_step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -106,3 +106,41 @@ def margin(answer: Tensor, *, logits: bool) -> Tensor:
         return answer[:, 0]
     top = answer.topk(2, 1).values
     return top[:, 0] - top[:, 1]
+
+
+@dataclass
+class AttackTest:
+    """Attack leverage: the effect of a gradient-sign step on each phase alone, by image: (p, q).
+
+    x' = x - a sign(dL / dx) at the interior pixels of the phase, x elsewhere; L is the `margin` of
+    the top logit over the second, a (`step`) in pixel values in [0, 1]. The effect is the Euclidean
+    norm of the change of the logits, or of F for a model without logits.
+    """
+
+    comb: Comb
+    step: float
+    derivatives: DirectionalDerivatives
+    effects: dict[int, Array] = field(default_factory=dict)
+
+    def observe(self, member: MemberImages) -> None:
+        """Attack the images of one weight set for which there are gradients."""
+        for index in member.indices:
+            if index in self.derivatives.attack:
+                self.effects[index] = self._image(member, index)
+
+    def _image(self, member: MemberImages, index: int) -> Array:
+        x = member.image(index)
+        change = -self.step * pixel_step(member.passes.model.spec, x)
+        change = change * self.derivatives.attack[index].sign()
+        answers = member.passes.answer(self._inputs(x, change))
+        plain = next(answers).double()
+        effects: Array = np.array([float((one.double() - plain).norm()) for one in answers])
+        return effects.reshape(self.comb.period)
+
+    def _inputs(self, x: Tensor, change: Tensor) -> Iterator[Tensor]:
+        """The unchanged image, then the image with each phase changed."""
+        yield x
+        for rows, columns in self.comb.impulses():
+            altered = x.clone()
+            altered[:, rows, columns] += change[:, rows, columns]
+            yield altered

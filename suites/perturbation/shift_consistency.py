@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..measuring.top_class import why_no_class
+from ..measuring.forward import why_no_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

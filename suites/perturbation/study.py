@@ -18,9 +18,8 @@ from ..measuring.profile_posterior import phase_estimates, profile_posterior
 from ..measuring.step_size import ROUNDING_NOTE, Step
 from ..measuring.unbiased import pseudo_values
 from .agreement import detect_metrics, gradient_metrics, leverage, rms_distance, structure_profile
-from .attack import AttackTest
 from .comb_responses import CombTest
-from .directional import DirectionalDerivatives
+from .directional import AttackTest, DirectionalDerivatives
 from .position_response import PositionTest, mean_response, position_metrics
 from .shift_consistency import ShiftTest
 

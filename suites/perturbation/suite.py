@@ -84,9 +84,8 @@ from ..base import Context, Measurement, Metric, Suite, described, missing, requ
 from ..measuring.findings import least_sensitive_phase
 from ..measuring.forward import gives_logits
 from ..measuring.step_size import step_size_passes as passes_for_step
-from .attack import AttackTest
 from .comb_responses import CombTest
-from .directional import DirectionalDerivatives
+from .directional import AttackTest, DirectionalDerivatives
 from .phase_comb import Comb, choose_comb
 from .position_response import PositionTest, make_block, stem_period
 from .shift_consistency import ShiftTest

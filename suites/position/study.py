@@ -12,10 +12,8 @@ from ..base import Context, Estimate, Measurement, missing
 from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
 from ..measuring.unbiased import mean_square, pair_products
-from .moments import coordinates, features, second_moments, within_map
-from .probe import held_out_r2
-from .stages import chosen_stages, stage_maps
-from .tokens import bimodality, outlying, unit_norms
+from .probe import coordinates, features, held_out_r2, second_moments, within_map
+from .stages import bimodality, chosen_stages, outlying, stage_maps, unit_norms
 
 if TYPE_CHECKING:
     from torch import Tensor

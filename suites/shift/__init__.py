@@ -1,5 +1,5 @@
 """The suite `shift`: what the worst of the shifts within a stride cell does.
 
-Read `suite.py`, the definition, then `study.py` (the measurement), `moves.py` (the shifts) and
-`responses.py` (what is compared).
+Read `suite.py`, the definition, then `study.py` (the measurement) and `moves.py` (the shifts, and
+what is compared).
 """

@@ -12,19 +12,16 @@ from ...adapters.errors import NotApplicableError, PerimetryError
 from ..base import MAPS_OF, Context, Measurement, missing
 from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
-from ..measuring.forward import by_sample, gives_logits
+from ..measuring.forward import by_sample, gives_logits, why_no_class
 from ..measuring.output_view import NO_LOGITS, at_output, map_of, named_units
-from ..measuring.top_class import why_no_class
-from .moves import QUARTERS, Circular, Cropped, Fractional, moves_within
-from .responses import classes, distances
+from .moves import QUARTERS, Circular, Cropped, Fractional, classes, distances, moves_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...adapters.model import Model
     from ..base import Array
-    from .moves import Move, Mover
-    from .responses import Ratio
+    from .moves import Move, Mover, Ratio
 
 KINDS = {"circular": "circular shifts", "crop": "shifted crops", "fraction": "fractional shifts"}
 

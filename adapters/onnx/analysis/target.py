@@ -1,4 +1,8 @@
-"""The target of an ONNX graph, by the rule of `adapters.target_rule` or by name."""
+"""The target of an ONNX graph, by the rule of `adapters.target_rule` or by name, and its stages.
+
+The position of the channel axis is known as far as operators determine it: convolutions and pools
+have channels first, elementwise operators keep the order of axes, and transpositions change it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,10 @@ import torch
 from ...errors import NotApplicableError, UnknownNameError, unknown
 from ...feature_grid import Grid, StageCollector, find_grid
 from ...target_rule import NAMED
-from ..files.protos import printable
+from ..files.protos import attribute, printable
 from ..graph import operator_of
 from ..paths import bottlenecks
 from ..session import Session
-from .layout import FIRST, layouts
 from .node_facts import KINDS, Facts
 from .steps import graph_way
 
@@ -114,3 +117,45 @@ def graph_filters(proto: onnx.ModelProto) -> dict[str, Tensor]:
 def _is_stored(node: onnx.NodeProto, facts: Facts) -> bool:
     weight = facts.constants.get(node.input[1])
     return weight is not None and weight.ndim == 4
+
+
+FIRST = "NCHW"
+
+LAST = "NHWC"
+
+CHANNELS_FIRST = {
+    *("Conv", "FusedConv", "QLinearConv", "ConvInteger", "ConvTranspose"),
+    *("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"),
+    *("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN"),
+    *("DepthToSpace", "SpaceToDepth"),
+}
+"""Operators whose input and output have channels first."""
+
+KEEPING = {
+    *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "Mish", "Softplus", "Softsign"),
+    *("Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Clip", "Erf", "Sqrt", "Exp", "Abs", "Neg"),
+    *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Concat", "Cast", "Identity"),
+    *("Dropout", "QuantizeLinear", "DequantizeLinear", "Pad", "Resize", "Upsample", "Slice"),
+    *("QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearSigmoid", "QLinearLeakyRelu"),
+    "LayerNormalization",
+}
+"""Operators whose output has the axes of the first input with known axes."""
+
+MOVES = {(FIRST, (0, 2, 3, 1)): LAST, (LAST, (0, 3, 1, 2)): FIRST}
+
+
+def layouts(proto: onnx.ModelProto) -> dict[str, str]:
+    """Return `NCHW` or `NHWC` by tensor name, for the tensors where it is known."""
+    known: dict[str, str] = {}
+    for node in proto.graph.node:
+        layout = None
+        if node.op_type in CHANNELS_FIRST:
+            layout = FIRST
+        elif node.op_type in KEEPING:
+            layout = next((known[name] for name in node.input if name in known), None)
+        elif node.op_type == "Transpose":
+            order = tuple(attribute(node, "perm", ()))
+            layout = MOVES.get((known.get(node.input[0], ""), order))
+        if layout is not None:
+            known.update(dict.fromkeys(node.output, layout))
+    return known

@@ -1,4 +1,9 @@
-"""The target of the gradient check of an ONNX file, and its verdict."""
+"""The target of the gradient check of an ONNX file, its verdict, and how far gradients go.
+
+Files end in operators without a gradient, such as NonMaxSuppression, TopK or ZipMap. Only the nodes
+that target and logits need are interpreted. If a node between the two has no rule, the target has
+gradients and the logits have none.
+"""
 
 from __future__ import annotations
 

@@ -26,8 +26,14 @@ from ..analysis.node_facts import KINDS, Facts
 from ..files.protos import node_name, printable, reads, set_items, store
 from ..graph import operator_of
 from .mean_pool import mean_pool_nodes
-from .sites import StridedNode, read_site, why_not_read
-from .transposed import grow_transposed, read_transposed, why_not_transposed
+from .sites import (
+    StridedNode,
+    grow_transposed,
+    read_site,
+    read_transposed,
+    why_not_read,
+    why_not_transposed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

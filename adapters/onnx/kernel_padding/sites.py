@@ -1,4 +1,8 @@
-"""The convolutions and pools of an ONNX graph as kernel padding sees them."""
+"""The convolutions and pools of an ONNX graph as kernel padding sees them.
+
+What more taps add to the output of a transposed convolution is cropped again by larger `pads`;
+`auto_pad` and `output_shape` become the `pads` that they stand for.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import onnx
 import torch
+from torch import Tensor
 
-from ...kernel_padding.call import StridedCall
+from ...kernel_padding.call import StridedCall, cropped_growth
 from ..analysis.node_facts import KINDS, QUANTISED
 from ..files.protos import attribute, node_name
 from ..graph import operator_of
-from ..operators.convolution import same_padding
+from ..operators.convolution import same_padding, transposed_pads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ...kernel_padding.arithmetic import Pair
+    from ...treatment import Fill
     from ..analysis.node_facts import Facts
 
 
@@ -45,11 +49,7 @@ class StridedNode:
 
 def read_site(node: onnx.NodeProto, facts: Facts) -> StridedNode | None:
     """Describe a convolution or pool, or return None when it is not two-dimensional."""
-    weight = facts.constants.get(node.input[1]) if len(node.input) > 1 else None
-    kernel: list[int] = list(attribute(node, "kernel_shape", []))
-    if not kernel and weight is not None:
-        kernel = list(weight.shape[2:])
-    stride, dilation = (list(attribute(node, k, [1, 1])) for k in ("strides", "dilations"))
+    weight, (kernel, stride, dilation) = _read_window(node, facts)
     if any(len(pair) != 2 for pair in (kernel, stride, dilation)):
         return None
     size = facts.shape(node.input[0])[2:]
@@ -62,10 +62,10 @@ def read_site(node: onnx.NodeProto, facts: Facts) -> StridedNode | None:
     call = StridedCall(
         KINDS[operator_of(node)],  # type: ignore[arg-type]
         torch.empty(0, device="meta"),
-        (int(kernel[0]), int(kernel[1])),
-        (stride[0], stride[1]),
+        _pair(kernel),
+        _pair(stride),
         (0, 0),
-        (dilation[0], dilation[1]),
+        _pair(dilation),
         ceil_mode=bool(attribute(node, "ceil_mode")),
         weight=weight,
         groups=attribute(node, "group", 1),
@@ -73,6 +73,19 @@ def read_site(node: onnx.NodeProto, facts: Facts) -> StridedNode | None:
         include_pad=bool(attribute(node, "count_include_pad")),
     )
     return StridedNode(node, call, auto, pads, _padded_by_hand(node, facts), (size[0], size[1]))
+
+
+def _read_window(node: onnx.NodeProto, facts: Facts) -> tuple[Tensor | None, list[list[int]]]:
+    """The stored weight, and along each axis kernel (empty if unknown), strides and dilations."""
+    weight = facts.constants.get(node.input[1]) if len(node.input) > 1 else None
+    kernel = attribute(node, "kernel_shape") or ([] if weight is None else weight.shape[2:])
+    steps = (attribute(node, name, [1] * len(kernel)) for name in ("strides", "dilations"))
+    return weight, [list(values) for values in (kernel, *steps)]
+
+
+def _pair(values: list[int]) -> Pair:
+    """Numbers along two axes, or along the columns of a single row."""
+    return (values[-2], values[-1]) if len(values) > 1 else (1, values[0])
 
 
 def _padded_by_hand(node: onnx.NodeProto, facts: Facts) -> tuple[Pair, Pair]:
@@ -97,13 +110,76 @@ def why_not_read(node: onnx.NodeProto, op: str, facts: Facts) -> str | None:
         return None
     if op in QUANTISED:
         return "its weights are stored as whole numbers, which the new taps need not be"
-    if op in KINDS and _is_uneven(node, strides, facts):
-        return "kernel padding grows 2-D kernels only"
+    kernel = _read_window(node, facts)[1][0]
+    uneven = not kernel or any(k % s for k, s in zip(kernel, strides, strict=False))
+    return "kernel padding grows 2-D kernels only" if op in KINDS and uneven else None
+
+
+@dataclass(frozen=True)
+class TransposedNode:
+    """One ConvTranspose: its call, and what is cropped of its output, None where it is not known.
+
+    `pads` are per axis of the node, first all before, then all after.
+    """
+
+    node: onnx.NodeProto
+    call: StridedCall
+    pads: list[int] | None
+
+
+def read_transposed(node: onnx.NodeProto, facts: Facts) -> TransposedNode | None:
+    """Describe a ConvTranspose over one or two axes, or return None."""
+    weight, (kernel, stride, dilation) = _read_window(node, facts)
+    rank = len(kernel)
+    if rank not in (1, 2):
+        return None
+    call = StridedCall(
+        "conv_transpose1d" if rank == 1 else "conv_transpose2d",
+        torch.empty(0, device="meta"),
+        _pair(kernel),
+        _pair(stride),
+        (0, 0),
+        _pair(dilation),
+        weight=weight,
+        groups=attribute(node, "group", 1),
+    )
+    size = facts.shapes.get(node.input[0], [])[2:]
+    return TransposedNode(node, call, _pads(node, kernel, stride, dilation, size))
+
+
+def _pads(
+    node: onnx.NodeProto,
+    kernel: list[int],
+    stride: list[int],
+    dilation: list[int],
+    size: list[int | None],
+) -> list[int] | None:
+    rank = len(kernel)
+    mode = attribute(node, "auto_pad", "NOTSET")
+    wanted = list(attribute(node, "output_shape", []))
+    if wanted and (len(size) != rank or None in size):
+        return None
+    known = [n or 0 for n in size] if wanted else [0] * rank
+    extra = list(attribute(node, "output_padding", [0] * rank))
+    own = list(attribute(node, "pads", [0] * 2 * rank))
+    return transposed_pads(known, kernel, stride, dilation, extra, own, mode, wanted)
+
+
+def grow_transposed(site: TransposedNode, kernel: Pair, fill: Fill) -> dict[str, list[int]]:
+    """The attributes `kernel_shape` and `pads` of the grown node, whose output keeps its size."""
+    rank = 1 if site.call.kind == "conv_transpose1d" else 2
+    grown = cropped_growth(site.call, kernel, fill)
+    crops = [*grown.front[-rank:], *grown.end[-rank:]]
+    pads = [own + more for own, more in zip(site.pads or [], crops, strict=True)]
+    return {"kernel_shape": list(kernel[-rank:]), "pads": pads}
+
+
+def why_not_transposed(site: TransposedNode) -> str | None:
+    """Return why a node cannot grow, or None."""
+    if site.call.weight is None:
+        return "its weight is computed from the image"
+    if site.pads is None:
+        return "its padding follows the input's size, which the file leaves open"
+    if min(site.pads) < 0:
+        return "its output is larger than what its taps reach"
     return None
-
-
-def _is_uneven(node: onnx.NodeProto, strides: Sequence[int], facts: Facts) -> bool:
-    kernel = attribute(node, "kernel_shape")
-    if kernel is None and len(node.input) > 1 and node.input[1] in facts.constants:
-        kernel = list(facts.constants[node.input[1]].shape[2:])
-    return kernel is None or any(k % s for k, s in zip(kernel, strides, strict=False))

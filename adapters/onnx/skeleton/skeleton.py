@@ -6,7 +6,8 @@ again. Otherwise, in a graph without layer or group norms, every convolution wit
 in a graph without any norm, every convolution does, as a bias of zeros may have been dropped. This
 has no effect in a chain; where branches meet, it keeps their relative scale.
 
-Quantised graphs are replaced by their float graphs (see `dequantise`).
+Quantised graphs are replaced by their float graphs (see `dequantise`), and an If of a known
+condition by the nodes of its branch.
 """
 
 from __future__ import annotations
