@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...adapters.errors import NotApplicableError, PerimetryError
-from ..architecture.receptive_field import NO_PERIOD, field_period
 from ..measuring.output_view import at_output, map_of
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ def exact_reach(model: Model, notes: list[str]) -> tuple[Reach, Reach]:
     Raises `NotApplicableError` where no overlap is exact, or where the architecture cannot be
     traced; `notes` say if it could not be compared with another size.
     """
+    from ..architecture.receptive_field import NO_PERIOD
+
     found = _both_axes(model)
     rows, columns = (reach.alignment for reach in found)
     spec = model.spec
@@ -121,6 +122,8 @@ def axis_reach(units: UnitSpans, layers: Sequence[Layer], axis: int, pixels: int
 
     Raises `NotApplicableError` where the fields do not repeat.
     """
+    from ..architecture.receptive_field import field_period
+
     strides = _strides(layers, axis)
     found = field_period(units, axis, pixels, lcm(*strides))
     if found is None:

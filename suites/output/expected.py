@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ...adapters.model import ModelOfScales
-from ..architecture.receptive_field import field_period
 from ..measuring import phases
 from ..measuring.output_view import at_output, map_of
 
@@ -61,6 +60,7 @@ def upsampling(model: Model) -> Pair:
 def _by_fields(view: Model, strides: tuple[float, float]) -> list[int | None]:
     """The strides over the pixels per unit of the output, where maps are cut off at borders."""
     from ..architecture.propagate import path_count_map
+    from ..architecture.receptive_field import field_period
 
     spec = view.spec
     try:
