@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MODELS = ("timm:test_resnet@init", "timm:test_vit@init")
 SETTINGS = (
     *("--suite", "structure,deadpixel", "--kernel-padding", "none,box", "--size", "96"),
-    *("--count", "4", "--members", "2", "--workers", "2", "--device", "cpu"),
+    *("--count", "4", "--members", "2", "--device", "cpu"),
 )
 RUN = "from perimetry.bench.cli.start import main; main()"
 GIVEN_UP_S = 300
@@ -42,10 +42,11 @@ class Interruption:
     disturb: Callable[[Path, np.random.Generator], bool]
 
 
-def start(folder):
+def start(folder, workers=1):
     """The command, in a process group of its own."""
+    words = ("--out", str(folder), "--workers", str(workers), *SETTINGS)
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, "run", *MODELS, "--out", str(folder), *SETTINGS],
+        [sys.executable, "-c", RUN, "run", *MODELS, *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -91,7 +92,7 @@ def _wait_for_records(folder, running, count):
 
 def killed(folder, rng):
     """SIGKILL to all processes of the command, after a random number of records."""
-    running = start(folder)
+    running = start(folder, workers=2)
     _wait_for_records(folder, running, int(rng.integers(0, 6)))
     os.killpg(running.pid, signal.SIGKILL)
     running.wait(GIVEN_UP_S)
