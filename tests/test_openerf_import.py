@@ -108,3 +108,20 @@ def test_a_damaged_map_is_told_by_the_exit_code(tmp_path):
     )
     assert found.exit_code == 1
     assert len(list((tmp_path / "run" / "records").glob("*.json"))) == 1
+
+
+def test_verify_reads_imported_records_again_from_their_files(tmp_path):
+    """Bit for bit from the same file; not from another; without files nothing is measured."""
+    files = tmp_path / "files"
+    files.mkdir()
+    np.save(files / f"OpenERF_{NAME}.npy", gaussian())
+    run, out = CliRunner(), str(tmp_path / "run")
+    run.invoke(app, ["import", "openerf", str(files), "--out", out])
+    again = ["verify", out, "--imported", str(files)]
+    found = run.invoke(app, again)
+    assert (found.exit_code, "1 bit for bit" in found.stdout) == (0, True)
+    assert run.invoke(app, again[:2]).exit_code == 2
+    np.save(files / f"OpenERF_{NAME}.npy", gaussian().T ** 2)
+    assert run.invoke(app, again).exit_code == 1
+    (files / f"OpenERF_{NAME}.npy").rename(files / "OpenERF_other.npy")
+    assert run.invoke(app, again).exit_code == 2

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 RESULTS = Path(__file__).parents[1] / "results"
-SETS = ["timm-structure", "timm-init", "fit", "accuracy", "openerf"]
+SETS = ["timm-structure", "timm-init", "fit", "accuracy", "openerf", "by-name"]
 
 
 def script(path, monkeypatch):

@@ -157,6 +157,10 @@ def verify(
         typer.Option(min=1, help="Number of model variants to measure.", show_default="all"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed that selects the sample.")] = 0,
+    imported: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the files that imported records were read from."),
+    ] = None,
     tolerances: TolerancesFile = None,
     form: ReportForm = "text",
     junit: JUnitFile = None,
@@ -169,7 +173,14 @@ def verify(
             from ..regression.reproduce import reproduce
 
             chosen = _tolerances(tolerances)
-            return reproduce(folder, sample=sample, seed=seed, tolerances=chosen, **fields)
+            return reproduce(
+                folder,
+                sample=sample,
+                seed=seed,
+                tolerances=chosen,
+                imported=imported,
+                **fields,
+            )
 
         found = _tried(measure, folder, "verify", "set")
         _report(found, junit, form)

@@ -116,11 +116,17 @@ def _refuse_unmeasured(records: Sequence[Record]) -> None:
                 f"{record.label} is of networks that were trained, not of one that was measured; "
                 "expected records of a run: `perimetry train` trains these again"
             )
-        if any(note.startswith(IMPORTED) for note in record.notes):
+        if is_imported(record):
             raise InputError(
                 f"{record.label} was imported, not measured here; expected records of a run: "
-                "select them with --where"
+                "choose them with --where. `perimetry verify DIR --imported FOLDER` reads them "
+                "again from the files that were imported"
             )
+
+
+def is_imported(record: Record) -> bool:
+    """Whether `record` is of what others have published."""
+    return any(note.startswith(IMPORTED) for note in record.notes)
 
 
 def rerun(

@@ -44,8 +44,8 @@ LEFT_OUT = "removed_by_request"
 """The folder of maps that OpenERF has withdrawn: they are never read."""
 
 ORIGIN = (
-    f"{IMPORTED}the map is OpenERF's, a mean over its images; it was not measured here and cannot "
-    "be measured again by `perimetry verify`"
+    f"{IMPORTED}the map is OpenERF's, a mean over its images; it was not measured here; "
+    "`perimetry verify --imported FOLDER` reads it again"
 )
 
 

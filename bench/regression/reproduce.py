@@ -5,7 +5,8 @@ suite and protocol of one variant) reproduces *bit for bit* when every metric, i
 map is equal after the rounding of the store; *within tolerance* when every metric and every map is
 within its tolerance (see `tolerances`); else *not*. A row that cannot be measured here has a
 reason. A row with another key says so: then the library versions, the kind of device or the file of
-the model are not those of the record.
+the model are not those of the record. Records of what others have published are read again from the
+files that they were imported from, and compared in the same way.
 
 The report is that of `check`, with the same words and exit codes: a variant passes if all of its
 rows reproduce, fails if one does not, and is an error if one could not be measured.
@@ -27,9 +28,10 @@ import numpy as np
 from ...adapters.errors import InputError, PerimetryError
 from ..comparison.compatibility import incompatibilities
 from ..execution.plan import parse_fills
-from ..execution.rerun import RerunOptions, run_spec_of
+from ..execution.rerun import RerunOptions, is_imported, run_spec_of
 from ..execution.together import Asked, Together
-from ..records.record import FIT_KEY
+from ..records.openerf import openerf_records
+from ..records.record import FIT_KEY, Record
 from ..records.selection import choose, read_folder, stated_inputs
 from .baseline import columns_of
 from .detectors import DetectorSet
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
 
     from ..execution.rerun import RerunFields
     from ..records.arrays import Arrays
-    from ..records.record import Record
 
 
 def reproduce(
@@ -59,13 +60,15 @@ def reproduce(
     sample: int | None = None,
     seed: int = 0,
     tolerances: Tolerances | None = None,
+    imported: Path | str | None = None,
     **options: Unpack[RerunFields],
 ) -> RegressionCheck:
     """Measure `sample` model variants of `place` again, all of them by default.
 
     What is found is reported as by `check`; files that cannot be read do not reproduce. `seed`
-    decides which variants; `options` are the fields of `execution.rerun.RerunOptions`. Raises
-    `InputError` when there is no readable record, or none that matches `where`.
+    decides which variants; `imported` is the folder of files that imported records were read from;
+    `options` are the fields of `execution.rerun.RerunOptions`. Raises `InputError` when there is no
+    readable record, or none that matches `where`, and for a folder `imported` without such files.
     """
     rerun_options = RerunOptions(**options)
     records, problems = read_folder(Path(place))
@@ -80,10 +83,16 @@ def reproduce(
     variants = _variants(kept)
     chosen = _sample(sorted(variants), sample, seed)
     together = Together(_expected([variants[v] for v in chosen], rerun_options))
+    detectors = DetectorSet(
+        replace(tolerances or Tolerances(), noise_factor=0.0),
+        None,
+        rerun_options.run.toolkit().suites,
+    )
+    published = _published(imported)
     reports = []
     for variant in chosen:
         begun = time.perf_counter()
-        rows = _again(variants[variant], tolerances or Tolerances(), rerun_options, together)
+        rows = _again(variants[variant], detectors, rerun_options, together, published)
         reports.append(_report(rows, time.perf_counter() - begun))
     unreadable = tuple(DetectorFinding("file", str(place), REGRESSED, text) for text in problems)
     if unreadable:
@@ -179,21 +188,31 @@ def _asked(records: Sequence[Record], options: RerunOptions) -> Asked:
     return Asked(records[0].model.reference, run_spec_of(records, options), fills)
 
 
+def _published(folder: Path | str | None) -> list[Record]:
+    """The records of the files in `folder`; of those that cannot be read there is none."""
+    if folder is None:
+        return []
+    return [found for found in openerf_records(Path(folder)) if isinstance(found, Record)]
+
+
 def _again(
-    records: Sequence[Record], tolerances: Tolerances, options: RerunOptions, together: Together
+    records: Sequence[Record],
+    detectors: DetectorSet,
+    options: RerunOptions,
+    together: Together,
+    published: Sequence[Record],
 ) -> list[Row]:
-    """Measure one variant again and compare each record with the stored one."""
-    made: list[Record] = []
+    """Measure one variant again, or read it again, and compare each record with the stored one."""
+    made = [r for r in published if r.model.reference == records[0].model.reference]
     try:
-        for suites in _by_options(records):
-            made += together.measure(_asked(suites, options), options.run)
+        if not (made and is_imported(records[0])):
+            made = []
+            for suites in _by_options(records):
+                made += together.measure(_asked(suites, options), options.run)
     except PerimetryError as error:
         return [Row(r, Outcome.unmeasured, str(error)) for r in records]
     now = {record.key: record for record in made}
     by_name = {(r.suite, r.protocol): r for r in made}
-    detectors = DetectorSet(
-        replace(tolerances, noise_factor=0.0), None, options.run.toolkit().suites
-    )
     return [_row(r, now.get(r.key, by_name.get((r.suite, r.protocol))), detectors) for r in records]
 
 

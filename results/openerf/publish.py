@@ -45,10 +45,11 @@ def readme(frame: pd.DataFrame) -> str:
 {len(frame)} maps of pretrained timm models over 1,000 images of ImageNet's validation set, by the
 protocol `kim2023`, from OpenERF (github.com/kmbmjn/OpenERF, MIT, commit 196e022, `results_npy`;
 Kim et al. 2023). They were imported, not measured here: a map is a mean over images, so there are
-no intervals, and `perimetry verify` refuses them. What OpenERF has withdrawn is not read.
+no intervals. What OpenERF has withdrawn is not read.
 
     {COMMAND}
     python results/openerf/publish.py RUN_DIR
+    perimetry verify results/openerf --sample 5 --imported CHECKOUT/results_npy
 
 `board.csv` has every number, `records.jsonl.gz` the packed records. Accuracies are those of
 `results/accuracy`.

@@ -1,7 +1,8 @@
-"""Write README.md: `python results/vendors/publish.py comparison.json`.
+"""Write this folder: `python results/vendors/publish.py RUN_DIR comparison.json`.
 
-comparison.json is what `perimetry compare --format json` printed, see run.sh. Of it what decides is
-kept here, as decision.json; without it the README alone is written again.
+RUN_DIR holds the records; comparison.json is what `perimetry compare --format json` printed, see
+run.sh. Written: records.jsonl.gz (packed records), decision.json (of the comparison what decides),
+README.md. Without arguments the README alone is written again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from perimetry.bench.records.archive import pack_records
+from perimetry.bench.records.store import Store
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
@@ -45,7 +49,8 @@ def render() -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        found = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        pack_records(Store(sys.argv[1]), HERE / "records.jsonl.gz")
+        found = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
         kept = json.dumps({name: found[name] for name in KEPT}, indent=1)
         (HERE / "decision.json").write_text(kept + "\n", encoding="utf-8")
     (HERE / "README.md").write_text(render(), encoding="utf-8")
