@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -63,17 +64,19 @@ def parse_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def _parse(suite: Suite, key: str, value: Any) -> Any:
-    """The value of a field, checked against its type."""
-    kind = _types(suite)[key]
+    """The value of a field, checked against its type; text of one item may be a list of one."""
+    kind, text = _types(suite)[key], isinstance(value, str)
+    read = _read(value) if text else value
     try:
-        return TypeAdapter(kind).validate_python(_read(value) if isinstance(value, str) else value)
+        return TypeAdapter(kind).validate_python(read)
     except ValidationError as error:
+        if text and error.errors()[0]["type"] == "tuple_type":
+            with contextlib.suppress(ValidationError):
+                return TypeAdapter(kind).validate_python([read] if value else [])
         wanted = str(kind).replace("typing.", "")
-        listed = error.errors()[0]["type"] == "tuple_type"
         raise InputError(
             f"{suite.name}.{key} = {value!r} cannot be used ({error.errors()[0]['msg']}); "
             f"expected {getattr(kind, '__name__', wanted)}, default {getattr(suite, key)!r}"
-            + (f"; a list of one is written as {value}," if listed else "")
         ) from error
 
 

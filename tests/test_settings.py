@@ -20,6 +20,13 @@ def test_text_becomes_what_the_field_wants_and_the_registry_stays_as_it_is():
     assert configure(suites, {"erf": {"unit": "none"}})["erf"] == Erf(grid=2)
 
 
+def test_text_of_one_item_or_none_is_a_list_where_the_field_is_one():
+    """As `--set padding.exchange=reflect`, and `--set padding.exchange=` for no mode at all."""
+    for text, modes in (("reflect", ("reflect",)), ("", ()), ("reflect,circular", None)):
+        suite = configure(SUITES, {"padding": {"exchange": text}})["padding"]
+        assert suite.exchange == (modes if modes is not None else ("reflect", "circular"))
+
+
 def test_values_need_not_be_text():
     """A value of the field's type is taken as it is."""
     assert configure(SUITES, {"erf": {"unit": (1, 2)}})["erf"] == Erf(unit=(1, 2))
@@ -64,7 +71,7 @@ def test_unknown_names_are_met_with_near_ones(text, message):
     ("text", "message"),
     [
         ("erf.grid=many", r"erf.grid = 'many' cannot be used .*expected int, default 0"),
-        ("erf.unit=3", r"erf.unit = '3' cannot be used .*a list of one is written as 3,"),
+        ("erf.unit=3", r"erf.unit = '3' cannot be used .*expected tuple\[int, int\]"),
         ("erf.grid=-1", r"erf.grid = -1; expected 0 \(no grid\)"),
         ("erf", r"expected SUITE.FIELD=VALUE, such as erf.unit=3,3"),
         ("erf.unit", r"expected SUITE.FIELD=VALUE"),
