@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module, metadata
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..adapters.scratch import scratch_folder
 from .output.layout import Section, lay_out
@@ -33,8 +32,7 @@ WRONG = 1e-4
 """Relative error of a gradient above which it is wrong rather than rounded."""
 
 
-@dataclass(frozen=True)
-class HealthCheck:
+class HealthCheck(NamedTuple):
     """What was examined, its status, and what to do if it is broken."""
 
     name: str
@@ -42,19 +40,22 @@ class HealthCheck:
     text: str
 
 
+Found = Iterator[tuple[str, Status, str]]
+
+
 def examine() -> list[HealthCheck]:
     """Run all checks; a check that raises is broken, and the others go on."""
     checks: list[HealthCheck] = []
     for name, look in LOOKS.items():
         try:
-            checks += look()
+            checks += [HealthCheck(*found) for found in look()]
         except Exception as error:  # a broken installation may raise anything
             text = f"{type(error).__name__}: {clean(str(error), 400)}"
             checks.append(HealthCheck(name, "broken", text))
     return checks
 
 
-def health_to_text(checks: list[HealthCheck], width: int = 96) -> str:
+def health_to_text(checks: list[HealthCheck], width: int) -> str:
     """A line for each check, and a verdict."""
     broken = sum(check.status == "broken" for check in checks)
     verdict = f"{broken} of {len(checks)} checks are broken" if broken else "all checks passed"
@@ -64,168 +65,137 @@ def health_to_text(checks: list[HealthCheck], width: int = 96) -> str:
     )
 
 
-def _versions() -> list[HealthCheck]:
+def _versions() -> Found:
     """Python and every dependency against the floor it was installed with."""
     from packaging.requirements import Requirement
 
-    checks = [HealthCheck("python", "ok", f"{platform.python_version()} on {platform.platform()}")]
-    for text in metadata.requires("perimetry") or []:
-        wanted = Requirement(text)
+    yield "python", "ok", f"{platform.python_version()} on {platform.platform()}"
+    for wanted in map(Requirement, metadata.requires("perimetry") or []):
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
-        checks.append(_version(wanted.name, wanted.specifier))
-    return checks
+        name, floor = wanted.name, wanted.specifier
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield name, "broken", f"not installed; `pip install '{name}{floor}'`"
+            continue
+        if floor.contains(found, prereleases=True):
+            yield name, "ok", found
+        else:
+            yield name, "broken", f"{found}, but {floor} is needed; `pip install -U {name}`"
 
 
-def _version(name: str, floor: Any) -> HealthCheck:
-    try:
-        found = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return HealthCheck(name, "broken", f"not installed; `pip install '{name}{floor}'`")
-    if not floor.contains(found, prereleases=True):
-        return HealthCheck(
-            name, "broken", f"{found}, but {floor} is needed; `pip install -U {name}`"
-        )
-    return HealthCheck(name, "ok", found)
-
-
-def clashes(provided: Mapping[str, list[str]]) -> list[HealthCheck]:
+def clashes(provided: Mapping[str, list[str]]) -> Found:
     """Import packages that several distributions provide and overwrite in each other.
 
     `provided` gives distributions by import package, as `packages_distributions` does.
     """
-    checks = []
     for package, allowed in SOLE.items():
         found = sorted(set(provided.get(package, ())))
         named = [name for name in found if name.startswith(package)]
+        status: Status = "ok" if len(named) == 1 else "broken"
         if len(named) > 1:
             text = (
                 f"{' and '.join(named)} are both installed and overwrite each other; `pip "
                 f"uninstall {' '.join(named)}`, then install one of {', '.join(allowed)}"
             )
-            checks.append(HealthCheck(f"package {package}", "broken", text))
-        elif not named:
-            checks.append(
-                HealthCheck(f"package {package}", "broken", "no distribution provides it")
-            )
         else:
-            checks.append(HealthCheck(f"package {package}", "ok", f"provided by {named[0]} alone"))
-    return checks
+            text = f"provided by {named[0]} alone" if named else "no distribution provides it"
+        yield f"package {package}", status, text
 
 
-def _devices() -> list[HealthCheck]:
+def _devices() -> Found:
     import torch
 
-    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
-    checks = [HealthCheck("device cpu", "ok", threads)]
+    cuda = torch.version.cuda
+    yield "device cpu", "ok", f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
     for index in range(torch.cuda.device_count()):
-        name = torch.cuda.get_device_name(index)
         torch.ones(1, device=f"cuda:{index}").add_(1)
-        checks.append(
-            HealthCheck(f"device cuda:{index}", "ok", f"{name}, CUDA {torch.version.cuda}")
-        )
+        yield f"device cuda:{index}", "ok", f"{torch.cuda.get_device_name(index)}, CUDA {cuda}"
     if not torch.cuda.is_available():
-        built = (
-            f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
-        )
-        checks.append(
-            HealthCheck("device cuda", "note", f"none here ({built}); audits run on the CPU")
-        )
-    return checks
+        built = f"torch is built for CUDA {cuda}" if cuda else "CPU build"
+        yield "device cuda", "note", f"none here ({built}); audits run on the CPU"
 
 
-def _vision() -> list[HealthCheck]:
+def _vision() -> Found:
     """torchvision, which timm imports: a build for another torch breaks on import."""
-    version = import_module("torchvision").__version__
-    return [HealthCheck("torchvision", "ok", f"{version} imports")]
+    yield "torchvision", "ok", f"{import_module('torchvision').__version__} imports"
 
 
-def _providers() -> list[HealthCheck]:
+def _providers() -> Found:
     """Ask onnxruntime for what audits would ask for, and see what it really runs on."""
     import onnxruntime
     import torch
 
     from ..adapters.self_check import onnx_providers
 
-    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    checks = []
-    for kind in kinds:
+    for kind in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         wanted, actual = onnx_providers(_convolution(), "map", kind)
         asked = f"asked for {wanted}, runs on {actual}"
-        hint = "" if wanted == actual else "; ONNX files would be audited on the CPU, check CUDA"
-        checks.append(HealthCheck(f"provider {kind}", "ok" if not hint else "broken", asked + hint))
+        if wanted == actual:
+            yield f"provider {kind}", "ok", asked
+        else:
+            hint = "ONNX files would be audited on the CPU, check CUDA"
+            yield f"provider {kind}", "broken", f"{asked}; {hint}"
     listed = ", ".join(onnxruntime.get_available_providers())
-    return [
-        *checks,
-        HealthCheck("providers listed", "note", f"{listed} (a listed provider need not be usable)"),
-    ]
+    yield "providers listed", "note", f"{listed} (a listed provider need not be usable)"
 
 
-def _structure() -> list[HealthCheck]:
+def _structure() -> Found:
     """Known answers of one convolution, as a module and as an ONNX file."""
     from torch import nn
 
     from ..adapters.input_spec import InputSpec
     from ..adapters.load import load
 
-    conv = nn.Conv2d(3, 4, 3, 2, 1)
-    module = load(conv, spec=InputSpec(32, 32), device="cpu")
+    module = load(nn.Conv2d(3, 4, 3, 2, 1), spec=InputSpec(32, 32), device="cpu")
+    yield _answer("3 x 3 convolution at stride 2", module, "weakest", PERIOD_ANSWER)
     with scratch_folder() as folder:
         path = folder / "convolution.onnx"
         path.write_bytes(_convolution().SerializeToString())
         file = load(str(path), device="cpu", spec=InputSpec(32, 32))
-        gradients = file.why_no_gradients
-        checks = [
-            _answer("3 x 3 convolution at stride 2", module, "weakest", PERIOD_ANSWER),
-            _answer("the same as an ONNX file", file, "weakest", PERIOD_ANSWER),
-        ]
-    text = gradients or "the interpreter agrees with onnxruntime"
-    return [
-        *checks,
-        HealthCheck("gradients of an ONNX file", "broken" if gradients else "ok", text),
-    ]
+        yield _answer("the same as an ONNX file", file, "weakest", PERIOD_ANSWER)
+        why = file.why_no_gradients
+    text = why or "the interpreter agrees with onnxruntime"
+    yield "gradients of an ONNX file", "broken" if why else "ok", text
 
 
-def _resnet() -> list[HealthCheck]:
+def _resnet() -> Found:
     from ..adapters.load import load
 
     model = load("timm:resnet18@init", device="cpu", members=1)
-    return [_answer("receptive field of resnet18", model, "receptive_field", RESNET18_FIELD)]
+    yield _answer("receptive field of resnet18", model, "receptive_field", RESNET18_FIELD)
 
 
-def _answer(name: str, model: Any, metric: str, known: float) -> HealthCheck:
+def _answer(name: str, model: Any, metric: str, known: float) -> tuple[str, Status, str]:
     """Compare a metric of `structure` with its known value."""
     from ..suites.structure import measure_skeleton
 
     size = (model.spec.channels, model.spec.height, model.spec.width)
     found = measure_skeleton(model.skeleton(), size).metrics[metric].value
     if found is not None and abs(found - known) <= TOLERANCE * max(1.0, known):
-        return HealthCheck(name, "ok", f"{metric} {found:.6g}, as expected")
-    return HealthCheck(
-        name, "broken", f"{metric} {found}, but {known:.6g} is right; reinstall perimetry"
-    )
+        return name, "ok", f"{metric} {found:.6g}, as expected"
+    return name, "broken", f"{metric} {found}, but {known:.6g} is right; reinstall perimetry"
 
 
-def _norms() -> list[HealthCheck]:
+def _norms() -> Found:
     """The input gradient of batch norm at batch 1 on the CPU, without and with our workaround."""
     from ..adapters.self_check import batch_norm_gradient_error
 
+    name = "gradient of batch norm"
     bare = batch_norm_gradient_error(guarded=False)
     guarded = batch_norm_gradient_error(guarded=True)
     if guarded > WRONG:
         text = f"wrong by {guarded:.0%} even with perimetry's workaround; use another torch release"
-        return [HealthCheck("gradient of batch norm", "broken", text)]
-    if bare > WRONG:
+        yield name, "broken", text
+    elif bare > WRONG:
         text = f"this torch has the bug (wrong by {bare:.0%} at batch 1); perimetry works around it"
-        return [HealthCheck("gradient of batch norm", "note", text)]
-    return [
-        HealthCheck(
-            "gradient of batch norm", "ok", "right at batch 1, with and without the workaround"
-        )
-    ]
+        yield name, "note", text
+    else:
+        yield name, "ok", "right at batch 1, with and without the workaround"
 
 
-def _repeats() -> list[HealthCheck]:
+def _repeats() -> Found:
     """The same audit twice: equal seeds must give equal numbers, bit for bit."""
     from torch import nn
 
@@ -236,15 +206,11 @@ def _repeats() -> list[HealthCheck]:
     model = load(nn.Conv2d(3, 4, 3, 2, 1), spec=InputSpec(32, 32), device="cpu")
     runs = [audit(model, ("deadpixel",), count=4, device="cpu")[0] for _ in range(2)]
     if runs[0].status != "ok":
-        text = f"a one-layer model cannot be audited: {runs[0].why}"
-        return [HealthCheck("audit", "broken", text)]
-    if runs[0].metrics == runs[1].metrics:
-        return [HealthCheck("audit twice", "ok", "equal bit for bit")]
-    return [
-        HealthCheck(
-            "audit twice", "broken", "the same seed gives different numbers on this machine"
-        )
-    ]
+        yield "audit", "broken", f"a one-layer model cannot be audited: {runs[0].why}"
+    elif runs[0].metrics == runs[1].metrics:
+        yield "audit twice", "ok", "equal bit for bit"
+    else:
+        yield "audit twice", "broken", "the same seed gives different numbers on this machine"
 
 
 def _convolution() -> Any:
@@ -267,7 +233,7 @@ def _convolution() -> Any:
     return made
 
 
-LOOKS: Mapping[str, Callable[[], list[HealthCheck]]] = {
+LOOKS: Mapping[str, Callable[[], Found]] = {
     "versions": _versions,
     "packages": lambda: clashes(metadata.packages_distributions()),
     "devices": _devices,

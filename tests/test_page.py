@@ -34,7 +34,6 @@ from perimetry.bench.ranking.page.model_panel import (
 )
 from perimetry.bench.ranking.page.numbers import content
 from perimetry.bench.ranking.page.page import own_script, page, policy, write_page
-from perimetry.bench.ranking.page.words import WORDS
 from perimetry.bench.ranking.tables import render_board, short_names
 from perimetry.bench.ranking.view import View, shown_groups
 from perimetry.bench.records.record import Value
@@ -412,7 +411,7 @@ def test_the_words_of_a_page_are_those_of_the_glossary():
     """The page explains words as docs/glossary.md does, without its links and marks."""
     text = (Path(__file__).parents[1] / "docs" / "glossary.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| \*\*(.+?)\*\* \| (.+?) \|$", text, re.MULTILINE))
-    for word, said in WORDS.items():
+    for word, said in json.loads(asset("page_words.json")).items():
         plain = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", rows[word]).replace("`", "")
         assert said == plain, word
 

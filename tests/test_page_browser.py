@@ -16,11 +16,11 @@ from scipy.stats import spearmanr
 from test_board import HOSTILE
 from test_page import MARKUP, blocks, many
 
+from perimetry.bench.output.templates import asset
 from perimetry.bench.output.text import clean
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.page.join import Joined, Match
 from perimetry.bench.ranking.page.page import write_page
-from perimetry.bench.ranking.page.words import WORDS
 from perimetry.bench.ranking.view import View
 from perimetry.bench.records.record import Value
 from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER
@@ -375,8 +375,8 @@ def test_words_and_metrics_are_explained_where_they_stand(browser, tmp_path):
     write_page(Board([one]), tmp_path / "one.html", title="One")
     visit = browsers.Visit(browser, tmp_path / "one.html")
     shown = visit.page.eval_on_selector_all("#about abbr", "all => all.map((one) => one.title)")
-    assert WORDS["phase"] in shown
-    assert all(text in WORDS.values() for text in shown)
+    assert json.loads(asset("page_words.json"))["phase"] in shown
+    assert all(text in json.loads(asset("page_words.json")).values() for text in shown)
     heads = visit.page.eval_on_selector_all(
         ".tabulator-col [title]", "all => all.map((one) => one.title)"
     )

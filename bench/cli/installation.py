@@ -104,16 +104,13 @@ def bench_(
         plan = options.plan(references, machine)
         limit = machine.time_limit * len(plan.references)
         run = replace(machine.run_options(), device=plan.device, time_limit_s=limit or None)
-        found = call_bounded(partial(report.measure, plan, log=_report_step), run, log=False)
+        work = partial(report.measure, plan, log=partial(typer.echo, err=True))
+        found = call_bounded(work, run, log=False)
         text = render_speed(found)
         typer.echo(text, nl=False)
         if markdown is not None:
             report.write_report(markdown, plan.device, text)
             typer.echo(f"Written: {markdown}", err=True)
-
-
-def _report_step(name: str) -> None:
-    typer.echo(name, err=True)
 
 
 @app.command()

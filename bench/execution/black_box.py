@@ -37,7 +37,7 @@ def measure_with_stand_ins(
     """
     jobs = plan.jobs()
     records = measure(jobs)
-    references, suites = without_gradients(records), black_box_suites(jobs, plan.known)
+    references, suites = why_no_gradients(records), black_box_suites(jobs, plan.known)
     if not references or not suites:
         return records
     announce(records)
@@ -50,13 +50,8 @@ def measure_with_stand_ins(
     return records + measure([rest for job in second if (rest := job.without(done)).cells])
 
 
-def without_gradients(records: Iterable[Record]) -> list[str]:
-    """References of models with records that were skipped because there are no gradients."""
-    return list(_reasons(records))
-
-
-def _reasons(records: Iterable[Record]) -> dict[str, str]:
-    """Why models have no gradients, by reference."""
+def why_no_gradients(records: Iterable[Record]) -> dict[str, str]:
+    """Why there are no gradients, by reference of the models with records skipped for that."""
     return {
         r.model.reference: r.reason
         for r in records
@@ -87,7 +82,7 @@ def forecast_black_box(
     field, comb = chosen["erf"], chosen["perturbation"]
     specs = {r.model.reference: r.model.spec for r in records if r.model.spec}
     found = []
-    for name, reason in _reasons(records).items():
+    for name, reason in why_no_gradients(records).items():
         size = specs[name]["height"], specs[name]["width"]
         blocks = len(block_places(*size, field.block or default_block(*size)))
         cost = comb.passes(count) + block_passes(blocks, min(count, field.block_images))
@@ -109,7 +104,7 @@ def remarks(records: Sequence[Record]) -> list[str]:
                 f"{clean('; '.join(guessed), 400)}. Declare them with --input KEY=VALUE, or for "
                 "an ONNX file in a TOML file of the same name next to it"
             ] = None
-    for name, reason in _reasons(records).items():
+    for name, reason in why_no_gradients(records).items():
         found[
             f"{clean(name)}: {clean(reason)}; measured by forward passes alone, as "
             f"{' and '.join(STAND_INS)}{_headlines(records, name)}"

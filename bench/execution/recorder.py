@@ -92,7 +92,6 @@ class Recorder:
     ) -> Record:
         """The record of a measurement that took `seconds` after its gradient pass."""
         draws = {n: e.draws for n, e in found.metrics.items() if e.draws is not None}
-        own = self.opened.model.notes if self.opened else []
         record = self._record(
             cell,
             self._timing(gradients.seconds, seconds),
@@ -100,7 +99,7 @@ class Recorder:
             metrics={name: Value.of(estimate) for name, estimate in found.metrics.items()},
             tables=to_json_value(found.tables),
             map_names=sorted(found.maps),
-            notes=_in_order([*self.notes, *own, *gradients.notes, *found.notes]),
+            notes=self._in_order([*gradients.notes, *found.notes]),
         )
         return record.attach((dict(found.maps), draws))
 
@@ -112,8 +111,7 @@ class Recorder:
     ) -> Record:
         """A skipped record when `error` says that the suite does not apply, else a failed one."""
         timing = self._timing(gradients.seconds)
-        own = self.opened.model.notes if self.opened else []
-        notes = [note for note in _in_order([*self.notes, *own]) if note.startswith(SAID_FIRST)]
+        notes = [note for note in self._in_order([]) if note.startswith(SAID_FIRST)]
         if isinstance(error, NotApplicableError):
             return self._record(cell, timing, status="skipped", reason=str(error), notes=notes)
         failure = error if isinstance(error, Failure) else Failure.of(error)
@@ -144,6 +142,11 @@ class Recorder:
         )
         return in_utf8(made)
 
+    def _in_order(self, more: list[str]) -> list[str]:
+        """Each note once; those that change what all numbers mean come first."""
+        notes = [*self.notes, *(self.opened.model.notes if self.opened else ()), *more]
+        return sorted(dict.fromkeys(notes), key=lambda note: not note.startswith(SAID_FIRST))
+
     def _timing(self, gradients_s: float, measure_s: float = 0.0) -> Timing:
         """Seconds and peaks; empty when the model was never open in this process."""
         if self.opened is None:
@@ -161,8 +164,3 @@ def _info(images: ImageSet, model: Model | None) -> ImagesInfo:
     """An image set, with the hash of what `model` sees of it."""
     sha256 = images.digest(model.spec) if model is not None else None
     return ImagesInfo(name=images.name, count=images.count, sha256=sha256)
-
-
-def _in_order(notes: list[str]) -> list[str]:
-    """Each note once; those that change what all numbers mean come first."""
-    return sorted(dict.fromkeys(notes), key=lambda note: not note.startswith(SAID_FIRST))

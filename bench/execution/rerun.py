@@ -104,7 +104,8 @@ def run_spec_of(records: Sequence[Record], options: RerunOptions | None = None) 
         tuple(dict.fromkeys(f"{record.suite}:{record.protocol}" for record in records)),
     )
     if random:
-        _check_images(random[0], spec.settings)
+        wanted, images = random[0].settings.get("images_sha256"), spec.settings.open_images()
+        _check_same(images, wanted, spec.settings.images, random[0])
     return spec
 
 
@@ -216,11 +217,6 @@ def in_workers(
     return records
 
 
-def own_options(record: Record) -> dict[str, Any]:
-    """The suite's own settings in a record."""
-    return {key: value for key, value in record.settings.items() if key not in COMMON}
-
-
 def _settings(record: Record, images: str | None) -> Settings:
     """The settings of the run that made one record, without those of suites."""
     stored, shown = record.settings, record.images
@@ -269,11 +265,6 @@ def _check_same(images: ImageSet, sha256: str | None, given: str, record: Record
         )
 
 
-def _check_images(record: Record, settings: Settings) -> None:
-    images = settings.open_images()
-    _check_same(images, record.settings.get("images_sha256"), settings.images, record)
-
-
 def _with_fit(settings: Settings, records: Sequence[Record], given: str | None) -> Settings:
     """`settings` with the images that the records of kernel padding `fit` were fitted on.
 
@@ -301,7 +292,7 @@ def _options(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     """Settings of suites by suite. Raises `InputError` where two records of one suite differ."""
     found: dict[str, dict[str, Any]] = {}
     for record in records:
-        own = own_options(record)
+        own = {key: value for key, value in record.settings.items() if key not in COMMON}
         known = found.setdefault(record.suite, {})
         # each protocol records only the settings that it uses
         if any(known.get(name, value) != value for name, value in own.items()):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...adapters.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from torch import nn
 
     from ...adapters.model import Model, Precision
     from ...suites.base import Suite
@@ -123,29 +121,11 @@ class SettingsFields(TypedDict, total=False):
     most_images: int
 
 
-class Loader(Protocol):
-    """The part of `adapters.load.load` that a run uses."""
-
-    def __call__(
-        self,
-        reference: str | nn.Module | Model,
-        *,
-        device: str = "auto",
-        target: str | None = None,
-        size: tuple[int, int] | None = None,
-        seed: int = 0,
-        members: int | None = None,
-        precision: Precision = "float32",
-        inputs: Mapping[str, Any] | None = None,
-    ) -> Model:
-        """Open a model."""
-
-
 @dataclass(frozen=True)
 class Toolkit:
-    """How models are opened, and the suites by name."""
+    """How models are opened (as by `adapters.load.load`), and the suites by name."""
 
-    load: Loader
+    load: Callable[..., Model]
     suites: Mapping[str, Suite]
 
 

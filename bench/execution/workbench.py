@@ -65,15 +65,6 @@ def _goal_missed(goal: float, reached: Estimate, count: int) -> str:
     )
 
 
-def no_stage(_name: str, _cells: Sequence[Cell]) -> None:
-    """Ignore a stage."""
-
-
-def chosen_scales(settings: Settings, model: Model) -> bool:
-    """Whether every scale is asked for, and the model has some."""
-    return settings.target == ALL_SCALES and isinstance(model, ModelOfScales)
-
-
 class Workbench:
     """Opens models and images, and measures jobs one after another on one device.
 
@@ -88,7 +79,7 @@ class Workbench:
         device: str = "cpu",
         batch: int = 16,
         objects: Mapping[str, nn.Module | Model] | None = None,
-        on_stage: Callable[[str, Sequence[Cell]], None] = no_stage,
+        on_stage: Callable[[str, Sequence[Cell]], None] = lambda _name, _cells: None,
     ) -> None:
         self.toolkit = toolkit
         self.suites = configure(toolkit.suites, settings.options)
@@ -128,7 +119,7 @@ class Workbench:
                 keep(recorder.unmeasured(cell, error))
             return
         recorder = replace(recorder, opened=opened)
-        if chosen_scales(self.settings, model):
+        if self.settings.target == ALL_SCALES and isinstance(model, ModelOfScales):
             self._measure_scales(cast("Any", model), job, recorder, keep)
         else:
             self._measure_cells(model, job, recorder, keep)
@@ -169,11 +160,12 @@ class Workbench:
         assumed = self._assumptions(model, job, most)
         recorder = replace(recorder, notes=assumed.notes)
         cells, probes = self._sort(model, recorder, assumed, keep)
-        self._without_gradients(model, recorder, [c for c in cells if not c.random], keep)
+        for cell in (c for c in cells if not c.random):
+            keep(self._finish(model, recorder, cell, NO_GRADIENTS_NEEDED))
         with_probes = [c for c in cells if probes[c.key]]
         recorder = self._with_gradients(model, recorder, with_probes, probes, keep)
-        others = [c for c in cells if c.random and not probes[c.key]]
-        self._without_gradients(model, recorder, others, keep)
+        for cell in (c for c in cells if c.random and not probes[c.key]):
+            keep(self._finish(model, recorder, cell, NO_GRADIENTS_NEEDED))
 
     def _open(self, job: Job) -> Model:
         """The model variant; the model without padding stays open for the next fill."""
@@ -231,12 +223,6 @@ class Workbench:
             except FAULTS as error:
                 keep(recorder.unmeasured(cell, error))
         return cells, probes
-
-    def _without_gradients(
-        self, model: Model, recorder: Recorder, cells: Sequence[Cell], keep: Keep
-    ) -> None:
-        for cell in cells:
-            keep(self._finish(model, recorder, cell, NO_GRADIENTS_NEEDED))
 
     def _with_gradients(
         self,

@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.input_spec import guessed_values
+from ...suites.images import BUILT_IN
 from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ..output.files import try_or_none
 from ..output.layout import Literal
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from ...suites.base import Suite
     from ..output.layout import Block
     from ..records.record import Record
-
-
-BUILT_IN = ("dead-leaves", "noise")
 
 
 def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[Block]:
@@ -84,12 +82,8 @@ def _train(records: Sequence[Record]) -> str:
         built_in = images.name in ("dead-leaves", "digits")
         words += ["--data", images.name if built_in else f"PATH/TO/{images.name}"]
         words += ["--test", str(images.count)]
-    words += [
-        "--size",
-        "x".join(map(str, settings["size"])),
-        "--seeds",
-        str(len(settings["seeds"])),
-    ]
+    words += ["--size", "x".join(map(str, settings["size"]))]
+    words += ["--seeds", str(len(settings["seeds"]))]
     names = {"box": "side", **{n: n for n in ("train", "epochs", "batch", "rate", "precision")}}
     for option, name in names.items():
         if settings.get(name) is not None:
@@ -191,9 +185,14 @@ def _images(records: Sequence[Record]) -> str:
 def images_line(records: Sequence[Record]) -> str:
     """The images of the records in a few words, and the day they were made."""
     looked = next((r.images for r in records if r.images), None)
-    days = sorted({record.created[:10] for record in records})
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    when = _days(records)
     return f"{looked.count} x {looked.name}, {when}" if looked else f"no images, {when}"
+
+
+def _days(records: Sequence[Record]) -> str:
+    """The day on which records were made, or the first and the last of several."""
+    days = sorted({record.created[:10] for record in records})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 def _intervals(count: int, what: str) -> str:
@@ -228,11 +227,9 @@ def _fit_images(records: Sequence[Record]) -> list[str]:
 
 
 def _made(records: Sequence[Record]) -> str:
-    days = sorted({record.created[:10] for record in records})
     seconds = sum(record.timing.measure_s for record in records)
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     made = _counted(len(records), "record")
-    return f"{when}, {made}, {seconds:.0f} s of measuring beside shared gradients"
+    return f"{_days(records)}, {made}, {seconds:.0f} s of measuring beside shared gradients"
 
 
 def _machine(record: Record) -> str:

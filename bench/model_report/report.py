@@ -9,6 +9,7 @@ no code here. Every text that came from a model or a record is made safe to show
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ...adapters.treatment import UNTOUCHED
@@ -111,22 +112,20 @@ def _gaps(records: Sequence[Record]) -> list[Block]:
         for what, reason in _reasons(record):
             found[f"{record.suite}:{record.protocol}", reason][what].append(record.fill)
     return [
-        clean(f"{suite} ({_fills(names)}): {', '.join(names)}: {reason}.", 600)
+        clean(
+            f"{suite} ({', '.join(dict.fromkeys(chain(*names.values())))}): {', '.join(names)}: "
+            f"{reason}.",
+            600,
+        )
         for (suite, reason), names in found.items()
     ]
 
 
 def _reasons(record: Record) -> list[tuple[str, str]]:
     """The missing metrics of a record with the reasons."""
-    if record.status == "skipped":
-        return [("does not apply", record.why)]
-    if record.status == "failed":
-        return [("failed", record.why)]
+    if record.status != "ok":
+        return [("failed" if record.status == "failed" else "does not apply", record.why)]
     return [(name, one.reason) for name, one in record.metrics.items() if one.reason]
-
-
-def _fills(names: Mapping[str, list[str]]) -> str:
-    return ", ".join(dict.fromkeys(fill for fills in names.values() for fill in fills))
 
 
 def _notes(records: Sequence[Record]) -> list[Block]:

@@ -14,7 +14,7 @@ from .reported import Evenness, ReportedRecord, defects_of, reported
 from .tables import metric_change
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ..records.record import Record
     from .case import Case
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def summary(case: Case) -> list[str]:
     """The verdict, the dead regions, and what to do: a line each."""
     found = reported(case.records, case.suites)
-    dead, others = _split_defects(found)
+    defects = defects_of(found)
+    dead = [clause.removeprefix(f"{DEAD}: ") for clause in defects if clause.startswith(DEAD)]
+    others = [clause for clause in defects if not clause.startswith(DEAD)]
     parts = [
         fault_line(case.records),
         f"Defects: {'; '.join(others)}" if others else "",
@@ -36,14 +38,6 @@ def summary(case: Case) -> list[str]:
         f"Dead regions: {'; '.join(dead) or _no_dead_region(found)}.",
         f"What to do: {remedy_line(case, found)}.",
     ]
-
-
-def _split_defects(found: Sequence[ReportedRecord]) -> tuple[list[str], list[str]]:
-    """Clauses on dead regions, and those on other defects."""
-    clauses = [clause.removeprefix(f"{DEAD}: ") for clause in defects_of(found)]
-    raw = defects_of(found)
-    dead = [c for c, whole in zip(clauses, raw, strict=True) if whole.startswith(DEAD)]
-    return dead, [whole for whole in raw if not whole.startswith(DEAD)]
 
 
 DEAD = "dead"
@@ -73,7 +67,9 @@ def fault_line(records: Sequence[Record]) -> str:
 def verdict_line(found: Sequence[ReportedRecord]) -> str:
     """Every suite's headline metric, grouped by what it shows and then by its label."""
     groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for one in sorted(found, key=_urgency):
+    # what is shown to be uneven comes first, what is neither even nor uneven last
+    order = [*Evenness, None]
+    for one in sorted(found, key=lambda one: order.index(one.verdict(one.headline or ""))):
         name = one.headline
         if name is not None:
             metric = one.metric(name)
@@ -81,16 +77,11 @@ def verdict_line(found: Sequence[ReportedRecord]) -> str:
             even = "" if metric.even is None else f" ({metric.even:g} is {metric.verdicts[1]})"
             text = f"{one.text(name)}{unit} in {one.column}"
             groups[_group(one, name)][one.label(name) + even].append(text)
-    return ". ".join(f"{word.capitalize()}: {_listed(found)}" for word, found in groups.items())
-
-
-def _urgency(one: ReportedRecord) -> int:
-    """What is shown to be uneven comes first, what is neither even nor uneven last."""
-    return [*Evenness, None].index(one.verdict(one.headline or ""))
-
-
-def _listed(values: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{label} {', '.join(texts)}" for label, texts in values.items())
+    lines = []
+    for word, values in groups.items():
+        listed = "; ".join(f"{label} {', '.join(texts)}" for label, texts in values.items())
+        lines.append(f"{word.capitalize()}: {listed}")
+    return ". ".join(lines)
 
 
 def _group(one: ReportedRecord, name: str) -> str:

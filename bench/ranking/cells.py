@@ -97,7 +97,8 @@ class _Table:
     def column(self, name: str) -> list[tuple[str, list[str]]]:
         """The column of this name with its head; where rows are models, one for each variant."""
         if name == "rank":
-            return [("rank", [_rank(rows[0]) for rows in self.lines])]
+            ranks = (rows[0].rank for rows in self.lines)
+            return [("rank", ["" if rank is None else str(rank) for rank in ranks])]
         if name == "defects":
             return [("defects", [self._defects(rows) for rows in self.lines])]
         if name == "change":
@@ -105,7 +106,7 @@ class _Table:
         if name in SIZES:
             return [(SIZE_HEADS[name], [self._size(rows[0], name) for rows in self.lines])]
         if "." not in name:
-            return [(name, [_fact(rows[0], name) for rows in self.lines])]
+            return [(name, [clean(facts(rows[0])[name] or "", 80) for rows in self.lines])]
         return self._metric(name)
 
     def _metric(self, name: str) -> list[tuple[str, list[str]]]:
@@ -132,20 +133,16 @@ class _Table:
         """The values in `column`, in one format, or what is said in place of one."""
         values = [_bounded(row, column) for row in rows]
         texts = column_texts(values, intervals=self.view.intervals)
-        return [
-            self._unchanged(row)
-            if row and self._is_untouched(row)
-            else text
-            if value is not None or row is None
-            else self._missing(row, column)
-            for row, value, text in zip(rows, values, texts, strict=True)
-        ]
-
-    def _is_untouched(self, row: BoardRow) -> bool:
-        return self.view.rows == "models" and untouched(row) is not None
-
-    def _unchanged(self, row: BoardRow) -> str:
-        return f"unchanged {self.notes.mark(untouched(row) or '')}"
+        found = []
+        for row, value, text in zip(rows, values, texts, strict=True):
+            why = untouched(row) if row and self.view.rows == "models" else None
+            if why is not None:
+                found.append(f"unchanged {self.notes.mark(why)}")
+            elif value is not None or row is None:
+                found.append(text)
+            else:
+                found.append(self._missing(row, column))
+        return found
 
     def _changes(self, column: str) -> list[tuple[str, list[str]]]:
         """Treated less untreated in the sorted column; where rows are models, for each variant."""
@@ -184,19 +181,10 @@ class _Table:
         return f"{word} {self.notes.mark(why_missing(record, metric) or '')}"
 
 
-def _rank(row: BoardRow) -> str:
-    return "" if row.rank is None else str(row.rank)
-
-
 def _bounded(row: BoardRow | None, column: str) -> Bounded | None:
     record, metric = row.find(column) if row else (None, "")
     found = record.metrics.get(metric) if record else None
     return None if found is None or found.value is None else (found.value, found.low, found.high)
-
-
-def _fact(row: BoardRow, name: str) -> str:
-    """A word about the model, empty where no record has it."""
-    return clean(facts(row)[name] or "", 80)
 
 
 def untouched(row: BoardRow) -> str | None:

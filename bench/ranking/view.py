@@ -113,16 +113,16 @@ def shown_groups(board: Board, view: View) -> list[list[BoardRow]]:
         groups.setdefault(row.model if together else (row.model, row.fill), []).append(row)
     for rows in groups.values():
         rows.sort(key=lambda row: row.fill != board.base)
-    found = [rows for rows in groups.values() if _all_hold(view.where, rows[0])]
+    found = [
+        rows
+        for rows in groups.values()
+        if all(one.holds(rows[0].value(one.column)) for one in view.where)
+    ]
     if view.worst_first:
         sorted_by = board.sort or ""
         ranked = [rows for rows in found if rows[0].value(sorted_by) is not None]
         found = ranked[::-1] + [rows for rows in found if rows[0].value(sorted_by) is None]
     return found[: view.top]
-
-
-def _all_hold(conditions: Sequence[Condition], row: BoardRow) -> bool:
-    return all(one.holds(row.value(one.column)) for one in conditions)
 
 
 ALWAYS = ("model", "fill", "rank", "rank.high")
@@ -170,7 +170,6 @@ def board_frame(
     import pandas as pd
 
     view = view or View()
-
     rows = list(frame_rows(board, view, groups))
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys(chain(*rows))))
     return frame.astype({name: _dtype(name) for name in frame.columns})
@@ -205,12 +204,10 @@ def _chosen(board: Board, row: BoardRow, view: View) -> dict[str, Any]:
             for key, value in board.cells(row, metrics).items()
             if key in (*ALWAYS, *stems) or key.startswith(tuple(f"{stem}." for stem in metrics))
         }
-    return cells if view.intervals else {k: v for k, v in cells.items() if not _is_end(k)}
-
-
-def _is_end(key: str) -> bool:
-    """Whether a cell is an end of the interval of an estimate or of a change."""
-    return key.endswith((".low", ".high")) and key not in ALWAYS
+    if view.intervals:
+        return cells
+    ends = {key for key in cells if key.endswith((".low", ".high")) and key not in ALWAYS}
+    return {key: value for key, value in cells.items() if key not in ends}
 
 
 def _dtype(column: str) -> str:

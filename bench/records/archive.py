@@ -59,7 +59,7 @@ def pack_records(store: Store, path: Path | str, *, tables: bool = True) -> int:
     records, problems = store.read(tables=False)
     if problems:
         raise StoreError(f"{problems[0]}; repair or remove it, then pack again")
-    records.sort(key=_place)
+    records.sort(key=lambda r: (r.model.reference, r.fill, r.suite, r.protocol, r.key))
     try:
         with tempfile.TemporaryFile() as lines:
             digest = hashlib.sha256()
@@ -121,7 +121,12 @@ class RecordArchive:
         read = read_gzip if self.folder.suffix == ".gz" else read_bounded
         lines = read(self.folder, MAX_BYTES).split(b"\n")
         listed = lines[0].startswith(HEADER)
-        self.unlisted = None if listed else _unlisted(self.folder)
+        self.unlisted = None
+        if not listed:
+            self.unlisted = (
+                f"{self.folder} has no first line that says what the others are, so that a lost or "
+                "changed record would not be noticed: pack the records again with `perimetry pack`"
+            )
         """A sentence if no first line says what the others are, as in packs of older versions."""
         self._faults = _header_faults(self.folder, lines)
         first = 1 + listed
@@ -213,20 +218,6 @@ def _header_faults(path: Path, lines: list[bytes]) -> list[str]:
     ]
 
 
-def _unlisted(path: Path) -> str:
-    return (
-        f"{path} has no first line that says what the others are, so that a lost or changed record "
-        "would not be noticed: pack the records again with `perimetry pack`"
-    )
-
-
-def _place(record: Record) -> tuple[str, ...]:
-    return record.model.reference, record.fill, record.suite, record.protocol, record.key
-
-
-_compact = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
-
-
 def _line(record: Record, *, tables: bool) -> str:
     content = record.model_dump(mode="json")
     kept = None if tables else kept_tables(record)
@@ -236,4 +227,4 @@ def _line(record: Record, *, tables: bool) -> str:
     record.forget()
     if draws:
         content["draws"] = draws
-    return f"{_compact(content)}\n"
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"

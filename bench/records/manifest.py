@@ -7,6 +7,7 @@ fingerprints are listed when they are stored.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shlex
@@ -153,13 +154,10 @@ def _check_hashes(store: Store) -> dict[str, str]:
 
 def _hashes(folder: Path) -> dict[str, str]:
     """Sha256 of every file of records and arrays; "" for one that cannot be read."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".npz"))
-    return {path.name: _hash(path) for path in paths}
-
-
-def _hash(path: Path) -> str:
-    try:
-        with open_regular(path, MAX_FILE_BYTES) as stream:
-            return hashlib.file_digest(cast("BufferedReader", stream), "sha256").hexdigest()
-    except OSError:
-        return ""
+    found = {}
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".npz")):
+        found[path.name] = ""
+        with contextlib.suppress(OSError), open_regular(path, MAX_FILE_BYTES) as stream:
+            digest = hashlib.file_digest(cast("BufferedReader", stream), "sha256")
+            found[path.name] = digest.hexdigest()
+    return found

@@ -1,6 +1,6 @@
 """The result of one suite on one model variant, with everything needed to repeat it.
 
-The schema is versioned; `json_schema()` is what gets published. Arrays (maps, bootstrap draws) are
+The schema is versioned; `schema_text()` is what gets published. Arrays (maps, bootstrap draws) are
 not part of the JSON: a record names its maps and reads both lazily from wherever they are.
 """
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ...adapters.model import Model
+    from ...adapters.treatment import Treatment
 
 
 SCHEMA_VERSION: Final = 5
@@ -108,7 +109,7 @@ class ModelInfo(_Frozen):
             spec=to_json_value(vars(model.spec)),
             spec_sha256=model.spec.digest(),
             target=to_json_value(vars(model.target)) if model.target else None,
-            treatment=to_json_value(_treatment(model)),
+            treatment=to_json_value(treatment_data(model.treatment)),
             members=model.members,
             parameters=getattr(size, "parameters", None),
             macs=getattr(size, "macs", None),
@@ -317,8 +318,10 @@ class Record(BaseModel):
 
     @property
     def file_stem(self) -> str:
-        """A safe name for its files."""
-        return file_stem(self)
+        """`REFERENCE.FILL.SUITE-PROTOCOL.KEY`, safe as a file name for every reference."""
+        words = (self.model.reference, self.fill, f"{self.suite}-{self.protocol}")
+        prefix = ".".join(file_name_part(word)[-NAME_PART:] for word in words)
+        return f"{prefix}.{self.key[:KEY_DIGITS]}"
 
     def plot(self, *names: str) -> Figure:
         """All maps, or those called `names`, as one matplotlib figure.
@@ -341,15 +344,11 @@ def damaged_arrays(records: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(r.damage for r in records if r.damage is not None))
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of a stored record."""
-    return Record.model_json_schema(mode="serialization")
-
-
 def schema_text() -> str:
-    """The JSON schema as it is published: sorted keys, a title and its dialect."""
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return json.dumps({**dialect, **json_schema()}, indent=1, sort_keys=True) + "\n"
+    """The JSON schema of a stored record as it is published: sorted keys, and its dialect."""
+    schema = Record.model_json_schema(mode="serialization")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=1, sort_keys=True) + "\n"
 
 
 def to_json_value(value: Any) -> Any:
@@ -384,15 +383,12 @@ def in_utf8(record: Record) -> Record:
     return record
 
 
-def _treatment(model: Model) -> dict[str, Any] | None:
-    if model.treatment is None:
+def treatment_data(treatment: Treatment | None) -> dict[str, Any] | None:
+    """A kernel padding as a record has it: the fill, the padded layers, and the others with why."""
+    if treatment is None or treatment.fill == "none":
         return None
-    layers = [vars(layer) for layer in model.treatment.layers]
-    return {
-        "fill": model.treatment.fill,
-        "layers": layers,
-        "left": dict(model.treatment.refused_layers),
-    }
+    layers = [to_json_value(vars(layer)) for layer in treatment.layers]
+    return {"fill": treatment.fill, "layers": layers, "left": dict(treatment.refused_layers)}
 
 
 def _finite(value: float | None) -> float | None:
@@ -404,13 +400,6 @@ KEY_DIGITS = 20
 
 NAME_PART = 60
 """The largest number of characters of a part of a file name; the end of a longer one is used."""
-
-
-def file_stem(record: Record) -> str:
-    """`REFERENCE.FILL.SUITE-PROTOCOL.KEY`, safe as a file name for every reference."""
-    words = (record.model.reference, record.fill, f"{record.suite}-{record.protocol}")
-    prefix = ".".join(file_name_part(word)[-NAME_PART:] for word in words)
-    return f"{prefix}.{record.key[:KEY_DIGITS]}"
 
 
 def file_name_part(text: str) -> str:

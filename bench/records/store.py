@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from ..output.files import StoreError, explain, read_bounded, write_atomically, write_text
 from .arrays import DRAWS, read_arrays, write_arrays
-from .record import KEY_DIGITS, NAME_PART, Record, file_name_part, file_stem
+from .record import KEY_DIGITS, NAME_PART, Record, file_name_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -53,7 +53,7 @@ class Store:
 
     def path(self, record: Record) -> Path:
         """Where a record's JSON is, or would be."""
-        return self.folder / f"{file_stem(record)}.json"
+        return self.folder / f"{record.file_stem}.json"
 
     def remove(self, record: Record) -> None:
         """Remove a record and its arrays, if they are there."""
@@ -72,7 +72,8 @@ class Store:
             return
         try:
             if record.map_names or record.draws:
-                write_atomically(path.with_suffix(".npz"), partial(_dump_arrays, record))
+                arrays = record.arrays
+                write_atomically(path.with_suffix(".npz"), partial(write_arrays, arrays=arrays))
             write_text(path, record.model_dump_json(indent=1))
         except OSError as error:
             raise explain(error, self.folder) from error
@@ -134,10 +135,6 @@ def read_record(path: Path) -> Record:
     if isinstance(found, StoreError):
         raise found
     return found
-
-
-def _dump_arrays(record: Record, stream: IO[bytes]) -> None:
-    write_arrays(stream, record.arrays)
 
 
 @contextmanager

@@ -58,9 +58,18 @@ def changed_regions(
 
 def _change(before: Sequence[Region], region: Region, limit: float) -> str:
     """What became of the regions `before` that meet `region`; empty if it is within them."""
-    met = [old for old in before if _meet(old.box, region.box)]
+    met = [
+        old
+        for old in before
+        if all(
+            max(old.box[k], region.box[k]) < min(old.box[k + 2], region.box[k + 2]) for k in (0, 1)
+        )
+    ]
     if not met:
-        return "" if _may_be_known(before, region) else f"new dead region: {region.text}"
+        # one that was there before may have been too small for the list
+        least = min((old.pixels for old in before), default=0)
+        known = len(before) >= MOST_REGIONS and region.pixels <= least
+        return "" if known else f"new dead region: {region.text}"
     pixels = sum(old.pixels for old in met)
     around = _around([old.box for old in met])
     if _within(region, Region(int(pixels + limit), around)):
@@ -68,17 +77,8 @@ def _change(before: Sequence[Region], region: Region, limit: float) -> str:
     return f"dead region grew: {Region(pixels, around).text} -> {region.text}"
 
 
-def _may_be_known(before: Sequence[Region], region: Region) -> bool:
-    """Whether `region` may have been there before, as one too small for the list."""
-    return len(before) >= MOST_REGIONS and region.pixels <= min(old.pixels for old in before)
-
-
 def _within(region: Region, other: Region) -> bool:
     return region.pixels <= other.pixels and _around([region.box, other.box]) == other.box
-
-
-def _meet(one: Box, other: Box) -> bool:
-    return all(max(one[k], other[k]) < min(one[k + 2], other[k + 2]) for k in (0, 1))
 
 
 def _around(boxes: Sequence[Box]) -> Box:

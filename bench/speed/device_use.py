@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...adapters.errors import PerimetryError
 from .measure import BenchmarkSetup
 from .stopwatch import interleaved_times, measured_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -76,18 +76,14 @@ class CaptureTiming:
         return self.eager_s / self.captured_s >= WORTH
 
 
-def throughput(bench: BenchmarkSetup, batches: Sequence[int]) -> list[Throughput]:
-    """Images per second at each of `batches`, each with one batch of images."""
-    return [_throughput_at(bench, batch) for batch in batches]
-
-
-def _throughput_at(bench: BenchmarkSetup, batch: int) -> Throughput:
+def throughput_at(bench: BenchmarkSetup, batch: int) -> Throughput:
+    """Images per second of one batch of `batch` images."""
     from ...suites.measuring.gradients import gradient_maps
     from ...suites.registry import SUITES
 
     suite, images = SUITES["deadpixel"], _repeated(bench, batch)
     probes = suite.probes(bench.model, next(iter(suite.protocols)), 0)
-    used: list[int] = []
+    row, used = partial(Throughput, bench.model.reference, batch), list[int]()
 
     def job() -> None:
         used.append(gradient_maps(bench.model, images, probes, batch=batch).batch)
@@ -95,11 +91,10 @@ def _throughput_at(bench: BenchmarkSetup, batch: int) -> Throughput:
     try:
         (seconds,) = interleaved_times([job], bench.rounds, bench.device)
     except (PerimetryError, RuntimeError) as error:
-        return Throughput(bench.model.reference, batch, None, _first_line(error))
+        return row(None, _first_line(error))
     if min(used) < batch:
-        why = f"out of memory: batch lowered to {min(used)}"
-        return Throughput(bench.model.reference, batch, None, why)
-    return Throughput(bench.model.reference, batch, batch / seconds)
+        return row(None, f"out of memory: batch lowered to {min(used)}")
+    return row(batch / seconds)
 
 
 def busy_share(bench: BenchmarkSetup, name: str, job: Callable[[], object]) -> BusyShare:
@@ -113,19 +108,11 @@ def busy_share(bench: BenchmarkSetup, name: str, job: Callable[[], object]) -> B
     seconds = measured_seconds(job, bench.device)
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         profiled_s = measured_seconds(job, bench.device)
-    busy_s = covered(_device_intervals(profiler.events() or [])) / 1e6
+    on_device = [e for e in profiler.events() or [] if str(e.device_type).endswith("CUDA")]
+    busy_s = covered([(e.time_range.start, e.time_range.end) for e in on_device]) / 1e6  # from µs
     if not busy_s:
         return row(seconds, None, "the profiler recorded no kernel (is CUPTI permitted here?)")
     return row(seconds, min(1.0, busy_s / profiled_s))
-
-
-def _device_intervals(events: Iterable[Any]) -> list[tuple[float, float]]:
-    """Start and end, in microseconds, of what ran on a GPU."""
-    return [
-        (event.time_range.start, event.time_range.end)
-        for event in events
-        if str(event.device_type).endswith("CUDA")
-    ]
 
 
 def covered(intervals: Sequence[tuple[float, float]]) -> float:

@@ -20,7 +20,7 @@ from .device_use import (
     Throughput,
     busy_share,
     capture,
-    throughput,
+    throughput_at,
 )
 from .goals import (
     AUDITED,
@@ -157,17 +157,9 @@ def _steps(
         yield from _model_steps(plan, reference, report)
         if position == 0:
             yield from more(report)
-    yield f"{plan.references[0]}: growth", partial(_keep_growth, plan, report)
-
-
-def _keep_growth(plan: BenchmarkPlan, report: SpeedReport) -> None:
-    report.growth = time_growth(
-        plan.references[0],
-        device=plan.device,
-        count=plan.count,
-        batch=plan.batch,
-        rounds=plan.rounds,
-    )
+    growth = partial(time_growth, plan.references[0], device=plan.device, count=plan.count)
+    growth = partial(growth, batch=plan.batch, rounds=plan.rounds)
+    yield f"{plan.references[0]}: growth", lambda: report.growth.extend(growth())
 
 
 def _model_steps(plan: BenchmarkPlan, reference: str, report: SpeedReport) -> Iterator[Step]:
@@ -210,18 +202,16 @@ def _use_steps(plan: BenchmarkPlan, bench: BenchmarkSetup, report: SpeedReport) 
 
     name, batches = bench.model.reference, BATCHES[plan.kind]
     audit = partial(audit_once, bench, KNOWN)
-
-    def keep_throughput() -> None:
-        report.throughput = throughput(bench, batches)
-
-    def keep_busy() -> None:
-        report.busy.append(busy_share(bench, "full gradient audit", audit))
+    busy = partial(busy_share, bench, "full gradient audit", audit)
 
     def keep_capture(batch: int) -> None:
         report.captures.append(capture(bench, batch))
 
-    yield f"{name}: images per second", keep_throughput
-    yield f"{name}: share of time busy", keep_busy
+    yield (
+        f"{name}: images per second",
+        lambda: report.throughput.extend(throughput_at(bench, batch) for batch in batches),
+    )
+    yield f"{name}: share of time busy", lambda: report.busy.append(busy())
     for batch in CAPTURED if plan.kind == "cuda" else CAPTURED[:1]:
         yield f"{name}: captured passes at batch {batch}", partial(keep_capture, batch)
 

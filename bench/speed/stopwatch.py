@@ -156,14 +156,15 @@ def _operation_rates(kind: str, device: str) -> list[tuple[float, str]]:
     found = []
     for side in MATRICES[kind]:
         a, b = (torch.ones(side, side, device=device) for _ in range(2))
-        seconds = _best(partial(torch.mm, a, b), device)
+        (seconds,) = interleaved_times([partial(torch.mm, a, b)], REPEATS, device)
         found.append((2 * side**3 / seconds, f"matrix product {side}"))
     layout = torch.channels_last
     for channels, side, kernel in CONVOLUTIONS:
         x = torch.ones(CONVOLVED[kind], channels, side, side, device=device)
         w = torch.ones(channels, channels, kernel, kernel, device=device)
         x, w = x.to(memory_format=layout), w.to(memory_format=layout)
-        seconds = _best(partial(conv2d, x, w, padding=kernel // 2), device)
+        convolve = partial(conv2d, x, w, padding=kernel // 2)
+        (seconds,) = interleaved_times([convolve], REPEATS, device)
         work = 2 * x.numel() * channels * kernel**2
         found.append((work / seconds, f"{kernel} x {kernel} convolution of {channels} channels"))
     return found
@@ -175,30 +176,14 @@ def _copy_rates(kind: str, device: str) -> list[tuple[float, str]]:
 
     size = COPIED_MIB[kind] * 2**18
     a, b, out = (torch.ones(size, device=device) for _ in range(3))
-    jobs: list[tuple[str, Callable[[], object], int]] = [
-        ("copy", partial(out.copy_, a), 2),
-        ("addition", partial(torch.add, a, b, out=out), 3),
-        ("sum", a.sum, 1),
-    ]
-    return [(arrays * a.nbytes / _best(job, device), name) for name, job, arrays in jobs]
-
-
-def _best(job: Callable[[], object], device: str) -> float:
-    """Return the shortest seconds of `REPEATS` calls, after a warm-up."""
-    import torch
-
-    def wait() -> None:
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-
-    times = []
-    for _ in range(REPEATS + 1):
-        wait()
-        begun = time.perf_counter()
-        job()
-        wait()
-        times.append(time.perf_counter() - begun)
-    return min(times[1:])
+    jobs: dict[str, TimedJob] = {
+        "copy": partial(out.copy_, a),
+        "addition": partial(torch.add, a, b, out=out),
+        "sum": a.sum,
+    }
+    times = interleaved_times(list(jobs.values()), REPEATS, device)
+    moved = (2, 3, 1)  # arrays that are read or written
+    return [(n * a.nbytes / s, name) for n, s, name in zip(moved, times, jobs, strict=True)]
 
 
 def count_work(job: Callable[[], object]) -> WorkCount:

@@ -99,7 +99,10 @@ def _table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
 
 def _suites(rows: Sequence[TimingRow]) -> str:
     cells = [
-        (r.model, f"{r.side}", r.suite, r.images, _seconds(r.seconds), _rate(r), _mib(r.peak_mib))
+        (
+            *(r.model, f"{r.side}", r.suite, r.images, _seconds(r.seconds)),
+            *("" if r.suite == "structure" else f"{r.images / r.seconds:.1f}", _mib(r.peak_mib)),
+        )
         for r in rows
     ]
     headers = ("model", "side", "suite", "images", "time", "images/s", "peak memory")
@@ -156,10 +159,6 @@ def _growth(found: Sequence[TimeGrowth]) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
-
-
-def _rate(row: TimingRow) -> str:
-    return "" if row.suite == "structure" else f"{row.images / row.seconds:.1f}"
 
 
 def _mib(value: float | None) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from ..records.record import Record
 
@@ -55,12 +56,7 @@ def draw_training(records: Sequence[Record], folder: Path) -> list[Path]:
 
 def draw_curves(records: Sequence[Record], task: str, path: Path) -> Path:
     """Draw accuracy, dead pixels and ERF by epoch, one line per kernel padding."""
-    keep_matplotlib_out_of_home()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 7), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(11, 7)
     axes = figure.subplots(2, 2)
     _lines(axes[0, 0], records, "curve", "accuracy", "test accuracy")
     for place, (name, label) in zip(axes.flat[1:], ALONG.items(), strict=True):
@@ -81,6 +77,14 @@ def draw_curves(records: Sequence[Record], task: str, path: Path) -> Path:
     figure.suptitle(title, fontsize=11, parse_math=False)
     write_atomically(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI))
     return path
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches."""
+    keep_matplotlib_out_of_home()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def _lines(axes: Axes, records: Sequence[Record], table: str, name: str, label: str) -> None:
@@ -130,15 +134,8 @@ def draw_panel(records: Sequence[Record], path: Path) -> Path:
 
     Phase maps are divided by their mean, ERF maps by their peak, in logarithms.
     """
-    keep_matplotlib_out_of_home()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = [name for name in PANEL if all(name in record.maps for record in records)]
-    figure = Figure(
-        figsize=(2.1 * len(names) + 0.6, 2.1 * len(records) + 1.4), dpi=DPI, layout="constrained"
-    )
-    FigureCanvasAgg(figure)
+    figure = _figure(2.1 * len(names) + 0.6, 2.1 * len(records) + 1.4)
     axes = figure.subplots(len(records), len(names), squeeze=False)
     for column, name in enumerate(names):
         shown = [_panel_map(record.maps[name], name) for record in records]

@@ -24,7 +24,15 @@ from ...suites.training.summary import summarise
 from ...suites.training.tasks import Task, open_task
 from ..records.environment import STACK, environment, versions
 from ..records.hashing import file_sha256
-from ..records.record import ImagesInfo, ModelInfo, Record, Timing, Value, to_json_value
+from ..records.record import (
+    ImagesInfo,
+    ModelInfo,
+    Record,
+    Timing,
+    Value,
+    to_json_value,
+    treatment_data,
+)
 from .experiment import DEFAULT_DATA, FinishedRun, Result, TrainingRun
 from .trainer import Clock, Trainer
 
@@ -264,15 +272,12 @@ def _record(
 
 def _model(study: TrainingStudy, run: FinishedRun, members: int) -> ModelInfo:
     spec, treatment = run.spec, run.treatment
-    layers = [to_json_value(vars(layer)) for layer in treatment.layers]
     return ModelInfo(
         reference=study.experiment.network,
         source={"runtime": "torch", "weights": "trained for this record"},
         spec=to_json_value(vars(spec)),
         spec_sha256=spec.digest(),
-        treatment={"fill": treatment.fill, "layers": layers, "left": dict(treatment.refused_layers)}
-        if treatment.fill != "none"
-        else None,
+        treatment=treatment_data(treatment),
         members=members,
     )
 

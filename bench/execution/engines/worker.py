@@ -18,7 +18,6 @@ from ..workbench import Workbench
 from .process import become_worker, bound_memory, use_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
     from ...records.record import Record
@@ -94,7 +93,13 @@ def work(pipe: Connection, setup: WorkerSetup) -> None:
 
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            _serve(pipe, bench, pipe.recv(), keep)
+            job: Job = pipe.recv()
+            try:
+                bench.measure(job, keep)
+            except StoreError as error:
+                pipe.send(StoreBroken(str(error)))
+            else:
+                pipe.send(JobFinished())
 
 
 def _end_with_device(device: str, record: Record) -> None:
@@ -107,12 +112,3 @@ def _end_with_device(device: str, record: Record) -> None:
     if not is_usable(device):
         print(f"{device} answers no more after: {record.why}", file=sys.stderr, flush=True)  # noqa: T201
         raise SystemExit(DEVICE_LOST)
-
-
-def _serve(pipe: Connection, bench: Workbench, job: Job, keep: Callable[[Record], None]) -> None:
-    try:
-        bench.measure(job, keep)
-    except StoreError as error:
-        pipe.send(StoreBroken(str(error)))
-    else:
-        pipe.send(JobFinished())

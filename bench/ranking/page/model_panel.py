@@ -57,7 +57,18 @@ class Groups:
 
 def raw_records(models: Sequence[Variants], *, tables: bool) -> Groups:
     """The records of each model as a JSON array, as they are stored, or without their tables."""
-    return _groups([_raw(variants, tables=tables) for variants in models], lists=True)
+    dropped: dict[str, Any] = {} if tables else {"tables": {}}
+    texts = [
+        _json(
+            [
+                record.model_copy(update=dropped).model_dump(mode="json")
+                for records in variants.values()
+                for record in records
+            ]
+        )
+        for variants in models
+    ]
+    return _groups(texts, lists=True)
 
 
 def tables_fit(models: Sequence[Variants], room: float) -> bool:
@@ -177,17 +188,6 @@ def _json(content: Any) -> bytes:
 
 def _strict(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
-
-
-def _raw(variants: Variants, *, tables: bool) -> bytes:
-    return _json(
-        [_dump(record, tables=tables) for records in variants.values() for record in records]
-    )
-
-
-def _dump(record: Record, *, tables: bool) -> dict[str, Any]:
-    kept = record if tables else record.model_copy(update={"tables": {}})
-    return kept.model_dump(mode="json")
 
 
 LEVEL = 6

@@ -6,11 +6,13 @@ panel offers for download have all digits. Ranks are by the board's rule, for ev
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
 from ....suites.deadpixel import NOT_ALWAYS_BETTER
 from ...output.numbers import column_number
+from ...output.templates import asset
 from ...output.text import clean
 from ...records.selection import family, input_size, why_missing
 from ..board import SIZES
@@ -18,7 +20,6 @@ from ..caption import caption
 from ..cells import MAIN
 from ..tables import short_names
 from ..view import View
-from .words import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,7 +67,7 @@ def content(
     grid = _grid(board)
     fills = list(dict.fromkeys([board.base, *(row.fill for row in board.rows)]))
     sides = {fill: [rows.get(fill) for rows in grid.values()] for fill in fills}
-    reasons = _Reasons()
+    reasons: dict[str, int] = {}  # texts that many cells share, with their places
     columns = board.columns
     numbers = {fill: _numbers(side, columns, reasons) for fill, side in sides.items()}
     sampled = _sampled(board) if lean else set()
@@ -89,13 +90,13 @@ def content(
         "defects": {fill: _defects(board, side) for fill, side in sides.items()},
         "untouched": {f: _untouched(side) for f, side in sides.items() if f != "none"},
         "numbers": [{fill: found[column] for fill, found in numbers.items()} for column in columns],
-        "reasons": reasons.texts,
+        "reasons": [clean(text, 600) for text in reasons],
         "costs": _costs(grid),
         "joined": _joined(joined),
         "columns": list(view.columns or ()),
         "worst_first": view.worst_first or _says_little(board),
         "intervals": view.intervals,
-        "words": WORDS,
+        "words": json.loads(asset("page_words.json")),
     }
 
 
@@ -121,20 +122,6 @@ def _says_little(board: Board) -> bool:
     values = [row.value(board.sort or "") for row in board.shown if row.rank is not None]
     first = {column_number(value) for value in values[:SCREEN] if value is not None}
     return len(values) > SCREEN and len(first) == 1
-
-
-class _Reasons:
-    """Texts that many cells share, each stored once."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._places: dict[str, int] = {}
-
-    def place(self, text: str) -> int:
-        if text not in self._places:
-            self._places[text] = len(self.texts)
-            self.texts.append(clean(text, 600))
-        return self._places[text]
 
 
 def _grid(board: Board) -> Grid:
@@ -212,7 +199,9 @@ def _sampled(board: Board) -> set[str]:
     return {prefix for records in rows for prefix, one in records if one.images is not None}
 
 
-def _numbers(side: Side, columns: Iterable[str], reasons: _Reasons) -> dict[str, dict[str, Any]]:
+def _numbers(
+    side: Side, columns: Iterable[str], reasons: dict[str, int]
+) -> dict[str, dict[str, Any]]:
     """Each column of one kernel padding: values, intervals, and reasons where there is no value.
 
     They are filled model by model, so that each record is visited once.
@@ -232,7 +221,7 @@ def _numbers(side: Side, columns: Iterable[str], reasons: _Reasons) -> dict[str,
                 cells["low"][place] = _short(held.low)
                 cells["high"][place] = _short(held.high)
             elif why := why_missing(record, metric):
-                cells["why"][str(place)] = reasons.place(why)
+                cells["why"][str(place)] = reasons.setdefault(why, len(reasons))
     for cells in found.values():
         cells |= {end: _unless_empty(cells[end]) for end in ends[1:]}
     return found
@@ -268,14 +257,11 @@ def _costs(grid: Grid) -> dict[str, dict[str, Any]]:
 
 def _cost(row: BoardRow, field: str) -> float | None:
     """Seconds add up over the suites; gradients are shared by them, and memory is a peak."""
-    values = [v for r in row.records.values() if _known(v := getattr(r.timing, field))]
+    timings = (getattr(record.timing, field) for record in row.records.values())
+    values = [value for value in timings if value is not None and math.isfinite(value)]
     if not values:
         return None
     return _short(sum(values) if field == "measure_s" else max(values))
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _joined(joined: Joined | None) -> dict[str, Any] | None:

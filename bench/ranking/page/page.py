@@ -102,7 +102,9 @@ def page(
     when = created or datetime.now(UTC)
     libraries = [asset(name) for name in LIBRARIES]
     fixed = {f"library-{n}": packed(text.encode()) for n, text in enumerate(libraries)}
-    room = largest - _fixed_size() - sum(map(len, fixed.values()))
+    parts = (*OWN_SCRIPTS, *STYLES, LICENCES, *TEMPLATES)
+    room = largest - sum(len(asset(name).encode()) for name in parts)
+    room -= sum(map(len, fixed.values()))
     blocks = {**fixed, **_blocks(board, joined, room, when, view)}
     script = own_script()
     return render(
@@ -130,10 +132,6 @@ def own_script() -> str:
     """The page's own code, in one scope."""
     own = "\n".join(asset(name) for name in OWN_SCRIPTS)
     return f'"use strict";\n(() => {{\n{own}\n}})();'
-
-
-def _fixed_size() -> int:
-    return sum(len(asset(name).encode()) for name in (*OWN_SCRIPTS, *STYLES, LICENCES, *TEMPLATES))
 
 
 def _blocks(
