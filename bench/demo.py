@@ -63,7 +63,7 @@ CORE_SECONDS = 200
 
 def forecast() -> str:
     """What the demo is about to do, and about how long it takes here."""
-    from .execution.progress import duration
+    from .execution.cost import duration
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     spent = duration(CORE_SECONDS / min(cores or 1, 4))

@@ -45,13 +45,15 @@ def test_two_distributions_of_onnxruntime_are_a_clash():
     assert next(doctor.clashes({}))[1] == "broken"
 
 
-def test_a_version_below_the_floor_is_broken():
+def test_a_version_below_the_floor_is_broken(monkeypatch):
     """So is a dependency that is not there at all."""
-    from packaging.specifiers import SpecifierSet
-
-    assert doctor._version("torch", SpecifierSet(">=2.6")).status == "ok"
-    assert "needed" in doctor._version("torch", SpecifierSet(">=999")).text
-    assert "not installed" in doctor._version("no-such-thing", SpecifierSet()).text
+    wanted = ["torch>=2.6", "numpy>=999", "no-such-thing"]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _name: wanted)
+    _python, torch_, numpy_, nothing = (doctor.HealthCheck(*one) for one in doctor._versions())
+    assert torch_.status == "ok"
+    assert (numpy_.status, nothing.status) == ("broken", "broken")
+    assert "needed" in numpy_.text
+    assert "not installed" in nothing.text
 
 
 def test_a_wrong_known_answer_is_broken(monkeypatch):
@@ -76,7 +78,7 @@ def test_a_norm_that_the_guard_does_not_mend_is_broken(monkeypatch):
     assert batch_norm_gradient_error(guarded=True) == pytest.approx(0, abs=1e-5)
     right = F.batch_norm
     monkeypatch.setattr(F, "batch_norm", lambda *a, **k: right(*a, **k) * 2)
-    (found,) = doctor._norms()
+    found = doctor.HealthCheck(*next(doctor._norms()))
     assert found.status == "broken"
     assert "even with perimetry's workaround" in found.text
 
@@ -96,7 +98,7 @@ def test_a_silent_fall_back_of_onnxruntime_is_broken(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(self_check, "Session", falls_back)
-    found = {check.name: check for check in doctor._providers()}
+    found = {check[0]: doctor.HealthCheck(*check) for check in doctor._providers()}
     assert found["provider cpu"].status == "ok"
     assert found["provider cuda"].status == "broken"
     assert "runs on CPUExecutionProvider" in found["provider cuda"].text

@@ -13,7 +13,7 @@ from perimetry import audit, check, compare
 from perimetry.adapters.errors import CONSTANT, NOT_FINITE
 from perimetry.adapters.load import load
 from perimetry.bench.comparison.html import comparison_page
-from perimetry.bench.model_report.summary import fault_line
+from perimetry.bench.model_report.report import fault_line
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.page.numbers import content
 from perimetry.bench.ranking.tables import render_board

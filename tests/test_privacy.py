@@ -107,7 +107,7 @@ def test_telemetry_is_off_unless_the_user_has_chosen(name, value):
 
 def test_a_folder_that_matplotlib_has_already_is_used(tmp_path, monkeypatch):
     """Fonts are not listed again in every process of a user of matplotlib."""
-    from perimetry.bench.output.matplotlib_files import keep_matplotlib_out_of_home
+    from perimetry.bench.figures.canvas import keep_matplotlib_out_of_home
 
     (tmp_path / "matplotlib").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from perimetry.bench import demo
 from perimetry.bench.cli.main import app
 from perimetry.bench.cli.options import INTERRUPTED
-from perimetry.bench.execution import progress
+from perimetry.bench.execution import cost
+from perimetry.bench.execution.cost import Progress, duration
 from perimetry.bench.execution.engines.base import Event
 from perimetry.bench.execution.plan import AuditPlan
-from perimetry.bench.execution.progress import Progress, duration
 from perimetry.bench.execution.settings import Settings
 from perimetry.suites.registry import SUITES
 
@@ -33,10 +33,10 @@ def jobs_of(names):
 def clock(monkeypatch):
     """A clock that is moved by hand."""
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    progress._begun.cache_clear()
+    monkeypatch.setattr(cost.time, "monotonic", lambda: now[0])
+    cost._begun.cache_clear()
     yield now
-    progress._begun.cache_clear()
+    cost._begun.cache_clear()
 
 
 def test_a_line_in_a_log_says_how_many_of_all_and_the_time_spent_and_left(clock, capsys):

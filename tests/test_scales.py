@@ -16,7 +16,7 @@ from perimetry.adapters.onnx.model import OnnxModel
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.model import TorchModel, wrap
 from perimetry.bench.cli.main import app
-from perimetry.bench.records.scales import split_scale
+from perimetry.bench.execution.all_scales import split_scale
 
 SUITES = ("structure", "erf:luo2016", "deadpixel")
 QUICK = {"count": 4, "draws": 30, "device": "cpu"}

@@ -9,10 +9,14 @@ from typing import ClassVar
 import pytest
 from planted_report import case_of, culprit, layer, model, profile, record, report_of
 
-from perimetry.bench.model_report.report import report
-from perimetry.bench.model_report.reported import Evenness, ReportedRecord
-from perimetry.bench.model_report.summary import causes, remedies, summary
-from perimetry.bench.model_report.tables import changes, figures, metric_change
+from perimetry.bench.model_report.report import causes, remedies, report, summary
+from perimetry.bench.model_report.reported import (
+    Evenness,
+    ReportedRecord,
+    changes,
+    figures,
+    metric_change,
+)
 from perimetry.suites.base import Metric, Suite
 from perimetry.suites.registry import SUITES
 

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from .groups import option_groups
 from .options import Where, report_errors, warn_unreadable, width
+
+if TYPE_CHECKING:
+    from ..model_report.case import Case
+
 
 app = typer.Typer()
 
 
-@app.command()
-def show(
+@dataclass(frozen=True)
+class ModelOptions:
+    """One model variant among stored records."""
+
     place: Annotated[
-        Path,
-        typer.Argument(metavar="RECORD.json|DIR", help="Record file, or folder with records."),
-    ],
+        Path, typer.Argument(metavar="RECORD.json|DIR", help="Record, folder or packed file.")
+    ]
     model: Annotated[
         str | None,
         typer.Argument(help="Reference of the model or a part of it.", show_default="the only one"),
-    ] = None,
+    ] = None
     kernel_padding: Annotated[
         str | None, typer.Option(help="Kernel padding of the variant.", show_default="none")
-    ] = None,
+    ] = None
+    where: Where = None
+
+    def open(self) -> Case:
+        """The records of the model; unreadable ones are reported on standard error."""
+        from ..model_report.case import open_case
+
+        fill, where = self.kernel_padding, self.where or ()
+        case, problems = open_case(self.place, self.model, fill=fill, where=where)
+        warn_unreadable(problems)
+        return case
+
+
+@app.command()
+@option_groups
+def show(
+    chosen: ModelOptions,
     maps: Annotated[
         Path | None,
         typer.Option(help="Folder to draw the maps into, all variants on one scale."),
@@ -43,20 +66,18 @@ def show(
         Literal["text", "card"],
         typer.Option("--format", help="A report for people, or a section of a model card."),
     ] = "text",
-    where: Where = None,
 ) -> None:
     """Print a report of one model: verdict, dead regions, what to do; then all figures."""
     from functools import partial
 
     from ..figures.maps import Pictures
-    from ..model_report.case import draw_maps, open_case
+    from ..model_report.case import draw_maps
     from ..model_report.publishing import card
     from ..model_report.report import report
     from ..output.text import clean
 
     with report_errors():
-        case, problems = open_case(place, model, fill=kernel_padding, where=where or ())
-        warn_unreadable(problems)
+        case = chosen.open()
         bold = partial(typer.style, bold=True)
         is_card = form == "card"
         text = card(case) if is_card else report(case, width=width(), heading=bold)
@@ -67,14 +88,9 @@ def show(
 
 
 @app.command()
+@option_groups
 def publish(
-    place: Annotated[
-        Path, typer.Argument(metavar="RECORD.json|DIR", help="Record, folder or packed file.")
-    ],
-    model: Annotated[
-        str | None,
-        typer.Argument(help="Reference of the model or a part of it.", show_default="the only one"),
-    ] = None,
+    chosen: ModelOptions,
     form: Annotated[
         Literal["hf-eval"],
         typer.Option("--format", help="Format: hf-eval, .eval_results of the Hugging Face hub."),
@@ -89,9 +105,6 @@ def publish(
         list[str] | None,
         typer.Option(help="Metric to publish. Repeatable.", show_default="each suite's headline"),
     ] = None,
-    kernel_padding: Annotated[
-        str | None, typer.Option(help="Kernel padding of the variant.", show_default="none")
-    ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of the dataset.")] = None,
     source_url: Annotated[
         str | None, typer.Option(help="Address where the records can be looked up.")
@@ -104,18 +117,15 @@ def publish(
         Path | None,
         typer.Option(help="File, such as .eval_results/perimetry.yaml.", show_default="print it"),
     ] = None,
-    where: Where = None,
 ) -> None:
     """Write the results of one model for another place, such as a model's page on a hub."""
-    from ..model_report.case import open_case
     from ..model_report.publishing import Attribution, eval_results
     from ..output.files import write_text
     from ..output.text import clean
 
     del form
     with report_errors():
-        case, problems = open_case(place, model, fill=kernel_padding, where=where or ())
-        warn_unreadable(problems)
+        case = chosen.open()
         source = Attribution(source_url, source_name, user)
         text = eval_results(case, dataset, metrics=metric or (), revision=revision, source=source)
         if out is None:

@@ -120,7 +120,7 @@ def _carry_out(experiment: Experiment, out: Path, device: str, minutes: float | 
     """Train with a progress bar, or plain lines; draw, and print the summary."""
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    from ..execution.progress import ProgressBar
+    from ..execution.cost import ProgressBar
     from ..training.experiment import TrainingRun
     from ..training.figures import draw_training
     from ..training.report import training_summary

@@ -20,11 +20,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ...adapters.errors import InputError, UnknownNameError
+from ..execution.all_scales import split_scale
 from ..execution.rerun import RerunOptions
 from ..model_report.reported import defects_of, reported
 from ..output.numbers import join_with_and
 from ..records.record import damaged_arrays
-from ..records.scales import split_scale
 from ..records.selection import meaningless, prefix_of
 from ..statistics.significance import evidence
 from .compatibility import UnlikeRecordsError, incompatibilities

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..figures.canvas import Frame, draw_scale
-from ..figures.data_uri import Picture, picture
 from ..figures.maps import LOOKS, Look, map_change, on_one_scale, scaled, tiled
+from ..figures.notebook import Picture, picture
 from ..output.files import write_text
 from ..output.templates import asset, render, trusted
 from .decision import decision

@@ -107,8 +107,8 @@ def _metric_row(column: str, pairs: Sequence[Pair], places: dict[int, int]) -> M
             compared.append((one, other, row))
             metric = row.metric
     cells = tuple(
-        NONE if value is None or value.value is None else with_interval_text(value)
-        for value in map(values.get, range(len(places)))
+        with_interval_text(v.value, v.low, v.high) if v and v.value is not None else NONE
+        for v in map(values.get, range(len(places)))
     )
     apart = {(i, j) for i, j, row in compared if row.verdict is RowVerdict.differs}
     known = [place for place, value in values.items() if value and value.value is not None]

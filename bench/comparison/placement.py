@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ...adapters.errors import InputError, NotMeasuredError
 from ..execution.rerun import RerunOptions
 from ..output.layout import Section, lay_out, tabulated
-from ..output.numbers import column_interval, column_number
+from ..output.numbers import column_texts
 from ..output.text import clean
 from ..ranking.board import Board
+from ..ranking.cells import bounded
 from ..records.selection import (
     MixedRecordsError,
     check_unmixed,
@@ -126,38 +127,23 @@ def placement_to_text(found: Placement, width: int = 96) -> str:
     metric, total = found.board.metric(found.column), len(found.rows)
     better, worse = found.rank.low - 1, total - found.rank.high
     alike = total - 1 - better - worse
+    above, below = found.neighbours
+    rows = [*above, found.row, *below]
+    numbers = column_texts([bounded(row, found.column) for row in rows])
     definition = f" ({metric.definition})" if metric else ""
     section = Section(
         f"{clean(found.row.model)}: rank {found.rank} of {total}",
         [
-            f"{found.column}{definition}: {_number(found, found.row)}.",
+            f"{found.column}{definition}: {numbers[len(above)]}.",
             f"Shown to be better: {better}; to be worse: {worse}; not shown to differ: {alike}.",
         ],
     )
-    above, below = found.neighbours
-    rows = [*above, found.row, *below]
-    return lay_out([section], width) + "\n" + _table(found, rows) + "\n"
-
-
-def _table(found: Placement, rows: Sequence[BoardRow]) -> str:
     cells = [
-        (
-            ("> " if row is found.row else "  ") + clean(row.model),
-            str(row.rank),
-            _number(found, row),
-        )
-        for row in rows
+        (("> " if row is found.row else "  ") + clean(row.model), str(row.rank), number)
+        for row, number in zip(rows, numbers, strict=True)
     ]
-    return tabulated(("  model", "rank", found.column), cells)
-
-
-def _number(found: Placement, row: BoardRow) -> str:
-    record, metric = row.find(found.column)
-    estimate = record.metrics.get(metric) if record else None
-    if estimate is None or estimate.value is None:
-        return ""
-    text = column_number(estimate.value)
-    return column_interval(text, estimate.value, estimate.low, estimate.high)
+    table = tabulated(("  model", "rank", found.column), cells)
+    return f"{lay_out([section], width)}\n{table}\n"
 
 
 def placement_to_json(found: Placement) -> dict[str, Any]:

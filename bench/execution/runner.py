@@ -57,7 +57,7 @@ def _progress(
     if not options.progress:
         yield report
         return
-    from .progress import Progress
+    from .cost import Progress
 
     with Progress(todo, count) as bar:
 

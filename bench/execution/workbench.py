@@ -19,8 +19,7 @@ from ...adapters.target_rule import ALL_SCALES
 from ...adapters.treatment import PaddingOptions
 from ...suites.settings import configure
 from ..records.environment import reset_peaks
-from ..records.scales import label, with_scales
-from .all_scales import FAULTS, Shared, probes_of, take_together
+from .all_scales import FAULTS, Shared, label, probes_of, take_together, with_scales
 from .fit_images import open_fit_images
 from .recorder import NO_GRADIENTS_NEEDED, GradientPass, OpenedModel, Recorder
 from .settings import PRECISION_OF, Settings

@@ -1,1 +1,1 @@
-"""Maps as pictures: `maps` chooses scales, `canvas` draws, `data_uri` and `notebook` embed."""
+"""Maps as pictures: `maps` chooses scales, `canvas` draws, `notebook` embeds."""

@@ -7,21 +7,25 @@ plain text: nothing in a model's name is read as a formula.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import io
 import math
+import os
+import sys
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...adapters.scratch import scratch_folder
 from ..output.files import write_atomically
-from ..output.matplotlib_files import keep_matplotlib_out_of_home
 from ..output.text import ascii_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
     from typing import Any
 
     from matplotlib.axes import Axes
@@ -274,3 +278,24 @@ def _numbers(axes: Axes, scale: Scale, image: AxesImage) -> None:
             fontsize=8,
             color="white" if dark else "black",
         )
+
+
+@cache
+def keep_matplotlib_out_of_home() -> None:
+    """Give matplotlib a temporary folder for its files, where the user has none for it yet.
+
+    It would otherwise make folders in the user's home when it is first imported. Must be called
+    before every first import of matplotlib.
+    """
+    if "matplotlib" in sys.modules or "MPLCONFIGDIR" in os.environ or _has_own_folder():
+        return
+    kept = contextlib.ExitStack()
+    os.environ["MPLCONFIGDIR"] = str(kept.enter_context(scratch_folder()))
+    atexit.register(kept.close)
+
+
+def _has_own_folder() -> bool:
+    """Whether matplotlib has been used by this user before."""
+    places = (("XDG_CACHE_HOME", "~/.cache"), ("XDG_CONFIG_HOME", "~/.config"))
+    roots = (os.environ.get(name) or Path(default).expanduser() for name, default in places)
+    return any((Path(root) / "matplotlib").is_dir() for root in roots)

@@ -1,30 +1,37 @@
-"""A record as HTML for notebooks: status, maps, metrics, and why some are missing."""
+"""A record as HTML for notebooks, and a map as an `<img>` for HTML that has no scripts.
+
+The picture has one pixel for each value and is enlarged by the browser to whole multiples, without
+smoothing; its colours are those of `canvas`.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..output.numbers import Interval, with_interval_text
-from ..output.templates import render
-from .data_uri import Picture, picture
+import numpy as np
+
+from ..output.numbers import with_interval_text
+from ..output.templates import render, trusted
+from ..output.text import clean
+from .canvas import keep_matplotlib_out_of_home
 from .maps import MapSource, drawings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from markupsafe import Markup
 
-class Shown(Interval, Protocol):
-    """A metric's value, or the reason why there is none."""
-
-    @property
-    def reason(self) -> str | None:
-        """Why there is no value."""
+    from .canvas import Scale
 
 
 class RecordSource(MapSource, Protocol):
     """What a notebook shows of a record."""
 
     images: Any
+    metrics: Any
 
     @property
     def status(self) -> str:
@@ -42,10 +49,6 @@ class RecordSource(MapSource, Protocol):
     def notes(self) -> Sequence[str]:
         """Remarks, in sentences."""
 
-    @property
-    def metrics(self) -> Mapping[str, Shown]:
-        """Values by name."""
-
 
 SIDE = 224
 """About how many pixels a map's longer side takes."""
@@ -54,7 +57,12 @@ SIDE = 224
 def record_html(record: RecordSource) -> str:
     """The status, maps, metrics and notes of a record as a fragment of HTML."""
     rows = [
-        (name, one.reason or "n/a" if one.value is None else with_interval_text(one))
+        (
+            name,
+            one.reason or "n/a"
+            if one.value is None
+            else with_interval_text(one.value, one.low, one.high),
+        )
         for name, one in record.metrics.items()
     ]
     parts = {"status": _status(record), "maps": _maps(record), "rows": rows}
@@ -76,3 +84,45 @@ def _maps(record: RecordSource) -> list[Picture] | None:
         for name, (scale, _) in drawings(record).items()
     ]
     return found if record.damage is None else None
+
+
+LARGEST = 320
+"""About how many CSS pixels the longer side takes; larger maps keep their own size."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A map for the template of a page: address, size in CSS pixels, alternative text, caption."""
+
+    address: Markup
+    width: int
+    height: int
+    words: str
+    caption: str
+
+
+def picture(scale: Scale, words: str, name: str, side: int = LARGEST) -> Picture:
+    """The map drawn with `words` as its alternative text, and `name` and its scale as caption."""
+    rows, columns = scale.shown.shape
+    dot = max(1, side // max(rows, columns))
+    caption = f"{clean(name, 80)}: {ends(scale)}"
+    return Picture(trusted(data_address(scale)), columns * dot, rows * dot, words, caption)
+
+
+def data_address(scale: Scale) -> str:
+    """The map as a PNG in a `data:` address."""
+    keep_matplotlib_out_of_home()
+    from matplotlib import colormaps
+    from PIL import Image
+
+    share = (scale.shown - scale.low) / ((scale.high - scale.low) or 1.0)
+    picture = Image.fromarray(np.round(np.clip(share, 0, 1) * 255).astype(np.uint8), mode="P")
+    picture.putpalette(colormaps[scale.colours](range(256), bytes=True)[:, :3].tobytes())
+    stream = io.BytesIO()
+    picture.save(stream, format="png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def ends(scale: Scale) -> str:
+    """The values of the darkest and the brightest colour, and their unit."""
+    return f"{scale.low:.3g} to {scale.high:.3g}, {scale.label}"

@@ -21,8 +21,8 @@ from ..output.layout import tabulated
 from ..output.numbers import format_number
 from ..output.text import clean, code, escape_markdown
 from .provenance import images_line, repeat
+from .report import summary
 from .reported import reported
-from .summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """`perimetry show`: the report on one model, from the records of a folder or from one file.
 
-First the verdict, its causes and what to do (see `summary`), then each suite's figures and tables,
-what kernel padding changed, what could not be measured and why, notes, and where the numbers come
-from. Everything is driven by what suites and metrics say of themselves, so that a new suite needs
-no code here. Every text that came from a model or a record is made safe to show.
+The verdict, dead regions and what to do come first (`summary`), then each suite's figures and
+tables, what kernel padding changed, what could not be measured and why, notes, and where the
+numbers come from. Everything is driven by what suites and metrics say of themselves, so that a new
+suite needs no code here. Every text that came from a model or a record is made safe to show.
 """
 
 from __future__ import annotations
@@ -13,14 +13,25 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from ...adapters.treatment import UNTOUCHED
+from ...suites.measuring.assumptions import FAULTS
 from ..output.files import try_or_none
 from ..output.layout import WIDTH, Section, lay_out
-from ..output.numbers import join_with_and
+from ..output.numbers import format_number, join_with_and
 from ..output.text import clean
+from ..records.selection import said_first
 from .provenance import changed_settings, provenance
-from .reported import ReportedRecord, reported
-from .summary import causes, remedies, summary, verdict_line
-from .tables import caveats, cell_text, changes, figures, record_tables
+from .reported import (
+    Evenness,
+    ReportedRecord,
+    caveats,
+    cell_text,
+    changes,
+    defects_of,
+    figures,
+    metric_change,
+    record_tables,
+    reported,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +40,7 @@ if TYPE_CHECKING:
     from ..output.layout import Block
     from ..records.record import Record
     from .case import Case
+
 
 FILL_NOTES = {
     "zero": "The new taps are 0: the function is unchanged until it is trained.",
@@ -138,3 +150,127 @@ def _notes(records: Sequence[Record]) -> list[Block]:
         clean(f"{', '.join(dict.fromkeys(suites))}: {note}", 600)
         for note, suites in by_note.items()
     ]
+
+
+def summary(case: Case) -> list[str]:
+    """The verdict, the dead regions, and what to do: a line each."""
+    found = reported(case.records, case.suites)
+    defects = defects_of(found)
+    dead = [clause.removeprefix(f"{DEAD}: ") for clause in defects if clause.startswith(DEAD)]
+    others = [clause for clause in defects if not clause.startswith(DEAD)]
+    parts = [
+        fault_line(case.records),
+        f"Defects: {'; '.join(others)}" if others else "",
+        "Parts of the image have no influence" if dead else "",
+        verdict_line(found) or "Nothing was measured",
+    ]
+    verdict = ". ".join(part for part in parts if part)
+    return [
+        f"Verdict: {verdict}.",
+        f"Dead regions: {'; '.join(dead) or _no_dead_region(found)}.",
+        f"What to do: {remedy_line(case, found)}.",
+    ]
+
+
+DEAD = "dead"
+"""What clauses on dead regions begin with."""
+
+
+def _no_dead_region(found: Sequence[ReportedRecord]) -> str:
+    """Which suites looked for dead regions, or which do."""
+    tables = {one.column: getattr(one.suite, "defect_tables", None) or () for one in found}
+    looked = [one.column for one in found if set(tables[one.column]) & set(one.record.tables)]
+    if looked:
+        return f"none found ({', '.join(looked)})"
+    return "not looked for; the suites deadpixel and padding find them"
+
+
+def fault_line(records: Sequence[Record]) -> str:
+    """What changes the meaning of all numbers, such as an output that is not finite."""
+    reasons = dict.fromkeys(r.reason for r in records if (r.reason or "").startswith(FAULTS))
+    found = [
+        *said_first(records),
+        *([f"not measured: {'; '.join(map(str, reasons))}"] if reasons else []),
+    ]
+    text = clean("; ".join(found), 600)
+    return text[:1].upper() + text[1:]
+
+
+def verdict_line(found: Sequence[ReportedRecord]) -> str:
+    """Every suite's headline metric, grouped by what it shows and then by its label."""
+    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    # what is shown to be uneven comes first, what is neither even nor uneven last
+    order = [*Evenness, None]
+    for one in sorted(found, key=lambda one: order.index(one.verdict(one.headline or ""))):
+        name = one.headline
+        if name is not None:
+            metric = one.metric(name)
+            unit = "" if metric.unit in ("ratio", "share") else f" {metric.unit}"
+            even = "" if metric.even is None else f" ({metric.even:g} is {metric.verdicts[1]})"
+            text = f"{one.text(name)}{unit} in {one.column}"
+            groups[_group(one, name)][one.label(name) + even].append(text)
+    lines = []
+    for word, values in groups.items():
+        listed = "; ".join(f"{label} {', '.join(texts)}" for label, texts in values.items())
+        lines.append(f"{word.capitalize()}: {listed}")
+    return ". ".join(lines)
+
+
+def _group(one: ReportedRecord, name: str) -> str:
+    """The heading under which a headline metric stands in the verdict."""
+    verdict, (off, even) = one.verdict(name), one.metric(name).verdicts
+    if verdict is Evenness.no_interval:
+        return f"not shown to be {off}, with too few samples for an interval"
+    words = {None: "measured", Evenness.off: off, Evenness.even: even}
+    return words.get(verdict, f"not shown to be {off}")
+
+
+def cause_line(found: Sequence[ReportedRecord]) -> str:
+    """The main region, phase or layers at fault in each suite; its section has the others."""
+    clauses = [f"{clause} ({one.column})" for one in found for clause in causes(one)[:1]]
+    return f"Cause: {'; '.join(clauses)}" if clauses else ""
+
+
+def causes(one: ReportedRecord) -> list[str]:
+    """What the suite says is at fault, if its headline metric is shown to be uneven."""
+    if one.suite is None or not one.headline or one.verdict(one.headline) is not Evenness.off:
+        return []
+    return try_or_none(one.suite.causes, one.record) or []
+
+
+def remedies(one: ReportedRecord) -> list[str]:
+    """What the suite suggests."""
+    spec = one.record.model.spec or {}
+    size = (spec.get("height"), spec.get("width"))
+    return try_or_none(one.suite.remedies, one.record, size) or [] if one.suite else []
+
+
+def remedy_line(case: Case, found: Sequence[ReportedRecord]) -> str:
+    """What a measured kernel padding cures and by how much, else the main suggestion of a suite."""
+    clauses = [clause for fill in case.treated if (clause := _cure(case, fill))]
+    suggested = [clause for one in found for clause in remedies(one)[:1]]
+    if clauses or suggested:
+        return "; ".join(dict.fromkeys(clauses or suggested[:1]))
+    if any(one.defects for one in found):
+        return "look for what masks or crops the image: kernel padding does not reach it"
+    shown = {one.verdict(one.headline) for one in found if one.headline}
+    if shown and shown <= {None, Evenness.even, Evenness.not_shown}:
+        return "nothing, as no unevenness is shown"
+    if Evenness.no_interval in shown:
+        return "measure with more images: without an interval nothing is shown"
+    return "no remedy is known"
+
+
+def _cure(case: Case, fill: str) -> str:
+    """What kernel padding `fill` does to the headline metrics, in a clause."""
+    before = {one.column: one for one in reported(case.of("none"), case.suites)}
+    cured, kept = [], []
+    for one in reported(case.of(fill), case.suites):
+        other, name = before.get(one.column), one.headline
+        change = metric_change(one, other, name) if other and name else None
+        if change is not None and change.shows in ("more even", "less even"):
+            values = f"{format_number(change.before)} to {format_number(change.after)}"
+            cured.append(f"{one.label(change.name)} {values} ({one.column}, {change.shows})")
+        elif name and not other:
+            kept.append(f"{one.label(name)} {one.text(name)} ({one.column})")
+    return f"--kernel-padding {fill}: {', '.join([*cured, *kept])}" if cured else ""

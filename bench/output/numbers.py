@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ...suites.measuring.findings import join_names
 from .text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-class Interval(Protocol):
-    """A value that may have an interval."""
-
-    @property
-    def value(self) -> float | None:
-        """The value, or None if it is missing."""
-
-    @property
-    def low(self) -> float | None:
-        """Lower end of the interval."""
-
-    @property
-    def high(self) -> float | None:
-        """Upper end of the interval."""
 
 
 def format_number(value: float, digits: int = 3) -> str:
@@ -43,14 +27,8 @@ LOPSIDED = 0.8
 """Both ends of an interval are shown if the nearer is closer than this share of the farther one."""
 
 
-def with_interval_text(estimate: Interval) -> str:
-    """A value with its interval to two digits: ± half of it, or both ends if it is lopsided.
-
-    Raises `ValueError` without a value.
-    """
-    value, low, high = estimate.value, estimate.low, estimate.high
-    if value is None:
-        raise ValueError("there is no value to show")
+def with_interval_text(value: float, low: float | None, high: float | None) -> str:
+    """A value with its interval to two digits: ± half of it, or both ends if it is lopsided."""
     if low is None or high is None:
         return format_number(value)
     half = max(value - low, high - value)
@@ -72,21 +50,6 @@ def column_number(value: float) -> str:
     if value != 0 and abs(value) < 0.0005:
         return f"{value:.0e}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def column_interval(text: str, value: float, low: float | None, high: float | None) -> str:
-    """`text`, which is the number `value`, with its interval; `text` alone without one."""
-    if low is None or high is None:
-        return text
-    half = max(value - low, high - value)
-    if half == 0:
-        return text
-    if min(value - low, high - value) >= LOPSIDED * half:
-        aligned = abs(value) >= 10 and half >= 0.1
-        return f"{text} ±{half:.1f}" if aligned else f"{text} ±{column_number(half)}"
-    decimals = 3 if half < 0.05 else 2 if abs(value) < 10 else 1
-    sign = "+" if text.startswith(("+", "-")) else ""
-    return f"{text} ({low:{sign}.{decimals}f} to {high:{sign}.{decimals}f})"
 
 
 def join_with_and(items: list[str], most: int = 6) -> str:

@@ -27,10 +27,10 @@ from scipy.special import stdtrit
 
 from ...adapters.errors import check_name
 from ...suites.measuring.bootstrap import ROUNDING
+from ..execution.all_scales import split_scale
 from ..model_report.reported import defects_of, reported
 from ..output.files import try_or_none
 from ..output.text import clean
-from ..records.scales import split_scale
 from ..records.selection import (
     check_unmixed,
     family,

@@ -131,7 +131,7 @@ class _Table:
 
     def _numbers(self, rows: Sequence[BoardRow | None], column: str) -> list[str]:
         """The values in `column`, in one format, or what is said in place of one."""
-        values = [_bounded(row, column) for row in rows]
+        values = [bounded(row, column) for row in rows]
         texts = column_texts(values, intervals=self.view.intervals)
         found = []
         for row, value, text in zip(rows, values, texts, strict=True):
@@ -181,7 +181,8 @@ class _Table:
         return f"{word} {self.notes.mark(why_missing(record, metric) or '')}"
 
 
-def _bounded(row: BoardRow | None, column: str) -> Bounded | None:
+def bounded(row: BoardRow | None, column: str) -> Bounded | None:
+    """The value of a row in a column with the ends of its interval; None without a value."""
     record, metric = row.find(column) if row else (None, "")
     found = record.metrics.get(metric) if record else None
     return None if found is None or found.value is None else (found.value, found.low, found.high)

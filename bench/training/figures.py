@@ -8,10 +8,9 @@ import numpy as np
 
 from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ..figures.canvas import COLOURS as COLOURS_OF_MAPS
-from ..figures.canvas import DPI
+from ..figures.canvas import DPI, keep_matplotlib_out_of_home
 from ..figures.maps import Pictures, draw_variants, over_mean
 from ..output.files import write_atomically
-from ..output.matplotlib_files import keep_matplotlib_out_of_home
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...model_report.case import Case
 from ...model_report.provenance import provenance
+from ...model_report.report import cause_line, summary
 from ...model_report.reported import reported
-from ...model_report.summary import cause_line, summary
 from ...output.files import try_or_none
 from ...output.layout import Literal
 from ...output.text import clean

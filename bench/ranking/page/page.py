@@ -16,9 +16,8 @@ from importlib import metadata
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from ...figures.canvas import COLOURS, SIGNED_COLOURS
+from ...figures.canvas import COLOURS, SIGNED_COLOURS, keep_matplotlib_out_of_home
 from ...output.files import write_text
-from ...output.matplotlib_files import keep_matplotlib_out_of_home
 from ...output.templates import asset, render, trusted
 from ...output.text import clean
 from .maps import choose_level, thumbs
