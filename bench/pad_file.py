@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from ..adapters.model import Model
     from ..adapters.treatment import Fill, Treatment
     from ..suites.base import Estimate
-    from .records.record import Record, Value
+    from .records.parts import Value
+    from .records.record import Record
 
 
 GRADIENTS, FORWARD = "deadpixel", "perturbation"

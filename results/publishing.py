@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from perimetry.bench.records.record import Value
+    from perimetry.bench.records.parts import Value
 
 DRAWS = 2000
 

@@ -9,7 +9,7 @@ import toys
 
 from perimetry import audit
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.records.record import Value
+from perimetry.bench.records.parts import Value
 
 COUNT = 8
 STRIDE = 4

@@ -7,7 +7,8 @@ import numpy as np
 from perimetry.bench.model_report.case import Case
 from perimetry.bench.model_report.report import report
 from perimetry.bench.output.layout import WIDTH
-from perimetry.bench.records.record import ImagesInfo, ModelInfo, Record, Value
+from perimetry.bench.records.parts import ImagesInfo, ModelInfo, Value
+from perimetry.bench.records.record import Record
 from perimetry.suites.registry import SUITES
 
 SPEC = {"height": 64, "width": 64, "channels": 3}

@@ -20,7 +20,7 @@ from perimetry.bench.output.text import clean, code, spreadsheet
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import FORMATS, caption, render_board
 from perimetry.bench.ranking.view import board_frame
-from perimetry.bench.records.record import Failure, Value
+from perimetry.bench.records.parts import Failure, Value
 from perimetry.bench.records.selection import MixedRecordsError, choose, newest
 from perimetry.bench.statistics.difference import metric_difference
 from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER

@@ -17,7 +17,7 @@ from perimetry.bench.output.numbers import column_texts
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import FORMATS, cut_names, render_board, short_names
 from perimetry.bench.ranking.view import Condition, View, shown_groups, split_where
-from perimetry.bench.records.record import Failure
+from perimetry.bench.records.parts import Failure
 from perimetry.bench.records.selection import choose
 from perimetry.bench.records.store import Store
 

@@ -20,18 +20,19 @@ from perimetry import audit, compare
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.adapters.export import export_onnx
 from perimetry.bench.cli.main import app
+from perimetry.bench.comparison.audited import MissingAudit
 from perimetry.bench.comparison.compatibility import UnlikeRecordsError
 from perimetry.bench.comparison.divergence import first_divergent_stage, stage_differences
 from perimetry.bench.comparison.fingerprint import BUCKETS, sketch
 from perimetry.bench.comparison.html import draw_differences
 from perimetry.bench.comparison.result import RowVerdict
 from perimetry.bench.comparison.sides import side_of
-from perimetry.bench.comparison.sources import MissingAudit, open_sides
+from perimetry.bench.comparison.sources import open_sides
 from perimetry.bench.comparison.text import _heading
 from perimetry.bench.comparison.verdict import verdict
 from perimetry.bench.execution.rerun import RerunOptions
 from perimetry.bench.execution.settings import Settings
-from perimetry.bench.records.record import Value
+from perimetry.bench.records.parts import Value
 from perimetry.bench.records.store import Store
 from perimetry.bench.statistics.significance import evidence
 from perimetry.suites.base import Context

@@ -11,7 +11,7 @@ from perimetry import audit
 from perimetry.adapters.errors import InputError
 from perimetry.bench.cli.main import app
 from perimetry.bench.execution.settings import LEAST_MEMORY_MIB, RunOptions, Settings
-from perimetry.bench.records.record import to_utf8
+from perimetry.bench.records.parts import to_utf8
 from perimetry.bench.records.store import Store
 
 NOT_UTF8 = os.fsdecode(b"\xff\xfe")

@@ -21,7 +21,7 @@ from perimetry.bench.ranking.board import RANKINGS, Board
 from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.ranking.tables import FORMATS, render_board
 from perimetry.bench.ranking.view import board_frame
-from perimetry.bench.records.record import Value
+from perimetry.bench.records.parts import Value
 from perimetry.bench.records.store import Store
 
 VALUES = {"a": (0.30, 0.90), "b": (0.50, 0.505), "c": (0.502, None), "d": (None, 0.95)}

@@ -16,7 +16,7 @@ from perimetry.bench.comparison.compare import compare
 from perimetry.bench.execution.settings import RunOptions
 from perimetry.bench.model_report.provenance import repeat
 from perimetry.bench.records.manifest import write_manifest
-from perimetry.bench.records.selection import stated_inputs
+from perimetry.bench.records.references import stated_inputs
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression.check import check
 from perimetry.bench.regression.reproduce import reproduce

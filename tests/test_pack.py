@@ -12,7 +12,7 @@ from perimetry.bench.output.files import StoreError
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import render_board
 from perimetry.bench.records.archive import RecordArchive, open_records, pack_records
-from perimetry.bench.records.record import Failure
+from perimetry.bench.records.parts import Failure
 from perimetry.bench.records.store import Store
 
 MODELS = ("timm:test_resnet@init", "timm:test_convnext@init")

@@ -36,7 +36,7 @@ from perimetry.bench.ranking.page.numbers import content
 from perimetry.bench.ranking.page.page import own_script, page, policy, write_page
 from perimetry.bench.ranking.tables import render_board, short_names
 from perimetry.bench.ranking.view import View, shown_groups
-from perimetry.bench.records.record import Value
+from perimetry.bench.records.parts import Value
 from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)

@@ -22,7 +22,7 @@ from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.page.join import Joined, Match
 from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.ranking.view import View
-from perimetry.bench.records.record import Value
+from perimetry.bench.records.parts import Value
 from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER
 
 COUNT = 60

@@ -10,13 +10,8 @@ import toys
 from pydantic import ValidationError
 
 from perimetry import Record, audit
-from perimetry.bench.records.record import (
-    SCHEMA_VERSION,
-    Failure,
-    Value,
-    schema_text,
-    to_json_value,
-)
+from perimetry.bench.records.parts import Failure, Value, to_json_value
+from perimetry.bench.records.record import SCHEMA_VERSION, schema_text
 from perimetry.suites.base import Estimate, missing
 
 

@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.caption import caption
-from perimetry.bench.records.record import ImagesInfo, Value
+from perimetry.bench.records.parts import ImagesInfo, Value
 from perimetry.bench.statistics.difference import metric_difference
 from perimetry.bench.statistics.significance import evidence
 from perimetry.suites.measuring.bootstrap import bootstrap, share_interval

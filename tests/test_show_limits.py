@@ -11,7 +11,7 @@ from perimetry.bench.model_report.case import Case
 from perimetry.bench.model_report.report import report
 from perimetry.bench.output.numbers import format_number, with_interval_text
 from perimetry.bench.output.text import clean
-from perimetry.bench.records.record import Failure, Value
+from perimetry.bench.records.parts import Failure, Value
 from perimetry.suites.registry import SUITES
 
 # What must not be said

@@ -16,7 +16,8 @@ from perimetry.bench.model_report.provenance import _counted, _intervals, repeat
 from perimetry.bench.model_report.report import report
 from perimetry.bench.model_report.reported import reported
 from perimetry.bench.output.files import StoreError
-from perimetry.bench.records.selection import MixedRecordsError, find_reference
+from perimetry.bench.records.references import find_reference
+from perimetry.bench.records.selection import MixedRecordsError
 from perimetry.bench.records.store import Store
 from perimetry.suites.registry import SUITES
 

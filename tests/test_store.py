@@ -20,7 +20,7 @@ from perimetry import audit
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.records import store as store_module
 from perimetry.bench.records.arrays import grow, to_float16
-from perimetry.bench.records.record import Failure
+from perimetry.bench.records.parts import Failure
 from perimetry.bench.records.store import STALE_AFTER_S, Store
 
 

@@ -27,6 +27,7 @@ from ..output.numbers import join_with_and
 from ..records.record import damaged_arrays
 from ..records.selection import meaningless, prefix_of
 from ..statistics.significance import evidence
+from .audited import MissingAudit
 from .compatibility import UnlikeRecordsError, incompatibilities
 from .data import to_cells, to_data
 from .fingerprint import CELL
@@ -34,7 +35,7 @@ from .html import to_html
 from .look import Look
 from .result import ComparisonResult, ComparisonRow, Pair, family_size, pair_of
 from .sides import Side
-from .sources import ONE_MODEL, MissingAudit, open_sides
+from .sources import ONE_MODEL, open_sides
 from .text import comparison_to_markdown, comparison_to_text
 
 if TYPE_CHECKING:

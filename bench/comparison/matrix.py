@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ...suites.base import Metric
-    from ..records.record import Value
+    from ..records.parts import Value
     from .divergence import StageDifference
     from .result import ComparisonResult, ComparisonRow, Pair
     from .sides import Side

@@ -26,13 +26,14 @@ from ..records.selection import (
     read_folder,
     why_missing,
 )
-from .sources import MissingAudit, one_side
+from .audited import MissingAudit
+from .sources import one_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..execution.rerun import RerunFields
-    from ..ranking.board import BoardRow
+    from ..ranking.row import BoardRow
     from ..records.record import Record
     from ..statistics.ranks import Rank
 

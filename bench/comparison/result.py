@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ...suites.base import Metric, Suite
-    from ..records.record import Value
+    from ..records.parts import Value
     from ..statistics.significance import Evidence
 
 

@@ -7,45 +7,35 @@
 
 In Python also a `Side`, the records of one model variant, a module or an opened model.
 
-The declarations of input and output in the stored records of an ONNX file are used again for that
-file, by whatever path it is named, and for no other file.
-
 If only folders are given, they are runs to compare: models pair by reference and kernel padding. A
 folder before two or more model names is where these are looked up first.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from ...adapters.errors import InputError, NotMeasuredError, UnknownNameError
-from ...adapters.reference import Reference
-from ...suites.images import BUILT_IN
-from ..execution.identities import check_references
-from ..execution.plan import DEFAULT_SUITES
-from ..execution.rerun import (
-    RerunOptions,
-    RunSpec,
-    known_inputs,
-    run_spec_of,
-    sized_as,
+from ..execution.rerun import RunSpec, run_spec_of, sized_as
+from ..execution.settings import standard
+from ..execution.together import Together
+from ..records.references import find_reference
+from .audited import (
+    MissingAudit,
+    asked_of,
+    audited,
+    check_measured,
+    check_models,
+    check_version,
+    for_file,
+    input_specs,
+    spec_beside,
 )
-from ..execution.settings import Settings, standard
-from ..execution.together import Asked, Together
-from ..records.selection import (
-    find_reference,
-    same_file,
-    stated_inputs,
-)
-from .compatibility import UnlikeRecordsError, input_differences
 from .fingerprint import CELL, WithFingerprint
 from .sides import (
-    DEFAULT_FILL,
     Argument,
     RecordCache,
     Side,
@@ -53,7 +43,6 @@ from .sides import (
     read_argument,
     read_arguments,
     short_names,
-    side_of,
     variant_name,
     why_not_measured,
 )
@@ -61,35 +50,16 @@ from .sides import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..execution.settings import RunOptions
     from ..records.record import Record
 
 
 PRINT = ":".join(CELL)
 
 
-COMPARED = (*DEFAULT_SUITES, "padding")
-"""The suites of models of which none is stored: evenness, receptive field and border."""
-
-
 ONE_MODEL = (
     "fewer than two models were given; expected at least two, such as A.onnx B.onnx, or A and its "
     "kernel-padded variant A+box"
 )
-
-
-@dataclass(frozen=True)
-class MissingAudit:
-    """How to audit a model that is not stored; None stands for stored settings, or the defaults.
-
-    With `stages`, fingerprints are measured too; `force` allows inputs that differ.
-    """
-
-    settings: Settings | None = None
-    suites: tuple[str, ...] | None = None
-    stages: bool = False
-    options: RerunOptions = field(default_factory=RerunOptions)
-    force: bool = False
 
 
 def open_sides(
@@ -126,28 +96,16 @@ def one_side(thing: Any, pattern: Sequence[Record], wanted: MissingAudit) -> Sid
         if len(found) != 1 or not isinstance(found[0], Side):
             raise InputError(f"{str(thing)!r} has {len(found)} models; expected one, as DIR:MODEL")
         return found[0]
-    _check_version(pattern[0], wanted.options.run)
+    check_version(pattern[0], wanted.options.run)
     spec = run_spec_of(pattern[:1], wanted.options)
-    spec = _of_file(given, spec, pattern, wanted.options)
+    spec = for_file(given, spec, pattern, wanted.options)
     settings = sized_as(given.thing, spec.settings, pattern[0].model.spec)
-    asked = _asked(given, replace(spec, settings=settings))
-    side = _audited(asked, wanted.options.run, Together())
+    asked = asked_of(given, replace(spec, settings=settings))
+    side = audited(asked, wanted.options.run, Together())
     why = why_not_measured(side)
     if why is not None:
         raise NotMeasuredError(f"{side.reference!r} could not be measured: {why}")
     return side
-
-
-def _check_version(record: Record, run: RunOptions) -> None:
-    """Raise `InputError`, before anything is measured, if it would not compare with `record`."""
-    suite = run.toolkit().suites.get(record.suite)
-    now = suite.protocols.get(record.protocol) if suite else None
-    if now != record.version:
-        raise InputError(
-            f"the records are of {record.suite}:{record.protocol} version {record.version}, and a "
-            f"model measured now would be of version {now or 'none'}; measure the records again, "
-            "or name a model whose records are of their version"
-        )
 
 
 def _runs(given: Sequence[Argument], cache: RecordCache) -> list[list[Side]]:
@@ -188,24 +146,26 @@ def _models(
         return _named(sides, [side for side in sides if isinstance(side, Side)])
     if wanted.options.run.toolkit is standard:
         names = [g.model for g in sides if isinstance(g, Argument) and g.model is not None]
-        _check_models(names, wanted.options.run)
-    spec, run = _run_spec(pattern, wanted), wanted.options.run
+        check_models(names, wanted.options.run)
+    spec, run = spec_beside(pattern, wanted), wanted.options.run
     if wanted.stages:
         spec = RunSpec(spec.settings, (*(s for s in spec.suites if s != PRINT), PRINT))
         run = replace(run, toolkit=WithFingerprint(run.toolkit))
     stored = [*(r for side in pattern for r in side.records.values()), *cache.cached()]
-    specs = _input_specs(
-        sides, [_of_file(one, spec, stored, wanted.options) for one in sides], wanted
+    specs = input_specs(
+        sides, [for_file(one, spec, stored, wanted.options) for one in sides], wanted
     )
     asked = [
-        _asked(one, own) for one, own in zip(sides, specs, strict=True) if isinstance(one, Argument)
+        asked_of(one, own)
+        for one, own in zip(sides, specs, strict=True)
+        if isinstance(one, Argument)
     ]
     together = Together(asked)
     found = [
-        one if isinstance(one, Side) else _audited(_asked(one, own), run, together)
+        one if isinstance(one, Side) else audited(asked_of(one, own), run, together)
         for one, own in zip(sides, specs, strict=True)
     ]
-    _check_measured(found)
+    check_measured(found)
     return _named(sides, found)
 
 
@@ -219,80 +179,6 @@ def _named(given: Sequence[Side | Argument], sides: Sequence[Side]) -> list[Side
     }
     names = short_names([side.name for side in sides], [side.folder for side in sides], own)
     return [replace(side, name=name) for side, name in zip(sides, names, strict=True)]
-
-
-def _input_specs(
-    sides: Sequence[Side | Argument], specs: Sequence[RunSpec], wanted: MissingAudit
-) -> list[RunSpec]:
-    """How each side is measured: modules at the size of the first side that is not a module.
-
-    Raises `UnlikeRecordsError`, before anything is measured, if inputs differ from the first one.
-    """
-    run = wanted.options.run
-    inputs = _inputs(sides, specs, run)
-    sizes = [spec for one, spec in zip(sides, inputs, strict=True) if spec and not _is_module(one)]
-    found = list(specs)
-    for place, one in enumerate(sides):
-        if isinstance(one, Argument) and sizes:
-            settings = sized_as(one.thing, specs[place].settings, sizes[0])
-            found[place] = replace(specs[place], settings=settings)
-            if _is_module(one):
-                (inputs[place],) = _inputs([one], [found[place]], run)
-    photographs = specs[0].settings.images not in BUILT_IN
-    for one, spec in zip(sides, inputs, strict=True):
-        differences = input_differences(inputs[0], spec, cropping=photographs)
-        if differences and not wanted.force:
-            raise UnlikeRecordsError(
-                f"{_shown(sides[0])} and {_shown(one)} are not comparable: "
-                f"{'; '.join(differences)}. Nothing was measured; declare the input that is wrong "
-                "with --input KEY=VALUE, or compare them anyway with --force"
-            )
-    return found
-
-
-def _is_module(one: Side | Argument) -> bool:
-    return isinstance(one, Argument) and isinstance(one.thing, nn.Module)
-
-
-def _inputs(
-    sides: Sequence[Side | Argument], specs: Sequence[RunSpec], run: RunOptions
-) -> list[Mapping[str, Any]]:
-    """The input of each side; empty if it is not known before the model is measured."""
-    asked = [
-        (one.model if one.thing is None else one.thing, spec.settings)
-        for one, spec in zip(sides, specs, strict=True)
-        if isinstance(one, Argument)
-    ]
-    found = iter(known_inputs(asked, run))
-    return [_stored_input(one) if isinstance(one, Side) else next(found) for one in sides]
-
-
-def _stored_input(one: Side) -> Mapping[str, Any]:
-    return next((r.model.spec for r in one.records.values() if r.model.spec), {})
-
-
-def _shown(one: Side | Argument) -> str:
-    if isinstance(one, Side):
-        return one.name
-    return one.model or str(getattr(one.thing, "reference", type(one.thing).__name__))
-
-
-def _of_file(
-    one: Side | Argument, spec: RunSpec, stored: Sequence[Record], options: RerunOptions
-) -> RunSpec:
-    """`spec` with the input declarations that `stored` has for this very file, and for no other.
-
-    Those of the command come first; without stored records, those of `spec` are kept.
-    """
-    if isinstance(one, Side):
-        return spec
-    if not stored:
-        inputs = {**spec.settings.inputs, **options.inputs}
-        return replace(spec, settings=replace(spec.settings, inputs=inputs))
-    own = [r for r in stored if one.model and same_file(r.model.reference, one.model)]
-    last = max(own, key=lambda r: (r.status != "failed", r.created), default=None)
-    declared = {**(stated_inputs(last) if last is not None else {}), **options.inputs}
-    return replace(spec, settings=replace(spec.settings, inputs=declared))
 
 
 def _library(given: Sequence[Side | Argument]) -> Path | None:
@@ -325,45 +211,3 @@ def _stored(one: Argument, cache: RecordCache, library: Path | None) -> Sequence
 
 def _called(side: Side, name: str | None) -> Side:
     return replace(side, name=name) if name else side
-
-
-def _run_spec(pattern: Sequence[Side], wanted: MissingAudit) -> RunSpec:
-    """The settings of stored sides, else those that were asked for, else the defaults."""
-    records = [record for side in pattern[:1] for record in side.records.values()]
-    if records:
-        spec = run_spec_of(records, wanted.options)
-        return RunSpec(spec.settings, wanted.suites or spec.suites)
-    return RunSpec(wanted.settings or Settings(), wanted.suites or COMPARED)
-
-
-def _asked(one: Argument, spec: RunSpec) -> Asked:
-    """How a model is audited that is not stored."""
-    return Asked(one.model if one.thing is None else one.thing, spec, [one.fill or DEFAULT_FILL])
-
-
-def _audited(asked: Asked, run: RunOptions, together: Together) -> Side:
-    """Audit a model now; what could not be measured is in its records."""
-    return replace(side_of(together.measure(asked, run)), thing=asked.model)
-
-
-def _check_measured(sides: Sequence[Side]) -> None:
-    """Raise `NotMeasuredError` unless two models were measured, which can be compared."""
-    broken = {side.reference: why for side in sides if (why := why_not_measured(side))}
-    if broken and len(sides) - len(broken) < 2:
-        texts = "; ".join(f"{name!r} could not be measured: {why}" for name, why in broken.items())
-        raise NotMeasuredError(texts)
-
-
-def _check_models(names: Sequence[str], run: RunOptions) -> None:
-    """Raise `UnknownNameError` for models that cannot exist, before any is measured."""
-    try:
-        check_references(names, run)
-    except UnknownNameError as error:
-        hints = "".join(dict.fromkeys(map(_no_folder, names)))
-        raise UnknownNameError(f"{error}{hints}") from error
-
-
-def _no_folder(name: str) -> str:
-    """A clause that there is no such folder, for a name that does not look like a model."""
-    known = Reference.parse_any(name).runtime
-    return "" if known or Path(name).exists() else "; there is no folder of that name either"

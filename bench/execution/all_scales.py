@@ -11,7 +11,8 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..records.record import Record, Value
+from ..records.parts import Value
+from ..records.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

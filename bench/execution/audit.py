@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from ..records.hashing import digest, model_identity, module_identity
-from ..records.record import to_json_value
+from ..records.parts import to_json_value
 from .black_box import measure_with_stand_ins
 from .plan import DEFAULT_SUITES, AuditPlan
 from .settings import RunOptions, Settings, SettingsFields, standard

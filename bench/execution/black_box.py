@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.errors import NO_GRADIENTS
 from ...adapters.input_spec import guessed_values
 from ..output.text import clean
-from ..records.record import to_utf8
+from ..records.parts import to_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -23,7 +23,7 @@ from ...adapters.treatment import FILLS, Fill
 from ...suites.settings import configure, settings_of
 from ..records.environment import STACK, versions
 from ..records.hashing import digest, hashes, images_identity, module_identity
-from ..records.record import to_json_value
+from ..records.parts import to_json_value
 from .fit_images import fit_settings
 from .settings import GOAL_FIELDS, PRECISION_OF
 

@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import SAID_FIRST, NotApplicableError
 from ..records.environment import environment, peak_device_memory_mib, peak_memory_mib
-from ..records.record import (
-    Failure,
-    ImagesInfo,
-    ModelInfo,
-    Record,
-    Timing,
-    Value,
-    in_utf8,
-    to_json_value,
-)
-from ..records.selection import takes_inputs
+from ..records.parts import Failure, ImagesInfo, ModelInfo, Timing, Value, to_json_value
+from ..records.record import Record, in_utf8
+from ..records.references import takes_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

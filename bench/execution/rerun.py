@@ -16,8 +16,9 @@ from ...adapters.errors import IMPORTED, InputError
 from ...adapters.reference import Reference
 from ...adapters.scratch import scratch_folder
 from ..records.hashing import images_identity
-from ..records.record import FIT_KEY, to_json_value
-from ..records.selection import stated_inputs
+from ..records.parts import to_json_value
+from ..records.record import FIT_KEY
+from ..records.references import stated_inputs
 from .audit import measure_here
 from .fit_images import open_fit_images
 from .identities import find_identities

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ...adapters.errors import InputError, UnknownNameError, check_name
 from ..records.archive import open_records
-from ..records.selection import check_unmixed, choose, find_reference, newest, read_folder
+from ..records.references import find_reference
+from ..records.selection import check_unmixed, choose, newest, read_folder
 from ..records.store import read_record
 
 if TYPE_CHECKING:

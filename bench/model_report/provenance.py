@@ -14,7 +14,8 @@ from ..output.layout import Literal
 from ..output.numbers import short_count
 from ..output.text import clean
 from ..records.record import FIT_KEY
-from ..records.selection import prefix_of, stated_inputs
+from ..records.references import stated_inputs
+from ..records.selection import prefix_of
 from ..statistics.difference import ENOUGH_SAMPLES, sample_count
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _inputs(record: Record) -> list[str]:
 def changed_settings(record: Record, suites: Mapping[str, Suite]) -> list[str]:
     """`SUITE.FIELD=VALUE` for each of the suite's settings that is not the default."""
     from ...suites.settings import settings_of
-    from ..records.record import to_json_value
+    from ..records.parts import to_json_value
 
     known = suites.get(record.suite)
     defaults = to_json_value(settings_of(known)) if known else {}

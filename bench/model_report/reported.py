@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ...suites.base import Suite
-    from ..records.record import Record, Value
+    from ..records.parts import Value
+    from ..records.record import Record
     from ..statistics.difference import Difference
 
 

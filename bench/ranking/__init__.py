@@ -1,1 +1,1 @@
-"""The leaderboard: `board` ranks records, `tables` prints the board, `page` makes the HTML page."""
+"""The leaderboard: `board` ranks rows of records (`row`), `tables` prints it, `page` is HTML."""

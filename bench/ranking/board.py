@@ -18,41 +18,31 @@ and come last, in order of the next sort column.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from scipy.special import stdtrit
-
 from ...adapters.errors import check_name
-from ...suites.measuring.bootstrap import ROUNDING
 from ..execution.all_scales import split_scale
 from ..model_report.reported import defects_of, reported
-from ..output.files import try_or_none
 from ..output.text import clean
 from ..records.selection import (
     check_unmixed,
-    family,
-    input_size,
     meaningless,
     newest,
     prefix_of,
     why_missing,
 )
 from ..statistics.difference import (
-    SAMPLE_NAMES,
     metric_difference,
-    not_sampled,
-    sample_count,
 )
-from ..statistics.ranks import Rank, Ranked, rank_rows
+from ..statistics.ranks import Rank, rank_rows
+from .row import SIZES, BoardRow, facts, ranked_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ...suites.base import Metric, Suite
-    from ..records.record import Record, Value
+    from ..records.record import Record
     from ..statistics.difference import Difference
 
 
@@ -61,41 +51,6 @@ SORT_ORDER = ("deadpixel.weakest", "structure.weakest")
 
 RANKINGS = ("models", "variants")
 """What is ranked: models as they are (the default), or every variant."""
-
-SIZES = ("model.parameters", "model.macs")
-"""Columns with the size of the model, which rank the smallest first; MACs are for one image."""
-
-FACTS = ("library", "target", "reason", "family", "input", "precision")
-"""What else the frame says of the model, as `model.library`: what built it, the measured tensor,
-why that was taken, its family, input size and the precision of the measurement."""
-
-
-@dataclass
-class BoardRow:
-    """One model variant and its records by column prefix, such as `erf` or `erf:kim2023`."""
-
-    model: str
-    fill: str
-    records: dict[str, Record]
-    rank: Rank | None = None
-
-    def find(self, column: str) -> tuple[Record | None, str]:
-        """The record behind a column, and the metric's name in it."""
-        prefix, _, metric = column.partition(".")
-        return self.records.get(prefix), metric
-
-    def size(self, name: str) -> int | None:
-        """Parameters or MACs of the model, whichever record has them."""
-        values = (getattr(record.model, name) for record in self.records.values())
-        return next((value for value in values if value is not None), None)
-
-    def value(self, column: str) -> float | None:
-        """The number in `column`, or None."""
-        if column in SIZES:
-            return self.size(column.partition(".")[2])
-        record, metric = self.find(column)
-        found = record.metrics.get(metric) if record else None
-        return found.value if found else None
 
 
 class Board:
@@ -273,7 +228,7 @@ class Board:
             values = {
                 (row.model, row.fill): value
                 for row in self.ranked_rows
-                if (value := _ranked(row, column, metric, sign)) is not None
+                if (value := ranked_value(row, column, metric, sign)) is not None
             }
             ranks = rank_rows(list(values.values()))
             self._known_ranks[column] = dict(zip(values, ranks, strict=True))
@@ -297,53 +252,6 @@ class Board:
         if column in SIZES:
             return -1
         return -1 if metric is not None and metric.better == "lower" else 1
-
-
-def _ranked(row: BoardRow, column: str, metric: Metric | None, sign: int) -> Ranked | None:
-    """The value of `row` in `column` as `rank_rows` takes it."""
-    if column in SIZES:
-        size = row.value(column)
-        return None if size is None else Ranked(-size, error=0.0, group=row.model)
-    record, name = row.find(column)
-    found = record.metrics.get(name) if record else None
-    if record is None or found is None or found.value is None:
-        return None
-    if record.images is None and found.low is None:
-        return Ranked(sign * found.value)
-    samples = sample_count(record)
-    draws = try_or_none(record.draws_of, name) if record.images else None
-    if draws is not None and np.ptp(draws) > ROUNDING * abs(found.value):
-        group = str([record.seed, samples, *(record.settings.get(n) for n in SAMPLE_NAMES)])
-        return Ranked(sign * found.value, sign * draws, samples=samples, group=group)
-    return Ranked(
-        sign * found.value,
-        error=_error(record, metric, found),
-        samples=samples,
-        group=f"{row.model} {row.fill}",
-    )
-
-
-def _error(record: Record, metric: Metric | None, found: Value) -> float | None:
-    """Standard error of a value without draws: 0 if it is exact, None if it is unknown."""
-    half = found.half_width
-    if half is not None:
-        return half / float(stdtrit(max(sample_count(record) - 1, 1), 0.975))
-    return 0.0 if not_sampled(record, metric.exact if metric else "estimate") else None
-
-
-def facts(row: BoardRow) -> dict[str, str | None]:
-    """The `FACTS` of a row, of the first record that has a target or an input size."""
-    records = list(row.records.values())
-    model = next((r.model for r in records if r.model.target), records[0].model)
-    best = next((record for record in records if record.model.spec), records[0])
-    target = model.target or {}
-    name = "{name} ({channels} x {height} x {width})".format(**target) if target else None
-    precisions = (record.settings.get("precision") for record in records)
-    found = (
-        *(model.library, name, target.get("reason"), family(best), input_size(best)),
-        next((str(one) for one in precisions if one), None),
-    )
-    return dict(zip(FACTS, found, strict=True))
 
 
 def _none_first(fill: str) -> tuple[bool, str]:

@@ -12,13 +12,14 @@ from ..output.numbers import join_with_and
 from ..output.text import clean
 from ..records.fed import fed_differently
 from ..statistics.difference import ENOUGH_SAMPLES, is_exact, sample_count
-from .board import SIZES, facts
+from .row import SIZES, facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..records.record import Record
-    from .board import Board, BoardRow
+    from .board import Board
+    from .row import BoardRow
 
 
 DEFECTS_NOTE = (

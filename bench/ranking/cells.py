@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from ..output.numbers import column_texts, short_count
 from ..output.text import clean
 from ..records.selection import why_missing
-from .board import SIZES, facts
+from .row import SIZES, facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..output.numbers import Bounded
-    from .board import Board, BoardRow
+    from .board import Board
+    from .row import BoardRow
     from .view import View
 
     Groups = Sequence[Sequence[BoardRow]]

@@ -17,15 +17,16 @@ from ...adapters.reference import Reference
 from ..output.layout import tabulated
 from ..output.text import clean, code, spreadsheet
 from ..records.selection import said_first
-from .board import FACTS
 from .caption import caption
 from .cells import DROPPED_FIRST, Footnotes, table_cells
+from .row import FACTS
 from .view import View, shown_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .board import Board, BoardRow
+    from .board import Board
+    from .row import BoardRow
 
 
 FORMATS = ("table", "md", "csv", "json", "tex")

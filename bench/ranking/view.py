@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import InputError, check_name
 from ..records.selection import choose, load_records
-from .board import FACTS, RANKINGS, SIZES, Board
+from .board import RANKINGS, Board
+from .row import FACTS, SIZES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ...suites.base import Suite
     from ..records.record import Record
-    from .board import BoardRow
+    from .row import BoardRow
 
 
 ROWS = ("variants", "models")

@@ -1,4 +1,5 @@
 """Records and where they are kept.
 
-Read `record`, `store` and `archive`, then `arrays`, `selection`, `environment` and `hashing`.
+Read `record` and its `parts`, `store` and `archive`, then `arrays`, `selection`, `references`,
+`environment` and `hashing`.
 """

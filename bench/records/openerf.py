@@ -23,7 +23,8 @@ from ..output.files import StoreError, read_bounded
 from .arrays import load_array
 from .environment import environment
 from .hashing import digest
-from .record import ImagesInfo, ModelInfo, Record, Value
+from .parts import ImagesInfo, ModelInfo, Value
+from .record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

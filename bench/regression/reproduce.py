@@ -32,7 +32,8 @@ from ..execution.rerun import RerunOptions, is_imported, run_spec_of
 from ..execution.together import Asked, Together
 from ..records.openerf import openerf_records
 from ..records.record import FIT_KEY, Record
-from ..records.selection import choose, read_folder, stated_inputs
+from ..records.references import stated_inputs
+from ..records.selection import choose, read_folder
 from .baseline import columns_of
 from .detectors import DetectorSet
 from .noise_floor import map_changes, metric_changes

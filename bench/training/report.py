@@ -13,7 +13,8 @@ from .study import pairs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..records.record import Record, Value
+    from ..records.parts import Value
+    from ..records.record import Record
     from ..statistics.difference import Difference
     from .experiment import Result
 

@@ -24,15 +24,8 @@ from ...suites.training.summary import summarise
 from ...suites.training.tasks import Task, open_task
 from ..records.environment import STACK, environment, versions
 from ..records.hashing import file_sha256
-from ..records.record import (
-    ImagesInfo,
-    ModelInfo,
-    Record,
-    Timing,
-    Value,
-    to_json_value,
-    treatment_data,
-)
+from ..records.parts import ImagesInfo, ModelInfo, Timing, Value, to_json_value, treatment_data
+from ..records.record import Record
 from .experiment import DEFAULT_DATA, FinishedRun, Result, TrainingRun
 from .trainer import Clock, Trainer
 

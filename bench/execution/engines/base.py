@@ -16,7 +16,7 @@ from ..recorder import Recorder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from ...records.record import Failure
+    from ...records.parts import Failure
     from ...records.store import Store
     from ..plan import Cell, Job
     from ..settings import RunOptions, Settings

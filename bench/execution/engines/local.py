@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....adapters.scratch import scratch_folder
 from ...output.files import StoreError
-from ...records.record import Failure
+from ...records.parts import Failure
 from .base import Event
 from .process import EXIT_S, STARTUP_S, UNGUARDED, how_it_ended, tail
 from .worker import JobFinished, RecordWritten, Stage, StoreBroken, WorkerSetup, work

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....adapters.errors import NotMeasuredError, PerimetryError
 from ....adapters.scratch import scratch_folder
-from ...records.record import TRACE_LINES
+from ...records.parts import TRACE_LINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

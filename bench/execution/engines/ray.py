@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....adapters.errors import InputError
 from ...output.files import StoreError
-from ...records.record import Failure
+from ...records.parts import Failure
 from ...records.store import Store
 from .base import Event, RunLedger, Summary
 from .local import LocalEngine

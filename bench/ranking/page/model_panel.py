@@ -22,7 +22,7 @@ from ...model_report.reported import reported
 from ...output.files import try_or_none
 from ...output.layout import Literal
 from ...output.text import clean
-from ...records.record import to_json_value
+from ...records.parts import to_json_value
 from .maps import SAMPLED, pack_maps
 
 if TYPE_CHECKING:

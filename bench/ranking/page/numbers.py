@@ -15,9 +15,9 @@ from ...output.numbers import column_number
 from ...output.templates import asset
 from ...output.text import clean
 from ...records.selection import family, input_size, why_missing
-from ..board import SIZES
 from ..caption import caption
 from ..cells import MAIN
+from ..row import SIZES
 from ..tables import short_names
 from ..view import View
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ...records.record import Record
-    from ..board import Board, BoardRow
+    from ..board import Board
+    from ..row import BoardRow
     from .join import Joined
 
 
