@@ -112,30 +112,22 @@ def board(
         if page is None and join:
             raise InputError("--join was given without --html; expected --html OUT too")
         store = open_records(folder)
+        ranked = ranked_board(store, sort, view.where or (), rank)
         if page is None:
-            print_board(store, sort, form, tuple(view.where or ()), rank, view.view())
+            print_board(ranked, form, view.view())
             return
-        ranked = _board(store, sort, tuple(view.where or ()), rank)
         name = title or folder.resolve().name.partition(".")[0]
         size = _write_page(ranked, page, name, join or (), megabytes, view.view())
         typer.echo(f"Written: {page}, {len({row.model for row in ranked.shown})} models, {size} MB")
         warn_unreadable(damaged_arrays(ranked.records))
 
 
-def print_board(
-    store: Store | RecordArchive,
-    sort: str | None,
-    form: str,
-    where: tuple[str, ...],
-    rank: str = "models",
-    view: View | None = None,
-) -> None:
-    """Print the leaderboard of a store; unreadable files are reported on standard error."""
+def print_board(board: Board, form: str = "table", view: View | None = None) -> None:
+    """Print a leaderboard; damaged files of arrays are reported on standard error."""
     from ..ranking.tables import render_board
     from ..records.record import damaged_arrays
 
     columns = width() if sys.stdout.isatty() else None
-    board = _board(store, sort, where, rank)
     typer.echo(render_board(board, form, width=columns, view=view), nl=False)
     warn_unreadable(damaged_arrays(board.records))
 
@@ -159,9 +151,13 @@ def _write_page(
     return f"{size / page.MEGABYTE:.1f}"
 
 
-def _board(
-    store: Store | RecordArchive, sort: str | None, where: tuple[str, ...], rank: str
+def ranked_board(
+    store: Store | RecordArchive,
+    sort: str | None = None,
+    where: Sequence[str] = (),
+    rank: str = "models",
 ) -> Board:
+    """The leaderboard of a store; unreadable files are reported on standard error."""
     from ..ranking.board import Board
     from ..ranking.view import split_where
     from ..records.selection import choose

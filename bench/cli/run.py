@@ -12,7 +12,7 @@ import typer
 from ...adapters.errors import InputError
 from ...adapters.reference import FORMS
 from ..execution.settings import FIT_DEFAULT
-from .board import print_board
+from .board import print_board, ranked_board
 from .groups import option_groups
 from .options import (
     FAILED,
@@ -258,7 +258,7 @@ def _carry_out(sweep: Sweep) -> bool:
         typer.echo(f"\nperimetry: interrupted; {sweep.kept()}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     try:
-        print_board(store, None, "table", ())
+        print_board(ranked_board(store))
     except MixedRecordsError as error:
         text = clean(str(error), 2000)
         typer.echo(

@@ -15,18 +15,7 @@ if TYPE_CHECKING:
 def to_data(comparison: ComparisonResult) -> dict[str, Any]:
     """What it decides in sentences, all models side by side, and every metric of every pair."""
     matrix = one_matrix(comparison)
-    data: dict[str, Any] = {"metrics": to_cells(comparison), "nodes": _all_nodes(comparison)}
-    if matrix is None:
-        return data
-    columns = [{"name": s.name, "model": s.reference, "fill": s.fill} for s in matrix.sides]
-    sentences = [{"topic": o.topic, "text": o.text} for o in decision(comparison, matrix)]
-    rows = [{"row": r.name, "cells": r.cells, "letters": r.letters} for r in matrix.rows]
-    return {"models": columns, "decision": sentences, "side_by_side": rows, **data}
-
-
-def _all_nodes(comparison: ComparisonResult) -> list[dict[str, Any]]:
-    """The nodes of every pair that was compared node by node, or the reason why there are none."""
-    return [
+    nodes = [
         {
             "first": pair.first.name,
             "second": pair.second.name,
@@ -39,6 +28,13 @@ def _all_nodes(comparison: ComparisonResult) -> list[dict[str, Any]]:
         for pair in comparison.pairs
         if pair.nodes is not None
     ]
+    data: dict[str, Any] = {"metrics": to_cells(comparison), "nodes": nodes}
+    if matrix is None:
+        return data
+    columns = [{"name": s.name, "model": s.reference, "fill": s.fill} for s in matrix.sides]
+    sentences = [{"topic": o.topic, "text": o.text} for o in decision(comparison, matrix)]
+    rows = [{"row": r.name, "cells": r.cells, "letters": r.letters} for r in matrix.rows]
+    return {"models": columns, "decision": sentences, "side_by_side": rows, **data}
 
 
 def to_cells(comparison: ComparisonResult) -> list[dict[str, Any]]:

@@ -281,15 +281,13 @@ def _pairs_left(left: Sequence[tuple[int, int, ComparisonRow]], matrix: Matrix) 
 
 def _least(left: Sequence[tuple[int, int, ComparisonRow]]) -> str:
     """`(3 pairs, from about 40)`."""
-    least = min((compared for *_, compared in left), key=_to_show)
-    several = len(left) > 1
-    count = f"{len(left)} pairs, from " if several else ""
-    return f"({count}{needed(least)})"
 
+    def to_show(row: ComparisonRow) -> float:
+        found = row.evidence
+        return found.samples_to_show() if found and found.half is not None else math.inf
 
-def _to_show(row: ComparisonRow) -> float:
-    found = row.evidence
-    return found.samples_to_show() if found and found.half is not None else math.inf
+    count = f"{len(left)} pairs, from " if len(left) > 1 else ""
+    return f"({count}{needed(min((row for *_, row in left), key=to_show))})"
 
 
 def _unit(matrix: Matrix) -> str:
@@ -305,9 +303,5 @@ def needed(row: ComparisonRow) -> str:
     count = row.evidence.samples_to_show()
     if count > TOO_MANY:
         return f"more than {TOO_MANY:,}"
-    return f"about {_rounded(max(count, row.evidence.samples + 1))}"
-
-
-def _rounded(count: float) -> str:
-    """Two significant digits, upwards in tens."""
-    return format_number(float(f"{count:.1e}"), 6)
+    rounded = float(f"{max(count, row.evidence.samples + 1):.1e}")  # to two digits
+    return f"about {format_number(rounded, 6)}"

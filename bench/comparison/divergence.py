@@ -24,7 +24,7 @@ from .compatibility import image_differences, incompatibilities
 from .fingerprint import ALL, IMAGES, NO_ENTRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..records.record import Record
 
@@ -93,7 +93,10 @@ def _stages(first: Record, second: Record) -> list[StageDifference] | str:
     a, b = _by_shape(first), _by_shape(second)
     both = [shape for shape in a if shape in b]
     if len(both) < min(len(a), len(b)):
-        shapes = " against ".join(_shapes(x for x in one if x not in both) for one in (a, b))
+        shapes = " against ".join(
+            ", ".join(" x ".join(map(str, shape)) for shape in one if shape not in both)
+            for one in (a, b)
+        )
         return f"their stages have different shapes ({shapes}): they are not of one architecture"
     return [
         StageDifference(
@@ -106,15 +109,11 @@ def _stages(first: Record, second: Record) -> list[StageDifference] | str:
     ]
 
 
-def _shapes(found: Iterable[tuple[int, ...]]) -> str:
-    return ", ".join(" x ".join(map(str, shape)) for shape in found)
-
-
 def _by_shape(record: Record) -> dict[tuple[int, ...], Rows]:
     """Rows of all images by stage; there is one stage at each resolution."""
     found: dict[tuple[int, ...], Rows] = {}
     for row in _table(record, "stages"):
-        shape = (int(row["channels"]), int(row["height"]), int(row["width"]))
+        shape = tuple(int(row[name]) for name in ("channels", "height", "width"))
         found.setdefault(shape, []).append(row)
     return found
 
@@ -214,14 +213,12 @@ def unread(*records: Record) -> dict[str, str]:
 
 def not_looked_at(*records: Record) -> list[str]:
     """A clause for each output that was not looked at, and one if there was no output at all."""
-    found = [_unread_text(name, why) for name, why in unread(*records).items()]
+    found = [
+        f"{name if name == ALL else f'output `{clean(name, 60)}`'} {clean(why, 200)}"
+        for name, why in unread(*records).items()
+    ]
     none = not all(_table(record, "outputs") for record in records)
     return found or (["no output was looked at"] if none else [])
-
-
-def _unread_text(name: str, why: str) -> str:
-    shown = name if name == ALL else f"output `{clean(name, 60)}`"
-    return f"{shown} {clean(why, 200)}"
 
 
 def looked_at(found: Sequence[StageDifference]) -> str:

@@ -44,23 +44,19 @@ def _defects(pair: Pair) -> list[str]:
 def _differences(pair: Pair, headlines: frozenset[str]) -> list[str]:
     """How many metrics differ, the largest differences, and where features diverge."""
     largest = _largest(pair.differing, headlines)
+    counts = f"Metrics, {counts_of(pair.rows)}."
     measured_rows = [row for row in pair.rows if row.evidence is not None]
     if not measured_rows:
         return ["No metric was measured for both, so they cannot be compared.", *_divergence(pair)]
     if not largest:
-        return [_nothing_shown(measured_rows, headlines), _counts(pair), *_divergence(pair)]
+        return [_nothing_shown(measured_rows, headlines), counts, *_divergence(pair)]
     leading = [row for row in largest if not row.scales]
     sentences = [_sentence(row) for row in (leading or largest)[:MOST_SENTENCES]]
     more = len(largest) - len(sentences)
     if more > 0:
         sentences.append(f"The table below has {more} more.")
     lead = f"They differ in {len(largest)} of {len(measured_rows)} metrics{_kinds(largest)}."
-    return [lead, _counts(pair), *sentences, *_divergence(pair)]
-
-
-def _counts(pair: Pair) -> str:
-    """How the verdicts on all metrics add up."""
-    return f"Metrics, {counts_of(pair.rows)}."
+    return [lead, counts, *sentences, *_divergence(pair)]
 
 
 def _kinds(rows: Sequence[ComparisonRow]) -> str:
@@ -143,34 +139,27 @@ def _reach(row: ComparisonRow) -> float | None:
 
 def _divergence(pair: Pair) -> list[str]:
     """Sentences: the first stage, or the outputs, at which the two diverge; what was looked at."""
+    left_out = [f"Not looked at: {text}." for text in pair.unread]
+    changed = [p for p in pair.outputs if p.exceeds(DIVERGED)]
     if isinstance(pair.stages, str):
         if pair.stages == NOT_LOOKED:
             return []
-        unknown = f"The stage at which they diverge is not known: {pair.stages}."
-        return [unknown, *_alone(pair), *_left_out(pair)]
+        sentences = [f"The stage at which they diverge is not known: {pair.stages}."]
+        if changed:
+            sentences.append(f"They differ {_of_outputs(changed)}.")
+        elif pair.outputs:
+            most = max(p.difference for p in pair.outputs)
+            sentences.append(f"Their outputs agree {_within(most)}.")
+        return [*sentences, *left_out]
     stages = [p for p in pair.stages if not p.output]
     found = first_divergent_stage(stages)
     sentences = [_of_stages(stages, found)] if found else []
-    changed = [p for p in pair.outputs if p.exceeds(DIVERGED)]
     if changed:
         agree = f"; {_agree(stages)}" if stages and not found else ""
         sentences.append(f"They diverge {_of_outputs(changed)}{agree}.")
     if not sentences:
         sentences.append(_same(pair))
-    return [*sentences, *_left_out(pair)]
-
-
-def _left_out(pair: Pair) -> list[str]:
-    return [f"Not looked at: {text}." for text in pair.unread]
-
-
-def _alone(pair: Pair) -> list[str]:
-    """A sentence about the outputs of two models whose stages do not pair."""
-    changed = [p for p in pair.outputs if p.exceeds(DIVERGED)]
-    if changed:
-        return [f"They differ {_of_outputs(changed)}."]
-    most = max((p.difference for p in pair.outputs), default=0.0)
-    return [f"Their outputs agree {_within(most)}."] if pair.outputs else []
+    return [*sentences, *left_out]
 
 
 def _same(pair: Pair) -> str:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from ..records.record import Record
     from ..records.store import Store
-    from .engines.base import Engine, Event
+    from .engines.base import Event
+    from .engines.local import LocalEngine
+    from .engines.ray import RayEngine
     from .plan import Job
     from .settings import RunOptions, Settings
 
@@ -68,7 +70,7 @@ def _progress(
         yield both
 
 
-def _engine(context: EngineContext, ledger: RunLedger) -> Engine:
+def _engine(context: EngineContext, ledger: RunLedger) -> LocalEngine | RayEngine:
     """The engine that the options name. Raises `UnknownNameError`, `InputError` without Ray."""
     if check_name("engine", context.options.engine, ENGINES) == "ray":
         from .engines.ray import RayEngine

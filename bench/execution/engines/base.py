@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..recorder import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from ...records.parts import Failure
     from ...records.store import Store
@@ -47,16 +47,6 @@ class Summary:
         """One line for a person."""
         made = ", ".join(f"{n} {status}" for status, n in sorted(self.made.items())) or "none"
         return f"records made: {made}; already present: {self.already_present}"
-
-
-class Engine(Protocol):
-    """Sends jobs to where they are measured."""
-
-    def run(self, jobs: Sequence[Job]) -> None:
-        """Measure every job. Raises `StoreError` when the store cannot be written."""
-
-    def close(self) -> None:
-        """End all workers."""
 
 
 @dataclass

@@ -187,6 +187,7 @@ def _json(content: Any) -> bytes:
 
 
 def _strict(content: Any) -> bytes:
+    """Compact JSON. Raises `ValueError` for NaN or infinity."""
     return json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
@@ -200,7 +201,7 @@ def packed(data: bytes) -> str:
 
 def packed_json(content: Any) -> str:
     """`content` as compact JSON, packed. Raises `ValueError` for NaN or infinity."""
-    return packed(json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii"))
+    return packed(_strict(content))
 
 
 def unpacked(block: str) -> bytes:
