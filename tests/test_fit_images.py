@@ -20,17 +20,21 @@ from perimetry.adapters.treatment import PaddingOptions
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.compare import compare
 from perimetry.bench.comparison.compatibility import UnlikeRecordsError
-from perimetry.bench.execution.fit_images import FITTED, open_fit_images
 from perimetry.bench.execution.plan import AuditPlan
-from perimetry.bench.execution.settings import FIT_DEFAULT, Settings, Toolkit
+from perimetry.bench.execution.settings import (
+    FIT_DEFAULT,
+    FITTED,
+    Settings,
+    Toolkit,
+    open_fit_images,
+)
 from perimetry.bench.model_report.case import open_case
 from perimetry.bench.model_report.provenance import repeat
 from perimetry.bench.model_report.report import report
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import caption
-from perimetry.bench.records.hashing import images_identity
+from perimetry.bench.records.hashing import FIT_KEY, images_identity
 from perimetry.bench.records.manifest import write_manifest
-from perimetry.bench.records.record import FIT_KEY
 from perimetry.bench.records.selection import MixedRecordsError, choose
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression.check import check

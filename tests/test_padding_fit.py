@@ -25,8 +25,7 @@ from perimetry.adapters.pytorch.kernel_padding.fit import (
 from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.treatment import PaddingOptions
-from perimetry.bench.execution.fit_images import FITTED, open_fit_images
-from perimetry.bench.execution.settings import Settings
+from perimetry.bench.execution.settings import FITTED, Settings, open_fit_images
 from perimetry.suites.base import Context
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.images import open_images

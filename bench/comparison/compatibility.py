@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.errors import InputError
 from ...suites.images import BUILT_IN
 from ..output.text import clean
-from ..records.record import FIT_KEY
+from ..records.hashing import FIT_KEY
 from ..records.selection import setting_text
 
 if TYPE_CHECKING:

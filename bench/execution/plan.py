@@ -24,8 +24,7 @@ from ...suites.settings import configure, settings_of
 from ..records.environment import STACK, versions
 from ..records.hashing import digest, hashes, images_identity, module_identity
 from ..records.parts import to_json_value
-from .fit_images import fit_settings
-from .settings import GOAL_FIELDS, PRECISION_OF
+from .settings import GOAL_FIELDS, PRECISION_OF, fit_settings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -150,7 +149,12 @@ class Choice:
 
     def of(self, references: Sequence[str]) -> list[str]:
         """Choose from `references`, in their order."""
-        chosen = [r for r in references if not self._excluded(r)]
+        chosen = []
+        for reference in references:
+            parsed = Reference.parse_any(reference)
+            names = (reference, parsed.bare, parsed.tagged_name)
+            if not any(fnmatchcase(name, pattern) for name in names for pattern in self.exclude):
+                chosen.append(reference)
         if self.family is not None:
             from ...adapters.load import family_of, list_models
 
@@ -158,11 +162,6 @@ class Choice:
             chosen = [r for r in chosen if family_of(r) == self.family]
         first, step = self.shard
         return chosen[first - 1 :: step][: self.limit]
-
-    def _excluded(self, reference: str) -> bool:
-        parsed = Reference.parse_any(reference)
-        names = (reference, parsed.bare, parsed.tagged_name)
-        return any(fnmatchcase(name, pattern) for name in names for pattern in self.exclude)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from ...adapters.errors import IMPORTED, InputError
 from ...adapters.reference import Reference
 from ...adapters.scratch import scratch_folder
-from ..records.hashing import images_identity
+from ..records.hashing import FIT_KEY, images_identity
 from ..records.parts import to_json_value
-from ..records.record import FIT_KEY
 from ..records.references import stated_inputs
 from .audit import measure_here
-from .fit_images import open_fit_images
 from .identities import find_identities
 from .plan import AuditPlan
-from .settings import FIT_DEFAULT, GOAL_FIELDS, RunOptions, Settings, standard
+from .settings import FIT_DEFAULT, GOAL_FIELDS, RunOptions, Settings, open_fit_images, standard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

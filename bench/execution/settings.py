@@ -1,11 +1,20 @@
-"""What the user chooses: `Settings` can change a number, `RunOptions` cannot."""
+"""What the user chooses: `Settings` can change a number, `RunOptions` cannot.
+
+Kernel padding `fit` is fitted on unlabelled images, never on the audited ones. By default they are
+built in: dead leaves from a separate random stream. A folder of the user gives a seeded sample of
+`FITTED` images, or all if there are fewer; the hash of their bytes is then part of the keys and
+settings of the records of `fit` alone. A file with the same bytes as an audited one is an error,
+whatever its name: the fit would have used the audit images (data leakage). Only whole files are
+compared; keeping different pictures of one scene apart is up to the user.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ...adapters.errors import InputError
+from ...adapters.errors import InputError, PerimetryError
+from ..records.hashing import FIT_KEY, file_sha256, images_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +38,7 @@ class Settings:
     `{"erf": {"unit": (0, 0)}}` (see `suites.settings`); `inputs` declares what ONNX files and
     modules leave open about their input and output, such as `{"range": "0..255", "output":
     "scores"}` (see `adapters.onnx.inputs.declaration`); `fit_images` is `dead-leaves` or a folder
-    of unlabelled images that kernel padding `fit` is fitted on (see `fit_images`).
+    of unlabelled images that kernel padding `fit` is fitted on.
 
     With a `precision_goal` a model variant gets more than `count` images until the half width of
     the interval of `PRECISION_OF` is at most that, but not more than `most_images`. An `@init`
@@ -226,3 +235,48 @@ def devices(text: str) -> tuple[str, ...]:
 def default_batch(device: str) -> int:
     """Default batch size on `device`: what fits the caches of a CPU, what fills a GPU."""
     return BATCH["cpu" if device == "cpu" else "cuda"]
+
+
+FITTED = 24
+
+FIT_STREAM = 1_000_003
+
+
+def open_fit_images(settings: Settings) -> ImageSet:
+    """The images that kernel padding `fit` is fitted on. Raises `InputError`."""
+    from ...suites.images import BUILT_IN, open_images
+
+    name = settings.fit_images
+    seed = settings.seed + (FIT_STREAM if name in BUILT_IN else 0)
+    try:
+        return open_images(name, FITTED, seed)
+    except (PerimetryError, OSError) as error:
+        raise InputError(f"images to fit on: {error}") from error
+
+
+def fit_settings(settings: Settings) -> dict[str, str]:
+    """The entry about the images of `fit` in the settings of its records.
+
+    Raises `InputError` when one of them cannot be read, or is audited.
+    """
+    if settings.fit_images == FIT_DEFAULT:
+        return {}
+    found = open_fit_images(settings)
+    if found.files:
+        found.check()  # a broken file must not show after hours of measuring
+        _check_unseen(found, settings)
+    return {FIT_KEY: images_identity(found)}
+
+
+def _check_unseen(found: ImageSet, settings: Settings) -> None:
+    """Raise `InputError` when a file of `found` is among the audited images."""
+    audited = settings.open_images()
+    seen = {file_sha256(path) for path in audited.files}
+    both = [path.name for path in found.files if file_sha256(path) in seen]
+    if both:
+        names = ", ".join(both[:3]) + (", ..." if len(both) > 3 else "")
+        raise InputError(
+            f"{len(both)} of the {found.count} images to fit on from {settings.fit_images!r} are "
+            f"audited too ({names}), which would make the result look better than it is; expected "
+            "a folder of other images"
+        )

@@ -20,9 +20,8 @@ from ...adapters.treatment import PaddingOptions
 from ...suites.settings import configure
 from ..records.environment import reset_peaks
 from .all_scales import FAULTS, Shared, label, probes_of, take_together, with_scales
-from .fit_images import open_fit_images
 from .recorder import NO_GRADIENTS_NEEDED, GradientPass, OpenedModel, Recorder
-from .settings import PRECISION_OF, Settings
+from .settings import PRECISION_OF, Settings, open_fit_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -305,16 +305,11 @@ def _spans(record: MapSource, shape: tuple[int, ...]) -> tuple[Span, Span] | Non
     if not spec:
         return None
     side = side or max(1, round(min(spec["height"], spec["width"]) / PER_SIDE))
-    rows, columns = (
-        _span(spec[name], side, count)
-        for name, count in zip(("height", "width"), shape, strict=True)
-    )
-    return rows, columns
-
-
-def _span(size: int, side: int, count: int) -> Span:
-    step = (size - side) / (count - 1)
-    return (side - step) / 2, size - (side - step) / 2
+    spans = []
+    for name, count in zip(("height", "width"), shape, strict=True):
+        before = (side - (spec[name] - side) / (count - 1)) / 2
+        spans.append((before, spec[name] - before))
+    return spans[0], spans[1]
 
 
 def _file_name(record: MapSource) -> str:

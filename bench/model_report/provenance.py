@@ -13,7 +13,7 @@ from ..output.files import try_or_none
 from ..output.layout import Literal
 from ..output.numbers import short_count
 from ..output.text import clean
-from ..records.record import FIT_KEY
+from ..records.hashing import FIT_KEY
 from ..records.references import stated_inputs
 from ..records.selection import prefix_of
 from ..statistics.difference import ENOUGH_SAMPLES, sample_count

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ...suites.images import ImageSet
 
 
+FIT_KEY = "fit_images_sha256"
+"""The entry in the settings of a record of kernel padding `fit`; none for images built in."""
+
 MAX_HASHED = 2**33
 """Bytes of the largest file that is hashed from end to end."""
 

@@ -69,7 +69,9 @@ def openerf_records(folder: Path) -> Iterator[Record | StoreError]:
 
 
 def _record(path: Path) -> Record:
-    """The record of one map. Raises `StoreError`."""
+    """The record of one map, of a model `ARCHITECTURE.TAG` of timm. Raises `StoreError`."""
+    from ...adapters.load import family_of
+
     data = read_bounded(path, MOST_BYTES)
     mean = _map(data, path)
     name = path.stem.removeprefix(PREFIX)
@@ -78,7 +80,12 @@ def _record(path: Path) -> Record:
     made = Record(
         key=digest([settings, source, PROTOCOL, name]),
         status="ok",
-        model=_model(name, mean, source),
+        model=ModelInfo(
+            reference=f"timm:{name}",
+            family=family_of(f"timm:{name}"),
+            source=source,
+            spec={"channels": 3, "height": mean.shape[0], "width": mean.shape[1]},
+        ),
         fill="none",
         suite="erf",
         protocol=PROTOCOL,
@@ -109,20 +116,6 @@ def _map(data: bytes, path: Path) -> Array:
         )
     mean: Array = found.astype(np.float64) / found.sum(dtype=np.float64)
     return mean
-
-
-def _model(name: str, mean: Array, source: dict[str, str]) -> ModelInfo:
-    """What is known of the model `name` (`ARCHITECTURE.TAG` of timm)."""
-    from ...adapters.load import family_of
-
-    reference = f"timm:{name}"
-    height, width = mean.shape
-    return ModelInfo(
-        reference=reference,
-        family=family_of(reference),
-        source=source,
-        spec={"channels": 3, "height": height, "width": width},
-    )
 
 
 def _metrics(mean: Array) -> dict[str, Estimate]:

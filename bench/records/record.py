@@ -250,7 +250,3 @@ NAME_PART = 60
 def file_name_part(text: str) -> str:
     """`text` with only letters, digits, `_` and `-`; of a part of a text it is a part of this."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
-
-
-FIT_KEY = "fit_images_sha256"
-"""The entry in a record's settings; there is none for `FIT_DEFAULT`."""

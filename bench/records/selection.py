@@ -17,7 +17,7 @@ from ...adapters.errors import (
     check_name,
 )
 from ...adapters.reference import Reference
-from .record import FIT_KEY
+from .hashing import FIT_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

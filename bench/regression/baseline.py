@@ -105,29 +105,16 @@ def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
         variants.setdefault((record.model.reference, record.fill), []).append(record)
     prints, unreadable = read_fingerprints(place)
     floors, absent = _read_floors(place, prints)
-    nothing = _unlisted(place)
+    store = open_records(place)
+    faults = {}  # a packed file has checked its own first line
+    nothing = store.unlisted if isinstance(store, RecordArchive) else None
+    if isinstance(store, Store):
+        faults, path = manifest_faults(store), store.root / MANIFEST
+        nothing = None if os.path.lexists(path) else unlisted(path)
     found = [*problems, *unreadable, *absent, *([nothing] if nothing else [])]
-    problems = list(dict.fromkeys([*found, *_manifest_faults(place, found)]))
+    more = (t for path, t in faults.items() if not any(str(path) in known for known in found))
+    problems = list(dict.fromkeys([*found, *more]))
     return Baseline(place, variants, floors, prints, tuple(problems), tuple(chosen), nothing)
-
-
-def _unlisted(place: Path) -> str | None:
-    """A sentence if nothing lists what the baseline has: a missing file or line shows nowhere."""
-    store = open_records(place)
-    if isinstance(store, RecordArchive):
-        return store.unlisted
-    path = store.root / MANIFEST
-    return None if os.path.lexists(path) else unlisted(path)
-
-
-def _manifest_faults(place: Path, known: Sequence[str]) -> list[str]:
-    """How a folder differs from its manifest, unless a sentence in `known` is about that file.
-
-    A packed file has checked its own first line.
-    """
-    store = open_records(place)
-    faults = manifest_faults(store) if isinstance(store, Store) else {}
-    return [text for path, text in faults.items() if not any(str(path) in one for one in known)]
 
 
 def _read_floors(

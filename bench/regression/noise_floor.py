@@ -13,7 +13,7 @@ import contextlib
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -77,26 +77,6 @@ def read_floors(baseline: Path) -> Floors:
         ) from error
 
 
-def noise_runs(run: RunOptions) -> dict[str, tuple[RunOptions, int | None]]:
-    """The four runs: options and number of threads (None: as it is) by name."""
-    batch = run.batch or default_batch(run.device if run.device != "auto" else "cpu")
-    other = max(1, batch // 2 - 1) if batch > 1 else 2
-    fixed = replace(run, batch=batch)
-    return {
-        "first": (fixed, None),
-        "same again": (fixed, None),
-        f"batch {other} instead of {batch}": (replace(fixed, batch=other), None),
-        f"{other_threads()} threads": (fixed, other_threads()),
-    }
-
-
-def other_threads() -> int:
-    """A number of threads other than the current one."""
-    import torch
-
-    return 1 if torch.get_num_threads() > 1 else 2
-
-
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """Compute on `count` threads, here and in processes started inside the context."""
@@ -126,8 +106,9 @@ def floor_of(runs: Mapping[str, Sequence[Record]]) -> Floor:
         for a, b in paired(first, records):
             _update_maxima(found["metrics"], metric_changes(a, b))
             _update_maxima(found["maps"], map_changes(a, b))
-            if a.suite == NAME:
-                _update_maxima(found["stages"], stage_changes(a, b))
+            stages = stage_differences(a, b) if a.suite == NAME else []
+            if not isinstance(stages, str):
+                _update_maxima(found["stages"], {p.key: p.difference for p in stages})
     return Floor(
         **found,
         runs=list(runs),
@@ -171,12 +152,6 @@ def relative_change(one: np.ndarray, other: np.ndarray) -> float:
     return gap / scale if scale > 0 and np.isfinite(gap) else float("inf")
 
 
-def stage_changes(a: Record, b: Record) -> dict[str, float]:
-    """Differences of two fingerprints by stage and output; empty if their stages do not pair."""
-    found = stage_differences(a, b)
-    return {} if isinstance(found, str) else {p.key: p.difference for p in found}
-
-
 def _update_maxima(largest: dict[str, float], new: Mapping[str, float]) -> None:
     for name, value in new.items():
         largest[name] = max(largest.get(name, 0.0), value)
@@ -208,9 +183,24 @@ def drop_noise(baseline: Path, variants: Collection[tuple[str, str]]) -> None:
 def measure_runs(
     run: RunOptions, measure: Callable[[RunOptions, str], Sequence[Record]]
 ) -> dict[str, Sequence[Record]]:
-    """The results of `measure` with the options and the name of each run, by that name."""
-    found: dict[str, Any] = {}
-    for name, (one, count) in noise_runs(run).items():
+    """What `measure` finds in each of the four runs, by the name of the run.
+
+    It is called with the options and the name; the number of threads is set around it.
+    """
+    import torch
+
+    batch = run.batch or default_batch(run.device if run.device != "auto" else "cpu")
+    other = max(1, batch // 2 - 1) if batch > 1 else 2
+    fewer = 1 if torch.get_num_threads() > 1 else 2
+    fixed = replace(run, batch=batch)
+    runs: dict[str, tuple[RunOptions, int | None]] = {
+        "first": (fixed, None),
+        "same again": (fixed, None),
+        f"batch {other} instead of {batch}": (replace(fixed, batch=other), None),
+        f"{fewer} threads": (fixed, fewer),
+    }
+    found: dict[str, Sequence[Record]] = {}
+    for name, (options, count) in runs.items():
         with threads(count):
-            found[name] = measure(one, name)
+            found[name] = measure(options, name)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -93,9 +94,7 @@ def _sentence(finding: DetectorFinding) -> str:
 
 def _looked_at(report: VariantReport) -> str:
     """A sentence: how many comparisons each detector made."""
-    counts: dict[str, int] = {}
-    for finding in report.findings:
-        counts[finding.detector] = counts.get(finding.detector, 0) + 1
+    counts = Counter(finding.detector for finding in report.findings)
     text = ", ".join(f"{count} by {detector}" for detector, count in counts.items())
     return f"Comparisons: {len(report.findings)} ({text})."
 

@@ -30,8 +30,9 @@ from ..comparison.compatibility import incompatibilities
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, is_imported, run_spec_of
 from ..execution.together import Asked, Together
+from ..records.hashing import FIT_KEY
 from ..records.openerf import openerf_records
-from ..records.record import FIT_KEY, Record
+from ..records.record import Record
 from ..records.references import stated_inputs
 from ..records.selection import choose, read_folder
 from .baseline import columns_of

@@ -159,12 +159,13 @@ def _metric(board: Board, column: str) -> dict[str, Any]:
 def _models(grid: Grid) -> dict[str, list[Any]]:
     references = list(grid)
     best = [_best(rows.values()) for rows in grid.values()]
+    sources = [record.model.source for record in best]
     return {
         "reference": [clean(reference, 1000) for reference in references],
         "name": [clean(name, 200) for name in short_names(references)],
         "family": [clean(family(record), 60) for record in best],
         "input": [input_size(record) for record in best],
-        "weights": [_weights(record) for record in best],
+        "weights": [clean(s.get("weights") or s.get("file") or "", 80) for s in sources],
     }
 
 
@@ -172,11 +173,6 @@ def _best(rows: Iterable[BoardRow]) -> Record:
     """The record that says most of its model."""
     records = [record for row in rows for record in row.records.values()]
     return next((r for r in records if r.model.spec), records[0])
-
-
-def _weights(record: Record) -> str:
-    source = record.model.source
-    return clean(source.get("weights") or source.get("file") or "", 80)
 
 
 def _defects(board: Board, side: Side) -> list[str | None] | None:
