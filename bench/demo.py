@@ -3,18 +3,26 @@
 Each is audited from its seeded initial state, with and without kernel padding; one is exported to
 ONNX first and audited again from that file. The last two rows are a small network trained with and
 without kernel padding, which ships with the package as ONNX files.
+
+Sample files are ONNX files of a few hundred kilobytes for 40 x 40 images, trained for
+results/training: `tiny-resnet` (0.08 million parameters) with and without kernel padding, trained
+to distinguish a red box of 3 x 3 pixels from a black one (`micro-object`, two classes) or to name
+articles of clothing (`classification`, ten classes).
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .execution.settings import Settings
+from .output.files import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from .records.store import Store
 
@@ -35,7 +43,7 @@ EXPORTED = "resnet18"
 """The architecture that is audited again through an ONNX file."""
 
 SAMPLES = tuple(f"tiny-resnet-micro-object-{fill}-seed0" for fill in ("none", "zero"))
-"""Trained sample networks, without and with kernel padding (see `samples`)."""
+"""Trained sample networks, without and with kernel padding (see `copy_samples`)."""
 
 SUITES = ["structure", "erf", "deadpixel", "perturbation", "padding"]
 
@@ -73,8 +81,6 @@ def forecast() -> str:
 
 def references(out: Path, *, seed: int) -> list[str]:
     """The models of the demo; exports the ONNX file if it does not exist yet."""
-    from .samples import copy_samples
-
     path = out / "models" / f"{EXPORTED}-seed{seed}.onnx"
     if not path.exists():
         export(EXPORTED, path, seed=seed)
@@ -117,3 +123,25 @@ def publish(store: Store) -> list[Path]:
     maps.mkdir(exist_ok=True)
     draw_variants([r for r in records if r.suite in PICTURES], Pictures(maps))
     return [*written, maps]
+
+
+FOLDER = "sample_models"
+
+
+def sample_files() -> Mapping[str, Path]:
+    """Paths of the sample files by name without suffix."""
+    folder = Path(str(resources.files(__package__) / FOLDER))
+    return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
+
+
+def copy_samples(folder: Path, names: Collection[str] | None = None) -> list[Path]:
+    """Copy the sample files, or those of `names`, into `folder`; their paths there.
+
+    Raises `StoreError` where they cannot be written.
+    """
+    wanted = [path for name, path in sample_files().items() if names is None or name in names]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [Path(shutil.copy(path, folder)) for path in wanted]
+    except OSError as error:
+        raise explain(error, folder) from error

@@ -27,7 +27,7 @@ ORDER = {
     ),
     "bench": (
         "output figures records statistics execution model_report ranking comparison regression "
-        "training samples pad_file demo doctor speed pytest_plugin cli"
+        "training pad_file demo doctor speed pytest_plugin cli"
     ),
 }
 CHAPTERS = {folder: tuple(text.split()) for folder, text in ORDER.items()}

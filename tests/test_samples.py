@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from perimetry.adapters.load import load
 from perimetry.bench.cli.main import app
-from perimetry.bench.samples import sample_files
+from perimetry.bench.demo import sample_files
 from perimetry.suites.training.data import open_training_set
 from perimetry.suites.training.micro_object import Boxes, draw_boxes, limit_range, paint_boxes
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import board, check, compare, installation, listing, pad, record_files, report, run, train
+from . import board, check, compare, installation, listing, report, run, train
 from .start import main
 
 __all__ = ["app", "main"]
@@ -41,8 +41,8 @@ def _root(
 
 
 PANELS = {
-    "Measure": (run.app, pad.app, train.app),
-    "Look at records": (board.app, report.app, listing.app, record_files.app),
+    "Measure": (run.app, train.app),
+    "Look at records": (board.app, report.app, listing.app),
     "Compare": (compare.app, check.app),
     "This installation": (installation.app,),
 }

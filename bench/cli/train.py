@@ -1,21 +1,64 @@
-"""The commands `perimetry train` and `samples`."""
+"""The commands `perimetry pad`, `train` and `samples`, which write networks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
 from .groups import option_groups
-from .options import FAILED, report_errors
+from .options import FAILED, ImageOptions, InputOptions, MachineOptions, report_errors
 
 if TYPE_CHECKING:
-    from ..training.experiment import Experiment
+    from ..training.experiment import Experiment, TrainingRun
 
 
 app = typer.Typer()
+
+
+@app.command()
+@option_groups
+def pad(
+    path: Annotated[Path, typer.Argument(metavar="PATH.onnx", help="ONNX file to pad.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write.")],
+    images: ImageOptions,
+    inputs: InputOptions,
+    machine: MachineOptions,
+    kernel_padding: Annotated[
+        Literal["box", "zero"],
+        typer.Option(help="How to fill the new taps: box (spread each old tap evenly) or zero."),
+    ] = "box",
+    forward_only: Annotated[
+        bool, typer.Option("--forward-only", help="Measure without gradients.")
+    ] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Rescale the padded layers on the images.")
+    ] = False,
+) -> None:
+    """Write a kernel-padded copy of an ONNX file and report the changes."""
+    from ...adapters.load import parse_inputs
+
+    with report_errors():
+        from ..execution.engines.process import call_bounded
+        from ..pad_file import pad_file
+
+        work = partial(
+            pad_file,
+            path,
+            out,
+            kernel_padding,
+            **vars(images),
+            target=inputs.target,
+            inputs=parse_inputs(inputs.inputs or (), inputs.output),
+            recalibrate=recalibrate,
+            forward_only=forward_only,
+            device=machine.device,
+            batch=machine.batch,
+        )
+        typer.echo(call_bounded(work, machine.run_options()).text())
 
 
 @dataclass(frozen=True)
@@ -121,7 +164,6 @@ def _carry_out(experiment: Experiment, out: Path, device: str, minutes: float | 
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
     from ..execution.cost import ProgressBar
-    from ..training.experiment import TrainingRun
     from ..training.figures import draw_training
     from ..training.report import training_summary
     from ..training.study import TrainingStudy
@@ -129,18 +171,20 @@ def _carry_out(experiment: Experiment, out: Path, device: str, minutes: float | 
 
     study = TrainingStudy(experiment, out, device=device)
     clock = Clock(None if minutes is None else minutes * 60)
-    total, seen = len(study.runs()), dict[TrainingRun, None]()
+    total = len(study.runs())
+    seen: list[TrainingRun] = []
     count = TextColumn("{task.completed:.1f}/{task.total:.0f} runs,")
     text = TextColumn("left; {task.description}", markup=False)
     columns = (BarColumn(bar_width=24), count, TimeRemainingColumn(), text)
     with ProgressBar(total, columns) as progress:
 
         def report(run: TrainingRun, share: float) -> None:
-            done = len(seen) - (run in seen) + share
-            if run not in seen:
-                seen[run] = None
-                progress.line(f"{progress.times(done / total if done >= 1 else 0)}  {run.label}")
+            begins = run not in seen
+            seen.extend([run] if begins else [])
+            done = len(seen) - 1 + share
             progress.bars.update(progress.task, completed=done, description=run.label)
+            if begins:
+                progress.line(f"{progress.times(done / total if done >= 1 else 0)}  {run.label}")
 
         result = study.train(clock, report)
     if result.records:
@@ -153,7 +197,7 @@ def samples_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write the files to.")],
 ) -> None:
     """Write the sample ONNX files: small networks trained with and without kernel padding."""
-    from ..samples import copy_samples
+    from ..demo import copy_samples
 
     with report_errors(FAILED):
         for path in copy_samples(folder):
