@@ -26,7 +26,7 @@ from ..execution.rerun import (
 )
 from ..execution.settings import Settings
 from ..execution.together import Asked, Together
-from ..records.references import same_file, stated_inputs
+from ..records.references import same_file, spec_of, stated_inputs
 from .compatibility import UnlikeRecordsError, input_differences
 from .sides import (
     DEFAULT_FILL,
@@ -116,11 +116,9 @@ def _inputs(
         if isinstance(one, Argument)
     ]
     found = iter(known_inputs(asked, run))
-    return [_stored_input(one) if isinstance(one, Side) else next(found) for one in sides]
-
-
-def _stored_input(one: Side) -> Mapping[str, Any]:
-    return next((r.model.spec for r in one.records.values() if r.model.spec), {})
+    return [
+        spec_of(one.records.values()) if isinstance(one, Side) else next(found) for one in sides
+    ]
 
 
 def _shown(one: Side | Argument) -> str:

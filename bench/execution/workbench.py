@@ -99,35 +99,37 @@ class Workbench:
 
     def measure(self, job: Job, keep: Keep) -> None:
         """Measure every cell of `job`; `keep` gets each record as soon as it is made."""
-        with full_precision(self.device):
-            self._measure_job(job, keep)
-
-    def _measure_job(self, job: Job, keep: Keep) -> None:
         reset_peaks(self.device)
         self._use(self.settings.count)
         recorder = Recorder(job, self.settings, self._images, self.device)
         self.on_stage("opening the model", job.cells)
         begun = time.perf_counter()
-        try:
-            model = self._open(job)
-            fitted = self._fit_images if job.fill == "fit" else None
-            opened = OpenedModel.of(model, begun, self._images, fitted)
-        except FAULTS as error:
-            for cell in job.cells:
-                keep(recorder.unmeasured(cell, error))
-            return
-        recorder = replace(recorder, opened=opened)
-        if self.settings.target == ALL_SCALES and isinstance(model, ModelOfScales):
-            self._measure_scales(cast("Any", model), job, recorder, keep)
-        else:
-            self._measure_cells(model, job, recorder, keep)
+        with full_precision(self.device):
+            try:
+                model = self._open(job)
+                fitted = self._fit_images if job.fill == "fit" else None
+                opened = OpenedModel.of(model, begun, self._images, fitted)
+            except FAULTS as error:
+                for cell in job.cells:
+                    keep(recorder.unmeasured(cell, error))
+                return
+            recorder = replace(recorder, opened=opened)
+            if self.settings.target == ALL_SCALES and isinstance(model, ModelOfScales):
+                self._measure_scales(cast("Any", model), job, recorder, keep)
+            else:
+                self._measure_cells(model, job, recorder, keep)
 
     def _measure_scales(self, model: Any, job: Job, recorder: Recorder, keep: Keep) -> None:
         """Measure the target and the last map of every resolution; one record for each cell."""
         ours: dict[str, Record] = {}
         size = (model.spec.height, model.spec.width)
         views = {label(grid, size): model.at(grid) for grid in model.scales()}
-        self._shared = self._take_together(model, [model, *views.values()], job)
+        every = [model, *views.values()]
+        probes = [probes_of(v, job.cells, self.suites, self.settings.seed) for v in every]
+        if any(probes):
+            self.on_stage("taking gradients at all scales", job.cells)
+            images = self._images.load(model.spec)
+            self._shared = take_together(model, every, probes, images, self.batch)
         self._measure_cells(model, job, recorder, lambda r: ours.update({r.key: r}))
         found: dict[str, dict[str, tuple[Grid, Record]]] = {key: {} for key in ours}
         for scale, view in views.items():
@@ -141,15 +143,6 @@ class Workbench:
         self._shared = {}
         for key, record in ours.items():
             keep(with_scales(record, found[key]) if record.status == "ok" else record)
-
-    def _take_together(self, model: Any, views: Sequence[Model], job: Job) -> Shared:
-        """The gradients at the target and all scales; see `all_scales`."""
-        probes = [probes_of(v, job.cells, self.suites, self.settings.seed) for v in views]
-        if not any(probes):
-            return {}
-        self.on_stage("taking gradients at all scales", job.cells)
-        images = self._images.load(model.spec)
-        return take_together(model, views, probes, images, self.batch)
 
     def _measure_cells(
         self, model: Model, job: Job, recorder: Recorder, keep: Keep, *, most: int | None = None

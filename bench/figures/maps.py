@@ -282,16 +282,10 @@ def _grid(record: MapSource, look: Look, shape: tuple[int, ...]) -> tuple[Pair |
         return (shape[2], shape[3]), "each field"
     if look.phases:
         return (max(1, shape[0] // NUMBERED), max(1, shape[1] // NUMBERED)), ""
-    cell = _cell(record) if look.cells else None
-    return cell, "stride cell" if cell else ""
-
-
-def _cell(record: MapSource) -> Pair | None:
-    """The stride cell of the record's sensitivity, or None without phases."""
-    profile = record.maps.get("phase_profile")
+    profile = record.maps.get("phase_profile") if look.cells else None
     if profile is None or np.ndim(profile) != 2:
-        return None
-    return int(profile.shape[0]), int(profile.shape[1])
+        return None, ""
+    return (int(profile.shape[0]), int(profile.shape[1])), "stride cell"
 
 
 def _spans(record: MapSource, shape: tuple[int, ...]) -> tuple[Span, Span] | None:

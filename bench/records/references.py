@@ -15,7 +15,7 @@ from ...adapters.reference import Reference
 from ..output.numbers import join_with_and
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .record import Record
 
@@ -80,3 +80,8 @@ def find_reference(model: str | None, references: Sequence[str]) -> str:
     if within:
         raise InputError(f"{model!r} matches {join_with_and(within)}; name one of them")
     raise UnknownNameError(unknown("model", model, references))
+
+
+def spec_of(records: Iterable[Record]) -> dict[str, Any]:
+    """The fields of the input of one model, whichever of its records has them; else empty."""
+    return next((record.model.spec for record in records if record.model.spec), {})

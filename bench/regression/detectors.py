@@ -65,7 +65,8 @@ class DetectorSet:
             return [DetectorFinding("record", where, SAME, "does not apply, as in the baseline")]
         found = [*_damage(where, old), *self._dead_regions(old, new)]
         found += [*self._metrics(old, new), *self._maps(old, new)]
-        if _nothing_to_compare(old, found):
+        values = any(value.value is not None for value in old.metrics.values())
+        if not (values or old.maps or any(finding.text == IGNORED for finding in found)):
             text = "the baseline has no value to compare with: measure it again"
             found.append(DetectorFinding("record", where, UNMEASURED, text))
         return found
@@ -243,13 +244,6 @@ def _damage(where: str, old: Record) -> list[DetectorFinding]:
     return [DetectorFinding("record", where, UNMEASURED, old.damage)] if old.damage else []
 
 
-def _nothing_to_compare(old: Record, found: Sequence[DetectorFinding]) -> bool:
-    """Whether the record of the baseline has neither a value nor a map that could be compared."""
-    ignored = any(finding.text == IGNORED for finding in found)
-    values = any(value.value is not None for value in old.metrics.values())
-    return not (values or old.maps or ignored)
-
-
 def column_of(where: str, record: Record, suites: Mapping[str, Suite]) -> str:
     """`SUITE.METRIC` on the default protocol, as on a leaderboard."""
     prefix = prefix_of(record.suite, record.protocol, suites)
@@ -283,17 +277,6 @@ def _why_not(old: Record, new: Record | None) -> str | None:
         return f"{was[old.status]}, {now.get(new.status, f'failed now: {new.why}')}"
     found = incompatibilities(old, new) if old.status == "ok" else []
     return f"not comparable: {'; '.join(found)}" if found else None
-
-
-def preprocessing_findings(
-    records: Sequence[Record], made: Sequence[Record]
-) -> list[DetectorFinding]:
-    """A finding for each change of the preprocessing that the model declares."""
-    old = next((r for r in records if r.model.spec), None)
-    new = next((r for r in made if r.model.spec), None)
-    if old is None or new is None:
-        return []
-    return input_findings(old.model.spec, new.model.spec)
 
 
 def meaningless_findings(

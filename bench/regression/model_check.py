@@ -14,10 +14,11 @@ from ..comparison.look import changed_tensors
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, known_inputs, run_spec_of, sized_as
 from ..execution.together import Asked, Together
+from ..records.references import spec_of
 from ..records.selection import said_first
 from . import noise_floor as noise
 from .baseline import Changes
-from .detectors import DetectorSet, input_findings, meaningless_findings, preprocessing_findings
+from .detectors import DetectorSet, input_findings, meaningless_findings
 from .result import DetectorFinding, RegressionVerdict, VariantReport, reason_of, refused, said_once
 from .tolerances import Tolerances
 
@@ -160,8 +161,7 @@ class ModelCheck:
         found = known_inputs([(one.model, one.spec.settings) for one in asked], self.options.run)
         for one, fields in zip(asked, found, strict=True):
             stored = (r for f in one.fills for r in self.baseline.variants[str(one.name), f])
-            old = next((r.model.spec for r in stored if r.model.spec), {})
-            self.inputs[_key(one)] = tuple(input_findings(old, fields))
+            self.inputs[_key(one)] = tuple(input_findings(spec_of(stored), fields))
 
     def _asked(self, model: Any, name: str, fills: Sequence[str]) -> Asked:
         """What to measure: all that the baseline has of the model, and its fingerprint.
@@ -172,8 +172,7 @@ class ModelCheck:
         if key not in self.asked:
             stored = [record for fill in fills for record in self.baseline.variants[name, fill]]
             spec = run_spec_of(stored, self.options)
-            shape = next((r.model.spec for r in stored if r.model.spec), {})
-            settings = sized_as(model, spec.settings, shape)
+            settings = sized_as(model, spec.settings, spec_of(stored))
             spec = RunSpec(settings, (*spec.suites, NAME))
             self.asked[key] = Asked(model, spec, parse_fills(fills), name)
         return self.asked[key]
@@ -205,7 +204,7 @@ class ModelCheck:
     ) -> VariantReport:
         """Compare one variant of what was measured now with the baseline, by `floor` or its own."""
         records, made = self.baseline.variants[name, fill], _of_fill(made, fill)
-        changed = preprocessing_findings(records, made)
+        changed = input_findings(spec_of(records), spec_of(made))
         if changed:
             return VariantReport(name, fill, tuple(changed))
         known = floor or self.baseline.floors.find(name, fill)
