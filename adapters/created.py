@@ -5,6 +5,7 @@ What timm, torchvision and transformers have in common once an architecture can 
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from .meta_forward import ShapesOnly
 from .pytorch.model import TorchModel
 from .pytorch.tensors import copy_module
 from .pytorch.weights import module_tensors_digest, not_finite_weights, set_scales_to_one
+from .reference import split_key
 from .seeding import seeded_weights
 
 if TYPE_CHECKING:
@@ -51,7 +53,9 @@ class Opening:
 class Created:
     """An architecture that `create` builds, with the weights of `loaded`, or with initial ones.
 
-    `spec` is the input that its library states, `source` says where it comes from.
+    `spec` is the input that its library states, `source` says where it comes from. A `shell` is the
+    architecture without weights; a model that has one is not tried before its first pass. `prefix`
+    is the number of tokens before those of the target's grid.
     """
 
     reference: str
@@ -60,43 +64,47 @@ class Created:
     spec: InputSpec
     source: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    shell: nn.Module | None = None
+    prefix: int | None = None
 
     def open(self, how: Opening) -> TorchModel:
         """The model. Raises `InputError` when it refuses the size."""
         size = how.size or (self.spec.height, self.spec.width)
-        initial = self.loaded is None
-        weights = {} if initial else {"tensors_sha256": module_tensors_digest(self._weights)}
-        build = partial(initial_state, self.create, how.seed) if initial else self._copy
+        loaded, shell = self.loaded, self.shell
+        weights = {} if loaded is None else {"tensors_sha256": module_tensors_digest(loaded)}
+        if shell is None:
+            shell = on_meta(self.create) if loaded is None else loaded
         members = how.members or INIT_MEMBERS
         model = TorchModel(
-            on_meta(self.create) if initial else self._weights,
-            build,
+            shell,
+            partial(initial_state, self.create, how.seed)
+            if loaded is None
+            else lambda _member: copy_module(loaded),
             reference=self.reference,
             spec=replace(self.spec, height=size[0], width=size[1]),
             device=pick_device(how.device),
             source={"runtime": "torch", **self.source, **weights},
             target=how.target,
-            members=members if initial else 1,
-            calibrated=CALIBRATION_IMAGES if initial else 0,
+            prefix=self.prefix,
+            members=members if loaded is None else 1,
+            calibrated=CALIBRATION_IMAGES if loaded is None else 0,
             precision=how.precision,
-            known=False,
+            known=self.shell is not None,
         )
-        model.notes[:0] = [untrained(members)] if initial else not_finite_weights(self._weights)
         model.notes += self.notes
+        if loaded is not None:
+            model.notes[:0] = not_finite_weights(loaded)
+        else:
+            model.notes.append(
+                f"untrained: up to {members} seeded initial states, norms calibrated"
+            )
         return model
 
-    @property
-    def _weights(self) -> nn.Module:
-        assert self.loaded is not None  # noqa: S101  (asked for where there are weights)
-        return self.loaded
 
-    def _copy(self, _member: int) -> nn.Module:
-        return copy_module(self._weights)
-
-
-def untrained(members: int) -> str:
-    """The note of a model of initial states."""
-    return f"untrained: up to {members} seeded initial states, norms calibrated"
+def file_source(state: str) -> dict[str, str]:
+    """Name and hash of the weights file `state`, which may end in the key of a state dict."""
+    path, _ = split_key(state)
+    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def on_meta(create: Callable[[], nn.Module]) -> nn.Module:

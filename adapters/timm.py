@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -11,26 +10,16 @@ from torch import Tensor, nn
 
 from .checkpoint.fit import fit, without_prefix
 from .checkpoint.read import Checkpoint, read_checkpoint
-from .created import (
-    CALIBRATION_IMAGES,
-    INIT_MEMBERS,
-    Opening,
-    initial_state,
-    on_meta,
-    untrained,
-    weights_unavailable,
-)
-from .device import pick_device
+from .created import Created, Opening, file_source, on_meta, weights_unavailable
 from .errors import UnknownNameError, WeightsError, check_name, unknown
 from .hub import offline_if_unreachable
 from .input_spec import InputSpec
-from .pytorch.model import TorchModel
-from .pytorch.tensors import copy_module
-from .pytorch.weights import module_tensors_digest, not_finite_weights
-from .reference import HUB, split_key
+from .reference import HUB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from .pytorch.model import TorchModel
 
 
 @cache
@@ -73,35 +62,37 @@ def open_timm(name: str, state: str | None, how: Opening) -> TorchModel:
     near names, `WeightsError` when weights are not available or do not fit, `InputError` when the
     model refuses the size.
     """
+    import timm
+
     check_architecture(name, pretrained=state is None)
     shell = _on_hub(name) if name.startswith(HUB) else _shell(name)
-    filled = None
-    if state not in (None, "init"):
-        filled = _with_file(shell, name, read_checkpoint(state or ""))
-        shell = _shell(name, **filled.options) if filled.options else shell
-    loaded = None
-    if state != "init":
-        loaded = filled.module if filled is not None else _pretrained(name)
-    build, source = _builder(name, state, how.seed, loaded)
-    model = TorchModel(
-        shell,
-        build,
-        reference=f"timm:{name}" + (f"@{state}" if state else ""),
-        spec=_spec(shell, how.size, filled.options.get("in_chans") if filled else None),
-        device=pick_device(how.device),
-        source=source,
-        target=how.target,
-        prefix=getattr(shell, "num_prefix_tokens", None),
-        members=(how.members or INIT_MEMBERS) if state == "init" else 1,
-        calibrated=CALIBRATION_IMAGES if state == "init" else 0,
-        precision=how.precision,
-    )
-    model.notes += filled.notes if filled else []
-    if loaded is not None:
-        model.notes[:0] = not_finite_weights(loaded)
+    source = {
+        "timm": timm.__version__,
+        "library": f"timm {timm.__version__}",
+        "architecture": name.partition(".")[0],
+    }
+    loaded, notes = None, tuple[str, ...]()
+    options: Mapping[str, Any] = {}
+    if state is None:
+        loaded = _pretrained(name)
+    elif state == "init":
+        source["weights"] = "initial state"
     else:
-        model.notes.append(untrained(model.members))
-    return model
+        filled = _with_file(shell, name, read_checkpoint(state))
+        loaded, options, notes = filled.module, filled.options, tuple(filled.notes)
+        shell = _shell(name, **options) if options else shell
+        source |= file_source(state)
+    made = Created(
+        f"timm:{name}" + (f"@{state}" if state else ""),
+        partial(_create, name),
+        loaded,
+        _spec(shell, None, options.get("in_chans")),
+        source,
+        notes,
+        shell=shell,
+        prefix=getattr(shell, "num_prefix_tokens", None),
+    )
+    return made.open(how)
 
 
 def read_input(name: str, size: tuple[int, int] | None = None) -> InputSpec:
@@ -172,35 +163,6 @@ def _spec(
         interpolation=config["interpolation"],
         crop_pct=config["crop_pct"],
     )
-
-
-def _builder(
-    name: str, state: str | None, seed: int, loaded: nn.Module | None
-) -> tuple[Any, Mapping[str, str]]:
-    """The function that builds a weight set, and its source; initial states have none `loaded`."""
-    import timm
-
-    source = {
-        "runtime": "torch",
-        "timm": timm.__version__,
-        "library": f"timm {timm.__version__}",
-        "architecture": name.partition(".")[0],
-    }
-    if loaded is None:
-        return partial(initial_state, partial(_create, name), seed), {
-            **source,
-            "weights": "initial state",
-        }
-    source["tensors_sha256"] = module_tensors_digest(loaded)
-    if state is not None:
-        path, _ = split_key(state)
-        source["file"] = path.name
-        source["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return partial(_copy, loaded), source
-
-
-def _copy(module: nn.Module, _member: int) -> nn.Module:
-    return copy_module(module)
 
 
 def _pretrained(name: str) -> nn.Module:

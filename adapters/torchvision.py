@@ -6,7 +6,6 @@ given images in [0, 1] of the size that they resize to.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import warnings
 from functools import cache, partial
@@ -22,13 +21,13 @@ from .created import (
     Created,
     Opening,
     channel_values,
+    file_source,
     on_meta,
     weights_unavailable,
 )
 from .errors import InputError, UnknownNameError, WeightsError, check_name, unknown
 from .hub import answers
 from .input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
-from .reference import split_key
 from .seeding import seeded_weights
 
 if TYPE_CHECKING:
@@ -101,14 +100,13 @@ def open_torchvision(name: str, weights: str, state: str | None, how: Opening) -
     elif state == "init":
         source["weights"] = "initial state"
     else:
-        path, _ = split_key(state)
         checkpoint = read_checkpoint(state)
         options, notes = _options(name, chosen, checkpoint)
         loaded = _create(name, **options)
         fitted = fit(checkpoint, loaded.state_dict(), name)
         loaded.load_state_dict(fitted.state)
         notes = [*fitted.notes, *notes, *_transform_note(loaded)]
-        source |= {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        source |= file_source(state)
     create = partial(_create, name, **options)
     made = Created(
         f"torchvision:{name}{'.' * bool(weights)}{weights}" + (f"@{state}" if state else ""),
