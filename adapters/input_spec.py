@@ -59,6 +59,11 @@ class InputSpec:
             images = images.flip(1)
         return (images * self.value_range - self.channel_mean(images)) / self.channel_std(images)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the input."""
+        return self.channels, self.height, self.width
+
     def channel_mean(self, like: Tensor) -> Tensor:
         """`mean` as (1, channels, 1, 1), on the device of `like`."""
         return _by_channel(self.mean, like)

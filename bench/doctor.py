@@ -171,8 +171,7 @@ def _answer(name: str, model: Any, metric: str, known: float) -> tuple[str, Stat
     """Compare a metric of `structure` with its known value."""
     from ..suites.structure import measure_skeleton
 
-    size = (model.spec.channels, model.spec.height, model.spec.width)
-    found = measure_skeleton(model.skeleton(), size).metrics[metric].value
+    found = measure_skeleton(model.skeleton(), model.spec.shape).metrics[metric].value
     if found is not None and abs(found - known) <= TOLERANCE * max(1.0, known):
         return name, "ok", f"{metric} {found:.6g}, as expected"
     return name, "broken", f"{metric} {found}, but {known:.6g} is right; reinstall perimetry"

@@ -135,6 +135,11 @@ class Measurement:
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def leave_out(self, metrics: Iterable[str | Metric], reason: object) -> None:
+        """Give `metrics` no value, for the `reason` given as text or as an error."""
+        names = (metric if isinstance(metric, str) else metric.name for metric in metrics)
+        self.metrics |= dict.fromkeys(names, missing(str(reason)))
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -197,18 +202,18 @@ class Suite(Protocol):
     others."""
     setting_help: ClassVar[Mapping[str, str]] = {}
     """What each setting is, by name of its field, for `perimetry list suites`."""
+    needs_gradients: ClassVar[bool] = False
+    """Whether `skip` asks for gradients too."""
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """The reason why the suite does not apply to `model`, or None.
 
         By default a suite needs a spatial target.
         """
-        del protocol
-        return model.why_not_spatial
+        return (model.why_no_gradients if self.needs_gradients else None) or model.why_not_spatial
 
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
         """The gradients that `measure` needs; none by default."""
-        del model, protocol, seed
         return ()
 
     def defects(self, found: Measured) -> list[str]:
@@ -218,7 +223,6 @@ class Suite(Protocol):
         They rest on metrics and tables, since packed records have no maps; may raise `KeyError`
         where `found` lacks one.
         """
-        del found
         return []
 
     def causes(self, found: Measured) -> list[str]:
@@ -226,7 +230,6 @@ class Suite(Protocol):
 
         May raise `KeyError` where `found` lacks a map or table.
         """
-        del found
         return []
 
     def remedies(self, found: Measured, size: tuple[int, int]) -> list[str]:
@@ -234,7 +237,6 @@ class Suite(Protocol):
 
         May raise `KeyError` where `found` lacks a map or table.
         """
-        del found, size
         return []
 
     def measure(

@@ -175,6 +175,7 @@ class DeadPixel(Suite):
     headline: ClassVar[str] = "weakest"
     defect_tables: ClassVar[Sequence[str]] = ("dead_regions",)
     random: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
     question: ClassVar[str] = "how evenly the target depends on the input's pixels"
     topic: ClassVar[str] = "Evenness"
 
@@ -185,11 +186,6 @@ class DeadPixel(Suite):
     def causes(self, found: Measured) -> list[str]:
         """The least sensitive phase, and the stride periods that cause the variance."""
         return [*least_sensitive_phase(found), *period_shares(found)]
-
-    def skip(self, model: Model, protocol: str) -> str | None:
-        """Gradients and a spatial target (for its stride) are needed."""
-        del protocol
-        return model.why_no_gradients or model.why_not_spatial
 
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
         """The gradient of all units at once, or of the logit of the predicted class."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
 
 from ..adapters.model import Outputs
@@ -71,14 +70,12 @@ class Fidelity(Suite):
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """Only a treated model has an original to compare with."""
-        del protocol
         return None if model.original else "the model is not treated"
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
         """Compare `model` with `model.original` on the images."""
-        del protocol, maps
         if model.original is None:
             raise ValueError("the model has no original: call `skip` first")
         batching = Batching(context.batch, model.device)
@@ -110,7 +107,7 @@ def _compare(
     cosine: list[Tensor] = []
     faults: dict[str, str | None] = {"logits": None, "target": None}
     for member in range(members):
-        own = x[np.arange(member, len(x), members)]
+        own = x[member::members]
         a, b = (_forward(one, member, x, own, batching) for one in (model, original))
         if a.logits is not None and b.logits is not None:
             agreement.append((a.logits.argmax(1) == b.logits.argmax(1)).float())

@@ -91,6 +91,7 @@ class Frequency(Suite):
     metrics: ClassVar[tuple[Metric, ...]] = _METRICS
     headline: ClassVar[str] = "centroid"
     random: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
     question: ClassVar[str] = "which spatial frequencies the target reacts to"
     topic: ClassVar[str] = "Frequencies"
     setting_help: ClassVar[Mapping[str, str]] = {
@@ -100,14 +101,8 @@ class Frequency(Suite):
     def __post_init__(self) -> None:
         require_at_least(self, 1, "stride", unit="pixel")
 
-    def skip(self, model: Model, protocol: str) -> str | None:
-        """Gradients and a spatial target are needed."""
-        del protocol
-        return model.why_no_gradients or model.why_not_spatial
-
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
         """The gradient of all units at once, with random signs."""
-        del protocol
         return (
             Probe(
                 "frequency/gradient",
@@ -121,7 +116,6 @@ class Frequency(Suite):
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
         """Compute the metrics from the spectra in `maps`, (samples, height, width)."""
-        del protocol
         spectra = normalise_members(model, maps["frequency/gradient"].astype(np.float64))
         resamples = bootstrap(len(spectra), context.draws, context.seed)
         found = Measurement({})
@@ -139,7 +133,7 @@ class Frequency(Suite):
         stride = first_stride(model) if self.stride is None else (self.stride, self.stride)
         names = ("above_nyquist", "above_nyquist_gain")
         if isinstance(stride, str):
-            found.metrics |= dict.fromkeys(names, missing(stride))
+            found.leave_out(names, stride)
             return found
         beyond = (rows > 1 / (2 * stride[0]) + ROUNDING) | (
             columns > 1 / (2 * stride[1]) + ROUNDING
@@ -194,15 +188,10 @@ def power_spectrum(gradient: Tensor, spec: InputSpec) -> Tensor:
 
 def first_stride(model: Model) -> tuple[int, int] | str:
     """The stride of the first strided layer along (rows, columns), or why it is unknown."""
-    import torch
+    from .architecture.receptive_field import traced
 
-    from .architecture.receptive_field import layer_table
-
-    spec = model.spec
     try:
-        layers = layer_table(
-            model.skeleton(), torch.ones(1, spec.channels, spec.height, spec.width)
-        )
+        layers, _ = traced(model)
     except PerimetryError as error:
         return f"the first stride is unknown: {error}"
     for layer in layers:

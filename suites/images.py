@@ -178,7 +178,7 @@ def _paint_disc(
 
 def _noise(spec: InputSpec, seed: int, index: int) -> Tensor:
     """An image (3, height, width) that `spec` normalises to standard normal noise."""
-    z = _generator(seed, index).standard_normal((spec.channels, spec.height, spec.width))
+    z = _generator(seed, index).standard_normal(spec.shape)
     x = torch.from_numpy(z.astype(np.float32))
     image = (x * spec.channel_std(x)[0] + spec.channel_mean(x)[0]) / spec.value_range
     if spec.channels == 1:

@@ -167,10 +167,7 @@ class Structure(Suite):
 
         Raises `NotApplicableError` if the model has no skeleton, or an operation without a rule.
         """
-        del protocol, maps, context
-        return measure_skeleton(
-            model.skeleton(), (model.spec.channels, model.spec.height, model.spec.width)
-        )
+        return measure_skeleton(model.skeleton(), model.spec.shape)
 
     def causes(self, found: Measured) -> list[str]:
         """Strided layers at fault, the weakest phase, stride periods, layers that skip pixels."""
@@ -287,7 +284,7 @@ def _read_phases(
     )
     if isinstance(period, str):
         names = (*(metric.name for metric in _PHASED), "path_ratio")
-        found.metrics |= dict.fromkeys(names, missing(period))
+        found.leave_out(names, period)
         return
     profile = phases.phase_profile(energies[:1], period)[0]
     found.maps["phase_profile"] = profile
@@ -368,7 +365,7 @@ def _read_field(found: Measurement, units: UnitSpans) -> None:
     try:
         local = summarise_field(units)
     except NotApplicableError as error:
-        found.metrics |= {name: missing(str(error)) for name in names}
+        found.leave_out(names, error)
         return
     found.metrics |= {n: Estimate(v) for n, v in zip(names, local.size, strict=True)}
     if local.global_:

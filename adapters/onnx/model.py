@@ -170,7 +170,6 @@ class OnnxModel:
 
     def select(self, member: int, x: Tensor) -> None:
         """There is one weight set and nothing to calibrate."""
-        del x
         if member != 0:
             raise InputError(
                 f"weight set {member} was requested; an ONNX file has only weight set 0"
@@ -407,7 +406,6 @@ class OnnxModel:
 
     def random_steps(self, x: Tensor) -> list[str]:
         """The nodes that may draw random numbers; see `Model.random_steps`."""
-        del x
         return random_nodes(self.graph.graph)
 
     def with_padding_mode(self, mode: PaddingMode) -> OnnxModel:

@@ -143,8 +143,8 @@ class Passes:
 
     def noise(self, count: int) -> Tensor:
         """Normal noise (count, channels, height, width), the same in every call."""
-        shape = (count, self.spec.channels, self.spec.height, self.spec.width)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(count, *self.spec.shape, generator=generator)
 
 
 def _alike(found: list[Tensor], expected: list[Tensor]) -> bool:

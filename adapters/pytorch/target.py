@@ -106,8 +106,7 @@ def module_blocks(
 def blank_input(module: nn.Module, spec: InputSpec) -> Tensor:
     """Return two uniform inputs of the size, type and device of `module`."""
     first = first_float(module, torch.empty(0))
-    shape = (2, spec.channels, spec.height, spec.width)
-    return laid_out(torch.zeros(shape, dtype=first.dtype, device=first.device), spec)
+    return laid_out(torch.zeros(2, *spec.shape, dtype=first.dtype, device=first.device), spec)
 
 
 def laid_out(x: Tensor, spec: InputSpec) -> Tensor:

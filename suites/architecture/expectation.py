@@ -23,9 +23,8 @@ def expected_map(model: Model) -> Array | str:
     Computed once for a model, and forgotten with it.
     """
     if model not in _KNOWN:
-        spec = model.spec
         try:
-            maps = energy_map(model.skeleton(), (spec.channels, spec.height, spec.width))
+            maps = energy_map(model.skeleton(), model.spec.shape)
             _KNOWN[model] = maps[0].numpy()
         except PerimetryError as error:
             _KNOWN[model] = str(error)

@@ -75,7 +75,18 @@ def receptive_field(skeleton: nn.Module, x: Tensor) -> ReceptiveField:
     return summarise_field(found)
 
 
-_UNITS: WeakKeyDictionary[Model, UnitSpans] = WeakKeyDictionary()
+_TRACED: WeakKeyDictionary[Model, tuple[list[Layer], UnitSpans]] = WeakKeyDictionary()
+
+
+def traced(model: Model) -> tuple[list[Layer], UnitSpans]:
+    """The layers of `model` in execution order, and the fields of its target's units.
+
+    Kept as long as the model exists. Raises `NotApplicableError` if it cannot be traced.
+    """
+    if model not in _TRACED:
+        _, trace, units = path_count_map(model.skeleton(), model.spec.shape)
+        _TRACED[model] = trace.layers, units
+    return _TRACED[model]
 
 
 def model_receptive_field(model: Model) -> ReceptiveField:
@@ -83,16 +94,7 @@ def model_receptive_field(model: Model) -> ReceptiveField:
 
     Raises `NotApplicableError` as `receptive_field` does.
     """
-    return summarise_field(_units(model))
-
-
-def _units(model: Model) -> UnitSpans:
-    """The fields of the units of `model`'s target; cached as long as the model exists."""
-    if model not in _UNITS:
-        spec = model.spec
-        size = (spec.channels, spec.height, spec.width)
-        _UNITS[model] = path_count_map(model.skeleton(), size)[2]
-    return _UNITS[model]
+    return summarise_field(traced(model)[1])
 
 
 def summarise_field(units: UnitSpans) -> ReceptiveField:
@@ -209,14 +211,14 @@ def total_stride(model: Model) -> tuple[float, float]:
     if target is None:
         raise ValueError("a stride needs a spatial target: call `skip` first")
     if untraced(model) is None:
-        return _units(model).stride()
+        return traced(model)[1].stride()
     return spec.height / target.height, spec.width / target.width
 
 
 def untraced(model: Model) -> str | None:
     """Why `total_stride` is pixels over units; None if the network can be traced."""
     try:
-        _units(model)
+        traced(model)
     except PerimetryError as error:
         return str(error)
     return None

@@ -107,14 +107,13 @@ def _both_axes(model: Model) -> tuple[Reach, Reach]:
 
 
 def _trace(model: Model) -> tuple[UnitSpans, list[Layer]]:
-    from ..architecture.propagate import path_count_map
+    from ..architecture.receptive_field import traced
 
     map_of(model)
-    spec = model.spec
-    _, trace, units = path_count_map(model.skeleton(), (spec.channels, spec.height, spec.width))
+    layers, units = traced(model)
     if units.everywhere:
         raise NotApplicableError(GLOBAL)
-    return units, trace.layers
+    return units, layers
 
 
 def axis_reach(units: UnitSpans, layers: Sequence[Layer], axis: int, pixels: int) -> Reach | None:

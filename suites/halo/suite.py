@@ -57,7 +57,6 @@ from ..base import (
     Metric,
     Suite,
     described,
-    missing,
     require_at_least,
 )
 from ..measuring.output_view import at_output, named_units, why_no_map
@@ -142,14 +141,12 @@ class Halo(Suite):
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """A map is needed: an output or the target."""
-        del protocol
         return why_no_map(model)
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
         """Read the exact overlap off the architecture, and measure the error of tiles."""
-        del protocol, maps
         found = Measurement({}, notes=[f"{MEASURED_AT}{named_units(at_output(model))}"])
         reaches = _read_exact(model, found)
         try:
@@ -166,11 +163,9 @@ class Halo(Suite):
         except InputError as error:
             if "halo." in str(error):
                 raise
-            found.metrics |= {
-                m.name: missing(f"tiles cannot be passed: {error}") for m in _MEASURED
-            }
+            found.leave_out(_MEASURED, f"tiles cannot be passed: {error}")
         except NotApplicableError as error:
-            found.metrics |= {m.name: missing(str(error)) for m in _MEASURED}
+            found.leave_out(_MEASURED, error)
         return found
 
 
@@ -179,7 +174,7 @@ def _read_exact(model: Model, found: Measurement) -> tuple[Reach, Reach] | None:
     try:
         rows, columns = exact_reach(model, found.notes)
     except PerimetryError as error:
-        found.metrics |= {metric.name: missing(str(error)) for metric in _EXACT}
+        found.leave_out(_EXACT, error)
         found.notes.append(f"no exact overlap: {error}")
         return None
     sides = (rows.before, rows.after, columns.before, columns.after)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...adapters.errors import InputError, NotApplicableError
 from ..base import Context, Estimate, Measurement, missing
-from ..measuring.batching import Batching
+from ..measuring.batching import Batching, weight_sets
 from ..measuring.bootstrap import bootstrap
 from ..measuring.forward import by_sample
 from ..measuring.output_view import at_output, map_of
@@ -57,11 +57,9 @@ class Tiling:
         members = min(model.members, len(x))
         batching = Batching(context.batch, model.device, self.found.notes)
         sums: dict[int, Array] = {}
-        for member in range(members):
-            model.select(member, x)
-            own = list(range(member, len(x), members))
+        for own in weight_sets(model, x):
             tiled = at_output(model.resized(*tile))
-            errors = test.errors(at_output(model), tiled, x[own], batching)
+            errors = test.errors(at_output(model), tiled, x[list(own)], batching)
             errors = errors / errors[:, 3:, :1].mean() if members > 1 else errors
             sums |= dict(zip(own, errors, strict=True))
         if not sum(s[3, 0] for s in sums.values()):

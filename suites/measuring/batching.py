@@ -9,11 +9,27 @@ from ...adapters.device import free_unused, ran_out_of_memory
 from ...adapters.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import torch
+    from torch import Tensor
+
+    from ...adapters.model import Model
 
 T = TypeVar("T")
+
+
+def weight_sets(model: Model, x: Tensor, count: int | None = None) -> Iterator[range]:
+    """Select one weight set after the other; give the indices of its own among `count` images.
+
+    Set k of K gets the images k, k + K, k + 2 K, ... `x` (images, channels, height, width) has all
+    images, which calibrate norms; by default they are the `count` too.
+    """
+    count = len(x) if count is None else count
+    members = min(model.members, count)
+    for member in range(members):
+        model.select(member, x)
+        yield range(member, count, members)
 
 
 @dataclass

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ...adapters.errors import NotApplicableError
-from .batching import Batching
+from .batching import Batching, weight_sets
 from .gradients import require
 
 if TYPE_CHECKING:
@@ -109,12 +109,10 @@ def each_member(
 ) -> Iterator[MemberImages]:
     """Select one weight set after the other. `images` are (n, 3, height, width)."""
     x = model.spec.prepare(images)
-    members = min(model.members, len(x))
     passes: ForwardPasses | None = None
-    for member in range(members):
-        model.select(member, x)
+    for own in weight_sets(model, x):
         passes = passes or ForwardPasses(model, batch, notes)
-        yield MemberImages(passes, x, range(member, len(x), members))
+        yield MemberImages(passes, x, own)
 
 
 def by_sample(values: Mapping[int, Array], members: int) -> Array:

@@ -18,7 +18,7 @@ import torch
 
 from ...adapters.device import arrived, send
 from ...adapters.errors import NotApplicableError
-from .batching import Batching
+from .batching import Batching, weight_sets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -120,13 +120,10 @@ def _take(
             raise ValueError(f"probe names must differ, got {names}")
     batching = Batching(batch, model.device)
     x = model.spec.prepare(images)
-    members = min(model.members, len(x))
     samples: list[dict[Key, Tensor]] = []
-    for member in range(members):
-        model.select(member, x)
-        own = range(member, len(x), members)
+    for own in weight_sets(model, x):
         maps = _member_maps(model, x, own, groups, run, batching)
-        if members > 1:
+        if model.members > 1:
             maps = {key: m.mean(0, keepdim=True) for key, m in maps.items()}
         samples.append(maps)
     return [

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...adapters.errors import NotApplicableError
 from ..base import ANSWER_IS
-from ..measuring.batching import Batching
+from ..measuring.batching import Batching, weight_sets
 from ..measuring.forward import by_sample, gives_logits
 from ..measuring.gradients import require
 from ..measuring.output_view import at_output, named_units
@@ -74,10 +74,8 @@ class Passes:
         self.batching = Batching(self.context.batch, model.device, self.notes)
         members = min(model.members, count)
         prepared = model.spec.prepare(self.context.images)
-        for member in range(members):
-            model.select(member, prepared)
+        for own in weight_sets(model, prepared, count):
             view = model if self.logits else at_output(model)
-            own = range(member, count, members)
             for index in own:
                 self._pass(view, index)
             if members > 1:

@@ -63,7 +63,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from ...adapters.errors import InputError, NotApplicableError
-from ..base import Context, Measurement, Metric, Suite, described, missing, require_at_least
+from ..base import Context, Measurement, Metric, Suite, described, require_at_least
 from ..measuring.bootstrap import bootstrap
 from ..measuring.forward import gives_logits
 from ..measuring.gradients import require
@@ -172,7 +172,6 @@ class Objects(Suite):
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
         """Paste the objects and compare the answers. Raises `InputError` if they do not fit."""
-        del maps
         found = Measurement({})
         if model.why_not_spatial is not None:
             found.notes.append(f"no map has a stride: phases within {DEFAULT_STRIDE} pixels")
@@ -184,7 +183,7 @@ class Objects(Suite):
             resamples = bootstrap(len(seen.sums), context.draws, context.seed)
             report(self.answered, layout, seen, resamples, found)
         except NotApplicableError as error:
-            found.metrics = {metric.name: missing(str(error)) for metric in self.metrics}
+            found.leave_out(self.metrics, error)
         return found
 
     def _scenes(

@@ -59,12 +59,11 @@ def upsampling(model: Model) -> Pair:
 
 def _by_fields(view: Model, strides: tuple[float, float]) -> list[int | None]:
     """The strides over the pixels per unit of the output, where maps are cut off at borders."""
-    from ..architecture.propagate import path_count_map
-    from ..architecture.receptive_field import field_period
+    from ..architecture.receptive_field import field_period, traced
 
     spec = view.spec
     try:
-        units = path_count_map(view.skeleton(), (spec.channels, spec.height, spec.width))[2]
+        _, units = traced(view)
         found = [field_period(units, axis, n) for axis, n in enumerate((spec.height, spec.width))]
     except NotApplicableError:
         return [None, None]
@@ -146,7 +145,7 @@ def _traced(model: Model, period: Pair, whole: Pair | None) -> Expected | None:
     from ..architecture.propagate import output_map
 
     view, spec = at_output(model), model.spec
-    size = (spec.channels, spec.height, spec.width)
+    size = spec.shape
     paths, trace, units = output_map(view.skeleton(), size, paths=True)
     pixels = (spec.height, spec.width)
     cell = _central_cell(units, pixels, whole) if whole is not None and units else None

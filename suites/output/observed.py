@@ -10,6 +10,7 @@ import torch
 
 from ...adapters.errors import NotApplicableError
 from ..measuring import phases
+from ..measuring.batching import weight_sets
 from ..measuring.forward import by_sample
 from ..measuring.gradients import require
 from ..measuring.output_view import at_output
@@ -48,10 +49,8 @@ def observe(model: Model, images: Tensor, period: Pair, batching: Batching) -> O
     x = model.spec.prepare(images)
     members = min(model.members, len(x))
     seen: tuple[dict[int, Array], ...] = ({}, {}, {})
-    for member in range(members):
-        model.select(member, x)
-        view, own = at_output(model), list(range(member, len(x), members))
-        places = torch.tensor(own)
+    for own in weight_sets(model, x):
+        view, places = at_output(model), torch.tensor(own)
         parts = batching.run(len(own), lambda piece: _one(view, x[places[piece]], period))  # noqa: B023
         for index, found in enumerate(seen):
             found |= dict(zip(own, np.concatenate([p[index] for p in parts]), strict=True))

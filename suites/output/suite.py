@@ -147,7 +147,6 @@ class Output(Suite):
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """An upsampled map is needed."""
-        del protocol
         if (reason := why_no_map(model)) is not None:
             return reason
         try:
@@ -173,7 +172,6 @@ class Output(Suite):
 
     def remedies(self, found: Measured, size: tuple[int, int]) -> list[str]:
         """Kernels of transposed convolutions that are multiples of their strides."""
-        del size
         before, after = (found.metrics[f"{n}_imbalance"].value for n in ("expected", "padded"))
         rows = _uneven(found)
         if not rows or before is None or after is None or before - after < LEAST_GAIN:
@@ -188,11 +186,10 @@ class Output(Suite):
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
         """Read the architecture, and measure the output on noise and on the images."""
-        del protocol, maps
         found = Measurement({}, notes=[f"{MEASURED_AT}{named_units(at_output(model))}"])
         period = _fitting(self.period_of(model), model, found)
         if isinstance(period, str):
-            found.metrics = {metric.name: missing(period) for metric in self.metrics}
+            found.leave_out(self.metrics, period)
             return found
         from ..images import open_images
 
@@ -232,7 +229,7 @@ def _read_expected(model: Model, period: phases.Pair, found: Measurement) -> Non
     try:
         expected = expected_output(model, period)
     except PerimetryError as error:
-        found.metrics |= {metric.name: missing(str(error)) for metric in _EXACT}
+        found.leave_out(_EXACT, error)
         return
     ratio = float(phases.ratio(expected.paths))
     found.metrics |= {
@@ -263,7 +260,7 @@ def _read_observed(
         seen = observe(model, images, period, batching)
         profiles = pseudo_values(seen.energies, partial(phases.phase_profile, period=period))
     except NotApplicableError as error:
-        found.metrics |= {name: missing(str(error)) for name in names}
+        found.leave_out(names, error)
         return
     resamples = bootstrap(len(profiles), context.draws, context.seed)
     posterior = profile_posterior(profiles, resamples)

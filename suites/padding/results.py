@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ...adapters.errors import NotApplicableError
 from ...adapters.padding_mode import PADDING_MODES
@@ -34,9 +33,7 @@ def read_size(found: Measurement, model: Model, observed: Observations, context:
     _read_uneven(found, model)
     if not observed.members:
         names = (*BIAS, *(f"constant_{name}" for name in BIAS), *BLIND)
-        found.metrics |= {
-            name: missing(model.why_not_spatial or "no spatial map") for name in names
-        }
+        found.leave_out(names, model.why_not_spatial or "no spatial map")
         return
     _read_maps(found, observed, context)
     _read_spots(found, observed, context)
@@ -99,16 +96,15 @@ def _channel_name(model: Model, channel: int) -> str:
 def _read_uneven(found: Measurement, model: Model) -> None:
     """Fill in `uneven_layers` and the table `uneven`, or the reason why there is none."""
     from ..architecture.receptive_field import (
-        layer_table,
         nearest_even_sizes,
         target_stride,
+        traced,
         uneven_rows,
     )
 
     size = (model.spec.height, model.spec.width)
     try:
-        x = torch.empty(1, model.spec.channels, *size, device="meta")
-        layers = layer_table(model.skeleton(), x)
+        layers, _ = traced(model)
     except NotApplicableError as error:
         found.metrics["uneven_layers"] = missing(str(error))
         return
@@ -151,7 +147,7 @@ def _read_spots(found: Measurement, observed: Observations, context: Context) ->
     try:
         found.metrics |= blind_metrics(relative_responses(responses), resamples)
     except NotApplicableError as error:
-        found.metrics |= {name: missing(str(error)) for name in BLIND}
+        found.leave_out(BLIND, error)
 
 
 def read_filters(

@@ -198,7 +198,6 @@ class PaddingSuite(Suite):
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """A spatial map or learned kernels are needed."""
-        del protocol
         return model.why_not_spatial if model.why_not_spatial and not model.filters() else None
 
     def measure(
@@ -208,7 +207,6 @@ class PaddingSuite(Suite):
 
         Raises `InputError` if the stimulus does not fit, or if the model refuses an input size.
         """
-        del protocol, maps
         found = Measurement({})
         plan = self._plan(model, context)
         observed = observe(model, context.images, plan)
@@ -249,7 +247,6 @@ class PaddingSuite(Suite):
 
     def remedies(self, found: Measured, size: tuple[int, int]) -> list[str]:
         """The padding mode that removes most of the border drop, where one is shown to."""
-        del size
         rows = {row["padding"]: row["border_drop"] for row in found.tables["exchange"]}
         before = rows.pop("zero")
         shown = [

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ...adapters.errors import InputError, PerimetryError
 from ..base import Estimate, missing
@@ -61,11 +60,10 @@ def stem_period(model: Model, notes: list[str]) -> Pair:
 
     (1, 1) with a note if the architecture cannot be traced.
     """
-    from ..architecture.receptive_field import layer_table
+    from ..architecture.receptive_field import traced
 
-    shape = (1, model.spec.channels, model.spec.height, model.spec.width)
     try:
-        return stem_stride(layer_table(model.skeleton(), torch.ones(shape)))
+        return stem_stride(traced(model)[0])
     except PerimetryError as error:
         notes.append(f"stem period unknown, taken as 1: {error}")
         return 1, 1

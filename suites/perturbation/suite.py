@@ -236,7 +236,6 @@ class Perturbation(Suite):
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """A spatial target or logits are needed."""
-        del protocol
         if model.why_not_spatial is None or gives_logits(model):
             return None
         return f"the model gives no logits, and {model.why_not_spatial}"
@@ -245,7 +244,6 @@ class Perturbation(Suite):
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
         """Run all tests. Raises `InputError` if a setting does not fit the model."""
-        del protocol, maps
         found = Measurement({})
         study = _plan(self, model, context, found)
         study.run()

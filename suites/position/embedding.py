@@ -30,7 +30,7 @@ def read_embedding(model: Model, found: Measurement) -> None:
     try:
         norms, name = _embedding(model)
     except PerimetryError as error:
-        found.metrics |= dict.fromkeys(names, missing(str(error)))
+        found.leave_out(names, error)
         return
     found.notes.append(f"the position embedding is {name!a}")
     border, median = border_over_interior(norms), float(np.median(norms))

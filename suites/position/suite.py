@@ -118,7 +118,6 @@ class Position(Suite):
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
         """Pass the rolled images, and read position off their features."""
-        del protocol, maps
         found = Measurement({})
         study = Study(model, context, found, self.weight_sets, self.stages)
         study.run()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...adapters.errors import NotApplicableError, PerimetryError
-from ..base import MAPS_OF, Context, Measurement, missing
-from ..measuring.batching import Batching
+from ..base import MAPS_OF, Context, Measurement
+from ..measuring.batching import Batching, weight_sets
 from ..measuring.bootstrap import bootstrap
 from ..measuring.forward import by_sample, gives_logits, why_no_class
 from ..measuring.output_view import NO_LOGITS, at_output, map_of, named_units
@@ -93,15 +93,14 @@ class Study:
             )
 
     def _missing(self, names: Sequence[str], reason: str) -> None:
-        self.found.metrics |= {name: missing(reason) for name in names}
+        self.found.leave_out(names, reason)
 
     def _classes(self, kind: str, mover: Mover, moves: Sequence[Move]) -> None:
         import torch
 
         kept: dict[int, Array] = {}
         fault: str | None = None
-        for member, own in self._members():
-            del member
+        for own in weight_sets(self.model, self.x):
             found = [classes(self.model, mover, i, moves, self.batching) for i in own]
             fault = fault or why_no_class(torch.cat([logits for logits, _ in found]))
             kept |= {i: same for i, (_, same) in zip(own, found, strict=True)}
@@ -114,12 +113,6 @@ class Study:
             self.found.metrics[f"{name}_{kind}"] = resamples.share(values)
         if kind == "circular":
             self._table(moves, np.mean([kept[i] for i in sorted(kept)], axis=0), "same_class")
-
-    def _members(self) -> Any:
-        """Each weight set, selected, with the indices of its images."""
-        for member in range(self.members):
-            self.model.select(member, self.x)
-            yield member, list(range(member, len(self.x), self.members))
 
     @property
     def _samples(self) -> int:
@@ -156,7 +149,7 @@ class Study:
 
     def _maps(self, kind: str, mover: Mover, moves: Sequence[Move], per_pixel: Ratio) -> None:
         sums: dict[int, Array] = {}
-        for _, own in self._members():
+        for own in weight_sets(self.model, self.x):
             view = at_output(self.model)
             sums |= {i: distances(view, mover, i, moves, self.batching, per_pixel) for i in own}
         if not all(one[:, 1].any() for one in sums.values()):

@@ -117,14 +117,12 @@ class Shift(Suite):
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """A map or logits are needed."""
-        del protocol
         return why_no_map_nor_logits(model)
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
         """Shift the images, and compare."""
-        del protocol, maps
         found = Measurement({})
         study = Study(model, context, found, self.shifts, self.cell)
         study.run_classes()

@@ -144,7 +144,6 @@ class Training(Suite):
 
     def skip(self, model: Model, protocol: str) -> str | None:
         """It applies to no given model."""
-        del model, protocol
         return (
             "this suite trains networks instead of measuring one; use the command `perimetry train`"
         )

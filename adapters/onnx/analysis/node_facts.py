@@ -60,7 +60,7 @@ class Facts:
             return {}
         image = image_input(proto)
         spec = fit_size(proto, image, read_spec(proto, image))
-        blank = torch.zeros(image.dims[0] or 1, spec.channels, spec.height, spec.width)
+        blank = torch.zeros(image.dims[0] or 1, *spec.shape)
         values = Session(proto, names).run({image.name: feed(blank, spec)})
         return {name: value.tolist() for name, value in values.items()}
 
