@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from datetime import datetime
 from pathlib import Path
 from statistics import median
 
@@ -98,7 +97,6 @@ def readme(frame: pd.DataFrame, store: RecordArchive) -> str:
     records = store.records()
     versions = records[0].environment.libraries
     seconds = sum(r.timing.load_s + r.timing.measure_s for r in records)
-    times = sorted(datetime.fromisoformat(r.created) for r in records)
     return f"""\
 # What timm's architectures imply: structure of the whole zoo
 
@@ -111,11 +109,10 @@ random weights. Exact for the architecture: no weights, no data, no noise.
     {COMMAND}
     python results/timm-structure/publish.py RUN_DIR
 
-torch {versions["torch"]}, timm {versions["timm"]}, {times[0]:%Y-%m-%d}, one process on a shared
-machine: {(times[-1] - times[0]).total_seconds() / 60:.1f} minutes from the first of
-{len(frame)} records to the last, {seconds / 60:.0f} minutes of computing. `board.csv` has every
-number, `records.jsonl.gz` the packed records; `board.html` has both on one page that opens from
-disk, with ranking, maps and plots.
+torch {versions["torch"]}, timm {versions["timm"]}, {records[0].created[:10]}, one process on a
+shared machine, {seconds / 60:.0f} minutes of computing for {len(frame)} records. `board.csv` has
+every number, `records.jsonl.gz` the packed records; `board.html` has both on one page that
+opens from disk, with ranking, maps and plots.
 
 ## Findings
 
