@@ -24,6 +24,7 @@ from perimetry.bench.records.parts import Failure, Value
 from perimetry.bench.records.selection import MixedRecordsError, choose, newest
 from perimetry.bench.statistics.difference import metric_difference
 from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER
+from perimetry.suites.registry import SUITES
 
 COUNT = 8
 TEMPLATE = {
@@ -170,6 +171,22 @@ def test_sorting_follows_the_metric_that_was_asked_for():
     assert ranks(rows, sort="deadpixel.by_period_2") == [("b", "1"), ("c", "2"), ("a", "3")]
     with pytest.raises(UnknownNameError, match=r"deadpixel\.by_period_2"):
         board(rows, sort="deadpixel.by_period")
+
+
+def test_suites_named_for_a_run_rank_in_their_order():
+    """Without evenness the first suite that was named ranks; of a protocol by its suite's name."""
+    rows = [
+        record("a", 0.5, metrics={suite.headline: Value(value=0.5)}).model_copy(
+            update={"suite": suite.name, "protocol": next(iter(suite.protocols)), "key": suite.name}
+        )
+        for suite in (SUITES["shift"], SUITES["position"])
+    ]
+    known = {name: SUITES[name] for name in ("deadpixel", "shift", "position")}
+    for first in (("position", "shift"), ("shift:worst", "position"), ("erf", "position")):
+        found = Board(rows, suites=known, first=first).sort
+        assert found.partition(".")[0] == next(n.partition(":")[0] for n in first if n != "erf")
+    rows.append(record("a", 0.5))
+    assert Board(rows, suites=known, first=("position",)).sort == "deadpixel.weakest"
 
 
 @pytest.mark.parametrize(

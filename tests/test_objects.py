@@ -15,7 +15,7 @@ from perimetry import audit
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.pytorch.model import TorchModel, wrap
 from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
 from perimetry.suites.objects.cutouts import (
@@ -336,6 +336,40 @@ def test_cut_outs_that_cannot_be_measured_have_a_reason(folder):
     assert given.skip(opened(Sum()), "cutouts") is None
     assert given.skip(opened(nn.Conv2d(1, 2, 2, 2)), "cutouts")
     assert measured(opened(Sum()), plain()).metrics["named_right"].reason
+
+
+def test_a_weight_set_whose_score_cut_outs_lower_leaves_the_share_named_right(folder):
+    """Of two weight sets one names white squares right, and one has the opposite logits."""
+
+    def build(seed):
+        sign = 1 - 2 * (seed % 2)
+        return Sum([[sign * gain for gain in row] for row in GAINS]).double().eval()
+
+    model = TorchModel(
+        build(0),
+        build,
+        reference="sums",
+        spec=GREY,
+        device=torch.device("cpu"),
+        source={},
+        members=2,
+        precision="float64",
+    )
+    found = measured(model, plain(4), **with_labels(folder, sizes=(2, 4)))
+    assert "do not raise" in found.metrics["half_size"].reason
+    assert found.metrics["named_right"].value == 0.5
+
+
+def test_cut_outs_of_no_effect_leave_the_share_named_right(folder):
+    """A network of constant logits names class 0 whatever it sees."""
+
+    class Constant(nn.Module):
+        def forward(self, x):
+            return torch.stack([x.sum((1, 2, 3)) * 0 + 1, x.sum((1, 2, 3)) * 0], 1)
+
+    found = measured(opened(Constant()), plain(), **with_labels(folder, sizes=(2, 4)))
+    assert found.metrics["half_size"].reason
+    assert found.metrics["named_right"].value == 1
 
 
 def test_cut_outs_run_in_an_audit(folder):

@@ -132,7 +132,44 @@ def test_crops_compare_the_pixels_that_both_have():
     spec = InputSpec(32, 32, channels=1, mean=(0.0,), std=(1.0,))
     found = values(measured(opened(module, spec), cell=3))
     assert found["error_crop"] > 1e-3
-    assert measured(opened(inner, spec), cell=3).metrics["error_crop"].reason  # 30 of 32 units
+    cut = measured(opened(inner, spec), cell=3)
+    assert values(cut)["error_crop"] == pytest.approx(
+        0, abs=1e-9
+    )  # 30 of 32 units, none of padding
+
+
+@pytest.mark.parametrize(("side", "padding"), [(32, 0), (33, 0), (31, 1)])
+def test_a_map_that_does_not_fill_the_image_is_compared_by_crops_alone(side, padding):
+    """Without padding the units of a crop are those of the image; with it they differ by a sum."""
+    torch.manual_seed(1)
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3, 2, padding), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, padding)
+    )
+    module.double().requires_grad_(False)
+    spec = InputSpec(side, side, channels=1, mean=(0.0,), std=(1.0,))
+    large = open_images("dead-leaves", 2).load(InputSpec(side + 4, side + 4, crop_pct=1.0))
+    model, images = opened(module, spec), large[:, :, :side, :side]
+    context = Context(images, draws=50, batch=5, sized=lambda *_: large)
+    found = SHIFT.measure(model, "worst", {}, context).metrics
+    whole = large.double().mean(1, keepdim=True)
+    above = below = 0.0
+    for down, right in ((0, 1), (1, 0), (1, 1)):
+        top, left = 4 * down, 4 * right
+        f, moved = (
+            module(x)
+            for x in (
+                whole[..., :side, :side],
+                whole[..., top : top + side, left : left + side],
+            )
+        )
+        expected = f[..., down:, right:]
+        got = moved[..., : f.shape[2] - down, : f.shape[3] - right]
+        above += float((got - expected).abs().sum())
+        below += float(expected.abs().sum())
+    assert found["error_crop"].value == pytest.approx(above / below, abs=1e-5)
+    assert (above < 1e-4) == (padding == 0)
+    assert found["error_circular"].reason
+    assert found["error_fraction"].reason
 
 
 def test_the_error_of_a_map_is_the_sum_of_loops():

@@ -156,8 +156,12 @@ def ranked_board(
     sort: str | None = None,
     where: Sequence[str] = (),
     rank: str = "models",
+    first: Sequence[str] = (),
 ) -> Board:
-    """The leaderboard of a store; unreadable files are reported on standard error."""
+    """The leaderboard of a store; unreadable files are reported on standard error.
+
+    `first` are the suites by whose headlines it is ranked by default.
+    """
     from ..ranking.board import Board
     from ..ranking.view import split_where
     from ..records.selection import choose
@@ -170,4 +174,4 @@ def ranked_board(
             f"{str(store.folder)!r} contains no record to show; expected at least one that "
             "can be read and matches --where"
         )
-    return Board(records, sort=sort, rank=rank)
+    return Board(records, sort=sort, rank=rank, first=first)

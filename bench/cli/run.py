@@ -258,7 +258,7 @@ def _carry_out(sweep: Sweep) -> bool:
         typer.echo(f"\nperimetry: interrupted; {sweep.kept()}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     try:
-        print_board(ranked_board(store))
+        print_board(ranked_board(store, first=sweep.suites))
     except MixedRecordsError as error:
         text = clean(str(error), 2000)
         typer.echo(

@@ -63,7 +63,9 @@ class Board:
         sort: str | None = None,
         rank: str = RANKINGS[0],
         suites: Mapping[str, Suite] | None = None,
+        first: Sequence[str] = (),
     ) -> None:
+        """`first` are suites, as named for a run, by whose headlines rows are ranked by default."""
         if suites is None:
             from ...suites.registry import SUITES
 
@@ -74,7 +76,7 @@ class Board:
         check_unmixed(self.records)
         self.rows = self._rows()
         self._untreated = {row.model: row for row in self.rows if row.fill == "none"}
-        self.sort = self._sort_column(sort)
+        self.sort = self._sort_column(sort, first)
         self._known_ranks: dict[str, dict[tuple[str, str], Rank]] = {}
         self._rank()
         self.shown = self.rows
@@ -182,17 +184,18 @@ class Board:
             row.records[self.prefix(record.suite, record.protocol)] = record
         return list(rows.values())
 
-    def _sort_column(self, wanted: str | None) -> str | None:
+    def _sort_column(self, wanted: str | None, first: Sequence[str]) -> str | None:
         if wanted is not None:
             return check_name("metric", wanted, [*self.columns, *SIZES])
         usual = [column for column in SORT_ORDER if column in self.columns]
         headlines = [c for c in self.columns if self._is_headline(c)]
+        named = [name.partition(":")[0] for name in first]
+        headlines.sort(key=lambda c: [*named, _suite_of(c)].index(_suite_of(c)))
         return next(iter([*usual, *headlines, *self.columns]), None)
 
     def _is_headline(self, column: str) -> bool:
-        prefix, _, name = column.partition(".")
-        suite = self.suites.get(prefix.partition(":")[0])
-        return suite is not None and suite.headline == name
+        suite = self.suites.get(_suite_of(column))
+        return suite is not None and suite.headline == column.partition(".")[2]
 
     @cached_property
     def base(self) -> str:
@@ -252,6 +255,11 @@ class Board:
         if column in SIZES:
             return -1
         return -1 if metric is not None and metric.better == "lower" else 1
+
+
+def _suite_of(column: str) -> str:
+    """The suite of a metric's column."""
+    return column.partition(".")[0].partition(":")[0]
 
 
 def _none_first(fill: str) -> tuple[bool, str]:

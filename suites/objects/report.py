@@ -42,7 +42,8 @@ def report(
         if right is None
         else resamples.share(right[:, -1])
     )
-    if right is not None and not _above_zero(resamples.estimate(totals[:, -1])):
+    shown = seen.raised and _above_zero(resamples.estimate(totals[:, -1]))
+    if right is not None and not shown:
         metrics.update(dict.fromkeys(RELATIVE, missing(UNKNOWN)))
         return
     relative = (sums[:, :-1] / sums[:, -1].mean()).reshape(shape)

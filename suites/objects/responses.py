@@ -48,11 +48,13 @@ class Responses:
     """`sums` are the numerators of r by size and phase, then its denominator, for each sample.
 
     They are (samples, sizes x phases + 1); `right` (samples, sizes x phases) is the share of
-    cut-outs whose class is the top one.
+    cut-outs whose class is the top one. `raised` says whether the largest cut-outs raise the score
+    of their classes in every weight set, so that smaller ones can be compared with them.
     """
 
     sums: Array
     right: Array | None
+    raised: bool = True
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Passes:
     notes: list[str]
     products: dict[int, Array] = field(default_factory=dict)
     right: dict[int, Array] = field(default_factory=dict)
+    raised: bool = True
 
     def run(self) -> Responses:
         """Pass every scene. Raises `NotApplicableError` where no object changes the answer."""
@@ -83,15 +86,18 @@ class Passes:
         if not self.logits:
             self.notes.append(f"{ANSWER_IS}{named_units(view)}")
         sums = by_sample(self.products, members)
+        if self.scenes.classes is not None:
+            return Responses(sums, by_sample(self.right, members), self.raised)
         if not sums[:, -1].any():
-            raise NotApplicableError(UNSEEN if self.scenes.classes is None else UNKNOWN)
-        return Responses(sums, by_sample(self.right, members) if self.right else None)
+            raise NotApplicableError(UNSEEN)
+        return Responses(sums, None)
 
     def _scale(self, own: range) -> None:
         """Give one weight set, with its scenes `own`, a mean denominator of 1."""
         level = float(np.mean([self.products[i][-1] for i in own]))
         if level <= 0 and self.scenes.classes is not None:
-            raise NotApplicableError(UNKNOWN)
+            self.raised = False
+            return
         for i in own:
             self.products[i] = self.products[i] / (level or 1.0)
 

@@ -28,6 +28,13 @@ KINDS = {"circular": "circular shifts", "crop": "shifted crops", "fraction": "fr
 DEFAULT_CELL = 32
 """Pixels of a cell where there is no map whose stride could be taken."""
 
+UNWRAPPED = (
+    "the units of the map do not fill the image (layers without padding, or a size that strides "
+    "do not divide), so the map does not wrap around with it: error_crop can be measured"
+)
+
+NEARLY = 1e-6
+
 
 @dataclass
 class Study:
@@ -130,7 +137,7 @@ class Study:
         names += [f"worst_error_{kind}" for kind in KINDS if kind != "fraction"]
         try:
             view = at_output(self.model)
-            per_pixel = _per_pixel(view)
+            per_pixel, fits = _per_pixel(view)
         except NotApplicableError as error:
             self._missing(names, str(error))
             return
@@ -141,6 +148,9 @@ class Study:
             metrics = [n for n in names if n.endswith(kind)]
             if isinstance(mover, str):
                 self._missing(metrics, mover)
+                continue
+            if not fits and kind != "crop":
+                self._missing(metrics, UNWRAPPED)
                 continue
             try:
                 self._maps(kind, mover, own, per_pixel)
@@ -174,18 +184,26 @@ class Study:
             self._table(moves, mean, "error")
 
 
-def _per_pixel(view: Model) -> Ratio:
-    """Units of the map per pixel along (rows, columns).
+def _per_pixel(view: Model) -> tuple[Ratio, bool]:
+    """Units of the map per pixel along (rows, columns), and whether they fill the image.
 
-    Raises `NotApplicableError` where neither is a whole number of times the other.
+    They do not where layers have no padding or round their grids: then the stride is that of the
+    architecture. Raises `NotApplicableError` where no shift is one by whole units.
     """
+    from ..architecture.receptive_field import total_stride, untraced
+
     grid, spec = map_of(view), view.spec
-    found = []
-    for pixels, units in ((spec.height, grid.height), (spec.width, grid.width)):
-        if pixels % units and units % pixels:
-            raise NotApplicableError(
-                f"the map has {units} units over {pixels} pixels, so it cannot be shifted by whole "
-                "units: choose another --size"
-            )
-        found.append(units / pixels)
-    return found[0], found[1]
+    sides = ((spec.height, grid.height), (spec.width, grid.width))
+    if all(pixels % units == 0 or units % pixels == 0 for pixels, units in sides):
+        return (grid.height / spec.height, grid.width / spec.width), True
+    rows, columns = total_stride(view)
+    if untraced(view) is None and all(_whole(s) or _whole(1 / s) for s in (rows, columns)):
+        return (1 / rows, 1 / columns), False
+    raise NotApplicableError(
+        f"the map has {grid.height} x {grid.width} units over {spec.height} x {spec.width} pixels, "
+        "so it cannot be shifted by whole units: choose another --size"
+    )
+
+
+def _whole(number: float) -> bool:
+    return abs(number - round(number)) < NEARLY

@@ -6,10 +6,13 @@ measures it seed by seed; the coverage is the share of seeds whose 95 % interval
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from perimetry.adapters.input_spec import InputSpec
@@ -40,6 +43,7 @@ def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
         yield from shift_coverage()
         yield from position_coverage()
         yield from objects_coverage()
+        yield from cutouts_coverage()
 
 
 def covered(
@@ -50,13 +54,16 @@ def covered(
     *,
     images: Callable[..., torch.Tensor],
     share: bool = False,
+    protocol: str | None = None,
 ) -> ReferenceCheck:
     """The share of seeds whose interval of `metric` holds `truth`, as a check.
 
     `images(rng, count)` draws the images of a seed (count, 3, height, width). The interval of a
-    `share`, by Clopper and Pearson, may cover more often than it says.
+    `share`, by Clopper and Pearson, may cover more often than it says. `protocol` is the suite's
+    first one by default.
     """
-    (protocol, *_) = suite.protocols
+    name = suite.name if protocol is None else f"{suite.name}:{protocol}"
+    protocol = protocol or next(iter(suite.protocols))
     hits = []
     for seed in range(SEEDS):
         drawn = images(np.random.default_rng([seed, SEEDS]), IMAGES)
@@ -68,7 +75,7 @@ def covered(
     ours = float(np.mean(hits))
     return ReferenceCheck(
         GROUP,
-        f"{suite.name}.{metric} ({IMAGES} images, {SEEDS} seeds), true value {truth:.4g}",
+        f"{name}.{metric} ({IMAGES} images, {SEEDS} seeds), true value {truth:.4g}",
         SOURCE,
         GOAL,
         ours,
@@ -241,31 +248,38 @@ GAINS = (1.0, 0.4, 1.0, 1.0)
 """Planted sensitivity of the phases of a 2 x 2 cell, row by row."""
 
 
+SIDE = 16
+
+
+class Sum(nn.Module):
+    """Two logits, plus and minus the sum of pixels times the gain of their phase, less `level`."""
+
+    def __init__(self, level: float = 0.0) -> None:
+        super().__init__()
+        self.cell = nn.Conv2d(1, 1, 2, 2, bias=False)
+        self.level = level
+        with torch.no_grad():
+            self.cell.weight.copy_(torch.tensor(GAINS).view(1, 1, 2, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, 2) of grey images."""
+        total = self.cell(x).sum((2, 3)) - self.level
+        return torch.cat([total, -total], 1)
+
+
+def random_greys(rng: np.random.Generator, count: int) -> torch.Tensor:
+    """Images of a grey from 0.1 to 0.4 each, with noise of deviation 0.05 on every pixel."""
+    level = rng.uniform(0.1, 0.4, (count, 1, 1, 1))
+    pixels = level + rng.normal(0, 0.05, (count, 1, SIDE, SIDE))
+    return torch.from_numpy(pixels).expand(-1, 3, -1, -1)
+
+
 def objects_coverage() -> Iterator[ReferenceCheck]:
     """A linear classifier whose logit weighs pixels by their phase, on images of random grey.
 
     A box of 1 or 2 pixels changes the logit by its contrast times the sum of the gains that it
     covers. The contrast cancels up to the pixels' own noise, of deviation 0.05.
     """
-    side = 16
-    cell = nn.Conv2d(1, 1, 2, 2, bias=False)
-    with torch.no_grad():
-        cell.weight.copy_(torch.tensor(GAINS).view(1, 1, 2, 2))
-
-    class Sum(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.cell = cell
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            total = self.cell(x).sum((2, 3))
-            return torch.cat([total, -total], 1)
-
-    def draw(rng: np.random.Generator, count: int) -> torch.Tensor:
-        level = rng.uniform(0.1, 0.4, (count, 1, 1, 1))  # boxes are white
-        pixels = level + rng.normal(0, 0.05, (count, 1, side, side))
-        return torch.from_numpy(pixels).expand(-1, 3, -1, -1)
-
     suite = Objects(sizes=(1, 2), images=IMAGES)
     gains = np.array(GAINS)
     truths = {
@@ -274,4 +288,44 @@ def objects_coverage() -> Iterator[ReferenceCheck]:
         "half_size": 2 ** ((0.5 - 0.25) / (1 - 0.25)),
     }
     for metric, truth in truths.items():
-        yield covered(suite, grey(Sum(), side), metric, float(truth), images=draw)
+        yield covered(suite, grey(Sum(), SIDE), metric, float(truth), images=random_greys)
+
+
+def cutouts_coverage() -> Iterator[ReferenceCheck]:
+    """White squares on the same images, for the same classifier.
+
+    At 1 pixel, the largest size up to the stride, a square changes the logit by the gain of its
+    phase, at 4 by four times the sum of all gains. Its class is the top one where the image is
+    lighter than the middle of the greys, which is so of half of them.
+    """
+    gains, small, large = np.array(GAINS), 1, 4
+    start = gains.mean() / (large**2 / 4 * gains.sum())
+    cells = (SIDE / 2) ** 2
+    whole = large**2 / 4 * gains.sum()
+    middle = 0.25 * (cells * gains.sum() - whole) + whole  # with the square on it
+    truths = {
+        "phase_weakest": gains.min() / gains.mean(),
+        "phase_spread": gains.std() / gains.mean(),
+        "half_size": large ** ((0.5 - start) / (1 - start)),
+        "named_right": 0.5,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(IMAGES):
+            picture = Image.new("RGBA", (6, 6))
+            picture.paste((255, 255, 255, 255), (1, 1, 5, 5))
+            picture.save(Path(folder) / f"square-{number}.png")
+        classes = Path(folder) / "classes.csv"
+        classes.write_text("square,0\n")
+        suite = Objects(
+            sizes=(small, large), cutouts=folder, classes=str(classes), cutouts_used=IMAGES
+        )
+        for metric, truth in truths.items():
+            yield covered(
+                suite,
+                grey(Sum(middle), SIDE),
+                metric,
+                float(truth),
+                images=random_greys,
+                share=metric == "named_right",
+                protocol="cutouts",
+            )
