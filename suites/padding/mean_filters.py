@@ -75,7 +75,7 @@ def _average(
 ) -> Estimate:
     names = [n for n, one in sets[0].items() if getattr(one, axis) is not None]
     if not names:
-        return missing("no convolution has learned kernels with two taps along this axis")
+        return missing("no convolution has kernels, stored as floats, of two taps along this axis")
     values = np.array([[getattr(one[name], axis) for name in names] for one in sets])
     weights = np.array([sets[0][name].kernels for name in names], dtype=np.float64)
     sizes = np.stack([root_mean_square(column[:, None], resamples) for column in values.T], 1)
