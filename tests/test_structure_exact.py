@@ -649,6 +649,16 @@ IN_A_ROW = {
     "blurred, circular, cut, blurred": lambda x: blurred(
         F.pad(blurred(x), (2, 2, 2, 2), "circular")[..., 1:, ::2]
     ),
+    "reflected, blurred": lambda x: blurred(F.pad(x, (1, 1, 1, 1), "reflect"), stride=2),
+    "replicated around channels last, mean": lambda x: F.avg_pool2d(
+        F.pad(x.movedim(1, -1), (0, 0, 2, 2), "replicate").movedim(-1, 1), 3, 2
+    ),
+    "each twice, blurred": lambda x: blurred(
+        x.repeat_interleave(2, 2).repeat_interleave(2, 3), padding=1
+    ),
+    "side by side, mean": lambda x: F.avg_pool2d(x.repeat(1, 1, 1, 2), 3, 1, 1),
+    "chosen units, blurred": lambda x: blurred(x[:, :, torch.arange(24) // 3]),
+    "indices, mean": lambda x: F.avg_pool2d(x.index_select(3, torch.arange(48) // 2), (1, 3), 1),
     "sampled, mean": lambda x: F.avg_pool2d(sampled(x), 3, 2, 1),
     "blurred, sampled": lambda x: sampled(blurred(x)),
     "spread, blurred": lambda x: blurred(spread(x)),
@@ -678,6 +688,8 @@ APART = {
         F.interpolate(x, size=31, mode="bilinear"), scale_factor=2
     ),
     "mean": lambda x: F.avg_pool2d(x, 3, 1, 1) + x,
+    "channels twice, mean": lambda x: F.avg_pool2d(x.repeat_interleave(2, 1)[:, ::2], 2),
+    "zeros around, blurred": lambda x: blurred(F.pad(x, (1, 1, 1, 1))),
     "sum of a filter of one tap": lambda x: F.conv2d(
         x.cumsum(-1), torch.ones(3, 1, 1, 1).to(x), groups=3
     ),

@@ -2,7 +2,8 @@
 
 The squared coefficients of two fixed mixtures of units in a row (mean pools, interpolations, fixed
 filters, running sums) are not the product of each one's: what a unit passes on by several units
-between adds up in amplitude. So an energy behind such a mixture carries a `Chain`: the tensor that
+between adds up in amplitude, and so does what a filter reads of several copies of a unit, such as
+reflected borders. So an energy behind such a function carries a `Chain`: the tensor that
 it is computed from, and the functions since then. Where the next mixture reads it, the coefficients
 of the whole chain are squared and applied to that tensor. Random weights and activations end a
 chain. Sums do not end what units share, but the chain is no longer known; only a note can say so.
@@ -25,9 +26,10 @@ from ...adapters.torch_calls import (
     each_axis,
 )
 from .compact import annotate, compress, pointwise, widen
-from .rule_table import is_energy, is_weight
+from .rule_table import history_of, is_energy, is_weight
 from .span_table import MOVES
 from .squared_coefficients import squared_coefficients
+from .tags import tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,10 +44,11 @@ FILTERS: dict[str, Callable[..., Convolution | TransposedConvolution]] = {
 }
 RESAMPLINGS = frozenset({"interpolate", "upsample", "grid_sample"})
 MIXTURES = POOLS | FILTERS.keys() | RESAMPLINGS | {"cumsum", "adaptive_avg_pool2d", "mean"}
-FOLLOWED = frozenset(
+COPIES = frozenset({"pad", "repeat_interleave", "repeat", "tile", "index_select", "getitem"})
+"""Functions that may copy units, as padding with reflected ones does."""
+FOLLOWED = COPIES | frozenset(
     """
-    permute transpose swapaxes swapdims movedim moveaxis roll flip narrow getitem flatten pad
-    contiguous
+    permute transpose swapaxes swapdims movedim moveaxis roll flip narrow flatten contiguous
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Moves that a chain follows: those that do not name the number of images or channels."""
@@ -132,6 +135,7 @@ def follow(
             _mark(t, ended)
         return out, None
     reads, spreads = _mixes(name, args, kwargs)
+    spreads = spreads or (name in COPIES and _copies(name, args, kwargs, x, out))
     if before is None and not spreads:
         return out, None
     own, pair = f"{name!r}{where}", None
@@ -173,17 +177,11 @@ def _continued(
         step = _filter_step(name, func, args, kwargs)
     elif name == "grid_sample":
         step = _sampling_step(func, args, kwargs)
-    elif name in MIXTURES or (name in FOLLOWED and _of_whole_axes(args)):
+    elif name in MIXTURES | FOLLOWED:
         step = lambda t: func(t, *args[1:], **kwargs)  # noqa: E731
     elif name in FACTORS and (factor := _factor(args, out)) is not None:
         return replace(chain, factor=chain.factor * factor)
     return None if step is None else replace(chain, steps=(*chain.steps, step))
-
-
-def _of_whole_axes(args: Sequence[Any]) -> bool:
-    """Whether no argument but the first depends on images or channels, such as an index would."""
-    flat = [i for a in args[1:] for i in (a if isinstance(a, list | tuple) else [a])]
-    return not any(isinstance(i, Tensor) for i in flat)
 
 
 def _filter_step(
@@ -261,6 +259,19 @@ def _mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[b
     over = any(k > s for k, s in zip(kernels, strides, strict=True))
     several = max(kernels) > 1
     return (over, several) if name == "conv_transpose2d" else (several, over)
+
+
+def _copies(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], x: Tensor, out: Tensor
+) -> bool:
+    """Whether a move gives more units than it reads, other than zeros around them."""
+    if name == "pad" and (_argument(args, kwargs, 2, "mode") or "constant") == "constant":
+        return False
+    found, more = history_of(x), out.numel() * len(x) > x.numel() * len(out)
+    chosen = [t for t in tensors_in((args[1:], kwargs)) if not t.is_meta and t.dtype != torch.bool]
+    more = more or any(t.unique().numel() < t.numel() for t in chosen)
+    channels = (1,) if found is not None and x.shape[2:] == found.grid else (1, -1)
+    return more and out.ndim == x.ndim and any(out.shape[c] == x.shape[c] for c in channels)
 
 
 def _over_units(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
