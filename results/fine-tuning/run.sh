@@ -5,6 +5,7 @@
 # idle CPU core; more seeds give narrower intervals.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
+data=$(realpath "$2")
 mkdir -p "$1"
 cd "$1"
 python "$here/../trained/checkpoints.py" .
@@ -19,6 +20,6 @@ tune() { # NETWORK BOX SEEDS FASHION_MNIST
   perimetry train "$@" --task classification --data "$data" --size 64 --train 4096 --test 1000 \
     --epochs 4 --seeds 3 --out "runs/$name.ordinary"
 }
-tune mobilenetv2_100@torchvision.pth 4 7 "$2"
-tune tf_efficientnet_lite0@lite0.pth 8 3 "$2"
+tune mobilenetv2_100@torchvision.pth 4 7 "$data"
+tune tf_efficientnet_lite0@lite0.pth 8 3 "$data"
 python "$here/publish.py" runs
