@@ -108,18 +108,15 @@ def _faults(value: Any) -> Iterator[str]:
     if not isinstance(value, dict):
         return
     for key, item in value.items():
-        if key == "target" and isinstance(item, str) and not _harmless(item):
-            yield f"it calls {item!r}"
+        if key == "target" and isinstance(item, str):
+            if not OPERATORS.fullmatch(item) or FILES.search(item):
+                yield f"it calls {item!r}"
         elif key == "expr_str" and not SIZE.fullmatch(str(item)):
             yield f"it has the size {str(item)[:80]!r}"
         elif key == "use_pickle" and item:
             yield "it has pickled tensors"
         else:
             yield from _faults(item)
-
-
-def _harmless(name: str) -> bool:
-    return bool(OPERATORS.fullmatch(name)) and not FILES.search(name)
 
 
 def _size(program: Any) -> tuple[int, int] | None:

@@ -91,7 +91,7 @@ def _import(place: str) -> Any:
         with _seeded(0):  # what a module draws when it is imported is the same in every process
             return importlib.import_module(place)
     except FAULTS as error:
-        if isinstance(error, ModuleNotFoundError) and _is_part(error.name, place):
+        if isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}."):
             package = place.rpartition(".")[0]
             raise UnknownNameError(
                 unknown("module of Python", place, _modules(package))
@@ -100,10 +100,6 @@ def _import(place: str) -> Any:
         raise ModelFileError(
             f"importing {place} failed: {type(error).__name__}: {error}"
         ) from error
-
-
-def _is_part(missing: str | None, place: str) -> bool:
-    return missing is not None and f"{place}.".startswith(f"{missing}.")
 
 
 def _modules(package: str) -> list[str]:

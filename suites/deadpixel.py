@@ -64,9 +64,7 @@ from .measuring.unbiased import pseudo_values
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
-
-    from ..adapters.model import Model, Outputs
+    from ..adapters.model import Model
     from .base import Array, Measured
 
 DEAD_THRESHOLDS = (0.01, 0.1, 0.5)
@@ -190,7 +188,14 @@ class DeadPixel(Suite):
     def probes(self, model: Model, protocol: str, seed: int) -> Sequence[Probe]:
         """The gradient of all units at once, or of the logit of the predicted class."""
         if protocol == "kim2023":
-            return (Probe("deadpixel/kim2023", _top_logit, _kim_map, logits=True),)
+            return (
+                Probe(
+                    "deadpixel/kim2023",
+                    lambda outputs, _indices: require(outputs.logits, "logits").amax(1).sum(),
+                    lambda gradient: gradient.mean(1).relu(),
+                    logits=True,
+                ),
+            )
         return (
             Probe(
                 "deadpixel/energy",
@@ -219,14 +224,6 @@ class DeadPixel(Suite):
         found.metrics.update(_phase_metrics(model, protocol, samples, resamples, found))
         found.metrics.update(_dead_pixels(model, channels, found))
         return found
-
-
-def _top_logit(outputs: Outputs, _indices: Sequence[int]) -> Tensor:
-    return require(outputs.logits, "logits").amax(1).sum()
-
-
-def _kim_map(gradient: Tensor) -> Tensor:
-    return gradient.mean(1).relu()
 
 
 def _differences(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:

@@ -41,14 +41,10 @@ def padded_size(kernel: int, stride: int) -> int:
     return -(-kernel // stride) * stride
 
 
-def is_uneven(kernel: int, stride: int, dilation: int = 1) -> bool:
-    """Whether kernel padding grows an axis: not divisible, and its taps can reach every phase."""
-    return kernel % stride != 0 and math.gcd(dilation, stride) == 1
-
-
 def grown_size(kernel: int, stride: int, fill: Fill, dilation: int = 1) -> int:
     """The number of taps of one axis after kernel padding: k + s - 1 for box, else k'."""
-    if fill == "none" or not is_uneven(kernel, stride, dilation):
+    # an axis grows where it is not divisible, and its taps can reach every phase
+    if fill == "none" or kernel % stride == 0 or math.gcd(dilation, stride) > 1:
         return kernel
     return kernel + stride - 1 if fill == "box" else padded_size(kernel, stride)
 

@@ -74,7 +74,8 @@ def why_refused(
     """
     shape = f"{spec.channels} x {spec.height} x {spec.width} (channels x height x width)"
     said = f"{type(failure).__name__}: {failure}"
-    names = [] if _has_fixed(module) else required_arguments(module.forward)
+    fixed_already = any(isinstance(h, FixedInputs) for h in module._forward_pre_hooks.values())
+    names = [] if fixed_already else required_arguments(module.forward)
     if len(names) > 1:
         image = next((n for n in names if any(word in n for word in IMAGES)), names[0])
         fixed = ", ".join(f"{n!r}: 0" for n in names if n != image)
@@ -101,10 +102,6 @@ def required_arguments(function: Callable[..., Any]) -> list[str]:
         for p in parameters
         if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
-
-
-def _has_fixed(module: nn.Module) -> bool:
-    return any(isinstance(hook, FixedInputs) for hook in module._forward_pre_hooks.values())
 
 
 def _passes(attempt: Callable[[int, int], Any], side: int) -> bool:

@@ -57,7 +57,8 @@ def apply_to_runs(name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str
         ready = _once_each(args, kwargs)
         if ready is not None:
             (args, kwargs), counts = ready
-            return _in_runs(call(*args, **kwargs), counts)
+            out = call(*args, **kwargs)
+            return annotate(ChannelRuns(out, counts).tensor(), out)
     return call(*tree_map(expand, args), **tree_map(expand, kwargs))
 
 
@@ -165,8 +166,3 @@ def _small(x: Any) -> Any:
     runs = channel_runs(x)
     small = compress(x, [1]) if runs is None else runs.each
     return x if small is x else annotate(small.view_as(small), x)
-
-
-def _in_runs(out: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """The result for all channels, from that for one channel per run."""
-    return annotate(ChannelRuns(out, counts).tensor(), out)

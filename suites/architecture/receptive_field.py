@@ -159,7 +159,11 @@ def even_sizes(layers: Sequence[Layer], size: Pair, reach: Pair) -> tuple[list[i
     """
     found = []
     for axis, (s, r) in enumerate(zip(size, reach, strict=True)):
-        chains = _chains(layers, axis)
+        chains = {
+            (layer.sources[axis], layer.windows[axis])
+            for layer in layers
+            if layer.windows[axis].stride > 1
+        }
         found.append([n for n in range(max(1, s - r), s + r + 1) if _all_even(chains, n)])
     return found[0], found[1]
 
@@ -178,15 +182,6 @@ def nearest_even_sizes(
         below, above = [m for m in numbers if m <= n], [m for m in numbers if m > n]
         found.append((*below[-1:], *above[:1]))
     return found[0], found[1]
-
-
-def _chains(layers: Iterable[Layer], axis: int) -> set[tuple[tuple[LayerWindow, ...], LayerWindow]]:
-    """Pair each strided window along `axis` with the windows between the input and this one."""
-    return {
-        (layer.sources[axis], layer.windows[axis])
-        for layer in layers
-        if layer.windows[axis].stride > 1
-    }
 
 
 def _all_even(chains: Iterable[tuple[tuple[LayerWindow, ...], LayerWindow]], n: int) -> bool:

@@ -58,36 +58,12 @@ class ErfProtocol:
         return require(self.scalar, "gradient")(channels)
 
 
-def _sum(channels: Tensor) -> Tensor:
-    return channels.sum()
-
-
 def _uncancelled_sum(channels: Tensor) -> Tensor:
     """The sum over channels and batch; 0 if the channels of every image cancel."""
     total = channels.sum(1)
     cancelled = (total.abs() < CANCELLED * channels.abs().sum(1)).all()
     # a factor of 0 or 1: branching on a number would make the GPU wait for it
     return (total * (~cancelled).to(total.dtype).detach()).sum()
-
-
-def _uncancelled_mean(channels: Tensor) -> Tensor:
-    return _uncancelled_sum(channels) / channels.shape[1]
-
-
-def _positive_sum(channels: Tensor) -> Tensor:
-    return channels.relu().sum()
-
-
-def _reduce_positive_mean(gradient: Tensor) -> Tensor:
-    return gradient.mean(1).relu()
-
-
-def _reduce_positive_sum(gradient: Tensor) -> Tensor:
-    return gradient.relu().sum(1)
-
-
-def _reduce_absolute_mean(gradient: Tensor) -> Tensor:
-    return gradient.abs().mean(1)
 
 
 def _mean(samples: Array) -> Array:
@@ -102,18 +78,29 @@ def _share_of_sum(samples: Array) -> Array:
 
 
 PROTOCOLS: Mapping[str, ErfProtocol] = {
-    "energy": ErfProtocol(_sum, None, _mean, "1", signed=True, normalised=True),
+    "energy": ErfProtocol(
+        lambda channels: channels.sum(), None, _mean, "1", signed=True, normalised=True
+    ),
     "kim2023": ErfProtocol(
-        _uncancelled_mean,
-        _reduce_positive_mean,
+        lambda channels: _uncancelled_sum(channels) / channels.shape[1],
+        lambda gradient: gradient.mean(1).relu(),
         _share_of_sum,
         "1",
         tokens_up_left=True,
         silent=CHANNELS_CANCEL,
     ),
-    "replknet2022": ErfProtocol(_positive_sum, _reduce_positive_sum, _mean, "1"),
+    "replknet2022": ErfProtocol(
+        lambda channels: channels.relu().sum(),
+        lambda gradient: gradient.relu().sum(1),
+        _mean,
+        "1",
+    ),
     "luo2016": ErfProtocol(
-        _uncancelled_sum, _reduce_absolute_mean, _mean, "1", silent=CHANNELS_CANCEL
+        _uncancelled_sum,
+        lambda gradient: gradient.abs().mean(1),
+        _mean,
+        "1",
+        silent=CHANNELS_CANCEL,
     ),
     BLOCKS: ErfProtocol(None, None, _mean, "2", normalised=True),
 }

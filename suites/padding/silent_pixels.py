@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ...adapters.input_spec import InputSpec
     from ...adapters.model import Model
     from .blind_spots import Stimulus
 
@@ -88,11 +87,6 @@ class SilentPixels:
     finest: int = 1
 
 
-def block_side(spec: InputSpec) -> int:
-    """Side in pixels of the blocks that cover the image without gaps."""
-    return max(1, math.ceil(min(spec.height, spec.width) / BLOCKS_A_SIDE))
-
-
 def find_silent_pixels(model: Model, stimulus: Stimulus, batching: Batching) -> SilentPixels:
     """Look for silent pixels of the selected weight set; see this module.
 
@@ -100,7 +94,7 @@ def find_silent_pixels(model: Model, stimulus: Stimulus, batching: Batching) -> 
     """
     probe = _Probe(model, stimulus, batching)
     height, width = model.spec.height, model.spec.width
-    side = block_side(model.spec)
+    side = max(1, math.ceil(min(model.spec.height, model.spec.width) / BLOCKS_A_SIDE))
     live: list[Cell] = []
     mask = np.zeros((height, width), dtype=bool)
     blocks = [

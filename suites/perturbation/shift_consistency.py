@@ -46,7 +46,9 @@ class ShiftTest:
         for index in member.indices:
             image = self.large[index].to(member.passes.model.device)
             answers = list(member.passes.answer(self._crops(image, index)))
-            self.fault = self.fault or next(filter(None, map(_why_no_class, answers)), None)
+            self.fault = self.fault or next(
+                filter(None, (why_no_class(logits.flatten()[None]) for logits in answers)), None
+            )
             top = [int(one.argmax()) for one in answers]
             same = [a == b for a, b in zip(top[::2], top[1::2], strict=True)]
             self.shares[index] = np.array(np.mean(same))
@@ -56,8 +58,3 @@ class ShiftTest:
         rng = np.random.default_rng([self.seed, STREAM, index])
         for top, left in rng.integers(0, self.shift + 1, (2 * self.pairs, 2)):
             yield image[:, top : top + height, left : left + width]
-
-
-def _why_no_class(logits: Tensor) -> str | None:
-    """Why the logits of one image name no class, or None."""
-    return why_no_class(logits.flatten()[None])

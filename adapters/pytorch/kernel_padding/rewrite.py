@@ -151,18 +151,14 @@ def _run(
     if call.kind == "avg_pool2d":
         return run_mean(call, grown, fill)
     assert call.weight is not None  # noqa: S101 - a convolution has one
-    weight = grow_conv(call, fill, _extra(module, name))
+    rows, columns = (getattr(module, f"{name}_{taps}", None) for taps in ("rows", "columns"))
+    weight = grow_conv(call, fill, (rows, columns))
     plan: PaddingPlan = getattr(module, _PLAN)
     energy = plan.fixed.get(own_buffer(module, call.weight) or "")
     if energy is None:
         energy = tap_energy(call.kernel, call.stride, fill, call.dilation)
     run = run_transposed if call.transposed else run_conv
     return run(call, grown, weight, energy)
-
-
-def _extra(module: nn.Module, name: str | None) -> tuple[Tensor | None, Tensor | None]:
-    """The trained new rows and columns next to the parameter `name`."""
-    return getattr(module, f"{name}_rows", None), getattr(module, f"{name}_columns", None)
 
 
 @functools.cache
