@@ -12,7 +12,7 @@ from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.graph import Graph, Mode, Node, OperatorCall, read_graph
 from perimetry.adapters.onnx.operators.normalisation import NORMS
-from perimetry.adapters.onnx.skeleton.written_norms import NORM, with_norms
+from perimetry.adapters.onnx.skeleton.written_out import NORM, with_norms
 from perimetry.suites.structure import measure_skeleton
 
 SIDE = 64

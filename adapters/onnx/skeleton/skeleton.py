@@ -27,8 +27,7 @@ from ..paths import SHAPE_ONLY
 from ..session import with_outputs
 from .activations import activated, activations
 from .dequantise import without_quantisation
-from .written_norms import NORM, with_norms
-from .written_out import with_gelus, with_group_norms
+from .written_out import NORM, with_gelus, with_group_norms, with_norms
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
