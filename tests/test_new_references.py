@@ -106,7 +106,7 @@ def test_the_gate_passes_all_of_them(place):
 def test_all_of_them_are_reproduced(place):
     """`verify` measures each again."""
     found = reproduce("out", run=CPU)
-    assert found.variants == len(references())
+    assert len(found.reports) == len(references())
     assert {f.verdict.value for report in found.reports for f in report.findings} == {0}
 
 
