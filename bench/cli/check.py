@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,15 +30,41 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-ReportForm = Annotated[
-    Literal["text", "md", "json"], typer.Option("--format", help="Output format.")
-]
+@dataclass(frozen=True)
+class ReportOptions:
+    """What may change, and the forms of the report."""
 
-JUnitFile = Annotated[Path | None, typer.Option(help="JUnit XML file to write.")]
+    tolerances: Annotated[
+        Path | None, typer.Option(help="TOML file with tolerances; see docs/regression.md.")
+    ] = None
+    form: Annotated[
+        Literal["text", "md", "json"], typer.Option("--format", help="Output format.")
+    ] = "text"
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.")] = None
 
-TolerancesFile = Annotated[
-    Path | None, typer.Option(help="TOML file with tolerances; see docs/regression.md.")
-]
+    def allowed(self) -> Tolerances:
+        """The tolerances in the file, or the defaults."""
+        from ..regression.tolerances import Tolerances, read_tolerances
+
+        return read_tolerances(self.tolerances) if self.tolerances else Tolerances()
+
+    def write(self, found: RegressionCheck) -> None:
+        """Write the report; a form that cannot be written does not stop the others."""
+        from ..output.files import write_text
+        from ..regression import report
+
+        try:
+            if self.junit is not None:
+                write_text(self.junit, report.to_junit(found))
+        finally:
+            for line in report.on_github(found):
+                typer.echo(line, err=self.form != "text")
+            if self.form == "text":
+                typer.echo(report.check_to_text(found, width()), nl=False)
+            else:
+                is_json = self.form == "json"
+                write = report.check_to_json if is_json else report.check_to_markdown
+                typer.echo(write(found), nl=False)
 
 
 @app.command()
@@ -58,9 +85,7 @@ def check(
     as_: Annotated[
         str | None, typer.Option("--as", help="Name of the model in the baseline, if it differs.")
     ] = None,
-    tolerances: TolerancesFile = None,
-    form: ReportForm = "text",
-    junit: JUnitFile = None,
+    report: ReportOptions,
     measure_noise: Annotated[
         bool,
         typer.Option(
@@ -87,13 +112,13 @@ def check(
         def measure() -> RegressionCheck:
             from ..regression.check import check as measured
 
-            chosen = _tolerances(tolerances)
+            chosen = report.allowed()
             return measured(
                 baseline, *(references or ()), tolerances=chosen, name=as_, action=action, **fields
             )
 
         found = _tried(measure, baseline, "check", "baseline")
-        _report(found, junit, form)
+        report.write(found)
     raise typer.Exit(found.verdict.value)
 
 
@@ -118,30 +143,6 @@ def _tried(
         return failed_check(place, error, Words(command, kind))
 
 
-def _report(found: RegressionCheck, junit: Path | None, form: str) -> None:
-    """Write the report in all its forms; one that cannot be written does not stop the others."""
-    from ..output.files import write_text
-    from ..regression.report import (
-        check_to_json,
-        check_to_markdown,
-        check_to_text,
-        on_github,
-        to_junit,
-    )
-
-    try:
-        if junit is not None:
-            write_text(junit, to_junit(found))
-    finally:
-        for line in on_github(found):
-            typer.echo(line, err=form != "text")
-        if form == "text":
-            typer.echo(check_to_text(found, width()), nl=False)
-        else:
-            write = check_to_json if form == "json" else check_to_markdown
-            typer.echo(write(found), nl=False)
-
-
 @app.command()
 @option_groups
 def verify(
@@ -161,9 +162,7 @@ def verify(
         Path | None,
         typer.Option(help="Folder with the files that imported records were read from."),
     ] = None,
-    tolerances: TolerancesFile = None,
-    form: ReportForm = "text",
-    junit: JUnitFile = None,
+    report: ReportOptions,
 ) -> None:
     """Reproduce a published result set. 0: reproduced, 1: not reproduced, 2: not measured."""
     with report_errors(UNMEASURED):
@@ -172,7 +171,7 @@ def verify(
         def measure() -> RegressionCheck:
             from ..regression.reproduce import reproduce
 
-            chosen = _tolerances(tolerances)
+            chosen = report.allowed()
             return reproduce(
                 folder,
                 sample=sample,
@@ -183,12 +182,5 @@ def verify(
             )
 
         found = _tried(measure, folder, "verify", "set")
-        _report(found, junit, form)
+        report.write(found)
     raise typer.Exit(found.verdict.value)
-
-
-def _tolerances(path: Path | None) -> Tolerances:
-    """The tolerances in the file at `path`, or the defaults."""
-    from ..regression.tolerances import Tolerances, read_tolerances
-
-    return read_tolerances(path) if path else Tolerances()

@@ -39,13 +39,8 @@ def incompatibilities(first: Record, second: Record) -> list[str]:
     found += image_differences(first, second)
     found += _fitted(first, second)
     found += _settings(first, second)
-    return found + preprocessing_differences(first, second)
-
-
-def preprocessing_differences(first: Record, second: Record) -> list[str]:
-    """How the preprocessing of two models differs; cropping counts for images from files."""
     files = any(r.images and r.images.name not in BUILT_IN for r in (first, second))
-    return input_differences(first.model.spec, second.model.spec, cropping=files)
+    return found + input_differences(first.model.spec, second.model.spec, cropping=files)
 
 
 def input_differences(
@@ -113,4 +108,4 @@ def _over_range(spec: Mapping[str, Any], name: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return clean(str(value), 80)
+    return "not stated" if value is None else clean(str(value), 80)

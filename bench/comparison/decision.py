@@ -60,7 +60,9 @@ def decision(found: ComparisonResult, matrix: Matrix) -> list[Finding]:
     for topic in order:
         texts = [_relation(row, matrix) for row in topics.get(topic, [])]
         texts = [*outputs, *texts] if topic == "Fidelity" else texts
-        texts = texts or [_not_measured(topic, known)]
+        names = [name for name, suite in known.items() if suite.topic == topic]
+        how = f" (--suite {' or '.join(names)})" if names else ""
+        texts = texts or [f"not measured{how}"]
         findings.append(Finding(topic, "; ".join(texts) + "."))
     findings.append(Finding("Size and cost", _size(matrix)))
     more = {
@@ -81,11 +83,6 @@ def _topics(
         if row.name in found.headlines and not (row.metric and row.metric.scales):
             topics.setdefault((suite and suite.topic) or row.name.partition(".")[0], []).append(row)
     return topics
-
-
-def _not_measured(topic: str, known: Mapping[str, Suite]) -> str:
-    names = [name for name, suite in known.items() if suite.topic == topic]
-    return f"not measured (--suite {' or '.join(names)})" if names else "not measured"
 
 
 def _dead(matrix: Matrix) -> str:
@@ -265,8 +262,10 @@ def _unknown(found: ComparisonResult, matrix: Matrix) -> str:
             texts.append(f"{row.name} {pairs}")
     if not texts:
         return ""
+    members = max(r.model.members or 1 for s in matrix.sides for r in s.records.values())
+    unit = "weight sets" if members > 1 else "images"
     return (
-        f"with {max(samples)} {_unit(matrix)}, {'; '.join(texts)}. The numbers are how many would "
+        f"with {max(samples)} {unit}, {'; '.join(texts)}. The numbers are how many would "
         "show a difference as large as the one that was measured; the true one may be smaller."
     )
 
@@ -288,12 +287,6 @@ def _least(left: Sequence[tuple[int, int, ComparisonRow]]) -> str:
 
     count = f"{len(left)} pairs, from " if len(left) > 1 else ""
     return f"({count}{needed(min((row for *_, row in left), key=to_show))})"
-
-
-def _unit(matrix: Matrix) -> str:
-    """What a sample is."""
-    members = max(r.model.members or 1 for s in matrix.sides for r in s.records.values())
-    return "weight sets" if members > 1 else "images"
 
 
 def needed(row: ComparisonRow) -> str:

@@ -51,9 +51,10 @@ def node_sentences(table: NodeTable) -> list[str]:
     found = table.parting
     text = f"All {len(table.nodes)} nodes agree to {share(DIVERGED)} by themselves."
     if found is not None:
+        moved = f": a shift by {found.shift} (rows, columns)" if found.shift else ""
         text = (
             f"The first node that differs by itself is `{clean(found.first, 80)}` "
-            f"({clean(found.operator, 40)}), by {share(found.own)}{_shifted(found)}."
+            f"({clean(found.operator, 40)}), by {share(found.own)}{moved}."
         )
     left = [
         f"{len(names)} of the {which} model ({', '.join(clean(n, 60) for n in names[:3])}"
@@ -69,10 +70,6 @@ def node_sentences(table: NodeTable) -> list[str]:
             "eight bits (weights by channel, input by its range on these images)."
         )
     return texts
-
-
-def _shifted(node: NodeDifference) -> str:
-    return "" if node.shift is None else f": a shift by {node.shift} (rows, columns)"
 
 
 def node_rows(

@@ -134,7 +134,9 @@ def _models(
     given: Sequence[Side | Argument], cache: RecordCache, wanted: MissingAudit
 ) -> list[Side]:
     """One group: stored models as they are, the others audited under the settings of those."""
-    library = _library(given)
+    # a bare folder before two or more models is where these are looked up first
+    first = given[0] if len(given) > 2 else None
+    library = first.folder if isinstance(first, Argument) and first.model is None else None
     rest = given[1:] if library is not None else given
     sides: list[Side | Argument] = []
     for one in rest:
@@ -179,12 +181,6 @@ def _named(given: Sequence[Side | Argument], sides: Sequence[Side]) -> list[Side
     }
     names = short_names([side.name for side in sides], [side.folder for side in sides], own)
     return [replace(side, name=name) for side, name in zip(sides, names, strict=True)]
-
-
-def _library(given: Sequence[Side | Argument]) -> Path | None:
-    """A bare folder before two or more models: where these are looked up first."""
-    first = given[0] if len(given) > 2 else None
-    return first.folder if isinstance(first, Argument) and first.model is None else None
 
 
 def _stored(one: Argument, cache: RecordCache, library: Path | None) -> Sequence[Side | Argument]:

@@ -158,7 +158,12 @@ def comparison_to_markdown(
         parts.append("\n".join(f"- {_markdown(text)}" for text in lines))
         rows = [row_cells(row) for row in shown_rows(pair, comparison.headlines, every=every)]
         parts += [_markdown_table(HEADS, rows)] if rows else []
-        parts += [_markdown_block(block) for block in node_blocks(pair, every=every)]
+        parts += [
+            _markdown_table(block.heads, block.rows)
+            if isinstance(block, Table)
+            else _markdown(str(block))
+            for block in node_blocks(pair, every=every)
+        ]
     return "\n\n".join([*parts, *explanation(comparison)]) + "\n"
 
 
@@ -171,13 +176,6 @@ def _markdown_side_by_side(comparison: ComparisonResult) -> list[str]:
     heads = ("", *(code(side.name) for side in matrix.sides))
     rows = [(row.name, *row.shown) for row in matrix.rows]
     return ["# Side by side", "\n".join(lines), _markdown_table(heads, rows)]
-
-
-def _markdown_block(block: Block) -> str:
-    """A sentence, or a table without its caption."""
-    if isinstance(block, Table):
-        return _markdown_table(block.heads, block.rows)
-    return _markdown(str(block))
 
 
 def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -197,13 +195,9 @@ def notes_of(pair: Pair) -> list[str]:
     forced = [
         f"The comparison was forced although the records differ: {text}." for text in pair.forced
     ]
-    return [*forced, *_guesses(pair), *(f"Not compared: {text.rstrip('.')}." for text in pair.gaps)]
-
-
-def _guesses(pair: Pair) -> list[str]:
-    """A warning if the normalisation of one side is a guess, and that of the other is not."""
     sides = [(s.name, next(iter(s.records.values()))) for s in (pair.first, pair.second)]
-    return fed_differently(sides, ("normalisation",))
+    guesses = fed_differently(sides, ("normalisation",))
+    return [*forced, *guesses, *(f"Not compared: {text.rstrip('.')}." for text in pair.gaps)]
 
 
 def shown_rows(pair: Pair, headlines: frozenset[str], *, every: bool) -> list[ComparisonRow]:

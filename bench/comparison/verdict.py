@@ -155,7 +155,10 @@ def _divergence(pair: Pair) -> list[str]:
     found = first_divergent_stage(stages)
     sentences = [_of_stages(stages, found)] if found else []
     if changed:
-        agree = f"; {_agree(stages)}" if stages and not found else ""
+        agree = ""
+        if stages and not found:
+            most = max(p.difference for p in stages)
+            agree = f"; features of all {len(stages)} stages agree {_within(most)}"
         sentences.append(f"They diverge {_of_outputs(changed)}{agree}.")
     if not sentences:
         sentences.append(_same(pair))
@@ -168,11 +171,6 @@ def _same(pair: Pair) -> str:
     whole = ": the same function on these images" if not pair.unread else ""
     most = max((p.difference for p in found), default=0.0)
     return f"They agree at {looked_at(found)}, {_within(most)}{whole}."
-
-
-def _agree(stages: Sequence[StageDifference]) -> str:
-    most = max(p.difference for p in stages)
-    return f"features of all {len(stages)} stages agree {_within(most)}"
 
 
 def _of_stages(stages: Sequence[StageDifference], found: StageDifference) -> str:

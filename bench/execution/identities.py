@@ -17,7 +17,7 @@ from .plan import file_identity
 from .settings import standard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .settings import RunOptions, Settings
 
@@ -49,17 +49,11 @@ def check_references(references: Iterable[str], run: RunOptions) -> None:
     found: dict[str, object] = dict(
         zip(own, each_bounded([partial(check_reference, name) for name in own], run), strict=True)
     )
-    for name in names:
-        if name not in found:
-            found[name] = _error_of(partial(check_reference, name))
-    faults = [f"{n!r}: {found[n]}" for n in names if isinstance(found[n], PerimetryError)]
+    for name in (name for name in names if name not in found):
+        try:
+            check_reference(name)
+        except PerimetryError as error:
+            found[name] = error
+    faults = [f"{n!r}: {found[n]}" for n in names if isinstance(found.get(n), PerimetryError)]
     if faults:
         raise UnknownNameError(f"nothing was measured; {'; '.join(faults)}")
-
-
-def _error_of(work: Callable[[], object]) -> PerimetryError | None:
-    try:
-        work()
-    except PerimetryError as error:
-        return error
-    return None

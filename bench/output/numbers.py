@@ -88,7 +88,8 @@ def column_texts(
     """
     form = _Format(max((abs(value[0]) for value in values if value is not None), default=0.0))
     spans = [_span(value) if intervals else None for value in values]
-    ends = any(span is not None and _is_lopsided(span) for span in spans)
+    sides = [(span[0] - span[1], span[2] - span[0]) for span in spans if span is not None]
+    ends = any(min(both) < LOPSIDED * max(both) for both in sides)
     found = []
     for value, span in zip(values, spans, strict=True):
         shown = "" if value is None else form.number(value[0], signed=signed)
@@ -130,8 +131,3 @@ def _span(value: Bounded | None) -> Span | None:
     if value is None or value[1] is None or value[2] is None or value[1] == value[2]:
         return None
     return value[0], value[1], value[2]
-
-
-def _is_lopsided(span: Span) -> bool:
-    below, above = span[0] - span[1], span[2] - span[0]
-    return min(below, above) < LOPSIDED * max(below, above)

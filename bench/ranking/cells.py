@@ -62,7 +62,9 @@ def table_cells(
     if view.rows == "models":
         found = [("model", list(names))]
     else:
-        found.append(("padding", [_fill_cell(rows[0], notes) for rows in lines]))
+        marks = [f" {notes.mark(why)}" if (why := untouched(rows[0])) else "" for rows in lines]
+        fills = [f"{rows[0].fill}{mark}" for rows, mark in zip(lines, marks, strict=True)]
+        found.append(("padding", fills))
     for column in table.columns():
         found += table.column(column)
     heads = [head for head, _ in found]
@@ -196,9 +198,3 @@ def untouched(row: BoardRow) -> str | None:
         return None
     reasons = dict.fromkeys((treatments[0].get("left") or {}).values())
     return f"untouched: {'; '.join(reasons) or 'every strided kernel is divisible by its stride'}"
-
-
-def _fill_cell(row: BoardRow, notes: Footnotes) -> str:
-    """The kernel padding; marked if it had no layer to pad."""
-    why = untouched(row)
-    return row.fill if why is None else f"{row.fill} {notes.mark(why)}"

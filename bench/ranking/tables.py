@@ -187,14 +187,10 @@ NAME_WIDTH = 32
 
 def short_names(references: Sequence[str]) -> list[str]:
     """References without `timm:` and files without their folders, if these names are unique."""
-    short = [_short_name(reference) for reference in references]
+    parsed = [Reference.parse_any(reference) for reference in references]
+    short = [PurePath(p.name).name if p.runtime == "onnx" else p.short for p in parsed]
     times = Counter(short)
     return [s if times[s] == 1 else r for s, r in zip(short, references, strict=True)]
-
-
-def _short_name(reference: str) -> str:
-    parsed = Reference.parse_any(reference)
-    return PurePath(parsed.name).name if parsed.runtime == "onnx" else parsed.short
 
 
 def cut_names(names: Sequence[str]) -> list[str]:

@@ -144,14 +144,14 @@ def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
         if not equals:
             raise InputError(f"--where {text!r} was given; expected KEY=VALUE, such as seed=0")
         check_name("key", key, {name for _, known in chosen for name in known})
-        chosen = [(record, known) for record, known in chosen if _matches(known, key, value)]
+        patterns = value.split("|") if key in PATTERNS else ()
+        chosen = [
+            (record, known)
+            for record, known in chosen
+            if (own := known.get(key, value)) == value
+            or any(fnmatchcase(own, pattern) for pattern in patterns)
+        ]
     return [record for record, _ in chosen]
-
-
-def _matches(known: Mapping[str, str], key: str, value: str) -> bool:
-    own = known.get(key, value)
-    patterns = value.split("|") if key in PATTERNS else ()
-    return own == value or any(fnmatchcase(own, pattern) for pattern in patterns)
 
 
 def newest(records: Iterable[Record]) -> list[Record]:

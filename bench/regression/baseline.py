@@ -69,10 +69,9 @@ class Baseline:
         found = sorted(fill for name, fill in self.variants if name == reference)
         if not found:
             raise UnknownNameError(
-                f"the baseline {str(self.place)!r} does not have the model: "
-                f"{unknown('model', reference, self.references)}; it has "
+                f"the baseline {str(self.place)!r} does not have the model; it has "
                 f"{join_with_and(self.references, 12)}: name one of these, or give its name in the "
-                "baseline with --as"
+                f"baseline with --as: {unknown('model', reference, self.references)}"
             )
         return found
 

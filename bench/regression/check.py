@@ -137,7 +137,7 @@ def _timed(
     try:
         reports: list[VariantReport] = getattr(checker, action)(model, name)
     except UnknownNameError as error:
-        new = "; add a new model with `perimetry run`" if action == "check" else ""
+        new = " (`perimetry run` adds a new model)" if action == "check" else ""
         reports = [refused(name_of(model, name), "none", f"{error}{new}")]
     seconds = (time.perf_counter() - begun) / len(reports)
     return [replace(report, seconds=report.seconds or seconds) for report in reports]

@@ -106,7 +106,9 @@ class DetectorSet:
         limit = max(bounds.limit(before), self._noise("metrics", where))
         allowed = bounds.direction == "worse" and _nearer_even(before, now.value, metric)
         text = f"{format_number(before, 4)} -> {format_number(now.value, 4)}"
-        if allowed or abs(now.value - before) <= limit or _within_interval(old, new, name):
+        found = metric_difference(new, old, name)
+        unshown = found is not None and found.low is not None and not found.separated
+        if allowed or unshown or abs(now.value - before) <= limit:
             return SAME, text
         change = f"change {format_number(now.value - before)}, tolerance {format_number(limit)}"
         return REGRESSED, f"{text}: {change}"
@@ -248,12 +250,6 @@ def column_of(where: str, record: Record, suites: Mapping[str, Suite]) -> str:
     """`SUITE.METRIC` on the default protocol, as on a leaderboard."""
     prefix = prefix_of(record.suite, record.protocol, suites)
     return f"{prefix}.{where.partition('.')[2]}"
-
-
-def _within_interval(old: Record, new: Record, name: str) -> bool:
-    """Whether the interval of the difference contains 0; False without an interval."""
-    change = metric_difference(new, old, name)
-    return change is not None and change.low is not None and not change.separated
 
 
 def _nearer_even(before: float, now: float, metric: Metric | None) -> bool:

@@ -104,9 +104,9 @@ class TrainingStudy:
     def key(self, task: str, *rest: Any) -> str:
         """Sha256 of everything that can change the numbers of `task` and `rest`."""
         known = [self.experiment.network, task, self.settings(task), self.device.type]
-        text = json.dumps(
-            [*known, _weights_digest(self.experiment.network), versions(STACK), *rest]
-        )
+        weights = Reference.parse_any(self.experiment.network).file
+        digest = file_sha256(weights) if weights else ""
+        text = json.dumps([*known, digest, versions(STACK), *rest])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def checkpoint(self, run: TrainingRun) -> Path:
@@ -198,12 +198,6 @@ class TrainingStudy:
         path.parent.mkdir(parents=True, exist_ok=True)
         module = found.module.cpu().eval().to(memory_format=torch.contiguous_format)
         export_onnx(module, found.spec.blank(), path, spec=found.spec)
-
-
-def _weights_digest(reference: str) -> str:
-    """Sha256 of the file that a network's weights are taken from, or ''."""
-    path = Reference.parse_any(reference).file
-    return file_sha256(path) if path else ""
 
 
 def pairs(records: list[Record]) -> Iterator[tuple[Record, Record]]:

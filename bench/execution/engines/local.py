@@ -167,7 +167,11 @@ class LocalEngine:
             self._lost(slot, Failure(kind="died", message=text, trace=tail(slot.log)))
             return
         if isinstance(message, Stage):
-            self._advance(slot, message)
+            if slot.stage.name == "starting":
+                slot.arm(self._options.time_limit_s)
+            slot.stage = message
+            if slot.job is not None:
+                self._ledger.report(Event("stage", slot.device, slot.job, message.name))
         elif isinstance(message, RecordWritten):
             slot.left.discard(message.key)
             if slot.job is not None:
@@ -176,13 +180,6 @@ class LocalEngine:
             slot.job = None
         elif isinstance(message, StoreBroken):
             raise StoreError(message.message)
-
-    def _advance(self, slot: DeviceSlot, stage: Stage) -> None:
-        if slot.stage.name == "starting":
-            slot.arm(self._options.time_limit_s)
-        slot.stage = stage
-        if slot.job is not None:
-            self._ledger.report(Event("stage", slot.device, slot.job, stage.name))
 
     def _lost(self, slot: DeviceSlot, failure: Failure) -> None:
         """Record the cells that were at risk as failed; the rest of the job is tried again."""
