@@ -125,9 +125,11 @@ def measure_nodes(
     """Open both models and compare their nodes."""
     models = [_open(one, toolkit().load, device) for one in (first, second)]
     images = first.settings.open_images()
-    xs = [m.spec.prepare(images.first(IMAGES).load(m.spec)).to(m.device) for m in models]
-    for model, x in zip(models, xs, strict=True):
+    xs = []
+    for model in models:
+        x = model.spec.prepare(images.first(IMAGES).load(model.spec))
         model.select(0, x)
+        xs.append(x.to(model.device))
     followed = [_followed(model) for model in models]
     one, other = (m.nodes(x[:1]) for m, x in zip(followed, xs, strict=True))
     pairs = align(one, other)

@@ -224,10 +224,8 @@ def write_report(path: Path, device: str, text: str) -> None:
 
 def with_report(page: str, device: str, text: str) -> str:
     """Return `page` with the report for this kind of device replaced."""
-    first, last = (
-        f"<!-- measured: {device.partition(':')[0]} -->",
-        f"<!-- end: {device.partition(':')[0]} -->",
-    )
+    kind = device.partition(":")[0]
+    first, last = f"<!-- measured: {kind} -->", f"<!-- end: {kind} -->"
     part = f"{first}\n\n{text.strip()}\n\n{last}"
     before, found, rest = page.partition(first)
     if not found:
