@@ -212,11 +212,12 @@ def row_cells(row: ComparisonRow) -> tuple[str, ...]:
         for value in (row.first, row.second)
     )
     found = row.evidence
+    verdict = "not shown" if row.verdict is RowVerdict.unknown else row.verdict.value
     if found is None:
         why = clean(row.reason or "", 60)
-        return (row.column, first, second, why, row.verdict.value, "", "")
+        return (row.column, first, second, why, verdict, "", "")
     effect = "" if found.effect is None else f"{found.effect:+.2f}"
-    return (row.column, first, second, _change(found), row.verdict.value, _p(row), effect)
+    return (row.column, first, second, _change(found), verdict, _p(row), effect)
 
 
 def _change(found: Evidence) -> str:
