@@ -19,7 +19,7 @@ from perimetry.bench.speed.device_use import (
     busy_share,
     capture,
     covered,
-    throughput,
+    throughput_at,
 )
 from perimetry.bench.speed.goals import MapComparison, time_to_certainty
 from perimetry.bench.speed.measure import (
@@ -212,7 +212,7 @@ def test_time_that_kernels_share_counts_once():
 def test_a_cpu_has_a_rate_but_no_share_and_no_graphs():
     """On a CPU share and graphs are missing with a reason, and the rate is measured."""
     bench = open_bench("timm:test_resnet@init", device="cpu", count=2, batch=2, rounds=1)
-    (rate,) = throughput(bench, (3,))
+    rate = throughput_at(bench, 3)
     assert rate.images_per_s > 0
     busy, graph = busy_share(bench, "nothing", lambda: None), capture(bench, 2)
     assert busy.share is None
@@ -232,7 +232,7 @@ def test_a_batch_that_does_not_fit_has_a_reason_in_place_of_a_rate(monkeypatch):
         return run(x, **options)
 
     monkeypatch.setattr(bench.model, "run", small)
-    none, some = throughput(bench, (4, 2))
+    none, some = (throughput_at(bench, batch) for batch in (4, 2))
     assert none.images_per_s is None
     assert "out of memory" in none.reason
     assert some.images_per_s > 0
