@@ -1,0 +1,123 @@
+"""results/more-trained: README and records agree, and the records bear it out."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import helper
+
+from perimetry import load_records
+
+FOLDER = Path(__file__).parents[1] / "results" / "more-trained"
+
+
+def script(name):
+    """One of the set's scripts; what it puts on the path is taken back."""
+    before = [*sys.path]
+    sys.path.insert(0, str(FOLDER))
+    try:
+        spec = importlib.util.spec_from_file_location(f"more_trained_{name}", FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path[:] = before
+    return module
+
+
+@pytest.fixture(scope="module")
+def publish():
+    return script("publish")
+
+
+@pytest.fixture(scope="module")
+def networks(publish):
+    found = publish.by_name(load_records(FOLDER / "records.jsonl.gz"))
+    return {
+        name: {suite: record.metrics for suite, record in own.items()}
+        for name, own in found.items()
+    }
+
+
+def test_the_readme_is_what_its_script_makes_of_its_data(publish):
+    """Every number follows from the packed records; no mark is left over but a package's name."""
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert publish.render() == text
+    assert "@" not in text.replace("@imgly/", "")
+
+
+def test_what_the_readme_says_of_evenness_holds_in_the_records(networks):
+    """VGG-16 and CRAFT are even, expected and measured; ISNet is less uneven than expected."""
+    for name in ("vgg16", "craft"):
+        assert networks[name]["structure"]["weakest"].value > 0.99
+        assert networks[name]["deadpixel"]["weakest"].high == 1
+    expected = networks["isnet-fp16"]["structure"]["imbalance"].value
+    for name in ("isnet-fp16", "isnet-int8"):
+        assert networks[name]["deadpixel"]["imbalance"].high < expected
+    treated, plain = (networks[n]["deadpixel"] for n in ("isnet-fp16 box", "isnet-fp16"))
+    assert treated["imbalance"].value < plain["imbalance"].value / 2
+    assert networks["isnet-fp16 box"]["fidelity"]["feature_cosine"].low > 0.99
+
+
+def test_eight_bits_differ_from_sixteen_by_less_than_their_intervals(networks):
+    """What the README compares lies within the other's interval."""
+    whole, eight = networks["isnet-fp16"], networks["isnet-int8"]
+    for suite, metric in (("deadpixel", "weakest"), ("erf", "radius"), ("position", "row_r2")):
+        other = eight[suite][metric]
+        assert other.low < whole[suite][metric].value < other.high
+    drops = [one["padding"]["border_drop"].value for one in (whole, eight)]
+    assert drops[0] == pytest.approx(drops[1], abs=0.02)
+
+
+def test_what_the_readme_says_of_position_and_fields_holds_in_the_records(networks):
+    """CRAFT tells rows and columns, VGG-16 neither; its field is more than twice as wide."""
+    craft, vgg = networks["craft"], networks["vgg16"]
+    for axis in ("row_r2", "column_r2"):
+        assert craft["position"][axis].low > 0.8
+        assert vgg["position"][axis].low == 0
+    assert craft["erf"]["radius"].low > 2 * vgg["erf"]["radius"].value
+    assert craft["padding"]["border_ratio"].low > 1
+
+
+def test_sizes_in_a_graph_are_written_for_the_smaller_image():
+    """Constants that a resize takes are scaled, whether stored whole or joined of two parts."""
+    networks = script("networks")
+    sizes = [
+        helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values)
+        for name, values in (("whole", (1, 8, 64, 32)), ("first", (1, 8)), ("second", (1024, 512)))
+    ]
+    image = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 1024, 1024])
+    nodes = [
+        helper.make_node("Constant", [], ["second"], value=sizes[2]),
+        helper.make_node("Concat", ["first", "second"], ["joined"], axis=0),
+        helper.make_node("Resize", ["image", "", "", "whole"], ["a"]),
+        helper.make_node("Resize", ["a", "", "", "joined"], ["b"]),
+    ]
+    graph = helper.make_graph(nodes, "sizes", [image], [], initializer=sizes[:2])
+    networks.resize(graph)
+    stored = {one.name: onnx.numpy_helper.to_array(one).tolist() for one in graph.initializer}
+    assert stored == {"whole": [1, 8, 20, 10], "first": [1, 8]}
+    assert onnx.numpy_helper.to_array(graph.node[0].attribute[0].t).tolist() == [320, 160]
+    sides = [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim]
+    assert sides == [1, 3, 320, 320]
+
+
+def test_craft_gives_two_maps_of_half_the_resolution():
+    """The network takes the shapes of its weights by the names of the file of weights."""
+    network = script("craft").Craft().eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 64, 96)).shape == (1, 2, 32, 48)
+    names = network.state_dict()
+    assert names["basenet.slice4.37.weight"].shape == (512, 512, 3, 3)
+    assert names["upconv1.conv.0.weight"].shape == (512, 1536, 1, 1)
+
+
+def test_another_file_is_refused():
+    """A file with another sha256 than the measured one is a ValueError."""
+    networks = script("networks")
+    with pytest.raises(ValueError, match="sha256"):
+        networks.checked(b"other", networks.VGG)
