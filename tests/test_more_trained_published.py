@@ -83,6 +83,18 @@ def test_what_the_readme_says_of_position_and_fields_holds_in_the_records(networ
     assert craft["padding"]["border_ratio"].low > 1
 
 
+def test_the_sizes_of_maps_that_the_readme_names_are_those_of_the_records():
+    """14 x 14 units of CRAFT and 5 x 5 of ISNet, which has 4,096 phases and is fed 320 pixels."""
+    for record in load_records(FOLDER / "records.jsonl.gz"):
+        name, target = record.model.reference, record.model.target
+        if record.suite in ("structure", "deadpixel"):
+            units = {"vgg16.onnx": 7, "craft.onnx": 14}.get(name, 5)
+            assert (target["height"], target["width"]) == (units, units)
+        if record.suite == "structure" and name.startswith("isnet"):
+            assert record.metrics["target_stride"].value ** 2 == 4096
+            assert record.model.spec["height"] == 320
+
+
 def test_sizes_in_a_graph_are_written_for_the_smaller_image():
     """Constants that a resize takes are scaled, whether stored whole or joined of two parts."""
     networks = script("networks")
