@@ -57,7 +57,7 @@ from .measuring.gradients import (
     require,
     signed_sum,
 )
-from .measuring.profile_hidden import hidden
+from .measuring.profile_lone import hidden
 from .measuring.profile_posterior import Posterior, phase_estimates, profile_posterior
 from .measuring.unbiased import pseudo_values
 

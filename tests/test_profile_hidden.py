@@ -7,18 +7,16 @@ import pytest
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from perimetry.suites.measuring.profile_hidden import (
-    FEW_SAMPLES,
-    hidden,
-    shallowest_lone,
-    smallest_roughness,
-)
 from perimetry.suites.measuring.profile_lone import (
+    FEW_SAMPLES,
     LONE,
     LONE_SIZE,
     PooledNoise,
     find_lone,
+    hidden,
     prior_of,
+    shallowest_lone,
+    smallest_roughness,
 )
 
 SHAPE = (16, 16)

@@ -31,7 +31,6 @@ from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
 from .inputs import fix_inputs
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
-from .members import WeightSets
 from .nodes import fed_outputs, module_filters, node_outputs, record_stages, watched
 from .padding_mode import active, survey
 from .passes import NOT_NARROW, ONE_BY_ONE, Passes
@@ -39,6 +38,7 @@ from .skeleton import Skeleton, light_copy
 from .target import blank_input, laid_out, locate, module_blocks, module_way
 from .tensors import cast_module, copy_module, has_complex, order_kernels
 from .weights import (
+    WeightSets,
     calibrate_norms,
     check_initialised,
     match_norms,

@@ -1,4 +1,4 @@
-"""Weights of a module: their hash, and the scales and norms of initial states."""
+"""Weights of a module: their hash, the scales and norms of initial states, and several sets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..errors import NOT_FINITE, InputError
+from .tensors import copy_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch import Tensor, nn
 
 
 def module_tensors_digest(module: nn.Module) -> str:
@@ -198,3 +201,53 @@ def _match(norm: Any, before: Any, old: tuple[Tensor, Tensor], new: tuple[Tensor
     norm.running_mean.copy_(new[0] + share.sqrt() * (before.running_mean.double() - old[0]))
     variance = share * (before.running_var.double() + before.eps) - norm.eps
     norm.running_var.copy_(variance.clamp(min=0))
+
+
+KEPT_BYTES = 2**30
+"""Built and calibrated weight sets stay in memory as long as they take at most this many bytes."""
+
+
+class WeightSets:
+    """`count` weight sets, of which `live` is the selected one; None before the first selection."""
+
+    def __init__(self, count: int, live: nn.Module | None = None) -> None:
+        self.count = count
+        self.live = live
+        self._kept: dict[int, tuple[nn.Module, Tensor]] = {}
+
+    def select(
+        self,
+        member: int,
+        x: Tensor,
+        make: Callable[[int], nn.Module],
+        calibrate: Callable[[nn.Module], None],
+    ) -> None:
+        """Select weight set `member`, calibrated on `x` (images, ...).
+
+        `make(member)` builds a set; it is called, and the set is calibrated, only if none is kept.
+        """
+        kept = self._kept.get(member)
+        if kept is not None and _same(kept[1], x):
+            self.live = kept[0]
+            return
+        if self.live is None or self.count > 1:
+            self.live = kept[0] if kept is not None else make(member)
+        calibrate(self.live)
+        if _size(self.live) * (len(self._kept) + 1) > KEPT_BYTES:
+            self._kept.clear()
+        self._kept[member] = (self.live, x)
+
+    def copy(self, *, own: bool) -> WeightSets:
+        """Return weight sets that start with the selected one; with `own`, with a copy of it."""
+        return WeightSets(
+            self.count, copy_module(self.live) if own and self.live is not None else self.live
+        )
+
+
+def _size(module: nn.Module) -> int:
+    """Bytes of all parameters."""
+    return sum(p.nbytes for p in module.parameters())
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.device == b.device and torch.equal(a, b)

@@ -59,7 +59,7 @@ from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
 from ..measuring.findings import join_names
 from ..measuring.output_view import at_output, map_of, named_units, why_no_map
-from ..measuring.profile_hidden import hidden
+from ..measuring.profile_lone import hidden
 from ..measuring.profile_posterior import phase_estimates, profile_posterior
 from ..measuring.unbiased import pseudo_values, root_mean_square
 from .expected import expected_output, upsampling

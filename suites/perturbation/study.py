@@ -13,7 +13,7 @@ from ..measuring.bootstrap import bootstrap
 from ..measuring.forward import by_sample, each_member
 from ..measuring.gradients import member_factors, normalise_members
 from ..measuring.phases import divide_by_mean
-from ..measuring.profile_hidden import hidden
+from ..measuring.profile_lone import hidden
 from ..measuring.profile_posterior import phase_estimates, profile_posterior
 from ..measuring.step_size import ROUNDING_NOTE, Step
 from ..measuring.unbiased import pseudo_values

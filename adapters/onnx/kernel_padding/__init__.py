@@ -1,4 +1,4 @@
 """Kernel padding of an ONNX graph.
 
-Read `sites` (which nodes), `rewrite` (the new nodes), `mean_pool`, `recalibrate`, then `file`.
+Read `sites` (which nodes), `rewrite` (the new nodes), `mean_pool`, then `file`.
 """

@@ -1,4 +1,11 @@
-"""Write a kernel-padded copy of an ONNX file."""
+"""Write a kernel-padded copy of an ONNX file, with layers rescaled on unlabelled images.
+
+A padded kernel is smoother, so its outputs are smaller than those that the next layers were trained
+for. In execution order, weights and biases of every convolution that grew are scaled by one affine
+map per channel, so that its outputs have the means and standard deviations, over images and units,
+of the original's outputs. This replaces new statistics of norms, which exporters fold into
+convolutions.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +14,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+from onnx import numpy_helper
+
 from ...errors import InputError, ModelFileError
+from ..analysis.node_facts import Facts
 from ..files.external_data import external_files
-from ..files.protos import output_names, printable, set_items
+from ..files.protos import output_names, printable, set_items, store
 from ..files.read import read_model
 from ..files.write import check_destination, file_fault, write_model
+from ..graph import operator_of
 from ..inputs.fixed_inputs import fix_inputs, release_inputs
 from ..inputs.outputs import example
 from ..inputs.size import take_size
 from ..inputs.spec import image_input
 from ..opening import open_onnx
 from ..session import Session, feed
-from .recalibrate import match_moments
 from .rewrite import drop_unread, pad_graph
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import onnx
     from torch import Tensor
@@ -56,11 +67,11 @@ def pad_file(
 ) -> PaddedFile:
     """Write a kernel-padded copy of the ONNX file of `model` to `out`, and open it.
 
-    `images` (n, channels, height, width), prepared, recalibrate the layers that grew (see
-    `recalibrate`). Opset, metadata, names, inputs and outputs stay. Weights that lie beside the
-    original lie beside the copy, and so does a TOML declaration. onnxruntime compares the shapes
-    of all outputs. Raises `InputError` for a fill or a destination that cannot be used,
-    `ModelFileError` when the result is not valid.
+    `images` (n, channels, height, width), prepared, recalibrate the layers that grew. Opset,
+    metadata, names, inputs and outputs stay. Weights that lie beside the original lie beside the
+    copy, and so does a TOML declaration. onnxruntime compares the shapes of all outputs. Raises
+    `InputError` for a fill or a destination that cannot be used, `ModelFileError` when the result
+    is not valid.
     """
     path, spec, said = Path(model.reference), model.spec, model.declaration
     if fill not in FILE_FILLS:
@@ -161,3 +172,56 @@ def _copy_declaration(path: Path, out: Path) -> list[Path]:
 def _grew_quantised(padded: onnx.ModelProto) -> bool:
     grown = any(i.name.endswith("/padded_weight") for i in padded.graph.initializer)
     return grown and any(n.op_type == "DequantizeLinear" for n in padded.graph.node)
+
+
+DEAD = 1e-6
+"""A channel below this share of the layer's largest standard deviation is not scaled."""
+
+
+def match_moments(
+    before: onnx.ModelProto, after: onnx.ModelProto, feeds: Sequence[Mapping[str, Any]]
+) -> int:
+    """Rescale the grown convolutions of `after` in place and return their number.
+
+    `feeds` are batches of images by input name. Convolutions with a fused activation or a computed
+    bias are not scaled: their outputs are not an affine function of their constants.
+    """
+    constants, count = Facts(after).constants, 0
+    for node in after.graph.node:
+        grown = len(node.input) > 1 and node.input[1] == f"{node.output[0]}/padded_weight"
+        bias = node.input[2] if len(node.input) > 2 else ""
+        if not grown or operator_of(node) != "Conv" or (bias and bias not in constants):
+            continue
+        name = node.output[0]
+        old, new = (_moments(Session(p, [name]), feeds, name) for p in (before, after))
+        known = constants[bias].double().numpy() if bias else np.zeros(len(old[0]))
+        _correct(after.graph, node, known, old, new)
+        count += 1
+    return count
+
+
+def _moments(session: Session, feeds: Sequence[Mapping[str, Any]], name: str) -> tuple[Any, Any]:
+    """Mean and standard deviation of each channel of a tensor (batch, channels, rows, columns)."""
+    values = [np.asarray(session.run(dict(f))[name], dtype=np.float64) for f in feeds]
+    numbers = np.concatenate(values)
+    return numbers.mean((0, 2, 3)), numbers.std((0, 2, 3))
+
+
+def _correct(
+    graph: onnx.GraphProto,
+    node: onnx.NodeProto,
+    bias: Any,
+    old: tuple[Any, Any],
+    new: tuple[Any, Any],
+) -> None:
+    """Scale `node` so that moments `new` become `old`; each is (mean, deviation) a channel."""
+    weight = next(i for i in graph.initializer if i.name == node.input[1])
+    taps = numpy_helper.to_array(weight)
+    alive = (new[1] > DEAD * new[1].max()) & (old[1] > 0)
+    scale = np.divide(old[1], new[1], out=np.ones_like(old[1]), where=alive)
+    scaled = (taps * scale.reshape(-1, *[1] * (taps.ndim - 1))).astype(taps.dtype)
+    weight.CopyFrom(numpy_helper.from_array(scaled, weight.name))
+    name = f"{node.output[0]}/padded_bias"
+    shift = ((bias - new[0]) * scale + old[0]).astype(taps.dtype)
+    del node.input[2:]
+    node.input.append(store(graph, name, shift))
