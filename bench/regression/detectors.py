@@ -106,10 +106,11 @@ class DetectorSet:
         limit = max(bounds.limit(before), self._noise("metrics", where))
         allowed = bounds.direction == "worse" and _nearer_even(before, now.value, metric)
         text = f"{format_number(before, 4)} -> {format_number(now.value, 4)}"
-        found = metric_difference(new, old, name)
-        unshown = found is not None and found.low is not None and not found.separated
-        if allowed or unshown or abs(now.value - before) <= limit:
+        if allowed or abs(now.value - before) <= limit:
             return SAME, text
+        found = metric_difference(new, old, name)
+        if found is not None and found.low is not None and not found.separated:
+            return SAME, text  # the interval of the difference contains 0
         change = f"change {format_number(now.value - before)}, tolerance {format_number(limit)}"
         return REGRESSED, f"{text}: {change}"
 
