@@ -183,12 +183,12 @@ class Progress(ProgressBar):
             for job in jobs
             for cell in job.cells
         }
-        self._done, self._made = 0.0, 0
+        self._whole, self._done, self._made = sum(self._costs.values()), 0.0, 0
 
     def report(self, event: Event) -> None:
         """Show one event."""
         variant = f"{clean(event.job.reference, NAME_WIDTH)} ({event.job.fill})"
-        times = self.times(self._done / sum(self._costs.values()))
+        times = self.times(self._done / self._whole)
         if event.cell is not None:
             self._made += 1
             self._done += self._costs.get(event.cell.key, 0.0)
