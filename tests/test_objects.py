@@ -26,7 +26,7 @@ from perimetry.suites.objects.cutouts import (
     with_cutout,
 )
 from perimetry.suites.objects.layout import Layout, with_boxes
-from perimetry.suites.objects.report import half_size
+from perimetry.suites.objects.responses import half_size
 from perimetry.suites.objects.suite import OBJECTS, Objects
 
 GREY = InputSpec(32, 32, channels=1, mean=(0.0,), std=(1.0,))

@@ -26,7 +26,6 @@ from ..padding_mode import PaddingMode
 from ..target_rule import Way
 from ..treatment import PADDING_DEFAULTS, Fill, PaddingOptions, Treatment
 from .analysis.complexity import graph_complexity
-from .analysis.integer_maps import expose_levels
 from .analysis.steps import graph_way
 from .analysis.target import find_graph_target, graph_filters, named_graph_target, stage_grids
 from .files.protos import printable
@@ -48,7 +47,7 @@ from .interpreter import Interpreter
 from .nodes import fed_outputs, node_outputs, random_nodes, steps
 from .operators.quantised import STRAIGHT_THROUGH
 from .padding_mode import exchange
-from .quantise import each_quantised
+from .quantise import each_quantised, expose_levels
 from .session import Session, feed, shaped, with_outputs
 
 if TYPE_CHECKING:

@@ -15,9 +15,8 @@ import onnx
 import torch
 
 from ..model import NodeOutput
-from .analysis.integer_maps import rename_reads
 from .analysis.steps import FLOATS
-from .files.protos import all_nodes, attribute, node_label, printable, reads
+from .files.protos import all_nodes, attribute, node_label, printable, reads, rename_reads
 from .graph import operator_of
 from .interpreter import RANDOM
 from .paths import image_edges

@@ -1,9 +1,14 @@
-"""A float ONNX file with one node at a time in eight bits, to see what each costs.
+"""Quantisation of graphs: one node at a time in eight bits, and the real values of integer maps.
 
-The weights of the node are rounded to int8, symmetric with a scale for each output channel; its
-input is rounded to uint8, with one scale over the range that it has for the given image. All other
-nodes stay as they are. This is what static quantisation does to a node (QuantizeLinear and
-DequantizeLinear around it), with the best range for this image.
+A float ONNX file has one node at a time in eight bits, to see what each costs. The weights of the
+node are rounded to int8, symmetric with a scale for each output channel; its input is rounded to
+uint8, with one scale over the range that it has for the given image. All other nodes stay as they
+are. This is what static quantisation does to a node (QuantizeLinear and DequantizeLinear around
+it), with the best range for this image.
+
+A feature map between two operators such as QLinearConv has only integer levels. Each such tensor is
+therefore dequantised and quantised again behind its operator, which changes no level; the tensor
+between the two steps has real values.
 """
 
 from __future__ import annotations
@@ -16,8 +21,9 @@ import onnx
 from onnx import numpy_helper
 
 from ..errors import NotApplicableError
-from .files.protos import attribute, output_names, set_items, standard_opset, store
+from .files.protos import attribute, output_names, rename_reads, set_items, standard_opset, store
 from .graph import operator_of
+from .operators.quantised import zero_place
 from .session import Session
 
 if TYPE_CHECKING:
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 FIRST_OPSET = 10
-"""The first opset with QuantizeLinear."""
+"""The first opset with QuantizeLinear and DequantizeLinear."""
 
 
 def each_quantised(
@@ -126,3 +132,30 @@ def round_weights(kernel: np.ndarray, axis: int) -> np.ndarray:
     scale = np.where(largest > 0, largest, 1.0) / 127
     rounded: np.ndarray = (np.round(kernel / scale) * scale).astype(np.float32)
     return rounded
+
+
+def expose_levels(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `proto` with added tensors for the real values of quantised ones; a copy if any."""
+    steps = {node.output[0]: pair for node in proto.graph.node if (pair := _steps(node))}
+    if not steps or standard_opset(proto) < FIRST_OPSET:
+        return proto
+    exposed = deepcopy(proto)
+    nodes: list[onnx.NodeProto] = []
+    for node in exposed.graph.node:
+        rename_reads(node, {name: again.output[0] for name, (_, again) in steps.items()})
+        nodes += [node, *steps.get(node.output[0], ())]
+    set_items(exposed.graph.node, nodes)
+    return exposed
+
+
+def _steps(node: onnx.NodeProto) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
+    """Return the two nodes to add behind `node`, or None if its output is not quantised."""
+    place = zero_place(operator_of(node))
+    if place is None or len(node.input) <= place:
+        return None
+    scale, zero, name = node.input[place - 1], node.input[place], node.output[0]
+    real, again = f"{name}/real", f"{name}/again"
+    return (
+        onnx.helper.make_node("DequantizeLinear", [name, scale, zero], [real], real),
+        onnx.helper.make_node("QuantizeLinear", [real, scale, zero], [again], again),
+    )

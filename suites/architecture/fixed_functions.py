@@ -26,8 +26,7 @@ from ...adapters.torch_calls import (
     each_axis,
 )
 from .compact import annotate, compress, pointwise, widen
-from .rule_table import history_of, is_energy, is_weight
-from .span_table import MOVES
+from .rule_table import MOVES, history_of, is_energy, is_weight
 from .squared_coefficients import squared_coefficients
 from .tags import tensors_in
 

@@ -9,15 +9,17 @@ from torch.utils._pytree import tree_map
 
 from .compact import alias
 from .rule_table import (
+    LIKE_ANOTHER,
+    SPAN_RULES,
     constant_share,
     history_of,
     is_energy,
     joint_constant_share,
+    spans_after,
     spans_of,
     with_constant_share,
     with_history,
 )
-from .span_table import LIKE_ANOTHER, SPAN_RULES, spans_after
 from .windows import History, Pair, joined
 
 if TYPE_CHECKING:

@@ -36,13 +36,13 @@ from .in_place import (
     works_in_place,
 )
 from .rule_table import (
+    MOVES,
     RULES,
     history_of,
     is_energy,
     is_weight,
     with_history,
 )
-from .span_table import MOVES
 from .tags import CREATIONS, tag, tensors_in
 from .windows import History, Layer, LayerWindow, Pair, Upsampling
 

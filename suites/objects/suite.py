@@ -70,8 +70,7 @@ from ..measuring.gradients import require
 from ..measuring.output_view import NO_LOGITS, why_no_map_nor_logits
 from .cutouts import digest_of, find_cutouts, with_cutout
 from .layout import DEFAULT_STRIDE, Layout, box_layout, cutout_layout, with_boxes
-from .report import report
-from .responses import Passes, Scenes
+from .responses import Passes, Scenes, report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

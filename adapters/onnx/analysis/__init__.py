@@ -1,4 +1,4 @@
 """Analysis of a graph: its feature maps, layout, strided nodes and target.
 
-Read `node_facts`, then `target` and `integer_maps`.
+Read `node_facts`, then `target`.
 """

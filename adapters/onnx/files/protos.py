@@ -90,6 +90,15 @@ def reads(node: onnx.NodeProto) -> set[str]:
     return names
 
 
+def rename_reads(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    """Rename the tensors that `node` and its subgraphs read."""
+    for i, name in enumerate(node.input):
+        node.input[i] = names.get(name, name)
+    for inner in subgraphs(node):
+        for one in inner.node:
+            rename_reads(one, names)
+
+
 def set_items(field: Any, items: Iterable[Any]) -> None:
     """Replace the items of a repeated field, such as the nodes of a graph, by `items`."""
     kept = list(items)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ..compact import cat_compact, compress
-from ..rule_table import spans_of
-from ..span_table import known_spans, span_rule
+from ..rule_table import known_spans, span_rule, spans_of
 from ..spans import Spans, narrow, nowhere, union
 
 if TYPE_CHECKING:

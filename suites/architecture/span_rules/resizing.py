@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....adapters.torch_calls import Interpolation, TransposedConvolution, pair
+from ..rule_table import IMAGE_TO_COLUMNS, known_spans, span_rule
 from ..rules.resampling import interpolation_matrices, sampling_matrix
-from ..span_table import IMAGE_TO_COLUMNS, known_spans, span_rule
 from ..spans import EMPTY, Spans, through
 from .sliding import grouped, spread
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ....adapters.torch_calls import Convolution, MaxPool, MeanPool
-from ..rule_table import history_of
+from ..rule_table import history_of, known_spans, span_rule
 from ..rules.sliding import conv_windows, pool_windows
-from ..span_table import known_spans, span_rule
 from ..spans import Spans, narrow, slide, through
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..rule_table import is_weight, spans_of
+from ..rule_table import Found, is_weight, known_spans, span_rule, spans_of
 from ..rules.normalisation import axes_of
-from ..span_table import Found, known_spans, span_rule
 from ..spans import Spans, nowhere, through, union
 
 if TYPE_CHECKING:
