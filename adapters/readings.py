@@ -146,8 +146,13 @@ class Readings:
         return sources, sources
 
     def _is_gate(self, step: Step, sources: Sequence[int]) -> bool:
-        """Whether a step has only squashed values, such as those of a sigmoid, in any shape."""
-        shaped = step.kind in SAME_MAP or step.kind == "spatial"
+        """Whether a step has only squashed values, such as those of a sigmoid, in any shape.
+
+        Also what one further function makes of each, such as their rounding.
+        """
+        alone = step.kind == "other" and len(sources) == 1
+        alone = alone and self.steps[sources[0]].shape == step.shape
+        shaped = alone or step.kind in SAME_MAP or step.kind == "spatial"
         return step.kind == "squash" or (
             shaped and bool(sources) and all(self._gates[s] for s in sources)
         )

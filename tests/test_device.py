@@ -137,7 +137,7 @@ def test_memory_that_runs_out_for_one_input_is_an_error():
 
 def test_a_lost_device_ends_the_worker_and_no_record_is_blamed_for_it(monkeypatch, capsys):
     """After a fault in a kernel CUDA refuses all later work of the process."""
-    record = SimpleNamespace(error=SimpleNamespace(message="illegal memory access"))
+    record = SimpleNamespace(why="illegal memory access")
     monkeypatch.setattr(device, "is_usable", lambda _device: False)
     with pytest.raises(SystemExit) as end:
         worker._end_with_device("cuda:0", record)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _BY_KIND: dict[Kind, str] = {
     "conv": "Conv FusedConv QLinearConv ConvInteger ConvTranspose DeformConv NhwcConv",
-    "linear": "Gemm Attention QAttention",
+    "linear": "Gemm QGemm Attention QAttention",
     "recurrent": "LSTM GRU RNN DynamicQuantizeLSTM",
     "contract": "MatMul FusedMatMul MatMulInteger QLinearMatMul Einsum MultiHeadAttention "
     "DynamicQuantizeMatMul MatMulIntegerToFloat FusedGemm MatMulNBits",
