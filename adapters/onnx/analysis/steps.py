@@ -36,7 +36,8 @@ _BY_KIND: dict[Kind, str] = {
     "squash": "Sigmoid Softmax LogSoftmax Tanh HardSigmoid QLinearSigmoid QLinearSoftmax Hardmax",
     "multiply": "Mul QLinearMul",
     "permute": "Transpose",
-    "view": "Reshape Flatten Squeeze Unsqueeze Identity Expand Dropout Cast",
+    "view": "Reshape Flatten Squeeze Unsqueeze Identity Expand Dropout Cast QuantizeLinear "
+    "DequantizeLinear",
     "select": "Slice Split Gather GatherND GatherElements Compress NonMaxSuppression RoiAlign "
     "MaxRoiPool GridSample SplitToSequence SequenceAt",
     "norm": "LayerNormalization SimplifiedLayerNormalization RMSNormalization "
