@@ -154,4 +154,4 @@ def test_numbers_keep_three_digits(exponent):
 )
 def test_intervals_are_shown_as_they_are(held, shown):
     """Even-sided ones by half their width, lopsided ones by both ends, unbounded ones not."""
-    assert with_interval_text(held).replace("\u00a0", " ") == shown
+    assert with_interval_text(held.value, held.low, held.high).replace("\u00a0", " ") == shown
