@@ -104,14 +104,7 @@ class Readings:
             self.grids.append(grid)
             if grid is not None and self._layouts[i] is None:
                 self._layouts[i] = grid.kind
-            same = self._note_size(i, carriers) and step.kind in SAME_MAP
-            self.same_map.append(same and not self._is_first_float(step, carriers))
-
-    def _is_first_float(self, step: Step, carriers: Sequence[int]) -> bool:
-        """Whether a step has the real values of a map that a layer gave in integers."""
-        return step.floating and any(
-            not (self.steps[s].floating or self.same_map[s]) for s in carriers
-        )
+            self.same_map.append(self._note_size(i, carriers) and step.kind in SAME_MAP)
 
     @cached_property
     def float_grids(self) -> list[Grid | None]:

@@ -36,8 +36,7 @@ _BY_KIND: dict[Kind, str] = {
     "squash": "Sigmoid Softmax LogSoftmax Tanh HardSigmoid QLinearSigmoid QLinearSoftmax Hardmax",
     "multiply": "Mul QLinearMul",
     "permute": "Transpose",
-    "view": "Reshape Flatten Squeeze Unsqueeze Identity Expand Dropout Cast QuantizeLinear "
-    "DequantizeLinear",
+    "view": "Reshape Flatten Squeeze Unsqueeze Identity Expand Dropout Cast",
     "select": "Slice Split Gather GatherND GatherElements Compress NonMaxSuppression RoiAlign "
     "MaxRoiPool GridSample SplitToSequence SequenceAt",
     "norm": "LayerNormalization SimplifiedLayerNormalization RMSNormalization "
