@@ -14,7 +14,8 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.padding_mode import PADDING_MODES
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.suites.padding.blind_spots import Stimulus, grid_places, unseen
+from perimetry.suites.measuring.bootstrap import bootstrap
+from perimetry.suites.padding.blind_spots import Stimulus, blind_metrics, grid_places, unseen
 from perimetry.suites.padding.suite import PADDING, PaddingSuite
 from perimetry.suites.registry import SUITES
 from perimetry.suites.settings import configure
@@ -282,3 +283,16 @@ def test_what_no_stimulus_covers_is_counted_in_pixels(size, side, grid, gaps):
             seen[place[axis] : place[axis] + side] = True
         runs = "".join(map(str, seen.astype(int))).split("1")
         assert max(map(len, runs)) == gaps[axis]
+
+
+def test_the_least_of_even_responses_is_one_at_most_within_an_interval():
+    """Four weight sets of pure noise: no value above the mean, no empty interval, 1 inside."""
+    inside = 0
+    for seed in range(100):
+        noisy = 1 + 0.05 * np.random.default_rng(seed).normal(size=(4, 5, 5))
+        shares = noisy / noisy.mean((1, 2), keepdims=True)
+        found = blind_metrics(shares, bootstrap(4, 200, seed))["blind_weakest"]
+        assert found.value <= 1
+        assert found.low < found.high <= 1
+        inside += found.high == 1
+    assert inside >= 93

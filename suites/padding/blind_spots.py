@@ -10,7 +10,7 @@ difference are then rounded in the same way, and a stimulus without effect has a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -197,12 +197,24 @@ def blind_metrics(shares: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     cv = root_mean_square(flat - 1, resamples)
     sides = asymmetries(shares, resamples)
     return {
-        "blind_weakest": resamples.estimate(weakest, low=0.0),
+        "blind_weakest": _at_most_one(resamples.estimate(weakest, low=0.0, high=1.0), flat),
         "blind_cv": resamples.estimate(cv, low=0.0),
         "blind_left_right": sides["left_right"],
         "blind_top_bottom": sides["top_bottom"],
         "border_drop": _drop(shares, resamples),
     }
+
+
+def _at_most_one(weakest: Estimate, shares: Array) -> Estimate:
+    """The smallest share with an interval that is not empty.
+
+    No share is above the mean, but one that is read on the other half of the samples may be. Where
+    the whole interval is, it begins at the smallest mean of `shares` (weight sets, places), which
+    is chosen and read on the same samples and so too small.
+    """
+    if weakest.low is None or weakest.low < 1:
+        return weakest
+    return replace(weakest, low=min(1.0, float(shares.mean(0).min())))
 
 
 def _drop(shares: Array, resamples: Bootstrap) -> Estimate:
