@@ -81,7 +81,7 @@ def _find(name: str) -> Any:
         found = getattr(found, part)
     if not (isinstance(found, nn.Module) or callable(found)):
         near = unknown(f"factory of {place}", attribute, _givers(importlib.import_module(place)))
-        raise UnknownNameError(f"{near}; it is a {type(found).__name__}, which gives no module")
+        raise UnknownNameError(f"{near}; its type is {type(found).__name__}, which gives no module")
     return found
 
 

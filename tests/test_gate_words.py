@@ -148,8 +148,12 @@ def test_a_value_that_noise_hides_is_not_an_error_and_any_other_missing_one_is(
 @pytest.mark.parametrize("action", ["accept", "drop"])
 def test_a_name_that_is_not_in_the_baseline_gets_the_names_that_are(folder, action):
     """The nearest name and all of them; to measure another model is no advice here."""
-    found = gate.check(folder, f"{NAME}x", run=TOOLS, action=action)
-    text = found.reports[0].findings[0].text
+    names = [f"{NAME}x"] if action == "accept" else [NAME, f"{NAME}x"]
+    kept = sorted(p.name for p in folder.rglob("*"))
+    with pytest.raises(UnknownNameError) as refused:
+        gate.check(folder, *names, run=TOOLS, action=action)
+    text = str(refused.value)
+    assert sorted(p.name for p in folder.rglob("*")) == kept  # nor is the one that it has dropped
     assert f"did you mean {NAME}?" in text
     assert f"it has {NAME}:" in text
     assert "perimetry run" not in text

@@ -659,6 +659,14 @@ IN_A_ROW = {
     "side by side, mean": lambda x: F.avg_pool2d(x.repeat(1, 1, 1, 2), 3, 1, 1),
     "chosen units, blurred": lambda x: blurred(x[:, :, torch.arange(24) // 3]),
     "indices, mean": lambda x: F.avg_pool2d(x.index_select(3, torch.arange(48) // 2), (1, 3), 1),
+    "sum of rows of a mean": lambda x: F.avg_pool2d(x, 3, 2, 1).sum(2, keepdim=True),
+    "mean of a mean in another type": lambda x: F.avg_pool2d(
+        F.avg_pool2d(x, 3, 1, 1).type_as(x).double(), 3, 1
+    ),
+    "listed units, mean": lambda x: F.avg_pool2d(x[..., [0, 1, 1, 2, 3, 3, 3, 9]], 3, 1),
+    "reflected and cropped, mean": lambda x: F.avg_pool2d(
+        F.pad(x, (2, 2, -2, -2), "reflect"), 3, 1
+    ),
     "sampled, mean": lambda x: F.avg_pool2d(sampled(x), 3, 2, 1),
     "blurred, sampled": lambda x: sampled(blurred(x)),
     "spread, blurred": lambda x: blurred(spread(x)),
@@ -672,6 +680,14 @@ IN_A_ROW = {
 }
 
 NOTED = {
+    "mean of a running sum by a matrix": lambda x: F.avg_pool2d(
+        torch.ones(24, 24).tril().to(x) @ x, 3, 1
+    ),
+    "matrix behind a mean": lambda x: F.avg_pool2d(x, 3, 1, 1) @ torch.ones(24, 4).to(x),
+    "half of it between": lambda x: F.avg_pool2d(F.avg_pool2d(x, 3, 1, 1).tril(), 3, 1),
+    "gathered, mean": lambda x: F.avg_pool2d(
+        x.gather(3, (torch.arange(24) // 3).expand(*x.shape)), 3, 1
+    ),
     "a sum between": lambda x: blurred(x + blurred(x, padding=1)),
     "a concatenation between": lambda x: blurred(torch.cat([blurred(x), blurred(x).flip(2)], 1)),
     "a shape of images between": lambda x: F.avg_pool2d(
@@ -706,6 +722,21 @@ def test_fixed_mixtures_that_follow_one_another_are_exact_or_noted(name):
     error = float((torch.tensor(found.maps["sensitivity"]) - exact).norm() / exact.norm())
     noted = any(n.startswith(NOT_INDEPENDENT) for n in found.notes)
     assert (error > 1e-9, noted) == (name in NOTED, name in NOTED)
+
+
+@pytest.mark.parametrize("size", [(15, 15), (13, 17)])
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("window", [(2, 2, 0), (2, 1, 1), (3, 2, 1), (4, 3, 2), (5, 2, 1)])
+def test_a_mean_pool_that_is_cut_off_at_the_end_divides_by_what_is_left(window, counted, size):
+    """As torch's with `ceil_mode`, along one axis and two."""
+    options = {"ceil_mode": True, "count_include_pad": counted}
+    for pool in (
+        lambda x: F.avg_pool2d(x, *window, **options),
+        lambda x: F.avg_pool1d(x.flatten(2), *window, **options)[:, :, None],
+    ):
+        found = energy_map(light_copy(Between(pool)), (3, *size))[0]
+        exact = squared_jacobian(pool, 3, *size)
+        np.testing.assert_allclose(found / found.mean(), exact, rtol=1e-9, atol=1e-12)
 
 
 def test_random_weights_between_fixed_mixtures_leave_no_note():

@@ -75,9 +75,10 @@ def check(
     floor and the fingerprints are stored next to the baseline, with `accept` all that the baseline
     has of the models is replaced by what they are now, with `drop` it is removed (see `baseline`);
     the reports then say what changed. A model that the baseline does not have could not be
-    measured, and the others are checked. Raises `InputError`, `UnknownNameError` and `StoreError`
-    for a baseline that cannot be used, and for tolerances of metrics that it does not have. What of
-    the baseline is damaged or missing is a report of its own, so that the check does not pass.
+    measured, and the others are checked; nothing is accepted or dropped then. Raises `InputError`,
+    `UnknownNameError` and `StoreError` for a baseline that cannot be used, for a name to accept or
+    drop that it does not have, and for tolerances of metrics that it does not have. What of the
+    baseline is damaged or missing is a report of its own, so that the check does not pass.
     """
     rerun_options = RerunOptions(**options)
     place = Path(baseline)
@@ -131,12 +132,15 @@ def _timed(
 ) -> list[VariantReport]:
     """The reports on one model, with the time that its records took, else equal parts of it all.
 
-    A name that the baseline does not have is an error of this model alone.
+    A name that the baseline does not have is an error of this model alone; but where the baseline
+    is to be changed, nothing is. Raises `UnknownNameError` then.
     """
     begun = time.perf_counter()
     try:
         reports: list[VariantReport] = getattr(checker, action)(model, name)
     except UnknownNameError as error:
+        if action in ("accept", "drop"):
+            raise UnknownNameError(f"{error}; nothing was changed") from error
         new = " (`perimetry run` adds a new model)" if action == "check" else ""
         reports = [refused(name_of(model, name), "none", f"{error}{new}")]
     seconds = (time.perf_counter() - begun) / len(reports)

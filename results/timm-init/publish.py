@@ -26,7 +26,11 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 from publishing import families, rank_correlation, reflow, year  # noqa: E402
 
-COMMAND = "perimetry run $(cat results/timm-init/models.txt) --count 8 --members 8 --out RUN_DIR"
+COMMANDS = """\
+    perimetry run $(cat results/timm-init/models.txt) --count 8 --members 8 --out RUN_DIR
+    perimetry run $(cat results/timm-init/models.txt) --count 8 --members 8 --out RUN_DIR \\
+        --suite padding --set padding.exchange=reflect, --kernel-padding none
+    python results/timm-init/publish.py RUN_DIR"""
 TITLE = "Architectures at their initial state"
 PAGE_BYTES = 3_000_000
 
@@ -72,14 +76,14 @@ def readme(frame: pd.DataFrame, packed: RecordArchive) -> str:
     return f"""\
 # Measured at the initial state: {len(plain)} architectures of {plain.family.nunique()} families
 
-The gradient suites over timm's architectures of at most 5 GMACs, at their own input size, with
-random weights ({records[0].model.members} seeds, averaged; an interval is over seeds), as they are
-and with kernel padding `box`. What an architecture does before anything is learned: compare with
-`results/timm-structure` (what it implies) and `results/trained` (what training makes of it).
+The gradient suites and `padding` over timm's architectures of at most 5 GMACs, at their own input
+size, with random weights ({records[0].model.members} seeds, averaged; an interval is over seeds),
+as they are and with kernel padding `box`. What an architecture does before anything is
+learned: compare with `results/timm-structure` (what it implies) and `results/trained` (what
+training makes of it).
 {left(plain)}
 
-    {COMMAND}
-    python results/timm-init/publish.py RUN_DIR
+{COMMANDS}
 
 torch {versions["torch"]}, timm {versions["timm"]}, {records[0].created[:10]},
 {images} dead-leaves images, seed 0, CPU,
@@ -95,6 +99,7 @@ timm publishes for its default weights (see `results/accuracy`), `models.txt` wh
 {apart(known)}
 {treatment(known, boxed)}
 {fields(known, boxed)}
+{borders(plain)}
 {outside(known)}
 
 ## Models, by their worst-served phase
@@ -199,6 +204,31 @@ def fields(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
         f"{int(wider.sum())} of {int(boxed['erf.luo_size'].notna().sum())} fields beyond the "
         f"interval and narrows {int(narrower.sum())}."
     )
+
+
+def borders(plain: pd.DataFrame) -> str:
+    """What a small stimulus does at the border, and what is left of that without zeros there."""
+    seen = plain[plain["padding.border_drop"].notna()]
+    drop, least = seen["padding.border_drop"], seen["padding.blind_weakest"]
+    eased = seen["padding.exchange_reflect.high"] < 0
+    tried = seen["padding.exchange_reflect"].notna()
+    sides = (seen["padding.blind_left_right.low"] > 0) | (seen["padding.blind_top_bottom.low"] > 0)
+    unread = seen["padding.uneven_layers"] > 0
+    return (
+        f"- **Borders are served less** ({len(seen)} architectures, `padding`, 4 weight sets). A "
+        f"small stimulus loses {drop.median():.0%} of its response between centre and border in "
+        f"the median, more than none beyond the interval in "
+        f"{int((seen['padding.border_drop.low'] > 0).sum())}; the least served place gets "
+        f"{least.median():.2f} of the mean response, from {least.min():.2f} ({least.idxmin()}) to "
+        f"{least.max():.2f} ({least.idxmax()}). Reflected pixels in place of the network's own "
+        f"padding lower the drop in {int(eased.sum())} of {int(tried.sum())} that pad. Opposite "
+        f"sides are shown to differ in {int(sides.sum())}; {int(unread.sum())} have strided layers "
+        f"that never read part of their padding. {_rest(len(plain) - len(seen))}"
+    )
+
+
+def _rest(count: int) -> str:
+    return f"{count} are not measured by it yet." if count else ""
 
 
 def outside(known: pd.DataFrame) -> str:

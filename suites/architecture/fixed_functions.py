@@ -26,7 +26,7 @@ from ...adapters.torch_calls import (
     each_axis,
 )
 from .compact import annotate, compress, pointwise, widen
-from .rule_table import MOVES, history_of, is_energy, is_weight
+from .rule_table import LIKE_ANOTHER, MOVES, history_of, is_energy, is_weight
 from .squared_coefficients import squared_coefficients
 from .tags import tensors_in
 
@@ -42,8 +42,22 @@ FILTERS: dict[str, Callable[..., Convolution | TransposedConvolution]] = {
     "conv_transpose2d": TransposedConvolution,
 }
 RESAMPLINGS = frozenset({"interpolate", "upsample", "grid_sample"})
-MIXTURES = POOLS | FILTERS.keys() | RESAMPLINGS | {"cumsum", "adaptive_avg_pool2d", "mean"}
-COPIES = frozenset({"pad", "repeat_interleave", "repeat", "tile", "index_select", "getitem"})
+MIXTURES = POOLS | FILTERS.keys() | RESAMPLINGS | {"cumsum", "adaptive_avg_pool2d", "mean", "sum"}
+PRODUCTS = frozenset({"matmul", "mm", "bmm", "linear", "fold"})
+"""Mixtures by a fixed matrix, whose coefficients are not looked into."""
+COPIES = frozenset(
+    {
+        "expand",
+        "gather",
+        "take_along_dim",
+        "pad",
+        "repeat_interleave",
+        "repeat",
+        "tile",
+        "index_select",
+        "getitem",
+    }
+)
 """Functions that may copy units, as padding with reflected ones does."""
 FOLLOWED = COPIES | frozenset(
     """
@@ -53,12 +67,13 @@ FOLLOWED = COPIES | frozenset(
 """Moves that a chain follows: those that do not name the number of images or channels."""
 FACTORS = frozenset(
     """
-    add iadd radd sub isub mul imul rmul div truediv neg contiguous clone to batch_norm group_norm
-    layer_norm instance_norm dropout
+    add iadd radd sub isub mul imul rmul div truediv neg contiguous clone to type type_as float
+    double half bfloat16 cpu cuda positive batch_norm group_norm layer_norm instance_norm dropout
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions that multiply the energies of all units by one number, or may do so."""
-KEEPS = MOVES | FACTORS | {"rsub", "pad", "cat", "stack"}
+KEEPS = MOVES | FACTORS | {"rsub", "pad", "cat", "stack", "where", "masked_fill", "tril", "triu"}
+KEEPS |= {"lerp", "addcmul", "einsum"}
 """Functions behind which what units share still adds up."""
 
 
@@ -127,6 +142,8 @@ def follow(
     name = func.__name__.strip("_")
     x = args[0] if args else None
     inputs = [t for t in (x if isinstance(x, list | tuple) else args) if is_energy(t)]
+    inputs = inputs[:1] if name in LIKE_ANOTHER else inputs
+    x = inputs[0] if name in PRODUCTS and inputs else x
     before: Chain | None = next((c for t in inputs if (c := getattr(t, "chain", None))), None)
     if not (isinstance(x, Tensor) and is_energy(x) and is_energy(out)):
         ended = before and _ended(before, name)
@@ -233,7 +250,11 @@ def _mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[b
     """Whether a unit of the result reads several units, and whether several read one."""
     if name == "cumsum":
         return True, True
-    if name == "mean":
+    if name in PRODUCTS:
+        tensors = tensors_in((args, kwargs))
+        fixed = sum(map(is_energy, tensors)) == 1 and not any(map(is_weight, tensors))
+        return fixed, fixed
+    if name in ("mean", "sum"):
         return _over_units(args, kwargs), False
     if name == "adaptive_avg_pool2d":
         sides = each_axis(_argument(args, kwargs, 1, "output_size"), 2)
@@ -268,9 +289,16 @@ def _copies(
         return False
     found, more = history_of(x), out.numel() * len(x) > x.numel() * len(out)
     chosen = [t for t in tensors_in((args[1:], kwargs)) if not t.is_meta and t.dtype != torch.bool]
-    more = more or any(t.unique().numel() < t.numel() for t in chosen)
+    lists = args[1] if name == "getitem" and isinstance(args[1], tuple) else args[1:]
+    chosen += [torch.tensor(places) for places in lists if name == "getitem" and _is_list(places)]
+    more = more or name == "pad" or any(t.unique().numel() < t.numel() for t in chosen)
     channels = (1,) if found is not None and x.shape[2:] == found.grid else (1, -1)
     return more and out.ndim == x.ndim and any(out.shape[c] == x.shape[c] for c in channels)
+
+
+def _is_list(index: Any) -> bool:
+    """Whether an index is a list of places."""
+    return isinstance(index, list) and all(type(i) is int for i in index)
 
 
 def _over_units(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

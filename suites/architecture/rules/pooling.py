@@ -46,11 +46,13 @@ def _max_pool2d(trace: EnergyTrace, call: MaxPool) -> Any:
 def _avg_pool2d(trace: EnergyTrace, call: MeanPool) -> Tensor:
     """A mean over the window: squared coefficients."""
     rows, columns = windows = pool_windows(call)
-    whole = call.divisor_override or rows.kernel * columns.kernel
-    fixed = call.divisor_override is not None or (call.count_include_pad and not call.ceil_mode)
+    counts = [_counts(call, w, n) for w, n in zip(windows, call.input.shape[-2:], strict=True)]
+    divisors = counts[0][:, None] * counts[1]
 
     def weight(valid: Tensor) -> Tensor:
-        return torch.full_like(valid, 1 / whole**2) if fixed else 1 / valid**2
+        if call.divisor_override is not None:
+            return torch.full_like(valid, 1 / call.divisor_override**2)
+        return 1 / (divisors if valid.shape[-2:] == divisors.shape else valid) ** 2
 
     out = _pool(trace, call.input, (rows, columns), "avg_pool2d", weight)
     if trace.paths or out.shape != call.input.shape or any(w.stride > 1 for w in windows):
@@ -94,13 +96,24 @@ def _pool(
 def _avg_pool1d(trace: EnergyTrace, call: MeanPool) -> Tensor:
     """Pools that do not run along the two axes of the image; not in the layer table."""
     (window,) = pool_windows(call, 1)
-    size, small = window.kernel, compress(call.input, [1])
-    options = (size, window.stride, window.before, call.ceil_mode, call.count_include_pad)
-    divisors = F.avg_pool1d(torch.ones_like(small.detach()[:1, :1]), *options)
-    out = F.avg_pool1d(small, *options) * size
-    if not trace.paths:
-        out = out / size**2 if call.count_include_pad else out / (divisors * size) ** 2
+    small = compress(call.input, [1])
+    options = (window.kernel, window.stride, window.before, call.ceil_mode, call.count_include_pad)
+    divisors = _counts(call, window, small.shape[-1])
+    out = F.avg_pool1d(small, *options)
+    out = out * divisors if trace.paths else out / divisors
     return widen(out, (*call.input.shape[:-1], out.shape[-1]))
+
+
+def _counts(call: MeanPool, window: LayerWindow, size: int) -> Tensor:
+    """By how many units along an axis of `size` a mean pool divides, for each window (outputs,).
+
+    A window that begins in the map and ends behind its padding, as with `ceil_mode`, is cut off
+    there; without `count_include_pad` padding does not count either.
+    """
+    starts = torch.arange(window.size(size), dtype=torch.float64) * window.stride - window.before
+    taps = starts[:, None] + torch.arange(window.kernel) * window.dilation
+    first, end = (-window.before, size + window.after) if call.count_include_pad else (0, size)
+    return ((taps >= first) & (taps < end)).sum(1).to(torch.float64)
 
 
 @rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
