@@ -22,6 +22,7 @@ from ...adapters.torch_calls import (
     Convolution,
     Interpolation,
     MeanPool,
+    Padding,
     TransposedConvolution,
     each_axis,
 )
@@ -46,17 +47,9 @@ MIXTURES = POOLS | FILTERS.keys() | RESAMPLINGS | {"cumsum", "adaptive_avg_pool2
 PRODUCTS = frozenset({"matmul", "mm", "bmm", "linear", "fold"})
 """Mixtures by a fixed matrix, whose coefficients are not looked into."""
 COPIES = frozenset(
-    {
-        "expand",
-        "gather",
-        "take_along_dim",
-        "pad",
-        "repeat_interleave",
-        "repeat",
-        "tile",
-        "index_select",
-        "getitem",
-    }
+    """
+    expand gather take_along_dim pad repeat_interleave repeat tile index_select getitem
+    """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions that may copy units, as padding with reflected ones does."""
 FOLLOWED = COPIES | frozenset(
@@ -72,8 +65,15 @@ FACTORS = frozenset(
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions that multiply the energies of all units by one number, or may do so."""
-KEEPS = MOVES | FACTORS | {"rsub", "pad", "cat", "stack", "where", "masked_fill", "tril", "triu"}
-KEEPS |= {"lerp", "addcmul", "einsum"}
+KEEPS = (
+    MOVES
+    | FACTORS
+    | frozenset(
+        """
+    rsub pad cat stack where masked_fill tril triu lerp addcmul einsum
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+    )
+)
 """Functions behind which what units share still adds up."""
 
 
@@ -114,15 +114,13 @@ class Chain:
     def _exact(self, energies: Tensor, product: Tensor) -> Tensor:
         """`energies` times the factor; of entries that are approximate the `product`."""
         shape = (-1, *(1,) * (product.ndim - 1))
+        scaled = pointwise(torch.mul, energies, self.factor.view(shape))
+        if not self.approximate:
+            return scaled
         rules = torch.zeros(len(product), dtype=torch.bool)
         for part in self.approximate:
             rules[part] = True
-        factor, rules = self.factor.view(shape), rules.view(shape)
-        if not self.approximate:
-            return pointwise(torch.mul, energies, factor)
-        return pointwise(
-            lambda e, f, r, p: torch.where(r, p, e * f), energies, factor, rules, product
-        )
+        return pointwise(torch.where, rules.view(shape), product, scaled)
 
 
 def follow(
@@ -168,8 +166,8 @@ def follow(
             chain, pair = None, f"{own} behind {before.mixture}"
         else:
             out = annotate(exact, out)
-    if chain is None and (spreads or reads or name in KEEPS):
-        chain = replace(start, steps=())
+    if chain is None:
+        chain = replace(start, steps=()) if spreads or reads else _ended(start, name)
     _mark(out, replace(chain, mixture=own) if chain is not None and spreads else chain)
     return out, pair
 
@@ -285,7 +283,7 @@ def _copies(
     name: str, args: Sequence[Any], kwargs: Mapping[str, Any], x: Tensor, out: Tensor
 ) -> bool:
     """Whether a move gives more units than it reads, other than zeros around them."""
-    if name == "pad" and (_argument(args, kwargs, 2, "mode") or "constant") == "constant":
+    if name == "pad" and Padding(*args, **kwargs).mode == "constant":
         return False
     found, more = history_of(x), out.numel() * len(x) > x.numel() * len(out)
     chosen = [t for t in tensors_in((args[1:], kwargs)) if not t.is_meta and t.dtype != torch.bool]

@@ -47,19 +47,14 @@ def _avg_pool2d(trace: EnergyTrace, call: MeanPool) -> Tensor:
     """A mean over the window: squared coefficients."""
     rows, columns = windows = pool_windows(call)
     counts = [_counts(call, w, n) for w, n in zip(windows, call.input.shape[-2:], strict=True)]
-    divisors = counts[0][:, None] * counts[1]
-
-    def weight(valid: Tensor) -> Tensor:
-        if call.divisor_override is not None:
-            return torch.full_like(valid, 1 / call.divisor_override**2)
-        return 1 / (divisors if valid.shape[-2:] == divisors.shape else valid) ** 2
-
-    out = _pool(trace, call.input, (rows, columns), "avg_pool2d", weight)
+    divisors = (counts[0][:, None] * counts[1])[None, None]
+    if call.divisor_override is not None:
+        divisors = torch.full_like(divisors, call.divisor_override)
+    weights = 1 / divisors**2
+    out = _pool(trace, call.input, (rows, columns), "avg_pool2d", lambda _valid: weights)
     if trace.paths or out.shape != call.input.shape or any(w.stride > 1 for w in windows):
         return out
-    ones = torch.ones(1, 1, *out.shape[-2:], dtype=torch.float64)
-    weights = weight(sum_windows(ones, (rows, columns))).sqrt()
-    return with_mix(out, pooled_mix(call.input, out, weights))
+    return with_mix(out, pooled_mix(call.input, out, weights.sqrt()))
 
 
 def _pool(
