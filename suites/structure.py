@@ -39,17 +39,18 @@ names the operation and the layer.
 Assumptions
 -----------
 Weights of variance 1 / fan_in and norm and layer scales of 1, whatever the model's own initial
-state; a white image; independent branches, except for a mean pool and its input
-(`mean_pool_mixes`). Smaller initial weights (timm's standard deviation of 0.02) make the residual
-branches weak, so that the pattern of the stem is less diluted: pvt_v2_b0, starnet_s1 and
-mambaout_femto measure 0.12 to 0.19 times the `weakest` expected here. Pools of smooth maps keep
-more energy than pools of white ones, and each of several consecutive pooling blocks treats its
-input as independent: poolformer_s12 measures 0.53 times the expected value (results/timm-init).
-Fixed mixtures of units (mean pools, interpolations, fixed filters, running sums) that follow one
-another without random weights or an activation between them add up in amplitude: the coefficients
-of all of them together are squared (`fixed_functions`). Where these are not known, as behind a
-skip connection, the squares of each are multiplied, and a note names them. In the rows of culprits
-a padded pool counts by the product of squares.
+state; a white image; branches with random weights or activations of their own are independent.
+Smaller initial weights (timm's standard deviation of 0.02) make the residual branches weak, so that
+the pattern of the stem is less diluted: pvt_v2_b0, starnet_s1, mambaout_femto and convformer_s18
+measure 0.09 to 0.19 times the `weakest` expected here. Pools of smooth maps keep more energy than
+pools of white ones, and each of several consecutive pooling blocks treats its input as independent:
+poolformer_s12 measures 0.48 times the expected value (results/timm-init).
+Fixed functions of one tensor (mean pools, interpolations, fixed filters and matrices, running sums,
+moved and copied units) that follow one another or meet in a sum, without random weights or an
+activation between them, add up in amplitude: the coefficients of all of them together are squared
+(`fixed_functions`). Where these are not known, as behind a skip connection, the squares of each are
+multiplied or added, and a note names them. In the rows of culprits a padded pool counts by the
+product of squares.
 
 All other values are exact for the architecture, without interval or seed. New taps of a `zero`
 kernel padding count like the others, since training can change them; while they are 0, the network

@@ -84,22 +84,132 @@ IN_A_ROW = {
     ),
 }
 
-NOTED = {
-    "mean of a running sum by a matrix": lambda x: F.avg_pool2d(
-        torch.ones(24, 24).tril().to(x) @ x, 3, 1
+MATRIX = torch.cos(torch.arange(24.0)[:, None] * (torch.arange(24) + 0.5) * torch.pi / 24)
+
+
+def written(x):
+    """The map with its second row before the first, and the last but one behind the last."""
+    rows = x.new_zeros(*x.shape[:2], x.shape[2] + 2, x.shape[3])
+    rows[:, :, 1:-1] = x
+    rows[:, :, 0] = x[:, :, 1]
+    rows[:, :, -1:].copy_(x[:, :, -2:-1])
+    return rows
+
+
+def accumulated(x):
+    """Six sums of the map and itself, shifted."""
+    for _ in range(6):
+        x = x + x.roll(1, 3)
+    return x
+
+
+def in_place(x):
+    y = x * 2
+    y -= x.flip(-1)
+    return y
+
+
+SUMS = {
+    "less its mirror": lambda x: x - x.flip(-1),
+    "and its mirror, an odd number of columns": lambda x: x[..., 1:] + x[..., 1:].flip(-1),
+    "and shifted": lambda x: x + F.pad(x[..., 1:], (0, 1)),
+    "high-pass": lambda x: x - F.avg_pool2d(x, 3, 1, 1),
+    "sharpened": lambda x: 1.5 * x + -0.5 * F.avg_pool2d(x, 5, 1, 2, count_include_pad=False),
+    "twice, less its mirror, in place": in_place,
+    "threefold subtracted": lambda x: torch.sub(x, x.flip(2), alpha=3),
+    "subtracted from its mirror": lambda x: torch.rsub(x, x.flip(2)),
+    "twice": lambda x: blurred(x + x),
+    "mean of two": lambda x: torch.stack([x, x.flip(2)]).mean(0),
+    "sum over a new axis": lambda x: torch.stack([x, x.roll(1, 3), x], -1).sum(-1),
+    "between two": lambda x: torch.lerp(x, x.flip(2), 0.3),
+    "level of a pyramid": lambda x: (
+        x - F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
     ),
-    "matrix behind a mean": lambda x: F.avg_pool2d(x, 3, 1, 1) @ torch.ones(24, 4).to(x),
-    "half of it between": lambda x: F.avg_pool2d(F.avg_pool2d(x, 3, 1, 1).tril(), 3, 1),
+    "blurred differences": lambda x: blurred(x - x.roll(1, 3)),
+    "masked by place": lambda x: x * torch.ones(24, 24).tril().to(x) + x.flip(3),
+    "with signs by place": lambda x: x * (-1.0) ** torch.arange(24).to(x) + x.roll(1, 3),
+    "chosen by place, mean": lambda x: F.avg_pool2d(
+        torch.where(torch.ones(24, 24).tril().bool(), x, x.mT), 3, 1
+    ),
+    "six sums": accumulated,
+    "in tokens": lambda x: (
+        x + x.flatten(2).transpose(1, 2).roll(5, 1).transpose(1, 2).view(len(x), 3, 24, 24)
+    ),
+    "halves": lambda x: x[:, :, :12] + x.chunk(2, 2)[1].flip(2) + x.split(12, 3)[0].mT,
+    "centred": lambda x: x[..., :9] - x[..., :9].mean((2, 3), keepdim=True),
+    "less its windows' means": lambda x: (
+        x - F.pad(x, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1).mean((-1, -2))
+    ),
+    "fold of unfold": lambda x: x - F.fold(F.unfold(x, 3, padding=1), (24, 24), 3, padding=1) / 4,
+    "a filter between": lambda x: blurred(x + blurred(x, padding=1)),
+}
+
+BORDERS = {
+    "rows joined": lambda x: F.avg_pool2d(torch.cat([x[:, :, 1:2], x, x[:, :, -2:-1]], 2), 3, 1),
+    "columns joined, interpolated": lambda x: F.interpolate(
+        torch.cat([x[..., :2].flip(-1), x], 3), scale_factor=1.7, mode="bilinear"
+    ),
+    "stacked": lambda x: F.avg_pool2d(torch.stack([x, x], 3).flatten(2, 3), 3, 1),
+    "constants and rows": lambda x: F.avg_pool2d(
+        torch.cat([x.new_ones(len(x), 3, 1, 24), x, x[:, :, :1]], 2), 3, 1
+    ),
+    "written": lambda x: F.avg_pool2d(written(x), 3, 1),
     "gathered, mean": lambda x: F.avg_pool2d(
         x.gather(3, (torch.arange(24) // 3).expand(*x.shape)), 3, 1
     ),
-    "a sum between": lambda x: blurred(x + blurred(x, padding=1)),
-    "a concatenation between": lambda x: blurred(torch.cat([blurred(x), blurred(x).flip(2)], 1)),
-    "a shape of images between": lambda x: F.avg_pool2d(
-        blurred(x).reshape(x.shape[0], 3, 11, 44), 3, 1, 1
+}
+
+MATRICES = {
+    "cosine transform": lambda x: MATRIX[:9].to(x) @ x @ MATRIX[:7].mT.to(x),
+    "transform and its transpose": lambda x: MATRIX.mT.to(x) @ (MATRIX.to(x) @ x),
+    "transform of a mean": lambda x: torch.einsum(
+        "ij,bcjk->bcik", MATRIX[:9, :22].to(x), F.avg_pool2d(x, 3, 1)
     ),
+    "along both axes": lambda x: torch.einsum(
+        "ij,bcjk,lk->bcil", MATRIX[:9].to(x), F.avg_pool2d(x, 3, 1, 1), MATRIX[:5].to(x)
+    ),
+    "mean of a linear function": lambda x: F.avg_pool2d(F.linear(x, MATRIX[:13].to(x)), 3, 1),
+    "mean of a running sum": lambda x: F.avg_pool2d(torch.ones(24, 24).tril().to(x) @ x, 3, 1),
+    "sums of a mean": lambda x: F.avg_pool2d(x, 3, 1, 1) @ torch.ones(24, 4).to(x),
+}
+
+
+def channels_last(function):
+    """The same function of a tensor whose channels lie last in memory and in its axes."""
+    return lambda x: function(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+
+
+ALONG_LAST = {
+    "less its mirror": lambda x: x - x.flip(2),
+    "rows joined, summed": lambda x: torch.cat([x[:, 1:2], x], 1).cumsum(1),
+    "mean over rows": lambda x: x - x.mean(1, keepdim=True),
+    "matrix": lambda x: torch.einsum("ij,bjkc->bikc", MATRIX[:5].to(x), x + x.roll(1, 1)),
+}
+"""Functions of (batch, rows, columns, channels)."""
+
+EXACT = {
+    **{f"in a row: {name}": function for name, function in IN_A_ROW.items()},
+    **{f"sum: {name}": function for name, function in SUMS.items()},
+    **{f"border: {name}": function for name, function in BORDERS.items()},
+    **{f"matrix: {name}": function for name, function in MATRICES.items()},
+    **{f"channels last, sum: {name}": channels_last(function) for name, function in SUMS.items()},
+    **{
+        f"along channels last: {name}": lambda x, function=function: function(
+            x.permute(0, 2, 3, 1)
+        ).permute(0, 3, 1, 2)
+        for name, function in ALONG_LAST.items()
+    },
+}
+
+NOTED = {
+    "half of it between": lambda x: F.avg_pool2d(F.avg_pool2d(x, 3, 1, 1).tril(), 3, 1),
+    "and half of it": lambda x: x + x.tril(),
+    "a concatenation between": lambda x: blurred(torch.cat([blurred(x), blurred(x).flip(2)], 1)),
     "another filter for each channel": lambda x: F.conv2d(
         blurred(x), torch.arange(1.0, 28.0).to(x).view(3, 1, 3, 3), groups=3
+    ),
+    "and filtered, another filter for each channel": lambda x: (
+        x + F.conv2d(x, torch.arange(1.0, 28.0).to(x).view(3, 1, 3, 3), padding=1, groups=3)
     ),
 }
 
@@ -108,7 +218,11 @@ APART = {
     "nearest of an interpolation": lambda x: F.interpolate(
         F.interpolate(x, size=31, mode="bilinear"), scale_factor=2
     ),
-    "mean": lambda x: F.avg_pool2d(x, 3, 1, 1) + x,
+    "one channel and another": lambda x: torch.cat([x[:, :1] + x[:, 1:2], x[:, 1:]], 1),
+    "less the mean of the channels": lambda x: x - x.mean(1, keepdim=True),
+    "pieces of channels": lambda x: torch.cat([a + b for a, b in [x.split([1, 2], 1)]] * 2, 1)[
+        :, 1:
+    ],
     "channels twice, mean": lambda x: F.avg_pool2d(x.repeat_interleave(2, 1)[:, ::2], 2),
     "zeros around, blurred": lambda x: blurred(F.pad(x, (1, 1, 1, 1))),
     "sum of a filter of one tap": lambda x: F.conv2d(
@@ -117,10 +231,10 @@ APART = {
 }
 
 
-@pytest.mark.parametrize("name", [*IN_A_ROW, *NOTED, *APART])
-def test_fixed_mixtures_that_follow_one_another_are_exact_or_noted(name):
+@pytest.mark.parametrize("name", [*EXACT, *NOTED, *APART])
+def test_fixed_functions_of_one_tensor_are_exact_or_noted(name):
     """The map is the squared Jacobian; where it is not, a note says so."""
-    function = {**IN_A_ROW, **NOTED, **APART}[name]
+    function = {**EXACT, **NOTED, **APART}[name]
     skeleton = light_copy(Between(function))
     found = measure_skeleton(skeleton, (3, 24, 24))
     exact = squared_jacobian(function, 3, 24, 24)
@@ -149,3 +263,39 @@ def test_random_weights_between_fixed_mixtures_leave_no_note():
     net = nn.Sequential(nn.AvgPool2d(3, 2, 1), nn.Conv2d(3, 4, 3), nn.AvgPool2d(3, 1, 1))
     notes = measure_skeleton(light_copy(net), (3, 32, 32)).notes
     assert not any(n.startswith(NOT_INDEPENDENT) for n in notes)
+
+
+class Skips(nn.Module):
+    """A sum with random weights, from which the input is subtracted."""
+
+    def __init__(self, less):
+        super().__init__()
+        self.layer, self.head, self.less = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 2, 1), less
+
+    def forward(self, x):
+        y = x.flip(-1) + self.layer(x)
+        return self.head(y - x if self.less else y)
+
+
+@pytest.mark.parametrize("less", [False, True])
+def test_a_tensor_that_is_added_twice_among_others_is_noted(less):
+    """What a sum with random weights between shares with its input is not known."""
+    notes = measure_skeleton(light_copy(Skips(less)), (3, 24, 24)).notes
+    assert any(n.startswith(NOT_INDEPENDENT) for n in notes) == less
+
+
+def test_buffers_are_fixed_matrices():
+    """A module's buffer is a constant, whose coefficients are squared with those of a pool."""
+
+    class Transformed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("matrix", MATRIX.clone())
+            self.head = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x):
+            return self.head(F.avg_pool2d(self.matrix @ x, 3, 1))
+
+    found = measure_skeleton(light_copy(Transformed()), (3, 24, 24)).maps["sensitivity"]
+    exact = squared_jacobian(lambda x: F.avg_pool2d(MATRIX.to(x) @ x, 3, 1), 3, 24, 24)
+    np.testing.assert_allclose(found, exact, rtol=1e-9)

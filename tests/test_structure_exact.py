@@ -568,7 +568,7 @@ def test_attention_reads_the_tokens_that_its_mask_allows():
         )
 
     maps = [
-        energy_map(light_copy(Between(lambda x, f=f: x + f(x).roll(1, 2))), (3, side, side))[0]
+        energy_map(light_copy(Between(lambda x, f=f: f(x).roll(1, 2))), (3, side, side))[0]
         for f in (fused, added, filled, mean)
     ]
     for found in maps[:3]:
@@ -659,3 +659,23 @@ def test_no_effective_field_exceeds_the_theoretical_one(model):
     assert [record.status for record in records] == ["ok"]
     ratio = records[0].metrics["erf_trf"].value
     assert ratio is None or ratio <= 1
+
+
+@pytest.mark.parametrize("square", [lambda x: x**2, torch.square, lambda x: x.pow(2)])
+def test_the_square_of_a_rectified_value_is_an_activation(square):
+    """Its squared derivative is 4 z^2 for z > 0: of a normal z, 2 in the mean."""
+    z = torch.linspace(0, 12, 100_001, dtype=torch.float64)
+    density = (-(z**2) / 2).exp() / (2 * torch.pi) ** 0.5
+    factor = float(torch.trapezoid(4 * z**2 * density, z))
+    linear, squared = (
+        energy_map(light_copy(Between(f)), (3, 8, 8))[0]
+        for f in (lambda x: x, lambda x: square(F.relu(x)))
+    )
+    np.testing.assert_allclose(squared, factor * linear, rtol=1e-6)
+
+
+def test_the_square_of_a_value_that_was_not_rectified_is_a_statistic():
+    """As in a norm that is written out: x over the root of its mean square."""
+    norm = lambda x: x / (x**2).mean((1, 2, 3), keepdim=True).sqrt()  # noqa: E731
+    found = energy_map(light_copy(Between(lambda x: norm(F.relu(x)[..., :5]))), (3, 8, 8))[0]
+    assert float(found[:, :5].min()) > 0

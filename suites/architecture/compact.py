@@ -89,9 +89,7 @@ def expand(x: Any) -> Any:
     runs = channel_runs(x) if isinstance(x, Tensor) else None
     if runs is None:
         return x
-    full = annotate(runs.expanded.view_as(runs.expanded), x)
-    vars(full).pop("mix", None)  # a mix of one channel per run
-    return full
+    return annotate(runs.expanded.view_as(runs.expanded), x)
 
 
 def equal_axes(x: Tensor) -> tuple[int, ...]:

@@ -1,120 +1,127 @@
-"""Fixed linear functions that follow one another, whose amplitudes add before they are squared.
+"""Fixed linear functions of one tensor, whose amplitudes add before they are squared.
 
 The squared coefficients of two fixed mixtures of units in a row (mean pools, interpolations, fixed
 filters, running sums) are not the product of each one's: what a unit passes on by several units
 between adds up in amplitude, and so does what a filter reads of several copies of a unit, such as
-reflected borders. So an energy behind such a function carries a `Chain`: the tensor that
-it is computed from, and the functions since then. Where the next mixture reads it, the coefficients
-of the whole chain are squared and applied to that tensor. Random weights and activations end a
-chain. Sums do not end what units share, but the chain is no longer known; only a note can say so.
-Pools of one input beside it are summed exactly, see `mean_pool_mixes`.
+reflected borders, and what a sum reads of one tensor by two ways, such as x less its mean pool. So
+an energy carries a `Chain`: the tensor that it is a fixed function of, and that function. Where the
+next mixture or sum reads it, the coefficients of the whole function are squared and applied to that
+tensor. Random weights and activations end a chain. Functions that do not end what units share, but
+are not known, begin another: only a note can say that the two are not independent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ...adapters.torch_calls import (
-    Convolution,
-    Interpolation,
-    MeanPool,
-    Padding,
-    TransposedConvolution,
-    each_axis,
-)
-from .compact import annotate, compress, pointwise, widen
-from .rule_table import LIKE_ANOTHER, MOVES, history_of, is_energy, is_weight
+from .compact import alias, annotate, compress, pointwise, widen
+from .fixed_steps import amplitude_of, step_of
+from .mixtures import KEEPS, MEANS, MIXTURES, SCALES, SUMS, copies, mixes, summed_axes
+from .rule_table import LIKE_ANOTHER, MOVES, is_energy, is_weight
 from .squared_coefficients import squared_coefficients
 from .tags import tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Function = Callable[[Tensor], Tensor]
+MOST_SCALES = 16
+"""Most different sets of factors, of images of one batch, whose coefficients are computed."""
 
-POOLS = frozenset({"avg_pool1d", "avg_pool2d", "dilated_avg_pool2d"})
-FILTERS: dict[str, Callable[..., Convolution | TransposedConvolution]] = {
-    "conv1d": Convolution,
-    "conv2d": Convolution,
-    "conv_transpose2d": TransposedConvolution,
-}
-RESAMPLINGS = frozenset({"interpolate", "upsample", "grid_sample"})
-MIXTURES = POOLS | FILTERS.keys() | RESAMPLINGS | {"cumsum", "adaptive_avg_pool2d", "mean", "sum"}
-PRODUCTS = frozenset({"matmul", "mm", "bmm", "linear", "fold"})
-"""Mixtures by a fixed matrix, whose coefficients are not looked into."""
-COPIES = frozenset(
-    """
-    expand gather take_along_dim pad repeat_interleave repeat tile index_select getitem
-    """.split()  # noqa: SIM905 - easier to read than a column of names
-)
-"""Functions that may copy units, as padding with reflected ones does."""
-FOLLOWED = COPIES | frozenset(
-    """
-    permute transpose swapaxes swapdims movedim moveaxis roll flip narrow flatten contiguous
-    """.split()  # noqa: SIM905 - easier to read than a column of names
-)
-"""Moves that a chain follows: those that do not name the number of images or channels."""
-FACTORS = frozenset(
-    """
-    add iadd radd sub isub mul imul rmul div truediv neg contiguous clone to type type_as float
-    double half bfloat16 cpu cuda positive batch_norm group_norm layer_norm instance_norm dropout
-    """.split()  # noqa: SIM905 - easier to read than a column of names
-)
-"""Functions that multiply the energies of all units by one number, or may do so."""
-KEEPS = (
-    MOVES
-    | FACTORS
-    | frozenset(
-        """
-    rsub pad cat stack where masked_fill tril triu lerp addcmul einsum
-    """.split()  # noqa: SIM905 - easier to read than a column of names
-    )
-)
-"""Functions behind which what units share still adds up."""
+
+@dataclass(frozen=True, eq=False)
+class Amplitude:
+    """A fixed linear function of a tensor: `step` of the `parts`, or without it the tensor."""
+
+    step: Callable[[Sequence[Tensor], int], Tensor] | None = None
+    parts: tuple[Amplitude, ...] = ()
+
+    def of(self, x: Tensor, entry: int) -> Tensor:
+        """The function's value for `x`, with the factors of one `entry` of the batch."""
+        return self._value(x, entry, {})
+
+    def _value(self, x: Tensor, entry: int, known: dict[Amplitude, Tensor]) -> Tensor:
+        if self.step is None:
+            return x
+        if self not in known:
+            values = [part._value(x, entry, known) for part in self.parts]
+            known[self] = self.step(values, entry)
+        return known[self]
+
+
+Sample = tuple[int, Tensor, Tensor]
+"""The channels' axis in the origin, and values of two and of three channels."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A tensor as the result of fixed linear `steps`, one after another, of `origin`.
+    """A tensor as a fixed linear function of `origin`, times a `factor` (batch,).
 
-    `origin` has the axes (batch, channels, *units) or (batch, *units, channels); every step treats
-    all channels alike. `factor` (batch,) multiplies the energy besides. The slices `approximate` of
-    the batch were computed otherwise, by the product of the rules. `mixture` is the last function
-    that mixed units, in words. Without `steps` the tensor is no longer such a result, but its units
-    still share what that function mixed.
+    `origin` has the axes (batch, channels, *units) or (batch, *units, channels); the function
+    treats all channels alike, as `samples` show. The numbers `varying` (batch,) in it differ
+    between entries of the batch; those in the slices `approximate` were computed otherwise, by the
+    rules. `mixture` is the last function since the origin that gave several units a share of one,
+    in words; `behind` is such a function before it. `roots` are tensors that the origin comes from,
+    by their ids.
     """
 
     origin: Tensor
     factor: Tensor
-    mixture: str
-    steps: tuple[Function, ...] = ()
+    samples: tuple[Sample, ...]
+    amplitude: Amplitude = field(default_factory=Amplitude)
+    varying: tuple[Tensor, ...] = ()
     approximate: tuple[slice, ...] = ()
+    mixture: str | None = None
+    behind: str | None = None
+    roots: Mapping[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def shared(self) -> str | None:
+        """The last function that gave several units a share of one, in words, if any did."""
+        return self.mixture or self.behind
 
     def energy(self, product: Tensor) -> Tensor | None:
         """The energies that `product`, of the rules alone, approximates; None if out of reach."""
-        units = product.shape[2:]
-        for axis in dict.fromkeys((1, self.origin.ndim - 1)):
+        sets = _sets(self.varying, len(self.origin))
+        if len(product) != len(self.origin) or len(sets) > MOST_SCALES:
+            return None
+        for axis, two, three in self.samples:
+            channel = _channel_axis(two, three)
+            units = [n for d, n in enumerate(product.shape) if d not in (0, channel)]
             small = compress(self.origin, [axis]).movedim(axis, 1)
-            squares = squared_coefficients(self._run, axis, small.shape[2:], units)
-            if squares is not None:
-                inputs = small.flatten(2).flatten(0, 1).to(torch.float64)
-                outputs = torch.sparse.mm(squares, inputs.T).T.reshape(*small.shape[:2], *units)
-                return self._exact(widen(outputs, product.shape), product)
+            outputs = [self._squares(small, axis, channel, units, entries) for entries in sets]
+            found = [t for t in outputs if t is not None]
+            if len(found) == len(sets):
+                order = torch.cat(sets).argsort()
+                energies = torch.cat(found)[order].movedim(1, channel)
+                return self._exact(widen(energies, product.shape), product)
         return None
 
-    def _run(self, x: Tensor) -> Tensor:
-        for step in self.steps:
-            x = step(x)
-        return x
+    def _squares(
+        self, x: Tensor, axis: int, channel: int, units: Sequence[int], entries: Tensor
+    ) -> Tensor | None:
+        """Energies (entries, channels, *units) of some entries of the origin's energies `x`."""
+        entry = int(entries[0])
+
+        def function(t: Tensor) -> Tensor:
+            return self.amplitude.of(t, entry).movedim(channel, 1)
+
+        squares = squared_coefficients(function, axis, x.shape[2:], units)
+        if squares is None:
+            return None
+        own = x if len(entries) == len(x) else x[entries]
+        inputs = own.flatten(2).flatten(0, 1).to(torch.float64)
+        outputs: Tensor = torch.sparse.mm(squares, inputs.T).T.reshape(*own.shape[:2], *units)
+        return outputs
 
     def _exact(self, energies: Tensor, product: Tensor) -> Tensor:
-        """`energies` times the factor; of entries that are approximate the `product`."""
+        """`energies` times the squared factor; of entries that are approximate the `product`."""
         shape = (-1, *(1,) * (product.ndim - 1))
-        scaled = pointwise(torch.mul, energies, self.factor.view(shape))
+        scaled = pointwise(torch.mul, energies, self.factor.view(shape) ** 2)
         if not self.approximate:
             return scaled
         rules = torch.zeros(len(product), dtype=torch.bool)
@@ -122,188 +129,245 @@ class Chain:
             rules[part] = True
         return pointwise(torch.where, rules.view(shape), product, scaled)
 
+    def scaled(self, amplitude: Tensor) -> Chain | None:
+        """The chain times `amplitude` (batch,)."""
+        if len(amplitude) != len(self.factor):
+            if bool((amplitude != amplitude[0]).any()):
+                return None
+            amplitude = amplitude[:1]
+        return replace(self, factor=self.factor * amplitude)
+
+
+def _sets(varying: Sequence[Tensor], batch: int) -> list[Tensor]:
+    """The entries of a batch, those with equal numbers together."""
+    if not varying:
+        return [torch.arange(batch)]
+    _, which = torch.unique(torch.stack(list(varying)), dim=1, return_inverse=True)
+    return [(which == n).nonzero().flatten() for n in range(int(which.max()) + 1)]
+
+
+def _channel_axis(two: Tensor, three: Tensor) -> int:
+    """The axis along which values of two and three channels differ; 0 if none fits."""
+    if two.ndim != three.ndim:
+        return 0
+    unlike = [d for d, (a, b) in enumerate(zip(two.shape, three.shape, strict=True)) if a != b]
+    if len(unlike) != 1 or 3 * two.shape[unlike[0]] != 2 * three.shape[unlike[0]]:
+        return 0
+    return unlike[0]
+
+
+def chain_of(t: Tensor) -> Chain:
+    """The chain that ends in `t`; of a tensor without one, `t` itself."""
+    found: Chain | None = getattr(t, "chain", None)
+    return _beginning(t) if found is None else found
+
+
+def _beginning(t: Tensor, **options: Any) -> Chain:
+    """The chain of `t` alone."""
+    zero = torch.zeros((), dtype=torch.float64)
+    axes = [1, t.ndim - 1] if t.ndim > 2 else [1] if t.ndim == 2 else []
+    shapes = [[1, *t.shape[1:axis], n, *t.shape[axis + 1 :]] for axis in axes for n in (2, 3)]
+    values = [zero.expand(shape) for shape in shapes]
+    samples = tuple(zip(axes, values[::2], values[1::2], strict=True))
+    return Chain(t, torch.ones(len(t) if t.ndim else 1, dtype=torch.float64), samples, **options)
+
 
 def follow(
     func: Any,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     out: Any,
+    inputs: Sequence[Tensor],
     where: str,
     padded: slice | None = None,
 ) -> tuple[Any, str | None]:
     """Note on the result `out` of a function which chain it continues; return it, and a pair.
 
-    `out` is replaced where squares of two mixtures do not multiply. The pair is of two mixtures, in
+    `out` is replaced where squares do not multiply, or add. The pair is of two functions, in
     words, whose common coefficients are not known; `where` says in which layer the later one is.
-    `padded` is the slice of the batch in which the function has another kernel.
+    `inputs` are the energies among the arguments. `padded` is the slice of the batch in which the
+    function has another kernel.
     """
     name = func.__name__.strip("_")
-    x = args[0] if args else None
-    inputs = [t for t in (x if isinstance(x, list | tuple) else args) if is_energy(t)]
     inputs = inputs[:1] if name in LIKE_ANOTHER else inputs
-    x = inputs[0] if name in PRODUCTS and inputs else x
-    before: Chain | None = next((c for t in inputs if (c := getattr(t, "chain", None))), None)
-    if not (isinstance(x, Tensor) and is_energy(x) and is_energy(out)):
-        ended = before and _ended(before, name)
-        for t in out if isinstance(out, list | tuple) else [out]:
-            _mark(t, ended)
+    if not inputs:
         return out, None
-    reads, spreads = _mixes(name, args, kwargs)
-    spreads = spreads or (name in COPIES and _copies(name, args, kwargs, x, out))
-    if before is None and not spreads:
+    call = _Call(name, func, args, kwargs, inputs, f"{name!r}{where}", padded)
+    if name == "setitem":
+        x = args[0]
+        x.chain = call.written(x)
         return out, None
-    own, pair = f"{name!r}{where}", None
-    known = before.steps if before is not None else ()
-    start = before or Chain(x, torch.ones(len(x), dtype=torch.float64), own)
-    chain = None
-    if len(inputs) == 1 and (known or before is None):
-        chain = _continued(start, name, func, args, kwargs, out)
-    if chain is not None and padded is not None:
-        chain = replace(chain, approximate=(*chain.approximate, padded))
-    if reads and before is not None:
-        exact = chain.energy(out) if chain is not None else None
-        if exact is None:
-            chain, pair = None, f"{own} behind {before.mixture}"
-        else:
-            out = annotate(exact, out)
-    if chain is None:
-        chain = replace(start, steps=()) if spreads or reads else _ended(start, name)
-    _mark(out, replace(chain, mixture=own) if chain is not None and spreads else chain)
-    return out, pair
+    if isinstance(out, Tensor):
+        return call.followed(out) if is_energy(out) else (out, None)
+    for place, piece in enumerate(out if isinstance(out, list | tuple) else ()):
+        if isinstance(piece, Tensor) and is_energy(piece):
+            replace(call, place=place).followed(piece)
+    return out, None
 
 
-def _ended(chain: Chain, name: str) -> Chain | None:
-    """The chain behind a function that does not continue it."""
-    return replace(chain, steps=()) if name in KEEPS else None
+@dataclass(frozen=True)
+class _Call:
+    """One call of the function `name`, of the energies `inputs`; `own` is the call in words.
+
+    `place` is that of one of several results.
+    """
+
+    name: str
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    inputs: Sequence[Tensor]
+    own: str
+    padded: slice | None = None
+    place: int | None = None
+
+    @cached_property
+    def chains(self) -> list[Chain]:
+        """What each of the inputs is."""
+        return [chain_of(t) for t in self.inputs]
+
+    @cached_property
+    def shared(self) -> str | None:
+        """The last function, of those before, that gave several units a share of one, if any."""
+        return next((found for c in self.chains if (found := c.shared)), None)
+
+    @cached_property
+    def common(self) -> bool:
+        """Whether several inputs come from one tensor."""
+        ids = [{id(c.origin), *c.roots} for c in self.chains]
+        return any(a & b for n, a in enumerate(ids) for b in ids[:n])
+
+    @property
+    def reads(self) -> bool:
+        """Whether a unit of the result reads several units that may share one."""
+        if self.name in SUMS | {"lerp"} and len(self.inputs) > 1:
+            return self.common
+        if self.name == "fold" and self.chains[0].amplitude.parts:
+            return True
+        if self.shared is None or len(self.inputs) > 1:
+            return False
+        samples = self.chains[0].samples
+        if self.name not in MEANS or not samples:
+            return mixes(self.name, self.args, self.kwargs)[0]
+        axes = summed_axes(self.args, self.kwargs)
+        channel, two = _channel_axis(*samples[0][1:]), samples[0][1]
+        return axes is None or two.shape[channel] > 2 or any(a != channel for a in axes)
+
+    def spreads(self, out: Tensor | None) -> bool:
+        """Whether several units of the result read one."""
+        x = self.args[0] if self.args else None
+        if len(self.inputs) > 1:
+            return self.common
+        if not isinstance(x, Tensor):
+            return False
+        if mixes(self.name, self.args, self.kwargs)[1]:
+            return True
+        return out is not None and copies(self.name, self.args, self.kwargs, x, out)
+
+    def followed(self, out: Tensor) -> tuple[Tensor, str | None]:
+        """`out`, exact where it was not, with its chain; and the pair."""
+        chain, pair, reads = self.continued(out), None, self.reads
+        if reads:
+            exact = None
+            if chain is not None:
+                alone = len(self.inputs) == 1 and self.name != "fold"
+                exact = out if alone and not chain.mixture else chain.energy(out)
+            if exact is None:
+                chain = None
+            elif exact is not out:
+                out = annotate(exact, out)
+            if (chain is None or chain.behind) and (self.shared or len(self.inputs) > 1):
+                pair = f"{self.own} behind {self.shared or 'a function of the same units'}"
+        if chain is None:
+            if any(out is t for t in self.inputs):
+                out = annotate(alias(out), out)
+            chain = self.beginning(out)
+        elif self.spreads(out):
+            chain = replace(chain, mixture=self.own)
+        out.chain = chain  # type: ignore[attr-defined]
+        return out, pair
+
+    def written(self, x: Tensor) -> Chain:
+        """The chain of `x`, into which a value was written."""
+        changed = any(t is x for t in self.inputs) and not hasattr(x, "chain")
+        chain = None if changed else self.continued(x)
+        if chain is None:
+            return self.beginning(annotate(alias(x), x))
+        return replace(chain, mixture=self.own)
+
+    def beginning(self, out: Tensor) -> Chain:
+        """A chain that begins with the result, and knows what it is behind."""
+        spreads = self.spreads(out)
+        if not (spreads or self._keeps()):
+            return _beginning(out)
+        roots: dict[int, Tensor] = {}
+        if self.name not in MOVES | MEANS:
+            for chain in self.chains:
+                roots |= {**chain.roots, id(chain.origin): chain.origin}
+        return _beginning(out, behind=self.shared or (self.own if spreads else None), roots=roots)
+
+    def _keeps(self) -> bool:
+        if self.name in MIXTURES - MEANS:
+            tensors = tensors_in((self.args, self.kwargs))
+            return len(self.inputs) == 1 and not any(map(is_weight, tensors))
+        return self.name in KEEPS
+
+    def continued(self, out: Tensor) -> Chain | None:
+        """The inputs' chain, of one origin, behind this function; None if it is not known."""
+        first, *others = self.chains
+        if any(c.origin is not first.origin for c in others):
+            return None
+        if not others and self.name in SCALES | SUMS:
+            amplitude = amplitude_of(self.name, self.args, out)
+            if amplitude is not None:
+                return first.scaled(amplitude)
+        step = step_of(self.name, self.func, self.args, self.kwargs, self.inputs)
+        ratios = [c.factor / first.factor for c in self.chains]
+        if step is None or not all(bool(r.isfinite().all()) for r in ratios):
+            return None
+        uneven = tuple(r for r in ratios if bool((r != r[0]).any()))
+        place = self.place
+
+        def scaled(values: Sequence[Tensor], entry: int) -> Tensor:
+            terms = [
+                v * r[min(entry, len(r) - 1)] if bool((r != 1).any()) else v
+                for v, r in zip(values, ratios, strict=True)
+            ]
+            found: Any = step(terms)
+            value: Tensor = found if place is None else found[place]
+            return value
+
+        samples = _stepped(self.chains, lambda values: scaled(values, 0), out)
+        if not samples:
+            return None
+        return replace(
+            first,
+            samples=samples,
+            amplitude=Amplitude(scaled, tuple(c.amplitude for c in self.chains)),
+            varying=(*(v for c in self.chains for v in c.varying), *uneven),
+            approximate=(
+                *(part for c in self.chains for part in c.approximate),
+                *([self.padded] if self.padded is not None else []),
+            ),
+            mixture=next((c.mixture for c in self.chains if c.mixture), None),
+        )
 
 
-def _mark(t: Any, chain: Chain | None) -> None:
-    if isinstance(t, Tensor) and is_energy(t):
-        t.chain = chain  # type: ignore[attr-defined]
-
-
-def _continued(
-    chain: Chain, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
-) -> Chain | None:
-    """`chain` behind one more function of one energy; None if that is no fixed function."""
-    step: Function | None = None
-    if name in FILTERS:
-        step = _filter_step(name, func, args, kwargs)
-    elif name == "grid_sample":
-        step = _sampling_step(func, args, kwargs)
-    elif name in MIXTURES | FOLLOWED:
-        step = lambda t: func(t, *args[1:], **kwargs)  # noqa: E731
-    elif name in FACTORS and (factor := _factor(args, out)) is not None:
-        return replace(chain, factor=chain.factor * factor)
-    return None if step is None else replace(chain, steps=(*chain.steps, step))
-
-
-def _filter_step(
-    name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Function | None:
-    """A convolution with one fixed filter for every channel."""
-    call = FILTERS[name](*args, **kwargs)
-    weight = call.weight
-    if is_weight(weight) or hasattr(weight, "tap_energy") or weight.shape[1] != 1:
-        return None
-    if bool((weight != weight[:1]).any()) or call.groups != len(weight):
-        return None
-    one = weight[:1].to(torch.float64)
-
-    def step(t: Tensor) -> Tensor:
-        filters = one.expand(t.shape[1], *one.shape[1:])
-        own = replace(call, input=t, weight=filters, bias=None, groups=t.shape[1])
-        out: Tensor = func(**vars(own))
-        return out
-
-    return step
-
-
-def _sampling_step(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Function:
-    """`grid_sample` at the places of the first image, which are those of all."""
-    grid = _argument(args, kwargs, 1, "grid")
-    options = {k: v for k, v in kwargs.items() if k not in ("input", "grid")}
-
-    def step(t: Tensor) -> Tensor:
-        places = grid[:1].to(torch.float64).expand(len(t), -1, -1, -1)
-        out: Tensor = func(t, places, *args[2:], **options)
-        return out
-
-    return step
-
-
-def _factor(args: Sequence[Any], out: Tensor) -> Tensor | None:
-    """The number (batch,) by which a function multiplied the energies of all units, if any."""
-    x = next(t for t in args if is_energy(t))
-    if x.shape != out.shape:
-        return None
-    have, found = compress(x.detach(), [1]), compress(out.detach(), [1])
-    factor = found.flatten(1).mean(1) / have.flatten(1).mean(1)
-    scaled = have * factor.view(-1, *(1,) * (have.ndim - 1))
-    same = bool(factor.isfinite().all()) and bool(torch.isclose(scaled, found, rtol=1e-9).all())
-    return factor.to(torch.float64) if same else None
-
-
-def _mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether a unit of the result reads several units, and whether several read one."""
-    if name == "cumsum":
-        return True, True
-    if name in PRODUCTS:
-        tensors = tensors_in((args, kwargs))
-        fixed = sum(map(is_energy, tensors)) == 1 and not any(map(is_weight, tensors))
-        return fixed, fixed
-    if name in ("mean", "sum"):
-        return _over_units(args, kwargs), False
-    if name == "adaptive_avg_pool2d":
-        sides = each_axis(_argument(args, kwargs, 1, "output_size"), 2)
-        have = args[0].shape[-2:]
-        uneven = any(n is not None and h % n for h, n in zip(have, sides, strict=True))
-        return True, uneven
-    if name in RESAMPLINGS:
-        if name == "grid_sample":
-            mode = _argument(args, kwargs, 2, "mode") or "bilinear"
-        else:
-            mode = Interpolation(*args, **kwargs).mode
-        return "nearest" not in mode, True
-    axes = 1 if name.endswith("1d") else 2
-    if name in POOLS:
-        call = MeanPool(*args, **kwargs)
-        kernel, stride = call.kernel_size, call.stride or call.kernel_size
-    elif name in FILTERS and not is_weight((filters := FILTERS[name](*args, **kwargs)).weight):
-        kernel, stride = tuple(filters.weight.shape[2:]), filters.stride
-    else:
-        return False, False
-    kernels, strides = each_axis(kernel, axes), each_axis(stride, axes)
-    over = any(k > s for k, s in zip(kernels, strides, strict=True))
-    several = max(kernels) > 1
-    return (over, several) if name == "conv_transpose2d" else (several, over)
-
-
-def _copies(
-    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], x: Tensor, out: Tensor
-) -> bool:
-    """Whether a move gives more units than it reads, other than zeros around them."""
-    if name == "pad" and Padding(*args, **kwargs).mode == "constant":
-        return False
-    found, more = history_of(x), out.numel() * len(x) > x.numel() * len(out)
-    chosen = [t for t in tensors_in((args[1:], kwargs)) if not t.is_meta and t.dtype != torch.bool]
-    lists = args[1] if name == "getitem" and isinstance(args[1], tuple) else args[1:]
-    chosen += [torch.tensor(places) for places in lists if name == "getitem" and _is_list(places)]
-    more = more or name == "pad" or any(t.unique().numel() < t.numel() for t in chosen)
-    channels = (1,) if found is not None and x.shape[2:] == found.grid else (1, -1)
-    return more and out.ndim == x.ndim and any(out.shape[c] == x.shape[c] for c in channels)
-
-
-def _is_list(index: Any) -> bool:
-    """Whether an index is a list of places."""
-    return isinstance(index, list) and all(type(i) is int for i in index)
-
-
-def _over_units(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a mean is over more than the channels, taken as the axis 1."""
-    axes = _argument(args, kwargs, 1, "dim")
-    return axes is None or any(a % args[0].ndim > 1 for a in each_axis(axes, 1))
-
-
-def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], place: int, name: str) -> Any:
-    return args[place] if len(args) > place else kwargs.get(name)
+def _stepped(
+    chains: Sequence[Chain], step: Callable[[Sequence[Tensor]], Tensor], out: Tensor
+) -> tuple[Sample, ...]:
+    """The samples behind `step`, whose result is `out`, that show channels treated alike."""
+    samples = []
+    for axis, *_ in chains[0].samples:
+        parts = [s for c in chains for s in c.samples if s[0] == axis]
+        if len(parts) < len(chains):
+            continue
+        try:
+            two, three = step([s[1] for s in parts]), step([s[2] for s in parts])
+        except (RuntimeError, IndexError, TypeError, ValueError):
+            continue
+        channel = _channel_axis(two, three)
+        units = [d for d in range(1, two.ndim) if d != channel]
+        if channel and two.ndim == out.ndim and all(two.shape[d] == out.shape[d] for d in units):
+            samples.append((axis, two, three))
+    return tuple(samples)

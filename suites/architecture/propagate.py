@@ -12,14 +12,13 @@ network whose layers are replaced by their energy matrices:
   mean over the map, so their gradient is divided by the variance: the energy minus the share that
   is constant over the map. That share is tracked: 0 behind such a norm, 1 / pi behind a ReLU after
   it (arc-cosine kernel), unchanged by random weights.
-- ReLU and similar functions: 1/2. Saturating gates: constant 1/4. Softmax: uniform, so attention is
-  a mean over tokens; queries and keys contribute nothing.
+- ReLU and similar functions: 1/2; then squared, 8 times its energy. Saturating gates: constant
+  1/4. Softmax: uniform, so attention is a mean over tokens; queries and keys contribute nothing.
 - max-pool: 1 / window. Mean over n: mean / n. Constant factors: their square. Additive constants
   vanish. Product of two activations: product of energies (its derivative is the product rule).
 - interpolation: its coefficients squared.
-- fixed functions in a row: the coefficients of all of them together, squared (see
-  `fixed_functions`).
-- a tensor and its own mean pool, added or subtracted: the squared sum (see `mean_pool_mixes`).
+- fixed functions of one tensor, in a row or in a sum: the coefficients of all of them together,
+  squared (see `fixed_functions`).
 
 With `paths=True` the same pass counts paths (Perone 2017; Alsallakh et al. 2021): all taps and
 factors 1, activations and normalisations the identity, pools sum; one channel per layer.

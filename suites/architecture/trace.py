@@ -108,22 +108,22 @@ class EnergyTrace(FunctionMode):
                 return out
             if any(channel_runs(t) is not None for t in tensors_in(args)):
                 out = func(*map(expand, args), **kwargs)
+            if not self.paths:
+                out = self._followed(func, out, args, kwargs, len(self.layers), list(args[:1]))
             out = self._tagged(name, func, out, args, kwargs)
             mark_view(name, args[0], [out])
             return out
         args, kwargs = latest((args, kwargs), tensors_in((args, kwargs)))
         if name == "copy" and is_energy(args[1]):
-            base, index = whole_and_place(args[0])
-            self.call(Tensor.__setitem__, (base, index, args[1]), {})
-            return self.call(Tensor.__getitem__, (base, index), {})
+            return self._copied(args[0], args[1])
         tensors = tensors_in((args, kwargs))
         self._refuse_lost_entries(name, tensors)
         self._refuse_unfollowed(name, tensors)
-        layer = len(self.layers)
+        layer, energies = len(self.layers), [t for t in tensors if is_energy(t)]
         try:
             out = self._apply(name, func, tensors, args, kwargs)
             if not self.paths:
-                out = self._followed(func, out, args, kwargs, layer)
+                out = self._followed(func, out, args, kwargs, layer, energies)
             out = self._tagged(name, func, out, args, kwargs)
         except NotApplicableError as error:
             if str(error).startswith("the operation"):
@@ -135,7 +135,7 @@ class EnergyTrace(FunctionMode):
             if not any(is_energy(t) or t.is_meta for t in tensors):
                 raise
             raise NotApplicableError(self._no_rule(name, f"{error}")) from error
-        if name == "getitem" and not any(map(is_energy, tensors)):
+        if name == "getitem":
             mark_part(out, *args)
         if any(map(is_energy, tensors_in((args, out)))):
             mark_view(name, args[0] if args else None, tensors_in(out))
@@ -143,18 +143,35 @@ class EnergyTrace(FunctionMode):
                 replace_in_place(args[0], out)
         return out
 
+    def _copied(self, x: Tensor, value: Tensor) -> Tensor:
+        """`x`, into which `value` is copied, as into all tensors that it is a part of."""
+        base, index = whole_and_place(x)
+        self.call(Tensor.__setitem__, (base, index, value), {})
+        if whole_and_place(base)[0] is not base:
+            self._copied(base, base)
+        found: Tensor = self.call(Tensor.__getitem__, (base, index), {})
+        return found
+
     def _tagged(self, name: str, func: Any, out: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         variants = len(self.padded)
         return tag(name, func, out, args, kwargs, paths=self.paths, variants=variants)
 
-    def _followed(self, func: Any, out: Any, args: tuple[Any, ...], kwargs: Any, layer: int) -> Any:
+    def _followed(
+        self,
+        func: Any,
+        out: Any,
+        args: tuple[Any, ...],
+        kwargs: Any,
+        layer: int,
+        energies: Sequence[Tensor],
+    ) -> Any:
         """The result of `func`, exact behind other fixed functions; see `fixed_functions`."""
         padded = None
         if len(self.layers) > layer and layer in self.padded:
             share = len(out) // len(self.padded)
             start = self.padded.index(layer) * share
             padded = slice(start, start + share)
-        out, pair = follow(func, args, kwargs, out, self._where(), padded)
+        out, pair = follow(func, args, kwargs, out, energies, self._where(), padded)
         if pair is not None:
             self.consecutive[pair] = None
         return out

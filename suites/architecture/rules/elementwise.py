@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..compact import alias, compress, compress_uniform, pointwise, widen
-from ..mean_pool_mixes import add_mixes, scaled_mix, with_mix
 from ..rule_table import (
     constant_amplitude,
     constant_share,
@@ -32,11 +31,12 @@ if TYPE_CHECKING:
 )
 def _rectifier(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """Half of the energy passes; the constant share grows."""
-    if trace.paths:
-        return x
     share = constant_share(x)
-    out = pointwise(lambda e: e / 2, x)
-    return out if share is None else with_constant_share(out, relu_constant_share(share))
+    out = alias(x) if trace.paths else pointwise(lambda e: e / 2, x)
+    out.rectified = True  # type: ignore[attr-defined]
+    if trace.paths or share is None:
+        return out
+    return with_constant_share(out, relu_constant_share(share))
 
 
 @rule("tanh", "hardtanh", "softsign", "hardshrink", "softshrink")
@@ -126,16 +126,13 @@ def _identity(_trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 @rule("clone")
 def _clone(_trace: EnergyTrace, x: Tensor, **_: Any) -> Tensor:
-    return alias(x)
+    return pointwise(torch.clone, x)
 
 
 @rule("add", "iadd", "radd")
-def add(trace: EnergyTrace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
+def add(_trace: EnergyTrace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
     """Energies of independent terms add; constants vanish."""
     if is_energy(a) and is_energy(b):
-        joint = None if trace.paths else add_mixes(a, b, alpha)
-        if joint is not None:
-            return joint
         if alpha != 1:
             b = pointwise(lambda e: e * alpha**2, b)
         return pointwise(torch.add, a, b)
@@ -177,13 +174,8 @@ def mul(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
     energy, other = (a, b) if is_energy(a) else (b, a)
     if not isinstance(other, Tensor):
         factor = trace.coefficient(other)
-        out = pointwise(lambda e: e * factor, energy)
-        return out if trace.paths else with_mix(out, scaled_mix(energy, other))
-    out = _scaled(energy, other, compress_uniform(trace.coefficient(uniform_source(other))))
-    known = None if other.is_meta or trace.paths else compress_uniform(compress(other))
-    if known is None or known.numel() > 1 or out.shape != energy.shape:
-        return out
-    return with_mix(out, scaled_mix(energy, float(known)))
+        return pointwise(lambda e: e * factor, energy)
+    return _scaled(energy, other, compress_uniform(trace.coefficient(uniform_source(other))))
 
 
 def uniform_source(constant: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..compact import compress, pointwise, widen
-from ..mean_pool_mixes import scaled_mix, with_mix
+from ..compact import alias, compress, pointwise, widen
 from ..rule_table import (
     constant_amplitude,
     constant_share,
@@ -27,10 +26,19 @@ if TYPE_CHECKING:
 
 @rule("pow", "ipow", "square", "float_power")
 def _power(trace: EnergyTrace, x: Any, exponent: Any = 2) -> Tensor:
-    """A square is treated as a statistic: the energy, as a constant. Other powers: identity."""
+    """A square is treated as a statistic: the energy, as a constant. Other powers: identity.
+
+    The square of a rectified x, r(x)^2, is an activation: of normal x with the energy e, which r
+    halves, the squared derivative 4 x^2 of the positive half has the mean 4 e, relative to r's.
+    """
     if not is_energy(x):
         return constant_amplitude(exponent, 1.0)
-    return statistic(trace, x) if not isinstance(exponent, Tensor) and exponent == 2 else x
+    other: Tensor = x
+    if isinstance(exponent, Tensor) or exponent != 2:
+        return other
+    if not hasattr(x, "rectified"):
+        return statistic(trace, x)
+    return alias(x) if trace.paths else pointwise(lambda r: r * 8 * r.detach(), x)
 
 
 @rule("sqrt", "rsqrt", "reciprocal")
@@ -134,10 +142,7 @@ def _normed(
     out = small * (scale / mean)
     if slope is not None:
         out = out.detach() + (out - out.detach()) * slope
-        return widen(out, x.shape)
-    whole = mean.numel() == mean.shape[0]
-    wide = widen(out, x.shape)
-    return with_mix(wide, scaled_mix(x, (scale / mean).sqrt())) if whole else wide
+    return widen(out, x.shape)
 
 
 def axes_of(x: Tensor, dim: Any) -> tuple[int, ...]:

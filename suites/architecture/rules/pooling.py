@@ -12,7 +12,6 @@ from torch import Tensor
 from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import MaxPool, MeanPool, each_axis
 from ..compact import compress, equal_axes, widen
-from ..mean_pool_mixes import pooled_mix, with_mix
 from ..rule_table import history_of, real_units, rule, with_history
 from ..windows import LayerWindow
 from .sliding import (
@@ -51,10 +50,7 @@ def _avg_pool2d(trace: EnergyTrace, call: MeanPool) -> Tensor:
     if call.divisor_override is not None:
         divisors = torch.full_like(divisors, call.divisor_override)
     weights = 1 / divisors**2
-    out = _pool(trace, call.input, (rows, columns), "avg_pool2d", lambda _valid: weights)
-    if trace.paths or out.shape != call.input.shape or any(w.stride > 1 for w in windows):
-        return out
-    return with_mix(out, pooled_mix(call.input, out, weights.sqrt()))
+    return _pool(trace, call.input, (rows, columns), "avg_pool2d", lambda _valid: weights)
 
 
 def _pool(

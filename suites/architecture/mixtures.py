@@ -1,0 +1,130 @@
+"""Which functions of torch mix or copy units, as `fixed_functions` has to know.
+
+Names are those of functions without the underscores at their ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...adapters.torch_calls import (
+    Convolution,
+    Interpolation,
+    MeanPool,
+    Padding,
+    TransposedConvolution,
+    each_axis,
+)
+from .rule_table import MOVES, history_of, is_energy, is_weight
+from .tags import tensors_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+POOLS = frozenset({"avg_pool1d", "avg_pool2d", "dilated_avg_pool2d"})
+FILTERS: dict[str, Callable[..., Convolution | TransposedConvolution]] = {
+    "conv1d": Convolution,
+    "conv2d": Convolution,
+    "conv_transpose2d": TransposedConvolution,
+}
+RESAMPLINGS = frozenset({"interpolate", "upsample", "grid_sample"})
+ADAPTIVE = frozenset({"adaptive_avg_pool1d", "adaptive_avg_pool2d"})
+MEANS = frozenset({"mean", "sum"})
+PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "linear", "einsum"})
+"""Functions that may mix units by a fixed matrix."""
+MIXTURES = POOLS | FILTERS.keys() | RESAMPLINGS | ADAPTIVE | MEANS | PRODUCTS | {"cumsum", "fold"}
+COPIES = frozenset(
+    """
+    expand gather take_along_dim pad repeat_interleave repeat tile index_select getitem
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions that may copy units, as padding with reflected ones does."""
+SUMS = frozenset("add iadd radd sub isub subtract rsub".split())  # noqa: SIM905
+JOINS = SUMS | {"cat", "concat", "concatenate", "stack", "where", "lerp"}
+"""Fixed functions of several tensors."""
+SCALES = frozenset(
+    """
+    mul imul rmul multiply div idiv truediv itruediv true_divide divide neg contiguous clone to type
+    type_as float double half bfloat16 cpu cuda positive batch_norm group_norm layer_norm rms_norm
+    instance_norm dropout
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions that multiply each unit by a constant."""
+KEEPS = MOVES | SCALES | JOINS | MEANS | frozenset("masked_fill tril triu addcmul pad".split())  # noqa: SIM905
+"""Functions behind which what units share still adds up."""
+
+
+def mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether a unit of the result reads several units, and whether several read one."""
+    if name == "cumsum":
+        return True, True
+    if name in PRODUCTS or name == "fold":
+        tensors = tensors_in((args, kwargs))
+        fixed = sum(map(is_energy, tensors)) == 1 and not any(map(is_weight, tensors))
+        return fixed, fixed
+    if name in MEANS:
+        axes = summed_axes(args, kwargs)
+        return axes is None or any(a > 1 for a in axes), False
+    if name in ADAPTIVE:
+        count = int(name[-2])
+        sides = each_axis(argument(args, kwargs, 1, "output_size"), count)
+        have = args[0].shape[-count:]
+        uneven = any(n is not None and h % n for h, n in zip(have, sides, strict=True))
+        return True, uneven
+    if name in RESAMPLINGS:
+        if name == "grid_sample":
+            mode = argument(args, kwargs, 2, "mode") or "bilinear"
+        else:
+            mode = Interpolation(*args, **kwargs).mode
+        return "nearest" not in mode, True
+    return _windows(name, args, kwargs)
+
+
+def _windows(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
+    """As `mixes`, of pools and fixed filters."""
+    axes = 1 if name.endswith("1d") else 2
+    if name in POOLS:
+        call = MeanPool(*args, **kwargs)
+        kernel, stride = call.kernel_size, call.stride or call.kernel_size
+    elif name in FILTERS and not is_weight((filters := FILTERS[name](*args, **kwargs)).weight):
+        kernel, stride = tuple(filters.weight.shape[2:]), filters.stride
+    else:
+        return False, False
+    kernels, strides = each_axis(kernel, axes), each_axis(stride, axes)
+    over = any(k > s for k, s in zip(kernels, strides, strict=True))
+    several = max(kernels) > 1
+    return (over, several) if name == "conv_transpose2d" else (several, over)
+
+
+def copies(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], x: Tensor, out: Tensor
+) -> bool:
+    """Whether a move gives more units than it reads, other than zeros around them."""
+    if name not in COPIES or (name == "pad" and Padding(*args, **kwargs).mode == "constant"):
+        return False
+    found, more = history_of(x), out.numel() * len(x) > x.numel() * len(out)
+    chosen = [t for t in tensors_in((args[1:], kwargs)) if not t.is_meta and t.dtype != torch.bool]
+    lists = args[1] if name == "getitem" and isinstance(args[1], tuple) else args[1:]
+    chosen += [torch.tensor(places) for places in lists if name == "getitem" and _is_list(places)]
+    more = more or name == "pad" or any(t.unique().numel() < t.numel() for t in chosen)
+    channels = (1,) if found is not None and x.shape[2:] == found.grid else (1, -1)
+    return more and out.ndim == x.ndim and any(out.shape[c] == x.shape[c] for c in channels)
+
+
+def _is_list(index: Any) -> bool:
+    """Whether an index is a list of places."""
+    return isinstance(index, list) and all(type(i) is int for i in index)
+
+
+def summed_axes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The axes of a mean or a sum, from 0; None for all."""
+    axes = argument(args, kwargs, 1, "dim")
+    return None if axes is None else tuple(a % args[0].ndim for a in each_axis(axes, 1))
+
+
+def argument(args: Sequence[Any], kwargs: Mapping[str, Any], place: int, name: str) -> Any:
+    """An argument by its place or its name."""
+    return args[place] if len(args) > place else kwargs.get(name)
