@@ -62,9 +62,16 @@ def build_own(name: str, seed: int) -> OwnModule:
 
 
 def check_own(name: str) -> None:
-    """Raise `UnknownNameError` for a name that does not exist; faults of the code are left."""
-    with contextlib.suppress(ModelFileError), _working_folder():
-        _find(name)
+    """Raise `UnknownNameError` for a name that does not exist, `ModelFileError` for arguments.
+
+    Those are arguments that a factory needs. Other faults of the code are left.
+    """
+    try:
+        with _working_folder():
+            found = _find(name)
+    except ModelFileError:
+        return
+    _check_arguments(found, name)
 
 
 def _find(name: str) -> Any:
@@ -123,13 +130,18 @@ def _givers(place: Any) -> list[str]:
     ]
 
 
-def _call(factory: Any, name: str) -> Any:
-    needed = required_arguments(factory)
+def _check_arguments(found: Any, name: str) -> None:
+    """Raise `ModelFileError` for a factory that cannot be called without arguments."""
+    needed = () if isinstance(found, nn.Module) else required_arguments(found)
     if needed:
         raise ModelFileError(
             f"py:{name} needs the arguments {', '.join(needed)}; expected a function without "
             "arguments, such as one that calls it with them"
         )
+
+
+def _call(factory: Any, name: str) -> Any:
+    _check_arguments(factory, name)
     try:
         return factory()
     except FAULTS as error:

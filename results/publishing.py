@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from functools import cache
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -14,8 +15,11 @@ import timm
 from scipy.stats import spearmanr
 from tabulate import tabulate
 
+from perimetry.bench.records.archive import pack_records
+from perimetry.bench.records.store import Store
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from perimetry.bench.records.parts import Value
@@ -45,6 +49,13 @@ def filled(folder: Path, parts: Mapping[str, str]) -> str:
     for name, part in parts.items():
         text = text.replace(f"@{name}@", part)
     return text
+
+
+def publish(folder: Path, render: Callable[[], str]) -> None:
+    """Write README.md of `folder`; the run that the command names is packed before."""
+    if len(sys.argv) > 1:
+        pack_records(Store(sys.argv[1]), folder / "records.jsonl.gz")
+    (folder / "README.md").write_text(render(), encoding="utf-8")
 
 
 def table(heads: Iterable[str], rows: Sequence[Sequence[str]]) -> str:

@@ -205,7 +205,6 @@ MODELS = {
     "model=*.onnx": ["c[1].onnx", "d.onnx"],
     "model=c[1].onnx": ["c[1].onnx"],
     "model=timm:*": ["timm:b"],
-    "model=b": [],
 }
 
 
@@ -217,6 +216,20 @@ def test_records_can_be_chosen_by_what_they_say():
         choose(rows, ["sed=1"])
     with pytest.raises(InputError, match="expected KEY=VALUE"):
         choose(rows, ["seed"])
+
+
+@pytest.mark.parametrize(
+    "where", ["seed=zero", "seed=0.0", "count=many", "model=b", "family=resn*", "input=224"]
+)
+def test_a_value_that_no_record_has_is_refused(where):
+    """Else the suites without this key would be left alone on the board."""
+    rows = [record("a", 0.5), record("b|c", 0.5, seed=1), record("c", 1.0, suite="structure")]
+    key, _, value = where.partition("=")
+    with pytest.raises(UnknownNameError) as caught:
+        choose(rows, [where])
+    assert f"value of {key} {value!r}" in str(caught.value)
+    with pytest.raises(UnknownNameError, match="'1'; known: 0"):
+        choose(rows, ["model=a", "seed=1"])
 
 
 def test_models_can_be_chosen_by_a_shell_pattern_or_by_their_very_name():

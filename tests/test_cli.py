@@ -313,6 +313,7 @@ def test_a_list_of_nothing_is_an_error_with_near_names():
         ("metrics", "deadpixel.weekest", "deadpixel.weakest"),
         ("suites", "deadpixl", "deadpixel"),
         ("models", "resnet18x", "timm:resnet18"),
+        ("metric", "*", "metrics"),
     ]:
         done = perimetry("list", kind, name)
         assert done.exit_code == 1

@@ -8,7 +8,7 @@ import pytest
 from small_nets import NAME, TOOLS, baseline, net, opened, perturbed
 
 from perimetry import audit
-from perimetry.adapters.errors import InputError
+from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.manifest import manifest_faults, write_manifest
@@ -134,6 +134,18 @@ def test_a_dropped_model_is_gone_with_all_its_files_and_the_others_pass(copy):
         gate.check(copy, NAME, run=TOOLS, action="drop")
     with pytest.raises(InputError, match="no model was named"):
         gate.check(copy, run=TOOLS, action="drop")
+
+
+@pytest.mark.parametrize("action", ["accept", "drop"])
+def test_a_name_that_the_baseline_does_not_have_is_found_before_anything_is_measured(
+    action, copy, monkeypatch
+):
+    """The other model is not measured, and nothing is changed."""
+    before = files(copy)
+    monkeypatch.setattr(gate.ModelCheck, "_measure", None)
+    with pytest.raises(UnknownNameError, match="nosuch"):
+        gate.check(copy, NAME, "nosuch", run=TOOLS, action=action)
+    assert files(copy) == before
 
 
 def test_a_noise_floor_without_its_fingerprint_is_mended_by_accepting_all(tmp_path):

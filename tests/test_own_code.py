@@ -13,8 +13,10 @@ from perimetry import audit, compare, load_records
 from perimetry.adapters.errors import UnknownNameError
 from perimetry.adapters.load import check_reference, load
 from perimetry.bench.cli.main import app
+from perimetry.bench.execution import identities
+from perimetry.bench.execution.engines.process import _outcome
 from perimetry.bench.execution.plan import file_identity
-from perimetry.bench.execution.settings import Settings
+from perimetry.bench.execution.settings import RunOptions, Settings
 
 CODE = """
 import os
@@ -110,15 +112,17 @@ def test_the_identity_is_that_of_the_module_and_not_of_its_source(folder):
 
 def test_runs_in_workers_find_their_records_again_and_faults_are_failed_records(folder):
     """A fault fails its own records alone, and the code never runs in the process that plans."""
-    names = ["ready", "broken", "ends"]
+    names = ["ready", "broken", "ends", "needs"]
     references = [*(f"py:own_zoo.nets:{n}" for n in names), "py:own_zoo.faulty:net"]
     only = ["--suite", "structure", "--kernel-padding", "none", "--size", "32", "--out", "out"]
-    CliRunner().invoke(app, ["run", *references, *only])
+    done = CliRunner().invoke(app, ["run", *references, *only])
+    early = done.stderr.partition(" records ")[0]
+    assert [one in early for one in references] == [one.endswith("needs") for one in references]
     found = {r.model.reference.rpartition(".")[2]: r for r in load_records("out")}
     assert found["nets:ready"].status == "ok"
     messages = {n: r.error.message for n, r in found.items() if r.status == "failed"}
     assert str(os.getpid()) not in (folder / "processes").read_text().split()
-    assert messages.keys() == {"nets:broken", "nets:ends", "faulty:net"}
+    assert messages.keys() == {"nets:broken", "nets:ends", "nets:needs", "faulty:net"}
     assert all(message.startswith("ModelFileError") for message in messages.values())
     assert "no weights on this disk" in messages["nets:broken"]
     assert "nonesuch_library" in messages["faulty:net"]
@@ -152,6 +156,18 @@ def test_a_name_that_does_not_exist_is_refused(name, near):
     with pytest.raises(UnknownNameError) as caught:
         check_reference(f"py:{name}")
     assert near in str(caught.value)
+
+
+def test_a_factory_that_needs_arguments_is_refused_where_nothing_else_is_left(monkeypatch):
+    """Beside a model that can be measured it is a sentence, alone or beside typos an error."""
+    monkeypatch.setattr(identities, "each_bounded", lambda calls, _run: [*map(_outcome, calls)])
+    needs, ready = "py:own_zoo.nets:needs", "py:own_zoo.nets:ready"
+    (said,) = identities.check_references([ready, needs], RunOptions("cpu"))
+    assert needs in said
+    assert ready not in said
+    for names in ([needs], [ready, needs, "py:own_zoo.nets:pari"]):
+        with pytest.raises(UnknownNameError):
+            identities.check_references(names, RunOptions("cpu"))
 
 
 def test_a_fault_of_the_code_is_no_typo():

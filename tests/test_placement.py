@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from perimetry import audit, load_records
-from perimetry.adapters.errors import InputError
+from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.cli.main import app
+from perimetry.bench.comparison import sources
 from perimetry.bench.comparison.placement import place, placement_to_json
 from perimetry.bench.records.archive import PUBLISHED, pack_records
 from perimetry.bench.records.selection import MixedRecordsError
@@ -71,6 +72,14 @@ def test_records_of_other_settings_are_refused(published):
     records = audit("timm:test_resnet@init", ("deadpixel",), size=(96, 96), count=4)
     with pytest.raises(MixedRecordsError, match="count 4 against"):
         place(records, published)
+
+
+def test_a_model_that_does_not_exist_is_refused_before_anything_is_measured(published, monkeypatch):
+    """A file that is not there, and a misspelt name."""
+    monkeypatch.setattr(sources, "audited", None)
+    for name in ("nope.onnx", "timm:test_resnt@init"):
+        with pytest.raises(UnknownNameError, match=name):
+            place(name, published)
 
 
 def test_an_old_set_is_refused_before_anything_is_measured(published, tmp_path):

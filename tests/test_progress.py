@@ -15,7 +15,7 @@ from perimetry.bench import demo
 from perimetry.bench.cli.main import app
 from perimetry.bench.cli.options import INTERRUPTED
 from perimetry.bench.execution import cost
-from perimetry.bench.execution.cost import Progress, duration
+from perimetry.bench.execution.cost import Progress, duration, record_costs
 from perimetry.bench.execution.engines.base import Event
 from perimetry.bench.execution.plan import AuditPlan
 from perimetry.bench.execution.settings import Settings
@@ -42,7 +42,7 @@ def clock(monkeypatch):
 def test_a_line_in_a_log_says_how_many_of_all_and_the_time_spent_and_left(clock, capsys):
     """Half of the work in 30 s: another 30 s are left; before anything is done, no guess."""
     jobs = jobs_of(("a", "b"))
-    with Progress(jobs, 4) as bar:
+    with Progress(record_costs(jobs, 4)) as bar:
         bar.report(Event("begin", "cpu", jobs[0]))
         clock[0] += 30
         for cell in jobs[0].cells:
@@ -59,7 +59,7 @@ def test_what_is_left_is_weighed_by_what_models_cost(clock, capsys):
     references = ["timm:resnet18@init", "timm:resnet50@init"]
     plan = AuditPlan(references, ("erf",), ("none",), settings, "cpu", SUITES)
     cheap, expensive = plan.jobs()
-    with Progress([cheap, expensive], 4) as bar:
+    with Progress(record_costs([cheap, expensive], 4)) as bar:
         clock[0] += 10
         bar.report(Event("ok", "cpu", cheap, cell=cheap.cells[0]))
         bar.report(Event("begin", "cpu", expensive))
@@ -72,7 +72,7 @@ def test_a_model_that_costs_almost_nothing_still_takes_its_time(clock, capsys):
     settings = Settings(images="noise", count=4)
     references = ["timm:resnet50@init", "timm:test_vit@init"]
     large, small = AuditPlan(references, ("erf",), ("none",), settings, "cpu", SUITES).jobs()
-    with Progress([large, small], 4) as bar:
+    with Progress(record_costs([large, small], 4)) as bar:
         clock[0] += 20
         bar.report(Event("ok", "cpu", large, cell=large.cells[0]))
         bar.report(Event("begin", "cpu", small))

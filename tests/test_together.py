@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from toys import toolkit
 
@@ -23,9 +25,9 @@ def runs(monkeypatch):
     """The names of the models of every run in workers, which is carried out."""
     found, measure = [], module.in_workers
 
-    def counted(references, *rest):
-        found.append(list(references))
-        return measure(references, *rest)
+    def counted(plan, *rest):
+        found.append(list(plan.references))
+        return measure(plan, *rest)
 
     monkeypatch.setattr(module, "in_workers", counted)
     return found
@@ -55,13 +57,26 @@ def test_other_settings_and_repetitions_are_runs_of_their_own(runs):
     assert runs == [["toy:even", "toy:odd"], ["toy:long"]] * 2
 
 
+def test_one_progress_counts_all_groups_and_repetitions(capsys):
+    """Two groups, two times each: every line counts on, towards one total."""
+    run = RunOptions("cpu", isolated=True, progress=True, toolkit=toolkit)
+    other = RunSpec(Settings(count=3, draws=20), SPEC.suites)
+    models = [*asked("even"), *asked("long", spec=other)]
+    pool = Together(models, repetitions=2)
+    for part in ("first", "again"):
+        for one in models:
+            pool.measure(one, run, part)
+    lines = re.findall(r"(\d+) of (\d+) records", capsys.readouterr().err)
+    assert lines == [(str(made), "4") for made in range(4)]
+
+
 def test_a_group_that_cannot_be_planned_is_measured_one_by_one(monkeypatch):
     """So that the one at fault says why, and the others are measured."""
 
     def refuse(*_arguments):
         raise UnknownNameError("planted")
 
-    monkeypatch.setattr(module, "in_workers", refuse)
+    monkeypatch.setattr(module, "plan_of", refuse)
     alone = []
     monkeypatch.setattr(module, "rerun", lambda model, *_a, **_k: alone.append(model) or [])
     pool = Together(asked("even", "odd"))

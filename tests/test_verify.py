@@ -135,7 +135,7 @@ def test_models_are_chosen_by_a_pattern_of_references(tmp_path):
     found = reproduce(place, where=[f"model={NAME[:2]}*"], run=tools())
     assert (found.called.more[:6], found.verdict.value) == ("1 of 1", 0)
     assert reproduce(place, where=["model=*.onnx"], run=tools()).verdict.value == 2
-    with pytest.raises(InputError, match="matches --where"):
+    with pytest.raises(UnknownNameError, match="matches --where"):
         reproduce(place, where=["model=other"], run=tools())
 
 

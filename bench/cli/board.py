@@ -168,10 +168,10 @@ def ranked_board(
 
     found, problems = store.read(tables=False)
     warn_unreadable(problems)
-    records = choose(found, split_where(where)[0])
-    if not records:
+    if not found:
         raise InputError(
-            f"{str(store.folder)!r} contains no record to show; expected at least one that "
-            "can be read and matches --where"
+            f"{str(store.folder)!r} contains no record to show; expected at least one that can be "
+            "read"
         )
+    records = choose(found, split_where(where)[0])
     return Board(records, sort=sort, rank=rank, first=first)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ...adapters.errors import InputError, UnknownNameError, unknown
+from ...adapters.errors import InputError, UnknownNameError, check_name, unknown
 from .options import FAILED, Folder, report_errors
 
 app = typer.Typer()
@@ -18,7 +18,7 @@ app = typer.Typer()
 @app.command("list")
 def list_(
     kind: Annotated[
-        Literal["models", "suites", "metrics"], typer.Argument(help="Kind of names to list.")
+        str, typer.Argument(help="Kind of names to list.", metavar="models|suites|metrics")
     ],
     pattern: Annotated[
         str, typer.Argument(help="Pattern of names, such as 'timm:resnet*' or 'erf.*'.")
@@ -27,7 +27,7 @@ def list_(
     """List models, suites with their protocols, or metrics with their definitions."""
     lines = {"models": list_models, "suites": list_suites, "metrics": list_metrics}
     with report_errors():
-        typer.echo(lines[kind](pattern))
+        typer.echo(lines[check_name("kind of names", kind, lines)](pattern))
 
 
 def list_models(pattern: str = "*") -> str:

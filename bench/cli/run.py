@@ -163,6 +163,7 @@ def run(
     from ..execution.identities import check_references
     from ..execution.plan import DEFAULT_SUITES, parse_fills
     from ..execution.sweep import Sweep
+    from ..output.text import clean
 
     with report_errors():
         settings = _settings(measurement, images, selection, inputs)
@@ -173,7 +174,8 @@ def run(
         suites = names_of(measurement.suite, DEFAULT_SUITES)
         sweep = Sweep(names, suites, fills, settings, options, out)
         sweep.plan.jobs()  # raises for every other wrong word
-        check_references(references, options)
+        for text in check_references(references, options):
+            typer.echo(f"perimetry: {clean(text, 2000)}", err=True)
         if dry_run:
             typer.echo(sweep.forecast())
             return

@@ -24,7 +24,7 @@ from ..execution.rerun import (
     run_spec_of,
     sized_as,
 )
-from ..execution.settings import Settings
+from ..execution.settings import Settings, standard
 from ..execution.together import Asked, Together
 from ..records.references import same_file, spec_of, stated_inputs
 from .compatibility import UnlikeRecordsError, input_differences
@@ -172,8 +172,11 @@ def check_measured(sides: Sequence[Side]) -> None:
         raise NotMeasuredError(texts)
 
 
-def check_models(names: Sequence[str], run: RunOptions) -> None:
+def check_models(sides: Sequence[Side | Argument], run: RunOptions) -> None:
     """Raise `UnknownNameError` for models that cannot exist, before any is measured."""
+    if run.toolkit is not standard:
+        return
+    names = [one.model for one in sides if isinstance(one, Argument) and one.model is not None]
     try:
         check_references(names, run)
     except UnknownNameError as error:

@@ -188,10 +188,10 @@ class RecordCache:
         if folder not in self._read:
             records, problems = read_folder(folder)
             self.problems += problems
-            kept = choose(records, self._where)
-            if not kept:
-                raise InputError(f"no record in {str(folder)!r} matches --where")
-            self._read[folder] = kept
+            try:
+                self._read[folder] = choose(records, self._where)
+            except UnknownNameError as error:
+                raise UnknownNameError(f"{str(folder)!r}: {error}") from error
         return self._read[folder]
 
     def cached(self) -> list[Record]:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import InputError, NotMeasuredError, UnknownNameError
 from ..execution.rerun import RunSpec, run_spec_of, sized_as
-from ..execution.settings import standard
 from ..execution.together import Together
 from ..records.references import find_reference
 from .audited import (
@@ -97,6 +96,7 @@ def one_side(thing: Any, pattern: Sequence[Record], wanted: MissingAudit) -> Sid
             raise InputError(f"{str(thing)!r} has {len(found)} models; expected one, as DIR:MODEL")
         return found[0]
     check_version(pattern[0], wanted.options.run)
+    check_models([given], wanted.options.run)
     spec = run_spec_of(pattern[:1], wanted.options)
     spec = for_file(given, spec, pattern, wanted.options)
     settings = sized_as(given.thing, spec.settings, pattern[0].model.spec)
@@ -146,9 +146,7 @@ def _models(
         pattern = [cache.side(library, cache.references(library)[0], None)]
     if all(isinstance(side, Side) for side in sides):
         return _named(sides, [side for side in sides if isinstance(side, Side)])
-    if wanted.options.run.toolkit is standard:
-        names = [g.model for g in sides if isinstance(g, Argument) and g.model is not None]
-        check_models(names, wanted.options.run)
+    check_models(sides, wanted.options.run)
     spec, run = spec_beside(pattern, wanted), wanted.options.run
     if wanted.stages:
         spec = RunSpec(spec.settings, (*(s for s in spec.suites if s != PRINT), PRINT))

@@ -23,7 +23,7 @@ from ...adapters.reference import Reference
 from ..output.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.progress import ProgressColumn
 
@@ -169,21 +169,29 @@ ENOUGH = 0.02
 """The share of the costs that must be done before the rest is estimated."""
 
 
-class Progress(ProgressBar):
-    """Counts the records of `jobs`; `report` takes events; `count` is the number of images."""
+def record_costs(jobs: Iterable[Job], count: int) -> dict[str, float]:
+    """Core seconds that each record of `jobs` takes with `count` images, by its key."""
+    return {
+        cell.key: FIXED_S + seconds(job.reference, job.fill, [cell.suite], count)
+        for job in jobs
+        for cell in job.cells
+    }
 
-    def __init__(self, jobs: Sequence[Job], count: int) -> None:
+
+class Progress(ProgressBar):
+    """Counts the records with these `costs`, each of which is made `repetitions` times.
+
+    `report` takes events. A command with several runs enters one bar for each of them.
+    """
+
+    def __init__(self, costs: Mapping[str, float], repetitions: int = 1) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
         text = TextColumn("{task.description}", markup=False)
-        self._total = sum(len(job.cells) for job in jobs)
+        self._total = len(costs) * repetitions
         super().__init__(self._total, (BarColumn(bar_width=24), MofNCompleteColumn(), text))
-        self._costs = {
-            cell.key: FIXED_S + seconds(job.reference, job.fill, [cell.suite], count)
-            for job in jobs
-            for cell in job.cells
-        }
-        self._whole, self._done, self._made = sum(self._costs.values()), 0.0, 0
+        self._costs, self._whole = costs, sum(costs.values()) * repetitions
+        self._done, self._made = 0.0, 0
 
     def report(self, event: Event) -> None:
         """Show one event."""

@@ -38,11 +38,12 @@ def find_identities(
     }
 
 
-def check_references(references: Iterable[str], run: RunOptions) -> None:
-    """Raise one `UnknownNameError` that names every reference which cannot exist.
+def check_references(references: Iterable[str], run: RunOptions) -> list[str]:
+    """A sentence for each reference to the user's own code that cannot be measured.
 
     Called before anything is measured, so that a typo costs nothing. The user's own code is looked
-    up in a process with the limits of `run`.
+    up in a process with the limits of `run`. Raises one `UnknownNameError` that names every
+    reference which cannot exist, or all if none can be measured.
     """
     names = list(dict.fromkeys(references))
     own = [name for name in names if name.startswith("py:")] if run.toolkit is standard else []
@@ -54,6 +55,11 @@ def check_references(references: Iterable[str], run: RunOptions) -> None:
             check_reference(name)
         except PerimetryError as error:
             found[name] = error
-    faults = [f"{n!r}: {found[n]}" for n in names if isinstance(found.get(n), PerimetryError)]
-    if faults:
-        raise UnknownNameError(f"nothing was measured; {'; '.join(faults)}")
+    faults = [name for name in names if isinstance(found.get(name), PerimetryError)]
+    absent = [n for n in faults if n not in own or isinstance(found[n], UnknownNameError)]
+    if len(faults) == len(names):
+        absent = faults
+    if absent:
+        texts = "; ".join(f"{name!r}: {found[name]}" for name in absent)
+        raise UnknownNameError(f"nothing was measured; {texts}")
+    return [f"{name!r} cannot be measured: {found[name]}" for name in faults]

@@ -7,6 +7,7 @@ of suites exactly, or the numbers would not be comparable.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ...adapters.treatment import Fill
     from ...suites.images import ImageSet
     from ..records.record import Record
+    from .cost import Progress
 
 
 COMMON = (
@@ -143,7 +145,7 @@ def rerun(
     `run.isolated` is set, and not rounded otherwise.
     """
     if run.isolated and isinstance(reference, str):
-        return in_workers([reference], spec, fills, run)
+        return in_workers(plan_of([reference], spec, fills, run), run)
     return measure_here(reference, spec.suites, fills, spec.settings, run, name=name)
 
 
@@ -194,22 +196,32 @@ def sized_as(thing: Any, settings: Settings, spec: Mapping[str, Any]) -> Setting
     return replace(settings, size=(int(spec["height"]), int(spec["width"])))
 
 
-def in_workers(
+def plan_of(
     references: Sequence[str], spec: RunSpec, fills: Sequence[Fill], run: RunOptions
-) -> list[Record]:
-    """Measure models in the workers of one run; see `rerun`."""
-    from ..records.store import Store
-    from .runner import run_jobs
-
-    run = run if len(references) > 1 else replace(run, device=run.devices[0])
+) -> AuditPlan:
+    """How `in_workers` measures models as `spec` says. Raises as `AuditPlan.jobs` does."""
     suites = run.toolkit().suites
     identities = find_identities(references, spec.settings, run)
     plan = AuditPlan(
         references, spec.suites, fills, spec.settings, run.device_kind, suites, identities
     )
-    with scratch_folder() as folder:
+    plan.jobs()
+    return plan
+
+
+def in_workers(plan: AuditPlan, run: RunOptions, bar: Progress | None = None) -> list[Record]:
+    """Measure models in the workers of one run; `bar` also counts those of other runs."""
+    from ..records.store import Store
+    from .runner import run_jobs
+
+    run = run if len(plan.references) > 1 else replace(run, device=run.devices[0])
+    with scratch_folder() as folder, bar or contextlib.nullcontext():
         store = Store(folder)
-        run_jobs(plan.jobs(), store, spec.settings, run)
+        if bar is None:
+            run_jobs(plan.jobs(), store, plan.settings, run)
+        else:
+            run = replace(run, progress=False)
+            run_jobs(plan.jobs(), store, plan.settings, run, bar.report)
         records = store.records()
         for record in records:
             record.arrays  # noqa: B018 - read before the folder is removed

@@ -59,9 +59,9 @@ def _progress(
     if not options.progress:
         yield report
         return
-    from .cost import Progress
+    from .cost import Progress, record_costs
 
-    with Progress(todo, count) as bar:
+    with Progress(record_costs(todo, count)) as bar:
 
         def both(event: Event) -> None:
             bar.report(event)

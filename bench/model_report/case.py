@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...adapters.errors import InputError, UnknownNameError, check_name
+from ...adapters.errors import UnknownNameError, check_name
 from ..records.archive import open_records
 from ..records.references import find_reference
 from ..records.selection import check_unmixed, choose, newest, read_folder
@@ -66,11 +66,6 @@ def open_case(
     records, problems = ([read_record(place)], []) if single else _read(place, model)
     reference = find_reference(model, sorted({r.model.reference for r in records}))
     own = newest(choose([r for r in records if r.model.reference == reference], where))
-    if not own:
-        raise InputError(
-            f"--where {' '.join(where)} leaves no record of {reference!r}; expected KEY=VALUE that "
-            "is true of at least one"
-        )
     check_unmixed(own)
     return _case(reference, own, fill, SUITES), problems
 

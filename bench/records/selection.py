@@ -14,7 +14,9 @@ from ...adapters.errors import (
     MEANINGLESS,
     SAID_FIRST,
     InputError,
+    UnknownNameError,
     check_name,
+    unknown,
 )
 from ...adapters.reference import Reference
 from .hashing import FIT_KEY
@@ -133,7 +135,8 @@ def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
     The values of `model` and `family` may be shell patterns, several with `|` between them, such as
     `model=timm:resnet*|timm:vgg*`. `input` is a size such as 224x224.
 
-    Raises `InputError` for what is not KEY=VALUE, `UnknownNameError` for a key that no record has.
+    Raises `InputError` for what is not KEY=VALUE, `UnknownNameError` for a key that no record has,
+    and for a value that none of the records with this key has.
     """
     where = list(where)
     if not where:
@@ -144,13 +147,14 @@ def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
         if not equals:
             raise InputError(f"--where {text!r} was given; expected KEY=VALUE, such as seed=0")
         check_name("key", key, {name for _, known in chosen for name in known})
+        values = {known[key] for _, known in chosen if key in known}
         patterns = value.split("|") if key in PATTERNS else ()
-        chosen = [
-            (record, known)
-            for record, known in chosen
-            if (own := known.get(key, value)) == value
-            or any(fnmatchcase(own, pattern) for pattern in patterns)
-        ]
+        matching = {own for own in values if any(fnmatchcase(own, one) for one in patterns)}
+        matching |= values & {value}
+        if not matching:
+            why = unknown(f"value of {key}", value, sorted(values))
+            raise UnknownNameError(f"no record matches --where {text!r}: {why}")
+        chosen = [pair for pair in chosen if pair[1].get(key) in {None, *matching}]
     return [record for record, _ in chosen]
 
 

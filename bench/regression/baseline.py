@@ -86,18 +86,13 @@ def columns_of(records: Iterable[Record], suites: Mapping[str, Suite]) -> set[st
 
 
 def open_baseline(place: Path, where: Sequence[str] = ()) -> Baseline:
-    """Read a baseline. Raises `InputError`, `MixedRecordsError`, `StoreError`.
+    """Read a baseline. Raises `InputError`, `UnknownNameError`, `MixedRecordsError`, `StoreError`.
 
     What is damaged, missing or not as the manifest says is among the `problems`.
     """
     records, problems = read_folder(place, "baseline")
     chosen = choose(records, where)
     latest = newest(chosen)
-    if not latest:
-        raise InputError(
-            f"no record of the baseline {str(place)!r} matches --where; expected KEY=VALUE that "
-            "is true of at least one"
-        )
     check_unmixed(latest)
     variants: dict[tuple[str, str], list[Record]] = {}
     for record in latest:

@@ -47,6 +47,7 @@ from ..records.manifest import list_check
 from ..records.store import Store
 from .baseline import Baseline, change, check_changeable, columns_of, open_baseline, recover
 from .model_check import ModelCheck, name_of
+from .noise_floor import RUNS
 from .result import RegressionCheck, RegressionVerdict, VariantReport, failed_report, refused
 from .tolerances import Tolerances, check_patterns
 
@@ -95,8 +96,9 @@ def check(
         if action == "drop" and not models:
             raise InputError("no model was named; expected the names of the models to drop")
         check_changeable(opened, whole=action == "accept" and not models)
+        _check_known(opened, [name_of(model, name) for model in targets])
     if action != "drop":
-        checker.expect(targets, name)
+        checker.expect(targets, name, 1 if action == "check" else RUNS)
     reports: list[VariantReport] = []
     for model in targets:
         reports += _timed(checker, action, model, name)
@@ -108,6 +110,18 @@ def check(
     if opened.problems:
         reports.insert(0, failed_report(str(baseline), opened.problems))
     return RegressionCheck(str(baseline), tuple(reports), opened.problems)
+
+
+def _check_known(baseline: Baseline, names: Sequence[str]) -> None:
+    """Raise one `UnknownNameError`, before anything is measured, for names it does not have."""
+    faults = []
+    for name in names:
+        try:
+            baseline.fills(name)
+        except UnknownNameError as error:
+            faults.append(str(error))
+    if faults:
+        raise UnknownNameError(f"nothing was changed; {'; '.join(faults)}")
 
 
 def _change_once(checker: ModelCheck, action: Action) -> None:
@@ -132,15 +146,12 @@ def _timed(
 ) -> list[VariantReport]:
     """The reports on one model, with the time that its records took, else equal parts of it all.
 
-    A name that the baseline does not have is an error of this model alone; but where the baseline
-    is to be changed, nothing is. Raises `UnknownNameError` then.
+    A name that the baseline does not have is an error of this model alone.
     """
     begun = time.perf_counter()
     try:
         reports: list[VariantReport] = getattr(checker, action)(model, name)
     except UnknownNameError as error:
-        if action in ("accept", "drop"):
-            raise UnknownNameError(f"{error}; nothing was changed") from error
         new = " (`perimetry run` adds a new model)" if action == "check" else ""
         reports = [refused(name_of(model, name), "none", f"{error}{new}")]
     seconds = (time.perf_counter() - begun) / len(reports)

@@ -143,10 +143,11 @@ class ModelCheck:
         stored = f"noise floor and fingerprint stored; largest change: {text}"
         return replace(report, notes=(*notes, stored))
 
-    def expect(self, models: Sequence[Any], name: str | None) -> None:
+    def expect(self, models: Sequence[Any], name: str | None, repetitions: int = 1) -> None:
         """Say which models will be measured, so that one set of workers measures all of them.
 
-        The inputs of all files are read in one process.
+        The inputs of all files are read in one process. `repetitions` is how often each of the
+        models is measured.
         """
         asked = []
         for model in models:
@@ -155,6 +156,7 @@ class ModelCheck:
                 asked.append(self._asked(model, known, self.baseline.fills(known)))
         self._look_at_inputs(asked)
         self.together.expected = [one for one in asked if not self.inputs[_key(one)]]
+        self.together.repetitions = repetitions
 
     def _look_at_inputs(self, asked: Sequence[Asked]) -> None:
         """Find how the inputs of models differ from those in the baseline."""

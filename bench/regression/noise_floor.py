@@ -180,6 +180,10 @@ def drop_noise(baseline: Path, variants: Collection[tuple[str, str]]) -> None:
     write_text(beside(baseline) / FILE, Floors(floors=kept).model_dump_json(indent=1))
 
 
+RUNS = 4
+"""How often a model is measured for its noise floor."""
+
+
 def measure_runs(
     run: RunOptions, measure: Callable[[RunOptions, str], Sequence[Record]]
 ) -> dict[str, Sequence[Record]]:

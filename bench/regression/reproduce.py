@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import numpy as np
 
-from ...adapters.errors import InputError, PerimetryError
+from ...adapters.errors import PerimetryError
 from ..comparison.compatibility import incompatibilities
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, is_imported, run_spec_of
@@ -70,16 +70,12 @@ def reproduce(
     What is found is reported as by `check`; files that cannot be read do not reproduce. `seed`
     decides which variants; `imported` is the folder of files that imported records were read from;
     `options` are the fields of `execution.rerun.RerunOptions`. Raises `InputError` when there is no
-    readable record, or none that matches `where`, and for a folder `imported` without such files.
+    readable record, and for a folder `imported` without such files, `UnknownNameError` when no
+    record matches `where`.
     """
     rerun_options = RerunOptions(**options)
     records, problems = read_folder(Path(place))
     kept = choose(records, rerun_options.where)
-    if not kept:
-        raise InputError(
-            f"no record in {str(place)!r} matches --where; expected KEY=VALUE that is true of "
-            "at least one"
-        )
     columns = columns_of(kept, rerun_options.run.toolkit().suites)
     check_patterns(tolerances or Tolerances(), columns, str(place))
     variants = _variants(kept)

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perimetry import load_records
-from perimetry.bench.records.archive import pack_records
-from perimetry.bench.records.store import Store
 from perimetry.suites.registry import SUITES
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import shown, table  # noqa: E402
+from publishing import publish, shown, table  # noqa: E402
 
 LITE0, FACE, DINO = "EfficientNet-Lite0", "CenterFace", "DINOv2 ViT-S/14"
 
@@ -152,6 +150,4 @@ def render() -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        pack_records(Store(sys.argv[1]), HERE / "records.jsonl.gz")
-    (HERE / "README.md").write_text(render(), encoding="utf-8")
+    publish(HERE, render)

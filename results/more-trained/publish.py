@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perimetry import load_records
-from perimetry.bench.records.archive import pack_records
-from perimetry.bench.records.store import Store
 
 if TYPE_CHECKING:
     from perimetry.bench.records.record import Record
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent)]
 from networks import NETWORKS  # noqa: E402
-from publishing import filled, reflow, shown, table  # noqa: E402
+from publishing import filled, publish, reflow, shown, table  # noqa: E402
 
 ROWS = {
     "structure.weakest": "weakest phase, expected",
@@ -126,6 +124,4 @@ def render() -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        pack_records(Store(sys.argv[1]), HERE / "records.jsonl.gz")
-    (HERE / "README.md").write_text(render(), encoding="utf-8")
+    publish(HERE, render)

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perimetry import load_records
-from perimetry.bench.records.archive import pack_records
-from perimetry.bench.records.store import Store
 
 if TYPE_CHECKING:
     from perimetry.bench.records.record import Record
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import filled, reflow, shown, table  # noqa: E402
+from publishing import filled, publish, reflow, shown, table  # noqa: E402
 
 COLUMNS = {
     "output.expected_weakest": "output, expected weakest phase",
@@ -68,6 +66,4 @@ def render() -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        pack_records(Store(sys.argv[1]), HERE / "records.jsonl.gz")
-    (HERE / "README.md").write_text(render(), encoding="utf-8")
+    publish(HERE, render)
