@@ -31,8 +31,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from perimetry.adapters.load import list_models
 from perimetry.adapters.meta_forward import ShapesOnly
+from perimetry.adapters.names import list_models
 
 KEPT = 1.0
 """Bytes that a gradient pass keeps, over those of the layers' outputs.

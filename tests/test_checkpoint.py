@@ -11,7 +11,8 @@ from timm.utils import CheckpointSaver, ModelEmaV3
 
 from perimetry import audit
 from perimetry.adapters.errors import ModelFileError, WeightsError
-from perimetry.adapters.load import check_reference, load
+from perimetry.adapters.load import load
+from perimetry.adapters.names import check_reference
 from perimetry.adapters.trainable import open_trainable
 
 NAME = "test_resnet"

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from perimetry import audit, load_records
 from perimetry.adapters.errors import ModelFileError
-from perimetry.adapters.load import check_reference, load
+from perimetry.adapters.load import load
+from perimetry.adapters.names import check_reference
 from perimetry.bench.cli.main import app
 
 

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from perimetry import audit, load_records
 from perimetry.adapters import hub
 from perimetry.adapters.errors import UnknownNameError, WeightsError
-from perimetry.adapters.load import check_reference, load
+from perimetry.adapters.load import load
+from perimetry.adapters.names import check_reference
 from perimetry.bench.cli.main import app
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

@@ -19,7 +19,7 @@ ORDER = {
         "target_rule blocks class_names complexity padding_mode torch_calls model copies seeding "
         "meta_forward "
         "kernel_padding pytorch checkpoint created hub timm torchvision huggingface own_code "
-        "exported trainable onnx export self_check load"
+        "exported trainable onnx export self_check names load"
     ),
     "suites": (
         "base settings pictures images measuring architecture structure erf deadpixel perturbation "
@@ -34,7 +34,7 @@ CHAPTERS = {folder: tuple(text.split()) for folder, text in ORDER.items()}
 """What stands in each folder, from the ground up: a chapter uses only those before it."""
 SUITES = set(CHAPTERS["suites"][6:-1])
 CONTRACT = set(CHAPTERS["adapters"][: CHAPTERS["adapters"].index("model") + 1])
-DOORS = {"load", "trainable", "export", "self_check"}
+DOORS = {"names", "load", "trainable", "export", "self_check"}
 """What bench may import of adapters, besides the contract."""
 HEAVY = {"timm", "onnxruntime", "onnx"}
 

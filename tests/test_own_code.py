@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from perimetry import audit, compare, load_records
 from perimetry.adapters.errors import UnknownNameError
-from perimetry.adapters.load import check_reference, load
+from perimetry.adapters.load import load
+from perimetry.adapters.names import check_reference
 from perimetry.bench.cli.main import app
 from perimetry.bench.execution import identities
 from perimetry.bench.execution.engines.process import _outcome

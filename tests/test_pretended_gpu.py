@@ -17,6 +17,7 @@ BY_NAME = ("halo", "output", "shift", "frequency", "position", "objects")
 SUITES = ("structure", "erf:all", "deadpixel:all", "perturbation", "padding", "fidelity", *BY_NAME)
 
 FEW = {
+    "erf": {"block": 16, "block_images": 1},
     "perturbation": {
         "comb_draws": 2,
         "noise_draws": 2,

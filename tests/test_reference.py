@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perimetry.adapters.errors import UnknownNameError
-from perimetry.adapters.load import family_of, files_of, with_tag
+from perimetry.adapters.load import files_of
+from perimetry.adapters.names import family_of, with_tag
 from perimetry.adapters.reference import Reference
 
 FORMS = {

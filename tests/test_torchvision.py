@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from perimetry import audit, load_records
 from perimetry.adapters.errors import InputError, PerimetryError, UnknownNameError, WeightsError
-from perimetry.adapters.load import check_reference, expand_wildcards, load
+from perimetry.adapters.load import load
+from perimetry.adapters.names import check_reference, expand_wildcards
 from perimetry.bench.cli.main import app
 from perimetry.bench.pad_file import pad_file
 

@@ -1,4 +1,4 @@
-"""Modules with several inputs: one is the image, the others have fixed values.
+"""Inputs of modules: one is the image, which is guessed if it is not stated; others have values.
 
 Also why a module refuses its input.
 """
@@ -6,18 +6,17 @@ Also why a module refuses its input.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import check_name
+from ..input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from ..input_spec import InputSpec
 
 
 SIZES = (224, 256, 384, 512, 32, 64, 128, 28, 299)
@@ -89,6 +88,22 @@ def why_refused(
         passing = " and ".join(f"{n} x {n}" for n in sizes)
         return f"refuses an input of {shape}: {said}; {passing} passes: give the size it needs"
     return f"fails on an input of {shape}, and of other sizes: {said}"
+
+
+def guess_spec(module: nn.Module, size: tuple[int, int] | None = None) -> InputSpec:
+    """Return ImageNet's usual input, with the channels of the first convolution.
+
+    What neither the module nor `size` (height, width) says is marked as guessed.
+    """
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    channels = first.in_channels if first is not None else 3
+    guessed = ["mean", "std", "value_range", "interpolation", "crop_pct"]
+    guessed += ["channel_order"] * (channels == 3) + ["channels"] * (first is None)
+    guessed += [] if size else ["height", "width"]
+    spec = InputSpec(*(size or (224, 224)), guessed=tuple(guessed))
+    if channels == 3:
+        return replace(spec, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return replace(spec, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
 def required_arguments(function: Callable[..., Any]) -> list[str]:

@@ -22,21 +22,21 @@ from ..device import pick_device
 from ..errors import InputError, NotApplicableError
 from ..every_output import EveryOutput, every_output
 from ..feature_grid import Grid
-from ..input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec, guessed_note
+from ..input_spec import InputSpec, guessed_note
 from ..model import NodeOutput, Outputs, Precision
 from ..padding_mode import PaddingMode
 from ..target_rule import Way, target_note
 from ..treatment import PADDING_DEFAULTS, UNTOUCHED, Fill, PaddingOptions, Treatment
 from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
-from .inputs import fix_inputs
+from .inputs import fix_inputs, guess_spec
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
 from .nodes import fed_outputs, module_filters, node_outputs, record_stages, watched
 from .padding_mode import active, survey
 from .passes import NOT_NARROW, ONE_BY_ONE, Passes
 from .skeleton import Skeleton, light_copy
 from .target import blank_input, laid_out, locate, module_blocks, module_way
-from .tensors import cast_module, copy_module, has_complex, order_kernels
+from .tensors import cast_module, copy_module, frozen_copy, has_complex, order_kernels
 from .weights import (
     WeightSets,
     calibrate_norms,
@@ -449,7 +449,7 @@ def wrap(
             "give the original nn.Module, or export it to ONNX"
         )
     check_initialised(module)
-    frozen = _frozen(module)
+    frozen = frozen_copy(module)
     digest = module_tensors_digest(frozen)
     single = torch.float64 if precision == "float64" else torch.float32
     frozen = cast_module(frozen, torch.device("cpu"), single)
@@ -470,23 +470,6 @@ def wrap(
     return model
 
 
-def _frozen(module: nn.Module) -> nn.Module:
-    """A copy on the CPU, in evaluation. Raises `InputError` if it cannot be copied."""
-    try:
-        copied = copy_module(module)
-    except Exception as error:
-        raise InputError(
-            f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}); an audit "
-            "works on a copy, so that the module stays as it is"
-        ) from error
-    if {*map(id, copied.modules())} & {*map(id, module.modules())}:
-        raise InputError(
-            f"a copy of {type(module).__name__} has layers of the original; an audit needs a copy "
-            "of its own: give it a __deepcopy__ that copies its layers"
-        )
-    return copied.cpu().eval().requires_grad_(False)
-
-
 def library_of(module: nn.Module) -> str:
     """The package that defines the class of `module`, with its version; torch for one's own."""
     package = type(module).__module__.partition(".")[0]
@@ -494,19 +477,3 @@ def library_of(module: nn.Module) -> str:
         return f"{package} {version(package)}"
     except PackageNotFoundError:
         return f"torch {torch.__version__}"
-
-
-def guess_spec(module: nn.Module, size: tuple[int, int] | None = None) -> InputSpec:
-    """Return ImageNet's usual input, with the channels of the first convolution.
-
-    What neither the module nor `size` (height, width) says is marked as guessed.
-    """
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    channels = first.in_channels if first is not None else 3
-    guessed = ["mean", "std", "value_range", "interpolation", "crop_pct"]
-    guessed += ["channel_order"] * (channels == 3) + ["channels"] * (first is None)
-    guessed += [] if size else ["height", "width"]
-    spec = InputSpec(*(size or (224, 224)), guessed=tuple(guessed))
-    if channels == 3:
-        return replace(spec, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    return replace(spec, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -29,6 +31,23 @@ def copy_module(module: M, memo: dict[int, Any] | None = None) -> M:
         for tensor in _computed(vars(layer)):
             memo.setdefault(id(tensor), tensor.detach().clone())
     return copy.deepcopy(module, memo)
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """A copy on the CPU, in evaluation. Raises `InputError` if it cannot be copied."""
+    try:
+        copied = copy_module(module)
+    except Exception as error:
+        raise InputError(
+            f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}); an audit "
+            "works on a copy, so that the module stays as it is"
+        ) from error
+    if {*map(id, copied.modules())} & {*map(id, module.modules())}:
+        raise InputError(
+            f"a copy of {type(module).__name__} has layers of the original; an audit needs a copy "
+            "of its own: give it a __deepcopy__ that copies its layers"
+        )
+    return copied.cpu().eval().requires_grad_(False)
 
 
 def _computed(value: Any) -> Iterator[Tensor]:

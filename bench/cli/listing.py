@@ -35,13 +35,13 @@ def list_models(pattern: str = "*") -> str:
 
     Raises `UnknownNameError` with near names when none does.
     """
-    from ...adapters import load
+    from ...adapters.names import list_models as known_models
     from ...adapters.reference import FORMS, Reference
 
-    found = load.list_models(pattern)
+    found = known_models(pattern)
     if not found:
         wanted = str(replace(Reference.parse_any(pattern), runtime="timm"))
-        raise UnknownNameError(unknown("model", wanted, load.list_models()))
+        raise UnknownNameError(unknown("model", wanted, known_models()))
     return "\n".join([*found, f"{len(found)} architectures; a reference is {FORMS}"])
 
 

@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...adapters.errors import PerimetryError, UnknownNameError
-from ...adapters.load import check_reference, is_quick_to_identify
+from ...adapters.load import is_quick_to_identify
+from ...adapters.names import check_reference
 from ..records.hashing import stamp
 from .engines.process import each_bounded
 from .plan import file_identity

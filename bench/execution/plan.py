@@ -156,7 +156,7 @@ class Choice:
             if not any(fnmatchcase(name, pattern) for name in names for pattern in self.exclude):
                 chosen.append(reference)
         if self.family is not None:
-            from ...adapters.load import family_of, list_models
+            from ...adapters.names import family_of, list_models
 
             list_models(family=self.family)  # raises for an unknown family
             chosen = [r for r in chosen if family_of(r) == self.family]
@@ -177,7 +177,7 @@ def expand_references(references: Sequence[str], choice: Choice | None = None) -
 
     Raises `UnknownNameError` for a pattern that matches nothing.
     """
-    from ...adapters.load import expand_wildcards
+    from ...adapters.names import expand_wildcards
 
     found = (name for reference in references for name in expand_wildcards(reference))
     return (choice or Choice()).of(list(dict.fromkeys(found)))

@@ -70,7 +70,7 @@ def openerf_records(folder: Path) -> Iterator[Record | StoreError]:
 
 def _record(path: Path) -> Record:
     """The record of one map, of a model `ARCHITECTURE.TAG` of timm. Raises `StoreError`."""
-    from ...adapters.load import family_of
+    from ...adapters.names import family_of
 
     data = read_bounded(path, MOST_BYTES)
     mean = _map(data, path)

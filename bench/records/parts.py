@@ -76,7 +76,7 @@ class ModelInfo(_Frozen):
     @classmethod
     def of(cls, reference: str, model: Model) -> ModelInfo:
         """Describe an opened `model`; `reference` is what the user typed."""
-        from ...adapters.load import family_of
+        from ...adapters.names import family_of
 
         size = getattr(model, "complexity", None)
         return cls(

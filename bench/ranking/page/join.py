@@ -144,7 +144,7 @@ def _line_of(record: Record, lines: Sequence[Line]) -> Line | str:
     reference = Reference.parse_any(record.model.reference)
     side = record.model.spec.get("height")
     if not reference.untrained:
-        from ....adapters.load import with_tag
+        from ....adapters.names import with_tag
 
         name = reference.short
         known = {name, Path(name).name, Path(name).stem, with_tag(str(reference))}
