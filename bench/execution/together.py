@@ -83,7 +83,8 @@ class Together:
     def _planned(self, run: RunOptions) -> dict[int, AuditPlan]:
         """The plan of each group that has one; with the first, the progress bar is made."""
         if self._plans is None:
-            self._plans, costs = {}, {}
+            self._plans = {}
+            costs: dict[str, float] = {}
             for place, one in enumerate(self.expected):
                 if self._group(one) == place:
                     models = [str(other.model) for other in self.expected if other.goes_with(one)]
