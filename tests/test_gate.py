@@ -525,5 +525,5 @@ def test_the_command_has_three_exit_codes(tmp_path, monkeypatch):
 
 def test_a_choice_that_leaves_no_record_is_an_error_and_no_verdict(folder):
     """No model is looked at: the text says why, and nothing passes."""
-    with pytest.raises(InputError, match="--where"):
+    with pytest.raises(UnknownNameError, match="--where"):
         gate.check(folder, where=["model=nothing"], run=TOOLS)

@@ -134,7 +134,7 @@ def test_mixed_settings_are_refused_until_one_is_chosen(folder):
     with pytest.raises(MixedRecordsError, match="--where"):
         open_case(folder, "first")
     assert "0.50 ± 0.20" in report(open_case(folder, "first", where=["seed=1"])[0])
-    with pytest.raises(InputError, match="--where version=7"):
+    with pytest.raises(UnknownNameError, match="--where 'version=7'"):
         open_case(folder, "second", where=["version=7"])
 
 
