@@ -316,7 +316,7 @@ REFUSED = {
     "grid_sample": lambda x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1), align_corners=False),
     "scatter": lambda x: torch.zeros_like(x).scatter(3, torch.zeros(x.shape).long(), x),
     "max_pool2d": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
-    "lp_pool2d": lambda x: F.lp_pool2d(x, 2, 3, 1),
+    "lp_pool2d": lambda x: F.lp_pool2d(x, 3, 3, 1),
     "bucketize": lambda x: torch.bucketize(x, torch.arange(4.0).double()).double() + x,
 }
 

@@ -31,7 +31,7 @@ FILTERS: dict[str, Callable[..., Convolution | TransposedConvolution]] = {
     "conv_transpose2d": TransposedConvolution,
 }
 RESAMPLINGS = frozenset({"interpolate", "upsample", "grid_sample"})
-ADAPTIVE = frozenset({"adaptive_avg_pool1d", "adaptive_avg_pool2d"})
+ADAPTIVE = frozenset({f"adaptive_avg_pool{axes}d" for axes in (1, 2, 3)})
 MEANS = frozenset({"mean", "sum"})
 PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "linear", "einsum"})
 """Functions that may mix units by a fixed matrix."""

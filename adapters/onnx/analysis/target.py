@@ -126,6 +126,7 @@ LAST = "NHWC"
 CHANNELS_FIRST = {
     *("Conv", "FusedConv", "QLinearConv", "ConvInteger", "ConvTranspose"),
     *("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"),
+    "GlobalLpPool",
     *("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN"),
     *("DepthToSpace", "SpaceToDepth"),
 }

@@ -221,7 +221,18 @@ def lp_pool(call: OperatorCall, x: Tensor) -> Tensor:
     """p-norm of each window."""
     kernel, p = list(call.get("kernel_shape")), call.get("p", 2)
     w = _rounded_up(call, x.shape[2:], window(call, x.shape[2:], kernel))
+    if call.mode.skeleton and len(kernel) == 2 and set(w.dilation) == {1}:  # so that it is a pool
+        padded = F.pad(x, w.padding(), value=float("-inf"))  # of which no unit counts
+        return F.lp_pool2d(padded, p, (kernel[0], kernel[1]), w.stride)
     return _window_sum(F.pad(x.abs().pow(p), w.padding()), w).pow(1 / p)
+
+
+def global_lp_pool(call: OperatorCall, x: Tensor) -> Tensor:
+    """p-norm of each channel."""
+    p = call.get("p", 2)
+    if call.mode.skeleton and x.ndim == 4:
+        return F.lp_pool2d(x, p, (x.shape[2], x.shape[3]))
+    return x.abs().pow(p).sum(tuple(range(2, x.ndim)), keepdim=True).pow(1 / p)
 
 
 def depth_to_space(call: OperatorCall, x: Tensor) -> Tensor:
@@ -288,6 +299,7 @@ NN: dict[str, Callable[..., Any]] = {
     "MaxPool": max_pool,
     "AveragePool": average_pool,
     "LpPool": lp_pool,
+    "GlobalLpPool": global_lp_pool,
     "GlobalAveragePool": lambda _call, x: x.mean(tuple(range(2, x.ndim)), keepdim=True),
     "GlobalMaxPool": lambda _call, x: x.amax(tuple(range(2, x.ndim)), keepdim=True),
     "DepthToSpace": depth_to_space,

@@ -107,17 +107,20 @@ def _counts(call: MeanPool, window: LayerWindow, size: int) -> Tensor:
     return ((taps >= first) & (taps < end)).sum(1).to(torch.float64)
 
 
-@rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
-def _adaptive(trace: EnergyTrace, input: Tensor, output_size: Any, *_: Any, **__: Any) -> Tensor:  # noqa: A002
-    """Adaptive windows; the energy is 1 / window, for the mean as for the maximum."""
-    sizes = zip(each_axis(output_size, 2), input.shape[-2:], strict=True)
-    rows, columns = (h if n is None else n for n, h in sizes)
-    grid = (rows, columns)
-    small = compress(input, [d for d in equal_axes(input) if d < input.ndim - 2])
-    out = F.adaptive_avg_pool2d(small, grid)
-    shares = [_shares(h, n).to(out) for h, n in zip(input.shape[-2:], grid, strict=True)]
-    window = shares[0][:, None] * shares[1]
-    out = widen(out * window if trace.paths else out / window, (*input.shape[:-2], *grid))
+@rule("adaptive_avg_pool2d")
+def _adaptive(trace: EnergyTrace, input: Tensor, output_size: Any, **_: Any) -> Tensor:  # noqa: A002
+    return _adaptive_map(trace, input, _adaptive_windows(trace, input, output_size, 2))
+
+
+@rule("adaptive_max_pool2d")
+def _adaptive_largest(trace: EnergyTrace, input: Tensor, output_size: Any, **_: Any) -> Tensor:  # noqa: A002
+    out = _adaptive_windows(trace, input, output_size, 2, largest=True)
+    return _adaptive_map(trace, input, out)
+
+
+def _adaptive_map(trace: EnergyTrace, input: Tensor, out: Tensor) -> Tensor:  # noqa: A002
+    """Adaptive windows along rows and columns, which are a layer where they are even."""
+    grid = (out.shape[-2], out.shape[-1])
     if grid == (1, 1):
         return out
     have = (input.shape[-2], input.shape[-1])
@@ -126,6 +129,72 @@ def _adaptive(trace: EnergyTrace, input: Tensor, output_size: Any, *_: Any, **__
         found = history_of(input)
         return with_history(out, found.regridded(have).resized(grid) if found else None)
     return trace.record_layer("adaptive_pool2d", input, out, (first, second))
+
+
+@rule("adaptive_avg_pool1d")
+def _adaptive_line(trace: EnergyTrace, input: Tensor, output_size: Any) -> Tensor:  # noqa: A002
+    return _adaptive_windows(trace, input, output_size, 1)
+
+
+@rule("adaptive_max_pool1d")
+def _largest_of_line(
+    trace: EnergyTrace,
+    input: Tensor,  # noqa: A002 - torch's name
+    output_size: Any,
+    *,
+    return_indices: bool = True,
+) -> Tensor:
+    """As `F.adaptive_max_pool1d` calls it; `torch.adaptive_max_pool1d` returns the places too."""
+    if return_indices:
+        raise NotApplicableError("it returns the places of the maxima")
+    return _adaptive_windows(trace, input, output_size, 1, largest=True)
+
+
+@rule("adaptive_avg_pool3d")
+def _adaptive_volume(trace: EnergyTrace, input: Tensor, output_size: Any, **_: Any) -> Tensor:  # noqa: A002
+    return _adaptive_windows(trace, input, output_size, 3)
+
+
+@rule("adaptive_max_pool3d")
+def _largest_of_volume(trace: EnergyTrace, input: Tensor, output_size: Any, **_: Any) -> Tensor:  # noqa: A002
+    return _adaptive_windows(trace, input, output_size, 3, largest=True)
+
+
+def _adaptive_windows(
+    trace: EnergyTrace, x: Tensor, output_size: Any, axes: int, *, largest: bool = False
+) -> Tensor:
+    """Adaptive windows of n units over the last `axes`.
+
+    Of a mean each unit has the share 1 / n^2, of a maximum 1 / n.
+    """
+    have = x.shape[-axes:]
+    sizes = zip(each_axis(output_size, axes), have, strict=True)
+    grid = [h if n is None else n for n, h in sizes]
+    out = compress(x, [d for d in equal_axes(x) if d < x.ndim - axes])
+    for axis, (h, n) in enumerate(zip(have, grid, strict=True), start=x.ndim - axes):
+        line = out.movedim(axis, -1)
+        means = F.adaptive_avg_pool1d(line.flatten(0, -2), n).reshape(*line.shape[:-1], n)
+        window = _shares(h, n).to(out)
+        factor = window if trace.paths else torch.ones_like(window) if largest else 1 / window
+        out = (means * factor).movedim(-1, axis)
+    return widen(out, (*x.shape[:-axes], *grid))
+
+
+@rule("lp_pool2d")
+def _lp_pool(
+    trace: EnergyTrace,
+    input: Tensor,  # noqa: A002 - torch's name
+    norm_type: float,
+    kernel_size: Any,
+    stride: Any = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """A norm: squares of x_i / |x|, for p = 2, have the mean 1 / window, those of signs are 1."""
+    if norm_type not in (1, 2):
+        raise NotApplicableError(f"its norm is {norm_type}, and not 1 or 2")
+    windows = pool_windows(MaxPool(input, kernel_size, stride, ceil_mode=ceil_mode))
+    weight = (lambda valid: 1 / valid) if norm_type == 2 else torch.ones_like
+    return _pool(trace, input, (windows[0], windows[1]), "lp_pool2d", weight)
 
 
 def _even_window(size: int, count: int) -> LayerWindow | None:

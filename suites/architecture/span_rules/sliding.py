@@ -81,13 +81,32 @@ def _pool_of_lines(out: Tensor, call: MeanPool) -> Spans:
     return _slid(out, call.input, known_spans(call.input).aligned(), pool_windows(call, 1))
 
 
-@span_rule("adaptive_avg_pool2d", "adaptive_max_pool2d")
-def _adaptive(out: Tensor, /, input: Tensor, *_: Any, **__: Any) -> Spans:  # noqa: A002
+@span_rule("lp_pool2d")
+def _norms(
+    out: Tensor,
+    /,
+    input: Tensor,  # noqa: A002 - torch's name
+    norm_type: float,
+    kernel_size: Any,
+    stride: Any = None,
+    ceil_mode: bool = False,
+) -> Spans:
+    del norm_type
+    windows = pool_windows(MaxPool(input, kernel_size, stride, ceil_mode=ceil_mode))
+    return _slid(out, input, known_spans(input).aligned(), windows)
+
+
+def _adaptive(axes: int, out: Tensor, /, input: Tensor, *_: Any, **__: Any) -> Spans:  # noqa: A002
+    """Spans of adaptive windows over the last `axes`."""
     spans = known_spans(input).aligned()
     found = spans
-    for axis in (input.ndim - 2, input.ndim - 1):
+    for axis in range(input.ndim - axes, input.ndim):
         have, count = input.shape[axis], out.shape[axis]
         i, place = torch.arange(count)[:, None], torch.arange(have)
         reads = (place >= i * have // count) & (place < -(-(i + 1) * have // count))
         found = found.each(partial(through, axis=axis, reads=reads))
     return spans.settled(replace(found, shape=tuple(out.shape)))
+
+
+for _axes in (1, 2, 3):
+    span_rule(f"adaptive_avg_pool{_axes}d", f"adaptive_max_pool{_axes}d")(partial(_adaptive, _axes))
