@@ -25,7 +25,7 @@ def moving_mean(row, period):
 
 
 def phase_profile(sensitivity, period):
-    """PROTOCOL 3.3, pixel by pixel, of one map (height, width)."""
+    """Definition of the profile, pixel by pixel, of one map (height, width)."""
     height, width = sensitivity.shape
     trend = np.apply_along_axis(moving_mean, 0, sensitivity, period[0])
     trend = np.apply_along_axis(moving_mean, 1, trend, period[1])

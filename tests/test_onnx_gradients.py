@@ -191,7 +191,7 @@ def naive_norm(call, x, scale, shift, mean, var):
 
 
 def torch_errs_at_batch_one():
-    """Whether this torch gives wrong gradients of a batch norm at batch 1 (see PROTOCOL 3.4)."""
+    """Whether this torch gives wrong gradients of a batch norm at batch 1."""
     x = torch.randn(1, 16, 8, 8, requires_grad=True)
     one = torch.ones(16)
     y = F.batch_norm(x, one, one, None, None, False, 0.0, 1e-5)

@@ -34,9 +34,9 @@ class ViewOptions:
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE|COLUMN<NUMBER",
-            help="Show only what this is true of: model=PATTERN, family=NAME, input=224x224, "
-            "precision=bfloat16 or a setting; or a number of the model as it is, such as "
-            "'deadpixel.weakest<0.5' or 'model.parameters<5M'. Repeatable.",
+            help="Show only records with this value of model (a pattern), family, input (224x224), "
+            "precision or a setting; or only models whose number as they are is below or above a "
+            "limit, such as 'deadpixel.weakest<0.5' or 'model.parameters<5M'. Repeatable.",
         ),
     ] = None
     rows: Annotated[

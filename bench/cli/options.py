@@ -46,7 +46,7 @@ Where = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=VALUE",
-        help="Use only records for which this is true, such as seed=0, count=16, images=noise or "
+        help="Use only records with this value, such as seed=0, count=16, images=noise or "
         "model=PATTERN. Repeatable.",
     ),
 ]

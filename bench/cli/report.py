@@ -118,7 +118,7 @@ def publish(
         typer.Option(help="File, such as .eval_results/perimetry.yaml.", show_default="print it"),
     ] = None,
 ) -> None:
-    """Write the results of one model for another place, such as a model's page on a hub."""
+    """Write the results of one model as another site reads them, such as the Hugging Face hub."""
     from ..model_report.publishing import Attribution, eval_results
     from ..output.files import write_text
     from ..output.text import clean

@@ -68,7 +68,7 @@ def energy_map(
     """Expected sensitivity maps (variants, height, width): E over weights of sum_o (dF_o/dx)^2.
 
     `size` is (channels, height, width). In variant v the layer of index `padded[v]` has its kernel
-    padded with a box (PROTOCOL 6). The scale is arbitrary. `approximate` is filled
+    padded with a box. The scale is arbitrary. `approximate` is filled
     with the pairs of fixed mixtures whose common coefficients are not known, in words. Raises
     `NotApplicableError` if an operation has no energy rule.
     """

@@ -1,7 +1,7 @@
 """Phase profiles: the sensitivity at the P x P positions that a pixel can have in a stride cell.
 
 A pixel's *phase* is (row mod P, column mod P), P the total stride from input to target, per axis.
-The *profile* of a map S (PROTOCOL 3.3) is S divided by its moving mean over a centred P x P box,
+The *profile* of a map S is S divided by its moving mean over a centred P x P box,
 averaged over the interior pixels of each phase, divided by the overall mean. For even P the box is
 the mean of the two boxes half a pixel off centre: taps 1/2, 1, ..., 1, 1/2 over P. This removes
 slow trends and leaves patterns whose period divides P unchanged.

@@ -54,8 +54,8 @@ Several weight sets
     mean over weight sets, 0 if one does not respond; the map `positions` is relative. Images of one
     weight set are averaged without scaling.
 
-Agreement of three estimates (PROTOCOL 3.5), all as interior phase means over their mean
-----------------------------------------------------------------------------------------
+Agreement of three estimates, all as interior phase means over their mean
+-------------------------------------------------------------------------
 `agreement_gradient`: root-mean-square difference of the comb's profile and the gradients', sampling
 noise removed. `agreement_gradient_z`: the same in standard errors (of sampling, and the relative
 change of squared responses between h and 4 h), about 1 if they agree. `agreement_direction`:

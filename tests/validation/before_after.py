@@ -240,7 +240,7 @@ def checks(*, quick: bool) -> Iterator[ReferenceCheck]:
 
 
 def _bound(what: str, bound: int, found: list[int], relation: str) -> ReferenceCheck:
-    source = f"PROTOCOL 8; {found[0]} by the method before"
+    source = f"{found[0]} by the method before"
     return ReferenceCheck(
         GROUP, what, source, float(bound), float(found[1]), "rank_rows(...)", relation=relation
     )
