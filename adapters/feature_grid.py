@@ -130,3 +130,30 @@ class StageCollector(Generic[T]):
         """Return the collected items in order, with `target` in the last place."""
         self._kept.pop((target.height, target.width), None)
         return [*self._kept.values(), thing]
+
+
+SPLIT = {"NCHW": "NCHrWc", "NHWC": "NHrWcC"}
+"""Axes of a map whose rows and columns are split into blocks of r x c units."""
+
+JOINED = {"NCHW": slice(1, 4), "NHWC": slice(3, 6)}
+"""The axes of a transposed map that become channels."""
+
+
+def has_blocks_as_channels(
+    grid: Grid, split: tuple[int, ...], order: tuple[int, ...], shape: tuple[int, ...]
+) -> bool:
+    """Whether a tensor of `shape` is the map `grid` with blocks of its units as channels.
+
+    The map was viewed with the shape `split`, its axes were put in this `order` and joined.
+    """
+    axes = SPLIT.get(grid.kind, "")
+    if len(axes) != len(split) or len(order) != len(axes):
+        return False
+    size = dict(zip(axes, split, strict=True))
+    block = size["r"] * size["c"]
+    whole = (size["H"] * size["r"], size["W"] * size["c"]) == (grid.height, grid.width)
+    turned = [axes[k] for k in order]
+    del turned[JOINED[grid.kind]]
+    size["C"] *= block
+    joined = tuple(size[axis] for axis in grid.kind)
+    return block > 1 and whole and turned == list("NHW") and shape == joined

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from .feature_grid import PREFIXES, Grid, grid_of_shape
+from .feature_grid import PREFIXES, Grid, grid_of_shape, has_blocks_as_channels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -195,6 +195,8 @@ class Readings:
             if grid is None and self.steps[s].shape == shape and step.kind == "view":
                 return None  # the same numbers in the same shape
         layout = self._layouts[i]
+        if len(shape) == 4 and layout is None and step.kind == "view":
+            layout = self._layouts[i] = self._gathered(i)
         if len(shape) == 4 and layout is not None:
             return self._stated(i, layout)
         if step.kind == "recurrent" and len(shape) != 3:
@@ -202,6 +204,32 @@ class Readings:
         if len(shape) == 4 and step.kind not in RESHAPING:
             return self._unmatched(i)
         return self._matched(i, layout) or self._unmatched(i)
+
+    def _gathered(self, i: int) -> str | None:
+        """The order of axes of a view in which blocks of units became channels; None if it is none.
+
+        It is space to depth: a map whose rows and columns are split in two, transposed and joined.
+        """
+        permuted = self._viewed(i)
+        if self.steps[permuted].kind != "permute":
+            return None
+        grid, order = self.grids[self._viewed(permuted)], self.steps[permuted].order
+        split = self.steps[self.sources[permuted][0]].shape
+        blocks = grid is not None and has_blocks_as_channels(
+            grid, split, order, self.steps[i].shape
+        )
+        return grid.kind if grid is not None and blocks else None
+
+    def _viewed(self, i: int) -> int:
+        """The step whose numbers a step has in another shape, apart from rounding."""
+        i = self.sources[i][0]
+        while i > 0 and len(self.sources[i]) == 1 and self._keeps_numbers(i):
+            i = self.sources[i][0]
+        return i
+
+    def _keeps_numbers(self, i: int) -> bool:
+        step, source = self.steps[i], self.steps[self.sources[i][0]]
+        return step.kind == "view" or (step.kind == "other" and step.shape == source.shape)
 
     def _stated(self, i: int, layout: str) -> Grid | None:
         """The grid of four axes in a known order."""

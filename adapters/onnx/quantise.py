@@ -134,9 +134,16 @@ def round_weights(kernel: np.ndarray, axis: int) -> np.ndarray:
     return rounded
 
 
+MAPPING = frozenset({"MaxPool", "DepthToSpace", "SpaceToDepth"})
+"""Operators with another map of the levels of their input."""
+
+MOVING = MAPPING | {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Pad", "Slice"}
+"""Operators whose results have the levels of their input."""
+
+
 def expose_levels(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return `proto` with added tensors for the real values of quantised ones; a copy if any."""
-    steps = {node.output[0]: pair for node in proto.graph.node if (pair := _steps(node))}
+    steps = _steps(proto)
     if not steps or standard_opset(proto) < FIRST_OPSET:
         return proto
     exposed = deepcopy(proto)
@@ -148,12 +155,36 @@ def expose_levels(proto: onnx.ModelProto) -> onnx.ModelProto:
     return exposed
 
 
-def _steps(node: onnx.NodeProto) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
-    """Return the two nodes to add behind `node`, or None if its output is not quantised."""
-    place = zero_place(operator_of(node))
+def _steps(proto: onnx.ModelProto) -> dict[str, tuple[onnx.NodeProto, onnx.NodeProto]]:
+    """The two nodes to add behind the operators that give quantised maps, by the output's name."""
+    levels: dict[str, tuple[str, str]] = {}  # scale and zero point of a quantised tensor
+    turned: set[str] = set()  # transposed maps, in any shape: they may be space to depth
+    found = {}
+    for node in proto.graph.node:
+        operator, own, name = operator_of(node), _levels(node), node.output[0]
+        if own is None and operator in MOVING:
+            own = levels.get(node.input[0])
+        if own is None:
+            continue
+        levels[name] = own
+        shaped = operator in MOVING - MAPPING and node.input[0] in turned
+        if shaped or operator == "Transpose":
+            turned.add(name)
+        if shaped or operator in MAPPING or zero_place(operator) is not None:
+            found[name] = _there_and_back(name, *own)
+    return found
+
+
+def _levels(node: onnx.NodeProto) -> tuple[str, str] | None:
+    """The scale and the zero point of the result of an operator that rounds; else None."""
+    place = 2 if node.op_type == "QuantizeLinear" else zero_place(operator_of(node))
     if place is None or len(node.input) <= place:
         return None
-    scale, zero, name = node.input[place - 1], node.input[place], node.output[0]
+    return node.input[place - 1], node.input[place]
+
+
+def _there_and_back(name: str, scale: str, zero: str) -> tuple[onnx.NodeProto, onnx.NodeProto]:
+    """Nodes that dequantise the tensor `name`, and quantise it."""
     real, again = f"{name}/real", f"{name}/again"
     return (
         onnx.helper.make_node("DequantizeLinear", [name, scale, zero], [real], real),
