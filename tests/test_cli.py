@@ -12,6 +12,7 @@ from importlib import metadata
 
 import numpy as np
 import pytest
+from onnx_files import convnet, save
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -300,8 +301,9 @@ def test_a_picture_that_cannot_be_read_stops_a_run_before_any_model_is_opened(tm
 def test_a_run_says_that_a_folder_holds_too_few_images_for_intervals(tmp_path):
     """One image instead of four is reported, as is that a ranking needs at least 4."""
     Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
-    only = ("--images", tmp_path, "--suite", "deadpixel", "--kernel-padding", "none", "--size", 64)
-    done = perimetry("run", "timm:test_resnet@init", "--out", tmp_path / "out", *only, *RUN)
+    file = save(convnet(), tmp_path / "a.onnx")
+    only = ("--images", tmp_path, "--suite", "deadpixel", "--kernel-padding", "none")
+    done = perimetry("run", file, "--out", tmp_path / "out", *only, *RUN)
     assert f"the folder {tmp_path.name} contains 1 of the 4 images asked for" in done.stderr
     assert "fewer than 4 images" in done.stderr
 
@@ -323,9 +325,10 @@ def test_a_list_of_nothing_is_an_error_with_near_names():
 def mixed(tmp_path_factory):
     """A folder with one model at two sizes, and what the second run printed."""
     out = tmp_path_factory.mktemp("mixed")
+    file = save(convnet(size=None), out / "any.onnx")
     exact = ("--suite", "structure", "--kernel-padding", "none", "--out", out)
-    assert perimetry("run", "timm:test_resnet@init", *exact, "--size", 64).exit_code == 0
-    return out, perimetry("run", "timm:test_resnet@init", *exact, "--size", 96)
+    assert perimetry("run", file, *exact, "--size", 64).exit_code == 0
+    return out, perimetry("run", file, *exact, "--size", 96)
 
 
 def test_a_run_into_a_folder_of_other_settings_is_kept_and_says_why_there_is_no_board(mixed):

@@ -10,6 +10,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from perimetry.bench.cli.main import app
+from perimetry.bench.execution.engines import process
 from perimetry.bench.records.environment import environment
 from perimetry.bench.speed import goals
 from perimetry.bench.speed.device_use import (
@@ -293,3 +294,12 @@ def test_an_unknown_suite_is_answered_with_near_names():
     done = CliRunner().invoke(app, ["bench", "--suite", "structur"])
     assert done.exit_code == 1
     assert "did you mean structure?" in done.output
+
+
+def test_a_model_that_does_not_exist_is_refused_before_any_is_measured(monkeypatch):
+    """All names are looked up first, so that a typo does not cost the time of other models."""
+    monkeypatch.setattr(process, "call_bounded", None)
+    done = CliRunner().invoke(app, ["bench", "timm:test_resnet@init", "nope.onnx"])
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    assert "nope.onnx" in done.output
