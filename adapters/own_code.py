@@ -135,8 +135,8 @@ def _check_arguments(found: Any, name: str) -> None:
     needed = () if isinstance(found, nn.Module) else required_arguments(found)
     if needed:
         raise ModelFileError(
-            f"py:{name} needs the arguments {', '.join(needed)}; expected a function without "
-            "arguments, such as one that calls it with them"
+            f"py:{name} needs the arguments {', '.join(needed)}; expected a factory without "
+            "arguments: write a function that calls it with them, and name that"
         )
 
 
