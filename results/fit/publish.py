@@ -49,20 +49,20 @@ def fidelity(case: Subject, variant) -> dict[str, float]:
     """Agreement with the original, its interval over photographs, and cosine of the targets."""
     logits, target = forward(variant, case.shown)
     same = (logits.argmax(1) == case.logits.argmax(1)).double().view(CROPS + 1, -1).mean(0)
-    draws = bootstrap(len(same), DRAWS, 0)
-    agreement = draws.estimate(draws.weights @ same.numpy(), low=0.0, high=1.0)
+    agreement = bootstrap(len(same), DRAWS, 0).share(same.numpy())
     cosine = F.cosine_similarity(target.flatten(1), case.target.flatten(1)).mean()
     return {**named("agreement", agreement), "cosine": float(cosine)}
 
 
 def ratio(treated: Estimate, original: Estimate, count: int) -> Estimate:
     """`treated` over `original`, paired draw by draw over the same `count` photographs."""
-    above, below = (np.concatenate([[e.value], e.draws]) for e in (treated, original))
-    return bootstrap(count, 1, 0).estimate(above / below)
+    draws = np.asarray(treated.draws) / np.asarray(original.draws)
+    value = treated.value / original.value
+    return bootstrap(count, 1, 0).from_draws(value, draws, low=0.0, positive=True)
 
 
 def named(name: str, found: Estimate) -> dict[str, float]:
-    """Value and interval as columns of the table."""
+    """Value and interval as columns of the table; no ends where it is exact."""
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
@@ -71,7 +71,7 @@ def measure(case: Subject, variant, whole: Estimate) -> dict[str, float]:
     found = evenness(case, variant)
     share = ratio(found["imbalance"], whole, len(case.centres))
     row = {**fidelity(case, variant), **named("imbalance", found["imbalance"])}
-    row |= {**named("of_original", share), "weakest": found["weakest"].value}
+    row |= {**named("of_original", share), **named("weakest", found["weakest"])}
     return row | {f"by_period_{p}": found[f"by_period_{p}"].value for p in (2, 4, 8, 16, 32)}
 
 
