@@ -11,6 +11,7 @@ import re
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from tabulate import tabulate
@@ -20,6 +21,9 @@ from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import render_board
 from perimetry.bench.ranking.view import View
 from perimetry.bench.records.selection import choose
+
+if TYPE_CHECKING:
+    from perimetry.bench.records.record import Record
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -37,10 +41,16 @@ COLUMNS = (
 )
 
 
-def board() -> str:
-    """Some models of results/timm-init, the least even first, without and with `box`."""
+def examples() -> dict[str, str]:
+    """A board of some models of results/timm-init, and how many seeds each is averaged over."""
     models = "|".join(f"timm:{name}*" for name in SHOWN)
     records = choose(load_records(HERE / "timm-init", tables=False), [f"model={models}"])
+    (seeds,) = {record.settings["members"] for record in records if record.suite == "deadpixel"}
+    return {"board": f"\n{board(records)}\n", "seeds": str(seeds)}
+
+
+def board(records: list[Record]) -> str:
+    """The board of `records`, the least even first, as the README shows it."""
     view = View("models", COLUMNS, worst_first=True)
     lines = render_board(Board(records), "md", view=view).split("\n")
     notes = [line for line in lines if line.startswith("[")]
@@ -92,7 +102,7 @@ def _contents(packs: list[Path]) -> tuple[str, str, str]:
 
 def render(text: str) -> str:
     """The root README `text` with the current tables between `<!-- NAME -->` and `<!-- / -->`."""
-    return fill_in(text, {"board": f"\n{board()}\n"} | counts())
+    return fill_in(text, examples() | counts())
 
 
 def render_index(text: str) -> str:

@@ -49,9 +49,8 @@ def test_a_stale_table_is_named_and_ends_with_1(monkeypatch, tmp_path, capsys):
     """With `--check` nothing is written."""
     made = script(RESULTS / "readme.py", monkeypatch)
     stale = tmp_path / "README.md"
-    stale.write_text(
-        "".join(f"<!-- {name} -->old<!-- / -->" for name in ("board", "structure", "measured"))
-    )
+    marks = ("board", "seeds", "structure", "measured")
+    stale.write_text("".join(f"<!-- {name} -->old<!-- / -->" for name in marks))
     monkeypatch.setattr(made, "README", stale)
     assert made.main(check=True) == 1
     assert str(stale) in capsys.readouterr().out

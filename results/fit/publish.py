@@ -10,6 +10,7 @@ Without arguments the picture and the table are written again from frontier.csv.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch.nn.functional as F
-from tabulate import tabulate
 
 from perimetry.suites.base import Context, Estimate
 from perimetry.suites.deadpixel import DEADPIXEL
@@ -26,12 +26,19 @@ from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.measuring.gradients import gradient_maps
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE))
+sys.path += [str(HERE), str(HERE.parent)]
 from constructions import CONSTRUCTIONS, CROPS, Subject, forward, subject  # noqa: E402
+from publishing import filled, reflow  # noqa: E402
+from publishing import table as drawn  # noqa: E402
 
-README = HERE / "README.md"
 TABLE = HERE / "frontier.csv"
-MARK = "<!-- table -->"
+MEASURED = {
+    "imbalance": "imbalance",
+    "of_original": "of original",
+    "weakest": "weakest",
+    "agreement": "agreement",
+}
+PERIODS = [f"by_period_{period}" for period in (2, 4, 8, 16, 32)]
 DRAWS = 1000
 HALF, ENOUGH = 0.5, 0.95
 """The goal: at most so much of the original's imbalance, and at least so much agreement."""
@@ -46,7 +53,12 @@ def evenness(case: Subject, variant) -> dict[str, Estimate]:
 
 
 def fidelity(case: Subject, variant) -> dict[str, float]:
-    """Agreement with the original, its interval over photographs, and cosine of the targets."""
+    """Agreement with the original, its interval over photographs, and cosine of the targets.
+
+    The original agrees with itself: that is exact.
+    """
+    if variant is case.model:
+        return {**named("agreement", Estimate(1.0)), "cosine": 1.0}
     logits, target = forward(variant, case.shown)
     same = (logits.argmax(1) == case.logits.argmax(1)).double().view(CROPS + 1, -1).mean(0)
     agreement = bootstrap(len(same), DRAWS, 0).share(same.numpy())
@@ -72,7 +84,7 @@ def measure(case: Subject, variant, whole: Estimate) -> dict[str, float]:
     share = ratio(found["imbalance"], whole, len(case.centres))
     row = {**fidelity(case, variant), **named("imbalance", found["imbalance"])}
     row |= {**named("of_original", share), **named("weakest", found["weakest"])}
-    return row | {f"by_period_{p}": found[f"by_period_{p}"].value for p in (2, 4, 8, 16, 32)}
+    return row | {period: found[period].value for period in PERIODS}
 
 
 def rows_of(name: str, reference: str, folders: tuple[str, str], until: float) -> None:
@@ -135,10 +147,16 @@ def panel_point(axis, number: int, row) -> None:
     """One construction, with both intervals and its number in the table."""
     x, y = row.of_original, row.agreement
     spread_x = [[x - row.of_original_low], [row.of_original_high - x]]
-    spread_y = [[max(0, y - row.agreement_low)], [max(0, row.agreement_high - y)]]
+    spread_y = [[y - row.agreement_low], [row.agreement_high - y]]
     shade = "tab:red" if row.construction.startswith("fit") else "tab:blue"
     axis.errorbar(x, y, spread_y, spread_x, fmt="o", color=shade, ms=4, lw=0.8)
     axis.annotate(str(number), (x, y), xytext=(4, 4), textcoords="offset points", size=8)
+
+
+def cell(row, column: str) -> str:
+    """A value, with its interval where it has one."""
+    value, low, high = (getattr(row, f"{column}{end}") for end in ("", "_low", "_high"))
+    return f"{value:.3g}" if math.isnan(low) else f"{value:.3g} ({low:.3g} to {high:.3g})"
 
 
 def table_text(table: pd.DataFrame) -> str:
@@ -146,23 +164,28 @@ def table_text(table: pd.DataFrame) -> str:
     rows = []
     for _, own in table.groupby("model", sort=False):
         for number, row in enumerate(own.itertuples(), 1):
-            share = f"{row.of_original:.2f} [{row.of_original_low:.2f}, {row.of_original_high:.2f}]"
-            agreement = f"{row.agreement:.3f} [{row.agreement_low:.3f}, {row.agreement_high:.3f}]"
+            cells = (cell(row, column) for column in MEASURED)
             rows.append(
-                (
-                    *(row.model, number, row.construction, f"{row.imbalance:.3f}", share),
-                    *(f"{row.weakest:.2f}", agreement, f"{row.cosine:.3f}", goal(row)),
-                )
+                (row.model, number, row.construction, *cells, f"{row.cosine:.3f}", goal(row))
             )
-    heads = ("model", "no.", "construction", "imbalance", "of original", "weakest")
-    heads += ("agreement", "cosine", "goal")
-    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+    heads = ("model", "no.", "construction", *MEASURED.values(), "cosine", "goal")
+    return drawn(heads, rows)
+
+
+def parts(table: pd.DataFrame) -> dict[str, str]:
+    """What README.md.in names: "MODEL NUMBER COLUMN" with its interval, "... value" without."""
+    found = {"table": table_text(table)}
+    for name, own in table.groupby("model"):
+        for number, row in enumerate(own.itertuples(), 1):
+            key = f"{name} {number}"
+            found |= {f"{key} {column}": cell(row, column) for column in MEASURED}
+            found |= {f"{key} {c} value": f"{getattr(row, c):.2g}" for c in (*MEASURED, *PERIODS)}
+    return found
 
 
 def render() -> str:
-    """README.md with the table of frontier.csv between its marks."""
-    before, _, after = README.read_text(encoding="utf-8").split(MARK)
-    return f"{before}{MARK}\n\n{table_text(read_table())}\n\n{MARK}{after}"
+    """README.md from its template and frontier.csv."""
+    return reflow(filled(HERE, parts(read_table())))
 
 
 def main() -> None:
@@ -177,7 +200,7 @@ def main() -> None:
         name, _, reference = text.partition("=")
         rows_of(name, reference, fit_test, until)
     draw(read_table())
-    README.write_text(render(), encoding="utf-8")
+    (HERE / "README.md").write_text(render(), encoding="utf-8")
 
 
 if __name__ == "__main__":

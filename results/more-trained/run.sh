@@ -13,12 +13,17 @@ cd "$1"
 
 suites=structure,erf,deadpixel,padding,position
 photographs="--images photographs --count 8 --out run"
-# The target by the rule lies inside of the decoder's last stage; this is the end of the encoder. Two
-# targets share no board: after the second command perimetry says so.
+# The target by the rule lies inside of ISNet's last decoder, and has but one channel in HED; these are
+# the ends of the encoders. Different targets share no board: perimetry says so after each command.
 # shellcheck disable=SC2086 # the settings are to be split into words
 perimetry run isnet-int8.onnx isnet-fp16.onnx --suite $suites --target input.656 $photographs
+# shellcheck disable=SC2086
+perimetry run hed.onnx --suite $suites --target /blocks.4/blocks.4.29/Relu_output_0 \
+  --kernel-padding none $photographs
 # shellcheck disable=SC2086 # box leaves both as they are
-perimetry run vgg16.onnx craft.onnx hed.onnx --suite $suites,output --kernel-padding none $photographs
+perimetry run vgg16.onnx craft.onnx --suite $suites,output --kernel-padding none $photographs
+# shellcheck disable=SC2086
+perimetry run hed.onnx --suite output --kernel-padding none $photographs
 # shellcheck disable=SC2086
 perimetry run isnet-int8.onnx isnet-fp16.onnx --suite output $photographs
 python "$here/publish.py" run
