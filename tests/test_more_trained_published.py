@@ -51,8 +51,8 @@ def test_the_readme_is_what_its_script_makes_of_its_data(publish):
 
 
 def test_what_the_readme_says_of_evenness_holds_in_the_records(networks):
-    """VGG-16 and CRAFT are even, expected and measured; ISNet is less uneven than expected."""
-    for name in ("vgg16", "craft"):
+    """VGG-16, CRAFT and HED are even, expected and measured; ISNet is less uneven than expected."""
+    for name in ("vgg16", "craft", "hed"):
         assert networks[name]["structure"]["weakest"].value > 0.99
         assert networks[name]["deadpixel"]["weakest"].high == 1
     expected = networks["isnet-fp16"]["structure"]["imbalance"].value
@@ -74,21 +74,24 @@ def test_eight_bits_differ_from_sixteen_by_less_than_their_intervals(networks):
 
 
 def test_what_the_readme_says_of_position_and_fields_holds_in_the_records(networks):
-    """CRAFT tells rows and columns, VGG-16 neither; its field is more than twice as wide."""
-    craft, vgg = networks["craft"], networks["vgg16"]
+    """CRAFT tells rows and columns, HED less and VGG-16 neither; CRAFT's field is twice as wide."""
+    craft, hed, vgg = networks["craft"], networks["hed"], networks["vgg16"]
     for axis in ("row_r2", "column_r2"):
         assert craft["position"][axis].low > 0.8
+        assert 0 < hed["position"][axis].low < hed["position"][axis].high < 0.5
         assert vgg["position"][axis].low == 0
     assert craft["erf"]["radius"].low > 2 * vgg["erf"]["radius"].value
     assert craft["padding"]["border_ratio"].low > 1
+    assert hed["padding"]["constant_border_ratio"].value < 0.5
+    assert hed["padding"]["border_drop"].value > 2 * craft["padding"]["border_drop"].value
 
 
 def test_the_sizes_of_maps_that_the_readme_names_are_those_of_the_records():
-    """14 x 14 units of CRAFT and 5 x 5 of ISNet, which has 4,096 phases and is fed 320 pixels."""
+    """14 x 14 units of CRAFT and HED, 5 x 5 of ISNet, which has 4,096 phases at 320 pixels."""
     for record in load_records(FOLDER / "records.jsonl.gz"):
         name, target = record.model.reference, record.model.target
         if record.suite in ("structure", "deadpixel"):
-            units = {"vgg16.onnx": 7, "craft.onnx": 14}.get(name, 5)
+            units = {"vgg16.onnx": 7, "craft.onnx": 14, "hed.onnx": 14}.get(name, 5)
             assert (target["height"], target["width"]) == (units, units)
         if record.suite == "structure" and name.startswith("isnet"):
             assert record.metrics["target_stride"].value ** 2 == 4096
@@ -126,6 +129,17 @@ def test_craft_gives_two_maps_of_half_the_resolution():
     names = network.state_dict()
     assert names["basenet.slice4.37.weight"].shape == (512, 512, 3, 3)
     assert names["upconv1.conv.0.weight"].shape == (512, 1536, 1, 1)
+
+
+def test_hed_takes_every_weight_by_its_name_in_keras():
+    """Each convolution has one name; edges come in the image's size."""
+    network = script("hed").Hed().eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 32, 48)).shape == (1, 1, 32, 48)
+    layers = network.convolutions()
+    assert len(layers) == sum(isinstance(m, torch.nn.Conv2d) for m in network.modules()) == 19
+    assert layers["block3/layers/conv2d_2"].weight.shape == (256, 256, 3, 3)
+    assert layers["dsn4"].weight.shape == (1, 512, 1, 1)
 
 
 def test_another_file_is_refused():

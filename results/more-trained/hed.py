@@ -9,7 +9,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -55,7 +54,9 @@ class Hed(nn.Module):
 
 @torch.no_grad()
 def load_hed(path: Path) -> Hed:
-    """The network with the weights of the HDF5 file at `path`."""
+    """The network with the weights of the HDF5 file at `path`; h5py is needed here alone."""
+    import h5py
+
     network = Hed()
     with h5py.File(path) as file:
         for name, layer in network.convolutions().items():
