@@ -175,11 +175,28 @@ def table_text(table: pd.DataFrame) -> str:
 def parts(table: pd.DataFrame) -> dict[str, str]:
     """What README.md.in names: "MODEL NUMBER COLUMN" with its interval, "... value" without."""
     found = {"table": table_text(table)}
-    for name, own in table.groupby("model"):
-        for number, row in enumerate(own.itertuples(), 1):
-            key = f"{name} {number}"
-            found |= {f"{key} {column}": cell(row, column) for column in MEASURED}
-            found |= {f"{key} {c} value": f"{getattr(row, c):.2g}" for c in (*MEASURED, *PERIODS)}
+    numbered = table.assign(number=table.groupby("model").cumcount() + 1)
+    original = table[table.construction == "original"].set_index("model")
+    for row in numbered.itertuples():
+        key = f"{row.model} {row.number}"
+        found |= {f"{key} {column}": cell(row, column) for column in MEASURED}
+        found |= {f"{key} {column} value": f"{getattr(row, column):.2f}" for column in MEASURED}
+        variance = [getattr(row, period) for period in PERIODS]
+        found |= {f"{key} short": f"{sum(variance[:2]):.2g}"}
+        found |= {f"{key} long": f"{sum(variance[2:]):.2g}"}
+        found |= {f"{key} outlives 2": f"{variance[0] / original.by_period_2[row.model]:.2g}"}
+    return found | extremes(numbered)
+
+
+def extremes(numbered: pd.DataFrame) -> dict[str, str]:
+    """The least and the largest value of some constructions over all models."""
+    found = {}
+    for numbers in ((7,), (8,), (9, 10)):
+        own = numbered[numbered.number.isin(numbers)]
+        key = " ".join(map(str, numbers))
+        for column in MEASURED:
+            found[f"lowest {key} {column}"] = f"{own[column].min():.2f}"
+            found[f"highest {key} {column}"] = f"{own[column].max():.2f}"
     return found
 
 
