@@ -142,6 +142,7 @@ SUMS = {
     ),
     "fold of unfold": lambda x: x - F.fold(F.unfold(x, 3, padding=1), (24, 24), 3, padding=1) / 4,
     "a filter between": lambda x: blurred(x + blurred(x, padding=1)),
+    "its negative, joined to it": lambda x: torch.cat([-x, x], 3)[..., ::2] - 2 * x,
 }
 
 BORDERS = {
@@ -170,6 +171,10 @@ MATRICES = {
     ),
     "mean of a linear function": lambda x: F.avg_pool2d(F.linear(x, MATRIX[:13].to(x)), 3, 1),
     "mean of a running sum": lambda x: F.avg_pool2d(torch.ones(24, 24).tril().to(x) @ x, 3, 1),
+    "mean of a transform": lambda x: F.avg_pool2d(
+        torch.einsum("ij,bcjk->bcik", MATRIX.to(x), x), 3, 1
+    ),
+    "mean of windows' means": lambda x: F.avg_pool2d(x.unfold(2, 3, 1).mean(-1), 3, 1),
     "sums of a mean": lambda x: F.avg_pool2d(x, 3, 1, 1) @ torch.ones(24, 4).to(x),
 }
 
@@ -204,6 +209,9 @@ EXACT = {
 NOTED = {
     "half of it between": lambda x: F.avg_pool2d(F.avg_pool2d(x, 3, 1, 1).tril(), 3, 1),
     "and half of it": lambda x: x + x.tril(),
+    "channels joined again": lambda x: (
+        x + torch.cat([x[:, :1] * torch.ones(24, 24).tril().to(x), x[:, 1:]], 1)
+    ),
     "a concatenation between": lambda x: blurred(torch.cat([blurred(x), blurred(x).flip(2)], 1)),
     "another filter for each channel": lambda x: F.conv2d(
         blurred(x), torch.arange(1.0, 28.0).to(x).view(3, 1, 3, 3), groups=3
@@ -282,6 +290,26 @@ def test_a_tensor_that_is_added_twice_among_others_is_noted(less):
     """What a sum with random weights between shares with its input is not known."""
     notes = measure_skeleton(light_copy(Skips(less)), (3, 24, 24)).notes
     assert any(n.startswith(NOT_INDEPENDENT) for n in notes) == less
+
+
+def test_weights_of_attention_are_not_fixed():
+    """Sums of products with softmax, and of logits with a position bias, get no note."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv, self.head = nn.Conv2d(3, 9, 1), nn.Conv2d(3, 2, 1)
+            self.table = nn.Parameter(torch.ones(24, 3))
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).mean(3).transpose(1, 2).chunk(3, 2)
+            bias = self.table[torch.arange(24)]
+            logits = q @ k.mT + torch.einsum("bnc,mc->bnm", q, bias)
+            mixed = v + logits.softmax(-1) @ v
+            return self.head(mixed.transpose(1, 2)[..., None])
+
+    notes = measure_skeleton(light_copy(Mixed()), (3, 24, 24)).notes
+    assert not any(n.startswith(NOT_INDEPENDENT) for n in notes)
 
 
 def test_buffers_are_fixed_matrices():

@@ -21,8 +21,19 @@ from torch import Tensor
 
 from .compact import alias, annotate, compress, pointwise, widen
 from .fixed_steps import amplitude_of, step_of
-from .mixtures import KEEPS, MEANS, MIXTURES, SCALES, SUMS, copies, mixes, summed_axes
-from .rule_table import LIKE_ANOTHER, MOVES, is_energy, is_weight
+from .mixtures import (
+    JOINS,
+    KEEPS,
+    MEANS,
+    MIXTURES,
+    PRODUCTS,
+    SCALES,
+    SUMS,
+    copies,
+    mixes,
+    summed_axes,
+)
+from .rule_table import LIKE_ANOTHER, MOVES, history_of, is_energy, is_weight
 from .squared_coefficients import squared_coefficients
 from .tags import tensors_in
 
@@ -57,6 +68,12 @@ Sample = tuple[int, Tensor, Tensor]
 """The channels' axis in the origin, and values of two and of three channels."""
 
 
+Channels = tuple[int, ...] | None
+"""The channel of a root that each channel of a tensor comes from; None for any of them."""
+
+Root = tuple[Tensor, Channels]
+
+
 @dataclass(frozen=True)
 class Chain:
     """A tensor as a fixed linear function of `origin`, times a `factor` (batch,).
@@ -66,7 +83,8 @@ class Chain:
     between entries of the batch; those in the slices `approximate` were computed otherwise, by the
     rules. `mixture` is the last function since the origin that gave several units a share of one,
     in words; `behind` is such a function before it. `roots` are tensors that the origin comes from,
-    by their ids.
+    by their ids, and which of their channels. `windows` says that units were copied to windows that
+    overlap.
     """
 
     origin: Tensor
@@ -77,7 +95,8 @@ class Chain:
     approximate: tuple[slice, ...] = ()
     mixture: str | None = None
     behind: str | None = None
-    roots: Mapping[int, Tensor] = field(default_factory=dict)
+    windows: bool = False
+    roots: Mapping[int, Root] = field(default_factory=dict)
 
     @property
     def shared(self) -> str | None:
@@ -165,11 +184,23 @@ def chain_of(t: Tensor) -> Chain:
 def _beginning(t: Tensor, **options: Any) -> Chain:
     """The chain of `t` alone."""
     zero = torch.zeros((), dtype=torch.float64)
-    axes = [1, t.ndim - 1] if t.ndim > 2 else [1] if t.ndim == 2 else []
+    axes = _channel_axes(t)
     shapes = [[1, *t.shape[1:axis], n, *t.shape[axis + 1 :]] for axis in axes for n in (2, 3)]
     values = [zero.expand(shape) for shape in shapes]
     samples = tuple(zip(axes, values[::2], values[1::2], strict=True))
     return Chain(t, torch.ones(len(t) if t.ndim else 1, dtype=torch.float64), samples, **options)
+
+
+def _channel_axes(t: Tensor) -> list[int]:
+    """The axes that may be the channels': the second or the last, by the units of its map."""
+    axes = [1, t.ndim - 1] if t.ndim > 2 else [1] if t.ndim == 2 else []
+    found = history_of(t)
+    if found is None or len(axes) < 2:
+        return axes
+    rows, columns = found.grid
+    units = {1: t.shape[2:], t.ndim - 1: t.shape[1:-1]}
+    known = [a for a in axes if tuple(units[a]) in ((rows, columns), (rows * columns,))]
+    return known if len(known) == 1 else axes
 
 
 def follow(
@@ -234,8 +265,13 @@ class _Call:
     @cached_property
     def common(self) -> bool:
         """Whether several inputs come from one tensor."""
-        ids = [{id(c.origin), *c.roots} for c in self.chains]
-        return any(a & b for n, a in enumerate(ids) for b in ids[:n])
+        roots = [_roots(c, t) for c, t in zip(self.chains, self.inputs, strict=True)]
+        return any(
+            _meet(a[key][1], b[key][1])
+            for n, a in enumerate(roots)
+            for b in roots[:n]
+            for key in a.keys() & b.keys()
+        )
 
     @property
     def reads(self) -> bool:
@@ -253,16 +289,17 @@ class _Call:
         channel, two = _channel_axis(*samples[0][1:]), samples[0][1]
         return axes is None or two.shape[channel] > 2 or any(a != channel for a in axes)
 
-    def spreads(self, out: Tensor | None) -> bool:
+    def spreads(self, out: Tensor) -> bool:
         """Whether several units of the result read one."""
         x = self.args[0] if self.args else None
         if len(self.inputs) > 1:
-            return self.common
-        if not isinstance(x, Tensor):
+            return self.name in JOINS and self.common
+        if self.name not in PRODUCTS and not isinstance(x, Tensor):
             return False
-        if mixes(self.name, self.args, self.kwargs)[1]:
+        reads, spreads = mixes(self.name, self.args, self.kwargs)
+        if spreads or (reads and self.chains[0].windows):
             return True
-        return out is not None and copies(self.name, self.args, self.kwargs, x, out)
+        return isinstance(x, Tensor) and copies(self.name, self.args, self.kwargs, x, out)
 
     def followed(self, out: Tensor) -> tuple[Tensor, str | None]:
         """`out`, exact where it was not, with its chain; and the pair."""
@@ -278,9 +315,9 @@ class _Call:
                 out = annotate(exact, out)
             if (chain is None or chain.behind) and (self.shared or len(self.inputs) > 1):
                 pair = f"{self.own} behind {self.shared or 'a function of the same units'}"
+        if any(out is t for t in self.inputs):
+            out = annotate(alias(out), out)
         if chain is None:
-            if any(out is t for t in self.inputs):
-                out = annotate(alias(out), out)
             chain = self.beginning(out)
         elif self.spreads(out):
             chain = replace(chain, mixture=self.own)
@@ -300,11 +337,35 @@ class _Call:
         spreads = self.spreads(out)
         if not (spreads or self._keeps()):
             return _beginning(out)
-        roots: dict[int, Tensor] = {}
-        if self.name not in MOVES | MEANS:
-            for chain in self.chains:
-                roots |= {**chain.roots, id(chain.origin): chain.origin}
+        roots: dict[int, Root] = {}
+        taken = self._taken(out) if self.name in MOVES else None
+        if self.name not in MEANS and self._is_fixed():
+            for chain, t in zip(self.chains, self.inputs, strict=True):
+                for key, (root, channels) in _roots(chain, t).items():
+                    kept = None if taken is None or channels is None else channels
+                    named = kept and taken and tuple(kept[n] for n in taken)
+                    roots[key] = (root, named if key not in roots else None)
         return _beginning(out, behind=self.shared or (self.own if spreads else None), roots=roots)
+
+    def _is_fixed(self) -> bool:
+        """Whether this is no product with another energy, and no attention."""
+        if len(self.inputs) > 1:
+            return self.name in JOINS
+        others = [t for t in tensors_in((self.args, self.kwargs)) if not is_energy(t)]
+        return self.name not in PRODUCTS or all(history_of(t) is None for t in others)
+
+    def _taken(self, out: Tensor) -> Channels:
+        """The channel of the input that each channel of the result of a move is; None if mixed."""
+        x, axis = self.inputs[0], _axis_of_channels(self.chains[0])
+        if not axis or self.name not in CHOOSING:
+            return None
+        numbers = torch.arange(x.shape[axis]).view(-1, *(1,) * (x.ndim - 1 - axis)).expand(x.shape)
+        found = self.func(numbers, *self.args[1:], **self.kwargs)
+        found = found if self.place is None else found[self.place]
+        if found.ndim != x.ndim or found.shape != out.shape:
+            return None
+        line = found.movedim(axis, 0).flatten(1)
+        return tuple(line[:, 0].tolist()) if bool((line == line[:, :1]).all()) else None
 
     def _keeps(self) -> bool:
         if self.name in MIXTURES - MEANS:
@@ -350,7 +411,33 @@ class _Call:
                 *([self.padded] if self.padded is not None else []),
             ),
             mixture=next((c.mixture for c in self.chains if c.mixture), None),
+            windows=self.name == "unfold" or any(c.windows for c in self.chains),
         )
+
+
+CHOOSING = MOVES & {"chunk", "split", "split_with_sizes", "getitem", "narrow", "index_select"}
+"""Moves that may choose channels."""
+
+
+def _axis_of_channels(chain: Chain) -> int:
+    """The axis of the channels in the tensor at the end of a chain; 0 if it is not known."""
+    return _channel_axis(*chain.samples[0][1:]) if chain.samples else 0
+
+
+def _roots(chain: Chain, t: Tensor) -> dict[int, Root]:
+    """The tensors that `t`, at the end of `chain`, comes from, by their ids."""
+    axis = _axis_of_channels(chain)
+    all_of_them = tuple(range(t.shape[axis])) if axis else None
+    return {**chain.roots, id(chain.origin): (chain.origin, all_of_them)}
+
+
+def _meet(a: Channels, b: Channels) -> bool:
+    """Whether tensors that come from these channels of one root have one in the same place."""
+    if a is None or b is None:
+        return True
+    if len(a) != len(b):
+        return bool(set(a) & set(b))
+    return any(m == n for m, n in zip(a, b, strict=True))
 
 
 def _stepped(

@@ -43,7 +43,7 @@ COPIES = frozenset(
 )
 """Functions that may copy units, as padding with reflected ones does."""
 SUMS = frozenset("add iadd radd sub isub subtract rsub".split())  # noqa: SIM905
-JOINS = SUMS | {"cat", "concat", "concatenate", "stack", "where", "lerp"}
+JOINS = SUMS | {"cat", "concat", "concatenate", "stack", "where", "lerp", "setitem"}
 """Fixed functions of several tensors."""
 SCALES = frozenset(
     """

@@ -196,7 +196,7 @@ class EnergyTrace(FunctionMode):
         if not energy and any(t.is_meta for t in tensors):
             return _shape_only(name, func, args, kwargs)
         if not energy and name in _ON_COMPACT_CONSTANTS and isinstance(args[0], Tensor):
-            return _ON_COMPACT_CONSTANTS[name](func, *args, **kwargs)
+            return self._random(tensors, _ON_COMPACT_CONSTANTS[name](func, *args, **kwargs))
         if energy and name not in SHAPE_ONLY:
             raise NotApplicableError(self._no_rule(name, "it is unknown to this suite"))
         out = _native(func, args, kwargs)
