@@ -7,6 +7,10 @@ import torch.nn.functional as F
 from test_structure_exact import BLUR, Between, squared_jacobian
 from torch import nn
 
+from perimetry.adapters.export import export_onnx
+from perimetry.adapters.input_spec import InputSpec
+from perimetry.adapters.onnx.opening import open_onnx
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import energy_map
 from perimetry.suites.structure import NOT_INDEPENDENT, measure_skeleton
@@ -327,3 +331,40 @@ def test_buffers_are_fixed_matrices():
     found = measure_skeleton(light_copy(Transformed()), (3, 24, 24)).maps["sensitivity"]
     exact = squared_jacobian(lambda x: F.avg_pool2d(MATRIX.to(x) @ x, 3, 1), 3, 24, 24)
     np.testing.assert_allclose(found, exact, rtol=1e-9)
+
+
+class Framed(nn.Module):
+    """A fixed function between two layers of random weights."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 2, 2), nn.Conv2d(4, 2, 3, 2, 1)
+        self.function = function
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x))).mean((2, 3))
+
+
+FILES = {
+    "high-pass": lambda x: x - F.avg_pool2d(x, 3, 1, 1),
+    "less its mirror": lambda x: x - x.flip(-1),
+    "shifted": lambda x: x + F.pad(x[..., 1:], (0, 1)),
+    "mean of two": lambda x: torch.stack([x, x.roll(1, 2)]).mean(0),
+    "rows joined, mean": lambda x: F.avg_pool2d(
+        torch.cat([x[:, :, 1:2], x, x[:, :, -2:-1]], 2), 3, 1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_has_the_map_of_its_module(name, tmp_path):
+    """Operators of ONNX are followed as the functions of torch that they were exported from."""
+    net = Framed(FILES[name]).eval()
+    spec = InputSpec(24, 24)
+    path = export_onnx(net, torch.zeros(1, 3, 24, 24), tmp_path / "m.onnx")
+    maps = []
+    for model in (wrap(net, spec=spec, device="cpu"), open_onnx(path, device="cpu", spec=spec)):
+        found = measure_skeleton(model.skeleton(), (3, 24, 24))
+        assert not any(n.startswith(NOT_INDEPENDENT) for n in found.notes)
+        maps.append(found.maps["sensitivity"])
+    np.testing.assert_allclose(maps[0], maps[1], rtol=1e-6)

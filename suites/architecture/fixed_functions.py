@@ -272,7 +272,7 @@ def _stepped(
     chains: Sequence[Chain], step: Callable[[Sequence[Tensor]], Tensor], out: Tensor
 ) -> tuple[Sample, ...]:
     """The samples behind `step`, whose result is `out`, that show channels treated alike."""
-    samples = []
+    samples, batch = [], len(chains[0].origin)
     for axis, *_ in chains[0].samples:
         parts = [s for c in chains for s in c.samples if s[0] == axis]
         if len(parts) < len(chains):
@@ -282,7 +282,8 @@ def _stepped(
         except (RuntimeError, IndexError, TypeError, ValueError):
             continue
         channel = channel_axis(two, three)
-        units = [d for d in range(1, two.ndim) if d != channel]
-        if channel and two.ndim == out.ndim and all(two.shape[d] == out.shape[d] for d in units):
-            samples.append((axis, two, three))
+        if channel and two.ndim == out.ndim:
+            others = [(two.shape[d], out.shape[d]) for d in range(1, two.ndim) if d != channel]
+            if all(n == m or (n, m) == (1, batch) for n, m in others):  # a new axis may come first
+                samples.append((axis, two, three))
     return tuple(samples)
