@@ -270,11 +270,33 @@ def test_a_mean_pool_that_is_cut_off_at_the_end_divides_by_what_is_left(window, 
         np.testing.assert_allclose(found / found.mean(), exact, rtol=1e-9, atol=1e-12)
 
 
-def test_random_weights_between_fixed_mixtures_leave_no_note():
-    """A convolution between two mean pools makes their coefficients independent."""
-    net = nn.Sequential(nn.AvgPool2d(3, 2, 1), nn.Conv2d(3, 4, 3), nn.AvgPool2d(3, 1, 1))
+BETWEEN = {
+    "shared weights": lambda: nn.Conv2d(3, 3, 1),
+    "weights of neighbours": lambda: nn.Conv2d(3, 4, 3),
+    "weights, a norm and an activation": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+    ),
+}
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("between", BETWEEN)
+def test_overlapping_windows_behind_each_other_are_noted_whatever_lies_between(between, overlap):
+    """What two windows of a pool share adds up in the next pool, behind shared weights too."""
+    pool = (3, 2, 1) if overlap else (2,)
+    net = nn.Sequential(nn.AvgPool2d(*pool), BETWEEN[between](), nn.AvgPool2d(*pool))
     notes = measure_skeleton(light_copy(net), (3, 32, 32)).notes
-    assert not any(n.startswith(NOT_INDEPENDENT) for n in notes)
+    assert any(n.startswith(NOT_INDEPENDENT) for n in notes) == overlap
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_windows_are_independent_behind_shared_weights_only_if_they_do_not_overlap(overlap):
+    """The same weight at all positions: the square of both pools together is the exact map."""
+    pool = (3, 2, 1) if overlap else (2,)
+    net = nn.Sequential(nn.AvgPool2d(*pool), nn.Conv2d(3, 3, 1), nn.AvgPool2d(*pool))
+    found = energy_map(light_copy(net), (3, 32, 32))[0]
+    exact = squared_jacobian(lambda x: F.avg_pool2d(F.avg_pool2d(x, *pool), *pool), 3, 32, 32)
+    assert np.allclose(found / found.mean(), exact, rtol=1e-9) == (not overlap)
 
 
 class Skips(nn.Module):

@@ -6,8 +6,9 @@ between adds up in amplitude, and so does what a filter reads of several copies 
 reflected borders, and what a sum reads of one tensor by two ways, such as x less its mean pool. So
 an energy carries a `Chain`: the tensor that it is a fixed function of, and that function. Where the
 next mixture or sum reads it, the coefficients of the whole function are squared and applied to that
-tensor. Random weights and activations end a chain. Functions that do not end what units share, but
-are not known, begin another: only a note can say that the two are not independent.
+tensor. Random weights, activations and functions that are not known begin another chain. They do
+not end what units share: of two mixtures with such a function between, the squares are multiplied,
+and a note says that they are not independent.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class _Call:
             return self.common
         if self.name == "fold" and self.chains[0].amplitude.parts:
             return True
-        if self.shared is None or len(self.inputs) > 1:
+        if self.shared is None or not self._is_fixed() or len(self.inputs) > 1:
             return False
         samples = self.chains[0].samples
         if self.name not in MEANS or not samples:
@@ -147,7 +148,7 @@ class _Call:
         x = self.args[0] if self.args else None
         if len(self.inputs) > 1:
             return self.name in JOINS and self.common
-        if self.name not in PRODUCTS and not isinstance(x, Tensor):
+        if not self._is_fixed() or (self.name not in PRODUCTS and not isinstance(x, Tensor)):
             return False
         reads, spreads = mixes(self.name, self.args, self.kwargs)
         if spreads or (reads and self.chains[0].windows):
@@ -186,10 +187,15 @@ class _Call:
         return replace(chain, mixture=self.own)
 
     def beginning(self, out: Tensor) -> Chain:
-        """A chain that begins with the result, and knows what it is behind."""
+        """A chain that begins with the result, and knows what it is behind.
+
+        Weights that are shared over positions, and activations of neighbours, leave in common what
+        units share: they end a chain, but not what it is behind.
+        """
         spreads = self.spreads(out)
+        behind = self.shared or (self.own if spreads else None)
         if not (spreads or self._keeps()):
-            return beginning(out)
+            return beginning(out, behind=behind)
         roots: dict[int, Root] = {}
         taken = self._taken(out) if self.name in MOVES else None
         if self.name not in MEANS and self._is_fixed():
@@ -198,7 +204,7 @@ class _Call:
                     kept = None if taken is None or channels is None else channels
                     named = kept and taken and tuple(kept[n] for n in taken)
                     roots[key] = (root, named if key not in roots else None)
-        return beginning(out, behind=self.shared or (self.own if spreads else None), roots=roots)
+        return beginning(out, behind=behind, roots=roots)
 
     def _is_fixed(self) -> bool:
         """Whether this is no product with another energy, and no attention."""
