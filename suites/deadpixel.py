@@ -74,7 +74,8 @@ NOT_ALWAYS_BETTER = (
     "and are harmful where small perturbations matter (Kim et al. 2023)."
 )
 
-MOST_NAMED = 3
+MOST_NAMED, MOST_NAMED_ALONE = 3, 2
+"""Dead regions of all channels together, and of single channels, that a sentence names."""
 
 
 def _count(name: str, definition: str, unit: str = "pixels") -> Metric:
@@ -279,7 +280,7 @@ def _phase_metrics(
     draws = posterior.draws
     found.maps["phase_profile"] = posterior.profile
     return {
-        **phase_estimates(posterior, resamples),
+        **phase_estimates(posterior, resamples, phases.interior_cells(size, period)),
         **{
             f"dead@{t}": resamples.from_draws(
                 float((posterior.profile < t).mean()),
@@ -371,11 +372,15 @@ def dead_places(found: Measured) -> list[str]:
     named = [f"dead: {region.text}" for region in regions[:MOST_NAMED]]
     if len(regions) > MOST_NAMED:
         named.append(f"{len(regions) - MOST_NAMED} more dead regions")
-    alone = [row for row in rows if row["channel"] != "all"] if not regions else []
-    return named + [
-        f"dead in {row['channel']} alone: {dead_regions.Region.of_row(row).text}"
-        for row in alone[:2]
+    channels = [
+        (row["channel"], dead_regions.Region.of_row(row)) for row in rows if row["channel"] != "all"
     ]
+    alone = [
+        f"dead in {channel} alone: {region.text}"
+        for channel, region in channels
+        if not any(region.within(other) for other in regions)
+    ]
+    return named + alone[:MOST_NAMED_ALONE]
 
 
 DEADPIXEL = DeadPixel()

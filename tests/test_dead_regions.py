@@ -8,6 +8,7 @@ from torch import nn
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.execution.audit import audit
+from perimetry.suites.deadpixel import dead_places
 from perimetry.suites.measuring.dead_regions import (
     Region,
     connected_regions,
@@ -85,6 +86,17 @@ def test_a_dead_colour_channel_is_reported_by_its_own():
     (row,) = record.tables["dead_regions"]
     assert row["channel"] == "channel 1"
     assert row["pixels"] == 96**2
+
+
+def test_a_hole_does_not_hide_a_dead_channel():
+    """Both are said; what is dead in all channels is not said again of each."""
+    mask = torch.ones(1, 3, 96, 96)
+    mask[..., 40:50, 60:75] = 0
+    assert dead_places(measure(mask)) == ["dead: 150 pixels in rows 40 to 49, columns 60 to 74"]
+    mask[:, 1] = 0
+    both = dead_places(measure(mask))
+    assert [clause.partition(":")[0] for clause in both] == ["dead", "dead in channel 1 alone"]
+    assert "9216 pixels" in both[1]
 
 
 def test_a_network_without_holes_has_none():

@@ -7,12 +7,16 @@ from torch import nn
 
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
+from perimetry.bench.execution.audit import audit as api_audit
+from perimetry.bench.model_report.reported import Evenness, ReportedRecord
+from perimetry.bench.ranking.board import Board
+from perimetry.bench.statistics.difference import metric_difference
 from perimetry.suites.architecture.receptive_field import target_stride
 from perimetry.suites.base import Context
 from perimetry.suites.deadpixel import DEADPIXEL
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring import phases
-from perimetry.suites.measuring.bootstrap import bootstrap
+from perimetry.suites.measuring.bootstrap import bootstrap, share_interval
 from perimetry.suites.measuring.gradients import gradient_maps, normalise_members
 from perimetry.suites.measuring.profile_posterior import phase_estimates, profile_posterior
 from perimetry.suites.measuring.unbiased import pseudo_values
@@ -59,6 +63,38 @@ def test_a_planted_dead_phase_is_found_exactly():
     assert found["ratio"].value is None
     assert "unbounded" in found["ratio"].reason
     assert found["dead@0.01"].value == pytest.approx(1 / 4)
+    observed = 8 * 24 * 24  # images, and cells of 2 x 2 pixels an eighth of 64 off the border
+    assert (found["weakest"].low, found["weakest"].high) == share_interval(0, observed)
+
+
+class DeadPhase(nn.Module):
+    """A small network that reads its input but for one phase of every 2 x 2 pixels."""
+
+    def __init__(self, kept: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(signed_conv(3, 2, 16), nn.ReLU(), nn.Conv2d(16, 16, 3))
+        mask = torch.ones(1, 1, 64, 64)
+        mask[..., 1::2, 1::2] = kept
+        self.register_buffer("mask", mask)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x * self.mask)
+
+
+def test_a_silent_phase_is_certain_and_ranks_last():
+    """It is uneven in the report, last on the board, and a difference in a comparison."""
+    (dead,), (whole,) = (
+        api_audit(
+            DeadPhase(kept), ("deadpixel",), count=8, size=(64, 64), device="cpu", name=str(kept)
+        )
+        for kept in (0.0, 1.0)
+    )
+    assert dead.metrics["weakest"].value == 0
+    assert ReportedRecord(dead, DEADPIXEL).verdict("weakest") is Evenness.off
+    assert [str(row.rank) for row in Board([dead, whole]).rows] == ["1", "2"]
+    assert metric_difference(whole, dead, "weakest").separated
+    assert not metric_difference(dead, dead, "weakest").separated
 
 
 def test_the_stage_that_causes_the_imbalance_is_told_by_its_period():

@@ -51,7 +51,7 @@ def changed_regions(
         text if name == ALL else f"{text} (in {name} alone)"
         for name, regions in now.items()
         for region in regions
-        if name == ALL or not any(_within(region, other) for other in everywhere)
+        if name == ALL or not any(region.within(other) for other in everywhere)
         if (text := _change(before.get(name, []), region, limit))
     ]
 
@@ -72,13 +72,9 @@ def _change(before: Sequence[Region], region: Region, limit: float) -> str:
         return "" if known else f"new dead region: {region.text}"
     pixels = sum(old.pixels for old in met)
     around = _around([old.box for old in met])
-    if _within(region, Region(int(pixels + limit), around)):
+    if region.within(Region(int(pixels + limit), around)):
         return ""
     return f"dead region grew: {Region(pixels, around).text} -> {region.text}"
-
-
-def _within(region: Region, other: Region) -> bool:
-    return region.pixels <= other.pixels and _around([region.box, other.box]) == other.box
 
 
 def _around(boxes: Sequence[Box]) -> Box:

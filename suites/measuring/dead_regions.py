@@ -72,6 +72,12 @@ class Region:
         top, left, bottom, right = (int(row[name]) for name in BOX)
         return cls(int(row["pixels"]), (top, left, bottom, right))
 
+    def within(self, other: Region) -> bool:
+        """Whether it has no more pixels than `other` and lies in its box."""
+        (top, left, bottom, right), box = self.box, other.box
+        inside = box[0] <= top and box[1] <= left and bottom <= box[2] and right <= box[3]
+        return inside and self.pixels <= other.pixels
+
     @property
     def text(self) -> str:
         """Such as `484 pixels in rows 40 to 61, columns 100 to 121`."""

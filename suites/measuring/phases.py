@@ -47,6 +47,13 @@ def interior(size: Pair, period: Pair) -> tuple[slice, slice]:
     return rows, columns
 
 
+def interior_cells(size: Pair, period: Pair) -> int:
+    """How many cells `interior` has: in so many places a map of `size` shows every phase."""
+    rows, columns = interior(size, period)
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    return int(height * width // (period[0] * period[1]))
+
+
 def _axis_interior(size: int, period: int) -> slice:
     margin = max(period, -(-size // 8))
     start = -(-margin // period) * period

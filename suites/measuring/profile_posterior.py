@@ -60,14 +60,15 @@ from zlib import crc32
 
 import numpy as np
 
-from ..base import missing
+from ..base import Estimate, missing
+from .bootstrap import share_interval
 from .phases import WEAKEST_IS_ZERO, imbalance, least_sensitive, ratio
 from .profile_base import Base, even_base, structure_base
 from .profile_components import Component, draw_factors, subspaces
 from .profile_lone import LEAST, balance, find_lone, put_lone
 
 if TYPE_CHECKING:
-    from ..base import Array, Estimate
+    from ..base import Array
     from .bootstrap import Bootstrap
     from .profile_components import Subspaces
 
@@ -117,8 +118,14 @@ def profile_posterior(
     return Posterior(np.concatenate([with_structure, without]), contradicted=True)
 
 
-def phase_estimates(posterior: Posterior, resamples: Bootstrap) -> dict[str, Estimate]:
-    """`weakest`, `imbalance` and `ratio` of a profile."""
+def phase_estimates(
+    posterior: Posterior, resamples: Bootstrap, cells: int = 1
+) -> dict[str, Estimate]:
+    """`weakest`, `imbalance` and `ratio` of a profile.
+
+    Each sample shows every phase in `cells` cells. `weakest` is 0 in every draw where a phase is
+    silent in all of them: its interval is that of a share of which none was seen.
+    """
     found = {}
     for name, read, low, high in (
         ("weakest", least_sensitive, 0.0, 1.0),
@@ -131,6 +138,9 @@ def phase_estimates(posterior: Posterior, resamples: Bootstrap) -> dict[str, Est
             if np.isfinite(value)
             else missing(f"{WEAKEST_IS_ZERO}: the ratio is unbounded")
         )
+    if found["weakest"].value == 0 and not least_sensitive(posterior.draws).any():
+        high = share_interval(0, resamples.samples * cells)[1]
+        found["weakest"] = Estimate(0.0, 0.0, high)
     return found
 
 

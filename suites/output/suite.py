@@ -264,7 +264,8 @@ def _read_observed(
         return
     resamples = bootstrap(len(profiles), context.draws, context.seed)
     posterior = profile_posterior(profiles, resamples)
-    estimates = phase_estimates(posterior, resamples)
+    cells = phases.interior_cells((seen.energies.shape[1], seen.energies.shape[2]), period)
+    estimates = phase_estimates(posterior, resamples, cells)
     found.notes += filter(None, [None if prefix else hidden(profiles)])
     found.maps[f"{prefix}profile" if prefix else "phase_profile"] = posterior.draws.mean(0)
     found.metrics |= {

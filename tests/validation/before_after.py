@@ -27,6 +27,8 @@ GROUP = "Ranks of whole boards"
 SAMPLES = (4, 8, 16, 64)
 DRAWS = 200
 BOARDS = 100
+CELLS = 49
+"""Of 32 x 32 pixels in an image of 224."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def half_width(draws: Array, samples: int) -> float:
 
 def weakest_after(profiles: Array, resamples: Bootstrap, expected: Array | None) -> Interval:
     """The estimator of today."""
-    found = phase_estimates(profile_posterior(profiles, resamples, expected), resamples)["weakest"]
+    found = phase_estimates(profile_posterior(profiles, resamples, expected), resamples, CELLS)[
+        "weakest"
+    ]
     if found.value is None:
         raise ValueError(found.reason)
     draws = np.full(DRAWS, found.value) if found.draws is None else found.draws
@@ -171,7 +175,7 @@ def _sentences(below: list[tuple[str, bool]], above: list[str]) -> list[str]:
             f"It is above 97 % in {len(above)} rows: {'; '.join(above)}. There the interval is "
             "wider than it need be: it ends at the bound 1, the truth of even profiles; many "
             "phases tie, so that it allows for a roughness that is not there; few samples tell "
-            "little of the noise; or the value is exact (a phase that is silent in every sample)."
+            "little of the noise; or a phase is silent in every sample."
         )
     return found
 
