@@ -49,11 +49,11 @@ Fixed functions of one tensor (mean pools, interpolations, fixed filters and mat
 moved and copied units) that follow one another or meet in a sum, without random weights or an
 activation between them, add up in amplitude: the coefficients of all of them together are squared
 (`fixed_functions`). Where these are not known, as behind a skip connection, the squares of each are
-multiplied or added, and a note names them. So it does where windows overlap on both sides of random
-weights, which are the same at all positions: two blurs of stride 2 about a 3 x 3 layer with a ReLU
-have a `weakest` of 0.68 and are expected at 0.44; in networks with skip connections little is left
-of this (resnetblur50 measures 0.70, expected 0.68). In the rows of culprits a padded pool counts by
-the product of squares.
+multiplied or added, and a note names them. The note also names windows that overlap on both sides
+of random weights, since these are the same at all positions: for two blurs of stride 2 around a
+3 x 3 layer with a ReLU, `weakest` is 0.68, and 0.44 is expected. In networks with skip connections
+the difference is small (resnetblur50 measures 0.70, expected 0.68). In the rows of culprits a
+padded pool counts by the product of squares.
 
 All other values are exact for the architecture, without interval or seed. New taps of a `zero`
 kernel padding count like the others, since training can change them; while they are 0, the network

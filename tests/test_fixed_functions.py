@@ -289,6 +289,15 @@ def test_overlapping_windows_behind_each_other_are_noted_whatever_lies_between(b
     assert any(n.startswith(NOT_INDEPENDENT) for n in notes) == overlap
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_windows_by_unfold_are_noted_only_if_they_overlap(step):
+    """Means of unfolded windows behind an activation share pixels for a step less than the size."""
+    means = Between(lambda x: x.unfold(2, 2, step).mean(-1))
+    net = nn.Sequential(means, nn.ReLU(), nn.AvgPool2d(2))
+    notes = measure_skeleton(light_copy(net), (3, 33, 32)).notes
+    assert any(n.startswith(NOT_INDEPENDENT) for n in notes) == (step == 1)
+
+
 @pytest.mark.parametrize("overlap", [False, True])
 def test_windows_are_independent_behind_shared_weights_only_if_they_do_not_overlap(overlap):
     """The same weight at all positions: the square of both pools together is the exact map."""

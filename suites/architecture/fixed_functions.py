@@ -134,7 +134,7 @@ class _Call:
             return self.common
         if self.name == "fold" and self.chains[0].amplitude.parts:
             return True
-        if self.shared is None or not self._is_fixed() or len(self.inputs) > 1:
+        if self.shared is None or not self._is_fixed or len(self.inputs) > 1:
             return False
         samples = self.chains[0].samples
         if self.name not in MEANS or not samples:
@@ -148,7 +148,7 @@ class _Call:
         x = self.args[0] if self.args else None
         if len(self.inputs) > 1:
             return self.name in JOINS and self.common
-        if not self._is_fixed() or (self.name not in PRODUCTS and not isinstance(x, Tensor)):
+        if not self._is_fixed or (self.name not in PRODUCTS and not isinstance(x, Tensor)):
             return False
         reads, spreads = mixes(self.name, self.args, self.kwargs)
         if spreads or (reads and self.chains[0].windows):
@@ -192,26 +192,25 @@ class _Call:
         Weights that are shared over positions, and activations of neighbours, leave in common what
         units share: they end a chain, but not what it is behind.
         """
-        spreads = self.spreads(out)
-        behind = self.shared or (self.own if spreads else None)
-        if not (spreads or self._keeps()):
-            return beginning(out, behind=behind)
+        behind = self.shared or (self.own if self.spreads(out) else None)
         roots: dict[int, Root] = {}
-        taken = self._taken(out) if self.name in MOVES else None
-        if self.name not in MEANS and self._is_fixed():
+        if self.name in KEEPS and self._is_fixed:
+            taken = self._taken(out)
             for chain, t in zip(self.chains, self.inputs, strict=True):
                 for key, (root, channels) in roots_of(chain, t).items():
-                    kept = None if taken is None or channels is None else channels
-                    named = kept and taken and tuple(kept[n] for n in taken)
+                    named = tuple(channels[n] for n in taken) if taken and channels else None
                     roots[key] = (root, named if key not in roots else None)
         return beginning(out, behind=behind, roots=roots)
 
+    @cached_property
     def _is_fixed(self) -> bool:
-        """Whether this is no product with another energy, and no attention."""
+        """Whether this is no product with another energy, no attention and no random mixture."""
         if len(self.inputs) > 1:
             return self.name in JOINS
         others = [t for t in tensors_in((self.args, self.kwargs)) if not is_energy(t)]
-        return self.name not in PRODUCTS or all(history_of(t) is None for t in others)
+        if self.name in PRODUCTS and any(history_of(t) is not None for t in others):
+            return False
+        return self.name not in MIXTURES or not any(map(is_weight, others))
 
     def _taken(self, out: Tensor) -> Channels:
         """The channel of the input that each channel of the result of a move is; None if mixed."""
@@ -225,12 +224,6 @@ class _Call:
             return None
         line = found.movedim(axis, 0).flatten(1)
         return tuple(line[:, 0].tolist()) if bool((line == line[:, :1]).all()) else None
-
-    def _keeps(self) -> bool:
-        if self.name in MIXTURES - MEANS:
-            tensors = tensors_in((self.args, self.kwargs))
-            return len(self.inputs) == 1 and not any(map(is_weight, tensors))
-        return self.name in KEEPS
 
     def continued(self, out: Tensor) -> Chain | None:
         """The inputs' chain, of one origin, behind this function; None if it is not known."""
@@ -257,6 +250,7 @@ class _Call:
             value: Tensor = found if place is None else found[place]
             return value
 
+        windows = self.name == "unfold" and out.numel() > self.inputs[0].numel()
         samples = _stepped(self.chains, lambda values: scaled(values, 0), out)
         if not samples:
             return None
@@ -270,7 +264,7 @@ class _Call:
                 *([self.padded] if self.padded is not None else []),
             ),
             mixture=next((c.mixture for c in self.chains if c.mixture), None),
-            windows=self.name == "unfold" or any(c.windows for c in self.chains),
+            windows=windows or any(c.windows for c in self.chains),
         )
 
 

@@ -11,7 +11,16 @@ from torch.utils._pytree import tree_map
 
 from .compact import compress, equal_axes
 from .in_place import works_in_place
-from .mixtures import FILTERS, JOINS, MIXTURES, PRODUCTS, SUMS, argument
+from .mixtures import (
+    FILTERS,
+    JOINS,
+    MIXTURES,
+    PRODUCTS,
+    PRODUCTS_OF_UNITS,
+    QUOTIENTS,
+    SUMS,
+    argument,
+)
 from .rule_table import MOVES, constant_share, history_of, is_energy, is_weight
 from .tags import tensors_in
 
@@ -25,8 +34,6 @@ RESHAPES = frozenset({"reshape", "view", "unsafe_view", "expand"})
 LIKE = {"view_as": "reshape", "reshape_as": "reshape", "expand_as": "expand"}
 FITTED = JOINS | PRODUCTS | {"gather", "take_along_dim"}
 """Functions of constants that may have been made for one number of images and channels."""
-PRODUCTS_OF_UNITS = frozenset("mul imul rmul multiply".split())  # noqa: SIM905
-QUOTIENTS = frozenset("div idiv truediv itruediv true_divide divide".split())  # noqa: SIM905
 STATISTICS = frozenset({"batch_norm", "instance_norm"})
 
 

@@ -18,7 +18,7 @@ from ...adapters.torch_calls import (
     TransposedConvolution,
     each_axis,
 )
-from .rule_table import MOVES, history_of, is_energy, is_weight
+from .rule_table import MOVES, history_of
 from .tags import tensors_in
 
 if TYPE_CHECKING:
@@ -45,26 +45,36 @@ COPIES = frozenset(
 SUMS = frozenset("add iadd radd sub isub subtract rsub".split())  # noqa: SIM905
 JOINS = SUMS | {"cat", "concat", "concatenate", "stack", "where", "lerp", "setitem"}
 """Fixed functions of several tensors."""
-SCALES = frozenset(
-    """
-    mul imul rmul multiply div idiv truediv itruediv true_divide divide neg contiguous clone to type
-    type_as float double half bfloat16 cpu cuda positive batch_norm group_norm layer_norm rms_norm
-    instance_norm dropout
-    """.split()  # noqa: SIM905 - easier to read than a column of names
+PRODUCTS_OF_UNITS = frozenset("mul imul rmul multiply".split())  # noqa: SIM905
+QUOTIENTS = frozenset("div idiv truediv itruediv true_divide divide".split())  # noqa: SIM905
+SCALES = (
+    PRODUCTS_OF_UNITS
+    | QUOTIENTS
+    | frozenset(
+        """
+        neg contiguous clone to type type_as float double half bfloat16 cpu cuda positive batch_norm
+        group_norm layer_norm rms_norm instance_norm dropout
+        """.split()  # noqa: SIM905 - easier to read than a column of names
+    )
 )
 """Functions that multiply each unit by a constant."""
-KEEPS = MOVES | SCALES | JOINS | MEANS | frozenset("masked_fill tril triu addcmul pad".split())  # noqa: SIM905
-"""Functions behind which what units share still adds up."""
+KEEPS = (MOVES | SCALES | JOINS | MIXTURES) - MEANS | {
+    "masked_fill",
+    "tril",
+    "triu",
+    "addcmul",
+    "pad",
+}
+"""Functions whose results have something in common with what their inputs come from."""
 
 
 def mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether a unit of the result reads several units, and whether several read one."""
-    if name == "cumsum":
+    """Whether a unit of the result reads several units, and whether several read one.
+
+    The function is of one tensor, and has no random weights.
+    """
+    if name in PRODUCTS | {"cumsum", "fold"}:
         return True, True
-    if name in PRODUCTS or name == "fold":
-        tensors = tensors_in((args, kwargs))
-        fixed = sum(map(is_energy, tensors)) == 1 and not any(map(is_weight, tensors))
-        return fixed, fixed
     if name in MEANS:
         axes = summed_axes(args, kwargs)
         return axes is None or any(a > 1 for a in axes), False
@@ -89,7 +99,8 @@ def _windows(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple
     if name in POOLS:
         call = MeanPool(*args, **kwargs)
         kernel, stride = call.kernel_size, call.stride or call.kernel_size
-    elif name in FILTERS and not is_weight((filters := FILTERS[name](*args, **kwargs)).weight):
+    elif name in FILTERS:
+        filters = FILTERS[name](*args, **kwargs)
         kernel, stride = tuple(filters.weight.shape[2:]), filters.stride
     else:
         return False, False

@@ -108,8 +108,7 @@ class EnergyTrace(FunctionMode):
                 return out
             if any(channel_runs(t) is not None for t in tensors_in(args)):
                 out = func(*map(expand, args), **kwargs)
-            if not self.paths:
-                out = self._followed(func, out, args, kwargs, len(self.layers), list(args[:1]))
+            out = self._followed(func, out, args, kwargs, len(self.layers), list(args[:1]))
             out = self._tagged(name, func, out, args, kwargs)
             mark_view(name, args[0], [out])
             return out
@@ -122,8 +121,7 @@ class EnergyTrace(FunctionMode):
         layer, energies = len(self.layers), [t for t in tensors if is_energy(t)]
         try:
             out = self._apply(name, func, tensors, args, kwargs)
-            if not self.paths:
-                out = self._followed(func, out, args, kwargs, layer, energies)
+            out = self._followed(func, out, args, kwargs, layer, energies)
             out = self._tagged(name, func, out, args, kwargs)
         except NotApplicableError as error:
             if str(error).startswith("the operation"):
@@ -166,6 +164,8 @@ class EnergyTrace(FunctionMode):
         energies: Sequence[Tensor],
     ) -> Any:
         """The result of `func`, exact behind other fixed functions; see `fixed_functions`."""
+        if self.paths:
+            return out
         padded = None
         if len(self.layers) > layer and layer in self.padded:
             share = len(out) // len(self.padded)

@@ -1,8 +1,8 @@
 """The sliding windows of convolutions and pools, and how kernel padding enlarges them.
 
-In its padded variant a layer's kernel is convolved with a box as long as the stride (PROTOCOL 6),
-which adds rows at the bottom and columns at the right; the input is padded at its end so that the
-output keeps its size. Pairs are (rows, columns).
+In its padded variant a layer's kernel is convolved with a box as long as the stride, which adds
+rows at the bottom and columns at the right; the input is padded at its end so that the output keeps
+its size. Pairs are (rows, columns).
 """
 
 from __future__ import annotations
