@@ -101,7 +101,7 @@ class Model(Protocol):
         """
 
     def padded(self, fill: Fill, options: PaddingOptions = PADDING_DEFAULTS) -> Model:
-        """A kernel-padded copy of the model (PROTOCOL 6); `self` is not changed.
+        """A kernel-padded copy of the model; `self` is not changed.
 
         Raises `InputError` for a fill or options that do not fit the model, `NotApplicableError`
         when it cannot be padded.

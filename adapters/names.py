@@ -25,8 +25,8 @@ def check_reference(reference: str) -> None:
     """Raise for a reference that cannot exist, without opening anything.
 
     `UnknownNameError` for a text of no known form, a pattern that matches nothing or a name that
-    timm does not have; `WeightsError` or `ModelFileError` for a file that is not there. The message
-    offers near names.
+    its library does not have; `WeightsError` or `ModelFileError` for a file that is not there,
+    `ModelFileError` for a `py:` factory that needs arguments. The message offers near names.
     """
     from .timm import check_architecture
 

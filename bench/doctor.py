@@ -22,7 +22,7 @@ SOLE = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "perimetry": ("perime
 """Import packages that only one distribution may provide, and which ones it may be."""
 
 PERIOD_ANSWER = 1 / 2.25
-"""`weakest` of one 3 x 3 convolution at stride 2: least over mean coverage, PROTOCOL section 9."""
+"""`weakest` of one 3 x 3 convolution at stride 2: least over mean coverage."""
 
 RESNET18_FIELD = 435
 

@@ -1,4 +1,4 @@
-"""The arithmetic of kernel padding (PROTOCOL 6): sizes, taps, second moments, end padding.
+"""The arithmetic of kernel padding: sizes, taps, second moments, end padding.
 
 Everything works per axis; pairs are (rows, columns). An axis is *uneven* when its stride does not
 divide its kernel, so that some input phases are read by more windows than others.

@@ -215,13 +215,11 @@ def in_workers(plan: AuditPlan, run: RunOptions, bar: Progress | None = None) ->
     from .runner import run_jobs
 
     run = run if len(plan.references) > 1 else replace(run, device=run.devices[0])
+    run = replace(run, progress=run.progress and bar is None)
+    report = () if bar is None else (bar.report,)
     with scratch_folder() as folder, bar or contextlib.nullcontext():
         store = Store(folder)
-        if bar is None:
-            run_jobs(plan.jobs(), store, plan.settings, run)
-        else:
-            run = replace(run, progress=False)
-            run_jobs(plan.jobs(), store, plan.settings, run, bar.report)
+        run_jobs(plan.jobs(), store, plan.settings, run, *report)
         records = store.records()
         for record in records:
             record.arrays  # noqa: B018 - read before the folder is removed

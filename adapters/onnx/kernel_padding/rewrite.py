@@ -1,4 +1,4 @@
-"""Kernel padding of an ONNX graph (PROTOCOL 6); the result is a plain ONNX graph.
+"""Kernel padding of an ONNX graph; the result is a plain ONNX graph.
 
 The rules are those of `pytorch.kernel_padding.calls`; `transposed` has those of transposed
 convolutions. A layer whose kernel grows by g taps gets g *

@@ -1,4 +1,4 @@
-"""Kernel padding of any torch module, in place (PROTOCOL 6; Kim et al., arXiv 2108.13576).
+"""Kernel padding of any torch module, in place (Kim et al., arXiv 2108.13576).
 
 Every strided convolution or pool whose stride does not divide its kernel grows at the bottom and at
 the right until all input phases are read evenly, and every transposed convolution until its taps
