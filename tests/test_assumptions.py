@@ -71,6 +71,16 @@ NETS = {
         ("batch_norm",),
     ),
     "mean": (lambda: Net(mates), DEPENDENT, ("operator sub of the forward of Net",)),
+    "largest": (
+        lambda: Net(lambda y: y / y.abs().amax()),
+        DEPENDENT,
+        ("operator div of the forward of Net",),
+    ),
+    "range": (
+        lambda: Net(lambda y: (y - y.min()) / (y.max() - y.min())),
+        DEPENDENT,
+        ("forward of Net",),
+    ),
     "place": (
         lambda: Net(lambda y: y * torch.arange(1, len(y) + 1).view(-1, 1, 1, 1)),
         DEPENDENT,
@@ -92,6 +102,43 @@ def test_a_network_that_is_no_function_of_one_image_is_told_with_its_operator(na
     assert found.notes[0] == found.target
     for word in words:
         assert word in found.target
+
+
+def test_a_draw_in_one_pass_of_many_is_not_taken_for_the_mates_doing():
+    """The second pass alone is drawn otherwise: that is random, not the other image's influence."""
+    passes = []
+
+    def once(y):
+        passes.append(torch.rand(1))
+        return y * (2.0 if len(passes) == 2 else 1.0)
+
+    model = load(Net(once), size=SIZE, device="cpu")
+    passes.clear()
+    found = check_assumptions(model, images())
+    assert found.target.startswith(RANDOM)
+    assert "operator rand " in found.target
+
+
+def test_a_batch_whose_first_image_has_the_largest_value_is_told():
+    """No mate changes the output for the image with the largest value, but it changes its mates'.
+
+    The first of the images is all white but for a black row.
+    """
+    held = images()
+    held[0] = 1.0
+    held[0, :, 5] = 0.0
+
+    class Brightest(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Net()
+
+        def forward(self, x):
+            return self.net(x / x.abs().amax())
+
+    found = check_assumptions(load(Brightest(), size=SIZE, device="cpu"), held)
+    assert found.target.startswith(DEPENDENT)
+    assert "operator div of the forward of Brightest" in found.target
 
 
 @pytest.mark.parametrize(
@@ -165,6 +212,15 @@ def test_a_random_network_has_its_structure_alone_and_says_so_first(tmp_path):
         for where, verdict in words
     )
     assert not [f for f in again.reports[0].findings if f.verdict.words == "regressed"]
+
+
+def test_a_report_begins_with_random_logits_where_nothing_that_reads_them_was_asked_for(tmp_path):
+    """The maps of the target are measured; that answers are random is said first all the same."""
+    store = Store(tmp_path)
+    for record in audit(Net(head=lambda y: F.dropout(y, 0.3)), ("deadpixel",), **QUICK):
+        store.put(record)
+    shown = CliRunner().invoke(app, ["show", str(tmp_path)]).output
+    assert "Verdict: The network is random" in " ".join(shown.split()[:20])
 
 
 class Twice(nn.Module):

@@ -188,9 +188,10 @@ def _no_dead_region(found: Sequence[ReportedRecord]) -> str:
 def fault_line(records: Sequence[Record]) -> str:
     """What changes the meaning of all numbers, such as an output that is not finite."""
     reasons = dict.fromkeys(r.reason for r in records if (r.reason or "").startswith(FAULTS))
+    notes = dict.fromkeys(n for r in records for n in r.notes if n.startswith(FAULTS))
     found = [
         *said_first(records),
-        *([f"not measured: {'; '.join(map(str, reasons))}"] if reasons else []),
+        *([f"not measured: {'; '.join(map(str, reasons))}"] if reasons else notes),
     ]
     text = clean("; ".join(found), 600)
     return text[:1].upper() + text[1:]

@@ -8,8 +8,9 @@ random
     `RARE_PASSES` times more.
 batch mates
     The output for one image changes with the other image of its batch, or with its place in it, as
-    after a batch norm without running statistics. Quantisation by the range of a batch does so too,
-    by its rounding alone, which is noted and tolerated up to `MATES_ROUNDING`.
+    after a batch norm without running statistics. A dark image is looked at too, beside the first
+    and beside itself: the largest value of a batch may be the first's. Quantisation by the range of
+    a batch does so too, by its rounding alone, which is noted and tolerated up to `MATES_ROUNDING`.
 target
     A pass that stops at the target gives the same map, of the shape that the record names, as one
     that goes on to the logits.
@@ -92,6 +93,7 @@ def _check(model: Model, images: Tensor) -> Assumptions:
         for name, a, b in _outputs(first, second)
         if (fault := _fault(passes, name, a, b)) is not None
     }
+    faults = _faults_of_faint(passes, second) | faults
     if "target" not in faults and (misnamed := _misnamed(model, passes, second)) is not None:
         faults["target"] = misnamed
     reasons = {name: fault.text for name, fault in faults.items() if not fault.tolerated}
@@ -157,6 +159,19 @@ class _Fault:
     tolerated: bool = False
 
 
+def _faults_of_faint(passes: _Passes, second: Outputs) -> dict[str, _Fault]:
+    """What is wrong with outputs for the dark image, in the company of the first and of itself.
+
+    The range or the largest value of a batch may be that of the first image, whatever its mates.
+    """
+    found = {}
+    for name, a, b in _outputs(second, passes.run("both dark")):
+        change = _distance(a[1:], b[1:])
+        if change > MATES:
+            found[name] = _dependent(passes, name, change, ("other mate", "both dark"), 1.0)
+    return found
+
+
 class _Passes:
     """Passes over batches of two: an image, and a mate that is bright and noisy, or dark."""
 
@@ -171,6 +186,7 @@ class _Passes:
             "together": torch.cat([one, bright]).to(model.device),
             "other mate": torch.cat([one, dark]).to(model.device),
             "other place": torch.cat([dark, one]).to(model.device),
+            "both dark": torch.cat([dark, dark]).to(model.device),
         }
         self.pairs: list[Tensor] = []
 
@@ -207,13 +223,13 @@ class _Passes:
             return False
         return any("quantize" in step.lower() or "qlinear" in step.lower() for step in steps)
 
-    def sums(self, name: str) -> list[tuple[str, float]]:
-        """A weighted sum of what every step gives for the first image, with the step's name."""
+    def sums(self, name: str, place: int = 0) -> list[tuple[str, float]]:
+        """A weighted sum of what every step gives for image `place`, with the step's name."""
         found: list[tuple[str, float]] = []
 
         def read(step: str, output: Tensor) -> None:
             if output.is_floating_point() and len(output.shape) and len(output) == 2:
-                flat = output[0].detach().double().flatten()
+                flat = output[place].detach().double().flatten()
                 weights = torch.linspace(1, 2, len(flat), dtype=flat.dtype, device=flat.device)
                 found.append((step, float(flat @ weights)))
 
@@ -251,15 +267,28 @@ def _fault(passes: _Passes, name: str, first: Tensor, second: Tensor) -> _Fault 
     if change <= SAME and not draws:
         return None
     apart = _repeated(passes, name, first, RARE_PASSES if draws else 1)
+    if draws and change > MATES:  # a rare draw of the second pass is not its other mate's doing
+        again = getattr(passes.run("other mate"), name)
+        apart = max(apart, _distance(second, again))
     if apart > SAME:
-        steps = draws or _first_difference(passes, "together")
+        steps = draws or _first_difference(passes, "together", "together")
         what = {"target": "maps of the target"}.get(name, name)
         text = f"{RANDOM}: two equal passes give different {what}"
         return _Fault(text + _where(steps, "a random operator"))
     if change <= MATES:
         return None
-    steps = _first_difference(passes, "other mate")
-    rounds = any(map(_rounds_by_range, steps)) and change <= MATES_ROUNDING
+    return _dependent(passes, name, change, ("together", "other mate"), MATES_ROUNDING)
+
+
+def _dependent(
+    passes: _Passes, name: str, change: float, pair: tuple[str, str], most: float
+) -> _Fault:
+    """The fault of an output that differs by `change` between the passes `pair`.
+
+    A change up to `most` by rounding to the range of the batch is tolerated.
+    """
+    steps = _first_difference(passes, *pair, place=int(pair[0] != "together"))
+    rounds = any(map(_rounds_by_range, steps)) and change <= most
     text = f"{DEPENDENT}: another one changes the {name} by {_percent(change)} of the norm"
     return _Fault(text + _where(steps, "a norm over the batch"), tolerated=rounds)
 
@@ -269,10 +298,10 @@ def _rounds_by_range(step: str) -> bool:
     return "DynamicQuantizeLinear" in step or re.search(r"_dynamic\b", step) is not None
 
 
-def _first_difference(passes: _Passes, other: str) -> list[str]:
-    """The first step that gives something else in the pass `other`, if the model can be traced."""
+def _first_difference(passes: _Passes, one: str, other: str, place: int = 0) -> list[str]:
+    """The first step whose output for image `place` differs between two passes, if traceable."""
     try:
-        pairs = list(zip(passes.sums("together"), passes.sums(other), strict=False))
+        pairs = list(zip(passes.sums(one, place), passes.sums(other, place), strict=False))
     except Exception:  # naming the step is a service; the fault is certain without it
         return []
     for (step, a), (same, b) in pairs:
