@@ -44,11 +44,12 @@ def reflow(text: str) -> str:
 
 
 def filled(folder: Path, parts: Mapping[str, str]) -> str:
-    """README.md.in of `folder` with each @name@ replaced by the part of that name."""
+    """README.md.in of `folder` with each @name@ replaced by the part of that name.
+
+    Raises `KeyError` for a name that has no part.
+    """
     text = (folder / "README.md.in").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        text = text.replace(f"@{name}@", part)
-    return text
+    return re.sub(r"@(\w(?:[\w. -]*\w)?)@", lambda found: parts[found[1]], text)
 
 
 def publish(folder: Path, render: Callable[[], str]) -> None:

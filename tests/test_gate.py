@@ -106,7 +106,7 @@ def test_a_hundred_repeats_of_an_unchanged_model_give_no_false_alarm(tmp_path):
 def test_the_noise_floor_is_measured_over_batches_and_threads_and_stored(folder):
     """Floors of every metric, map and stage lie beside the baseline, and they are small."""
     floor = noise.read_floors(folder).find(NAME, "none")
-    assert len(floor.runs) == 4
+    assert len(floor.runs) == noise.RUNS
     assert any("batch" in run for run in floor.runs)
     assert any("threads" in run for run in floor.runs)
     assert {name.partition(":")[0] for name in floor.metrics} == set(SUITES)

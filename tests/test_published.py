@@ -30,6 +30,16 @@ def test_a_sets_readme_is_what_its_script_makes_of_its_data(name, monkeypatch):
     assert (RESULTS / name / "README.md").read_text(encoding="utf-8") == made
 
 
+def test_a_template_that_names_an_unknown_part_is_refused(monkeypatch, tmp_path):
+    """A name with a typing error would stay in the text; addresses with one @ do stay."""
+    made = script(RESULTS / "publishing.py", monkeypatch)
+    template = tmp_path / "README.md.in"
+    template.write_text("timm:a@FILE has @a 1 weakest@, @b.c@")
+    assert made.filled(tmp_path, {"a 1 weakest": "0.5", "b.c": "2"}) == "timm:a@FILE has 0.5, 2"
+    with pytest.raises(KeyError, match=r"b\.c"):
+        made.filled(tmp_path, {"a 1 weakest": "0.5"})
+
+
 def test_the_root_readmes_tables_are_those_of_the_published_sets(monkeypatch):
     """`python results/readme.py` would change nothing."""
     text = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
