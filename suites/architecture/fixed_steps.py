@@ -35,6 +35,7 @@ LIKE = {"view_as": "reshape", "reshape_as": "reshape", "expand_as": "expand"}
 FITTED = JOINS | PRODUCTS | {"gather", "take_along_dim"}
 """Functions of constants that may have been made for one number of images and channels."""
 STATISTICS = frozenset({"batch_norm", "instance_norm"})
+ROUNDING = 1e-8
 
 
 def step_of(
@@ -229,11 +230,13 @@ def amplitude_of(name: str, args: Sequence[Any], out: Tensor) -> Tensor | None:
     share = constant_share(x)
     if x.shape != out.shape or (name in STATISTICS and share is not None and bool(share.any())):
         return None  # such a norm has another factor for the gradient
-    sign = _sign(name, args)
-    have, found = compress(x.detach(), [1]), compress(out.detach(), [1])
+    sign, x, out = _sign(name, args), x.detach(), out.detach()
+    equal = [d for d in equal_axes(x) if d and d in equal_axes(out)]
+    have, found = compress(x, equal), compress(out, equal)
     factor = found.flatten(1).mean(1) / have.flatten(1).mean(1)
     scaled = have * factor.view(-1, *(1,) * (have.ndim - 1))
-    same = bool(factor.isfinite().all()) and bool(torch.isclose(scaled, found, rtol=1e-9).all())
+    off = (scaled - found).abs() > ROUNDING * (found.abs() + found.abs().mean())
+    same = bool(factor.isfinite().all()) and not bool(off.any())
     return sign * factor.to(torch.float64).sqrt() if same and sign is not None else None
 
 
