@@ -347,6 +347,21 @@ def test_weights_of_attention_are_not_fixed():
     assert not any(n.startswith(NOT_INDEPENDENT) for n in notes)
 
 
+def test_a_product_of_a_tensor_with_itself_is_no_fixed_function():
+    """Each product of two values of a pool's output passes energy on; the pools are noted."""
+
+    def products(x):
+        pooled = F.avg_pool2d(x, 3, 1, 1)
+        return F.avg_pool2d(pooled @ pooled.mT, 2)
+
+    rectified = light_copy(Between(lambda x: products(x).relu()))
+    net = light_copy(Between(products))
+    maps = [energy_map(copy, (3, 24, 24))[0] for copy in (net, rectified)]
+    np.testing.assert_allclose(maps[0], 2 * maps[1], rtol=1e-9)
+    assert float(maps[0].min()) > 0
+    assert any(n.startswith(NOT_INDEPENDENT) for n in measure_skeleton(net, (3, 24, 24)).notes)
+
+
 def test_buffers_are_fixed_matrices():
     """A module's buffer is a constant, whose coefficients are squared with those of a pool."""
 

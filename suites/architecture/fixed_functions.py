@@ -228,7 +228,7 @@ class _Call:
     def continued(self, out: Tensor) -> Chain | None:
         """The inputs' chain, of one origin, behind this function; None if it is not known."""
         first, *others = self.chains
-        if any(c.origin is not first.origin for c in others):
+        if not self._is_fixed or any(c.origin is not first.origin for c in others):
             return None
         if not others and self.name in SCALES | SUMS:
             amplitude = amplitude_of(self.name, self.args, out)

@@ -21,7 +21,7 @@ from .mixtures import (
     SUMS,
     argument,
 )
-from .rule_table import MOVES, constant_share, history_of, is_energy, is_weight
+from .rule_table import MOVES, constant_share, is_energy, is_weight
 from .tags import tensors_in
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ def step_of(
     others = [t for t in tensors_in((args, kwargs)) if not is_energy(t)]
     if any(map(is_weight, others)):
         return None
-    if name in PRODUCTS and any(history_of(t) is not None for t in others):
-        return None  # attention, whose weights depend on the input
     if name in SUMS:
         return _sum_step(name, args, kwargs, inputs)
     if name in PRODUCTS_OF_UNITS | QUOTIENTS:
