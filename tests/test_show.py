@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 from planted_report import case_of, culprit, layer, model, profile, record, report_of
 
-from perimetry.bench.model_report.report import causes, remedies, report, summary
+from perimetry.bench.model_report.report import causes, remedies, report, summary, verdict_line
 from perimetry.bench.model_report.reported import (
     Evenness,
     ReportedRecord,
@@ -68,6 +68,15 @@ def test_an_estimate_without_an_interval_shows_nothing():
     found = of("deadpixel", {"weakest": 0.01, "imbalance": 3.0}, count=3)
     assert {found.verdict(name) for name in found.names} == {Evenness.no_interval}
     assert causes(found) == []
+
+
+@pytest.mark.parametrize(("count", "few"), [(3, True), (4, False), (16, False)])
+def test_samples_that_are_all_alike_are_not_called_too_few(count, few):
+    """Sixteen images that agree exactly have no interval either: more images would not help."""
+    found = of("deadpixel", {"weakest": 0.01}, count=count)
+    line = verdict_line([found])
+    assert ("too few samples" in line) == found.few_samples == few
+    assert ("alike" in line) != few
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0, "uneven"), (0.5, "uneven"), (0.999, "even")])
@@ -178,16 +187,15 @@ def test_periods_that_noise_may_explain_are_not_causes():
 
 
 def test_the_least_response_is_placed_on_the_grid():
-    """The smallest response of a 7 x 7 grid, planted at its upper right, with what is not seen."""
+    """The smallest response, at the upper right, with what is not seen; packs have no maps."""
     place = {"top": 0, "left": 216, "bottom": 8, "right": 224}
     found = of(
         "padding",
         {"blind_weakest": 0.01},
-        maps={"blind_spots": profile(0.01, (0, 6), (7, 7))},
         tables={"blind_place": [place | {"unseen_rows": 28, "unseen_columns": 28}]},
     )
     assert causes(found) == [
-        "of the 49 places looked at, the response is least in rows 0 to 7, columns 216 to 223; up "
+        "of the places looked at, the response is least in rows 0 to 7, columns 216 to 223; up "
         "to 28 rows and 28 columns between places are not looked at"
     ]
 

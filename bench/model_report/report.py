@@ -221,7 +221,8 @@ def _group(one: ReportedRecord, name: str) -> str:
     """The heading under which a headline metric stands in the verdict."""
     verdict, (off, even) = one.verdict(name), one.metric(name).verdicts
     if verdict is Evenness.no_interval:
-        return f"not shown to be {off}, with too few samples for an interval"
+        why = "with too few samples for" if one.few_samples else "all samples being alike, without"
+        return f"not shown to be {off}, {why} an interval"
     words = {None: "measured", Evenness.off: off, Evenness.even: even}
     return words.get(verdict, f"not shown to be {off}")
 
@@ -257,7 +258,7 @@ def remedy_line(case: Case, found: Sequence[ReportedRecord]) -> str:
     shown = {one.verdict(one.headline) for one in found if one.headline}
     if shown and shown <= {None, Evenness.even, Evenness.not_shown}:
         return "nothing, as no unevenness is shown"
-    if Evenness.no_interval in shown:
+    if Evenness.no_interval in shown and any(one.few_samples for one in found):
         return "measure with more images: without an interval nothing is shown"
     return "no remedy is known"
 

@@ -11,13 +11,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ...suites.base import Metric
+from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ..execution.all_scales import split_scale
 from ..output.files import try_or_none
 from ..output.layout import Table
 from ..output.numbers import format_number, with_interval_text
 from ..output.text import clean
 from ..records.selection import prefix_of
-from ..statistics.difference import metric_difference, not_sampled
+from ..statistics.difference import metric_difference, not_sampled, sample_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -96,6 +97,11 @@ class ReportedRecord:
     def exact(self, name: str) -> bool:
         """Whether the metric `name` was not sampled."""
         return not_sampled(self.record, self.metric(name).exact)
+
+    @property
+    def few_samples(self) -> bool:
+        """Whether it rests on too few samples for intervals; where it does not, all are alike."""
+        return self.record.images is not None and sample_count(self.record) < MIN_SAMPLES
 
     def verdict(self, name: str) -> Evenness | None:
         """What the metric `name` shows; None if it has no value, or none that is even."""

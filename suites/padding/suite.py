@@ -236,8 +236,8 @@ class PaddingSuite(Suite):
         """The pixels at which the response to the stimulus is least, of those looked at."""
         (place,) = found.tables["blind_place"]
         clause = (
-            f"of the {found.maps['blind_spots'].size} places looked at, the response is least in "
-            f"rows {place['top']} to {place['bottom'] - 1}, columns {place['left']} to "
+            "of the places looked at, the response is least in rows "
+            f"{place['top']} to {place['bottom'] - 1}, columns {place['left']} to "
             f"{place['right'] - 1}"
         )
         rows, columns = place["unseen_rows"], place["unseen_columns"]
