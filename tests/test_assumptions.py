@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 
 from perimetry import audit
 from perimetry.adapters.load import load
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.cli.main import app
 from perimetry.bench.records.manifest import write_manifest
 from perimetry.bench.records.store import Store
 from perimetry.bench.regression.check import check
+from perimetry.suites.images import open_images
 from perimetry.suites.measuring import assumptions
 from perimetry.suites.measuring.assumptions import DEPENDENT, MISNAMED, RANDOM, check_assumptions
 
@@ -326,3 +328,38 @@ def test_the_reason_is_the_same_in_every_run():
     """Records of a random network do not differ by chance."""
     model = load(Net(lambda y: F.dropout(y, 0.2)), size=SIZE, device="cpu")
     assert check_assumptions(model, images()) == check_assumptions(model, images())
+
+
+class Placed(nn.Module):
+    """A sine of `gain` times a convolution of the input, `step` larger at the second place."""
+
+    def __init__(self, step, gain):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.step, self.gain = step, gain
+
+    def forward(self, x):
+        places = 1 + self.step * torch.arange(len(x))[:, None, None, None]
+        return self.b((self.gain * self.a(x * places)).sin())
+
+
+def why_and_notes(module):
+    """Why the target is not measured, and the notes, of a module on one image."""
+    model = wrap(module.eval(), size=SIZE)
+    found = check_assumptions(model, open_images("dead-leaves", 1, 0).load(model.spec))
+    return found.target or "", found.notes
+
+
+def test_rounding_that_a_network_amplifies_is_no_dependence_on_mates():
+    """A place changes the last bits alone, and these the map: a note, and it is measured."""
+    why, notes = why_and_notes(Placed(1e-7, 1e4))
+    assert why == ""
+    assert any("amplifies rounding" in note for note in notes)
+
+
+def test_a_change_beyond_amplified_rounding_is_dependence():
+    """The same change of the map by another cause than its last bits is a fault."""
+    why, notes = why_and_notes(Placed(1e-3, 1.0))
+    assert why.startswith(DEPENDENT)
+    assert not any("amplifies rounding" in note for note in notes)

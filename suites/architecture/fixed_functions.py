@@ -167,8 +167,9 @@ class _Call:
                 chain = None
             elif exact is not out:
                 out = annotate(exact, out)
-            if (chain is None or chain.behind) and (self.shared or len(self.inputs) > 1):
-                pair = f"{self.own} behind {self.shared or 'a function of the same units'}"
+            before = self.shared if chain is None else chain.behind
+            if before or (chain is None and len(self.inputs) > 1):
+                pair = f"{self.own} behind {before or 'a function of the same units'}"
         if any(out is t for t in self.inputs):
             out = annotate(alias(out), out)
         if chain is None:

@@ -15,6 +15,9 @@ target
     A pass that stops at the target gives the same map, of the shape that the record names, as one
     that goes on to the logits.
 
+A network may amplify float noise: batch mates, and the place in a batch, change the order of sums.
+So a difference of up to `AMPLIFIED` times that which the last bit of the input makes is a note.
+
 not finite, constant
     An output that is NaN or infinite, or the same for different images, is a note that comes first.
 
@@ -47,6 +50,7 @@ SAME = 1e-5
 MATES = 1e-4
 """Difference by batch mates that is float noise: sums may be in another order."""
 MATES_ROUNDING = 0.05
+AMPLIFIED = 10.0
 EIGHT_BITS = 0.25
 RARE_PASSES = 14
 
@@ -192,18 +196,26 @@ class _Passes:
 
     def others(self, images: Tensor) -> list[Outputs]:
         """One pass over each pair of the images but the first."""
-        spatial = self.model.why_not_spatial is None
         found = []
         for place in range(1, len(images), 2):
             x = self.model.spec.prepare(images[place : place + 2]).to(self.model.device)
-            found.append(self.model.run(x, target=spatial, logits=True))
+            found.append(self._passed(x, logits=True))
             self.pairs.append(x)
         return found
 
     def run(self, name: str, *, logits: bool = True) -> Outputs:
         """One pass over the batch `name`; without `logits` it stops at the target."""
-        spatial = self.model.why_not_spatial is None
-        return self.model.run(self.inputs[name], target=spatial, logits=logits)
+        return self._passed(self.inputs[name], logits=logits)
+
+    def _passed(self, x: Tensor, *, logits: bool) -> Outputs:
+        return self.model.run(x, target=self.model.why_not_spatial is None, logits=logits)
+
+    def rounding(self, pair: str, place: int, name: str) -> float:
+        """How far the last bit of the input moves output `name` for the image at `place`."""
+        x = self.inputs[pair]
+        next_to = torch.nextafter(x, torch.full_like(x, torch.inf))
+        plain, moved = (getattr(self._passed(i, logits=True), name)[place] for i in (x, next_to))
+        return _distance(plain, moved)
 
     @cached_property
     def random_steps(self) -> list[str]:
@@ -287,10 +299,22 @@ def _dependent(
 
     A change up to `most` by rounding to the range of the batch is tolerated.
     """
-    steps = _first_difference(passes, *pair, place=int(pair[0] != "together"))
+    place = int(pair[0] != "together")
+    if (noise := _amplified(passes, name, change, pair[0], place)) is not None:
+        return noise
+    steps = _first_difference(passes, *pair, place=place)
     rounds = any(map(_rounds_by_range, steps)) and change <= most
     text = f"{DEPENDENT}: another one changes the {name} by {_percent(change)} of the norm"
     return _Fault(text + _where(steps, "a norm over the batch"), tolerated=rounds)
+
+
+def _amplified(passes: _Passes, name: str, change: float, pair: str, place: int) -> _Fault | None:
+    """The note on a `change` of an output that may be float noise; None if it is too large."""
+    rounding = passes.rounding(pair, place, name)
+    if change > AMPLIFIED * rounding:
+        return None
+    text = f"the network amplifies rounding: the last bit of the input changes the {name} by "
+    return _Fault(f"{text}{_percent(rounding)} of the norm", tolerated=True)
 
 
 def _rounds_by_range(step: str) -> bool:
@@ -349,9 +373,11 @@ def _misnamed(model: Model, passes: _Passes, whole: Outputs) -> _Fault | None:
         return _Fault(f"{MISNAMED}: {grid.name!r} is {' x '.join(map(str, named))}, not {shown}")
     if not bool(stopped.isfinite().all() and whole.target.isfinite().all()):
         return None  # NaN differs from itself; a note says so
-    apart = _distance(stopped, whole.target.flip(0))
+    apart = _distance(stopped[1:], whole.target[:1])
     if apart <= MATES:
         return None
+    if (noise := _amplified(passes, "target", apart, "other place", 1)) is not None:
+        return noise
     moved = passes.run("other place").target
     if moved is not None and _distance(moved, stopped) <= MATES:
         return _Fault(f"{DEPENDENT}: its place in the batch changes the target")
