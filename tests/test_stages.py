@@ -88,6 +88,27 @@ def test_a_larger_map_on_the_way_down_is_no_stage():
     assert found.end(Grid("t", "NCHW", 1, 7, 7), "t") == ["block", "t"]
 
 
+class WithTable(Steps):
+    """The same with a table of biases for two heads, as attention by position has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Linear(2, 6)
+        self.register_buffer("places", torch.randn(2, 8, 12, 2))
+
+    def forward(self, x):
+        x = self.down(self.stem(x))
+        biases = self.table(self.places).mean(0).permute(2, 0, 1)
+        return self.head(self.last(x + biases).mean((2, 3)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_table_of_as_many_rows_as_images_is_no_stage(count):
+    """The stages of a batch are the same whatever its length."""
+    found = wrap(WithTable(), spec=SPEC, device="cpu").stages(images(count))
+    assert list(found) == ["stem", "down", "last"]
+
+
 def test_stages_leave_no_hooks_and_no_change_behind():
     """The target of a later pass is equal bit for bit."""
     opened = wrap(Steps(), spec=SPEC, device="cpu")

@@ -31,7 +31,14 @@ from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
 from .inputs import fix_inputs, guess_spec
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
-from .nodes import fed_outputs, module_filters, node_outputs, record_stages, watched
+from .nodes import (
+    fed_outputs,
+    layers_by_image,
+    module_filters,
+    node_outputs,
+    record_stages,
+    watched,
+)
 from .padding_mode import active, survey
 from .passes import NOT_NARROW, ONE_BY_ONE, Passes
 from .skeleton import Skeleton, light_copy
@@ -240,7 +247,15 @@ class TorchModel:
         if self._passes.one_by_one and len(x) > 1:
             parts = [self.stages(one) for one in x.split(1)]
             return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return record_stages(self.module(), lambda: self.run(x.detach()), x, self.target)
+        x, layers = x.detach(), self._layers_by_image
+        return record_stages(self.module(), lambda: self.run(x), x, self.target, layers)
+
+    @cached_property
+    def _layers_by_image(self) -> frozenset[str] | None:
+        """Names of the layers that give one entry an image; None if images are passed singly."""
+        images = self._passes.noise(3).to(self.device)
+        found = layers_by_image(self.module(), lambda count: self.run(images[:count]))
+        return None if self._passes.one_by_one else found
 
     def every_output(self, x: Tensor) -> EveryOutput:
         """All outputs of one pass over one image; see `Model.every_output`."""

@@ -93,17 +93,42 @@ def _reading(
             handle.remove()
 
 
+def layers_by_image(module: nn.Module, run: Callable[[int], Any]) -> frozenset[str]:
+    """Names of the layers that give one entry an image; `run` passes so many images.
+
+    A bias table has a first axis, too, which may be as long as one batch, but not as two.
+    """
+    found: dict[int, set[str]] = {2: set(), 3: set()}
+    for count, names in found.items():
+
+        def note(
+            name: str, _layer: nn.Module, out: Any, count: int = count, names: set[str] = names
+        ) -> None:
+            if isinstance(out, Tensor) and out.ndim and len(out) == count:
+                names.add(name)
+
+        with _reading(module, note), torch.no_grad():
+            run(count)
+    return frozenset(found[2] & found[3])
+
+
 def record_stages(
-    module: nn.Module, run: Callable[[], Outputs], x: Tensor, target: Grid
+    module: nn.Module,
+    run: Callable[[], Outputs],
+    x: Tensor,
+    target: Grid,
+    layers: frozenset[str] | None,
 ) -> dict[str, Tensor]:
     """Maps (batch, channels, height, width) by layer name; see `Model.stages`.
 
-    `run` passes `x` (batch, channels, height, width) through `module` up to `target`.
+    `run` passes `x` (batch, channels, height, width) through `module` up to `target`. Outputs of
+    `layers` are read, or of all.
     """
     found: StageCollector[tuple[str, Tensor]] = StageCollector()
 
     def note(name: str, _layer: nn.Module, out: Any) -> None:
-        if isinstance(out, Tensor) and len(out) == len(x):
+        known = layers is None or name in layers
+        if known and isinstance(out, Tensor) and len(out) == len(x):
             grid = find_grid(name, out, (x.shape[2], x.shape[3]))
             if grid is not None:
                 found.add(grid, (name, grid.read(out)))
