@@ -11,6 +11,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import timm
 from scipy.stats import spearmanr
 from tabulate import tabulate
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from perimetry.bench.records.parts import Value
 
 DRAWS = 2000
+
+
+def read_board(folder: Path) -> pd.DataFrame:
+    """board.csv of a set; a column has one type, even where its first rows are all empty."""
+    return pd.read_csv(folder / "board.csv", low_memory=False)
 
 
 def reflow(text: str) -> str:

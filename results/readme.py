@@ -13,7 +13,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from tabulate import tabulate
 
 from perimetry import load_records
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from perimetry.bench.records.record import Record
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE))
+from publishing import read_board  # noqa: E402
+
 README = HERE.parent / "README.md"
 SHOWN = (
     *("mobilenetv3_small_100", "convformer_s18", "levit_128s", "regnety_008", "efficientnet_lite0"),
@@ -59,13 +61,13 @@ def board(records: list[Record]) -> str:
 
 def counts() -> dict[str, str]:
     """The figures that the README names, as sentences."""
-    frame = pd.read_csv(HERE / "timm-structure" / "board.csv")
+    frame = read_board(HERE / "timm-structure")
     known = frame[frame.weakest.notna()]
     plain = known[known.fill == "none"].set_index("model").weakest
     treated = known[known.fill == "zero"].set_index("model").weakest
     uneven = plain[plain < 0.95].index
     padded = int((treated.reindex(uneven) >= 0.95).sum())
-    measured = pd.read_csv(HERE / "timm-init" / "board.csv").model.nunique()
+    measured = read_board(HERE / "timm-init").model.nunique()
     return {
         "measured": str(measured),
         "structure": f"{(plain >= 0.95).sum()} are even, {len(uneven)} are not; padding makes "

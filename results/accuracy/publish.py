@@ -27,7 +27,7 @@ from tabulate import tabulate
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import families, reflow, year  # noqa: E402
+from publishing import families, read_board, reflow, year  # noqa: E402
 
 DRAWS = 400
 TEST_SETS = {
@@ -84,7 +84,7 @@ def measured() -> pd.DataFrame:
 
 def _plain_rows(published: str) -> pd.DataFrame:
     """The rows without kernel padding of a published board, by model."""
-    frame = pd.read_csv(HERE.parent / published / "board.csv")
+    frame = read_board(HERE.parent / published)
     return frame[frame.fill == "none"].set_index("model")
 
 

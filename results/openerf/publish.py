@@ -19,7 +19,7 @@ from perimetry.bench.records.store import Store
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import rank_correlation, reflow  # noqa: E402
+from publishing import rank_correlation, read_board, reflow  # noqa: E402
 
 COMMAND = "perimetry import openerf CHECKOUT/results_npy --out RUN_DIR"
 SUITE = "erf:kim2023"
@@ -87,7 +87,7 @@ def rows(frame: pd.DataFrame) -> str:
 
 def render() -> str:
     """The README of what is published here."""
-    return reflow(readme(pd.read_csv(HERE / "board.csv")))
+    return reflow(readme(read_board(HERE)))
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from perimetry.bench.records.store import Store
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import families, rank_correlation, reflow, year  # noqa: E402
+from publishing import families, rank_correlation, read_board, reflow, year  # noqa: E402
 
 COMMANDS = """\
     perimetry run $(cat results/timm-init/models.txt) --count 8 --members 8 --out RUN_DIR
@@ -80,8 +80,7 @@ The gradient suites and `padding` over timm's architectures of at most 5 GMACs, 
 size, with random weights ({records[0].model.members} seeds, averaged; an interval is over seeds),
 as they are and with kernel padding `box`. What an architecture does before anything is
 learned: compare with `results/timm-structure` (what it implies) and `results/trained` (what
-training makes of it).
-{left(plain)}
+training makes of it).{left(plain)}
 
 {COMMANDS}
 
@@ -136,7 +135,7 @@ def left(plain: pd.DataFrame) -> str:
     if not rest:
         return ""
     return (
-        f"Of the {len(chosen)} that were chosen {rest} are not measured yet: each family's "
+        f" Of the {len(chosen)} that were chosen {rest} are not measured yet: each family's "
         "cheapest come first. The same command goes on with them."
     )
 
@@ -292,7 +291,12 @@ def why(row: pd.Series) -> str:
 
 def render() -> str:
     """The README of what is published here."""
-    return reflow(readme(pd.read_csv(HERE / "board.csv"), RecordArchive(HERE / "records.jsonl.gz")))
+    return reflow(
+        readme(
+            read_board(HERE),
+            RecordArchive(HERE / "records.jsonl.gz"),
+        )
+    )
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from perimetry.bench.records.store import Store
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 from publishing import families as families_of_timm  # noqa: E402
-from publishing import rank_correlation, reflow, year  # noqa: E402
+from publishing import rank_correlation, read_board, reflow, year  # noqa: E402
 
 WHAT = "'timm:*@init' --suite structure --kernel-padding none,zero"
 COMMAND = f"perimetry run {WHAT} --workers 1 --out RUN_DIR"
@@ -230,7 +230,7 @@ def main() -> None:
 
 def render() -> str:
     """The README of what is published here."""
-    return reflow(readme(pd.read_csv(HERE / "board.csv"), RecordArchive(HERE / "records.jsonl.gz")))
+    return reflow(readme(read_board(HERE), RecordArchive(HERE / "records.jsonl.gz")))
 
 
 if __name__ == "__main__":
