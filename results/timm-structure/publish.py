@@ -109,8 +109,8 @@ random weights. Exact for the architecture: no weights, no data, no noise.
     {COMMAND}
     python results/timm-structure/publish.py RUN_DIR
 
-torch {versions["torch"]}, timm {versions["timm"]}, {records[0].created[:10]}, one thread a process on a
-shared machine, {seconds / 60:.0f} minutes of computing for {len(frame)} records. `board.csv` has
+torch {versions["torch"]}, timm {versions["timm"]}, {records[0].created[:10]}, one thread a process
+on a shared machine, {seconds / 60:.0f} minutes of computing for {len(frame)} records. `board.csv` has
 every number, `records.jsonl.gz` the packed records; `board.html` has both on one page that
 opens from disk, with ranking, maps and plots.
 
