@@ -110,8 +110,8 @@ random weights. Exact for the architecture: no weights, no data, no noise.
     python results/timm-structure/publish.py RUN_DIR
 
 torch {versions["torch"]}, timm {versions["timm"]}, {records[0].created[:10]}, one thread a process
-on a shared machine, {seconds / 60:.0f} minutes of computing for {len(frame)} records. `board.csv` has
-every number, `records.jsonl.gz` the packed records; `board.html` has both on one page that
+on a shared machine, {seconds / 60:.0f} minutes of computing for {len(frame)} records. `board.csv`
+has every number, `records.jsonl.gz` the packed records; `board.html` has both on one page that
 opens from disk, with ranking, maps and plots.
 
 ## Findings
