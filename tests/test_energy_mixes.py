@@ -110,9 +110,25 @@ def test_the_map_is_the_mean_of_the_squared_jacobians_of_random_weights():
     assert ratio.std() / ratio.mean() < 0.06
 
 
-@pytest.mark.parametrize(
-    "other", [nn.ReLU(), nn.Conv2d(8, 8, 1), nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(8)]
-)
+def test_a_tensor_and_its_batch_norm_add_in_amplitude():
+    """A norm is a factor c of all units here, and (1 + c) x has the energy of (1 + c)^2."""
+    first = nn.Conv2d(3, 8, 3, 2, 1)
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm = first, nn.BatchNorm2d(8)
+
+        def forward(self, x):
+            x = self.first(x)
+            return x + self.norm(x)
+
+    plain, normed = (expected(nn.Sequential(first, f)) for f in (nn.Identity(), nn.BatchNorm2d(8)))
+    both = (np.sqrt(plain) + np.sqrt(normed)) ** 2
+    np.testing.assert_allclose(expected(Sum()), both, rtol=1e-6)
+
+
+@pytest.mark.parametrize("other", [nn.ReLU(), nn.Conv2d(8, 8, 1), nn.MaxPool2d(3, 1, 1)])
 def test_terms_that_are_no_mix_of_one_tensor_stay_independent(other):
     """The energies of x and f(x) add as those of independent terms."""
 
