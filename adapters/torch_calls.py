@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -103,6 +103,19 @@ class MaxPool:
     dilation: Any = 1
     ceil_mode: bool = False
     return_indices: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class NormPool:
+    """A call of `F.lp_pool2d`, which pads nothing."""
+
+    input: Any
+    norm_type: float
+    kernel_size: Any
+    stride: Any = None
+    ceil_mode: bool = False
+    padding: ClassVar[int] = 0
+    dilation: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, eq=False)

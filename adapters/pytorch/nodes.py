@@ -98,18 +98,20 @@ def layers_by_image(module: nn.Module, run: Callable[[int], Any]) -> frozenset[s
 
     A bias table has a first axis, too, which may be as long as one batch, but not as two.
     """
-    found: dict[int, set[str]] = {2: set(), 3: set()}
-    for count, names in found.items():
+    return _layers_as_long(module, run, 2) & _layers_as_long(module, run, 3)
 
-        def note(
-            name: str, _layer: nn.Module, out: Any, count: int = count, names: set[str] = names
-        ) -> None:
-            if isinstance(out, Tensor) and out.ndim and len(out) == count:
-                names.add(name)
 
-        with _reading(module, note), torch.no_grad():
-            run(count)
-    return frozenset(found[2] & found[3])
+def _layers_as_long(module: nn.Module, run: Callable[[int], Any], count: int) -> frozenset[str]:
+    """Names of the layers that give `count` entries for so many images."""
+    names: set[str] = set()
+
+    def note(name: str, _layer: nn.Module, out: Any) -> None:
+        if isinstance(out, Tensor) and out.ndim and len(out) == count:
+            names.add(name)
+
+    with _reading(module, note), torch.no_grad():
+        run(count)
+    return frozenset(names)
 
 
 def record_stages(

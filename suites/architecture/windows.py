@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 
 
+def adaptive_windows(size: int, count: int) -> tuple[list[int], list[int]]:
+    """The first of `size` units that each of `count` adaptive windows reads, and the one behind."""
+    places = range(count)
+    return [i * size // count for i in places], [-(-(i + 1) * size // count) for i in places]
+
+
 @dataclass(frozen=True)
 class LayerWindow:
     """One axis of a convolution or pooling: sizes in its input's units.

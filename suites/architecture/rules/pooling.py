@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
-from ....adapters.torch_calls import MaxPool, MeanPool, each_axis
+from ....adapters.torch_calls import MaxPool, MeanPool, NormPool, each_axis
 from ..compact import compress, equal_axes, widen
 from ..rule_table import history_of, real_units, rule, with_history
-from ..windows import LayerWindow
+from ..windows import LayerWindow, adaptive_windows
 from .sliding import (
     Windows,
     box_filter,
@@ -174,38 +174,25 @@ def _adaptive_windows(
     for axis, (h, n) in enumerate(zip(have, grid, strict=True), start=x.ndim - axes):
         line = out.movedim(axis, -1)
         means = F.adaptive_avg_pool1d(line.flatten(0, -2), n).reshape(*line.shape[:-1], n)
-        window = _shares(h, n).to(out)
+        starts, ends = map(torch.tensor, adaptive_windows(h, n))
+        window = (ends - starts).to(out)
         factor = window if trace.paths else torch.ones_like(window) if largest else 1 / window
         out = (means * factor).movedim(-1, axis)
     return widen(out, (*x.shape[:-axes], *grid))
 
 
-@rule("lp_pool2d")
-def _lp_pool(
-    trace: EnergyTrace,
-    input: Tensor,  # noqa: A002 - torch's name
-    norm_type: float,
-    kernel_size: Any,
-    stride: Any = None,
-    ceil_mode: bool = False,
-) -> Tensor:
+@rule("lp_pool2d", reads=NormPool)
+def _lp_pool(trace: EnergyTrace, call: NormPool) -> Tensor:
     """A norm: squares of x_i / |x|, for p = 2, have the mean 1 / window, those of signs are 1."""
-    if norm_type not in (1, 2):
-        raise NotApplicableError(f"its norm is {norm_type}, and not 1 or 2")
-    windows = pool_windows(MaxPool(input, kernel_size, stride, ceil_mode=ceil_mode))
-    weight = (lambda valid: 1 / valid) if norm_type == 2 else torch.ones_like
-    return _pool(trace, input, (windows[0], windows[1]), "lp_pool2d", weight)
+    if call.norm_type not in (1, 2):
+        raise NotApplicableError(f"its norm is {call.norm_type}, and not 1 or 2")
+    rows, columns = pool_windows(call)
+    weight = (lambda valid: 1 / valid) if call.norm_type == 2 else torch.ones_like
+    return _pool(trace, call.input, (rows, columns), "lp_pool2d", weight)
 
 
 def _even_window(size: int, count: int) -> LayerWindow | None:
     """The window that gives `count` adaptive ones over `size` units; None if they are uneven."""
-    starts = [i * size // count for i in range(count)]
-    ends = [-(-(i + 1) * size // count) for i in range(count)]
+    starts, ends = adaptive_windows(size, count)
     steps = {b - a for line in (starts, ends) for a, b in pairwise(line)} or {size}
     return LayerWindow(kernel=ends[0], stride=steps.pop()) if len(steps) == 1 else None
-
-
-def _shares(size: int, count: int) -> Tensor:
-    """Number of the `size` units that each of `count` adaptive windows reads."""
-    i = torch.arange(count)
-    return -(-(i + 1) * size // count) - i * size // count

@@ -21,7 +21,7 @@ from ..windows import LayerWindow, Pair
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ....adapters.torch_calls import Convolution, MaxPool, MeanPool
+    from ....adapters.torch_calls import Convolution, MaxPool, MeanPool, NormPool
     from ..trace import EnergyTrace
 
 Windows = tuple[LayerWindow, LayerWindow]
@@ -44,7 +44,7 @@ def conv_windows(call: Convolution) -> list[LayerWindow]:
     return [replace(w, before=b, after=a) for w, (b, a) in zip(windows, pads, strict=True)]
 
 
-def pool_windows(call: MaxPool | MeanPool, axes: int = 2) -> list[LayerWindow]:
+def pool_windows(call: MaxPool | MeanPool | NormPool, axes: int = 2) -> list[LayerWindow]:
     """The windows of a pool along each of its `axes`."""
     options = zip(
         each_axis(call.kernel_size, axes),

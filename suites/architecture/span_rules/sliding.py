@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ....adapters.torch_calls import Convolution, MaxPool, MeanPool
+from ....adapters.torch_calls import Convolution, MaxPool, MeanPool, NormPool
 from ..rule_table import history_of, known_spans, span_rule
 from ..rules.sliding import conv_windows, pool_windows
 from ..spans import Spans, narrow, slide, through
+from ..windows import adaptive_windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,8 @@ def spread(end: Tensor, axis: int, channels: int) -> Tensor:
 
 @span_rule("max_pool2d", "max_pool2d_with_indices", reads=MaxPool)
 @span_rule("avg_pool2d", "dilated_avg_pool2d", reads=MeanPool)
-def _pool(out: Tensor, call: MaxPool | MeanPool) -> Spans:
+@span_rule("lp_pool2d", reads=NormPool)
+def _pool(out: Tensor, call: MaxPool | MeanPool | NormPool) -> Spans:
     return _slid(out, call.input, known_spans(call.input).aligned(), pool_windows(call))
 
 
@@ -81,29 +83,15 @@ def _pool_of_lines(out: Tensor, call: MeanPool) -> Spans:
     return _slid(out, call.input, known_spans(call.input).aligned(), pool_windows(call, 1))
 
 
-@span_rule("lp_pool2d")
-def _norms(
-    out: Tensor,
-    /,
-    input: Tensor,  # noqa: A002 - torch's name
-    norm_type: float,
-    kernel_size: Any,
-    stride: Any = None,
-    ceil_mode: bool = False,
-) -> Spans:
-    del norm_type
-    windows = pool_windows(MaxPool(input, kernel_size, stride, ceil_mode=ceil_mode))
-    return _slid(out, input, known_spans(input).aligned(), windows)
-
-
 def _adaptive(axes: int, out: Tensor, /, input: Tensor, *_: Any, **__: Any) -> Spans:  # noqa: A002
     """Spans of adaptive windows over the last `axes`."""
     spans = known_spans(input).aligned()
     found = spans
     for axis in range(input.ndim - axes, input.ndim):
         have, count = input.shape[axis], out.shape[axis]
-        i, place = torch.arange(count)[:, None], torch.arange(have)
-        reads = (place >= i * have // count) & (place < -(-(i + 1) * have // count))
+        starts, ends = (torch.tensor(t)[:, None] for t in adaptive_windows(have, count))
+        place = torch.arange(have)
+        reads = (place >= starts) & (place < ends)
         found = found.each(partial(through, axis=axis, reads=reads))
     return spans.settled(replace(found, shape=tuple(out.shape)))
 
