@@ -29,7 +29,7 @@ Dead pixels (`energy` alone; see `dead_regions`) are counted pixel by pixel, not
 times what their neighbourhood and phase imply, `dead_share` of all pixels at the largest t, and
 `dead_region`, the pixels of the largest connected dead region. A colour channel counts on its own
 too. Table `dead_regions` has the regions and their boxes in pixels, by channel. They are exact for
-the images shown. Phases that are dead as a whole are no holes and are counted by `dead@t`.
+the images shown. Phases that are dead as a whole are not holes and are counted by `dead@t`.
 
 Fewer dead pixels are not always better: Kim et al. found that dead pixels help ordinary
 classification training, and are harmful where small perturbations matter.

@@ -3,16 +3,16 @@
 A large image is cut into tiles, and the outer pixels of each tile's output, its *overlap* or halo,
 are dropped, because there the network read zero padding instead of the neighbouring pixels. The map
 that is measured is the output of the most units, or the target if no output is a map or if
-`--target` names one. Forward passes alone; all pixels are those of the input.
+`--target` names one. Only forward passes are used; all pixels are those of the input.
 
 Exact, from the architecture (see `fields`)
     `overlap_top`, `overlap_bottom`, `overlap_left`, `overlap_right`: how far the receptive field of
-    a unit reaches beyond its own pixels on this side, at most over all units. `alignment` and
+    a unit extends beyond its own pixels on this side; the maximum over all units. `alignment` and
     `alignment_columns`: the step at which tiles may begin, the least common multiple of the
     cumulative strides and of the period of the fields. `exact_overlap`: the largest side, rounded
     up to the alignment. With it tiled and whole inference are equal up to rounding. It is missing,
     with the reason, where a layer reads the whole map or depends on its size: no overlap is exact.
-    So it is where the measured `exact_error` is above 1e-4, as behind an interpolation between
+    It is also missing where the measured `exact_error` is above 1e-4, as behind an interpolation between
     corners, whose coefficients depend on the size though its receptive fields do not.
 Measured, on the images (see `tiles`)
     Four tiles of `tile` pixels (by default about half of the image) are cut from each image, one at
@@ -36,7 +36,7 @@ Samples are images, or, for several weight sets, weight sets, each scaled to a m
 The interval of an error is symmetric in the logarithm; that of `smallest_overlap` has the ends at
 which the interval of e reaches the tolerance, and is open where it does not.
 
-Cost: one pass over each image and four over a tile, together about two passes an image.
+Cost: one pass over each image and four over tiles, together about two passes per image.
 
 Source: ours. Overlaps from receptive fields are common practice; sides, alignment and the measured
 curve are defined here.

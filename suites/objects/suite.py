@@ -1,11 +1,12 @@
-"""`objects`: how the answer to a small object depends on its size and on where the grid lies.
+"""`objects`: how the response to a small object depends on its size and on its place in the grid.
 
 A box is pasted on the images near their centre, at every size of `sizes` and at phases of the
-stride cell, and the change of the answer is compared with that to the largest box: the micro-object
-test of the suite `training` on whole, trained networks, without training or labels. Forward passes
-alone. Protocol `cutouts` pastes labelled pictures of things on classifiers instead.
+stride cell, and the change of the output is compared with the change for the largest box: the
+micro-object test of the suite `training` on whole, trained networks, without training or labels.
+Only forward passes are used. Protocol `cutouts` pastes labelled pictures of things instead, for
+classifiers.
 
-Answer
+Output
     y: the logits, or else the output of the most units (detectors, segmenters), or else the target;
     all numbers of an image as one vector.
 Boxes
@@ -52,7 +53,7 @@ Cut-outs (protocol `cutouts`, for classifiers)
 Samples are images, at most `images` of them, or cut-outs; for several weight sets, weight sets,
 each scaled to a mean denominator of 1.
 
-Cost: phases x sizes + 1 forward passes an image or cut-out.
+Cost: phases x sizes + 1 forward passes per image or cut-out.
 
 Source: ours; the question of Kim et al. 2023 (small objects at dead pixels), asked of one network.
 """

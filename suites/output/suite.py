@@ -1,4 +1,4 @@
-"""`output`: how evenly the grid of a dense output is served, the mirror image of dead pixels.
+"""`output`: how evenly the units of a dense output vary, the counterpart of dead pixels.
 
 Decoders, super-resolution and depth networks compute a fine map from a coarse one. Units of the
 output lie at different *phases* of the upsampling: unit (i, j) has the phase (i mod P, j mod P),
@@ -19,11 +19,11 @@ Exact, from the architecture
     included. `expected_weakest` and `expected_imbalance`: smallest phase and coefficient of
     variation of the expected energy E F^2 of the units, over independent zero-mean weights and a
     white input. `padded_imbalance`: the same, every transposed convolution having a kernel grown to
-    the next multiple of its stride: the cure by kernel padding, which `box` applies.
+    the next multiple of its stride, as the kernel padding `box` does.
     Interpolations have fixed coefficients, and the units that they combine are taken to be
     uncorrelated. The table `upsampling` lists transposed convolutions with the taps that reach each
     of their phases.
-Measured, by forward passes alone
+Measured, by forward passes only
     E(i, j) = mean over channels of (F_c(i, j) - mean of F_c over the map)^2, divided by its mean,
     of each sample; `weakest`, `imbalance` and `ratio` of the profile of the mean over samples, on
     the images; `noise_weakest` and `noise_imbalance` on as many images of white noise in the
@@ -38,7 +38,7 @@ Maps: `expected_profile`, `noise_profile` and `phase_profile` (of the images), o
 Samples are images, or, for several weight sets, weight sets. Intervals of profiles are quantiles of
 their posterior (see `measuring.profile_posterior`), without leaning on the expected profile.
 
-Cost: two forward passes an image.
+Cost: two forward passes per image.
 
 Source: Odena, Dumoulin and Olah, "Deconvolution and Checkerboard Artifacts", Distill 2016, for the
 counts; energies, profiles and the pattern are ours.

@@ -1,8 +1,8 @@
 """`position`: how much of a feature map is position instead of content.
 
 Zero padding writes position into the features of convolutional networks, position embeddings into
-those of transformers. Each image is rolled around by a random offset, so that its content has no
-place, and passed forward.
+those of transformers. Each image is rolled by a random offset, so that its content does not depend
+on the position, and passed forward.
 
 Stages
     The maps on the way to the target that are measured: those behind each block, by one rule for
@@ -12,7 +12,7 @@ Stages
     residual network the sums. Of more than `stages` maps evenly spaced ones are taken, with the
     last of each resolution and the one before the final norm.
 Metrics of the target; the table `stages` has the first three and `outlier_share` for every stage
-    `row_r2`, `column_r2`: R^2 of a linear probe that reads the row, or column, of a unit off its
+    `row_r2`, `column_r2`: R^2 of a linear probe that predicts the row, or column, of a unit from its
     features (ridge regression; see `probe`), trained on one half of the images and tested on the
     other; 1 minus squared error over variance, mean over test images, not below 0. 0: a linear
     probe finds no position, 1: it finds all.
@@ -24,7 +24,7 @@ Norms of units: of the target, or of the map before the final norm where channel
     `outlier_share`: share of units whose norm over channels is above 3 times the median of the
     image. `bimodality`: Sarle's coefficient of the logarithms of the norms, mean over images: 1/3
     of a normal law, 1 of two values. The table `outliers` has the places that stand out most often.
-Position embedding, weights alone
+Position embedding, from the weights alone
     `embedding_border`: mean norm over channels in the outermost ring over that of the other places.
     `embedding_largest`: largest norm over the median. Of a stored tensor with the shape of the
     target's tokens; missing where there is none.
@@ -38,7 +38,7 @@ are shown to each, and a sample is a weight set. At least four images are needed
 test images share a training half, so that the interval is a little too narrow where R^2 is between
 0 and 1.
 
-Cost: one forward pass an image for every six stages.
+Cost: one forward pass per image for every six stages.
 
 Sources: probe, Islam et al., "How much position information do convolutional neural networks
 encode?" (arXiv 2001.08248), with rolled images, which are ours; norms, Darcet et al., "Vision

@@ -1,13 +1,14 @@
 """`shift`: the worst of the shifts within one stride cell, for classes and for maps.
 
-A network of total stride P answers to an image as to its copy shifted by P, but for the border,
-and, where its layers alias, otherwise to the shifts in between. `perturbation.shift_consistency`
-compares random offsets (Zhang 2019); this suite asks for the worst. Forward passes alone.
+A network of total stride P responds to an image and to its copy shifted by P alike, except at the
+border; shifts in between change its response where its layers alias.
+`perturbation.shift_consistency` compares random offsets (Zhang 2019); this suite finds the worst.
+It uses forward passes only.
 
 Shifts
     By (a, b) pixels, 0 <= a, b < P, not both 0, P being the stride of the target along each axis
     (or the setting `cell`; 32 where there is no map): all of them, or a seeded sample of `shifts`,
-    the same for all images. *Circular*: what leaves at one side comes in at the other. *Crop*: the
+    the same for all images. *Circular*: the image wraps around. *Crop*: the
     pixels beyond the border come from a larger image. *Fraction*: the 15 shifts by quarters of a
     pixel below one, by the band-limited interpolation of the periodic image; its values may leave
     [0, 1].
@@ -21,7 +22,7 @@ Maps (models with a map)
     cell (by one cell, where a unit of f is as large as the cell), and the three kinds as above:
     `error_circular`, `error_crop`, `error_fraction` are the sum of |f(S x) - S f(x)| over that of
     |f(x)|, over images, shifts, channels and units; of crops only the units that both have. Where
-    the units do not fill the image (no padding), f does not wrap around, and crops alone count.
+    the units do not fill the image (no padding), f does not wrap around, and only crops are measured.
     `worst_error_circular` and `worst_error_crop`: the mean over images of each one's largest ratio.
     Fractional shifts move f by the same fraction, exactly so only if f is band-limited: their error
     is the aliasing of f.
@@ -33,7 +34,7 @@ else those of the largest error.
 Samples are images, or, for several weight sets, weight sets. The intervals of shares are those of
 Clopper and Pearson.
 
-Cost, in forward passes an image: two times `shifts` + 1 and 16, for classes and for maps each.
+Cost, in forward passes per image: 2 x (`shifts` + 1) + 16 for classes, and as many for maps.
 
 Sources: Zhang, ICML 2019; worst shifts as in Chaman and Dokmanic, "Truly shift-invariant
 convolutional neural networks", CVPR 2021 (arXiv 2011.14214), and Rojas-Gomez et al. (arXiv
