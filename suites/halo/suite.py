@@ -12,8 +12,8 @@ Exact, from the architecture (see `fields`)
     cumulative strides and of the period of the fields. `exact_overlap`: the largest side, rounded
     up to the alignment. With it tiled and whole inference are equal up to rounding. It is missing,
     with the reason, where a layer reads the whole map or depends on its size: no overlap is exact.
-    It is also missing where the measured `exact_error` is above 1e-4, as behind an interpolation between
-    corners, whose coefficients depend on the size though its receptive fields do not.
+    It is also missing where the measured `exact_error` is above 1e-4, as behind an interpolation
+    between corners, whose coefficients depend on the size though its receptive fields do not.
 Measured, on the images (see `tiles`)
     Four tiles of `tile` pixels (by default about half of the image) are cut from each image, one at
     each corner; `whole` is the pass over the whole image. With d the pixels between a unit and the

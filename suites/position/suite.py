@@ -12,9 +12,9 @@ Stages
     residual network the sums. Of more than `stages` maps evenly spaced ones are taken, with the
     last of each resolution and the one before the final norm.
 Metrics of the target; the table `stages` has the first three and `outlier_share` for every stage
-    `row_r2`, `column_r2`: R^2 of a linear probe that predicts the row, or column, of a unit from its
-    features (ridge regression; see `probe`), trained on one half of the images and tested on the
-    other; 1 minus squared error over variance, mean over test images, not below 0. 0: a linear
+    `row_r2`, `column_r2`: R^2 of a linear probe that predicts the row, or column, of a unit from
+    its features (ridge regression; see `probe`), trained on one half of the images and tested on
+    the other; 1 minus squared error over variance, mean over test images, not below 0. 0: a linear
     probe finds no position, 1: it finds all.
     `position_share`: the share of the features' variance over the map that position explains,
     sum |E f(i) - E m|^2 over E sum |f(i) - m|^2: the sums are over units i and channels, m is the

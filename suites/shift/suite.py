@@ -22,7 +22,8 @@ Maps (models with a map)
     cell (by one cell, where a unit of f is as large as the cell), and the three kinds as above:
     `error_circular`, `error_crop`, `error_fraction` are the sum of |f(S x) - S f(x)| over that of
     |f(x)|, over images, shifts, channels and units; of crops only the units that both have. Where
-    the units do not fill the image (no padding), f does not wrap around, and only crops are measured.
+    the units do not fill the image (no padding), f does not wrap around, and only crops
+    are measured.
     `worst_error_circular` and `worst_error_crop`: the mean over images of each one's largest ratio.
     Fractional shifts move f by the same fraction, exactly so only if f is band-limited: their error
     is the aliasing of f.
