@@ -5,7 +5,7 @@ import timm
 import torch
 from bias_tools import measure, values
 from torch import nn
-from toy_models import linear_resnet50
+from validation.nets import linear_resnet50
 
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap

@@ -8,7 +8,6 @@ from perimetry import audit
 
 ODD = (
     "resnet18",
-    "resnet50",
     "resnet50d",
     "densenet121",
     "regnety_004",

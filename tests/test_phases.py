@@ -6,7 +6,7 @@ import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_models import linear_resnet50
+from validation.nets import linear_resnet50
 
 from perimetry.adapters.errors import InputError, NotApplicableError
 from perimetry.suites.measuring import phases
@@ -164,7 +164,7 @@ def test_the_relative_difference_is_the_literal_formula(order):
 def test_the_linear_resnet50_has_the_known_relative_differences(treated, first, second):
     """The linear ResNet-50 has its known differences, and is symmetric only when padded."""
     x = torch.ones(1, 1, 224, 224, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(linear_resnet50(treated=treated)(x).sum(), x)
+    (gradient,) = torch.autograd.grad(linear_resnet50(treated=treated).double()(x).sum(), x)
     sensitivity = gradient[0, 0].numpy()
     assert round(float(phases.relative_difference(sensitivity, 1)), 4) == first
     assert round(float(phases.relative_difference(sensitivity, 2)), 4) == second

@@ -3,49 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-
-
-class Average(nn.Module):
-    """A one-channel mean over k x k with stride s, padded as an odd kernel would be.
-
-    With `treated`, the kernel grows to the next multiple of the stride and the input at its end.
-    """
-
-    def __init__(self, kernel: int, stride: int = 1, *, treated: bool = False) -> None:
-        super().__init__()
-        self.kernel, self.stride = kernel, stride
-        self.grown = kernel + -kernel % stride if treated else kernel
-
-    def forward(self, x):
-        pad = (self.kernel - 1) // 2
-        size = (x.shape[-1] + 2 * pad - self.kernel) // self.stride + 1
-        end = max(pad, (size - 1) * self.stride + self.grown - x.shape[-1] - pad)
-        x = F.pad(x, (pad, end, pad, end))
-        return F.avg_pool2d(x, self.grown, self.stride)
-
-
-class LinearBlock(nn.Module):
-    """A residual block of a linear ResNet-50: a 3 x 3 mean beside the shortcut."""
-
-    def __init__(self, stride: int, *, treated: bool) -> None:
-        super().__init__()
-        self.branch = Average(3, stride, treated=treated)
-        self.shortcut = Average(1, stride, treated=treated) if stride > 1 else nn.Identity()
-
-    def forward(self, x):
-        return self.branch(x) + self.shortcut(x)
-
-
-def linear_resnet50(*, treated: bool = False) -> nn.Sequential:
-    """One channel, all kernels averaging, shortcuts the identity or a strided 1 x 1 mean."""
-    layers: list[nn.Module] = [Average(7, 2, treated=treated), Average(3, 2, treated=treated)]
-    for stage, depth in enumerate((3, 4, 6, 3)):
-        for block in range(depth):
-            stride = 2 if stage > 0 and block == 0 else 1
-            layers.append(LinearBlock(stride, treated=treated))
-    return nn.Sequential(*layers)
 
 
 def stack(depth: int, *, padding: int = 0) -> nn.Sequential:

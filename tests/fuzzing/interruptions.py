@@ -122,7 +122,7 @@ def crowded(folder, rng):
 
 INTERRUPTIONS = (
     Interruption("SIGKILL to a run and its workers, then the same command again", 1, killed),
-    Interruption("SIGTERM, SIGINT or SIGHUP to a run or its group, then again", 2, stopped),
+    Interruption("SIGTERM, SIGINT or SIGHUP to a run or its group, then again", 1, stopped),
     Interruption("two runs that write into one folder at the same time", 1, crowded),
 )
 

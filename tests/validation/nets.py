@@ -23,13 +23,16 @@ class Average(nn.Module):
         super().__init__()
         self.kernel, self.stride = kernel, stride
         self.grown = kernel + -kernel % stride if treated else kernel
+        self.mean = nn.Conv2d(1, 1, self.grown, stride, bias=False)
+        nn.init.constant_(self.mean.weight, 1 / self.grown**2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, 1, height, width) to the same axes."""
         pad = (self.kernel - 1) // 2
         size = (x.shape[-1] + 2 * pad - self.kernel) // self.stride + 1
         end = max(pad, (size - 1) * self.stride + self.grown - x.shape[-1] - pad)
-        return F.avg_pool2d(F.pad(x, (pad, end, pad, end)), self.grown, self.stride)
+        out: Tensor = self.mean(F.pad(x, (pad, end, pad, end)))
+        return out
 
 
 class _LinearBlock(nn.Module):
