@@ -259,6 +259,25 @@ def test_the_onnx_file_gives_what_the_torch_module_gives(tmp_path, border, fill)
     assert theirs.notes[-1] == ours.notes[-1] == f"{border} padding in 4 layers"
 
 
+@pytest.mark.parametrize("channels", [4, 5])
+@pytest.mark.parametrize("border", PADDING_MODES)
+def test_the_padding_of_a_transposed_convolution_is_none_to_exchange(tmp_path, border, channels):
+    """It crops the output: only the layer before and the one behind read what the border puts."""
+    torch.manual_seed(0)
+    transposed = nn.ConvTranspose2d(4, channels, 4, 2, 1)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), transposed, nn.Conv2d(channels, 2, 3, 4, 1))
+    file, module = (m.with_padding_mode(border) for m in onnx_pair(tmp_path, net))
+    x = images(48, 48).float()
+    first, last = (layer for layer in net if isinstance(layer, nn.Conv2d))
+    middle = F.conv2d(continued(x, (1, 1, 1, 1), border), first.weight, first.bias)
+    whole = F.conv_transpose2d(middle, transposed.weight, transposed.bias, 2)
+    cropped = whole[..., 1:-1, 1:-1]
+    expected = F.conv2d(continued(cropped, (1, 1, 1, 1), border), last.weight, last.bias, 4)
+    for twin in (module, file):
+        torch.testing.assert_close(twin.run(x).target, expected, rtol=1e-4, atol=1e-5)
+        assert twin.notes[-1] == f"{border} padding in 2 layers"
+
+
 def test_a_mean_under_kernel_padding_keeps_its_padding_in_both_adapters(tmp_path):
     """Both say why, agree, and keep an even image even."""
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ padded by `reflect`, `replicate` or `circular` instead, and the call itself pads
 weights and the module are not changed. Padding that the layer applied before the call (TF-SAME,
 `ZeroPad2d`, kernel padding) counts as its own. Pools pad with -inf, or leave padding out of their
 mean; they are continued too, so that a network of convolutions and pools becomes exactly periodic
-under `circular`.
+under `circular`. Transposed convolutions are not changed: their padding crops their output.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class PaddingExchange(FunctionMode):
                 self._by_hand = _ByHand(out, padding.input, pads, padding.mode, padding.value)
             return out
         call = read_call(func, args, kwargs)
-        continued = None if call is None else self._continued(call, _same(args, kwargs, call))
+        continued = None
+        if call is not None and not call.transposed:
+            continued = self._continued(call, _same(args, kwargs, call))
         return func(*args, **kwargs) if continued is None else continued
 
     def _continued(self, call: StridedCall, same: Pads) -> Tensor | None:
