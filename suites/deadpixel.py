@@ -371,7 +371,11 @@ def dead_places(found: Measured) -> list[str]:
     regions = [dead_regions.Region.of_row(row) for row in rows if row["channel"] == "all"]
     named = [f"dead: {region.text}" for region in regions[:MOST_NAMED]]
     if len(regions) > MOST_NAMED:
-        named.append(f"{len(regions) - MOST_NAMED} more dead regions")
+        every = found.metrics.get(f"dead_pixels@{max(dead_regions.THRESHOLDS)}")
+        listed = sum(region.pixels for region in regions)
+        rest = listed if every is None or every.value is None else round(every.value)
+        rest -= sum(region.pixels for region in regions[:MOST_NAMED])
+        named.append(f"dead: {dead_regions.pixels(rest)} in other places")
     channels = [
         (row["channel"], dead_regions.Region.of_row(row)) for row in rows if row["channel"] != "all"
     ]

@@ -76,6 +76,49 @@ def test_two_thousand_scattered_pixels_are_all_counted():
     assert found["dead_pixels@0.01"].value == 2000
 
 
+WEAK = {
+    "half of the image": (slice(0, 96), slice(48, 96)),
+    "every third row": (slice(0, 96, 3), slice(0, 96)),
+    "two blocks of rows": (np.r_[0:12, 84:96], slice(0, 96)),
+}
+
+
+@pytest.mark.parametrize("gain", [1e-3, 1e-8])
+@pytest.mark.parametrize("hole", WEAK.values(), ids=WEAK)
+def test_pixels_times_a_thousandth_or_less_are_as_dead_as_silent_ones(hole, gain):
+    """However much of the image they fill: they set neither the level nor the spread."""
+    mask = torch.ones(1, 1, 96, 96)
+    mask[..., hole[0], hole[1]] = gain
+    found = measure(mask).metrics
+    assert found["silent_pixels"].value == 0
+    assert found["dead_pixels@0.1"].value == int((mask < 1).sum())
+
+
+def test_an_island_in_an_image_that_is_lost_is_alive():
+    """Nine tenths of the image times 1e-3: all of them are dead, and the rest is not."""
+    mask = torch.full((1, 1, 96, 96), 1e-3)
+    mask[..., 30:60, 30:60] = 1
+    found = measure(mask).metrics
+    assert found["dead_pixels@0.1"].value == 96**2 - 900
+
+
+def test_pixels_at_the_edge_of_a_weak_region_are_not_counted_with_it():
+    """A window that is dead in the mean has pixels of the ordinary level at its edge."""
+    samples = np.random.default_rng(0).gamma(6, 1, (8, 64, 64))
+    samples[:, 20:40, 8:30] *= 1e-6
+    (region,) = find_dead_pixels(samples, (1, 1), None).regions
+    assert region == Region(20 * 22, (20, 8, 40, 30))
+
+
+def test_what_is_dead_in_places_that_no_sentence_names_is_counted():
+    """Twelve dead rows: three are named, and the pixels of the other nine are given."""
+    mask = torch.ones(1, 1, 96, 96)
+    mask[..., ::8, :] = 0
+    *rows, rest = dead_places(measure(mask))
+    assert rows == [f"dead: 96 pixels in row {row}, columns 0 to 95" for row in (0, 8, 16)]
+    assert rest == f"dead: {9 * 96} pixels in other places"
+
+
 def test_a_dead_colour_channel_is_reported_by_its_own():
     """No pixel is dead, for two channels are read everywhere; the third is silent."""
     mask = torch.ones(1, 3, 96, 96)

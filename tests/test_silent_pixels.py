@@ -9,6 +9,7 @@ from onnx_table import export
 from perimetry import audit
 from perimetry.suites.padding import silent_pixels
 from perimetry.suites.padding.silent_pixels import Cell
+from perimetry.suites.padding.suite import PADDING
 
 QUICK = {"count": 4, "draws": 20, "device": "cpu", "size": (56, 56)}
 
@@ -78,6 +79,16 @@ def test_a_round_hole_and_a_second_one_are_counted_to_the_pixel(tmp_path):
     mask[..., 40:49, 41:50] = 0
     found = measured(masked(tmp_path / "a.onnx", mask))
     assert [row["pixels"] for row in found.tables["silent_regions"]] == [int(disc.sum()), 81]
+
+
+def test_what_is_silent_in_places_that_no_sentence_names_is_counted(tmp_path):
+    """Of five holes three are named; the pixels of the two smallest are added up."""
+    widths = (30, 25, 20, 15, 10)
+    holes = [(slice(10 * i + 2, 10 * i + 10), slice(9, 9 + n)) for i, n in enumerate(widths)]
+    found = measured(holed(tmp_path / "a.onnx", *holes))
+    *named, rest = PADDING.defects(found)
+    assert len(named) == 3
+    assert rest == f"dead: {8 * (15 + 10)} pixels in other places"
 
 
 def test_a_dead_border_is_found_on_all_sides(tmp_path):

@@ -268,6 +268,32 @@ LINEAR = {
         x, 3, 2, 1, ceil_mode=True, count_include_pad=False
     ),
     "lower triangle": torch.tril,
+    "sum, operands by name": lambda x: torch.add(input=x, other=x.roll(7, 3), alpha=-2),
+    "difference in place, by name": lambda x: x.clone().sub_(other=x.roll(7, 3), alpha=3),
+    "product by name": lambda x: torch.mul(torch.ones(24, 24).tril().to(x), other=x),
+    "quotient by name": lambda x: x.div(other=1 + torch.arange(24).to(x)),
+    "matrix by name": lambda x: torch.matmul(input=x, other=MATRIX.to(x)),
+    "matrices by name": lambda x: torch.mm(input=x.reshape(-1, 24), mat2=MATRIX.to(x)).view_as(x),
+    "reshaped by name": lambda x: torch.reshape(input=x, shape=(-1, 3, 12, 48))[..., :40],
+    "flipped by name": lambda x: torch.flip(input=x, dims=(2,))[:, :, 3:],
+    "chosen, all by name": lambda x: torch.where(
+        condition=torch.eye(24).bool(), input=x, other=x.roll(7, 3)
+    ),
+    "chosen by a method": lambda x: x.where(torch.eye(24).bool(), x.roll(7, 3)),
+    "chosen by a method, by name": lambda x: x.where(condition=torch.eye(24).bool(), other=0.0),
+    "between two, by name": lambda x: x.lerp(end=x.roll(7, 3), weight=0.25),
+    "between two by place": lambda x: torch.lerp(x, x.roll(7, 3), torch.eye(24).to(x)),
+    "between two, in place": lambda x: x.clone().lerp_(x.roll(7, 3), torch.arange(24).to(x) / 32),
+    "constant and matrix": lambda x: torch.addmm(
+        input=torch.ones(24).to(x), mat1=x.reshape(-1, 24), mat2=MATRIX.to(x), beta=2, alpha=3
+    ).view_as(x),
+    "constant and matrices": lambda x: torch.baddbmm(
+        torch.ones(24, 24).to(x), x.flatten(0, 1), MATRIX.to(x).expand(3 * len(x), 24, 24)
+    ).view_as(x),
+    "product added": lambda x: torch.addcmul(
+        input=x, tensor1=x.roll(4, 2), tensor2=torch.eye(24).to(x), value=3
+    ),
+    "quotient added": lambda x: torch.addcdiv(x, x.roll(4, 2), 2 + torch.eye(24).to(x), value=3),
     "in place on a copy": lambda x: x.clone().mul_(3) + x.roll(7, 2),
     "in place, then read again": lambda x: _doubled_first(x),
     **{
@@ -317,6 +343,9 @@ REFUSED = {
     "scatter": lambda x: torch.zeros_like(x).scatter(3, torch.zeros(x.shape).long(), x),
     "max_pool2d": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
     "lp_pool2d": lambda x: F.lp_pool2d(x, 3, 3, 1),
+    "div": lambda x: torch.div(x, 3, rounding_mode="floor"),
+    "to": lambda x: x.to(torch.int32).to(x.dtype) + x,
+    "type": lambda x: x.type(torch.int32).to(x.dtype) + x,
     "bucketize": lambda x: torch.bucketize(x, torch.arange(4.0).double()).double() + x,
 }
 

@@ -130,7 +130,7 @@ class _Call:
     @property
     def reads(self) -> bool:
         """Whether a unit of the result reads several units that may share one."""
-        if self.name in SUMS | {"lerp"} and len(self.inputs) > 1:
+        if self.name in SUMS and len(self.inputs) > 1:
             return self.common
         if self.name == "fold" and self.chains[0].amplitude.parts:
             return True

@@ -43,7 +43,7 @@ COPIES = frozenset(
 )
 """Functions that may copy units, as padding with reflected ones does."""
 SUMS = frozenset("add iadd radd sub isub subtract rsub".split())  # noqa: SIM905
-JOINS = SUMS | {"cat", "concat", "concatenate", "stack", "where", "lerp", "setitem"}
+JOINS = SUMS | {"cat", "concat", "concatenate", "stack", "where", "setitem"}
 """Fixed functions of several tensors."""
 PRODUCTS_OF_UNITS = frozenset("mul imul rmul multiply".split())  # noqa: SIM905
 QUOTIENTS = frozenset("div idiv truediv itruediv true_divide divide".split())  # noqa: SIM905
@@ -62,7 +62,6 @@ KEEPS = (MOVES | SCALES | JOINS | MIXTURES) - MEANS | {
     "masked_fill",
     "tril",
     "triu",
-    "addcmul",
     "pad",
 }
 """Functions whose results have something in common with what their inputs come from."""

@@ -81,7 +81,7 @@ def tag(
     return out
 
 
-ATTENTION = frozenset({"matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"})
+ATTENTION = frozenset({"matmul", "bmm", "einsum", "scaled_dot_product_attention"})
 """Products whose result has the grid of one argument, such as that of the queries."""
 
 

@@ -45,6 +45,7 @@ from .rule_table import (
 )
 from .tags import CREATIONS, tag, tensors_in
 from .windows import History, Layer, LayerWindow, Pair, Upsampling
+from .written_out import WRITTEN_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,7 +99,7 @@ class EnergyTrace(FunctionMode):
         Raises `NotApplicableError` with the layer if the function has no rule.
         """
         name = func.__name__.strip("_")
-        args, kwargs = _by_own_names(args, kwargs)
+        func, args, kwargs = _by_own_names(name, func, args, kwargs)
         if name in METADATA:
             args = latest(args, tensors_in(args))
             if name == "iter" and is_energy(args[0]):
@@ -119,6 +120,11 @@ class EnergyTrace(FunctionMode):
         self._refuse_lost_entries(name, tensors)
         self._refuse_unfollowed(name, tensors)
         layer, energies = len(self.layers), [t for t in tensors if is_energy(t)]
+        if name in WRITTEN_OUT and energies:
+            out = WRITTEN_OUT[name](self.call, *args, **kwargs)
+            if works_in_place(func, args, kwargs):
+                replace_in_place(args[0], out)
+            return out
         try:
             out = self._apply(name, func, tensors, args, kwargs)
             out = self._followed(func, out, args, kwargs, layer, energies)
@@ -308,12 +314,38 @@ _OWN_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 """Torch's own names of arguments that it also takes by numpy's."""
 
 
-def _by_own_names(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
-    """The arguments by torch's own names, and the input, if it was named, in its place."""
-    kwargs = {_OWN_NAMES.get(name, name): value for name, value in kwargs.items()}
-    if not args and "input" in kwargs:
-        args = (kwargs.pop("input"),)
-    return args, kwargs
+_OF_TWO = """
+    add sub subtract rsub mul multiply div divide true_divide maximum minimum fmax fmin matmul
+"""
+
+_PARAMETERS = {
+    **dict.fromkeys(_OF_TWO.split(), ("input", "other")),
+    **dict.fromkeys(("bmm", "mm"), ("input", "mat2")),
+    "addmm": ("input", "mat1", "mat2"),
+    "baddbmm": ("input", "batch1", "batch2"),
+    **dict.fromkeys(("addcmul", "addcdiv"), ("input", "tensor1", "tensor2")),
+    "lerp": ("input", "end", "weight"),
+    "where": ("condition", "input", "other"),
+    "reshape": ("input", "shape"),
+    "flip": ("input", "dims"),
+    "split": ("tensor", "split_size_or_sections", "dim"),
+}
+"""Torch's names of the arguments that rules take by their places."""
+
+
+def _by_own_names(
+    name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The function and its arguments by torch's own names, and those of `_PARAMETERS` by place."""
+    kwargs = {_OWN_NAMES.get(key, key): value for key, value in kwargs.items()}
+    if func is Tensor.where:  # has its condition second
+        given = dict(zip(("input", "condition", "other"), args, strict=False))
+        func, args, kwargs = torch.where, (), {**given, **kwargs}
+    for own in _PARAMETERS.get(name, ("input",))[len(args) :]:
+        if own not in kwargs:
+            break
+        args = (*args, kwargs.pop(own))
+    return func, args, kwargs
 
 
 def _with_padding(window: LayerWindow, size: int, pads: Pair) -> LayerWindow:

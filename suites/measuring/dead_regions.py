@@ -2,12 +2,15 @@
 
 A pixel's *relative sensitivity* q is its sensitivity over what it should have: that of its
 neighbourhood times the share of its stride phase. The neighbourhood's level is a moving median over
-half the image along each axis (every third pixel of large ones), kept inside it, so that a hole up
-to about half of that area does not set its own standard. Towards the borders sensitivity falls off,
-since fewer units read there (the last row of an ordinary network may get 3 % of the level), and in
-a corner it does so twice: the largest median, over the level, of the rows from the border up to its
-own belongs to what a pixel should have, as far as it is below 1, and so for columns. A border that
-is read weakly is therefore no dead region, one that is silent is, and so is a weak row inside.
+half the image along each axis (three lines of nine of large ones), kept inside it, so that a hole
+up to about half of that area does not set its own standard. Where the level is below `LEAST_LEVEL`
+of that of the most sensitive pixels, the neighbourhood is lost, and what its pixels get is compared
+with the latter, times `SURELY_LOST`. Towards the borders sensitivity falls off, since fewer units
+read there (the last row of an ordinary network may get 1 % of the level), and in a corner it does
+so twice: the largest median, over the level, of the rows from the border up to its own belongs to
+what a pixel should have, as far as it is below 1, and so for columns. That is never less than
+`LEAST_DUE`, and behind an eighth of the image never less than `LEAST_INSIDE`. A border that is read
+weakly is therefore no dead region, one that is silent is, and so is a weak row inside.
 Phases that are dead as a whole (share below `DEAD_PHASE`) are no holes: their pixels are left out,
 and counted apart.
 
@@ -16,7 +19,8 @@ and counted apart.
     shape k is read off the map's own quartiles; were the true q as large as t, what is observed
     would be so small with a probability below `FALSE_ALARM` over the whole map. The same is asked
     of the means over windows of `WINDOWS` pixels per side without silent ones: all pixels of a
-    window whose mean is below t with certainty are dead. Silent pixels are dead at every t.
+    window whose mean is below t with certainty are dead, but for those above `MOST_WITHIN` t.
+    Silent pixels are dead at every t.
 
 Regions are connected, diagonals included; their boxes are (top, left, bottom, right) in pixels, the
 last two exclusive. The same is done for each colour channel, so that a channel that is not read is
@@ -39,18 +43,27 @@ if TYPE_CHECKING:
     from .phases import Pair
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
+    Places = np.ndarray[Any, np.dtype[np.intp]]
 
 
 THRESHOLDS = (0.01, 0.1)
 FALSE_ALARM = 0.01
 """Probability that an ordinary map of independent pixels has any dead one."""
 DEAD_PHASE = 0.01
-LEAST_DUE = 1e-3
-"""Of the level, in a row or column of a border."""
+LEAST_LEVEL, SURELY_LOST = 1e-3, 0.1
+"""Of the level of the most sensitive twentieth of the pixels. Of all networks in results/timm-init
+one has neighbourhoods at 1.2e-3 (resnetv2_50d_frn), the others at 5e-3 and more."""
+LEAST_DUE, LEAST_INSIDE, LEAST_IN_CORNERS = 1e-3, 0.1, 1e-4
+"""Of the level, in a row or column of a border, behind an eighth of the image, and where two
+borders meet. In results/timm-init the least are 0.008, 0.24 and their product."""
+LEAST_ALIVE = 0.03
+"""Relative sensitivity below which a pixel does not belong to the spread of the ordinary ones."""
 BLOCKS = 28
 """The moving median works on about so many blocks along each axis."""
 WINDOWS = (1, 3, 5, 9, 15)
 """A single pixel that is merely weak is lost in the noise of few samples; a region is not."""
+MOST_WITHIN = 5.0
+"""Of t: a pixel above this does not belong to the dead window that it lies in, but to its edge."""
 
 BOX = ("top", "left", "bottom", "right")
 """Of a region in a table: first row and column, and one past the last ones."""
@@ -84,8 +97,12 @@ class Region:
         top, left, bottom, right = self.box
         rows = f"row {top}" if bottom - top == 1 else f"rows {top} to {bottom - 1}"
         columns = f"column {left}" if right - left == 1 else f"columns {left} to {right - 1}"
-        pixels = "1 pixel" if self.pixels == 1 else f"{self.pixels} pixels"
-        return f"{pixels} in {rows}, {columns}"
+        return f"{pixels(self.pixels)} in {rows}, {columns}"
+
+
+def pixels(count: int) -> str:
+    """`1 pixel`, `2 pixels`."""
+    return "1 pixel" if count == 1 else f"{count} pixels"
 
 
 @dataclass(frozen=True)
@@ -118,13 +135,18 @@ def find_dead_pixels(samples: Array, period: Pair, profile: Array | None) -> Dea
     found = dict.fromkeys(THRESHOLDS, silent & counted)
     if counted.any() and mean.any():
         corrected = np.where(counted, mean / np.maximum(share, DEAD_PHASE), np.nan)
+        lost = share_where_lost(np.where(silent, np.nan, corrected))
+        for t in THRESHOLDS:
+            found[t] = found[t] | (lost < t * SURELY_LOST)
+        corrected[lost < max(THRESHOLDS) * SURELY_LOST] = np.nan
         relative = np.where(silent, np.nan, relative_sensitivity(corrected))
         relative = relative / fall_off(relative)
         for side in (n for n in WINDOWS if n <= min(mean.shape)):
             means = window_means(relative, side)
             sure = _certain(means[np.isfinite(means)], side)
             for t in THRESHOLDS:
-                found[t] = found[t] | (counted & _within_windows(means <= t * sure, side))
+                within = _within_windows(means <= t * sure, side)
+                found[t] = found[t] | (counted & within & (relative < MOST_WITHIN * t))
     return DeadPixels(silent & counted, found, int((~counted).sum()))
 
 
@@ -139,6 +161,18 @@ def phase_shares(mean: Array, period: Pair, profile: Array | None) -> Array:
     rows, columns = (np.arange(n) % p for n, p in zip(mean.shape, period, strict=True))
     share: Array = profile[rows[:, None], columns[None]]
     return share
+
+
+def share_where_lost(corrected: Array) -> Array:
+    """`corrected` (height, width; NaN where left out) over that of the most sensitive pixels.
+
+    NaN in neighbourhoods of an ordinary level.
+    """
+    most = float(np.nanquantile(corrected, 0.95)) if np.isfinite(corrected).any() else 0.0
+    lost = moving_median(corrected) < LEAST_LEVEL * most
+    return (
+        np.where(lost, corrected / most, np.nan) if lost.any() else np.full_like(corrected, np.nan)
+    )
 
 
 def relative_sensitivity(corrected: Array) -> Array:
@@ -161,8 +195,10 @@ def fall_off(relative: Array) -> Array:
         half = -(-len(medians) // 2)
         from_start = np.maximum.accumulate(medians[:half])
         from_end = np.maximum.accumulate(medians[half:][::-1])[::-1]
-        axes.append(np.clip(np.concatenate([from_start, from_end]), LEAST_DUE, 1.0))
-    return np.outer(*axes)
+        least = np.full(len(medians), LEAST_INSIDE)
+        least[: len(medians) // 8] = least[len(medians) - len(medians) // 8 :] = LEAST_DUE
+        axes.append(np.clip(np.concatenate([from_start, from_end]), least, 1.0))
+    return np.maximum(np.outer(*axes), LEAST_IN_CORNERS)
 
 
 def window_means(relative: Array, side: int) -> Array:
@@ -193,31 +229,24 @@ def moving_median(values: Array) -> Array:
         [_window(b, n) for b in range(int(at.max()) + 1)]
         for at, n in zip(blocks, values.shape, strict=True)
     ]
-    thinned = [_thinned(n) for n in values.shape]
     level = np.array(
-        [
-            [_median(values[rows, columns][:: thinned[0], :: thinned[1]]) for columns in spans[1]]
-            for rows in spans[0]
-        ]
+        [[_median(values[np.ix_(rows, columns)]) for columns in spans[1]] for rows in spans[0]]
     )
     found: Array = level[blocks[0][:, None], blocks[1][None]]
     return found
 
 
-def _thinned(size: int) -> int:
-    """Every how many-th pixel of `size` a median looks at.
+def _window(block: int, size: int) -> Places:
+    """The lines that a median looks at in the window around `block`, of half of `size`.
 
-    Every third one has a share in all phases of a stride that is a power of two.
+    Of large maps three lines of nine, at unlike distances: they have a share in all phases of a
+    stride that is a power of two, and no three lines of a regular pattern hide others.
     """
-    return 3 if size >= 96 else 1
-
-
-def _window(block: int, size: int) -> slice:
-    """The window around `block`, of half of `size` and inside it."""
     half = max(1, size // 2)
     middle = int((block + 0.5) * size / min(BLOCKS, size))
     start = min(max(0, middle - half // 2), size - half)
-    return slice(start, start + half)
+    lines = np.arange(start, start + half)
+    return lines if size < 96 else lines[np.isin((lines - start) % 9, (0, 2, 5))]
 
 
 def _median(values: Array) -> float:
@@ -228,14 +257,17 @@ def _median(values: Array) -> float:
 def _certain(relative: Array, side: int) -> float:
     """By how much a dead pixel must lie below a threshold: a gamma quantile over its mean.
 
-    The shape k comes from the quartiles of log q, whose standard deviation is about 1 / sqrt(k).
+    The shape k comes from the quartiles of log q, whose standard deviation is about 1 / sqrt(k), of
+    all pixels or of those that are alive: where many are dead, their distance is no spread.
     """
-    positive = relative[relative > 0]
-    if positive.size < 8 or FALSE_ALARM * side**2 >= relative.size:
-        return 0.0
-    low, high = np.quantile(np.log(positive), (0.25, 0.75))
-    shape = min(1e4, (1.349 / max(float(high - low), 1e-3)) ** 2)
-    return float(gammaincinv(shape, FALSE_ALARM * side**2 / relative.size) / shape)
+    found = [0.0]
+    for positive in (relative[relative > 0], relative[relative > LEAST_ALIVE]):
+        if positive.size >= 8 and FALSE_ALARM * side**2 < relative.size:
+            low, high = np.quantile(np.log(positive), (0.25, 0.75))
+            shape = min(1e4, (1.349 / max(float(high - low), 1e-3)) ** 2)
+            quantile = gammaincinv(shape, FALSE_ALARM * side**2 / relative.size)
+            found.append(float(quantile / shape))
+    return max(found)
 
 
 def connected_regions(mask: Mask) -> list[Region]:

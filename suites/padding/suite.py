@@ -56,7 +56,7 @@ from ...adapters.errors import InputError
 from ...adapters.padding_mode import PADDING_MODES
 from ..base import Context, Measurement, Metric, Suite, described, require_at_least
 from ..measuring.batching import Batching
-from ..measuring.dead_regions import Region
+from ..measuring.dead_regions import Region, pixels
 from ..measuring.findings import percent
 from .blind_spots import Stimulus, default_side
 from .observe import ObservationPlan, observe
@@ -99,6 +99,9 @@ def _metrics() -> tuple[Metric, ...]:
 
 _SAMPLED = ("border_ratio", "left_right", "top_bottom")
 """Metrics that depend on the images; the others are exact for one weight set and the stimulus."""
+
+MOST_NAMED = 3
+"""Regions that a sentence names."""
 
 _METRICS = described(
     _metrics(),
@@ -225,12 +228,16 @@ class PaddingSuite(Suite):
     def defects(self, found: Measured) -> list[str]:
         """Colour channels without any effect, and the largest regions."""
         rows = found.tables.get("silent_regions", [])
-        return [
+        named = [
             f"dead: {Region(int(row['pixels']), tuple(row['box'])).text}"
             if row.get("channel", "all") == "all"
             else f"dead: {row['channel']}, everywhere"
-            for row in rows[:3]
+            for row in rows[:MOST_NAMED]
         ]
+        rest = [
+            int(row["pixels"]) for row in rows[MOST_NAMED:] if row.get("channel", "all") == "all"
+        ]
+        return [*named, *([f"dead: {pixels(sum(rest))} in other places"] if rest else [])]
 
     def causes(self, found: Measured) -> list[str]:
         """The pixels at which the response to the stimulus is least, of those looked at."""

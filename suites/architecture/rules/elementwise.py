@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ....adapters.errors import NotApplicableError
 from ..compact import alias, compress, compress_uniform, pointwise, widen
 from ..rule_table import (
     constant_amplitude,
@@ -100,11 +101,8 @@ def _softmax(_trace: EnergyTrace, x: Tensor, dim: int | None = None, *_: Any, **
     "feature_dropout",
     "feature_alpha_dropout",
     "contiguous",
-    "to",
     "float",
     "double",
-    "type",
-    "type_as",
     "cpu",
     "cuda",
     "neg",
@@ -121,6 +119,16 @@ def _softmax(_trace: EnergyTrace, x: Tensor, dim: int | None = None, *_: Any, **
     "log1p",
 )
 def _identity(_trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return x
+
+
+@rule("to", "type", "type_as")
+def _converted(_trace: EnergyTrace, x: Tensor, *args: Any, **named: Any) -> Tensor:
+    """The same, but of whole numbers, which have no gradient."""
+    for given in (*args, *named.values()):
+        dtype = given.dtype if isinstance(given, Tensor) else given
+        if isinstance(dtype, torch.dtype) and not dtype.is_floating_point:
+            raise NotApplicableError(f"it converts to {dtype}, which has no gradient")
     return x
 
 
@@ -190,7 +198,9 @@ def _scaled(energy: Tensor, constant: Tensor, factor: Tensor) -> Tensor:
 
 
 @rule("div", "idiv", "truediv", "itruediv", "true_divide", "divide", "rdiv", "rtruediv")
-def _div(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
+def _div(trace: EnergyTrace, a: Any, b: Any, *, rounding_mode: Any = None, **_: Any) -> Tensor:
+    if rounding_mode is not None:
+        raise NotApplicableError("it rounds: its gradient is 0")
     if is_energy(b):
         if is_energy(a):
             return (
@@ -200,21 +210,6 @@ def _div(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
     if not isinstance(b, Tensor):
         return mul(trace, a, 1 / b)
     return _scaled(a, b, 1 / compress_uniform(trace.coefficient(uniform_source(b))))
-
-
-@rule("addcmul")
-def _addcmul(trace: EnergyTrace, x: Any, a: Any, b: Any, *, value: float = 1) -> Tensor:
-    product = mul(trace, a, b) if is_energy(a) or is_energy(b) else a * b
-    if is_energy(product):
-        product = mul(trace, product, value)
-    return add(trace, x, product)
-
-
-@rule("lerp")
-def _lerp(trace: EnergyTrace, a: Any, b: Any, weight: Any) -> Tensor:
-    terms = [(a, 1 - weight), (b, weight)]
-    kept = [mul(trace, t, w) for t, w in terms if is_energy(t)]
-    return kept[0] if len(kept) == 1 else add(trace, *kept)
 
 
 @rule("maximum", "minimum", "fmax", "fmin")

@@ -11,7 +11,7 @@ from torch import Tensor
 from ....adapters.errors import NotApplicableError
 from ..compact import compress, compress_uniform, widen
 from ..rule_table import is_energy, is_weight, rule
-from .elementwise import EXCLUDED, add, widen_like
+from .elementwise import EXCLUDED, widen_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,12 +88,6 @@ def _both(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
         product = first.mean(-1, keepdim=True) * second.mean(-2, keepdim=True) * count
         return widen(product, shape)
     return widen(first @ second, shape)
-
-
-@rule("baddbmm", "addmm", "addbmm")
-def _addmm(trace: EnergyTrace, x: Any, a: Tensor, b: Tensor, **_: Any) -> Tensor:
-    product = _matmul(trace, a, b) if is_energy(a) or is_energy(b) else a @ b
-    return add(trace, x, product)
 
 
 @rule("einsum")

@@ -131,14 +131,6 @@ def _rmatmul(out: Tensor, /, a: Tensor, b: Tensor) -> Spans:
     return _matmul(out, b, a)
 
 
-@span_rule("baddbmm", "addmm", "addbmm")
-def _addmm(out: Tensor, /, x: Any, a: Tensor, b: Tensor, **_: Any) -> Spans:
-    parts = [known_spans(x)]
-    if spans_of(a) is not None or spans_of(b) is not None:
-        parts.append(_matmul(out, a, b))
-    return union(parts, out.shape)
-
-
 @span_rule("einsum")
 def _einsum(out: Tensor, /, equation: str, *operands: Any) -> Spans:
     tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
