@@ -170,9 +170,9 @@ def share_where_lost(corrected: Array) -> Array:
     """
     most = float(np.nanquantile(corrected, 0.95)) if np.isfinite(corrected).any() else 0.0
     lost = moving_median(corrected) < LEAST_LEVEL * most
-    return (
-        np.where(lost, corrected / most, np.nan) if lost.any() else np.full_like(corrected, np.nan)
-    )
+    found: Array = np.full_like(corrected, np.nan)
+    found[lost] = corrected[lost] / most
+    return found
 
 
 def relative_sensitivity(corrected: Array) -> Array:
