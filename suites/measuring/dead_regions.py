@@ -198,7 +198,8 @@ def fall_off(relative: Array) -> Array:
         least = np.full(len(medians), LEAST_INSIDE)
         least[: len(medians) // 8] = least[len(medians) - len(medians) // 8 :] = LEAST_DUE
         axes.append(np.clip(np.concatenate([from_start, from_end]), least, 1.0))
-    return np.maximum(np.outer(*axes), LEAST_IN_CORNERS)
+    due: Array = np.maximum(np.outer(*axes), LEAST_IN_CORNERS)
+    return due
 
 
 def window_means(relative: Array, side: int) -> Array:
