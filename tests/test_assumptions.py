@@ -1,5 +1,7 @@
 """What every measurement rests on: two passes agree, batch mates do not matter, maps are named."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -57,10 +59,33 @@ def mates(y):
     return y - y.mean((0, 2, 3), keepdim=True)
 
 
+class Counting(nn.Module):
+    """Its numbers grow from pass to pass."""
+
+    passes = 0
+
+    def forward(self, y):
+        self.passes += 1
+        return y * (1 + 0.1 * self.passes)
+
+
 NETS = {
     "dropout": (lambda: Net(lambda y: F.dropout(y, 0.2)), RANDOM, ("bernoulli_", "dropout")),
     "rare": (lambda: Net(rarely), RANDOM, ("operator rand ",)),
     "numpy": (lambda: Net(numpy_noise), RANDOM, ("operator add",)),
+    "rare, by Python": (
+        lambda: Net(lambda y: y * float(random.random() > 0.1)),  # noqa: S311
+        RANDOM,
+        ("generator of Python",),
+    ),
+    "rare, by numpy": (
+        lambda: Net(lambda y: y * float(np.random.random() > 0.1)),  # noqa: NPY002
+        RANDOM,
+        ("generator of NumPy",),
+    ),
+    "a count of passes": (lambda: Net(layer=Counting()), RANDOM, ("state kept",)),
+    "number": (lambda: Net(lambda y: y * len(y)), DEPENDENT, ("a third one",)),
+    "more than two": (lambda: Net(lambda y: y / (1 + (len(y) > 2))), DEPENDENT, ("a third one",)),
     "rrelu": (lambda: Net(lambda y: -F.rrelu(y, training=True)), RANDOM, ("rrelu",)),
     "norm": (
         lambda: Net(layer=nn.BatchNorm2d(8, track_running_stats=False)),

@@ -115,6 +115,8 @@ def test_scripts_and_modules_without_numbers_are_refused_with_a_way_on():
     script = torch.jit.trace(Net().eval(), torch.zeros(1, 3, 32, 48))
     with pytest.raises(InputError, match=r"TorchScript.*ONNX"):
         wrap(script)
+    with pytest.raises(InputError, match=r"layer '0' of Sequential.*TorchScript.*ONNX"):
+        wrap(nn.Sequential(script, nn.ReLU()))
     with pytest.raises(InputError, match=r"first\.weight of Net.*to_empty"):
         wrap(Net().to("meta"))
 

@@ -404,6 +404,18 @@ def test_what_runs_outside_torch_s_functions_is_refused():
             measure_skeleton(light_copy(Apply(function)), (3, SIDE, SIDE))
 
 
+def test_what_is_computed_again_in_the_backward_pass_is_refused():
+    """The forward of a checkpoint runs twice, the second time where no energy is followed."""
+
+    def function(x):
+        again = torch.utils.checkpoint.checkpoint
+        return again(lambda y: y.roll(1, 2) + y[:, :, :1], x, use_reentrant=False)
+
+    with pytest.raises(NotApplicableError) as error:
+        measure_skeleton(light_copy(Apply(function)), (3, SIDE, SIDE))
+    assert "checkpoint" in str(error.value)
+
+
 def test_a_tensor_whose_view_was_changed_in_place_is_refused():
     """Energies share no storage: a change of a view would be lost without a word."""
 

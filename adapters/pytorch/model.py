@@ -454,15 +454,17 @@ def wrap(
     standard deviation, channels of the first convolution; `declare` states parts of it. `image` is
     the input of `forward` that takes the image, `fixed` has values for the others by name. Half-
     precision weights are audited in float32, and a compiled module is audited as its original.
-    Raises `InputError` when the module refuses that input, cannot be copied, is a TorchScript
-    module, or has weights without values or shapes.
+    Raises `InputError` when the module refuses that input, cannot be copied, is or contains
+    a TorchScript module, or has weights without values or shapes.
     """
     module = getattr(module, "_orig_mod", module)
-    if isinstance(module, torch.jit.ScriptModule):
-        raise InputError(
-            f"{type(module).__name__} is a TorchScript module, whose layers cannot be traced; "
-            "give the original nn.Module, or export it to ONNX"
-        )
+    for layer, one in module.named_modules():
+        if isinstance(one, torch.jit.ScriptModule):
+            where = f"layer {layer!r} of {type(module).__name__}" if layer else type(one).__name__
+            raise InputError(
+                f"{where} is a TorchScript module, whose layers cannot be traced; give the "
+                "original nn.Module, or export it to ONNX"
+            )
     check_initialised(module)
     frozen = frozen_copy(module)
     digest = module_tensors_digest(frozen)

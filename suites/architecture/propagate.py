@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ...adapters.torch_calls import running_layers
@@ -163,8 +164,14 @@ def _forward(skeleton: nn.Module, x: Tensor, trace: EnergyTrace) -> Tensor:
 
 def _vjp(x: Tensor, target: Tensor) -> Tensor:
     target = compress(target, [1])
-    with one_thread():
-        (gradient,) = torch.autograd.grad(target, x, torch.ones_like(target))
+    try:
+        with one_thread():
+            (gradient,) = torch.autograd.grad(target, x, torch.ones_like(target))
+    except CheckpointError as error:
+        raise NotApplicableError(
+            "a part of the network is computed again in the backward pass "
+            "(torch.utils.checkpoint), where energies cannot follow it"
+        ) from error
     if not bool(gradient.isfinite().all()):
         raise NotApplicableError("the expected sensitivity overflows float64")
     return gradient.detach().squeeze(1)

@@ -4,13 +4,14 @@ Two images are passed in batches of two, the first in the company of different o
 
 random
     Two equal passes differ by more than `SAME` of the output's norm. A network that draws random
-    numbers without a difference in two passes (stochastic depth drops rarely) is passed
-    `RARE_PASSES` times more.
+    numbers, of torch, NumPy or Python, without a difference in two passes (stochastic depth drops
+    rarely) is passed `RARE_PASSES` times more.
 batch mates
-    The output for one image changes with the other image of its batch, or with its place in it, as
-    after a batch norm without running statistics. A dark image is looked at too, beside the first
-    and beside itself: the largest value of a batch may be the first's. Quantisation by the range of
-    a batch does so too, by its rounding alone, which is noted and tolerated up to `MATES_ROUNDING`.
+    The output for one image changes with the other image of its batch, with its place in it or
+    with the number of images, as after a batch norm without running statistics. A dark image is
+    looked at too, beside the first and beside itself: the largest value of a batch may be the
+    first's. Quantisation by the range of a batch does so too, by its rounding alone, which is noted
+    and tolerated up to `MATES_ROUNDING`.
 target
     A pass that stops at the target gives the same map, of the shape that the record names, as one
     that goes on to the logits.
@@ -27,10 +28,11 @@ else on both. The first step at which two passes differ is named where the model
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -97,7 +99,7 @@ def _check(model: Model, images: Tensor) -> Assumptions:
         for name, a, b in _outputs(first, second)
         if (fault := _fault(passes, name, a, b)) is not None
     }
-    faults = _faults_of_faint(passes, second) | faults
+    faults = _faults_of_number(passes, first) | _faults_of_faint(passes, second) | faults
     if "target" not in faults and (misnamed := _misnamed(model, passes, second)) is not None:
         faults["target"] = misnamed
     reasons = {name: fault.text for name, fault in faults.items() if not fault.tolerated}
@@ -176,6 +178,21 @@ def _faults_of_faint(passes: _Passes, second: Outputs) -> dict[str, _Fault]:
     return found
 
 
+def _faults_of_number(passes: _Passes, first: Outputs) -> dict[str, _Fault]:
+    """What is wrong with outputs that change if a third image joins the first two."""
+    try:
+        three = passes.run("three")
+    except Exception:  # a network of pairs alone: suites run it in pairs
+        return {}
+    found = {}
+    for name, a, b in _outputs(first, three):
+        change = _distance(a[:2], b[:2])
+        if change > MATES and _amplified(passes, name, change, "together", 0) is None:
+            text = f"{DEPENDENT}: a third one changes the {name} by {_percent(change)} of the norm"
+            found[name] = _Fault(text)
+    return found
+
+
 class _Passes:
     """Passes over batches of two: an image, and a mate that is bright and noisy, or dark."""
 
@@ -191,6 +208,7 @@ class _Passes:
             "other mate": torch.cat([one, dark]).to(model.device),
             "other place": torch.cat([dark, one]).to(model.device),
             "both dark": torch.cat([dark, dark]).to(model.device),
+            "three": torch.cat([one, bright, dark]).to(model.device),
         }
         self.pairs: list[Tensor] = []
 
@@ -226,6 +244,13 @@ class _Passes:
             return []
 
     @cached_property
+    def generators(self) -> list[str]:
+        """The generators of random numbers, other than torch's, that a pass draws from."""
+        before = _generators()
+        self.run("together")
+        return [name for name, state in _generators().items() if state != before[name]]
+
+    @cached_property
     def quantised(self) -> bool:
         """Whether a step rounds to few bits; False of a model that cannot be traced."""
         steps: list[str] = []
@@ -247,6 +272,18 @@ class _Passes:
 
         self.model.trace(self.inputs[name], read)
         return found
+
+
+def _generators() -> dict[str, Any]:
+    """The states of the global generators of random numbers other than torch's."""
+    kind, *state = np.random.get_state()  # noqa: NPY002 - that of networks that use it
+    return {
+        "a generator of Python's random": random.getstate(),
+        "a generator of NumPy": (
+            kind,
+            *(s.tobytes() if hasattr(s, "tobytes") else s for s in state),
+        ),
+    }
 
 
 def _outputs(first: Outputs, second: Outputs) -> list[tuple[str, Tensor, Tensor]]:
@@ -275,7 +312,8 @@ def _repeated(passes: _Passes, name: str, output: Tensor, count: int) -> float:
 
 def _fault(passes: _Passes, name: str, first: Tensor, second: Tensor) -> _Fault | None:
     """What is wrong with an output, of two passes over one image with different mates."""
-    change, draws = _distance(first[:1], second[:1]), passes.random_steps
+    change = _distance(first[:1], second[:1])
+    draws = passes.random_steps or passes.generators
     if change <= SAME and not draws:
         return None
     apart = _repeated(passes, name, first, RARE_PASSES if draws else 1)
@@ -283,10 +321,11 @@ def _fault(passes: _Passes, name: str, first: Tensor, second: Tensor) -> _Fault 
         again = getattr(passes.run("other mate"), name)
         apart = max(apart, _distance(second, again))
     if apart > SAME:
-        steps = draws or _first_difference(passes, "together", "together")
+        steps = passes.random_steps or _first_difference(passes, "together", "together")
+        steps = steps or passes.generators
         what = {"target": "maps of the target"}.get(name, name)
         text = f"{RANDOM}: two equal passes give different {what}"
-        return _Fault(text + _where(steps, "a random operator"))
+        return _Fault(text + _where(steps, "a random operator, or a state kept from pass to pass"))
     if change <= MATES:
         return None
     return _dependent(passes, name, change, ("together", "other mate"), MATES_ROUNDING)
