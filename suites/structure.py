@@ -50,9 +50,13 @@ moved and copied units) that follow one another or meet in a sum, without random
 activation between them, add up in amplitude: the coefficients of all of them together are squared
 (`fixed_functions`). Where these are not known, as behind a skip connection, the squares of each are
 multiplied or added, and a note names them. The note also names windows that overlap on both sides
-of random weights, since these are the same at all positions: for two blurs of stride 2 around a
-3 x 3 layer with a ReLU, `weakest` is 0.68, and 0.44 is expected. In networks with skip connections
-the difference is small (resnetblur50 measures 0.70, expected 0.68). In the rows of culprits a
+of random weights. Weights are the same at all positions, and of their own for each pair of channels
+and each tap, so that two paths of one pixel add up in amplitude only through the same weights: as
+units in two places of one channel. Windows without overlap, channels that are shuffled, joined to
+others or added to them, and partial residuals leave the product of squares exact. For two blurs of
+stride 2 around a 3 x 3 layer with a ReLU, `weakest` is 0.68, and 0.44 is expected. In networks with
+skip connections the difference is small (resnetblur50 measures 0.70, expected 0.68). What leads to
+a gate or to a softmax alone gets no note, as these are constants here. In the rows of culprits a
 padded pool counts by the product of squares.
 
 All other values are exact for the architecture, without interval or seed. New taps of a `zero`

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .compact import compress, pointwise, widen
+from .places import Root, Roots, all_places
 from .rule_table import history_of
 from .squared_coefficients import squared_coefficients
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 MOST_SCALES = 16
 """Most different sets of factors, of images of one batch, whose coefficients are computed."""
@@ -43,10 +44,32 @@ Sample = tuple[int, Tensor, Tensor]
 """The channels' axis in the origin, and values of two and of three channels."""
 
 
-Channels = tuple[int, ...] | None
-"""The channel of a root that each channel of a tensor comes from; None for any of them."""
+@dataclass(frozen=True)
+class Sharing:
+    """The last functions that gave several units a share of one, in words; None if none did.
 
-Root = tuple[Tensor, Channels]
+    `channels` gave it to units of several channels, as where a tensor is joined to itself;
+    `places` to units of several places, as windows that overlap do. A function may be both.
+    """
+
+    channels: str | None = None
+    places: str | None = None
+
+    @property
+    def units(self) -> str | None:
+        """Such a function of either kind."""
+        return self.channels or self.places
+
+    def of_either(self) -> Sharing:
+        """The same where channels and places are no longer told apart."""
+        return Sharing(self.units, self.units)
+
+    def or_else(self, other: Sharing) -> Sharing:
+        """These functions, or the `other` ones where there are none."""
+        return Sharing(self.channels or other.channels, self.places or other.places)
+
+
+NOTHING = Sharing()
 
 
 @dataclass(frozen=True)
@@ -56,10 +79,9 @@ class Chain:
     `origin` has the axes (batch, channels, *units) or (batch, *units, channels); the function
     treats all channels alike, as `samples` show. The numbers `varying` (batch,) in it differ
     between entries of the batch; those in the slices `approximate` were computed otherwise, by the
-    rules. `mixture` is the last function since the origin that gave several units a share of one,
-    in words; `behind` is such a function before it. `roots` are tensors that the origin comes from,
-    by their ids, and which of their channels. `windows` says that units were copied to windows that
-    overlap.
+    rules. `mixture` says what units share since the origin, `behind` what they share before it.
+    `roots` are tensors that it was moved or summed from, by their ids, and the places in them.
+    `windows` says that units were copied to windows that overlap.
     """
 
     origin: Tensor
@@ -68,15 +90,15 @@ class Chain:
     amplitude: Amplitude = field(default_factory=Amplitude)
     varying: tuple[Tensor, ...] = ()
     approximate: tuple[slice, ...] = ()
-    mixture: str | None = None
-    behind: str | None = None
+    mixture: Sharing = NOTHING
+    behind: Sharing = NOTHING
     windows: bool = False
-    roots: Mapping[int, Root] = field(default_factory=dict)
+    roots: Roots = field(default_factory=dict)
 
     @property
-    def shared(self) -> str | None:
-        """The last function that gave several units a share of one, in words, if any did."""
-        return self.mixture or self.behind
+    def shared(self) -> Sharing:
+        """What units share, since the origin or before it."""
+        return self.mixture.or_else(self.behind)
 
     def energy(self, product: Tensor) -> Tensor | None:
         """The energies that `product`, of the rules alone, approximates; None if out of reach."""
@@ -156,14 +178,16 @@ def chain_of(t: Tensor) -> Chain:
     return beginning(t) if found is None else found
 
 
-def beginning(t: Tensor, **options: Any) -> Chain:
+def beginning(t: Tensor, behind: Sharing = NOTHING, roots: Roots | None = None) -> Chain:
     """The chain of `t` alone."""
     zero = torch.zeros((), dtype=torch.float64)
     axes = _channel_axes(t)
     shapes = [[1, *t.shape[1:axis], n, *t.shape[axis + 1 :]] for axis in axes for n in (2, 3)]
     values = [zero.expand(shape) for shape in shapes]
     samples = tuple(zip(axes, values[::2], values[1::2], strict=True))
-    return Chain(t, torch.ones(len(t) if t.ndim else 1, dtype=torch.float64), samples, **options)
+    ones = torch.ones(len(t) if t.ndim else 1, dtype=torch.float64)
+    roots = roots or {id(t): Root(t, all_places(t))}
+    return Chain(t, ones, samples, behind=behind, roots=roots)
 
 
 def _channel_axes(t: Tensor) -> list[int]:
@@ -178,22 +202,9 @@ def _channel_axes(t: Tensor) -> list[int]:
     return known if len(known) == 1 else axes
 
 
-def axis_of_channels(chain: Chain) -> int:
-    """The axis of the channels in the tensor at the end of a chain; 0 if it is not known."""
-    return channel_axis(*chain.samples[0][1:]) if chain.samples else 0
-
-
-def roots_of(chain: Chain, t: Tensor) -> dict[int, Root]:
-    """The tensors that `t`, at the end of `chain`, comes from, by their ids."""
-    axis = axis_of_channels(chain)
-    all_of_them = tuple(range(t.shape[axis])) if axis else None
-    return {**chain.roots, id(chain.origin): (chain.origin, all_of_them)}
-
-
-def meet(a: Channels, b: Channels) -> bool:
-    """Whether tensors that come from these channels of one root have one in the same place."""
-    if a is None or b is None:
-        return True
-    if len(a) != len(b):
-        return bool(set(a) & set(b))
-    return any(m == n for m, n in zip(a, b, strict=True))
+def axis_of_channels(chain: Chain, t: Tensor) -> int:
+    """The axis of the channels in `t`, at the end of a chain; 0 if it is not known."""
+    axes = {channel_axis(two, three) for _, two, three in chain.samples}
+    if len(axes) > 1:
+        axes &= {*_channel_axes(t)}
+    return axes.pop() if len(axes) == 1 else 0

@@ -119,6 +119,25 @@ def widen(x: Tensor, shape: Sequence[int]) -> Tensor:
     return full
 
 
+def node_of(x: Tensor) -> Any:
+    """The node of autograd's graph through which all that is computed from `x` reads it."""
+    runs = channel_runs(x)
+    stored = getattr(x, _BASE, x) if runs is None else runs.each
+    return stored.grad_fn
+
+
+def nodes_behind(tensors: Sequence[Tensor]) -> set[Any]:
+    """The nodes of autograd's graph that `tensors` were computed from, their own among them."""
+    found: set[Any] = set()
+    waiting = [node_of(t) for t in tensors]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [other for other, _ in node.next_functions]
+    return found
+
+
 def alias(x: Tensor) -> Tensor:
     """Another tensor object with the same entries."""
     runs = channel_runs(x)

@@ -9,52 +9,68 @@ next mixture or sum reads it, the coefficients of the whole function are squared
 tensor. Random weights, activations and functions that are not known begin another chain. They do
 not end what units share: of two mixtures with such a function between, the squares are multiplied,
 and a note says that they are not independent.
+
+What random weights end. Let F = B W A, with fixed A and B and weights w[o, c, t] for the output
+channel o, input channel c and tap t, independent, zero-mean and the same at all positions. A
+derivative is a sum over paths, and E of its square a sum over pairs of paths that have the same
+weight. Two paths from one unit to another with the same o, c and t differ in their place only: A
+gives the unit to two places of one channel, and B reads two places as far apart of one channel. So
+units that share one in several *channels* of one place (`Sharing.channels`) are independent behind
+such weights; those in several *places* (`Sharing.places`) are not. Weights of positions, or of
+channels that were folded into the batch, are shared over channels: they leave both. Elementwise
+functions leave both, too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
+from .calls import Call
 from .chains import (
     Amplitude,
     Chain,
-    Channels,
-    Root,
     Sample,
+    Sharing,
     axis_of_channels,
     beginning,
-    chain_of,
     channel_axis,
-    meet,
-    roots_of,
 )
 from .compact import alias, annotate
 from .fixed_steps import amplitude_of, step_of
 from .mixtures import (
+    ATTENTION,
+    CHOOSING,
+    CONCATENATIONS,
     JOINS,
     KEEPS,
     MEANS,
-    MIXTURES,
     PRODUCTS,
+    REORDERINGS,
     SCALES,
     SUMS,
-    copies,
-    mixes,
-    summed_axes,
+    UNIT_BY_UNIT,
+    argument,
 )
-from .rule_table import LIKE_ANOTHER, MOVES, history_of, is_energy, is_weight
-from .tags import tensors_in
+from .places import (
+    ANYWHERE,
+    Places,
+    Root,
+    Roots,
+    all_places,
+    at_once,
+    chosen,
+    in_a_row,
+    over,
+    within,
+)
+from .rule_table import LIKE_ANOTHER, MOVES, is_energy, is_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-CHOOSING = MOVES & {"chunk", "split", "split_with_sizes", "getitem", "narrow", "index_select"}
-"""Moves that may choose channels."""
 
 
 def follow(
@@ -75,9 +91,12 @@ def follow(
     """
     name = func.__name__.strip("_")
     inputs = inputs[:1] if name in LIKE_ANOTHER else inputs
+    if name in ATTENTION:  # its weights are constants, whatever the queries and keys are
+        value = argument(args, kwargs, 2, "value")
+        inputs = [t for t in inputs if t is value]
     if not inputs:
         return out, None
-    call = _Call(name, func, args, kwargs, inputs, f"{name!r}{where}", padded)
+    call = _Followed(name, func, args, kwargs, inputs, f"{name!r}{where}", padded)
     if name == "setitem":
         x = args[0]
         x.chain = call.written(x)
@@ -91,69 +110,8 @@ def follow(
 
 
 @dataclass(frozen=True)
-class _Call:
-    """One call of the function `name`, of the energies `inputs`; `own` is the call in words.
-
-    `place` is that of one of several results.
-    """
-
-    name: str
-    func: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    inputs: Sequence[Tensor]
-    own: str
-    padded: slice | None = None
-    place: int | None = None
-
-    @cached_property
-    def chains(self) -> list[Chain]:
-        """What each of the inputs is."""
-        return [chain_of(t) for t in self.inputs]
-
-    @cached_property
-    def shared(self) -> str | None:
-        """The last function, of those before, that gave several units a share of one, if any."""
-        return next((found for c in self.chains if (found := c.shared)), None)
-
-    @cached_property
-    def common(self) -> bool:
-        """Whether several inputs come from one tensor."""
-        roots = [roots_of(c, t) for c, t in zip(self.chains, self.inputs, strict=True)]
-        return any(
-            meet(a[key][1], b[key][1])
-            for n, a in enumerate(roots)
-            for b in roots[:n]
-            for key in a.keys() & b.keys()
-        )
-
-    @property
-    def reads(self) -> bool:
-        """Whether a unit of the result reads several units that may share one."""
-        if self.name in SUMS and len(self.inputs) > 1:
-            return self.common
-        if self.name == "fold" and self.chains[0].amplitude.parts:
-            return True
-        if self.shared is None or not self._is_fixed or len(self.inputs) > 1:
-            return False
-        samples = self.chains[0].samples
-        if self.name not in MEANS or not samples:
-            return mixes(self.name, self.args, self.kwargs)[0]
-        axes = summed_axes(self.args, self.kwargs)
-        channel, two = channel_axis(*samples[0][1:]), samples[0][1]
-        return axes is None or two.shape[channel] > 2 or any(a != channel for a in axes)
-
-    def spreads(self, out: Tensor) -> bool:
-        """Whether several units of the result read one."""
-        x = self.args[0] if self.args else None
-        if len(self.inputs) > 1:
-            return self.name in JOINS and self.common
-        if not self._is_fixed or (self.name not in PRODUCTS and not isinstance(x, Tensor)):
-            return False
-        reads, spreads = mixes(self.name, self.args, self.kwargs)
-        if spreads or (reads and self.chains[0].windows):
-            return True
-        return isinstance(x, Tensor) and copies(self.name, self.args, self.kwargs, x, out)
+class _Followed(Call):
+    """A call whose result gets a chain."""
 
     def followed(self, out: Tensor) -> tuple[Tensor, str | None]:
         """`out`, exact where it was not, with its chain; and the pair."""
@@ -162,20 +120,17 @@ class _Call:
             exact = None
             if chain is not None:
                 alone = len(self.inputs) == 1 and self.name != "fold"
-                exact = out if alone and not chain.mixture else chain.energy(out)
+                exact = out if alone and not chain.mixture.units else chain.energy(out)
             if exact is None:
                 chain = None
             elif exact is not out:
                 out = annotate(exact, out)
-            before = self.shared if chain is None else chain.behind
+            before = self.counted(self.shared if chain is None else chain.behind)
             if before or (chain is None and len(self.inputs) > 1):
                 pair = f"{self.own} behind {before or 'a function of the same units'}"
         if any(out is t for t in self.inputs):
             out = annotate(alias(out), out)
-        if chain is None:
-            chain = self.beginning(out)
-        elif self.spreads(out):
-            chain = replace(chain, mixture=self.own)
+        chain = self.beginning(out) if chain is None else self.with_sharing(chain, out)
         out.chain = chain  # type: ignore[attr-defined]
         return out, pair
 
@@ -185,51 +140,89 @@ class _Call:
         chain = None if changed else self.continued(x)
         if chain is None:
             return self.beginning(annotate(alias(x), x))
-        return replace(chain, mixture=self.own)
+        return self.with_sharing(chain, x)
+
+    def with_sharing(self, chain: Chain, out: Tensor) -> Chain:
+        """The `chain` that was continued to the result, with what its units share, and its roots.
+
+        A move that makes places of channels makes both of what either shares.
+        """
+        axis, mixture, behind = axis_of_channels(chain, out), chain.mixture, chain.behind
+        whole = axis and self.channels and out.shape[axis] == self.inputs[0].shape[self.channels]
+        if self.name in MOVES - CHOOSING and not whole:
+            mixture, behind = mixture.of_either(), behind.of_either()
+        mixture = self.sharing(mixture, out)
+        return replace(chain, mixture=mixture, behind=behind, roots=self.roots(out))
 
     def beginning(self, out: Tensor) -> Chain:
         """A chain that begins with the result, and knows what it is behind.
 
         Weights that are shared over positions, and activations of neighbours, leave in common what
-        units share: they end a chain, but not what it is behind.
+        units share: they end a chain, but not what it is behind. Weights of their own for each
+        channel leave only what units of several places share. A function that may move channels to
+        another axis makes places of them.
         """
-        behind = self.shared or (self.own if self.spreads(out) else None)
-        roots: dict[int, Root] = {}
-        if self.name in KEEPS and self._is_fixed:
-            taken = self._taken(out)
-            for chain, t in zip(self.chains, self.inputs, strict=True):
-                for key, (root, channels) in roots_of(chain, t).items():
-                    named = tuple(channels[n] for n in taken) if taken and channels else None
-                    roots[key] = (root, named if key not in roots else None)
-        return beginning(out, behind=behind, roots=roots)
+        shared = self.shared
+        if self._weighs_channels:
+            shared = replace(shared, channels=None)
+        elif not self._keeps_channels(out):
+            shared = shared.of_either()
+        kept = self.name in KEEPS and self.is_fixed
+        return beginning(out, self.sharing(shared, out), self.roots(out) if kept else {})
 
-    @cached_property
-    def _is_fixed(self) -> bool:
-        """Whether this is no product with another energy, no attention and no random mixture."""
-        if len(self.inputs) > 1:
-            return self.name in JOINS
-        others = [t for t in tensors_in((self.args, self.kwargs)) if not is_energy(t)]
-        if self.name in PRODUCTS and any(history_of(t) is not None for t in others):
-            return False
-        return self.name not in MIXTURES or not any(map(is_weight, others))
+    @property
+    def _weighs_channels(self) -> bool:
+        """Whether these are random weights, independent for each channel of the input."""
+        last = self.inputs[0].ndim - 1
+        axis = {"linear": last, "matmul": last, "conv1d": 1, "conv2d": 1, "conv_transpose2d": 1}
+        weight = argument(self.args, self.kwargs, 1, "weight")
+        return 0 < self.channels == axis.get(self.name) and is_weight(weight)
 
-    def _taken(self, out: Tensor) -> Channels:
-        """The channel of the input that each channel of the result of a move is; None if mixed."""
-        x, axis = self.inputs[0], axis_of_channels(self.chains[0])
-        if not axis or self.name not in CHOOSING:
-            return None
-        numbers = torch.arange(x.shape[axis]).view(-1, *(1,) * (x.ndim - 1 - axis)).expand(x.shape)
-        found = self.func(numbers, *self.args[1:], **self.kwargs)
-        found = found if self.place is None else found[self.place]
-        if found.ndim != x.ndim or found.shape != out.shape:
-            return None
-        line = found.movedim(axis, 0).flatten(1)
-        return tuple(line[:, 0].tolist()) if bool((line == line[:, :1]).all()) else None
+    def _keeps_channels(self, out: Tensor) -> bool:
+        """Whether each channel of the result comes from one of the input, on the same axis."""
+        if self.name in JOINS:
+            return self.name != "stack" and out.ndim == self.inputs[0].ndim
+        same = out.shape[: self.channels + 1] == self.inputs[0].shape[: self.channels + 1]
+        moved = self.name in MOVES | MEANS | PRODUCTS | {"fold"}
+        return out.ndim == self.inputs[0].ndim and same and not moved
+
+    def roots(self, out: Tensor) -> Roots:
+        """The tensors that the result comes from by moves, factors and sums, and the places."""
+        roots = {key: root for placed in self.placed for key, root in placed.items()}
+        if self.name in REORDERINGS and not self.shared.units:
+            under = {key: t for r in roots.values() for key, t in r.under.items()}
+            under |= {key: root.tensor for key, root in roots.items()}
+            return {id(out): Root(out, all_places(out), under)}
+        joined = self._placing(out)
+        places = {key: [p[key].places if key in p else None for p in self.placed] for key in roots}
+        return {key: replace(root, places=joined(places[key])) for key, root in roots.items()}
+
+    def _placing(self, out: Tensor) -> Callable[[Sequence[Places | None]], Places]:
+        """From the places of each input in a root to those of the result."""
+        if self.name in CONCATENATIONS:
+            axis = argument(self.args, self.kwargs, 1, "dim") or 0
+            sizes = [t.shape[axis] for t in self.inputs]
+            whole = sum(sizes) == out.shape[axis]  # no constants among the parts
+            return lambda parts: in_a_row(parts, sizes, axis % out.ndim) if whole else ANYWHERE
+        if self.name in CHOOSING:
+            taken = chosen(self.inputs[0], self._chosen)
+            return lambda parts: within(parts[0] or ANYWHERE, taken)
+        if self.name == "setitem":
+            return lambda parts: reduce(over, [p for p in parts if p is not None])
+        if self.name in UNIT_BY_UNIT and all(t.shape == out.shape for t in self.inputs):
+            return lambda parts: at_once([p for p in parts if p is not None])
+        return lambda _: ANYWHERE
+
+    def _chosen(self, numbers: Tensor) -> Tensor:
+        """What this choice gives of other numbers."""
+        found: Any = self.func(numbers, *self.args[1:], **self.kwargs)
+        chosen: Tensor = found if self.place is None else found[self.place]
+        return chosen
 
     def continued(self, out: Tensor) -> Chain | None:
         """The inputs' chain, of one origin, behind this function; None if it is not known."""
         first, *others = self.chains
-        if not self._is_fixed or any(c.origin is not first.origin for c in others):
+        if not self.is_fixed or any(c.origin is not first.origin for c in others):
             return None
         if not others and self.name in SCALES | SUMS:
             amplitude = amplitude_of(self.name, self.args, out)
@@ -264,7 +257,7 @@ class _Call:
                 *(part for c in self.chains for part in c.approximate),
                 *([self.padded] if self.padded is not None else []),
             ),
-            mixture=next((c.mixture for c in self.chains if c.mixture), None),
+            mixture=reduce(Sharing.or_else, (c.mixture for c in self.chains)),
             windows=windows or any(c.windows for c in self.chains),
         )
 

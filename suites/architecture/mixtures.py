@@ -36,6 +36,8 @@ MEANS = frozenset({"mean", "sum"})
 PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "linear", "einsum"})
 """Functions that may mix units by a fixed matrix."""
 MIXTURES = POOLS | FILTERS.keys() | RESAMPLINGS | ADAPTIVE | MEANS | PRODUCTS | {"cumsum", "fold"}
+SPATIAL = POOLS | FILTERS.keys() | RESAMPLINGS | ADAPTIVE | {"pad"}
+"""Functions that may work on each channel by itself, where the channels are the second axis."""
 COPIES = frozenset(
     """
     expand gather take_along_dim pad repeat_interleave repeat tile index_select getitem
@@ -43,7 +45,8 @@ COPIES = frozenset(
 )
 """Functions that may copy units, as padding with reflected ones does."""
 SUMS = frozenset("add iadd radd sub isub subtract rsub".split())  # noqa: SIM905
-JOINS = SUMS | {"cat", "concat", "concatenate", "stack", "where", "setitem"}
+CONCATENATIONS = frozenset({"cat", "concat", "concatenate"})
+JOINS = SUMS | CONCATENATIONS | {"stack", "where", "setitem"}
 """Fixed functions of several tensors."""
 PRODUCTS_OF_UNITS = frozenset("mul imul rmul multiply".split())  # noqa: SIM905
 QUOTIENTS = frozenset("div idiv truediv itruediv true_divide divide".split())  # noqa: SIM905
@@ -58,13 +61,22 @@ SCALES = (
     )
 )
 """Functions that multiply each unit by a constant."""
-KEEPS = (MOVES | SCALES | JOINS | MIXTURES) - MEANS | {
-    "masked_fill",
-    "tril",
-    "triu",
-    "pad",
-}
+ATTENTION = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
+"""Functions of queries, keys and values."""
+UNIT_BY_UNIT = SCALES | SUMS | {"where", "masked_fill", "tril", "triu"}
+"""Functions that read the units of the same place."""
+KEEPS = (MOVES | UNIT_BY_UNIT | JOINS | MIXTURES) - MEANS | {"pad"}
 """Functions whose results have something in common with what their inputs come from."""
+REORDERINGS = MOVES & frozenset(
+    """
+    permute transpose swapaxes swapdims movedim moveaxis t unsqueeze squeeze unflatten flatten
+    reshape view unsafe_view reshape_as view_as unbind select roll flip rot90 fliplr flipud
+    pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Moves that copy no unit."""
+CHOOSING = MOVES & {"chunk", "split", "split_with_sizes", "getitem", "narrow", "index_select"}
+"""Moves that may choose entries along axes."""
 
 
 def mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -94,19 +106,22 @@ def mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bo
 
 def _windows(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
     """As `mixes`, of pools and fixed filters."""
-    axes = 1 if name.endswith("1d") else 2
+    axes, channels = 1 if name.endswith("1d") else 2, (False, False)
     if name in POOLS:
         call = MeanPool(*args, **kwargs)
         kernel, stride = call.kernel_size, call.stride or call.kernel_size
     elif name in FILTERS:
         filters = FILTERS[name](*args, **kwargs)
         kernel, stride = tuple(filters.weight.shape[2:]), filters.stride
+        first, second = filters.weight.shape[:2]
+        channels = (second > 1, first > filters.groups)
     else:
         return False, False
     kernels, strides = each_axis(kernel, axes), each_axis(stride, axes)
     over = any(k > s for k, s in zip(kernels, strides, strict=True))
-    several = max(kernels) > 1
-    return (over, several) if name == "conv_transpose2d" else (several, over)
+    units = (max(kernels) > 1, over)
+    reads, spreads = (a or b for a, b in zip(units, channels, strict=True))
+    return (spreads, reads) if name == "conv_transpose2d" else (reads, spreads)
 
 
 def copies(

@@ -39,7 +39,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ...adapters.torch_calls import running_layers
-from .compact import compress, widen
+from .compact import compress, node_of, nodes_behind, widen
 from .rule_table import history_of, spans_of, with_constant_share, with_history
 from .rules import (  # noqa: F401
     convolutions,
@@ -69,15 +69,17 @@ def energy_map(
     """Expected sensitivity maps (variants, height, width): E over weights of sum_o (dF_o/dx)^2.
 
     `size` is (channels, height, width). In variant v the layer of index `padded[v]` has its kernel
-    padded with a box. The scale is arbitrary. `approximate` is filled
-    with the pairs of fixed mixtures whose common coefficients are not known, in words. Raises
-    `NotApplicableError` if an operation has no energy rule.
+    padded with a box. The scale is arbitrary. `approximate` is filled with the pairs of fixed
+    mixtures whose common coefficients are not known, in words, where the map depends on them: not
+    those that lead to a gate or to a softmax alone. Raises `NotApplicableError` if an operation has
+    no energy rule.
     """
     trace = EnergyTrace(padded=padded)
-    maps = _vjp(*run_skeleton(skeleton, size, trace))
-    if approximate is not None:
-        approximate.update(trace.consecutive)
-    return maps
+    x, target = run_skeleton(skeleton, size, trace)
+    if approximate is not None and trace.pairs:
+        used = nodes_behind([target, *trace.read_as_constants])
+        approximate.update({pair: None for t, pair in trace.pairs if node_of(t) in used})
+    return _vjp(x, target)
 
 
 def path_count_map(

@@ -91,7 +91,8 @@ class EnergyTrace(FunctionMode):
         self.layers: list[Layer] = []
         self.running: list[tuple[str, nn.Module]] = []  # layers, the innermost last
         self.gates: dict[str, None] = {}  # operations that take energies as constants, in order
-        self.consecutive: dict[str, None] = {}  # fixed mixtures whose common squares are not known
+        self.pairs: list[tuple[Tensor, str]] = []  # energies that are approximate, and why
+        self.read_as_constants: list[Tensor] = []  # energies that are statistics, such as a norm's
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of `func` in the energy domain, with its history and fields.
@@ -179,7 +180,7 @@ class EnergyTrace(FunctionMode):
             padded = slice(start, start + share)
         out, pair = follow(func, args, kwargs, out, energies, self._where(), padded)
         if pair is not None:
-            self.consecutive[pair] = None
+            self.pairs.append((out, pair))
         return out
 
     def _apply(

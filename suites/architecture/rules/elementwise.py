@@ -203,6 +203,7 @@ def _div(trace: EnergyTrace, a: Any, b: Any, *, rounding_mode: Any = None, **_: 
         raise NotApplicableError("it rounds: its gradient is 0")
     if is_energy(b):
         if is_energy(a):
+            trace.read_as_constants.append(b)
             return (
                 a if trace.paths else pointwise(lambda e, d: e / d.detach().clamp(min=1e-30), a, b)
             )

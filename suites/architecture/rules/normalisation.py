@@ -50,6 +50,7 @@ def statistic(trace: EnergyTrace, x: Tensor) -> Tensor:
     """The energy of `x`, as a constant."""
     if trace.paths:
         return constant_amplitude(x, 1.0)
+    trace.read_as_constants.append(x)
     return widen(compress(x).detach(), x.shape)
 
 
