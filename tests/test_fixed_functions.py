@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_structure_exact import BLUR, Between, squared_jacobian
+from structure_nets import BLUR, Between, squared_jacobian
 from torch import nn
 
 from perimetry.adapters.export import export_onnx

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from onnx_files import model, node, save, weights
-from test_structure_exact import Between, squared_jacobian
+from structure_nets import Between, squared_jacobian
 from torch import nn
 
 from perimetry.adapters.errors import NotApplicableError
