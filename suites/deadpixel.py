@@ -48,7 +48,12 @@ from ..adapters.treatment import ZEROS
 from .base import Context, Estimate, Measurement, Metric, Probe, Suite, described, missing
 from .measuring import dead_regions, phases
 from .measuring.bootstrap import Bootstrap, bootstrap, linear
-from .measuring.findings import least_sensitive_phase, period_shares
+from .measuring.findings import (
+    LEAST_PHASE,
+    least_phase,
+    least_sensitive_phase,
+    period_shares,
+)
 from .measuring.gradients import (
     SIGNED,
     channel_energy,
@@ -279,6 +284,7 @@ def _phase_metrics(
     found.notes += filter(None, [hidden(profiles)])
     draws = posterior.draws
     found.maps["phase_profile"] = posterior.profile
+    found.tables[LEAST_PHASE] = least_phase(posterior.profile)
     return {
         **phase_estimates(posterior, resamples, phases.interior_cells(size, period)),
         **{

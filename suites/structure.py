@@ -296,6 +296,7 @@ def _read_phases(
         return
     profile = phases.phase_profile(energies[:1], period)[0]
     found.maps["phase_profile"] = profile
+    found.tables[findings.LEAST_PHASE] = findings.least_phase(profile)
     found.metrics["weakest"] = Estimate(float(phases.least_sensitive(profile)))
     found.metrics["imbalance"] = Estimate(float(phases.imbalance(profile)))
     found.metrics["ratio"] = _ratio(profile)

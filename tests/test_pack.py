@@ -5,9 +5,11 @@ import json
 from itertools import permutations
 
 import pytest
+from typer.testing import CliRunner
 
 from perimetry import audit
 from perimetry.adapters.errors import InputError
+from perimetry.bench.cli.main import app
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import render_board
@@ -51,6 +53,18 @@ def test_every_record_comes_back_as_it_was(store, records, tmp_path):
     assert packed.read()[1] == []
     found = {record.key: record.model_dump() for record in packed.records()}
     assert found == {record.key: record.model_dump() for record in records}
+
+
+@pytest.mark.parametrize("form", ["text", "card"])
+def test_the_report_of_a_packed_model_is_that_of_its_folder(store, tmp_path, form):
+    """To the character, with the place of the least phase, though a pack has no maps."""
+    pack_records(store, tmp_path / "a.jsonl.gz")
+    shown = [
+        CliRunner().invoke(app, ["show", str(place), MODELS[0], "--format", form]).output
+        for place in (store.root, tmp_path / "a.jsonl.gz")
+    ]
+    assert shown[0] == shown[1]
+    assert form == "card" or "The least sensitive phase is row" in shown[0]
 
 
 def test_the_bytes_do_not_depend_on_the_order_of_writing(records, tmp_path):

@@ -82,6 +82,13 @@ def test_the_sentences_name_what_is_shown_and_nothing_else(four):
     )
 
 
+def test_samples_that_are_the_same_in_both_models_are_not_called_too_few():
+    """No number of samples like these would show a difference: none was measured."""
+    sides = [side_of([planted.record(name, 0.4, half=h)]) for name, h in (("a", 0.3), ("b", 0.31))]
+    said, _ = found_in(compare(*sides, stages=False, known=toys.SUITES))
+    assert "Too few samples to say" not in said
+
+
 def test_what_was_not_measured_is_said_with_the_suite_that_measures_it(tmp_path):
     """Topics of suites that no record has are named; dead regions that nobody looked for too."""
     store = Store(tmp_path)

@@ -251,11 +251,13 @@ def _counts(pairs: Sequence[Pair]) -> str:
 def _unknown(found: ComparisonResult, matrix: Matrix) -> str:
     """The main metrics in which these samples show no difference, and how many samples would.
 
-    Headline metrics have their pairs; of the others the smallest number is said.
+    Headline metrics have their pairs; of the others the smallest number is said. Where every sample
+    is the same in both models, no number of such samples would show a difference.
     """
     texts, samples = [], {0}
     for row in matrix.metrics:
         left = [(i, j, c) for i, j, c in row.pairs if c.verdict is RowVerdict.unknown]
+        left = [(i, j, c) for i, j, c in left if c.evidence is None or c.evidence.difference.value]
         if left:
             samples |= {c.evidence.samples for *_, c in left if c.evidence}
             pairs = _pairs_left(left, matrix) if row.name in found.headlines else _least(left)

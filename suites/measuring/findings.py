@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..base import Measured
+    from ..base import Array, Measured
 
 MOST_NAMED = 4
 
@@ -20,14 +20,28 @@ LEAST_SHARE = 0.05
 """Layers and periods that cause a smaller share of the unevenness are not named."""
 
 
-def least_sensitive_phase(found: Measured, name: str = "phase_profile") -> list[str]:
-    """The place of the smallest phase in the map `name`, counted from 0, in a clause."""
-    if name not in found.maps:
-        return []
-    profile = np.asarray(found.maps[name])
+LEAST_PHASE = "least_phase"
+"""Name of the table with the place of the smallest phase, which packed records keep."""
+
+
+def least_phase(profile: Array) -> list[dict[str, int]]:
+    """The table with the place of the smallest phase of `profile` (phase rows, phase columns)."""
     row, column = np.unravel_index(int(profile.argmin()), profile.shape)
-    cell = " x ".join(map(str, profile.shape))
-    return [f"the least sensitive phase is row {row}, column {column} of every {cell} pixels"]
+    rows, columns = profile.shape
+    return [{"row": int(row), "column": int(column), "rows": rows, "columns": columns}]
+
+
+def least_sensitive_phase(found: Measured, name: str = "phase_profile") -> list[str]:
+    """The place of the smallest phase, counted from 0, in a clause.
+
+    Records made before they had the table have it in the map `name`.
+    """
+    known = [least_phase(np.asarray(found.maps[name]))] if name in found.maps else []
+    return [
+        f"the least sensitive phase is row {place['row']}, column {place['column']} of every "
+        f"{place['rows']} x {place['columns']} pixels"
+        for (place,) in ([found.tables[LEAST_PHASE]] if LEAST_PHASE in found.tables else known)
+    ]
 
 
 def period_shares(found: Measured) -> list[str]:

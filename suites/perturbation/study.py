@@ -10,6 +10,7 @@ import torch
 
 from ..base import Context, Estimate, Measurement, missing
 from ..measuring.bootstrap import bootstrap
+from ..measuring.findings import LEAST_PHASE, least_phase
 from ..measuring.forward import by_sample, each_member
 from ..measuring.gradients import member_factors, normalise_members
 from ..measuring.phases import divide_by_mean
@@ -120,7 +121,9 @@ class PerturbationStudy:
         estimates = phase_estimates(profile_posterior(profiles, resamples), resamples)
         metrics |= {f"comb_{name}": estimate for name, estimate in estimates.items()}
         self.found.notes += filter(None, [hidden(profiles)])
-        self.found.maps["comb_profile"] = divide_by_mean(energies.mean(0))
+        profile = divide_by_mean(energies.mean(0))
+        self.found.maps["comb_profile"] = profile
+        self.found.tables[LEAST_PHASE] = least_phase(profile)
         signals, noises = (self._samples(v)[0] for v in (test.signals, test.noises))
         factors = member_factors(self.model, signals)
         metrics |= detect_metrics(energies, factors * signals, factors**2 * noises, resamples)
