@@ -344,6 +344,13 @@ def _dead_pixels(model: Model, channels: Array | None, found: Measurement) -> di
             f"{every.left_out} pixels are of phases that are dead as a whole; they are counted by "
             "dead@0.01, not as dead pixels"
         )
+    if any(pixels.by_chance for pixels in dead.values()):
+        counts = {name: pixels.by_chance for name, pixels in dead.items() if pixels.by_chance}
+        alone = ", ".join(f"{count} ({name})" for name, count in counts.items())
+        found.notes.append(
+            f"silent pixels that may be silent in these {len(channels)} samples by chance, since "
+            f"few units read them: {counts.get('all', alone)}; take more images"
+        )
     largest = max(dead_regions.THRESHOLDS)
     if every.dead[largest].any():
         found.maps["dead_pixels"] = every.dead[largest].astype(np.float64)

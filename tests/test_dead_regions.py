@@ -194,6 +194,37 @@ def test_dead_rows_do_not_set_their_own_standard(lines, factor):
         assert region.box == box
 
 
+HOLES = {
+    "region": (slice(20, 42), slice(10, 32)),
+    "row": (slice(31, 32), slice(0, 64)),
+    "column": (slice(0, 64), slice(5, 6)),
+}
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_what_may_be_silent_by_chance_is_counted_apart_and_a_hole_is_not(hole):
+    """One pixel in five is 0 in a sample: of 4,096 some 7 are so in four, which chance explains."""
+    rng = np.random.default_rng(0)
+    samples = rng.chisquare(3, (4, 64, 64)) * (rng.random((4, 64, 64)) > 0.2)
+    literal = sum(not samples[:, i, j].any() for i in range(64) for j in range(64))
+    found = find_dead_pixels(samples, (2, 2), None)
+    assert found.by_chance == found.silent.sum() == literal > 0
+    before = found.silent.copy()
+    samples[:, HOLES[hole][0], HOLES[hole][1]] = 0
+    before[HOLES[hole]] = False
+    found = find_dead_pixels(samples, (2, 2), None)
+    assert found.silent[HOLES[hole]].all()
+    assert before.sum() - 2 <= found.by_chance <= before.sum()
+
+
+def test_one_silent_pixel_among_those_that_always_answer_is_no_chance():
+    """Where no other pixel is ever 0, one that is 0 twice is silent for certain."""
+    samples = np.random.default_rng(0).chisquare(3, (2, 64, 64))
+    samples[:, 9, 9] = 0
+    found = find_dead_pixels(samples, (4, 4), None)
+    assert (found.silent.sum(), found.by_chance) == (1, 0)
+
+
 def test_phases_that_are_dead_as_a_whole_are_no_holes():
     """A 1 x 1 convolution of stride 2 reads a quarter of the pixels; only a hole there counts."""
     torch.manual_seed(0)

@@ -14,7 +14,12 @@ weakly is therefore no dead region, one that is silent is, and so is a weak row 
 Phases that are dead as a whole (share below `DEAD_PHASE`) are no holes: their pixels are left out,
 and counted apart.
 
-*silent*: the sensitivity is exactly 0 in every sample.
+*silent*: the sensitivity is exactly 0 in every sample. Where few units read a pixel it may be 0 in
+    one sample and not in the next. With z the share of samples in which the other pixels of its
+    phase are 0 (of its row, of its column, or of the map, whichever is largest), n samples are all
+    0 with the probability z^n. Silent pixels for which this is above `FALSE_ALARM` over the map are
+    counted apart as *perhaps by chance*, unless their row or column, or a window of `WINDOWS`
+    around them, is silent as a whole, for which the same is asked.
 *dead at t*: q is below t with certainty. Over ordinary pixels q is spread as a gamma variable whose
     shape k is read off the map's own quartiles; were the true q as large as t, what is observed
     would be so small with a probability below `FALSE_ALARM` over the whole map. The same is asked
@@ -109,12 +114,14 @@ def pixels(count: int) -> str:
 class DeadPixels:
     """Masks (height, width) of pixels that are silent, and dead at each of `THRESHOLDS`.
 
-    `left_out` counts the pixels of phases that are dead as a whole.
+    `left_out` counts the pixels of phases that are dead as a whole, `by_chance` the silent ones
+    that chance explains.
     """
 
     silent: Mask
     dead: dict[float, Mask]
     left_out: int
+    by_chance: int = 0
 
     @property
     def regions(self) -> list[Region]:
@@ -147,7 +154,49 @@ def find_dead_pixels(samples: Array, period: Pair, profile: Array | None) -> Dea
             for t in THRESHOLDS:
                 within = _within_windows(means <= t * sure, side)
                 found[t] = found[t] | (counted & within & (relative < MOST_WITHIN * t))
-    return DeadPixels(silent & counted, found, int((~counted).sum()))
+    by_chance = silent & counted & ~_surely_silent(samples == 0, period)
+    return DeadPixels(silent & counted, found, int((~counted).sum()), int(by_chance.sum()))
+
+
+def _surely_silent(zero: Mask, period: Pair) -> Mask:
+    """Which pixels are 0 in every sample, but not by chance; `zero` is (samples, height, width)."""
+    silent = zero.all(0)
+    found: Mask = np.zeros_like(silent)
+    if not silent.any():
+        return found
+    for axis in (1, 2):
+        found = found | _not_by_chance(np.asarray(zero.all(axis, keepdims=True)), (1, 1))
+    for side in (n for n in WINDOWS if n <= min(silent.shape)):
+        windows = np.array([window_means(one, side) == 1 for one in zero.astype(float)])
+        certain = _not_by_chance(windows, period if side == 1 else (1, 1))
+        found = found | _within_windows(certain, side)
+    return found
+
+
+def _not_by_chance(zero: Mask, period: Pair) -> Mask:
+    """Which places are 0 in every sample (samples, height, width), and not by chance."""
+    silent: Mask = np.asarray(zero.all(0))
+    rate = _zero_rate(zero, ~silent, period)
+    return silent & (rate ** len(zero) * silent.size < FALSE_ALARM)
+
+
+def _zero_rate(zero: Mask, others: Mask, period: Pair) -> Array:
+    """The share of `others` of the same phase that are 0 in a sample (height, width).
+
+    In the row, the column or the map, whichever is largest; 0 where there are no others.
+    """
+    rows, columns = (np.arange(n) for n in others.shape)
+    row_phase, column_phase = rows % period[0], columns % period[1]
+    found: Array = np.zeros(others.shape)
+    for group in (
+        np.add.outer(rows * period[1], column_phase),
+        np.add.outer(row_phase, columns * period[0]),
+        np.add.outer(row_phase * period[1], column_phase),
+    ):
+        zeros = np.bincount(group[others], np.sum(zero, axis=0)[others], group.max() + 1)
+        trials = np.bincount(group[others], minlength=group.max() + 1) * len(zero)
+        found = np.maximum(found, (zeros / np.maximum(trials, 1))[group])
+    return found
 
 
 def phase_shares(mean: Array, period: Pair, profile: Array | None) -> Array:
