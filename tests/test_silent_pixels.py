@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from onnx import numpy_helper
 from onnx_files import convnet, node, save
 from onnx_table import export
@@ -91,6 +92,46 @@ def test_what_is_silent_in_places_that_no_sentence_names_is_counted(tmp_path):
     assert rest == f"dead: {8 * (15 + 10)} pixels in other places"
 
 
+@pytest.mark.parametrize("gain", [1e-4, 1e-8])
+def test_a_hole_that_is_merely_very_weak_is_placed_to_the_pixel(tmp_path, gain):
+    """Its change moves the map by a thousandth or less of what others do, and not by 0."""
+    mask = np.ones((1, 3, 56, 56), np.float32)
+    mask[..., 21:34, 24:35] = gain
+    (row,) = measured(masked(tmp_path / "a.onnx", mask)).tables["silent_regions"]
+    assert row == {"channel": "all", "pixels": 13 * 11, "box": [21, 24, 34, 35]}
+
+
+class Foreign(torch.nn.Module):
+    """A network with a hole whose result is `read` outside torch: nothing but logits is seen."""
+
+    def __init__(self, read):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, 2, 1)
+        )
+        self.head = torch.nn.Linear(8, 5)
+        self.read = read
+
+    def forward(self, x):
+        mask = torch.ones(1, 1, 56, 56)
+        mask[..., 21:34, 24:35] = 0
+        scores = self.head(self.body(x * mask).relu().mean((2, 3)))
+        return torch.from_numpy(self.read(scores.detach().numpy()))
+
+
+def test_a_hole_is_found_by_the_logits_of_a_model_without_a_map():
+    """A black box whose layers are not seen: the same region, to the pixel."""
+    (row,) = measured(Foreign(lambda scores: scores)).tables["silent_regions"]
+    assert row == {"channel": "all", "pixels": 13 * 11, "box": [21, 24, 34, 35]}
+
+
+def test_outputs_that_answer_few_changes_are_not_called_silent():
+    """The most probable class stays the same whatever a block does: nothing is said of pixels."""
+    best = Foreign(lambda scores: (scores == scores.max(1, keepdims=True)).astype(np.float32))
+    assert "silent_regions" not in measured(best).tables
+
+
 def test_a_dead_border_is_found_on_all_sides(tmp_path):
     """A frame of two pixels: all of it, and nothing inside."""
     full = slice(None)
@@ -134,7 +175,6 @@ def test_an_ordinary_file_has_no_silent_pixel(tmp_path):
 def test_ordinary_networks_have_no_silent_pixel(name, tmp_path):
     """Four untrained networks of timm, as files without gradients: no region and no channel."""
     import timm
-    import torch
 
     options = {"img_size": 96} if name.startswith("vit") else {}
     torch.manual_seed(0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...suites.base import Metric
 from ...suites.measuring.bootstrap import MIN_SAMPLES
+from ...suites.measuring.findings import LEAST_PHASE
 from ..execution.all_scales import split_scale
 from ..output.files import try_or_none
 from ..output.layout import Table
@@ -169,7 +170,7 @@ def record_tables(one: ReportedRecord) -> list[Table]:
     shown = (
         captions
         if one.suite and one.suite.captions
-        else {name: _head(name).capitalize() for name in one.record.tables}
+        else {n: _head(n).capitalize() for n in one.record.tables if n != LEAST_PHASE}
     )
     tables = (_rows_table(caption, one.record.tables.get(name)) for name, caption in shown.items())
     return [table for table in tables if table is not None]

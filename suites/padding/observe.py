@@ -6,6 +6,7 @@ spatial map of the stage (see `Model.stages`).
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -125,9 +126,10 @@ def observe(model: Model, images: Tensor, plan: ObservationPlan) -> Observations
     for member in range(sets):
         model.select(member, x)
         observed.filters.append(filter_asymmetries(model.filters()))
-        if spatial:
-            if model.why_no_gradients is not None and not observed.silent:
+        if model.why_no_gradients is not None and not observed.silent:
+            with suppress(NotApplicableError) if not spatial else nullcontext():
                 observed.silent.append(find_silent_pixels(model, plan.stimulus, plan.batching))
+        if spatial:
             observed.members.append(_observe_member(model, x[member::sets], plan, observed))
     return observed
 

@@ -31,6 +31,7 @@ BLIND = ("blind_weakest", "border_drop", "blind_cv", "blind_left_right", "blind_
 def read_size(found: Measurement, model: Model, observed: Observations, context: Context) -> None:
     """Fill in everything that depends on the input size."""
     _read_uneven(found, model)
+    _read_silent(found, model, observed)
     if not observed.members:
         names = (*BIAS, *(f"constant_{name}" for name in BIAS), *BLIND)
         found.leave_out(names, model.why_not_spatial or "no spatial map")
@@ -38,7 +39,6 @@ def read_size(found: Measurement, model: Model, observed: Observations, context:
     _read_maps(found, observed, context)
     _read_spots(found, observed, context)
     _read_places(found, model, observed)
-    _read_silent(found, model, observed)
 
 
 def _read_places(found: Measurement, model: Model, observed: Observations) -> None:

@@ -1,8 +1,14 @@
-"""Silent pixels of a model without gradients: their change leaves F as it is, to the last bit.
+"""Silent pixels of a model without gradients: their change leaves F as it is.
 
 Cells of pixels are changed all at once, on a plain background and, where that changes nothing, on
-one of uniform noise too, of which every level moves by half the range: a cell is silent if F is the
-same both times. Each batch contains the background, so that both sides are rounded alike.
+one of uniform noise too, of which every level moves by half the range: a cell is silent if F moves
+both times by at most `LEAST_CHANGE` of what the blocks of step 1 do, per root of a pixel, which is
+a millionth of their energy; that is 0 where parts are cut off, and not where they are multiplied by
+a very small number. Each batch contains the background, so that both sides are rounded alike.
+
+F is the target, or the logits of a model without a map. Some logits answer few changes, such as
+class numbers or boxes above a threshold: unless `MOST_ANSWER` of the blocks change them on each
+background, nothing is said.
 
 1. Blocks of a fourteenth of the shorter side, which leave no gap.
 2. Every row and every column as a whole, which finds dead borders and lines however narrow.
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...adapters.model import Model
+    from ..base import Array
     from .blind_spots import Stimulus
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -43,6 +50,8 @@ BLOCKS_A_SIDE = 14
 MOST_REFINING = 1000
 """Most cells that are tried around silent ones; a round hole of 22 pixels takes about half."""
 
+LEAST_CHANGE = 1e-3
+MOST_ANSWER = 0.75
 STREAM = 41
 
 
@@ -58,6 +67,11 @@ class Cell(NamedTuple):
     def pixels(self) -> tuple[slice, slice]:
         """Index of a map (height, width)."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def area(self) -> int:
+        """The number of its pixels."""
+        return (self.bottom - self.top) * (self.right - self.left)
 
     @property
     def side(self) -> int:
@@ -90,7 +104,7 @@ class SilentPixels:
 def find_silent_pixels(model: Model, stimulus: Stimulus, batching: Batching) -> SilentPixels:
     """Look for silent pixels of the selected weight set; see this module.
 
-    Raises `NotApplicableError` if an output is not finite.
+    Raises `NotApplicableError` if an output is not finite, or if logits answer too few changes.
     """
     probe = _Probe(model, stimulus, batching)
     height, width = model.spec.height, model.spec.width
@@ -102,6 +116,8 @@ def find_silent_pixels(model: Model, stimulus: Stimulus, batching: Batching) -> 
         for top in range(0, height, side)
         for left in range(0, width, side)
     ]
+    if not probe.learn_level(blocks):
+        raise NotApplicableError("the outputs answer too few changes to look for silent pixels")
     _mark(mask, live, blocks, probe.silent_cells(blocks))
     lines = [Cell(row, 0, row + 1, width) for row in range(height)]
     lines += [Cell(0, column, height, column + 1) for column in range(width)]
@@ -161,15 +177,26 @@ class _Probe:
             (spec.prepare(base)[0], spec.prepare(changed)[0])
             for base, changed in ((plain, paint), (noise, (noise + 0.5) % 1))
         ]
+        self.levels = [0.0] * len(self.backgrounds)
+
+    def learn_level(self, blocks: Sequence[Cell]) -> bool:
+        """Note what blocks do to F, per root of a pixel; whether enough of them do anything."""
+        roots = np.sqrt([block.area for block in blocks])
+        moved = [self._changes(blocks, *ground, _fill) / roots for ground in self.backgrounds]
+        self.levels = [float(np.quantile(changes, 0.95)) for changes in moved]
+        shares = [np.mean(m > LEAST_CHANGE * n) for m, n in zip(moved, self.levels, strict=True)]
+        return self.model.why_not_spatial is None or min(shares) >= MOST_ANSWER
 
     def silent_cells(self, cells: Sequence[Cell]) -> list[bool]:
         """Whether a change of each of `cells`, in all channels, leaves F as it is."""
-
-        def edit(x: Tensor, changed: Tensor, cell: Cell) -> None:
-            rows, columns = cell.pixels
-            x[:, rows, columns] = changed[:, rows, columns]
-
-        return self._silent(cells, edit)
+        silent = [True] * len(cells)
+        for ground, level in zip(self.backgrounds, self.levels, strict=True):
+            left = [i for i, is_silent in enumerate(silent) if is_silent]
+            tried = [cells[i] for i in left]
+            least = LEAST_CHANGE * level * np.sqrt([cell.area for cell in tried])
+            for i, same in zip(left, self._changes(tried, *ground, _fill) <= least, strict=True):
+                silent[i] = bool(same)
+        return silent
 
     def silent_channels(self) -> tuple[int, ...]:
         """The channels whose change alone, at a random half of the pixels, leaves F as it is."""
@@ -182,36 +209,46 @@ class _Probe:
             x[channel] = torch.where(half, changed[channel], x[channel])
 
         channels = range(spec.channels)
-        silent = self._silent(channels, edit)
+        moved = [self._changes(channels, *ground, edit) for ground in self.backgrounds]
+        silent = np.all([changes <= LEAST_CHANGE * changes.max() for changes in moved], 0)
         return tuple(c for c in channels if silent[c])
 
-    def _silent(
-        self, changes: Sequence[Any], edit: Callable[[Tensor, Tensor, Any], None]
-    ) -> list[bool]:
-        silent = [True] * len(changes)
-        for base, changed in self.backgrounds:
-            left = [i for i, is_silent in enumerate(silent) if is_silent]
-            altered = partial(self._same, [changes[i] for i in left], base, changed, edit)
-            parts = self.batching.run(len(left), altered)
-            for i, same in zip(left, (s for part in parts for s in part), strict=True):
-                silent[i] = same
-        return silent
+    def _changes(
+        self,
+        parts: Sequence[Any],
+        base: Tensor,
+        changed: Tensor,
+        edit: Callable[[Tensor, Tensor, Any], None],
+    ) -> Array:
+        """How far a change of each of `parts` of `base` moves F."""
+        altered = partial(self._moved, parts, base, changed, edit)
+        found = self.batching.run(len(parts), altered)
+        return np.array([distance for chunk in found for distance in chunk], dtype=np.float64)
 
-    def _same(
+    def _moved(
         self,
         changes: Sequence[Any],
         base: Tensor,
         changed: Tensor,
         edit: Callable[[Tensor, Tensor, Any], None],
         chunk: slice,
-    ) -> list[bool]:
-        """Whether F of `base` with each of `changes[chunk]` equals that of `base`."""
+    ) -> list[float]:
+        """The distance of F of `base` with each of `changes[chunk]` from that of `base`."""
         own = changes[chunk]
         x = base.repeat(1 + len(own), 1, 1, 1)
         for one, change in zip(x[1:], own, strict=True):
             edit(one, changed, change)
-        f = require(self.model.run(x.to(self.model.device)).target, "target").flatten(1)
+        spatial = self.model.why_not_spatial is None
+        out = self.model.run(x.to(self.model.device), target=spatial, logits=not spatial)
+        found = require(out.target if spatial else out.logits, "target" if spatial else "logits")
+        f = found.double().flatten(1)
         if not bool(f.isfinite().all()):
             raise NotApplicableError("the model's output is not finite on a plain background")
-        same: list[bool] = (f[1:] == f[:1]).all(1).tolist()
-        return same
+        distances: list[float] = (f[1:] - f[:1]).norm(dim=1).tolist()
+        return distances
+
+
+def _fill(x: Tensor, changed: Tensor, cell: Cell) -> None:
+    """Change the pixels of `cell` in the image `x`."""
+    rows, columns = cell.pixels
+    x[:, rows, columns] = changed[:, rows, columns]

@@ -25,11 +25,12 @@ Blind spots (see `blind_spots`)
     for the top logit, `blind_spots_logit`. Places differ in phase too (see `deadpixel`): a stimulus
     smaller than the stride shows both effects.
 Silent pixels
-    Only for models without gradients: pixels whose change does not alter F in any bit, found by
-    blocks of a fourteenth of the shorter side without gaps, by whole rows and columns, and, where
-    nothing changes, by ever smaller cells (see `silent_pixels`). The table `silent_regions` has the
-    connected regions that they form, and colour channels that are silent as a whole. A hole that
-    contains no whole block and no whole row or column can be missed.
+    Only for models without gradients: pixels whose change does not alter F, or the logits where
+    there is no map, by more than a thousandth of what others do, found by blocks of a fourteenth of
+    the shorter side without gaps, by whole rows and columns, and, where nothing changes, by ever
+    smaller cells (see `silent_pixels`). The table `silent_regions` has the connected regions that
+    they form, and colour channels that are silent as a whole. A hole that contains no whole block
+    and no whole row or column can be missed.
 Exchanged padding
     The same weights with the padding exchanged for `reflect`, `replicate` or `circular` (see
     `adapters.padding_mode`). `exchange_MODE` is the `border_drop` with that padding minus that of
