@@ -1,7 +1,7 @@
 """Silent pixels of a model without gradients: their change leaves F as it is.
 
-Cells of pixels are changed all at once, on a plain background and, where that changes nothing, on
-one of uniform noise too, of which every level moves by half the range: a cell is silent if F moves
+Cells of pixels are changed all at once, on a plain background and, of blocks or where that changes
+nothing, on one of uniform noise, of which every level moves by half the range: a cell is silent if F moves
 both times by at most `LEAST_CHANGE` of what the blocks of step 1 do, per root of a pixel, which is
 a millionth of their energy; that is 0 where parts are cut off, and not where they are multiplied by
 a very small number. Each batch contains the background, so that both sides are rounded alike.
@@ -116,9 +116,7 @@ def find_silent_pixels(model: Model, stimulus: Stimulus, batching: Batching) -> 
         for top in range(0, height, side)
         for left in range(0, width, side)
     ]
-    if not probe.learn_level(blocks):
-        raise NotApplicableError("the outputs answer too few changes to look for silent pixels")
-    _mark(mask, live, blocks, probe.silent_cells(blocks))
+    _mark(mask, live, blocks, probe.silent_blocks(blocks))
     lines = [Cell(row, 0, row + 1, width) for row in range(height)]
     lines += [Cell(0, column, height, column + 1) for column in range(width)]
     lines = [line for line in lines if not mask[line.pixels].all()]
@@ -179,13 +177,18 @@ class _Probe:
         ]
         self.levels = [0.0] * len(self.backgrounds)
 
-    def learn_level(self, blocks: Sequence[Cell]) -> bool:
-        """Note what blocks do to F, per root of a pixel; whether enough of them do anything."""
+    def silent_blocks(self, blocks: Sequence[Cell]) -> list[bool]:
+        """Whether a change of each of `blocks` leaves F as it is; what they do in the mean is kept.
+
+        Raises `NotApplicableError` if logits answer too few of them.
+        """
         roots = np.sqrt([block.area for block in blocks])
         moved = [self._changes(blocks, *ground, _fill) / roots for ground in self.backgrounds]
         self.levels = [float(np.quantile(changes, 0.95)) for changes in moved]
-        shares = [np.mean(m > LEAST_CHANGE * n) for m, n in zip(moved, self.levels, strict=True)]
-        return self.model.why_not_spatial is None or min(shares) >= MOST_ANSWER
+        still = [m <= LEAST_CHANGE * n for m, n in zip(moved, self.levels, strict=True)]
+        if self.model.why_not_spatial and max(map(np.mean, still)) > 1 - MOST_ANSWER:
+            raise NotApplicableError("the outputs answer too few changes to look for silent pixels")
+        return [bool(silent) for silent in np.all(still, 0)]
 
     def silent_cells(self, cells: Sequence[Cell]) -> list[bool]:
         """Whether a change of each of `cells`, in all channels, leaves F as it is."""
