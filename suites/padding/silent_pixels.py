@@ -1,10 +1,10 @@
 """Silent pixels of a model without gradients: their change leaves F as it is.
 
 Cells of pixels are changed all at once, on a plain background and, of blocks or where that changes
-nothing, on one of uniform noise, of which every level moves by half the range: a cell is silent if F moves
-both times by at most `LEAST_CHANGE` of what the blocks of step 1 do, per root of a pixel, which is
-a millionth of their energy; that is 0 where parts are cut off, and not where they are multiplied by
-a very small number. Each batch contains the background, so that both sides are rounded alike.
+nothing, on one of uniform noise, of which every level moves by half the range. A cell is silent if
+F moves both times by at most `LEAST_CHANGE` of what the blocks of step 1 do, per root of a pixel,
+which is a millionth of their energy: 0 where pixels are cut off, and not where they are multiplied
+by a very small number. Each batch contains the background, so that both sides are rounded alike.
 
 F is the target, or the logits of a model without a map. Some logits answer few changes, such as
 class numbers or boxes above a threshold: unless `MOST_ANSWER` of the blocks change them on each
