@@ -49,4 +49,7 @@ def notes(border: PaddingMode, exchanged: list[str], left: Mapping[str, str]) ->
     ]
     if not exchanged:
         raise NotApplicableError("; ".join(kept) or NO_PADDING)
-    return [f"{border} padding in {len(exchanged)} layers", *kept]
+    return [
+        f"{border} padding in {len(exchanged)} layer{'' if len(exchanged) == 1 else 's'}",
+        *kept,
+    ]

@@ -15,7 +15,7 @@ from ..adapters.errors import InputError, NotApplicableError
 from ..adapters.reference import Reference
 from .execution.audit import measure_here
 from .execution.settings import RunOptions, Settings, SettingsFields
-from .output.text import clean
+from .output.text import clean, counted
 from .statistics.difference import Difference, metric_difference
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ class PadReport:
     def text(self) -> str:
         """The report for a terminal: files, layers, fidelity, imbalance and notes."""
         done = self.treatment
-        lines = [f"{clean(str(self.out))}: {len(done.layers)} layers padded with {done.fill}"]
+        lines = [
+            f"{clean(str(self.out))}: {counted(len(done.layers), 'layer')} padded with {done.fill}"
+        ]
         lines += [
             f"  {clean(p.name)} ({p.kind}): kernel {_pair(p.kernel)} -> {_pair(p.padded_kernel)}"
             for p in done.layers

@@ -101,7 +101,7 @@ def test_a_convolution_reads_what_the_border_puts_beyond_its_input(case, border)
     twin = model.with_padding_mode(border)
     expected = literal(model.module(), images(), pads, border)
     torch.testing.assert_close(twin.run(images()).target, expected, rtol=1e-10, atol=1e-12)
-    assert twin.notes[-1] == f"{border} padding in 1 layers"
+    assert twin.notes[-1] == f"{border} padding in 1 layer"
 
 
 @pytest.mark.parametrize("border", PADDING_MODES)
@@ -196,7 +196,7 @@ def test_padding_that_is_no_zeros_is_the_networks_own_and_stays():
         )
     )
     twin = model.with_padding_mode("circular")
-    assert twin.notes[-1] == "circular padding in 1 layers"
+    assert twin.notes[-1] == "circular padding in 1 layer"
     expected = model.module()[1]
     first = model.module()[0](images())
     padded = continued(first, (1, 1, 1, 1), "circular")

@@ -14,6 +14,8 @@ from perimetry.adapters.errors import UnknownNameError
 from perimetry.adapters.load import load
 from perimetry.adapters.names import check_reference
 from perimetry.bench.cli.main import app
+from perimetry.bench.comparison.audited import check_models
+from perimetry.bench.comparison.sides import Argument
 from perimetry.bench.execution import identities
 from perimetry.bench.execution.engines.process import _outcome
 from perimetry.bench.execution.plan import file_identity
@@ -169,6 +171,16 @@ def test_a_factory_that_needs_arguments_is_refused_where_nothing_else_is_left(mo
     for names in ([needs], [ready, needs, "py:own_zoo.nets:pari"]):
         with pytest.raises(UnknownNameError):
             identities.check_references(names, RunOptions("cpu"))
+
+
+def test_a_factory_that_needs_arguments_leaves_nothing_to_compare_with(monkeypatch):
+    """Of two models, one cannot be measured: the comparison is refused before it measures."""
+    monkeypatch.setattr(identities, "each_bounded", lambda calls, _run: [*map(_outcome, calls)])
+    needs, ready = (Argument(model=f"py:own_zoo.nets:{name}") for name in ("needs", "ready"))
+    with pytest.raises(UnknownNameError) as caught:
+        check_models([needs, ready], RunOptions("cpu"))
+    assert needs.model in str(caught.value)
+    check_models([needs, ready, ready], RunOptions("cpu"))
 
 
 def test_a_fault_of_the_code_is_no_typo():

@@ -105,6 +105,7 @@ def board(
     ] = 8,
 ) -> None:
     """Print the leaderboard of the models whose records are in DIR."""
+    from ..output.text import counted
     from ..records.archive import open_records
     from ..records.record import damaged_arrays
 
@@ -118,7 +119,8 @@ def board(
             return
         name = title or folder.resolve().name.partition(".")[0]
         size = _write_page(ranked, page, name, join or (), megabytes, view.view())
-        typer.echo(f"Written: {page}, {len({row.model for row in ranked.shown})} models, {size} MB")
+        models = counted(len({row.model for row in ranked.shown}), "model")
+        typer.echo(f"Written: {page}, {models}, {size} MB")
         warn_unreadable(damaged_arrays(ranked.records))
 
 

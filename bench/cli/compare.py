@@ -214,18 +214,22 @@ def _shown(found: Comparison, shown: ShownOptions) -> str:
 
 def _write(found: Comparison, shown: ShownOptions) -> None:
     """Write pictures and the page, if asked for."""
-    from ..output.text import clean
+    from ..output.text import clean, counted
 
     if shown.maps is not None:
         from ..comparison.html import draw_differences
 
         drawn = draw_differences(found, shown.maps)
-        typer.echo(f"Written: {len(drawn)} pictures in {clean(str(shown.maps))}", err=True)
+        typer.echo(
+            f"Written: {counted(len(drawn), 'picture')} in {clean(str(shown.maps))}", err=True
+        )
     if shown.node_data is not None:
         from ..comparison.node_report import write_node_data
 
         paths = write_node_data(found, shown.node_data)
-        typer.echo(f"Written: {len(paths)} files in {clean(str(shown.node_data))}", err=True)
+        typer.echo(
+            f"Written: {counted(len(paths), 'file')} in {clean(str(shown.node_data))}", err=True
+        )
     if shown.page is not None:
         from ..comparison.html import write_comparison
 

@@ -98,6 +98,7 @@ def bench_(
     """Measure time and memory of the suites on this machine, and compare with its roofline."""
     from ..execution.engines.process import call_bounded
     from ..execution.identities import check_references
+    from ..output.text import clean
     from ..speed import report
     from ..speed.tables import render_speed
 
@@ -105,7 +106,8 @@ def bench_(
         plan = options.plan(references, machine)
         limit = machine.time_limit * len(plan.references)
         run = replace(machine.run_options(), device=plan.device, time_limit_s=limit or None)
-        check_references(plan.references, run)
+        for fault in check_references(plan.references, run):
+            typer.echo(f"perimetry: {clean(fault, 2000)}", err=True)
         work = partial(report.measure, plan, log=partial(typer.echo, err=True))
         found = call_bounded(work, run, log=False)
         text = render_speed(found)

@@ -116,6 +116,7 @@ def pack(
     ] = True,
 ) -> None:
     """Write the records in DIR, without maps, to one sorted file for git."""
+    from ..output.text import counted
     from ..records.archive import pack_records
     from ..records.store import Store
 
@@ -123,7 +124,7 @@ def pack(
         if not (folder / "records").is_dir():
             raise InputError(f"{str(folder)!r} contains no records; expected a folder of a run")
         count = pack_records(Store(folder), out, tables=tables)
-        typer.echo(f"Written: {out}, {count} records")
+        typer.echo(f"Written: {out}, {counted(count, 'record')}")
 
 
 @app.command("import")
@@ -140,6 +141,7 @@ def import_(
     """Make records of measurements that others have published."""
     del source  # there is one so far
     from ..output.files import StoreError
+    from ..output.text import counted
     from ..records.openerf import openerf_records
     from ..records.store import Store
 
@@ -153,6 +155,6 @@ def import_(
             else:
                 records.put(found)
                 count += 1
-        typer.echo(f"Written: {out}, {count} records")
+        typer.echo(f"Written: {out}, {counted(count, 'record')}")
     if damaged:
         raise typer.Exit(FAILED)

@@ -74,7 +74,7 @@ def show(
     from ..model_report.case import draw_maps
     from ..model_report.publishing import card
     from ..model_report.report import report
-    from ..output.text import clean
+    from ..output.text import clean, counted
 
     with report_errors():
         case = chosen.open()
@@ -84,7 +84,7 @@ def show(
         typer.echo(text, nl=False)
         if maps is not None:
             drawn = draw_maps(case, Pictures(maps, map_ or (), picture, dpi))
-            typer.echo(f"\nWritten: {len(drawn)} pictures in {clean(str(maps))}")
+            typer.echo(f"\nWritten: {counted(len(drawn), 'picture')} in {clean(str(maps))}")
 
 
 @app.command()

@@ -173,15 +173,20 @@ def check_measured(sides: Sequence[Side]) -> None:
 
 
 def check_models(sides: Sequence[Side | Argument], run: RunOptions) -> None:
-    """Raise `UnknownNameError` for models that cannot exist, before any is measured."""
+    """Raise `UnknownNameError` for models that cannot exist, before any is measured.
+
+    Also where factories that need arguments leave fewer than two models to compare.
+    """
     if run.toolkit is not standard:
         return
     names = [one.model for one in sides if isinstance(one, Argument) and one.model is not None]
     try:
-        check_references(names, run)
+        faults = check_references(names, run)
     except UnknownNameError as error:
         hints = "".join(dict.fromkeys(map(_no_folder, names)))
         raise UnknownNameError(f"{error}{hints}") from error
+    if faults and len(sides) - len(faults) < 2:
+        raise UnknownNameError(f"nothing was measured; {'; '.join(faults)}")
 
 
 def _no_folder(name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...adapters.errors import check_name
+from ..output.text import counted
 from ..records.manifest import changed_files
 from .cost import job_seconds, most_expensive_first, pace
 from .engines.base import ENGINES, EngineContext, RunLedger, Summary
@@ -123,7 +124,8 @@ def forecast_run(
         todo, present = missing_jobs(jobs, store, retry_failed=options.retry_failed)
     models = len({job.reference for job in todo})
     count = sum(len(job.cells) for job in todo)
-    text = f"{count} records of {models} models to make; {present} already present"
+    made = f"{counted(count, 'record')} of {counted(models, 'model')}"
+    text = f"{made} to make; {present} already present"
     factor, variants = pace(store.records() if store is not None else ())
     if not todo or not (variants or options.device_kind == "cpu"):
         return text

@@ -20,6 +20,11 @@ def clean(text: str, longest: int = LONGEST) -> str:
     return f"{shown[: longest - 3 - end]}...{shown[-end:]}"
 
 
+def counted(count: int, what: str) -> str:
+    """`1 record`, `2 records`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def code(text: str) -> str:
     """A Markdown code span: no markup, HTML, link or mention in it is live; fits a table cell."""
     inside = clean(text).replace("`", "'").replace("|", "\\|")
