@@ -16,6 +16,7 @@ from perimetry.bench.model_report.reported import (
     changes,
     figures,
     metric_change,
+    without_interval,
 )
 from perimetry.suites.base import Metric, Suite
 from perimetry.suites.registry import SUITES
@@ -77,6 +78,17 @@ def test_samples_that_are_all_alike_are_not_called_too_few(count, few):
     line = verdict_line([found])
     assert ("too few samples" in line) == found.few_samples == few
     assert ("alike" in line) != few
+
+
+def test_an_estimate_without_an_interval_says_why():
+    """All draws of the share are alike; three images are too few for any interval."""
+    found = of("deadpixel", {"weakest": (0.5, 0.1), "dead@0.01": 0.0}, count=8)
+    (said,) = without_interval(found)
+    assert said.startswith("without an interval (alike in every draw")
+    assert said.endswith(found.label("dead@0.01"))
+    few = of("deadpixel", {"dead@0.01": 0.0}, count=3)
+    assert without_interval(few)[0].startswith("without an interval (too few samples)")
+    assert without_interval(of("structure", {"weakest": 0.5})) == []
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0, "uneven"), (0.5, "uneven"), (0.999, "even")])

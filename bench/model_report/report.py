@@ -31,6 +31,7 @@ from .reported import (
     metric_change,
     record_tables,
     reported,
+    without_interval,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _suite_section(one: ReportedRecord, suites: Mapping[str, Suite]) -> Section:
     said = [f"Settings: {', '.join(chosen)}."] if chosen else []
     said += [
         f"{clause[:1].upper()}{clause[1:]}."
-        for clause in [*one.defects, *causes(one), *remedies(one)]
+        for clause in [*one.defects, *causes(one), *remedies(one), *without_interval(one)]
     ]
     tables = try_or_none(record_tables, one) or []
     return Section(one.title, [*([found] if found else []), *said, *caveats(one), *tables])

@@ -164,6 +164,15 @@ def caveats(one: ReportedRecord) -> list[str]:
     return [f"{one.label(m.name)}: {m.caveat}" for m in known if m.caveat]
 
 
+def without_interval(one: ReportedRecord) -> list[str]:
+    """Which figures have no interval though they are estimates, and why, in a clause."""
+    names = [n for n in one.names if one.verdict(n) is Evenness.no_interval]
+    if not names:
+        return []
+    alike = "" if one.few_samples else "alike in every draw, or of "
+    return [f"without an interval ({alike}too few samples): {', '.join(map(one.label, names))}"]
+
+
 def record_tables(one: ReportedRecord) -> list[Table]:
     """The tables that the suite has captions for; every table of a suite without captions."""
     captions = {**(one.suite.captions if one.suite else {}), **SCALES}
