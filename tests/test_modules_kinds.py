@@ -282,6 +282,31 @@ class FixedView(Base):
         return self.out(self.conv(x).view(1, 8, 16, 16))
 
 
+class Mapped(nn.Module):
+    """Two strided convolutions with `torch.func.vmap` between them, which no function shows."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 4, 4)
+        self.second = nn.Conv2d(8, 8, 3, 2, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        y = torch.func.vmap(lambda one: (one.roll(1, 1) + one).relu())(self.first(x))
+        return self.head(self.second(y).relu().mean((2, 3)))
+
+
+def test_what_is_computed_outside_torch_s_functions_is_on_the_way():
+    """The target is the last map behind it, of stride 8, and structure refuses it by name."""
+    found = {
+        r.suite: r for r in audit(Mapped(), ("structure", "deadpixel"), count=4, size=(48, 48))
+    }
+    assert found["deadpixel"].status == "ok"
+    assert found["deadpixel"].model.target["height"] == 6
+    assert "conv2d" in found["structure"].reason
+
+
 @pytest.mark.parametrize("make", [One, FixedView])
 def test_a_module_of_single_images_is_measured_as_one_of_batches(make):
     """The same metrics as the module that takes both, and a note."""

@@ -48,12 +48,14 @@ class Recording:
     """The steps of a pass as far as it has come; `kept` keeps every tensor from being freed.
 
     With `cut`, a tensor without the gradient of its source does not depend on it. `stored` are
-    parameters and buffers, `left` is the last step whose numbers left torch.
+    parameters and buffers, `left` is the last step whose numbers left torch. `foreign` says that a
+    tensor was met that no function gave; one with a gradient depends on the last step.
     """
 
     cut: bool = True
     stored: set[int] = field(default_factory=set)
     left: int | None = None
+    foreign: bool = False
     steps: list[Step] = field(default_factory=list)
     where: dict[int, int] = field(default_factory=dict)
     decided: set[int] = field(default_factory=set)
@@ -74,8 +76,12 @@ class Recording:
 
     def _position(self, tensor: Tensor) -> int | None:
         known = id(tensor) in self.where or id(tensor) in self.constant
-        unseen = self.left is not None and not (known or id(tensor) in self.stored)
-        return self.left if unseen else self.where.get(id(tensor))
+        if known or id(tensor) in self.stored:
+            return self.where.get(id(tensor))
+        self.foreign |= id(tensor) not in self.decided
+        if tensor.requires_grad:
+            return len(self.steps) - 1
+        return self.left
 
     def note(self, scope: str, function: Any, args: Any, kwargs: Any, out: Any) -> None:
         """Record the results of one call of a function within the forward of module `scope`."""
@@ -197,6 +203,7 @@ class Trace:
     out: Any
     places: Mapping[str, int]
     calls: Mapping[str, int]
+    foreign: bool = False
 
 
 def trace_way(
@@ -209,13 +216,19 @@ def trace_way(
 ) -> Trace:
     """Record one pass of `module` (or `run`, a method of it) over `x`.
 
-    Where no gradient leads to the output, as behind `detach`, the numbers are followed alone.
+    Where no gradient leads to the output, as behind `detach`, the numbers are followed alone. What
+    is computed outside torch's functions, as in a custom autograd function or under
+    `torch.func.vmap`, is known to depend on the image by its gradient, in a second pass.
 
     A pass that breaks behind the module or function `until` is recorded as far as it came.
 
     `size` is (height, width) in pixels.
     """
     found = _record(module, x, size, prefix, run, until, cut=True)
+    if found.foreign:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_().clone()
+            found = _record(module, x, size, prefix, run, until, cut=True)
     if found.way.outputs or until is not None:
         return found
     whole = _record(module, x, size, prefix, run, until, cut=False)
@@ -253,7 +266,7 @@ def _record(
     outputs = [p for p in recording.positions(out) if p is not None]
     steps, places = recording.named()
     way = Way(steps, tuple(dict.fromkeys(outputs)), size, len(x), prefix)
-    return Trace(way, out, places, recording.calls)
+    return Trace(way, out, places, recording.calls, recording.foreign)
 
 
 def _finisher(recording: Recording, name: str) -> Callable[..., None]:
