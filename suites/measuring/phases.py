@@ -111,12 +111,12 @@ def repeating_stride(
     if fit_period(size, period) == period and departure(expected, period) > LARGEST_DEPARTURE:
         return (
             f"the expected sensitivity does not repeat every {period[0]} x {period[1]} pixels, as "
-            "after an interpolation of a map of larger stride: there are no phases"
+            "after an interpolation of a map of larger stride, or a mask: there are no phases"
         )
     if period != stride:
         notes.append(
             f"the sensitivity repeats every {period} pixels, not every {(rows, columns)}, the "
-            "stride of the target: a map of larger stride is resized on the way"
+            "stride of the target: a map of larger stride is resized on the way, or parts masked"
         )
     return period
 
