@@ -79,7 +79,9 @@ NOT_ALWAYS_BETTER = (
     "and are harmful where small perturbations matter (Kim et al. 2023)."
 )
 
-MOST_NAMED, MOST_NAMED_ALONE = 3, 2
+LOST_CHANNEL = 1e-5
+"""Of the mean sensitivity of the most sensitive channel: below, a colour channel is dead."""
+MOST_NAMED, MOST_NAMED_ALONE = 3, 3
 """Dead regions of all channels together, and of single channels, that a sentence names."""
 
 
@@ -95,7 +97,7 @@ DEAD_PIXELS = (
     ),
     Metric("dead_share", "share of pixels that are dead", "share", "lower", high=1.0, even=0.0),
     _count("dead_region", "pixels of the largest connected dead region"),
-    _count("dead_channels", "colour channels that are silent everywhere", "channels"),
+    _count("dead_channels", "colour channels that are dead everywhere", "channels"),
 )
 
 
@@ -151,7 +153,7 @@ _METRICS = described(
         **{f"dead_pixels@{t}": f"pixels dead at {t:g}" for t in dead_regions.THRESHOLDS},
         "dead_share": "dead share of the image",
         "dead_region": "largest dead region",
-        "dead_channels": "silent colour channels",
+        "dead_channels": "dead colour channels",
     },
     caveats={
         "weakest": NOT_ALWAYS_BETTER,
@@ -184,7 +186,7 @@ class DeadPixel(Suite):
     topic: ClassVar[str] = "Evenness"
 
     def defects(self, found: Measured) -> list[str]:
-        """Dead regions and silent colour channels."""
+        """Dead regions and dead colour channels."""
         return dead_places(found)
 
     def causes(self, found: Measured) -> list[str]:
@@ -328,7 +330,13 @@ def _dead_pixels(model: Model, channels: Array | None, found: Measurement) -> di
     by_name = {"all": channels.sum(1)}
     if channels.shape[1] > 1:
         by_name |= {f"channel {c}": channels[:, c] for c in range(channels.shape[1])}
-    dead = {name: _dead_pixels_of(samples, stride) for name, samples in by_name.items()}
+    most = float(channels.mean((0, 2, 3)).max())
+    dead = {
+        name: _all_dead(samples)
+        if samples.mean() < LOST_CHANNEL * most
+        else _dead_pixels_of(samples, stride)
+        for name, samples in by_name.items()
+    }
     found.tables["dead_regions"] = [
         {
             "channel": name,
@@ -361,9 +369,16 @@ def _dead_pixels(model: Model, channels: Array | None, found: Measurement) -> di
         "dead_share": Estimate(float(every.dead[largest].mean())),
         "dead_region": Estimate(float(regions[0].pixels if regions else 0)),
         "dead_channels": Estimate(
-            float(sum(bool(pixels.silent.all()) for name, pixels in dead.items() if name != "all"))
+            float(sum(bool(p.dead[largest].all()) for name, p in dead.items() if name != "all"))
         ),
     }
+
+
+def _all_dead(samples: Array) -> dead_regions.DeadPixels:
+    """Every pixel of a lost channel (samples, height, width), and those that are silent."""
+    silent = np.logical_not(samples.any(0))
+    every = np.ones_like(silent)
+    return dead_regions.DeadPixels(silent, dict.fromkeys(dead_regions.THRESHOLDS, every), 0)
 
 
 def _dead_pixels_of(samples: Array, stride: phases.Pair) -> dead_regions.DeadPixels:
@@ -379,7 +394,7 @@ def _dead_pixels_of(samples: Array, stride: phases.Pair) -> dead_regions.DeadPix
 
 
 def dead_places(found: Measured) -> list[str]:
-    """Where the largest dead regions and silent colour channels are, in a clause each."""
+    """Where the largest dead regions and dead colour channels are, in a clause each."""
     rows = found.tables.get("dead_regions", [])
     regions = [dead_regions.Region.of_row(row) for row in rows if row["channel"] == "all"]
     named = [f"dead: {region.text}" for region in regions[:MOST_NAMED]]
@@ -397,7 +412,8 @@ def dead_places(found: Measured) -> list[str]:
         for channel, region in channels
         if not any(region.within(other) for other in regions)
     ]
-    return named + alone[:MOST_NAMED_ALONE]
+    more = ["dead in single channels: other places, too"] if len(alone) > MOST_NAMED_ALONE else []
+    return named + alone[:MOST_NAMED_ALONE] + more
 
 
 DEADPIXEL = DeadPixel()

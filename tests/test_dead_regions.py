@@ -131,6 +131,29 @@ def test_a_dead_colour_channel_is_reported_by_its_own():
     assert row["pixels"] == 96**2
 
 
+@pytest.mark.parametrize("gain", [1e-3, 1e-8])
+def test_a_channel_times_a_thousandth_or_less_is_as_dead_as_a_silent_one(gain):
+    """It sets no level of its own: the most sensitive channel's counts."""
+    mask = torch.ones(1, 3, 96, 96)
+    mask[:, 1] = gain
+    record = measure(mask)
+    assert record.metrics["dead_channels"].value == 1
+    assert record.metrics["silent_pixels"].value == 0
+    (row,) = record.tables["dead_regions"]
+    assert (row["channel"], row["pixels"]) == ("channel 1", 96**2)
+
+
+def test_a_dead_row_of_each_channel_is_named():
+    """Three rows, one in each channel alone: every one has its clause."""
+    mask = torch.ones(1, 3, 96, 96)
+    for channel, row in enumerate((7, 9, 11)):
+        mask[:, channel, row] = 0
+    assert dead_places(measure(mask)) == [
+        f"dead in channel {channel} alone: 96 pixels in row {row}, columns 0 to 95"
+        for channel, row in enumerate((7, 9, 11))
+    ]
+
+
 def test_a_hole_does_not_hide_a_dead_channel():
     """Both are said; what is dead in all channels is not said again of each."""
     mask = torch.ones(1, 3, 96, 96)
