@@ -165,6 +165,9 @@ def test_dead_regions_are_none_only_where_they_were_looked_for():
     looked = summary(case_of(record("deadpixel", {"weakest": 0.9}, tables={"dead_regions": []})))
     assert looked[1] == "Dead regions: none found (deadpixel)."
     assert "not looked for" in summary(case_of(record("erf", {"luo_size": 16.0})))[1]
+    alone = summary(case_of(record("padding", {"blind_weakest": 0.9})))[1]
+    assert "padding" not in alone
+    assert "the suite deadpixel" in alone
 
 
 def test_layers_phases_periods_and_skipped_pixels_are_causes():

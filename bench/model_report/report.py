@@ -183,6 +183,8 @@ def _no_dead_region(found: Sequence[ReportedRecord]) -> str:
     looked = [one.column for one in found if set(tables[one.column]) & set(one.record.tables)]
     if looked:
         return f"none found ({', '.join(looked)})"
+    if "padding" in tables:  # it looks for them in models without gradients
+        return "not looked for; the suite deadpixel finds them in models with gradients"
     return "not looked for; the suites deadpixel and padding find them"
 
 
