@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .chains import NOTHING, Chain, Sharing, axis_of_channels, chain_of
 from .mixtures import (
+    COPIES,
     FILTERS,
     JOINS,
     MEANS,
@@ -148,12 +149,18 @@ class Call:
     def sharing(self, shared: Sharing, out: Tensor) -> Sharing:
         """What units share behind this function, and before it `shared`.
 
-        A tensor that is joined or added to channels of itself is shared among channels alone.
+        A tensor that is joined or added to channels of itself, or whose channels are copied, is
+        shared among channels alone.
         """
         if not self.spreads(out):
             return shared
-        joined = len(self.inputs) > 1
-        if joined and all(side_by_side(*pair, self.channels) for pair in self.doubled):
+        if len(self.inputs) > 1:
+            aside = all(side_by_side(*pair, self.channels) for pair in self.doubled)
+        else:
+            pairs = enumerate(zip(self.inputs[0].shape, out.shape, strict=False))
+            unlike = [axis for axis, (have, give) in pairs if have != give]
+            aside = self.name in COPIES and self.channels > 0 and unlike == [self.channels]
+        if aside:
             return replace(shared, channels=self.own)
         if self.is_spatial:
             return replace(shared, places=self.own)

@@ -18,7 +18,7 @@ from ...adapters.torch_calls import (
     TransposedConvolution,
     each_axis,
 )
-from .rule_table import MOVES, history_of
+from .rule_table import MOVES
 from .tags import tensors_in
 
 if TYPE_CHECKING:
@@ -130,13 +130,12 @@ def copies(
     """Whether a move gives more units than it reads, other than zeros around them."""
     if name not in COPIES or (name == "pad" and Padding(*args, **kwargs).mode == "constant"):
         return False
-    found, more = history_of(x), out.numel() * len(x) > x.numel() * len(out)
+    more = out.numel() * len(x) > x.numel() * len(out)
     chosen = [t for t in tensors_in((args[1:], kwargs)) if not t.is_meta and t.dtype != torch.bool]
     lists = args[1] if name == "getitem" and isinstance(args[1], tuple) else args[1:]
     chosen += [torch.tensor(places) for places in lists if name == "getitem" and _is_list(places)]
     more = more or name == "pad" or any(t.unique().numel() < t.numel() for t in chosen)
-    channels = (1,) if found is not None and x.shape[2:] == found.grid else (1, -1)
-    return more and out.ndim == x.ndim and any(out.shape[c] == x.shape[c] for c in channels)
+    return more and out.ndim == x.ndim
 
 
 def _is_list(index: Any) -> bool:
