@@ -204,7 +204,5 @@ def _channel_axes(t: Tensor) -> list[int]:
 
 def axis_of_channels(chain: Chain, t: Tensor) -> int:
     """The axis of the channels in `t`, at the end of a chain; 0 if it is not known."""
-    axes = {channel_axis(two, three) for _, two, three in chain.samples}
-    if len(axes) > 1:
-        axes &= {*_channel_axes(t)}
+    axes = {channel_axis(two, three) for _, two, three in chain.samples} & {*_channel_axes(t)}
     return axes.pop() if len(axes) == 1 else 0
