@@ -67,6 +67,23 @@ def test_a_planted_hole_is_counted_and_placed_exactly(hole, count):
     assert sum(r["channel"] == "all" for r in record.tables["dead_regions"]) == 1
 
 
+@pytest.mark.parametrize("hole", [np.s_[40:62, 30:52], np.s_[48, :], np.s_[:, 51]])
+def test_a_network_with_a_hole_has_the_phases_of_the_rest(hole):
+    """Neither expectation nor measurement is lost: both are near those without the hole."""
+    mask = torch.ones(1, 1, 96, 96)
+    whole, expected = measure(mask), phase_metric(mask)
+    mask[..., hole[0], hole[1]] = 0
+    found = measure(mask).metrics["weakest"].value
+    assert found == pytest.approx(whole.metrics["weakest"].value, abs=0.06)
+    assert phase_metric(mask) == pytest.approx(expected, abs=0.06)
+
+
+def phase_metric(mask):
+    """What `structure` expects of the least sensitive phase of the masked network."""
+    (record,) = audit(wrap(Masked(mask), spec=InputSpec(96, 96), device="cpu"), ("structure",))
+    return record.metrics["weakest"].value
+
+
 def test_two_thousand_scattered_pixels_are_all_counted():
     """Pixels here and there do not hide in their neighbours' level."""
     rng = np.random.default_rng(0)
@@ -217,14 +234,14 @@ def test_dead_rows_do_not_set_their_own_standard(lines, factor):
         assert region.box == box
 
 
-HOLES = {
+SILENCED = {
     "region": (slice(20, 42), slice(10, 32)),
     "row": (slice(31, 32), slice(0, 64)),
     "column": (slice(0, 64), slice(5, 6)),
 }
 
 
-@pytest.mark.parametrize("hole", HOLES)
+@pytest.mark.parametrize("hole", SILENCED)
 def test_what_may_be_silent_by_chance_is_counted_apart_and_a_hole_is_not(hole):
     """One pixel in five is 0 in a sample: of 4,096 some 7 are so in four, which chance explains."""
     rng = np.random.default_rng(0)
@@ -233,10 +250,10 @@ def test_what_may_be_silent_by_chance_is_counted_apart_and_a_hole_is_not(hole):
     found = find_dead_pixels(samples, (2, 2), None)
     assert found.by_chance == found.silent.sum() == literal > 0
     before = found.silent.copy()
-    samples[:, HOLES[hole][0], HOLES[hole][1]] = 0
-    before[HOLES[hole]] = False
+    samples[:, SILENCED[hole][0], SILENCED[hole][1]] = 0
+    before[SILENCED[hole]] = False
     found = find_dead_pixels(samples, (2, 2), None)
-    assert found.silent[HOLES[hole]].all()
+    assert found.silent[SILENCED[hole]].all()
     assert before.sum() - 2 <= found.by_chance <= before.sum()
 
 

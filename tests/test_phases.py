@@ -193,6 +193,32 @@ def test_a_map_repeats_with_the_smallest_doubling_of_the_stride_that_adds_nothin
     assert phases.repeating_stride(tiled, (2.5, 2.5), []) == (2.5, 2.5)
 
 
+@pytest.mark.parametrize("hole", [np.s_[40:62, 30:52], np.s_[33, :], np.s_[:, 77], np.s_[:9, :9]])
+def test_a_hole_does_not_change_the_period(hole):
+    """Cells in which pixels are masked are those of their neighbours; a tile comes back exactly."""
+    tiled = np.tile(np.random.default_rng(0).uniform(0.2, 1.8, (8, 8)), (14, 14))
+    holed = tiled.copy()
+    holed[hole] = 0
+    assert np.array_equal(phases.without_holes(holed, (8, 8)), tiled)
+    for stride in (4, 8):
+        assert phases.repeating_stride(holed, (stride, stride), []) == (8, 8)
+
+
+def test_rows_that_are_dropped_everywhere_are_no_hole():
+    """Every fifth row is unread, at a stride of 4, or half of the image: no phases, as before."""
+    tiled = np.tile(np.random.default_rng(0).uniform(0.2, 1.8, (4, 4)), (30, 30))
+    for dropped in (np.s_[::5], np.s_[:60]):
+        holed = tiled.copy()
+        holed[dropped] = 0
+        assert np.array_equal(phases.without_holes(holed, (4, 4)), holed)
+    holed = tiled.copy()
+    holed[::5] = 0
+    assert "does not repeat every" in phases.repeating_stride(holed, (4, 4), [])
+    dead = tiled.copy()
+    dead[::2, ::2] = 0  # phases that are dead throughout
+    assert np.array_equal(phases.without_holes(dead, (4, 4)), dead)
+
+
 def test_a_map_that_repeats_with_no_doubling_has_no_phases():
     """A tile of 6 is no doubling of 4: the reason names the period that was tried."""
     tiled = np.tile(np.random.default_rng(0).uniform(0.2, 1.8, (6, 6)), (20, 20))

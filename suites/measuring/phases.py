@@ -34,6 +34,9 @@ LARGEST_DEPARTURE = 0.15
 ADDED = 0.03
 """What twice the period of a map may add. Slow trends of timm's architectures add 0.003."""
 
+MOST_HOLED = 0.5
+"""Share of the cells in which pixels are missing; with more it is the network, not a hole."""
+
 REPORTED_PERIODS = (2, 4, 8, 16, 32, 64)
 """The periods p that have a metric `by_period_p`."""
 
@@ -99,16 +102,19 @@ def repeating_stride(
     `expected` (height, width) is the sensitivity without noise. It repeats with the stride of the
     target, but where a map of larger stride is resized on the way: then with that one's, which
     `notes` says. A period that fits thrice is compared with twice itself: what that adds is no slow
-    trend.
+    trend. Holes do not count; see `without_holes`.
     """
     if isinstance(whole_stride(stride), str):
         return stride
     size = (expected.shape[0], expected.shape[1])
     rows, columns = (round(s) for s in stride)
     period, twice = (rows, columns), (2 * rows, 2 * columns)
-    while fit_period(size, twice) == twice and _added(expected, twice) > ADDED:
+    while (
+        fit_period(size, twice) == twice and _added(without_holes(expected, twice), twice) > ADDED
+    ):
         period, twice = twice, (2 * twice[0], 2 * twice[1])
-    if fit_period(size, period) == period and departure(expected, period) > LARGEST_DEPARTURE:
+    whole = without_holes(expected, period)
+    if fit_period(size, period) == period and departure(whole, period) > LARGEST_DEPARTURE:
         return (
             f"the expected sensitivity does not repeat every {period[0]} x {period[1]} pixels, as "
             "after an interpolation of a map of larger stride, or a mask: there are no phases"
@@ -119,6 +125,27 @@ def repeating_stride(
             "stride of the target: a map of larger stride is resized on the way, or parts masked"
         )
     return period
+
+
+def without_holes(expected: Array, period: Pair) -> Array:
+    """`expected` (height, width) without what a mask leaves out, if that is less than half of it.
+
+    Cells of `period` in which pixels get nothing, although others of their phase do, are replaced
+    by the nearest cell without such pixels.
+    """
+    from scipy import ndimage
+
+    rows, columns = (n // p for n, p in zip(expected.shape, period, strict=True))
+    inside = np.s_[: rows * period[0], : columns * period[1]]
+    cells = expected[inside].reshape(rows, period[0], columns, period[1]).swapaxes(1, 2)
+    silent = cells == 0
+    holed = (silent & ~silent.all((0, 1))).any((2, 3))
+    if not 0 < holed.mean() < MOST_HOLED:
+        return expected
+    nearest = ndimage.distance_transform_edt(holed, return_distances=False, return_indices=True)
+    found = expected.copy()
+    found[inside] = cells[tuple(nearest)].swapaxes(1, 2).reshape(found[inside].shape)
+    return found
 
 
 def _added(expected: np.ndarray[Any, Any], period: Pair) -> float:
