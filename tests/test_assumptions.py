@@ -59,6 +59,17 @@ def mates(y):
     return y - y.mean((0, 2, 3), keepdim=True)
 
 
+def one_pass_in_nine(draw):
+    """Every pass draws a number; as if by its value, one in nine is another."""
+    drawn = []
+
+    def passed(y):
+        drawn.append(draw())
+        return y * (1.0 if len(drawn) % 9 else 2.0)
+
+    return passed
+
+
 class Counting(nn.Module):
     """Its numbers grow from pass to pass."""
 
@@ -74,12 +85,12 @@ NETS = {
     "rare": (lambda: Net(rarely), RANDOM, ("operator rand ",)),
     "numpy": (lambda: Net(numpy_noise), RANDOM, ("operator add",)),
     "rare, by Python": (
-        lambda: Net(lambda y: y * float(random.random() > 0.1)),  # noqa: S311
+        lambda: Net(one_pass_in_nine(random.random)),
         RANDOM,
         ("generator of Python",),
     ),
     "rare, by numpy": (
-        lambda: Net(lambda y: y * float(np.random.random() > 0.1)),  # noqa: NPY002
+        lambda: Net(one_pass_in_nine(np.random.random)),
         RANDOM,
         ("generator of NumPy",),
     ),
