@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .pytorch.model import TorchModel
 
 
-def check_name(name: str) -> None:
+def check_transformers_name(name: str) -> None:
     """Raise `UnknownNameError` where transformers is missing, or a folder has no config.json."""
     _library()
     if name.startswith((".", "/", "~")) and not (_place(name) / "config.json").is_file():
@@ -54,7 +54,7 @@ def open_hf(name: str, state: str | None, how: Opening) -> TorchModel:
     Raises `UnknownNameError`, `WeightsError` when configuration or weights are neither cached nor
     reachable, `InputError` when the model refuses the size.
     """
-    check_name(name)
+    check_transformers_name(name)
     if state not in (None, "init"):
         raise WeightsError(f"hf: takes no weights file; give hf:{name} or hf:{name}@init")
     local = (_place(name) / "config.json").is_file()

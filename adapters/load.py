@@ -132,13 +132,13 @@ def input_of(
         return reference.spec
     parsed = parse_known(reference)
     if parsed.runtime == "onnx":
-        from .onnx.opening import read_input as of_file
+        from .onnx.opening import onnx_input
 
-        return of_file(reference, size=size, inputs=inputs)
+        return onnx_input(reference, size=size, inputs=inputs)
     if parsed.runtime == "timm" and parsed.weights in (None, "init"):
-        from .timm import read_input as of_timm
+        from .timm import timm_input
 
-        return of_timm(parsed.tagged_name, size)
+        return timm_input(parsed.tagged_name, size)
     return None
 
 
@@ -244,12 +244,12 @@ def pad_onnx(
     `fill` is `box` or `zero`. `images` (n, channels, height, width), prepared, recalibrate the
     layers that grew. Raises subclasses of `PerimetryError` when the file cannot be padded.
     """
-    from .onnx.kernel_padding.file import pad_file
+    from .onnx.kernel_padding.file import write_padded_file
     from .onnx.model import OnnxModel
 
     if not isinstance(model, OnnxModel):
         raise InputError(f"{model.reference!r} is not an ONNX file; give a PATH.onnx")
-    return pad_file(model, Path(out), fill, images=images)
+    return write_padded_file(model, Path(out), fill, images=images)
 
 
 def tensors_digest(module: nn.Module) -> str:

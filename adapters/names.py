@@ -28,27 +28,27 @@ def check_reference(reference: str) -> None:
     its library does not have; `WeightsError` or `ModelFileError` for a file that is not there,
     `ModelFileError` for a `py:` factory that needs arguments. The message offers near names.
     """
-    from .timm import check_architecture
+    from .timm import check_timm_name
 
     names = expand_wildcards(reference)
     parsed = parse_known(names[0])
     if parsed.runtime == "timm":
         for name in names:
             one = parse_known(name)
-            check_architecture(one.tagged_name, pretrained=one.weights is None)
+            check_timm_name(one.tagged_name, pretrained=one.weights is None)
     if parsed.runtime == "hf":
-        from .huggingface import check_name
+        from .huggingface import check_transformers_name
 
-        check_name(parsed.name)
+        check_transformers_name(parsed.name)
     if parsed.runtime == "py":
         from .own_code import check_own
 
         check_own(parsed.name)
     if parsed.runtime == "torchvision":
-        from . import torchvision
+        from .torchvision import check_torchvision_name
 
         for one in map(parse_known, names):
-            torchvision.check_architecture(one.name, one.variant)
+            check_torchvision_name(one.name, one.variant)
     if parsed.weights == "":
         raise WeightsError(
             f"no weights file was named; give {parsed.bare}@FILE or {parsed.bare}@init"
@@ -85,14 +85,12 @@ def list_models(pattern: str = "*", family: str | None = None) -> list[str]:
     `family` is the module of timm that defines them, such as `resnet`, `regnet` or `convnext`.
     """
     if pattern.startswith("torchvision:"):
-        from . import torchvision
+        from .torchvision import torchvision_names
 
-        return [
-            n for m in torchvision.known_models() if fnmatchcase(n := f"torchvision:{m}", pattern)
-        ]
-    from .timm import known_models
+        return [n for m in torchvision_names() if fnmatchcase(n := f"torchvision:{m}", pattern)]
+    from .timm import timm_names
 
-    names = [f"timm:{name}" for name in known_models(family)]
+    names = [f"timm:{name}" for name in timm_names(family)]
     return [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"timm:{pattern}")]
 
 
@@ -116,10 +114,10 @@ def family_of(reference: str) -> str | None:
 
     None for models of other runtimes and for architectures that the installed timm does not have.
     """
-    from .timm import family_of as family
+    from .timm import timm_family
 
     parsed = Reference.parse_any(reference)
-    return family(parsed.name) if parsed.runtime == "timm" else None
+    return timm_family(parsed.name) if parsed.runtime == "timm" else None
 
 
 def with_tag(reference: str) -> str | None:
@@ -127,9 +125,9 @@ def with_tag(reference: str) -> str | None:
 
     None for models of other runtimes and for other weights.
     """
-    from .timm import with_tag as tagged
+    from .timm import with_default_tag
 
     parsed = Reference.parse_any(reference)
     if parsed.runtime != "timm" or parsed.weights is not None:
         return None
-    return parsed.tagged_name if parsed.variant else tagged(parsed.name)
+    return parsed.tagged_name if parsed.variant else with_default_tag(parsed.name)

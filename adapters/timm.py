@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @cache
-def known_models(family: str | None = None) -> tuple[str, ...]:
+def timm_names(family: str | None = None) -> tuple[str, ...]:
     """All architecture names of the installed timm, or those of one of its modules.
 
     Raises `UnknownNameError` for a family that timm does not have.
@@ -35,7 +35,7 @@ def known_models(family: str | None = None) -> tuple[str, ...]:
     return tuple(timm.list_models(module=family or ""))
 
 
-def family_of(name: str) -> str | None:
+def timm_family(name: str) -> str | None:
     """The module of timm that defines the architecture `name`; None if timm does not have it."""
     import timm
 
@@ -44,7 +44,7 @@ def family_of(name: str) -> str | None:
     return str(timm.model_entrypoint(name).__module__.rpartition(".")[2])
 
 
-def with_tag(name: str) -> str:
+def with_default_tag(name: str) -> str:
     """The architecture `name` with timm's default tag, as `NAME.TAG`; `name` if there is none.
 
     Source: `timm.get_pretrained_cfg`.
@@ -64,7 +64,7 @@ def open_timm(name: str, state: str | None, how: Opening) -> TorchModel:
     """
     import timm
 
-    check_architecture(name, pretrained=state is None)
+    check_timm_name(name, pretrained=state is None)
     shell = _on_hub(name) if name.startswith(HUB) else _shell(name)
     source = {
         "timm": timm.__version__,
@@ -95,12 +95,12 @@ def open_timm(name: str, state: str | None, how: Opening) -> TorchModel:
     return made.open(how)
 
 
-def read_input(name: str, size: tuple[int, int] | None = None) -> InputSpec:
+def timm_input(name: str, size: tuple[int, int] | None = None) -> InputSpec:
     """The input of the architecture `name`, without its weights."""
     return _spec(_on_hub(name) if name.startswith(HUB) else _shell(name), size)
 
 
-def check_architecture(name: str, *, pretrained: bool) -> None:
+def check_timm_name(name: str, *, pretrained: bool) -> None:
     """Raise `UnknownNameError` with near names, `WeightsError` for weights that timm has not."""
     import timm
 
@@ -108,7 +108,7 @@ def check_architecture(name: str, *, pretrained: bool) -> None:
         return
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise UnknownNameError(unknown("timm model", name, known_models()))
+        raise UnknownNameError(unknown("timm model", name, timm_names()))
     tags = [n.partition(".")[2] for n in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise UnknownNameError(unknown("weights tag", tag, tags) + f" for {architecture}")

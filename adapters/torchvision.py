@@ -41,7 +41,7 @@ OTHER_INPUTS = {"video": "videos", "optical_flow": "pairs of images", "quantizat
 
 
 @cache
-def known_models() -> tuple[str, ...]:
+def torchvision_names() -> tuple[str, ...]:
     """The names of all models of the installed torchvision that take single images."""
     from torchvision.models import list_models
 
@@ -54,7 +54,7 @@ def _part(name: str) -> str:
     return str(get_model_builder(name).__module__.split(".")[2])
 
 
-def check_architecture(name: str, weights: str) -> None:
+def check_torchvision_name(name: str, weights: str) -> None:
     """Raise `UnknownNameError` with near names for a model or weights that torchvision has not.
 
     `InputError` for models of videos and other inputs.
@@ -62,7 +62,7 @@ def check_architecture(name: str, weights: str) -> None:
     from torchvision.models import list_models
 
     if name not in list_models():
-        raise UnknownNameError(unknown("torchvision model", name, known_models()))
+        raise UnknownNameError(unknown("torchvision model", name, torchvision_names()))
     if _part(name) in OTHER_INPUTS:
         raise InputError(
             f"torchvision model {name!r} computes with {OTHER_INPUTS[_part(name)]}; expected a "
@@ -87,7 +87,7 @@ def open_torchvision(name: str, weights: str, state: str | None, how: Opening) -
     """
     import torchvision
 
-    check_architecture(name, weights)
+    check_torchvision_name(name, weights)
     library = f"torchvision {torchvision.__version__}"
     source = {"library": library, "architecture": name}
     chosen = _weights(name)[weights or "DEFAULT"]

@@ -101,7 +101,7 @@ def export(name: str, path: Path, *, seed: int) -> None:
     export_model(model, path)
 
 
-def publish(store: Store) -> list[Path]:
+def write_board(store: Store) -> list[Path]:
     """Write the leaderboard as page, Markdown, CSV and JSON, and maps of `PICTURES` as PNG."""
     from .figures.maps import Pictures, draw_variants
     from .output.files import write_text

@@ -22,7 +22,7 @@ from perimetry.adapters.errors import InputError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.session import cuda_options
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.adapters.pytorch.passes import Passes
+from perimetry.adapters.pytorch.passes import ModulePasses
 from perimetry.bench.execution.engines import worker
 from perimetry.bench.records.environment import environment, reset_peaks
 from perimetry.suites.measuring.batching import Batching
@@ -214,7 +214,7 @@ def test_an_audit_frees_its_model_after_a_failure_or_a_refusal(weight, broken):
 @pytest.mark.parametrize("suite", ["padding", "fidelity", "perturbation", "deadpixel", "erf"])
 def test_every_suite_halves_its_batches_when_memory_runs_out(monkeypatch, suite):
     """Passes over more than three images fail; the maps stay, and the record says it."""
-    run_each = Passes.run_each
+    run_each = ModulePasses.run_each
 
     def small(self, module, x, grids, **options):
         if len(x) > 3:
@@ -229,7 +229,7 @@ def test_every_suite_halves_its_batches_when_memory_runs_out(monkeypatch, suite)
     wanted = (net, (suite,), ("box",))
     chosen = {"count": 5, "size": (32, 32), "device": "cpu", "options": options, "batch": 5}
     expected = next(r for r in audit(*wanted, **chosen) if r.suite == suite)
-    monkeypatch.setattr(Passes, "run_each", small)
+    monkeypatch.setattr(ModulePasses, "run_each", small)
     found = next(r for r in audit(*wanted, **chosen) if r.suite == suite)
     assert found.status == expected.status == "ok", found.error
     assert any("out of memory" in note for note in found.notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import tomllib
+from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -36,7 +37,9 @@ SUITES = set(CHAPTERS["suites"][6:-1])
 CONTRACT = set(CHAPTERS["adapters"][: CHAPTERS["adapters"].index("model") + 1])
 DOORS = {"names", "load", "trainable", "export", "self_check"}
 """What bench may import of adapters, besides the contract."""
-HEAVY = {"timm", "onnxruntime", "onnx"}
+HEAVY = {"timm", "torchvision", "transformers", "onnxruntime", "onnx", "onnxscript"}
+COMMANDS = {"list_models", "audit", "check", "compare"}
+"""Commands and a fixture that bear the name of the public function that they call."""
 
 
 def modules() -> dict[str, Path]:
@@ -123,7 +126,7 @@ def test_suites_know_models_only_through_their_contract():
 
 
 def test_bench_knows_models_only_through_the_contract_and_the_front_doors():
-    """bench imports from adapters the contract and the four public chapters only."""
+    """bench imports from adapters the contract and the chapters in `DOORS` only."""
     for name in MODULES:
         if chapter(name)[0] == "bench":
             ours = {chapter(o)[1] for o in EDGES[name] & MODULES.keys() if o.startswith("adapters")}
@@ -140,6 +143,17 @@ def test_every_folder_with_code_is_in_the_wheel():
     assert settings["package-dir"] == {"perimetry": FRONT.relative_to(ROOT).as_posix(), **places}
     for folder in folders:
         assert (ROOT / folder / "__init__.py").exists(), folder
+
+
+def test_every_public_name_is_used_once():
+    """No two classes or functions at the top of modules have one name, but for `COMMANDS`."""
+    defined = [
+        node.name
+        for path in MODULES.values()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
+    ]
+    assert {name for name, uses in Counter(defined).items() if uses > 1} == COMMANDS
 
 
 def files(folder: Path) -> set[Path]:

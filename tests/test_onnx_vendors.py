@@ -17,7 +17,7 @@ import torch
 from perimetry import audit
 from perimetry.adapters.onnx.inputs.size import take_size
 from perimetry.adapters.onnx.inputs.spec import image_input
-from perimetry.adapters.onnx.kernel_padding.file import pad_file
+from perimetry.adapters.onnx.kernel_padding.file import write_padded_file
 from perimetry.adapters.onnx.opening import open_onnx
 
 
@@ -85,7 +85,7 @@ def test_a_padded_shipped_file_is_valid_and_keeps_its_outputs_shapes(name, fill,
     path, inputs, _ = CASES[name]
     out, model = tmp_path / "p.onnx", open_onnx(path, device="cpu", inputs=inputs)
     image, spec = image_input(onnx.load_model(path)), model.spec
-    done = pad_file(model, out, fill)
+    done = write_padded_file(model, out, fill)
     assert len(done.treatment.layers) == 5
     onnx.checker.check_model(str(out))
     shape = (image.dims[0] or 1, 3, spec.height, spec.width)

@@ -25,7 +25,7 @@ from perimetry.bench.output.text import clean
 from perimetry.bench.ranking.page.join import join_table, join_tables
 from perimetry.bench.ranking.page.maps import choose_level, pack_maps, quantised, reduced, thumbs
 from perimetry.bench.ranking.page.model_panel import (
-    grouped,
+    grouped_by_size,
     packed,
     packed_json,
     panels,
@@ -175,7 +175,7 @@ def test_packing_is_deflate_in_base64_of_strict_json():
     assert zlib.decompress(base64.b64decode(packed(b"abc"))) == b"abc"
     with pytest.raises(ValueError, match="not JSON compliant"):
         packed_json([float("nan")])
-    assert list(grouped([b"aa", b"bb", b"cccccc", b"d"], 4)) == [
+    assert list(grouped_by_size([b"aa", b"bb", b"cccccc", b"d"], 4)) == [
         [b"aa", b"bb"],
         [b"cccccc"],
         [b"d"],

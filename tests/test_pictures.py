@@ -21,7 +21,7 @@ from perimetry.bench.figures.canvas import (
 )
 from perimetry.bench.figures.maps import (
     LOG_DECADES,
-    LOOKS,
+    MAP_STYLES,
     Pictures,
     draw_change,
     draw_variants,
@@ -121,7 +121,7 @@ def test_logarithms_are_decades_below_the_peak():
 
 def test_a_plain_image_leans_in_percent_of_its_mean():
     """0.9 and 1.1 of the mean are -10 % and +10 %."""
-    found = scaled(np.array([[0.9, 1.1], [1.1, 0.9]]), LOOKS["constant_feature_map"].scale, "")
+    found = scaled(np.array([[0.9, 1.1], [1.1, 0.9]]), MAP_STYLES["constant_feature_map"].scale, "")
     np.testing.assert_allclose(found.shown, [[-10, 10], [10, -10]])
 
 
@@ -231,7 +231,7 @@ def test_a_stimulus_stands_at_its_own_pixel():
 def test_every_map_of_a_suite_has_its_own_look():
     """What the suites publish is drawn with words of its own, not as pixels by default."""
     for name in ("sensitivity", "path_count", "erf", "blind_spots", "positions", "comb_profile"):
-        assert LOOKS[name].what
+        assert MAP_STYLES[name].what
     assert set(SUITES) >= {"structure", "erf", "deadpixel", "padding", "perturbation"}
 
 

@@ -18,7 +18,7 @@ from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.decision import decision
 from perimetry.bench.comparison.matrix import _letters, matrix_of
 from perimetry.bench.comparison.result import RowVerdict
-from perimetry.bench.comparison.sides import short_names, side_of
+from perimetry.bench.comparison.sides import short_side_names, side_of
 from perimetry.bench.execution.settings import Settings
 from perimetry.bench.records.store import Store
 
@@ -141,7 +141,7 @@ def test_a_wide_table_is_printed_in_parts_and_loses_no_column():
 )
 def test_files_of_one_name_are_told_apart_by_what_differs_in_their_paths(names, folders, wanted):
     """Short names are distinct, and say where paths or folders of records differ."""
-    assert short_names(names, folders, {}) == wanted
+    assert short_side_names(names, folders, {}) == wanted
 
 
 def test_the_user_s_own_names_are_kept(tmp_path):

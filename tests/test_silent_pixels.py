@@ -9,7 +9,7 @@ from onnx_table import export
 
 from perimetry import audit
 from perimetry.suites.padding import silent_pixels
-from perimetry.suites.padding.silent_pixels import Cell
+from perimetry.suites.padding.silent_pixels import PixelBlock
 from perimetry.suites.padding.suite import PADDING
 
 QUICK = {"count": 4, "draws": 20, "device": "cpu", "size": (56, 56)}
@@ -193,9 +193,9 @@ def test_ordinary_networks_have_no_silent_pixel(name, tmp_path):
 
 def test_cells_are_halved_without_gap_or_overlap():
     """The parts of a cell have as many pixels together as it has, down to single ones."""
-    parts = Cell(0, 0, 5, 3).quarters()
+    parts = PixelBlock(0, 0, 5, 3).quarters()
     seen = np.zeros((5, 3), int)
     for part in parts:
         seen[part.pixels] += 1
     assert (seen == 1).all()
-    assert Cell(2, 2, 3, 3).quarters() == [Cell(2, 2, 3, 3)]
+    assert PixelBlock(2, 2, 3, 3).quarters() == [PixelBlock(2, 2, 3, 3)]

@@ -18,9 +18,9 @@ from perimetry.bench.speed.device_use import (
     CaptureTiming,
     Throughput,
     busy_share,
-    capture,
     covered,
     throughput_at,
+    time_capture,
 )
 from perimetry.bench.speed.goals import MapComparison, time_to_certainty
 from perimetry.bench.speed.measure import (
@@ -215,7 +215,7 @@ def test_a_cpu_has_a_rate_but_no_share_and_no_graphs():
     bench = open_bench("timm:test_resnet@init", device="cpu", count=2, batch=2, rounds=1)
     rate = throughput_at(bench, 3)
     assert rate.images_per_s > 0
-    busy, graph = busy_share(bench, "nothing", lambda: None), capture(bench, 2)
+    busy, graph = busy_share(bench, "nothing", lambda: None), time_capture(bench, 2)
     assert busy.share is None
     assert "GPU" in busy.reason
     assert not graph.pays

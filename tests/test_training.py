@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import t as student
 
 from perimetry.suites.training.suite import TRAINING
-from perimetry.suites.training.summary import History, correlation, epochs_to, summarise
+from perimetry.suites.training.summary import TrainingHistory, correlation, epochs_to, summarise
 
 ACCURACY = [
     [0.50, 0.85, 0.95],
@@ -37,7 +37,7 @@ def history(seed, accuracy, *, phases=None, contrast=None, profile=None, end=Non
         {"epoch": len(accuracy), "weakest": 0.4, "imbalance": 0.7, "luo_size": 5.0 + seed, **at},
     ]
     probes[-1] |= end or {}
-    return History(seed, epochs, probes)
+    return TrainingHistory(seed, epochs, probes)
 
 
 def four(**changes):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.suites.training.data import Pictures, TrainingSet, open_training_set
+from perimetry.suites.training.data import LabelledPictures, TrainingSet, open_training_set
 from perimetry.suites.training.micro_object import (
     Boxes,
     box_mean,
@@ -39,7 +39,7 @@ def extreme_set():
     flat = colours[:, :, None, None].expand(-1, -1, *SIZE).to(torch.uint8)
     noise = torch.randint(0, 256, (56, 3, *SIZE), generator=torch.Generator().manual_seed(0))
     octets = torch.cat([flat, noise.to(torch.uint8)])
-    held = Pictures(octets, torch.zeros(len(octets), dtype=torch.long))
+    held = LabelledPictures(octets, torch.zeros(len(octets), dtype=torch.long))
     return TrainingSet("extreme", held, held, ("x",))
 
 

@@ -33,7 +33,7 @@ RANDOM = {
 }
 """Operators that draw random numbers."""
 
-Step = tuple[Node, tuple[str, ...]]
+PlannedNode = tuple[Node, tuple[str, ...]]
 """A node, and the tensors that no later node reads."""
 
 
@@ -53,7 +53,7 @@ class Interpreter(nn.Module):
         for unreadable in graph.unreadable.values():
             raise NotApplicableError(unreadable)
         self.graph = fold_constants(graph, self.mode)
-        self._plans: dict[tuple[str, ...], list[Step]] = {}
+        self._plans: dict[tuple[str, ...], list[PlannedNode]] = {}
 
     def replace_constants(self, constants: Mapping[str, Tensor]) -> None:
         """Replace some constants; later passes use the new ones."""
@@ -66,7 +66,7 @@ class Interpreter(nn.Module):
         execute(self.plan(tuple(want)), scope, self.mode)
         return {name: scope[name] for name in want}
 
-    def plan(self, want: tuple[str, ...]) -> list[Step]:
+    def plan(self, want: tuple[str, ...]) -> list[PlannedNode]:
         """Return the steps that `want` needs, from a cache after the first call."""
         if want not in self._plans:
             self._plans[want] = plan(self.graph, want)
@@ -94,7 +94,7 @@ def why_no_rule(proto: onnx.ModelProto) -> str | None:
     return f"no rule for {len(missing)} of its operators: {first}"
 
 
-def plan(graph: Graph, want: Sequence[str]) -> list[Step]:
+def plan(graph: Graph, want: Sequence[str]) -> list[PlannedNode]:
     """The steps that `want` needs, in execution order."""
     needed = set(want)
     nodes = []
@@ -104,14 +104,14 @@ def plan(graph: Graph, want: Sequence[str]) -> list[Step]:
             needed |= reads
             nodes.append((node, reads))
     seen = {*want, *graph.constants}
-    steps: list[Step] = []
+    steps: list[PlannedNode] = []
     for node, reads in nodes:
         steps.append((node, tuple((reads | set(node.outputs)) - seen)))
         seen |= reads
     return steps[::-1]
 
 
-def execute(steps: Iterable[Step], scope: dict[str, Tensor], mode: Mode) -> None:
+def execute(steps: Iterable[PlannedNode], scope: dict[str, Tensor], mode: Mode) -> None:
     """Run `steps`, reading from and writing to `scope`."""
     for node, done in steps:
         for name, value in zip(node.outputs, run_node(node, scope, mode), strict=False):

@@ -84,7 +84,7 @@ def open_onnx(
     return model
 
 
-def read_input(
+def onnx_input(
     path: str | Path,
     *,
     size: tuple[int, int] | None = None,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..errors import NotApplicableError
 from ..torch_calls import FunctionMode, running_layers
-from .operations import name_of
-from .trace_steps import tensors_in
+from .operations import function_name
+from .trace_steps import nested_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ class _Catch:
         name = self._wanted.get(f"{base}#{self._calls[base]}")
         if name is None:
             return
-        tensor = next(tensors_in(out), None)
+        tensor = next(nested_tensors(out), None)
         if tensor is not None:
             self.found[name] = tensor
         if not self._end and len(self.found) == len(self._wanted):
@@ -59,8 +59,8 @@ class _Functions(FunctionMode):
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Show the result if the function is one of `bases`."""
         out = func(*args, **kwargs)
-        base = f"{self._scopes[-1][0]}:{name_of(func)}"
-        if base in self._bases and next(tensors_in(out), None) is not None:
+        base = f"{self._scopes[-1][0]}:{function_name(func)}"
+        if base in self._bases and next(nested_tensors(out), None) is not None:
             self._catch.see(base, out)
         return out
 

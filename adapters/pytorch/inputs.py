@@ -51,7 +51,7 @@ def _value(given: Any, x: Tensor) -> Any:
     return value.expand(len(x), *value.shape[1:]) if single else value
 
 
-def fix_inputs(module: nn.Module, image: str | None, fixed: Mapping[str, Any]) -> None:
+def fix_module_inputs(module: nn.Module, image: str | None, fixed: Mapping[str, Any]) -> None:
     """Let `module` be called with the image alone. Raises `UnknownNameError` for other names."""
     names = list(inspect.signature(module.forward).parameters)
     for name in (*([image] if image else []), *fixed):

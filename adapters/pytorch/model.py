@@ -29,18 +29,18 @@ from ..target_rule import Way, target_note
 from ..treatment import PADDING_DEFAULTS, UNTOUCHED, Fill, PaddingOptions, Treatment
 from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
-from .inputs import fix_inputs, guess_spec
+from .inputs import fix_module_inputs, guess_spec
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
 from .nodes import (
-    fed_outputs,
+    fed_layer_outputs,
+    layer_outputs,
     layers_by_image,
     module_filters,
-    node_outputs,
     record_stages,
     watched,
 )
 from .padding_mode import active, survey
-from .passes import NOT_NARROW, ONE_BY_ONE, Passes
+from .passes import NOT_NARROW, ONE_BY_ONE, ModulePasses
 from .skeleton import Skeleton, light_copy
 from .target import blank_input, laid_out, locate, module_blocks, module_way
 from .tensors import cast_module, copy_module, frozen_copy, has_complex, order_kernels
@@ -93,7 +93,7 @@ class TorchModel:
         self._shell = shell
         self._build = build
         self._known = known
-        self._passes = Passes(spec)
+        self._passes = ModulePasses(spec)
         self._calibrated = calibrated
         self._recalibrated = False
         self._dtype = torch.float64 if precision == "float64" else torch.float32
@@ -265,11 +265,11 @@ class TorchModel:
 
     def nodes(self, x: Tensor) -> dict[str, NodeOutput]:
         """The output of every call of a layer; see `ModelOfNodes.nodes`."""
-        return node_outputs(self.module(), partial(self.every_output, x))
+        return layer_outputs(self.module(), partial(self.every_output, x))
 
     def fed(self, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What layers give for given inputs; see `ModelOfNodes.fed`."""
-        return fed_outputs(self.module(), partial(self.every_output, x), values)
+        return fed_layer_outputs(self.module(), partial(self.every_output, x), values)
 
     @cached_property
     def complexity(self) -> Complexity:
@@ -470,7 +470,7 @@ def wrap(
     digest = module_tensors_digest(frozen)
     single = torch.float64 if precision == "float64" else torch.float32
     frozen = cast_module(frozen, torch.device("cpu"), single)
-    fix_inputs(frozen, image, fixed or {})
+    fix_module_inputs(frozen, image, fixed or {})
     model = TorchModel(
         frozen,
         lambda _member: copy_module(frozen),

@@ -1,7 +1,7 @@
 """A pass of a torch module, layer by layer and operator by operator.
 
-`node_outputs` gives every output, `fed_outputs` every layer by itself, `record_stages` the maps by
-resolution; `watched` shows every operator.
+`layer_outputs` gives every output, `fed_layer_outputs` every layer by itself, `record_stages` the
+maps by resolution; `watched` shows every operator.
 
 A node is a call of a layer that gives one tensor of floats; calls of one layer are distinguished by
 their number (`relu`, `relu#2`). A container whose output is that of its last layer is left out.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 
-def node_outputs(module: nn.Module, run: Callable[[], Any]) -> dict[str, NodeOutput]:
+def layer_outputs(module: nn.Module, run: Callable[[], Any]) -> dict[str, NodeOutput]:
     """The output of every call of a layer in `run()`, a pass of `module`, in execution order."""
     found: dict[str, NodeOutput] = {}
     last: list[Any] = [None, None]
@@ -41,7 +41,7 @@ def node_outputs(module: nn.Module, run: Callable[[], Any]) -> dict[str, NodeOut
     return found
 
 
-def fed_outputs(
+def fed_layer_outputs(
     module: nn.Module, run: Callable[[], Any], values: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The outputs of the calls in `values`, each of which hands its value there on."""

@@ -36,7 +36,7 @@ _BY_KIND: dict[Kind, str] = {
 KINDS: dict[str, Kind] = {name: kind for kind, text in _BY_KIND.items() for name in text.split()}
 
 
-def name_of(function: Any) -> str:
+def function_name(function: Any) -> str:
     """The name of a function of torch, without underscores; of a property that of the property."""
     name: str = getattr(function, "__name__", "") or type(function).__name__
     if name == "__get__":

@@ -43,7 +43,7 @@ Answer = tuple[Tensor | None, Tensor | None]
 
 
 @dataclass
-class Passes:
+class ModulePasses:
     """How a module is given its batches; `one_by_one` if it takes single images only."""
 
     spec: InputSpec

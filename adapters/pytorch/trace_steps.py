@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..readings import Step
 from ..target_rule import Way
 from ..torch_calls import FunctionMode, running_layers
-from .operations import is_wide, kind_of, name_of, order_of
+from .operations import function_name, is_wide, kind_of, order_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,18 +27,18 @@ DECIDING = (torch.bool, torch.int64, torch.int32)
 """Types of tensors that select or count; no gradient passes through them."""
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def nested_tensors(value: Any) -> Iterator[Tensor]:
     """All tensors in a nested argument or result, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
         for one in value.values():
-            yield from tensors_in(one)
+            yield from nested_tensors(one)
     elif isinstance(value, list | tuple):
         for one in value:
-            yield from tensors_in(one)
+            yield from nested_tensors(one)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        yield from tensors_in(list(vars(value).values()))
+        yield from nested_tensors(list(vars(value).values()))
     elif hasattr(value, "tensors") and isinstance(value.tensors, Tensor):
         yield value.tensors
 
@@ -72,7 +72,7 @@ class Recording:
 
     def positions(self, value: Any) -> tuple[int | None, ...]:
         """The steps of all tensors in `value`, None for those that depend on no image."""
-        return tuple(self._position(t) for t in tensors_in(value))
+        return tuple(self._position(t) for t in nested_tensors(value))
 
     def _position(self, tensor: Tensor) -> int | None:
         known = id(tensor) in self.where or id(tensor) in self.constant
@@ -85,12 +85,12 @@ class Recording:
 
     def note(self, scope: str, function: Any, args: Any, kwargs: Any, out: Any) -> None:
         """Record the results of one call of a function within the forward of module `scope`."""
-        name = name_of(function)
+        name = function_name(function)
         arguments = self.positions(args[:1] if name in SHAPED_AS else (args, kwargs))
-        results = list(tensors_in(out))
+        results = list(nested_tensors(out))
         if name in LEAVING and not self.cut:
             self.left = next((a for a in arguments if a is not None), self.left)
-        chosen = any(id(t) in self.decided for t in tensors_in((args, kwargs)))
+        chosen = any(id(t) in self.decided for t in nested_tensors((args, kwargs)))
         live = any(a is not None for a in arguments)
         label = self._label(scope, name) if results else ""  # `capture` counts every call too
         if name == "setitem" and live:
@@ -116,7 +116,7 @@ class Recording:
         """Name the results of a module; those of unseen code depend on all of its inputs."""
         self.calls[name] += 1
         before = self.positions(inputs)
-        for result in tensors_in(out):
+        for result in nested_tensors(out):
             if id(result) not in self.where and any(a is not None for a in before):
                 if result.dtype in DECIDING or id(result) in self.constant:
                     continue
@@ -190,7 +190,7 @@ class _Recorder(FunctionMode):
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Note the call if it gives tensors or takes numbers out of torch."""
         out = func(*args, **kwargs)
-        if isinstance(out, Tensor | tuple | list) or name_of(func) in ("setitem", *LEAVING):
+        if isinstance(out, Tensor | tuple | list) or function_name(func) in ("setitem", *LEAVING):
             self.recording.note(self.scopes[-1][0], func, args, kwargs, out)
         return out
 

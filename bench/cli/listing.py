@@ -35,13 +35,13 @@ def list_models(pattern: str = "*") -> str:
 
     Raises `UnknownNameError` with near names when none does.
     """
-    from ...adapters.names import list_models as known_models
+    from ...adapters.names import list_models as known
     from ...adapters.reference import FORMS, Reference
 
-    found = known_models(pattern)
+    found = known(pattern)
     if not found:
         wanted = str(replace(Reference.parse_any(pattern), runtime="timm"))
-        raise UnknownNameError(unknown("model", wanted, known_models()))
+        raise UnknownNameError(unknown("model", wanted, known()))
     return "\n".join([*found, f"{len(found)} architectures; a reference is {FORMS}"])
 
 

@@ -240,7 +240,7 @@ def demo(
         options = RunOptions(device, time_limit_s=one.TIME_LIMIT_S)
         sweep = Sweep(references, one.SUITES, one.FILLS, one.settings(seed), options, out)
         failed = _carry_out(sweep)
-        typer.echo(f"Written: {', '.join(map(str, one.publish(Store(out))))}")
+        typer.echo(f"Written: {', '.join(map(str, one.write_board(Store(out))))}")
     if failed:
         raise typer.Exit(FAILED)
 

@@ -32,7 +32,7 @@ from .compatibility import UnlikeRecordsError, incompatibilities
 from .data import to_cells, to_data
 from .fingerprint import CELL
 from .html import to_html
-from .look import Look
+from .look import ReopenedModels
 from .result import ComparisonResult, ComparisonRow, Pair, family_size, pair_of
 from .sides import Side
 from .sources import ONE_MODEL, open_sides
@@ -127,7 +127,7 @@ def compare(
     if known is None:
         known = rerun_options.run.toolkit().suites
     pairs = _every_pair(groups, known, force=force)
-    look = Look(rerun_options, {id(group[0]) for group in groups})
+    look = ReopenedModels(rerun_options, {id(group[0]) for group in groups})
     if stages:
         pairs = look.at_stages(pairs)
     if nodes or quantise_one_at_a_time:

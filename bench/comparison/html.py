@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..figures.canvas import Frame, draw_scale
-from ..figures.maps import LOOKS, Look, map_change, on_one_scale, scaled, tiled
+from ..figures.maps import MAP_STYLES, MapStyle, map_change, on_one_scale, scaled, tiled
 from ..figures.notebook import Picture, picture
 from ..output.files import write_text
 from ..output.templates import asset, render, trusted
@@ -136,7 +136,7 @@ def _maps(pair: Pair) -> list[tuple[str, list[Picture]]]:
         for name in FIRST_MAPS:
             pictures = _triple(pair, first, second, name) if second is not None else []
             if pictures:
-                what = LOOKS.get(name, Look()).what or name
+                what = MAP_STYLES.get(name, MapStyle()).what or name
                 found.append((f"{first.suite}:{first.protocol}, {what}", pictures))
     return found
 
@@ -146,7 +146,7 @@ def _triple(pair: Pair, first: Record, second: Record, name: str) -> list[Pictur
     change = map_change(second, first, name, "")
     if change is None:
         return []
-    look = LOOKS.get(name, Look())
+    look = MAP_STYLES.get(name, MapStyle())
     maps = [tiled(np.asarray(record.maps[name])) for record in (first, second)]
     scales = [scaled(values, look.scale, "") for values in maps if values is not None]
     shown = [*(on_one_scale(scale, scales) for scale in scales), change]

@@ -30,7 +30,7 @@ SHIFTED = 0.05
 
 
 @dataclass(frozen=True)
-class Look:
+class ReopenedModels:
     """Opens models again to find where they diverge; `firsts` are the ids of the references."""
 
     options: RerunOptions

@@ -85,7 +85,9 @@ LEFT_OUT = "..."
 """Stands for the folders that paths have in common."""
 
 
-def short_names(names: Sequence[str], folders: Sequence[str], own: Mapping[int, str]) -> list[str]:
+def short_side_names(
+    names: Sequence[str], folders: Sequence[str], own: Mapping[int, str]
+) -> list[str]:
     """A distinct name for each of `names`; `folders` are those of their records, or empty.
 
     `own` are names that the user gave, by place: these are kept.

@@ -41,7 +41,7 @@ from .sides import (
     is_folder,
     read_argument,
     read_arguments,
-    short_names,
+    short_side_names,
     variant_name,
     why_not_measured,
 )
@@ -177,7 +177,7 @@ def _named(given: Sequence[Side | Argument], sides: Sequence[Side]) -> list[Side
         if one.name
         and (isinstance(one, Argument) or one.name != variant_name(one.reference, one.fill))
     }
-    names = short_names([side.name for side in sides], [side.folder for side in sides], own)
+    names = short_side_names([side.name for side in sides], [side.folder for side in sides], own)
     return [replace(side, name=name) for side, name in zip(sides, names, strict=True)]
 
 

@@ -58,7 +58,7 @@ MEAN_ONE = 1e-3
 
 
 @dataclass(frozen=True)
-class Look:
+class MapStyle:
     """How one kind of map is drawn.
 
     `scale` is `mean` (times the mean), `log` (decades below the peak), `lean` (departure from the
@@ -75,22 +75,22 @@ class Look:
     what: str = ""
 
 
-_PHASES = Look(axes=("row mod {rows} (pixel)", "column mod {columns} (pixel)"), phases=True)
+_PHASES = MapStyle(axes=("row mod {rows} (pixel)", "column mod {columns} (pixel)"), phases=True)
 
-_UNITS = Look(axes=("row (unit)", "column (unit)"))
+_UNITS = MapStyle(axes=("row (unit)", "column (unit)"))
 
-_PLACES = Look(axes=("stimulus's centre, row (pixel)", "its column (pixel)"), places=True)
+_PLACES = MapStyle(axes=("stimulus's centre, row (pixel)", "its column (pixel)"), places=True)
 
-LOOKS: Mapping[str, Look] = {
-    "sensitivity": Look(cells=True, what="sensitivity"),
-    "sensitivity_sum": Look(cells=True, what="sensitivity, summed over images"),
-    "path_count": Look(cells=True, what="paths to the target"),
+MAP_STYLES: Mapping[str, MapStyle] = {
+    "sensitivity": MapStyle(cells=True, what="sensitivity"),
+    "sensitivity_sum": MapStyle(cells=True, what="sensitivity, summed over images"),
+    "path_count": MapStyle(cells=True, what="paths to the target"),
     "phase_profile": replace(_PHASES, what="sensitivity of each phase"),
     "comb_profile": replace(_PHASES, what="response of each phase"),
     "gradient_profile": replace(_PHASES, what="gradient energy of each phase"),
     "structure_profile": replace(_PHASES, what="expected energy of each phase"),
-    "erf": Look("log", what="effective receptive field"),
-    "units": Look("log", ("row of units", "column of units"), what="fields of units"),
+    "erf": MapStyle("log", what="effective receptive field"),
+    "units": MapStyle("log", ("row of units", "column of units"), what="fields of units"),
     "mean_feature_map": replace(_UNITS, what="mean magnitude of a unit, images"),
     "constant_feature_map": replace(_UNITS, scale="lean", what="lean of a unit, plain image"),
     "blind_spots": replace(_PLACES, what="response of the target"),
@@ -99,9 +99,9 @@ LOOKS: Mapping[str, Look] = {
     "phase_profile_end": replace(_PHASES, what="sensitivity of each phase, trained"),
     "phase_accuracy": replace(_PHASES, what="accuracy by the box's phase, all epochs"),
     "phase_contrast": replace(_PHASES, what="answer to the box by its phase"),
-    "erf_start": Look("log", what="effective receptive field, untrained"),
-    "erf_end": Look("log", what="effective receptive field, trained"),
-    "positions": Look(axes=("row of the block", "column of the block"), what="output change"),
+    "erf_start": MapStyle("log", what="effective receptive field, untrained"),
+    "erf_end": MapStyle("log", what="effective receptive field, trained"),
+    "positions": MapStyle(axes=("row of the block", "column of the block"), what="output change"),
 }
 """By the map's name; others are drawn as magnitudes over pixels."""
 
@@ -166,7 +166,7 @@ def drawings(record: MapSource) -> dict[str, tuple[Scale, Frame]]:
     variant = "as it is" if record.fill == "none" else f"kernel padding {record.fill}"
     found = {}
     for name, values in record.maps.items():
-        look = LOOKS.get(name, Look())
+        look = MAP_STYLES.get(name, MapStyle())
         flat = tiled(np.asarray(values))
         if flat is not None:
             frame = _frame(record, name, look, np.shape(values), variant)
@@ -200,7 +200,9 @@ def draw_change(treated: MapSource, untreated: MapSource, pictures: Pictures) ->
     for name, values in treated.maps.items():
         scale = map_change(treated, untreated, name, "change") if pictures.wants(name) else None
         if scale is not None:
-            frame = _frame(treated, name, LOOKS.get(name, Look()), np.shape(values), variant)
+            frame = _frame(
+                treated, name, MAP_STYLES.get(name, MapStyle()), np.shape(values), variant
+            )
             paths.append(pictures.draw(f"{_file_name(treated)}.{name}.change", scale, frame))
     return paths
 
@@ -266,7 +268,9 @@ def _label(what: str, unit: str) -> str:
     return f"{what}, {unit}" if what else unit
 
 
-def _frame(record: MapSource, name: str, look: Look, shape: tuple[int, ...], variant: str) -> Frame:
+def _frame(
+    record: MapSource, name: str, look: MapStyle, shape: tuple[int, ...], variant: str
+) -> Frame:
     """Title, axes, grid and extent of one map of `record`, whose own shape is `shape`."""
     title = "\n".join(
         (record.model.reference, f"{variant}; {record.suite}:{record.protocol}, {name}")
@@ -276,7 +280,7 @@ def _frame(record: MapSource, name: str, look: Look, shape: tuple[int, ...], var
     return Frame(title, (rows, columns), *_grid(record, look, shape), spans)
 
 
-def _grid(record: MapSource, look: Look, shape: tuple[int, ...]) -> tuple[Pair | None, str]:
+def _grid(record: MapSource, look: MapStyle, shape: tuple[int, ...]) -> tuple[Pair | None, str]:
     """The size of the cells that light lines enclose, and their name in the figure."""
     if len(shape) == 4:
         return (shape[2], shape[3]), "each field"

@@ -36,7 +36,7 @@ from ..statistics.difference import (
     metric_difference,
 )
 from ..statistics.ranks import Rank, rank_rows
-from .row import SIZES, BoardRow, facts, ranked_value
+from .row import SIZES, BoardRow, ranked_value, row_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -133,7 +133,7 @@ class Board:
             "rank.high": rank.high if rank else None,
             "defects": "; ".join(self.defects(row)) or None,
             **{column: row.value(column) for column in SIZES},
-            **{f"model.{name}": text for name, text in facts(row).items()},
+            **{f"model.{name}": text for name, text in row_facts(row).items()},
         }
         for prefix, record in row.records.items():
             cells[f"{prefix}.status"] = record.status

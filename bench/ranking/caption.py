@@ -12,7 +12,7 @@ from ..output.numbers import join_with_and
 from ..output.text import clean
 from ..records.fed import fed_differently
 from ..statistics.difference import ENOUGH_SAMPLES, is_exact, sample_count
-from .row import SIZES, facts
+from .row import SIZES, row_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,7 +66,7 @@ NAMING = (MEASURED_AT, MAPS_OF, ANSWER_IS)
 
 def _measured(board: Board) -> list[str]:
     """Which tensors were measured: the reasons of the rows' targets, the most frequent first."""
-    reasons = [str(reason) for row in board.rows if (reason := facts(row)["reason"])]
+    reasons = [str(reason) for row in board.rows if (reason := row_facts(row)["reason"])]
     counts = Counter(re.sub(r" \(.*? units\)", "", reason) for reason in reasons)
     said = [f"{clean(why, 200)} ({n} of {len(board.rows)} rows)" for why, n in counts.most_common()]
     more = f"; and {len(said) - MOST_REASONS} other reasons" if len(said) > MOST_REASONS else ""

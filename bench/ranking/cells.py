@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..output.numbers import column_texts, short_count
 from ..output.text import clean
 from ..records.selection import why_missing
-from .row import SIZES, facts
+from .row import SIZES, row_facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +109,7 @@ class _Table:
         if name in SIZES:
             return [(SIZE_HEADS[name], [self._size(rows[0], name) for rows in self.lines])]
         if "." not in name:
-            return [(name, [clean(facts(rows[0])[name] or "", 80) for rows in self.lines])]
+            return [(name, [clean(row_facts(rows[0])[name] or "", 80) for rows in self.lines])]
         return self._metric(name)
 
     def _metric(self, name: str) -> list[tuple[str, list[str]]]:

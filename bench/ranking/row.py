@@ -96,7 +96,7 @@ def _error(record: Record, metric: Metric | None, found: Value) -> float | None:
     return 0.0 if not_sampled(record, metric.exact if metric else "estimate") else None
 
 
-def facts(row: BoardRow) -> dict[str, str | None]:
+def row_facts(row: BoardRow) -> dict[str, str | None]:
     """The `FACTS` of a row, of the first record that has a target or an input size."""
     records = list(row.records.values())
     model = next((r.model for r in records if r.model.target), records[0].model)

@@ -115,7 +115,7 @@ def input_size(record: Record) -> str:
     return f"{spec.get('height')} x {spec.get('width')}" if spec else ""
 
 
-def facts(record: Record) -> dict[str, str]:
+def record_facts(record: Record) -> dict[str, str]:
     """The keys and values of a record for `--where`; an exact record has none of the images'."""
     images = record.images
     found = {"suite": record.suite, "protocol": record.protocol, "fill": record.fill}
@@ -141,7 +141,7 @@ def choose(records: Iterable[Record], where: Iterable[str]) -> list[Record]:
     where = list(where)
     if not where:
         return list(records)
-    chosen = [(record, facts(record)) for record in records]
+    chosen = [(record, record_facts(record)) for record in records]
     for text in where:
         key, equals, value = text.partition("=")
         if not equals:
@@ -208,7 +208,7 @@ def _common_signature(record: Record) -> str:
 
 def _kinds(groups: Sequence[Sequence[Record]]) -> str:
     """How groups of different settings differ, and how to select one of them by `--where`."""
-    known = [facts(group[0]) for group in groups]
+    known = [record_facts(group[0]) for group in groups]
     keys = [key for key in _differing(known) if key in known[0]]
     kinds = [
         " ".join(f"--where {shlex.quote(f'{key}={one.get(key)}')}" for key in keys) for one in known
@@ -230,7 +230,7 @@ def _differing(known: Sequence[Mapping[str, str]]) -> list[str]:
 
 def differences(first: Record, second: Record) -> list[str]:
     """How two records were measured differently, such as `count 4 against 8`."""
-    one, other = facts(first), facts(second)
+    one, other = record_facts(first), record_facts(second)
     return [
         f"{key} {setting_text(key, one.get(key))} against {setting_text(key, other.get(key))}"
         for key in _differing([one, other])

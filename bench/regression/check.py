@@ -46,7 +46,7 @@ from ..records.archive import open_records
 from ..records.manifest import list_check
 from ..records.store import Store
 from .baseline import Baseline, change, check_changeable, columns_of, open_baseline, recover
-from .model_check import ModelCheck, name_of
+from .model_check import ModelCheck, baseline_name
 from .noise_floor import RUNS
 from .result import RegressionCheck, RegressionVerdict, VariantReport, failed_report, refused
 from .tolerances import Tolerances, check_patterns
@@ -96,7 +96,7 @@ def check(
         if action == "drop" and not models:
             raise InputError("no model was named; expected the names of the models to drop")
         check_changeable(opened, whole=action == "accept" and not models)
-        _check_known(opened, [name_of(model, name) for model in targets])
+        _check_known(opened, [baseline_name(model, name) for model in targets])
     if action != "drop":
         checker.expect(targets, name, 1 if action == "check" else RUNS)
     reports: list[VariantReport] = []
@@ -153,6 +153,6 @@ def _timed(
         reports: list[VariantReport] = getattr(checker, action)(model, name)
     except UnknownNameError as error:
         new = " (`perimetry run` adds a new model)" if action == "check" else ""
-        reports = [refused(name_of(model, name), "none", f"{error}{new}")]
+        reports = [refused(baseline_name(model, name), "none", f"{error}{new}")]
     seconds = (time.perf_counter() - begun) / len(reports)
     return [replace(report, seconds=report.seconds or seconds) for report in reports]

@@ -63,7 +63,7 @@ class ModelCheck:
         Raises `UnknownNameError` when the baseline does not have the model; a measurement that
         fails is a verdict.
         """
-        known = name_of(model, name)
+        known = baseline_name(model, name)
         fills = self.baseline.fills(known)
         try:
             other = self._other_input(model, known)
@@ -92,7 +92,7 @@ class ModelCheck:
         self, model: Any, name: str | None, report: Callable[[str, str, Runs], VariantReport]
     ) -> list[VariantReport]:
         """The `report` on each kernel padding after the runs that show its noise floor."""
-        known = name_of(model, name)
+        known = baseline_name(model, name)
         fills = self.baseline.fills(known)
         try:
             runs = noise.measure_runs(self.options.run, partial(self._measure, model, known, fills))
@@ -121,7 +121,7 @@ class ModelCheck:
 
     def drop(self, model: Any, name: str | None = None) -> list[VariantReport]:
         """Add to the `changes` of the baseline that all variants of `model` go."""
-        known = name_of(model, name)
+        known = baseline_name(model, name)
         reports = []
         for fill in self.baseline.fills(known):
             self.changes.gone.append((known, fill))
@@ -151,7 +151,7 @@ class ModelCheck:
         """
         asked = []
         for model in models:
-            known = name_of(model, name)
+            known = baseline_name(model, name)
             with contextlib.suppress(PerimetryError):  # reported where the model is measured
                 asked.append(self._asked(model, known, self.baseline.fills(known)))
         self._look_at_inputs(asked)
@@ -229,7 +229,7 @@ def _seconds(made: Sequence[Record]) -> float:
     return own + opened + max((record.timing.gradients_s for record in made), default=0.0)
 
 
-def name_of(model: Any, name: str | None) -> str:
+def baseline_name(model: Any, name: str | None) -> str:
     """The name of a model in the baseline."""
     if name is not None or isinstance(model, str):
         return name or model

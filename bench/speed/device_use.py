@@ -124,7 +124,7 @@ def covered(intervals: Sequence[tuple[float, float]]) -> float:
     return total
 
 
-def capture(bench: BenchmarkSetup, batch: int) -> CaptureTiming:
+def time_capture(bench: BenchmarkSetup, batch: int) -> CaptureTiming:
     """Time one forward and backward pass of `batch` images, as they are and as a CUDA graph."""
     row = partial(CaptureTiming, bench.model.reference, batch)
     if not bench.device.startswith("cuda"):

@@ -19,8 +19,8 @@ from .device_use import (
     CaptureTiming,
     Throughput,
     busy_share,
-    capture,
     throughput_at,
+    time_capture,
 )
 from .goals import (
     AUDITED,
@@ -63,7 +63,7 @@ SUITES = ("structure", "erf", "deadpixel", "perturbation", "padding")
 QUICK = (MODELS[:1], SUITES[:3], 4)
 """Models, suites and number of images of `--quick`."""
 
-Step = tuple[str, "Callable[[], object]"]
+BenchmarkStep = tuple[str, "Callable[[], object]"]
 """The name of a step, and what it does."""
 
 
@@ -124,7 +124,7 @@ def measure(
     *,
     log: Callable[[str], None] = lambda _text: None,
     keep: Callable[[SpeedReport], None] = lambda _report: None,
-    more: Callable[[SpeedReport], Iterator[Step]] = lambda _report: iter(()),
+    more: Callable[[SpeedReport], Iterator[BenchmarkStep]] = lambda _report: iter(()),
 ) -> SpeedReport:
     """Measure everything that `plan` names.
 
@@ -148,8 +148,8 @@ def measure(
 
 
 def _steps(
-    plan: BenchmarkPlan, report: SpeedReport, more: Callable[[SpeedReport], Iterator[Step]]
-) -> Iterator[Step]:
+    plan: BenchmarkPlan, report: SpeedReport, more: Callable[[SpeedReport], Iterator[BenchmarkStep]]
+) -> Iterator[BenchmarkStep]:
     """The steps in order: the model whose use of the device is measured comes first."""
     first = [name for name in plan.references if name == plan.used]
     others = [name for name in plan.references if name not in first]
@@ -162,7 +162,9 @@ def _steps(
     yield f"{plan.references[0]}: growth", lambda: report.growth.extend(growth())
 
 
-def _model_steps(plan: BenchmarkPlan, reference: str, report: SpeedReport) -> Iterator[Step]:
+def _model_steps(
+    plan: BenchmarkPlan, reference: str, report: SpeedReport
+) -> Iterator[BenchmarkStep]:
     from ...suites.registry import SUITES as KNOWN
 
     bench = open_bench(
@@ -196,7 +198,9 @@ def _model_steps(plan: BenchmarkPlan, reference: str, report: SpeedReport) -> It
     yield f"{reference}: cost to certainty", keep_certainty
 
 
-def _use_steps(plan: BenchmarkPlan, bench: BenchmarkSetup, report: SpeedReport) -> Iterator[Step]:
+def _use_steps(
+    plan: BenchmarkPlan, bench: BenchmarkSetup, report: SpeedReport
+) -> Iterator[BenchmarkStep]:
     """Images per second, share of time busy, captured passes."""
     from ...suites.registry import SUITES as KNOWN
 
@@ -205,7 +209,7 @@ def _use_steps(plan: BenchmarkPlan, bench: BenchmarkSetup, report: SpeedReport) 
     busy = partial(busy_share, bench, "full gradient audit", audit)
 
     def keep_capture(batch: int) -> None:
-        report.captures.append(capture(bench, batch))
+        report.captures.append(time_capture(bench, batch))
 
     yield (
         f"{name}: images per second",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ...adapters.input_spec import InputSpec
     from ...adapters.treatment import Treatment
     from ...suites.measuring.phases import Pair
-    from ...suites.training.summary import History
+    from ...suites.training.summary import TrainingHistory
     from ..records.record import Record
 
 
@@ -102,7 +102,7 @@ class TrainingRun:
 class FinishedRun:
     """A run that reached its last epoch; `module` is None once it has been exported."""
 
-    history: History
+    history: TrainingHistory
     treatment: Treatment
     seconds: float
     spec: InputSpec

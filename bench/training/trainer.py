@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...adapters.errors import ModelFileError, NotApplicableError
-from ...suites.training.summary import History
+from ...suites.training.summary import TrainingHistory
 from ..output.files import FULL, StoreError, explain, write_atomically
 from .probe import probe
 
@@ -100,7 +100,7 @@ class Trainer:
         self.network, self.task, self.recipe = network, task, recipe
         self.seed, self.path, self.device = seed, path, device
         self.steps = images // recipe.batch
-        self.history = History(seed, [], [])
+        self.history = TrainingHistory(seed, [], [])
         self.seconds = 0.0
         self._since = time.monotonic()
         self._report = report
@@ -114,7 +114,7 @@ class Trainer:
             nesterov=recipe.momentum > 0,
         )
 
-    def run(self, clock: Clock) -> History | None:
+    def run(self, clock: Clock) -> TrainingHistory | None:
         """Train to the last epoch; None if the time limit is reached first, with a checkpoint.
 
         Raises `StoreError` when a checkpoint cannot be written, `ModelFileError` when one cannot
@@ -250,7 +250,7 @@ class Trainer:
                 torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
             self._at = _Progress(**facts["at"])
             self.seconds = facts["seconds"]
-            self.history = History(facts["seed"], facts["epochs"], facts["probes"])
+            self.history = TrainingHistory(facts["seed"], facts["epochs"], facts["probes"])
         except (RuntimeError, KeyError, TypeError) as error:
             raise ModelFileError(
                 f"{self.path} is not a checkpoint of this network ({error}); remove it to train "

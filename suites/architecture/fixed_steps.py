@@ -27,7 +27,7 @@ from .tags import tensors_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Step = Callable[[Sequence[Tensor]], Tensor]
+    FixedStep = Callable[[Sequence[Tensor]], Tensor]
     """From the amplitudes of the energies that a function takes to those of its result."""
 
 RESHAPES = frozenset({"reshape", "view", "unsafe_view", "expand"})
@@ -40,7 +40,7 @@ ROUNDING = 1e-8
 
 def step_of(
     name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: Sequence[Tensor]
-) -> Step | None:
+) -> FixedStep | None:
     """The step of a function of the energies `inputs`; None if it is not known.
 
     What it returns may have another number of images or channels, or fail, if the function was made
@@ -68,7 +68,7 @@ def step_of(
 
 def _call_step(
     name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: Sequence[Tensor]
-) -> Step:
+) -> FixedStep:
     """The function itself; what a concatenation or a choice adds to the energies counts as 0."""
     zeros = name in JOINS
 
@@ -113,7 +113,7 @@ def fitted(constant: Tensor, x: Tensor, value: Tensor) -> Tensor:
 
 def _sum_step(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: Sequence[Tensor]
-) -> Step | None:
+) -> FixedStep | None:
     """A sum of two energies, or of an energy and a constant, which vanishes."""
     alpha = kwargs.get("alpha", 1)
     signs = {"add": (1, alpha), "sub": (1, -alpha)}.get(
@@ -132,7 +132,7 @@ def _sum_step(
     )
 
 
-def _product_step(name: str, args: tuple[Any, ...], inputs: Sequence[Tensor]) -> Step | None:
+def _product_step(name: str, args: tuple[Any, ...], inputs: Sequence[Tensor]) -> FixedStep | None:
     """A product with a constant, or a quotient by one."""
     x = inputs[0]
     constant = args[1] if args[0] is x else args[0]
@@ -147,7 +147,7 @@ def _product_step(name: str, args: tuple[Any, ...], inputs: Sequence[Tensor]) ->
     return step
 
 
-def _writing_step(args: tuple[Any, ...], inputs: Sequence[Tensor]) -> Step | None:
+def _writing_step(args: tuple[Any, ...], inputs: Sequence[Tensor]) -> FixedStep | None:
     """Writing a value into a part of a tensor; what was constant counts as 0."""
     whole, index, value = args
     if not isinstance(value, Tensor):
@@ -164,7 +164,9 @@ def _writing_step(args: tuple[Any, ...], inputs: Sequence[Tensor]) -> Step | Non
     return step
 
 
-def _reshaping_step(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Step | None:
+def _reshaping_step(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> FixedStep | None:
     """A reshaping whose sizes name the number of images and channels."""
     x, *sizes = args
     if kwargs or (sizes and isinstance(sizes[0], torch.dtype)):
@@ -188,7 +190,7 @@ def _sizes(sizes: Sequence[int], x: Tensor, value: Tensor) -> list[int]:
 
 def _filter_step(
     name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Step | None:
+) -> FixedStep | None:
     """A convolution with one fixed filter for every channel."""
     call = FILTERS[name](*args, **kwargs)
     weight = call.weight
@@ -208,7 +210,7 @@ def _filter_step(
     return step
 
 
-def _sampling_step(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Step:
+def _sampling_step(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> FixedStep:
     """`grid_sample` at the places of the first image, which are those of all."""
     grid = argument(args, kwargs, 1, "grid")
     options = {k: v for k, v in kwargs.items() if k not in ("input", "grid")}

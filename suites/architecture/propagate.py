@@ -51,7 +51,7 @@ from .rules import (  # noqa: F401
     reshaping,
 )
 from .span_rules import joining, resizing, sliding, sums  # noqa: F401
-from .spans import UnitSpans, pixels, unit_spans
+from .spans import UnitSpans, pixel_spans, unit_spans
 from .trace import EnergyTrace
 from .windows import History
 
@@ -136,7 +136,7 @@ def run_skeleton(
     entries = len(trace.padded)
     x = torch.ones(entries, 1, height, width, dtype=torch.float64, requires_grad=True)
     wide = with_history(widen(x, (entries, channels, height, width)), History((height, width)))
-    wide.spans = pixels(wide.shape)  # type: ignore[attr-defined]
+    wide.spans = pixel_spans(wide.shape)  # type: ignore[attr-defined]
     with_constant_share(wide, torch.zeros(entries, dtype=torch.float64))
     skeleton.requires_grad_(False).double()
     layers = getattr(skeleton, "body", skeleton)

@@ -134,7 +134,7 @@ def narrow(end: Tensor) -> Tensor:
     return end
 
 
-def pixels(shape: Sequence[int]) -> Spans:
+def pixel_spans(shape: Sequence[int]) -> Spans:
     """Every pixel of an image (batch, channels, height, width) reads itself."""
     rows = torch.arange(shape[2], dtype=torch.float64)[:, None].expand(1, 1, -1, 1)
     columns = torch.arange(shape[3], dtype=torch.float64).expand(1, 1, 1, -1)

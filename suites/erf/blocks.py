@@ -38,7 +38,7 @@ from ..measuring.step_size import (
     NO_RESPONSE,
     STEPS,
     Disagreement,
-    Step,
+    StepSize,
     central_difference,
     choose_step,
     dithered_image,
@@ -79,7 +79,7 @@ def block_places(height: int, width: int, block: int) -> list[Place]:
     return [(r, c) for r in rows for c in columns]
 
 
-def block_passes(blocks: int, images: int, step: Step | None = None) -> int:
+def block_passes(blocks: int, images: int, step: StepSize | None = None) -> int:
     """Number of forward passes; without `step`, for a network that does not round."""
     return (2 * blocks + 4) * images * (len(step.dithers) if step else 1) + passes_for_step(step)
 
@@ -95,7 +95,7 @@ class BlockTest:
     units: Sequence[Unit]
     images: int
     seed: int
-    step: Step | None = None
+    step: StepSize | None = None
     steps_differ: Disagreement = NO_DISAGREEMENT
     energies: dict[int, Array] = field(default_factory=dict)
 
@@ -111,10 +111,10 @@ class BlockTest:
             self.steps_differ += steps.normalised() if member.passes.model.members > 1 else steps
             self.energies[index] = self._image(member, index, self.step)
 
-    def _choose_step(self, member: MemberImages, index: int) -> Step:
+    def _choose_step(self, member: MemberImages, index: int) -> StepSize:
         found = choose_step(partial(self._pilot, member, index))
         if found == NO_RESPONSE:  # the unit may still respond to other blocks
-            return Step(STEPS[1])
+            return StepSize(STEPS[1])
         if isinstance(found, str):
             raise NotApplicableError(found)
         return found
@@ -141,7 +141,7 @@ class BlockTest:
         outputs = self._units(member, changed)
         return [central_difference(next(outputs)[0], next(outputs)[0], h) for h in steps]
 
-    def _image(self, member: MemberImages, index: int, step: Step) -> Array:
+    def _image(self, member: MemberImages, index: int, step: StepSize) -> Array:
         x = member.image(index)
         unit = step.size * pixel_step(member.passes.model.spec, x)
         change = unit * self._signs(x, index)

@@ -102,10 +102,10 @@ class Region:
         top, left, bottom, right = self.box
         rows = f"row {top}" if bottom - top == 1 else f"rows {top} to {bottom - 1}"
         columns = f"column {left}" if right - left == 1 else f"columns {left} to {right - 1}"
-        return f"{pixels(self.pixels)} in {rows}, {columns}"
+        return f"{counted_pixels(self.pixels)} in {rows}, {columns}"
 
 
-def pixels(count: int) -> str:
+def counted_pixels(count: int) -> str:
     """`1 pixel`, `2 pixels`."""
     return "1 pixel" if count == 1 else f"{count} pixels"
 

@@ -75,7 +75,7 @@ ROUNDING_TOO_COARSE = (
 
 
 @dataclass(frozen=True)
-class Step:
+class StepSize:
     """A step in pixel values in [0, 1]; `rounded` if each response is computed twice."""
 
     size: float
@@ -86,21 +86,21 @@ class Step:
         """Whether to dither, for each of the one or two computations of a response."""
         return (False, True) if self.rounded else (False,)
 
-    def coarser(self) -> Step:
+    def coarser(self) -> StepSize:
         """A step four times as large."""
-        return Step(4 * self.size, self.rounded)
+        return StepSize(4 * self.size, self.rounded)
 
     def responses(self, pilot: Pilot) -> list[Tensor]:
         """The responses (units,) at this step: one, or two if the network rounds."""
         return [response for dither in self.dithers for response in pilot([self.size], dither)]
 
 
-def step_size_passes(step: Step | None) -> int:
+def step_size_passes(step: StepSize | None) -> int:
     """Most forward passes that `choose_step` needs; `step` is the one chosen, if it is known."""
     return 2 * (len(STEPS) + 1) + (8 * len(COARSE_STEPS) if step and step.rounded else 0)
 
 
-def choose_step(pilot: Pilot) -> Step | str:
+def choose_step(pilot: Pilot) -> StepSize | str:
     """The step to use, or the reason why none can be used.
 
     `pilot(steps, dither)` returns the responses (units,) at each of `steps`.
@@ -116,12 +116,12 @@ def choose_step(pilot: Pilot) -> Step | str:
         errors[best - 1] <= MAX_STEP_ERROR
         and rounding_share(responses[best], second) <= ROUNDING_DETECTED
     ):
-        return Step(STEPS[best])
-    steps = (Step(size, rounded=True) for size in COARSE_STEPS)
+        return StepSize(STEPS[best])
+    steps = (StepSize(size, rounded=True) for size in COARSE_STEPS)
     return next((step for step in steps if _is_usable(step, pilot)), ROUNDING_TOO_COARSE)
 
 
-def _is_usable(step: Step, pilot: Pilot) -> bool:
+def _is_usable(step: StepSize, pilot: Pilot) -> bool:
     """Whether `step` is large enough against rounding and small enough against curvature."""
     fine = step.responses(pilot)
     if rounding_share(*fine) > MAX_ROUNDING_SHARE:
@@ -202,7 +202,7 @@ class Disagreement:
 NO_DISAGREEMENT = Disagreement()
 
 
-def why_step_unusable(found: Disagreement, step: Step) -> str | None:
+def why_step_unusable(found: Disagreement, step: StepSize) -> str | None:
     """The reason to reject responses at `step`, or None; `found` compares them with 4 `step`."""
     silent = not (found.coarse or found.fine)
     if silent or found.relative <= MAX_STEP_ERROR:

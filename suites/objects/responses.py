@@ -47,7 +47,7 @@ class Scenes:
 
 
 @dataclass
-class Responses:
+class ObjectResponses:
     """`sums` are the numerators of r by size and phase, then its denominator, for each sample.
 
     They are (samples, sizes x phases + 1); `right` (samples, sizes x phases) is the share of
@@ -61,7 +61,7 @@ class Responses:
 
 
 @dataclass
-class Passes:
+class ObjectPasses:
     """The passes of one measurement."""
 
     model: Model
@@ -73,7 +73,7 @@ class Passes:
     right: dict[int, Array] = field(default_factory=dict)
     raised: bool = True
 
-    def run(self) -> Responses:
+    def run(self) -> ObjectResponses:
         """Pass every scene. Raises `NotApplicableError` where no object changes the answer."""
         model, count = self.model, self.scenes.count
         self.logits = gives_logits(model)
@@ -90,10 +90,10 @@ class Passes:
             self.notes.append(f"{ANSWER_IS}{named_units(view)}")
         sums = by_sample(self.products, members)
         if self.scenes.classes is not None:
-            return Responses(sums, by_sample(self.right, members), self.raised)
+            return ObjectResponses(sums, by_sample(self.right, members), self.raised)
         if not sums[:, -1].any():
             raise NotApplicableError(UNSEEN)
-        return Responses(sums, None)
+        return ObjectResponses(sums, None)
 
     def _scale(self, own: range) -> None:
         """Give one weight set, with its scenes `own`, a mean denominator of 1."""
@@ -148,8 +148,8 @@ RELATIVE = ("half_size", "smallest_size", "phase_weakest", "phase_spread")
 """The metrics that are relative to the mean response."""
 
 
-def report(
-    answered: float, layout: Layout, seen: Responses, resamples: Bootstrap, found: Measurement
+def report_responses(
+    answered: float, layout: Layout, seen: ObjectResponses, resamples: Bootstrap, found: Measurement
 ) -> None:
     """Fill in metrics, table and map.
 

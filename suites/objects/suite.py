@@ -71,7 +71,7 @@ from ..measuring.gradients import require
 from ..measuring.output_view import NO_LOGITS, why_no_map_nor_logits
 from .cutouts import digest_of, find_cutouts, with_cutout
 from .layout import DEFAULT_STRIDE, Layout, box_layout, cutout_layout, with_boxes
-from .responses import Passes, Scenes, report
+from .responses import ObjectPasses, Scenes, report_responses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,9 +179,9 @@ class Objects(Suite):
         layout = make(model, self.sizes, self.phases, context.seed)
         try:
             scenes = self._scenes(model, protocol, layout, context, found)
-            seen = Passes(model, layout, scenes, context, found.notes).run()
+            seen = ObjectPasses(model, layout, scenes, context, found.notes).run()
             resamples = bootstrap(len(seen.sums), context.draws, context.seed)
-            report(self.answered, layout, seen, resamples, found)
+            report_responses(self.answered, layout, seen, resamples, found)
         except NotApplicableError as error:
             found.leave_out(self.metrics, error)
         return found

@@ -41,7 +41,7 @@ class Observed:
     patterns: Array
 
 
-def observe(model: Model, images: Tensor, period: Pair, batching: Batching) -> Observed:
+def observe_output(model: Model, images: Tensor, period: Pair, batching: Batching) -> Observed:
     """Pass `images` (n, 3, height, width) through `model`, each by one of its weight sets.
 
     Raises `NotApplicableError` if an output is not finite, or constant over the map.

@@ -63,7 +63,7 @@ from ..measuring.profile_lone import hidden
 from ..measuring.profile_posterior import phase_estimates, profile_posterior
 from ..measuring.unbiased import pseudo_values, root_mean_square
 from .expected import expected_output, upsampling
-from .observed import observe
+from .observed import observe_output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -257,7 +257,7 @@ def _read_observed(
     names = [m.name for m in (_NOISE if prefix else _MEASURED)]
     try:
         batching = Batching(context.batch, model.device, found.notes)
-        seen = observe(model, images, period, batching)
+        seen = observe_output(model, images, period, batching)
         profiles = pseudo_values(seen.energies, partial(phases.phase_profile, period=period))
     except NotApplicableError as error:
         found.leave_out(names, error)

@@ -96,7 +96,7 @@ def unseen(spec: InputSpec, side: int, places: Sequence[Place]) -> tuple[int, in
 
 
 @dataclass(frozen=True)
-class Responses:
+class StimulusResponses:
     """Responses of F and of the top logit (None without logits), by place.
 
     `plain` (height, width) is the channel-mean magnitude of F on the background alone.
@@ -122,7 +122,7 @@ def _square(values: Mapping[Place, float], places: Sequence[Place]) -> Array:
 
 def respond(
     model: Model, places: Sequence[Place], stimulus: Stimulus, batching: Batching, *, logits: bool
-) -> Responses:
+) -> StimulusResponses:
     """The responses to the stimulus at each of `places`.
 
     Raises `NotApplicableError` if an output is not finite.
@@ -137,7 +137,7 @@ def respond(
     if not np.isfinite([*target, *logit]).all():
         raise NotApplicableError("the model's output is not finite on a plain background")
     found = dict(zip(places, logit, strict=True)) if logit else None
-    return Responses(dict(zip(places, target, strict=True)), found, parts[-1].plain)
+    return StimulusResponses(dict(zip(places, target, strict=True)), found, parts[-1].plain)
 
 
 class _BatchResponses(NamedTuple):

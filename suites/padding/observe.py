@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...adapters.errors import NotApplicableError
-from .blind_spots import Responses, Stimulus, channel_mean, grid_places, respond
+from .blind_spots import Stimulus, StimulusResponses, channel_mean, grid_places, respond
 from .mean_filters import FilterAsymmetry, filter_asymmetries
 from .silent_pixels import SilentPixels, find_silent_pixels
 
@@ -52,8 +52,8 @@ class WeightSetObservation:
 
     images: dict[str, Array]
     constants: dict[str, Array]
-    responses: Responses
-    exchanged: dict[str, Responses] = field(default_factory=dict)
+    responses: StimulusResponses
+    exchanged: dict[str, StimulusResponses] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -111,7 +111,7 @@ class Observations:
         )
 
 
-def observe(model: Model, images: Tensor, plan: ObservationPlan) -> Observations:
+def observe_padding(model: Model, images: Tensor, plan: ObservationPlan) -> Observations:
     """Run `images` (n, 3, height, width) and the stimulus through the weight sets of `model`.
 
     Weight set k of K gets the images k, k + K, k + 2 K, ...
@@ -139,11 +139,13 @@ def _observe_member(
 ) -> WeightSetObservation:
     """The observations of the selected weight set on `x` (images, channels, height, width)."""
     plain = model.spec.blank(plan.stimulus.background)
-    constants = {name: maps[0] for name, maps in stage_maps(model, plain, plan.batching).items()}
+    constants = {
+        name: maps[0] for name, maps in mean_stage_maps(model, plain, plan.batching).items()
+    }
     all_places = list(dict.fromkeys([*observed.places, *observed.exchange_places]))
     responses = respond(model, all_places, plan.stimulus, plan.batching, logits=True)
     member = WeightSetObservation(
-        stage_maps(model, x, plan.batching), constants, responses, {"zero": responses}
+        mean_stage_maps(model, x, plan.batching), constants, responses, {"zero": responses}
     )
     for border in plan.exchange:
         try:
@@ -158,7 +160,7 @@ def _observe_member(
     return member
 
 
-def stage_maps(model: Model, x: Tensor, batching: Batching) -> dict[str, Array]:
+def mean_stage_maps(model: Model, x: Tensor, batching: Batching) -> dict[str, Array]:
     """Mean feature maps (images, height, width) by the name of each stage's last layer.
 
     `x` is (images, channels, height, width). Raises `NotApplicableError` if there is no spatial

@@ -55,7 +55,7 @@ MOST_ANSWER = 0.75
 STREAM = 41
 
 
-class Cell(NamedTuple):
+class PixelBlock(NamedTuple):
     """Pixels that are changed together: rows `top` to `bottom`, columns `left` to `right`."""
 
     top: int
@@ -78,13 +78,13 @@ class Cell(NamedTuple):
         """The longer side in pixels."""
         return max(self.bottom - self.top, self.right - self.left)
 
-    def quarters(self) -> list[Cell]:
+    def quarters(self) -> list[PixelBlock]:
         """Its two or four parts, halved along each axis of more than one pixel."""
         rows, columns = (
             [(a, b)] if b - a == 1 else [(a, (a + b) // 2), ((a + b) // 2, b)]
             for a, b in ((self.top, self.bottom), (self.left, self.right))
         )
-        return [Cell(t, left, b, right) for t, b in rows for left, right in columns]
+        return [PixelBlock(t, left, b, right) for t, b in rows for left, right in columns]
 
 
 @dataclass(frozen=True)
@@ -109,16 +109,16 @@ def find_silent_pixels(model: Model, stimulus: Stimulus, batching: Batching) -> 
     probe = _Probe(model, stimulus, batching)
     height, width = model.spec.height, model.spec.width
     side = max(1, math.ceil(min(model.spec.height, model.spec.width) / BLOCKS_A_SIDE))
-    live: list[Cell] = []
+    live: list[PixelBlock] = []
     mask = np.zeros((height, width), dtype=bool)
     blocks = [
-        Cell(top, left, min(height, top + side), min(width, left + side))
+        PixelBlock(top, left, min(height, top + side), min(width, left + side))
         for top in range(0, height, side)
         for left in range(0, width, side)
     ]
     _mark(mask, live, blocks, probe.silent_blocks(blocks))
-    lines = [Cell(row, 0, row + 1, width) for row in range(height)]
-    lines += [Cell(0, column, height, column + 1) for column in range(width)]
+    lines = [PixelBlock(row, 0, row + 1, width) for row in range(height)]
+    lines += [PixelBlock(0, column, height, column + 1) for column in range(width)]
     lines = [line for line in lines if not mask[line.pixels].all()]
     _mark(mask, [], lines, probe.silent_cells(lines))
     if mask.all():
@@ -126,7 +126,9 @@ def find_silent_pixels(model: Model, stimulus: Stimulus, batching: Batching) -> 
     return SilentPixels(mask, probe.silent_channels(), side, _refine(mask, live, probe))
 
 
-def _mark(mask: Mask, live: list[Cell], cells: Sequence[Cell], silent: Sequence[bool]) -> None:
+def _mark(
+    mask: Mask, live: list[PixelBlock], cells: Sequence[PixelBlock], silent: Sequence[bool]
+) -> None:
     """Add silent `cells` to `mask` and the others to `live`."""
     for cell, is_silent in zip(cells, silent, strict=True):
         if is_silent:
@@ -135,7 +137,7 @@ def _mark(mask: Mask, live: list[Cell], cells: Sequence[Cell], silent: Sequence[
             live.append(cell)
 
 
-def _refine(mask: Mask, live: list[Cell], probe: _Probe) -> int:
+def _refine(mask: Mask, live: list[PixelBlock], probe: _Probe) -> int:
     """Halve `live` cells that touch `mask`, adding to it; return the largest side that is left."""
     from scipy import ndimage
 
@@ -177,7 +179,7 @@ class _Probe:
         ]
         self.levels = [0.0] * len(self.backgrounds)
 
-    def silent_blocks(self, blocks: Sequence[Cell]) -> list[bool]:
+    def silent_blocks(self, blocks: Sequence[PixelBlock]) -> list[bool]:
         """Whether a change of each of `blocks` leaves F as it is; what they do in the mean is kept.
 
         Raises `NotApplicableError` if logits answer too few of them.
@@ -190,7 +192,7 @@ class _Probe:
             raise NotApplicableError("the outputs answer too few changes to look for silent pixels")
         return [bool(silent) for silent in np.all(still, 0)]
 
-    def silent_cells(self, cells: Sequence[Cell]) -> list[bool]:
+    def silent_cells(self, cells: Sequence[PixelBlock]) -> list[bool]:
         """Whether a change of each of `cells`, in all channels, leaves F as it is."""
         silent = [True] * len(cells)
         for ground, level in zip(self.backgrounds, self.levels, strict=True):
@@ -251,7 +253,7 @@ class _Probe:
         return distances
 
 
-def _fill(x: Tensor, changed: Tensor, cell: Cell) -> None:
+def _fill(x: Tensor, changed: Tensor, cell: PixelBlock) -> None:
     """Change the pixels of `cell` in the image `x`."""
     rows, columns = cell.pixels
     x[:, rows, columns] = changed[:, rows, columns]

@@ -57,10 +57,10 @@ from ...adapters.errors import InputError
 from ...adapters.padding_mode import PADDING_MODES
 from ..base import Context, Measurement, Metric, Suite, described, require_at_least
 from ..measuring.batching import Batching
-from ..measuring.dead_regions import Region, pixels
+from ..measuring.dead_regions import Region, counted_pixels
 from ..measuring.findings import percent
 from .blind_spots import Stimulus, default_side
-from .observe import ObservationPlan, observe
+from .observe import ObservationPlan, observe_padding
 from .results import read_exchange, read_filters, read_size
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class PaddingSuite(Suite):
         """
         found = Measurement({})
         plan = self._plan(model, context)
-        observed = observe(model, context.images, plan)
+        observed = observe_padding(model, context.images, plan)
         found.notes += plan.batching.notes
         read_size(found, model, observed, context)
         read_filters(found, model, observed, context)
@@ -238,7 +238,7 @@ class PaddingSuite(Suite):
         rest = [
             int(row["pixels"]) for row in rows[MOST_NAMED:] if row.get("channel", "all") == "all"
         ]
-        return [*named, *([f"dead: {pixels(sum(rest))} in other places"] if rest else [])]
+        return [*named, *([f"dead: {counted_pixels(sum(rest))} in other places"] if rest else [])]
 
     def causes(self, found: Measured) -> list[str]:
         """The pixels at which the response to the stimulus is least, of those looked at."""
@@ -280,7 +280,9 @@ class PaddingSuite(Suite):
         resized = model.resized(side, side)
         plan = replace(self._plan(resized, context), exchange=())
         found = Measurement({})
-        read_size(found, resized, observe(resized, context.sized(side, side), plan), context)
+        read_size(
+            found, resized, observe_padding(resized, context.sized(side, side), plan), context
+        )
         return {"size": side, **{name: e.value for name, e in found.metrics.items()}}
 
 

@@ -19,7 +19,7 @@ from ..measuring.gradients import random_signs, signs_of_target
 from ..measuring.step_size import (
     NO_DISAGREEMENT,
     Disagreement,
-    Step,
+    StepSize,
     central_difference,
     choose_step,
     dithered_image,
@@ -45,7 +45,7 @@ NOISE_STREAM = 32
 PILOT_STREAM = 33
 
 
-def choose_comb_step(member: MemberImages, comb: Comb, seed: int) -> Step | str:
+def choose_comb_step(member: MemberImages, comb: Comb, seed: int) -> StepSize | str:
     """The step to use (see `step_size`), or the reason why there is none.
 
     It is chosen by the responses of the member's first image to a direction with a random phase in
@@ -93,7 +93,7 @@ class CombTest:
     noise_draws: int
     seed: int
     derivatives: DirectionalDerivatives
-    step: Step | None = None
+    step: StepSize | None = None
     reason: str | None = None
     steps_differ: Disagreement = NO_DISAGREEMENT
     directions: Disagreement = NO_DISAGREEMENT
@@ -130,11 +130,11 @@ class CombTest:
             return self.reason or "no image was measured"
         return why_step_unusable(self.steps_differ, self.step)
 
-    def _compare_steps(self, member: MemberImages, index: int, step: Step) -> Disagreement:
+    def _compare_steps(self, member: MemberImages, index: int, step: StepSize) -> Disagreement:
         pilot = pilot_of(member, self.comb, self.seed, index)
         return Disagreement.compare(step.coarser().responses(pilot), step.responses(pilot))
 
-    def _image(self, member: MemberImages, index: int, step: Step) -> None:
+    def _image(self, member: MemberImages, index: int, step: StepSize) -> None:
         noise = self._noise_responses(member, index)
         draws = range(index, self.draws, self.images)
         found = [self._draw(member, index, draw, step, noise) for draw in draws]
@@ -145,7 +145,7 @@ class CombTest:
         self.projections[index] = np.stack([projection for _, _, projection in found])
 
     def _draw(
-        self, member: MemberImages, index: int, draw: int, step: Step, noise: Tensor
+        self, member: MemberImages, index: int, draw: int, step: StepSize, noise: Tensor
     ) -> tuple[Array, Array, Array]:
         """Squared responses, squared products with `noise` (draws, units), and projections."""
         x = member.image(index)

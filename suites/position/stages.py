@@ -42,7 +42,7 @@ def evenly_spaced(blocks: Blocks, most: int) -> list[Grid]:
     return [maps[i] for i in sorted(kept)]
 
 
-def stage_maps(model: Model, x: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+def maps_of_grids(model: Model, x: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
     """The maps (batch, channels, height, width) of `grids` for the images `x`."""
     x = x.to(model.device)
     several = isinstance(model, ModelOfScales)

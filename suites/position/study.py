@@ -13,7 +13,7 @@ from ..measuring.batching import Batching
 from ..measuring.bootstrap import bootstrap
 from ..measuring.unbiased import mean_square, pair_products
 from .probe import coordinates, features, held_out_r2, second_moments, within_map
-from .stages import bimodality, chosen_stages, outlying, stage_maps, unit_norms
+from .stages import bimodality, chosen_stages, maps_of_grids, outlying, unit_norms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,7 @@ class _Stage:
 
 
 @dataclass
-class Study:
+class PositionStudy:
     """One measurement; `report` writes to `found`."""
 
     model: Model
@@ -109,7 +109,7 @@ class Study:
         grids = [stage.grid for stage in stages]
 
         def read(piece: slice) -> list[tuple[Array, Array]]:
-            maps = stage_maps(self.model, x[piece], grids)
+            maps = maps_of_grids(self.model, x[piece], grids)
             return [(features(one), unit_norms(one)) for one in maps]
 
         parts = batching.run(len(x), read)

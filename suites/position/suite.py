@@ -52,7 +52,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..base import Context, Measurement, Metric, Suite, described, require_at_least
 from .embedding import read_embedding
-from .study import Study
+from .study import PositionStudy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,7 +119,7 @@ class Position(Suite):
     ) -> Measurement:
         """Pass the rolled images, and read position off their features."""
         found = Measurement({})
-        study = Study(model, context, found, self.weight_sets, self.stages)
+        study = PositionStudy(model, context, found, self.weight_sets, self.stages)
         study.run()
         study.report()
         read_embedding(model, found)

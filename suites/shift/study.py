@@ -37,7 +37,7 @@ NEARLY = 1e-6
 
 
 @dataclass
-class Study:
+class ShiftStudy:
     """One measurement; results go to `found`. `shifts` and `side` are settings of the suite."""
 
     model: Model

@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..base import Context, Measurement, Metric, Suite, described, require_at_least
 from ..measuring.output_view import why_no_map_nor_logits
-from .study import KINDS, Study
+from .study import KINDS, ShiftStudy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,7 +127,7 @@ class Shift(Suite):
     ) -> Measurement:
         """Shift the images, and compare."""
         found = Measurement({})
-        study = Study(model, context, found, self.shifts, self.cell)
+        study = ShiftStudy(model, context, found, self.shifts, self.cell)
         study.run_classes()
         study.run_maps()
         return found

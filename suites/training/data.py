@@ -58,7 +58,7 @@ DEAD_LEAVES_COUNTS = (2048, 512)
 
 
 @dataclass(frozen=True)
-class Pictures:
+class LabelledPictures:
     """Bytes (n, 1 or 3, height, width) and labels (n,)."""
 
     pixels: Tensor
@@ -72,9 +72,9 @@ class Pictures:
         chosen = torch.from_numpy(which) if isinstance(which, np.ndarray) else which
         return (self.pixels[chosen].float() / 255).expand(-1, 3, -1, -1)
 
-    def first(self, count: int | None) -> Pictures:
+    def first(self, count: int | None) -> LabelledPictures:
         """The first `count` pictures, or all."""
-        return Pictures(self.pixels[:count], self.labels[:count])
+        return LabelledPictures(self.pixels[:count], self.labels[:count])
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class TrainingSet:
     """Training and test pictures, the names of their classes, and the name of the source."""
 
     name: str
-    train: Pictures
-    test: Pictures
+    train: LabelledPictures
+    test: LabelledPictures
     classes: tuple[str, ...]
 
     @property
@@ -141,7 +141,7 @@ def _shuffled(found: TrainingSet, train: int | None, test: int | None, seed: int
             raise InputError(f"{count} pictures were requested; expected at least 1")
         order = torch.from_numpy(np.random.default_rng([seed, stream]).permutation(len(part)))
         order = order[:count]
-        parts.append(Pictures(part.pixels[order].contiguous(), part.labels[order]))
+        parts.append(LabelledPictures(part.pixels[order].contiguous(), part.labels[order]))
     return TrainingSet(found.name, parts[0], parts[1], found.classes)
 
 
@@ -150,7 +150,10 @@ def _leaves(size: Pair, train: int | None, test: int | None, seed: int) -> Train
     _check_room((sum(counts), 3, *size))
     images = open_images("dead-leaves", sum(counts), seed).load(InputSpec(*size))
     octets = (images * 255).round().to(torch.uint8)
-    parts = [Pictures(o, torch.zeros(len(o), dtype=torch.long)) for o in octets.split(list(counts))]
+    parts = [
+        LabelledPictures(o, torch.zeros(len(o), dtype=torch.long))
+        for o in octets.split(list(counts))
+    ]
     return TrainingSet("dead-leaves", parts[0], parts[1], ("dead leaves",))
 
 
@@ -169,7 +172,7 @@ def _digits(size: Pair, seed: int) -> TrainingSet:
     octets = _framed((grey * 255).round().to(torch.uint8), size)
     labels = torch.from_numpy(found.target).long()
     names = tuple(str(name) for name in found.target_names)
-    return _split("digits", Pictures(octets, labels), names, seed)
+    return _split("digits", LabelledPictures(octets, labels), names, seed)
 
 
 def _framed(octets: Tensor, size: Pair | None) -> Tensor:
@@ -189,7 +192,7 @@ def _framed(octets: Tensor, size: Pair | None) -> Tensor:
     return torch.nn.functional.pad(octets, sides)
 
 
-def _split(name: str, whole: Pictures, classes: tuple[str, ...], seed: int) -> TrainingSet:
+def _split(name: str, whole: LabelledPictures, classes: tuple[str, ...], seed: int) -> TrainingSet:
     """Use a seeded fifth of each class, at least one picture, for testing."""
     rng = np.random.default_rng([seed, len(whole)])
     kept = np.zeros(len(whole), dtype=bool)
@@ -202,7 +205,7 @@ def _split(name: str, whole: Pictures, classes: tuple[str, ...], seed: int) -> T
             )
         kept[own[: max(1, round(KEPT_FOR_TEST * len(own)))]] = True
     train, test = (
-        Pictures(whole.pixels[mask], whole.labels[mask])
+        LabelledPictures(whole.pixels[mask], whole.labels[mask])
         for mask in (torch.from_numpy(~kept), torch.from_numpy(kept))
     )
     return TrainingSet(name, train, test, classes)
@@ -228,7 +231,7 @@ def _idx(folder: Path, files: dict[str, Path], size: Pair | None) -> TrainingSet
             )
         _check_room((len(images), 1, *images.shape[1:]))
         octets = _framed(torch.from_numpy(images)[:, None], size)
-        parts.append(Pictures(octets, torch.from_numpy(labels).long()))
+        parts.append(LabelledPictures(octets, torch.from_numpy(labels).long()))
     count = int(max(part.labels.max() for part in parts)) + 1
     return TrainingSet(folder.name, parts[0], parts[1], tuple(map(str, range(count))))
 
@@ -250,7 +253,7 @@ def _folder(folder: Path, size: Pair | None, seed: int) -> TrainingSet:
     return _split(folder.name, _read_classes(folder, classes, size), classes, seed)
 
 
-def _size_of(pictures: Pictures) -> Pair:
+def _size_of(pictures: LabelledPictures) -> Pair:
     return int(pictures.pixels.shape[2]), int(pictures.pixels.shape[3])
 
 
@@ -265,7 +268,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read_classes(folder: Path, classes: tuple[str, ...], size: Pair | None) -> Pictures:
+def _read_classes(folder: Path, classes: tuple[str, ...], size: Pair | None) -> LabelledPictures:
     paths = [
         (path, label) for label, name in enumerate(classes) for path in picture_files(folder / name)
     ]
@@ -283,7 +286,7 @@ def _read_classes(folder: Path, classes: tuple[str, ...], size: Pair | None) -> 
                 "all: set a size, to which they are then scaled and cropped"
             )
         octets[place] = torch.from_numpy(pixels).permute(2, 0, 1)
-    return Pictures(octets, torch.tensor([label for _, label in paths]))
+    return LabelledPictures(octets, torch.tensor([label for _, label in paths]))
 
 
 def _decoder(size: Pair | None) -> Callable[[Path], Any]:

@@ -26,7 +26,7 @@ PROBED = {"weakest": "weakest", "imbalance": "imbalance", "erf": "luo_size"}
 
 
 @dataclass(frozen=True)
-class History:
+class TrainingHistory:
     """The training of one variant with one seed.
 
     `epochs` has a row for each epoch (`epoch`, from 1, `loss` and the task's test results);
@@ -70,7 +70,12 @@ def epochs_to(accuracy: Array, enough: float = TARGET_ACCURACY) -> float | None:
 
 
 def summarise(
-    histories: Sequence[History], protocol: str, *, side: int = 1, draws: int = 200, seed: int = 0
+    histories: Sequence[TrainingHistory],
+    protocol: str,
+    *,
+    side: int = 1,
+    draws: int = 200,
+    seed: int = 0,
 ) -> Measurement:
     """The metrics, tables and maps of one variant from its `histories`, one for each seed.
 
@@ -119,7 +124,7 @@ def _over_seeds(
 
 
 def _phases(
-    histories: Sequence[History],
+    histories: Sequence[TrainingHistory],
     protocol: str,
     side: int,
     resamples: Bootstrap,
@@ -145,7 +150,7 @@ def _phases(
 
 
 def _agreement(
-    histories: Sequence[History], contrast: Array, side: int, resamples: Bootstrap
+    histories: Sequence[TrainingHistory], contrast: Array, side: int, resamples: Bootstrap
 ) -> Estimate:
     """Mean over seeds of the correlation of contrast and dead-pixel profile over phases."""
     values = []
@@ -174,7 +179,7 @@ def correlation(contrast: Array, profile: Array) -> float | None:
     return float(np.corrcoef(fewer.ravel(), more.ravel())[0, 1])
 
 
-def _curve(histories: Sequence[History], resamples: Bootstrap) -> list[dict[str, Any]]:
+def _curve(histories: Sequence[TrainingHistory], resamples: Bootstrap) -> list[dict[str, Any]]:
     """Accuracy and loss by epoch, with the interval over seeds."""
     rows = []
     for place, first in enumerate(histories[0].epochs):
@@ -186,7 +191,7 @@ def _curve(histories: Sequence[History], resamples: Bootstrap) -> list[dict[str,
     return rows
 
 
-def _along(histories: Sequence[History], resamples: Bootstrap) -> list[dict[str, Any]]:
+def _along(histories: Sequence[TrainingHistory], resamples: Bootstrap) -> list[dict[str, Any]]:
     """Dead-pixel and ERF metrics by probed epoch, with the interval over seeds."""
     rows = []
     for place, first in enumerate(histories[0].probes):

@@ -62,7 +62,7 @@ class PaddedFile:
     notes: tuple[str, ...]
 
 
-def pad_file(
+def write_padded_file(
     model: OnnxModel, out: Path, fill: Fill, *, images: Tensor | None = None
 ) -> PaddedFile:
     """Write a kernel-padded copy of the ONNX file of `model` to `out`, and open it.

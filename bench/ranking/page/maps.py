@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...figures.canvas import SIGNED_COLOURS
-from ...figures.maps import LOOKS, Look, scaled, tiled
+from ...figures.maps import MAP_STYLES, MapStyle, scaled, tiled
 from ...output.files import try_or_none
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _pack(
     flat = tiled(values)
     if flat is None:
         return None
-    look = LOOKS.get(name, Look())
+    look = MAP_STYLES.get(name, MapStyle())
     shown = flat if name in PROFILES else reduced(flat, level or SIDE)
     scale = scaled(shown, look.scale, look.what)
     facts = {

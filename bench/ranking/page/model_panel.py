@@ -117,7 +117,7 @@ class _Bytes:
 def _groups(items: Sequence[bytes], *, lists: bool) -> Groups:
     """`items` in packed groups: as lists of JSON, or one after the other."""
     blocks, places = [], []
-    for number, group in enumerate(grouped(items, GROUP_BYTES)):
+    for number, group in enumerate(grouped_by_size(items, GROUP_BYTES)):
         blocks.append(packed(b"[" + b",".join(group) + b"]" if lists else b"".join(group)))
         offset = 0
         for place, item in enumerate(group):
@@ -209,7 +209,7 @@ def unpacked(block: str) -> bytes:
     return zlib.decompress(base64.b64decode(block))
 
 
-def grouped(items: Iterable[bytes], most: int) -> Iterator[list[bytes]]:
+def grouped_by_size(items: Iterable[bytes], most: int) -> Iterator[list[bytes]]:
     """`items` in their order, in groups of at least one and else at most `most` bytes."""
     group: list[bytes] = []
     size = 0

@@ -14,7 +14,7 @@ from ....adapters.torch_calls import Interpolation, TransposedConvolution, pair
 from ..rule_table import IMAGE_TO_COLUMNS, known_spans, span_rule
 from ..rules.resampling import interpolation_matrices, sampling_matrix
 from ..spans import EMPTY, Spans, through
-from .sliding import grouped, spread
+from .sliding import spans_of_groups, spread
 
 
 @span_rule("interpolate", "upsample", reads=Interpolation)
@@ -29,7 +29,7 @@ def _interpolate(out: Tensor, call: Interpolation) -> Spans:
 def _conv_transpose(out: Tensor, call: TransposedConvolution) -> Spans:
     """Unit i of the input is spread over i * stride - padding + dilation * tap."""
     x, channels = call.input, call.input.ndim - 3
-    spans = grouped(known_spans(x).aligned(), channels, call.groups)
+    spans = spans_of_groups(known_spans(x).aligned(), channels, call.groups)
     options = zip(pair(call.stride), pair(call.padding), pair(call.dilation), strict=True)
     for axis, (s, p, d) in enumerate(options, start=x.ndim - 2):
         place = torch.arange(out.shape[axis])[:, None] + p - torch.arange(x.shape[axis]) * s

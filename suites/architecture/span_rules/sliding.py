@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 def _convolution(out: Tensor, call: Convolution) -> Spans:
     windows = conv_windows(call)
     spans = known_spans(call.input).aligned()
-    spans = grouped(spans, call.input.ndim - len(windows) - 1, call.groups)
+    spans = spans_of_groups(spans, call.input.ndim - len(windows) - 1, call.groups)
     return _slid(out, call.input, spans, windows)
 
 
-def grouped(spans: Spans, axis: int, groups: int) -> Spans:
+def spans_of_groups(spans: Spans, axis: int, groups: int) -> Spans:
     """Union over the channels of each group, along `axis`; every output reads one group."""
 
     def each(end: Tensor) -> Tensor:
