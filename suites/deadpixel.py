@@ -403,7 +403,7 @@ def dead_places(found: Measured) -> list[str]:
         listed = sum(region.pixels for region in regions)
         rest = listed if every is None or every.value is None else round(every.value)
         rest -= sum(region.pixels for region in regions[:MOST_NAMED])
-        named.append(f"dead: {dead_regions.pixels(rest)} in other places")
+        named.append(f"dead: {dead_regions.counted_pixels(rest)} in other places")
     channels = [
         (row["channel"], dead_regions.Region.of_row(row)) for row in rows if row["channel"] != "all"
     ]

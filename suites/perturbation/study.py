@@ -16,7 +16,7 @@ from ..measuring.gradients import member_factors, normalise_members
 from ..measuring.phases import divide_by_mean
 from ..measuring.profile_lone import hidden
 from ..measuring.profile_posterior import phase_estimates, profile_posterior
-from ..measuring.step_size import ROUNDING_NOTE, Step
+from ..measuring.step_size import ROUNDING_NOTE, StepSize
 from ..measuring.unbiased import pseudo_values
 from .agreement import detect_metrics, gradient_metrics, leverage, rms_distance, structure_profile
 from .comb_responses import CombTest
@@ -106,7 +106,7 @@ class PerturbationStudy:
         samples, resamples = self._samples(self.shift.shares)
         self.found.metrics["shift_consistency"] = resamples.share(samples)
 
-    def _report_step(self, test: CombTest, step: Step) -> None:
+    def _report_step(self, test: CombTest, step: StepSize) -> None:
         self.found.metrics["comb_step"] = Estimate(step.size)
         self.found.metrics["comb_error"] = Estimate(test.steps_differ.relative)
         if step.rounded:
