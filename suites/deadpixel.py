@@ -228,13 +228,13 @@ class DeadPixel(Suite):
             found.maps["sensitivity_sum"] = samples.sum(0)
             found.notes.append("class of the logit: the one predicted for each image")
         resamples = bootstrap(len(samples), context.draws, context.seed)
-        found.metrics.update(_differences(samples, resamples))
+        found.metrics.update(difference_metrics(samples, resamples))
         found.metrics.update(_phase_metrics(model, protocol, samples, resamples, found))
         found.metrics.update(_dead_pixels(model, channels, found))
         return found
 
 
-def _differences(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
+def difference_metrics(samples: Array, resamples: Bootstrap) -> dict[str, Estimate]:
     """Kim's difference metrics of the mean map, with first-order replicates."""
     mean = samples.mean(0)
     level, levels = mean.mean(), samples.mean((-2, -1))

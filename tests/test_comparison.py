@@ -24,7 +24,7 @@ from perimetry.bench.comparison.html import draw_differences
 from perimetry.bench.comparison.result import RowVerdict
 from perimetry.bench.comparison.sides import side_of
 from perimetry.bench.comparison.sources import open_sides
-from perimetry.bench.comparison.text import _heading
+from perimetry.bench.comparison.text import pair_heading
 from perimetry.bench.comparison.verdict import verdict
 from perimetry.bench.execution.rerun import RerunOptions
 from perimetry.bench.execution.settings import Settings
@@ -435,7 +435,7 @@ def test_two_long_paths_keep_their_ends_in_a_heading():
     """A heading of two long paths keeps the end of each and `against` between them."""
     one, two = (f"a-long-folder/of/vendors/tiny-resnet-{end}-seed0.onnx" for end in ("none", "box"))
     pair = SimpleNamespace(first=SimpleNamespace(name=one), second=SimpleNamespace(name=two))
-    heading = _heading(pair, 80)
+    heading = pair_heading(pair, 80)
     assert len(heading) <= 80
     assert re.fullmatch(
         r"a-long.*\.\.\..*box-seed0\.onnx against a-long.*none-seed0\.onnx", heading

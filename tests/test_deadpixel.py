@@ -272,9 +272,9 @@ def test_a_shift_by_one_period_leaves_the_profile_alone():
 def test_kims_differences_equal_the_literal_double_loop():
     """First and second differences of neighbours equal those of explicit loops over pixels."""
     samples = np.random.default_rng(0).random((4, 12, 10))
-    from perimetry.suites.deadpixel import _differences
+    from perimetry.suites.deadpixel import difference_metrics
 
-    found = _differences(samples, bootstrap(4, 10, 0))
+    found = difference_metrics(samples, bootstrap(4, 10, 0))
     m = samples.mean(0)
     rows = [abs(m[i + 1, j] - m[i, j]) for i in range(11) for j in range(10)]
     columns = [abs(m[i, j + 1] - m[i, j]) for i in range(12) for j in range(9)]

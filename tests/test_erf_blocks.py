@@ -15,7 +15,7 @@ from perimetry.suites.erf.blocks import block_maps, block_passes, block_places, 
 from perimetry.suites.erf.suite import Erf
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import gradient_maps
-from perimetry.suites.measuring.step_size import Step
+from perimetry.suites.measuring.step_size import StepSize
 
 GREY = InputSpec(24, 24, channels=1, mean=(0.5,), std=(0.25,))
 SIDE = 8
@@ -125,7 +125,7 @@ def test_a_file_without_gradients_has_its_field_and_says_what_it_cost(tmp_path):
     images = open_images("dead-leaves", 4).load(model.spec)
     found = suite.measure(model, "blocks", {}, Context(images, batch=8, draws=20))
     blocks = len(block_places(32, 32, default_block(32, 32)))
-    stated = block_passes(blocks, 4, Step(1.0))
+    stated = block_passes(blocks, 4, StepSize(1.0))
     assert found.tables["blocks"][0]["passes"] == stated
     assert any(f"{stated} forward passes" in note for note in found.notes)
     assert found.metrics["radius"].value > 0

@@ -17,7 +17,7 @@ from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.audited import check_models
 from perimetry.bench.comparison.sides import Argument
 from perimetry.bench.execution import identities
-from perimetry.bench.execution.engines.process import _outcome
+from perimetry.bench.execution.engines.process import outcome_of
 from perimetry.bench.execution.plan import file_identity
 from perimetry.bench.execution.settings import RunOptions, Settings
 
@@ -163,7 +163,7 @@ def test_a_name_that_does_not_exist_is_refused(name, near):
 
 def test_a_factory_that_needs_arguments_is_refused_where_nothing_else_is_left(monkeypatch):
     """Beside a model that can be measured it is a sentence, alone or beside typos an error."""
-    monkeypatch.setattr(identities, "each_bounded", lambda calls, _run: [*map(_outcome, calls)])
+    monkeypatch.setattr(identities, "each_bounded", lambda calls, _run: [*map(outcome_of, calls)])
     needs, ready = "py:own_zoo.nets:needs", "py:own_zoo.nets:ready"
     (said,) = identities.check_references([ready, needs], RunOptions("cpu"))
     assert needs in said
@@ -175,7 +175,7 @@ def test_a_factory_that_needs_arguments_is_refused_where_nothing_else_is_left(mo
 
 def test_a_factory_that_needs_arguments_leaves_nothing_to_compare_with(monkeypatch):
     """Of two models, one cannot be measured: the comparison is refused before it measures."""
-    monkeypatch.setattr(identities, "each_bounded", lambda calls, _run: [*map(_outcome, calls)])
+    monkeypatch.setattr(identities, "each_bounded", lambda calls, _run: [*map(outcome_of, calls)])
     needs, ready = (Argument(model=f"py:own_zoo.nets:{name}") for name in ("needs", "ready"))
     with pytest.raises(UnknownNameError) as caught:
         check_models([needs, ready], RunOptions("cpu"))

@@ -21,7 +21,7 @@ from perimetry.suites.measuring.step_size import (
     ROUNDING_TOO_COARSE,
     STEPS,
     Disagreement,
-    Step,
+    StepSize,
     choose_step,
 )
 from perimetry.suites.measuring.unbiased import pseudo_values
@@ -144,7 +144,7 @@ def step_of(module):
 
 def test_the_step_grows_with_rounding_and_shrinks_with_curvature():
     """The chosen step is larger for a rounded network and smaller for a curved one."""
-    assert step_of(Rounded(quantum=0.02)) == Step(STEPS[1])
+    assert step_of(Rounded(quantum=0.02)) == StepSize(STEPS[1])
     assert step_of(Wavy()).size < STEPS[1]
 
 

@@ -11,7 +11,7 @@ from perimetry.suites.measuring.step_size import (
     MAX_STEP_ERROR,
     STEPS,
     Disagreement,
-    Step,
+    StepSize,
     why_step_unusable,
 )
 from perimetry.suites.perturbation import comb_responses as comb
@@ -125,11 +125,11 @@ def test_a_weight_set_that_hears_nothing_leaves_the_others_their_profile():
 def test_responses_that_depend_on_the_step_more_than_not_tell_nothing():
     """Half of the squared response is the limit: 1 / 2 for a difference, over a longer of 1."""
     for square, told in ((0.49, False), (0.51, True)):
-        reason = why_step_unusable(Disagreement(square, 0.9, 1.0), Step(2**-7, rounded=True))
+        reason = why_step_unusable(Disagreement(square, 0.9, 1.0), StepSize(2**-7, rounded=True))
         assert (reason is not None) == told
     assert "0.0078125 of the pixel range" in reason
     assert f"more than {MAX_STEP_ERROR}" in reason
-    assert why_step_unusable(Disagreement(0.0, 0.0, 0.0), Step(2**-7)) is None
+    assert why_step_unusable(Disagreement(0.0, 0.0, 0.0), StepSize(2**-7)) is None
 
 
 class Steps(nn.Module):
@@ -145,7 +145,7 @@ class Steps(nn.Module):
 
 def test_a_comb_that_measures_its_step_is_missing_with_the_reason(monkeypatch):
     """The step was chosen on one image; over all of them responses do not keep to it."""
-    monkeypatch.setattr(comb, "choose_comb_step", lambda *_: Step(STEPS[0]))
+    monkeypatch.setattr(comb, "choose_comb_step", lambda *_: StepSize(STEPS[0]))
     found = measure(Steps(3.0))
     assert found.metrics["comb_error"].value > MAX_STEP_ERROR
     assert found.metrics["comb_step"].value == STEPS[0]

@@ -219,10 +219,10 @@ def test_a_change_is_the_difference_of_the_maps_over_their_means(tmp_path):
 
 def test_a_stimulus_stands_at_its_own_pixel():
     """Squares of side 8 at 7 places of 64 pixels are centred on 4, 13.3, ..., 60."""
-    from perimetry.bench.figures.maps import _spans
+    from perimetry.bench.figures.maps import stimulus_spans
 
     found = record("padding", {}, settings={"stimulus": 8})
-    (top, bottom), _ = _spans(found, (7, 7))
+    (top, bottom), _ = stimulus_spans(found, (7, 7))
     square = (bottom - top) / 7
     centres = [top + square * (i + 0.5) for i in range(7)]
     np.testing.assert_allclose(centres, [(64 - 8) * i / 6 + 4 for i in range(7)])

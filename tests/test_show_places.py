@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.model_report.case import open_case
-from perimetry.bench.model_report.provenance import _counted, _intervals, repeat
+from perimetry.bench.model_report.provenance import intervals_text, repeat
 from perimetry.bench.model_report.report import report
 from perimetry.bench.model_report.reported import reported
 from perimetry.bench.output.files import StoreError
@@ -206,7 +206,9 @@ def test_an_architecture_finds_its_only_tag_and_a_part_of_several_names_finds_no
 
 def test_too_few_samples_are_said_to_give_no_intervals():
     """Three images have no interval, so none is promised; one channel is no `channel(s)`."""
-    assert _intervals(3, "images") == "no intervals, which take 4 images or more: here 3"
-    assert _intervals(4, "weight sets").startswith("intervals are 95 %, over 4 weight sets; fewer")
-    assert _intervals(8, "weight sets") == "intervals are 95 %, over 8 weight sets"
-    assert (_counted(1, "channel"), _counted(3, "channel")) == ("1 channel", "3 channels")
+    assert intervals_text(3, "images") == "no intervals, which take 4 images or more: here 3"
+    assert intervals_text(4, "weight sets").startswith(
+        "intervals are 95 %, over 4 weight sets; fewer"
+    )
+    assert intervals_text(8, "weight sets") == "intervals are 95 %, over 8 weight sets"
+    assert (counted(1, "channel"), counted(3, "channel")) == ("1 channel", "3 channels")

@@ -16,7 +16,7 @@ from perimetry import compare
 from perimetry.adapters.errors import InputError, NotMeasuredError, UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.comparison.decision import decision
-from perimetry.bench.comparison.matrix import _letters, matrix_of
+from perimetry.bench.comparison.matrix import matrix_of, significance_letters
 from perimetry.bench.comparison.result import RowVerdict
 from perimetry.bench.comparison.sides import short_side_names, side_of
 from perimetry.bench.execution.settings import Settings
@@ -46,7 +46,7 @@ def test_models_with_a_letter_in_common_are_those_that_are_not_apart():
     pairs = list(itertools.combinations(range(4), 2))
     for bits in range(1, 2 ** len(pairs)):
         apart = {pair for k, pair in enumerate(pairs) if bits >> k & 1}
-        letters = _letters(4, [0, 1, 2, 3], apart)
+        letters = significance_letters(4, [0, 1, 2, 3], apart)
         assert all(letters)
         for i, j in pairs:
             assert bool(set(letters[i]) & set(letters[j])) is ((i, j) not in apart)
@@ -54,8 +54,8 @@ def test_models_with_a_letter_in_common_are_those_that_are_not_apart():
 
 def test_models_without_a_value_have_no_letter():
     """Only models with a value are told apart, and a row without differences has no letters."""
-    assert _letters(3, [0, 2], {(0, 2)}) == ("a", "", "b")
-    assert _letters(3, [0, 1, 2], set()) == ()
+    assert significance_letters(3, [0, 2], {(0, 2)}) == ("a", "", "b")
+    assert significance_letters(3, [0, 1, 2], set()) == ()
 
 
 def test_the_table_has_a_column_for_each_model_and_letters_where_they_differ(four):

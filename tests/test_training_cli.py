@@ -14,7 +14,7 @@ from perimetry.bench.cli.main import app
 from perimetry.bench.model_report.provenance import repeat
 from perimetry.bench.records.store import Store
 from perimetry.bench.training.figures import draw_panel
-from perimetry.bench.training.report import _made_of
+from perimetry.bench.training.report import seeds_text
 from perimetry.suites.registry import SUITES
 from perimetry.suites.training.suite import TRAINING
 
@@ -155,4 +155,4 @@ def test_a_panel_takes_maps_of_nothing(tmp_path):
 )
 def test_a_summary_promises_no_interval_that_its_seeds_do_not_give(seeds, text):
     """The summary of one seed does not speak of 95 % intervals."""
-    assert re.search(text, _made_of(seeds))
+    assert re.search(text, seeds_text(seeds))

@@ -113,11 +113,17 @@ def _metric_row(column: str, pairs: Sequence[Pair], places: dict[int, int]) -> M
     apart = {(i, j) for i, j, row in compared if row.verdict is RowVerdict.differs}
     known = [place for place, value in values.items() if value and value.value is not None]
     return MatrixRow(
-        column, cells, _letters(len(places), sorted(known), apart), metric, tuple(compared)
+        column,
+        cells,
+        significance_letters(len(places), sorted(known), apart),
+        metric,
+        tuple(compared),
     )
 
 
-def _letters(count: int, known: Sequence[int], apart: set[tuple[int, int]]) -> tuple[str, ...]:
+def significance_letters(
+    count: int, known: Sequence[int], apart: set[tuple[int, int]]
+) -> tuple[str, ...]:
     """Letters of each of `count` models: `known` ones share one unless they are `apart`."""
     if not apart:
         return ()

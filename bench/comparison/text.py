@@ -64,7 +64,7 @@ def comparison_to_text(
             caption = "Metrics" + (f" ({hidden} more are not shown to differ)" if hidden else "")
             blocks.append(Table(caption, HEADS, [row_cells(row) for row in rows]))
         blocks += node_blocks(pair, every=every)
-        sections.append(Section(_heading(pair, width), blocks))
+        sections.append(Section(pair_heading(pair, width), blocks))
     sections.append(Section("How to read this", [*explanation(comparison)]))
     return lay_out(sections, width)
 
@@ -133,12 +133,12 @@ def overview(comparison: ComparisonResult) -> list[tuple[str, ...]]:
     if len(comparison.pairs) == 1:
         return []
     return [
-        (_heading(pair, 46), *(str(len(pair.of(verdict))) for verdict in RowVerdict))
+        (pair_heading(pair, 46), *(str(len(pair.of(verdict))) for verdict in RowVerdict))
         for pair in comparison.pairs
     ]
 
 
-def _heading(pair: Pair, width: int) -> str:
+def pair_heading(pair: Pair, width: int) -> str:
     """The names of both, shortened where they do not fit on one line."""
     names = [clean(side.name) for side in (pair.second, pair.first)]
     room = min(width, WIDTH) - len(AGAINST)

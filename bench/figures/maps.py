@@ -276,7 +276,7 @@ def _frame(
         (record.model.reference, f"{variant}; {record.suite}:{record.protocol}, {name}")
     )
     rows, columns = (a.format(rows=shape[-2], columns=shape[-1]) for a in look.axes)
-    spans = _spans(record, shape) if look.places else None
+    spans = stimulus_spans(record, shape) if look.places else None
     return Frame(title, (rows, columns), *_grid(record, look, shape), spans)
 
 
@@ -292,7 +292,7 @@ def _grid(record: MapSource, look: MapStyle, shape: tuple[int, ...]) -> tuple[Pa
     return (int(profile.shape[0]), int(profile.shape[1])), "stride cell"
 
 
-def _spans(record: MapSource, shape: tuple[int, ...]) -> tuple[Span, Span] | None:
+def stimulus_spans(record: MapSource, shape: tuple[int, ...]) -> tuple[Span, Span] | None:
     """Pixels that the squares of a map of stimuli reach over, so that each is centred on its own.
 
     None where the record does not say how large the stimulus was.

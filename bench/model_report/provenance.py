@@ -12,7 +12,7 @@ from ...suites.measuring.bootstrap import MIN_SAMPLES
 from ..output.files import try_or_none
 from ..output.layout import Literal
 from ..output.numbers import short_count
-from ..output.text import clean
+from ..output.text import clean, counted
 from ..records.hashing import FIT_KEY
 from ..records.references import stated_inputs
 from ..records.selection import prefix_of
@@ -166,7 +166,7 @@ def _input(record: Record) -> str:
     spec = record.model.spec
     if not spec:
         return ""
-    size = f"{spec['height']} x {spec['width']}, {_counted(spec['channels'], 'channel')}"
+    size = f"{spec['height']} x {spec['width']}, {counted(spec['channels'], 'channel')}"
     guessed = "; ".join(guessed_values(spec))
     return size + (f"; guessed, not stated by the model: {clean(guessed, 400)}" if guessed else "")
 
@@ -179,7 +179,7 @@ def _images(records: Sequence[Record]) -> str:
     what = "weight sets" if sets > 1 else "images"
     return (
         f"{looked.images.count} x {looked.images.name}, seed {looked.seed}, sha256 "
-        f"{(looked.images.sha256 or 'unknown')[:16]}; {_intervals(sample_count(looked), what)}"
+        f"{(looked.images.sha256 or 'unknown')[:16]}; {intervals_text(sample_count(looked), what)}"
     )
 
 
@@ -196,16 +196,12 @@ def _days(records: Sequence[Record]) -> str:
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def _intervals(count: int, what: str) -> str:
+def intervals_text(count: int, what: str) -> str:
     """What the intervals are over, or why there are none."""
     if count < MIN_SAMPLES:
         return f"no intervals, which take {MIN_SAMPLES} {what} or more: here {count}"
     few = "" if count >= ENOUGH_SAMPLES else f"; fewer than {ENOUGH_SAMPLES} mean little for a rank"
     return f"intervals are 95 %, over {count} {what}{few}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _fitted(records: Sequence[Record]) -> str:
@@ -229,7 +225,7 @@ def _fit_images(records: Sequence[Record]) -> list[str]:
 
 def _made(records: Sequence[Record]) -> str:
     seconds = sum(record.timing.measure_s for record in records)
-    made = _counted(len(records), "record")
+    made = counted(len(records), "record")
     return f"{_days(records)}, {made}, {seconds:.0f} s of measuring beside shared gradients"
 
 

@@ -75,7 +75,7 @@ def difference_text(change: Difference) -> str:
     return f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]{star}"
 
 
-def _made_of(seeds: set[int]) -> str:
+def seeds_text(seeds: set[int]) -> str:
     """Sentences: the number of seeds, and whether they give intervals."""
     counts = " or ".join(map(str, sorted(seeds)))
     plural = "" if seeds == {1} else "s"
@@ -96,7 +96,7 @@ def training_summary(result: Result) -> str:
     lines = []
     if result.records:
         seeds = {len(record.settings["seeds"]) for record in result.records}
-        lines = [training_table(result.records), _made_of(seeds)]
+        lines = [training_table(result.records), seeds_text(seeds)]
     if result.remaining:
         lines.append(
             f"The time limit was reached with {len(result.remaining)} "

@@ -111,10 +111,10 @@ def _answer(
     bound_memory(device, limit_mib)
     pipe.send(None)  # the clock starts
     for function in functions:
-        pipe.send(_outcome(function))
+        pipe.send(outcome_of(function))
 
 
-def _outcome(function: Callable[[], Any]) -> Any:
+def outcome_of(function: Callable[[], Any]) -> Any:
     """What a function returns, or its error as one that can be sent."""
     try:
         return function()
