@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..adapters.scratch import scratch_folder
 from .output.layout import Section, lay_out
-from .output.text import clean
+from .output.text import clean, counted
 
 Status = Literal["ok", "note", "broken"]
 
@@ -100,7 +100,7 @@ def clashes(provided: Mapping[str, list[str]]) -> Found:
                 f"uninstall {' '.join(named)}`, then install one of {', '.join(allowed)}"
             )
         else:
-            text = f"provided by {named[0]} alone" if named else "no distribution provides it"
+            text = f"provided only by {named[0]}" if named else "no distribution provides it"
         yield f"package {package}", status, text
 
 
@@ -108,7 +108,8 @@ def _devices() -> Found:
     import torch
 
     cuda = torch.version.cuda
-    yield "device cpu", "ok", f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    yield "device cpu", "ok", f"{counted(threads, 'thread')} on {counted(cores, 'core')}"
     for index in range(torch.cuda.device_count()):
         torch.ones(1, device=f"cuda:{index}").add_(1)
         yield f"device cuda:{index}", "ok", f"{torch.cuda.get_device_name(index)}, CUDA {cuda}"
@@ -131,7 +132,7 @@ def _providers() -> Found:
 
     for kind in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         wanted, actual = onnx_providers(_convolution(), "map", kind)
-        asked = f"asked for {wanted}, runs on {actual}"
+        asked = f"requested {wanted}, runs on {actual}"
         if wanted == actual:
             yield f"provider {kind}", "ok", asked
         else:

@@ -1,4 +1,4 @@
-"""pytest plugin: a zoo's own tests hold its models against a baseline.
+"""pytest plugin: tests of a zoo compare its models with a baseline.
 
     def test_resnet(audit):
         audit("timm:resnet18.a1_in1k").check("results/baseline")

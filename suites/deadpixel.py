@@ -120,7 +120,7 @@ def _metrics() -> tuple[Metric, ...]:
     return (
         Metric(
             "weakest",
-            "share of the average sensitivity that the worst-served phase gets",
+            "sensitivity of the least sensitive phase, as a share of the mean",
             "ratio",
             "higher",
             even=1.0,
@@ -157,7 +157,7 @@ _METRICS = described(
     },
     caveats={
         "weakest": NOT_ALWAYS_BETTER,
-        "ratio": "It explodes as the least sensitive phase nears 0: compare that phase then.",
+        "ratio": "It grows without bound as the least sensitive phase nears 0: compare that phase.",
         "relL1": "Noise and content of the images count too: compare on the same images only.",
     },
     exact={m.name: "always" for m in DEAD_PIXELS},

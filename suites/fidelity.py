@@ -48,7 +48,7 @@ class Fidelity(Suite):
             high=1.0,
             even=1.0,
             label="same top class as untreated",
-            caveat="Of untrained weights it says little: their classes are nearly tied.",
+            caveat="Untrained weights have nearly tied classes: it says little of them.",
             verdicts=("changed", "unchanged"),
         ),
         Metric(

@@ -117,7 +117,7 @@ _OTHERS = (
     Metric("receptive_field", "theoretical, local path, rows", "pixels", "neither"),
     Metric("receptive_field_columns", "the same, columns", "pixels", "neither"),
     Metric("target_stride", "input rows per target row", "pixels", "neither"),
-    Metric("coverage", "least over mean touches, worst layer", "ratio", "higher", 0.0, 1.0, 1.0),
+    Metric("coverage", "fewest over mean reads, worst layer", "ratio", "higher", 0.0, 1.0, 1.0),
     Metric("uneven_layers", "strided layers with unread padding", "layers", "lower", even=0.0),
     Metric("cropping_layers", "strided layers with unread pixels", "layers", "lower", even=0.0),
     Metric("largest_remainder", "most rows of padding unread", "rows", "lower", even=0.0),

@@ -103,7 +103,7 @@ def test_outputs_are_compared_where_stages_do_not_pair():
     (output,) = pair.outputs
     assert output.shape == (1, 10)
     assert 0.01 < output.difference < 100
-    assert "the outputs differ from those of" in flat(found.text())
+    assert "compared with the outputs of" in flat(found.text())
     assert "They differ at output" in flat(found.text())
 
 

@@ -391,7 +391,7 @@ STAMPS = Path(os.environ.get("PERIMETRY_STAMPS", "/usr/share/tuxpaint/stamps"))
     reason="needs the Debian package tuxpaint-stamps-default, or its folder in PERIMETRY_STAMPS",
 )
 def test_a_trained_classifier_names_stamps_of_the_debian_package():
-    """EfficientNet-Lite0 (trained): more are named right at half of the image than at 16 pixels."""
+    """EfficientNet-Lite0 (trained) classifies more at half of the image than at 16 pixels."""
     import trained_weights
 
     assert len(find_cutouts(str(STAMPS), None, 1000, 10_000, 0)) > 60

@@ -16,6 +16,7 @@ from perimetry.bench.model_report.provenance import intervals_text, repeat
 from perimetry.bench.model_report.report import report
 from perimetry.bench.model_report.reported import reported
 from perimetry.bench.output.files import StoreError
+from perimetry.bench.output.text import counted
 from perimetry.bench.records.references import find_reference
 from perimetry.bench.records.selection import MixedRecordsError
 from perimetry.bench.records.store import Store

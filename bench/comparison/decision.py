@@ -118,14 +118,14 @@ def _fidelity(found: ComparisonResult, matrix: Matrix) -> list[str]:
         elif gap.difference <= DIVERGED:
             same.append(side.name)
         elif math.isfinite(gap.difference):
-            apart.append(f"those of {side.name} by {share(gap.difference)}")
+            apart.append(f"those of {side.name} differ by {share(gap.difference)}")
         else:
             unlike.append(f"{side.name} ({gap.why or 'values that are not finite'})")
     texts = []
     if unlike:
         texts.append(f"outputs of another kind than those of {first.name}: {join_with_and(unlike)}")
     if apart:
-        texts.append(f"the outputs differ from those of {first.name}, {join_with_and(apart)}")
+        texts.append(f"compared with the outputs of {first.name}, {join_with_and(apart)}")
     for names, within in ((equal, "exactly"), (same, f"to {share(DIVERGED)}")):
         if names:
             gives = "gives" if len(names) == 1 else "give"

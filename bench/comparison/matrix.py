@@ -167,12 +167,12 @@ def share(value: float) -> str:
 
 
 def _sizes(group: Sequence[Side]) -> list[MatrixRow]:
-    """Parameters, operations and bytes of the file."""
+    """Parameters, operations and file size in bytes."""
     models = [next(iter(side.records.values())).model for side in group]
     return [
         MatrixRow("parameters", tuple(_amount(m.parameters) for m in models)),
         MatrixRow("MACs of one image", tuple(_amount(m.macs) for m in models)),
-        MatrixRow("bytes of the file", tuple(_amount(_bytes(side)) for side in group)),
+        MatrixRow("file size in bytes", tuple(_amount(_bytes(side)) for side in group)),
     ]
 
 

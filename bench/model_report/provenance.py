@@ -1,4 +1,4 @@
-"""Where an account's numbers come from: model, images, versions, and the command to repeat them."""
+"""Where a report's numbers come from: model, images, versions, and the command to repeat them."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def _fit_images(records: Sequence[Record]) -> list[str]:
 def _made(records: Sequence[Record]) -> str:
     seconds = sum(record.timing.measure_s for record in records)
     made = counted(len(records), "record")
-    return f"{_days(records)}, {made}, {seconds:.0f} s of measuring beside shared gradients"
+    return f"{_days(records)}, {made}, {seconds:.0f} s of measuring, without the shared gradients"
 
 
 def _machine(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""On what the numbers were made: versions, commit, device, precision, threads."""
+"""The environment of a measurement: versions, commit, device, precision, threads."""
 
 from __future__ import annotations
 

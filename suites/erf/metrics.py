@@ -54,7 +54,7 @@ def erf_metrics() -> tuple[Metric, ...]:
         for f in FRACTIONS
     )
     area = (
-        Metric(f"area@{t:g}", f"area holding {t:.0%} of log10(1 + map)", "share", "neither")
+        Metric(f"area@{t:g}", f"area that contains {t:.0%} of log10(1 + map)", "share", "neither")
         for t in AREAS
     )
     found = (

@@ -154,7 +154,7 @@ def report_responses(
     """Fill in metrics, table and map.
 
     Where cut-outs are not shown to raise the scores of their classes, there is no response to
-    divide by, and only the share that is named right is given.
+    divide by, and only the share that is classified correctly is given.
     """
     sums, sizes = seen.sums, np.array(layout.sizes)
     shape = (len(sums), len(layout.sizes), len(layout.phases))

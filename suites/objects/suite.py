@@ -84,17 +84,17 @@ BOXES, CUTOUTS = "boxes", "cutouts"
 _METRICS = described(
     (
         Metric("half_size", "size of half the largest response", "pixels", "lower"),
-        Metric("smallest_size", "smallest size answered at all phases", "pixels", "lower"),
+        Metric("smallest_size", "smallest size detected at all phases", "pixels", "lower"),
         Metric("phase_weakest", "least over mean response", "ratio", "higher", low=None, even=1.0),
         Metric("phase_spread", "deviation over phases over the mean", "ratio", "lower", even=0.0),
-        Metric("named_right", "largest cut-outs named right", "share", "higher", high=1.0),
+        Metric("named_right", "largest cut-outs classified correctly", "share", "higher", high=1.0),
     ),
     {
         "half_size": "size of half the response",
-        "smallest_size": "smallest size seen at every phase",
+        "smallest_size": "smallest size detected at all phases",
         "phase_weakest": "response at the worst phase",
         "phase_spread": "variation over phases",
-        "named_right": "cut-outs named right",
+        "named_right": "cut-outs classified correctly",
     },
     caveats={
         "half_size": "It is relative to the largest object: compare at equal sizes only.",
@@ -133,12 +133,12 @@ class Objects(Suite):
     }
     setting_help: ClassVar[Mapping[str, str]] = {
         "sizes": "sides of the objects in pixels; None for powers of 2",
-        "phases": "most phases of the stride cell; a seeded sample of them if there are more",
-        "images": "most images that boxes are pasted on",
-        "answered": "response from which on an object counts as seen, of the largest one's",
+        "phases": "maximum number of phases; a seeded sample if there are more",
+        "images": "maximum number of images that boxes are pasted on",
+        "answered": "share of the largest response at which an object counts as detected",
         "cutouts": "folder of pictures with transparency, named by what they show",
         "classes": "file of lines LABEL,CLASS; None for the names of ImageNet's classes",
-        "cutouts_used": "most cut-outs; a seeded sample of them if there are more",
+        "cutouts_used": "maximum number of cut-outs; a seeded sample if there are more",
         "cutouts_digest": "SHA-256 of the cut-outs and their classes; filled in, or compared",
     }
 

@@ -156,7 +156,7 @@ _METRICS = described(
     },
     caveats={
         "position_mean": "It has the unit of the outputs: compare variants of one model only.",
-        "shift_consistency": "Of untrained weights it says little: their classes are nearly tied.",
+        "shift_consistency": "Untrained weights have nearly tied classes: it says little of them.",
         "agreement_gradient_z": "About 1 is expected; above 2, differences and gradients disagree.",
         "agreement_direction": "Up to 3 times the error of the differences it means agreement.",
         "agreement_structure": "It shows a departure only where its interval leaves out 0.",

@@ -107,8 +107,8 @@ class Position(Suite):
         "outliers": "Places whose norm stands out most often",
     }
     setting_help: ClassVar[Mapping[str, str]] = {
-        "weight_sets": "most weight sets of an untrained model that are measured",
-        "stages": "most maps behind blocks; besides them the last of each resolution",
+        "weight_sets": "maximum number of weight sets of an untrained model",
+        "stages": "maximum number of maps behind blocks, besides the last of each resolution",
     }
 
     def __post_init__(self) -> None:

@@ -84,7 +84,7 @@ _METRICS = described(
         **{f"worst_error_{k}": f"the same, worst of {KINDS[k]}" for k in ("circular", "crop")},
     },
     caveats={
-        "worst_circular": "Of untrained weights it says little: their classes are nearly tied.",
+        "worst_circular": "Untrained weights have nearly tied classes: it says little of them.",
         "worst_crop": "Crops differ in content at their edges too.",
         "error_circular": "Zero padding counts too: it does not move with the image.",
         "error_fraction": "A map that is not band-limited cannot be shifted by fractions exactly.",
@@ -111,7 +111,7 @@ class Shift(Suite):
     topic: ClassVar[str] = "Shifts"
     captions: ClassVar[Mapping[str, str]] = {"shifts": "The worst shifts, rows and columns"}
     setting_help: ClassVar[Mapping[str, str]] = {
-        "shifts": "most shifts of a cell; a seeded sample of them if there are more",
+        "shifts": "maximum number of shifts per cell; a seeded sample if there are more",
         "cell": "side of the cell in pixels; None for the stride of the target",
     }
 

@@ -61,10 +61,10 @@ def _metrics() -> tuple[Metric, ...]:
     share, pixels = "share", "pixels"
     none: Literal["neither"] = "neither"
     return (
-        Metric("accuracy", "share of test images answered rightly at the end", share, none, high=1),
+        Metric("accuracy", "share of test images classified correctly", share, none, high=1),
         Metric("mean_accuracy", "the same, mean over all epochs", share, none, high=1),
-        Metric("epochs_to_90", "first epoch with 90 % of them right", "epochs", none, low=1.0),
-        Metric("reached_90", "share of seeds that got there", share, none, high=1.0),
+        Metric("epochs_to_90", "first epoch with 90 % of them correct", "epochs", none, low=1.0),
+        Metric("reached_90", "share of seeds that reach 90 %", share, none, high=1.0),
         Metric(
             "phase_weakest",
             "accuracy with the box in its worst phase, mean over epochs, over that of all phases",
@@ -98,7 +98,7 @@ _METRICS = described(
     {
         "accuracy": "accuracy on the test images",
         "mean_accuracy": "the same, mean over the epochs",
-        "epochs_to_90": "epochs until 90 % are right",
+        "epochs_to_90": "epochs until 90 % are correct",
         "reached_90": "seeds that reach 90 %",
         "phase_weakest": "accuracy in the worst phase",
         "phase_spread": "its deviation over the phases",

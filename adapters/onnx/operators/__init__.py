@@ -1,4 +1,4 @@
-"""ONNX operators as differentiable torch functions, one family a file.
+"""ONNX operators as differentiable torch functions, one family per file.
 
 Start with `elementwise`, which has the registry.
 """

@@ -1,1 +1,1 @@
-"""How receptive fields pass each kind of function, one kind a file; see `spans`."""
+"""How receptive fields pass each kind of function, one kind per file; see `spans`."""
