@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from .deadpixel import DEADPIXEL
+from .deadpixel.suite import DEADPIXEL
 from .erf.suite import ERF
 from .fidelity import FIDELITY
 from .frequency import FREQUENCY

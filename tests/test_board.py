@@ -23,7 +23,7 @@ from perimetry.bench.ranking.view import board_frame
 from perimetry.bench.records.parts import Failure, Value
 from perimetry.bench.records.selection import MixedRecordsError, choose, newest
 from perimetry.bench.statistics.difference import metric_difference
-from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER
+from perimetry.suites.deadpixel.suite import NOT_ALWAYS_BETTER
 from perimetry.suites.registry import SUITES
 
 COUNT = 8

@@ -8,7 +8,7 @@ from torch import nn
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.execution.audit import audit
-from perimetry.suites.deadpixel import dead_places
+from perimetry.suites.deadpixel.dead_pixels import dead_places
 from perimetry.suites.measuring.dead_regions import (
     Region,
     connected_regions,

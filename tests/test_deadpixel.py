@@ -13,7 +13,7 @@ from perimetry.bench.ranking.board import Board
 from perimetry.bench.statistics.difference import metric_difference
 from perimetry.suites.architecture.receptive_field import target_stride
 from perimetry.suites.base import Context
-from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring import phases
 from perimetry.suites.measuring.bootstrap import bootstrap, share_interval
@@ -272,7 +272,7 @@ def test_a_shift_by_one_period_leaves_the_profile_alone():
 def test_kims_differences_equal_the_literal_double_loop():
     """First and second differences of neighbours equal those of explicit loops over pixels."""
     samples = np.random.default_rng(0).random((4, 12, 10))
-    from perimetry.suites.deadpixel import difference_metrics
+    from perimetry.suites.deadpixel.suite import difference_metrics
 
     found = difference_metrics(samples, bootstrap(4, 10, 0))
     m = samples.mean(0)

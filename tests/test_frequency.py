@@ -13,7 +13,7 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
-from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.frequency import (
     BANDS,
     FREQUENCY,

@@ -11,7 +11,7 @@ from perimetry.adapters.device import send
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.pytorch.model import wrap
-from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.erf.suite import ERF
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import gradient_maps, random_signs, take_gradients

@@ -27,7 +27,7 @@ from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.treatment import PaddingOptions
 from perimetry.bench.execution.settings import FITTED, Settings, open_fit_images
 from perimetry.suites.base import Context
-from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import gradient_maps
 from perimetry.suites.measuring.phases import phase_profile

@@ -37,7 +37,7 @@ from perimetry.bench.ranking.page.page import own_script, page, policy, write_pa
 from perimetry.bench.ranking.tables import render_board, short_names
 from perimetry.bench.ranking.view import View, shown_groups
 from perimetry.bench.records.parts import Value
-from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER
+from perimetry.suites.deadpixel.suite import NOT_ALWAYS_BETTER
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 MARKUP = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", '"><b id=injected>']

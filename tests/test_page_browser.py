@@ -23,7 +23,7 @@ from perimetry.bench.ranking.page.join import Joined, Match
 from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.ranking.view import View
 from perimetry.bench.records.parts import Value
-from perimetry.suites.deadpixel import NOT_ALWAYS_BETTER
+from perimetry.suites.deadpixel.suite import NOT_ALWAYS_BETTER
 
 COUNT = 60
 LINKS = "#table a[data-model]"

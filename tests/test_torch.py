@@ -19,7 +19,7 @@ from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.adapters.pytorch.weights import set_scales_to_one
 from perimetry.adapters.treatment import PaddingOptions
-from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.measuring.gradients import gradient_maps
 
 SPEC = InputSpec(32, 48)

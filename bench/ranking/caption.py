@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ...suites.base import ANSWER_IS, MAPS_OF, MEASURED_AT
-from ...suites.deadpixel import NOT_ALWAYS_BETTER
+from ...suites.deadpixel.suite import NOT_ALWAYS_BETTER
 from ..output.numbers import join_with_and
 from ..output.text import clean
 from ..records.fed import fed_differently

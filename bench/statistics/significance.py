@@ -45,7 +45,7 @@ PRINTED = 1e-3
 """The share of an exact number that is not whole below the three digits that are shown of it."""
 
 SMALLEST = 1e-9
-"""And so is what is smaller, whatever the values."""
+"""Differences below this are rounding too, for values of any size."""
 
 
 @dataclass(frozen=True)

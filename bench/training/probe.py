@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ...adapters.errors import PerimetryError
 from ...adapters.load import load
 from ...suites.base import Context
-from ...suites.deadpixel import DEADPIXEL
+from ...suites.deadpixel.suite import DEADPIXEL
 from ...suites.erf.suite import ERF
 from ...suites.measuring.gradients import gradient_maps
 

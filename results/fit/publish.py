@@ -21,7 +21,7 @@ import pandas as pd
 import torch.nn.functional as F
 
 from perimetry.suites.base import Context, Estimate
-from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.measuring.gradients import gradient_maps
 

@@ -28,16 +28,14 @@ else on both. The first step at which two passes differ is named where the model
 
 from __future__ import annotations
 
-import random
 import re
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from ...adapters.errors import CONSTANT, NOT_FINITE
+from .paired_passes import PairedPasses, finite_outputs, relative_distance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,11 +90,11 @@ def check_assumptions(model: Model, images: Tensor) -> Assumptions:
 
 
 def _check(model: Model, images: Tensor) -> Assumptions:
-    passes = _Passes(model, images)
+    passes = PairedPasses(model, images)
     first, second = passes.run("together"), passes.run("other mate")
     faults = {
         name: fault
-        for name, a, b in _outputs(first, second)
+        for name, a, b in finite_outputs(first, second)
         if (fault := _fault(passes, name, a, b)) is not None
     }
     faults = _faults_of_number(passes, first) | _faults_of_faint(passes, second) | faults
@@ -107,7 +105,7 @@ def _check(model: Model, images: Tensor) -> Assumptions:
     return Assumptions(reasons.get("target"), reasons.get("logits"), tuple(dict.fromkeys(notes)))
 
 
-def _meaningless(passes: _Passes, first: Outputs, images: Tensor) -> list[str]:
+def _meaningless(passes: PairedPasses, first: Outputs, images: Tensor) -> list[str]:
     """Notes on outputs that are not finite, or the same for different images, by their names.
 
     `first` is that of the first image and a bright one; all other images are passed too.
@@ -135,14 +133,14 @@ def _extent(name: str, outputs: Sequence[Tensor]) -> str:
     return text if len(bad) == len(own) else text + some
 
 
-def _first_step(passes: _Passes, outputs: Sequence[Tensor]) -> str:
+def _first_step(passes: PairedPasses, outputs: Sequence[Tensor]) -> str:
     """A clause with the first step that is not finite, for the images that show it first."""
     place = next(i for i, one in enumerate(outputs) if not bool(one.isfinite().all()))
     steps = _first_not_finite(passes, [passes.inputs["together"], *passes.pairs][place])
     return f", first in {steps[0]}" if steps else ""
 
 
-def _first_not_finite(passes: _Passes, x: Tensor) -> list[str]:
+def _first_not_finite(passes: PairedPasses, x: Tensor) -> list[str]:
     """The first step whose output for `x` is not finite, if the model can be traced."""
     found: list[str] = []
 
@@ -165,161 +163,50 @@ class _Fault:
     tolerated: bool = False
 
 
-def _faults_of_faint(passes: _Passes, second: Outputs) -> dict[str, _Fault]:
+def _faults_of_faint(passes: PairedPasses, second: Outputs) -> dict[str, _Fault]:
     """What is wrong with outputs for the dark image, in the company of the first and of itself.
 
     The range or the largest value of a batch may be that of the first image, whatever its mates.
     """
     found = {}
-    for name, a, b in _outputs(second, passes.run("both dark")):
-        change = _distance(a[1:], b[1:])
+    for name, a, b in finite_outputs(second, passes.run("both dark")):
+        change = relative_distance(a[1:], b[1:])
         if change > MATES:
             found[name] = _dependent(passes, name, change, ("other mate", "both dark"), 1.0)
     return found
 
 
-def _faults_of_number(passes: _Passes, first: Outputs) -> dict[str, _Fault]:
+def _faults_of_number(passes: PairedPasses, first: Outputs) -> dict[str, _Fault]:
     """What is wrong with outputs that change if a third image joins the first two."""
     try:
         three = passes.run("three")
     except Exception:  # a network of pairs alone: suites run it in pairs
         return {}
     found = {}
-    for name, a, b in _outputs(first, three):
-        change = _distance(a[:2], b[:2])
+    for name, a, b in finite_outputs(first, three):
+        change = relative_distance(a[:2], b[:2])
         if change > MATES and _amplified(passes, name, change, "together", 0) is None:
             text = f"{DEPENDENT}: a third one changes the {name} by {_percent(change)} of the norm"
             found[name] = _Fault(text)
     return found
 
 
-class _Passes:
-    """Passes over batches of two: an image, and a mate that is bright and noisy, or dark."""
-
-    def __init__(self, model: Model, images: Tensor) -> None:
-        self.model = model
-        x = model.spec.prepare(images)
-        model.select(0, x)
-        noise = np.random.default_rng(0).random(images[:1].shape, dtype=np.float32)
-        bright, dark = (torch.from_numpy(part) for part in (noise, 0.1 * noise))
-        one, bright, dark = (model.spec.prepare(i) for i in (images[:1], bright, dark))
-        self.inputs = {
-            "together": torch.cat([one, bright]).to(model.device),
-            "other mate": torch.cat([one, dark]).to(model.device),
-            "other place": torch.cat([dark, one]).to(model.device),
-            "both dark": torch.cat([dark, dark]).to(model.device),
-            "three": torch.cat([one, bright, dark]).to(model.device),
-        }
-        self.pairs: list[Tensor] = []
-
-    def others(self, images: Tensor) -> list[Outputs]:
-        """One pass over each pair of the images but the first."""
-        found = []
-        for place in range(1, len(images), 2):
-            x = self.model.spec.prepare(images[place : place + 2]).to(self.model.device)
-            found.append(self._passed(x, logits=True))
-            self.pairs.append(x)
-        return found
-
-    def run(self, name: str, *, logits: bool = True) -> Outputs:
-        """One pass over the batch `name`; without `logits` it stops at the target."""
-        return self._passed(self.inputs[name], logits=logits)
-
-    def _passed(self, x: Tensor, *, logits: bool) -> Outputs:
-        return self.model.run(x, target=self.model.why_not_spatial is None, logits=logits)
-
-    def rounding(self, pair: str, place: int, name: str) -> float:
-        """How far the last bit of the input moves output `name` for the image at `place`."""
-        x = self.inputs[pair]
-        next_to = torch.nextafter(x, torch.full_like(x, torch.inf))
-        plain, moved = (getattr(self._passed(i, logits=True), name)[place] for i in (x, next_to))
-        return _distance(plain, moved)
-
-    @cached_property
-    def random_steps(self) -> list[str]:
-        """The steps that draw random numbers; none of a model that cannot be traced."""
-        try:
-            return self.model.random_steps(self.inputs["together"][:1])
-        except Exception:  # two passes are compared all the same
-            return []
-
-    @cached_property
-    def generators(self) -> list[str]:
-        """The generators of random numbers, other than torch's, that a pass draws from."""
-        before = _generators()
-        self.run("together")
-        return [name for name, state in _generators().items() if state != before[name]]
-
-    @cached_property
-    def quantised(self) -> bool:
-        """Whether a step rounds to few bits; False of a model that cannot be traced."""
-        steps: list[str] = []
-        try:
-            self.model.trace(self.inputs["together"][:1], lambda step, _: steps.append(step))
-        except Exception:  # then nothing is tolerated
-            return False
-        return any("quantize" in step.lower() or "qlinear" in step.lower() for step in steps)
-
-    def sums(self, name: str, place: int = 0) -> list[tuple[str, float]]:
-        """A weighted sum of what every step gives for image `place`, with the step's name."""
-        found: list[tuple[str, float]] = []
-
-        def read(step: str, output: Tensor) -> None:
-            if output.is_floating_point() and len(output.shape) and len(output) == 2:
-                flat = output[place].detach().double().flatten()
-                weights = torch.linspace(1, 2, len(flat), dtype=flat.dtype, device=flat.device)
-                found.append((step, float(flat @ weights)))
-
-        self.model.trace(self.inputs[name], read)
-        return found
-
-
-def _generators() -> dict[str, Any]:
-    """The states of the global generators of random numbers other than torch's."""
-    kind, *state = np.random.get_state()  # noqa: NPY002 - that of networks that use it
-    return {
-        "a generator of Python's random": random.getstate(),
-        "a generator of NumPy": (
-            kind,
-            *(s.tobytes() if hasattr(s, "tobytes") else s for s in state),
-        ),
-    }
-
-
-def _outputs(first: Outputs, second: Outputs) -> list[tuple[str, Tensor, Tensor]]:
-    """The outputs that both passes have, if they are finite."""
-    found = [("target", first.target, second.target), ("logits", first.logits, second.logits)]
-    return [
-        (name, a, b)
-        for name, a, b in found
-        if a is not None and b is not None and bool(a.isfinite().all() and b.isfinite().all())
-    ]
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    """Norm of the difference over that of the larger; infinite for tensors of different shapes."""
-    if a.shape != b.shape:
-        return float("inf")
-    longer = max(float(a.double().norm()), float(b.double().norm()))
-    return float((a.double() - b.double()).norm()) / longer if longer else 0.0
-
-
-def _repeated(passes: _Passes, name: str, output: Tensor, count: int) -> float:
+def _repeated(passes: PairedPasses, name: str, output: Tensor, count: int) -> float:
     """The largest distance of `output` to that of `count` equal passes."""
     again = (getattr(passes.run("together"), name) for _ in range(count))
-    return max(_distance(output, other) for other in again)
+    return max(relative_distance(output, other) for other in again)
 
 
-def _fault(passes: _Passes, name: str, first: Tensor, second: Tensor) -> _Fault | None:
+def _fault(passes: PairedPasses, name: str, first: Tensor, second: Tensor) -> _Fault | None:
     """What is wrong with an output, of two passes over one image with different mates."""
-    change = _distance(first[:1], second[:1])
+    change = relative_distance(first[:1], second[:1])
     draws = passes.random_steps or passes.generators
     if change <= SAME and not draws:
         return None
     apart = _repeated(passes, name, first, RARE_PASSES if draws else 1)
     if draws and change > MATES:  # a rare draw of the second pass is not its other mate's doing
         again = getattr(passes.run("other mate"), name)
-        apart = max(apart, _distance(second, again))
+        apart = max(apart, relative_distance(second, again))
     if apart > SAME:
         steps = passes.random_steps or _first_difference(passes, "together", "together")
         steps = steps or passes.generators
@@ -332,7 +219,7 @@ def _fault(passes: _Passes, name: str, first: Tensor, second: Tensor) -> _Fault 
 
 
 def _dependent(
-    passes: _Passes, name: str, change: float, pair: tuple[str, str], most: float
+    passes: PairedPasses, name: str, change: float, pair: tuple[str, str], most: float
 ) -> _Fault:
     """The fault of an output that differs by `change` between the passes `pair`.
 
@@ -347,7 +234,9 @@ def _dependent(
     return _Fault(text + _where(steps, "a norm over the batch"), tolerated=rounds)
 
 
-def _amplified(passes: _Passes, name: str, change: float, pair: str, place: int) -> _Fault | None:
+def _amplified(
+    passes: PairedPasses, name: str, change: float, pair: str, place: int
+) -> _Fault | None:
     """The note on a `change` of an output that may be float noise; None if it is too large."""
     rounding = passes.rounding(pair, place, name)
     if change > AMPLIFIED * rounding:
@@ -361,7 +250,7 @@ def _rounds_by_range(step: str) -> bool:
     return "DynamicQuantizeLinear" in step or re.search(r"_dynamic\b", step) is not None
 
 
-def _first_difference(passes: _Passes, one: str, other: str, place: int = 0) -> list[str]:
+def _first_difference(passes: PairedPasses, one: str, other: str, place: int = 0) -> list[str]:
     """The first step whose output for image `place` differs between two passes, if traceable."""
     try:
         pairs = list(zip(passes.sums(one, place), passes.sums(other, place), strict=False))
@@ -398,7 +287,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-def _misnamed(model: Model, passes: _Passes, whole: Outputs) -> _Fault | None:
+def _misnamed(model: Model, passes: PairedPasses, whole: Outputs) -> _Fault | None:
     """What is wrong with the target of a pass that stops there, beside one to the logits."""
     stopped = passes.run("other place", logits=False).target
     grid = model.target
@@ -412,13 +301,13 @@ def _misnamed(model: Model, passes: _Passes, whole: Outputs) -> _Fault | None:
         return _Fault(f"{MISNAMED}: {grid.name!r} is {' x '.join(map(str, named))}, not {shown}")
     if not bool(stopped.isfinite().all() and whole.target.isfinite().all()):
         return None  # NaN differs from itself; a note says so
-    apart = _distance(stopped[1:], whole.target[:1])
+    apart = relative_distance(stopped[1:], whole.target[:1])
     if apart <= MATES:
         return None
     if (noise := _amplified(passes, "target", apart, "other place", 1)) is not None:
         return noise
     moved = passes.run("other place").target
-    if moved is not None and _distance(moved, stopped) <= MATES:
+    if moved is not None and relative_distance(moved, stopped) <= MATES:
         return _Fault(f"{DEPENDENT}: its place in the batch changes the target")
     if apart <= EIGHT_BITS and passes.quantised:
         return _Fault(

@@ -16,7 +16,7 @@ from perimetry.bench.execution.plan import AuditPlan
 from perimetry.bench.execution.runner import run_jobs
 from perimetry.bench.execution.settings import RunOptions, Settings
 from perimetry.bench.records.store import Store
-from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import take_gradients
 from perimetry.suites.registry import SUITES

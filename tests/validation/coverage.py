@@ -27,7 +27,7 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.model import Model
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Array, Context, Estimate, Suite
-from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.erf.metrics import LUO_THRESHOLD
 from perimetry.suites.erf.suite import ERF
 from perimetry.suites.measuring import phases

@@ -18,7 +18,7 @@ from perimetry.suites.architecture.propagate import path_count_map
 from perimetry.suites.architecture.receptive_field import receptive_field
 from perimetry.suites.architecture.windows import LayerWindow
 from perimetry.suites.base import Array, Context, Measurement, Probe
-from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.erf.suite import Erf
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import gradient_maps

@@ -16,7 +16,7 @@ from perimetry.adapters.treatment import Fill
 from perimetry.suites.architecture.propagate import energy_map, path_count_map
 from perimetry.suites.architecture.receptive_field import even_sizes, layer_table
 from perimetry.suites.base import Array, Context, Probe
-from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.erf.suite import Erf
 from perimetry.suites.measuring.gradients import gradient_maps, require
 

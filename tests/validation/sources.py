@@ -18,7 +18,7 @@ from perimetry.adapters.load import load
 from perimetry.suites.architecture.expectation import expected_profile
 from perimetry.suites.architecture.receptive_field import target_stride
 from perimetry.suites.base import Array
-from perimetry.suites.deadpixel import DEADPIXEL
+from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring import phases
 from perimetry.suites.measuring.gradients import gradient_maps, normalise_members

@@ -10,7 +10,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from ....suites.deadpixel import NOT_ALWAYS_BETTER
+from ....suites.deadpixel.suite import NOT_ALWAYS_BETTER
 from ...output.numbers import column_number
 from ...output.templates import asset
 from ...output.text import clean

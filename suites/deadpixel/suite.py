@@ -43,18 +43,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..adapters.errors import NotApplicableError
-from ..adapters.treatment import ZEROS
-from .base import Context, Estimate, Measurement, Metric, Probe, Suite, described, missing
-from .measuring import dead_regions, phases
-from .measuring.bootstrap import Bootstrap, bootstrap, linear
-from .measuring.findings import (
+from ...adapters.treatment import ZEROS
+from ..base import Context, Estimate, Measurement, Metric, Probe, Suite, described, missing
+from ..measuring import phases
+from ..measuring.bootstrap import Bootstrap, bootstrap, linear
+from ..measuring.dead_regions import THRESHOLDS
+from ..measuring.findings import (
     LEAST_PHASE,
     least_phase,
     least_sensitive_phase,
     period_shares,
 )
-from .measuring.gradients import (
+from ..measuring.gradients import (
     SIGNED,
     channel_energy,
     member_factors,
@@ -62,42 +62,22 @@ from .measuring.gradients import (
     require,
     signed_sum,
 )
-from .measuring.profile_lone import hidden
-from .measuring.profile_posterior import Posterior, phase_estimates, profile_posterior
-from .measuring.unbiased import pseudo_values
+from ..measuring.profile_lone import hidden
+from ..measuring.profile_posterior import Posterior, phase_estimates, profile_posterior
+from ..measuring.unbiased import pseudo_values
+from .dead_pixels import DEAD_PIXELS, dead_places, measure_dead_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..adapters.model import Model
-    from .base import Array, Measured
+    from ...adapters.model import Model
+    from ..base import Array, Measured
 
 DEAD_THRESHOLDS = (0.01, 0.1, 0.5)
 
 NOT_ALWAYS_BETTER = (
     "Fewer dead pixels are not always better: dead pixels help ordinary classification training, "
     "and are harmful where small perturbations matter (Kim et al. 2023)."
-)
-
-LOST_CHANNEL = 1e-5
-"""Of the mean sensitivity of the most sensitive channel: below, a colour channel is dead."""
-MOST_NAMED, MOST_NAMED_ALONE = 3, 3
-"""Dead regions of all channels together, and of single channels, that a sentence names."""
-
-
-def _count(name: str, definition: str, unit: str = "pixels") -> Metric:
-    return Metric(name, definition, unit, "lower", even=0.0)
-
-
-DEAD_PIXELS = (
-    _count("silent_pixels", "pixels whose sensitivity is 0 in every sample"),
-    *(
-        _count(f"dead_pixels@{t}", f"pixels certainly below {t} of what is due to them")
-        for t in dead_regions.THRESHOLDS
-    ),
-    Metric("dead_share", "share of pixels that are dead", "share", "lower", high=1.0, even=0.0),
-    _count("dead_region", "pixels of the largest connected dead region"),
-    _count("dead_channels", "colour channels that are dead everywhere", "channels"),
 )
 
 
@@ -150,7 +130,7 @@ _METRICS = described(
         "rawL1": "first difference, not normalised",
         "rawL2": "second difference, not normalised",
         "silent_pixels": "silent pixels",
-        **{f"dead_pixels@{t}": f"pixels dead at {t:g}" for t in dead_regions.THRESHOLDS},
+        **{f"dead_pixels@{t}": f"pixels dead at {t:g}" for t in THRESHOLDS},
         "dead_share": "dead share of the image",
         "dead_region": "largest dead region",
         "dead_channels": "dead colour channels",
@@ -230,7 +210,7 @@ class DeadPixel(Suite):
         resamples = bootstrap(len(samples), context.draws, context.seed)
         found.metrics.update(difference_metrics(samples, resamples))
         found.metrics.update(_phase_metrics(model, protocol, samples, resamples, found))
-        found.metrics.update(_dead_pixels(model, channels, found))
+        found.metrics.update(measure_dead_pixels(model, channels, found))
         return found
 
 
@@ -266,7 +246,7 @@ def _phase_metrics(
     model: Model, protocol: str, samples: Array, resamples: Bootstrap, found: Measurement
 ) -> dict[str, Estimate]:
     """All metrics of the phase profile; missing with the reason if there are no phases."""
-    from .architecture.expectation import expected_profile, phase_stride
+    from ..architecture.expectation import expected_profile, phase_stride
 
     size = (samples.shape[1], samples.shape[2])
     stride = phase_stride(model, found.notes)
@@ -317,103 +297,6 @@ def _periods(posterior: Posterior, resamples: Bootstrap) -> dict[str, Estimate]:
     for p in phases.REPORTED_PERIODS:
         found.setdefault(f"by_period_{p}", missing(f"the period is not a multiple of {p}"))
     return found
-
-
-def _dead_pixels(model: Model, channels: Array | None, found: Measurement) -> dict[str, Estimate]:
-    """Dead pixels of `channels` (samples, channels, height, width), and the table of regions."""
-    from .architecture.receptive_field import target_stride
-
-    if channels is None:
-        why = missing("dead pixels are counted by the protocol energy")
-        return {m.name: why for m in DEAD_PIXELS}
-    stride = target_stride(model)
-    by_name = {"all": channels.sum(1)}
-    if channels.shape[1] > 1:
-        by_name |= {f"channel {c}": channels[:, c] for c in range(channels.shape[1])}
-    most = float(channels.mean((0, 2, 3)).max())
-    dead = {
-        name: _all_dead(samples)
-        if samples.mean() < LOST_CHANNEL * most
-        else _dead_pixels_of(samples, stride)
-        for name, samples in by_name.items()
-    }
-    found.tables["dead_regions"] = [
-        {
-            "channel": name,
-            "pixels": region.pixels,
-            **dict(zip(dead_regions.BOX, region.box, strict=True)),
-        }
-        for name, pixels in dead.items()
-        for region in pixels.regions[: dead_regions.MOST_REGIONS]
-    ]
-    every = dead["all"]
-    if every.left_out:
-        found.notes.append(
-            f"{every.left_out} pixels are of phases that are dead as a whole; they are counted by "
-            "dead@0.01, not as dead pixels"
-        )
-    if any(pixels.by_chance for pixels in dead.values()):
-        counts = {name: pixels.by_chance for name, pixels in dead.items() if pixels.by_chance}
-        alone = ", ".join(f"{count} ({name})" for name, count in counts.items())
-        found.notes.append(
-            f"silent pixels that may be silent in these {len(channels)} samples by chance, since "
-            f"few units read them: {counts.get('all', alone)}; take more images"
-        )
-    largest = max(dead_regions.THRESHOLDS)
-    if every.dead[largest].any():
-        found.maps["dead_pixels"] = every.dead[largest].astype(np.float64)
-    regions = every.regions
-    return {
-        "silent_pixels": Estimate(float(every.silent.sum())),
-        **{f"dead_pixels@{t}": Estimate(float(m.sum())) for t, m in every.dead.items()},
-        "dead_share": Estimate(float(every.dead[largest].mean())),
-        "dead_region": Estimate(float(regions[0].pixels if regions else 0)),
-        "dead_channels": Estimate(
-            float(sum(bool(p.dead[largest].all()) for name, p in dead.items() if name != "all"))
-        ),
-    }
-
-
-def _all_dead(samples: Array) -> dead_regions.DeadPixels:
-    """Every pixel of a lost channel (samples, height, width), and those that are silent."""
-    silent = np.logical_not(samples.any(0))
-    every = np.ones_like(silent)
-    return dead_regions.DeadPixels(silent, dict.fromkeys(dead_regions.THRESHOLDS, every), 0)
-
-
-def _dead_pixels_of(samples: Array, stride: phases.Pair) -> dead_regions.DeadPixels:
-    """Dead pixels of one sensitivity, (samples, height, width)."""
-    period = phases.fit_period((samples.shape[1], samples.shape[2]), stride)
-    profile = None
-    if period != (1, 1) and samples.any():
-        try:
-            profile = phases.phase_profile(samples.mean(0, keepdims=True), period)[0]
-        except NotApplicableError:  # silent throughout the interior: nothing to divide by
-            profile = None
-    return dead_regions.find_dead_pixels(samples, period, profile)
-
-
-def dead_places(found: Measured) -> list[str]:
-    """Where the largest dead regions and dead colour channels are, in a clause each."""
-    rows = found.tables.get("dead_regions", [])
-    regions = [dead_regions.Region.of_row(row) for row in rows if row["channel"] == "all"]
-    named = [f"dead: {region.text}" for region in regions[:MOST_NAMED]]
-    if len(regions) > MOST_NAMED:
-        every = found.metrics.get(f"dead_pixels@{max(dead_regions.THRESHOLDS)}")
-        listed = sum(region.pixels for region in regions)
-        rest = listed if every is None or every.value is None else round(every.value)
-        rest -= sum(region.pixels for region in regions[:MOST_NAMED])
-        named.append(f"dead: {dead_regions.counted_pixels(rest)} in other places")
-    channels = [
-        (row["channel"], dead_regions.Region.of_row(row)) for row in rows if row["channel"] != "all"
-    ]
-    alone = [
-        f"dead in {channel} alone: {region.text}"
-        for channel, region in channels
-        if not any(region.within(other) for other in regions)
-    ]
-    more = ["dead in single channels: other places, too"] if len(alone) > MOST_NAMED_ALONE else []
-    return named + alone[:MOST_NAMED_ALONE] + more
 
 
 DEADPIXEL = DeadPixel()
