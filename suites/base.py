@@ -221,28 +221,28 @@ class Suite(Protocol):
 
         A board marks rows by what stands before a clause's colon (`dead: 4 pixels in row 2, ...`).
         They rest on metrics and tables, since packed records have no maps; may raise `KeyError`
-        where `found` lacks one.
+        where `found` has none.
         """
         return []
 
     def causes(self, found: Measured) -> list[str]:
         """Phases, regions or layers at fault, in clauses; asked for where unevenness is shown.
 
-        May raise `KeyError` where `found` lacks a map or table.
+        May raise `KeyError` where `found` has no such map or table.
         """
         return []
 
     def remedies(self, found: Measured, size: tuple[int, int]) -> list[str]:
         """Changes of the model that `found` supports, in clauses; `size` is (height, width).
 
-        May raise `KeyError` where `found` lacks a map or table.
+        May raise `KeyError` where `found` has no such map or table.
         """
         return []
 
     def measure(
         self, model: Model, protocol: str, maps: Mapping[str, Array], context: Context
     ) -> Measurement:
-        """Measure `model`. `maps` holds an array (samples, ..., height, width) for each probe."""
+        """Measure `model`. `maps` has an array (samples, ..., height, width) for each probe."""
 
 
 def require_at_least(suite: Suite, least: int, *names: str, unit: str = "") -> None:

@@ -109,7 +109,7 @@ REDUCED: dict[str, dict[str, Any]] = {
 }
 """What is built smaller: VGG for its head of 100 million weights, BEiT as there is no tiny one."""
 SIZED = ("vit_", "deit", "mixer_", "xcit", "cait", "efficientformer", "beit", "eva02")
-"""Families that must be told the input size when they are built."""
+"""Families that need the input size when they are built."""
 FEW = ("resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224")
 """Architectures that are also taken through every exporter, opset and precision."""
 

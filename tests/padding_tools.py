@@ -27,9 +27,9 @@ def seeded(make, seed=0):
 
 def padded(module, fill, example=None, **kwargs):
     """A padded copy and its treatment."""
-    twin = copy.deepcopy(module)
+    variant = copy.deepcopy(module)
     example = torch.zeros(1, 4, 16, 16, dtype=torch.float64) if example is None else example
-    return twin, pad_module(twin, fill, example, **kwargs)
+    return variant, pad_module(variant, fill, example, **kwargs)
 
 
 def slow_conv(x, weight, bias, stride, front, counts, dilation, groups):

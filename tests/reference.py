@@ -154,8 +154,8 @@ class PoolEvenly(nn.Module):
 
 def energy_module(module):
     """The same network at full width in the energy domain, layer by layer, in float64."""
-    twin = copy.deepcopy(module).double().eval()
-    for parent in list(twin.modules()):
+    variant = copy.deepcopy(module).double().eval()
+    for parent in list(variant.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Conv2d):
                 with torch.no_grad():
@@ -169,7 +169,7 @@ def energy_module(module):
                 setattr(parent, name, Rectify())
             elif isinstance(child, nn.MaxPool2d):
                 setattr(parent, name, PoolEvenly(child))
-    return twin
+    return variant
 
 
 def energy_map(module, size):

@@ -409,11 +409,11 @@ def test_unlike_records_are_told_by_what_differs_alone_and_how_to_choose():
     rows = [record("a", 0.5), record("b", 0.5), record("c", 0.5, version="2", seed=1)]
     with pytest.raises(MixedRecordsError) as error:
         board(rows)
-    told = str(error.value)
+    shown = str(error.value)
     assert (
-        "2 with --where seed=0 --where version=1; 1 with --where seed=1 --where version=2" in told
+        "2 with --where seed=0 --where version=1; 1 with --where seed=1 --where version=2" in shown
     )
-    assert "draws" not in told
+    assert "draws" not in shown
     assert [r.key for r in choose(rows, ["seed=1", "version=2"])] == ["c"]
 
 

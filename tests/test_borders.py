@@ -98,10 +98,10 @@ def test_a_convolution_reads_what_the_border_puts_beyond_its_input(case, border)
     """Equal to a literal convolution of the continued image, to 1e-10."""
     make, pads = CONVOLUTIONS[case]
     model = opened(make)
-    twin = model.with_padding_mode(border)
+    variant = model.with_padding_mode(border)
     expected = literal(model.module(), images(), pads, border)
-    torch.testing.assert_close(twin.run(images()).target, expected, rtol=1e-10, atol=1e-12)
-    assert twin.notes[-1] == f"{border} padding in 1 layer"
+    torch.testing.assert_close(variant.run(images()).target, expected, rtol=1e-10, atol=1e-12)
+    assert variant.notes[-1] == f"{border} padding in 1 layer"
 
 
 @pytest.mark.parametrize("border", PADDING_MODES)
@@ -118,8 +118,8 @@ def test_a_pool_reads_what_the_border_puts_beyond_its_input(pool, reduce, border
     """A pool with an exchanged border equals one over the windows of the continued image."""
     x = continued(images(), (1, 1, 1, 1), border)
     expected = reduce(x.unfold(2, 3, 2).unfold(3, 3, 2))
-    twin = opened(lambda: nn.Sequential(pool)).with_padding_mode(border)
-    torch.testing.assert_close(twin.run(images()).target, expected)
+    variant = opened(lambda: nn.Sequential(pool)).with_padding_mode(border)
+    torch.testing.assert_close(variant.run(images()).target, expected)
 
 
 def deep():
@@ -135,9 +135,11 @@ def test_circular_borders_make_a_network_exactly_shift_equivariant(fill):
     model = opened(deep, InputSpec(48, 48))
     model = model if fill == "none" else model.padded(fill)
     x = images(48, 48)
-    twin = model.with_padding_mode("circular")
-    moved = twin.run(x.roll((8, 16), (2, 3))).target
-    torch.testing.assert_close(moved, twin.run(x).target.roll((1, 2), (2, 3)), rtol=0, atol=1e-12)
+    variant = model.with_padding_mode("circular")
+    moved = variant.run(x.roll((8, 16), (2, 3))).target
+    torch.testing.assert_close(
+        moved, variant.run(x).target.roll((1, 2), (2, 3)), rtol=0, atol=1e-12
+    )
     plain = model.run(x.roll((8, 16), (2, 3))).target
     assert (plain - model.run(x).target.roll((1, 2), (2, 3))).abs().max() > 1e-2
 
@@ -146,10 +148,10 @@ def test_circular_borders_make_a_network_exactly_shift_equivariant(fill):
 def test_far_from_every_border_nothing_changes(border):
     """Two pixels from the border the targets are equal, at the border they differ."""
     model = opened(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1)))
-    twin = model.with_padding_mode(border).run(images()).target
+    variant = model.with_padding_mode(border).run(images()).target
     plain = model.run(images()).target
-    torch.testing.assert_close(twin[..., 2:-2, 2:-2], plain[..., 2:-2, 2:-2])
-    assert (twin - plain)[..., 0].abs().min() > 0
+    torch.testing.assert_close(variant[..., 2:-2, 2:-2], plain[..., 2:-2, 2:-2])
+    assert (variant - plain)[..., 0].abs().min() > 0
 
 
 @pytest.mark.parametrize("border", PADDING_MODES)
@@ -195,13 +197,13 @@ def test_padding_that_is_no_zeros_is_the_networks_own_and_stays():
             nn.Conv2d(3, 4, 3, 1, 1, padding_mode="reflect"), nn.Conv2d(4, 4, 3, 1, 1)
         )
     )
-    twin = model.with_padding_mode("circular")
-    assert twin.notes[-1] == "circular padding in 1 layer"
+    variant = model.with_padding_mode("circular")
+    assert variant.notes[-1] == "circular padding in 1 layer"
     expected = model.module()[1]
     first = model.module()[0](images())
     padded = continued(first, (1, 1, 1, 1), "circular")
     want = F.conv2d(padded, expected.weight, expected.bias)
-    torch.testing.assert_close(twin.run(images()).target, want)
+    torch.testing.assert_close(variant.run(images()).target, want)
 
 
 LEFT = {
@@ -220,10 +222,10 @@ def test_a_layer_that_cannot_be_continued_keeps_its_padding_and_is_named(case):
     """A layer that cannot be continued keeps its padding, with a note of the reason."""
     layer, border, reason = LEFT[case]
     model = opened(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), layer))
-    twin = model.with_padding_mode(border)
-    assert any(f"{border} padding: 2 keeps its padding" in n and reason in n for n in twin.notes)
+    variant = model.with_padding_mode(border)
+    assert any(f"{border} padding: 2 keeps its padding" in n and reason in n for n in variant.notes)
     inner = opened(lambda: nn.Conv2d(3, 4, 3, 1, 1)).with_padding_mode(border).run(images()).target
-    torch.testing.assert_close(twin.run(images()).target, layer.double()(inner.relu()))
+    torch.testing.assert_close(variant.run(images()).target, layer.double()(inner.relu()))
 
 
 def test_an_unknown_border_is_refused_with_the_known_ones():
@@ -273,9 +275,9 @@ def test_the_padding_of_a_transposed_convolution_is_none_to_exchange(tmp_path, b
     whole = F.conv_transpose2d(middle, transposed.weight, transposed.bias, 2)
     cropped = whole[..., 1:-1, 1:-1]
     expected = F.conv2d(continued(cropped, (1, 1, 1, 1), border), last.weight, last.bias, 4)
-    for twin in (module, file):
-        torch.testing.assert_close(twin.run(x).target, expected, rtol=1e-4, atol=1e-5)
-        assert twin.notes[-1] == f"{border} padding in 2 layers"
+    for variant in (module, file):
+        torch.testing.assert_close(variant.run(x).target, expected, rtol=1e-4, atol=1e-5)
+        assert variant.notes[-1] == f"{border} padding in 2 layers"
 
 
 def test_a_mean_under_kernel_padding_keeps_its_padding_in_both_adapters(tmp_path):
@@ -367,10 +369,12 @@ def test_an_onnx_file_says_why_a_layer_keeps_its_padding_and_when_none_pads(tmp_
         ),
     ]
     proto = graph(nodes, {"w": weights(4, 3, 3, 3)}, dims=[1, 3, 13, 16], outputs=["map"])
-    twin = load(save(proto, tmp_path / "m.onnx"), device="cpu", spec=SPEC).with_padding_mode(
+    variant = load(save(proto, tmp_path / "m.onnx"), device="cpu", spec=SPEC).with_padding_mode(
         "reflect"
     )
-    assert any("map keeps its padding: it rounds its number of windows up" in n for n in twin.notes)
+    assert any(
+        "map keeps its padding: it rounds its number of windows up" in n for n in variant.notes
+    )
     bare = load(save(small_graph(20), tmp_path / "n.onnx"), device="cpu", spec=SPEC)
     with pytest.raises(NotApplicableError):
         bare.with_padding_mode("reflect")

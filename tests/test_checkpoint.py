@@ -176,12 +176,12 @@ def test_a_refusal_names_the_tensor_and_both_shapes(change, says, kind, state, t
     """Nothing is filled in, cast or left out in silence."""
     path = tmp_path / kind
     (torch.save if kind == "a.pth" else save_file)(change(dict(state)), path)
-    with pytest.raises(WeightsError) as told:
+    with pytest.raises(WeightsError) as shown:
         load(f"timm:{NAME}@{path}")
-    assert all(text in str(told.value) for text in says), told.value
+    assert all(text in str(shown.value) for text in says), shown.value
     (record,) = audit(f"timm:{NAME}@{path}", ("structure",), device="cpu")
     assert record.status == "failed"
-    assert str(told.value) in record.error.message
+    assert str(shown.value) in record.error.message
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
@@ -242,9 +242,9 @@ def test_an_object_in_the_file_is_named_and_not_made(thing, name, zipped, state,
     """Whole modules, paths and code in a checkpoint are named and not created."""
     content = {"state_dict": state, "extra": thing(tmp_path)}
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ModelFileError) as told:
+    with pytest.raises(ModelFileError) as shown:
         load(f"timm:{NAME}@{tmp_path / 'a.pth'}")
-    assert name in str(told.value) or name == "write_text"
+    assert name in str(shown.value) or name == "write_text"
     assert not (tmp_path / "planted").exists()
 
 

@@ -215,7 +215,7 @@ def test_a_model_and_itself_are_equal_bit_for_bit(folder):
 
 
 def test_the_variants_of_one_model_compare_within_a_folder(folder):
-    """`+box` names the kernel-padded variant; its odd kernels became even, which is told."""
+    """`+box` names the kernel-padded variant; its odd kernels became even, which is said."""
     found = compare(f"{folder}:{NAME}", f"{folder}:{NAME}+box", stages=False)
     weakest = rows(found)["structure.weakest"]
     assert weakest.shown

@@ -21,7 +21,7 @@ from perimetry.suites.images import open_images
 
 
 @pytest.fixture(scope="module")
-def twins():
+def variants():
     """The network against itself with reflected borders in its second convolution."""
     return compare(opened(net()), opened(mirrored()), **QUICK)
 
@@ -65,14 +65,14 @@ def compare_prints(model):
     return rerun(model, RunSpec(replace(FEW, count=4), ("fingerprint",)), ["none"], tools)
 
 
-def test_twins_part_at_the_stage_that_was_changed(twins):
+def test_twins_part_at_the_stage_that_was_changed(variants):
     """Reflected borders in the second convolution: equal to the bit up to there."""
-    stages = twins.pairs[0].stages
+    stages = variants.pairs[0].stages
     assert [s.first for s in stages] == ["2", "5", "8", "output"]
     assert stages[0].difference == 0
     assert first_divergent_stage(stages).first == "5"
-    assert "stage 2 of 3, `5` (24 channels, 12 x 12 units)" in flat(twins.text())
-    assert "up to there they agree bit for bit" in flat(twins.text())
+    assert "stage 2 of 3, `5` (24 channels, 12 x 12 units)" in flat(variants.text())
+    assert "up to there they agree bit for bit" in flat(variants.text())
 
 
 def test_other_architectures_are_no_twins():
@@ -108,7 +108,7 @@ def test_outputs_are_compared_where_stages_do_not_pair():
 
 
 def test_two_exports_of_one_network_agree_at_every_stage(tmp_path):
-    """The ONNX file of a network is a twin under other names: same function, within float noise."""
+    """The ONNX file of a network has the same function under other names, within float noise."""
     path = tmp_path / "net.onnx"
     export_onnx(net(), torch.zeros(1, 3, 48, 48), path, spec=SPEC)
     found = compare(opened(net()), str(path), **QUICK)

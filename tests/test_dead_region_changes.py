@@ -38,14 +38,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("before", "now", "told"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("before", "now", "shown"), CASES.values(), ids=CASES)
 def test_a_region_is_new_or_grown_exactly_when_pixels_are_dead_outside_the_old_ones(
-    before, now, told
+    before, now, shown
 ):
     """A region is new or grown exactly if the masks show newly dead pixels, with their box."""
     found = changed_regions({"all": regions(*before)}, {"all": regions(*now)}, 0.01)
-    assert len(found) == (told is not None)
-    assert told is None or told in found[0]
+    assert len(found) == (shown is not None)
+    assert shown is None or shown in found[0]
 
 
 def test_more_pixels_within_the_same_box_are_growth():

@@ -32,14 +32,14 @@ def pattern(name):
     return re.sub(r"(?<=[_@])[ptf]$", r"[\\d.]+", re.escape(name))
 
 
-def told():
+def shown():
     return [(suite, pattern(name)) for suite, names, _ in blocks() for name in names]
 
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_metric_of_a_suite_has_exactly_one_block(suite):
     """Whatever `perimetry list metrics` names can be looked up, in one place."""
-    patterns = [one for name, one in told() if name == suite]
+    patterns = [one for name, one in shown() if name == suite]
     for metric in SUITES[suite].metrics:
         hits = [one for one in patterns if re.fullmatch(one, metric.name)]
         assert len(hits) == 1, (suite, metric.name, hits)
@@ -47,7 +47,7 @@ def test_every_metric_of_a_suite_has_exactly_one_block(suite):
 
 def test_no_block_is_about_a_metric_that_does_not_exist():
     """Every name in a heading is that of a metric of the suite above it."""
-    for suite, one in told():
+    for suite, one in shown():
         assert any(re.fullmatch(one, m.name) for m in SUITES[suite].metrics), (suite, one)
 
 

@@ -20,10 +20,10 @@ def classifier() -> nn.Module:
     )
 
 
-def compare(twin, original, count=12):
-    twin.original = original
+def compare(variant, original, count=12):
+    variant.original = original
     images = open_images("dead-leaves", count).load(SPEC)
-    return FIDELITY.measure(twin, "forward", {}, Context(images, batch=5)).metrics
+    return FIDELITY.measure(variant, "forward", {}, Context(images, batch=5)).metrics
 
 
 def test_a_model_agrees_with_itself():

@@ -136,10 +136,10 @@ def test_records_of_fit_say_what_they_were_fitted_on(folders, records):
             assert (record.fit_images.name, record.fit_images.count) == ("own", 6)
             assert record.fit_images.sha256 == own.digest(SPEC)
     model = opened(net())
-    twin = model.padded("fit", PaddingOptions(images=own.load(SPEC)))
-    twin.original = None
+    variant = model.padded("fit", PaddingOptions(images=own.load(SPEC)))
+    variant.original = None
     (other,) = audit(
-        twin, ("deadpixel",), images=str(folders["exam"]), count=6, draws=50, device="cpu"
+        variant, ("deadpixel",), images=str(folders["exam"]), count=6, draws=50, device="cpu"
     )
     (record,) = [r for r in records if (r.fill, r.suite) == ("fit", "deadpixel")]
     assert record.metrics["imbalance"] == other.metrics["imbalance"]

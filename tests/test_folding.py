@@ -45,9 +45,9 @@ def test_a_norm_behind_a_convolution_is_folded_into_the_same_function():
     module = trained(Read(twice=False))
     pairs = find_pairs(module, run)
     assert pairs == {"norm": "conv"}
-    twin = folded(module, pairs)
-    assert isinstance(twin.norm, nn.Identity)
-    torch.testing.assert_close(twin(X), module(X))
+    variant = folded(module, pairs)
+    assert isinstance(variant.norm, nn.Identity)
+    torch.testing.assert_close(variant(X), module(X))
     assert isinstance(module.norm, nn.BatchNorm2d)
 
 
@@ -59,8 +59,8 @@ def test_a_convolution_that_is_read_twice_is_left_alone():
 def test_weights_that_are_not_folded_are_shared():
     """A layer outside the pairs has the same tensor in the folded copy."""
     module = trained(nn.Sequential(Read(twice=False), nn.Conv2d(4, 4, 1)))
-    twin = folded(module, find_pairs(module, run))
-    assert twin[1].weight is module[1].weight
+    variant = folded(module, find_pairs(module, run))
+    assert variant[1].weight is module[1].weight
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext", "test_vit"])

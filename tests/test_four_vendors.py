@@ -86,8 +86,8 @@ def place(tmp_path_factory):
 def run(place):
     """The folder of the run of all four, and what the command printed."""
     files = [place / f"{name}.onnx" for name in VENDORS]
-    told = command("run", *files, *SAMPLES, "--out", place / "run")
-    return place / "run", told
+    shown = command("run", *files, *SAMPLES, "--out", place / "run")
+    return place / "run", shown
 
 
 @pytest.fixture(scope="module")
@@ -247,8 +247,8 @@ def test_the_page_marks_the_row_and_begins_the_panel_with_the_hole(board, tmp_pa
     path = tmp_path / "board.html"
     write_page(board, path, title="Vendors")
     numbers = json.loads(blocks(path.read_text())["data"])
-    (told,) = [text for text in numbers["defects"]["none"] if text]
-    assert told == f"dead: {PLACE} (deadpixel)"
+    (shown,) = [text for text in numbers["defects"]["none"] if text]
+    assert shown == f"dead: {PLACE} (deadpixel)"
     with browsers.opened() as browser:
         visit = browsers.Visit(browser, path)
         assert visit.texts("#table .defect") == ["dead"]

@@ -74,7 +74,7 @@ def found_by(result, verdict=RegressionVerdict.regressed):
     return {f.detector for report in result.reports for f in report.of(verdict)}
 
 
-def told(result):
+def shown(result):
     """The report in one line."""
     return " ".join(check_to_text(result).split())
 
@@ -193,7 +193,7 @@ def test_declared_preprocessing_that_changed_is_the_finding(folder):
     assert result.verdict is RegressionVerdict.regressed
     assert found_by(result) == {"preprocessing"}
     assert len(result.reports[0].findings) == 2
-    assert "0.485" in told(result)
+    assert "0.485" in shown(result)
 
 
 def test_wrong_normalisation_inside_the_network_is_found(tmp_path):
@@ -339,7 +339,7 @@ def test_a_model_that_cannot_be_opened_could_not_be_measured(copy):
     """A reference that leads nowhere fails every record, and none passes."""
     result = gate.check(copy, "timm:test_resnt@init", name=NAME, run=TOOLS)
     assert result.verdict is RegressionVerdict.unmeasured
-    assert "did you mean test_resnet" in told(result)
+    assert "did you mean test_resnet" in shown(result)
     assert found_by(result, RegressionVerdict.same) == set()
 
 
@@ -352,7 +352,7 @@ def test_a_suite_that_failed_then_or_now_could_not_be_measured(copy):
     path.write_text(json.dumps(content))
     result = check(copy, net())
     assert result.verdict is RegressionVerdict.unmeasured
-    assert "failed when the baseline was made" in told(result)
+    assert "failed when the baseline was made" in shown(result)
 
 
 def test_records_of_an_older_protocol_version_are_refused(copy):
@@ -363,7 +363,7 @@ def test_records_of_an_older_protocol_version_are_refused(copy):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "0"}))
     result = check(copy, net(), tolerances=Tolerances(fingerprint=OFF))
     assert result.verdict is RegressionVerdict.unmeasured
-    assert "protocol version 0 against 1" in told(result)
+    assert "protocol version 0 against 1" in shown(result)
 
 
 def test_mixed_protocol_versions_in_one_baseline_are_refused(copy):
@@ -406,8 +406,8 @@ def test_a_baseline_that_lacks_the_model_offers_near_names(folder):
         RegressionVerdict.unmeasured,
         RegressionVerdict.same,
     ]
-    assert "did you mean net" in told(found)
-    assert "--as" in told(found)
+    assert "did you mean net" in shown(found)
+    assert "--as" in shown(found)
     with pytest.raises(InputError, match="2 models"):
         gate.check(folder, "a", "b", name="net")
 
@@ -427,10 +427,10 @@ def test_images_of_a_folder_must_be_named_and_be_the_same(tmp_path):
     for record in audit(opened(net()), ("deadpixel",), **options):
         store.put(record)
     write_manifest(store)
-    assert "--images FOLDER" in told(check(place, net()))
+    assert "--images FOLDER" in shown(check(place, net()))
     assert check(place, net(), images=str(photographs)).verdict is RegressionVerdict.same
     Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(photographs / "0.png")
-    assert "has other images" in told(check(place, net(), images=str(photographs)))
+    assert "has other images" in shown(check(place, net(), images=str(photographs)))
 
 
 def test_a_packed_baseline_is_judged_by_metrics_and_says_what_it_lacks(folder, tmp_path):

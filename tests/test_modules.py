@@ -87,9 +87,9 @@ def test_other_types_of_weights_are_audited_in_float32_with_every_padding(kind):
 
 def cast(net, kind):
     """A copy of `net` in another float type."""
-    twin = Net()
-    twin.load_state_dict(net.state_dict())
-    return twin.to(kind)
+    variant = Net()
+    variant.load_state_dict(net.state_dict())
+    return variant.to(kind)
 
 
 def test_a_compiled_module_is_measured_as_the_module_it_was_made_of():

@@ -336,9 +336,9 @@ class Conditioned(Base):
 
 def test_further_inputs_are_asked_for_by_name():
     """A module of two inputs is an InputError that names both and no size."""
-    with pytest.raises(InputError, match=r"2 inputs \(x, y\)") as told:
+    with pytest.raises(InputError, match=r"2 inputs \(x, y\)") as shown:
         wrap(Two(), size=SIZE)
-    assert "size" not in str(told.value)
+    assert "size" not in str(shown.value)
     with pytest.raises(InputError, match=r"3 inputs \(time, image, flip\).*'image': 'image'"):
         wrap(Conditioned(), size=SIZE)
 
@@ -391,9 +391,9 @@ def test_a_wrong_size_is_refused_with_one_that_passes():
 
 def test_another_fault_is_not_laid_on_the_size():
     """The message has the error of the forward, and no advice on the size."""
-    with pytest.raises(InputError, match=r"RuntimeError: planted") as told:
+    with pytest.raises(InputError, match=r"RuntimeError: planted") as shown:
         wrap(Failing(), size=SIZE)
-    assert "give the size" not in str(told.value)
+    assert "give the size" not in str(shown.value)
 
 
 class BadRepr(Base):
@@ -467,6 +467,6 @@ def test_a_module_that_is_not_square_is_measured():
     module = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(), nn.Linear(8 * 8 * 24, 3))
     for record in audit(module, SUITES, **{**QUICK, "size": (32, 96)}):
         assert record.status in ("ok", "skipped"), record.error
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as shown:
         wrap(module, size=(96, 32 * 5))
-    assert "3 x 96 x 160" in str(told.value)
+    assert "3 x 96 x 160" in str(shown.value)

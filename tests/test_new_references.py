@@ -81,8 +81,8 @@ def test_one_run_measures_them_all(place):
         ("program.pt2", "structure", "skipped")
     }
     words = ["run", *references(), *ONLY, "--size", "64", "--members", "2", "--out", "out"]
-    told = CliRunner().invoke(app, [*words, "--dry-run"]).output
-    assert f"0 records of 0 models to make; {len(records)} already present" in told
+    shown = CliRunner().invoke(app, [*words, "--dry-run"]).output
+    assert f"0 records of 0 models to make; {len(records)} already present" in shown
 
 
 def test_shards_share_them_out(place):

@@ -149,8 +149,8 @@ def test_an_output_that_is_nan_for_one_image_is_found_and_its_node_named(tmp_pat
     compared = compare(before, after)
     assert "NaN or infinite" in " ".join(compared.text().split("  - ")[1].split())
     assert NOT_FINITE in comparison_page(compared)
-    (told,) = [text for text in content(Board([*before, *after]))["defects"]["none"] if text]
-    assert told == note
+    (shown,) = [text for text in content(Board([*before, *after]))["defects"]["none"] if text]
+    assert shown == note
     store = Store(tmp_path / "base")
     for record in before:
         store.put(record)

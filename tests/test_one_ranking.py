@@ -36,7 +36,7 @@ RANKS = {
         ("a", "none"): "6",
     },
 }
-"""Half widths are 0.01: what is 0.005 apart is not told apart, what is 0.05 apart is."""
+"""Half widths are 0.01: values 0.005 apart share a rank, values 0.05 apart do not."""
 ORDER = {
     "models": ["b none", "b box", "c none", "a none", "a box", "d none", "d box"],
     "variants": ["d box", "a box", "b none", "b box", "c none", "a none", "d none"],
@@ -183,8 +183,8 @@ def folder(tmp_path_factory):
     for record in store.records():
         model = record.model.model_copy(update={"reference": "second"})
         draws = {name: draws * 1.01 for name, draws in record.draws.items()}
-        twin = record.model_copy(update={"model": model, "key": record.key[::-1]})
-        store.put(twin.attach((dict(record.maps), draws)))
+        variant = record.model_copy(update={"model": model, "key": record.key[::-1]})
+        store.put(variant.attach((dict(record.maps), draws)))
     command("pack", place, place / "set.jsonl.gz")
     command("pack", place, place / "few.jsonl", "--no-tables")
     return place

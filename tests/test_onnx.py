@@ -278,13 +278,13 @@ def test_a_list_of_boxes_is_no_token_grid_of_the_same_length(tmp_path, stored, t
 def test_a_channels_last_file_gives_the_same_as_the_channels_first_one(tmp_path):
     """The layout is read from the graph, and the input gradients are equal."""
     proto = convnet()
-    twin = convnet()
-    twin.graph.input[0].CopyFrom(
+    variant = convnet()
+    variant.graph.input[0].CopyFrom(
         helper.make_tensor_value_info("nhwc", TensorProto.FLOAT, ["batch", 32, 32, 3])
     )
-    twin.graph.node.insert(0, node("Transpose", ["nhwc"], ["image"], perm=[0, 3, 1, 2]))
+    variant.graph.node.insert(0, node("Transpose", ["nhwc"], ["image"], perm=[0, 3, 1, 2]))
     first = open_onnx(save(proto, tmp_path / "a.onnx"), device="cpu")
-    last = open_onnx(save(twin, tmp_path / "b.onnx"), device="cpu")
+    last = open_onnx(save(variant, tmp_path / "b.onnx"), device="cpu")
     assert (first.spec.layout, last.spec.layout) == ("NCHW", "NHWC")
     assert last.why_no_gradients is None
     results = []

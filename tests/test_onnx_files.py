@@ -374,7 +374,7 @@ def test_the_logits_are_chosen_aloud_where_several_outputs_may_be_them(tmp_path)
     path = save(proto, tmp_path / "two.onnx")
     opened = open_onnx(path, device="cpu")
     assert opened.run(opened.spec.prepare(IMAGE), logits=True).logits.shape == (1, 6)
-    told = "output 'flat' is taken for the logits; 'logits' may be: name it as the output"
-    assert told in opened.notes
+    shown = "output 'flat' is taken for the logits; 'logits' may be: name it as the output"
+    assert shown in opened.notes
     stated = open_onnx(path, device="cpu", inputs={"output": "logits"})
     assert not any("taken for the logits" in note for note in stated.notes)

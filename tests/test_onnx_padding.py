@@ -225,14 +225,14 @@ def test_the_padded_model_is_verified_anew_and_the_original_is_untouched(tmp_pat
     x = torch.rand(2, 3, 32, 32)
     before = net.run(x, logits=True)
     assert net.why_no_gradients is None
-    twin = net.padded("box")
-    assert twin.original is net
-    assert twin.treatment.fill == "box"
-    assert twin.why_no_gradients is None
-    assert sum("verified" in note for note in twin.notes) == 1
+    variant = net.padded("box")
+    assert variant.original is net
+    assert variant.treatment.fill == "box"
+    assert variant.why_no_gradients is None
+    assert sum("verified" in note for note in variant.notes) == 1
     after = net.run(x, logits=True)
     assert torch.equal(before.target, after.target)
-    assert not torch.allclose(twin.run(x).target, before.target)
+    assert not torch.allclose(variant.run(x).target, before.target)
     zero = net.padded("zero").run(x)
     torch.testing.assert_close(zero.target, before.target, rtol=1e-4, atol=1e-4)
 

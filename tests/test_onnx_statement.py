@@ -57,8 +57,8 @@ def test_a_toml_file_beside_the_model_states_its_input(path):
         crop_pct=1.0,
     )
     assert not any(note.startswith("input guessed") for note in model.notes)
-    told = next(note for note in model.notes if note.startswith("input declared"))
-    assert told.startswith("input declared by vendor.toml: size, range, channel_order")
+    shown = next(note for note in model.notes if note.startswith("input declared"))
+    assert shown.startswith("input declared by vendor.toml: size, range, channel_order")
     assert "input: 64 x 48 (height x width), NCHW, float32, BGR, 0..255, mean 104, 117, 123" in (
         "\n".join(model.notes)
     )
@@ -79,9 +79,9 @@ def test_the_command_wins_over_the_file_and_both_are_told(path):
     model = open_onnx(path, device="cpu", inputs={"channel_order": "RGB", "std": [1, 2, 3]})
     assert (model.spec.channel_order, model.spec.std) == ("RGB", (1.0, 2.0, 3.0))
     assert model.spec.mean == (104.0, 117.0, 123.0)
-    (told,) = (note for note in model.notes if note.startswith("input declared"))
-    assert "by the command: channel_order, std" in told
-    assert "by vendor.toml: size, range" in told
+    (shown,) = (note for note in model.notes if note.startswith("input declared"))
+    assert "by the command: channel_order, std" in shown
+    assert "by vendor.toml: size, range" in shown
     assert json.loads(model.source["inputs"]) == {"channel_order": "RGB", "std": [1, 2, 3]}
 
 
@@ -91,9 +91,9 @@ def test_what_is_not_stated_stays_guessed_and_is_told(path):
     left = "mean std interpolation crop_pct channel_order height width"
     assert model.spec.guessed == tuple(left.split())
     assert (model.spec.mean, model.spec.std) == ((0.0,) * 3, (1.0,) * 3)
-    told = model.notes[0].removeprefix("input guessed: ").split("; ")
-    assert told[:2] == ["size 224 x 224 (height x width)", "mean 0, 0, 0"]
-    assert "channel order RGB" in told
+    shown = model.notes[0].removeprefix("input guessed: ").split("; ")
+    assert shown[:2] == ["size 224 x 224 (height x width)", "mean 0, 0, 0"]
+    assert "channel order RGB" in shown
 
 
 def test_size_of_a_run_reaches_files_of_open_size(path):

@@ -286,10 +286,10 @@ def test_what_has_no_structure_is_named(tail, constants, opset, named, tmp_path)
     """The node, and the opset only where another one has an operator instead."""
     path = save(network(*tail, constants=constants, opset=opset), tmp_path / "a.onnx")
     opened = load(path, target="end", device="cpu")
-    with pytest.raises(NotApplicableError) as told:
+    with pytest.raises(NotApplicableError) as shown:
         opened.skeleton()
-    assert named in str(told.value)
-    assert ("opset" in str(told.value)) == (opset == 13)
+    assert named in str(shown.value)
+    assert ("opset" in str(shown.value)) == (opset == 13)
 
 
 def test_einsum_with_a_weight_is_a_linear_layer(tmp_path):

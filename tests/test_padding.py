@@ -52,9 +52,9 @@ def test_outputs_keep_their_shape_at_sizes_the_example_did_not_have(
     """Padded layers keep their output shape at any size, and even ones are not touched."""
     module = layer(kind, kernel, stride, pad, dilation, groups, ceil_mode).double()
     x = random(2, 4, *size)
-    twin, treatment = padded(module, fill)
-    assert twin(x).shape == module(x).shape
-    assert twin(x).isfinite().all()
+    variant, treatment = padded(module, fill)
+    assert variant(x).shape == module(x).shape
+    assert variant(x).isfinite().all()
     even = kernel % stride == 0
     assert (not treatment.layers and not treatment.refused_layers) == even
 
@@ -68,8 +68,8 @@ def test_every_input_phase_is_read_equally_after_box(kernel, stride):
     module = nn.Conv2d(1, 1, kernel, stride, bias=False).double()
     module.weight.data.copy_(random(1, 1, kernel, kernel))
     x = torch.zeros(1, 1, 48, 48, dtype=torch.float64, requires_grad=True)
-    twin, _ = padded(module, "box", x.detach())
-    (heard,) = torch.autograd.grad(twin(x).sum(), x)
+    variant, _ = padded(module, "box", x.detach())
+    (heard,) = torch.autograd.grad(variant(x).sum(), x)
     inner = heard[0, 0, 12:36, 12:36]
     assert torch.allclose(inner, module.weight.sum().expand_as(inner) / stride**2, atol=1e-12)
 
@@ -78,9 +78,9 @@ def test_the_window_overlap_of_a_padded_stem_is_eight_per_axis():
     """A padded stem has 8 paths per axis to each pixel, the original one 4, 5, 6 and 6."""
     stem = nn.Sequential(nn.Conv2d(1, 1, 7, 2, 3, bias=False), nn.Conv2d(1, 1, 3, 2, 1, bias=False))
     x = torch.zeros(1, 1, 64, 64, requires_grad=True)
-    twin, _ = padded(stem, "fresh", x.detach())
+    variant, _ = padded(stem, "fresh", x.detach())
     overlaps = []
-    for net in (stem, twin):
+    for net in (stem, variant):
         for conv in net:
             conv.weight.data.fill_(1)
         (paths,) = torch.autograd.grad(net(x).sum(), x)
@@ -110,15 +110,15 @@ def test_functional_calls_are_padded_and_named_after_the_innermost_module():
     """Functional convolutions and pools are padded under the name of the calling module."""
     module = Functional()
     x = random(1, 4, 40, 40, dtype=torch.float32)
-    twin, treatment = padded(module, "fresh", x)
+    variant, treatment = padded(module, "fresh", x)
     assert [(p.name, p.kind, p.kernel, p.padded_kernel) for p in treatment.layers] == [
         ("inner.0", "conv2d", (3, 3), (4, 4)),
         ("Functional", "conv2d", (3, 3), (4, 4)),
         ("Functional", "max_pool2d", (3, 3), (4, 4)),
         ("Functional", "avg_pool2d", (3, 3), (4, 4)),
     ]
-    assert twin.kernel.shape == (8, 8, 4, 4)
-    assert [y.shape for y in twin(x)] == [y.shape for y in module(x)]
+    assert variant.kernel.shape == (8, 8, 4, 4)
+    assert [y.shape for y in variant(x)] == [y.shape for y in module(x)]
 
 
 class Slices(nn.Module):
@@ -144,11 +144,11 @@ class AllPhases(nn.Module):
 def test_what_is_left_alone_computes_the_same_and_says_why(module, fill, reason):
     """A refused layer computes bit by bit the same and has its reason in `refused_layers`."""
     x = random(1, 4, 12, 12, dtype=torch.float32)
-    twin, treatment = padded(module, fill, x)
+    variant, treatment = padded(module, fill, x)
     assert treatment.layers == ()
     assert reason in next(iter(treatment.refused_layers.values()))
     for after, before in zip(
-        *(out if isinstance(out, tuple) else (out,) for out in (twin(x), module(x))), strict=True
+        *(out if isinstance(out, tuple) else (out,) for out in (variant(x), module(x))), strict=True
     ):
         assert torch.equal(after, before)
 
@@ -172,10 +172,10 @@ def test_even_one_dimensional_and_dense_layers_are_untouched(fill):
         nn.Conv2d(4, 8, 4, 4), nn.Conv2d(8, 8, 3, padding="same"), nn.MaxPool2d(2)
     )
     x = random(1, 4, 32, 32, dtype=torch.float32)
-    twin, treatment = padded(module, fill, x)
+    variant, treatment = padded(module, fill, x)
     assert treatment.layers == ()
     assert treatment.refused_layers == {}
-    assert [type(m) for m in twin] == [type(m) for m in module]
+    assert [type(m) for m in variant] == [type(m) for m in module]
 
 
 @pytest.mark.parametrize("fill", FILLS)
@@ -211,16 +211,16 @@ def test_copies_of_a_padded_module_are_independent_and_take_its_state(fill):
 def test_a_plain_convolution_owns_its_grown_kernel(fill):
     """A padded convolution's weight is a parameter of the padded size, as is `kernel_size`."""
     module = nn.Conv2d(4, 6, (3, 4), 2)
-    twin, _ = padded(module.double(), fill)
-    assert isinstance(twin.weight, nn.Parameter)
-    assert twin.weight.shape == (6, 4, 4, 4)
-    assert twin.kernel_size == (4, 4)
+    variant, _ = padded(module.double(), fill)
+    assert isinstance(variant.weight, nn.Parameter)
+    assert variant.weight.shape == (6, 4, 4, 4)
+    assert variant.kernel_size == (4, 4)
 
 
 def test_padding_again_finds_nothing_to_do():
     """Padding a padded module changes no layer."""
-    twin, _ = padded(nn.Sequential(nn.Conv2d(4, 4, 7, 4), nn.MaxPool2d(3, 2)).double(), "box")
-    assert pad_module(twin, "box", torch.zeros(1, 4, 32, 32).double()).layers == ()
+    variant, _ = padded(nn.Sequential(nn.Conv2d(4, 4, 7, 4), nn.MaxPool2d(3, 2)).double(), "box")
+    assert pad_module(variant, "box", torch.zeros(1, 4, 32, 32).double()).layers == ()
 
 
 def test_fresh_is_decided_by_its_seed():
@@ -234,9 +234,9 @@ def test_fresh_is_decided_by_its_seed():
 def test_channels_last_gives_the_same_numbers():
     """A padded module computes the same in the channels-last memory format."""
     module = seeded(lambda: nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), nn.AvgPool2d(3, 2)))
-    twin, _ = padded(module, "box")
+    variant, _ = padded(module, "box")
     x = random(2, 4, 21, 21)
-    assert torch.allclose(twin(x.to(memory_format=torch.channels_last)), twin(x), atol=1e-12)
+    assert torch.allclose(variant(x.to(memory_format=torch.channels_last)), variant(x), atol=1e-12)
 
 
 class Caches(nn.Module):
@@ -293,9 +293,9 @@ class Stages(nn.Module):
 def test_forward_features_called_by_itself_is_padded_too():
     """A strided call in `forward_features` is padded, called directly or by `forward`."""
     x = random(1, 4, 10, 10)
-    twin, _ = padded(Stages(), "box")
-    assert torch.equal(twin.forward_features(x)[..., :3, :3], F.max_pool2d(x, 4, 2)[..., :3, :3])
-    assert torch.equal(twin(x), twin.forward_features(x).mean((2, 3)))
+    variant, _ = padded(Stages(), "box")
+    assert torch.equal(variant.forward_features(x)[..., :3, :3], F.max_pool2d(x, 4, 2)[..., :3, :3])
+    assert torch.equal(variant(x), variant.forward_features(x).mean((2, 3)))
 
 
 # --- for the energy domain

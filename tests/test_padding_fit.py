@@ -81,8 +81,8 @@ def test_on_white_images_each_phase_is_scaled_to_the_mean_norm():
     white = torch.randn(64, 3, 64, 64, generator=generator(2))
     spec = InputSpec(64, 64, channels=1, mean=(0.0,), std=(1.0,))
     subject = wrap(nn.Sequential(layer), spec=spec, device="cpu")
-    twin = subject.padded("fit", PaddingOptions(images=white))
-    module = twin.module()[0]
+    variant = subject.padded("fit", PaddingOptions(images=white))
+    module = variant.module()[0]
     for a, b in PHASES:
         own = layer.weight[0, 0, a::2, b::2]
         expected = own * (1.2 + 1.0 + 0.9 + 0.8) / 4 / own.square().sum().sqrt()
@@ -170,30 +170,30 @@ def test_unevenness_is_that_of_the_dead_pixel_test(period):
 def test_a_fitted_network_is_twice_as_even_and_nearly_the_same_on_other_images():
     """On images that were not fitted: half the imbalance, the target moved by under 3 %."""
     subject, seen, other = model(), smooth(16, 0), smooth(24, 1)
-    twin = subject.padded("fit", PaddingOptions(images=seen))
-    assert imbalance(twin, other) < imbalance(subject, other) / 2
+    variant = subject.padded("fit", PaddingOptions(images=seen))
+    assert imbalance(variant, other) < imbalance(subject, other) / 2
     x = subject.spec.prepare(other)
-    before, after = subject.run(x).target, twin.run(x).target
+    before, after = subject.run(x).target, variant.run(x).target
     assert (after - before).norm() < 0.03 * before.norm()
-    assert "fitted on 16 unlabelled images: 0, 2" in twin.notes
+    assert "fitted on 16 unlabelled images: 0, 2" in variant.notes
 
 
 def test_output_shapes_stay_at_every_size():
     """A fitted model keeps its output shapes at even and odd sizes, fitted or not."""
     subject = model()
-    twin = subject.padded("fit", PaddingOptions(images=smooth(4, 0)))
+    variant = subject.padded("fit", PaddingOptions(images=smooth(4, 0)))
     for side in (64, 65, 50):
         x = torch.rand(2, 3, side, side, generator=generator())
-        a, b = (m.resized(side, side).run(x, logits=True) for m in (subject, twin))
+        a, b = (m.resized(side, side).run(x, logits=True) for m in (subject, variant))
         assert a.target.shape == b.target.shape
         assert a.logits.shape == b.logits.shape
 
 
 def test_a_resized_model_keeps_the_fitted_taps():
     """The fit is made at the size of its images, once."""
-    twin = model().padded("fit", PaddingOptions(images=smooth(4, 0)))
-    other = twin.resized(80, 80)
-    for a, b in zip(twin.module().parameters(), other.module().parameters(), strict=True):
+    variant = model().padded("fit", PaddingOptions(images=smooth(4, 0)))
+    other = variant.resized(80, 80)
+    for a, b in zip(variant.module().parameters(), other.module().parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -214,9 +214,9 @@ def test_an_even_network_is_left_alone():
     """Kernels that their stride divides do not grow, and no tap moves."""
     net = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 2, 2))
     subject = wrap(net, spec=InputSpec(32, 32), device="cpu")
-    twin = subject.padded("fit", PaddingOptions(images=smooth(2, 0, 32)))
-    assert twin.treatment.layers == ()
-    for a, b in zip(subject.module().parameters(), twin.module().parameters(), strict=True):
+    variant = subject.padded("fit", PaddingOptions(images=smooth(2, 0, 32)))
+    assert variant.treatment.layers == ()
+    for a, b in zip(subject.module().parameters(), variant.module().parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -225,10 +225,10 @@ def test_a_layer_beyond_the_period_keeps_its_function():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU())
     subject = wrap(net, spec=InputSpec(64, 64), device="cpu")
-    twin = subject.padded("fit", PaddingOptions(images=smooth(2, 0)))
+    variant = subject.padded("fit", PaddingOptions(images=smooth(2, 0)))
     x = torch.rand(2, 3, 64, 64, generator=generator())
-    assert torch.equal(twin.run(x).target, subject.run(x).target)
-    assert "new taps left at 0, the same function: 2" in twin.notes
+    assert torch.equal(variant.run(x).target, subject.run(x).target)
+    assert "new taps left at 0, the same function: 2" in variant.notes
 
 
 def test_without_images_the_error_says_what_to_give():

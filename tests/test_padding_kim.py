@@ -57,10 +57,10 @@ def test_it_is_the_version_written_by_hand_at_even_and_odd_sizes(size, ceil_mode
     """Outputs and their sizes equal those of the calls written out, at every input size."""
     torch.manual_seed(0)
     net = Small(ceil_mode).double()
-    twin, treatment = padded(net, "kim2023", torch.zeros(1, 3, *size, dtype=torch.float64))
+    variant, treatment = padded(net, "kim2023", torch.zeros(1, 3, *size, dtype=torch.float64))
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     expected = by_hand(net, x, ceil_mode)
-    torch.testing.assert_close(twin(x), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(variant(x), expected, rtol=0, atol=1e-12)
     assert {p.name: p.padded_kernel[0] for p in treatment.layers} == {
         "stem": 8,
         "pool": 4,
@@ -79,10 +79,10 @@ def test_a_map_of_an_odd_size_shrinks_where_zero_keeps_it():
 
 def test_new_taps_are_trained():
     """All taps of the larger kernel get a gradient."""
-    twin, _ = padded(nn.Conv2d(1, 1, 3, 2, 1), "kim2023", torch.zeros(1, 1, 8, 8))
-    twin(torch.rand(1, 1, 8, 8)).sum().backward()
-    assert tuple(twin.weight.shape) == (1, 1, 4, 4)
-    assert bool((twin.weight.grad != 0).all())
+    variant, _ = padded(nn.Conv2d(1, 1, 3, 2, 1), "kim2023", torch.zeros(1, 1, 8, 8))
+    variant(torch.rand(1, 1, 8, 8)).sum().backward()
+    assert tuple(variant.weight.shape) == (1, 1, 4, 4)
+    assert bool((variant.weight.grad != 0).all())
 
 
 def test_a_functional_pool_grows_and_keeps_its_options():
@@ -93,17 +93,17 @@ def test_a_functional_pool_grows_and_keeps_its_options():
             return F.max_pool2d(x, 3, 2, 1, ceil_mode=True)
 
     x = torch.randn(1, 2, 12, 15)
-    twin, _ = padded(Pool(), "kim2023", x)
-    torch.testing.assert_close(twin(x), F.max_pool2d(x, 4, 2, 1, ceil_mode=True))
+    variant, _ = padded(Pool(), "kim2023", x)
+    torch.testing.assert_close(variant(x), F.max_pool2d(x, 4, 2, 1, ceil_mode=True))
 
 
 def test_a_mean_pool_and_a_fixed_kernel_are_left_with_a_reason():
     """They have no taps to train, so the output stays and the treatment names them."""
     net = nn.Sequential(nn.AvgPool2d(3, 2), nn.Conv2d(1, 1, 3, 2))
     x = torch.randn(1, 1, 19, 19)
-    twin, treatment = padded(net, "kim2023", x)
+    variant, treatment = padded(net, "kim2023", x)
     assert set(treatment.refused_layers) == {"0"}
-    torch.testing.assert_close(twin[0](x), net[0](x))
+    torch.testing.assert_close(variant[0](x), net[0](x))
 
 
 def test_layers_that_compute_their_padding_compute_it_from_the_larger_kernel():
@@ -112,9 +112,9 @@ def test_layers_that_compute_their_padding_compute_it_from_the_larger_kernel():
 
     conv = timm.layers.Conv2dSame(2, 3, 3, 2, bias=False)
     x = torch.randn(1, 2, 16, 16)
-    twin, _ = padded(conv, "kim2023", x)
+    variant, _ = padded(conv, "kim2023", x)
     weight = F.pad(conv.weight, (0, 1, 0, 1))
-    torch.testing.assert_close(twin(x), F.conv2d(x, weight, stride=2, padding=1))
+    torch.testing.assert_close(variant(x), F.conv2d(x, weight, stride=2, padding=1))
 
 
 def test_weights_that_are_standardised_are_so_before_zeros_are_added():
@@ -133,9 +133,9 @@ def test_weights_that_are_standardised_are_so_before_zeros_are_added():
 
     with Watch():
         conv(x)
-    twin, _ = padded(conv, "kim2023", x)
+    variant, _ = padded(conv, "kim2023", x)
     expected = F.conv2d(x, F.pad(seen["weight"], (0, 1, 0, 1)), stride=2, padding=1)
-    torch.testing.assert_close(twin(x), expected)
+    torch.testing.assert_close(variant(x), expected)
 
 
 def test_branches_that_no_longer_fit_are_an_error_with_a_way_out():

@@ -48,25 +48,25 @@ ZERO_LAYERS = {
 def test_zero_is_the_same_function_until_it_is_trained(name, size):
     """Each kind of layer computes the same within 1e-12 after padding with `zero`."""
     module = seeded(ZERO_LAYERS[name])
-    twin, treatment = padded(module, "zero")
+    variant, treatment = padded(module, "zero")
     x = random(2, 4, *size)
     assert treatment.layers
-    assert torch.allclose(twin(x), module(x), rtol=0, atol=1e-12)
+    assert torch.allclose(variant(x), module(x), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ZERO_LAYERS)
 def test_the_new_zero_taps_are_trainable_and_change_the_function(name):
     """The zero taps have gradients, and another value in them changes the output."""
     module = seeded(ZERO_LAYERS[name])
-    twin, _ = padded(module, "zero")
+    variant, _ = padded(module, "zero")
     x = random(2, 4, 17, 17)
-    twin(x).square().sum().backward()
-    new = [p for n, p in twin.named_parameters() if n.endswith(("_rows", "_columns"))]
+    variant(x).square().sum().backward()
+    new = [p for n, p in variant.named_parameters() if n.endswith(("_rows", "_columns"))]
     assert new
     for taps in new:
         assert bool(taps.grad.abs().max() > 0)
         taps.data.add_(1.0)
-    assert not torch.allclose(twin(x), module(x), rtol=0, atol=1e-3)
+    assert not torch.allclose(variant(x), module(x), rtol=0, atol=1e-3)
 
 
 # --- box and fresh against literal references
@@ -80,7 +80,7 @@ def test_box_convolution_is_the_literal_sum_over_its_taps(kernel, stride, pad, d
     """A box-padded convolution equals an explicit sum over the taps of the padded kernel."""
     module = seeded(lambda: nn.Conv2d(4, 4, kernel, stride, pad, dilation, groups))
     x = random(1, 4, 9, 10)
-    twin, _ = padded(module, "box")
+    variant, _ = padded(module, "box")
     expected = slow_conv(
         x,
         slow_box(module.weight, stride),
@@ -91,7 +91,7 @@ def test_box_convolution_is_the_literal_sum_over_its_taps(kernel, stride, pad, d
         dilation,
         groups,
     )
-    assert torch.allclose(twin(x), expected, atol=1e-12)
+    assert torch.allclose(variant(x), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("make", [StdConv2d, ScaledStdConv2d])
@@ -126,12 +126,12 @@ def test_a_mixture_of_experts_is_boxed_per_image_whatever_the_batch(fill):
     """Each image's own mixed kernel is box-padded, as one convolution per image shows."""
     module = seeded(Mixture)
     x = random(3, 4, 9, 9)
-    twin, treatment = padded(module, fill)
+    variant, treatment = padded(module, fill)
     routing = x[:, :3].mean((2, 3)).sigmoid()
     for i in range(3):
         weight = (routing[i] @ module.conv.weight).view(6, 4, 3, 3)
         expected = slow_conv(x[i : i + 1], slow_box(weight, 2), None, 2, (1, 1), (5, 5), 1, 1)
-        assert torch.allclose(twin(x)[i : i + 1], expected, atol=1e-12)
+        assert torch.allclose(variant(x)[i : i + 1], expected, atol=1e-12)
     assert [entry.name for entry in treatment.layers] == ["conv"]
 
 
@@ -176,9 +176,9 @@ def test_tf_same_layers_pad_as_the_grown_kernel_would(kernel, size):
 def test_fresh_keeps_the_output_variance_of_standardised_weights(make):
     """`fresh` keeps the output variance of standardised layers within 5 %."""
     module = make(64, 256, 3, 2, bias=False).double()
-    twin, _ = padded(module, "fresh", torch.zeros(1, 64, 16, 16, dtype=torch.float64))
+    variant, _ = padded(module, "fresh", torch.zeros(1, 64, 16, 16, dtype=torch.float64))
     x = random(2, 64, 40, 40)
-    old, new = (m(x)[..., 2:-2, 2:-2].var().item() for m in (module, twin))
+    old, new = (m(x)[..., 2:-2, 2:-2].var().item() for m in (module, variant))
     assert new / old == pytest.approx(1, abs=0.05)
 
 

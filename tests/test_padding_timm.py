@@ -31,9 +31,9 @@ def test_families_of_timm_take_every_fill_with_shapes_unchanged(name):
     x = torch.zeros(2, *module.pretrained_cfg["input_size"], device="meta")
     even = name == "convnext_atto"
     for fill in FILLS:
-        twin, treatment = padded(module, fill, x)
+        variant, treatment = padded(module, fill, x)
         with torch.no_grad():
-            assert twin(x).shape == module(x).shape
+            assert variant(x).shape == module(x).shape
         assert bool(treatment.layers) != even
         assert {p.name for p in treatment.layers} <= dict(module.named_modules()).keys()
 
@@ -44,7 +44,7 @@ def test_a_timm_model_padded_with_zeros_gives_the_same_logits(name):
     torch.manual_seed(0)
     module = timm.create_model(name).eval().double()
     x = random(2, 3, 95, 96)
-    twin, treatment = padded(module, "zero", x)
+    variant, treatment = padded(module, "zero", x)
     assert treatment.layers
     with torch.no_grad():
-        assert torch.allclose(twin(x), module(x), rtol=1e-9, atol=1e-9)
+        assert torch.allclose(variant(x), module(x), rtol=1e-9, atol=1e-9)

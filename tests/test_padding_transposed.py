@@ -112,7 +112,7 @@ def test_fresh_taps_keep_the_variance_and_have_a_seed():
 
 
 class Sized(nn.Module):
-    """A layer that is told the size of its output, with weights of its own or computed ones."""
+    """A layer that is given the size of its output, with weights of its own or computed ones."""
 
     def __init__(self, computed=False):
         super().__init__()

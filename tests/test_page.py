@@ -261,11 +261,11 @@ def test_broken_maps_cost_no_model_its_row():
 
 def test_equal_maps_are_held_once():
     """The maps of a padded model that nothing changed are stored once."""
-    twins = {
+    changed_pair = {
         f: [planted.record("a", 0.5, fill=f, maps=planted.field(0.5))] for f in ("none", "box")
     }
-    one = panels([{"none": twins["none"]}], {}, None)[1]
-    both = panels([twins], {}, None)[1]
+    one = panels([{"none": changed_pair["none"]}], {}, None)[1]
+    both = panels([changed_pair], {}, None)[1]
     assert len(unpacked(both.blocks[0])) == len(unpacked(one.blocks[0]))
 
 
@@ -294,7 +294,7 @@ def test_accuracy_joins_by_name_and_image_size(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "stated"),
     [
         ("name,top1\na,1\n", "column `model`"),
         ("model,img_size\na,16\n", "no column of numbers"),
@@ -302,9 +302,9 @@ def test_accuracy_joins_by_name_and_image_size(tmp_path):
         ("", "column `model`"),
     ],
 )
-def test_tables_that_cannot_be_joined_say_what_was_expected(tmp_path, text, told):
+def test_tables_that_cannot_be_joined_say_what_was_expected(tmp_path, text, stated):
     """A wrong table is an error, not an empty column."""
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=stated):
         join_table(write_csv(tmp_path / "r.csv", text), [planted.record("a", 0.5)])
     with pytest.raises(InputError, match="cannot read"):
         join_table(tmp_path / "absent.csv", [planted.record("a", 0.5)])
@@ -376,7 +376,7 @@ def sized(record, side):
 
 
 def test_every_table_says_which_models_have_a_line_and_why_others_have_none(tmp_path):
-    """Several test sets: columns of one name are told apart, reasons are by model."""
+    """Several test sets: columns of one name are distinguished, reasons are by model."""
     names = ("timm:a.x", "timm:b@init", "timm:c.y", "toy:d@init")
     records = [sized(planted.record(name, 0.5), 64) for name in names]
     first = write_csv(
@@ -400,9 +400,9 @@ def test_every_table_says_which_models_have_a_line_and_why_others_have_none(tmp_
 def test_a_page_opens_where_the_ranking_says_something():
     """Many equal numbers at the top: the page begins with the last rank; else with the first."""
     flat = [planted.record(f"m{k:02d}", 1.0) for k in range(20)]
-    told = [*flat, planted.record("weak", 0.2)]
-    assert content(planted.board(told))["worst_first"]
-    assert not content(planted.board(told[10:]))["worst_first"]
+    stated = [*flat, planted.record("weak", 0.2)]
+    assert content(planted.board(stated))["worst_first"]
+    assert not content(planted.board(stated[10:]))["worst_first"]
     spread = [planted.record(f"m{k:02d}", 1.0 - k / 40) for k in range(21)]
     assert not content(planted.board(spread))["worst_first"]
 

@@ -246,9 +246,9 @@ def test_plots_draw_every_model_that_has_both_and_the_rank_correlation(visit):
     ]
     assert page.locator("#scatter svg circle").count() == len(both)
     rho = spearmanr(*zip(*both, strict=True)).statistic
-    told = page.inner_text("#correlation").replace("\N{MINUS SIGN}", "-")
-    assert f" = {rho:.3f} (95 %" in told
-    assert told.endswith(f"n = {len(both)}")
+    stated = page.inner_text("#correlation").replace("\N{MINUS SIGN}", "-")
+    assert f" = {rho:.3f} (95 %" in stated
+    assert stated.endswith(f"n = {len(both)}")
     page.locator("#scatter svg circle").nth(9).hover()
     page.mouse.down()
     page.mouse.up()
@@ -474,8 +474,10 @@ def test_the_published_zoo_is_what_its_table_says(browser):
         table = {(row["model"], row["fill"]): row["weakest"] for row in csv.DictReader(stream)}
     for fill, held in data["numbers"][place].items():
         for name, value in zip(names, held["v"], strict=True):
-            told = table[name, fill]
-            assert (value is None and told == "") or value == pytest.approx(float(told), abs=1e-6)
+            stated = table[name, fill]
+            assert (value is None and stated == "") or value == pytest.approx(
+                float(stated), abs=1e-6
+            )
     one = browsers.Visit(browser, folder / "board.html")
     assert one.texts("#count") == [f"{len(names):,} models"]
     assert len(names) > 1300

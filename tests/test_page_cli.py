@@ -36,9 +36,9 @@ def names(path):
 def test_the_command_writes_the_page_and_says_how_large_it_is(folder, tmp_path):
     """The page has the folder's models in rank order; nothing but one line is printed."""
     out = tmp_path / "board.html"
-    code, told = board(folder, "--html", out)
+    code, shown = board(folder, "--html", out)
     megabytes = f"{out.stat().st_size / 1e6:.1f}"
-    assert (code, told) == (0, f"Written: {out}, 2 models, {megabytes} MB")
+    assert (code, shown) == (0, f"Written: {out}, 2 models, {megabytes} MB")
     assert names(out) == ["b.onnx", "timm:a@init"]
     assert "<title>set" in out.read_text()
 
@@ -59,18 +59,18 @@ def test_accuracy_is_joined_from_a_table(folder, tmp_path):
     assert board(folder, "--html", out, "--join", table)[0] == 0
     data = json.loads(blocks(out.read_text())["data"])
     assert data["joined"]["columns"]["top1"] == [60.0, 71.5]
-    code, told = board(folder, "--join", table)
+    code, shown = board(folder, "--join", table)
     assert code == 1
-    assert "--html" in told
+    assert "--html" in shown
 
 
 def test_an_empty_folder_says_what_was_expected(tmp_path):
     """A folder without records, and an empty store, are refused with what was expected."""
-    code, told = board(tmp_path, "--html", tmp_path / "x.html")
-    assert (code, "contains no records; expected a folder" in told) == (1, True)
+    code, shown = board(tmp_path, "--html", tmp_path / "x.html")
+    assert (code, "contains no records; expected a folder" in shown) == (1, True)
     Store(tmp_path)
-    code, told = board(tmp_path, "--html", tmp_path / "x.html")
-    assert (code, "contains no record to show" in told) == (1, True)
+    code, shown = board(tmp_path, "--html", tmp_path / "x.html")
+    assert (code, "contains no record to show" in shown) == (1, True)
     assert not (tmp_path / "x.html").exists()
 
 
@@ -79,24 +79,24 @@ def test_a_corrupt_record_is_told_and_the_others_are_shown(folder, tmp_path):
     broken = next((folder / "records").glob("b-onnx.none*.json"))
     broken.write_text("{not json")
     out = tmp_path / "board.html"
-    code, told = board(folder, "--html", out)
+    code, shown = board(folder, "--html", out)
     assert code == 0
-    assert broken.name in told
+    assert broken.name in shown
     assert set(names(out)) == {"timm:a@init", "b.onnx"}
 
 
 def test_mixed_protocol_versions_are_refused(folder, tmp_path):
     """Numbers of unlike versions never meet in one column; the message says how to choose."""
     Store(folder).put(planted.record("old", 0.5, version="0"))
-    code, told = board(folder, "--html", tmp_path / "x.html")
+    code, shown = board(folder, "--html", tmp_path / "x.html")
     assert code == 1
-    assert "--where" in told
+    assert "--where" in shown
     assert board(folder, "--html", tmp_path / "x.html", "--where", "version=0")[0] == 0
     assert names(tmp_path / "x.html") == ["old"]
 
 
 def test_a_page_that_cannot_be_written_is_one_line(folder, tmp_path):
     """A missing folder is an error with its reason, not a traceback."""
-    code, told = board(folder, "--html", tmp_path / "absent" / "x.html")
+    code, shown = board(folder, "--html", tmp_path / "absent" / "x.html")
     assert code == 1
-    assert "No such file" in told
+    assert "No such file" in shown

@@ -124,9 +124,9 @@ def test_a_weight_set_that_hears_nothing_leaves_the_others_their_profile():
 
 def test_responses_that_depend_on_the_step_more_than_not_tell_nothing():
     """Half of the squared response is the limit: 1 / 2 for a difference, over a longer of 1."""
-    for square, told in ((0.49, False), (0.51, True)):
+    for square, stated in ((0.49, False), (0.51, True)):
         reason = why_step_unusable(Disagreement(square, 0.9, 1.0), StepSize(2**-7, rounded=True))
-        assert (reason is not None) == told
+        assert (reason is not None) == stated
     assert "0.0078125 of the pixel range" in reason
     assert f"more than {MAX_STEP_ERROR}" in reason
     assert why_step_unusable(Disagreement(0.0, 0.0, 0.0), StepSize(2**-7)) is None

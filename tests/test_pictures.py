@@ -201,11 +201,11 @@ def test_a_change_is_the_difference_of_the_maps_over_their_means(tmp_path):
     values = 1 + np.arange(16.0).reshape(4, 4)
     for factor, shifted in ((3.0, False), (1.0, True)):
         after = np.roll(values, 2, 0) if shifted else values * factor
-        twin = record("structure", {}, maps={"sensitivity": values, "other": np.ones((3, 3))})
+        variant = record("structure", {}, maps={"sensitivity": values, "other": np.ones((3, 3))})
         treated = record(
             "structure", {}, fill="box", maps={"sensitivity": after, "other": np.ones((4, 4))}
         )
-        (path,) = draw_change(treated, twin, Pictures(tmp_path))
+        (path,) = draw_change(treated, variant, Pictures(tmp_path))
         assert path.name.endswith(".box.structure-expected.sensitivity.change.png")
         part = squares(path, (4, 4))[:, 12, :, 12]
         change = over_mean(after) - over_mean(values)

@@ -116,6 +116,6 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path):
     if process.returncode == 0:
         pytest.skip("the run had ended before the signal arrived")
     assert process.returncode == INTERRUPTED
-    told = re.search(r"interrupted; (\d+) finished records are kept in (.+?): give the same", rest)
-    assert int(told[1]) == len(list((tmp_path / "records").glob("*.json"))) >= 1
+    shown = re.search(r"interrupted; (\d+) finished records are kept in (.+?): give the same", rest)
+    assert int(shown[1]) == len(list((tmp_path / "records").glob("*.json"))) >= 1
     assert "perimetry board" in rest

@@ -73,8 +73,8 @@ def test_a_models_field_is_traced_once_and_each_copy_has_its_own(monkeypatch):
     model = load("timm:test_resnet@init", device="cpu")
     first = model_receptive_field(model)
     padded, larger = model.padded("box"), model.resized(192, 192)
-    for twin, side in ((model, model.spec.height), (padded, model.spec.height), (larger, 192)):
-        assert model_receptive_field(twin) == receptive_field(twin.skeleton(), example(side))
+    for variant, side in ((model, model.spec.height), (padded, model.spec.height), (larger, 192)):
+        assert model_receptive_field(variant) == receptive_field(variant.skeleton(), example(side))
     assert model_receptive_field(padded).size > first.size
     monkeypatch.setattr(model, "skeleton", None)
     assert model_receptive_field(model).units is first.units

@@ -53,7 +53,7 @@ def test_models_with_a_letter_in_common_are_those_that_are_not_apart():
 
 
 def test_models_without_a_value_have_no_letter():
-    """Only models with a value are told apart, and a row without differences has no letters."""
+    """Only models with a value are distinguished, and a row without differences has no letters."""
     assert significance_letters(3, [0, 2], {(0, 2)}) == ("a", "", "b")
     assert significance_letters(3, [0, 1, 2], set()) == ()
 

@@ -180,21 +180,21 @@ def test_a_resized_model_gives_what_the_module_gives_at_that_size():
     """65 x 33 pixels give 9 x 5 units; the original keeps its size."""
     module = Steps().eval()
     opened = wrap(module, spec=SPEC, device="cpu")
-    twin = opened.resized(65, 33)
-    assert (twin.spec.height, twin.spec.width) == (65, 33)
-    assert (twin.target.name, twin.target.height, twin.target.width) == ("last", 9, 5)
+    variant = opened.resized(65, 33)
+    assert (variant.spec.height, variant.spec.width) == (65, 33)
+    assert (variant.target.name, variant.target.height, variant.target.width) == ("last", 9, 5)
     x = images(2, 65, 33)
     with torch.no_grad():
-        torch.testing.assert_close(twin.run(x, logits=True).logits, module(x))
+        torch.testing.assert_close(variant.run(x, logits=True).logits, module(x))
     assert (opened.spec, opened.target.height) == (SPEC, 4)
 
 
 def test_a_resized_copy_of_a_padded_model_stays_padded_and_so_does_its_original():
     """Treatment, size of the original and target are those of 64 x 64."""
-    twin = wrap(Steps(), spec=SPEC, device="cpu").padded("box").resized(64, 64)
-    assert twin.treatment.fill == "box"
-    assert twin.original.spec == twin.spec
-    assert twin.run(images(2, 64, 64)).target.shape == (2, 8, 8, 8)
+    variant = wrap(Steps(), spec=SPEC, device="cpu").padded("box").resized(64, 64)
+    assert variant.treatment.fill == "box"
+    assert variant.original.spec == variant.spec
+    assert variant.run(images(2, 64, 64)).target.shape == (2, 8, 8, 8)
 
 
 def test_selecting_on_a_copy_of_a_calibrated_model_leaves_the_model_as_it_was():
@@ -203,9 +203,9 @@ def test_selecting_on_a_copy_of_a_calibrated_model_leaves_the_model_as_it_was():
     x = opened.spec.prepare(torch.rand(4, 3, opened.spec.height, opened.spec.width))
     opened.select(0, x)
     before = module_tensors_digest(opened.module())
-    twin = opened.resized(opened.spec.height + 32, opened.spec.width + 32)
-    twin.select(0, 3 * torch.rand(4, 3, twin.spec.height, twin.spec.width))
-    assert module_tensors_digest(twin.module()) != before
+    variant = opened.resized(opened.spec.height + 32, opened.spec.width + 32)
+    variant.select(0, 3 * torch.rand(4, 3, variant.spec.height, variant.spec.width))
+    assert module_tensors_digest(variant.module()) != before
     assert module_tensors_digest(opened.module()) == before
 
 
@@ -248,10 +248,10 @@ def test_a_size_that_no_image_has_is_refused(side):
 def test_an_onnx_file_is_resized_like_the_module_whatever_size_it_declares(tmp_path, open_sizes):
     """The targets at 65 x 33 pixels are equal to 1e-5, for a declared size and an open one."""
     module = Steps().eval()
-    twin = exported(tmp_path, module, open_sizes=open_sizes).resized(65, 33)
+    variant = exported(tmp_path, module, open_sizes=open_sizes).resized(65, 33)
     ours = wrap(module, spec=SPEC, device="cpu").resized(65, 33)
     x = images(2, 65, 33)
-    torch.testing.assert_close(twin.run(x).target, ours.run(x).target, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(variant.run(x).target, ours.run(x).target, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("sides", [("h", "w"), (32, 32)])

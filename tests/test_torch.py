@@ -264,15 +264,15 @@ def test_the_norms_of_a_recalibrated_model_have_the_originals_output_moments_on_
     """Mean and variance of each norm's outputs are the original's, norm after norm."""
     model = wrap(trained_net(), spec=SPEC, device="cpu")
     x = torch.rand(9, 3, 32, 48)
-    twin, plain = model.padded("box", PaddingOptions(recalibrate=True)), model.padded("box")
-    for one in (model, twin, plain):
+    variant, plain = model.padded("box", PaddingOptions(recalibrate=True)), model.padded("box")
+    for one in (model, variant, plain):
         one.select(0, x)
     for end in (2, 5):
-        (a, b, c) = (one.module()[:end](x) for one in (model, twin, plain))
+        (a, b, c) = (one.module()[:end](x) for one in (model, variant, plain))
         for moment in (torch.mean, torch.var):
             torch.testing.assert_close(moment(b, (0, 2, 3)), moment(a, (0, 2, 3)))
         assert not torch.allclose(c.var((0, 2, 3)), a.var((0, 2, 3)), rtol=0.1)
-    assert any("re-estimated" in note for note in twin.notes)
+    assert any("re-estimated" in note for note in variant.notes)
 
 
 def test_recalibrating_what_was_not_treated_changes_nothing():
@@ -280,10 +280,10 @@ def test_recalibrating_what_was_not_treated_changes_nothing():
     module = nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.BatchNorm2d(4), nn.ReLU())
     module[1].running_mean.uniform_(-1, 1)
     model = wrap(module, spec=SPEC, device="cpu")
-    twin = model.padded("box", PaddingOptions(recalibrate=True))
-    twin.select(0, torch.rand(5, 3, 32, 48))
+    variant = model.padded("box", PaddingOptions(recalibrate=True))
+    variant.select(0, torch.rand(5, 3, 32, 48))
     for name in ("running_mean", "running_var"):
-        ours, theirs = (getattr(one.module()[1], name) for one in (twin, model))
+        ours, theirs = (getattr(one.module()[1], name) for one in (variant, model))
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
@@ -293,22 +293,22 @@ def test_a_channel_that_is_constant_is_moved_and_not_scaled():
     with torch.no_grad():
         module[0].weight[1] = 0
     model = wrap(module, spec=SPEC, device="cpu")
-    twin = model.padded("box", PaddingOptions(recalibrate=True))
-    twin.select(0, torch.rand(5, 3, 32, 48))
-    assert twin.module()[1].running_var[1] == pytest.approx(float(module[1].running_var[1]))
-    assert all(p.isfinite().all() for p in twin.module().buffers())
+    variant = model.padded("box", PaddingOptions(recalibrate=True))
+    variant.select(0, torch.rand(5, 3, 32, 48))
+    assert variant.module()[1].running_var[1] == pytest.approx(float(module[1].running_var[1]))
+    assert all(p.isfinite().all() for p in variant.module().buffers())
 
 
 def test_each_weight_set_is_recalibrated_to_its_own_original():
     """The padded initial state has the moments of the original of the same seed."""
     model = load("timm:test_resnet@init", device="cpu", members=2)
-    twin = model.padded("box", PaddingOptions(recalibrate=True))
+    variant = model.padded("box", PaddingOptions(recalibrate=True))
     x = torch.rand(6, 3, 160, 160)
     means = []
     for member in (1, 0):
-        twin.select(member, x)
+        variant.select(member, x)
         model.select(member, x)
-        stems = [nn.Sequential(one.module().conv1, one.module().bn1) for one in (model, twin)]
+        stems = [nn.Sequential(one.module().conv1, one.module().bn1) for one in (model, variant)]
         ours, theirs = (stem(x).mean((0, 2, 3)) for stem in stems)
         torch.testing.assert_close(theirs, ours)
         means.append(ours)

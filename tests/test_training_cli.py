@@ -85,11 +85,11 @@ def test_the_other_commands_read_the_records(run):
     board = CliRunner().invoke(app, ["board", str(out), "--format", "csv"])
     assert board.exit_code == 0, board.output
     assert "training:classification.accuracy" in board.output
-    told = CliRunner().invoke(app, ["show", str(out), "--kernel-padding", "zero"])
-    assert told.exit_code == 0, told.output
-    assert "Measured: accuracy on the test images" in told.output
-    assert "The model was trained with padded kernels from the first step." in told.output
-    assert "training.erf_end" in told.output
+    shown = CliRunner().invoke(app, ["show", str(out), "--kernel-padding", "zero"])
+    assert shown.exit_code == 0, shown.output
+    assert "Measured: accuracy on the test images" in shown.output
+    assert "The model was trained with padded kernels from the first step." in shown.output
+    assert "training.erf_end" in shown.output
 
 
 def test_the_command_that_show_names_makes_the_same_records_again(run, tmp_path):

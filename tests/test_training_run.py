@@ -47,8 +47,8 @@ def no_report(_share):
     return None
 
 
-def tensors(one, twin=UNPADDED):
-    return load_file(one.checkpoint(twin))
+def tensors(one, variant=UNPADDED):
+    return load_file(one.checkpoint(variant))
 
 
 def test_variants_with_zero_fill_are_the_same_function_at_step_0(tmp_path):

@@ -129,8 +129,8 @@ def test_means_by_phase_are_those_of_a_literal_loop():
     np.testing.assert_allclose(by_phase(values, places, (4, 2)), slow)
 
 
-def test_a_network_deaf_to_one_phase_is_found_deaf_there(leaves):
-    """A detector that never sees pixels of phase (1, 0) is at chance there, and right elsewhere."""
+def test_a_network_that_ignores_one_phase_is_found_to_ignore_it(leaves):
+    """A detector without pixels of phase (1, 0) is at chance there, and correct elsewhere."""
 
     def constant(x):
         x = x.clone()

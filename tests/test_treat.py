@@ -68,14 +68,14 @@ def test_what_is_reported_is_what_an_audit_of_both_files_gives(path, tmp_path):
     """Metrics of both files and the fidelity are those of separate measurements."""
     save(convnet(size=64), path)
     report = pad_file(path, tmp_path / "padded.onnx", **FEW)
-    for file, told in ((path, report.before), (report.out, report.after)):
+    for file, shown in ((path, report.before), (report.out, report.after)):
         (record,) = audit(str(file), ("deadpixel",), **FEW)
         assert {n: v.value for n, v in record.metrics.items()} == {
-            n: v.value for n, v in told.metrics.items()
+            n: v.value for n, v in shown.metrics.items()
         }
-    twin = open_onnx(path, device="cpu").padded("box")
-    images = open_images("dead-leaves", 4).load(twin.spec)
-    own = fidelity(twin, images, seed=0, batch=None)
+    variant = open_onnx(path, device="cpu").padded("box")
+    images = open_images("dead-leaves", 4).load(variant.spec)
+    own = fidelity(variant, images, seed=0, batch=None)
     for name, estimate in own.items():
         assert report.fidelity[name].value == pytest.approx(estimate.value, abs=1e-5)
 

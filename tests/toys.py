@@ -68,9 +68,9 @@ class ToyModel:
         if "even" in self.reference:
             raise NotApplicableError("no strided layer with an odd kernel")
         layer = PaddedLayer("pool", "pool", (4, 4), (3, 3), (4, 4))
-        twin = ToyModel(self.reference, self.gain / 2, fill, treatment=Treatment(fill, (layer,)))
-        twin.original = self
-        return twin
+        variant = ToyModel(self.reference, self.gain / 2, fill, treatment=Treatment(fill, (layer,)))
+        variant.original = self
+        return variant
 
 
 def load(reference, **_settings):

@@ -252,7 +252,7 @@ class TorchModel:
 
     @cached_property
     def _layers_by_image(self) -> frozenset[str] | None:
-        """Names of the layers that give one entry an image; None if images are passed singly."""
+        """Names of the layers that give one entry per image; None if images are passed singly."""
         images = self._passes.noise(3).to(self.device)
         found = layers_by_image(self.module(), lambda count: self.run(images[:count]))
         return None if self._passes.one_by_one else found

@@ -94,7 +94,7 @@ def _reading(
 
 
 def layers_by_image(module: nn.Module, run: Callable[[int], Any]) -> frozenset[str]:
-    """Names of the layers that give one entry an image; `run` passes so many images.
+    """Names of the layers that give one entry per image; `run` passes `count` images.
 
     A bias table has a first axis, too, which may be as long as one batch, but not as two.
     """
@@ -102,7 +102,7 @@ def layers_by_image(module: nn.Module, run: Callable[[int], Any]) -> frozenset[s
 
 
 def _layers_as_long(module: nn.Module, run: Callable[[int], Any], count: int) -> frozenset[str]:
-    """Names of the layers that give `count` entries for so many images."""
+    """Names of the layers that give `count` entries for `count` images."""
     names: set[str] = set()
 
     def note(name: str, _layer: nn.Module, out: Any) -> None:

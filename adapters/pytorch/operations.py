@@ -1,4 +1,4 @@
-"""Kinds of torch's functions, as `adapters.readings` tells them apart."""
+"""Kinds of torch's functions, as `adapters.readings` distinguishes them."""
 
 from __future__ import annotations
 

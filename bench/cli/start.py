@@ -67,7 +67,7 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 
 
 def _let_go_of_output() -> None:
-    """Give up output that nobody reads, which Python would complain of when it ends."""
+    """Give up output that nobody reads, which Python would report when it ends."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

@@ -76,7 +76,7 @@ def stage_differences(first: Record, second: Record) -> list[StageDifference] | 
 
 
 def output_differences(first: Record, second: Record) -> list[StageDifference]:
-    """The difference in every output, also of two architectures or of unlike preprocessing.
+    """The difference in every output, also of two architectures or of different preprocessing.
 
     The models need only have seen the same images; without these the list is empty.
     """

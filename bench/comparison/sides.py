@@ -1,7 +1,7 @@
 """The sides of a comparison: what its arguments name, a model variant each, and short names.
 
 An argument names a folder, a model in it, a model, a module or records. A file is called by its
-base name. Files of one base name are told apart by the folders in which their paths differ,
+base name. Files of one base name are distinguished by the folders in which their paths differ,
 `a/model.onnx` and `b/model.onnx`; models of one reference by the folder of their records. What has
 one path, too, gets its position among the arguments.
 """

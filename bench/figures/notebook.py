@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class RecordSource(MapSource, Protocol):
-    """What a notebook shows of a record."""
+    """A record as HTML, as notebooks show it."""
 
     images: Any
     metrics: Any

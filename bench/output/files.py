@@ -81,7 +81,7 @@ def open_regular(path: Path, limit: int) -> IO[bytes]:
     reading a device never end.
     """
     try:
-        # Without O_NONBLOCK, opening a pipe waits for somebody to write into it.
+        # Without O_NONBLOCK, opening a pipe waits for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as error:
         problem = error if isinstance(error, OSError) else OSError(str(error))

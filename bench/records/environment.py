@@ -103,7 +103,7 @@ def _machine(device: torch.device) -> Environment:
 def checkout(root: Path) -> Git | None:
     """The git state of `root` if that is the top of a checkout, else None.
 
-    A package installed into a virtual environment inside somebody's repository is not a checkout of
+    A package installed into a virtual environment inside another repository is not a checkout of
     that repository.
     """
     if not (root / ".git").exists():

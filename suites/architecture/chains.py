@@ -61,7 +61,7 @@ class Sharing:
         return self.channels or self.places
 
     def of_either(self) -> Sharing:
-        """The same where channels and places are no longer told apart."""
+        """The same where channels and places are no longer distinguished."""
         return Sharing(self.units, self.units)
 
     def or_else(self, other: Sharing) -> Sharing:

@@ -159,7 +159,7 @@ MOVES = frozenset(
     pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
-"""Functions that move, copy or drop entries, whatever they hold."""
+"""Functions that move, copy or drop entries of any value."""
 
 
 def spans_after(

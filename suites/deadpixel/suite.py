@@ -283,7 +283,7 @@ def _phase_metrics(
 
 
 def _as_it_computes(model: Model) -> Model:
-    """The model whose expectation holds: taps that hold 0 say nothing about what is computed."""
+    """The model whose expectation holds: taps of 0 do not change what is computed."""
     padded_with_zeros = model.treatment is not None and model.treatment.fill in ZEROS
     return model.original or model if padded_with_zeros else model
 

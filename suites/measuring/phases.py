@@ -51,7 +51,7 @@ def interior(size: Pair, period: Pair) -> tuple[slice, slice]:
 
 
 def interior_cells(size: Pair, period: Pair) -> int:
-    """How many cells `interior` has: in so many places a map of `size` shows every phase."""
+    """The number of cells of `interior`: a map of `size` shows every phase in as many places."""
     rows, columns = interior(size, period)
     height, width = rows.stop - rows.start, columns.stop - columns.start
     return int(height * width // (period[0] * period[1]))

@@ -161,7 +161,7 @@ def _refine(mask: Mask, live: list[PixelBlock], probe: _Probe) -> int:
 
 
 class _Probe:
-    """Changes parts of two backgrounds and tells which changes leave F as it is."""
+    """Changes parts of two backgrounds and finds the changes that leave F as it is."""
 
     def __init__(self, model: Model, stimulus: Stimulus, batching: Batching) -> None:
         self.model = model

@@ -89,7 +89,7 @@ def _of(value: Any) -> Spans:
 
 
 def _chosen(condition: Tensor, parts: Sequence[Spans], shape: Sequence[int]) -> Spans:
-    """Spans of the first of two parts where `condition` holds, else of the second."""
+    """Spans of the first of two parts where `condition` is true, else of the second."""
     first, second = parts
     ends = [torch.where(condition, *pair) for pair in zip(first.ends, second.ends, strict=True)]
     found = Spans(tuple(shape), tuple(ends), first.everywhere or second.everywhere)
