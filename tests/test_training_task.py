@@ -12,7 +12,6 @@ from perimetry.suites.training.micro_object import (
     Boxes,
     box_mean,
     by_phase,
-    detect,
     draw_boxes,
     limit_range,
     paint_boxes,
@@ -22,6 +21,12 @@ from perimetry.suites.training.micro_object import (
 from perimetry.suites.training.tasks import MicroObject, open_task
 
 SIZE = (24, 24)
+
+
+def detect(images):
+    """Whether the linear colour detector of `micro_object` finds a red box: (images,)."""
+    response = torch.einsum("nchw,c->nhw", images, images.new_tensor((1.0, -1.0, -1.0)))
+    return response.amax((1, 2)) > 0.85
 
 
 @pytest.fixture(scope="module")

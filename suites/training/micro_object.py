@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 
 DARKEST, BRIGHTEST = 0.1, 0.9
 
-DETECTOR = (1.0, -1.0, -1.0)
-
-THRESHOLD = 0.85
-
 CLASSES = ("black", "red")
 
 Places = np.ndarray[tuple[int, int], np.dtype[np.int64]]
@@ -107,12 +103,6 @@ def _inside(start: Places, length: int, side: int) -> Tensor:
     """Which of `length` pixels lie within `side` of each start: (images, length)."""
     ahead = torch.arange(length)[None] - torch.from_numpy(start)[:, None]
     return (ahead >= 0) & (ahead < side)
-
-
-def detect(images: Tensor) -> Tensor:
-    """Whether the linear colour detector finds a red box in each of `images`: (images,)."""
-    response = torch.einsum("nchw,c->nhw", images, images.new_tensor(DETECTOR))
-    return response.amax((1, 2)) > THRESHOLD
 
 
 def by_phase(values: Array, places: Places, period: Pair) -> Array:

@@ -30,19 +30,12 @@ if TYPE_CHECKING:
     from .join import Joined
 
 
-Column = list[float | None]
-
-
 Grid = dict[str, dict[str, "BoardRow"]]
 """Rows by model and kernel padding."""
 
 
 Side = list["BoardRow | None"]
 """The row of each model with one kernel padding."""
-
-
-Sides = dict[str, Side]
-"""By kernel padding."""
 
 
 SCREEN = 16
