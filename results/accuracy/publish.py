@@ -39,9 +39,9 @@ TEST_SETS = {
     "r": "ImageNet-R",
 }
 MEASURES = {
-    "structure.weakest": "worst-served phase, expected",
+    "structure.weakest": "least sensitive phase, expected",
     "structure.imbalance": "imbalance, expected",
-    "deadpixel.weakest": "worst-served phase, measured",
+    "deadpixel.weakest": "least sensitive phase, measured",
     "erf.size": "side of the effective field over the image's",
 }
 OTHER_DATA = re.compile(
@@ -177,7 +177,7 @@ the first paper that the family's module in timm names.
   the weights of a trained network are not those of its initial state; and none of the test sets
   holds objects as small as a stride.
 
-## The worst-served phase, expected
+## The least sensitive phase, expected
 
 {rows(found, "structure.weakest")}
 
@@ -185,7 +185,7 @@ the first paper that the family's module in timm names.
 
 {rows(found, "structure.imbalance")}
 
-## The worst-served phase, measured at the initial state
+## The least sensitive phase, measured at the initial state
 
 {rows(found, "deadpixel.weakest")}
 
@@ -210,7 +210,7 @@ def answer(found: pd.DataFrame) -> str:
         for (measure, kind), some in away.groupby(["measure", "kind"], sort=False)
     )
     return (
-        f"- **{_verdict(picked)}** The expected worst-served phase and ImageNet top-1: "
+        f"- **{_verdict(picked)}** The expected least sensitive phase and ImageNet top-1: "
         f"{_interval(picked.loc['imagenet', 'rank'])}; given size, resolution and year: "
         f"{_interval(picked.loc['imagenet', 'given'])}; within families: "
         f"{_interval(picked.loc['imagenet', 'within'])}.\n"

@@ -70,7 +70,7 @@ SIZES = """\
 
 {count} stamps of Debian's tuxpaint-stamps-default that have the name of one of ImageNet's classes,
 on dead leaves: response of the logit of their class by size, relative to the largest, and share
-named right.
+classified correctly.
 """
 
 

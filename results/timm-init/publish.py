@@ -101,11 +101,11 @@ timm publishes for its default weights (see `results/accuracy`), `models.txt` wh
 {borders(plain)}
 {outside(known)}
 
-## Models, by their worst-served phase
+## Models, by their least sensitive phase
 
 {rows(known, boxed)}
 
-`weakest`: share of the average sensitivity that the worst-served stride phase gets, measured, with
+`weakest`: sensitivity of the least sensitive stride phase, as a share of the mean, measured, with
 its 95 % interval; `structure` the same, expected exactly. `ERF` is the side of the effective
 receptive field of the central unit in pixels, R² how Gaussian it is, top-1 as published for trained
 weights. Fewer dead pixels is not simply better: Kim et al. 2023 found that they help ordinary
@@ -180,7 +180,7 @@ def treatment(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
     even_after = after["deadpixel.weakest.high"] >= 1
     return (
         f"- **{len(uneven)} of {len(known)} are shown to be uneven** (the interval of the worst "
-        f"phase ends below 1). `box` grows kernels in {len(after)} of them: the worst-served phase "
+        f"phase ends below 1). `box` grows kernels in {len(after)} of them: the least sensitive phase "
         f"gains in {int(gained.sum())} beyond its paired interval, the median goes from "
         f"{before['deadpixel.weakest'].median():.2f} to {after['deadpixel.weakest'].median():.2f}, "
         f"the median imbalance from {before['deadpixel.imbalance'].median():.3f} to "
@@ -234,7 +234,7 @@ def _rest(count: int) -> str:
 def outside(known: pd.DataFrame) -> str:
     """Rank correlations with what is not measured here."""
     return (
-        f"- Rank correlation of the measured worst-served phase with the published top-1 accuracy: "
+        f"- Rank correlation of the measured least sensitive phase with the published top-1 accuracy: "
         f"{rank_correlation(known['deadpixel.weakest'], known.top1)}; with the year: "
         f"{rank_correlation(known['deadpixel.weakest'], known.year)}; of the effective field's "
         f"size with accuracy: {rank_correlation(known['erf.luo_size'] / known.side, known.top1)}. "
@@ -269,7 +269,7 @@ def rows(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
 
 
 def interval(row: pd.Series) -> str:
-    """The worst-served phase with its interval."""
+    """The least sensitive phase with its interval."""
     value, low, high = (row[f"deadpixel.weakest{end}"] for end in ("", ".low", ".high"))
     return "n/a" if pd.isna(value) else f"{value:.3f} ({low:.2f} to {high:.2f})"
 

@@ -32,7 +32,7 @@ TITLE = "What timm's architectures imply"
 PAGE_BYTES = 3_000_000
 """What the page may weigh: maps are made coarser until it fits."""
 EVEN = 0.95
-"""A model counts as even when its worst-served phase gets this share of the average or more."""
+"""A model counts as even when its least sensitive phase gets this share of the average or more."""
 MIDDLE = 2021
 """The year in which families of attention began to fill timm."""
 METRICS = (
@@ -118,9 +118,9 @@ opens from disk, with ranking, maps and plots.
 
 - {len(known)} of {len(plain)} architectures have a phase profile; the other
   {len(plain) - len(known)} are listed below.
-- **{len(even)} are even** (the worst-served phase gets {EVEN:.0%} of the average or more),
+- **{len(even)} are even** (the least sensitive phase gets {EVEN:.0%} of the average or more),
   **{len(uneven)} are
-  not**. Among the uneven ones the median worst-served phase gets
+  not**. Among the uneven ones the median least sensitive phase gets
 {uneven.weakest.median():.2f} of the average,
   the least {uneven.weakest.min():.3f} ({uneven.weakest.idxmin()}).
 - Kernel padding takes {len(uneven) - len(left)} of the {len(uneven)} uneven ones above
@@ -138,7 +138,7 @@ opens from disk, with ranking, maps and plots.
 
 `weakest` is the median over the family's models; `even` counts models at {EVEN:.0%} or more.
 
-## The ten whose worst-served phase gets least
+## The ten whose least sensitive phase gets least
 
 {worst(known, treated)}
 
@@ -154,7 +154,7 @@ def by_year(known: pd.DataFrame) -> str:
     early, late = dated[dated.year < MIDDLE], dated[dated.year >= MIDDLE]
     return (
         f"- Year: of {len(dated)} families whose paper has a date, the {len(early)} before "
-        f"{MIDDLE} have a median worst-served phase of {early.weakest.median():.2f}, the "
+        f"{MIDDLE} have a median least sensitive phase of {early.weakest.median():.2f}, the "
         f"{len(late)} since then {late.weakest.median():.2f}; rank correlation with the year "
         f"{rank_correlation(dated.year, dated.weakest)}."
     )
