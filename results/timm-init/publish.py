@@ -180,8 +180,8 @@ def treatment(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
     even_after = after["deadpixel.weakest.high"] >= 1
     return (
         f"- **{len(uneven)} of {len(known)} are shown to be uneven** (the interval of the worst "
-        f"phase ends below 1). `box` grows kernels in {len(after)} of them: the least sensitive phase "
-        f"gains in {int(gained.sum())} beyond its paired interval, the median goes from "
+        f"phase ends below 1). `box` grows kernels in {len(after)} of them: the least sensitive "
+        f"phase gains in {int(gained.sum())} beyond its paired interval, the median goes from "
         f"{before['deadpixel.weakest'].median():.2f} to {after['deadpixel.weakest'].median():.2f}, "
         f"the median imbalance from {before['deadpixel.imbalance'].median():.3f} to "
         f"{after['deadpixel.imbalance'].median():.3f}; {int(even_after.sum())} are then no longer "
@@ -234,8 +234,8 @@ def _rest(count: int) -> str:
 def outside(known: pd.DataFrame) -> str:
     """Rank correlations with what is not measured here."""
     return (
-        f"- Rank correlation of the measured least sensitive phase with the published top-1 accuracy: "
-        f"{rank_correlation(known['deadpixel.weakest'], known.top1)}; with the year: "
+        "- Rank correlation of the measured least sensitive phase with the published top-1 "
+        f"accuracy: {rank_correlation(known['deadpixel.weakest'], known.top1)}; with the year: "
         f"{rank_correlation(known['deadpixel.weakest'], known.year)}; of the effective field's "
         f"size with accuracy: {rank_correlation(known['erf.luo_size'] / known.side, known.top1)}. "
         "Architectures, weights and recipes differ at once: none of this is a cause."
