@@ -100,7 +100,7 @@ def test_the_buyer_reads_first_what_decides(decided):
     said = {one["topic"]: one["text"] for one in data["decision"]}
     assert "holed.onnx (dead: 400 pixels in rows 40 to 59, columns 30 to 49" in said["Dead regions"]
     assert "good.onnx, int8.onnx and other.onnx have none" in said["Dead regions"]
-    assert "those of int8.onnx by " in said["Fidelity"]
+    assert "those of int8.onnx differ by " in said["Fidelity"]
     assert "other.onnx gives the outputs of good.onnx " in said["Fidelity"]
     assert "more even than holed.onnx (0)" in said["Border"]
     assert "(int8.onnx)" in said["Size and cost"]
