@@ -8,7 +8,6 @@ from perimetry import audit
 
 ODD = (
     "resnet18",
-    "resnet50d",
     "densenet121",
     "regnety_004",
     "mobilenetv3_small_100",
@@ -29,7 +28,7 @@ def test_the_expected_profile_is_that_of_gradients_over_random_weights(name):
     assert [check.verdict for check in compare(name)] == ["agrees", "agrees"]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "regnety_002", "mobilenetv3_small_100"])
+@pytest.mark.parametrize("name", ["regnety_002", "mobilenetv3_small_100"])
 def test_box_lowers_the_imbalance_of_odd_kernels(name):
     """Box padding divides the imbalance by more than 3, expected and measured."""
     found = records(name, ("none", "box"), count=8, members=4)

@@ -106,8 +106,14 @@ def _gradient(raw, x, signs, grid=None):
     return torch.autograd.grad((y.flatten() * repeats).sum(), x)[0]
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("name", "dynamo"),
+    [
+        *((name, False) for name in ARCHITECTURES),
+        ("resnet18", True),
+        ("vit_tiny_patch16_224", True),
+    ],
+)
 def test_a_file_with_a_fixed_batch_of_one_takes_any_batch(name, dynamo, networks, tmp_path):
     """A batch of three gives what the module gives, in forward and in gradient passes."""
     path = tmp_path / "fixed.onnx"

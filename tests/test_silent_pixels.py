@@ -169,11 +169,9 @@ def test_an_ordinary_file_has_no_silent_pixel(tmp_path):
     assert any("at most 6 pixels" in note for note in found.notes)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenetv3_small_100", "vit_tiny_patch16_224", "convnext_atto"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto"])
 def test_ordinary_networks_have_no_silent_pixel(name, tmp_path):
-    """Four untrained networks of timm, as files without gradients: no region and no channel."""
+    """Three untrained networks of timm, as files without gradients: no region and no channel."""
     import timm
 
     options = {"img_size": 96} if name.startswith("vit") else {}

@@ -195,7 +195,6 @@ def test_a_baseline_is_made_used_fails_is_accepted_and_passes(tmp_path):
     accepted = perimetry(*night, "--accept", files[1])
     assert "accepted: records, fingerprint, noise floor and manifest are new" in flat(accepted)
     assert "PASS: 2 passed" in perimetry(*night)
-    assert "PASS: 2 passed" in perimetry("verify", base, "--device", "cpu")
     shutil.rmtree(base)
     assert "ERROR" in perimetry(*night, code=2)
 
