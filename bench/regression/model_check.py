@@ -14,6 +14,7 @@ from ..comparison.look import changed_tensors
 from ..execution.plan import parse_fills
 from ..execution.rerun import RerunOptions, RunSpec, known_inputs, run_spec_of, sized_as
 from ..execution.together import Asked, Together
+from ..output.text import counted
 from ..records.references import spec_of
 from ..records.selection import said_first
 from . import noise_floor as noise
@@ -113,7 +114,7 @@ class ModelCheck:
             for f in report.findings
             if f.verdict is not RegressionVerdict.same
         ]
-        count = f"{len(notes)} change{'' if len(notes) == 1 else 's'} accepted"
+        count = f"{counted(len(notes), 'change')} accepted"
         done = f"{count}: records, fingerprint, noise floor and manifest are new"
         finding = DetectorFinding("baseline", "variant", RegressionVerdict.same, done)
         more = [note for note in report.notes if note != NO_FINGERPRINT]

@@ -133,8 +133,6 @@ def without_holes(expected: Array, period: Pair) -> Array:
     Cells of `period` in which pixels get nothing, although others of their phase do, are replaced
     by the nearest cell without such pixels.
     """
-    from scipy import ndimage
-
     rows, columns = (n // p for n, p in zip(expected.shape, period, strict=True))
     inside = np.s_[: rows * period[0], : columns * period[1]]
     cells = expected[inside].reshape(rows, period[0], columns, period[1]).swapaxes(1, 2)
@@ -142,6 +140,8 @@ def without_holes(expected: Array, period: Pair) -> Array:
     holed = (silent & ~silent.all((0, 1))).any((2, 3))
     if not 0 < holed.mean() < MOST_HOLED:
         return expected
+    from scipy import ndimage
+
     nearest = ndimage.distance_transform_edt(holed, return_distances=False, return_indices=True)
     found = expected.copy()
     found[inside] = cells[tuple(nearest)].swapaxes(1, 2).reshape(found[inside].shape)
