@@ -80,6 +80,18 @@ class Counting(nn.Module):
         return y * (1 + 0.1 * self.passes)
 
 
+class Drifting(nn.Module):
+    """Its numbers are another function of the number of passes; `passed` counts these."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor, self.passed = factor, 0
+
+    def forward(self, y):
+        self.passed += 1
+        return y * self.factor(self.passed)
+
+
 NETS = {
     "dropout": (lambda: Net(lambda y: F.dropout(y, 0.2)), RANDOM, ("bernoulli_", "dropout")),
     "rare": (lambda: Net(rarely), RANDOM, ("operator rand ",)),
@@ -399,3 +411,32 @@ def test_a_change_beyond_amplified_rounding_is_dependence():
     why, notes = why_and_notes(Placed(1e-3, 1.0))
     assert why.startswith(DEPENDENT)
     assert not any("amplifies rounding" in note for note in notes)
+
+
+@pytest.mark.parametrize("factor", [lambda n: 1 + 3e-6 * n, lambda n: float(n < 30)])
+def test_a_state_that_shows_after_many_passes_voids_what_was_measured(factor):
+    """A drift of 3e-6 a pass, which no two passes show; a network that gives 0 after 30."""
+    net = Net(layer=Drifting(factor))
+    model = load(net, size=SIZE, device="cpu")
+    assert check_assumptions(model, images()).target is None
+    (record,) = audit(net, ("padding",), **QUICK)
+    assert record.status == "skipped"
+    assert record.reason.startswith(RANDOM)
+    assert "a state kept from pass to pass" in record.reason
+
+
+def test_gradients_of_a_drifting_network_are_void_and_a_late_head_costs_its_own_suites_alone():
+    """The first pass is made again after the gradients; `later` says which output has changed."""
+    suites = ("deadpixel", "erf")
+    found = audit(Net(layer=Drifting(lambda n: 1 + 8e-6 * n)), suites, **QUICK)
+    assert [r.status for r in found] == ["skipped"] * 2
+    assert all("changes the target by" in r.reason for r in found)
+    head = Drifting(lambda n: 1 + 8e-6 * n)
+    found = audit(Net(head=head), (*suites, "perturbation"), **QUICK)
+    assert [r.status for r in found] == ["ok", "ok", "skipped"]
+    model = load(Net(layer=Drifting(lambda n: 1.0)), size=SIZE, device="cpu")
+    checked = check_assumptions(model, images())
+    counted = model.module().get_submodule("layer")
+    before = counted.passed
+    assert checked.later() == assumptions.Assumptions()
+    assert counted.passed == before + 1

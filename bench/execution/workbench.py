@@ -63,6 +63,12 @@ def _goal_missed(goal: float, reached: Estimate, count: int) -> str:
     )
 
 
+def _require(assumed: Assumptions | None, probes: Sequence[Probe]) -> None:
+    """Raise `NotApplicableError` if a measurement by `probes` rests on an output at fault."""
+    if assumed is not None and (why := assumed.why_not(probes)) is not None:
+        raise NotApplicableError(why)
+
+
 class Workbench:
     """Opens models and images, and measures jobs one after another on one device.
 
@@ -91,6 +97,7 @@ class Workbench:
         self._opened: tuple[str, Model] | None = None
         self._exact: dict[tuple[str, str], Measurement] = {}
         self._shared: Shared = {}
+        self._assumed: Assumptions | None = None
 
     @cached_property
     def _fit_images(self) -> ImageSet:
@@ -148,7 +155,7 @@ class Workbench:
         self, model: Model, job: Job, recorder: Recorder, keep: Keep, *, most: int | None = None
     ) -> None:
         """Measure the cells of one target; at most `most` images are passed to check the model."""
-        assumed = self._assumptions(model, job, most)
+        self._assumed = assumed = self._assumptions(model, job, most)
         recorder = replace(recorder, notes=assumed.notes)
         cells, probes = self._sort(model, recorder, assumed, keep)
         for cell in (c for c in cells if not c.random):
@@ -162,7 +169,7 @@ class Workbench:
         """The model variant; the model without padding stays open for the next fill."""
         chosen = self.settings
         if self._opened is None or self._opened[0] != job.reference:
-            self._opened = None  # frees the last model before the next one is built
+            self._opened = self._assumed = None  # frees the last model before the next is built
             self._exact.clear()
             free_unused(self.device)
             model = self.toolkit.load(
@@ -271,6 +278,10 @@ class Workbench:
         seconds = time.perf_counter() - begun
         return [replace(p, seconds=seconds, notes=(*p.notes, *notes)) for p in passes]
 
+    def _later(self) -> Assumptions | None:
+        """What is wrong with the model since it was checked; None where it was not."""
+        return None if self._assumed is None else self._assumed.later()
+
     def _use(self, count: int) -> None:
         """Measure on the first `count` images from now on; the set in use keeps its pixels."""
         if self._images.count != min(count, self._all_images.count):
@@ -292,10 +303,11 @@ class Workbench:
             once = list({probe.name: probe for c in cells for probe in probes[c.key]}.values())
             found = take_gradients(model, self._images.load(model.spec), once, batch=self.batch)
             seconds = time.perf_counter() - begun
-        notes = tuple(found.notes)
+        notes, later = tuple(found.notes), self._later()
         passes = []
         for cell in cells:
             try:
+                _require(later, probes[cell.key])
                 passes.append(GradientPass(found.of(probes[cell.key]), seconds, notes))
             except NotApplicableError as error:
                 refused = error.with_traceback(None)  # which would keep the model as long as this
@@ -310,7 +322,10 @@ class Workbench:
         begun = time.perf_counter()
         try:
             found = self._measure(model, cell, gradients)
-            return recorder.measured(cell, found, time.perf_counter() - begun, gradients)
+            seconds = time.perf_counter() - begun
+            if cell.random and gradients is NO_GRADIENTS_NEEDED:
+                _require(self._later(), ())
+            return recorder.measured(cell, found, seconds, gradients)
         except FAULTS as error:
             return recorder.unmeasured(cell, error, gradients)
 

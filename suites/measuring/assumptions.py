@@ -19,6 +19,10 @@ target
 A network may amplify float noise: batch mates, and the place in a batch, change the order of sums.
 So a difference of up to `AMPLIFIED` times that which the last bit of the input makes is a note.
 
+state
+    The first pass is made again after each suite (`Assumptions.later`): a state kept from pass to
+    pass may show after hundreds of them alone, as with a drift of a millionth a pass.
+
 not finite, constant
     An output that is NaN or infinite, or the same for different images, is a note that comes first.
 
@@ -28,9 +32,10 @@ else on both. The first step at which two passes differ is named where the model
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -68,12 +73,49 @@ class Assumptions:
     target: str | None = None
     logits: str | None = None
     notes: tuple[str, ...] = ()
+    first: _First | None = field(default=None, compare=False, repr=False)
 
     def why_not(self, probes: Sequence[Probe]) -> str | None:
         """Why a measurement by `probes` alone, or by forward passes without any, is skipped."""
         of_target = self.target
         of_logits = self.logits if not probes or any(p.logits for p in probes) else None
         return of_target or of_logits
+
+    def later(self) -> Assumptions:
+        """Why what was measured since `check_assumptions` is void.
+
+        The first pass is made again, over two images. Nothing is at fault in a model of several
+        weight sets, of which another one may be in use.
+        """
+        if self.first is None or self.first.passes.model.members > 1:
+            return Assumptions()
+        try:
+            return Assumptions(**self.first.changes())
+        except Exception:  # memory may have run out; what was measured is there
+            return Assumptions()
+
+
+@dataclass(frozen=True)
+class _First:
+    """The outputs `names` of the first of the `passes`, over the batch "together"."""
+
+    passes: PairedPasses
+    outputs: Outputs
+    names: tuple[str, ...]
+
+    def changes(self) -> dict[str, Any]:
+        """Why outputs of that pass are no longer what they were, beyond rounding, by name."""
+        again, found = self.passes.run("together"), {}
+        for name in self.names:
+            a, b = getattr(self.outputs, name), getattr(again, name)
+            change = relative_distance(a, b) if bool(b.isfinite().all()) else math.inf
+            if change > SAME and _amplified(self.passes, name, change, "together", 0) is None:
+                found[name] = (
+                    f"{RANDOM}: the first pass, made again after the measurement, changes the "
+                    f"{name} by {_percent(change)} of the norm; the likely cause is a state kept "
+                    "from pass to pass, such as a running mean or a count"
+                )
+        return found
 
 
 def check_assumptions(model: Model, images: Tensor) -> Assumptions:
@@ -102,7 +144,10 @@ def _check(model: Model, images: Tensor) -> Assumptions:
         faults["target"] = misnamed
     reasons = {name: fault.text for name, fault in faults.items() if not fault.tolerated}
     notes = [*_meaningless(passes, first, images), *(fault.text for fault in faults.values())]
-    return Assumptions(reasons.get("target"), reasons.get("logits"), tuple(dict.fromkeys(notes)))
+    every = tuple(dict.fromkeys(notes))
+    names = tuple(name for name, _, _ in finite_outputs(first, first) if name not in faults)
+    found = _First(passes, first, names)
+    return Assumptions(reasons.get("target"), reasons.get("logits"), every, found)
 
 
 def _meaningless(passes: PairedPasses, first: Outputs, images: Tensor) -> list[str]:
@@ -284,7 +329,7 @@ def _where(steps: Sequence[str], unknown: str) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.0f} %" if share > 0.1 else f"{100 * share:.2g} %"
 
 
 def _misnamed(model: Model, passes: PairedPasses, whole: Outputs) -> _Fault | None:
