@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 SIZES = (224, 256, 384, 512, 32, 64, 128, 28, 299)
 """Sides of square inputs that are tried to tell a wrong size from other faults."""
 
+CHANNELS_GUESSED = (
+    "; that it takes {} channels is a guess: if it takes others, say so with --input channels=1 or "
+    "3, in Python with InputSpec(height, width, channels=...)"
+)
+
 IMAGES = ("image", "img", "pixel", "sample")
 """Parts of the names that images have among several inputs."""
 
@@ -87,18 +92,21 @@ def why_refused(
     if sizes:
         passing = " and ".join(f"{n} x {n}" for n in sizes)
         return f"refuses an input of {shape}: {said}; {passing} passes: give the size it needs"
-    return f"fails on an input of {shape}, and of other sizes: {said}"
+    text = f"fails on an input of {shape}, and of other sizes: {said}"
+    return text + CHANNELS_GUESSED.format(spec.channels) * ("channels" in spec.guessed)
 
 
-def guess_spec(module: nn.Module, size: tuple[int, int] | None = None) -> InputSpec:
-    """Return ImageNet's usual input, with the channels of the first convolution.
+def guess_spec(
+    module: nn.Module, size: tuple[int, int] | None = None, channels: int | None = None
+) -> InputSpec:
+    """Return ImageNet's usual input, with `channels`, else those of the first convolution.
 
     What neither the module nor `size` (height, width) says is marked as guessed.
     """
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    channels = first.in_channels if first is not None else 3
+    first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    channels = channels or first or 3
     guessed = ["mean", "std", "value_range", "interpolation", "crop_pct"]
-    guessed += ["channel_order"] * (channels == 3) + ["channels"] * (first is None)
+    guessed += ["channel_order"] * (channels == 3) + ["channels"] * (channels != first)
     guessed += [] if size else ["height", "width"]
     spec = InputSpec(*(size or (224, 224)), guessed=tuple(guessed))
     if channels == 3:

@@ -29,7 +29,8 @@ from ..target_rule import Way, target_note
 from ..treatment import PADDING_DEFAULTS, UNTOUCHED, Fill, PaddingOptions, Treatment
 from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
-from .inputs import fix_module_inputs, guess_spec
+from .channels import pick_spec
+from .inputs import fix_module_inputs
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
 from .nodes import (
     fed_layer_outputs,
@@ -451,8 +452,8 @@ def wrap(
     """Make a `Model` of any module; the module itself is not changed.
 
     Without `spec` the input is guessed: `size` (height, width) or 224 x 224, ImageNet's mean and
-    standard deviation, channels of the first convolution; `declare` states parts of it. `image` is
-    the input of `forward` that takes the image, `fixed` has values for the others by name. Half-
+    standard deviation, channels that the first layer takes; `declare` states parts of it. `image`
+    is the input of `forward` that takes the image, `fixed` has values for the others by name. Half-
     precision weights are audited in float32, and a compiled module is audited as its original.
     Raises `InputError` when the module refuses that input, cannot be copied, is or contains
     a TorchScript module, or has weights without values or shapes.
@@ -475,7 +476,7 @@ def wrap(
         frozen,
         lambda _member: copy_module(frozen),
         reference=name or f"module:{type(module).__name__}",
-        spec=spec or declare(guess_spec(frozen, size)),
+        spec=spec or pick_spec(frozen, size, declare),
         device=pick_device(device),
         source={"runtime": "torch", "tensors_sha256": digest, "library": library_of(module)},
         target=target,

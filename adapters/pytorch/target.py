@@ -103,10 +103,12 @@ def module_blocks(
     return Blocks((grid,), grid)
 
 
-def blank_input(module: nn.Module, spec: InputSpec) -> Tensor:
-    """Return two uniform inputs of the size, type and device of `module`."""
+def blank_input(module: nn.Module, spec: InputSpec, size: tuple[int, int] | None = None) -> Tensor:
+    """Return two uniform inputs of the type and device of `module`, `size` being that of `spec`."""
     first = first_float(module, torch.empty(0))
-    return laid_out(torch.zeros(2, *spec.shape, dtype=first.dtype, device=first.device), spec)
+    height, width = size or (spec.height, spec.width)
+    shape = 2, spec.channels, height, width
+    return laid_out(torch.zeros(shape, dtype=first.dtype, device=first.device), spec)
 
 
 def laid_out(x: Tensor, spec: InputSpec) -> Tensor:
