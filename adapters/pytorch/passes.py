@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..device import ran_out_of_memory
 from ..errors import NO_GRADIENTS
 from .batch_norm_fix import contiguous_norm_gradients
+from .checkpointing import without_checkpointing
 from .target import first_logits, laid_out, run_several
 from .tensors import first_float, order_kernels
 
@@ -88,9 +89,10 @@ class ModulePasses:
     def _run(
         self, module: nn.Module, x: Tensor, grids: Sequence[Grid], *, logits: bool
     ) -> tuple[list[Tensor], Tensor | None]:
-        if not grids:
-            return [], first_logits(module, module(x))
-        raw, out = run_several(module, x, grids, to_end=logits)
+        with without_checkpointing():
+            if not grids:
+                return [], first_logits(module, module(x))
+            raw, out = run_several(module, x, grids, to_end=logits)
         return raw, first_logits(module, out) if logits else None
 
     def settle_order(self, module: nn.Module, grid: Grid | None) -> None:

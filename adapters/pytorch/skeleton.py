@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..feature_grid import Grid
+from .checkpointing import without_checkpointing
 from .target import run_target
 from .tensors import copy_module
 
@@ -24,7 +25,8 @@ class Skeleton(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` (batch, channels, height, width) to the target, of the same axes."""
-        return self.grid.read(run_target(self.body, x, self.grid))
+        with without_checkpointing():
+            return self.grid.read(run_target(self.body, x, self.grid))
 
 
 def _make_buffers(layer: nn.Module) -> None:

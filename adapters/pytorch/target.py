@@ -18,6 +18,7 @@ from ..input_spec import InputSpec
 from ..meta_forward import quickly
 from ..target_rule import NAMED, Way
 from .capture import base_name, capture
+from .checkpointing import without_checkpointing
 from .inputs import why_refused
 from .tensors import first_float
 from .trace_steps import Trace, trace_way
@@ -46,7 +47,7 @@ def locate(
 
     def find(count: int, height: int, width: int) -> Grid | None:
         x = blank_input(module, replace(spec, height=height, width=width))[:count]
-        with torch.no_grad():
+        with torch.no_grad(), without_checkpointing():
             if name is None:
                 return quickly(partial(find_module_target, module, x, (height, width), prefix))
             return quickly(partial(named_module_target, module, x, (height, width), name, prefix))
