@@ -125,9 +125,10 @@ def input_of(
     """
     if isinstance(reference, nn.Module):
         from .onnx.inputs.declaration import read_declaration
-        from .pytorch.inputs import guess_spec
+        from .pytorch.channels import module_input
 
-        return read_declaration(inputs or {}).apply(guess_spec(reference, size))
+        said = read_declaration(inputs or {})
+        return module_input(reference, size, said.image, said.fixed, said.apply)
     if not isinstance(reference, str):
         return reference.spec
     parsed = parse_known(reference)

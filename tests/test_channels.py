@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from perimetry.adapters.errors import InputError
-from perimetry.adapters.load import load
+from perimetry.adapters.load import input_of, load
 from perimetry.adapters.pytorch.model import wrap
 
 SIZE = (32, 32)
@@ -80,6 +80,14 @@ def test_the_first_layer_that_the_image_reaches_says_how_many_channels_there_are
     assert spec.channels == len(spec.mean) == channels
     first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
     assert ("channels" in spec.guessed) == (first.in_channels != channels)
+
+
+def test_the_input_that_is_known_before_a_model_is_opened_has_them_too():
+    """`compare` refuses models that are fed differently by it, and leaves the module as it is."""
+    net = HeadFirst(3).train()
+    assert input_of(net, size=SIZE) == wrap(net, size=SIZE).spec
+    assert net.training
+    assert net.stem.weight.requires_grad
 
 
 def test_what_is_declared_holds_and_a_mean_of_three_numbers_fits():

@@ -173,14 +173,17 @@ def test_a_factory_that_needs_arguments_is_refused_where_nothing_else_is_left(mo
             identities.check_references(names, RunOptions("cpu"))
 
 
-def test_a_factory_that_needs_arguments_leaves_nothing_to_compare_with(monkeypatch):
-    """Of two models, one cannot be measured: the comparison is refused before it measures."""
+def test_a_factory_that_needs_arguments_leaves_nothing_to_compare_with(monkeypatch, capsys):
+    """Of two models the comparison is refused before it measures, of three it says so first."""
     monkeypatch.setattr(identities, "each_bounded", lambda calls, _run: [*map(outcome_of, calls)])
     needs, ready = (Argument(model=f"py:own_zoo.nets:{name}") for name in ("needs", "ready"))
     with pytest.raises(UnknownNameError) as caught:
         check_models([needs, ready], RunOptions("cpu"))
     assert needs.model in str(caught.value)
     check_models([needs, ready, ready], RunOptions("cpu"))
+    assert not capsys.readouterr().err
+    check_models([needs, ready, ready], RunOptions("cpu", progress=True))
+    assert f"{needs.model!r} cannot be measured" in capsys.readouterr().err
 
 
 def test_a_fault_of_the_code_is_no_typo():

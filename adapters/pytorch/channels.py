@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .inputs import SIZES, guess_spec
+from .inputs import SIZES, fix_module_inputs, guess_spec
 from .target import blank_input
+from .tensors import cast_module, frozen_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from ..input_spec import InputSpec
 
@@ -58,6 +59,20 @@ def pick_spec(
             return spec
     spec = declare(guess_spec(module, size))
     return replace(spec, guessed=tuple(dict.fromkeys((*spec.guessed, "channels"))))
+
+
+def module_input(
+    module: nn.Module,
+    size: tuple[int, int] | None,
+    image: str | None,
+    fixed: Mapping[str, Any],
+    declare: Callable[[InputSpec], InputSpec],
+) -> InputSpec:
+    """The input that `model.wrap` would give `module`, which is not changed."""
+    frozen = frozen_copy(getattr(module, "_orig_mod", module))
+    frozen = cast_module(frozen, torch.device("cpu"), torch.float32)
+    fix_module_inputs(frozen, image, fixed)
+    return pick_spec(frozen, size, declare)
 
 
 def _tried(module: nn.Module) -> list[int]:

@@ -6,6 +6,7 @@ file, by whatever path it is named, and for no other file.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from ..execution.rerun import (
 )
 from ..execution.settings import Settings, standard
 from ..execution.together import Asked, Together
+from ..output.text import clean
 from ..records.references import same_file, spec_of, stated_inputs
 from .compatibility import UnlikeRecordsError, input_differences
 from .sides import (
@@ -175,7 +177,8 @@ def check_measured(sides: Sequence[Side]) -> None:
 def check_models(sides: Sequence[Side | Argument], run: RunOptions) -> None:
     """Raise `UnknownNameError` for models that cannot exist, before any is measured.
 
-    Also where factories that need arguments leave fewer than two models to compare.
+    Also where factories that need arguments leave fewer than two models to compare; where they
+    leave more, those are named on standard error if progress is shown there.
     """
     if run.toolkit is not standard:
         return
@@ -187,6 +190,9 @@ def check_models(sides: Sequence[Side | Argument], run: RunOptions) -> None:
         raise UnknownNameError(f"{error}{hints}") from error
     if faults and len(sides) - len(faults) < 2:
         raise UnknownNameError(f"nothing was measured; {'; '.join(faults)}")
+    if run.progress:
+        for text in faults:
+            sys.stderr.write(f"perimetry: {clean(text, 2000)}\n")
 
 
 def _no_folder(name: str) -> str:
