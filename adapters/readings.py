@@ -180,10 +180,21 @@ class Readings:
             letters = "".join(given[0][k] for k in step.order) if given and step.order else None
             return letters if letters in KINDS else None
         if step.kind == "linear" and rank == 4:
-            return "NHWC"
+            return self._behind_linear(step, carriers, given)
         if step.kind == "view" and not any(self.steps[s].shape == step.shape for s in carriers):
             return None
         return given[0] if given else None
+
+    def _behind_linear(
+        self, step: Step, carriers: Sequence[int], given: Sequence[str]
+    ) -> str | None:
+        """The order of four axes behind a product with a matrix: of channels, or of columns."""
+        if "NCHW" not in given[:1]:
+            return "NHWC"
+        before = next(s.shape for s in map(self.steps.__getitem__, carriers) if len(s.shape) == 4)
+        if before[2:] == step.shape[2:]:
+            return "NCHW"
+        return "NHWC" if before[2:] == step.shape[1:3] else None
 
     def _grid(self, i: int, carriers: Sequence[int]) -> Grid | None:
         step = self.steps[i]
@@ -307,10 +318,31 @@ class Readings:
         }
 
     def _unmatched(self, i: int) -> Grid | None:
-        """The reading by shape alone, where no map precedes that a size could be that of."""
-        if self.known(i) or self.steps[i].shape[0] != self.batch:
-            return None
-        return grid_of_shape(self.steps[i].name, self.steps[i].shape, self.size, self.prefix)
+        """The reading by shape alone, where no map precedes that a size could be that of.
 
+        Tokens are units of such a map only if a step before them gathers blocks of pixels: rows of
+        an image may be as many as the units of a square.
+        """
+        shape = self.steps[i].shape
+        if self.known(i) or shape[0] != self.batch:
+            return None
+        if len(shape) == 3 and not any(self._gathers(k) for k in range(1, i + 1)):
+            return None
+        return grid_of_shape(self.steps[i].name, shape, self.size, self.prefix)
+
+    def _gathers(self, i: int) -> bool:
+        """Whether step `i` may bring pixels of a block together, as views of six axes do."""
+        shape, sources = self.steps[i].shape, [self.steps[s].shape for s in self.sources[i]]
+        if max(map(len, (shape, *sources))) > 4:
+            return True
+        if self.steps[i].kind in ("conv", "spatial"):
+            return any(len(source) == 4 for source in sources)
+        kept = [source[:k] + source[k + 1 :] for source in sources for k in range(len(source))]
+        # what drops an axis, as a mean does, is in the place of what it was
+        return self.steps[i].kind not in REARRANGING and shape not in (*sources, *kept)
+
+
+REARRANGING = ("view", "permute", "multiply", "norm", "linear", "recurrent")
+"""Kinds of steps that bring no pixels of a block together, unless by a view of more axes."""
 
 KINDS = ("NCHW", "NHWC", "NLC", "NCL", "LNC")

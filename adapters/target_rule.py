@@ -174,11 +174,21 @@ class Way:
             for i in self._bits(self.on_way & ~1)
             if (grid := grids[i]) is not None
             and not (self.read.same_map[i] or self._is_key_or_value(i) or self._is_in_stack(i))
+            and not self._is_raw(i)
         }
         sizes = {_size(g) for i, g in found.items() if i in self.bottlenecks or self.steps[i].wide}
         found = {i: g for i, g in found.items() if _size(g) in sizes and self.steps[i].floating}
         kept = {i: g for i, g in found.items() if not self.heads >> i & 1}
         return kept or found
+
+    def _is_raw(self, i: int) -> bool:
+        """Whether step `i` is the image, normalised or changed point by point before any layer.
+
+        What the layers behind it do not read would be missed at such a map.
+        """
+        grid, before = self.read.grids[i], self.read.before[i]
+        same = grid is not None and _size(grid) == self.size
+        return same and not before & self.layers and bool(self.after[i] & self.layers)
 
     @cached_property
     def _readers(self) -> dict[int, list[int]]:
