@@ -112,9 +112,9 @@ class TorchModel:
 
     @cached_property
     def why_no_gradients(self) -> str | None:
-        """None, or why the input has no gradient; found by one pass, unless the model is known."""
-        module = self._sets.live or self._shell
-        return None if self._known else self._passes.why_no_gradients(module, self.target)
+        """None, or why the input has no gradient, or a wrong one; a known model is not tried."""
+        module, notes = self._sets.live or self._shell, self.notes
+        return None if self._known else self._passes.why_no_gradients(module, self.target, notes)
 
     def select(self, member: int, x: Tensor) -> None:
         """Load weight set `member` (0 to `members` - 1); `x` (images, ...) calibrates norms.

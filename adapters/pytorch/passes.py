@@ -7,6 +7,7 @@ function: modules of unknown origin are compared in both orders.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from ..device import ran_out_of_memory
 from ..errors import NO_GRADIENTS
 from .batch_norm_fix import contiguous_norm_gradients
 from .checkpointing import without_checkpointing
+from .derivative import STRAIGHT_THROUGH, gradient_fault
 from .target import first_logits, laid_out, run_several
-from .tensors import first_float, order_kernels
+from .tensors import cast_module, copy_module, first_float, order_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,9 @@ SAME = 1e-3
 """Relative L2 difference that rounding in another order may cause."""
 
 ONE_BY_ONE = "the module takes one image at a time; batches are split"
+
+MOST_WEIGHTS = 2**28
+"""Most parameters of a module whose gradients are checked in double precision."""
 
 NOT_NARROW = "the module does not run in bfloat16: its gradients are in float32"
 
@@ -50,6 +55,8 @@ class ModulePasses:
     spec: InputSpec
     channels_last: bool = True
     one_by_one: bool = False
+    _judged: bool = False
+    _fault: str | None = None
 
     def cast(self, x: Tensor, module: nn.Module) -> Tensor:
         """A copy of `x` (batch, ...) in the module's type, place, layout and memory order.
@@ -133,8 +140,13 @@ class ModulePasses:
             return False
         return True
 
-    def why_no_gradients(self, module: nn.Module, grid: Grid | None) -> str | None:
-        """None if the target of `module`, else its logits, has a gradient by the input."""
+    def why_no_gradients(
+        self, module: nn.Module, grid: Grid | None, notes: list[str]
+    ) -> str | None:
+        """None if the target of `module`, else its logits, has a right gradient by the input.
+
+        A note is added for one that passes straight through rounding.
+        """
         x = self.noise(1).requires_grad_()
         try:
             with torch.enable_grad(), contiguous_norm_gradients(x):
@@ -142,7 +154,41 @@ class ModulePasses:
         except Exception:  # the suite that makes the same pass reports it
             return None
         values = [value for value in found if value is not None]
-        return None if not values or any(v.requires_grad for v in values) else NO_GRADIENT
+        if not any(v.requires_grad for v in values):
+            return NO_GRADIENT if values else None
+        fault = self._gradient_fault(module, grid)
+        if fault == STRAIGHT_THROUGH:
+            notes += [] if fault in notes else [fault]
+        return None if fault in (None, STRAIGHT_THROUGH) else f"{NO_GRADIENTS}{fault}"
+
+    def _gradient_fault(self, module: nn.Module, grid: Grid | None) -> str | None:
+        """What is wrong with the gradients of the target, else of the logits; found once.
+
+        See `derivative.gradient_fault`. A module that does not run in double precision, or is very
+        large, is not judged.
+        """
+        if not self._judged:
+            self._judged = True
+            if sum(p.numel() for p in module.parameters()) <= MOST_WEIGHTS:
+                with contextlib.suppress(Exception):  # a foreign forward may raise anything
+                    self._fault = self._find_fault(module, grid)
+        return self._fault
+
+    def _find_fault(self, module: nn.Module, grid: Grid | None) -> str | None:
+        double = cast_module(copy_module(module), torch.device("cpu"), torch.float64)
+        random = torch.Generator().manual_seed(1)
+
+        def f(x: Tensor) -> Tensor:
+            with contiguous_norm_gradients(x):
+                raw, out = self.run(double, x, grid, logits=grid is None)
+            values = raw if raw is not None else out
+            if values is None or values.dtype != torch.float64:
+                raise ValueError("there is no output in double precision")
+            signs = torch.randint(0, 2, values.shape, generator=random.manual_seed(1))
+            return (values * (2 * signs - 1)).sum()
+
+        with torch.enable_grad():
+            return gradient_fault(f, self.noise(1).double())
 
     def noise(self, count: int) -> Tensor:
         """Normal noise (count, channels, height, width), the same in every call."""
