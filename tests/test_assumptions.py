@@ -218,6 +218,21 @@ def test_a_module_in_eight_bits_of_the_batch_s_range_is_measured_with_a_note():
     assert assumptions.CAUSES["dynamicquantize"] in note
 
 
+def test_the_first_step_that_differs_may_have_integers(monkeypatch):
+    """The integers of dynamic quantisation come before the floats that are made of them."""
+    model = load(Net(lambda y: y + 0.01 * y.mean((0, 2, 3), keepdim=True)), size=SIZE, device="cpu")
+
+    def trace(x, read):
+        eight = (50 * x / x.abs().max()).round().to(torch.int8)
+        read("DynamicQuantizeLinear node 'q'", eight)
+        read("Cast node 'c'", eight.float())
+
+    monkeypatch.setattr(model, "trace", trace)
+    found = check_assumptions(model, images())
+    assert found.target is None
+    assert "first in DynamicQuantizeLinear node 'q'" in found.notes[0]
+
+
 def test_seeded_draws_are_a_function():
     """A forward that draws the same numbers in every pass is one network, whatever it draws."""
 

@@ -87,7 +87,8 @@ class PairedPasses:
         found: list[tuple[str, float]] = []
 
         def read(step: str, output: Tensor) -> None:
-            if output.is_floating_point() and len(output.shape) and len(output) == 2:
+            counted = not (output.is_complex() or output.dtype == torch.bool)
+            if counted and len(output.shape) and len(output) == 2:
                 flat = output[place].detach().double().flatten()
                 weights = torch.linspace(1, 2, len(flat), dtype=flat.dtype, device=flat.device)
                 found.append((step, float(flat @ weights)))
