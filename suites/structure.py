@@ -56,8 +56,13 @@ units in two places of one channel. Windows without overlap, channels that are s
 others or added to them, and partial residuals leave the product of squares exact. For two blurs of
 stride 2 around a 3 x 3 layer with a ReLU, `weakest` is 0.68, and 0.44 is expected. In networks with
 skip connections the difference is small (resnetblur50 measures 0.70, expected 0.68). What leads to
-a gate or to a softmax alone gets no note, as these are constants here. In the rows of culprits a
+a gate or to a softmax alone gets no note, as these are constants here. Uniform attention gives all
+queries a share of each token, so that a pool behind it has a note. In the rows of culprits a
 padded pool counts by the product of squares.
+
+A file does not say which of its numbers were learned. Stored factors that differ between places of
+the map are fixed masks, and a depthwise filter that is the same for all channels is a fixed one;
+other factors and filters are random weights of the variance above.
 
 All other values are exact for the architecture, without interval or seed. New taps of a `zero`
 kernel padding count like the others, since training can change them; while they are 0, the network
@@ -77,7 +82,7 @@ from .base import Context, Estimate, Measurement, Metric, Suite, described, miss
 from .measuring import findings, phases
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import nn
 
@@ -224,16 +229,25 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
         found.metrics[f"relL{order}"] = Estimate(value)
     _read_layers(found, trace.layers, pixels, units.stride())
     _read_field(found, units)
-    if approximate:
-        found.notes.append(
-            f"{NOT_INDEPENDENT}: {next(iter(approximate))}"
-            + (f", and {more} more" if (more := len(approximate) - 1) else "")
-        )
+    found.notes += _approximations(approximate)
     if counts.max() > LARGEST_EXACT_INTEGER or bool((counts % 1).any()):
         found.notes.append(
             "path counts are too large for exact integers in float64 and are rounded"
         )
     return found
+
+
+def _approximations(found: Iterable[str]) -> list[str]:
+    """The notes on what `energy_map` found to be approximate, or assumed."""
+    from .architecture.trace import ASSUMED
+
+    assumed = [text for text in found if text.startswith(ASSUMED)]
+    first, *more = [text for text in found if not text.startswith(ASSUMED)] or [""]
+    rest = f", and {len(more)} more" if more else ""
+    return [
+        *([f"{NOT_INDEPENDENT}: {first}{rest}"] if first else []),
+        *(f"the expected sensitivity is a guess: {text}" for text in assumed),
+    ]
 
 
 def _energies(

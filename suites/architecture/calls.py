@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .chains import NOTHING, Chain, Sharing, axis_of_channels, chain_of
 from .mixtures import (
+    ATTENTION,
     COPIES,
     FILTERS,
     JOINS,
@@ -135,6 +136,8 @@ class Call:
     def spreads(self, out: Tensor) -> bool:
         """Whether several units of the result read one."""
         x = self.args[0] if self.args else None
+        if self.attends:
+            return True
         if len(self.inputs) > 1:
             return self.name in JOINS and bool(self.doubled)
         if self.name == "setitem":
@@ -154,6 +157,8 @@ class Call:
         """
         if not self.spreads(out):
             return shared
+        if self.attends:
+            return replace(shared, places=self.own)
         if len(self.inputs) > 1:
             aside = all(side_by_side(*pair, self.channels) for pair in self.doubled)
         else:
@@ -165,6 +170,15 @@ class Call:
         if self.is_spatial:
             return replace(shared, places=self.own)
         return Sharing(self.own, self.own)
+
+    @cached_property
+    def attends(self) -> bool:
+        """Whether these are means over tokens, each of which is read by all queries."""
+        if self.name in ATTENTION:
+            return True
+        others = [t for t in tensors_in((self.args, self.kwargs)) if not is_energy(t)]
+        weights = [t for t in others if history_of(t) is not None]
+        return self.name in PRODUCTS and any(t.shape[-2] > 1 for t in weights if t.ndim > 1)
 
     @cached_property
     def is_fixed(self) -> bool:

@@ -70,9 +70,9 @@ def energy_map(
 
     `size` is (channels, height, width). In variant v the layer of index `padded[v]` has its kernel
     padded with a box. The scale is arbitrary. `approximate` is filled with the pairs of fixed
-    mixtures whose common coefficients are not known, in words, where the map depends on them: not
-    those that lead to a gate or to a softmax alone. Raises `NotApplicableError` if an operation has
-    no energy rule.
+    mixtures whose common coefficients are not known, in words, and with what is `ASSUMED`, where
+    the map depends on them: not those that lead to a gate or to a softmax alone. Raises
+    `NotApplicableError` if an operation has no energy rule.
     """
     trace = EnergyTrace(padded=padded)
     x, target = run_skeleton(skeleton, size, trace)

@@ -35,6 +35,7 @@ from .in_place import (
     whole_and_place,
     works_in_place,
 )
+from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
 from .rule_table import (
     MOVES,
     RULES,
@@ -43,6 +44,7 @@ from .rule_table import (
     is_weight,
     with_history,
 )
+from .stored_factors import as_stored
 from .tags import CREATIONS, tag, tensors_in
 from .windows import History, Layer, LayerWindow, Pair, Upsampling
 from .written_out import WRITTEN_OUT
@@ -66,6 +68,10 @@ SAME_SHAPE = frozenset({"to", "type_as", "cpu", "cuda", "contiguous", "batch_nor
 
 SHAPE_ONLY = MOVES | CREATIONS | {"tril", "triu", "fold", "cumsum"}
 """Functions that apply to energies unchanged: they move, drop or add entries, or read a shape."""
+
+
+ASSUMED = "it is assumed that "
+"""How what the network does not say begins among the pairs of a trace."""
 
 
 class EnergyTrace(FunctionMode):
@@ -115,6 +121,9 @@ class EnergyTrace(FunctionMode):
             mark_view(name, args[0], [out])
             return out
         args, kwargs = latest((args, kwargs), tensors_in((args, kwargs)))
+        unclear = False
+        if name in PRODUCTS_OF_UNITS | QUOTIENTS:
+            args, unclear = as_stored(args)
         if name == "copy" and is_energy(args[1]):
             return self._copied(args[0], args[1])
         tensors = tensors_in((args, kwargs))
@@ -140,6 +149,8 @@ class EnergyTrace(FunctionMode):
             if not any(is_energy(t) or t.is_meta for t in tensors):
                 raise
             raise NotApplicableError(self._no_rule(name, f"{error}")) from error
+        if unclear:
+            self.assume(out, f"the numbers stored for {name!r} are scales of channels")
         if name == "getitem":
             mark_part(out, *args)
         if any(map(is_energy, tensors_in((args, out)))):
@@ -252,6 +263,10 @@ class EnergyTrace(FunctionMode):
 
     def _no_rule(self, name: str, detail: str) -> str:
         return f"the operation {name!r}{self._where()} has no energy rule: {detail.splitlines()[0]}"
+
+    def assume(self, out: Tensor, what: str) -> None:
+        """Note that `out` rests on `what`, which the network does not say."""
+        self.pairs.append((out, f"{ASSUMED}{what}{self._where()}"))
 
     @property
     def layer_name(self) -> str:

@@ -49,6 +49,9 @@ SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
 OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log"}
 """Operators that are parts of a written-out layer: second moments do not pass through them."""
 
+LEAST_OF_A_BIAS = -30.0
+"""Terms below this are masks."""
+
 RECURRENT = {"LSTM", "GRU", "RNN"}
 """Operators whose state passes from step to step."""
 
@@ -211,21 +214,43 @@ def depending(nodes: Iterable[Node], image: str) -> set[str]:
 def light_constants(nodes: Iterable[Node], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the skeleton's constants: weights on `meta`, scales one, biases of products zero.
 
-    Integers and single numbers, which are shapes and settings, are kept.
+    Integers and single numbers, which are shapes and settings, are kept, and so are filters and
+    masks that are no weights (`is_filter`, `excludes`). Scales have their values in the attribute
+    `stored`, as they may be masks of the map.
     """
     light: dict[str, Tensor] = {}
     products: set[str] = set()
     for node in nodes:
-        if node.op in WEIGHTED and node.constant:
+        filters = node.op in CONVOLUTIONS and is_filter(constants.get(node.inputs[1]))
+        if node.op in WEIGHTED and node.constant and not filters:
             products.update(node.outputs)
         for name in node.constant:
             value = constants[name]
             if node.op in WEIGHTED:
-                light[name] = torch.empty(value.shape, device="meta")
+                if not filters:
+                    light[name] = torch.empty(value.shape, device="meta")
             elif node.op in SCALED and value.numel() > 1 and value.is_floating_point():
                 shift = node.op in {"Add", "Sub"} and products.intersection(node.inputs)
+                if node.op == "Add" and excludes(value):
+                    continue
                 light[name] = torch.zeros_like(value) if shift else torch.ones_like(value)
+                light[name].stored = value  # type: ignore[attr-defined]
     return light
+
+
+def is_filter(weight: Tensor | None) -> bool:
+    """Whether a stored weight (out, in per group, *taps) is a fixed filter, as for blurring.
+
+    It is the same one for each of several channels, which training never gives.
+    """
+    fits = weight is not None and weight.shape[0] > 1 == weight.shape[1] < weight[0].numel()
+    return fits and weight is not None and bool((weight == weight[:1]).all())
+
+
+def excludes(value: Tensor) -> bool:
+    """Whether a stored term is a mask of attention: 0, and large negative numbers."""
+    far = value < LEAST_OF_A_BIAS
+    return bool(far.any()) and bool((far | (value == 0)).all()) and not bool(far.all())
 
 
 def without_branches(graph: Graph) -> Graph:

@@ -138,8 +138,8 @@ def _clone(_trace: EnergyTrace, x: Tensor, **_: Any) -> Tensor:
 
 
 @rule("add", "iadd", "radd")
-def add(_trace: EnergyTrace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
-    """Energies of independent terms add; constants vanish."""
+def add(trace: EnergyTrace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Tensor:
+    """Energies of independent terms add; constants vanish, other than masks of attention."""
     if is_energy(a) and is_energy(b):
         if alpha != 1:
             b = pointwise(lambda e: e * alpha**2, b)
@@ -147,7 +147,9 @@ def add(_trace: EnergyTrace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> T
     energy, other = (a, b) if is_energy(a) else (b, a)
     if isinstance(other, Tensor):
         if _excludes(other):
-            return pointwise(lambda e, m: e.masked_fill(m < EXCLUDED, 0.0), energy, other)
+            out = pointwise(lambda e, m: e.masked_fill(m < EXCLUDED, 0.0), energy, other)
+            trace.assume(out, f"numbers below {EXCLUDED:g} that are added are a mask of attention")
+            return out
         return widen_like(energy, torch.broadcast_shapes(energy.shape, other.shape))
     return energy  # type: ignore[no-any-return]
 
@@ -163,10 +165,11 @@ def _rsub(trace: EnergyTrace, a: Any, b: Any, **_: Any) -> Tensor:
 
 
 def _excludes(constant: Tensor) -> bool:
-    """Whether a constant that is added is a mask of attention."""
+    """Whether a constant that is added is a mask of attention, which leaves some keys."""
     if constant.is_meta or constant.ndim < 2 or not constant.is_floating_point():
         return False
-    return bool(compress(constant).amin() < EXCLUDED)
+    small = compress(constant)
+    return small.shape[-1] > 1 and bool(small.amin() < EXCLUDED <= small.amax())
 
 
 def widen_like(x: Tensor, shape: Sequence[int]) -> Tensor:
