@@ -84,11 +84,18 @@ def test_an_estimate_without_an_interval_says_why():
     """All draws of the share are alike; three images are too few for any interval."""
     found = of("deadpixel", {"weakest": (0.5, 0.1), "dead@0.01": 0.0}, count=8)
     (said,) = without_interval(found)
-    assert said.startswith("without an interval (alike in every draw")
+    assert said.startswith("without an interval (alike in all draws")
     assert said.endswith(found.label("dead@0.01"))
     few = of("deadpixel", {"dead@0.01": 0.0}, count=3)
     assert without_interval(few)[0].startswith("without an interval (too few samples)")
     assert without_interval(of("structure", {"weakest": 0.5})) == []
+
+
+def test_an_interval_of_no_width_is_none():
+    """A share that 199 of 200 draws have has two ends that are alike, and shows nothing."""
+    found = of("deadpixel", {"dead@0.5": (0.1875, 0.0)}, count=8)
+    assert found.verdict("dead@0.5") is Evenness.no_interval
+    assert without_interval(found)[0].endswith(found.label("dead@0.5"))
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0, "uneven"), (0.5, "uneven"), (0.999, "even")])

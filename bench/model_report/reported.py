@@ -112,7 +112,7 @@ class ReportedRecord:
         if self.exact(name):
             near = abs(found.value - metric.even) <= TOLERANCE
             return Evenness.even if near else Evenness.off
-        if found.low is None and found.high is None:
+        if found.low == found.high:  # both None, or alike in all draws but a few
             return Evenness.no_interval
         above = metric.better != "higher" and found.low is not None and found.low > metric.even
         below = metric.better != "lower" and found.high is not None and found.high < metric.even
@@ -169,7 +169,7 @@ def without_interval(one: ReportedRecord) -> list[str]:
     names = [n for n in one.names if one.verdict(n) is Evenness.no_interval]
     if not names:
         return []
-    alike = "" if one.few_samples else "alike in every draw, or of "
+    alike = "" if one.few_samples else "alike in all draws, or in nearly all, or of "
     return [f"without an interval ({alike}too few samples): {', '.join(map(one.label, names))}"]
 
 
