@@ -62,7 +62,7 @@ padded pool counts by the product of squares.
 
 A file does not say which of its numbers were learned. Stored factors that differ between places of
 the map are fixed masks, and a depthwise filter that is the same for all channels is a fixed one;
-other factors and filters are random weights of the variance above.
+other factors, filters and matrices (of a Fourier transform, too) are random weights.
 
 All other values are exact for the architecture, without interval or seed. New taps of a `zero`
 kernel padding count like the others, since training can change them; while they are 0, the network

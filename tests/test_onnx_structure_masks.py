@@ -8,6 +8,7 @@ from onnx_files import model, node, save, weights
 from random_weights import mean
 from structure_nets import BLUR, Between, squared_jacobian
 
+from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.structure import NOT_INDEPENDENT, measure_skeleton
@@ -128,3 +129,19 @@ def test_means_of_colours_are_subtracted_whatever_their_size():
     found = measure_skeleton(light_copy(Between(lambda x: x + means)), (3, SIDE, SIDE))
     np.testing.assert_allclose(found.maps["sensitivity"], 1)
     assert not any("guess" in note for note in found.notes)
+
+
+def test_a_flipped_map_has_the_stride_of_the_map():
+    """Rows in reverse order, every third of them read: one phase of three."""
+    net = Between(lambda x: x[:, :, ::3].flip(2))
+    found = measure_skeleton(light_copy(net), (3, 48, 48))
+    assert found.metrics["target_stride"].value == 3
+    np.testing.assert_allclose(found.maps["phase_profile"].ravel(), [3, 0, 0])
+
+
+def test_a_maximum_with_constants_that_differ_between_places_is_refused():
+    """It keeps the units of half of the map, or another part of them: only the values tell."""
+    limits = torch.where(torch.arange(SIDE) > 5, 1e9, -1e9)
+    net = Between(lambda x: torch.maximum(x, limits.to(x)))
+    with pytest.raises(NotApplicableError, match="differ between places"):
+        measure_skeleton(light_copy(net), (3, SIDE, SIDE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import combinations, starmap
@@ -24,9 +25,19 @@ from .mixtures import (
     mixes,
     summed_axes,
 )
-from .places import Places, Root, Roots, chosen, common_places, meet, overlap, side_by_side, written
+from .places import (
+    Places,
+    Root,
+    Roots,
+    chosen,
+    common_places,
+    meet,
+    overlap,
+    side_by_side,
+    written,
+)
 from .rule_table import history_of, is_energy, is_weight
-from .tags import tensors_in
+from .tags import MAX_PREFIX_TOKENS, tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -158,7 +169,7 @@ class Call:
         if not self.spreads(out):
             return shared
         if self.attends:
-            return replace(shared, places=self.own)
+            return self._attended(shared)
         if len(self.inputs) > 1:
             aside = all(side_by_side(*pair, self.channels) for pair in self.doubled)
         else:
@@ -179,6 +190,21 @@ class Call:
         others = [t for t in tensors_in((self.args, self.kwargs)) if not is_energy(t)]
         weights = [t for t in others if history_of(t) is not None]
         return self.name in PRODUCTS and any(t.shape[-2] > 1 for t in weights if t.ndim > 1)
+
+    def _attended(self, shared: Sharing) -> Sharing:
+        """What units share behind attention over places.
+
+        Over the channels of one place it gives all places the same share, which changes no map.
+        """
+        x, history = self.inputs[0], history_of(self.inputs[0])
+        grid = math.prod(history.grid) if history else 0
+        first = self.name in PRODUCTS and self.args and self.args[0] is x
+        over, other = (x.shape[-1], x.shape[-2]) if first else (x.shape[-2], x.shape[-1])
+        if grid and 0 <= over - grid <= MAX_PREFIX_TOKENS:
+            return replace(shared, places=self.own)
+        if grid and 0 <= other - grid <= MAX_PREFIX_TOKENS:
+            return shared
+        return Sharing(self.own, self.own)
 
     @cached_property
     def is_fixed(self) -> bool:

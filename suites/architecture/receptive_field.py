@@ -106,7 +106,7 @@ def summarise_field(units: UnitSpans) -> ReceptiveField:
         raise NotApplicableError("only global paths lead from the input to the target")
     low, high = (ends[(slice(None), *units.central)] for ends in (units.low, units.high))
     rows, columns = (float(b - a) + 1 for a, b in zip(low, high, strict=True))
-    stride = units.stride()
+    stride = units.steps()
     top, left = (float(a) - i * s for a, i, s in zip(low, units.central, stride, strict=True))
     return ReceptiveField((rows, columns), stride, (top, left), units.everywhere, units)
 

@@ -236,7 +236,12 @@ class UnitSpans:
         return bool(np.isfinite(self.low[(slice(None), *self.central)]).all())
 
     def stride(self) -> tuple[float, float]:
-        """Pixels from one unit to the next along (rows, columns).
+        """Pixels between neighbouring units along (rows, columns), of a flipped map too."""
+        rows, columns = self.steps()
+        return abs(rows), abs(columns)
+
+    def steps(self) -> tuple[float, float]:
+        """Pixels from one unit to the next along (rows, columns), negative in a flipped map.
 
         Where the units are unevenly spaced, as after an interpolation, or reached by global paths
         only, it is the product of the strides on the way.

@@ -10,14 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .rule_table import history_of, is_energy
+from .tags import MAX_PREFIX_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
-
-MAX_PREFIX_TOKENS = 5
-"""Most tokens without a position (class, registers) that may precede those of a grid."""
 
 
 def as_stored(args: Sequence[Any]) -> tuple[tuple[Any, ...], bool]:
@@ -28,13 +26,13 @@ def as_stored(args: Sequence[Any]) -> tuple[tuple[Any, ...], bool]:
     found, unclear = [], False
     for factor in args:
         values = getattr(factor, "stored", None)
-        spread = None if values is None else _is_of_places(values, energy)
+        spread = None if values is None else differs_between_places(values, energy)
         unclear = unclear or (values is not None and spread is None)
         found.append(values if spread else factor)
     return tuple(found), unclear
 
 
-def _is_of_places(values: Tensor, x: Tensor) -> bool | None:
+def differs_between_places(values: Tensor, x: Tensor) -> bool | None:
     """Whether `values` differ between places of the map in `x`; None if that is not known."""
     first = x.ndim - values.ndim
     varied = {

@@ -19,6 +19,7 @@ from ..rule_table import (
     with_constant_share,
     with_history,
 )
+from ..stored_factors import differs_between_places
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,7 +219,11 @@ def _div(trace: EnergyTrace, a: Any, b: Any, *, rounding_mode: Any = None, **_: 
 
 @rule("maximum", "minimum", "fmax", "fmin")
 def maximum_rule(trace: EnergyTrace, a: Any, b: Any) -> Tensor:
-    """Each of two entries is the larger with probability 1/2."""
+    """Each of two entries is the larger with probability 1/2; a constant is the same everywhere."""
+    for one, other in ((a, b), (b, a)):
+        fixed = isinstance(other, Tensor) and not is_energy(other) and not other.is_meta
+        if fixed and differs_between_places(compress(other), one) is not False:
+            raise NotApplicableError("it compares with constants that differ between places")
     both = add(trace, a, b)
     return both if trace.paths else pointwise(lambda e: e / 2, both)
 
