@@ -421,6 +421,26 @@ def test_rounding_that_a_network_amplifies_is_no_dependence_on_mates():
     assert any("amplifies rounding" in note for note in notes)
 
 
+class Third(nn.Module):
+    """A third image changes the last bits of all, which become much in those of noise alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Placed(0, 1.0)
+
+    def forward(self, x):
+        rough = x.diff(dim=-1).abs().mean((1, 2, 3), keepdim=True)
+        self.inner.gain = torch.where(rough > 1, 1e4, 1.0)
+        return self.inner(x * (1 + 1e-7 * (len(x) == 3)))
+
+
+def test_rounding_that_is_amplified_in_one_image_alone_is_no_dependence_on_the_number():
+    """The mate's map changes by more than the first image's last bits would make of it."""
+    why, notes = why_and_notes(Third())
+    assert why == ""
+    assert any("amplifies rounding" in note for note in notes)
+
+
 def test_a_change_beyond_amplified_rounding_is_dependence():
     """The same change of the map by another cause than its last bits is a fault."""
     why, notes = why_and_notes(Placed(1e-3, 1.0))

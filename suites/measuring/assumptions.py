@@ -227,12 +227,15 @@ def _faults_of_number(passes: PairedPasses, first: Outputs) -> dict[str, _Fault]
         three = passes.run("three")
     except Exception:  # a network of pairs alone: suites run it in pairs
         return {}
-    found = {}
+    found: dict[str, _Fault] = {}
     for name, a, b in finite_outputs(first, three):
-        change = relative_distance(a[:2], b[:2])
-        if change > MATES and _amplified(passes, name, change, "together", 0) is None:
+        for place in (0, 1):
+            change = relative_distance(a[place : place + 1], b[place : place + 1])
+            if change <= MATES or (name in found and not found[name].tolerated):
+                continue
             text = f"{DEPENDENT}: a third one changes the {name} by {_percent(change)} of the norm"
-            found[name] = _Fault(text)
+            noise = _amplified(passes, name, change, "together", place)
+            found[name] = noise or _Fault(text)
     return found
 
 
