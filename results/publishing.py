@@ -16,7 +16,8 @@ import timm
 from scipy.stats import spearmanr
 from tabulate import tabulate
 
-from perimetry.bench.records.archive import pack_records
+from perimetry.bench.output.files import StoreError
+from perimetry.bench.records.archive import PUBLISHED, RecordArchive, pack_records
 from perimetry.bench.records.store import Store
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from perimetry.bench.records.parts import Value
+    from perimetry.bench.records.record import Record
 
 DRAWS = 2000
 
@@ -47,6 +49,25 @@ def reflow(text: str) -> str:
             filled.append(fill(" ".join(item.split()), 108, subsequent_indent=indent))
         blocks.append("\n".join(filled))
     return "\n\n".join(blocks).rstrip("\n") + "\n"
+
+
+def complete(store: Store, folder: Path) -> None:
+    """Add to `store` what `folder` has published of other variants, so that a set can grow.
+
+    Maps are not packed: those of what is added are gone. Raises `StoreError` when the packed file
+    cannot be read in full.
+    """
+    published, problems = RecordArchive(folder / PUBLISHED).read()
+    if problems:
+        raise StoreError(problems[0])
+    measured = {_variant(record) for record in store.read(tables=False)[0]}
+    for record in published:
+        if _variant(record) not in measured:
+            store.put(record)
+
+
+def _variant(record: Record) -> tuple[str, str, str, str]:
+    return record.model.reference, record.fill, record.suite, record.protocol
 
 
 def filled(folder: Path, parts: Mapping[str, str]) -> str:

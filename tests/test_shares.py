@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from planted_boards import board, record
 from scipy.stats import binomtest
+from scipy.stats import t as t_distribution
 
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.caption import caption
@@ -70,3 +71,19 @@ def test_few_samples_are_warned_of_once():
     few = few.model_copy(update={"images": ImagesInfo(name="noise", count=4)}).attach(({}, {}))
     assert sum("Fewer than 8 samples (4)" in line for line in caption(board([few]))) == 1
     assert not any("Fewer than" in line for line in caption(board([many])))
+
+
+def test_an_estimate_has_no_interval_of_zero_width():
+    """Rare other draws give their range; beyond the range, as wide as the half; rounding, none."""
+    resampling = bootstrap(8, 200, 0)
+    rare = np.zeros(200)
+    rare[3] = 0.002
+    found = resampling.from_draws(0.0, rare, low=0.0, high=1.0)
+    assert (found.low, found.high) == (0.0, 0.002)
+    below = np.concatenate([[-0.01], -0.01 + 0.001 * resampling.normal[1:]])
+    found = resampling.estimate(below, low=0.0)
+    error = np.std(below[1:], ddof=1) * np.sqrt(8 / 7)
+    assert found.value == found.low == 0.0
+    assert found.high == pytest.approx(error * t_distribution.ppf(0.975, 7))
+    outside = resampling.from_draws(1.0, 1.0 + 200 * rare, low=0.0, high=1.0)
+    assert (outside.value, outside.low, outside.high) == (1.0, None, None)

@@ -1,6 +1,7 @@
 """Write this folder from a finished run: `python results/timm-init/publish.py RUN_DIR`.
 
-RUN_DIR is what the command in README.md was given as --out. Written: board.csv (a row per model and
+RUN_DIR is what the command in README.md was given as --out; records of other models or suites that
+are published stay, without maps. Written: board.csv (a row per model and
 variant, differences paired), records.jsonl.gz (packed records, without layer tables), README.md.
 Without RUN_DIR the README alone is written again, from the other two.
 """
@@ -24,7 +25,7 @@ from perimetry.bench.records.store import Store
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import families, rank_correlation, read_board, reflow, year  # noqa: E402
+from publishing import complete, families, rank_correlation, read_board, reflow, year  # noqa: E402
 
 COMMANDS = """\
     perimetry run $(cat results/timm-init/models.txt) --count 8 --members 8 --out RUN_DIR
@@ -223,12 +224,16 @@ def borders(plain: pd.DataFrame) -> str:
         f"{least.max():.2f} ({least.idxmax()}). Reflected pixels in place of the network's own "
         f"padding lower the drop in {int(eased.sum())} of {int(tried.sum())} that pad. Opposite "
         f"sides are shown to differ in {int(sides.sum())}; {int(unread.sum())} have strided layers "
-        f"that never read part of their padding. {_rest(len(plain) - len(seen))}"
+        f"that never read part of their padding. {_rest(plain.drop(seen.index))}"
     )
 
 
-def _rest(count: int) -> str:
-    return f"{count} are not measured by it yet." if count else ""
+def _rest(without: pd.DataFrame) -> str:
+    """A sentence on each kind of architecture `without` a measured border."""
+    reasons = without["padding.border_drop.reason"].fillna("not measured")
+    later = int((reasons == "not measured").sum())
+    said = [f"Not measured by it: {n} ({r})." for n, r in reasons.items() if r != "not measured"]
+    return " ".join([*([f"Open: {later}."] if later else []), *said])
 
 
 def outside(known: pd.DataFrame) -> str:
@@ -303,6 +308,7 @@ def main() -> None:
     """Write board.csv and records.jsonl.gz where a run is given, and README.md from them."""
     if len(sys.argv) > 1:
         store = Store(sys.argv[1])
+        complete(store, HERE)
         table(store).to_csv(HERE / "board.csv", index=False)
         pack_records(store, HERE / "records.jsonl.gz", tables=False)
         board = Board(store.records())

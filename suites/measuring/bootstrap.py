@@ -74,8 +74,9 @@ class Bootstrap:
         truth; so the interval is the smallest that holds both the draws' quantiles and these
         mirrored at `value`, which are free of that bias (percentile and basic intervals; Davison
         and Hinkley 1997, 5.2). Those of a `positive` quantity are mirrored in its logarithm.
-        With fewer than `MIN_SAMPLES` samples there is no interval; nor has a value that is the
-        same in every draw one. An end that is not finite is left open.
+        Where the quantiles agree it is the range of all draws. With fewer than `MIN_SAMPLES`
+        samples there is no interval; nor has a value that is the same in every draw one. An end
+        that is not finite is left open.
         """
         if not np.isfinite(value):
             return missing("not finite on these samples: something it divides by is 0")
@@ -91,7 +92,9 @@ class Bootstrap:
         mirrored = value * ratios if positive else 2 * value - np.array([last, first])
         ends = float(min(first, mirrored[0])), float(max(last, mirrored[1]))
         below, above = (_clip(end, low, high) if np.isfinite(end) else None for end in ends)
-        return Estimate(value, below, above, draws=draws)
+        if below is not None and below == above:
+            below, above = (_clip(float(end), low, high) for end in (draws.min(), draws.max()))
+        return Estimate(value, *_interval(below, above), draws=draws)
 
     def estimate(
         self,
@@ -104,7 +107,8 @@ class Bootstrap:
         """Turn `values` (replicates,) into an estimate, clipped to the metric's range.
 
         The interval of a `positive` quantity, whose error is proportional to it, is symmetric in
-        the logarithm. If a value is not finite, the estimate is missing, with the reason.
+        the logarithm. One that lies beyond the range altogether is moved to begin at its end. If a
+        value is not finite, the estimate is missing, with the reason.
         """
         values = np.asarray(values, dtype=np.float64)
         if not np.isfinite(values).all():
@@ -119,12 +123,11 @@ class Bootstrap:
         ends = (value - half, value + half)
         if positive and value > 0:
             ends = (value * np.exp(-half / value), value * np.exp(half / value))
-        return Estimate(
-            _clip(value, low, high),
-            _clip(ends[0], low, high),
-            _clip(ends[1], low, high),
-            draws=values[1:],
-        )
+        value = _clip(value, low, high)
+        below, above = (_clip(end, low, high) for end in ends)
+        if below == above:
+            below, above = (_clip(end, low, high) for end in (value - half, value + half))
+        return Estimate(value, *_interval(below, above), draws=values[1:])
 
     def share(self, samples: Any) -> Estimate:
         """The mean of `samples` (samples,) in [0, 1], with the interval of Clopper and Pearson.
@@ -144,6 +147,11 @@ class Bootstrap:
 
     def _quantile(self) -> float:
         return float(stdtrit(self.samples - 1, (1 + CONFIDENCE) / 2))
+
+
+def _interval(below: float | None, above: float | None) -> tuple[float | None, float | None]:
+    """Both ends; none where they agree, since an estimate is never certain."""
+    return (None, None) if below == above else (below, above)
 
 
 def _clip(value: float, low: float | None, high: float | None) -> float:
