@@ -1,7 +1,6 @@
 """Write this folder from a finished run: `python results/timm-structure/publish.py RUN_DIR`.
 
-RUN_DIR is what the command in README.md was given as --out; records of other models that are
-published stay, without maps. Written: board.csv (a row per model and
+RUN_DIR is what the command in README.md was given as --out. Written: board.csv (a row per model and
 variant), records.jsonl.gz (packed records, without layer tables), board.html (all on one page),
 README.md. Without RUN_DIR the README alone is written again, from the other files.
 """
@@ -25,7 +24,7 @@ from perimetry.bench.records.store import Store
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 from publishing import families as families_of_timm  # noqa: E402
-from publishing import complete, rank_correlation, read_board, reflow, year  # noqa: E402
+from publishing import rank_correlation, read_board, reflow, year  # noqa: E402
 
 WHAT = "'timm:*@init' --suite structure --kernel-padding none,zero"
 COMMAND = f"perimetry run {WHAT} --workers 1 --out RUN_DIR"
@@ -223,7 +222,6 @@ def main() -> None:
     """Write board.csv and records.jsonl.gz where a run is given, and README.md from them."""
     if len(sys.argv) > 1:
         store = Store(sys.argv[1])
-        complete(store, HERE)
         table(store).to_csv(HERE / "board.csv", index=False)
         pack_records(store, HERE / "records.jsonl.gz", tables=False)
         write_page(Board(store.records()), HERE / "board.html", title=TITLE, largest=PAGE_BYTES)
