@@ -103,3 +103,10 @@ def test_a_file_that_is_another_than_the_measured_one_is_refused(script, tmp_pat
     wrong = checkpoints.Checkpoint("any", other, "any", "0" * 64, "any")
     with pytest.raises(ValueError, match=r"09189.*0000"):
         checkpoints.write_checkpoint(wrong, tmp_path / "a.onnx")
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path: Path):
+    """The names that there are follow; nothing is written."""
+    with pytest.raises(ValueError, match=r"no checkpoint 'lite9\.pth'; there are lite0\.pth, "):
+        script("checkpoints").write_checkpoints(tmp_path / "files", ["lite9.pth"])
+    assert not (tmp_path / "files").exists()

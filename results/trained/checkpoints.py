@@ -2,9 +2,10 @@
 
     python results/trained/checkpoints.py FOLDER [FILE ...]
 
-All of them, or those named. Every file is held against its sha256 first. Torch files are copied; nothing is unpickled. ONNX
-files are written again with one addition, the input that the package's own code feeds them, stated
-in their metadata so that `perimetry` need not guess it. Weights and graphs stay as they are.
+All of them, or those named. Every file is held against its sha256 first. Torch files are copied;
+nothing is unpickled. ONNX files are written again with one addition, the input that the package's
+own code feeds them, stated in their metadata so that `perimetry` need not guess it. Weights and
+graphs stay as they are.
 """
 
 from __future__ import annotations
