@@ -105,7 +105,7 @@ def test_a_file_that_is_another_than_the_measured_one_is_refused(script, tmp_pat
         checkpoints.write_checkpoint(wrong, tmp_path / "a.onnx")
 
 
-def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path: Path):
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(script, tmp_path: Path):
     """The names that there are follow; nothing is written."""
     with pytest.raises(ValueError, match=r"no checkpoint 'lite9\.pth'; there are lite0\.pth, "):
         script("checkpoints").write_checkpoints(tmp_path / "files", ["lite9.pth"])
