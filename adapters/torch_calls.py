@@ -17,6 +17,9 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MASKED = -30.0
+"""Numbers below this, added to logits, are a mask of attention: no key of them passes a softmax."""
+
 
 class FunctionMode(TorchFunctionMode):
     """While it is active, `call` takes the place of every function of torch that is called."""

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import NotApplicableError
+from ...torch_calls import MASKED
 from ..files.protos import printable
 from ..graph import Graph, Mode, Node
 from ..interpreter import Interpreter, run_node
@@ -48,9 +49,6 @@ SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
 
 OPAQUE = {"Erf", "Pow", "Sqrt", "Exp", "Log"}
 """Operators that are parts of a written-out layer: second moments do not pass through them."""
-
-LEAST_OF_A_BIAS = -30.0
-"""Terms below this are masks."""
 
 RECURRENT = {"LSTM", "GRU", "RNN"}
 """Operators whose state passes from step to step."""
@@ -249,7 +247,7 @@ def is_filter(weight: Tensor | None) -> bool:
 
 def excludes(value: Tensor) -> bool:
     """Whether a stored term is a mask of attention: 0, and large negative numbers."""
-    far = value < LEAST_OF_A_BIAS
+    far = value < MASKED
     return bool(far.any()) and bool((far | (value == 0)).all()) and not bool(far.all())
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
+from ....adapters.torch_calls import MASKED
 from ..compact import alias, compress, compress_uniform, pointwise, widen
 from ..rule_table import (
     constant_amplitude,
@@ -68,10 +69,6 @@ def _gate(_trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
 def _glu(trace: EnergyTrace, x: Tensor, dim: int = -1) -> Tensor:
     first, second = x.chunk(2, dim)
     return mul(trace, first, _gate(trace, second))
-
-
-EXCLUDED = -30.0
-"""Constants below this, added to logits, exclude them from a softmax."""
 
 
 def uniform_over(logits: Tensor, axis: int) -> Tensor:
@@ -148,8 +145,8 @@ def add(trace: EnergyTrace, a: Any, b: Any, *, alpha: float = 1, **_: Any) -> Te
     energy, other = (a, b) if is_energy(a) else (b, a)
     if isinstance(other, Tensor):
         if _excludes(other):
-            out = pointwise(lambda e, m: e.masked_fill(m < EXCLUDED, 0.0), energy, other)
-            trace.assume(out, f"numbers below {EXCLUDED:g} that are added are a mask of attention")
+            out = pointwise(lambda e, m: e.masked_fill(m < MASKED, 0.0), energy, other)
+            trace.assume(out, f"numbers below {MASKED:g} that are added are a mask of attention")
             return out
         return widen_like(energy, torch.broadcast_shapes(energy.shape, other.shape))
     return energy  # type: ignore[no-any-return]
@@ -170,7 +167,7 @@ def _excludes(constant: Tensor) -> bool:
     if constant.is_meta or constant.ndim < 2 or not constant.is_floating_point():
         return False
     small = compress(constant)
-    return small.shape[-1] > 1 and bool(small.amin() < EXCLUDED <= small.amax())
+    return small.shape[-1] > 1 and bool(small.amin() < MASKED <= small.amax())
 
 
 def widen_like(x: Tensor, shape: Sequence[int]) -> Tensor:

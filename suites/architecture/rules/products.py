@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
+from ....adapters.torch_calls import MASKED
 from ..compact import compress, compress_uniform, widen
 from ..rule_table import is_energy, is_weight, rule
-from .elementwise import EXCLUDED, widen_like
+from .elementwise import widen_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,7 +158,7 @@ def _allowed(mask: Tensor | None, queries: int, keys: int, *, is_causal: bool) -
     if mask is None or mask.is_meta:
         return None
     small = compress(mask).detach()
-    allowed = small if mask.dtype == torch.bool else small >= EXCLUDED
+    allowed = small if mask.dtype == torch.bool else small >= MASKED
     if bool(allowed.all()):
         return None
     return allowed.to(torch.float64).expand(*small.shape[:-2], queries, keys)
