@@ -88,6 +88,7 @@ if TYPE_CHECKING:
 
     from ..adapters.model import Model
     from .architecture.spans import UnitSpans
+    from .architecture.trace import Approximation
     from .architecture.windows import Layer
     from .base import Array, Measured
 
@@ -214,7 +215,7 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
 
     paths, trace, units = path_count_map(skeleton, size)
     culprits = [layer for layer in trace.layers if layer.strided and not layer.even]
-    approximate: dict[str, None] = {}
+    approximate: dict[Approximation, None] = {}
     energies = _energies(skeleton, size, culprits[:MAX_CULPRITS], approximate)
     pixels = (size[1], size[2])
     expected = energies[0] / energies[0].mean()
@@ -237,16 +238,14 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
     return found
 
 
-def _approximations(found: Iterable[str]) -> list[str]:
+def _approximations(found: Iterable[Approximation]) -> list[str]:
     """The notes on what `energy_map` found to be approximate, or assumed."""
-    from .architecture.trace import ASSUMED
-
-    assumed = [text for text in found if text.startswith(ASSUMED)]
-    first, *more = [text for text in found if not text.startswith(ASSUMED)] or [""]
+    assumed = [one.text for one in found if one.assumed]
+    first, *more = [one.text for one in found if not one.assumed] or [""]
     rest = f", and {len(more)} more" if more else ""
     return [
         *([f"{NOT_INDEPENDENT}: {first}{rest}"] if first else []),
-        *(f"the expected sensitivity is a guess: {text}" for text in assumed),
+        *(f"the expected sensitivity is a guess: it is assumed that {text}" for text in assumed),
     ]
 
 
@@ -254,7 +253,7 @@ def _energies(
     skeleton: nn.Module,
     size: tuple[int, int, int],
     culprits: Sequence[Layer],
-    approximate: dict[str, None],
+    approximate: dict[Approximation, None],
 ) -> Array:
     """Maps (1 + culprits, height, width): unchanged first, then with each layer padded alone.
 
@@ -277,7 +276,7 @@ def _variants(
     skeleton: nn.Module,
     size: tuple[int, int, int],
     padded: Sequence[int | None],
-    approximate: dict[str, None],
+    approximate: dict[Approximation, None],
 ) -> Array:
     """Maps of one pass, or of one pass each where the module takes one image at a time."""
     from .architecture.propagate import energy_map

@@ -52,7 +52,7 @@ from .rules import (  # noqa: F401
 )
 from .span_rules import joining, resizing, sliding, sums  # noqa: F401
 from .spans import UnitSpans, pixel_spans, unit_spans
-from .trace import EnergyTrace
+from .trace import Approximation, EnergyTrace
 from .windows import History
 
 if TYPE_CHECKING:
@@ -64,21 +64,20 @@ def energy_map(
     size: tuple[int, int, int],
     *,
     padded: Sequence[int | None] = (None,),
-    approximate: dict[str, None] | None = None,
+    approximate: dict[Approximation, None] | None = None,
 ) -> Tensor:
     """Expected sensitivity maps (variants, height, width): E over weights of sum_o (dF_o/dx)^2.
 
     `size` is (channels, height, width). In variant v the layer of index `padded[v]` has its kernel
-    padded with a box. The scale is arbitrary. `approximate` is filled with the pairs of fixed
-    mixtures whose common coefficients are not known, in words, and with what is `ASSUMED`, where
-    the map depends on them: not those that lead to a gate or to a softmax alone. Raises
-    `NotApplicableError` if an operation has no energy rule.
+    padded with a box. The scale is arbitrary. `approximate` is filled with the
+    approximations that the map depends on: not those that lead to a gate or to a softmax alone.
+    Raises `NotApplicableError` if an operation has no energy rule.
     """
     trace = EnergyTrace(padded=padded)
     x, target = run_skeleton(skeleton, size, trace)
-    if approximate is not None and trace.pairs:
+    if approximate is not None and trace.approximate:
         used = nodes_behind([target, *trace.read_as_constants])
-        approximate.update({pair: None for t, pair in trace.pairs if node_of(t) in used})
+        approximate.update({why: None for t, why in trace.approximate if node_of(t) in used})
     return _vjp(x, target)
 
 

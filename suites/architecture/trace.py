@@ -7,7 +7,7 @@ the field of each tensor's units.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,8 +70,15 @@ SHAPE_ONLY = MOVES | CREATIONS | {"tril", "triu", "fold", "cumsum"}
 """Functions that apply to energies unchanged: they move, drop or add entries, or read a shape."""
 
 
-ASSUMED = "it is assumed that "
-"""How what the network does not say begins among the pairs of a trace."""
+@dataclass(frozen=True)
+class Approximation:
+    """Why an energy is not exact, in words: two mixtures with unknown common coefficients.
+
+    Or else what is `assumed` of the network, which does not say it.
+    """
+
+    text: str
+    assumed: bool = False
 
 
 class EnergyTrace(FunctionMode):
@@ -97,7 +104,7 @@ class EnergyTrace(FunctionMode):
         self.layers: list[Layer] = []
         self.running: list[tuple[str, nn.Module]] = []  # layers, the innermost last
         self.gates: dict[str, None] = {}  # operations that take energies as constants, in order
-        self.pairs: list[tuple[Tensor, str]] = []  # energies that are approximate, and why
+        self.approximate: list[tuple[Tensor, Approximation]] = []  # energies, and why
         self.read_as_constants: list[Tensor] = []  # energies that are statistics, such as a norm's
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -191,7 +198,7 @@ class EnergyTrace(FunctionMode):
             padded = slice(start, start + share)
         out, pair = follow(func, args, kwargs, out, energies, self._where(), padded)
         if pair is not None:
-            self.pairs.append((out, pair))
+            self.approximate.append((out, Approximation(pair)))
         return out
 
     def _apply(
@@ -266,7 +273,7 @@ class EnergyTrace(FunctionMode):
 
     def assume(self, out: Tensor, what: str) -> None:
         """Note that `out` rests on `what`, which the network does not say."""
-        self.pairs.append((out, f"{ASSUMED}{what}{self._where()}"))
+        self.approximate.append((out, Approximation(f"{what}{self._where()}", assumed=True)))
 
     @property
     def layer_name(self) -> str:
