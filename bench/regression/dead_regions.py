@@ -2,14 +2,15 @@
 
 A region is *new* if its box meets no box that was there before in the same channel. It has *grown*
 if it has more pixels than the regions whose boxes it meets have together, or if it reaches out of
-the box around these. Regions of a single channel count where they are not dead in all channels.
+the box around these. Regions of a single channel count where they are not dead in all channels;
+those that the target reads and the output does not always count.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...suites.measuring.dead_regions import MOST_REGIONS, Region
+from ...suites.measuring.dead_regions import ALL, MOST_REGIONS, OUTPUT, Region
 from ..output.files import try_or_none
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 TABLE = "dead_regions"
 
-ALL = "all"
-"""The name under which the regions dead in all channels together are listed."""
+NOT_ALONE = {ALL: "", OUTPUT: " (not read by the output)"}
+"""What is said of regions that are not those of a single channel."""
 
 
 def regions_of(record: Record) -> dict[str, list[Region]] | None:
@@ -48,10 +49,10 @@ def changed_regions(
     """
     everywhere = now.get(ALL, [])
     return [
-        text if name == ALL else f"{text} (in {name} alone)"
+        text + NOT_ALONE.get(name, f" (in {name} alone)")
         for name, regions in now.items()
         for region in regions
-        if name == ALL or not any(region.within(other) for other in everywhere)
+        if name in NOT_ALONE or not any(region.within(other) for other in everywhere)
         if (text := _change(before.get(name, []), region, limit))
     ]
 

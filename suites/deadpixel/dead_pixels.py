@@ -9,17 +9,20 @@ import numpy as np
 from ...adapters.errors import NotApplicableError
 from ..base import Estimate, Measurement, Metric, missing
 from ..measuring import dead_regions, phases
+from ..measuring.dead_regions import ALL, OUTPUT
+from .read_by_outputs import regions_of_no_output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ...adapters.model import Model
-    from ..base import Array, Measured
+    from ..base import Array, Context, Measured
 
 LOST_CHANNEL = 1e-5
 """Of the mean sensitivity of the most sensitive channel: below, a colour channel is dead."""
 MOST_NAMED, MOST_NAMED_ALONE = 3, 3
 """Dead regions of all channels together, and of single channels, that a sentence names."""
+BEHIND = "which the target reads and the output does not"
 
 
 def _count(name: str, definition: str, unit: str = "pixels") -> Metric:
@@ -39,7 +42,7 @@ DEAD_PIXELS = (
 
 
 def measure_dead_pixels(
-    model: Model, channels: Array | None, found: Measurement
+    model: Model, channels: Array | None, found: Measurement, context: Context
 ) -> dict[str, Estimate]:
     """Dead pixels of `channels` (samples, channels, height, width), and the table of regions."""
     from ..architecture.receptive_field import target_stride
@@ -48,34 +51,36 @@ def measure_dead_pixels(
         why = missing("dead pixels are counted by the protocol energy")
         return {m.name: why for m in DEAD_PIXELS}
     dead = _by_channel(channels, target_stride(model))
+    regions_by_name = {name: pixels.regions for name, pixels in dead.items()}
+    regions_by_name[OUTPUT] = regions_of_no_output(model, channels, context)
     found.tables["dead_regions"] = [
         {
             "channel": name,
             "pixels": region.pixels,
             **dict(zip(dead_regions.BOX, region.box, strict=True)),
         }
-        for name, pixels in dead.items()
-        for region in pixels.regions[: dead_regions.MOST_REGIONS]
+        for name, regions in regions_by_name.items()
+        for region in regions[: dead_regions.MOST_REGIONS]
     ]
     found.notes += _notes(dead, len(channels))
-    every, largest = dead["all"], max(dead_regions.THRESHOLDS)
+    every, largest = dead[ALL], max(dead_regions.THRESHOLDS)
     if every.dead[largest].any():
         found.maps["dead_pixels"] = every.dead[largest].astype(np.float64)
-    regions = every.regions
+    regions = regions_by_name[ALL]
     return {
         "silent_pixels": Estimate(float(every.silent.sum())),
         **{f"dead_pixels@{t}": Estimate(float(m.sum())) for t, m in every.dead.items()},
         "dead_share": Estimate(float(every.dead[largest].mean())),
         "dead_region": Estimate(float(regions[0].pixels if regions else 0)),
         "dead_channels": Estimate(
-            float(sum(bool(p.dead[largest].all()) for name, p in dead.items() if name != "all"))
+            float(sum(bool(p.dead[largest].all()) for name, p in dead.items() if name != ALL))
         ),
     }
 
 
 def _by_channel(channels: Array, stride: phases.Pair) -> dict[str, dead_regions.DeadPixels]:
     """The dead pixels of the sum of all channels, `all`, and of each where there are several."""
-    by_name = {"all": channels.sum(1)}
+    by_name = {ALL: channels.sum(1)}
     if channels.shape[1] > 1:
         by_name |= {f"channel {c}": channels[:, c] for c in range(channels.shape[1])}
     most = float(channels.mean((0, 2, 3)).max())
@@ -90,7 +95,7 @@ def _by_channel(channels: Array, stride: phases.Pair) -> dict[str, dead_regions.
 def _notes(dead: Mapping[str, dead_regions.DeadPixels], samples: int) -> list[str]:
     """Notes on pixels of dead phases, and on pixels that may be silent by chance."""
     notes = []
-    left_out = dead["all"].left_out
+    left_out = dead[ALL].left_out
     if left_out:
         notes.append(
             f"{left_out} pixels are of phases that are dead as a whole; they are counted by "
@@ -101,7 +106,7 @@ def _notes(dead: Mapping[str, dead_regions.DeadPixels], samples: int) -> list[st
         alone = ", ".join(f"{count} ({name})" for name, count in counts.items())
         notes.append(
             f"silent pixels that may be silent in these {samples} samples by chance, since "
-            f"few units read them: {counts.get('all', alone)}; take more images"
+            f"few units read them: {counts.get(ALL, alone)}; take more images"
         )
     return notes
 
@@ -128,7 +133,8 @@ def _dead_pixels_of(samples: Array, stride: phases.Pair) -> dead_regions.DeadPix
 def dead_places(found: Measured) -> list[str]:
     """Where the largest dead regions and dead colour channels are, in a clause each."""
     rows = found.tables.get("dead_regions", [])
-    regions = [dead_regions.Region.of_row(row) for row in rows if row["channel"] == "all"]
+    places = [(row["channel"], dead_regions.Region.of_row(row)) for row in rows]
+    regions = [region for name, region in places if name == ALL]
     named = [f"dead: {region.text}" for region in regions[:MOST_NAMED]]
     if len(regions) > MOST_NAMED:
         every = found.metrics.get(f"dead_pixels@{max(dead_regions.THRESHOLDS)}")
@@ -136,13 +142,16 @@ def dead_places(found: Measured) -> list[str]:
         rest = listed if every is None or every.value is None else round(every.value)
         rest -= sum(region.pixels for region in regions[:MOST_NAMED])
         named.append(f"dead: {dead_regions.counted_pixels(rest)} in other places")
-    channels = [
-        (row["channel"], dead_regions.Region.of_row(row)) for row in rows if row["channel"] != "all"
-    ]
+    behind = [f"dead: {region.text}, {BEHIND}" for name, region in places if name == OUTPUT]
     alone = [
-        f"dead in {channel} alone: {region.text}"
-        for channel, region in channels
-        if not any(region.within(other) for other in regions)
+        f"dead in {name} alone: {region.text}"
+        for name, region in places
+        if name not in (ALL, OUTPUT) and not any(region.within(other) for other in regions)
     ]
-    more = ["dead in single channels: other places, too"] if len(alone) > MOST_NAMED_ALONE else []
-    return named + alone[:MOST_NAMED_ALONE] + more
+    return [
+        *named,
+        *behind[:MOST_NAMED],
+        *([f"dead: other places, {BEHIND}"] if len(behind) > MOST_NAMED else []),
+        *alone[:MOST_NAMED_ALONE],
+        *(["dead in single channels: other places, too"] if len(alone) > MOST_NAMED_ALONE else []),
+    ]

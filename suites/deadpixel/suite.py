@@ -28,8 +28,10 @@ Dead pixels (`energy` alone; see `dead_regions`) are counted pixel by pixel, not
 `silent_pixels` whose sensitivity is 0 in every sample, `dead_pixels@t` that are certainly below t
 times what their neighbourhood and phase imply, `dead_share` of all pixels at the largest t, and
 `dead_region`, the pixels of the largest connected dead region. A colour channel counts on its own
-too. Table `dead_regions` has the regions and their boxes in pixels, by channel. They are exact for
-the images shown. Phases that are dead as a whole are not holes and are counted by `dead@t`.
+too. Table `dead_regions` has the regions and their boxes in pixels, by channel, and those that the
+target reads and the `output` does not (see `read_by_outputs`), which no number counts. They are
+exact for the images shown. Phases that are dead as a whole are not holes and are counted by
+`dead@t`.
 
 Fewer dead pixels are not always better: Kim et al. found that dead pixels help ordinary
 classification training, and are harmful where small perturbations matter.
@@ -210,7 +212,7 @@ class DeadPixel(Suite):
         resamples = bootstrap(len(samples), context.draws, context.seed)
         found.metrics.update(difference_metrics(samples, resamples))
         found.metrics.update(_phase_metrics(model, protocol, samples, resamples, found))
-        found.metrics.update(measure_dead_pixels(model, channels, found))
+        found.metrics.update(measure_dead_pixels(model, channels, found, context))
         return found
 
 

@@ -73,6 +73,9 @@ MOST_WITHIN = 5.0
 BOX = ("top", "left", "bottom", "right")
 """Of a region in a table: first row and column, and one past the last ones."""
 
+ALL, OUTPUT = "all", "output"
+"""In a table, beside colour channels: all channels together; what no output reads."""
+
 MOST_REGIONS = 8
 """Regions of a channel in a table, largest first."""
 
@@ -154,11 +157,11 @@ def find_dead_pixels(samples: Array, period: Pair, profile: Array | None) -> Dea
             for t in THRESHOLDS:
                 within = _within_windows(means <= t * sure, side)
                 found[t] = found[t] | (counted & within & (relative < MOST_WITHIN * t))
-    by_chance = silent & counted & ~_surely_silent(samples == 0, period)
+    by_chance = silent & counted & ~surely_silent(samples == 0, period)
     return DeadPixels(silent & counted, found, int((~counted).sum()), int(by_chance.sum()))
 
 
-def _surely_silent(zero: Mask, period: Pair) -> Mask:
+def surely_silent(zero: Mask, period: Pair) -> Mask:
     """Which pixels are 0 in every sample, but not by chance; `zero` is (samples, height, width)."""
     silent = zero.all(0)
     found: Mask = np.zeros_like(silent)
