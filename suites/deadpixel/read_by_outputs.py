@@ -13,7 +13,7 @@ logits have no gradient.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from ...adapters.model import Model, Outputs
     from ..base import Array, Context
+
+    Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 MOST_IMAGES = 8
 STREAM = 43
@@ -52,7 +54,7 @@ def regions_of_no_output(
         return []
 
 
-def _regions(model: Model, target: Array, context: Context) -> list[dead_regions.Region]:
+def _regions(model: Model, target: Mask, context: Context) -> list[dead_regions.Region]:
     from ..architecture.receptive_field import target_stride
 
     if not (target[:1] & ~_read(model, context, 1)).any() or not _has_one_output(model, context):
@@ -72,7 +74,7 @@ def _has_one_output(model: Model, context: Context) -> bool:
     return len(found.tensors) == 1 and not found.unread
 
 
-def _read(model: Model, context: Context, images: int) -> Array:
+def _read(model: Model, context: Context, images: int) -> Mask:
     """Where the logits have a gradient (images, height, width), of images that have any.
 
     Raises `NotApplicableError` if there are no logits, or if their gradient is 0 everywhere.
@@ -84,8 +86,8 @@ def _read(model: Model, context: Context, images: int) -> Array:
         logits=True,
     )
     shown = context.images[:images]
-    read: Array = gradient_maps(model, shown, [probe], batch=context.batch).maps[probe.name] > 0
-    some: Array = read[read.any((1, 2))]  # all scores of an image may be saturated
+    read: Mask = gradient_maps(model, shown, [probe], batch=context.batch).maps[probe.name] > 0
+    some: Mask = read[read.any((1, 2))]  # all scores of an image may be saturated
     return some
 
 
