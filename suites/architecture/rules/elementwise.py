@@ -51,13 +51,34 @@ def _squash(trace: EnergyTrace, x: Tensor, *bounds: Any, **named: Any) -> Tensor
     return x if trace.paths else pointwise(lambda e: e / 2, x)
 
 
-@rule("clamp", "clip", "clamp_min", "clamp_max")
-def _clamp(trace: EnergyTrace, x: Tensor, *bounds: Any, **named: Any) -> Tensor:
-    """A clamp at 0 is a ReLU; any other is taken for a guard against overflow: the identity."""
-    low = bounds[0] if bounds else named.get("min")
-    if low is None or (isinstance(low, Tensor) and (low.is_meta or low.numel() > 1)):
+@rule("clamp", "clip")
+def _clamp(trace: EnergyTrace, x: Tensor, min: Any = None, max: Any = None, **_: Any) -> Tensor:  # noqa: A002 - torch's names
+    """The upper bound holds what the lower one gives, as in torch."""
+    if is_energy(min) and is_energy(max):
+        raise NotApplicableError("both of its bounds depend on the image")
+    return _bounded(trace, _bounded(trace, x, min), max)
+
+
+@rule("clamp_min")
+def _clamp_min(trace: EnergyTrace, x: Tensor, min: Any, **_: Any) -> Tensor:  # noqa: A002
+    return _bounded(trace, x, min)
+
+
+@rule("clamp_max")
+def _clamp_max(trace: EnergyTrace, x: Tensor, max: Any, **_: Any) -> Tensor:  # noqa: A002
+    return _bounded(trace, x, max)
+
+
+def _bounded(trace: EnergyTrace, x: Tensor, bound: Any) -> Tensor:
+    """A bound of 0 is a ReLU; any other number is taken for a guard against overflow: the identity.
+
+    Several numbers are those of a maximum or minimum, and so is what depends on the image.
+    """
+    if bound is None or not (is_energy(x) or is_energy(bound)):
         return x
-    return _rectifier(trace, x) if low == 0 else x
+    if isinstance(bound, Tensor) and (is_energy(bound) or bound.is_meta or bound.numel() > 1):
+        return maximum_rule(trace, x, bound)
+    return _rectifier(trace, x) if float(bound) == 0 else x
 
 
 @rule("sigmoid", "hardsigmoid")
@@ -216,11 +237,17 @@ def _div(trace: EnergyTrace, a: Any, b: Any, *, rounding_mode: Any = None, **_: 
 
 @rule("maximum", "minimum", "fmax", "fmin")
 def maximum_rule(trace: EnergyTrace, a: Any, b: Any) -> Tensor:
-    """Each of two entries is the larger with probability 1/2; a constant is the same everywhere."""
+    """Each of two entries is the larger with probability 1/2; a constant is the same everywhere.
+
+    With zeros it is a ReLU.
+    """
     for one, other in ((a, b), (b, a)):
-        fixed = isinstance(other, Tensor) and not is_energy(other) and not other.is_meta
-        if fixed and differs_between_places(compress(other), one) is not False:
+        if not isinstance(other, Tensor) or is_energy(other) or other.is_meta:
+            continue
+        if differs_between_places(compress(other), one) is not False:
             raise NotApplicableError("it compares with constants that differ between places")
+        if torch.broadcast_shapes(one.shape, other.shape) == one.shape and not other.any():
+            return _rectifier(trace, one)
     both = add(trace, a, b)
     return both if trace.paths else pointwise(lambda e: e / 2, both)
 
