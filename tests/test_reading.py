@@ -210,7 +210,7 @@ def test_only_commands_that_read_skip_the_search_for_cycles(monkeypatch):
 def test_a_page_of_very_many_records_reads_draws_of_one_column_and_few_details(
     folder, reads, monkeypatch
 ):
-    """Beyond a number of records, ranks are of the sorted column and panels of the first models."""
+    """Beyond a number of records, ranks are of the sorted column, panels of both ends."""
     monkeypatch.setattr(page, "FULL", 20)
     monkeypatch.setattr(page, "DETAILED", 8)
     found, _ = Store(folder).read(tables=False)
@@ -231,5 +231,7 @@ def test_a_page_of_very_many_records_reads_draws_of_one_column_and_few_details(
     whole = [name for name in reads["members"] if name == "map.sensitivity.npy"]
     assert len(whole) <= 4 * 8  # thumbnails, the size of a sample, panels: of two models
     data = json.loads(unpacked(re.search(r'id="details">([^<]*)<', text)[1]))
-    assert [place is None for place in data["places"]["words"]] == [False] * 2 + [True] * 4
+    assert [place is None for place in data["places"]["words"]] == [False, *[True] * 4, False]
+    assert [bool(thumbs) for thumbs in data["thumbs"]] == [True, *[False] * 4, True]
     assert "24 records" in data["left_out"]
+    assert "the first 1 and the last 1 models" in data["left_out"]

@@ -14,7 +14,7 @@ import html
 from datetime import UTC, datetime
 from importlib import metadata
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...figures.canvas import COLOURS, SIGNED_COLOURS, keep_matplotlib_out_of_home
 from ...output.files import write_text
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .model_panel import Variants
 
 
+T = TypeVar("T")
+
 MEGABYTE = 1_000_000
 
 
@@ -46,7 +48,8 @@ TABLES_ROOM = 0.2
 
 
 FULL, DETAILED = 4_000, 600
-"""A page of more than the first number of records has details of models of the second."""
+"""A page of more than the first number of records has details of models of the second, those of the
+first and of the last ranks."""
 
 
 LIBRARIES = ("vendor_tabulator.js", "vendor_d3.js", "vendor_plot.js")
@@ -138,7 +141,8 @@ def _blocks(
 ) -> dict[str, str]:
     """Every block of the page by name: numbers, facts of the details, thumbnails, details."""
     every = variants(board)
-    models = [whole(variants) for variants in every[: _detailed(board, every)]]
+    shown = _detailed(board, every)
+    models = [whole(every[place]) for place in shown]
     tables = tables_fit(models, TABLES_ROOM * room)
     raw = raw_records(models, tables=tables)
     small, shapes = _thumbs(models)
@@ -148,12 +152,9 @@ def _blocks(
     words, maps = panels(models, board.suites, level)
     groups = {"words": words, "maps": maps, "records": raw}
     details = {
-        "thumbs": shapes + [{}] * (len(every) - len(models)),
-        "places": {
-            name: [*group.places, *[None] * (len(every) - len(models))]
-            for name, group in groups.items()
-        },
-        "left_out": _left_out(board, len(models)) if len(models) < len(every) else "",
+        "thumbs": _at(shown, shapes, len(every), {}),
+        "places": {n: _at(shown, group.places, len(every), None) for n, group in groups.items()},
+        "left_out": _left_out(board, shown) if len(shown) < len(every) else "",
         "tables": tables,
         "level": level,
         "colours": _colours(),
@@ -165,20 +166,29 @@ def _blocks(
     return blocks
 
 
-def _detailed(board: Board, models: Sequence[Variants]) -> int:
-    """The number of models, from the first, whose maps, texts and records are in the page."""
-    if len(board.records) <= FULL:
-        return len(models)
-    counts = accumulate(sum(map(len, variants.values())) for variants in models)
-    return sum(count <= DETAILED for count in counts)
+def _detailed(board: Board, models: Sequence[Variants]) -> list[int]:
+    """Places of the models whose maps, texts and records are in the page: of both ends."""
+    inwards = sorted(range(len(models)), key=lambda i: (min(i, len(models) - 1 - i), i))
+    counts = accumulate(sum(map(len, models[i].values())) for i in inwards)
+    if len(board.records) > FULL:
+        inwards = [i for i, count in zip(inwards, counts, strict=True) if count <= DETAILED]
+    return sorted(inwards)
 
 
-def _left_out(board: Board, detailed: int) -> str:
+def _at(places: Sequence[int], values: Sequence[T], count: int, other: T) -> list[T]:
+    """A list of `count`, with `values` at `places` and `other` elsewhere."""
+    found = dict(zip(places, values, strict=True))
+    return [found.get(place, other) for place in range(count)]
+
+
+def _left_out(board: Board, shown: Sequence[int]) -> str:
+    """What a page that shows the details of the models at the places `shown` leaves out."""
+    first = -(-len(shown) // 2)
     return (
         f"This page is of {len(board.records):,} records: ranks and differences that rest on "
-        f"samples are those of {board.sort}, and the first {detailed:,} models have maps, a report "
-        "and their records. Rank by another metric with --sort, choose models with --where; "
-        "perimetry show has every model."
+        f"samples are those of {board.sort}, and the first {first:,} and the last "
+        f"{len(shown) - first:,} models have maps, a report and their records. Rank by another "
+        "metric with --sort, choose models with --where; perimetry show has every model."
     )
 
 
