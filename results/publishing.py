@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from perimetry.bench.records.parts import Value
-    from perimetry.bench.records.record import Record
 
 DRAWS = 2000
 
@@ -60,14 +59,10 @@ def complete(store: Store, folder: Path) -> None:
     published, problems = RecordArchive(folder / PUBLISHED).read()
     if problems:
         raise StoreError(problems[0])
-    measured = {_variant(record) for record in store.read(tables=False)[0]}
+    measured = {record.subject for record in store.read(tables=False)[0]}
     for record in published:
-        if _variant(record) not in measured:
+        if record.subject not in measured:
             store.put(record)
-
-
-def _variant(record: Record) -> tuple[str, str, str, str]:
-    return record.model.reference, record.fill, record.suite, record.protocol
 
 
 def filled(folder: Path, parts: Mapping[str, str]) -> str:

@@ -59,7 +59,7 @@ def pack_records(store: Store, path: Path | str, *, tables: bool = True) -> int:
     records, problems = store.read(tables=False)
     if problems:
         raise StoreError(f"{problems[0]}; repair or remove it, then pack again")
-    records.sort(key=lambda r: (r.model.reference, r.fill, r.suite, r.protocol, r.key))
+    records.sort(key=lambda r: (*r.subject, r.key))
     try:
         with tempfile.TemporaryFile() as lines:
             digest = hashlib.sha256()

@@ -192,6 +192,11 @@ class Record(BaseModel):
         return (self.error.message if self.error else self.reason) or "no reason was recorded"
 
     @property
+    def subject(self) -> tuple[str, str, str, str]:
+        """What it is about: reference, fill, suite and protocol; several records may share it."""
+        return self.model.reference, self.fill, self.suite, self.protocol
+
+    @property
     def label(self) -> str:
         """Which record it is, for a person: reference, fill, suite and protocol."""
         return f"{self.model.reference} ({self.fill}) {self.suite}:{self.protocol}"

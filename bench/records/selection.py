@@ -7,6 +7,7 @@ import shlex
 import warnings
 from collections import defaultdict
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,8 +166,8 @@ def newest(records: Iterable[Record]) -> list[Record]:
     """
     latest: dict[tuple[Any, ...], Record] = {}
     for record in sorted(records, key=lambda r: (r.status != "failed", r.created)):
-        latest[*_cell(record), record.model.reference, record.fill, _signature(record)] = record
-    return sorted(latest.values(), key=lambda r: (r.model.reference, r.fill, _cell(r)))
+        latest[*record.subject, _signature(record)] = record
+    return sorted(latest.values(), key=attrgetter("subject"))
 
 
 def check_unmixed(records: Sequence[Record]) -> None:
