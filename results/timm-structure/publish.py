@@ -11,6 +11,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from tabulate import tabulate
@@ -20,6 +21,12 @@ from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.records.archive import RecordArchive, pack_records
 from perimetry.bench.records.store import Store
+from perimetry.suites.structure import NOT_INDEPENDENT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perimetry.bench.records.record import Record
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
@@ -95,6 +102,7 @@ def readme(frame: pd.DataFrame, store: RecordArchive) -> str:
     cured = treated.loc[uneven.index]
     left = cured[cured.weakest < EVEN]
     records = store.records()
+    rough = approximate(records)
     versions = records[0].environment.libraries
     seconds = sum(r.timing.load_s + r.timing.measure_s for r in records)
     return f"""\
@@ -104,7 +112,7 @@ Every architecture of timm {versions["timm"]} ({len(plain)}), at its own input s
 and with kernel
 padding `zero` (every tap, the new ones too, free to learn): the expected sensitivity of the
 input over all
-random weights. Exact for the architecture: no weights, no data, no noise.
+random weights: no weights, no data, no noise. It is exact, but for the {len(rough)} below.
 
     {COMMAND}
     python results/timm-structure/publish.py RUN_DIR
@@ -128,6 +136,9 @@ opens from disk, with ranking, maps and plots.
   {len(left)} stay below: {by_family(left)}.
 - {share_of_period(uneven)} of the uneven ones owe more than half of their variance to period 2.
 {by_year(known)}
+- In {len(rough)} architectures the map is an approximation, and a note of the record says where:
+  fixed mixtures of units that follow one another (a pool behind attention, two resamplings in a
+  row) are taken as independent. By family: {by_family(plain.loc[rough])}.
 - {int((plain.uneven_layers > 0).sum())} architectures have strided layers that never read the
   last rows or
   columns of their padding at their own input size ("Mind the Pad").
@@ -146,6 +157,15 @@ opens from disk, with ranking, maps and plots.
 The year of a family is that of the first paper that its module in timm names. How these numbers
 go with accuracy: see the set of measured architectures, `results/timm-init`.
 """
+
+
+def approximate(records: Sequence[Record]) -> list[str]:
+    """The architectures whose map is an approximation, by the notes of their records."""
+    return [
+        Reference.parse_any(record.model.reference).tagged_name
+        for record in records
+        if record.fill == "none" and any(note.startswith(NOT_INDEPENDENT) for note in record.notes)
+    ]
 
 
 def by_year(known: pd.DataFrame) -> str:
