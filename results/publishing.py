@@ -51,15 +51,16 @@ def reflow(text: str) -> str:
 
 
 def complete(store: Store, folder: Path) -> None:
-    """Add to `store` what `folder` has published of other variants, so that a set can grow.
+    """Add to `store` what `folder` has published of other subjects, so that a set can grow.
 
-    Maps are not packed: those of what is added are gone. Raises `StoreError` when the packed file
+    A record of a subject that was measured again is left out, unless the measurement failed. Maps
+    are not packed: those of what is added are gone. Raises `StoreError` when the packed file
     cannot be read in full.
     """
     published, problems = RecordArchive(folder / PUBLISHED).read()
     if problems:
         raise StoreError(problems[0])
-    measured = {record.subject for record in store.read(tables=False)[0]}
+    measured = {r.subject for r in store.read(tables=False)[0] if r.status != "failed"}
     for record in published:
         if record.subject not in measured:
             store.put(record)

@@ -5,10 +5,18 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from planted_boards import record
+
+from perimetry.bench.records.archive import PUBLISHED, RecordArchive, pack_records
+from perimetry.bench.records.parts import Failure
+from perimetry.bench.records.selection import newest
+from perimetry.bench.records.store import Store
 
 RESULTS = Path(__file__).parents[1] / "results"
 SETS = ["timm-structure", "timm-init", "fit", "accuracy", "openerf", "by-name"]
@@ -28,6 +36,51 @@ def test_a_sets_readme_is_what_its_script_makes_of_its_data(name, monkeypatch):
     """`python results/NAME/publish.py` would change nothing."""
     made = script(RESULTS / name / "publish.py", monkeypatch).render()
     assert (RESULTS / name / "README.md").read_text(encoding="utf-8") == made
+
+
+@pytest.fixture
+def grown(tmp_path, monkeypatch):
+    """The records of a set after a run of its first and of a new model alone, by model and fill.
+
+    The run measures the first model anew as it is, and fails on it with kernel padding.
+    """
+    before = Store(tmp_path / "before")
+    for one in (record("a", 0.5), record("a", 0.9, fill="box"), record("b", 0.2)):
+        before.put(one.attach(({}, {"weakest": np.arange(3.0)})))
+    pack_records(before, tmp_path / PUBLISHED)
+    store = Store(tmp_path / "run")
+    failed = {"status": "failed", "error": Failure(kind="died", message="killed"), "metrics": {}}
+    again, lost = record("a", 0.6, version="9"), record("a", 0.0, fill="box")
+    for one in (again, lost.model_copy(update=failed), record("c", 0.3)):
+        store.put(one.model_copy(update={"key": f"new {one.key}"}))
+    script(RESULTS / "publishing.py", monkeypatch).complete(store, tmp_path)
+    pack_records(store, tmp_path / PUBLISHED)
+    found = defaultdict(list)
+    for one in RecordArchive(tmp_path / PUBLISHED).records():
+        found[one.subject[:2]].append(one)
+    return found
+
+
+def test_a_run_of_new_records_alone_keeps_what_is_published(grown):
+    """What was not measured again is packed again as it was, with its draws."""
+    (kept,) = grown["b", "none"]
+    assert kept.metrics["weakest"].value == 0.2
+    assert kept.draws["weakest"] == pytest.approx([0, 1, 2], abs=1e-4)
+    assert [model for model, _fill in grown] == ["a", "a", "b", "c"]
+
+
+def test_a_record_that_was_measured_again_replaces_the_published_one(grown):
+    """Also of another protocol version, with which the two would have no common board."""
+    (new,) = grown["a", "none"]
+    assert (new.version, new.metrics["weakest"].value) == ("9", 0.6)
+
+
+def test_a_failed_measurement_replaces_no_published_one(grown):
+    """Both are packed, and a board shows the finished one."""
+    both = grown["a", "box"]
+    assert {r.status for r in both} == {"ok", "failed"}
+    (shown,) = newest(both)
+    assert shown.metrics["weakest"].value == 0.9
 
 
 def test_a_template_that_names_an_unknown_part_is_refused(monkeypatch, tmp_path):
