@@ -29,6 +29,9 @@ STEPS = (1e-8, 1e-7)
 LONG_STEP = 1e-4
 """By which a part in single precision has a derivative, too."""
 
+STEP_NOISE = 0.3
+"""Relative error of a right gradient, by long steps in single precision and over kinks."""
+
 WRONG = 1e-2
 """Relative error of a gradient that is not the derivative; a right one has 1e-5."""
 
@@ -72,10 +75,6 @@ def gradient_fault(f: Scalar, x: Tensor) -> str | None:
     if any(abs(a - b) > SAME * largest for a, b in zip(short, long, strict=True)):
         return None
     return DIFFERENT.format(error)
-
-
-STEP_NOISE = 0.3
-"""Relative error of a right gradient, by long steps in single precision and over kinks."""
 
 
 def _error(f: Scalar, x: Tensor, g: Tensor, step: float, count: int) -> tuple[float, list[float]]:
