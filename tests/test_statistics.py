@@ -73,3 +73,11 @@ def test_the_interval_of_a_positive_quantity_is_symmetric_in_its_logarithm():
     plain, found = resamples.estimate(values), resamples.estimate(values, positive=True)
     assert found.low * found.high == pytest.approx(found.value**2)
     assert np.log(found.high / found.value) == pytest.approx(plain.high / plain.value - 1)
+
+
+def test_an_end_beyond_all_numbers_is_left_open():
+    """An error of a thousand times a positive value would multiply it by e^1000."""
+    resamples = bootstrap(8, 50, 0)
+    values = np.array([1e-6, *np.random.default_rng(0).normal(0, 1e-3, 50)])
+    found = resamples.estimate(values, low=0.0, positive=True)
+    assert (found.low, found.high) == (0, None)

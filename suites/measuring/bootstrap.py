@@ -91,10 +91,8 @@ class Bootstrap:
             ratios = value / np.array([last, first])
         mirrored = value * ratios if positive else 2 * value - np.array([last, first])
         ends = float(min(first, mirrored[0])), float(max(last, mirrored[1]))
-        below, above = (_clip(end, low, high) if np.isfinite(end) else None for end in ends)
-        if below is not None and below == above:
-            below, above = (_clip(float(end), low, high) for end in (draws.min(), draws.max()))
-        return Estimate(value, *_interval(below, above), draws=draws)
+        whole = float(draws.min()), float(draws.max())
+        return Estimate(value, *_interval(ends, whole, low=low, high=high), draws=draws)
 
     def estimate(
         self,
@@ -108,7 +106,8 @@ class Bootstrap:
 
         The interval of a `positive` quantity, whose error is proportional to it, is symmetric in
         the logarithm. One that lies beyond the range altogether is moved to begin at its end. If a
-        value is not finite, the estimate is missing, with the reason.
+        value is not finite, the estimate is missing, with the reason. An end that is not finite is
+        left open.
         """
         values = np.asarray(values, dtype=np.float64)
         if not np.isfinite(values).all():
@@ -122,12 +121,11 @@ class Bootstrap:
         half = error * self._quantile()
         ends = (value - half, value + half)
         if positive and value > 0:
-            ends = (value * np.exp(-half / value), value * np.exp(half / value))
+            with np.errstate(over="ignore"):
+                ends = (value * np.exp(-half / value), value * np.exp(half / value))
         value = _clip(value, low, high)
-        below, above = (_clip(end, low, high) for end in ends)
-        if below == above:
-            below, above = (_clip(end, low, high) for end in (value - half, value + half))
-        return Estimate(value, *_interval(below, above), draws=values[1:])
+        moved = (value - half, value + half)
+        return Estimate(value, *_interval(ends, moved, low=low, high=high), draws=values[1:])
 
     def share(self, samples: Any) -> Estimate:
         """The mean of `samples` (samples,) in [0, 1], with the interval of Clopper and Pearson.
@@ -149,9 +147,18 @@ class Bootstrap:
         return float(stdtrit(self.samples - 1, (1 + CONFIDENCE) / 2))
 
 
-def _interval(below: float | None, above: float | None) -> tuple[float | None, float | None]:
-    """Both ends; none where they agree, since an estimate is never certain."""
-    return (None, None) if below == above else (below, above)
+def _interval(
+    *pairs: tuple[float, float], low: float | None, high: float | None
+) -> tuple[float | None, float | None]:
+    """The first of `pairs` whose ends differ within the range; no end if all agree.
+
+    An estimate is never certain. An end that is not finite is left open.
+    """
+    for pair in pairs:
+        below, above = (_clip(end, low, high) if np.isfinite(end) else None for end in pair)
+        if below is None or below != above:
+            return below, above
+    return None, None
 
 
 def _clip(value: float, low: float | None, high: float | None) -> float:
