@@ -225,7 +225,7 @@ def test_the_least_response_is_placed_on_the_grid():
 def test_the_worst_layer_and_even_sizes_are_suggested():
     """The report suggests padding the stem alone and the even sizes next to 64."""
     assert remedies(of("structure", {"weakest": 0.5}, tables=tables())) == [
-        "padding the kernel of stem alone takes the imbalance from 0.4 to 0.1",
+        "padding the kernel of stem alone takes the imbalance from 0.400 to 0.100",
         "an input of height 61 or 65 and width 61 or 65 leaves no padding unread",
     ]
 

@@ -78,7 +78,7 @@ def worst_layer(found: Measured) -> list[str]:
     """What padding the kernel of the worst layer alone would do, in a clause."""
     return [
         f"padding the kernel of {row['name']} alone takes the imbalance from "
-        f"{row['imbalance_padded'] + row['reduction']:.3g} to {row['imbalance_padded']:.3g}"
+        f"{row['imbalance_padded'] + row['reduction']:.3f} to {row['imbalance_padded']:.3f}"
         for row in found.tables.get("culprits", [])[:1]
         if row["reduction"] > LEAST_REDUCTION
     ]

@@ -179,7 +179,7 @@ class Output(Suite):
         kernels = [f"{row['name']} to {_by(row['padded_kernel'])}" for row in rows]
         return [
             f"growing kernels to a multiple of their stride ({join_names(kernels)}) takes the "
-            f"expected imbalance from {before:.3g} to {after:.3g}: kernel padding does it (box)"
+            f"expected imbalance from {before:.3f} to {after:.3f}: kernel padding does it (box)"
         ]
 
     def measure(
