@@ -45,6 +45,7 @@ from .mixtures import (
     ATTENTION,
     CHOOSING,
     CONCATENATIONS,
+    FILTERS,
     JOINS,
     KEEPS,
     MEANS,
@@ -174,7 +175,7 @@ class _Followed(Call):
     def _weighs_channels(self) -> bool:
         """Whether these are random weights, independent for each channel of the input."""
         last = self.inputs[0].ndim - 1
-        axis = {"linear": last, "matmul": last, "conv1d": 1, "conv2d": 1, "conv_transpose2d": 1}
+        axis = {"linear": last, "matmul": last, **dict.fromkeys(FILTERS, 1)}
         weight = argument(self.args, self.kwargs, 1, "weight")
         return 0 < self.channels == axis.get(self.name) and is_weight(weight)
 
@@ -222,6 +223,8 @@ class _Followed(Call):
     def continued(self, out: Tensor) -> Chain | None:
         """The inputs' chain, of one origin, behind this function; None if it is not known."""
         first, *others = self.chains
+        if not out.ndim or not all(t.ndim for t in self.inputs):
+            return None  # a single number has no axis of images
         if not self.is_fixed or any(c.origin is not first.origin for c in others):
             return None
         if not others and self.name in SCALES | SUMS:

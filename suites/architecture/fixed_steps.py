@@ -233,7 +233,8 @@ def amplitude_of(name: str, args: Sequence[Any], out: Tensor) -> Tensor | None:
     sign, x, out = _sign(name, args), x.detach(), out.detach()
     equal = [d for d in equal_axes(x) if d and d in equal_axes(out)]
     have, found = compress(x, equal), compress(out, equal)
-    factor = found.flatten(1).mean(1) / have.flatten(1).mean(1)
+    batch = len(have) if have.ndim else 1
+    factor = found.reshape(batch, -1).mean(1) / have.reshape(batch, -1).mean(1)
     scaled = have * factor.view(-1, *(1,) * (have.ndim - 1))
     off = (scaled - found).abs() > ROUNDING * (found.abs() + found.abs().mean())
     same = bool(factor.isfinite().all()) and not bool(off.any())

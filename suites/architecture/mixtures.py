@@ -24,11 +24,10 @@ from .tags import tensors_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-POOLS = frozenset({"avg_pool1d", "avg_pool2d", "dilated_avg_pool2d"})
+POOLS = frozenset({"avg_pool1d", "avg_pool2d", "avg_pool3d", "dilated_avg_pool2d"})
 FILTERS: dict[str, Callable[..., Convolution | TransposedConvolution]] = {
-    "conv1d": Convolution,
-    "conv2d": Convolution,
-    "conv_transpose2d": TransposedConvolution,
+    **{f"conv{axes}d": Convolution for axes in (1, 2, 3)},
+    **{f"conv_transpose{axes}d": TransposedConvolution for axes in (1, 2, 3)},
 }
 RESAMPLINGS = frozenset({"interpolate", "upsample", "grid_sample"})
 ADAPTIVE = frozenset({f"adaptive_avg_pool{axes}d" for axes in (1, 2, 3)})
@@ -106,7 +105,7 @@ def mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bo
 
 def _windows(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
     """As `mixes`, of pools and fixed filters."""
-    axes, channels = 1 if name.endswith("1d") else 2, (False, False)
+    axes, channels = int(name[-2]) if name.endswith(("1d", "3d")) else 2, (False, False)
     if name in POOLS:
         call = MeanPool(*args, **kwargs)
         kernel, stride = call.kernel_size, call.stride or call.kernel_size
@@ -121,7 +120,7 @@ def _windows(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple
     over = any(k > s for k, s in zip(kernels, strides, strict=True))
     units = (max(kernels) > 1, over)
     reads, spreads = (a or b for a, b in zip(units, channels, strict=True))
-    return (spreads, reads) if name == "conv_transpose2d" else (reads, spreads)
+    return (spreads, reads) if "transpose" in name else (reads, spreads)
 
 
 def copies(
@@ -130,12 +129,13 @@ def copies(
     """Whether a move gives more units than it reads, other than zeros around them."""
     if name not in COPIES or (name == "pad" and Padding(*args, **kwargs).mode == "constant"):
         return False
+    if out.ndim != x.ndim:
+        return False
     more = out.numel() * len(x) > x.numel() * len(out)
     chosen = [t for t in tensors_in((args[1:], kwargs)) if not t.is_meta and t.dtype != torch.bool]
     lists = args[1] if name == "getitem" and isinstance(args[1], tuple) else args[1:]
     chosen += [torch.tensor(places) for places in lists if name == "getitem" and _is_list(places)]
-    more = more or name == "pad" or any(t.unique().numel() < t.numel() for t in chosen)
-    return more and out.ndim == x.ndim
+    return more or name == "pad" or any(t.unique().numel() < t.numel() for t in chosen)
 
 
 def _is_list(index: Any) -> bool:

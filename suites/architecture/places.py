@@ -66,7 +66,7 @@ def _along(t: Tensor, axis: int, choose: Callable[[Tensor], Any]) -> Sequence[in
         return None
     same = [d for d in equal_axes(found) if d != axis]
     small = found[tuple(slice(0, 1) if d in same else slice(None) for d in range(t.ndim))]
-    line = small.movedim(axis, 0).flatten(1)
+    line = small.movedim(axis, 0).reshape(small.shape[axis], -1)
     return tuple(line[:, 0].tolist()) if bool((line == line[:, :1]).all()) else None
 
 

@@ -87,13 +87,13 @@ def constant_amplitude(x: Tensor, value: float) -> Tensor:
     return with_history(widen(x.new_full((1,) * x.ndim, value), x.shape), history_of(x))
 
 
-def real_units(x: Tensor) -> Tensor:
-    """1 for the units of maps `x` (..., rows, columns), 0 for padding that no maximum can be.
+def real_units(x: Tensor, axes: int = 2) -> Tensor:
+    """1 for the units of maps `x` over the last `axes`, 0 for padding that no maximum can be.
 
-    Its shape is (1, 1, rows, columns).
+    Its shape is (1, 1, *axes).
     """
     found: Tensor | None = getattr(x, "real_units", None)
-    shape = (1, 1, *x.shape[-2:])
+    shape = (1, 1, *x.shape[-axes:])
     return torch.ones(shape, dtype=torch.float64) if found is None else found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ...adapters.errors import NotApplicableError, PerimetryError
@@ -51,8 +51,6 @@ from .written_out import WRITTEN_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from torch import nn
 
 METADATA = frozenset(
     """
@@ -133,12 +131,14 @@ class EnergyTrace(FunctionMode):
             args, unclear = as_stored(args)
         if name == "copy" and is_energy(args[1]):
             return self._copied(args[0], args[1])
+        if name in VECTOR_PRODUCTS:
+            args = tree_map(_learned_vector, args)
         tensors = tensors_in((args, kwargs))
         self._refuse_lost_entries(name, tensors)
         self._refuse_unfollowed(name, tensors)
         layer, energies = len(self.layers), [t for t in tensors if is_energy(t)]
         if name in WRITTEN_OUT and energies:
-            out = WRITTEN_OUT[name](self.call, *args, **kwargs)
+            out = self._written_out(name, args, kwargs)
             if works_in_place(func, args, kwargs):
                 replace_in_place(args[0], out)
             return out
@@ -165,6 +165,16 @@ class EnergyTrace(FunctionMode):
             if works_in_place(func, args, kwargs) and isinstance(out, Tensor):
                 replace_in_place(args[0], out)
         return out
+
+    def _written_out(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of other functions in place of `name`, each in the energy domain."""
+        try:
+            with self:
+                return WRITTEN_OUT[name](*args, **kwargs)
+        except NotApplicableError as error:
+            if str(error).startswith("the operation"):
+                raise
+            raise NotApplicableError(self._no_rule(name, f"{error}")) from error
 
     def _copied(self, x: Tensor, value: Tensor) -> Tensor:
         """`x`, into which `value` is copied, as into all tensors that it is a part of."""
@@ -378,6 +388,20 @@ def _with_padding(window: LayerWindow, size: int, pads: Pair) -> LayerWindow:
     return replace(
         window, before=window.before + before, after=window.after + after, same=same and total > 0
     )
+
+
+VECTOR_PRODUCTS = frozenset(
+    {"matmul", "rmatmul", "mv", "dot", "inner", "tensordot", "linalg_vecdot", "einsum"}
+)
+"""Functions in which a parameter of one axis is no scale, but random weights."""
+
+
+def _learned_vector(x: Any) -> Any:
+    if not isinstance(x, nn.Parameter) or x.ndim != 1:
+        return x
+    found = x.detach()
+    found.random = True  # type: ignore[attr-defined]
+    return found
 
 
 def _weighs_a_constant(name: str, args: tuple[Any, ...]) -> bool:

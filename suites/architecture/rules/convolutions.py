@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....adapters.torch_calls import Convolution, TransposedConvolution, pair
+from ....adapters.torch_calls import Convolution, TransposedConvolution, each_axis, pair
 from ..compact import compress, widen
 from ..rule_table import history_of, is_weight, rule, with_history
 from .sliding import (
@@ -36,6 +36,13 @@ def _conv2d(trace: EnergyTrace, call: Convolution) -> Tensor:
         out = _conv2d(trace, replace(call, input=x, weight=weight, groups=groups // entries))
         return out.reshape(1, -1, *out.shape[2:])
     rows, columns = conv_windows(call)
+    if (
+        not is_weight(weight)
+        and not hasattr(weight, "tap_energy")
+        and weight.shape[:2] != (groups, 1)
+    ):
+        out = _bank(trace, call, (rows, columns))
+        return trace.record_layer("conv2d", x, out, (rows, columns), groups)
     means = group_mean(x, groups)
     out = _slide(trace, means, (rows, columns), _kernel(trace, weight, means.shape[1]))
     out = _spread(out, weight.shape[0])
@@ -79,14 +86,11 @@ def _fixed(weight: Tensor, groups: int) -> Tensor:
 
 
 def _taps(trace: EnergyTrace, weight: Tensor, total: float = 1) -> Tensor:
-    """Energies (1, 1, *kernel) of the taps of a weight (out, in per group, *kernel).
+    """Energies (1, 1, *kernel) of the taps of random weights (out, in per group, *kernel).
 
-    Random ones are equal, unless kernel padding gave them a `tap_energy`, and have the sum `total`.
+    They are equal, unless kernel padding gave them a `tap_energy`, and have the sum `total`.
     When paths are counted, all are 1.
     """
-    if not is_weight(weight):
-        fixed: Tensor = (weight.to(torch.float64) ** 2).sum(1, keepdim=True).mean(0, keepdim=True)
-        return (fixed != 0).to(fixed) if trace.paths else fixed
     taps = torch.ones(1, 1, *weight.shape[2:], dtype=torch.float64)
     if trace.paths:
         return taps
@@ -119,8 +123,12 @@ def _slide(trace: EnergyTrace, x: Tensor, windows: Windows, kernel: Tensor) -> T
 @rule("conv1d", "conv3d", reads=Convolution)
 def _conv_any(trace: EnergyTrace, call: Convolution) -> Tensor:
     """Convolutions over one or three axes; they are not entered in the layer table."""
-    kernel = _taps(trace, call.weight)
     function = F.conv1d if call.weight.ndim == 3 else F.conv3d
+    if not is_weight(call.weight):
+        x, filters = _filters(trace, call.input, call.weight, call.groups)
+        options = (None, call.stride, call.padding, call.dilation, call.groups)
+        return function(x, filters, *options)
+    kernel = _taps(trace, call.weight)
 
     def slide(x: Tensor) -> Tensor:
         return function(x, kernel, None, call.stride, call.padding, call.dilation)
@@ -129,21 +137,77 @@ def _conv_any(trace: EnergyTrace, call: Convolution) -> Tensor:
     return _spread(channel_by_channel(slide, x), call.weight.shape[0])
 
 
-def _outputs_first(weight: Tensor, groups: int) -> Tensor:
-    """The weight (in, out per group, ...) of a transposed convolution as (out, in per group)."""
-    turned: Tensor = torch.unflatten(weight, 0, (groups, -1)).transpose(1, 2)
-    return turned.flatten(0, 1)
+def _filters(trace: EnergyTrace, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Channels of `x`, and what multiplies them in place of fixed filters (out, in per group, ...).
+
+    These are the squared filters; where paths are counted, which tap of a filter reads something,
+    and each group counts as one channel.
+    """
+    if not trace.paths:
+        return x.to(torch.float64), weight.to(torch.float64) ** 2
+    means = group_mean(x, groups).to(torch.float64)
+    reads = (weight != 0).any(1, keepdim=True).to(torch.float64)
+    return means.expand(len(x), groups, *x.shape[2:]), reads
+
+
+def _bank(trace: EnergyTrace, call: Convolution, windows: Windows) -> Tensor:
+    """A convolution with fixed filters, unlike ones or of several channels."""
+    x, filters = _filters(trace, call.input, call.weight, call.groups)
+
+    def slide(part: Tensor, used: Windows, taps: Tensor) -> Tensor:
+        rows, columns = used
+        part = F.pad(part, (columns.before, columns.after, rows.before, rows.after))
+        strides, gaps = (rows.stride, columns.stride), (rows.dilation, columns.dilation)
+        whole = taps.unflatten(0, filters.shape[:2])
+        return F.conv2d(part, whole, None, strides, 0, gaps, call.groups)
+
+    taps = filters.flatten(0, 1)
+    out = slide(x, windows, taps)
+    size = (out.shape[-2], out.shape[-1])
+
+    def padded(part: Tensor) -> Tensor:
+        return slide(part, *pad_taps(windows, taps, size=size, have=(x.shape[-2], x.shape[-1])))
+
+    return in_variant(trace, x, out, padded)
+
+
+def _spreading(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
+    """A transposed convolution with fixed filters (in, out per group, ...)."""
+    turned = torch.unflatten(call.weight, 0, (call.groups, -1)).transpose(1, 2)
+    x, filters = _filters(trace, call.input, turned.flatten(0, 1), call.groups)
+    filters = torch.unflatten(filters, 0, (call.groups, -1)).transpose(1, 2).flatten(0, 1)
+    function = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}[x.ndim]
+    options = (call.stride, call.padding, call.output_padding, call.groups, call.dilation)
+    return function(x, filters, None, *options)
+
+
+@rule("conv_transpose1d", "conv_transpose3d", reads=TransposedConvolution)
+def _conv_transpose_any(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
+    """As over two axes, but not among the layers."""
+    if not is_weight(call.weight):
+        return _spreading(trace, call)
+    axes = call.weight.ndim - 2
+    kernel = _taps(trace, call.weight, math.prod(each_axis(call.stride, axes)))
+    function = F.conv_transpose1d if axes == 1 else F.conv_transpose3d
+    options = (call.stride, call.padding, call.output_padding, 1, call.dilation)
+
+    def slide(x: Tensor) -> Tensor:
+        return function(x, kernel, None, *options)
+
+    x = group_mean(call.input, call.groups).to(torch.float64)
+    return _spread(channel_by_channel(slide, x), call.weight.shape[1] * call.groups)
 
 
 @rule("conv_transpose2d", reads=TransposedConvolution)
 def _conv_transpose2d(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
     """Each output is reached by kernel / stride^2 taps on average, which is its fan-in."""
     weight, steps, gaps = call.weight, pair(call.stride), pair(call.dilation)
-    turned = weight if is_weight(weight) else _outputs_first(weight, call.groups)
-    kernel = _taps(trace, turned, math.prod(steps))
     sides = (weight.shape[2], weight.shape[3])
     trace.record_upsampling(sides, steps, gaps)
-    wide = trace.upsamplings[-1].padded if trace.padded_outputs and is_weight(weight) else sides
+    if not is_weight(weight):
+        return _resized(call.input, _spreading(trace, call))
+    kernel = _taps(trace, weight, math.prod(steps))
+    wide = trace.upsamplings[-1].padded if trace.padded_outputs else sides
     if wide != sides:
         kernel = kernel[:, :, :1, :1].expand(1, 1, *wide) * (
             1.0 if trace.paths else math.prod(sides) / math.prod(wide)
@@ -159,6 +223,10 @@ def _conv_transpose2d(trace: EnergyTrace, call: TransposedConvolution) -> Tensor
         return out[..., :rows, :columns]
 
     out = channel_by_channel(slide, group_mean(call.input, call.groups))
-    out = _spread(out, weight.shape[1] * call.groups)
-    found = history_of(call.input)
+    return _resized(call.input, _spread(out, weight.shape[1] * call.groups))
+
+
+def _resized(x: Tensor, out: Tensor) -> Tensor:
+    """`out` with the history of `x`, whose map it has in another size."""
+    found = history_of(x)
     return with_history(out, found.resized((out.shape[-2], out.shape[-1])) if found else None)

@@ -83,16 +83,41 @@ def _pool(
     return trace.record_layer(kind, x, widen(out, (*x.shape[:-2], *out.shape[-2:])), windows)
 
 
-@rule("avg_pool1d", reads=MeanPool)
-def _avg_pool1d(trace: EnergyTrace, call: MeanPool) -> Tensor:
+@rule("avg_pool1d", "avg_pool3d", reads=MeanPool)
+def _avg_pool_any(trace: EnergyTrace, call: MeanPool) -> Tensor:
     """Pools that do not run along the two axes of the image; not in the layer table."""
-    (window,) = pool_windows(call, 1)
-    small = compress(call.input, [1])
-    options = (window.kernel, window.stride, window.before, call.ceil_mode, call.count_include_pad)
-    divisors = _counts(call, window, small.shape[-1])
-    out = F.avg_pool1d(small, *options)
-    out = out * divisors if trace.paths else out / divisors
-    return widen(out, (*call.input.shape[:-1], out.shape[-1]))
+    own = call.divisor_override
+    if own is not None:
+        out = _pool_by_axis(trace, call, lambda _window, _size, reads: torch.ones(len(reads)))
+        return out if trace.paths else out / own**2
+    return _pool_by_axis(trace, call, lambda window, size, _: 1 / _counts(call, window, size) ** 2)
+
+
+@rule("max_pool1d", "max_pool3d", reads=MaxPool)
+@rule("max_pool1d_with_indices", "max_pool3d_with_indices", reads=MaxPool)
+def _max_pool_any(trace: EnergyTrace, call: MaxPool) -> Tensor:
+    if call.return_indices:
+        raise NotApplicableError("it returns the places of the maxima")
+    return _pool_by_axis(trace, call, lambda _window, _size, reads: 1 / reads.sum(1))
+
+
+def _pool_by_axis(
+    trace: EnergyTrace,
+    call: MeanPool | MaxPool,
+    weight: Callable[[LayerWindow, int, Tensor], Tensor],
+) -> Tensor:
+    """Sums over windows of the last axes, times `weight` (outputs,) of what each reads."""
+    x, axes = call.input, call.input.ndim - 2
+    out = compress(x, [d for d in equal_axes(x) if d < 2]).to(torch.float64)
+    real = real_units(x, axes)
+    for axis, window in enumerate(pool_windows(call, axes), start=2):
+        line = real.movedim(axis, 0).flatten(1).amax(1)
+        place = torch.arange(window.size(len(line)))[:, None] * window.stride - window.before
+        taps = (torch.arange(len(line)) - place) / window.dilation
+        reads = ((taps >= 0) & (taps < window.kernel) & (taps == taps.round())).to(out) * line
+        matrix = reads if trace.paths else reads * weight(window, len(line), reads)[:, None]
+        out = (out.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    return widen(out, (*x.shape[:2], *out.shape[2:]))
 
 
 def _counts(call: MeanPool, window: LayerWindow, size: int) -> Tensor:

@@ -39,12 +39,24 @@ def _contract(_trace: EnergyTrace, x: Tensor, out: Sequence[int]) -> Tensor:
 @rule("matmul", "bmm", "mm", "imatmul")
 def _matmul(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
     if a.ndim < 2 or b.ndim < 2:
-        raise NotApplicableError("it multiplies vectors")
+        out = _matmul(trace, _as_matrix(a, 0), _as_matrix(b, 1))
+        out = out.squeeze(-1) if b.ndim < 2 else out
+        return out.squeeze(out.ndim - 2 if b.ndim > 1 else -1) if a.ndim < 2 else out
     if not is_energy(a):
         return _left(trace, a, b)
     if not is_energy(b):
         return _left(trace, b.mT, a.mT).mT
     return _both(trace, a, b)
+
+
+def _as_matrix(x: Tensor, axis: int) -> Tensor:
+    """A vector with a new `axis`; anything else unchanged."""
+    if x.ndim > 1:
+        return x
+    found = x.unsqueeze(axis)
+    if is_weight(x):
+        found.random = True  # type: ignore[attr-defined]
+    return found
 
 
 @rule("rmatmul")
@@ -97,6 +109,8 @@ def _einsum(trace: EnergyTrace, equation: str, *operands: Any) -> Tensor:
     tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
     inputs, _, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
+    if any(len({*t.replace(".", "")}) < len(t.replace(".", "")) for t in terms):
+        raise NotApplicableError(f"it takes a diagonal: a letter repeats in {equation!r}")
     sizes = {
         c: n for t, x in zip(terms, tensors, strict=True) for c, n in zip(t, x.shape, strict=False)
     }

@@ -34,14 +34,9 @@ def _interpolate(trace: EnergyTrace, call: Interpolation) -> Tensor:
 
 
 def interpolation_matrices(call: Interpolation) -> list[Tensor]:
-    """The coefficients (outputs, inputs) of an interpolation along each of its axes.
-
-    Raises `NotApplicableError` for an interpolation of volumes.
-    """
+    """The coefficients (outputs, inputs) of an interpolation along each of its axes."""
     have = call.input.shape[2:]
-    if len(have) > 2:
-        raise NotApplicableError("it interpolates along three axes; rules exist for one and two")
-    mode = {"linear": "bilinear"}.get(call.mode, call.mode)
+    mode = {"linear": "bilinear", "trilinear": "bilinear"}.get(call.mode, call.mode)
     sizes, scales = each_axis(call.size, len(have)), each_axis(call.scale_factor, len(have))
     matrices = []
     for n, wanted, scale in zip(have, sizes, scales, strict=True):

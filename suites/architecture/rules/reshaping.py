@@ -110,8 +110,9 @@ def _pad(
         for d, (o, n) in enumerate(zip(out.shape, input.shape, strict=True))
     ]
     out = widen(out, shape)
-    if value == -math.inf and len(pad) <= 4 and input.ndim == 4:
-        out.real_units = F.pad(real_units(input), list(pad))  # type: ignore[attr-defined]
+    axes_of_map = input.ndim - 2
+    if value == -math.inf and len(pad) <= 2 * axes_of_map:
+        out.real_units = F.pad(real_units(input, axes_of_map), list(pad))  # type: ignore[attr-defined]
     found, axes = history_of(input), map_axes(input)
     if found is None or axes is None or not set(touched) <= set(axes):
         return out

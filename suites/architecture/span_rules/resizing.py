@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....adapters.torch_calls import Interpolation, TransposedConvolution, pair
+from ....adapters.torch_calls import Interpolation, TransposedConvolution, each_axis, pair
 from ..rule_table import IMAGE_TO_COLUMNS, known_spans, span_rule
 from ..rules.resampling import interpolation_matrices, sampling_matrix
 from ..spans import EMPTY, Spans, through
@@ -25,13 +25,14 @@ def _interpolate(out: Tensor, call: Interpolation) -> Spans:
     return spans.settled(replace(found, shape=tuple(out.shape)))
 
 
-@span_rule("conv_transpose2d", reads=TransposedConvolution)
+@span_rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", reads=TransposedConvolution)
 def _conv_transpose(out: Tensor, call: TransposedConvolution) -> Spans:
     """Unit i of the input is spread over i * stride - padding + dilation * tap."""
-    x, channels = call.input, call.input.ndim - 3
+    x, axes = call.input, call.weight.ndim - 2
+    channels = x.ndim - axes - 1
     spans = spans_of_groups(known_spans(x).aligned(), channels, call.groups)
-    options = zip(pair(call.stride), pair(call.padding), pair(call.dilation), strict=True)
-    for axis, (s, p, d) in enumerate(options, start=x.ndim - 2):
+    given = (each_axis(n, axes) for n in (call.stride, call.padding, call.dilation))
+    for axis, (s, p, d) in enumerate(zip(*given, strict=True), start=x.ndim - axes):
         place = torch.arange(out.shape[axis])[:, None] + p - torch.arange(x.shape[axis]) * s
         kernel = call.weight.shape[axis - x.ndim]
         reads = (place >= 0) & (place <= d * (kernel - 1)) & (place % d == 0)

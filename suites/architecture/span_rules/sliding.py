@@ -78,9 +78,12 @@ def _pool(out: Tensor, call: MaxPool | MeanPool | NormPool) -> Spans:
     return _slid(out, call.input, known_spans(call.input).aligned(), pool_windows(call))
 
 
-@span_rule("avg_pool1d", reads=MeanPool)
-def _pool_of_lines(out: Tensor, call: MeanPool) -> Spans:
-    return _slid(out, call.input, known_spans(call.input).aligned(), pool_windows(call, 1))
+@span_rule("avg_pool1d", "avg_pool3d", reads=MeanPool)
+@span_rule("max_pool1d", "max_pool1d_with_indices", reads=MaxPool)
+@span_rule("max_pool3d", "max_pool3d_with_indices", reads=MaxPool)
+def _pool_by_axis(out: Tensor, call: MeanPool | MaxPool) -> Spans:
+    axes = call.input.ndim - 2
+    return _slid(out, call.input, known_spans(call.input).aligned(), pool_windows(call, axes))
 
 
 def _adaptive(axes: int, out: Tensor, /, input: Tensor, *_: Any, **__: Any) -> Spans:  # noqa: A002

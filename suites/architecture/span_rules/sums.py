@@ -102,6 +102,9 @@ def _times(out: Tensor, x: Tensor, matrix: Tensor) -> Spans:
         return spans.reduced([last], out.shape) if out.ndim == x.ndim else _flat(spans, last, out)
     reads = matrix.mT != 0
     found = spans.each(lambda end: through(end, last, reads))
+    if out.ndim < x.ndim:
+        found = found.each(lambda end: end.squeeze(last))
+        return replace(found, shape=tuple(out.shape))
     return spans.settled(replace(found, shape=tuple(out.shape)))
 
 
@@ -119,9 +122,13 @@ def _matmul(out: Tensor, /, a: Tensor, b: Tensor) -> Spans:
     if spans_of(a) is not None:
         return _times(out, a, b if b.ndim > 1 else b[:, None])
     spans = known_spans(b)
+    if b.ndim == 1:
+        return _times(out, b, a.mT)
     turned = spans.moved(lambda end: end.mT)
     b = b.detach().mT
     b.spans = turned  # type: ignore[attr-defined]
+    if a.ndim == 1:
+        return _times(out, b, a[:, None])
     found = _times(out.detach().mT, b, a.mT)
     return replace(found.each(lambda end: end.mT), shape=tuple(out.shape))
 
