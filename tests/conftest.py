@@ -1,6 +1,7 @@
-"""Settings of all tests, which run side by side and share the cores."""
+"""Settings of all tests, which run side by side and share the cores, and common fixtures."""
 
 import os
+import shutil
 
 import hypothesis
 import pytest
@@ -27,3 +28,17 @@ def pytest_configure(config: pytest.Config) -> None:
         ],
     )
     hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def gate_baseline(tmp_path_factory):
+    """A baseline of the small network for the regression gate; no test changes it."""
+    from gate_tools import measured_baseline
+
+    return measured_baseline(tmp_path_factory.mktemp("baseline"))
+
+
+@pytest.fixture
+def gate_copy(gate_baseline, tmp_path):
+    """A baseline of one's own to spoil."""
+    return shutil.copytree(gate_baseline, tmp_path / "copy")
