@@ -22,6 +22,17 @@ PACKAGE = "@sparticuz/chromium@147.0.0"
 FOLDER = "PERIMETRY_BROWSER"
 """Environment variable that names the folder with the browser; tox sets it."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-zygote", "--disable-background-networking"]
+LINKS = "#table a[data-model]"
+"""Selects the models of the ranking."""
+AS_IT_IS = '.tabulator-col[tabulator-field="asis"]'
+"""Selects the head of the column with the numbers of models as they are."""
+CLIPPED = """() => [...document.querySelectorAll(
+    ".tabulator-cell, .tabulator-cell *, .tabulator-col-title *, .tools *, header *")]
+  .filter((node) => node.clientWidth && getComputedStyle(node).overflowX !== "visible"
+    && node.scrollWidth > node.clientWidth + 1)
+  .filter((node) => !["SELECT", "INPUT", "OPTION"].includes(node.tagName))
+  .map((node) => node.textContent)"""
+"""Texts of elements that do not show all of their text."""
 WANTED = f"no browser: run `python tests/browser.py FOLDER` and set {FOLDER}=FOLDER (needs npm)"
 
 

@@ -42,3 +42,32 @@ def gate_baseline(tmp_path_factory):
 def gate_copy(gate_baseline, tmp_path):
     """A baseline of one's own to spoil."""
     return shutil.copytree(gate_baseline, tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless browser; a module at a time, since no two run at once."""
+    import browser as browsers
+
+    with browsers.opened() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def zoo_page(tmp_path_factory):
+    """The page of the planted zoo."""
+    from planted_boards import zoo_page
+
+    return zoo_page(tmp_path_factory.mktemp("page") / "zoo.html")
+
+
+@pytest.fixture
+def visit(browser, zoo_page):
+    """A visit of the zoo's page, which logs no problem and asks for no other file."""
+    from browser import Visit
+
+    one = Visit(browser, zoo_page)
+    yield one
+    assert one.problems == []
+    assert one.requests == [zoo_page.as_uri()]
+    one.close()

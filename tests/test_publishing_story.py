@@ -8,7 +8,6 @@ import re
 import browser as browsers
 import pytest
 import yaml
-from test_page_browser import CLIPPED
 from typer.testing import CliRunner
 
 from perimetry import leaderboard
@@ -66,7 +65,7 @@ def test_the_page_shows_all_at_three_widths(run, width):
     with browsers.opened() as browser:
         visit = browsers.Visit(browser, out, width=width, height=900)
         assert visit.page.locator("#table a[data-model]").count() == len(MODELS)
-        assert visit.page.evaluate(CLIPPED) == []
+        assert visit.page.evaluate(browsers.CLIPPED) == []
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         visit.page.locator("#table a[data-model]").first.click()
         visit.page.wait_for_selector("#panel .field canvas")
