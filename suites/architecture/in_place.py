@@ -1,7 +1,8 @@
 """Functions that change a tensor in place, where an energy rule returns a new one.
 
-The tensor then gets a successor, which takes its place in every later call. A tensor of which a
-view was changed has none, as nothing is shared between energies; reading it later is refused.
+The tensor then gets a successor, which takes its place in every later call. Nothing is shared
+between energies: reading a tensor of which a view was changed, or an earlier view of a tensor that
+was changed, is refused.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import inspect
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _SUCCESSOR, _BASE, _STALE = "successor", "view_of", "stale"
+_MADE = "views_made"
+"""Of a tensor: weak references to the views of it."""
 
 _OPERATORS = frozenset(
     f"__{name}__" for name in ("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "imatmul")
@@ -66,10 +70,19 @@ def _last(x: Any) -> Any:
     return x
 
 
-def replace_in_place(x: Tensor, out: Tensor) -> None:
-    """Let `out` be what `x` is from now on."""
-    for base in _bases(x):
+def replace_in_place(x: Tensor, out: Tensor, meet: Callable[[Tensor, Tensor], bool]) -> None:
+    """Let `out` be what `x` is from now on.
+
+    `meet` says whether two views of one tensor are known to have entries in common.
+    """
+    bases, own = list(_bases(x)), _views_made(x)
+    for base in bases:
         setattr(base, _STALE, True)
+        others = [t for t in _views_made(base) if not any(t is u for u in (x, *bases, *own))]
+        own += [t for t in others if meet(x, t)]
+    for view in own:
+        if view is not out:
+            setattr(view, _STALE, True)
     if out is not x:
         setattr(x, _SUCCESSOR, out)
 
@@ -96,6 +109,19 @@ def mark_view(name: str, x: Any, results: Sequence[Tensor]) -> None:
         for t in results:
             if t is not x:
                 setattr(t, _BASE, x)
+                vars(x).setdefault(_MADE, []).append(ref(t))
+
+
+def _views_made(x: Tensor) -> list[Tensor]:
+    """The views of `x`, of these, and so on, that are still in use."""
+    found = []
+    waiting = [*getattr(x, _MADE, ())]
+    while waiting:
+        view = waiting.pop()()
+        if view is not None:
+            found.append(view)
+            waiting += getattr(view, _MADE, ())
+    return found
 
 
 def is_stale(name: str, x: Tensor, *, written: bool) -> bool:

@@ -17,7 +17,9 @@ from torch.utils._pytree import tree_map
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ...adapters.torch_calls import FunctionMode
 from . import channel_runs as energy_runs
+from .chains import chain_of
 from .compact import (
+    annotate,
     channel_runs,
     equal_axes,
     expand,
@@ -36,6 +38,8 @@ from .in_place import (
     works_in_place,
 )
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
+from .own_names import by_own_names
+from .places import common_places, overlap
 from .rule_table import (
     MOVES,
     RULES,
@@ -63,6 +67,9 @@ METADATA = frozenset(
 
 SAME_SHAPE = frozenset({"to", "type_as", "cpu", "cuda", "contiguous", "batch_norm", "clone"})
 """Functions that leave the shape of a weight as it is."""
+
+LARGEST_WRITTEN = 1 << 22
+"""Most entries of one variant that are stored each by itself, to be written to."""
 
 SHAPE_ONLY = MOVES | CREATIONS | {"tril", "triu", "fold", "cumsum"}
 """Functions that apply to energies unchanged: they move, drop or add entries, or read a shape."""
@@ -111,7 +118,7 @@ class EnergyTrace(FunctionMode):
         Raises `NotApplicableError` with the layer if the function has no rule.
         """
         name = func.__name__.strip("_")
-        func, args, kwargs = _by_own_names(name, func, args, kwargs)
+        func, args, kwargs = by_own_names(name, func, args, kwargs)
         if name in METADATA:
             args = latest(args, tensors_in(args))
             if name == "iter" and is_energy(args[0]):
@@ -126,6 +133,11 @@ class EnergyTrace(FunctionMode):
             mark_view(name, args[0], [out])
             return out
         args, kwargs = latest((args, kwargs), tensors_in((args, kwargs)))
+        in_place = works_in_place(func, args, kwargs)
+        if in_place and name in MOVES:
+            func = getattr(Tensor, name)
+        if name == "setitem":
+            args = (self._writable(args[0]), *args[1:])
         unclear = False
         if name in PRODUCTS_OF_UNITS | QUOTIENTS:
             args, unclear = as_stored(args)
@@ -139,8 +151,8 @@ class EnergyTrace(FunctionMode):
         layer, energies = len(self.layers), [t for t in tensors if is_energy(t)]
         if name in WRITTEN_OUT and energies:
             out = self._written_out(name, args, kwargs)
-            if works_in_place(func, args, kwargs):
-                replace_in_place(args[0], out)
+            if in_place:
+                self._replace(args[0], out, operator=False)
             return out
         try:
             out = self._apply(name, func, tensors, args, kwargs)
@@ -160,11 +172,33 @@ class EnergyTrace(FunctionMode):
             self.assume(out, f"the numbers stored for {name!r} are scales of channels")
         if name == "getitem":
             mark_part(out, *args)
+        mark_view(name, args[0] if args else None, tensors_in(out))
         if any(map(is_energy, tensors_in((args, out)))):
-            mark_view(name, args[0] if args else None, tensors_in(out))
-            if works_in_place(func, args, kwargs) and isinstance(out, Tensor):
-                replace_in_place(args[0], out)
+            if in_place and isinstance(out, Tensor):
+                self._replace(args[0], out, operator=func.__name__.startswith("__"))
+            elif name == "setitem":
+                replace_in_place(args[0], args[0], _meet)
         return out
+
+    def _replace(self, x: Tensor, out: Tensor, *, operator: bool) -> None:
+        """Let `out` be what `x` is from now on, also in the tensor of which `x` is a part.
+
+        Behind an operator such as += Python itself writes the part.
+        """
+        whole, index = whole_and_place(x)
+        replace_in_place(x, out, _meet)
+        if whole is not x and (is_energy(out) or is_energy(whole)) and not operator:
+            self.call(Tensor.__setitem__, (whole, index, out), {})
+
+    def _writable(self, x: Tensor) -> Tensor:
+        """`x`, or what takes its place: its entries, each stored by itself."""
+        if not is_energy(x) or not (equal_axes(x) or channel_runs(x)):
+            return x
+        if x.numel() > LARGEST_WRITTEN * len(self.padded):
+            return x
+        full = annotate(expand(x).clone(memory_format=torch.contiguous_format), x)
+        replace_in_place(x, full, _meet)
+        return full
 
     def _written_out(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of other functions in place of `name`, each in the energy domain."""
@@ -265,8 +299,8 @@ class EnergyTrace(FunctionMode):
             why = "its input comes from code outside torch's functions, such as an extension"
         elif energies and not torch.is_grad_enabled():
             why = "it runs without gradients, as inside a custom autograd function"
-        elif any(is_stale(name, t, written=t is tensors[0]) for t in energies):
-            why = "it reads a tensor after a view of it was changed in place"
+        elif any(is_stale(name, t, written=t is tensors[0]) for t in tensors):
+            why = "it reads what was changed in place through a view, or a view of what was"
         else:
             return
         raise NotApplicableError(self._no_rule(name, why))
@@ -343,44 +377,6 @@ class EnergyTrace(FunctionMode):
         return self.padded.index(index) if index in self.padded else None
 
 
-_OWN_NAMES = {"axis": "dim", "keepdims": "keepdim"}
-"""Torch's own names of arguments that it also takes by numpy's."""
-
-
-_OF_TWO = """
-    add sub subtract rsub mul multiply div divide true_divide maximum minimum fmax fmin matmul
-"""
-
-_PARAMETERS = {
-    **dict.fromkeys(_OF_TWO.split(), ("input", "other")),
-    **dict.fromkeys(("bmm", "mm"), ("input", "mat2")),
-    "addmm": ("input", "mat1", "mat2"),
-    "baddbmm": ("input", "batch1", "batch2"),
-    **dict.fromkeys(("addcmul", "addcdiv"), ("input", "tensor1", "tensor2")),
-    "lerp": ("input", "end", "weight"),
-    "where": ("condition", "input", "other"),
-    "reshape": ("input", "shape"),
-    "flip": ("input", "dims"),
-    "split": ("tensor", "split_size_or_sections", "dim"),
-}
-"""Torch's names of the arguments that rules take by their places."""
-
-
-def _by_own_names(
-    name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The function and its arguments by torch's own names, and those of `_PARAMETERS` by place."""
-    kwargs = {_OWN_NAMES.get(key, key): value for key, value in kwargs.items()}
-    if func is Tensor.where:  # has its condition second
-        given = dict(zip(("input", "condition", "other"), args, strict=False))
-        func, args, kwargs = torch.where, (), {**given, **kwargs}
-    for own in _PARAMETERS.get(name, ("input",))[len(args) :]:
-        if own not in kwargs:
-            break
-        args = (*args, kwargs.pop(own))
-    return func, args, kwargs
-
-
 def _with_padding(window: LayerWindow, size: int, pads: Pair) -> LayerWindow:
     before, after = pads
     total = max(0, (-(-size // window.stride) - 1) * window.stride + window.extent - size)
@@ -388,6 +384,12 @@ def _with_padding(window: LayerWindow, size: int, pads: Pair) -> LayerWindow:
     return replace(
         window, before=window.before + before, after=window.after + after, same=same and total > 0
     )
+
+
+def _meet(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are known to have an entry of one other in common."""
+    pairs = common_places(chain_of(a).roots, chain_of(b).roots)
+    return any(len(m) == len(n) > 0 and overlap(m, n) for m, n in pairs)
 
 
 VECTOR_PRODUCTS = frozenset(

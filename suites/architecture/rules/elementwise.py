@@ -260,10 +260,16 @@ def _masked_fill(_trace: EnergyTrace, x: Tensor, mask: Tensor, value: Any) -> Te
 
 @rule("where")
 def _where(trace: EnergyTrace, condition: Tensor, a: Any, b: Any) -> Tensor:
-    first, second = (v if is_energy(v) else _energy(trace, v) for v in (a, b))
+    first, second = (v if is_energy(v) else constant_energy(trace, v) for v in (a, b))
     return torch.where(condition, first, second)
 
 
-def _energy(trace: EnergyTrace, constant: Any) -> Any:
-    """A constant as an energy that no pixel reaches, such as a mask token."""
-    return trace.coefficient(constant)
+def constant_energy(trace: EnergyTrace, constant: Any) -> Any:
+    """A constant as an energy that no pixel reaches, such as a mask token.
+
+    Large negative numbers, which exclude logits from a softmax, vanish.
+    """
+    found = trace.coefficient(constant)
+    if not isinstance(constant, Tensor):
+        return 0.0 if constant < MASKED else found
+    return found if constant.is_meta else found.masked_fill(constant < MASKED, 0.0)

@@ -14,6 +14,7 @@ from ..channel_runs import concatenate_runs
 from ..compact import cat_compact, compress, equal_axes, index_compact, reshape_compact, widen
 from ..rule_table import history_of, is_energy, real_units, rule, spans_of, with_history
 from ..windows import LayerWindow, Pair
+from .elementwise import constant_energy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,9 +206,11 @@ def _select(_trace: EnergyTrace, x: Tensor, dim: int, index: int) -> Tensor:
 
 
 @rule("setitem")
-def _setitem(_trace: EnergyTrace, x: Tensor, index: Any, value: Any) -> None:
+def _setitem(trace: EnergyTrace, x: Tensor, index: Any, value: Any) -> None:
     """Write in place; if equal entries share storage this is impossible, and `x` is marked."""
     if is_energy(x) and equal_axes(x):
         x.lost_entries = True  # type: ignore[attr-defined]
-    else:
+    elif is_energy(value) or not is_energy(x):
         x[index] = value
+    else:
+        x[index] = constant_energy(trace, value)

@@ -1,0 +1,154 @@
+"""`structure` of what is changed in place: parts, views, and masks that are written."""
+
+import numpy as np
+import pytest
+import torch
+from structure_nets import Between, squared_jacobian
+
+from perimetry.adapters.errors import NotApplicableError
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.structure import measure_skeleton
+
+SIDE = 8
+MASK = torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.1
+
+
+def part_of_zeros(x):
+    y = x.new_zeros(x.shape)
+    y[:, :, :3].add_(x[:, :, 5:])
+    return x.roll(1, 3) + y
+
+
+def part_added(x):
+    y = torch.zeros_like(x)
+    part = y[:, :, :3]
+    part += x[:, :, 5:]
+    return y
+
+
+def part_of_a_map(x):
+    y = x * MASK
+    y[:, :, 2:5].add_(y[:, :, 5:])
+    return y
+
+
+def places_written(x):
+    y = x.clone()
+    y[:, :, torch.tensor([0, 3])] = 2 * x[:, :, 5:7]
+    return y
+
+
+def zeroed(x):
+    y = x * MASK
+    y[..., :2].zero_()
+    return y
+
+
+def turned(x):
+    y = x * MASK
+    y.transpose_(2, 3)
+    return y[:, :, :5]
+
+
+EXACT = {
+    f.__name__: f
+    for f in (part_of_zeros, part_added, part_of_a_map, places_written, zeroed, turned)
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_is_written_in_place_counts(name):
+    """The map is that of autograd's Jacobian."""
+    found = measure_skeleton(light_copy(Between(EXACT[name])), (3, SIDE, SIDE))
+    expected = squared_jacobian(EXACT[name], 3, SIDE, SIDE)
+    np.testing.assert_allclose(found.maps["sensitivity"], expected, rtol=1e-6, atol=1e-9)
+
+
+def view_of_the_whole(x):
+    y = x.clone()
+    view = y[:, :, :5]
+    y.mul_(MASK)
+    return torch.cat([view, y[:, :, 5:]], 2)
+
+
+def whole_of_a_view(x):
+    y = x * MASK
+    view = y[:, :, :5]
+    view[:, :, :3] = 2 * x[:, :, 5:]
+    return y
+
+
+def other_view(x):
+    y = x * MASK
+    one, other = y[:, :, :5], y[:, :, 3:8]
+    one.mul_(3)
+    return other
+
+
+def reshaped_zeros(x):
+    y = torch.zeros_like(x)
+    y.view(*x.shape[:2], -1).add_(x.flatten(2))
+    return y + x.roll(1, 3)
+
+
+@pytest.mark.parametrize(
+    "function", [view_of_the_whole, whole_of_a_view, other_view, reshaped_zeros]
+)
+def test_a_view_that_another_one_changed_is_refused(function):
+    """Energies share no storage: what torch would read there is not known."""
+    with pytest.raises(NotApplicableError, match="changed in place"):
+        measure_skeleton(light_copy(Between(function)), (3, SIDE, SIDE))
+
+
+def test_parts_side_by_side_may_be_changed():
+    """A chunk that another one is added to leaves that one as it was."""
+
+    def function(x):
+        one, other = (x * MASK).chunk(2, 2)
+        one.add_(other)
+        return torch.cat([one, other], 2)
+
+    def literal(x):
+        one, other = (x * MASK).chunk(2, 2)
+        return torch.cat([one + other, other], 2)
+
+    found = measure_skeleton(light_copy(Between(function)), (3, SIDE, SIDE))
+    expected = squared_jacobian(literal, 3, SIDE, SIDE)
+    np.testing.assert_allclose(found.maps["sensitivity"], expected, rtol=1e-6)
+
+
+TOKENS = torch.arange(SIDE * SIDE) // 16
+ALLOWED = TOKENS[:, None] == TOKENS  # groups of two rows
+
+
+def written(logits):
+    logits[:, ~ALLOWED] = -1e9
+    return logits
+
+
+MASKED = {
+    "written": written,
+    "chosen": lambda logits: torch.where(ALLOWED, logits, -torch.inf),
+    "chosen among numbers": lambda logits: torch.where(
+        ALLOWED, logits, torch.full_like(MASK[:1, :1], -1e9)
+    ),
+    "filled": lambda logits: logits.masked_fill(~ALLOWED, -1e9),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_attention_reads_what_its_mask_allows_however_it_is_written(name):
+    """A mean over the tokens of two rows each."""
+
+    def function(x):
+        tokens = x.flatten(2).mT
+        weights = MASKED[name](tokens @ tokens.mT).softmax(-1)
+        return (weights @ tokens).mT.unflatten(2, (SIDE, SIDE)) * MASK
+
+    def literal(x):
+        groups = x.unflatten(2, (4, 2)).mean((3, 4), keepdim=True)
+        return groups.expand(-1, -1, 4, 2, SIDE).flatten(2, 3) * MASK
+
+    found = measure_skeleton(light_copy(Between(function)), (3, SIDE, SIDE))
+    expected = squared_jacobian(literal, 3, SIDE, SIDE)
+    np.testing.assert_allclose(found.maps["sensitivity"], expected, rtol=1e-6)
