@@ -61,8 +61,10 @@ queries a share of each token, so that a pool behind it has a note. In the rows 
 padded pool counts by the product of squares.
 
 A file does not say which of its numbers were learned. Stored factors that differ between places of
-the map are fixed masks, and a depthwise filter that is the same for all channels is a fixed one;
-other factors, filters and matrices (of a Fourier transform, too) are random weights.
+the map are fixed masks, and a depthwise filter that is the same for all channels is a fixed one.
+So is, with a note, a matrix whose rows are alike, or one without negative numbers whose rows have
+equal sums (means, blurs, permutations). Other factors, filters and matrices are random weights;
+where many numbers of a matrix are zero, or few are different (Fourier transforms), a note says so.
 
 All other values are exact for the architecture, without interval or seed. New taps of a `zero`
 kernel padding count like the others, since training can change them; while they are 0, the network

@@ -130,6 +130,7 @@ class EnergyTrace(FunctionMode):
                 out = func(*map(expand, args), **kwargs)
             out = self._followed(func, out, args, kwargs, len(self.layers), list(args[:1]))
             out = self._tagged(name, func, out, args, kwargs)
+            self._pass_on_doubts(tensors_in(args), [out])
             mark_view(name, args[0], [out])
             return out
         args, kwargs = latest((args, kwargs), tensors_in((args, kwargs)))
@@ -168,6 +169,7 @@ class EnergyTrace(FunctionMode):
             if not any(is_energy(t) or t.is_meta for t in tensors):
                 raise
             raise NotApplicableError(self._no_rule(name, f"{error}")) from error
+        self._pass_on_doubts(tensors, tensors_in(out))
         if unclear:
             self.assume(out, f"the numbers stored for {name!r} are scales of channels")
         if name == "getitem":
@@ -318,6 +320,15 @@ class EnergyTrace(FunctionMode):
     def assume(self, out: Tensor, what: str) -> None:
         """Note that `out` rests on `what`, which the network does not say."""
         self.approximate.append((out, Approximation(f"{what}{self._where()}", assumed=True)))
+
+    def _pass_on_doubts(self, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+        """Note on what is computed from a stored matrix what is assumed of its numbers."""
+        for doubt in {t.doubt: None for t in tensors if hasattr(t, "doubt")}:
+            for out in results:
+                if is_energy(out):
+                    self.assume(out, doubt)
+                else:
+                    out.doubt = doubt  # type: ignore[attr-defined]
 
     @property
     def layer_name(self) -> str:

@@ -28,6 +28,7 @@ from ..paths import SHAPE_ONLY
 from ..session import with_outputs
 from .activations import activated, activations
 from .dequantise import without_quantisation
+from .stored_matrices import MATRICES, doubtful_weights, fixed_by_design
 from .written_out import NORM, with_gelus, with_group_norms, with_norms
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 CONVOLUTIONS = {"Conv", "com.microsoft:FusedConv"}
 """Operators into which a batch norm is folded."""
 
-WEIGHTED = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", "Gemm", "MatMul", "Einsum"}
+WEIGHTED = {"Conv", "com.microsoft:FusedConv", "ConvTranspose", *MATRICES}
 """Operators whose constant inputs are weights and biases: only their shape matters."""
 
 SCALED = {"Mul", "Div", "Add", "Sub", "PRelu"}
@@ -226,7 +227,7 @@ def light_constants(nodes: Iterable[Node], constants: Mapping[str, Tensor]) -> d
             value = constants[name]
             if node.op in WEIGHTED:
                 if not filters:
-                    light[name] = torch.empty(value.shape, device="meta")
+                    light[name] = _light_weight(node, name, value)
             elif node.op in SCALED and value.numel() > 1 and value.is_floating_point():
                 shift = node.op in {"Add", "Sub"} and products.intersection(node.inputs)
                 if node.op == "Add" and excludes(value):
@@ -234,6 +235,18 @@ def light_constants(nodes: Iterable[Node], constants: Mapping[str, Tensor]) -> d
                 light[name] = torch.zeros_like(value) if shift else torch.ones_like(value)
                 light[name].stored = value  # type: ignore[attr-defined]
     return light
+
+
+def _light_weight(node: Node, name: str, value: Tensor) -> Tensor:
+    """A stored weight on `meta`, or its values where they were never learned; with any doubt."""
+    looked_at = node.op in MATRICES and name in node.inputs[: 2 if node.op == "Gemm" else None]
+    fixed = fixed_by_design(value) if looked_at else None
+    found = torch.empty(value.shape, device="meta") if fixed is None else value.clone()
+    doubt = fixed or (doubtful_weights(value) if looked_at else None)
+    if doubt is not None:
+        kind = "random weights" if fixed is None else "fixed"
+        found.doubt = f"the stored matrix {printable(name)!r}, {doubt}, is {kind}"  # type: ignore[attr-defined]
+    return found
 
 
 def is_filter(weight: Tensor | None) -> bool:
