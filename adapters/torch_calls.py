@@ -110,7 +110,7 @@ class MaxPool:
 
 @dataclass(frozen=True, eq=False)
 class NormPool:
-    """A call of `F.lp_pool2d`, which pads nothing."""
+    """A call of `F.lp_pool2d`, which pads nothing; only that of an ONNX file has a `dilation`."""
 
     input: Any
     norm_type: float
@@ -118,7 +118,7 @@ class NormPool:
     stride: Any = None
     ceil_mode: bool = False
     padding: ClassVar[int] = 0
-    dilation: ClassVar[int] = 1
+    dilation: Any = field(default=1, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

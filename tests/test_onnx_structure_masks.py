@@ -148,3 +148,27 @@ def test_a_maximum_with_constants_that_differ_between_places_is_refused():
     net = Between(lambda x: torch.maximum(x, limits.to(x)))
     with pytest.raises(NotApplicableError, match="differ between places"):
         measure_skeleton(light_copy(net), (3, SIDE, SIDE))
+
+
+SLOPES = {
+    "one": np.float32([0.2]),
+    "of channels": weights(3, 1, 1),
+    "of channels and places": weights(3, SIDE, SIDE),
+}
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_a_prelu_is_a_rectifier_whatever_its_slopes_are(name, tmp_path):
+    """Slopes are learned: the map is that of a ReLU, beside the image itself."""
+    maps = []
+    for op in ("PRelu", "Relu"):
+        nodes = [
+            node("Mul", ["image", "v"], ["x"]),
+            node(op, ["x", "s"] if op == "PRelu" else ["x"], ["y"]),
+            node("Conv", ["y", "w"], ["z"]),
+            node("Conv", ["image", "w"], ["c"]),
+            node("Add", ["z", "c"], ["map"]),
+        ]
+        held = {"v": MASK, "w": weights(5, 3, 1, 1), "s": SLOPES[name]}
+        maps.append(measured(nodes, held, tmp_path / "m.onnx").maps["sensitivity"])
+    np.testing.assert_allclose(*maps)

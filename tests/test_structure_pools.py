@@ -75,7 +75,9 @@ def test_places_of_maxima_and_other_norms_are_refused_by_name():
         "adaptive_max_pool1d": lambda x: torch.adaptive_max_pool1d(x.flatten(2), 7)[0][:, :, None],
         "lp_pool2d": lambda x: F.lp_pool2d(x, 3, 2),
         "lp_pool1d": lambda x: F.lp_pool1d(x.flatten(2), 2, 3)[:, :, None],
-        "max_pool3d": lambda x: F.max_pool3d(x[:, :, None], (1, 2, 2))[:, :, 0],
+        "max_pool3d_with_indices": lambda x: F.max_pool3d(x[:, None], 2, return_indices=True)[0][
+            :, 0
+        ],
         "fractional_max_pool2d": lambda x: F.fractional_max_pool2d(x, 2, output_size=5),
     }.items():
         with pytest.raises(NotApplicableError) as caught:
@@ -92,6 +94,10 @@ POOLS = {
     "LpPool of signs": (
         {"kernel_shape": [3, 3], "strides": [2, 2], "p": 1},
         lambda x: F.lp_pool2d(x, 1, 3, 2),
+    ),
+    "LpPool dilated and padded": (
+        {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [2, 2, 2, 2], "dilations": [2, 2]},
+        lambda x: F.max_pool2d(F.pad(x, (2, 2, 2, 2), value=-torch.inf), 3, 2, dilation=2),
     ),
     "GlobalLpPool": ({}, lambda x: F.lp_pool2d(x, 2, tuple(x.shape[2:])).expand_as(x)),
 }

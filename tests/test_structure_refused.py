@@ -106,3 +106,36 @@ def test_a_tensor_whose_view_was_changed_in_place_is_refused():
 
     with pytest.raises(NotApplicableError):
         measure_skeleton(light_copy(Apply(function)), (3, SIDE, SIDE))
+
+
+class Kept(nn.Module):
+    """A network that keeps what it computed by the value of `key`, and adds it."""
+
+    def __init__(self, key):
+        super().__init__()
+        self.key, self.kept, self.layer = key, {}, nn.Conv2d(3, 3, 3, 2, 1)
+
+    def forward(self, x):
+        y = self.layer(x)
+        return y + self.kept.setdefault(self.key(x), y)
+
+
+def test_a_tensor_that_the_network_keeps_from_an_earlier_pass_is_refused():
+    """Its energies are those of another image; what a pass keeps for itself counts."""
+    with pytest.raises(NotApplicableError, match="earlier pass"):
+        measure_skeleton(light_copy(Kept(lambda _: 0)), (3, SIDE, SIDE))
+    images = []
+    measure_skeleton(light_copy(Kept(lambda x: (images.append(x), id(x))[1])), (3, SIDE, SIDE))
+
+
+def test_a_target_that_is_kept_from_an_earlier_pass_is_refused():
+    """Nothing of the image of the pass at hand reaches it."""
+    kept = []
+
+    class Once(nn.Conv2d):
+        def forward(self, x):
+            kept.append(super().forward(x))
+            return kept[0]
+
+    with pytest.raises(NotApplicableError, match="earlier"):
+        measure_skeleton(light_copy(Once(3, 3, 2, 2)), (3, SIDE, SIDE))

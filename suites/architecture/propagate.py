@@ -135,6 +135,7 @@ def run_skeleton(
     entries = len(trace.padded)
     x = torch.ones(entries, 1, height, width, dtype=torch.float64, requires_grad=True)
     wide = with_history(widen(x, (entries, channels, height, width)), History((height, width)))
+    wide.in_pass = trace.number  # type: ignore[attr-defined]
     wide.spans = pixel_spans(wide.shape)  # type: ignore[attr-defined]
     with_constant_share(wide, torch.zeros(entries, dtype=torch.float64))
     skeleton.requires_grad_(False).double()
@@ -167,12 +168,17 @@ def _vjp(x: Tensor, target: Tensor) -> Tensor:
     target = compress(target, [1])
     try:
         with one_thread():
-            (gradient,) = torch.autograd.grad(target, x, torch.ones_like(target))
+            (gradient,) = torch.autograd.grad(target, x, torch.ones_like(target), allow_unused=True)
     except CheckpointError as error:
         raise NotApplicableError(
             "a part of the network is computed again in the backward pass "
             "(torch.utils.checkpoint), where energies cannot follow it"
         ) from error
+    if gradient is None:
+        raise NotApplicableError(
+            "the target does not depend on the image of this pass: the network keeps tensors of an "
+            "earlier one"
+        )
     if not bool(gradient.isfinite().all()):
         raise NotApplicableError("the expected sensitivity overflows float64")
     return gradient.detach().squeeze(1)

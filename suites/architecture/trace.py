@@ -8,6 +8,7 @@ the field of each tensor's units.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,6 +87,9 @@ class Approximation:
     assumed: bool = False
 
 
+_PASSES = count()
+
+
 class EnergyTrace(FunctionMode):
     """Runs a forward pass in the energy domain and records its layers and fields.
 
@@ -102,6 +106,7 @@ class EnergyTrace(FunctionMode):
         padded_outputs: bool = False,
     ) -> None:
         super().__init__()
+        self.number = next(_PASSES)
         self.paths = paths
         self.padded_outputs = padded_outputs
         self.upsamplings: list[Upsampling] = []
@@ -130,7 +135,7 @@ class EnergyTrace(FunctionMode):
                 out = func(*map(expand, args), **kwargs)
             out = self._followed(func, out, args, kwargs, len(self.layers), list(args[:1]))
             out = self._tagged(name, func, out, args, kwargs)
-            self._pass_on_doubts(tensors_in(args), [out])
+            self._pass_on(tensors_in(args), [out])
             mark_view(name, args[0], [out])
             return out
         args, kwargs = latest((args, kwargs), tensors_in((args, kwargs)))
@@ -169,7 +174,7 @@ class EnergyTrace(FunctionMode):
             if not any(is_energy(t) or t.is_meta for t in tensors):
                 raise
             raise NotApplicableError(self._no_rule(name, f"{error}")) from error
-        self._pass_on_doubts(tensors, tensors_in(out))
+        self._pass_on(tensors, tensors_in(out))
         if unclear:
             self.assume(out, f"the numbers stored for {name!r} are scales of channels")
         if name == "getitem":
@@ -301,6 +306,8 @@ class EnergyTrace(FunctionMode):
             why = "its input comes from code outside torch's functions, such as an extension"
         elif energies and not torch.is_grad_enabled():
             why = "it runs without gradients, as inside a custom autograd function"
+        elif any(getattr(t, "in_pass", self.number) != self.number for t in energies):
+            why = "it reads a tensor of an earlier pass, which the network keeps"
         elif any(is_stale(name, t, written=t is tensors[0]) for t in tensors):
             why = "it reads what was changed in place through a view, or a view of what was"
         else:
@@ -321,8 +328,10 @@ class EnergyTrace(FunctionMode):
         """Note that `out` rests on `what`, which the network does not say."""
         self.approximate.append((out, Approximation(f"{what}{self._where()}", assumed=True)))
 
-    def _pass_on_doubts(self, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
-        """Note on what is computed from a stored matrix what is assumed of its numbers."""
+    def _pass_on(self, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+        """Note on the `results` the pass, and what is assumed of a stored matrix in `tensors`."""
+        for out in filter(is_energy, results):
+            out.in_pass = self.number  # type: ignore[attr-defined]
         for doubt in {t.doubt: None for t in tensors if hasattr(t, "doubt")}:
             for out in results:
                 if is_energy(out):

@@ -209,6 +209,19 @@ def dilated_avg_pool2d(
     return _window_sum(x, w) / math.prod(kernel_size)
 
 
+def dilated_lp_pool2d(
+    x: Tensor, norm_type: float, kernel_size: Sequence[int], stride: Sequence[int], *, dilation: Any
+) -> Tensor:
+    """The norm of each window of `x` (batch, channels, rows, columns), as `dilated_avg_pool2d`."""
+    if has_torch_function_unary(x):
+        out: Tensor = handle_torch_function(
+            dilated_lp_pool2d, (x,), x, norm_type, kernel_size, stride, dilation=dilation
+        )
+        return out
+    w = OperatorWindow(list(kernel_size), list(stride), list(dilation), [0, 0], [0, 0])
+    return _window_sum(x.abs().pow(norm_type), w).pow(1 / norm_type)
+
+
 def _window_sum(x: Tensor, w: OperatorWindow) -> Tensor:
     """Sum over each window of an already padded x, one channel at a time."""
     ones = torch.ones((1, 1, *w.kernel), dtype=x.dtype, device=x.device)
@@ -221,9 +234,11 @@ def lp_pool(call: OperatorCall, x: Tensor) -> Tensor:
     """p-norm of each window."""
     kernel, p = list(call.get("kernel_shape")), call.get("p", 2)
     w = _rounded_up(call, x.shape[2:], window(call, x.shape[2:], kernel))
-    if call.mode.skeleton and len(kernel) == 2 and set(w.dilation) == {1}:  # so that it is a pool
+    if call.mode.skeleton and len(kernel) == 2:  # so that it is a pool
         padded = F.pad(x, w.padding(), value=float("-inf"))  # of which no unit counts
-        return F.lp_pool2d(padded, p, (kernel[0], kernel[1]), w.stride)
+        if set(w.dilation) == {1}:
+            return F.lp_pool2d(padded, p, (kernel[0], kernel[1]), w.stride)
+        return dilated_lp_pool2d(padded, p, kernel, w.stride, dilation=w.dilation)
     return _window_sum(F.pad(x.abs().pow(p), w.padding()), w).pow(1 / p)
 
 

@@ -112,7 +112,16 @@ def hard_sigmoid(call: OperatorCall, x: Tensor) -> Tensor:
 def shrink_operator(call: OperatorCall, x: Tensor) -> Tensor:
     """Zero within `lambd` of the origin, shifted by `bias` outside."""
     limit, bias = call.get("lambd", 0.5), call.get("bias", 0.0)
+    if call.mode.skeleton:
+        return F.hardshrink(x, limit)
     return torch.where(x < -limit, x + bias, torch.where(x > limit, x - bias, torch.zeros_like(x)))
+
+
+def prelu(call: OperatorCall, x: Tensor, slope: Tensor) -> Tensor:
+    """A slope of its own below zero, which may be another one in each channel or place."""
+    if call.mode.skeleton:
+        return F.prelu(x, slope)
+    return torch.where(x < 0, x * slope, x)
 
 
 def swish(default: float) -> Callable[..., Tensor]:
@@ -195,7 +204,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Mean": lambda _call, *xs: reduce(torch.add, to_one_device(*xs)) / len(xs),
     "Where": where,
     "Clip": clip,
-    "PRelu": lambda _call, x, slope: torch.where(x < 0, x * slope, x),
+    "PRelu": prelu,
     "LeakyRelu": lambda call, x: F.leaky_relu(x, call.get("alpha", 0.01)),
     "Elu": lambda call, x: F.elu(x, call.get("alpha", 1.0)),
     "Celu": lambda call, x: F.celu(x, call.get("alpha", 1.0)),

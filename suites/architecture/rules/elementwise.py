@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @rule(
     *("relu", "relu6", "silu", "gelu", "hardswish", "leaky_relu", "rrelu", "mish", "elu"),
-    *("selu", "celu", "prelu", "softplus", "threshold"),
+    *("selu", "celu", "softplus", "threshold"),
 )
 def _rectifier(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """Half of the energy passes; the constant share grows."""
@@ -40,6 +40,22 @@ def _rectifier(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     if trace.paths or share is None:
         return out
     return with_constant_share(out, relu_constant_share(share))
+
+
+@rule("prelu")
+def _prelu(trace: EnergyTrace, x: Tensor, slope: Tensor) -> Tensor:
+    """Whatever its slopes are: these are learned."""
+    if is_energy(slope):
+        raise NotApplicableError("its slopes depend on the image")
+    return _rectifier(trace, x)
+
+
+@rule(
+    *("lt", "le", "gt", "ge", "eq", "ne", "less", "less_equal", "greater", "greater_equal"),
+    *("not_equal", "isclose", "signbit", "sign", "sgn", "heaviside"),
+)
+def _compared(_trace: EnergyTrace, *_: Any, **__: Any) -> Tensor:
+    raise NotApplicableError("its result jumps with the values of the image")
 
 
 @rule("tanh", "hardtanh", "softsign", "hardshrink", "softshrink")

@@ -206,7 +206,7 @@ def _adaptive_windows(
     return widen(out, (*x.shape[:-axes], *grid))
 
 
-@rule("lp_pool2d", reads=NormPool)
+@rule("lp_pool2d", "dilated_lp_pool2d", reads=NormPool)
 def _lp_pool(trace: EnergyTrace, call: NormPool) -> Tensor:
     """A norm: squares of x_i / |x|, for p = 2, have the mean 1 / window, those of signs are 1."""
     if call.norm_type not in (1, 2):

@@ -73,7 +73,7 @@ def spread(end: Tensor, axis: int, channels: int) -> Tensor:
 
 @span_rule("max_pool2d", "max_pool2d_with_indices", reads=MaxPool)
 @span_rule("avg_pool2d", "dilated_avg_pool2d", reads=MeanPool)
-@span_rule("lp_pool2d", reads=NormPool)
+@span_rule("lp_pool2d", "dilated_lp_pool2d", reads=NormPool)
 def _pool(out: Tensor, call: MaxPool | MeanPool | NormPool) -> Spans:
     return _slid(out, call.input, known_spans(call.input).aligned(), pool_windows(call))
 
