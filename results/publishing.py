@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 import sys
+from collections import defaultdict
 from functools import cache
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from perimetry.bench.records.parts import Value
+    from perimetry.bench.records.record import Record
 
 DRAWS = 2000
 
@@ -64,6 +66,26 @@ def complete(store: Store, folder: Path) -> None:
     for record in published:
         if record.subject not in measured:
             store.put(record)
+
+
+def require_one_target(records: Iterable[Record]) -> None:
+    """Raise `ValueError` with the models of which two suites measured different maps.
+
+    Numbers of a row would belong to different layers, as after a change of the rule for the target
+    between two runs of a set. Models at several input sizes are several models.
+    """
+    found = defaultdict(set)
+    for record in records:
+        if record.model.target is not None:
+            size = tuple(record.model.spec[side] for side in ("height", "width"))
+            found[record.model.reference, record.fill, *size].add(record.model.target["name"])
+    mixed = sorted(
+        f"{reference} ({kind}): {', '.join(sorted(names))}"
+        for (reference, kind, *_), names in found.items()
+        if len(names) > 1
+    )
+    if mixed:
+        raise ValueError(f"measured at different targets, measure again: {'; '.join(mixed)}")
 
 
 def filled(folder: Path, parts: Mapping[str, str]) -> str:

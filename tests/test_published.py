@@ -83,6 +83,21 @@ def test_a_failed_measurement_replaces_no_published_one(grown):
     assert shown.metrics["weakest"].value == 0.9
 
 
+def test_a_row_whose_suites_measured_different_maps_is_not_published(monkeypatch):
+    """The model, its padding and both layers are named; another size is another model."""
+    made = script(RESULTS / "publishing.py", monkeypatch)
+
+    def at(name, suite, height=224):
+        one = record("a", 0.5)
+        spec = {**one.model.spec, "height": height, "width": 224}
+        model = one.model.model_copy(update={"target": {"name": name}, "spec": spec})
+        return one.model_copy(update={"model": model, "suite": suite})
+
+    made.require_one_target([at("last", "erf"), at("last", "deadpixel"), at("first", "erf", 96)])
+    with pytest.raises(ValueError, match=r"a \(none\): first, last"):
+        made.require_one_target([at("last", "erf"), at("first", "deadpixel")])
+
+
 def test_a_template_that_names_an_unknown_part_is_refused(monkeypatch, tmp_path):
     """A name with a typing error would stay in the text; addresses with one @ do stay."""
     made = script(RESULTS / "publishing.py", monkeypatch)

@@ -25,7 +25,15 @@ from perimetry.bench.records.store import Store
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import complete, families, rank_correlation, read_board, reflow, year  # noqa: E402
+from publishing import (  # noqa: E402
+    complete,
+    families,
+    rank_correlation,
+    read_board,
+    reflow,
+    require_one_target,
+    year,
+)
 
 COMMANDS = """\
     perimetry run $(cat results/timm-init/models.txt) --count 8 --members 8 --out RUN_DIR
@@ -68,6 +76,7 @@ def published() -> dict[str, float]:
 def readme(frame: pd.DataFrame, packed: RecordArchive) -> str:
     """The findings, in words and tables, all of them computed."""
     records = packed.records()
+    require_one_target(records)
     plain = frame[frame.fill == "none"].set_index("model")
     boxed = frame[frame.fill == "box"].set_index("model")
     known = plain[plain["deadpixel.weakest"].notna()]
