@@ -243,7 +243,7 @@ def fall_off(relative: Array) -> Array:
     """
     axes = []
     for axis in (0, 1):
-        medians = np.array([_median(line) for line in np.moveaxis(relative, axis, 0)])
+        medians = _medians(_finite(np.moveaxis(relative, axis, 0)))
         half = -(-len(medians) // 2)
         from_start = np.maximum.accumulate(medians[:half])
         from_end = np.maximum.accumulate(medians[half:][::-1])[::-1]
@@ -278,13 +278,13 @@ def moving_median(values: Array) -> Array:
     Windows are shifted inwards at the borders, so that all have one size.
     """
     blocks = [np.minimum(np.arange(n) * BLOCKS // n, BLOCKS - 1) for n in values.shape]
-    spans = [
-        [_window(b, n) for b in range(int(at.max()) + 1)]
+    rows, columns = (
+        np.array([_window(b, n) for b in range(int(at.max()) + 1)])
         for at, n in zip(blocks, values.shape, strict=True)
-    ]
-    level = np.array(
-        [[_median(values[np.ix_(rows, columns)]) for columns in spans[1]] for rows in spans[0]]
     )
+    values = _finite(values)
+    windows = (values[lines][:, columns].swapaxes(0, 1) for lines in rows)
+    level = np.array([_medians(one.reshape(len(columns), -1)) for one in windows])
     found: Array = level[blocks[0][:, None], blocks[1][None]]
     return found
 
@@ -302,9 +302,24 @@ def _window(block: int, size: int) -> Places:
     return lines if size < 96 else lines[np.isin((lines - start) % 9, (0, 2, 5))]
 
 
-def _median(values: Array) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if known.size else 0.0
+def _finite(values: Array) -> Array:
+    """`values` with NaN for what is not finite."""
+    found: Array = np.where(np.isfinite(values), values, np.nan)
+    return found
+
+
+def _medians(windows: Array) -> Array:
+    """The median of each row of `windows` (windows, entries), 0 for one of NaN alone.
+
+    NaN do not count. Many rows at once take a fraction of the time of one after the other.
+    """
+    ordered = np.sort(windows, axis=1)  # NaN are last
+    count = (~np.isnan(ordered)).sum(1)
+    places = np.arange(len(count))
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, windows.shape[1] - 1)
+    middle = (ordered[places, low] + ordered[places, high]) / 2
+    found: Array = np.where(count > 0, middle, 0.0).astype(np.float64)
+    return found
 
 
 def _certain(relative: Array, side: int) -> float:
