@@ -312,6 +312,22 @@ def test_the_moving_median_is_the_median_of_half_the_image_around_a_place():
     assert found[28, 28] == np.nanmedian(values[15:43, 15:43])
 
 
+def test_the_moving_median_counts_finite_values_alone():
+    """Literal medians around every pixel; 0 where a window has none; infinite ones are left out."""
+    values = np.random.default_rng(0).random((13, 20))
+    values[:, :12] = np.nan
+    values[3, 3], values[::4, ::3] = 0.25, np.inf
+    expected = np.zeros_like(values)
+    for row, column in np.ndindex(values.shape):
+        top, left = min(max(0, row - 3), 13 - 6), min(max(0, column - 5), 20 - 10)
+        window = values[top : top + 6, left : left + 10]
+        known = sorted(window[np.isfinite(window)])
+        if known:
+            expected[row, column] = (known[(len(known) - 1) // 2] + known[len(known) // 2]) / 2
+    assert not expected.all()
+    assert np.array_equal(moving_median(values), expected)
+
+
 def test_a_model_that_reads_nothing_of_the_image_fails_aloud():
     """All silent is no hole: the gradient is refused before dead pixels are counted."""
     records = audit(

@@ -277,7 +277,7 @@ def moving_median(values: Array) -> Array:
 
     Windows are shifted inwards at the borders, so that all have one size.
     """
-    blocks = [np.minimum(np.arange(n) * BLOCKS // n, BLOCKS - 1) for n in values.shape]
+    blocks = [np.arange(n) * min(BLOCKS, n) // n for n in values.shape]
     rows, columns = (
         np.array([_window(b, n) for b in range(int(at.max()) + 1)])
         for at, n in zip(blocks, values.shape, strict=True)
