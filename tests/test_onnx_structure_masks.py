@@ -172,3 +172,32 @@ def test_a_prelu_is_a_rectifier_whatever_its_slopes_are(name, tmp_path):
         held = {"v": MASK, "w": weights(5, 3, 1, 1), "s": SLOPES[name]}
         maps.append(measured(nodes, held, tmp_path / "m.onnx").maps["sensitivity"])
     np.testing.assert_allclose(*maps)
+
+
+@pytest.mark.parametrize("equation", ["bchw,w->bchw", "hw,bchw->bchw", "bchw,wch->bchw"])
+def test_a_factor_of_the_map_in_an_einsum_keeps_its_values(equation, tmp_path):
+    """It sums over no axis: the map is that of the product."""
+    letters = next(t for t in equation.partition("->")[0].split(",") if t != "bchw")
+    factor = weights(*(3 if c == "c" else SIDE for c in letters))
+    inputs = ["image", "v"] if equation.startswith("b") else ["v", "image"]
+    nodes = [node("Einsum", inputs, ["x"], equation=equation), node("Conv", ["x", "w"], ["map"])]
+    found = measured(nodes, {"v": factor, "w": weights(5, 3, 1, 1)}, tmp_path / "m.onnx")
+
+    def product(x):
+        terms = (x, torch.tensor(factor).to(x))
+        return torch.einsum(equation, *(terms if inputs[0] == "image" else terms[::-1]))
+
+    expected = squared_jacobian(product, 3, SIDE, SIDE)
+    np.testing.assert_allclose(found.maps["sensitivity"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_file_whose_map_is_a_statistic_alone_is_refused_for_that(tmp_path):
+    """A norm over rows is a constant, also before a convolution whose batch norm was folded."""
+    nodes = [
+        node("ReduceL2", ["image"], ["x"], axes=[2], keepdims=1),
+        node("Expand", ["x", "shape"], ["y"]),
+        node("Conv", ["y", "w"], ["map"]),
+    ]
+    held = {"w": weights(5, 3, 1, 1), "shape": np.array([1, 3, SIDE, SIDE])}
+    with pytest.raises(NotApplicableError, match="only through gates"):
+        measured(nodes, held, tmp_path / "m.onnx")

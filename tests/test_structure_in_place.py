@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from structure_nets import Between, squared_jacobian
+from torch import nn
 
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.propagate import energy_map
 from perimetry.suites.structure import measure_skeleton
 
 SIDE = 8
@@ -62,6 +64,37 @@ def test_what_is_written_in_place_counts(name):
     found = measure_skeleton(light_copy(Between(EXACT[name])), (3, SIDE, SIDE))
     expected = squared_jacobian(EXACT[name], 3, SIDE, SIDE)
     np.testing.assert_allclose(found.maps["sensitivity"], expected, rtol=1e-6, atol=1e-9)
+
+
+LAST = {
+    "multiplied": lambda y: y.mul_(MASK),
+    "a part is written": lambda y: y[:, :, :5].fill_(0),
+    "a part is multiplied": lambda y: y[:, :, :5].mul_(3),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_a_target_that_is_changed_in_place_at_the_end_is_what_it_is_then(name):
+    """The network returns the tensor object, whatever was done to it."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x):
+            y = self.layer(x)
+            LAST[name](y)
+            return y
+
+    def literal(x):
+        y = 1 * x
+        LAST[name](y)
+        return y
+
+    found = energy_map(light_copy(Net()), (3, SIDE, SIDE))[0]
+    expected = squared_jacobian(literal, 3, SIDE, SIDE)
+    np.testing.assert_allclose(found / found.mean(), expected, rtol=1e-6)
 
 
 def view_of_the_whole(x):

@@ -213,3 +213,16 @@ def test_a_diagonal_of_einsum_is_refused_with_its_equation():
         energy_map(
             light_copy(Between(lambda x: torch.einsum("bchh->bch", x)[:, :, None])), (3, 8, 8)
         )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x + torch.trace(x[0, 0]),
+        lambda x: x + (x * MASK.to(x)).sum((1, 2, 3), keepdim=True),
+    ],
+)
+def test_a_sum_of_units_and_a_mean_of_all_of_them_has_a_note(function):
+    """Their coefficients add up in amplitude, which is not computed over several channels."""
+    found = measure_skeleton(light_copy(Between(function)), (3, SIDE, SIDE))
+    assert any(note.startswith(NOT_INDEPENDENT) for note in found.notes)

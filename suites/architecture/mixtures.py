@@ -64,7 +64,7 @@ ATTENTION = frozenset({"scaled_dot_product_attention", "multi_head_attention_for
 """Functions of queries, keys and values."""
 UNIT_BY_UNIT = SCALES | SUMS | {"where", "masked_fill", "tril", "triu"}
 """Functions that read the units of the same place."""
-KEEPS = (MOVES | UNIT_BY_UNIT | JOINS | MIXTURES) - MEANS | {"pad"}
+KEEPS = MOVES | UNIT_BY_UNIT | JOINS | MIXTURES | {"pad"}
 """Functions whose results have something in common with what their inputs come from."""
 REORDERINGS = MOVES & frozenset(
     """

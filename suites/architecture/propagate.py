@@ -153,7 +153,7 @@ def run_skeleton(
 def _forward(skeleton: nn.Module, x: Tensor, trace: EnergyTrace) -> Tensor:
     try:
         with trace:
-            target: Tensor = skeleton(x)
+            target = trace.finished(skeleton(x))
     except PerimetryError:
         raise
     except Exception as error:
@@ -161,7 +161,7 @@ def _forward(skeleton: nn.Module, x: Tensor, trace: EnergyTrace) -> Tensor:
         raise NotApplicableError(
             f"the forward pass failed in layer {trace.layer_name!r}: {what}"
         ) from error
-    return target
+    return target  # type: ignore[no-any-return]
 
 
 def _vjp(x: Tensor, target: Tensor) -> Tensor:

@@ -207,6 +207,12 @@ class EnergyTrace(FunctionMode):
         replace_in_place(x, full, _meet)
         return full
 
+    def finished(self, target: Any) -> Any:
+        """What the `target` is at the end of the pass, if it was changed in place."""
+        found = latest(target, tensors_in(target))
+        self._refuse_unfollowed("output", [t for t in tensors_in(found) if is_energy(t)])
+        return found
+
     def _written_out(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of other functions in place of `name`, each in the energy domain."""
         try:

@@ -102,6 +102,17 @@ def _index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: flo
     return torch.add(x, torch.mul(moved, alpha))
 
 
+def _index_put(
+    x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False
+) -> Tensor:
+    """`x`, into which `values` are written, of several in one place the last."""
+    if accumulate:
+        raise NotApplicableError("it adds to the entries of several places")
+    found = x.clone()
+    found[tuple(slice(None) if i is None else i for i in indices)] = values
+    return found
+
+
 def _scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """The same where the index is that of whole slices."""
     return _index_add(x, dim, _line(x, dim, index, src), src)
@@ -183,6 +194,7 @@ MOVES_WRITTEN_OUT: dict[str, Callable[..., Any]] = {
     "constant_pad_nd": _shifted,
     "index_copy": _index_copy,
     "index_fill": _index_fill,
+    "index_put": _index_put,
     "index_add": _index_add,
     "scatter": _scatter,
     "scatter_add": _scatter_add,

@@ -28,7 +28,7 @@ from ..paths import SHAPE_ONLY
 from ..session import with_outputs
 from .activations import activated, activations
 from .dequantise import without_quantisation
-from .stored_matrices import MATRICES, doubtful_weights, fixed_by_design
+from .stored_matrices import MATRICES, doubtful_weights, fixed_by_design, with_factors
 from .written_out import NORM, with_gelus, with_group_norms, with_norms
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class NodeLayer(nn.Module):
 
 def _batch_norm(x: Tensor) -> Tensor:
     """A batch norm of x (batch, channels, height, width) with blank statistics."""
-    zeros, ones = torch.zeros(x.shape[1]), torch.ones(x.shape[1])
+    zeros, ones = (make(x.shape[1], dtype=x.dtype) for make in (torch.zeros, torch.ones))
     return F.batch_norm(x, zeros, ones, ones, zeros, False, 0.0, 1e-5)
 
 
@@ -128,7 +128,9 @@ class SkeletonBody(Interpreter):
     def __init__(self, proto: onnx.ModelProto, target: str) -> None:
         super().__init__(with_outputs(proto, [target]), Mode(skeleton=True))
         floats, self.alias = without_quantisation(self.graph)
-        self.graph = with_group_norms(with_gelus(with_norms(without_branches(floats))))
+        self.graph = with_group_norms(
+            with_gelus(with_norms(with_factors(without_branches(floats))))
+        )
         self.folded = folded_norms(self.graph.nodes)
         self.layers = {
             n.outputs[0]: NodeLayer(n, self.mode, folded=n.outputs[0] in self.folded)

@@ -8,9 +8,12 @@ numbers of few bits or a Fourier transform: it counts as random weights. A note 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+
+from ..graph import Graph, Node
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,3 +89,31 @@ def _of_one_scale(levels: Tensor) -> bool:
     count = (1 / levels.diff().amin()).round()
     steps = levels * count
     return float(count) * ROUNDING < STEP and bool((steps - steps.round()).abs().amax() < STEP)
+
+
+def with_factors(graph: Graph) -> Graph:
+    """Return `graph` with a Mul in place of each Einsum with a stored factor of units."""
+    constants = dict(graph.constants)
+    nodes = tuple(
+        _as_product(node, constants) if node.op == "Einsum" else node for node in graph.nodes
+    )
+    return replace(graph, nodes=nodes, constants=constants)
+
+
+def _as_product(node: Node, constants: dict[str, Tensor]) -> Node:
+    """The product of a tensor and a constant that an Einsum sums over no axis; else `node`."""
+    terms, arrow, output = node.attributes["equation"].replace(" ", "").partition("->")
+    letters = terms.split(",")
+    if not arrow or len(letters) != 2 or "." in terms or output not in letters:
+        return node
+    place = 1 if letters[0] == output else 0
+    axes, name = letters[place], node.inputs[place]
+    value = constants.get(name)
+    if value is None or len({*axes}) < len(axes) or not {*axes} <= {*output}:
+        return node
+    order = sorted(range(len(axes)), key=lambda d: output.index(axes[d]))
+    shape = [value.shape[axes.index(c)] if c in axes else 1 for c in output]
+    factor = f"{name}/factor of {node.outputs[0]}"
+    constants[factor] = value.permute(order).reshape(shape)
+    inputs = (node.inputs[1 - place], factor)
+    return replace(node, op="Mul", inputs=inputs, attributes={}, constant=frozenset({factor}))
