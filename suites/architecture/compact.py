@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # torch drop the attributes; then only strides of 0 show that entries are equal.
 _BASE = "compact_base"  # on a full tensor: the compact tensor that it is a view of
 _RUNS = "channel_runs"  # on a tensor that represents runs: its `ChannelRuns`
+VIEWS_MADE = "views_made"  # on a tensor: weak references to the views of it, see `in_place`
 
 
 class _Compress(torch.autograd.Function):
@@ -77,9 +78,9 @@ def channel_runs(x: Tensor) -> ChannelRuns | None:
 def annotate(x: Tensor, like: Tensor) -> Tensor:
     """Copy to `x` the attributes that others have set on `like`, such as its field; return `x`.
 
-    The two attributes of compact storage belong to one tensor object and are not copied.
+    Those of compact storage and the views of a tensor belong to one object and are not copied.
     """
-    own = (_BASE, _RUNS)
+    own = (_BASE, _RUNS, VIEWS_MADE)
     vars(x).update({name: value for name, value in vars(like).items() if name not in own})
     return x
 

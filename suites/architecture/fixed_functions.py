@@ -55,6 +55,7 @@ from .mixtures import (
     SUMS,
     UNIT_BY_UNIT,
     argument,
+    summed_axes,
 )
 from .places import (
     ANYWHERE,
@@ -168,7 +169,8 @@ class _Followed(Call):
             shared = replace(shared, channels=None)
         elif not self._keeps_channels(out):
             shared = shared.of_either()
-        kept = self.name in KEEPS and self.is_fixed
+        of_channels = self.name in MEANS and summed_axes(self.args, self.kwargs) == (self.channels,)
+        kept = self.name in KEEPS and self.is_fixed and not of_channels  # even over the places
         return beginning(out, self.sharing(shared, out), self.roots(out) if kept else {})
 
     @property

@@ -15,12 +15,12 @@ from weakref import ref
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from .compact import VIEWS_MADE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _SUCCESSOR, _BASE, _STALE = "successor", "view_of", "stale"
-_MADE = "views_made"
-"""Of a tensor: weak references to the views of it."""
 
 _OPERATORS = frozenset(
     f"__{name}__" for name in ("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "imatmul")
@@ -109,18 +109,18 @@ def mark_view(name: str, x: Any, results: Sequence[Tensor]) -> None:
         for t in results:
             if t is not x:
                 setattr(t, _BASE, x)
-                vars(x).setdefault(_MADE, []).append(ref(t))
+                vars(x).setdefault(VIEWS_MADE, []).append(ref(t))
 
 
 def _views_made(x: Tensor) -> list[Tensor]:
     """The views of `x`, of these, and so on, that are still in use."""
     found = []
-    waiting = [*getattr(x, _MADE, ())]
+    waiting = [*getattr(x, VIEWS_MADE, ())]
     while waiting:
         view = waiting.pop()()
         if view is not None:
             found.append(view)
-            waiting += getattr(view, _MADE, ())
+            waiting += getattr(view, VIEWS_MADE, ())
     return found
 
 
