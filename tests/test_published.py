@@ -130,6 +130,8 @@ def test_a_stale_table_is_named_and_ends_with_1(monkeypatch, tmp_path, capsys):
     marks = ("board", "seeds", "structure", "measured")
     stale.write_text("".join(f"<!-- {name} -->old<!-- / -->" for name in marks))
     monkeypatch.setattr(made, "README", stale)
+    monkeypatch.setattr(made, "examples", lambda: {"board": "new", "seeds": "8"})
+    monkeypatch.setattr(made, "counts", lambda: {"structure": "1", "measured": "2"})
     assert made.main(check=True) == 1
     assert str(stale) in capsys.readouterr().out
     assert "old" in stale.read_text()
@@ -148,4 +150,4 @@ def test_the_workflow_of_the_sets_runs_commands_that_exist():
 def test_a_readme_without_its_marks_is_refused(monkeypatch):
     """A table that has no place would go stale unseen."""
     with pytest.raises(ValueError, match="'board'"):
-        script(RESULTS / "readme.py", monkeypatch).render("# nothing here")
+        script(RESULTS / "readme.py", monkeypatch).fill_in("# nothing here", {"board": "new"})
