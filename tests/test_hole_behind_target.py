@@ -85,7 +85,23 @@ def test_units_that_the_head_leaves_out_are_a_hole_in_pixels(hidden, left_out):
     assert record.metrics["dead_share"].value == 0  # the map itself is whole
 
 
+def best(net, f, places):
+    """The head at the mean of the `places` units of the largest first channel."""
+    units = f.flatten(2)
+    chosen = units[:, :1].topk(places, 2).indices.expand(-1, 16, -1)
+    return net.head(units.gather(2, chosen).mean(2))
+
+
+def attention(net, f, scale):
+    """The head at the mean of all units, weighed by a softmax of their first channel."""
+    units = f.flatten(2)
+    return net.head((units * (scale * units[:, :1]).softmax(2)).sum(2))
+
+
 READS = {
+    "best unit": lambda net, f: best(net, f, 1),
+    "best half": lambda net, f: best(net, f, 32),
+    "sharp attention": lambda net, f: attention(net, f, 300.0),
     "largest of each channel": lambda net, f: net.head(f.amax((2, 3))),
     "mean": lambda net, f: net.head(f.mean((2, 3))),
     "two outputs, one of which reads all": lambda net, f: (
@@ -99,7 +115,7 @@ READS = {
 
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
-@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("count", [1, 2, 8])
 def test_heads_without_a_hole_have_none(read, count):
     """Units that one image does not choose, other outputs, flat scores: no alarm."""
     assert outputs_regions(Pooled(read), count)[0] == []

@@ -3,8 +3,14 @@
 The layers behind the target may leave units of it out, as a linear layer on the flattened map with
 columns of zeros does, or a head that crops. Then the map is whole, and the output is blind. So the
 gradient of v . y is taken, with y the logits and v random and Gaussian: where it is exactly 0 on
-an image and the target is sensitive there, more images are looked at, up to `MOST_IMAGES`. A pixel
-counts if it is 0 on all of them, and not by chance (see `dead_regions`).
+an image and the target is sensitive there, `MOST_IMAGES` are looked at: those given and,
+where there are fewer, shifted and mirrored copies of them. A pixel counts if it is 0 on all of
+them, and not by chance (see `dead_regions`).
+
+Heads that choose places (a largest value, the best k, attention) have such zeros where nothing is
+worth choosing. So images are shown that are plain but for noise and details on the pixels in
+question; those that are read then are dropped, and the rest is asked again. If the last of
+`MOST_ROUNDS` still finds some, the head chooses, and nothing is said.
 
 Nothing is said of models with several outputs, of which others may read the pixel, with a map as
 output, which can be the target itself (`--target output`), with several weight sets, or whose
@@ -18,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ...adapters.errors import NotApplicableError
 from ...adapters.model import ModelOfScales
 from ..base import Probe
 from ..measuring import dead_regions, phases
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 MOST_IMAGES = 8
+MOST_ROUNDS = 4
+GROUNDS = (0.5, 0.0, 1.0)
 STREAM = 43
 """Of the random numbers that weigh the logits."""
 
@@ -57,13 +66,54 @@ def regions_of_no_output(
 def _regions(model: Model, target: Mask, context: Context) -> list[dead_regions.Region]:
     from ..architecture.receptive_field import target_stride
 
-    if not (target[:1] & ~_read(model, context, 1)).any() or not _has_one_output(model, context):
+    if not _may_have_a_hole(model, target[0], context) or not _has_one_output(model, context):
         return []
-    read = _read(model, context, MOST_IMAGES)
-    size = (model.spec.height, model.spec.width)
-    period = phases.fit_period(size, target_stride(model))
-    found = dead_regions.surely_silent(~read, period) & target.any(0)
-    return dead_regions.connected_regions(found)
+    rng = np.random.default_rng([context.seed, STREAM])
+    images = _copied(context.images[:MOST_IMAGES], rng)
+    period = phases.fit_period((model.spec.height, model.spec.width), target_stride(model))
+    unread = dead_regions.surely_silent(~_read(model, images, context), period) & target.any(0)
+    for _ in range(MOST_ROUNDS):
+        if not unread.any():
+            break
+        shown = _on_plain_ground(images, unread, rng)
+        chosen = unread & _read(model, shown, context).any(0)
+        if not chosen.any():
+            return dead_regions.connected_regions(unread)
+        unread = unread & ~chosen
+    return []
+
+
+def _may_have_a_hole(model: Model, target: Mask, context: Context) -> bool:
+    """Whether the first image has pixels that its target alone reads, or has flat scores."""
+    try:
+        read = _read(model, context.images[:1], context)[0]
+    except NotApplicableError:
+        return True
+    return bool((target & ~read).any())
+
+
+def _copied(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """`MOST_IMAGES` (images, 3, height, width): `images`, then shifted, mirrored copies of them."""
+    copies = [*images]
+    while len(copies) < MOST_IMAGES:
+        shift = tuple(int(rng.integers(n)) for n in images.shape[2:])
+        axes = [axis for axis in (1, 2) if rng.random() < 0.5]
+        copies.append(images[len(copies) % len(images)].roll(shift, (1, 2)).flip(axes))
+    return torch.stack(copies)
+
+
+def _on_plain_ground(images: Tensor, unread: Mask, rng: np.random.Generator) -> Tensor:
+    """Images in [0, 1] that are grey, black or white but for the pixels in question.
+
+    There they have noise, and every second one noise on a shifted image.
+    """
+    noise = torch.from_numpy(rng.random(images.shape)).to(images)
+    noise[::2] = (
+        noise[::2] + images[::2].roll((images.shape[2] // 2, images.shape[3] // 2), (2, 3))
+    ) / 2
+    ground = torch.tensor([GROUNDS[i % len(GROUNDS)] for i in range(len(images))]).to(images)
+    where = torch.from_numpy(unread).to(images.device)
+    return torch.where(where, noise, ground[:, None, None, None])
 
 
 def _has_one_output(model: Model, context: Context) -> bool:
@@ -74,8 +124,8 @@ def _has_one_output(model: Model, context: Context) -> bool:
     return len(found.tensors) == 1 and not found.unread
 
 
-def _read(model: Model, context: Context, images: int) -> Mask:
-    """Where the logits have a gradient (images, height, width), of images that have any.
+def _read(model: Model, images: Tensor, context: Context) -> Mask:
+    """Where the logits have a gradient (images, height, width), of `images` that have any.
 
     Raises `NotApplicableError` if there are no logits, or if their gradient is 0 everywhere.
     """
@@ -85,8 +135,8 @@ def _read(model: Model, context: Context, images: int) -> Mask:
         lambda gradient: (gradient != 0).any(1).float(),
         logits=True,
     )
-    shown = context.images[:images]
-    read: Mask = gradient_maps(model, shown, [probe], batch=context.batch).maps[probe.name] > 0
+    found = gradient_maps(model, images, [probe], batch=context.batch)
+    read: Mask = found.maps[probe.name] > 0
     some: Mask = read[read.any((1, 2))]  # all scores of an image may be saturated
     return some
 
