@@ -95,13 +95,14 @@ def best(net, f, places):
 def attention(net, f, scale):
     """The head at the mean of all units, weighed by a softmax of their first channel."""
     units = f.flatten(2)
-    return net.head((units * (scale * units[:, :1]).softmax(2)).sum(2))
+    weights = (scale * units[:, :1]).softmax(2)
+    return net.head((units @ weights.mT)[..., 0])
 
 
 READS = {
     "best unit": lambda net, f: best(net, f, 1),
     "best half": lambda net, f: best(net, f, 32),
-    "sharp attention": lambda net, f: attention(net, f, 300.0),
+    "sharp attention": lambda net, f: attention(net, f, 1e3),
     "largest of each channel": lambda net, f: net.head(f.amax((2, 3))),
     "mean": lambda net, f: net.head(f.mean((2, 3))),
     "two outputs, one of which reads all": lambda net, f: (
