@@ -156,14 +156,18 @@ def test_the_verdict_names_every_headline_with_what_it_shows():
     ).replace(" ± ", "\u00a0±\u00a0")
 
 
-def test_a_dead_region_is_not_hidden_by_an_even_headline():
+@pytest.mark.parametrize(
+    ("channel", "what"),
+    [("all", "masks or crops the image"), ("output", "leaves out units of the target")],
+)
+def test_a_dead_region_is_not_hidden_by_an_even_headline(channel, what):
     """A hole of 4 x 6 pixels in a model of even phases begins the verdict and has its own line."""
-    row = {"channel": "all", "pixels": 24, "top": 3, "left": 8, "bottom": 7, "right": 14}
+    row = {"channel": channel, "pixels": 24, "top": 3, "left": 8, "bottom": 7, "right": 14}
     found = record("deadpixel", {"weakest": (1.0, 0.1)}, tables={"dead_regions": [row]})
     lines = summary(case_of(found))
     assert lines[0].startswith("Verdict: Parts of the image have no influence. Not shown to be")
     assert lines[1].startswith("Dead regions: 24 pixels")
-    assert lines[2].startswith("What to do: look for what masks or crops")
+    assert lines[2].startswith(f"What to do: look for what {what}: ")
     assert len(lines) == 3
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...adapters.treatment import UNTOUCHED
 from ...suites.measuring.assumptions import FAULTS
+from ...suites.measuring.dead_regions import BEHIND
 from ..output.files import try_or_none
 from ..output.layout import WIDTH, Section, lay_out
 from ..output.numbers import format_number, join_with_and
@@ -256,8 +257,10 @@ def remedy_line(case: Case, found: Sequence[ReportedRecord]) -> str:
     suggested = [clause for one in found for clause in remedies(one)[:1]]
     if clauses or suggested:
         return "; ".join(dict.fromkeys(clauses or suggested[:1]))
-    if any(one.defects for one in found):
-        return "look for what masks or crops the image: kernel padding does not reach it"
+    if defects := [clause for one in found for clause in one.defects]:
+        behind = all(BEHIND in clause for clause in defects)
+        what = "leaves out units of the target" if behind else "masks or crops the image"
+        return f"look for what {what}: kernel padding does not reach it"
     shown = {one.verdict(one.headline) for one in found if one.headline}
     if shown and shown <= {None, Evenness.even, Evenness.not_shown}:
         return "nothing, as no unevenness is shown"

@@ -9,7 +9,7 @@ import numpy as np
 from ...adapters.errors import NotApplicableError
 from ..base import Estimate, Measurement, Metric, missing
 from ..measuring import dead_regions, phases
-from ..measuring.dead_regions import ALL, OUTPUT
+from ..measuring.dead_regions import ALL, BEHIND, OUTPUT
 from .read_by_outputs import regions_of_no_output
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ LOST_CHANNEL = 1e-5
 """Of the mean sensitivity of the most sensitive channel: below, a colour channel is dead."""
 MOST_NAMED, MOST_NAMED_ALONE = 3, 3
 """Dead regions of all channels together, and of single channels, that a sentence names."""
-BEHIND = "which the target reads and the output does not"
 
 
 def _count(name: str, definition: str, unit: str = "pixels") -> Metric:

@@ -75,6 +75,8 @@ BOX = ("top", "left", "bottom", "right")
 
 ALL, OUTPUT = "all", "output"
 """In a table, beside colour channels: all channels together; what no output reads."""
+BEHIND = "which the target reads and the output does not"
+"""Of the latter, in a sentence."""
 
 MOST_REGIONS = 8
 """Regions of a channel in a table, largest first."""
