@@ -8,9 +8,8 @@ where there are fewer, shifted and mirrored copies of them. A pixel counts if it
 them, and not by chance (see `dead_regions`).
 
 Heads that choose places (a largest value, the best k, attention) have such zeros where nothing is
-worth choosing. So images are shown that are plain but for noise and details on the pixels in
-question; those that are read then are dropped, and the rest is asked again. If the last of
-`MOST_ROUNDS` still finds some, the head chooses, and nothing is said.
+worth choosing. So as many images are shown that are plain but for the pixels in question; if any of
+these is read then, the head chooses, and nothing is said.
 
 Nothing is said of models with several outputs, of which others may read the pixel, with a map as
 output, which can be the target itself (`--target output`), with several weight sets, or whose
@@ -41,8 +40,8 @@ if TYPE_CHECKING:
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 MOST_IMAGES = 8
-MOST_ROUNDS = 4
 GROUNDS = (0.5, 0.0, 1.0)
+BLOCKS = (4, 16, 1, 0)
 STREAM = 43
 """Of the random numbers that weigh the logits."""
 
@@ -72,15 +71,10 @@ def _regions(model: Model, target: Mask, context: Context) -> list[dead_regions.
     images = _copied(context.images[:MOST_IMAGES], rng)
     period = phases.fit_period((model.spec.height, model.spec.width), target_stride(model))
     unread = dead_regions.surely_silent(~_read(model, images, context), period) & target.any(0)
-    for _ in range(MOST_ROUNDS):
-        if not unread.any():
-            break
-        shown = _on_plain_ground(images, unread, rng)
-        chosen = unread & _read(model, shown, context).any(0)
-        if not chosen.any():
-            return dead_regions.connected_regions(unread)
-        unread = unread & ~chosen
-    return []
+    if not unread.any():
+        return []
+    chosen = unread & _read(model, _on_plain_ground(images, unread, rng), context).any(0)
+    return [] if chosen.any() else dead_regions.connected_regions(unread)
 
 
 def _may_have_a_hole(model: Model, target: Mask, context: Context) -> bool:
@@ -105,15 +99,19 @@ def _copied(images: Tensor, rng: np.random.Generator) -> Tensor:
 def _on_plain_ground(images: Tensor, unread: Mask, rng: np.random.Generator) -> Tensor:
     """Images in [0, 1] that are grey, black or white but for the pixels in question.
 
-    There they have noise, and every second one noise on a shifted image.
+    There they have blocks of the strongest colours at random, or every fourth one a shifted image.
     """
-    noise = torch.from_numpy(rng.random(images.shape)).to(images)
-    noise[::2] = (
-        noise[::2] + images[::2].roll((images.shape[2] // 2, images.shape[3] // 2), (2, 3))
-    ) / 2
-    ground = torch.tensor([GROUNDS[i % len(GROUNDS)] for i in range(len(images))]).to(images)
+    count, channels, height, width = images.shape
+    shown = images.roll((height // 2, width // 2), (2, 3)).clone()
+    for i in range(count):
+        side = BLOCKS[i % 4]
+        if side:
+            coarse = rng.integers(0, 2, (channels, -(-height // side), -(-width // side)))
+            fine = coarse.repeat(side, 1).repeat(side, 2)[:, :height, :width]
+            shown[i] = torch.from_numpy(fine).to(shown)
+    ground = torch.tensor([GROUNDS[i % len(GROUNDS)] for i in range(count)]).to(images)
     where = torch.from_numpy(unread).to(images.device)
-    return torch.where(where, noise, ground[:, None, None, None])
+    return torch.where(where, shown, ground[:, None, None, None])
 
 
 def _has_one_output(model: Model, context: Context) -> bool:
