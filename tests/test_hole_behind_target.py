@@ -93,7 +93,7 @@ def best(net, f, places):
 
 
 def central(net, f):
-    """The head at the mean of the eight units of the largest first channel, raised in the centre."""
+    """The head at the mean of eight units of the largest first channel, raised in the centre."""
     line = torch.linspace(-1, 1, 8)
     raised = 0.5 * torch.exp(-3 * (line[:, None] ** 2 + line**2))
     chosen = (f[:, :1] + raised).flatten(2).topk(8, 2).indices.expand(-1, 16, -1)
@@ -129,6 +129,23 @@ READS = {
 def test_heads_without_a_hole_have_none(read, count):
     """Units that one image does not choose, other outputs, flat scores: no alarm."""
     assert outputs_regions(Pooled(read), count)[0] == []
+
+
+def test_a_first_image_with_flat_scores_hides_no_hole():
+    """Its gradient is 0 everywhere; the other images' is not."""
+
+    class FlatAtFirst(Flat):
+        def forward(self, x):
+            scores = super().forward(x)
+            return torch.where((x - first).abs().mean((1, 2, 3))[:, None] < 1e-3, 1.0, scores)
+
+    module, seen = FlatAtFirst(), []
+    first = torch.zeros(1)
+    handle = module.body.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    outputs_regions(module)
+    handle.remove()
+    first = next(x for x in seen if len(x) >= 8)[:1].detach().clone()
+    assert outputs_regions(module)[0] == literal_regions(module) != []
 
 
 def test_a_hole_of_the_map_is_not_told_twice():
