@@ -315,7 +315,7 @@ class Way:
                 groups[round(math.log2(self.size[0] * self.size[1] / _units(grid)))].append(i)
         last = {key: self._last_outside_blocks(groups[key]) for key in sorted(groups)}
         return [
-            replace(self.maps[i], reason=f"the last map at {_strides(self.maps[i], self.size)}")
+            replace(self.maps[i], reason=f"{AT_SCALE}{_strides(self.maps[i], self.size)}")
             for i in last.values()
         ]
 
@@ -381,6 +381,9 @@ DETOUR = "other paths go around it (skip connections or other branches)"
 NAMED = "named by the user"
 
 DENSEST = "the output with the most units"
+
+AT_SCALE = "the last map at "
+"""How the reason of a target begins that is measured beside the one by the rule."""
 
 ALL_SCALES = "all-scales"
 """In place of a target's name: the target by the rule, and the last map of every resolution."""

@@ -13,7 +13,7 @@ these is read then, the head chooses, and nothing is said.
 
 Nothing is said of models with several outputs, of which others may read the pixel, with a map as
 output, which can be the target itself (`--target output`), with several weight sets, or whose
-logits have no gradient.
+logits have no gradient; of `--target all-scales` the target alone is looked at.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ...adapters.errors import NotApplicableError
 from ...adapters.model import ModelOfScales
+from ...adapters.target_rule import AT_SCALE
 from ..base import Probe
 from ..measuring import dead_regions, phases
-from ..measuring.gradients import gradient_maps, require
+from ..measuring.gradients import require, take_gradients
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def regions_of_no_output(
     `channels` (samples, channels, height, width) is the sensitivity of the target, a sample for
     each of the images of `context`.
     """
-    if model.members > 1 or model.target is None:
+    if model.members > 1 or model.target is None or model.target.reason.startswith(AT_SCALE):
         return []
     try:
         return _regions(model, channels.sum(1) > 0, context)
@@ -65,25 +65,21 @@ def regions_of_no_output(
 def _regions(model: Model, target: Mask, context: Context) -> list[dead_regions.Region]:
     from ..architecture.receptive_field import target_stride
 
-    if not _may_have_a_hole(model, target[0], context) or not _has_one_output(model, context):
+    first = _read(model, context.images[:1], context).any(0)  # False where its scores are flat
+    if not (target[0] & ~first).any() or not _has_one_output(model, context):
         return []
     rng = np.random.default_rng([context.seed, STREAM])
     images = _copied(context.images[:MOST_IMAGES], rng)
     period = phases.fit_period((model.spec.height, model.spec.width), target_stride(model))
-    unread = dead_regions.surely_silent(~_read(model, images, context), period) & target.any(0)
+    read = _read(model, images, context)
+    if not len(read):
+        return []
+    unread = dead_regions.surely_silent(~read, period) & target.any(0)
     if not unread.any():
         return []
-    chosen = unread & _read(model, _on_plain_ground(images, unread, rng), context).any(0)
-    return [] if chosen.any() else dead_regions.connected_regions(unread)
-
-
-def _may_have_a_hole(model: Model, target: Mask, context: Context) -> bool:
-    """Whether the first image has pixels that its target alone reads, or has flat scores."""
-    try:
-        read = _read(model, context.images[:1], context)[0]
-    except NotApplicableError:
-        return True
-    return bool((target & ~read).any())
+    read = _read(model, _on_plain_ground(images, unread, rng), context)
+    chooses = not len(read) or (unread & read.any(0)).any()
+    return [] if chooses else dead_regions.connected_regions(unread)
 
 
 def _copied(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -125,7 +121,7 @@ def _has_one_output(model: Model, context: Context) -> bool:
 def _read(model: Model, images: Tensor, context: Context) -> Mask:
     """Where the logits have a gradient (images, height, width), of `images` that have any.
 
-    Raises `NotApplicableError` if there are no logits, or if their gradient is 0 everywhere.
+    Raises `NotApplicableError` if there are no logits.
     """
     probe = Probe(
         "deadpixel/logits",
@@ -133,7 +129,9 @@ def _read(model: Model, images: Tensor, context: Context) -> Mask:
         lambda gradient: (gradient != 0).any(1).float(),
         logits=True,
     )
-    found = gradient_maps(model, images, [probe], batch=context.batch)
+    found = take_gradients(model, images, [probe], batch=context.batch)
+    if found.refused:  # 0 everywhere, or not finite
+        return np.zeros((0, *images.shape[2:]), dtype=bool)
     read: Mask = found.maps[probe.name] > 0
     some: Mask = read[read.any((1, 2))]  # all scores of an image may be saturated
     return some
