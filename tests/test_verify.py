@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 from small_nets import NAME, TOOLS, baseline, net, opened, perturbed
 from typer.testing import CliRunner
@@ -18,8 +21,10 @@ from perimetry.bench.cli.main import app
 from perimetry.bench.execution.rerun import run_spec_of
 from perimetry.bench.execution.settings import Toolkit
 from perimetry.bench.records.archive import open_records, pack_records
+from perimetry.bench.records.environment import environment
 from perimetry.bench.records.record import SCHEMA_VERSION, Record, schema_text
 from perimetry.bench.records.store import Store, read_record
+from perimetry.bench.regression.noise_floor import threads
 from perimetry.bench.regression.report import check_to_json, check_to_text, to_junit
 from perimetry.bench.regression.reproduce import reproduce
 from perimetry.suites.registry import SUITES
@@ -70,6 +75,27 @@ def test_a_set_made_here_reproduces_bit_for_bit(folder):
     assert found.called.more == "2 of 2 model variants measured again"
     assert (len(found.reports), len(outcomes(found))) == (2, 7)
     assert set(outcomes(found).values()) == {EXACT}, check_to_text(found)
+    assert found.verdict.value == 0
+
+
+@pytest.mark.parametrize(("recorded", "used"), [("1", 1), ("64", 2)])
+def test_a_set_is_measured_again_on_as_many_threads(folder, tmp_path, monkeypatch, recorded, used):
+    """Those of its records, or those of here where there are not as many cores; records say it."""
+    packed, seen = tmp_path / "set", []
+    shutil.copytree(folder, packed)
+    for suite in {record.suite for record in Store(packed).records() if record.fill == "none"}:
+        rewritten(packed, suite, lambda c: c["environment"]["threads"].update(torch=recorded))
+
+    def load(reference, **_settings):
+        seen.append((torch.get_num_threads(), environment().threads["torch"]))
+        return opened(net())
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    with threads(2):
+        run = replace(TOOLS, toolkit=lambda: Toolkit(load, SUITES))
+        found = reproduce(packed, where=["fill=none"], run=run)
+        assert torch.get_num_threads() == 2
+    assert set(seen) == {(used, str(used))}
     assert found.verdict.value == 0
 
 

@@ -75,14 +75,17 @@ def environment(device: torch.device | None = None) -> Environment:
         "cudnn_tf32": str(torch.backends.cudnn.allow_tf32),
         "deterministic": str(torch.are_deterministic_algorithms_enabled()),
     }
-    return found.model_copy(update={"precision": precision})
+    threads = {
+        "torch": str(torch.get_num_threads()),
+        "cores": str(os.cpu_count()),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
+    }
+    return found.model_copy(update={"precision": precision, "threads": threads})
 
 
 @cache
 def _machine(device: torch.device) -> Environment:
-    """Everything but the precision; finding it takes longer than a small measurement."""
-    import torch
-
+    """What stays the same in a process; finding it takes longer than a small measurement."""
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
@@ -92,11 +95,7 @@ def _machine(device: torch.device) -> Environment:
         device_name=_device_name(device),
         driver=_driver(device),
         precision={},
-        threads={
-            "torch": str(torch.get_num_threads()),
-            "cores": str(os.cpu_count()),
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
-        },
+        threads={},
     )
 
 

@@ -1,6 +1,7 @@
 """`verify`: reproduce a published set of records.
 
-A sample of its model variants is measured again with the settings in their records. A row (one
+A sample of its model variants is measured again with the settings in their records, on as many
+threads if the machine has as many cores: their number changes the order of sums. A row (one
 suite and protocol of one variant) reproduces *bit for bit* when every metric, interval, draw and
 map is equal after the rounding of the store; *within tolerance* when every metric and every map is
 within its tolerance (see `tolerances`); else *not*. A row that cannot be measured here has a
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import time
 from collections import Counter
 from dataclasses import replace
@@ -37,7 +39,7 @@ from ..records.references import stated_inputs
 from ..records.selection import choose, read_folder
 from .baseline import columns_of
 from .detectors import DetectorSet
-from .noise_floor import map_changes, metric_changes
+from .noise_floor import map_changes, metric_changes, threads
 from .result import (
     REGRESSED,
     SAME,
@@ -206,7 +208,8 @@ def _again(
         if not (made and is_imported(records[0])):
             made = []
             for suites in _by_options(records):
-                made += together.measure(_asked(suites, options), options.run)
+                with threads(_recorded_threads(suites)):
+                    made += together.measure(_asked(suites, options), options.run)
     except PerimetryError as error:
         return [Row(r, Outcome.unmeasured, str(error)) for r in records]
     now = {record.key: record for record in made}
@@ -253,6 +256,13 @@ def _row(old: Record, new: Record | None, detectors: DetectorSet) -> Row:
     if beyond:
         return Row(old, Outcome.differs, "; ".join([*beyond[:4], *([stack] if stack else [])]))
     return Row(old, Outcome.close, "; ".join(filter(None, [_most(old, new), stack])))
+
+
+def _recorded_threads(records: Sequence[Record]) -> int | None:
+    """The number of threads of all `records`; None if it differs or there are not as many cores."""
+    known = {record.environment.threads.get("torch", "") for record in records}
+    number = known.pop() if len(known) == 1 else ""
+    return int(number) if number.isdigit() and 0 < int(number) <= (os.cpu_count() or 1) else None
 
 
 def _threads(old: Record, new: Record) -> list[str]:

@@ -45,7 +45,7 @@ class ReceptiveField:
 
     `size` is that of the central unit (floor(h/2), floor(w/2)), which starts at `start + i *
     stride`, as every unit i does if their fields are evenly spaced; `global_` if other paths reach
-    all pixels.
+    all pixels. Pixels at its edge that a fixed mask removes do not count in `size`.
     """
 
     size: tuple[float, float]
@@ -61,8 +61,8 @@ class ReceptiveField:
 
     def at(self, unit: Pair) -> ReceptiveField:
         """The same with the size of the field of `unit` (row, column)."""
-        low, high = (ends[(slice(None), *unit)] for ends in (self.units.low, self.units.high))
-        return replace(self, size=(float(high[0] - low[0]) + 1, float(high[1] - low[1]) + 1))
+        rows, columns = self.units.size[(slice(None), *unit)]
+        return replace(self, size=(float(rows), float(columns)))
 
 
 def receptive_field(skeleton: nn.Module, x: Tensor) -> ReceptiveField:
@@ -104,8 +104,8 @@ def summarise_field(units: UnitSpans) -> ReceptiveField:
     """
     if not units.known():
         raise NotApplicableError("only global paths lead from the input to the target")
-    low, high = (ends[(slice(None), *units.central)] for ends in (units.low, units.high))
-    rows, columns = (float(b - a) + 1 for a, b in zip(low, high, strict=True))
+    low, size = (of_units[(slice(None), *units.central)] for of_units in (units.low, units.size))
+    rows, columns = map(float, size)
     stride = units.steps()
     top, left = (float(a) - i * s for a, i, s in zip(low, units.central, stride, strict=True))
     return ReceptiveField((rows, columns), stride, (top, left), units.everywhere, units)

@@ -10,11 +10,17 @@ inside (Araujo et al. 2019); if they are uneven there, as after an interpolation
 
 A sum over a whole axis of the map (a mean, attention) is a *global* operation: the interval is then
 empty, and `everywhere` records it, so that a union with a local branch has that branch's interval.
+
+Entries that a fixed mask removes read nothing. They keep their interval, as a hole changes neither
+the steps of the units around it nor what windows span; what is left of it is noted beside. Where
+such entries meet others that are read, as in a sum of two masked branches or over a whole axis, the
+interval is that of the latter.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,13 +45,27 @@ class Spans:
     """Intervals of input pixels, one per entry of a tensor of `shape`.
 
     `ends` are (first row, first column, minus last row, minus last column), each a tensor that
-    broadcasts to `shape`: the union of intervals is the minimum of their ends. `everywhere` if
-    a global path leads to some entry.
+    broadcasts to `shape`: the union of intervals is the minimum of their ends. Behind a mask four
+    more follow, of what is read of the interval. `everywhere` if a global path leads to some entry.
     """
 
     shape: tuple[int, ...]
     ends: tuple[Tensor, ...]
     everywhere: bool = False
+
+    @property
+    def interval(self) -> tuple[Tensor, ...]:
+        """The four ends, masks left out of account."""
+        return self.ends[:4]
+
+    @property
+    def read(self) -> tuple[Tensor, ...]:
+        """The four ends of what is read, `EMPTY` where that is nothing."""
+        return self.ends[-4:]
+
+    def masked(self) -> Spans:
+        """The same with the ends of what is read beside those of the interval."""
+        return Spans(self.shape, self.interval + self.read, self.everywhere)
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Spans:
         """Apply a function to the ends, which may change their shape by axes of size 1 only."""
@@ -76,8 +96,26 @@ class Spans:
     def reduced(self, axes: Iterable[int], shape: Sequence[int]) -> Spans:
         """Spans of a sum over `axes`, which keep size 1; the result broadcasts to `shape`."""
         axes = list(axes)
-        found = self.aligned().each(lambda end: end.amin(axes, keepdim=True) if axes else end)
+        found = self.aligned()
+        if axes:
+            every = found.each(lambda end: end.amin(axes, keepdim=True))
+            seen = found.of_read().each(lambda end: end.amin(axes, keepdim=True))
+            found = seen.or_else(every)
         return self.settled(Spans(tuple(shape), found.ends, self.everywhere))
+
+    def of_read(self) -> Spans:
+        """The same with intervals of the entries that are read alone."""
+        if len(self.ends) == 4:
+            return self
+        unread = self.read[0] == EMPTY
+        found = tuple(torch.where(unread, EMPTY, end) for end in self.interval)
+        return Spans(self.shape, found + self.read, self.everywhere)
+
+    def or_else(self, other: Spans) -> Spans:
+        """The same, with the intervals of `other` where they are empty."""
+        pairs = zip(self.interval, other.interval, strict=True)
+        found = tuple(a if a is b else narrow(torch.where(a < EMPTY, a, b)) for a, b in pairs)
+        return Spans(self.shape, found + self.ends[4:], self.everywhere)
 
     def settled(self, result: Spans) -> Spans:
         """`result` of an operation on these spans; empty if all its entries read the whole map.
@@ -85,7 +123,7 @@ class Spans:
         They do if they are equal along all axes along which the entries of the map are apart.
         """
         for axis in (0, 1):
-            ends = [narrow(end) for end in result.aligned().ends[axis::2]]
+            ends = [narrow(end) for end in result.aligned().interval[axis::2]]
             places = self.axes(axis)
             if places and all(end.shape[d] == 1 for end in ends for d in places):
                 return nowhere(result.shape)
@@ -97,7 +135,7 @@ class Spans:
         Along them both ends move the same way. Along the channels of layers with unlike kernels
         they move apart.
         """
-        first, last = self.aligned().ends[axis::2]
+        first, last = self.aligned().interval[axis::2]
         shape = torch.broadcast_shapes(first.shape, last.shape)
         first, last = first.expand(shape), last.expand(shape)
         return [
@@ -110,14 +148,40 @@ class Spans:
         """Spans of the tensor padded along `axis` by units that depend on nothing."""
         places = (self.axes(0), self.axes(1))
         spans = self.aligned()
-        ends = [extend(end, axis, before, after, places[i % 2]) for i, end in enumerate(spans.ends)]
+        ends = tuple(
+            extend(end, axis, before, after, places[i % 2])
+            for i, end in enumerate(spans.interval)
+        )
+        if len(spans.ends) > 4:
+            ends += spans._read_beyond(ends, axis, before, after)
         shape = list(self.shape)
         shape[axis] += before + after
-        return Spans(tuple(shape), tuple(ends), self.everywhere)
+        return Spans(tuple(shape), ends, self.everywhere)
+
+    def _read_beyond(
+        self, extended: Sequence[Tensor], axis: int, before: int, after: int
+    ) -> tuple[Tensor, ...]:
+        """What is read of the intervals `extended`: all beyond entries of which all is read."""
+        size = self.shape[axis]
+        place = torch.arange(-before, size + after)
+        inside = place.clamp(0, size - 1)
+        beyond = (place != inside).reshape([-1 if d == axis else 1 for d in range(len(self.shape))])
+        whole = reduce(
+            torch.logical_and, (a == b for a, b in zip(self.interval, self.read, strict=True))
+        )
+
+        def along(end: Tensor) -> Tensor:
+            return end if end.shape[axis] == 1 else end.index_select(axis, inside)
+
+        padding = [torch.where(along(whole), end, EMPTY) for end in extended]
+        return tuple(
+            narrow(torch.where(beyond, new, along(end)))
+            for new, end in zip(padding, self.read, strict=True)
+        )
 
     def local(self) -> bool:
         """Whether a local path leads to some entry."""
-        return bool((self.ends[0] < EMPTY).any())
+        return bool((self.read[0] < EMPTY).any())
 
 
 def _padded_shape(end: Tensor, shape: Sequence[int]) -> list[int]:
@@ -152,14 +216,36 @@ def union(spans: Sequence[Spans], shape: Sequence[int]) -> Spans:
 
     Raises `RuntimeError` if they do not broadcast to `shape`.
     """
-    ends = []
-    for parts in zip(*(s.ends for s in spans), strict=True):
-        end = parts[0]
-        for other in parts[1:]:
-            end = torch.minimum(end, other)
+    parts = alike(spans)
+    found = _least(parts, shape)
+    if len(found.ends) > 4:
+        found = _least([s.of_read() for s in parts], shape).or_else(found)
+    for end in found.ends:
         torch.broadcast_to(end, tuple(shape))  # raises where a function does not broadcast
-        ends.append(end)
-    return Spans(tuple(shape), tuple(ends), any(s.everywhere for s in spans)).aligned()
+    return found.aligned()
+
+
+def _least(spans: Sequence[Spans], shape: Sequence[int]) -> Spans:
+    ends = (reduce(torch.minimum, parts) for parts in zip(*(s.ends for s in spans), strict=True))
+    return Spans(tuple(shape), tuple(ends), any(s.everywhere for s in spans))
+
+
+def alike(spans: Iterable[Spans]) -> list[Spans]:
+    """The same, all with the ends of what is read if one has them."""
+    spans = list(spans)
+    return [s.masked() for s in spans] if any(len(s.ends) > 4 for s in spans) else spans
+
+
+def chosen(condition: Tensor, parts: Sequence[Spans], shape: Sequence[int]) -> Spans:
+    """Spans of the first of two parts where `condition` is true, else of the second.
+
+    A constant that is chosen reads nothing and has the interval of the entry that it replaces.
+    """
+    pairs = list(zip(*(part.masked().ends for part in parts), strict=True))
+    ends = tuple(torch.where(condition, *pair) for pair in pairs)
+    others = tuple(torch.minimum(*pair) for pair in pairs)
+    found = Spans(tuple(shape), ends, any(part.everywhere for part in parts))
+    return found.or_else(replace(found, ends=others)).aligned().each(narrow)
 
 
 def extend(end: Tensor, axis: int, before: int, after: int, places: Sequence[int]) -> Tensor:
@@ -173,7 +259,7 @@ def extend(end: Tensor, axis: int, before: int, after: int, places: Sequence[int
         return end  # all entries along this axis are equal
     steps = end.diff(dim=axis)
     pads = [0, 0] * (end.ndim - 1 - axis) + [before, after]
-    if not bool((steps == steps.narrow(axis, 0, 1)).all()):
+    if not bool((steps.isfinite() & (steps == steps.narrow(axis, 0, 1))).all()):
         return F.pad(end, pads, value=EMPTY)
     shape = [-1 if d == axis else 1 for d in range(end.ndim)]
     place = torch.arange(-before, size + after, dtype=end.dtype).reshape(shape)
@@ -217,12 +303,14 @@ def through(end: Tensor, axis: int, reads: Tensor) -> Tensor:
 class UnitSpans:
     """Receptive fields of the units of a grid, by first and last pixel along rows and columns.
 
-    `low` and `high` are (2, rows, columns) of units, in pixels; `nominal` is the product of the
-    strides on the way. `everywhere` if global paths lead to the units too.
+    `low` and `high` are (2, rows, columns) of units, in pixels, masks left out of account; `size`
+    (2, rows, columns) is the number of pixels that masks leave of them. `nominal` is the product of
+    the strides on the way. `everywhere` if global paths lead to the units too.
     """
 
     low: Array
     high: Array
+    size: Array
     nominal: tuple[float, float]
     everywhere: bool
 
@@ -233,7 +321,7 @@ class UnitSpans:
 
     def known(self) -> bool:
         """Whether local paths lead to the central unit."""
-        return bool(np.isfinite(self.low[(slice(None), *self.central)]).all())
+        return bool(np.isfinite(self.size[(slice(None), *self.central)]).all())
 
     def stride(self) -> tuple[float, float]:
         """Pixels between neighbouring units along (rows, columns), of a flipped map too."""
@@ -257,10 +345,12 @@ def unit_spans(spans: Spans, history: History) -> UnitSpans:
     grid = (spans.shape[-2], spans.shape[-1])
     ends = [
         end.reshape(-1, *end.shape[-2:]).amin(0).expand(grid).numpy()
-        for end in spans.aligned().ends
+        for end in spans.masked().aligned().ends
     ]
+    low, high = np.stack(ends[:2]), -np.stack(ends[2:4])
+    size = 1 - np.stack(ends[6:]) - np.stack(ends[4:6])
     nominal = history.regridded(grid).stride()
-    return UnitSpans(np.stack(ends[:2]), -np.stack(ends[2:]), nominal, spans.everywhere)
+    return UnitSpans(low, high, size, nominal, spans.everywhere)
 
 
 def _spacing(low: Array, high: Array) -> float | None:

@@ -130,7 +130,7 @@ def map_axes(x: Tensor) -> Pair | None:
         return None
     for rows, columns in ((2, 3), (1, 2)):
         if spans is not None and spans.local():
-            top, left = spans.aligned().ends[:2]
+            top, left = spans.aligned().interval[:2]
             along = top.shape[rows] in {1, x.shape[rows]} and left.shape[rows] == 1
             across = left.shape[columns] in {1, x.shape[columns]} and top.shape[columns] == 1
             if along and across and top.shape[rows] * left.shape[columns] > 1:

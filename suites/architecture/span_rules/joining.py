@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..compact import cat_compact, compress
 from ..rule_table import known_spans, span_rule, spans_of
-from ..spans import Spans, narrow, nowhere, union
+from ..spans import Spans, alike, chosen, narrow, nowhere, union
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @span_rule("cat", "concat", "concatenate")
 def _cat(_out: Tensor, /, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Spans:
-    parts = [known_spans(t) for t in tensors if t.numel()]
+    parts = alike(known_spans(t) for t in tensors if t.numel())
     ends = zip(*(s.wide() for s in parts), strict=True)
     joined = [cat_compact(end, dim) for end in ends]
     found = Spans(tuple(joined[0].shape), tuple(narrow(end) for end in joined))
@@ -28,7 +28,7 @@ def _cat(_out: Tensor, /, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> 
 
 @span_rule("stack")
 def _stack(out: Tensor, /, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Spans:
-    parts = [known_spans(t) for t in tensors]
+    parts = alike(known_spans(t) for t in tensors)
     ends = zip(*(s.wide() for s in parts), strict=True)
     joined = [torch.stack(end, dim) for end in ends]
     found = Spans(tuple(out.shape), tuple(narrow(end) for end in joined))
@@ -64,13 +64,16 @@ def _selected(end: Tensor, axis: int, places: Tensor) -> Tensor:
 
 @span_rule("setitem")
 def _setitem(_out: Any, /, x: Tensor, index: Any, value: Any) -> None:
-    """Write the ends in place, as the function writes the entries."""
-    old = known_spans(x)
-    new = known_spans(value) if isinstance(value, Tensor) else nowhere((), everywhere=False)
+    """Write the ends in place, as the function writes the entries; constants mask them."""
+    old, new = known_spans(x), _of(value)
+    if not new.local():
+        old = old.masked()
+    old, new = alike((old, new))
     ends = []
-    for end, other in zip(old.wide(), new.wide(), strict=True):
+    for i, (end, other) in enumerate(zip(old.wide(), new.wide(), strict=True)):
         written = end.clone(memory_format=torch.contiguous_format)
-        written[index] = other
+        if i > 3 or new.local():
+            written[index] = other
         ends.append(narrow(written))
     everywhere = old.everywhere or new.everywhere
     x.spans = Spans(tuple(x.shape), tuple(ends), everywhere)  # type: ignore[attr-defined]
@@ -81,19 +84,11 @@ def _where(out: Tensor, /, condition: Tensor, a: Any, b: Any) -> Spans:
     parts = [_of(value) for value in (a, b)]
     if spans_of(condition) is not None:
         return union([known_spans(condition), *parts], out.shape)
-    return _chosen(compress(condition), parts, out.shape)
+    return chosen(compress(condition), parts, out.shape)
 
 
 def _of(value: Any) -> Spans:
     return known_spans(value) if isinstance(value, Tensor) else nowhere((), everywhere=False)
-
-
-def _chosen(condition: Tensor, parts: Sequence[Spans], shape: Sequence[int]) -> Spans:
-    """Spans of the first of two parts where `condition` is true, else of the second."""
-    first, second = parts
-    ends = [torch.where(condition, *pair) for pair in zip(first.ends, second.ends, strict=True)]
-    found = Spans(tuple(shape), tuple(ends), first.everywhere or second.everywhere)
-    return found.aligned().each(narrow)
 
 
 @span_rule("mul", "imul", "rmul", "multiply")
@@ -104,20 +99,28 @@ def _mul(out: Tensor, /, a: Any, b: Any, **_: Any) -> Spans:
     for mask in (a, b):
         fixed = isinstance(mask, Tensor) and spans_of(mask) is None and not mask.is_meta
         if fixed and mask.ndim > 1 and not bool(compress(mask).all()):
-            return _chosen(compress(mask) != 0, [found, _none()], out.shape)
+            return chosen(compress(mask) != 0, [found, _none()], out.shape)
     return found
+
+
+@span_rule("masked_fill")
+def _masked_fill(out: Tensor, /, x: Tensor, mask: Tensor, value: Any) -> Spans:
+    known = [s for t in (x, mask, value) if (s := spans_of(t)) is not None]
+    if len(known) > 1:
+        return union(known, out.shape)
+    return chosen(compress(mask), [_of(value), _of(x)], out.shape)
 
 
 @span_rule("tril")
 def _lower(out: Tensor, /, x: Tensor, diagonal: int = 0) -> Spans:
     kept = torch.ones(x.shape[-2:], dtype=torch.bool).tril(diagonal)
-    return _chosen(kept, [known_spans(x), _none()], out.shape)
+    return chosen(kept, [known_spans(x), _none()], out.shape)
 
 
 @span_rule("triu")
 def _upper(out: Tensor, /, x: Tensor, diagonal: int = 0) -> Spans:
     kept = torch.ones(x.shape[-2:], dtype=torch.bool).triu(diagonal)
-    return _chosen(kept, [known_spans(x), _none()], out.shape)
+    return chosen(kept, [known_spans(x), _none()], out.shape)
 
 
 def _none() -> Spans:

@@ -54,8 +54,9 @@ def _slid(out: Tensor, x: Tensor, spans: Spans, windows: Sequence[LayerWindow]) 
         ends = [slide(end, axis, taps=taps, stride=w.stride, count=count) for end in spans.ends]
         if x.shape[axis] == 1 and x.ndim == 4 and len(x) == 1:  # only the history has the step
             step = strides[axis - first]
-            ends[axis - first] = ends[axis - first] + (taps[0] - w.before) * step
-            ends[axis - first + 2] = ends[axis - first + 2] - (taps[-1] - w.before) * step
+            for i in range(axis - first, len(ends), 4):
+                ends[i] = ends[i] + (taps[0] - w.before) * step
+                ends[i + 2] = ends[i + 2] - (taps[-1] - w.before) * step
         shape = [*spans.shape[:axis], count, *spans.shape[axis + 1 :]]
         spans = Spans(tuple(shape), tuple(ends), spans.everywhere)
     channels = first - 1
