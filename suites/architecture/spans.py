@@ -149,8 +149,7 @@ class Spans:
         places = (self.axes(0), self.axes(1))
         spans = self.aligned()
         ends = tuple(
-            extend(end, axis, before, after, places[i % 2])
-            for i, end in enumerate(spans.interval)
+            extend(end, axis, before, after, places[i % 2]) for i, end in enumerate(spans.interval)
         )
         if len(spans.ends) > 4:
             ends += spans._read_beyond(ends, axis, before, after)
@@ -242,8 +241,8 @@ def chosen(condition: Tensor, parts: Sequence[Spans], shape: Sequence[int]) -> S
     A constant that is chosen reads nothing and has the interval of the entry that it replaces.
     """
     pairs = list(zip(*(part.masked().ends for part in parts), strict=True))
-    ends = tuple(torch.where(condition, *pair) for pair in pairs)
-    others = tuple(torch.minimum(*pair) for pair in pairs)
+    ends = tuple(torch.where(condition, a, b) for a, b in pairs)
+    others = tuple(torch.minimum(a, b) for a, b in pairs)
     found = Spans(tuple(shape), ends, any(part.everywhere for part in parts))
     return found.or_else(replace(found, ends=others)).aligned().each(narrow)
 
