@@ -235,7 +235,7 @@ def alike(spans: Iterable[Spans]) -> list[Spans]:
     return [s.masked() for s in spans] if any(len(s.ends) > 4 for s in spans) else spans
 
 
-def chosen(condition: Tensor, parts: Sequence[Spans], shape: Sequence[int]) -> Spans:
+def spans_where(condition: Tensor, parts: Sequence[Spans], shape: Sequence[int]) -> Spans:
     """Spans of the first of two parts where `condition` is true, else of the second.
 
     A constant that is chosen reads nothing and has the interval of the entry that it replaces.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..compact import cat_compact, compress
 from ..rule_table import known_spans, span_rule, spans_of
-from ..spans import Spans, alike, chosen, narrow, nowhere, union
+from ..spans import Spans, alike, narrow, nowhere, spans_where, union
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def _where(out: Tensor, /, condition: Tensor, a: Any, b: Any) -> Spans:
     parts = [_of(value) for value in (a, b)]
     if spans_of(condition) is not None:
         return union([known_spans(condition), *parts], out.shape)
-    return chosen(compress(condition), parts, out.shape)
+    return spans_where(compress(condition), parts, out.shape)
 
 
 def _of(value: Any) -> Spans:
@@ -99,7 +99,7 @@ def _mul(out: Tensor, /, a: Any, b: Any, **_: Any) -> Spans:
     for mask in (a, b):
         fixed = isinstance(mask, Tensor) and spans_of(mask) is None and not mask.is_meta
         if fixed and mask.ndim > 1 and not bool(compress(mask).all()):
-            return chosen(compress(mask) != 0, [found, _none()], out.shape)
+            return spans_where(compress(mask) != 0, [found, _none()], out.shape)
     return found
 
 
@@ -108,19 +108,19 @@ def _masked_fill(out: Tensor, /, x: Tensor, mask: Tensor, value: Any) -> Spans:
     known = [s for t in (x, mask, value) if (s := spans_of(t)) is not None]
     if len(known) > 1:
         return union(known, out.shape)
-    return chosen(compress(mask), [_of(value), _of(x)], out.shape)
+    return spans_where(compress(mask), [_of(value), _of(x)], out.shape)
 
 
 @span_rule("tril")
 def _lower(out: Tensor, /, x: Tensor, diagonal: int = 0) -> Spans:
     kept = torch.ones(x.shape[-2:], dtype=torch.bool).tril(diagonal)
-    return chosen(kept, [known_spans(x), _none()], out.shape)
+    return spans_where(kept, [known_spans(x), _none()], out.shape)
 
 
 @span_rule("triu")
 def _upper(out: Tensor, /, x: Tensor, diagonal: int = 0) -> Spans:
     kept = torch.ones(x.shape[-2:], dtype=torch.bool).triu(diagonal)
-    return chosen(kept, [known_spans(x), _none()], out.shape)
+    return spans_where(kept, [known_spans(x), _none()], out.shape)
 
 
 def _none() -> Spans:
