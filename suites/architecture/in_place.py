@@ -12,13 +12,19 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .compact import VIEWS_MADE
+from .chains import chain_of
+from .compact import VIEWS_MADE, annotate, channel_runs, equal_axes, expand
+from .places import common_places, overlap
+from .rule_table import is_energy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    Call = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 _SUCCESSOR, _BASE, _STALE = "successor", "view_of", "stale"
 
@@ -70,21 +76,54 @@ def _last(x: Any) -> Any:
     return x
 
 
-def replace_in_place(x: Tensor, out: Tensor, meet: Callable[[Tensor, Tensor], bool]) -> None:
-    """Let `out` be what `x` is from now on.
-
-    `meet` says whether two views of one tensor are known to have entries in common.
-    """
+def replace_in_place(x: Tensor, out: Tensor) -> None:
+    """Let `out` be what `x` is from now on."""
     bases, own = list(_bases(x)), _views_made(x)
     for base in bases:
         setattr(base, _STALE, True)
         others = [t for t in _views_made(base) if not any(t is u for u in (x, *bases, *own))]
-        own += [t for t in others if meet(x, t)]
+        own += [t for t in others if _meet(x, t)]
     for view in own:
         if view is not out:
             setattr(view, _STALE, True)
     if out is not x:
         setattr(x, _SUCCESSOR, out)
+
+
+def _meet(a: Tensor, b: Tensor) -> bool:
+    """Whether two views of one tensor are known to have an entry of it in common."""
+    pairs = common_places(chain_of(a).roots, chain_of(b).roots)
+    return any(len(m) == len(n) > 0 and overlap(m, n) for m, n in pairs)
+
+
+def writable(x: Tensor, most: int) -> Tensor:
+    """`x`, or what takes its place: its entries, at most `most`, each stored by itself."""
+    if not is_energy(x) or not (equal_axes(x) or channel_runs(x)) or x.numel() > most:
+        return x
+    full = annotate(expand(x).clone(memory_format=torch.contiguous_format), x)
+    replace_in_place(x, full)
+    return full
+
+
+def replace_whole(call: Call, x: Tensor, out: Tensor, *, operator: bool) -> None:
+    """Let `out` be what `x` is from now on, also in the tensor of which `x` is a part.
+
+    Behind an `operator` such as += Python itself writes the part. `call` is that of the trace.
+    """
+    whole, index = whole_and_place(x)
+    replace_in_place(x, out)
+    if whole is not x and (is_energy(out) or is_energy(whole)) and not operator:
+        call(Tensor.__setitem__, (whole, index, out), {})
+
+
+def copied(call: Call, x: Tensor, value: Tensor) -> Tensor:
+    """`x`, into which `value` is copied, as into all tensors that it is a part of."""
+    base, index = whole_and_place(x)
+    call(Tensor.__setitem__, (base, index, value), {})
+    if whole_and_place(base)[0] is not base:
+        copied(call, base, base)
+    found: Tensor = call(Tensor.__getitem__, (base, index), {})
+    return found
 
 
 _PART = "part_of"

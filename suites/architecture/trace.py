@@ -7,6 +7,7 @@ the field of each tensor's units.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -18,29 +19,33 @@ from torch.utils._pytree import tree_map
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ...adapters.torch_calls import FunctionMode
 from . import channel_runs as energy_runs
-from .chains import chain_of
 from .compact import (
-    annotate,
     channel_runs,
-    equal_axes,
     expand,
-    gather_compact,
     pointwise,
-    reshape_compact,
+)
+from .constants import (
+    ON_COMPACT_CONSTANTS,
+    VECTOR_PRODUCTS,
+    learned_vector,
+    run_natively,
+    run_on_shapes,
+    weighs_a_constant,
 )
 from .fixed_functions import follow
 from .in_place import (
+    copied,
     is_stale,
     latest,
     mark_part,
     mark_view,
     replace_in_place,
-    whole_and_place,
+    replace_whole,
     works_in_place,
+    writable,
 )
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
 from .own_names import by_own_names
-from .places import common_places, overlap
 from .rule_table import (
     MOVES,
     RULES,
@@ -55,7 +60,7 @@ from .windows import History, Layer, LayerWindow, Pair, Upsampling
 from .written_out import WRITTEN_OUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 METADATA = frozenset(
     """
@@ -65,9 +70,6 @@ METADATA = frozenset(
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions that read no entries (names without underscores)."""
-
-SAME_SHAPE = frozenset({"to", "type_as", "cpu", "cuda", "contiguous", "batch_norm", "clone"})
-"""Functions that leave the shape of a weight as it is."""
 
 LARGEST_WRITTEN = 1 << 22
 """Most entries of one variant that are stored each by itself, to be written to."""
@@ -125,45 +127,71 @@ class EnergyTrace(FunctionMode):
         name = func.__name__.strip("_")
         func, args, kwargs = by_own_names(name, func, args, kwargs)
         if name in METADATA:
-            args = latest(args, tensors_in(args))
-            if name == "iter" and is_energy(args[0]):
-                return iter(self.call(Tensor.unbind, args, {}))
-            out = func(*args, **kwargs)
-            if not isinstance(out, Tensor):
-                return out
-            if any(channel_runs(t) is not None for t in tensors_in(args)):
-                out = func(*map(expand, args), **kwargs)
-            out = self._followed(func, out, args, kwargs, len(self.layers), list(args[:1]))
-            out = self._tagged(name, func, out, args, kwargs)
-            self._pass_on(tensors_in(args), [out])
-            mark_view(name, args[0], [out])
-            return out
+            return self._looked_at(name, func, args, kwargs)
         args, kwargs = latest((args, kwargs), tensors_in((args, kwargs)))
         in_place = works_in_place(func, args, kwargs)
         if in_place and name in MOVES:
             func = getattr(Tensor, name)
         if name == "setitem":
-            args = (self._writable(args[0]), *args[1:])
+            args = (writable(args[0], LARGEST_WRITTEN * len(self.padded)), *args[1:])
+        if name == "copy" and is_energy(args[1]):
+            return copied(self.call, args[0], args[1])
+        out = self._result(name, func, args, kwargs)
+        if not any(map(is_energy, tensors_in((args, out)))):
+            return out
+        if in_place and isinstance(out, Tensor):
+            replace_whole(self.call, args[0], out, operator=func.__name__.startswith("__"))
+        elif name == "setitem":
+            replace_in_place(args[0], args[0])
+        return out
+
+    def _looked_at(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """The result of a function that reads no entries; a tensor is a view of the argument."""
+        args = latest(args, tensors_in(args))
+        if name == "iter" and is_energy(args[0]):
+            return iter(self.call(Tensor.unbind, args, {}))
+        out = func(*args, **kwargs)
+        if not isinstance(out, Tensor):
+            return out
+        if any(channel_runs(t) is not None for t in tensors_in(args)):
+            out = func(*map(expand, args), **kwargs)
+        out = self._followed(func, out, args, kwargs, len(self.layers), list(args[:1]))
+        out = self._tagged(name, func, out, args, kwargs)
+        self._pass_on(tensors_in(args), [out])
+        mark_view(name, args[0], [out])
+        return out
+
+    def _result(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """The result of a function in the energy domain, and what is known of it."""
         unclear = False
         if name in PRODUCTS_OF_UNITS | QUOTIENTS:
             args, unclear = as_stored(args)
-        if name == "copy" and is_energy(args[1]):
-            return self._copied(args[0], args[1])
         if name in VECTOR_PRODUCTS:
-            args = tree_map(_learned_vector, args)
+            args = tree_map(learned_vector, args)
         tensors = tensors_in((args, kwargs))
         self._refuse_lost_entries(name, tensors)
         self._refuse_unfollowed(name, tensors)
         layer, energies = len(self.layers), [t for t in tensors if is_energy(t)]
-        if name in WRITTEN_OUT and energies:
-            out = self._written_out(name, args, kwargs)
-            if in_place:
-                self._replace(args[0], out, operator=False)
-            return out
-        try:
+        with self._naming(name, tensors):
+            if name in WRITTEN_OUT and energies:
+                with self:
+                    return WRITTEN_OUT[name](*args, **kwargs)
             out = self._apply(name, func, tensors, args, kwargs)
             out = self._followed(func, out, args, kwargs, layer, energies)
             out = self._tagged(name, func, out, args, kwargs)
+        self._pass_on(tensors, tensors_in(out))
+        if unclear:
+            self.assume(out, f"the numbers stored for {name!r} are scales of channels")
+        if name == "getitem":
+            mark_part(out, *args)
+        mark_view(name, args[0] if args else None, tensors_in(out))
+        return out
+
+    @contextlib.contextmanager
+    def _naming(self, name: str, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Say of an error inside which operation it came from, if that handles energies."""
+        try:
+            yield
         except NotApplicableError as error:
             if str(error).startswith("the operation"):
                 raise
@@ -174,62 +202,11 @@ class EnergyTrace(FunctionMode):
             if not any(is_energy(t) or t.is_meta for t in tensors):
                 raise
             raise NotApplicableError(self._no_rule(name, f"{error}")) from error
-        self._pass_on(tensors, tensors_in(out))
-        if unclear:
-            self.assume(out, f"the numbers stored for {name!r} are scales of channels")
-        if name == "getitem":
-            mark_part(out, *args)
-        mark_view(name, args[0] if args else None, tensors_in(out))
-        if any(map(is_energy, tensors_in((args, out)))):
-            if in_place and isinstance(out, Tensor):
-                self._replace(args[0], out, operator=func.__name__.startswith("__"))
-            elif name == "setitem":
-                replace_in_place(args[0], args[0], _meet)
-        return out
-
-    def _replace(self, x: Tensor, out: Tensor, *, operator: bool) -> None:
-        """Let `out` be what `x` is from now on, also in the tensor of which `x` is a part.
-
-        Behind an operator such as += Python itself writes the part.
-        """
-        whole, index = whole_and_place(x)
-        replace_in_place(x, out, _meet)
-        if whole is not x and (is_energy(out) or is_energy(whole)) and not operator:
-            self.call(Tensor.__setitem__, (whole, index, out), {})
-
-    def _writable(self, x: Tensor) -> Tensor:
-        """`x`, or what takes its place: its entries, each stored by itself."""
-        if not is_energy(x) or not (equal_axes(x) or channel_runs(x)):
-            return x
-        if x.numel() > LARGEST_WRITTEN * len(self.padded):
-            return x
-        full = annotate(expand(x).clone(memory_format=torch.contiguous_format), x)
-        replace_in_place(x, full, _meet)
-        return full
 
     def finished(self, target: Any) -> Any:
         """What the `target` is at the end of the pass, if it was changed in place."""
         found = latest(target, tensors_in(target))
         self._refuse_unfollowed("output", [t for t in tensors_in(found) if is_energy(t)])
-        return found
-
-    def _written_out(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of other functions in place of `name`, each in the energy domain."""
-        try:
-            with self:
-                return WRITTEN_OUT[name](*args, **kwargs)
-        except NotApplicableError as error:
-            if str(error).startswith("the operation"):
-                raise
-            raise NotApplicableError(self._no_rule(name, f"{error}")) from error
-
-    def _copied(self, x: Tensor, value: Tensor) -> Tensor:
-        """`x`, into which `value` is copied, as into all tensors that it is a part of."""
-        base, index = whole_and_place(x)
-        self.call(Tensor.__setitem__, (base, index, value), {})
-        if whole_and_place(base)[0] is not base:
-            self._copied(base, base)
-        found: Tensor = self.call(Tensor.__getitem__, (base, index), {})
         return found
 
     def _tagged(self, name: str, func: Any, out: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
@@ -269,19 +246,19 @@ class EnergyTrace(FunctionMode):
             return energy_runs.apply_to_runs(name, call, args, kwargs)
         energy = any(is_energy(t) for t in tensors)
         rule = RULES.get(name)
-        if rule is not None and (energy or _weighs_a_constant(name, args)):
+        if rule is not None and (energy or weighs_a_constant(name, args)):
             if energy:
                 out = rule(self, *args, **kwargs)
                 self._note_gate(name, tensors, out)
                 return out
             return self._amplitude(rule, args, kwargs)
         if not energy and any(t.is_meta for t in tensors):
-            return _shape_only(name, func, args, kwargs)
-        if not energy and name in _ON_COMPACT_CONSTANTS and isinstance(args[0], Tensor):
-            return self._random(tensors, _ON_COMPACT_CONSTANTS[name](func, *args, **kwargs))
+            return run_on_shapes(name, func, args, kwargs)
+        if not energy and name in ON_COMPACT_CONSTANTS and isinstance(args[0], Tensor):
+            return self._random(tensors, ON_COMPACT_CONSTANTS[name](func, *args, **kwargs))
         if energy and name not in SHAPE_ONLY:
             raise NotApplicableError(self._no_rule(name, "it is unknown to this suite"))
-        out = _native(func, args, kwargs)
+        out = run_natively(func, args, kwargs)
         return self._random(tensors, out) if not energy else out
 
     def _note_gate(self, name: str, tensors: list[Tensor], out: Any) -> None:
@@ -410,84 +387,3 @@ def _with_padding(window: LayerWindow, size: int, pads: Pair) -> LayerWindow:
     return replace(
         window, before=window.before + before, after=window.after + after, same=same and total > 0
     )
-
-
-def _meet(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are known to have an entry of one other in common."""
-    pairs = common_places(chain_of(a).roots, chain_of(b).roots)
-    return any(len(m) == len(n) > 0 and overlap(m, n) for m, n in pairs)
-
-
-VECTOR_PRODUCTS = frozenset(
-    {"matmul", "rmatmul", "mv", "dot", "inner", "tensordot", "linalg_vecdot", "einsum"}
-)
-"""Functions in which a parameter of one axis is no scale, but random weights."""
-
-
-def _learned_vector(x: Any) -> Any:
-    if not isinstance(x, nn.Parameter) or x.ndim != 1:
-        return x
-    found = x.detach()
-    found.random = True  # type: ignore[attr-defined]
-    return found
-
-
-def _weighs_a_constant(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether random weights are applied to a constant, such as a learned query."""
-    return (
-        name in {"conv1d", "conv2d", "conv3d", "linear", "matmul"}
-        and len(args) > 1
-        and not args[0].is_meta
-        and args[1].is_meta
-    )
-
-
-def _unchanged(func: Any, x: Tensor, *rest: Any, **named: Any) -> Any:
-    """A compact constant needs no copy."""
-    return x if equal_axes(x) else func(x, *rest, **named)
-
-
-def _reshaped(func: Any, x: Tensor, *shape: Any, **named: Any) -> Any:
-    if not equal_axes(x) or isinstance(shape[0], torch.dtype):
-        return func(x, *shape, **named)
-    return reshape_compact(x, shape[0] if isinstance(shape[0], tuple | list) else shape)
-
-
-def _looked_up(func: Any, x: Tensor, index: Any) -> Any:
-    """A look-up in the table of a learned position bias, whose entries are equal."""
-    whole = (
-        isinstance(index, Tensor) and not index.is_floating_point() and index.dtype != torch.bool
-    )
-    return gather_compact(x, index) if whole and x.is_floating_point() else func(x, index)
-
-
-_ON_COMPACT_CONSTANTS: dict[str, Callable[..., Any]] = {
-    "contiguous": _unchanged,
-    "reshape": _reshaped,
-    "view": _reshaped,
-    "getitem": _looked_up,
-}
-"""Functions of constants that keep them compact."""
-
-
-def _native(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """Run the function itself; in-place ones need a copy of constants that share storage."""
-    try:
-        return func(*args, **kwargs)
-    except RuntimeError:
-        if not (args and isinstance(args[0], Tensor) and equal_axes(args[0])):
-            raise
-        return func(args[0].contiguous(), *args[1:], **kwargs)
-
-
-def _shape_only(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """Run functions of weights on the `meta` device."""
-    if name in SAME_SHAPE and isinstance(args[0], Tensor) and args[0].is_meta:
-        return args[0]
-
-    def to_meta(t: Any) -> Any:
-        if not isinstance(t, Tensor):
-            return t
-        return t.to("meta", torch.float64) if t.is_floating_point() else t.to("meta")
-
-    return func(*tree_map(to_meta, args), **tree_map(to_meta, kwargs))

@@ -1,0 +1,96 @@
+"""Functions of constants and of weights, which read no energy.
+
+Constants are kept as amplitudes, equal entries of which are stored once; of weights only the shape
+is known, on the `meta` device.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from .compact import equal_axes, gather_compact, reshape_compact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SAME_SHAPE = frozenset({"to", "type_as", "cpu", "cuda", "contiguous", "batch_norm", "clone"})
+"""Functions that leave the shape of a weight as it is."""
+
+VECTOR_PRODUCTS = frozenset(
+    {"matmul", "rmatmul", "mv", "dot", "inner", "tensordot", "linalg_vecdot", "einsum"}
+)
+"""Functions in which a parameter of one axis is no scale, but random weights."""
+
+
+def learned_vector(x: Any) -> Any:
+    """`x` as random weights if it is a parameter of one axis, else `x` itself."""
+    if not isinstance(x, nn.Parameter) or x.ndim != 1:
+        return x
+    found = x.detach()
+    found.random = True  # type: ignore[attr-defined]
+    return found
+
+
+def weighs_a_constant(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether random weights are applied to a constant, such as a learned query."""
+    return (
+        name in {"conv1d", "conv2d", "conv3d", "linear", "matmul"}
+        and len(args) > 1
+        and not args[0].is_meta
+        and args[1].is_meta
+    )
+
+
+def _unchanged(func: Any, x: Tensor, *rest: Any, **named: Any) -> Any:
+    """A compact constant needs no copy."""
+    return x if equal_axes(x) else func(x, *rest, **named)
+
+
+def _reshaped(func: Any, x: Tensor, *shape: Any, **named: Any) -> Any:
+    if not equal_axes(x) or isinstance(shape[0], torch.dtype):
+        return func(x, *shape, **named)
+    return reshape_compact(x, shape[0] if isinstance(shape[0], tuple | list) else shape)
+
+
+def _looked_up(func: Any, x: Tensor, index: Any) -> Any:
+    """A look-up in the table of a learned position bias, whose entries are equal."""
+    whole = (
+        isinstance(index, Tensor) and not index.is_floating_point() and index.dtype != torch.bool
+    )
+    return gather_compact(x, index) if whole and x.is_floating_point() else func(x, index)
+
+
+ON_COMPACT_CONSTANTS: dict[str, Callable[..., Any]] = {
+    "contiguous": _unchanged,
+    "reshape": _reshaped,
+    "view": _reshaped,
+    "getitem": _looked_up,
+}
+"""Functions of constants that keep them compact."""
+
+
+def run_natively(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """Run the function itself; in-place ones need a copy of constants that share storage."""
+    try:
+        return func(*args, **kwargs)
+    except RuntimeError:
+        if not (args and isinstance(args[0], Tensor) and equal_axes(args[0])):
+            raise
+        return func(args[0].contiguous(), *args[1:], **kwargs)
+
+
+def run_on_shapes(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """Run functions of weights on the `meta` device."""
+    if name in SAME_SHAPE and isinstance(args[0], Tensor) and args[0].is_meta:
+        return args[0]
+
+    def to_meta(t: Any) -> Any:
+        if not isinstance(t, Tensor):
+            return t
+        return t.to("meta", torch.float64) if t.is_floating_point() else t.to("meta")
+
+    return func(*tree_map(to_meta, args), **tree_map(to_meta, kwargs))
