@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -15,13 +16,36 @@ PREFIXES = (0, 1, 2, 4, 5)
 """Numbers of class and register tokens that may precede the tokens of a map."""
 
 
+class TargetChoice(Enum):
+    """How a map was chosen as the target."""
+
+    RULE = auto()
+    """By `target_rule`, or because the model itself gives it as its features."""
+
+    DETOUR = auto()
+    """By the rule, and other paths go around it."""
+
+    BRANCH = auto()
+    """By the rule, and a part of the output does not depend on it."""
+
+    NAMED = auto()
+    """By the user, who named it."""
+
+    SCALE = auto()
+    """As the last map of a resolution, measured beside the target by the rule."""
+
+    OUTPUT = auto()
+    """As the output with the most units, for suites about dense outputs."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """The layout by which a target tensor is read as (batch, channels, height, width).
 
     `kind` is NCHW, NHWC, NLC (batch, tokens, channels), NCL or LNC; `prefix` tokens (class,
     register) come first and are dropped. `height` and `width` count units. `reason` is a sentence
-    that says why this tensor was taken.
+    that says why this tensor was taken, for readers; code asks `choice`, which is None before a
+    tensor is taken. A choice is no part of the text of a grid, which enters the keys of records.
     """
 
     name: str
@@ -31,11 +55,16 @@ class Grid:
     width: int
     prefix: int = 0
     reason: str = field(default="", compare=False)
+    choice: TargetChoice | None = field(default=None, compare=False, repr=False)
 
     @property
     def batch_axis(self) -> int:
         """The axis of the images in the raw tensor."""
         return int(self.kind == "LNC")
+
+    def chosen_like(self, other: Grid) -> Grid:
+        """Return this grid as a target that was chosen as `other` was, for the same reason."""
+        return replace(self, reason=other.reason, choice=other.choice)
 
     def read(self, raw: Tensor) -> Tensor:
         """View `raw` as (batch, channels, height, width); differentiable."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .feature_grid import Grid, grid_of_shape
+from .feature_grid import Grid, TargetChoice, grid_of_shape
 from .readings import LAYERS, Kind, Readings, Step
 
 if TYPE_CHECKING:
@@ -239,12 +239,11 @@ class Way:
         whole = [i for i in self.maps if self._depends(i)]
         last = self._coarsest(list(self.maps))[-1]
         if not whole:
-            return replace(self.maps[last], reason=self._reason(last, ONE_BRANCH))
+            return self._chosen(last, TargetChoice.BRANCH)
         i = self._last(self._coarsest(whole))
         if _size(self.maps[last]) == _size(self.maps[i]) and 2 * self._depth(i) < self._depth(last):
-            return replace(self.maps[last], reason=self._reason(last, ONE_BRANCH))
-        detour = "" if i in self.bottlenecks else DETOUR
-        return replace(self.maps[i], reason=self._reason(i, detour))
+            return self._chosen(last, TargetChoice.BRANCH)
+        return self._chosen(i, TargetChoice.RULE if i in self.bottlenecks else TargetChoice.DETOUR)
 
     def _depends(self, i: int) -> bool:
         """Whether all parts of the output depend on the map `i`, or are before it.
@@ -298,10 +297,11 @@ class Way:
         """Whether one of two steps depends on the other."""
         return bool(self.after[a] >> b & 1 or self.after[b] >> a & 1)
 
-    def _reason(self, i: int, remark: str) -> str:
-        grid = self.maps[i]
+    def _chosen(self, i: int, choice: TargetChoice) -> Grid:
+        grid, remark = self.maps[i], REMARKS.get(choice)
         begun = f"the last map of the coarsest resolution ({grid.height} x {grid.width} units)"
-        return f"{begun} on the way from the image to the output" + (remark and f"; {remark}")
+        reason = f"{begun} on the way from the image to the output"
+        return replace(grid, reason=f"{reason}; {remark}" if remark else reason, choice=choice)
 
     def scales(self) -> list[Grid]:
         """The last map of every resolution, from the finest to the coarsest.
@@ -314,10 +314,11 @@ class Way:
             if _size(grid) != self.size or any(_units(g) < _units(grid) for g in self._before(i)):
                 groups[round(math.log2(self.size[0] * self.size[1] / _units(grid)))].append(i)
         last = {key: self._last_outside_blocks(groups[key]) for key in sorted(groups)}
-        return [
-            replace(self.maps[i], reason=f"{AT_SCALE}{_strides(self.maps[i], self.size)}")
-            for i in last.values()
-        ]
+        return [self._at_scale(self.maps[i]) for i in last.values()]
+
+    def _at_scale(self, grid: Grid) -> Grid:
+        reason = f"the last map at {_strides(grid, self.size)}"
+        return replace(grid, reason=reason, choice=TargetChoice.SCALE)
 
     def output_map(self) -> Grid | None:
         """The map with the most units among the outputs, also of more units than pixels, or None.
@@ -327,7 +328,10 @@ class Way:
         """
         grids = [self._output_grid(i) for i in self.outputs if self.read.before[i] & 1]
         found = [grid for grid in grids if grid is not None]
-        return replace(max(found, key=_units), reason=DENSEST) if found else None
+        if not found:
+            return None
+        densest = max(found, key=_units)
+        return replace(densest, reason="the output with the most units", choice=TargetChoice.OUTPUT)
 
     def _output_grid(self, i: int) -> Grid | None:
         step, sources = self.steps[i], self.read.sources[i]
@@ -374,26 +378,26 @@ class Way:
             bits &= bits - 1
 
 
-ONE_BRANCH = "one branch of several: a part of the output does not depend on it"
-
-DETOUR = "other paths go around it (skip connections or other branches)"
-
-NAMED = "named by the user"
-
-DENSEST = "the output with the most units"
-
-AT_SCALE = "the last map at "
-"""How the reason of a target begins that is measured beside the one by the rule."""
+REMARKS = {
+    TargetChoice.BRANCH: "one branch of several: a part of the output does not depend on it",
+    TargetChoice.DETOUR: "other paths go around it (skip connections or other branches)",
+}
+"""What is said of a target that is not all that leads to the output."""
 
 ALL_SCALES = "all-scales"
 """In place of a target's name: the target by the rule, and the last map of every resolution."""
 
 
+def named_by_user(grid: Grid) -> Grid:
+    """`grid` as a target that the user named."""
+    return replace(grid, reason="named by the user", choice=TargetChoice.NAMED)
+
+
 def target_note(target: Grid | None) -> list[str]:
     """A note for the record of a model whose target is not all that leads to its output."""
-    remark = target.reason.partition("; ")[2] if target is not None else ""
-    name = ascii(target.name) if target is not None else ""
-    return [f"target {name}: {remark}"] if remark else []
+    if target is None or target.choice not in REMARKS:
+        return []
+    return [f"target {target.name!a}: {REMARKS[target.choice]}"]
 
 
 def _units(grid: Grid) -> int:

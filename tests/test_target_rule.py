@@ -6,9 +6,12 @@ from corpus import CORPUS, Backbone, built, export, exported
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from perimetry import audit
+from perimetry.adapters.feature_grid import Grid, TargetChoice
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.model import wrap
+from perimetry.bench.records.parts import target_data
+from perimetry.suites.measuring.output_view import at_output
 
 SUITES = ("structure", "erf:luo2016", "deadpixel")
 
@@ -21,6 +24,43 @@ def test_the_target_of_a_module_is_the_one_that_the_corpus_names(name):
     assert (target.name, target.height, target.width) == (case.module, *case.units)
     assert case.remark in target.reason
     assert bool(case.remark) == (";" in target.reason)
+    choices = (TargetChoice.DETOUR, TargetChoice.BRANCH) if case.remark else (TargetChoice.RULE,)
+    assert target.choice in choices
+
+
+def test_a_target_knows_how_it_was_chosen_at_every_size(tmp_path):
+    """A named one is measured by suites about outputs, one by the rule gives way to the output."""
+    spec = InputSpec(64, 64)
+    net = built("U-Net")
+    name = wrap(net, spec=spec, device="cpu").target.name
+    path = exported("U-Net", tmp_path)
+    tensor = open_onnx(path, device="cpu", spec=spec).target.name
+    opened = {
+        choice: [
+            wrap(net, spec=spec, device="cpu", target=layer),
+            open_onnx(path, device="cpu", spec=spec, target=layer and tensor),
+        ]
+        for choice, layer in ((TargetChoice.NAMED, name), (TargetChoice.DETOUR, None))
+    }
+    for choice, models in opened.items():
+        for model in models:
+            for one in (model, model.resized(96, 64), model.padded("box")):
+                assert one.target.choice is choice
+                shown = choice if choice is TargetChoice.NAMED else TargetChoice.OUTPUT
+                assert at_output(one).target.choice is shown
+        assert models[0].padded("kim2023").target.choice is choice  # its target is found again
+        assert {grid.choice for model in models for grid in model.scales()} == {TargetChoice.SCALE}
+
+
+@pytest.mark.parametrize("choice", [None, *TargetChoice])
+def test_how_a_target_was_chosen_is_in_no_record_and_in_no_key(choice):
+    """Records keep the reason in words; records and keys of earlier versions stay what they are."""
+    grid = Grid("x", "NLC", 8, 3, 4, prefix=1, reason="why", choice=choice)
+    words = "name='x', kind='NLC', channels=8, height=3, width=4, prefix=1, reason='why'"
+    assert str(grid) == f"Grid({words})"
+    assert grid == Grid("x", "NLC", 8, 3, 4, prefix=1)
+    kept = {"name": "x", "kind": "NLC", "channels": 8, "height": 3, "width": 4, "prefix": 1}
+    assert target_data(grid) == {**kept, "reason": "why"}
 
 
 @pytest.mark.parametrize("name", CORPUS)

@@ -294,7 +294,7 @@ class OnnxModel:
             check_spec(made.spec, image_input(made.graph, self.image))
             made.target = made._locate(name)
             if made.target is not None and self.target is not None:
-                made.target = replace(made.target, reason=self.target.reason)
+                made.target = made.target.chosen_like(self.target)
             made.run(example(made.spec, 1), target=name is not None, logits=True)
 
         resize_images(attempt, (height, width), self)

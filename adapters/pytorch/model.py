@@ -207,7 +207,7 @@ class TorchModel:
             made._passes = replace(self._passes, spec=made.spec)
             made.target = made._locate(name, prefix)
             if made.target is not None and self.target is not None:
-                made.target = replace(made.target, reason=self.target.reason)
+                made.target = made.target.chosen_like(self.target)
 
         resize_images(attempt, (height, width), self)
         made.original = self.original.resized(height, width) if self.original else None
@@ -397,7 +397,7 @@ class TorchModel:
     def _relocate(self, target: Grid) -> None:
         """Find `target` again in a model that padding may have given smaller maps."""
         found = self._locate(target.name, target.prefix)
-        self.target = replace(found, reason=target.reason) if found else None
+        self.target = found.chosen_like(target) if found else None
         if found is None:
             self.why_not_spatial = f"kernel padding left {target.name!r} no grid of units"
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..blocks import Blocks, find_blocks
 from ..errors import InputError, NotApplicableError, PerimetryError, UnknownNameError, unknown
-from ..feature_grid import Grid, find_grid
+from ..feature_grid import Grid, TargetChoice, find_grid
 from ..input_spec import InputSpec
 from ..meta_forward import quickly
-from ..target_rule import NAMED, Way
+from ..target_rule import Way, named_by_user
 from .capture import base_name, capture
 from .checkpointing import without_checkpointing
 from .inputs import why_refused
@@ -128,7 +128,7 @@ def find_module_target(
     if callable(getattr(module, FEATURES, None)):
         grid = _features_grid(_features(module, x, size, prefix))
         if grid is not None:
-            return replace(grid, name=FEATURES, reason=OWN_FEATURES)
+            return replace(grid, name=FEATURES, reason=OWN_FEATURES, choice=TargetChoice.RULE)
     trace = trace_way(module, x, size, prefix)
     return trace.way.target() or _image_itself(trace)
 
@@ -140,9 +140,9 @@ def _image_itself(trace: Trace) -> Grid | None:
         return None
     grid = find_grid("", raw, way.size, way.prefix)
     unchanged = grid is not None and grid.kind == "NCHW" and raw.shape[2:] == way.size
-    return (
-        replace(grid, reason="the input, which the model returns") if grid and unchanged else None
-    )
+    if grid is None or not unchanged:
+        return None
+    return replace(grid, reason="the input, which the model returns", choice=TargetChoice.RULE)
 
 
 def _features(module: nn.Module, x: Tensor, size: tuple[int, int], prefix: int | None) -> Trace:
@@ -203,7 +203,7 @@ def named_module_target(
             f"layer {name!r} gives a tensor of shape {tuple(raw.shape)}, not a grid of units "
             f"over a {size[0]} x {size[1]} input; name another layer as the target"
         )
-    return replace(grid, name=name, reason=NAMED)
+    return named_by_user(replace(grid, name=name))
 
 
 def run_target(module: nn.Module, x: Tensor, grid: Grid) -> Tensor:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...suites.base import Estimate
 
 if TYPE_CHECKING:
+    from ...adapters.feature_grid import Grid
     from ...adapters.model import Model
     from ...adapters.treatment import Treatment
 
@@ -85,7 +86,7 @@ class ModelInfo(_Frozen):
             source=dict(model.source),
             spec=to_json_value(vars(model.spec)),
             spec_sha256=model.spec.digest(),
-            target=to_json_value(vars(model.target)) if model.target else None,
+            target=target_data(model.target),
             treatment=to_json_value(treatment_data(model.treatment)),
             members=model.members,
             parameters=getattr(size, "parameters", None),
@@ -155,6 +156,14 @@ def to_json_value(value: Any) -> Any:
 def to_utf8(text: str) -> str:
     """`text` with visible escapes for what UTF-8 cannot represent, such as bytes of a file name."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def target_data(target: Grid | None) -> dict[str, Any] | None:
+    """A target as a record has it: name, layout, size, and the reason in words."""
+    if target is None:
+        return None
+    facts: dict[str, Any] = to_json_value({k: v for k, v in vars(target).items() if k != "choice"})
+    return facts
 
 
 def treatment_data(treatment: Treatment | None) -> dict[str, Any] | None:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ...adapters.feature_grid import TargetChoice
 from ...adapters.model import ModelOfScales
-from ...adapters.target_rule import AT_SCALE
 from ..base import Probe
 from ..measuring import dead_regions, phases
 from ..measuring.gradients import require, take_gradients
@@ -54,7 +54,7 @@ def regions_of_no_output(
     `channels` (samples, channels, height, width) is the sensitivity of the target, a sample for
     each of the images of `context`.
     """
-    if model.members > 1 or model.target is None or model.target.reason.startswith(AT_SCALE):
+    if model.members > 1 or model.target is None or model.target.choice is TargetChoice.SCALE:
         return []
     try:
         return _regions(model, channels.sum(1) > 0, context)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...adapters.errors import NotApplicableError
+from ...adapters.feature_grid import TargetChoice
 from ...adapters.model import ModelOfScales
-from ...adapters.target_rule import NAMED
 from .forward import gives_logits
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def at_output(model: Model) -> Model:
     `model` itself where the user named a target, or where no output is a map. Weights and selection
     are shared.
     """
-    named = model.target is not None and model.target.reason == NAMED
+    named = model.target is not None and model.target.choice is TargetChoice.NAMED
     if named or not isinstance(model, ModelOfScales):
         return model
     grid = model.output_map()

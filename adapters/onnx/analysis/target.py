@@ -6,7 +6,6 @@ have channels first, elementwise operators keep the order of axes, and transposi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 
 from ...errors import NotApplicableError, UnknownNameError, unknown
 from ...feature_grid import Grid, StageCollector, find_grid
-from ...target_rule import NAMED
+from ...target_rule import named_by_user
 from ..files.protos import attribute, printable
 from ..graph import operator_of
 from ..paths import bottlenecks
@@ -63,7 +62,7 @@ def named_graph_target(
             f"tensor {printable(tensor)!r} has shape {list(np.shape(value))}, not a grid of units "
             f"over a {size[0]} x {size[1]} input; name another tensor as the target"
         )
-    return replace(grid, reason=NAMED)
+    return named_by_user(grid)
 
 
 def as_grid(name: str, value: Any, size: tuple[int, int], layout: str | None = None) -> Grid | None:
