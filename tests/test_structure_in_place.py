@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from structure_nets import Between, squared_jacobian
 from torch import nn
 
@@ -64,6 +65,45 @@ def test_what_is_written_in_place_counts(name):
     found = measure_skeleton(light_copy(Between(EXACT[name])), (3, SIDE, SIDE))
     expected = squared_jacobian(EXACT[name], 3, SIDE, SIDE)
     np.testing.assert_allclose(found.maps["sensitivity"], expected, rtol=1e-6, atol=1e-9)
+
+
+SAME = {
+    "contiguous": lambda x: x.contiguous(),
+    "to its own type": lambda x: x.to(x.dtype),
+    "to another's type": lambda x: x.type_as(x),
+    "to the device": lambda x: x.to("cpu"),
+    "cpu": lambda x: x.cpu(),
+    "plus": lambda x: +x,
+    "dropout": lambda x: F.dropout(x, 0.5, training=False),
+    "dropout of channels": lambda x: F.dropout2d(x, 0.5, False),
+}
+COPIES = {
+    "clone": lambda x: x.clone(),
+    "a copy of its own type": lambda x: x.to(x.dtype, copy=True),
+    "minus": lambda x: -(-x),
+    "channels last": lambda x: x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+    "another order": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "without gaps": lambda x: x[:, :2].contiguous(),
+}
+
+
+@pytest.mark.parametrize("change", ["product", "written"])
+@pytest.mark.parametrize("name", SAME | COPIES)
+def test_what_shares_its_entries_with_the_result_changes_with_it(name, change):
+    """Torch returns the tensor itself where nothing has to be copied."""
+
+    def function(x):
+        x = 2 * x
+        y = (SAME | COPIES)[name](x)
+        if change == "product":
+            y.mul_(MASK)
+        else:
+            y[:, :, :3] = 0
+        return x + x.roll(3, 3)
+
+    found = energy_map(light_copy(Between(function)), (3, SIDE, SIDE))[0]
+    expected = squared_jacobian(function, 3, SIDE, SIDE)
+    np.testing.assert_allclose(found / found.mean(), expected, rtol=1e-9, atol=1e-12)
 
 
 LAST = {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Call = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
-_SUCCESSOR, _BASE, _STALE = "successor", "view_of", "stale"
+_SUCCESSOR, _BASE, _MADE_BY, _STALE = "successor", "view_of", "view_made_by", "stale"
 
 _OPERATORS = frozenset(
     f"__{name}__" for name in ("iadd", "isub", "imul", "itruediv", "idiv", "ipow", "imatmul")
@@ -40,6 +40,51 @@ _VIEWS = frozenset(
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions that may return a view of their first argument."""
+
+
+_RESHAPING = frozenset(
+    {"view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "view_as", "reshape_as"}
+)
+"""Views whose entries follow one another in memory if those of the tensor do."""
+
+_CASTS = frozenset({"to", "type", "type_as", "float", "cpu", "cuda"})
+
+_SINGLE = frozenset(
+    {torch.float32, torch.float64, "torch.FloatTensor", "torch.cuda.FloatTensor", "cpu", "cuda"}
+)
+"""Types and devices that a network's tensors have; the dtype of an energy is that of any."""
+
+_DROPOUTS = frozenset(
+    """
+    dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+
+
+def returns_its_argument(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether torch returns the tensor itself, so that it also changes by what changes the result.
+
+    Networks compute in single precision, in which casts to others copy.
+    """
+    given = (*args[1:], *kwargs.values())
+    if name == "contiguous":
+        return not given and _is_contiguous(args[0])
+    if name in _CASTS:
+        kinds = [v for v in given if isinstance(v, torch.dtype | str)]
+        plain = all(v in _SINGLE for v in kinds)
+        return plain and not kwargs.get("copy") and "memory_format" not in kwargs
+    if name in _DROPOUTS:
+        training = kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True))
+        return training is False
+    return name in {"pos", "positive", "resolve_conj", "resolve_neg", "requires_grad"}
+
+
+def _is_contiguous(x: Any) -> bool:
+    while isinstance(x, Tensor) and hasattr(x, _BASE):
+        if getattr(x, _MADE_BY) not in _RESHAPING:
+            return False
+        x = getattr(x, _BASE)
+    return True
 
 
 def works_in_place(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
@@ -148,6 +193,7 @@ def mark_view(name: str, x: Any, results: Sequence[Tensor]) -> None:
         for t in results:
             if t is not x:
                 setattr(t, _BASE, x)
+                setattr(t, _MADE_BY, name)
                 vars(x).setdefault(VIEWS_MADE, []).append(ref(t))
 
 

@@ -41,9 +41,11 @@ from .in_place import (
     mark_view,
     replace_in_place,
     replace_whole,
+    returns_its_argument,
     works_in_place,
     writable,
 )
+from .maxima import MAXIMA, counted_together, mark_largest
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
 from .own_names import by_own_names
 from .rule_table import (
@@ -129,6 +131,8 @@ class EnergyTrace(FunctionMode):
         if name in METADATA:
             return self._looked_at(name, func, args, kwargs)
         args, kwargs = latest((args, kwargs), tensors_in((args, kwargs)))
+        if args and is_energy(args[0]) and returns_its_argument(name, args, kwargs):
+            return args[0]
         in_place = works_in_place(func, args, kwargs)
         if in_place and name in MOVES:
             func = getattr(Tensor, name)
@@ -163,9 +167,18 @@ class EnergyTrace(FunctionMode):
 
     def _result(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """The result of a function in the energy domain, and what is known of it."""
-        unclear = False
+        unclear, doubt, written = False, None, WRITTEN_OUT.get(name)
         if name in PRODUCTS_OF_UNITS | QUOTIENTS:
             args, unclear = as_stored(args)
+        if name in MAXIMA and not self.paths:
+            joined, doubt = counted_together(name, args, kwargs)
+            if joined is not None:
+                name, written, args, kwargs = (
+                    joined.name,
+                    joined.written or written,
+                    joined.args,
+                    {},
+                )
         if name in VECTOR_PRODUCTS:
             args = tree_map(learned_vector, args)
         tensors = tensors_in((args, kwargs))
@@ -173,15 +186,20 @@ class EnergyTrace(FunctionMode):
         self._refuse_unfollowed(name, tensors)
         layer, energies = len(self.layers), [t for t in tensors if is_energy(t)]
         with self._naming(name, tensors):
-            if name in WRITTEN_OUT and energies:
+            if written is not None and energies:
                 with self:
-                    return WRITTEN_OUT[name](*args, **kwargs)
+                    out = written(*args, **kwargs)
+                mark_largest(name, out, args, kwargs)
+                return out
             out = self._apply(name, func, tensors, args, kwargs)
             out = self._followed(func, out, args, kwargs, layer, energies)
             out = self._tagged(name, func, out, args, kwargs)
         self._pass_on(tensors, tensors_in(out))
+        mark_largest(name, out, args, kwargs)
         if unclear:
             self.assume(out, f"the numbers stored for {name!r} are scales of channels")
+        if doubt is not None:
+            self.assume(out, doubt)
         if name == "getitem":
             mark_part(out, *args)
         mark_view(name, args[0] if args else None, tensors_in(out))

@@ -135,7 +135,6 @@ def _softmax(_trace: EnergyTrace, x: Tensor, dim: int | None = None, *_: Any, **
     "alpha_dropout",
     "feature_dropout",
     "feature_alpha_dropout",
-    "contiguous",
     "float",
     "double",
     "cpu",
@@ -167,7 +166,7 @@ def _converted(_trace: EnergyTrace, x: Tensor, *args: Any, **named: Any) -> Tens
     return x
 
 
-@rule("clone")
+@rule("clone", "contiguous")
 def _clone(_trace: EnergyTrace, x: Tensor, **_: Any) -> Tensor:
     return pointwise(torch.clone, x)
 
