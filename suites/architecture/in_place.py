@@ -47,6 +47,10 @@ _RESHAPING = frozenset(
 )
 """Views whose entries follow one another in memory if those of the tensor do."""
 
+_PARTS = frozenset(
+    "getitem select narrow chunk split split_with_sizes tensor_split unbind".split()  # noqa: SIM905
+)
+
 _CASTS = frozenset({"to", "type", "type_as", "float", "cpu", "cuda"})
 
 _SINGLE = frozenset(
@@ -68,7 +72,7 @@ def returns_its_argument(name: str, args: Sequence[Any], kwargs: dict[str, Any])
     """
     given = (*args[1:], *kwargs.values())
     if name == "contiguous":
-        return not given and _is_contiguous(args[0])
+        return not given and _made_by(args[0]) <= _RESHAPING
     if name in _CASTS:
         kinds = [v for v in given if isinstance(v, torch.dtype | str)]
         plain = all(v in _SINGLE for v in kinds)
@@ -79,12 +83,18 @@ def returns_its_argument(name: str, args: Sequence[Any], kwargs: dict[str, Any])
     return name in {"pos", "positive", "resolve_conj", "resolve_neg", "requires_grad"}
 
 
-def _is_contiguous(x: Any) -> bool:
-    while isinstance(x, Tensor) and hasattr(x, _BASE):
-        if getattr(x, _MADE_BY) not in _RESHAPING:
-            return False
+def _may_have_gaps(x: Tensor) -> bool:
+    made_by = _made_by(x)
+    return not made_by.isdisjoint(_PARTS) and made_by <= _RESHAPING | _PARTS
+
+
+def _made_by(x: Tensor) -> set[str]:
+    """The functions that made `x` a view of another tensor."""
+    found = set()
+    while hasattr(x, _BASE):
+        found.add(getattr(x, _MADE_BY))
         x = getattr(x, _BASE)
-    return True
+    return found
 
 
 def works_in_place(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
@@ -188,8 +198,13 @@ def whole_and_place(x: Tensor) -> tuple[Tensor, Any]:
 
 
 def mark_view(name: str, x: Any, results: Sequence[Tensor]) -> None:
-    """Remember that `results` may be views of `x`, if the function `name` returns views."""
-    if name in _VIEWS and isinstance(x, Tensor):
+    """Remember that `results` may be views of `x`, if the function `name` returns views.
+
+    A part of a tensor is copied by `contiguous` if it has gaps, which is not known here.
+    """
+    if not isinstance(x, Tensor):
+        return
+    if name in _VIEWS or (name == "contiguous" and _may_have_gaps(x)):
         for t in results:
             if t is not x:
                 setattr(t, _BASE, x)

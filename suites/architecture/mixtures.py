@@ -54,8 +54,8 @@ SCALES = (
     | QUOTIENTS
     | frozenset(
         """
-        neg contiguous clone nan_to_num to type type_as float double half bfloat16 cpu cuda positive batch_norm
-        group_norm layer_norm rms_norm instance_norm dropout
+        neg contiguous clone nan_to_num to type type_as float double half bfloat16 cpu cuda
+        positive batch_norm group_norm layer_norm rms_norm instance_norm dropout
         """.split()  # noqa: SIM905 - easier to read than a column of names
     )
 )

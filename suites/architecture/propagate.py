@@ -14,8 +14,9 @@ network whose layers are replaced by their energy matrices:
   it (arc-cosine kernel), unchanged by random weights.
 - ReLU and similar functions: 1/2; then squared, 8 times its energy. Saturating gates: constant
   1/4. Softmax: uniform, so attention is a mean over tokens; queries and keys contribute nothing.
-- max-pool: 1 / window; maximum of n: 1 / n; in a row as one (see `maxima`). Mean over n: mean / n. Constant factors: their square. Additive constants
-  vanish. Product of two activations: product of energies (its derivative is the product rule).
+- max-pool: 1 / window; maximum of n: 1 / n; in a row as one (see `maxima`). Mean over n: mean / n.
+  Constant factors: their square. Additive constants vanish. Product of two activations: product of
+  energies (its derivative is the product rule).
 - interpolation: its coefficients squared.
 - fixed functions of one tensor, in a row or in a sum: the coefficients of all of them together,
   squared (see `fixed_functions`).
