@@ -16,7 +16,7 @@ from torch import Tensor
 from ...adapters.torch_calls import MaxPool
 from .in_place import latest
 from .rule_table import is_energy
-from .rules.sliding import pool_windows
+from .windows import pool_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +51,7 @@ class _Largest:
 
 
 @dataclass(frozen=True)
-class Joined:
+class OneCall:
     """The name and arguments of one function in place of two; `written` if torch has none."""
 
     name: str
@@ -72,7 +72,7 @@ def mark_largest(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, 
 
 def counted_together(
     name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Joined | None, str | None]:
+) -> tuple[OneCall | None, str | None]:
     """What takes the place of a call; or what is assumed if it stays, although it follows one."""
     if name in _POOLS:
         return _pools(name, MaxPool(*args, **kwargs))
@@ -98,7 +98,7 @@ def _compared(
     return kind, given if len(given) > 1 and all(map(is_energy, given)) else ()
 
 
-def _pools(name: str, call: MaxPool) -> tuple[Joined | None, str | None]:
+def _pools(name: str, call: MaxPool) -> tuple[OneCall | None, str | None]:
     before = _made(call.input)
     if before is None or before.pool is None:
         return None, None
@@ -110,13 +110,13 @@ def _pools(name: str, call: MaxPool) -> tuple[Joined | None, str | None]:
         pairs = list(zip(first, second, strict=True))
         kernel = [a.kernel + b.kernel - 1 for a, b in pairs]
         padding = [a.before + b.before for a, b in pairs]
-        return Joined(name, (*before.sources, kernel, 1, padding)), None
+        return OneCall(name, (*before.sources, kernel, 1, padding)), None
     return None, "a max-pool finds no unit twice in the overlapping windows of the one before it"
 
 
 def _maxima(
     name: str, kind: frozenset[str], compared: tuple[Tensor, ...]
-) -> tuple[Joined | None, str | None]:
+) -> tuple[OneCall | None, str | None]:
     found = [(t, made) for t in compared if (made := _made(t)) and made.pool is None]
     if not found:
         return None, None
@@ -128,7 +128,7 @@ def _maxima(
     known = {id(t): made.sources for t, made in found}
     sources = {id(s): s for t in compared for s in known.get(id(t), (t,))}
     largest = "maximum" if kind is _LARGEST else "minimum"
-    return Joined(largest, tuple(sources.values()), _largest), None
+    return OneCall(largest, tuple(sources.values()), _largest), None
 
 
 def _largest(*sources: Tensor) -> Tensor:

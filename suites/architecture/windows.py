@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...adapters.torch_calls import each_axis
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from ...adapters.torch_calls import Convolution, MaxPool, MeanPool, NormPool
 
 Pair = tuple[int, int]
 
@@ -210,3 +214,35 @@ def joined(histories: Iterable[History]) -> History | None:
     """The history of a tensor in which branches join: that of the first with the largest stride."""
     histories = list(histories)
     return max(histories, key=History.stride) if histories else None
+
+
+def conv_windows(call: Convolution) -> list[LayerWindow]:
+    """The windows of a convolution along each of its axes."""
+    sizes = call.weight.shape[2:]
+    strides, gaps = each_axis(call.stride, len(sizes)), each_axis(call.dilation, len(sizes))
+    windows = [
+        LayerWindow(kernel=k, stride=s, dilation=d)
+        for k, s, d in zip(sizes, strides, gaps, strict=True)
+    ]
+    if call.padding == "same":
+        spare = [w.extent - 1 for w in windows]
+        pads = [(n // 2, n - n // 2) for n in spare]
+    else:
+        given = 0 if call.padding == "valid" else call.padding
+        pads = [(n, n) for n in each_axis(given, len(sizes))]
+    return [replace(w, before=b, after=a) for w, (b, a) in zip(windows, pads, strict=True)]
+
+
+def pool_windows(call: MaxPool | MeanPool | NormPool, axes: int = 2) -> list[LayerWindow]:
+    """The windows of a pool along each of its `axes`."""
+    options = zip(
+        each_axis(call.kernel_size, axes),
+        each_axis(call.stride or call.kernel_size, axes),
+        each_axis(call.padding, axes),
+        each_axis(call.dilation, axes),
+        strict=True,
+    )
+    return [
+        LayerWindow(kernel=k, stride=s, before=p, after=p, dilation=d, ceil=call.ceil_mode)
+        for k, s, p, d in options
+    ]

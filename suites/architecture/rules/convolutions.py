@@ -13,10 +13,10 @@ from torch import Tensor
 from ....adapters.torch_calls import Convolution, TransposedConvolution, each_axis, pair
 from ..compact import compress, widen
 from ..rule_table import history_of, is_weight, rule, with_history
+from ..windows import conv_windows
 from .sliding import (
     Windows,
     channel_by_channel,
-    conv_windows,
     convolve,
     in_variant,
     pad_taps,

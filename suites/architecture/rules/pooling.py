@@ -13,7 +13,7 @@ from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import MaxPool, MeanPool, NormPool, each_axis
 from ..compact import compress, equal_axes, widen
 from ..rule_table import history_of, real_units, rule, with_history
-from ..windows import LayerWindow, adaptive_windows
+from ..windows import LayerWindow, adaptive_windows, pool_windows
 from .sliding import (
     Windows,
     box_filter,
@@ -21,7 +21,6 @@ from .sliding import (
     in_variant,
     next_multiple,
     pad_to_size,
-    pool_windows,
     sum_windows,
 )
 

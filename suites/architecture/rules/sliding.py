@@ -14,49 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....adapters.torch_calls import each_axis
 from ..compact import compress_uniform
 from ..windows import LayerWindow, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ....adapters.torch_calls import Convolution, MaxPool, MeanPool, NormPool
     from ..trace import EnergyTrace
 
 Windows = tuple[LayerWindow, LayerWindow]
-
-
-def conv_windows(call: Convolution) -> list[LayerWindow]:
-    """The windows of a convolution along each of its axes."""
-    sizes = call.weight.shape[2:]
-    strides, gaps = each_axis(call.stride, len(sizes)), each_axis(call.dilation, len(sizes))
-    windows = [
-        LayerWindow(kernel=k, stride=s, dilation=d)
-        for k, s, d in zip(sizes, strides, gaps, strict=True)
-    ]
-    if call.padding == "same":
-        spare = [w.extent - 1 for w in windows]
-        pads = [(n // 2, n - n // 2) for n in spare]
-    else:
-        given = 0 if call.padding == "valid" else call.padding
-        pads = [(n, n) for n in each_axis(given, len(sizes))]
-    return [replace(w, before=b, after=a) for w, (b, a) in zip(windows, pads, strict=True)]
-
-
-def pool_windows(call: MaxPool | MeanPool | NormPool, axes: int = 2) -> list[LayerWindow]:
-    """The windows of a pool along each of its `axes`."""
-    options = zip(
-        each_axis(call.kernel_size, axes),
-        each_axis(call.stride or call.kernel_size, axes),
-        each_axis(call.padding, axes),
-        each_axis(call.dilation, axes),
-        strict=True,
-    )
-    return [
-        LayerWindow(kernel=k, stride=s, before=p, after=p, dilation=d, ceil=call.ceil_mode)
-        for k, s, p, d in options
-    ]
 
 
 def convolve(x: Tensor, windows: Windows, kernel: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from ....adapters.torch_calls import Convolution, MaxPool, MeanPool, NormPool
 from ..rule_table import history_of, known_spans, span_rule
-from ..rules.sliding import conv_windows, pool_windows
 from ..spans import Spans, narrow, slide, through
-from ..windows import adaptive_windows
+from ..windows import adaptive_windows, conv_windows, pool_windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
