@@ -9,7 +9,7 @@ from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.opening import wrap
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring import assumptions
-from perimetry.suites.measuring.assumptions import DEPENDENT, MISNAMED, check_assumptions
+from perimetry.suites.measuring.assumptions import CHAOTIC, DEPENDENT, MISNAMED, check_assumptions
 
 
 def test_the_first_step_that_differs_may_have_integers(monkeypatch):
@@ -116,6 +116,12 @@ def test_rounding_that_a_network_amplifies_is_no_dependence_on_mates():
     why, notes = why_and_notes(Placed(1e-7, 1e4))
     assert why == ""
     assert any("amplifies rounding" in note for note in notes)
+
+
+def test_a_network_of_which_rounding_decides_the_outputs_is_not_measured():
+    """The last bit of the input turns the sines over: no map is that of the image."""
+    why, _ = why_and_notes(Placed(1e-7, 1e8))
+    assert why.startswith(f"{CHAOTIC}: the last bit of the input changes the target by ")
 
 
 class Third(nn.Module):

@@ -17,7 +17,8 @@ target
     that goes on to the logits.
 
 A network may amplify float noise: batch mates, and the place in a batch, change the order of sums.
-So a difference of up to `AMPLIFIED` times that which the last bit of the input makes is a note.
+So a difference of up to `AMPLIFIED` times that which the last bit of the input makes is a note;
+where that bit changes more than `CHAOS` of the output's norm, nothing is measured.
 
 state
     The first pass is made again after each suite (`Assumptions.later`): a state kept from pass to
@@ -56,13 +57,15 @@ MATES = 1e-4
 """Difference by batch mates that is float noise: sums may be in another order."""
 MATES_ROUNDING = 0.05
 AMPLIFIED = 10.0
+CHAOS = 0.5
 EIGHT_BITS = 0.25
 RARE_PASSES = 14
 
 RANDOM = "the network is random"
 DEPENDENT = "the output for an image depends on the other images of its batch"
 MISNAMED = "the measured map is not that of the layer that the record names"
-FAULTS = (RANDOM, DEPENDENT, MISNAMED)
+CHAOTIC = "rounding decides what the network computes"
+FAULTS = (RANDOM, DEPENDENT, MISNAMED, CHAOTIC)
 """How the reasons begin."""
 
 
@@ -285,12 +288,17 @@ def _dependent(
 def _amplified(
     passes: PairedPasses, name: str, change: float, pair: str, place: int
 ) -> _Fault | None:
-    """The note on a `change` of an output that may be float noise; None if it is too large."""
+    """The note on a `change` of an output that may be float noise; None if it is too large.
+
+    A fault where rounding changes so much of the output that it can be told from nothing else.
+    """
     rounding = passes.rounding(pair, place, name)
     if change > AMPLIFIED * rounding:
         return None
-    text = f"the network amplifies rounding: the last bit of the input changes the {name} by "
-    return _Fault(f"{text}{_percent(rounding)} of the norm", tolerated=True)
+    chaotic = rounding > CHAOS
+    start = CHAOTIC if chaotic else "the network amplifies rounding"
+    text = f"the last bit of the input changes the {name} by {_percent(rounding)} of the norm"
+    return _Fault(f"{start}: {text}", tolerated=not chaotic)
 
 
 def _rounds_by_range(step: str) -> bool:
