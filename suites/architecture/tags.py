@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from .chosen_lines import history_of_lines
 from .compact import alias
 from .rule_table import (
     LIKE_ANOTHER,
@@ -75,7 +76,7 @@ def tag(
     results = [t for t in tensors_in(out) if not t.is_meta]
     for t in results:
         if history_of(t) is None:
-            with_history(t, joined(known))
+            with_history(t, history_of_lines(name, out, args, kwargs) or joined(known))
     if paths and results:
         _set_spans(name, func, results, args, kwargs)
     return out

@@ -370,6 +370,8 @@ class EnergyTrace(FunctionMode):
         grid = (out.shape[-2], out.shape[-1])
         layer = Layer(self.layer_name, kind, windows, groups, size, grid, sources, len(self.layers))
         self.layers.append(layer)
+        if origin is not None and x.shape[0] != len(self.padded):
+            grid = _grid_of_parts(origin.grid, size, grid)
         return with_history(out, origin.after(windows, grid)) if origin else out
 
     def record_upsampling(self, kernel: Pair, stride: Pair, dilation: Pair) -> None:
@@ -396,6 +398,14 @@ class EnergyTrace(FunctionMode):
         """The batch entry in which the next layer is padded, or None."""
         index = len(self.layers)
         return self.padded.index(index) if index in self.padded else None
+
+
+def _grid_of_parts(whole: Pair, before: Pair, after: Pair) -> Pair:
+    """The grid of a map, `whole`, cut into parts of the size `before` that a layer made `after`."""
+    if any(n % b for n, b in zip(whole, before, strict=True)):
+        return after
+    rows, columns = (n // b * a for n, b, a in zip(whole, before, after, strict=True))
+    return rows, columns
 
 
 def _with_padding(window: LayerWindow, size: int, pads: Pair) -> LayerWindow:

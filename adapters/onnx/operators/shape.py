@@ -13,7 +13,7 @@ from ...errors import ModelFileError
 from ..graph import OperatorCall, integers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 LIMIT = 2**31
@@ -173,10 +173,28 @@ def pad_operator(
         fill = call.get("value", 0.0) if value is None or not value.numel() else value.item()
         flat = [n for axis in reversed(range(x.ndim)) for n in both.get(axis, (0, 0))]
         return F.pad(x, flat, value=fill) if any(flat) else x
+    if _is_border_of_maps(x, both, mode):
+        return F.pad(x, [*both.get(3, (0, 0)), *both.get(2, (0, 0))], mode=BORDERS[mode])
     for axis, (before, after) in both.items():
         if before or after:
             x = x.index_select(axis, _mirror(x.shape[axis], before, after, mode).to(x.device))
     return x
+
+
+BORDERS = {"edge": "replicate", "reflect": "reflect", "wrap": "circular"}
+"""Torch's names of the modes of `Pad`."""
+
+
+def _is_border_of_maps(x: Tensor, both: Mapping[int, tuple[int, int]], mode: str) -> bool:
+    """Whether torch pads maps `x` (batch, channels, rows, columns) so: no crop, on two axes."""
+    if x.ndim != 4 or not x.is_floating_point():
+        return False
+    less = {"edge": -math.inf, "reflect": 1, "wrap": 0}[mode]
+    return all(
+        a in {2, 3} and min(ends) >= 0 and max(ends) <= x.shape[a] - less
+        for a, ends in both.items()
+        if any(ends)
+    )
 
 
 def _mirror(length: int, before: int, after: int, mode: str) -> Tensor:

@@ -99,8 +99,21 @@ def _layer_norm(trace: EnergyTrace, x: Tensor, shape: Sequence[int], *_: Any, **
     return _normed(trace, x, range(x.ndim - len(shape), x.ndim))
 
 
-@rule("batch_norm", "instance_norm", "native_batch_norm")
+@rule("batch_norm", "native_batch_norm")
 def _batch_norm(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    """As `_instance_norm`, with the parts of a map that are entries of the batch as one map."""
+    entries, count = len(trace.padded), x.shape[0]
+    if trace.paths or x.ndim < 3 or count <= entries or count % entries:
+        return _instance_norm(trace, x)
+    whole = torch.unflatten(x, 0, (entries, -1)).transpose(1, 2)  # (variants, channels, parts, ...)
+    whole = with_constant_share(whole, constant_share(x))
+    out = _instance_norm(trace, whole)
+    parts = out.transpose(1, 2).flatten(0, 1)
+    return with_constant_share(parts, constant_share(out))
+
+
+@rule("instance_norm")
+def _instance_norm(trace: EnergyTrace, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """Divide each channel by its variance over the map, which excludes the constant share.
 
     Entries of the batch are variants and are normalised separately.

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..channel_runs import concatenate_runs
+from ..chosen_lines import map_axes
 from ..compact import cat_compact, compress, equal_axes, index_compact, reshape_compact, widen
-from ..rule_table import history_of, is_energy, real_units, rule, spans_of, with_history
-from ..windows import LayerWindow, Pair
+from ..rule_table import history_of, is_energy, real_units, rule, with_history
+from ..windows import LayerWindow
 from .elementwise import constant_energy
 
 if TYPE_CHECKING:
@@ -121,23 +122,6 @@ def _pad(
     rows, columns = (before_after.get(axis, (0, 0)) for axis in axes)
     found = found.regridded((input.shape[axes[0]], input.shape[axes[1]]))
     return with_history(out, found.after_padding((rows, columns)))
-
-
-def map_axes(x: Tensor) -> Pair | None:
-    """The axes of `x` (four axes) that run over rows and columns; None if it has no such axes."""
-    spans, found = spans_of(x), history_of(x)
-    if x.ndim != 4 or found is None:
-        return None
-    for rows, columns in ((2, 3), (1, 2)):
-        if spans is not None and spans.local():
-            top, left = spans.aligned().interval[:2]
-            along = top.shape[rows] in {1, x.shape[rows]} and left.shape[rows] == 1
-            across = left.shape[columns] in {1, x.shape[columns]} and top.shape[columns] == 1
-            if along and across and top.shape[rows] * left.shape[columns] > 1:
-                return rows, columns
-        elif found.grid == (x.shape[rows], x.shape[columns]):
-            return rows, columns
-    return None
 
 
 @rule("getitem")
