@@ -48,11 +48,30 @@ def _forget_matrices(original: nn.Module, layer: nn.Module) -> None:
             layer._buffers[name] = buffer.to("meta")
 
 
+def _is_fixed(parameter: Tensor, *, of_layer: bool) -> bool:
+    """Whether the values of a parameter show that it was never learned.
+
+    That is one filter, with unlike taps, for each of several channels; or, if it is not that of a
+    convolution or linear layer (`of_layer`), a mask of zeros and ones, other than an identity
+    matrix, from which learning may start.
+    """
+    if parameter.is_meta or not parameter.is_floating_point() or not parameter.numel():
+        return False
+    first, shape = parameter[:1], parameter.shape
+    if len(shape) > 2 and shape[0] > 1 == shape[1] and bool((first != first.max()).any()):
+        return bool((parameter == first).all())
+    zero, one = parameter == 0, parameter == 1
+    if of_layer or (len(shape) == 2 and bool((one == torch.eye(*shape).to(one)).all())):
+        return False
+    return bool((zero | one).all()) and bool(zero.any()) and bool(one.any())
+
+
 def light_copy(module: nn.Module) -> nn.Module:
     """Copy `module` without its weights: matrices and kernels on `meta`, other tensors filled.
 
     Parameters with two axes or more that belong to a convolution or a linear layer keep only their
-    shape; the other parameters become ones, so that no zero-initialised scale hides a branch.
+    shape; the other parameters become ones, so that no zero-initialised scale hides a branch. Those
+    that were never learned (`_is_fixed`) are kept, with the attribute `fixed`.
     Buffers with values (fixed filters, indices) are kept. Of others, matrices count as weights and
     statistics become zeros, unless a layer can recompute them by `init_non_persistent_buffers`, as
     timm's layers can.
@@ -65,9 +84,14 @@ def light_copy(module: nn.Module) -> nn.Module:
     }
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
-        device = "meta" if id(parameter) in weights else "cpu"
-        light = torch.ones(parameter.shape, device=device)
+        of_layer = id(parameter) in weights
+        fixed = _is_fixed(parameter, of_layer=of_layer)
+        light = torch.ones(parameter.shape, device="meta" if of_layer and not fixed else "cpu")
+        if fixed:
+            light = parameter.detach().cpu().clone()
         memo[id(parameter)] = nn.Parameter(light, requires_grad=False)
+        if fixed:
+            memo[id(parameter)].fixed = True
     for buffer in module.buffers():
         if buffer.is_meta:
             memo[id(buffer)] = torch.zeros(buffer.shape, dtype=buffer.dtype)

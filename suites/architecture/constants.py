@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from .compact import equal_axes, gather_compact, reshape_compact
+from .tags import CREATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,10 +84,28 @@ def run_natively(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         return func(args[0].contiguous(), *args[1:], **kwargs)
 
 
+def on_cpu(value: Any) -> Any:
+    """The CPU in place of the `meta` device, on which weights are: constants keep their values."""
+    is_meta = isinstance(value, torch.device | str) and str(value) == "meta"
+    return torch.device("cpu") if is_meta else value
+
+
 def run_on_shapes(name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """Run functions of weights on the `meta` device."""
+    if name == "clone":  # what is written into it later is not written into the weight
+        copy = args[0].clone()
+        vars(copy).update(vars(args[0]))
+        return copy
     if name in SAME_SHAPE and isinstance(args[0], Tensor) and args[0].is_meta:
         return args[0]
+
+    if name == "setitem":  # which changes no shape
+        return None
+    if name in {"to", "type_as"} and not args[0].is_meta:
+        return args[0]
+    if name in CREATIONS:
+        like = torch.empty(args[0].shape, dtype=args[0].dtype)
+        return func(like, *map(on_cpu, args[1:]), **{k: on_cpu(v) for k, v in kwargs.items()})
 
     def to_meta(t: Any) -> Any:
         if not isinstance(t, Tensor):

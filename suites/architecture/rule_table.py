@@ -60,8 +60,11 @@ def is_energy(t: Any) -> bool:
 
 
 def is_weight(t: Any) -> bool:
-    """Whether `t` represents random weights: a parameter with two or more axes, or made of one."""
-    if not isinstance(t, Tensor):
+    """Whether `t` represents random weights: a parameter with two or more axes, or made of one.
+
+    Those that are `fixed`, as their values show, are constants.
+    """
+    if not isinstance(t, Tensor) or hasattr(t, "fixed"):
         return False
     return t.is_meta or hasattr(t, "random") or (isinstance(t, nn.Parameter) and t.ndim > 1)
 

@@ -28,6 +28,7 @@ from .constants import (
     ON_COMPACT_CONSTANTS,
     VECTOR_PRODUCTS,
     learned_vector,
+    on_cpu,
     run_natively,
     run_on_shapes,
     weighs_a_constant,
@@ -49,6 +50,7 @@ from .maxima import MAXIMA, counted_together, mark_largest
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
 from .own_names import by_own_names
 from .rule_table import (
+    LIKE_ANOTHER,
     MOVES,
     RULES,
     history_of,
@@ -58,6 +60,7 @@ from .rule_table import (
 )
 from .stored_factors import as_stored
 from .tags import CREATIONS, tag, tensors_in
+from .uneven_weights import follow_moments
 from .windows import History, Layer, LayerWindow, Pair, Upsampling
 from .written_out import WRITTEN_OUT
 
@@ -157,6 +160,10 @@ class EnergyTrace(FunctionMode):
         out = func(*args, **kwargs)
         if not isinstance(out, Tensor):
             return out
+        if is_weight(args[0]) and not is_energy(args[0]):
+            if getattr(func, "__self__", None) is Tensor.data:
+                return args[0]
+            return follow_moments(name, func, args, kwargs, self._random([args[0]], out))
         if any(channel_runs(t) is not None for t in tensors_in(args)):
             out = func(*map(expand, args), **kwargs)
         out = self._followed(func, out, args, kwargs, len(self.layers), list(args[:1]))
@@ -271,13 +278,18 @@ class EnergyTrace(FunctionMode):
                 return out
             return self._amplitude(rule, args, kwargs)
         if not energy and any(t.is_meta for t in tensors):
-            return run_on_shapes(name, func, args, kwargs)
+            out = run_on_shapes(name, func, args, kwargs)
+            return follow_moments(name, func, args, kwargs, out)
         if not energy and name in ON_COMPACT_CONSTANTS and isinstance(args[0], Tensor):
-            return self._random(tensors, ON_COMPACT_CONSTANTS[name](func, *args, **kwargs))
+            out = self._random(tensors, ON_COMPACT_CONSTANTS[name](func, *args, **kwargs))
+            return follow_moments(name, func, args, kwargs, out)
         if energy and name not in SHAPE_ONLY:
             raise NotApplicableError(self._no_rule(name, "it is unknown to this suite"))
+        args, kwargs = tuple(map(on_cpu, args)), {k: on_cpu(v) for k, v in kwargs.items()}
         out = run_natively(func, args, kwargs)
-        return self._random(tensors, out) if not energy else out
+        if energy or name in CREATIONS or (name in LIKE_ANOTHER and not is_weight(args[0])):
+            return out
+        return follow_moments(name, func, args, kwargs, self._random(tensors, out))
 
     def _note_gate(self, name: str, tensors: list[Tensor], out: Any) -> None:
         """Note an operation that reads energies and whose result has none of their gradients."""

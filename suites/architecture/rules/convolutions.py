@@ -13,6 +13,7 @@ from torch import Tensor
 from ....adapters.torch_calls import Convolution, TransposedConvolution, each_axis, pair
 from ..compact import compress, widen
 from ..rule_table import history_of, is_weight, rule, with_history
+from ..uneven_weights import second_moments
 from ..windows import conv_windows
 from .sliding import (
     Windows,
@@ -36,17 +37,20 @@ def _conv2d(trace: EnergyTrace, call: Convolution) -> Tensor:
         out = _conv2d(trace, replace(call, input=x, weight=weight, groups=groups // entries))
         return out.reshape(1, -1, *out.shape[2:])
     rows, columns = conv_windows(call)
-    if (
-        not is_weight(weight)
-        and not hasattr(weight, "tap_energy")
-        and weight.shape[:2] != (groups, 1)
-    ):
+    one_kernel = _alike(weight) if is_weight(weight) else weight.shape[:2] == (groups, 1)
+    if not one_kernel and not hasattr(weight, "tap_energy"):
         out = _bank(trace, call, (rows, columns))
         return trace.record_layer("conv2d", x, out, (rows, columns), groups)
     means = group_mean(x, groups)
     out = _slide(trace, means, (rows, columns), _kernel(trace, weight, means.shape[1]))
     out = _spread(out, weight.shape[0])
     return trace.record_layer("conv2d", x, out, (rows, columns), groups)
+
+
+def _alike(weight: Tensor) -> bool:
+    """Whether random weights have the same second moments for all pairs of channels."""
+    moments = second_moments(weight)
+    return moments is None or bool((moments == moments[:1, :1]).all())
 
 
 def group_mean(x: Tensor, groups: int) -> Tensor:
@@ -66,6 +70,9 @@ def _kernel(trace: EnergyTrace, weight: Tensor, groups: int) -> Tensor:
     height, width = weight.shape[2:]
     if trace.paths:
         ones = torch.ones(1, height, width, dtype=torch.float64)
+        uneven = second_moments(weight)
+        if uneven is not None:
+            return (uneven[0, :1] != 0).to(ones)
         return ones if is_weight(weight) else (_fixed(weight, groups) != 0).to(ones)
     taps: Tensor | None = getattr(weight, "tap_energy", None)
     if taps is not None:
@@ -73,6 +80,9 @@ def _kernel(trace: EnergyTrace, weight: Tensor, groups: int) -> Tensor:
         return (taps.to(torch.float64) / count)[None]
     if not is_weight(weight):
         return _fixed(weight, groups)
+    moments = second_moments(weight)
+    if moments is not None:
+        return moments[0, :1] * weight.shape[1]
     return torch.full((1, height, width), 1 / (height * width), dtype=torch.float64)
 
 
@@ -124,8 +134,8 @@ def _slide(trace: EnergyTrace, x: Tensor, windows: Windows, kernel: Tensor) -> T
 def _conv_any(trace: EnergyTrace, call: Convolution) -> Tensor:
     """Convolutions over one or three axes; they are not entered in the layer table."""
     function = F.conv1d if call.weight.ndim == 3 else F.conv3d
-    if not is_weight(call.weight):
-        x, filters = _filters(trace, call.input, call.weight, call.groups)
+    if not is_weight(call.weight) or second_moments(call.weight) is not None:
+        x, filters = _filters(trace, call.input, _squares(call.weight), call.groups)
         options = (None, call.stride, call.padding, call.dilation, call.groups)
         return function(x, filters, *options)
     kernel = _taps(trace, call.weight)
@@ -137,22 +147,28 @@ def _conv_any(trace: EnergyTrace, call: Convolution) -> Tensor:
     return _spread(channel_by_channel(slide, x), call.weight.shape[0])
 
 
-def _filters(trace: EnergyTrace, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Channels of `x`, and what multiplies them in place of fixed filters (out, in per group, ...).
+def _squares(weight: Tensor) -> Tensor:
+    """Squares of fixed filters, or second moments of random weights that are not alike."""
+    moments = second_moments(weight)
+    return weight.to(torch.float64) ** 2 if moments is None else moments
 
-    These are the squared filters; where paths are counted, which tap of a filter reads something,
-    and each group counts as one channel.
+
+def _filters(trace: EnergyTrace, x: Tensor, squares: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Channels of `x`, and what multiplies them in place of filters (out, in per group, ...).
+
+    These are the `squares` of the filters; where paths are counted, which tap of a
+    filter reads something, and each group counts as one channel.
     """
     if not trace.paths:
-        return x.to(torch.float64), weight.to(torch.float64) ** 2
+        return x.to(torch.float64), squares
     means = group_mean(x, groups).to(torch.float64)
-    reads = (weight != 0).any(1, keepdim=True).to(torch.float64)
+    reads = (squares != 0).any(1, keepdim=True).to(torch.float64)
     return means.expand(len(x), groups, *x.shape[2:]), reads
 
 
 def _bank(trace: EnergyTrace, call: Convolution, windows: Windows) -> Tensor:
     """A convolution with fixed filters, unlike ones or of several channels."""
-    x, filters = _filters(trace, call.input, call.weight, call.groups)
+    x, filters = _filters(trace, call.input, _squares(call.weight), call.groups)
 
     def slide(part: Tensor, used: Windows, taps: Tensor) -> Tensor:
         rows, columns = used
@@ -173,7 +189,12 @@ def _bank(trace: EnergyTrace, call: Convolution, windows: Windows) -> Tensor:
 
 def _spreading(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
     """A transposed convolution with fixed filters (in, out per group, ...)."""
-    turned = torch.unflatten(call.weight, 0, (call.groups, -1)).transpose(1, 2)
+    squares = _squares(call.weight)
+    if is_weight(call.weight):  # 1 / fan-in of what each output reads
+        inputs, outputs = call.weight.shape[0] // call.groups, call.weight.shape[1]
+        steps = math.prod(each_axis(call.stride, call.weight.ndim - 2))
+        squares = squares * steps * outputs / inputs
+    turned = torch.unflatten(squares, 0, (call.groups, -1)).transpose(1, 2)
     x, filters = _filters(trace, call.input, turned.flatten(0, 1), call.groups)
     filters = torch.unflatten(filters, 0, (call.groups, -1)).transpose(1, 2).flatten(0, 1)
     function = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}[x.ndim]
@@ -184,7 +205,7 @@ def _spreading(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
 @rule("conv_transpose1d", "conv_transpose3d", reads=TransposedConvolution)
 def _conv_transpose_any(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
     """As over two axes, but not among the layers."""
-    if not is_weight(call.weight):
+    if not is_weight(call.weight) or second_moments(call.weight) is not None:
         return _spreading(trace, call)
     axes = call.weight.ndim - 2
     kernel = _taps(trace, call.weight, math.prod(each_axis(call.stride, axes)))
@@ -204,7 +225,7 @@ def _conv_transpose2d(trace: EnergyTrace, call: TransposedConvolution) -> Tensor
     weight, steps, gaps = call.weight, pair(call.stride), pair(call.dilation)
     sides = (weight.shape[2], weight.shape[3])
     trace.record_upsampling(sides, steps, gaps)
-    if not is_weight(weight):
+    if not is_weight(weight) or second_moments(weight) is not None:
         return _resized(call.input, _spreading(trace, call))
     kernel = _taps(trace, weight, math.prod(steps))
     wide = trace.upsamplings[-1].padded if trace.padded_outputs else sides

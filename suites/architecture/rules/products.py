@@ -12,6 +12,7 @@ from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import MASKED
 from ..compact import compress, compress_uniform, widen
 from ..rule_table import is_energy, is_weight, rule
+from ..uneven_weights import relative_moments, second_moments, turned
 from .elementwise import widen_like
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 @rule("linear")
 def _linear(trace: EnergyTrace, x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
     del bias
-    if is_weight(weight) or weight.ndim != 2:
+    uneven = second_moments(weight)
+    if weight.ndim != 2 or (is_weight(weight) and uneven is None):
         return _contract(trace, x, weight.shape[:-1])
     return _left(trace, weight, x.unsqueeze(-1)).squeeze(-1)
 
@@ -45,7 +47,7 @@ def _matmul(trace: EnergyTrace, a: Tensor, b: Tensor) -> Tensor:
     if not is_energy(a):
         return _left(trace, a, b)
     if not is_energy(b):
-        return _left(trace, b.mT, a.mT).mT
+        return _left(trace, turned(b), a.mT).mT
     return _both(trace, a, b)
 
 
@@ -68,8 +70,11 @@ def _left(trace: EnergyTrace, constant: Tensor, x: Tensor) -> Tensor:
     """`constant` (..., m, k) times the energy `x` (..., k, n)."""
     batch = torch.broadcast_shapes(constant.shape[:-2], x.shape[:-2])
     shape = (*batch, constant.shape[-2], x.shape[-1])
-    if is_weight(constant):
+    uneven = relative_moments(constant)
+    if is_weight(constant) and uneven is None:
         return widen_like(_contract(trace, x.mT, (1,)).mT, shape)
+    if uneven is not None:  # 1 / fan-in for the largest
+        constant = (uneven / uneven.shape[-1]).sqrt()
     small, constant = compress(x), constant.to(torch.float64)
     squares = (constant != 0).to(constant) if trace.paths else compress(constant) ** 2
     factor = compress_uniform(squares)
@@ -136,6 +141,9 @@ def _factor(trace: EnergyTrace, term: str, x: Tensor, output: str, sizes: dict[s
         return compress(x)
     if is_weight(x):
         fan_in = math.prod(sizes[c] for c in term if c not in output)
+        uneven = relative_moments(x)
+        if uneven is not None:
+            return uneven / fan_in
         return torch.full((1,) * x.ndim, 1 / fan_in, dtype=torch.float64)
     return compress_uniform(trace.coefficient(compress(x)))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ....adapters.torch_calls import Convolution, MaxPool, MeanPool, NormPool
 from ..rule_table import history_of, known_spans, span_rule
 from ..spans import Spans, narrow, slide, through
+from ..uneven_weights import read_entries
 from ..windows import adaptive_windows, conv_windows, pool_windows
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def _convolution(out: Tensor, call: Convolution) -> Spans:
     windows = conv_windows(call)
     spans = known_spans(call.input).aligned()
     spans = spans_of_groups(spans, call.input.ndim - len(windows) - 1, call.groups)
-    return _slid(out, call.input, spans, windows)
+    return _slid(out, call.input, spans, windows, read_entries(call.weight))
 
 
 def spans_of_groups(spans: Spans, axis: int, groups: int) -> Spans:
@@ -40,15 +41,24 @@ def spans_of_groups(spans: Spans, axis: int, groups: int) -> Spans:
     return spans.each(each)
 
 
-def _slid(out: Tensor, x: Tensor, spans: Spans, windows: Sequence[LayerWindow]) -> Spans:
-    """Spans behind windows that slide over the last axes of `x`."""
+def _slid(
+    out: Tensor,
+    x: Tensor,
+    spans: Spans,
+    windows: Sequence[LayerWindow],
+    read: Tensor | None = None,
+) -> Spans:
+    """Spans behind windows that slide over the last axes of `x`.
+
+    `read` (out, in, *taps) of bool are the taps that are read, if some are not.
+    """
     history = history_of(x)
     strides = history.stride() if history else (1.0, 1.0)
     first = x.ndim - len(windows)
     for axis, w in enumerate(windows, start=first):
-        taps = [t * w.dilation for t in range(w.kernel)]
+        taps = [t * w.dilation for t in _taps_read(w.kernel, read, axis - first)]
         count = out.shape[axis]
-        after = (count - 1) * w.stride + taps[-1] + 1 - w.before - x.shape[axis]
+        after = (count - 1) * w.stride + w.extent - w.before - x.shape[axis]
         spans = spans.extended(axis, w.before, after)
         ends = [slide(end, axis, taps=taps, stride=w.stride, count=count) for end in spans.ends]
         if x.shape[axis] == 1 and x.ndim == 4 and len(x) == 1:  # only the history has the step
@@ -62,6 +72,14 @@ def _slid(out: Tensor, x: Tensor, spans: Spans, windows: Sequence[LayerWindow]) 
     if channels >= 0:
         spans = spans.each(lambda end: spread(end, channels, out.shape[channels]))
     return replace(spans, shape=tuple(out.shape))
+
+
+def _taps_read(kernel: int, read: Tensor | None, axis: int) -> list[int]:
+    """The taps along an axis of the window that some filter reads; all if none does."""
+    if read is None or not bool(read.any()):
+        return list(range(kernel))
+    others = [d for d in range(read.ndim) if d != axis + 2]
+    return [t for t, used in enumerate(read.sum(others).tolist()) if used]
 
 
 def spread(end: Tensor, axis: int, channels: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..rule_table import Found, is_weight, known_spans, span_rule, spans_of
 from ..rules.normalisation import axes_of
 from ..spans import Spans, nowhere, through, union
+from ..uneven_weights import read_entries, turned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,16 +92,17 @@ def _normalised(out: Tensor, x: Tensor, axes: Sequence[int]) -> Spans:
 @span_rule("linear")
 def _linear(out: Tensor, /, x: Tensor, weight: Tensor, bias: Any = None) -> Spans:
     del bias
-    return _times(out, x, weight.mT if weight.ndim > 1 else weight[:, None])
+    return _times(out, x, turned(weight) if weight.ndim > 1 else weight[:, None])
 
 
 def _times(out: Tensor, x: Tensor, matrix: Tensor) -> Spans:
     """`x` times a matrix (in, out); entries of 0 read nothing in a fixed one."""
     spans = known_spans(x).aligned()
     last = x.ndim - 1
-    if is_weight(matrix) or matrix.ndim != 2 or bool((matrix != 0).all()):
+    read = read_entries(matrix)
+    if read is None or matrix.ndim != 2:
         return spans.reduced([last], out.shape) if out.ndim == x.ndim else _flat(spans, last, out)
-    reads = matrix.mT != 0
+    reads = read.mT
     found = spans.each(lambda end: through(end, last, reads))
     if out.ndim < x.ndim:
         found = found.each(lambda end: end.squeeze(last))
@@ -123,13 +125,13 @@ def _matmul(out: Tensor, /, a: Tensor, b: Tensor) -> Spans:
         return _times(out, a, b if b.ndim > 1 else b[:, None])
     spans = known_spans(b)
     if b.ndim == 1:
-        return _times(out, b, a.mT)
-    turned = spans.moved(lambda end: end.mT)
+        return _times(out, b, turned(a))
+    ends = spans.moved(lambda end: end.mT)
     b = b.detach().mT
-    b.spans = turned  # type: ignore[attr-defined]
+    b.spans = ends  # type: ignore[attr-defined]
     if a.ndim == 1:
         return _times(out, b, a[:, None])
-    found = _times(out.detach().mT, b, a.mT)
+    found = _times(out.detach().mT, b, turned(a))
     return replace(found.each(lambda end: end.mT), shape=tuple(out.shape))
 
 
@@ -151,7 +153,7 @@ def _einsum(out: Tensor, /, equation: str, *operands: Any) -> Spans:
         axis, matrix = fixed
         spans = spans.aligned()
         return spans.settled(
-            replace(spans.each(lambda end: through(end, axis, matrix != 0)), shape=tuple(out.shape))
+            replace(spans.each(lambda end: through(end, axis, matrix)), shape=tuple(out.shape))
         )
     gone = [d for d, c in enumerate(term) if c not in letters]
     kept = spans.reduced(gone, [1 if d in gone else n for d, n in enumerate(spans.shape)])
@@ -171,7 +173,7 @@ def _einsum(out: Tensor, /, equation: str, *operands: Any) -> Spans:
 def _fixed_matrix(
     terms: Sequence[str], tensors: Sequence[Tensor], term: str, letters: str
 ) -> tuple[int, Tensor] | None:
-    """The axis of `term` that a fixed matrix (out, in) maps to an axis in its place, and it.
+    """The axis of `term` that a matrix maps to an axis in its place; what it reads (out, in).
 
     None for any other sum of products.
     """
@@ -179,12 +181,13 @@ def _fixed_matrix(
         return None
     other, matrix = next((c, t) for c, t in zip(terms, tensors, strict=True) if not spans_of(t))
     changed = [d for d, (c, n) in enumerate(zip(term, letters, strict=True)) if c != n]
-    if len(changed) != 1 or is_weight(matrix):
+    read = read_entries(matrix) if is_weight(matrix) else matrix != 0
+    if len(changed) != 1 or read is None:
         return None
     before, after = term[changed[0]], letters[changed[0]]
     if other not in {before + after, after + before}:
         return None
-    return changed[0], (matrix.mT if other == before + after else matrix)
+    return changed[0], (read.mT if other == before + after else read)
 
 
 @span_rule("scaled_dot_product_attention")

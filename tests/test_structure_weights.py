@@ -1,0 +1,187 @@
+"""`structure` of weights that are masked, written to, padded or added, against their moments."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import prune
+
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.propagate import energy_map, path_count_map
+from perimetry.suites.structure import measure_skeleton
+
+SIDE = 12
+UPPER = torch.tensor([[1.0, 1, 1], [1, 1, 0], [0, 0, 0]])
+EVERY = torch.ones(3, 3)
+
+
+class Computed(nn.Module):
+    """A strided convolution by what a function makes of its weights."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3, 2, 1)
+        self.point = nn.Conv2d(3, 4, 1)
+        self.raw = nn.Parameter(torch.randn(4, 3, 3, 3))
+        self.mask_parameter = nn.Parameter(UPPER.clone(), requires_grad=False)
+        self.register_buffer("mask", UPPER.clone())
+        self.function = function
+
+    def forward(self, x):
+        return F.conv2d(x, self.function(self), stride=2, padding=1)
+
+
+def written(net):
+    weight = net.layer.weight.clone()
+    weight[:, :, 2] = 0
+    weight[:, :, 1, 2].zero_()
+    return weight
+
+
+def written_by_mask(net):
+    weight = net.layer.weight * 1
+    weight[:, :, net.mask == 0] = 0
+    return weight
+
+
+def halved(net):
+    weight = net.layer.weight.clone()
+    weight[..., 2].mul_(0.5)
+    weight[:, :, 0] *= 0.5
+    return weight
+
+
+def masked_data(net):
+    net.layer.weight.data *= net.mask
+    return net.layer.weight
+
+
+def built(net):
+    weight = torch.zeros_like(net.layer.weight)
+    weight[:, :, :2] = net.layer.weight[:, :, :2]
+    weight[:, :, 1, 2] = 0
+    return weight
+
+
+def joined(net):
+    weight = net.raw * UPPER
+    lines = torch.zeros(4, 3, 1, 3, device=weight.device).to(weight)
+    return torch.cat([weight[:, :, :2], lines], 2)
+
+
+HALVED = torch.tensor([[1.0, 1, 0.5], [2, 2, 1], [2, 2, 1]]) / 2
+KERNELS = {
+    "product with a buffer": (lambda net: net.layer.weight * net.mask, UPPER),
+    "product with a frozen mask": (lambda net: net.mask_parameter * net.raw, UPPER),
+    "mask on the device of the weights": (
+        lambda net: net.layer.weight * UPPER.to(net.layer.weight.device).to(net.layer.weight),
+        UPPER,
+    ),
+    "written": (written, UPPER),
+    "written by a mask": (written_by_mask, UPPER),
+    "scaled in place": (halved, HALVED**2),
+    "data": (masked_data, UPPER),
+    "built from zeros": (built, UPPER),
+    "joined with zeros": (joined, UPPER),
+    "where": (lambda net: torch.where(net.mask > 0, net.raw, 0.0), UPPER),
+    "masked_fill": (lambda net: net.layer.weight.masked_fill(net.mask == 0, 0), UPPER),
+    "turned": (lambda net: (net.layer.weight * UPPER).flip(3).transpose(2, 3), UPPER.flip(1).T),
+    "padded and added": (
+        lambda net: net.layer.weight + F.pad(net.point.weight, (1, 1, 1, 1)),
+        EVERY + 9 * torch.eye(3)[1].outer(torch.eye(3)[1]),
+    ),
+    "standardised": (lambda net: net.raw - net.raw.mean((1, 2, 3), keepdim=True), EVERY),
+}
+
+
+def literal(moments):
+    """Each unit gives every pixel that it reads the second moment of the tap; mean 1."""
+    found = torch.zeros(SIDE + 2, SIDE + 2, dtype=torch.float64)
+    for row in range(0, SIDE, 2):
+        for column in range(0, SIDE, 2):
+            found[row : row + 3, column : column + 3] += moments
+    found = found[1:-1, 1:-1]
+    return found / found.mean()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_computed_weights_have_the_moments_that_are_left_of_them(name):
+    """The map is that of the taps' moments, in every pass, and the field that of those."""
+    function, moments = KERNELS[name]
+    skeleton = light_copy(Computed(function).eval())
+    for variants in (1, 2):
+        found = energy_map(skeleton, (3, SIDE, SIDE), padded=(None,) * variants)[0]
+        torch.testing.assert_close(found / found.mean(), literal(moments))
+    units = path_count_map(skeleton, (3, SIDE, SIDE))[2]
+    used = [moments.sum(1).nonzero().flatten(), moments.sum(0).nonzero().flatten()]
+    for axis, places in enumerate(used):
+        assert units.low[axis, 3, 3] == 5 + places.min()
+        assert units.high[axis, 3, 3] == 5 + places.max()
+
+
+def test_pruned_weights_of_unlike_filters_are_read_each_by_itself():
+    """A mask of one filter's taps and of one channel's, by torch's own pruning."""
+    layer = nn.Conv2d(3, 4, 3, 2, 1)
+    mask = torch.ones(4, 3, 3, 3)
+    mask[1], mask[2:, 0, 0] = 0, 0
+    prune.custom_from_mask(layer, "weight", mask)
+    found = energy_map(light_copy(layer), (3, SIDE, SIDE))[0]
+    torch.testing.assert_close(found / found.mean(), literal(mask.sum((0, 1))))
+
+
+def test_a_masked_matrix_of_tokens_reads_those_that_the_mask_leaves():
+    """`F.linear`, a product and an `einsum` with a band of a matrix have the map of the band."""
+    near = (torch.arange(16)[:, None] - torch.arange(16)).abs() < 3
+
+    class Mixed(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.matrix = nn.Linear(16, 16, bias=False)
+            self.function = function
+
+        def forward(self, x):
+            return self.function(x.flatten(2), self.matrix.weight * near).view(x.shape)
+
+    for function in (
+        F.linear,
+        lambda x, matrix: x @ matrix.T,
+        lambda x, matrix: torch.einsum("bcn,mn->bcm", x, matrix),
+    ):
+        skeleton = light_copy(Mixed(function))
+        found = energy_map(skeleton, (3, 4, 4))[0].flatten()
+        expected = near.double().sum(0)
+        torch.testing.assert_close(found / found.mean(), expected / expected.mean())
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_filter_that_is_a_parameter_is_fixed_if_all_channels_have_it(raw):
+    """Its squares are the moments; one that is random counts as random weights."""
+    taps = torch.tensor([[1.0, 2, 1], [0, 0, 0], [0, 0, 0]])
+
+    class Blurred(nn.Module):
+        def __init__(self, filters):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 3, 3, 2, 1, groups=3, bias=False)
+            self.filters = nn.Parameter(filters)
+            self.layer.weight.data[:] = filters
+
+        def forward(self, x):
+            return F.conv2d(x, self.filters, None, 2, 1, 1, 3) if raw else self.layer(x)
+
+    for filters, moments in ((taps.repeat(3, 1, 1, 1), taps**2), (torch.randn(3, 1, 3, 3), EVERY)):
+        found = energy_map(light_copy(Blurred(filters)), (3, SIDE, SIDE))[0]
+        torch.testing.assert_close(found / found.mean(), literal(moments))
+
+
+def test_weights_added_to_their_own_mirror_image_have_a_note():
+    """Their sum is not of independent weights."""
+    net = Computed(lambda net: net.layer.weight + net.layer.weight.flip(2))
+    (note,) = measure_skeleton(light_copy(net), (3, SIDE, SIDE)).notes
+    assert "added to or subtracted from each other are independent" in note
+
+
+def test_masked_weights_that_are_resized_are_refused_by_name():
+    """What becomes of their moments is not known."""
+    net = Computed(lambda net: F.interpolate(net.layer.weight * net.mask, size=(5, 5)))
+    with pytest.raises(Exception, match="weights that are not alike pass 'interpolate'"):
+        measure_skeleton(light_copy(net), (3, SIDE, SIDE))
