@@ -56,7 +56,7 @@ _REDUCING = frozenset(
 )
 
 
-def second_moments(weight: Any) -> Tensor | None:
+def moments_of_entries(weight: Any) -> Tensor | None:
     """Second moments of the entries of random weights; None if they are alike.
 
     Raises `NotApplicableError` if they are not alike, and unknown.
@@ -69,8 +69,8 @@ def second_moments(weight: Any) -> Tensor | None:
 
 
 def relative_moments(weight: Any) -> Tensor | None:
-    """`second_moments`, 1 for the largest."""
-    found = second_moments(weight)
+    """`moments_of_entries`, 1 for the largest."""
+    found = moments_of_entries(weight)
     return None if found is None else found / found.amax().clamp(min=1e-300)
 
 
@@ -90,7 +90,7 @@ def turned(weight: Tensor) -> Tensor:
 def read_entries(weight: Tensor) -> Tensor | None:
     """Which entries of a weight or filter are read (bool); None for all."""
     if is_weight(weight):
-        moments = second_moments(weight)
+        moments = moments_of_entries(weight)
         return None if moments is None else moments != 0
     return None if weight.is_meta or bool((weight != 0).all()) else weight != 0
 

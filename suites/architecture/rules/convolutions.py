@@ -13,7 +13,7 @@ from torch import Tensor
 from ....adapters.torch_calls import Convolution, TransposedConvolution, each_axis, pair
 from ..compact import compress, widen
 from ..rule_table import history_of, is_weight, rule, with_history
-from ..uneven_weights import second_moments
+from ..uneven_weights import moments_of_entries
 from ..windows import conv_windows
 from .sliding import (
     Windows,
@@ -49,7 +49,7 @@ def _conv2d(trace: EnergyTrace, call: Convolution) -> Tensor:
 
 def _alike(weight: Tensor) -> bool:
     """Whether random weights have the same second moments for all pairs of channels."""
-    moments = second_moments(weight)
+    moments = moments_of_entries(weight)
     return moments is None or bool((moments == moments[:1, :1]).all())
 
 
@@ -70,7 +70,7 @@ def _kernel(trace: EnergyTrace, weight: Tensor, groups: int) -> Tensor:
     height, width = weight.shape[2:]
     if trace.paths:
         ones = torch.ones(1, height, width, dtype=torch.float64)
-        uneven = second_moments(weight)
+        uneven = moments_of_entries(weight)
         if uneven is not None:
             return (uneven[0, :1] != 0).to(ones)
         return ones if is_weight(weight) else (_fixed(weight, groups) != 0).to(ones)
@@ -80,7 +80,7 @@ def _kernel(trace: EnergyTrace, weight: Tensor, groups: int) -> Tensor:
         return (taps.to(torch.float64) / count)[None]
     if not is_weight(weight):
         return _fixed(weight, groups)
-    moments = second_moments(weight)
+    moments = moments_of_entries(weight)
     if moments is not None:
         return moments[0, :1] * weight.shape[1]
     return torch.full((1, height, width), 1 / (height * width), dtype=torch.float64)
@@ -134,7 +134,7 @@ def _slide(trace: EnergyTrace, x: Tensor, windows: Windows, kernel: Tensor) -> T
 def _conv_any(trace: EnergyTrace, call: Convolution) -> Tensor:
     """Convolutions over one or three axes; they are not entered in the layer table."""
     function = F.conv1d if call.weight.ndim == 3 else F.conv3d
-    if not is_weight(call.weight) or second_moments(call.weight) is not None:
+    if not is_weight(call.weight) or moments_of_entries(call.weight) is not None:
         x, filters = _filters(trace, call.input, _squares(call.weight), call.groups)
         options = (None, call.stride, call.padding, call.dilation, call.groups)
         return function(x, filters, *options)
@@ -149,7 +149,7 @@ def _conv_any(trace: EnergyTrace, call: Convolution) -> Tensor:
 
 def _squares(weight: Tensor) -> Tensor:
     """Squares of fixed filters, or second moments of random weights that are not alike."""
-    moments = second_moments(weight)
+    moments = moments_of_entries(weight)
     return weight.to(torch.float64) ** 2 if moments is None else moments
 
 
@@ -205,7 +205,7 @@ def _spreading(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
 @rule("conv_transpose1d", "conv_transpose3d", reads=TransposedConvolution)
 def _conv_transpose_any(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
     """As over two axes, but not among the layers."""
-    if not is_weight(call.weight) or second_moments(call.weight) is not None:
+    if not is_weight(call.weight) or moments_of_entries(call.weight) is not None:
         return _spreading(trace, call)
     axes = call.weight.ndim - 2
     kernel = _taps(trace, call.weight, math.prod(each_axis(call.stride, axes)))
@@ -225,7 +225,7 @@ def _conv_transpose2d(trace: EnergyTrace, call: TransposedConvolution) -> Tensor
     weight, steps, gaps = call.weight, pair(call.stride), pair(call.dilation)
     sides = (weight.shape[2], weight.shape[3])
     trace.record_upsampling(sides, steps, gaps)
-    if not is_weight(weight) or second_moments(weight) is not None:
+    if not is_weight(weight) or moments_of_entries(weight) is not None:
         return _resized(call.input, _spreading(trace, call))
     kernel = _taps(trace, weight, math.prod(steps))
     wide = trace.upsamplings[-1].padded if trace.padded_outputs else sides

@@ -12,7 +12,7 @@ from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import MASKED
 from ..compact import compress, compress_uniform, widen
 from ..rule_table import is_energy, is_weight, rule
-from ..uneven_weights import relative_moments, second_moments, turned
+from ..uneven_weights import moments_of_entries, relative_moments, turned
 from .elementwise import widen_like
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @rule("linear")
 def _linear(trace: EnergyTrace, x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
     del bias
-    uneven = second_moments(weight)
+    uneven = moments_of_entries(weight)
     if weight.ndim != 2 or (is_weight(weight) and uneven is None):
         return _contract(trace, x, weight.shape[:-1])
     return _left(trace, weight, x.unsqueeze(-1)).squeeze(-1)
