@@ -42,6 +42,10 @@ NO_GRADIENTS = "no gradient route: "
 
 NOT_FINITE = "NaN or infinite: "
 CONSTANT = "constant: "
+NO_MAPS = (
+    "these records have no maps to draw; packed files leave maps out: give the folder of the run, "
+    "or measure again"
+)
 IMPORTED = "imported: "
 SAID_FIRST = (NOT_FINITE, CONSTANT, IMPORTED)
 """Prefixes of notes that change what all numbers mean; every report shows them first."""

@@ -104,6 +104,12 @@ def publish(folder: Path, render: Callable[[], str]) -> None:
     (folder / "README.md").write_text(render(), encoding="utf-8")
 
 
+def days(records: Iterable[Record]) -> str:
+    """The day on which records were made, or the first and the last of several."""
+    found = sorted({record.created[:10] for record in records})
+    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
 def table(heads: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table of text."""
     drawn: str = tabulate(rows, list(heads), "github", disable_numparse=True)

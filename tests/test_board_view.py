@@ -11,7 +11,7 @@ from planted_report import model, record
 from typer.testing import CliRunner
 
 from perimetry import leaderboard
-from perimetry.adapters.errors import InputError, UnknownNameError
+from perimetry.adapters.errors import IMPORTED, InputError, UnknownNameError
 from perimetry.bench.cli.main import app
 from perimetry.bench.output.numbers import column_texts
 from perimetry.bench.ranking.board import Board
@@ -247,3 +247,35 @@ def test_numbers_stand_alone_where_no_intervals_are_asked_for():
     for form in FORMATS:
         assert "±" not in render_board(board, form, view=View(intervals=False))
     assert "±" in render_board(board, "md")
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_a_board_without_a_model_is_refused_with_the_limits(tmp_path, page):
+    """An empty table, or a page without rows, would pass for a result."""
+    for one in RECORDS:
+        Store(tmp_path / "run").put(one)
+    words = ["board", str(tmp_path / "run"), "--where", "deadpixel.weakest<0"]
+    words += ["--html", str(tmp_path / "page.html")] if page else []
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 1
+    assert "no model of" in found.output
+    assert "meets --where 'deadpixel.weakest<0'" in found.output
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_note_that_models_share_is_told_once():
+    """Nineteen imported models are one line, not nineteen; up to three are named."""
+    models = [
+        record(
+            "erf",
+            {"luo_size": 9.0},
+            model=model(name),
+            notes=[f"{IMPORTED}paper {1 + (name > 'd')}"],
+        ).model_copy(update={"key": name})
+        for name in "abcdef"
+    ]
+    for form in ("md", "table", "tex"):
+        text = render_board(Board(models), form)
+        assert text.count("imported: paper") == 2
+        assert "4 models (a and others): imported: paper 1." in text
+        assert "e and f: imported: paper 2." in text

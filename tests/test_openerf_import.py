@@ -93,6 +93,11 @@ def test_the_command_writes_records_that_every_report_marks_as_imported(tmp_path
     run = CliRunner()
     assert run.invoke(app, ["import", "openerf", str(tmp_path), "--out", str(out)]).exit_code == 0
     shown = run.invoke(app, ["show", str(out)]).stdout
+    card = run.invoke(app, ["show", str(out), "--format", "card"]).stdout
+    for text in (shown, card):
+        assert "perimetry import openerf PATH/TO/MAPS --out OUT" in text
+        for wrong in ("perimetry run", "of measuring", "ntervals are 95", "Measured with"):
+            assert wrong not in text
     assert "mported: the map is OpenERF's" in shown.splitlines()[1]
     assert json.loads(next((out / "records").glob("*.json")).read_text())["protocol"] == "kim2023"
     with pytest.raises(InputError):

@@ -13,7 +13,7 @@ from perimetry.bench.cli.main import app
 from perimetry.bench.output.files import StoreError
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import render_board
-from perimetry.bench.records.archive import RecordArchive, open_records, pack_records
+from perimetry.bench.records.archive import PUBLISHED, RecordArchive, open_records, pack_records
 from perimetry.bench.records.parts import Failure
 from perimetry.bench.records.store import Store
 
@@ -207,8 +207,24 @@ def test_wrong_names_are_refused_with_what_is_expected(store, tmp_path):
         pack_records(store, tmp_path / "missing" / "a.jsonl")
     with pytest.raises(StoreError, match=r"cannot use .*none\.jsonl"):
         RecordArchive(tmp_path / "none.jsonl")
-    with pytest.raises(InputError, match=r"expected a folder .* or a file"):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"contains no records; expected a folder .* or a file"):
+        open_records(tmp_path / "empty")
+    with pytest.raises(InputError, match=r"does not exist; expected a folder .* or a file"):
+        open_records(tmp_path / "typing eror")
+
+
+def test_a_folder_of_sets_names_the_sets(store, tmp_path):
+    """`perimetry board results` says which of its folders can be shown; a pack is no run."""
+    tmp_path = tmp_path / "results"
+    (tmp_path / "notes").mkdir(parents=True)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        pack_records(store, tmp_path / name / PUBLISHED)
+    with pytest.raises(InputError, match=r"no records itself; .* do: one and two$"):
         open_records(tmp_path)
+    found = CliRunner().invoke(app, ["pack", str(tmp_path / "one"), str(tmp_path / "a.jsonl")])
+    assert (found.exit_code, "is packed already" in found.output) == (1, True)
 
 
 def test_a_file_that_is_no_packed_set_is_refused_in_one_sentence(tmp_path):

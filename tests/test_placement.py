@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -49,6 +50,17 @@ def test_a_model_that_is_audited_now_has_the_rank_that_the_board_would_give_it(p
     assert own.metrics["weakest"] == plain.metrics["weakest"]
     position = values.index(found.row.value("deadpixel.weakest")) + 1
     assert found.rank.low <= position <= found.rank.high
+
+
+def test_a_damaged_set_is_told(published, tmp_path):
+    """A rank among what is left of a set that was cut off does not pass for one in the set."""
+    lines = gzip.decompress((published / PUBLISHED).read_bytes()).decode().splitlines()
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text("\n".join(lines[:-1]) + "\n")
+    found = command("rank", f"{published}:test_resnet@init", "--within", cut)
+    assert found.exit_code == 0
+    assert "cut.jsonl is damaged" in found.stderr
+    assert not command("rank", f"{published}:test_resnet@init", "--within", published).stderr
 
 
 def test_a_stored_model_replaces_its_own_row_in_the_set(published):

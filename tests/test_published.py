@@ -9,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from planted_boards import record
@@ -36,6 +37,28 @@ def test_a_sets_readme_is_what_its_script_makes_of_its_data(name, monkeypatch):
     """`python results/NAME/publish.py` would change nothing."""
     made = script(RESULTS / name / "publish.py", monkeypatch).render()
     assert (RESULTS / name / "README.md").read_text(encoding="utf-8") == made
+
+
+def test_the_counts_of_kernel_padding_are_those_of_its_tables():
+    """README.md of this set is written by hand: every number in it is counted here."""
+    folder = RESULTS / "kernel-padding"
+    text = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    zoo, numbers = (pd.read_csv(folder / f"{name}.csv") for name in ("zoo", "zoo-numbers"))
+    counts = zoo.groupby(["fill", "status"]).model.nunique()
+    assert f"({zoo.model.nunique():,})" in text
+    for fill in ("box", "fresh", "zero"):
+        left = counts.get((fill, "left"), 0)
+        assert f"| `{fill}` | {counts[fill, 'padded']} | {left} |" in text
+    assert f"| | {(zoo.status == 'even').sum()} | |" in text
+    assert set(zoo.status) == {"padded", "left", "even"}
+    some = zoo[(zoo.fill == "box") & (zoo.left > 0)]
+    assert f"In {len(some)} of the padded models" in text
+    named = {"levit": "LevIT", "volo": "VOLO", "sknet": "SKNet"}
+    assert set(some.family) == set(named)
+    for family, count in some.family.value_counts().items():
+        assert re.search(rf"{named[family]} \({count}\)", text)
+    assert f"each of {numbers.family.nunique()} families" in text
+    assert numbers[numbers.fill == "zero"].difference.max() < 1e-6
 
 
 @pytest.fixture

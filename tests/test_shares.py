@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 from scipy.stats import t as t_distribution
 
 from perimetry.bench.ranking.board import Board
-from perimetry.bench.ranking.caption import caption
+from perimetry.bench.ranking.caption import caption, few_samples
 from perimetry.bench.records.parts import ImagesInfo, Value
 from perimetry.bench.statistics.difference import metric_difference
 from perimetry.bench.statistics.significance import evidence
@@ -71,6 +71,25 @@ def test_few_samples_are_warned_of_once():
     few = few.model_copy(update={"images": ImagesInfo(name="noise", count=4)}).attach(({}, {}))
     assert sum("Fewer than 8 samples (4)" in line for line in caption(board([few]))) == 1
     assert not any("Fewer than" in line for line in caption(board([many])))
+
+
+@pytest.mark.parametrize(
+    ("suite", "members", "images", "advice"),
+    [
+        ("deadpixel", 1, 4, "measure with more images."),
+        ("deadpixel", 4, 8, "measure with more weight sets."),
+        ("deadpixel", 8, 4, "measure with more images."),
+        ("deadpixel", 4, 4, "measure with more weight sets and images."),
+        ("training", 3, 512, "train with more seeds."),
+    ],
+)
+def test_the_advice_is_to_take_more_of_what_was_counted(suite, members, images, advice):
+    """More test images give a training of three seeds no narrower interval."""
+    few = record(
+        "a", 0.5, images=ImagesInfo(name="noise", count=images), model={"members": members}
+    )
+    (line,) = few_samples([(few.model_copy(update={"suite": suite}), "weakest")])
+    assert line.endswith(f"ranks mean little; {advice}")
 
 
 def test_an_estimate_has_no_interval_of_zero_width():

@@ -272,6 +272,8 @@ def test_nothing_is_to_do_for_an_even_model_and_for_no_other():
     """An estimate without an interval shows neither evenness nor unevenness."""
     even = summary(case_of(record("structure", {"weakest": 1.0})))
     unknown = summary(case_of(record("deadpixel", {"weakest": 0.4}, count=3)))
+    unasked = summary(case_of(record("erf", {"luo_size": (40.0, 2.0)})))
+    assert unasked[-1].startswith("What to do: not known: no suite here looks for unevenness")
     assert even[-1] == "What to do: nothing, as no unevenness is shown."
     assert unknown[-1].startswith("What to do: measure with more images")
 

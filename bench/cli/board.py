@@ -106,6 +106,7 @@ def board(
 ) -> None:
     """Print the leaderboard of the models whose records are in DIR."""
     from ..output.text import counted
+    from ..ranking.view import shown_groups
     from ..records.archive import open_records
     from ..records.record import damaged_arrays
 
@@ -114,6 +115,9 @@ def board(
             raise InputError("--join was given without --html; expected --html OUT too")
         store = open_records(folder)
         ranked = ranked_board(store, sort, view.where or (), rank)
+        if not shown_groups(ranked, view.view()):
+            limits = " ".join(f"--where {text!r}" for text in view.where or ())
+            raise InputError(f"no model of {str(store.folder)!r} meets {limits}")
         if page is None:
             print_board(ranked, form, view.view())
             return

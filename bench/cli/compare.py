@@ -188,6 +188,7 @@ def rank(
         from ..comparison.placement import place, placement_to_json, placement_to_text
 
         found = place(model, within, sort=sort, **stored.rerun_fields(machine))
+        warn_unreadable(found.problems)
         typer.echo(
             json.dumps(placement_to_json(found), indent=1)
             if as_json

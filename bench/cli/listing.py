@@ -117,13 +117,14 @@ def pack(
 ) -> None:
     """Write the records in DIR, without maps, to one sorted file for git."""
     from ..output.text import counted
-    from ..records.archive import pack_records
+    from ..records.archive import open_records, pack_records
     from ..records.store import Store
 
     with report_errors():
-        if not (folder / "records").is_dir():
-            raise InputError(f"{str(folder)!r} contains no records; expected a folder of a run")
-        count = pack_records(Store(folder), out, tables=tables)
+        store = open_records(folder)
+        if not isinstance(store, Store):
+            raise InputError(f"{str(store.folder)!r} is packed already; expected a folder of a run")
+        count = pack_records(store, out, tables=tables)
         typer.echo(f"Written: {out}, {counted(count, 'record')}")
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...adapters.errors import NO_MAPS, InputError
 from ..figures.canvas import Frame, draw_scale
 from ..figures.maps import MAP_STYLES, MapStyle, map_change, on_one_scale, scaled, tiled
 from ..figures.notebook import Picture, picture
@@ -196,7 +197,13 @@ LONGEST = 80
 
 
 def draw_differences(comparison: Comparison, folder: Path) -> list[Path]:
-    """Draw second less first of every map that a pair has in one shape; give the files' paths."""
+    """Draw second less first of every map that a pair has in one shape; give the files' paths.
+
+    Raises `InputError` when none of the records has a map, as those of packed files.
+    """
+    sides = [side for pair in comparison.pairs for side in (pair.first, pair.second)]
+    if not any(record.maps for side in sides for record in side.records.values()):
+        raise InputError(NO_MAPS)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for place, pair in enumerate(comparison.pairs, start=1):

@@ -100,7 +100,8 @@ def _fingerprint(side: Side, options: RerunOptions) -> Record | str:
         run = replace(options.run, toolkit=WithFingerprint(options.run.toolkit))
         made = rerun(side.thing, spec, parse_fills([side.fill]), run, name=side.reference)
     except PerimetryError as error:
-        return f"{side.name}: {error}"
+        why = str(error)
+        return why if why.startswith(side.name) else f"{side.name}: {why}"
     record = next(r for r in made if r.suite == NAME)
     if record.status != "ok":
         return f"{side.name} cannot be opened now: {record.why}"

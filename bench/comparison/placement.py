@@ -45,13 +45,15 @@ NEIGHBOURS = 3
 class Placement:
     """Where a model stands: its row, and the board that has it.
 
-    `rows` are all rows with a value, best first, that of the model among them.
+    `rows` are all rows with a value, best first, that of the model among them; `problems` say
+    which files of the set could not be read and are left out.
     """
 
     board: Board
     column: str
     row: BoardRow
     rows: tuple[BoardRow, ...]
+    problems: tuple[str, ...] = ()
 
     @property
     def rank(self) -> Rank:
@@ -80,7 +82,7 @@ def place(
     model without this number.
     """
     chosen = RerunOptions(**options)
-    records, _problems = read_folder(Path(within))
+    records, problems = read_folder(Path(within))
     whole = Board(choose(records, chosen.where), sort=sort)
     column = whole.sort
     if column is None or column.startswith("model."):
@@ -101,7 +103,7 @@ def place(
         raise NotMeasuredError(f"{side.name!r} has no {column}: {why_missing(own, metric)}")
     valued = [one for one in board.rows if one.value(column) is not None]
     valued.sort(key=lambda one: (board.sort_key(one, column), one.model))
-    return Placement(board, column, row, tuple(valued))
+    return Placement(board, column, row, tuple(valued), tuple(problems))
 
 
 def _own(records: Sequence[Record], name: str, peer: Record) -> Record:

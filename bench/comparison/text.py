@@ -44,6 +44,13 @@ EXPLANATION = (
 )
 
 
+ALL_EXACT = (
+    "Difference: second minus first. No value here has an interval: exact ones differ where "
+    "rounding (0.1 % of numbers that are not whole) does not explain it, the others are not shown "
+    "to differ."
+)
+
+
 IN_MATRIX = (
     "In the table of all models, \u00b1 is the 95 % interval of the value itself. Models that have "
     "a letter in common are not shown to differ; a row without letters has no difference that is "
@@ -187,6 +194,8 @@ def explanation(comparison: ComparisonResult) -> list[str]:
     """What the columns mean, and how many differences are compared together."""
     leading, others = comparison.tests
     texts = [IN_MATRIX] if one_matrix(comparison) is not None else []
+    if not leading + others:
+        return [*texts, ALL_EXACT]
     return [*texts, EXPLANATION.format(leading=leading, others=others)]
 
 

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ...adapters.errors import IMPORTED, InputError
+from ...adapters.errors import InputError
 from ...adapters.reference import Reference
 from ...adapters.scratch import scratch_folder
 from ..records.hashing import FIT_KEY, images_identity
 from ..records.parts import to_json_value
 from ..records.references import stated_inputs
+from ..records.selection import is_imported
 from .audit import measure_here
 from .identities import find_identities
 from .plan import AuditPlan
@@ -124,11 +125,6 @@ def _refuse_unmeasured(records: Sequence[Record]) -> None:
                 "choose them with --where. `perimetry verify DIR --imported FOLDER` reads them "
                 "again from the files that were imported"
             )
-
-
-def is_imported(record: Record) -> bool:
-    """Whether `record` is of what others have published."""
-    return any(note.startswith(IMPORTED) for note in record.notes)
 
 
 def rerun(

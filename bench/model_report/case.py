@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...adapters.errors import UnknownNameError, check_name
+from ...adapters.errors import NO_MAPS, InputError, UnknownNameError, check_name
 from ..records.archive import open_records
 from ..records.references import find_reference
 from ..records.selection import check_unmixed, choose, newest, read_folder
@@ -109,8 +109,11 @@ def draw_maps(case: Case, pictures: Pictures) -> list[Path]:
     """
     from ..figures.maps import draw_change, draw_variants
 
+    known = {name for record in case.every for name in record.maps}
+    if not known:
+        raise InputError(NO_MAPS)
     for name in pictures.names:
-        check_name("map", name, {name for record in case.every for name in record.maps})
+        check_name("map", name, known)
     paths = draw_variants(case.every, pictures)
     untreated = {(r.suite, r.protocol): r for r in case.of("none")}
     for record in case.every:

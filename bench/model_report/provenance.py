@@ -15,7 +15,7 @@ from ..output.numbers import short_count
 from ..output.text import clean, counted
 from ..records.hashing import FIT_KEY
 from ..records.references import stated_inputs
-from ..records.selection import prefix_of
+from ..records.selection import is_imported, prefix_of
 from ..statistics.difference import ENOUGH_SAMPLES, sample_count
 
 if TYPE_CHECKING:
@@ -49,7 +49,13 @@ def provenance(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[B
 
 
 def repeat(records: Sequence[Record], suites: Mapping[str, Suite]) -> str:
-    """The command that makes `records`, of one model, again; of trained ones one for each task."""
+    """The command that makes `records`, of one model, again; of trained ones one for each task.
+
+    What was imported is imported again.
+    """
+    if is_imported(records[0]):
+        source = str(records[0].settings["imported_from"]).lower()
+        return shlex.join(["perimetry", "import", source, "PATH/TO/MAPS", "--out", "OUT"])
     trained = [r for r in records if r.suite == "training"]
     if trained:
         tasks = dict.fromkeys(r.protocol for r in trained)
@@ -175,6 +181,8 @@ def _images(records: Sequence[Record]) -> str:
     looked = next((r for r in records if r.images), None)
     if looked is None or looked.images is None:
         return ""
+    if is_imported(looked):
+        return f"{looked.images.count} x {looked.images.name}; no intervals, which take each image"
     sets = looked.model.members or 1
     what = "weight sets" if sets > 1 else "images"
     return (
@@ -226,6 +234,8 @@ def _fit_images(records: Sequence[Record]) -> list[str]:
 def _made(records: Sequence[Record]) -> str:
     seconds = sum(record.timing.measure_s for record in records)
     made = counted(len(records), "record")
+    if is_imported(records[0]):
+        return f"{_days(records)}, {made}, imported"
     return f"{_days(records)}, {made}, {seconds:.0f} s of measuring, without the shared gradients"
 
 

@@ -20,6 +20,7 @@ from ..output.files import try_or_none
 from ..output.layout import tabulated
 from ..output.numbers import format_number
 from ..output.text import clean, code, escape_markdown
+from ..records.selection import is_imported
 from .provenance import images_line, repeat
 from .report import summary
 from .reported import reported
@@ -114,12 +115,14 @@ def card(case: Case) -> str:
     rows = [row for one in found for row in _rows(one)]
     protocols = sorted({f"{o.record.suite}:{o.record.protocol} {o.record.version}" for o in found})
     images = escape_markdown(images_line(case.records))
+    imported = is_imported(case.records[0])
+    made, ends = ("Imported", "") if imported else ("Measured", " Intervals are 95 %.")
     parts = [
         f"## Visual field{padding}",
         "\n".join(f"- {escape_markdown(line)}" for line in summary(case)),
         tabulated(CARD_HEADS, rows, "pipe", ("left", "left", "right", "right")) if rows else "",
-        f"Measured with perimetry {metadata.version('perimetry')} as {code(case.reference)}; "
-        f"protocols with versions: {', '.join(protocols)}; {images}. Intervals are 95 %.",
+        f"{made} with perimetry {metadata.version('perimetry')} as {code(case.reference)}; "
+        f"protocols with versions: {', '.join(protocols)}; {images}.{ends}",
     ]
     command = try_or_none(repeat, case.records, case.suites)
     parts += [f"```\n{clean(command, 4000)}\n```"] if command and "`" not in command else []

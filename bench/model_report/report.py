@@ -20,6 +20,7 @@ from ..output.layout import WIDTH, Section, lay_out
 from ..output.numbers import format_number, join_with_and
 from ..output.text import clean
 from ..records.selection import said_first
+from ..statistics.difference import more_samples
 from .provenance import changed_settings, provenance
 from .reported import (
     Evenness,
@@ -262,10 +263,13 @@ def remedy_line(case: Case, found: Sequence[ReportedRecord]) -> str:
         what = "leaves out units of the target" if behind else "masks or crops the image"
         return f"look for what {what}: kernel padding does not reach it"
     shown = {one.verdict(one.headline) for one in found if one.headline}
+    if shown == {None}:
+        return "not known: no suite here looks for unevenness; structure and deadpixel do"
     if shown and shown <= {None, Evenness.even, Evenness.not_shown}:
         return "nothing, as no unevenness is shown"
-    if Evenness.no_interval in shown and any(one.few_samples for one in found):
-        return "measure with more images: without an interval nothing is shown"
+    scarce = next((one.record for one in found if one.few_samples), None)
+    if Evenness.no_interval in shown and scarce is not None:
+        return f"{more_samples(scarce)}: without an interval nothing is shown"
     return "no remedy is known"
 
 

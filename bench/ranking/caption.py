@@ -11,7 +11,7 @@ from ...suites.deadpixel.suite import NOT_ALWAYS_BETTER
 from ..output.numbers import join_with_and
 from ..output.text import clean
 from ..records.fed import fed_differently
-from ..statistics.difference import ENOUGH_SAMPLES, is_exact, sample_count
+from ..statistics.difference import ENOUGH_SAMPLES, is_exact, more_samples, sample_count
 from .row import SIZES, row_facts
 
 if TYPE_CHECKING:
@@ -88,17 +88,17 @@ def _is_at_output(record: Record) -> bool:
 
 def few_samples(found: Iterable[tuple[Record | None, str]]) -> list[str]:
     """A warning that ranks mean little, where an estimate of a record rests on few samples."""
-    counts = [
-        sample_count(record)
+    estimated = [
+        record
         for record, name in found
         if record is not None and name in record.metrics and not is_exact(record, name)
     ]
-    least = min(counts, default=ENOUGH_SAMPLES)
-    if least >= ENOUGH_SAMPLES:
+    scarce = min(estimated, key=sample_count, default=None)
+    if scarce is None or sample_count(scarce) >= ENOUGH_SAMPLES:
         return []
     return [
-        f"Fewer than {ENOUGH_SAMPLES} samples ({least}): intervals are wide and ranks mean little; "
-        "measure with more images."
+        f"Fewer than {ENOUGH_SAMPLES} samples ({sample_count(scarce)}): intervals are wide and "
+        f"ranks mean little; {more_samples(scarce)}."
     ]
 
 
@@ -116,7 +116,9 @@ def _ties(board: Board, intervals: bool) -> str:
     values = (row.find(board.sort or "") for row in board.rows)
     estimates = [r.metrics[m] for r, m in values if r is not None and m in r.metrics]
     if all(one.low is None for one in estimates if one.value is not None):
-        return "Rows share a rank if their printed digits agree, or without an interval."
+        return (
+            "Rows whose printed digits agree share a rank, and so do estimates without an interval."
+        )
     return (
         "A rank such as 2 to 5 means that the samples do not show more: over the whole board, the "
         "chance that two equal rows get different ranks is at most 5 %. Rows of one rank are "

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ...adapters.reference import Reference
 from ..output.layout import tabulated
+from ..output.numbers import join_with_and
 from ..output.text import clean, code, spreadsheet
 from ..records.selection import said_first
 from .caption import caption
@@ -81,14 +82,24 @@ def to_json(board: Board, groups: Groups | None = None, view: View | None = None
 
 Groups = list[list["BoardRow"]]
 
+MOST_NAMED = 3
+"""Models of one warning that are named one by one."""
+
 
 def _warnings(groups: Groups) -> list[str]:
-    """A line for each row whose notes change what all of its numbers mean."""
-    found: dict[str, None] = {}
+    """A line for each note that changes what all numbers of a model mean, with the models."""
+    found: dict[str, dict[str, None]] = {}
     for row in (row for rows in groups for row in rows):
         for note in said_first(row.records.values()):
-            found[f"{row.model}: {note}."] = None
-    return list(found)
+            found.setdefault(note, {})[row.model] = None
+    return [f"{_some(list(models))}: {note}." for note, models in found.items()]
+
+
+def _some(models: list[str]) -> str:
+    """The names of models, or how many they are and the first of them."""
+    if len(models) <= MOST_NAMED:
+        return join_with_and(models)
+    return f"{len(models)} models ({models[0]} and others)"
 
 
 def _to_markdown(board: Board, groups: Groups, view: View) -> str:

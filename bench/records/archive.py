@@ -27,6 +27,7 @@ from ..output.files import (
     read_gzip,
     write_atomically,
 )
+from ..output.numbers import join_with_and
 from .arrays import pack_draws, unpack_draws
 from .record import Record
 from .store import Store, kept_tables, parse_record, split_problems, without_collection
@@ -88,6 +89,12 @@ def is_packed(path: Path | str) -> bool:
     return str(path).endswith(SUFFIXES)
 
 
+EXPECTED = (
+    "a folder that was given as `perimetry run ... --out`, or a file that `perimetry pack` wrote"
+)
+"""What holds records."""
+
+
 def open_records(path: Path | str) -> Store | RecordArchive:
     """Open a folder of records, a packed file, or the folder of a published set.
 
@@ -106,10 +113,19 @@ def open_records(path: Path | str) -> Store | RecordArchive:
             f"{str(path)!r} contains packed records as {', '.join(packs)}; expected one of these "
             f"files, such as {str(path / packs[0])!r}"
         )
-    raise InputError(
-        f"{str(path)!r} contains no records; expected a folder that was given as `perimetry run "
-        "... --out`, or a file that `perimetry pack` wrote"
-    )
+    raise InputError(f"{str(path)!r} {_why_no_records(path)}")
+
+
+def _why_no_records(path: Path) -> str:
+    """What is there in place of records, and what was expected."""
+    if not path.exists():
+        return f"does not exist; expected {EXPECTED}"
+    folders = sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+    sets = [p for p in folders if (p / "records").is_dir() or any(map(is_packed, p.iterdir()))]
+    if not sets:
+        return f"contains no records; expected {EXPECTED}"
+    names = join_with_and([p.name for p in sets])
+    return f"contains no records itself; expected one of its folders that do: {names}"
 
 
 class RecordArchive:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...adapters.errors import (
+    IMPORTED,
     MEANINGLESS,
     SAID_FIRST,
     InputError,
@@ -273,3 +274,8 @@ def said_first(records: Iterable[Record]) -> list[str]:
     """The notes of records that change what all numbers mean, such as weights that are NaN."""
     notes = (note for record in records for note in record.notes)
     return list(dict.fromkeys(note for note in notes if note.startswith(SAID_FIRST)))
+
+
+def is_imported(record: Record) -> bool:
+    """Whether `record` is of what others have published."""
+    return any(note.startswith(IMPORTED) for note in record.notes)

@@ -30,13 +30,13 @@ import numpy as np
 from ...adapters.errors import PerimetryError
 from ..comparison.compatibility import incompatibilities
 from ..execution.plan import parse_fills
-from ..execution.rerun import RerunOptions, is_imported, run_spec_of
+from ..execution.rerun import RerunOptions, run_spec_of
 from ..execution.together import Asked, Together
 from ..records.hashing import FIT_KEY
 from ..records.openerf import openerf_records
 from ..records.record import Record
 from ..records.references import stated_inputs
-from ..records.selection import choose, read_folder
+from ..records.selection import choose, is_imported, read_folder
 from .baseline import columns_of
 from .detectors import DetectorSet
 from .noise_floor import map_changes, metric_changes, threads

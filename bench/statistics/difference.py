@@ -106,6 +106,16 @@ def sample_count(record: Record) -> int:
     return min(members, count) if members > 1 else count
 
 
+def more_samples(record: Record) -> str:
+    """What a user does to have more of the samples that `sample_count` counts."""
+    if record.suite == "training":
+        return "train with more seeds"
+    members, count = record.model.members or 1, record.images.count if record.images else 1
+    if members == 1 or count < members:
+        return "measure with more images"
+    return "measure with more weight sets" + (" and images" if count == members else "")
+
+
 def _paired_draws(first: Record, second: Record, metric: str) -> Array | None:
     same = (
         first.seed == second.seed

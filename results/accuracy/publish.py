@@ -171,9 +171,9 @@ the first paper that the family's module in timm names.
 ## Findings
 
 {answer(found)}
-- What follows: evenness at the initial state is a property of its own that no accuracy table
-  shows, and nobody has to pay for it with accuracy, as far as these weights can tell. What does
-  not follow: that evenness is without effect. Architectures, recipes and budgets differ at once;
+- What follows: {follows(found)} How even a network is, no accuracy table tells, and nobody has to
+  pay for it with accuracy, as far as these weights can tell. What does not follow: that evenness is
+  without effect. Architectures, recipes and budgets differ at once;
   the weights of a trained network are not those of its initial state; and none of the test sets
   holds objects as small as a stride.
 
@@ -205,8 +205,7 @@ def answer(found: pd.DataFrame) -> str:
     picked = found[found.measure == "structure.weakest"].set_index(["test", "kind"])
     away = found[(found.low > 0) | (found.high < 0)]
     shown = "; ".join(
-        f"{MEASURES[measure]} ({kind}), {len(some)} test sets, {some.value.min():+.2f} to "
-        f"{some.value.max():+.2f}"
+        f"{MEASURES[measure]} (`{kind}`), {_ends(some.value)}"
         for (measure, kind), some in away.groupby(["measure", "kind"], sort=False)
     )
     return (
@@ -218,14 +217,41 @@ def answer(found: pd.DataFrame) -> str:
     )
 
 
+def _ends(values: pd.Series) -> str:
+    """On how many test sets, and from which value to which."""
+    if len(values) == 1:
+        return f"1 test set, {values.iloc[0]:+.2f}"
+    return f"{len(values)} test sets, {values.min():+.2f} to {values.max():+.2f}"
+
+
+def follows(found: pd.DataFrame) -> str:
+    """What the measures of evenness say together, with size, resolution and year and without.
+
+    Raises `ValueError` when they say anything else, so that the sentence is written anew.
+    """
+    evenness = found[found.measure != "erf.size"]
+    away = evenness[(evenness.low > 0) | (evenness.high < 0)]
+    alone = evenness[evenness.kind.isin(["rank", "within"])]
+    more = away.value * np.where(away.measure.str.endswith("imbalance"), -1, 1)
+    if away.empty or (more < 0).any() or not away.index.isin(alone.index).all():
+        raise ValueError("the correlations are others than these words say; expected new words")
+    return (
+        "given size, resolution and year, no correlation of evenness with accuracy is shown. "
+        f"Without them, {len(away)} of {len(alone)} intervals exclude 0, and in all of these the "
+        f"more even architectures are the more accurate ones, by at most {more.max():.2f}."
+    )
+
+
 def _verdict(picked: pd.DataFrame) -> str:
     """Yes, no or mixed, for ImageNet."""
     three = picked.loc["imagenet"]
     shown = three[(three.low > 0) | (three.high < 0)]
     if shown.empty:
         return "No: none of the three correlations with ImageNet top-1 is shown to differ from 0."
-    return f"In part: shown to differ from 0 for {', '.join(shown.index)}, by at most " + (
-        f"{shown.value.abs().max():.2f}."
+    names = ", ".join(f"`{kind}`" for kind in shown.index)
+    return (
+        f"In part: {len(shown)} of three correlations with ImageNet top-1 ({names}) is shown to "
+        f"differ from 0, by {shown.value.abs().max():.2f}."
     )
 
 

@@ -26,7 +26,7 @@ from perimetry.bench.training.report import with_interval
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 from paired import KIM, MICRO, ORDINARY, change, number, verdict, with_star  # noqa: E402
-from publishing import filled, reflow, table  # noqa: E402
+from publishing import days, filled, reflow, table  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -171,7 +171,7 @@ def render() -> str:
         "torch": first.environment.libraries["torch"],
         "timm": first.environment.libraries["timm"],
         "cpu": first.environment.device_name,
-        "date": max(r.created for r in records)[:10],
+        "date": days(records),
     }
     return reflow(filled(HERE, parts))
 

@@ -77,7 +77,13 @@ def rows(frame: pd.DataFrame) -> str:
     columns = ("luo_size", "radius", "sigma_y", "sigma_x", "r_squared")
     ordered = frame.assign(share=frame[f"{SUITE}.radius"] / frame.side).sort_values("share")
     found = [
-        (row.model, row.side, *(row[f"{SUITE}.{c}"] for c in columns), row.share, row.top1)
+        (
+            row.model,
+            row.side,
+            *(row[f"{SUITE}.{c}"] for c in columns),
+            row.share,
+            None if pd.isna(row.top1) else row.top1,
+        )
         for _, row in ordered.iterrows()
     ]
     heads = ("weights", "side", "ERF", "radius", "sigma rows", "sigma columns", "R²", "radius/side")

@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 from publishing import (  # noqa: E402
     complete,
+    days,
     families,
     rank_correlation,
     read_board,
@@ -94,7 +95,7 @@ training makes of it).{left(plain)}
 
 {COMMANDS}
 
-torch {versions["torch"]}, timm {versions["timm"]}, {records[0].created[:10]},
+torch {versions["torch"]}, timm {versions["timm"]}, {days(records)},
 {images} dead-leaves images, seed 0, CPU,
 one thread a worker beside other work; {minutes:.0f} minutes of computing
 for {len(records)} records. `board.csv` has every number, `records.jsonl.gz` the packed records,
@@ -117,8 +118,8 @@ timm publishes for its default weights (see `results/accuracy`), `models.txt` wh
 
 `weakest`: sensitivity of the least sensitive stride phase, as a share of the mean, measured, with
 its 95 % interval; `structure` the same, expected exactly. `ERF` is the side of the effective
-receptive field of the central unit in pixels, R² how Gaussian it is, top-1 as published for trained
-weights. Fewer dead pixels is not simply better: Kim et al. 2023 found that they help ordinary
+receptive field of the central unit in pixels, R² how Gaussian it is (empty where the map is flat and no
+Gaussian fits), top-1 as published for trained weights (empty where there are none). Fewer dead pixels is not simply better: Kim et al. 2023 found that they help ordinary
 classification training, and hurt where small perturbations matter.
 
 {missing(plain)}
@@ -272,7 +273,7 @@ def rows(known: pd.DataFrame, boxed: pd.DataFrame) -> str:
                 "untouched" if same else interval(after),
                 None if same else after["deadpixel.imbalance"],
                 row["erf.luo_size"],
-                row["erf.r_squared"],
+                None if pd.isna(row["erf.r_squared"]) else row["erf.r_squared"],
                 None if pd.isna(row.top1) else row.top1,
             )
         )

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
+from publishing import days, rank_correlation, read_board, reflow, year  # noqa: E402
 from publishing import families as families_of_timm  # noqa: E402
-from publishing import rank_correlation, read_board, reflow, year  # noqa: E402
 
 WHAT = "'timm:*@init' --suite structure --kernel-padding none,zero"
 COMMAND = f"perimetry run {WHAT} --workers 1 --out RUN_DIR"
@@ -117,7 +117,7 @@ random weights: no weights, no data, no noise. It is exact, but for the {len(rou
     {COMMAND}
     python results/timm-structure/publish.py RUN_DIR
 
-torch {versions["torch"]}, timm {versions["timm"]}, {records[0].created[:10]}, one thread a process
+torch {versions["torch"]}, timm {versions["timm"]}, {days(records)}, one thread a process
 on a shared machine, {seconds / 60:.0f} minutes of computing for {len(frame)} records. `board.csv`
 has every number, `records.jsonl.gz` the packed records; `board.html` has both on one page that
 opens from disk, with ranking, maps and plots.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 from paired import KIM, MICRO, ORDINARY, change, number, verdict, with_star  # noqa: E402
-from publishing import filled, table  # noqa: E402
+from publishing import days, filled, table  # noqa: E402
 
 SAMPLES = HERE.parents[1] / "bench" / "sample_models"
 SHIPPED = ((MICRO, ("none", "zero", "box")), (ORDINARY, ("none", "zero")))
@@ -191,7 +191,7 @@ def render() -> str:
         "seeds_smaller": str(first_members(smaller, MICRO)),
         **first_epoch(records),
         "torch": first.environment.libraries["torch"],
-        "date": first.created[:10],
+        "date": days([*records, *smaller]),
         "version": first.version,
         "minutes": f"{minutes:.0f}",
         "cpu": first.environment.device_name,

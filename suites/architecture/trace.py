@@ -318,7 +318,7 @@ class EnergyTrace(FunctionMode):
         if any(history_of(t) is None for t in energies):
             why = "its input comes from code outside torch's functions, such as an extension"
         elif energies and not torch.is_grad_enabled():
-            why = "it runs without gradients, as inside a custom autograd function"
+            why = "it runs without gradients, as under no_grad or in a custom autograd function"
         elif any(getattr(t, "in_pass", self.number) != self.number for t in energies):
             why = "it reads a tensor of an earlier pass, which the network keeps"
         elif any(is_stale(name, t, written=t is tensors[0]) for t in tensors):
