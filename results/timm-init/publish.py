@@ -118,9 +118,10 @@ timm publishes for its default weights (see `results/accuracy`), `models.txt` wh
 
 `weakest`: sensitivity of the least sensitive stride phase, as a share of the mean, measured, with
 its 95 % interval; `structure` the same, expected exactly. `ERF` is the side of the effective
-receptive field of the central unit in pixels, R² how Gaussian it is (empty where the map is flat and no
-Gaussian fits), top-1 as published for trained weights (empty where there are none). Fewer dead pixels is not simply better: Kim et al. 2023 found that they help ordinary
-classification training, and hurt where small perturbations matter.
+receptive field of the central unit in pixels, R² how Gaussian it is (empty where the map is flat
+and no Gaussian fits), top-1 as published for trained weights (empty where there are none). Fewer
+dead pixels is not simply better: Kim et al. 2023 found that they help ordinary classification
+training, and hurt where small perturbations matter.
 
 {missing(plain)}
 """
