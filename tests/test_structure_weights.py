@@ -1,11 +1,15 @@
 """`structure` of weights that are masked, written to, padded or added, against their moments."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from onnx_files import model as onnx_model
+from onnx_files import node, save, weights
 from torch import nn
 from torch.nn.utils import prune
 
+from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import energy_map, path_count_map
 from perimetry.suites.structure import measure_skeleton
@@ -185,3 +189,42 @@ def test_masked_weights_that_are_resized_are_refused_by_name():
     net = Computed(lambda net: F.interpolate(net.layer.weight * net.mask, size=(5, 5)))
     with pytest.raises(Exception, match="weights that are not alike pass 'interpolate'"):
         measure_skeleton(light_copy(net), (3, SIDE, SIDE))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_mask_that_was_multiplied_into_the_numbers_of_a_kernel_has_a_note(masked, tmp_path):
+    """In a module and in a file: four of nine taps are 0 in every filter."""
+    kernel = weights(4, 3, 3, 3) * (UPPER.numpy() if masked else 1)
+    module = nn.Conv2d(3, 4, 3, 2, 1)
+    module.weight.data = torch.from_numpy(kernel)
+    nodes = [node("Conv", ["image", "w"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1])]
+    proto = onnx_model(nodes, {"w": kernel}, dims=[1, 3, SIDE, SIDE], outputs=["y"])
+    file = load(save(proto, tmp_path / "kernel.onnx"), device="cpu").skeleton()
+    for skeleton in (light_copy(module), file):
+        notes = measure_skeleton(skeleton, (3, SIDE, SIDE)).notes
+        assert any("4 of 9 taps are 0 in every filter" in note for note in notes) == masked
+
+
+def test_units_that_a_file_writes_into_zeros_are_those_of_the_map(tmp_path):
+    """`ScatterND` of a map into stored zeros: its first lines, and nothing of the others."""
+    nodes = [
+        node("Conv", ["image", "w"], ["map"]),
+        node("Transpose", ["map"], ["lines"], perm=[2, 0, 1, 3]),
+        node("Slice", ["lines", "start", "end"], ["first"]),
+        node("ScatterND", ["zeros", "places", "first"], ["written"]),
+        node("Transpose", ["written"], ["y"], perm=[1, 2, 0, 3]),
+        node("Conv", ["y", "v"], ["out"]),
+    ]
+    constants = {
+        "w": weights(4, 3, 1, 1),
+        "v": weights(2, 4, 1, 1),
+        "start": np.array([0]),
+        "end": np.array([5]),
+        "places": np.arange(5)[:, None],
+        "zeros": np.zeros((SIDE, 1, 4, SIDE), np.float32),
+    }
+    proto = onnx_model(nodes, constants, dims=[1, 3, SIDE, SIDE], outputs=["out"])
+    file = load(save(proto, tmp_path / "written.onnx"), device="cpu", target="out").skeleton()
+    found = energy_map(file, (3, SIDE, SIDE))[0]
+    assert bool((found[:5] == found[0, 0]).all())
+    assert not found[5:].any()

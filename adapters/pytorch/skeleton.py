@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..feature_grid import Grid
+from ..zero_taps import count_zero_taps
 from .checkpointing import without_checkpointing
 from .target import run_target
 from .tensors import copy_module
@@ -92,6 +93,8 @@ def light_copy(module: nn.Module) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(light, requires_grad=False)
         if fixed:
             memo[id(parameter)].fixed = True
+        elif of_layer:
+            memo[id(parameter)].zero_taps = count_zero_taps(parameter)
     for buffer in module.buffers():
         if buffer.is_meta:
             memo[id(buffer)] = torch.zeros(buffer.shape, dtype=buffer.dtype)

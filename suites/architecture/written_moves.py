@@ -108,7 +108,7 @@ def _index_put(
     """`x`, into which `values` are written, of several in one place the last."""
     if accumulate:
         raise NotApplicableError("it adds to the entries of several places")
-    found = x.clone()
+    found = x.clone() if is_energy(x) else x.to(torch.float64, copy=True)
     found[tuple(slice(None) if i is None else i for i in indices)] = values
     return found
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ...errors import NotApplicableError
 from ...torch_calls import MASKED
+from ...zero_taps import count_zero_taps
 from ..files.protos import printable
 from ..graph import Graph, Mode, Node
 from ..interpreter import Interpreter, run_node
@@ -248,6 +249,8 @@ def _light_weight(node: Node, name: str, value: Tensor) -> Tensor:
     if doubt is not None:
         kind = "random weights" if fixed is None else "fixed"
         found.doubt = f"the stored matrix {printable(name)!r}, {doubt}, is {kind}"  # type: ignore[attr-defined]
+    if node.op in CONVOLUTIONS:
+        found.zero_taps = count_zero_taps(value)  # type: ignore[attr-defined]
     return found
 
 
