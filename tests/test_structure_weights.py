@@ -228,3 +228,33 @@ def test_units_that_a_file_writes_into_zeros_are_those_of_the_map(tmp_path):
     found = energy_map(file, (3, SIDE, SIDE))[0]
     assert bool((found[:5] == found[0, 0]).all())
     assert not found[5:].any()
+
+
+def test_kernels_that_are_resized_at_run_time_have_a_note():
+    """Their entries are mixtures of unlike numbers of weights."""
+    for function in (
+        lambda net: F.interpolate(net.layer.weight, size=(5, 5), mode="bilinear"),
+        lambda net: F.avg_pool2d(net.raw, 2, 1),
+    ):
+        skeleton = light_copy(Computed(function))
+        (note,) = measure_skeleton(skeleton, (3, SIDE, SIDE)).notes
+        assert "the entries of weights that" in note
+
+
+def test_what_is_written_into_a_constant_by_an_index_is_that_of_the_map():
+    """The two lines that are written; the others are read by nothing."""
+
+    class Written(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            out = torch.zeros(x.shape[0], 4, 3, SIDE)
+            out[:, :, torch.tensor([0, 1])] = self.first(x)[:, :, 5:7]
+            return self.last(out)
+
+    found = energy_map(light_copy(Written()), (3, SIDE, SIDE))[0]
+    assert path_count_map(light_copy(Written()), (3, SIDE, SIDE))[2].nominal == (1, 1)
+    assert found[5:7].all()
+    assert found[5:7].sum() == found.sum()

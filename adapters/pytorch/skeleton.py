@@ -94,7 +94,9 @@ def light_copy(module: nn.Module) -> nn.Module:
         if fixed:
             memo[id(parameter)].fixed = True
         elif of_layer:
-            memo[id(parameter)].zero_taps = count_zero_taps(parameter)
+            doubt = count_zero_taps(parameter)
+            if doubt is not None:
+                memo[id(parameter)].kernel_doubt = doubt
     for buffer in module.buffers():
         if buffer.is_meta:
             memo[id(buffer)] = torch.zeros(buffer.shape, dtype=buffer.dtype)

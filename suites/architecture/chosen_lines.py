@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from .rule_table import history_of, spans_of
@@ -101,3 +102,27 @@ def _padded(found: History, place: int, more: int) -> History:
     """`found` with `more` lines at the end of its rows (0) or columns (1); fewer if negative."""
     pads = ((0, more if place == 0 else 0), (0, more if place == 1 else 0))
     return replace(found.after_padding(pads), padded=None)
+
+
+def history_of_written(x: Tensor, index: Any, value: Any) -> History | None:
+    """That of the map `value` in `x`, into which all of its lines are written side by side."""
+    if not isinstance(value, Tensor) or value.ndim != 4 or x.ndim != 4:
+        return None
+    steps = [_step(i) for i in (index if isinstance(index, tuple) else (index,))]
+    axes = map_axes(value) or _axes_of_grid(value)
+    found = history_of(value)
+    if found is None or axes is None or any(step != 1 for step in steps):
+        return None
+    found = found.regridded((value.shape[axes[0]], value.shape[axes[1]]))
+    for place, axis in enumerate(axes):
+        found = _padded(found, place, x.shape[axis] - value.shape[axis])
+    return found
+
+
+def _step(index: Any) -> int | None:
+    """The step of a slice, or that between most of the places of an index; None for others."""
+    if isinstance(index, slice):
+        return index.step or 1
+    if isinstance(index, Tensor) and index.ndim == 1 and index.dtype == torch.long:
+        return int(index.diff().abs().mode().values) if len(index) > 1 else None
+    return 1 if index is Ellipsis else None

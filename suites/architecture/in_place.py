@@ -151,8 +151,17 @@ def _meet(a: Tensor, b: Tensor) -> bool:
     return any(len(m) == len(n) > 0 and overlap(m, n) for m, n in pairs)
 
 
-def writable(x: Tensor, most: int) -> Tensor:
-    """`x`, or what takes its place: its entries, at most `most`, each stored by itself."""
+def writable(x: Tensor, value: Any, most: int) -> Tensor:
+    """`x`, or what takes its place: its entries, at most `most`, each stored by itself.
+
+    A constant of which there are no views gets the precision of the energy `value`.
+    """
+    if is_energy(value) and not is_energy(x) and x.is_floating_point():
+        alone = whole_and_place(x)[0] is x and not any(map(vars(x).get, (_BASE, VIEWS_MADE)))
+        if alone and x.dtype != value.dtype:
+            full = x.to(value.dtype)
+            replace_in_place(x, full)
+            return full
     if not is_energy(x) or not (equal_axes(x) or channel_runs(x)) or x.numel() > most:
         return x
     full = annotate(expand(x).clone(memory_format=torch.contiguous_format), x)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .chosen_lines import history_of_lines
+from .chosen_lines import history_of_lines, history_of_written
 from .compact import alias
 from .rule_table import (
     LIKE_ANOTHER,
@@ -111,7 +111,7 @@ def _tag_written(
     """Tag a tensor that was written to in place."""
     x, index, value = args
     if history_of(x) is None:
-        with_history(x, history)
+        with_history(x, history_of_written(x, index, value) or history)
     if not paths and constant_share(x) is None:
         with_constant_share(x, joint_constant_share([value], variants))
     if paths:

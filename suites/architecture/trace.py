@@ -140,7 +140,7 @@ class EnergyTrace(FunctionMode):
         if in_place and name in MOVES:
             func = getattr(Tensor, name)
         if name == "setitem":
-            args = (writable(args[0], LARGEST_WRITTEN * len(self.padded)), *args[1:])
+            args = (writable(args[0], args[-1], LARGEST_WRITTEN * len(self.padded)), *args[1:])
         if name == "copy" and is_energy(args[1]):
             return copied(self.call, args[0], args[1])
         out = self._result(name, func, args, kwargs)

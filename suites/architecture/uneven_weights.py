@@ -55,6 +55,17 @@ _REDUCING = frozenset(
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 
+_MIXING = frozenset(
+    """
+    interpolate conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
+    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool2d cumsum grid_sample fold
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions whose results mix entries unevenly, also such as are alike."""
+
+KERNEL_DOUBT = "kernel_doubt"
+"""Attribute of a kernel: what is assumed of it, for a note where it is read."""
+
 
 def moments_of_entries(weight: Any) -> Tensor | None:
     """Second moments of the entries of random weights; None if they are alike.
@@ -114,6 +125,11 @@ def follow_moments(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> An
         if unknown is not None:
             setattr(t, _UNKNOWN, unknown)
         setattr(t, _ROOTS, frozenset().union(*map(_roots, weights)))
+        doubts = [getattr(w, KERNEL_DOUBT) for w in weights if hasattr(w, KERNEL_DOUBT)]
+        if name in _MIXING:
+            doubts = [f"the entries of weights that {name!r} computes are alike"]
+        if doubts:
+            setattr(t, KERNEL_DOUBT, doubts[0])
         if name in MOVES | _FACTORS | _ALIKE:
             setattr(t, _LEVEL, _level(weights[0]))
     if out is args[0] and is_weight(out):

@@ -249,8 +249,9 @@ def _light_weight(node: Node, name: str, value: Tensor) -> Tensor:
     if doubt is not None:
         kind = "random weights" if fixed is None else "fixed"
         found.doubt = f"the stored matrix {printable(name)!r}, {doubt}, is {kind}"  # type: ignore[attr-defined]
-    if node.op in CONVOLUTIONS:
-        found.zero_taps = count_zero_taps(value)  # type: ignore[attr-defined]
+    zeros = count_zero_taps(value) if node.op in CONVOLUTIONS else None
+    if zeros is not None:
+        found.kernel_doubt = zeros  # type: ignore[attr-defined]
     return found
 
 

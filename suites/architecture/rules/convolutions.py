@@ -13,7 +13,7 @@ from torch import Tensor
 from ....adapters.torch_calls import Convolution, TransposedConvolution, each_axis, pair
 from ..compact import compress, widen
 from ..rule_table import history_of, is_weight, rule, with_history
-from ..uneven_weights import moments_of_entries
+from ..uneven_weights import KERNEL_DOUBT, moments_of_entries
 from ..windows import conv_windows
 from .sliding import (
     Windows,
@@ -37,7 +37,7 @@ def _conv2d(trace: EnergyTrace, call: Convolution) -> Tensor:
         out = _conv2d(trace, replace(call, input=x, weight=weight, groups=groups // entries))
         return out.reshape(1, -1, *out.shape[2:])
     rows, columns = conv_windows(call)
-    doubt = None if hasattr(weight, "tap_energy") else getattr(weight, "zero_taps", None)
+    doubt = None if hasattr(weight, "tap_energy") else getattr(weight, KERNEL_DOUBT, None)
     one_kernel = _alike(weight) if is_weight(weight) else weight.shape[:2] == (groups, 1)
     if not one_kernel and not hasattr(weight, "tap_energy"):
         out = _bank(trace, call, (rows, columns))
