@@ -185,7 +185,7 @@ def test_an_unreadable_record_is_told_and_is_no_success(tmp_path):
     store.path(store.records()[0]).write_text("{")
     found = reproduce(place, run=tools())
     assert (len(found.reports), len(found.problems), found.verdict.value) == (2, 1, 1)
-    with pytest.raises(InputError, match="contains no records"):
+    with pytest.raises(InputError, match="does not exist"):
         reproduce(tmp_path / "none")
 
 
@@ -234,7 +234,7 @@ def test_what_cannot_be_verified_is_an_error_in_every_report(tmp_path):
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
     assert json.loads(done.stdout)["verdict"] == "ERROR"
-    assert "contains no records" in junit.read_text()
+    assert "does not exist" in junit.read_text()
 
 
 def _better(content):
