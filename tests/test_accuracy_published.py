@@ -60,3 +60,25 @@ def test_the_published_correlations_are_those_of_the_tables(published):
         found[[*keys, "value", "models"]], stored[[*keys, "value", "models"]]
     )
     assert ((stored.low <= stored.value + 0.05) & (stored.value <= stored.high + 0.05)).mean() > 0.9
+
+
+def table_of(*rows):
+    """Correlations (measure, kind, value, half width) as correlations.csv has them."""
+    heads = ["measure", "kind", "value", "half"]
+    found = pd.DataFrame(rows, columns=heads).assign(test="imagenet")
+    return found.assign(low=found.value - found.half, high=found.value + found.half)
+
+
+def test_what_follows_is_counted_and_never_said_of_other_correlations(published):
+    """Less imbalance is more evenness; with one control that counts, the words are refused."""
+    rows = [
+        ("structure.weakest", "rank", 0.2, 0.3),
+        ("structure.weakest", "given", 0.0, 0.3),
+        ("structure.imbalance", "rank", -0.3, 0.1),
+        ("erf.size", "given", -0.9, 0.1),
+    ]
+    assert "1 of 2 intervals" in published.follows(table_of(*rows))
+    assert "more accurate ones, by at most 0.30" in published.follows(table_of(*rows))
+    for other in (("structure.weakest", "given", 0.4, 0.1), ("structure.weakest", "rank", -1, 0.1)):
+        with pytest.raises(ValueError, match="new words"):
+            published.follows(table_of(*rows, other))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import planted_boards as planted
 import pytest
@@ -20,6 +21,7 @@ from perimetry.bench.comparison.matrix import matrix_of, significance_letters
 from perimetry.bench.comparison.result import RowVerdict
 from perimetry.bench.comparison.sides import short_side_names, side_of
 from perimetry.bench.execution.settings import Settings
+from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.store import Store
 
 VALUES = {"a": 0.4, "b": 0.41, "c": 0.9, "d": 0.91}
@@ -247,3 +249,32 @@ def test_a_model_against_itself_leaves_nothing_open(tmp_path):
     assert text.count("bit for bit") == 4
     assert "metrics of" in text
     assert "no room" not in text.partition("against")[0]
+
+
+def test_outputs_that_could_not_be_compared_have_their_reason(four):
+    """A packed set without its images is not told to use an option that is on already."""
+    assert "not compared (--stages)" in found_in(four)[0]["Fidelity"]
+    pairs = tuple(replace(pair, stages="a: no photographs here") for pair in four.pairs)
+    text = found_in(replace(four, pairs=pairs))[0]["Fidelity"]
+    assert "not compared: a: no photographs here" in text
+    assert "--stages" not in text
+
+
+def test_without_an_interval_nothing_is_said_of_corrected_intervals():
+    """Of 0 differences there is no chance that one is missed."""
+    sides = [side_of([planted.record(name, value, half=None)]) for name, value in VALUES.items()]
+    found = compare(*sides, stages=False, known=toys.SUITES)
+    assert "Bonferroni" not in found.text()
+    assert "No value here has an interval" in flat(found.text())
+
+
+def test_packed_records_have_no_maps_to_draw(tmp_path):
+    """`--maps` says so and ends with an error, in `compare` and in `show`."""
+    for name, value in VALUES.items():
+        Store(tmp_path / "run").put(planted.record(name, value))
+    pack_records(Store(tmp_path / "run"), tmp_path / "set.jsonl")
+    pack = str(tmp_path / "set.jsonl")
+    for words in (["compare", f"{pack}:a", f"{pack}:b", "--no-stages"], ["show", pack, "a"]):
+        found = CliRunner().invoke(app, [*words, "--maps", str(tmp_path / "maps")])
+        assert found.exit_code == 1, found.output
+        assert "packed files leave maps out" in found.stderr

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..output.numbers import format_number, join_with_and
 from .divergence import DIVERGED
 from .matrix import NONE, output_difference, share
-from .result import RowVerdict, pair_of
+from .result import NOT_LOOKED, RowVerdict, pair_of
 from .sides import why_not_measured
 
 if TYPE_CHECKING:
@@ -133,8 +133,12 @@ def _fidelity(found: ComparisonResult, matrix: Matrix) -> list[str]:
             texts.append(f"{join_with_and(names)} {gives} {outputs}")
     if unknown:
         texts.append(f"the outputs of {join_with_and(unknown)} were not compared with them")
-    compared = len(unknown) < len(others)
-    return texts if compared else ["the outputs were not compared (--stages)"]
+    if len(unknown) < len(others):
+        return texts
+    pairs = [pair_of(found.pairs, first, side) for side in others]
+    whys = (p.stages for p in pairs if p is not None and isinstance(p.stages, str))
+    why = next((why for why in whys if why != NOT_LOOKED), None)
+    return [f"the outputs were not compared{f': {why}' if why else ' (--stages)'}"]
 
 
 def _relation(row: MatrixRow, matrix: Matrix) -> str:
