@@ -9,6 +9,7 @@ from onnx_files import node, save, weights
 from torch import nn
 from torch.nn.utils import prune
 
+from perimetry import audit
 from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import energy_map, path_count_map
@@ -258,3 +259,14 @@ def test_what_is_written_into_a_constant_by_an_index_is_that_of_the_map():
     assert path_count_map(light_copy(Written()), (3, SIDE, SIDE))[2].nominal == (1, 1)
     assert found[5:7].all()
     assert found[5:7].sum() == found.sum()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("fill", ["zero", "box", "fresh"])
+def test_kernel_padding_of_masked_weights_is_refused_and_that_of_others_has_no_note(fill, masked):
+    """What the fill makes of taps that are not alike is unknown; zeros are not filled in there."""
+    net = Computed(lambda net: net.layer.weight * (net.mask if masked else 2))
+    settings = {"size": (32, 32), "count": 2, "device": "cpu", "name": "masked"}
+    record = audit(net, ("structure",), (fill,), **settings)[0]
+    assert ("masked or computed" in (record.reason or "")) == (masked and fill != "zero")
+    assert not any("assumed" in note for note in record.notes)

@@ -149,7 +149,8 @@ def _set(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> str | None:
             return name
         _keep(t, moments)
     if name in _SUMS and _shared(args):
-        out.doubt = "the weights that are added to or subtracted from each other are independent"
+        doubt = "the weights that are added to or subtracted from each other are independent"
+        setattr(out, KERNEL_DOUBT, doubt)
     return None
 
 

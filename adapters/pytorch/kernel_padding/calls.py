@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import NotApplicableError
 from ...kernel_padding.arithmetic import Pair, mean_taps, output_size, pad_weight, tap_energy
 from ...kernel_padding.call import StridedCall, _plane
 from ...torch_calls import Convolution, MaxPool, MeanPool, TransposedConvolution, pair
@@ -170,8 +171,17 @@ def own_buffer(module: nn.Module, weight: Tensor | None) -> str | None:
     return None
 
 
+def _refuse_uneven(weight: Tensor | None) -> None:
+    """Raise `NotApplicableError` if entries of `weight` are known to be unlike (`structure`)."""
+    if hasattr(weight, "second_moments"):
+        raise NotApplicableError(
+            "kernel padding of weights that are masked or computed: their taps are not alike"
+        )
+
+
 def run_conv(call: StridedCall, grown: CallGrowth, weight: Tensor, energy: Tensor) -> Tensor:
     """Convolve with the grown `weight`, which carries its `tap_energy` (rows, columns)."""
+    _refuse_uneven(call.weight)
     weight.tap_energy = energy  # type: ignore[attr-defined]
     x = F.pad(call.x, grown.ends) if any(grown.ends) else call.x
     return F.conv2d(x, weight, call.bias, call.stride, call.padding, call.dilation, call.groups)
@@ -179,6 +189,7 @@ def run_conv(call: StridedCall, grown: CallGrowth, weight: Tensor, energy: Tenso
 
 def run_transposed(call: StridedCall, grown: CallGrowth, weight: Tensor, energy: Tensor) -> Tensor:
     """Transposed convolution with the grown `weight`, cropped to the size it had."""
+    _refuse_uneven(call.weight)
     weight.tap_energy = energy  # type: ignore[attr-defined]
     line = call.kind == "conv_transpose1d"
     x = call.x.unsqueeze(-2) if line else call.x

@@ -12,7 +12,7 @@ from ....adapters.errors import NotApplicableError
 from ....adapters.torch_calls import MASKED
 from ..compact import compress, compress_uniform, widen
 from ..rule_table import is_energy, is_weight, rule
-from ..uneven_weights import moments_of_entries, relative_moments, turned
+from ..uneven_weights import KERNEL_DOUBT, moments_of_entries, relative_moments, turned
 from .elementwise import widen_like
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ def _linear(trace: EnergyTrace, x: Tensor, weight: Tensor, bias: Any = None) -> 
     del bias
     uneven = moments_of_entries(weight)
     if weight.ndim != 2 or (is_weight(weight) and uneven is None):
-        return _contract(trace, x, weight.shape[:-1])
+        out = _contract(trace, x, weight.shape[:-1])
+        if hasattr(weight, KERNEL_DOUBT):
+            trace.assume(out, getattr(weight, KERNEL_DOUBT))
+        return out
     return _left(trace, weight, x.unsqueeze(-1)).squeeze(-1)
 
 
