@@ -165,7 +165,7 @@ def test_the_workflow_of_the_sets_runs_commands_that_exist():
     workflow = yaml.safe_load((RESULTS.parent / ".github/workflows/published.yml").read_text())
     named = re.findall(r"\S+\.py", str(workflow))
     assert named
-    assert all((RESULTS.parent / name).exists() for name in named)
+    assert all(list(RESULTS.parent.glob(name)) for name in named)
     for name in workflow["jobs"]["sample"]["strategy"]["matrix"]["set"]:
         assert (RESULTS / name / "records.jsonl.gz").exists()
 

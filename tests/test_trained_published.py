@@ -1,6 +1,7 @@
 """The published set of trained checkpoints: generated from its records, and to be had again."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,23 @@ def test_every_table_of_the_readme_is_generated_from_the_packed_records(script):
     altered = text.replace("| trained ", "| Trained ", 1)
     assert altered != text
     assert script("publish").filled(altered) == text
+
+
+def test_every_estimate_in_the_text_is_one_of_the_records():
+    """The findings are written by hand: after a new measurement none may be left as it was."""
+    text = (PUBLISHED / "README.md").read_text(encoding="utf-8")
+    prose = " ".join(" ".join(p.split()) for p in text.split("\n\n") if not p.startswith("|"))
+    number = r"-?\d+\.\d+"
+    told = set(re.findall(rf"{number} \[{number}, {number}\]", prose))
+    values = [v for name in ROWS for r in packed(name).values() for v in r.metrics.values()]
+    known = {
+        f"{v.value:.{n}f} [{v.low:.{n}f}, {v.high:.{n}f}]"
+        for v in values
+        if None not in (v.value, v.low, v.high)
+        for n in (2, 3)
+    }
+    assert len(told) > 10
+    assert told <= known, sorted(told - known)
 
 
 def test_every_checkpoint_was_measured_from_the_file_that_is_named(script):
