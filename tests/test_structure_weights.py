@@ -160,7 +160,7 @@ def test_a_masked_matrix_of_tokens_reads_those_that_the_mask_leaves():
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_a_filter_that_is_a_parameter_is_fixed_if_all_channels_have_it(raw):
-    """Its squares are the moments; one that is random counts as random weights."""
+    """Its squares are the moments; random ones and the identity count as random weights."""
     taps = torch.tensor([[1.0, 2, 1], [0, 0, 0], [0, 0, 0]])
 
     class Blurred(nn.Module):
@@ -173,7 +173,9 @@ def test_a_filter_that_is_a_parameter_is_fixed_if_all_channels_have_it(raw):
         def forward(self, x):
             return F.conv2d(x, self.filters, None, 2, 1, 1, 3) if raw else self.layer(x)
 
-    for filters, moments in ((taps.repeat(3, 1, 1, 1), taps**2), (torch.randn(3, 1, 3, 3), EVERY)):
+    identity = nn.init.dirac_(torch.empty(3, 1, 3, 3), 3)
+    kinds = [(torch.randn(3, 1, 3, 3), EVERY), (identity, EVERY)]
+    for filters, moments in [(taps.repeat(3, 1, 1, 1), taps**2), *kinds]:
         found = energy_map(light_copy(Blurred(filters)), (3, SIDE, SIDE))[0]
         torch.testing.assert_close(found / found.mean(), literal(moments))
 

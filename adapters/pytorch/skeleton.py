@@ -53,14 +53,17 @@ def _is_fixed(parameter: Tensor, *, of_layer: bool) -> bool:
     """Whether the values of a parameter show that it was never learned.
 
     That is one filter, with unlike taps, for each of several channels; or, if it is not that of a
-    convolution or linear layer (`of_layer`), a mask of zeros and ones, other than an identity
-    matrix, from which learning may start.
+    convolution or linear layer (`of_layer`), a mask of zeros and ones. Not the identity, from which
+    learning may start.
     """
     if parameter.is_meta or not parameter.is_floating_point() or not parameter.numel():
         return False
     first, shape = parameter[:1], parameter.shape
     if len(shape) > 2 and shape[0] > 1 == shape[1] and bool((first != first.max()).any()):
-        return bool((parameter == first).all())
+        used = (first != 0).nonzero()
+        middle = [n // 2 for n in shape[2:]]
+        identity = len(used) == 1 and used[0, 2:].tolist() == middle
+        return bool((parameter == first).all()) and not identity
     zero, one = parameter == 0, parameter == 1
     if of_layer or (len(shape) == 2 and bool((one == torch.eye(*shape).to(one)).all())):
         return False
