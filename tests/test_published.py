@@ -15,6 +15,7 @@ import yaml
 from planted_boards import record
 
 from perimetry.bench.records.archive import PUBLISHED, RecordArchive, pack_records
+from perimetry.bench.records.environment import Git
 from perimetry.bench.records.parts import Failure
 from perimetry.bench.records.selection import newest
 from perimetry.bench.records.store import Store
@@ -104,6 +105,22 @@ def test_a_failed_measurement_replaces_no_published_one(grown):
     assert {r.status for r in both} == {"ok", "failed"}
     (shown,) = newest(both)
     assert shown.metrics["weakest"].value == 0.9
+
+
+def test_the_commits_and_days_of_a_set_are_told(monkeypatch):
+    """One commit is named, of several the number; changes that were not committed are said."""
+    made = script(RESULTS / "publishing.py", monkeypatch)
+
+    def at(commit, dirty, day):
+        one = record("a", 0.5)
+        there = one.environment.model_copy(update={"git": Git(commit=commit, dirty=dirty)})
+        return one.model_copy(update={"environment": there, "created": f"2026-01-{day}T00"})
+
+    first, again = at("a" * 40, False, "02"), at("b" * 40, True, "01")
+    assert made.commits([first, first]) == f"commit `{'a' * 12}`"
+    assert made.commits([first, again]) == "2 commits with changes"
+    assert made.days([first, first]) == "2026-01-02"
+    assert made.days([first, again]) == "2026-01-01 to 2026-01-02"
 
 
 def test_a_row_whose_suites_measured_different_maps_is_not_published(monkeypatch):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import days, filled, publish, reflow, shown, table  # noqa: E402
+from publishing import commits, days, filled, publish, reflow, shown, table  # noqa: E402
 
 COLUMNS = {
     "output.expected_weakest": "output, expected weakest phase",
@@ -60,7 +60,7 @@ def render() -> str:
         "table": metrics_table(records),
         "why": next(r.metrics["weakest"].reason or "" for r in records if r.suite == "deadpixel"),
         "torch": first.environment.libraries["torch"],
-        "date": days(records),
+        "date": f"{days(records)}, {commits(records)}",
     }
     return reflow(filled(HERE, parts))
 

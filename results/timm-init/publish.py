@@ -26,6 +26,7 @@ from perimetry.bench.records.store import Store
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
 from publishing import (  # noqa: E402
+    commits,
     complete,
     days,
     families,
@@ -98,8 +99,8 @@ training makes of it).{left(plain)}
 torch {versions["torch"]}, timm {versions["timm"]}, {days(records)},
 {images} dead-leaves images, seed 0, CPU,
 one thread a worker beside other work; {minutes:.0f} minutes of computing
-for {len(records)} records. `board.csv` has every number, `records.jsonl.gz` the packed records,
-`board.html` both on one page with maps and plots, `top1.csv` the accuracies that
+for {len(records)} records, of {commits(records)}. `board.csv` has every number,
+`records.jsonl.gz` the packed records, `board.html` both on one page with maps and plots, `top1.csv` the accuracies that
 timm publishes for its default weights (see `results/accuracy`), `models.txt` what is to be measured
 (see choose.py).
 
