@@ -113,11 +113,10 @@ def days(records: Iterable[Record]) -> str:
 def commits(records: Iterable[Record]) -> str:
     """The commit that records were measured at, or how many there were, and uncommitted changes."""
     made = [r.environment.git for r in records if r.environment.git]
-    found = {git.commit[:12] for git in made}
+    found = sorted({git.commit[:12] for git in made})
     changed = " with changes" if any(git.dirty for git in made) else ""
-    return (
-        f"commit `{min(found)}`{changed}" if len(found) == 1 else f"{len(found)} commits{changed}"
-    )
+    named = f"commit `{found[0]}`" if len(found) == 1 else f"{len(found)} commits"
+    return named + changed
 
 
 def table(heads: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
