@@ -98,10 +98,10 @@ training makes of it).{left(plain)}
 
 torch {versions["torch"]}, timm {versions["timm"]}, {days(records)},
 {images} dead-leaves images, seed 0, CPU,
-one thread a worker beside other work; {minutes:.0f} minutes of computing
-for {len(records)} records, of {commits(records)}. `board.csv` has every number,
-`records.jsonl.gz` the packed records, `board.html` both on one page with maps and plots,
-`top1.csv` the accuracies that timm publishes for its default weights (see `results/accuracy`), `models.txt` what is to be measured
+one thread a worker beside other work; {minutes:.0f} minutes of computing for {len(records)}
+records, of {commits(records)}. `board.csv` has every number, `records.jsonl.gz` the packed
+records, `board.html` both on one page with maps and plots, `top1.csv` the accuracies that timm
+publishes for its default weights (see `results/accuracy`), `models.txt` what is to be measured
 (see choose.py).
 
 ## Findings
