@@ -187,6 +187,24 @@ def test_the_workflow_of_the_sets_runs_commands_that_exist():
         assert (RESULTS / name / "records.jsonl.gz").exists()
 
 
+def test_every_set_with_records_has_a_table_and_a_page(monkeypatch, capsys):
+    """`python results/boards.py` would change no table; what was changed is named."""
+    made = script(RESULTS / "boards.py", monkeypatch)
+    assert made.main(["--check"]) == 0
+    monkeypatch.setattr(made, "csv_text", lambda _boards: "other")
+    assert made.main(["vendors", "--check"]) == 1
+    assert "vendors/board.csv" in capsys.readouterr().err
+
+
+def test_records_of_different_settings_are_on_boards_of_their_own(monkeypatch):
+    """Three targets of results/more-trained: three boards, whose rows are one below the other."""
+    made = script(RESULTS / "boards.py", monkeypatch)
+    boards = made.groups(RecordArchive(RESULTS / "more-trained" / PUBLISHED).records())
+    rows = made.table(boards)
+    assert len(boards) == rows["board"].nunique() == 3
+    assert sum(map(len, boards)) == 46
+
+
 def test_a_readme_without_its_marks_is_refused(monkeypatch):
     """A table that has no place would go stale unseen."""
     with pytest.raises(ValueError, match="'board'"):
