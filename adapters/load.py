@@ -106,7 +106,7 @@ def _open_module(
 ) -> Model:
     """Open a module with what `inputs` declare; `name` is its reference."""
     from .onnx.inputs.declaration import read_declaration
-    from .pytorch.opening import wrap
+    from .pytorch.model import wrap
 
     said = read_declaration(inputs or {})
     declared: dict[str, Any] = {"image": said.image, "fixed": said.fixed, "declare": said.apply}

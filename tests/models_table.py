@@ -15,7 +15,7 @@ from corpus import CORPUS, built, exported
 from perimetry import audit
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- corpus: begin -->", "<!-- corpus: end -->"

@@ -33,7 +33,7 @@ from perimetry.adapters.onnx.graph import Mode
 from perimetry.adapters.onnx.interpreter import Interpreter
 from perimetry.adapters.onnx.model import OnnxModel
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 
 COLUMNS = ("model", "exporter", "precision", "route", "outputs", "float32", "float64", "target")
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

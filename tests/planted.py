@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from perimetry.adapters.input_spec import InputSpec
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
 from perimetry.suites.perturbation.suite import Perturbation

@@ -7,7 +7,7 @@ from torch import nn
 
 from perimetry import audit
 from perimetry.adapters.input_spec import InputSpec
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.execution.settings import RunOptions
 from perimetry.bench.records.manifest import write_manifest
 from perimetry.bench.records.store import Store

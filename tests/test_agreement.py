@@ -6,7 +6,7 @@ import torch
 from perimetry import audit
 from perimetry.adapters.export import export_onnx
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.images import open_images
 from perimetry.suites.registry import SUITES
 

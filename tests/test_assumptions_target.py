@@ -6,7 +6,7 @@ from one_image_nets import SIZE, Net, images
 from torch import nn
 
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring import assumptions
 from perimetry.suites.measuring.assumptions import CHAOTIC, DEPENDENT, MISNAMED, check_assumptions

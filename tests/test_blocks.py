@@ -8,7 +8,7 @@ from torch import nn
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 
 
 def opened(name, **options):

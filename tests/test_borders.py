@@ -14,7 +14,7 @@ from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.padding_mode import PADDING_MODES
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.weights import module_tensors_digest
 
 SPEC = InputSpec(13, 16)

@@ -6,7 +6,7 @@ from torch import nn
 
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.load import input_of, load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 
 SIZE = (32, 32)
 

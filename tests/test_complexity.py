@@ -11,7 +11,7 @@ from perimetry import audit, leaderboard
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.model_report.provenance import provenance
 from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.tables import render_board

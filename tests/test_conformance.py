@@ -9,7 +9,7 @@ from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import gradient_maps

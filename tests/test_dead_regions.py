@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from perimetry.adapters.input_spec import InputSpec
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.execution.audit import audit
 from perimetry.suites.deadpixel.dead_pixels import dead_places
 from perimetry.suites.measuring.dead_regions import (

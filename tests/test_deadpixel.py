@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from perimetry.adapters.input_spec import InputSpec
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.execution.audit import audit as api_audit
 from perimetry.bench.model_report.reported import Evenness, ReportedRecord
 from perimetry.bench.ranking.board import Board

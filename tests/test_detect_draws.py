@@ -6,7 +6,7 @@ import torch
 from planted import GREY, measure, measure_model
 from torch import nn
 
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.perturbation.suite import Perturbation
 
 QUICK = {"count": 6, "period": 2, "block": 2, "attack_images": 1, "position_images": 1}

@@ -21,7 +21,7 @@ from perimetry.adapters.device import (
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.session import cuda_options
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.passes import ModulePasses
 from perimetry.bench.execution.engines import worker
 from perimetry.bench.records.environment import environment, reset_peaks

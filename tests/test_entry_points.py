@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = """
 from torch import nn
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.structure import STRUCTURE
 
 def open_model(name, *, device="auto", target=None, size=None, precision="float32", **_others):

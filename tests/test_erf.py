@@ -13,7 +13,7 @@ from torch import nn
 from perimetry.adapters.errors import InputError, NotApplicableError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
 from perimetry.suites.erf.gaussian import fit_gaussian
 from perimetry.suites.erf.metrics import AREAS, area_ratios

@@ -9,7 +9,7 @@ from torch import nn
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
 from perimetry.suites.erf.blocks import block_maps, block_passes, block_places, default_block
 from perimetry.suites.erf.suite import Erf

@@ -17,8 +17,7 @@ from torch import nn
 from perimetry import audit, compare
 from perimetry.adapters.every_output import every_output
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.model import TorchModel
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import TorchModel, wrap
 from perimetry.bench.comparison.divergence import not_looked_at, stage_differences
 from perimetry.bench.comparison.fingerprint import WithFingerprint
 from perimetry.bench.regression.detectors import DetectorSet

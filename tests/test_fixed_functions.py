@@ -10,7 +10,7 @@ from torch import nn
 from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import energy_map
 from perimetry.suites.structure import NOT_INDEPENDENT, measure_skeleton

@@ -11,7 +11,7 @@ from perimetry import audit
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
 from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.frequency import (

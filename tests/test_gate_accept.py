@@ -9,7 +9,7 @@ from small_nets import NAME, TOOLS, baseline, net, opened, perturbed
 
 from perimetry import audit
 from perimetry.adapters.errors import InputError, UnknownNameError
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.records.archive import pack_records
 from perimetry.bench.records.manifest import manifest_faults, write_manifest
 from perimetry.bench.records.store import Store

@@ -10,7 +10,7 @@ from perimetry import audit
 from perimetry.adapters.device import send
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.input_spec import InputSpec
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.erf.suite import ERF
 from perimetry.suites.images import open_images

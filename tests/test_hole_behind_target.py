@@ -11,7 +11,7 @@ from torch import nn
 
 from perimetry import audit, compare, leaderboard
 from perimetry.adapters.input_spec import InputSpec
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.regression.dead_regions import changed_regions, regions_of
 from perimetry.suites.measuring.dead_regions import Region, connected_regions
 

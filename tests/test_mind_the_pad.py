@@ -8,7 +8,7 @@ from torch import nn
 from validation.nets import linear_resnet50
 
 from perimetry.adapters.input_spec import InputSpec
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.padding.suite import PaddingSuite
 
 

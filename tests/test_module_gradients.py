@@ -7,7 +7,7 @@ from torch import nn
 from perimetry import audit
 from perimetry.adapters.errors import NO_GRADIENTS
 from perimetry.adapters.pytorch import derivative
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 
 SIZE = (32, 32)
 HOLE = slice(8, 12), slice(18, 23)

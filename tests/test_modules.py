@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from perimetry import audit
 from perimetry.adapters.errors import InputError
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.images import open_images
 
 

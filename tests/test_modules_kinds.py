@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 from perimetry import audit
 from perimetry.adapters.errors import InputError, UnknownNameError
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.records.record import Record
 
 pytestmark = [

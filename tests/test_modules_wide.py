@@ -8,7 +8,7 @@ from torch import nn
 
 from perimetry import audit
 from perimetry.adapters.errors import InputError
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.weights import module_tensors_digest
 
 pytestmark = [

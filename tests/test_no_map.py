@@ -8,7 +8,7 @@ from torch import nn
 from perimetry import audit
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 
 SIDE = 64
 SPEC = InputSpec(SIDE, SIDE)

@@ -15,8 +15,7 @@ from perimetry import audit
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.model import TorchModel
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import TorchModel, wrap
 from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
 from perimetry.suites.objects.cutouts import (

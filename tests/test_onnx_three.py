@@ -8,7 +8,7 @@ from perimetry.adapters.export import export_onnx
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.gradient_check.subject import GradientVerdict
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.images import open_images
 
 REASON = "no gradient route: as if it were opaque"

@@ -23,7 +23,7 @@ from perimetry.adapters.pytorch.kernel_padding.fit import (
     unevenness,
 )
 from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.treatment import PaddingOptions
 from perimetry.bench.execution.settings import FITTED, Settings, open_fit_images
 from perimetry.suites.base import Context

@@ -14,7 +14,7 @@ from perimetry import audit, load_records
 from perimetry.adapters.errors import InputError
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.kernel_padding.rewrite import pad_graph
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.cli.main import app
 
 

@@ -13,7 +13,7 @@ from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.padding_mode import PADDING_MODES
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.padding.blind_spots import Stimulus, blind_metrics, grid_places, unseen
 from perimetry.suites.padding.suite import PADDING, PaddingSuite

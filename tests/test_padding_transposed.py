@@ -16,7 +16,7 @@ from perimetry.adapters.load import load
 from perimetry.adapters.onnx.interpreter import Interpreter
 from perimetry.adapters.onnx.kernel_padding.rewrite import pad_graph
 from perimetry.adapters.pytorch.kernel_padding.rewrite import pad_module
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.output.suite import OUTPUT
 
 CASES = (

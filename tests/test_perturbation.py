@@ -10,7 +10,7 @@ from perimetry.adapters.errors import InputError, NotApplicableError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.pytorch import passes
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.measuring.phases import WEAKEST_IS_ZERO, interior
 from perimetry.suites.perturbation.position_response import make_block, stem_period
 from perimetry.suites.perturbation.shift_consistency import STREAM

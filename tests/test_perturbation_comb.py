@@ -9,7 +9,7 @@ from planted import GREY, measure_model, private
 from torch import nn
 
 from perimetry.adapters.input_spec import InputSpec
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring import phases
 from perimetry.suites.measuring.bootstrap import bootstrap

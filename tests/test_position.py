@@ -15,7 +15,7 @@ from perimetry.adapters.export import export_onnx
 from perimetry.adapters.feature_grid import Grid
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
 from perimetry.suites.position.embedding import (

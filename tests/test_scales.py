@@ -14,8 +14,7 @@ from perimetry.adapters.load import load
 from perimetry.adapters.model import ModelOfScales
 from perimetry.adapters.onnx.model import OnnxModel
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.model import TorchModel
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import TorchModel, wrap
 from perimetry.bench.cli.main import app
 from perimetry.bench.execution.all_scales import split_scale
 

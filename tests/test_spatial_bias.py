@@ -10,7 +10,7 @@ from torch import nn
 
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.measuring.batching import Batching
 from perimetry.suites.measuring.bootstrap import bootstrap
 from perimetry.suites.padding import spatial_bias

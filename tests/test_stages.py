@@ -12,7 +12,7 @@ from perimetry.adapters.export import export_onnx
 from perimetry.adapters.feature_grid import Grid, StageCollector
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.weights import module_tensors_digest
 
 SPEC = InputSpec(32, 48)

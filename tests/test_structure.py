@@ -11,7 +11,7 @@ from toy_models import Branches, Gated, Tokens
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import energy_map
 from perimetry.suites.base import Context

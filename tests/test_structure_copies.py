@@ -8,7 +8,7 @@ from torch import nn
 
 from perimetry import audit
 from perimetry.adapters.input_spec import InputSpec
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 
 
 def padded(x):

@@ -11,7 +11,7 @@ from perimetry import audit
 from perimetry.adapters.export import export_onnx
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 
 SPEC = InputSpec(32, 32)
 

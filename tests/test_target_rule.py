@@ -9,7 +9,7 @@ from perimetry import audit
 from perimetry.adapters.feature_grid import Grid, TargetChoice
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.opening import open_onnx
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.records.parts import target_data
 from perimetry.suites.measuring.output_view import at_output
 

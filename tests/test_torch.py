@@ -15,7 +15,7 @@ from perimetry.adapters.feature_grid import Grid, find_grid
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
 from perimetry.adapters.pytorch.batch_norm_fix import contiguous_norm_gradients
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.adapters.pytorch.weights import set_scales_to_one
 from perimetry.adapters.treatment import PaddingOptions

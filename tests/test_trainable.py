@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from perimetry.adapters.errors import ModelFileError, UnknownNameError, WeightsError
 from perimetry.adapters.export import export_onnx
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.small_resnet import SIZES, SmallResNet
 from perimetry.adapters.trainable import open_trainable, pad_trainable
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +18,20 @@ from torch import Tensor, nn
 from ..blocks import Blocks
 from ..complexity import Complexity
 from ..copies import copy_without_caches, resize_images
+from ..device import pick_device
 from ..errors import InputError, NotApplicableError
 from ..every_output import EveryOutput, every_output
 from ..feature_grid import Grid
-from ..input_spec import InputSpec
+from ..input_spec import InputSpec, guessed_note
 from ..model import NodeOutput, Outputs, Precision
 from ..padding_mode import PaddingMode
 from ..target_rule import Way, target_note
 from ..treatment import PADDING_DEFAULTS, UNTOUCHED, Fill, PaddingOptions, Treatment
 from .batch_norm_fix import contiguous_norm_gradients
 from .batch_norm_folding import Pairs, find_pairs, folded
+from .channels import pick_spec
 from .complexity import module_complexity
+from .inputs import fix_module_inputs
 from .kernel_padding.padded_model import ModelPadding, check_fit_images, pad_body
 from .nodes import (
     fed_layer_outputs,
@@ -41,8 +45,15 @@ from .padding_mode import active, survey
 from .passes import NOT_NARROW, ONE_BY_ONE, ModulePasses
 from .skeleton import Skeleton, light_copy
 from .target import blank_input, locate, module_blocks, module_way
-from .tensors import cast_module, copy_module, has_complex, order_kernels
-from .weights import WeightSets, calibrate_norms, match_norms
+from .tensors import cast_module, copy_module, frozen_copy, has_complex, order_kernels
+from .weights import (
+    WeightSets,
+    calibrate_norms,
+    check_initialised,
+    match_norms,
+    module_tensors_digest,
+    not_finite_weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -409,3 +420,64 @@ def _weightless(shell: nn.Module) -> nn.Module:
 def _at_least_single(value: Tensor) -> Tensor:
     """Convert half-precision tensors to float32, so that sums over them are accurate."""
     return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    name: str | None = None,
+    spec: InputSpec | None = None,
+    device: str = "auto",
+    target: str | None = None,
+    precision: Precision = "float32",
+    size: tuple[int, int] | None = None,
+    image: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    declare: Callable[[InputSpec], InputSpec] = lambda spec: spec,
+) -> TorchModel:
+    """Make a `Model` of any module; the module itself is not changed.
+
+    Without `spec` the input is guessed: `size` (height, width) or 224 x 224, ImageNet's mean and
+    standard deviation, channels that the first layer takes; `declare` states parts of it. `image`
+    is the input of `forward` that takes the image, `fixed` has values for the others by name. Half-
+    precision weights are audited in float32, and a compiled module is audited as its original.
+    Raises `InputError` when the module refuses that input, cannot be copied, is or contains
+    a TorchScript module, or has weights without values or shapes.
+    """
+    module = getattr(module, "_orig_mod", module)
+    for layer, one in module.named_modules():
+        if isinstance(one, torch.jit.ScriptModule):
+            where = f"layer {layer!r} of {type(module).__name__}" if layer else type(one).__name__
+            raise InputError(
+                f"{where} is a TorchScript module, whose layers cannot be traced; give the "
+                "original nn.Module, or export it to ONNX"
+            )
+    check_initialised(module)
+    frozen = frozen_copy(module)
+    digest = module_tensors_digest(frozen)
+    single = torch.float64 if precision == "float64" else torch.float32
+    frozen = cast_module(frozen, torch.device("cpu"), single)
+    fix_module_inputs(frozen, image, fixed or {})
+    model = TorchModel(
+        frozen,
+        lambda _member: copy_module(frozen),
+        reference=name or f"module:{type(module).__name__}",
+        spec=spec or pick_spec(frozen, size, declare),
+        device=pick_device(device),
+        source={"runtime": "torch", "tensors_sha256": digest, "library": library_of(module)},
+        target=target,
+        precision=precision,
+        known=False,
+    )
+    model.notes[:0] = not_finite_weights(frozen)
+    model.notes += guessed_note(model.spec)
+    return model
+
+
+def library_of(module: nn.Module) -> str:
+    """The package that defines the class of `module`, with its version; torch for one's own."""
+    package = type(module).__module__.partition(".")[0]
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"torch {torch.__version__}"

@@ -11,7 +11,7 @@ from gpu_models import SMOOTH, assert_agreement, audit_on, difference, large_net
 from perimetry import audit
 from perimetry.adapters.device import full_precision
 from perimetry.adapters.input_spec import InputSpec
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.bench.execution.plan import AuditPlan
 from perimetry.bench.execution.runner import run_jobs
 from perimetry.bench.execution.settings import RunOptions, Settings

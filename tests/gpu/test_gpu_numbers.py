@@ -22,7 +22,7 @@ from gpu_models import (
 )
 
 from perimetry.adapters.device import full_precision
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.images import open_images
 from perimetry.suites.measuring.gradients import gradient_maps, random_signs

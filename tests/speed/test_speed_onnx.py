@@ -10,7 +10,7 @@ from perimetry.adapters.export import export_onnx
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.gradient_check.subject import GradientVerdict
 from perimetry.adapters.onnx.session import feed, shaped
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context
 from perimetry.suites.images import open_images
 from perimetry.suites.perturbation.suite import Perturbation

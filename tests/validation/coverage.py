@@ -25,7 +25,7 @@ from torch import nn
 
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.model import Model
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Array, Context, Estimate, Suite
 from perimetry.suites.deadpixel.suite import DEADPIXEL
 from perimetry.suites.erf.metrics import LUO_THRESHOLD

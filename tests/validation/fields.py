@@ -15,7 +15,7 @@ from torch import nn
 
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.load import load
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.treatment import Fill
 from perimetry.suites.architecture.receptive_field import ReceptiveField, receptive_field
 

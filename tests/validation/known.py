@@ -12,7 +12,7 @@ from torch import nn
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.model import Model
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import path_count_map
 from perimetry.suites.architecture.receptive_field import receptive_field

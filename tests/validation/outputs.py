@@ -17,7 +17,7 @@ from torch import nn
 
 from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.model import Model
-from perimetry.adapters.pytorch.opening import wrap
+from perimetry.adapters.pytorch.model import wrap
 from perimetry.suites.base import Context, Suite
 from perimetry.suites.frequency import Frequency
 from perimetry.suites.halo.suite import Halo
