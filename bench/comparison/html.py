@@ -202,7 +202,8 @@ def draw_differences(comparison: Comparison, folder: Path) -> list[Path]:
     Raises `InputError` when none of the records has a map, as those of packed files.
     """
     sides = [side for pair in comparison.pairs for side in (pair.first, pair.second)]
-    if not any(record.maps for side in sides for record in side.records.values()):
+    records = [record for side in sides for record in side.records.values()]
+    if not any(record.maps or record.damage for record in records):
         raise InputError(NO_MAPS)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

@@ -110,6 +110,8 @@ def draw_maps(case: Case, pictures: Pictures) -> list[Path]:
     from ..figures.maps import draw_change, draw_variants
 
     known = {name for record in case.every for name in record.maps}
+    if not known and any(record.map_names for record in case.every):
+        return []  # damaged files, which notes name
     if not known:
         raise InputError(NO_MAPS)
     for name in pictures.names:

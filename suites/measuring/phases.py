@@ -138,7 +138,7 @@ def without_holes(expected: Array, period: Pair) -> Array:
     cells = expected[inside].reshape(rows, period[0], columns, period[1]).swapaxes(1, 2)
     silent = cells == 0
     holed = (silent & ~silent.all((0, 1))).any((2, 3))
-    if not 0 < holed.mean() < MOST_HOLED:
+    if not holed.size or not 0 < holed.mean() < MOST_HOLED:
         return expected
     from scipy import ndimage
 
