@@ -68,7 +68,7 @@ def module_input(
     fixed: Mapping[str, Any],
     declare: Callable[[InputSpec], InputSpec],
 ) -> InputSpec:
-    """The input that `opening.wrap` would give `module`, which is not changed."""
+    """The input that `model.wrap` would give `module`, which is not changed."""
     frozen = frozen_copy(getattr(module, "_orig_mod", module))
     frozen = cast_module(frozen, torch.device("cpu"), torch.float32)
     fix_module_inputs(frozen, image, fixed)

@@ -105,7 +105,8 @@ def _with_arrays(record: Record) -> Record:
 def draw_maps(case: Case, pictures: Pictures) -> list[Path]:
     """Draw the maps of the case, and what kernel padding changed in them.
 
-    Raises `UnknownNameError` for the name of a map that no record has.
+    Raises `UnknownNameError` for the name of a map that no record has, and `InputError` when none
+    has a map, as those of packed files.
     """
     from ..figures.maps import draw_change, draw_variants
 
