@@ -7,7 +7,8 @@ sensitivity (height, width)
     `architecture.propagate`), scaled to mean 1.
 path_count (height, width)
     Number of paths from each pixel to the target, every kernel 1 (Perone 2017; Alsallakh et al.
-    2021): exact integers; a note says if they do not fit into float64.
+    2021), one channel per layer and the mean of joined ones: exact integers, unless a note says
+    that they do not fit into float64, or that joined layers, gates or means weigh them.
 phase_profile (phase row, phase column)
     Phase profile of `sensitivity` (see `phases`), the period being the target's total stride. A
     stride that is not a whole number of pixels leaves no phases; it is never rounded.
@@ -60,6 +61,19 @@ a gate or to a softmax alone gets no note, as these are constants here. Uniform 
 queries a share of each token, so that a pool behind it has a note. In the rows of culprits a
 padded pool counts by the product of squares.
 
+A maximum passes one of several entries, each as likely as the others, whatever their values are:
+what a ReLU made 0 counts too, so that a max-pool behind one keeps up to twice as much as counted.
+An entry may be the largest in each of several windows that overlap, and an activation passes half
+of the amplitude of a unit. A mean of such maxima, and a sum or product of functions of one unit,
+have a note: of a 3 x 3 max-pool and a mean behind it, both of stride 2, the map is off by 0.22 in
+the mean. Weights that are applied again to the same units, or to what they returned, count as others,
+with a note; so does what a sum reads of gates alone, as nothing. Squares, roots and norms are
+statistics: where one is a term of a sum, or joined to units, there is no map.
+
+In an ONNX file whose convolutions have no norms, and none of the names by which exporters mark
+folded ones, each convolution is given one (docs/onnx.md). Where the map would be another without
+them, a note says so.
+
 A file does not say which of its numbers were learned. Stored factors that differ between places of
 the map are fixed masks, and a depthwise filter that is the same for all channels is a fixed one.
 So is, with a note, a matrix whose rows are alike, or one without negative numbers whose rows have
@@ -89,8 +103,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..adapters.model import Model
+    from .architecture.remarks import Approximation
     from .architecture.spans import UnitSpans
-    from .architecture.trace import Approximation
     from .architecture.windows import Layer
     from .base import Array, Measured
 
@@ -101,6 +115,9 @@ MAPS_PER_PASS = 9
 """Number of maps that are computed in one pass."""
 
 LARGEST_EXACT_INTEGER = 2.0**53
+
+SAME_MAP = 1e-6
+"""Largest difference of two maps of mean 1 that are taken for the same."""
 
 NOT_INDEPENDENT = (
     "the expected sensitivity is an approximation: fixed mixtures of units that follow one another "
@@ -232,23 +249,54 @@ def measure_skeleton(skeleton: nn.Module, size: tuple[int, int, int]) -> Measure
         found.metrics[f"relL{order}"] = Estimate(value)
     _read_layers(found, trace.layers, pixels, units.stride())
     _read_field(found, units)
+    approximate |= dict.fromkeys(_guesses(skeleton, size, expected))
     found.notes += _approximations(approximate)
-    if counts.max() > LARGEST_EXACT_INTEGER or bool((counts % 1).any()):
+    if counts.max() > LARGEST_EXACT_INTEGER:
         found.notes.append(
             "path counts are too large for exact integers in float64 and are rounded"
         )
+    elif bool((counts % 1).any()):
+        weighed = "joined layers, gates or means weigh the paths"
+        found.notes.append(f"path counts are no whole numbers: {weighed}")
+    return found
+
+
+def _guesses(
+    skeleton: nn.Module, size: tuple[int, int, int], expected: Array
+) -> list[Approximation]:
+    """What the skeleton assumes of the network, where the map would be another without it."""
+    from .architecture.propagate import energy_map
+    from .architecture.remarks import Approximation
+
+    found = []
+    for text, other in getattr(skeleton, "alternatives", dict[str, Any])().items():
+        energy = energy_map(other, size)[0].numpy()
+        if not np.allclose(energy / energy.mean(), expected, rtol=SAME_MAP, atol=SAME_MAP):
+            found.append(Approximation(text, assumed=True))
     return found
 
 
 def _approximations(found: Iterable[Approximation]) -> list[str]:
     """The notes on what `energy_map` found to be approximate, or assumed."""
-    assumed = [one.text for one in found if one.assumed]
+    layers: dict[str, list[str]] = {}
+    for one in found:
+        if one.assumed:
+            layers.setdefault(one.what, []).append(one.layer)
     first, *more = [one.text for one in found if not one.assumed] or [""]
     rest = f", and {len(more)} more" if more else ""
     return [
         *([f"{NOT_INDEPENDENT}: {first}{rest}"] if first else []),
-        *(f"the expected sensitivity is a guess: it is assumed that {text}" for text in assumed),
+        *(
+            f"the expected sensitivity is a guess: it is assumed that {what}{_in_layers(names)}"
+            for what, names in layers.items()
+        ),
     ]
+
+
+def _in_layers(names: Sequence[str]) -> str:
+    shown = [repr(name) for name in names if name]
+    layers = "layers" if len(shown) > 1 else "layer"
+    return f" in {layers} {findings.join_names(shown)}" if shown else ""
 
 
 def _energies(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..feature_grid import Grid
+from ..skeleton_marks import KERNEL_DOUBT
 from ..zero_taps import count_zero_taps
 from .checkpointing import without_checkpointing
 from .target import run_target
@@ -99,7 +100,7 @@ def light_copy(module: nn.Module) -> nn.Module:
         elif of_layer:
             doubt = count_zero_taps(parameter)
             if doubt is not None:
-                memo[id(parameter)].kernel_doubt = doubt
+                setattr(memo[id(parameter)], KERNEL_DOUBT, doubt)
     for buffer in module.buffers():
         if buffer.is_meta:
             memo[id(buffer)] = torch.zeros(buffer.shape, dtype=buffer.dtype)

@@ -13,12 +13,15 @@ from torch import Tensor
 from .chains import NOTHING, Chain, Sharing, axis_of_channels, chain_of
 from .mixtures import (
     ATTENTION,
+    CHOOSE_ONE,
     COPIES,
     FILTERS,
     JOINS,
+    MAXIMA_OF_UNITS,
     MEANS,
     MIXTURES,
     PRODUCTS,
+    PRODUCTS_OF_UNITS,
     SPATIAL,
     SUMS,
     copies,
@@ -127,6 +130,8 @@ class Call:
         """Whether a unit of the result reads several units that may share one."""
         if self.name in SUMS and len(self.inputs) > 1:
             return any(starmap(meet, self.common)) or any(starmap(self._is_shared, self.common))
+        if self.name in PRODUCTS_OF_UNITS and len(self.inputs) > 1:
+            return any(starmap(meet, self.common))
         if self.name == "fold" and self.chains[0].amplitude.parts:
             return True
         if not self.counted(self.shared) or not self.is_fixed or len(self.inputs) > 1:
@@ -150,13 +155,13 @@ class Call:
         if self.attends:
             return True
         if len(self.inputs) > 1:
-            return self.name in JOINS and bool(self.doubled)
+            return self.name in JOINS | MAXIMA_OF_UNITS and bool(self.doubled)
         if self.name == "setitem":
             return bool(self.args[0][self.args[1]].numel() > self.inputs[0].numel())
         if not self.is_fixed or (self.name not in PRODUCTS and not isinstance(x, Tensor)):
             return False
         reads, spreads = mixes(self.name, self.args, self.kwargs)
-        if spreads or (reads and self.chains[0].windows):
+        if spreads or ((reads or self.name in CHOOSE_ONE) and self.chains[0].windows):
             return True
         return isinstance(x, Tensor) and copies(self.name, self.args, self.kwargs, x, out)
 

@@ -43,11 +43,13 @@ from .compact import alias, annotate
 from .fixed_steps import amplitude_of, step_of
 from .mixtures import (
     ATTENTION,
+    CHOOSE_ONE,
     CHOOSING,
     CONCATENATIONS,
     FILTERS,
     JOINS,
     KEEPS,
+    MAXIMA_OF_UNITS,
     MEANS,
     PRODUCTS,
     REORDERINGS,
@@ -68,6 +70,7 @@ from .places import (
     in_a_row,
     over,
     within,
+    without,
 )
 from .rule_table import LIKE_ANOTHER, MOVES, is_energy, is_weight
 
@@ -170,7 +173,8 @@ class _Followed(Call):
         elif not self._keeps_channels(out):
             shared = shared.of_either()
         of_channels = self.name in MEANS and summed_axes(self.args, self.kwargs) == (self.channels,)
-        kept = self.name in KEEPS and self.is_fixed and not of_channels  # even over the places
+        passes = self.is_fixed or self.name in CHOOSE_ONE
+        kept = self.name in KEEPS and passes and not of_channels  # even over the places
         return beginning(out, self.sharing(shared, out), self.roots(out) if kept else {})
 
     @property
@@ -193,8 +197,8 @@ class _Followed(Call):
         """The tensors that the result comes from by moves, factors and sums, and the places."""
         roots = {key: root for placed in self.placed for key, root in placed.items()}
         if self.name in REORDERINGS and not self.shared.units:
-            under = {key: t for r in roots.values() for key, t in r.under.items()}
-            under |= {key: root.tensor for key, root in roots.items()}
+            under = {key: u for r in roots.values() for key, u in r.under.items()}
+            under |= {key: (root.tensor, root.places) for key, root in roots.items()}
             return {id(out): Root(out, all_places(out), under)}
         joined = self._placing(out)
         places = {key: [p[key].places if key in p else None for p in self.placed] for key in roots}
@@ -212,9 +216,24 @@ class _Followed(Call):
             return lambda parts: within(parts[0] or ANYWHERE, taken)
         if self.name == "setitem":
             return lambda parts: reduce(over, [p for p in parts if p is not None])
-        if self.name in UNIT_BY_UNIT and all(t.shape == out.shape for t in self.inputs):
+        blurred = self._blurred(out)
+        if blurred is not None:
+            return lambda parts: without(parts[0] or ANYWHERE, blurred)
+        by_unit = self.name in UNIT_BY_UNIT | MAXIMA_OF_UNITS
+        if by_unit and all(t.shape == out.shape for t in self.inputs):
             return lambda parts: at_once([p for p in parts if p is not None])
         return lambda _: ANYWHERE
+
+    def _blurred(self, out: Tensor) -> Sequence[int] | None:
+        """The axes of one input along which a sum or copies leave no places; None if not known."""
+        have, give = self.inputs[0].shape, out.shape
+        if len(self.inputs) > 1 or len(have) != len(give):
+            return None
+        if self.name in MEANS:
+            return summed_axes(self.args, self.kwargs)
+        pairs = enumerate(zip(have, give, strict=True))
+        copied = [axis for axis, (before, after) in pairs if before != after]
+        return copied if self.name in {"expand", "expand_as"} else None
 
     def _chosen(self, numbers: Tensor) -> Tensor:
         """What this choice gives of other numbers."""

@@ -15,21 +15,14 @@ from torch import Tensor
 
 from ...adapters.torch_calls import MaxPool
 from .in_place import latest
+from .mixtures import BOUNDED, LARGEST, MAX_POOLS, MAXIMA_OF_UNITS, SMALLEST
 from .rule_table import is_energy
 from .windows import pool_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_POOLS = frozenset(
-    f"max_pool{axes}d{places}" for axes in (1, 2, 3) for places in ("", "_with_indices")
-)
-_LARGEST = frozenset({"maximum", "fmax", "max", "clamp_min"})
-_SMALLEST = frozenset({"minimum", "fmin", "min", "clamp_max"})
-
-_BOUNDED = frozenset({"clamp", "clip"})
-
-MAXIMA = _POOLS | _LARGEST | _SMALLEST | _BOUNDED
+MAXIMA = MAX_POOLS | MAXIMA_OF_UNITS
 """Functions that keep one of several entries."""
 
 _MADE = "largest_of"
@@ -63,8 +56,8 @@ def mark_largest(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, 
     """Remember of the result `out` of the function `name` what it is the largest of."""
     if name not in MAXIMA or not isinstance(out, Tensor) or not is_energy(out):
         return
-    pool = MaxPool(*args, **kwargs) if name in _POOLS else None
-    kind, sources = _compared(name, args, kwargs) if pool is None else (_POOLS, (pool.input,))
+    pool = MaxPool(*args, **kwargs) if name in MAX_POOLS else None
+    kind, sources = _compared(name, args, kwargs) if pool is None else (MAX_POOLS, (pool.input,))
     if sources:
         versions = tuple(t._version for t in sources)
         setattr(out, _MADE, _Largest(kind, sources, versions, pool))
@@ -74,7 +67,7 @@ def counted_together(
     name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[OneCall | None, str | None]:
     """What takes the place of a call; or what is assumed if it stays, although it follows one."""
-    if name in _POOLS:
+    if name in MAX_POOLS:
         return _pools(name, MaxPool(*args, **kwargs))
     return _maxima(name, *_compared(name, args, kwargs))
 
@@ -87,12 +80,12 @@ def _compared(
     name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[frozenset[str], tuple[Tensor, ...]]:
     """The kind of a maximum and its energies; none if an argument is no energy."""
-    kind = _SMALLEST if name in _SMALLEST else _LARGEST
+    kind = SMALLEST if name in SMALLEST else LARGEST
     given = (*args, *kwargs.values())
-    if name in _BOUNDED:
+    if name in BOUNDED:
         x, low, high = (*args, None, None)[:3]
         low, high = kwargs.get("min", low), kwargs.get("max", high)
-        kind = _LARGEST if high is None else _SMALLEST
+        kind = LARGEST if high is None else SMALLEST
         given = (x, *(bound for bound in (low, high) if bound is not None))
         given = given if len(given) == 2 else ()
     return kind, given if len(given) > 1 and all(map(is_energy, given)) else ()
@@ -104,7 +97,7 @@ def _pools(name: str, call: MaxPool) -> tuple[OneCall | None, str | None]:
         return None, None
     axes = call.input.ndim - 2
     first, second = pool_windows(before.pool, axes), pool_windows(call, axes)
-    if all(w.kernel <= w.stride and w.dilation == 1 for w in first):
+    if not any(w.overlap for w in first):
         return None, None  # no unit is read twice
     if all(w.stride == w.dilation == 1 for w in (*first, *second)) and before.current():
         pairs = list(zip(first, second, strict=True))
@@ -127,7 +120,7 @@ def _maxima(
         )
     known = {id(t): made.sources for t, made in found}
     sources = {id(s): s for t in compared for s in known.get(id(t), (t,))}
-    largest = "maximum" if kind is _LARGEST else "minimum"
+    largest = "maximum" if kind is LARGEST else "minimum"
     return OneCall(largest, tuple(sources.values()), _largest), None
 
 

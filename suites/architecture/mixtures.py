@@ -13,13 +13,16 @@ from torch import Tensor
 from ...adapters.torch_calls import (
     Convolution,
     Interpolation,
+    MaxPool,
     MeanPool,
+    NormPool,
     Padding,
     TransposedConvolution,
     each_axis,
 )
 from .rule_table import MOVES
 from .tags import tensors_in
+from .windows import conv_windows, pool_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +38,11 @@ MEANS = frozenset({"mean", "sum"})
 PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "linear", "einsum"})
 """Functions that may mix units by a fixed matrix."""
 MIXTURES = POOLS | FILTERS.keys() | RESAMPLINGS | ADAPTIVE | MEANS | PRODUCTS | {"cumsum", "fold"}
-SPATIAL = POOLS | FILTERS.keys() | RESAMPLINGS | ADAPTIVE | {"pad"}
+MAX_POOLS = frozenset(
+    f"max_pool{axes}d{places}" for axes in (1, 2, 3) for places in ("", "_with_indices")
+)
+NORM_POOLS = frozenset({"lp_pool2d", "dilated_lp_pool2d"})
+SPATIAL = POOLS | MAX_POOLS | NORM_POOLS | FILTERS.keys() | RESAMPLINGS | ADAPTIVE | {"pad"}
 """Functions that may work on each channel by itself, where the channels are the second axis."""
 COPIES = frozenset(
     """
@@ -62,9 +69,25 @@ SCALES = (
 """Functions that multiply each unit by a constant."""
 ATTENTION = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
 """Functions of queries, keys and values."""
-UNIT_BY_UNIT = SCALES | SUMS | {"where", "masked_fill", "tril", "triu"}
+ACTIVATIONS = frozenset(
+    """
+    relu relu6 silu gelu hardswish leaky_relu rrelu mish elu selu celu softplus threshold prelu
+    tanh hardtanh softsign hardshrink softshrink
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions of one unit that pass a share of its amplitude, whatever its sign."""
+LARGEST = frozenset({"maximum", "fmax", "max", "clamp_min"})
+SMALLEST = frozenset({"minimum", "fmin", "min", "clamp_max"})
+BOUNDED = frozenset({"clamp", "clip"})
+MAXIMA_OF_UNITS = LARGEST | SMALLEST | BOUNDED
+"""Functions that may keep one of several units of the same place."""
+LARGEST_OF_AXES = frozenset({"amax", "amin", "max", "min", "logsumexp"})
+"""Functions that may keep one of the units along an axis."""
+UNIT_BY_UNIT = SCALES | SUMS | ACTIVATIONS | {"where", "masked_fill", "tril", "triu"}
 """Functions that read the units of the same place."""
-KEEPS = MOVES | UNIT_BY_UNIT | JOINS | MIXTURES | {"pad"}
+CHOOSE_ONE = MAX_POOLS | NORM_POOLS | MAXIMA_OF_UNITS | LARGEST_OF_AXES
+"""Functions that pass one of several units, or a share of each, as their values have it."""
+KEEPS = MOVES | UNIT_BY_UNIT | JOINS | MIXTURES | CHOOSE_ONE | {"pad"}
 """Functions whose results have something in common with what their inputs come from."""
 REORDERINGS = MOVES & frozenset(
     """
@@ -81,7 +104,8 @@ CHOOSING = MOVES & {"chunk", "split", "split_with_sizes", "getitem", "narrow", "
 def mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
     """Whether a unit of the result reads several units, and whether several read one.
 
-    The function is of one tensor, and has no random weights.
+    The function is of one tensor, and has no random weights. One that keeps the largest of several
+    units reads a single one, and one that is in several windows may be the largest in each.
     """
     if name in PRODUCTS | {"cumsum", "fold"}:
         return True, True
@@ -105,21 +129,23 @@ def mixes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bo
 
 def _windows(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bool, bool]:
     """As `mixes`, of pools and fixed filters."""
-    axes, channels = int(name[-2]) if name.endswith(("1d", "3d")) else 2, (False, False)
-    if name in POOLS:
-        call = MeanPool(*args, **kwargs)
-        kernel, stride = call.kernel_size, call.stride or call.kernel_size
-    elif name in FILTERS:
-        filters = FILTERS[name](*args, **kwargs)
-        kernel, stride = tuple(filters.weight.shape[2:]), filters.stride
-        first, second = filters.weight.shape[:2]
-        channels = (second > 1, first > filters.groups)
-    else:
-        return False, False
-    kernels, strides = each_axis(kernel, axes), each_axis(stride, axes)
-    over = any(k > s for k, s in zip(kernels, strides, strict=True))
-    units = (max(kernels) > 1, over)
-    reads, spreads = (a or b for a, b in zip(units, channels, strict=True))
+    axes = int(name[-2]) if name.endswith(("1d", "3d")) else 2
+    if name in FILTERS:
+        return _filters(name, FILTERS[name](*args, **kwargs))
+    for names, call in ((POOLS, MeanPool), (MAX_POOLS, MaxPool), (NORM_POOLS, NormPool)):
+        if name in names:
+            windows = pool_windows(call(*args, **kwargs), axes)
+            several = any(w.kernel > 1 for w in windows) and name not in MAX_POOLS
+            return several, any(w.overlap for w in windows)
+    return False, False
+
+
+def _filters(name: str, call: Convolution | TransposedConvolution) -> tuple[bool, bool]:
+    """As `mixes`, of filters."""
+    outputs, inputs = call.weight.shape[:2]
+    windows = conv_windows(call)
+    reads = inputs > 1 or any(w.kernel > 1 for w in windows)
+    spreads = outputs > call.groups or any(w.overlap for w in windows)
     return (spreads, reads) if "transpose" in name else (reads, spreads)
 
 

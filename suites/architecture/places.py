@@ -24,17 +24,18 @@ ANYWHERE: Places = ()
 class Root:
     """A tensor that another one comes from, and the places in it.
 
-    The root itself comes from the tensors `under` it, by their ids, each unit from one of its own.
+    The root itself comes from the tensors `under` it, by their ids: each unit from one of its own,
+    at the places given there.
     """
 
     tensor: Tensor
     places: Places
-    under: Mapping[int, Tensor] = field(default_factory=dict)
+    under: Mapping[int, tuple[Tensor, Places]] = field(default_factory=dict)
 
     @property
-    def all_ids(self) -> set[int]:
-        """The ids of the root and of the tensors under it."""
-        return {id(self.tensor), *self.under}
+    def sources(self) -> dict[int, Places]:
+        """The places in the root and in the tensors under it, by their ids."""
+        return {id(self.tensor): self.places, **{key: p for key, (_, p) in self.under.items()}}
 
 
 Roots = dict[int, Root]
@@ -44,8 +45,12 @@ Roots = dict[int, Root]
 def common_places(a: Roots, b: Roots) -> list[tuple[Places, Places]]:
     """The places of two tensors in each tensor that both come from."""
     pairs = [(a[key].places, b[key].places) for key in a.keys() & b.keys()]
-    across = [(m, n) for k, m in a.items() for j, n in b.items() if k != j]
-    return pairs + [(ANYWHERE, ANYWHERE) for m, n in across if m.all_ids & n.all_ids]
+    across = [(m.sources, n.sources) for k, m in a.items() for j, n in b.items() if k != j]
+    return pairs + [
+        (ANYWHERE, ANYWHERE)
+        for m, n in across
+        if any(overlap(m[key], n[key]) for key in m.keys() & n.keys())
+    ]
 
 
 def all_places(t: Tensor) -> Places:
@@ -78,6 +83,13 @@ def within(places: Places, taken: Places) -> Places:
         None if p is None or t is None else tuple(p[n] for n in t)
         for p, t in zip(places, taken, strict=True)
     )
+
+
+def without(places: Places, axes: Sequence[int] | None) -> Places:
+    """The same, unknown along `axes` (None: all), as of sums over them."""
+    if axes is None:
+        return ANYWHERE
+    return tuple(None if axis in axes else line for axis, line in enumerate(places))
 
 
 def at_once(parts: Sequence[Places]) -> Places:

@@ -40,7 +40,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ...adapters.torch_calls import running_layers
-from .compact import compress, node_of, nodes_behind, widen
+from .compact import compress, widen
 from .rule_table import history_of, spans_of, with_constant_share, with_history
 from .rules import (  # noqa: F401
     convolutions,
@@ -53,11 +53,13 @@ from .rules import (  # noqa: F401
 )
 from .span_rules import joining, resizing, sliding, sums  # noqa: F401
 from .spans import UnitSpans, pixel_spans, unit_spans
-from .trace import Approximation, EnergyTrace
+from .trace import EnergyTrace
 from .windows import History
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from .remarks import Approximation
 
 
 def energy_map(
@@ -76,9 +78,8 @@ def energy_map(
     """
     trace = EnergyTrace(padded=padded)
     x, target = run_skeleton(skeleton, size, trace)
-    if approximate is not None and trace.approximate:
-        used = nodes_behind([target, *trace.read_as_constants])
-        approximate.update({why: None for t, why in trace.approximate if node_of(t) in used})
+    if approximate is not None:
+        approximate |= trace.remarks.on_target(target, *trace.read_as_constants)
     return _vjp(x, target)
 
 
@@ -144,10 +145,14 @@ def run_skeleton(
     with running_layers(layers, trace.running, keep_failed=True), one_thread():
         target = _forward(skeleton, wide, trace)
     if not (isinstance(target, Tensor) and target.requires_grad):
-        named = f" ({', '.join(list(trace.gates)[-MOST_GATES:])})" if trace.gates else ""
+        last = list(trace.remarks.gates)[-MOST_GATES:]
+        named = f" ({', '.join(last)})" if last else ""
         raise NotApplicableError(
             f"the input reaches the target only through gates{named}, which pass no energy"
         )
+    loss = trace.remarks.loss(target)
+    if loss is not None:
+        raise NotApplicableError(loss)
     return x, target
 
 

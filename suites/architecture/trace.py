@@ -8,7 +8,7 @@ the field of each tensor's units.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ from .in_place import (
 from .maxima import MAXIMA, counted_together, mark_largest
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
 from .own_names import by_own_names
+from .remarks import Approximation, Remarks, in_layer, pass_on_gates
 from .rule_table import (
     LIKE_ANOTHER,
     MOVES,
@@ -83,17 +84,6 @@ SHAPE_ONLY = MOVES | CREATIONS | {"tril", "triu", "fold", "cumsum"}
 """Functions that apply to energies unchanged: they move, drop or add entries, or read a shape."""
 
 
-@dataclass(frozen=True)
-class Approximation:
-    """Why an energy is not exact, in words: two mixtures with unknown common coefficients.
-
-    Or else what is `assumed` of the network, which does not say it.
-    """
-
-    text: str
-    assumed: bool = False
-
-
 _PASSES = count()
 
 
@@ -120,8 +110,7 @@ class EnergyTrace(FunctionMode):
         self.padded = tuple(padded)
         self.layers: list[Layer] = []
         self.running: list[tuple[str, nn.Module]] = []  # layers, the innermost last
-        self.gates: dict[str, None] = {}  # operations that take energies as constants, in order
-        self.approximate: list[tuple[Tensor, Approximation]] = []  # energies, and why
+        self.remarks = Remarks()
         self.read_as_constants: list[Tensor] = []  # energies that are statistics, such as a norm's
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -207,6 +196,7 @@ class EnergyTrace(FunctionMode):
             self.assume(out, f"the numbers stored for {name!r} are scales of channels")
         if doubt is not None:
             self.assume(out, doubt)
+        self.remarks.on_result(name, tensors, out, self.layer_name)
         if name == "getitem":
             mark_part(out, *args)
         mark_view(name, args[0] if args else None, tensors_in(out))
@@ -257,7 +247,7 @@ class EnergyTrace(FunctionMode):
             padded = slice(start, start + share)
         out, pair = follow(func, args, kwargs, out, energies, self._where(), padded)
         if pair is not None:
-            self.approximate.append((out, Approximation(pair)))
+            self.remarks.add(out, Approximation(pair))
         return out
 
     def _apply(
@@ -274,7 +264,7 @@ class EnergyTrace(FunctionMode):
         if rule is not None and (energy or weighs_a_constant(name, args)):
             if energy:
                 out = rule(self, *args, **kwargs)
-                self._note_gate(name, tensors, out)
+                self.remarks.on_gate(name, tensors, out, self.layer_name)
                 return out
             return self._amplitude(rule, args, kwargs)
         if not energy and any(t.is_meta for t in tensors):
@@ -290,12 +280,6 @@ class EnergyTrace(FunctionMode):
         if energy or name in CREATIONS or (name in LIKE_ANOTHER and not is_weight(args[0])):
             return out
         return follow_moments(name, func, args, kwargs, self._random(tensors, out))
-
-    def _note_gate(self, name: str, tensors: list[Tensor], out: Any) -> None:
-        """Note an operation that reads energies and whose result has none of their gradients."""
-        passes = any(t.requires_grad for t in tensors_in(out))
-        if not passes and any(t.requires_grad for t in tensors):
-            self.gates[f"{name!r}{self._where()}"] = None
 
     def _amplitude(self, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Apply random weights to a constant: the root of the resulting energy."""
@@ -339,10 +323,11 @@ class EnergyTrace(FunctionMode):
 
     def assume(self, out: Tensor, what: str) -> None:
         """Note that `out` rests on `what`, which the network does not say."""
-        self.approximate.append((out, Approximation(f"{what}{self._where()}", assumed=True)))
+        self.remarks.add(out, Approximation(what, assumed=True, layer=self.layer_name))
 
     def _pass_on(self, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Note on the `results` the pass, and what is assumed of a stored matrix in `tensors`."""
+        pass_on_gates(tensors, results)
         for out in filter(is_energy, results):
             out.in_pass = self.number  # type: ignore[attr-defined]
         for doubt in {t.doubt: None for t in tensors if hasattr(t, "doubt")}:
@@ -358,7 +343,7 @@ class EnergyTrace(FunctionMode):
         return self.running[-1][0] if self.running else ""
 
     def _where(self) -> str:
-        return f" in layer {self.layer_name!r}" if self.layer_name else ""
+        return in_layer(self.layer_name)
 
     def coefficient(self, constant: Tensor | complex) -> Any:
         """The factor by which a constant multiplies an energy or a path count."""

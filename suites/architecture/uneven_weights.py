@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ...adapters.errors import NotApplicableError
+from ...adapters.skeleton_marks import KERNEL_DOUBT, SECOND_MOMENTS
 from .in_place import whole_and_place
 from .rule_table import MOVES, is_weight
 from .tags import tensors_in
@@ -23,7 +24,7 @@ from .tags import tensors_in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MOMENTS, _UNKNOWN, _ROOTS = "second_moments", "moments_unknown_behind", "made_of"
+_UNKNOWN, _ROOTS = "moments_unknown_behind", "made_of"
 
 _LEVEL = "moment_of_origin"
 """Of a part or view of weights: the second moment of an entry of these."""
@@ -63,9 +64,6 @@ _MIXING = frozenset(
 )
 """Functions whose results mix entries unevenly, also such as are alike."""
 
-KERNEL_DOUBT = "kernel_doubt"
-"""Attribute of a kernel: what is assumed of it, for a note where it is read."""
-
 
 def moments_of_entries(weight: Any) -> Tensor | None:
     """Second moments of the entries of random weights; None if they are alike.
@@ -75,7 +73,7 @@ def moments_of_entries(weight: Any) -> Tensor | None:
     behind = getattr(weight, _UNKNOWN, None)
     if behind is not None:
         raise NotApplicableError(f"weights that are not alike pass {behind!r}")
-    found: Tensor | None = getattr(weight, _MOMENTS, None)
+    found: Tensor | None = getattr(weight, SECOND_MOMENTS, None)
     return None if found is None else found * (_own_level(weight) / _level(weight))
 
 
@@ -88,10 +86,10 @@ def relative_moments(weight: Any) -> Tensor | None:
 def turned(weight: Tensor) -> Tensor:
     """The transposed matrix, with what is known of its entries."""
     found = weight.mT
-    for name in (_MOMENTS, _UNKNOWN):
+    for name in (SECOND_MOMENTS, _UNKNOWN):
         if hasattr(weight, name):
             value = getattr(weight, name)
-            setattr(found, name, value.mT if name == _MOMENTS else value)
+            setattr(found, name, value.mT if name == SECOND_MOMENTS else value)
     if is_weight(weight):
         found.random = True  # type: ignore[attr-defined]
         setattr(found, _LEVEL, _level(weight))
@@ -109,7 +107,7 @@ def read_entries(weight: Tensor) -> Tensor | None:
 def follow_moments(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> Any:
     """Set what is known of the entries of `out`, computed from weights and constants alone."""
     weights = [t for t in tensors_in((args, kwargs)) if is_weight(t)]
-    uneven = [t for t in weights if hasattr(t, _MOMENTS) or hasattr(t, _UNKNOWN)]
+    uneven = [t for t in weights if hasattr(t, SECOND_MOMENTS) or hasattr(t, _UNKNOWN)]
     if name in _WRITING:
         if weights:
             _write(args[0], 0.0 if name == "zero" else args[-1], args[1] if len(args) > 2 else ...)
@@ -124,7 +122,7 @@ def follow_moments(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> An
     for t in tensors_in(out):
         if unknown is not None:
             setattr(t, _UNKNOWN, unknown)
-        setattr(t, _ROOTS, frozenset().union(*map(_roots, weights)))
+        setattr(t, _ROOTS, frozenset().union(*map(parameters_of, weights)))
         doubts = [getattr(w, KERNEL_DOUBT) for w in weights if hasattr(w, KERNEL_DOUBT)]
         if name in _MIXING:
             doubts = [f"the entries of weights that {name!r} computes are alike"]
@@ -168,9 +166,9 @@ def _keep(t: Tensor, moments: Tensor) -> None:
     """Remember `moments`, or that all are alike."""
     alike = moments.numel() > 0 and bool((moments == moments.flatten()[0]).all())
     if not alike or not bool(moments.any()):
-        setattr(t, _MOMENTS, moments)
+        setattr(t, SECOND_MOMENTS, moments)
         return
-    vars(t).pop(_MOMENTS, None)
+    vars(t).pop(SECOND_MOMENTS, None)
     if whole_and_place(t)[0] is not t:
         setattr(t, _LEVEL, float(moments.flatten()[0]))
 
@@ -181,7 +179,7 @@ def _dense(t: Any) -> Any:
         return t
     if not is_weight(t):
         return t.to(torch.float64) ** 2 if t.is_floating_point() else t
-    found: Tensor | None = getattr(t, _MOMENTS, None)
+    found: Tensor | None = getattr(t, SECOND_MOMENTS, None)
     return torch.full(t.shape, _level(t), dtype=torch.float64) if found is None else found
 
 
@@ -243,7 +241,7 @@ def _added(_name: str, _func: Any, args: Any, kwargs: Any) -> Any:
     return a + b * abs(kwargs.get("alpha", 1)) ** 2
 
 
-def _roots(t: Tensor) -> frozenset[int]:
+def parameters_of(t: Tensor) -> frozenset[int]:
     """The parameters that `t` was computed from, entry by entry."""
     if isinstance(t, nn.Parameter):
         return frozenset({id(t)})
@@ -253,7 +251,7 @@ def _roots(t: Tensor) -> frozenset[int]:
 
 def _shared(args: Any) -> bool:
     """Whether two terms are made of the same weights."""
-    first, second = (_roots(t) if isinstance(t, Tensor) else frozenset() for t in args[:2])
+    first, second = (parameters_of(t) if isinstance(t, Tensor) else frozenset() for t in args[:2])
     return not first.isdisjoint(second)
 
 

@@ -6,7 +6,7 @@ Pairs are (rows, columns); positions are input pixels, 0 the first.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
+from math import lcm, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +54,11 @@ class LayerWindow:
         """Whether it keeps the number of units, for any input size."""
         filled = self.before + self.after == self.extent - 1
         return self.stride == 1 and self.scale == 1 and (filled or self.same)
+
+    @property
+    def overlap(self) -> bool:
+        """Whether two windows read one unit."""
+        return lcm(self.stride, self.dilation) <= self.dilation * (self.kernel - 1)
 
     def size(self, n: int) -> int:
         """Number of windows that fit over `n` units."""

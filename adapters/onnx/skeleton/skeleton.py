@@ -12,6 +12,7 @@ condition by the nodes of its branch.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import NotApplicableError
+from ...skeleton_marks import KERNEL_DOUBT
 from ...torch_calls import MASKED
 from ...zero_taps import count_zero_taps
 from ..files.protos import printable
@@ -72,6 +74,9 @@ NORMS = {
 }
 """Operators that normalise; only the first is ever folded away."""
 
+GUESSED_NORMS = "batch norms were folded into the convolutions of the file, which names none"
+"""What is assumed of a file without norms."""
+
 TRACED, EXPORTED = "onnx::Conv_", "weight_bias"
 """Names of the biases that torch's exporters (tracing, dynamo) make of batch norms."""
 
@@ -103,13 +108,18 @@ def _batch_norm(x: Tensor) -> Tensor:
     return F.batch_norm(x, zeros, ones, ones, zeros, False, 0.0, 1e-5)
 
 
-def folded_norms(nodes: Sequence[Node]) -> set[str]:
-    """Return the outputs of the convolutions that most likely had a batch norm behind them."""
+def named_norms(nodes: Sequence[Node]) -> set[str]:
+    """Return the outputs of the convolutions whose biases an exporter made of batch norms."""
     convolutions = [node for node in nodes if node.op in CONVOLUTIONS]
     named = {node.outputs[0] for node in convolutions if _bias(node).startswith(TRACED)}
-    named |= {node.outputs[0] for node in convolutions if _bias(node).endswith(EXPORTED)}
-    if named or any(node.op in NORMS - {"BatchNormalization"} for node in nodes):
-        return named
+    return named | {node.outputs[0] for node in convolutions if _bias(node).endswith(EXPORTED)}
+
+
+def guessed_norms(nodes: Sequence[Node]) -> set[str]:
+    """Return the outputs of the convolutions that most likely had a batch norm behind them."""
+    if named_norms(nodes) or any(node.op in NORMS - {"BatchNormalization"} for node in nodes):
+        return set()
+    convolutions = [node for node in nodes if node.op in CONVOLUTIONS]
     normed = {node.inputs[0] for node in nodes if node.op == "BatchNormalization"}
     biased = [node for node in convolutions if _bias(node)]
     return {node.outputs[0] for node in (biased if normed else convolutions)} - normed
@@ -132,7 +142,8 @@ class SkeletonBody(Interpreter):
         self.graph = with_group_norms(
             with_gelus(with_norms(with_factors(without_branches(floats))))
         )
-        self.folded = folded_norms(self.graph.nodes)
+        self.guessed = guessed_norms(self.graph.nodes)
+        self.folded = self.guessed | named_norms(self.graph.nodes)
         self.layers = {
             n.outputs[0]: NodeLayer(n, self.mode, folded=n.outputs[0] in self.folded)
             for n in self.graph.nodes
@@ -185,6 +196,15 @@ class OnnxSkeleton(nn.Module):
         for name in energy.keys() & light.keys():
             light[name].tap_energy = energy[name]  # type: ignore[attr-defined]
         self.body.replace_constants(light)
+
+    def alternatives(self) -> dict[str, OnnxSkeleton]:
+        """Skeletons without what was guessed of the file, by the guess in words."""
+        if not self.body.guessed:
+            return {}
+        bare = copy.deepcopy(self)
+        for name in bare.body.guessed:
+            bare.body.layers[name].folded = False
+        return {GUESSED_NORMS: bare}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` (batch, channels, height, width) to the target, of the same axes."""
@@ -251,7 +271,7 @@ def _light_weight(node: Node, name: str, value: Tensor) -> Tensor:
         found.doubt = f"the stored matrix {printable(name)!r}, {doubt}, is {kind}"  # type: ignore[attr-defined]
     zeros = count_zero_taps(value) if node.op in CONVOLUTIONS else None
     if zeros is not None:
-        found.kernel_doubt = zeros  # type: ignore[attr-defined]
+        setattr(found, KERNEL_DOUBT, zeros)
     return found
 
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ...errors import NotApplicableError
 from ...kernel_padding.arithmetic import Pair, mean_taps, output_size, pad_weight, tap_energy
 from ...kernel_padding.call import StridedCall, _plane
+from ...skeleton_marks import SECOND_MOMENTS
 from ...torch_calls import Convolution, MaxPool, MeanPool, TransposedConvolution, pair
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def own_buffer(module: nn.Module, weight: Tensor | None) -> str | None:
 
 def _refuse_uneven(weight: Tensor | None) -> None:
     """Raise `NotApplicableError` if entries of `weight` are known to be unlike (`structure`)."""
-    if hasattr(weight, "second_moments"):
+    if hasattr(weight, SECOND_MOMENTS):
         raise NotApplicableError(
             "kernel padding of weights that are masked or computed: their taps are not alike"
         )

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....adapters.skeleton_marks import KERNEL_DOUBT
 from ....adapters.torch_calls import Convolution, TransposedConvolution, each_axis, pair
 from ..compact import compress, widen
 from ..rule_table import history_of, is_weight, rule, with_history
-from ..uneven_weights import KERNEL_DOUBT, moments_of_entries
+from ..uneven_weights import moments_of_entries
 from ..windows import conv_windows
 from .sliding import (
     Windows,

@@ -33,12 +33,20 @@ def _power(trace: EnergyTrace, x: Any, exponent: Any = 2) -> Tensor:
     """
     if not is_energy(x):
         return constant_amplitude(exponent, 1.0)
-    other: Tensor = x
     if isinstance(exponent, Tensor) or exponent != 2:
-        return other
+        return _other_power(trace, x, exponent)
     if not hasattr(x, "rectified"):
         return statistic(trace, x)
     return alias(x) if trace.paths else pointwise(lambda r: r * 8 * r.detach(), x)
+
+
+def _other_power(trace: EnergyTrace, x: Tensor, exponent: Any) -> Tensor:
+    """The identity; an exponent of several numbers, or a learned one, begins at 1."""
+    if isinstance(exponent, Tensor) or exponent == 1:
+        return x
+    out = alias(x)
+    trace.assume(out, f"the power {exponent:g} passes all of the energy")
+    return out
 
 
 @rule("sqrt", "rsqrt", "reciprocal")

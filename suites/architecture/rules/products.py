@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
+from ....adapters.skeleton_marks import KERNEL_DOUBT
 from ....adapters.torch_calls import MASKED
 from ..compact import compress, compress_uniform, widen
 from ..rule_table import is_energy, is_weight, rule
-from ..uneven_weights import KERNEL_DOUBT, moments_of_entries, relative_moments, turned
+from ..uneven_weights import moments_of_entries, relative_moments, turned
 from .elementwise import widen_like
 
 if TYPE_CHECKING:

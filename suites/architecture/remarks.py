@@ -1,0 +1,116 @@
+"""What a pass remarks on its energies: what is approximate, what is assumed, what was left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .compact import node_of, nodes_behind
+from .mixtures import ATTENTION, JOINS, MIXTURES
+from .repeated_weights import REPEATED, Applications
+from .rule_table import history_of, is_energy, is_weight
+from .tags import tensors_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+GATES = ATTENTION | {"sigmoid", "hardsigmoid", "softmax", "log_softmax"}
+"""Functions that are gates or weights of attention, and constants by definition."""
+
+LOST = "what it adds passes a square, a root or a norm alone, and these are constants here"
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """Why an energy is not exact, in words: two mixtures with unknown common coefficients.
+
+    Or else what is `assumed` of the network, which does not say it, or of one `layer`.
+    """
+
+    what: str
+    assumed: bool = False
+    layer: str = ""
+
+    @property
+    def text(self) -> str:
+        """The same with the layer."""
+        return self.what + in_layer(self.layer)
+
+
+def in_layer(name: str) -> str:
+    """The layer in words; empty for the network itself."""
+    return f" in layer {name!r}" if name else ""
+
+
+class Remarks:
+    """The remarks of one pass, each on the energies from which on it holds."""
+
+    def __init__(self) -> None:
+        self.gates: dict[str, None] = {}  # operations that take energies as constants, in order
+        self._approximate: list[tuple[Tensor, Approximation]] = []
+        self._lossy: list[tuple[Tensor, str]] = []
+        self._applications = Applications()
+
+    def add(self, out: Tensor, why: Approximation) -> None:
+        """Remark that `out` is not exact."""
+        self._approximate.append((out, why))
+
+    def on_gate(self, name: str, tensors: Sequence[Tensor], out: Any, layer: str) -> None:
+        """Remark on an operation that reads energies, if its result has none of their gradients."""
+        passes = any(t.requires_grad for t in tensors_in(out))
+        if not passes and any(t.requires_grad for t in tensors):
+            self.gates[f"{name!r}{in_layer(layer)}"] = None
+            for t in tensors_in(out):
+                t.passed_through = frozenset({name})  # type: ignore[attr-defined]
+
+    def on_result(self, name: str, tensors: Sequence[Tensor], out: Any, layer: str) -> None:
+        """Remark on weights that are applied again, and on constants that are added to energies.
+
+        The constants are those that depend on the image. Gates are constants by definition; squares
+        and norms are as statistics.
+        """
+        energies = [t for t in tensors if is_energy(t)]
+        if not energies:
+            return
+        weights = [t for t in tensors if is_weight(t)] if name in MIXTURES else []
+        if weights and self._applications.repeated(weights, energies[0], out):
+            self.add(out, Approximation(REPEATED, assumed=True, layer=layer))
+        lost = [_passed_through(t) for t in tensors if _is_gate(t)] if name in JOINS else []
+        if lost and all(functions and functions <= GATES for functions in lost):
+            what = f"what {name!r} adds of gates alone is constant"
+            self.add(out, Approximation(what, assumed=True, layer=layer))
+        elif lost:
+            what = f"the operation {name!r}{in_layer(layer)} has no energy rule: {LOST}"
+            self._lossy.append((out, what))
+
+    def on_target(self, *tensors: Tensor) -> dict[Approximation, None]:
+        """The remarks on what `tensors` depend on, in order."""
+        used = nodes_behind(tensors) if self._approximate else set()
+        return {why: None for t, why in self._approximate if node_of(t) in used}
+
+    def loss(self, target: Tensor) -> str | None:
+        """Why the energy of `target` is too small, if a term of a sum was left out."""
+        used = nodes_behind([target]) if self._lossy else set()
+        return next((why for t, why in self._lossy if node_of(t) in used), None)
+
+
+def pass_on_gates(tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+    """Tell constants that are made of `tensors` which functions made constants of these."""
+    behind = frozenset[str]().union(*map(_passed_through, tensors))
+    if behind:
+        for out in results:
+            if not is_energy(out):
+                found = behind | _passed_through(out)
+                out.passed_through = found  # type: ignore[attr-defined]
+
+
+def _passed_through(t: Tensor) -> frozenset[str]:
+    found: frozenset[str] = getattr(t, "passed_through", frozenset())
+    return found
+
+
+def _is_gate(t: Tensor) -> bool:
+    """Whether `t` depends on the image and is a constant here."""
+    return not is_energy(t) and history_of(t) is not None

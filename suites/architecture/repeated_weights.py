@@ -1,0 +1,48 @@
+"""Weights that one pass applies more than once, as a loop over one layer does.
+
+Their squares do not multiply, or add up, where a unit is read through the same weights twice: they
+are counted as independent ones, with a note.
+"""
+
+from __future__ import annotations
+
+from itertools import starmap
+from typing import TYPE_CHECKING
+
+from .chains import chain_of
+from .compact import node_of, nodes_behind
+from .places import common_places, overlap
+from .uneven_weights import parameters_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+REPEATED = "weights that are applied more than once are independent each time"
+"""What is assumed."""
+
+
+class Applications:
+    """What random weights were applied to in one pass, and what they returned."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._kept: list[Tensor] = []  # so that no other tensor gets their ids
+
+    def repeated(self, weights: Sequence[Tensor], x: Tensor, out: Tensor) -> bool:
+        """Whether `weights`, of which `x` makes `out`, were applied to units of `x` before."""
+        self._kept += weights
+        owners = {n for weight in weights for n in parameters_of(weight) or {id(weight)}}
+        before = [pair for number in owners for pair in self._known.get(number, [])]
+        for number in owners:
+            self._known.setdefault(number, []).append((x, out))
+        if not before:
+            return False
+        behind = nodes_behind([x])
+        return any(node_of(made) in behind or _meet(read, x) for read, made in before)
+
+
+def _meet(a: Tensor, b: Tensor) -> bool:
+    """Whether the two may have a unit in common."""
+    return any(starmap(overlap, common_places(chain_of(a).roots, chain_of(b).roots)))
