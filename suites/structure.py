@@ -66,9 +66,9 @@ what a ReLU made 0 counts too, so that a max-pool behind one keeps up to twice a
 An entry may be the largest in each of several windows that overlap, and an activation passes half
 of the amplitude of a unit. A mean of such maxima, and a sum or product of functions of one unit,
 have a note: of a 3 x 3 max-pool and a mean behind it, both of stride 2, the map is off by 0.22 in
-the mean. Weights that are applied again to the same units, or to what they returned, count as others,
-with a note; so does what a sum reads of gates alone, as nothing. Squares, roots and norms are
-statistics: where one is a term of a sum, or joined to units, there is no map.
+the mean. Weights that are applied again to the same units, or to what they returned, count as
+others, with a note; so does what a sum reads of gates alone, as nothing. Squares, roots and norms
+are statistics: where one is a term of a sum, or joined to units, there is no map.
 
 In an ONNX file whose convolutions have no norms, and none of the names by which exporters mark
 folded ones, each convolution is given one (docs/onnx.md). Where the map would be another without
