@@ -192,6 +192,7 @@ class Loop(nn.Module):
 def test_weights_that_are_applied_to_the_same_units_again_are_assumed_to_be_others(
     function, computed
 ):
+    """In a row, beside each other, on parts that overlap; as stored or computed from what is."""
     noted = remarks(Loop(function, computed))
     assert any(text.startswith(REPEATED) for text in noted), noted
 
@@ -286,6 +287,7 @@ def test_a_gate_that_is_added_is_assumed_to_be_constant():
 
 
 def test_other_powers_are_assumed_to_pass_all_energy():
+    """Their derivatives have no second moment that the energy alone gives."""
     noted = remarks(Apply(lambda x, other: x**3 + other(x), other=nn.Conv2d(6, 6, 1)))
     assert noted == ["the power 3 passes all of the energy"]
 
