@@ -16,7 +16,13 @@ from ...adapters.torch_calls import each_axis
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ...adapters.torch_calls import Convolution, MaxPool, MeanPool, NormPool
+    from ...adapters.torch_calls import (
+        Convolution,
+        MaxPool,
+        MeanPool,
+        NormPool,
+        TransposedConvolution,
+    )
 
 Pair = tuple[int, int]
 
@@ -221,7 +227,7 @@ def joined(histories: Iterable[History]) -> History | None:
     return max(histories, key=History.stride) if histories else None
 
 
-def conv_windows(call: Convolution) -> list[LayerWindow]:
+def conv_windows(call: Convolution | TransposedConvolution) -> list[LayerWindow]:
     """The windows of a convolution along each of its axes."""
     sizes = call.weight.shape[2:]
     strides, gaps = each_axis(call.stride, len(sizes)), each_axis(call.dilation, len(sizes))
