@@ -112,6 +112,11 @@ class Recording:
         self.calls[f"{scope}:{name}"] += 1
         return f"{scope}:{name}#{self.calls[f'{scope}:{name}']}"
 
+    def reached(self, name: str) -> bool:
+        """Whether the module or function `name`, as `named` gives it, has returned."""
+        base, _, call = name.partition("#")
+        return self.calls[base] >= int(call or 1)
+
     def finished(self, name: str, inputs: Any, out: Any, *, root: bool) -> None:
         """Name the results of a module; those of unseen code depend on all of its inputs."""
         self.calls[name] += 1
@@ -258,7 +263,7 @@ def _record(
         with running_layers(module, scopes), _Recorder(recording, scopes):
             out = (run or module)(x)
     except Exception:
-        if until is None or not (recording.calls[until] or recording.calls[until.split("#")[0]]):
+        if until is None or not recording.reached(until):
             raise
     finally:
         for handle in handles:

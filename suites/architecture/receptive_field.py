@@ -3,7 +3,8 @@
 Receptive field (Araujo et al., Distill 2019): from layer to layer r <- r + (k_eff - 1) S,
 S <- s S, pad <- pad + p S; where branches join, the union of their intervals. Centre of unit i:
 -pad + i S + (r - 1) / 2. Attention, squeeze-excitation and means over a map make it *global*; the
-interval is then that of the local path.
+interval is then that of the local path. Attention within windows reads its windows, from the first
+to the last token that no mask excludes.
 
 Uneven padding (Alsallakh et al., ICLR 2021): a window (k, s, d) on n units is even if and only if
 (n + p_before + p_after - d (k - 1) - 1) mod s = 0; the remainder counts the units at the end that

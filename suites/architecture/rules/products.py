@@ -167,7 +167,7 @@ def _attention(
     del dropout_p
     heads = torch.broadcast_shapes(query.shape[:-2], value.shape[:-2])
     shape = (*heads, query.shape[-2], value.shape[-1])
-    allowed = _allowed(attn_mask, query.shape[-2], key.shape[-2], is_causal=is_causal)
+    allowed = allowed_by(attn_mask, query.shape[-2], key.shape[-2], is_causal=is_causal)
     if allowed is not None:
         share = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
         return widen_like(_left(trace, share, value), shape)
@@ -177,7 +177,7 @@ def _attention(
     return widen(mean, shape)
 
 
-def _allowed(mask: Tensor | None, queries: int, keys: int, *, is_causal: bool) -> Tensor | None:
+def allowed_by(mask: Tensor | None, queries: int, keys: int, *, is_causal: bool) -> Tensor | None:
     """1 where a query (..., queries, keys) may read a key, else 0; None where all may read all."""
     if is_causal:
         return torch.ones(queries, keys, dtype=torch.float64).tril()

@@ -12,6 +12,7 @@ from ..rule_table import Found, is_weight, known_spans, span_rule, spans_of
 from ..rules.normalisation import axes_of
 from ..spans import Spans, nowhere, through, union
 from ..uneven_weights import read_entries, turned
+from .attention import normalised, product_of_readers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,12 +47,7 @@ def _dim(args: tuple[Any, ...], kwargs: Any) -> Any:
 
 @span_rule("layer_norm", "rms_norm")
 def _layer_norm(out: Tensor, /, x: Tensor, shape: Sequence[int], *_: Any, **__: Any) -> Spans:
-    return _normalised(out, x, range(x.ndim - len(shape), x.ndim))
-
-
-@span_rule("softmax", "log_softmax")
-def _softmax(out: Tensor, /, x: Tensor, dim: int | None = None, *_: Any, **__: Any) -> Spans:
-    return _normalised(out, x, ((-1 if dim is None else dim) % x.ndim,))
+    return normalised(out, x, range(x.ndim - len(shape), x.ndim))
 
 
 @span_rule("normalize")
@@ -59,12 +55,12 @@ def _normalize(
     out: Tensor, /, x: Tensor, p: float = 2.0, dim: Any = 1, *_: Any, **__: Any
 ) -> Spans:
     del p
-    return _normalised(out, x, axes_of(x, dim))
+    return normalised(out, x, axes_of(x, dim))
 
 
 @span_rule("instance_norm")
 def _instance_norm(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> Spans:
-    return _normalised(out, x, range(2, x.ndim))
+    return normalised(out, x, range(2, x.ndim))
 
 
 @span_rule("batch_norm", "native_batch_norm")
@@ -73,20 +69,13 @@ def _batch_norm(out: Tensor, /, x: Tensor, *args: Any, **kwargs: Any) -> Spans:
     own = kwargs.get("training", args[4] if len(args) > 4 else False)
     mean = kwargs.get("running_mean", args[0] if args else None)
     if own or mean is None:
-        return _normalised(out, x, range(2, x.ndim))
+        return normalised(out, x, range(2, x.ndim))
     return replace(known_spans(x), shape=tuple(out.shape))
 
 
 @span_rule("group_norm")
 def _group_norm(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> Spans:
-    return _normalised(out, x, range(1, x.ndim))
-
-
-def _normalised(out: Tensor, x: Tensor, axes: Sequence[int]) -> Spans:
-    """Every entry reads all that its norm is taken over; a norm over the map is global."""
-    own = known_spans(x)
-    statistics = own.reduced(axes, [1 if d in axes else n for d, n in enumerate(x.shape)])
-    return union([own, statistics], out.shape)
+    return normalised(out, x, range(1, x.ndim))
 
 
 @span_rule("linear")
@@ -118,9 +107,8 @@ def _flat(spans: Spans, axis: int, out: Tensor) -> Spans:
 
 @span_rule("matmul", "bmm", "mm", "imatmul", "mv")
 def _matmul(out: Tensor, /, a: Tensor, b: Tensor) -> Spans:
-    """Products of two tensors that read the image are attention, which is global."""
     if spans_of(a) is not None and spans_of(b) is not None:
-        return nowhere(out.shape)
+        return product_of_readers(out, a, b)
     if spans_of(a) is not None:
         return _times(out, a, b if b.ndim > 1 else b[:, None])
     spans = known_spans(b)
@@ -144,17 +132,23 @@ def _rmatmul(out: Tensor, /, a: Tensor, b: Tensor) -> Spans:
 def _einsum(out: Tensor, /, equation: str, *operands: Any) -> Spans:
     tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
     inputs, _, letters = equation.replace(" ", "").partition("->")
-    read = [(c, s) for c, t in zip(inputs.split(","), tensors, strict=True) if (s := spans_of(t))]
-    if len(read) > 1 or "." in equation or "->" not in equation:
+    terms = inputs.split(",")
+    read = [(c, s) for c, t in zip(terms, tensors, strict=True) if (s := spans_of(t))]
+    if "." in equation or "->" not in equation:
         return nowhere(out.shape)
-    term, spans = read[0]
-    fixed = _fixed_matrix(inputs.split(","), tensors, term, letters)
-    if fixed is not None:
-        axis, matrix = fixed
-        spans = spans.aligned()
-        return spans.settled(
-            replace(spans.each(lambda end: through(end, axis, matrix)), shape=tuple(out.shape))
-        )
+    if len(read) == 1:
+        fixed = _fixed_matrix(terms, tensors, read[0][0], letters)
+        if fixed is not None:
+            axis, matrix = fixed
+            spans = read[0][1].aligned()
+            return spans.settled(
+                replace(spans.each(lambda end: through(end, axis, matrix)), shape=tuple(out.shape))
+            )
+    return union([_summed(spans, term, letters) for term, spans in read], out.shape)
+
+
+def _summed(spans: Spans, term: str, letters: str) -> Spans:
+    """Spans with the axes `term`, summed over those that are not in `letters`, with those axes."""
     gone = [d for d, c in enumerate(term) if c not in letters]
     kept = spans.reduced(gone, [1 if d in gone else n for d, n in enumerate(spans.shape)])
 
@@ -167,7 +161,9 @@ def _einsum(out: Tensor, /, equation: str, *operands: Any) -> Spans:
                 end = end.unsqueeze(place)
         return end
 
-    return replace(kept.each(placed), shape=tuple(out.shape))
+    found = kept.aligned().each(placed)
+    sizes = [spans.shape[term.index(c)] if c in term else 1 for c in letters]
+    return replace(found, shape=tuple(sizes))
 
 
 def _fixed_matrix(
@@ -188,16 +184,6 @@ def _fixed_matrix(
     if other not in {before + after, after + before}:
         return None
     return changed[0], (read.mT if other == before + after else read)
-
-
-@span_rule("scaled_dot_product_attention")
-def _attention(out: Tensor, /, *_: Any, **__: Any) -> Spans:
-    return nowhere(out.shape)
-
-
-@span_rule("multi_head_attention_forward")
-def _multi_head(out: Tensor, /, *_: Any, **__: Any) -> Spans:
-    return nowhere(out.shape)  # the one tensor of the results; weights of attention are None
 
 
 @span_rule("glu")

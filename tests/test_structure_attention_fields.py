@@ -1,0 +1,98 @@
+"""Receptive fields behind attention: those of every unit against the support of its gradient."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from attention_nets import CHANNELS, Attention, OfWindows
+from test_halo import GREY, measured, opened, values
+from torch import nn
+
+from perimetry.adapters.pytorch.model import wrap
+from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.propagate import path_count_map
+
+SIDE = 48
+
+
+def support(net, side):
+    """First row and column, last row and column (4, rows, columns) of what each unit reads."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+    out = net.double()(x)
+    weights = torch.randn(out.shape[1], dtype=torch.float64)
+    found = np.zeros((4, *out.shape[2:]))
+    for i, j in np.ndindex(*out.shape[2:]):
+        (gradient,) = torch.autograd.grad(out[0, :, i, j] @ weights, x, retain_graph=True)
+        size = gradient.abs().sum((0, 1))
+        read = size > 1e-15 * size.max()  # masks of -100 leave e^-100
+        rows, columns = (read.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+        found[:, i, j] = rows[0], columns[0], rows[-1], columns[-1]
+    return found
+
+
+WINDOWS = {
+    **{how: [Attention(how)] for how in ("plain", "fused", "einsum", "module", "linear")},
+    **{
+        f"{how} mask": [Attention(how), Attention(how, shift=2)]
+        for how in ("added", "filled", "chosen", "fused")
+    },
+    "rolled without a mask": [Attention("plain", shift=2, masked=False)],
+    "tokens at a distance": [Attention("plain", apart=True, side=3)],
+    "one window of all": [Attention("plain", side=3), Attention("plain", side=6, shift=2)],
+}
+
+
+@pytest.mark.parametrize("behind", [None, nn.Conv2d(CHANNELS, 4, 3, 2, 1)], ids=["end", "conv"])
+@pytest.mark.parametrize("name", WINDOWS)
+def test_attention_within_windows_reads_its_windows(name, behind):
+    """Every unit's field is the support of its gradient; masked pairs of tokens read nothing."""
+    net = OfWindows(*WINDOWS[name], last=behind).eval()
+    units = path_count_map(light_copy(net), (3, SIDE, SIDE))[2]
+    exact = support(net, SIDE)
+    found = [np.clip(ends, 0, SIDE - 1) for ends in (units.low, units.high)]
+    np.testing.assert_array_equal(np.concatenate(found), exact)
+    assert not units.everywhere
+
+
+@pytest.mark.parametrize("how", ["plain", "fused", "einsum", "module", "linear"])
+def test_attention_over_all_tokens_is_global_and_leaves_the_local_path(how):
+    """The field that is told is then that of the path beside it."""
+    net = OfWindows(Attention(how, side=12))
+    units = path_count_map(light_copy(net.eval()), (3, SIDE, SIDE))[2]
+    assert units.everywhere
+    assert (units.size == 4).all()
+
+
+def test_tiles_of_a_network_of_windows_have_an_exact_overlap():
+    """Two blocks, the second rolled: tiles at multiples of the window, with this overlap, agree."""
+    torch.manual_seed(0)
+    blocks = (Attention("added"), Attention("added", shift=2))
+    net = OfWindows(
+        *blocks, first=nn.Conv2d(1, CHANNELS, 3, 1, 1), last=nn.Conv2d(CHANNELS, 1, 3, 1, 1)
+    )
+    found = values(measured(opened(net)))
+    assert (found["exact_overlap"], found["alignment"], found["exact_error"]) == (8, 4, 0)
+    assert found["edge_error"] > 1e-3
+
+
+class OneImage(nn.Module):
+    """Two sums, of which only one image at a time reaches the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(n, 4, 3, 2, 1) for n in (3, 4))
+
+    def forward(self, x):
+        y = self.first(x)
+        y = (y + y.flip(-1)).reshape(1, 4, *y.shape[2:])
+        y = self.second(y)
+        return (y + y.flip(-2)).mean((2, 3))
+
+
+def test_a_step_is_found_again_at_another_size_by_a_network_of_one_image():
+    """The pass over two images breaks before the second sum, and that over one does not."""
+    spec = replace(GREY, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    model = wrap(OneImage().eval(), spec=spec, device="cpu", target=":add#2")
+    assert model.resized(64, 64).target.name == ":add#2"
