@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def normalised(out: Tensor, x: Tensor, axes: Sequence[int]) -> Spans:
+def read_with_norm(out: Tensor, x: Tensor, axes: Sequence[int]) -> Spans:
     """Every entry reads all that its norm is taken over; a norm over the map is global."""
     return _with_statistics(known_spans(x), axes, out.shape)
 

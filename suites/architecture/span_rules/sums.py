@@ -12,7 +12,7 @@ from ..rule_table import Found, is_weight, known_spans, span_rule, spans_of
 from ..rules.normalisation import axes_of
 from ..spans import Spans, nowhere, through, union
 from ..uneven_weights import read_entries, turned
-from .attention import normalised, product_of_readers
+from .attention import product_of_readers, read_with_norm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ def _dim(args: tuple[Any, ...], kwargs: Any) -> Any:
 
 @span_rule("layer_norm", "rms_norm")
 def _layer_norm(out: Tensor, /, x: Tensor, shape: Sequence[int], *_: Any, **__: Any) -> Spans:
-    return normalised(out, x, range(x.ndim - len(shape), x.ndim))
+    return read_with_norm(out, x, range(x.ndim - len(shape), x.ndim))
 
 
 @span_rule("normalize")
@@ -55,12 +55,12 @@ def _normalize(
     out: Tensor, /, x: Tensor, p: float = 2.0, dim: Any = 1, *_: Any, **__: Any
 ) -> Spans:
     del p
-    return normalised(out, x, axes_of(x, dim))
+    return read_with_norm(out, x, axes_of(x, dim))
 
 
 @span_rule("instance_norm")
 def _instance_norm(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> Spans:
-    return normalised(out, x, range(2, x.ndim))
+    return read_with_norm(out, x, range(2, x.ndim))
 
 
 @span_rule("batch_norm", "native_batch_norm")
@@ -69,13 +69,13 @@ def _batch_norm(out: Tensor, /, x: Tensor, *args: Any, **kwargs: Any) -> Spans:
     own = kwargs.get("training", args[4] if len(args) > 4 else False)
     mean = kwargs.get("running_mean", args[0] if args else None)
     if own or mean is None:
-        return normalised(out, x, range(2, x.ndim))
+        return read_with_norm(out, x, range(2, x.ndim))
     return replace(known_spans(x), shape=tuple(out.shape))
 
 
 @span_rule("group_norm")
 def _group_norm(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> Spans:
-    return normalised(out, x, range(1, x.ndim))
+    return read_with_norm(out, x, range(1, x.ndim))
 
 
 @span_rule("linear")
