@@ -6,6 +6,13 @@ from torch import nn
 
 CHANNELS, HEADS = 8, 2
 
+PRODUCTS = {
+    "einsum": ("bhid,bhjd->bhij", "bhij,bhjd->bhid"),
+    "dots": ("...id,...jd->...ij", "...ij, ...jd -> ...id"),
+    "turned": ("abik,abjk->abji", "abji,abjk->abik"),
+}
+"""Logits and values by `torch.einsum`; in the last one the keys come first."""
+
 
 def parted(y, side, *, apart):
     """Tokens (windows, side * side, channels) of a map (1, rows, columns, channels).
@@ -66,10 +73,14 @@ class Attention(nn.Module):
             return F.scaled_dot_product_attention(q, k, v, None if mask is None else ~mask)
         if self.how == "linear":
             return F.softplus(q) @ (F.softplus(k).mT @ v)
-        if self.how == "einsum":
-            weights = torch.einsum("bhid,bhjd->bhij", q, k).softmax(-1)
-            return torch.einsum("bhij,bhjd->bhid", weights, v)
         logits = q @ k.mT
+        if self.how in PRODUCTS:
+            first, second = PRODUCTS[self.how]
+            logits = torch.einsum(first, q, k)
+        if mask is not None and self.how in PRODUCTS:
+            logits = logits.masked_fill(mask.mT if self.how == "turned" else mask, float("-inf"))
+        if self.how in PRODUCTS:
+            return torch.einsum(second, logits.softmax(-2 if self.how == "turned" else -1), v)
         if mask is not None and self.how == "added":
             logits = logits + torch.zeros(mask.shape).masked_fill(mask, -100.0)
         if mask is not None and self.how == "filled":

@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attention_nets import CHANNELS, Attention, OfWindows
+from attention_nets import CHANNELS, PRODUCTS, Attention, OfWindows
 from test_halo import GREY, measured, opened, values
 from torch import nn
 
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
 from perimetry.suites.architecture.propagate import path_count_map
+from perimetry.suites.architecture.span_rules.einsum import spelled_out
 
 SIDE = 48
 
@@ -33,10 +34,13 @@ def support(net, side):
 
 
 WINDOWS = {
-    **{how: [Attention(how)] for how in ("plain", "fused", "einsum", "module", "linear")},
+    **{
+        how: [Attention(how)]
+        for how in ("plain", "fused", "einsum", "dots", "turned", "module", "linear")
+    },
     **{
         f"{how} mask": [Attention(how), Attention(how, shift=2)]
-        for how in ("added", "filled", "chosen", "fused")
+        for how in ("added", "filled", "chosen", "fused", *PRODUCTS)
     },
     "rolled without a mask": [Attention("plain", shift=2, masked=False)],
     "tokens at a distance": [Attention("plain", apart=True, side=3)],
@@ -75,6 +79,26 @@ def test_tiles_of_a_network_of_windows_have_an_exact_overlap():
     found = values(measured(opened(net)))
     assert (found["exact_overlap"], found["alignment"], found["exact_error"]) == (8, 4, 0)
     assert found["edge_error"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes", "terms", "letters"),
+    [
+        ("...ij, ...jd -> ...id", [(2, 3, 4, 5), (2, 3, 5, 6)], ["abij", "abjd"], "abid"),
+        ("...ij,jd->i...d", [(2, 4, 5), (5, 6)], ["aij", "jd"], "iad"),
+        ("...i,...i->...", [(2, 3, 4), (3, 4)], ["abi", "bi"], "ab"),
+        ("ij,kj", [(2, 3), (4, 3)], ["ij", "kj"], "ik"),
+        ("...ba", [(5, 2, 3)], ["cba"], "cab"),
+    ],
+)
+def test_letters_take_the_place_of_dots_and_of_what_is_left_unsaid(
+    equation, shapes, terms, letters
+):
+    """Written out, torch computes the same."""
+    tensors = [torch.rand(shape) for shape in shapes]
+    assert spelled_out(equation, tensors) == (terms, letters)
+    whole = torch.einsum(f"{','.join(terms)}->{letters}", *tensors)
+    torch.testing.assert_close(torch.einsum(equation, *tensors), whole)
 
 
 class OneImage(nn.Module):

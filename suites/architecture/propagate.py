@@ -51,7 +51,7 @@ from .rules import (  # noqa: F401
     resampling,
     reshaping,
 )
-from .span_rules import attention, joining, resizing, sliding, sums  # noqa: F401
+from .span_rules import attention, einsum, joining, resizing, sliding, sums  # noqa: F401
 from .spans import UnitSpans, pixel_spans, unit_spans
 from .trace import EnergyTrace
 from .windows import History

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..rule_table import Found, is_weight, known_spans, span_rule, spans_of
+from ..rule_table import Found, known_spans, span_rule, spans_of
 from ..rules.normalisation import axes_of
-from ..spans import Spans, nowhere, through, union
+from ..spans import Spans, through, union
 from ..uneven_weights import read_entries, turned
 from .attention import product_of_readers, read_with_norm
 
@@ -126,64 +126,6 @@ def _matmul(out: Tensor, /, a: Tensor, b: Tensor) -> Spans:
 @span_rule("rmatmul")
 def _rmatmul(out: Tensor, /, a: Tensor, b: Tensor) -> Spans:
     return _matmul(out, b, a)
-
-
-@span_rule("einsum")
-def _einsum(out: Tensor, /, equation: str, *operands: Any) -> Spans:
-    tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
-    inputs, _, letters = equation.replace(" ", "").partition("->")
-    terms = inputs.split(",")
-    read = [(c, s) for c, t in zip(terms, tensors, strict=True) if (s := spans_of(t))]
-    if "." in equation or "->" not in equation:
-        return nowhere(out.shape)
-    if len(read) == 1:
-        fixed = _fixed_matrix(terms, tensors, read[0][0], letters)
-        if fixed is not None:
-            axis, matrix = fixed
-            spans = read[0][1].aligned()
-            return spans.settled(
-                replace(spans.each(lambda end: through(end, axis, matrix)), shape=tuple(out.shape))
-            )
-    return union([_summed(spans, term, letters) for term, spans in read], out.shape)
-
-
-def _summed(spans: Spans, term: str, letters: str) -> Spans:
-    """Spans with the axes `term`, summed over those that are not in `letters`, with those axes."""
-    gone = [d for d, c in enumerate(term) if c not in letters]
-    kept = spans.reduced(gone, [1 if d in gone else n for d, n in enumerate(spans.shape)])
-
-    def placed(end: Tensor) -> Tensor:
-        order = [term.index(c) for c in letters if c in term]
-        end = end.permute(*order, *gone).flatten(len(order)) if gone else end.permute(*order)
-        end = end[..., 0] if gone else end
-        for place, c in enumerate(letters):
-            if c not in term:
-                end = end.unsqueeze(place)
-        return end
-
-    found = kept.aligned().each(placed)
-    sizes = [spans.shape[term.index(c)] if c in term else 1 for c in letters]
-    return replace(found, shape=tuple(sizes))
-
-
-def _fixed_matrix(
-    terms: Sequence[str], tensors: Sequence[Tensor], term: str, letters: str
-) -> tuple[int, Tensor] | None:
-    """The axis of `term` that a matrix maps to an axis in its place; what it reads (out, in).
-
-    None for any other sum of products.
-    """
-    if len(terms) != 2 or len(letters) != len(term):
-        return None
-    other, matrix = next((c, t) for c, t in zip(terms, tensors, strict=True) if not spans_of(t))
-    changed = [d for d, (c, n) in enumerate(zip(term, letters, strict=True)) if c != n]
-    read = read_entries(matrix) if is_weight(matrix) else matrix != 0
-    if len(changed) != 1 or read is None:
-        return None
-    before, after = term[changed[0]], letters[changed[0]]
-    if other not in {before + after, after + before}:
-        return None
-    return changed[0], (read.mT if other == before + after else read)
 
 
 @span_rule("glu")
