@@ -60,6 +60,51 @@ def test_attention_within_windows_reads_its_windows(name, behind):
     assert not units.everywhere
 
 
+class NormOfParts(nn.Module):
+    """A norm and a convolution in four parts of a map, each an entry of the batch."""
+
+    def __init__(self, norm, last, *, apart):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, padding=1)
+        self.norm, self.last, self.apart = norm, last, apart
+
+    def forward(self, x):
+        y = self.first(x)
+        half, columns = y.shape[2] // 2, y.shape[3] // 2
+        cut = (half, 2, columns, 2) if self.apart else (2, half, 2, columns)
+        part, inside = ((3, 5), (2, 4)) if self.apart else ((2, 4), (3, 5))
+        y = y.view(len(y), 4, *cut).permute(0, *part, 1, *inside).reshape(-1, 4, half, columns)
+        y = self.second(self.norm(y)).view(len(x), 2, 2, 4, half, columns)
+        order = (0, 3, 4, 1, 5, 2) if self.apart else (0, 3, 1, 4, 2, 5)
+        return self.last(y.permute(order).reshape(len(x), 4, 2 * half, 2 * columns))
+
+
+@pytest.mark.parametrize("last", [nn.Identity(), nn.Conv2d(4, 4, 3, padding=1)])
+@pytest.mark.parametrize("apart", [False, True], ids=["windows", "at a distance"])
+@pytest.mark.parametrize(
+    "norm", [nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LayerNorm([4, 6, 6])]
+)
+def test_a_norm_of_parts_of_a_map_reads_its_part(norm, apart, last):
+    """Every unit's field is the support of its gradient, for parts that are entries of the batch.
+
+    Parts at a distance span the map, and beyond it as far as their windows do.
+    """
+    net = NormOfParts(norm, last, apart=apart).eval()
+    units = path_count_map(light_copy(net), (3, 24, 24))[2]
+    found = [np.clip(ends, 0, 23) for ends in (units.low, units.high)]
+    np.testing.assert_array_equal(np.concatenate(found), support(net, 24))
+    assert not units.everywhere
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["windows", "at a distance"])
+def test_a_batch_norm_of_windows_reads_the_whole_map(apart):
+    """Its statistics are those of all entries of the batch: a global path."""
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    net = NormOfParts(norm, nn.Identity(), apart=apart).eval()
+    assert path_count_map(light_copy(net), (3, 24, 24))[2].everywhere
+    assert (support(net, 24) == np.array([0, 0, 23, 23])[:, None, None]).all()
+
+
 @pytest.mark.parametrize("how", ["plain", "fused", "einsum", "module", "linear"])
 def test_attention_over_all_tokens_is_global_and_leaves_the_local_path(how):
     """The field that is told is then that of the path beside it."""

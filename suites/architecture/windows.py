@@ -208,6 +208,20 @@ class History:
         scales = (new / old for new, old in zip(grid, self.grid, strict=True))
         return self.after((LayerWindow(scale=scale) for scale in scales), grid)
 
+    def spread(self, strides: Pair, have: Pair, give: Pair) -> History:
+        """The history after a transposed convolution that made `give` units of `have` per part.
+
+        The map is one part, or several of `have` units. What padding, output padding and kernel add
+        to `have` times the stride, or crop of it, leaves the step of the units.
+        """
+        whole = self if _divides(have, self.grid) else self.regridded(have)
+        sizes = [
+            (n * s, n // h * g) for n, s, h, g in zip(whole.grid, strides, have, give, strict=True)
+        ]
+        (rows, wide_rows), (columns, wide_columns) = ((new, wide) for wide, new in sizes)
+        spread = whole.after((LayerWindow(scale=s) for s in strides), (wide_rows, wide_columns))
+        return spread.after((LayerWindow(after=new - wide) for wide, new in sizes), (rows, columns))
+
     def regridded(self, grid: Pair) -> History:
         """The history after a reshape, slice or merge that changed the grid without a layer.
 
@@ -219,6 +233,10 @@ class History:
             ratios = [old // new for old, new in zip(self.grid, grid, strict=True)]
             return self.after((LayerWindow(kernel=r, stride=r) for r in ratios), grid)
         return self.resized(grid)
+
+
+def _divides(parts: Pair, grid: Pair) -> bool:
+    return 0 not in parts and all(n % part == 0 for n, part in zip(grid, parts, strict=True))
 
 
 def joined(histories: Iterable[History]) -> History | None:

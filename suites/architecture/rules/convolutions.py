@@ -13,7 +13,7 @@ from torch import Tensor
 from ....adapters.skeleton_marks import KERNEL_DOUBT
 from ....adapters.torch_calls import Convolution, TransposedConvolution, each_axis, pair
 from ..compact import compress, widen
-from ..rule_table import history_of, is_weight, rule, with_history
+from ..rule_table import history_of, is_weight, rule, spans_of, with_history
 from ..uneven_weights import moments_of_entries
 from ..windows import conv_windows
 from .sliding import (
@@ -210,7 +210,7 @@ def _spreading(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
 def _conv_transpose_any(trace: EnergyTrace, call: TransposedConvolution) -> Tensor:
     """As over two axes, but not among the layers."""
     if not is_weight(call.weight) or moments_of_entries(call.weight) is not None:
-        return _spreading(trace, call)
+        return _as_spread(trace, call, _spreading(trace, call))
     axes = call.weight.ndim - 2
     kernel = _taps(trace, call.weight, math.prod(each_axis(call.stride, axes)))
     function = F.conv_transpose1d if axes == 1 else F.conv_transpose3d
@@ -220,7 +220,8 @@ def _conv_transpose_any(trace: EnergyTrace, call: TransposedConvolution) -> Tens
         return function(x, kernel, None, *options)
 
     x = group_mean(call.input, call.groups).to(torch.float64)
-    return _spread(channel_by_channel(slide, x), call.weight.shape[1] * call.groups)
+    out = _spread(channel_by_channel(slide, x), call.weight.shape[1] * call.groups)
+    return _as_spread(trace, call, out)
 
 
 @rule("conv_transpose2d", reads=TransposedConvolution)
@@ -230,7 +231,7 @@ def _conv_transpose2d(trace: EnergyTrace, call: TransposedConvolution) -> Tensor
     sides = (weight.shape[2], weight.shape[3])
     trace.record_upsampling(sides, steps, gaps)
     if not is_weight(weight) or moments_of_entries(weight) is not None:
-        return _resized(call.input, _spreading(trace, call))
+        return _as_spread(trace, call, _spreading(trace, call))
     kernel = _taps(trace, weight, math.prod(steps))
     wide = trace.upsamplings[-1].padded if trace.padded_outputs else sides
     if wide != sides:
@@ -248,10 +249,44 @@ def _conv_transpose2d(trace: EnergyTrace, call: TransposedConvolution) -> Tensor
         return out[..., :rows, :columns]
 
     out = channel_by_channel(slide, group_mean(call.input, call.groups))
-    return _resized(call.input, _spread(out, weight.shape[1] * call.groups))
+    return _as_spread(trace, call, _spread(out, weight.shape[1] * call.groups))
 
 
-def _resized(x: Tensor, out: Tensor) -> Tensor:
-    """`out` with the history of `x`, whose map it has in another size."""
-    found = history_of(x)
-    return with_history(out, found.resized((out.shape[-2], out.shape[-1])) if found else None)
+def _as_spread(trace: EnergyTrace, call: TransposedConvolution, out: Tensor) -> Tensor:
+    """`out` with the history of the convolution's input, whose map it has in another size.
+
+    An axis over rows and columns at once, as of tokens, leaves it to the next function.
+    """
+    x, found = call.input, history_of(call.input)
+    axes = _convolved_axes(call)
+    if found is None or axes is None:
+        return out
+    if x.shape[0] == len(trace.padded):  # whole maps
+        sizes = [n if a is None else x.shape[a] for n, a in zip(found.grid, axes, strict=True)]
+        found = found.regridded((sizes[0], sizes[1]))
+    count = call.weight.ndim - 2
+    strides = each_axis(call.stride, count)
+    (s_r, h_r, g_r), (s_c, h_c, g_c) = (
+        (1, n, n) if a is None else (strides[a - x.ndim + count], x.shape[a], out.shape[a])
+        for n, a in zip(found.grid, axes, strict=True)
+    )
+    return with_history(out, found.spread((s_r, s_c), (h_r, h_c), (g_r, g_c)))
+
+
+def _convolved_axes(call: TransposedConvolution) -> tuple[int | None, int | None] | None:
+    """The convolved axes over the map's rows and columns, None for one that is not among them.
+
+    None if some axis runs over both, or if they are not known.
+    """
+    x, count = call.input, call.weight.ndim - 2
+    spans = spans_of(x)
+    last = range(x.ndim - count, x.ndim)
+    if spans is not None and spans.local():
+        rows, columns = ([a for a in spans.axes(i) if a in last] for i in (0, 1))
+        if len(rows) <= 1 and len(columns) <= 1 and (not rows or rows != columns):
+            found = (rows or [None])[0], (columns or [None])[0]
+            if found != (None, None):
+                return found
+        elif count != 2:
+            return None
+    return (last[0], last[1]) if count == 2 else None

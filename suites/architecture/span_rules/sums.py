@@ -65,11 +65,14 @@ def _instance_norm(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> Spans:
 
 @span_rule("batch_norm", "native_batch_norm")
 def _batch_norm(out: Tensor, /, x: Tensor, *args: Any, **kwargs: Any) -> Spans:
-    """By statistics of its own map a batch norm reads all of it, by stored ones its entry."""
+    """By statistics of its own map a batch norm reads all of it, by stored ones its entry.
+
+    Parts of the map may be entries of the batch, which it takes its statistics over.
+    """
     own = kwargs.get("training", args[4] if len(args) > 4 else False)
     mean = kwargs.get("running_mean", args[0] if args else None)
     if own or mean is None:
-        return read_with_norm(out, x, range(2, x.ndim))
+        return read_with_norm(out, x, [0, *range(2, x.ndim)])
     return replace(known_spans(x), shape=tuple(out.shape))
 
 
