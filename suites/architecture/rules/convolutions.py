@@ -284,9 +284,8 @@ def _convolved_axes(call: TransposedConvolution) -> tuple[int | None, int | None
     if spans is not None and spans.local():
         rows, columns = ([a for a in spans.axes(i) if a in last] for i in (0, 1))
         if len(rows) <= 1 and len(columns) <= 1 and (not rows or rows != columns):
-            found = (rows or [None])[0], (columns or [None])[0]
-            if found != (None, None):
-                return found
+            if rows or columns:
+                return next(iter(rows), None), next(iter(columns), None)
         elif count != 2:
             return None
     return (last[0], last[1]) if count == 2 else None
