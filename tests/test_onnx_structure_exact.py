@@ -178,3 +178,65 @@ def test_a_bilinear_resize_by_two_reads_fifteen_pixels(tmp_path):
     opened = open_onnx(str(tmp_path / "m.onnx"), device="cpu", target=target)
     found = measure_skeleton(opened.skeleton(), (3, 64, 64))
     assert found.metrics["receptive_field"].value == 15
+
+
+NORMS = {
+    "ReduceL2": (
+        (
+            node("ReduceL2", ["p0", "axis"], ["norm"]),
+            node("Clip", ["norm", "least"], ["clipped"]),
+            node("Expand", ["clipped", "shape"], ["wide"]),
+            node("Div", ["p0", "wide"], ["p1"]),
+        ),
+        F.normalize,
+    ),
+    "ReduceSumSquare": (
+        (
+            node("ReduceSumSquare", ["p0", "axis"], ["power"]),
+            node("Div", ["p0", "power"], ["p1"]),
+        ),
+        lambda x: x / x.square().sum(1, keepdim=True),
+    ),
+    "MeanVarianceNormalization": (
+        (node("MeanVarianceNormalization", ["p0"], ["p1"], axes=[2, 3]),),
+        F.instance_norm,
+    ),
+    "LRN": ((node("LRN", ["p0"], ["p1"], size=5),), lambda x: F.local_response_norm(x, 5)),
+}
+
+
+class Normed(nn.Module):
+    """A layer whose units are normalised, added to those of a layer of one tap."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.wide, self.point = nn.Conv2d(3, 6, 7, 2, 3), nn.Conv2d(3, 6, 1, 2)
+        self.head, self.function = nn.Conv2d(6, 4, 3, 2, 1), function
+
+    def forward(self, x):
+        return self.head(self.function(self.wide(x)) + self.point(x))
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_of_operators_are_those_of_torch(name, tmp_path):
+    """The norm weighs its branch as torch's function does, which agrees with sampled weights."""
+    nodes, function = NORMS[name]
+    held = {"w1": weights(6, 3, 7, 7), "w2": weights(6, 3, 1, 1, seed=1), "w3": weights(4, 6, 3, 3)}
+    held |= {"axis": np.array([1]), "least": np.array(1e-12, np.float32)}
+    graph = [
+        node("Conv", ["image", "w1"], ["p0"], strides=[2, 2], pads=[3, 3, 3, 3]),
+        node("Conv", ["image", "w2"], ["point"], strides=[2, 2]),
+        node("Shape", ["p0"], ["shape"]),
+        *nodes,
+        node("Add", ["p1", "point"], ["sum"]),
+        node("Conv", ["sum", "w3"], ["map"], strides=[2, 2], pads=[1, 1, 1, 1]),
+    ]
+    proto = model(graph, held, dims=[1, 3, 48, 48], outputs=["map"], opset=18)
+    opened = open_onnx(save(proto, tmp_path / "m.onnx"), device="cpu", target="map")
+    skeleton = opened.skeleton()
+    bare = skeleton.alternatives().popitem()[1] if skeleton.alternatives() else skeleton
+    wanted = measure_skeleton(light_copy(Normed(function)), (3, 48, 48))
+    found = measure_skeleton(bare, (3, 48, 48))
+    np.testing.assert_allclose(
+        found.maps["sensitivity"], wanted.maps["sensitivity"], rtol=1e-6, atol=1e-9
+    )

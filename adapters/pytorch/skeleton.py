@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..feature_grid import Grid
 from ..skeleton_marks import KERNEL_DOUBT
@@ -15,6 +15,9 @@ from ..zero_taps import count_zero_taps
 from .checkpointing import without_checkpointing
 from .target import run_target
 from .tensors import copy_module
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Skeleton(nn.Module):
@@ -71,6 +74,26 @@ def _is_fixed(parameter: Tensor, *, of_layer: bool) -> bool:
     return bool((zero | one).all()) and bool(zero.any()) and bool(one.any())
 
 
+_WEIGHED = frozenset(
+    {"linear", "convolution", *(f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3))}
+)
+"""Operators of ATen that take their weights second, and then their biases."""
+
+
+def _weights_in_program(module: nn.Module) -> Iterator[Tensor]:
+    """The weights and biases of the convolutions and linear layers of an exported program."""
+    if not isinstance(module, fx.GraphModule):
+        return
+    parameters = dict(module.named_parameters())
+    for node in module.graph.nodes:
+        packet = getattr(node.target, "overloadpacket", None)
+        if packet is None or packet.__name__ not in _WEIGHED:
+            continue
+        given = (*node.args[1:3], node.kwargs.get("weight"), node.kwargs.get("bias"))
+        names = {n.target for n in given if isinstance(n, fx.Node) and n.op == "get_attr"}
+        yield from (parameters[name] for name in names & parameters.keys())
+
+
 def light_copy(module: nn.Module) -> nn.Module:
     """Copy `module` without its weights: matrices and kernels on `meta`, other tensors filled.
 
@@ -87,6 +110,7 @@ def light_copy(module: nn.Module) -> nn.Module:
         if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)
         for p in layer.parameters(recurse=False)
     }
+    weights |= {id(p) for layer in module.modules() for p in _weights_in_program(layer)}
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
         of_layer = id(parameter) in weights

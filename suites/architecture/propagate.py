@@ -157,8 +157,9 @@ def run_skeleton(
 
 
 def _forward(skeleton: nn.Module, x: Tensor, trace: EnergyTrace) -> Tensor:
+    as_before = torch.set_grad_enabled(torch.is_grad_enabled())  # exported no_grad leaves it off
     try:
-        with trace:
+        with as_before, trace:
             target = trace.finished(skeleton(x))
     except PerimetryError:
         raise

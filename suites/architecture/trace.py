@@ -33,6 +33,7 @@ from .constants import (
     run_on_shapes,
     weighs_a_constant,
 )
+from .exported_operators import as_torch_function
 from .fixed_functions import follow
 from .in_place import (
     copied,
@@ -118,6 +119,7 @@ class EnergyTrace(FunctionMode):
 
         Raises `NotApplicableError` with the layer if the function has no rule.
         """
+        func, args, kwargs = as_torch_function(func, args, kwargs)
         name = func.__name__.strip("_")
         func, args, kwargs = by_own_names(name, func, args, kwargs)
         if name in METADATA:

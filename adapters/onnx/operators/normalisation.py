@@ -105,13 +105,17 @@ def group_norm(call: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor) -> Te
 def mean_variance_norm(call: OperatorCall, x: Tensor) -> Tensor:
     """Zero mean and unit variance over `axes`."""
     axes = tuple(call.get("axes", (0, 2, 3)))
+    if call.mode.skeleton and {a % x.ndim for a in axes} | {0} == {0, *range(2, x.ndim)}:
+        return F.instance_norm(x)
     centred = x - x.mean(axes, keepdim=True)
-    return centred / (torch.sqrt((centred * centred).mean(axes, keepdim=True)) + 1e-9)
+    return centred / (torch.sqrt(centred.square().mean(axes, keepdim=True)) + 1e-9)
 
 
 def local_response_norm(call: OperatorCall, x: Tensor) -> Tensor:
     """Division by the local energy of neighbouring channels."""
     size = call.get("size")
+    if call.mode.skeleton:
+        return F.local_response_norm(x, size)
     squares = F.pad((x * x).flatten(2).transpose(1, 2), [(size - 1) // 2, size // 2])
     local = squares.unfold(2, size, 1).sum(-1).transpose(1, 2).reshape(x.shape)
     base: Tensor = call.get("bias", 1.0) + call.get("alpha", 1e-4) / size * local
