@@ -90,7 +90,7 @@ def _weights_in_program(module: nn.Module) -> Iterator[Tensor]:
         if packet is None or packet.__name__ not in _WEIGHED:
             continue
         given = (*node.args[1:3], node.kwargs.get("weight"), node.kwargs.get("bias"))
-        names = {n.target for n in given if isinstance(n, fx.Node) and n.op == "get_attr"}
+        names = {str(n.target) for n in given if isinstance(n, fx.Node) and n.op == "get_attr"}
         yield from (parameters[name] for name in names & parameters.keys())
 
 

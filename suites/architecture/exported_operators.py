@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     Called = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 _GENERATED = (
-    torch._C._VariableFunctions,
-    torch._C._nn,
-    torch._C._linalg,
-    torch._C._fft,
+    *(getattr(torch._C, name) for name in ("_VariableFunctions", "_nn", "_linalg", "_fft")),
     Tensor,
 )
 """Where torch keeps the functions that it generates from the schemas of operators."""
