@@ -70,6 +70,13 @@ the mean. Weights that are applied again to the same units, or to what they retu
 others, with a note; so does what a sum reads of gates alone, as nothing. Squares, roots and norms
 are statistics: where one is a term of a sum, or joined to units, there is no map.
 
+Learned scales count as ones, and so does what is computed from them: two branches mixed by a and 1
+- a count alike. A unit times a gate of itself is an activation (SiLU, hard swish). A bound other
+than 0 (`clamp(min=1e-6)`) is a guard against overflow, and passes all. A ReLU of what is not
+negative passes all; of a sum of such a unit and another, it passes half. Weights that a network
+computes by functions that leave no mean of 0 (softplus, softmax), from a fixed basis, or by joining
+a kernel to itself, have a note.
+
 In an ONNX file whose convolutions have no norms, and none of the names by which exporters mark
 folded ones, each convolution is given one (docs/onnx.md). Where the map would be another without
 them, a note says so.
@@ -115,6 +122,9 @@ MAPS_PER_PASS = 9
 """Number of maps that are computed in one pass."""
 
 LARGEST_EXACT_INTEGER = 2.0**53
+
+SAME_PASS = 1e-9
+"""Largest relative difference of the maps of a network, computed alone and beside others."""
 
 SAME_MAP = 1e-6
 """Largest difference of two maps of mean 1 that are taken for the same."""
@@ -309,35 +319,46 @@ def _energies(
 
     `approximate` is filled as by `energy_map`.
     """
-    padded: list[int | None] = [None, *(layer.index for layer in culprits)]
-    parts = [
-        _variants(skeleton, size, padded[i : i + MAPS_PER_PASS], approximate)
-        for i in range(0, len(padded), MAPS_PER_PASS)
-    ]
-    maps: Array = np.concatenate(parts)
-    if not maps[0].any():
+    alone = _variants(skeleton, size, [None], approximate)
+    if not alone[0].any():
         raise NotApplicableError(
             "the expected sensitivity is zero everywhere: every path has a factor of 0"
         )
-    return maps
+    indices = [layer.index for layer in culprits]
+    step = MAPS_PER_PASS - 1
+    parts = [
+        _padded(skeleton, size, indices[i : i + step], alone) for i in range(0, len(indices), step)
+    ]
+    return np.concatenate([alone, *parts])
 
 
 def _variants(
     skeleton: nn.Module,
     size: tuple[int, int, int],
     padded: Sequence[int | None],
-    approximate: dict[Approximation, None],
+    approximate: dict[Approximation, None] | None = None,
 ) -> Array:
-    """Maps of one pass, or of one pass each where the module takes one image at a time."""
     from .architecture.propagate import energy_map
 
+    found: Array = energy_map(skeleton, size, padded=padded, approximate=approximate).numpy()
+    return found
+
+
+def _padded(
+    skeleton: nn.Module, size: tuple[int, int, int], layers: Sequence[int], alone: Array
+) -> Array:
+    """Maps with each of `layers` padded, in one pass beside the unchanged one, or in one pass each.
+
+    Where a network reorders its batch, as one that cuts images into parts, or takes one image at a
+    time, the maps of one pass would mix: then the unchanged one is not the one computed `alone`.
+    """
     try:
-        maps: Array = energy_map(skeleton, size, padded=padded, approximate=approximate).numpy()
+        first, *others = _variants(skeleton, size, [None, *layers])
     except NotApplicableError:
-        if len(padded) == 1:
-            raise
-        maps = np.concatenate([_variants(skeleton, size, [one], approximate) for one in padded])
-    return maps
+        first = None
+    if first is not None and np.allclose(first, alone[0], rtol=SAME_PASS, atol=0):
+        return np.stack(others)
+    return np.concatenate([_variants(skeleton, size, [layer]) for layer in layers])
 
 
 def _read_phases(

@@ -62,6 +62,8 @@ def _is_fixed(parameter: Tensor, *, of_layer: bool) -> bool:
     """
     if parameter.is_meta or not parameter.is_floating_point() or not parameter.numel():
         return False
+    if not parameter.ndim:
+        return False  # a single number is a learned scale
     first, shape = parameter[:1], parameter.shape
     if len(shape) > 2 and shape[0] > 1 == shape[1] and bool((first != first.max()).any()):
         used = (first != 0).nonzero()

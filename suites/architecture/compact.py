@@ -85,6 +85,12 @@ def annotate(x: Tensor, like: Tensor) -> Tensor:
     return x
 
 
+def forget(x: Tensor, *names: str) -> None:
+    """Take attributes off `x`, as they may be those of a tensor that it was copied from."""
+    for name in names:
+        vars(x).pop(name, None)
+
+
 def expand(x: Any) -> Any:
     """The tensor with all channels if `x` represents runs; anything else unchanged."""
     runs = channel_runs(x) if isinstance(x, Tensor) else None

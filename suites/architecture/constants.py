@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from .compact import equal_axes, gather_compact, reshape_compact
-from .tags import CREATIONS
+from .mixtures import SUMS
+from .tags import CREATIONS, tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,40 @@ def learned_vector(x: Any) -> Any:
     found = x.detach()
     found.random = True  # type: ignore[attr-defined]
     return found
+
+
+def is_scale(t: Any) -> bool:
+    """Whether `t` is a learned scale: a parameter that is not fixed, or computed from such ones."""
+    if not isinstance(t, Tensor) or t.is_meta or hasattr(t, "fixed"):
+        return False
+    return isinstance(t, nn.Parameter) or hasattr(t, "learned_scale")
+
+
+SCALES_OF_ONE = SUMS | frozenset(
+    """
+    sigmoid hardsigmoid tanh hardtanh exp exp2 expm1 log log1p softplus gelu silu elu sqrt rsqrt pow
+    square sin cos clamp clip clamp_min clamp_max
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions of learned scales that give learned scales, such as 1 - a of a mixture of two."""
+
+
+def as_scales(name: str, args: tuple[Any, ...], out: Any) -> Any:
+    """The result `out` of a function of constants: ones, if these are learned scales and numbers.
+
+    Scales count as ones whatever their values are, and so does what is computed from them. A fixed
+    tensor of several numbers keeps its values, as do products, sums over axes and softmaxes.
+    """
+    tensors = tensors_in(args)
+    if not any(map(is_scale, tensors)) or not isinstance(out, Tensor):
+        return out
+    others = [t for t in tensors if not is_scale(t) and t.numel() > 1]
+    if not out.is_floating_point() or (others and name in SCALES_OF_ONE):
+        return out
+    if name in SCALES_OF_ONE:
+        out = torch.ones_like(out)
+    out.learned_scale = True  # type: ignore[attr-defined]
+    return out
 
 
 def weighs_a_constant(name: str, args: tuple[Any, ...]) -> bool:

@@ -12,7 +12,8 @@ network whose layers are replaced by their energy matrices:
   mean over the map, so their gradient is divided by the variance: the energy minus the share that
   is constant over the map. That share is tracked: 0 behind such a norm, 1 / pi behind a ReLU after
   it (arc-cosine kernel), unchanged by random weights.
-- ReLU and similar functions: 1/2; then squared, 8 times its energy. Saturating gates: constant
+- ReLU and similar functions: 1/2 (1 behind another); then squared, 8 times its energy. A unit times
+  a gate of itself: as an activation. Other saturating gates: constant
   1/4. Softmax: uniform, so attention is a mean over tokens; queries and keys contribute nothing.
 - max-pool: 1 / window; maximum of n: 1 / n; in a row as one (see `maxima`). Mean over n: mean / n.
   Constant factors: their square. Additive constants vanish. Product of two activations: product of

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...adapters.skeleton_marks import KERNEL_DOUBT
 from .compact import node_of, nodes_behind
 from .mixtures import ATTENTION, JOINS, MIXTURES
 from .repeated_weights import REPEATED, Applications
@@ -75,6 +76,8 @@ class Remarks:
         if not energies:
             return
         weights = [t for t in tensors if is_weight(t)] if name in MIXTURES else []
+        for doubt in [getattr(w, KERNEL_DOUBT) for w in weights if _is_doubtful(w)]:
+            self.add(out, Approximation(doubt, assumed=True, layer=layer))
         if weights and self._applications.repeated(weights, energies[0], out):
             self.add(out, Approximation(REPEATED, assumed=True, layer=layer))
         lost = [_passed_through(t) for t in tensors if _is_gate(t)] if name in JOINS else []
@@ -104,6 +107,11 @@ def pass_on_gates(tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
             if not is_energy(out):
                 found = behind | _passed_through(out)
                 out.passed_through = found  # type: ignore[attr-defined]
+
+
+def _is_doubtful(weight: Tensor) -> bool:
+    """Whether something is assumed of a weight that kernel padding has not replaced."""
+    return hasattr(weight, KERNEL_DOUBT) and not hasattr(weight, "tap_energy")
 
 
 def _passed_through(t: Tensor) -> frozenset[str]:

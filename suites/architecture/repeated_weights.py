@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .chains import chain_of
 from .compact import node_of, nodes_behind
 from .places import common_places, overlap
-from .uneven_weights import parameters_of
+from .uneven_weights import read_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,13 +27,13 @@ class Applications:
     """What random weights were applied to in one pass, and what they returned."""
 
     def __init__(self) -> None:
-        self._known: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._known: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         self._kept: list[Tensor] = []  # so that no other tensor gets their ids
 
     def repeated(self, weights: Sequence[Tensor], x: Tensor, out: Tensor) -> bool:
         """Whether `weights`, of which `x` makes `out`, were applied to units of `x` before."""
         self._kept += weights
-        owners = {n for weight in weights for n in parameters_of(weight) or {id(weight)}}
+        owners = {n for weight in weights for n in read_parameters(weight)}
         before = [pair for number in owners for pair in self._known.get(number, [])]
         for number in owners:
             self._known.setdefault(number, []).append((x, out))

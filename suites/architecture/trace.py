@@ -27,6 +27,7 @@ from .compact import (
 from .constants import (
     ON_COMPACT_CONSTANTS,
     VECTOR_PRODUCTS,
+    as_scales,
     learned_vector,
     on_cpu,
     run_natively,
@@ -35,6 +36,7 @@ from .constants import (
 )
 from .exported_operators import as_torch_function
 from .fixed_functions import follow
+from .gated_units import as_activation, mark_gate
 from .in_place import (
     copied,
     is_stale,
@@ -49,6 +51,7 @@ from .in_place import (
 )
 from .maxima import MAXIMA, counted_together, mark_largest
 from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
+from .nonnegative import doubt_of_sign, mark_sign, passes_all
 from .own_names import by_own_names
 from .remarks import Approximation, Remarks, in_layer, pass_on_gates
 from .rule_table import (
@@ -177,6 +180,12 @@ class EnergyTrace(FunctionMode):
                     joined.args,
                     {},
                 )
+        gated = as_activation(name, args)
+        if gated is not None:
+            written, args, kwargs = gated[0], gated[1:], {}
+        doubt = doubt or doubt_of_sign(name, args, kwargs)
+        if passes_all(name, args, kwargs) and not self.paths:
+            written, args, kwargs = torch.clone, args[:1], {}
         if name in VECTOR_PRODUCTS:
             args = tree_map(learned_vector, args)
         tensors = tensors_in((args, kwargs))
@@ -188,12 +197,16 @@ class EnergyTrace(FunctionMode):
                 with self:
                     out = written(*args, **kwargs)
                 mark_largest(name, out, args, kwargs)
+                mark_gate(name, out, args, kwargs)
+                mark_sign(name, out, args, kwargs)
                 return out
             out = self._apply(name, func, tensors, args, kwargs)
             out = self._followed(func, out, args, kwargs, layer, energies)
             out = self._tagged(name, func, out, args, kwargs)
         self._pass_on(tensors, tensors_in(out))
         mark_largest(name, out, args, kwargs)
+        mark_gate(name, out, args, kwargs)
+        mark_sign(name, out, args, kwargs)
         if unclear:
             self.assume(out, f"the numbers stored for {name!r} are scales of channels")
         if doubt is not None:
@@ -279,6 +292,7 @@ class EnergyTrace(FunctionMode):
             raise NotApplicableError(self._no_rule(name, "it is unknown to this suite"))
         args, kwargs = tuple(map(on_cpu, args)), {k: on_cpu(v) for k, v in kwargs.items()}
         out = run_natively(func, args, kwargs)
+        out = out if energy else as_scales(name, args, out)
         if energy or name in CREATIONS or (name in LIKE_ANOTHER and not is_weight(args[0])):
             return out
         return follow_moments(name, func, args, kwargs, self._random(tensors, out))

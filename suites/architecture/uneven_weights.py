@@ -22,9 +22,9 @@ from .rule_table import MOVES, is_weight
 from .tags import tensors_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-_UNKNOWN, _ROOTS = "moments_unknown_behind", "made_of"
+_UNKNOWN, _ROOTS, _SUMMED = "moments_unknown_behind", "made_of", "sums_of"
 
 _LEVEL = "moment_of_origin"
 """Of a part or view of weights: the second moment of an entry of these."""
@@ -60,9 +60,20 @@ _MIXING = frozenset(
     """
     interpolate conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool2d cumsum grid_sample fold
+    matmul rmatmul mm bmm einsum tensordot linear addmm
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
-"""Functions whose results mix entries unevenly, also such as are alike."""
+"""Functions that mix entries unevenly, also such as are alike, by what they read beside them."""
+
+_JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
+
+_ODD = frozenset(
+    """
+    tanh sin erf sign round clamp clip dropout hardtanh batch_norm layer_norm group_norm rms_norm
+    instance_norm
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions that leave a mean of 0."""
 
 
 def moments_of_entries(weight: Any) -> Tensor | None:
@@ -116,22 +127,58 @@ def follow_moments(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> An
         return out
     unknown = next((getattr(t, _UNKNOWN) for t in uneven if hasattr(t, _UNKNOWN)), None)
     if name in _REDUCING:
-        return out
+        return _reduced(name, func, args, kwargs, out)
     if unknown is None and (uneven or name in _FACTORS | _SUMS | (_PLACING - MOVES)):
         unknown = _set(name, func, args, kwargs, out)
     for t in tensors_in(out):
         if unknown is not None:
             setattr(t, _UNKNOWN, unknown)
         setattr(t, _ROOTS, frozenset().union(*map(parameters_of, weights)))
-        doubts = [getattr(w, KERNEL_DOUBT) for w in weights if hasattr(w, KERNEL_DOUBT)]
-        if name in _MIXING:
-            doubts = [f"the entries of weights that {name!r} computes are alike"]
-        if doubts:
-            setattr(t, KERNEL_DOUBT, doubts[0])
+        known = [getattr(w, KERNEL_DOUBT, None) for w in _whole(weights)]
+        doubts = [_doubt(name, weights, (args, kwargs), t), *known]
+        doubt = next((d for d in doubts if d is not None), None)
+        if doubt is not None:
+            setattr(t, KERNEL_DOUBT, doubt)
         if name in MOVES | _FACTORS | _ALIKE:
             setattr(t, _LEVEL, _level(weights[0]))
     if out is args[0] and is_weight(out):
         _write_whole(out)
+    return out
+
+
+def _doubt(name: str, weights: Sequence[Tensor], given: Any, out: Tensor) -> str | None:
+    """What is assumed of weights that a function computes from others, in words."""
+    beside = [t for t in tensors_in(given) if not is_weight(t) and t.numel() > 1]
+    if name in _MIXING and any(t.is_floating_point() for t in beside):
+        return f"the entries of weights that {name!r} computes are alike"
+    owners = frozenset[tuple[int, int]]().union(*map(parameters_of, weights))
+    if name in _JOINS and out.numel() > sum(size for _, size in owners) > 0:
+        return "weights that are joined are independent"
+    known = (_ALIKE - {"abs"}) | _PLACING | _WRITING | _FACTORS | _SUMS | _REDUCING | _MIXING | _ODD
+    if name in known or out.shape != weights[0].shape or not out.is_floating_point():
+        return None
+    return f"the weights that {name!r} computes have a mean of 0"
+
+
+def _whole(weights: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The weights that are no sums or statistics, as those that standardise others; else all."""
+    return [w for w in weights if not hasattr(w, _SUMMED)] or weights
+
+
+def _reduced(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> Any:
+    """The result of a sum or statistic of weights; only of a sum the second moments are known."""
+    weights = [t for t in tensors_in((args, kwargs)) if is_weight(t)]
+    for t in tensors_in(out):
+        setattr(t, _SUMMED, frozenset().union(*map(parameters_of, weights)))
+    moments = getattr(weights[0], SECOND_MOMENTS, None)
+    if name == "sum" and moments is not None and isinstance(out, Tensor):
+        with torch.no_grad():
+            _keep(out, func(moments, *args[1:], **kwargs))
+        setattr(out, KERNEL_DOUBT, f"the entries of weights that {name!r} computes are independent")
+    elif name == "mean" and isinstance(out, Tensor):
+        setattr(
+            out, KERNEL_DOUBT, f"the weights that {name!r} computes have a variance of 1 / fan-in"
+        )
     return out
 
 
@@ -241,12 +288,18 @@ def _added(_name: str, _func: Any, args: Any, kwargs: Any) -> Any:
     return a + b * abs(kwargs.get("alpha", 1)) ** 2
 
 
-def parameters_of(t: Tensor) -> frozenset[int]:
-    """The parameters that `t` was computed from, entry by entry."""
+def parameters_of(t: Tensor) -> frozenset[tuple[int, int]]:
+    """The parameters that `t` was computed from, entry by entry: their ids and sizes."""
     if isinstance(t, nn.Parameter):
-        return frozenset({id(t)})
-    found: frozenset[int] = getattr(t, _ROOTS, frozenset())
+        return frozenset({(id(t), t.numel())})
+    found: frozenset[tuple[int, int]] = getattr(t, _ROOTS, frozenset())
     return found
+
+
+def read_parameters(t: Tensor) -> frozenset[tuple[int, int]]:
+    """The parameters that `t` was computed from in any way, or its own id."""
+    summed: frozenset[tuple[int, int]] = getattr(t, _SUMMED, frozenset())
+    return parameters_of(t) | summed or frozenset({(id(t), t.numel())})
 
 
 def _shared(args: Any) -> bool:

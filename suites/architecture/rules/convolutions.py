@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....adapters.skeleton_marks import KERNEL_DOUBT
 from ....adapters.torch_calls import Convolution, TransposedConvolution, each_axis, pair
 from ..compact import compress, widen
 from ..rule_table import history_of, is_weight, rule, spans_of, with_history
@@ -38,7 +37,6 @@ def _conv2d(trace: EnergyTrace, call: Convolution) -> Tensor:
         out = _conv2d(trace, replace(call, input=x, weight=weight, groups=groups // entries))
         return out.reshape(1, -1, *out.shape[2:])
     rows, columns = conv_windows(call)
-    doubt = None if hasattr(weight, "tap_energy") else getattr(weight, KERNEL_DOUBT, None)
     one_kernel = _alike(weight) if is_weight(weight) else weight.shape[:2] == (groups, 1)
     if not one_kernel and not hasattr(weight, "tap_energy"):
         out = _bank(trace, call, (rows, columns))
@@ -46,8 +44,6 @@ def _conv2d(trace: EnergyTrace, call: Convolution) -> Tensor:
     means = group_mean(x, groups)
     out = _slide(trace, means, (rows, columns), _kernel(trace, weight, means.shape[1]))
     out = _spread(out, weight.shape[0])
-    if doubt is not None:
-        trace.assume(out, doubt)
     return trace.record_layer("conv2d", x, out, (rows, columns), groups)
 
 

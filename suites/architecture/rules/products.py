@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
-from ....adapters.skeleton_marks import KERNEL_DOUBT
 from ....adapters.torch_calls import MASKED
 from ..compact import compress, compress_uniform, widen
 from ..rule_table import is_energy, is_weight, rule
@@ -27,10 +26,7 @@ def _linear(trace: EnergyTrace, x: Tensor, weight: Tensor, bias: Any = None) -> 
     del bias
     uneven = moments_of_entries(weight)
     if weight.ndim != 2 or (is_weight(weight) and uneven is None):
-        out = _contract(trace, x, weight.shape[:-1])
-        if hasattr(weight, KERNEL_DOUBT):
-            trace.assume(out, getattr(weight, KERNEL_DOUBT))
-        return out
+        return _contract(trace, x, weight.shape[:-1])
     return _left(trace, weight, x.unsqueeze(-1)).squeeze(-1)
 
 

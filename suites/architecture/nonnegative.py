@@ -1,0 +1,120 @@
+"""Which energies stand for units that are not negative, of which a ReLU passes all.
+
+Units behind a ReLU are not, and neither are means, sums, maxima and moved ones of such units.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ...adapters.torch_calls import Interpolation, Padding
+from .compact import forget
+from .mixtures import (
+    ADAPTIVE,
+    CONCATENATIONS,
+    MAX_POOLS,
+    MEANS,
+    NORM_POOLS,
+    POOLS,
+    PRODUCTS_OF_UNITS,
+    QUOTIENTS,
+)
+from .rule_table import MOVES, is_energy
+from .tags import tensors_in
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_MARK, _PARTLY = "not_negative", "partly_not_negative"
+
+RECTIFIERS = frozenset(
+    {"relu", "relu6", "leaky_relu", "rrelu", "elu", "celu", "threshold", "prelu"}
+)
+"""Activations that return positive numbers as they are (some up to a bound)."""
+
+_MAKING = frozenset({"relu", "relu6", "abs", "square", "softplus", *NORM_POOLS})
+
+_KEEPING = (
+    MOVES
+    | MAX_POOLS
+    | POOLS
+    | ADAPTIVE
+    | MEANS
+    | CONCATENATIONS
+    | frozenset(
+        """
+        stack add iadd radd mul imul rmul multiply div truediv itruediv divide maximum minimum
+        fmax fmin max min amax amin dropout dropout2d contiguous clone positive to float double
+        interpolate upsample pad adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d relu
+        relu6 leaky_relu rrelu elu celu
+        """.split()  # noqa: SIM905 - easier to read than a column of names
+    )
+)
+"""Functions of which the result is not negative if all that they read is not."""
+
+_BOUNDS = frozenset({"clamp", "clip", "clamp_min"})
+
+
+def passes_all(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the function is a rectifier of units that are not negative."""
+    rectifies = name in RECTIFIERS or _bounds_at_zero(name, args, kwargs)
+    return bool(args) and rectifies and hasattr(args[0], _MARK)
+
+
+def doubt_of_sign(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+    """What is assumed of a rectifier that reads units of both kinds, joined."""
+    rectifies = name in RECTIFIERS or _bounds_at_zero(name, args, kwargs)
+    if not (args and rectifies and hasattr(args[0], _PARTLY)):
+        return None
+    return f"{name!r} passes half of the joined units that are not negative, too"
+
+
+def mark_sign(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Remember of the results `out` whether they are not negative."""
+    made = name in _MAKING or _bounds_at_zero(name, args, kwargs) or _is_square(name, args)
+    energies = [t for t in tensors_in((args, kwargs)) if is_energy(t)]
+    marked = [hasattr(t, _MARK) for t in energies]
+    for t in filter(is_energy, tensors_in(out)):
+        if not any(t is other for other in energies):
+            forget(t, _MARK, _PARTLY)
+    if name in CONCATENATIONS and isinstance(out, Tensor) and any(marked) and not all(marked):
+        setattr(out, _PARTLY, True)
+    if made or (name in _KEEPING and _keeps(name, args, kwargs)):
+        for t in filter(is_energy, tensors_in(out)):
+            setattr(t, _MARK, True)
+
+
+def _keeps(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether nothing that the function reads is negative, or may make its result so."""
+    tensors = tensors_in((args, kwargs))
+    if not all(hasattr(t, _MARK) for t in tensors if is_energy(t)):
+        return False
+    if name in {"interpolate", "upsample"}:
+        return Interpolation(*args, **kwargs).mode not in {"bicubic"}
+    if name == "pad":
+        call = Padding(*args, **kwargs)
+        return call.mode != "constant" or not (call.value or 0) < 0
+    if name in MOVES:
+        return True
+    numbers = [a for a in args if isinstance(a, int | float) and not isinstance(a, bool)]
+    scaled = name in PRODUCTS_OF_UNITS | QUOTIENTS | {"add", "iadd", "radd"}
+    constants = [t for t in tensors if not is_energy(t)]
+    return not scaled or (not constants and all(n >= 0 for n in numbers))
+
+
+def _bounds_at_zero(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    if name not in _BOUNDS:
+        return False
+    low = kwargs.get("min", args[1] if len(args) > 1 else None)
+    return isinstance(low, int | float) and low == 0
+
+
+def _is_square(name: str, args: Sequence[Any]) -> bool:
+    return (
+        name in {"pow", "ipow"}
+        and len(args) > 1
+        and not isinstance(args[1], Tensor)
+        and (args[1] == 2)
+    )
