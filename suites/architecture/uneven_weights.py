@@ -60,10 +60,12 @@ _MIXING = frozenset(
     """
     interpolate conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool2d cumsum grid_sample fold
-    matmul rmatmul mm bmm einsum tensordot linear addmm
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
-"""Functions that mix entries unevenly, also such as are alike, by what they read beside them."""
+"""Functions whose results mix entries unevenly, also such as are alike."""
+
+_PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "einsum", "tensordot", "linear", "addmm"})
+"""Functions that mix entries unevenly by a fixed matrix, such as a basis of filters."""
 
 _JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
 
@@ -149,12 +151,13 @@ def follow_moments(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> An
 def _doubt(name: str, weights: Sequence[Tensor], given: Any, out: Tensor) -> str | None:
     """What is assumed of weights that a function computes from others, in words."""
     beside = [t for t in tensors_in(given) if not is_weight(t) and t.numel() > 1]
-    if name in _MIXING and any(t.is_floating_point() for t in beside):
+    by_fixed = name in _PRODUCTS and any(t.is_floating_point() for t in beside)
+    if name in _MIXING or by_fixed:
         return f"the entries of weights that {name!r} computes are alike"
     owners = frozenset[tuple[int, int]]().union(*map(parameters_of, weights))
     if name in _JOINS and out.numel() > sum(size for _, size in owners) > 0:
         return "weights that are joined are independent"
-    known = (_ALIKE - {"abs"}) | _PLACING | _WRITING | _FACTORS | _SUMS | _REDUCING | _MIXING | _ODD
+    known = (_ALIKE - {"abs"}) | _PLACING | _WRITING | _FACTORS | _SUMS | _PRODUCTS | _ODD
     if name in known or out.shape != weights[0].shape or not out.is_floating_point():
         return None
     return f"the weights that {name!r} computes have a mean of 0"
