@@ -67,7 +67,7 @@ def as_scales(name: str, args: tuple[Any, ...], out: Any) -> Any:
         return out
     if name in SCALES_OF_ONE:
         out = torch.ones_like(out)
-    out.learned_scale = True  # type: ignore[attr-defined]
+    out.learned_scale = True
     return out
 
 
