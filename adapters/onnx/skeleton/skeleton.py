@@ -32,7 +32,8 @@ from ..session import with_outputs
 from .activations import activated, activations
 from .dequantise import without_quantisation
 from .stored_matrices import MATRICES, doubtful_weights, fixed_by_design, with_factors
-from .written_out import NORM, with_gelus, with_group_norms, with_norms
+from .written_activations import with_gelus, with_softplus
+from .written_out import NORM, with_group_norms, with_norms
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -139,9 +140,8 @@ class SkeletonBody(Interpreter):
     def __init__(self, proto: onnx.ModelProto, target: str) -> None:
         super().__init__(with_outputs(proto, [target]), Mode(skeleton=True))
         floats, self.alias = without_quantisation(self.graph)
-        self.graph = with_group_norms(
-            with_gelus(with_norms(with_factors(without_branches(floats))))
-        )
+        read = with_norms(with_factors(without_branches(floats)))
+        self.graph = with_group_norms(with_softplus(with_gelus(read)))
         self.guessed = guessed_norms(self.graph.nodes)
         self.folded = self.guessed | named_norms(self.graph.nodes)
         self.layers = {

@@ -1,7 +1,4 @@
-"""Recognise GELUs and norms that exporters wrote out as arithmetic.
-
-Before opset 20 there is no Gelu, and x (1 + erf(x / sqrt 2)) / 2 is written as five nodes in one of
-several orders. They are found by the function of x that each tensor is, up to a factor.
+"""Recognise norms that exporters wrote out as arithmetic.
 
 Before opset 17 there is no LayerNormalization, and before 23 no RMSNormalization. The quotient
 (x - m) / sqrt(v + eps) is written as means, squares and a root, in one of several orders; tf2onnx
@@ -11,7 +8,6 @@ quotient, and what scale and shift make of it, become one norm of x each.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -26,30 +22,9 @@ if TYPE_CHECKING:
 
 Form = TypeVar("Form")
 
-TOLERANCE = 1e-3
-"""Relative; in half precision the root of 2 is off by 1e-4."""
-
-
-@dataclass(frozen=True)
-class _GeluForm:
-    """A tensor as `factor` times x, erf(x / sqrt 2) or 1 + that, or GELU(x), by `kind`."""
-
-    kind: str
-    x: str
-    factor: float
-
-    def times(self, factor: float) -> _GeluForm:
-        return replace(self, factor=self.factor * factor)
-
-
-def with_gelus(graph: Graph) -> Graph:
-    """Return `graph` with a Gelu in place of the last node of each written-out one."""
-    reader = _GeluReader(graph.constants)
-    return replace(graph, nodes=tuple(reader.read(node) for node in graph.nodes))
-
 
 @dataclass
-class _Reader(Generic[Form]):
+class Reader(Generic[Form]):
     """Reads the nodes in execution order; `forms` are the forms of the tensors so far."""
 
     constants: Mapping[str, Tensor]
@@ -58,58 +33,6 @@ class _Reader(Generic[Form]):
     def _number(self, name: str) -> float | None:
         found = self.constants.get(name)
         return float(found) if found is not None and found.numel() == 1 else None
-
-
-class _GeluReader(_Reader[_GeluForm]):
-    """Finds the last nodes of GELUs."""
-
-    def read(self, node: Node) -> Node:
-        """Return the node, or the Gelu of which it is the last node."""
-        form = self._form(node)
-        if form is None:
-            return node
-        self.forms[node.outputs[0]] = form
-        if form.kind == "gelu" and math.isclose(form.factor, 1, rel_tol=TOLERANCE):
-            return Node("Gelu", node.name, (form.x,), node.outputs, {}, node.opset)
-        return node
-
-    def _form(self, node: Node) -> _GeluForm | None:
-        if node.op == "Erf":
-            return self._erf(node.inputs[0])
-        if node.op not in {"Mul", "Div", "Add"}:
-            return None
-        orders = [node.inputs] if node.op == "Div" else [node.inputs, node.inputs[::-1]]
-        for name, other in orders:
-            number = self._number(other)
-            if number:
-                return self._with_number(node.op, name, number)
-        return self._product(*node.inputs) if node.op == "Mul" else None
-
-    def _erf(self, name: str) -> _GeluForm | None:
-        form = self.forms.get(name)
-        if form is None or not math.isclose(form.factor, math.sqrt(0.5), rel_tol=TOLERANCE):
-            return None
-        return _GeluForm("erf", form.x, 1.0) if form.kind == "x" else None
-
-    def _with_number(self, op: str, name: str, number: float) -> _GeluForm | None:
-        form = self.forms.get(name)
-        if op == "Add":
-            erf = form is not None and form.kind == "erf" and math.isclose(form.factor, number)
-            return replace(form, kind="gate") if form is not None and erf else None
-        if form is None or form.kind == "x":
-            form = _GeluForm("x", name, 1.0)
-        return form.times(1 / number if op == "Div" else number)
-
-    def _product(self, first: str, second: str) -> _GeluForm | None:
-        for gate, other in ((first, second), (second, first)):
-            form, of_x = self.forms.get(gate), self.forms.get(other)
-            if form is None or form.kind != "gate":
-                continue
-            if other == form.x:
-                return _GeluForm("gelu", form.x, 2 * form.factor)
-            if of_x is not None and of_x.kind == "x" and of_x.x == form.x:
-                return _GeluForm("gelu", form.x, 2 * form.factor * of_x.factor)
-        return None
 
 
 WITH_GROUPS = 18
@@ -164,7 +87,7 @@ def with_norms(graph: Graph) -> Graph:
 
 
 @dataclass
-class _NormReader(_Reader[_NormForm]):
+class _NormReader(Reader[_NormForm]):
     """Finds the last nodes of norms."""
 
     alias: dict[str, str] = field(default_factory=dict)
