@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .chains import NOTHING, Chain, Sharing, axis_of_channels, chain_of
+from .chains import NOTHING, Chain, Parts, Sharing, axis_of_channels, chain_of, channels_of_roots
 from .mixtures import (
     ATTENTION,
     CHOOSE_ONE,
@@ -28,12 +28,14 @@ from .mixtures import (
     mixes,
     summed_axes,
 )
+from .parts import summed_parts
 from .places import (
     Places,
     Root,
     Roots,
     chosen,
     common_places,
+    in_other_channels,
     meet,
     overlap,
     side_by_side,
@@ -88,7 +90,7 @@ class Call:
         taken = chosen(whole, lambda numbers: numbers[index])
 
         def put(root: Root) -> Root:
-            return replace(root, places=written(root.places, taken, whole.shape))
+            return replace(root, ways=tuple(written(p, taken, whole.shape) for p in root.ways))
 
         return [
             {key: put(root) for key, root in roots.items()} if t is value else roots
@@ -111,7 +113,7 @@ class Call:
         if self.is_spatial:
             return shared.places
         axes = summed_axes(self.args, self.kwargs) if self.name in MEANS else None
-        if not axes or not self.channels:
+        if not axes or not self.channels or self.summed is not None:
             return shared.units
         kinds = [shared.channels if a == self.channels else shared.places for a in axes]
         return next((kind for kind in kinds if kind), None)
@@ -125,17 +127,28 @@ class Call:
             return apart and self.channels == 1
         return self.name in SPATIAL and self.channels == 1
 
+    @cached_property
+    def summed(self) -> Parts | None:
+        """The parts that are summed, if the call does no more."""
+        return summed_parts(self.name, self.args, self.kwargs, self.inputs)
+
     @property
     def reads(self) -> bool:
         """Whether a unit of the result reads several units that may share one."""
         if self.name in SUMS and len(self.inputs) > 1:
-            return any(starmap(meet, self.common)) or any(starmap(self._is_shared, self.common))
+            channels = self.channels or channels_of_roots(self.placed)
+            return any(meet(*p) or _is_shared(self.shared, channels, *p) for p in self.common)
         if self.name in PRODUCTS_OF_UNITS and len(self.inputs) > 1:
             return any(starmap(meet, self.common))
         if self.name == "fold" and self.chains[0].amplitude.parts:
             return True
         if not self.counted(self.shared) or not self.is_fixed or len(self.inputs) > 1:
             return False
+        parts = self.summed
+        if parts is not None:
+            pairs = [pair for two in combinations(parts.roots, 2) for pair in common_places(*two)]
+            channels = parts.channels or channels_of_roots(parts.roots)
+            return any(meet(*p) or _is_shared(parts.shared, channels, *p) for p in pairs)
         if self.name not in MEANS or not self.chains[0].samples:
             return mixes(self.name, self.args, self.kwargs)[0]
         axes = summed_axes(self.args, self.kwargs)
@@ -143,11 +156,6 @@ class Call:
             return True
         copied = any(two.shape[self.channels] > 2 for _, two, _ in self.chains[0].samples)
         return copied or bool(self.chains[0].behind.channels)
-
-    def _is_shared(self, a: Places, b: Places) -> bool:
-        """Whether different units of a root, at these places of two inputs, may share one."""
-        aside = side_by_side(a, b, self.channels)
-        return bool(self.shared.channels if aside else self.shared.units)
 
     def spreads(self, out: Tensor) -> bool:
         """Whether several units of the result read one."""
@@ -220,3 +228,9 @@ class Call:
         if self.name in PRODUCTS and any(history_of(t) is not None for t in others):
             return False
         return self.name not in MIXTURES or not any(map(is_weight, others))
+
+
+def _is_shared(shared: Sharing, channels: int, a: Places, b: Places) -> bool:
+    """Whether different units of a root, at these places of two inputs, may share one."""
+    aside = side_by_side(a, b, channels) or in_other_channels(a, b, channels)
+    return bool(shared.channels if aside else shared.units)

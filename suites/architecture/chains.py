@@ -14,7 +14,7 @@ from .rule_table import history_of
 from .squared_coefficients import squared_coefficients
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 MOST_SCALES = 16
 """Most different sets of factors, of images of one batch, whose coefficients are computed."""
@@ -73,6 +73,20 @@ NOTHING = Sharing()
 
 
 @dataclass(frozen=True)
+class Parts:
+    """The slices of a tensor along `axis`, by what each comes from: its `roots`.
+
+    `shared` is what units of the parts share, and `channels` the axis of the channels in each; 0 if
+    it is not known.
+    """
+
+    axis: int
+    roots: tuple[Roots, ...]
+    shared: Sharing
+    channels: int
+
+
+@dataclass(frozen=True)
 class Chain:
     """A tensor as a fixed linear function of `origin`, times a `factor` (batch,).
 
@@ -81,7 +95,8 @@ class Chain:
     between entries of the batch; those in the slices `approximate` were computed otherwise, by the
     rules. `mixture` says what units share since the origin, `behind` what they share before it.
     `roots` are tensors that it was moved or summed from, by their ids, and the places in them.
-    `windows` says that units were copied to windows that overlap.
+    `windows` says that units were copied to windows that overlap. `parts` are its slices along an
+    axis, where each has roots of its own.
     """
 
     origin: Tensor
@@ -94,6 +109,7 @@ class Chain:
     behind: Sharing = NOTHING
     windows: bool = False
     roots: Roots = field(default_factory=dict)
+    parts: Parts | None = None
 
     @property
     def shared(self) -> Sharing:
@@ -178,19 +194,24 @@ def chain_of(t: Tensor) -> Chain:
     return beginning(t) if found is None else found
 
 
-def beginning(t: Tensor, behind: Sharing = NOTHING, roots: Roots | None = None) -> Chain:
+def beginning(
+    t: Tensor,
+    behind: Sharing = NOTHING,
+    roots: Roots | None = None,
+    parts: Parts | None = None,
+) -> Chain:
     """The chain of `t` alone."""
     zero = torch.zeros((), dtype=torch.float64)
-    axes = _channel_axes(t)
+    axes = channel_axes(t)
     shapes = [[1, *t.shape[1:axis], n, *t.shape[axis + 1 :]] for axis in axes for n in (2, 3)]
     values = [zero.expand(shape) for shape in shapes]
     samples = tuple(zip(axes, values[::2], values[1::2], strict=True))
     ones = torch.ones(len(t) if t.ndim else 1, dtype=torch.float64)
-    roots = roots or {id(t): Root(t, all_places(t))}
-    return Chain(t, ones, samples, behind=behind, roots=roots)
+    roots = roots or {id(t): Root(t, (all_places(t),))}
+    return Chain(t, ones, samples, behind=behind, roots=roots, parts=parts)
 
 
-def _channel_axes(t: Tensor) -> list[int]:
+def channel_axes(t: Tensor) -> list[int]:
     """The axes that may be the channels': the second or the last, by the units of its map."""
     axes = [1, t.ndim - 1] if t.ndim > 2 else [1] if t.ndim == 2 else []
     found = history_of(t)
@@ -204,5 +225,12 @@ def _channel_axes(t: Tensor) -> list[int]:
 
 def axis_of_channels(chain: Chain, t: Tensor) -> int:
     """The axis of the channels in `t`, at the end of a chain; 0 if it is not known."""
-    axes = {channel_axis(two, three) for _, two, three in chain.samples} & {*_channel_axes(t)}
+    axes = {channel_axis(two, three) for _, two, three in chain.samples} & {*channel_axes(t)}
     return axes.pop() if len(axes) == 1 else 0
+
+
+def channels_of_roots(all_roots: Iterable[Roots]) -> int:
+    """The axis of the channels in roots; 0 if it is not known, or not the same in all."""
+    axes = {tuple(channel_axes(root.tensor)) for roots in all_roots for root in roots.values()}
+    known = [axis for each in axes for axis in each]
+    return known[0] if len(known) == 1 else 0

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -33,6 +34,7 @@ from .calls import Call
 from .chains import (
     Amplitude,
     Chain,
+    Parts,
     Sample,
     Sharing,
     axis_of_channels,
@@ -59,16 +61,17 @@ from .mixtures import (
     argument,
     summed_axes,
 )
+from .parts import joined_roots, parts_after
 from .places import (
     ANYWHERE,
-    Places,
     Root,
     Roots,
+    Ways,
+    all_over,
     all_places,
-    at_once,
+    all_ways,
     chosen,
     in_a_row,
-    over,
     within,
     without,
 )
@@ -157,7 +160,8 @@ class _Followed(Call):
         if self.name in MOVES - CHOOSING and not whole:
             mixture, behind = mixture.of_either(), behind.of_either()
         mixture = self.sharing(mixture, out)
-        return replace(chain, mixture=mixture, behind=behind, roots=self.roots(out))
+        roots, parts = self.roots(out), self.parts(out)
+        return replace(chain, mixture=mixture, behind=behind, roots=roots, parts=parts)
 
     def beginning(self, out: Tensor) -> Chain:
         """A chain that begins with the result, and knows what it is behind.
@@ -175,7 +179,8 @@ class _Followed(Call):
         of_channels = self.name in MEANS and summed_axes(self.args, self.kwargs) == (self.channels,)
         passes = self.is_fixed or self.name in CHOOSE_ONE
         kept = self.name in KEEPS and passes and not of_channels  # even over the places
-        return beginning(out, self.sharing(shared, out), self.roots(out) if kept else {})
+        roots, parts = (self.roots(out), self.parts(out)) if kept else ({}, None)
+        return beginning(out, self.sharing(shared, out), roots, parts)
 
     @property
     def _weighs_channels(self) -> bool:
@@ -189,46 +194,66 @@ class _Followed(Call):
         """Whether each channel of the result comes from one of the input, on the same axis."""
         if self.name in JOINS:
             return self.name != "stack" and out.ndim == self.inputs[0].ndim
+        if self.name in CHOOSING and out.ndim == self.inputs[0].ndim:
+            return None not in chosen(self.inputs[0], self._chosen)
         same = out.shape[: self.channels + 1] == self.inputs[0].shape[: self.channels + 1]
         moved = self.name in MOVES | MEANS | PRODUCTS | {"fold"}
         return out.ndim == self.inputs[0].ndim and same and not moved
 
+    def parts(self, out: Tensor) -> Parts | None:
+        """The parts of the result along an axis along which tensors are stacked."""
+        call = (self.name, self.args, self.kwargs, self.inputs)
+        return parts_after(*call, out, self.shared, self.channels)
+
     def roots(self, out: Tensor) -> Roots:
         """The tensors that the result comes from by moves, factors and sums, and the places."""
+        if self.summed is not None:
+            return joined_roots(self.summed, known=out.ndim < self.inputs[0].ndim)
         roots = {key: root for placed in self.placed for key, root in placed.items()}
         if self.name in REORDERINGS and not self.shared.units:
             under = {key: u for r in roots.values() for key, u in r.under.items()}
-            under |= {key: (root.tensor, root.places) for key, root in roots.items()}
-            return {id(out): Root(out, all_places(out), under)}
+            under |= {key: (root.tensor, root.ways) for key, root in roots.items()}
+            return {id(out): Root(out, (all_places(out),), under)}
         joined = self._placing(out)
-        places = {key: [p[key].places if key in p else None for p in self.placed] for key in roots}
-        return {key: replace(root, places=joined(places[key])) for key, root in roots.items()}
+        ways = {key: [p[key].ways if key in p else () for p in self.placed] for key in roots}
+        return {
+            key: replace(root, ways=all_ways([joined(ways[key])])) for key, root in roots.items()
+        }
 
-    def _placing(self, out: Tensor) -> Callable[[Sequence[Places | None]], Places]:
-        """From the places of each input in a root to those of the result."""
+    def _placing(self, out: Tensor) -> Callable[[Sequence[Ways]], Ways]:
+        """From the ways of each input from a root, none if it is no root of it, to the result's."""
         if self.name in CONCATENATIONS:
             axis = argument(self.args, self.kwargs, 1, "dim") or 0
             sizes = [t.shape[axis] for t in self.inputs]
             whole = sum(sizes) == out.shape[axis]  # no constants among the parts
-            return lambda parts: in_a_row(parts, sizes, axis % out.ndim) if whole else ANYWHERE
+            if not whole:
+                return _anywhere
+            return lambda parts: tuple(
+                in_a_row(each, sizes, axis % out.ndim) for each in zip_longest(*parts)
+            )
         if self.name in CHOOSING:
             taken = chosen(self.inputs[0], self._chosen)
-            return lambda parts: within(parts[0] or ANYWHERE, taken)
+            return lambda parts: tuple(within(places, taken) for places in parts[0])
         if self.name == "setitem":
-            return lambda parts: reduce(over, [p for p in parts if p is not None])
+            return lambda parts: reduce(all_over, [p for p in parts if p])
         blurred = self._blurred(out)
         if blurred is not None:
-            return lambda parts: without(parts[0] or ANYWHERE, blurred)
+            return lambda parts: tuple(without(places, blurred) for places in parts[0])
         by_unit = self.name in UNIT_BY_UNIT | MAXIMA_OF_UNITS
         if by_unit and all(t.shape == out.shape for t in self.inputs):
-            return lambda parts: at_once([p for p in parts if p is not None])
-        return lambda _: ANYWHERE
+            return all_ways
+        return _anywhere
 
     def _blurred(self, out: Tensor) -> Sequence[int] | None:
-        """The axes of one input along which a sum or copies leave no places; None if not known."""
+        """The axes of one input along which a sum or copies leave no places; None if not known.
+
+        Windows leave none but the channel.
+        """
         have, give = self.inputs[0].shape, out.shape
         if len(self.inputs) > 1 or len(have) != len(give):
             return None
+        if self.is_spatial and self.name != "pad":
+            return range(2, out.ndim) if have[:2] == give[:2] else None
         if self.name in MEANS:
             return summed_axes(self.args, self.kwargs)
         pairs = enumerate(zip(have, give, strict=True))
@@ -284,6 +309,10 @@ class _Followed(Call):
             mixture=reduce(Sharing.or_else, (c.mixture for c in self.chains)),
             windows=windows or any(c.windows for c in self.chains),
         )
+
+
+def _anywhere(_: Sequence[Ways]) -> Ways:
+    return (ANYWHERE,)
 
 
 def _stepped(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,23 +20,30 @@ Places = tuple["Sequence[int] | None", ...]
 ANYWHERE: Places = ()
 """Places that are not known along any axis."""
 
+Ways = tuple[Places, ...]
+"""The places of the several entries of a root that each entry comes from."""
+
+MOST_WAYS = 32
+"""Most ways that are kept apart."""
+
 
 @dataclass(frozen=True, eq=False)
 class Root:
     """A tensor that another one comes from, and the places in it.
 
-    The root itself comes from the tensors `under` it, by their ids: each unit from one of its own,
-    at the places given there.
+    An entry of the other one comes from those at its place in each of the `ways`: a sum of two
+    parts of a root has two. The root itself comes from the tensors `under` it, by their ids: each
+    unit from one of its own, in the ways given there.
     """
 
     tensor: Tensor
-    places: Places
-    under: Mapping[int, tuple[Tensor, Places]] = field(default_factory=dict)
+    ways: Ways
+    under: Mapping[int, tuple[Tensor, Ways]] = field(default_factory=dict)
 
     @property
-    def sources(self) -> dict[int, Places]:
-        """The places in the root and in the tensors under it, by their ids."""
-        return {id(self.tensor): self.places, **{key: p for key, (_, p) in self.under.items()}}
+    def sources(self) -> dict[int, Ways]:
+        """The ways from the root and from the tensors under it, by their ids."""
+        return {id(self.tensor): self.ways, **{key: w for key, (_, w) in self.under.items()}}
 
 
 Roots = dict[int, Root]
@@ -44,12 +52,12 @@ Roots = dict[int, Root]
 
 def common_places(a: Roots, b: Roots) -> list[tuple[Places, Places]]:
     """The places of two tensors in each tensor that both come from."""
-    pairs = [(a[key].places, b[key].places) for key in a.keys() & b.keys()]
+    pairs = [pair for key in a.keys() & b.keys() for pair in product(a[key].ways, b[key].ways)]
     across = [(m.sources, n.sources) for k, m in a.items() for j, n in b.items() if k != j]
     return pairs + [
         (ANYWHERE, ANYWHERE)
         for m, n in across
-        if any(overlap(m[key], n[key]) for key in m.keys() & n.keys())
+        if any(overlap(*p) for key in m.keys() & n.keys() for p in product(m[key], n[key]))
     ]
 
 
@@ -102,6 +110,16 @@ def at_once(parts: Sequence[Places]) -> Places:
     )
 
 
+def all_ways(parts: Sequence[Ways]) -> Ways:
+    """The ways of a sum of tensors with those of the `parts`; as one if they are too many."""
+    found: list[Places] = []
+    for places in chain.from_iterable(parts):
+        known = (len(places) == len(p) and all(map(_same, places, p)) for p in found)
+        if not any(known):
+            found.append(places)
+    return tuple(found) if len(found) <= MOST_WAYS else (at_once(found),)
+
+
 def in_a_row(parts: Sequence[Places | None], sizes: Sequence[int], axis: int) -> Places:
     """The places of parts that are joined along `axis`, of these `sizes`; None is elsewhere."""
     found = list(at_once([p for p in parts if p is not None]))
@@ -135,6 +153,13 @@ def over(old: Places, new: Places) -> Places:
     )
 
 
+def all_over(old: Ways, new: Ways) -> Ways:
+    """The same of tensors with several ways, of which all of the old ones remain."""
+    if len(old) == len(new) == 1:
+        return (over(old[0], new[0]),)
+    return all_ways([old, new])
+
+
 def _same(a: Sequence[int] | None, b: Sequence[int] | None) -> bool:
     return a == b or (a is not None and b is not None and tuple(a) == tuple(b))
 
@@ -164,3 +189,9 @@ def side_by_side(a: Places, b: Places, channels: int) -> bool:
     pairs = [pair for axis, pair in enumerate(zip(a, b, strict=False)) if axis != channels]
     known = len(a) == len(b) and all(None not in pair for pair in pairs)
     return channels > 0 and bool(pairs) and known and all(_same(*pair) for pair in pairs)
+
+
+def in_other_channels(a: Places, b: Places, channels: int) -> bool:
+    """Whether no channel of the root is in both of two tensors, wherever its units lie."""
+    known = 0 < channels < min(len(a), len(b))
+    return known and not _overlap(a[channels], b[channels])
