@@ -76,7 +76,7 @@ def moved(m, x):
     parts = [x[..., i::2, j::2] for j in (0, 1) for i in (0, 1)]
     y = F.pixel_shuffle(m[0](torch.cat(parts, 1)), 2)
     y = F.dropout(y.clone().contiguous(), 0.1, False).float()
-    a, b = y.split([4, 4], 1)
+    a, b = y[:, :, :, :].split([4, 4], 1)
     y = F.conv_transpose2d(torch.cat([F.normalize(b), a], 1), m[1].weight, None, 2, 1)
     return F.instance_norm(y - y.mean((2, 3), keepdim=True)).roll(1, 3)
 

@@ -165,6 +165,7 @@ _WRITTEN: dict[str, Callable[[Given], Called]] = {
     **{f"grid_sampler{end}": _sampled for end in ("", "_2d", "_3d")},
     "slice": _sliced,
     "index": _indexed,
+    "alias": lambda given: (Tensor.__getitem__, (given["self"], ...), {}),
     "einsum": lambda given: (torch.einsum, (given["equation"], *given["tensors"]), {}),
     "to": _converted,
     "_to_copy": _converted,
