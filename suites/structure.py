@@ -135,6 +135,9 @@ NOT_INDEPENDENT = (
 )
 """How a note begins."""
 
+GUESSED = "the expected sensitivity is a guess: it is assumed that "
+"""How a note on what a network does not say begins."""
+
 _PHASED = (
     Metric("weakest", "smallest phase of the expected sensitivity", "ratio", "higher", even=1.0),
     Metric("imbalance", "coefficient of variation over the phases", "ratio", "lower", even=0.0),
@@ -296,10 +299,7 @@ def _approximations(found: Iterable[Approximation]) -> list[str]:
     rest = f", and {len(more)} more" if more else ""
     return [
         *([f"{NOT_INDEPENDENT}: {first}{rest}"] if first else []),
-        *(
-            f"the expected sensitivity is a guess: it is assumed that {what}{_in_layers(names)}"
-            for what, names in layers.items()
-        ),
+        *(f"{GUESSED}{what}{_in_layers(names)}" for what, names in layers.items()),
     ]
 
 
