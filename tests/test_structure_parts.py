@@ -68,6 +68,7 @@ MEETING = {
     "a part and its mean": lambda x, a, b: whole(
         x, x[:, :1] + x[:, 1:2] + F.avg_pool2d(x[:, :1], 3, 1, 1)
     ),
+    "a mean and rolled channels": lambda x, a, b: F.avg_pool2d(x, 3, 1, 1) + x.roll(2, 1),
     "one stacked with itself": lambda x, a, b: torch.stack([x, x.relu()], 1).sum(1),
     "with its largest": lambda x, a, b: torch.stack([a(x), largest(x), x], 1).mean(1),
     "a gate on each": lambda x, a, b: (

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ...adapters.torch_calls import each_axis
 from .calls import Call
 from .chains import (
     Amplitude,
@@ -260,6 +261,13 @@ class _Followed(Call):
         copied = [axis for axis, (before, after) in pairs if before != after]
         return copied if self.name in {"expand", "expand_as"} else None
 
+    @property
+    def _rolls_channels(self) -> bool:
+        """Whether channels are moved to other channels by a number of them."""
+        axes = argument(self.args, self.kwargs, 2, "dims") if self.name == "roll" else None
+        ndim = self.inputs[0].ndim
+        return axes is not None and self.channels in {a % ndim for a in each_axis(axes, 1)}
+
     def _chosen(self, numbers: Tensor) -> Tensor:
         """What this choice gives of other numbers."""
         found: Any = self.func(numbers, *self.args[1:], **self.kwargs)
@@ -271,6 +279,8 @@ class _Followed(Call):
         first, *others = self.chains
         if not out.ndim or not all(t.ndim for t in self.inputs):
             return None  # a single number has no axis of images
+        if self._rolls_channels:
+            return None  # by as many as a sample has it would seem to do nothing
         if not self.is_fixed or any(c.origin is not first.origin for c in others):
             return None
         if not others and self.name in SCALES | SUMS:
