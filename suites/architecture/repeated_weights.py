@@ -7,11 +7,11 @@ are counted as independent ones, with a note.
 from __future__ import annotations
 
 from itertools import starmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .chains import chain_of
 from .compact import node_of, nodes_behind
-from .places import common_places, overlap
+from .places import Roots, common_places, overlap
 from .uneven_weights import read_parameters
 
 if TYPE_CHECKING:
@@ -27,22 +27,23 @@ class Applications:
     """What random weights were applied to in one pass, and what they returned."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        self._known: dict[tuple[int, int], list[tuple[Roots, Any]]] = {}
         self._kept: list[Tensor] = []  # so that no other tensor gets their ids
 
     def repeated(self, weights: Sequence[Tensor], x: Tensor, out: Tensor) -> bool:
         """Whether `weights`, of which `x` makes `out`, were applied to units of `x` before."""
         self._kept += weights
+        roots = chain_of(x).roots
         owners = {n for weight in weights for n in read_parameters(weight)}
         before = [pair for number in owners for pair in self._known.get(number, [])]
         for number in owners:
-            self._known.setdefault(number, []).append((x, out))
+            self._known.setdefault(number, []).append((roots, node_of(out)))
         if not before:
             return False
         behind = nodes_behind([x])
-        return any(node_of(made) in behind or _meet(read, x) for read, made in before)
+        return any(node in behind or _meet(read, roots) for read, node in before)
 
 
-def _meet(a: Tensor, b: Tensor) -> bool:
-    """Whether the two may have a unit in common."""
-    return any(starmap(overlap, common_places(chain_of(a).roots, chain_of(b).roots)))
+def _meet(a: Roots, b: Roots) -> bool:
+    """Whether two tensors with these roots may have a unit in common."""
+    return any(starmap(overlap, common_places(a, b)))

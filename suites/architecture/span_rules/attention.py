@@ -1,7 +1,7 @@
 """How receptive fields pass attention: the union over the tokens that each one may read.
 
-Over all tokens of a map it is global; within windows it is the window, and a mask of the logits
-leaves the tokens that it excludes out.
+Over all tokens of a map it is global, and leaves no local path; within windows it is the window,
+and a mask of the logits leaves the tokens that it excludes out.
 """
 
 from __future__ import annotations
@@ -53,11 +53,12 @@ def product_of_readers(out: Tensor, a: Tensor, b: Tensor) -> Spans:
     """Products (..., m, n) of `a` (..., m, k) and `b` (..., k, n), both of which read the image."""
     if a.ndim < 2 or b.ndim < 2:
         return nowhere(out.shape)
-    excluded = _zeros(a)
-    weights, values = known_spans(a), known_spans(b)
-    last = weights.reduced([a.ndim - 1], (*a.shape[:-1], 1))
+    excluded, weights, values = _zeros(a), known_spans(a), known_spans(b)
     read = _over_keys(values, None if excluded is None else ~excluded)
-    return union([last, read], out.shape)
+    over_map = any(b.ndim - 2 in values.axes(axis) for axis in (0, 1))
+    if over_map and not read.local():
+        return nowhere(out.shape)
+    return union([weights.reduced([a.ndim - 1], (*a.shape[:-1], 1)), read], out.shape)
 
 
 def _over_keys(values: Spans, allowed: Tensor | None) -> Spans:
@@ -96,8 +97,8 @@ def _attention(
     found = allowed_by(attn_mask, query.shape[-2], key.shape[-2], is_causal=is_causal)
     allowed = None if found is None else found != 0
     queries, keys = (known_spans(t).reduced([t.ndim - 1], (*t.shape[:-1], 1)) for t in (query, key))
-    read = [_over_keys(spans, allowed) for spans in (keys, known_spans(value))]
-    return union([queries, *read], out.shape)
+    read = [_over_keys(spans, allowed) for spans in (known_spans(value), keys)]
+    return union([queries, *read], out.shape) if read[0].local() else nowhere(out.shape)
 
 
 @span_rule("multi_head_attention_forward")
@@ -107,5 +108,5 @@ def _multi_head(
     """The same with tokens on the first axis: (tokens, images, features), without a mask."""
     result = out if isinstance(out, Tensor) else out[0]
     own = known_spans(query).reduced([query.ndim - 1], (*query.shape[:-1], 1))
-    read = [known_spans(t).reduced([0, t.ndim - 1], (1, *t.shape[1:-1], 1)) for t in (key, value)]
-    return union([own, *read], result.shape)
+    read = [known_spans(t).reduced([0, t.ndim - 1], (1, *t.shape[1:-1], 1)) for t in (value, key)]
+    return union([own, *read], result.shape) if read[0].local() else nowhere(result.shape)
