@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from attention_nets import CHANNELS, PRODUCTS, Attention, OfWindows
 from test_halo import GREY, measured, opened, values
 from torch import nn
@@ -103,6 +104,50 @@ def test_a_batch_norm_of_windows_reads_the_whole_map(apart):
     net = NormOfParts(norm, nn.Identity(), apart=apart).eval()
     assert path_count_map(light_copy(net), (3, 24, 24))[2].everywhere
     assert (support(net, 24) == np.array([0, 0, 23, 23])[:, None, None]).all()
+
+
+class OfLines(nn.Module):
+    """A function of a map between a stem and a convolution."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.first = nn.Conv2d(3, CHANNELS, 4, 4)
+        self.last = nn.Conv2d(CHANNELS, 4, 3, 2, 1)
+        self.mix, self.slide = nn.Linear(12, 12), nn.Conv1d(CHANNELS, CHANNELS, 3, padding=1)
+        self.qkv = nn.Linear(CHANNELS, 3 * CHANNELS)
+        self.function = function
+
+    def forward(self, x):
+        return self.last(self.function(self, self.first(x)))
+
+
+def axial(net, y):
+    """Attention along each row by itself."""
+    q, k, v = net.qkv(y.permute(0, 2, 3, 1)).chunk(3, -1)
+    return y + F.scaled_dot_product_attention(q, k, v).permute(0, 3, 1, 2)
+
+
+STRIPS = {
+    "means of rows": lambda net, y: y + y.mean(3, keepdim=True),
+    "means of columns": lambda net, y: y + y.mean(2, keepdim=True),
+    "means of rows alone": lambda net, y: y.mean(3, keepdim=True).expand_as(y),
+    "pooled rows": lambda net, y: y + F.adaptive_avg_pool2d(y, (12, 1)),
+    "rows and columns": lambda net, y: y + y.mean(3, keepdim=True) * y.mean(2, keepdim=True),
+    "mixed rows": lambda net, y: y + net.mix(y),
+    "norms of rows": lambda net, y: y + F.layer_norm(y, (12,)),
+    "attention along rows": axial,
+    "a convolution of means": lambda net, y: y + net.slide(y.mean(3)).unsqueeze(3),
+}
+
+
+@pytest.mark.parametrize("name", STRIPS)
+def test_what_reads_whole_rows_or_columns_reads_strips(name):
+    """A strip is no global field: its other side is that of the local path."""
+    net = OfLines(STRIPS[name]).eval()
+    units = path_count_map(light_copy(net), (3, SIDE, SIDE))[2]
+    found = [np.clip(ends, 0, SIDE - 1) for ends in (units.low, units.high)]
+    np.testing.assert_array_equal(np.concatenate(found), support(net, SIDE))
+    assert not units.everywhere
 
 
 @pytest.mark.parametrize("how", ["plain", "fused", "einsum", "module", "linear"])

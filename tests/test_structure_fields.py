@@ -171,7 +171,6 @@ def field_ends(field):
         Apply(lambda x: F.instance_norm(x)),
         Apply(lambda x: F.layer_norm(x, x.shape[1:])),
         Apply(lambda x: x + x.mean((2, 3), keepdim=True)),
-        Apply(lambda x: x + x.mean(3, keepdim=True)),
         Apply(lambda x: x * x.amax((2, 3), keepdim=True).sigmoid()),
         Apply(lambda x: x + F.adaptive_avg_pool2d(x, 1)),
         Apply(lambda x: x + torch.einsum("bchw,bdhw->bcd", x, x).mean(2)[..., None, None]),
@@ -179,7 +178,7 @@ def field_ends(field):
     ],
 )
 def test_what_reads_the_whole_map_is_said_to_be_global(module):
-    """Sums, norms and products over all units, or all units of a row, are global."""
+    """Sums, norms and products over all units are global."""
     assert path_count_map(light_copy(module.eval()), (3, SIDE, SIDE))[2].everywhere
     local = light_copy(nn.Conv2d(3, 3, 3, padding=1))
     assert not path_count_map(local, (3, SIDE, SIDE))[2].everywhere

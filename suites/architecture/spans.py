@@ -120,14 +120,16 @@ class Spans:
     def settled(self, result: Spans) -> Spans:
         """`result` of an operation on these spans; empty if all its entries read the whole map.
 
-        They do if they are equal along all axes along which the entries of the map are apart.
+        They do if they are equal along all axes along which the entries of the map are apart. Those
+        that read whole rows, or whole columns, keep their interval: a strip.
         """
+        whole = []
         for axis in (0, 1):
             ends = [narrow(end) for end in result.aligned().interval[axis::2]]
             places = self.axes(axis)
-            if places and all(end.shape[d] == 1 for end in ends for d in places):
-                return nowhere(result.shape)
-        return result
+            if places:
+                whole.append(all(end.shape[d] == 1 for end in ends for d in places))
+        return nowhere(result.shape) if whole and all(whole) else result
 
     def axes(self, axis: int) -> list[int]:
         """The axes of the tensor that run over the map's rows (`axis` 0) or columns (1).
