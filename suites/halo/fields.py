@@ -103,7 +103,9 @@ def _both_axes(model: Model) -> tuple[Reach, Reach]:
         rows, columns = (axis_reach(units, layers, axis, sizes[axis]) for axis in (0, 1))
         if rows is not None and columns is not None:
             return rows, columns
-    raise NotApplicableError(f"no receptive field lies inside the image{refused}")
+    raise NotApplicableError(
+        f"no receptive field lies inside the image{refused}; a layer may read whole rows or columns"
+    )
 
 
 def _trace(model: Model) -> tuple[UnitSpans, list[Layer]]:
