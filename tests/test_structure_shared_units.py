@@ -285,6 +285,19 @@ def test_a_gate_that_is_added_is_assumed_to_be_constant():
     assert noted == ["what 'add' adds of gates alone is constant"]
 
 
+def test_a_detached_tensor_that_is_added_or_written_is_assumed_to_be_constant():
+    """As where a quantisation is passed straight through, or a part of a map is written again."""
+
+    def written(x):
+        y = x.clone()
+        y[..., :2] = x.detach()[..., :2]
+        return y
+
+    for function, name in ((lambda x: x + (2 * x - x).detach(), "add"), (written, "setitem")):
+        noted = remarks(Apply(function))
+        assert noted == [f"what {name!r} adds of detached tensors alone is constant"]
+
+
 def test_other_powers_are_assumed_to_pass_all_energy():
     """Their derivatives have no second moment that the energy alone gives."""
     noted = remarks(Apply(lambda x, other: x**3 + other(x), other=nn.Conv2d(6, 6, 1)))

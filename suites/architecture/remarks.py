@@ -81,12 +81,13 @@ class Remarks:
         if weights and self._applications.repeated(weights, energies[0], out):
             self.add(out, Approximation(REPEATED, assumed=True, layer=layer))
         lost = [_passed_through(t) for t in tensors if _is_gate(t)] if name in JOINS else []
-        if lost and all(functions and functions <= GATES for functions in lost):
-            what = f"what {name!r} adds of gates alone is constant"
-            self.add(out, Approximation(what, assumed=True, layer=layer))
-        elif lost:
+        if any(functions - GATES for functions in lost):
             what = f"the operation {name!r}{in_layer(layer)} has no energy rule: {LOST}"
             self._lossy.append((out, what))
+        elif lost:
+            kind = "gates" if any(lost) else "detached tensors"
+            what = f"what {name!r} adds of {kind} alone is constant"
+            self.add(out, Approximation(what, assumed=True, layer=layer))
 
     def on_target(self, *tensors: Tensor) -> dict[Approximation, None]:
         """The remarks on what `tensors` depend on, in order."""

@@ -211,7 +211,8 @@ class EnergyTrace(FunctionMode):
             self.assume(out, f"the numbers stored for {name!r} are scales of channels")
         if doubt is not None:
             self.assume(out, doubt)
-        self.remarks.on_result(name, tensors, out, self.layer_name)
+        made = args[0] if name == "setitem" else out
+        self.remarks.on_result(name, tensors, made, self.layer_name)
         if name == "getitem":
             mark_part(out, *args)
         mark_view(name, args[0] if args else None, tensors_in(out))

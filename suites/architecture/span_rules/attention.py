@@ -6,6 +6,7 @@ and a mask of the logits leaves the tokens that it excludes out.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,23 @@ def product_of_readers(out: Tensor, a: Tensor, b: Tensor) -> Spans:
     over_map = any(b.ndim - 2 in values.axes(axis) for axis in (0, 1))
     if over_map and not read.local():
         return nowhere(out.shape)
-    return union([weights.reduced([a.ndim - 1], (*a.shape[:-1], 1)), read], out.shape)
+    own = weights.reduced([a.ndim - 1], (*a.shape[:-1], 1))
+    return union([own, _each_or_all(own, read)], out.shape)
+
+
+MOST_PAIRS, MOST_PAIRS_OF_MAP = 1 << 21, 1 << 16
+"""Most pairs of tokens, in windows and of the whole map, of which each has a field of its own."""
+
+
+def _each_or_all(queries: Spans, keys: Spans) -> Spans:
+    """What logits of `queries` (..., m, 1) read of `keys` (..., 1, n): each a key, or all of them.
+
+    All are the same wherever no mask excludes some; of many tokens, pairs would fill the memory.
+    """
+    every = keys.reduced([len(keys.shape) - 1], (*keys.shape[:-1], 1))
+    ends = [narrow(end) for s in (queries, keys) for end in s.aligned().interval]
+    pairs = math.prod(torch.broadcast_shapes(*(end.shape for end in ends)))
+    return keys if pairs <= (MOST_PAIRS if every.local() else MOST_PAIRS_OF_MAP) else every
 
 
 def _over_keys(values: Spans, allowed: Tensor | None) -> Spans:
