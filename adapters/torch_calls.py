@@ -158,6 +158,20 @@ class Padding:
     value: Any = None
 
 
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """A call of `F.scaled_dot_product_attention`, of (..., tokens, features) each."""
+
+    query: Any
+    key: Any
+    value: Any
+    attn_mask: Any = None
+    dropout_p: float = 0.0
+    is_causal: bool = False
+    scale: float | None = field(default=None, kw_only=True)
+    enable_gqa: bool = field(default=False, kw_only=True)
+
+
 def each_axis(value: Any, axes: int) -> tuple[Any, ...]:
     """Read torch's "one value, or one for each axis" as one for each of `axes`."""
     values = tuple(value) if isinstance(value, tuple | list) else (value,)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ....adapters.errors import NotApplicableError
-from ....adapters.torch_calls import MASKED
+from ....adapters.torch_calls import MASKED, Attention
 from ..compact import compress, compress_uniform, widen
 from ..rule_table import is_energy, is_weight, rule
 from ..uneven_weights import moments_of_entries, relative_moments, turned
@@ -148,22 +148,13 @@ def _factor(trace: EnergyTrace, term: str, x: Tensor, output: str, sizes: dict[s
     return compress_uniform(trace.coefficient(compress(x)))
 
 
-@rule("scaled_dot_product_attention")
-def _attention(
-    trace: EnergyTrace,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **_: Any,
-) -> Tensor:
+@rule("scaled_dot_product_attention", reads=Attention)
+def _attention(trace: EnergyTrace, call: Attention) -> Tensor:
     """Uniform attention: every query receives the mean over the tokens that it may read."""
-    del dropout_p
-    heads = torch.broadcast_shapes(query.shape[:-2], value.shape[:-2])
-    shape = (*heads, query.shape[-2], value.shape[-1])
-    allowed = allowed_by(attn_mask, query.shape[-2], key.shape[-2], is_causal=is_causal)
+    value = call.value
+    heads = torch.broadcast_shapes(call.query.shape[:-2], value.shape[:-2])
+    shape = (*heads, call.query.shape[-2], value.shape[-1])
+    allowed = allowed_by(call)
     if allowed is not None:
         share = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
         return widen_like(_left(trace, share, value), shape)
@@ -173,9 +164,10 @@ def _attention(
     return widen(mean, shape)
 
 
-def allowed_by(mask: Tensor | None, queries: int, keys: int, *, is_causal: bool) -> Tensor | None:
+def allowed_by(call: Attention) -> Tensor | None:
     """1 where a query (..., queries, keys) may read a key, else 0; None where all may read all."""
-    if is_causal:
+    mask, queries, keys = call.attn_mask, call.query.shape[-2], call.key.shape[-2]
+    if call.is_causal:
         return torch.ones(queries, keys, dtype=torch.float64).tril()
     if mask is None or mask.is_meta:
         return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ....adapters.torch_calls import Attention
 from ..compact import compress
 from ..rule_table import is_energy, known_spans, span_rule
 from ..rules.products import allowed_by
@@ -97,24 +98,15 @@ def _over_keys(values: Spans, allowed: Tensor | None) -> Spans:
     return values.settled(replace(found, shape=(*batch, allowed.shape[-2], features)))
 
 
-@span_rule("scaled_dot_product_attention")
-def _attention(
-    out: Tensor,
-    /,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **_: Any,
-) -> Spans:
+@span_rule("scaled_dot_product_attention", reads=Attention)
+def _attention(out: Tensor, call: Attention) -> Spans:
     """Each query reads itself, and the keys and values that it may read."""
-    del dropout_p
-    found = allowed_by(attn_mask, query.shape[-2], key.shape[-2], is_causal=is_causal)
+    found = allowed_by(call)
     allowed = None if found is None else found != 0
-    queries, keys = (known_spans(t).reduced([t.ndim - 1], (*t.shape[:-1], 1)) for t in (query, key))
-    read = [_over_keys(spans, allowed) for spans in (known_spans(value), keys)]
+    queries, keys = (
+        known_spans(t).reduced([t.ndim - 1], (*t.shape[:-1], 1)) for t in (call.query, call.key)
+    )
+    read = [_over_keys(spans, allowed) for spans in (known_spans(call.value), keys)]
     return union([queries, *read], out.shape) if read[0].local() else nowhere(out.shape)
 
 
