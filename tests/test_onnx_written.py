@@ -12,7 +12,7 @@ from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.load import load
 from perimetry.adapters.onnx.graph import Graph, Mode, Node, OperatorCall, read_graph
 from perimetry.adapters.onnx.operators.normalisation import NORMS
-from perimetry.adapters.onnx.skeleton.written_out import NORM, with_norms
+from perimetry.adapters.onnx.skeleton.written_out import NORM, NormReader
 from perimetry.suites.structure import measure_skeleton
 
 SIDE = 64
@@ -125,7 +125,7 @@ def read(*nodes, constants=()):
     proto = model(
         nodes, dict(constants), dims=[1, CHANNELS, 4, 4], outputs=[nodes[-1].output[0]], opset=17
     )
-    return with_norms(read_graph(proto, Mode()))
+    return NormReader.rewrite(read_graph(proto, Mode()))
 
 
 def written(*, axes=(1,), second=None, source="centred", root="Sqrt"):
@@ -325,5 +325,5 @@ def test_a_graph_without_norms_is_not_changed():
     proto = network(POOL)
     given = read_graph(proto, Mode())
     assert isinstance(given, Graph)
-    assert with_norms(given).nodes == given.nodes
+    assert NormReader.rewrite(given).nodes == given.nodes
     assert all(isinstance(n, Node) for n in given.nodes)

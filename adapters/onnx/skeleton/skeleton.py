@@ -32,8 +32,8 @@ from ..session import with_outputs
 from .activations import activated, activations
 from .dequantise import without_quantisation
 from .stored_matrices import MATRICES, doubtful_weights, fixed_by_design, with_factors
-from .written_activations import with_gelus, with_softplus
-from .written_out import NORM, with_group_norms, with_norms
+from .written_activations import GeluReader, SoftplusReader
+from .written_out import NORM, GroupNormReader, NormReader
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -111,14 +111,18 @@ def _batch_norm(x: Tensor) -> Tensor:
 
 def named_norms(nodes: Sequence[Node]) -> set[str]:
     """Return the outputs of the convolutions whose biases an exporter made of batch norms."""
-    convolutions = [node for node in nodes if node.op in CONVOLUTIONS]
-    named = {node.outputs[0] for node in convolutions if _bias(node).startswith(TRACED)}
-    return named | {node.outputs[0] for node in convolutions if _bias(node).endswith(EXPORTED)}
+    biases = {node.outputs[0]: _bias(node) for node in nodes if node.op in CONVOLUTIONS}
+    return {
+        out for out, bias in biases.items() if bias.startswith(TRACED) or bias.endswith(EXPORTED)
+    }
 
 
 def guessed_norms(nodes: Sequence[Node]) -> set[str]:
-    """Return the outputs of the convolutions that most likely had a batch norm behind them."""
-    if named_norms(nodes) or any(node.op in NORMS - {"BatchNormalization"} for node in nodes):
+    """Return the outputs of the convolutions that most likely had a batch norm behind them.
+
+    No bias has a name that an exporter gave it (see `named_norms`).
+    """
+    if any(node.op in NORMS - {"BatchNormalization"} for node in nodes):
         return set()
     convolutions = [node for node in nodes if node.op in CONVOLUTIONS]
     normed = {node.inputs[0] for node in nodes if node.op == "BatchNormalization"}
@@ -140,10 +144,12 @@ class SkeletonBody(Interpreter):
     def __init__(self, proto: onnx.ModelProto, target: str) -> None:
         super().__init__(with_outputs(proto, [target]), Mode(skeleton=True))
         floats, self.alias = without_quantisation(self.graph)
-        read = with_norms(with_factors(without_branches(floats)))
-        self.graph = with_group_norms(with_softplus(with_gelus(read)))
-        self.guessed = guessed_norms(self.graph.nodes)
-        self.folded = self.guessed | named_norms(self.graph.nodes)
+        self.graph = with_factors(without_branches(floats))
+        for reader in (NormReader, GeluReader, SoftplusReader, GroupNormReader):
+            self.graph = reader.rewrite(self.graph)
+        named = named_norms(self.graph.nodes)
+        self.guessed = set() if named else guessed_norms(self.graph.nodes)
+        self.folded = named | self.guessed
         self.layers = {
             n.outputs[0]: NodeLayer(n, self.mode, folded=n.outputs[0] in self.folded)
             for n in self.graph.nodes

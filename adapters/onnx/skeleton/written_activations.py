@@ -9,14 +9,14 @@ tanh of a softplus of x, times x, is a Mish.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..graph import Graph, Node
+from ..graph import Node
 from .written_out import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 TOLERANCE = 1e-3
 """Relative; in half precision the root of 2 is off by 1e-4."""
@@ -76,22 +76,12 @@ class _GeluForm:
         return replace(self, factor=self.factor * factor)
 
 
-def with_gelus(graph: Graph) -> Graph:
-    """Return `graph` with a Gelu in place of the last node of each written-out one."""
-    reader = _GeluReader(graph.constants)
-    return replace(graph, nodes=tuple(reader.read(node) for node in graph.nodes))
-
-
-@dataclass
-class _GeluReader(Reader[_GeluForm]):
-    """Finds the last nodes of GELUs; `writers` are the nodes so far, by what they write."""
-
-    writers: dict[str, Node] = field(default_factory=dict)
+class GeluReader(Reader[_GeluForm]):
+    """Finds GELUs."""
 
     def read(self, node: Node) -> Node:
         """Return the node, or the Gelu of which it is the last node."""
         form = self._form(node)
-        self.writers[node.outputs[0]] = node
         if form is None:
             return node
         self.forms[node.outputs[0]] = form
@@ -173,56 +163,54 @@ LARGE = 10.0
 """Where a softplus and its argument differ by less than 1e-4."""
 
 
-def with_softplus(graph: Graph) -> Graph:
-    """Return `graph` with a softplus in place of each choice of it or of x, and with each Mish."""
-    writers = {name: node for node in graph.nodes for name in node.outputs}
-    chosen = [_chosen(node, writers, graph) for node in graph.nodes]
-    writers |= {name: node for node in chosen for name in node.outputs}
-    return replace(graph, nodes=tuple(_mish(node, writers) for node in chosen))
+class SoftplusReader(Reader[None]):
+    """Finds each choice of a softplus or of x, and each Mish."""
 
+    def read(self, node: Node) -> Node:
+        """Return the node, the softplus that it chooses, or the Mish of which it is the last."""
+        chosen = self._chosen(node)
+        self.writers.update(dict.fromkeys(node.outputs, chosen))
+        return self._mish(chosen)
 
-def _mish(node: Node, writers: Mapping[str, Node]) -> Node:
-    """The node, or the Mish of which it is the last node."""
-    for x, other in (node.inputs, node.inputs[::-1]) if node.op == "Mul" else ():
-        names = [other]
-        for op in ("Tanh", "Softplus"):
-            while (found := writers.get(names[-1])) is not None and found.op == "Identity":
+    def _mish(self, node: Node) -> Node:
+        for x, other in (node.inputs, node.inputs[::-1]) if node.op == "Mul" else ():
+            names = [other]
+            for op in ("Tanh", "Softplus"):
+                while (found := self.writers.get(names[-1])) and found.op == "Identity":
+                    names.append(found.inputs[0])
+                if found is None or found.op != op:
+                    break
                 names.append(found.inputs[0])
-            if found is None or found.op != op:
-                break
-            names.append(found.inputs[0])
-        else:
-            if names[-1] == x:
-                return Node("Mish", node.name, (x,), node.outputs, {}, node.opset)
-    return node
-
-
-def _chosen(node: Node, writers: Mapping[str, Node], graph: Graph) -> Node:
-    """The node, or the softplus alone, if that is what the node chooses where x is not large."""
-    if node.op != "Where":
+            else:
+                if names[-1] == x:
+                    return Node("Mish", node.name, (x,), node.outputs, {}, node.opset)
         return node
-    condition, x, other = node.inputs
-    compared, smooth, divisor = writers.get(condition), writers.get(other), 1.0
-    if smooth is not None and smooth.op == "Div":
-        divisor, smooth = _number(smooth.inputs[1], graph), writers.get(smooth.inputs[0])
-    if compared is None or smooth is None or (compared.op, smooth.op) != ("Greater", "Softplus"):
-        return node
-    scaled = smooth.inputs[0]
-    large = compared.inputs[0] == scaled and _number(compared.inputs[1], graph) >= LARGE
-    if not large or not math.isclose(_factor(scaled, x, writers, graph), divisor):
-        return node
-    return Node("Identity", node.name, (other,), node.outputs, {}, node.opset)
 
+    def _chosen(self, node: Node) -> Node:
+        """The node, or the softplus alone, if that is what it chooses where x is not large."""
+        if node.op != "Where":
+            return node
+        condition, x, other = node.inputs
+        compared, smooth = self.writers.get(condition), self.writers.get(other)
+        divisor: float | None = 1.0
+        if smooth is not None and smooth.op == "Div":
+            divisor, smooth = self._number(smooth.inputs[1]), self.writers.get(smooth.inputs[0])
+        if compared is None or smooth is None:
+            return node
+        if (compared.op, smooth.op) != ("Greater", "Softplus"):
+            return node
+        scaled = smooth.inputs[0]
+        bound, factor = self._number(compared.inputs[1]), self._factor(scaled, x)
+        if compared.inputs[0] != scaled or bound is None or not bound >= LARGE:
+            return node
+        if divisor is None or factor is None or not math.isclose(factor, divisor):
+            return node
+        return Node("Identity", node.name, (other,), node.outputs, {}, node.opset)
 
-def _factor(scaled: str, x: str, writers: Mapping[str, Node], graph: Graph) -> float:
-    """The number by which `x` is multiplied in `scaled`; NaN if there is none."""
-    node = writers.get(scaled)
-    if scaled == x:
-        return 1.0
-    found = node is not None and node.op == "Mul" and node.inputs[0] == x
-    return _number(node.inputs[1], graph) if node is not None and found else math.nan
-
-
-def _number(name: str, graph: Graph) -> float:
-    found = graph.constants.get(name)
-    return float(found) if found is not None and found.numel() == 1 else math.nan
+    def _factor(self, scaled: str, x: str) -> float | None:
+        """The number by which `x` is multiplied in `scaled`; None if there is none."""
+        node = self.writers.get(scaled)
+        if scaled == x:
+            return 1.0
+        found = node is not None and node.op == "Mul" and node.inputs[0] == x
+        return self._number(node.inputs[1]) if node is not None and found else None

@@ -8,6 +8,7 @@ quotient, and what scale and shift make of it, become one norm of x each.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -24,11 +25,28 @@ Form = TypeVar("Form")
 
 
 @dataclass
-class Reader(Generic[Form]):
-    """Reads the nodes in execution order; `forms` are the forms of the tensors so far."""
+class Reader(ABC, Generic[Form]):
+    """Reads the nodes of a graph in execution order, and replaces those that complete a layer.
+
+    `writers` are the nodes so far by what they write, `forms` the forms of the tensors so far.
+    """
 
     constants: Mapping[str, Tensor]
+    writers: dict[str, Node] = field(default_factory=dict)
     forms: dict[str, Form] = field(default_factory=dict)
+
+    @classmethod
+    def rewrite(cls, graph: Graph) -> Graph:
+        """Return `graph` with a layer in place of the last node of each written-out one."""
+        reader, nodes = cls(graph.constants), list[Node]()
+        for node in graph.nodes:
+            reader.writers.update(dict.fromkeys(node.outputs, node))
+            nodes.append(reader.read(node))
+        return replace(graph, nodes=tuple(nodes))
+
+    @abstractmethod
+    def read(self, node: Node) -> Node:
+        """Return the node, or the layer of which it is the last node."""
 
     def _number(self, name: str) -> float | None:
         found = self.constants.get(name)
@@ -39,27 +57,23 @@ WITH_GROUPS = 18
 """The opset whose group norm has one scale a group, as the instance norm has."""
 
 
-def with_group_norms(graph: Graph) -> Graph:
-    """Return `graph` with a group norm in place of the last node of each written-out one."""
-    writers = {name: node for node in graph.nodes for name in node.outputs}
-    nodes = (_whole(node, writers, graph) or node for node in graph.nodes)
-    return replace(graph, nodes=tuple(nodes))
+class GroupNormReader(Reader[None]):
+    """Finds group norms: an instance norm of the groups, between two reshapes."""
 
-
-def _whole(node: Node, writers: Mapping[str, Node], graph: Graph) -> Node | None:
-    """Return the group norm of which `node` is the last node, or None."""
-    norm = writers.get(node.inputs[0]) if node.op == "Reshape" else None
-    if norm is None or norm.op != "InstanceNormalization":
-        return None
-    before, scale = writers.get(norm.inputs[0]), graph.constants.get(norm.inputs[1])
-    if before is None or before.op != "Reshape" or scale is None:
-        return None
-    inputs = (before.inputs[0], *norm.inputs[1:])
-    attributes = {**norm.attributes, "num_groups": scale.numel()}
-    constant = frozenset(inputs) & graph.constants.keys()
-    return Node(
-        "GroupNormalization", norm.name, inputs, node.outputs, attributes, WITH_GROUPS, constant
-    )
+    def read(self, node: Node) -> Node:
+        """Return the node, or the group norm of which it is the last node."""
+        norm = self.writers.get(node.inputs[0]) if node.op == "Reshape" else None
+        if norm is None or norm.op != "InstanceNormalization":
+            return node
+        before, scale = self.writers.get(norm.inputs[0]), self.constants.get(norm.inputs[1])
+        if before is None or before.op != "Reshape" or scale is None:
+            return node
+        inputs = (before.inputs[0], *norm.inputs[1:])
+        attributes = {**norm.attributes, "num_groups": scale.numel()}
+        constant = frozenset(inputs) & self.constants.keys()
+        return Node(
+            "GroupNormalization", norm.name, inputs, node.outputs, attributes, WITH_GROUPS, constant
+        )
 
 
 NORM = "perimetry:Norm"
@@ -80,15 +94,9 @@ class _NormForm:
     centred: bool = False
 
 
-def with_norms(graph: Graph) -> Graph:
-    """Return `graph` with a norm in place of the last nodes of each written-out one."""
-    reader = _NormReader(graph.constants)
-    return replace(graph, nodes=tuple(reader.read(node) for node in graph.nodes))
-
-
 @dataclass
-class _NormReader(Reader[_NormForm]):
-    """Finds the last nodes of norms."""
+class NormReader(Reader[_NormForm]):
+    """Finds layer and RMS norms."""
 
     alias: dict[str, str] = field(default_factory=dict)
 
