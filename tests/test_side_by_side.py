@@ -271,7 +271,7 @@ def test_without_an_interval_nothing_is_said_of_corrected_intervals():
 def test_packed_records_have_no_maps_to_draw(tmp_path):
     """`--maps` says so and ends with an error, in `compare` and in `show`."""
     for name, value in VALUES.items():
-        Store(tmp_path / "run").put(planted.record(name, value))
+        Store(tmp_path / "run").put(planted.record(name, value, maps=planted.field(value)))
     pack_records(Store(tmp_path / "run"), tmp_path / "set.jsonl")
     pack = str(tmp_path / "set.jsonl")
     for words in (["compare", f"{pack}:a", f"{pack}:b", "--no-stages"], ["show", pack, "a"]):

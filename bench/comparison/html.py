@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...adapters.errors import NO_MAPS, InputError
 from ..figures.canvas import Frame, draw_scale
 from ..figures.maps import MAP_STYLES, MapStyle, map_change, on_one_scale, scaled, tiled
 from ..figures.notebook import Picture, picture
 from ..output.files import write_text
 from ..output.templates import asset, render, trusted
+from ..records.record import expect_maps
 from .decision import decision
 from .node_report import node_rows, node_sentences
 from .text import (
@@ -203,8 +203,7 @@ def draw_differences(comparison: Comparison, folder: Path) -> list[Path]:
     """
     sides = [side for pair in comparison.pairs for side in (pair.first, pair.second)]
     records = [record for side in sides for record in side.records.values()]
-    if not any(record.maps or record.damage for record in records):
-        raise InputError(NO_MAPS)
+    expect_maps(records)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for place, pair in enumerate(comparison.pairs, start=1):

@@ -106,9 +106,9 @@ def missing_jobs(jobs: Sequence[Job], store: Store, *, retry_failed: bool) -> tu
 
 def _is_damaged(record: Record) -> bool:
     """Whether the maps and draws of a record cannot be read."""
-    record.arrays  # noqa: B018 - reads the file
+    damage = record.find_damage()
     record.forget()
-    return record.damage is not None
+    return damage is not None
 
 
 def forecast_run(

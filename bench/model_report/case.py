@@ -6,8 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...adapters.errors import NO_MAPS, InputError, UnknownNameError, check_name
+from ...adapters.errors import UnknownNameError, check_name
 from ..records.archive import open_records
+from ..records.record import expect_maps
 from ..records.references import find_reference
 from ..records.selection import check_unmixed, choose, newest, read_folder
 from ..records.store import read_record
@@ -96,10 +97,8 @@ def _case(
 
 def _with_arrays(record: Record) -> Record:
     """The record with its maps read; if they cannot be read, without them and with a note."""
-    record.maps  # noqa: B018 - reads the file
-    if record.damage is None:
-        return record
-    return record.model_copy(update={"notes": [*record.notes, record.damage]}).attach(({}, {}))
+    damage = record.find_damage()
+    return record.model_copy(update={"notes": [*record.notes, damage]}) if damage else record
 
 
 def draw_maps(case: Case, pictures: Pictures) -> list[Path]:
@@ -110,11 +109,10 @@ def draw_maps(case: Case, pictures: Pictures) -> list[Path]:
     """
     from ..figures.maps import draw_change, draw_variants
 
+    expect_maps(case.every)
     known = {name for record in case.every for name in record.maps}
-    if not known and any(record.map_names for record in case.every):
-        return []  # damaged files, which notes name
     if not known:
-        raise InputError(NO_MAPS)
+        return []  # damaged files, which notes name
     for name in pictures.names:
         check_name("map", name, known)
     paths = draw_variants(case.every, pictures)

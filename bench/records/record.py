@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 from pydantic_core import PydanticSerializationError
 
-from ...adapters.errors import PerimetryError
+from ...adapters.errors import NO_MAPS, InputError, PerimetryError
 from ...suites.base import Array
 from .arrays import Arrays, round_draws
 from .environment import Environment
@@ -114,6 +114,16 @@ class Record(BaseModel):
     def damage(self) -> str | None:
         """What is wrong with the file of its arrays; None where nothing is, or none was read."""
         return self._damage
+
+    def find_damage(self) -> str | None:
+        """Read the arrays; what is wrong with their file, None where nothing is."""
+        self.arrays  # noqa: B018 - reads the file
+        return self._damage
+
+    @property
+    def left_without_maps(self) -> bool:
+        """Whether its maps were left out, as packed files leave them; damaged ones were not."""
+        return bool(self.map_names) and not self.maps and self.damage is None
 
     def forget(self) -> None:
         """Free arrays that can be read again; those of a record that was never stored stay."""
@@ -222,6 +232,12 @@ class Record(BaseModel):
         from ..figures.notebook import record_html
 
         return record_html(self)
+
+
+def expect_maps(records: Iterable[Record]) -> None:
+    """Raise `InputError` if none of `records` has a map; damaged files, which are named, pass."""
+    if not any(record.maps or record.damage for record in records):
+        raise InputError(NO_MAPS)
 
 
 def damaged_arrays(records: Iterable[Record]) -> list[str]:

@@ -243,8 +243,8 @@ def _lost(old: Record, new: Record) -> list[DetectorFinding]:
 
 def _damage(where: str, old: Record) -> list[DetectorFinding]:
     """That the maps and draws of the baseline cannot be read, so that not all was compared."""
-    old.arrays  # noqa: B018 - reads the file
-    return [DetectorFinding("record", where, UNMEASURED, old.damage)] if old.damage else []
+    damage = old.find_damage()
+    return [DetectorFinding("record", where, UNMEASURED, damage)] if damage else []
 
 
 def column_of(where: str, record: Record, suites: Mapping[str, Suite]) -> str:

@@ -259,7 +259,7 @@ def _notes(
         found.append(NO_FINGERPRINT)
     elif new is not None:
         found += [f"not looked at: {text}" for text in not_looked_at(old_print, new)]
-    without = [r for r in records if r.map_names and not r.maps and r.damage is None]
+    without = [record for record in records if record.left_without_maps]
     if without:
         text = "the baseline has no maps, so maps are not compared"
         unpaired = "; it has no draws, so changes of metrics count only beyond unpaired intervals"

@@ -245,8 +245,8 @@ def _row(old: Record, new: Record | None, detectors: DetectorSet) -> Row:
     )
     if old.status != "ok" or new.status != "ok":
         return _unfinished(old, new)
-    old.arrays  # noqa: B018 - reads the file
-    different = [*([old.damage] if old.damage else []), *incompatibilities(old, new)]
+    damage = old.find_damage()
+    different = [*([damage] if damage else []), *incompatibilities(old, new)]
     if different:
         return Row(old, Outcome.unmeasured, "; ".join(different))
     if same_numbers(old, new):
