@@ -12,8 +12,9 @@ from perimetry.adapters.input_spec import InputSpec
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.model import wrap
 from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.expected_maps import NOT_INDEPENDENT
 from perimetry.suites.architecture.propagate import energy_map
-from perimetry.suites.structure import NOT_INDEPENDENT, measure_skeleton
+from perimetry.suites.structure import measure_skeleton
 
 
 def blurred(x, **options):

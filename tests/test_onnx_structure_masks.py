@@ -11,7 +11,8 @@ from structure_nets import BLUR, Between, squared_jacobian
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.onnx.opening import open_onnx
 from perimetry.adapters.pytorch.skeleton import light_copy
-from perimetry.suites.structure import NOT_INDEPENDENT, measure_skeleton
+from perimetry.suites.architecture.expected_maps import NOT_INDEPENDENT
+from perimetry.suites.structure import measure_skeleton
 
 SIDE = 12
 WINDOW = np.hanning(SIDE + 2)[1:-1].astype(np.float32)

@@ -9,7 +9,8 @@ from torch import nn
 
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.pytorch.skeleton import light_copy
-from perimetry.suites.structure import NOT_INDEPENDENT, measure_skeleton
+from perimetry.suites.architecture.expected_maps import NOT_INDEPENDENT
+from perimetry.suites.structure import measure_skeleton
 
 MOST_TUPLES, MOST_UNITS = 80, 600
 """Products of weights whose coefficients are computed, and units of the result."""

@@ -13,7 +13,8 @@ from random_weights import SIDE, Net, expected_map, mean
 from torch import nn
 
 from perimetry.adapters.pytorch.skeleton import light_copy
-from perimetry.suites.structure import NOT_INDEPENDENT, measure_skeleton
+from perimetry.suites.architecture.expected_maps import NOT_INDEPENDENT
+from perimetry.suites.structure import measure_skeleton
 
 
 def blurred(x):

@@ -9,8 +9,9 @@ from torch import nn
 
 from perimetry.adapters.errors import NotApplicableError
 from perimetry.adapters.pytorch.skeleton import light_copy
+from perimetry.suites.architecture.expected_maps import NOT_INDEPENDENT
 from perimetry.suites.architecture.propagate import energy_map
-from perimetry.suites.structure import NOT_INDEPENDENT, measure_skeleton
+from perimetry.suites.structure import measure_skeleton
 
 SIDE = 8
 RANDOM = torch.Generator().manual_seed(0)

@@ -21,7 +21,7 @@ from perimetry.bench.ranking.board import Board
 from perimetry.bench.ranking.page.page import write_page
 from perimetry.bench.records.archive import RecordArchive, pack_records
 from perimetry.bench.records.store import Store
-from perimetry.suites.structure import NOT_INDEPENDENT
+from perimetry.suites.architecture.expected_maps import ASSUMED, NOT_INDEPENDENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,7 @@ def readme(frame: pd.DataFrame, store: RecordArchive) -> str:
     cured = treated.loc[uneven.index]
     left = cured[cured.weakest < EVEN]
     records = store.records()
-    rough = approximate(records)
+    rough, guessed = noted(records, NOT_INDEPENDENT), noted(records, ASSUMED)
     versions = records[0].environment.libraries
     seconds = sum(r.timing.load_s + r.timing.measure_s for r in records)
     return f"""\
@@ -112,7 +112,8 @@ Every architecture of timm {versions["timm"]} ({len(plain)}), at its own input s
 and with kernel
 padding `zero` (every tap, the new ones too, free to learn): the expected sensitivity of the
 input over all
-random weights: no weights, no data, no noise. It is exact, but for the {len(rough)} below.
+random weights: no weights, no data, no noise. It is exact, but for the
+{len({*rough, *guessed})} below.
 
     {COMMAND}
     python results/timm-structure/publish.py RUN_DIR
@@ -137,8 +138,12 @@ opens from disk, with ranking, maps and plots.
 - {share_of_period(uneven)} of the uneven ones owe more than half of their variance to period 2.
 {by_year(known)}
 - In {len(rough)} architectures the map is an approximation, and a note of the record says where:
-  fixed mixtures of units that follow one another (a pool behind attention, two resamplings in a
-  row) are taken as independent. By family: {by_family(plain.loc[rough])}.
+  fixed mixtures of units that follow one another (a pool behind attention or behind a max-pool
+  whose windows overlap, two resamplings in a row) are taken as independent. By family:
+  {by_family(plain.loc[rough])}.
+- In {len(guessed)} something is assumed that the network does not say, and a note says what:
+  weights that are applied again to the same units are others, what a sum reads of gates alone
+  is constant. By family: {by_family(plain.loc[guessed])}.
 - {int((plain.uneven_layers > 0).sum())} architectures have strided layers that never read the
   last rows or
   columns of their padding at their own input size ("Mind the Pad").
@@ -159,12 +164,12 @@ go with accuracy: see the set of measured architectures, `results/timm-init`.
 """
 
 
-def approximate(records: Sequence[Record]) -> list[str]:
-    """The architectures whose map is an approximation, by the notes of their records."""
+def noted(records: Sequence[Record], beginning: str) -> list[str]:
+    """The architectures of whose records a note begins like this."""
     return [
         Reference.parse_any(record.model.reference).tagged_name
         for record in records
-        if record.fill == "none" and any(note.startswith(NOT_INDEPENDENT) for note in record.notes)
+        if record.fill == "none" and any(note.startswith(beginning) for note in record.notes)
     ]
 
 

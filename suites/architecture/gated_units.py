@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compact import forget
-from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
+from .mixtures import ADDITIONS, PRODUCTS_OF_UNITS, QUOTIENTS
 from .rule_table import is_energy
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def mark_gate(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any
         setattr(out, _GATE, (sources, lambda t: factor * activation(t)))
     elif name in QUOTIENTS | PRODUCTS_OF_UNITS and _number(args) and not shift:
         setattr(out, _LINE, (origin, scale * _factor(name, args[1]), 0.0))
-    elif name in {"add", "iadd", "radd"} and _number(args) and not shift:
+    elif name in ADDITIONS and _number(args) and not shift:
         setattr(out, _LINE, (origin, scale, _value(args[1])))
 
 

@@ -50,19 +50,28 @@ COPIES = frozenset(
     """.split()  # noqa: SIM905 - easier to read than a column of names
 )
 """Functions that may copy units, as padding with reflected ones does."""
-SUMS = frozenset("add iadd radd sub isub subtract rsub".split())  # noqa: SIM905
+ADDITIONS = frozenset({"add", "iadd", "radd"})
+SUMS = ADDITIONS | {"sub", "isub", "subtract", "rsub"}
 CONCATENATIONS = frozenset({"cat", "concat", "concatenate"})
-JOINS = SUMS | CONCATENATIONS | {"stack", "where", "setitem"}
+STACKS = CONCATENATIONS | {"stack"}
+JOINS = SUMS | STACKS | {"where", "setitem"}
 """Fixed functions of several tensors."""
 PRODUCTS_OF_UNITS = frozenset("mul imul rmul multiply".split())  # noqa: SIM905
 QUOTIENTS = frozenset("div idiv truediv itruediv true_divide divide".split())  # noqa: SIM905
+NORMS = frozenset(
+    """
+    batch_norm native_batch_norm group_norm layer_norm rms_norm instance_norm normalize
+    """.split()  # noqa: SIM905 - easier to read than a column of names
+)
+"""Functions that divide units by a statistic of them."""
 SCALES = (
     PRODUCTS_OF_UNITS
     | QUOTIENTS
+    | NORMS - {"native_batch_norm", "normalize"}
     | frozenset(
         """
         neg contiguous clone nan_to_num to type type_as float double half bfloat16 cpu cuda
-        positive batch_norm group_norm layer_norm rms_norm instance_norm dropout
+        positive dropout
         """.split()  # noqa: SIM905 - easier to read than a column of names
     )
 )

@@ -13,6 +13,7 @@ from ...adapters.torch_calls import Interpolation, Padding
 from .compact import forget
 from .mixtures import (
     ADAPTIVE,
+    ADDITIONS,
     CONCATENATIONS,
     MAX_POOLS,
     MEANS,
@@ -20,6 +21,7 @@ from .mixtures import (
     POOLS,
     PRODUCTS_OF_UNITS,
     QUOTIENTS,
+    STACKS,
 )
 from .rule_table import MOVES, is_energy
 from .tags import tensors_in
@@ -42,10 +44,11 @@ _KEEPING = (
     | POOLS
     | ADAPTIVE
     | MEANS
-    | CONCATENATIONS
+    | STACKS
+    | ADDITIONS
     | frozenset(
         """
-        stack add iadd radd mul imul rmul multiply div truediv itruediv divide maximum minimum
+        mul imul rmul multiply div truediv itruediv divide maximum minimum
         fmax fmin max min amax amin dropout dropout2d contiguous clone positive to float double
         interpolate upsample pad adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d relu
         relu6 leaky_relu rrelu elu celu
@@ -57,18 +60,19 @@ _KEEPING = (
 _BOUNDS = frozenset({"clamp", "clip", "clamp_min"})
 
 
-def passes_all(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether the function is a rectifier of units that are not negative."""
-    rectifies = name in RECTIFIERS or _bounds_at_zero(name, args, kwargs)
-    return bool(args) and rectifies and hasattr(args[0], _MARK)
+def rectifies(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the function returns positive numbers as they are, and not negative ones."""
+    return name in RECTIFIERS or _bounds_at_zero(name, args, kwargs)
 
 
-def doubt_of_sign(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-    """What is assumed of a rectifier that reads units of both kinds, joined."""
-    rectifies = name in RECTIFIERS or _bounds_at_zero(name, args, kwargs)
-    if not (args and rectifies and hasattr(args[0], _PARTLY)):
-        return None
-    return f"{name!r} passes half of the joined units that are not negative, too"
+def is_not_negative(x: Any) -> bool:
+    """Whether `x` stands for units of which none is negative."""
+    return hasattr(x, _MARK)
+
+
+def is_partly_not_negative(x: Any) -> bool:
+    """Whether `x` joins such units to others."""
+    return hasattr(x, _PARTLY)
 
 
 def mark_sign(name: str, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -99,7 +103,7 @@ def _keeps(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     if name in MOVES:
         return True
     numbers = [a for a in args if isinstance(a, int | float) and not isinstance(a, bool)]
-    scaled = name in PRODUCTS_OF_UNITS | QUOTIENTS | {"add", "iadd", "radd"}
+    scaled = name in PRODUCTS_OF_UNITS | QUOTIENTS | ADDITIONS
     constants = [t for t in tensors if not is_energy(t)]
     return not scaled or (not constants and all(n >= 0 for n in numbers))
 

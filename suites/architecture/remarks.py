@@ -110,6 +110,11 @@ def pass_on_gates(tensors: Sequence[Tensor], results: Sequence[Tensor]) -> None:
                 out.passed_through = found  # type: ignore[attr-defined]
 
 
+def is_statistic(t: Tensor) -> bool:
+    """Whether `t` is a constant computed from energies by a square, a root or a norm."""
+    return not is_energy(t) and bool(_passed_through(t) - GATES)
+
+
 def _is_doubtful(weight: Tensor) -> bool:
     """Whether something is assumed of a weight that kernel padding has not replaced."""
     return hasattr(weight, KERNEL_DOUBT) and not hasattr(weight, "tap_energy")

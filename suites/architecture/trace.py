@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from ...adapters.errors import NotApplicableError, PerimetryError
 from ...adapters.torch_calls import FunctionMode
@@ -26,9 +25,7 @@ from .compact import (
 )
 from .constants import (
     ON_COMPACT_CONSTANTS,
-    VECTOR_PRODUCTS,
     as_scales,
-    learned_vector,
     on_cpu,
     run_natively,
     run_on_shapes,
@@ -36,7 +33,6 @@ from .constants import (
 )
 from .exported_operators import as_torch_function
 from .fixed_functions import follow
-from .gated_units import as_activation, mark_gate
 from .in_place import (
     copied,
     is_stale,
@@ -49,11 +45,9 @@ from .in_place import (
     works_in_place,
     writable,
 )
-from .maxima import MAXIMA, counted_together, mark_largest
-from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
-from .nonnegative import doubt_of_sign, mark_sign, passes_all
 from .own_names import by_own_names
 from .remarks import Approximation, Remarks, in_layer, pass_on_gates
+from .replaced_calls import ReplacedCall, replaced
 from .rule_table import (
     LIKE_ANOTHER,
     MOVES,
@@ -63,11 +57,10 @@ from .rule_table import (
     is_weight,
     with_history,
 )
-from .stored_factors import as_stored
+from .shares_of_sums import follow_shares
 from .tags import CREATIONS, tag, tensors_in
 from .uneven_weights import follow_moments
 from .windows import History, Layer, LayerWindow, Pair, Upsampling
-from .written_out import WRITTEN_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -168,55 +161,38 @@ class EnergyTrace(FunctionMode):
 
     def _result(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """The result of a function in the energy domain, and what is known of it."""
-        unclear, doubt, written = False, None, WRITTEN_OUT.get(name)
-        if name in PRODUCTS_OF_UNITS | QUOTIENTS:
-            args, unclear = as_stored(args)
-        if name in MAXIMA and not self.paths:
-            joined, doubt = counted_together(name, args, kwargs)
-            if joined is not None:
-                name, written, args, kwargs = (
-                    joined.name,
-                    joined.written or written,
-                    joined.args,
-                    {},
-                )
-        gated = as_activation(name, args)
-        if gated is not None:
-            written, args, kwargs = gated[0], gated[1:], {}
-        doubt = doubt or doubt_of_sign(name, args, kwargs)
-        if passes_all(name, args, kwargs) and not self.paths:
-            written, args, kwargs = torch.clone, args[:1], {}
-        if name in VECTOR_PRODUCTS:
-            args = tree_map(learned_vector, args)
+        call = replaced(name, args, kwargs, paths=self.paths)
+        name, args, kwargs = call.name, call.args, call.kwargs
         tensors = tensors_in((args, kwargs))
         self._refuse_lost_entries(name, tensors)
         self._refuse_unfollowed(name, tensors)
         layer, energies = len(self.layers), [t for t in tensors if is_energy(t)]
         with self._naming(name, tensors):
-            if written is not None and energies:
+            if call.written is not None and energies:
                 with self:
-                    out = written(*args, **kwargs)
-                mark_largest(name, out, args, kwargs)
-                mark_gate(name, out, args, kwargs)
-                mark_sign(name, out, args, kwargs)
+                    out = call.written(*args, **kwargs)
+                if not self.paths:
+                    call.mark(out)
                 return out
             out = self._apply(name, func, tensors, args, kwargs)
             out = self._followed(func, out, args, kwargs, layer, energies)
             out = self._tagged(name, func, out, args, kwargs)
         self._pass_on(tensors, tensors_in(out))
-        mark_largest(name, out, args, kwargs)
-        mark_gate(name, out, args, kwargs)
-        mark_sign(name, out, args, kwargs)
-        if unclear:
-            self.assume(out, f"the numbers stored for {name!r} are scales of channels")
-        if doubt is not None:
-            self.assume(out, doubt)
         made = args[0] if name == "setitem" else out
+        if not self.paths:
+            call.mark(out)
+            self._assume(call, made)
         self.remarks.on_result(name, tensors, made, self.layer_name)
         if name == "getitem":
             mark_part(out, *args)
         mark_view(name, args[0] if args else None, tensors_in(out))
         return out
+
+    def _assume(self, call: ReplacedCall, out: Any) -> None:
+        """Note on the result `out` of a call what it rests on."""
+        joined = follow_shares(call.name, out, call.args, call.kwargs)
+        for what in (*call.assumed, *([joined] if joined else [])):
+            self.assume(out, what)
 
     @contextlib.contextmanager
     def _naming(self, name: str, tensors: Sequence[Tensor]) -> Iterator[None]:

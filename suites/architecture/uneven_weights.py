@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 from ...adapters.errors import NotApplicableError
 from ...adapters.skeleton_marks import KERNEL_DOUBT, SECOND_MOMENTS
 from .in_place import whole_and_place
+from .mixtures import STACKS, SUMS
 from .rule_table import MOVES, is_weight
 from .tags import tensors_in
 
@@ -48,8 +49,6 @@ _WRITING = frozenset({"setitem", "zero", "fill", "copy"})
 
 _FACTORS = frozenset({"mul", "imul", "rmul", "multiply", "div", "truediv", "itruediv", "divide"})
 
-_SUMS = frozenset({"add", "iadd", "radd", "sub", "isub", "rsub", "subtract"})
-
 _REDUCING = frozenset(
     """
     sum mean var std var_mean norm linalg_norm linalg_vector_norm vector_norm amax amin max min
@@ -66,8 +65,6 @@ _MIXING = frozenset(
 
 _PRODUCTS = frozenset({"matmul", "rmatmul", "mm", "bmm", "einsum", "tensordot", "linear", "addmm"})
 """Functions that mix entries unevenly by a fixed matrix, such as a basis of filters."""
-
-_JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
 
 _ODD = frozenset(
     """
@@ -130,7 +127,7 @@ def follow_moments(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> An
     unknown = next((getattr(t, _UNKNOWN) for t in uneven if hasattr(t, _UNKNOWN)), None)
     if name in _REDUCING:
         return _reduced(name, func, args, kwargs, out)
-    if unknown is None and (uneven or name in _FACTORS | _SUMS | (_PLACING - MOVES)):
+    if unknown is None and (uneven or name in _FACTORS | SUMS | (_PLACING - MOVES)):
         unknown = _set(name, func, args, kwargs, out)
     for t in tensors_in(out):
         if unknown is not None:
@@ -155,9 +152,9 @@ def _doubt(name: str, weights: Sequence[Tensor], given: Any, out: Tensor) -> str
     if name in _MIXING or by_fixed:
         return f"the entries of weights that {name!r} computes are alike"
     owners = frozenset[tuple[int, int]]().union(*map(parameters_of, weights))
-    if name in _JOINS and out.numel() > sum(size for _, size in owners) > 0:
+    if name in STACKS and out.numel() > sum(size for _, size in owners) > 0:
         return "weights that are joined are independent"
-    known = (_ALIKE - {"abs"}) | _PLACING | _WRITING | _FACTORS | _SUMS | _PRODUCTS | _ODD
+    known = (_ALIKE - {"abs"}) | _PLACING | _WRITING | _FACTORS | SUMS | _PRODUCTS | _ODD
     if name in known or out.shape != weights[0].shape or not out.is_floating_point():
         return None
     return f"the weights that {name!r} computes have a mean of 0"
@@ -196,7 +193,7 @@ def _set(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> str | None:
         if moments.shape != t.shape:
             return name
         _keep(t, moments)
-    if name in _SUMS and _shared(args):
+    if name in SUMS and _shared(args):
         doubt = "the weights that are added to or subtracted from each other are independent"
         setattr(out, KERNEL_DOUBT, doubt)
     return None
@@ -205,7 +202,7 @@ def _set(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> str | None:
 def _rule(name: str) -> Callable[..., Any] | None:
     if name in _FACTORS:
         return _scaled
-    if name in _SUMS:
+    if name in SUMS:
         return _added
     if name in _PLACING:
         return _placed

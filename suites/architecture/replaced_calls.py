@@ -1,0 +1,74 @@
+"""What is carried out in place of a call of torch, and what is noted on results for that.
+
+Maxima of maxima are one maximum, a unit times a gate of itself is an activation, a rectifier of
+what is not negative passes all, and some functions are written out by others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from .constants import VECTOR_PRODUCTS, learned_vector
+from .gated_units import as_activation, mark_gate
+from .maxima import MAXIMA, counted_together, mark_largest
+from .mixtures import PRODUCTS_OF_UNITS, QUOTIENTS
+from .nonnegative import is_not_negative, is_partly_not_negative, mark_sign, rectifies
+from .stored_factors import as_stored
+from .written_out import WRITTEN_OUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True)
+class ReplacedCall:
+    """A call of the function `name`; `written` is carried out instead where energies are read.
+
+    `assumed` is what the network does not say, in words.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    written: Callable[..., Tensor] | None = None
+    assumed: tuple[str, ...] = ()
+
+    def mark(self, out: Any) -> None:
+        """Note on the result `out` what later calls are replaced by."""
+        for note in (mark_largest, mark_gate, mark_sign):
+            note(self.name, out, self.args, self.kwargs)
+
+
+def replaced(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, paths: bool
+) -> ReplacedCall:
+    """What is carried out in place of a call; with `paths`, where paths are counted."""
+    written = WRITTEN_OUT.get(name)
+    assumed: list[str] = []
+    if name in PRODUCTS_OF_UNITS | QUOTIENTS:
+        args, unclear = as_stored(args)
+        if unclear:
+            assumed.append(f"the numbers stored for {name!r} are scales of channels")
+    if name in VECTOR_PRODUCTS:
+        args = tree_map(learned_vector, args)
+    if paths:
+        return ReplacedCall(name, args, kwargs, written, tuple(assumed))
+    if name in MAXIMA:
+        joined, doubt = counted_together(name, args, kwargs)
+        if joined is not None:
+            name, args, kwargs, written = joined.name, joined.args, {}, joined.written or written
+        assumed += [doubt] if doubt else []
+    gated = as_activation(name, args)
+    if gated is not None:
+        return ReplacedCall(name, gated[1:], {}, gated[0])
+    if rectifies(name, args, kwargs) and args:
+        if is_not_negative(args[0]):
+            return ReplacedCall(name, args[:1], {}, torch.clone, tuple(assumed))
+        if is_partly_not_negative(args[0]):
+            assumed.append(f"{name!r} passes half of the joined units that are not negative, too")
+    return ReplacedCall(name, args, kwargs, written, tuple(assumed))
