@@ -119,7 +119,8 @@ random weights: no weights, no data, no noise. It is exact, but for the
     python results/timm-structure/publish.py RUN_DIR
 
 torch {versions["torch"]}, timm {versions["timm"]}, {days(records)}, one thread a process
-on a shared machine, {seconds / 60:.0f} minutes of computing for {len(frame)} records. `board.csv`
+on a shared machine, {seconds / 60:.0f} minutes of computing for {len(frame)} records,
+of {commits(records)}. `board.csv`
 has every number, `records.jsonl.gz` the packed records; `board.html` has both on one page that
 opens from disk, with ranking, maps and plots.
 
@@ -143,7 +144,7 @@ opens from disk, with ranking, maps and plots.
   {by_family(plain.loc[rough])}.
 - In {len(guessed)} something is assumed that the network does not say, and a note says what:
   weights that are applied again to the same units are others, what a sum reads of gates alone
-  is constant. By family: {by_family(plain.loc[guessed])}.
+  is constant, maxima that a sum joins to others pass and vary as these do. By family: {by_family(plain.loc[guessed])}.
 - {int((plain.uneven_layers > 0).sum())} architectures have strided layers that never read the
   last rows or
   columns of their padding at their own input size ("Mind the Pad").
