@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from publishing import days, rank_correlation, read_board, reflow, year  # noqa: E402
+from publishing import commits, days, rank_correlation, read_board, reflow, year  # noqa: E402
 from publishing import families as families_of_timm  # noqa: E402
 
 WHAT = "'timm:*@init' --suite structure --kernel-padding none,zero"
@@ -144,7 +144,8 @@ opens from disk, with ranking, maps and plots.
   {by_family(plain.loc[rough])}.
 - In {len(guessed)} something is assumed that the network does not say, and a note says what:
   weights that are applied again to the same units are others, what a sum reads of gates alone
-  is constant, maxima that a sum joins to others pass and vary as these do. By family: {by_family(plain.loc[guessed])}.
+  is constant, maxima that a sum joins to others pass and vary as these do. By family:
+  {by_family(plain.loc[guessed])}.
 - {int((plain.uneven_layers > 0).sum())} architectures have strided layers that never read the
   last rows or
   columns of their padding at their own input size ("Mind the Pad").
