@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -88,12 +87,18 @@ def follow_shares(
     if found != _NOTHING:
         for t in results:
             setattr(t, _MARK, found)
-    if name not in JOINS | PRODUCTS_OF_UNITS | MAXIMA_OF_UNITS:
-        return None
-    for one, other in combinations(behind, 2):
-        for step in sorted((one.felt | other.felt) - (one.felt & other.felt)):
-            return step.assumed.format(name)
-    return None
+    joins = name in JOINS | PRODUCTS_OF_UNITS | MAXIMA_OF_UNITS
+    differ = _difference(behind) if joins else Counter()
+    return min(differ).assumed.format(name) if differ else None
+
+
+def _difference(behind: Sequence[_Passed]) -> Counter[_Step]:
+    """The steps that some units passed more often than others."""
+    most, least = Counter[_Step](), behind[0].felt if behind else Counter[_Step]()
+    for one in behind:
+        if one.felt != least or one.felt != most:
+            most, least = most | one.felt, least & one.felt
+    return most - least
 
 
 def _through(
