@@ -40,40 +40,48 @@ EMPTY = float("inf")
 """The ends of an interval without pixels."""
 
 
+Ends = tuple[Tensor, ...]
+"""First row, first column, minus last row, minus last column: unions are least ends."""
+
+
 @dataclass(frozen=True, eq=False)
 class Spans:
     """Intervals of input pixels, one per entry of a tensor of `shape`.
 
-    `ends` are (first row, first column, minus last row, minus last column), each a tensor that
-    broadcasts to `shape`: the union of intervals is the minimum of their ends. Behind a mask four
-    more follow, of what is read of the interval. `everywhere` if a global path leads to some entry.
+    The ends of the `interval` broadcast to `shape`. Behind a mask, `unmasked` are the ends of what
+    is read of it, `EMPTY` where that is nothing; None where no mask is on the way. `everywhere` if
+    a global path leads to some entry.
     """
 
     shape: tuple[int, ...]
-    ends: tuple[Tensor, ...]
+    interval: Ends
     everywhere: bool = False
+    unmasked: Ends | None = None
 
     @property
-    def interval(self) -> tuple[Tensor, ...]:
-        """The four ends, masks left out of account."""
-        return self.ends[:4]
-
-    @property
-    def read(self) -> tuple[Tensor, ...]:
-        """The four ends of what is read, `EMPTY` where that is nothing."""
-        return self.ends[-4:]
+    def read(self) -> Ends:
+        """The ends of what is read: those of the interval where no mask is on the way."""
+        return self.interval if self.unmasked is None else self.unmasked
 
     def masked(self) -> Spans:
-        """The same with the ends of what is read beside those of the interval."""
-        return Spans(self.shape, self.interval + self.read, self.everywhere)
+        """The same as behind a mask, which may leave all of it."""
+        return replace(self, unmasked=self.read)
 
-    def each(self, function: Callable[[Tensor], Tensor]) -> Spans:
-        """Apply a function to the ends, which may change their shape by axes of size 1 only."""
-        return Spans(self.shape, tuple(function(end) for end in self.ends), self.everywhere)
+    def mapped(self, function: Callable[[Ends], Ends], shape: Sequence[int] | None = None) -> Spans:
+        """Apply a function to the four ends of the interval, and to those of what is read."""
+        unmasked = None if self.unmasked is None else function(self.unmasked)
+        shape = self.shape if shape is None else tuple(shape)
+        return Spans(shape, function(self.interval), self.everywhere, unmasked)
 
-    def wide(self) -> list[Tensor]:
+    def each(
+        self, function: Callable[[Tensor], Tensor], shape: Sequence[int] | None = None
+    ) -> Spans:
+        """Apply a function to every end, after which it broadcasts to `shape`: None, the same."""
+        return self.mapped(lambda ends: tuple(function(end) for end in ends), shape)
+
+    def wide(self) -> Spans:
         """The ends in full shape, as views in which equal entries share storage."""
-        return [widen(end.reshape(_padded_shape(end, self.shape)), self.shape) for end in self.ends]
+        return self.aligned().each(lambda end: widen(end, self.shape))
 
     def aligned(self) -> Spans:
         """The same, every end with all the axes of `shape`."""
@@ -84,14 +92,17 @@ class Spans:
 
         The result has the structure that `function` returns: one tensor or several.
         """
-        found = [function(end) for end in self.wide()]
-        if isinstance(found[0], Tensor):
-            return self._from_wide(found)
-        return [self._from_wide(ends) for ends in zip(*found, strict=True)]
+        wide = self.wide()
+        interval = tuple(function(end) for end in wide.interval)
+        read = None if wide.unmasked is None else tuple(function(end) for end in wide.unmasked)
+        if isinstance(interval[0], Tensor):
+            return self._of_wide(interval, read)
+        reads = [None] * len(interval[0]) if read is None else zip(*read, strict=True)
+        parts = zip(zip(*interval, strict=True), reads, strict=True)
+        return [self._of_wide(*part) for part in parts]
 
-    def _from_wide(self, ends: Sequence[Tensor]) -> Spans:
-        shape = tuple(ends[0].shape)
-        return Spans(shape, tuple(narrow(end) for end in ends), self.everywhere)
+    def _of_wide(self, interval: Ends, read: Ends | None) -> Spans:
+        return Spans(tuple(interval[0].shape), interval, self.everywhere, read).each(narrow)
 
     def reduced(self, axes: Iterable[int], shape: Sequence[int]) -> Spans:
         """Spans of a sum over `axes`, which keep size 1; the result broadcasts to `shape`."""
@@ -101,21 +112,21 @@ class Spans:
             every = found.each(lambda end: end.amin(axes, keepdim=True))
             seen = found.of_read().each(lambda end: end.amin(axes, keepdim=True))
             found = seen.or_else(every)
-        return self.settled(Spans(tuple(shape), found.ends, self.everywhere))
+        return self.settled(replace(found, shape=tuple(shape)))
 
     def of_read(self) -> Spans:
         """The same with intervals of the entries that are read alone."""
-        if len(self.ends) == 4:
+        if self.unmasked is None:
             return self
-        unread = self.read[0] == EMPTY
+        unread = self.unmasked[0] == EMPTY
         found = tuple(torch.where(unread, EMPTY, end) for end in self.interval)
-        return Spans(self.shape, found + self.read, self.everywhere)
+        return replace(self, interval=found)
 
     def or_else(self, other: Spans) -> Spans:
         """The same, with the intervals of `other` where they are empty."""
         pairs = zip(self.interval, other.interval, strict=True)
         found = tuple(a if a is b else narrow(torch.where(a < EMPTY, a, b)) for a, b in pairs)
-        return Spans(self.shape, found + self.ends[4:], self.everywhere)
+        return replace(self, interval=found)
 
     def settled(self, result: Spans) -> Spans:
         """`result` of an operation on these spans; empty if all its entries read the whole map.
@@ -153,15 +164,13 @@ class Spans:
         ends = tuple(
             extend(end, axis, before, after, places[i % 2]) for i, end in enumerate(spans.interval)
         )
-        if len(spans.ends) > 4:
-            ends += spans._read_beyond(ends, axis, before, after)
+        masked = spans.unmasked is not None
+        unmasked = spans._read_beyond(ends, axis, before, after) if masked else None
         shape = list(self.shape)
         shape[axis] += before + after
-        return Spans(tuple(shape), ends, self.everywhere)
+        return Spans(tuple(shape), ends, self.everywhere, unmasked)
 
-    def _read_beyond(
-        self, extended: Sequence[Tensor], axis: int, before: int, after: int
-    ) -> tuple[Tensor, ...]:
+    def _read_beyond(self, extended: Ends, axis: int, before: int, after: int) -> Ends:
         """What is read of the intervals `extended`: all beyond entries of which all is read."""
         size = self.shape[axis]
         place = torch.arange(-before, size + after)
@@ -217,24 +226,31 @@ def union(spans: Sequence[Spans], shape: Sequence[int]) -> Spans:
 
     Raises `RuntimeError` if they do not broadcast to `shape`.
     """
-    parts = alike(spans)
-    found = _least(parts, shape)
-    if len(found.ends) > 4:
-        found = _least([s.of_read() for s in parts], shape).or_else(found)
-    for end in found.ends:
+    found = _least(spans, shape)
+    if found.unmasked is not None:
+        parts = [s.masked().of_read() for s in spans]
+        found = _least(parts, shape).or_else(found)
+    for end in (*found.interval, *found.read):
         torch.broadcast_to(end, tuple(shape))  # raises where a function does not broadcast
     return found.aligned()
 
 
 def _least(spans: Sequence[Spans], shape: Sequence[int]) -> Spans:
-    ends = (reduce(torch.minimum, parts) for parts in zip(*(s.ends for s in spans), strict=True))
-    return Spans(tuple(shape), tuple(ends), any(s.everywhere for s in spans))
+    return together(spans, lambda ends: reduce(torch.minimum, ends), shape)
 
 
-def alike(spans: Iterable[Spans]) -> list[Spans]:
-    """The same, all with the ends of what is read if one has them."""
-    spans = list(spans)
-    return [s.masked() for s in spans] if any(len(s.ends) > 4 for s in spans) else spans
+def together(
+    spans: Sequence[Spans], function: Callable[[Ends], Tensor], shape: Sequence[int]
+) -> Spans:
+    """Spans of `shape` of which every end is a function of this end of each of `spans`."""
+
+    def of(parts: Iterable[Ends]) -> Ends:
+        return tuple(function(ends) for ends in zip(*parts, strict=True))
+
+    masked = any(s.unmasked is not None for s in spans)
+    unmasked = of(s.read for s in spans) if masked else None
+    everywhere = any(s.everywhere for s in spans)
+    return Spans(tuple(shape), of(s.interval for s in spans), everywhere, unmasked)
 
 
 def spans_where(condition: Tensor, parts: Sequence[Spans], shape: Sequence[int]) -> Spans:
@@ -242,11 +258,12 @@ def spans_where(condition: Tensor, parts: Sequence[Spans], shape: Sequence[int])
 
     A constant that is chosen reads nothing and has the interval of the entry that it replaces.
     """
-    pairs = list(zip(*(part.masked().ends for part in parts), strict=True))
-    ends = tuple(torch.where(condition, a, b) for a, b in pairs)
-    others = tuple(torch.minimum(a, b) for a, b in pairs)
-    found = Spans(tuple(shape), ends, any(part.everywhere for part in parts))
-    return found.or_else(replace(found, ends=others)).aligned().each(narrow)
+    found = together(
+        [part.masked() for part in parts],
+        lambda ends: torch.where(condition, ends[0], ends[1]),
+        shape,
+    )
+    return found.or_else(_least(parts, shape)).aligned().each(narrow)
 
 
 def extend(end: Tensor, axis: int, before: int, after: int, places: Sequence[int]) -> Tensor:
@@ -344,14 +361,18 @@ class UnitSpans:
 def unit_spans(spans: Spans, history: History) -> UnitSpans:
     """Spans of the units of a target (variants, channels, rows, columns); channels are joined."""
     grid = (spans.shape[-2], spans.shape[-1])
-    ends = [
-        end.reshape(-1, *end.shape[-2:]).amin(0).expand(grid).numpy()
-        for end in spans.masked().aligned().ends
-    ]
-    low, high = np.stack(ends[:2]), -np.stack(ends[2:4])
-    size = 1 - np.stack(ends[6:]) - np.stack(ends[4:6])
+    joined = spans.aligned().each(
+        lambda end: end.reshape(-1, *end.shape[-2:]).amin(0).expand(grid), grid
+    )
+    low, high = _pixels(joined.interval)
+    first, last = _pixels(joined.read)
     nominal = history.regridded(grid).stride()
-    return UnitSpans(low, high, size, nominal, spans.everywhere)
+    return UnitSpans(low, high, 1 + last - first, nominal, spans.everywhere)
+
+
+def _pixels(ends: Ends) -> tuple[Array, Array]:
+    """First and last pixels, (2, rows, columns) each."""
+    return torch.stack(ends[:2]).numpy(), -torch.stack(ends[2:]).numpy()
 
 
 def _spacing(low: Array, high: Array) -> float | None:

@@ -11,28 +11,22 @@ from torch import Tensor
 
 from ..compact import cat_compact, compress
 from ..rule_table import known_spans, span_rule, spans_of
-from ..spans import Spans, alike, narrow, nowhere, spans_where, union
+from ..spans import Ends, Spans, narrow, nowhere, spans_where, together, union
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 @span_rule("cat", "concat", "concatenate")
-def _cat(_out: Tensor, /, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Spans:
-    parts = alike(known_spans(t) for t in tensors if t.numel())
-    ends = zip(*(s.wide() for s in parts), strict=True)
-    joined = [cat_compact(end, dim) for end in ends]
-    found = Spans(tuple(joined[0].shape), tuple(narrow(end) for end in joined))
-    return replace(found, everywhere=any(s.everywhere for s in parts))
+def _cat(out: Tensor, /, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Spans:
+    parts = [known_spans(t).wide() for t in tensors if t.numel()]
+    return together(parts, lambda ends: narrow(cat_compact(ends, dim)), out.shape)
 
 
 @span_rule("stack")
 def _stack(out: Tensor, /, tensors: Sequence[Tensor], dim: int = 0, **_: Any) -> Spans:
-    parts = alike(known_spans(t) for t in tensors)
-    ends = zip(*(s.wide() for s in parts), strict=True)
-    joined = [torch.stack(end, dim) for end in ends]
-    found = Spans(tuple(out.shape), tuple(narrow(end) for end in joined))
-    return replace(found, everywhere=any(s.everywhere for s in parts))
+    parts = [known_spans(t).wide() for t in tensors]
+    return together(parts, lambda ends: narrow(torch.stack(ends, dim)), out.shape)
 
 
 @span_rule("pad")
@@ -65,18 +59,20 @@ def _selected(end: Tensor, axis: int, places: Tensor) -> Tensor:
 @span_rule("setitem")
 def _setitem(_out: Any, /, x: Tensor, index: Any, value: Any) -> None:
     """Write the ends in place, as the function writes the entries; constants mask them."""
-    old, new = known_spans(x), _of(value)
-    if not new.local():
-        old = old.masked()
-    old, new = alike((old, new))
-    ends = []
-    for i, (end, other) in enumerate(zip(old.wide(), new.wide(), strict=True)):
-        written = end.clone(memory_format=torch.contiguous_format)
-        if i > 3 or new.local():
-            written[index] = other
-        ends.append(narrow(written))
-    everywhere = old.everywhere or new.everywhere
-    x.spans = Spans(tuple(x.shape), tuple(ends), everywhere)  # type: ignore[attr-defined]
+    old, new = known_spans(x).wide(), _of(value).wide()
+
+    def written(ends: Ends) -> Tensor:
+        found = ends[0].clone(memory_format=torch.contiguous_format)
+        found[index] = ends[1]
+        return narrow(found)
+
+    if new.local():
+        found = together((old, new), written, x.shape)
+    else:
+        unmasked = tuple(written(ends) for ends in zip(old.read, new.read, strict=True))
+        everywhere = old.everywhere or new.everywhere
+        found = Spans(old.shape, old.each(narrow).interval, everywhere, unmasked)
+    x.spans = found  # type: ignore[attr-defined]
 
 
 @span_rule("where")

@@ -99,13 +99,9 @@ def _fold(
 def _grid_sample(out: Tensor, /, input: Tensor, *args: Any, **kwargs: Any) -> Spans:  # noqa: A002
     reads = sampling_matrix(input, *args, **kwargs) != 0
     flat = known_spans(input).moved(lambda end: end[:1].flatten(2))
-    found = flat.each(lambda end: through(end, 2, reads))
-    shape = (*out.shape[:2], *out.shape[2:])
-    grid = out.shape[2:]
-    return Spans(
-        shape,
-        tuple(
-            end.unflatten(2, grid) if end.shape[2] > 1 else end.unsqueeze(3) for end in found.ends
-        ),
-        found.everywhere,
-    )
+
+    def sampled(end: Tensor) -> Tensor:
+        end = through(end, 2, reads)
+        return end.unflatten(2, out.shape[2:]) if end.shape[2] > 1 else end.unsqueeze(3)
+
+    return flat.each(sampled, out.shape)  # type: ignore[no-any-return]

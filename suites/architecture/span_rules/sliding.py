@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....adapters.torch_calls import Convolution, MaxPool, MeanPool, NormPool
 from ..rule_table import history_of, known_spans, span_rule
-from ..spans import Spans, narrow, slide, through
+from ..spans import Ends, Spans, narrow, slide, through
 from ..uneven_weights import read_entries
 from ..windows import adaptive_windows, conv_windows, pool_windows
 
@@ -60,18 +60,23 @@ def _slid(
         count = out.shape[axis]
         after = (count - 1) * w.stride + w.extent - w.before - x.shape[axis]
         spans = spans.extended(axis, w.before, after)
-        ends = [slide(end, axis, taps=taps, stride=w.stride, count=count) for end in spans.ends]
+        shape = [*spans.shape[:axis], count, *spans.shape[axis + 1 :]]
+        sliding = partial(slide, axis=axis, taps=taps, stride=w.stride, count=count)
+        spans = spans.each(sliding, shape)
         if x.shape[axis] == 1 and x.ndim == 4 and len(x) == 1:  # only the history has the step
             step = strides[axis - first]
-            for i in range(axis - first, len(ends), 4):
-                ends[i] = ends[i] + (taps[0] - w.before) * step
-                ends[i + 2] = ends[i + 2] - (taps[-1] - w.before) * step
-        shape = [*spans.shape[:axis], count, *spans.shape[axis + 1 :]]
-        spans = Spans(tuple(shape), tuple(ends), spans.everywhere)
+            shifts = (taps[0] - w.before) * step, (w.before - taps[-1]) * step
+            spans = spans.mapped(partial(_shifted, axis=axis - first, shifts=shifts))
     channels = first - 1
     if channels >= 0:
         spans = spans.each(lambda end: spread(end, channels, out.shape[channels]))
     return replace(spans, shape=tuple(out.shape))
+
+
+def _shifted(ends: Ends, axis: int, shifts: tuple[float, float]) -> Ends:
+    """Ends of which the first and the (negative) last along `axis` are moved by `shifts`."""
+    moved = dict(zip((axis, axis + 2), shifts, strict=True))
+    return tuple(end + moved[i] if i in moved else end for i, end in enumerate(ends))
 
 
 def _taps_read(kernel: int, read: Tensor | None, axis: int) -> list[int]:
