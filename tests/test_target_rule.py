@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from corpus import CORPUS, Backbone, built, export, exported
+from corpus import CORPUS, built, export, exported
+from corpus_nets import Backbone
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from perimetry import audit
