@@ -25,13 +25,13 @@ the architecture implies (`energy` alone) and towards even rows and columns. The
 is the posterior's median, phase by phase, and a metric's value is that of this map.
 
 Dead pixels (`energy` alone; see `dead_regions`) are counted pixel by pixel, not by phase:
-`silent_pixels` whose sensitivity is 0 in every sample, `dead_pixels@t` that are certainly below t
-times what their neighbourhood and phase imply, `dead_share` of all pixels at the largest t, and
-`dead_region`, the pixels of the largest connected dead region. A colour channel counts on its own
-too. Table `dead_regions` has the regions and their boxes in pixels, by channel, and those that the
-target reads and the `output` does not (see `read_by_outputs`), which no number counts. They are
-exact for the images shown. Phases that are dead as a whole are not holes and are counted by
-`dead@t`.
+`silent_pixels` whose sensitivity is 0 in every sample, be it by chance, `dead_pixels@t` that are
+certainly below t times what their neighbourhood and phase imply, `dead_share` of all pixels at the
+largest t, and `dead_region`, the pixels of the largest connected dead region. A colour channel
+counts on its own too. Table `dead_regions` has the regions and their boxes in pixels, by channel,
+and those that the target reads and the `output` does not (see `read_by_outputs`), which no number
+counts. They are exact for the images shown. Phases that are dead as a whole are not holes and are
+counted by `dead@t`.
 
 Fewer dead pixels are not always better: Kim et al. found that dead pixels help ordinary
 classification training, and are harmful where small perturbations matter.
@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ...adapters.errors import NotApplicableError
 from ...adapters.treatment import ZEROS
 from ..base import Context, Estimate, Measurement, Metric, Probe, Suite, described, missing
 from ..measuring import phases
@@ -143,7 +144,8 @@ _METRICS = described(
         "relL1": "Noise and content of the images count too: compare on the same images only.",
     },
     exact={m.name: "always" for m in DEAD_PIXELS},
-    verdicts={m.name: ("has dead pixels", "no dead pixels") for m in DEAD_PIXELS},
+    verdicts={m.name: ("has dead pixels", "no dead pixels") for m in DEAD_PIXELS}
+    | {"silent_pixels": ("has silent pixels", "no silent pixels")},
     main=("weakest", "imbalance", "relL1", "dead_share", "dead_region"),
 )
 
@@ -255,7 +257,10 @@ def _phase_metrics(
     period = stride if isinstance(stride, str) else phases.usable_period(size, stride, found.notes)
     if isinstance(period, str):
         return {name: missing(period) for name in _PHASED}
-    profiles = pseudo_values(samples, partial(phases.phase_profile, period=period))
+    try:
+        profiles = pseudo_values(samples, partial(phases.phase_profile, period=period))
+    except NotApplicableError as error:  # a hole over the interior, which is what there is to say
+        return {name: missing(str(error)) for name in _PHASED}
     expected = expected_profile(_as_it_computes(model), period) if protocol == "energy" else None
     posterior = profile_posterior(
         profiles, resamples, None if isinstance(expected, str) else expected

@@ -12,20 +12,20 @@ what a pixel should have, as far as it is below 1, and so for columns. That is n
 `LEAST_DUE`, and behind an eighth of the image never less than `LEAST_INSIDE`. A border that is read
 weakly is therefore no dead region, one that is silent is, and so is a weak row inside.
 Phases that are dead as a whole (share below `DEAD_PHASE`) are no holes: their pixels are left out,
-and counted apart.
+and counted apart. But where most pixels of such a phase answer, the silent ones are a hole.
 
 *silent*: the sensitivity is exactly 0 in every sample. Where few units read a pixel it may be 0 in
     one sample and not in the next. With z the share of samples in which the other pixels of its
     phase are 0 (of its row, of its column, or of the map, whichever is largest), n samples are all
     0 with the probability z^n. Silent pixels for which this is above `FALSE_ALARM` over the map are
-    counted apart as *perhaps by chance*, unless their row or column, or a window of `WINDOWS`
-    around them, is silent as a whole, for which the same is asked.
+    not dead but counted apart as *perhaps by chance*, unless their row or column, or a window of
+    `WINDOWS` around them, is silent as a whole, for which the same is asked.
 *dead at t*: q is below t with certainty. Over ordinary pixels q is spread as a gamma variable whose
     shape k is read off the map's own quartiles; were the true q as large as t, what is observed
-    would be so small with a probability below `FALSE_ALARM` over the whole map. The same is asked
-    of the means over windows of `WINDOWS` pixels per side without silent ones: all pixels of a
+    would be so small with a probability below `FALSE_ALARM` over the whole map (see `silence`). The
+    same is asked of the means over windows of `WINDOWS` without silent ones: all pixels of a
     window whose mean is below t with certainty are dead, but for those above `MOST_WITHIN` t.
-    Silent pixels are dead at every t.
+    Pixels that are silent, and not by chance, are dead at every t.
 
 Regions are connected, diagonals included; their boxes are (top, left, bottom, right) in pixels, the
 last two exclusive. The same is done for each colour channel, so that a channel that is not read is
@@ -38,8 +38,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-from scipy.special import gammaincinv
+
+from .silence import WINDOWS, least_surely, surely_silent, window_means, within_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
 
 
 THRESHOLDS = (0.01, 0.1)
-FALSE_ALARM = 0.01
-"""Probability that an ordinary map of independent pixels has any dead one."""
 DEAD_PHASE = 0.01
 LEAST_LEVEL, SURELY_LOST = 1e-3, 0.1
 """Of the level of the most sensitive twentieth of the pixels. Of all networks in results/timm-init
@@ -61,12 +59,8 @@ one has neighbourhoods at 1.2e-3 (resnetv2_50d_frn), the others at 5e-3 and more
 LEAST_DUE, LEAST_INSIDE, LEAST_IN_CORNERS = 1e-3, 0.1, 1e-4
 """Of the level, in a row or column of a border, behind an eighth of the image, and where two
 borders meet. In results/timm-init the least are 0.008, 0.24 and their product."""
-LEAST_ALIVE = 0.03
-"""Relative sensitivity below which a pixel does not belong to the spread of the ordinary ones."""
 BLOCKS = 28
 """The moving median works on about so many blocks along each axis."""
-WINDOWS = (1, 3, 5, 9, 15)
-"""A single pixel that is merely weak is lost in the noise of few samples; a region is not."""
 MOST_WITHIN = 5.0
 """Of t: a pixel above this does not belong to the dead window that it lies in, but to its edge."""
 
@@ -144,63 +138,40 @@ def find_dead_pixels(samples: Array, period: Pair, profile: Array | None) -> Dea
     silent: Mask = np.logical_not(samples.any(0))
     share = phase_shares(mean, period, profile)
     counted = share >= DEAD_PHASE
-    found = dict.fromkeys(THRESHOLDS, silent & counted)
+    holes = silent & (counted | _answering_phases(silent, period))
+    certain = holes & surely_silent(samples == 0, period)
+    found = dict.fromkeys(THRESHOLDS, certain)
     if counted.any() and mean.any():
         corrected = np.where(counted, mean / np.maximum(share, DEAD_PHASE), np.nan)
         lost = share_where_lost(np.where(silent, np.nan, corrected))
         for t in THRESHOLDS:
-            found[t] = found[t] | (lost < t * SURELY_LOST)
+            found[t] = found[t] | ((counted | holes) & (lost < t * SURELY_LOST))
         corrected[lost < max(THRESHOLDS) * SURELY_LOST] = np.nan
         relative = np.where(silent, np.nan, relative_sensitivity(corrected))
         relative = relative / fall_off(relative)
         for side in (n for n in WINDOWS if n <= min(mean.shape)):
             means = window_means(relative, side)
-            sure = _certain(means[np.isfinite(means)], side)
+            sure = least_surely(means, side, samples == 0, period)
             for t in THRESHOLDS:
-                within = _within_windows(means <= t * sure, side)
+                within = within_windows(means <= t * sure, side)
                 found[t] = found[t] | (counted & within & (relative < MOST_WITHIN * t))
-    by_chance = silent & counted & ~surely_silent(samples == 0, period)
-    return DeadPixels(silent & counted, found, int((~counted).sum()), int(by_chance.sum()))
+    by_chance = holes & ~found[min(THRESHOLDS)]
+    return DeadPixels(holes, found, int((~counted & ~holes).sum()), int(by_chance.sum()))
 
 
-def surely_silent(zero: Mask, period: Pair) -> Mask:
-    """Which pixels are 0 in every sample, but not by chance; `zero` is (samples, height, width)."""
-    silent = zero.all(0)
-    found: Mask = np.zeros_like(silent)
-    if not silent.any():
-        return found
-    for axis in (1, 2):
-        found = found | _not_by_chance(np.asarray(zero.all(axis, keepdims=True)), (1, 1))
-    for side in (n for n in WINDOWS if n <= min(silent.shape)):
-        windows = np.array([window_means(one, side) == 1 for one in zero.astype(float)])
-        certain = _not_by_chance(windows, period if side == 1 else (1, 1))
-        found = found | _within_windows(certain, side)
-    return found
+def _answering_phases(silent: Mask, period: Pair) -> Mask:
+    """Which pixels are of phases that answer in most cells in which any pixel does.
 
-
-def _not_by_chance(zero: Mask, period: Pair) -> Mask:
-    """Which places are 0 in every sample (samples, height, width), and not by chance."""
-    silent: Mask = np.asarray(zero.all(0))
-    rate = _zero_rate(zero, ~silent, period)
-    return silent & (rate ** len(zero) * silent.size < FALSE_ALARM)
-
-
-def _zero_rate(zero: Mask, others: Mask, period: Pair) -> Array:
-    """The share of `others` of the same phase that are 0 in a sample (height, width).
-
-    In the row, the column or the map, whichever is largest; 0 where there are no others.
+    `silent` and the result are (height, width); cells at the end may be cut off.
     """
-    rows, columns = (np.arange(n) for n in others.shape)
-    row_phase, column_phase = rows % period[0], columns % period[1]
-    found: Array = np.zeros(others.shape)
-    for group in (
-        np.add.outer(rows * period[1], column_phase),
-        np.add.outer(row_phase, columns * period[0]),
-        np.add.outer(row_phase * period[1], column_phase),
-    ):
-        zeros = np.bincount(group[others], np.sum(zero, axis=0)[others], group.max() + 1)
-        trials = np.bincount(group[others], minlength=group.max() + 1) * len(zero)
-        found = np.maximum(found, (zeros / np.maximum(trials, 1))[group])
+    rows, columns = (np.arange(n) for n in silent.shape)
+    cell = np.add.outer(rows // period[0] * silent.shape[1], columns // period[1])
+    phase = np.add.outer(rows % period[0] * period[1], columns % period[1])
+    alive = np.zeros(cell.max() + 1, dtype=bool)
+    alive[cell[~silent]] = True
+    pixels = np.bincount(phase[alive[cell]], minlength=phase.max() + 1)
+    answers = np.bincount(phase[~silent], minlength=phase.max() + 1)
+    found: Mask = (2 * answers > pixels)[phase]
     return found
 
 
@@ -220,12 +191,12 @@ def phase_shares(mean: Array, period: Pair, profile: Array | None) -> Array:
 def share_where_lost(corrected: Array) -> Array:
     """`corrected` (height, width; NaN where left out) over that of the most sensitive pixels.
 
-    NaN in neighbourhoods of an ordinary level.
+    NaN in neighbourhoods of an ordinary level, 0 of what is left out in others.
     """
     most = float(np.nanquantile(corrected, 0.95)) if np.isfinite(corrected).any() else 0.0
     lost = moving_median(corrected) < LEAST_LEVEL * most
     found: Array = np.full_like(corrected, np.nan)
-    found[lost] = corrected[lost] / most
+    found[lost] = np.nan_to_num(corrected[lost]) / most
     return found
 
 
@@ -254,24 +225,6 @@ def fall_off(relative: Array) -> Array:
         axes.append(np.clip(np.concatenate([from_start, from_end]), least, 1.0))
     due: Array = np.maximum(np.outer(*axes), LEAST_IN_CORNERS)
     return due
-
-
-def window_means(relative: Array, side: int) -> Array:
-    """Means over all windows of `side` x `side` pixels (window rows, columns); NaN spreads."""
-    rows: Array = sliding_window_view(relative, side, axis=0).mean(-1)
-    means: Array = sliding_window_view(rows, side, axis=1).mean(-1)
-    return means
-
-
-def _within_windows(flagged: Mask, side: int) -> Mask:
-    """All pixels of the flagged windows."""
-    padded = np.pad(flagged, side // 2)
-    if not flagged.any():
-        return padded
-    from scipy import ndimage
-
-    found: Mask = ndimage.binary_dilation(padded, np.ones((side, side)))
-    return found
 
 
 def moving_median(values: Array) -> Array:
@@ -322,22 +275,6 @@ def _medians(windows: Array) -> Array:
     middle = (ordered[places, low] + ordered[places, high]) / 2
     found: Array = np.where(count > 0, middle, 0.0).astype(np.float64)
     return found
-
-
-def _certain(relative: Array, side: int) -> float:
-    """By how much a dead pixel must lie below a threshold: a gamma quantile over its mean.
-
-    The shape k comes from the quartiles of log q, whose standard deviation is about 1 / sqrt(k), of
-    all pixels or of those that are alive: where many are dead, their distance is no spread.
-    """
-    found = [0.0]
-    for positive in (relative[relative > 0], relative[relative > LEAST_ALIVE]):
-        if positive.size >= 8 and FALSE_ALARM * side**2 < relative.size:
-            low, high = np.quantile(np.log(positive), (0.25, 0.75))
-            shape = min(1e4, (1.349 / max(float(high - low), 1e-3)) ** 2)
-            quantile = gammaincinv(shape, FALSE_ALARM * side**2 / relative.size)
-            found.append(float(quantile / shape))
-    return max(found)
 
 
 def connected_regions(mask: Mask) -> list[Region]:

@@ -106,6 +106,16 @@ def repeating_stride(
     """
     if isinstance(whole_stride(stride), str):
         return stride
+    try:
+        return _repeating_stride(expected, stride, notes)
+    except NotApplicableError as error:  # a hole over the interior
+        return str(error)
+
+
+def _repeating_stride(
+    expected: np.ndarray[Any, Any], stride: tuple[float, float], notes: list[str]
+) -> tuple[float, float] | str:
+    """`repeating_stride` of whole strides. Raises `NotApplicableError` for an interior of 0."""
     size = (expected.shape[0], expected.shape[1])
     rows, columns = (round(s) for s in stride)
     period, twice = (rows, columns), (2 * rows, 2 * columns)
